@@ -1,0 +1,50 @@
+// Splitting the tiles among threads.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "actgrid/tiles.hpp"
+
+namespace actgrid {
+
+/// Calls task(0) .. task(count - 1), each once, on up to `threads` threads, this one included.
+template <class Task>
+void parallel_for(std::ptrdiff_t count, int threads, const Task& task) {
+    std::atomic<std::ptrdiff_t> next{0};
+    const auto work = [&] {
+        for (std::ptrdiff_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) task(i);
+    };
+    std::vector<std::thread> helpers;
+    try {
+        while (static_cast<std::ptrdiff_t>(helpers.size()) + 1 < std::min<std::ptrdiff_t>(threads, count))
+            helpers.emplace_back(work);
+    } catch (const std::system_error&) {
+        // No more threads to be had: those there are, and this one, do the work.
+    }
+    work();
+    for (std::thread& helper : helpers) helper.join();
+}
+
+/// Calls task(slice, first, last) for ranges of channels that together cover all tiles. Ranges
+/// begin at multiples of `lanes`, so that no channel's arithmetic depends on the thread count.
+template <class Task>
+void for_channel_ranges(const Tiles& tiles, std::ptrdiff_t lanes, int threads, const Task& task) {
+    // Below this many values starting a thread costs more than it saves.
+    constexpr std::ptrdiff_t worthwhile = 1 << 18;
+    if (tiles.count() * tiles.pixels() < worthwhile) threads = 1;
+    const std::ptrdiff_t blocks = (tiles.channels + lanes - 1) / lanes;
+    const std::ptrdiff_t parts =
+        tiles.slices >= threads ? 1 : std::min<std::ptrdiff_t>(threads, blocks);
+    parallel_for(tiles.slices * parts, threads, [&](std::ptrdiff_t i) {
+        const std::ptrdiff_t part = i % parts;
+        task(i / parts, blocks * part / parts * lanes,
+             std::min(blocks * (part + 1) / parts * lanes, tiles.channels));
+    });
+}
+
+}  // namespace actgrid

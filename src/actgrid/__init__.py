@@ -1,0 +1,65 @@
+"""actgrid shows what a Keras/TensorFlow network sees: every channel of every layer, drawn fast.
+
+>>> import actgrid
+>>> grids = actgrid.render_model(model, images)  # dict: layer path -> Grid
+>>> grids["block1_conv1"].save("block1_conv1.png")
+
+Importing this package loads neither TensorFlow nor numba nor matplotlib; names are loaded when
+first used, and rendering arrays needs NumPy and Pillow alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from actgrid.errors import ActgridError
+    from actgrid.models import Extractor, LayerInfo, list_layers, load_images, load_model
+    from actgrid.pipeline import render_model
+    from actgrid.rendering import ChannelStats, Grid, render
+
+__all__ = [
+    "ActgridError",
+    "ChannelStats",
+    "Extractor",
+    "Grid",
+    "LayerInfo",
+    "list_layers",
+    "load_images",
+    "load_model",
+    "render",
+    "render_model",
+]
+
+_ROOMS = {
+    "ActgridError": "errors",
+    "ChannelStats": "rendering",
+    "Extractor": "models",
+    "Grid": "rendering",
+    "LayerInfo": "models",
+    "list_layers": "models",
+    "load_images": "models",
+    "load_model": "models",
+    "render": "rendering",
+    "render_model": "pipeline",
+}
+_SUBPACKAGES = ("demo", "encoding", "errors", "models", "pipeline", "rendering")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        value = getattr(importlib.import_module(f"actgrid.{_ROOMS[name]}"), name)
+    elif name in _SUBPACKAGES:
+        value = importlib.import_module(f"actgrid.{name}")
+    elif name == "__version__":
+        value = _version("actgrid")
+    else:
+        raise AttributeError(f"module 'actgrid' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_SUBPACKAGES, "__version__"})

@@ -1,0 +1,7 @@
+"""Levels and a palette to files. Knows arrays and bytes, no grid."""
+
+from actgrid.encoding.files import writable_folder, write_file
+from actgrid.encoding.images import encode, image_format
+from actgrid.encoding.png import encode_png
+
+__all__ = ["encode", "encode_png", "image_format", "writable_folder", "write_file"]

@@ -1,0 +1,83 @@
+"""Levels to a file of any image format, by the file's suffix."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from actgrid.encoding.png import encode_png, to_pillow
+from actgrid.errors import OptionError, suggest
+
+__all__ = ["encode", "image_format"]
+
+
+def image_format(suffix: str) -> str:
+    """Return Pillow's name of the format that a suffix such as ``".png"`` stands for.
+
+    Raises
+    ------
+    OptionError
+        If Pillow cannot write files with this suffix.
+    """
+    formats = Image.registered_extensions()
+    name = formats.get(suffix.lower())
+    if name is None or name not in Image.SAVE:
+        writable = [known for known, name in formats.items() if name in Image.SAVE]
+        raise OptionError(
+            f"no image format is known for the suffix {suffix!r}"
+            f"{suggest(suffix, writable) or '; .png, .webp, .jpg and .tiff are'}"
+        )
+    return name
+
+
+def encode(
+    path: str | Path,
+    levels: npt.NDArray[np.uint8],
+    palette: npt.NDArray[np.uint8] | None = None,
+    *,
+    compression: str = "fast",
+    **options: Any,
+) -> bytes:
+    """Encode levels in the format that the suffix of `path` names, without writing the file.
+
+    Parameters
+    ----------
+    path
+        Only its suffix is looked at.
+    levels
+        (height, width) uint8.
+    palette
+        (256, 3) uint8 RGB of each level; None for grayscale.
+    compression
+        For PNG: see `encode_png`.
+    options
+        For other formats: given to Pillow's ``save``.
+
+    Raises
+    ------
+    OptionError
+        If the suffix is of no format that can be written, or the format refuses an option.
+    """
+    name = image_format(Path(path).suffix)
+    if name == "PNG" and not options:
+        return encode_png(levels, palette, compression=compression)
+    image = to_pillow(levels, palette)
+    try:
+        return _save(image, name, options)
+    except OSError:
+        # Formats such as JPEG have no palettes.
+        try:
+            return _save(image.convert("RGB"), name, options)
+        except (OSError, ValueError) as error:
+            raise OptionError(f"a grid cannot be saved as {name}: {error}") from error
+
+
+def _save(image: Image.Image, name: str, options: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, name, **options)
+    return buffer.getvalue()

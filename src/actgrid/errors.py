@@ -1,0 +1,82 @@
+"""The errors actgrid raises: one base, and kinds that are also the built-in a caller expects."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ActgridError",
+    "BackendError",
+    "DtypeError",
+    "ImageError",
+    "LayerError",
+    "MissingDependencyError",
+    "MissingFileError",
+    "ModelError",
+    "OptionError",
+    "OutputError",
+    "ShapeError",
+    "suggest",
+]
+
+
+class ActgridError(Exception):
+    """Base of every error that actgrid raises on purpose."""
+
+    # KeyError would show the quoted repr of its message.
+    __str__ = Exception.__str__
+
+
+class OptionError(ActgridError, ValueError):
+    """An option has a value that it cannot have."""
+
+
+class ShapeError(ActgridError, ValueError):
+    """An array has a rank or shape that cannot be used."""
+
+
+class DtypeError(ActgridError, TypeError):
+    """An array has a dtype that cannot be drawn."""
+
+
+class BackendError(ActgridError, ImportError):
+    """A backend was asked for that is not there."""
+
+
+class MissingDependencyError(ActgridError, ImportError):
+    """An optional package is needed that is not installed."""
+
+
+class LayerError(ActgridError, KeyError):
+    """A layer was asked for that the model does not have or does not run."""
+
+
+class ModelError(ActgridError, ValueError):
+    """A model specification cannot be understood, loaded or run."""
+
+
+class MissingFileError(ActgridError, FileNotFoundError):
+    """A file was named that does not exist."""
+
+
+class ImageError(ActgridError, OSError):
+    """A file is not an image that can be read."""
+
+
+class OutputError(ActgridError, OSError):
+    """A file or folder cannot be written."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return ``" (did you mean ...?)"`` with the known names close to `name`, or ``""``.
+
+    A known path also matches by its last part.
+    """
+    by_key: dict[str, list[str]] = {}
+    for candidate in known:
+        for key in {candidate.lower(), candidate.rsplit("/", 1)[-1].lower()}:
+            by_key.setdefault(key, []).append(candidate)
+    keys = difflib.get_close_matches(name.lower(), by_key, n=5, cutoff=0.5)
+    found = list(dict.fromkeys(candidate for key in keys for candidate in by_key[key]))[:5]
+    return f" (did you mean {', '.join(found)}?)" if found else ""

@@ -1,0 +1,17 @@
+"""Arrays to pictures: measure, map, paint. Knows NumPy, not TensorFlow."""
+
+from actgrid.rendering.backends import BACKENDS, backend_problems
+from actgrid.rendering.colormaps import palette
+from actgrid.rendering.draw import ORDERS, render
+from actgrid.rendering.grid import Grid
+from actgrid.rendering.stats import ChannelStats
+
+__all__ = [
+    "BACKENDS",
+    "ORDERS",
+    "ChannelStats",
+    "Grid",
+    "backend_problems",
+    "palette",
+    "render",
+]

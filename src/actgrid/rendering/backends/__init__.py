@@ -1,0 +1,93 @@
+"""Measuring and painting, three times over: the same results at different speeds.
+
+A backend is a module with two functions:
+
+``measure(tiles, threads) -> ChannelStats``
+    Statistics of each tile. `tiles` is a (channels, slices, height, width) view of any strides;
+    the arrays of the result are (channels, slices).
+``paint(tiles, mapping, origin, canvas, threads) -> None``
+    Draws each tile at ``origin``, (channels, slices) int64 offsets of the top left pixel from the
+    first pixel of `canvas`, (height, width) uint8 with rows that follow each other; a tile with a
+    negative origin is not drawn.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.errors import BackendError, OptionError
+from actgrid.rendering.normalize import Mapping
+from actgrid.rendering.stats import ChannelStats
+
+__all__ = ["BACKENDS", "Backend", "backend_problems", "load_backend"]
+
+# In the order in which "auto" tries them.
+BACKENDS = ("native", "numba", "numpy")
+
+_REMEDIES = {
+    "native": "install actgrid again where a C++20 compiler (GCC or Clang) is found",
+    "numba": "pip install 'actgrid[numba]'",
+}
+
+
+class Backend(Protocol):
+    """What a backend module offers."""
+
+    def measure(self, tiles: npt.NDArray[Any], threads: int) -> ChannelStats: ...
+
+    def paint(
+        self,
+        tiles: npt.NDArray[Any],
+        mapping: Mapping,
+        origin: npt.NDArray[np.int64],
+        canvas: npt.NDArray[np.uint8],
+        threads: int,
+    ) -> None: ...
+
+
+def _import(name: str) -> Backend:
+    return cast(Backend, importlib.import_module(f"{__name__}.{name}_backend"))
+
+
+def load_backend(name: str = "auto") -> Backend:
+    """Return a backend by name; ``"auto"`` is the first of `BACKENDS` that is there.
+
+    Raises
+    ------
+    OptionError
+        If there is no backend of that name.
+    BackendError
+        If it cannot be used here; the message says how to get it.
+    """
+    if name == "auto":
+        for candidate in BACKENDS[:-1]:
+            try:
+                return _import(candidate)
+            except ImportError:
+                pass
+        return _import(BACKENDS[-1])
+    if name not in BACKENDS:
+        raise OptionError(f"backend must be auto or one of {', '.join(BACKENDS)}, not {name!r}")
+    try:
+        return _import(name)
+    except ImportError as error:
+        raise BackendError(
+            f"the {name} backend is not there ({error}); to get it, {_REMEDIES[name]}"
+        ) from error
+
+
+def backend_problems() -> dict[str, str | None]:
+    """Return for each backend why it cannot be used, or None if it can."""
+    problems: dict[str, str | None] = {}
+    for name in BACKENDS:
+        try:
+            load_backend(name)
+            problems[name] = None
+        except BackendError as error:
+            problems[name] = str(error)
+    return problems

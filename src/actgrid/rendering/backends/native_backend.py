@@ -1,0 +1,32 @@
+"""The C++ core. Importing this fails where actgrid was installed without a compiler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid import _core
+from actgrid.rendering.normalize import Mapping
+from actgrid.rendering.stats import ChannelStats
+
+__all__ = ["measure", "paint"]
+
+
+def measure(tiles: npt.NDArray[Any], threads: int) -> ChannelStats:
+    mean, std, low, high, zeros, nonfinite = _core.measure(tiles, threads)
+    size = tiles.shape[2] * tiles.shape[3]
+    with np.errstate(invalid="ignore"):
+        zero_fraction = zeros / (size - nonfinite)
+    return ChannelStats(mean, std, low, high, zero_fraction, nonfinite, size)
+
+
+def paint(
+    tiles: npt.NDArray[Any],
+    mapping: Mapping,
+    origin: npt.NDArray[np.int64],
+    canvas: npt.NDArray[np.uint8],
+    threads: int,
+) -> None:
+    _core.paint(tiles, mapping.shift, mapping.scale, mapping.base, origin, canvas, threads)

@@ -1,0 +1,242 @@
+"""The fallback for installations without the C++ core: the same loops, compiled on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.rendering.backends import numpy_backend
+from actgrid.rendering.normalize import Mapping, drawn_dtype
+from actgrid.rendering.stats import ChannelStats
+
+__all__ = ["measure", "paint"]
+
+Array = npt.NDArray[Any]
+
+# Channels taken side by side where they are neighbours in memory: enough to fill the widest
+# registers, few enough for a row of them to stay in the cache.
+_CHANNELS = 64
+# Values that NumPy widens at once where numba does not know the type.
+_WIDENED = 1 << 16
+
+_compile: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(
+    nogil=True, cache=True, error_model="numpy"
+)
+
+
+@_compile
+def _measure_neighbours(
+    x: Array, first: int, last: int, pivot: Array, sums: Array, bounds: Array, zeros: Array
+) -> None:
+    # x is (height, width, channels). No branch and no index arithmetic: the inner loop vectorises.
+    total, square, low, high = sums[0], sums[1], bounds[0], bounds[1]
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            pixel = x[i, j, first:last]
+            for c in range(last - first):
+                value = pixel[c]
+                d = np.float64(value) - pivot[c]
+                total[c] += d
+                square[c] += d * d
+                low[c] = min(low[c], value)
+                high[c] = max(high[c], value)
+                zeros[c] += value == 0
+
+
+@_compile
+def _measure_rows(
+    x: Array, first: int, last: int, pivot: Array, sums: Array, bounds: Array, zeros: Array
+) -> None:
+    # x is (channels, height, width).
+    for c in range(last - first):
+        total = square = 0.0
+        low, high = bounds[0, c], bounds[1, c]
+        zero = 0
+        for i in range(x.shape[1]):
+            row = x[first + c, i]
+            for j in range(x.shape[2]):
+                value = row[j]
+                d = np.float64(value) - pivot[c]
+                total += d
+                square += d * d
+                low = min(low, value)
+                high = max(high, value)
+                zero += value == 0
+        sums[0, c] += total
+        sums[1, c] += square
+        bounds[0, c], bounds[1, c] = low, high
+        zeros[c] += zero
+
+
+@_compile
+def _paint_neighbours(
+    x: Array,
+    first: int,
+    last: int,
+    shift: Array,
+    scale: Array,
+    base: Any,
+    origin: Array,
+    canvas: Array,
+    stride: int,
+) -> None:
+    real = shift.dtype.type
+    zero, top = real(0), real(255)
+    levels = np.empty((x.shape[1], last - first), np.uint8)
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            pixel, out = x[i, j, first:last], levels[j]
+            for c in range(last - first):
+                value = real(pixel[c])
+                v = (value - shift[c]) * scale[c] + base
+                # In a flat tile (scale 0) infinity times zero is NaN, yet +inf is level 255.
+                v = top if value == np.inf else v
+                v = v if v > zero else zero  # NaN compares false
+                v = v if v < top else top
+                out[c] = np.uint8(np.int32(v))
+        for c in range(last - first):
+            start = origin[c] + i * stride
+            if origin[c] >= 0:
+                row = canvas[start : start + x.shape[1]]
+                for j in range(x.shape[1]):
+                    row[j] = levels[j, c]
+
+
+@_compile
+def _paint_rows(
+    x: Array,
+    first: int,
+    last: int,
+    shift: Array,
+    scale: Array,
+    base: Any,
+    origin: Array,
+    canvas: Array,
+    stride: int,
+) -> None:
+    real = shift.dtype.type
+    zero, top = real(0), real(255)
+    for c in range(last - first):
+        if origin[c] < 0:
+            continue
+        for i in range(x.shape[1]):
+            start = origin[c] + i * stride
+            pixels, row = x[first + c, i], canvas[start : start + x.shape[2]]
+            for j in range(x.shape[2]):
+                value = real(pixels[j])
+                v = (value - shift[c]) * scale[c] + base
+                v = top if value == np.inf else v
+                v = v if v > zero else zero
+                v = v if v < top else top
+                row[j] = np.uint8(np.int32(v))
+
+
+def _are_neighbours(tiles: Array) -> bool:
+    """Whether channels lie closer together in memory than the pixels of a row."""
+    return tiles.shape[0] > 1 and abs(tiles.strides[0]) <= abs(tiles.strides[3])
+
+
+def _bands(
+    tiles: Array, part: int, first: int, last: int, neighbours: bool
+) -> Iterator[tuple[int, Array, int, int]]:
+    """Yield (row, band, first, last): bands of rows of one slice, for the kernels to take.
+
+    Types that numba does not know are widened, a band at a time; any other is one whole view.
+    """
+    x = tiles[:, part]
+    bands: Iterator[tuple[int, Array, int, int]]
+    if x.dtype.itemsize == 2 and x.dtype.kind not in "iu":
+        x = x[first:last]
+        rows = max(1, _WIDENED * x.shape[1] // x.size)
+        bands = (
+            (row, x[:, row : row + rows].astype(np.float32, order="K"), 0, last - first)
+            for row in range(0, x.shape[1], rows)
+        )
+    else:
+        bands = iter([(0, x.view(np.uint8) if x.dtype == np.bool_ else x, first, last)])
+    if neighbours:
+        return ((row, band.transpose(1, 2, 0), *ends) for row, band, *ends in bands)
+    return bands
+
+
+def _for_ranges(tiles: Array, threads: int, task: Callable[[int, int, int], None]) -> None:
+    """Call task(slice, first, last) for ranges of channels that together cover all tiles."""
+    ranges = [
+        (part, first, min(first + _CHANNELS, tiles.shape[0]))
+        for part in range(tiles.shape[1])
+        for first in range(0, tiles.shape[0], _CHANNELS)
+    ]
+    if threads == 1 or len(ranges) == 1:
+        for one in ranges:
+            task(*one)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda one: task(*one), ranges))
+
+
+def measure(tiles: Array, threads: int) -> ChannelStats:
+    neighbours = _are_neighbours(tiles)
+    kernel = _measure_neighbours if neighbours else _measure_rows
+    shape, size = tiles.shape[:2], tiles.shape[2] * tiles.shape[3]
+    pivot = tiles[:, :, 0, 0].astype(np.float64)
+    sums = np.zeros((2, *shape))
+    bounds = np.empty((2, *shape))
+    zeros = np.zeros(shape, np.int64)
+
+    def task(part: int, first: int, last: int) -> None:
+        at = np.s_[..., first:last, part]
+        pivots = np.ascontiguousarray(pivot[at])
+        range_sums = np.zeros((2, last - first))
+        range_zeros = np.zeros(last - first, np.int64)
+        range_bounds = None
+        for _, band, start, stop in _bands(tiles, part, first, last, neighbours):
+            if range_bounds is None:
+                corner = band[0, 0, start:stop] if neighbours else band[start:stop, 0, 0]
+                range_bounds = np.stack([corner, corner])
+            kernel(band, start, stop, pivots, range_sums, range_bounds, range_zeros)
+        sums[at], bounds[at], zeros[at] = range_sums, range_bounds, range_zeros
+
+    with np.errstate(all="ignore"):
+        _for_ranges(tiles, threads, task)
+        offset = sums[0] / size
+        variance = np.maximum(sums[1] / size - offset**2, 0)
+        low, high = bounds
+        # A constant channel has no deviation at all, not one of the rounding's size.
+        std = np.where(low == high, 0.0, np.sqrt(variance))
+    stats = ChannelStats(
+        pivot + offset, std, low, high, zeros / size, np.zeros(shape, np.int64), size
+    )
+    # NaN and infinities, if there were any, are in the sum of squares.
+    for c, part in np.argwhere(~np.isfinite(sums[1])):
+        tile = tiles[c : c + 1, part : part + 1]
+        stats.assign((c, part), numpy_backend.measure(tile, threads))
+    return stats
+
+
+def paint(
+    tiles: Array,
+    mapping: Mapping,
+    origin: npt.NDArray[np.int64],
+    canvas: npt.NDArray[np.uint8],
+    threads: int,
+) -> None:
+    neighbours = _are_neighbours(tiles)
+    kernel = _paint_neighbours if neighbours else _paint_rows
+    real = drawn_dtype(tiles.dtype)
+    stride, pixels = canvas.shape[1], canvas.reshape(-1)
+
+    def task(part: int, first: int, last: int) -> None:
+        shift = mapping.shift[first:last, part].astype(real)
+        scale = mapping.scale[first:last, part].astype(real)
+        corner = np.ascontiguousarray(origin[first:last, part])
+        for row, band, start, stop in _bands(tiles, part, first, last, neighbours):
+            # A tile that is not drawn stays negative whatever the row.
+            at = np.where(corner < 0, -1, corner + row * stride)
+            kernel(band, start, stop, shift, scale, real(mapping.base), at, pixels, stride)
+
+    _for_ranges(tiles, threads, task)

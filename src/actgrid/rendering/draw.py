@@ -1,0 +1,208 @@
+"""`actgrid.render`: measure, map, paint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.errors import OptionError, suggest
+from actgrid.rendering.backends import load_backend
+from actgrid.rendering.colormaps import palette
+from actgrid.rendering.grid import Grid
+from actgrid.rendering.layout import Layout, integer_option, near_square
+from actgrid.rendering.normalize import SCOPES, parse_normalize
+from actgrid.rendering.stats import ChannelStats
+from actgrid.rendering.tiles import as_array, tile
+
+__all__ = ["ORDERS", "render"]
+
+# What channels can be sorted by: their index, or a statistic, the largest first.
+ORDERS = {"index": None, "mean": "mean", "std": "std", "max": "max", "zeros": "zero_fraction"}
+
+
+def render(
+    activations: object,
+    *,
+    sample: int = 0,
+    normalize: object = "standard",
+    scope: str = "channel",
+    columns: int | None = None,
+    padding: int = 1,
+    zoom: int = 1,
+    background: int = 0,
+    order: str | Iterable[int] = "index",
+    data_format: str = "channels_last",
+    cmap: str = "viridis",
+    backend: str = "auto",
+    threads: int | None = None,
+    kind: str | None = None,
+    token_grid: tuple[int, int] | None = None,
+) -> Grid:
+    """Draw every channel of an activation as one tile of a picture.
+
+    Parameters
+    ----------
+    activations
+        A layer's output, or anything that NumPy can take as an array: float16, bfloat16,
+        float32, float64, integers or bool, of any strides. It is neither copied nor changed.
+
+        ==========================  ====================================================
+        (N, H, W, C), (H, W, C)     C tiles of H x W
+        (N, D, H, W, C)             C x D tiles, a row of D for each channel
+        (N, C), (C,)                one picture, its C values folded near to square
+        (N, T, C)                   with ``kind="sequence"``: one picture, T x C; with
+                                    `token_grid`: C tiles
+        (kh, kw, Cin, Cout)         with ``kind="kernel"``: a row of Cin tiles for each
+                                    output channel
+        ==========================  ====================================================
+    sample
+        Which of the N.
+    normalize
+        How values become levels 0 to 255:
+
+        ``"standard"``
+            (x - mean) / std * 64 + 128, as the textbook does (Chollet, *Deep Learning with
+            Python*, 2017, section 5.4.1).
+        ``"minmax"``
+            The smallest value is level 0, the largest 255.
+        ``"symmetric"``
+            Zero is the middle level: for signed values, with a diverging colormap.
+        ``"percentile(lo, hi)"``
+            Like minmax between two percentiles, 1 and 99 unless given.
+        ``"range(lo, hi)"``
+            Like minmax between two values.
+
+        The numbers may also be given in a tuple: ``("range", 0, 6)``.
+    scope
+        ``"channel"``: each tile is mapped by its own statistics; ``"layer"``: all by those of all
+        their values.
+    columns
+        Tiles in a row; None: as many as bring the picture nearest to square, or one row for each
+        channel where it has several tiles.
+    padding
+        Pixels between tiles, before zooming.
+    zoom
+        How often each pixel of the picture is repeated in either direction.
+    background
+        Level of the padding and of unused cells.
+    order
+        ``"index"``; ``"mean"``, ``"std"``, ``"max"`` or ``"zeros"`` (largest first); or the
+        channels to draw, in this order.
+    data_format
+        ``"channels_last"``, or ``"channels_first"``: (N, C, H, W).
+    cmap
+        Name of a colormap of matplotlib's or of the package cmap.
+    backend
+        ``"native"``, ``"numba"``, ``"numpy"``, or ``"auto"``: the first of these that is there.
+    threads
+        At most this many threads; None: one for each processor. The picture does not depend on it.
+    kind
+        What the array is, where its rank does not tell: ``"image"``, ``"volume"``,
+        ``"sequence"``, ``"dense"`` or ``"kernel"``.
+    token_grid
+        (h, w): draw (N, T, C) as C tiles of h x w tokens; leading class and register tokens are
+        skipped.
+
+    Returns
+    -------
+    Grid
+        The picture and its statistics. NaN is drawn as level 0, +inf as 255, -inf as 0, a
+        constant channel flat.
+
+    Raises
+    ------
+    OptionError, ShapeError
+        If an option or the array's shape cannot be used. Both are ValueErrors.
+    DtypeError
+        If the array is not of real numbers. Also a TypeError.
+    BackendError
+        If the backend is not there. Also an ImportError.
+
+    Examples
+    --------
+    >>> activations = np.random.rand(1, 56, 56, 64).astype("float32")
+    >>> grid = actgrid.render(activations, columns=16, cmap="gray")
+    >>> grid.levels.shape
+    (227, 911)
+    """
+    normalization = parse_normalize(normalize)
+    if scope not in SCOPES:
+        raise OptionError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r}")
+    padding = integer_option("padding", padding, 0)
+    zoom = integer_option("zoom", zoom, 1)
+    background = integer_option("background", background, 0)
+    if background > 255:
+        raise OptionError(f"background must be a level, 0 to 255, not {background}")
+    palette(cmap)  # before the work, so that a mistyped name costs nothing
+    threads = _available() if threads is None else integer_option("threads", threads, 1)
+    draw = load_backend(backend)
+    tiling = tile(
+        as_array(activations),
+        kind=kind,
+        sample=sample,
+        data_format=data_format,
+        token_grid=token_grid,
+    )
+    tiles = tiling.tiles
+    count, slices, height, width = tiles.shape
+
+    tile_stats = draw.measure(tiles, threads)
+    stats = (tile_stats.pool(1) if slices > 1 else tile_stats).reshape(-1)
+    channels = _ordered(order, stats)
+    if tiling.joined:
+        padding, scope = 0, "layer"
+    if columns is None:
+        columns = tiling.columns or near_square(channels.size * slices, height, width, padding)
+    columns = min(integer_option("columns", columns, 1), channels.size * slices)
+    layout = Layout(channels.size * slices, height, width, columns, padding)
+
+    canvas = layout.canvas(background)
+    origin = np.full((count, slices), -1, np.int64)
+    y, x = layout.corner(np.arange(layout.count).reshape(-1, slices))
+    origin[channels] = y * layout.width + x
+    draw.paint(tiles, normalization.mapping(tiles, tile_stats, scope), origin, canvas, threads)
+    if zoom > 1:
+        canvas = canvas.repeat(zoom, 0).repeat(zoom, 1)
+    if tiling.single_values:
+        stats = tile_stats.pool().reshape(-1)
+    return Grid(canvas, stats, np.repeat(channels, slices), cmap, layout, zoom)
+
+
+def _available() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _ordered(order: Any, stats: ChannelStats) -> npt.NDArray[np.intp]:
+    """Return the channels to draw, in order; `stats` has one entry for each channel."""
+    count = stats.mean.size
+    if isinstance(order, str):
+        if order not in ORDERS:
+            raise OptionError(
+                f"order must be one of {', '.join(ORDERS)} or a sequence of channels, "
+                f"not {order!r}{suggest(order, ORDERS)}"
+            )
+        statistic = ORDERS[order]
+        if statistic is None:
+            return np.arange(count)
+        keys = getattr(stats, statistic)
+        # Channels without a statistic (NaN) come last; equal ones stay in order.
+        return np.argsort(np.where(np.isnan(keys), np.inf, -keys), kind="stable")
+    try:
+        channels = np.asarray(list(order))
+        if channels.dtype.kind not in "iu" or channels.ndim != 1:
+            raise TypeError
+    except TypeError:
+        raise OptionError(f"order must be a sequence of channels, not {order!r}") from None
+    outside = channels[(channels < 0) | (channels >= count)]
+    if outside.size:
+        raise OptionError(f"order names channel {outside[0]}, but there are {count}")
+    if np.unique(channels).size != channels.size:
+        raise OptionError("order names a channel twice")
+    return channels.astype(np.intp)

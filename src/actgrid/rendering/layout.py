@@ -1,0 +1,93 @@
+"""Where on the canvas each tile goes."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.errors import OptionError
+
+__all__ = ["Layout", "integer_option", "near_square"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A grid of equal cells, filled row by row.
+
+    Attributes
+    ----------
+    count
+        Tiles drawn.
+    tile_height, tile_width
+        Size of a tile in pixels.
+    columns
+        Cells in a row.
+    padding
+        Pixels between neighbouring cells.
+    """
+
+    count: int
+    tile_height: int
+    tile_width: int
+    columns: int
+    padding: int
+
+    @property
+    def rows(self) -> int:
+        return -(-self.count // self.columns)
+
+    @property
+    def height(self) -> int:
+        return self.rows * (self.tile_height + self.padding) - self.padding
+
+    @property
+    def width(self) -> int:
+        return self.columns * (self.tile_width + self.padding) - self.padding
+
+    def corner(self, cell: npt.NDArray[np.intp] | int) -> tuple[int, int]:
+        """Return (y, x) of the top left pixel of a cell, or of an array of cells."""
+        row, column = np.divmod(cell, self.columns)
+        return row * (self.tile_height + self.padding), column * (self.tile_width + self.padding)
+
+    def cell(self, y: int, x: int) -> int | None:
+        """Return the cell that holds a pixel; None for padding and unused cells."""
+        row, down = divmod(y, self.tile_height + self.padding)
+        column, right = divmod(x, self.tile_width + self.padding)
+        if down >= self.tile_height or right >= self.tile_width:
+            return None
+        cell = row * self.columns + column
+        return cell if cell < self.count else None
+
+    def canvas(self, background: int) -> npt.NDArray[np.uint8]:
+        """Return a canvas on which all that no tile covers is `background`."""
+        if self.padding == 0 and self.rows * self.columns == self.count:
+            return np.empty((self.height, self.width), np.uint8)
+        return np.full((self.height, self.width), background, np.uint8)
+
+
+def near_square(count: int, height: int, width: int, padding: int) -> int:
+    """Return how many tiles in a row make the picture of `count` tiles nearest to square."""
+    columns = np.arange(count, 0, -1)  # of equally square pictures the wider one is found first
+    wide = columns * (width + padding) - padding
+    high = -(-count // columns) * (height + padding) - padding
+    return int(columns[np.argmin(np.maximum(wide, high) / np.minimum(wide, high))])
+
+
+def integer_option(name: str, value: object, least: int) -> int:
+    """Return an option as an int that is at least `least`.
+
+    Raises
+    ------
+    OptionError
+        If it is not.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise OptionError(f"{name} must be an integer, not {value!r}") from None
+    if number < least:
+        raise OptionError(f"{name} must be at least {least}, not {number}")
+    return number

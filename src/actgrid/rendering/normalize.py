@@ -1,0 +1,164 @@
+"""The mapping from values to levels, worked out from what was measured."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.errors import OptionError, suggest
+from actgrid.rendering.stats import ChannelStats
+
+__all__ = ["NORMALIZATIONS", "SCOPES", "Mapping", "Normalization", "drawn_dtype", "parse_normalize"]
+
+SCOPES = ("channel", "layer")
+
+# How each normalisation is written.
+NORMALIZATIONS = ("standard", "minmax", "symmetric", "percentile(lo, hi)", "range(lo, hi)")
+_DEFAULTS = {"standard": (), "minmax": (), "symmetric": (), "percentile": (1.0, 99.0)}
+
+Float64s = npt.NDArray[np.float64]
+
+
+def drawn_dtype(dtype: np.dtype[Any]) -> type[np.float32] | type[np.float64]:
+    """Return the type to draw a dtype in: float64 for 64-bit elements, else float32."""
+    return np.float64 if dtype.itemsize == 8 else np.float32
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """``level = uint8(trunc(clip((x - shift) * scale + base, 0, 255)))``.
+
+    `shift` and `scale` are (channels, slices) float64, one entry per tile.
+    """
+
+    shift: Float64s
+    scale: Float64s
+    base: float
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """A named normalisation with its numbers, such as ``percentile(1, 99)``."""
+
+    name: str
+    limits: tuple[float, ...] = ()
+
+    def mapping(self, tiles: npt.NDArray[Any], stats: ChannelStats, scope: str) -> Mapping:
+        """Return the mapping of `tiles`, (channels, slices, height, width).
+
+        Parameters
+        ----------
+        stats
+            Measured of these tiles, (channels, slices).
+        scope
+            ``"channel"``: each tile by its own statistics; ``"layer"``: all by those of the whole.
+        """
+        shape = tiles.shape[:2]
+        if scope == "layer":
+            stats = stats.pool()
+        # Of a tile without a finite value no level depends on the mapping.
+        low, high = np.nan_to_num(stats.min), np.nan_to_num(stats.max)
+        base = 0.5
+        if self.name == "standard":
+            shift, numerator, denominator = np.nan_to_num(stats.mean), 64.0, stats.std
+            base = 128.0
+        elif self.name == "minmax":
+            shift, numerator, denominator = low, 255.0, high - low
+        elif self.name == "symmetric":
+            shift, numerator, denominator = (
+                np.zeros_like(low),
+                127.5,
+                np.maximum(np.abs(low), np.abs(high)),
+            )
+            base = 128.0
+        elif self.name == "percentile":
+            low, high = _percentiles(tiles, self.limits, pooled=scope == "layer")
+            shift, numerator, denominator = low, 255.0, high - low
+        else:
+            low = np.full((1, 1), self.limits[0])
+            shift, numerator, denominator = low, 255.0, low * 0 + self.limits[1] - self.limits[0]
+        # What divides by next to nothing must stay finite in the type it is drawn in.
+        largest = float(np.finfo(drawn_dtype(tiles.dtype)).max)
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            scale = np.where(denominator > 0, np.minimum(numerator / denominator, largest), 0.0)
+        return Mapping(
+            np.ascontiguousarray(np.broadcast_to(shift, shape)),
+            np.ascontiguousarray(np.broadcast_to(scale, shape)),
+            base,
+        )
+
+
+def _percentiles(
+    tiles: npt.NDArray[Any], limits: tuple[float, ...], pooled: bool
+) -> tuple[Float64s, Float64s]:
+    """Return both percentiles of the finite values, per tile or of all: (channels, slices)."""
+
+    def of(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        finite = values[np.isfinite(values)].astype(np.float64)
+        return np.percentile(finite, limits) if finite.size else np.zeros(2)
+
+    if pooled:
+        found = of(tiles)[:, None, None]
+    else:
+        found = np.array([[of(tile) for tile in channel] for channel in tiles])
+        found = np.moveaxis(found, -1, 0)
+    return found[0], found[1]
+
+
+def _numbers(name: str, given: tuple[Any, ...], text: object) -> tuple[float, ...]:
+    needed = 0 if name in ("standard", "minmax", "symmetric") else 2
+    if not given and name in _DEFAULTS:
+        given = _DEFAULTS[name]
+    try:
+        limits = tuple(float(number) for number in given)
+    except (TypeError, ValueError):
+        raise OptionError(f"normalize {text!r}: {name} takes numbers") from None
+    if len(limits) != needed:
+        raise OptionError(f"normalize {text!r}: {name} takes {needed or 'no'} numbers")
+    if limits and not (np.isfinite(limits).all() and limits[0] < limits[1]):
+        raise OptionError(f"normalize {text!r}: the first limit must be below the second")
+    if name == "percentile" and not 0 <= limits[0] < limits[1] <= 100:
+        raise OptionError(f"normalize {text!r}: percentiles lie between 0 and 100")
+    return limits
+
+
+def parse_normalize(value: object) -> Normalization:
+    """Return the normalisation that an option value names.
+
+    Parameters
+    ----------
+    value
+        A name, or a name with numbers: ``"standard"``, ``"percentile(2, 98)"``,
+        ``("range", 0, 6)``.
+
+    Raises
+    ------
+    OptionError
+        If there is no such normalisation, or its numbers do not fit it.
+    """
+    name: object
+    given: tuple[Any, ...]
+    if isinstance(value, Normalization):
+        return value
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*", value)
+        name = match[1] if match else value
+        given = tuple((match[2] or "").replace(",", " ").split()) if match else ()
+    elif isinstance(value, tuple) and value:
+        name, *rest = value
+        given = tuple(rest)
+    else:
+        name, given = value, ()
+    known: Callable[[str], str] = lambda written: written.split("(")[0]  # noqa: E731
+    names = [known(written) for written in NORMALIZATIONS]
+    if not isinstance(name, str) or name not in names:
+        hint = suggest(name, names) if isinstance(name, str) else ""
+        raise OptionError(
+            f"normalize must be one of {', '.join(NORMALIZATIONS)}, not {value!r}{hint}"
+        )
+    return Normalization(name, _numbers(name, given, value))

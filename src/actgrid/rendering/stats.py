@@ -1,0 +1,109 @@
+"""What is measured of each channel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["ChannelStats"]
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelStats:
+    """Statistics over the finite values of each channel.
+
+    All arrays have one shape: (channels,) in `Grid.stats`, where entry c is channel c of the
+    activation, whichever channels are drawn and in whatever order. A channel with no finite value
+    has NaN for everything but `nonfinite`.
+
+    Attributes
+    ----------
+    mean, std, min, max
+        float64. The standard deviation is the population's (``ddof=0``).
+    zero_fraction
+        float64: the share of the finite values that are zero, 0 to 1.
+    nonfinite
+        int64: how many values are NaN or infinite.
+    size
+        int: how many values each channel has, finite or not.
+
+    Examples
+    --------
+    >>> grid = actgrid.render(np.zeros((4, 4, 2)))
+    >>> grid.stats.dead
+    array([ True,  True])
+    """
+
+    mean: npt.NDArray[np.float64]
+    std: npt.NDArray[np.float64]
+    min: npt.NDArray[np.float64]
+    max: npt.NDArray[np.float64]
+    zero_fraction: npt.NDArray[np.float64]
+    nonfinite: npt.NDArray[np.int64]
+    size: int
+
+    @property
+    def dead(self) -> npt.NDArray[np.bool_]:
+        """Whether all values of a channel are the same finite value (for ReLU: zero)."""
+        return (self.nonfinite == 0) & (self.min == self.max)
+
+    def pool(self, axis: int | tuple[int, ...] | None = None) -> ChannelStats:
+        """Return the statistics of the values of several entries taken together.
+
+        Parameters
+        ----------
+        axis
+            The axes of entries to pool; None pools all into one. Pooled axes stay, with length 1.
+        """
+        finite = self.size - self.nonfinite
+        has = finite > 0
+
+        def total(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+            summed: npt.NDArray[np.float64] = np.sum(
+                values * finite, axis, where=has, keepdims=True
+            )
+            return summed
+
+        count = np.sum(finite, axis, keepdims=True)
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            mean = total(self.mean) / count
+            std = np.sqrt(total(self.std**2 + (self.mean - mean) ** 2) / count)
+            zero_fraction = total(self.zero_fraction) / count
+        low = np.min(self.min, axis, where=has, initial=np.inf, keepdims=True)
+        high = np.max(self.max, axis, where=has, initial=-np.inf, keepdims=True)
+        # Equal constants pool to that constant, without a deviation of the rounding's size.
+        constant = low == high
+        return ChannelStats(
+            mean=np.where(constant, low, mean),
+            std=np.where(constant, 0.0, std),
+            min=np.where(count > 0, low, np.nan),
+            max=np.where(count > 0, high, np.nan),
+            zero_fraction=zero_fraction,
+            nonfinite=np.sum(self.nonfinite, axis, keepdims=True),
+            size=self.size * (self.mean.size // count.size),
+        )
+
+    def reshape(self, *shape: int) -> ChannelStats:
+        """Return the same entries in another shape, as `numpy.reshape` would."""
+        return ChannelStats(*(values.reshape(shape) for values in self._arrays()), size=self.size)
+
+    def assign(self, index: tuple[int, ...], other: ChannelStats) -> None:
+        """Put the one entry of `other` at `index`."""
+        for mine, theirs in zip(self._arrays(), other._arrays(), strict=True):
+            mine[index] = theirs.item()
+
+    def _arrays(self) -> list[npt.NDArray[Any]]:
+        return [getattr(self, field.name) for field in fields(self) if field.name != "size"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists for JSON; None stands for NaN and infinities."""
+        names = [field.name for field in fields(self) if field.name != "size"]
+        plain = {
+            name: [value if math.isfinite(value) else None for value in values.tolist()]
+            for name, values in zip(names, self._arrays(), strict=True)
+        }
+        return plain | {"dead": np.flatnonzero(self.dead).tolist()}
