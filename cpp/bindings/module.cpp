@@ -43,8 +43,7 @@ actgrid::DType dtype_of(const py::array& array) {
 }
 
 actgrid::Tiles tiles_of(const py::array& array) {
-    if (array.ndim() != 4)
-        throw py::value_error("tiles must be (channels, slices, height, width)");
+    if (array.ndim() != 4) throw py::value_error("tiles must be (channels, slices, height, width)");
     if (array.size() == 0) throw py::value_error("tiles must not be empty");
     return {static_cast<const std::byte*>(array.data()),
             dtype_of(array),

@@ -173,8 +173,8 @@ void measure_interleaved(const Tiles& tiles, std::ptrdiff_t slice, std::ptrdiff_
     }
     for (std::ptrdiff_t channel = first; channel < last; ++channel) {
         const LaneTotals& group = groups[static_cast<std::size_t>((channel - first) / lanes)];
-        stats[tiles.index(channel, slice)] = finish<T>(tiles, group.lane((channel - first) % lanes),
-                                                       tiles.tile(channel, slice));
+        stats[tiles.index(channel, slice)] =
+            finish<T>(tiles, group.lane((channel - first) % lanes), tiles.tile(channel, slice));
     }
 }
 
@@ -183,18 +183,19 @@ void measure_interleaved(const Tiles& tiles, std::ptrdiff_t slice, std::ptrdiff_
 void measure(const Tiles& tiles, TileStats* stats, int threads) {
     with_element_type(tiles.dtype, [&]<class T>(T) {
         const bool interleaved = tiles.channel_stride == static_cast<std::ptrdiff_t>(sizeof(T));
-        for_channel_ranges(
-            tiles, lanes, threads,
-            [&](std::ptrdiff_t slice, std::ptrdiff_t first, std::ptrdiff_t last) {
-                if (interleaved) {
-                    const std::ptrdiff_t whole = first + (last - first) / lanes * lanes;
-                    if (whole > first) measure_interleaved<T>(tiles, slice, first, whole, stats);
-                    first = whole;
-                }
-                for (; first < last; ++first)
-                    stats[tiles.index(first, slice)] =
-                        measure_planar<T>(tiles, tiles.tile(first, slice));
-            });
+        for_channel_ranges(tiles, lanes, threads,
+                           [&](std::ptrdiff_t slice, std::ptrdiff_t first, std::ptrdiff_t last) {
+                               if (interleaved) {
+                                   const std::ptrdiff_t whole =
+                                       first + (last - first) / lanes * lanes;
+                                   if (whole > first)
+                                       measure_interleaved<T>(tiles, slice, first, whole, stats);
+                                   first = whole;
+                               }
+                               for (; first < last; ++first)
+                                   stats[tiles.index(first, slice)] =
+                                       measure_planar<T>(tiles, tiles.tile(first, slice));
+                           });
     });
 }
 

@@ -55,8 +55,8 @@ struct Painter {
              Real scale) const {
         const Real base = static_cast<Real>(mapping.base);
         for (std::ptrdiff_t column = 0; column < tiles.width; ++column)
-            target[column] = level<flat>(widen<Real>(load<T>(source + column * step)), shift, scale,
-                                         base);
+            target[column] =
+                level<flat>(widen<Real>(load<T>(source + column * step)), shift, scale, base);
     }
 
     void planar(std::ptrdiff_t channel, std::ptrdiff_t slice) const {
@@ -142,16 +142,16 @@ void paint(const Tiles& tiles, const Mapping& mapping, const Canvas& canvas, int
     with_element_type(tiles.dtype, [&]<class T>(T) {
         const Painter<T> painter{tiles, mapping, canvas};
         const bool interleaved = tiles.channel_stride == static_cast<std::ptrdiff_t>(sizeof(T));
-        for_channel_ranges(
-            tiles, lanes, threads,
-            [&](std::ptrdiff_t slice, std::ptrdiff_t first, std::ptrdiff_t last) {
-                if (interleaved) {
-                    const std::ptrdiff_t whole = first + (last - first) / lanes * lanes;
-                    painter.interleaved(slice, first, whole);
-                    first = whole;
-                }
-                for (; first < last; ++first) painter.planar(first, slice);
-            });
+        for_channel_ranges(tiles, lanes, threads,
+                           [&](std::ptrdiff_t slice, std::ptrdiff_t first, std::ptrdiff_t last) {
+                               if (interleaved) {
+                                   const std::ptrdiff_t whole =
+                                       first + (last - first) / lanes * lanes;
+                                   painter.interleaved(slice, first, whole);
+                                   first = whole;
+                               }
+                               for (; first < last; ++first) painter.planar(first, slice);
+                           });
     });
 }
 

@@ -21,7 +21,8 @@ void parallel_for(std::ptrdiff_t count, int threads, const Task& task) {
     };
     std::vector<std::thread> helpers;
     try {
-        while (static_cast<std::ptrdiff_t>(helpers.size()) + 1 < std::min<std::ptrdiff_t>(threads, count))
+        while (static_cast<std::ptrdiff_t>(helpers.size()) + 1 <
+               std::min<std::ptrdiff_t>(threads, count))
             helpers.emplace_back(work);
     } catch (const std::system_error&) {
         // No more threads to be had: those there are, and this one, do the work.

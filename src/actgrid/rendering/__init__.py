@@ -2,7 +2,7 @@
 
 from actgrid.rendering.backends import BACKENDS, backend_problems
 from actgrid.rendering.colormaps import palette
-from actgrid.rendering.draw import ORDERS, render
+from actgrid.rendering.draw import ORDERS, check_options, render
 from actgrid.rendering.grid import Grid
 from actgrid.rendering.stats import ChannelStats
 
@@ -12,6 +12,7 @@ __all__ = [
     "ChannelStats",
     "Grid",
     "backend_problems",
+    "check_options",
     "palette",
     "render",
 ]

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import OptionError, suggest
-from actgrid.rendering.backends import load_backend
+from actgrid.rendering.backends import Backend, load_backend
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.grid import Grid
 from actgrid.rendering.layout import Layout, integer_option, near_square
-from actgrid.rendering.normalize import SCOPES, parse_normalize
+from actgrid.rendering.normalize import SCOPES, Normalization, parse_normalize
 from actgrid.rendering.stats import ChannelStats
 from actgrid.rendering.tiles import as_array, tile
 
-__all__ = ["ORDERS", "render"]
+__all__ = ["ORDERS", "check_options", "render"]
 
 # What channels can be sorted by: their index, or a statistic, the largest first.
 ORDERS = {"index": None, "mean": "mean", "std": "std", "max": "max", "zeros": "zero_fraction"}
@@ -129,17 +129,19 @@ def render(
     >>> grid.levels.shape
     (227, 911)
     """
-    normalization = parse_normalize(normalize)
-    if scope not in SCOPES:
-        raise OptionError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r}")
-    padding = integer_option("padding", padding, 0)
-    zoom = integer_option("zoom", zoom, 1)
-    background = integer_option("background", background, 0)
-    if background > 255:
-        raise OptionError(f"background must be a level, 0 to 255, not {background}")
-    palette(cmap)  # before the work, so that a mistyped name costs nothing
-    threads = _available() if threads is None else integer_option("threads", threads, 1)
-    draw = load_backend(backend)
+    options = check_options(
+        normalize=normalize,
+        scope=scope,
+        columns=columns,
+        padding=padding,
+        zoom=zoom,
+        background=background,
+        order=order,
+        cmap=cmap,
+        backend=backend,
+        threads=threads,
+    )
+    draw, threads, padding = options.backend, options.threads, options.padding
     tiling = tile(
         as_array(activations),
         kind=kind,
@@ -157,19 +159,68 @@ def render(
         padding, scope = 0, "layer"
     if columns is None:
         columns = tiling.columns or near_square(channels.size * slices, height, width, padding)
-    columns = min(integer_option("columns", columns, 1), channels.size * slices)
+    columns = min(columns, channels.size * slices)
     layout = Layout(channels.size * slices, height, width, columns, padding)
 
-    canvas = layout.canvas(background)
+    canvas = layout.canvas(options.background)
     origin = np.full((count, slices), -1, np.int64)
     y, x = layout.corner(np.arange(layout.count).reshape(-1, slices))
     origin[channels] = y * layout.width + x
-    draw.paint(tiles, normalization.mapping(tiles, tile_stats, scope), origin, canvas, threads)
-    if zoom > 1:
-        canvas = canvas.repeat(zoom, 0).repeat(zoom, 1)
+    mapping = options.normalization.mapping(tiles, tile_stats, scope)
+    draw.paint(tiles, mapping, origin, canvas, threads)
+    if options.zoom > 1:
+        canvas = canvas.repeat(options.zoom, 0).repeat(options.zoom, 1)
     if tiling.single_values:
         stats = tile_stats.pool().reshape(-1)
-    return Grid(canvas, stats, np.repeat(channels, slices), cmap, layout, zoom)
+    return Grid(canvas, stats, np.repeat(channels, slices), cmap, layout, options.zoom)
+
+
+class Options(NamedTuple):
+    """Options of `render` that do not depend on the activation, checked."""
+
+    normalization: Normalization
+    padding: int
+    zoom: int
+    background: int
+    backend: Backend
+    threads: int
+
+
+def check_options(
+    *,
+    normalize: object,
+    scope: str,
+    columns: int | None,
+    padding: int,
+    zoom: int,
+    background: int,
+    order: Any,
+    cmap: str,
+    backend: str,
+    threads: int | None,
+) -> Options:
+    """Raise what `render` would raise for these options whatever the activation; return them."""
+    if scope not in SCOPES:
+        raise OptionError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r}")
+    if columns is not None:
+        integer_option("columns", columns, 1)
+    if isinstance(order, str) and order not in ORDERS:
+        raise OptionError(
+            f"order must be one of {', '.join(ORDERS)} or a sequence of channels, "
+            f"not {order!r}{suggest(order, ORDERS)}"
+        )
+    background = integer_option("background", background, 0)
+    if background > 255:
+        raise OptionError(f"background must be a level, 0 to 255, not {background}")
+    palette(cmap)
+    return Options(
+        normalization=parse_normalize(normalize),
+        padding=integer_option("padding", padding, 0),
+        zoom=integer_option("zoom", zoom, 1),
+        background=background,
+        backend=load_backend(backend),
+        threads=_available() if threads is None else integer_option("threads", threads, 1),
+    )
 
 
 def _available() -> int:
@@ -183,11 +234,6 @@ def _ordered(order: Any, stats: ChannelStats) -> npt.NDArray[np.intp]:
     """Return the channels to draw, in order; `stats` has one entry for each channel."""
     count = stats.mean.size
     if isinstance(order, str):
-        if order not in ORDERS:
-            raise OptionError(
-                f"order must be one of {', '.join(ORDERS)} or a sequence of channels, "
-                f"not {order!r}{suggest(order, ORDERS)}"
-            )
         statistic = ORDERS[order]
         if statistic is None:
             return np.arange(count)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,7 +133,7 @@ def parse_normalize(value: object) -> Normalization:
     ----------
     value
         A name, or a name with numbers: ``"standard"``, ``"percentile(2, 98)"``,
-        ``("range", 0, 6)``.
+        ``"percentile:2,98"`` (which no shell minds), ``("range", 0, 6)``.
 
     Raises
     ------
@@ -146,16 +145,16 @@ def parse_normalize(value: object) -> Normalization:
     if isinstance(value, Normalization):
         return value
     if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*", value)
+        match = re.fullmatch(r"\s*(\w+)\s*(?:\(([^()]*)\)|:([^:]*))?\s*", value)
         name = match[1] if match else value
-        given = tuple((match[2] or "").replace(",", " ").split()) if match else ()
+        numbers = (match[2] or match[3] or "") if match else ""
+        given = tuple(numbers.replace(",", " ").split())
     elif isinstance(value, tuple) and value:
         name, *rest = value
         given = tuple(rest)
     else:
         name, given = value, ()
-    known: Callable[[str], str] = lambda written: written.split("(")[0]  # noqa: E731
-    names = [known(written) for written in NORMALIZATIONS]
+    names = [written.split("(")[0] for written in NORMALIZATIONS]
     if not isinstance(name, str) or name not in names:
         hint = suggest(name, names) if isinstance(name, str) else ""
         raise OptionError(

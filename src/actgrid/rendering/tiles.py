@@ -171,4 +171,3 @@ def _token_tiles(channels: Array, token_grid: tuple[int, int]) -> Array:
         (channel_stride, token_stride * width, token_stride),
         writeable=False,
     )
-

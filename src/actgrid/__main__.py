@@ -1,0 +1,5 @@
+"""`python -m actgrid` is the command `actgrid`."""
+
+from actgrid.cli import main
+
+main()

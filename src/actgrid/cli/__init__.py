@@ -1,0 +1,5 @@
+"""The command `actgrid`."""
+
+from actgrid.cli.main import main
+
+__all__ = ["main"]

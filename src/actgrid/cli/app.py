@@ -1,0 +1,304 @@
+"""The commands and their options. TensorFlow is imported only by those that run a model."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from actgrid.errors import OptionError
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="actgrid",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="See what a Keras/TensorFlow network sees: every channel of every layer, drawn fast.",
+)
+
+_SPEC = (
+    "A .keras or .h5 file, a SavedModel folder, keras:NAME (such as keras:VGG16), demo, or "
+    "package.module:function."
+)
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=_SPEC, show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Weights = Annotated[
+    str, typer.Option(help="For keras:NAME: imagenet, none (random), or a weights file.")
+]
+SafeMode = Annotated[
+    bool,
+    typer.Option(
+        "--safe-mode/--no-safe-mode", help="Refuse model files that hold code (Lambda layers)."
+    ),
+]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"actgrid {metadata.version('actgrid')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path(
+        "actgrid-demo"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Draw every spatial layer of the embedded network for the embedded photo of a cat."""
+    from actgrid.cli import report
+    from actgrid.cli.loading import load_model
+    from actgrid.demo import photo, top_classes
+    from actgrid.encoding import writable_folder
+    from actgrid.models import Extractor, load_images
+    from actgrid.pipeline import save_layers
+
+    writable_folder(output)
+    network = load_model("demo", None, safe_mode=True)
+    batch = load_images(photo(), model=network)
+    # The class probabilities come out of the same run as the activations.
+    extractor = Extractor(network, lambda layer: len(layer.output.shape) > 2 or layer is head)
+    head = network.layers[-1]
+    activations = extractor(batch)
+    top = top_classes(activations.pop(head.name)[0])
+    about = {"image": "cat.jpg", "model": network.name}
+    drawn = save_layers(output, extractor.layers, activations, about=about)
+    if as_json:
+        classes = [{"name": name, "probability": share} for name, share in top]
+        typer.echo(json.dumps({**report.as_dict("cat.jpg", output, drawn), "top": classes}))
+        return
+    report.print_layers(drawn)
+    report.print_top(top)
+    report.print_place(output, drawn)
+
+
+@app.command()
+def layers(
+    model: Model,
+    weights: Weights = "none",
+    safe_mode: SafeMode = True,
+    as_json: Json = False,
+) -> None:
+    """List the layers of a model: path, type, shape, parameters."""
+    from dataclasses import asdict
+
+    from actgrid.cli import report
+    from actgrid.cli.loading import load_model
+    from actgrid.models import list_layers
+
+    infos = list_layers(load_model(model, _weights(weights), safe_mode))
+    if as_json:
+        typer.echo(json.dumps([{**asdict(info), "channels": info.channels} for info in infos]))
+    else:
+        report.print_infos(infos)
+
+
+@app.command()
+def info(as_json: Json = False) -> None:
+    """Show versions, rendering backends, processor features and devices."""
+    from actgrid.cli import report
+    from actgrid.rendering import backend_problems
+
+    backends = backend_problems()
+    facts: dict[str, Any] = {
+        "versions": {"actgrid": metadata.version("actgrid"), "python": platform.python_version()}
+        | {name: _version(name) for name in report.PACKAGES},
+        "backends": {name: problem or "available" for name, problem in backends.items()},
+        "auto": next(name for name, problem in backends.items() if problem is None),
+        "cpu": _cpu(native=backends["native"] is None),
+        "devices": _devices(),
+    }
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        report.print_facts(facts)
+
+
+@app.command()
+def render(
+    model: Model,
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...", help="Image files, folders of them, or globs.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the pictures.", show_default=False)
+    ],
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Layer path, glob, Keras layer class or index into model.layers; repeatable.  "
+            "[default: every layer with a spatial output]",
+            show_default=False,
+        ),
+    ] = None,
+    normalize: Annotated[
+        str,
+        typer.Option(help="standard, minmax, symmetric, percentile:LO,HI or range:LO,HI."),
+    ] = "standard",
+    scope: Annotated[
+        str, typer.Option(help="channel or layer: what statistics map each tile.")
+    ] = "channel",
+    columns: Annotated[
+        int | None,
+        typer.Option(help="Tiles in a row.  [default: near to square]", show_default=False),
+    ] = None,
+    padding: Annotated[int, typer.Option(help="Pixels between tiles.")] = 1,
+    zoom: Annotated[int, typer.Option(help="How often each pixel is repeated.")] = 1,
+    background: Annotated[int, typer.Option(help="Level between tiles, 0 to 255.")] = 0,
+    order: Annotated[
+        str, typer.Option(help="index, mean, std, max, zeros, or channels such as 3,0-2.")
+    ] = "index",
+    cmap: Annotated[str, typer.Option(help="A colormap of matplotlib's.")] = "viridis",
+    format: Annotated[str, typer.Option(help="png, webp, jpg, tiff, ...")] = "png",
+    compression: Annotated[str, typer.Option(help="Of png: fast or small.")] = "fast",
+    token_grid: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW", help="Draw sequences as tiles of H x W tokens.", show_default=False
+        ),
+    ] = None,
+    preprocess: Annotated[
+        str,
+        typer.Option(help="auto, none, unit (x / 255), or a keras.applications name."),
+    ] = "auto",
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="HxW", help="Size of the input.  [default: the model's]"),
+    ] = None,
+    fit: Annotated[
+        str, typer.Option(help="crop, pad or stretch images of another shape.")
+    ] = "crop",
+    weights: Weights = "imagenet",
+    safe_mode: SafeMode = True,
+    backend: Annotated[str, typer.Option(help="auto, native, numba or numpy.")] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Drawing threads.  [default: one per processor]", show_default=False),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images in one run of the model.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Draw a model's layers for images: OUTPUT/IMAGE/NN_LAYER.png and stats.json."""
+    from actgrid.cli import report
+    from actgrid.cli.loading import load_model
+    from actgrid.cli.rendering import draw_images
+    from actgrid.encoding import image_format, writable_folder
+    from actgrid.models.images import find_images
+    from actgrid.rendering import check_options
+
+    options = {
+        "normalize": normalize,
+        "scope": scope,
+        "columns": columns,
+        "padding": padding,
+        "zoom": zoom,
+        "background": background,
+        "order": _channels(order),
+        "cmap": cmap,
+        "backend": backend,
+        "threads": threads,
+    }
+    # What is wrong with the options is said before a model is loaded for them.
+    check_options(**options)
+    suffix = f".{format.lower().lstrip('.')}"
+    image_format(suffix)
+    files = [file for image in images for file in find_images(image)]
+    writable_folder(output)
+    results = draw_images(
+        load_model(model, _weights(weights), safe_mode),
+        files,
+        output,
+        layers=layers,
+        preprocess=preprocess,
+        size=_pair("size", size),
+        fit=fit,
+        batch_size=batch_size,
+        suffix=suffix,
+        compression=compression,
+        token_grid=_pair("token-grid", token_grid),
+        **options,
+    )
+    with report.progress(len(files)) as advance:
+        for file, folder, drawn in results:
+            advance()
+            if as_json:
+                typer.echo(json.dumps(report.as_dict(str(file), folder, drawn)))
+            else:
+                report.print_image(file, folder, drawn)
+
+
+def _weights(text: str) -> str | None:
+    return None if text.lower() == "none" else text
+
+
+def _pair(name: str, text: str | None) -> tuple[int, int] | None:
+    """Return "HxW" as numbers."""
+    if text is None:
+        return None
+    first, _, second = text.lower().partition("x")
+    if not (first.isdigit() and (second or first).isdigit()):
+        raise OptionError(f"--{name} must be HxW, such as 224x224, not {text!r}")
+    return int(first), int(second or first)
+
+
+def _channels(text: str) -> str | list[int]:
+    """Return "3,0-2" as channels; a word is left to `actgrid.render`."""
+    if not text or not set(text) <= set("0123456789,-"):
+        return text
+    channels: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise OptionError(f"--order must be a word or channels such as 3,0-2, not {text!r}")
+        channels += range(int(first), int(last or first) + 1)
+    return channels
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu(native: bool) -> dict[str, Any]:
+    features: list[str] | None = None
+    if native:
+        from actgrid import _core
+
+        features = _core.cpu_features()
+    return {"machine": platform.machine(), "features": features}
+
+
+def _devices() -> list[str] | str:
+    from actgrid.cli.loading import load_tensorflow
+    from actgrid.errors import MissingDependencyError
+    from actgrid.models.frameworks import tensorflow
+
+    try:
+        load_tensorflow()
+    except MissingDependencyError as error:
+        return str(error)
+    devices = tensorflow().config.list_physical_devices()
+    return [f"{device.device_type} {device.name}" for device in devices]

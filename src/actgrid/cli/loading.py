@@ -1,0 +1,57 @@
+"""TensorFlow and models, loaded without the messages that come with them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+from actgrid import models
+from actgrid.models.frameworks import keras
+
+__all__ = ["load_model", "load_tensorflow"]
+
+
+def load_model(spec: str, weights: str | None, safe_mode: bool) -> Any:
+    """Return `actgrid.load_model`'s model; Keras tells of downloads on standard error instead."""
+    load_tensorflow()
+    with redirect_stdout(sys.stderr):
+        return models.load_model(spec, weights=weights, safe_mode=safe_mode)
+
+
+def load_tensorflow() -> None:
+    """Import TensorFlow, which writes to standard error past all of its own settings.
+
+    What it wrote is shown after all if the import fails.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _held_back():
+        keras().layers  # noqa: B018  (Keras loads lazily, and TensorFlow with it)
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Keep what is written to standard error, also by C++ code; show it if an error leaves."""
+    sys.stderr.flush()
+    real = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            sys.stderr.flush()
+            held.seek(0)
+            os.write(real, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(real, 2)
+            os.close(real)

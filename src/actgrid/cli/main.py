@@ -1,0 +1,58 @@
+"""Running the command: one line and exit code 2 where something is wrong, never a traceback."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+
+import typer
+
+from actgrid.cli.app import app
+from actgrid.errors import ActgridError
+
+__all__ = ["main"]
+
+_FAILED, _INTERRUPTED = 2, 130
+
+# Usage errors; typer does not export their base, and where it lives differs between releases.
+_UsageProblem: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command with these arguments, or those of the process, and exit."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)  # for package.module:function, as `python -m` does
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        code = app(args=arguments, prog_name="actgrid", standalone_mode=False)
+    except typer.Exit as stop:
+        return int(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _problem("interrupted", _INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read the output has gone; Python would complain of it again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except ActgridError as error:
+        return _problem(str(error))
+    except _UsageProblem as error:
+        return _problem(f"{error.format_message()} (see actgrid --help)")  # type: ignore[attr-defined]
+    except Exception as error:
+        if os.environ.get("ACTGRID_TRACEBACK"):
+            traceback.print_exc()
+        return _problem(f"{type(error).__name__}: {error} (ACTGRID_TRACEBACK=1 shows where)")
+    return code if isinstance(code, int) else 0
+
+
+def _problem(message: str, code: int = _FAILED) -> int:
+    sys.stdout.flush()
+    print(f"actgrid: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,146 @@
+"""What the commands print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from actgrid.models import LayerInfo
+from actgrid.pipeline import DrawnLayer
+
+__all__ = [
+    "PACKAGES",
+    "as_dict",
+    "print_facts",
+    "print_image",
+    "print_infos",
+    "print_layers",
+    "print_place",
+    "print_top",
+    "progress",
+]
+
+PACKAGES = ("tensorflow", "keras", "numpy", "numba", "pillow", "isal", "cmap")
+
+
+def _console() -> Console:
+    # In a pipe there is no width to fit into: rows stay whole for grep and awk.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 200, soft_wrap=False)
+
+
+def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(
+            column, justify="right" if column in right else "left", no_wrap=True, overflow="fold"
+        )
+    return table
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return " x ".join("?" if side is None else str(side) for side in shape)
+
+
+def print_layers(drawn: list[DrawnLayer]) -> None:
+    """Print a table of drawn layers."""
+    table = _table(
+        "layer", "type", "shape", "channels", "dead", "ms", right=("channels", "dead", "ms")
+    )
+    for layer in drawn:
+        table.add_row(
+            layer.info.path,
+            layer.info.type,
+            _shape(layer.shape),
+            str(layer.channels),
+            str(layer.dead),
+            f"{layer.milliseconds:.2f}",
+        )
+    _console().print(table)
+
+
+def print_infos(infos: list[LayerInfo]) -> None:
+    """Print a table of a model's layers."""
+    numbers = ("index", "channels", "parameters")
+    table = _table(
+        "index", "layer", "type", "shape", "channels", "dtype", "parameters", right=numbers
+    )
+    for info in infos:
+        table.add_row(
+            "" if info.index is None else str(info.index),
+            info.path,
+            info.type,
+            _shape(info.shape),
+            "" if info.channels is None else str(info.channels),
+            info.dtype,
+            f"{info.parameters:,}",
+        )
+    _console().print(table)
+
+
+def print_top(top: list[tuple[str, float]]) -> None:
+    """Print the likeliest classes."""
+    table = _table("probability", "class", right=("probability",))
+    for name, probability in top:
+        table.add_row(f"{probability:.3f}", name)
+    console = _console()
+    console.print()
+    console.print(table)
+
+
+def _total(drawn: list[DrawnLayer]) -> str:
+    channels = sum(layer.channels for layer in drawn)
+    dead = sum(layer.dead for layer in drawn)
+    layers = f"{len(drawn)} layer{'s' if len(drawn) != 1 else ''}"
+    return f"{layers}, {channels:,} channels, {dead:,} dead"
+
+
+def print_place(folder: Path, drawn: list[DrawnLayer]) -> None:
+    """Print where the pictures of an image are."""
+    print(f"\n{_total(drawn)}: {folder.resolve()}")
+
+
+def print_image(file: Path, folder: Path, drawn: list[DrawnLayer]) -> None:
+    """Print one line for an image that was drawn."""
+    print(f"{file.name}: {_total(drawn)}: {folder}")
+
+
+def as_dict(image: str, folder: Path, drawn: list[DrawnLayer]) -> dict[str, Any]:
+    """Return what was drawn of an image, for JSON."""
+    layers = [
+        layer.describe() | {"dead": layer.dead, "milliseconds": round(layer.milliseconds, 3)}
+        for layer in drawn
+    ]
+    return {"image": image, "folder": str(folder), "layers": layers}
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+    """Print the facts that `actgrid info` gathers."""
+    table = _table("", "")
+    table.show_header = False
+    for name, version in facts["versions"].items():
+        table.add_row(name, version or "not installed")
+    for name, state in facts["backends"].items():
+        chosen = " (used by auto)" if name == facts["auto"] else ""
+        table.add_row(f"backend {name}", state + chosen)
+    features = facts["cpu"]["features"]
+    known = " ".join(features) if features is not None else "unknown without the native core"
+    table.add_row("processor", f"{facts['cpu']['machine']}: {known}")
+    devices = facts["devices"]
+    table.add_row("devices", devices if isinstance(devices, str) else ", ".join(devices))
+    _console().print(table)
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[], None]]:
+    """Show a progress bar on a terminal, nothing elsewhere; yield what moves it on."""
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("drawing", total=total)
+        yield lambda: bar.advance(task)

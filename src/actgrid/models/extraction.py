@@ -1,0 +1,223 @@
+"""The extractor: any layers' activations, from one compiled function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.errors import LayerError, ModelError, ShapeError
+from actgrid.models.frameworks import keras, tensorflow
+from actgrid.models.layers import LayerInfo, Selection, model_layers
+from actgrid.models.loading import load_model
+from actgrid.models.tracing import Call, trace_calls
+
+__all__ = ["Extractor", "list_layers"]
+
+
+class Extractor:
+    """Runs a model and returns the activations of chosen layers.
+
+    The model runs in one compiled `tf.function`, in which each layer's output is captured as it
+    is traced. TensorFlow leaves out whatever the chosen layers do not need. The model itself is
+    not changed, and may be of any kind: Sequential, Functional, nested, subclassed. Calls may
+    come from several threads.
+
+    Parameters
+    ----------
+    model
+        A Keras model, or anything that `load_model` takes.
+    layers
+        Which layers: None for every layer with a spatial output; a layer path
+        (``"block1_conv1"``, ``"outer/inner"``), a glob (``"*conv*"``), a layer class, an index
+        into ``model.layers``, a predicate on layers, or a list of any of these.
+    training
+        Whether the model runs as in training (dropout, batch statistics).
+
+    Attributes
+    ----------
+    model
+        The model.
+    trace_count : int
+        How often the model has been traced: once for one shape of input, and at most a few
+        times for many.
+
+    Raises
+    ------
+    LayerError
+        If no layer matches an item of `layers`; the message lists close names. Also a KeyError.
+    OptionError, ModelError
+        If `layers` or `model` cannot be understood. Both are ValueErrors.
+
+    Examples
+    --------
+    >>> extractor = actgrid.Extractor(model, "*conv*")
+    >>> activations = extractor(images)  # (N, H, W, 3)
+    >>> activations["block1_conv1"].shape
+    (1, 224, 224, 64)
+    """
+
+    def __init__(self, model: object, layers: object = None, *, training: bool = False) -> None:
+        tf = tensorflow()
+        self.model: Any = load_model(model)
+        self.trace_count = 0
+        self._selection = Selection(layers)
+        self._training = training
+        self._infos: dict[str, LayerInfo] = {}
+        if self.model.built:
+            self._selection.check(self.model, model_layers(self.model))
+        # Keras runs layers without AutoGraph too. Relaxed shapes keep a last, smaller batch from
+        # being traced anew each time.
+        self._function = tf.function(self._trace, autograph=False, reduce_retracing=True)
+
+    @property
+    def layers(self) -> dict[str, LayerInfo]:
+        """What is extracted, by layer path: empty until the first call."""
+        return dict(self._infos)
+
+    def __call__(self, x: Any) -> dict[str, npt.NDArray[Any]]:
+        """Return the activations for a batch.
+
+        Parameters
+        ----------
+        x
+            The model's input, with its batch axis; a list or dict of them for several inputs.
+
+        Returns
+        -------
+        dict
+            Layer path -> array, in the order in which the layers run. The arrays share
+            TensorFlow's memory where that is on the CPU, and are read-only.
+
+        Raises
+        ------
+        ShapeError
+            If `x` has not the shape of the model's input. Also a ValueError.
+        LayerError
+            If a chosen layer is not called by the model.
+        """
+        tf = tensorflow()
+        inputs = tf.nest.map_structure(_as_input, x)
+        _check_inputs(self.model, inputs)
+        outputs = self._function(inputs)
+        return {path: _as_output(tensor) for path, tensor in outputs.items()}
+
+    def _trace(self, inputs: Any) -> dict[str, Any]:
+        self.trace_count += 1
+        calls = self._chosen(trace_calls(self.model, inputs, self._training))
+        self._infos = {call.info.path: call.info for call in calls}
+        return {call.info.path: call.tensor for call in calls}
+
+    def _chosen(self, calls: list[Call]) -> list[Call]:
+        if self._selection.everything:
+            return _spatial(calls)
+        self._selection.check(self.model, model_layers(self.model))
+        self._selection.check_found(self.model, ((call.node, call.info.path) for call in calls))
+        return [
+            call for call in calls if self._selection.wants(call.node, call.info.path, self.model)
+        ]
+
+
+def _spatial(calls: list[Call]) -> list[Call]:
+    chosen: list[Call] = []
+    for call in calls:
+        if not call.info.spatial or call.node.internal:
+            continue
+        # The output of a nested model is mostly that of the last layer inside it.
+        if call.node.composite and any(call.tensor is inner.tensor for inner in chosen):
+            continue
+        chosen.append(call)
+    if not chosen:
+        raise LayerError("the model has no layer with a spatial output; name the layers to extract")
+    return chosen
+
+
+def list_layers(model: object, x: Any = None) -> list[LayerInfo]:
+    """Return what every layer of a model gives, in the order in which the layers run.
+
+    Parameters
+    ----------
+    model
+        A Keras model, or anything that `load_model` takes.
+    x
+        An input, for a model that does not know the shape of its own: a subclassed one that has
+        not been called.
+
+    Raises
+    ------
+    ModelError
+        If the model's input is not known. Also a ValueError.
+
+    Examples
+    --------
+    >>> [layer.path for layer in actgrid.list_layers("demo")][:3]
+    ['rescaling', 'stem_conv', 'stem_bn']
+    """
+    tf = tensorflow()
+    model = load_model(model)
+    infos: list[LayerInfo] = []
+
+    def trace(inputs: Any) -> None:
+        infos.extend(call.info for call in trace_calls(model, inputs))
+
+    inputs = _input_specs(model) if x is None else tf.nest.map_structure(_as_input, x)
+    tf.function(trace, autograph=False).get_concrete_function(inputs)
+    return infos
+
+
+def _input_specs(model: Any) -> Any:
+    tf = tensorflow()
+    structure = getattr(model, "_inputs_struct", None)
+    if structure is None and getattr(model, "inputs", None):
+        structure = model.inputs if len(model.inputs) > 1 else model.inputs[0]
+    if structure is not None:
+        return tf.nest.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype), structure)
+    shapes = getattr(model, "_build_shapes_dict", None)
+    if not shapes or len(shapes) != 1:
+        raise ModelError(
+            f"the input of the model {model.name!r} is not known: call it once, or pass an input"
+        )
+    (shape,) = shapes.values()
+    return tf.TensorSpec((None, *shape[1:]), keras().config.floatx())
+
+
+def _as_input(value: Any) -> Any:
+    tf = tensorflow()
+    if isinstance(value, tf.Tensor):
+        return value
+    array = np.asarray(value)
+    if array.dtype == np.float64:
+        # As `model.predict` does: NumPy's default is no wish for double precision.
+        array = array.astype(keras().config.floatx())
+    return tf.convert_to_tensor(array)
+
+
+def _as_output(tensor: Any) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = np.asarray(tensor)
+    # Layers that pass their input on share its memory: writing to one would change the other.
+    array.setflags(write=False)
+    return array
+
+
+def _check_inputs(model: Any, inputs: Any) -> None:
+    """Raise ShapeError if inputs do not fit a model that says what it takes."""
+    specs = getattr(model, "inputs", None)
+    if not specs or isinstance(inputs, Mapping):
+        return
+    tensors = tensorflow().nest.flatten(inputs)
+    if len(tensors) != len(specs):
+        raise ShapeError(f"the model takes {len(specs)} inputs, not {len(tensors)}")
+    for spec, tensor in zip(specs, tensors, strict=True):
+        expected, found = tuple(spec.shape), tuple(tensor.shape)
+        if not _fits(expected, found):
+            hint = "; add a batch axis: x[None]" if _fits(expected[1:], found) else ""
+            raise ShapeError(f"the model takes an input of {expected}, not {found}{hint}")
+
+
+def _fits(expected: tuple[int | None, ...], found: tuple[int | None, ...]) -> bool:
+    return len(expected) == len(found) and all(
+        want is None or have is None or want == have
+        for want, have in zip(expected, found, strict=True)
+    )

@@ -1,0 +1,322 @@
+"""Image files, arrays and pictures to the batch that a model wants."""
+
+from __future__ import annotations
+
+import glob
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from actgrid.errors import ImageError, MissingFileError, OptionError, ShapeError, suggest
+from actgrid.models.frameworks import keras
+
+__all__ = ["FITS", "find_images", "load_images", "model_image_size", "preprocessing"]
+
+Pixels = npt.NDArray[np.float32]
+
+# How an image of another shape is brought to the model's.
+FITS = ("crop", "pad", "stretch")
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_RESAMPLING = Image.Resampling.BICUBIC
+
+
+def load_images(
+    sources: object,
+    size: int | tuple[int, int] | None = None,
+    preprocess: str | Callable[[Pixels], Any] = "auto",
+    *,
+    model: Any = None,
+    fit: str = "crop",
+) -> npt.NDArray[Any]:
+    """Return images as one batch, ready for a model.
+
+    Parameters
+    ----------
+    sources
+        An image file, a folder (its image files, recursively), a glob, a Pillow image, an array
+        of pixels 0 to 255, (H, W) or (H, W, C), or a list of any of these. EXIF orientation is
+        honoured; grayscale, palette, RGBA and 16-bit images are converted.
+    size
+        (height, width) in pixels, or one number for both; None: the model's input, or where that
+        is not fixed, the images' own.
+    preprocess
+        What is done to pixels 0 to 255: ``"auto"``, see Notes; ``"none"``; ``"unit"`` (x / 255);
+        a name in `keras.applications` (``"VGG16"``); or a function of the batch, (N, H, W, C)
+        float32.
+    model
+        The Keras model they are for: decides size, channels, data format, and ``"auto"``. None
+        stands for one that takes (N, H, W, 3).
+    fit
+        ``"crop"``: the largest middle part of the right shape; ``"pad"``: the whole image on
+        black; ``"stretch"``: the whole image, distorted.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N, H, W, C) float32, or (N, C, H, W) for a channels-first model.
+
+    Raises
+    ------
+    MissingFileError
+        If a file does not exist or a glob or folder holds no image. Also a FileNotFoundError.
+    ImageError
+        If a file is not an image, is truncated, or is a decompression bomb. Also an OSError.
+    OptionError, ShapeError
+        If an option cannot be used, or images without a fixed size differ in theirs. Both are
+        ValueErrors.
+
+    Notes
+    -----
+    ``"auto"`` is the `preprocess_input` of the application that the model is, or begins with (by
+    its name); nothing for a model that begins with a Rescaling or Normalization layer; else
+    x / 255.
+
+    Examples
+    --------
+    >>> batch = actgrid.load_images(["cat.jpg", "dog.png"], 224)
+    >>> batch.shape
+    (2, 224, 224, 3)
+    """
+    if fit not in FITS:
+        raise OptionError(f"fit must be one of {', '.join(FITS)}, not {fit!r}")
+    channels, channels_first, model_size = _model_input(model)
+    target = model_size if size is None else _size(size)
+    prepare = preprocessing(preprocess, model)
+    images = [_fit(_planes(source, channels), target, fit) for source in _expand(sources)]
+    if not images:
+        raise OptionError("no images were given")
+    shapes = {image.shape[:2] for image in images}
+    if len(shapes) > 1:
+        raise ShapeError(
+            f"images of different sizes ({', '.join(f'{h} x {w}' for h, w in sorted(shapes))}) "
+            "make no batch: give a size"
+        )
+    batch = np.asarray(prepare(np.stack(images)))
+    return np.moveaxis(batch, -1, 1) if channels_first else batch
+
+
+def find_images(source: str | os.PathLike[str]) -> list[Path]:
+    """Return the image files that a path, a folder or a glob stands for, sorted.
+
+    Raises
+    ------
+    MissingFileError
+        If there are none.
+    """
+    path = Path(source)
+    if path.is_dir():
+        suffixes = {
+            suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN
+        }
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+        if not found:
+            raise MissingFileError(f"the folder {path} holds no images")
+        return found
+    if path.exists():
+        return [path]
+    found = sorted(Path(name) for name in glob.glob(os.fspath(source), recursive=True))
+    if not found:
+        raise MissingFileError(f"there is no image {source}")
+    return found
+
+
+def _expand(sources: object) -> list[Any]:
+    """Return single sources: paths of files, Pillow images and arrays."""
+    if isinstance(sources, (str, os.PathLike)):
+        return list(find_images(sources))
+    if isinstance(sources, Image.Image):
+        return [sources]
+    if isinstance(sources, np.ndarray):
+        if sources.ndim == 4:
+            return list(sources)
+        return [sources]
+    if isinstance(sources, Iterable):
+        return [one for source in sources for one in _expand(source)]
+    raise OptionError(f"images are files, folders, globs, arrays or pictures, not {sources!r}")
+
+
+def _planes(source: Any, channels: int) -> list[Image.Image]:
+    """Return an image as Pillow images of 8-bit or float levels 0 to 255, to be stacked."""
+    if isinstance(source, np.ndarray):
+        return _array_planes(source, channels)
+    if isinstance(source, Image.Image):
+        return _picture_planes(source, channels)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(source) as image:
+                return _picture_planes(image, channels)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(
+            f"{source} is too large to be safe: more than {Image.MAX_IMAGE_PIXELS} pixels"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{source} is not an image that Pillow can read") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise ImageError(f"{source} cannot be read: {error.strerror}") from error
+        raise ImageError(f"{source} is truncated or broken: {error}") from error
+
+
+def _picture_planes(image: Image.Image, channels: int) -> list[Image.Image]:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        # 16-bit grayscale, which a plain conversion would clip.
+        return _array_planes(np.asarray(image).astype(np.float32) / 257, channels)
+    if image.mode == "F":
+        return _array_planes(np.asarray(image), channels)
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    return [image.convert(_MODES[channels])]
+
+
+def _array_planes(array: npt.NDArray[Any], channels: int) -> list[Image.Image]:
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in _MODES or 0 in array.shape:
+        raise ShapeError(
+            f"an image must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not {array.shape}"
+        )
+    if array.dtype == np.uint8:
+        picture = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+        return [picture.convert(_MODES[channels])]
+    if array.dtype.kind not in "fiub":
+        raise OptionError(f"an image must be of pixels 0 to 255, not of dtype {array.dtype}")
+    planes = array.astype(np.float32)
+    if channels == 1 and planes.shape[2] >= 3:
+        # ITU-R 601 luma, as Pillow converts 8-bit colour.
+        planes = planes[..., :3] @ np.float32([[0.299], [0.587], [0.114]])
+    elif planes.shape[2] == 1:
+        planes = np.repeat(planes, min(channels, 3), axis=2)
+    if channels == 4 and planes.shape[2] == 3:
+        planes = np.concatenate([planes, np.full_like(planes[..., :1], 255)], axis=2)
+    return [Image.fromarray(np.ascontiguousarray(planes[..., c])) for c in range(channels)]
+
+
+def _fit(planes: Sequence[Image.Image], size: tuple[int, int] | None, fit: str) -> Pixels:
+    if size is not None:
+        height, width = size
+        if fit == "crop":
+            planes = [_middle(plane, width / height) for plane in planes]
+        if fit == "pad":
+            planes = [ImageOps.pad(plane, (width, height), _RESAMPLING) for plane in planes]
+        else:
+            planes = [plane.resize((width, height), _RESAMPLING) for plane in planes]
+    stacked = np.dstack([np.asarray(plane, np.float32) for plane in planes])
+    return np.clip(stacked, 0, 255)
+
+
+def _middle(image: Image.Image, ratio: float) -> Image.Image:
+    """Return the largest middle part of an image with this ratio of width to height."""
+    width = min(image.width, max(1, round(image.height * ratio)))
+    height = min(image.height, max(1, round(image.width / ratio)))
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _size(size: Any) -> tuple[int, int]:
+    sides = (size, size) if isinstance(size, int) else size
+    try:
+        height, width = (int(side) for side in sides)
+    except (TypeError, ValueError):
+        raise OptionError(f"size must be (height, width) or one number, not {size!r}") from None
+    if height < 1 or width < 1:
+        raise OptionError(f"size must be at least 1 x 1, not {height} x {width}")
+    return height, width
+
+
+def _model_input(model: Any) -> tuple[int, bool, tuple[int, int] | None]:
+    """Return channels, whether they come first, and (height, width) if fixed."""
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        return 3, False, None
+    shape = tuple(inputs[0].shape)
+    if len(inputs) > 1 or len(shape) != 4:
+        raise ShapeError(
+            f"the model takes {[tuple(spec.shape) for spec in inputs]}, not a batch of images"
+        )
+    channels_first = shape[3] not in _MODES and shape[1] in _MODES
+    channels = shape[1 if channels_first else 3] or 3
+    if channels not in _MODES:
+        raise ShapeError(f"the model takes {shape}: no image has {channels} channels")
+    height, width = shape[2:4] if channels_first else shape[1:3]
+    return channels, channels_first, (height, width) if height and width else None
+
+
+def model_image_size(model: Any) -> tuple[int, int] | None:
+    """Return the (height, width) of a model's input, None where it is not fixed."""
+    return _model_input(model)[2]
+
+
+def preprocessing(name: object, model: Any = None) -> Callable[[Pixels], Any]:
+    """Return the function that `preprocess` stands for, see `load_images`.
+
+    Raises
+    ------
+    OptionError
+        If there is none of that name.
+    """
+    if callable(name):
+        return name
+    if name == "none":
+        return lambda pixels: pixels
+    if name == "unit":
+        return lambda pixels: pixels / np.float32(255)
+    if name == "auto":
+        return _automatic(model)
+    applications = [n for n in dir(keras().applications) if n[0].isupper()]
+    if isinstance(name, str):
+        for application in applications:
+            if application.lower() == name.lower():
+                return _application_preprocessing(application)
+    raise OptionError(
+        "preprocess must be auto, none, unit, a name in keras.applications, or a function, "
+        f"not {name!r}{suggest(str(name), applications)}"
+    )
+
+
+def _automatic(model: Any) -> Callable[[Pixels], Any]:
+    if model is None:
+        return preprocessing("unit")
+    application = _application_of(model)
+    if application:
+        return _application_preprocessing(application)
+    layers = [
+        layer
+        for layer in getattr(model, "layers", [])
+        if not isinstance(layer, keras().layers.InputLayer)
+    ]
+    if not layers:
+        return preprocessing("unit")
+    first = layers[0]
+    if isinstance(first, (keras().layers.Rescaling, keras().layers.Normalization)):
+        return preprocessing("none")
+    return _automatic(first)
+
+
+def _application_of(model: Any) -> str | None:
+    """Return the name in `keras.applications` that a model's own name begins with."""
+
+    def plain(name: str) -> str:
+        return "".join(filter(str.isalnum, name.lower()))
+
+    name = plain(model.name)
+    fitting = [
+        application
+        for application in dir(keras().applications)
+        if application[0].isupper() and name.startswith(plain(application))
+    ]
+    return max(fitting, key=len, default=None) if isinstance(model, keras().Model) else None
+
+
+def _application_preprocessing(application: str) -> Callable[[Pixels], Any]:
+    applications = keras().applications
+    module = getattr(applications, application).__module__.rsplit(".", 1)[-1]
+    preprocess_input = getattr(applications, module).preprocess_input
+    return lambda pixels: preprocess_input(pixels, data_format="channels_last")

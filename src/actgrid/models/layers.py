@@ -1,0 +1,193 @@
+"""The layers of a model: where they are, what they give, and which are wanted."""
+
+from __future__ import annotations
+
+import fnmatch
+import operator
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from actgrid.errors import LayerError, OptionError, suggest
+from actgrid.models.frameworks import keras
+
+__all__ = ["LayerInfo", "Node", "Selection", "model_layers"]
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One output of one call of a layer.
+
+    Attributes
+    ----------
+    path
+        The layer path: the layer's name; ``outer/inner`` inside nested models and layers;
+        ``name:1`` for its second call; ``name[1]`` or ``name[key]`` for its further outputs.
+    type
+        Class of the layer.
+    shape
+        Shape of the output; None where it is not fixed, as the batch mostly is not.
+    dtype
+        Name of the output's dtype.
+    data_format
+        ``"channels_last"`` or ``"channels_first"``.
+    parameters
+        How many weights the layer has.
+    index
+        Position in ``model.layers``; None inside nested layers.
+    """
+
+    path: str
+    type: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    data_format: str
+    parameters: int
+    index: int | None
+
+    @property
+    def channels(self) -> int | None:
+        """Length of the channel axis."""
+        if len(self.shape) < 2:
+            return None
+        return self.shape[1 if self.data_format == "channels_first" else -1]
+
+    @property
+    def spatial(self) -> bool:
+        """Whether there are axes between batch and channels: an image, a volume, a sequence."""
+        return 3 <= len(self.shape) <= 5
+
+
+@dataclass(frozen=True)
+class Node:
+    """A layer of a model, called or not.
+
+    `internal` layers are parts of Keras's own composite layers, such as the cell of an LSTM.
+    """
+
+    layer: Any = field(repr=False)
+    path: str
+    index: int | None
+    internal: bool
+
+    @property
+    def composite(self) -> bool:
+        return bool(sublayers(self.layer))
+
+
+def sublayers(layer: Any) -> list[Any]:
+    """Return a layer's direct sublayers, but for the inputs of models, which compute nothing."""
+    found = layer._flatten_layers(include_self=False, recursive=False)
+    inputs = keras().layers.InputLayer
+    return [sublayer for sublayer in found if not isinstance(sublayer, inputs)]
+
+
+def model_layers(model: Any) -> list[Node]:
+    """Return every layer inside a model, each once, outer before inner."""
+    nested = keras().Model
+    nodes: list[Node] = []
+    seen = {id(model)}
+    positions = {id(layer): index for index, layer in enumerate(getattr(model, "layers", []))}
+
+    def descend(parent: Any, prefix: str, internal: bool) -> None:
+        for layer in sublayers(parent):
+            if id(layer) in seen:
+                continue
+            seen.add(id(layer))
+            path = prefix + layer.name
+            nodes.append(Node(layer, path, positions.get(id(layer)), internal))
+            own = type(layer).__module__.startswith("keras.") and not isinstance(layer, nested)
+            descend(layer, path + "/", internal or own)
+
+    descend(model, "", False)
+    return nodes
+
+
+class Selection:
+    """The layers that an option `layers` asks for.
+
+    Parameters
+    ----------
+    layers
+        None: every layer with a spatial output, but for internal ones and for composites whose
+        output is that of a layer inside. Otherwise a layer path, a glob over layer paths, a layer
+        class, an index into ``model.layers``, a predicate on layers, or several of these. A
+        layer's name stands for all its calls and outputs.
+
+    Raises
+    ------
+    OptionError
+        If it is none of these.
+    """
+
+    def __init__(self, layers: object) -> None:
+        self.everything = layers is None
+        self._items: list[Any] = []
+        if layers is None:
+            return
+        single = isinstance(layers, (str, type)) or not isinstance(layers, Iterable)
+        self._items = [layers] if single else list(layers)  # type: ignore[call-overload]
+        if not self._items:
+            raise OptionError("layers is empty: name at least one layer, or leave it out")
+        for item in self._items:
+            if not isinstance(item, (str, int)) and not callable(item) and not _is_index(item):
+                raise OptionError(
+                    "layers takes paths, globs, layer classes, indices and predicates, "
+                    f"not {item!r}"
+                )
+
+    def wants(self, node: Node, path: str, model: Any) -> bool:
+        """Tell whether the call at `path` of a layer is wanted."""
+        return any(self._matches(item, node, path, model) for item in self._items)
+
+    def check(self, model: Any, nodes: list[Node]) -> None:
+        """Raise LayerError unless every item can stand for some layer of the model."""
+        for item in self._items:
+            if _is_index(item):
+                count = len(model.layers)
+                if not -count <= item < count:
+                    raise LayerError(f"the model has no layer {item}: it has {count}")
+            path = re.sub(r"(:\d+)?(\[[^\[\]]*\])*$", "", item) if isinstance(item, str) else ""
+            if not any(
+                self._matches(item, node, node.path, model) or node.path == path for node in nodes
+            ):
+                raise self._nothing(item, [node.path for node in nodes])
+
+    def check_found(self, model: Any, found: Iterable[tuple[Node, str]]) -> None:
+        """Raise LayerError unless every item stands for some call that was captured."""
+        calls = list(found)
+        for item in self._items:
+            if not any(self._matches(item, node, path, model) for node, path in calls):
+                error = self._nothing(item, [path for _, path in calls])
+                raise LayerError(
+                    f"{error}; layers that the model does not call, or calls in a loop only, "
+                    "have no activations"
+                )
+
+    @staticmethod
+    def _matches(item: Any, node: Node, path: str, model: Any) -> bool:
+        if isinstance(item, str):
+            return item in (node.path, path) or any(
+                fnmatch.fnmatchcase(candidate, item) for candidate in (node.path, path)
+            )
+        if isinstance(item, type):
+            return isinstance(node.layer, item)
+        if _is_index(item):
+            return node.index == operator.index(item) % max(len(model.layers), 1)
+        predicate: Callable[[Any], Any] = item
+        return bool(predicate(node.layer))
+
+    @staticmethod
+    def _nothing(item: Any, known: list[str]) -> LayerError:
+        if isinstance(item, str):
+            return LayerError(
+                f"no layer is called {item!r}"
+                + (suggest(item, known) or f" (there are {', '.join(known[:8])}, ...)")
+            )
+        name = item.__name__ if isinstance(item, type) else repr(item)
+        return LayerError(f"no layer matches {name}")
+
+
+def _is_index(item: object) -> bool:
+    return hasattr(item, "__index__") and not isinstance(item, bool)

@@ -1,0 +1,176 @@
+"""From a model specification to a Keras model."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from actgrid.errors import MissingFileError, ModelError, suggest
+from actgrid.models.frameworks import keras, tensorflow
+
+__all__ = ["SPECS", "load_model"]
+
+SPECS = (
+    "a .keras or .h5 file, a SavedModel folder, keras:NAME (an application such as keras:VGG16), "
+    "demo, or package.module:function"
+)
+# Short names for functions that return a model.
+_ALIASES = {"demo": "actgrid.demo:model"}
+_SUFFIXES = (".keras", ".h5", ".hdf5")
+
+
+def load_model(
+    spec: object, *, weights: str | Path | None = "imagenet", safe_mode: bool = True
+) -> Any:
+    """Return the Keras model that a specification stands for.
+
+    Parameters
+    ----------
+    spec
+        A Keras model, which is returned as it is; the path of a ``.keras`` or ``.h5`` file or of
+        a SavedModel folder; ``"keras:VGG16"`` (any name in `keras.applications`); ``"demo"``, the
+        embedded model; or ``"package.module:function"``, a function that returns a model. Files
+        are loaded for inference, not compiled. Of a SavedModel only the outputs can be seen.
+    weights
+        For ``keras:`` names: ``"imagenet"``, None for random weights, or a weights file.
+    safe_mode
+        Refuse files that hold code (Lambda layers), as Keras does. Files of code that you trust
+        load with False.
+
+    Raises
+    ------
+    ModelError
+        If the specification, the file or the name cannot be used. Also a ValueError.
+    MissingFileError
+        If there is no such file. Also a FileNotFoundError.
+    MissingDependencyError
+        If TensorFlow is not installed. Also an ImportError.
+
+    Examples
+    --------
+    >>> model = actgrid.load_model("keras:MobileNetV2", weights=None)
+    >>> model = actgrid.load_model("model.keras")
+    """
+    k = keras()
+    if isinstance(spec, k.layers.Layer):
+        return spec
+    if not isinstance(spec, (str, os.PathLike)):
+        raise ModelError(f"a model is a Keras model or {SPECS}, not {spec!r}")
+    text = os.fspath(spec)
+    if text.startswith("keras:"):
+        return _application(text.removeprefix("keras:"), weights)
+    path = Path(text)
+    if text in _ALIASES:
+        return _from_function(_ALIASES[text])
+    if path.is_dir():
+        return _saved_model(path)
+    if path.exists():
+        return _file(path, safe_mode)
+    if isinstance(spec, os.PathLike) or path.suffix in _SUFFIXES or os.sep in text:
+        raise MissingFileError(f"there is no model file {text}")
+    if re.fullmatch(r"[\w.]+:[\w.]+", text):
+        return _from_function(text)
+    known = [f"keras:{name}" for name in _applications()] + list(_ALIASES)
+    raise ModelError(f"{text!r} is no model: give {SPECS}{suggest(text, known)}")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def _applications() -> list[str]:
+    applications = keras().applications
+    return [name for name in dir(applications) if name[0].isupper()]
+
+
+def _application(name: str, weights: str | Path | None) -> Any:
+    known = _applications()
+    if name not in known:
+        raise ModelError(f"keras.applications has no {name!r}{suggest(name, known)}")
+    weights = os.fspath(weights) if weights is not None else None
+    if weights not in (None, "imagenet") and not Path(str(weights)).exists():
+        raise MissingFileError(f"there is no weights file {weights}")
+    try:
+        return getattr(keras().applications, name)(weights=weights)
+    except Exception as error:
+        raise ModelError(
+            f"keras:{name} with weights {weights!r} cannot be loaded: {_first_line(error)}; "
+            "weights may also be none (random) or a file"
+        ) from error
+
+
+def _file(path: Path, safe_mode: bool) -> Any:
+    try:
+        if safe_mode and path.suffix in (".h5", ".hdf5"):
+            _refuse_code(path)
+        return keras().models.load_model(path, compile=False, safe_mode=safe_mode)
+    except ModelError:
+        raise
+    except Exception as error:
+        if safe_mode and "Lambda" in str(error):
+            raise _code(path) from error
+        raise ModelError(f"{path} is not a Keras model file: {_first_line(error)}") from error
+
+
+def _code(path: Path) -> ModelError:
+    return ModelError(
+        f"{path} holds a Lambda layer, code that would run here; if you trust it, "
+        "load it with safe_mode=False (--no-safe-mode)"
+    )
+
+
+def _refuse_code(path: Path) -> None:
+    """Refuse Lambda layers in HDF5 files, which older releases of Keras load unasked."""
+    import h5py  # Keras needs it too
+
+    with h5py.File(path) as file:
+        config = file.attrs.get("model_config", b"")
+    text = config.decode() if isinstance(config, bytes) else str(config)
+    if re.search(r'"class_name"\s*:\s*"Lambda"', text):
+        raise _code(path)
+
+
+def _saved_model(path: Path) -> Any:
+    """Return a SavedModel as a model of one layer."""
+    if not (path / "saved_model.pb").exists():
+        raise ModelError(f"{path} is a folder, but no SavedModel: it has no saved_model.pb")
+    k, tf = keras(), tensorflow()
+    try:
+        signatures = tf.saved_model.load(os.fspath(path)).signatures
+        endpoint = "serving_default" if "serving_default" in signatures else next(iter(signatures))
+        specs = signatures[endpoint].structured_input_signature[1]
+        inputs = {
+            name: k.Input(batch_shape=tuple(spec.shape), dtype=spec.dtype.name, name=name)
+            for name, spec in specs.items()
+        }
+        layer = k.layers.TFSMLayer(os.fspath(path), call_endpoint=endpoint)
+        single = next(iter(inputs.values())) if len(inputs) == 1 else inputs
+        return k.Model(single, layer(single))
+    except Exception as error:
+        raise ModelError(
+            f"{path} cannot be loaded as a SavedModel: {_first_line(error)}"
+        ) from error
+
+
+def _from_function(spec: str) -> Any:
+    module_name, _, function_name = spec.partition(":")
+    try:
+        target: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ModelError(f"{spec}: there is no module {error.name!r}") from error
+    try:
+        for part in function_name.split("."):
+            target = getattr(target, part)
+    except AttributeError:
+        public = [name for name in dir(target) if not name.startswith("_")]
+        raise ModelError(
+            f"{spec}: {module_name} has no {function_name!r}{suggest(function_name, public)}"
+        ) from None
+    model = target if isinstance(target, keras().layers.Layer) else target()
+    if not isinstance(model, keras().layers.Layer):
+        raise ModelError(f"{spec} returned {type(model).__name__}, not a Keras model")
+    return model

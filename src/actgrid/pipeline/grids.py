@@ -1,0 +1,80 @@
+"""`actgrid.render_model`: a model and an input to grids."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy.typing as npt
+from PIL import Image
+
+from actgrid.errors import ShapeError
+from actgrid.models import Extractor, LayerInfo, load_images
+from actgrid.rendering import Grid, render
+
+__all__ = ["draw_layer", "render_model"]
+
+_KIND_OF_RANK = {2: "dense", 3: "sequence", 4: "image", 5: "volume"}
+
+
+def render_model(
+    model: object, x: Any, layers: object = None, **render_options: Any
+) -> dict[str, Grid]:
+    """Run a model on an input and draw its layers.
+
+    Parameters
+    ----------
+    model
+        A Keras model, anything that `actgrid.load_model` takes, or an `actgrid.Extractor`, which
+        is worth making once where several inputs follow each other.
+    x
+        The model's input with its batch axis, already preprocessed; or image files or Pillow
+        images, which `actgrid.load_images` then prepares for this model.
+    layers
+        Which layers, see `actgrid.Extractor`; None: every one with a spatial output.
+    render_options
+        Options of `actgrid.render`, for all layers. The kind of each activation and its data
+        format are known; `sample` chooses the image of a batch, `token_grid` applies to
+        sequences only.
+
+    Returns
+    -------
+    dict
+        Layer path -> Grid, in the order in which the layers run.
+
+    Raises
+    ------
+    ActgridError
+        Whatever `load_model`, `Extractor`, `load_images` and `render` raise.
+
+    Examples
+    --------
+    >>> grids = actgrid.render_model("demo", actgrid.demo.photo(), "*_relu", cmap="magma")
+    >>> grids["stem_relu"].save("stem_relu.png")
+    """
+    extractor = model if isinstance(model, Extractor) else Extractor(model, layers)
+    if _are_images(x):
+        x = load_images(x, model=extractor.model)
+    activations = extractor(x)
+    infos = extractor.layers
+    return {
+        path: draw_layer(infos[path], activation, **render_options)
+        for path, activation in activations.items()
+    }
+
+
+def draw_layer(info: LayerInfo, activation: npt.NDArray[Any], **render_options: Any) -> Grid:
+    """Draw one layer's activation, by what is known of the layer; see `actgrid.render`."""
+    kind = _KIND_OF_RANK.get(activation.ndim)
+    if kind is None:
+        raise ShapeError(f"layer {info.path}: an output of {activation.shape} cannot be drawn")
+    if kind != "sequence":
+        render_options.pop("token_grid", None)
+    options = {"kind": kind, "data_format": info.data_format} | render_options
+    return render(activation, **options)
+
+
+def _are_images(x: Any) -> bool:
+    if isinstance(x, (list, tuple)):
+        return bool(x) and all(_are_images(one) for one in x)
+    return isinstance(x, (str, os.PathLike, Image.Image))
