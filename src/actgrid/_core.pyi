@@ -23,4 +23,4 @@ def paint(
     """Draw each tile on the canvas at its origin, a byte offset; negative: not drawn."""
 
 def cpu_features() -> list[str]:
-    """The vector instruction sets of this processor, oldest first."""
+    """Return the vector instruction sets of this processor, oldest first."""

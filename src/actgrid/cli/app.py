@@ -75,8 +75,8 @@ def demo(
     network = load_model("demo", None, safe_mode=True)
     batch = load_images(photo(), model=network)
     # The class probabilities come out of the same run as the activations.
-    extractor = Extractor(network, lambda layer: len(layer.output.shape) > 2 or layer is head)
     head = network.layers[-1]
+    extractor = Extractor(network, lambda layer: len(layer.output.shape) > 2 or layer is head)
     activations = extractor(batch)
     top = top_classes(activations.pop(head.name)[0])
     about = {"image": "cat.jpg", "model": network.name}
@@ -170,7 +170,7 @@ def render(
         str, typer.Option(help="index, mean, std, max, zeros, or channels such as 3,0-2.")
     ] = "index",
     cmap: Annotated[str, typer.Option(help="A colormap of matplotlib's.")] = "viridis",
-    format: Annotated[str, typer.Option(help="png, webp, jpg, tiff, ...")] = "png",
+    file_format: Annotated[str, typer.Option("--format", help="png, webp, jpg, tiff, ...")] = "png",
     compression: Annotated[str, typer.Option(help="Of png: fast or small.")] = "fast",
     token_grid: Annotated[
         str | None,
@@ -207,7 +207,7 @@ def render(
     from actgrid.models.images import find_images
     from actgrid.rendering import check_options
 
-    options = {
+    options: dict[str, Any] = {
         "normalize": normalize,
         "scope": scope,
         "columns": columns,
@@ -221,7 +221,7 @@ def render(
     }
     # What is wrong with the options is said before a model is loaded for them.
     check_options(**options)
-    suffix = f".{format.lower().lstrip('.')}"
+    suffix = f".{file_format.lower().lstrip('.')}"
     image_format(suffix)
     files = [file for image in images for file in find_images(image)]
     writable_folder(output)

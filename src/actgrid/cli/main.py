@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import traceback
+from pathlib import Path
 
 import typer
 
@@ -25,7 +26,7 @@ _UsageProblem: type[Exception] = next(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command with these arguments, or those of the process, and exit."""
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    if (here := os.getcwd()) not in sys.path:
+    if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)  # for package.module:function, as `python -m` does
     sys.exit(_run(arguments))
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import uuid
 from pathlib import Path
 
 from actgrid.errors import OutputError
@@ -41,25 +40,13 @@ def write_file(path: str | Path, data: bytes) -> None:
         before is then still there, and nothing else.
     """
     path = Path(path)
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
         try:
-            with open(handle, "wb") as file:
+            with part.open("xb") as file:
                 file.write(data)
-            os.chmod(name, 0o666 & ~_UMASK)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise _refused("write", path, error) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-# Read once: asking means setting it for a moment, which other threads would notice.
-_UMASK = _umask()

@@ -67,17 +67,12 @@ def encode(
     if name == "PNG" and not options:
         return encode_png(levels, palette, compression=compression)
     image = to_pillow(levels, palette)
-    try:
-        return _save(image, name, options)
-    except OSError:
-        # Formats such as JPEG have no palettes.
+    problem: Exception | None = None
+    for mode in (image.mode, "RGB"):  # formats such as JPEG have no palettes
+        buffer = io.BytesIO()
         try:
-            return _save(image.convert("RGB"), name, options)
-        except (OSError, ValueError) as error:
-            raise OptionError(f"a grid cannot be saved as {name}: {error}") from error
-
-
-def _save(image: Image.Image, name: str, options: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, name, **options)
-    return buffer.getvalue()
+            image.convert(mode).save(buffer, name, **options)
+            return buffer.getvalue()
+        except (OSError, ValueError, TypeError) as error:
+            problem = error
+    raise OptionError(f"a grid cannot be saved as {name}: {problem}") from problem

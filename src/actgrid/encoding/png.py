@@ -46,7 +46,7 @@ def _chunk(kind: bytes, data: bytes | memoryview) -> bytes:
 def encode_png(
     levels: Levels, palette: Levels | None = None, *, compression: str = "fast"
 ) -> bytes:
-    """Encode levels as an 8-bit PNG: indexed, or grayscale where the palette is gray.
+    r"""Encode levels as an 8-bit PNG: indexed, or grayscale where the palette is gray.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def encode_png(
     Examples
     --------
     >>> encode_png(np.zeros((2, 3), np.uint8))[:4]
-    b'\\x89PNG'
+    b'\x89PNG'
     """
     if levels.ndim != 2 or levels.size == 0:
         raise ShapeError(f"levels must be (height, width) and not empty, not {levels.shape}")

@@ -191,7 +191,7 @@ def _array_planes(array: npt.NDArray[Any], channels: int) -> list[Image.Image]:
     planes = array.astype(np.float32)
     if channels == 1 and planes.shape[2] >= 3:
         # ITU-R 601 luma, as Pillow converts 8-bit colour.
-        planes = planes[..., :3] @ np.float32([[0.299], [0.587], [0.114]])
+        planes = planes[..., :3] @ np.array([[0.299], [0.587], [0.114]], np.float32)
     elif planes.shape[2] == 1:
         planes = np.repeat(planes, min(channels, 3), axis=2)
     if channels == 4 and planes.shape[2] == 3:

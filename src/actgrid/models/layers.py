@@ -73,6 +73,7 @@ class Node:
 
     @property
     def composite(self) -> bool:
+        """Whether there are layers inside."""
         return bool(sublayers(self.layer))
 
 

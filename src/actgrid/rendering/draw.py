@@ -164,8 +164,7 @@ def render(
 
     canvas = layout.canvas(options.background)
     origin = np.full((count, slices), -1, np.int64)
-    y, x = layout.corner(np.arange(layout.count).reshape(-1, slices))
-    origin[channels] = y * layout.width + x
+    origin[channels] = layout.origins().reshape(-1, slices)
     mapping = options.normalization.mapping(tiles, tile_stats, scope)
     draw.paint(tiles, mapping, origin, canvas, threads)
     if options.zoom > 1:

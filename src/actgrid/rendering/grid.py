@@ -99,14 +99,14 @@ class Grid:
         data = encode(path, self.levels, palette(self.cmap), compression=compression, **options)
         write_file(path, data)
 
-    def tile(self, channel: int, slice: int = 0) -> npt.NDArray[np.uint8]:
+    def tile(self, channel: int, part: int = 0) -> npt.NDArray[np.uint8]:
         """Return the levels of one tile, as drawn: a view of `levels`.
 
         Parameters
         ----------
         channel
             A channel that is drawn.
-        slice
+        part
             Which of the channel's tiles, where it has several (the depth slice of a volume, the
             input channel of a kernel).
 
@@ -118,9 +118,9 @@ class Grid:
         cells = np.flatnonzero(self.channels == channel)
         if not cells.size:
             raise OptionError(f"channel {channel} is not drawn; {len(self.channels)} tiles are")
-        if not 0 <= slice < cells.size:
-            raise OptionError(f"channel {channel} has {cells.size} tiles, no tile {slice}")
-        y, x = self._layout.corner(int(cells[slice]))
+        if not 0 <= part < cells.size:
+            raise OptionError(f"channel {channel} has {cells.size} tiles, no tile {part}")
+        y, x = self._layout.corner(int(cells[part]))
         return self.levels[
             y * self._zoom : (y + self._layout.tile_height) * self._zoom,
             x * self._zoom : (x + self._layout.tile_width) * self._zoom,

@@ -37,20 +37,30 @@ class Layout:
 
     @property
     def rows(self) -> int:
+        """Rows of cells; the last may be part-filled."""
         return -(-self.count // self.columns)
 
     @property
     def height(self) -> int:
+        """Height of the picture in pixels."""
         return self.rows * (self.tile_height + self.padding) - self.padding
 
     @property
     def width(self) -> int:
+        """Width of the picture in pixels."""
         return self.columns * (self.tile_width + self.padding) - self.padding
 
-    def corner(self, cell: npt.NDArray[np.intp] | int) -> tuple[int, int]:
-        """Return (y, x) of the top left pixel of a cell, or of an array of cells."""
-        row, column = np.divmod(cell, self.columns)
+    def corner(self, cell: int) -> tuple[int, int]:
+        """Return (y, x) of the top left pixel of a cell."""
+        row, column = divmod(cell, self.columns)
         return row * (self.tile_height + self.padding), column * (self.tile_width + self.padding)
+
+    def origins(self) -> npt.NDArray[np.int64]:
+        """Return the offset on the canvas of each cell's top left pixel, cell by cell."""
+        row, column = np.divmod(np.arange(self.count), self.columns)
+        y, x = row * (self.tile_height + self.padding), column * (self.tile_width + self.padding)
+        origins: npt.NDArray[np.int64] = y * self.width + x
+        return origins
 
     def cell(self, y: int, x: int) -> int | None:
         """Return the cell that holds a pixel; None for padding and unused cells."""

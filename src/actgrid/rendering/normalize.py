@@ -98,7 +98,8 @@ def _percentiles(
     """Return both percentiles of the finite values, per tile or of all: (channels, slices)."""
 
     def of(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        finite = values[np.isfinite(values)].astype(np.float64)
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            finite = values[np.isfinite(values)].astype(np.float64)
         return np.percentile(finite, limits) if finite.size else np.zeros(2)
 
     if pooled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -46,10 +47,17 @@ class ChannelStats:
     nonfinite: npt.NDArray[np.int64]
     size: int
 
+    @classmethod
+    def of(cls, arrays: Iterable[npt.NDArray[Any]], size: int) -> ChannelStats:
+        """Return statistics made of arrays in the order of the attributes."""
+        mean, std, low, high, zero_fraction, nonfinite = arrays
+        return cls(mean, std, low, high, zero_fraction, nonfinite, size)
+
     @property
     def dead(self) -> npt.NDArray[np.bool_]:
         """Whether all values of a channel are the same finite value (for ReLU: zero)."""
-        return (self.nonfinite == 0) & (self.min == self.max)
+        dead: npt.NDArray[np.bool_] = (self.nonfinite == 0) & (self.min == self.max)
+        return dead
 
     def pool(self, axis: int | tuple[int, ...] | None = None) -> ChannelStats:
         """Return the statistics of the values of several entries taken together.
@@ -89,7 +97,7 @@ class ChannelStats:
 
     def reshape(self, *shape: int) -> ChannelStats:
         """Return the same entries in another shape, as `numpy.reshape` would."""
-        return ChannelStats(*(values.reshape(shape) for values in self._arrays()), size=self.size)
+        return ChannelStats.of((values.reshape(shape) for values in self._arrays()), self.size)
 
     def assign(self, index: tuple[int, ...], other: ChannelStats) -> None:
         """Put the one entry of `other` at `index`."""

@@ -109,10 +109,9 @@ def tile(
     if kind == "kernel":
         if array.ndim != 4:
             raise _wrong_rank(array, kind)
-        rows, columns = array.shape[3], array.shape[2]
         if sample != 0:
             raise OptionError("a kernel has no samples")
-        return Tiling(array.transpose(3, 2, 0, 1), columns=columns if rows > 1 else None)
+        return Tiling(array.transpose(3, 2, 0, 1), columns=array.shape[2])
 
     one = _sample(array, kind, sample)
     channels_first = data_format == "channels_first"

@@ -38,7 +38,8 @@ _REMEDIES = {
 class Backend(Protocol):
     """What a backend module offers."""
 
-    def measure(self, tiles: npt.NDArray[Any], threads: int) -> ChannelStats: ...
+    def measure(self, tiles: npt.NDArray[Any], threads: int) -> ChannelStats:
+        """Return the statistics of each tile."""
 
     def paint(
         self,
@@ -47,7 +48,8 @@ class Backend(Protocol):
         origin: npt.NDArray[np.int64],
         canvas: npt.NDArray[np.uint8],
         threads: int,
-    ) -> None: ...
+    ) -> None:
+        """Draw each tile that has an origin."""
 
 
 def _import(name: str) -> Backend:

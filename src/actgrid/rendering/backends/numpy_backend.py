@@ -30,12 +30,13 @@ def _blocks(tiles: npt.NDArray[Any]) -> Iterator[slice]:
 def measure(tiles: npt.NDArray[Any], threads: int) -> ChannelStats:
     size = tiles.shape[2] * tiles.shape[3]
     blocks = [_measure(tiles[block]) for block in _blocks(tiles)]
-    return ChannelStats(*(np.concatenate(column) for column in zip(*blocks, strict=True)), size)
+    return ChannelStats.of((np.concatenate(column) for column in zip(*blocks, strict=True)), size)
 
 
 def _measure(tiles: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
     axes = (2, 3)
-    x = tiles.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        x = tiles.astype(np.float64)
     finite = np.isfinite(x)
     count = finite.sum(axes)
     low = np.where(finite, x, np.inf).min(axes)
@@ -81,12 +82,13 @@ def paint(
 
 
 def _levels(tiles: npt.NDArray[Any], mapping: Mapping, block: slice) -> npt.NDArray[np.uint8]:
-    real = drawn_dtype(tiles.dtype)
-    x = tiles.astype(real)
+    real: Any = drawn_dtype(tiles.dtype)
     shift = mapping.shift[block].astype(real)[..., None, None]
     scale = mapping.scale[block].astype(real)[..., None, None]
     with np.errstate(invalid="ignore", over="ignore"):
+        x = tiles.astype(real)
         v = (x - shift) * scale + real(mapping.base)
     v[x == np.inf] = 255
     v[np.isnan(v)] = 0  # NaN; also -inf where the scale is 0
-    return np.clip(v, 0, 255).astype(np.uint8)
+    levels: npt.NDArray[np.uint8] = np.clip(v, 0, 255).astype(np.uint8)
+    return levels

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+
+from actgrid.encoding import writable_folder, write_file
+from actgrid.errors import OutputError
+
+
+def test_file_appears_with_its_content_and_ordinary_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    write_file(path, b"one")
+    write_file(path, b"two")
+    assert path.read_bytes() == b"two"
+    plain = tmp_path / "b.bin"
+    plain.touch()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.bin", "b.bin"]
+
+
+def test_full_disk_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    write_file(path, b"before")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*a\.bin: File too large") as caught:
+            write_file(path, bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert isinstance(caught.value, OSError)
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_is_made_with_its_parents(tmp_path: Path) -> None:
+    folder = writable_folder(tmp_path / "a" / "b")
+    assert folder.is_dir()
+    assert writable_folder(folder) == folder
+
+
+def test_folder_under_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot make the folder .*: Not a directory"):
+        writable_folder(tmp_path / "file" / "below")
+    with pytest.raises(OutputError, match="File exists"):
+        writable_folder(tmp_path / "file")
+
+
+def test_folder_without_permission_is_refused(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    if os.geteuid() == 0:
+        closed = Path("/sys")  # where not even root may write
+    with pytest.raises(OutputError, match="Permission denied|not permitted|Read-only"):
+        write_file(closed / "a.bin", b"")
+    with pytest.raises(OutputError, match="Permission denied|not permitted|Read-only"):
+        writable_folder(closed / "below")

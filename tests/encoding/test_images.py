@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from actgrid.encoding import encode, image_format
+from actgrid.errors import OptionError
+
+LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
+PALETTE = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "name"), [(".png", "PNG"), (".JPG", "JPEG"), (".tif", "TIFF"), (".webp", "WEBP")]
+)
+def test_suffix_names_the_format(suffix: str, name: str) -> None:
+    assert image_format(suffix) == name
+    assert Image.open(io.BytesIO(encode(f"x{suffix}", LEVELS, PALETTE))).format == name
+
+
+@pytest.mark.parametrize("suffix", [".psd", ".xyz", ""])
+def test_suffix_of_no_format_that_can_be_written_is_refused(suffix: str) -> None:
+    with pytest.raises(OptionError, match="no image format is known"):
+        image_format(suffix)
+
+
+def test_png_with_options_of_pillows_is_pillows() -> None:
+    data = encode("x.png", LEVELS, PALETTE, dpi=(300, 300))
+    opened = Image.open(io.BytesIO(data))
+    assert opened.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    np.testing.assert_array_equal(np.asarray(opened), LEVELS)
+
+
+def test_refused_option_is_a_clear_error() -> None:
+    with pytest.raises(OptionError, match="cannot be saved as WEBP"):
+        encode("x.webp", LEVELS, PALETTE, method=99)

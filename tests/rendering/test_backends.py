@@ -1,0 +1,318 @@
+"""native and numba against the NumPy reference, and the reference against hand-worked values."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import hypothesis.extra.numpy as hnp
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import actgrid
+from actgrid.errors import BackendError, OptionError
+from actgrid.rendering.backends import BACKENDS, backend_problems, load_backend, numpy_backend
+from actgrid.rendering.normalize import parse_normalize
+from actgrid.rendering.stats import ChannelStats
+
+FAST = ("native", "numba")
+DTYPES = [
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "float64", "bfloat16"),
+]
+NORMALIZATIONS = ["standard", "minmax", "symmetric", "percentile(5, 95)", "range(-1, 2)"]
+
+Array = npt.NDArray[Any]
+
+
+def dtype_of(name: str) -> np.dtype[Any]:
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+
+
+def assert_stats_agree(found: ChannelStats, expected: ChannelStats, tiles: Array) -> None:
+    wide = np.abs(tiles.astype(np.float64))
+    largest = np.max(wide, initial=0, where=np.isfinite(wide))
+    for name in ("mean", "std", "min", "max", "zero_fraction"):
+        # A mean that is zero but for rounding is compared by the size of what was summed.
+        np.testing.assert_allclose(
+            getattr(found, name),
+            getattr(expected, name),
+            rtol=1e-6,
+            atol=1e-6 * largest if name == "std" else 1e-12 * largest,
+            err_msg=name,
+        )
+    np.testing.assert_array_equal(found.nonfinite, expected.nonfinite)
+    np.testing.assert_array_equal(found.dead, expected.dead)
+    assert found.size == expected.size
+
+
+def paint(backend: str, tiles: Array, stats: ChannelStats, normalize: str, threads: int) -> Array:
+    channels, slices, height, width = tiles.shape
+    mapping = parse_normalize(normalize).mapping(tiles, stats, "channel")
+    canvas = np.full((channels * height, slices * (width + 1)), 7, np.uint8)
+    c, s = np.meshgrid(np.arange(channels), np.arange(slices), indexing="ij")
+    origin = c * height * canvas.shape[1] + s * (width + 1)
+    origin[::3] = -1  # some tiles are not drawn
+    load_backend(backend).paint(tiles, mapping, origin, canvas, threads)
+    return canvas
+
+
+@st.composite
+def strided_tiles(draw: st.DrawFn) -> Array:
+    """Tiles of any dtype as views that are transposed, sliced and reversed."""
+    dtype = dtype_of(draw(st.sampled_from(DTYPES)))
+    shape = draw(
+        st.tuples(*(st.integers(1, most) for most in (21, 3, 9, 11)))
+    )  # channels, slices, height, width
+    axes = draw(st.permutations(range(4)))
+    steps = draw(st.tuples(*(st.sampled_from((1, 1, 2, -1)) for _ in range(4))))
+    stored = tuple(shape[axis] * abs(steps[axis]) for axis in axes)
+    values: Array
+    if dtype.kind in "iub":
+        values = draw(hnp.arrays(dtype, stored))
+    else:
+        # Within float16's range, and far from where a square overflows float64.
+        source: Any = np.float16 if dtype.itemsize == 2 else np.float32
+        floats = st.floats(-6e4, 6e4, width=16 if dtype.itemsize == 2 else 32)
+        special = st.sampled_from((0.0, 0.0, np.nan, np.inf, -np.inf))
+        values = draw(hnp.arrays(source, stored, elements=floats | special)).astype(dtype)
+    view = values.transpose(np.argsort(axes))
+    tiles: Array = view[tuple(slice(None, None, step) for step in steps)]
+    return tiles
+
+
+@pytest.mark.parametrize("backend", FAST)
+@given(tiles=strided_tiles(), threads=st.sampled_from((1, 3)))
+@settings(max_examples=300)
+def test_statistics_agree_with_the_reference(backend: str, tiles: Array, threads: int) -> None:
+    found = load_backend(backend).measure(tiles, threads)
+    assert_stats_agree(found, numpy_backend.measure(tiles, 1), tiles)
+
+
+@pytest.mark.parametrize("backend", FAST)
+@given(
+    tiles=strided_tiles(),
+    threads=st.sampled_from((1, 3)),
+    normalize=st.sampled_from(NORMALIZATIONS),
+)
+@settings(max_examples=300)
+def test_levels_agree_with_the_reference(
+    backend: str, tiles: Array, threads: int, normalize: str
+) -> None:
+    stats = numpy_backend.measure(tiles, 1)
+    found = paint(backend, tiles, stats, normalize, threads).astype(int)
+    expected = paint("numpy", tiles, stats, normalize, 1)
+    # The same float32 operations in the same order: not one pixel in ten thousand, none at all.
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_large_pictures_meet_the_tolerance(backend: str, dtype: str, data_format: str) -> None:
+    # Large enough for several threads, with a tail of channels and of pixels.
+    values = np.random.default_rng(0).normal(3, 40, (1, 61, 73, 83)).clip(0)
+    values = values.astype(dtype_of(dtype))
+    if data_format == "channels_first":
+        values = np.ascontiguousarray(np.moveaxis(values, -1, 1))
+    options: dict[str, Any] = {"data_format": data_format, "columns": 9}
+    found = actgrid.render(values, backend=backend, threads=2, **options)
+    expected = actgrid.render(values, backend="numpy", **options)
+    difference = np.abs(found.levels.astype(int) - expected.levels)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() <= 1e-4
+    np.testing.assert_allclose(found.stats.mean, expected.stats.mean, rtol=1e-6)
+    np.testing.assert_allclose(found.stats.std, expected.stats.std, rtol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_small_deviation_from_a_large_mean_is_measured(backend: str) -> None:
+    # 1e4 +- 1e-2: the squares of such values agree in all digits that float64 has to spare.
+    offsets = np.random.default_rng(1).normal(0, 1e-2, (1000, 1000))
+    tiles = np.stack([1e4 + offsets, -1e4 + offsets])[:, None].astype(np.float64)
+    stats = load_backend(backend).measure(tiles, 2)
+    exact = [np.sum(tile.astype(np.longdouble)) / tile.size for tile in tiles]
+    deviation = [
+        np.sqrt(np.sum((tile - mean) ** 2) / tile.size)
+        for tile, mean in zip(tiles.astype(np.longdouble), exact, strict=True)
+    ]
+    np.testing.assert_allclose(stats.mean.ravel(), np.array(exact, float), rtol=1e-12)
+    np.testing.assert_allclose(stats.std.ravel(), np.array(deviation, float), rtol=1e-9)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_outlier_in_the_first_pixel_costs_no_accuracy(backend: str) -> None:
+    tiles = np.random.default_rng(2).normal(5, 1, (8, 1, 300, 300)).astype(np.float32)
+    tiles[:, :, 0, 0] = 1e4
+    for view in (tiles, np.ascontiguousarray(tiles.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2)):
+        stats = load_backend(backend).measure(view, 1)
+        wide = tiles.astype(np.float64)
+        np.testing.assert_allclose(stats.mean, wide.mean((2, 3)), rtol=1e-12)
+        np.testing.assert_allclose(stats.std, wide.std((2, 3)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_statistics_by_hand(backend: str) -> None:
+    tiles = np.array(
+        [
+            [[1, 2], [3, 6]],  # mean 3, variance (4 + 1 + 0 + 9) / 4
+            [[0, 0], [0, 4]],
+            [[np.nan, 5], [np.inf, 5]],
+            [[np.nan, np.nan], [-np.inf, np.nan]],
+            [[7, 7], [7, 7]],
+        ],
+        np.float32,
+    )[:, None]
+    stats = load_backend(backend).measure(tiles, 1)
+    np.testing.assert_allclose(stats.mean.ravel(), [3, 1, 5, np.nan, 7])
+    np.testing.assert_allclose(stats.std.ravel(), [np.sqrt(3.5), np.sqrt(3), 0, np.nan, 0])
+    np.testing.assert_array_equal(stats.min.ravel(), [1, 0, 5, np.nan, 7])
+    np.testing.assert_array_equal(stats.max.ravel(), [6, 4, 5, np.nan, 7])
+    np.testing.assert_array_equal(stats.zero_fraction.ravel(), [0, 0.75, 0, np.nan, 0])
+    np.testing.assert_array_equal(stats.nonfinite.ravel(), [0, 0, 2, 4, 0])
+    np.testing.assert_array_equal(stats.dead.ravel(), [False, False, False, False, True])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("channels", [1, 4, 5, 16])
+def test_levels_by_hand(backend: str, channels: int) -> None:
+    # minmax of 0, 1, 2 is 0.5, 128, 255.5: levels 0, 128, 255.
+    row = np.array([0, 1, 2, np.nan, np.inf, -np.inf], np.float32)
+    activation = np.repeat(row[None, :, None], channels, axis=2)
+    grid = actgrid.render(activation, normalize="minmax", backend=backend, columns=1, padding=0)
+    assert grid.levels.tolist() == [[0, 128, 255, 0, 255, 0]] * channels
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("channels", [1, 4])
+def test_flat_tile_keeps_nan_and_infinities(backend: str, channels: int) -> None:
+    row = np.array([3, np.nan, np.inf, -np.inf, 3], np.float32)
+    activation = np.repeat(row[None, :, None], channels, axis=2)
+    grid = actgrid.render(activation, backend=backend, columns=1, padding=0)
+    assert grid.levels.tolist() == [[128, 0, 255, 0, 128]] * channels
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_next_to_constant_channel_stays_finite(backend: str, dtype: str) -> None:
+    # 64 / std overflows the type it is drawn in.
+    tiny = float(np.finfo(dtype).smallest_subnormal)
+    activation = np.array([0, tiny, 0, tiny], dtype).reshape(2, 2, 1)
+    levels = actgrid.render(activation, backend=backend, normalize="minmax").levels
+    assert levels[0, 0] == 0
+    assert levels[0, 1] >= levels[0, 0]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_all_half_precision_numbers_are_read_exactly(backend: str) -> None:
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    for dtype in (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)):
+        values = bits.view(dtype)
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            finite = values[np.isfinite(values)]
+        tiles = np.stack([finite, finite[::-1]] * 4)[:, None, None]
+        stats = load_backend(backend).measure(tiles, 1)
+        wide = finite.astype(np.float64)
+        np.testing.assert_allclose(stats.std[:, 0], wide.std(), rtol=1e-9)
+        np.testing.assert_array_equal(stats.max[:, 0], wide.max())
+        # Every one by itself, subnormals too.
+        for lanes in (1, 8):
+            each = np.broadcast_to(finite[:, None, None, None], (finite.size, 1, 1, lanes))
+            found = load_backend(backend).measure(each, 1).min[:, 0]
+            np.testing.assert_array_equal(found, wide)
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_result_does_not_depend_on_the_number_of_threads(backend: str) -> None:
+    values = np.random.default_rng(3).normal(size=(1, 64, 64, 100)).astype(np.float32)
+    one = actgrid.render(values, backend=backend, threads=1)
+    for threads in (2, 3, 64):
+        many = actgrid.render(values, backend=backend, threads=threads)
+        np.testing.assert_array_equal(many.levels, one.levels)
+        np.testing.assert_array_equal(many.stats.std, one.stats.std)
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_many_threads_may_render_at_once(backend: str) -> None:
+    values = [
+        np.random.default_rng(seed).normal(size=(1, 64, 64, 70)).astype(np.float32)
+        for seed in range(6)
+    ]
+    expected = [actgrid.render(value, backend=backend, threads=1).levels for value in values]
+    found: dict[int, Array] = {}
+
+    def work(index: int) -> None:
+        for _ in range(5):
+            found[index] = actgrid.render(values[index], backend=backend, threads=2).levels
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(values))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index, levels in enumerate(expected):
+        np.testing.assert_array_equal(found[index], levels)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_unaligned_memory_is_read(backend: str) -> None:
+    # A float32 field after a single byte: addresses that are no multiple of four.
+    records = np.zeros((5, 6, 9), np.dtype([("tag", "u1"), ("value", "<f4")]))
+    records["value"] = np.random.default_rng(4).normal(size=records.shape)
+    unaligned = records["value"]
+    assert not unaligned.flags.aligned
+    found = actgrid.render(unaligned, backend=backend)
+    expected = actgrid.render(unaligned.copy(), backend="numpy")
+    np.testing.assert_array_equal(found.levels, expected.levels)
+
+
+def test_every_backend_is_there() -> None:
+    assert backend_problems() == dict.fromkeys(BACKENDS)
+
+
+def test_auto_prefers_native() -> None:
+    assert load_backend("auto") is load_backend("native")
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_missing_backend_is_named_with_its_remedy(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"actgrid.rendering.backends.{name}_backend"
+    monkeypatch.setitem(__import__("sys").modules, module, None)
+    with pytest.raises(BackendError, match=rf"{name} backend is not there .*install") as caught:
+        actgrid.render(np.ones((2, 2, 2)), backend=name)
+    assert isinstance(caught.value, ImportError)
+    # auto takes the next one.
+    actgrid.render(np.ones((2, 2, 2)))
+
+
+def test_unknown_backend_is_refused() -> None:
+    with pytest.raises(OptionError, match="one of native, numba, numpy, not 'cuda'"):
+        actgrid.render(np.ones((2, 2, 2)), backend="cuda")
+
+
+def test_core_checks_its_arguments() -> None:
+    from actgrid import _core
+
+    tiles = np.zeros((2, 1, 3, 3), np.float32)
+    ones, origin = np.ones((2, 1)), np.zeros((2, 1), np.int64)
+    canvas = np.zeros((3, 6), np.uint8)
+    with pytest.raises(ValueError, match="must be \\(channels, slices"):
+        _core.measure(tiles[0], 1)
+    with pytest.raises(ValueError, match="must not be empty"):
+        _core.measure(tiles[:0], 1)
+    with pytest.raises(TypeError, match="complex64"):
+        _core.measure(tiles.astype(np.complex64), 1)
+    with pytest.raises(TypeError, match="float32"):
+        _core.measure(tiles.astype(">f4"), 1)
+    with pytest.raises(ValueError, match="one entry per tile"):
+        _core.paint(tiles, ones[:1], ones, 0.5, origin, canvas, 1)
+    with pytest.raises(ValueError, match="does not fit"):
+        _core.paint(tiles, ones, ones, 0.5, origin + 4, canvas, 1)
+    with pytest.raises(ValueError, match="neighbouring bytes"):
+        _core.paint(tiles, ones, ones, 0.5, origin, canvas[:, ::2], 1)

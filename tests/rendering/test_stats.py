@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+import actgrid
+from actgrid.rendering.backends import numpy_backend
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([None, 0, 1, (0, 1)]),
+    st.sampled_from([0.0, 0.3, 1.0]),
+)
+def test_pooled_statistics_are_those_of_all_values_together(
+    seed: int, axis: int | tuple[int, ...] | None, share: float
+) -> None:
+    random = np.random.default_rng(seed)
+    tiles = random.normal(1e3, 1, (3, 4, 5, 6)).round(1) - 1e3
+    tiles[random.random(tiles.shape) < share] = np.nan
+    pooled = numpy_backend.measure(tiles, 1).pool(axis)
+    over = (0, 1) if axis is None else axis
+    order = (*np.atleast_1d(over), 2, 3)
+    rest = [a for a in range(4) if a not in order]
+    joined = tiles.transpose(*rest, *order).reshape(
+        [1 if a in np.atleast_1d(over) else tiles.shape[a] for a in (0, 1)] + [1, -1]
+    )
+    expected = numpy_backend.measure(joined, 1)
+    for name in ("mean", "std", "min", "max", "zero_fraction"):
+        np.testing.assert_allclose(
+            getattr(pooled, name), getattr(expected, name), rtol=1e-9, atol=1e-12, err_msg=name
+        )
+    np.testing.assert_array_equal(pooled.nonfinite, expected.nonfinite)
+    assert pooled.size == expected.size
+
+
+def test_dead_means_one_finite_value() -> None:
+    x = np.array([[0, 3, 1, np.nan, np.inf], [0, 3, 2, 4, np.inf]])[:, None]
+    assert actgrid.render(x).stats.dead.tolist() == [True, True, False, False, False]
+
+
+def test_dictionary_is_plain_json() -> None:
+    x = np.array([[0, 1, np.nan], [0, 3, np.inf]])[:, None]
+    plain = json.loads(json.dumps(actgrid.render(x).stats.to_dict(), allow_nan=False))
+    assert plain == {
+        "mean": [0, 2, None],
+        "std": [0, 1, None],
+        "min": [0, 1, None],
+        "max": [0, 3, None],
+        "zero_fraction": [1, 0, None],
+        "nonfinite": [0, 0, 2],
+        "dead": [0],
+    }
