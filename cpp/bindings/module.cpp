@@ -76,12 +76,12 @@ py::tuple measure(const py::array& array, int threads) {
                           column(&actgrid::TileStats::nonfinite));
 }
 
-void paint(const py::array& array, const Doubles& shift, const Doubles& scale, double base,
+void paint(const py::array& array, const Doubles& shift, const Doubles& scale, const Doubles& base,
            const Integers& origin, py::array_t<std::uint8_t> canvas, int threads) {
     const actgrid::Tiles tiles = tiles_of(array);
-    if (shift.size() != tiles.count() || scale.size() != tiles.count() ||
-        origin.size() != tiles.count())
-        throw py::value_error("shift, scale and origin must have one entry per tile");
+    for (const py::ssize_t entries : {shift.size(), scale.size(), base.size(), origin.size()})
+        if (entries != tiles.count())
+            throw py::value_error("shift, scale, base and origin must have one entry per tile");
     if (canvas.ndim() != 2 || canvas.strides(1) != 1 || canvas.strides(0) < canvas.shape(1))
         throw py::value_error("canvas must be rows of neighbouring bytes");
     const std::ptrdiff_t stride = canvas.strides(0);
@@ -91,7 +91,7 @@ void paint(const py::array& array, const Doubles& shift, const Doubles& scale, d
                            start % stride + tiles.width > canvas.shape(1)))
             throw py::value_error("a tile does not fit on the canvas at its origin");
     }
-    const actgrid::Mapping mapping{shift.data(), scale.data(), base};
+    const actgrid::Mapping mapping{shift.data(), scale.data(), base.data()};
     const actgrid::Canvas target{canvas.mutable_data(), stride, origin.data()};
     const py::gil_scoped_release released;
     actgrid::paint(tiles, mapping, target, threads);

@@ -15,7 +15,7 @@ def paint(
     tiles: npt.NDArray[Any],
     shift: _Float64s,
     scale: _Float64s,
-    base: float,
+    base: _Float64s,
     origin: _Int64s,
     canvas: npt.NDArray[np.uint8],
     threads: int,

@@ -311,8 +311,8 @@ def test_core_checks_its_arguments() -> None:
     with pytest.raises(TypeError, match="float32"):
         _core.measure(tiles.astype(">f4"), 1)
     with pytest.raises(ValueError, match="one entry per tile"):
-        _core.paint(tiles, ones[:1], ones, 0.5, origin, canvas, 1)
+        _core.paint(tiles, ones[:1], ones, ones, origin, canvas, 1)
     with pytest.raises(ValueError, match="does not fit"):
-        _core.paint(tiles, ones, ones, 0.5, origin + 4, canvas, 1)
+        _core.paint(tiles, ones, ones, ones, origin + 4, canvas, 1)
     with pytest.raises(ValueError, match="neighbouring bytes"):
-        _core.paint(tiles, ones, ones, 0.5, origin, canvas[:, ::2], 1)
+        _core.paint(tiles, ones, ones, ones, origin, canvas[:, ::2], 1)

@@ -6,11 +6,11 @@
 
 namespace actgrid {
 
-/// level = uint8(trunc(clip((x - shift) * scale + base, 0, 255))), shift and scale per tile.
+/// level = uint8(trunc(clip((x - shift) * scale + base, 0, 255))), one of each per tile.
 struct Mapping {
     const double* shift;
     const double* scale;
-    double base;
+    const double* base;
 };
 
 /// A picture of 8-bit levels and where each tile goes on it.

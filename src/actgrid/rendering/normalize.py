@@ -32,12 +32,12 @@ def drawn_dtype(dtype: np.dtype[Any]) -> type[np.float32] | type[np.float64]:
 class Mapping:
     """``level = uint8(trunc(clip((x - shift) * scale + base, 0, 255)))``.
 
-    `shift` and `scale` are (channels, slices) float64, one entry per tile.
+    All three are (channels, slices) float64, one entry per tile.
     """
 
     shift: Float64s
     scale: Float64s
-    base: float
+    base: Float64s
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,16 @@ class Normalization:
             low = np.full((1, 1), self.limits[0])
             shift, numerator, denominator = low, 255.0, low * 0 + self.limits[1] - self.limits[0]
         # What divides by next to nothing must stay finite in the type it is drawn in.
-        largest = float(np.finfo(drawn_dtype(tiles.dtype)).max)
+        real = drawn_dtype(tiles.dtype)
+        largest = float(np.finfo(real).max)
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             scale = np.where(denominator > 0, np.minimum(numerator / denominator, largest), 0.0)
+        # What rounding takes from the shift would be many levels where a channel hardly deviates
+        # from its mean: the base makes up for it.
+        rounded = shift.astype(real).astype(np.float64)
+        bases = base - (shift - rounded) * scale
         return Mapping(
-            np.ascontiguousarray(np.broadcast_to(shift, shape)),
-            np.ascontiguousarray(np.broadcast_to(scale, shape)),
-            base,
+            *(np.ascontiguousarray(np.broadcast_to(a, shape)) for a in (rounded, scale, bases))
         )
 
 

@@ -80,7 +80,7 @@ def _paint_neighbours(
     last: int,
     shift: Array,
     scale: Array,
-    base: Any,
+    base: Array,
     origin: Array,
     canvas: Array,
     stride: int,
@@ -93,7 +93,7 @@ def _paint_neighbours(
             pixel, out = x[i, j, first:last], levels[j]
             for c in range(last - first):
                 value = real(pixel[c])
-                v = (value - shift[c]) * scale[c] + base
+                v = (value - shift[c]) * scale[c] + base[c]
                 # In a flat tile (scale 0) infinity times zero is NaN, yet +inf is level 255.
                 v = top if value == np.inf else v
                 v = v if v > zero else zero  # NaN compares false
@@ -114,7 +114,7 @@ def _paint_rows(
     last: int,
     shift: Array,
     scale: Array,
-    base: Any,
+    base: Array,
     origin: Array,
     canvas: Array,
     stride: int,
@@ -129,7 +129,7 @@ def _paint_rows(
             pixels, row = x[first + c, i], canvas[start : start + x.shape[2]]
             for j in range(x.shape[2]):
                 value = real(pixels[j])
-                v = (value - shift[c]) * scale[c] + base
+                v = (value - shift[c]) * scale[c] + base[c]
                 v = top if value == np.inf else v
                 v = v if v > zero else zero
                 v = v if v < top else top
@@ -233,10 +233,11 @@ def paint(
     def task(part: int, first: int, last: int) -> None:
         shift = mapping.shift[first:last, part].astype(real)
         scale = mapping.scale[first:last, part].astype(real)
+        base = mapping.base[first:last, part].astype(real)
         corner = np.ascontiguousarray(origin[first:last, part])
         for row, band, start, stop in _bands(tiles, part, first, last, neighbours):
             # A tile that is not drawn stays negative whatever the row.
             at = np.where(corner < 0, -1, corner + row * stride)
-            kernel(band, start, stop, shift, scale, real(mapping.base), at, pixels, stride)
+            kernel(band, start, stop, shift, scale, base, at, pixels, stride)
 
     _for_ranges(tiles, threads, task)

@@ -85,9 +85,10 @@ def _levels(tiles: npt.NDArray[Any], mapping: Mapping, block: slice) -> npt.NDAr
     real: Any = drawn_dtype(tiles.dtype)
     shift = mapping.shift[block].astype(real)[..., None, None]
     scale = mapping.scale[block].astype(real)[..., None, None]
+    base = mapping.base[block].astype(real)[..., None, None]
     with np.errstate(invalid="ignore", over="ignore"):
         x = tiles.astype(real)
-        v = (x - shift) * scale + real(mapping.base)
+        v = (x - shift) * scale + base
     v[x == np.inf] = 255
     v[np.isnan(v)] = 0  # NaN; also -inf where the scale is 0
     levels: npt.NDArray[np.uint8] = np.clip(v, 0, 255).astype(np.uint8)

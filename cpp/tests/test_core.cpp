@@ -1,0 +1,238 @@
+// Tests of the library by itself: values worked out by hand, every layout and element type.
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "actgrid/cpu.hpp"
+#include "actgrid/measure.hpp"
+#include "actgrid/paint.hpp"
+
+namespace {
+
+int failures = 0;
+
+#define CHECK(condition)                                                        \
+    do {                                                                        \
+        if (!(condition)) {                                                     \
+            std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
+            ++failures;                                                         \
+        }                                                                       \
+    } while (false)
+
+constexpr double inf = std::numeric_limits<double>::infinity();
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+
+bool near(double a, double b, double tolerance) { return std::abs(a - b) <= tolerance; }
+
+// Values of (channels, height, width) stored in one of three ways.
+enum class Order { channels_last, channels_first, reversed };
+
+template <class T>
+struct Stored {
+    std::vector<T> values;
+    actgrid::Tiles tiles;
+};
+
+template <class T, class Value>
+Stored<T> store(actgrid::DType dtype, Order order, std::ptrdiff_t channels, std::ptrdiff_t height,
+                std::ptrdiff_t width, const Value& value) {
+    constexpr std::ptrdiff_t size = sizeof(T);
+    Stored<T> stored{std::vector<T>(static_cast<std::size_t>(channels * height * width)), {}};
+    actgrid::Tiles& tiles = stored.tiles;
+    tiles = {nullptr, dtype, channels, 1, height, width, 0, 0, 0, 0};
+    if (order == Order::channels_last) {
+        tiles.channel_stride = size;
+        tiles.column_stride = channels * size;
+        tiles.row_stride = width * tiles.column_stride;
+    } else {
+        tiles.column_stride = size;
+        tiles.row_stride = width * size;
+        tiles.channel_stride = height * tiles.row_stride;
+    }
+    const std::ptrdiff_t sign = order == Order::reversed ? -1 : 1;
+    std::ptrdiff_t start = 0;
+    for (auto [count, stride] :
+         {std::pair{channels, &tiles.channel_stride}, std::pair{height, &tiles.row_stride},
+          std::pair{width, &tiles.column_stride}}) {
+        *stride *= sign;
+        if (sign < 0) start -= (count - 1) * *stride;
+    }
+    tiles.data = reinterpret_cast<const std::byte*>(stored.values.data()) + start;
+    for (std::ptrdiff_t c = 0; c < channels; ++c)
+        for (std::ptrdiff_t y = 0; y < height; ++y)
+            for (std::ptrdiff_t x = 0; x < width; ++x)
+                stored.values[static_cast<std::size_t>((start + c * tiles.channel_stride +
+                                                        y * tiles.row_stride +
+                                                        x * tiles.column_stride) /
+                                                       size)] = static_cast<T>(value(c, y, x));
+    return stored;
+}
+
+std::vector<actgrid::TileStats> measured(const actgrid::Tiles& tiles, int threads = 1) {
+    std::vector<actgrid::TileStats> stats(static_cast<std::size_t>(tiles.count()));
+    actgrid::measure(tiles, stats.data(), threads);
+    return stats;
+}
+
+constexpr Order orders[] = {Order::channels_last, Order::channels_first, Order::reversed};
+
+// Channel c holds c, c + 1, ..., its mean and variance are those of a run of whole numbers.
+template <class T>
+void test_ramp(actgrid::DType dtype) {
+    const std::ptrdiff_t height = 3, width = 5, n = height * width;
+    for (Order order : orders) {
+        for (std::ptrdiff_t channels : {1, 3, 4, 11}) {
+            const auto stored = store<T>(dtype, order, channels, height, width,
+                                         [&](auto c, auto y, auto x) { return c + y * width + x; });
+            const auto stats = measured(stored.tiles);
+            for (std::ptrdiff_t c = 0; c < channels; ++c) {
+                const auto& s = stats[static_cast<std::size_t>(c)];
+                const auto first = static_cast<double>(c);
+                CHECK(near(s.mean, first + (n - 1) / 2.0, 1e-12));
+                CHECK(near(s.std, std::sqrt((n * n - 1) / 12.0), 1e-12));
+                CHECK(s.min == first && s.max == first + n - 1);
+                CHECK(s.zeros == (c == 0) && s.nonfinite == 0);
+            }
+        }
+    }
+}
+
+void test_half_precision() {
+    // 1, -2, 65504 (largest) and the smallest subnormal in float16; 1 and -2 in bfloat16.
+    const std::uint16_t half[] = {0x3c00, 0xc000, 0x7bff, 0x0001, 0x7c00, 0x7e00};
+    const double values[] = {1, -2, 65504, 0x1p-24};
+    for (Order order : orders) {
+        const auto stored = store<std::uint16_t>(actgrid::DType::float16, order, 6, 2, 2,
+                                                 [&](auto c, auto, auto) { return half[c]; });
+        const auto stats = measured(stored.tiles);
+        for (std::size_t c = 0; c < 4; ++c)
+            CHECK(stats[c].mean == values[c] && stats[c].std == 0 && stats[c].nonfinite == 0);
+        CHECK(stats[4].nonfinite == 4 && stats[5].nonfinite == 4 && std::isnan(stats[4].mean));
+        const std::uint16_t brain[] = {0x3f80, 0xc000, 0x7f80, 0x7fc0};
+        const auto other = store<std::uint16_t>(actgrid::DType::bfloat16, order, 4, 2, 2,
+                                                [&](auto c, auto, auto) { return brain[c]; });
+        const auto read = measured(other.tiles);
+        CHECK(read[0].mean == 1 && read[1].mean == -2);
+        CHECK(read[2].nonfinite == 4 && read[3].nonfinite == 4);
+    }
+}
+
+void test_large_mean() {
+    // 1e4 +- 1e-2, a million pixels: half above, half below.
+    for (Order order : orders) {
+        const auto stored =
+            store<double>(actgrid::DType::float64, order, 4, 1000, 1000,
+                          [](auto, auto, auto x) { return x % 2 ? 1e4 + 1e-2 : 1e4 - 1e-2; });
+        for (const auto& s : measured(stored.tiles)) {
+            CHECK(near(s.mean, 1e4, 1e-8));
+            CHECK(near(s.std, 1e-2, 1e-10));
+        }
+    }
+}
+
+void test_nonfinite() {
+    const double values[] = {nan, 1, inf, 3, -inf, 0};
+    for (Order order : orders) {
+        const auto stored = store<float>(actgrid::DType::float32, order, 5, 2, 3,
+                                         [&](auto, auto y, auto x) { return values[y * 3 + x]; });
+        for (const auto& s : measured(stored.tiles)) {
+            CHECK(near(s.mean, 4.0 / 3, 1e-12) && near(s.std, std::sqrt(14.0 / 9), 1e-12));
+            CHECK(s.min == 0 && s.max == 3 && s.zeros == 1 && s.nonfinite == 3);
+        }
+    }
+}
+
+void test_paint() {
+    // Channel c, row y, column x has level 40 c + 10 y + x; the last three columns are special.
+    const std::ptrdiff_t height = 3, width = 9;
+    const auto value = [&](auto c, auto y, auto x) {
+        if (x == 6) return nan;
+        if (x == 7) return inf;
+        if (x == 8) return -inf;
+        return static_cast<double>(4 * c + y) + 0.1 * static_cast<double>(x);
+    };
+    for (Order order : orders) {
+        for (std::ptrdiff_t channels : {1, 4, 6}) {
+            const auto stored =
+                store<float>(actgrid::DType::float32, order, channels, height, width, value);
+            const auto count = static_cast<std::size_t>(channels);
+            const std::vector<double> shift(count, 0), scale(count, 10), base(count, 0.5);
+            // Channel 0 is not drawn where there are others; a pixel lies between tiles.
+            std::vector<std::int64_t> origin(count);
+            const std::ptrdiff_t stride = channels * (width + 1);
+            for (std::size_t c = 0; c < count; ++c)
+                origin[c] = static_cast<std::int64_t>(c) * (width + 1);
+            if (channels > 1) origin[0] = -1;
+            std::vector<std::uint8_t> levels(static_cast<std::size_t>(stride * height), 7);
+            actgrid::paint(stored.tiles, {shift.data(), scale.data(), base.data()},
+                           {levels.data(), stride, origin.data()}, 2);
+            for (std::ptrdiff_t y = 0; y < height; ++y) {
+                for (std::ptrdiff_t at = 0; at < stride; ++at) {
+                    const std::ptrdiff_t c = at / (width + 1), x = at % (width + 1);
+                    const bool drawn = x < width && origin[static_cast<std::size_t>(c)] >= 0;
+                    const std::ptrdiff_t expected = !drawn  ? 7
+                                                    : x < 6 ? 40 * c + 10 * y + x
+                                                            : (x == 7 ? 255 : 0);
+                    CHECK(levels[static_cast<std::size_t>(y * stride + at)] == expected);
+                }
+            }
+        }
+    }
+}
+
+void test_flat_tiles() {
+    const double values[] = {5, nan, inf, -inf};
+    for (Order order : orders) {
+        const auto stored = store<float>(actgrid::DType::float32, order, 4, 1, 4,
+                                         [&](auto, auto, auto x) { return values[x]; });
+        const std::vector<double> shift(4, 5), scale(4, 0), base(4, 128);
+        const std::vector<std::int64_t> origin{0, 4, 8, 12};
+        std::vector<std::uint8_t> levels(16);
+        actgrid::paint(stored.tiles, {shift.data(), scale.data(), base.data()},
+                       {levels.data(), 16, origin.data()}, 1);
+        for (std::size_t c = 0; c < 4; ++c) {
+            CHECK(levels[4 * c] == 128 && levels[4 * c + 1] == 0);
+            CHECK(levels[4 * c + 2] == 255 && levels[4 * c + 3] == 0);
+        }
+    }
+}
+
+void test_threads() {
+    const auto stored = store<float>(
+        actgrid::DType::float32, Order::channels_last, 70, 80, 90, [](auto c, auto y, auto x) {
+            return std::sin(static_cast<double>(c * 7200 + y * 90 + x));
+        });
+    const auto one = measured(stored.tiles, 1);
+    for (int threads : {2, 3, 50}) {
+        const auto many = measured(stored.tiles, threads);
+        for (std::size_t i = 0; i < one.size(); ++i)
+            CHECK(one[i].mean == many[i].mean && one[i].std == many[i].std);
+    }
+}
+
+}  // namespace
+
+int main() {
+    test_ramp<std::int8_t>(actgrid::DType::int8);
+    test_ramp<std::int16_t>(actgrid::DType::int16);
+    test_ramp<std::int32_t>(actgrid::DType::int32);
+    test_ramp<std::int64_t>(actgrid::DType::int64);
+    test_ramp<std::uint8_t>(actgrid::DType::uint8);
+    test_ramp<std::uint16_t>(actgrid::DType::uint16);
+    test_ramp<std::uint32_t>(actgrid::DType::uint32);
+    test_ramp<std::uint64_t>(actgrid::DType::uint64);
+    test_ramp<float>(actgrid::DType::float32);
+    test_ramp<double>(actgrid::DType::float64);
+    test_half_precision();
+    test_large_mean();
+    test_nonfinite();
+    test_paint();
+    test_flat_tiles();
+    test_threads();
+    CHECK(!actgrid::cpu_features().empty());
+    std::printf("%s\n", failures == 0 ? "all passed" : "failed");
+    return failures == 0 ? 0 : 1;
+}

@@ -1,0 +1,82 @@
+"""The folders keep to their order: data flows one way, and each room loads only what it needs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import actgrid
+
+PACKAGE = Path(actgrid.__file__).parent
+# A room may import those before it; of the faces, at the end, nobody may import any.
+ROOMS = ["errors", "encoding", "rendering", "models", "attribution", "pipeline", "demo"]
+FACES = ["callbacks", "compat", "web", "cli"]
+
+
+def imported_rooms(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            parts = node.module.split(".")
+            if parts[0] == "actgrid":
+                yield from [parts[1]] if len(parts) > 1 else [name.name for name in node.names]
+        elif isinstance(node, ast.Import):
+            for name in node.names:
+                if name.name.startswith("actgrid."):
+                    yield name.name.split(".")[1]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_rooms_import_only_rooms_before_them(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room in ("__init__", "__main__"):
+        return
+    assert room in ROOMS + FACES
+    allowed = {room, "_core"} | set(ROOMS if room in FACES else ROOMS[: ROOMS.index(room)])
+    assert set(imported_rooms(path)) <= allowed
+
+
+def test_no_room_is_named_like_a_public_function() -> None:
+    assert not set(actgrid.__all__) & {path.stem for path in PACKAGE.iterdir()}
+
+
+def test_every_public_name_can_be_had() -> None:
+    for name in actgrid.__all__:
+        assert getattr(actgrid, name).__doc__
+    assert set(actgrid.__all__) <= set(dir(actgrid))
+    assert actgrid.__version__.count(".") == 2
+    with pytest.raises(AttributeError, match="no attribute 'rendr'"):
+        actgrid.rendr  # noqa: B018
+
+
+def loaded_after(code: str) -> set[str]:
+    script = f"{code}\nimport sys; print(' '.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+HEAVY = {"tensorflow", "keras", "numba", "matplotlib"}
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    assert not loaded_after("import actgrid") & (HEAVY | {"numpy", "PIL"})
+
+
+def test_rendering_an_array_loads_nothing_heavy() -> None:
+    code = "import actgrid, numpy as np; actgrid.render(np.ones((4, 4, 3))).to_png()"
+    assert not loaded_after(code) & HEAVY
+
+
+def test_the_commands_help_loads_nothing_heavy() -> None:
+    code = (
+        "import actgrid.cli\ntry: actgrid.cli.main(['render', '--help'])\nexcept SystemExit: pass"
+    )
+    assert not loaded_after(code) & (HEAVY | {"numpy"})
