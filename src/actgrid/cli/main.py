@@ -35,9 +35,9 @@ def _run(arguments: list[str] | None) -> int:
     try:
         code = app(args=arguments, prog_name="actgrid", standalone_mode=False)
     except typer.Exit as stop:
-        return int(stop.exit_code)
+        code = stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        return _problem("interrupted", _INTERRUPTED)
+        code = _INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has gone; Python would complain of it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -50,6 +50,8 @@ def _run(arguments: list[str] | None) -> int:
         if os.environ.get("ACTGRID_TRACEBACK"):
             traceback.print_exc()
         return _problem(f"{type(error).__name__}: {error} (ACTGRID_TRACEBACK=1 shows where)")
+    if code == _INTERRUPTED:  # typer may have made an exit of it
+        return _problem("interrupted", _INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 

@@ -1,0 +1,456 @@
+"""The command `actgrid`, in this process where that tells the same, else in one of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import actgrid
+from actgrid.cli import main
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the command in this process."""
+
+    def run(*arguments: object) -> Result:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return Result(stop.value.code or 0, captured.out, captured.err)  # type: ignore[arg-type]
+
+    return run
+
+
+def process(*arguments: object, **options: Any) -> Result:
+    """Run the command in a process of its own."""
+    command = [sys.executable, "-m", "actgrid", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def assert_one_clear_line(result: Result, *words: str) -> None:
+    assert result.code == 2, result
+    assert result.err.startswith("actgrid: ")
+    assert result.err.count("\n") == 1
+    assert "Traceback" not in result.err
+    for word in words:
+        assert word in result.err
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((12, 10, 3)),
+            keras.layers.Conv2D(5, 3, name="conv"),
+            keras.layers.ReLU(name="relu"),
+            keras.layers.MaxPooling2D(name="pool"),
+            keras.layers.Flatten(name="flat"),
+            keras.layers.Dense(4, name="head"),
+        ],
+        name="small",
+    )
+    path: Path = tmp_path_factory.mktemp("model") / "small.keras"
+    model.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("photo") / "cat.jpg"
+    actgrid.demo.photo().save(path)
+    return path
+
+
+def read_stats(folder: Path) -> Any:
+    return json.loads((folder / "stats.json").read_text())
+
+
+# --- demo ---
+
+
+def test_demo_draws_every_spatial_layer(run: Run, tmp_path: Path) -> None:
+    result = run("demo", "-o", tmp_path / "demo")
+    assert result.code == 0
+    assert result.err == ""
+    pictures = sorted((tmp_path / "demo").glob("*.png"))
+    assert len(pictures) == 141
+    assert pictures[3].name == "003_stem_relu.png"
+    with Image.open(pictures[3]) as picture:
+        assert picture.mode == "P"
+        assert picture.size == (6 * 113 - 1, 6 * 113 - 1)
+    assert re.search(r"^layer +type +shape +channels +dead +ms$", result.out, re.M)
+    assert re.search(r"^stem_relu +ReLU +112 x 112 x 32 +32 +5 +\d+\.\d\d$", result.out, re.M)
+    assert re.search(r"0\.36\d +Egyptian cat", result.out)
+    assert result.out.splitlines()[-1].endswith(str((tmp_path / "demo").resolve()))
+    assert sum(layer["channels"] for layer in read_stats(tmp_path / "demo")["layers"]) == 62243
+
+
+def test_demo_for_machines(run: Run, tmp_path: Path) -> None:
+    report = json.loads(run("demo", "--json", "-o", tmp_path).out)
+    assert report["top"][0]["name"] == "Egyptian cat"
+    assert 0.36 <= report["top"][0]["probability"] <= 0.37
+    assert len(report["layers"]) == 141
+
+
+# --- layers ---
+
+
+def test_layers_lists_the_models_layers(run: Run, model_file: Path) -> None:
+    result = run("layers", model_file)
+    assert result.code == 0
+    lines = [line.split("  ") for line in result.out.splitlines()]
+    assert lines[0][0] == "index"
+    assert re.search(r"^ +0 +conv +Conv2D +\? x 10 x 8 x 5 +5 +float32 +140$", result.out, re.M)
+    assert len(lines) == 6
+
+
+def test_layers_for_machines(run: Run, model_file: Path) -> None:
+    layers = json.loads(run("layers", model_file, "--json").out)
+    assert [layer["path"] for layer in layers] == ["conv", "relu", "pool", "flat", "head"]
+    assert layers[0] == {
+        "path": "conv",
+        "type": "Conv2D",
+        "shape": [None, 10, 8, 5],
+        "dtype": "float32",
+        "data_format": "channels_last",
+        "parameters": 140,
+        "index": 0,
+        "channels": 5,
+    }
+
+
+# --- info ---
+
+
+def test_info_names_versions_backends_and_devices(run: Run) -> None:
+    facts = json.loads(run("info", "--json").out)
+    assert facts["versions"]["actgrid"] == actgrid.__version__
+    assert facts["versions"]["numpy"] == np.__version__
+    assert facts["backends"] == dict.fromkeys(("native", "numba", "numpy"), "available")
+    assert facts["auto"] == "native"
+    assert facts["cpu"]["features"]
+    assert any(device.startswith("CPU") for device in facts["devices"])
+    text = run("info").out
+    assert re.search(r"^backend native +available \(used by auto\)", text, re.M)
+
+
+def test_info_says_why_a_backend_is_not_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "actgrid.rendering.backends.native_backend", None)
+    facts = json.loads(run("info", "--json").out)
+    assert "install actgrid again where a C++20 compiler" in facts["backends"]["native"]
+    assert facts["auto"] == "numba"
+    assert "unknown without the native core" in run("info").out
+
+
+# --- render ---
+
+
+def test_render_writes_a_picture_for_each_layer_and_the_statistics(
+    run: Run, model_file: Path, photo: Path, tmp_path: Path
+) -> None:
+    result = run("render", model_file, photo, "-o", tmp_path)
+    assert result.code == 0
+    assert result.err == ""
+    assert result.out == f"cat.jpg: 3 layers, 15 channels, {result.out.split()[5]} dead: " + str(
+        tmp_path / "cat\n"
+    )
+    folder = tmp_path / "cat"
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "00_conv.png",
+        "01_relu.png",
+        "02_pool.png",
+        "stats.json",
+    ]
+    model = actgrid.load_model(model_file)
+    grids = actgrid.render_model(model, photo)
+    stats = read_stats(folder)
+    assert stats["image"] == "cat.jpg"
+    assert stats["model"] == "small"
+    for layer in stats["layers"]:
+        grid = grids[layer["path"]]
+        with Image.open(folder / layer["file"]) as picture:
+            np.testing.assert_array_equal(np.asarray(picture), grid.levels)
+        np.testing.assert_allclose(layer["mean"], grid.stats.mean)
+        assert layer["dead"] == np.flatnonzero(grid.stats.dead).tolist()
+    assert stats["layers"][0]["shape"] == [10, 8, 5]
+    assert stats["layers"][0]["dtype"] == "float32"
+
+
+def test_render_options_reach_the_picture(
+    run: Run, model_file: Path, photo: Path, tmp_path: Path
+) -> None:
+    options = ["--normalize", "percentile:5,95", "--scope", "layer", "--columns", 2]
+    options += ["--padding", 3, "--zoom", 2, "--background", 7, "--order", "4,0-1"]
+    options += ["--cmap", "gray", "--backend", "numpy", "--threads", 1]
+    options += ["--compression", "small", "--preprocess", "none", "--fit", "stretch"]
+    result = run("render", model_file, photo, "--layers", "conv", "-o", tmp_path, *options)
+    assert result.code == 0, result
+    batch = actgrid.load_images(
+        photo, preprocess="none", model=actgrid.load_model(model_file), fit="stretch"
+    )
+    expected = actgrid.render_model(
+        actgrid.load_model(model_file),
+        batch,
+        "conv",
+        normalize="percentile(5, 95)",
+        scope="layer",
+        columns=2,
+        padding=3,
+        zoom=2,
+        background=7,
+        order=[4, 0, 1],
+        backend="numpy",
+    )
+    with Image.open(tmp_path / "cat" / "00_conv.png") as picture:
+        assert picture.mode == "L"
+        np.testing.assert_array_equal(np.asarray(picture), expected["conv"].levels)
+
+
+def test_layers_option_takes_globs_classes_indices_and_repeats(
+    run: Run, model_file: Path, photo: Path, tmp_path: Path
+) -> None:
+    def drawn(*layers: object) -> list[str]:
+        options = [part for layer in layers for part in ("--layers", layer)]
+        result = run("render", model_file, photo, "-o", tmp_path, "--json", *options)
+        return [layer["path"] for layer in json.loads(result.out)["layers"]]
+
+    assert drawn("*o*") == ["conv", "pool"]
+    assert drawn("Conv2D", "MaxPooling2D") == ["conv", "pool"]
+    assert drawn(1, -1) == ["relu", "head"]
+
+
+def test_images_of_folders_and_globs_in_batches(
+    run: Run, model_file: Path, photo: Path, tmp_path: Path
+) -> None:
+    inputs = tmp_path / "in"
+    for place, turns in (("a", 0), ("b", 1), ("c", 2), ("c/d", 3)):
+        (inputs / place).mkdir(parents=True)
+        with Image.open(photo) as picture:
+            picture.rotate(90 * turns, expand=True).save(inputs / place / "cat.png")
+    result = run("render", model_file, inputs, "-o", tmp_path / "out", "--batch-size", 3)
+    assert result.code == 0
+    folders = ["cat", "cat-2", "cat-3", "cat-4"]
+    assert sorted(folder.name for folder in (tmp_path / "out").iterdir()) == folders
+    # Batches change nothing.
+    run("render", model_file, inputs / "?" / "*.png", "-o", tmp_path / "one")
+    for folder in folders[:3]:
+        batched, single = (read_stats(tmp_path / out / folder) for out in ("out", "one"))
+        for a, b in zip(batched["layers"], single["layers"], strict=True):
+            np.testing.assert_allclose(a["mean"], b["mean"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("file_format", ["webp", "jpg", ".tiff", "PNG"])
+def test_other_formats(
+    run: Run, model_file: Path, photo: Path, tmp_path: Path, file_format: str
+) -> None:
+    options = ["--layers", "conv", "--format", file_format]
+    assert run("render", model_file, photo, "-o", tmp_path, *options).code == 0
+    path = tmp_path / "cat" / f"00_conv.{file_format.lower().lstrip('.')}"
+    with Image.open(path) as picture:
+        assert picture.width > 10
+
+
+def test_images_of_several_sizes_through_a_model_of_any_size(
+    run: Run, photo: Path, tmp_path: Path
+) -> None:
+    model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 3, name="conv")])
+    model.save(tmp_path / "any.keras")
+    with Image.open(photo) as picture:
+        picture.resize((40, 30)).save(tmp_path / "other.png")
+    arguments = ["render", tmp_path / "any.keras", photo, tmp_path / "other.png"]
+    assert run(*arguments, "-o", tmp_path / "out", "--batch-size", 4).code == 0
+    shapes = [
+        read_stats(tmp_path / "out" / name)["layers"][0]["shape"] for name in ("cat", "other")
+    ]
+    assert shapes == [[298, 449, 2], [28, 38, 2]]
+    assert run(*arguments, "-o", tmp_path / "out", "--size", "20x24").code == 0
+    assert read_stats(tmp_path / "out" / "cat")["layers"][0]["shape"] == [18, 22, 2]
+
+
+def test_model_of_a_module_in_the_working_directory(photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import keras\n"
+        "def build():\n"
+        "    return keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3)])\n"
+    )
+    result = process("render", "mine:build", photo, "-o", "out", cwd=tmp_path)
+    assert result.code == 0, result
+    # TensorFlow's start-up messages and a progress bar are not for a pipe.
+    assert result.err == ""
+    assert (tmp_path / "out" / "cat" / "stats.json").exists()
+
+
+def test_terminal_shows_progress_and_a_pipe_does_not(
+    model_file: Path, photo: Path, tmp_path: Path
+) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "actgrid", "render", str(model_file), str(photo)]
+    done = subprocess.run(
+        [*command, "-o", str(tmp_path)], stdout=subprocess.PIPE, stderr=theirs, text=True
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 1 << 16):
+            shown += piece
+    except OSError:
+        pass  # the end, on Linux
+    os.close(ours)
+    assert done.returncode == 0
+    assert b"drawing" in shown
+    assert b"100%" in shown
+    assert "drawing" not in done.stdout
+
+
+# --- help and usage ---
+
+
+def test_help_tells_of_every_command(run: Run) -> None:
+    result = run("--help")
+    assert result.code == 0
+    for command in ("demo", "layers", "info", "render"):
+        assert re.search(rf"\b{command}\b", result.out)
+        assert run(command, "--help").code == 0
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").out == f"actgrid {actgrid.__version__}\n"
+
+
+def test_reader_that_leaves_early_is_no_error() -> None:
+    script = f"{sys.executable} -m actgrid layers demo | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[0].startswith("index")
+
+
+# --- what is wrong ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["rendr"], ["No such command", "rendr"]),
+        (["render", "{model}", "{photo}"], ["Missing option", "--output"]),
+        (["render", "{model}", "-o", "{out}"], ["Missing argument"]),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--zoom", "x"], ["--zoom"]),
+        (["layers", "nope.keras"], ["no model file nope.keras"]),
+        (["layers", "keras:VGG61"], ["no 'VGG61'", "VGG16"]),
+        (["layers", "demoo"], ["'demoo' is no model", "did you mean demo"]),
+        (["layers", "nowhere:build"], ["no module 'nowhere'"]),
+        (["layers", "{photo}"], ["cat.jpg is not a Keras model file"]),
+        (["render", "{model}", "no.jpg", "-o", "{out}"], ["no image no.jpg"]),
+        (["render", "{model}", "{model}", "-o", "{out}"], ["small.keras is not an image"]),
+        (["render", "{model}", "{cut}", "-o", "{out}"], ["cut.jpg is truncated"]),
+        (
+            ["render", "{model}", "{photo}", "-o", "{out}", "--layers", "convv"],
+            ["'convv'", "did you mean conv"],
+        ),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--layers", "9"], ["no layer 9"]),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--cmap", "virids"], ["viridis"]),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--normalize", "z"], ["minmax"]),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--scope", "all"], ["'all'"]),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--order", "-1"], ["--order"]),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--order", "99"], ["channel 99"]),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--format", "exe"], ["'.exe'"]),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--size", "big"], ["--size", "HxW"]),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--size", "9x9"], ["takes an input of"]),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--preprocess", "vgg"], ["VGG16"]),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--backend", "gpu"], ["'gpu'"]),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--batch-size", "0"], ["at least 1"]),
+        (["render", "{model}", "{photo}", "-o", "{photo}/out"], ["cannot make the folder"]),
+        (["demo", "-o", "/sys/actgrid"], ["cannot make the folder /sys/actgrid"]),
+        (["render", "keras:VGG16", "{photo}", "-o", "{out}", "--weights", "w.h5"], ["w.h5"]),
+        (["layers", "{lambda}"], ["Lambda", "--no-safe-mode"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_one_clear_line_and_no_file(
+    run: Run,
+    model_file: Path,
+    photo: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    words: list[str],
+) -> None:
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(photo.read_bytes()[:5000])
+    code = tmp_path / "lambda.keras"
+    if "{lambda}" in arguments:
+        keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x)]).save(code)
+    out = tmp_path / "out"
+    places = {"model": model_file, "photo": photo, "cut": cut, "out": out, "lambda": code}
+    result = run(*(argument.format(**places) for argument in arguments))
+    assert_one_clear_line(result, *words)
+    assert not out.exists() or not [file for file in out.rglob("*") if file.is_file()]
+
+
+def test_lambda_file_loads_when_told_to(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "lambda.keras"
+    keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x * 2)]).save(path)
+    assert run("layers", path, "--no-safe-mode").code == 0
+
+
+def test_full_disk_is_one_clear_line_and_leaves_no_partial_file(
+    model_file: Path, photo: Path, tmp_path: Path
+) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+
+    arguments = ["render", model_file, photo, "-o", tmp_path / "out"]
+    small = process(*arguments, "--layers", "pool", preexec_fn=limit)
+    assert small.code == 0, small
+    whole = {path.name for path in (tmp_path / "out" / "cat").iterdir()}
+    result = process(*arguments, "--layers", "conv", "--zoom", 40, preexec_fn=limit)
+    assert_one_clear_line(result, "cannot write", "00_conv.png", "File too large")
+    # What was there is still there, whole; nothing has joined it.
+    assert {path.name for path in (tmp_path / "out" / "cat").iterdir()} == whole
+
+
+def test_error_of_a_models_own_is_one_line_and_can_be_traced(
+    run: Run, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "faulty.py").write_text("def build():\n    raise RuntimeError('so\\nsorry')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    result = run("layers", "faulty:build")
+    assert_one_clear_line(result, "RuntimeError: so sorry", "ACTGRID_TRACEBACK=1")
+    monkeypatch.setenv("ACTGRID_TRACEBACK", "1")
+    assert "Traceback" in run("layers", "faulty:build").err
+
+
+def test_interrupt_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("actgrid.rendering.backend_problems", interrupt)
+    result = run("info")
+    assert result.code == 130
+    assert result.err == "actgrid: interrupted\n"
