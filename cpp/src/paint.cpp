@@ -1,8 +1,11 @@
 #include "actgrid/paint.hpp"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <limits>
+#include <span>
+#include <vector>
 
 #include "parallel.hpp"
 #include "vector.hpp"
@@ -46,6 +49,8 @@ template <class T>
 struct Painter {
     using Real = Drawn<T>;
     using Reals = Vector<Real, lanes>;
+    // Where a row of each lane's tile goes.
+    using Targets = std::array<std::uint8_t*, lanes>;
     static constexpr std::ptrdiff_t size = sizeof(T);
 
     const Tiles& tiles;
@@ -81,62 +86,86 @@ struct Painter {
         }
     }
 
-    // `count` pixels of a group of channels, from pixel x of row y on. The levels of up to four
+    // A group of channels: how their values map, and where their tiles begin.
+    struct Group {
+        Line<Reals> lines{};
+        Targets targets{};
+        std::array<std::ptrdiff_t, lanes> strides{};
+        bool flat = false;
+    };
+
+    Group group(std::ptrdiff_t slice, std::ptrdiff_t channel, std::uint8_t* nowhere) const {
+        Reals shifts{}, scales{}, bases{};
+        Group group;
+        for (std::size_t lane = 0; lane < lanes; ++lane) {
+            const std::ptrdiff_t i =
+                tiles.index(channel + static_cast<std::ptrdiff_t>(lane), slice);
+            const Line<Real> one = line(i);
+            shifts[lane] = one.shift;
+            scales[lane] = one.scale;
+            bases[lane] = one.base;
+            group.flat |= Floating<T> && one.scale == 0;
+            // What is not drawn is written too, row over row, to where nobody looks.
+            const bool drawn = canvas.origin[i] >= 0;
+            group.targets[lane] = drawn ? canvas.levels + canvas.origin[i] : nowhere;
+            group.strides[lane] = drawn ? canvas.stride : 0;
+        }
+        group.lines = {shifts, scales, bases};
+        return group;
+    }
+
+    // `count` pixels of a group of channels, from pixel x of a row on. The levels of up to four
     // pixels, side by side in the word of their lane, are the bytes that this lane's tile wants.
     template <bool flat>
-    void word(std::ptrdiff_t channel, std::ptrdiff_t slice, std::ptrdiff_t y, std::ptrdiff_t x,
-              std::ptrdiff_t count, const Line<Reals>& lines) const {
-        const std::byte* source =
-            tiles.tile(channel, slice) + y * tiles.row_stride + x * tiles.column_stride;
-        const std::ptrdiff_t ahead = y + 1 < tiles.height ? tiles.row_stride : 0;
+    void word(const Group& group, const std::byte* source, std::ptrdiff_t ahead, std::ptrdiff_t x,
+              std::ptrdiff_t count) const {
         Vector<std::uint32_t, lanes> words{};
-        for (std::ptrdiff_t pixel = 0; pixel < count; ++pixel) {
-            __builtin_prefetch(source + ahead + pixel * tiles.column_stride);
-            words |= levels<flat>(load_lanes<Real, T>(source + pixel * tiles.column_stride), lines)
+        for (std::ptrdiff_t pixel = 0; pixel < count; ++pixel, source += tiles.column_stride) {
+            __builtin_prefetch(source + ahead);
+            words |= levels<flat>(load_lanes<Real, T>(source), group.lines)
                      << static_cast<std::uint32_t>(8 * pixel);
         }
-        const std::ptrdiff_t offset = y * canvas.stride + x;
-        for (std::ptrdiff_t lane = 0; lane < lanes; ++lane) {
-            const std::int64_t origin = canvas.origin[tiles.index(channel + lane, slice)];
+        for (std::size_t lane = 0; lane < lanes; ++lane) {
             const std::uint32_t bytes = words[lane];
-            if (origin >= 0)
-                std::memcpy(canvas.levels + origin + offset, &bytes,
-                            static_cast<std::size_t>(count));
+            std::memcpy(group.targets[lane] + x, &bytes, static_cast<std::size_t>(count));
         }
     }
 
-    // Row y of the group of channels that starts at `channel`.
-    template <bool flat>
-    void group_row(std::ptrdiff_t channel, std::ptrdiff_t slice, std::ptrdiff_t y,
-                   const Line<Reals>& lines) const {
-        constexpr std::ptrdiff_t full = sizeof(std::uint32_t);
-        if (tiles.width < full) {
-            word<flat>(channel, slice, y, 0, tiles.width, lines);
-            return;
+    // The same for groups that share a cache line.
+    void words(std::span<const Group> groups, const std::byte* source, std::ptrdiff_t ahead,
+               std::ptrdiff_t x, std::ptrdiff_t count) const {
+        source += x * tiles.column_stride;
+        for (const Group& group : groups) {
+            if (group.flat)
+                word<true>(group, source, ahead, x, count);
+            else
+                word<false>(group, source, ahead, x, count);
+            source += lanes * size;
         }
-        // The last word may overlap the one before: both hold the same levels there.
-        for (std::ptrdiff_t x = 0; x < tiles.width; x += full)
-            word<flat>(channel, slice, y, std::min(x, tiles.width - full), full, lines);
     }
 
     // Channels first .. last of one slice, neighbours in memory, a row of all of them at a time.
     void interleaved(std::ptrdiff_t slice, std::ptrdiff_t first, std::ptrdiff_t last) const {
+        constexpr std::ptrdiff_t full = sizeof(std::uint32_t);
+        constexpr std::size_t cache_line = 64;
+        constexpr std::size_t together = std::max<std::size_t>(1, cache_line / (lanes * size));
+        std::vector<std::uint8_t> nowhere(static_cast<std::size_t>(tiles.width));
+        std::vector<Group> all;
+        for (std::ptrdiff_t channel = first; channel < last; channel += lanes)
+            all.push_back(group(slice, channel, nowhere.data()));
         for (std::ptrdiff_t y = 0; y < tiles.height; ++y) {
-            for (std::ptrdiff_t channel = first; channel < last; channel += lanes) {
-                Reals shifts{}, scales{}, bases{};
-                bool flat = false;
-                for (std::ptrdiff_t lane = 0; lane < lanes; ++lane) {
-                    const Line<Real> one = line(tiles.index(channel + lane, slice));
-                    shifts[lane] = one.shift;
-                    scales[lane] = one.scale;
-                    bases[lane] = one.base;
-                    flat |= one.scale == 0;
-                }
-                const Line<Reals> lines{shifts, scales, bases};
-                if (Floating<T> && flat)
-                    group_row<true>(channel, slice, y, lines);
-                else
-                    group_row<false>(channel, slice, y, lines);
+            const std::ptrdiff_t ahead = y + 1 < tiles.height ? tiles.row_stride : 0;
+            const std::byte* source = tiles.tile(first, slice) + y * tiles.row_stride;
+            for (std::size_t i = 0; i < all.size(); i += together) {
+                const std::span<Group> groups(&all[i], std::min(together, all.size() - i));
+                // The last word may overlap the one before: both hold the same levels there.
+                if (tiles.width < full) words(groups, source, ahead, 0, tiles.width);
+                for (std::ptrdiff_t x = 0; x < tiles.width && tiles.width >= full; x += full)
+                    words(groups, source, ahead, std::min(x, tiles.width - full), full);
+                source += static_cast<std::ptrdiff_t>(groups.size()) * lanes * size;
+                for (Group& group : groups)
+                    for (std::size_t lane = 0; lane < lanes; ++lane)
+                        group.targets[lane] += group.strides[lane];
             }
         }
     }
