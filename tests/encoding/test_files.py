@@ -59,7 +59,7 @@ def test_folder_without_permission_is_refused(tmp_path: Path) -> None:
     closed.mkdir(mode=0o500)
     if os.geteuid() == 0:
         closed = Path("/sys")  # where not even root may write
-    with pytest.raises(OutputError, match="Permission denied|not permitted|Read-only"):
+    with pytest.raises(OutputError, match=r"Permission denied|not permitted|Read-only"):
         write_file(closed / "a.bin", b"")
-    with pytest.raises(OutputError, match="Permission denied|not permitted|Read-only"):
+    with pytest.raises(OutputError, match=r"Permission denied|not permitted|Read-only"):
         writable_folder(closed / "below")

@@ -32,15 +32,13 @@ PACKAGES = ("tensorflow", "keras", "numpy", "numba", "pillow", "isal", "cmap")
 
 def _console() -> Console:
     # In a pipe there is no width to fit into: rows stay whole for grep and awk.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200, soft_wrap=False)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
 
 
 def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(
-            column, justify="right" if column in right else "left", no_wrap=True, overflow="fold"
-        )
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return table
 
 
@@ -122,19 +120,17 @@ def as_dict(image: str, folder: Path, drawn: list[DrawnLayer]) -> dict[str, Any]
 
 def print_facts(facts: dict[str, Any]) -> None:
     """Print the facts that `actgrid info` gathers."""
-    table = _table("", "")
-    table.show_header = False
-    for name, version in facts["versions"].items():
-        table.add_row(name, version or "not installed")
-    for name, state in facts["backends"].items():
-        chosen = " (used by auto)" if name == facts["auto"] else ""
-        table.add_row(f"backend {name}", state + chosen)
-    features = facts["cpu"]["features"]
+    features, devices = facts["cpu"]["features"], facts["devices"]
     known = " ".join(features) if features is not None else "unknown without the native core"
-    table.add_row("processor", f"{facts['cpu']['machine']}: {known}")
-    devices = facts["devices"]
-    table.add_row("devices", devices if isinstance(devices, str) else ", ".join(devices))
-    _console().print(table)
+    rows = {name: version or "not installed" for name, version in facts["versions"].items()}
+    for name, state in facts["backends"].items():
+        used = " (used by auto)" if name == facts["auto"] else ""
+        rows[f"backend {name}"] = state + used
+    rows["processor"] = f"{facts['cpu']['machine']}: {known}"
+    rows["devices"] = devices if isinstance(devices, str) else ", ".join(devices)
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:{width}}  {value}")
 
 
 @contextmanager

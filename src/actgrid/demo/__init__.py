@@ -31,7 +31,7 @@ def model() -> Any:
     --------
     >>> network = actgrid.demo.model()
     >>> network.count_params()
-    4652008
+    4694024
     """
     network = build()
     with as_file(_FILES / "efficientnet_lite0_float16.npz") as path, np.load(path) as arrays:

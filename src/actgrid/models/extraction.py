@@ -12,7 +12,7 @@ from actgrid.errors import LayerError, ModelError, ShapeError
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.layers import LayerInfo, Selection, model_layers
 from actgrid.models.loading import load_model
-from actgrid.models.tracing import Call, trace_calls
+from actgrid.models.tracing import Call, build, trace_calls
 
 __all__ = ["Extractor", "list_layers"]
 
@@ -31,10 +31,11 @@ class Extractor:
         A Keras model, or anything that `load_model` takes.
     layers
         Which layers: None for every layer with a spatial output; a layer path
-        (``"block1_conv1"``, ``"outer/inner"``), a glob (``"*conv*"``), a layer class, an index
-        into ``model.layers``, a predicate on layers, or a list of any of these.
+        (``"block1_conv1"``, ``"outer/inner"``), a glob (``"*conv*"``), a layer, a layer class,
+        an index into ``model.layers``, a predicate on layers, or a list of any of these.
     training
-        Whether the model runs as in training (dropout, batch statistics).
+        Whether the model runs as in training (dropout, batch statistics). What training would
+        update, such as moving averages, stays as it is.
 
     Attributes
     ----------
@@ -101,6 +102,7 @@ class Extractor:
         tf = tensorflow()
         inputs = tf.nest.map_structure(_as_input, x)
         _check_inputs(self.model, inputs)
+        build(self.model, inputs)
         outputs = self._function(inputs)
         return {path: _as_output(tensor) for path, tensor in outputs.items()}
 
@@ -160,9 +162,14 @@ def list_layers(model: object, x: Any = None) -> list[LayerInfo]:
     infos: list[LayerInfo] = []
 
     def trace(inputs: Any) -> None:
-        infos.extend(call.info for call in trace_calls(model, inputs))
+        infos[:] = [call.info for call in trace_calls(model, inputs)]
 
-    inputs = _input_specs(model) if x is None else tf.nest.map_structure(_as_input, x)
+    if x is None:
+        inputs = _input_specs(model)
+    else:
+        inputs = tf.nest.map_structure(_as_input, x)
+        _check_inputs(model, inputs)
+        build(model, inputs)
     tf.function(trace, autograph=False).get_concrete_function(inputs)
     return infos
 
@@ -204,12 +211,22 @@ def _as_output(tensor: Any) -> npt.NDArray[Any]:
 def _check_inputs(model: Any, inputs: Any) -> None:
     """Raise ShapeError if inputs do not fit a model that says what it takes."""
     specs = getattr(model, "inputs", None)
-    if not specs or isinstance(inputs, Mapping):
+    if not specs:
         return
-    tensors = tensorflow().nest.flatten(inputs)
-    if len(tensors) != len(specs):
-        raise ShapeError(f"the model takes {len(specs)} inputs, not {len(tensors)}")
-    for spec, tensor in zip(specs, tensors, strict=True):
+    if isinstance(inputs, Mapping):
+        # By the keys that the model was made with, or else the names of its inputs.
+        structure = getattr(model, "_inputs_struct", None)
+        named = structure if isinstance(structure, Mapping) else {spec.name: spec for spec in specs}
+        pairs = [(named[name], tensor) for name, tensor in inputs.items() if name in named]
+        if len(pairs) < len(specs):
+            missing = ", ".join(sorted(set(named) - set(inputs)))
+            raise ShapeError(f"the model also takes the inputs {missing}")
+    else:
+        tensors = tensorflow().nest.flatten(inputs)
+        if len(tensors) != len(specs):
+            raise ShapeError(f"the model takes {len(specs)} inputs, not {len(tensors)}")
+        pairs = list(zip(specs, tensors, strict=True))
+    for spec, tensor in pairs:
         expected, found = tuple(spec.shape), tuple(tensor.shape)
         if not _fits(expected, found):
             hint = "; add a batch axis: x[None]" if _fits(expected[1:], found) else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import operator
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +24,8 @@ Pixels = npt.NDArray[np.float32]
 # How an image of another shape is brought to the model's.
 FITS = ("crop", "pad", "stretch")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+# Formats that Pillow knows by name but leaves to others to read.
+_UNREADABLE = frozenset(["BUFR", "GRIB", "HDF5", "MPEG", "WMF"])
 _RESAMPLING = Image.Resampling.BICUBIC
 
 
@@ -112,7 +115,9 @@ def find_images(source: str | os.PathLike[str]) -> list[Path]:
     path = Path(source)
     if path.is_dir():
         suffixes = {
-            suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN
+            suffix
+            for suffix, name in Image.registered_extensions().items()
+            if name in Image.OPEN and name not in _UNREADABLE
         }
         found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
         if not found:
@@ -120,7 +125,8 @@ def find_images(source: str | os.PathLike[str]) -> list[Path]:
         return found
     if path.exists():
         return [path]
-    found = sorted(Path(name) for name in glob.glob(os.fspath(source), recursive=True))
+    names = glob.glob(os.fspath(source), recursive=True)
+    found = sorted(Path(name) for name in names if not Path(name).is_dir())
     if not found:
         raise MissingFileError(f"there is no image {source}")
     return found
@@ -221,9 +227,9 @@ def _middle(image: Image.Image, ratio: float) -> Image.Image:
 
 
 def _size(size: Any) -> tuple[int, int]:
-    sides = (size, size) if isinstance(size, int) else size
     try:
-        height, width = (int(side) for side in sides)
+        height, width = size if np.ndim(size) else (size, size)
+        height, width = operator.index(height), operator.index(width)
     except (TypeError, ValueError):
         raise OptionError(f"size must be (height, width) or one number, not {size!r}") from None
     if height < 1 or width < 1:

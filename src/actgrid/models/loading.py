@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 from pathlib import Path
@@ -62,6 +63,8 @@ def load_model(
     text = os.fspath(spec)
     if text.startswith("keras:"):
         return _application(text.removeprefix("keras:"), weights)
+    if not text:
+        raise ModelError(f"the model is empty: give {SPECS}")
     path = Path(text)
     if text in _ALIASES:
         return _from_function(_ALIASES[text])
@@ -71,14 +74,16 @@ def load_model(
         return _file(path, safe_mode)
     if isinstance(spec, os.PathLike) or path.suffix in _SUFFIXES or os.sep in text:
         raise MissingFileError(f"there is no model file {text}")
-    if re.fullmatch(r"[\w.]+:[\w.]+", text):
+    if re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", text):
         return _from_function(text)
     known = [f"keras:{name}" for name in _applications()] + list(_ALIASES)
     raise ModelError(f"{text!r} is no model: give {SPECS}{suggest(text, known)}")
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
+    # Keras puts the reason behind what it was doing and a page of configuration.
+    reason = str(error).rpartition("Exception encountered:")[2]
+    lines = [line for line in reason.splitlines() if line.strip()]
     return lines[0].strip() if lines else type(error).__name__
 
 
@@ -105,15 +110,23 @@ def _application(name: str, weights: str | Path | None) -> Any:
 
 def _file(path: Path, safe_mode: bool) -> Any:
     try:
-        if safe_mode and path.suffix in (".h5", ".hdf5"):
+        legacy = path.suffix in (".h5", ".hdf5")
+        if safe_mode and legacy:
             _refuse_code(path)
-        return keras().models.load_model(path, compile=False, safe_mode=safe_mode)
+        return keras().models.load_model(
+            path,
+            custom_objects=_keras_2_layers() if legacy else None,
+            compile=False,
+            safe_mode=safe_mode,
+        )
     except ModelError:
         raise
     except Exception as error:
         if safe_mode and "Lambda" in str(error):
             raise _code(path) from error
-        raise ModelError(f"{path} is not a Keras model file: {_first_line(error)}") from error
+        known = "deserialize" in str(error)  # a model file, but not of what is known here
+        problem = "cannot be loaded" if known else "is not a Keras model file"
+        raise ModelError(f"{path} {problem}: {_first_line(error)}") from error
 
 
 def _code(path: Path) -> ModelError:
@@ -127,11 +140,25 @@ def _refuse_code(path: Path) -> None:
     """Refuse Lambda layers in HDF5 files, which older releases of Keras load unasked."""
     import h5py  # Keras needs it too
 
+    def holds_code(config: Any) -> bool:
+        if isinstance(config, dict):
+            return config.get("class_name") == "Lambda" or any(map(holds_code, config.values()))
+        return isinstance(config, list) and any(map(holds_code, config))
+
     with h5py.File(path) as file:
-        config = file.attrs.get("model_config", b"")
-    text = config.decode() if isinstance(config, bytes) else str(config)
-    if re.search(r'"class_name"\s*:\s*"Lambda"', text):
+        config = file.attrs.get("model_config", "null")
+    if holds_code(json.loads(config)):
         raise _code(path)
+
+
+def _keras_2_layers() -> dict[str, Any]:
+    """Return layers that take what Keras 2 wrote of them and Keras 3 refuses."""
+
+    class DepthwiseConv2D(keras().layers.DepthwiseConv2D):  # type: ignore[misc]
+        def __init__(self, *args: Any, groups: int = 1, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+
+    return {"DepthwiseConv2D": DepthwiseConv2D}
 
 
 def _saved_model(path: Path) -> Any:
@@ -147,7 +174,7 @@ def _saved_model(path: Path) -> Any:
             name: k.Input(batch_shape=tuple(spec.shape), dtype=spec.dtype.name, name=name)
             for name, spec in specs.items()
         }
-        layer = k.layers.TFSMLayer(os.fspath(path), call_endpoint=endpoint)
+        layer = k.layers.TFSMLayer(os.fspath(path), call_endpoint=endpoint, name="saved_model")
         single = next(iter(inputs.values())) if len(inputs) == 1 else inputs
         return k.Model(single, layer(single))
     except Exception as error:
@@ -170,7 +197,9 @@ def _from_function(spec: str) -> Any:
         raise ModelError(
             f"{spec}: {module_name} has no {function_name!r}{suggest(function_name, public)}"
         ) from None
-    model = target if isinstance(target, keras().layers.Layer) else target()
+    model = target
+    if callable(target) and not isinstance(target, keras().layers.Layer):
+        model = target()
     if not isinstance(model, keras().layers.Layer):
         raise ModelError(f"{spec} returned {type(model).__name__}, not a Keras model")
     return model

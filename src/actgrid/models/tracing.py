@@ -14,7 +14,7 @@ from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.layers import LayerInfo, Node, model_layers
 from actgrid.rendering.tiles import DATA_FORMATS
 
-__all__ = ["Call", "trace_calls"]
+__all__ = ["Call", "build", "trace_calls"]
 
 # One trace at a time: two at once would undo each other's changes to a model they share.
 _TRACING = threading.RLock()
@@ -33,6 +33,8 @@ class Call:
 def _watched(layer: Any, name: str, record: Callable[[Any], None]) -> Iterator[None]:
     """Call `record` with what the method `name` of a layer returns in this thread."""
     original = getattr(layer, name)
+    # A method that is a tf.function of its own would keep its layers' outputs to itself.
+    original = getattr(original, "python_function", original)
     tracer = threading.get_ident()
 
     @functools.wraps(original)
@@ -55,6 +57,25 @@ def _watched(layer: Any, name: str, record: Callable[[Any], None]) -> Iterator[N
             attributes[name] = own
 
 
+@contextmanager
+def _unchanged(model: Any) -> Iterator[None]:
+    """Hold back what layers assign to a model's variables, but for the state of random seeds."""
+    with keras().StatelessScope() as scope:
+        yield
+    for variable in model.variables:
+        if variable.path.endswith("seed_generator_state"):
+            value = scope.get_current_value(variable)
+            if value is not None:
+                variable.assign(value)
+
+
+def build(model: Any, inputs: Any) -> None:
+    """Make the layers and weights of a model that makes them when first called."""
+    if not model.built:
+        with _TRACING:
+            model(inputs, training=False)
+
+
 def _outputs(outputs: Any, suffix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (suffix of the layer path, tensor) of each output in a structure."""
     if isinstance(outputs, dict):
@@ -67,6 +88,18 @@ def _outputs(outputs: Any, suffix: str = "") -> Iterator[tuple[str, Any]]:
         yield suffix, outputs
 
 
+def _data_format(layer: Any, before: str) -> str:
+    """Return the data format of a layer's output, given that of the layer before it."""
+    k = keras()
+    stated = getattr(layer, "data_format", None)
+    if stated in DATA_FORMATS:
+        return str(stated)
+    # After axes were moved by hand, only convention tells.
+    if isinstance(layer, (k.layers.Permute, k.layers.Reshape)):
+        return str(k.config.image_data_format())
+    return before
+
+
 def trace_calls(model: Any, inputs: Any, training: bool = False) -> list[Call]:
     """Run a model on symbolic inputs and return the output of every call of a layer inside.
 
@@ -74,15 +107,17 @@ def trace_calls(model: Any, inputs: Any, training: bool = False) -> list[Call]:
     those in loops and branches, whose tensors do not outlive them, are left out.
     """
     tf = tensorflow()
-    if not model.built:
-        model(inputs, training=training)  # makes the layers; unused, so it is pruned
     recorded: list[tuple[Node, Any]] = []
     with _TRACING, ExitStack() as watching:
-        for node in model_layers(model):
+        # A recurrent layer also runs its cell once outside of the loop, only to learn shapes.
+        for node in (node for node in model_layers(model) if not node.looped):
             quantized = getattr(node.layer, "quantization_mode", None) is not None
             name = "quantized_call" if quantized else "call"
             record = functools.partial(lambda node, outputs: recorded.append((node, outputs)), node)
             watching.enter_context(_watched(node.layer, name, record))
+        watching.enter_context(_watched(model, "call", lambda outputs: None))
+        if training:
+            watching.enter_context(_unchanged(model))
         model(inputs, training=training)
 
     graph = tf.compat.v1.get_default_graph()
@@ -91,8 +126,7 @@ def trace_calls(model: Any, inputs: Any, training: bool = False) -> list[Call]:
     # A layer that does not say has the format of the one before it.
     data_format = keras().config.image_data_format()
     for node, outputs in recorded:
-        stated = getattr(node.layer, "data_format", None)
-        data_format = stated if stated in DATA_FORMATS else data_format
+        data_format = _data_format(node.layer, data_format)
         captured = [
             (suffix, tensor)
             for suffix, tensor in _outputs(outputs)

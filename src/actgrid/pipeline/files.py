@@ -20,7 +20,8 @@ from actgrid.rendering import ChannelStats
 __all__ = ["DrawnLayer", "folder_names", "safe_name", "save_layers"]
 
 # Names that Windows keeps for devices, whatever their suffix.
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
+# In bytes, of which most file systems take 255: there is to be room for a number and a suffix.
 _LONGEST = 100
 
 
@@ -73,7 +74,8 @@ class DrawnLayer:
 
 def safe_name(name: str) -> str:
     """Return a name that any file system takes, as like the given one as can be."""
-    safe = re.sub(r"[^\w.\-]+", "_", name).strip("._")[:_LONGEST] or "_"
+    safe = re.sub(r"[^\w.\-]+", "_", name).strip("._").encode()[:_LONGEST].decode(errors="ignore")
+    safe = safe.rstrip(".") or "_"
     return f"_{safe}" if _RESERVED.fullmatch(safe) else safe
 
 
@@ -84,10 +86,10 @@ def folder_names(images: Iterable[Path]) -> list[str]:
     for image in images:
         stem = name = safe_name(image.stem)
         number = 1
-        while name.lower() in taken:
+        while name.casefold() in taken:
             number += 1
             name = f"{stem}-{number}"
-        taken.add(name.lower())
+        taken.add(name.casefold())
         names.append(name)
     return names
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 from PIL import Image
 
-from actgrid.errors import ShapeError
+from actgrid.errors import OptionError, ShapeError
 from actgrid.models import Extractor, LayerInfo, load_images
 from actgrid.rendering import Grid, render
 
@@ -52,6 +52,8 @@ def render_model(
     >>> grids = actgrid.render_model("demo", actgrid.demo.photo(), "*_relu", cmap="magma")
     >>> grids["stem_relu"].save("stem_relu.png")
     """
+    if isinstance(model, Extractor) and layers is not None:
+        raise OptionError("the layers are those of the extractor: leave them out here")
     extractor = model if isinstance(model, Extractor) else Extractor(model, layers)
     if _are_images(x):
         x = load_images(x, model=extractor.model)

@@ -1,0 +1,971 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from actgrid import ActgridError, Extractor, list_layers
+from actgrid.errors import LayerError, ModelError, OptionError, ShapeError
+
+Array = npt.NDArray[Any]
+
+
+def pixels(*shape: int) -> Array:
+    return np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+
+def predicted(inputs: Any, tensors: Mapping[str, Any], x: Any) -> dict[str, Array]:
+    """What Keras itself computes for tensors of a Functional model."""
+    values = keras.Model(inputs, list(tensors.values())).predict(x, verbose=0)
+    return dict(zip(tensors, values if isinstance(values, list) else [values], strict=True))
+
+
+def layer_outputs(model: Any, x: Any, *names: str) -> dict[str, Array]:
+    return predicted(model.inputs, {name: model.get_layer(name).output for name in names}, x)
+
+
+def assert_same(
+    found: Mapping[str, Array], truth: Mapping[str, Any], tolerance: float = 1e-5
+) -> None:
+    assert list(found) == list(truth)
+    for path, array in found.items():
+        expected = np.asarray(truth[path])
+        assert array.dtype == expected.dtype, path
+        assert array.shape == expected.shape, path
+        np.testing.assert_allclose(
+            array.astype(np.float64),
+            expected.astype(np.float64),
+            rtol=tolerance,
+            atol=tolerance / 10,
+            err_msg=path,
+        )
+
+
+def assert_untouched(model: Any) -> None:
+    for layer in model._flatten_layers():
+        assert "call" not in vars(layer), layer.name
+
+
+def small_cnn() -> Any:
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, activation="relu", name="conv1"),
+            layers.MaxPooling2D(name="pool"),
+            layers.Conv2D(5, 2, name="conv2"),
+            layers.Flatten(name="flatten"),
+            layers.Dense(3, activation="softmax", name="dense"),
+        ],
+        name="small",
+    )
+
+
+class Residual(layers.Layer):  # type: ignore[misc]
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name)
+        self.first = layers.Conv2D(4, 3, padding="same", activation="relu", name="first")
+        self.second = layers.Conv2D(4, 3, padding="same", name="second")
+
+    def call(self, x: Any) -> Any:
+        return x + self.second(self.first(x))
+
+
+class Subclassed(keras.Model):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__(name="subclassed")
+        self.stem = layers.Conv2D(4, 3, name="stem")
+        self.blocks = [Residual("block1"), Residual("block2")]
+        self.head = layers.Dense(3, name="head")
+
+    def call(self, x: Any) -> Any:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(keras.ops.mean(x, axis=(1, 2)))
+
+    def by_hand(self, x: Array) -> dict[str, Any]:
+        truth = {"stem": self.stem(x)}
+        value = truth["stem"]
+        for block in self.blocks:
+            truth[f"{block.name}/first"] = block.first(value)
+            truth[f"{block.name}/second"] = block.second(truth[f"{block.name}/first"])
+            value = truth[block.name] = value + truth[f"{block.name}/second"]
+        return truth
+
+
+class HasUnused(keras.Model):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.used = layers.Conv2D(2, 1, name="used")
+        self.unused = layers.Conv2D(2, 1, name="unused")
+
+    def call(self, x: Any) -> Any:
+        return self.used(x)
+
+
+class Fused(layers.Layer):  # type: ignore[misc]
+    """Raises while it is traced, once it is lit."""
+
+    lit = False
+
+    def call(self, x: Any) -> Any:
+        if self.lit:
+            raise RuntimeError("boom")
+        return x * 2
+
+
+class FailsWhenRun(layers.Layer):  # type: ignore[misc]
+    def call(self, x: Any) -> Any:
+        # Not a stateful operation, which TensorFlow would run whether or not it is needed.
+        return tf.gather(x, tf.shape(x)[0] + 1, axis=0)[None]
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+# --- kinds of models
+
+
+def test_sequential_activations_equal_predict() -> None:
+    model = small_cnn()
+    x = pixels(2, 8, 8, 3)
+    found = Extractor(model, "*")(x)
+    assert_same(found, layer_outputs(model, x, "conv1", "pool", "conv2", "flatten", "dense"))
+
+
+def test_without_a_choice_every_spatial_layer_is_taken() -> None:
+    model = small_cnn()
+    x = pixels(2, 8, 8, 3)
+    assert_same(Extractor(model)(x), layer_outputs(model, x, "conv1", "pool", "conv2"))
+
+
+def test_sequential_without_an_input_layer_works_once_built() -> None:
+    model = keras.Sequential([layers.Conv2D(2, 3, name="a"), layers.Conv2D(3, 3, name="b")])
+    x = pixels(1, 8, 8, 3)
+    found = Extractor(model)(x)
+    first = model.get_layer("a")(x)
+    assert_same(found, {"a": first, "b": model.get_layer("b")(first)})
+
+
+def test_functional_with_branches_equals_predict() -> None:
+    inputs = keras.Input((8, 8, 3))
+    left = layers.Conv2D(4, 3, padding="same", name="left")(inputs)
+    right = layers.Conv2D(4, 1, name="right")(inputs)
+    both = layers.Add(name="both")([left, right])
+    joined = layers.Concatenate(name="joined")([both, left])
+    model = keras.Model(inputs, joined)
+    x = pixels(2, 8, 8, 3)
+    truth = predicted(inputs, {"left": left, "right": right, "both": both, "joined": joined}, x)
+    found = Extractor(model)(x)
+    assert list(found)[-2:] == ["both", "joined"]
+    assert_same({path: found[path] for path in truth}, truth)
+    assert set(found) == set(truth)
+
+
+def test_nested_models_have_paths_two_levels_deep() -> None:
+    inner_inputs = keras.Input((4, 4, 4))
+    inner_conv = layers.Conv2D(3, 3, name="conv")(inner_inputs)
+    inner = keras.Model(inner_inputs, layers.ReLU(name="relu")(inner_conv), name="block")
+    inputs = keras.Input((8, 8, 3))
+    stem = layers.Conv2D(4, 2, strides=2, name="stem")(inputs)
+    backbone = keras.Model(inputs, inner(stem), name="backbone")
+    model = keras.Sequential([backbone, layers.Conv2D(2, 1, name="top")], name="whole")
+    model.build((None, 8, 8, 3))
+    x = pixels(2, 8, 8, 3)
+
+    truth = {"backbone/stem": backbone.get_layer("stem")(x)}
+    truth["backbone/block/conv"] = inner.get_layer("conv")(truth["backbone/stem"])
+    truth["backbone/block/relu"] = np.maximum(truth["backbone/block/conv"], 0)
+    truth["top"] = model.get_layer("top")(truth["backbone/block/relu"])
+    assert_same(Extractor(model)(x), truth)
+
+    chosen = Extractor(model, ["backbone", "backbone/block"])(x)
+    result = truth["backbone/block/relu"]
+    assert_same(chosen, {"backbone/block": result, "backbone": result})
+    np.testing.assert_allclose(chosen["backbone"], backbone.predict(x, verbose=0), rtol=1e-5)
+
+
+def test_subclassed_model_equals_its_layers_called_by_hand() -> None:
+    model = Subclassed()
+    x = pixels(2, 8, 8, 3)
+    model(x)
+    assert_same(Extractor(model)(x), model.by_hand(x))
+
+
+def test_subclassed_model_that_was_never_called_is_built() -> None:
+    model = Subclassed()
+    x = pixels(2, 8, 8, 3)
+    extractor = Extractor(model)
+    found = extractor(x)
+    assert_same(found, model.by_hand(x))
+    other = pixels(3, 10, 10, 3)
+    assert_same(extractor(other), model.by_hand(other))
+    assert_untouched(model)
+
+
+def test_a_layer_alone_is_a_model_of_its_sublayers() -> None:
+    block = Residual("block")
+    x = pixels(2, 8, 8, 4)
+    found = Extractor(block)(x)
+    first = block.first(x)
+    assert_same(found, {"first": first, "second": block.second(first)})
+
+
+def test_a_layer_called_several_times_has_a_path_for_each_call() -> None:
+    inputs = keras.Input((8, 8, 3))
+    shared = layers.Conv2D(3, 3, padding="same", name="shared")
+    first = shared(inputs)
+    second = shared(first)
+    third = shared(second)
+    model = keras.Model(inputs, layers.Add(name="sum")([first, third]))
+    x = pixels(2, 8, 8, 3)
+    truth = predicted(inputs, {"shared": first, "shared:1": second, "shared:2": third}, x)
+    everything = truth | {"sum": truth["shared"] + truth["shared:2"]}
+    assert_same(Extractor(model)(x), everything)
+    assert_same(Extractor(model, "shared")(x), truth)
+    assert_same(Extractor(model, "shared:1")(x), {"shared:1": truth["shared:1"]})
+
+
+@pytest.mark.parametrize("glob", ["shared:*", "shared:[12]", "*:?"])
+def test_later_calls_are_chosen_by_glob(glob: str) -> None:
+    inputs = keras.Input((8, 8, 3))
+    shared = layers.Conv2D(3, 1, name="shared")
+    model = keras.Model(inputs, shared(shared(shared(inputs))))
+    assert list(Extractor(model, glob)(pixels(1, 8, 8, 3))) == ["shared:1", "shared:2"]
+
+
+def test_a_shared_nested_model_has_a_path_for_each_call() -> None:
+    tower = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.Conv2D(2, 3, name="conv")], name="tower"
+    )
+    left, right = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    model = keras.Model([left, right], layers.Add(name="sum")([tower(left), tower(right)]))
+    a, b = pixels(1, 8, 8, 3), pixels(1, 8, 8, 3) + 1
+    by_hand = [tower.predict(x, verbose=0) for x in (a, b)]
+    found = Extractor(model)([a, b])
+    assert set(found) == {"tower/conv", "tower/conv:1", "sum"}
+    assert_same({"sum": found["sum"]}, {"sum": by_hand[0] + by_hand[1]})
+    # Keras runs the towers in an order of its own.
+    in_order = [found["tower/conv"], found["tower/conv:1"]]
+    order = by_hand if np.allclose(in_order[0], by_hand[0], atol=1e-5) else by_hand[::-1]
+    np.testing.assert_allclose(in_order, order, rtol=1e-5, atol=1e-6)
+
+
+def test_list_of_inputs_and_of_outputs() -> None:
+    image, other = keras.Input((8, 8, 3)), keras.Input((8, 8, 1))
+    a = layers.Conv2D(2, 3, name="a")(image)
+    b = layers.Conv2D(2, 3, name="b")(other)
+    c = layers.Add(name="c")([a, b])
+    model = keras.Model([image, other], [c, layers.Flatten(name="flat")(a)])
+    x = [pixels(2, 8, 8, 3), pixels(2, 8, 8, 1)]
+    truth = predicted([image, other], {"a": a, "b": b, "c": c}, x)
+    found = Extractor(model)(x)
+    assert set(found) == set(truth)
+    assert_same({path: found[path] for path in truth}, truth)
+    assert_same(Extractor(model, "c")(tuple(x)), {"c": truth["c"]})
+
+
+def test_dict_of_inputs_and_of_outputs() -> None:
+    inputs = {
+        "image": keras.Input((8, 8, 3), name="image"),
+        "mask": keras.Input((8, 8, 1), name="mask"),
+    }
+    a = layers.Conv2D(2, 3, name="a")(inputs["image"])
+    b = layers.Conv2D(2, 3, name="b")(inputs["mask"])
+    c = layers.Multiply(name="c")([a, b])
+    model = keras.Model(inputs, {"product": c, "left": a})
+    x = {"mask": pixels(2, 8, 8, 1), "image": pixels(2, 8, 8, 3)}
+    truth = predicted(inputs, {"a": a, "b": b, "c": c}, x)
+    found = Extractor(model)(x)
+    assert set(found) == set(truth)
+    assert_same({path: found[path] for path in truth}, truth)
+    assert {info.path for info in list_layers(model)} == set(truth)
+
+
+def test_lstm_states_are_further_outputs() -> None:
+    inputs = keras.Input((5, 3))
+    sequence, hidden, cell = layers.LSTM(4, return_sequences=True, return_state=True, name="lstm")(
+        inputs
+    )
+    joined = layers.Concatenate(name="joined")([hidden, cell])
+    model = keras.Model(inputs, [sequence, joined])
+    x = pixels(2, 5, 3)
+    truth = predicted(inputs, {"lstm": sequence, "lstm[1]": hidden, "lstm[2]": cell}, x)
+    assert_same(Extractor(model, "lstm")(x), truth, 1e-4)
+    assert_same(Extractor(model)(x), {"lstm": truth["lstm"]}, 1e-4)
+    assert_same(Extractor(model, "lstm[2]")(x), {"lstm[2]": truth["lstm[2]"]}, 1e-4)
+
+
+def test_bidirectional_and_time_distributed_layers() -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((4, 8, 8, 1)),
+            layers.TimeDistributed(layers.Conv2D(2, 3, name="conv"), name="each"),
+            layers.TimeDistributed(layers.Flatten(), name="flat"),
+            layers.Bidirectional(layers.GRU(3, return_sequences=True), name="both"),
+        ]
+    )
+    x = pixels(2, 4, 8, 8, 1)
+    assert_same(Extractor(model)(x), layer_outputs(model, x, "each", "flat", "both"), 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer"),
+    [
+        ((9, 3), layers.Conv1D(4, 3, name="conv")),
+        ((8, 8, 3), layers.Conv2D(4, 3, strides=2, name="conv")),
+        ((6, 6, 6, 2), layers.Conv3D(3, 3, name="conv")),
+        ((8, 8, 3), layers.DepthwiseConv2D(3, depth_multiplier=2, name="conv")),
+        ((8, 8, 3), layers.Conv2DTranspose(4, 3, strides=2, name="conv")),
+        ((8, 8, 3), layers.SeparableConv2D(4, 3, name="conv")),
+        ((9, 3), layers.Conv1DTranspose(4, 3, name="conv")),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, layers.Layer) else "",
+)
+def test_convolutions_of_every_rank(shape: tuple[int, ...], layer: Any) -> None:
+    model = keras.Sequential([keras.Input(shape), layer, layers.LayerNormalization(name="norm")])
+    x = pixels(2, *shape)
+    assert_same(Extractor(model)(x), layer_outputs(model, x, "conv", "norm"), 1e-4)
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_mixed_precision_keeps_the_dtype(half: str) -> None:
+    policy = f"mixed_{half}"
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, dtype=policy, name="conv"),
+            layers.BatchNormalization(dtype=policy, name="norm"),
+            layers.Activation("relu", dtype="float32", name="out"),
+        ]
+    )
+    x = pixels(2, 8, 8, 3)
+    found = Extractor(model)(x)
+    assert [array.dtype.name for array in found.values()] == [half, half, "float32"]
+    by_hand = {"conv": model.get_layer("conv")(x)}
+    by_hand["norm"] = model.get_layer("norm")(by_hand["conv"])
+    by_hand["out"] = model.get_layer("out")(by_hand["norm"])
+    assert_same(found, by_hand, 2e-2)
+
+
+def test_quantised_layers_are_captured() -> None:
+    model = keras.Sequential(
+        [keras.Input((6, 8)), layers.Dense(4, name="a"), layers.Dense(3, name="b")]
+    )
+    for layer in model.layers:
+        layer.quantize("int8")
+    x = pixels(2, 6, 8)
+    first = model.get_layer("a")(x)
+    assert_same(Extractor(model)(x), {"a": first, "b": model.get_layer("b")(first)}, 1e-4)
+    assert all("quantized_call" not in vars(layer) for layer in model.layers)
+
+
+def test_images_of_any_size() -> None:
+    model = keras.Sequential(
+        [keras.Input((None, None, 3)), layers.Conv2D(2, 3, name="a"), layers.ReLU(name="b")]
+    )
+    extractor = Extractor(model)
+    for size in (8, 12, 10, 9, 16):
+        x = pixels(1, size, size + 1, 3)
+        assert_same(extractor(x), layer_outputs(model, x, "a", "b"))
+    assert extractor.trace_count <= 3
+
+
+def test_channels_first_model() -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((3, 8, 8)),
+            layers.Conv2D(4, 3, data_format="channels_first", name="conv"),
+            layers.ReLU(name="relu"),
+            layers.MaxPooling2D(data_format="channels_first", name="pool"),
+        ]
+    )
+    x = pixels(2, 3, 8, 8)
+    try:
+        truth = layer_outputs(model, x, "conv", "relu", "pool")
+    except (tf.errors.UnimplementedError, tf.errors.InvalidArgumentError) as error:
+        pytest.skip(f"TensorFlow cannot run channels_first here: {error}")
+    extractor = Extractor(model)
+    assert_same(extractor(x), truth)
+    assert {info.data_format for info in extractor.layers.values()} == {"channels_first"}
+    assert [info.channels for info in extractor.layers.values()] == [4, 4, 4]
+
+
+def test_layers_without_a_format_have_that_of_the_layer_before() -> None:
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Permute((3, 1, 2), name="permute")(inputs)
+    x = layers.AveragePooling2D(2, data_format="channels_first", name="first")(x)
+    x = layers.ReLU(name="relu")(x)
+    formats = {info.path: info.data_format for info in list_layers(keras.Model(inputs, x))}
+    assert formats == {
+        "permute": "channels_last",
+        "first": "channels_first",
+        "relu": "channels_first",
+    }
+
+
+def test_attention_is_drawn_as_a_whole_but_its_parts_can_be_chosen() -> None:
+    inputs = keras.Input((6, 8))
+    attention = layers.MultiHeadAttention(2, 4, name="mha")
+    attended = attention(inputs, inputs)
+    added = layers.Add(name="add")([inputs, attended])
+    model = keras.Model(inputs, added)
+    x = pixels(2, 6, 8)
+    truth = predicted(inputs, {"mha": attended, "add": added}, x)
+    assert_same(Extractor(model)(x), truth)
+    parts = Extractor(model, ["mha/query", "mha/key", "mha/value"])(x)
+    by_hand = {
+        "mha/query": attention.query_dense(x),
+        "mha/key": attention.key_dense(x),
+        "mha/value": attention.value_dense(x),
+    }
+    assert set(parts) == set(by_hand)
+    assert_same({path: parts[path] for path in by_hand}, by_hand)
+
+
+# --- training
+
+
+def noisy_model() -> Any:
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.BatchNormalization(epsilon=0.0, name="norm"),
+            layers.Dropout(0.5, name="drop"),
+        ]
+    )
+    model.get_layer("norm").moving_mean.assign([1.0, 2.0, 3.0])
+    return model
+
+
+def test_layers_run_as_in_inference_by_default() -> None:
+    x = pixels(4, 8, 8, 3)
+    found = Extractor(noisy_model())(x)
+    normalised = x - np.array([1, 2, 3], np.float32)
+    assert_same(found, {"norm": normalised, "drop": normalised})
+
+
+def test_layers_run_as_in_training_on_request() -> None:
+    x = pixels(4, 8, 8, 3) * 5 + 7
+    found = Extractor(noisy_model(), training=True)(x)
+    normalised = (x - x.mean((0, 1, 2))) / x.std((0, 1, 2))
+    np.testing.assert_allclose(found["norm"], normalised, rtol=1e-3, atol=1e-4)
+    kept = found["drop"] != 0
+    assert 0.3 < kept.mean() < 0.7
+    np.testing.assert_allclose(found["drop"][kept], 2 * found["norm"][kept], rtol=1e-5)
+
+
+def test_running_as_in_training_does_not_train_the_model() -> None:
+    model = noisy_model()
+    before = model.get_weights()
+    Extractor(model, training=True)(pixels(4, 8, 8, 3))
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+# --- the compiled function
+
+
+def test_one_shape_is_traced_once() -> None:
+    extractor = Extractor(small_cnn())
+    assert extractor.trace_count == 0
+    assert extractor.layers == {}
+    extractor(pixels(2, 8, 8, 3))
+    extractor(pixels(2, 8, 8, 3) + 1)
+    assert extractor.trace_count == 1
+    assert list(extractor.layers) == ["conv1", "pool", "conv2"]
+
+
+def test_a_last_smaller_batch_works() -> None:
+    model = small_cnn()
+    extractor = Extractor(model)
+    x = pixels(11, 8, 8, 3)
+    truth = layer_outputs(model, x, "conv1", "pool", "conv2")
+    for start in range(0, 11, 4):
+        part = slice(start, start + 4)
+        assert_same(extractor(x[part]), {path: all_[part] for path, all_ in truth.items()})
+    assert extractor.trace_count <= 2
+    extractor(x[:1])
+    assert extractor.trace_count <= 2
+
+
+def test_layers_come_in_the_order_in_which_they_run() -> None:
+    class Backwards(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.c = layers.Conv2D(3, 1, name="c")
+            self.b = layers.Conv2D(3, 1, name="b")
+            self.a = layers.Conv2D(3, 1, name="a")
+
+        def call(self, x: Any) -> Any:
+            return self.c(self.b(self.a(x)))
+
+    model = Backwards()
+    x = pixels(1, 4, 4, 3)
+    assert list(Extractor(model)(x)) == ["a", "b", "c"]
+    assert list(Extractor(model, ["c", "a"])(x)) == ["a", "c"]
+
+
+def test_what_the_chosen_layers_do_not_need_is_not_run() -> None:
+    inputs = keras.Input((8, 8, 3))
+    early = layers.Conv2D(2, 3, name="early")(inputs)
+    model = keras.Model(inputs, FailsWhenRun(name="fails")(early))
+    x = pixels(2, 8, 8, 3)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        Extractor(model)(x)
+    assert_same(Extractor(model, "early")(x), predicted(inputs, {"early": early}, x))
+
+
+def test_arrays_are_read_only_and_share_tensorflows_memory() -> None:
+    for path, array in Extractor(small_cnn(), "*")(pixels(2, 8, 8, 3)).items():
+        assert not array.flags.writeable, path
+        assert not array.flags.owndata, path
+        assert array.flags.c_contiguous, path
+
+
+def test_arrays_outlive_the_extractor_and_later_calls() -> None:
+    extractor = Extractor(small_cnn(), "conv1")
+    x = pixels(2, 8, 8, 3)
+    first = extractor(x)["conv1"]
+    kept = first.copy()
+    for _ in range(5):
+        extractor(x * 3)
+    del extractor
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float64", "float16", "int32", "bool"])
+def test_inputs_of_other_dtypes_are_taken_as_predict_takes_them(dtype: str) -> None:
+    model = small_cnn()
+    x = (np.arange(2 * 8 * 8 * 3).reshape(2, 8, 8, 3) % 251).astype(dtype)
+    assert_same(Extractor(model)(x), layer_outputs(model, x, "conv1", "pool", "conv2"), 1e-4)
+
+
+def test_tensors_are_taken() -> None:
+    x = pixels(2, 8, 8, 3)
+    extractor = Extractor(small_cnn())
+    assert_same(extractor(tf.constant(x)), extractor(x))
+    assert extractor.trace_count == 1
+
+
+def test_threads_and_extractors_may_share_a_model() -> None:
+    model = small_cnn()
+    inputs = [pixels(2, 8, 8, 3) + offset for offset in range(8)]
+    truth = [layer_outputs(model, x, "conv1", "pool", "conv2") for x in inputs]
+    extractors = [Extractor(model, ["conv1", "conv2"]), Extractor(model, "*pool*")]
+    paths = [["conv1", "conv2"], ["pool"]]
+    ready = threading.Barrier(8)
+
+    def work(number: int) -> list[dict[str, Array]]:
+        ready.wait()
+        return [extractors[(number + turn) % 2](inputs[number]) for turn in range(10)]
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(work, range(8)))
+    for number, found in enumerate(results):
+        for turn, activations in enumerate(found):
+            wanted = paths[(number + turn) % 2]
+            assert_same(activations, {path: truth[number][path] for path in wanted})
+    assert [extractor.trace_count for extractor in extractors] == [1, 1]
+    assert_untouched(model)
+
+
+def test_calls_in_other_threads_are_not_recorded() -> None:
+    seen: list[str] = []
+
+    class Meddling(layers.Layer):  # type: ignore[misc]
+        meddles = False
+
+        def call(self, x: Any) -> Any:
+            if self.meddles:
+                other = threading.Thread(target=lambda: seen.append(str(conv(eager).shape)))
+                other.start()
+                other.join()
+            return x * 1.0
+
+    eager = pixels(3, 8, 8, 3)
+    conv = layers.Conv2D(2, 3, name="conv")
+    meddling = Meddling(name="meddling")
+    model = keras.Sequential([keras.Input((8, 8, 3)), meddling, conv])
+    meddling.meddles = True
+    assert list(Extractor(model)(pixels(1, 8, 8, 3))) == ["meddling", "conv"]
+    assert seen == ["(3, 6, 6, 2)"]
+
+
+def test_the_model_is_unchanged() -> None:
+    model = small_cnn()
+    x = pixels(2, 8, 8, 3)
+    before = model.predict(x, verbose=0)
+    attributes = {layer.name: set(vars(layer)) for layer in model._flatten_layers()}
+    Extractor(model)(x)
+    assert {layer.name: set(vars(layer)) for layer in model._flatten_layers()} == attributes
+    np.testing.assert_array_equal(model.predict(x, verbose=0), before)
+    model.compile("sgd", "mse")
+    model.fit(x, np.zeros((2, 3)), verbose=0)
+
+
+def test_the_model_is_unchanged_after_a_trace_that_raises() -> None:
+    fused = Fused(name="fused")
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(2, 3, name="conv"), fused])
+    x = pixels(2, 8, 8, 3)
+    before = np.asarray(model(x))
+    extractor = Extractor(model)
+    fused.lit = True
+    with pytest.raises(RuntimeError, match="boom"):
+        extractor(x)
+    assert_untouched(model)
+    fused.lit = False
+    np.testing.assert_allclose(model(x), before, rtol=1e-5)
+    assert_same(extractor(x), layer_outputs(model, x, "conv", "fused"))
+
+
+def test_a_call_of_the_layers_own_is_kept() -> None:
+    model = small_cnn()
+    conv = model.get_layer("conv1")
+    original = conv.call
+
+    def doubled(x: Any) -> Any:
+        return 2 * original(x)
+
+    vars(conv)["call"] = doubled
+    x = pixels(1, 8, 8, 3)
+    found = Extractor(model, "conv1")(x)
+    assert vars(conv)["call"] is doubled
+    assert_same(found, {"conv1": doubled(tf.constant(x))})
+
+
+def test_an_extractor_takes_model_specs(tmp_path: Any) -> None:
+    model = small_cnn()
+    model.save(tmp_path / "small.keras")
+    x = pixels(2, 8, 8, 3)
+    assert_same(Extractor(tmp_path / "small.keras", "conv1")(x), layer_outputs(model, x, "conv1"))
+
+
+# --- choosing layers
+
+
+@pytest.mark.parametrize(
+    ("wanted", "paths"),
+    [
+        ("conv1", ["conv1"]),
+        ("conv*", ["conv1", "conv2"]),
+        ("*o*1", ["conv1"]),
+        ("[pf]*", ["pool", "flatten"]),
+        (layers.Conv2D, ["conv1", "conv2"]),
+        (layers.Layer, ["conv1", "pool", "conv2", "flatten", "dense"]),
+        (0, ["conv1"]),
+        (-1, ["dense"]),
+        (np.int64(2), ["conv2"]),
+        (range(2), ["conv1", "pool"]),
+        (lambda layer: "pool" in layer.name, ["pool"]),
+        (["dense", "conv*", 1], ["conv1", "pool", "conv2", "dense"]),
+        (("conv1", "conv1"), ["conv1"]),
+        ({"conv1", layers.Dense}, ["conv1", "dense"]),
+        ((name for name in ["pool"]), ["pool"]),
+    ],
+)
+def test_layers_are_chosen(wanted: object, paths: list[str]) -> None:
+    model = small_cnn()
+    x = pixels(2, 8, 8, 3)
+    assert_same(Extractor(model, wanted)(x), layer_outputs(model, x, *paths))
+
+
+@pytest.fixture
+def nested() -> Any:
+    backbone = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.Conv2D(2, 3, name="conv"), layers.ReLU(name="relu")],
+        name="backbone",
+    )
+    return keras.Sequential([backbone, layers.Conv2D(3, 3, name="conv")], name="nested")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "paths"),
+    [
+        ("conv", ["conv"]),
+        ("backbone/conv", ["backbone/conv"]),
+        ("backbone/*", ["backbone/conv", "backbone/relu"]),
+        ("*/conv", ["backbone/conv"]),
+        ("*conv", ["backbone/conv", "conv"]),
+        (0, ["backbone"]),
+        (1, ["conv"]),
+        (layers.ReLU, ["backbone/relu"]),
+    ],
+)
+def test_layers_inside_nested_models_are_chosen(
+    nested: Any, wanted: object, paths: list[str]
+) -> None:
+    assert list(Extractor(nested, wanted)(pixels(1, 8, 8, 3))) == paths
+
+
+# --- errors
+
+
+def test_an_unknown_layer_is_a_key_error_that_names_close_ones() -> None:
+    with pytest.raises(LayerError) as caught:
+        Extractor(small_cnn(), "cnov1")
+    assert isinstance(caught.value, KeyError)
+    assert isinstance(caught.value, ActgridError)
+    message = str(caught.value)
+    assert message.startswith("no layer is called 'cnov1'")
+    assert "conv1" in message
+    assert "did you mean" in message
+
+
+def test_an_unknown_layer_unlike_any_lists_what_there_is() -> None:
+    with pytest.raises(LayerError, match=r"no layer is called 'zzz'.*conv1, pool"):
+        Extractor(small_cnn(), "zzz")
+
+
+def test_close_names_are_found_inside_nested_models(nested: Any) -> None:
+    nested.build((None, 8, 8, 3))
+    with pytest.raises(LayerError, match="backbone/relu"):
+        Extractor(nested, "rellu")
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    ["*nothing*", ["conv1", "nothing"], layers.LSTM, lambda layer: False, 5, -6, 10**20],
+)
+def test_what_matches_no_layer_is_refused_before_the_model_runs(wanted: object) -> None:
+    with pytest.raises(LayerError):
+        Extractor(small_cnn(), wanted)
+
+
+def test_an_index_out_of_range_is_refused_with_the_number_of_layers() -> None:
+    with pytest.raises(LayerError, match="no layer 7: it has 5"):
+        Extractor(small_cnn(), 7)
+
+
+def test_an_index_into_a_layer_that_has_no_list_of_layers_is_refused() -> None:
+    with pytest.raises(LayerError):
+        Extractor(Residual("block"), 0)(pixels(1, 8, 8, 4))
+
+
+def test_a_call_that_is_not_made_is_refused() -> None:
+    with pytest.raises(LayerError, match="conv1:3"):
+        Extractor(small_cnn(), "conv1:3")(pixels(1, 8, 8, 3))
+
+
+# Keras finds such a model odd.
+@pytest.mark.filterwarnings("ignore:`build..` was called on layer:UserWarning")
+def test_a_layer_that_is_never_called_is_refused() -> None:
+    model = HasUnused()
+    with pytest.raises(LayerError, match=r"no layer is called 'unused'.*does not call"):
+        Extractor(model, "unused")(pixels(1, 8, 8, 3))
+    assert_untouched(model)
+
+
+def test_a_layer_that_is_called_only_in_a_loop_is_refused() -> None:
+    model = keras.Sequential([keras.Input((5, 3)), layers.LSTM(4, name="lstm")])
+    extractor = Extractor(model, "lstm/lstm_cell")
+    with pytest.raises(LayerError, match=r"lstm/lstm_cell.*in a loop only"):
+        extractor(pixels(1, 5, 3))
+
+
+def test_the_layers_of_an_unbuilt_model_are_checked_when_it_runs() -> None:
+    extractor = Extractor(Subclassed(), "stme")
+    with pytest.raises(LayerError, match="stem"):
+        extractor(pixels(1, 8, 8, 3))
+
+
+@pytest.mark.parametrize("empty", [[], (), set(), iter([])])
+def test_no_layers_are_refused(empty: object) -> None:
+    with pytest.raises(OptionError, match="layers is empty"):
+        Extractor(small_cnn(), empty)
+
+
+@pytest.mark.parametrize("wanted", [1.5, [None], [["conv1"]], {"conv1": 1.5}.values(), True])
+def test_layers_of_the_wrong_type_are_refused(wanted: object) -> None:
+    with pytest.raises(OptionError, match="layers takes paths, globs"):
+        Extractor(small_cnn(), wanted)
+
+
+def test_a_layer_object_stands_for_itself() -> None:
+    # It is callable, but no predicate.
+    model = small_cnn()
+    layer = model.layers[0]
+    assert list(Extractor(model, layer)(pixels(1, *model.input_shape[1:]))) == [layer.name]
+    with pytest.raises(LayerError, match="no layer matches"):
+        Extractor(model, small_cnn().layers[0])
+
+
+def test_a_missing_batch_axis_is_a_value_error_that_says_so() -> None:
+    extractor = Extractor(small_cnn())
+    with pytest.raises(
+        ShapeError, match=r"\(None, 8, 8, 3\), not \(8, 8, 3\).*x\[None\]"
+    ) as caught:
+        extractor(pixels(8, 8, 3))
+    assert isinstance(caught.value, ValueError)
+
+
+def test_a_missing_batch_axis_is_noticed_in_a_dict() -> None:
+    image = keras.Input((8, 8, 3), name="image")
+    model = keras.Model({"image": image}, layers.Conv2D(2, 3, name="conv")(image))
+    with pytest.raises(ShapeError, match=r"x\[None\]"):
+        Extractor(model)({"image": pixels(8, 8, 3)})
+
+
+def test_an_input_of_the_wrong_size_is_refused_without_that_hint() -> None:
+    with pytest.raises(ShapeError) as caught:
+        Extractor(small_cnn())(pixels(1, 9, 8, 3))
+    assert "(1, 9, 8, 3)" in str(caught.value)
+    assert "x[None]" not in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_wrong_number_of_inputs_is_refused(count: int) -> None:
+    a, b = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    extractor = Extractor(keras.Model([a, b], layers.Add(name="add")([a, b])))
+    with pytest.raises(ShapeError, match=f"2 inputs, not {count}"):
+        extractor([pixels(1, 8, 8, 3)] * count)
+
+
+def test_a_model_without_a_spatial_layer_needs_a_choice() -> None:
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2, name="dense")])
+    x = pixels(2, 3)
+    with pytest.raises(LayerError, match="no layer with a spatial output"):
+        Extractor(model)(x)
+    assert_same(Extractor(model, "dense")(x), layer_outputs(model, x, "dense"))
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(ModelError):
+        Extractor(object())
+
+
+# --- list_layers
+
+
+def test_layers_are_listed_with_what_they_give() -> None:
+    listed = list_layers(small_cnn())
+    assert [info.path for info in listed] == ["conv1", "pool", "conv2", "flatten", "dense"]
+    assert [info.type for info in listed] == [
+        "Conv2D",
+        "MaxPooling2D",
+        "Conv2D",
+        "Flatten",
+        "Dense",
+    ]
+    assert [info.shape for info in listed] == [
+        (None, 6, 6, 4),
+        (None, 3, 3, 4),
+        (None, 2, 2, 5),
+        (None, 20),
+        (None, 3),
+    ]
+    assert [info.parameters for info in listed] == [112, 0, 85, 0, 63]
+    assert [info.index for info in listed] == [0, 1, 2, 3, 4]
+    assert [info.channels for info in listed] == [4, 4, 5, 20, 3]
+    assert [info.spatial for info in listed] == [True, True, True, False, False]
+    assert {info.dtype for info in listed} == {"float32"}
+    assert {info.data_format for info in listed} == {"channels_last"}
+
+
+def test_the_index_is_that_of_model_layers() -> None:
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layers.ReLU(name="b")(layers.Conv2D(2, 3, name="a")(inputs)))
+    for info in list_layers(model):
+        assert info.index is not None
+        assert model.layers[info.index].name == info.path
+
+
+def test_layers_inside_have_no_index(nested: Any) -> None:
+    nested.build((None, 8, 8, 3))
+    indices = {info.path: info.index for info in list_layers(nested)}
+    assert indices == {"backbone/conv": None, "backbone/relu": None, "backbone": 0, "conv": 1}
+
+
+def test_a_subclassed_model_is_listed_once_its_input_is_known() -> None:
+    model = Subclassed()
+    with pytest.raises(ModelError, match=r"subclassed.*call it once, or pass an input") as caught:
+        list_layers(model)
+    assert isinstance(caught.value, ValueError)
+    x = pixels(2, 8, 8, 3)
+    given = list_layers(model, x)
+    assert [info.path for info in given] == [
+        "stem",
+        "block1/first",
+        "block1/second",
+        "block1",
+        "block2/first",
+        "block2/second",
+        "block2",
+        "head",
+    ]
+    assert given[0].shape == (2, 6, 6, 4)
+    assert_untouched(model)
+    listed = list_layers(model)  # built by now
+    assert [info.path for info in listed] == [info.path for info in given]
+    assert listed[0].shape == (None, 6, 6, 4)
+    assert {info.path: info.parameters for info in listed}["block1"] == 2 * (3 * 3 * 4 * 4 + 4)
+
+
+def test_shared_layers_are_listed_for_each_call() -> None:
+    inputs = keras.Input((8, 8, 3))
+    shared = layers.Conv2D(3, 1, name="shared")
+    model = keras.Model(inputs, shared(shared(inputs)))
+    assert [info.path for info in list_layers(model)] == ["shared", "shared:1"]
+
+
+def test_a_model_with_a_fixed_batch_size_is_listed() -> None:
+    model = keras.Sequential([keras.Input((8, 8, 3), batch_size=4), layers.Conv2D(2, 3, name="a")])
+    assert [info.shape for info in list_layers(model)] == [(4, 6, 6, 2)]
+
+
+def test_layer_infos_can_be_compared_and_hashed() -> None:
+    model = small_cnn()
+    assert list_layers(model) == list_layers(model)
+    assert len(set(list_layers(model))) == 5
+
+
+def test_a_model_whose_call_is_a_tf_function_shows_its_layers() -> None:
+    class Compiled(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = layers.Conv2D(4, 3, name="first")
+            self.second = layers.ReLU(name="second")
+
+        @tf.function  # type: ignore[untyped-decorator]
+        def call(self, x: Any) -> Any:
+            return self.second(self.first(x))
+
+    model = Compiled()
+    x = pixels(1, 8, 8, 3)
+    activations = Extractor(model)(x)
+    assert list(activations) == ["first", "second"]
+    np.testing.assert_allclose(activations["second"], np.asarray(model(x)), rtol=1e-5)
+
+
+def test_permuted_activations_are_channels_last_again() -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((3, 8, 8)),
+            layers.Conv2D(4, 3, data_format="channels_first", name="first"),
+            layers.ReLU(name="relu"),
+            layers.Permute((2, 3, 1), name="last"),
+            layers.ReLU(name="after"),
+        ]
+    )
+    formats = {layer.path: layer.data_format for layer in list_layers(model)}
+    assert formats == {
+        "first": "channels_first",
+        "relu": "channels_first",
+        "last": "channels_last",
+        "after": "channels_last",
+    }
+
+
+def test_one_shape_is_traced_once_by_a_model_never_called_before() -> None:
+    extractor = Extractor(Subclassed())
+    for _ in range(2):
+        extractor(pixels(1, 8, 8, 3))
+    assert extractor.trace_count == 1

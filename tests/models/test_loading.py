@@ -1,0 +1,474 @@
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+from keras import layers
+
+from actgrid import ActgridError, Extractor, list_layers, load_model
+from actgrid.errors import MissingFileError, ModelError
+
+Array = npt.NDArray[Any]
+
+
+def pixels(*shape: int) -> Array:
+    return np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+
+def sequential() -> Any:
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, activation="relu", name="conv"),
+            layers.BatchNormalization(name="norm"),
+            layers.MaxPooling2D(name="pool"),
+            layers.Flatten(name="flatten"),
+            layers.Dropout(0.2, name="drop"),
+            layers.Dense(3, activation="softmax", name="dense"),
+        ],
+        name="sequential",
+    )
+    model.get_layer("norm").moving_mean.assign([0.1, 0.2, 0.3, 0.4])
+    return model
+
+
+def functional() -> Any:
+    inputs = keras.Input((8, 8, 3), name="image")
+    left = layers.Conv2D(4, 3, padding="same", name="left")(inputs)
+    right = layers.Conv2D(4, 1, name="right")(inputs)
+    added = layers.Add(name="add")([left, right])
+    pooled = layers.GlobalAveragePooling2D(name="pool")(layers.ReLU(name="relu")(added))
+    return keras.Model(inputs, layers.Dense(3, name="dense")(pooled), name="functional")
+
+
+def assert_same_model(loaded: Any, original: Any) -> None:
+    x = pixels(2, 8, 8, 3)
+    np.testing.assert_allclose(
+        loaded.predict(x, verbose=0), original.predict(x, verbose=0), rtol=1e-5, atol=1e-6
+    )
+
+
+# --- models and files
+
+
+def test_a_model_is_returned_as_it_is() -> None:
+    model = sequential()
+    assert load_model(model) is model
+    layer = layers.Dense(2)
+    assert load_model(layer) is layer
+
+
+@pytest.mark.parametrize("make", [sequential, functional])
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ".hdf5"])
+@pytest.mark.parametrize("kind", [str, Path])
+def test_files_are_loaded(
+    tmp_path: Path, make: Callable[[], Any], suffix: str, kind: Callable[[Path], Any]
+) -> None:
+    model = make()
+    path = tmp_path / f"model{suffix}"
+    model.save(path)
+    loaded = load_model(kind(path))
+    assert_same_model(loaded, model)
+    assert [info.path for info in list_layers(loaded)] == [info.path for info in list_layers(model)]
+
+
+def loss_that_no_one_can_load(truth: Any, found: Any) -> Any:
+    return keras.ops.mean(truth - found)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_files_are_loaded_for_inference(tmp_path: Path, suffix: str) -> None:
+    model = sequential()
+    model.compile("sgd", loss=loss_that_no_one_can_load)
+    model.fit(pixels(2, 8, 8, 3), np.zeros((2, 3)), verbose=0)
+    path = tmp_path / f"model{suffix}"
+    model.save(path)
+    loaded = load_model(path)
+    assert not loaded.compiled
+    assert_same_model(loaded, model)
+
+
+def as_keras_2(config: Any) -> Any:
+    """Rewrite a model's configuration to what Keras 2 wrote."""
+    if isinstance(config, list):
+        return [as_keras_2(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "DTypePolicy":
+        return config["config"]["name"]
+    new = {"module", "registered_name", "build_config", "compile_config", "quantization_config"}
+    old = {key: as_keras_2(value) for key, value in config.items() if key not in new}
+    if "batch_shape" in old:
+        old["batch_input_shape"] = old.pop("batch_shape")
+        old.pop("optional", None)
+    if old.get("class_name") == "BatchNormalization":
+        old["config"]["axis"] = [3]
+        for key in ("renorm", "virtual_batch_size", "synchronized"):
+            old["config"].pop(key, None)
+    return old
+
+
+def inbound_as_keras_2(nodes: list[Any]) -> list[Any]:
+    old = []
+    for node in nodes:
+        arguments = node["args"][0]
+        tensors = arguments if isinstance(arguments, list) else [arguments]
+        old.append([[*tensor["config"]["keras_history"], {}] for tensor in tensors])
+    return old
+
+
+def rewrite_as_keras_2(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        for layer in config["config"]["layers"]:
+            if layer.get("inbound_nodes"):
+                layer["inbound_nodes"] = inbound_as_keras_2(layer["inbound_nodes"])
+        config = as_keras_2(config)
+        for key in ("input_layers", "output_layers"):
+            ends = config["config"].get(key)
+            if ends and not isinstance(ends[0], list):
+                config["config"][key] = [ends]
+        file.attrs["model_config"] = json.dumps(config)
+        file.attrs["keras_version"] = "2.15.0"
+        weights = file["model_weights"]
+        weights.attrs["keras_version"] = "2.15.0"
+        for group in weights.values():
+            names = list(group.attrs["weight_names"])
+            for name in names:
+                group.move(name, name + ":0")
+            group.attrs["weight_names"] = [(name + ":0").encode() for name in names]
+
+
+@pytest.mark.parametrize("make", [sequential, functional])
+def test_hdf5_files_of_keras_2_are_loaded(tmp_path: Path, make: Callable[[], Any]) -> None:
+    model = make()
+    path = tmp_path / "model.h5"
+    model.save(path)
+    rewrite_as_keras_2(path)
+    with h5py.File(path) as file:
+        text = file.attrs["model_config"]
+    assert "batch_input_shape" in text
+    assert "DTypePolicy" not in text
+    assert "registered_name" not in text
+    loaded = load_model(path)
+    assert_same_model(loaded, model)
+    activations = Extractor(loaded)(pixels(1, 8, 8, 3))
+    assert list(activations) == list(Extractor(model)(pixels(1, 8, 8, 3)))
+
+
+def test_depthwise_convolutions_of_keras_2_are_loaded(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.DepthwiseConv2D(3, name="depthwise")])
+    path = tmp_path / "model.h5"
+    model.save(path)
+    rewrite_as_keras_2(path)
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        config["config"]["layers"][1]["config"]["groups"] = 1  # Keras 2 wrote it, Keras 3 has none
+        file.attrs["model_config"] = json.dumps(config)
+    assert_same_model(load_model(path), model)
+
+
+@pytest.fixture(scope="module")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    model = functional()
+    folder = tmp_path_factory.mktemp("export") / "saved"
+    model.export(folder, verbose=False)
+    return model, folder
+
+
+def test_a_saved_model_gives_its_outputs(saved_model: tuple[Any, Path]) -> None:
+    model, folder = saved_model
+    loaded = load_model(str(folder))
+    x = pixels(3, 8, 8, 3)
+    (output,) = keras.tree.flatten(loaded.predict(x, verbose=0))
+    truth = model.predict(x, verbose=0)
+    np.testing.assert_allclose(output, truth, rtol=1e-5, atol=1e-6)
+    ((path, activation),) = Extractor(loaded, "*")(x).items()
+    np.testing.assert_allclose(activation, truth, rtol=1e-5, atol=1e-6)
+    (info,) = list_layers(loaded)
+    assert info.path == path
+    assert info.shape == (None, 3)
+
+
+# --- applications, functions
+
+
+def test_an_application_with_random_weights() -> None:
+    model = load_model("keras:MobileNet", weights=None)
+    assert model.name == "mobilenet_1.00_224"
+    assert model.input_shape == (None, 224, 224, 3)
+
+
+def test_an_application_with_a_weights_file(tmp_path: Path) -> None:
+    model = keras.applications.MobileNet(weights=None)
+    path = tmp_path / "mobile.weights.h5"
+    model.save_weights(path)
+    loaded = load_model("keras:MobileNet", weights=path)
+    for old, new in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.weights.h5"
+    sequential().save_weights(path)
+    with pytest.raises(ModelError, match=r"keras:MobileNet with weights .*other\.weights\.h5"):
+        load_model("keras:MobileNet", weights=path)
+
+
+def test_the_demo_model() -> None:
+    model = load_model("demo")
+    assert model.name == "efficientnet_lite0"
+    assert model.output_shape == (None, 1000)
+
+
+MODULE = """
+import keras
+from keras import layers
+
+def make():
+    return keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(2, 3)], name="made")
+
+class Factory:
+    @staticmethod
+    def build():
+        return make()
+
+class Own(keras.Model):
+    pass
+
+MODEL = make()
+COUNT = 3
+
+def make_nothing():
+    return None
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    # A name of its own: Python keeps what it imported.
+    name = "actgrid_" + "".join(filter(str.isalnum, tmp_path.name))
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+@pytest.mark.parametrize("target", ["make", "Factory.build", "MODEL"])
+def test_a_function_of_a_module(module: str, target: str) -> None:
+    assert load_model(f"{module}:{target}").name == "made"
+
+
+def test_a_class_of_a_module(module: str) -> None:
+    assert type(load_model(f"{module}:Own")).__name__ == "Own"
+
+
+def test_a_module_inside_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "actgrid_package"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "nets.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_model("actgrid_package.nets:make").name == "made"
+
+
+# --- errors: files
+
+
+@pytest.mark.parametrize(
+    "spec", ["nothing.keras", "nothing.h5", "nothing.hdf5", "no/such/folder", Path("nothing")]
+)
+def test_a_missing_file_is_a_file_not_found_error(spec: str | Path) -> None:
+    with pytest.raises(MissingFileError, match=r"nothing|no/such/folder") as caught:
+        load_model(spec)
+    assert isinstance(caught.value, FileNotFoundError)
+    assert isinstance(caught.value, ActgridError)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 100, b"PK\x03\x04 but no archive"])
+@pytest.mark.parametrize("name", ["model.keras", "model.h5", "model.txt", "model"])
+def test_a_file_that_is_no_model_is_a_value_error(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ModelError) as caught:
+        load_model(path)
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, ActgridError)
+    assert f"{path} is not a Keras model file" in str(caught.value)
+
+
+def test_weights_alone_are_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "model.weights.h5"
+    sequential().save_weights(path)
+    with pytest.raises(ModelError, match=r"is not a Keras model file: .*config"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("share", [0.5, 0.99])
+def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
+    path = tmp_path / f"model{suffix}"
+    sequential().save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(ModelError, match="is not a Keras model file"):
+        load_model(path)
+
+
+def test_an_archive_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "nothing")
+    with pytest.raises(ModelError, match="is not a Keras model file"):
+        load_model(path)
+
+
+class Unknown(layers.Layer):  # type: ignore[misc]
+    def call(self, x: Any) -> Any:
+        return x
+
+
+def test_a_layer_that_cannot_be_found_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    keras.Sequential([keras.Input((8, 8, 3)), Unknown()]).save(path)
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    files["config.json"] = files["config.json"].replace(b"Unknown", b"Elsewhere")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    with pytest.raises(ModelError, match="Elsewhere"):
+        load_model(path)
+
+
+def with_code(path: Path) -> Any:
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Lambda(lambda x: x * 2)])
+    model.save(path)
+    return model
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ".hdf5"])
+def test_code_in_a_file_is_refused_unless_trusted(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"model{suffix}"
+    model = with_code(path)
+    with pytest.raises(ModelError) as caught:
+        load_model(path)
+    for part in (str(path), "Lambda", "safe_mode=False", "--no-safe-mode"):
+        assert part in str(caught.value)
+    assert_same_model(load_model(path, safe_mode=False), model)
+
+
+@pytest.mark.parametrize("spelling", ["Lambda", "\\u004cambda"])
+def test_code_in_hdf5_is_refused_before_keras_sees_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
+) -> None:
+    path = tmp_path / "model.h5"
+    with_code(path)
+    with h5py.File(path, "r+") as file:
+        config = file.attrs["model_config"].replace('"Lambda"', f'"{spelling}"')
+        assert json.loads(config) == json.loads(file.attrs["model_config"])
+        file.attrs["model_config"] = config
+
+    # What older releases of Keras do.
+    def runs_the_code(*args: object, **kwargs: object) -> None:
+        pytest.fail("the file was given to Keras")
+
+    monkeypatch.setattr(keras.models, "load_model", runs_the_code)
+    with pytest.raises(ModelError, match="safe_mode=False"):
+        load_model(path)
+
+
+def test_a_folder_that_is_no_saved_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "variables").mkdir()
+    with pytest.raises(ModelError, match=r"is a folder, but no SavedModel: .*saved_model\.pb"):
+        load_model(tmp_path)
+
+
+def test_a_broken_saved_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").write_bytes(b"garbage")
+    with pytest.raises(ModelError, match="cannot be loaded as a SavedModel"):
+        load_model(tmp_path)
+
+
+# --- errors: names
+
+
+def test_an_unknown_application_is_refused_with_close_names() -> None:
+    with pytest.raises(ModelError, match=r"no 'VGG61' \(did you mean .*VGG16"):
+        load_model("keras:VGG61")
+
+
+def test_a_missing_weights_file_is_named() -> None:
+    with pytest.raises(MissingFileError, match=r"no weights file nothing\.h5"):
+        load_model("keras:MobileNet", weights="nothing.h5")
+
+
+def test_weights_that_cannot_be_fetched_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(weights: str) -> None:
+        raise Exception("URL fetch failure on https://example.org/mobilenet.h5: None -- refused")
+
+    monkeypatch.setattr(keras.applications, "MobileNet", offline)
+    with pytest.raises(ModelError) as caught:
+        load_model("keras:MobileNet")
+    for part in ("keras:MobileNet", "weights 'imagenet'", "URL fetch failure", "none", "a file"):
+        assert part in str(caught.value)
+    assert "URL fetch failure" in str(caught.value.__cause__)
+
+
+def test_an_unknown_module_is_named() -> None:
+    with pytest.raises(ModelError, match="there is no module 'actgrid_nowhere'"):
+        load_model("actgrid_nowhere.nets:make")
+
+
+def test_an_unknown_function_is_refused_with_close_names(module: str) -> None:
+    with pytest.raises(ModelError, match=rf"{module} has no 'mak' \(did you mean .*make"):
+        load_model(f"{module}:mak")
+
+
+def test_a_function_that_returns_no_model_is_refused(module: str) -> None:
+    with pytest.raises(ModelError, match="make_nothing returned NoneType, not a Keras model"):
+        load_model(f"{module}:make_nothing")
+
+
+def test_what_is_neither_a_model_nor_a_function_is_refused(module: str) -> None:
+    with pytest.raises(ModelError, match="COUNT"):
+        load_model(f"{module}:COUNT")
+
+
+@pytest.mark.parametrize("spec", ["nonsense", "a:b:c", "vgg 16", "", "keras:", ".relative:make"])
+def test_nonsense_is_refused(spec: str) -> None:
+    with pytest.raises(ModelError):
+        load_model(spec)
+
+
+@pytest.mark.parametrize(("spec", "close"), [("VGG16", "keras:VGG16"), ("dem", "demo")])
+def test_nonsense_close_to_a_name_is_refused_with_it(spec: str, close: str) -> None:
+    with pytest.raises(ModelError, match=rf"'{spec}' is no model: .*did you mean .*{close}"):
+        load_model(spec)
+
+
+@pytest.mark.parametrize("spec", [None, 42, object(), [], keras.Sequential, b"demo"])
+def test_an_object_that_is_no_spec_is_refused(spec: object) -> None:
+    with pytest.raises(ModelError, match="a model is a Keras model or"):
+        load_model(spec)
+
+
+def test_any_path_object_is_taken(tmp_path: Path) -> None:
+    model = sequential()
+    model.save(tmp_path / "model.keras")
+
+    class Elsewhere(os.PathLike[str]):
+        def __fspath__(self) -> str:
+            return str(tmp_path / "model.keras")
+
+    assert_same_model(load_model(Elsewhere()), model)
