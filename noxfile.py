@@ -29,8 +29,8 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def oldest(session: nox.Session) -> None:
-    """Run the tests with the oldest TensorFlow and NumPy."""
-    session.install(".[test]", "tensorflow==2.16.*", "numpy==1.26.*")
+    """Run the tests with the oldest TensorFlow, Keras and NumPy."""
+    session.install(".[test]", "tensorflow==2.16.*", "keras==3.10.*", "numpy==1.26.*")
     session.run("pytest", *session.posargs)
 
 

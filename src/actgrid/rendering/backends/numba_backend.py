@@ -24,9 +24,15 @@ _CHANNELS = 64
 # Values that NumPy widens at once where numba does not know the type.
 _WIDENED = 1 << 16
 
-_compile: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(
-    nogil=True, cache=True, error_model="numpy"
-)
+
+def _compile(kernel: Callable[..., None]) -> Callable[..., None]:
+    options = {"nogil": True, "error_model": "numpy"}
+    compiled: Callable[..., None]
+    try:
+        compiled = numba.njit(cache=True, **options)(kernel)
+    except RuntimeError:  # nowhere to keep what is compiled, as in a read-only container
+        compiled = numba.njit(**options)(kernel)
+    return compiled
 
 
 @_compile
