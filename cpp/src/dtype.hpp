@@ -26,10 +26,6 @@ concept Floating = std::floating_point<T> || std::same_as<T, Half> || std::same_
 template <class T>
 using Drawn = std::conditional_t<sizeof(T) == 8, double, float>;
 
-/// The smallest type that holds every value exactly (64-bit integers: to double precision).
-template <class T>
-using Exact = std::conditional_t<(sizeof(T) > 2 && !std::same_as<T, float>), double, float>;
-
 template <class Real, class T>
 inline Real widen(T value) {
     if constexpr (std::same_as<T, BFloat>) {

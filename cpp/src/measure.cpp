@@ -46,7 +46,10 @@ struct Totals {
         const double n = static_cast<double>(finite);
         const double offset = sum / n;
         // A constant channel has no deviation at all, not one of the rounding's size.
-        const double variance = low == high ? 0 : square / n - offset * offset;
+        // Squares of values beyond 1e154 overflow, and so does the deviation then.
+        const double variance = low == high              ? 0
+                                : std::isfinite(square) ? square / n - offset * offset
+                                                        : square;
         return {pivot + offset, std::sqrt(std::max(variance, 0.0)), low, high, zeros, nonfinite};
     }
 };

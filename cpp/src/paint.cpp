@@ -182,7 +182,8 @@ void paint(const Tiles& tiles, const Mapping& mapping, const Canvas& canvas, int
                                if (interleaved) {
                                    const std::ptrdiff_t whole =
                                        first + (last - first) / lanes * lanes;
-                                   painter.interleaved(slice, first, whole);
+                                   if (whole > first)
+                                       painter.interleaved(slice, first, whole);
                                    first = whole;
                                }
                                for (; first < last; ++first) painter.planar(first, slice);

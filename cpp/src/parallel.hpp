@@ -4,7 +4,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
-#include <system_error>
+#include <exception>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -13,22 +14,32 @@
 namespace actgrid {
 
 /// Calls task(0) .. task(count - 1), each once, on up to `threads` threads, this one included.
+/// Throws the first exception that a task threw, once no task is running any more.
 template <class Task>
 void parallel_for(std::ptrdiff_t count, int threads, const Task& task) {
     std::atomic<std::ptrdiff_t> next{0};
+    std::exception_ptr problem;
+    std::once_flag first_problem;
     const auto work = [&] {
-        for (std::ptrdiff_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) task(i);
+        try {
+            for (std::ptrdiff_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;)
+                task(i);
+        } catch (...) {
+            std::call_once(first_problem, [&] { problem = std::current_exception(); });
+            next = count;  // nobody need go on
+        }
     };
     std::vector<std::thread> helpers;
+    const std::ptrdiff_t wanted = std::min<std::ptrdiff_t>(threads, count) - 1;
+    helpers.reserve(static_cast<std::size_t>(std::max<std::ptrdiff_t>(wanted, 0)));
     try {
-        while (static_cast<std::ptrdiff_t>(helpers.size()) + 1 <
-               std::min<std::ptrdiff_t>(threads, count))
-            helpers.emplace_back(work);
-    } catch (const std::system_error&) {
+        for (std::ptrdiff_t i = 0; i < wanted; ++i) helpers.emplace_back(work);
+    } catch (const std::exception&) {
         // No more threads to be had: those there are, and this one, do the work.
     }
     work();
     for (std::thread& helper : helpers) helper.join();
+    if (problem) std::rethrow_exception(problem);
 }
 
 /// Calls task(slice, first, last) for ranges of channels that together cover all tiles. Ranges

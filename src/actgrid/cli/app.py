@@ -147,8 +147,8 @@ def render(
     layers: Annotated[
         list[str] | None,
         typer.Option(
-            help="Layer path, glob, Keras layer class or index into model.layers; repeatable.  "
-            "[default: every layer with a spatial output]",
+            help="Layer path, glob, Keras layer class or index into model.layers; repeatable "
+            "(default: every layer with a spatial output).",
             show_default=False,
         ),
     ] = None,
@@ -161,7 +161,7 @@ def render(
     ] = "channel",
     columns: Annotated[
         int | None,
-        typer.Option(help="Tiles in a row.  [default: near to square]", show_default=False),
+        typer.Option(help="Tiles in a row (default: near to square).", show_default=False),
     ] = None,
     padding: Annotated[int, typer.Option(help="Pixels between tiles.")] = 1,
     zoom: Annotated[int, typer.Option(help="How often each pixel is repeated.")] = 1,
@@ -184,7 +184,7 @@ def render(
     ] = "auto",
     size: Annotated[
         str | None,
-        typer.Option(metavar="HxW", help="Size of the input.  [default: the model's]"),
+        typer.Option(metavar="HxW", help="Size of the input (default: the model's)."),
     ] = None,
     fit: Annotated[
         str, typer.Option(help="crop, pad or stretch images of another shape.")
@@ -194,17 +194,18 @@ def render(
     backend: Annotated[str, typer.Option(help="auto, native, numba or numpy.")] = "auto",
     threads: Annotated[
         int | None,
-        typer.Option(help="Drawing threads.  [default: one per processor]", show_default=False),
+        typer.Option(help="Drawing threads (default: one for each processor).", show_default=False),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images in one run of the model.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Draw a model's layers for images: OUTPUT/IMAGE/NN_LAYER.png and stats.json."""
     from actgrid.cli import report
-    from actgrid.cli.loading import load_model
-    from actgrid.cli.rendering import draw_images
-    from actgrid.encoding import image_format, writable_folder
+    from actgrid.cli.loading import layer_choice, load_model
+    from actgrid.encoding import check_compression, image_format, writable_folder
+    from actgrid.models import Extractor, load_images
     from actgrid.models.images import find_images
+    from actgrid.pipeline import draw_images
     from actgrid.rendering import check_options
 
     options: dict[str, Any] = {
@@ -219,24 +220,24 @@ def render(
         "backend": backend,
         "threads": threads,
     }
-    # What is wrong with the options is said before a model is loaded for them.
+    # What is wrong with these is said before a model is loaded.
     check_options(**options)
+    check_compression(compression)
+    tokens, pixels = _pair("token-grid", token_grid), _pair("size", size)
     suffix = f".{file_format.lower().lstrip('.')}"
     image_format(suffix)
     files = [file for image in images for file in find_images(image)]
     writable_folder(output)
+    network = load_model(model, _weights(weights), safe_mode)
     results = draw_images(
-        load_model(model, _weights(weights), safe_mode),
+        Extractor(network, layer_choice(network, layers)),
         files,
+        lambda file: load_images(file, pixels, preprocess, model=network, fit=fit),
         output,
-        layers=layers,
-        preprocess=preprocess,
-        size=_pair("size", size),
-        fit=fit,
         batch_size=batch_size,
         suffix=suffix,
         compression=compression,
-        token_grid=_pair("token-grid", token_grid),
+        token_grid=tokens,
         **options,
     )
     with report.progress(len(files)) as advance:
@@ -257,9 +258,10 @@ def _pair(name: str, text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     first, _, second = text.lower().partition("x")
-    if not (first.isdigit() and (second or first).isdigit()):
+    sides = (first, second or first)
+    if not all(side.isdigit() and int(side) for side in sides):
         raise OptionError(f"--{name} must be HxW, such as 224x224, not {text!r}")
-    return int(first), int(second or first)
+    return int(sides[0]), int(sides[1])
 
 
 def _channels(text: str) -> str | list[int]:
@@ -269,9 +271,12 @@ def _channels(text: str) -> str | list[int]:
     channels: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        found = range(0)
+        if first.isdigit() and (last.isdigit() if dash else True):
+            found = range(int(first), int(last or first) + 1)
+        if not found:
             raise OptionError(f"--order must be a word or channels such as 3,0-2, not {text!r}")
-        channels += range(int(first), int(last or first) + 1)
+        channels += found
     return channels
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from actgrid import models
 from actgrid.models.frameworks import keras
+from actgrid.models.layers import model_layers
 
-__all__ = ["load_model", "load_tensorflow"]
+__all__ = ["layer_choice", "load_model", "load_tensorflow"]
 
 
 def load_model(spec: str, weights: str | None, safe_mode: bool) -> Any:
@@ -20,6 +21,23 @@ def load_model(spec: str, weights: str | None, safe_mode: bool) -> Any:
     load_tensorflow()
     with redirect_stdout(sys.stderr):
         return models.load_model(spec, weights=weights, safe_mode=safe_mode)
+
+
+def layer_choice(model: Any, names: list[str] | None) -> list[Any] | None:
+    """Return what `--layers` names: paths and globs, else indices and Keras layer classes."""
+    if names is None:
+        return None
+    paths = {node.path for node in model_layers(model)}
+
+    def choice(name: str) -> Any:
+        if name in paths:
+            return name
+        if name.lstrip("-").isdigit():
+            return int(name)
+        known = getattr(keras().layers, name, None)
+        return known if isinstance(known, type) else name
+
+    return [choice(name) for name in names]
 
 
 def load_tensorflow() -> None:

@@ -32,7 +32,9 @@ PACKAGES = ("tensorflow", "keras", "numpy", "numba", "pillow", "isal", "cmap")
 
 def _console() -> Console:
     # In a pipe there is no width to fit into: rows stay whole for grep and awk.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
+    width = None if sys.stdout.isatty() else 10_000
+    # Layer paths may hold brackets, which are no markup.
+    return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
 def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:

@@ -2,6 +2,13 @@
 
 from actgrid.encoding.files import writable_folder, write_file
 from actgrid.encoding.images import encode, image_format
-from actgrid.encoding.png import encode_png
+from actgrid.encoding.png import check_compression, encode_png
 
-__all__ = ["encode", "encode_png", "image_format", "writable_folder", "write_file"]
+__all__ = [
+    "check_compression",
+    "encode",
+    "encode_png",
+    "image_format",
+    "writable_folder",
+    "write_file",
+]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from actgrid.encoding.png import encode_png, to_pillow
+from actgrid.encoding.png import check_compression, encode_png, to_pillow
 from actgrid.errors import OptionError, suggest
 
 __all__ = ["encode", "image_format"]
@@ -63,6 +63,7 @@ def encode(
     OptionError
         If the suffix is of no format that can be written, or the format refuses an option.
     """
+    check_compression(compression)
     name = image_format(Path(path).suffix)
     if name == "PNG" and not options:
         return encode_png(levels, palette, compression=compression)

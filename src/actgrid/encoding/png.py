@@ -12,7 +12,7 @@ from PIL import Image
 
 from actgrid.errors import OptionError, ShapeError
 
-__all__ = ["COMPRESSIONS", "encode_png", "is_gray", "to_pillow"]
+__all__ = ["COMPRESSIONS", "check_compression", "encode_png", "is_gray", "to_pillow"]
 
 Levels = npt.NDArray[np.uint8]
 
@@ -41,6 +41,14 @@ def to_pillow(levels: Levels, palette: Levels | None = None) -> Image.Image:
 def _chunk(kind: bytes, data: bytes | memoryview) -> bytes:
     checksum = isal_zlib.crc32(data, isal_zlib.crc32(kind))
     return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", checksum)))
+
+
+def check_compression(compression: str) -> None:
+    """Raise OptionError unless there is such a compression."""
+    if compression not in COMPRESSIONS:
+        raise OptionError(
+            f"compression must be one of {', '.join(COMPRESSIONS)}, not {compression!r}"
+        )
 
 
 def encode_png(
@@ -75,16 +83,13 @@ def encode_png(
     >>> encode_png(np.zeros((2, 3), np.uint8))[:4]
     b'\x89PNG'
     """
+    check_compression(compression)
     if levels.ndim != 2 or levels.size == 0:
         raise ShapeError(f"levels must be (height, width) and not empty, not {levels.shape}")
     if compression == "small":
         buffer = io.BytesIO()
         to_pillow(levels, palette).save(buffer, "PNG", optimize=True)
         return buffer.getvalue()
-    if compression != "fast":
-        raise OptionError(
-            f"compression must be one of {', '.join(COMPRESSIONS)}, not {compression!r}"
-        )
     height, width = levels.shape
     rows = np.empty((height, width + 1), np.uint8)
     rows[:, 0] = 0  # filter type: none

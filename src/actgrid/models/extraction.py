@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from actgrid.errors import LayerError, ModelError, ShapeError
 from actgrid.models.frameworks import keras, tensorflow
+from actgrid.models.inputs import input_specs
 from actgrid.models.layers import LayerInfo, Selection, model_layers
 from actgrid.models.loading import load_model
 from actgrid.models.tracing import Call, build, trace_calls
@@ -21,9 +22,9 @@ class Extractor:
     """Runs a model and returns the activations of chosen layers.
 
     The model runs in one compiled `tf.function`, in which each layer's output is captured as it
-    is traced. TensorFlow leaves out whatever the chosen layers do not need. The model itself is
-    not changed, and may be of any kind: Sequential, Functional, nested, subclassed. Calls may
-    come from several threads.
+    is traced. TensorFlow leaves out whatever the chosen layers do not need. The model may be of
+    any kind: Sequential, Functional, nested, subclassed. It is changed no more than by
+    ``model.predict``: stateful layers keep their state. Calls may come from several threads.
 
     Parameters
     ----------
@@ -158,41 +159,30 @@ def list_layers(model: object, x: Any = None) -> list[LayerInfo]:
     ['rescaling', 'stem_conv', 'stem_bn']
     """
     tf = tensorflow()
-    model = load_model(model)
+    loaded: Any = load_model(model)
     infos: list[LayerInfo] = []
 
     def trace(inputs: Any) -> None:
-        infos[:] = [call.info for call in trace_calls(model, inputs)]
+        infos[:] = [call.info for call in trace_calls(loaded, inputs)]
 
     if x is None:
-        inputs = _input_specs(model)
+        inputs = input_specs(loaded)
+        if inputs is None:
+            raise ModelError(
+                f"the input of the model {loaded.name!r} is not known: call it once, or pass an "
+                "input"
+            )
     else:
         inputs = tf.nest.map_structure(_as_input, x)
-        _check_inputs(model, inputs)
-        build(model, inputs)
+        _check_inputs(loaded, inputs)
+        build(loaded, inputs)
     tf.function(trace, autograph=False).get_concrete_function(inputs)
     return infos
 
 
-def _input_specs(model: Any) -> Any:
-    tf = tensorflow()
-    structure = getattr(model, "_inputs_struct", None)
-    if structure is None and getattr(model, "inputs", None):
-        structure = model.inputs if len(model.inputs) > 1 else model.inputs[0]
-    if structure is not None:
-        return tf.nest.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype), structure)
-    shapes = getattr(model, "_build_shapes_dict", None)
-    if not shapes or len(shapes) != 1:
-        raise ModelError(
-            f"the input of the model {model.name!r} is not known: call it once, or pass an input"
-        )
-    (shape,) = shapes.values()
-    return tf.TensorSpec((None, *shape[1:]), keras().config.floatx())
-
-
 def _as_input(value: Any) -> Any:
     tf = tensorflow()
-    if isinstance(value, tf.Tensor):
+    if value is None or isinstance(value, tf.Tensor):  # None: an optional input left out
         return value
     array = np.asarray(value)
     if array.dtype == np.float64:
@@ -227,6 +217,8 @@ def _check_inputs(model: Any, inputs: Any) -> None:
             raise ShapeError(f"the model takes {len(specs)} inputs, not {len(tensors)}")
         pairs = list(zip(specs, tensors, strict=True))
     for spec, tensor in pairs:
+        if tensor is None:
+            continue
         expected, found = tuple(spec.shape), tuple(tensor.shape)
         if not _fits(expected, found):
             hint = "; add a batch axis: x[None]" if _fits(expected[1:], found) else ""

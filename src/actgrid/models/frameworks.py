@@ -7,7 +7,7 @@ from typing import Any
 
 from actgrid.errors import MissingDependencyError, ModelError
 
-__all__ = ["keras", "tensorflow"]
+__all__ = ["applications", "keras", "tensorflow"]
 
 
 def tensorflow() -> Any:
@@ -44,3 +44,8 @@ def keras() -> Any:
             f"Keras runs on the backend {running!r} here; actgrid needs KERAS_BACKEND=tensorflow"
         )
     return module
+
+
+def applications() -> list[str]:
+    """Return the names of the models in `keras.applications`."""
+    return [name for name in dir(keras().applications) if name[0].isupper()]

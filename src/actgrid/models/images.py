@@ -15,7 +15,8 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from actgrid.errors import ImageError, MissingFileError, OptionError, ShapeError, suggest
-from actgrid.models.frameworks import keras
+from actgrid.models.frameworks import applications, keras, tensorflow
+from actgrid.models.inputs import input_specs
 
 __all__ = ["FITS", "find_images", "load_images", "model_image_size", "preprocessing"]
 
@@ -24,6 +25,10 @@ Pixels = npt.NDArray[np.float32]
 # How an image of another shape is brought to the model's.
 FITS = ("crop", "pad", "stretch")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+# Layers at a model's start that leave pixels what they are, besides those named Random...
+_NEUTRAL = frozenset(
+    ["Resizing", "CenterCrop", "Cropping2D", "ZeroPadding2D", "Identity", "Dropout", "Permute"]
+)
 # Formats that Pillow knows by name but leaves to others to read.
 _UNREADABLE = frozenset(["BUFR", "GRIB", "HDF5", "MPEG", "WMF"])
 _RESAMPLING = Image.Resampling.BICUBIC
@@ -76,9 +81,9 @@ def load_images(
 
     Notes
     -----
-    ``"auto"`` is the `preprocess_input` of the application that the model is, or begins with (by
-    its name); nothing for a model that begins with a Rescaling or Normalization layer; else
-    x / 255.
+    ``"auto"`` is nothing for a model that begins with a Rescaling or Normalization layer or with
+    arithmetic of its own; else the `preprocess_input` of the application that the model is, or
+    begins with (by its name); else x / 255. Layers that augment or resize do not count.
 
     Examples
     --------
@@ -138,10 +143,9 @@ def _expand(sources: object) -> list[Any]:
         return list(find_images(sources))
     if isinstance(sources, Image.Image):
         return [sources]
-    if isinstance(sources, np.ndarray):
-        if sources.ndim == 4:
-            return list(sources)
-        return [sources]
+    if hasattr(sources, "__array__"):  # of NumPy, TensorFlow or another
+        array = np.asarray(sources)
+        return list(array) if array.ndim == 4 else [array]
     if isinstance(sources, Iterable):
         return [one for source in sources for one in _expand(source)]
     raise OptionError(f"images are files, folders, globs, arrays or pictures, not {sources!r}")
@@ -173,10 +177,14 @@ def _planes(source: Any, channels: int) -> list[Image.Image]:
 def _picture_planes(image: Image.Image, channels: int) -> list[Image.Image]:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
-        # 16-bit grayscale, which a plain conversion would clip.
-        return _array_planes(np.asarray(image).astype(np.float32) / 257, channels)
+        # 16-bit grayscale, which a plain conversion would clip. Mode I may hold 8 bits as well.
+        values = np.asarray(image).astype(np.float32)
+        wide = image.mode != "I" or values.max() > 255
+        return _array_planes(values / 257 if wide else values, channels)
     if image.mode == "F":
         return _array_planes(np.asarray(image), channels)
+    if image.mode in ("La", "RGBa"):  # multiplied by alpha, which converts to no other mode
+        image = image.convert(image.mode.upper())
     if "transparency" in image.info:
         image = image.convert("RGBA")
     return [image.convert(_MODES[channels])]
@@ -239,14 +247,13 @@ def _size(size: Any) -> tuple[int, int]:
 
 def _model_input(model: Any) -> tuple[int, bool, tuple[int, int] | None]:
     """Return channels, whether they come first, and (height, width) if fixed."""
-    inputs = getattr(model, "inputs", None)
-    if not inputs:
+    specs = None if model is None else input_specs(model)
+    if specs is None:
         return 3, False, None
-    shape = tuple(inputs[0].shape)
-    if len(inputs) > 1 or len(shape) != 4:
-        raise ShapeError(
-            f"the model takes {[tuple(spec.shape) for spec in inputs]}, not a batch of images"
-        )
+    shapes = [tuple(spec.shape) for spec in tensorflow().nest.flatten(specs)]
+    shape = shapes[0]
+    if len(shapes) > 1 or len(shape) != 4:
+        raise ShapeError(f"the model takes {shapes}, not a batch of images")
     channels_first = shape[3] not in _MODES and shape[1] in _MODES
     channels = shape[1 if channels_first else 3] or 3
     if channels not in _MODES:
@@ -276,34 +283,41 @@ def preprocessing(name: object, model: Any = None) -> Callable[[Pixels], Any]:
         return lambda pixels: pixels / np.float32(255)
     if name == "auto":
         return _automatic(model)
-    applications = [n for n in dir(keras().applications) if n[0].isupper()]
-    if isinstance(name, str):
-        for application in applications:
-            if application.lower() == name.lower():
-                return _application_preprocessing(application)
+    for application in applications():
+        if isinstance(name, str) and application.lower() == name.lower():
+            return _application_preprocessing(application)
     raise OptionError(
         "preprocess must be auto, none, unit, a name in keras.applications, or a function, "
-        f"not {name!r}{suggest(str(name), applications)}"
+        f"not {name!r}{suggest(str(name), applications())}"
     )
 
 
 def _automatic(model: Any) -> Callable[[Pixels], Any]:
-    if model is None:
-        return preprocessing("unit")
-    application = _application_of(model)
-    if application:
-        return _application_preprocessing(application)
-    layers = [
-        layer
-        for layer in getattr(model, "layers", [])
-        if not isinstance(layer, keras().layers.InputLayer)
-    ]
-    if not layers:
-        return preprocessing("unit")
-    first = layers[0]
-    if isinstance(first, (keras().layers.Rescaling, keras().layers.Normalization)):
-        return preprocessing("none")
-    return _automatic(first)
+    decided = None if model is None else _preparation(model)
+    return preprocessing(decided or "unit")
+
+
+def _preparation(model: Any) -> str | None:
+    """Return the name of the preprocessing that a model leaves to its caller.
+
+    What it does to its input first decides; None if that is nothing that tells.
+    """
+    layers = keras().layers
+    # Arithmetic on the input shows among the operations of a Functional model only.
+    steps = getattr(model, "operations", None) or getattr(model, "layers", [])
+    for step in steps:
+        kind = type(step).__name__
+        if isinstance(step, layers.InputLayer) or kind.startswith("Random") or kind in _NEUTRAL:
+            continue
+        if not isinstance(step, layers.Layer):
+            return "none"
+        if isinstance(step, (layers.Rescaling, layers.Normalization)):
+            return "none"
+        if not isinstance(step, keras().Model):
+            return _application_of(model) or "unit"
+        if inside := _preparation(step):
+            return inside
+    return None
 
 
 def _application_of(model: Any) -> str | None:
@@ -313,16 +327,12 @@ def _application_of(model: Any) -> str | None:
         return "".join(filter(str.isalnum, name.lower()))
 
     name = plain(model.name)
-    fitting = [
-        application
-        for application in dir(keras().applications)
-        if application[0].isupper() and name.startswith(plain(application))
-    ]
-    return max(fitting, key=len, default=None) if isinstance(model, keras().Model) else None
+    fitting = [one for one in applications() if name.startswith(plain(one))]
+    return max(fitting, key=len, default=None)
 
 
 def _application_preprocessing(application: str) -> Callable[[Pixels], Any]:
-    applications = keras().applications
-    module = getattr(applications, application).__module__.rsplit(".", 1)[-1]
-    preprocess_input = getattr(applications, module).preprocess_input
+    room = keras().applications
+    module = getattr(room, application).__module__.rsplit(".", 1)[-1]
+    preprocess_input = getattr(room, module).preprocess_input
     return lambda pixels: preprocess_input(pixels, data_format="channels_last")

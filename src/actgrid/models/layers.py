@@ -153,6 +153,10 @@ class Selection:
                 count = len(getattr(model, "layers", []))
                 if not -count <= item < count:
                     raise LayerError(f"the model has no layer {item}: it has {count}")
+                if isinstance(model.layers[item], keras().layers.InputLayer):
+                    raise LayerError(
+                        f"layer {item} is an input of the model, which computes nothing"
+                    )
             path = ""
             if isinstance(item, str):
                 if re.search(r"[*?\[]", item) and re.search(r"[:\[]", item):
@@ -193,11 +197,15 @@ class Selection:
     def _nothing(item: Any, known: list[str]) -> LayerError:
         if isinstance(item, str):
             return LayerError(
-                f"no layer is called {item!r}"
-                + (suggest(item, known) or f" (there are {', '.join(known[:8])}, ...)")
+                f"no layer is called {item!r}" + (suggest(item, known) or f" ({_some(known)})")
             )
         name = item.__name__ if isinstance(item, type) else repr(item)
         return LayerError(f"no layer matches {name}")
+
+
+def _some(known: list[str]) -> str:
+    shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+    return f"there are {shown}" if known else "there is none"
 
 
 def _is_index(item: object) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from actgrid.errors import MissingFileError, ModelError, suggest
-from actgrid.models.frameworks import keras, tensorflow
+from actgrid.models.frameworks import applications, keras, tensorflow
 
 __all__ = ["SPECS", "load_model"]
 
@@ -76,7 +76,7 @@ def load_model(
         raise MissingFileError(f"there is no model file {text}")
     if re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", text):
         return _from_function(text)
-    known = [f"keras:{name}" for name in _applications()] + list(_ALIASES)
+    known = [f"keras:{name}" for name in applications()] + list(_ALIASES)
     raise ModelError(f"{text!r} is no model: give {SPECS}{suggest(text, known)}")
 
 
@@ -84,16 +84,11 @@ def _first_line(error: BaseException) -> str:
     # Keras puts the reason behind what it was doing and a page of configuration.
     reason = str(error).rpartition("Exception encountered:")[2]
     lines = [line for line in reason.splitlines() if line.strip()]
-    return lines[0].strip() if lines else type(error).__name__
-
-
-def _applications() -> list[str]:
-    applications = keras().applications
-    return [name for name in dir(applications) if name[0].isupper()]
+    return lines[0].strip()[:300] if lines else type(error).__name__
 
 
 def _application(name: str, weights: str | Path | None) -> Any:
-    known = _applications()
+    known = applications()
     if name not in known:
         raise ModelError(f"keras.applications has no {name!r}{suggest(name, known)}")
     weights = os.fspath(weights) if weights is not None else None
@@ -122,16 +117,17 @@ def _file(path: Path, safe_mode: bool) -> Any:
     except ModelError:
         raise
     except Exception as error:
-        if safe_mode and "Lambda" in str(error):
+        if safe_mode and re.search("Lambda|__lambda__", str(error)):
             raise _code(path) from error
-        known = "deserialize" in str(error)  # a model file, but not of what is known here
+        # A model file, but not of what is known here, says so in one of these ways.
+        known = re.search("deserialize|Unknown|Unrecognized", str(error))
         problem = "cannot be loaded" if known else "is not a Keras model file"
         raise ModelError(f"{path} {problem}: {_first_line(error)}") from error
 
 
 def _code(path: Path) -> ModelError:
     return ModelError(
-        f"{path} holds a Lambda layer, code that would run here; if you trust it, "
+        f"{path} holds a Lambda layer or function, code that would run here; if you trust it, "
         "load it with safe_mode=False (--no-safe-mode)"
     )
 

@@ -30,18 +30,21 @@ class Call:
 
 
 @contextmanager
-def _watched(layer: Any, name: str, record: Callable[[Any], None]) -> Iterator[None]:
-    """Call `record` with what the method `name` of a layer returns in this thread."""
+def _watched(layer: Any, name: str, record: Callable[[Any, Any], None]) -> Iterator[None]:
+    """Call `record` with what the method `name` of a layer takes and returns in this thread."""
     original = getattr(layer, name)
-    # A method that is a tf.function of its own would keep its layers' outputs to itself.
-    original = getattr(original, "python_function", original)
+    compiled = getattr(getattr(type(layer), name, None), "python_function", None)
+    if compiled is not None:
+        # A tf.function of its own would keep its layers' outputs to itself; inside ours it needs
+        # no compiling, only its `if` and `for` on tensors converted.
+        original = functools.partial(tensorflow().autograph.to_graph(compiled), layer)
     tracer = threading.get_ident()
 
-    @functools.wraps(original)
+    @functools.wraps(getattr(layer, name))
     def watched(*args: Any, **kwargs: Any) -> Any:
         outputs = original(*args, **kwargs)
         if threading.get_ident() == tracer:
-            record(outputs)
+            record((args, kwargs), outputs)
         return outputs
 
     # Past Keras's attribute tracking, which a layer that is built may refuse.
@@ -88,16 +91,23 @@ def _outputs(outputs: Any, suffix: str = "") -> Iterator[tuple[str, Any]]:
         yield suffix, outputs
 
 
-def _data_format(layer: Any, before: str) -> str:
-    """Return the data format of a layer's output, given that of the layer before it."""
-    k = keras()
-    stated = getattr(layer, "data_format", None)
-    if stated in DATA_FORMATS:
-        return str(stated)
-    # After axes were moved by hand, only convention tells.
-    if isinstance(layer, (k.layers.Permute, k.layers.Reshape)):
-        return str(k.config.image_data_format())
-    return before
+class _DataFormats:
+    """The data format of each tensor: a layer that does not say has that of what it is given."""
+
+    def __init__(self) -> None:
+        self._of_tensor: dict[int, str] = {}
+
+    def of(self, layer: Any, inputs: Any, outputs: Any) -> str:
+        """Return the format of a layer's outputs, and remember it for the layers they go to."""
+        k, nest = keras(), tensorflow().nest
+        stated = getattr(layer, "data_format", None)
+        given = [self._of_tensor.get(id(tensor)) for tensor in nest.flatten(inputs)]
+        # After axes were moved by hand, as at the model's inputs, only convention tells.
+        moved = isinstance(layer, (k.layers.Permute, k.layers.Reshape))
+        inherited = None if moved else next(filter(None, given), None)
+        found = stated if stated in DATA_FORMATS else inherited or k.config.image_data_format()
+        self._of_tensor |= {id(tensor): found for tensor in nest.flatten(outputs)}
+        return str(found)
 
 
 def trace_calls(model: Any, inputs: Any, training: bool = False) -> list[Call]:
@@ -107,15 +117,18 @@ def trace_calls(model: Any, inputs: Any, training: bool = False) -> list[Call]:
     those in loops and branches, whose tensors do not outlive them, are left out.
     """
     tf = tensorflow()
-    recorded: list[tuple[Node, Any]] = []
+    recorded: list[tuple[Node, Any, Any]] = []
     with _TRACING, ExitStack() as watching:
         # A recurrent layer also runs its cell once outside of the loop, only to learn shapes.
         for node in (node for node in model_layers(model) if not node.looped):
             quantized = getattr(node.layer, "quantization_mode", None) is not None
             name = "quantized_call" if quantized else "call"
-            record = functools.partial(lambda node, outputs: recorded.append((node, outputs)), node)
+
+            def record(inputs: Any, outputs: Any, node: Node = node) -> None:
+                recorded.append((node, inputs, outputs))
+
             watching.enter_context(_watched(node.layer, name, record))
-        watching.enter_context(_watched(model, "call", lambda outputs: None))
+        watching.enter_context(_watched(model, "call", lambda inputs, outputs: None))
         if training:
             watching.enter_context(_unchanged(model))
         model(inputs, training=training)
@@ -123,10 +136,9 @@ def trace_calls(model: Any, inputs: Any, training: bool = False) -> list[Call]:
     graph = tf.compat.v1.get_default_graph()
     calls: list[Call] = []
     counts: Counter[str] = Counter()
-    # A layer that does not say has the format of the one before it.
-    data_format = keras().config.image_data_format()
-    for node, outputs in recorded:
-        data_format = _data_format(node.layer, data_format)
+    data_formats = _DataFormats()
+    for node, taken, outputs in recorded:
+        data_format = data_formats.of(node.layer, taken, outputs)
         captured = [
             (suffix, tensor)
             for suffix, tensor in _outputs(outputs)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from actgrid.encoding import writable_folder, write_file
 from actgrid.models import LayerInfo
-from actgrid.pipeline.grids import draw_layer
+from actgrid.pipeline.grids import batch_size, draw_layer
 from actgrid.rendering import ChannelStats
 
 __all__ = ["DrawnLayer", "folder_names", "safe_name", "save_layers"]
@@ -131,10 +131,11 @@ def save_layers(
     """
     writable_folder(folder)
     digits = max(2, len(str(len(activations) - 1)))
+    batch = batch_size(activations)
     drawn: list[DrawnLayer] = []
     for number, (path, activation) in enumerate(activations.items()):
         start = time.perf_counter()
-        grid = draw_layer(infos[path], activation, sample=sample, **render_options)
+        grid = draw_layer(infos[path], activation, batch=batch, sample=sample, **render_options)
         file = folder / f"{number:0{digits}}_{safe_name(path)}{suffix}"
         grid.save(file, compression=compression)
         drawn.append(

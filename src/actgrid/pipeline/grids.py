@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from actgrid.errors import OptionError, ShapeError
 from actgrid.models import Extractor, LayerInfo, load_images
 from actgrid.rendering import Grid, render
 
-__all__ = ["draw_layer", "render_model"]
+__all__ = ["batch_size", "draw_layer", "render_model"]
 
 _KIND_OF_RANK = {2: "dense", 3: "sequence", 4: "image", 5: "volume"}
 
@@ -57,23 +58,44 @@ def render_model(
     extractor = model if isinstance(model, Extractor) else Extractor(model, layers)
     if _are_images(x):
         x = load_images(x, model=extractor.model)
+    order = render_options.get("order", "index")
+    if isinstance(order, Iterator):
+        render_options["order"] = list(order)  # every layer wants it
     activations = extractor(x)
     infos = extractor.layers
     return {
-        path: draw_layer(infos[path], activation, **render_options)
+        path: draw_layer(infos[path], activation, batch=batch_size(activations), **render_options)
         for path, activation in activations.items()
     }
 
 
-def draw_layer(info: LayerInfo, activation: npt.NDArray[Any], **render_options: Any) -> Grid:
-    """Draw one layer's activation, by what is known of the layer; see `actgrid.render`."""
+def batch_size(activations: Mapping[str, npt.NDArray[Any]]) -> int:
+    """Return how many samples there are in activations of one run."""
+    return max(map(len, activations.values()))
+
+
+def draw_layer(
+    info: LayerInfo,
+    activation: npt.NDArray[Any],
+    *,
+    batch: int = 1,
+    sample: int = 0,
+    **render_options: Any,
+) -> Grid:
+    """Draw one layer's activation, by what is known of the layer; see `actgrid.render`.
+
+    A layer that gives one output for the whole of a larger `batch`, such as an embedding of
+    positions, has that drawn for every sample.
+    """
     kind = _KIND_OF_RANK.get(activation.ndim)
     if kind is None:
         raise ShapeError(f"layer {info.path}: an output of {activation.shape} cannot be drawn")
     if kind != "sequence":
         render_options.pop("token_grid", None)
+    if len(activation) == 1 < batch:
+        sample = 0
     options = {"kind": kind, "data_format": info.data_format} | render_options
-    return render(activation, **options)
+    return render(activation, sample=sample, **options)
 
 
 def _are_images(x: Any) -> bool:

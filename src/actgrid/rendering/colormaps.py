@@ -16,7 +16,6 @@ __all__ = ["palette"]
 _NAMESPACES = ("matplotlib:", "colorbrewer:", "gnuplot:", "matlab:", "yorick:", "")
 
 
-@lru_cache(maxsize=64)
 def palette(name: str) -> npt.NDArray[np.uint8]:
     """Return the colours of the 256 levels.
 
@@ -41,10 +40,15 @@ def palette(name: str) -> npt.NDArray[np.uint8]:
     >>> palette("gray")[200]
     array([200, 200, 200], dtype=uint8)
     """
-    import cmap  # it reads its catalog: too slow for a program that draws nothing
-
     if not isinstance(name, str):
         raise OptionError(f"cmap must be the name of a colormap, not {name!r}")
+    return _palette(name)
+
+
+@lru_cache(maxsize=64)
+def _palette(name: str) -> npt.NDArray[np.uint8]:
+    import cmap  # it reads its catalog: too slow for a program that draws nothing
+
     for namespace in _NAMESPACES:
         try:
             colormap = cmap.Colormap(namespace + name)

@@ -20,6 +20,8 @@ from actgrid.rendering.tiles import as_array, tile
 
 __all__ = ["ORDERS", "check_options", "render"]
 
+_MOST_THREADS = 1024
+
 # What channels can be sorted by: their index, or a statistic, the largest first.
 ORDERS = {"index": None, "mean": "mean", "std": "std", "max": "max", "zeros": "zero_fraction"}
 
@@ -82,7 +84,7 @@ def render(
         their values.
     columns
         Tiles in a row; None: as many as bring the picture nearest to square, or one row for each
-        channel where it has several tiles.
+        channel where it has several tiles. A sequence's one picture is never cut.
     padding
         Pixels between tiles, before zooming.
     zoom
@@ -157,7 +159,9 @@ def render(
     channels = _ordered(order, stats)
     if tiling.joined:
         padding, scope = 0, "layer"
-    if columns is None:
+    if tiling.joined and tiling.columns:
+        columns = channels.size  # it is one picture: cut into rows it would be none
+    elif columns is None:
         columns = tiling.columns or near_square(channels.size * slices, height, width, padding)
     columns = min(columns, channels.size * slices)
     layout = Layout(channels.size * slices, height, width, columns, padding)
@@ -218,12 +222,14 @@ def check_options(
         zoom=integer_option("zoom", zoom, 1),
         background=background,
         backend=load_backend(backend),
-        threads=_available() if threads is None else integer_option("threads", threads, 1),
+        threads=_threads(threads),
     )
 
 
-def _available() -> int:
-    """Return how many processors this process may use."""
+def _threads(wanted: int | None) -> int:
+    """Return how many threads to use; None stands for the processors this process may use."""
+    if wanted is not None:
+        return min(integer_option("threads", wanted, 1), _MOST_THREADS)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

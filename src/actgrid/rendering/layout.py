@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,15 +51,14 @@ class Layout:
         """Width of the picture in pixels."""
         return self.columns * (self.tile_width + self.padding) - self.padding
 
-    def corner(self, cell: int) -> tuple[int, int]:
-        """Return (y, x) of the top left pixel of a cell."""
+    def corner(self, cell: Any) -> tuple[Any, Any]:
+        """Return (y, x) of the top left pixel of a cell, or of each cell of an array."""
         row, column = divmod(cell, self.columns)
         return row * (self.tile_height + self.padding), column * (self.tile_width + self.padding)
 
     def origins(self) -> npt.NDArray[np.int64]:
         """Return the offset on the canvas of each cell's top left pixel, cell by cell."""
-        row, column = np.divmod(np.arange(self.count), self.columns)
-        y, x = row * (self.tile_height + self.padding), column * (self.tile_width + self.padding)
+        y, x = self.corner(np.arange(self.count))
         origins: npt.NDArray[np.int64] = y * self.width + x
         return origins
 
@@ -86,7 +86,7 @@ def near_square(count: int, height: int, width: int, padding: int) -> int:
     return int(columns[np.argmin(np.maximum(wide, high) / np.minimum(wide, high))])
 
 
-def integer_option(name: str, value: object, least: int) -> int:
+def integer_option(name: str, value: object, least: int | None = None) -> int:
     """Return an option as an int that is at least `least`.
 
     Raises
@@ -98,6 +98,6 @@ def integer_option(name: str, value: object, least: int) -> int:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise OptionError(f"{name} must be an integer, not {value!r}") from None
-    if number < least:
+    if least is not None and number < least:
         raise OptionError(f"{name} must be at least {least}, not {number}")
     return number

@@ -47,6 +47,7 @@ class Normalization:
     name: str
     limits: tuple[float, ...] = ()
 
+    @np.errstate(divide="ignore", over="ignore", invalid="ignore")
     def mapping(self, tiles: npt.NDArray[Any], stats: ChannelStats, scope: str) -> Mapping:
         """Return the mapping of `tiles`, (channels, slices, height, width).
 
@@ -84,11 +85,10 @@ class Normalization:
         # What divides by next to nothing must stay finite in the type it is drawn in.
         real = drawn_dtype(tiles.dtype)
         largest = float(np.finfo(real).max)
-        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-            scale = np.where(denominator > 0, np.minimum(numerator / denominator, largest), 0.0)
+        scale = np.where(denominator > 0, np.minimum(numerator / denominator, largest), 0.0)
         # What rounding takes from the shift would be many levels where a channel hardly deviates
         # from its mean: the base makes up for it.
-        rounded = shift.astype(real).astype(np.float64)
+        rounded = np.clip(shift, -largest, largest).astype(real).astype(np.float64)
         bases = base - (shift - rounded) * scale
         return Mapping(
             *(np.ascontiguousarray(np.broadcast_to(a, shape)) for a in (rounded, scale, bases))

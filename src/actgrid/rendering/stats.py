@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = ["ChannelStats"]
+
+_ARRAYS = ("mean", "std", "min", "max", "zero_fraction", "nonfinite")
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,13 +107,12 @@ class ChannelStats:
             mine[index] = theirs.item()
 
     def _arrays(self) -> list[npt.NDArray[Any]]:
-        return [getattr(self, field.name) for field in fields(self) if field.name != "size"]
+        return [getattr(self, name) for name in _ARRAYS]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists for JSON; None stands for NaN and infinities."""
-        names = [field.name for field in fields(self) if field.name != "size"]
         plain = {
             name: [value if math.isfinite(value) else None for value in values.tolist()]
-            for name, values in zip(names, self._arrays(), strict=True)
+            for name, values in zip(_ARRAYS, self._arrays(), strict=True)
         }
         return plain | {"dead": np.flatnonzero(self.dead).tolist()}

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import DtypeError, OptionError, ShapeError
+from actgrid.rendering.layout import integer_option
 
 __all__ = ["DATA_FORMATS", "DTYPES", "KINDS", "Tiling", "as_array", "tile"]
 
@@ -91,6 +92,7 @@ def tile(
     ShapeError
         If the array is empty, or has not the rank of its kind.
     """
+    sample = integer_option("sample", sample)
     if data_format not in DATA_FORMATS:
         raise OptionError(f"data_format must be one of {DATA_FORMATS}, not {data_format!r}")
     if kind is None:
@@ -100,7 +102,7 @@ def tile(
                 f"an array of shape {array.shape} has no rank that can be drawn; "
                 f"it must be one of {', '.join(KINDS.values())}"
             )
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise OptionError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
     if token_grid is not None and kind != "sequence":
         raise OptionError(f"token_grid is for sequences, not for kind {kind!r}")
@@ -152,11 +154,11 @@ def _wrong_rank(array: Array, kind: str) -> ShapeError:
 
 def _token_tiles(channels: Array, token_grid: tuple[int, int]) -> Array:
     try:
-        height, width = (int(side) for side in token_grid)
+        height, width = token_grid
     except (TypeError, ValueError):
         raise OptionError(f"token_grid must be (height, width), not {token_grid!r}") from None
-    if height < 1 or width < 1:
-        raise OptionError(f"token_grid must be at least (1, 1), not {token_grid!r}")
+    height = integer_option("the height of token_grid", height, 1)
+    width = integer_option("the width of token_grid", width, 1)
     tokens = channels.shape[1]
     leading = tokens - height * width
     if leading < 0:

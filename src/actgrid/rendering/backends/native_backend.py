@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from actgrid import _core
 from actgrid.rendering.normalize import Mapping
 from actgrid.rendering.stats import ChannelStats
+
+if find_spec("actgrid._core") is None:
+    raise ImportError("its C++ core was not built when actgrid was installed")
+from actgrid import _core
 
 __all__ = ["measure", "paint"]
 
