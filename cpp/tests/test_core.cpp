@@ -1,14 +1,17 @@
 // Tests of the library by itself: values worked out by hand, every layout and element type.
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <limits>
-#include <numeric>
+#include <new>
+#include <utility>
 #include <vector>
 
 #include "actgrid/cpu.hpp"
 #include "actgrid/measure.hpp"
 #include "actgrid/paint.hpp"
+#include "parallel.hpp"
 
 namespace {
 
@@ -213,6 +216,23 @@ void test_threads() {
     }
 }
 
+// What a task throws reaches the caller, whichever thread it ran on, and no thread is left.
+void test_exceptions() {
+    for (int threads : {1, 2, 8}) {
+        std::atomic<int> ran{0};
+        bool caught = false;
+        try {
+            actgrid::parallel_for(100, threads, [&](std::ptrdiff_t i) {
+                ++ran;
+                if (i >= 3) throw std::bad_alloc();
+            });
+        } catch (const std::bad_alloc&) {
+            caught = true;
+        }
+        CHECK(caught && ran >= 4 && ran < 100);
+    }
+}
+
 }  // namespace
 
 int main() {
@@ -232,6 +252,7 @@ int main() {
     test_paint();
     test_flat_tiles();
     test_threads();
+    test_exceptions();
     CHECK(!actgrid::cpu_features().empty());
     std::printf("%s\n", failures == 0 ? "all passed" : "failed");
     return failures == 0 ? 0 : 1;

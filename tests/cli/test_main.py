@@ -20,7 +20,8 @@ import pytest
 from PIL import Image
 
 import actgrid
-from actgrid.cli import main
+from actgrid.cli import main, report
+from actgrid.cli.loading import layer_choice
 
 
 @dataclass
@@ -147,6 +148,18 @@ def test_layers_for_machines(run: Run, model_file: Path) -> None:
     }
 
 
+def test_layer_paths_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    class Named(keras.layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any) -> Any:
+            return {"/b": x, "bold": x + 1}
+
+    inputs = keras.Input((4, 4, 3))
+    report.print_infos(actgrid.list_layers(keras.Model(inputs, Named(name="named")(inputs))))
+    printed = capsys.readouterr().out
+    assert "named[/b]" in printed
+    assert "named[bold]" in printed
+
+
 # --- info ---
 
 
@@ -245,6 +258,9 @@ def test_layers_option_takes_globs_classes_indices_and_repeats(
     assert drawn("*o*") == ["conv", "pool"]
     assert drawn("Conv2D", "MaxPooling2D") == ["conv", "pool"]
     assert drawn(1, -1) == ["relu", "head"]
+    assert layer_choice(keras.Sequential([keras.layers.ReLU(name="Conv2D")]), ["Conv2D"]) == [
+        "Conv2D"
+    ]
 
 
 def test_images_of_folders_and_globs_in_batches(
@@ -339,6 +355,11 @@ def test_help_tells_of_every_command(run: Run) -> None:
     for command in ("demo", "layers", "info", "render"):
         assert re.search(rf"\b{command}\b", result.out)
         assert run(command, "--help").code == 0
+    told = re.sub(r"[^a-z]+", " ", run("render", "--help").out)
+    assert "default every layer with a spatial output" in told
+    bare = run()
+    assert (bare.code, bare.err) == (0, "")
+    assert bare.out.strip() == result.out.strip()
 
 
 def test_version(run: Run) -> None:
@@ -380,6 +401,9 @@ def test_reader_that_leaves_early_is_no_error() -> None:
         (["render", "{model}", "{photo}", "-o", "{out}", "--scope", "all"], ["'all'"]),
         (["render", "{model}", "{photo}", "-o", "{out}", "--order", "-1"], ["--order"]),
         (["render", "{model}", "{photo}", "-o", "{out}", "--order", "99"], ["channel 99"]),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--order", "5-3,1"], ["5-3,1"]),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--size", "0x0"], ["--size"]),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--compression", "z"], ["fast, small"]),
         (["render", "{model}", "{photo}", "-o", "{out}", "--format", "exe"], ["'.exe'"]),
         (["render", "{model}", "{photo}", "-o", "{out}", "--size", "big"], ["--size", "HxW"]),
         (["render", "{model}", "{photo}", "-o", "{out}", "--size", "9x9"], ["takes an input of"]),

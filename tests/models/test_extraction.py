@@ -969,3 +969,75 @@ def test_one_shape_is_traced_once_by_a_model_never_called_before() -> None:
     for _ in range(2):
         extractor(pixels(1, 8, 8, 3))
     assert extractor.trace_count == 1
+
+
+def test_a_tf_function_of_a_models_own_keeps_its_branches_on_tensors() -> None:
+    class Branching(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = layers.Conv2D(4, 3, name="conv")
+            self.relu = layers.ReLU(name="relu")
+
+        @tf.function  # type: ignore[untyped-decorator]
+        def call(self, x: Any) -> Any:
+            y = self.conv(x)
+            if tf.reduce_mean(y) > -1e9:
+                y = y + 1.0
+            return self.relu(y)
+
+    model = Branching()
+    x = pixels(1, 8, 8, 3)
+    activations = Extractor(model)(x)
+    np.testing.assert_allclose(activations["relu"], np.asarray(model(x)), rtol=1e-5)
+
+
+def test_each_branch_has_the_data_format_of_what_it_is_given() -> None:
+    inputs = keras.Input((8, 8, 3))
+    last = layers.ReLU(name="relu_last")(layers.Conv2D(4, 3, name="conv")(inputs))
+    moved = layers.Permute((3, 1, 2), name="permute")(inputs)
+    pool = layers.MaxPooling2D(data_format="channels_first", name="pool")(moved)
+    first = layers.ReLU(name="relu_first")(pool)
+    model = keras.Model(inputs, [layers.Flatten()(last), layers.Flatten()(first)])
+    found = {layer.path: (layer.data_format, layer.channels) for layer in list_layers(model)}
+    assert found["relu_last"] == ("channels_last", 4)
+    assert found["relu_first"] == ("channels_first", 3)
+
+
+def test_a_subclassed_model_of_several_inputs_is_listed_once_called() -> None:
+    class Several(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = layers.Dense(3, name="a")
+            self.b = layers.Dense(4, name="b")
+
+        def call(self, inputs: Any) -> Any:
+            return self.a(inputs["a"]), self.b(inputs["b"])
+
+    model = Several()
+    model({"a": pixels(1, 5), "b": pixels(1, 6)})
+    assert [(layer.path, layer.shape) for layer in list_layers(model)] == [
+        ("a", (None, 3)),
+        ("b", (None, 4)),
+    ]
+
+
+def test_an_optional_input_may_be_left_out() -> None:
+    class Maybe(layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any, y: Any = None) -> Any:
+            return x if y is None else x + y
+
+        def compute_output_shape(self, x_shape: Any, y_shape: Any = None) -> Any:
+            return x_shape
+
+    a = keras.Input((8, 8, 3), name="a")
+    b = keras.Input((8, 8, 3), name="b", optional=True)
+    model = keras.Model({"a": a, "b": b}, layers.Conv2D(2, 3, name="conv")(Maybe()(a, b)))
+    x = pixels(1, 8, 8, 3)
+    activations = Extractor(model, "conv")({"a": x, "b": None})
+    expected = model({"a": x, "b": None})
+    np.testing.assert_allclose(activations["conv"], np.asarray(expected), rtol=1e-5)
+
+
+def test_an_index_of_an_input_says_that_it_computes_nothing() -> None:
+    with pytest.raises(LayerError, match="layer 0 is an input of the model"):
+        Extractor(keras.Model(i := keras.Input((4, 4, 3)), layers.ReLU()(i)), 0)

@@ -621,3 +621,71 @@ def test_what_is_no_source_is_refused(source: object) -> None:
 def test_no_images_are_refused(source: object) -> None:
     with pytest.raises(OptionError, match="no images were given"):
         load_images(source)
+
+
+def first_steps(*steps: Any, name: str | None = None) -> Any:
+    return keras.Sequential(
+        [keras.Input((16, 16, 3)), *steps, keras.layers.Conv2D(2, 3)], name=name
+    )
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        first_steps(keras.layers.RandomFlip(), keras.layers.Rescaling(1 / 255)),
+        first_steps(
+            keras.Sequential([keras.layers.RandomFlip(), keras.layers.RandomRotation(0.1)]),
+            keras.layers.Rescaling(1 / 255),
+        ),
+        first_steps(keras.layers.Resizing(16, 16), keras.layers.Rescaling(1 / 255)),
+        first_steps(keras.layers.Rescaling(1 / 127.5, offset=-1), name="mobilenetv2_flowers"),
+    ],
+    ids=["augmentation", "nested augmentation", "resizing", "named like an application"],
+)
+def test_a_model_that_scales_its_input_is_left_to_it(model: Any) -> None:
+    picture = np.full((16, 16, 3), 200, np.uint8)
+    assert load_images(picture, model=model).max() == 200
+
+
+def test_arithmetic_before_an_application_is_its_preprocessing() -> None:
+    inputs = keras.Input((32, 32, 3))
+    backbone = keras.applications.MobileNetV2(
+        input_shape=(32, 32, 3), weights=None, include_top=False
+    )
+    scaled = keras.Model(inputs, backbone(inputs / 127.5 - 1))
+    bare = keras.Model(inputs, backbone(keras.layers.RandomFlip()(inputs)))
+    picture = np.full((32, 32, 3), 255, np.uint8)
+    assert load_images(picture, model=scaled).max() == 255
+    assert load_images(picture, model=bare).max() == 1
+
+
+def test_a_called_model_of_ones_own_knows_its_size() -> None:
+    class Own(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = keras.layers.Conv2D(2, 3)
+
+        def call(self, x: Any) -> Any:
+            return self.conv(x)
+
+    model = Own()
+    model(np.zeros((1, 20, 24, 3), np.float32))
+    assert load_images(np.zeros((50, 60, 3), np.uint8), model=model).shape == (1, 20, 24, 3)
+
+
+def test_mode_i_may_hold_8_or_16_bits() -> None:
+    for most, expected in ((255, 255), (65535, 255)):
+        picture = Image.fromarray(np.array([[0, most]], np.int32))
+        assert load_images(picture, preprocess="none")[0, 0, :, 0].tolist() == [0, expected]
+
+
+def test_pictures_premultiplied_by_alpha_are_read() -> None:
+    picture = Image.new("RGBA", (3, 2), (200, 100, 50, 255)).convert("RGBa")
+    assert load_images(picture, preprocess="none")[0, 0, 0].tolist() == [200, 100, 50]
+
+
+def test_tensors_are_images_too() -> None:
+    import tensorflow as tf
+
+    tensor = tf.constant(np.full((2, 4, 5, 3), 9, np.uint8))
+    assert load_images(tensor, preprocess="none").shape == (2, 4, 5, 3)

@@ -472,3 +472,22 @@ def test_any_path_object_is_taken(tmp_path: Path) -> None:
             return str(tmp_path / "model.keras")
 
     assert_same_model(load_model(Elsewhere()), model)
+
+
+def test_a_layer_that_cannot_be_found_in_hdf5_is_named(tmp_path: Path) -> None:
+    class Unheard(keras.layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any) -> Any:
+            return x
+
+    keras.Sequential([keras.Input((2,)), Unheard()]).save(tmp_path / "unheard.h5")
+    with pytest.raises(ModelError, match=r"unheard\.h5 cannot be loaded: .*Unheard"):
+        load_model(tmp_path / "unheard.h5")
+
+
+def test_a_function_that_keras_itself_cannot_load_is_a_short_error(tmp_path: Path) -> None:
+    dense = keras.layers.Dense(2, activation=lambda x: x * 2)
+    with pytest.warns(UserWarning, match="lambda"):
+        keras.Sequential([keras.Input((2,)), dense]).save(tmp_path / "code.keras")
+    with pytest.raises(ModelError, match=r"code\.keras cannot be loaded: .*activation") as caught:
+        load_model(tmp_path / "code.keras")
+    assert len(str(caught.value)) < 500

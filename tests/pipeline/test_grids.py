@@ -292,3 +292,34 @@ def test_draw_layer_lets_options_decide() -> None:
 
 def test_render_model_is_public() -> None:
     assert actgrid.render_model is render_model
+
+
+def test_an_output_for_the_whole_batch_is_drawn_for_every_sample() -> None:
+    class Positions(keras.layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any) -> Any:
+            return keras.ops.ones((1, 8, 8, 2))
+
+    inputs = keras.Input((8, 8, 2))
+    positions = Positions(name="positions")(inputs)
+    model = keras.Model(inputs, keras.layers.Add(name="add")([inputs, positions]))
+    x = np.random.default_rng(0).random((2, 8, 8, 2)).astype(np.float32)
+    grids = render_model(model, x, sample=1)
+    assert list(grids) == ["positions", "add"]
+    with pytest.raises(OptionError, match="sample 1"):
+        render_model(model, x[:1], sample=1)
+
+
+def test_an_iterator_may_give_the_order() -> None:
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.ReLU()]
+    )
+    x = np.zeros((1, 8, 8, 3), np.float32)
+    grids = render_model(model, x, order=iter([2, 0]))
+    assert [grid.channels.tolist() for grid in grids.values()] == [[2, 0], [2, 0]]
+
+
+def test_layers_are_an_extractors_own_affair() -> None:
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="c")])
+    extractor = actgrid.Extractor(model)
+    with pytest.raises(OptionError, match="those of the extractor"):
+        render_model(extractor, np.zeros((1, 8, 8, 3), np.float32), "c")

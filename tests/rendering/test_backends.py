@@ -315,4 +315,6 @@ def test_core_checks_its_arguments() -> None:
     with pytest.raises(ValueError, match="does not fit"):
         _core.paint(tiles, ones, ones, ones, origin + 4, canvas, 1)
     with pytest.raises(ValueError, match="neighbouring bytes"):
+        _core.paint(tiles, ones, ones, ones, origin, canvas[:, :0], 1)
+    with pytest.raises(ValueError, match="neighbouring bytes"):
         _core.paint(tiles, ones, ones, ones, origin, canvas[:, ::2], 1)

@@ -112,6 +112,10 @@ def test_no_channel_is_dropped(channels: int, columns: int) -> None:
         ({"zoom": 0}, "zoom must be at least 1"),
         ({"background": 256}, "background must be a level"),
         ({"threads": 0}, "threads must be at least 1"),
+        ({"sample": 0.0}, "sample must be an integer"),
+        ({"kind": ["image"]}, "kind must be one of"),
+        ({"token_grid": (2.5, 3)}, "height of token_grid must be an integer"),
+        ({"cmap": ["gray"]}, "must be the name of a colormap"),
         ({"order": "men"}, r"not 'men' \(did you mean mean"),
         ({"order": [0, 3]}, "names channel 3, but there are 3"),
         ({"order": [0, -1]}, "names channel -1"),
@@ -140,3 +144,27 @@ def test_memory_above_the_input_is_at_most_twice_the_canvas(backend: str) -> Non
     finally:
         tracemalloc.stop()
     assert peak <= 2 * grid.levels.nbytes
+
+
+def test_any_number_of_threads_will_do() -> None:
+    assert drawn(3, threads=10**10) == drawn(3, threads=1)
+
+
+def test_a_sequence_is_never_cut_into_rows() -> None:
+    x = np.random.default_rng(0).normal(size=(1, 48, 64))
+    grid = actgrid.render(x, kind="sequence", columns=16)
+    assert grid.levels.shape == (48, 64)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "normalize", ["standard", "minmax", ("range", 1e39, 2e39), ("range", -1e308, 1e308)]
+)
+def test_extreme_values_warn_of_nothing(backend: str, normalize: object) -> None:
+    for x in (
+        np.array([-1e200, 1e200, 0, 1]).reshape(2, 2, 1),
+        np.array([-1.7e308, 1.7e308]).reshape(1, 2, 1),
+        np.array([-3e38, 3e38], np.float32).reshape(1, 2, 1),
+    ):
+        grid = actgrid.render(x, backend=backend, normalize=normalize)
+        assert not np.isnan(grid.stats.std).any()

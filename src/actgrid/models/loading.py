@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ SPECS = (
 )
 # Short names for functions that return a model.
 _ALIASES = {"demo": "actgrid.demo:model"}
-_SUFFIXES = (".keras", ".h5", ".hdf5")
+_HDF5 = (".h5", ".hdf5")
+_SUFFIXES = (".keras", *_HDF5)
 
 
 def load_model(
@@ -104,47 +106,46 @@ def _application(name: str, weights: str | Path | None) -> Any:
 
 
 def _file(path: Path, safe_mode: bool) -> Any:
+    config = None
     try:
-        legacy = path.suffix in (".h5", ".hdf5")
-        if safe_mode and legacy:
-            _refuse_code(path)
+        config = _config(path)
+        if safe_mode and _holds_code(config):
+            raise ModelError(
+                f"{path} holds a Lambda layer or function, code that would run here; if you trust "
+                "it, load it with safe_mode=False (--no-safe-mode)"
+            )
         return keras().models.load_model(
             path,
-            custom_objects=_keras_2_layers() if legacy else None,
+            custom_objects=_keras_2_layers() if path.suffix in _HDF5 else None,
             compile=False,
             safe_mode=safe_mode,
         )
     except ModelError:
         raise
     except Exception as error:
-        if safe_mode and re.search("Lambda|__lambda__", str(error)):
-            raise _code(path) from error
-        # A model file, but not of what is known here, says so in one of these ways.
-        known = re.search("deserialize|Unknown|Unrecognized", str(error))
-        problem = "cannot be loaded" if known else "is not a Keras model file"
+        problem = "is not a Keras model file" if config is None else "cannot be loaded"
         raise ModelError(f"{path} {problem}: {_first_line(error)}") from error
 
 
-def _code(path: Path) -> ModelError:
-    return ModelError(
-        f"{path} holds a Lambda layer or function, code that would run here; if you trust it, "
-        "load it with safe_mode=False (--no-safe-mode)"
-    )
+def _config(path: Path) -> Any:
+    """Return the configuration in a model file, None if there is none."""
+    if path.suffix in _HDF5:
+        import h5py  # Keras needs it too
+
+        with h5py.File(path) as file:
+            return json.loads(file.attrs.get("model_config", "null"))
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read("config.json"))
+    return None
 
 
-def _refuse_code(path: Path) -> None:
-    """Refuse Lambda layers in HDF5 files, which older releases of Keras load unasked."""
-    import h5py  # Keras needs it too
-
-    def holds_code(config: Any) -> bool:
-        if isinstance(config, dict):
-            return config.get("class_name") == "Lambda" or any(map(holds_code, config.values()))
-        return isinstance(config, list) and any(map(holds_code, config))
-
-    with h5py.File(path) as file:
-        config = file.attrs.get("model_config", "null")
-    if holds_code(json.loads(config)):
-        raise _code(path)
+def _holds_code(config: Any) -> bool:
+    """Tell whether a configuration holds a Lambda, which not every release of Keras refuses."""
+    if isinstance(config, dict):
+        code = config.get("class_name") in ("Lambda", "__lambda__")
+        return code or any(map(_holds_code, config.values()))
+    return isinstance(config, list) and any(map(_holds_code, config))
 
 
 def _keras_2_layers() -> dict[str, Any]:
