@@ -47,7 +47,7 @@ struct Totals {
         const double offset = sum / n;
         // A constant channel has no deviation at all, not one of the rounding's size.
         // Squares of values beyond 1e154 overflow, and so does the deviation then.
-        const double variance = low == high              ? 0
+        const double variance = low == high             ? 0
                                 : std::isfinite(square) ? square / n - offset * offset
                                                         : square;
         return {pivot + offset, std::sqrt(std::max(variance, 0.0)), low, high, zeros, nonfinite};
@@ -186,19 +186,15 @@ void measure_interleaved(const Tiles& tiles, std::ptrdiff_t slice, std::ptrdiff_
 void measure(const Tiles& tiles, TileStats* stats, int threads) {
     with_element_type(tiles.dtype, [&]<class T>(T) {
         const bool interleaved = tiles.channel_stride == static_cast<std::ptrdiff_t>(sizeof(T));
-        for_channel_ranges(tiles, lanes, threads,
-                           [&](std::ptrdiff_t slice, std::ptrdiff_t first, std::ptrdiff_t last) {
-                               if (interleaved) {
-                                   const std::ptrdiff_t whole =
-                                       first + (last - first) / lanes * lanes;
-                                   if (whole > first)
-                                       measure_interleaved<T>(tiles, slice, first, whole, stats);
-                                   first = whole;
-                               }
-                               for (; first < last; ++first)
-                                   stats[tiles.index(first, slice)] =
-                                       measure_planar<T>(tiles, tiles.tile(first, slice));
-                           });
+        for_channels(
+            tiles, interleaved, lanes, threads,
+            [&](std::ptrdiff_t slice, std::ptrdiff_t first, std::ptrdiff_t last) {
+                measure_interleaved<T>(tiles, slice, first, last, stats);
+            },
+            [&](std::ptrdiff_t slice, std::ptrdiff_t channel) {
+                stats[tiles.index(channel, slice)] =
+                    measure_planar<T>(tiles, tiles.tile(channel, slice));
+            });
     });
 }
 

@@ -69,7 +69,7 @@ struct Painter {
             target[column] = level<flat>(widen<Real>(load<T>(source + column * step)), line);
     }
 
-    void planar(std::ptrdiff_t channel, std::ptrdiff_t slice) const {
+    void planar(std::ptrdiff_t slice, std::ptrdiff_t channel) const {
         const std::ptrdiff_t i = tiles.index(channel, slice);
         if (canvas.origin[i] < 0) return;
         const Line<Real> line = this->line(i);
@@ -177,17 +177,12 @@ void paint(const Tiles& tiles, const Mapping& mapping, const Canvas& canvas, int
     with_element_type(tiles.dtype, [&]<class T>(T) {
         const Painter<T> painter{tiles, mapping, canvas};
         const bool interleaved = tiles.channel_stride == static_cast<std::ptrdiff_t>(sizeof(T));
-        for_channel_ranges(tiles, lanes, threads,
-                           [&](std::ptrdiff_t slice, std::ptrdiff_t first, std::ptrdiff_t last) {
-                               if (interleaved) {
-                                   const std::ptrdiff_t whole =
-                                       first + (last - first) / lanes * lanes;
-                                   if (whole > first)
-                                       painter.interleaved(slice, first, whole);
-                                   first = whole;
-                               }
-                               for (; first < last; ++first) painter.planar(first, slice);
-                           });
+        for_channels(
+            tiles, interleaved, lanes, threads,
+            [&](std::ptrdiff_t slice, std::ptrdiff_t first, std::ptrdiff_t last) {
+                painter.interleaved(slice, first, last);
+            },
+            [&](std::ptrdiff_t slice, std::ptrdiff_t channel) { painter.planar(slice, channel); });
     });
 }
 

@@ -42,20 +42,28 @@ void parallel_for(std::ptrdiff_t count, int threads, const Task& task) {
     if (problem) std::rethrow_exception(problem);
 }
 
-/// Calls task(slice, first, last) for ranges of channels that together cover all tiles. Ranges
-/// begin at multiples of `lanes`, so that no channel's arithmetic depends on the thread count.
-template <class Task>
-void for_channel_ranges(const Tiles& tiles, std::ptrdiff_t lanes, int threads, const Task& task) {
+/// Shares out all tiles. Channels that are `interleaved`, neighbours in memory, go to
+/// many(slice, first, last), ranges of whole groups of `lanes`; all others to one(slice, channel).
+/// Groups begin at multiples of `lanes`, so that no channel's arithmetic depends on the threads.
+template <class Many, class One>
+void for_channels(const Tiles& tiles, bool interleaved, std::ptrdiff_t lanes, int threads,
+                  const Many& many, const One& one) {
     // Below this many values starting a thread costs more than it saves.
     constexpr std::ptrdiff_t worthwhile = 1 << 18;
     if (tiles.count() * tiles.pixels() < worthwhile) threads = 1;
-    const std::ptrdiff_t blocks = (tiles.channels + lanes - 1) / lanes;
+    const std::ptrdiff_t groups = (tiles.channels + lanes - 1) / lanes;
     const std::ptrdiff_t parts =
-        tiles.slices >= threads ? 1 : std::min<std::ptrdiff_t>(threads, blocks);
+        tiles.slices >= threads ? 1 : std::min<std::ptrdiff_t>(threads, groups);
     parallel_for(tiles.slices * parts, threads, [&](std::ptrdiff_t i) {
-        const std::ptrdiff_t part = i % parts;
-        task(i / parts, blocks * part / parts * lanes,
-             std::min(blocks * (part + 1) / parts * lanes, tiles.channels));
+        const std::ptrdiff_t slice = i / parts, part = i % parts;
+        std::ptrdiff_t channel = groups * part / parts * lanes;
+        const std::ptrdiff_t last = std::min(groups * (part + 1) / parts * lanes, tiles.channels);
+        if (const std::ptrdiff_t whole = channel + (last - channel) / lanes * lanes;
+            interleaved && whole > channel) {
+            many(slice, channel, whole);
+            channel = whole;
+        }
+        for (; channel < last; ++channel) one(slice, channel);
     });
 }
 

@@ -25,9 +25,9 @@ _CHANNELS = 64
 _WIDENED = 1 << 16
 
 
-def _compile(kernel: Callable[..., None]) -> Callable[..., None]:
+def _compile(kernel: Callable[..., Any]) -> Callable[..., Any]:
     options = {"nogil": True, "error_model": "numpy"}
-    compiled: Callable[..., None]
+    compiled: Callable[..., Any]
     try:
         compiled = numba.njit(cache=True, **options)(kernel)
     except RuntimeError:  # nowhere to keep what is compiled, as in a read-only container
@@ -80,6 +80,16 @@ def _measure_rows(
 
 
 @_compile
+def _level(value: Any, shift: Any, scale: Any, base: Any, zero: Any, top: Any) -> Any:
+    v = (value - shift) * scale + base
+    # In a flat tile (scale 0) infinity times zero is NaN, yet +inf is level 255.
+    v = top if value == np.inf else v
+    v = v if v > zero else zero  # NaN compares false
+    v = v if v < top else top
+    return np.uint8(np.int32(v))
+
+
+@_compile
 def _paint_neighbours(
     x: Array,
     first: int,
@@ -98,13 +108,7 @@ def _paint_neighbours(
         for j in range(x.shape[1]):
             pixel, out = x[i, j, first:last], levels[j]
             for c in range(last - first):
-                value = real(pixel[c])
-                v = (value - shift[c]) * scale[c] + base[c]
-                # In a flat tile (scale 0) infinity times zero is NaN, yet +inf is level 255.
-                v = top if value == np.inf else v
-                v = v if v > zero else zero  # NaN compares false
-                v = v if v < top else top
-                out[c] = np.uint8(np.int32(v))
+                out[c] = _level(real(pixel[c]), shift[c], scale[c], base[c], zero, top)
         for c in range(last - first):
             start = origin[c] + i * stride
             if origin[c] >= 0:
@@ -134,12 +138,7 @@ def _paint_rows(
             start = origin[c] + i * stride
             pixels, row = x[first + c, i], canvas[start : start + x.shape[2]]
             for j in range(x.shape[2]):
-                value = real(pixels[j])
-                v = (value - shift[c]) * scale[c] + base[c]
-                v = top if value == np.inf else v
-                v = v if v > zero else zero
-                v = v if v < top else top
-                row[j] = np.uint8(np.int32(v))
+                row[j] = _level(real(pixels[j]), shift[c], scale[c], base[c], zero, top)
 
 
 def _are_neighbours(tiles: Array) -> bool:
