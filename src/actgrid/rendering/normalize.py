@@ -63,29 +63,21 @@ class Normalization:
             stats = stats.pool()
         # Of a tile without a finite value no level depends on the mapping.
         low, high = np.nan_to_num(stats.min), np.nan_to_num(stats.max)
-        base = 0.5
         if self.name == "standard":
-            shift, numerator, denominator = np.nan_to_num(stats.mean), 64.0, stats.std
-            base = 128.0
-        elif self.name == "minmax":
-            shift, numerator, denominator = low, 255.0, high - low
+            shift, span, gain, base = np.nan_to_num(stats.mean), stats.std, 64.0, 128.0
         elif self.name == "symmetric":
-            shift, numerator, denominator = (
-                np.zeros_like(low),
-                127.5,
-                np.maximum(np.abs(low), np.abs(high)),
-            )
-            base = 128.0
-        elif self.name == "percentile":
-            low, high = _percentiles(tiles, self.limits, pooled=scope == "layer")
-            shift, numerator, denominator = low, 255.0, high - low
+            shift, span = np.zeros_like(low), np.maximum(np.abs(low), np.abs(high))
+            gain, base = 127.5, 128.0
         else:
-            low = np.full((1, 1), self.limits[0])
-            shift, numerator, denominator = low, 255.0, low * 0 + self.limits[1] - self.limits[0]
+            if self.name == "percentile":
+                low, high = _percentiles(tiles, self.limits, pooled=scope == "layer")
+            elif self.name == "range":
+                low, high = (np.full((1, 1), limit) for limit in self.limits)
+            shift, span, gain, base = low, high - low, 255.0, 0.5
         # What divides by next to nothing must stay finite in the type it is drawn in.
         real = drawn_dtype(tiles.dtype)
         largest = float(np.finfo(real).max)
-        scale = np.where(denominator > 0, np.minimum(numerator / denominator, largest), 0.0)
+        scale = np.where(span > 0, np.minimum(gain / span, largest), 0.0)
         # What rounding takes from the shift would be many levels where a channel hardly deviates
         # from its mean: the base makes up for it.
         rounded = np.clip(shift, -largest, largest).astype(real).astype(np.float64)
