@@ -82,7 +82,8 @@ void paint(const py::array& array, const Doubles& shift, const Doubles& scale, c
     for (const py::ssize_t entries : {shift.size(), scale.size(), base.size(), origin.size()})
         if (entries != tiles.count())
             throw py::value_error("shift, scale, base and origin must have one entry per tile");
-    if (canvas.ndim() != 2 || canvas.size() == 0 || canvas.strides(1) != 1 || canvas.strides(0) < canvas.shape(1))
+    if (canvas.ndim() != 2 || canvas.size() == 0 || canvas.strides(1) != 1 ||
+        canvas.strides(0) < canvas.shape(1))
         throw py::value_error("canvas must be rows of neighbouring bytes");
     const std::ptrdiff_t stride = canvas.strides(0);
     for (py::ssize_t i = 0; i < origin.size(); ++i) {
