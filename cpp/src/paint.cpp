@@ -158,10 +158,11 @@ struct Painter {
             const std::byte* source = tiles.tile(first, slice) + y * tiles.row_stride;
             for (std::size_t i = 0; i < all.size(); i += together) {
                 const std::span<Group> groups(&all[i], std::min(together, all.size() - i));
-                // The last word may overlap the one before: both hold the same levels there.
-                if (tiles.width < full) words(groups, source, ahead, 0, tiles.width);
-                for (std::ptrdiff_t x = 0; x < tiles.width && tiles.width >= full; x += full)
-                    words(groups, source, ahead, std::min(x, tiles.width - full), full);
+                if (tiles.width < full)
+                    words(groups, source, ahead, 0, tiles.width);
+                else  // the last word may overlap the one before, with the same levels there
+                    for (std::ptrdiff_t x = 0; x < tiles.width; x += full)
+                        words(groups, source, ahead, std::min(x, tiles.width - full), full);
                 source += static_cast<std::ptrdiff_t>(groups.size()) * lanes * size;
                 for (Group& group : groups)
                     for (std::size_t lane = 0; lane < lanes; ++lane)

@@ -45,9 +45,9 @@ def _run(arguments: list[str] | None) -> int:
     except ActgridError as error:
         return _problem(str(error))
     except _UsageProblem as error:
-        if not error.format_message():  # type: ignore[attr-defined]
-            return 0  # no command was given, and the help has been shown
-        return _problem(f"{error.format_message()} (see actgrid --help)")  # type: ignore[attr-defined]
+        message = error.format_message()  # type: ignore[attr-defined]
+        # Empty where no command was given: the help has been shown.
+        return _problem(f"{message} (see actgrid --help)") if message else 0
     except Exception as error:
         if os.environ.get("ACTGRID_TRACEBACK"):
             traceback.print_exc()

@@ -24,7 +24,8 @@ class Extractor:
     The model runs in one compiled `tf.function`, in which each layer's output is captured as it
     is traced. TensorFlow leaves out whatever the chosen layers do not need. The model may be of
     any kind: Sequential, Functional, nested, subclassed. It is changed no more than by
-    ``model.predict``: stateful layers keep their state. Calls may come from several threads.
+    ``model.predict``: only the state of stateful layers moves on. Calls may come from several
+    threads.
 
     Parameters
     ----------

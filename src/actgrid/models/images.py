@@ -18,7 +18,7 @@ from actgrid.errors import ImageError, MissingFileError, OptionError, ShapeError
 from actgrid.models.frameworks import applications, keras, tensorflow
 from actgrid.models.inputs import input_specs
 
-__all__ = ["FITS", "find_images", "load_images", "model_image_size", "preprocessing"]
+__all__ = ["FITS", "find_images", "load_images", "preprocessing"]
 
 Pixels = npt.NDArray[np.float32]
 
@@ -260,11 +260,6 @@ def _model_input(model: Any) -> tuple[int, bool, tuple[int, int] | None]:
         raise ShapeError(f"the model takes {shape}: no image has {channels} channels")
     height, width = shape[2:4] if channels_first else shape[1:3]
     return channels, channels_first, (height, width) if height and width else None
-
-
-def model_image_size(model: Any) -> tuple[int, int] | None:
-    """Return the (height, width) of a model's input, None where it is not fixed."""
-    return _model_input(model)[2]
 
 
 def preprocessing(name: object, model: Any = None) -> Callable[[Pixels], Any]:

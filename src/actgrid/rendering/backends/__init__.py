@@ -14,7 +14,7 @@ A backend is a module with two functions:
 from __future__ import annotations
 
 import importlib
-import importlib.util
+from functools import lru_cache
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -56,6 +56,17 @@ def _import(name: str) -> Backend:
     return cast(Backend, importlib.import_module(f"{__name__}.{name}_backend"))
 
 
+@lru_cache(maxsize=1)
+def _first() -> Backend:
+    # Once: an import that fails is searched for anew each time, longer than a small grid takes.
+    for name in BACKENDS[:-1]:
+        try:
+            return _import(name)
+        except ImportError:
+            pass
+    return _import(BACKENDS[-1])
+
+
 def load_backend(name: str = "auto") -> Backend:
     """Return a backend by name; ``"auto"`` is the first of `BACKENDS` that is there.
 
@@ -67,12 +78,7 @@ def load_backend(name: str = "auto") -> Backend:
         If it cannot be used here; the message says how to get it.
     """
     if name == "auto":
-        for candidate in BACKENDS[:-1]:
-            try:
-                return _import(candidate)
-            except ImportError:
-                pass
-        return _import(BACKENDS[-1])
+        return _first()
     if name not in BACKENDS:
         raise OptionError(f"backend must be auto or one of {', '.join(BACKENDS)}, not {name!r}")
     try:

@@ -49,7 +49,8 @@ def _values(tiles: npt.NDArray[Any], band: Block) -> tuple[npt.NDArray[Any], npt
 
 @np.errstate(all="ignore")
 def _measure(tiles: npt.NDArray[Any], bands: list[Block]) -> list[npt.NDArray[Any]]:
-    count, total, zeros, square = 0, 0.0, 0, 0.0
+    count = zeros = np.zeros((), np.int64)
+    total = square = np.zeros(())
     low, high = np.array(np.inf), np.array(-np.inf)
     for band in bands:
         x, finite = _values(tiles, band)
@@ -58,21 +59,21 @@ def _measure(tiles: npt.NDArray[Any], bands: list[Block]) -> list[npt.NDArray[An
         zeros = zeros + (x == 0).sum(_PIXELS)
         low = np.minimum(low, np.where(finite, x, np.inf).min(_PIXELS))
         high = np.maximum(high, np.where(finite, x, -np.inf).max(_PIXELS))
-    mean = total / np.asarray(count)
+    mean = total / count
     for band in bands:
         x, finite = _values(tiles, band)
         square = square + (np.where(finite, x - mean[..., None, None], 0) ** 2).sum(_PIXELS)
-    std = np.sqrt(square / np.asarray(count))
+    std = np.sqrt(square / count)
     # The mean of equal values may differ from them by a rounding; they do not deviate.
     constant = low == high
-    none = np.asarray(count) == 0
+    none = count == 0
     return [
         np.where(constant, low, mean),
         np.where(constant, 0.0, std),
         np.where(none, np.nan, low),
         np.where(none, np.nan, high),
-        zeros / np.asarray(count),
-        tiles.shape[2] * tiles.shape[3] - np.asarray(count),
+        zeros / count,
+        tiles.shape[2] * tiles.shape[3] - count,
     ]
 
 
