@@ -6,12 +6,12 @@
 #include <array>
 #include <stdexcept>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "actgrid/cpu.hpp"
 #include "actgrid/measure.hpp"
 #include "actgrid/paint.hpp"
+#include "actgrid/percentiles.hpp"
+#include "actgrid/simd.hpp"
 
 namespace py = pybind11;
 
@@ -21,25 +21,27 @@ using Doubles = py::array_t<double, py::array::c_style>;
 using Integers = py::array_t<std::int64_t, py::array::c_style>;
 
 actgrid::DType dtype_of(const py::array& array) {
-    static constexpr std::array<std::pair<const char*, actgrid::DType>, 13> names{{
-        {"float16", actgrid::DType::float16},
-        {"bfloat16", actgrid::DType::bfloat16},
-        {"float32", actgrid::DType::float32},
-        {"float64", actgrid::DType::float64},
-        {"int8", actgrid::DType::int8},
-        {"int16", actgrid::DType::int16},
-        {"int32", actgrid::DType::int32},
-        {"int64", actgrid::DType::int64},
-        {"uint8", actgrid::DType::uint8},
-        {"uint16", actgrid::DType::uint16},
-        {"uint32", actgrid::DType::uint32},
-        {"uint64", actgrid::DType::uint64},
-        {"bool", actgrid::DType::uint8},
-    }};
-    const auto wanted = array.dtype().attr("name").cast<std::string>();
-    for (const auto& [name, dtype] : names)
-        if (wanted == name && array.dtype().attr("isnative").cast<bool>()) return dtype;
-    throw py::type_error("tiles of dtype " + wanted + " are not supported");
+    using actgrid::DType;
+    struct Known {
+        char kind;
+        py::ssize_t size;
+        DType dtype;
+    };
+    static constexpr Known all[] = {
+        {'f', 4, DType::float32}, {'f', 2, DType::float16}, {'f', 8, DType::float64},
+        {'i', 1, DType::int8},    {'i', 2, DType::int16},   {'i', 4, DType::int32},
+        {'i', 8, DType::int64},   {'u', 1, DType::uint8},   {'u', 2, DType::uint16},
+        {'u', 4, DType::uint32},  {'u', 8, DType::uint64},  {'b', 1, DType::uint8},
+    };
+    const py::dtype dtype = array.dtype();
+    const char order = dtype.byteorder();
+    if (order != '>')
+        for (const Known& known : all)
+            if (dtype.kind() == known.kind && dtype.itemsize() == known.size) return known.dtype;
+    // NumPy knows bfloat16 by its name only.
+    const auto name = dtype.attr("name").cast<std::string>();
+    if (name == "bfloat16" && order != '>') return DType::bfloat16;
+    throw py::type_error("tiles of dtype " + name + " are not supported");
 }
 
 actgrid::Tiles tiles_of(const py::array& array) {
@@ -59,21 +61,34 @@ actgrid::Tiles tiles_of(const py::array& array) {
 
 py::tuple measure(const py::array& array, int threads) {
     const actgrid::Tiles tiles = tiles_of(array);
-    std::vector<actgrid::TileStats> stats(static_cast<std::size_t>(tiles.count()));
+    const std::array<py::ssize_t, 2> shape{tiles.channels, tiles.slices};
+    Doubles mean(shape), std(shape), min(shape), max(shape);
+    Integers zeros(shape), nonfinite(shape);
+    const actgrid::TileStats stats{mean.mutable_data(),  std.mutable_data(),
+                                   min.mutable_data(),   max.mutable_data(),
+                                   zeros.mutable_data(), nonfinite.mutable_data()};
     {
         const py::gil_scoped_release released;
-        actgrid::measure(tiles, stats.data(), threads);
+        actgrid::measure(tiles, stats, threads);
     }
-    const auto column = [&]<class T>(T actgrid::TileStats::* field) {
-        py::array_t<T> values({tiles.channels, tiles.slices});
-        for (py::ssize_t i = 0; i < tiles.count(); ++i)
-            values.mutable_data()[i] = stats[static_cast<std::size_t>(i)].*field;
-        return values;
-    };
-    return py::make_tuple(column(&actgrid::TileStats::mean), column(&actgrid::TileStats::std),
-                          column(&actgrid::TileStats::min), column(&actgrid::TileStats::max),
-                          column(&actgrid::TileStats::zeros),
-                          column(&actgrid::TileStats::nonfinite));
+    return py::make_tuple(mean, std, min, max, zeros, nonfinite);
+}
+
+py::tuple percentiles(const py::array& array, double low, double high, bool pooled, int threads) {
+    const actgrid::Tiles tiles = tiles_of(array);
+    const auto count = static_cast<std::size_t>(pooled ? 1 : tiles.count());
+    std::vector<std::array<double, 2>> found(count);
+    {
+        const py::gil_scoped_release released;
+        actgrid::percentiles(tiles, {low, high}, pooled, found.data(), threads);
+    }
+    const std::array<py::ssize_t, 2> shape{pooled ? 1 : tiles.channels, pooled ? 1 : tiles.slices};
+    Doubles lows(shape), highs(shape);
+    for (std::size_t i = 0; i < count; ++i) {
+        lows.mutable_data()[i] = found[i][0];
+        highs.mutable_data()[i] = found[i][1];
+    }
+    return py::make_tuple(lows, highs);
 }
 
 void paint(const py::array& array, const Doubles& shift, const Doubles& scale, const Doubles& base,
@@ -106,5 +121,9 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.def("paint", &paint, py::arg("tiles"), py::arg("shift"), py::arg("scale"),
                py::arg("base"), py::arg("origin"), py::arg("canvas").noconvert(),
                py::arg("threads"));
-    module.def("cpu_features", &actgrid::cpu_features);
+    module.def("percentiles", &percentiles, py::arg("tiles"), py::arg("low"), py::arg("high"),
+               py::arg("pooled"), py::arg("threads"));
+    module.def("simd_variants", &actgrid::simd_variants);
+    module.def("simd_variant", &actgrid::simd_variant);
+    module.def("use_simd_variant", &actgrid::use_simd_variant, py::arg("name"));
 }

@@ -26,34 +26,46 @@ concept Floating = std::floating_point<T> || std::same_as<T, Half> || std::same_
 template <class T>
 using Drawn = std::conditional_t<sizeof(T) == 8, double, float>;
 
-template <class Real, class T>
-inline Real widen(T value) {
-    if constexpr (std::same_as<T, BFloat>) {
-        return std::bit_cast<float>(static_cast<std::uint32_t>(value.bits) << 16);
-    } else if constexpr (std::same_as<T, Half>) {
-        // Exponent and mantissa moved to float32's places are 2^112 too small, subnormals too;
-        // infinities and NaN then need the largest exponent. No branch, so that it vectorises.
-        const std::uint32_t magnitude = static_cast<std::uint32_t>(value.bits & 0x7fff) << 13;
-        const std::uint32_t sign = static_cast<std::uint32_t>(value.bits & 0x8000) << 16;
-        const float scaled = std::bit_cast<float>(magnitude) * 0x1p112f;
-        const std::uint32_t special = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;
-        return std::bit_cast<float>(std::bit_cast<std::uint32_t>(scaled) | special | sign);
-    } else {
-        return static_cast<Real>(value);
-    }
-}
+/// A type that holds every value of an element: float32 where it can.
+template <class T>
+using Exact = std::conditional_t<sizeof(T) <= 2 || std::same_as<T, float>, float, double>;
+
+// Functions here are static: each variant of the kernels compiles its own. Of a function that
+// they shared the linker would keep any one, and it might need a newer processor.
 
 /// Reads from memory that may be unaligned.
 template <class T>
-inline T load(const std::byte* address) {
+static inline T load(const std::byte* address) {
     T value;
     std::memcpy(&value, address, sizeof value);
     return value;
 }
 
+/// float16 as float32, of one number's bits in 32, or of a vector's. Exponent and mantissa moved
+/// to float32's places are 2^112 too small, subnormals too; infinities and NaN then need the
+/// largest exponent.
+template <class Real, class Bits>
+static inline Real widen_half(Bits bits) {
+    const Bits magnitude = (bits & 0x7fff) << 13;
+    const Bits scaled = std::bit_cast<Bits>(std::bit_cast<Real>(magnitude) * 0x1p112f);
+    const Bits special = magnitude >= 0x0f800000u ? Bits{} + 0x7f800000u : Bits{};
+    return std::bit_cast<Real>(scaled | special | (bits & 0x8000) << 16);
+}
+
+template <class Real, class T>
+static inline Real widen(T value) {
+    if constexpr (std::same_as<T, BFloat>) {
+        return std::bit_cast<float>(static_cast<std::uint32_t>(value.bits) << 16);
+    } else if constexpr (std::same_as<T, Half>) {
+        return widen_half<float>(std::uint32_t{value.bits});
+    } else {
+        return static_cast<Real>(value);
+    }
+}
+
 /// Calls action with a value of the element type that `dtype` names.
 template <class Action>
-void with_element_type(DType dtype, const Action& action) {
+static inline void with_element_type(DType dtype, const Action& action) {
     switch (dtype) {
         case DType::float16:
             return action(Half{});

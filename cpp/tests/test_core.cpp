@@ -1,17 +1,27 @@
 // Tests of the library by itself: values worked out by hand, every layout and element type.
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <limits>
 #include <new>
+#include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
-#include "actgrid/cpu.hpp"
+#if __has_include(<sys/wait.h>)
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
+
 #include "actgrid/measure.hpp"
 #include "actgrid/paint.hpp"
-#include "parallel.hpp"
+#include "actgrid/percentiles.hpp"
+#include "actgrid/simd.hpp"
+#include "pool.hpp"
 
 namespace {
 
@@ -74,9 +84,21 @@ Stored<T> store(actgrid::DType dtype, Order order, std::ptrdiff_t channels, std:
     return stored;
 }
 
-std::vector<actgrid::TileStats> measured(const actgrid::Tiles& tiles, int threads = 1) {
-    std::vector<actgrid::TileStats> stats(static_cast<std::size_t>(tiles.count()));
-    actgrid::measure(tiles, stats.data(), threads);
+struct Stats {
+    double mean, std, min, max;
+    std::int64_t zeros, nonfinite;
+};
+
+std::vector<Stats> measured(const actgrid::Tiles& tiles, int threads = 1) {
+    const auto count = static_cast<std::size_t>(tiles.count());
+    std::vector<double> mean(count), std(count), min(count), max(count);
+    std::vector<std::int64_t> zeros(count), nonfinite(count);
+    actgrid::measure(
+        tiles, {mean.data(), std.data(), min.data(), max.data(), zeros.data(), nonfinite.data()},
+        threads);
+    std::vector<Stats> stats;
+    for (std::size_t i = 0; i < count; ++i)
+        stats.push_back({mean[i], std[i], min[i], max[i], zeros[i], nonfinite[i]});
     return stats;
 }
 
@@ -87,7 +109,7 @@ template <class T>
 void test_ramp(actgrid::DType dtype) {
     const std::ptrdiff_t height = 3, width = 5, n = height * width;
     for (Order order : orders) {
-        for (std::ptrdiff_t channels : {1, 3, 4, 11}) {
+        for (std::ptrdiff_t channels : {1, 3, 4, 11, 16, 17, 35}) {
             const auto stored = store<T>(dtype, order, channels, height, width,
                                          [&](auto c, auto y, auto x) { return c + y * width + x; });
             const auto stats = measured(stored.tiles);
@@ -149,7 +171,8 @@ void test_nonfinite() {
 }
 
 void test_paint() {
-    // Channel c, row y, column x has level 40 c + 10 y + x; the last three columns are special.
+    // Channel c, row y, column x has level 40 c + 10 y + x, at most 255; the last three columns are
+    // special.
     const std::ptrdiff_t height = 3, width = 9;
     const auto value = [&](auto c, auto y, auto x) {
         if (x == 6) return nan;
@@ -158,7 +181,7 @@ void test_paint() {
         return static_cast<double>(4 * c + y) + 0.1 * static_cast<double>(x);
     };
     for (Order order : orders) {
-        for (std::ptrdiff_t channels : {1, 4, 6}) {
+        for (std::ptrdiff_t channels : {1, 4, 6, 16, 21}) {
             const auto stored =
                 store<float>(actgrid::DType::float32, order, channels, height, width, value);
             const auto count = static_cast<std::size_t>(channels);
@@ -176,9 +199,10 @@ void test_paint() {
                 for (std::ptrdiff_t at = 0; at < stride; ++at) {
                     const std::ptrdiff_t c = at / (width + 1), x = at % (width + 1);
                     const bool drawn = x < width && origin[static_cast<std::size_t>(c)] >= 0;
-                    const std::ptrdiff_t expected = !drawn  ? 7
-                                                    : x < 6 ? 40 * c + 10 * y + x
-                                                            : (x == 7 ? 255 : 0);
+                    const std::ptrdiff_t expected =
+                        !drawn  ? 7
+                        : x < 6 ? std::min<std::ptrdiff_t>(40 * c + 10 * y + x, 255)
+                                : (x == 7 ? 255 : 0);
                     CHECK(levels[static_cast<std::size_t>(y * stride + at)] == expected);
                 }
             }
@@ -216,6 +240,31 @@ void test_threads() {
     }
 }
 
+void test_percentiles() {
+    // 0, 1, ..., 20 of every channel, with a NaN and an infinity that do not count.
+    for (Order order : orders) {
+        const auto stored =
+            store<float>(actgrid::DType::float32, order, 18, 1, 23, [](auto c, auto, auto x) {
+                return x == 5   ? nan
+                       : x == 9 ? -inf
+                                : static_cast<double>(100 * c + x - (x > 5) - (x > 9));
+            });
+        std::vector<std::array<double, 2>> found(18);
+        actgrid::percentiles(stored.tiles, {25, 99}, false, found.data(), 2);
+        for (std::size_t c = 0; c < found.size(); ++c) {
+            const auto first = 100 * static_cast<double>(c);
+            CHECK(near(found[c][0], first + 5, 1e-9) && near(found[c][1], first + 19.8, 1e-9));
+        }
+        actgrid::percentiles(stored.tiles, {0, 100}, true, found.data(), 1);
+        CHECK(found[0][0] == 0 && found[0][1] == 1720);
+    }
+    const auto none = store<float>(actgrid::DType::float32, Order::channels_last, 1, 1, 2,
+                                   [](auto, auto, auto) { return nan; });
+    std::array<double, 2> found{1, 1};
+    actgrid::percentiles(none.tiles, {1, 99}, false, &found, 1);
+    CHECK(found[0] == 0 && found[1] == 0);
+}
+
 // What a task throws reaches the caller, whichever thread it ran on, and no thread is left.
 void test_exceptions() {
     for (int threads : {1, 2, 8}) {
@@ -233,27 +282,77 @@ void test_exceptions() {
     }
 }
 
+// Many threads at once, each of which shares its work out: what the thread sanitizer watches.
+void test_many_callers() {
+    const auto stored = store<float>(
+        actgrid::DType::float32, Order::channels_last, 40, 100, 60,
+        [](auto c, auto y, auto x) { return static_cast<double>(c * 6000 + y * 60 + x); });
+    const auto expected = measured(stored.tiles);
+    std::vector<std::thread> callers;
+    std::atomic<int> wrong{0};
+    for (int caller = 0; caller < 6; ++caller) {
+        callers.emplace_back([&] {
+            const std::vector<double> shift(40, 0), scale(40, 1e-3), base(40, 0.5);
+            std::vector<std::int64_t> origin(40);
+            for (std::size_t c = 0; c < 40; ++c) origin[c] = static_cast<std::int64_t>(c) * 60;
+            std::vector<std::uint8_t> levels(240000);
+            for (int round = 0; round < 20; ++round) {
+                const auto found = measured(stored.tiles, 3);
+                actgrid::paint(stored.tiles, {shift.data(), scale.data(), base.data()},
+                               {levels.data(), 2400, origin.data()}, 4);
+                for (std::size_t c = 0; c < 40; ++c)
+                    if (found[c].mean != expected[c].mean || levels[c * 60] != c * 6) ++wrong;
+            }
+        });
+    }
+    for (std::thread& caller : callers) caller.join();
+    CHECK(wrong == 0);
+}
+
+// A forked child has none of its parent's threads.
+void test_fork() {
+#if __has_include(<sys/wait.h>)
+    const auto stored = store<float>(actgrid::DType::float32, Order::channels_last, 64, 64, 64,
+                                     [](auto c, auto, auto) { return static_cast<double>(c); });
+    const auto right = [&] { return measured(stored.tiles, 4)[63].mean == 63; };
+    CHECK(right());
+    const pid_t child = fork();
+    if (child == 0) _exit(right() ? 0 : 1);
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    CHECK(right());
+#endif
+}
+
 }  // namespace
 
 int main() {
-    test_ramp<std::int8_t>(actgrid::DType::int8);
-    test_ramp<std::int16_t>(actgrid::DType::int16);
-    test_ramp<std::int32_t>(actgrid::DType::int32);
-    test_ramp<std::int64_t>(actgrid::DType::int64);
-    test_ramp<std::uint8_t>(actgrid::DType::uint8);
-    test_ramp<std::uint16_t>(actgrid::DType::uint16);
-    test_ramp<std::uint32_t>(actgrid::DType::uint32);
-    test_ramp<std::uint64_t>(actgrid::DType::uint64);
-    test_ramp<float>(actgrid::DType::float32);
-    test_ramp<double>(actgrid::DType::float64);
-    test_half_precision();
-    test_large_mean();
-    test_nonfinite();
-    test_paint();
-    test_flat_tiles();
-    test_threads();
+    CHECK(!actgrid::simd_variants().empty());
+    for (const std::string& variant : actgrid::simd_variants()) {
+        std::printf("%s\n", variant.c_str());
+        actgrid::use_simd_variant(variant);
+        CHECK(actgrid::simd_variant() == variant);
+        test_ramp<std::int8_t>(actgrid::DType::int8);
+        test_ramp<std::int16_t>(actgrid::DType::int16);
+        test_ramp<std::int32_t>(actgrid::DType::int32);
+        test_ramp<std::int64_t>(actgrid::DType::int64);
+        test_ramp<std::uint8_t>(actgrid::DType::uint8);
+        test_ramp<std::uint16_t>(actgrid::DType::uint16);
+        test_ramp<std::uint32_t>(actgrid::DType::uint32);
+        test_ramp<std::uint64_t>(actgrid::DType::uint64);
+        test_ramp<float>(actgrid::DType::float32);
+        test_ramp<double>(actgrid::DType::float64);
+        test_half_precision();
+        test_large_mean();
+        test_nonfinite();
+        test_paint();
+        test_flat_tiles();
+        test_threads();
+    }
+    test_percentiles();
     test_exceptions();
-    CHECK(!actgrid::cpu_features().empty());
+    test_many_callers();
+    test_fork();
     std::printf("%s\n", failures == 0 ? "all passed" : "failed");
     return failures == 0 ? 0 : 1;
 }

@@ -22,5 +22,16 @@ def paint(
 ) -> None:
     """Draw each tile on the canvas at its origin, a byte offset; negative: not drawn."""
 
-def cpu_features() -> list[str]:
-    """Return the vector instruction sets of this processor, oldest first."""
+def percentiles(
+    tiles: npt.NDArray[Any], low: float, high: float, pooled: bool, threads: int
+) -> tuple[_Float64s, _Float64s]:
+    """Two percentiles of the finite values of each tile, or of all: (channels, slices)."""
+
+def simd_variants() -> list[str]:
+    """Return the variants of the core that this processor can run, the fastest last."""
+
+def simd_variant() -> str:
+    """Return the variant in use."""
+
+def use_simd_variant(name: str) -> None:
+    """Use this variant from now on. Raises ValueError if it is none of `simd_variants`."""

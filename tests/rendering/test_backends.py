@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import hypothesis.extra.numpy as hnp
@@ -14,13 +18,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import actgrid
+from actgrid import _core
 from actgrid.errors import BackendError, OptionError
 from actgrid.rendering import backends
-from actgrid.rendering.backends import BACKENDS, backend_problems, load_backend, numpy_backend
+from actgrid.rendering.backends import (
+    BACKENDS,
+    backend_problems,
+    load_backend,
+    native_backend,
+    numpy_backend,
+)
 from actgrid.rendering.normalize import parse_normalize
 from actgrid.rendering.stats import ChannelStats
 
-FAST = ("native", "numba")
+# The native core in each variant that this processor can run.
+FAST = (*(f"native-{variant}" for variant in _core.simd_variants()), "numba")
+ALL = (*FAST, "numpy")
 DTYPES = [
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64", "bfloat16"),
@@ -28,6 +41,16 @@ DTYPES = [
 NORMALIZATIONS = ["standard", "minmax", "symmetric", "percentile(5, 95)", "range(-1, 2)"]
 
 Array = npt.NDArray[Any]
+
+
+@pytest.fixture(scope="module")
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of a backend, with the variant of the native one in use."""
+    name, _, variant = request.param.partition("-")
+    fastest = _core.simd_variant()
+    _core.use_simd_variant(variant or fastest)
+    yield name
+    _core.use_simd_variant(fastest)
 
 
 def dtype_of(name: str) -> np.dtype[Any]:
@@ -66,9 +89,9 @@ def paint(backend: str, tiles: Array, stats: ChannelStats, normalize: str, threa
 def strided_tiles(draw: st.DrawFn) -> Array:
     """Tiles of any dtype as views that are transposed, sliced and reversed."""
     dtype = dtype_of(draw(st.sampled_from(DTYPES)))
-    shape = draw(
-        st.tuples(*(st.integers(1, most) for most in (21, 3, 9, 11)))
-    )  # channels, slices, height, width
+    # Channels, slices, height, width: more of the first or the last than any register holds.
+    most = draw(st.sampled_from(((37, 3, 5, 7), (7, 2, 5, 37))))
+    shape = draw(st.tuples(*(st.integers(1, side) for side in most)))
     axes = draw(st.permutations(range(4)))
     steps = draw(st.tuples(*(st.sampled_from((1, 1, 2, -1)) for _ in range(4))))
     stored = tuple(shape[axis] * abs(steps[axis]) for axis in axes)
@@ -86,7 +109,7 @@ def strided_tiles(draw: st.DrawFn) -> Array:
     return tiles
 
 
-@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("backend", FAST, indirect=True)
 @given(tiles=strided_tiles(), threads=st.sampled_from((1, 3)))
 @settings(max_examples=300)
 def test_statistics_agree_with_the_reference(backend: str, tiles: Array, threads: int) -> None:
@@ -94,7 +117,7 @@ def test_statistics_agree_with_the_reference(backend: str, tiles: Array, threads
     assert_stats_agree(found, numpy_backend.measure(tiles, 1), tiles)
 
 
-@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("backend", FAST, indirect=True)
 @given(
     tiles=strided_tiles(),
     threads=st.sampled_from((1, 3)),
@@ -111,7 +134,7 @@ def test_levels_agree_with_the_reference(
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("backend", FAST, indirect=True)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_large_pictures_meet_the_tolerance(backend: str, dtype: str, data_format: str) -> None:
@@ -130,7 +153,7 @@ def test_large_pictures_meet_the_tolerance(backend: str, dtype: str, data_format
     np.testing.assert_allclose(found.stats.std, expected.stats.std, rtol=1e-6)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL, indirect=True)
 def test_small_deviation_from_a_large_mean_is_measured(backend: str) -> None:
     # 1e4 +- 1e-2: the squares of such values agree in all digits that float64 has to spare.
     offsets = np.random.default_rng(1).normal(0, 1e-2, (1000, 1000))
@@ -145,7 +168,7 @@ def test_small_deviation_from_a_large_mean_is_measured(backend: str) -> None:
     np.testing.assert_allclose(stats.std.ravel(), np.array(deviation, float), rtol=1e-9)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL, indirect=True)
 def test_an_outlier_in_the_first_pixel_costs_no_accuracy(backend: str) -> None:
     tiles = np.random.default_rng(2).normal(5, 1, (8, 1, 300, 300)).astype(np.float32)
     tiles[:, :, 0, 0] = 1e4
@@ -156,7 +179,7 @@ def test_an_outlier_in_the_first_pixel_costs_no_accuracy(backend: str) -> None:
         np.testing.assert_allclose(stats.std, wide.std((2, 3)), rtol=1e-9)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL, indirect=True)
 def test_statistics_by_hand(backend: str) -> None:
     tiles = np.array(
         [
@@ -178,7 +201,7 @@ def test_statistics_by_hand(backend: str) -> None:
     np.testing.assert_array_equal(stats.dead.ravel(), [False, False, False, False, True])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL, indirect=True)
 @pytest.mark.parametrize("channels", [1, 4, 5, 16])
 def test_levels_by_hand(backend: str, channels: int) -> None:
     # minmax of 0, 1, 2 is 0.5, 128, 255.5: levels 0, 128, 255.
@@ -188,7 +211,7 @@ def test_levels_by_hand(backend: str, channels: int) -> None:
     assert grid.levels.tolist() == [[0, 128, 255, 0, 255, 0]] * channels
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL, indirect=True)
 @pytest.mark.parametrize("channels", [1, 4])
 def test_flat_tile_keeps_nan_and_infinities(backend: str, channels: int) -> None:
     row = np.array([3, np.nan, np.inf, -np.inf, 3], np.float32)
@@ -197,7 +220,7 @@ def test_flat_tile_keeps_nan_and_infinities(backend: str, channels: int) -> None
     assert grid.levels.tolist() == [[128, 0, 255, 0, 128]] * channels
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL, indirect=True)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_next_to_constant_channel_stays_finite(backend: str, dtype: str) -> None:
     # 64 / std overflows the type it is drawn in.
@@ -208,7 +231,7 @@ def test_next_to_constant_channel_stays_finite(backend: str, dtype: str) -> None
     assert levels[0, 1] >= levels[0, 0]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL, indirect=True)
 def test_all_half_precision_numbers_are_read_exactly(backend: str) -> None:
     bits = np.arange(1 << 16, dtype=np.uint16)
     for dtype in (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)):
@@ -227,7 +250,7 @@ def test_all_half_precision_numbers_are_read_exactly(backend: str) -> None:
             np.testing.assert_array_equal(found, wide)
 
 
-@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("backend", FAST, indirect=True)
 def test_result_does_not_depend_on_the_number_of_threads(backend: str) -> None:
     values = np.random.default_rng(3).normal(size=(1, 64, 64, 100)).astype(np.float32)
     one = actgrid.render(values, backend=backend, threads=1)
@@ -237,7 +260,7 @@ def test_result_does_not_depend_on_the_number_of_threads(backend: str) -> None:
         np.testing.assert_array_equal(many.stats.std, one.stats.std)
 
 
-@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("backend", FAST, indirect=True)
 def test_many_threads_may_render_at_once(backend: str) -> None:
     values = [
         np.random.default_rng(seed).normal(size=(1, 64, 64, 70)).astype(np.float32)
@@ -259,7 +282,7 @@ def test_many_threads_may_render_at_once(backend: str) -> None:
         np.testing.assert_array_equal(found[index], levels)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL, indirect=True)
 def test_unaligned_memory_is_read(backend: str) -> None:
     # A float32 field after a single byte: addresses that are no multiple of four.
     records = np.zeros((5, 6, 9), np.dtype([("tag", "u1"), ("value", "<f4")]))
@@ -271,6 +294,66 @@ def test_unaligned_memory_is_read(backend: str) -> None:
     np.testing.assert_array_equal(found.levels, expected.levels)
 
 
+@pytest.mark.parametrize("variant", _core.simd_variants())
+def test_environment_chooses_the_variant(variant: str) -> None:
+    program = (
+        "import actgrid, numpy; from actgrid import _core; "
+        "actgrid.render(numpy.ones((2, 2, 2)), backend='native'); print(_core.simd_variant())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "ACTGRID_SIMD": variant},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == variant
+
+
+def test_unknown_variant_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACTGRID_SIMD", "mmx")
+    with pytest.raises(OptionError, match=r"ACTGRID_SIMD must be one of .*, not 'mmx'"):
+        native_backend._use_wanted_variant()
+    with pytest.raises(ValueError, match="this processor has no mmx"):
+        _core.use_simd_variant("mmx")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_forked_child_renders() -> None:
+    # In a process of its own: this one has threads of TensorFlow's and of other tests.
+    program = """
+import os, warnings, numpy, actgrid
+warnings.simplefilter("ignore")  # Python 3.12 warns of forking beside threads
+x = numpy.random.default_rng(0).normal(size=(1, 80, 80, 64)).astype("float32")
+expected = actgrid.render(x, threads=4).levels
+child = os.fork()
+if child == 0:
+    os._exit(0 if (actgrid.render(x, threads=4).levels == expected).all() else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert (actgrid.render(x, threads=4).levels == expected).all()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells of the threads")
+def test_one_thread_starts_no_other_and_more_are_kept() -> None:
+    program = """
+import os, numpy, actgrid
+x = numpy.ones((1, 128, 128, 64), "float32")
+count = lambda: len(os.listdir("/proc/self/task"))
+before = count()
+actgrid.render(x, threads=1)
+print(count() - before)
+for _ in range(5):
+    actgrid.render(x, threads=3)
+print(count() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["0", "2"]
+
+
 def test_every_backend_is_there() -> None:
     assert backend_problems() == dict.fromkeys(BACKENDS)
 
@@ -279,7 +362,7 @@ def test_auto_prefers_native() -> None:
     assert load_backend("auto") is load_backend("native")
 
 
-@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("name", ["native", "numba"])
 def test_missing_backend_is_named_with_its_remedy(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,8 +386,6 @@ def test_unknown_backend_is_refused() -> None:
 
 
 def test_core_checks_its_arguments() -> None:
-    from actgrid import _core
-
     tiles = np.zeros((2, 1, 3, 3), np.float32)
     ones, origin = np.ones((2, 1)), np.zeros((2, 1), np.int64)
     canvas = np.zeros((3, 6), np.uint8)

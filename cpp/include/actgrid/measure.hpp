@@ -6,14 +6,14 @@
 
 namespace actgrid {
 
-/// Statistics of one tile over its finite values; NaN where it has none.
+/// Statistics of tiles over their finite values, an array of tiles.count() entries each; NaN where
+/// a tile has none.
 struct TileStats {
-    double mean, std, min, max;
-    std::int64_t zeros, nonfinite;
+    double *mean, *std, *min, *max;
+    std::int64_t *zeros, *nonfinite;
 };
 
-/// Measures every tile into `stats`, which holds tiles.count() entries. The result does not
-/// depend on `threads`.
-void measure(const Tiles& tiles, TileStats* stats, int threads);
+/// Measures every tile. The result does not depend on `threads`.
+void measure(const Tiles& tiles, const TileStats& stats, int threads);
 
 }  // namespace actgrid

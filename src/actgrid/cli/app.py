@@ -113,7 +113,7 @@ def layers(
 
 @app.command()
 def info(as_json: Json = False) -> None:
-    """Show versions, rendering backends, processor features and devices."""
+    """Show versions, rendering backends, the processor and devices."""
     from actgrid.cli import report
     from actgrid.rendering import backend_problems
 
@@ -288,12 +288,12 @@ def _version(package: str) -> str | None:
 
 
 def _cpu(native: bool) -> dict[str, Any]:
-    features: list[str] | None = None
+    facts: dict[str, Any] = {"machine": platform.machine(), "simd": None, "simd_variants": []}
     if native:
         from actgrid import _core
 
-        features = _core.cpu_features()
-    return {"machine": platform.machine(), "features": features}
+        facts |= {"simd": _core.simd_variant(), "simd_variants": _core.simd_variants()}
+    return facts
 
 
 def _devices() -> list[str] | str:

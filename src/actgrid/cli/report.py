@@ -122,13 +122,14 @@ def as_dict(image: str, folder: Path, drawn: list[DrawnLayer]) -> dict[str, Any]
 
 def print_facts(facts: dict[str, Any]) -> None:
     """Print the facts that `actgrid info` gathers."""
-    features, devices = facts["cpu"]["features"], facts["devices"]
-    known = " ".join(features) if features is not None else "unknown without the native core"
+    cpu, devices = facts["cpu"], facts["devices"]
     rows = {name: version or "not installed" for name, version in facts["versions"].items()}
     for name, state in facts["backends"].items():
         used = " (used by auto)" if name == facts["auto"] else ""
         rows[f"backend {name}"] = state + used
-    rows["processor"] = f"{facts['cpu']['machine']}: {known}"
+    rows["processor"] = cpu["machine"]
+    if cpu["simd"]:
+        rows["processor"] += f": native uses {cpu['simd']} of {', '.join(cpu['simd_variants'])}"
     rows["devices"] = devices if isinstance(devices, str) else ", ".join(devices)
     width = max(map(len, rows))
     for name, value in rows.items():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from actgrid.errors import OptionError
 from actgrid.rendering.normalize import Mapping
 from actgrid.rendering.stats import ChannelStats
 
@@ -16,6 +18,22 @@ if find_spec("actgrid._core") is None:
 from actgrid import _core
 
 __all__ = ["measure", "paint"]
+
+
+def _use_wanted_variant() -> None:
+    """Use the variant of the core that the environment names, instead of the fastest."""
+    wanted = os.environ.get("ACTGRID_SIMD")
+    if not wanted:
+        return
+    variants = _core.simd_variants()
+    if wanted not in variants:
+        raise OptionError(
+            f"ACTGRID_SIMD must be one of {', '.join(variants)} on this processor, not {wanted!r}"
+        )
+    _core.use_simd_variant(wanted)
+
+
+_use_wanted_variant()
 
 
 def measure(tiles: npt.NDArray[Any], threads: int) -> ChannelStats:

@@ -1,0 +1,253 @@
+// Mapping values to levels: `lanes` channels side by side, or `lanes` pixels of one channel.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+
+#include "kernels.hpp"
+#include "vector.hpp"
+
+namespace actgrid::ACTGRID_VARIANT {
+
+static_assert(std::endian::native == std::endian::little, "a word's low byte is its first pixel");
+
+// Pixels that one store writes, at most.
+constexpr int block_pixels = 16;
+
+// What maps `lanes` elements, or `N` lanes' worth of them in one vector.
+template <class V>
+struct Line {
+    V shift, scale, base;
+};
+
+// Levels of a vector of numbers. A comparison with NaN is false: that makes NaN come out as 0.
+template <bool flat, class Reals>
+static inline Reals level(Reals x, const Line<Reals>& line) {
+    using Real = std::remove_cvref_t<decltype(x[0])>;
+    const Reals zero{}, top = zero + Real{255};
+    Reals v = (x - line.shift) * line.scale + line.base;
+    // In a flat tile (scale 0) an infinity times zero is NaN, yet +inf must come out as 255.
+    if constexpr (flat) v = x == zero + std::numeric_limits<Real>::infinity() ? top : v;
+    v = v > zero ? v : zero;
+    return v < top ? v : top;
+}
+
+using Words = Register<std::uint32_t>;
+
+// A group of neighbouring channels.
+template <class T>
+struct Group {
+    using Real = Drawn<T>;
+    static constexpr std::ptrdiff_t size = sizeof(T);
+
+    Line<Register<Real>> lines[parts<Real>];
+    std::uint8_t* pixels[lanes];
+    std::ptrdiff_t strides[lanes];
+    std::ptrdiff_t offset;  // of its first channel in memory
+    bool flat;
+
+    void set(const Target* targets, std::ptrdiff_t first) {
+        offset = first * size;
+        flat = false;
+        for (int lane = 0; lane < lanes; ++lane) {
+            constexpr int wide = lanes / parts<Real>;
+            const Target& target = targets[first + lane];
+            Line<Register<Real>>& line = lines[lane / wide];
+            line.shift[lane % wide] = static_cast<Real>(target.shift);
+            line.scale[lane % wide] = static_cast<Real>(target.scale);
+            line.base[lane % wide] = static_cast<Real>(target.base);
+            flat |= Floating<T> && target.scale == 0;
+            pixels[lane] = target.pixels;
+            strides[lane] = target.stride;
+        }
+    }
+
+    void next_row() {
+        for (int lane = 0; lane < lanes; ++lane) pixels[lane] += strides[lane];
+    }
+
+    // The levels of one pixel, each in a word of its own.
+    template <bool is_flat>
+    Words levels(const std::byte* source) const {
+        Words words;
+        for (int part = 0; part < parts<Real>; ++part) {
+            const auto numbers = level<is_flat>(load_part<Real, T>(source, part), lines[part]);
+            // By way of signed integers: no target lacks that conversion.
+            const auto integers = convert<Vector<std::int32_t, lanes / parts<Real>>>(numbers);
+            if constexpr (parts<Real> == 1)
+                words = (Words)integers;
+            else
+                std::memcpy(reinterpret_cast<std::byte*>(&words) + part * sizeof integers,
+                            &integers, sizeof integers);
+        }
+        return words;
+    }
+
+    // The levels of `count` <= 4 pixels side by side in the word of their lane.
+    template <bool is_flat>
+    Words word(const std::byte* source, std::ptrdiff_t step, std::ptrdiff_t ahead,
+               std::ptrdiff_t count) const {
+        Words word{};
+        for (std::ptrdiff_t pixel = 0; pixel < count; ++pixel, source += step) {
+            __builtin_prefetch(source + ahead);
+            word |= levels<is_flat>(source) << static_cast<std::uint32_t>(8 * pixel);
+        }
+        return word;
+    }
+
+    // `count` pixels from pixel x of a row on: 16, 8, or any number up to 4.
+    template <bool is_flat>
+    void block(const std::byte* source, std::ptrdiff_t step, std::ptrdiff_t ahead, std::ptrdiff_t x,
+               std::ptrdiff_t count) const {
+        source += offset;
+        if (count == block_pixels) {
+            const Words a = word<is_flat>(source, step, ahead, 4);
+            const Words b = word<is_flat>(source + 4 * step, step, ahead, 4);
+            const Words c = word<is_flat>(source + 8 * step, step, ahead, 4);
+            const Words d = word<is_flat>(source + 12 * step, step, ahead, 4);
+            store<16>(a, b, c, d, x);
+        } else if (count == 8) {
+            const Words a = word<is_flat>(source, step, ahead, 4);
+            const Words b = word<is_flat>(source + 4 * step, step, ahead, 4);
+            store<8>(a, b, a, b, x);
+        } else {
+            const Words a = word<is_flat>(source, step, ahead, count);
+            for (int lane = 0; lane < lanes; ++lane) {
+                const std::uint32_t bytes = a[lane];
+                std::memcpy(pixels[lane] + x, &bytes, static_cast<std::size_t>(count));
+            }
+        }
+    }
+
+    // Transposes blocks of 4 x 4 words, so that the words of each lane lie side by side.
+    template <int bytes>
+    void store(Words a, Words b, Words c, Words d, std::ptrdiff_t x) const {
+        const Words ab = pick<0, 4, 1, 5>(a, b), cd = pick<0, 4, 1, 5>(c, d);
+        const Words ab2 = pick<2, 6, 3, 7>(a, b), cd2 = pick<2, 6, 3, 7>(c, d);
+        const Words rows[] = {pick<0, 1, 4, 5>(ab, cd), pick<2, 3, 6, 7>(ab, cd),
+                              pick<0, 1, 4, 5>(ab2, cd2), pick<2, 3, 6, 7>(ab2, cd2)};
+        for (int row = 0; row < 4; ++row)
+            for (int block = 0; block < lanes / 4; ++block)
+                std::memcpy(pixels[4 * block + row] + x,
+                            reinterpret_cast<const std::byte*>(&rows[row]) + 16 * block, bytes);
+    }
+};
+
+// Calls action(x, count) for blocks of 16, 8 or at most 4 pixels that cover a row. The last one
+// may overlap the one before it, with the same levels there.
+template <class Action>
+static inline void for_blocks(std::ptrdiff_t width, const Action& action) {
+    for (std::ptrdiff_t x = 0; x < width;) {
+        const std::ptrdiff_t left = width - x;
+        std::ptrdiff_t count = left > 8 ? 16 : left > 4 ? 8 : 4;
+        while (count > 4 && count > width) count /= 2;
+        count = std::min(count, width);
+        x = std::min(x, width - count);
+        action(x, count);
+        x += count;
+    }
+}
+
+// Channels that are neighbours in memory; the last group may overlap the one before.
+template <class T>
+static void paint_interleaved(const Tiles& part, const Target* targets) {
+    const std::ptrdiff_t count = (part.channels + lanes - 1) / lanes;
+    Group<T> groups[(most_channels + lanes - 1) / lanes];
+    for (std::ptrdiff_t g = 0; g < count; ++g)
+        groups[g].set(targets, std::min<std::ptrdiff_t>(g * lanes, part.channels - lanes));
+    const std::ptrdiff_t step = part.column_stride;
+    for (std::ptrdiff_t y = 0; y < part.height; ++y) {
+        const std::byte* source = part.data + y * part.row_stride;
+        const std::ptrdiff_t ahead = block_pixels * step;
+        for_blocks(part.width, [&](std::ptrdiff_t x, std::ptrdiff_t pixels) {
+            for (std::ptrdiff_t g = 0; g < count; ++g) {
+                if (groups[g].flat)
+                    groups[g].template block<true>(source + x * step, step, ahead, x, pixels);
+                else
+                    groups[g].template block<false>(source + x * step, step, ahead, x, pixels);
+            }
+        });
+        for (std::ptrdiff_t g = 0; g < count; ++g) groups[g].next_row();
+    }
+}
+
+// Neighbouring pixels of one channel, `N` at a time; the last ones may overlap those before.
+template <bool flat, int N, class T>
+static void paint_run(const std::byte* source, std::ptrdiff_t count, const Target& target,
+                      std::uint8_t* pixels) {
+    using Real = Drawn<T>;
+    constexpr std::ptrdiff_t size = sizeof(T);
+    if constexpr (N > 4) {
+        if (count < N) return paint_run<flat, N / 2, T>(source, count, target, pixels);
+    }
+    using Reals = Vector<Real, N>;
+    const Line<Reals> line{Reals{} + static_cast<Real>(target.shift),
+                           Reals{} + static_cast<Real>(target.scale),
+                           Reals{} + static_cast<Real>(target.base)};
+    const auto levels = [&](Reals x) {
+        return convert<Vector<std::uint8_t, N>>(
+            convert<Vector<std::int32_t, N>>(level<flat>(x, line)));
+    };
+    if (count < N) {
+        Reals x{};
+        for (std::ptrdiff_t i = 0; i < count; ++i) x[i] = widen<Real>(load<T>(source + i * size));
+        const auto bytes = levels(x);
+        std::memcpy(pixels, &bytes, static_cast<std::size_t>(count));
+        return;
+    }
+    for (std::ptrdiff_t x = 0; x < count; x += N) {
+        const std::ptrdiff_t at = std::min(x, count - N);
+        const auto bytes = levels(load_vector<Real, T, N>(source + at * size));
+        std::memcpy(pixels + at, &bytes, N);
+    }
+}
+
+template <class T>
+static void paint_row(const std::byte* source, std::ptrdiff_t count, const Target& target,
+                      std::uint8_t* pixels) {
+    constexpr int N = lanes / parts<Drawn<T>> < 4 ? 4 : lanes / parts<Drawn<T>>;
+    if (Floating<T> && target.scale == 0)
+        paint_run<true, N, T>(source, count, target, pixels);
+    else
+        paint_run<false, N, T>(source, count, target, pixels);
+}
+
+// Values that have no neighbours: pieces of each row are gathered first.
+template <class T>
+static void paint_gathered(const Tiles& part, const Target* targets) {
+    constexpr std::ptrdiff_t piece = 64;
+    T values[piece];
+    for (std::ptrdiff_t y = 0; y < part.height; ++y) {
+        for (std::ptrdiff_t x = 0; x < part.width; x += piece) {
+            const std::ptrdiff_t count = std::min(piece, part.width - x);
+            const std::byte* start = part.data + y * part.row_stride + x * part.column_stride;
+            for (std::ptrdiff_t channel = 0; channel < part.channels; ++channel) {
+                const std::byte* source = start + channel * part.channel_stride;
+                for (std::ptrdiff_t i = 0; i < count; ++i, source += part.column_stride)
+                    values[i] = load<T>(source);
+                const Target& target = targets[channel];
+                paint_row<T>(reinterpret_cast<const std::byte*>(values), count, target,
+                             target.pixels + y * target.stride + x);
+            }
+        }
+    }
+}
+
+template <class T>
+static void paint(const Tiles& part, const Target* targets) {
+    constexpr std::ptrdiff_t size = sizeof(T);
+    if (part.channel_stride == size && part.channels >= lanes) {
+        paint_interleaved<T>(part, targets);
+    } else if (part.column_stride == size) {
+        for (std::ptrdiff_t channel = 0; channel < part.channels; ++channel)
+            for (std::ptrdiff_t y = 0; y < part.height; ++y)
+                paint_row<T>(part.data + channel * part.channel_stride + y * part.row_stride,
+                             part.width, targets[channel],
+                             targets[channel].pixels + y * targets[channel].stride);
+    } else {
+        paint_gathered<T>(part, targets);
+    }
+}
+
+}  // namespace actgrid::ACTGRID_VARIANT

@@ -1,0 +1,160 @@
+// Registers of the instruction set being compiled for, in the compilers' portable vector types.
+#pragma once
+
+#include <array>
+#include <utility>
+
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+#include "../dtype.hpp"
+
+#ifndef ACTGRID_VARIANT
+#error "ACTGRID_VARIANT names the variant that this is compiled for"
+#endif
+
+namespace actgrid::ACTGRID_VARIANT {
+
+#if defined(__AVX512F__)
+constexpr int register_bytes = 64;
+#elif defined(__AVX2__)
+constexpr int register_bytes = 32;
+#else
+constexpr int register_bytes = 16;
+#endif
+
+/// Elements handled together: as many as a register has float32.
+constexpr int lanes = register_bytes / 4;
+
+template <class T, int N>
+struct VectorType {
+    typedef T type __attribute__((vector_size(N * sizeof(T))));
+};
+template <class T, int N>
+using Vector = typename VectorType<T, N>::type;
+
+/// `lanes` numbers of 4 bytes take one register, of 8 bytes two.
+template <class Real>
+constexpr int parts = sizeof(Real) / 4;
+template <class Real>
+using Register = Vector<Real, lanes / parts<Real>>;
+
+/// Integers as wide as a float: what comparing yields.
+template <class Real>
+using Truth = Register<std::conditional_t<sizeof(Real) == 8, std::int64_t, std::int32_t>>;
+
+/// The same numbers in another type.
+template <class To, class From>
+static inline To convert(From from) {
+    // Where GCC would take registers apart: four times slower. The masked forms are for GCC too,
+    // which warns of the others in its own headers.
+#ifdef __AVX512F__
+    if constexpr (std::same_as<From, Vector<float, 8>> && std::same_as<To, Vector<double, 8>>)
+        return _mm512_maskz_cvtps_pd(0xff, from);
+    if constexpr (std::same_as<From, Vector<std::uint16_t, 16>>)
+        return (To)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)from);
+#endif
+#ifdef __AVX2__
+    if constexpr (std::same_as<To, Vector<std::uint8_t, 8>>) {
+        const __m128i low = _mm256_castsi256_si128((__m256i)from);
+        const __m128i words = _mm_packs_epi32(low, _mm256_extracti128_si256((__m256i)from, 1));
+        return (To)_mm_cvtsi128_si64(_mm_packus_epi16(words, words));
+    }
+    if constexpr (std::same_as<From, Vector<float, 4>> && std::same_as<To, Vector<double, 4>>)
+        return _mm256_cvtps_pd(from);
+    if constexpr (std::same_as<From, Vector<std::uint16_t, 8>>)
+        return (To)_mm256_cvtepu16_epi32((__m128i)from);
+#endif
+    return __builtin_convertvector(from, To);
+}
+
+/// float16 numbers, given as their bits, as float32.
+template <class Floats, class Bits>
+static inline Floats convert_half(Bits bits) {
+#ifdef __AVX512F__
+    if constexpr (sizeof(Bits) == 32) return _mm512_maskz_cvtph_ps(0xffff, (__m256i)bits);
+#endif
+#ifdef __F16C__
+    if constexpr (sizeof(Bits) == 16) return _mm256_cvtph_ps((__m128i)bits);
+#endif
+    return widen_half<Floats>(convert<Vector<std::uint32_t, sizeof(Bits) / 2>>(bits));
+}
+
+/// Two registers of doubles as one of floats.
+static inline Register<float> narrow(const Register<double> (&wide)[2]) {
+    using Part = Vector<float, lanes / 2>;
+    const std::array<Part, 2> halves{convert<Part>(wide[0]), convert<Part>(wide[1])};
+    return std::bit_cast<Register<float>>(halves);
+}
+
+/// The numbers of `a`, then of `b`, at these positions.
+template <class V, int... I>
+static inline auto shuffle(V a, V b, std::integer_sequence<int, I...>) {
+    using Number = std::remove_cvref_t<decltype(a[0])>;
+#if defined(__clang__) || __GNUC__ >= 12
+    return (Vector<Number, sizeof...(I)>)__builtin_shufflevector(a, b, I...);
+#else
+    constexpr int count = sizeof(V) / sizeof(Number), from[] = {I...};
+    Vector<Number, sizeof...(I)> picked{};
+    for (int i = 0; i < static_cast<int>(sizeof...(I)); ++i)
+        picked[i] = from[i] < count ? a[from[i]] : b[from[i] - count];
+    return picked;
+#endif
+}
+
+/// A half of a register of floats, the first or the second, as doubles.
+template <int... I>
+static inline Register<double> widen_half(Register<float> from, int half,
+                                          std::integer_sequence<int, I...>) {
+    const auto part = half == 0
+                          ? shuffle(from, from, std::integer_sequence<int, I...>{})
+                          : shuffle(from, from, std::integer_sequence<int, (I + lanes / 2)...>{});
+    return convert<Register<double>>(part);
+}
+static inline Register<double> widen_half(Register<float> from, int half) {
+    return widen_half(from, half, std::make_integer_sequence<int, lanes / 2>{});
+}
+
+/// N neighbouring elements as numbers.
+template <class Real, class T, int N>
+static inline Vector<Real, N> load_vector(const std::byte* address) {
+    using Reals = Vector<Real, N>;
+    if constexpr (std::same_as<T, Half> || std::same_as<T, BFloat>) {
+        using Floats = Vector<float, N>;
+        const auto bits = load<Vector<std::uint16_t, N>>(address);
+        if constexpr (std::same_as<T, Half>)
+            return convert<Reals>(convert_half<Floats>(bits));
+        else
+            return convert<Reals>(
+                std::bit_cast<Floats>(convert<Vector<std::uint32_t, N>>(bits) << 16));
+    } else if constexpr (sizeof(T) < 4) {
+        // By way of 32 bits, the only integers that every target converts.
+        return convert<Reals>(convert<Vector<std::int32_t, N>>(load<Vector<T, N>>(address)));
+    } else {
+        return convert<Reals>(load<Vector<T, N>>(address));
+    }
+}
+
+/// One part of `lanes` neighbouring elements, as numbers.
+template <class Real, class T>
+static inline Register<Real> load_part(const std::byte* address, int part) {
+    constexpr int n = lanes / parts<Real>;
+    return load_vector<Real, T, n>(address + part * n * static_cast<int>(sizeof(T)));
+}
+
+// From every block of four 32-bit numbers of `a` and of `b`: two of each.
+template <int a0, int a1, int a2, int a3, class V, int... I>
+static inline V pick(V a, V b, std::integer_sequence<int, I...>) {
+    constexpr int from[] = {a0, a1, a2, a3};
+    // 0 to 3 are of a, 4 to 7 of b.
+    return shuffle(a, b,
+                   std::integer_sequence<int, (I / 4 * 4 + from[I % 4] % 4 +
+                                               (from[I % 4] < 4 ? 0 : lanes))...>{});
+}
+template <int a0, int a1, int a2, int a3, class V>
+static inline V pick(V a, V b) {
+    return pick<a0, a1, a2, a3>(a, b, std::make_integer_sequence<int, lanes>{});
+}
+
+}  // namespace actgrid::ACTGRID_VARIANT

@@ -1,0 +1,118 @@
+#include "pool.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <list>
+#include <mutex>
+#include <thread>
+
+#if __has_include(<pthread.h>)
+#include <pthread.h>
+#endif
+
+namespace actgrid {
+namespace {
+
+// One call of parallel_for. It lives on the caller's stack.
+struct Job {
+    const std::function<void(std::ptrdiff_t)>& task;
+    const std::ptrdiff_t count;
+    std::atomic<std::ptrdiff_t> next{0};
+    int helpers_wanted, helpers_at_work = 0;  // guarded by the pool's mutex
+    std::exception_ptr problem;
+    std::once_flag first_problem;
+
+    Job(const std::function<void(std::ptrdiff_t)>& the_task, std::ptrdiff_t the_count, int helpers)
+        : task(the_task), count(the_count), helpers_wanted(helpers) {}
+
+    void work() {
+        try {
+            for (std::ptrdiff_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;)
+                task(i);
+        } catch (...) {
+            std::call_once(first_problem, [&] { problem = std::current_exception(); });
+            next = count;  // nobody need go on
+        }
+    }
+};
+
+class Pool {
+  public:
+    void run(Job& job) {
+        std::unique_lock lock(mutex_);
+        grow(job.helpers_wanted);
+        const auto place = jobs_.insert(jobs_.end(), &job);
+        lock.unlock();
+        for (int i = 0; i < job.helpers_wanted; ++i) wake_.notify_one();
+        job.work();
+        lock.lock();
+        // From here on nobody can come to help.
+        jobs_.erase(place);
+        left_.wait(lock, [&] { return job.helpers_at_work == 0; });
+    }
+
+  private:
+    void grow(int threads) {
+        try {
+            for (; threads_ < threads; ++threads_) std::thread([this] { help(); }).detach();
+        } catch (const std::exception&) {
+            // No more threads to be had: those there are, and the caller, do the work.
+        }
+    }
+
+    [[noreturn]] void help() {
+        std::unique_lock lock(mutex_);
+        for (;;) {
+            const auto found = std::find_if(jobs_.begin(), jobs_.end(),
+                                            [](Job* job) { return job->helpers_wanted > 0; });
+            if (found == jobs_.end()) {
+                wake_.wait(lock);
+                continue;
+            }
+            Job& job = **found;
+            --job.helpers_wanted;
+            ++job.helpers_at_work;
+            lock.unlock();
+            job.work();
+            lock.lock();
+            if (--job.helpers_at_work == 0) left_.notify_all();
+        }
+    }
+
+    std::mutex mutex_;
+    std::condition_variable wake_, left_;
+    std::list<Job*> jobs_;
+    int threads_ = 0;
+};
+
+// Never destroyed: its threads wait until the process ends. After a fork none of them is there,
+// and the mutex may be held by one of them: the child starts anew.
+Pool* the_pool = nullptr;
+
+Pool& pool() {
+    static std::once_flag made;
+    std::call_once(made, [] {
+        the_pool = new Pool;
+#if __has_include(<pthread.h>)
+        pthread_atfork(nullptr, nullptr, [] { the_pool = new Pool; });
+#endif
+    });
+    return *the_pool;
+}
+
+}  // namespace
+
+void parallel_for(std::ptrdiff_t count, int threads,
+                  const std::function<void(std::ptrdiff_t)>& task) {
+    const auto helpers = static_cast<int>(std::min<std::ptrdiff_t>(threads, count)) - 1;
+    Job job(task, count, std::max(helpers, 0));
+    if (helpers > 0)
+        pool().run(job);
+    else
+        job.work();
+    if (job.problem) std::rethrow_exception(job.problem);
+}
+
+}  // namespace actgrid
