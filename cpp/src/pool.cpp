@@ -41,11 +41,12 @@ struct Job {
 class Pool {
   public:
     void run(Job& job) {
+        const int helpers = job.helpers_wanted;
         std::unique_lock lock(mutex_);
-        grow(job.helpers_wanted);
+        grow(helpers);
         const auto place = jobs_.insert(jobs_.end(), &job);
         lock.unlock();
-        for (int i = 0; i < job.helpers_wanted; ++i) wake_.notify_one();
+        for (int i = 0; i < helpers; ++i) wake_.notify_one();
         job.work();
         lock.lock();
         // From here on nobody can come to help.

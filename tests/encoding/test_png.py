@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from actgrid.encoding import encode_png, png
+from actgrid.encoding import blank_levels, encode_png, png
 from actgrid.errors import ShapeError
 
 PALETTE = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
@@ -42,41 +42,96 @@ def test_pillow_finds_the_same_levels_and_colours(
 ) -> None:
     opened = Image.open(io.BytesIO(encode_png(levels, palette, compression=compression)))
     opened.load()
-    if compression == "fast":
+    if compression != "small":
         assert opened.mode == ("L" if palette is None else "P")
     expected = np.repeat(levels[..., None], 3, 2) if palette is None else palette[levels]
     np.testing.assert_array_equal(np.asarray(opened.convert("RGB")), expected)
 
 
-def test_file_is_indexed_unfiltered_and_whole() -> None:
-    levels = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    found = chunks(encode_png(levels, PALETTE))
-    assert [kind for kind, _ in found] == [b"IHDR", b"PLTE", b"IDAT", b"IEND"]
+def pixel_data(data: bytes) -> bytes:
+    """The rows of a PNG file, each after its filter byte."""
+    return zlib.decompress(b"".join(body for kind, body in chunks(data) if kind == b"IDAT"))
+
+
+@pytest.mark.parametrize("compression", ["fast", "none"])
+def test_file_is_indexed_unfiltered_and_whole(compression: str) -> None:
+    levels = np.arange(12, dtype=np.uint8).reshape(3, 4) ** 2
+    data = encode_png(levels, PALETTE, compression=compression)
+    found = chunks(data)
+    assert {kind: None for kind, _ in found} == dict.fromkeys([b"IHDR", b"PLTE", b"IDAT", b"IEND"])
     assert found[0][1] == struct.pack(">IIBBBBB", 4, 3, 8, 3, 0, 0, 0)
     assert found[1][1] == PALETTE.tobytes()
-    rows = zlib.decompress(found[2][1])
-    assert rows == b"\0\0\1\2\3\0\4\5\6\7\0\x08\x09\x0a\x0b"
+    assert pixel_data(data) == b"\0\0\1\4\x09\0\x10\x19\x24\x31\0\x40\x51\x64\x79"
 
 
 def test_gray_palette_is_not_stored() -> None:
     gray = np.arange(256, dtype=np.uint8)[:, None].repeat(3, 1)
     found = chunks(encode_png(np.zeros((2, 2), np.uint8), gray))
-    assert [kind for kind, _ in found] == [b"IHDR", b"IDAT", b"IEND"]
+    assert b"PLTE" not in dict(found)
     assert found[0][1][9] == 0  # grayscale
+
+
+def test_levels_that_rise_along_rows_are_subtracted() -> None:
+    levels = np.arange(200, dtype=np.uint8) + np.arange(0, 50, 7, dtype=np.uint8)[:, None]
+    data = encode_png(levels)
+    rows = np.frombuffer(pixel_data(data), np.uint8).reshape(8, 201)
+    assert (rows[:, 0] == 1).all()
+    assert (rows[:, 2:] == 1).all()
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), levels)
+
+
+def test_no_compression_stores_the_bytes() -> None:
+    levels = np.zeros((300, 400), np.uint8)
+    assert len(encode_png(levels, compression="none")) > levels.size
+    assert len(encode_png(levels)) < levels.size // 50
+
+
+@pytest.mark.parametrize("compression", ["fast", "none"])
+@pytest.mark.parametrize("bands", [1, 2, 3, 7])
+def test_bands_make_one_file_whatever_the_threads(
+    compression: str, bands: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(2)
+    levels = generator.integers(0, 256, (70, 50), np.uint8)
+    levels[20:40] = np.arange(50)  # bands may differ in their filters
+    monkeypatch.setattr(png, "_BAND_BYTES", 51 * -(-70 // bands))
+    data = encode_png(levels, PALETTE, compression=compression)
+    found = [kind for kind, _ in chunks(data)]
+    assert found.count(b"IDAT") == bands + 1  # the checksum has one of its own
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), levels)
+    for threads in (2, 5):
+        assert encode_png(levels, PALETTE, compression=compression, threads=threads) == data
+
+
+@given(st.lists(st.binary(max_size=200), min_size=1, max_size=5))
+def test_checksums_of_pieces_are_that_of_the_whole(pieces: list[bytes]) -> None:
+    joined = 1
+    for piece in pieces:
+        joined = png._joined_adler(joined, zlib.adler32(piece), len(piece))
+    assert joined == zlib.adler32(b"".join(pieces))
+
+
+def test_blank_levels_are_deflated_where_they_are() -> None:
+    levels = blank_levels(5, 7, background=9)
+    assert levels.shape == (5, 7)
+    assert (levels == 9).all()
+    levels[2, 3] = 200
+    assert png._unfiltered(levels) is levels.base
+    for other in (levels[:, :-1], levels[1:], levels[::-1], levels.copy(), levels[:, ::2]):
+        rows = png._unfiltered(other)
+        assert rows is not levels.base
+        np.testing.assert_array_equal(rows[:, 1:], other)
+        np.testing.assert_array_equal(rows[:, 0], 0)
+    # Whoever writes to the byte before a row has not made it a filter.
+    assert levels.base is not None
+    levels.base[0, 0] = 3
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encode_png(levels)))), levels)
 
 
 def test_strided_levels_are_encoded() -> None:
     levels = np.random.default_rng(1).integers(0, 256, (9, 20), np.uint8)[::-2, ::3]
     opened = Image.open(io.BytesIO(encode_png(levels)))
     np.testing.assert_array_equal(np.asarray(opened), levels)
-
-
-def test_large_data_is_split_among_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(png, "_CHUNK_BYTES", 100)
-    levels = np.random.default_rng(2).integers(0, 256, (50, 50), np.uint8)
-    data = encode_png(levels)
-    assert sum(kind == b"IDAT" for kind, _ in chunks(data)) > 10
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), levels)
 
 
 @pytest.mark.parametrize("shape", [(3,), (0, 4), (4, 0), (2, 2, 3)])

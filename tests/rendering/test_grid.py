@@ -77,9 +77,9 @@ def test_save_refuses_what_it_cannot_write(grid: actgrid.Grid, tmp_path: Path) -
         grid.save(tmp_path / "grid.pgn")
     with pytest.raises(OptionError, match="suffix ''"):
         grid.save(tmp_path / "grid")
-    with pytest.raises(OptionError, match="one of fast, small, not 'best'"):
+    with pytest.raises(OptionError, match="one of fast, small, none, not 'best'"):
         grid.save(tmp_path / "grid.png", compression="best")
-    with pytest.raises(OptionError, match="one of fast, small, not 'best'"):
+    with pytest.raises(OptionError, match="one of fast, small, none, not 'best'"):
         grid.save(tmp_path / "grid.jpg", compression="best")
     with pytest.raises(OutputError, match="No such file or directory") as caught:
         grid.save(tmp_path / "missing" / "grid.png")

@@ -171,7 +171,7 @@ def render(
     ] = "index",
     cmap: Annotated[str, typer.Option(help="A colormap of matplotlib's.")] = "viridis",
     file_format: Annotated[str, typer.Option("--format", help="png, webp, jpg, tiff, ...")] = "png",
-    compression: Annotated[str, typer.Option(help="Of png: fast or small.")] = "fast",
+    compression: Annotated[str, typer.Option(help="Of png: fast, small or none.")] = "fast",
     token_grid: Annotated[
         str | None,
         typer.Option(

@@ -2,9 +2,10 @@
 
 from actgrid.encoding.files import writable_folder, write_file
 from actgrid.encoding.images import encode, image_format
-from actgrid.encoding.png import check_compression, encode_png
+from actgrid.encoding.png import blank_levels, check_compression, encode_png
 
 __all__ = [
+    "blank_levels",
     "check_compression",
     "encode",
     "encode_png",

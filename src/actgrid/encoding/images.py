@@ -41,6 +41,7 @@ def encode(
     palette: npt.NDArray[np.uint8] | None = None,
     *,
     compression: str = "fast",
+    threads: int = 1,
     **options: Any,
 ) -> bytes:
     """Encode levels in the format that the suffix of `path` names, without writing the file.
@@ -53,7 +54,7 @@ def encode(
         (height, width) uint8.
     palette
         (256, 3) uint8 RGB of each level; None for grayscale.
-    compression
+    compression, threads
         For PNG: see `encode_png`.
     options
         For other formats: given to Pillow's ``save``.
@@ -66,7 +67,7 @@ def encode(
     check_compression(compression)
     name = image_format(Path(path).suffix)
     if name == "PNG" and not options:
-        return encode_png(levels, palette, compression=compression)
+        return encode_png(levels, palette, compression=compression, threads=threads)
     image = to_pillow(levels, palette)
     problem: Exception | None = None
     for mode in (image.mode, "RGB"):  # formats such as JPEG have no palettes

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from actgrid.encoding import blank_levels
 from actgrid.errors import OptionError, suggest
 from actgrid.rendering.backends import Backend, load_backend
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.grid import Grid
-from actgrid.rendering.layout import Layout, integer_option, near_square
+from actgrid.rendering.layout import Layout, integer_option, near_square, thread_count
 from actgrid.rendering.normalize import SCOPES, Normalization, parse_normalize
 from actgrid.rendering.stats import ChannelStats
 from actgrid.rendering.tiles import as_array, tile
 
 __all__ = ["ORDERS", "check_options", "render"]
-
-_MOST_THREADS = 1024
 
 # What channels can be sorted by: their index, or a statistic, the largest first.
 ORDERS = {"index": None, "mean": "mean", "std": "std", "max": "max", "zeros": "zero_fraction"}
@@ -172,7 +170,8 @@ def render(
     mapping = options.normalization.mapping(tiles, tile_stats, scope)
     draw.paint(tiles, mapping, origin, canvas, threads)
     if options.zoom > 1:
-        canvas = canvas.repeat(options.zoom, 0).repeat(options.zoom, 1)
+        small, canvas = canvas, blank_levels(*(side * options.zoom for side in canvas.shape))
+        canvas[:] = small.repeat(options.zoom, 0).repeat(options.zoom, 1)
     if tiling.single_values:
         stats = tile_stats.pool().reshape(-1)
     return Grid(canvas, stats, np.repeat(channels, slices), cmap, layout, options.zoom)
@@ -222,17 +221,8 @@ def check_options(
         zoom=integer_option("zoom", zoom, 1),
         background=background,
         backend=load_backend(backend),
-        threads=_threads(threads),
+        threads=thread_count(threads),
     )
-
-
-def _threads(wanted: int | None) -> int:
-    """Return how many threads to use; None stands for the processors this process may use."""
-    if wanted is not None:
-        return min(integer_option("threads", wanted, 1), _MOST_THREADS)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _ordered(order: Any, stats: ChannelStats) -> npt.NDArray[np.intp]:

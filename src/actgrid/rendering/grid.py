@@ -13,7 +13,7 @@ from actgrid.encoding import encode, encode_png, write_file
 from actgrid.encoding.png import to_pillow
 from actgrid.errors import OptionError
 from actgrid.rendering.colormaps import palette
-from actgrid.rendering.layout import Layout
+from actgrid.rendering.layout import Layout, thread_count
 from actgrid.rendering.stats import ChannelStats
 
 if TYPE_CHECKING:
@@ -65,26 +65,41 @@ class Grid:
         """Return the picture in colour, (height, width, 3) uint8."""
         return palette(self.cmap)[self.levels]
 
-    def to_png(self, compression: str = "fast") -> bytes:
+    def to_png(self, compression: str = "fast", threads: int | None = None) -> bytes:
         """Return the picture as an indexed PNG file (grayscale for ``"gray"``).
 
         Parameters
         ----------
         compression
-            ``"fast"``, or ``"small"`` for a smaller file in about thirty times the time.
+            ``"fast"``; ``"small"`` for a smaller file in about thirty times the time; ``"none"``
+            for one that is not compressed.
+        threads
+            At most this many deflate a large picture; None: one for each processor. The file
+            does not depend on it.
         """
-        return encode_png(self.levels, palette(self.cmap), compression=compression)
+        return encode_png(
+            self.levels,
+            palette(self.cmap),
+            compression=compression,
+            threads=thread_count(threads),
+        )
 
     _repr_png_ = to_png  # what a notebook shows
 
-    def save(self, path: str | Path, compression: str = "fast", **options: Any) -> None:
+    def save(
+        self,
+        path: str | Path,
+        compression: str = "fast",
+        threads: int | None = None,
+        **options: Any,
+    ) -> None:
         """Write the picture to a file, whole or not at all.
 
         Parameters
         ----------
         path
             Its suffix chooses the format: .png, .webp, .jpg, .tiff or any other of Pillow's.
-        compression
+        compression, threads
             For PNG, as in `to_png`.
         options
             For other formats: given to Pillow's ``Image.save``, such as ``quality=90``.
@@ -96,7 +111,14 @@ class Grid:
         OutputError
             If the file cannot be written. Also an OSError.
         """
-        data = encode(path, self.levels, palette(self.cmap), compression=compression, **options)
+        data = encode(
+            path,
+            self.levels,
+            palette(self.cmap),
+            compression=compression,
+            threads=thread_count(threads),
+            **options,
+        )
         write_file(path, data)
 
     def tile(self, channel: int, part: int = 0) -> npt.NDArray[np.uint8]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import operator
+import os
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from actgrid.encoding import blank_levels
 from actgrid.errors import OptionError
 
-__all__ = ["Layout", "integer_option", "near_square"]
+__all__ = ["Layout", "integer_option", "near_square", "thread_count"]
+
+_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class Layout:
     def origins(self) -> npt.NDArray[np.int64]:
         """Return the offset on the canvas of each cell's top left pixel, cell by cell."""
         y, x = self.corner(np.arange(self.count))
-        origins: npt.NDArray[np.int64] = y * self.width + x
+        stride = self.width + 1  # of `blank_levels`
+        origins: npt.NDArray[np.int64] = y * stride + x
         return origins
 
     def cell(self, y: int, x: int) -> int | None:
@@ -73,9 +78,8 @@ class Layout:
 
     def canvas(self, background: int) -> npt.NDArray[np.uint8]:
         """Return a canvas on which all that no tile covers is `background`."""
-        if self.padding == 0 and self.rows * self.columns == self.count:
-            return np.empty((self.height, self.width), np.uint8)
-        return np.full((self.height, self.width), background, np.uint8)
+        covered = self.padding == 0 and self.rows * self.columns == self.count
+        return blank_levels(self.height, self.width, None if covered else background)
 
 
 def near_square(count: int, height: int, width: int, padding: int) -> int:
@@ -101,3 +105,18 @@ def integer_option(name: str, value: object, least: int | None = None) -> int:
     if least is not None and number < least:
         raise OptionError(f"{name} must be at least {least}, not {number}")
     return number
+
+
+def thread_count(wanted: object) -> int:
+    """Return how many threads to use; None stands for the processors this process may use.
+
+    Raises
+    ------
+    OptionError
+        If it is neither None nor a positive integer.
+    """
+    if wanted is not None:
+        return min(integer_option("threads", wanted, 1), _MOST_THREADS)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -6,9 +6,9 @@ A backend is a module with two functions:
     Statistics of each tile. `tiles` is a (channels, slices, height, width) view of any strides;
     the arrays of the result are (channels, slices).
 ``paint(tiles, mapping, origin, canvas, threads) -> None``
-    Draws each tile at ``origin``, (channels, slices) int64 offsets of the top left pixel from the
-    first pixel of `canvas`, (height, width) uint8 with rows that follow each other; a tile with a
-    negative origin is not drawn.
+    Draws each tile at ``origin``, (channels, slices) int64 offsets in bytes of the top left pixel
+    from the first pixel of `canvas`, (height, width) uint8, whose rows may lie apart; a tile with
+    a negative origin is not drawn.
 """
 
 from __future__ import annotations

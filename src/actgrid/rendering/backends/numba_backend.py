@@ -233,7 +233,11 @@ def paint(
     neighbours = _are_neighbours(tiles)
     kernel = _paint_neighbours if neighbours else _paint_rows
     real = drawn_dtype(tiles.dtype)
-    stride, pixels = canvas.shape[1], canvas.reshape(-1)
+    stride = canvas.strides[0]
+    # All bytes from the first pixel to the last, those between rows too.
+    pixels = np.lib.stride_tricks.as_strided(
+        canvas, ((canvas.shape[0] - 1) * stride + canvas.shape[1],), (1,)
+    )
 
     def task(part: int, first: int, last: int) -> None:
         shift = mapping.shift[first:last, part].astype(real)

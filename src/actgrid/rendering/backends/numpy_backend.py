@@ -84,7 +84,7 @@ def paint(
     canvas: npt.NDArray[np.uint8],
     threads: int,
 ) -> None:
-    top, left = np.divmod(origin, canvas.shape[1])
+    top, left = np.divmod(origin, canvas.strides[0])
     for bands in _blocks(tiles):
         for channels, rows in bands:
             levels = _levels(tiles[channels, :, rows], mapping, channels)
