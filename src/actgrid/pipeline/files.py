@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
+import orjson
 
 from actgrid.encoding import writable_folder, write_file
 from actgrid.models import LayerInfo
 from actgrid.pipeline.grids import batch_size, draw_layer
 from actgrid.rendering import ChannelStats
+from actgrid.rendering.layout import thread_count
 
-__all__ = ["DrawnLayer", "folder_names", "safe_name", "save_layers"]
+__all__ = [
+    "DrawnLayer",
+    "drawing_threads",
+    "folder_names",
+    "safe_name",
+    "save_layers",
+    "start_saving",
+]
 
 # Names that Windows keeps for devices, whatever their suffix.
 _RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
@@ -94,16 +104,26 @@ def folder_names(images: Iterable[Path]) -> list[str]:
     return names
 
 
+@contextmanager
+def drawing_threads(threads: int | None) -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool of this many threads (None: one for each processor) to draw and save with.
+
+    What waits to be drawn when an error leaves is not drawn any more.
+    """
+    pool = ThreadPoolExecutor(thread_count(threads), "actgrid")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
 def save_layers(
     folder: Path,
     infos: Mapping[str, LayerInfo],
     activations: Mapping[str, npt.NDArray[Any]],
     *,
-    sample: int = 0,
-    suffix: str = ".png",
-    compression: str = "fast",
-    about: Mapping[str, Any] | None = None,
-    **render_options: Any,
+    threads: int | None = None,
+    **options: Any,
 ) -> list[DrawnLayer]:
     """Draw and save every layer of one image as ``NN_layer.png``, and ``stats.json``.
 
@@ -113,6 +133,41 @@ def save_layers(
         Where; made if need be.
     infos, activations
         By layer path, as `Extractor` gives them.
+    threads
+        At most this many draw; None: one for each processor.
+    options
+        See `start_saving`.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written. Others may have been written; they are whole.
+    """
+    with drawing_threads(threads) as pool:
+        return start_saving(pool, folder, infos, activations, **options)()
+
+
+def start_saving(
+    pool: ThreadPoolExecutor,
+    folder: Path,
+    infos: Mapping[str, LayerInfo],
+    activations: Mapping[str, npt.NDArray[Any]],
+    *,
+    sample: int = 0,
+    suffix: str = ".png",
+    compression: str = "fast",
+    about: Mapping[str, Any] | None = None,
+    **render_options: Any,
+) -> Callable[[], list[DrawnLayer]]:
+    """Let threads of a pool draw and save the layers of one image, and return at once.
+
+    An activation is let go of as soon as it is drawn.
+
+    Parameters
+    ----------
+    pool
+        From `drawing_threads`. Each layer is drawn by one of its threads: encoding takes most of
+        the time, and layers need not wait for each other.
     sample
         Which image of the batch.
     suffix
@@ -124,31 +179,42 @@ def save_layers(
     render_options
         Options of `actgrid.render`.
 
+    Returns
+    -------
+    callable
+        Waits for the pictures, writes ``stats.json``, and returns the layers in their order.
+
     Raises
     ------
     OutputError
-        If a file cannot be written. Those before it are whole.
+        If the folder cannot be made; from the callable, if a file cannot be written.
     """
     writable_folder(folder)
     digits = max(2, len(str(len(activations) - 1)))
     batch = batch_size(activations)
-    drawn: list[DrawnLayer] = []
-    for number, (path, activation) in enumerate(activations.items()):
+
+    def save(info: LayerInfo, activation: npt.NDArray[Any], file: Path) -> DrawnLayer:
         start = time.perf_counter()
-        grid = draw_layer(infos[path], activation, batch=batch, sample=sample, **render_options)
-        file = folder / f"{number:0{digits}}_{safe_name(path)}{suffix}"
-        grid.save(file, compression=compression)
-        drawn.append(
-            DrawnLayer(
-                infos[path],
-                activation.shape[1:],
-                activation.dtype.name,
-                grid.stats,
-                file,
-                (time.perf_counter() - start) * 1e3,
-            )
+        grid = draw_layer(info, activation, batch=batch, sample=sample, threads=1, **render_options)
+        grid.save(file, compression=compression, threads=1)
+        milliseconds = (time.perf_counter() - start) * 1e3
+        shape, dtype = activation.shape[1:], activation.dtype.name
+        return DrawnLayer(info, shape, dtype, grid.stats, file, milliseconds)
+
+    saving = [
+        pool.submit(
+            save,
+            infos[path],
+            activation,
+            folder / f"{number:0{digits}}_{safe_name(path)}{suffix}",
         )
-    layers = [layer.describe() | layer.stats.to_dict() for layer in drawn]
-    text = json.dumps({**(about or {}), "layers": layers}, allow_nan=False)
-    write_file(folder / "stats.json", text.encode())
-    return drawn
+        for number, (path, activation) in enumerate(activations.items())
+    ]
+
+    def finish() -> list[DrawnLayer]:
+        drawn = [layer.result() for layer in saving]
+        layers = [layer.describe() | layer.stats.to_dict() for layer in drawn]
+        write_file(folder / "stats.json", orjson.dumps({**(about or {}), "layers": layers}))
+        return drawn
+
+    return finish
