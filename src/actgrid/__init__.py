@@ -45,7 +45,7 @@ _ROOMS = {
     "render": "rendering",
     "render_model": "pipeline",
 }
-_SUBPACKAGES = ("demo", "encoding", "errors", "models", "pipeline", "rendering")
+_SUBPACKAGES = ("bench", "demo", "encoding", "errors", "models", "pipeline", "rendering")
 
 
 def __getattr__(name: str) -> Any:

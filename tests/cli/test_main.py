@@ -347,13 +347,70 @@ def test_terminal_shows_progress_and_a_pipe_does_not(
     assert "drawing" not in done.stdout
 
 
+# --- bench ---
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch, clock: Any) -> Callable[[float], None]:
+    """Return what makes the cases two: a kernel so much slower than today's, and another thing."""
+
+    def set_slower(factor: float) -> None:
+        cases = {"kernel": clock.case(2.0 * factor), "other": clock.case(0.5)}
+        monkeypatch.setattr("actgrid.bench.bench_cases", lambda quick: cases)
+
+    set_slower(1.0)
+    return set_slower
+
+
+def test_bench_prints_and_saves_figures(
+    run: Run, kernel: Callable[[float], None], tmp_path: Path
+) -> None:
+    result = run("bench", "--quick", "--save", tmp_path / "new" / "figures.json")
+    assert (result.code, result.err) == (0, "")
+    lines = [line.split() for line in result.out.splitlines()]
+    assert lines == [
+        ["case", "ms", "over", "yardstick", "+-"],
+        ["kernel", "2000.000", "2.000", "0.0%"],
+        ["other", "500.000", "0.500", "0.0%"],
+    ]
+    kept = json.loads((tmp_path / "new" / "figures.json").read_text())["cases"]
+    assert kept == json.loads(run("bench", "--quick", "--json").out)["cases"]
+
+
+def test_bench_fails_for_a_kernel_made_slower_and_passes_an_equal_one(
+    run: Run, kernel: Callable[[float], None], tmp_path: Path
+) -> None:
+    path = tmp_path / "figures.json"
+    run("bench", "--quick", "--save", path)
+    equal = run("bench", "--quick", "--against", path)
+    assert (equal.code, equal.err) == (0, "")
+    assert equal.out.splitlines()[-1] == "slower by more than 15%: nothing"
+    kernel(1.3)
+    slower = run("bench", "--quick", "--against", path)
+    assert (slower.code, slower.err) == (1, "")
+    assert re.search(r"^kernel +2600.000 +2.600 +0.0% +2.000 +\+30.0% +slower$", slower.out, re.M)
+    assert slower.out.splitlines()[-1] == "slower by more than 15%: kernel"
+    report = run("bench", "--quick", "--against", path, "--json")
+    assert report.code == 1
+    assert json.loads(report.out)["slower"] == ["kernel"]
+    assert json.loads(report.out)["cases"]["kernel"]["change"] == pytest.approx(0.3)
+    assert run("bench", "--quick", "--against", path, "--tolerance", 0.5).code == 0
+
+
+def test_bench_measures_for_real(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    assert run("bench", "--rounds", 1, "--save", path).code == 0
+    # However noisy the machine, nothing becomes a hundred times slower meanwhile.
+    assert run("bench", "--rounds", 1, "--against", path, "--tolerance", 100).code == 0
+
+
 # --- help and usage ---
 
 
 def test_help_tells_of_every_command(run: Run) -> None:
     result = run("--help")
     assert result.code == 0
-    for command in ("demo", "layers", "info", "render"):
+    for command in ("demo", "layers", "info", "render", "bench"):
         assert re.search(rf"\b{command}\b", result.out)
         assert run(command, "--help").code == 0
     told = re.sub(r"[^a-z]+", " ", run("render", "--help").out)
@@ -415,6 +472,11 @@ def test_reader_that_leaves_early_is_no_error() -> None:
         (["demo", "-o", "/sys/actgrid"], ["cannot make the folder /sys/actgrid"]),
         (["render", "keras:VGG16", "{photo}", "-o", "{out}", "--weights", "w.h5"], ["w.h5"]),
         (["layers", "{lambda}"], ["Lambda", "--no-safe-mode"]),
+        (["bench", "--against", "none.json"], ["no file none.json", "--save makes one"]),
+        (["bench", "--against", "{photo}"], ["cat.jpg is no file that actgrid bench --save wrote"]),
+        (["bench", "--save", "{photo}/x.json"], ["cannot make the folder"]),
+        (["bench", "--tolerance", "-1"], ["--tolerance"]),
+        (["bench", "--rounds", "0"], ["--rounds"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -249,6 +249,61 @@ def render(
                 report.print_image(file, folder, drawn)
 
 
+@app.command()
+def bench(
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep the figures in a file.", show_default=False),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Compare with figures that were kept.", show_default=False
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="How much slower is not slower yet: 0.15 is 15%.")
+    ] = 0.15,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Rounds of each case, at most: steady ones need fewer.")
+    ] = 25,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only drawing and encoding, without TensorFlow.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Tell whether actgrid has become slower: --save FILE once, later --against FILE.
+
+    A figure is a time of ours over that of fixed work of NumPy, zlib or Python, the median of
+    pairs taken in turn: it holds on a busy machine, and nearly so on another one. The exit code
+    is 1 if anything is slower than before by more than the tolerance.
+    """
+    from actgrid.bench import bench_cases, compare, load, measure
+    from actgrid.bench import save as save_figures
+    from actgrid.cli import report
+    from actgrid.cli.loading import load_tensorflow
+    from actgrid.encoding import writable_folder
+
+    # What is wrong with these is said before anything is measured.
+    cases = bench_cases(quick)
+    before = None if against is None else load(against, cases, quick)
+    if save is not None:
+        writable_folder(save.parent)
+    if not quick:
+        load_tensorflow()
+    with report.progress(len(cases) * rounds, "measuring") as advance:
+        figures = measure(cases, rounds, advance)
+    compared = None if before is None else compare(cases, figures, before, tolerance, rounds)
+    if save is not None:
+        save_figures(save, figures)
+    if as_json:
+        typer.echo(json.dumps(report.figures_as_dict(figures, compared)))
+    else:
+        report.print_figures(figures, compared, tolerance)
+    if compared is not None and any(one.slower for one in compared.values()):
+        raise typer.Exit(1)
+
+
 def _weights(text: str) -> str | None:
     return None if text.lower() == "none" else text
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from actgrid.bench import Comparison, Figure
 from actgrid.models import LayerInfo
 from actgrid.pipeline import DrawnLayer
 
 __all__ = [
     "PACKAGES",
     "as_dict",
+    "figures_as_dict",
     "print_facts",
+    "print_figures",
     "print_image",
     "print_infos",
     "print_layers",
@@ -136,10 +140,42 @@ def print_facts(facts: dict[str, Any]) -> None:
         print(f"{name:{width}}  {value}")
 
 
+def print_figures(
+    figures: Mapping[str, Figure], compared: Mapping[str, Comparison] | None, tolerance: float
+) -> None:
+    """Print a table of figures, beside the earlier ones where they are compared, and a verdict."""
+    numbers = ("ms", "over yardstick", "+-", "before", "change")
+    known = ("case", *numbers[:3]) if compared is None else ("case", *numbers, "")
+    table = _table(*known, right=numbers)
+    for name, figure in figures.items():
+        row = [name, f"{figure.milliseconds:.3f}", f"{figure.ratio:.3f}", f"{figure.error:.1%}"]
+        if compared is not None:
+            one = compared[name]
+            row[2] = f"{one.now:.3f}"
+            row += [f"{one.before:.3f}", f"{one.change:+.1%}", "slower" if one.slower else ""]
+        table.add_row(*row)
+    _console().print(table)
+    if compared is not None:
+        slower = "; ".join(name for name, one in compared.items() if one.slower)
+        print(f"\nslower by more than {tolerance:.0%}: {slower or 'nothing'}")
+
+
+def figures_as_dict(
+    figures: Mapping[str, Figure], compared: Mapping[str, Comparison] | None
+) -> dict[str, Any]:
+    """Return figures and how they compare, for JSON."""
+    cases = {name: asdict(figure) for name, figure in figures.items()}
+    if compared is None:
+        return {"cases": cases}
+    for name, one in compared.items():
+        cases[name] |= asdict(one) | {"change": one.change}
+    return {"cases": cases, "slower": [name for name, one in compared.items() if one.slower]}
+
+
 @contextmanager
-def progress(total: int) -> Iterator[Callable[[], None]]:
+def progress(total: int, what: str = "drawing") -> Iterator[Callable[[], None]]:
     """Show a progress bar on a terminal, nothing elsewhere; yield what moves it on."""
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("drawing", total=total)
+        task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import gc
+import operator
+from functools import partial
+from typing import Any
+
+from actgrid.bench import interleaved, paired
+from actgrid.bench.measuring import Run
+
+
+def test_cases_take_turns_there_and_back() -> None:
+    done: list[str] = []
+
+    def prepare(name: str) -> Run:
+        done.append(f"prepare {name}")
+        return partial(done.append, name)
+
+    seconds = interleaved({name: partial(prepare, name) for name in "abc"}, 2)
+    assert [name for name in done if len(name) == 1] == list("abc" + "cba" + "abc")
+    assert done[:4] == ["prepare a", "a", "prepare b", "b"]
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2, "c": 2}
+
+
+def test_preparing_and_the_first_round_do_not_count(clock: Any) -> None:
+    first = [100.0]
+
+    def prepare() -> Run:
+        clock.now += 50
+        return clock.work(first.pop() if first else 2.0)  # type: ignore[no-any-return]
+
+    assert interleaved({"a": prepare}, 3) == {"a": [2.0, 2.0, 2.0]}
+
+
+def test_no_garbage_is_collected_meanwhile() -> None:
+    seen: list[bool] = []
+    interleaved({"a": lambda: lambda: seen.append(gc.isenabled())}, 1)
+    assert seen == [False, False]
+    assert gc.isenabled()
+
+
+def test_what_disturbs_a_round_disturbs_no_ratio() -> None:
+    assert paired([2.0, 20.0, 2.2, 2.0], [1.0, 10.0, 1.1, 1.0]) == 2.0
+    assert paired([5.0, 7.0, 90.0], [4.0, 4.0, 4.0], operator.sub) == 3.0
