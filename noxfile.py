@@ -36,6 +36,7 @@ def oldest(session: nox.Session) -> None:
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Measure drawing and encoding."""
-    session.install(".[all]")
+    """Measure against other ways of drawing, and against the figures that were kept."""
+    session.install(".[bench]")
     session.run("python", "-m", "benchmarks", *session.posargs)
+    session.run("actgrid", "bench", "--against", "benchmarks/baseline.json")

@@ -1,1 +1,1 @@
-"""Measured figures: `python -m benchmarks`."""
+"""Measured figures, peers and targets: `python -m benchmarks`, or `pytest benchmarks`."""

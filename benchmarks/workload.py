@@ -1,7 +1,13 @@
-"""What is drawn: VGG16's 18 convolution and pooling layers of one photo; the textbook's way."""
+"""What is drawn: VGG16's 18 convolution and pooling layers; and how else it can be drawn."""
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,26 +15,103 @@ import numpy.typing as npt
 
 import actgrid
 import actgrid.demo
+from actgrid.rendering.layout import Layout
+from actgrid.rendering.tiles import tile
 
-__all__ = ["COLUMNS", "textbook", "vgg16"]
+__all__ = [
+    "COLUMNS",
+    "IMAGES",
+    "LAYERS",
+    "Array",
+    "Job",
+    "folder",
+    "grids",
+    "jobs",
+    "montage",
+    "photos",
+    "textbook",
+    "vectorised",
+    "vgg16",
+    "vgg16_activations",
+]
 
-Activations = dict[str, npt.NDArray[Any]]
+Array = npt.NDArray[Any]
 
 COLUMNS = 16
+IMAGES = 20
+LAYERS = ["*conv*", "*pool*"]
 
 
-def vgg16() -> tuple[actgrid.Extractor, npt.NDArray[Any], Activations]:
-    """Extractor, input and activations: 5,696 channels, 60 MB of float32. Weights are random."""
+@cache
+def vgg16() -> actgrid.Extractor:
+    """Return an extractor of 5,696 channels, 60 MB of float32 for an image. Weights are random."""
     import keras
 
     keras.utils.set_random_seed(0)
-    model = keras.applications.VGG16(weights=None)
-    batch = actgrid.load_images(actgrid.demo.photo(), model=model)
-    extractor = actgrid.Extractor(model, ["*conv*", "*pool*"])
-    return extractor, batch, extractor(batch)
+    model = keras.applications.VGG16(weights=None, include_top=False, input_shape=(224, 224, 3))
+    return actgrid.Extractor(model, LAYERS)
 
 
-def textbook(activation: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+@cache
+def vgg16_activations() -> list[Array]:
+    """Return what one photo makes of VGG16: (1, H, W, C) float32."""
+    batch = actgrid.load_images(actgrid.demo.photo(), model=vgg16().model)
+    return list(vgg16()(batch).values())
+
+
+@cache
+def grids(model: str) -> list[actgrid.Grid]:
+    """Return drawn layers, of ``"VGG16"`` or ``"demo"``, whose weights are trained."""
+    if model == "VGG16":
+        found = vgg16_activations()
+    else:
+        network = actgrid.load_model("demo")
+        batch = actgrid.load_images(actgrid.demo.photo(), model=network)
+        found = list(actgrid.Extractor(network, "*_relu")(batch).values())
+    return [actgrid.render(x, columns=COLUMNS, padding=0) for x in found]
+
+
+@cache
+def folder() -> Path:
+    """Return a folder for files, removed at exit."""
+    path = Path(tempfile.mkdtemp(prefix="actgrid-benchmarks-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+@cache
+def photos() -> list[Path]:
+    """Return the files of 20 photos."""
+    files = [folder() / f"{number}.jpg" for number in range(IMAGES)]
+    for number, file in enumerate(files):
+        actgrid.demo.photo().rotate(360 / IMAGES * number).save(file, quality=90)
+    return files
+
+
+@dataclass(frozen=True)
+class Job:
+    """An activation's tiles, and a canvas to draw them on."""
+
+    tiles: Array
+    origins: npt.NDArray[np.int64]
+    canvas: npt.NDArray[np.uint8]
+
+
+def jobs(activations: list[Array], data_format: str = "channels_last") -> list[Job]:
+    """Return tiles and canvases for activations (1, H, W, C) or (1, C, H, W)."""
+    made = []
+    for activation in activations:
+        tiles = tile(activation, data_format=data_format).tiles
+        channels, _, height, width = tiles.shape
+        layout = Layout(channels, height, width, COLUMNS, 0)
+        made.append(Job(tiles, layout.origins().reshape(-1, 1), layout.canvas(0)))
+    return made
+
+
+# --- other ways ---
+
+
+def textbook(activation: Array) -> npt.NDArray[np.float64]:
     """Draw (1, H, W, C) as in Deep Learning with Python (Chollet, 2017), section 5.4.1.
 
     Written anew after the book, whose loop works in place on views of the activation and fills a
@@ -37,13 +120,39 @@ def textbook(activation: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     size, channels = activation.shape[1], activation.shape[-1]
     rows = channels // COLUMNS
     display = np.zeros((size * rows, COLUMNS * size))
-    for row in range(rows):
-        for column in range(COLUMNS):
-            image = activation[0, :, :, row * COLUMNS + column]
-            image -= image.mean()
-            image /= image.std()
-            image *= 64
-            image += 128
-            image = np.clip(image, 0, 255).astype("uint8")
-            display[row * size : (row + 1) * size, column * size : (column + 1) * size] = image
+    with np.errstate(all="ignore"):
+        for row in range(rows):
+            for column in range(COLUMNS):
+                image = activation[0, :, :, row * COLUMNS + column]
+                image -= image.mean()
+                image /= image.std()
+                image *= 64
+                image += 128
+                image = np.clip(image, 0, 255).astype("uint8")
+                display[row * size : (row + 1) * size, column * size : (column + 1) * size] = image
     return display
+
+
+def vectorised(activation: Array) -> npt.NDArray[np.uint8]:
+    """Draw (1, H, W, C) without a loop, as one would write it in NumPy."""
+    x = activation[0]
+    height, width, channels = x.shape
+    with np.errstate(all="ignore"):
+        x = (x - x.mean((0, 1))) / x.std((0, 1)) * 64 + 128
+        levels = np.clip(x, 0, 255).astype(np.uint8)
+    tiled = levels.reshape(height, width, channels // COLUMNS, COLUMNS).transpose(2, 0, 3, 1)
+    picture: npt.NDArray[np.uint8] = tiled.reshape(-1, COLUMNS * width)
+    return picture
+
+
+def montage(activation: Array, rescale: bool) -> Array:
+    """Tile (1, H, W, C) by scikit-image; it maps each tile by its extremes only if told to.
+
+    Then the activation is overwritten.
+    """
+    from skimage.util import montage
+
+    tiles = np.moveaxis(activation[0], -1, 0)
+    shape = (len(tiles) // COLUMNS, COLUMNS)
+    picture: Array = montage(tiles, rescale_intensity=rescale, grid_shape=shape)
+    return picture

@@ -1,0 +1,124 @@
+"""End to end: image files to a picture of each layer."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import actgrid
+from actgrid.bench import Run
+from actgrid.pipeline import draw_images
+from benchmarks.suite import Group, Target
+from benchmarks.workload import COLUMNS, IMAGES, Array, folder, photos, textbook, vgg16
+
+__all__ = ["FILES", "PEERS", "draw_photos", "forward_photos"]
+
+
+def load(file: Path) -> Array:
+    return actgrid.load_images(file, model=vgg16().model)
+
+
+def forward_photos() -> Run:
+    """Run the network alone: the images are loaded before."""
+    extractor, batches = vgg16(), [load(file) for file in photos()]
+
+    def run() -> None:
+        for batch in batches:
+            extractor(batch)
+
+    return run
+
+
+def draw_photos() -> Run:
+    output = folder() / "actgrid"
+
+    def run() -> None:
+        drawn = draw_images(vgg16(), photos(), load, output, columns=COLUMNS, padding=0)
+        for _, _, layers in drawn:
+            assert len(layers) == 18
+
+    return run
+
+
+@cache
+def layer_outputs() -> tuple[list[str], Any]:
+    """Return the layers' names and a model with all their outputs, as the tutorials make it."""
+    import keras
+
+    model = vgg16().model
+    layers = [layer for layer in model.layers if "conv" in layer.name or "pool" in layer.name]
+    outputs = [layer.output for layer in layers]
+    return [layer.name for layer in layers], keras.Model(model.inputs, outputs)
+
+
+def tutorial() -> Run:
+    """As the textbook and the tutorials after it: predict, loop, imshow, savefig."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names, model = layer_outputs()
+    output = folder() / "tutorial"
+    output.mkdir(exist_ok=True)
+
+    def run() -> None:
+        activations = model.predict(load(photos()[0]), verbose=0)
+        for name, activation in zip(names, activations, strict=True):
+            display = textbook(activation)
+            size = activation.shape[1]
+            pyplot.figure(figsize=(display.shape[1] / size, display.shape[0] / size))
+            pyplot.title(name)
+            pyplot.grid(False)
+            pyplot.imshow(display, aspect="auto", cmap="viridis")
+            pyplot.savefig(output / f"{name}.png")
+            pyplot.close()
+
+    return run
+
+
+def tf_explain() -> Run:
+    """By tf-explain's ExtractActivations, layer by layer."""
+    from tf_explain.core.activations import ExtractActivations
+
+    explainer = ExtractActivations()
+    names, _ = layer_outputs()
+
+    def run() -> None:
+        batch = load(photos()[0])
+        with contextlib.redirect_stdout(io.StringIO()):  # Keras's progress bars
+            for name in names:
+                picture = explainer.explain((batch, None), vgg16().model, [name])
+                explainer.save(picture, str(folder() / "tf-explain"), f"{name}.png")
+
+    return run
+
+
+FILES = Group(
+    "image to 18 files, VGG16, one of 20 images",
+    {"forward pass alone": forward_photos, "actgrid": draw_photos},
+    (Target("image to files over forward alone", "actgrid", "forward pass alone", 1.35, 1.15),),
+    count={"forward pass alone": IMAGES, "actgrid": IMAGES},
+    most_rounds=5,
+)
+
+PEERS = Group(
+    "image to 18 files, VGG16, one image",
+    {"actgrid": draw_photos, "textbook loop + matplotlib": tutorial, "tf-explain": tf_explain},
+    (
+        Target(
+            "textbook + matplotlib over ours",
+            "textbook loop + matplotlib",
+            "actgrid",
+            50,
+            70,
+            True,
+        ),
+        Target("tf-explain over ours", "tf-explain", "actgrid", 15, 20, True),
+    ),
+    count={"actgrid": IMAGES},
+    most_rounds=2,
+)

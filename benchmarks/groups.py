@@ -1,0 +1,25 @@
+"""All benchmarks, by the names that `python -m benchmarks` takes."""
+
+from __future__ import annotations
+
+from benchmarks.encode import ENCODING
+from benchmarks.files import FILES, PEERS
+from benchmarks.growth import GROWTH
+from benchmarks.kernel import DTYPES, KERNEL, LAYOUTS
+from benchmarks.processes import DEMO, MEMORY, START
+from benchmarks.suite import Group
+
+__all__ = ["GROUPS"]
+
+GROUPS: dict[str, Group] = {
+    "kernel": KERNEL,
+    "dtypes": DTYPES,
+    "layouts": LAYOUTS,
+    **ENCODING,
+    "files": FILES,
+    "peers": PEERS,
+    **GROWTH,
+    "memory": MEMORY,
+    "start": START,
+    "demo": DEMO,
+}

@@ -1,0 +1,113 @@
+"""What takes a process of its own: peak memory, and the time to start."""
+
+from __future__ import annotations
+
+import operator
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from actgrid.bench import Run
+from benchmarks.suite import Group, Target
+from benchmarks.workload import folder
+
+__all__ = ["DEMO", "MEMORY", "START"]
+
+# Of VGG16's 18 layers, one image.
+_BATCH = 60.3
+
+
+def main() -> None:
+    """Run what is named on the command line, and print this process's peak memory in bytes."""
+    from benchmarks import files
+
+    {"forward": files.forward_photos, "actgrid": files.draw_photos}[sys.argv[1]]()()
+    print(_peak())
+
+
+def _peak() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    raise ImportError("this system does not tell a process's peak memory")
+
+
+def peak_memory(case: str) -> Callable[[], float]:
+    if not Path("/proc/self/status").exists():
+        raise ImportError("only Linux tells a process's peak memory")
+    command = [sys.executable, "-m", "benchmarks.processes", case]
+
+    def run() -> float:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return int(done.stdout.split()[-1]) / 1e6
+
+    return run
+
+
+def started(*arguments: str) -> Run:
+    return partial(
+        subprocess.run, [sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True
+    )
+
+
+def batches(ours: float, theirs: float) -> float:
+    return (ours - theirs) / _BATCH
+
+
+MEMORY = Group(
+    "peak memory of a process, VGG16, 20 images",
+    {
+        "forward pass alone": partial(peak_memory, "forward"),
+        "actgrid, image to files": partial(peak_memory, "actgrid"),
+    },
+    (
+        Target(
+            "memory above forward alone",
+            "actgrid, image to files",
+            "forward pass alone",
+            1.5,
+            how=batches,
+            unit="batches",
+        ),
+    ),
+    unit="MB",
+    most_rounds=3,
+)
+
+START = Group(
+    "start of a process",
+    {
+        "python -c pass": partial(started, "-c", "pass"),
+        "python -c 'import actgrid'": partial(started, "-c", "import actgrid"),
+        "actgrid --help": partial(started, "-m", "actgrid", "--help"),
+    },
+    (
+        Target(
+            "import above pass",
+            "python -c 'import actgrid'",
+            "python -c pass",
+            150,
+            how=operator.sub,
+            unit="ms",
+        ),
+        Target(
+            "--help above pass",
+            "actgrid --help",
+            "python -c pass",
+            300,
+            how=operator.sub,
+            unit="ms",
+        ),
+    ),
+)
+
+DEMO = Group(
+    "cold start",
+    {"actgrid demo": lambda: started("-m", "actgrid", "demo", "-o", str(folder() / "demo"))},
+    most_rounds=3,
+)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""The same benchmarks by pytest-benchmark: `pytest benchmarks --benchmark-group-by=group`."""
+
+from __future__ import annotations
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.groups import GROUPS
+
+# What the peers warn of is not ours to mend.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.mark.parametrize(
+    ("name", "case"), [(name, case) for name, group in GROUPS.items() for case in group.cases]
+)
+def test_benchmark(benchmark: BenchmarkFixture, name: str, case: str) -> None:
+    group = GROUPS[name]
+    prepare = group.cases[case]
+    try:
+        prepare()
+    except ImportError as error:
+        pytest.skip(str(error))
+    benchmark.group = group.title
+    timed = group.unit == "ms"
+    result = benchmark.pedantic(
+        lambda run: run(),
+        setup=lambda: ((prepare(),), {}),
+        rounds=min(5, group.most_rounds) if timed else 1,
+        warmup_rounds=1 if timed else 0,
+    )
+    if not timed:
+        benchmark.extra_info[group.unit] = result
+    benchmark.extra_info["in one run"] = group.count.get(case, 1)
