@@ -262,7 +262,7 @@ def bench(
         ),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(min=0, help="How much slower is not slower yet: 0.15 is 15%.")
+        float, typer.Option(help="How much slower is not slower yet: 0.15 is 15%.")
     ] = 0.15,
     rounds: Annotated[
         int, typer.Option(min=1, help="Rounds of each case, at most: steady ones need fewer.")
@@ -275,8 +275,8 @@ def bench(
     """Tell whether actgrid has become slower: --save FILE once, later --against FILE.
 
     A figure is a time of ours over that of fixed work of NumPy, zlib or Python, the median of
-    pairs taken in turn: it holds on a busy machine, and nearly so on another one. The exit code
-    is 1 if anything is slower than before by more than the tolerance.
+    pairs taken in turn: it holds on a busy machine, and roughly on another one. The exit code is
+    1 if anything is slower than before by more than the tolerance.
     """
     from actgrid.bench import bench_cases, compare, load, measure
     from actgrid.bench import save as save_figures
@@ -285,6 +285,8 @@ def bench(
     from actgrid.encoding import writable_folder
 
     # What is wrong with these is said before anything is measured.
+    if not tolerance >= 0:  # NaN is not
+        raise OptionError(f"--tolerance must be a share such as 0.15, not {tolerance}")
     cases = bench_cases(quick)
     before = None if against is None else load(against, cases, quick)
     if save is not None:
