@@ -76,7 +76,7 @@ def _floor_must() -> tuple[float, float]:
         from actgrid import _core
     except ImportError:
         return 3.5, 2
-    return (3.5 if "avx512bw" in _core.cpu_features() else 4.5), 2
+    return (3.5 if _core.simd_variant() == "avx512" else 4.5), 2
 
 
 KERNEL = Group(
