@@ -14,6 +14,7 @@ from keras import layers
 
 from actgrid import ActgridError, Extractor, list_layers
 from actgrid.errors import LayerError, ModelError, OptionError, ShapeError
+from actgrid.models import LayerInfo
 
 Array = npt.NDArray[Any]
 
@@ -556,6 +557,23 @@ def test_tensors_are_taken() -> None:
     assert extractor.trace_count == 1
 
 
+def test_what_a_transform_makes_of_each_activation_is_what_leaves() -> None:
+    def sums(info: LayerInfo, tensor: Any, factor: Any) -> dict[str, Any]:
+        return {info.path: tf.reduce_sum(tensor) * factor}
+
+    extractor, x = Extractor(small_cnn(), ["conv1", "pool"]), pixels(2, 8, 8, 3)
+    activations = extractor(x)
+    for factor in (1.0, -2.0):
+        found = extractor.run(x, sums, tf.constant(factor))
+        assert list(found) == ["conv1", "pool"]
+        for path, array in activations.items():
+            np.testing.assert_allclose(found[path][path], factor * array.sum(), rtol=1e-4)
+    # Traced once for each: the values of arguments are inputs.
+    assert extractor.trace_count == 2
+    assert_same(extractor(x), activations)
+    assert extractor.trace_count == 2
+
+
 def test_threads_and_extractors_may_share_a_model() -> None:
     model = small_cnn()
     inputs = [pixels(2, 8, 8, 3) + offset for offset in range(8)]
@@ -866,6 +884,7 @@ def test_layers_are_listed_with_what_they_give() -> None:
     assert [info.index for info in listed] == [0, 1, 2, 3, 4]
     assert [info.channels for info in listed] == [4, 4, 5, 20, 3]
     assert [info.spatial for info in listed] == [True, True, True, False, False]
+    assert [info.kind for info in listed] == ["image", "image", "image", "dense", "dense"]
     assert {info.dtype for info in listed} == {"float32"}
     assert {info.data_format for info in listed} == {"channels_last"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,10 @@ from actgrid.models.loading import load_model
 from actgrid.models.tracing import Call, build, trace_calls
 
 __all__ = ["Extractor", "list_layers"]
+
+
+# What becomes of a layer's activation inside the compiled function, see `Extractor.run`.
+Transform = Callable[..., Any]
 
 
 class Extractor:
@@ -45,7 +49,7 @@ class Extractor:
         The model.
     trace_count : int
         How often the model has been traced: once for one shape of input, and at most a few
-        times for many.
+        times for many; likewise for each `transform` it was run with.
 
     Raises
     ------
@@ -63,17 +67,14 @@ class Extractor:
     """
 
     def __init__(self, model: object, layers: object = None, *, training: bool = False) -> None:
-        tf = tensorflow()
         self.model: Any = load_model(model)
         self.trace_count = 0
         self._selection = Selection(layers)
         self._training = training
         self._infos: dict[str, LayerInfo] = {}
+        self._functions: dict[Transform, Any] = {}
         if self.model.built:
             self._selection.check(self.model, model_layers(self.model))
-        # Keras runs layers without AutoGraph too. Relaxed shapes keep a last, smaller batch from
-        # being traced anew each time.
-        self._function = tf.function(self._trace, autograph=False, reduce_retracing=True)
 
     @property
     def layers(self) -> dict[str, LayerInfo]:
@@ -101,18 +102,52 @@ class Extractor:
         LayerError
             If a chosen layer is not called by the model.
         """
-        tf = tensorflow()
-        inputs = tf.nest.map_structure(_as_input, x)
+        return {path: _as_output(tensor) for path, tensor in self.run(x, _activation).items()}
+
+    def run(self, x: Any, transform: Transform, *arguments: Any) -> dict[str, Any]:
+        """Return what a transform makes of each activation, inside the compiled function.
+
+        Only that leaves the function, and the device. Equal transforms share one compiled
+        function, which is kept.
+
+        Parameters
+        ----------
+        x
+            As for a call.
+        transform
+            Hashable; takes a `LayerInfo`, the activation as a symbolic tensor, and `arguments`,
+            and returns a structure of tensors.
+        arguments
+            Tensors, whose values may differ from call to call.
+
+        Returns
+        -------
+        dict
+            Layer path -> structure of TensorFlow's tensors.
+
+        Raises
+        ------
+        ShapeError, LayerError
+            As for a call.
+        """
+        inputs = tensorflow().nest.map_structure(_as_input, x)
         _check_inputs(self.model, inputs)
         build(self.model, inputs)
-        outputs = self._function(inputs)
-        return {path: _as_output(tensor) for path, tensor in outputs.items()}
+        if transform not in self._functions:
+            self._functions.setdefault(transform, self._compiled(transform))
+        outputs: dict[str, Any] = self._functions[transform](inputs, *arguments)
+        return outputs
 
-    def _trace(self, inputs: Any) -> dict[str, Any]:
-        self.trace_count += 1
-        calls = self._chosen(trace_calls(self.model, inputs, self._training))
-        self._infos = {call.info.path: call.info for call in calls}
-        return {call.info.path: call.tensor for call in calls}
+    def _compiled(self, transform: Transform) -> Any:
+        def trace(inputs: Any, *arguments: Any) -> dict[str, Any]:
+            self.trace_count += 1
+            calls = self._chosen(trace_calls(self.model, inputs, self._training))
+            self._infos = {call.info.path: call.info for call in calls}
+            return {call.info.path: transform(call.info, call.tensor, *arguments) for call in calls}
+
+        # Keras runs layers without AutoGraph too. Relaxed shapes keep a last, smaller batch from
+        # being traced anew each time.
+        return tensorflow().function(trace, autograph=False, reduce_retracing=True)
 
     def _chosen(self, calls: list[Call]) -> list[Call]:
         if self._selection.everything:
@@ -190,6 +225,11 @@ def _as_input(value: Any) -> Any:
         # As `model.predict` does: NumPy's default is no wish for double precision.
         array = array.astype(keras().config.floatx())
     return tf.convert_to_tensor(array)
+
+
+def _activation(info: LayerInfo, tensor: Any) -> Any:
+    """Take an activation as it is: the transform of a call."""
+    return tensor
 
 
 def _as_output(tensor: Any) -> npt.NDArray[Any]:

@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from actgrid.errors import LayerError, OptionError, suggest
+from actgrid.errors import LayerError, OptionError, ShapeError, suggest
 from actgrid.models.frameworks import keras
 
 __all__ = ["LayerInfo", "Node", "Selection", "model_layers"]
+
+
+# What an output with a batch axis is drawn as, by its rank.
+_KIND_OF_RANK = {2: "dense", 3: "sequence", 4: "image", 5: "volume"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,22 @@ class LayerInfo:
         if len(self.shape) < 2:
             return None
         return self.shape[1 if self.data_format == "channels_first" else -1]
+
+    @property
+    def kind(self) -> str:
+        """What the output is drawn as: ``"dense"``, ``"sequence"``, ``"image"``, ``"volume"``.
+
+        Raises
+        ------
+        ShapeError
+            If its rank is that of none of them.
+        """
+        try:
+            return _KIND_OF_RANK[len(self.shape)]
+        except KeyError:
+            raise ShapeError(
+                f"layer {self.path}: an output of {self.shape} cannot be drawn"
+            ) from None
 
     @property
     def spatial(self) -> bool:
