@@ -16,7 +16,7 @@ from actgrid.rendering.grid import Grid
 from actgrid.rendering.layout import Layout, integer_option, near_square, thread_count
 from actgrid.rendering.normalize import SCOPES, Normalization, parse_normalize
 from actgrid.rendering.stats import ChannelStats
-from actgrid.rendering.tiles import as_array, tile
+from actgrid.rendering.tiles import Tiling, as_array, tile
 
 __all__ = ["ORDERS", "check_options", "render"]
 
@@ -98,6 +98,7 @@ def render(
         Name of a colormap of matplotlib's or of the package cmap.
     backend
         ``"native"``, ``"numba"``, ``"numpy"``, or ``"auto"``: the first of these that is there.
+        `actgrid.render_model` has one more.
     threads
         At most this many threads; None: one for each processor. The picture does not depend on it.
     kind
@@ -141,7 +142,7 @@ def render(
         backend=backend,
         threads=threads,
     )
-    draw, threads, padding = options.backend, options.threads, options.padding
+    draw, threads = options.backend, options.threads
     tiling = tile(
         as_array(activations),
         kind=kind,
@@ -150,19 +151,14 @@ def render(
         token_grid=token_grid,
     )
     tiles = tiling.tiles
-    count, slices, height, width = tiles.shape
+    count, slices = tiles.shape[:2]
 
     tile_stats = draw.measure(tiles, threads)
     stats = (tile_stats.pool(1) if slices > 1 else tile_stats).reshape(-1)
     channels = _ordered(order, stats)
     if tiling.joined:
-        padding, scope = 0, "layer"
-    if tiling.joined and tiling.columns:
-        columns = channels.size  # it is one picture: cut into rows it would be none
-    elif columns is None:
-        columns = tiling.columns or near_square(channels.size * slices, height, width, padding)
-    columns = min(columns, channels.size * slices)
-    layout = Layout(channels.size * slices, height, width, columns, padding)
+        scope = "layer"
+    layout = lay_out(tiling, channels.size, columns, options.padding)
 
     canvas = layout.canvas(options.background)
     origin = np.full((count, slices), -1, np.int64)
@@ -175,6 +171,19 @@ def render(
     if tiling.single_values:
         stats = tile_stats.pool().reshape(-1)
     return Grid(canvas, stats, np.repeat(channels, slices), cmap, layout, options.zoom)
+
+
+def lay_out(tiling: Tiling, channels: int, columns: int | None, padding: int) -> Layout:
+    """Return where the tiles of so many of the channels go."""
+    _, slices, height, width = tiling.tiles.shape
+    count = channels * slices
+    if tiling.joined:
+        padding = 0
+    if tiling.joined and tiling.columns:
+        columns = count  # it is one picture: cut into rows it would be none
+    elif columns is None:
+        columns = tiling.columns or near_square(count, height, width, padding)
+    return Layout(count, height, width, min(columns, count), padding)
 
 
 class Options(NamedTuple):
@@ -235,15 +244,26 @@ def _ordered(order: Any, stats: ChannelStats) -> npt.NDArray[np.intp]:
         keys = getattr(stats, statistic)
         # Channels without a statistic (NaN) come last; equal ones stay in order.
         return np.argsort(np.where(np.isnan(keys), np.inf, -keys), kind="stable")
+    channels = channel_sequence(order)
+    check_channels(channels, count)
+    return channels
+
+
+def channel_sequence(order: Iterable[int]) -> npt.NDArray[np.intp]:
+    """Return the channels that are named one by one."""
     try:
         channels = np.asarray(list(order))
         if channels.dtype.kind not in "iu" or channels.ndim != 1:
             raise TypeError
     except TypeError:
         raise OptionError(f"order must be a sequence of channels, not {order!r}") from None
+    return channels.astype(np.intp)
+
+
+def check_channels(channels: npt.NDArray[np.intp], count: int) -> None:
+    """Raise OptionError unless channels can be drawn where there are `count`."""
     outside = channels[(channels < 0) | (channels >= count)]
     if outside.size:
         raise OptionError(f"order names channel {outside[0]}, but there are {count}")
     if np.unique(channels).size != channels.size:
         raise OptionError("order names a channel twice")
-    return channels.astype(np.intp)

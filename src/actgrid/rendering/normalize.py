@@ -58,33 +58,47 @@ class Normalization:
         scope
             ``"channel"``: each tile by its own statistics; ``"layer"``: all by those of the whole.
         """
-        shape = tiles.shape[:2]
         if scope == "layer":
             stats = stats.pool()
+        low, high = stats.min, stats.max
+        if self.name == "percentile":
+            low, high = _percentiles(tiles, self.limits, pooled=scope == "layer")
+        terms = self.terms(stats, low, high, drawn_dtype(tiles.dtype))
+        shape = tiles.shape[:2]
+        return Mapping(*(np.ascontiguousarray(np.broadcast_to(term, shape)) for term in terms))
+
+    def terms(
+        self, stats: ChannelStats, low: Any, high: Any, real: type[np.floating[Any]], xp: Any = np
+    ) -> tuple[Any, Any, Any]:
+        """Return shift, scale and base by what was measured, in arrays of the same shape.
+
+        Parameters
+        ----------
+        low, high
+            The smallest and the largest value, or the two percentiles if it maps by those.
+        real
+            The type to draw in.
+        xp
+            The arrays' module: numpy, or one that has its functions.
+        """
         # Of a tile without a finite value no level depends on the mapping.
-        low, high = np.nan_to_num(stats.min), np.nan_to_num(stats.max)
+        low, high, mean = (xp.where(xp.isfinite(a), a, 0.0) for a in (low, high, stats.mean))
         if self.name == "standard":
-            shift, span, gain, base = np.nan_to_num(stats.mean), stats.std, 64.0, 128.0
+            shift, span, gain, base = mean, stats.std, 64.0, 128.0
         elif self.name == "symmetric":
-            shift, span = np.zeros_like(low), np.maximum(np.abs(low), np.abs(high))
+            shift, span = xp.zeros_like(low), xp.maximum(xp.abs(low), xp.abs(high))
             gain, base = 127.5, 128.0
         else:
-            if self.name == "percentile":
-                low, high = _percentiles(tiles, self.limits, pooled=scope == "layer")
-            elif self.name == "range":
-                low, high = (np.full((1, 1), limit) for limit in self.limits)
+            if self.name == "range":
+                low, high = (xp.zeros_like(low) + limit for limit in self.limits)
             shift, span, gain, base = low, high - low, 255.0, 0.5
         # What divides by next to nothing must stay finite in the type it is drawn in.
-        real = drawn_dtype(tiles.dtype)
         largest = float(np.finfo(real).max)
-        scale = np.where(span > 0, np.minimum(gain / span, largest), 0.0)
+        scale = xp.where(span > 0, xp.minimum(gain / span, largest), 0.0)
         # What rounding takes from the shift would be many levels where a channel hardly deviates
         # from its mean: the base makes up for it.
-        rounded = np.clip(shift, -largest, largest).astype(real).astype(np.float64)
-        bases = base - (shift - rounded) * scale
-        return Mapping(
-            *(np.ascontiguousarray(np.broadcast_to(a, shape)) for a in (rounded, scale, bases))
-        )
+        rounded = xp.asarray(xp.asarray(xp.clip(shift, -largest, largest), real), np.float64)
+        return rounded, scale, base - (shift - rounded) * scale
 
 
 def _percentiles(

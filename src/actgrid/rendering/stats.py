@@ -99,20 +99,21 @@ class ChannelStats:
 
     def reshape(self, *shape: int) -> ChannelStats:
         """Return the same entries in another shape, as `numpy.reshape` would."""
-        return ChannelStats.of((values.reshape(shape) for values in self._arrays()), self.size)
+        return ChannelStats.of((values.reshape(shape) for values in self.arrays()), self.size)
 
     def assign(self, index: tuple[int, ...], other: ChannelStats) -> None:
         """Put the one entry of `other` at `index`."""
-        for mine, theirs in zip(self._arrays(), other._arrays(), strict=True):
+        for mine, theirs in zip(self.arrays(), other.arrays(), strict=True):
             mine[index] = theirs.item()
 
-    def _arrays(self) -> list[npt.NDArray[Any]]:
+    def arrays(self) -> list[npt.NDArray[Any]]:
+        """Return the arrays in the order of the attributes."""
         return [getattr(self, name) for name in _ARRAYS]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists for JSON; None stands for NaN and infinities."""
         plain = {
             name: [value if math.isfinite(value) else None for value in values.tolist()]
-            for name, values in zip(_ARRAYS, self._arrays(), strict=True)
+            for name, values in zip(_ARRAYS, self.arrays(), strict=True)
         }
         return plain | {"dead": np.flatnonzero(self.dead).tolist()}

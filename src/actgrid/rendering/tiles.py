@@ -11,7 +11,16 @@ import numpy.typing as npt
 from actgrid.errors import DtypeError, OptionError, ShapeError
 from actgrid.rendering.layout import integer_option
 
-__all__ = ["DATA_FORMATS", "DTYPES", "KINDS", "Tiling", "as_array", "tile"]
+__all__ = [
+    "DATA_FORMATS",
+    "DTYPES",
+    "KINDS",
+    "Tiling",
+    "as_array",
+    "check_dtype",
+    "tile",
+    "token_sides",
+]
 
 Array = npt.NDArray[Any]
 
@@ -65,14 +74,19 @@ def as_array(activations: object) -> Array:
         If its elements are not real numbers or bools.
     """
     array = np.asarray(activations)
-    if array.dtype.name not in DTYPES:
-        raise DtypeError(
-            f"arrays of dtype {array.dtype} cannot be drawn; float16, bfloat16, float32, float64, "
-            "integers and bool can"
-        )
+    check_dtype(array.dtype)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     return array
+
+
+def check_dtype(dtype: np.dtype[Any]) -> None:
+    """Raise DtypeError unless arrays of a dtype can be drawn."""
+    if dtype.name not in DTYPES:
+        raise DtypeError(
+            f"arrays of dtype {dtype} cannot be drawn; float16, bfloat16, float32, float64, "
+            "integers and bool can"
+        )
 
 
 def tile(
@@ -152,13 +166,20 @@ def _wrong_rank(array: Array, kind: str) -> ShapeError:
     return ShapeError(f"an array of kind {kind!r} must be {KINDS[kind]}, not {array.shape}")
 
 
-def _token_tiles(channels: Array, token_grid: tuple[int, int]) -> Array:
+def token_sides(token_grid: Any) -> tuple[int, int]:
+    """Return the height and the width of a token grid."""
     try:
         height, width = token_grid
     except (TypeError, ValueError):
         raise OptionError(f"token_grid must be (height, width), not {token_grid!r}") from None
-    height = integer_option("the height of token_grid", height, 1)
-    width = integer_option("the width of token_grid", width, 1)
+    return (
+        integer_option("the height of token_grid", height, 1),
+        integer_option("the width of token_grid", width, 1),
+    )
+
+
+def _token_tiles(channels: Array, token_grid: tuple[int, int]) -> Array:
+    height, width = token_sides(token_grid)
     tokens = channels.shape[1]
     leading = tokens - height * width
     if leading < 0:
