@@ -467,6 +467,10 @@ def test_reader_that_leaves_early_is_no_error() -> None:
         (["render", "{model}", "{photo}", "-o", "{out}", "--size", "9x9"], ["takes an input of"]),
         (["render", "{model}", "{photo}", "-o", "{out}", "--preprocess", "vgg"], ["VGG16"]),
         (["render", "{model}", "{photo}", "-o", "{out}", "--backend", "gpu"], ["'gpu'"]),
+        (
+            ["render", "{model}", "{photo}", "-o", "{out}", "--backend", "tensorflow"],
+            ["for actgrid.render_model", "auto"],
+        ),
         (["render", "{model}", "{photo}", "-o", "{out}", "--batch-size", "0"], ["at least 1"]),
         (["render", "{model}", "{photo}", "-o", "{photo}/out"], ["cannot make the folder"]),
         (["demo", "-o", "/sys/actgrid"], ["cannot make the folder /sys/actgrid"]),
