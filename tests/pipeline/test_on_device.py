@@ -231,6 +231,17 @@ def test_small_deviation_from_a_large_mean_is_measured(draw: Draw) -> None:
     np.testing.assert_allclose(stats.std, values[0].std((0, 1)), rtol=1e-9)
 
 
+@pytest.mark.parametrize("draw", [unfused, fused])
+def test_equal_values_do_not_deviate(draw: Draw) -> None:
+    values = np.array([0.1, -7.7, 1e-5, 3e30, 0, 1 / 3])  # whose sums in float64 are rounded
+    extractor, x = passing(np.broadcast_to(values, (1, 11, 13, 6)))
+    grid = draw(extractor, x)["same"]
+    assert grid.stats.mean.tolist() == grid.stats.min.tolist() == values.tolist()
+    assert grid.stats.std.tolist() == [0] * 6
+    assert grid.stats.dead.all()
+    assert all((grid.tile(channel) == 128).all() for channel in range(6))
+
+
 def test_levels_by_hand() -> None:
     values = np.array([0, 1, 2, 3, np.nan, np.inf, -np.inf, 1.5], np.float32)
     extractor, x = passing(values.reshape(1, 2, 4, 1))

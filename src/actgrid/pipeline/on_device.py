@@ -1,7 +1,8 @@
 """Drawing inside the model's compiled function: pictures leave the device, not activations.
 
 The arithmetic is that of `actgrid.rendering.backends.numpy_backend`, in TensorFlow, and the rest
-that of `actgrid.render`. A trace may not know shapes, so those are tensors here.
+that of `actgrid.render`. A trace may not know shapes, so those are tensors here. TensorFlow takes
+subnormal numbers for zeros.
 """
 
 from __future__ import annotations
