@@ -88,7 +88,7 @@ template <class T>
 static void measure_interleaved(const Tiles& part, const double* pivots, const Totals& totals) {
     // Pixels are taken in pieces of this many bytes: long enough to keep totals in registers for a
     // while, short enough for what is asked for ahead to stay in the cache.
-    constexpr std::ptrdiff_t piece_bytes = 1 << 14;
+    constexpr std::ptrdiff_t piece_bytes = 1 << 13;
     constexpr std::ptrdiff_t size = sizeof(T);
     const std::ptrdiff_t groups = (part.channels + lanes - 1) / lanes;
     const auto first = [&](std::ptrdiff_t group) {

@@ -14,6 +14,7 @@ static_assert(std::endian::native == std::endian::little, "a word's low byte is 
 
 // Pixels that one store writes, at most.
 constexpr int block_pixels = 16;
+constexpr int cache_line = 64;
 
 // What maps `lanes` elements, or `N` lanes' worth of them in one vector.
 template <class V>
@@ -48,18 +49,25 @@ struct Group {
     bool flat;
 
     void set(const Target* targets, std::ptrdiff_t first) {
+        Real shift[lanes], scale[lanes], base[lanes];
         offset = first * size;
         flat = false;
         for (int lane = 0; lane < lanes; ++lane) {
-            constexpr int wide = lanes / parts<Real>;
             const Target& target = targets[first + lane];
-            Line<Register<Real>>& line = lines[lane / wide];
-            line.shift[lane % wide] = static_cast<Real>(target.shift);
-            line.scale[lane % wide] = static_cast<Real>(target.scale);
-            line.base[lane % wide] = static_cast<Real>(target.base);
+            shift[lane] = static_cast<Real>(target.shift);
+            scale[lane] = static_cast<Real>(target.scale);
+            base[lane] = static_cast<Real>(target.base);
             flat |= Floating<T> && target.scale == 0;
             pixels[lane] = target.pixels;
             strides[lane] = target.stride;
+        }
+        for (int part = 0; part < parts<Real>; ++part) {
+            constexpr int wide = lanes / parts<Real>;
+            using Numbers = Register<Real>;
+            const auto of = [&](const Real* numbers) {
+                return load<Numbers>(reinterpret_cast<const std::byte*>(numbers + part * wide));
+            };
+            lines[part] = {of(shift), of(scale), of(base)};
         }
     }
 
@@ -101,6 +109,9 @@ struct Group {
     void block(const std::byte* source, std::ptrdiff_t step, std::ptrdiff_t ahead, std::ptrdiff_t x,
                std::ptrdiff_t count) const {
         source += offset;
+        if (x % cache_line == 0)  // where the next row goes, before it is written to
+            for (int lane = 0; lane < lanes; ++lane)
+                __builtin_prefetch(pixels[lane] + strides[lane] + x, 1);
         if (count == block_pixels) {
             const Words a = word<is_flat>(source, step, ahead, 4);
             const Words b = word<is_flat>(source + 4 * step, step, ahead, 4);
@@ -156,10 +167,10 @@ static void paint_interleaved(const Tiles& part, const Target* targets) {
     Group<T> groups[(most_channels + lanes - 1) / lanes];
     for (std::ptrdiff_t g = 0; g < count; ++g)
         groups[g].set(targets, std::min<std::ptrdiff_t>(g * lanes, part.channels - lanes));
-    const std::ptrdiff_t step = part.column_stride;
+    // What is asked for ahead: two blocks of pixels further, in the next row if need be.
+    const std::ptrdiff_t step = part.column_stride, ahead = 2 * block_pixels * step;
     for (std::ptrdiff_t y = 0; y < part.height; ++y) {
         const std::byte* source = part.data + y * part.row_stride;
-        const std::ptrdiff_t ahead = block_pixels * step;
         for_blocks(part.width, [&](std::ptrdiff_t x, std::ptrdiff_t pixels) {
             for (std::ptrdiff_t g = 0; g < count; ++g) {
                 if (groups[g].flat)

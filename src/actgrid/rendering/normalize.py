@@ -65,7 +65,9 @@ class Normalization:
             low, high = _percentiles(tiles, self.limits, pooled=scope == "layer")
         terms = self.terms(stats, low, high, drawn_dtype(tiles.dtype))
         shape = tiles.shape[:2]
-        return Mapping(*(np.ascontiguousarray(np.broadcast_to(term, shape)) for term in terms))
+        if terms[0].shape != shape:  # one for the whole layer
+            terms = tuple(np.ascontiguousarray(np.broadcast_to(term, shape)) for term in terms)
+        return Mapping(*terms)
 
     def terms(
         self, stats: ChannelStats, low: Any, high: Any, real: type[np.floating[Any]], xp: Any = np
@@ -81,17 +83,21 @@ class Normalization:
         xp
             The arrays' module: numpy, or one that has its functions.
         """
-        # Of a tile without a finite value no level depends on the mapping.
-        low, high, mean = (xp.where(xp.isfinite(a), a, 0.0) for a in (low, high, stats.mean))
+
+        def known(values: Any) -> Any:
+            # Of a tile without a finite value no level depends on the mapping.
+            return xp.where(xp.isfinite(values), values, 0.0)
+
         if self.name == "standard":
-            shift, span, gain, base = mean, stats.std, 64.0, 128.0
+            shift, span, gain, base = known(stats.mean), stats.std, 64.0, 128.0
         elif self.name == "symmetric":
-            shift, span = xp.zeros_like(low), xp.maximum(xp.abs(low), xp.abs(high))
+            shift = xp.zeros_like(low)
+            span = xp.maximum(xp.abs(known(low)), xp.abs(known(high)))
             gain, base = 127.5, 128.0
         else:
             if self.name == "range":
                 low, high = (xp.zeros_like(low) + limit for limit in self.limits)
-            shift, span, gain, base = low, high - low, 255.0, 0.5
+            shift, span, gain, base = known(low), known(high) - known(low), 255.0, 0.5
         # What divides by next to nothing must stay finite in the type it is drawn in.
         largest = float(np.finfo(real).max)
         scale = xp.where(span > 0, xp.minimum(gain / span, largest), 0.0)
