@@ -3,11 +3,15 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "actgrid/deflate.hpp"
+#include "actgrid/filter.hpp"
 #include "actgrid/measure.hpp"
 #include "actgrid/paint.hpp"
 #include "actgrid/percentiles.hpp"
@@ -113,6 +117,56 @@ void paint(const py::array& array, const Doubles& shift, const Doubles& scale, c
     actgrid::paint(tiles, mapping, target, threads);
 }
 
+// The bytes of an object, for as long as this lives.
+class View {
+  public:
+    explicit View(const py::buffer& buffer) {
+        if (PyObject_GetBuffer(buffer.ptr(), &view_, PyBUF_SIMPLE) != 0)
+            throw py::error_already_set();
+    }
+    ~View() { PyBuffer_Release(&view_); }
+    View(const View&) = delete;
+    View& operator=(const View&) = delete;
+
+    const std::uint8_t* data() const { return static_cast<const std::uint8_t*>(view_.buf); }
+    std::size_t size() const { return static_cast<std::size_t>(view_.len); }
+
+  private:
+    Py_buffer view_;
+};
+
+std::size_t estimate_deflated(const py::buffer& buffer) {
+    const View bytes(buffer);
+    const py::gil_scoped_release released;
+    return actgrid::estimate_deflated(bytes.data(), bytes.size());
+}
+
+py::bytes deflate(const py::buffer& buffer, bool last) {
+    const View bytes(buffer);
+    // Kept by each thread: fresh memory for each picture takes longer than to write to it.
+    static thread_local std::vector<std::uint8_t> out;
+    std::size_t used = 0;
+    {
+        const py::gil_scoped_release released;
+        out.resize(std::max(out.size(), actgrid::deflate_capacity(bytes.size())));
+        used = actgrid::deflate(bytes.data(), bytes.size(), last, out.data());
+    }
+    return {reinterpret_cast<const char*>(out.data()), used};
+}
+
+using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
+
+void filter_paeth(const Bytes& rows, Bytes filtered) {
+    if (rows.ndim() != 2 || filtered.ndim() != 2 || rows.shape(0) != filtered.shape(0) ||
+        rows.shape(1) != filtered.shape(1) || rows.shape(1) < 2)
+        throw py::value_error("rows and filtered must be of one shape, (height, 1 + width)");
+    std::uint8_t* out = filtered.mutable_data();
+    const py::gil_scoped_release released;
+    // The first byte of each row tells the filter.
+    actgrid::filter_paeth(rows.data() + 1, rows.shape(0), rows.shape(1) - 1, rows.shape(1),
+                          out + 1);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
@@ -121,6 +175,10 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.def("paint", &paint, py::arg("tiles"), py::arg("shift"), py::arg("scale"),
                py::arg("base"), py::arg("origin"), py::arg("canvas").noconvert(),
                py::arg("threads"));
+    module.def("filter_paeth", &filter_paeth, py::arg("rows").noconvert(),
+               py::arg("filtered").noconvert());
+    module.def("estimate_deflated", &estimate_deflated, py::arg("data"));
+    module.def("deflate", &deflate, py::arg("data"), py::arg("last"));
     module.def("percentiles", &percentiles, py::arg("tiles"), py::arg("low"), py::arg("high"),
                py::arg("pooled"), py::arg("threads"));
     module.def("simd_variants", &actgrid::simd_variants);

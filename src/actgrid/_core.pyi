@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 _Float64s = npt.NDArray[np.float64]
 _Int64s = npt.NDArray[np.int64]
+_Uint8s = npt.NDArray[np.uint8]
 
 def measure(
     tiles: npt.NDArray[Any], threads: int
@@ -26,6 +27,15 @@ def percentiles(
     tiles: npt.NDArray[Any], low: float, high: float, pooled: bool, threads: int
 ) -> tuple[_Float64s, _Float64s]:
     """Two percentiles of the finite values of each tile, or of all: (channels, slices)."""
+
+def deflate(data: _Uint8s, last: bool) -> bytes:
+    """Return data as raw deflate of literals and runs; if not `last`, more may follow."""
+
+def estimate_deflated(data: _Uint8s) -> int:
+    """Return about how many bytes `deflate` would return."""
+
+def filter_paeth(rows: _Uint8s, filtered: _Uint8s) -> None:
+    """Filter rows of a filter byte and pixels, all but the first row and the filter bytes."""
 
 def simd_variants() -> list[str]:
     """Return the variants of the core that this processor can run, the fastest last."""

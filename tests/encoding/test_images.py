@@ -18,7 +18,7 @@ PALETTE = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
 )
 def test_suffix_names_the_format(suffix: str, name: str) -> None:
     assert image_format(suffix) == name
-    assert Image.open(io.BytesIO(encode(f"x{suffix}", LEVELS, PALETTE))).format == name
+    assert Image.open(io.BytesIO(b"".join(encode(f"x{suffix}", LEVELS, PALETTE)))).format == name
 
 
 @pytest.mark.parametrize("suffix", [".psd", ".xyz", ""])
@@ -28,7 +28,7 @@ def test_suffix_of_no_format_that_can_be_written_is_refused(suffix: str) -> None
 
 
 def test_png_with_options_of_pillows_is_pillows() -> None:
-    data = encode("x.png", LEVELS, PALETTE, dpi=(300, 300))
+    data = b"".join(encode("x.png", LEVELS, PALETTE, dpi=(300, 300)))
     opened = Image.open(io.BytesIO(data))
     assert opened.info["dpi"] == pytest.approx((300, 300), abs=0.1)
     np.testing.assert_array_equal(np.asarray(opened), LEVELS)

@@ -9,10 +9,11 @@ import hypothesis.extra.numpy as hnp
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from actgrid import _core
 from actgrid.encoding import blank_levels, encode_png, png
 from actgrid.errors import ShapeError
 
@@ -75,7 +76,9 @@ def test_levels_that_rise_along_rows_are_subtracted() -> None:
     levels = np.arange(200, dtype=np.uint8) + np.arange(0, 50, 7, dtype=np.uint8)[:, None]
     data = encode_png(levels)
     rows = np.frombuffer(pixel_data(data), np.uint8).reshape(8, 201)
-    assert (rows[:, 0] == 1).all()
+    # By Paeth all but the first row, which has none above; without the core all by "sub".
+    assert set(rows[:, 0]) <= {1, 4}
+    assert rows[0, 0] == 1
     assert (rows[:, 2:] == 1).all()
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), levels)
 
@@ -101,6 +104,95 @@ def test_bands_make_one_file_whatever_the_threads(
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), levels)
     for threads in (2, 5):
         assert encode_png(levels, PALETTE, compression=compression, threads=threads) == data
+
+
+@pytest.mark.parametrize("core", [True, False])
+@given(
+    levels=hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 90))),
+    flat=st.tuples(st.integers(0, 40), st.integers(0, 90)),
+)
+def test_both_deflates_keep_every_level(
+    core: bool, levels: npt.NDArray[np.uint8], flat: tuple[int, int]
+) -> None:
+    levels = levels.copy()
+    levels[flat[0] :, flat[1] :] = 7
+    with pytest.MonkeyPatch.context() as patch:
+        if not core:
+            patch.setattr(png, "_core", None)  # as where there was no compiler
+        data = encode_png(levels)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), levels)
+
+
+# Runs on either side of what matches and blocks hold, noise that does not shrink, and nothing.
+@pytest.mark.parametrize("variant", _core.simd_variants())
+@given(
+    parts=st.lists(
+        st.tuples(
+            st.sampled_from([0, 1, 2, 3, 4, 5, 8, 9, 257, 258, 259, 260, 261, 519, 70000, 300000]),
+            st.sampled_from(["run", "noise", "few"]),
+        ),
+        max_size=6,
+    ),
+    last=st.booleans(),
+)
+@settings(max_examples=60)
+def test_deflate_is_read_by_zlib(variant: str, parts: list[tuple[int, str]], last: bool) -> None:
+    generator = np.random.default_rng(3)
+    most = {"run": 1, "noise": 256, "few": 5}
+    data = np.concatenate(
+        [generator.integers(0, most[kind], size, np.uint8) for size, kind in parts]
+        or [np.zeros(0, np.uint8)]
+    )
+    fastest = _core.simd_variant()
+    _core.use_simd_variant(variant)
+    try:
+        deflated = _core.deflate(data, last)
+    finally:
+        _core.use_simd_variant(fastest)
+    inflater = zlib.decompressobj(-15)
+    assert inflater.decompress(deflated) == data.tobytes()
+    assert inflater.eof == last
+    assert len(deflated) <= data.size + data.size // 1000 + 20  # noise is stored
+
+
+@pytest.mark.parametrize("kind", ["run", "noise", "normal"])
+def test_size_is_estimated(kind: str) -> None:
+    generator = np.random.default_rng(4)
+    data = {
+        "run": np.repeat(generator.integers(0, 256, 1000, np.uint8), 40),
+        "noise": generator.integers(0, 256, 40000, np.uint8),
+        "normal": generator.normal(128, 9, 40000).astype(np.uint8),
+    }[kind]
+    deflated = len(_core.deflate(data, True))
+    assert _core.estimate_deflated(data) == pytest.approx(deflated, rel=0.1)
+
+
+@pytest.mark.parametrize("variant", _core.simd_variants())
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 80))))
+def test_paeth_filter_is_undone_by_its_definition(
+    variant: str, levels: npt.NDArray[np.uint8]
+) -> None:
+    rows = png._unfiltered(levels)
+    filtered = np.zeros_like(rows)
+    fastest = _core.simd_variant()
+    _core.use_simd_variant(variant)
+    try:
+        _core.filter_paeth(rows, filtered)
+    finally:
+        _core.use_simd_variant(fastest)
+    wide = np.pad(levels.astype(int), ((0, 0), (1, 0)))
+    left, above, corner = wide[1:, :-1], wide[:-1, 1:], wide[:-1, :-1]
+    expected = left + above - corner
+    near = [abs(expected - one) for one in (left, above, corner)]
+    best = np.argmin(near, axis=0)  # the first of equals, in this order
+    predicted = np.choose(best, [left, above, corner])
+    np.testing.assert_array_equal(filtered[1:, 1:], (levels[1:] - predicted) % 256)
+
+
+def test_core_checks_the_arguments_of_the_filter() -> None:
+    rows = np.zeros((3, 4), np.uint8)
+    with pytest.raises(ValueError, match="of one shape"):
+        _core.filter_paeth(rows, np.zeros((3, 5), np.uint8))
 
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=5))

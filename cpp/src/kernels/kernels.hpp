@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../deflate_format.hpp"
 #include "actgrid/tiles.hpp"
 
 namespace actgrid {
@@ -35,13 +36,20 @@ struct Target {
     std::ptrdiff_t stride;
 };
 
-/// Both functions take tiles of one slice, at most `most_channels` of them.
+/// Tiles are of one slice, at most `most_channels` of them.
 struct Kernels {
     const char* name;
     /// Works out the totals of each tile, by its pivot. Those of a tile that holds a NaN or
     /// infinity have a sum of squares that is not finite.
     void (*measure)(const Tiles& part, const double* pivots, const Totals& totals);
     void (*paint)(const Tiles& part, const Target* targets);
+    /// Adds to `counts`, one for each of deflate's symbols, those that bytes are written as.
+    void (*count_symbols)(const std::uint8_t* bytes, std::size_t size, std::uint32_t* counts);
+    void (*put_symbols)(const std::uint8_t* bytes, std::size_t size, const Code* codes,
+                        BitWriter& to);
+    /// Filters one row, given the row above it.
+    void (*filter_paeth)(const std::uint8_t* row, const std::uint8_t* above, std::ptrdiff_t width,
+                         std::uint8_t* filtered);
 };
 
 /// The kernels in use.

@@ -1,4 +1,6 @@
 // Compiled once for each instruction set, each time with another ACTGRID_VARIANT.
+#include "deflate.hpp"
+#include "filter.hpp"
 #include "kernels.hpp"
 #include "measure.hpp"
 #include "paint.hpp"
@@ -17,6 +19,9 @@ const Kernels kernels{
     [](const Tiles& part, const Target* targets) {
         with_element_type(part.dtype, [&]<class T>(T) { paint<T>(part, targets); });
     },
+    &count_symbols,
+    &put_symbols,
+    &filter_paeth,
 };
 
 }  // namespace actgrid::ACTGRID_VARIANT

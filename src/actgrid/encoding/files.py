@@ -30,8 +30,8 @@ def writable_folder(path: str | Path) -> Path:
     return folder
 
 
-def write_file(path: str | Path, data: bytes) -> None:
-    """Write a file aside and rename it into place, so that no reader sees half of it.
+def write_file(path: str | Path, *pieces: bytes) -> None:
+    """Write a file aside, piece after piece, and rename it into place: no reader sees half of it.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def write_file(path: str | Path, data: bytes) -> None:
     try:
         try:
             with part.open("xb") as file:
-                file.write(data)
+                file.writelines(pieces)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from actgrid.encoding.png import check_compression, encode_png, to_pillow
+from actgrid.encoding.png import check_compression, png_pieces, to_pillow
 from actgrid.errors import OptionError, suggest
 
 __all__ = ["encode", "image_format"]
@@ -43,7 +43,7 @@ def encode(
     compression: str = "fast",
     threads: int = 1,
     **options: Any,
-) -> bytes:
+) -> list[bytes]:
     """Encode levels in the format that the suffix of `path` names, without writing the file.
 
     Parameters
@@ -59,6 +59,11 @@ def encode(
     options
         For other formats: given to Pillow's ``save``.
 
+    Returns
+    -------
+    list of bytes
+        The pieces of the file, one after the other.
+
     Raises
     ------
     OptionError
@@ -67,14 +72,14 @@ def encode(
     check_compression(compression)
     name = image_format(Path(path).suffix)
     if name == "PNG" and not options:
-        return encode_png(levels, palette, compression=compression, threads=threads)
+        return png_pieces(levels, palette, compression=compression, threads=threads)
     image = to_pillow(levels, palette)
     problem: Exception | None = None
     for mode in (image.mode, "RGB"):  # formats such as JPEG have no palettes
         buffer = io.BytesIO()
         try:
             image.convert(mode).save(buffer, name, **options)
-            return buffer.getvalue()
+            return [buffer.getvalue()]
         except (OSError, ValueError, TypeError) as error:
             problem = error
     raise OptionError(f"a grid cannot be saved as {name}: {problem}") from problem

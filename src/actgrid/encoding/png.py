@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,12 +18,18 @@ from PIL import Image
 
 from actgrid.errors import OptionError, ShapeError
 
+try:
+    from actgrid import _core
+except ImportError:  # installed without a compiler: ISA-L deflates, in about twice the time
+    _core = None  # type: ignore[assignment]
+
 __all__ = [
     "COMPRESSIONS",
     "blank_levels",
     "check_compression",
     "encode_png",
     "is_gray",
+    "png_pieces",
     "to_pillow",
 ]
 
@@ -30,7 +39,7 @@ COMPRESSIONS = ("fast", "small", "none")
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GRAYSCALE, _INDEXED = 0, 3
-_NO_FILTER, _SUB = 0, 1
+_NO_FILTER, _SUB, _PAETH = 0, 1, 4
 _GRAY_PALETTE = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
 _ZLIB_HEADER = b"\x78\x01"
 _RAW_DEFLATE = -15
@@ -38,8 +47,8 @@ _RAW_DEFLATE = -15
 _BUFFER = 2
 # Bytes that one thread deflates by themselves. They do not depend on the number of threads.
 _BAND_BYTES = 1 << 20
-# Bytes of a band that are deflated both ways to choose a filter.
-_SAMPLE_BYTES = 1 << 13
+# Bytes of a band that are tried with every filter to choose one.
+_SAMPLE_BYTES = 1 << 15
 _ADLER_BASE = 65521
 
 
@@ -93,9 +102,12 @@ def to_pillow(levels: Levels, palette: Levels | None = None) -> Image.Image:
     return image
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    checksum = isal_zlib.crc32(data, isal_zlib.crc32(kind))
-    return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", checksum)))
+def _chunk(kind: bytes, *data: bytes) -> list[bytes]:
+    """Return the pieces of a chunk, to be joined when all are there."""
+    checksum = 0
+    for piece in (kind, *data):
+        checksum = isal_zlib.crc32(piece, checksum)
+    return [struct.pack(">I", sum(map(len, data))), kind, *data, struct.pack(">I", checksum)]
 
 
 def check_compression(compression: str) -> None:
@@ -107,7 +119,7 @@ def check_compression(compression: str) -> None:
 
 
 def _subtracted(rows: Levels) -> Levels:
-    """Return rows with the filter "sub": each pixel as its difference from the one before."""
+    """Return rows with the filter "sub": each pixel less the one to its left."""
     filtered = np.empty_like(rows)
     filtered[:, 0] = _SUB
     filtered[:, 1:2] = rows[:, 1:2]
@@ -115,25 +127,58 @@ def _subtracted(rows: Levels) -> Levels:
     return filtered
 
 
+def _paeth(rows: Levels) -> Levels:
+    """Return rows with the filter "Paeth", but for the first, which has none above: "sub"."""
+    filtered = np.empty_like(rows)
+    filtered[:1] = _subtracted(rows[:1])
+    filtered[1:, 0] = _PAETH
+    assert _core is not None
+    _core.filter_paeth(rows, filtered)
+    return filtered
+
+
 def _filtered(rows: Levels) -> Levels:
-    """Return rows with the filter that makes a sample of them smaller, for all of them."""
+    """Return rows with the filter that makes a sample of them the smallest, for all of them."""
     height, width = rows.shape
-    count = min(height, max(1, _SAMPLE_BYTES // width))
-    sample = np.ascontiguousarray(rows[:: height // count][:count])
-    plain, subtracted = (len(isal_zlib.compress(one, 1)) for one in (sample, _subtracted(sample)))
-    return _subtracted(rows) if subtracted < plain else rows
+    filters: list[Callable[[Levels], Levels]] = [lambda rows: rows, _subtracted]
+    if _core is not None:
+        filters.append(_paeth)
+    # Rows that are neighbours, as a filter looks at two.
+    count = min(height, max(2, _SAMPLE_BYTES // width))
+    start = (height - count) // 2
+    sample = rows[start : start + count]
+    best = min(filters, key=lambda filtered: _deflated_size(filtered(sample)))
+    return best(rows)
+
+
+def _deflated_size(rows: Levels) -> int:
+    """Return about how many bytes rows are once deflated."""
+    if _core is not None:
+        return _core.estimate_deflated(rows)
+    return len(_deflate(rows, last=True))
+
+
+def _deflate(rows: Levels, last: bool) -> bytes:
+    """Return the bytes of rows as raw deflate; if not the last, more may follow."""
+    if _core is not None:
+        return _core.deflate(rows, last)
+    return _finished(isal_zlib.compressobj(1, zlib.DEFLATED, _RAW_DEFLATE, _BUFFER), rows, last)
+
+
+def _finished(deflater: Any, rows: Levels, last: bool) -> bytes:
+    # Flushed to a whole byte, so that the next band can follow.
+    flush = zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH
+    data: bytes = deflater.compress(rows) + deflater.flush(flush)
+    return data
 
 
 def _deflate_band(rows: Levels, last: bool, stored: bool) -> tuple[bytes, int, int]:
     """Return a band as raw deflate, its Adler-32 and the number of bytes that it was of."""
-    deflater: Any
     if stored:
-        deflater = zlib.compressobj(0, zlib.DEFLATED, _RAW_DEFLATE)
+        data = _finished(zlib.compressobj(0, zlib.DEFLATED, _RAW_DEFLATE), rows, last)
     else:
         rows = _filtered(rows)
-        deflater = isal_zlib.compressobj(1, zlib.DEFLATED, _RAW_DEFLATE, _BUFFER)
-    # Flushed to a whole byte, so that the next band can follow.
-    data = deflater.compress(rows) + deflater.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
+        data = _deflate(rows, last)
     return data, isal_zlib.adler32(rows), rows.nbytes
 
 
@@ -145,6 +190,16 @@ def _joined_adler(first: int, second: int, length: int) -> int:
     return high << 16 | low
 
 
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    """Return threads to deflate bands with, made once: new ones have no memory to use again."""
+    return ThreadPoolExecutor(thread_name_prefix="actgrid-png")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # the threads stay with the parent
+
+
 def _data_chunks(rows: Levels, stored: bool, threads: int) -> list[bytes]:
     """Return the IDAT chunks: one for each band, and one for the checksum of all."""
     height, width = rows.shape
@@ -152,20 +207,23 @@ def _data_chunks(rows: Levels, stored: bool, threads: int) -> list[bytes]:
     starts = range(0, height, step)
 
     def deflate(start: int) -> tuple[bytes, int, int]:
-        band, adler, length = _deflate_band(
-            rows[start : start + step], start + step >= height, stored
-        )
-        return _chunk(b"IDAT", band if start else _ZLIB_HEADER + band), adler, length
+        return _deflate_band(rows[start : start + step], start + step >= height, stored)
 
-    if threads == 1 or len(starts) == 1:
-        bands = [deflate(start) for start in starts]
-    else:
-        with ThreadPoolExecutor(min(threads, len(starts))) as pool:
-            bands = list(pool.map(deflate, starts))
+    threads = min(threads, len(starts))
+    turns = [starts[turn::threads] for turn in range(threads)]
+
+    def deflate_turn(turn: range) -> list[tuple[bytes, int, int]]:
+        return [deflate(start) for start in turn]
+
+    others = [_pool().submit(deflate_turn, turn) for turn in turns[1:]]
+    done = [deflate_turn(turns[0]), *(other.result() for other in others)]
     adler = 1
-    for _, one, length in bands:
+    chunks: list[bytes] = []
+    for number, _ in enumerate(starts):
+        band, one, length = done[number % threads][number // threads]
         adler = _joined_adler(adler, one, length)
-    return [chunk for chunk, *_ in bands] + [_chunk(b"IDAT", struct.pack(">I", adler))]
+        chunks += _chunk(b"IDAT", *([] if number else [_ZLIB_HEADER]), band)
+    return chunks + _chunk(b"IDAT", struct.pack(">I", adler))
 
 
 def encode_png(
@@ -184,7 +242,8 @@ def encode_png(
     palette
         (256, 3) uint8 RGB of each level; None for grayscale.
     compression
-        ``"fast"``: deflate at level 1 by ISA-L, of rows with the better of two filters.
+        ``"fast"``: deflate without a search for anything but runs, of rows with the best of
+        three filters; without the native core, deflate at level 1 by ISA-L.
         ``"small"``: as small as Pillow gets, some thirty times slower. ``"none"``: not
         compressed, for what is compressed again later.
     threads
@@ -208,18 +267,29 @@ def encode_png(
     >>> encode_png(np.zeros((2, 3), np.uint8))[:4]
     b'\x89PNG'
     """
+    return b"".join(png_pieces(levels, palette, compression=compression, threads=threads))
+
+
+def png_pieces(
+    levels: Levels,
+    palette: Levels | None = None,
+    *,
+    compression: str = "fast",
+    threads: int = 1,
+) -> list[bytes]:
+    """Return what `encode_png` does in pieces, which a file takes without a copy of them joined."""
     check_compression(compression)
     if levels.ndim != 2 or levels.size == 0:
         raise ShapeError(f"levels must be (height, width) and not empty, not {levels.shape}")
     if compression == "small":
         buffer = io.BytesIO()
         to_pillow(levels, palette).save(buffer, "PNG", optimize=True)
-        return buffer.getvalue()
+        return [buffer.getvalue()]
     height, width = levels.shape
     gray = is_gray(palette)
     header = struct.pack(">IIBBBBB", width, height, 8, _GRAYSCALE if gray else _INDEXED, 0, 0, 0)
-    chunks = [_SIGNATURE, _chunk(b"IHDR", header)]
+    pieces = [_SIGNATURE, *_chunk(b"IHDR", header)]
     if palette is not None and not gray:
-        chunks.append(_chunk(b"PLTE", palette.tobytes()))
-    chunks += _data_chunks(_unfiltered(levels), compression == "none", threads)
-    return b"".join((*chunks, _chunk(b"IEND", b"")))
+        pieces += _chunk(b"PLTE", palette.tobytes())
+    pieces += _data_chunks(_unfiltered(levels), compression == "none", threads)
+    return pieces + _chunk(b"IEND")

@@ -111,7 +111,7 @@ class Grid:
         OutputError
             If the file cannot be written. Also an OSError.
         """
-        data = encode(
+        pieces = encode(
             path,
             self.levels,
             palette(self.cmap),
@@ -119,7 +119,7 @@ class Grid:
             threads=thread_count(threads),
             **options,
         )
-        write_file(path, data)
+        write_file(path, *pieces)
 
     def tile(self, channel: int, part: int = 0) -> npt.NDArray[np.uint8]:
         """Return the levels of one tile, as drawn: a view of `levels`.

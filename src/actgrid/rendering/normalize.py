@@ -63,11 +63,12 @@ class Normalization:
         low, high = stats.min, stats.max
         if self.name == "percentile":
             low, high = _percentiles(tiles, self.limits, pooled=scope == "layer")
-        terms = self.terms(stats, low, high, drawn_dtype(tiles.dtype))
+        mapping = Mapping(*self.terms(stats, low, high, drawn_dtype(tiles.dtype)))
         shape = tiles.shape[:2]
-        if terms[0].shape != shape:  # one for the whole layer
-            terms = tuple(np.ascontiguousarray(np.broadcast_to(term, shape)) for term in terms)
-        return Mapping(*terms)
+        if mapping.shift.shape == shape:
+            return mapping
+        terms = (mapping.shift, mapping.scale, mapping.base)  # one for the whole layer
+        return Mapping(*(np.ascontiguousarray(np.broadcast_to(term, shape)) for term in terms))
 
     def terms(
         self, stats: ChannelStats, low: Any, high: Any, real: type[np.floating[Any]], xp: Any = np
