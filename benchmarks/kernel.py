@@ -25,7 +25,7 @@ def draw(made: list[Job], backend: str = "native", threads: int = 1) -> Run:
     def run() -> None:
         for job in made:
             stats = drawing.measure(job.tiles, threads)
-            mapping = standard.mapping(job.tiles, stats, "channel")
+            mapping = standard.mapping(job.tiles, stats, "channel", drawing)
             drawing.paint(job.tiles, mapping, job.origins, job.canvas, threads)
 
     return run

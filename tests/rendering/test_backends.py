@@ -76,7 +76,9 @@ def assert_stats_agree(found: ChannelStats, expected: ChannelStats, tiles: Array
 
 def paint(backend: str, tiles: Array, stats: ChannelStats, normalize: str, threads: int) -> Array:
     channels, slices, height, width = tiles.shape
-    mapping = parse_normalize(normalize).mapping(tiles, stats, "channel")
+    mapping = parse_normalize(normalize).mapping(
+        tiles, stats, "channel", load_backend(backend), threads
+    )
     canvas = np.full((channels * height, slices * (width + 1)), 7, np.uint8)
     c, s = np.meshgrid(np.arange(channels), np.arange(slices), indexing="ij")
     origin = c * height * canvas.shape[1] + s * (width + 1)
@@ -132,6 +134,35 @@ def test_levels_agree_with_the_reference(
     expected = paint("numpy", tiles, stats, normalize, 1)
     # The same float32 operations in the same order: not one pixel in ten thousand, none at all.
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("backend", FAST, indirect=True)
+@given(
+    tiles=strided_tiles(),
+    threads=st.sampled_from((1, 3)),
+    limits=st.tuples(st.floats(0, 100), st.floats(0, 100)),
+    pooled=st.booleans(),
+)
+@settings(max_examples=200)
+def test_percentiles_are_numpys(
+    backend: str, tiles: Array, threads: int, limits: tuple[float, float], pooled: bool
+) -> None:
+    found = load_backend(backend).percentiles(tiles, limits, pooled, threads)
+    expected = numpy_backend.percentiles(tiles, limits, pooled, 1)
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+    assert found[0].shape == found[1].shape == ((1, 1) if pooled else tiles.shape[:2])
+
+
+@pytest.mark.parametrize("backend", ALL, indirect=True)
+def test_percentiles_by_hand(backend: str) -> None:
+    tiles = np.array([[0, 10, 20, 30, 40], [5, np.nan, np.inf, 5, 5]], np.float32)[:, None, None]
+    low, high = load_backend(backend).percentiles(tiles, (10, 75), False, 1)
+    assert low.tolist() == [[4], [5]]
+    assert high.tolist() == [[30], [5]]
+    low, high = load_backend(backend).percentiles(tiles, (0, 100), True, 1)
+    assert (low.tolist(), high.tolist()) == ([[0]], [[40]])
+    none = load_backend(backend).percentiles(tiles[1:, :, :, 1:3], (1, 99), False, 1)
+    assert [one.tolist() for one in none] == [[[0]], [[0]]]
 
 
 @pytest.mark.parametrize("backend", FAST, indirect=True)

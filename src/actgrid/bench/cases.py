@@ -133,15 +133,18 @@ def _painting(activation: Callable[[], Array]) -> Run:
     channels, _, height, width = tiles.shape
     layout = Layout(channels, height, width, 16, 0)
     backend = load_backend()
-    mapping = parse_normalize("standard").mapping(tiles, backend.measure(tiles, 1), "channel")
+    mapping = parse_normalize("standard").mapping(
+        tiles, backend.measure(tiles, 1), "channel", backend
+    )
     origins = layout.origins().reshape(-1, 1)
     return partial(backend.paint, tiles, mapping, origins, layout.canvas(0), 1)
 
 
 def _percentiles() -> Run:
     tiles = tile(_relu((28, 28, 32)).copy()).tiles
-    stats: ChannelStats = load_backend().measure(tiles, 1)
-    return partial(parse_normalize("percentile").mapping, tiles, stats, "channel")
+    backend = load_backend()
+    stats: ChannelStats = backend.measure(tiles, 1)
+    return partial(parse_normalize("percentile").mapping, tiles, stats, "channel", backend)
 
 
 def _small_grids() -> Run:

@@ -163,7 +163,7 @@ def render(
     canvas = layout.canvas(options.background)
     origin = np.full((count, slices), -1, np.int64)
     origin[channels] = layout.origins().reshape(-1, slices)
-    mapping = options.normalization.mapping(tiles, tile_stats, scope)
+    mapping = options.normalization.mapping(tiles, tile_stats, scope, draw, threads)
     draw.paint(tiles, mapping, origin, canvas, threads)
     if options.zoom > 1:
         small, canvas = canvas, blank_levels(*(side * options.zoom for side in canvas.shape))

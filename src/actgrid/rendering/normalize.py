@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,15 @@ def drawn_dtype(dtype: np.dtype[Any]) -> type[np.float32] | type[np.float64]:
     return np.float64 if dtype.itemsize == 8 else np.float32
 
 
+class Percentiles(Protocol):
+    """What the mapping asks of a backend."""
+
+    def percentiles(
+        self, tiles: npt.NDArray[Any], limits: tuple[float, ...], pooled: bool, threads: int
+    ) -> tuple[Float64s, Float64s]:
+        """Return two percentiles of each tile, or of all tiles pooled."""
+
+
 @dataclass(frozen=True)
 class Mapping:
     """``level = uint8(trunc(clip((x - shift) * scale + base, 0, 255)))``.
@@ -48,7 +57,14 @@ class Normalization:
     limits: tuple[float, ...] = ()
 
     @np.errstate(divide="ignore", over="ignore", invalid="ignore")
-    def mapping(self, tiles: npt.NDArray[Any], stats: ChannelStats, scope: str) -> Mapping:
+    def mapping(
+        self,
+        tiles: npt.NDArray[Any],
+        stats: ChannelStats,
+        scope: str,
+        backend: Percentiles,
+        threads: int = 1,
+    ) -> Mapping:
         """Return the mapping of `tiles`, (channels, slices, height, width).
 
         Parameters
@@ -57,12 +73,14 @@ class Normalization:
             Measured of these tiles, (channels, slices).
         scope
             ``"channel"``: each tile by its own statistics; ``"layer"``: all by those of the whole.
+        backend, threads
+            What works out percentiles, if it maps by those.
         """
         if scope == "layer":
             stats = stats.pool()
         low, high = stats.min, stats.max
         if self.name == "percentile":
-            low, high = _percentiles(tiles, self.limits, pooled=scope == "layer")
+            low, high = backend.percentiles(tiles, self.limits, scope == "layer", threads)
         mapping = Mapping(*self.terms(stats, low, high, drawn_dtype(tiles.dtype)))
         shape = tiles.shape[:2]
         if mapping.shift.shape == shape:
@@ -106,24 +124,6 @@ class Normalization:
         # from its mean: the base makes up for it.
         rounded = xp.asarray(xp.asarray(xp.clip(shift, -largest, largest), real), np.float64)
         return rounded, scale, base - (shift - rounded) * scale
-
-
-def _percentiles(
-    tiles: npt.NDArray[Any], limits: tuple[float, ...], pooled: bool
-) -> tuple[Float64s, Float64s]:
-    """Return both percentiles of the finite values, per tile or of all: (channels, slices)."""
-
-    def of(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        with np.errstate(invalid="ignore"):  # signalling NaN
-            finite = values[np.isfinite(values)].astype(np.float64)
-        return np.percentile(finite, limits) if finite.size else np.zeros(2)
-
-    if pooled:
-        found = of(tiles)[:, None, None]
-    else:
-        found = np.array([[of(tile) for tile in channel] for channel in tiles])
-        found = np.moveaxis(found, -1, 0)
-    return found[0], found[1]
 
 
 def _numbers(name: str, given: tuple[Any, ...], text: object) -> tuple[float, ...]:

@@ -1,10 +1,13 @@
 """Measuring and painting, three times over: the same results at different speeds.
 
-A backend is a module with two functions:
+A backend is a module with three functions:
 
 ``measure(tiles, threads) -> ChannelStats``
     Statistics of each tile. `tiles` is a (channels, slices, height, width) view of any strides;
     the arrays of the result are (channels, slices).
+``percentiles(tiles, limits, pooled, threads) -> (low, high)``
+    Two percentiles, 0 to 100, of the finite values of each tile, (channels, slices) float64, or of
+    all tiles, (1, 1): those of ``numpy.percentile``, 0 where there is no finite value.
 ``paint(tiles, mapping, origin, canvas, threads) -> None``
     Draws each tile at ``origin``, (channels, slices) int64 offsets in bytes of the top left pixel
     from the first pixel of `canvas`, (height, width) uint8, whose rows may lie apart; a tile with
@@ -21,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import BackendError, OptionError
-from actgrid.rendering.normalize import Mapping
+from actgrid.rendering.normalize import Mapping, Percentiles
 from actgrid.rendering.stats import ChannelStats
 
 __all__ = ["BACKENDS", "Backend", "backend_problems", "load_backend"]
@@ -35,7 +38,7 @@ _REMEDIES = {
 }
 
 
-class Backend(Protocol):
+class Backend(Percentiles, Protocol):
     """What a backend module offers."""
 
     def measure(self, tiles: npt.NDArray[Any], threads: int) -> ChannelStats:

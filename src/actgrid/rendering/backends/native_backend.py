@@ -17,7 +17,7 @@ if find_spec("actgrid._core") is None:
     raise ImportError("its C++ core was not built when actgrid was installed")
 from actgrid import _core
 
-__all__ = ["measure", "paint"]
+__all__ = ["measure", "paint", "percentiles"]
 
 
 def _use_wanted_variant() -> None:
@@ -42,6 +42,13 @@ def measure(tiles: npt.NDArray[Any], threads: int) -> ChannelStats:
     with np.errstate(invalid="ignore"):
         zero_fraction = zeros / (size - nonfinite)
     return ChannelStats(mean, std, low, high, zero_fraction, nonfinite, size)
+
+
+def percentiles(
+    tiles: npt.NDArray[Any], limits: tuple[float, ...], pooled: bool, threads: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    low, high = limits
+    return _core.percentiles(tiles, low, high, pooled, threads)
 
 
 def paint(

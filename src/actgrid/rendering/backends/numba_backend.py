@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.rendering.backends import numpy_backend
+from actgrid.rendering.backends.numpy_backend import percentiles
 from actgrid.rendering.normalize import Mapping, drawn_dtype
 from actgrid.rendering.stats import ChannelStats
 
-__all__ = ["measure", "paint"]
+__all__ = ["measure", "paint", "percentiles"]
 
 Array = npt.NDArray[Any]
 

@@ -77,6 +77,22 @@ def _measure(tiles: npt.NDArray[Any], bands: list[Block]) -> list[npt.NDArray[An
     ]
 
 
+def percentiles(
+    tiles: npt.NDArray[Any], limits: tuple[float, ...], pooled: bool, threads: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def of(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            finite = values[np.isfinite(values)].astype(np.float64)
+        return np.percentile(finite, limits) if finite.size else np.zeros(2)
+
+    if pooled:
+        found = of(tiles)[:, None, None]
+    else:
+        found = np.array([[of(tile) for tile in channel] for channel in tiles])
+        found = np.moveaxis(found, -1, 0)
+    return found[0], found[1]
+
+
 def paint(
     tiles: npt.NDArray[Any],
     mapping: Mapping,
