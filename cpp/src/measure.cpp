@@ -7,6 +7,7 @@
 
 #include "dtype.hpp"
 #include "kernels/kernels.hpp"
+#include "pack.hpp"
 #include "split.hpp"
 
 namespace actgrid {
@@ -109,7 +110,7 @@ void measure(const Tiles& tiles, const TileStats& stats, int threads) {
                     widen<double>(load<T>(tiles.tile(channel, slice)));
         split.for_parts(threads, [&](const Part& part) {
             const std::ptrdiff_t first = place(part.slice, part.channel);
-            kernel.measure(part.tiles, pivots.data() + first, all.band(part.band) + first);
+            kernel.measure(packed(part.tiles), pivots.data() + first, all.band(part.band) + first);
         });
         const Totals totals = all.merged(split.bands());
         for (std::ptrdiff_t slice = 0; slice < tiles.slices; ++slice) {

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "kernels/kernels.hpp"
+#include "pack.hpp"
 #include "split.hpp"
 
 namespace actgrid {
@@ -26,7 +27,7 @@ void paint(const Tiles& tiles, const Mapping& mapping, const Canvas& canvas, int
                 targets[c].pixels = nowhere.data();
             }
         }
-        if (any) kernel.paint(part.tiles, targets);
+        if (any) kernel.paint(packed(part.tiles), targets);
     });
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdlib>
 
 #include "actgrid/tiles.hpp"
 #include "kernels/kernels.hpp"
@@ -19,12 +20,20 @@ struct Part {
 /// How tiles are split: by slices, by channels, by bands of rows.
 class Split {
   public:
-    explicit Split(const Tiles& tiles)
-        : tiles_(tiles), blocks_(std::max<std::ptrdiff_t>(1, tiles.channels / part_channels)) {
-        // No part of few channels.
-        if (tiles.channels - blocks_ * part_channels >= least_channels) ++blocks_;
-        const std::ptrdiff_t channels = std::min(tiles.channels, part_channels);
-        rows_ = std::clamp<std::ptrdiff_t>(band_values / (channels * tiles.width), 1, tiles.height);
+    explicit Split(const Tiles& tiles) : tiles_(tiles) {
+        const std::ptrdiff_t pixels = std::max<std::ptrdiff_t>(tiles.pixels(), 1);
+        // Where the pixels of a channel lie together, few whole channels; else all of a few rows.
+        const std::ptrdiff_t step = tiles.width > 1 ? tiles.column_stride : tiles.row_stride;
+        const bool planar = std::abs(step) < std::abs(tiles.channel_stride);
+        channels_ = planar ? std::clamp<std::ptrdiff_t>(part_values / pixels, 1, part_channels)
+                           : std::clamp<std::ptrdiff_t>(
+                                 part_values / tiles.width / least_channels * least_channels,
+                                 least_channels, part_channels);
+        blocks_ = std::max<std::ptrdiff_t>(1, tiles.channels / channels_);
+        // No part of few channels that are neighbours.
+        if (tiles.channels - blocks_ * channels_ >= (planar ? 1 : least_channels)) ++blocks_;
+        const std::ptrdiff_t channels = std::min(tiles.channels, channels_);
+        rows_ = std::clamp<std::ptrdiff_t>(part_values / (channels * tiles.width), 1, tiles.height);
         bands_ = (tiles.height + rows_ - 1) / rows_;
     }
 
@@ -38,24 +47,24 @@ class Split {
         parallel_for(tiles_.slices * blocks_ * bands_, threads, [&](std::ptrdiff_t i) {
             const std::ptrdiff_t band = i % bands_, block = i / bands_ % blocks_;
             const std::ptrdiff_t slice = i / bands_ / blocks_;
-            const std::ptrdiff_t channel = block * part_channels, row = band * rows_;
+            const std::ptrdiff_t channel = block * channels_, row = band * rows_;
             Part part{tiles_, slice, channel, band, row};
             part.tiles.data = tiles_.tile(channel, slice) + row * tiles_.row_stride;
             part.tiles.slices = 1;
-            part.tiles.channels = block + 1 < blocks_ ? part_channels : tiles_.channels - channel;
+            part.tiles.channels = block + 1 < blocks_ ? channels_ : tiles_.channels - channel;
             part.tiles.height = std::min(rows_, tiles_.height - row);
             task(part);
         });
     }
 
   private:
-    // Values of a part, where rows allow: enough to outweigh handing it out.
-    static constexpr std::ptrdiff_t band_values = 1 << 17;
+    // Values of a part, about: enough to outweigh handing it out.
+    static constexpr std::ptrdiff_t part_values = 1 << 17;
     // Below this many values waking a thread costs more than it saves.
     static constexpr std::ptrdiff_t worthwhile = 1 << 17;
 
     const Tiles& tiles_;
-    std::ptrdiff_t blocks_, rows_, bands_;
+    std::ptrdiff_t channels_, blocks_, rows_, bands_;
 };
 
 }  // namespace actgrid

@@ -36,7 +36,7 @@ struct Target {
     std::ptrdiff_t stride;
 };
 
-/// Tiles are of one slice, at most `most_channels` of them.
+/// Tiles are of one slice, at most `most_channels` of them, and as `packed` gives them.
 struct Kernels {
     const char* name;
     /// Works out the totals of each tile, by its pivot. Those of a tile that holds a NaN or

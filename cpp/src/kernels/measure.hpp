@@ -130,7 +130,7 @@ struct ChannelTotals {
 
     void add(const std::byte* start, std::ptrdiff_t count) {
         constexpr std::ptrdiff_t size = sizeof(T);
-        groups.add(start, lanes * size, count / lanes, 0);
+        groups.add(start, lanes * size, count / lanes, 4096);
         for (std::ptrdiff_t i = count / lanes * lanes; i < count; ++i) {
             const double x = widen<double>(load<T>(start + i * size)), d = x - pivot;
             sum += d;
@@ -145,51 +145,36 @@ struct ChannelTotals {
         double sums[lanes], squares[lanes], lows[lanes], highs[lanes];
         std::int64_t counts[lanes];
         groups.store({sums, squares, lows, highs, counts});
-        for (int lane = 0; lane < lanes; ++lane) {
-            sum += sums[lane];
-            square += squares[lane];
-            low = std::min(low, lows[lane]);
-            high = std::max(high, highs[lane]);
-            zeros += counts[lane];
+        // By halves: side by side, and each sum of few terms.
+        for (int half = lanes / 2; half > 0; half /= 2) {
+            for (int lane = 0; lane < half; ++lane) {
+                sums[lane] += sums[lane + half];
+                squares[lane] += squares[lane + half];
+                lows[lane] = std::min(lows[lane], lows[lane + half]);
+                highs[lane] = std::max(highs[lane], highs[lane + half]);
+                counts[lane] += counts[lane + half];
+            }
         }
-        *totals.sum = sum;
-        *totals.square = square;
-        *totals.low = low;
-        *totals.high = high;
-        *totals.zeros = zeros;
+        *totals.sum = sum + sums[0];
+        *totals.square = square + squares[0];
+        *totals.low = std::min(low, lows[0]);
+        *totals.high = std::max(high, highs[0]);
+        *totals.zeros = zeros + counts[0];
     }
 };
 
-// Channel after channel. Pixels that are not neighbours are gathered first, piece by piece.
+// Channel after channel, the pixels of each row neighbours in memory.
 template <class T>
 static void measure_planar(const Tiles& part, const double* pivots, const Totals& totals) {
-    constexpr std::ptrdiff_t size = sizeof(T), piece = 256;
-    const bool neighbours = part.column_stride == size;
-    const bool dense = neighbours && part.row_stride == part.width * size;
+    const bool dense = part.row_stride == part.width * static_cast<std::ptrdiff_t>(sizeof(T));
     const std::ptrdiff_t rows = dense ? 1 : part.height;
     const std::ptrdiff_t length = dense ? part.pixels() : part.width;
-    T values[piece];
     for (std::ptrdiff_t channel = 0; channel < part.channels; ++channel) {
         double pivot[lanes];
         for (double& one : pivot) one = pivots[channel];
         ChannelTotals<T> found(pivot);
-        std::ptrdiff_t gathered = 0;
-        const auto flush = [&] {
-            found.add(reinterpret_cast<const std::byte*>(values), gathered);
-            gathered = 0;
-        };
         const std::byte* row = part.data + channel * part.channel_stride;
-        for (std::ptrdiff_t y = 0; y < rows; ++y, row += part.row_stride) {
-            if (neighbours) {
-                found.add(row, length);
-                continue;
-            }
-            for (std::ptrdiff_t x = 0; x < length; ++x) {
-                if (gathered == piece) flush();
-                values[gathered++] = load<T>(row + x * part.column_stride);
-            }
-        }
-        flush();
+        for (std::ptrdiff_t y = 0; y < rows; ++y, row += part.row_stride) found.add(row, length);
         found.store(totals + channel);
     }
 }

@@ -183,14 +183,19 @@ static void paint_interleaved(const Tiles& part, const Target* targets) {
     }
 }
 
-// Neighbouring pixels of one channel, `N` at a time; the last ones may overlap those before.
+// Rows of neighbouring pixels of one channel.
+struct Rows {
+    const std::byte* source;
+    std::ptrdiff_t stride, width, height;
+};
+
+// `N` pixels at a time; the last ones of a row may overlap those before.
 template <bool flat, int N, class T>
-static void paint_run(const std::byte* source, std::ptrdiff_t count, const Target& target,
-                      std::uint8_t* pixels) {
+static void paint_rows(Rows rows, const Target& target, std::uint8_t* pixels) {
     using Real = Drawn<T>;
     constexpr std::ptrdiff_t size = sizeof(T);
     if constexpr (N > 4) {
-        if (count < N) return paint_run<flat, N / 2, T>(source, count, target, pixels);
+        if (rows.width < N) return paint_rows<flat, N / 2, T>(rows, target, pixels);
     }
     using Reals = Vector<Real, N>;
     const Line<Reals> line{Reals{} + static_cast<Real>(target.shift),
@@ -200,65 +205,44 @@ static void paint_run(const std::byte* source, std::ptrdiff_t count, const Targe
         return convert<Vector<std::uint8_t, N>>(
             convert<Vector<std::int32_t, N>>(level<flat>(x, line)));
     };
-    if (count < N) {
-        Reals x{};
-        for (std::ptrdiff_t i = 0; i < count; ++i) x[i] = widen<Real>(load<T>(source + i * size));
-        const auto bytes = levels(x);
-        std::memcpy(pixels, &bytes, static_cast<std::size_t>(count));
-        return;
-    }
-    for (std::ptrdiff_t x = 0; x < count; x += N) {
-        const std::ptrdiff_t at = std::min(x, count - N);
-        const auto bytes = levels(load_vector<Real, T, N>(source + at * size));
-        std::memcpy(pixels + at, &bytes, N);
-    }
-}
-
-template <class T>
-static void paint_row(const std::byte* source, std::ptrdiff_t count, const Target& target,
-                      std::uint8_t* pixels) {
-    constexpr int N = lanes / parts<Drawn<T>> < 4 ? 4 : lanes / parts<Drawn<T>>;
-    if (Floating<T> && target.scale == 0)
-        paint_run<true, N, T>(source, count, target, pixels);
-    else
-        paint_run<false, N, T>(source, count, target, pixels);
-}
-
-// Values that have no neighbours: pieces of each row are gathered first.
-template <class T>
-static void paint_gathered(const Tiles& part, const Target* targets) {
-    constexpr std::ptrdiff_t piece = 64;
-    T values[piece];
-    for (std::ptrdiff_t y = 0; y < part.height; ++y) {
-        for (std::ptrdiff_t x = 0; x < part.width; x += piece) {
-            const std::ptrdiff_t count = std::min(piece, part.width - x);
-            const std::byte* start = part.data + y * part.row_stride + x * part.column_stride;
-            for (std::ptrdiff_t channel = 0; channel < part.channels; ++channel) {
-                const std::byte* source = start + channel * part.channel_stride;
-                for (std::ptrdiff_t i = 0; i < count; ++i, source += part.column_stride)
-                    values[i] = load<T>(source);
-                const Target& target = targets[channel];
-                paint_row<T>(reinterpret_cast<const std::byte*>(values), count, target,
-                             target.pixels + y * target.stride + x);
+    for (std::ptrdiff_t y = 0; y < rows.height; ++y) {
+        if (rows.width < N) {
+            Reals x{};
+            for (std::ptrdiff_t i = 0; i < rows.width; ++i)
+                x[i] = widen<Real>(load<T>(rows.source + i * size));
+            const auto bytes = levels(x);
+            std::memcpy(pixels, &bytes, static_cast<std::size_t>(rows.width));
+        } else {
+            for (std::ptrdiff_t x = 0; x < rows.width; x += N) {
+                const std::ptrdiff_t at = std::min(x, rows.width - N);
+                const auto bytes = levels(load_vector<Real, T, N>(rows.source + at * size));
+                std::memcpy(pixels + at, &bytes, N);
             }
         }
+        rows.source += rows.stride;
+        pixels += target.stride;
     }
+}
+
+template <class T>
+static void paint_planar(const Rows& rows, const Target& target, std::uint8_t* pixels) {
+    constexpr int N = lanes / parts<Drawn<T>> < 4 ? 4 : lanes / parts<Drawn<T>>;
+    if (Floating<T> && target.scale == 0)
+        paint_rows<true, N, T>(rows, target, pixels);
+    else
+        paint_rows<false, N, T>(rows, target, pixels);
 }
 
 template <class T>
 static void paint(const Tiles& part, const Target* targets) {
-    constexpr std::ptrdiff_t size = sizeof(T);
-    if (part.channel_stride == size && part.channels >= lanes) {
+    if (part.channel_stride == static_cast<std::ptrdiff_t>(sizeof(T)) && part.channels >= lanes) {
         paint_interleaved<T>(part, targets);
-    } else if (part.column_stride == size) {
-        for (std::ptrdiff_t channel = 0; channel < part.channels; ++channel)
-            for (std::ptrdiff_t y = 0; y < part.height; ++y)
-                paint_row<T>(part.data + channel * part.channel_stride + y * part.row_stride,
-                             part.width, targets[channel],
-                             targets[channel].pixels + y * targets[channel].stride);
-    } else {
-        paint_gathered<T>(part, targets);
+        return;
     }
+    for (std::ptrdiff_t channel = 0; channel < part.channels; ++channel)
+        paint_planar<T>(
+            {part.data + channel * part.channel_stride, part.row_stride, part.width, part.height},
+            targets[channel], targets[channel].pixels);
 }
 
 }  // namespace actgrid::ACTGRID_VARIANT

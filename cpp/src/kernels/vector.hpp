@@ -69,6 +69,21 @@ static inline To convert(From from) {
     return __builtin_convertvector(from, To);
 }
 
+/// bfloat16 numbers, given as their bits, as float32: the upper half of those bits.
+template <class Floats, class Bits>
+static inline Floats convert_bfloat(Bits bits) {
+#ifdef __AVX512BW__
+    if constexpr (sizeof(Bits) == 32) {
+        const auto places = (__m512i)Vector<std::uint16_t, 32>{0, 0,  0, 1,  0, 2,  0, 3,  0, 4, 0,
+                                                               5, 0,  6, 0,  7, 0,  8, 0,  9, 0, 10,
+                                                               0, 11, 0, 12, 0, 13, 0, 14, 0, 15};
+        const __m512i wide = _mm512_castsi256_si512((__m256i)bits);
+        return (Floats)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, places, wide);
+    }
+#endif
+    return std::bit_cast<Floats>(convert<Vector<std::uint32_t, sizeof(Bits) / 2>>(bits) << 16);
+}
+
 /// float16 numbers, given as their bits, as float32.
 template <class Floats, class Bits>
 static inline Floats convert_half(Bits bits) {
@@ -126,8 +141,7 @@ static inline Vector<Real, N> load_vector(const std::byte* address) {
         if constexpr (std::same_as<T, Half>)
             return convert<Reals>(convert_half<Floats>(bits));
         else
-            return convert<Reals>(
-                std::bit_cast<Floats>(convert<Vector<std::uint32_t, N>>(bits) << 16));
+            return convert<Reals>(convert_bfloat<Floats>(bits));
     } else if constexpr (sizeof(T) < 4) {
         // By way of 32 bits, the only integers that every target converts.
         return convert<Reals>(convert<Vector<std::int32_t, N>>(load<Vector<T, N>>(address)));
