@@ -1,7 +1,7 @@
 #include "actgrid/simd.hpp"
 
-#include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <stdexcept>
 
 #include "kernels/kernels.hpp"
@@ -33,8 +33,21 @@ std::vector<const Kernels*> available() {
     return found;
 }
 
+// The variant of this name; null if this processor has none.
+const Kernels* find(const std::string& name) {
+    for (const Kernels* variant : available())
+        if (name == variant->name) return variant;
+    return nullptr;
+}
+
+const Kernels* first_choice() {
+    const char* wanted = std::getenv("ACTGRID_SIMD");
+    const Kernels* found = wanted ? find(wanted) : nullptr;
+    return found ? found : available().back();
+}
+
 std::atomic<const Kernels*>& in_use() {
-    static std::atomic<const Kernels*> chosen{available().back()};
+    static std::atomic<const Kernels*> chosen{first_choice()};
     return chosen;
 }
 
@@ -51,12 +64,9 @@ std::vector<std::string> simd_variants() {
 std::string simd_variant() { return kernels().name; }
 
 void use_simd_variant(const std::string& name) {
-    for (const Kernels* variant : available())
-        if (name == variant->name) {
-            in_use() = variant;
-            return;
-        }
-    throw std::invalid_argument("this processor has no " + name);
+    const Kernels* found = find(name);
+    if (!found) throw std::invalid_argument("this processor has no " + name);
+    in_use() = found;
 }
 
 }  // namespace actgrid

@@ -344,7 +344,7 @@ def test_environment_chooses_the_variant(variant: str) -> None:
 def test_unknown_variant_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACTGRID_SIMD", "mmx")
     with pytest.raises(OptionError, match=r"ACTGRID_SIMD must be one of .*, not 'mmx'"):
-        native_backend._use_wanted_variant()
+        native_backend._check_variant()
     with pytest.raises(ValueError, match="this processor has no mmx"):
         _core.use_simd_variant("mmx")
 

@@ -9,7 +9,8 @@ namespace actgrid {
 /// "avx512" on x86-64, "neon" on 64-bit ARM, "generic" elsewhere.
 std::vector<std::string> simd_variants();
 
-/// The variant in use: the fastest, unless another was chosen.
+/// The variant in use: the fastest, unless another was chosen or ACTGRID_SIMD in the environment
+/// names one that there is.
 std::string simd_variant();
 
 /// Chooses a variant for all calls from now on. Throws std::invalid_argument if it is none of

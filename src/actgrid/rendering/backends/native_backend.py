@@ -20,20 +20,17 @@ from actgrid import _core
 __all__ = ["measure", "paint", "percentiles"]
 
 
-def _use_wanted_variant() -> None:
-    """Use the variant of the core that the environment names, instead of the fastest."""
+def _check_variant() -> None:
+    """Raise OptionError if the environment asks for a variant of the core that there is not."""
     wanted = os.environ.get("ACTGRID_SIMD")
-    if not wanted:
-        return
     variants = _core.simd_variants()
-    if wanted not in variants:
+    if wanted and wanted not in variants:
         raise OptionError(
             f"ACTGRID_SIMD must be one of {', '.join(variants)} on this processor, not {wanted!r}"
         )
-    _core.use_simd_variant(wanted)
 
 
-_use_wanted_variant()
+_check_variant()
 
 
 def measure(tiles: npt.NDArray[Any], threads: int) -> ChannelStats:
