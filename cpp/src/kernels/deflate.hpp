@@ -11,9 +11,9 @@ namespace actgrid::ACTGRID_VARIANT {
 static_assert(std::endian::native == std::endian::little, "bits are written from the lowest on");
 
 // Shorter runs take fewer bits as literals, which are short where runs are frequent.
-constexpr int shortest_run = 4;
+constexpr int shortest_run = 5;
 // A run that may have begun at the end of eight bytes is looked at if it has this many.
-constexpr int begun_run = 3;
+constexpr int begun_run = 4;
 
 static inline std::uint64_t eight(const std::uint8_t* from) {
     std::uint64_t bytes;
