@@ -243,12 +243,16 @@ def test_levels_by_hand(backend: str, channels: int) -> None:
 
 
 @pytest.mark.parametrize("backend", ALL, indirect=True)
-@pytest.mark.parametrize("channels", [1, 4])
-def test_flat_tile_keeps_nan_and_infinities(backend: str, channels: int) -> None:
+@pytest.mark.parametrize("channels", [1, 4, 16])
+# The scale of a range so wide is too small for float32.
+@pytest.mark.parametrize(("normalize", "level"), [("standard", 128), ("range(0, 1e60)", 0)])
+def test_flat_tile_keeps_nan_and_infinities(
+    backend: str, channels: int, normalize: str, level: int
+) -> None:
     row = np.array([3, np.nan, np.inf, -np.inf, 3], np.float32)
     activation = np.repeat(row[None, :, None], channels, axis=2)
-    grid = actgrid.render(activation, backend=backend, columns=1, padding=0)
-    assert grid.levels.tolist() == [[128, 0, 255, 0, 128]] * channels
+    grid = actgrid.render(activation, normalize=normalize, backend=backend, columns=1, padding=0)
+    assert grid.levels.tolist() == [[level, 0, 255, 0, level]] * channels
 
 
 @pytest.mark.parametrize("backend", ALL, indirect=True)

@@ -57,7 +57,7 @@ struct Group {
             shift[lane] = static_cast<Real>(target.shift);
             scale[lane] = static_cast<Real>(target.scale);
             base[lane] = static_cast<Real>(target.base);
-            flat |= Floating<T> && target.scale == 0;
+            flat |= Floating<T> && scale[lane] == 0;
             pixels[lane] = target.pixels;
             strides[lane] = target.stride;
         }
@@ -227,7 +227,7 @@ static void paint_rows(Rows rows, const Target& target, std::uint8_t* pixels) {
 template <class T>
 static void paint_planar(const Rows& rows, const Target& target, std::uint8_t* pixels) {
     constexpr int N = lanes / parts<Drawn<T>> < 4 ? 4 : lanes / parts<Drawn<T>>;
-    if (Floating<T> && target.scale == 0)
+    if (Floating<T> && static_cast<Drawn<T>>(target.scale) == 0)
         paint_rows<true, N, T>(rows, target, pixels);
     else
         paint_rows<false, N, T>(rows, target, pixels);
