@@ -107,8 +107,8 @@ void paint(const py::array& array, const Doubles& shift, const Doubles& scale, c
     const std::ptrdiff_t stride = canvas.strides(0);
     for (py::ssize_t i = 0; i < origin.size(); ++i) {
         const std::int64_t start = origin.data()[i];
-        if (start >= 0 && (start / stride + tiles.height > canvas.shape(0) ||
-                           start % stride + tiles.width > canvas.shape(1)))
+        if (start >= 0 && (start / stride > canvas.shape(0) - tiles.height ||
+                           start % stride > canvas.shape(1) - tiles.width))
             throw py::value_error("a tile does not fit on the canvas at its origin");
     }
     const actgrid::Mapping mapping{shift.data(), scale.data(), base.data()};

@@ -436,6 +436,9 @@ def test_core_checks_its_arguments() -> None:
         _core.paint(tiles, ones[:1], ones, ones, origin, canvas, 1)
     with pytest.raises(ValueError, match="does not fit"):
         _core.paint(tiles, ones, ones, ones, origin + 4, canvas, 1)
+    column, far = canvas.reshape(-1, 1), origin + np.iinfo(np.int64).max
+    with pytest.raises(ValueError, match="does not fit"):
+        _core.paint(tiles[..., :1], ones, ones, ones, far, column, 1)
     with pytest.raises(ValueError, match="neighbouring bytes"):
         _core.paint(tiles, ones, ones, ones, origin, canvas[:, :0], 1)
     with pytest.raises(ValueError, match="neighbouring bytes"):
