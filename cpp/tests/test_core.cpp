@@ -17,6 +17,8 @@
 #include <unistd.h>
 #endif
 
+#include "actgrid/deflate.hpp"
+#include "actgrid/filter.hpp"
 #include "actgrid/measure.hpp"
 #include "actgrid/paint.hpp"
 #include "actgrid/percentiles.hpp"
@@ -265,6 +267,56 @@ void test_percentiles() {
     CHECK(found[0] == 0 && found[1] == 0);
 }
 
+// Bytes of which none that are counted tell of the rest: the longest codes, for what is frequent.
+std::vector<std::uint8_t> unlike_its_sample(std::size_t size) {
+    std::vector<std::uint8_t> data(size);
+    std::uint32_t noise = 1;
+    for (std::size_t i = 0; i < size; ++i) {
+        noise = noise * 1664525 + 1013904223;
+        if (i / 2048 % 4 != 0) data[i] = static_cast<std::uint8_t>(noise >> 24);
+    }
+    return data;
+}
+
+// What zlib reads of it is tested from Python; here that it keeps to the room it asked for.
+void test_deflate() {
+    for (std::size_t size : {1u, 7u, 8u, 9u, 300u, 16384u, 16385u, 262144u, 262145u, 700000u}) {
+        for (const auto& data : {std::vector<std::uint8_t>(size, 7), unlike_its_sample(size)}) {
+            for (bool last : {false, true}) {
+                std::vector<std::uint8_t> out(actgrid::deflate_capacity(size));
+                const auto used = actgrid::deflate(data.data(), size, last, out.data());
+                CHECK(used > 0 && used <= size + size / 1000 + 20);
+                CHECK(last || (out[used - 2] == 0xff && out[used - 1] == 0xff));
+            }
+        }
+    }
+    // Nothing at all is an empty block, stored (RFC 1951, section 3.2.4).
+    for (const std::uint8_t last : {0, 1}) {
+        std::vector<std::uint8_t> out(actgrid::deflate_capacity(0));
+        CHECK(actgrid::deflate(nullptr, 0, last, out.data()) == 5);
+        out.resize(5);
+        CHECK(out == std::vector<std::uint8_t>({last, 0, 0, 0xff, 0xff}));
+    }
+}
+
+void test_filter() {
+    // Below 0, 1, 2, ... lie 2, 3, 4, ...: the neighbour to the left is nearest to what is
+    // expected, and one less; the first pixel has none but the one above. The first row is not
+    // written.
+    for (std::size_t width = 1; width < 140; ++width) {
+        std::vector<std::uint8_t> rows(2 * width), filtered(2 * width, 9);
+        std::vector<std::uint8_t> expected(2 * width, 9);
+        for (std::size_t x = 0; x < width; ++x) {
+            rows[x] = static_cast<std::uint8_t>(x);
+            rows[width + x] = static_cast<std::uint8_t>(x + 2);
+            expected[width + x] = x == 0 ? 2 : 1;
+        }
+        const auto stride = static_cast<std::ptrdiff_t>(width);
+        actgrid::filter_paeth(rows.data(), 2, stride, stride, filtered.data());
+        CHECK(filtered == expected);
+    }
+}
+
 // What a task throws reaches the caller, whichever thread it ran on, and no thread is left.
 void test_exceptions() {
     for (int threads : {1, 2, 8}) {
@@ -300,8 +352,12 @@ void test_many_callers() {
                 const auto found = measured(stored.tiles, 3);
                 actgrid::paint(stored.tiles, {shift.data(), scale.data(), base.data()},
                                {levels.data(), 2400, origin.data()}, 4);
+                std::vector<std::array<double, 2>> limits(40);
+                actgrid::percentiles(stored.tiles, {0, 100}, false, limits.data(), 2);
                 for (std::size_t c = 0; c < 40; ++c)
-                    if (found[c].mean != expected[c].mean || levels[c * 60] != c * 6) ++wrong;
+                    if (found[c].mean != expected[c].mean || levels[c * 60] != c * 6 ||
+                        limits[c][0] != expected[c].min || limits[c][1] != expected[c].max)
+                        ++wrong;
             }
         });
     }
@@ -348,6 +404,8 @@ int main() {
         test_paint();
         test_flat_tiles();
         test_threads();
+        test_deflate();
+        test_filter();
     }
     test_percentiles();
     test_exceptions();
