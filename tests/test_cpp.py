@@ -12,6 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+# Compiling takes that long.
+pytestmark = pytest.mark.slow
+
 
 def tool(name: str) -> str:
     """A program of this environment, or else of the system."""
@@ -21,16 +24,33 @@ def tool(name: str) -> str:
     return found
 
 
-@pytest.mark.slow
-def test_core_passes_its_own_tests(tmp_path: Path) -> None:
-    options = ["-DACTGRID_BINDINGS=OFF", "-DACTGRID_TESTS=ON", "-DACTGRID_WERROR=ON"]
-    commands = [
-        [tool("cmake"), "-S", str(ROOT), "-B", str(tmp_path), "-G", "Ninja", *options],
-        [tool("cmake"), "--build", str(tmp_path)],
-        [tool("ctest"), "--test-dir", str(tmp_path), "--output-on-failure", "--no-tests=error"],
-    ]
+def run(name: str, *arguments: str | Path) -> str:
+    """Return what a program prints that must succeed."""
     environment = {**os.environ, "PATH": f"{Path(tool('ninja')).parent}:{os.environ['PATH']}"}
-    for command in commands:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert "100% tests passed" in done.stdout
+    command = [tool(name), *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the library and its test."""
+    folder = tmp_path_factory.mktemp("build")
+    options = ["-DACTGRID_BINDINGS=OFF", "-DACTGRID_TESTS=ON", "-DACTGRID_WERROR=ON"]
+    run("cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *options)
+    run("cmake", "--build", folder)
+    return folder
+
+
+def test_core_passes_its_own_tests(build: Path) -> None:
+    printed = run("ctest", "--test-dir", build, "--output-on-failure", "--no-tests=error")
+    assert "100% tests passed" in printed
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
+def test_every_variant_keeps_to_its_memory(build: Path) -> None:
+    program = build / "cpp" / "test_core"
+    variants = set(run(str(program)).split())
+    checked = run("valgrind", "-q", "--error-exitcode=9", program).split()
+    assert variants - set(checked) <= {"avx512"}  # valgrind does not know it
