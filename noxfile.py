@@ -35,6 +35,37 @@ def oldest(session: nox.Session) -> None:
 
 
 @nox.session
+def sanitize(session: nox.Session) -> None:
+    """Run the core's tests with GCC's sanitizers: memory, undefined behaviour, data races."""
+    session.install("cmake", "ninja", "pytest", "hypothesis", "ml_dtypes")
+    settings = ("cmake.define.ACTGRID_SANITIZE=address,undefined", "install.strip=false")
+    session.install(".", *(f"--config-settings={setting}" for setting in settings))
+    # Python is linked with neither: the sanitizer must come first, and finds C++'s exceptions then.
+    libraries = [
+        str(session.run("c++", f"-print-file-name={name}", external=True, silent=True)).strip()
+        for name in ("libasan.so", "libstdc++.so.6")
+    ]
+    session.run(
+        *("pytest", "--capture=sys", "tests/rendering", "tests/encoding"),
+        # The core alone: neither numba nor matplotlib is there.
+        *("-k", "not (numba or every_backend or missing_backend)"),
+        "--ignore=tests/rendering/test_colormaps.py",
+        *session.posargs,
+        env={
+            "LD_PRELOAD": " ".join(libraries),
+            "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=1",
+            "UBSAN_OPTIONS": "print_stacktrace=1",
+            "PYTHONMALLOC": "malloc",  # where the sanitizer sees both ends of every object
+        },
+    )
+    build = session.create_tmp()
+    options = ["-DACTGRID_BINDINGS=OFF", "-DACTGRID_TESTS=ON", "-DACTGRID_SANITIZE=thread"]
+    session.run("cmake", "-S", ".", "-B", build, "-G", "Ninja", *options)
+    session.run("cmake", "--build", build)
+    session.run("ctest", "--test-dir", build, "--output-on-failure", "--no-tests=error")
+
+
+@nox.session
 def benchmarks(session: nox.Session) -> None:
     """Measure against other ways of drawing, and against the figures that were kept."""
     session.install(".[bench]")
