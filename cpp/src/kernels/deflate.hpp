@@ -67,7 +67,9 @@ static void count_symbols(const std::uint8_t* bytes, std::size_t size, std::uint
         [&](const std::uint8_t* from, int count) {
             for (int i = 0; i < count; ++i) ++apart[i % 4][from[i]];
         },
-        [&](std::ptrdiff_t length) { ++counts[match_lengths[length].symbol]; });
+        [&](std::ptrdiff_t length) {
+            ++counts[match_lengths[static_cast<std::size_t>(length)].symbol];
+        });
     for (int symbol = 0; symbol < literals; ++symbol)
         counts[symbol] += apart[0][symbol] + apart[1][symbol] + apart[2][symbol] + apart[3][symbol];
 }
@@ -92,7 +94,7 @@ static void put_symbols(const std::uint8_t* bytes, std::size_t size, const Code*
             flush(out);
         },
         [&](std::ptrdiff_t length) {
-            const MatchLength& found = match_lengths[length];
+            const MatchLength& found = match_lengths[static_cast<std::size_t>(length)];
             put(out, codes[found.symbol]);
             put(out, found.extra, found.extra_bits);
             put(out, 0, 1);  // distance 1, the only one

@@ -86,8 +86,9 @@ struct Group {
             if constexpr (parts<Real> == 1)
                 words = (Words)integers;
             else
-                std::memcpy(reinterpret_cast<std::byte*>(&words) + part * sizeof integers,
-                            &integers, sizeof integers);
+                std::memcpy(
+                    reinterpret_cast<std::byte*>(&words) + part * static_cast<int>(sizeof integers),
+                    &integers, sizeof integers);
         }
         return words;
     }
