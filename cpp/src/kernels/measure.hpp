@@ -57,7 +57,7 @@ struct LaneTotals {
             for (int part = 0; part < 2; ++part) {
                 Doubles d;
                 if constexpr (sizeof(T) < 4)  // what took work to widen is not read anew
-                    d = widen_half(x, part) - t.pivot[part];
+                    d = widen_part(x, part) - t.pivot[part];
                 else
                     d = load_part<double, T>(group, part) - t.pivot[part];
                 t.sum[part] += d;
@@ -129,8 +129,8 @@ struct ChannelTotals {
         : groups(pivots), pivot(pivots[0]), low(pivot), high(pivot) {}
 
     void add(const std::byte* start, std::ptrdiff_t count) {
-        constexpr std::ptrdiff_t size = sizeof(T);
-        groups.add(start, lanes * size, count / lanes, 4096);
+        constexpr std::ptrdiff_t size = sizeof(T), ahead = 1 << 12;  // bytes: a page
+        groups.add(start, lanes * size, count / lanes, ahead);
         for (std::ptrdiff_t i = count / lanes * lanes; i < count; ++i) {
             const double x = widen<double>(load<T>(start + i * size)), d = x - pivot;
             sum += d;

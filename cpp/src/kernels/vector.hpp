@@ -120,15 +120,15 @@ static inline auto shuffle(V a, V b, std::integer_sequence<int, I...>) {
 
 /// A half of a register of floats, the first or the second, as doubles.
 template <int... I>
-static inline Register<double> widen_half(Register<float> from, int half,
+static inline Register<double> widen_part(Register<float> from, int part,
                                           std::integer_sequence<int, I...>) {
-    const auto part = half == 0
-                          ? shuffle(from, from, std::integer_sequence<int, I...>{})
-                          : shuffle(from, from, std::integer_sequence<int, (I + lanes / 2)...>{});
-    return convert<Register<double>>(part);
+    const auto numbers =
+        part == 0 ? shuffle(from, from, std::integer_sequence<int, I...>{})
+                  : shuffle(from, from, std::integer_sequence<int, (I + lanes / 2)...>{});
+    return convert<Register<double>>(numbers);
 }
-static inline Register<double> widen_half(Register<float> from, int half) {
-    return widen_half(from, half, std::make_integer_sequence<int, lanes / 2>{});
+static inline Register<double> widen_part(Register<float> from, int part) {
+    return widen_part(from, part, std::make_integer_sequence<int, lanes / 2>{});
 }
 
 /// N neighbouring elements as numbers.
