@@ -34,6 +34,9 @@ struct VectorType {
 template <class T, int N>
 using Vector = typename VectorType<T, N>::type;
 
+template <class V>
+using Element = std::remove_cvref_t<decltype(V{}[0])>;
+
 /// `lanes` numbers of 4 bytes take one register, of 8 bytes two.
 template <class Real>
 constexpr int parts = sizeof(Real) / 4;
@@ -43,6 +46,20 @@ using Register = Vector<Real, lanes / parts<Real>>;
 /// Integers as wide as a float: what comparing yields.
 template <class Real>
 using Truth = Register<std::conditional_t<sizeof(Real) == 8, std::int64_t, std::int32_t>>;
+
+/// The numbers of `a`, then of `b`, at these positions, at most as many as `a` has.
+template <class V, int... I>
+static inline auto shuffle(V a, V b, std::integer_sequence<int, I...>) {
+    using Picked = Vector<Element<V>, sizeof...(I)>;
+#if defined(__clang__) || __GNUC__ >= 12
+    return (Picked)__builtin_shufflevector(a, b, I...);
+#else
+    const V numbers = __builtin_shuffle(a, b, decltype(a == b){I...});
+    Picked picked;
+    std::memcpy(&picked, &numbers, sizeof picked);
+    return picked;
+#endif
+}
 
 /// The same numbers in another type.
 template <class To, class From>
@@ -101,21 +118,6 @@ static inline Register<float> narrow(const Register<double> (&wide)[2]) {
     using Part = Vector<float, lanes / 2>;
     const std::array<Part, 2> halves{convert<Part>(wide[0]), convert<Part>(wide[1])};
     return std::bit_cast<Register<float>>(halves);
-}
-
-/// The numbers of `a`, then of `b`, at these positions.
-template <class V, int... I>
-static inline auto shuffle(V a, V b, std::integer_sequence<int, I...>) {
-    using Number = std::remove_cvref_t<decltype(a[0])>;
-#if defined(__clang__) || __GNUC__ >= 12
-    return (Vector<Number, sizeof...(I)>)__builtin_shufflevector(a, b, I...);
-#else
-    constexpr int count = sizeof(V) / sizeof(Number), from[] = {I...};
-    Vector<Number, sizeof...(I)> picked{};
-    for (int i = 0; i < static_cast<int>(sizeof...(I)); ++i)
-        picked[i] = from[i] < count ? a[from[i]] : b[from[i] - count];
-    return picked;
-#endif
 }
 
 /// A half of a register of floats, the first or the second, as doubles.
