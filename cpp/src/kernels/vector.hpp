@@ -83,6 +83,21 @@ static inline To convert(From from) {
     if constexpr (std::same_as<From, Vector<std::uint16_t, 8>>)
         return (To)_mm256_cvtepu16_epi32((__m128i)from);
 #endif
+#if !defined(__clang__) && __GNUC__ >= 12
+    // Of other vectors GCC widens those that fill a register, to twice the width.
+    using Number = Element<From>;
+    constexpr int size = sizeof(From), count = size / sizeof(Number), full = 16 / sizeof(Number);
+    if constexpr (sizeof(To) == 4 * size)
+        return convert<To>(convert<Vector<std::int16_t, count>>(from));
+    if constexpr (sizeof(To) == 2 * size && size < 16 &&
+                  std::floating_point<Number> == std::floating_point<Element<To>>) {
+        using Whole = std::conditional_t<size == 8, std::uint64_t, std::uint32_t>;
+        const Vector<Whole, 16 / size> filled{std::bit_cast<Whole>(from)};
+        const auto wide = __builtin_convertvector(std::bit_cast<Vector<Number, full>>(filled),
+                                                  Vector<Element<To>, full>);
+        return shuffle(wide, wide, std::make_integer_sequence<int, count>{});
+    }
+#endif
     return __builtin_convertvector(from, To);
 }
 
