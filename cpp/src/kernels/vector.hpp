@@ -116,14 +116,27 @@ static inline Floats convert_bfloat(Bits bits) {
     return std::bit_cast<Floats>(convert<Vector<std::uint32_t, sizeof(Bits) / 2>>(bits) << 16);
 }
 
+#ifdef __F16C__
+/// Hides from Clang where numbers come from: rather than these it would compare the float16 ones,
+/// one by one.
+template <class V>
+static inline V hide_origin(V numbers) {
+#ifdef __clang__
+    asm("" : "+v"(numbers));
+#endif
+    return numbers;
+}
+#endif
+
 /// float16 numbers, given as their bits, as float32.
 template <class Floats, class Bits>
 static inline Floats convert_half(Bits bits) {
 #ifdef __AVX512F__
-    if constexpr (sizeof(Bits) == 32) return _mm512_maskz_cvtph_ps(0xffff, (__m256i)bits);
+    if constexpr (sizeof(Bits) == 32)
+        return hide_origin(_mm512_maskz_cvtph_ps(0xffff, (__m256i)bits));
 #endif
 #ifdef __F16C__
-    if constexpr (sizeof(Bits) == 16) return _mm256_cvtph_ps((__m128i)bits);
+    if constexpr (sizeof(Bits) == 16) return hide_origin(_mm256_cvtph_ps((__m128i)bits));
 #endif
     return widen_half<Floats>(convert<Vector<std::uint32_t, sizeof(Bits) / 2>>(bits));
 }
