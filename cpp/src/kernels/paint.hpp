@@ -78,19 +78,15 @@ struct Group {
     // The levels of one pixel, each in a word of its own.
     template <bool is_flat>
     Words levels(const std::byte* source) const {
-        Words words;
-        for (int part = 0; part < parts<Real>; ++part) {
-            const auto numbers = level<is_flat>(load_part<Real, T>(source, part), lines[part]);
-            // By way of signed integers: no target lacks that conversion.
-            const auto integers = convert<Vector<std::int32_t, lanes / parts<Real>>>(numbers);
-            if constexpr (parts<Real> == 1)
-                words = (Words)integers;
-            else
-                std::memcpy(
-                    reinterpret_cast<std::byte*>(&words) + part * static_cast<int>(sizeof integers),
-                    &integers, sizeof integers);
-        }
-        return words;
+        // By way of signed integers: no target lacks that conversion.
+        const auto integers = [&](int part) {
+            return convert<Vector<std::int32_t, lanes / parts<Real>>>(
+                level<is_flat>(load_part<Real, T>(source, part), lines[part]));
+        };
+        if constexpr (parts<Real> == 1)
+            return (Words)integers(0);
+        else
+            return (Words)join(integers(0), integers(1));
     }
 
     // The levels of `count` <= 4 pixels side by side in the word of their lane.

@@ -148,6 +148,21 @@ static inline Register<float> narrow(const Register<double> (&wide)[2]) {
     return std::bit_cast<Register<float>>(halves);
 }
 
+/// The numbers of `a`, then those of `b`.
+template <class V, int... I>
+static inline auto join(V a, V b, std::integer_sequence<int, I...>) {
+    using Joined = Vector<Element<V>, sizeof...(I)>;
+#if defined(__clang__) || __GNUC__ >= 12
+    return (Joined)__builtin_shufflevector(a, b, I...);
+#else
+    return std::bit_cast<Joined>(std::array<V, 2>{a, b});
+#endif
+}
+template <class V>
+static inline auto join(V a, V b) {
+    return join(a, b, std::make_integer_sequence<int, 2 * sizeof(V) / sizeof(Element<V>)>{});
+}
+
 /// A half of a register of floats, the first or the second, as doubles.
 template <int... I>
 static inline Register<double> widen_part(Register<float> from, int part,
