@@ -65,7 +65,8 @@ def collect(images: Any, seen: list[str]) -> None:
 
 
 def drawing_threads() -> list[str]:
-    return [one.name for one in threading.enumerate() if one.name.startswith("actgrid")]
+    names = ("actgrid-draw", "actgrid-load")
+    return [one.name for one in threading.enumerate() if one.name.startswith(names)]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])

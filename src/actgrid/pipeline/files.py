@@ -113,7 +113,7 @@ def drawing_threads(threads: int | None) -> Iterator[ThreadPoolExecutor]:
     # As many as there are processors, although TensorFlow has as many of its own: together they
     # keep all of them busy, which is what bounds the whole. One leaves them idle where TensorFlow
     # waits; more, or less urgent ones, gain nothing: measured with 1 to 3 on 2 processors.
-    pool = ThreadPoolExecutor(thread_count(threads), "actgrid")
+    pool = ThreadPoolExecutor(thread_count(threads), "actgrid-draw")
     try:
         yield pool
     finally:
