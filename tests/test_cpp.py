@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -54,3 +56,13 @@ def test_every_variant_keeps_to_its_memory(build: Path) -> None:
     variants = set(run(str(program)).split())
     checked = run("valgrind", "-q", "--error-exitcode=9", program).split()
     assert variants - set(checked) <= {"avx512"}  # valgrind does not know it
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="there is but one variant")
+@pytest.mark.parametrize("variant", ["avx2", "avx512"])
+def test_a_variant_shares_no_code_with_what_runs_everywhere(build: Path, variant: str) -> None:
+    # Of functions that several objects define the linker keeps any one.
+    kernels = build / f"cpp/CMakeFiles/actgrid_{variant}.dir/src/kernels/variant.cpp.o"
+    shared = re.findall(r" [WVu] (.*)", run("nm", "-C", kernels))
+    assert shared
+    assert all(f"actgrid::{variant}::" in name for name in shared)
