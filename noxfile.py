@@ -38,7 +38,10 @@ def oldest(session: nox.Session) -> None:
 def sanitize(session: nox.Session) -> None:
     """Run the core's tests with GCC's sanitizers: memory, undefined behaviour, data races."""
     session.install("cmake", "ninja", "pytest", "hypothesis", "ml_dtypes")
-    settings = ("cmake.define.ACTGRID_SANITIZE=address,undefined", "install.strip=false")
+    settings = (
+        "cmake.define.ACTGRID_SANITIZE=address,undefined",
+        "cmake.build-type=RelWithDebInfo",
+    )
     session.install(".", *(f"--config-settings={setting}" for setting in settings))
     # Python is linked with neither: the sanitizer must come first, and finds C++'s exceptions then.
     libraries = [
@@ -46,14 +49,16 @@ def sanitize(session: nox.Session) -> None:
         for name in ("libasan.so", "libstdc++.so.6")
     ]
     session.run(
-        *("pytest", "--capture=sys", "tests/rendering", "tests/encoding"),
+        *("pytest", "tests/rendering", "tests/encoding"),
+        # The sanitizer's report is to be seen, and not another one before it.
+        *("--capture=sys", "-p", "no:faulthandler"),
         # The core alone: neither numba nor matplotlib is there.
         *("-k", "not (numba or every_backend or missing_backend)"),
         "--ignore=tests/rendering/test_colormaps.py",
         *session.posargs,
         env={
             "LD_PRELOAD": " ".join(libraries),
-            "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=1",
+            "ASAN_OPTIONS": "detect_leaks=0",  # Python keeps what it has until the end
             "UBSAN_OPTIONS": "print_stacktrace=1",
             "PYTHONMALLOC": "malloc",  # where the sanitizer sees both ends of every object
         },
