@@ -80,6 +80,9 @@ py::tuple measure(const py::array& array, int threads) {
 
 py::tuple percentiles(const py::array& array, double low, double high, bool pooled, int threads) {
     const actgrid::Tiles tiles = tiles_of(array);
+    for (const double limit : {low, high})
+        if (!(limit >= 0 && limit <= 100))
+            throw py::value_error("percentiles lie between 0 and 100");
     const auto count = static_cast<std::size_t>(pooled ? 1 : tiles.count());
     std::vector<std::array<double, 2>> found(count);
     {
@@ -171,6 +174,7 @@ void filter_paeth(const Bytes& rows, Bytes filtered) {
 
 PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.doc() = "The compiled core of actgrid.";
+    actgrid::simd_variant();  // chosen now, before there are threads
     module.def("measure", &measure, py::arg("tiles"), py::arg("threads"));
     module.def("paint", &paint, py::arg("tiles"), py::arg("shift"), py::arg("scale"),
                py::arg("base"), py::arg("origin"), py::arg("canvas").noconvert(),

@@ -432,6 +432,8 @@ def test_core_checks_its_arguments() -> None:
         _core.measure(tiles.astype(np.complex64), 1)
     with pytest.raises(TypeError, match="float32"):
         _core.measure(tiles.astype(">f4"), 1)
+    with pytest.raises(ValueError, match="between 0 and 100"):
+        _core.percentiles(tiles, 1, 101, False, 1)
     with pytest.raises(ValueError, match="one entry per tile"):
         _core.paint(tiles, ones[:1], ones, ones, origin, canvas, 1)
     with pytest.raises(ValueError, match="does not fit"):
