@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <list>
@@ -20,7 +21,8 @@ struct Job {
     const std::function<void(std::ptrdiff_t)>& task;
     const std::ptrdiff_t count;
     std::atomic<std::ptrdiff_t> next{0};
-    int helpers_wanted, helpers_at_work = 0;  // guarded by the pool's mutex
+    int helpers_wanted;                   // guarded by the pool's mutex
+    std::atomic<int> helpers_at_work{0};  // changed under the pool's mutex
     std::exception_ptr problem;
     std::once_flag first_problem;
 
@@ -38,6 +40,17 @@ struct Job {
     }
 };
 
+// Looks for what is about to come before sleeping: to wake a thread takes as long as to draw a
+// small layer, and measuring is soon followed by painting.
+template <class Condition>
+void spin_until(const Condition& condition) {
+    constexpr auto patience = std::chrono::microseconds(100);
+    const auto start = std::chrono::steady_clock::now();
+    while (!condition() && std::chrono::steady_clock::now() - start < patience)
+        for (int i = 0; i < 16 && !condition(); ++i)
+            std::atomic_signal_fence(std::memory_order_seq_cst);
+}
+
 class Pool {
   public:
     void run(Job& job) {
@@ -45,12 +58,17 @@ class Pool {
         std::unique_lock lock(mutex_);
         grow(helpers);
         const auto place = jobs_.insert(jobs_.end(), &job);
+        helpers_wanted_ += helpers;
         lock.unlock();
         for (int i = 0; i < helpers; ++i) wake_.notify_one();
         job.work();
         lock.lock();
         // From here on nobody can come to help.
         jobs_.erase(place);
+        helpers_wanted_ -= job.helpers_wanted;
+        lock.unlock();
+        spin_until([&] { return job.helpers_at_work == 0; });
+        lock.lock();
         left_.wait(lock, [&] { return job.helpers_at_work == 0; });
     }
 
@@ -64,16 +82,14 @@ class Pool {
     }
 
     [[noreturn]] void help() {
-        std::unique_lock lock(mutex_);
         for (;;) {
-            const auto found = std::find_if(jobs_.begin(), jobs_.end(),
-                                            [](Job* job) { return job->helpers_wanted > 0; });
-            if (found == jobs_.end()) {
-                wake_.wait(lock);
-                continue;
-            }
-            Job& job = **found;
+            spin_until([&] { return helpers_wanted_ > 0; });
+            std::unique_lock lock(mutex_);
+            wake_.wait(lock, [&] { return helpers_wanted_ > 0; });
+            Job& job = **std::find_if(jobs_.begin(), jobs_.end(),
+                                      [](Job* one) { return one->helpers_wanted > 0; });
             --job.helpers_wanted;
+            --helpers_wanted_;
             ++job.helpers_at_work;
             lock.unlock();
             job.work();
@@ -85,6 +101,7 @@ class Pool {
     std::mutex mutex_;
     std::condition_variable wake_, left_;
     std::list<Job*> jobs_;
+    std::atomic<int> helpers_wanted_{0};  // by all jobs; changed under the mutex
     int threads_ = 0;
 };
 

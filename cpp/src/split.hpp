@@ -33,8 +33,10 @@ class Split {
         // No part of few channels that are neighbours.
         if (tiles.channels - blocks_ * channels_ >= (planar ? 1 : least_channels)) ++blocks_;
         const std::ptrdiff_t channels = std::min(tiles.channels, channels_);
+        const auto count = [&](std::ptrdiff_t rows) { return (tiles.height + rows - 1) / rows; };
         rows_ = std::clamp<std::ptrdiff_t>(part_values / (channels * tiles.width), 1, tiles.height);
-        bands_ = (tiles.height + rows_ - 1) / rows_;
+        rows_ = count(count(rows_));  // about as many in each
+        bands_ = count(rows_);
     }
 
     /// Bands of rows in each tile.
