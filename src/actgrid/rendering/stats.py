@@ -112,8 +112,12 @@ class ChannelStats:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists for JSON; None stands for NaN and infinities."""
-        plain = {
-            name: [value if math.isfinite(value) else None for value in values.tolist()]
-            for name, values in zip(_ARRAYS, self.arrays(), strict=True)
-        }
-        return plain | {"dead": np.flatnonzero(self.dead).tolist()}
+
+        def plain(values: npt.NDArray[Any]) -> list[Any]:
+            listed: list[Any] = values.tolist()
+            if np.isfinite(values).all():
+                return listed
+            return [value if math.isfinite(value) else None for value in listed]
+
+        found = {name: plain(values) for name, values in zip(_ARRAYS, self.arrays(), strict=True)}
+        return found | {"dead": np.flatnonzero(self.dead).tolist()}
