@@ -202,6 +202,7 @@ def _files() -> Run:
                 images,
                 lambda _: load_images(picture, model=extractor.model),
                 Path(folder),
+                threads=1,
             ):
                 pass
 
