@@ -225,10 +225,9 @@ std::size_t estimate_deflated(const std::uint8_t* data, std::size_t size) {
     for (int symbol = 0; symbol < symbols; ++symbol) {
         const double count = counts[static_cast<std::size_t>(symbol)];
         if (count > 0) bits += count * std::log2(total / count);
+        // The further bits of a match, and its distance.
+        if (symbol >= first_length) bits += count * (further_bits(symbol) + 1);
     }
-    // The further bits of a match, and its distance.
-    for (int symbol = first_length; symbol < symbols; ++symbol)
-        bits += counts[static_cast<std::size_t>(symbol)] * (further_bits(symbol) + 1.0);
     return static_cast<std::size_t>(bits / 8);
 }
 

@@ -21,14 +21,14 @@ struct Part {
 class Split {
   public:
     explicit Split(const Tiles& tiles) : tiles_(tiles) {
-        const std::ptrdiff_t pixels = std::max<std::ptrdiff_t>(tiles.pixels(), 1);
         // Where the pixels of a channel lie together, few whole channels; else all of a few rows.
         const std::ptrdiff_t step = tiles.width > 1 ? tiles.column_stride : tiles.row_stride;
         const bool planar = std::abs(step) < std::abs(tiles.channel_stride);
-        channels_ = planar ? std::clamp<std::ptrdiff_t>(part_values / pixels, 1, part_channels)
-                           : std::clamp<std::ptrdiff_t>(
-                                 part_values / tiles.width / least_channels * least_channels,
-                                 least_channels, part_channels);
+        channels_ = planar
+                        ? std::clamp<std::ptrdiff_t>(part_values / tiles.pixels(), 1, part_channels)
+                        : std::clamp<std::ptrdiff_t>(
+                              part_values / tiles.width / least_channels * least_channels,
+                              least_channels, part_channels);
         blocks_ = std::max<std::ptrdiff_t>(1, tiles.channels / channels_);
         // No part of few channels that are neighbours.
         if (tiles.channels - blocks_ * channels_ >= (planar ? 1 : least_channels)) ++blocks_;

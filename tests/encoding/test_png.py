@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import hypothesis.extra.numpy as hnp
@@ -18,6 +20,17 @@ from actgrid.encoding import blank_levels, encode_png, png
 from actgrid.errors import ShapeError
 
 PALETTE = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
+
+
+@contextmanager
+def using(variant: str) -> Iterator[None]:
+    """Let the core use a variant meanwhile."""
+    fastest = _core.simd_variant()
+    _core.use_simd_variant(variant)
+    try:
+        yield
+    finally:
+        _core.use_simd_variant(fastest)
 
 
 def chunks(data: bytes) -> list[tuple[bytes, bytes]]:
@@ -143,12 +156,8 @@ def test_deflate_is_read_by_zlib(variant: str, parts: list[tuple[int, str]], las
         [generator.integers(0, most[kind], size, np.uint8) for size, kind in parts]
         or [np.zeros(0, np.uint8)]
     )
-    fastest = _core.simd_variant()
-    _core.use_simd_variant(variant)
-    try:
+    with using(variant):
         deflated = _core.deflate(data, last)
-    finally:
-        _core.use_simd_variant(fastest)
     inflater = zlib.decompressobj(-15)
     assert inflater.decompress(deflated) == data.tobytes()
     assert inflater.eof == last
@@ -174,12 +183,8 @@ def test_paeth_filter_is_undone_by_its_definition(
 ) -> None:
     rows = png._unfiltered(levels)
     filtered = np.zeros_like(rows)
-    fastest = _core.simd_variant()
-    _core.use_simd_variant(variant)
-    try:
+    with using(variant):
         _core.filter_paeth(rows, filtered)
-    finally:
-        _core.use_simd_variant(fastest)
     wide = np.pad(levels.astype(int), ((0, 0), (1, 0)))
     left, above, corner = wide[1:, :-1], wide[:-1, 1:], wide[:-1, :-1]
     expected = left + above - corner

@@ -16,9 +16,7 @@ constexpr int shortest_run = 5;
 constexpr int begun_run = 4;
 
 static inline std::uint64_t eight(const std::uint8_t* from) {
-    std::uint64_t bytes;
-    std::memcpy(&bytes, from, sizeof bytes);
-    return bytes;
+    return load<std::uint64_t>(reinterpret_cast<const std::byte*>(from));
 }
 
 // Calls literals(from, count), `count` being 8 wherever it can, and match(length) for runs of the

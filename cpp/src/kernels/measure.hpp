@@ -90,12 +90,10 @@ static void measure_interleaved(const Tiles& part, const double* pivots, const T
     // while, short enough for what is asked for ahead to stay in the cache.
     constexpr std::ptrdiff_t piece_bytes = 1 << 13;
     constexpr std::ptrdiff_t size = sizeof(T);
-    const std::ptrdiff_t groups = (part.channels + lanes - 1) / lanes;
-    const auto first = [&](std::ptrdiff_t group) {
-        return std::min<std::ptrdiff_t>(group * lanes, part.channels - lanes);
-    };
+    const std::ptrdiff_t groups = group_count(part.channels);
+    const auto first = [&](std::ptrdiff_t group) { return first_channel(group, part.channels); };
     // Room for the most groups; only those that there are come to life.
-    alignas(LaneTotals<T>) std::byte room[most_channels / lanes + 1][sizeof(LaneTotals<T>)];
+    alignas(LaneTotals<T>) std::byte room[most_groups][sizeof(LaneTotals<T>)];
     const auto at = [&](std::ptrdiff_t group) {
         return std::launder(reinterpret_cast<LaneTotals<T>*>(room[group]));
     };

@@ -160,10 +160,10 @@ static inline void for_blocks(std::ptrdiff_t width, const Action& action) {
 // Channels that are neighbours in memory; the last group may overlap the one before.
 template <class T>
 static void paint_interleaved(const Tiles& part, const Target* targets) {
-    const std::ptrdiff_t count = (part.channels + lanes - 1) / lanes;
-    Group<T> groups[(most_channels + lanes - 1) / lanes];
+    const std::ptrdiff_t count = group_count(part.channels);
+    Group<T> groups[most_groups];
     for (std::ptrdiff_t g = 0; g < count; ++g)
-        groups[g].set(targets, std::min<std::ptrdiff_t>(g * lanes, part.channels - lanes));
+        groups[g].set(targets, first_channel(g, part.channels));
     // What is asked for ahead: two blocks of pixels further, in the next row if need be.
     const std::ptrdiff_t step = part.column_stride, ahead = 2 * block_pixels * step;
     for (std::ptrdiff_t y = 0; y < part.height; ++y) {

@@ -9,6 +9,7 @@
 #endif
 
 #include "../dtype.hpp"
+#include "kernels.hpp"
 
 #ifndef ACTGRID_VARIANT
 #error "ACTGRID_VARIANT names the variant that this is compiled for"
@@ -26,6 +27,15 @@ constexpr int register_bytes = 16;
 
 /// Elements handled together: as many as a register has float32.
 constexpr int lanes = register_bytes / 4;
+
+/// Neighbouring channels are taken in groups of `lanes`; the last one may overlap the one before.
+static inline std::ptrdiff_t group_count(std::ptrdiff_t channels) {
+    return (channels + lanes - 1) / lanes;
+}
+static inline std::ptrdiff_t first_channel(std::ptrdiff_t group, std::ptrdiff_t channels) {
+    return group * lanes < channels - lanes ? group * lanes : channels - lanes;
+}
+constexpr std::ptrdiff_t most_groups = (most_channels + lanes - 1) / lanes;
 
 template <class T, int N>
 struct VectorType {

@@ -18,6 +18,9 @@ from actgrid.rendering.layout import integer_option
 __all__ = ["draw_images"]
 
 Image = npt.NDArray[Any]
+# A file, where its pictures go, and the image; or what waits for those pictures.
+Job = tuple[Path, Path, Image]
+Saving = tuple[Path, Path, Callable[[], list[DrawnLayer]]]
 
 
 def draw_images(
@@ -61,7 +64,7 @@ def draw_images(
     jobs = zip(files, folders, map(load, files), strict=True)
     batches = _batches(jobs, batch_size)
     with ThreadPoolExecutor(1, "actgrid-load") as loader, drawing_threads(threads) as pool:
-        saving: list[tuple[Path, Path, Callable[[], list[DrawnLayer]]]] = []
+        saving: list[Saving] = []
         problem: Exception | None = None
         loading = loader.submit(next, batches, None)
         while True:
@@ -84,9 +87,9 @@ def draw_images(
 def _start(
     pool: ThreadPoolExecutor,
     extractor: Extractor,
-    batch: list[tuple[Path, Path, Image]],
+    batch: list[Job],
     options: dict[str, Any],
-) -> list[tuple[Path, Path, Callable[[], list[DrawnLayer]]]]:
+) -> list[Saving]:
     """Run the model on a batch and let its images be drawn and saved."""
     activations = extractor(np.concatenate([image for _, _, image in batch]))
     return [
@@ -107,9 +110,7 @@ def _start(
     ]
 
 
-def _batches(
-    jobs: Iterator[tuple[Path, Path, Image]], batch_size: int
-) -> Iterator[list[tuple[Path, Path, Image]]]:
+def _batches(jobs: Iterator[Job], batch_size: int) -> Iterator[list[Job]]:
     """Group jobs that follow each other and whose images have one shape."""
     for _, alike in groupby(jobs, key=lambda job: job[2].shape):
         batch = []

@@ -18,7 +18,7 @@ from actgrid.errors import OptionError, ShapeError
 from actgrid.models import Extractor, LayerInfo
 from actgrid.models.frameworks import tensorflow
 from actgrid.rendering import ChannelStats, Grid, check_options
-from actgrid.rendering.draw import ORDERS, channel_sequence, check_channels, lay_out
+from actgrid.rendering.draw import ORDERS, channel_sequence, check_channels, lay_out, zoomed
 from actgrid.rendering.layout import Layout, integer_option
 from actgrid.rendering.normalize import Normalization, drawn_dtype
 from actgrid.rendering.tiles import check_dtype, tile, token_sides
@@ -117,12 +117,9 @@ def draw_on_device(
         if not isinstance(drawing.order, str):
             check_channels(np.array(drawing.order), count)
         channels = layer.channels.numpy().astype(np.intp)
-        canvas = layer.canvas.numpy()
-        if options.zoom > 1:
-            canvas = canvas.repeat(options.zoom, 0).repeat(options.zoom, 1)
         *stats, nonfinite = layer.stats.numpy()
         grids[path] = Grid(
-            canvas,
+            zoomed(layer.canvas.numpy(), options.zoom),
             ChannelStats.of(
                 [*stats, nonfinite.astype(np.int64)], tiling.tiles.size // nonfinite.size
             ),

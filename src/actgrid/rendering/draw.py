@@ -165,12 +165,19 @@ def render(
     origin[channels] = layout.origins().reshape(-1, slices)
     mapping = options.normalization.mapping(tiles, tile_stats, scope, draw, threads)
     draw.paint(tiles, mapping, origin, canvas, threads)
-    if options.zoom > 1:
-        small, canvas = canvas, blank_levels(*(side * options.zoom for side in canvas.shape))
-        canvas[:] = small.repeat(options.zoom, 0).repeat(options.zoom, 1)
     if tiling.single_values:
         stats = tile_stats.pool().reshape(-1)
+    canvas = zoomed(canvas, options.zoom)
     return Grid(canvas, stats, np.repeat(channels, slices), cmap, layout, options.zoom)
+
+
+def zoomed(canvas: npt.NDArray[np.uint8], zoom: int) -> npt.NDArray[np.uint8]:
+    """Return a picture with every pixel repeated `zoom` times in either direction."""
+    if zoom == 1:
+        return canvas
+    larger = blank_levels(*(side * zoom for side in canvas.shape))
+    larger[:] = canvas.repeat(zoom, 0).repeat(zoom, 1)
+    return larger
 
 
 def lay_out(tiling: Tiling, channels: int, columns: int | None, padding: int) -> Layout:
