@@ -14,7 +14,10 @@ import actgrid
 
 PACKAGE = Path(actgrid.__file__).parent
 # A room may import those before it; of the faces, at the end, nobody may import any.
-ROOMS = ["errors", "encoding", "rendering", "models", "attribution", "pipeline", "demo", "bench"]
+ROOMS = [
+    *("errors", "progress", "encoding", "rendering", "models"),
+    *("attribution", "pipeline", "demo", "bench"),
+]
 FACES = ["callbacks", "compat", "web", "cli"]
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "OptionError",
     "OutputError",
     "ShapeError",
+    "TargetError",
     "suggest",
 ]
 
@@ -50,6 +51,10 @@ class MissingDependencyError(ActgridError, ImportError):
 
 class LayerError(ActgridError, KeyError):
     """A layer was asked for that the model does not have or does not run."""
+
+
+class TargetError(ActgridError, ValueError):
+    """A target to explain is none of the model's."""
 
 
 class ModelError(ActgridError, ValueError):

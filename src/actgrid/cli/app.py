@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from actgrid.errors import OptionError
+from actgrid.progress import progress
 
 __all__ = ["app"]
 
@@ -240,7 +241,7 @@ def render(
         token_grid=tokens,
         **options,
     )
-    with report.progress(len(files)) as advance:
+    with progress(len(files), "drawing") as advance:
         for file, folder, drawn in results:
             advance()
             if as_json:
@@ -293,7 +294,7 @@ def bench(
         writable_folder(save.parent)
     if not quick:
         load_tensorflow()
-    with report.progress(len(cases) * rounds, "measuring") as advance:
+    with progress(len(cases) * rounds, "measuring") as advance:
         figures = measure(cases, rounds, advance)
     compared = None if before is None else compare(cases, figures, before, tolerance, rounds)
     if save is not None:

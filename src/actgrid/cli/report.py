@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from actgrid.bench import Comparison, Figure
@@ -28,7 +26,6 @@ __all__ = [
     "print_layers",
     "print_place",
     "print_top",
-    "progress",
 ]
 
 PACKAGES = ("tensorflow", "keras", "numpy", "numba", "pillow", "isal", "cmap")
@@ -170,12 +167,3 @@ def figures_as_dict(
     for name, one in compared.items():
         cases[name] |= asdict(one) | {"change": one.change}
     return {"cases": cases, "slower": [name for name, one in compared.items() if one.slower]}
-
-
-@contextmanager
-def progress(total: int, what: str = "drawing") -> Iterator[Callable[[], None]]:
-    """Show a progress bar on a terminal, nothing elsewhere; yield what moves it on."""
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)

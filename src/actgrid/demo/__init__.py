@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from importlib.resources import as_file, files
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from actgrid.demo.efficientnet_lite0 import build
+from actgrid.models.labels import imagenet_labels
 
 __all__ = ["labels", "model", "photo", "top_classes"]
 
@@ -57,7 +57,6 @@ def photo() -> Image.Image:
     return image
 
 
-@lru_cache(maxsize=1)
 def labels() -> tuple[str, ...]:
     """Return the names of the 1000 ImageNet classes, in the order of the model's outputs.
 
@@ -66,7 +65,7 @@ def labels() -> tuple[str, ...]:
     >>> actgrid.demo.labels()[285]
     'Egyptian cat'
     """
-    return tuple((_FILES / "imagenet_labels.txt").read_text("utf-8").splitlines())
+    return imagenet_labels()
 
 
 def top_classes(probabilities: npt.NDArray[np.float32], count: int = 5) -> list[tuple[str, float]]:

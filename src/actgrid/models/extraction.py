@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.errors import LayerError, ModelError, ShapeError
-from actgrid.models.frameworks import keras, tensorflow
-from actgrid.models.inputs import input_specs
+from actgrid.errors import LayerError, ModelError
+from actgrid.models.frameworks import tensorflow
+from actgrid.models.inputs import as_tensors, check_inputs, input_specs
 from actgrid.models.layers import LayerInfo, Selection, model_layers
 from actgrid.models.loading import load_model
-from actgrid.models.tracing import Call, build, trace_calls
+from actgrid.models.tracing import Call, build, trace_model
 
 __all__ = ["Extractor", "list_layers"]
 
@@ -130,8 +130,8 @@ class Extractor:
         ShapeError, LayerError
             As for a call.
         """
-        inputs = tensorflow().nest.map_structure(_as_input, x)
-        _check_inputs(self.model, inputs)
+        inputs = as_tensors(x)
+        check_inputs(self.model, inputs)
         build(self.model, inputs)
         if transform not in self._functions:
             self._functions.setdefault(transform, self._compiled(transform))
@@ -141,7 +141,7 @@ class Extractor:
     def _compiled(self, transform: Transform) -> Any:
         def trace(inputs: Any, *arguments: Any) -> dict[str, Any]:
             self.trace_count += 1
-            calls = self._chosen(trace_calls(self.model, inputs, self._training))
+            calls = self._chosen(trace_model(self.model, inputs, self._training).calls)
             self._infos = {call.info.path: call.info for call in calls}
             return {call.info.path: transform(call.info, call.tensor, *arguments) for call in calls}
 
@@ -199,7 +199,7 @@ def list_layers(model: object, x: Any = None) -> list[LayerInfo]:
     infos: list[LayerInfo] = []
 
     def trace(inputs: Any) -> None:
-        infos[:] = [call.info for call in trace_calls(loaded, inputs)]
+        infos[:] = [call.info for call in trace_model(loaded, inputs).calls]
 
     if x is None:
         inputs = input_specs(loaded)
@@ -209,22 +209,11 @@ def list_layers(model: object, x: Any = None) -> list[LayerInfo]:
                 "input"
             )
     else:
-        inputs = tf.nest.map_structure(_as_input, x)
-        _check_inputs(loaded, inputs)
+        inputs = as_tensors(x)
+        check_inputs(loaded, inputs)
         build(loaded, inputs)
     tf.function(trace, autograph=False).get_concrete_function(inputs)
     return infos
-
-
-def _as_input(value: Any) -> Any:
-    tf = tensorflow()
-    if value is None or isinstance(value, tf.Tensor):  # None: an optional input left out
-        return value
-    array = np.asarray(value)
-    if array.dtype == np.float64:
-        # As `model.predict` does: NumPy's default is no wish for double precision.
-        array = array.astype(keras().config.floatx())
-    return tf.convert_to_tensor(array)
 
 
 def _activation(info: LayerInfo, tensor: Any) -> Any:
@@ -237,37 +226,3 @@ def _as_output(tensor: Any) -> npt.NDArray[Any]:
     # Layers that pass their input on share its memory: writing to one would change the other.
     array.setflags(write=False)
     return array
-
-
-def _check_inputs(model: Any, inputs: Any) -> None:
-    """Raise ShapeError if inputs do not fit a model that says what it takes."""
-    specs = getattr(model, "inputs", None)
-    if not specs:
-        return
-    if isinstance(inputs, Mapping):
-        # By the keys that the model was made with, or else the names of its inputs.
-        structure = getattr(model, "_inputs_struct", None)
-        named = structure if isinstance(structure, Mapping) else {spec.name: spec for spec in specs}
-        pairs = [(named[name], tensor) for name, tensor in inputs.items() if name in named]
-        if len(pairs) < len(specs):
-            missing = ", ".join(sorted(set(named) - set(inputs)))
-            raise ShapeError(f"the model also takes the inputs {missing}")
-    else:
-        tensors = tensorflow().nest.flatten(inputs)
-        if len(tensors) != len(specs):
-            raise ShapeError(f"the model takes {len(specs)} inputs, not {len(tensors)}")
-        pairs = list(zip(specs, tensors, strict=True))
-    for spec, tensor in pairs:
-        if tensor is None:
-            continue
-        expected, found = tuple(spec.shape), tuple(tensor.shape)
-        if not _fits(expected, found):
-            hint = "; add a batch axis: x[None]" if _fits(expected[1:], found) else ""
-            raise ShapeError(f"the model takes an input of {expected}, not {found}{hint}")
-
-
-def _fits(expected: tuple[int | None, ...], found: tuple[int | None, ...]) -> bool:
-    return len(expected) == len(found) and all(
-        want is None or have is None or want == have
-        for want, have in zip(expected, found, strict=True)
-    )

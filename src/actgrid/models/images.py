@@ -18,7 +18,14 @@ from actgrid.errors import ImageError, MissingFileError, OptionError, ShapeError
 from actgrid.models.frameworks import applications, keras, tensorflow
 from actgrid.models.inputs import input_specs
 
-__all__ = ["FITS", "find_images", "load_images", "preprocessing"]
+__all__ = [
+    "FITS",
+    "are_images",
+    "find_images",
+    "load_images",
+    "preprocessing",
+    "shows_channels_first",
+]
 
 Pixels = npt.NDArray[np.float32]
 
@@ -107,6 +114,18 @@ def load_images(
         )
     batch = np.asarray(prepare(np.stack(images)))
     return np.moveaxis(batch, -1, 1) if channels_first else batch
+
+
+def are_images(x: Any) -> bool:
+    """Tell whether an input is image files or Pillow images, to be loaded by `load_images`."""
+    if isinstance(x, (list, tuple)):
+        return bool(x) and all(are_images(one) for one in x)
+    return isinstance(x, (str, os.PathLike, Image.Image))
+
+
+def shows_channels_first(shape: Sequence[int | None]) -> bool:
+    """Tell whether a batch of images of this shape is (N, C, H, W)."""
+    return shape[3] not in _MODES and shape[1] in _MODES
 
 
 def find_images(source: str | os.PathLike[str]) -> list[Path]:
@@ -254,7 +273,7 @@ def _model_input(model: Any) -> tuple[int, bool, tuple[int, int] | None]:
     shape = shapes[0]
     if len(shapes) > 1 or len(shape) != 4:
         raise ShapeError(f"the model takes {shapes}, not a batch of images")
-    channels_first = shape[3] not in _MODES and shape[1] in _MODES
+    channels_first = shows_channels_first(shape)
     channels = shape[1 if channels_first else 3] or 3
     if channels not in _MODES:
         raise ShapeError(f"the model takes {shape}: no image has {channels} channels")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from actgrid.errors import ShapeError
 from actgrid.models.frameworks import keras, tensorflow
 
-__all__ = ["input_specs"]
+__all__ = ["as_tensors", "check_inputs", "input_specs"]
 
 
 def input_specs(model: Any) -> Any:
@@ -33,3 +37,53 @@ def _from_shapes(shape: Any) -> Any:
     if all(side is None or isinstance(side, int) for side in shape):
         return tensorflow().TensorSpec((None, *shape[1:]), keras().config.floatx())
     return [_from_shapes(one) for one in shape]
+
+
+def as_tensors(x: Any) -> Any:
+    """Return a model's input, an array or a structure of them, as tensors."""
+    return tensorflow().nest.map_structure(_as_tensor, x)
+
+
+def _as_tensor(value: Any) -> Any:
+    tf = tensorflow()
+    if value is None or isinstance(value, tf.Tensor):  # None: an optional input left out
+        return value
+    array = np.asarray(value)
+    if array.dtype == np.float64:
+        # As `model.predict` does: NumPy's default is no wish for double precision.
+        array = array.astype(keras().config.floatx())
+    return tf.convert_to_tensor(array)
+
+
+def check_inputs(model: Any, inputs: Any) -> None:
+    """Raise ShapeError if inputs do not fit a model that says what it takes."""
+    specs = getattr(model, "inputs", None)
+    if not specs:
+        return
+    if isinstance(inputs, Mapping):
+        # By the keys that the model was made with, or else the names of its inputs.
+        structure = getattr(model, "_inputs_struct", None)
+        named = structure if isinstance(structure, Mapping) else {spec.name: spec for spec in specs}
+        pairs = [(named[name], tensor) for name, tensor in inputs.items() if name in named]
+        if len(pairs) < len(specs):
+            missing = ", ".join(sorted(set(named) - set(inputs)))
+            raise ShapeError(f"the model also takes the inputs {missing}")
+    else:
+        tensors = tensorflow().nest.flatten(inputs)
+        if len(tensors) != len(specs):
+            raise ShapeError(f"the model takes {len(specs)} inputs, not {len(tensors)}")
+        pairs = list(zip(specs, tensors, strict=True))
+    for spec, tensor in pairs:
+        if tensor is None:
+            continue
+        expected, found = tuple(spec.shape), tuple(tensor.shape)
+        if not _fits(expected, found):
+            hint = "; add a batch axis: x[None]" if _fits(expected[1:], found) else ""
+            raise ShapeError(f"the model takes an input of {expected}, not {found}{hint}")
+
+
+def _fits(expected: tuple[int | None, ...], found: tuple[int | None, ...]) -> bool:
+    return len(expected) == len(found) and all(
+        want is None or have is None or want == have
+        for want, have in zip(expected, found, strict=True)
+    )

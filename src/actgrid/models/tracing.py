@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.layers import LayerInfo, Node, model_layers
 from actgrid.rendering.tiles import DATA_FORMATS
 
-__all__ = ["Call", "build", "trace_calls"]
+__all__ = ["Call", "Trace", "before_softmax", "build", "trace_model"]
 
 # One trace at a time: two at once would undo each other's changes to a model they share.
 _TRACING = threading.RLock()
@@ -27,6 +27,17 @@ class Call:
     node: Node
     info: LayerInfo
     tensor: Any
+
+
+class Trace(NamedTuple):
+    """One run of a model on symbolic inputs: what it returns, and the calls of its layers.
+
+    Calls come in the order in which they end; those in loops and branches, whose tensors do not
+    outlive them, are left out.
+    """
+
+    outputs: Any
+    calls: list[Call]
 
 
 @contextmanager
@@ -110,12 +121,8 @@ class _DataFormats:
         return str(found)
 
 
-def trace_calls(model: Any, inputs: Any, training: bool = False) -> list[Call]:
-    """Run a model on symbolic inputs and return the output of every call of a layer inside.
-
-    To be called while a `tf.function` is traced. Calls come in the order in which they end;
-    those in loops and branches, whose tensors do not outlive them, are left out.
-    """
+def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
+    """Run a model on symbolic inputs, to be called while a `tf.function` is traced."""
     tf = tensorflow()
     recorded: list[tuple[Node, Any, Any]] = []
     with _TRACING, ExitStack() as watching:
@@ -131,7 +138,7 @@ def trace_calls(model: Any, inputs: Any, training: bool = False) -> list[Call]:
         watching.enter_context(_watched(model, "call", lambda inputs, outputs: None))
         if training:
             watching.enter_context(_unchanged(model))
-        model(inputs, training=training)
+        results = model(inputs, training=training)
 
     graph = tf.compat.v1.get_default_graph()
     calls: list[Call] = []
@@ -162,4 +169,12 @@ def trace_calls(model: Any, inputs: Any, training: bool = False) -> list[Call]:
                 index=node.index,
             )
             calls.append(Call(node, info, tensor))
-    return calls
+    return Trace(results, calls)
+
+
+def before_softmax(tensor: Any) -> Any:
+    """Return what a symbolic tensor is the softmax of; None if it is not seen to be one."""
+    operation = tensor.op
+    while operation.type in ("Identity", "Cast"):
+        operation = operation.inputs[0].op
+    return operation.inputs[0] if operation.type in ("Softmax", "LogSoftmax") else None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy.typing as npt
-from PIL import Image
 
 from actgrid.errors import OptionError
 from actgrid.models import Extractor, LayerInfo, load_images
+from actgrid.models.images import are_images
 from actgrid.pipeline.on_device import draw_on_device, on_gpu
 from actgrid.rendering import Grid, render
 
@@ -58,7 +57,7 @@ def render_model(
     if isinstance(model, Extractor) and layers is not None:
         raise OptionError("the layers are those of the extractor: leave them out here")
     extractor = model if isinstance(model, Extractor) else Extractor(model, layers)
-    if _are_images(x):
+    if are_images(x):
         x = load_images(x, model=extractor.model)
     order = render_options.get("order", "index")
     if isinstance(order, Iterator):
@@ -102,9 +101,3 @@ def draw_layer(
         sample = 0
     options = {"kind": info.kind, "data_format": info.data_format} | render_options
     return render(activation, sample=sample, **options)
-
-
-def _are_images(x: Any) -> bool:
-    if isinstance(x, (list, tuple)):
-        return bool(x) and all(_are_images(one) for one in x)
-    return isinstance(x, (str, os.PathLike, Image.Image))

@@ -1,0 +1,60 @@
+"""The names of a model's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.resources import files
+
+from actgrid.errors import TargetError, suggest
+
+__all__ = ["class_index", "imagenet_labels", "labels_of"]
+
+
+@lru_cache(maxsize=1)
+def imagenet_labels() -> tuple[str, ...]:
+    """Return the names of the 1000 classes of ImageNet (ILSVRC-2012), in the order of models.
+
+    Examples
+    --------
+    >>> imagenet_labels()[285]
+    'Egyptian cat'
+    """
+    return tuple((files(__package__) / "imagenet_labels.txt").read_text("utf-8").splitlines())
+
+
+def labels_of(count: int, labels: Sequence[str] | None = None) -> tuple[str, ...] | None:
+    """Return the names of so many classes: those given, or ImageNet's for 1000; None if unknown.
+
+    Raises
+    ------
+    TargetError
+        If other than `count` names are given.
+    """
+    if labels is None:
+        return imagenet_labels() if count == len(imagenet_labels()) else None
+    if isinstance(labels, str) or len(labels) != count:
+        raise TargetError(f"labels must name the model's {count} classes, not {len(labels)}")
+    return tuple(labels)
+
+
+def class_index(name: str, labels: Sequence[str] | None) -> int:
+    """Return the class of a name, whatever its case.
+
+    Raises
+    ------
+    TargetError
+        If no class has this name, or several have; or if the names are not known.
+    """
+    if labels is None:
+        raise TargetError(
+            f"the names of the model's classes are not known: give the index of {name!r}, or labels"
+        )
+    wanted = name.strip().casefold()
+    found = [index for index, label in enumerate(labels) if label.casefold() == wanted]
+    if not found:
+        raise TargetError(f"no class is called {name!r}{suggest(name, labels)}")
+    if len(found) > 1:
+        indices = " or ".join(map(str, found))
+        raise TargetError(f"{len(found)} classes are called {name!r}: give an index, {indices}")
+    return found[0]
