@@ -12,6 +12,7 @@
 #include "actgrid/deflate.hpp"
 #include "actgrid/filter.hpp"
 #include "actgrid/measure.hpp"
+#include "actgrid/overlay.hpp"
 #include "actgrid/paint.hpp"
 #include "actgrid/percentiles.hpp"
 #include "actgrid/simd.hpp"
@@ -169,6 +170,42 @@ void filter_paeth(const Bytes& rows, Bytes filtered) {
                           out + 1);
 }
 
+using Floats = py::array_t<float, py::array::c_style>;
+
+// Of one map or several.
+actgrid::Maps maps_of(const Floats& values) {
+    const py::ssize_t rank = values.ndim();
+    if (rank < 2 || values.size() == 0) throw py::value_error("values must not be empty");
+    return {values.data(), rank == 3 ? values.shape(0) : 1, values.shape(rank - 2),
+            values.shape(rank - 1)};
+}
+
+void resize(const Floats& values, Floats resized, int threads) {
+    if (values.ndim() != 3 || resized.ndim() != 3 || resized.shape(0) != values.shape(0) ||
+        resized.size() == 0)
+        throw py::value_error("values and resized must be (maps, height, width), of as many maps");
+    const actgrid::Maps maps = maps_of(values);
+    float* out = resized.mutable_data();
+    const py::gil_scoped_release released;
+    actgrid::resize(maps, resized.shape(1), resized.shape(2), out, threads);
+}
+
+void overlay(const Floats& values, double shift, double scale, double base, const Bytes& palette,
+             const Bytes& image, double alpha, Bytes overlaid, int threads) {
+    if (values.ndim() != 2) throw py::value_error("values must be (height, width)");
+    const actgrid::Maps map = maps_of(values);
+    if (palette.ndim() != 2 || palette.shape(0) != 256 || palette.shape(1) != 3)
+        throw py::value_error("palette must be (256, 3)");
+    if (image.ndim() != 3 || overlaid.ndim() != 3 || image.shape(2) != 3 || image.size() == 0 ||
+        !std::equal(image.shape(), image.shape() + 3, overlaid.shape()))
+        throw py::value_error("image and overlaid must be of one shape, (height, width, 3)");
+    if (!(alpha >= 0 && alpha <= 1)) throw py::value_error("alpha lies between 0 and 1");
+    std::uint8_t* out = overlaid.mutable_data();
+    const py::gil_scoped_release released;
+    actgrid::overlay(map, {shift, scale, base, palette.data(), alpha}, image.data(), image.shape(0),
+                     image.shape(1), out, threads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
@@ -180,6 +217,12 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
                py::arg("threads"));
     module.def("filter_paeth", &filter_paeth, py::arg("rows").noconvert(),
                py::arg("filtered").noconvert());
+    module.def("resize", &resize, py::arg("values").noconvert(), py::arg("resized").noconvert(),
+               py::arg("threads"));
+    module.def("overlay", &overlay, py::arg("values").noconvert(), py::arg("shift"),
+               py::arg("scale"), py::arg("base"), py::arg("palette").noconvert(),
+               py::arg("image").noconvert(), py::arg("alpha"), py::arg("overlaid").noconvert(),
+               py::arg("threads"));
     module.def("estimate_deflated", &estimate_deflated, py::arg("data"));
     module.def("deflate", &deflate, py::arg("data"), py::arg("last"));
     module.def("percentiles", &percentiles, py::arg("tiles"), py::arg("low"), py::arg("high"),

@@ -20,6 +20,7 @@
 #include "actgrid/deflate.hpp"
 #include "actgrid/filter.hpp"
 #include "actgrid/measure.hpp"
+#include "actgrid/overlay.hpp"
 #include "actgrid/paint.hpp"
 #include "actgrid/percentiles.hpp"
 #include "actgrid/simd.hpp"
@@ -317,6 +318,53 @@ void test_filter() {
     }
 }
 
+// 2 x 2 to 4 x 4: centres lie a quarter and three quarters of the way, or beyond the outermost.
+void test_resize() {
+    const auto infinite = std::numeric_limits<float>::infinity();
+    const float values[] = {0, 4, 8, 12, 5, 5, 5, 5, -infinite, -infinite, infinite, infinite};
+    const float expected[] = {0, 1, 3, 4, 2, 3, 5, 6, 6, 7, 9, 10, 8, 9, 11, 12};
+    std::vector<float> resized(48);
+    actgrid::resize({values, 3, 2, 2}, 4, 4, resized.data(), 2);
+    for (std::size_t i = 0; i < 16; ++i) {
+        CHECK(resized[i] == expected[i] && resized[16 + i] == 5);
+        const float third = resized[32 + i];
+        CHECK(i < 4 ? third == -infinite : i < 12 ? std::isnan(third) : third == infinite);
+    }
+    // To the same size nothing changes; to half of it, where pixels are the middle of four.
+    actgrid::resize({expected, 1, 4, 4}, 4, 4, resized.data(), 1);
+    CHECK(std::equal(expected, expected + 16, resized.begin()));
+    actgrid::resize({expected, 1, 4, 4}, 2, 2, resized.data(), 1);
+    CHECK(resized[0] == 1.5 && resized[1] == 4.5 && resized[2] == 7.5 && resized[3] == 10.5);
+}
+
+void test_overlay() {
+    // Level i has the colour (i, 255 - i, 7). The map goes from 0 on the left to 1 on the right.
+    std::vector<std::uint8_t> palette;
+    for (int i = 0; i < 256; ++i)
+        for (int component : {i, 255 - i, 7})
+            palette.push_back(static_cast<std::uint8_t>(component));
+    const float map[] = {0, 1};
+    for (std::ptrdiff_t width : {1, 2, 4, 31, 700}) {
+        const std::ptrdiff_t height = 300;
+        std::vector<std::uint8_t> image(static_cast<std::size_t>(3 * height * width), 101);
+        const auto overlaid = [&](double alpha, int threads) {
+            std::vector<std::uint8_t> out(image.size());
+            actgrid::overlay({map, 1, 1, 2}, {0, 255, 0.5, palette.data(), alpha}, image.data(),
+                             height, width, out.data(), threads);
+            return out;
+        };
+        CHECK(overlaid(0, 1) == image);
+        const auto colours = overlaid(1, 1), half = overlaid(0.5, 1);
+        CHECK(overlaid(0.5, 3) == half);
+        for (std::size_t i = 0; i < image.size(); ++i)
+            CHECK(half[i] == static_cast<std::uint8_t>((101 + colours[i]) / 2.0 + 0.5));
+        for (std::size_t i = 0; i < image.size(); i += 3)
+            CHECK(colours[i] + colours[i + 1] == 255 && colours[i + 2] == 7);
+        if (width == 4)  // 0, 1/4, 3/4 and 1 of 255
+            CHECK(colours[0] == 0 && colours[3] == 64 && colours[6] == 191 && colours[9] == 255);
+    }
+}
+
 // What a task throws reaches the caller, whichever thread it ran on, and no thread is left.
 void test_exceptions() {
     for (int threads : {1, 2, 8}) {
@@ -406,6 +454,8 @@ int main() {
         test_threads();
         test_deflate();
         test_filter();
+        test_resize();
+        test_overlay();
     }
     test_percentiles();
     test_exceptions();

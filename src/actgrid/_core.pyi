@@ -3,6 +3,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+_Float32s = npt.NDArray[np.float32]
 _Float64s = npt.NDArray[np.float64]
 _Int64s = npt.NDArray[np.int64]
 _Uint8s = npt.NDArray[np.uint8]
@@ -36,6 +37,22 @@ def estimate_deflated(data: _Uint8s) -> int:
 
 def filter_paeth(rows: _Uint8s, filtered: _Uint8s) -> None:
     """Filter rows of a filter byte and pixels, all but the first row and the filter bytes."""
+
+def resize(values: _Float32s, resized: _Float32s, threads: int) -> None:
+    """Resize (maps, height, width) bilinearly to the height and width of `resized`."""
+
+def overlay(
+    values: _Float32s,
+    shift: float,
+    scale: float,
+    base: float,
+    palette: _Uint8s,
+    image: _Uint8s,
+    alpha: float,
+    overlaid: _Uint8s,
+    threads: int,
+) -> None:
+    """Lay a map, (height, width), resized and coloured, over a picture, (height, width, 3)."""
 
 def simd_variants() -> list[str]:
     """Return the variants of the core that this processor can run, the fastest last."""

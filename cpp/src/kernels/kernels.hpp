@@ -36,6 +36,13 @@ struct Target {
     std::ptrdiff_t stride;
 };
 
+/// Where the pixels of a resized row lie among those it is made of: between two neighbours, so far
+/// from the first.
+struct Neighbours {
+    const std::int32_t *first, *second;
+    const float* part;
+};
+
 /// Tiles are of one slice, at most `most_channels` of them, and as `packed` gives them.
 struct Kernels {
     const char* name;
@@ -50,6 +57,15 @@ struct Kernels {
     /// Filters one row, given the row above it.
     void (*filter_paeth)(const std::uint8_t* row, const std::uint8_t* above, std::ptrdiff_t width,
                          std::uint8_t* filtered);
+    /// Makes one row of a resized map of the `count` values above and below it, by way of `mixed`.
+    void (*resize_row)(const float* above, const float* below, float part, std::ptrdiff_t count,
+                       float* mixed, const Neighbours& columns, std::ptrdiff_t width,
+                       float* resized);
+    /// Lays the colours of levels over one row of an RGB picture, by way of `colours`, which has
+    /// room for one byte more, as `palette` has.
+    void (*overlay_row)(const std::uint8_t* levels, const std::uint8_t* palette, float alpha,
+                        const std::uint8_t* image, std::ptrdiff_t width, std::uint8_t* colours,
+                        std::uint8_t* overlaid);
 };
 
 /// The kernels in use.

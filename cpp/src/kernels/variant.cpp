@@ -3,6 +3,7 @@
 #include "filter.hpp"
 #include "kernels.hpp"
 #include "measure.hpp"
+#include "overlay.hpp"
 #include "paint.hpp"
 
 #define ACTGRID_TEXT_OF(name) #name
@@ -22,6 +23,8 @@ const Kernels kernels{
     &count_symbols,
     &put_symbols,
     &filter_paeth,
+    &resize_row,
+    &overlay_row,
 };
 
 }  // namespace actgrid::ACTGRID_VARIANT
