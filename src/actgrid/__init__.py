@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from actgrid.errors import ActgridError
     from actgrid.models import Extractor, LayerInfo, list_layers, load_images, load_model
     from actgrid.pipeline import render_model
-    from actgrid.rendering import ChannelStats, Grid, render
+    from actgrid.rendering import ChannelStats, Grid, Heatmap, render
 
 __all__ = [
     "ActgridError",
     "ChannelStats",
     "Extractor",
     "Grid",
+    "Heatmap",
     "LayerInfo",
     "list_layers",
     "load_images",
@@ -38,6 +39,7 @@ _ROOMS = {
     "ChannelStats": "rendering",
     "Extractor": "models",
     "Grid": "rendering",
+    "Heatmap": "rendering",
     "LayerInfo": "models",
     "list_layers": "models",
     "load_images": "models",

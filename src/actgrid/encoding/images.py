@@ -1,4 +1,4 @@
-"""Levels to a file of any image format, by the file's suffix."""
+"""Levels or colours to a file of any image format, by the file's suffix."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ from actgrid.encoding.png import check_compression, png_pieces, to_pillow
 from actgrid.errors import OptionError, suggest
 
 __all__ = ["encode", "image_format"]
+
+# Of Pillow's PNG, which RGB pictures are written as, for each of `COMPRESSIONS`.
+_PNG_OPTIONS: dict[str, dict[str, Any]] = {
+    "fast": {"compress_level": 1},
+    "small": {"optimize": True},
+    "none": {"compress_level": 0},
+}
 
 
 def image_format(suffix: str) -> str:
@@ -44,20 +51,21 @@ def encode(
     threads: int = 1,
     **options: Any,
 ) -> list[bytes]:
-    """Encode levels in the format that the suffix of `path` names, without writing the file.
+    """Encode a picture in the format that the suffix of `path` names, without writing the file.
 
     Parameters
     ----------
     path
         Only its suffix is looked at.
     levels
-        (height, width) uint8.
+        (height, width) uint8; or RGB pixels, (height, width, 3) uint8, which Pillow encodes in
+        every format, PNG too.
     palette
-        (256, 3) uint8 RGB of each level; None for grayscale.
+        (256, 3) uint8 RGB of each level; None for grayscale and for RGB pixels.
     compression, threads
-        For PNG: see `encode_png`.
+        For PNG: see `encode_png`. RGB pixels take one thread.
     options
-        For other formats: given to Pillow's ``save``.
+        Given to Pillow's ``save``, and for PNG a reason to encode by it.
 
     Returns
     -------
@@ -71,15 +79,17 @@ def encode(
     """
     check_compression(compression)
     name = image_format(Path(path).suffix)
-    if name == "PNG" and not options:
+    if name == "PNG" and levels.ndim == 3:
+        options = _PNG_OPTIONS[compression] | options
+    elif name == "PNG" and not options:
         return png_pieces(levels, palette, compression=compression, threads=threads)
     image = to_pillow(levels, palette)
     problem: Exception | None = None
-    for mode in (image.mode, "RGB"):  # formats such as JPEG have no palettes
+    for mode in dict.fromkeys((image.mode, "RGB")):  # formats such as JPEG have no palettes
         buffer = io.BytesIO()
         try:
             image.convert(mode).save(buffer, name, **options)
             return [buffer.getvalue()]
         except (OSError, ValueError, TypeError) as error:
             problem = error
-    raise OptionError(f"a grid cannot be saved as {name}: {problem}") from problem
+    raise OptionError(f"a picture cannot be saved as {name}: {problem}") from problem

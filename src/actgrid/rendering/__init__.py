@@ -4,6 +4,9 @@ from actgrid.rendering.backends import BACKENDS, backend_problems
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.draw import ORDERS, check_options, render
 from actgrid.rendering.grid import Grid
+from actgrid.rendering.heatmap import Heatmap
+from actgrid.rendering.picture import Picture
+from actgrid.rendering.sheet import Sheet, lay_out_sheet
 from actgrid.rendering.stats import ChannelStats
 
 __all__ = [
@@ -11,8 +14,12 @@ __all__ = [
     "ORDERS",
     "ChannelStats",
     "Grid",
+    "Heatmap",
+    "Picture",
+    "Sheet",
     "backend_problems",
     "check_options",
+    "lay_out_sheet",
     "palette",
     "render",
 ]

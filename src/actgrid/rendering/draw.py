@@ -13,7 +13,13 @@ from actgrid.errors import OptionError, suggest
 from actgrid.rendering.backends import Backend, load_backend
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.grid import Grid
-from actgrid.rendering.layout import Layout, integer_option, near_square, thread_count
+from actgrid.rendering.layout import (
+    Layout,
+    integer_option,
+    level_option,
+    near_square,
+    thread_count,
+)
 from actgrid.rendering.normalize import SCOPES, Normalization, parse_normalize
 from actgrid.rendering.stats import ChannelStats
 from actgrid.rendering.tiles import Tiling, as_array, tile
@@ -227,9 +233,7 @@ def check_options(
             f"order must be one of {', '.join(ORDERS)} or a sequence of channels, "
             f"not {order!r}{suggest(order, ORDERS)}"
         )
-    background = integer_option("background", background, 0)
-    if background > 255:
-        raise OptionError(f"background must be a level, 0 to 255, not {background}")
+    background = level_option("background", background)
     palette(cmap)
     return Options(
         normalization=parse_normalize(normalize),

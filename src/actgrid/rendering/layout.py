@@ -13,7 +13,7 @@ import numpy.typing as npt
 from actgrid.encoding import blank_levels
 from actgrid.errors import OptionError
 
-__all__ = ["Layout", "integer_option", "near_square", "thread_count"]
+__all__ = ["Layout", "integer_option", "level_option", "near_square", "thread_count"]
 
 _MOST_THREADS = 1024
 
@@ -105,6 +105,20 @@ def integer_option(name: str, value: object, least: int | None = None) -> int:
     if least is not None and number < least:
         raise OptionError(f"{name} must be at least {least}, not {number}")
     return number
+
+
+def level_option(name: str, value: object) -> int:
+    """Return an option as a level, 0 to 255.
+
+    Raises
+    ------
+    OptionError
+        If it is none.
+    """
+    level = integer_option(name, value, 0)
+    if level > 255:
+        raise OptionError(f"{name} must be a level, 0 to 255, not {level}")
+    return level
 
 
 def thread_count(wanted: object) -> int:

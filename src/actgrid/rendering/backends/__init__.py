@@ -1,6 +1,6 @@
 """Measuring and painting, three times over: the same results at different speeds.
 
-A backend is a module with three functions:
+A backend is a module with five functions:
 
 ``measure(tiles, threads) -> ChannelStats``
     Statistics of each tile. `tiles` is a (channels, slices, height, width) view of any strides;
@@ -12,6 +12,13 @@ A backend is a module with three functions:
     Draws each tile at ``origin``, (channels, slices) int64 offsets in bytes of the top left pixel
     from the first pixel of `canvas`, (height, width) uint8, whose rows may lie apart; a tile with
     a negative origin is not drawn.
+``resize(values, resized, threads) -> None``
+    Resizes (maps, height, width) float32 bilinearly to the height and width of `resized`: pixels
+    are squares, and the outermost values reach to the edges, as in ``tf.image.resize``.
+``overlay(values, mapping, palette, image, alpha, overlaid, threads) -> None``
+    Lays one map, (height, width) float32, resized to `image`, (height, width, 3) uint8, over it:
+    `mapping`, of one tile, and `palette`, (256, 3) uint8, make its colours, of which `alpha`, 0 to
+    1, is seen: each component of `overlaid` is ``trunc(image + (colour - image) * alpha + 0.5)``.
 """
 
 from __future__ import annotations
@@ -53,6 +60,23 @@ class Backend(Percentiles, Protocol):
         threads: int,
     ) -> None:
         """Draw each tile that has an origin."""
+
+    def resize(
+        self, values: npt.NDArray[np.float32], resized: npt.NDArray[np.float32], threads: int
+    ) -> None:
+        """Resize each map bilinearly."""
+
+    def overlay(
+        self,
+        values: npt.NDArray[np.float32],
+        mapping: Mapping,
+        palette: npt.NDArray[np.uint8],
+        image: npt.NDArray[np.uint8],
+        alpha: float,
+        overlaid: npt.NDArray[np.uint8],
+        threads: int,
+    ) -> None:
+        """Lay a map in colour over a picture."""
 
 
 def _import(name: str) -> Backend:

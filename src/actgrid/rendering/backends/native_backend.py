@@ -17,7 +17,7 @@ if find_spec("actgrid._core") is None:
     raise ImportError("its C++ core was not built when actgrid was installed")
 from actgrid import _core
 
-__all__ = ["measure", "paint", "percentiles"]
+__all__ = ["measure", "overlay", "paint", "percentiles", "resize"]
 
 
 def _check_variant() -> None:
@@ -56,3 +56,20 @@ def paint(
     threads: int,
 ) -> None:
     _core.paint(tiles, mapping.shift, mapping.scale, mapping.base, origin, canvas, threads)
+
+
+def resize(values: npt.NDArray[np.float32], resized: npt.NDArray[np.float32], threads: int) -> None:
+    _core.resize(values, resized, threads)
+
+
+def overlay(
+    values: npt.NDArray[np.float32],
+    mapping: Mapping,
+    palette: npt.NDArray[np.uint8],
+    image: npt.NDArray[np.uint8],
+    alpha: float,
+    overlaid: npt.NDArray[np.uint8],
+    threads: int,
+) -> None:
+    terms = (mapping.shift.item(), mapping.scale.item(), mapping.base.item())
+    _core.overlay(values, *terms, palette, image, alpha, overlaid, threads)

@@ -11,11 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.rendering.backends import numpy_backend
-from actgrid.rendering.backends.numpy_backend import percentiles
+
+# A map over a picture is drawn once, not for each of many channels: to compile loops for it would
+# take longer than they save.
+from actgrid.rendering.backends.numpy_backend import overlay, percentiles, resize
 from actgrid.rendering.normalize import Mapping, drawn_dtype
 from actgrid.rendering.stats import ChannelStats
 
-__all__ = ["measure", "paint", "percentiles"]
+__all__ = ["measure", "overlay", "paint", "percentiles", "resize"]
 
 Array = npt.NDArray[Any]
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from actgrid.rendering.normalize import Mapping, drawn_dtype
 from actgrid.rendering.stats import ChannelStats
 
-__all__ = ["measure", "paint"]
+__all__ = ["measure", "overlay", "paint", "percentiles", "resize"]
 
 # Values taken at once, so that temporaries stay in the cache and small beside the picture.
 _BLOCK = 1 << 16
@@ -128,3 +128,45 @@ def _levels(tiles: npt.NDArray[Any], mapping: Mapping, block: slice) -> npt.NDAr
     v[np.isnan(v)] = 0  # NaN; also -inf where the scale is 0
     levels: npt.NDArray[np.uint8] = np.clip(v, 0, 255).astype(np.uint8)
     return levels
+
+
+def _neighbours(
+    count: int, wanted: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.float32]]:
+    """Return for each pixel of a resized axis the two it lies between, and how far from the first.
+
+    Its centre, i + 0.5, lies at (i + 0.5) * count / wanted - 0.5: in (2 * wanted)ths, exactly.
+    """
+    whole = 2 * wanted
+    at = np.clip((2 * np.arange(wanted) + 1) * count - wanted, 0, (count - 1) * whole)
+    first, rest = np.divmod(at, whole)
+    return first, first + (rest != 0), (rest / whole).astype(np.float32)
+
+
+def _between(a: npt.NDArray[Any], b: npt.NDArray[Any], part: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    # Equal values need no arithmetic, which would turn two infinities into NaN.
+    return np.where(a == b, a, a * (1 - part) + b * part)
+
+
+@np.errstate(invalid="ignore")
+def resize(values: npt.NDArray[np.float32], resized: npt.NDArray[np.float32], threads: int) -> None:
+    first, second, part = _neighbours(values.shape[1], resized.shape[1])
+    mixed = _between(values[:, first], values[:, second], part[:, None])
+    first, second, part = _neighbours(values.shape[2], resized.shape[2])
+    resized[:] = _between(mixed[..., first], mixed[..., second], part)
+
+
+def overlay(
+    values: npt.NDArray[np.float32],
+    mapping: Mapping,
+    palette: npt.NDArray[np.uint8],
+    image: npt.NDArray[np.uint8],
+    alpha: float,
+    overlaid: npt.NDArray[np.uint8],
+    threads: int,
+) -> None:
+    resized = np.empty((1, *image.shape[:2]), np.float32)
+    resize(values[None], resized, threads)
+    colours = palette[_levels(resized[None], mapping, slice(None))[0, 0]]
+    difference = np.subtract(colours, image, dtype=np.float32)
+    overlaid[:] = image + difference * np.float32(alpha) + np.float32(0.5)
