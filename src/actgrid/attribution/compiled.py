@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 from actgrid.models.frameworks import tensorflow
+from actgrid.models.inputs import map_tensors
 
 __all__ = ["Body", "compiled"]
 
@@ -59,8 +60,8 @@ def _function(model: Callable[[], Any], body: Body) -> Callable[..., Any]:
             return tf.TensorSpec((None,) * len(tensor.shape), tensor.dtype)
 
         specs = (
-            tf.nest.map_structure(one_shape, inputs),
-            *tf.nest.map_structure(any_shape, arguments),
+            map_tensors(one_shape, inputs),
+            *map_tensors(any_shape, arguments),
         )
         key = tuple(tf.nest.flatten(specs))
         if key not in traced:

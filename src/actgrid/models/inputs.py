@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from actgrid.errors import ShapeError
 from actgrid.models.frameworks import keras, tensorflow
 
-__all__ = ["as_tensors", "check_inputs", "input_specs"]
+__all__ = ["as_tensors", "check_inputs", "input_specs", "map_tensors"]
 
 
 def input_specs(model: Any) -> Any:
@@ -41,12 +41,24 @@ def _from_shapes(shape: Any) -> Any:
 
 def as_tensors(x: Any) -> Any:
     """Return a model's input, an array or a structure of them, as tensors."""
-    return tensorflow().nest.map_structure(_as_tensor, x)
+    return map_tensors(_as_tensor, x)
+
+
+def map_tensors(function: Callable[[Any], Any], inputs: Any) -> Any:
+    """Return a model's input with a function of each tensor in its place.
+
+    An optional input that is left out, None, stays so.
+    """
+
+    def mapped(tensor: Any) -> Any:
+        return None if tensor is None else function(tensor)
+
+    return tensorflow().nest.map_structure(mapped, inputs)
 
 
 def _as_tensor(value: Any) -> Any:
     tf = tensorflow()
-    if value is None or isinstance(value, tf.Tensor):  # None: an optional input left out
+    if isinstance(value, tf.Tensor):
         return value
     array = np.asarray(value)
     if array.dtype == np.float64:

@@ -1,0 +1,5 @@
+"""A model and a target to heatmaps: what in the image, or in the network, makes the score."""
+
+from actgrid.attribution.explaining import explain
+
+__all__ = ["explain"]

@@ -1,0 +1,267 @@
+"""Class activation maps: what a layer's channels say of the target, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from actgrid.attribution.input_gradients import check_reduction, guided_backprop
+from actgrid.attribution.perturbation import masked_scores
+from actgrid.attribution.subjects import Found, Reader, Run, Subject
+from actgrid.attribution.targets import Reading
+from actgrid.errors import LayerError, ModelError, OptionError, ShapeError
+from actgrid.models.frameworks import tensorflow
+from actgrid.models.layers import Selection, model_layers
+from actgrid.models.tracing import Call
+from actgrid.rendering.layout import integer_option
+from actgrid.rendering.tiles import token_sides
+
+__all__ = ["cam", "gradcam", "gradcam_plus_plus", "guided_gradcam", "layercam", "scorecam"]
+
+# From activations and gradients, (N, h, w, C), to maps, (N, h, w).
+Formula = Callable[[Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The layer to look at: None for the last one with a picture for each channel."""
+
+    chosen: Any
+    token_grid: tuple[int, int] | None
+
+    def activation(self, model: Any, run: Run) -> tuple[Call, Any, Any]:
+        """Return the layer's call, its activation, and the gradient of the scores by that.
+
+        Raises
+        ------
+        LayerError
+            If no layer, or no single one, is meant, or the score does not depend on it.
+        ShapeError
+            If it has no picture for each channel.
+        """
+        tf = tensorflow()
+        calls = self._calls(model, run.calls)
+        for call in reversed(calls):
+            (gradient,) = tf.gradients(run.reading.scores, call.tensor)
+            if gradient is not None:
+                return call, self._pictures(call, call.tensor), self._pictures(call, gradient)
+        raise LayerError(
+            f"the score does not depend on the layer {calls[-1].info.path}, or not smoothly"
+        )
+
+    def _calls(self, model: Any, calls: list[Call]) -> list[Call]:
+        kind = "image" if self.token_grid is None else "sequence"
+        if self.chosen is None:
+            found = [
+                call
+                for call in calls
+                if call.info.spatial
+                and call.info.kind == kind
+                and not call.node.internal
+                and call.tensor.dtype.is_floating
+                and (kind == "sequence" or _sides(call) != (1, 1))
+            ]
+            if not found:
+                raise LayerError(
+                    f"the model has no layer with a spatial output (of kind {kind!r}): methods "
+                    "such as integrated_gradients and occlusion need none"
+                )
+            return found
+        selection = Selection([self.chosen])
+        selection.check(model, model_layers(model))
+        selection.check_found(model, ((call.node, call.info.path) for call in calls))
+        found = [call for call in calls if selection.wants(call.node, call.info.path, model)]
+        paths = list(dict.fromkeys(call.node.path for call in found))
+        if len(paths) > 1:
+            raise LayerError(f"layer must be one layer, not {len(paths)}: {', '.join(paths[:5])}")
+        # Of several calls the last that the score depends on.
+        for call in found:
+            if call.info.kind != kind:
+                raise ShapeError(
+                    f"layer {call.info.path} gives {call.info.shape}, no picture for each channel"
+                    + ("; say token_grid=(h, w)" if call.info.kind == "sequence" else "")
+                )
+        return found
+
+    def _pictures(self, call: Call, tensor: Any) -> Any:
+        tf = tensorflow()
+        tensor = tf.cast(tensor, tf.float32)
+        if self.token_grid is not None:
+            height, width = self.token_grid
+            tokens = tensor.shape[1]
+            if tokens is not None and tokens < height * width:
+                raise ShapeError(
+                    f"layer {call.info.path}: {tokens} tokens do not fill a grid of "
+                    f"{height} x {width}"
+                )
+            # The last ones, after class and register tokens.
+            return tf.reshape(tensor[:, -height * width :], (-1, height, width, tensor.shape[-1]))
+        first = call.info.data_format == "channels_first"
+        return tf.transpose(tensor, (0, 2, 3, 1)) if first else tensor
+
+
+def _sides(call: Call) -> tuple[int | None, ...]:
+    shape = call.info.shape
+    return shape[2:] if call.info.data_format == "channels_first" else shape[1:3]
+
+
+@dataclass(frozen=True)
+class _Maps:
+    """A map for each image, or with `formula` None the activations themselves."""
+
+    reader: Reader
+    layer: _Layer
+    formula: Formula | None
+    linear: bool = False
+
+    def __call__(self, model: Any, inputs: Any, wanted: Any) -> tuple[Any, Any, Reading]:
+        tf = tensorflow()
+        run = self.reader.run(model, inputs, wanted)
+        call, activation, gradient = self.layer.activation(model, run)
+        if self.linear:
+            _check_linear(run.reading.scores, call)
+        maps = activation if self.formula is None else self.formula(activation, gradient)
+        return tf.constant(call.info.path), maps, run.reading
+
+
+def _weighed(activation: Any, weights: Any) -> Any:
+    return tensorflow().reduce_sum(activation * weights, -1)
+
+
+def _gradcam(activation: Any, gradient: Any) -> Any:
+    tf = tensorflow()
+    return tf.nn.relu(_weighed(activation, tf.reduce_mean(gradient, (1, 2), keepdims=True)))
+
+
+def _gradcam_plus_plus(activation: Any, gradient: Any) -> Any:
+    # Of the exponential of the score, as in the paper: its factor exp(score), the same in all
+    # channels, is left out, as it overflows.
+    tf = tensorflow()
+    total = tf.reduce_sum(activation, (1, 2), keepdims=True)
+    shares = tf.math.divide_no_nan(gradient**2, 2 * gradient**2 + total * gradient**3)
+    weights = tf.reduce_sum(shares * tf.nn.relu(gradient), (1, 2), keepdims=True)
+    return tf.nn.relu(_weighed(activation, weights))
+
+
+def _layercam(activation: Any, gradient: Any) -> Any:
+    tf = tensorflow()
+    return tf.nn.relu(_weighed(activation, tf.nn.relu(gradient)))
+
+
+def _cam(activation: Any, gradient: Any) -> Any:
+    # Global averaging divides the head's weights by the number of positions.
+    tf = tensorflow()
+    positions = tf.cast(tf.reduce_prod(tf.shape(gradient)[1:3]), gradient.dtype)
+    return _weighed(activation, gradient * positions)
+
+
+# What leaves scores linear in a layer. `Mean` is the global average.
+_LINEAR = frozenset(
+    ["AddV2", "BiasAdd", "Cast", "Conv2D", "GatherV2", "Identity", "MatMul", "Mean", "Reshape"]
+)
+
+
+def _check_linear(scores: Any, call: Call) -> None:
+    """Raise ModelError unless only a global average and a dense layer follow a call."""
+    after: set[str] = set()
+    waiting = list(call.tensor.consumers())
+    while waiting:
+        operation = waiting.pop()
+        if operation.name not in after:
+            after.add(operation.name)
+            waiting += [user for output in operation.outputs for user in output.consumers()]
+    between: dict[str, str] = {}
+    waiting = [scores.op]
+    while waiting:
+        operation = waiting.pop()
+        if operation.name in after and operation.name not in between:
+            between[operation.name] = operation.type
+            # What is gathered, not which: that the classes are predicted changes nothing.
+            inputs = (
+                list(operation.inputs)[:1] if operation.type == "GatherV2" else operation.inputs
+            )
+            waiting += [tensor.op for tensor in inputs]
+    kinds = set(between.values())
+    if "Mean" not in kinds or not kinds <= _LINEAR:
+        raise ModelError(
+            f"cam needs a global average and one dense layer after the layer {call.info.path}, "
+            "and there is something else; gradcam does not"
+        )
+
+
+def _found(subject: Subject, layer: Any, token_grid: Any, formula: Formula, linear: bool) -> Found:
+    body = _Maps(subject.reader, _layer(layer, token_grid), formula, linear)
+    path, maps, reading = subject.run(body)
+    return Found(
+        np.asarray(maps), subject.checked(reading), signed=linear, layer=path.numpy().decode()
+    )
+
+
+def _layer(layer: Any, token_grid: Any) -> _Layer:
+    if isinstance(layer, (list, tuple)):
+        raise OptionError(f"layer must be one layer, not {layer!r}")
+    return _Layer(layer, None if token_grid is None else token_sides(token_grid))
+
+
+def cam(subject: Subject, layer: Any = None) -> Found:
+    """Weigh the channels before a global average by the dense layer after it."""
+    return _found(subject, layer, None, _cam, linear=True)
+
+
+def gradcam(subject: Subject, layer: Any = None, *, token_grid: Any = None) -> Found:
+    """Weigh a layer's channels by their mean gradient; keep what is positive."""
+    return _found(subject, layer, token_grid, _gradcam, linear=False)
+
+
+def gradcam_plus_plus(subject: Subject, layer: Any = None, *, token_grid: Any = None) -> Found:
+    """Weigh a layer's channels by their positive gradients: finds several objects of a class."""
+    return _found(subject, layer, token_grid, _gradcam_plus_plus, linear=False)
+
+
+def layercam(subject: Subject, layer: Any = None, *, token_grid: Any = None) -> Found:
+    """Weigh each value of a layer by its own positive gradient: sharp in earlier layers too."""
+    return _found(subject, layer, token_grid, _layercam, linear=False)
+
+
+def guided_gradcam(
+    subject: Subject, layer: Any = None, *, reduce: str = "max", token_grid: Any = None
+) -> Found:
+    """Multiply guided backpropagation by Grad-CAM: fine detail of the class alone."""
+    check_reduction(reduce)
+    coarse = gradcam(subject, layer, token_grid=token_grid)
+    fine = guided_backprop(subject, reduce=reduce)
+    tf = tensorflow()
+    larger = tf.image.resize(coarse.values[..., None], subject.sides)[..., 0]
+    return coarse._replace(values=fine.values * np.asarray(larger))
+
+
+def _masks(image: Any, sample: Any, sides: tuple[int, int], maps: Any) -> Any:
+    tf = tensorflow()
+    chosen = tf.gather_nd(maps, tf.stack([image, sample], 1))
+    return tf.image.resize(chosen[..., None], sides)[..., 0]
+
+
+def scorecam(
+    subject: Subject, layer: Any = None, *, most: int | None = None, token_grid: Any = None
+) -> Found:
+    """Weigh a layer's channels by the score of the image where they are active; no gradients."""
+    most = None if most is None else integer_option("most", most, 1)
+    body = _Maps(subject.reader, _layer(layer, token_grid), None)
+    path, activation, reading = subject.run(body)
+    reading = subject.checked(reading)
+    tf = tensorflow()
+    activation = tf.transpose(activation, (0, 3, 1, 2))
+    if most is not None and most < activation.shape[1]:
+        strongest = tf.argsort(-tf.math.reduce_std(activation, (2, 3)), stable=True)[:, :most]
+        activation = tf.gather(activation, strongest, batch_dims=1)
+    low = tf.reduce_min(activation, (2, 3), keepdims=True)
+    high = tf.reduce_max(activation, (2, 3), keepdims=True)
+    masks = tf.math.divide_no_nan(activation - low, high - low)
+    subject = subject.decided(reading)
+    scores = masked_scores(subject, _masks, int(activation.shape[1]), 0.0, masks)
+    weights = tf.nn.softmax(tf.constant(scores))[:, :, None, None]
+    maps = tf.nn.relu(tf.reduce_sum(weights * activation, 1))
+    return Found(np.asarray(maps), reading, layer=path.numpy().decode())

@@ -1,0 +1,280 @@
+"""`actgrid.explain`: a model, images and a method to heatmaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.attribution.methods import find_method
+from actgrid.attribution.subjects import Found, Reader, Subject
+from actgrid.attribution.targets import PREDICTED, wanted_classes
+from actgrid.errors import OptionError, ShapeError, suggest
+from actgrid.models import load_images, load_model
+from actgrid.models.frameworks import tensorflow
+from actgrid.models.images import are_images, shows_channels_first
+from actgrid.models.inputs import as_tensors, check_inputs
+from actgrid.models.labels import labels_of
+from actgrid.models.tracing import build
+from actgrid.rendering import Heatmap
+from actgrid.rendering.layout import integer_option
+
+__all__ = ["explain"]
+
+
+def explain(
+    model: object,
+    x: Any,
+    method: str = "gradcam",
+    target: Any = None,
+    layer: Any = None,
+    *,
+    labels: Sequence[str] | None = None,
+    image_input: int | str | None = None,
+    batch_size: int = 32,
+    **options: Any,
+) -> Heatmap:
+    """Tell what part of each image makes the model's score for a target.
+
+    Parameters
+    ----------
+    model
+        A Keras model of any kind, or anything that `actgrid.load_model` takes.
+    x
+        The model's input with its batch axis, already preprocessed, or one image without;
+        or image files or Pillow images, which `actgrid.load_images` prepares for this model. Of
+        several inputs, in a list or dict, one is the image that is explained.
+    method
+        ======================== =============================================================
+        ``saliency``             gradient of the score (Simonyan 2013)
+        ``gradient_x_input``     times the input (Shrikumar 2016)
+        ``integrated_gradients`` integrated from a baseline: sums to the score's rise from there
+                                 (Sundararajan 2017)
+        ``smoothgrad``           averaged over noisy copies (Smilkov 2017)
+        ``guided_backprop``      through ReLUs only where positive (Springenberg 2014)
+        ``cam``                  channels before global averaging, weighed by the dense layer
+                                 after it (Zhou 2015)
+        ``gradcam``              channels of a layer, weighed by their mean gradient
+                                 (Selvaraju 2016)
+        ``gradcam++``            by their positive gradients (Chattopadhyay 2017)
+        ``scorecam``             by the score of the image where they are active (Wang 2019)
+        ``layercam``             each value by its own positive gradient (Jiang 2021)
+        ``guided_gradcam``       guided_backprop times gradcam (Selvaraju 2016)
+        ``occlusion``            fall of the score where a patch is hidden (Zeiler 2013)
+        ``rise``                 mean score where a pixel is seen in random masks (Petsiuk 2018)
+        ``lime``                 weights of superpixels in a local linear model (Ribeiro 2016)
+        ======================== =============================================================
+    target
+        What is explained: None, the predicted class; a class's index or name; a list of these,
+        one for each image; or a function of the model's output, in TensorFlow's operations, that
+        gives one score for each image, (N,): for regression, segmentation, detection. Pass the
+        same function each time: one is compiled for each.
+    layer
+        For class activation maps: a layer path, a Keras layer, or an index into
+        ``model.layers``; None: the last layer with a picture for each channel, in nested models
+        too, and for ``cam`` that before the global average.
+    labels
+        Names of the classes; None: ImageNet's where there are 1000.
+    image_input
+        Which of several inputs is the image: its name or position; None: the first of rank 4.
+    batch_size
+        The model runs on at most so many images at once, which bounds the memory.
+    options
+        Of the method:
+
+        gradients
+            `reduce`: ``"max"`` (of the absolute values over the image's channels), ``"norm"`` or
+            ``"sum"``, which keeps the sign, and is the default where the sum means something.
+            integrated_gradients: `steps` (50), `baseline` (0), `quadrature`
+            (``"gauss-legendre"`` or ``"trapezoid"``), `complete` (True: what the steps miss of
+            the score's rise is spread over the pixels in proportion to what they have).
+            smoothgrad: `samples` (50), `noise` (0.15 of the image's range), `seed` (0).
+        class activation maps
+            `token_grid`: (h, w), for a layer of (N, T, C) tokens, such as a vision transformer's;
+            leading class tokens are skipped. scorecam: `most` (None), the number of channels to
+            try, those that vary most.
+        occlusion
+            `patch` (None: a seventh of the shorter side) and `stride` (None: half of the patch),
+            in pixels or (height, width); `baseline`.
+        rise
+            `samples` (2000) masks of `cells` x `cells` (7), each cell seen with probability
+            `share` (0.5); `baseline`, `seed`.
+        lime
+            `segments` (64): about how many superpixels SLIC makes, or a function of an image
+            (H, W, C), or their numbers, (N, H, W) integers; `samples` (1000), `kernel_width`
+            (0.25), `ridge` (1.0), `features` (5) in the mask, `seed`, `baseline` (None: the mean
+            colour of each superpixel).
+
+        `baseline` is what stands for nothing, in the model's units: a number, one for each
+        channel, an image, or ``"mean"``, each image's mean colour.
+
+    Returns
+    -------
+    Heatmap
+        `values` are (N, H, W) float32, of the image's size, or the layer's for class activation
+        maps (drawing enlarges them). `score` is the model's score for the target, read before
+        the softmax where the model ends in one that can be seen (`before_softmax` tells).
+        `details` has further results: of integrated_gradients ``baseline_score`` and what the
+        steps ``missed``; of lime, for
+        each image, ``segments`` (H, W), ``weights`` and ``intercept`` of the linear model,
+        ``fit``, its weighted R^2, and ``mask`` (H, W), the superpixels that speak most for the
+        target.
+
+    Raises
+    ------
+    OptionError, TargetError, ShapeError, ModelError
+        If an option, the target, the input or the model cannot be used, and why. ValueErrors.
+    LayerError
+        If the layer is none, or not one of the model's. Also a KeyError.
+    MissingDependencyError
+        If lime's packages are not there: ``pip install 'actgrid[explain]'``. Also an ImportError.
+
+    Notes
+    -----
+    Each method is one compiled function for a shape of images and a target function; functions
+    are kept with the model. They see new weights, but no layer that is changed or put into the
+    model later.
+
+    Examples
+    --------
+    >>> heatmap = actgrid.explain("demo", actgrid.demo.photo(), target="tabby")
+    >>> heatmap.values.shape
+    (1, 7, 7)
+    >>> heatmap.save("tabby.png")
+    """
+    chosen = find_method(method)
+    chosen.check(layer, options)
+    batch_size = integer_option("batch_size", batch_size, 1)
+    network: Any = load_model(model)
+    subject, pictures = _subject(network, x, target, labels, image_input, batch_size)
+    if chosen.takes_layer:
+        options["layer"] = layer
+    found = [chosen.run(group, **options) for group in subject.groups()]
+    return _heatmap(found, pictures, labels, method)
+
+
+def _subject(
+    model: Any,
+    x: Any,
+    target: Any,
+    labels: Sequence[str] | None,
+    image_input: int | str | None,
+    batch_size: int,
+) -> tuple[Subject, npt.NDArray[np.uint8] | None]:
+    """Return what is to be explained, and the images as pictures."""
+    tf = tensorflow()
+    pictures = None
+    if are_images(x):
+        pictures = load_images(x, preprocess="none", model=model)
+        x = load_images(x, model=model)
+    inputs = as_tensors(x)
+    if isinstance(inputs, tf.Tensor) and inputs.shape.rank == 3:
+        inputs = inputs[None]  # one image
+    check_inputs(model, inputs)
+    build(model, inputs)
+    tensors = tf.nest.flatten(inputs)
+    position = _image_position(model, inputs, image_input)
+    # Integers have no gradients, and no part between two of them.
+    tensors[position] = image = tf.cast(tensors[position], tf.float32)
+    if 0 in image.shape:
+        raise ShapeError(f"images of shape {tuple(image.shape)} are empty: nothing to explain")
+    score = target if callable(target) else None
+    reader = Reader(position, shows_channels_first(image.shape), score)
+    subject = Subject(
+        model,
+        tf.nest.pack_sequence_as(inputs, tensors),
+        tf.fill([image.shape[0]], PREDICTED),
+        reader,
+        batch_size,
+    )
+    if score is None and target is not None:
+        names = labels
+        if labels is None and _has_names(target):
+            names = labels_of(int(next(subject.groups()).read().count))
+        wanted = wanted_classes(target, len(subject), names)
+        subject = replace(subject, wanted=tf.constant(wanted))
+    if pictures is None:
+        pixels = np.asarray(image)
+        pictures = np.moveaxis(pixels, 1, -1) if reader.channels_first else pixels
+    return subject, _as_pictures(pictures)
+
+
+def _has_names(target: Any) -> bool:
+    several = isinstance(target, Iterable) and not isinstance(target, str)
+    return any(isinstance(one, str) for one in (target if several else [target]))
+
+
+def _image_position(model: Any, inputs: Any, chosen: int | str | None) -> int:
+    """Return which of the inputs is the image, in the order of TensorFlow's nests."""
+    nest = tensorflow().nest
+    tensors = nest.flatten(inputs)
+    if isinstance(inputs, Mapping):
+        names = [str(path[0]) for path, _ in nest.flatten_with_tuple_paths(inputs)]
+    else:
+        names = list(getattr(model, "input_names", None) or [])
+    shapes = [None if tensor is None else tuple(tensor.shape) for tensor in tensors]
+    images = [position for position, shape in enumerate(shapes) if shape and len(shape) == 4]
+    if chosen is None:
+        position = images[0] if images else None
+    elif isinstance(chosen, str):
+        if chosen not in names:
+            raise OptionError(f"the model has no input {chosen!r}{suggest(chosen, names)}")
+        position = names.index(chosen)
+    else:
+        position = integer_option("image_input", chosen, 0)
+    if position not in images:
+        raise ShapeError(
+            "only images are explained, (N, H, W, C): the model's input is "
+            + ", ".join(map(str, shapes))
+        )
+    return position
+
+
+def _as_pictures(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
+    """Return images as (N, H, W, 3) levels; None for those of too many channels to be seen.
+
+    Values that are not 0 to 255 or 0 to 1 were preprocessed: each image's range is stretched.
+    """
+    channels = pixels.shape[-1]
+    if channels not in (1, 3, 4):
+        return None
+    pixels = np.nan_to_num(np.asarray(pixels[..., :3], np.float32), posinf=0, neginf=0)
+    axes = (1, 2, 3)
+    low, high = pixels.min(axes, keepdims=True), pixels.max(axes, keepdims=True)
+    if low.min() >= 0 and high.max() <= 255:
+        low, high = np.float32(0), np.float32(1 if high.max() <= 1 else 255)
+    span = np.where(high > low, high - low, 1)
+    levels: npt.NDArray[np.uint8] = ((pixels - low) * (255 / span) + 0.5).astype(np.uint8)
+    return levels
+
+
+def _heatmap(
+    found: Sequence[Found],
+    pictures: npt.NDArray[np.uint8] | None,
+    labels: Sequence[str] | None,
+    method: str,
+) -> Heatmap:
+    """Return what was found of groups of images as one heatmap."""
+    first = found[0]
+    classes = np.concatenate([one.reading.classes for one in found])
+    names = None
+    if first.reading.count:
+        known = labels_of(int(first.reading.count), labels)
+        names = None if known is None else [known[index] for index in classes]
+    return Heatmap(
+        np.concatenate([one.values for one in found]),
+        images=pictures,
+        target=classes if first.reading.count else None,
+        labels=names,
+        score=np.concatenate([one.reading.scores for one in found]),
+        signed=first.signed,
+        method=method,
+        layer=first.layer or None,
+        before_softmax=bool(first.reading.softmax),
+        details={
+            name: [entry for one in found for entry in one.details[name]] for name in first.details
+        },
+    )

@@ -1,0 +1,252 @@
+"""Gradients of the score with respect to the image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.attribution.subjects import Found, Reader, Subject, image_rows
+from actgrid.attribution.targets import Reading
+from actgrid.errors import ModelError, OptionError
+from actgrid.models.frameworks import tensorflow
+from actgrid.rendering.layout import integer_option
+
+__all__ = [
+    "check_reduction",
+    "gradient_x_input",
+    "guided_backprop",
+    "integrated_gradients",
+    "saliency",
+    "smoothgrad",
+]
+
+Array = npt.NDArray[Any]
+
+# How the channels of the image become one value.
+_REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "max": lambda values, axis: np.abs(values).max(axis),
+    "norm": lambda values, axis: np.linalg.norm(values, axis=axis),
+    "sum": lambda values, axis: values.sum(axis),
+}
+
+# From images, baselines, which sample of each to take, and a table of numbers, to that sample.
+Sampling = Callable[[Any, Any, Any, Any], Any]
+
+
+def _itself(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
+    return image
+
+
+def _on_the_way(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
+    """Between the baseline and the image; the table says how far."""
+    share = tensorflow().gather(table, sample)[:, None, None, None]
+    return baseline + share * (image - baseline)
+
+
+def _noisy(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
+    """With noise; the table has its share of each image's range, and the seed."""
+    tf = tensorflow()
+    span = tf.reduce_max(image, (1, 2, 3), keepdims=True) - tf.reduce_min(
+        image, (1, 2, 3), keepdims=True
+    )
+    seed = tf.cast(table[1], tf.int32)
+
+    def noise(one: Any) -> Any:
+        # By the sample alone: neither batches nor other images change it.
+        return tf.random.stateless_normal(tf.shape(image)[1:], (seed, one))
+
+    drawn = tf.map_fn(noise, sample, fn_output_signature=tf.float32)
+    return image + table[0] * span * drawn
+
+
+@cache
+def _guided_relus() -> dict[str, str]:
+    """Register gradients of ReLUs that pass on only what is positive; return their names."""
+    tf = tensorflow()
+    raw = tf.raw_ops
+
+    def guided(slope: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+        def gradient(operation: Any, upstream: Any) -> Any:
+            passed = slope(gradients=upstream, features=operation.outputs[0])
+            return tf.where(upstream > 0, passed, tf.zeros_like(passed))
+
+        return gradient
+
+    names = {"Relu": "ActgridGuidedRelu", "Relu6": "ActgridGuidedRelu6"}
+    tf.RegisterGradient(names["Relu"])(guided(raw.ReluGrad))
+    tf.RegisterGradient(names["Relu6"])(guided(raw.Relu6Grad))
+    return names
+
+
+@dataclass(frozen=True)
+class _Gradients:
+    """Sums over each image's samples of their gradients, by weights."""
+
+    reader: Reader
+    sampling: Sampling
+    guided: bool = False
+
+    def __call__(
+        self,
+        model: Any,
+        inputs: Any,
+        wanted: Any,
+        image: Any,
+        sample: Any,
+        baseline: Any,
+        table: Any,
+        weights: Any,
+    ) -> tuple[Any, Reading]:
+        tf = tensorflow()
+        graph = tf.compat.v1.get_default_graph()
+        count = tf.shape(self.reader.taken(inputs))[0]
+        inputs, wanted = image_rows((inputs, wanted), image)
+        pixels = self.reader.taken(inputs)
+        baseline = tf.broadcast_to(
+            tf.gather(baseline, tf.minimum(image, tf.shape(baseline)[0] - 1)), tf.shape(pixels)
+        )
+        pixels = tf.ensure_shape(self.sampling(pixels, baseline, sample, table), pixels.shape)
+        override: AbstractContextManager[Any] = nullcontext()
+        if self.guided:
+            override = graph.gradient_override_map(_guided_relus())
+        with override:
+            run = self.reader.run(model, self.reader.replaced(inputs, pixels), wanted)
+        if self.guided and not any(
+            operation.type in _guided_relus() for operation in graph.get_operations()
+        ):
+            raise ModelError("guided_backprop guides ReLUs, and the model has none; try saliency")
+        (gradient,) = tf.gradients(run.reading.scores, pixels)
+        if gradient is None:
+            raise ModelError(
+                "the score has no gradient with respect to the image: something between them is "
+                "not differentiable; occlusion, rise and lime need none"
+            )
+        weighed = gradient * tf.gather(weights, sample)[:, None, None, None]
+        return tf.math.unsorted_segment_sum(weighed, image, count), run.reading
+
+
+def _summed(
+    subject: Subject,
+    body: _Gradients,
+    weights: Array,
+    table: Array,
+    baseline: Any = None,
+) -> Array:
+    """Return for each image the weighed sum of its samples' gradients, of the image's shape."""
+    tf = tensorflow()
+    total = tf.zeros_like(subject.image)
+    arguments = (
+        tf.zeros((1, 1, 1, 1)) if baseline is None else baseline,
+        tf.constant(table, tf.float32),
+        tf.constant(weights, tf.float32),
+    )
+    for _, (part, _) in subject.run_samples(body, len(weights), *arguments):
+        total += part
+    return np.asarray(total)
+
+
+def check_reduction(reduce: str) -> None:
+    """Raise OptionError unless there is such a reduction."""
+    if reduce not in _REDUCTIONS:
+        raise OptionError(f"reduce must be one of {', '.join(_REDUCTIONS)}, not {reduce!r}")
+
+
+def _found(values: Array, subject: Subject, reduce: str, reading: Reading) -> Found:
+    """Return one value for each pixel of values for each of its channels."""
+    flat = _REDUCTIONS[reduce](values, axis=subject.reader.channel_axis)
+    return Found(np.asarray(flat, np.float32), reading, signed=reduce == "sum")
+
+
+def _gradients(subject: Subject, guided: bool = False) -> tuple[Array, Reading]:
+    """Return the gradients at the images, and what the model says of these."""
+    tf = tensorflow()
+    body = _Gradients(subject.reader, _itself, guided)
+    nothing = tf.zeros((1, 1, 1, 1)), tf.zeros(1), tf.ones(1)
+    ((_, (gradients, reading)),) = subject.run_samples(body, 1, *nothing)
+    return np.asarray(gradients), subject.checked(reading)
+
+
+def saliency(subject: Subject, *, reduce: str = "max") -> Found:
+    """Take the gradient of the score: what a small change of each pixel would do to it."""
+    check_reduction(reduce)
+    gradients, reading = _gradients(subject)
+    return _found(gradients, subject, reduce, reading)
+
+
+def guided_backprop(subject: Subject, *, reduce: str = "max") -> Found:
+    """Take the gradient that ReLUs pass back only where it is positive."""
+    check_reduction(reduce)
+    gradients, reading = _gradients(subject, guided=True)
+    return _found(gradients, subject, reduce, reading)
+
+
+def gradient_x_input(subject: Subject, *, reduce: str = "sum") -> Found:
+    """Multiply the gradient by the image: for a linear model each pixel's share of the score."""
+    check_reduction(reduce)
+    gradients, reading = _gradients(subject)
+    return _found(gradients * np.asarray(subject.image), subject, reduce, reading)
+
+
+QUADRATURES = ("gauss-legendre", "trapezoid")
+
+
+def integrated_gradients(
+    subject: Subject,
+    *,
+    steps: int = 50,
+    baseline: Any = 0.0,
+    quadrature: str = "gauss-legendre",
+    complete: bool = True,
+    reduce: str = "sum",
+) -> Found:
+    """Integrate the gradient from a baseline to the image: the shares sum to the score's rise."""
+    steps = integer_option("steps", steps, 2)
+    check_reduction(reduce)
+    if quadrature not in QUADRATURES:
+        raise OptionError(f"quadrature must be one of {', '.join(QUADRATURES)}, not {quadrature!r}")
+    if quadrature == "trapezoid":
+        shares = np.linspace(0, 1, steps)
+        weights = np.full(steps, 1 / (steps - 1))
+        weights[[0, -1]] /= 2
+    else:
+        nodes, weights = np.polynomial.legendre.leggauss(steps)
+        shares, weights = (nodes + 1) / 2, weights / 2
+    reading = subject.read()
+    subject = subject.decided(reading)
+    start = subject.baseline(baseline)
+    body = _Gradients(subject.reader, _on_the_way)
+    integral = _summed(subject, body, weights, shares, start)
+    shares_of_rise = integral * np.asarray(subject.image - start)
+    before = subject.with_image(tensorflow().zeros_like(subject.image) + start).read()
+    axes = (1, 2, 3)
+    missed = reading.scores - before.scores - shares_of_rise.sum(axes)
+    if complete:
+        # Gradients of deep networks jump about so much on the way that no few steps catch all.
+        size = np.abs(shares_of_rise)
+        total = size.sum(axes)
+        ratio = np.divide(missed, total, np.zeros_like(total), where=total > 0)
+        shares_of_rise += ratio[:, None, None, None] * size
+    found = _found(shares_of_rise, subject, reduce, reading)
+    return found._replace(details={"baseline_score": before.scores, "missed": missed})
+
+
+def smoothgrad(
+    subject: Subject, *, samples: int = 50, noise: float = 0.15, seed: int = 0, reduce: str = "max"
+) -> Found:
+    """Average the gradient over noisy copies of the image."""
+    samples = integer_option("samples", samples, 1)
+    seed = integer_option("seed", seed, 0)
+    check_reduction(reduce)
+    if not 0 <= noise < np.inf:
+        raise OptionError(f"noise must be a share of the image's range such as 0.15, not {noise}")
+    reading = subject.read()
+    subject = subject.decided(reading)
+    weights = np.full(samples, 1 / samples)
+    average = _summed(subject, _Gradients(subject.reader, _noisy), weights, np.array([noise, seed]))
+    return _found(average, subject, reduce, reading)

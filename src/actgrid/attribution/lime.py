@@ -1,0 +1,138 @@
+"""LIME: a linear model of what each superpixel does to the score."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.attribution.perturbation import masked_scores
+from actgrid.attribution.subjects import Found, Subject
+from actgrid.errors import MissingDependencyError, OptionError, ShapeError
+from actgrid.models.frameworks import tensorflow
+from actgrid.rendering.layout import integer_option
+
+__all__ = ["lime"]
+
+Array = npt.NDArray[Any]
+
+
+def lime(
+    subject: Subject,
+    *,
+    samples: int = 1000,
+    segments: Any = 64,
+    kernel_width: float = 0.25,
+    ridge: float = 1.0,
+    features: int = 5,
+    baseline: Any = None,
+    seed: int = 0,
+) -> Found:
+    """Hide random superpixels and fit the scores by a linear model: the weight of each."""
+    samples = integer_option("samples", samples, 2)
+    features = integer_option("features", features, 1)
+    seed = integer_option("seed", seed, 0)
+    if not 0 < kernel_width < np.inf:
+        raise OptionError(f"kernel_width must be more than 0, not {kernel_width}")
+    if not 0 <= ridge < np.inf:
+        raise OptionError(f"ridge must be 0 or more, not {ridge}")
+    linear_model = _library("sklearn.linear_model", "scikit-learn")
+    pixels = np.asarray(subject.image)
+    if subject.reader.channels_first:
+        pixels = np.moveaxis(pixels, 1, -1)
+    labels = _superpixels(pixels, segments)
+    counts = [int(one.max()) + 1 for one in labels]
+
+    # Whether each superpixel is seen. The first sample is the image itself.
+    seen = np.zeros((len(pixels), samples, max(counts)), np.float32)
+    for one, count in zip(seen, counts, strict=True):
+        one[:, :count] = np.random.default_rng(seed).integers(0, 2, (samples, count))
+        one[0] = 1
+    if baseline is None:
+        baseline = np.stack([_mean_colours(*pair) for pair in zip(pixels, labels, strict=True)])
+        if subject.reader.channels_first:
+            baseline = np.moveaxis(baseline, -1, 1)
+    tf = tensorflow()
+    reading = subject.read()
+    tables = tf.constant(seen), tf.constant(labels)
+    scores = masked_scores(subject.decided(reading), _seen_parts, samples, baseline, *tables)
+
+    details: dict[str, list[Any]] = {name: [] for name in ("weights", "intercept", "fit", "mask")}
+    for one, shown, count, target in zip(labels, seen, counts, scores, strict=True):
+        known = shown[:, :count]
+        # Cosine distance from the image itself.
+        distance = 1 - np.sqrt(known.mean(1))
+        kernel = np.sqrt(np.exp(-(distance**2) / kernel_width**2))
+        fitted = linear_model.Ridge(alpha=ridge).fit(known, target, sample_weight=kernel)
+        best = np.argsort(-fitted.coef_, kind="stable")[:features]
+        details["weights"].append(np.float32(fitted.coef_))
+        details["intercept"].append(float(fitted.intercept_))
+        details["fit"].append(float(fitted.score(known, target, sample_weight=kernel)))
+        details["mask"].append(np.isin(one, best[fitted.coef_[best] > 0]))
+    values = np.stack(
+        [weights[one] for weights, one in zip(details["weights"], labels, strict=True)]
+    )
+    return Found(values, reading, signed=True, details={"segments": list(labels), **details})
+
+
+def _seen_parts(image: Any, sample: Any, sides: Any, seen: Any, labels: Any) -> Any:
+    tf = tensorflow()
+    rows = tf.shape(labels)[1] * tf.shape(labels)[2]
+    flat = tf.reshape(tf.gather(labels, image), (-1, rows))
+    shown = tf.gather_nd(seen, tf.stack([image, sample], 1))
+    masks = tf.gather(shown, flat, batch_dims=1)
+    return tf.reshape(masks, (-1, sides[0], sides[1]))
+
+
+def _superpixels(pixels: Array, segments: Any) -> npt.NDArray[np.int32]:
+    """Return the number of the superpixel of each pixel, (N, H, W), from 0 on in each image."""
+    if callable(segments):
+        found = np.stack([np.asarray(segments(one)) for one in pixels])
+    elif np.ndim(segments) >= 2:
+        found = np.asarray(segments)
+        found = found[None] if found.ndim == 2 else found
+    else:
+        count = integer_option("segments", segments, 2)
+        found = np.stack([_slic(one, count) for one in pixels])
+    if found.shape != pixels.shape[:3] or found.dtype.kind not in "iu":
+        raise ShapeError(
+            f"segments must be the number of each pixel's superpixel, {pixels.shape[:3]} "
+            f"integers, not {found.shape} of {found.dtype}"
+        )
+    # Numbered without gaps.
+    return np.stack(
+        [np.unique(one, return_inverse=True)[1].reshape(one.shape) for one in found]
+    ).astype(np.int32)
+
+
+def _slic(pixels: Array, count: int) -> Array:
+    segmentation = _library("skimage.segmentation", "scikit-image")
+    span = float(np.ptp(pixels)) or 1.0
+    found: Array = segmentation.slic(
+        (pixels - pixels.min()) / span,
+        n_segments=count,
+        convert2lab=pixels.shape[-1] == 3,
+        channel_axis=-1,
+        start_label=0,
+    )
+    return found
+
+
+def _mean_colours(pixels: Array, labels: Array) -> Array:
+    """Return an image in which each superpixel has its mean colour."""
+    flat = labels.ravel()
+    sums = [np.bincount(flat, pixels[..., c].ravel()) for c in range(pixels.shape[-1])]
+    means = np.stack(sums, -1) / np.bincount(flat)[:, None]
+    colours: Array = means.astype(np.float32)[labels]
+    return colours
+
+
+def _library(module: str, package: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"lime needs {package} ({error}); to get it, pip install 'actgrid[explain]'"
+        ) from error

@@ -1,0 +1,169 @@
+"""What the score becomes when parts of the image are hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.attribution.subjects import Found, Reader, Subject, image_rows
+from actgrid.errors import OptionError
+from actgrid.models.frameworks import tensorflow
+from actgrid.rendering.layout import integer_option
+
+__all__ = ["masked_scores", "occlusion", "rise"]
+
+# From (image, sample, (H, W), *tables), one of each for each row, to masks (rows, H, W): what
+# share of each pixel is left.
+Masks = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class _MaskedScores:
+    """Scores of images behind masks."""
+
+    reader: Reader
+    masks: Masks
+
+    def __call__(
+        self,
+        model: Any,
+        inputs: Any,
+        wanted: Any,
+        image: Any,
+        sample: Any,
+        baseline: Any,
+        *tables: Any,
+    ) -> Any:
+        tf = tensorflow()
+        baseline = tf.gather(baseline, tf.minimum(image, tf.shape(baseline)[0] - 1))
+        rows, wanted = image_rows((inputs, wanted), image)
+        pixels = self.reader.taken(rows)
+        first = self.reader.channels_first
+        sides = tf.shape(pixels)[2:] if first else tf.shape(pixels)[1:3]
+        mask = tf.expand_dims(self.masks(image, sample, sides, *tables), 1 if first else -1)
+        masked = tf.ensure_shape(baseline + mask * (pixels - baseline), pixels.shape)
+        return self.reader.run(model, self.reader.replaced(rows, masked), wanted).reading.scores
+
+
+def masked_scores(
+    subject: Subject, masks: Masks, samples: int, baseline: Any, *tables: Any
+) -> npt.NDArray[np.float32]:
+    """Return the scores of every image behind every mask, (N, samples).
+
+    Parameters
+    ----------
+    subject
+        Whose classes are decided.
+    masks
+        A function of a module, as the compiled function is kept by it.
+    baseline
+        What is where the image is hidden, see `Subject.baseline`.
+    tables
+        Tensors for `masks`.
+    """
+    body = _MaskedScores(subject.reader, masks)
+    start = subject.baseline(baseline)
+    parts = [np.asarray(scores) for _, scores in subject.run_samples(body, samples, start, *tables)]
+    return np.concatenate(parts).reshape(len(subject), samples)
+
+
+def _outside_patch(image: Any, sample: Any, sides: Any, corners: Any, patch: Any) -> Any:
+    tf = tensorflow()
+    corner = tf.gather(corners, sample)
+
+    def inside(axis: int) -> Any:
+        along = tf.range(sides[axis])[None] - corner[:, axis, None]
+        return (along >= 0) & (along < patch[axis])
+
+    return 1.0 - tf.cast(inside(0)[:, :, None] & inside(1)[:, None, :], tf.float32)
+
+
+def occlusion(
+    subject: Subject,
+    *,
+    patch: int | tuple[int, int] | None = None,
+    stride: int | tuple[int, int] | None = None,
+    baseline: Any = "mean",
+) -> Found:
+    """Hide one patch after the other: how much the score falls without each pixel."""
+    height, width = subject.sides
+    side = max(1, min(height, width) // 7)
+    sides = (side, side) if patch is None else _pair("patch", patch)
+    steps = tuple(-(-side // 2) for side in sides) if stride is None else _pair("stride", stride)
+    if steps[0] > sides[0] or steps[1] > sides[1]:
+        raise OptionError(f"stride {steps} is larger than patch {sides}: some pixels stay unseen")
+    tf = tensorflow()
+    tops, lefts = range(0, height, steps[0]), range(0, width, steps[1])
+    corners = np.array([(top, left) for top in tops for left in lefts], np.int32)
+    reading = subject.read()
+    subject = subject.decided(reading)
+    tables = tf.constant(corners), tf.constant(sides)
+    scores = masked_scores(subject, _outside_patch, len(corners), baseline, *tables)
+    falls = reading.scores[:, None] - scores
+    # Each pixel's mean over the patches that hide it.
+    total = np.zeros((len(subject), height, width))
+    count = np.zeros((height, width))
+    for (top, left), fall in zip(corners, falls.T, strict=True):
+        hidden = np.s_[..., top : top + sides[0], left : left + sides[1]]
+        total[hidden] += fall[:, None, None]
+        count[hidden] += 1
+    return Found(np.float32(total / count), reading, signed=True)
+
+
+def _pair(name: str, value: Any) -> tuple[int, int]:
+    height, width = value if np.ndim(value) == 1 and len(value) == 2 else (value, value)
+    return integer_option(name, height, 1), integer_option(name, width, 1)
+
+
+def _random_masks(image: Any, sample: Any, sides: Any, grids: Any, shifts: Any) -> Any:
+    """Coarse grids, enlarged bilinearly and shifted."""
+    tf = tensorflow()
+    cells = tf.shape(grids)[1] - 1
+
+    def weights(axis: int) -> Any:
+        # How much of each row (or column) of the grid a pixel's row (or column) takes.
+        step = sides[axis] / cells
+        shift = tf.gather(shifts[:, axis], sample)
+        along = tf.range(sides[axis], dtype=tf.float32) / tf.cast(step, tf.float32)
+        place = along[None] + shift[:, None]
+        return tf.nn.relu(1 - tf.abs(place[:, :, None] - tf.range(cells + 1, dtype=tf.float32)))
+
+    grid = tf.gather(grids, sample)
+    return tf.matmul(tf.matmul(weights(0), grid), weights(1), transpose_b=True)
+
+
+def rise(
+    subject: Subject,
+    *,
+    samples: int = 2000,
+    cells: int = 7,
+    share: float = 0.5,
+    baseline: Any = "mean",
+    seed: int = 0,
+) -> Found:
+    """Hide random parts: the mean score where a pixel is seen."""
+    samples = integer_option("samples", samples, 1)
+    cells = integer_option("cells", cells, 1)
+    if not 0 < share < 1:
+        raise OptionError(f"share must be between 0 and 1, not {share}")
+    tf = tensorflow()
+    random = np.random.default_rng(integer_option("seed", seed, 0))
+    grids = tf.constant(random.random((samples, cells + 1, cells + 1)) < share, tf.float32)
+    shifts = tf.constant(random.random((samples, 2)), tf.float32)
+    reading = subject.read()
+    subject = subject.decided(reading)
+    scores = masked_scores(subject, _random_masks, samples, baseline, grids, shifts)
+    total = np.zeros((len(subject), *subject.sides))
+    seen = np.zeros(subject.sides)
+    for start in range(0, samples, subject.batch_size):
+        part = np.arange(start, min(start + subject.batch_size, samples))
+        masks = _random_masks(None, part, tf.constant(subject.sides), grids, shifts)
+        total += np.tensordot(scores[:, part], masks, 1)
+        seen += np.sum(masks, 0)
+    # What is never seen is as good as the rest.
+    mean = np.broadcast_to(scores.mean(1)[:, None, None], total.shape)
+    return Found(np.divide(total, seen, mean.copy(), where=seen > 0).astype(np.float32), reading)

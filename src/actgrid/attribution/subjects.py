@@ -1,0 +1,239 @@
+"""A model, images and a target, as the methods take them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.attribution.compiled import Body, compiled
+from actgrid.attribution.targets import Reading, Score, check_classes, read
+from actgrid.errors import OptionError, ShapeError
+from actgrid.models.frameworks import tensorflow
+from actgrid.models.inputs import map_tensors
+from actgrid.models.tracing import Call, trace_model
+
+__all__ = ["Found", "Reader", "Run", "Subject", "image_rows"]
+
+
+class Run(NamedTuple):
+    """A model's run on symbolic inputs.
+
+    `image` is the input that is explained, (N, H, W, C) or (N, C, H, W).
+    """
+
+    image: Any
+    reading: Reading
+    calls: list[Call]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a model is run and read.
+
+    Attributes
+    ----------
+    image
+        Which of its inputs is the image, in the order of TensorFlow's nests.
+    channels_first
+        Whether that is (N, C, H, W).
+    score
+        What makes a score of the output; None: that of a class.
+    """
+
+    image: int
+    channels_first: bool
+    score: Score | None
+
+    @property
+    def channel_axis(self) -> int:
+        """The image's axis of channels."""
+        return 1 if self.channels_first else -1
+
+    def replaced(self, inputs: Any, image: Any) -> Any:
+        """Return inputs with another image."""
+        nest = tensorflow().nest
+        tensors = nest.flatten(inputs)
+        tensors[self.image] = image
+        return nest.pack_sequence_as(inputs, tensors)
+
+    def taken(self, inputs: Any) -> Any:
+        """Return the image of inputs."""
+        return tensorflow().nest.flatten(inputs)[self.image]
+
+    def run(self, model: Any, inputs: Any, wanted: Any) -> Run:
+        """Run a model on symbolic inputs and read its output."""
+        trace = trace_model(model, inputs)
+        return Run(self.taken(inputs), read(trace.outputs, wanted, self.score), trace.calls)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Only the scores."""
+
+    reader: Reader
+
+    def __call__(self, model: Any, inputs: Any, wanted: Any) -> Reading:
+        return self.reader.run(model, inputs, wanted).reading
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """Images, the model that takes them, and what is asked of it.
+
+    Attributes
+    ----------
+    inputs
+        The model's inputs, tensors of N samples each.
+    wanted
+        (N,) int32, the class of each image to explain, -1 for the predicted one.
+    batch_size
+        How many images the model is run on at once, at most.
+    """
+
+    model: Any
+    inputs: Any
+    wanted: Any
+    reader: Reader
+    batch_size: int
+
+    def __len__(self) -> int:
+        return int(self.image.shape[0])
+
+    @property
+    def image(self) -> Any:
+        """The input that is explained, a tensor."""
+        return self.reader.taken(self.inputs)
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the image."""
+        shape = self.image.shape
+        height, width = shape[2:] if self.reader.channels_first else shape[1:3]
+        return int(height), int(width)
+
+    def groups(self) -> Iterator[Subject]:
+        """Yield at most `batch_size` images at a time."""
+        for start in range(0, len(self), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            yield replace(
+                self,
+                inputs=map_tensors(itemgetter(part), self.inputs),
+                wanted=self.wanted[part],
+            )
+
+    def run(self, body: Body, *arguments: Any) -> Any:
+        """Run a body, compiled, on all images."""
+        return compiled(self.model, body)(self.inputs, self.wanted, *arguments)
+
+    def run_samples(self, body: Body, samples: int, *arguments: Any) -> Iterator[tuple[Any, Any]]:
+        """Run a body on every sample of every image, `batch_size` of them at once.
+
+        Yields
+        ------
+        (tensor, structure)
+            The number of each row of the batch, ``image * samples + sample``; what the body gives,
+            of ``(model, inputs, wanted, image, sample, *arguments)`` with inputs and targets of
+            all images, and of each row which image and which sample it is: see `image_rows`.
+        """
+        tf = tensorflow()
+        total = len(self) * samples
+        function = compiled(self.model, body)
+        for start in range(0, total, self.batch_size):
+            rows = tf.range(start, min(start + self.batch_size, total))
+            image, sample = rows // samples, rows % samples
+            yield rows, function(self.inputs, self.wanted, image, sample, *arguments)
+
+    def read(self) -> Reading:
+        """Return what the model says of the images as they are, in NumPy's arrays; checked."""
+        return self.checked(self.run(_Read(self.reader)))
+
+    def with_image(self, image: Any) -> Subject:
+        """Return the same with another image."""
+        return replace(self, inputs=self.reader.replaced(self.inputs, image))
+
+    def checked(self, reading: Reading) -> Reading:
+        """Return a reading in NumPy's arrays.
+
+        Raises
+        ------
+        TargetError
+            If a wanted class is none of the model's.
+        """
+        found = Reading(*(np.asarray(tensor) for tensor in reading))
+        if self.reader.score is None:
+            check_classes(np.asarray(self.wanted), int(found.count))
+        return found
+
+    def decided(self, reading: Reading) -> Subject:
+        """Return the same with the classes of a reading: of other images others are predicted."""
+        return replace(self, wanted=tensorflow().constant(reading.classes))
+
+    def baseline(self, value: Any) -> Any:
+        """Return what stands for nothing, a tensor to be broadcast over the images: N or 1 of it.
+
+        Parameters
+        ----------
+        value
+            A number or one for each channel, in the model's units; ``"mean"``, each image's mean
+            colour; an image or one for each image.
+
+        Raises
+        ------
+        OptionError, ShapeError
+            If it is none of these.
+        """
+        tf = tensorflow()
+        spatial = (2, 3) if self.reader.channels_first else (1, 2)
+        if isinstance(value, str):
+            if value != "mean":
+                raise OptionError(
+                    "baseline must be a number, one for each channel, 'mean', or an image, "
+                    f"not {value!r}"
+                )
+            return tf.reduce_mean(self.image, spatial, keepdims=True)
+        array = np.asarray(value, np.float32)
+        if array.ndim == 1:
+            array = array.reshape((-1, 1, 1) if self.reader.channels_first else (1, 1, -1))
+        shape = tuple(self.image.shape)
+        array = array.reshape((1,) * (4 - array.ndim) + array.shape)
+        try:
+            fits = np.broadcast_shapes(array.shape, shape) == shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ShapeError(f"a baseline of {np.shape(value)} does not fit images of {shape}")
+        return tf.constant(array)
+
+
+class Found(NamedTuple):
+    """What a method says of some images.
+
+    Attributes
+    ----------
+    values
+        (N, H, W) float32.
+    reading
+        Of the images.
+    signed
+        Whether values below zero speak against the target.
+    layer
+        Path of the layer that was looked at; "" for the input.
+    details
+        Further results, with an entry for each image.
+    """
+
+    values: npt.NDArray[np.float32]
+    reading: Reading
+    signed: bool = False
+    layer: str = ""
+    details: dict[str, Any] = {}  # noqa: RUF012  (never changed)
+
+
+def image_rows(tensors: Any, image: Any) -> Any:
+    """Return of a structure of tensors of N images the rows of these images."""
+    return map_tensors(lambda tensor: tensorflow().gather(tensor, image), tensors)
