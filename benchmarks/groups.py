@@ -6,6 +6,7 @@ from benchmarks.encode import ENCODING
 from benchmarks.files import FILES, PEERS
 from benchmarks.growth import GROWTH
 from benchmarks.kernel import DTYPES, KERNEL, LAYOUTS
+from benchmarks.overlay import OVERLAY
 from benchmarks.processes import DEMO, MEMORY, START
 from benchmarks.suite import Group
 
@@ -16,6 +17,7 @@ GROUPS: dict[str, Group] = {
     "dtypes": DTYPES,
     "layouts": LAYOUTS,
     **ENCODING,
+    "overlay": OVERLAY,
     "files": FILES,
     "peers": PEERS,
     **GROWTH,

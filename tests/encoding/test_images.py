@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,3 +38,26 @@ def test_png_with_options_of_pillows_is_pillows() -> None:
 def test_refused_option_is_a_clear_error() -> None:
     with pytest.raises(OptionError, match="cannot be saved as WEBP"):
         encode("x.webp", LEVELS, PALETTE, method=99)
+
+
+COLOURS = np.random.default_rng(1).integers(0, 256, (9, 11, 3), np.uint8)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff", ".bmp", ".webp"])
+def test_colours_are_encoded_as_they_are(suffix: str) -> None:
+    options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
+    opened = Image.open(io.BytesIO(b"".join(encode(f"x{suffix}", COLOURS, **options))))
+    assert opened.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(opened), COLOURS)
+
+
+def test_colours_are_compressed_as_told() -> None:
+    flat = np.zeros((99, 99, 3), np.uint8)
+    sizes = {}
+    for compression in ("fast", "small", "none"):
+        data = b"".join(encode("x.png", flat, compression=compression))
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), flat)
+        sizes[compression] = len(data)
+    assert sizes["small"] <= sizes["fast"] < flat.size < sizes["none"]
+    with pytest.raises(OptionError, match="one of fast, small, none, not 'best'"):
+        encode("x.png", flat, compression="best")

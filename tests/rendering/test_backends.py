@@ -28,7 +28,7 @@ from actgrid.rendering.backends import (
     native_backend,
     numpy_backend,
 )
-from actgrid.rendering.normalize import parse_normalize
+from actgrid.rendering.normalize import Mapping, parse_normalize
 from actgrid.rendering.stats import ChannelStats
 
 # The native core in each variant that this processor can run.
@@ -353,6 +353,140 @@ def test_unknown_variant_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         _core.use_simd_variant("mmx")
 
 
+def resize(backend: str, maps: Array, height: int, width: int, threads: int = 1) -> Array:
+    resized = np.full((len(maps), height, width), 7, np.float32)
+    load_backend(backend).resize(maps, resized, threads)
+    return resized
+
+
+def plainly_resized(values: Array, height: int, width: int) -> Array:
+    """One map, pixel by pixel: between the four values whose centres are nearest."""
+    wide = values.astype(np.float64)
+    found = np.empty((height, width))
+    for i, j in np.ndindex(height, width):
+        y = min(max((i + 0.5) * len(wide) / height - 0.5, 0), len(wide) - 1)
+        x = min(max((j + 0.5) * wide.shape[1] / width - 0.5, 0), wide.shape[1] - 1)
+        top, left = int(y), int(x)
+        bottom, right = min(top + 1, len(wide) - 1), min(left + 1, wide.shape[1] - 1)
+        upper = wide[top, left] + (wide[top, right] - wide[top, left]) * (x - left)
+        lower = wide[bottom, left] + (wide[bottom, right] - wide[bottom, left]) * (x - left)
+        found[i, j] = upper + (lower - upper) * (y - top)
+    return found
+
+
+sides = st.integers(1, 40)
+
+
+@st.composite
+def float_maps(draw: st.DrawFn) -> Array:
+    shape = draw(st.tuples(st.integers(1, 3), sides, sides))
+    special = st.sampled_from((0.0, -0.0, np.nan, np.inf, -np.inf, 3e38, -3e38))
+    return draw(hnp.arrays(np.float32, shape, elements=st.floats(-1e3, 1e3, width=32) | special))
+
+
+@pytest.mark.parametrize("backend", ALL, indirect=True)
+def test_resize_by_hand(backend: str) -> None:
+    # Centres lie a quarter and three quarters of the way, or beyond the outermost.
+    maps = np.array([[[0, 4], [8, 12]], [[5, 5], [5, 5]]], np.float32)
+    first, second = resize(backend, maps, 4, 4)
+    assert first.tolist() == [[0, 1, 3, 4], [2, 3, 5, 6], [6, 7, 9, 10], [8, 9, 11, 12]]
+    assert np.unique(second).tolist() == [5]
+    # To half: each pixel is the middle of four.
+    assert resize(backend, first[None], 2, 2).tolist() == [[[1.5, 4.5], [7.5, 10.5]]]
+
+
+@pytest.mark.parametrize("backend", ALL, indirect=True)
+@given(shape=st.tuples(sides, sides), height=sides, width=sides)
+@settings(max_examples=50)
+def test_resize_is_bilinear(backend: str, shape: tuple[int, int], height: int, width: int) -> None:
+    values = np.random.default_rng(0).random(shape, np.float32)
+    found = resize(backend, values[None], height, width)[0]
+    np.testing.assert_allclose(found, plainly_resized(values, height, width), atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", FAST, indirect=True)
+@given(maps=float_maps(), height=sides, width=sides, threads=st.sampled_from((1, 3)))
+@settings(max_examples=200)
+def test_resized_maps_agree_with_the_reference(
+    backend: str, maps: Array, height: int, width: int, threads: int
+) -> None:
+    # The same float32 operations in the same order.
+    expected = resize("numpy", maps, height, width)
+    np.testing.assert_array_equal(resize(backend, maps, height, width, threads), expected)
+
+
+@pytest.mark.parametrize("backend", ALL, indirect=True)
+@given(maps=float_maps())
+@settings(max_examples=50)
+def test_resize_to_the_same_size_changes_nothing(backend: str, maps: Array) -> None:
+    np.testing.assert_array_equal(resize(backend, maps, *maps.shape[1:]), maps)
+
+
+@pytest.mark.parametrize("backend", ALL, indirect=True)
+@given(value=st.floats(width=32), shape=st.tuples(sides, sides), height=sides, width=sides)
+@settings(max_examples=50)
+def test_a_constant_map_stays_constant(
+    backend: str, value: float, shape: tuple[int, int], height: int, width: int
+) -> None:
+    found = resize(backend, np.full((1, *shape), value, np.float32), height, width)
+    np.testing.assert_array_equal(found, np.full_like(found, value))
+
+
+def overlay(
+    backend: str, values: Array, terms: Any, image: Array, alpha: float, threads: int = 1
+) -> Array:
+    mapping = Mapping(*(np.array([term], np.float64) for term in terms))
+    colours = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
+    overlaid = np.full_like(image, 7)
+    load_backend(backend).overlay(values, mapping, colours, image, alpha, overlaid, threads)
+    return overlaid
+
+
+@pytest.mark.parametrize("backend", ALL, indirect=True)
+@pytest.mark.parametrize(("scale", "five"), [(10, 50), (0, 0)])
+def test_overlay_by_hand(backend: str, scale: float, five: int) -> None:
+    values = np.array([[5, np.nan, np.inf, -np.inf, 1e9, -1]], np.float32)
+    levels = [five, 0, 255, 0, 255 if scale else 0, 0]
+    colours = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)[levels]
+    image = np.random.default_rng(1).integers(0, 256, (1, 6, 3), np.uint8)
+    for alpha in (0, 0.25, 0.5, 1):
+        found = overlay(backend, values, (0, scale, 0.5), image, alpha)
+        expected = np.trunc(image + (colours.astype(float) - image) * alpha + 0.5)
+        np.testing.assert_array_equal(found[0], expected[0])
+
+
+@pytest.mark.parametrize("backend", FAST, indirect=True)
+@given(
+    maps=float_maps(),
+    height=sides,
+    width=sides,
+    alpha=st.floats(0, 1),
+    scale=st.sampled_from((0.0, 0.3, 10.0)),
+    threads=st.sampled_from((1, 3)),
+)
+@settings(max_examples=200)
+def test_overlaid_pictures_agree_with_the_reference(
+    backend: str, maps: Array, height: int, width: int, alpha: float, scale: float, threads: int
+) -> None:
+    image = np.random.default_rng(2).integers(0, 256, (height, width, 3), np.uint8)
+    arguments = (maps[0], (1, scale, 128), image, alpha)
+    found = overlay(backend, *arguments, threads)
+    np.testing.assert_array_equal(found, overlay("numpy", *arguments))
+
+
+@pytest.mark.parametrize("backend", FAST, indirect=True)
+@pytest.mark.parametrize("shape", [(14, 14), (1500, 900)])
+def test_large_overlays_agree_and_do_not_depend_on_threads(
+    backend: str, shape: tuple[int, int]
+) -> None:
+    values = np.random.default_rng(3).random(shape, np.float32)
+    image = np.random.default_rng(4).integers(0, 256, (701, 1003, 3), np.uint8)
+    expected = overlay("numpy", values, (0, 255, 0.5), image, 0.4)
+    for threads in (1, 2, 64):
+        found = overlay(backend, values, (0, 255, 0.5), image, 0.4, threads)
+        np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_forked_child_renders() -> None:
     # In a process of its own: this one has threads of TensorFlow's and of other tests.
@@ -445,3 +579,21 @@ def test_core_checks_its_arguments() -> None:
         _core.paint(tiles, ones, ones, ones, origin, canvas[:, :0], 1)
     with pytest.raises(ValueError, match="neighbouring bytes"):
         _core.paint(tiles, ones, ones, ones, origin, canvas[:, ::2], 1)
+    maps, image = np.zeros((2, 3, 3), np.float32), np.zeros((4, 5, 3), np.uint8)
+    colours = np.zeros((256, 3), np.uint8)
+    with pytest.raises(ValueError, match="of as many maps"):
+        _core.resize(maps, maps[:1].copy(), 1)
+    with pytest.raises(ValueError, match="not be empty"):
+        _core.resize(maps[:, :0].copy(), maps, 1)
+    with pytest.raises(ValueError, match="not writeable"):
+        _core.resize(maps, np.broadcast_to(maps, maps.shape), 1)
+    with pytest.raises(TypeError, match="incompatible"):
+        _core.resize(maps.astype(float), maps, 1)
+    with pytest.raises(ValueError, match="values must be \\(height, width"):
+        _core.overlay(maps, 0, 1, 0, colours, image, 0.5, image, 1)
+    with pytest.raises(ValueError, match="palette must be"):
+        _core.overlay(maps[0], 0, 1, 0, colours[:9], image, 0.5, image, 1)
+    with pytest.raises(ValueError, match="of one shape"):
+        _core.overlay(maps[0], 0, 1, 0, colours, image, 0.5, image[1:], 1)
+    with pytest.raises(ValueError, match="alpha lies between"):
+        _core.overlay(maps[0], 0, 1, 0, colours, image, 1.5, image, 1)

@@ -250,7 +250,7 @@ class Heatmap(Picture):
 
     def contours(
         self,
-        levels: Iterable[float] = (0.25, 0.5, 0.75),
+        levels: Iterable[float] | float = (0.25, 0.5, 0.75),
         color: Colour = "#ffd000",
         negative_color: Colour = "#00a0ff",
         *,
@@ -264,7 +264,7 @@ class Heatmap(Picture):
         Parameters
         ----------
         levels
-            The shares, between 0 and 1, of the range that `clip` leaves, as in `overlay`. For
+            Shares, or one, between 0 and 1, of the range that `clip` leaves, as in `overlay`. For
             signed maps they are shares of the largest absolute value, on either side of zero.
         color, negative_color
             Of lines, and of those below zero in signed maps: a name, ``"#rrggbb"`` or (r, g, b).
@@ -355,6 +355,7 @@ class Heatmap(Picture):
         # Where next to all values are the smallest, the few others are what there is to see.
         return replace(stats, min=low, max=np.where(high > low, high, stats.max))
 
+    @np.errstate(divide="ignore", over="ignore", invalid="ignore")
     def _mappings(self, clip: float) -> Iterator[Mapping]:
         """Yield how the values of each map become levels."""
         stats = self._measured(clip)
@@ -460,10 +461,10 @@ def _edges(bands: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 
 
 def _stroked(edges: npt.NDArray[np.bool_], width: int) -> npt.NDArray[np.bool_]:
-    """Return the pixels of lines of this width along edges: a disc around each."""
+    """Return the pixels of lines of this width along edges: a disc around each pixel there."""
     offsets = np.arange(width)
     from_middle = (offsets - (width - 1) / 2) ** 2
-    disc = np.argwhere(from_middle[:, None] + from_middle <= (width / 2) ** 2) - width // 2
+    disc = np.argwhere(from_middle[:, None] + from_middle <= (width / 2) ** 2) - (width - 1) // 2
     y, x = np.nonzero(edges)
     stroked = np.zeros_like(edges)
     height, across = edges.shape

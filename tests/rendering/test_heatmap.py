@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+import actgrid
+from actgrid.errors import DtypeError, OptionError, ShapeError
+from actgrid.rendering import Sheet, palette
+
+MAPS = np.random.default_rng(0).random((3, 4, 5), np.float32)
+PHOTOS = np.random.default_rng(1).integers(0, 256, (3, 24, 30, 3), np.uint8)
+
+Array = npt.NDArray[Any]
+
+
+def only(sheet: Sheet) -> Array:
+    """The one picture of a sheet."""
+    picture: Array
+    (picture,) = sheet.pictures
+    return picture
+
+
+# --- what it keeps ---
+
+
+def test_keeps_maps_as_float32_and_images_as_rgb() -> None:
+    heatmap = actgrid.Heatmap(MAPS[0].astype(np.float64), images=PHOTOS[0])
+    assert heatmap.values.dtype == np.float32
+    np.testing.assert_array_equal(heatmap.values, MAPS[:1])
+    assert heatmap.images is not None
+    np.testing.assert_array_equal(heatmap.images, PHOTOS[:1])
+    absent = (heatmap.target, heatmap.labels, heatmap.score, heatmap.method, heatmap.layer)
+    assert absent == (None,) * 5
+    assert (heatmap.signed, heatmap.before_softmax, heatmap.details) == (False, False, {})
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", ">f8"])
+def test_any_real_numbers_are_maps(dtype: str) -> None:
+    values = np.arange(12).reshape(3, 4) % 2
+    np.testing.assert_array_equal(actgrid.Heatmap(values.astype(dtype)).values[0], values)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.repeat(PHOTOS[..., :1], 3, axis=3),
+        PHOTOS[..., :1],
+        list(PHOTOS[..., 0]),
+        [Image.fromarray(photo) for photo in PHOTOS[..., 0]],
+        tuple(np.repeat(PHOTOS[..., :1], 3, axis=3)),
+    ],
+)
+def test_images_come_in_many_forms(images: Any) -> None:
+    found = actgrid.Heatmap(MAPS, images=images).images
+    assert found is not None
+    np.testing.assert_array_equal(found, np.repeat(PHOTOS[..., :1], 3, axis=3))
+
+
+@pytest.mark.parametrize("image", [PHOTOS[0], Image.fromarray(PHOTOS[0]), [PHOTOS[0]]])
+def test_one_image_stands_for_all_maps(image: Any) -> None:
+    found = actgrid.Heatmap(MAPS, images=image).images
+    np.testing.assert_array_equal(found, np.stack([PHOTOS[0]] * 3))
+
+
+def test_photos_are_turned_as_their_camera_was_held() -> None:
+    photo = Image.fromarray(PHOTOS[0])
+    photo.getexif()[0x0112] = 6  # a quarter turn clockwise
+    found = actgrid.Heatmap(MAPS[0], images=photo).images
+    np.testing.assert_array_equal(found, np.rot90(PHOTOS[0], -1)[None])
+
+
+def test_what_is_below_zero_is_signed_unless_told() -> None:
+    assert actgrid.Heatmap(MAPS - 0.5).signed is True
+    assert actgrid.Heatmap(MAPS - 0.5, signed=False).signed is False
+    assert actgrid.Heatmap(MAPS, signed=True).signed is True
+
+
+def test_attributes_are_read_only() -> None:
+    heatmap = actgrid.Heatmap(MAPS)
+    with pytest.raises(AttributeError):
+        heatmap.method = "cam"  # type: ignore[misc]
+
+
+@pytest.fixture
+def heatmap() -> actgrid.Heatmap:
+    return actgrid.Heatmap(
+        MAPS,
+        images=PHOTOS,
+        target=[7, 8, 9],
+        labels=["cat", "dog", "axolotl"],
+        score=[0.25, 0.5, 0.75],
+        signed=True,
+        method="lime",
+        layer="block5",
+        before_softmax=True,
+        details={"weights": np.eye(3), "names": ["a", "b", "c"], "steps": 50, "fit": np.ones(2)},
+    )
+
+
+def test_a_part_keeps_what_belongs_to_it(heatmap: actgrid.Heatmap) -> None:
+    assert len(heatmap) == 3
+    for last in (heatmap[-1], heatmap[2], heatmap[np.int64(2)], heatmap[2:], [*heatmap][2]):
+        np.testing.assert_array_equal(last.values, MAPS[2:])
+        np.testing.assert_array_equal(last.images, PHOTOS[2:])
+        assert last.target is not None
+        assert last.score is not None
+        assert (last.target.tolist(), last.labels) == ([9], ("axolotl",))
+        assert (last.score.tolist(), last.score.dtype) == ([0.75], np.float32)
+        assert (last.signed, last.method, last.layer) == (True, "lime", "block5")
+        assert last.before_softmax
+        assert last.details["weights"].tolist() == [[0, 0, 1]]
+        assert last.details["names"] == ["c"]
+        assert (last.details["steps"], last.details["fit"].tolist()) == (50, [1, 1])
+    assert heatmap[::2].labels == ("cat", "axolotl")
+
+
+def test_a_part_that_is_not_there_is_refused(heatmap: actgrid.Heatmap) -> None:
+    with pytest.raises(IndexError):
+        heatmap[3]
+    with pytest.raises(OptionError, match="takes none of 3 maps"):
+        heatmap[3:]
+
+
+def test_repr_is_one_line(heatmap: actgrid.Heatmap) -> None:
+    assert repr(heatmap) == "<Heatmap 3 maps of 5 x 4, lime, block5, cat, dog, axolotl>"
+    assert repr(actgrid.Heatmap(MAPS[0])) == "<Heatmap 1 map of 5 x 4>"
+
+
+def test_can_be_sent_to_another_process(heatmap: actgrid.Heatmap) -> None:
+    again = pickle.loads(pickle.dumps(heatmap))
+    np.testing.assert_array_equal(again.to_rgb(), heatmap.to_rgb())
+    assert repr(again) == repr(heatmap)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"values": np.zeros(4)}, ShapeError, r"\(N, height, width\).*not \(4,\)"),
+        ({"values": np.zeros((2, 0, 3))}, ShapeError, "not empty"),
+        ({"values": MAPS.astype(complex)}, DtypeError, "complex64|complex128"),
+        ({"images": PHOTOS / 255}, DtypeError, "uint8 pixels, 0 to 255, not float64"),
+        ({"images": PHOTOS[:2]}, ShapeError, "2 images were given for 3 maps"),
+        ({"images": PHOTOS[..., :2]}, ShapeError, r"not \(3, 24, 30, 2\)"),
+        ({"images": [PHOTOS[0], PHOTOS[1][1:], PHOTOS[2]]}, ShapeError, "of one size"),
+        ({"images": []}, ShapeError, "at least one"),
+        ({"target": [1, 2]}, ShapeError, r"target must be \(3,\), one for each map, not \(2,\)"),
+        ({"target": ["cat"] * 3}, DtypeError, "target must be class indices"),
+        ({"target": [0.5] * 3}, DtypeError, "target must be class indices"),
+        ({"score": 0.5}, ShapeError, r"score must be \(3,\)"),
+        ({"score": ["much"] * 3}, DtypeError, "score must be numbers"),
+        ({"labels": "cat"}, OptionError, "labels must be 3 names"),
+        ({"labels": [1, 2, 3]}, OptionError, "labels must be 3 names"),
+    ],
+)
+def test_what_cannot_be_is_refused(options: dict[str, Any], error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        actgrid.Heatmap(**{"values": MAPS, **options})
+
+
+# --- how it is drawn ---
+
+
+def test_resized_is_bilinear() -> None:
+    found = actgrid.Heatmap([[0, 4], [8, 12]]).resized(4, 4)
+    assert found.dtype == np.float32
+    assert found[0].tolist() == [[0, 1, 3, 4], [2, 3, 5, 6], [6, 7, 9, 10], [8, 9, 11, 12]]
+    with pytest.raises(OptionError, match="height must be at least 1"):
+        actgrid.Heatmap(MAPS).resized(0, 4)
+
+
+def test_the_middle_of_an_even_blend_is_halfway_between_photo_and_colour() -> None:
+    # At the map's own size: 0, 1/2 and 1 are levels 0, 128 and 255.
+    photo = np.full((1, 4, 3), 100, np.uint8)
+    heatmap = actgrid.Heatmap([[0, 1, 2, np.nan]], images=photo)
+    colours = palette("viridis")[[0, 128, 255, 0]].astype(float)
+    expected = np.floor((100 + colours) / 2 + 0.5)
+    np.testing.assert_array_equal(only(heatmap.overlay(clip=100))[0], expected)
+    np.testing.assert_array_equal(only(heatmap.overlay(0)), photo)
+    whole = only(heatmap.overlay(1, "magma", clip=100))[0]
+    np.testing.assert_array_equal(whole, palette("magma")[[0, 128, 255, 0]])
+
+
+def test_zero_of_signed_maps_is_in_the_middle_of_a_diverging_colormap() -> None:
+    photo = np.zeros((1, 3, 3), np.uint8)
+    heatmap = actgrid.Heatmap([[-4, 0, 2]], images=photo)
+    expected = palette("RdBu_r")[[0, 128, 191]]  # 128 + 127.5 * (-1, 0, 1/2)
+    np.testing.assert_array_equal(only(heatmap.overlay(1, clip=100))[0], expected)
+
+
+def levels(values: Array, **options: Any) -> Array:
+    """The levels that single-row maps draw as."""
+    photo = np.zeros((*np.shape(values), 3), np.uint8)
+    heatmap = actgrid.Heatmap(values, images=photo)
+    return only(heatmap.overlay(1, "gray", **options))[..., 0]
+
+
+def test_a_few_outliers_do_not_darken_the_rest() -> None:
+    values = np.append(np.arange(200.0), 1e6)[None]
+    assert levels(values, clip=100)[0, :200].max() == 0
+    # The 99th percentile of 201 values is entry 198 of them.
+    expected = np.trunc(np.arange(200.0) * (255 / 198) + 0.5).clip(0, 255)
+    np.testing.assert_array_equal(levels(values)[0, :200], expected)
+    # Of signed maps it is that of absolute values.
+    signed = levels(np.concatenate([-values, values], 1))[0]
+    assert signed[[0, 198, 200, 399, 401]].tolist() == [128, 0, 0, 255, 255]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_sparse_map_is_drawn_to_its_largest_value(sign: int) -> None:
+    values = np.zeros((1, 1000))
+    values[0, :2] = sign * 2, sign
+    expected = [255, 128] if sign > 0 else [0, 64]
+    assert levels(values)[0, :2].tolist() == expected
+
+
+@pytest.mark.parametrize(("value", "level"), [(0, 0), (5, 0), (np.nan, 0), (-5, 0)])
+def test_constant_maps_draw_flat(value: float, level: int) -> None:
+    assert np.unique(levels(np.full((2, 3), value))).tolist() == [level]
+
+
+def test_each_map_has_its_own_range() -> None:
+    maps = np.stack([MAPS[0], MAPS[0] * 1000 + 5])
+    first, second = actgrid.Heatmap(maps, images=PHOTOS[0]).overlay(clip=100).pictures
+    assert np.abs(first.astype(int) - second).max() <= 1
+
+
+def test_overlay_has_a_picture_for_each_image_and_does_not_depend_on_threads() -> None:
+    photos = np.random.default_rng(2).integers(0, 256, (2, 500, 400, 3), np.uint8)
+    heatmap = actgrid.Heatmap(MAPS[:2], images=photos)
+    one = heatmap.overlay(threads=1)
+    assert one.pictures.shape == photos.shape
+    np.testing.assert_array_equal(heatmap.overlay(threads=3).pictures, one.pictures)
+    np.testing.assert_array_equal(only(heatmap[1].overlay()), one.pictures[1])
+    assert heatmap.overlay(columns=1).to_rgb().shape == (1004, 400, 3)
+
+
+def disc_map(size: int = 101) -> Array:
+    """1 in the middle, falling to 0 and below it in the corners, with the distance."""
+    middle = size // 2
+    y, x = np.mgrid[:size, :size] - middle
+    values: Array = 1 - np.hypot(y, x) / middle
+    return values
+
+
+def test_contours_run_where_the_map_crosses_the_levels() -> None:
+    values = disc_map().clip(0)
+    photo = np.full((101, 101, 3), 10, np.uint8)
+    heatmap = actgrid.Heatmap(values, images=photo)
+    drawn = only(heatmap.contours((0.5,), (200, 0, 0), clip=100))
+    line = (drawn == (200, 0, 0)).all(-1)
+    assert (drawn[~line] == 10).all()
+    # A ring of radius 25, a pixel wide.
+    assert np.abs(values[line] - 0.5).max() < 1.5 / 50
+    assert 2 * np.pi * 25 * 0.8 < line.sum() < 2 * np.pi * 25 * 1.5
+    assert line[50, 24] or line[50, 25]
+    three = only(heatmap.contours(color="red", clip=100))
+    assert 2.5 < (three == (255, 0, 0)).all(-1).sum() / line.sum() < 3.5
+
+
+def test_contours_of_signed_maps_are_in_two_colours() -> None:
+    values = np.concatenate([disc_map().clip(0), -2 * disc_map().clip(0)], 1)
+    photo = np.zeros((*values.shape, 3), np.uint8)
+    heatmap = actgrid.Heatmap(values, images=photo)
+    drawn = only(heatmap.contours([0.25], "red", "blue", clip=100))
+    red, blue = ((drawn == colour).all(-1) for colour in ((255, 0, 0), (0, 0, 255)))
+    assert red.any()
+    assert blue.any()
+    # A quarter of the largest absolute value, 2.
+    np.testing.assert_allclose(values[red], 0.5, atol=0.03)
+    np.testing.assert_allclose(values[blue], -0.5, atol=0.06)
+
+
+@pytest.mark.parametrize(("side", "width", "drawn"), [(90, None, 1), (1000, None, 5), (90, 4, 4)])
+def test_lines_are_as_wide_as_the_image_asks(side: int, width: int | None, drawn: int) -> None:
+    photo = np.zeros((side, side, 3), np.uint8)
+    heatmap = actgrid.Heatmap([[0, 1]], images=photo)
+    line = only(heatmap.contours(0.5, "white", width=width, clip=100))[..., 0] == 255
+    assert line.sum(1).tolist() == [drawn] * side
+    assert abs(np.flatnonzero(line[0]).mean() - side / 2) <= 1
+
+
+def test_constant_maps_have_no_contours() -> None:
+    for values in (np.zeros((4, 5)), np.full((4, 5), 3.0), np.full((4, 5), np.nan)):
+        heatmap = actgrid.Heatmap(values, images=PHOTOS[0])
+        np.testing.assert_array_equal(only(heatmap.contours()), PHOTOS[0])
+
+
+def test_bare_maps_are_tiles_of_a_grid() -> None:
+    grid = actgrid.Heatmap(MAPS).to_grid(columns=3, padding=0)
+    expected = actgrid.render(np.moveaxis(MAPS, 0, -1), normalize="minmax", columns=3, padding=0)
+    np.testing.assert_array_equal(grid.levels, expected.levels)
+    assert grid.cmap == "viridis"
+    signed = actgrid.Heatmap(np.array([[-4, 0, 2]])).to_grid()
+    assert (signed.cmap, signed.levels.tolist()) == ("RdBu_r", [[0, 128, 191]])
+    assert actgrid.Heatmap(MAPS).to_grid(cmap="gray").cmap == "gray"
+
+
+def test_shows_the_overlay_or_else_the_bare_maps(heatmap: actgrid.Heatmap, tmp_path: Path) -> None:
+    np.testing.assert_array_equal(heatmap.to_rgb(), heatmap.overlay().to_rgb())
+    bare = actgrid.Heatmap(MAPS)
+    np.testing.assert_array_equal(bare.to_rgb(), bare.to_grid().to_rgb())
+    heatmap.save(tmp_path / "heatmap.png")
+    with Image.open(tmp_path / "heatmap.png") as opened:
+        np.testing.assert_array_equal(np.asarray(opened), heatmap.to_rgb())
+    assert heatmap._repr_png_().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("draw", [actgrid.Heatmap.overlay, actgrid.Heatmap.contours])
+def test_without_images_there_is_nothing_to_draw_over(draw: Any) -> None:
+    with pytest.raises(OptionError, match=r"give them as Heatmap\(values, images=...\)"):
+        draw(actgrid.Heatmap(MAPS))
+
+
+@pytest.mark.parametrize(
+    ("draw", "options", "message"),
+    [
+        ("overlay", {"alpha": 1.5}, "alpha must be a number from 0 to 1, not 1.5"),
+        ("overlay", {"alpha": "half"}, "alpha must be a number from 0 to 1, not 'half'"),
+        ("overlay", {"clip": 101}, "clip must be a number from 0 to 100, not 101"),
+        ("overlay", {"cmap": "viridid"}, r"no colormap is called 'viridid' \(did you mean"),
+        ("overlay", {"threads": 0}, "threads must be at least 1"),
+        ("overlay", {"columns": 0}, "columns must be at least 1"),
+        ("contours", {"levels": [0.5, 2]}, "levels must be a number from 0 to 1, not 2"),
+        ("contours", {"color": "redd"}, "color must be the name of a colour, .*not 'redd'"),
+        ("contours", {"color": (0, 0, 256)}, "color must be"),
+        ("contours", {"width": 0}, "width must be at least 1"),
+    ],
+)
+def test_option_that_cannot_be_is_refused(
+    heatmap: actgrid.Heatmap, draw: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        getattr(heatmap, draw)(**options)

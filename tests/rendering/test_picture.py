@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from actgrid.errors import OptionError, OutputError
+from actgrid.rendering import Picture
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+
+
+class Noise(Picture):
+    def to_rgb(self) -> npt.NDArray[np.uint8]:
+        return PIXELS
+
+
+def opened(data: bytes) -> npt.NDArray[Any]:
+    image = Image.open(io.BytesIO(data))
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def test_what_has_no_pixels_is_no_picture() -> None:
+    with pytest.raises(TypeError, match="to_rgb"):
+        Picture()  # type: ignore[abstract]
+
+
+def test_image_is_rgb() -> None:
+    image = Noise().to_image()
+    assert (image.mode, image.size) == ("RGB", (30, 20))
+    np.testing.assert_array_equal(np.asarray(image), PIXELS)
+
+
+@pytest.mark.parametrize("compression", ["fast", "small", "none"])
+def test_png_holds_the_pixels(compression: str) -> None:
+    data = Noise().to_png(compression)
+    np.testing.assert_array_equal(opened(data), PIXELS)
+    assert (len(data) > PIXELS.size) or compression != "none"
+
+
+def test_notebooks_show_the_png() -> None:
+    assert Noise()._repr_png_() == Noise().to_png()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg", ".tiff", ".bmp", ".gif", ".PNG"])
+def test_saves_in_the_format_of_the_suffix(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"picture{suffix}"
+    Noise().save(path)
+    with Image.open(path) as image:
+        assert image.size == (30, 20)
+        if suffix.lower() in (".png", ".tiff", ".bmp"):
+            np.testing.assert_array_equal(np.asarray(image), PIXELS)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_save_hands_options_on(tmp_path: Path) -> None:
+    Noise().save(tmp_path / "lossless.webp", lossless=True)
+    np.testing.assert_array_equal(opened((tmp_path / "lossless.webp").read_bytes()), PIXELS)
+    Noise().save(tmp_path / "plain.png", compression="none")
+    assert (tmp_path / "plain.png").stat().st_size > PIXELS.size
+
+
+def test_save_refuses_what_it_cannot_write(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"suffix '\.pgn' \(did you mean .*\.png"):
+        Noise().save(tmp_path / "picture.pgn")
+    with pytest.raises(OptionError, match="one of fast, small, none, not 'best'"):
+        Noise().save(tmp_path / "picture.png", compression="best")
+    with pytest.raises(OutputError, match="No such file or directory"):
+        Noise().save(tmp_path / "missing" / "picture.png")
+    assert list(tmp_path.iterdir()) == []

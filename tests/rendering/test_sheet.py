@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from actgrid.errors import DtypeError, OptionError, ShapeError
+from actgrid.rendering import lay_out_sheet
+
+# Each of one gray of its own, none of them black or white.
+PICTURES = (
+    np.zeros((5, 40, 60, 3), np.uint8) + np.arange(50, 100, 10, dtype=np.uint8)[:, None, None, None]
+)
+
+
+def test_pictures_lie_row_by_row() -> None:
+    sheet = lay_out_sheet(PICTURES, columns=3, padding=2, background=7)
+    rgb = sheet.to_rgb()
+    assert rgb.shape == (40 + 2 + 40, 60 + 2 + 60 + 2 + 60, 3)
+    np.testing.assert_array_equal(rgb[:40, 62:122], PICTURES[1])
+    np.testing.assert_array_equal(rgb[42:, :60], PICTURES[3])
+    # All else, the part-filled row's end too, is background.
+    assert (rgb == 7).sum() == rgb.size - PICTURES.size
+    assert (len(sheet), sheet.columns, sheet.background) == (5, 3, 7)
+    assert repr(sheet) == "<Sheet 184 x 82, 5 pictures>"
+
+
+def test_one_picture_is_the_sheet() -> None:
+    np.testing.assert_array_equal(lay_out_sheet(PICTURES[:1]).to_rgb(), PICTURES[0])
+
+
+def test_columns_bring_the_sheet_near_to_square() -> None:
+    assert lay_out_sheet(np.zeros((6, 20, 30, 3), np.uint8), padding=0).columns == 2
+    assert lay_out_sheet(np.zeros((6, 30, 20, 3), np.uint8), padding=0).columns == 3
+    assert lay_out_sheet(PICTURES, columns=99).columns == 5
+
+
+def ink(part: npt.NDArray[Any], background: int) -> bool:
+    return bool((part != background).any())
+
+
+@pytest.mark.parametrize(("background", "text"), [(255, 0), (0, 255)])
+def test_titles_are_over_columns_and_captions_under_pictures(background: int, text: int) -> None:
+    bare = lay_out_sheet(PICTURES, columns=2, background=background).to_rgb()
+    sheet = lay_out_sheet(
+        PICTURES,
+        columns=2,
+        background=background,
+        titles=["left", "right"],
+        captions=["one", "", "three", "four", ""],
+    )
+    rgb = sheet.to_rgb()
+    line, rest = divmod(len(rgb) - len(bare), 4)  # one of titles, three of captions
+    assert rest == 0
+    assert line >= 10
+    np.testing.assert_array_equal(rgb[line : line + 40, :60], PICTURES[0])
+    np.testing.assert_array_equal(rgb[line : line + 40, 64:], PICTURES[1])
+    assert ink(rgb[:line, :60], background)
+    assert ink(rgb[:line, 64:], background)
+    under = rgb[line + 40 : 2 * line + 40]
+    assert ink(under[:, :60], background)
+    assert not ink(under[:, 60:], background)
+    assert abs(int(rgb[:line].min()) - min(text, background)) < 20
+    assert abs(int(rgb[:line].max()) - max(text, background)) < 20
+    assert repr(sheet) == f"<Sheet 124 x {len(rgb)}, 5 pictures>"
+
+
+def test_no_text_takes_no_room() -> None:
+    bare = lay_out_sheet(PICTURES, columns=5)
+    empty = lay_out_sheet(PICTURES, columns=5, titles=[""] * 5, captions=[""] * 5)
+    np.testing.assert_array_equal(empty.to_rgb(), bare.to_rgb())
+
+
+@pytest.mark.parametrize("width", [1, 9, 60, 300])
+def test_text_stays_in_its_cell(width: int) -> None:
+    pictures = np.full((2, 20, width, 3), 99, np.uint8)
+    long = "a caption\nof two lines that is much wider than the picture it belongs to"
+    sheet = lay_out_sheet(pictures, columns=2, padding=8, captions=["", long]).to_rgb()
+    under = sheet[20:]
+    assert not ink(under[:, : width + 6], 255)
+    assert ink(under[:, width + 6 :], 255) == (width >= 60)
+
+
+def test_text_that_fits_is_whole_and_other_text_ends_in_an_ellipsis() -> None:
+    def drawn(caption: str) -> npt.NDArray[Any]:
+        return lay_out_sheet(PICTURES[:1], captions=[caption]).to_rgb()
+
+    assert not np.array_equal(drawn("cat"), drawn("cat…"))
+    np.testing.assert_array_equal(drawn("a cat"), drawn(" a \n cat "))
+    # Both are cut at the same letter.
+    np.testing.assert_array_equal(drawn("Egyptian cats sleep"), drawn("Egyptian cats sleeping"))
+
+
+@pytest.mark.parametrize(
+    ("pictures", "error", "message"),
+    [
+        ([PICTURES[0], PICTURES[1][1:]], ShapeError, "of one size"),
+        (PICTURES[0], ShapeError, r"must be \(N, height, width, 3\), not \(40, 60, 3\)"),
+        (PICTURES[..., :2], ShapeError, "must be"),
+        (PICTURES[:0], ShapeError, "must be"),
+        (PICTURES.astype(float), DtypeError, "uint8, not of float64"),
+    ],
+)
+def test_what_is_no_pictures_is_refused(pictures: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        lay_out_sheet(pictures)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"columns": 0}, "columns must be at least 1"),
+        ({"padding": -1}, "padding must be at least 0"),
+        ({"background": 256}, "background must be a level"),
+        ({"titles": ["one"], "columns": 2}, "titles must be 2, one for each column, not 1"),
+        ({"captions": ["one"]}, "captions must be 5, one for each picture, not 1"),
+        ({"captions": "abcde"}, "captions must be a list of texts"),
+        ({"titles": [1], "columns": 1}, "titles must be a list of texts"),
+    ],
+)
+def test_option_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        lay_out_sheet(PICTURES, **options)
