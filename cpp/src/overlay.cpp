@@ -13,24 +13,30 @@ namespace {
 class Axis {
   public:
     Axis(std::ptrdiff_t from, std::ptrdiff_t to)
-        : first_(static_cast<std::size_t>(to)), second_(first_), part_(first_.size()) {
+        : first_(static_cast<std::size_t>(to)),
+          second_(first_),
+          end_(first_),
+          part_(first_.size()) {
         // A pixel's centre, i + 0.5, lies at (i + 0.5) * from / to - 0.5: in 2 * to-ths, exactly.
         const std::ptrdiff_t whole = 2 * to;
-        for (std::ptrdiff_t i = 0; i < to; ++i) {
+        for (std::ptrdiff_t i = to - 1; i >= 0; --i) {
             const std::ptrdiff_t at =
                 std::clamp<std::ptrdiff_t>((2 * i + 1) * from - to, 0, (from - 1) * whole);
             const auto place = static_cast<std::size_t>(i);
             first_[place] = static_cast<std::int32_t>(at / whole);
             second_[place] = first_[place] + (at % whole != 0);
+            const bool alike = i + 1 < to && first_[place] == first_[place + 1] &&
+                               second_[place] == second_[place + 1];
+            end_[place] = alike ? end_[place + 1] : static_cast<std::int32_t>(i + 1);
             part_[place] =
                 static_cast<float>(static_cast<double>(at % whole) / static_cast<double>(whole));
         }
     }
 
-    Neighbours all() const { return {first_.data(), second_.data(), part_.data()}; }
+    Neighbours all() const { return {first_.data(), second_.data(), end_.data(), part_.data()}; }
 
   private:
-    std::vector<std::int32_t> first_, second_;
+    std::vector<std::int32_t> first_, second_, end_;
     std::vector<float> part_;
 };
 

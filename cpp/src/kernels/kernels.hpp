@@ -37,9 +37,9 @@ struct Target {
 };
 
 /// Where the pixels of a resized row lie among those it is made of: between two neighbours, so far
-/// from the first.
+/// from the first; and up to where pixels lie between the same two.
 struct Neighbours {
-    const std::int32_t *first, *second;
+    const std::int32_t *first, *second, *end;
     const float* part;
 };
 

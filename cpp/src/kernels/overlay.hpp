@@ -17,8 +17,11 @@ static void resize_row(const float* above, const float* below, float part, std::
                        float* mixed, const Neighbours& columns, std::ptrdiff_t width,
                        float* resized) {
     for (std::ptrdiff_t x = 0; x < count; ++x) mixed[x] = between(above[x], below[x], part);
-    for (std::ptrdiff_t x = 0; x < width; ++x)
-        resized[x] = between(mixed[columns.first[x]], mixed[columns.second[x]], columns.part[x]);
+    for (std::ptrdiff_t x = 0; x < width;) {
+        const float a = mixed[columns.first[x]], b = mixed[columns.second[x]];
+        for (const std::ptrdiff_t end = columns.end[x]; x < end; ++x)
+            resized[x] = between(a, b, columns.part[x]);
+    }
 }
 
 static void overlay_row(const std::uint8_t* levels, const std::uint8_t* palette, float alpha,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator
-from collections.abc import Mapping as Named
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,7 +98,7 @@ class Heatmap(Picture):
     method: str | None
     layer: str | None
     before_softmax: bool
-    details: Named[str, Any]
+    details: dict[str, Any]
 
     def __init__(
         self,
@@ -113,7 +112,7 @@ class Heatmap(Picture):
         method: str | None = None,
         layer: str | None = None,
         before_softmax: bool = False,
-        details: Named[str, Any] | None = None,
+        details: dict[str, Any] | None = None,
     ) -> None:
         maps = _maps(values)
         count = len(maps)
