@@ -15,6 +15,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from actgrid.attribution import explain
     from actgrid.errors import ActgridError
     from actgrid.models import Extractor, LayerInfo, list_layers, load_images, load_model
     from actgrid.pipeline import render_model
@@ -27,6 +28,7 @@ __all__ = [
     "Grid",
     "Heatmap",
     "LayerInfo",
+    "explain",
     "list_layers",
     "load_images",
     "load_model",
@@ -41,13 +43,23 @@ _ROOMS = {
     "Grid": "rendering",
     "Heatmap": "rendering",
     "LayerInfo": "models",
+    "explain": "attribution",
     "list_layers": "models",
     "load_images": "models",
     "load_model": "models",
     "render": "rendering",
     "render_model": "pipeline",
 }
-_SUBPACKAGES = ("bench", "demo", "encoding", "errors", "models", "pipeline", "rendering")
+_SUBPACKAGES = (
+    "attribution",
+    "bench",
+    "demo",
+    "encoding",
+    "errors",
+    "models",
+    "pipeline",
+    "rendering",
+)
 
 
 def __getattr__(name: str) -> Any:
