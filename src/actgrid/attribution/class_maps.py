@@ -160,7 +160,18 @@ def _cam(activation: Any, gradient: Any) -> Any:
 
 # What leaves scores linear in a layer. `Mean` is the global average.
 _LINEAR = frozenset(
-    ["AddV2", "BiasAdd", "Cast", "Conv2D", "GatherV2", "Identity", "MatMul", "Mean", "Reshape"]
+    [
+        "AddV2",
+        "BiasAdd",
+        "Cast",
+        "ConcatV2",
+        "Conv2D",
+        "GatherV2",
+        "Identity",
+        "MatMul",
+        "Mean",
+        "Reshape",
+    ]
 )
 
 

@@ -190,10 +190,10 @@ def _subject(
         reader,
         batch_size,
     )
-    if score is None and target is not None:
-        names = labels
-        if labels is None and _has_names(target):
-            names = labels_of(int(next(subject.groups()).read().count))
+    if score is None:
+        names = None
+        if labels is not None or _has_names(target):
+            names = labels_of(int(next(subject.groups()).read().count), labels)
         wanted = wanted_classes(target, len(subject), names)
         subject = replace(subject, wanted=tf.constant(wanted))
     if pictures is None:
@@ -209,12 +209,11 @@ def _has_names(target: Any) -> bool:
 
 def _image_position(model: Any, inputs: Any, chosen: int | str | None) -> int:
     """Return which of the inputs is the image, in the order of TensorFlow's nests."""
-    nest = tensorflow().nest
-    tensors = nest.flatten(inputs)
+    tensors = tensorflow().nest.flatten(inputs)
     if isinstance(inputs, Mapping):
-        names = [str(path[0]) for path, _ in nest.flatten_with_tuple_paths(inputs)]
+        names = sorted(inputs)  # as nests have them
     else:
-        names = list(getattr(model, "input_names", None) or [])
+        names = [one.name for one in getattr(model, "inputs", None) or []]
     shapes = [None if tensor is None else tuple(tensor.shape) for tensor in tensors]
     images = [position for position, shape in enumerate(shapes) if shape and len(shape) == 4]
     if chosen is None:

@@ -110,10 +110,12 @@ def _superpixels(pixels: Array, segments: Any) -> npt.NDArray[np.int32]:
 def _slic(pixels: Array, count: int) -> Array:
     segmentation = _library("skimage.segmentation", "scikit-image")
     span = float(np.ptp(pixels)) or 1.0
+    colour = pixels.shape[-1] == 3
     found: Array = segmentation.slic(
         (pixels - pixels.min()) / span,
         n_segments=count,
-        convert2lab=pixels.shape[-1] == 3,
+        compactness=10 if colour else 0.1,  # Lab goes up to 100
+        convert2lab=colour,
         channel_axis=-1,
         start_label=0,
     )

@@ -122,7 +122,8 @@ def _pair(name: str, value: Any) -> tuple[int, int]:
 def _random_masks(image: Any, sample: Any, sides: Any, grids: Any, shifts: Any) -> Any:
     """Coarse grids, enlarged bilinearly and shifted."""
     tf = tensorflow()
-    cells = tf.shape(grids)[1] - 1
+    corners = tf.shape(grids)[1]
+    cells = corners - 2  # across the image; the shift needs one more
 
     def weights(axis: int) -> Any:
         # How much of each row (or column) of the grid a pixel's row (or column) takes.
@@ -130,7 +131,7 @@ def _random_masks(image: Any, sample: Any, sides: Any, grids: Any, shifts: Any) 
         shift = tf.gather(shifts[:, axis], sample)
         along = tf.range(sides[axis], dtype=tf.float32) / tf.cast(step, tf.float32)
         place = along[None] + shift[:, None]
-        return tf.nn.relu(1 - tf.abs(place[:, :, None] - tf.range(cells + 1, dtype=tf.float32)))
+        return tf.nn.relu(1 - tf.abs(place[:, :, None] - tf.range(corners, dtype=tf.float32)))
 
     grid = tf.gather(grids, sample)
     return tf.matmul(tf.matmul(weights(0), grid), weights(1), transpose_b=True)
@@ -152,7 +153,7 @@ def rise(
         raise OptionError(f"share must be between 0 and 1, not {share}")
     tf = tensorflow()
     random = np.random.default_rng(integer_option("seed", seed, 0))
-    grids = tf.constant(random.random((samples, cells + 1, cells + 1)) < share, tf.float32)
+    grids = tf.constant(random.random((samples, cells + 2, cells + 2)) < share, tf.float32)
     shifts = tf.constant(random.random((samples, 2)), tf.float32)
     reading = subject.read()
     subject = subject.decided(reading)

@@ -33,7 +33,9 @@ def labels_of(count: int, labels: Sequence[str] | None = None) -> tuple[str, ...
     """
     if labels is None:
         return imagenet_labels() if count == len(imagenet_labels()) else None
-    if isinstance(labels, str) or len(labels) != count:
+    if isinstance(labels, str):
+        raise TargetError(f"labels must be a list of names, not {labels!r}")
+    if len(labels) != count:
         raise TargetError(f"labels must name the model's {count} classes, not {len(labels)}")
     return tuple(labels)
 

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from actgrid import explain
+from actgrid.errors import LayerError, ModelError, OptionError, ShapeError
+
+Array = npt.NDArray[Any]
+
+CAMS = ["cam", "gradcam", "gradcam++", "layercam", "scorecam"]
+
+# An image of four pixels.
+X = np.array([[1.0, -2.0], [0.5, 3.0]], np.float32)
+POSITIVE, NEGATIVE = np.maximum(X, 0), np.maximum(-X, 0)
+# What the two channels say of the two classes.
+HEAD = np.array([[2.0, -1.0], [-3.0, 4.0]], np.float32)
+
+
+def by_hand(activation: str | None = "softmax") -> Any:
+    """One convolution whose channels are the positive and the negative part of the image."""
+    model = keras.Sequential(
+        [
+            keras.Input((2, 2, 1)),
+            layers.Conv2D(2, 1, use_bias=False, activation="relu", name="conv"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(2, activation=activation, name="head"),
+        ]
+    )
+    model.get_layer("conv").set_weights([np.array([1.0, -1.0]).reshape(1, 1, 1, 2)])
+    model.get_layer("head").set_weights([HEAD, np.array([0.5, 0.25])])
+    return model
+
+
+def explained(method: str, target: int = 0, **options: Any) -> Array:
+    found = explain(by_hand(), X[None, ..., None], method, target, **options)
+    assert found.layer == "conv"
+    assert found.before_softmax
+    assert found.values.shape == (1, 2, 2)
+    value: Array = found.values[0]
+    return value
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_cam_weighs_channels_by_the_dense_layer(target: int) -> None:
+    expected = HEAD[0, target] * POSITIVE + HEAD[1, target] * NEGATIVE
+    np.testing.assert_allclose(explained("cam", target), expected)
+    assert explain(by_hand(), X[None, ..., None], "cam").signed
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_gradcam_weighs_channels_by_their_mean_gradient(target: int) -> None:
+    # The gradient of an average over four positions is a quarter everywhere.
+    total = (HEAD[0, target] * POSITIVE + HEAD[1, target] * NEGATIVE) / 4
+    np.testing.assert_allclose(explained("gradcam", target), np.maximum(total, 0))
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_layercam_weighs_each_value(target: int) -> None:
+    weights = np.maximum(HEAD[:, target] / 4, 0)
+    expected = weights[0] * POSITIVE + weights[1] * NEGATIVE
+    np.testing.assert_allclose(explained("layercam", target), expected)
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_gradcam_plus_plus_as_the_paper_writes_it(target: int) -> None:
+    expected = np.zeros((2, 2))
+    for weight, channel in zip(HEAD[:, target] / 4, (POSITIVE, NEGATIVE), strict=True):
+        share = weight**2 / (2 * weight**2 + channel.sum() * weight**3)
+        expected += 4 * share * max(weight, 0) * channel
+    np.testing.assert_allclose(explained("gradcam++", target), np.maximum(expected, 0), rtol=1e-5)
+
+
+def test_guided_gradcam_is_the_product(cnn: tuple[Any, Any]) -> None:
+    model, x = cnn
+    fine = explain(model, x, "guided_backprop").values
+    coarse = explain(model, x, "gradcam").values
+    larger = tf.image.resize(coarse[..., None], (12, 12))[..., 0]
+    found = explain(model, x, "guided_gradcam")
+    np.testing.assert_allclose(found.values, fine * larger, rtol=1e-4, atol=1e-6)
+    assert found.layer == "conv2"
+
+
+def test_scorecam_against_a_plain_loop(cnn: tuple[Any, Any]) -> None:
+    model, x = cnn
+    logits = keras.Sequential([*model.layers[:-1], layers.Dense(3)])
+    logits.build(x.shape)
+    logits.layers[-1].set_weights(model.layers[-1].get_weights())
+    activations = keras.Model(model.inputs, model.get_layer("conv1").output).predict(x, verbose=0)
+    expected = []
+    for image, activation in zip(x, activations, strict=True):
+        best = int(logits(image[None])[0].numpy().argmax())
+        scores = []
+        for channel in np.moveaxis(activation, -1, 0):
+            mask = (channel - channel.min()) / (channel.max() - channel.min())
+            larger = tf.image.resize(mask[..., None], image.shape[:2]).numpy()
+            scores.append(logits((image * larger)[None])[0, best])
+        weights = np.exp(scores) / np.exp(scores).sum()
+        expected.append(np.maximum((activation * weights).sum(-1), 0))
+    found = explain(model, x, "scorecam", layer="conv1", batch_size=7)
+    np.testing.assert_allclose(found.values, expected, rtol=1e-4, atol=1e-5)
+    # Of the two that vary most, by the same loop.
+    two = explain(model, x, "scorecam", layer="conv1", most=2)
+    assert two.values.shape == found.values.shape
+    assert not np.allclose(two.values, found.values)
+    all_four = explain(model, x, "scorecam", layer="conv1", most=9)
+    np.testing.assert_allclose(all_four.values, found.values, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", CAMS)
+def test_the_last_spatial_layer_of_every_kind_of_model(
+    any_kind: tuple[Any, Any], method: str
+) -> None:
+    found = explain(*any_kind, method)
+    assert found.values.shape == (5, 4, 4)
+    assert np.isfinite(found.values).all()
+    assert found.values.any()
+    names = {"conv2", "inner/conv2", "add", "inner"}
+    assert found.layer is not None
+    assert found.layer.split("_")[0] in names
+
+
+def test_a_layer_by_path_by_index_and_as_it_is(cnn: tuple[Any, Any]) -> None:
+    model, x = cnn
+    by_path = explain(model, x, layer="conv1")
+    assert by_path.layer == "conv1"
+    assert by_path.values.shape == (5, 10, 10)
+    for layer in (0, -5, model.layers[0], "*v1"):
+        np.testing.assert_array_equal(explain(model, x, layer=layer).values, by_path.values)
+
+
+def test_a_head_that_is_not_dense_is_no_head_for_cam() -> None:
+    head = [layers.Flatten(), layers.Dense(4, activation="relu"), layers.Dense(2)]
+    model = keras.Sequential([keras.Input((6, 6, 1)), layers.Conv2D(2, 3, name="conv"), *head])
+    x = np.ones((1, 6, 6, 1), np.float32)
+    with pytest.raises(ModelError, match=r"cam needs a global average.*layer conv.*gradcam does"):
+        explain(model, x, "cam")
+    assert explain(model, x, "gradcam").values.shape == (1, 4, 4)
+
+
+def test_an_earlier_layer_is_none_for_cam(cnn: tuple[Any, Any]) -> None:
+    with pytest.raises(ModelError, match="cam needs a global average"):
+        explain(*cnn, "cam", layer="conv1")
+
+
+def test_layers_that_cannot_be_looked_at(cnn: tuple[Any, Any]) -> None:
+    model, x = cnn
+    with pytest.raises(LayerError, match=r"no layer is called 'conv3' \(did you mean conv2"):
+        explain(model, x, layer="conv3")
+    with pytest.raises(LayerError, match="one layer, not 2: conv1, conv2"):
+        explain(model, x, layer="conv*")
+    with pytest.raises(OptionError, match="layer must be one layer"):
+        explain(model, x, layer=["conv1"])
+    with pytest.raises(ShapeError, match=r"layer dense.* gives \(None, 3\), no picture"):
+        explain(model, x, layer=-1)
+    with pytest.raises(OptionError, match="saliency looks at the input: leave layer out"):
+        explain(model, x, "saliency", layer="conv1")
+    with pytest.raises(OptionError, match="most must be at least 1"):
+        explain(model, x, "scorecam", most=0)
+
+
+def test_a_model_without_spatial_layers() -> None:
+    model = keras.Sequential([keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(2)])
+    x = np.ones((1, 4, 4, 1), np.float32)
+    for method in ["cam", "gradcam", "gradcam++", "layercam", "scorecam", "guided_gradcam"]:
+        with pytest.raises(LayerError, match=r"no layer with a spatial output.*need none"):
+            explain(model, x, method)
+
+
+def test_a_layer_that_the_score_does_not_depend_on() -> None:
+    inputs = keras.Input((6, 6, 1))
+    used = layers.Conv2D(2, 3, name="used")(inputs)
+    aside = layers.Conv2D(2, 3, name="aside")(inputs)
+    outputs = [layers.GlobalAveragePooling2D()(branch) for branch in (used, aside)]
+    model = keras.Model(inputs, outputs)
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 1)).astype(np.float32)
+
+    def first(outputs: Any) -> Any:
+        return outputs[0][:, 0]
+
+    with pytest.raises(LayerError, match="does not depend on the layer aside"):
+        explain(model, x, target=first, layer="aside")
+    assert explain(model, x, target=first).layer == "used"
+
+
+def test_channels_first_layers_are_read_as_such() -> None:
+    # The layer says so; the network itself can run here.
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(4, 3, activation="relu", name="conv")(inputs)
+    first = layers.Permute((3, 1, 2), name="first")(x)
+    pooled = layers.GlobalAveragePooling2D(data_format="channels_first")
+    second = layers.UpSampling2D(2, data_format="channels_first", name="up")(first)
+    model = keras.Model(inputs, layers.Dense(2)(pooled(second)))
+    image = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype(np.float32)
+    found = explain(model, image, layer="up")
+    assert found.values.shape == (2, 8, 8)
+    np.testing.assert_allclose(
+        found.values[:, ::2, ::2], explain(model, image, layer="conv").values / 4, atol=1e-6
+    )
+
+
+class Tokens(keras.Model):  # type: ignore[misc]
+    """A vision transformer in small: patches, a class token, a mean over tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = layers.Conv2D(6, 4, 4, name="patches")
+        self.flat = layers.Reshape((6, 6), name="flat")
+        self.mixed = layers.Dense(6, activation="relu", name="mixed")
+        self.head = layers.Dense(2, name="head")
+
+    def call(self, x: Any) -> Any:
+        tokens = self.flat(self.patches(x))
+        tokens = tf.concat([tokens[:, :1] * 0, tokens], 1)
+        return self.head(tf.reduce_mean(self.mixed(tokens), 1))
+
+
+def test_tokens_are_laid_out_on_their_grid() -> None:
+    keras.utils.set_random_seed(0)
+    model = Tokens()
+    x = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
+    found = explain(model, x, layer="mixed", token_grid=(2, 3))
+    assert found.values.shape == (2, 2, 3)
+    assert explain(model, x, token_grid=(2, 3)).layer == "mixed"
+    tokens = model.flat(model.patches(x)).numpy()
+    activation = model.mixed(tokens).numpy().reshape(2, 2, 3, 6)
+    outputs = model(x).numpy()
+    for value, one, scores in zip(found.values, activation, outputs, strict=True):
+        weights = model.head.get_weights()[0][:, scores.argmax()] / 7
+        np.testing.assert_allclose(value, np.maximum((one * weights).sum(-1), 0), atol=1e-6)
+    with pytest.raises(ShapeError, match="say token_grid"):
+        explain(model, x, layer="mixed")
+    with pytest.raises(ShapeError, match="7 tokens do not fill a grid of 3 x 3"):
+        explain(model, x, layer="mixed", token_grid=(3, 3))
+    assert explain(model, x).layer == "patches"

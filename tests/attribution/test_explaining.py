@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+from keras import layers
+from PIL import Image
+
+import actgrid
+from actgrid import ActgridError, explain
+from actgrid.attribution import compiled
+from actgrid.attribution.methods import METHODS
+from actgrid.errors import MissingFileError, OptionError, ShapeError, TargetError
+
+Array = npt.NDArray[Any]
+
+# What makes the slower methods quick.
+QUICK: dict[str, dict[str, Any]] = {
+    "integrated_gradients": {"steps": 4},
+    "smoothgrad": {"samples": 3},
+    "occlusion": {"patch": 4},
+    "rise": {"samples": 20, "cells": 3},
+    "lime": {"samples": 20, "segments": lambda image: np.indices(image.shape[:2]).sum(0) // 6},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_batch_is_explained_as_each_image_by_itself(cnn: tuple[Any, Any], method: str) -> None:
+    if method == "lime":
+        pytest.importorskip("sklearn")
+    model, x = cnn
+    options = QUICK.get(method, {})
+    together = explain(model, x, method, **options)
+    assert together.values.dtype == np.float32
+    assert len(together) == len(x)
+    for batch_size in (1, 3):
+        parts = explain(model, x, method, batch_size=batch_size, **options)
+        np.testing.assert_allclose(parts.values, together.values, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(score(parts), score(together), rtol=1e-5)
+    alone = explain(model, x[2], method, **options)  # without a batch axis
+    np.testing.assert_allclose(alone.values[0], together.values[2], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_compiled_function_for_all_batches(method: str) -> None:
+    if method == "lime":
+        pytest.importorskip("sklearn")
+    keras.utils.set_random_seed(0)
+    features = [layers.Conv2D(4, 3, activation="relu"), layers.GlobalAveragePooling2D()]
+    model = keras.Sequential([keras.Input((12, 12, 3)), *features, layers.Dense(3, "softmax")])
+    random = np.random.default_rng(0)
+    for images in (3, 1, 7, 3):
+        x = random.normal(size=(images, 12, 12, 3)).astype(np.float32)
+        explain(model, x, method, batch_size=4, target=1, **QUICK.get(method, {}))
+    functions = compiled._KEPT[model]
+    assert 1 <= len(functions) <= 3
+    assert [function.trace_count() for function in functions.values()] == [1] * len(functions)
+
+
+def test_functions_do_not_keep_a_model_alive() -> None:
+    model = keras.Sequential([keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(2)])
+    explain(model, np.ones((1, 4, 4, 1)), "saliency")
+    explain(model, np.ones((1, 4, 4, 1)), "occlusion")
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+def test_functions_that_are_made_anew_do_not_pile_up() -> None:
+    model = keras.Sequential([keras.Input((2, 2, 1)), layers.Flatten(), layers.Dense(2)])
+    for _ in range(compiled._MOST_KEPT + 3):
+        explain(model, np.ones((1, 2, 2, 1)), "saliency", target=lambda outputs: outputs[:, 0])
+    assert len(compiled._KEPT[model]) == compiled._MOST_KEPT
+
+
+def test_new_weights_are_seen() -> None:
+    model = keras.Sequential([keras.Input((2, 2, 1)), layers.Flatten(), layers.Dense(2)])
+    x = np.ones((1, 2, 2, 1))
+    for scale in (1.0, 3.0):
+        model.layers[-1].set_weights([np.full((4, 2), scale), np.zeros(2)])
+        np.testing.assert_allclose(explain(model, x, "saliency", 0).values, scale)
+
+
+def score(heatmap: actgrid.Heatmap) -> Array:
+    assert heatmap.score is not None
+    return heatmap.score
+
+
+def test_the_predicted_class_is_explained(cnn: tuple[Any, Any]) -> None:
+    model, x = cnn
+    predicted = model.predict(x, verbose=0).argmax(1)
+    found = explain(model, x)
+    assert found.target is not None
+    np.testing.assert_array_equal(found.target, predicted)
+    np.testing.assert_array_equal(found.values, explain(model, x, target=predicted).values)
+    np.testing.assert_array_equal(found.values, explain(model, x, target=list(predicted)).values)
+    assert found.method == "gradcam"
+    assert found.before_softmax
+    # The score before the softmax.
+    shares = [np.exp(score(explain(model, x, target=one))) for one in range(3)]
+    found_shares = np.exp(score(found)) / np.sum(shares, 0)
+    np.testing.assert_allclose(found_shares, model.predict(x, verbose=0).max(1), rtol=1e-4)
+
+
+def test_classes_by_name(cnn: tuple[Any, Any]) -> None:
+    model, x = cnn
+    labels = ["tabby", "tiger cat", "Egyptian cat"]
+    found = explain(model, x, target="TIGER cat", labels=labels)
+    assert found.labels == ("tiger cat",) * 5
+    np.testing.assert_array_equal(found.values, explain(model, x, target=1).values)
+    mixed = explain(model, x, target=["tabby", 2, None, 1, "tabby"], labels=labels)
+    assert mixed.labels is not None
+    assert mixed.labels[:2] == ("tabby", "Egyptian cat")
+    assert explain(model, x).labels is None
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (3, "there is no class 3: the model has 3, 0 to 2"),
+        ([0, 1, 2, 3, 0], "there is no class 3"),
+        (-1, "0 or more, not -1"),
+        ([0, 1], "there are 5 images, but 2 targets"),
+        ("tabbi", r"no class is called 'tabbi' \(did you mean tabby\?\)"),
+        ("twice", "2 classes are called 'twice': give an index, 1 or 2"),
+        (1.5, "target must be a class, its name, a list of these, or a function"),
+        (True, "target must be a class"),
+        ([None, "tabbi", 0, 0, 0], "no class is called 'tabbi'"),
+    ],
+)
+@pytest.mark.parametrize("method", ["gradcam", "saliency", "occlusion"])
+def test_targets_that_are_none(
+    cnn: tuple[Any, Any], method: str, target: Any, message: str
+) -> None:
+    with pytest.raises(TargetError, match=message):
+        explain(*cnn, method, target, labels=["tabby", "twice", "Twice"])
+
+
+def test_names_that_are_not_known(cnn: tuple[Any, Any]) -> None:
+    with pytest.raises(TargetError, match="names of the model's classes are not known"):
+        explain(*cnn, target="tabby")
+    with pytest.raises(TargetError, match="labels must name the model's 3 classes, not 2"):
+        explain(*cnn, target=0, labels=["a", "b"])
+    with pytest.raises(TargetError, match="labels must be a list of names"):
+        explain(*cnn, labels="abc")
+
+
+def test_a_single_output_is_explained_as_it_is() -> None:
+    model = keras.Sequential([keras.Input((2, 2, 1)), layers.Flatten(), layers.Dense(1, "sigmoid")])
+    found = explain(model, np.ones((3, 2, 2, 1)), "saliency")
+    np.testing.assert_array_equal(found.target, [0, 0, 0])
+    assert not found.before_softmax
+
+
+def test_a_function_of_the_output_of_a_segmentation() -> None:
+    keras.utils.set_random_seed(0)
+    first = layers.Conv2D(4, 3, padding="same", activation="relu", name="first")
+    last = layers.Conv2D(2, 1, activation="softmax", name="last")
+    model = keras.Sequential([keras.Input((6, 6, 3)), first, last])
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype(np.float32)
+
+    def corner(outputs: Any) -> Any:
+        return tf.reduce_mean(outputs[:, :2, :2, 1], (1, 2))
+
+    found = explain(model, x, "saliency", corner)
+    assert found.target is None
+    assert found.labels is None
+    np.testing.assert_allclose(score(found), model(x).numpy()[:, :2, :2, 1].mean((1, 2)), rtol=1e-5)
+    # Nothing beyond the reach of the convolution matters.
+    assert found.values[:, :3, :3].all()
+    assert not found.values[:, 3:].any()
+    assert explain(model, x, target=corner, layer="first").values.shape == (2, 6, 6)
+    with pytest.raises(TargetError, match=r"\(None, 6, 6, 2\), is not one score.*give a target"):
+        explain(model, x)
+    with pytest.raises(ShapeError, match=r"one score for each image, \(N,\), not \(None, 6, 6"):
+        explain(model, x, target=lambda outputs: outputs)
+
+
+def test_several_outputs_want_a_function() -> None:
+    inputs = keras.Input((4, 4, 3))
+    x = layers.Flatten()(inputs)
+    model = keras.Model(inputs, {"box": layers.Dense(4)(x), "score": layers.Dense(1)(x)})
+    image = np.ones((2, 4, 4, 3))
+    with pytest.raises(TargetError, match="the model has 2 outputs: give a target that returns"):
+        explain(model, image, "saliency")
+    found = explain(model, image, "saliency", lambda outputs: outputs["score"], reduce="sum")
+    weights = model.layers[-1].get_weights()[0].reshape(4, 4, 3)
+    np.testing.assert_allclose(found.values[0], weights.sum(-1), rtol=1e-5)
+
+
+def two_images() -> Any:
+    left, right = keras.Input((4, 4, 1), name="left"), keras.Input((4, 4, 1), name="right")
+    joined = layers.Concatenate()([layers.Flatten()(left), layers.Flatten()(right)])
+    return keras.Model([left, right], layers.Dense(1)(joined))
+
+
+def test_which_of_several_inputs_is_explained() -> None:
+    model = two_images()
+    x = [np.ones((2, 4, 4, 1), np.float32), np.zeros((2, 4, 4, 1), np.float32)]
+    weights = np.abs(model.layers[-1].get_weights()[0].reshape(2, 4, 4))
+    for chosen, expected in ((None, 0), (0, 0), ("left", 0), (1, 1), ("right", 1)):
+        found = explain(model, x, "saliency", image_input=chosen)
+        np.testing.assert_allclose(found.values[0], weights[expected], rtol=1e-5)
+    with pytest.raises(OptionError, match=r"no input 'rigth' \(did you mean right\?\)"):
+        explain(model, x, image_input="rigth")
+    with pytest.raises(ShapeError, match="only images are explained"):
+        explain(model, x, image_input=2)
+
+
+def test_an_optional_input_may_be_left_out() -> None:
+    image = keras.Input((4, 4, 1), name="image")
+    extra = keras.Input((2,), name="extra", optional=True)
+
+    class Join(layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any, extra: Any = None) -> Any:
+            flat = tf.reshape(x, (-1, 16))
+            return flat if extra is None else flat + extra[:, :1]
+
+        def compute_output_shape(self, shape: Any, *rest: Any) -> Any:
+            return (None, 16)
+
+    model = keras.Model([image, extra], Join()(image, extra))
+    found = explain(model, [np.ones((3, 4, 4, 1), np.float32), None], "saliency", 5, batch_size=2)
+    assert found.values[:, 1, 1].tolist() == [1, 1, 1]
+    assert found.values.sum() == 3
+
+
+def test_images_only() -> None:
+    model = keras.Sequential([keras.Input((7,)), layers.Dense(2)])
+    with pytest.raises(ShapeError, match=r"only images are explained.*\(2, 7\)"):
+        explain(model, np.ones((2, 7)), "saliency")
+    with pytest.raises(ShapeError, match="empty"):
+        explain(two_images(), [np.ones((0, 4, 4, 1)), np.ones((0, 4, 4, 1))], "saliency")
+
+
+def test_integers_are_images_too(linear: Any) -> None:
+    weights = np.random.default_rng(0).normal(size=(4, 4, 3, 2)).astype(np.float32)
+    x = np.random.default_rng(1).integers(0, 256, (2, 4, 4, 3), np.uint8)
+    found = explain(linear(weights), x, "gradient_x_input", 0)
+    np.testing.assert_allclose(found.values, (weights[..., 0] * x).sum(-1), rtol=1e-3, atol=1e-2)
+    np.testing.assert_array_equal(found.images, x)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "levels"),
+    [(0, 255, [0, 255]), (0, 1, [0, 255]), (-1, 1, [0, 255]), (0, 100, [0, 100]), (3, 3, [3, 3])],
+)
+def test_pictures_of_inputs(linear: Any, low: float, high: float, levels: list[int]) -> None:
+    x = np.full((1, 2, 2, 1), high, np.float32)
+    x[0, 0, 0] = low
+    found = explain(linear(np.ones((2, 2, 1, 1), np.float32)), x, "saliency")
+    assert found.images is not None
+    assert found.images[0, :, :, 0].ravel().tolist() == [levels[0], *levels[1:] * 3]
+    assert found.images.shape == (1, 2, 2, 3)
+
+
+def test_inputs_of_many_channels_have_no_picture(linear: Any) -> None:
+    found = explain(linear(np.ones((2, 2, 5, 1), np.float32)), np.ones((1, 2, 2, 5)), "saliency")
+    assert found.images is None
+    assert found.to_rgb().shape[2] == 3
+
+
+def test_image_files_are_loaded_for_the_model(tmp_path: Path, cnn: tuple[Any, Any]) -> None:
+    model, _ = cnn
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
+    for name in ("a", "b"):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    found = explain(model, tmp_path, "saliency")
+    assert found.images is not None
+    np.testing.assert_array_equal(found.images, [pixels, pixels])
+    # As `load_images` prepares them: this model takes 0 to 1.
+    expected = explain(model, pixels[None] / np.float32(255), "saliency")
+    np.testing.assert_allclose(found.values, expected.values.repeat(2, 0), rtol=1e-4, atol=1e-6)
+    one = explain(model, Image.fromarray(pixels), "saliency")
+    np.testing.assert_allclose(one.values, expected.values, rtol=1e-4, atol=1e-6)
+    with pytest.raises(MissingFileError):
+        explain(model, tmp_path / "c.png")
+
+
+def test_a_channels_first_image() -> None:
+    inputs = keras.Input((3, 5, 6))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(inputs)))
+    weights = model.layers[-1].get_weights()[0].reshape(3, 5, 6, 2)[..., 1]
+    x = np.random.default_rng(0).normal(size=(2, 3, 5, 6)).astype(np.float32)
+    found = explain(model, x, "saliency", 1, reduce="sum")
+    np.testing.assert_allclose(found.values[0], weights.sum(0), rtol=1e-4, atol=1e-6)
+    assert found.images is not None
+    assert found.images.shape == (2, 5, 6, 3)
+    hidden = explain(model, x, "occlusion", 1, patch=1, baseline=[1.0, 2.0, 3.0])
+    colour = np.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)
+    np.testing.assert_allclose(hidden.values, (weights * (x - colour)).sum(1), atol=1e-4)
+    pytest.importorskip("sklearn")
+    assert explain(model, x, "lime", 1, samples=20, segments=4).values.shape == (2, 5, 6)
+    assert explain(model, x, "integrated_gradients", 1, steps=2, baseline="mean").values.any()
+
+
+def test_mixed_precision() -> None:
+    policy = keras.dtype_policies.DTypePolicy("mixed_float16")
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, activation="relu", dtype=policy, name="conv"),
+            layers.GlobalAveragePooling2D(dtype=policy),
+            layers.Dense(3, activation="softmax", dtype=policy),
+        ]
+    )
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    for method in ("saliency", "gradcam", "occlusion"):
+        found = explain(model, x, method)
+        assert found.values.dtype == np.float32
+        assert found.values.any()
+        assert found.before_softmax
+
+
+def test_what_is_asked_for_wrongly(cnn: tuple[Any, Any]) -> None:
+    model, x = cnn
+    with pytest.raises(
+        OptionError, match=r"method must be one of saliency, .*did you mean gradcam"
+    ):
+        explain(model, x, "grad_cam")
+    with pytest.raises(OptionError, match="method must be one of"):
+        explain(model, x, 3)  # type: ignore[arg-type]
+    with pytest.raises(
+        OptionError, match=r"no option 'step' \(did you mean steps\?\); its options"
+    ):
+        explain(model, x, "integrated_gradients", step=3)
+    with pytest.raises(OptionError, match="saliency has no option 'target_layer'"):
+        explain(model, x, "saliency", target_layer="conv1")
+    with pytest.raises(OptionError, match="batch_size must be at least 1"):
+        explain(model, x, batch_size=0)
+    with pytest.raises(ShapeError, match="takes an input of"):
+        explain(model, x[:, :5])
+    with pytest.raises(ActgridError, match="is no model"):
+        explain("dmo", x)
+
+
+def test_a_model_that_is_not_built_yet() -> None:
+    model = keras.Sequential([layers.Conv2D(2, 3, name="conv"), layers.Flatten(), layers.Dense(2)])
+    assert explain(model, np.ones((1, 6, 6, 1), np.float32)).layer == "conv"
+
+
+def test_a_spec_and_a_photo() -> None:
+    found = explain("demo", actgrid.demo.photo(), target="tabby")
+    assert found.labels == ("tabby",)
+    assert found.layer == "head_relu"
+    assert found.values.shape == (1, 7, 7)
+    assert found.images is not None
+    assert found.images.shape == (1, 224, 224, 3)

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers
+
+from actgrid import explain
+from actgrid.errors import ModelError, OptionError, ShapeError
+
+Array = npt.NDArray[Any]
+
+
+def normal(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def close(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("activation", [None, "softmax"])
+@pytest.mark.parametrize("method", ["saliency", "smoothgrad"])
+def test_gradients_of_a_linear_model_are_its_weights(
+    linear: Callable[..., Any], method: str, activation: str | None
+) -> None:
+    weights, x = normal(4, 5, 3, 2), normal(3, 4, 5, 3, seed=1)
+    model = linear(weights, activation)
+    found = explain(model, x, method, target=1, reduce="sum")
+    close(found.values, np.broadcast_to(weights[..., 1].sum(-1), (3, 4, 5)))
+    assert found.signed
+    assert found.before_softmax == (activation == "softmax")
+    largest = explain(model, x, method, target=1)
+    close(largest.values[0], np.abs(weights[..., 1]).max(-1))
+    assert not largest.signed
+    norm = explain(model, x, method, target=1, reduce="norm")
+    close(norm.values[0], np.sqrt((weights[..., 1] ** 2).sum(-1)))
+
+
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_gradient_x_input_of_a_linear_model_is_each_pixels_share(
+    linear: Callable[..., Any], activation: str | None
+) -> None:
+    weights, x = normal(4, 5, 3, 2), normal(3, 4, 5, 3, seed=1)
+    found = explain(linear(weights, activation), x, "gradient_x_input", target=[0, 1, 0])
+    for value, pixels, target in zip(found.values, x, [0, 1, 0], strict=True):
+        close(value, (weights[..., target] * pixels).sum(-1))
+    # The bias is no pixel's.
+    close(found.values.sum((1, 2)) + np.array([0, 0.25, 0]), found.score)
+
+
+@pytest.mark.parametrize("quadrature", ["gauss-legendre", "trapezoid"])
+@pytest.mark.parametrize("baseline", [0.0, 2.5, [1.0, 2.0, 3.0], "mean", "image"])
+def test_integrated_gradients_of_a_linear_model(
+    linear: Callable[..., Any], quadrature: str, baseline: Any
+) -> None:
+    weights, x = normal(4, 5, 3, 2), normal(3, 4, 5, 3, seed=1)
+    start = {"mean": x.mean((1, 2), keepdims=True), "image": normal(4, 5, 3, seed=2)}.get(
+        str(baseline), baseline
+    )
+    options = {"baseline": start if baseline == "image" else baseline, "complete": False}
+    model = linear(weights)
+    found = explain(model, x, "integrated_gradients", 1, quadrature=quadrature, steps=7, **options)
+    close(found.values, (weights[..., 1] * (x - start)).sum(-1), 1e-4)
+    rise = found.score - np.array(found.details["baseline_score"])
+    close(found.values.sum((1, 2)), rise, 1e-4)
+    close(np.array(found.details["missed"]), 0, 1e-4)
+
+
+def smooth() -> Any:
+    keras.utils.set_random_seed(1)
+    hidden = [layers.Conv2D(8, 3, activation="tanh"), layers.Conv2D(8, 3, activation="gelu")]
+    head = [layers.GlobalAveragePooling2D(), layers.Dense(3, activation="softmax")]
+    return keras.Sequential([keras.Input((9, 9, 3)), *hidden, *head])
+
+
+@pytest.mark.parametrize("quadrature", ["gauss-legendre", "trapezoid"])
+def test_integrated_gradients_are_complete_by_the_quadrature_alone(quadrature: str) -> None:
+    x = normal(4, 9, 9, 3) * 3
+    found = explain(smooth(), x, "integrated_gradients", quadrature=quadrature, complete=False)
+    rise = found.score - np.array(found.details["baseline_score"])
+    assert np.abs(rise).min() > 0.01
+    close(found.values.sum((1, 2)) / rise, 1, 0.01)
+
+
+def test_integrated_gradients_of_a_rough_model_are_complete_too(cnn: tuple[Any, Any]) -> None:
+    model, x = cnn
+    # Three steps miss much: that is told, and spread over the pixels.
+    options: dict[str, Any] = {"steps": 3, "baseline": [1.0, -2.0, 3.0]}
+    found = explain(model, x, "integrated_gradients", **options)
+    plain = explain(model, x, "integrated_gradients", complete=False, **options)
+    rise = found.score - np.array(found.details["baseline_score"])
+    close(found.values.sum((1, 2)), rise, 1e-4)
+    missed = np.array(found.details["missed"])
+    assert np.abs(missed).max() > 1e-3
+    close(plain.values.sum((1, 2)) + missed, rise, 1e-4)
+
+
+def test_integrated_gradients_of_squares() -> None:
+    # The integral of 2 t x times x, over t from 0 to 1, is x squared.
+    inputs = keras.Input((2, 3, 1))
+    model = keras.Model(inputs, layers.Activation("linear")(inputs))
+
+    def squares(outputs: Any) -> Any:
+        return tf.reduce_sum(outputs**2, (1, 2, 3))
+
+    x = normal(2, 2, 3, 1)
+    found = explain(model, x, "integrated_gradients", squares, steps=2, complete=False)
+    close(found.values, x[..., 0] ** 2)
+    assert found.target is None
+    close(found.score, (x**2).sum((1, 2, 3)))
+    close(explain(model, x, "saliency", squares, reduce="sum").values, 2 * x[..., 0])
+
+
+@settings(max_examples=15)
+@given(
+    st.integers(1, 4),
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.sampled_from([1, 3]),
+    st.integers(1, 7),
+)
+def test_any_shape_and_batch_size(
+    images: int, height: int, width: int, channels: int, batch_size: int
+) -> None:
+    weights = normal(height, width, channels, 2)
+    flat = layers.Flatten()
+    model = keras.Sequential([keras.Input((height, width, channels)), flat, layers.Dense(2)])
+    model.layers[-1].set_weights([weights.reshape(-1, 2), np.zeros(2)])
+    x = normal(images, height, width, channels, seed=1)
+    found = explain(
+        model, x, "integrated_gradients", 0, batch_size=batch_size, steps=3, baseline=1.0
+    )
+    close(found.values, (weights[..., 0] * (x - 1)).sum(-1), 1e-4)
+
+
+def test_guided_backprop_by_hand() -> None:
+    # Two pixels, three hidden units. Before the ReLU they are 3, 0.5 and -2; the output weighs
+    # them by 2, -3 and 5.
+    model = keras.Sequential(
+        [keras.Input((1, 2, 1)), layers.Flatten(), layers.Dense(3, "relu"), layers.Dense(1)]
+    )
+    hidden = np.array([[1.0, -1.0, -1.0], [2.0, 1.0, -1.0]])
+    model.layers[1].set_weights([hidden, np.array([0.0, 0.5, 0.0])])
+    model.layers[2].set_weights([np.array([[2.0], [-3.0], [5.0]]), np.zeros(1)])
+    x = np.ones((1, 1, 2, 1), np.float32)
+    # The third unit is off; the second speaks against the output: guided, it is not passed.
+    close(explain(model, x, "saliency", reduce="sum").values[0], [[1 * 2 + 3, 2 * 2 - 3]])
+    guided = explain(model, x, "guided_backprop", reduce="sum")
+    close(guided.values[0], [[1 * 2, 2 * 2]])
+
+
+def test_guided_backprop_stops_where_relu6_is_full() -> None:
+    steps = [layers.Conv2D(1, 1, use_bias=False), layers.ReLU(6), layers.Flatten()]
+    model = keras.Sequential([keras.Input((1, 2, 1)), *steps, layers.Dense(1)])
+    model.layers[0].set_weights([np.ones((1, 1, 1, 1))])
+    model.layers[-1].set_weights([np.array([[2.0], [2.0]]), np.zeros(1)])
+    x = np.array([5.0, 7.0], np.float32).reshape(1, 1, 2, 1)
+    close(explain(model, x, "guided_backprop").values[0], [[2, 0]])
+
+
+def test_guiding_needs_relus(linear: Callable[..., Any]) -> None:
+    with pytest.raises(ModelError, match="guides ReLUs, and the model has none"):
+        explain(linear(normal(2, 2, 1, 2)), normal(1, 2, 2, 1), "guided_backprop")
+
+
+def test_gradients_on_every_kind_of_model(any_kind: tuple[Any, Any]) -> None:
+    model, x = any_kind
+    image = x["image"] if isinstance(x, dict) else x
+
+    def second(outputs: Any) -> Any:
+        return outputs[:, 1]
+
+    with tf.GradientTape() as tape:
+        pixels = tf.constant(image)
+        tape.watch(pixels)
+        inputs = {"vector": tf.constant(x["vector"]), "image": pixels} if image is not x else pixels
+        score = model(inputs)[:, 1]
+    expected = tape.gradient(score, pixels).numpy()
+    found = explain(model, x, "saliency", second, reduce="sum")
+    close(found.values, expected.sum(-1))
+    close(found.score, score)
+
+
+def test_smoothgrad_averages_gradients_at_noisy_copies(cnn: tuple[Any, Any]) -> None:
+    model, x = cnn
+    silent = explain(model, x, "smoothgrad", noise=0, samples=3, reduce="sum")
+    close(silent.values, explain(model, x, "saliency", reduce="sum").values)
+    first = explain(model, x, "smoothgrad", samples=4, seed=1)
+    again = explain(model, x, "smoothgrad", samples=4, seed=1, batch_size=3)
+    close(again.values, first.values)
+    other = explain(model, x, "smoothgrad", samples=4, seed=2)
+    assert not np.allclose(other.values, first.values, atol=1e-4)
+    # The noise of one sample, as TensorFlow draws it.
+    one = explain(model, x[:1], "smoothgrad", samples=1, seed=7, noise=0.3, target=0)
+    noise = tf.random.stateless_normal(x.shape[1:], (7, 0)) * (0.3 * np.ptp(x[0]))
+    close(one.values, explain(model, x[:1] + noise[None], "saliency", target=0).values)
+
+
+def test_what_is_not_differentiable_is_said() -> None:
+    inputs = keras.Input((4, 4, 3))
+    counted = layers.Lambda(lambda x: tf.cast(tf.cast(x, tf.int32), tf.float32))(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(counted)))
+    with pytest.raises(ModelError, match=r"no gradient with respect to the image.*occlusion"):
+        explain(model, normal(1, 4, 4, 3), "saliency")
+    assert explain(model, 9 * normal(1, 4, 4, 3), "occlusion", patch=1).values.any()
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("saliency", {"reduce": "mean"}, "reduce must be one of max, norm, sum, not 'mean'"),
+        ("integrated_gradients", {"steps": 1}, "steps must be at least 2"),
+        ("integrated_gradients", {"steps": 2.5}, "steps must be an integer"),
+        ("integrated_gradients", {"quadrature": "simpson"}, "gauss-legendre, trapezoid"),
+        ("integrated_gradients", {"baseline": "black"}, "baseline must be a number"),
+        ("smoothgrad", {"noise": -1}, "noise must be a share"),
+        ("smoothgrad", {"noise": float("nan")}, "noise must be a share"),
+        ("smoothgrad", {"samples": 0}, "samples must be at least 1"),
+        ("smoothgrad", {"seed": -1}, "seed must be at least 0"),
+    ],
+)
+def test_options_that_cannot_be(
+    cnn: tuple[Any, Any], method: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        explain(*cnn, method, **options)
+
+
+@pytest.mark.parametrize("baseline", [np.zeros((7, 7, 3)), [1.0, 2.0], np.zeros((2, 12, 12, 3))])
+def test_a_baseline_of_another_shape(cnn: tuple[Any, Any], baseline: Any) -> None:
+    with pytest.raises(ShapeError, match=r"baseline of .* does not fit images of \(5, 12, 12, 3\)"):
+        explain(*cnn, "integrated_gradients", baseline=baseline)

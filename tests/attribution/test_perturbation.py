@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actgrid import explain
+from actgrid.attribution.perturbation import _random_masks
+from actgrid.errors import OptionError
+
+
+def test_occlusion_of_the_only_pixel_that_matters(linear: Callable[..., Any]) -> None:
+    weights = np.zeros((5, 6, 1, 2), np.float32)
+    weights[3, 2, 0, 1] = 4
+    x = np.full((1, 5, 6, 1), 0.5, np.float32)
+    found = explain(linear(weights), x, "occlusion", 1, patch=1, stride=1, baseline=-1.0)
+    expected = np.zeros((5, 6))
+    expected[3, 2] = 4 * (0.5 - -1)
+    np.testing.assert_allclose(found.values[0], expected, atol=1e-6)
+    assert found.signed
+
+
+def test_occlusion_by_larger_patches_is_the_mean_over_those_that_hide_a_pixel(
+    linear: Callable[..., Any],
+) -> None:
+    random = np.random.default_rng(0)
+    weights = random.normal(size=(5, 7, 3, 2)).astype(np.float32)
+    x = random.normal(size=(2, 5, 7, 3)).astype(np.float32)
+    found = explain(linear(weights), x, "occlusion", 0, patch=(2, 3), stride=(1, 2), batch_size=5)
+    for value, image in zip(found.values, x, strict=True):
+        share = (weights[..., 0] * (image - image.mean((0, 1)))).sum(-1)
+        total, count = np.zeros((5, 7)), np.zeros((5, 7))
+        for top in range(5):
+            for left in range(0, 7, 2):
+                patch = np.s_[top : top + 2, left : left + 3]
+                total[patch] += share[patch].sum()
+                count[patch] += 1
+        np.testing.assert_allclose(value, total / count, atol=1e-4)
+
+
+def test_occlusion_patches_by_default_are_a_seventh_and_overlap_by_half(
+    cnn: tuple[Any, Any],
+) -> None:
+    model, _ = cnn
+    x = np.random.default_rng(0).normal(size=(1, 12, 12, 3)).astype(np.float32)
+    default = explain(model, x, "occlusion").values
+    np.testing.assert_array_equal(default, explain(model, x, "occlusion", patch=1).values)
+
+
+def quarters(image: Any) -> Any:
+    rows, columns = np.indices(image.shape[:2]) // 6
+    return 2 * rows + columns
+
+
+@pytest.mark.parametrize("method", ["occlusion", "rise", "lime"])
+def test_on_every_kind_of_model(any_kind: tuple[Any, Any], method: str) -> None:
+    pytest.importorskip("sklearn")
+    options: dict[str, dict[str, Any]] = {
+        "occlusion": {"patch": 4},
+        "rise": {"samples": 30, "cells": 3},
+        "lime": {"samples": 30, "segments": quarters},
+    }
+    found = explain(*any_kind, method, **options[method])
+    assert found.values.shape == (5, 12, 12)
+    assert np.isfinite(found.values).all()
+    assert (np.ptp(found.values, axis=(1, 2)) > 0).all()
+
+
+def test_rise_against_a_plain_loop(cnn: tuple[Any, Any]) -> None:
+    model, x = cnn
+    samples, cells, seed = 40, 3, 5
+    random = np.random.default_rng(seed)
+    grids = random.random((samples, cells + 2, cells + 2)) < 0.4
+    shifts = random.random((samples, 2))
+    masks = np.zeros((samples, 12, 12))
+    for mask, grid, (down, right) in zip(masks, grids, shifts, strict=True):
+        for y in range(12):
+            for z in range(12):
+                row, column = y / (12 / cells) + down, z / (12 / cells) + right
+                top, left = int(row), int(column)
+                low, along = row - top, column - left
+                corners = grid[top : top + 2, left : left + 2]
+                mask[y, z] = np.array([1 - low, low]) @ corners @ np.array([1 - along, along])
+    score = keras.Sequential([*model.layers[:-1], keras.layers.Dense(3)])
+    score.build(x.shape)
+    score.layers[-1].set_weights(model.layers[-1].get_weights())
+    found = explain(
+        model, x[:2], "rise", 2, samples=samples, cells=cells, share=0.4, seed=seed, baseline=0.5
+    )
+    for value, image in zip(found.values, x, strict=False):
+        shown = 0.5 + masks[..., None] * (image - 0.5)
+        scores = score.predict(shown.astype(np.float32), verbose=0)[:, 2]
+        expected = np.tensordot(scores, masks, 1) / masks.sum(0)
+        np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-4)
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 9), st.integers(1, 20), st.integers(1, 20), st.integers(0, 9))
+def test_random_masks_show_shares_between_nothing_and_all(
+    cells: int, height: int, width: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    grids = tf.constant(random.random((4, cells + 2, cells + 2)) < 0.5, tf.float32)
+    shifts = tf.constant(random.random((4, 2)), tf.float32)
+    masks = _random_masks(None, tf.range(4), tf.constant((height, width)), grids, shifts).numpy()
+    assert masks.shape == (4, height, width)
+    assert masks.min() >= 0
+    assert masks.max() <= 1 + 1e-5
+    everywhere = _random_masks(
+        None, tf.range(4), tf.constant((height, width)), tf.ones_like(grids), shifts
+    )
+    np.testing.assert_allclose(everywhere, 1, atol=1e-5)
+
+
+def test_rise_finds_the_part_that_matters(linear: Callable[..., Any]) -> None:
+    weights = np.zeros((12, 12, 1, 2), np.float32)
+    weights[8:11, 1:4, 0, 0] = 1
+    x = np.ones((1, 12, 12, 1), np.float32)
+    found = explain(linear(weights), x, "rise", 0, samples=400, cells=4, baseline=0.0)
+    y, z = np.unravel_index(found.values[0].argmax(), (12, 12))
+    assert 7 <= y <= 11
+    assert 0 <= z <= 4
+    again = explain(linear(weights), x, "rise", 0, samples=400, cells=4, baseline=0.0, batch_size=7)
+    np.testing.assert_allclose(again.values, found.values, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("occlusion", {"patch": 0}, "patch must be at least 1"),
+        ("occlusion", {"patch": "2x2"}, "patch must be an integer"),
+        ("occlusion", {"patch": (2, 3, 4)}, "patch must be an integer"),
+        ("occlusion", {"patch": 2, "stride": 3}, "some pixels stay unseen"),
+        ("rise", {"samples": 0}, "samples must be at least 1"),
+        ("rise", {"cells": 0}, "cells must be at least 1"),
+        ("rise", {"share": 1}, "share must be between 0 and 1"),
+        ("rise", {"seed": "x"}, "seed must be an integer"),
+    ],
+)
+def test_options_that_cannot_be(
+    cnn: tuple[Any, Any], method: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        explain(*cnn, method, **options)
