@@ -82,6 +82,53 @@ def test_kernel_is_a_row_for_each_output_channel() -> None:
     np.testing.assert_array_equal(grid.levels[9:12, 4:6], x[:, :, 2, 3])
 
 
+def test_kernel_of_one_input_channel_is_near_to_square() -> None:
+    x = numbered(2, 2, 1, 4)
+    grid = actgrid.render(x, kind="kernel", padding=0, normalize="range(0, 255)")
+    assert grid.levels.tolist() == [[0, 4, 1, 5], [8, 12, 9, 13], [2, 6, 3, 7], [10, 14, 11, 15]]
+    assert grid.stats.mean.tolist() == [6, 7, 8, 9]
+
+
+def test_kernel_of_a_3d_convolution_is_a_row_of_slices_for_each_input_channel() -> None:
+    x = numbered(2, 3, 1, 4, 5)
+    grid = actgrid.render(x, kind="kernel", padding=0, normalize="range(0, 255)")
+    assert grid.levels.shape == (5 * 3, 4 * 2 * 1)
+    for output in range(5):
+        for channel in range(4):
+            for depth in range(2):
+                tile = grid.tile(output, channel * 2 + depth)
+                np.testing.assert_array_equal(tile, x[depth, :, :, channel, output])
+    np.testing.assert_array_equal(grid.levels[:3, 3:4], x[1, :, :, 1, 0])
+    np.testing.assert_allclose(grid.stats.mean, x.mean((0, 1, 2, 3)))
+
+
+def test_kernel_of_a_1d_convolution_is_a_tile_of_steps_by_inputs_for_each_output() -> None:
+    x = numbered(3, 4, 6)
+    grid = actgrid.render(x, kind="kernel", normalize="range(0, 255)")
+    assert grid.channels.tolist() == [0, 1, 2, 3, 4, 5]
+    for output in range(6):
+        np.testing.assert_array_equal(grid.tile(output), x[:, :, output])
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (1, 3, 5), (1, 1, 3, 5), (1, 1, 1, 3, 5)], ids=str)
+def test_kernel_without_sides_is_one_picture_of_inputs_by_outputs(shape: tuple[int, ...]) -> None:
+    x = numbered(*shape)
+    grid = actgrid.render(x, kind="kernel", normalize="range(0, 255)")
+    np.testing.assert_array_equal(grid.levels, x.reshape(3, 5))
+    np.testing.assert_array_equal(grid.stats.mean, x.reshape(3, 5).mean(0))
+    # One mapping for the one picture.
+    symmetric = actgrid.render(x - 7, kind="kernel", normalize="symmetric").levels
+    assert symmetric.tolist()[0] == [0, 18, 36, 55, 73]
+    assert symmetric.tolist()[2] == [182, 200, 219, 237, 255]
+
+
+def test_bias_is_drawn_like_a_dense_layer() -> None:
+    x = numbered(7)
+    grid = actgrid.render(x, kind="kernel", normalize="range(0, 255)")
+    np.testing.assert_array_equal(grid.levels, actgrid.render(x, normalize="range(0, 255)").levels)
+    assert grid.levels.tolist() == [[0, 1, 2], [3, 4, 5], [6, 0, 0]]
+
+
 @pytest.mark.parametrize("shape", [(4, 5, 6), (2, 4, 5, 6), (1, 2, 4, 5, 6), (3, 7), (7,)], ids=str)
 def test_tiles_share_the_activations_memory(shape: tuple[int, ...]) -> None:
     x = numbered(*shape)
@@ -95,8 +142,9 @@ def test_token_grid_and_kernel_share_the_memory_too() -> None:
     x = numbered(2, 10, 6)
     assert np.shares_memory(tile(x, token_grid=(3, 3)).tiles, x)
     assert not tile(x, token_grid=(3, 3)).tiles.flags.writeable
-    k = numbered(3, 3, 4, 5)
-    assert np.shares_memory(tile(k, kind="kernel").tiles, k)
+    for shape in ((3, 3, 4, 5), (3, 4, 5), (4, 5), (1, 1, 4, 5), (5,)):
+        k = numbered(*shape)
+        assert np.shares_memory(tile(k[..., ::-2], kind="kernel").tiles, k)
 
 
 def test_the_activation_is_not_changed() -> None:
@@ -122,7 +170,8 @@ def test_anything_numpy_can_read_is_drawn() -> None:
         (np.ones((1, 2, 3, 4, 5, 6)), {}, ShapeError, r"\(1, 2, 3, 4, 5, 6\) has no rank"),
         (np.float32(3), {}, ShapeError, "has no rank"),
         (np.ones((2, 2)), {"kind": "image"}, ShapeError, r"must be \(N, H, W, C\), not \(2, 2\)"),
-        (np.ones((2, 2, 2)), {"kind": "kernel"}, ShapeError, r"must be \(kh, kw, Cin, Cout\)"),
+        (np.float32(3), {"kind": "kernel"}, ShapeError, r"kernel must be .*, not \(\)"),
+        (np.ones((1,) * 6), {"kind": "kernel"}, ShapeError, r"must be \(kd, kh, kw, Cin, Cout\)"),
         (np.ones((0, 2, 2, 2)), {}, ShapeError, r"\(0, 2, 2, 2\) is empty"),
         (np.ones((1, 2, 0, 2)), {}, ShapeError, "is empty"),
         (np.ones((1, 2, 2, 0)), {}, ShapeError, "is empty"),

@@ -54,7 +54,8 @@ def render(
     ----------
     activations
         A layer's output, or anything that NumPy can take as an array: float16, bfloat16,
-        float32, float64, integers or bool, of any strides. It is neither copied nor changed.
+        float32, float64, integers or bool, of any strides. It is not changed, and none but the
+        kernels of 3-D convolutions is copied.
 
         ==========================  ====================================================
         (N, H, W, C), (H, W, C)     C tiles of H x W
@@ -63,7 +64,13 @@ def render(
         (N, T, C)                   with ``kind="sequence"``: one picture, T x C; with
                                     `token_grid`: C tiles
         (kh, kw, Cin, Cout)         with ``kind="kernel"``: a row of Cin tiles for each
+                                    output channel; of one input channel: Cout tiles
+        (kd, kh, kw, Cin, Cout)     with ``kind="kernel"``: a row of Cin x kd tiles for each
                                     output channel
+        (kw, Cin, Cout)             with ``kind="kernel"``: Cout tiles of kw x Cin
+        (Cin, Cout)                 with ``kind="kernel"``: one picture, Cin x Cout; likewise
+                                    where each side of the kernel is 1
+        (C,)                        with ``kind="kernel"``: a bias, like a dense layer
         ==========================  ====================================================
     sample
         Which of the N.

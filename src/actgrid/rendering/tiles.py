@@ -31,7 +31,8 @@ DTYPES = frozenset(
     + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 )
 
-# What each kind of array looks like, in channels_last order; N may be left out.
+# What each kind of array looks like, in channels_last order; N may be left out. Kernels also come
+# with one or three sides, or none.
 KINDS = {
     "image": "(N, H, W, C)",
     "volume": "(N, D, H, W, C)",
@@ -123,16 +124,14 @@ def tile(
     if 0 in array.shape:
         raise ShapeError(f"an array of shape {array.shape} is empty: nothing can be drawn")
     if kind == "kernel":
-        if array.ndim != 4:
-            raise _wrong_rank(array, kind)
         if sample != 0:
             raise OptionError("a kernel has no samples")
-        return Tiling(array.transpose(3, 2, 0, 1), columns=array.shape[2])
+        return _kernel_tiling(array)
 
     one = _sample(array, kind, sample)
     channels_first = data_format == "channels_first"
     if kind == "dense":
-        return Tiling(one[:, None, None, None], joined=True, single_values=True)
+        return _dense_tiling(one)
     if not channels_first:
         one = np.moveaxis(one, -1, 0)
     if kind == "image":
@@ -140,9 +139,35 @@ def tile(
     if kind == "volume":
         return Tiling(one, columns=one.shape[1])
     if token_grid is None:
-        # One T x C picture: channel by channel, a column of T pixels each.
-        return Tiling(one[:, None, :, None], columns=one.shape[0], joined=True)
+        return _sequence_tiling(one)
     return Tiling(_token_tiles(one, token_grid)[:, None])
+
+
+def _dense_tiling(values: Array) -> Tiling:
+    return Tiling(values[:, None, None, None], joined=True, single_values=True)
+
+
+def _sequence_tiling(channels: Array) -> Tiling:
+    # One T x C picture: channel by channel, a column of T pixels each.
+    return Tiling(channels[:, None, :, None], columns=channels.shape[0], joined=True)
+
+
+def _kernel_tiling(array: Array) -> Tiling:
+    if array.ndim == 1:
+        return _dense_tiling(array)
+    if not 2 <= array.ndim <= 5:
+        raise ShapeError(
+            "a kernel must be (kd, kh, kw, Cin, Cout), (kh, kw, Cin, Cout), (kw, Cin, Cout), "
+            f"(Cin, Cout) or (C,), not {array.shape}"
+        )
+    *sides, inputs, outputs = array.shape
+    if max(sides, default=1) == 1:
+        return _sequence_tiling(array.reshape(inputs, outputs).T)
+    if len(sides) == 1:
+        return Tiling(array.transpose(2, 0, 1)[:, None])
+    # Two axes at most count the tiles: of three, two become one, which takes a copy.
+    tiles = np.moveaxis(array, (-1, -2), (0, 1)).reshape(outputs, -1, *sides[-2:])
+    return Tiling(tiles, columns=tiles.shape[1] if tiles.shape[1] > 1 else None)
 
 
 def _sample(array: Array, kind: str, sample: int) -> Array:
