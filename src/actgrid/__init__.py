@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from actgrid.attribution import explain
     from actgrid.errors import ActgridError
     from actgrid.models import Extractor, LayerInfo, list_layers, load_images, load_model
-    from actgrid.pipeline import render_model
+    from actgrid.pipeline import render_model, render_weights
     from actgrid.rendering import ChannelStats, Grid, Heatmap, render
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "load_model",
     "render",
     "render_model",
+    "render_weights",
 ]
 
 _ROOMS = {
@@ -49,6 +50,7 @@ _ROOMS = {
     "load_model": "models",
     "render": "rendering",
     "render_model": "pipeline",
+    "render_weights": "pipeline",
 }
 _SUBPACKAGES = (
     "attribution",

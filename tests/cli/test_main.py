@@ -546,3 +546,40 @@ def test_interrupt_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     result = run("info")
     assert result.code == 130
     assert result.err == "actgrid: interrupted\n"
+
+
+# --- filters ---
+
+
+def test_filters_draws_the_kernels_and_tells_of_them(
+    run: Run, model_file: Path, tmp_path: Path
+) -> None:
+    result = run("filters", model_file, "-o", tmp_path)
+    assert result.code == 0, result
+    assert [file.name for file in tmp_path.iterdir()] == ["00_conv_kernel.png"]
+    grid = actgrid.render_weights(str(model_file))["conv/kernel"]
+    with Image.open(tmp_path / "00_conv_kernel.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), grid.levels)
+    assert re.search(r"^weight +type +shape +min +max +ms$", result.out, re.M)
+    assert re.search(r"^conv/kernel +Conv2D +3 x 3 x 3 x 5 +-0\.\d+ +0\.\d+ +\d", result.out, re.M)
+    assert result.out.splitlines()[-1] == f"1 weight: {tmp_path.resolve()}"
+
+
+def test_filters_of_named_layers_with_options(run: Run, model_file: Path, tmp_path: Path) -> None:
+    options = ["--layers", "conv", "--layers", "head", "--format", "webp", "--json"]
+    options += ["--scope", "layer", "--cmap", "gray", "--zoom", 2, "--order", "1-0"]
+    assert_one_clear_line(run("filters", model_file, "-o", tmp_path, *options), "order", "1-0")
+    result = run("filters", model_file, "-o", tmp_path, *options[:-1], "1,0")
+    told = json.loads(result.out)["weights"]
+    assert [one["path"] for one in told] == ["conv/kernel", "conv/bias", "head/kernel", "head/bias"]
+    assert [one["file"] for one in told][:2] == ["00_conv_kernel.webp", "01_conv_bias.webp"]
+    with Image.open(tmp_path / "00_conv_kernel.webp") as picture:
+        assert picture.size == (2 * 11, 2 * 7)
+
+
+def test_filters_says_what_is_wrong_in_one_line(run: Run, model_file: Path, tmp_path: Path) -> None:
+    command = ["filters", model_file, "-o", tmp_path]
+    assert_one_clear_line(run(*command, "--layers", "flat"), "flat", "no weights")
+    assert_one_clear_line(run(*command, "--layers", "cnov"), "did you mean conv")
+    assert_one_clear_line(run("filters", "none.keras", "-o", tmp_path, "--zoom", 0), "zoom")
+    assert_one_clear_line(run("filters", "none.keras", "-o", tmp_path), "none.keras")

@@ -15,8 +15,8 @@ from PIL import Image
 
 from actgrid.errors import OptionError, OutputError
 from actgrid.models import LayerInfo
+from actgrid.models.drawing import draw_layer
 from actgrid.pipeline.files import folder_names, safe_name, save_layers
-from actgrid.pipeline.grids import draw_layer
 
 Array = npt.NDArray[Any]
 

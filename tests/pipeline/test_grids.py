@@ -15,7 +15,7 @@ import actgrid
 from actgrid import Extractor, Grid, demo, load_images, render, render_model
 from actgrid.errors import LayerError, MissingFileError, OptionError, ShapeError
 from actgrid.models import LayerInfo
-from actgrid.pipeline.grids import draw_layer
+from actgrid.models.drawing import draw_layer
 
 Array = npt.NDArray[Any]
 

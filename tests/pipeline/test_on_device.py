@@ -19,8 +19,9 @@ from keras import layers
 import actgrid
 from actgrid import Extractor, Grid, demo, render_model
 from actgrid.errors import ActgridError, OptionError, ShapeError
+from actgrid.models.drawing import draw_layer
 from actgrid.pipeline import grids
-from actgrid.pipeline.grids import batch_size, draw_layer
+from actgrid.pipeline.grids import batch_size
 from actgrid.pipeline.on_device import draw_on_device, on_gpu
 from actgrid.rendering import ORDERS
 

@@ -40,6 +40,50 @@ SafeMode = Annotated[
     ),
 ]
 
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder for the pictures.", show_default=False)
+]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Layer path, glob, Keras layer class or index into model.layers; repeatable "
+        "(default: every layer with a spatial output; for filters, every convolution).",
+        show_default=False,
+    ),
+]
+Normalize = Annotated[
+    str,
+    typer.Option(help="standard, minmax, symmetric, percentile:LO,HI or range:LO,HI."),
+]
+Scope = Annotated[str, typer.Option(help="channel or layer: what statistics map each tile.")]
+Columns = Annotated[
+    int | None,
+    typer.Option(help="Tiles in a row (default: near to square).", show_default=False),
+]
+Padding = Annotated[int, typer.Option(help="Pixels between tiles.")]
+Zoom = Annotated[int, typer.Option(help="How often each pixel is repeated.")]
+Background = Annotated[int, typer.Option(help="Level between tiles, 0 to 255.")]
+Order = Annotated[
+    str, typer.Option(help="index, mean, std, max, zeros, or channels such as 3,0-2.")
+]
+Cmap = Annotated[str, typer.Option(help="A colormap of matplotlib's.")]
+Format = Annotated[str, typer.Option("--format", help="png, webp, jpg, tiff, ...")]
+Compression = Annotated[str, typer.Option(help="Of png: fast, small or none.")]
+Preprocess = Annotated[
+    str,
+    typer.Option(help="auto, none, unit (x / 255), or a keras.applications name."),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(metavar="HxW", help="Size of the input (default: the model's)."),
+]
+Backend = Annotated[str, typer.Option(help="auto, native, numba or numpy.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(help="Drawing threads (default: one for each processor).", show_default=False),
+]
+BatchSize = Annotated[int, typer.Option(help="Images in one run of the model.")]
+
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -142,68 +186,40 @@ def render(
             metavar="IMAGE...", help="Image files, folders of them, or globs.", show_default=False
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the pictures.", show_default=False)
-    ],
-    layers: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Layer path, glob, Keras layer class or index into model.layers; repeatable "
-            "(default: every layer with a spatial output).",
-            show_default=False,
-        ),
-    ] = None,
-    normalize: Annotated[
-        str,
-        typer.Option(help="standard, minmax, symmetric, percentile:LO,HI or range:LO,HI."),
-    ] = "standard",
-    scope: Annotated[
-        str, typer.Option(help="channel or layer: what statistics map each tile.")
-    ] = "channel",
-    columns: Annotated[
-        int | None,
-        typer.Option(help="Tiles in a row (default: near to square).", show_default=False),
-    ] = None,
-    padding: Annotated[int, typer.Option(help="Pixels between tiles.")] = 1,
-    zoom: Annotated[int, typer.Option(help="How often each pixel is repeated.")] = 1,
-    background: Annotated[int, typer.Option(help="Level between tiles, 0 to 255.")] = 0,
-    order: Annotated[
-        str, typer.Option(help="index, mean, std, max, zeros, or channels such as 3,0-2.")
-    ] = "index",
-    cmap: Annotated[str, typer.Option(help="A colormap of matplotlib's.")] = "viridis",
-    file_format: Annotated[str, typer.Option("--format", help="png, webp, jpg, tiff, ...")] = "png",
-    compression: Annotated[str, typer.Option(help="Of png: fast, small or none.")] = "fast",
+    output: Output,
+    layers: Layers = None,
+    normalize: Normalize = "standard",
+    scope: Scope = "channel",
+    columns: Columns = None,
+    padding: Padding = 1,
+    zoom: Zoom = 1,
+    background: Background = 0,
+    order: Order = "index",
+    cmap: Cmap = "viridis",
+    file_format: Format = "png",
+    compression: Compression = "fast",
     token_grid: Annotated[
         str | None,
         typer.Option(
             metavar="HxW", help="Draw sequences as tiles of H x W tokens.", show_default=False
         ),
     ] = None,
-    preprocess: Annotated[
-        str,
-        typer.Option(help="auto, none, unit (x / 255), or a keras.applications name."),
-    ] = "auto",
-    size: Annotated[
-        str | None,
-        typer.Option(metavar="HxW", help="Size of the input (default: the model's)."),
-    ] = None,
+    preprocess: Preprocess = "auto",
+    size: Size = None,
     fit: Annotated[
         str, typer.Option(help="crop, pad or stretch images of another shape.")
     ] = "crop",
     weights: Weights = "imagenet",
     safe_mode: SafeMode = True,
-    backend: Annotated[str, typer.Option(help="auto, native, numba or numpy.")] = "auto",
-    threads: Annotated[
-        int | None,
-        typer.Option(help="Drawing threads (default: one for each processor).", show_default=False),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images in one run of the model.")] = 1,
+    backend: Backend = "auto",
+    threads: Threads = None,
+    batch_size: BatchSize = 1,
     as_json: Json = False,
 ) -> None:
     """Draw a model's layers for images: OUTPUT/IMAGE/NN_LAYER.png and stats.json."""
     from actgrid.cli import report
     from actgrid.cli.loading import layer_choice, load_model
-    from actgrid.encoding import check_compression, image_format, writable_folder
+    from actgrid.encoding import check_compression, writable_folder
     from actgrid.models import Extractor, load_images
     from actgrid.models.images import find_images
     from actgrid.pipeline import draw_images
@@ -216,7 +232,7 @@ def render(
         "padding": padding,
         "zoom": zoom,
         "background": background,
-        "order": _channels(order),
+        "order": _channels("order", order),
         "cmap": cmap,
         "backend": backend,
         "threads": threads,
@@ -225,8 +241,7 @@ def render(
     check_options(**options)
     check_compression(compression)
     tokens, pixels = _pair("token-grid", token_grid), _pair("size", size)
-    suffix = f".{file_format.lower().lstrip('.')}"
-    image_format(suffix)
+    suffix = _suffix(file_format)
     files = [file for image in images for file in find_images(image)]
     writable_folder(output)
     network = load_model(model, _weights(weights), safe_mode)
@@ -248,6 +263,60 @@ def render(
                 typer.echo(json.dumps(report.as_dict(str(file), folder, drawn)))
             else:
                 report.print_image(file, folder, drawn)
+
+
+@app.command()
+def filters(
+    model: Model,
+    output: Output,
+    layers: Layers = None,
+    normalize: Normalize = "symmetric",
+    scope: Scope = "channel",
+    columns: Columns = None,
+    padding: Padding = 1,
+    zoom: Zoom = 1,
+    background: Background = 0,
+    order: Order = "index",
+    cmap: Cmap = "RdBu_r",
+    file_format: Format = "png",
+    compression: Compression = "fast",
+    weights: Weights = "imagenet",
+    safe_mode: SafeMode = True,
+    backend: Backend = "auto",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a model's weights: OUTPUT/NN_LAYER_WEIGHT.png, by default of every convolution."""
+    from actgrid.cli import report
+    from actgrid.cli.loading import layer_choice, load_model
+    from actgrid.encoding import check_compression, writable_folder
+    from actgrid.pipeline import save_weights
+    from actgrid.rendering import check_options
+
+    options: dict[str, Any] = {
+        "normalize": normalize,
+        "scope": scope,
+        "columns": columns,
+        "padding": padding,
+        "zoom": zoom,
+        "background": background,
+        "order": _channels("order", order),
+        "cmap": cmap,
+        "backend": backend,
+        "threads": threads,
+    }
+    # What is wrong with these is said before a model is loaded.
+    check_options(**options)
+    check_compression(compression)
+    suffix = _suffix(file_format)
+    writable_folder(output)
+    network = load_model(model, _weights(weights), safe_mode)
+    chosen = layer_choice(network, layers)
+    drawn = save_weights(output, network, chosen, suffix=suffix, compression=compression, **options)
+    if as_json:
+        typer.echo(json.dumps(report.weights_as_dict(output, drawn)))
+    else:
+        report.print_weights(output, drawn)
 
 
 @app.command()
@@ -311,6 +380,15 @@ def _weights(text: str) -> str | None:
     return None if text.lower() == "none" else text
 
 
+def _suffix(file_format: str) -> str:
+    """Return the suffix of files of a format that can be written."""
+    from actgrid.encoding import image_format
+
+    suffix = f".{file_format.lower().lstrip('.')}"
+    image_format(suffix)
+    return suffix
+
+
 def _pair(name: str, text: str | None) -> tuple[int, int] | None:
     """Return "HxW" as numbers."""
     if text is None:
@@ -322,7 +400,7 @@ def _pair(name: str, text: str | None) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[1])
 
 
-def _channels(text: str) -> str | list[int]:
+def _channels(option: str, text: str) -> str | list[int]:
     """Return "3,0-2" as channels; a word is left to `actgrid.render`."""
     if not text or not set(text) <= set("0123456789,-"):
         return text
@@ -333,7 +411,7 @@ def _channels(text: str) -> str | list[int]:
         if first.isdigit() and (last.isdigit() if dash else True):
             found = range(int(first), int(last or first) + 1)
         if not found:
-            raise OptionError(f"--order must be a word or channels such as 3,0-2, not {text!r}")
+            raise OptionError(f"--{option} must be a word or channels such as 3,0-2, not {text!r}")
         channels += found
     return channels
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from actgrid.bench import Comparison, Figure
 from actgrid.models import LayerInfo
-from actgrid.pipeline import DrawnLayer
+from actgrid.pipeline import DrawnLayer, DrawnWeight
 
 __all__ = [
     "PACKAGES",
@@ -26,6 +26,8 @@ __all__ = [
     "print_layers",
     "print_place",
     "print_top",
+    "print_weights",
+    "weights_as_dict",
 ]
 
 PACKAGES = ("tensorflow", "keras", "numpy", "numba", "pillow", "isal", "cmap")
@@ -64,6 +66,22 @@ def print_layers(drawn: list[DrawnLayer]) -> None:
             f"{layer.milliseconds:.2f}",
         )
     _console().print(table)
+
+
+def print_weights(folder: Path, drawn: list[DrawnWeight]) -> None:
+    """Print a table of drawn weights, and where the pictures are."""
+    table = _table("weight", "type", "shape", "min", "max", "ms", right=("min", "max", "ms"))
+    for one in drawn:
+        numbers = (f"{one.min:.3g}", f"{one.max:.3g}", f"{one.milliseconds:.2f}")
+        table.add_row(one.path, one.type, _shape(one.shape), *numbers)
+    _console().print(table)
+    print(f"\n{len(drawn)} weight{'s' if len(drawn) != 1 else ''}: {folder.resolve()}")
+
+
+def weights_as_dict(folder: Path, drawn: list[DrawnWeight]) -> dict[str, Any]:
+    """Return which weights were drawn, for JSON."""
+    rounded = [asdict(one) | {"milliseconds": round(one.milliseconds, 3)} for one in drawn]
+    return {"folder": str(folder), "weights": [one | {"file": one["file"].name} for one in rounded]}
 
 
 def print_infos(infos: list[LayerInfo]) -> None:

@@ -15,7 +15,7 @@ from actgrid.models.layers import LayerInfo, Selection, model_layers
 from actgrid.models.loading import load_model
 from actgrid.models.tracing import Call, build, trace_model
 
-__all__ = ["Extractor", "list_layers"]
+__all__ = ["Extractor", "choose_calls", "list_layers"]
 
 
 # What becomes of a layer's activation inside the compiled function, see `Extractor.run`.
@@ -141,7 +141,8 @@ class Extractor:
     def _compiled(self, transform: Transform) -> Any:
         def trace(inputs: Any, *arguments: Any) -> dict[str, Any]:
             self.trace_count += 1
-            calls = self._chosen(trace_model(self.model, inputs, self._training).calls)
+            calls = trace_model(self.model, inputs, self._training).calls
+            calls = choose_calls(self.model, calls, self._selection)
             self._infos = {call.info.path: call.info for call in calls}
             return {call.info.path: transform(call.info, call.tensor, *arguments) for call in calls}
 
@@ -149,14 +150,20 @@ class Extractor:
         # being traced anew each time.
         return tensorflow().function(trace, autograph=False, reduce_retracing=True)
 
-    def _chosen(self, calls: list[Call]) -> list[Call]:
-        if self._selection.everything:
-            return _spatial(calls)
-        self._selection.check(self.model, model_layers(self.model))
-        self._selection.check_found(self.model, ((call.node, call.info.path) for call in calls))
-        return [
-            call for call in calls if self._selection.wants(call.node, call.info.path, self.model)
-        ]
+
+def choose_calls(model: Any, calls: list[Call], selection: Selection) -> list[Call]:
+    """Return the calls of a trace of the model that are wanted.
+
+    Raises
+    ------
+    LayerError
+        If something that is wanted is not among them.
+    """
+    if selection.everything:
+        return _spatial(calls)
+    selection.check(model, model_layers(model))
+    selection.check_found(model, ((call.node, call.info.path) for call in calls))
+    return [call for call in calls if selection.wants(call.node, call.info.path, model)]
 
 
 def _spatial(calls: list[Call]) -> list[Call]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import fnmatch
 import operator
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from actgrid.errors import LayerError, OptionError, ShapeError, suggest
+from actgrid.errors import LayerError, ModelError, OptionError, ShapeError, suggest
 from actgrid.models.frameworks import keras
 
-__all__ = ["LayerInfo", "Node", "Selection", "model_layers"]
+__all__ = ["LayerInfo", "Node", "Selection", "Weight", "model_layers", "model_weights"]
 
 
 # What an output with a batch axis is drawn as, by its rank.
@@ -129,8 +130,55 @@ def model_layers(model: Any) -> list[Node]:
     return nodes
 
 
+@dataclass(frozen=True)
+class Weight:
+    """A weight of a model.
+
+    Attributes
+    ----------
+    path
+        Layer path and name: ``"block1_conv1/kernel"``; ``name:1`` for the second of a name.
+    nodes
+        The layers that have it, outer before inner: the last one made it. Empty for one that the
+        model itself made.
+    variable
+        Keras's variable.
+    """
+
+    path: str
+    nodes: tuple[Node, ...]
+    variable: Any = field(repr=False)
+
+
+def model_weights(model: Any) -> list[Weight]:
+    """Return every weight of a model, each once, in the order of ``model.weights``.
+
+    Raises
+    ------
+    ModelError
+        If the model has not made its weights yet. Also a ValueError.
+    """
+    if not model.built:
+        raise ModelError(
+            f"the model {model.name!r} has no weights yet, which come with its first call"
+        )
+    holders: dict[int, list[Node]] = {}
+    for node in model_layers(model):
+        for variable in node.layer.weights:
+            holders.setdefault(id(variable), []).append(node)
+    weights: list[Weight] = []
+    counts: Counter[str] = Counter()
+    for variable in model.weights:
+        nodes = tuple(holders.get(id(variable), ()))
+        path = f"{nodes[-1].path}/{variable.name}" if nodes else variable.name
+        repeat = counts[path]
+        counts[path] += 1
+        weights.append(Weight(path + (f":{repeat}" if repeat else ""), nodes, variable))
+    return weights
+
+
 class Selection:
-    """The layers that an option `layers` asks for.
+    """The layers that an option `layers` asks for. Equal ones ask for the same.
 
     Parameters
     ----------
@@ -162,6 +210,12 @@ class Selection:
                     f"not {item!r}"
                 )
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Selection) and self._items == other._items
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._items))
+
     def wants(self, node: Node, path: str, model: Any) -> bool:
         """Tell whether the call at `path` of a layer is wanted."""
         return any(self._matches(item, node, path, model) for item in self._items)
@@ -186,6 +240,28 @@ class Selection:
                 self._matches(item, node, node.path, model) or node.path == path for node in nodes
             ):
                 raise self._nothing(item, [node.path for node in nodes])
+
+    def choose_weights(self, model: Any) -> list[Weight]:
+        """Return the weights of the layers that are wanted, and of the layers inside these.
+
+        Raises
+        ------
+        LayerError
+            If an item is no layer, or one without weights.
+        """
+        weights = model_weights(model)
+        if self.everything:
+            return weights
+        self.check(model, model_layers(model))
+        holders = {node.path: node for weight in weights for node in weight.nodes}.values()
+        for item in self._items:
+            if not any(self._matches(item, node, node.path, model) for node in holders):
+                raise LayerError(f"the layers that {_shown(item)} stands for have no weights")
+        return [
+            weight
+            for weight in weights
+            if any(self.wants(node, node.path, model) for node in weight.nodes)
+        ]
 
     def check_found(self, model: Any, found: Iterable[tuple[Node, str]]) -> None:
         """Raise LayerError unless every item stands for some call that was captured."""
@@ -219,8 +295,11 @@ class Selection:
             return LayerError(
                 f"no layer is called {item!r}" + (suggest(item, known) or f" ({_some(known)})")
             )
-        name = item.__name__ if isinstance(item, type) else repr(item)
-        return LayerError(f"no layer matches {name}")
+        return LayerError(f"no layer matches {_shown(item)}")
+
+
+def _shown(item: Any) -> str:
+    return item.__name__ if isinstance(item, type) else repr(item)
 
 
 def _some(known: list[str]) -> str:

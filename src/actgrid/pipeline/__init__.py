@@ -3,5 +3,15 @@
 from actgrid.pipeline.files import DrawnLayer, folder_names, save_layers
 from actgrid.pipeline.grids import render_model
 from actgrid.pipeline.images import draw_images
+from actgrid.pipeline.weights import DrawnWeight, render_weights, save_weights
 
-__all__ = ["DrawnLayer", "draw_images", "folder_names", "render_model", "save_layers"]
+__all__ = [
+    "DrawnLayer",
+    "DrawnWeight",
+    "draw_images",
+    "folder_names",
+    "render_model",
+    "render_weights",
+    "save_layers",
+    "save_weights",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ import orjson
 
 from actgrid.encoding import writable_folder, write_file
 from actgrid.models import LayerInfo
-from actgrid.pipeline.grids import batch_size, draw_layer
+from actgrid.models.drawing import draw_layer
+from actgrid.pipeline.grids import batch_size
 from actgrid.rendering import ChannelStats
 from actgrid.rendering.layout import thread_count
 
@@ -24,6 +25,7 @@ __all__ = [
     "DrawnLayer",
     "drawing_threads",
     "folder_names",
+    "numbered_files",
     "safe_name",
     "save_layers",
     "start_saving",
@@ -102,6 +104,15 @@ def folder_names(images: Iterable[Path]) -> list[str]:
         taken.add(name.casefold())
         names.append(name)
     return names
+
+
+def numbered_files(folder: Path, paths: Sequence[str], suffix: str) -> list[Path]:
+    """Return the file for each of the pictures in a folder: ``NN_path.png``."""
+    digits = max(2, len(str(len(paths) - 1)))
+    return [
+        folder / f"{number:0{digits}}_{safe_name(path)}{suffix}"
+        for number, path in enumerate(paths)
+    ]
 
 
 @contextmanager
@@ -193,7 +204,7 @@ def start_saving(
         If the folder cannot be made; from the callable, if a file cannot be written.
     """
     writable_folder(folder)
-    digits = max(2, len(str(len(activations) - 1)))
+    files = numbered_files(folder, list(activations), suffix)
     batch = batch_size(activations)
 
     def save(info: LayerInfo, activation: npt.NDArray[Any], file: Path) -> DrawnLayer:
@@ -205,13 +216,8 @@ def start_saving(
         return DrawnLayer(info, shape, dtype, grid.stats, file, milliseconds)
 
     saving = [
-        pool.submit(
-            save,
-            infos[path],
-            activation,
-            folder / f"{number:0{digits}}_{safe_name(path)}{suffix}",
-        )
-        for number, (path, activation) in enumerate(activations.items())
+        pool.submit(save, infos[path], activation, file)
+        for (path, activation), file in zip(activations.items(), files, strict=True)
     ]
 
     def finish() -> list[DrawnLayer]:

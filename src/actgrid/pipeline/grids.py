@@ -8,12 +8,13 @@ from typing import Any
 import numpy.typing as npt
 
 from actgrid.errors import OptionError
-from actgrid.models import Extractor, LayerInfo, load_images
+from actgrid.models import Extractor, load_images
+from actgrid.models.drawing import draw_layer
 from actgrid.models.images import are_images
 from actgrid.pipeline.on_device import draw_on_device, on_gpu
-from actgrid.rendering import Grid, render
+from actgrid.rendering import Grid
 
-__all__ = ["batch_size", "draw_layer", "render_model"]
+__all__ = ["batch_size", "render_model"]
 
 
 def render_model(
@@ -80,24 +81,3 @@ def render_model(
 def batch_size(activations: Mapping[str, npt.NDArray[Any]]) -> int:
     """Return how many samples there are in activations of one run."""
     return max(map(len, activations.values()))
-
-
-def draw_layer(
-    info: LayerInfo,
-    activation: npt.NDArray[Any],
-    *,
-    batch: int = 1,
-    sample: int = 0,
-    **render_options: Any,
-) -> Grid:
-    """Draw one layer's activation, by what is known of the layer; see `actgrid.render`.
-
-    A layer that gives one output for the whole of a larger `batch`, such as an embedding of
-    positions, has that drawn for every sample.
-    """
-    if info.kind != "sequence":
-        render_options.pop("token_grid", None)
-    if len(activation) == 1 < batch:
-        sample = 0
-    options = {"kind": info.kind, "data_format": info.data_format} | render_options
-    return render(activation, sample=sample, **options)

@@ -1,0 +1,62 @@
+"""Activations and weights, drawn by what is known of their layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.models.frameworks import keras
+from actgrid.models.layers import LayerInfo, Weight
+from actgrid.rendering import Grid, render
+
+__all__ = ["SIGNED", "draw_layer", "draw_weight"]
+
+# How what has a sign is drawn: zero in the middle of a diverging colormap.
+SIGNED = {"normalize": "symmetric", "cmap": "RdBu_r"}
+
+
+def draw_layer(
+    info: LayerInfo,
+    activation: npt.NDArray[Any],
+    *,
+    batch: int = 1,
+    sample: int = 0,
+    **render_options: Any,
+) -> Grid:
+    """Draw one layer's activation, by what is known of the layer; see `actgrid.render`.
+
+    A layer that gives one output for the whole of a larger `batch`, such as an embedding of
+    positions, has that drawn for every sample.
+    """
+    if info.kind != "sequence":
+        render_options.pop("token_grid", None)
+    if len(activation) == 1 < batch:
+        sample = 0
+    options = {"kind": info.kind, "data_format": info.data_format} | render_options
+    return render(activation, sample=sample, **options)
+
+
+def draw_weight(weight: Weight, values: npt.NDArray[Any], **render_options: Any) -> Grid:
+    """Draw a weight, or an array like it, with a row for each output channel of a convolution.
+
+    See `actgrid.render`; by default zero is the middle of a diverging colormap.
+    """
+    filters = _filters(weight, values)
+    return render(filters, **{"kind": "kernel", **SIGNED, **render_options})
+
+
+def _filters(weight: Weight, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a kernel with its input and output channels last, in this order."""
+    layers = keras().layers
+    layer = weight.nodes[-1].layer if weight.nodes else None
+    if values.ndim < 3:
+        return values
+    if isinstance(layer, (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)):
+        return np.swapaxes(values, -1, -2)
+    depthwise = isinstance(layer, (layers.DepthwiseConv1D, layers.DepthwiseConv2D))
+    if depthwise or weight.variable.name == "depthwise_kernel":
+        # Each output channel sees one input channel.
+        return values.reshape(*values.shape[:-2], 1, -1)
+    return values
