@@ -566,7 +566,7 @@ def test_filters_draws_the_kernels_and_tells_of_them(
 
 
 def test_filters_of_named_layers_with_options(run: Run, model_file: Path, tmp_path: Path) -> None:
-    options = ["--layers", "conv", "--layers", "head", "--format", "webp", "--json"]
+    options: list[object] = ["--layers", "conv", "--layers", "head", "--format", "webp", "--json"]
     options += ["--scope", "layer", "--cmap", "gray", "--zoom", 2, "--order", "1-0"]
     assert_one_clear_line(run("filters", model_file, "-o", tmp_path, *options), "order", "1-0")
     result = run("filters", model_file, "-o", tmp_path, *options[:-1], "1,0")
