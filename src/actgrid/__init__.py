@@ -15,7 +15,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from actgrid.attribution import explain
+    from actgrid.attribution import Gradients, explain, gradients
     from actgrid.errors import ActgridError
     from actgrid.models import Extractor, LayerInfo, list_layers, load_images, load_model
     from actgrid.pipeline import render_model, render_weights
@@ -25,10 +25,12 @@ __all__ = [
     "ActgridError",
     "ChannelStats",
     "Extractor",
+    "Gradients",
     "Grid",
     "Heatmap",
     "LayerInfo",
     "explain",
+    "gradients",
     "list_layers",
     "load_images",
     "load_model",
@@ -41,10 +43,12 @@ _ROOMS = {
     "ActgridError": "errors",
     "ChannelStats": "rendering",
     "Extractor": "models",
+    "Gradients": "attribution",
     "Grid": "rendering",
     "Heatmap": "rendering",
     "LayerInfo": "models",
     "explain": "attribution",
+    "gradients": "attribution",
     "list_layers": "models",
     "load_images": "models",
     "load_model": "models",

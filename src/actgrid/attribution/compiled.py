@@ -69,5 +69,7 @@ def _function(model: Callable[[], Any], body: Body) -> Callable[..., Any]:
             traced.add(key)
         return function(inputs, *arguments)
 
+    # Its equals, of later calls, are never run.
+    call.body = body  # type: ignore[attr-defined]
     call.trace_count = function.experimental_get_tracing_count  # type: ignore[attr-defined]
     return call
