@@ -15,7 +15,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from actgrid.attribution import Gradients, explain, gradients
+    from actgrid.attribution import Gradients, Maximization, explain, gradients, maximize
     from actgrid.errors import ActgridError
     from actgrid.models import Extractor, LayerInfo, list_layers, load_images, load_model
     from actgrid.pipeline import render_model, render_weights
@@ -29,11 +29,13 @@ __all__ = [
     "Grid",
     "Heatmap",
     "LayerInfo",
+    "Maximization",
     "explain",
     "gradients",
     "list_layers",
     "load_images",
     "load_model",
+    "maximize",
     "render",
     "render_model",
     "render_weights",
@@ -47,11 +49,13 @@ _ROOMS = {
     "Grid": "rendering",
     "Heatmap": "rendering",
     "LayerInfo": "models",
+    "Maximization": "attribution",
     "explain": "attribution",
     "gradients": "attribution",
     "list_layers": "models",
     "load_images": "models",
     "load_model": "models",
+    "maximize": "attribution",
     "render": "rendering",
     "render_model": "pipeline",
     "render_weights": "pipeline",

@@ -583,3 +583,47 @@ def test_filters_says_what_is_wrong_in_one_line(run: Run, model_file: Path, tmp_
     assert_one_clear_line(run(*command, "--layers", "cnov"), "did you mean conv")
     assert_one_clear_line(run("filters", "none.keras", "-o", tmp_path, "--zoom", 0), "zoom")
     assert_one_clear_line(run("filters", "none.keras", "-o", tmp_path), "none.keras")
+
+
+# --- maximize ---
+
+
+def test_maximize_draws_channels_and_tells_what_they_were_brought_to(
+    run: Run, model_file: Path, tmp_path: Path
+) -> None:
+    options = ["--layer", "conv", "--channels", "3,0-1", "--steps", 4, "--jitter", 1]
+    result = run("maximize", model_file, *options, "-o", tmp_path / "new" / "conv.png")
+    assert result.code == 0, result
+    assert result.err == ""
+    with Image.open(tmp_path / "new" / "conv.png") as picture:
+        found = actgrid.maximize(str(model_file), "conv", [3, 0, 1], steps=4, jitter=1)
+        np.testing.assert_array_equal(np.asarray(picture), found.to_rgb())
+    assert re.search(r"^channel +start +activation$", result.out, re.M)
+    assert re.search(rf"^ +3 +-?\d\.\d+ +{found.activations[0]:.3f}$", result.out, re.M)
+    assert result.out.splitlines()[-1].startswith("conv, 3 channels: ")
+
+
+def test_maximize_for_machines(run: Run, model_file: Path, tmp_path: Path) -> None:
+    options = ["--layer", -1, "--steps", 2, "--parametrization", "pixel", "--json"]
+    result = run("maximize", model_file, *options, "-o", tmp_path / "head.webp")
+    told = json.loads(result.out)
+    assert told["layer"] == "head"
+    assert [one["channel"] for one in told["channels"]] == [0, 1, 2, 3]
+    assert all(one["activation"] > one["start"] for one in told["channels"])
+
+
+def test_maximize_says_what_is_wrong_in_one_line(
+    run: Run, model_file: Path, tmp_path: Path
+) -> None:
+    def wrong(*options: object, model: object = "none.keras") -> Result:
+        return run("maximize", model, "--layer", "conv", "-o", tmp_path / "a.png", *options)
+
+    assert_one_clear_line(wrong("--steps", 0), "steps must be at least 1")
+    assert_one_clear_line(wrong("--parametrization", "x"), "fourier, pixel")
+    assert_one_clear_line(wrong("--size", "axb"), "--size must be HxW")
+    assert_one_clear_line(wrong("--channels", "4-1"), "--channels", "4-1")
+    assert_one_clear_line(wrong("-o", tmp_path / "a.nope"), ".nope")
+    assert_one_clear_line(wrong(), "no model file none.keras")
+    assert_one_clear_line(wrong("--channels", 9, model=model_file), "channels 0 to 4, not 9")
+    assert_one_clear_line(wrong("--channels", "cat", model=model_file), "names", "not known")
+    assert_one_clear_line(wrong("--layer", "cnov", model=model_file), "did you mean conv")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from actgrid import ActgridError, load_images
 from actgrid.errors import ImageError, MissingFileError, OptionError, ShapeError
-from actgrid.models.images import _model_input, find_images
+from actgrid.models.images import find_images, image_input
 
 Array = npt.NDArray[Any]
 
@@ -166,7 +166,7 @@ def test_the_size_is_the_models_unless_one_is_given() -> None:
     model = taking(7, 9, 3)
     assert plain(colours(), model=model).shape == (1, 7, 9, 3)
     assert plain(colours(), 5, model=model).shape == (1, 5, 5, 3)
-    assert _model_input(model)[2] == (7, 9)
+    assert image_input(model)[2] == (7, 9)
 
 
 @pytest.mark.parametrize("shape", [(None, None, 3), (None, 8, 3)])
@@ -175,7 +175,7 @@ def test_images_keep_their_size_where_the_models_is_not_fixed(
 ) -> None:
     model = taking(*shape)
     assert plain(colours(), model=model).shape == (1, 4, 6, 3)
-    assert _model_input(model)[2] is None
+    assert image_input(model)[2] is None
 
 
 def test_a_model_that_says_nothing_of_its_input_takes_rgb_of_any_size() -> None:

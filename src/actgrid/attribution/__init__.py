@@ -2,5 +2,6 @@
 
 from actgrid.attribution.explaining import explain
 from actgrid.attribution.loss_gradients import Gradients, gradients
+from actgrid.attribution.maximization import Maximization, maximize
 
-__all__ = ["Gradients", "explain", "gradients"]
+__all__ = ["Gradients", "Maximization", "explain", "gradients", "maximize"]

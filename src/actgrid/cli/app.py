@@ -320,6 +320,85 @@ def filters(
 
 
 @app.command()
+def maximize(
+    model: Model,
+    layer: Annotated[
+        str, typer.Option(help="Layer path, or index into model.layers.", show_default=False)
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="The picture.", show_default=False),
+    ],
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            help="Channels such as 3,0-2, or the name of a class (default: all).",
+            show_default=False,
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(help="How often the images are changed.")] = 256,
+    size: Size = None,
+    parametrization: Annotated[str, typer.Option(help="fourier or pixel.")] = "fourier",
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 0.05,
+    total_variation: Annotated[
+        float, typer.Option(help="How much differences between neighbouring pixels count.")
+    ] = 0.0,
+    jitter: Annotated[float, typer.Option(help="At most so many pixels moved at random.")] = 8,
+    rotate: Annotated[float, typer.Option(help="At most so many degrees turned.")] = 5,
+    scale: Annotated[float, typer.Option(help="At most by this share larger or smaller.")] = 0.1,
+    preprocess: Preprocess = "auto",
+    batch_size: Annotated[int, typer.Option(help="Channels at once.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the noise and the transforms.")] = 0,
+    columns: Columns = None,
+    padding: Padding = 1,
+    weights: Weights = "imagenet",
+    safe_mode: SafeMode = True,
+    as_json: Json = False,
+) -> None:
+    """Draw the images that excite a layer's channels, or a class, the most: a tile for each."""
+    from actgrid import attribution
+    from actgrid.attribution.maximization import check_options
+    from actgrid.cli import report
+    from actgrid.cli.loading import layer_choice, load_model
+    from actgrid.encoding import image_format, writable_folder
+
+    options: dict[str, Any] = {
+        "steps": steps,
+        "parametrization": parametrization,
+        "learning_rate": learning_rate,
+        "total_variation": total_variation,
+        "jitter": jitter,
+        "rotate": rotate,
+        "scale": scale,
+        "batch_size": batch_size,
+        "seed": seed,
+        "columns": columns,
+        "padding": padding,
+    }
+    # What is wrong with these is said before a model is loaded.
+    check_options(**options)
+    pixels = _pair("size", size)
+    wanted = None if channels is None else _channels("channels", channels)
+    image_format(output.suffix)
+    writable_folder(output.parent)
+    network = load_model(model, _weights(weights), safe_mode)
+    found = attribution.maximize(
+        network,
+        layer_choice(network, [layer]),
+        wanted,
+        size=pixels,
+        preprocess=preprocess,
+        progress=True,
+        **options,
+    )
+    found.save(output)
+    if as_json:
+        typer.echo(json.dumps(report.maximization_as_dict(output, found)))
+    else:
+        report.print_maximization(output, found)
+
+
+@app.command()
 def bench(
     save: Annotated[
         Path | None,

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from actgrid.attribution import Maximization
 from actgrid.bench import Comparison, Figure
 from actgrid.models import LayerInfo
 from actgrid.pipeline import DrawnLayer, DrawnWeight
@@ -19,11 +20,13 @@ __all__ = [
     "PACKAGES",
     "as_dict",
     "figures_as_dict",
+    "maximization_as_dict",
     "print_facts",
     "print_figures",
     "print_image",
     "print_infos",
     "print_layers",
+    "print_maximization",
     "print_place",
     "print_top",
     "print_weights",
@@ -82,6 +85,29 @@ def weights_as_dict(folder: Path, drawn: list[DrawnWeight]) -> dict[str, Any]:
     """Return which weights were drawn, for JSON."""
     rounded = [asdict(one) | {"milliseconds": round(one.milliseconds, 3)} for one in drawn]
     return {"folder": str(folder), "weights": [one | {"file": one["file"].name} for one in rounded]}
+
+
+def print_maximization(file: Path, found: Maximization) -> None:
+    """Print a table of channels and what they were brought to, and where the picture is."""
+    numbers = ("channel", "start", "activation")
+    table = _table(*numbers, right=numbers)
+    for channel, start, reached in zip(found.channels, found.start, found.activations, strict=True):
+        table.add_row(str(channel), f"{start:.3f}", f"{reached:.3f}")
+    _console().print(table)
+    print(
+        f"\n{found.layer}, {len(found)} channel{'s' if len(found) != 1 else ''}: {file.resolve()}"
+    )
+
+
+def maximization_as_dict(file: Path, found: Maximization) -> dict[str, Any]:
+    """Return what channels were brought to, for JSON."""
+    channels = [
+        {"channel": int(channel), "start": float(start), "activation": float(reached)}
+        for channel, start, reached in zip(
+            found.channels, found.start, found.activations, strict=True
+        )
+    ]
+    return {"layer": found.layer, "file": str(file), "channels": channels}
 
 
 def print_infos(infos: list[LayerInfo]) -> None:

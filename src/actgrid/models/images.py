@@ -22,6 +22,8 @@ __all__ = [
     "FITS",
     "are_images",
     "find_images",
+    "image_input",
+    "image_size",
     "load_images",
     "preprocessing",
     "shows_channels_first",
@@ -100,8 +102,8 @@ def load_images(
     """
     if fit not in FITS:
         raise OptionError(f"fit must be one of {', '.join(FITS)}, not {fit!r}")
-    channels, channels_first, model_size = _model_input(model)
-    target = model_size if size is None else _size(size)
+    channels, channels_first, model_size = image_input(model)
+    target = model_size if size is None else image_size(size)
     prepare = preprocessing(preprocess, model)
     images = [_fit(_planes(source, channels), target, fit) for source in _expand(sources)]
     if not images:
@@ -253,7 +255,14 @@ def _middle(image: Image.Image, ratio: float) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def _size(size: Any) -> tuple[int, int]:
+def image_size(size: Any) -> tuple[int, int]:
+    """Return (height, width) as an option gives it, one number standing for both.
+
+    Raises
+    ------
+    OptionError
+        If it is no size.
+    """
     try:
         height, width = size if np.ndim(size) else (size, size)
         height, width = operator.index(height), operator.index(width)
@@ -264,8 +273,14 @@ def _size(size: Any) -> tuple[int, int]:
     return height, width
 
 
-def _model_input(model: Any) -> tuple[int, bool, tuple[int, int] | None]:
-    """Return channels, whether they come first, and (height, width) if fixed."""
+def image_input(model: Any) -> tuple[int, bool, tuple[int, int] | None]:
+    """Return a model's channels, whether they come first, and (height, width) if fixed.
+
+    Raises
+    ------
+    ShapeError
+        If it takes something else than one batch of images.
+    """
     specs = None if model is None else input_specs(model)
     if specs is None:
         return 3, False, None

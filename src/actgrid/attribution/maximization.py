@@ -1,0 +1,508 @@
+"""Activation maximisation: the inputs that excite a channel or a class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.attribution.compiled import compiled
+from actgrid.errors import LayerError, OptionError, TargetError
+from actgrid.models.extraction import choose_calls
+from actgrid.models.frameworks import tensorflow
+from actgrid.models.images import image_input, image_size, preprocessing
+from actgrid.models.inputs import check_inputs
+from actgrid.models.labels import class_index, labels_of
+from actgrid.models.layers import Selection
+from actgrid.models.loading import load_model
+from actgrid.models.tracing import Call, before_softmax, build, trace_model
+from actgrid.progress import progress as progress_bar
+from actgrid.rendering.layout import integer_option
+from actgrid.rendering.picture import Picture
+from actgrid.rendering.sheet import lay_out_sheet
+
+__all__ = ["PARAMETRIZATIONS", "Maximization", "check_options", "maximize"]
+
+PARAMETRIZATIONS = ("fourier", "pixel")
+
+# How the colours of natural images go together: the square root of their covariance over ImageNet,
+# from Olah et al., its largest column of length 1.
+_COLOURS = np.array([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]], np.float32)
+_COLOURS /= np.linalg.norm(_COLOURS, axis=0).max()
+# A channel that a ReLU keeps silent rises by this share of what it would otherwise.
+_LEAK = 0.1
+# Of the pictures to begin with, which are next to gray.
+_NOISE = 0.01
+# Of the spectrum, and how fast it falls with the frequency: a little faster than in photos, against
+# the fine patterns that networks like best.
+_STRENGTH = 0.18
+_FALL = 1.25
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Maximization(Picture):
+    """The inputs that excite channels, drawn as one tile each. Made by `actgrid.maximize`.
+
+    Attributes
+    ----------
+    inputs
+        (K, H, W, C) float32, or (K, C, H, W) for a channels-first model: in the model's units.
+    images
+        (K, H, W, 3) uint8: the same as pixels.
+    layer
+        Path of the layer.
+    channels
+        (K,) int: the channel that each of them is for.
+    activations
+        (K,) float32: what the channel's mean activation is for them, untransformed.
+    start
+        (K,) float32: what it was for the noise to begin with.
+    columns
+        Tiles in a row; None: as many as bring the picture nearest to square.
+    padding
+        Pixels between tiles.
+
+    Examples
+    --------
+    >>> found = actgrid.maximize("demo", "head_relu", range(4))
+    >>> found.images.shape
+    (4, 224, 224, 3)
+    >>> found.save("head.png")
+    """
+
+    inputs: npt.NDArray[np.float32]
+    images: npt.NDArray[np.uint8]
+    layer: str
+    channels: npt.NDArray[np.intp]
+    activations: npt.NDArray[np.float32]
+    start: npt.NDArray[np.float32]
+    columns: int | None = None
+    padding: int = 1
+
+    def __len__(self) -> int:
+        return len(self.channels)
+
+    def __repr__(self) -> str:
+        _, height, width, _ = self.images.shape
+        return f"<Maximization of {self.layer}: {len(self)} channels, {width} x {height}>"
+
+    def to_rgb(self) -> npt.NDArray[np.uint8]:
+        """Return the tiles in one picture, (height, width, 3) uint8."""
+        sheet = lay_out_sheet(self.images, columns=self.columns, padding=self.padding, background=0)
+        return sheet.to_rgb()
+
+
+def maximize(
+    model: object,
+    layer: object,
+    channels: int | str | Iterable[int | str] | None = None,
+    *,
+    steps: int = 256,
+    size: int | tuple[int, int] | None = None,
+    parametrization: str = "fourier",
+    learning_rate: float = 0.05,
+    total_variation: float = 0.0,
+    jitter: float = 8,
+    rotate: float = 5,
+    scale: float = 0.1,
+    preprocess: str | Callable[[Any], Any] = "auto",
+    labels: Sequence[str] | None = None,
+    batch_size: int = 16,
+    seed: int = 0,
+    columns: int | None = None,
+    padding: int = 1,
+    progress: bool = False,
+) -> Maximization:
+    """Draw the inputs that excite channels of a layer, or classes, the most.
+
+    Gradient ascent (Adam) on the pixels of an image that begins as faint noise, for the mean of
+    a channel's activation, which of a dense layer is a unit's. What a softmax is taken of stands
+    for its classes; a ReLU is read with a slope of a tenth below zero, or a silent channel would
+    never wake. At each step the image is moved, turned and scaled at random, so that no single
+    pixel matters.
+
+    Parameters
+    ----------
+    model
+        A Keras model, or anything that `actgrid.load_model` takes. It takes images, and nothing
+        else: for what comes beside an image no value would be as good as another.
+    layer
+        Which layer, see `actgrid.Extractor`: one.
+    channels
+        Which of its channels: one, or several, by number, or the names of classes if the layer
+        is as long as `labels`; None: all.
+    steps
+        How often the images are changed.
+    size
+        (height, width) in pixels, or one number for both; None: the model's, where that is fixed.
+    parametrization
+        ``"fourier"``: the image is changed by its spatial frequencies, each as readily as it
+        occurs in photos, and in colours as they go together in photos; ``"pixel"``: pixel by
+        pixel.
+    learning_rate
+        Of Adam.
+    total_variation
+        How much differences between neighbouring pixels count against an image: as a share of
+        the typical pull of the activation on a pixel.
+    jitter
+        At most so many pixels an image is moved by, up or down and left or right.
+    rotate
+        At most so many degrees it is turned by, either way.
+    scale
+        At most by this share it is made larger or smaller.
+    preprocess
+        What the model wants done to pixels 0 to 255, as for `actgrid.load_images`; a function
+        must take a symbolic tensor (N, H, W, C).
+    labels
+        Names of the model's classes, as many as it has; None: those of ImageNet, if it has 1000.
+    batch_size
+        Images at once. Memory grows with it.
+    seed
+        Of the noise and of the transforms, which are the same for all channels: a channel's image
+        does not depend on what others are asked for, nor on the batches, but for rounding.
+    columns, padding
+        Of the picture: tiles in a row (None: near to square), and pixels between them.
+    progress
+        Whether to show a progress bar, on a terminal.
+
+    Returns
+    -------
+    Maximization
+        Images, inputs and activations; itself a picture with a tile for each channel.
+
+    Raises
+    ------
+    LayerError
+        If `layer` is no layer of the model, or several. Also a KeyError.
+    TargetError
+        If the layer has no such channel or class. Also a ValueError.
+    OptionError, ShapeError
+        If an option cannot be used, the model takes no images, or several inputs, or its input
+        has no fixed size and `size` is not given. Both are ValueErrors.
+
+    References
+    ----------
+    Simonyan et al., Deep Inside Convolutional Networks, 2013, https://arxiv.org/abs/1312.6034.
+    Olah et al., Feature Visualization, Distill, 2017,
+    https://distill.pub/2017/feature-visualization/.
+
+    Examples
+    --------
+    >>> actgrid.maximize("demo", "probabilities", "Egyptian cat").save("cat.png")
+    """
+    if layer is None:
+        raise LayerError("name the layer whose channels are to be maximised")
+    options = check_options(
+        steps=steps,
+        parametrization=parametrization,
+        learning_rate=learning_rate,
+        total_variation=total_variation,
+        jitter=jitter,
+        rotate=rotate,
+        scale=scale,
+        batch_size=batch_size,
+        seed=seed,
+        columns=columns,
+        padding=padding,
+    )
+    network: Any = load_model(model)
+    canvas = _Canvas.of(network, parametrization, size, preprocess)
+
+    gauge = compiled(network, _Gauge(Selection(layer)))
+    gray = canvas.inputs(network, canvas.noise(seed))
+    check_inputs(network, gray)
+    build(network, gray)
+    before = gauge(gray).numpy()[0]
+    path = gauge.body.found[0]  # type: ignore[attr-defined]
+    wanted = _channels(channels, len(before), path, labels)
+
+    climb = compiled(network, _Climb(Selection(layer), canvas, options.wobble))
+    chunks = [wanted[i : i + batch_size] for i in range(0, len(wanted), batch_size)]
+    drawn: list[tuple[Any, ...]] = []
+    with progress_bar(len(chunks) * steps, "maximising", progress) as advance:
+        for chunk in chunks:
+            found = _climbed(climb, canvas.noise(seed), chunk, options, advance)
+            inputs = canvas.inputs(network, found)
+            reached = gauge(inputs).numpy()[np.arange(len(chunk)), chunk]
+            drawn.append((inputs.numpy(), canvas.images(found), reached))
+    inputs, images, reached = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    return Maximization(inputs, images, path, wanted, reached, before[wanted], columns, padding)
+
+
+class _Wobble(NamedTuple):
+    """How far an image is moved, turned and scaled at random."""
+
+    jitter: float
+    rotate: float
+    scale: float
+
+    def __call__(self, images: Any, seed: Any) -> Any:
+        """Return symbolic images, (N, H, W, C), transformed alike."""
+        if not any(self):
+            return images
+        tf = tensorflow()
+        down, right, turn, zoom = tf.unstack(tf.random.stateless_uniform([4], seed, -1, 1))
+        angle, size = turn * math.radians(self.rotate), 1 + zoom * self.scale
+        cos, sin = tf.cos(angle) / size, tf.sin(angle) / size
+        # About the middle; each pixel comes from where this takes it.
+        height, width = images.shape[1:3]
+        middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
+        to_x = middle_x - cos * middle_x + sin * middle_y + right * self.jitter
+        to_y = middle_y - sin * middle_x - cos * middle_y + down * self.jitter
+        zero = tf.zeros_like(cos)
+        return tf.raw_ops.ImageProjectiveTransformV3(
+            images=images,
+            transforms=tf.stack([cos, -sin, to_x, sin, cos, to_y, zero, zero])[None],
+            output_shape=[height, width],
+            fill_value=0.0,
+            interpolation="BILINEAR",
+            fill_mode="REFLECT",
+        )
+
+
+class _Options(NamedTuple):
+    """Options of `maximize` that do not depend on the model, checked."""
+
+    steps: int
+    learning_rate: float
+    total_variation: float
+    wobble: _Wobble
+    seed: int
+
+
+def check_options(
+    *,
+    steps: int,
+    parametrization: str,
+    learning_rate: float,
+    total_variation: float,
+    jitter: float,
+    rotate: float,
+    scale: float,
+    batch_size: int,
+    seed: int,
+    columns: int | None,
+    padding: int,
+) -> _Options:
+    """Raise what `maximize` would raise for these options whatever the model; return them."""
+    if parametrization not in PARAMETRIZATIONS:
+        raise OptionError(
+            f"parametrization must be one of {', '.join(PARAMETRIZATIONS)}, not {parametrization!r}"
+        )
+    integer_option("batch_size", batch_size, 1)
+    integer_option("padding", padding, 0)
+    if columns is not None:
+        integer_option("columns", columns, 1)
+    if not (isinstance(scale, Real) and 0 <= float(scale) < 1):
+        raise OptionError(f"scale must be a share of at least 0 and less than 1, not {scale!r}")
+    return _Options(
+        steps=integer_option("steps", steps, 1),
+        learning_rate=_amount("learning_rate", learning_rate),
+        total_variation=_amount("total_variation", total_variation),
+        wobble=_Wobble(_amount("jitter", jitter), _amount("rotate", rotate), float(scale)),
+        seed=integer_option("seed", seed, 0),
+    )
+
+
+def _climbed(
+    climb: Any,
+    noise: Any,
+    channels: npt.NDArray[np.intp],
+    options: _Options,
+    advance: Callable[[], None],
+) -> Any:
+    """Return the parameters of the images that excite these channels."""
+    tf = tensorflow()
+    start = tf.repeat(noise, len(channels), 0)
+    state = (start, tf.zeros_like(start), tf.zeros_like(start))
+    weights = tf.constant([options.learning_rate, options.total_variation])
+    for step in range(options.steps):
+        place = tf.constant([options.seed, step], "int64")
+        state = climb((*state, tf.constant(channels)), place, weights)
+        advance()
+    return state[0]
+
+
+def _amount(name: str, value: object) -> float:
+    """Return an option as a number that is not negative."""
+    if not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+        raise OptionError(f"{name} must be a number of at least 0, not {value!r}")
+    return float(value)
+
+
+def _channels(
+    wanted: Any, count: int, layer: str, labels: Sequence[str] | None
+) -> npt.NDArray[np.intp]:
+    """Return the channels of a layer that are asked for, by number or by the name of a class."""
+    if wanted is None:
+        return np.arange(count)
+    listed = (
+        [wanted] if isinstance(wanted, str) or not isinstance(wanted, Iterable) else list(wanted)
+    )
+    if not listed:
+        raise TargetError("channels is empty: name at least one, or leave it out")
+    names = labels_of(count, labels) if any(isinstance(one, str) for one in listed) else None
+    numbers = [
+        class_index(one, names) if isinstance(one, str) else integer_option("a channel", one)
+        for one in listed
+    ]
+    for number in numbers:
+        if not 0 <= number < count:
+            raise TargetError(f"layer {layer} has the channels 0 to {count - 1}, not {number}")
+    return np.array(numbers, np.intp)
+
+
+@dataclass(frozen=True)
+class _Canvas:
+    """How parameters are images, and images what a model takes."""
+
+    parametrization: str
+    height: int
+    width: int
+    depth: int
+    channels_first: bool
+    preprocess: Any
+
+    @classmethod
+    def of(cls, model: Any, parametrization: str, size: Any, preprocess: Any) -> _Canvas:
+        """Return the canvas of a model's input.
+
+        Raises
+        ------
+        OptionError, ShapeError
+            If the model takes no images, or its size is not known.
+        """
+        preprocessing(preprocess, model)
+        depth, channels_first, sides = image_input(model)
+        if size is not None:
+            sides = image_size(size)
+        if sides is None:
+            raise OptionError("the model takes images of any size: give a size, such as 224")
+        return cls(parametrization, *sides, depth, channels_first, preprocess)
+
+    def noise(self, seed: int) -> Any:
+        """Return the parameters of one faint random image."""
+        shape: tuple[int, ...] = (self.height, self.width, self.depth)
+        if self.parametrization == "fourier":
+            shape = (self.depth, self.height, self.width // 2 + 1, 2)
+        noise = np.random.default_rng(seed).normal(0, _NOISE, (1, *shape))
+        return tensorflow().constant(noise, "float32")
+
+    def shares(self, parameters: Any) -> Any:
+        """Return images, (N, H, W, C) of 0 to 1."""
+        tf = tensorflow()
+        values = parameters
+        if self.parametrization == "fourier":
+            spectrum = tf.complex(parameters[..., 0], parameters[..., 1]) * self._amplitudes()
+            planes = tf.signal.irfft2d(spectrum, [self.height, self.width])
+            values = tf.transpose(planes, (0, 2, 3, 1))
+            if self.depth == 3:
+                values = tf.einsum("nhwc,dc->nhwd", values, _COLOURS)
+        return tf.sigmoid(values)
+
+    def _amplitudes(self) -> Any:
+        """Return how strong each spatial frequency is in photos: as one over the frequency."""
+        down, right = np.fft.fftfreq(self.height)[:, None], np.fft.rfftfreq(self.width)
+        longest = 1 / max(self.height, self.width)
+        amplitudes = _STRENGTH / np.maximum(np.hypot(down, right), longest) ** _FALL
+        return (amplitudes * math.sqrt(self.height * self.width)).astype(np.complex64)
+
+    def prepared(self, model: Any, shares: Any) -> Any:
+        """Return what the model takes for images of 0 to 1."""
+        tf = tensorflow()
+        inputs = tf.cast(preprocessing(self.preprocess, model)(shares * 255), "float32")
+        return tf.transpose(inputs, (0, 3, 1, 2)) if self.channels_first else inputs
+
+    def inputs(self, model: Any, parameters: Any) -> Any:
+        """Return what the model takes for these parameters."""
+        return self.prepared(model, self.shares(parameters))
+
+    def images(self, parameters: Any) -> npt.NDArray[np.uint8]:
+        """Return the pixels to show, (N, H, W, 3)."""
+        levels = np.rint(self.shares(parameters).numpy() * 255).astype(np.uint8)
+        return levels[..., :3] if self.depth >= 3 else np.repeat(levels, 3, axis=-1)
+
+
+@dataclass(frozen=True)
+class _Gauge:
+    """The mean activation of each channel of a layer, (N, C)."""
+
+    layer: Selection
+    # The layer's path, which is known once the model is traced.
+    found: list[str] = field(default_factory=list, compare=False)
+
+    def __call__(self, model: Any, inputs: Any) -> Any:
+        call = self.call(model, inputs)
+        self.found[:] = [call.info.path]
+        return _means(before_softmax(call.tensor), call)
+
+    def call(self, model: Any, inputs: Any) -> Call:
+        """Return the one call of the model's layers that is wanted."""
+        calls = choose_calls(model, trace_model(model, inputs).calls, self.layer)
+        if len(calls) > 1:
+            paths = ", ".join(call.info.path for call in calls[:5])
+            raise LayerError(f"layer stands for {len(calls)} ({paths}): name one of them")
+        if calls[0].info.channels is None or not calls[0].tensor.dtype.is_floating:
+            raise LayerError(
+                f"layer {calls[0].info.path} has no channels to maximise: its output is "
+                f"{calls[0].info.dtype} of {calls[0].info.shape}"
+            )
+        return calls[0]
+
+
+def _means(tensor: Any, call: Call) -> Any:
+    """Return the mean of each channel, (N, C), of a tensor like the layer's output."""
+    tf = tensorflow()
+    if tensor is None:
+        tensor = call.tensor
+    channel = 1 if call.info.data_format == "channels_first" else len(tensor.shape) - 1
+    others = [axis for axis in range(1, len(tensor.shape)) if axis != channel]
+    return tf.reduce_mean(tf.cast(tensor, "float32"), others)
+
+
+@dataclass(frozen=True)
+class _Climb:
+    """One step of Adam up a layer's channels, one for each image."""
+
+    layer: Selection
+    canvas: _Canvas
+    wobble: _Wobble
+
+    def __call__(self, model: Any, state: Any, seed: Any, options: Any) -> Any:
+        tf = tensorflow()
+        parameters, mean, square, channels = state
+        rate, smoothness = options[0], options[1]
+        shares = self.canvas.shares(parameters)
+        inputs = self.canvas.prepared(model, self.wobble(shares, tf.ensure_shape(seed, [2])))
+        call = _Gauge(self.layer).call(model, inputs)
+        reached = tf.gather(_means(_awake(call.tensor), call), channels, axis=1, batch_dims=1)
+        (slope,) = tf.gradients(reached, shares)
+        if slope is None:
+            raise LayerError(
+                f"layer {call.info.path} does not depend on the image, or cannot be differentiated"
+            )
+        # In units of its own, or what one layer calls smooth would leave another one blank.
+        slope = tf.math.divide_no_nan(slope, tf.math.reduce_std(slope, (1, 2, 3), keepdims=True))
+        slope -= smoothness * tf.gradients(tf.image.total_variation(shares), shares)[0]
+        (slope,) = tf.gradients(shares, parameters, slope)
+
+        # Kingma and Ba, Adam, 2014, https://arxiv.org/abs/1412.6980, whose state is a tensor here:
+        # its variables would have the size of the first batch.
+        mean = 0.9 * mean + 0.1 * slope
+        square = 0.999 * square + 0.001 * slope**2
+        count = tf.cast(seed[1] + 1, "float32")
+        deviation = tf.sqrt(square / (1 - 0.999**count)) + 1e-12
+        return parameters + rate * mean / (1 - 0.9**count) / deviation, mean, square
+
+
+def _awake(tensor: Any) -> Any:
+    """Return what a softmax is taken of, a ReLU with a slope below zero, or the tensor itself."""
+    logits = before_softmax(tensor)
+    if logits is None and tensor.op.type in ("Relu", "Relu6"):
+        return tensorflow().nn.leaky_relu(tensor.op.inputs[0], _LEAK)
+    return logits

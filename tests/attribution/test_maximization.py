@@ -1,0 +1,285 @@
+"""Inputs that excite channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from PIL import Image
+
+import actgrid
+from actgrid import Maximization, maximize
+from actgrid.errors import LayerError, OptionError, ShapeError, TargetError
+
+STILL: dict[str, Any] = {"jitter": 0, "rotate": 0, "scale": 0, "total_variation": 0}
+QUICK: dict[str, Any] = {"steps": 12, "jitter": 1, "total_variation": 0}
+
+
+@pytest.fixture(autouse=True)
+def _same_weights_each_time() -> None:
+    keras.utils.set_random_seed(20)
+
+
+def sequential(*, channels: int = 3, side: int | None = 12) -> Any:
+    return keras.Sequential(
+        [
+            keras.Input((side, side, channels)),
+            layers.Conv2D(6, 3, activation="relu", name="conv"),
+            layers.GlobalAveragePooling2D(name="mean"),
+            layers.Dense(4, activation="softmax", name="head"),
+        ]
+    )
+
+
+def functional() -> Any:
+    inputs = keras.Input((12, 12, 3))
+    a = layers.Conv2D(6, 3, padding="same", name="conv")(inputs)
+    x = layers.Add(name="add")([a, layers.ReLU(max_value=6, name="relu6")(a)])
+    x = layers.Dense(4, name="logits")(layers.Flatten()(x))
+    return keras.Model(inputs, layers.Softmax(name="head")(x))
+
+
+def nested() -> Any:
+    inner = keras.Sequential(
+        [layers.Conv2D(6, 3, name="conv"), layers.BatchNormalization(name="bn")], name="inner"
+    )
+    head = layers.Dense(4, activation="softmax", name="head")
+    return keras.Sequential([keras.Input((12, 12, 3)), inner, layers.GlobalMaxPooling2D(), head])
+
+
+class Subclassed(keras.Model):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = layers.Conv2D(6, 3, name="conv")
+        self.head = layers.Dense(4, activation="softmax", name="head")
+
+    def call(self, x: Any) -> Any:
+        return self.head(tf.reduce_mean(tf.nn.relu(self.conv(x)), (1, 2)))
+
+
+@pytest.mark.parametrize("layer", ["*conv", "head"])
+@pytest.mark.parametrize("make", [sequential, functional, nested, Subclassed])
+def test_activations_rise_in_every_kind_of_model(make: Callable[[], Any], layer: str) -> None:
+    model = make()
+    found = maximize(model, layer, [2, 0], size=12, learning_rate=0.3, **QUICK | {"steps": 40})
+    assert found.channels.tolist() == [2, 0]
+    assert found.images.shape == (2, 12, 12, 3)
+    assert (found.activations > found.start + 0.05).all()
+    # What was reached is what the model gives for the inputs; before its softmax.
+    extractor = actgrid.Extractor(model, layer)
+    (activation,) = extractor(found.inputs).values()
+    if layer == "head":
+        differences = np.log(activation[:, 2] / activation[:, 0])
+        assert differences[0] > differences[1]
+        assert abs(found.activations).max() > 1e-3
+    else:
+        reached = activation.mean((1, 2))[[0, 1], [2, 0]]
+        np.testing.assert_allclose(found.activations, reached, rtol=1e-5)
+    np.testing.assert_array_equal(found.images, np.rint(found.inputs * 255))
+
+
+def test_the_best_input_of_a_linear_model_is_the_sign_of_its_weights() -> None:
+    model = keras.Sequential(
+        [keras.Input((4, 5, 3)), layers.Flatten(), layers.Dense(2, name="units")]
+    )
+    found = maximize(model, "units", parametrization="pixel", learning_rate=2, steps=10, **STILL)
+    kernel = model.get_layer("units").get_weights()[0].T.reshape(2, 4, 5, 3)
+    np.testing.assert_array_equal(found.images, np.where(kernel > 0, 255, 0))
+    best = np.maximum(kernel, 0).sum((1, 2, 3))
+    np.testing.assert_allclose(found.activations, best, rtol=1e-3)
+
+
+def test_total_variation_makes_images_smooth() -> None:
+    def roughness(weight: float) -> float:
+        options = QUICK | {"total_variation": weight, "steps": 40}
+        images = maximize(sequential(), "conv", 1, parametrization="pixel", **options).inputs
+        return float(np.abs(np.diff(images, axis=1)).mean())
+
+    assert roughness(5) < 0.5 * roughness(0)
+
+
+def test_the_same_seed_gives_the_same_and_another_another() -> None:
+    model = sequential()
+    first, same, other = (
+        maximize(model, "head", 1, seed=seed, **QUICK).inputs for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(first, same)
+    assert np.abs(first - other).max() > 0.01
+
+
+def test_neither_batches_nor_other_channels_matter() -> None:
+    model = sequential()
+    whole = maximize(model, "conv", **QUICK)
+    assert whole.channels.tolist() == [0, 1, 2, 3, 4, 5]
+    chunks = maximize(model, "conv", range(6), batch_size=4, **QUICK)
+    np.testing.assert_allclose(chunks.inputs, whole.inputs, atol=1e-3)
+    alone = maximize(model, "conv", 5, **QUICK)
+    np.testing.assert_allclose(alone.inputs[0], whole.inputs[5], atol=1e-3)
+
+
+def test_a_silent_channel_wakes() -> None:
+    model = sequential()
+    kernel, bias = model.get_layer("conv").get_weights()
+    model.get_layer("conv").set_weights([kernel, bias - 0.9])
+    silent = maximize(model, "conv", steps=1, **STILL)
+    assert not silent.start.any()
+    found = maximize(model, "conv", steps=60, learning_rate=0.2, **STILL)
+    assert (found.activations > 0).any()
+
+
+def test_gray_and_channels_first_models_and_any_size() -> None:
+    gray = maximize(sequential(channels=1), "conv", 0, **QUICK)
+    assert gray.inputs.shape == (1, 12, 12, 1)
+    np.testing.assert_array_equal(gray.images[..., 0], gray.images[..., 2])
+    assert (gray.activations > gray.start).all()
+    first = keras.Sequential(
+        [
+            keras.Input((3, 12, 14)),
+            layers.Permute((2, 3, 1)),
+            layers.Conv2D(3, 3, name="conv"),
+        ]
+    )
+    found = maximize(first, "conv", 0, **QUICK)
+    assert found.inputs.shape == (1, 3, 12, 14)
+    assert found.images.shape == (1, 12, 14, 3)
+    assert (found.activations > found.start).all()
+    for size in ((9, 16), (16, 9)):
+        anyhow = maximize(sequential(side=None), "conv", 0, size=size, **QUICK)
+        assert anyhow.images.shape == (1, *size, 3)
+    with pytest.raises(OptionError, match="images of any size: give a size"):
+        maximize(sequential(side=None), "conv", 0)
+
+
+def test_channels_of_a_channels_first_layer_are_its_second_axis() -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((3, 8, 8)),
+            layers.AveragePooling2D(2, data_format="channels_first", name="pool"),
+        ]
+    )
+    found = maximize(model, "pool", 1, parametrization="pixel", learning_rate=2, steps=10, **STILL)
+    assert found.images[0, ..., 1].min() == 255
+    # No other colour is asked for.
+    assert 100 < found.images[0, ..., 0].mean() < 150
+
+
+def test_what_the_model_wants_done_to_pixels_is_done() -> None:
+    model = keras.applications.VGG16(weights=None, input_shape=(32, 32, 3), include_top=False)
+    found = maximize(model, "block1_conv1", [4], **QUICK)
+    # VGG16 takes BGR less the mean of ImageNet.
+    pixels = found.inputs[0][..., ::-1] + [123.68, 116.779, 103.939]
+    np.testing.assert_allclose(pixels, found.images[0], atol=0.51)
+    assert (found.activations > found.start).all()
+    own = maximize(sequential(), "conv", 0, preprocess=lambda pixels: pixels / 51 - 2.5, **QUICK)
+    np.testing.assert_allclose(own.inputs, own.images / 51 - 2.5, atol=0.011)
+
+
+def test_classes_may_be_named() -> None:
+    labels = ["cat", "dog", "car", "tree"]
+    found = maximize(sequential(), "head", ["Car", 1], labels=labels, **QUICK)
+    assert found.channels.tolist() == [2, 1]
+    assert maximize(sequential(), "head", "tree", labels=labels, **QUICK).channels == [3]
+    with pytest.raises(TargetError, match="did you mean tree"):
+        maximize(sequential(), "head", "three", labels=labels)
+    with pytest.raises(TargetError, match="names of the model's classes are not known"):
+        maximize(sequential(), "head", "cat")
+
+
+def test_the_picture_is_a_tile_for_each_channel(tmp_path: Path) -> None:
+    found = maximize(sequential(), "conv", columns=4, padding=2, **QUICK)
+    picture = found.to_rgb()
+    assert picture.shape == (2 * 12 + 2, 4 * 12 + 3 * 2, 3)
+    np.testing.assert_array_equal(picture[14:, 14:26], found.images[5])
+    assert not picture[12:14].any()
+    assert not picture[14:, 28:].any()
+    found.save(tmp_path / "conv.png")
+    with Image.open(tmp_path / "conv.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), picture)
+    assert repr(found) == "<Maximization of conv: 6 channels, 12 x 12>"
+    assert len(found) == 6
+    assert actgrid.Maximization is Maximization
+    assert maximize(sequential(), "conv", **QUICK).to_rgb().shape == (25, 38, 3)
+
+
+def test_one_shape_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from actgrid.attribution import maximization
+
+    traces = []
+    trace = maximization.trace_model
+    monkeypatch.setattr(
+        maximization, "trace_model", lambda *given: traces.append(1) or trace(*given)
+    )
+    model = sequential()
+    for rate in (0.1, 0.2):
+        maximize(model, "conv", range(3), learning_rate=rate, batch_size=2, **QUICK)
+    assert len(traces) == 2  # the steps, and the measuring
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"steps": 0}, OptionError, "steps must be at least 1"),
+        ({"parametrization": "wavelet"}, OptionError, "fourier, pixel, not 'wavelet'"),
+        ({"learning_rate": "fast"}, OptionError, "learning_rate must be a number"),
+        ({"total_variation": -1}, OptionError, "total_variation must be a number of at least 0"),
+        ({"jitter": float("nan")}, OptionError, "jitter must be a number"),
+        ({"rotate": float("inf")}, OptionError, "rotate must be a number"),
+        ({"scale": 1}, OptionError, "scale must be a share"),
+        ({"scale": None}, OptionError, "scale must be a share"),
+        ({"batch_size": 0}, OptionError, "batch_size must be at least 1"),
+        ({"seed": -1}, OptionError, "seed must be at least 0"),
+        ({"columns": 0}, OptionError, "columns must be at least 1"),
+        ({"padding": 1.5}, OptionError, "padding must be an integer"),
+        ({"preprocess": "vgg61"}, OptionError, "preprocess must be .*did you mean VGG19, VGG16"),
+        ({"size": 0}, OptionError, "size must be at least 1 x 1"),
+        ({"size": 13}, ShapeError, r"takes an input of \(None, 12, 12, 3\), not \(1, 13, 13, 3\)"),
+        ({"channels": 6}, TargetError, "layer conv has the channels 0 to 5, not 6"),
+        ({"channels": [-1]}, TargetError, "channels 0 to 5, not -1"),
+        ({"channels": []}, TargetError, "channels is empty"),
+        ({"channels": 1.5}, OptionError, "a channel must be an integer"),
+        ({"layer": "cnov"}, LayerError, "did you mean conv"),
+        ({"layer": "*n*"}, LayerError, r"layer stands for 2 \(conv, mean\): name one"),
+        ({"layer": None}, LayerError, "name the layer"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    layer = options.pop("layer", "conv") if "layer" in options else "conv"
+    with pytest.raises(error, match=message) as caught:
+        maximize(sequential(), layer, **options)
+    assert isinstance(caught.value, actgrid.ActgridError)
+
+
+def test_models_that_take_no_images_are_refused() -> None:
+    vector = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="units")])
+    with pytest.raises(ShapeError, match="not a batch of images"):
+        maximize(vector, "units")
+    a, b = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    both = keras.Model([a, b], layers.Add(name="add")([a, b]))
+    with pytest.raises(ShapeError, match="not a batch of images"):
+        maximize(both, "add")
+
+
+def test_layers_that_cannot_be_maximised_are_refused() -> None:
+    class Constant(layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any) -> Any:
+            return tf.ones((1, 2, 2, 3))
+
+    class Levels(layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any) -> Any:
+            return tf.cast(x, "int32")
+
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), Levels(name="levels"), Constant(name="constant")]
+    )
+    with pytest.raises(LayerError, match="no channels to maximise: its output is int32"):
+        maximize(model, "levels")
+    with pytest.raises(LayerError, match="constant does not depend on the image"):
+        maximize(model, "constant", 0)
