@@ -591,12 +591,12 @@ def test_filters_says_what_is_wrong_in_one_line(run: Run, model_file: Path, tmp_
 def test_maximize_draws_channels_and_tells_what_they_were_brought_to(
     run: Run, model_file: Path, tmp_path: Path
 ) -> None:
-    options = ["--layer", "conv", "--channels", "3,0-1", "--steps", 4, "--jitter", 1]
+    options = ["--layer", "conv", "--channels", "3,0-1", "--steps", 4, "--jitter", 0.2]
     result = run("maximize", model_file, *options, "-o", tmp_path / "new" / "conv.png")
     assert result.code == 0, result
     assert result.err == ""
     with Image.open(tmp_path / "new" / "conv.png") as picture:
-        found = actgrid.maximize(str(model_file), "conv", [3, 0, 1], steps=4, jitter=1)
+        found = actgrid.maximize(str(model_file), "conv", [3, 0, 1], steps=4, jitter=0.2)
         np.testing.assert_array_equal(np.asarray(picture), found.to_rgb())
     assert re.search(r"^channel +start +activation$", result.out, re.M)
     assert re.search(rf"^ +3 +-?\d\.\d+ +{found.activations[0]:.3f}$", result.out, re.M)
@@ -604,7 +604,7 @@ def test_maximize_draws_channels_and_tells_what_they_were_brought_to(
 
 
 def test_maximize_for_machines(run: Run, model_file: Path, tmp_path: Path) -> None:
-    options = ["--layer", -1, "--steps", 2, "--parametrization", "pixel", "--json"]
+    options = ["--layer", -1, "--steps", 9, "--parametrization", "pixel", "--json", "--rotate", 0]
     result = run("maximize", model_file, *options, "-o", tmp_path / "head.webp")
     told = json.loads(result.out)
     assert told["layer"] == "head"

@@ -107,9 +107,9 @@ def maximize(
     parametrization: str = "fourier",
     learning_rate: float = 0.05,
     total_variation: float = 0.0,
-    jitter: float = 8,
-    rotate: float = 5,
-    scale: float = 0.1,
+    jitter: float = 0.07,
+    rotate: float = 10,
+    scale: float = 0.2,
     preprocess: str | Callable[[Any], Any] = "auto",
     labels: Sequence[str] | None = None,
     batch_size: int = 16,
@@ -150,7 +150,7 @@ def maximize(
         How much differences between neighbouring pixels count against an image: as a share of
         the typical pull of the activation on a pixel.
     jitter
-        At most so many pixels an image is moved by, up or down and left or right.
+        At most by this share of its shorter side an image is moved, up or down and left or right.
     rotate
         At most so many degrees it is turned by, either way.
     scale
@@ -252,8 +252,9 @@ class _Wobble(NamedTuple):
         # About the middle; each pixel comes from where this takes it.
         height, width = images.shape[1:3]
         middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
-        to_x = middle_x - cos * middle_x + sin * middle_y + right * self.jitter
-        to_y = middle_y - sin * middle_x - cos * middle_y + down * self.jitter
+        far = self.jitter * min(height, width)
+        to_x = middle_x - cos * middle_x + sin * middle_y + right * far
+        to_y = middle_y - sin * middle_x - cos * middle_y + down * far
         zero = tf.zeros_like(cos)
         return tf.raw_ops.ImageProjectiveTransformV3(
             images=images,

@@ -343,9 +343,9 @@ def maximize(
     total_variation: Annotated[
         float, typer.Option(help="How much differences between neighbouring pixels count.")
     ] = 0.0,
-    jitter: Annotated[float, typer.Option(help="At most so many pixels moved at random.")] = 8,
-    rotate: Annotated[float, typer.Option(help="At most so many degrees turned.")] = 5,
-    scale: Annotated[float, typer.Option(help="At most by this share larger or smaller.")] = 0.1,
+    jitter: Annotated[float, typer.Option(help="At most by this share moved at random.")] = 0.07,
+    rotate: Annotated[float, typer.Option(help="At most so many degrees turned.")] = 10,
+    scale: Annotated[float, typer.Option(help="At most by this share larger or smaller.")] = 0.2,
     preprocess: Preprocess = "auto",
     batch_size: Annotated[int, typer.Option(help="Channels at once.")] = 16,
     seed: Annotated[int, typer.Option(help="Of the noise and the transforms.")] = 0,
