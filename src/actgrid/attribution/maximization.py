@@ -102,7 +102,7 @@ def maximize(
     layer: object,
     channels: int | str | Iterable[int | str] | None = None,
     *,
-    steps: int = 256,
+    steps: int = 128,
     size: int | tuple[int, int] | None = None,
     parametrization: str = "fourier",
     learning_rate: float = 0.05,
@@ -193,7 +193,7 @@ def maximize(
 
     Examples
     --------
-    >>> actgrid.maximize("demo", "probabilities", "Egyptian cat").save("cat.png")
+    >>> actgrid.maximize("demo", "predictions", "Egyptian cat").save("cat.png")
     """
     if layer is None:
         raise LayerError("name the layer whose channels are to be maximised")

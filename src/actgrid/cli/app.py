@@ -336,7 +336,7 @@ def maximize(
             show_default=False,
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(help="How often the images are changed.")] = 256,
+    steps: Annotated[int, typer.Option(help="How often the images are changed.")] = 128,
     size: Size = None,
     parametrization: Annotated[str, typer.Option(help="fourier or pixel.")] = "fourier",
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 0.05,
