@@ -61,7 +61,7 @@ def test_one_compiled_function_for_all_batches(method: str) -> None:
         explain(model, x, method, batch_size=4, target=1, **QUICK.get(method, {}))
     functions = compiled._KEPT[model]
     assert 1 <= len(functions) <= 3
-    assert [function.trace_count() for function in functions.values()] == [1] * len(functions)
+    assert [function.trace_count for function in functions.values()] == [1] * len(functions)
 
 
 def test_functions_do_not_keep_a_model_alive() -> None:

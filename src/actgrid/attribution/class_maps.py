@@ -13,8 +13,9 @@ from actgrid.attribution.perturbation import masked_scores
 from actgrid.attribution.subjects import Found, Reader, Run, Subject
 from actgrid.attribution.targets import Reading
 from actgrid.errors import LayerError, ModelError, OptionError, ShapeError
+from actgrid.models.extraction import choose_calls
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.layers import Selection, model_layers
+from actgrid.models.layers import Selection
 from actgrid.models.tracing import Call
 from actgrid.rendering.layout import integer_option
 from actgrid.rendering.tiles import token_sides
@@ -70,10 +71,7 @@ class _Layer:
                     "such as integrated_gradients and occlusion need none"
                 )
             return found
-        selection = Selection([self.chosen])
-        selection.check(model, model_layers(model))
-        selection.check_found(model, ((call.node, call.info.path) for call in calls))
-        found = [call for call in calls if selection.wants(call.node, call.info.path, model)]
+        found = choose_calls(model, calls, Selection(self.chosen))
         paths = list(dict.fromkeys(call.node.path for call in found))
         if len(paths) > 1:
             raise LayerError(f"layer must be one layer, not {len(paths)}: {', '.join(paths[:5])}")

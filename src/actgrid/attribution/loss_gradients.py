@@ -162,16 +162,18 @@ def gradients(
     (8, 30, 30, 32)
     """
     network: Any = load_model(model)
-    body = _LossGradients(_wanted(network, loss), Selection(layers), training)
+    wanted = _wanted(network, loss)
     inputs, truth = as_tensors(x), as_tensors(y)
     check_inputs(network, inputs)
     build(network, inputs)
     weights = {
         weight.path: weight for weight in model_weights(network) if weight.variable.trainable
     }
-    function = compiled(network, body)
+    function = compiled(
+        network, _LossGradients(wanted, Selection(layers), training, frozenset(weights))
+    )
     value, activations, slopes = function((inputs, truth))
-    infos = function.body.infos  # type: ignore[attr-defined]
+    infos = function.body.infos
     return Gradients(
         float(value),
         {path: np.asarray(activations[path]) for path in infos if path in activations},
@@ -274,6 +276,8 @@ class _LossGradients:
     loss: _Loss
     layers: Selection
     training: bool
+    # Which may be others once layers are frozen.
+    weights: frozenset[str]
     # What the layers are is known once the model is traced.
     infos: dict[str, LayerInfo] = field(default_factory=dict, compare=False)
 
@@ -295,7 +299,7 @@ class _LossGradients:
         weights = {
             weight.path: weight.variable.value
             for weight in model_weights(model)
-            if weight.variable.trainable
+            if weight.path in self.weights
         }
         sources = [*activations.values(), *weights.values()]
         found = [

@@ -218,7 +218,7 @@ def maximize(
     check_inputs(network, gray)
     build(network, gray)
     before = gauge(gray).numpy()[0]
-    path = gauge.body.found[0]  # type: ignore[attr-defined]
+    path = gauge.body.found[0]
     wanted = _channels(channels, len(before), path, labels)
 
     climb = compiled(network, _Climb(Selection(layer), canvas, options.wobble))
