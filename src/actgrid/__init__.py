@@ -15,7 +15,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from actgrid.attribution import Gradients, Maximization, explain, gradients, maximize
+    from actgrid.attribution import Gradients, Maximization, compare, explain, gradients, maximize
     from actgrid.errors import ActgridError
     from actgrid.models import Extractor, LayerInfo, list_layers, load_images, load_model
     from actgrid.pipeline import render_model, render_weights
@@ -30,6 +30,7 @@ __all__ = [
     "Heatmap",
     "LayerInfo",
     "Maximization",
+    "compare",
     "explain",
     "gradients",
     "list_layers",
@@ -50,6 +51,7 @@ _ROOMS = {
     "Heatmap": "rendering",
     "LayerInfo": "models",
     "Maximization": "attribution",
+    "compare": "attribution",
     "explain": "attribution",
     "gradients": "attribution",
     "list_layers": "models",

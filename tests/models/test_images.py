@@ -13,7 +13,7 @@ from PIL import Image
 
 from actgrid import ActgridError, load_images
 from actgrid.errors import ImageError, MissingFileError, OptionError, ShapeError
-from actgrid.models.images import find_images, image_input
+from actgrid.models.images import find_images, image_input, load_with_pixels
 
 Array = npt.NDArray[Any]
 
@@ -689,3 +689,14 @@ def test_tensors_are_images_too() -> None:
 
     tensor = tf.constant(np.full((2, 4, 5, 3), 9, np.uint8))
     assert load_images(tensor, preprocess="none").shape == (2, 4, 5, 3)
+
+
+def test_pixels_come_with_what_is_prepared_of_them() -> None:
+    levels = np.random.default_rng(1).integers(0, 256, (2, 6, 5, 3)).astype(np.uint8)
+    # In place, as Keras' own functions do, and for channels first.
+    model = taking(3, 6, 5, name="resnet50_small")
+    pixels, batch = load_with_pixels(levels, model=model)
+    np.testing.assert_array_equal(pixels, levels)
+    np.testing.assert_array_equal(batch, load_images(levels, model=model))
+    mean = np.array([103.939, 116.779, 123.68], np.float32)
+    np.testing.assert_allclose(np.moveaxis(batch, 1, -1), levels[..., ::-1] - mean, rtol=1e-4)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from actgrid.attribution.input_gradients import check_reduction, guided_backprop
+from actgrid.attribution.input_gradients import Reduction, check_reduction, guided_backprop
 from actgrid.attribution.perturbation import masked_scores
 from actgrid.attribution.subjects import Found, Reader, Run, Subject
 from actgrid.attribution.targets import Reading
@@ -236,7 +236,7 @@ def layercam(subject: Subject, layer: Any = None, *, token_grid: Any = None) -> 
 
 
 def guided_gradcam(
-    subject: Subject, layer: Any = None, *, reduce: str = "max", token_grid: Any = None
+    subject: Subject, layer: Any = None, *, reduce: Reduction = "max", token_grid: Any = None
 ) -> Found:
     """Multiply guided backpropagation by Grad-CAM: fine detail of the class alone."""
     check_reduction(reduce)

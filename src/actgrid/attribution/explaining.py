@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.methods import find_method
+from actgrid.attribution.methods import Method, check_options, find_method
 from actgrid.attribution.subjects import Found, Reader, Subject
 from actgrid.attribution.targets import PREDICTED, wanted_classes
 from actgrid.errors import OptionError, ShapeError, suggest
-from actgrid.models import load_images, load_model
+from actgrid.models import load_model
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.images import are_images, shows_channels_first
+from actgrid.models.images import are_images, load_with_pixels, shows_channels_first
 from actgrid.models.inputs import as_tensors, check_inputs
 from actgrid.models.labels import labels_of
 from actgrid.models.tracing import build
 from actgrid.rendering import Heatmap
 from actgrid.rendering.layout import integer_option
 
-__all__ = ["explain"]
+__all__ = ["Question", "ask", "explain"]
 
 
 def explain(
@@ -146,30 +146,60 @@ def explain(
     >>> heatmap.save("tabby.png")
     """
     chosen = find_method(method)
-    chosen.check(layer, options)
-    batch_size = integer_option("batch_size", batch_size, 1)
-    network: Any = load_model(model)
-    subject, pictures = _subject(network, x, target, labels, image_input, batch_size)
-    if chosen.takes_layer:
-        options["layer"] = layer
-    found = [chosen.run(group, **options) for group in subject.groups()]
-    return _heatmap(found, pictures, labels, method)
+    check_options([chosen], layer, options)
+    return ask(model, x, target, labels, image_input, batch_size).explain(chosen, layer, options)
 
 
-def _subject(
-    model: Any,
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Images, a model and a target, for any method.
+
+    Attributes
+    ----------
+    pictures
+        The images, (N, height, width, 3) levels; None if they have too many channels to be seen.
+    labels
+        Names of the classes, if any were given.
+    """
+
+    subject: Subject
+    pictures: npt.NDArray[np.uint8] | None
+    labels: Sequence[str] | None
+
+    def explain(self, method: Method, layer: Any, options: Mapping[str, Any]) -> Heatmap:
+        """Return what a method says, of a layer if it looks at one."""
+        chosen = {**options, "layer": layer} if method.takes_layer else options
+        found = [method.run(group, **chosen) for group in self.subject.groups()]
+        return _heatmap(found, self.pictures, self.labels, method.name)
+
+    def decided(self) -> Question:
+        """Return the same of the classes that are predicted, where none was named."""
+        classes = [group.read().classes for group in self.subject.groups()]
+        wanted = tensorflow().constant(np.concatenate(classes))
+        return replace(self, subject=replace(self.subject, wanted=wanted))
+
+
+def ask(
+    model: object,
     x: Any,
-    target: Any,
-    labels: Sequence[str] | None,
-    image_input: int | str | None,
-    batch_size: int,
-) -> tuple[Subject, npt.NDArray[np.uint8] | None]:
-    """Return what is to be explained, and the images as pictures."""
+    target: Any = None,
+    labels: Sequence[str] | None = None,
+    image_input: int | str | None = None,
+    batch_size: int = 32,
+    pixels: npt.NDArray[np.float32] | None = None,
+) -> Question:
+    """Return what is to be explained; see `explain`.
+
+    Parameters
+    ----------
+    pixels
+        The images before they were preprocessed, (N, H, W, C), 0 to 255; None: as `x` tells.
+    """
+    batch_size = integer_option("batch_size", batch_size, 1)
+    model = load_model(model)
     tf = tensorflow()
-    pictures = None
     if are_images(x):
-        pictures = load_images(x, preprocess="none", model=model)
-        x = load_images(x, model=model)
+        pixels, x = load_with_pixels(x, model=model)
     inputs = as_tensors(x)
     if isinstance(inputs, tf.Tensor) and inputs.shape.rank == 3:
         inputs = inputs[None]  # one image
@@ -196,10 +226,10 @@ def _subject(
             names = labels_of(int(next(subject.groups()).read().count), labels)
         wanted = wanted_classes(target, len(subject), names)
         subject = replace(subject, wanted=tf.constant(wanted))
-    if pictures is None:
+    if pixels is None:
         pixels = np.asarray(image)
-        pictures = np.moveaxis(pixels, 1, -1) if reader.channels_first else pixels
-    return subject, _as_pictures(pictures)
+        pixels = np.moveaxis(pixels, 1, -1) if reader.channels_first else pixels
+    return Question(subject, _as_pictures(pixels), labels)
 
 
 def _has_names(target: Any) -> bool:

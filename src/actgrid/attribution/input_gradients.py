@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from actgrid.models.frameworks import tensorflow
 from actgrid.rendering.layout import integer_option
 
 __all__ = [
+    "Reduction",
     "check_reduction",
     "gradient_x_input",
     "guided_backprop",
@@ -29,6 +30,7 @@ __all__ = [
 Array = npt.NDArray[Any]
 
 # How the channels of the image become one value.
+Reduction = Literal["max", "norm", "sum"]
 _REDUCTIONS: dict[str, Callable[..., Any]] = {
     "max": lambda values, axis: np.abs(values).max(axis),
     "norm": lambda values, axis: np.linalg.norm(values, axis=axis),
@@ -172,28 +174,29 @@ def _gradients(subject: Subject, guided: bool = False) -> tuple[Array, Reading]:
     return np.asarray(gradients), subject.checked(reading)
 
 
-def saliency(subject: Subject, *, reduce: str = "max") -> Found:
+def saliency(subject: Subject, *, reduce: Reduction = "max") -> Found:
     """Take the gradient of the score: what a small change of each pixel would do to it."""
     check_reduction(reduce)
     gradients, reading = _gradients(subject)
     return _found(gradients, subject, reduce, reading)
 
 
-def guided_backprop(subject: Subject, *, reduce: str = "max") -> Found:
+def guided_backprop(subject: Subject, *, reduce: Reduction = "max") -> Found:
     """Take the gradient that ReLUs pass back only where it is positive."""
     check_reduction(reduce)
     gradients, reading = _gradients(subject, guided=True)
     return _found(gradients, subject, reduce, reading)
 
 
-def gradient_x_input(subject: Subject, *, reduce: str = "sum") -> Found:
+def gradient_x_input(subject: Subject, *, reduce: Reduction = "sum") -> Found:
     """Multiply the gradient by the image: for a linear model each pixel's share of the score."""
     check_reduction(reduce)
     gradients, reading = _gradients(subject)
     return _found(gradients * np.asarray(subject.image), subject, reduce, reading)
 
 
-QUADRATURES = ("gauss-legendre", "trapezoid")
+Quadrature = Literal["gauss-legendre", "trapezoid"]
+QUADRATURES = get_args(Quadrature)
 
 
 def integrated_gradients(
@@ -201,9 +204,9 @@ def integrated_gradients(
     *,
     steps: int = 50,
     baseline: Any = 0.0,
-    quadrature: str = "gauss-legendre",
+    quadrature: Quadrature = "gauss-legendre",
     complete: bool = True,
-    reduce: str = "sum",
+    reduce: Reduction = "sum",
 ) -> Found:
     """Integrate the gradient from a baseline to the image: the shares sum to the score's rise."""
     steps = integer_option("steps", steps, 2)
@@ -237,7 +240,12 @@ def integrated_gradients(
 
 
 def smoothgrad(
-    subject: Subject, *, samples: int = 50, noise: float = 0.15, seed: int = 0, reduce: str = "max"
+    subject: Subject,
+    *,
+    samples: int = 50,
+    noise: float = 0.15,
+    seed: int = 0,
+    reduce: Reduction = "max",
 ) -> Found:
     """Average the gradient over noisy copies of the image."""
     samples = integer_option("samples", samples, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from actgrid.errors import MissingDependencyError, OptionError, ShapeError
 from actgrid.models.frameworks import tensorflow
 from actgrid.rendering.layout import integer_option
 
-__all__ = ["lime"]
+__all__ = ["check_packages", "lime"]
 
 Array = npt.NDArray[Any]
 
@@ -131,10 +132,21 @@ def _mean_colours(pixels: Array, labels: Array) -> Array:
     return colours
 
 
+def check_packages() -> None:
+    """Raise MissingDependencyError unless what lime needs is there; load none of it."""
+    for module, package in (("sklearn", "scikit-learn"), ("skimage", "scikit-image")):
+        if find_spec(module) is None:
+            raise _missing(package, f"No module named {module!r}")
+
+
 def _library(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingDependencyError(
-            f"lime needs {package} ({error}); to get it, pip install 'actgrid[explain]'"
-        ) from error
+        raise _missing(package, error) from error
+
+
+def _missing(package: str, why: object) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"lime needs {package} ({why}); to get it, pip install 'actgrid[explain]'"
+    )

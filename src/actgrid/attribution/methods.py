@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from actgrid.attribution.lime import lime
 from actgrid.attribution.subjects import Found
 from actgrid.errors import OptionError, suggest
 
-__all__ = ["METHODS", "Method", "find_method"]
+__all__ = ["METHODS", "Method", "check_options", "find_method"]
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,6 @@ class Method:
         """Its options with their defaults."""
         parameters = inspect.signature(self.run).parameters.values()
         return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
-
-    def check(self, layer: Any, options: dict[str, Any]) -> None:
-        """Raise OptionError unless the method takes a layer and these options."""
-        if layer is not None and not self.takes_layer:
-            raise OptionError(f"{self.name} looks at the input: leave layer out")
-        for name in options:
-            if name not in self.options:
-                known = ", ".join(self.options) or "none"
-                raise OptionError(
-                    f"{self.name} has no option {name!r}{suggest(name, self.options)}; "
-                    f"its options: {known}"
-                )
 
 
 def _arxiv(number: str) -> str:
@@ -117,3 +105,23 @@ def find_method(name: object) -> Method:
         hint = suggest(name, METHODS) if isinstance(name, str) else ""
         raise OptionError(f"method must be one of {', '.join(METHODS)}, not {name!r}{hint}")
     return METHODS[name]
+
+
+def check_options(methods: Sequence[Method], layer: Any, options: Iterable[str]) -> None:
+    """Raise OptionError unless some of the methods take a layer, if there is one, and each option.
+
+    Parameters
+    ----------
+    options
+        Their names.
+    """
+    names = ", ".join(method.name for method in methods)
+    if layer is not None and not any(method.takes_layer for method in methods):
+        raise OptionError(f"{names}: the input is looked at, not a layer: leave layer out")
+    known = list(dict.fromkeys(option for method in methods for option in method.options))
+    for option in options:
+        if option not in known:
+            raise OptionError(
+                f"{names}: there is no option {option!r}{suggest(option, known)}; "
+                f"options are {', '.join(known) or 'none'}"
+            )

@@ -21,10 +21,12 @@ from actgrid.models.inputs import input_specs
 __all__ = [
     "FITS",
     "are_images",
+    "check_fit",
     "find_images",
     "image_input",
     "image_size",
     "load_images",
+    "load_with_pixels",
     "preprocessing",
     "shows_channels_first",
 ]
@@ -100,8 +102,19 @@ def load_images(
     >>> batch.shape
     (2, 224, 224, 3)
     """
-    if fit not in FITS:
-        raise OptionError(f"fit must be one of {', '.join(FITS)}, not {fit!r}")
+    return load_with_pixels(sources, size, preprocess, model=model, fit=fit)[1]
+
+
+def load_with_pixels(
+    sources: object,
+    size: int | tuple[int, int] | None = None,
+    preprocess: str | Callable[[Pixels], Any] = "auto",
+    *,
+    model: Any = None,
+    fit: str = "crop",
+) -> tuple[Pixels, npt.NDArray[Any]]:
+    """Return images as pixels 0 to 255, (N, H, W, C), and as `load_images` prepares them."""
+    check_fit(fit)
     channels, channels_first, model_size = image_input(model)
     target = model_size if size is None else image_size(size)
     prepare = preprocessing(preprocess, model)
@@ -114,8 +127,16 @@ def load_images(
             f"images of different sizes ({', '.join(f'{h} x {w}' for h, w in sorted(shapes))}) "
             "make no batch: give a size"
         )
-    batch = np.asarray(prepare(np.stack(images)))
-    return np.moveaxis(batch, -1, 1) if channels_first else batch
+    pixels = np.stack(images)
+    # Keras' own functions prepare in place.
+    batch = np.asarray(prepare(pixels.copy()))
+    return pixels, np.moveaxis(batch, -1, 1) if channels_first else batch
+
+
+def check_fit(fit: str) -> None:
+    """Raise OptionError unless there is such a way to fit images."""
+    if fit not in FITS:
+        raise OptionError(f"fit must be one of {', '.join(FITS)}, not {fit!r}")
 
 
 def are_images(x: Any) -> bool:

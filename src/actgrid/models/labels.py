@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
 
-from actgrid.errors import TargetError, suggest
+from actgrid.errors import MissingFileError, OptionError, TargetError, suggest
 
-__all__ = ["class_index", "imagenet_labels", "labels_of"]
+__all__ = ["class_index", "imagenet_labels", "labels_of", "read_labels"]
 
 
 @lru_cache(maxsize=1)
@@ -21,6 +22,27 @@ def imagenet_labels() -> tuple[str, ...]:
     'Egyptian cat'
     """
     return tuple((files(__package__) / "imagenet_labels.txt").read_text("utf-8").splitlines())
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Return the names in a text file of one class a line.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    OptionError
+        If it is no such text.
+    """
+    try:
+        labels = tuple(line.strip() for line in path.read_text("utf-8-sig").rstrip().splitlines())
+    except FileNotFoundError:
+        raise MissingFileError(f"there is no file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"{path} cannot be read as names of classes: {error}") from error
+    if not labels:
+        raise OptionError(f"{path} names no class")
+    return labels
 
 
 def labels_of(count: int, labels: Sequence[str] | None = None) -> tuple[str, ...] | None:

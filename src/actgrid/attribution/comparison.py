@@ -1,0 +1,114 @@
+"""`actgrid.compare`: what several methods say of the same images, on one sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from actgrid.attribution.explaining import ask
+from actgrid.attribution.methods import Method, check_options, find_method
+from actgrid.errors import OptionError, ShapeError
+from actgrid.rendering import Heatmap, Sheet, lay_out_sheet
+
+__all__ = ["compare", "target_texts"]
+
+# One of each kind, as those of a kind look alike: they take seconds and need no extra.
+_DEFAULT = ("gradcam", "smoothgrad", "integrated_gradients", "occlusion")
+
+
+def compare(
+    model: object,
+    x: Any,
+    methods: Iterable[str] | Mapping[str, Mapping[str, Any]] | None = None,
+    target: Any = None,
+    layer: Any = None,
+    *,
+    labels: Sequence[str] | None = None,
+    image_input: int | str | None = None,
+    batch_size: int = 32,
+    alpha: float = 0.5,
+    cmap: str | None = None,
+    clip: float = 99,
+) -> Sheet:
+    """Draw what several methods say of the same images: images down, methods across.
+
+    Parameters
+    ----------
+    model, x, target, labels, image_input, batch_size
+        As in `actgrid.explain`. All methods explain the same class of an image: if `target` is
+        None, the one that the model predicts.
+    methods
+        Names of methods, or a dict of each one's options by its name; None: ``gradcam``,
+        ``smoothgrad``, ``integrated_gradients`` and ``occlusion``.
+    layer
+        For those of the methods that look at a layer, as in `actgrid.explain`.
+    alpha, cmap, clip
+        As in `Heatmap.overlay`; `cmap` is that of all methods.
+
+    Returns
+    -------
+    Sheet
+        Each row begins with the image itself, over the class that is explained and its score.
+        Columns are headed by the methods' names.
+
+    Raises
+    ------
+    OptionError, ShapeError
+        If there is no such method or option, or the images have too many channels to be seen.
+        Both are ValueErrors.
+    ActgridError
+        Whatever else `explain` raises.
+
+    Examples
+    --------
+    >>> sheet = actgrid.compare("demo", ["cat.jpg", "rocket.jpg"])
+    >>> sheet.save("methods.png")
+    >>> patches = {"occlusion": {"patch": 16}, "scorecam": {"most": 100}}
+    >>> actgrid.compare("demo", "cat.jpg", patches, target="tabby").save("tabby.png")
+    """
+    chosen = _chosen(methods)
+    check_options(list(chosen), layer, ())
+    for method, options in chosen.items():
+        check_options([method], None, options)
+    Heatmap(np.zeros((1, 1)), images=np.zeros((1, 1, 3), np.uint8)).overlay(alpha, cmap, clip=clip)
+    question = ask(model, x, target, labels, image_input, batch_size)
+    pictures = question.pictures
+    if pictures is None:
+        raise ShapeError(
+            f"images of shape {tuple(question.subject.image.shape)} have too many channels to be "
+            "drawn: explain gives the maps alone"
+        )
+    question = question.decided()
+    heatmaps = [question.explain(method, layer, options) for method, options in chosen.items()]
+    columns = [pictures, *(one.overlay(alpha, cmap, clip=clip).pictures for one in heatmaps)]
+    captions = ([text, *[""] * len(heatmaps)] for text in target_texts(heatmaps[0]))
+    return lay_out_sheet(
+        np.stack(columns, 1).reshape(-1, *pictures.shape[1:]),
+        columns=len(columns),
+        titles=["image", *(method.name for method in chosen)],
+        captions=[text for row in captions for text in row],
+    )
+
+
+def target_texts(heatmap: Heatmap) -> list[str]:
+    """Return what each map of `explain` is of, and its score: ``"Egyptian cat 8.9"``."""
+    scores = [f"{score:.4g}" for score in np.asarray(heatmap.score)]
+    if heatmap.target is None:
+        return scores
+    names = heatmap.labels or [str(index) for index in heatmap.target]
+    return [f"{name} {score}" for name, score in zip(names, scores, strict=True)]
+
+
+def _chosen(methods: Any) -> dict[Method, dict[str, Any]]:
+    """Return each method's options."""
+    if isinstance(methods, Mapping):
+        chosen = {find_method(name): dict(options) for name, options in methods.items()}
+    else:
+        several = isinstance(methods, Iterable) and not isinstance(methods, str)
+        names = _DEFAULT if methods is None else methods if several else [methods]
+        chosen = {find_method(name): {} for name in names}
+    if not chosen:
+        raise OptionError("methods must name at least one")
+    return chosen

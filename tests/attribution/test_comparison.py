@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+import actgrid
+from actgrid.errors import LayerError, OptionError, ShapeError, TargetError
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    keras.utils.set_random_seed(3)
+    return keras.Sequential(
+        [
+            keras.Input((12, 10, 3)),
+            keras.layers.Rescaling(1 / 64, -2),
+            keras.layers.Conv2D(6, 3, activation="relu", name="first"),
+            keras.layers.Conv2D(6, 3, activation="relu", name="second"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4, activation="softmax"),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def images() -> npt.NDArray[np.float32]:
+    random = np.random.default_rng(5)
+    return random.integers(0, 256, (3, 12, 10, 3)).astype(np.float32)
+
+
+def cells(sheet: Any) -> npt.NDArray[np.uint8]:
+    """Return the pictures by row and column."""
+    pictures: npt.NDArray[np.uint8] = sheet.pictures
+    return pictures.reshape(-1, sheet.columns, *pictures.shape[1:])
+
+
+def test_images_are_down_and_methods_across(model: Any, images: Any) -> None:
+    methods = ["occlusion", "gradcam", "saliency"]
+    sheet = actgrid.compare(model, images, methods, alpha=0.7, clip=90)
+    assert sheet.titles == ("image", *methods)
+    drawn = cells(sheet)
+    assert drawn.shape == (3, 4, 12, 10, 3)
+    np.testing.assert_array_equal(drawn[:, 0], images)
+    for column, method in enumerate(methods, 1):
+        overlay = actgrid.explain(model, images, method).overlay(0.7, clip=90)
+        np.testing.assert_array_equal(drawn[:, column], overlay.pictures)
+
+
+def test_each_row_is_captioned_by_its_class_and_score(model: Any, images: Any) -> None:
+    labels = ["ant", "bee", "cat", "dog"]
+    heatmap = actgrid.explain(model, images, labels=labels)
+    assert heatmap.labels is not None
+    assert heatmap.score is not None
+    expected = [
+        f"{name} {score:.4g}" for name, score in zip(heatmap.labels, heatmap.score, strict=True)
+    ]
+    sheet = actgrid.compare(model, images, ["gradcam", "saliency"], labels=labels)
+    assert sheet.captions[::3] == tuple(expected)
+    assert {*sheet.captions[1::3], *sheet.captions[2::3]} == {""}
+    indices = actgrid.compare(model, images, ["gradcam"], [2, 0, 1]).captions[::2]
+    assert [caption.split()[0] for caption in indices] == ["2", "0", "1"]
+
+
+def test_all_methods_explain_the_class_that_is_predicted(model: Any, images: Any) -> None:
+    predicted = model.predict(images, verbose=0).argmax(1)
+    assert len(set(predicted)) > 1
+    predicting = actgrid.compare(model, images, ["gradcam", "occlusion"], batch_size=2)
+    named = actgrid.compare(model, images, ["gradcam", "occlusion"], predicted, batch_size=2)
+    np.testing.assert_array_equal(predicting.pictures, named.pictures)
+    assert predicting.captions == named.captions
+
+
+def test_targets_of_every_kind(model: Any, images: Any) -> None:
+    def other(outputs: Any) -> Any:
+        return outputs[:, 3]
+
+    for target in (3, [0, None, 2], other):
+        sheet = actgrid.compare(model, images, ["saliency"], target)
+        overlay = actgrid.explain(model, images, "saliency", target).overlay()
+        np.testing.assert_array_equal(cells(sheet)[:, 1], overlay.pictures)
+    assert np.allclose(
+        [float(caption) for caption in sheet.captions[::2]],
+        model.predict(images, verbose=0)[:, 3],
+        rtol=1e-3,
+    )
+
+
+def test_options_reach_their_method_and_the_layer_those_that_look_at_one(
+    model: Any, images: Any
+) -> None:
+    methods: dict[str, dict[str, Any]] = {
+        "occlusion": {"patch": 5, "baseline": 0},
+        "layercam": {},
+        "smoothgrad": {"seed": 7},
+    }
+    sheet = actgrid.compare(model, images, methods, layer="first", cmap="magma")
+    assert sheet.titles == ("image", *methods)
+    drawn = cells(sheet)
+    for column, (method, options) in enumerate(methods.items(), 1):
+        layer = "first" if method == "layercam" else None
+        heatmap = actgrid.explain(model, images, method, layer=layer, **options)
+        np.testing.assert_array_equal(
+            drawn[:, column], heatmap.overlay(cmap="magma").pictures, err_msg=method
+        )
+
+
+def test_one_image_and_the_default_methods(model: Any, images: Any) -> None:
+    sheet = actgrid.compare(model, images[0])
+    assert len(sheet) == sheet.columns == 5
+    assert sheet.titles[1:] == ("gradcam", "smoothgrad", "integrated_gradients", "occlusion")
+    assert actgrid.compare(model, images[:1], "gradcam").titles == ("image", "gradcam")
+
+
+def test_files_are_loaded_once_and_drawn_as_they_are(
+    images: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Named like an application: its pixels become BGR less the mean before the model sees them.
+    model = keras.Sequential(
+        [keras.Input((12, 10, 3)), keras.layers.Conv2D(3, 3), keras.layers.Flatten()],
+        name="resnet50_small",
+    )
+    files = []
+    for number, pixels in enumerate(images):
+        files.append(tmp_path / f"{number}.png")
+        Image.fromarray(pixels.astype(np.uint8)).save(files[-1])
+    opened = []
+    real = Image.open
+
+    def counted(file: Any, *arguments: Any) -> Any:
+        opened.append(file)
+        return real(file, *arguments)
+
+    monkeypatch.setattr(Image, "open", counted)
+    sheet = actgrid.compare(model, files, ["gradcam", "saliency"])
+    assert opened == files
+    np.testing.assert_array_equal(cells(sheet)[:, 0], images)
+    prepared = actgrid.load_images(files, model=model)
+    assert prepared.min() < 0
+    heatmap = actgrid.explain(model, prepared, "saliency")
+    bare = actgrid.Heatmap(heatmap.values, images=images.astype(np.uint8), signed=False)
+    np.testing.assert_array_equal(cells(sheet)[:, 2], bare.overlay().pictures)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"methods": ["gradcan"]}, OptionError, "did you mean gradcam"),
+        ({"methods": []}, OptionError, "at least one"),
+        ({"methods": [["gradcam"]]}, OptionError, "method must be one of"),
+        ({"methods": {"occlusion": {"path": 2}}}, OptionError, "'path'.*did you mean patch"),
+        (
+            {"methods": {"gradcam": {"patch": 2}}},
+            OptionError,
+            "gradcam: there is no option 'patch'",
+        ),
+        ({"methods": ["saliency"], "layer": "first"}, OptionError, "leave layer out"),
+        ({"layer": "third"}, LayerError, "third"),
+        ({"target": 4}, TargetError, "no class 4"),
+        ({"target": "ant"}, TargetError, "names of the model's classes are not known"),
+        ({"alpha": 2}, OptionError, "alpha"),
+        ({"cmap": "virids"}, OptionError, "viridis"),
+        ({"batch_size": 0}, OptionError, "batch_size"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused(
+    model: Any, images: Any, arguments: dict[str, Any], error: Any, message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        actgrid.compare(model, images, **arguments)
+
+
+def test_images_that_cannot_be_seen_are_refused() -> None:
+    model = keras.Sequential([keras.Input((6, 6, 5)), keras.layers.Flatten()])
+    with pytest.raises(ShapeError, match="too many channels to be drawn"):
+        actgrid.compare(model, np.ones((1, 6, 6, 5)), ["saliency"])
+
+
+def test_files_for_a_channels_first_model_are_drawn_as_they_are(images: Any, tmp_path: Any) -> None:
+    model = keras.Sequential([keras.Input((3, 12, 10)), keras.layers.Flatten()])
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for file, pixels in zip(files, images, strict=True):
+        Image.fromarray(pixels.astype(np.uint8)).save(file)
+    sheet = actgrid.compare(model, files, ["saliency"], 0)
+    np.testing.assert_array_equal(cells(sheet)[:, 0], images)
