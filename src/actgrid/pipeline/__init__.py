@@ -1,6 +1,7 @@
 """Inputs to pictures and files: models and rendering joined."""
 
-from actgrid.pipeline.files import DrawnLayer, folder_names, save_layers
+from actgrid.pipeline.explanations import explain_images
+from actgrid.pipeline.files import DrawnLayer, folder_names, save_layers, unique_names
 from actgrid.pipeline.grids import render_model
 from actgrid.pipeline.images import draw_images
 from actgrid.pipeline.weights import DrawnWeight, render_weights, save_weights
@@ -9,9 +10,11 @@ __all__ = [
     "DrawnLayer",
     "DrawnWeight",
     "draw_images",
+    "explain_images",
     "folder_names",
     "render_model",
     "render_weights",
     "save_layers",
     "save_weights",
+    "unique_names",
 ]

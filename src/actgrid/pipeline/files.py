@@ -29,6 +29,7 @@ __all__ = [
     "safe_name",
     "save_layers",
     "start_saving",
+    "unique_names",
 ]
 
 # Names that Windows keeps for devices, whatever their suffix.
@@ -93,17 +94,22 @@ def safe_name(name: str) -> str:
 
 def folder_names(images: Iterable[Path]) -> list[str]:
     """Return for each image file the name of its folder: its stem, numbered where it repeats."""
-    names: list[str] = []
+    return unique_names(safe_name(image.stem) for image in images)
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """Return names, numbered where one repeats, whatever its case."""
+    unique: list[str] = []
     taken: set[str] = set()
-    for image in images:
-        stem = name = safe_name(image.stem)
+    for wanted in names:
+        name = wanted
         number = 1
         while name.casefold() in taken:
             number += 1
-            name = f"{stem}-{number}"
+            name = f"{wanted}-{number}"
         taken.add(name.casefold())
-        names.append(name)
-    return names
+        unique.append(name)
+    return unique
 
 
 def numbered_files(folder: Path, paths: Sequence[str], suffix: str) -> list[Path]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,10 @@ from actgrid.models import Extractor
 from actgrid.pipeline.files import DrawnLayer, drawing_threads, folder_names, start_saving
 from actgrid.rendering.layout import integer_option
 
-__all__ = ["draw_images"]
+__all__ = ["draw_images", "in_batches"]
 
 Image = npt.NDArray[Any]
+T = TypeVar("T")
 # A file, where its pictures go, and the image; or what waits for those pictures.
 Job = tuple[Path, Path, Image]
 Saving = tuple[Path, Path, Callable[[], list[DrawnLayer]]]
@@ -62,7 +63,7 @@ def draw_images(
     batch_size = integer_option("batch_size", batch_size, 1)
     folders = [output / name for name in folder_names(files)]
     jobs = zip(files, folders, map(load, files), strict=True)
-    batches = _batches(jobs, batch_size)
+    batches = in_batches(jobs, batch_size)
     with ThreadPoolExecutor(1, "actgrid-load") as loader, drawing_threads(threads) as pool:
         saving: list[Saving] = []
         problem: Exception | None = None
@@ -110,7 +111,9 @@ def _start(
     ]
 
 
-def _batches(jobs: Iterator[Job], batch_size: int) -> Iterator[list[Job]]:
+def in_batches(
+    jobs: Iterator[tuple[Path, T, Image]], batch_size: int
+) -> Iterator[list[tuple[Path, T, Image]]]:
     """Group jobs that follow each other and whose images have one shape."""
     for _, alike in groupby(jobs, key=lambda job: job[2].shape):
         batch = []

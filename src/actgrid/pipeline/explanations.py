@@ -1,0 +1,66 @@
+"""Many images explained, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.attribution.explaining import ask
+from actgrid.attribution.methods import Method
+from actgrid.pipeline.images import in_batches
+from actgrid.rendering import Heatmap
+from actgrid.rendering.layout import integer_option
+
+__all__ = ["explain_images"]
+
+
+def explain_images(
+    model: Any,
+    files: Sequence[Path],
+    load: Callable[[Path], tuple[npt.NDArray[np.float32], npt.NDArray[Any]]],
+    methods: Mapping[Method, Mapping[str, Any]],
+    target: Any = None,
+    layer: Any = None,
+    *,
+    labels: Sequence[str] | None = None,
+    batch_size: int = 32,
+) -> Iterator[tuple[Path, list[Heatmap]]]:
+    """Explain image after image; there are never more than a batch of them.
+
+    Parameters
+    ----------
+    files
+        The images.
+    load
+        Returns a file as pixels and as a batch of one for the model, see `load_with_pixels`.
+    methods
+        Each with its options.
+    target, layer, labels
+        As in `actgrid.explain`; the layer is for methods that look at one.
+    batch_size
+        Images, or copies of them, in one run of the model; those of different sizes never share
+        one.
+
+    Yields
+    ------
+    tuple
+        The file, and by each method a heatmap of one map.
+    """
+    batch_size = integer_option("batch_size", batch_size, 1)
+    for jobs in in_batches(((file, *load(file)) for file in files), batch_size):
+        names, pixels, inputs = zip(*jobs, strict=True)
+        question = ask(
+            model,
+            np.concatenate(inputs),
+            target,
+            labels,
+            batch_size=batch_size,
+            pixels=np.concatenate(pixels),
+        ).decided()
+        found = [question.explain(method, layer, options) for method, options in methods.items()]
+        for index, file in enumerate(names):
+            yield file, [heatmap[index] for heatmap in found]
