@@ -78,8 +78,16 @@ def test_rendering_an_array_loads_nothing_heavy() -> None:
     assert not loaded_after(code) & HEAVY
 
 
-def test_the_commands_help_loads_nothing_heavy() -> None:
-    code = (
-        "import actgrid.cli\ntry: actgrid.cli.main(['render', '--help'])\nexcept SystemExit: pass"
+def loaded_after_command(*arguments: str) -> set[str]:
+    return loaded_after(
+        f"import actgrid.cli\ntry: actgrid.cli.main({list(arguments)})\nexcept SystemExit: pass"
     )
-    assert not loaded_after(code) & (HEAVY | {"numpy"})
+
+
+@pytest.mark.parametrize("command", ["render", "explain"])
+def test_the_commands_help_loads_nothing_heavy(command: str) -> None:
+    assert not loaded_after_command(command, "--help") & (HEAVY | {"numpy"})
+
+
+def test_the_list_of_methods_loads_nothing_heavy() -> None:
+    assert not loaded_after_command("explain", "--list") & (HEAVY | {"sklearn", "skimage"})

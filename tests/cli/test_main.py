@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 import actgrid
+from actgrid.attribution.explaining import ask
 from actgrid.cli import main, report
 from actgrid.cli.loading import layer_choice
 
@@ -102,7 +103,7 @@ def test_demo_draws_every_spatial_layer(run: Run, tmp_path: Path) -> None:
     assert result.code == 0
     assert result.err == ""
     pictures = sorted((tmp_path / "demo").glob("*.png"))
-    assert len(pictures) == 141
+    assert len(pictures) == 142
     assert pictures[3].name == "003_stem_relu.png"
     with Image.open(pictures[3]) as picture:
         assert picture.mode == "P"
@@ -110,6 +111,15 @@ def test_demo_draws_every_spatial_layer(run: Run, tmp_path: Path) -> None:
     assert re.search(r"^layer +type +shape +channels +dead +ms$", result.out, re.M)
     assert re.search(r"^stem_relu +ReLU +112 x 112 x 32 +32 +5 +\d+\.\d\d$", result.out, re.M)
     assert re.search(r"0\.36\d +Egyptian cat", result.out)
+    heatmap = tmp_path / "demo" / "gradcam.png"
+    assert f"\ncat.jpg: gradcam: Egyptian cat 8.897: {heatmap}\n" in result.out
+    # The face is seen, the fur at the edge is not.
+    with Image.open(heatmap) as picture:
+        assert picture.size == (224, 224)
+        red, _, blue = np.asarray(picture)[100:150, 60:180].mean((0, 1))
+        assert red > blue + 40
+        red, _, blue = np.asarray(picture)[150:, 200:].mean((0, 1))
+        assert red < blue + 40
     assert result.out.splitlines()[-1].endswith(str((tmp_path / "demo").resolve()))
     assert sum(layer["channels"] for layer in read_stats(tmp_path / "demo")["layers"]) == 62243
 
@@ -119,6 +129,8 @@ def test_demo_for_machines(run: Run, tmp_path: Path) -> None:
     assert report["top"][0]["name"] == "Egyptian cat"
     assert 0.36 <= report["top"][0]["probability"] <= 0.37
     assert len(report["layers"]) == 141
+    assert report["explained"]["name"] == "Egyptian cat"
+    assert Path(report["explained"]["file"]) == tmp_path / "gradcam.png"
 
 
 # --- layers ---
@@ -347,6 +359,192 @@ def test_terminal_shows_progress_and_a_pipe_does_not(
     assert "drawing" not in done.stdout
 
 
+# --- explain ---
+
+
+def explained(result: Result) -> list[dict[str, Any]]:
+    assert (result.code, result.err) == (0, "")
+    return [json.loads(line) for line in result.out.splitlines()]
+
+
+def pixels(path: Path | str) -> Any:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_explain_writes_the_overlay_of_each_method(
+    run: Run, model_file: Path, photo: Path, tmp_path: Path
+) -> None:
+    methods = ["--method", "gradcam", "--method", "smoothgrad", "--method", "gradcam++"]
+    options = ["--target", 2, "--layer", "conv", "--option", "samples=3", "--option", "noise=0.5"]
+    drawing = ["--alpha", 0.8, "--cmap", "magma", "--clip", 90]
+    arguments = ["explain", model_file, photo, "-o", tmp_path, *methods, *options, *drawing]
+    result = run(*arguments)
+    assert (result.code, result.err) == (0, "")
+    model = actgrid.load_model(model_file)
+    lines = result.out.splitlines()
+    for line, method, given in zip(
+        lines,
+        ["gradcam", "smoothgrad", "gradcam++"],
+        [{"layer": "conv"}, {"samples": 3, "noise": 0.5}, {"layer": "conv"}],
+        strict=True,
+    ):
+        heatmap = actgrid.explain(model, photo, method, 2, **given)  # type: ignore[arg-type]
+        assert heatmap.score is not None
+        file = tmp_path / f"cat_{method}.png"
+        assert line == f"cat.jpg: {method}: 2 {heatmap.score[0]:.4g}: {file}"
+        expected = heatmap.overlay(0.8, "magma", clip=90).to_rgb()
+        assert np.abs(pixels(file).astype(int) - expected).max() <= 2
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_explain_names_targets_by_a_file_of_labels(
+    run: Run, model_file: Path, photo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "names.txt").write_text("ant\nbee\ncat of Egypt\ndog\n\n")
+    arguments = ["explain", model_file, photo, "-o", tmp_path, "--json"]
+    (one,) = explained(
+        run(*arguments, "--labels", tmp_path / "names.txt", "--target", "cat of egypt")
+    )
+    (other,) = explained(run(*arguments, "--target", "2"))
+    assert one == {**other, "name": "cat of Egypt"}
+    assert one["target"] == 2
+    assert one["method"] == "gradcam"
+    assert one["layer"] == "pool"
+    assert one["before_softmax"] is False
+    assert one["file"] == str(tmp_path / "cat_gradcam.png")
+    wrong = run(*arguments, "--labels", photo)
+    assert_one_clear_line(wrong, "cat.jpg cannot be read as names of classes")
+
+
+def test_explain_takes_many_images_in_batches_and_names_each_picture(
+    run: Run, model_file: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in" / "more").mkdir(parents=True)
+    for turns, name in enumerate(["a.png", "a_guided.png", "b.png", "more/a.png", "more/c.png"]):
+        with Image.open(photo) as picture:
+            picture.rotate(90 * turns, expand=True).save(tmp_path / "in" / name)
+    sizes = []
+
+    def counted(model: Any, x: Any, *arguments: Any, **options: Any) -> Any:
+        sizes.append(len(x))
+        return ask(model, x, *arguments, **options)
+
+    monkeypatch.setattr("actgrid.pipeline.explanations.ask", counted)
+    arguments = ["explain", model_file, tmp_path / "in", "--json"]
+    methods = ["--method", "gradcam", "--method", "guided_gradcam", "--style", "map"]
+    batched = explained(run(*arguments, *methods, "-o", tmp_path / "2", "--batch-size", 2))
+    assert sizes == [2, 2, 1]
+    assert [Path(one["file"]).name for one in batched] == [
+        *("a_gradcam.png", "a_guided_gradcam.png"),
+        *("a_guided_gradcam-2.png", "a_guided_guided_gradcam.png"),
+        *("b_gradcam.png", "b_guided_gradcam.png"),
+        *("a-2_gradcam.png", "a-2_guided_gradcam.png"),
+        *("c_gradcam.png", "c_guided_gradcam.png"),
+    ]
+    assert len(list((tmp_path / "2").iterdir())) == 10
+    # Batches change nothing.
+    model = actgrid.load_model(model_file)
+    for one in batched:
+        heatmap = actgrid.explain(model, one["image"], one["method"])
+        assert one["score"] == pytest.approx(float(heatmap.score[0]), rel=1e-4)  # type: ignore[index]
+        expected = heatmap.overlay(1).to_rgb()
+        assert np.abs(pixels(one["file"]).astype(int) - expected).max() <= 2
+
+
+def test_explain_prepares_images_as_told_and_draws_them_as_they_are(
+    run: Run, photo: Path, tmp_path: Path
+) -> None:
+    model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 3)])
+    model.add(keras.layers.GlobalAveragePooling2D())
+    model.save(tmp_path / "any.keras")
+    options = ["--alpha", 0, "--fit", "pad", "--size", "20x24", "--format", ".TIFF"]
+    arguments = ["explain", tmp_path / "any.keras", photo, "-o", tmp_path, *options, "--json"]
+    plain, other = (
+        explained(run(*arguments, "--preprocess", name))[0] for name in ("none", "ResNet50")
+    )
+    assert plain["file"].endswith("cat_gradcam.tiff")
+    # Drawn last, of blue before red and negative values too; yet the picture is the photo.
+    expected = actgrid.load_images(photo, (20, 24), "none", fit="pad")[0]
+    np.testing.assert_array_equal(pixels(other["file"]), np.floor(expected + 0.5))
+    batch = actgrid.load_images(photo, (20, 24), "ResNet50", fit="pad")
+    score = actgrid.explain(model, batch, target=other["target"]).score
+    assert score is not None
+    assert other["score"] == pytest.approx(float(score[0]), rel=1e-4)
+    assert plain["score"] != pytest.approx(other["score"])
+
+
+def test_explain_draws_contours(run: Run, model_file: Path, photo: Path, tmp_path: Path) -> None:
+    arguments = ["explain", model_file, photo, "-o", tmp_path, "--method", "occlusion", "--json"]
+    (one,) = explained(run(*arguments, "--style", "contours", "--option", "patch=4x2"))
+    heatmap = actgrid.explain(actgrid.load_model(model_file), photo, "occlusion", patch=(4, 2))
+    np.testing.assert_array_equal(pixels(one["file"]), heatmap.contours().to_rgb())
+
+
+def test_explain_lists_the_methods(run: Run) -> None:
+    result = run("explain", "--list")
+    assert (result.code, result.err) == (0, "")
+    assert re.search(r"^method +layer +summary +source *$", result.out, re.M)
+    assert re.search(
+        r"^gradcam\+\+ +yes +Weigh .* https://arxiv.org/abs/1710.11063 *$", result.out, re.M
+    )
+    methods = json.loads(run("explain", "--list", "--json").out)
+    assert len(methods) == len(result.out.splitlines()) - 1 == 14
+    (occlusion,) = (one for one in methods if one["method"] == "occlusion")
+    assert occlusion["layer"] is False
+    assert occlusion["options"] == {"patch": None, "stride": None, "baseline": "mean"}
+
+
+def test_what_cannot_be_explained_is_said_before_tensorflow_is_loaded(
+    model_file: Path, photo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "names.txt").write_text("ant\nbee\n")
+    code = (
+        "import sys, actgrid.cli\n"
+        "sys.modules['sklearn'] = None\n"
+        "for arguments in {!r}:\n"
+        "    try: actgrid.cli.main(arguments)\n"
+        "    except SystemExit as stop: assert stop.code == 2\n"
+        "assert not {{'tensorflow', 'keras'}} & set(sys.modules)\n"
+    )
+    common = ["explain", "no-model.keras", str(photo), "-o", str(tmp_path / "out")]
+    named = ["--labels", str(tmp_path / "names.txt")]
+    cases = {
+        ("--method", "gradcan"): ["did you mean gradcam"],
+        ("--method", "saliency", "--layer", "conv"): ["leave layer out"],
+        ("--method", "lime"): ["lime needs scikit-learn", "actgrid[explain]"],
+        ("--option", "stepz=3", "--method", "integrated_gradients"): ["'stepz'", "steps"],
+        ("--option", "steps"): ["NAME=VALUE"],
+        ("--option", "steps=ten", "--method", "integrated_gradients"): ["an integer, not 'ten'"],
+        ("--option", "noise=1x2", "--method", "smoothgrad"): ["a number, not '1x2'"],
+        ("--option", "complete=1", "--method", "integrated_gradients"): ["true or false"],
+        ("--option", "reduce=mean", "--method", "saliency"): ["max, norm, sum"],
+        ("--option", "patch=a", "--method", "occlusion"): ["an integer or HxW or none, not 'a'"],
+        ("--option", "patch=1x2x3", "--method", "occlusion"): ["HxW"],
+        ("--style", "contour"): ["did you mean contours"],
+        ("--alpha", "2"): ["alpha"],
+        ("--clip", "-1"): ["clip"],
+        ("--cmap", "virids"): ["viridis"],
+        ("--fit", "squeeze"): ["crop, pad, stretch"],
+        ("--size", "big"): ["--size"],
+        ("--format", "exe"): ["'.exe'"],
+        ("--batch-size", "0"): ["--batch-size"],
+        ("--target", "-1"): ["0 or more, not -1"],
+        ("--labels", "none.txt"): ["no file none.txt"],
+        (*named, "--target", "be"): ["'be'", "did you mean bee"],
+        (*named, "--target", "2"): ["no class 2"],
+        ("no.jpg",): ["no image no.jpg"],
+    }
+    script = code.format([[*common, *case] for case in cases])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for (case, words), line in zip(cases.items(), done.stderr.splitlines(), strict=True):
+        assert line.startswith("actgrid: "), (case, line)
+        for word in words:
+            assert word in line, (case, line)
+    assert not (tmp_path / "out").exists()
+
+
 # --- bench ---
 
 
@@ -410,7 +608,7 @@ def test_bench_measures_for_real(run: Run, tmp_path: Path) -> None:
 def test_help_tells_of_every_command(run: Run) -> None:
     result = run("--help")
     assert result.code == 0
-    for command in ("demo", "layers", "info", "render", "bench"):
+    for command in ("demo", "layers", "info", "render", "explain", "bench"):
         assert re.search(rf"\b{command}\b", result.out)
         assert run(command, "--help").code == 0
     told = re.sub(r"[^a-z]+", " ", run("render", "--help").out)
@@ -476,6 +674,48 @@ def test_reader_that_leaves_early_is_no_error() -> None:
         (["demo", "-o", "/sys/actgrid"], ["cannot make the folder /sys/actgrid"]),
         (["render", "keras:VGG16", "{photo}", "-o", "{out}", "--weights", "w.h5"], ["w.h5"]),
         (["layers", "{lambda}"], ["Lambda", "--no-safe-mode"]),
+        (["explain"], ["MODEL, IMAGE and --output are needed", "--list"]),
+        (["explain", "{model}", "{photo}"], ["--output"]),
+        (["explain", "{model}", "{cut}", "-o", "{out}"], ["cut.jpg is truncated"]),
+        (
+            ["explain", "{model}", "{photo}", "-o", "{out}", "--target", "4"],
+            ["no class 4", "0 to 3"],
+        ),
+        (
+            ["explain", "{model}", "{photo}", "-o", "{out}", "--target", "cat"],
+            ["names of the model's classes are not known", "labels"],
+        ),
+        (
+            ["explain", "{model}", "{photo}", "-o", "{out}", "--labels", "{cut}.txt"],
+            ["labels must name the model's 4 classes, not 1"],
+        ),
+        (
+            ["explain", "{model}", "{photo}", "-o", "{out}", "--layer", "convv"],
+            ["'convv'", "did you mean conv"],
+        ),
+        (["explain", "{model}", "{photo}", "-o", "{out}", "--layer", "flat"], ["no picture"]),
+        (
+            ["explain", "{model}", "{photo}", "-o", "{out}", "--method", "cam"],
+            ["global average"],
+        ),
+        (
+            [
+                "explain",
+                "{model}",
+                "{photo}",
+                "-o",
+                "{out}",
+                "--method",
+                "rise",
+                "--option",
+                "share=2",
+            ],
+            ["between 0 and 1"],
+        ),
+        (
+            ["explain", "demo", "{photo}", "-o", "{out}", "--target", "Egyptian dog"],
+            ["'Egyptian dog'", "Egyptian cat"],
+        ),
         (["bench", "--against", "none.json"], ["no file none.json", "--save makes one"]),
         (["bench", "--against", "{photo}"], ["cat.jpg is no file that actgrid bench --save wrote"]),
         (["bench", "--save", "{photo}/x.json"], ["cannot make the folder"]),
@@ -495,6 +735,7 @@ def test_one_clear_line_and_no_file(
 ) -> None:
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(photo.read_bytes()[:5000])
+    (tmp_path / "cut.jpg.txt").write_text("cat\n")
     code = tmp_path / "lambda.keras"
     if "{lambda}" in arguments:
         keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x)]).save(code)

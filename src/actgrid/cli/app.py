@@ -77,6 +77,7 @@ Size = Annotated[
     str | None,
     typer.Option(metavar="HxW", help="Size of the input (default: the model's)."),
 ]
+Fit = Annotated[str, typer.Option(help="crop, pad or stretch images of another shape.")]
 Backend = Annotated[str, typer.Option(help="auto, native, numba or numpy.")]
 Threads = Annotated[
     int | None,
@@ -108,7 +109,8 @@ def demo(
     ),
     as_json: Json = False,
 ) -> None:
-    """Draw every spatial layer of the embedded network for the embedded photo of a cat."""
+    """Draw every layer of the embedded network for a photo of a cat, and where it sees the cat."""
+    from actgrid.attribution import explain
     from actgrid.cli import report
     from actgrid.cli.loading import load_model
     from actgrid.demo import photo, top_classes
@@ -126,12 +128,21 @@ def demo(
     top = top_classes(activations.pop(head.name)[0])
     about = {"image": "cat.jpg", "model": network.name}
     drawn = save_layers(output, extractor.layers, activations, about=about)
+    heatmap, file = explain(network, photo()), output / "gradcam.png"
+    heatmap.overlay().save(file)
     if as_json:
         classes = [{"name": name, "probability": share} for name, share in top]
-        typer.echo(json.dumps({**report.as_dict("cat.jpg", output, drawn), "top": classes}))
+        explained = report.heatmap_as_dict(Path("cat.jpg"), heatmap, file)
+        typer.echo(
+            json.dumps(
+                {**report.as_dict("cat.jpg", output, drawn), "top": classes, "explained": explained}
+            )
+        )
         return
     report.print_layers(drawn)
     report.print_top(top)
+    print()
+    report.print_heatmap(Path("cat.jpg"), heatmap, file)
     report.print_place(output, drawn)
 
 
@@ -206,9 +217,7 @@ def render(
     ] = None,
     preprocess: Preprocess = "auto",
     size: Size = None,
-    fit: Annotated[
-        str, typer.Option(help="crop, pad or stretch images of another shape.")
-    ] = "crop",
+    fit: Fit = "crop",
     weights: Weights = "imagenet",
     safe_mode: SafeMode = True,
     backend: Backend = "auto",
@@ -263,6 +272,139 @@ def render(
                 typer.echo(json.dumps(report.as_dict(str(file), folder, drawn)))
             else:
                 report.print_image(file, folder, drawn)
+
+
+@app.command()
+def explain(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help=_SPEC, show_default=False)
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGE...", help="Image files, folders of them, or globs.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the pictures.", show_default=False),
+    ] = None,
+    list_methods: Annotated[
+        bool, typer.Option("--list", help="List the methods; nothing else is needed.")
+    ] = False,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="One of those of --list; repeatable (default: gradcam).", show_default=False
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Name or index of a class (default: the one predicted).", show_default=False
+        ),
+    ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            help="For methods that look at one: its path, or index into model.layers (default: "
+            "the last with a picture for each channel).",
+            show_default=False,
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Names of the classes, one a line (default: ImageNet's where there are 1000).",
+            show_default=False,
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Of the methods that have it, such as steps=100 or patch=16x16; repeatable "
+            "(--list --json tells all).",
+            show_default=False,
+        ),
+    ] = None,
+    style: Annotated[
+        str, typer.Option(help="overlay, contours, or map: without the image.")
+    ] = "overlay",
+    alpha: Annotated[float, typer.Option(help="Of overlay: 1 hides the image.")] = 0.5,
+    cmap: Annotated[
+        str | None,
+        typer.Option(
+            help="A colormap of matplotlib's (default: viridis, or RdBu_r for signed maps).",
+            show_default=False,
+        ),
+    ] = None,
+    clip: Annotated[
+        float, typer.Option(help="Percentile of a map that is drawn as its largest value.")
+    ] = 99,
+    file_format: Format = "png",
+    preprocess: Preprocess = "auto",
+    size: Size = None,
+    fit: Fit = "crop",
+    weights: Weights = "imagenet",
+    safe_mode: SafeMode = True,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Images, or copies of them, in one run of the model.")
+    ] = 32,
+    as_json: Json = False,
+) -> None:
+    """Draw where in images a model sees a class: OUTPUT/IMAGE_METHOD.png."""
+    from actgrid.cli import report
+
+    if list_methods:
+        report.print_methods(as_json)
+        return
+    if model is None or not images or output is None:
+        raise OptionError("MODEL, IMAGE and --output are needed, but for actgrid explain --list")
+
+    from actgrid.cli.explaining import check_drawing, draw, method_choice, target_choice
+    from actgrid.cli.loading import layer_choice, load_model
+    from actgrid.encoding import writable_folder
+    from actgrid.models.images import check_fit, find_images, load_with_pixels
+    from actgrid.models.labels import read_labels
+    from actgrid.pipeline import explain_images, folder_names, unique_names
+
+    # What is wrong with these is said before a model is loaded.
+    methods = method_choice(method or ["gradcam"], layer, option or [])
+    check_drawing(style, alpha, cmap, clip)
+    names = None if labels is None else read_labels(labels)
+    wanted = target_choice(target, names)
+    pixels = _pair("size", size)
+    check_fit(fit)
+    suffix = _suffix(file_format)
+    files = [file for image in images for file in find_images(image)]
+    writable_folder(output)
+    network = load_model(model, _weights(weights), safe_mode)
+    layers = layer_choice(network, None if layer is None else [layer])
+    results = explain_images(
+        network,
+        files,
+        lambda file: load_with_pixels(file, pixels, preprocess, model=network, fit=fit),
+        methods,
+        wanted,
+        None if layers is None else layers[0],
+        labels=names,
+        batch_size=batch_size,
+    )
+    pictures = iter(
+        unique_names(f"{name}_{one.name}" for name in folder_names(files) for one in methods)
+    )
+    with progress(len(files), "explaining") as advance:
+        for file, heatmaps in results:
+            for heatmap in heatmaps:
+                picture = output / f"{next(pictures)}{suffix}"
+                draw(heatmap, style, alpha, cmap, clip).save(picture)
+                if as_json:
+                    typer.echo(json.dumps(report.heatmap_as_dict(file, heatmap, picture)))
+                else:
+                    report.print_heatmap(file, heatmap, picture)
+            advance()
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,21 +13,27 @@ from rich.console import Console
 from rich.table import Table
 
 from actgrid.attribution import Maximization
+from actgrid.attribution.comparison import target_texts
+from actgrid.attribution.methods import METHODS
 from actgrid.bench import Comparison, Figure
 from actgrid.models import LayerInfo
 from actgrid.pipeline import DrawnLayer, DrawnWeight
+from actgrid.rendering import Heatmap
 
 __all__ = [
     "PACKAGES",
     "as_dict",
     "figures_as_dict",
+    "heatmap_as_dict",
     "maximization_as_dict",
     "print_facts",
     "print_figures",
+    "print_heatmap",
     "print_image",
     "print_infos",
     "print_layers",
     "print_maximization",
+    "print_methods",
     "print_place",
     "print_top",
     "print_weights",
@@ -163,6 +170,49 @@ def as_dict(image: str, folder: Path, drawn: list[DrawnLayer]) -> dict[str, Any]
         for layer in drawn
     ]
     return {"image": image, "folder": str(folder), "layers": layers}
+
+
+def print_methods(as_json: bool) -> None:
+    """Print a table of the methods that explain images, or JSON with their options too."""
+    if as_json:
+        methods = [
+            {
+                "method": name,
+                "layer": method.takes_layer,
+                "summary": method.summary,
+                "source": method.source,
+                "options": method.options,
+            }
+            for name, method in METHODS.items()
+        ]
+        print(json.dumps(methods))
+        return
+    table = _table("method", "layer", "summary", "source")
+    for name, method in METHODS.items():
+        layer = "yes" if method.takes_layer else "no"
+        table.add_row(name, layer, method.summary, method.source)
+    _console().print(table)
+
+
+def print_heatmap(file: Path, heatmap: Heatmap, picture: Path) -> None:
+    """Print one line for an image that was explained."""
+    (target,) = target_texts(heatmap)
+    print(f"{file.name}: {heatmap.method}: {target}: {picture}")
+
+
+def heatmap_as_dict(file: Path, heatmap: Heatmap, picture: Path) -> dict[str, Any]:
+    """Return how an image was explained, for JSON."""
+    target, score = heatmap.target, heatmap.score
+    return {
+        "image": str(file),
+        "method": heatmap.method,
+        "layer": heatmap.layer,
+        "target": None if target is None else int(target[0]),
+        "name": None if heatmap.labels is None else heatmap.labels[0],
+        "score": None if score is None else float(score[0]),
+        "before_softmax": heatmap.before_softmax,
+        "file": str(picture),
+    }
 
 
 def print_facts(facts: dict[str, Any]) -> None:

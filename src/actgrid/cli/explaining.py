@@ -1,0 +1,144 @@
+"""What the options of `actgrid explain` mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from actgrid.attribution.lime import check_packages
+from actgrid.attribution.methods import Method, check_options, find_method
+from actgrid.attribution.targets import check_classes, wanted_classes
+from actgrid.errors import OptionError, suggest
+from actgrid.rendering import Heatmap, Sheet
+
+__all__ = ["check_drawing", "draw", "method_choice", "target_choice"]
+
+_STYLES = ("overlay", "contours", "map")
+_WORDS = {"none": None, "true": True, "false": False}
+_KINDS = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a word",
+    tuple: "HxW",
+    NoneType: "none",
+}
+
+
+def method_choice(
+    names: Sequence[str], layer: str | None, options: Sequence[str]
+) -> dict[Method, dict[str, Any]]:
+    """Return the methods, each with those of the options, NAME=VALUE, that it has.
+
+    Raises
+    ------
+    OptionError
+        If there is no such method or option, or a value is none for it.
+    MissingDependencyError
+        If a method needs a package that is not there.
+    """
+    methods = list(dict.fromkeys(map(find_method, names)))
+    given: dict[str, str] = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals:
+            raise OptionError(f"--option must be NAME=VALUE, such as steps=100, not {option!r}")
+        given[name.strip()] = value.strip()
+    check_options(methods, layer, given)
+    if any(method.name == "lime" for method in methods):
+        check_packages()
+    return {
+        method: {
+            name: _value(name, text, get_type_hints(method.run)[name])
+            for name, text in given.items()
+            if name in method.options
+        }
+        for method in methods
+    }
+
+
+def _value(name: str, text: str, hint: Any) -> Any:
+    """Return the value that a text stands for, of the type that a method's option has."""
+    value = _parsed(text)
+    if hint is Any:
+        return value
+    if get_origin(hint) is Literal:
+        if text not in get_args(hint):
+            known = ", ".join(get_args(hint))
+            raise OptionError(
+                f"--option {name} must be one of {known}, not {text!r}"
+                f"{suggest(text, get_args(hint))}"
+            )
+        return text
+    kinds = _members(hint)
+    if any(_is_a(value, kind) for kind in kinds):
+        return value
+    wanted = " or ".join(_KINDS[get_origin(kind) or kind] for kind in kinds)
+    raise OptionError(f"--option {name} must be {wanted}, not {text!r}")
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the one type."""
+    return get_args(hint) if get_origin(hint) not in (None, tuple) else (hint,)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is tuple and isinstance(value, tuple):
+        return list(map(type, value)) == list(get_args(kind))
+    return type(value) is kind or (type(value) is int and kind is float)
+
+
+def _parsed(text: str) -> Any:
+    """Return "3", "0.5", "16x16", "0,0.5,1", "none", "true" as what they look like."""
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    for kind, separator in ((int, None), (float, None), (int, "x"), (float, ",")):
+        try:
+            if separator is None:
+                return kind(text)
+            parts = tuple(map(kind, text.lower().split(separator)))
+            if len(parts) > 1:
+                return parts
+        except ValueError:
+            pass
+    return text
+
+
+def target_choice(text: str | None, labels: Sequence[str] | None) -> str | int | None:
+    """Return the class that `--target` gives by name or index.
+
+    Raises
+    ------
+    TargetError
+        If it is none of those named, or of no model.
+    """
+    target: str | int | None = text
+    if text is not None and text.strip().lstrip("-").isdecimal():
+        target = int(text)
+    # Without names a name may still be one of the model's.
+    if labels is not None or not isinstance(target, str):
+        wanted = wanted_classes([target], 1, labels)
+        if labels is not None:
+            check_classes(wanted, len(labels))
+    return target
+
+
+def draw(heatmap: Heatmap, style: str, alpha: float, cmap: str | None, clip: float) -> Sheet:
+    """Return a heatmap's picture; a map alone is an overlay that hides the image."""
+    if style == "contours":
+        return heatmap.contours(clip=clip)
+    return heatmap.overlay(1 if style == "map" else alpha, cmap, clip=clip)
+
+
+def check_drawing(style: str, alpha: float, cmap: str | None, clip: float) -> None:
+    """Raise OptionError unless heatmaps can be drawn so."""
+    if style not in _STYLES:
+        raise OptionError(
+            f"--style must be one of {', '.join(_STYLES)}, not {style!r}{suggest(style, _STYLES)}"
+        )
+    one = Heatmap(np.zeros((1, 1)), images=np.zeros((1, 1, 3), np.uint8))
+    for each in ("contours", "overlay"):
+        draw(one, each, alpha, cmap, clip)
