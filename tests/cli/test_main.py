@@ -530,6 +530,7 @@ def test_what_cannot_be_explained_is_said_before_tensorflow_is_loaded(
         ("--format", "exe"): ["'.exe'"],
         ("--batch-size", "0"): ["--batch-size"],
         ("--target", "-1"): ["0 or more, not -1"],
+        ("--target", "99999999999"): ["no class 99999999999"],
         ("--labels", "none.txt"): ["no file none.txt"],
         (*named, "--target", "be"): ["'be'", "did you mean bee"],
         (*named, "--target", "2"): ["no class 2"],

@@ -79,6 +79,8 @@ def _class(target: Any, labels: Sequence[str] | None) -> int:
         ) from None
     if index < 0:
         raise TargetError(f"target must be a class, 0 or more, not {index}")
+    if index > np.iinfo(np.int32).max:
+        raise TargetError(f"there is no class {index}")
     return index
 
 

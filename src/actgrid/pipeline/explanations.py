@@ -60,7 +60,9 @@ def explain_images(
             labels,
             batch_size=batch_size,
             pixels=np.concatenate(pixels),
-        ).decided()
+        )
+        if len(methods) > 1:
+            question = question.decided()
         found = [question.explain(method, layer, options) for method, options in methods.items()]
         for index, file in enumerate(names):
             yield file, [heatmap[index] for heatmap in found]
