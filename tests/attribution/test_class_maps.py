@@ -159,7 +159,7 @@ def test_layers_that_cannot_be_looked_at(cnn: tuple[Any, Any]) -> None:
         explain(model, x, layer=["conv1"])
     with pytest.raises(ShapeError, match=r"layer dense.* gives \(None, 3\), no picture"):
         explain(model, x, layer=-1)
-    with pytest.raises(OptionError, match="saliency looks at the input: leave layer out"):
+    with pytest.raises(OptionError, match="saliency: the input is looked at, not a layer"):
         explain(model, x, "saliency", layer="conv1")
     with pytest.raises(OptionError, match="most must be at least 1"):
         explain(model, x, "scorecam", most=0)

@@ -329,10 +329,10 @@ def test_what_is_asked_for_wrongly(cnn: tuple[Any, Any]) -> None:
     with pytest.raises(OptionError, match="method must be one of"):
         explain(model, x, 3)  # type: ignore[arg-type]
     with pytest.raises(
-        OptionError, match=r"no option 'step' \(did you mean steps\?\); its options"
+        OptionError, match=r"there is no option 'step' \(did you mean steps\?\); options are"
     ):
         explain(model, x, "integrated_gradients", step=3)
-    with pytest.raises(OptionError, match="saliency has no option 'target_layer'"):
+    with pytest.raises(OptionError, match="saliency: there is no option 'target_layer'"):
         explain(model, x, "saliency", target_layer="conv1")
     with pytest.raises(OptionError, match="batch_size must be at least 1"):
         explain(model, x, batch_size=0)

@@ -417,7 +417,7 @@ def filters(
     columns: Columns = None,
     padding: Padding = 1,
     zoom: Zoom = 1,
-    background: Background = 0,
+    background: Background = 128,
     order: Order = "index",
     cmap: Cmap = "RdBu_r",
     file_format: Format = "png",

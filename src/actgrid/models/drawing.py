@@ -13,8 +13,8 @@ from actgrid.rendering import Grid, render
 
 __all__ = ["SIGNED", "draw_layer", "draw_weight"]
 
-# How what has a sign is drawn: zero in the middle of a diverging colormap.
-SIGNED = {"normalize": "symmetric", "cmap": "RdBu_r"}
+# How what has a sign is drawn: zero, and what is beside the tiles, in the middle of a diverging map.
+SIGNED: dict[str, Any] = {"normalize": "symmetric", "cmap": "RdBu_r", "background": 128}
 
 
 def draw_layer(
