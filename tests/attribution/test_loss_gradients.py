@@ -237,14 +237,14 @@ def test_gradients_are_drawn_like_activations_and_weights() -> None:
     model = sequential()
     found = gradients(model, pixels(2, 6, 6, 3), pixels(2, 3), "mse", ["conv", "head"])
     grids = found.render_activations(sample=1)
-    options: dict[str, Any] = {"normalize": "symmetric", "cmap": "RdBu_r"}
+    options: dict[str, Any] = {"normalize": "symmetric", "cmap": "RdBu_r", "background": 128}
     truth = actgrid.render(found.activations["conv"], sample=1, **options)
     np.testing.assert_array_equal(grids["conv"].levels, truth.levels)
     assert grids["conv"].cmap == "RdBu_r"
     assert grids["head"].levels.shape == (2, 2)
     weights = found.render_weights(cmap="gray")
     assert list(weights) == ["conv/kernel", "conv/bias", "head/kernel", "head/bias"]
-    truth = actgrid.render(found.weights["conv/kernel"], kind="kernel", normalize="symmetric")
+    truth = actgrid.render(found.weights["conv/kernel"], kind="kernel", **options)
     np.testing.assert_array_equal(weights["conv/kernel"].levels, truth.levels)
     assert weights["conv/kernel"].cmap == "gray"
     assert actgrid.Gradients is Gradients

@@ -45,7 +45,8 @@ def test_every_kernel_of_a_convolution_is_drawn_unless_layers_are_named() -> Non
     grids = render_weights(model)
     assert list(grids) == ["conv/kernel"]
     kernel = model.get_layer("conv").get_weights()[0]
-    truth = actgrid.render(kernel, kind="kernel", normalize="symmetric", cmap="RdBu_r")
+    options: dict[str, Any] = {"normalize": "symmetric", "cmap": "RdBu_r", "background": 128}
+    truth = actgrid.render(kernel, kind="kernel", **options)
     np.testing.assert_array_equal(grids["conv/kernel"].levels, truth.levels)
     assert grids["conv/kernel"].cmap == "RdBu_r"
 

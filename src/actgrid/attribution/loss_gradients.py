@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from actgrid.attribution.compiled import compiled
 from actgrid.errors import LayerError, OptionError, ShapeError, suggest
-from actgrid.models.drawing import SIGNED, draw_layer, draw_weight
+from actgrid.models.drawing import draw_layer, draw_weight
 from actgrid.models.extraction import choose_calls
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import as_tensors, check_inputs
@@ -19,6 +19,7 @@ from actgrid.models.layers import LayerInfo, Selection, Weight, model_weights
 from actgrid.models.loading import load_model
 from actgrid.models.tracing import build, trace_model
 from actgrid.rendering import Grid
+from actgrid.rendering.draw import SIGNED
 
 __all__ = ["Gradients", "gradients"]
 
@@ -65,8 +66,9 @@ class Gradients:
         Parameters
         ----------
         render_options
-            Options of `actgrid.render`; by default ``normalize="symmetric"`` and
-            ``cmap="RdBu_r"``, where white is zero. `sample` chooses the image of the batch.
+            Options of `actgrid.render`; by default ``normalize="symmetric"``,
+            ``cmap="RdBu_r"`` and ``background=128``: white is zero. `sample` chooses the image
+            of the batch.
 
         Returns
         -------

@@ -10,11 +10,9 @@ import numpy.typing as npt
 from actgrid.models.frameworks import keras
 from actgrid.models.layers import LayerInfo, Weight
 from actgrid.rendering import Grid, render
+from actgrid.rendering.draw import SIGNED
 
-__all__ = ["SIGNED", "draw_layer", "draw_weight"]
-
-# How what has a sign is drawn: zero, and what is beside the tiles, in the middle of a diverging map.
-SIGNED: dict[str, Any] = {"normalize": "symmetric", "cmap": "RdBu_r", "background": 128}
+__all__ = ["draw_layer", "draw_weight"]
 
 
 def draw_layer(

@@ -24,7 +24,11 @@ from actgrid.rendering.normalize import SCOPES, Normalization, parse_normalize
 from actgrid.rendering.stats import ChannelStats
 from actgrid.rendering.tiles import Tiling, as_array, tile
 
-__all__ = ["ORDERS", "check_options", "render"]
+__all__ = ["ORDERS", "SIGNED", "check_options", "render"]
+
+# How what has a sign is best drawn: zero in the middle of a diverging colormap, and the colour of
+# that where there is no tile.
+SIGNED: dict[str, Any] = {"normalize": "symmetric", "cmap": "RdBu_r", "background": 128}
 
 # What channels can be sorted by: their index, or a statistic, the largest first.
 ORDERS = {"index": None, "mean": "mean", "std": "std", "max": "max", "zeros": "zero_fraction"}

@@ -14,7 +14,7 @@ from PIL import Image, ImageColor, ImageOps
 from actgrid.errors import DtypeError, OptionError, ShapeError
 from actgrid.rendering.backends import load_backend
 from actgrid.rendering.colormaps import palette
-from actgrid.rendering.draw import render
+from actgrid.rendering.draw import SIGNED, render
 from actgrid.rendering.grid import Grid
 from actgrid.rendering.layout import integer_option, level_option, thread_count
 from actgrid.rendering.normalize import Mapping, parse_normalize
@@ -314,13 +314,14 @@ class Heatmap(Picture):
         ----------
         render_options
             Those of `actgrid.render`. Unless given, `normalize` is ``"minmax"`` and `cmap`
-            ``"viridis"``, for signed maps ``"symmetric"`` and ``"RdBu_r"``.
+            ``"viridis"``; for signed maps ``"symmetric"`` and ``"RdBu_r"``, on its middle.
 
         Examples
         --------
         >>> heatmap.to_grid(zoom=8, cmap="gray").save("maps.png")
         """
-        options = {"normalize": self._normalization(), "cmap": self._cmap()} | render_options
+        plain = {"normalize": self._normalization(), "cmap": self._cmap()}
+        options = (SIGNED if self.signed else plain) | render_options
         return render(self.values, kind="image", data_format="channels_first", **options)
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
