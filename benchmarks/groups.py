@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from benchmarks.encode import ENCODING
+from benchmarks.explain import EXPLAIN
 from benchmarks.files import FILES, PEERS
 from benchmarks.growth import GROWTH
 from benchmarks.kernel import DTYPES, KERNEL, LAYOUTS
 from benchmarks.overlay import OVERLAY
-from benchmarks.processes import DEMO, MEMORY, START
+from benchmarks.processes import DEMO, EXPLAIN_MEMORY, MEMORY, START
 from benchmarks.suite import Group
 
 __all__ = ["GROUPS"]
@@ -21,7 +22,9 @@ GROUPS: dict[str, Group] = {
     "files": FILES,
     "peers": PEERS,
     **GROWTH,
+    "explain": EXPLAIN,
     "memory": MEMORY,
+    "explain-memory": EXPLAIN_MEMORY,
     "start": START,
     "demo": DEMO,
 }

@@ -9,21 +9,30 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from actgrid.bench import Run
+from actgrid.bench import Prepare, Run
 from benchmarks.suite import Group, Target
 from benchmarks.workload import folder
 
-__all__ = ["DEMO", "MEMORY", "START"]
+__all__ = ["DEMO", "EXPLAIN_MEMORY", "MEMORY", "START"]
 
 # Of VGG16's 18 layers, one image.
 _BATCH = 60.3
+# Images to explain, 32 at once, and the size of one in MB.
+_FEW, _MANY = 64, 640
+_IMAGE = 224 * 224 * 3 * 4 / 1e6
 
 
 def main() -> None:
     """Run what is named on the command line, and print this process's peak memory in bytes."""
-    from benchmarks import files
+    from benchmarks import explain, files
 
-    {"forward": files.forward_photos, "actgrid": files.draw_photos}[sys.argv[1]]()()
+    cases: dict[str, Prepare] = {
+        "forward": files.forward_photos,
+        "actgrid": files.draw_photos,
+        "explain few": partial(explain.explain_images, _FEW),
+        "explain many": partial(explain.explain_images, _MANY),
+    }
+    cases[sys.argv[1]]()()
     print(_peak())
 
 
@@ -74,6 +83,31 @@ MEMORY = Group(
     ),
     unit="MB",
     most_rounds=3,
+)
+
+
+def inputs(many: float, few: float) -> float:
+    return (many - few) / ((_MANY - _FEW) * _IMAGE)
+
+
+EXPLAIN_MEMORY = Group(
+    "peak memory of a process, gradcam, 32 images at once",
+    {
+        f"{_FEW} images": partial(peak_memory, "explain few"),
+        f"{_MANY} images": partial(peak_memory, "explain many"),
+    },
+    (
+        # The array, TensorFlow's copy, and the pictures beneath the maps, a quarter of it.
+        Target(
+            "memory of more images over their size",
+            f"{_MANY} images",
+            f"{_FEW} images",
+            3,
+            how=inputs,
+        ),
+    ),
+    unit="MB",
+    most_rounds=1,
 )
 
 START = Group(

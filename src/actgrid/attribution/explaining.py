@@ -200,15 +200,17 @@ def ask(
     tf = tensorflow()
     if are_images(x):
         pixels, x = load_with_pixels(x, model=model)
-    inputs = as_tensors(x)
+    with tf.device("CPU"):  # a GPU is to hold a batch of them, not all
+        inputs = as_tensors(x)
     if isinstance(inputs, tf.Tensor) and inputs.shape.rank == 3:
         inputs = inputs[None]  # one image
     check_inputs(model, inputs)
     build(model, inputs)
     tensors = tf.nest.flatten(inputs)
     position = _image_position(model, inputs, image_input)
-    # Integers have no gradients, and no part between two of them.
-    tensors[position] = image = tf.cast(tensors[position], tf.float32)
+    with tf.device("CPU"):
+        # Integers have no gradients, and no part between two of them.
+        tensors[position] = image = tf.cast(tensors[position], tf.float32)
     if 0 in image.shape:
         raise ShapeError(f"images of shape {tuple(image.shape)} are empty: nothing to explain")
     score = target if callable(target) else None
@@ -267,17 +269,20 @@ def _as_pictures(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
 
     Values that are not 0 to 255 or 0 to 1 were preprocessed: each image's range is stretched.
     """
-    channels = pixels.shape[-1]
-    if channels not in (1, 3, 4):
+    if pixels.shape[-1] not in (1, 3, 4):
         return None
-    pixels = np.nan_to_num(np.asarray(pixels[..., :3], np.float32), posinf=0, neginf=0)
-    axes = (1, 2, 3)
-    low, high = pixels.min(axes, keepdims=True), pixels.max(axes, keepdims=True)
-    if low.min() >= 0 and high.max() <= 255:
-        low, high = np.float32(0), np.float32(1 if high.max() <= 1 else 255)
-    span = np.where(high > low, high - low, 1)
-    levels: npt.NDArray[np.uint8] = ((pixels - low) * (255 / span) + 0.5).astype(np.uint8)
-    return levels
+
+    def finite(one: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        return np.nan_to_num(np.asarray(one[..., :3], np.float32), posinf=0, neginf=0)
+
+    # One by one: there may be many, and each takes several times its size on the way.
+    ranges = [(one.min(), one.max()) for one in map(finite, pixels)]
+    if min(low for low, _ in ranges) >= 0 and (most := max(high for _, high in ranges)) <= 255:
+        ranges = [(0, 1 if most <= 1 else 255)] * len(pixels)
+    pictures = np.empty((*pixels.shape[:3], min(pixels.shape[3], 3)), np.uint8)
+    for picture, one, (low, high) in zip(pictures, pixels, ranges, strict=True):
+        picture[:] = (finite(one) - low) * (255 / (high - low if high > low else 1)) + 0.5
+    return pictures
 
 
 def _heatmap(

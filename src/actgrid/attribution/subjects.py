@@ -120,11 +120,9 @@ class Subject:
         """Yield at most `batch_size` images at a time."""
         for start in range(0, len(self), self.batch_size):
             part = slice(start, start + self.batch_size)
-            yield replace(
-                self,
-                inputs=map_tensors(itemgetter(part), self.inputs),
-                wanted=self.wanted[part],
-            )
+            with tensorflow().device("CPU"):  # or all would go where the model runs
+                inputs = map_tensors(itemgetter(part), self.inputs)
+            yield replace(self, inputs=inputs, wanted=self.wanted[part])
 
     def run(self, body: Body, *arguments: Any) -> Any:
         """Run a body, compiled, on all images."""
