@@ -49,6 +49,21 @@ def test_a_batch_is_explained_as_each_image_by_itself(cnn: tuple[Any, Any], meth
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_every_method_on_every_kind_of_model(any_kind: tuple[Any, Any], method: str) -> None:
+    if method == "lime":
+        pytest.importorskip("sklearn")
+    model, x = any_kind
+    found = explain(model, x, method, **QUICK.get(method, {}))
+    of_layer = METHODS[method].takes_layer and method != "guided_gradcam"
+    assert found.values.shape == ((5, 4, 4) if of_layer else (5, 12, 12))
+    assert np.isfinite(found.values).all()
+    assert found.values.any(axis=(1, 2)).mean() > 0.5
+    assert found.before_softmax
+    assert found.target is not None
+    np.testing.assert_array_equal(found.target, model.predict(x, verbose=0).argmax(1))
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_one_compiled_function_for_all_batches(method: str) -> None:
     if method == "lime":
         pytest.importorskip("sklearn")

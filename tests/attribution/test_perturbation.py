@@ -53,25 +53,6 @@ def test_occlusion_patches_by_default_are_a_seventh_and_overlap_by_half(
     np.testing.assert_array_equal(default, explain(model, x, "occlusion", patch=1).values)
 
 
-def quarters(image: Any) -> Any:
-    rows, columns = np.indices(image.shape[:2]) // 6
-    return 2 * rows + columns
-
-
-@pytest.mark.parametrize("method", ["occlusion", "rise", "lime"])
-def test_on_every_kind_of_model(any_kind: tuple[Any, Any], method: str) -> None:
-    pytest.importorskip("sklearn")
-    options: dict[str, dict[str, Any]] = {
-        "occlusion": {"patch": 4},
-        "rise": {"samples": 30, "cells": 3},
-        "lime": {"samples": 30, "segments": quarters},
-    }
-    found = explain(*any_kind, method, **options[method])
-    assert found.values.shape == (5, 12, 12)
-    assert np.isfinite(found.values).all()
-    assert (np.ptp(found.values, axis=(1, 2)) > 0).all()
-
-
 def test_rise_against_a_plain_loop(cnn: tuple[Any, Any]) -> None:
     model, x = cnn
     samples, cells, seed = 40, 3, 5
