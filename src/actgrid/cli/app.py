@@ -1,4 +1,4 @@
-"""The commands and their options. TensorFlow is imported only by those that run a model."""
+"""The commands. TensorFlow is imported only by those that run a model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,36 @@ from typing import Annotated, Any
 
 import typer
 
+from actgrid.cli.options import (
+    SPEC,
+    Backend,
+    Background,
+    BatchSize,
+    Cmap,
+    Columns,
+    Compression,
+    Fit,
+    Format,
+    Json,
+    Layers,
+    Model,
+    Normalize,
+    Order,
+    Output,
+    Padding,
+    Preprocess,
+    SafeMode,
+    Scope,
+    Size,
+    Threads,
+    Weights,
+    Zoom,
+    channel_choice,
+    drawing_options,
+    pair,
+    suffix_of,
+    weights_choice,
+)
 from actgrid.errors import OptionError
 from actgrid.progress import progress
 
@@ -22,68 +52,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="See what a Keras/TensorFlow network sees: every channel of every layer, drawn fast.",
 )
-
-_SPEC = (
-    "A .keras or .h5 file, a SavedModel folder, keras:NAME (such as keras:VGG16), demo, or "
-    "package.module:function."
-)
-
-Model = Annotated[str, typer.Argument(metavar="MODEL", help=_SPEC, show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Weights = Annotated[
-    str, typer.Option(help="For keras:NAME: imagenet, none (random), or a weights file.")
-]
-SafeMode = Annotated[
-    bool,
-    typer.Option(
-        "--safe-mode/--no-safe-mode", help="Refuse model files that hold code (Lambda layers)."
-    ),
-]
-
-Output = Annotated[
-    Path, typer.Option("--output", "-o", help="Folder for the pictures.", show_default=False)
-]
-Layers = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Layer path, glob, Keras layer class or index into model.layers; repeatable "
-        "(default: every layer with a spatial output; for filters, every convolution).",
-        show_default=False,
-    ),
-]
-Normalize = Annotated[
-    str,
-    typer.Option(help="standard, minmax, symmetric, percentile:LO,HI or range:LO,HI."),
-]
-Scope = Annotated[str, typer.Option(help="channel or layer: what statistics map each tile.")]
-Columns = Annotated[
-    int | None,
-    typer.Option(help="Tiles in a row (default: near to square).", show_default=False),
-]
-Padding = Annotated[int, typer.Option(help="Pixels between tiles.")]
-Zoom = Annotated[int, typer.Option(help="How often each pixel is repeated.")]
-Background = Annotated[int, typer.Option(help="Level between tiles, 0 to 255.")]
-Order = Annotated[
-    str, typer.Option(help="index, mean, std, max, zeros, or channels such as 3,0-2.")
-]
-Cmap = Annotated[str, typer.Option(help="A colormap of matplotlib's.")]
-Format = Annotated[str, typer.Option("--format", help="png, webp, jpg, tiff, ...")]
-Compression = Annotated[str, typer.Option(help="Of png: fast, small or none.")]
-Preprocess = Annotated[
-    str,
-    typer.Option(help="auto, none, unit (x / 255), or a keras.applications name."),
-]
-Size = Annotated[
-    str | None,
-    typer.Option(metavar="HxW", help="Size of the input (default: the model's)."),
-]
-Fit = Annotated[str, typer.Option(help="crop, pad or stretch images of another shape.")]
-Backend = Annotated[str, typer.Option(help="auto, native, numba or numpy.")]
-Threads = Annotated[
-    int | None,
-    typer.Option(help="Drawing threads (default: one for each processor).", show_default=False),
-]
-BatchSize = Annotated[int, typer.Option(help="Images in one run of the model.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -160,7 +128,7 @@ def layers(
     from actgrid.cli.loading import load_model
     from actgrid.models import list_layers
 
-    infos = list_layers(load_model(model, _weights(weights), safe_mode))
+    infos = list_layers(load_model(model, weights_choice(weights), safe_mode))
     if as_json:
         typer.echo(json.dumps([{**asdict(info), "channels": info.channels} for info in infos]))
     else:
@@ -228,32 +196,30 @@ def render(
     """Draw a model's layers for images: OUTPUT/IMAGE/NN_LAYER.png and stats.json."""
     from actgrid.cli import report
     from actgrid.cli.loading import layer_choice, load_model
-    from actgrid.encoding import check_compression, writable_folder
+    from actgrid.encoding import writable_folder
     from actgrid.models import Extractor, load_images
     from actgrid.models.images import find_images
     from actgrid.pipeline import draw_images
-    from actgrid.rendering import check_options
 
-    options: dict[str, Any] = {
-        "normalize": normalize,
-        "scope": scope,
-        "columns": columns,
-        "padding": padding,
-        "zoom": zoom,
-        "background": background,
-        "order": _channels("order", order),
-        "cmap": cmap,
-        "backend": backend,
-        "threads": threads,
-    }
     # What is wrong with these is said before a model is loaded.
-    check_options(**options)
-    check_compression(compression)
-    tokens, pixels = _pair("token-grid", token_grid), _pair("size", size)
-    suffix = _suffix(file_format)
+    options = drawing_options(
+        compression,
+        order,
+        normalize=normalize,
+        scope=scope,
+        columns=columns,
+        padding=padding,
+        zoom=zoom,
+        background=background,
+        cmap=cmap,
+        backend=backend,
+        threads=threads,
+    )
+    tokens, pixels = pair("token-grid", token_grid), pair("size", size)
+    suffix = suffix_of(file_format)
     files = [file for image in images for file in find_images(image)]
     writable_folder(output)
-    network = load_model(model, _weights(weights), safe_mode)
+    network = load_model(model, weights_choice(weights), safe_mode)
     results = draw_images(
         Extractor(network, layer_choice(network, layers)),
         files,
@@ -261,7 +227,6 @@ def render(
         output,
         batch_size=batch_size,
         suffix=suffix,
-        compression=compression,
         token_grid=tokens,
         **options,
     )
@@ -277,7 +242,7 @@ def render(
 @app.command()
 def explain(
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help=_SPEC, show_default=False)
+        str | None, typer.Argument(metavar="MODEL", help=SPEC, show_default=False)
     ] = None,
     images: Annotated[
         list[str] | None,
@@ -375,12 +340,12 @@ def explain(
     check_drawing(style, alpha, cmap, clip)
     names = None if labels is None else read_labels(labels)
     wanted = target_choice(target, names)
-    pixels = _pair("size", size)
+    pixels = pair("size", size)
     check_fit(fit)
-    suffix = _suffix(file_format)
+    suffix = suffix_of(file_format)
     files = [file for image in images for file in find_images(image)]
     writable_folder(output)
-    network = load_model(model, _weights(weights), safe_mode)
+    network = load_model(model, weights_choice(weights), safe_mode)
     layers = layer_choice(network, None if layer is None else [layer])
     results = explain_images(
         network,
@@ -431,30 +396,28 @@ def filters(
     """Draw a model's weights: OUTPUT/NN_LAYER_WEIGHT.png, by default of every convolution."""
     from actgrid.cli import report
     from actgrid.cli.loading import layer_choice, load_model
-    from actgrid.encoding import check_compression, writable_folder
+    from actgrid.encoding import writable_folder
     from actgrid.pipeline import save_weights
-    from actgrid.rendering import check_options
 
-    options: dict[str, Any] = {
-        "normalize": normalize,
-        "scope": scope,
-        "columns": columns,
-        "padding": padding,
-        "zoom": zoom,
-        "background": background,
-        "order": _channels("order", order),
-        "cmap": cmap,
-        "backend": backend,
-        "threads": threads,
-    }
     # What is wrong with these is said before a model is loaded.
-    check_options(**options)
-    check_compression(compression)
-    suffix = _suffix(file_format)
+    options = drawing_options(
+        compression,
+        order,
+        normalize=normalize,
+        scope=scope,
+        columns=columns,
+        padding=padding,
+        zoom=zoom,
+        background=background,
+        cmap=cmap,
+        backend=backend,
+        threads=threads,
+    )
+    suffix = suffix_of(file_format)
     writable_folder(output)
-    network = load_model(model, _weights(weights), safe_mode)
+    network = load_model(model, weights_choice(weights), safe_mode)
     chosen = layer_choice(network, layers)
-    drawn = save_weights(output, network, chosen, suffix=suffix, compression=compression, **options)
+    drawn = save_weights(output, network, chosen, suffix=suffix, **options)
     if as_json:
         typer.echo(json.dumps(report.weights_as_dict(output, drawn)))
     else:
@@ -519,11 +482,11 @@ def maximize(
     }
     # What is wrong with these is said before a model is loaded.
     check_options(**options)
-    pixels = _pair("size", size)
-    wanted = None if channels is None else _channels("channels", channels)
+    pixels = pair("size", size)
+    wanted = None if channels is None else channel_choice("channels", channels)
     image_format(output.suffix)
     writable_folder(output.parent)
-    network = load_model(model, _weights(weights), safe_mode)
+    network = load_model(model, weights_choice(weights), safe_mode)
     found = attribution.maximize(
         network,
         layer_choice(network, [layer]),
@@ -595,46 +558,6 @@ def bench(
         report.print_figures(figures, compared, tolerance)
     if compared is not None and any(one.slower for one in compared.values()):
         raise typer.Exit(1)
-
-
-def _weights(text: str) -> str | None:
-    return None if text.lower() == "none" else text
-
-
-def _suffix(file_format: str) -> str:
-    """Return the suffix of files of a format that can be written."""
-    from actgrid.encoding import image_format
-
-    suffix = f".{file_format.lower().lstrip('.')}"
-    image_format(suffix)
-    return suffix
-
-
-def _pair(name: str, text: str | None) -> tuple[int, int] | None:
-    """Return "HxW" as numbers."""
-    if text is None:
-        return None
-    first, _, second = text.lower().partition("x")
-    sides = (first, second or first)
-    if not all(side.isdigit() and int(side) for side in sides):
-        raise OptionError(f"--{name} must be HxW, such as 224x224, not {text!r}")
-    return int(sides[0]), int(sides[1])
-
-
-def _channels(option: str, text: str) -> str | list[int]:
-    """Return "3,0-2" as channels; a word is left to `actgrid.render`."""
-    if not text or not set(text) <= set("0123456789,-"):
-        return text
-    channels: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        found = range(0)
-        if first.isdigit() and (last.isdigit() if dash else True):
-            found = range(int(first), int(last or first) + 1)
-        if not found:
-            raise OptionError(f"--{option} must be a word or channels such as 3,0-2, not {text!r}")
-        channels += found
-    return channels
 
 
 def _version(package: str) -> str | None:
