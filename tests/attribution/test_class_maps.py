@@ -77,6 +77,18 @@ def test_gradcam_plus_plus_as_the_paper_writes_it(target: int) -> None:
     np.testing.assert_allclose(explained("gradcam++", target), np.maximum(expected, 0), rtol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1e18])
+def test_gradcam_plus_plus_of_faint_and_of_strong_gradients(scale: float) -> None:
+    # As after a sigmoid that is full: powers of such a gradient leave the range of float32.
+    model = keras.Sequential(
+        [keras.Input((2, 2, 1)), layers.ReLU(name="conv"), layers.Flatten(), layers.Dense(1)]
+    )
+    model.layers[-1].set_weights([np.array([[scale], [0], [0], [0]]), np.zeros(1)])
+    image = np.array([[[1.0], [2.0]], [[3.0], [4.0]]])
+    found = explain(model, image, "gradcam++").values[0]
+    np.testing.assert_allclose(found, image[..., 0] * scale / (2 + 10 * scale), rtol=1e-5)
+
+
 def test_guided_gradcam_is_the_product(cnn: tuple[Any, Any]) -> None:
     model, x = cnn
     fine = explain(model, x, "guided_backprop").values
@@ -98,9 +110,9 @@ def test_scorecam_against_a_plain_loop(cnn: tuple[Any, Any]) -> None:
         best = int(logits(image[None])[0].numpy().argmax())
         scores = []
         for channel in np.moveaxis(activation, -1, 0):
-            mask = (channel - channel.min()) / (channel.max() - channel.min())
-            larger = tf.image.resize(mask[..., None], image.shape[:2]).numpy()
-            scores.append(logits((image * larger)[None])[0, best])
+            larger = tf.image.resize(channel[..., None], image.shape[:2]).numpy()
+            mask = (larger - larger.min()) / (larger.max() - larger.min())
+            scores.append(logits((image * mask)[None])[0, best])
         weights = np.exp(scores) / np.exp(scores).sum()
         expected.append(np.maximum((activation * weights).sum(-1), 0))
     found = explain(model, x, "scorecam", layer="conv1", batch_size=7)
@@ -157,6 +169,12 @@ def test_layers_that_cannot_be_looked_at(cnn: tuple[Any, Any]) -> None:
         explain(model, x, layer="conv*")
     with pytest.raises(OptionError, match="layer must be one layer"):
         explain(model, x, layer=["conv1"])
+    for several in ({"conv1"}, ["conv1"] * 2):
+        with pytest.raises(OptionError, match="layer must be one layer"):
+            explain(model, x, layer=several)
+    explain(model, x, layer=1)
+    with pytest.raises(OptionError, match="not True"):
+        explain(model, x, layer=True)
     with pytest.raises(ShapeError, match=r"layer dense.* gives \(None, 3\), no picture"):
         explain(model, x, layer=-1)
     with pytest.raises(OptionError, match="saliency: the input is looked at, not a layer"):

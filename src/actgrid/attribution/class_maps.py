@@ -30,7 +30,7 @@ Formula = Callable[[Any, Any], Any]
 class _Layer:
     """The layer to look at: None for the last one with a picture for each channel."""
 
-    chosen: Any
+    chosen: Selection | None
     token_grid: tuple[int, int] | None
 
     def activation(self, model: Any, run: Run) -> tuple[Call, Any, Any]:
@@ -71,7 +71,7 @@ class _Layer:
                     "such as integrated_gradients and occlusion need none"
                 )
             return found
-        found = choose_calls(model, calls, Selection(self.chosen))
+        found = choose_calls(model, calls, self.chosen)
         paths = list(dict.fromkeys(call.node.path for call in found))
         if len(paths) > 1:
             raise LayerError(f"layer must be one layer, not {len(paths)}: {', '.join(paths[:5])}")
@@ -136,11 +136,12 @@ def _gradcam(activation: Any, gradient: Any) -> Any:
 
 def _gradcam_plus_plus(activation: Any, gradient: Any) -> Any:
     # Of the exponential of the score, as in the paper: its factor exp(score), the same in all
-    # channels, is left out, as it overflows.
+    # channels, is left out, as it overflows. The paper's g^2 / (2 g^2 + total g^3) is taken
+    # without its powers, which leave the range of float32.
     tf = tensorflow()
     total = tf.reduce_sum(activation, (1, 2), keepdims=True)
-    shares = tf.math.divide_no_nan(gradient**2, 2 * gradient**2 + total * gradient**3)
-    weights = tf.reduce_sum(shares * tf.nn.relu(gradient), (1, 2), keepdims=True)
+    weights = tf.math.divide_no_nan(tf.nn.relu(gradient), 2 + total * gradient)
+    weights = tf.reduce_sum(weights, (1, 2), keepdims=True)
     return tf.nn.relu(_weighed(activation, weights))
 
 
@@ -210,9 +211,10 @@ def _found(subject: Subject, layer: Any, token_grid: Any, formula: Formula, line
 
 
 def _layer(layer: Any, token_grid: Any) -> _Layer:
-    if isinstance(layer, (list, tuple)):
+    if isinstance(layer, (list, tuple, set)):
         raise OptionError(f"layer must be one layer, not {layer!r}")
-    return _Layer(layer, None if token_grid is None else token_sides(token_grid))
+    chosen = None if layer is None else Selection(layer)
+    return _Layer(chosen, None if token_grid is None else token_sides(token_grid))
 
 
 def cam(subject: Subject, layer: Any = None) -> Found:
@@ -250,7 +252,10 @@ def guided_gradcam(
 def _masks(image: Any, sample: Any, sides: tuple[int, int], maps: Any) -> Any:
     tf = tensorflow()
     chosen = tf.gather_nd(maps, tf.stack([image, sample], 1))
-    return tf.image.resize(chosen[..., None], sides)[..., 0]
+    larger = tf.image.resize(chosen[..., None], sides)[..., 0]
+    low = tf.reduce_min(larger, (1, 2), keepdims=True)
+    high = tf.reduce_max(larger, (1, 2), keepdims=True)
+    return tf.math.divide_no_nan(larger - low, high - low)
 
 
 def scorecam(
@@ -266,11 +271,8 @@ def scorecam(
     if most is not None and most < activation.shape[1]:
         strongest = tf.argsort(-tf.math.reduce_std(activation, (2, 3)), stable=True)[:, :most]
         activation = tf.gather(activation, strongest, batch_dims=1)
-    low = tf.reduce_min(activation, (2, 3), keepdims=True)
-    high = tf.reduce_max(activation, (2, 3), keepdims=True)
-    masks = tf.math.divide_no_nan(activation - low, high - low)
     subject = subject.decided(reading)
-    scores = masked_scores(subject, _masks, int(activation.shape[1]), 0.0, masks)
+    scores = masked_scores(subject, _masks, int(activation.shape[1]), 0.0, activation)
     weights = tf.nn.softmax(tf.constant(scores))[:, :, None, None]
     maps = tf.nn.relu(tf.reduce_sum(weights * activation, 1))
     return Found(np.asarray(maps), reading, layer=path.numpy().decode())
