@@ -17,7 +17,14 @@ import actgrid
 from actgrid import ActgridError, explain
 from actgrid.attribution import compiled
 from actgrid.attribution.methods import METHODS
-from actgrid.errors import MissingFileError, OptionError, ShapeError, TargetError
+from actgrid.errors import (
+    DtypeError,
+    MissingFileError,
+    ModelError,
+    OptionError,
+    ShapeError,
+    TargetError,
+)
 
 Array = npt.NDArray[Any]
 
@@ -138,6 +145,16 @@ def test_classes_by_name(cnn: tuple[Any, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    "target",
+    [[2] * 5, np.full(5, 2, np.uint8), iter([2] * 5), np.array(2), tf.constant(2), tf.fill([5], 2)],
+)
+def test_a_class_may_be_an_array_or_a_tensor(cnn: tuple[Any, Any], target: Any) -> None:
+    found = explain(*cnn, target=target)
+    assert found.target is not None
+    assert found.target.tolist() == [2] * 5
+
+
+@pytest.mark.parametrize(
     ("target", "message"),
     [
         (3, "there is no class 3: the model has 3, 0 to 2"),
@@ -148,6 +165,9 @@ def test_classes_by_name(cnn: tuple[Any, Any]) -> None:
         ("twice", "2 classes are called 'twice': give an index, 1 or 2"),
         (1.5, "target must be a class, its name, a list of these, or a function"),
         (True, "target must be a class"),
+        (b"tabby", "target must be a class"),
+        (np.array(1.5), "target must be a class"),
+        (tf.constant(1.5), "target must be a class"),
         ([None, "tabbi", 0, 0, 0], "no class is called 'tabbi'"),
     ],
 )
@@ -164,8 +184,9 @@ def test_names_that_are_not_known(cnn: tuple[Any, Any]) -> None:
         explain(*cnn, target="tabby")
     with pytest.raises(TargetError, match="labels must name the model's 3 classes, not 2"):
         explain(*cnn, target=0, labels=["a", "b"])
-    with pytest.raises(TargetError, match="labels must be a list of names"):
-        explain(*cnn, labels="abc")
+    for labels in ("abc", 3, [1, 2, 3], iter("abc")):
+        with pytest.raises(TargetError, match="labels must be a list of names"):
+            explain(*cnn, labels=labels)  # type: ignore[arg-type]
 
 
 def test_a_single_output_is_explained_as_it_is() -> None:
@@ -355,6 +376,53 @@ def test_what_is_asked_for_wrongly(cnn: tuple[Any, Any]) -> None:
         explain(model, x[:, :5])
     with pytest.raises(ActgridError, match="is no model"):
         explain("dmo", x)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("method", ["gradcam", "lime"])
+def test_images_must_be_finite(cnn: tuple[Any, Any], method: str, value: float) -> None:
+    model, x = cnn
+    x = x.copy()
+    x[1, 2, 3, 0] = value
+    with pytest.raises(OptionError, match="NaN or infinite"):
+        explain(model, x, method)
+
+
+def test_images_must_be_numbers(cnn: tuple[Any, Any]) -> None:
+    model, x = cnn
+    for wrong in (object(), x.astype(object), tf.RaggedTensor.from_tensor(x), {1}):
+        with pytest.raises(DtypeError, match="input must be arrays of numbers, not"):
+            explain(model, wrong)
+    with pytest.raises(DtypeError, match="real numbers, not complex64"):
+        explain(model, x.astype(np.complex64))
+
+
+def test_inputs_go_together() -> None:
+    with pytest.raises(ShapeError, match=r"as many samples each, not \[3, 2\]"):
+        explain(two_images(), [np.ones((3, 4, 4, 1)), np.ones((2, 4, 4, 1))], "saliency")
+
+
+def test_a_target_gives_one_number_for_each_image(cnn: tuple[Any, Any]) -> None:
+    with pytest.raises(ShapeError, match="one score for each of 5 images, not 2"):
+        explain(*cnn, "occlusion", lambda outputs: outputs[:2, 0])
+    with pytest.raises(ShapeError, match="not None"):
+        explain(*cnn, target=lambda outputs: None)
+
+
+def test_a_model_that_cannot_be_run_says_of_what() -> None:
+    model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3)])
+    with pytest.raises(ModelError, match=r"run on \(None, 1, 1, 3\): .*Negative dimension"):
+        explain(model, np.ones((2, 1, 1, 3)))
+    stateful = keras.Sequential(
+        [
+            keras.Input(batch_shape=(2, 4, 4, 1)),
+            layers.Reshape((4, 4)),
+            layers.LSTM(2, stateful=True),
+            layers.Dense(2),
+        ]
+    )
+    with pytest.raises(ModelError, match="on such batches: Incompatible shapes"):
+        explain(stateful, np.ones((2, 4, 4, 1)), "integrated_gradients", steps=3)
 
 
 def test_a_model_that_is_not_built_yet() -> None:

@@ -121,6 +121,9 @@ def test_rise_finds_the_part_that_matters(linear: Callable[..., Any]) -> None:
         ("rise", {"samples": 0}, "samples must be at least 1"),
         ("rise", {"cells": 0}, "cells must be at least 1"),
         ("rise", {"share": 1}, "share must be between 0 and 1"),
+        ("rise", {"share": 0}, "share must be between 0 and 1"),
+        ("rise", {"share": None}, "share must be a number from 0 to 1, not None"),
+        ("occlusion", {"baseline": float("inf")}, "all of them finite, not inf"),
         ("rise", {"seed": "x"}, "seed must be an integer"),
     ],
 )

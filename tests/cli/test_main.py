@@ -711,7 +711,7 @@ def test_reader_that_leaves_early_is_no_error() -> None:
                 "--option",
                 "share=2",
             ],
-            ["between 0 and 1"],
+            ["from 0 to 1"],
         ),
         (
             ["explain", "demo", "{photo}", "-o", "{out}", "--target", "Egyptian dog"],

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any, Protocol
 
+from actgrid.errors import ModelError
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import map_tensors
 
@@ -62,7 +63,13 @@ class Compiled:
         if shapes not in self._traced:
             self._function.get_concrete_function(*specs)
             self._traced.add(shapes)
-        return self._function(inputs, *arguments)
+        try:
+            return self._function(inputs, *arguments)
+        except tf.errors.InvalidArgumentError as error:
+            # As of a stateful layer, which is made for batches of one size. What is wrong comes
+            # after a traceback, and before the names of operations.
+            reason = str(error).split("\n\t")[0].splitlines()[-1]
+            raise ModelError(f"the model cannot be run on such batches: {reason}") from error
 
     @property
     def trace_count(self) -> int:

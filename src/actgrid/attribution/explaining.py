@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from actgrid.attribution.methods import Method, check_options, find_method
 from actgrid.attribution.subjects import Found, Reader, Subject
-from actgrid.attribution.targets import PREDICTED, wanted_classes
-from actgrid.errors import OptionError, ShapeError, suggest
+from actgrid.attribution.targets import PREDICTED, each_target, wanted_classes
+from actgrid.errors import DtypeError, OptionError, ShapeError, suggest
 from actgrid.models import load_model
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.images import are_images, load_with_pixels, shows_channels_first
@@ -127,6 +127,8 @@ def explain(
     ------
     OptionError, TargetError, ShapeError, ModelError
         If an option, the target, the input or the model cannot be used, and why. ValueErrors.
+    DtypeError
+        If the input is not of real numbers. Also a TypeError.
     LayerError
         If the layer is none, or not one of the model's. Also a KeyError.
     MissingDependencyError
@@ -208,11 +210,20 @@ def ask(
     build(model, inputs)
     tensors = tf.nest.flatten(inputs)
     position = _image_position(model, inputs, image_input)
+    image = tensors[position]
+    if not (image.dtype.is_floating or image.dtype.is_integer or image.dtype.is_bool):
+        raise DtypeError(f"images must be real numbers, not {image.dtype.name}")
     with tf.device("CPU"):
         # Integers have no gradients, and no part between two of them.
-        tensors[position] = image = tf.cast(tensors[position], tf.float32)
+        tensors[position] = image = tf.cast(image, tf.float32)
+        finite = bool(tf.reduce_all(tf.math.is_finite(image)))
     if 0 in image.shape:
         raise ShapeError(f"images of shape {tuple(image.shape)} are empty: nothing to explain")
+    counts = [len(tensor) for tensor in tensors if tensor is not None]
+    if len(set(counts)) > 1:
+        raise ShapeError(f"the inputs must be of as many samples each, not {counts}")
+    if not finite:
+        raise OptionError("the images have NaN or infinite values, which no map could explain")
     score = target if callable(target) else None
     reader = Reader(position, shows_channels_first(image.shape), score)
     subject = Subject(
@@ -223,20 +234,14 @@ def ask(
         batch_size,
     )
     if score is None:
-        names = None
-        if labels is not None or _has_names(target):
+        targets, names = each_target(target, len(subject)), None
+        if labels is not None or any(isinstance(one, str) for one in targets):
             names = labels_of(int(next(subject.groups()).read().count), labels)
-        wanted = wanted_classes(target, len(subject), names)
-        subject = replace(subject, wanted=tf.constant(wanted))
+        subject = replace(subject, wanted=tf.constant(wanted_classes(targets, names)))
     if pixels is None:
         pixels = np.asarray(image)
         pixels = np.moveaxis(pixels, 1, -1) if reader.channels_first else pixels
     return Question(subject, _as_pictures(pixels), labels)
-
-
-def _has_names(target: Any) -> bool:
-    several = isinstance(target, Iterable) and not isinstance(target, str)
-    return any(isinstance(one, str) for one in (target if several else [target]))
 
 
 def _image_position(model: Any, inputs: Any, chosen: int | str | None) -> int:

@@ -15,7 +15,7 @@ from actgrid.attribution.subjects import Found, Reader, Subject, image_rows
 from actgrid.attribution.targets import Reading
 from actgrid.errors import ModelError, OptionError
 from actgrid.models.frameworks import tensorflow
-from actgrid.rendering.layout import integer_option
+from actgrid.rendering.layout import integer_option, number_option
 
 __all__ = [
     "Reduction",
@@ -36,6 +36,12 @@ _REDUCTIONS: dict[str, Callable[..., Any]] = {
     "norm": lambda values, axis: np.linalg.norm(values, axis=axis),
     "sum": lambda values, axis: values.sum(axis),
 }
+
+# More would not be told apart, and Gauss-Legendre needs memory for their square.
+_MOST_STEPS = 1000
+
+# As many are whole numbers in float32 too.
+_SEEDS = 2**24
 
 # From images, baselines, which sample of each to take, and a table of numbers, to that sample.
 Sampling = Callable[[Any, Any, Any, Any], Any]
@@ -155,7 +161,7 @@ def _summed(
 
 def check_reduction(reduce: str) -> None:
     """Raise OptionError unless there is such a reduction."""
-    if reduce not in _REDUCTIONS:
+    if reduce not in tuple(_REDUCTIONS):  # of any type
         raise OptionError(f"reduce must be one of {', '.join(_REDUCTIONS)}, not {reduce!r}")
 
 
@@ -210,6 +216,8 @@ def integrated_gradients(
 ) -> Found:
     """Integrate the gradient from a baseline to the image: the shares sum to the score's rise."""
     steps = integer_option("steps", steps, 2)
+    if steps > _MOST_STEPS:
+        raise OptionError(f"steps must be at most {_MOST_STEPS}, not {steps}")
     check_reduction(reduce)
     if quadrature not in QUADRATURES:
         raise OptionError(f"quadrature must be one of {', '.join(QUADRATURES)}, not {quadrature!r}")
@@ -251,10 +259,10 @@ def smoothgrad(
     samples = integer_option("samples", samples, 1)
     seed = integer_option("seed", seed, 0)
     check_reduction(reduce)
-    if not 0 <= noise < np.inf:
-        raise OptionError(f"noise must be a share of the image's range such as 0.15, not {noise}")
+    noise = number_option("noise", noise)
     reading = subject.read()
     subject = subject.decided(reading)
     weights = np.full(samples, 1 / samples)
-    average = _summed(subject, _Gradients(subject.reader, _noisy), weights, np.array([noise, seed]))
+    table = np.array([noise, seed % _SEEDS])
+    average = _summed(subject, _Gradients(subject.reader, _noisy), weights, table)
     return _found(average, subject, reduce, reading)

@@ -13,7 +13,7 @@ from actgrid.attribution.perturbation import masked_scores
 from actgrid.attribution.subjects import Found, Subject
 from actgrid.errors import MissingDependencyError, OptionError, ShapeError
 from actgrid.models.frameworks import tensorflow
-from actgrid.rendering.layout import integer_option
+from actgrid.rendering.layout import integer_option, number_option
 
 __all__ = ["check_packages", "lime"]
 
@@ -35,10 +35,10 @@ def lime(
     samples = integer_option("samples", samples, 2)
     features = integer_option("features", features, 1)
     seed = integer_option("seed", seed, 0)
-    if not 0 < kernel_width < np.inf:
-        raise OptionError(f"kernel_width must be more than 0, not {kernel_width}")
-    if not 0 <= ridge < np.inf:
-        raise OptionError(f"ridge must be 0 or more, not {ridge}")
+    ridge = number_option("ridge", ridge)
+    kernel_width = number_option("kernel_width", kernel_width)
+    if kernel_width == 0:
+        raise OptionError("kernel_width must be more than 0")
     linear_model = _library("sklearn.linear_model", "scikit-learn")
     pixels = np.asarray(subject.image)
     if subject.reader.channels_first:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from actgrid.models.layers import Selection
 from actgrid.models.loading import load_model
 from actgrid.models.tracing import Call, before_softmax, build, trace_model
 from actgrid.progress import progress as progress_bar
-from actgrid.rendering.layout import integer_option
+from actgrid.rendering.layout import integer_option, number_option
 from actgrid.rendering.picture import Picture
 from actgrid.rendering.sheet import lay_out_sheet
 
@@ -299,13 +298,14 @@ def check_options(
     integer_option("padding", padding, 0)
     if columns is not None:
         integer_option("columns", columns, 1)
-    if not (isinstance(scale, Real) and 0 <= float(scale) < 1):
-        raise OptionError(f"scale must be a share of at least 0 and less than 1, not {scale!r}")
+    scale = number_option("scale", scale, 0, 1)
+    if scale == 1:
+        raise OptionError("scale must be less than 1: nothing would be left of the image")
     return _Options(
         steps=integer_option("steps", steps, 1),
-        learning_rate=_amount("learning_rate", learning_rate),
-        total_variation=_amount("total_variation", total_variation),
-        wobble=_Wobble(_amount("jitter", jitter), _amount("rotate", rotate), float(scale)),
+        learning_rate=number_option("learning_rate", learning_rate),
+        total_variation=number_option("total_variation", total_variation),
+        wobble=_Wobble(number_option("jitter", jitter), number_option("rotate", rotate), scale),
         seed=integer_option("seed", seed, 0),
     )
 
@@ -323,17 +323,10 @@ def _climbed(
     state = (start, tf.zeros_like(start), tf.zeros_like(start))
     weights = tf.constant([options.learning_rate, options.total_variation])
     for step in range(options.steps):
-        place = tf.constant([options.seed, step], "int64")
+        place = tf.constant([options.seed % 2**63, step], "int64")
         state = climb((*state, tf.constant(channels)), place, weights)
         advance()
     return state[0]
-
-
-def _amount(name: str, value: object) -> float:
-    """Return an option as a number that is not negative."""
-    if not isinstance(value, Real) or not 0 <= float(value) < math.inf:
-        raise OptionError(f"{name} must be a number of at least 0, not {value!r}")
-    return float(value)
 
 
 def _channels(

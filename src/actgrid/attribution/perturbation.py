@@ -12,7 +12,7 @@ import numpy.typing as npt
 from actgrid.attribution.subjects import Found, Reader, Subject, image_rows
 from actgrid.errors import OptionError
 from actgrid.models.frameworks import tensorflow
-from actgrid.rendering.layout import integer_option
+from actgrid.rendering.layout import integer_option, number_option
 
 __all__ = ["masked_scores", "occlusion", "rise"]
 
@@ -149,7 +149,8 @@ def rise(
     """Hide random parts: the mean score where a pixel is seen."""
     samples = integer_option("samples", samples, 1)
     cells = integer_option("cells", cells, 1)
-    if not 0 < share < 1:
+    share = number_option("share", share, 0, 1)
+    if share in (0, 1):
         raise OptionError(f"share must be between 0 and 1, not {share}")
     tf = tensorflow()
     random = np.random.default_rng(integer_option("seed", seed, 0))

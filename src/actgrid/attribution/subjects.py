@@ -20,6 +20,9 @@ from actgrid.models.tracing import Call, trace_model
 __all__ = ["Found", "Reader", "Run", "Subject", "image_rows"]
 
 
+_BASELINES = "baseline must be a number, one for each channel, 'mean', or an image"
+
+
 class Run(NamedTuple):
     """A model's run on symbolic inputs.
 
@@ -161,8 +164,14 @@ class Subject:
         ------
         TargetError
             If a wanted class is none of the model's.
+        ShapeError
+            If there is not one score for each image.
         """
         found = Reading(*(np.asarray(tensor) for tensor in reading))
+        if len(found.scores) != len(self):
+            raise ShapeError(
+                f"there must be one score for each of {len(self)} images, not {len(found.scores)}"
+            )
         if self.reader.score is None:
             check_classes(np.asarray(self.wanted), int(found.count))
         return found
@@ -189,12 +198,14 @@ class Subject:
         spatial = (2, 3) if self.reader.channels_first else (1, 2)
         if isinstance(value, str):
             if value != "mean":
-                raise OptionError(
-                    "baseline must be a number, one for each channel, 'mean', or an image, "
-                    f"not {value!r}"
-                )
+                raise OptionError(f"{_BASELINES}, not {value!r}")
             return tf.reduce_mean(self.image, spatial, keepdims=True)
-        array = np.asarray(value, np.float32)
+        try:
+            array = np.asarray(value, np.float32)
+        except (TypeError, ValueError):
+            array = np.array(np.nan)
+        if not np.isfinite(array).all():
+            raise OptionError(f"{_BASELINES}, all of them finite, not {value!r}")
         if array.ndim == 1:
             array = array.reshape((-1, 1, 1) if self.reader.channels_first else (1, 1, -1))
         shape = tuple(self.image.shape)

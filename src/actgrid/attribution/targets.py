@@ -14,7 +14,7 @@ from actgrid.models.frameworks import tensorflow
 from actgrid.models.labels import class_index
 from actgrid.models.tracing import before_softmax
 
-__all__ = ["PREDICTED", "Reading", "check_classes", "read", "wanted_classes"]
+__all__ = ["PREDICTED", "Reading", "check_classes", "each_target", "read", "wanted_classes"]
 
 # Stands for the class that the model predicts.
 PREDICTED = -1
@@ -41,25 +41,40 @@ class Reading(NamedTuple):
     softmax: Any
 
 
-def wanted_classes(target: Any, images: int, labels: Sequence[str] | None) -> npt.NDArray[np.int32]:
-    """Return the class to explain of each image, -1 for the predicted one.
+def each_target(target: Any, images: int) -> list[Any]:
+    """Return the target of each image, of one for all or a list or array of them.
+
+    Raises
+    ------
+    TargetError
+        If there are not as many.
+    """
+    # Arrays and tensors of no axis can be iterated over by their type alone.
+    single = isinstance(target, (str, bytes)) or len(getattr(target, "shape", "?")) == 0
+    several = isinstance(target, Iterable) and not single
+    targets = list(target) if several else [target] * images
+    if len(targets) != images:
+        raise TargetError(f"there are {images} images, but {len(targets)} targets")
+    return targets
+
+
+def wanted_classes(
+    targets: Iterable[Any], labels: Sequence[str] | None = None
+) -> npt.NDArray[np.int32]:
+    """Return the class that each target stands for, -1 for the predicted one.
 
     Parameters
     ----------
-    target
-        None, a class or its name, or a list of them, one for each image.
+    targets
+        None, a class, or its name.
     labels
         Names of the classes, if they are known.
 
     Raises
     ------
     TargetError
-        If that is no target. Whether there are so many classes is for `check_classes`.
+        If one is no target. Whether there are so many classes is for `check_classes`.
     """
-    several = isinstance(target, Iterable) and not isinstance(target, str)
-    targets = list(target) if several else [target] * images
-    if len(targets) != images:
-        raise TargetError(f"there are {images} images, but {len(targets)} targets")
     return np.array([_class(one, labels) for one in targets], np.int32)
 
 
@@ -72,7 +87,7 @@ def _class(target: Any, labels: Sequence[str] | None) -> int:
         if isinstance(target, (bool, np.bool_)):
             raise TypeError
         index = operator.index(target)
-    except TypeError:
+    except (TypeError, AttributeError):  # the latter of tensors
         raise TargetError(
             "target must be a class, its name, a list of these, or a function of the output, "
             f"not {target!r}"
@@ -104,7 +119,10 @@ def read(outputs: Any, wanted: Any, score: Score | None) -> Reading:
     """
     tf = tensorflow()
     if score is not None:
-        scores = tf.convert_to_tensor(score(outputs))
+        scores = score(outputs)
+        if scores is None:
+            raise ShapeError("the target must give one score for each image, (N,), not None")
+        scores = tf.convert_to_tensor(scores)
         if scores.shape.rank == 2 and scores.shape[1] == 1:
             scores = scores[:, 0]
         if scores.shape.rank != 1:

@@ -120,7 +120,7 @@ def target_choice(text: str | None, labels: Sequence[str] | None) -> str | int |
         target = int(text)
     # Without names a name may still be one of the model's.
     if labels is not None or not isinstance(target, str):
-        wanted = wanted_classes([target], 1, labels)
+        wanted = wanted_classes([target], labels)
         if labels is not None:
             check_classes(wanted, len(labels))
     return target

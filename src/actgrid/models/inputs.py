@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from actgrid.errors import ShapeError
+from actgrid.errors import DtypeError, ShapeError
 from actgrid.models.frameworks import keras, tensorflow
 
 __all__ = ["as_tensors", "check_inputs", "input_specs", "map_tensors"]
@@ -60,11 +60,16 @@ def _as_tensor(value: Any) -> Any:
     tf = tensorflow()
     if isinstance(value, tf.Tensor):
         return value
-    array = np.asarray(value)
-    if array.dtype == np.float64:
-        # As `model.predict` does: NumPy's default is no wish for double precision.
-        array = array.astype(keras().config.floatx())
-    return tf.convert_to_tensor(array)
+    try:
+        array = np.asarray(value)
+        if array.dtype == np.float64:
+            # As `model.predict` does: NumPy's default is no wish for double precision.
+            array = array.astype(keras().config.floatx())
+        return tf.convert_to_tensor(array)
+    except (ValueError, TypeError) as error:
+        raise DtypeError(
+            f"the model's input must be arrays of numbers, not {type(value).__name__}: {error}"
+        ) from error
 
 
 def check_inputs(model: Any, inputs: Any) -> None:

@@ -51,11 +51,15 @@ def labels_of(count: int, labels: Sequence[str] | None = None) -> tuple[str, ...
     Raises
     ------
     TargetError
-        If other than `count` names are given.
+        If other than `count` names are given, or something else.
     """
     if labels is None:
         return imagenet_labels() if count == len(imagenet_labels()) else None
-    if isinstance(labels, str):
+    if (
+        isinstance(labels, str)
+        or not hasattr(labels, "__len__")
+        or not all(isinstance(label, str) for label in labels)
+    ):
         raise TargetError(f"labels must be a list of names, not {labels!r}")
     if len(labels) != count:
         raise TargetError(f"labels must name the model's {count} classes, not {len(labels)}")

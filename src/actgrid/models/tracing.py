@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import re
+import textwrap
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,12 +12,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from actgrid.errors import ModelError
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.layers import LayerInfo, Node, model_layers
 from actgrid.rendering.tiles import DATA_FORMATS
 
 __all__ = ["Call", "Trace", "before_softmax", "build", "trace_model"]
 
+# Keras makes text bold.
+_TERMINAL = re.compile(r"\x1b\[\d*m")
 # One trace at a time: two at once would undo each other's changes to a model they share.
 _TRACING = threading.RLock()
 
@@ -83,10 +88,30 @@ def _unchanged(model: Any) -> Iterator[None]:
                 variable.assign(value)
 
 
+@contextmanager
+def _running(inputs: Any) -> Iterator[None]:
+    """Raise ModelError where a model fails on its inputs, and say of what shapes these are."""
+    tf = tensorflow()
+    try:
+        yield
+    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        shapes = [tuple(one.shape) for one in tf.nest.flatten(inputs) if one is not None]
+        reason = textwrap.shorten(_TERMINAL.sub("", str(error)), 300)
+        raise ModelError(
+            f"the model cannot be run on {', '.join(map(str, shapes))}: {reason}"
+        ) from error
+
+
 def build(model: Any, inputs: Any) -> None:
-    """Make the layers and weights of a model that makes them when first called."""
+    """Make the layers and weights of a model that makes them when first called.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be run on these inputs.
+    """
     if not model.built:
-        with _TRACING:
+        with _TRACING, _running(inputs):
             model(inputs, training=False)
 
 
@@ -122,7 +147,13 @@ class _DataFormats:
 
 
 def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
-    """Run a model on symbolic inputs, to be called while a `tf.function` is traced."""
+    """Run a model on symbolic inputs, to be called while a `tf.function` is traced.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be run on them.
+    """
     tf = tensorflow()
     recorded: list[tuple[Node, Any, Any]] = []
     with _TRACING, ExitStack() as watching:
@@ -138,7 +169,8 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
         watching.enter_context(_watched(model, "call", lambda inputs, outputs: None))
         if training:
             watching.enter_context(_unchanged(model))
-        results = model(inputs, training=training)
+        with _running(inputs):
+            results = model(inputs, training=training)
 
     graph = tf.compat.v1.get_default_graph()
     calls: list[Call] = []

@@ -16,7 +16,7 @@ from actgrid.rendering.backends import load_backend
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.draw import SIGNED, render
 from actgrid.rendering.grid import Grid
-from actgrid.rendering.layout import integer_option, level_option, thread_count
+from actgrid.rendering.layout import integer_option, level_option, number_option, thread_count
 from actgrid.rendering.normalize import Mapping, parse_normalize
 from actgrid.rendering.picture import Picture
 from actgrid.rendering.sheet import Sheet, lay_out_sheet
@@ -237,7 +237,7 @@ class Heatmap(Picture):
         >>> heatmap.overlay(alpha=0.7).save("overlay.png")
         """
         photos = self._images()
-        alpha = _number("alpha", alpha, 0, 1)
+        alpha = number_option("alpha", alpha, 0, 1)
         colours = palette(self._cmap() if cmap is None else cmap)
         draw, threads = load_backend(), thread_count(threads)
         overlaid = np.empty(photos.shape, np.uint8)
@@ -288,7 +288,7 @@ class Heatmap(Picture):
         """
         photos = self._images()
         given = levels if isinstance(levels, Iterable) else [levels]
-        shares = [_number("levels", share, 0, 1) for share in given]
+        shares = [number_option("levels", share, 0, 1) for share in given]
         sides = photos.shape[1:3]
         if width is None:
             width = max(1, round(min(sides) * _LINE_SHARE))
@@ -347,7 +347,7 @@ class Heatmap(Picture):
 
         Of signed maps they are those of absolute values.
         """
-        draw, clip = load_backend(), _number("clip", clip, 0, 100)
+        draw, clip = load_backend(), number_option("clip", clip, 0, 100)
         tiles = (np.abs(self.values) if self.signed else self.values)[:, None]
         stats = draw.measure(tiles, 1)
         _, high = draw.percentiles(tiles, (0, clip), False, 1)
@@ -428,16 +428,6 @@ def _labels(labels: Any, count: int) -> tuple[str, ...] | None:
     if len(names) != count or not all(isinstance(name, str) for name in names):
         raise OptionError(f"labels must be {count} names, one for each map, not {labels!r}")
     return names
-
-
-def _number(name: str, value: Any, least: float, most: float) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = np.nan
-    if not least <= number <= most:
-        raise OptionError(f"{name} must be a number from {least} to {most}, not {value!r}")
-    return number
 
 
 def _colour(name: str, value: Any) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 from dataclasses import dataclass
@@ -13,7 +14,14 @@ import numpy.typing as npt
 from actgrid.encoding import blank_levels
 from actgrid.errors import OptionError
 
-__all__ = ["Layout", "integer_option", "level_option", "near_square", "thread_count"]
+__all__ = [
+    "Layout",
+    "integer_option",
+    "level_option",
+    "near_square",
+    "number_option",
+    "thread_count",
+]
 
 _MOST_THREADS = 1024
 
@@ -104,6 +112,24 @@ def integer_option(name: str, value: object, least: int | None = None) -> int:
         raise OptionError(f"{name} must be an integer, not {value!r}") from None
     if least is not None and number < least:
         raise OptionError(f"{name} must be at least {least}, not {number}")
+    return number
+
+
+def number_option(name: str, value: Any, least: float = 0, most: float = math.inf) -> float:
+    """Return an option as a finite number from `least` to `most`.
+
+    Raises
+    ------
+    OptionError
+        If it is none.
+    """
+    try:
+        number = math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not least <= number <= most or math.isinf(number):
+        wanted = f"of at least {least}" if math.isinf(most) else f"from {least} to {most}"
+        raise OptionError(f"{name} must be a number {wanted}, not {value!r}")
     return number
 
 
