@@ -11,10 +11,11 @@ from actgrid.errors import ModelError
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import map_tensors
 
-__all__ = ["Body", "Compiled", "compiled"]
+__all__ = ["Body", "Compiled", "compiled", "kept"]
 
 # Of one model. What is made anew for each call, such as a lambda, would pile up otherwise.
 _MOST_KEPT = 32
+_ATTRIBUTE = "_actgrid_functions"
 
 
 class Body(Hashable, Protocol):
@@ -78,12 +79,17 @@ class Compiled:
         return count
 
 
-_KEPT: weakref.WeakKeyDictionary[Any, OrderedDict[Body, Compiled]] = weakref.WeakKeyDictionary()
+def kept(model: Any) -> OrderedDict[Body, Compiled]:
+    """Return the functions that are kept with a model, the one used last at the end."""
+    # As an attribute, and past Keras's tracking of these: a body may hold the model, as functions
+    # of its users do, and in a table of our own would keep it alive for good.
+    functions: OrderedDict[Body, Compiled] = vars(model).setdefault(_ATTRIBUTE, OrderedDict())
+    return functions
 
 
 def compiled(model: Any, body: Body) -> Compiled:
     """Return the compiled function of a body, which is made once and kept with the model."""
-    functions = _KEPT.setdefault(model, OrderedDict())
+    functions = kept(model)
     if body not in functions:
         functions[body] = Compiled(model, body)
         if len(functions) > _MOST_KEPT:
