@@ -158,6 +158,7 @@ def test_files_are_loaded_once_and_drawn_as_they_are(
             OptionError,
             "gradcam: there is no option 'patch'",
         ),
+        ({"methods": {"gradcam": None}}, OptionError, "options of gradcam must be a dict"),
         ({"methods": ["saliency"], "layer": "first"}, OptionError, "leave layer out"),
         ({"layer": "third"}, LayerError, "third"),
         ({"target": 4}, TargetError, "no class 4"),

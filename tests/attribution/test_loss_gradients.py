@@ -254,6 +254,10 @@ def test_what_cannot_be_differentiated_is_refused() -> None:
     model, x, y = sequential(), pixels(2, 6, 6, 3), pixels(2, 3)
     with pytest.raises(OptionError, match=r"no 'categorical_crosentropy' .*mean categorical_cross"):
         gradients(model, x, y, "categorical_crosentropy")
+    with pytest.raises(ShapeError, match="y of None does not fit"):
+        gradients(model, x, None, "mse")
+    with pytest.raises(OptionError, match="loss must return a tensor, not None"):
+        gradients(model, x, y, lambda truth, output: None)
     with pytest.raises(OptionError, match="loss must be the name of a Keras loss"):
         gradients(model, x, y, 3)
     with pytest.raises(

@@ -243,6 +243,7 @@ def test_one_shape_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"channels": 6}, TargetError, "layer conv has the channels 0 to 5, not 6"),
         ({"channels": [-1]}, TargetError, "channels 0 to 5, not -1"),
         ({"channels": []}, TargetError, "channels is empty"),
+        ({"channels": np.array(6)}, TargetError, "channels 0 to 5, not 6"),
         ({"channels": 1.5}, OptionError, "a channel must be an integer"),
         ({"layer": "cnov"}, LayerError, "did you mean conv"),
         ({"layer": "*n*"}, LayerError, r"layer stands for 2 \(conv, mean\): name one"),

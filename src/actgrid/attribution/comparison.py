@@ -104,6 +104,9 @@ def target_texts(heatmap: Heatmap) -> list[str]:
 def _chosen(methods: Any) -> dict[Method, dict[str, Any]]:
     """Return each method's options."""
     if isinstance(methods, Mapping):
+        for name, options in methods.items():
+            if not isinstance(options, Mapping):
+                raise OptionError(f"the options of {name} must be a dict, not {options!r}")
         chosen = {find_method(name): dict(options) for name, options in methods.items()}
     else:
         several = isinstance(methods, Iterable) and not isinstance(methods, str)

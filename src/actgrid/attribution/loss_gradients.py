@@ -14,7 +14,7 @@ from actgrid.errors import LayerError, OptionError, ShapeError, suggest
 from actgrid.models.drawing import draw_layer, draw_weight
 from actgrid.models.extraction import choose_calls
 from actgrid.models.frameworks import keras, tensorflow
-from actgrid.models.inputs import as_tensors, check_inputs
+from actgrid.models.inputs import as_tensors, check_inputs, map_tensors
 from actgrid.models.layers import LayerInfo, Selection, Weight, model_weights
 from actgrid.models.loading import load_model
 from actgrid.models.tracing import build, trace_model
@@ -200,7 +200,10 @@ class _Loss:
         tf = tensorflow()
         function = _function(self.given)
         if self.whole:
-            return tf.reduce_mean(function(truth, outputs))
+            value = function(truth, outputs)
+            if value is None:
+                raise OptionError("loss must return a tensor, not None")
+            return tf.reduce_mean(value)
         if not isinstance(outputs, tf.Tensor):
             raise OptionError(
                 f"the model has {len(tf.nest.flatten(outputs))} outputs, and a loss of Keras is of "
@@ -209,7 +212,7 @@ class _Loss:
         try:
             return tf.reduce_mean(function(truth, outputs))
         except (ValueError, TypeError, AttributeError) as error:
-            found = tf.nest.map_structure(lambda tensor: tuple(tensor.shape), truth)
+            found = map_tensors(lambda tensor: tuple(tensor.shape), truth)
             reason = str(error).splitlines()[0]
             raise ShapeError(
                 f"y of {found} does not fit the output of {tuple(outputs.shape)}: {reason}"

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.compiled import compiled
+from actgrid.attribution.targets import are_several
 from actgrid.errors import LayerError, OptionError, TargetError
 from actgrid.models.extraction import choose_calls
 from actgrid.models.frameworks import tensorflow
@@ -335,9 +336,7 @@ def _channels(
     """Return the channels of a layer that are asked for, by number or by the name of a class."""
     if wanted is None:
         return np.arange(count)
-    listed = (
-        [wanted] if isinstance(wanted, str) or not isinstance(wanted, Iterable) else list(wanted)
-    )
+    listed = list(wanted) if are_several(wanted) else [wanted]
     if not listed:
         raise TargetError("channels is empty: name at least one, or leave it out")
     names = labels_of(count, labels) if any(isinstance(one, str) for one in listed) else None

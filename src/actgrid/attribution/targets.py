@@ -14,7 +14,15 @@ from actgrid.models.frameworks import tensorflow
 from actgrid.models.labels import class_index
 from actgrid.models.tracing import before_softmax
 
-__all__ = ["PREDICTED", "Reading", "check_classes", "each_target", "read", "wanted_classes"]
+__all__ = [
+    "PREDICTED",
+    "Reading",
+    "are_several",
+    "check_classes",
+    "each_target",
+    "read",
+    "wanted_classes",
+]
 
 # Stands for the class that the model predicts.
 PREDICTED = -1
@@ -41,6 +49,13 @@ class Reading(NamedTuple):
     softmax: Any
 
 
+def are_several(value: Any) -> bool:
+    """Tell whether a value is a list or array of values, not a single one or its name."""
+    # Arrays and tensors of no axis can be iterated over by their type alone.
+    single = isinstance(value, (str, bytes)) or len(getattr(value, "shape", "?")) == 0
+    return isinstance(value, Iterable) and not single
+
+
 def each_target(target: Any, images: int) -> list[Any]:
     """Return the target of each image, of one for all or a list or array of them.
 
@@ -49,10 +64,7 @@ def each_target(target: Any, images: int) -> list[Any]:
     TargetError
         If there are not as many.
     """
-    # Arrays and tensors of no axis can be iterated over by their type alone.
-    single = isinstance(target, (str, bytes)) or len(getattr(target, "shape", "?")) == 0
-    several = isinstance(target, Iterable) and not single
-    targets = list(target) if several else [target] * images
+    targets = list(target) if are_several(target) else [target] * images
     if len(targets) != images:
         raise TargetError(f"there are {images} images, but {len(targets)} targets")
     return targets
