@@ -71,6 +71,10 @@ class Compiled:
             # after a traceback, and before the names of operations.
             reason = str(error).split("\n\t")[0].splitlines()[-1]
             raise ModelError(f"the model cannot be run on such batches: {reason}") from error
+        except tf.errors.ResourceExhaustedError as error:
+            raise ModelError(
+                "the device has not enough memory for such batches: give a smaller batch_size"
+            ) from error
 
     @property
     def trace_count(self) -> int:

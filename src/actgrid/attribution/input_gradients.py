@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.subjects import Found, Reader, Subject, image_rows
+from actgrid.attribution.subjects import Found, Reader, Subject, baseline_rows, image_rows
 from actgrid.attribution.targets import Reading
 from actgrid.errors import ModelError, OptionError
 from actgrid.models.frameworks import tensorflow
@@ -116,9 +116,7 @@ class _Gradients:
         count = tf.shape(self.reader.taken(inputs))[0]
         inputs, wanted = image_rows((inputs, wanted), image)
         pixels = self.reader.taken(inputs)
-        baseline = tf.broadcast_to(
-            tf.gather(baseline, tf.minimum(image, tf.shape(baseline)[0] - 1)), tf.shape(pixels)
-        )
+        baseline = tf.broadcast_to(baseline_rows(baseline, image), tf.shape(pixels))
         pixels = tf.ensure_shape(self.sampling(pixels, baseline, sample, table), pixels.shape)
         override: AbstractContextManager[Any] = nullcontext()
         if self.guided:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.subjects import Found, Reader, Subject, image_rows
+from actgrid.attribution.subjects import Found, Reader, Subject, baseline_rows, image_rows
 from actgrid.errors import OptionError
 from actgrid.models.frameworks import tensorflow
 from actgrid.rendering.layout import integer_option, number_option
@@ -39,7 +39,7 @@ class _MaskedScores:
         *tables: Any,
     ) -> Any:
         tf = tensorflow()
-        baseline = tf.gather(baseline, tf.minimum(image, tf.shape(baseline)[0] - 1))
+        baseline = baseline_rows(baseline, image)
         rows, wanted = image_rows((inputs, wanted), image)
         pixels = self.reader.taken(rows)
         first = self.reader.channels_first

@@ -17,8 +17,7 @@ from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import map_tensors
 from actgrid.models.tracing import Call, trace_model
 
-__all__ = ["Found", "Reader", "Run", "Subject", "image_rows"]
-
+__all__ = ["Found", "Reader", "Run", "Subject", "baseline_rows", "image_rows"]
 
 _BASELINES = "baseline must be a number, one for each channel, 'mean', or an image"
 
@@ -246,3 +245,9 @@ class Found(NamedTuple):
 def image_rows(tensors: Any, image: Any) -> Any:
     """Return of a structure of tensors of N images the rows of these images."""
     return map_tensors(lambda tensor: tensorflow().gather(tensor, image), tensors)
+
+
+def baseline_rows(baseline: Any, image: Any) -> Any:
+    """Return the baselines of these images, of `Subject.baseline`'s one for all or one for each."""
+    tf = tensorflow()
+    return tf.gather(baseline, tf.minimum(image, tf.shape(baseline)[0] - 1))
