@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 from pathlib import Path
@@ -99,6 +100,21 @@ def test_functions_do_not_keep_a_model_alive() -> None:
     del model, wants
     gc.collect()
     assert gone() is None
+
+
+def test_a_model_that_was_explained_is_saved_and_copied_as_before(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(2)])
+    x = np.ones((1, 4, 4, 1), np.float32)
+    found = explain(model, x, "saliency", 0)
+    model.save(tmp_path / "model.keras")
+    twin = copy.deepcopy(model)
+    for other in (keras.models.load_model(tmp_path / "model.keras"), twin):
+        assert not compiled.kept(other)
+        np.testing.assert_array_equal(explain(other, x, "saliency", 0).values, found.values)
+    # Functions of a copy are its own.
+    twin.layers[-1].set_weights([np.full((16, 2), 7.0), np.zeros(2)])
+    assert explain(twin, x, "saliency", 0).values.max() == 7
+    np.testing.assert_array_equal(explain(model, x, "saliency", 0).values, found.values)
 
 
 def test_functions_that_are_made_anew_do_not_pile_up() -> None:
