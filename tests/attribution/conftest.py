@@ -94,6 +94,16 @@ def cnn() -> tuple[Any, Any]:
     return make("sequential")
 
 
+@pytest.fixture(scope="session")
+def cnn_logits(cnn: tuple[Any, Any]) -> Any:
+    """The same network without its softmax."""
+    model, x = cnn
+    logits = keras.Sequential([*model.layers[:-1], layers.Dense(CLASSES)])
+    logits.build(x.shape)
+    logits.layers[-1].set_weights(model.layers[-1].get_weights())
+    return logits
+
+
 @pytest.fixture
 def linear() -> Callable[..., Any]:
     """A network without anything between the image and its outputs but one dense layer."""

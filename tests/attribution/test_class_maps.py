@@ -99,20 +99,17 @@ def test_guided_gradcam_is_the_product(cnn: tuple[Any, Any]) -> None:
     assert found.layer == "conv2"
 
 
-def test_scorecam_against_a_plain_loop(cnn: tuple[Any, Any]) -> None:
+def test_scorecam_against_a_plain_loop(cnn: tuple[Any, Any], cnn_logits: Any) -> None:
     model, x = cnn
-    logits = keras.Sequential([*model.layers[:-1], layers.Dense(3)])
-    logits.build(x.shape)
-    logits.layers[-1].set_weights(model.layers[-1].get_weights())
     activations = keras.Model(model.inputs, model.get_layer("conv1").output).predict(x, verbose=0)
     expected = []
     for image, activation in zip(x, activations, strict=True):
-        best = int(logits(image[None])[0].numpy().argmax())
+        best = int(cnn_logits(image[None])[0].numpy().argmax())
         scores = []
         for channel in np.moveaxis(activation, -1, 0):
             larger = tf.image.resize(channel[..., None], image.shape[:2]).numpy()
             mask = (larger - larger.min()) / (larger.max() - larger.min())
-            scores.append(logits((image * mask)[None])[0, best])
+            scores.append(cnn_logits((image * mask)[None])[0, best])
         weights = np.exp(scores) / np.exp(scores).sum()
         expected.append(np.maximum((activation * weights).sum(-1), 0))
     found = explain(model, x, "scorecam", layer="conv1", batch_size=7)

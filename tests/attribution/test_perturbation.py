@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -53,7 +52,7 @@ def test_occlusion_patches_by_default_are_a_seventh_and_overlap_by_half(
     np.testing.assert_array_equal(default, explain(model, x, "occlusion", patch=1).values)
 
 
-def test_rise_against_a_plain_loop(cnn: tuple[Any, Any]) -> None:
+def test_rise_against_a_plain_loop(cnn: tuple[Any, Any], cnn_logits: Any) -> None:
     model, x = cnn
     samples, cells, seed = 40, 3, 5
     random = np.random.default_rng(seed)
@@ -68,15 +67,12 @@ def test_rise_against_a_plain_loop(cnn: tuple[Any, Any]) -> None:
                 low, along = row - top, column - left
                 corners = grid[top : top + 2, left : left + 2]
                 mask[y, z] = np.array([1 - low, low]) @ corners @ np.array([1 - along, along])
-    score = keras.Sequential([*model.layers[:-1], keras.layers.Dense(3)])
-    score.build(x.shape)
-    score.layers[-1].set_weights(model.layers[-1].get_weights())
     found = explain(
         model, x[:2], "rise", 2, samples=samples, cells=cells, share=0.4, seed=seed, baseline=0.5
     )
     for value, image in zip(found.values, x, strict=False):
         shown = 0.5 + masks[..., None] * (image - 0.5)
-        scores = score.predict(shown.astype(np.float32), verbose=0)[:, 2]
+        scores = cnn_logits.predict(shown.astype(np.float32), verbose=0)[:, 2]
         expected = np.tensordot(scores, masks, 1) / masks.sum(0)
         np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-4)
 

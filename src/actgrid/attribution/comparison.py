@@ -11,6 +11,7 @@ from actgrid.attribution.explaining import ask
 from actgrid.attribution.methods import Method, check_options, find_method
 from actgrid.errors import OptionError, ShapeError
 from actgrid.rendering import Heatmap, Sheet, lay_out_sheet
+from actgrid.rendering.heatmap import check_overlay
 
 __all__ = ["compare", "target_texts"]
 
@@ -72,7 +73,7 @@ def compare(
     check_options(list(chosen), layer, ())
     for method, options in chosen.items():
         check_options([method], None, options)
-    Heatmap(np.zeros((1, 1)), images=np.zeros((1, 1, 3), np.uint8)).overlay(alpha, cmap, clip=clip)
+    check_overlay(alpha, cmap, clip)
     question = ask(model, x, target, labels, image_input, batch_size)
     pictures = question.pictures
     if pictures is None:

@@ -277,16 +277,14 @@ def _as_pictures(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
     if pixels.shape[-1] not in (1, 3, 4):
         return None
 
-    def finite(one: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        return np.nan_to_num(np.asarray(one[..., :3], np.float32), posinf=0, neginf=0)
-
     # One by one: there may be many, and each takes several times its size on the way.
-    ranges = [(one.min(), one.max()) for one in map(finite, pixels)]
+    pixels = pixels[..., :3]
+    ranges = [(one.min(), one.max()) for one in pixels]
     if min(low for low, _ in ranges) >= 0 and (most := max(high for _, high in ranges)) <= 255:
         ranges = [(0, 1 if most <= 1 else 255)] * len(pixels)
-    pictures = np.empty((*pixels.shape[:3], min(pixels.shape[3], 3)), np.uint8)
+    pictures = np.empty(pixels.shape, np.uint8)
     for picture, one, (low, high) in zip(pictures, pixels, ranges, strict=True):
-        picture[:] = (finite(one) - low) * (255 / (high - low if high > low else 1)) + 0.5
+        picture[:] = (one - low) * (255 / (high - low if high > low else 1)) + 0.5
     return pictures
 
 

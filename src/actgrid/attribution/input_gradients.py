@@ -152,7 +152,7 @@ def _summed(
         tf.constant(table, tf.float32),
         tf.constant(weights, tf.float32),
     )
-    for _, (part, _) in subject.run_samples(body, len(weights), *arguments):
+    for part, _ in subject.run_samples(body, len(weights), *arguments):
         total += part
     return np.asarray(total)
 
@@ -174,7 +174,7 @@ def _gradients(subject: Subject, guided: bool = False) -> tuple[Array, Reading]:
     tf = tensorflow()
     body = _Gradients(subject.reader, _itself, guided)
     nothing = tf.zeros((1, 1, 1, 1)), tf.zeros(1), tf.ones(1)
-    ((_, (gradients, reading)),) = subject.run_samples(body, 1, *nothing)
+    ((gradients, reading),) = subject.run_samples(body, 1, *nothing)
     return np.asarray(gradients), subject.checked(reading)
 
 

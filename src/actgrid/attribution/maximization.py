@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -217,8 +217,8 @@ def maximize(
     gray = canvas.inputs(network, canvas.noise(seed))
     check_inputs(network, gray)
     build(network, gray)
-    before = gauge(gray).numpy()[0]
-    path = gauge.body.found[0]
+    found_path, means = gauge(gray)
+    path, before = found_path.numpy().decode(), means.numpy()[0]
     wanted = _channels(channels, len(before), path, labels)
 
     climb = compiled(network, _Climb(Selection(layer), canvas, options.wobble))
@@ -228,7 +228,7 @@ def maximize(
         for chunk in chunks:
             found = _climbed(climb, canvas.noise(seed), chunk, options, advance)
             inputs = canvas.inputs(network, found)
-            reached = gauge(inputs).numpy()[np.arange(len(chunk)), chunk]
+            reached = gauge(inputs)[1].numpy()[np.arange(len(chunk)), chunk]
             drawn.append((inputs.numpy(), canvas.images(found), reached))
     inputs, images, reached = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
     return Maximization(inputs, images, path, wanted, reached, before[wanted], columns, padding)
@@ -423,16 +423,15 @@ class _Canvas:
 
 @dataclass(frozen=True)
 class _Gauge:
-    """The mean activation of each channel of a layer, (N, C)."""
+    """The path of a layer, and the mean activation of each of its channels, (N, C)."""
 
     layer: Selection
-    # The layer's path, which is known once the model is traced.
-    found: list[str] = field(default_factory=list, compare=False)
 
-    def __call__(self, model: Any, inputs: Any) -> Any:
+    def __call__(self, model: Any, inputs: Any) -> tuple[Any, Any]:
         call = self.call(model, inputs)
-        self.found[:] = [call.info.path]
-        return _means(before_softmax(call.tensor), call)
+        logits = before_softmax(call.tensor)
+        means = _means(call.tensor if logits is None else logits, call)
+        return tensorflow().constant(call.info.path), means
 
     def call(self, model: Any, inputs: Any) -> Call:
         """Return the one call of the model's layers that is wanted."""
@@ -451,8 +450,6 @@ class _Gauge:
 def _means(tensor: Any, call: Call) -> Any:
     """Return the mean of each channel, (N, C), of a tensor like the layer's output."""
     tf = tensorflow()
-    if tensor is None:
-        tensor = call.tensor
     channel = 1 if call.info.data_format == "channels_first" else len(tensor.shape) - 1
     others = [axis for axis in range(1, len(tensor.shape)) if axis != channel]
     return tf.reduce_mean(tf.cast(tensor, "float32"), others)
@@ -496,6 +493,8 @@ class _Climb:
 def _awake(tensor: Any) -> Any:
     """Return what a softmax is taken of, a ReLU with a slope below zero, or the tensor itself."""
     logits = before_softmax(tensor)
-    if logits is None and tensor.op.type in ("Relu", "Relu6"):
+    if logits is not None:
+        return logits
+    if tensor.op.type in ("Relu", "Relu6"):
         return tensorflow().nn.leaky_relu(tensor.op.inputs[0], _LEAK)
-    return logits
+    return tensor

@@ -67,7 +67,7 @@ def masked_scores(
     """
     body = _MaskedScores(subject.reader, masks)
     start = subject.baseline(baseline)
-    parts = [np.asarray(scores) for _, scores in subject.run_samples(body, samples, start, *tables)]
+    parts = [np.asarray(scores) for scores in subject.run_samples(body, samples, start, *tables)]
     return np.concatenate(parts).reshape(len(subject), samples)
 
 

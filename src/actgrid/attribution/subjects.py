@@ -23,12 +23,8 @@ _BASELINES = "baseline must be a number, one for each channel, 'mean', or an ima
 
 
 class Run(NamedTuple):
-    """A model's run on symbolic inputs.
+    """A model's run on symbolic inputs."""
 
-    `image` is the input that is explained, (N, H, W, C) or (N, C, H, W).
-    """
-
-    image: Any
     reading: Reading
     calls: list[Call]
 
@@ -70,7 +66,7 @@ class Reader:
     def run(self, model: Any, inputs: Any, wanted: Any) -> Run:
         """Run a model on symbolic inputs and read its output."""
         trace = trace_model(model, inputs)
-        return Run(self.taken(inputs), read(trace.outputs, wanted, self.score), trace.calls)
+        return Run(read(trace.outputs, wanted, self.score), trace.calls)
 
 
 @dataclass(frozen=True)
@@ -130,13 +126,13 @@ class Subject:
         """Run a body, compiled, on all images."""
         return compiled(self.model, body)(self.inputs, self.wanted, *arguments)
 
-    def run_samples(self, body: Body, samples: int, *arguments: Any) -> Iterator[tuple[Any, Any]]:
+    def run_samples(self, body: Body, samples: int, *arguments: Any) -> Iterator[Any]:
         """Run a body on every sample of every image, `batch_size` of them at once.
 
         Yields
         ------
-        (tensor, structure)
-            The number of each row of the batch, ``image * samples + sample``; what the body gives,
+        structure
+            What the body gives for the next rows, all samples of an image before the next image:
             of ``(model, inputs, wanted, image, sample, *arguments)`` with inputs and targets of
             all images, and of each row which image and which sample it is: see `image_rows`.
         """
@@ -146,7 +142,7 @@ class Subject:
         for start in range(0, total, self.batch_size):
             rows = tf.range(start, min(start + self.batch_size, total))
             image, sample = rows // samples, rows % samples
-            yield rows, function(self.inputs, self.wanted, image, sample, *arguments)
+            yield function(self.inputs, self.wanted, image, sample, *arguments)
 
     def read(self) -> Reading:
         """Return what the model says of the images as they are, in NumPy's arrays; checked."""

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import numpy as np
-
 from actgrid.attribution.lime import check_packages
 from actgrid.attribution.methods import Method, check_options, find_method
 from actgrid.attribution.targets import check_classes, wanted_classes
 from actgrid.errors import OptionError, suggest
 from actgrid.rendering import Heatmap, Sheet
+from actgrid.rendering.heatmap import check_overlay
 
 __all__ = ["check_drawing", "draw", "method_choice", "target_choice"]
 
@@ -139,6 +138,4 @@ def check_drawing(style: str, alpha: float, cmap: str | None, clip: float) -> No
         raise OptionError(
             f"--style must be one of {', '.join(_STYLES)}, not {style!r}{suggest(style, _STYLES)}"
         )
-    one = Heatmap(np.zeros((1, 1)), images=np.zeros((1, 1, 3), np.uint8))
-    for each in ("contours", "overlay"):
-        draw(one, each, alpha, cmap, clip)
+    check_overlay(alpha, cmap, clip)

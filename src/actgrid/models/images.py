@@ -102,7 +102,8 @@ def load_images(
     >>> batch.shape
     (2, 224, 224, 3)
     """
-    return load_with_pixels(sources, size, preprocess, model=model, fit=fit)[1]
+    pixels, prepare = _loaded(sources, size, preprocess, model, fit)
+    return prepare(pixels)
 
 
 def load_with_pixels(
@@ -114,6 +115,14 @@ def load_with_pixels(
     fit: str = "crop",
 ) -> tuple[Pixels, npt.NDArray[Any]]:
     """Return images as pixels 0 to 255, (N, H, W, C), and as `load_images` prepares them."""
+    pixels, prepare = _loaded(sources, size, preprocess, model, fit)
+    return pixels, prepare(pixels.copy())
+
+
+def _loaded(
+    sources: object, size: Any, preprocess: str | Callable[[Pixels], Any], model: Any, fit: str
+) -> tuple[Pixels, Callable[[Pixels], npt.NDArray[Any]]]:
+    """Return images as pixels, and what makes the model's batch of them, perhaps in place."""
     check_fit(fit)
     channels, channels_first, model_size = image_input(model)
     target = model_size if size is None else image_size(size)
@@ -127,10 +136,12 @@ def load_with_pixels(
             f"images of different sizes ({', '.join(f'{h} x {w}' for h, w in sorted(shapes))}) "
             "make no batch: give a size"
         )
-    pixels = np.stack(images)
-    # Keras' own functions prepare in place.
-    batch = np.asarray(prepare(pixels.copy()))
-    return pixels, np.moveaxis(batch, -1, 1) if channels_first else batch
+
+    def prepared(pixels: Pixels) -> npt.NDArray[Any]:
+        batch = np.asarray(prepare(pixels))
+        return np.moveaxis(batch, -1, 1) if channels_first else batch
+
+    return np.stack(images), prepared
 
 
 def check_fit(fit: str) -> None:

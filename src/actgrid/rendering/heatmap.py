@@ -23,10 +23,13 @@ from actgrid.rendering.sheet import Sheet, lay_out_sheet
 from actgrid.rendering.stats import ChannelStats
 from actgrid.rendering.tiles import as_array
 
-__all__ = ["Heatmap"]
+__all__ = ["Heatmap", "check_overlay"]
 
 # The width of contours beside the shorter side of an image.
 _LINE_SHARE = 1 / 200
+
+# How maps without a sign are drawn, those with one being `SIGNED`.
+_UNSIGNED = {"normalize": "minmax", "cmap": "viridis"}
 
 Colour = str | tuple[int, int, int]
 
@@ -238,7 +241,7 @@ class Heatmap(Picture):
         """
         photos = self._images()
         alpha = number_option("alpha", alpha, 0, 1)
-        colours = palette(self._cmap() if cmap is None else cmap)
+        colours = palette(self._drawing["cmap"] if cmap is None else cmap)
         draw, threads = load_backend(), thread_count(threads)
         overlaid = np.empty(photos.shape, np.uint8)
         for values, mapping, photo, out in zip(
@@ -297,9 +300,10 @@ class Heatmap(Picture):
         if self.signed:
             lines.append((-1, _colour("negative_color", negative_color)))
         stats = self._measured(clip)
-        drawn = photos.copy()
-        for one, low, high, picture in zip(self, stats.min, stats.max, drawn, strict=True):
-            values = one.resized(*sides, threads=threads)[0]
+        drawn, values = photos.copy(), np.empty(sides, np.float32)
+        draw, threads = load_backend(), thread_count(threads)
+        for one, low, high, picture in zip(self.values, stats.min, stats.max, drawn, strict=True):
+            draw.resize(one[None], values[None], threads)
             for sign, colour in lines:
                 bands = np.zeros(sides, np.int16)
                 for share in shares:
@@ -320,19 +324,16 @@ class Heatmap(Picture):
         --------
         >>> heatmap.to_grid(zoom=8, cmap="gray").save("maps.png")
         """
-        plain = {"normalize": self._normalization(), "cmap": self._cmap()}
-        options = (SIGNED if self.signed else plain) | render_options
+        options = self._drawing | render_options
         return render(self.values, kind="image", data_format="channels_first", **options)
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
         """Return the overlay, or the bare maps if there are no images: (height, width, 3) uint8."""
         return (self.to_grid() if self.images is None else self.overlay()).to_rgb()
 
-    def _cmap(self) -> str:
-        return "RdBu_r" if self.signed else "viridis"
-
-    def _normalization(self) -> str:
-        return "symmetric" if self.signed else "minmax"
+    @property
+    def _drawing(self) -> dict[str, Any]:
+        return SIGNED if self.signed else _UNSIGNED
 
     def _images(self) -> npt.NDArray[np.uint8]:
         if self.images is None:
@@ -359,9 +360,15 @@ class Heatmap(Picture):
     def _mappings(self, clip: float) -> Iterator[Mapping]:
         """Yield how the values of each map become levels."""
         stats = self._measured(clip)
-        normalization = parse_normalize(self._normalization())
+        normalization = parse_normalize(self._drawing["normalize"])
         terms = normalization.terms(stats, stats.min, stats.max, np.float32)
         return (Mapping(*one) for one in zip(*terms, strict=True))
+
+
+def check_overlay(alpha: float, cmap: str | None, clip: float) -> None:
+    """Raise what `Heatmap.overlay` would raise for these options whatever the map."""
+    one = Heatmap(np.zeros((1, 1)), images=np.zeros((1, 1, 3), np.uint8))
+    one.overlay(alpha, cmap, clip=clip)
 
 
 def _maps(values: object) -> npt.NDArray[np.float32]:
