@@ -9,6 +9,7 @@ __all__ = [
     "ActgridError",
     "BackendError",
     "DtypeError",
+    "FormatError",
     "ImageError",
     "LayerError",
     "MissingDependencyError",
@@ -63,6 +64,10 @@ class ModelError(ActgridError, ValueError):
 
 class MissingFileError(ActgridError, FileNotFoundError):
     """A file was named that does not exist."""
+
+
+class FormatError(ActgridError, ValueError):
+    """A file is not what it is read as."""
 
 
 class ImageError(ActgridError, OSError):

@@ -1,0 +1,752 @@
+"""Statistics of every channel over many images, and which images excite it most."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.encoding import write_file
+from actgrid.errors import FormatError, MissingFileError, OptionError, ShapeError
+from actgrid.models import LayerInfo
+from actgrid.pipeline.grids import batch_size
+from actgrid.rendering import ChannelStats
+from actgrid.rendering.backends import load_backend
+from actgrid.rendering.layout import integer_option, number_option
+from actgrid.rendering.tiles import as_array
+
+__all__ = [
+    "NEARLY_DEAD",
+    "DatasetStats",
+    "LayerStats",
+    "MeasuredLayer",
+    "TopImage",
+    "measure_batch",
+    "measured",
+]
+
+Array = npt.NDArray[Any]
+
+# A channel that a smaller share of the images activates is nearly dead.
+NEARLY_DEAD = 0.01
+
+_FORMAT = "actgrid dataset statistics 1"
+# Values compared at once while a maximum is searched for: they are to stay in the cache.
+_BLOCK = 1 << 16
+_MOST_AXES = 3  # of the places in an activation: a volume's
+# Names kept at least before those that no channel's top has any more are dropped.
+_FEW_NAMES = 1024
+
+# What is kept of each channel, and what it is while no image was seen.
+_EMPTY: dict[str, Any] = {
+    "count": np.int64(0),
+    "mean": np.float64(0),
+    "deviation": np.float64(0),  # the sum of the squared deviations from the mean
+    "min": np.float64(np.inf),
+    "max": np.float64(-np.inf),
+    "zeros": np.int64(0),
+    "nonfinite": np.int64(0),
+    "activated": np.int64(0),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredLayer:
+    """What one image made of a layer. Made by `measure_batch` or `measured`.
+
+    Attributes
+    ----------
+    info
+        The layer.
+    shape
+        Of the activation of one image, without the batch axis.
+    stats
+        Of each channel, (channels,). Each channel of a dense layer has one value.
+    channels
+        Those whose maximum reached the floor, in order: they alone can enter the top.
+    places
+        (len(channels), spatial axes) int32: where that maximum is, first in C order; (y, x) for an
+        image, (z, y, x) for a volume, (t,) for a sequence, () for a dense layer.
+    """
+
+    info: LayerInfo
+    shape: tuple[int, ...]
+    stats: ChannelStats
+    channels: npt.NDArray[np.intp]
+    places: npt.NDArray[np.int32]
+
+
+def measure_batch(
+    info: LayerInfo,
+    activation: Array,
+    *,
+    batch: int,
+    floor: npt.NDArray[np.float64] | None = None,
+    threads: int = 1,
+    backend: str = "auto",
+) -> list[MeasuredLayer]:
+    """Measure a layer's activation, image by image, in one call of a backend.
+
+    Parameters
+    ----------
+    info
+        The layer.
+    activation
+        Its output for a batch, as an extractor gives it.
+    batch
+        Images in the batch. A layer that gives one output for all of them gives it for each.
+    floor
+        (channels,): a maximum below it need not be found again in the activation, see
+        `DatasetStats.floor`; None finds all.
+    threads, backend
+        As in `actgrid.render`.
+
+    Returns
+    -------
+    list
+        One for each image.
+
+    Raises
+    ------
+    ShapeError
+        If the activation is empty, or not of the batch.
+    """
+    values = as_array(activation)
+    if 0 in values.shape:
+        raise ShapeError(f"layer {info.path}: an activation of {values.shape} is empty")
+    if len(values) < batch and len(values) != 1:
+        raise ShapeError(f"layer {info.path}: {values.shape} is no activation of {batch} images")
+    values = values[:batch]
+    if info.kind == "dense":
+        each = [_single_values(one) for one in values]
+    else:
+        stats = load_backend(backend).measure(_tiles(values, info), threads)
+        each = [
+            ChannelStats.of((entries[:, sample] for entries in stats.arrays()), stats.size)
+            for sample in range(len(values))
+        ]
+    found = [_located(info, one, stats, floor) for one, stats in zip(values, each, strict=True)]
+    return found if len(found) == batch else found * batch
+
+
+def measured(
+    info: LayerInfo,
+    activation: Array,
+    sample: int,
+    stats: ChannelStats,
+    floor: npt.NDArray[np.float64] | None = None,
+) -> MeasuredLayer:
+    """Return what `measure_batch` does of one image that was drawn.
+
+    Parameters
+    ----------
+    sample
+        Which image of the batch.
+    stats
+        Those of the layer's grid.
+    """
+    values = as_array(activation)
+    one = values[sample if len(values) > 1 else 0]
+    # Of the channels of a dense layer the grid knows only what they are together.
+    return _located(info, one, _single_values(one) if info.kind == "dense" else stats, floor)
+
+
+def _tiles(values: Array, info: LayerInfo) -> Array:
+    """Return the activation of a batch as tiles of one image and channel each."""
+    tiles = np.moveaxis(values, 1 if info.data_format == "channels_first" else -1, 0)
+    channels, batch, *sides = tiles.shape
+    if len(sides) == 1:
+        return tiles[..., None]
+    return tiles.reshape(channels, batch, -1, sides[-1])  # slices one above the other: a view
+
+
+def _single_values(values: Array) -> ChannelStats:
+    """Return the statistics of channels that have one value each."""
+    single = values.astype(np.float64)
+    finite = np.isfinite(single)
+    single[~finite] = np.nan
+    zero_fraction = np.where(finite, single == 0, np.nan)
+    std = np.where(finite, 0.0, np.nan)
+    nonfinite = (~finite).astype(np.int64)
+    return ChannelStats(single, std, single, single, zero_fraction, nonfinite, 1)
+
+
+def _located(
+    info: LayerInfo, one: Array, stats: ChannelStats, floor: npt.NDArray[np.float64] | None
+) -> MeasuredLayer:
+    channels = np.flatnonzero(stats.max >= (-np.inf if floor is None else floor))
+    last = np.moveaxis(one, 0, -1) if info.data_format == "channels_first" else one
+    *sides, count = last.shape
+    flat = np.zeros(channels.size, np.intp)
+    # The maximum of a constant channel is where it begins. Dead ones are in every image's top.
+    search = np.flatnonzero(~stats.dead[channels])
+    if search.size:
+        wanted = channels[search]
+        flat[search] = _first_places(last.reshape(-1, count), wanted, stats.max[wanted])
+    places = np.empty((channels.size, len(sides)), np.int32)
+    if sides:
+        places[:] = np.stack(np.unravel_index(flat, sides), -1)
+    return MeasuredLayer(info, one.shape, stats, channels, places)
+
+
+def _first_places(
+    values: Array, channels: npt.NDArray[np.intp], maxima: npt.NDArray[np.float64]
+) -> npt.NDArray[np.intp]:
+    """Return the first row of `values`, (rows, all channels), in which each maximum is."""
+    places = np.zeros(channels.size, np.intp)
+    if values.dtype.kind not in "iu":
+        maxima = maxima.astype(values.dtype)  # which it came from
+    left = np.arange(channels.size)
+    rows = max(1, _BLOCK // values.shape[1])
+    for start in range(0, len(values), rows):
+        hits = values[start : start + rows, channels[left]] == maxima[left]
+        here = hits.any(0)
+        if here.any():
+            places[left[here]] = start + hits[:, here].argmax(0)
+            left = left[~here]
+            if not left.size:
+                break
+    return places
+
+
+@dataclass(frozen=True)
+class TopImage:
+    """An image that excites a channel.
+
+    Attributes
+    ----------
+    index, name
+        The image: its place among the inputs, and its name.
+    maximum
+        The channel's largest finite value.
+    place
+        Where that is in the activation: (y, x) for an image, (z, y, x) for a volume, (t,) for a
+        sequence, () for a dense layer.
+    """
+
+    index: int
+    name: str
+    maximum: float
+    place: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerStats:
+    """Statistics of a layer's channels over all images, from `DatasetStats.layers`.
+
+    All arrays have an entry for each channel; a channel without a finite value has NaN for
+    `mean`, `std`, `min`, `max` and `zero_fraction`.
+
+    Attributes
+    ----------
+    info
+        The layer.
+    images
+        How many images were seen.
+    count
+        int64: how many finite values.
+    mean, std, min, max
+        float64, over the finite values. The standard deviation is the population's (``ddof=0``).
+    zero_fraction
+        float64: the share of the finite values that are zero, 0 to 1.
+    nonfinite
+        int64: how many values are NaN or infinite.
+    activated
+        int64: how many images activate the channel, that is, have a finite value above zero in it.
+    top_max, top_index
+        (channels, top): the largest maxima that an image has, the largest first, and these images.
+        Of equal ones the image with the lower index comes first. -inf and -1 where there are fewer
+        images.
+    top_place
+        (channels, top, spatial axes) int32: where in the activation each of these maxima is.
+    """
+
+    info: LayerInfo
+    images: int
+    count: npt.NDArray[np.int64]
+    mean: npt.NDArray[np.float64]
+    std: npt.NDArray[np.float64]
+    min: npt.NDArray[np.float64]
+    max: npt.NDArray[np.float64]
+    zero_fraction: npt.NDArray[np.float64]
+    nonfinite: npt.NDArray[np.int64]
+    activated: npt.NDArray[np.int64]
+    top_max: npt.NDArray[np.float64]
+    top_index: npt.NDArray[np.int64]
+    top_place: npt.NDArray[np.int32]
+    _names: Mapping[int, str]
+
+    @property
+    def dead(self) -> npt.NDArray[np.bool_]:
+        """Whether all values of a channel, over all images, are the same finite value."""
+        dead: npt.NDArray[np.bool_] = (self.nonfinite == 0) & (self.min == self.max)
+        return dead
+
+    def nearly_dead(self, share: float = NEARLY_DEAD) -> npt.NDArray[np.bool_]:
+        """Tell which channels are not dead, yet activated by less than this share of the images."""
+        share = number_option("share", share, 0, 1)
+        nearly: npt.NDArray[np.bool_] = ~self.dead & (self.activated < share * self.images)
+        return nearly
+
+    def top(self, channel: int) -> list[TopImage]:
+        """Return the images that excite a channel most, the one that does most first."""
+        return [
+            TopImage(index, self._names[index], maximum, tuple(place))
+            for index, maximum, place in zip(
+                self.top_index[channel].tolist(),
+                self.top_max[channel].tolist(),
+                self.top_place[channel].tolist(),
+                strict=True,
+            )
+            if index >= 0
+        ]
+
+
+class DatasetStats:
+    """Statistics of every channel over a dataset: gathered image by image, merged, saved.
+
+    Neither the order in which images are added nor how they are spread over several of these that
+    are merged matters to the result, but for the last digits of means and standard deviations
+    (1e-6 relative). Those are merged by the formula of Chan, Golub and LeVeque, *Updating Formulae
+    and a Pairwise Algorithm for Computing Sample Variances* (1979), in float64.
+
+    Parameters
+    ----------
+    top
+        How many images to keep for each channel: those with the largest maxima.
+
+    Attributes
+    ----------
+    images : int
+        How many images were added.
+
+    Raises
+    ------
+    OptionError
+        If `top` is not a positive integer.
+
+    Examples
+    --------
+    >>> extractor = actgrid.Extractor(model, "*conv*")
+    >>> stats = actgrid.DatasetStats()
+    >>> for names, x in batches:
+    ...     stats.update(extractor(x), extractor.layers, names)
+    >>> stats.layers["block1_conv1"].dead.sum()
+    3
+    >>> stats.save("stats.npz")
+    """
+
+    def __init__(self, top: int = 9) -> None:
+        self._top = integer_option("top", top, 1)
+        self.images = 0
+        self._infos: dict[str, LayerInfo] = {}
+        self._names: dict[int, str] = {}
+        self._most_names = _FEW_NAMES
+        self._start({}, [])
+
+    def _start(self, infos: dict[str, LayerInfo], channels: Sequence[int]) -> None:
+        """Begin with the layers, whose channels follow each other in every array."""
+        stops = list(accumulate(channels, initial=0))
+        self._infos = infos
+        self._slices = dict(zip(infos, map(slice, stops, stops[1:]), strict=True))
+        total = stops[-1]
+        self._values = {name: np.full(total, empty) for name, empty in _EMPTY.items()}
+        self._maxima = np.full((total, self._top), -np.inf)
+        self._indices = np.full((total, self._top), -1, np.int64)
+        self._places = np.full((total, self._top, _MOST_AXES), -1, np.int32)
+
+    def __repr__(self) -> str:
+        channels = len(self._maxima)
+        return (
+            f"<DatasetStats {self.images} images, {len(self._infos)} layers, {channels} channels>"
+        )
+
+    @property
+    def top(self) -> int:
+        """How many images are kept for each channel."""
+        return self._top
+
+    @property
+    def layers(self) -> dict[str, LayerStats]:
+        """What is known of each layer, by layer path, in the order in which the layers run."""
+        return {path: self._layer(path) for path in self._infos}
+
+    def _layer(self, path: str) -> LayerStats:
+        info, part = self._infos[path], self._slices[path]
+        values = {name: array[part].copy() for name, array in self._values.items()}
+        count = values["count"]
+        none = count == 0
+        with np.errstate(invalid="ignore", divide="ignore"):
+            std = np.sqrt(values["deviation"] / count)
+            zero_fraction = values["zeros"] / count
+        return LayerStats(
+            info=info,
+            images=self.images,
+            count=count,
+            mean=np.where(none, np.nan, values["mean"]),
+            std=std,
+            min=np.where(none, np.nan, values["min"]),
+            max=np.where(none, np.nan, values["max"]),
+            zero_fraction=zero_fraction,
+            nonfinite=values["nonfinite"],
+            activated=values["activated"],
+            top_max=self._maxima[part].copy(),
+            top_index=self._indices[part].copy(),
+            top_place=self._places[part, :, : len(info.shape) - 2].copy(),
+            _names=self._names,
+        )
+
+    def floor(self, path: str, index: int = 0) -> npt.NDArray[np.float64] | None:
+        """Return for each channel the least maximum that can be among the top.
+
+        It only rises: one that was had earlier, or from statistics that these will be merged with,
+        holds too, and only makes more work.
+
+        Parameters
+        ----------
+        path
+            Layer path.
+        index
+            The lowest index of the images to come. Where all that are at the top have lower ones,
+            an equal maximum does not reach it: worth telling for layers that saturate, as ReLU6.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            (channels,) float64; None while the layer is not known.
+        """
+        part = self._slices.get(path)
+        if part is None:
+            return None
+        least = self._maxima[part, -1]
+        return np.where(self._indices[part, -1] < index, np.nextafter(least, np.inf), least)
+
+    def update(
+        self,
+        activations: Mapping[str, Array],
+        layers: Mapping[str, LayerInfo],
+        names: Sequence[str] | None = None,
+        *,
+        start: int | None = None,
+        threads: int = 1,
+        backend: str = "auto",
+    ) -> None:
+        """Add the images of a batch.
+
+        Parameters
+        ----------
+        activations, layers
+            By layer path, as an `Extractor` gives them: what it returns, and its `layers`.
+        names
+            Of the images; None: their indices, ``"000017"``.
+        start
+            Index of the first of them; None: they follow those that were added.
+        threads, backend
+            As in `actgrid.render`.
+
+        Raises
+        ------
+        OptionError, ShapeError
+            If there are more or fewer names than images, or the layers are not those of the
+            images before. Both are ValueErrors.
+        """
+        batch = batch_size(activations) if names is None else len(names)
+        first = self.images if start is None else integer_option("start", start, 0)
+        if names is None:
+            names = [f"{first + sample:06}" for sample in range(batch)]
+        elif batch != batch_size(activations):
+            raise OptionError(f"{batch} names were given for {batch_size(activations)} images")
+        found = [
+            measure_batch(
+                layers[path],
+                activation,
+                batch=batch,
+                floor=self.floor(path, first),
+                threads=threads,
+                backend=backend,
+            )
+            for path, activation in activations.items()
+        ]
+        for sample, one in enumerate(zip(*found, strict=True)):
+            self.add(first + sample, names[sample], one)
+
+    def add(self, index: int, name: str, layers: Sequence[MeasuredLayer]) -> None:
+        """Add one image.
+
+        Parameters
+        ----------
+        index
+            Its place among the inputs, from 0.
+        name
+            What reports call it.
+        layers
+            What was measured of it: the same layers for every image.
+
+        Raises
+        ------
+        ShapeError
+            If the layers are not those of the images before. Also a ValueError.
+        """
+        if not self._infos:
+            infos = {layer.info.path: layer.info for layer in layers}
+            self._start(infos, [layer.stats.mean.size for layer in layers])
+        self._check_layers({layer.info.path: layer.stats.mean.size for layer in layers})
+        mean, std, low, high, zero_fraction, nonfinite = (
+            np.concatenate(arrays)
+            for arrays in zip(*(layer.stats.arrays() for layer in layers), strict=True)
+        )
+        sizes = [layer.stats.size for layer in layers]
+        count = np.repeat(sizes, [layer.stats.mean.size for layer in layers]) - nonfinite
+        none = count == 0
+        some = {
+            "count": count,
+            "mean": np.where(none, 0, mean),
+            "deviation": np.where(none, 0, std**2 * count),
+            "min": np.where(none, np.inf, low),
+            "max": np.where(none, -np.inf, high),
+            "zeros": np.where(none, 0, np.rint(zero_fraction * count)).astype(np.int64),
+            "nonfinite": nonfinite,
+            "activated": high > 0,
+        }
+        self._combine(some, 1)
+        self._enter(index, name, layers)
+
+    def _check_layers(self, channels: Mapping[str, int]) -> None:
+        """Raise ShapeError unless layers, in their order, have the channels of those here."""
+        mine = {path: part.stop - part.start for path, part in self._slices.items()}
+        if list(mine.items()) == list(channels.items()):
+            return
+        for path in [*mine, *channels]:
+            if path not in channels or path not in mine:
+                here, there = ("with", "without") if path in mine else ("without", "with")
+                raise ShapeError(
+                    f"these statistics are {here} layer {path}, what is added is {there} it"
+                )
+            if mine[path] != channels[path]:
+                raise ShapeError(
+                    f"layer {path} has {mine[path]} channels here, {channels[path]} in what is "
+                    "added"
+                )
+        raise ShapeError("the layers added are those of these statistics in another order")
+
+    def _combine(self, other: Mapping[str, Array], images: int) -> None:
+        """Add the images that values of each channel are of."""
+        mine = self._values
+        both = mine["count"] + other["count"]
+        share = other["count"] / np.maximum(both, 1)
+        apart = other["mean"] - mine["mean"]
+        with np.errstate(over="ignore"):
+            mine["deviation"] += other["deviation"] + apart**2 * (mine["count"] * share)
+        mine["mean"] += apart * share
+        # Adding 0 leaves no -0, which would come and go with the order.
+        mine["min"] = np.minimum(mine["min"], other["min"]) + 0.0
+        mine["max"] = np.maximum(mine["max"], other["max"]) + 0.0
+        for name in ("count", "zeros", "nonfinite", "activated"):
+            mine[name] += other[name]
+        self.images += images
+
+    def _enter(self, index: int, name: str, layers: Sequence[MeasuredLayer]) -> None:
+        """Put an image where it belongs among the top of each channel."""
+        starts = [self._slices[layer.info.path].start for layer in layers]
+        reached = [layer.channels.size for layer in layers]
+        channels = np.concatenate([layer.channels for layer in layers]) + np.repeat(starts, reached)
+        maxima = np.concatenate([layer.stats.max[layer.channels] for layer in layers]) + 0.0
+        places = np.full((channels.size, _MOST_AXES), -1, np.int32)
+        stop = 0
+        for layer in layers:
+            start, stop = stop, stop + layer.channels.size
+            places[start:stop, : layer.places.shape[1]] = layer.places
+        others, indices = self._maxima[channels], self._indices[channels]
+        ahead = (others > maxima[:, None]) | ((others == maxima[:, None]) & (indices < index))
+        rank = ahead.sum(1)
+        entering = np.flatnonzero(rank < self._top)
+        if not entering.size:
+            return
+        channels, rank = channels[entering], rank[entering]
+        position = np.arange(self._top)
+        # What comes after the newcomer moves one place on.
+        source = position - (position > rank[:, None])
+        for array, new in (
+            (self._maxima, maxima[entering]),
+            (self._indices, index),
+            (self._places, places[entering]),
+        ):
+            array[channels] = array[channels[:, None], source]
+            array[channels, rank] = new
+        self._names[index] = name
+        self._drop_names()
+
+    def _drop_names(self, keep: int | None = None) -> None:
+        """Forget the names of images that are not at any top, now and then."""
+        if len(self._names) > (self._most_names if keep is None else keep):
+            wanted = np.unique(self._indices)
+            self._names = {index: self._names[index] for index in wanted[wanted >= 0].tolist()}
+            self._most_names = max(_FEW_NAMES, 2 * len(self._names))
+
+    def merge(self, other: DatasetStats) -> None:
+        """Add all images of other statistics, of other images, in place.
+
+        Raises
+        ------
+        OptionError
+            If the other keeps another number of top images.
+        ShapeError
+            If its layers are others. Both are ValueErrors.
+        """
+        if self._top != other._top:
+            raise OptionError(
+                f"statistics with top={self._top} and with top={other._top} cannot be merged"
+            )
+        if not other._infos:
+            return
+        channels = {path: part.stop - part.start for path, part in other._slices.items()}
+        if not self._infos:
+            self._start(dict(other._infos), list(channels.values()))
+        self._check_layers(channels)
+        self._combine(other._values, other.images)
+        maxima = np.concatenate([self._maxima, other._maxima], 1)
+        indices = np.concatenate([self._indices, other._indices], 1)
+        places = np.concatenate([self._places, other._places], 1)
+        order = np.lexsort((indices, -maxima))[:, : self._top]
+        self._maxima = np.take_along_axis(maxima, order, 1)
+        self._indices = np.take_along_axis(indices, order, 1)
+        self._places = np.take_along_axis(places, order[..., None], 1)
+        self._names |= other._names
+        self._drop_names()
+
+    def summary(self, share: float = NEARLY_DEAD) -> dict[str, Any]:
+        """Return what there is to say in short, for JSON.
+
+        Parameters
+        ----------
+        share
+            A channel that less than this share of the images activates is nearly dead.
+        """
+        layers = []
+        for path, layer in self.layers.items():
+            dead, nearly = np.flatnonzero(layer.dead), np.flatnonzero(layer.nearly_dead(share))
+            layers.append(
+                {
+                    "path": path,
+                    "type": layer.info.type,
+                    "channels": layer.count.size,
+                    "dead": dead.size,
+                    "nearly_dead": nearly.size,
+                    "nonfinite": int(layer.nonfinite.sum()),
+                    "dead_channels": dead.tolist(),
+                    "nearly_dead_channels": nearly.tolist(),
+                }
+            )
+        totals = {
+            name: sum(layer[name] for layer in layers)
+            for name in ("channels", "dead", "nearly_dead", "nonfinite")
+        }
+        return {
+            "images": self.images,
+            "top": self._top,
+            "nearly_dead_share": share,
+            "totals": {"layers": len(layers)} | totals,
+            "layers": layers,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to a file, whole or not at all; equal statistics make equal files.
+
+        The file is NumPy's ``.npz``, which `numpy.load` reads too: `count`, `mean`, `deviation`
+        (the sum of squares), `min`, `max`, `zeros`, `nonfinite`, `activated`, `top_max`,
+        `top_index` and `top_place` of the channels of all layers one after the other, and `about`,
+        the layers and names as JSON.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written. Also an OSError.
+        """
+        write_file(path, self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> DatasetStats:
+        """Return statistics that were saved.
+
+        Raises
+        ------
+        MissingFileError
+            If there is no such file. Also a FileNotFoundError.
+        FormatError
+            If it holds something else. Also a ValueError.
+        """
+        try:
+            data = Path(path).read_bytes()
+        except FileNotFoundError:
+            raise MissingFileError(f"there is no file {path}") from None
+        except OSError as error:
+            raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
+        try:
+            return cls.from_bytes(data)
+        except FormatError as error:
+            raise FormatError(f"{path}: {error}") from error
+
+    def to_bytes(self) -> bytes:
+        """Return the file that `save` writes."""
+        self._drop_names(keep=0)
+        about = {
+            "format": _FORMAT,
+            "images": self.images,
+            "layers": [asdict(info) for info in self._infos.values()],
+            "channels": [part.stop - part.start for part in self._slices.values()],
+            "names": sorted(self._names.items()),
+        }
+        # As ASCII, in which even file names that are no text can be written.
+        encoded = np.frombuffer(json.dumps(about).encode("ascii"), np.uint8)
+        buffer = io.BytesIO()
+        members: dict[str, Any] = {"about": encoded} | self._values | self._tops()
+        np.savez_compressed(buffer, **members)
+        return buffer.getvalue()
+
+    def _tops(self) -> dict[str, Array]:
+        return {"top_max": self._maxima, "top_index": self._indices, "top_place": self._places}
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> DatasetStats:
+        """Return what `to_bytes` made bytes of.
+
+        Raises
+        ------
+        FormatError
+            If it is none of that. Also a ValueError.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                arrays: dict[str, Array] = dict(file)
+            about = json.loads(arrays["about"].tobytes())
+            if about["format"] != _FORMAT:
+                raise FormatError(f"of the format {about['format']!r}, not {_FORMAT!r}")
+            infos = [
+                LayerInfo(**{**info, "shape": tuple(info["shape"])}) for info in about["layers"]
+            ]
+            stats = cls(arrays["top_max"].shape[1])
+            stats._start({info.path: info for info in infos}, about["channels"])
+            stats.images = about["images"]
+            stats._names = dict(about["names"])
+            for name, empty in (stats._values | stats._tops()).items():
+                if (arrays[name].shape, arrays[name].dtype) != (empty.shape, empty.dtype):
+                    raise FormatError(f"{name} is not of {empty.shape} {empty.dtype}")
+            stats._values = {name: arrays[name] for name in stats._values}
+            stats._maxima = arrays["top_max"]
+            stats._indices, stats._places = arrays["top_index"], arrays["top_place"]
+        except (
+            *(KeyError, TypeError, ValueError, IndexError, AttributeError, EOFError),
+            *(OSError, RuntimeError, zipfile.BadZipFile, zlib.error),
+        ) as error:
+            reason = f": {error}" if isinstance(error, FormatError) else ""
+            raise FormatError(f"these are no statistics that actgrid saved{reason}") from error
+        return stats
