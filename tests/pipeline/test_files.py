@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import unicodedata
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from PIL import Image
 from actgrid.errors import OptionError, OutputError
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
-from actgrid.pipeline.files import folder_names, safe_name, save_layers
+from actgrid.pipeline.files import folder_names, safe_name, save_layers, unique_names
 
 Array = npt.NDArray[Any]
 
@@ -108,6 +109,25 @@ def test_folder_names_are_unique_where_file_systems_fold_case_fully() -> None:
     # As that of macOS does.
     names = folder_names([Path("a/straße.jpg"), Path("b/STRASSE.jpg"), Path("c/strasse.jpg")])
     assert len({name.casefold() for name in names}) == 3
+
+
+def numbered_from_one(names: list[str]) -> list[str]:
+    unique: list[str] = []
+    for wanted in names:
+        candidates = (wanted if n == 1 else f"{wanted}-{n}" for n in itertools.count(1))
+        taken = {name.casefold() for name in unique}
+        unique.append(next(name for name in candidates if name.casefold() not in taken))
+    return unique
+
+
+@given(st.lists(st.sampled_from(["a", "A", "a-2", "A-2", "a-3", "a-2-2", "ß", "SS", ""])))
+def test_a_name_has_the_first_number_that_is_free(names: list[str]) -> None:
+    assert unique_names(names) == numbered_from_one(names)
+
+
+def test_a_million_may_share_a_name() -> None:
+    # Counted from 1 each time, these would take hours.
+    assert unique_names(["x"] * 300_000)[-1] == "x-300000"
 
 
 # --- files

@@ -100,14 +100,15 @@ def folder_names(images: Iterable[Path]) -> list[str]:
 def unique_names(names: Iterable[str]) -> list[str]:
     """Return names, numbered where one repeats, whatever its case."""
     unique: list[str] = []
-    taken: set[str] = set()
+    numbers: dict[str, int] = {}  # of every name taken, the last that was given to one like it
     for wanted in names:
         name = wanted
-        number = 1
-        while name.casefold() in taken:
+        number = numbers.get(wanted.casefold(), 1)
+        while name.casefold() in numbers:
             number += 1
             name = f"{wanted}-{number}"
-        taken.add(name.casefold())
+        numbers[name.casefold()] = 1
+        numbers[wanted.casefold()] = number
         unique.append(name)
     return unique
 
