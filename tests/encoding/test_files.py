@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from actgrid.encoding import writable_folder, write_file
-from actgrid.errors import OutputError
+from actgrid.encoding import is_leftover, writable_folder, write_file, writing_file
+from actgrid.errors import ImageError, OutputError
 
 
 def test_file_appears_with_its_content_and_ordinary_permissions(tmp_path: Path) -> None:
@@ -63,3 +63,34 @@ def test_folder_without_permission_is_refused(tmp_path: Path) -> None:
         write_file(closed / "a.bin", b"")
     with pytest.raises(OutputError, match=r"Permission denied|not permitted|Read-only"):
         writable_folder(closed / "below")
+
+
+def test_a_file_written_piece_by_piece_appears_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    write_file(path, b"before")
+    with writing_file(path) as file:
+        file.write(b"one")
+        file.write(b"two")
+        assert path.read_bytes() == b"before"
+        (aside,) = set(tmp_path.iterdir()) - {path}
+        assert is_leftover(aside.name)
+    assert path.read_bytes() == b"onetwo"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_or_an_interruption_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    write_file(path, b"before")
+    for error in (ValueError("mine"), KeyboardInterrupt(), ImageError("of an image")):
+        with pytest.raises(type(error)) as caught, writing_file(path) as file:
+            file.write(b"half")
+            raise error
+        assert caught.value is error
+        assert path.read_bytes() == b"before"
+        assert list(tmp_path.iterdir()) == [path]
+
+
+def test_other_files_are_no_leftovers() -> None:
+    assert is_leftover("." + "0123456789abcdef" * 2 + ".part")
+    for name in ("a.part", ".part", "0" * 32 + ".part", "." + "g" * 32 + ".part", "a.png"):
+        assert not is_leftover(name)

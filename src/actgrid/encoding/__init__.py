@@ -1,6 +1,6 @@
 """Levels and a palette to files. Knows arrays and bytes, no grid."""
 
-from actgrid.encoding.files import writable_folder, write_file
+from actgrid.encoding.files import is_leftover, writable_folder, write_file, writing_file
 from actgrid.encoding.images import encode, image_format
 from actgrid.encoding.png import blank_levels, check_compression, encode_png
 
@@ -10,6 +10,8 @@ __all__ = [
     "encode",
     "encode_png",
     "image_format",
+    "is_leftover",
     "writable_folder",
     "write_file",
+    "writing_file",
 ]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from actgrid.errors import OutputError
+from actgrid.errors import ActgridError, OutputError
 
-__all__ = ["writable_folder", "write_file"]
+__all__ = ["is_leftover", "writable_folder", "write_file", "writing_file"]
+
+_PART = re.compile(r"\.[0-9a-f]{32}\.part")
 
 
 def _refused(what: str, path: Path, error: OSError) -> OutputError:
@@ -39,14 +45,37 @@ def write_file(path: str | Path, *pieces: bytes) -> None:
         If it cannot be written: no such folder, no permission, no space. What was at `path`
         before is then still there, and nothing else.
     """
+    with writing_file(path) as file:
+        file.writelines(pieces)
+
+
+@contextmanager
+def writing_file(path: str | Path) -> Iterator[BinaryIO]:
+    """Yield a file to write aside, which is renamed into place unless an error leaves the block.
+
+    Raises
+    ------
+    OutputError
+        See `write_file`.
+    """
     path = Path(path)
     part = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         try:
             with part.open("xb") as file:
-                file.writelines(pieces)
+                yield file
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+    except ActgridError:
+        raise
     except OSError as error:
         raise _refused("write", path, error) from error
+
+
+def is_leftover(name: str) -> bool:
+    """Tell whether a file has the name that one has while it is written.
+
+    Where nobody is writing, a process that was killed has left it.
+    """
+    return _PART.fullmatch(name) is not None
