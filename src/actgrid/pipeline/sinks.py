@@ -1,0 +1,153 @@
+"""How the files of images are laid out: a folder for each image, or tar shards."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TypeVar
+
+from actgrid.pipeline.sources import Item
+from actgrid.pipeline.stores import Store
+
+__all__ = ["FolderSink", "Sink", "TarSink"]
+
+Self = TypeVar("Self", bound="Sink")
+
+
+class Sink(ABC):
+    """Takes the files of images, in a ``with`` block, which an error leaves with none half written.
+
+    All of its methods raise OutputError.
+
+    Attributes
+    ----------
+    whole_shards
+        Whether images of a shard are complete only when the shard is.
+    """
+
+    whole_shards: bool
+
+    @abstractmethod
+    def put(self, item: Item, file: str, pieces: Sequence[bytes]) -> None:
+        """Take a file of an image, from any thread, in any order."""
+
+    @abstractmethod
+    def finish(self, item: Item) -> str:
+        """Return where in the store an image is whose files have all been put.
+
+        Called image after image, by one thread.
+        """
+
+    @abstractmethod
+    def drop(self, item: Item) -> None:
+        """Let nothing stay of an image that failed, of which nobody puts files any more."""
+
+    @abstractmethod
+    def close_shard(self, number: int) -> None:
+        """Complete a shard all of whose images have been finished or dropped."""
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    @abstractmethod
+    def __exit__(self, *error: object) -> None: ...
+
+
+class FolderSink(Sink):
+    """A folder for each image, called by its key: files are written as they come."""
+
+    whole_shards = False
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def put(self, item: Item, file: str, pieces: Sequence[bytes]) -> None:
+        """Write a file."""
+        self._store.write(f"{item.key}/{file}", *pieces)
+
+    def finish(self, item: Item) -> str:
+        """Return the folder."""
+        return item.key
+
+    def drop(self, item: Item) -> None:
+        """Remove the files that are there."""
+        for name in self._store.names(f"{item.key}/"):
+            self._store.remove(name)
+
+    def close_shard(self, number: int) -> None:
+        """Do nothing."""
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+class TarSink(Sink):
+    """Tar files as WebDataset reads them: the entries of an image follow each other.
+
+    Image ``dog/001`` has the entries ``dog/001.NN_layer.png`` and, for its ``stats.json``,
+    ``dog/001.json``. Bytes depend on the images only. Those of an image are held until it is
+    finished. A shard without images is an empty tar.
+
+    Parameters
+    ----------
+    store
+        Where.
+    images_per_shard
+        How many inputs, those that fail too, make a shard.
+
+    References
+    ----------
+    https://github.com/webdataset/webdataset
+    """
+
+    whole_shards = True
+
+    def __init__(self, store: Store, images_per_shard: int = 100) -> None:
+        self._store = store
+        self._images_per_shard = images_per_shard
+        self._held: dict[int, dict[str, bytes]] = {}
+        self._tar: tarfile.TarFile | None = None
+        self._open = ExitStack()  # the tar, and the file that it is written to
+
+    def put(self, item: Item, file: str, pieces: Sequence[bytes]) -> None:
+        """Hold a file."""
+        self._held.setdefault(item.index, {})[file] = b"".join(pieces)
+
+    def finish(self, item: Item) -> str:
+        """Write the entries and return the name of the tar."""
+        number = item.index // self._images_per_shard
+        with self._shard(number) as tar:
+            for file, data in sorted(self._held.pop(item.index, {}).items()):
+                entry = tarfile.TarInfo(f"{item.key}.{'json' if file == 'stats.json' else file}")
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+        return _shard_name(number)
+
+    def drop(self, item: Item) -> None:
+        """Forget what is held."""
+        self._held.pop(item.index, None)
+
+    def close_shard(self, number: int) -> None:
+        """Let the tar appear under its name."""
+        with self._shard(number):
+            self._tar = None
+        self._open.close()
+
+    def __exit__(self, *error: object) -> None:
+        self._open.__exit__(*error)  # type: ignore[arg-type]
+
+    @contextmanager
+    def _shard(self, number: int) -> Iterator[tarfile.TarFile]:
+        """Yield the tar of a shard; if it cannot be written, nothing of it stays."""
+        with self._open.pop_all() as opened:
+            if self._tar is None:
+                file = opened.enter_context(self._store.writing(_shard_name(number)))
+                self._tar = opened.enter_context(tarfile.TarFile(fileobj=file, mode="w"))
+            yield self._tar
+            self._open = opened.pop_all()
+
+
+def _shard_name(number: int) -> str:
+    return f"shard-{number:06}.tar"
