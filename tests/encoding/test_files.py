@@ -81,10 +81,15 @@ def test_a_file_written_piece_by_piece_appears_at_the_end(tmp_path: Path) -> Non
 def test_an_error_or_an_interruption_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     write_file(path, b"before")
-    for error in (ValueError("mine"), KeyboardInterrupt(), ImageError("of an image")):
-        with pytest.raises(type(error)) as caught, writing_file(path) as file:
+
+    def interrupted(error: BaseException) -> None:
+        with writing_file(path) as file:
             file.write(b"half")
             raise error
+
+    for error in (ValueError("mine"), KeyboardInterrupt(), ImageError("of an image")):
+        with pytest.raises(type(error)) as caught:
+            interrupted(error)
         assert caught.value is error
         assert path.read_bytes() == b"before"
         assert list(tmp_path.iterdir()) == [path]
