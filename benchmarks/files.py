@@ -10,7 +10,10 @@ from typing import Any
 
 import actgrid
 from actgrid.bench import Run
-from actgrid.pipeline import draw_images
+from actgrid.pipeline.jobs import Job
+from actgrid.pipeline.manifest import Record
+from actgrid.pipeline.sources import find_items
+from actgrid.pipeline.stages import Work
 from benchmarks.suite import Group, Target
 from benchmarks.workload import COLUMNS, IMAGES, Array, folder, photos, textbook, vgg16
 
@@ -33,12 +36,12 @@ def forward_photos() -> Run:
 
 
 def draw_photos() -> Run:
-    output = folder() / "actgrid"
+    drawing = {"suffix": ".png", "columns": COLUMNS, "padding": 0}
+    job = Job(None, Work(drawing), str(folder() / "actgrid"))
 
     def run() -> None:
-        drawn = draw_images(vgg16(), photos(), load, output, columns=COLUMNS, padding=0)
-        for _, _, layers in drawn:
-            assert len(layers) == 18
+        drawn = job.run(vgg16(), find_items(photos()).start())
+        assert sum(len(event.files) == 19 for event in drawn if isinstance(event, Record)) == IMAGES
 
     return run
 

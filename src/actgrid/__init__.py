@@ -11,6 +11,7 @@ first used, and rendering arrays needs NumPy and Pillow alone.
 from __future__ import annotations
 
 import importlib
+import logging
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,10 @@ _SUBPACKAGES = (
     "pipeline",
     "rendering",
 )
+
+
+# What is logged is shown where the program that uses this says so.
+logging.getLogger("actgrid").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

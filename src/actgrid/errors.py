@@ -17,6 +17,7 @@ __all__ = [
     "ModelError",
     "OptionError",
     "OutputError",
+    "RunError",
     "ShapeError",
     "TargetError",
     "suggest",
@@ -76,6 +77,10 @@ class ImageError(ActgridError, OSError):
 
 class OutputError(ActgridError, OSError):
     """A file or folder cannot be written."""
+
+
+class RunError(ActgridError, ValueError):
+    """A run in a folder cannot be resumed, or would be lost."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -9,13 +9,31 @@ __all__ = ["progress"]
 
 
 @contextmanager
-def progress(total: int, what: str, shown: bool = True) -> Iterator[Callable[[], None]]:
-    """Show a progress bar on a terminal, nothing elsewhere; yield what moves it on."""
+def progress(
+    total: int | None, what: str, shown: bool = True, done: int = 0
+) -> Iterator[Callable[..., None]]:
+    """Show a progress bar on a terminal, nothing elsewhere; yield what moves it on.
+
+    That may be given a text to stand beside the bar. `total` is None where it is not known.
+    """
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     hidden = not (shown and console.is_terminal)
-    with Progress(console=console, disable=hidden, transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[beside]}", markup=False),
+    )
+    with Progress(*columns, console=console, disable=hidden, transient=True) as bar:
+        task = bar.add_task(what, total=total, completed=done, beside="")
+        yield lambda beside="": bar.update(task, advance=1, beside=beside)

@@ -29,7 +29,7 @@ def pieces(one: Item, file: str) -> list[bytes]:
     return [one.key.encode(), b" ", file.encode() * (one.index + 1)]
 
 
-def fill(sink: Sink, items: list[Item], images_per_shard: int, seed: int) -> list[str]:
+def fill(sink: Sink, items: list[Item], images_per_shard: int, seed: int) -> list[list[str]]:
     """Put files from threads in any order, finish image after image, shard after shard."""
     order = random.Random(seed)
     places = []
@@ -39,7 +39,7 @@ def fill(sink: Sink, items: list[Item], images_per_shard: int, seed: int) -> lis
             puts = list(itertools.product(images, FILES))
             order.shuffle(puts)
             list(pool.map(lambda put: sink.put(put[0], put[1], pieces(*put)), puts))
-            places += [sink.finish(one) for one in images]
+            places += [sink.finish(one, FILES) for one in images]
             sink.close_shard(number)
     return places
 
@@ -56,7 +56,8 @@ def test_folders_hold_the_files_of_their_image(tmp_path: Path) -> None:
     items = [item(index) for index in range(5)]
     sink = FolderSink(open_store(tmp_path))
     assert not sink.whole_shards
-    assert fill(sink, items, 2, seed=0) == KEYS
+    places = fill(sink, items, 2, seed=0)
+    assert places == [[f"{key}/{file}" for file in FILES] for key in KEYS]
     assert content(tmp_path) == {
         f"{one.key}/{file}": b"".join(pieces(one, file)) for one in items for file in FILES
     }
@@ -68,16 +69,20 @@ def test_a_file_of_a_folder_is_there_at_once(tmp_path: Path) -> None:
         assert content(tmp_path) == {"cat/001/00_stem.png": b"12"}
 
 
-def test_nothing_stays_of_a_dropped_folder_but_what_is_another_images(tmp_path: Path) -> None:
+def test_nothing_stays_of_a_dropped_image_but_what_was_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "notes.txt").touch()
     with FolderSink(open_store(tmp_path)) as sink:
         for one in (item(0, "cat"), item(1, "cat/001"), item(2, "cat/002")):
             sink.put(one, "00_stem.png", [b""])
-        sink.drop(item(0, "cat"))
-        sink.drop(item(1, "cat/001"))
-        sink.drop(item(3, "dog"))
-        assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["cat", "002", "00_stem.png"]
-        sink.drop(item(2, "cat/002"))
-        assert list(tmp_path.iterdir()) == []
+        sink.drop(item(0, "cat"), FILES)
+        sink.drop(item(1, "cat/001"), FILES)
+        sink.drop(item(3, "dog"), FILES)
+        left = [path.name for path in sorted(tmp_path.rglob("*"))]
+        assert left == ["cat", "002", "00_stem.png", "x", "notes.txt"]
+        sink.drop(item(2, "cat/002"), FILES)
+        sink.drop(item(3, "x"), FILES)
+        assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["x", "notes.txt"]
 
 
 # --- tar
@@ -86,8 +91,12 @@ def test_nothing_stays_of_a_dropped_folder_but_what_is_another_images(tmp_path: 
 def test_entries_are_those_of_webdataset_in_order_and_the_contents_alone(tmp_path: Path) -> None:
     items = [item(index) for index in range(5)]
     places = fill(TarSink(open_store(tmp_path), 2), items, 2, seed=0)
-    assert places == [f"shard-00000{number}.tar" for number in (0, 0, 1, 1, 2)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(set(places))
+    assert places == [
+        [f"shard-00000{number}.tar/{key}.{file}" for file in (*FILES[:2], "json")]
+        for number, key in zip((0, 0, 1, 1, 2), KEYS, strict=True)
+    ]
+    shards = ["shard-000000.tar", "shard-000001.tar", "shard-000002.tar"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == shards
     for number, shard in enumerate([items[:2], items[2:4], items[4:]]):
         with tarfile.open(tmp_path / f"shard-00000{number}.tar") as tar:
             entries = tar.getmembers()
@@ -116,10 +125,11 @@ def test_bytes_do_not_depend_on_timing(tmp_path: Path) -> None:
 def test_webdataset_reads_the_images(tmp_path: Path, output: str) -> None:
     items = [item(index) for index in range(5)]
     store = open_store(tmp_path if output == "local" else "memory://sinks")
-    places = fill(TarSink(store, 2), items, 2, seed=0)
+    fill(TarSink(store, 2), items, 2, seed=0)
     reading = importlib.import_module("webdataset.tariterators")
     shards = [
-        {"url": name, "stream": io.BytesIO(store.read(name) or b"")} for name in sorted(set(places))
+        {"url": name, "stream": io.BytesIO(store.read(name) or b"")}
+        for name in store.names("shard-")
     ]
     found = list(reading.group_by_keys(reading.tar_file_expander(shards)))
     assert [sample["__key__"] for sample in found] == KEYS
@@ -138,7 +148,7 @@ def test_a_shard_appears_when_it_is_closed(tmp_path: Path) -> None:
         assert sink.whole_shards
         for index in range(2):
             sink.put(item(index), "00_stem.png", [b"1"])
-            sink.finish(item(index))
+            sink.finish(item(index), FILES[:1])
             assert not (tmp_path / "shard-000000.tar").exists()
         sink.close_shard(0)
         assert [path.name for path in tmp_path.iterdir()] == ["shard-000000.tar"]
@@ -148,11 +158,11 @@ def test_images_that_failed_are_in_no_shard(tmp_path: Path) -> None:
     with TarSink(open_store(tmp_path), 2) as sink:
         for index in (0, 1, 2):
             sink.put(item(index), "00_stem.png", [b"1"])
-        sink.drop(item(0))
-        sink.finish(item(1))
+        sink.drop(item(0), FILES)
+        sink.finish(item(1), FILES[:1])
         sink.close_shard(0)
-        sink.drop(item(2))
-        sink.drop(item(3))
+        sink.drop(item(2), FILES)
+        sink.drop(item(3), FILES)
         sink.close_shard(1)
     with tarfile.open(tmp_path / "shard-000000.tar") as tar:
         assert tar.getnames() == ["dog/001.00_stem.png"]
@@ -164,7 +174,7 @@ def test_an_interruption_leaves_no_half_shard(tmp_path: Path) -> None:
     def interrupted() -> None:
         with TarSink(open_store(tmp_path), 2) as sink:
             sink.put(item(0), "00_stem.png", [b"1"])
-            sink.finish(item(0))
+            sink.finish(item(0), FILES[:1])
             assert len(list(tmp_path.iterdir())) == 1
             raise KeyboardInterrupt
 
@@ -187,7 +197,7 @@ def test_a_full_disk_is_an_output_error_where_it_is_met(
     with TarSink(open_store(tmp_path), 2) as sink:
         sink.put(item(0), "00_stem.png", [bytes(100_000)])
         with pytest.raises(OutputError, match=r"^cannot write .*/shard-000000\.tar: No space left"):
-            sink.finish(item(0))
+            sink.finish(item(0), FILES[:1])
         assert list(tmp_path.iterdir()) == []
 
 
@@ -198,4 +208,4 @@ def test_no_permission_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"Permission denied|not permitted|Read-only"):
         FolderSink(store).put(item(0), "00_stem.png", [b""])
     with pytest.raises(OutputError, match=r"Permission denied|not permitted|Read-only"):
-        TarSink(store).finish(item(0))
+        TarSink(store).finish(item(0), [])

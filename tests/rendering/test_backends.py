@@ -541,12 +541,12 @@ def test_missing_backend_is_named_with_its_remedy(
         actgrid.render(np.ones((2, 2, 2)), backend=name)
     assert isinstance(caught.value, ImportError)
     # auto takes the next one.
-    backends._first.cache_clear()
+    backends.first_backend.cache_clear()
     try:
         assert load_backend("auto") is load_backend("numba" if name == "native" else "native")
         actgrid.render(np.ones((2, 2, 2)))
     finally:
-        backends._first.cache_clear()
+        backends.first_backend.cache_clear()
 
 
 def test_unknown_backend_is_refused() -> None:

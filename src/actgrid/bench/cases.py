@@ -187,23 +187,18 @@ def _extraction() -> Run:
 
 def _files() -> Run:
     from actgrid.demo import photo
-    from actgrid.models import load_images
-    from actgrid.pipeline import draw_images
+    from actgrid.pipeline.jobs import Job
+    from actgrid.pipeline.sources import find_items
+    from actgrid.pipeline.stages import Work
 
-    extractor, picture = _extractor(), photo()
-    images = [Path("one.jpg"), Path("two.jpg")]
+    extractor, images = _extractor(), find_items([photo()] * 2)
+    work = Work({"suffix": ".png"}, threads=1)
     # Disks have moods.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
     def run() -> None:
         with tempfile.TemporaryDirectory(dir=memory) as folder:
-            for _ in draw_images(
-                extractor,
-                images,
-                lambda _: load_images(picture, model=extractor.model),
-                Path(folder),
-                threads=1,
-            ):
+            for _ in Job(None, work, folder).run(extractor, images.start()):
                 pass
 
     return run

@@ -12,26 +12,38 @@ import typer
 
 from actgrid.cli.options import (
     SPEC,
+    Actors,
     Backend,
     Background,
     BatchSize,
     Cmap,
     Columns,
     Compression,
+    Destination,
+    Engine,
     Fit,
     Format,
+    Inputs,
     Json,
+    JsonEvents,
     Layers,
     Model,
     Normalize,
+    NumGpus,
+    OnError,
     Order,
     Output,
+    Overwrite,
     Padding,
     Preprocess,
+    RayAddress,
+    Resume,
     SafeMode,
     Scope,
+    ShardSize,
     Size,
     Threads,
+    Top,
     Weights,
     Zoom,
     channel_choice,
@@ -159,13 +171,8 @@ def info(as_json: Json = False) -> None:
 @app.command()
 def render(
     model: Model,
-    images: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="IMAGE...", help="Image files, folders of them, or globs.", show_default=False
-        ),
-    ],
-    output: Output,
+    images: Inputs,
+    output: Destination,
     layers: Layers = None,
     normalize: Normalize = "standard",
     scope: Scope = "channel",
@@ -183,6 +190,14 @@ def render(
             metavar="HxW", help="Draw sequences as tiles of H x W tokens.", show_default=False
         ),
     ] = None,
+    sink: Annotated[
+        str,
+        typer.Option(help="folders: one for each image; tar: shards as WebDataset reads them."),
+    ] = "folders",
+    statistics: Annotated[
+        bool, typer.Option("--stats", help="Also take what actgrid stats does.")
+    ] = False,
+    top: Top = 9,
     preprocess: Preprocess = "auto",
     size: Size = None,
     fit: Fit = "crop",
@@ -190,19 +205,26 @@ def render(
     safe_mode: SafeMode = True,
     backend: Backend = "auto",
     threads: Threads = None,
-    batch_size: BatchSize = 1,
-    as_json: Json = False,
+    batch_size: BatchSize = 8,
+    shard_size: ShardSize = 100,
+    on_error: OnError = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    engine: Engine = "local",
+    actors: Actors = 2,
+    num_gpus: NumGpus = 0,
+    ray_address: RayAddress = None,
+    as_json: JsonEvents = False,
 ) -> None:
-    """Draw a model's layers for images: OUTPUT/IMAGE/NN_LAYER.png and stats.json."""
-    from actgrid.cli import report
-    from actgrid.cli.loading import layer_choice, load_model
-    from actgrid.encoding import writable_folder
-    from actgrid.models import Extractor, load_images
-    from actgrid.models.images import find_images
-    from actgrid.pipeline import draw_images
+    """Draw a model's layers for images: OUTPUT/IMAGE/NN_LAYER.png and stats.json.
+
+    OUTPUT/manifest.jsonl has a line for each image, OUTPUT/run.json says of what the run is. The
+    exit code is 1 if images failed.
+    """
+    from actgrid.cli.running import carry_out, start
 
     # What is wrong with these is said before a model is loaded.
-    options = drawing_options(
+    drawing = drawing_options(
         compression,
         order,
         normalize=normalize,
@@ -213,30 +235,92 @@ def render(
         background=background,
         cmap=cmap,
         backend=backend,
-        threads=threads,
     )
-    tokens, pixels = pair("token-grid", token_grid), pair("size", size)
-    suffix = suffix_of(file_format)
-    files = [file for image in images for file in find_images(image)]
-    writable_folder(output)
-    network = load_model(model, weights_choice(weights), safe_mode)
-    results = draw_images(
-        Extractor(network, layer_choice(network, layers)),
-        files,
-        lambda file: load_images(file, pixels, preprocess, model=network, fit=fit),
+    drawing |= {"token_grid": pair("token-grid", token_grid), "suffix": suffix_of(file_format)}
+    run = start(
+        model,
+        images,
         output,
+        layers,
+        weights=weights_choice(weights),
+        safe_mode=safe_mode,
+        drawing=drawing,
+        top=top if statistics else None,
+        preprocess=preprocess,
+        size=pair("size", size),
+        fit=fit,
+        sink=sink,
+        threads=threads,
         batch_size=batch_size,
-        suffix=suffix,
-        token_grid=tokens,
-        **options,
+        shard_size=shard_size,
+        on_error=on_error,
+        resume=resume,
+        overwrite=overwrite,
+        engine=engine,
+        actors=actors,
+        num_gpus=num_gpus,
+        ray_address=ray_address,
     )
-    with progress(len(files), "drawing") as advance:
-        for file, folder, drawn in results:
-            advance()
-            if as_json:
-                typer.echo(json.dumps(report.as_dict(str(file), folder, drawn)))
-            else:
-                report.print_image(file, folder, drawn)
+    carry_out(run, as_json)
+
+
+@app.command()
+def stats(
+    model: Model,
+    images: Inputs,
+    output: Destination,
+    layers: Layers = None,
+    top: Top = 9,
+    preprocess: Preprocess = "auto",
+    size: Size = None,
+    fit: Fit = "crop",
+    weights: Weights = "imagenet",
+    safe_mode: SafeMode = True,
+    threads: Threads = None,
+    batch_size: BatchSize = 8,
+    shard_size: ShardSize = 100,
+    on_error: OnError = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    engine: Engine = "local",
+    actors: Actors = 2,
+    num_gpus: NumGpus = 0,
+    ray_address: RayAddress = None,
+    as_json: JsonEvents = False,
+) -> None:
+    """Measure a model's channels over images: which are dead, and what excites each of them most.
+
+    OUTPUT/report.html shows it all, stats.npz and summary.json hold it, top/NN_LAYER.png are the
+    images that excite channels most. manifest.jsonl and run.json are as with actgrid render. The
+    exit code is 1 if images failed.
+    """
+    from actgrid.cli.running import carry_out, start
+
+    run = start(
+        model,
+        images,
+        output,
+        layers,
+        weights=weights_choice(weights),
+        safe_mode=safe_mode,
+        drawing=None,
+        top=top,
+        preprocess=preprocess,
+        size=pair("size", size),
+        fit=fit,
+        sink="folders",
+        threads=threads,
+        batch_size=batch_size,
+        shard_size=shard_size,
+        on_error=on_error,
+        resume=resume,
+        overwrite=overwrite,
+        engine=engine,
+        actors=actors,
+        num_gpus=num_gpus,
+        ray_address=ray_address,
+    )
+    carry_out(run, as_json)
 
 
 @app.command()

@@ -13,7 +13,7 @@ import typer
 from actgrid.cli.app import app
 from actgrid.errors import ActgridError
 
-__all__ = ["main"]
+__all__ = ["InterruptedRun", "main"]
 
 _FAILED, _INTERRUPTED = 2, 130
 
@@ -21,6 +21,10 @@ _FAILED, _INTERRUPTED = 2, 130
 _UsageProblem: type[Exception] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
+
+
+class InterruptedRun(Exception):  # noqa: N818  (it is no error)
+    """The user stopped what was going on; the message tells how far it came."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,6 +40,8 @@ def _run(arguments: list[str] | None) -> int:
         code = app(args=arguments, prog_name="actgrid", standalone_mode=False)
     except typer.Exit as stop:
         code = stop.exit_code
+    except InterruptedRun as error:
+        return _problem(f"interrupted: {error}", _INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except BrokenPipeError:

@@ -11,26 +11,38 @@ from actgrid.errors import OptionError
 
 __all__ = [
     "SPEC",
+    "Actors",
     "Backend",
     "Background",
     "BatchSize",
     "Cmap",
     "Columns",
     "Compression",
+    "Destination",
+    "Engine",
     "Fit",
     "Format",
+    "Inputs",
     "Json",
+    "JsonEvents",
     "Layers",
     "Model",
     "Normalize",
+    "NumGpus",
+    "OnError",
     "Order",
     "Output",
+    "Overwrite",
     "Padding",
     "Preprocess",
+    "RayAddress",
+    "Resume",
     "SafeMode",
     "Scope",
+    "ShardSize",
     "Size",
     "Threads",
+    "Top",
     "Weights",
     "Zoom",
     "channel_choice",
@@ -47,6 +59,9 @@ SPEC = (
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=SPEC, show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+JsonEvents = Annotated[
+    bool, typer.Option("--json", help="Print events as JSON, one a line, instead of text.")
+]
 Weights = Annotated[
     str, typer.Option(help="For keras:NAME: imagenet, none (random), or a weights file.")
 ]
@@ -59,6 +74,10 @@ SafeMode = Annotated[
 
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="Folder for the pictures.", show_default=False)
+]
+Destination = Annotated[
+    str,
+    typer.Option("--output", "-o", help="A folder, or a URL of fsspec's.", show_default=False),
 ]
 Layers = Annotated[
     list[str] | None,
@@ -101,6 +120,46 @@ Threads = Annotated[
     typer.Option(help="Drawing threads (default: one for each processor).", show_default=False),
 ]
 BatchSize = Annotated[int, typer.Option(help="Images in one run of the model.")]
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGE...",
+        help="Image files, folders of them, globs, or .txt lists of paths.",
+        show_default=False,
+    ),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on where an earlier run of the same stopped.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Begin anew although there is an unfinished run.")
+]
+OnError = Annotated[
+    str | None,
+    typer.Option(
+        help="skip: record an image that cannot be used, and go on; raise: stop (default: raise "
+        "for single files, else skip).",
+        show_default=False,
+    ),
+]
+ShardSize = Annotated[
+    int, typer.Option(help="Images in a shard: a tar file, a task of Ray's, a step of statistics.")
+]
+Top = Annotated[int, typer.Option(help="Images to keep for each channel in statistics.")]
+Engine = Annotated[str, typer.Option(help="local, or ray: see --actors.")]
+Actors = Annotated[
+    int, typer.Option(help="With ray: how many processes, each with the model, work.")
+]
+NumGpus = Annotated[float, typer.Option(help="With ray: GPUs of each actor, such as 1 or 0.5.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="With ray: a cluster to join, auto for the one at hand (default: Ray on this "
+        "machine alone).",
+        show_default=False,
+    ),
+]
 
 
 def drawing_options(compression: str, order: str, **options: Any) -> dict[str, Any]:

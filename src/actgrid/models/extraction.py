@@ -78,7 +78,7 @@ class Extractor:
 
     @property
     def layers(self) -> dict[str, LayerInfo]:
-        """What is extracted, by layer path: empty until the first call."""
+        """What is extracted, by layer path: empty until the first call or `trace`."""
         return dict(self._infos)
 
     def __call__(self, x: Any) -> dict[str, npt.NDArray[Any]]:
@@ -103,6 +103,23 @@ class Extractor:
             If a chosen layer is not called by the model.
         """
         return {path: _as_output(tensor) for path, tensor in self.run(x, _activation).items()}
+
+    def trace(self, specs: Any) -> dict[str, LayerInfo]:
+        """Return what a call will extract, without running the model.
+
+        Parameters
+        ----------
+        specs
+            The model's input as TensorSpecs, whose batch axis may be free: calls that fit them
+            trace the model no more.
+
+        Raises
+        ------
+        LayerError
+            If a chosen layer is not called by the model.
+        """
+        self._function(_activation).get_concrete_function(specs)
+        return self.layers
 
     def run(self, x: Any, transform: Transform, *arguments: Any) -> dict[str, Any]:
         """Return what a transform makes of each activation, inside the compiled function.
@@ -133,10 +150,13 @@ class Extractor:
         inputs = as_tensors(x)
         check_inputs(self.model, inputs)
         build(self.model, inputs)
+        outputs: dict[str, Any] = self._function(transform)(inputs, *arguments)
+        return outputs
+
+    def _function(self, transform: Transform) -> Any:
         if transform not in self._functions:
             self._functions.setdefault(transform, self._compiled(transform))
-        outputs: dict[str, Any] = self._functions[transform](inputs, *arguments)
-        return outputs
+        return self._functions[transform]
 
     def _compiled(self, transform: Transform) -> Any:
         def trace(inputs: Any, *arguments: Any) -> dict[str, Any]:

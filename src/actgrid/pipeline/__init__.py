@@ -3,13 +3,11 @@
 from actgrid.pipeline.explanations import explain_images
 from actgrid.pipeline.files import DrawnLayer, folder_names, save_layers, unique_names
 from actgrid.pipeline.grids import render_model
-from actgrid.pipeline.images import draw_images
 from actgrid.pipeline.weights import DrawnWeight, render_weights, save_weights
 
 __all__ = [
     "DrawnLayer",
     "DrawnWeight",
-    "draw_images",
     "explain_images",
     "folder_names",
     "render_model",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import numpy.typing as npt
 
 from actgrid.attribution.explaining import ask
 from actgrid.attribution.methods import Method
-from actgrid.pipeline.images import in_batches
 from actgrid.rendering import Heatmap
 from actgrid.rendering.layout import integer_option
 
 __all__ = ["explain_images"]
+
+Array = npt.NDArray[Any]
+Job = tuple[Path, Array, Array]
 
 
 def explain_images(
@@ -51,7 +54,7 @@ def explain_images(
         The file, and by each method a heatmap of one map.
     """
     batch_size = integer_option("batch_size", batch_size, 1)
-    for jobs in in_batches(((file, *load(file)) for file in files), batch_size):
+    for jobs in _in_batches(((file, *load(file)) for file in files), batch_size):
         names, pixels, inputs = zip(*jobs, strict=True)
         question = ask(
             model,
@@ -66,3 +69,10 @@ def explain_images(
         found = [question.explain(method, layer, options) for method, options in methods.items()]
         for index, file in enumerate(names):
             yield file, [heatmap[index] for heatmap in found]
+
+
+def _in_batches(jobs: Iterator[Job], batch_size: int) -> Iterator[list[Job]]:
+    """Group images that follow each other and have one shape."""
+    for _, alike in groupby(jobs, key=lambda job: job[2].shape):
+        while batch := list(islice(alike, batch_size)):
+            yield batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,18 +18,19 @@ from actgrid.encoding import writable_folder, write_file
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
 from actgrid.pipeline.grids import batch_size
-from actgrid.rendering import ChannelStats
+from actgrid.rendering import ChannelStats, Grid
 from actgrid.rendering.layout import thread_count
 
 __all__ = [
     "DrawnLayer",
-    "drawing_threads",
+    "describe",
+    "draw_file",
     "folder_names",
     "numbered_files",
     "safe_name",
     "save_layers",
-    "start_saving",
     "unique_names",
+    "worker_threads",
 ]
 
 # Names that Windows keeps for devices, whatever their suffix.
@@ -51,7 +52,7 @@ class DrawnLayer:
     stats
         Of its channels.
     file
-        The picture.
+        Name of the picture.
     milliseconds
         Time taken to measure, paint, encode and write it.
     """
@@ -60,8 +61,17 @@ class DrawnLayer:
     shape: tuple[int, ...]
     dtype: str
     stats: ChannelStats
-    file: Path
+    file: str
     milliseconds: float
+
+    @classmethod
+    def of(
+        cls, info: LayerInfo, activation: npt.NDArray[Any], grid: Grid, file: str, start: float
+    ) -> DrawnLayer:
+        """Return what is to be known of a layer, drawn since `start` of `time.perf_counter`."""
+        milliseconds = (time.perf_counter() - start) * 1e3
+        shape, dtype = activation.shape[1:], activation.dtype.name
+        return cls(info, shape, dtype, grid.stats, file, milliseconds)
 
     @property
     def channels(self) -> int:
@@ -81,7 +91,7 @@ class DrawnLayer:
             "shape": list(self.shape),
             "dtype": self.dtype,
             "channels": self.channels,
-            "file": self.file.name,
+            "file": self.file,
         }
 
 
@@ -113,29 +123,54 @@ def unique_names(names: Iterable[str]) -> list[str]:
     return unique
 
 
-def numbered_files(folder: Path, paths: Sequence[str], suffix: str) -> list[Path]:
+def numbered_files(paths: Sequence[str], suffix: str) -> list[str]:
     """Return the file for each of the pictures in a folder: ``NN_path.png``."""
     digits = max(2, len(str(len(paths) - 1)))
-    return [
-        folder / f"{number:0{digits}}_{safe_name(path)}{suffix}"
-        for number, path in enumerate(paths)
-    ]
+    return [f"{number:0{digits}}_{safe_name(path)}{suffix}" for number, path in enumerate(paths)]
 
 
 @contextmanager
-def drawing_threads(threads: int | None) -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool of this many threads (None: one for each processor) to draw and save with.
+def worker_threads(threads: int | None, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool of this many threads (None: one for each processor).
 
-    What waits to be drawn when an error leaves is not drawn any more.
+    What waits for a thread when an error leaves is not done any more.
     """
-    # As many as there are processors, although TensorFlow has as many of its own: together they
-    # keep all of them busy, which is what bounds the whole. One leaves them idle where TensorFlow
-    # waits; more, or less urgent ones, gain nothing: measured with 1 to 3 on 2 processors.
-    pool = ThreadPoolExecutor(thread_count(threads), "actgrid-draw")
+    # To draw with, as many as there are processors, although TensorFlow has as many of its own:
+    # together they keep all of them busy, which is what bounds the whole. One leaves them idle
+    # where TensorFlow waits; more, or less urgent ones, gain nothing: measured with 1 to 3 on 2
+    # processors.
+    pool = ThreadPoolExecutor(thread_count(threads), f"actgrid-{name}")
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def draw_file(
+    info: LayerInfo,
+    activation: npt.NDArray[Any],
+    *,
+    batch: int,
+    sample: int,
+    suffix: str = ".png",
+    compression: str = "fast",
+    **render_options: Any,
+) -> tuple[Grid, list[bytes]]:
+    """Draw a layer for one image of a batch, by one thread; also return the pieces of its file.
+
+    Each layer is drawn by one thread of many: encoding takes most of the time, and layers need
+    not wait for each other.
+    """
+    grid = draw_layer(
+        info, activation, batch=batch, sample=sample, **render_options | {"threads": 1}
+    )
+    return grid, grid.pieces(f"picture{suffix}", compression=compression, threads=1)
+
+
+def describe(drawn: Iterable[DrawnLayer], about: Mapping[str, Any]) -> bytes:
+    """Return what ``stats.json`` says of the layers of an image, after what else it says."""
+    layers = [layer.describe() | layer.stats.to_dict() for layer in drawn]
+    return orjson.dumps({**about, "layers": layers})
 
 
 def save_layers(
@@ -143,6 +178,9 @@ def save_layers(
     infos: Mapping[str, LayerInfo],
     activations: Mapping[str, npt.NDArray[Any]],
     *,
+    sample: int = 0,
+    suffix: str = ".png",
+    about: Mapping[str, Any] | None = None,
     threads: int | None = None,
     **options: Any,
 ) -> list[DrawnLayer]:
@@ -154,83 +192,35 @@ def save_layers(
         Where; made if need be.
     infos, activations
         By layer path, as `Extractor` gives them.
+    sample
+        Which image of the batch.
+    suffix
+        Of the pictures.
+    about
+        Further entries for ``stats.json``, such as the image's name.
     threads
         At most this many draw; None: one for each processor.
     options
-        See `start_saving`.
+        See `draw_file` and `actgrid.render`.
 
     Raises
     ------
     OutputError
         If a file cannot be written. Others may have been written; they are whole.
     """
-    with drawing_threads(threads) as pool:
-        return start_saving(pool, folder, infos, activations, **options)()
-
-
-def start_saving(
-    pool: ThreadPoolExecutor,
-    folder: Path,
-    infos: Mapping[str, LayerInfo],
-    activations: Mapping[str, npt.NDArray[Any]],
-    *,
-    sample: int = 0,
-    suffix: str = ".png",
-    compression: str = "fast",
-    about: Mapping[str, Any] | None = None,
-    **render_options: Any,
-) -> Callable[[], list[DrawnLayer]]:
-    """Let threads of a pool draw and save the layers of one image, and return at once.
-
-    An activation is let go of as soon as it is drawn.
-
-    Parameters
-    ----------
-    pool
-        From `drawing_threads`. Each layer is drawn by one of its threads: encoding takes most of
-        the time, and layers need not wait for each other.
-    sample
-        Which image of the batch.
-    suffix
-        Of the pictures.
-    compression
-        Of PNG, see `Grid.save`.
-    about
-        Further entries for ``stats.json``, such as the image's name.
-    render_options
-        Options of `actgrid.render`.
-
-    Returns
-    -------
-    callable
-        Waits for the pictures, writes ``stats.json``, and returns the layers in their order.
-
-    Raises
-    ------
-    OutputError
-        If the folder cannot be made; from the callable, if a file cannot be written.
-    """
     writable_folder(folder)
-    files = numbered_files(folder, list(activations), suffix)
     batch = batch_size(activations)
 
-    def save(info: LayerInfo, activation: npt.NDArray[Any], file: Path) -> DrawnLayer:
-        start = time.perf_counter()
-        grid = draw_layer(info, activation, batch=batch, sample=sample, threads=1, **render_options)
-        grid.save(file, compression=compression, threads=1)
-        milliseconds = (time.perf_counter() - start) * 1e3
-        shape, dtype = activation.shape[1:], activation.dtype.name
-        return DrawnLayer(info, shape, dtype, grid.stats, file, milliseconds)
+    def save(path: str, file: str) -> DrawnLayer:
+        start, activation = time.perf_counter(), activations[path]
+        grid, pieces = draw_file(
+            infos[path], activation, batch=batch, sample=sample, suffix=suffix, **options
+        )
+        write_file(folder / file, *pieces)
+        return DrawnLayer.of(infos[path], activation, grid, file, start)
 
-    saving = [
-        pool.submit(save, infos[path], activation, file)
-        for (path, activation), file in zip(activations.items(), files, strict=True)
-    ]
-
-    def finish() -> list[DrawnLayer]:
-        drawn = [layer.result() for layer in saving]
-        layers = [layer.describe() | layer.stats.to_dict() for layer in drawn]
-        write_file(folder / "stats.json", orjson.dumps({**(about or {}), "layers": layers}))
-        return drawn
-
-    return finish
+    files = numbered_files(list(activations), suffix)
+    with worker_threads(threads, "draw") as pool:
+        drawn = list(pool.map(save, activations, files))
+    write_file(folder / "stats.json", describe(drawn, about or {}))
+    return drawn

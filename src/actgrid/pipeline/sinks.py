@@ -35,15 +35,15 @@ class Sink(ABC):
         """Take a file of an image, from any thread, in any order."""
 
     @abstractmethod
-    def finish(self, item: Item) -> str:
-        """Return where in the store an image is whose files have all been put.
+    def finish(self, item: Item, files: Sequence[str]) -> list[str]:
+        """Return the names in the store of the files of an image, which have all been put.
 
         Called image after image, by one thread.
         """
 
     @abstractmethod
-    def drop(self, item: Item) -> None:
-        """Let nothing stay of an image that failed, of which nobody puts files any more."""
+    def drop(self, item: Item, files: Sequence[str]) -> None:
+        """Let nothing stay of the files of an image that failed, which nobody puts any more."""
 
     @abstractmethod
     def close_shard(self, number: int) -> None:
@@ -68,14 +68,14 @@ class FolderSink(Sink):
         """Write a file."""
         self._store.write(f"{item.key}/{file}", *pieces)
 
-    def finish(self, item: Item) -> str:
-        """Return the folder."""
-        return item.key
+    def finish(self, item: Item, files: Sequence[str]) -> list[str]:
+        """Return their names."""
+        return [f"{item.key}/{file}" for file in files]
 
-    def drop(self, item: Item) -> None:
-        """Remove the files that are there."""
-        for name in self._store.names(f"{item.key}/"):
-            self._store.remove(name)
+    def drop(self, item: Item, files: Sequence[str]) -> None:
+        """Remove those that are there, and no others."""
+        for file in files:
+            self._store.remove(f"{item.key}/{file}")
 
     def close_shard(self, number: int) -> None:
         """Do nothing."""
@@ -115,17 +115,20 @@ class TarSink(Sink):
         """Hold a file."""
         self._held.setdefault(item.index, {})[file] = b"".join(pieces)
 
-    def finish(self, item: Item) -> str:
-        """Write the entries and return the name of the tar."""
+    def finish(self, item: Item, files: Sequence[str]) -> list[str]:
+        """Write the entries and return their names, below that of the tar."""
         number = item.index // self._images_per_shard
+        held = self._held.pop(item.index, {})
+        names = []
         with self._shard(number) as tar:
-            for file, data in sorted(self._held.pop(item.index, {}).items()):
+            for file in files:
                 entry = tarfile.TarInfo(f"{item.key}.{'json' if file == 'stats.json' else file}")
-                entry.size = len(data)
-                tar.addfile(entry, io.BytesIO(data))
-        return _shard_name(number)
+                entry.size = len(held[file])
+                tar.addfile(entry, io.BytesIO(held[file]))
+                names.append(f"{_shard_name(number)}/{entry.name}")
+        return names
 
-    def drop(self, item: Item) -> None:
+    def drop(self, item: Item, files: Sequence[str]) -> None:
         """Forget what is held."""
         self._held.pop(item.index, None)
 

@@ -91,10 +91,13 @@ class Items(ABC):
         How many; None: not known.
     files
         Whether all are files, which others who see the same disk can read as well.
+    single
+        Whether all are files that were named one by one.
     """
 
     total: int | None = None
     files = False
+    single = False
 
     @abstractmethod
     def start(self, index: int = 0) -> Iterator[Item]:
@@ -169,6 +172,7 @@ class _Files(Items):
     def __init__(self, sources: Iterable[str | os.PathLike[str]]) -> None:
         self._paths: list[str] = []
         self._labels: list[str | None] = []
+        self.single = True
         keys: list[str] = []
         for source in sources:
             folder = Path(source)
@@ -185,6 +189,7 @@ class _Files(Items):
                 else:
                     self._add(path, None)
                     keys.append(_key([Path(path).name]))
+                self.single = self.single and path == str(folder)
         if not keys:
             raise OptionError("no images were given")
         self._keys = unique_names(keys)

@@ -106,7 +106,7 @@ def measure_batch(
         Images in the batch. A layer that gives one output for all of them gives it for each.
     floor
         (channels,): a maximum below it need not be found again in the activation, see
-        `DatasetStats.floor`; None finds all.
+        `DatasetStats.floors`; None finds all.
     threads, backend
         As in `actgrid.render`.
 
@@ -405,30 +405,26 @@ class DatasetStats:
             _names=self._names,
         )
 
-    def floor(self, path: str, index: int = 0) -> npt.NDArray[np.float64] | None:
-        """Return for each channel the least maximum that can be among the top.
+    def floors(self, index: int = 0) -> dict[str, npt.NDArray[np.float64]]:
+        """Return by layer path the least maximum of each channel that can be among the top.
 
         It only rises: one that was had earlier, or from statistics that these will be merged with,
         holds too, and only makes more work.
 
         Parameters
         ----------
-        path
-            Layer path.
         index
             The lowest index of the images to come. Where all that are at the top have lower ones,
             an equal maximum does not reach it: worth telling for layers that saturate, as ReLU6.
 
         Returns
         -------
-        numpy.ndarray or None
-            (channels,) float64; None while the layer is not known.
+        dict
+            (channels,) float64 each; none of a layer that is not known yet.
         """
-        part = self._slices.get(path)
-        if part is None:
-            return None
-        least = self._maxima[part, -1]
-        return np.where(self._indices[part, -1] < index, np.nextafter(least, np.inf), least)
+        least = self._maxima[:, -1]
+        every = np.where(self._indices[:, -1] < index, np.nextafter(least, np.inf), least)
+        return {path: every[part] for path, part in self._slices.items()}
 
     def update(
         self,
@@ -465,12 +461,13 @@ class DatasetStats:
             names = [f"{first + sample:06}" for sample in range(batch)]
         elif batch != batch_size(activations):
             raise OptionError(f"{batch} names were given for {batch_size(activations)} images")
+        floors = self.floors(first)
         found = [
             measure_batch(
                 layers[path],
                 activation,
                 batch=batch,
-                floor=self.floor(path, first),
+                floor=floors.get(path),
                 threads=threads,
                 backend=backend,
             )
@@ -709,7 +706,8 @@ class DatasetStats:
         encoded = np.frombuffer(json.dumps(about).encode("ascii"), np.uint8)
         buffer = io.BytesIO()
         members: dict[str, Any] = {"about": encoded} | self._values | self._tops()
-        np.savez_compressed(buffer, **members)
+        # Not compressed, which would take longer than a hundred images.
+        np.savez(buffer, **members)
         return buffer.getvalue()
 
     def _tops(self) -> dict[str, Array]:

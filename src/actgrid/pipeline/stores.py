@@ -71,6 +71,14 @@ class Store(ABC):
         """Return a file's content; None if there is none."""
 
     @abstractmethod
+    def lines(self, name: str) -> Iterator[bytes]:
+        """Yield the lines of a file, with their ends; none if there is no file."""
+
+    @abstractmethod
+    def cut(self, name: str) -> None:
+        """Remove the last line of a file if it has no end, as when it was being appended."""
+
+    @abstractmethod
     def names(self, prefix: str = "") -> list[str]:
         """Return the names of the files that begin so, sorted; none in folders below."""
 
@@ -125,6 +133,21 @@ class _LocalStore(Store):
                 return (self.folder / name).read_bytes()
             except FileNotFoundError:
                 return None
+
+    def lines(self, name: str) -> Iterator[bytes]:
+        with self._attempt("read", name):
+            try:
+                with (self.folder / name).open("rb") as file:
+                    yield from file
+            except FileNotFoundError:
+                pass
+
+    def cut(self, name: str) -> None:
+        whole = 0
+        for line in self.lines(name):
+            whole += len(line) if line.endswith(b"\n") else 0
+        with self._attempt("write", name), suppress(FileNotFoundError):
+            os.truncate(self.folder / name, whole)
 
     def names(self, prefix: str = "") -> list[str]:
         folder, slash, start = prefix.rpartition("/")
@@ -220,6 +243,12 @@ class _RemoteStore(Store):
             except FileNotFoundError:
                 return None
             return content
+
+    def lines(self, name: str) -> Iterator[bytes]:
+        yield from (self.read(name) or b"").splitlines(keepends=True)
+
+    def cut(self, name: str) -> None:
+        """Do nothing: a file is whole here."""
 
     def names(self, prefix: str = "") -> list[str]:
         folder, slash, start = prefix.rpartition("/")

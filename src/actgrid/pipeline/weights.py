@@ -12,7 +12,7 @@ from actgrid.errors import LayerError
 from actgrid.models.drawing import draw_weight
 from actgrid.models.layers import Selection, Weight, model_weights
 from actgrid.models.loading import load_model
-from actgrid.pipeline.files import drawing_threads, numbered_files
+from actgrid.pipeline.files import numbered_files, worker_threads
 from actgrid.rendering import Grid
 
 __all__ = ["DrawnWeight", "render_weights", "save_weights"]
@@ -143,9 +143,9 @@ def save_weights(
             milliseconds=(time.perf_counter() - start) * 1e3,
         )
 
-    files = numbered_files(folder, [weight.path for weight in weights], suffix)
-    with drawing_threads(threads) as pool:
-        return list(pool.map(save, weights, files))
+    files = numbered_files([weight.path for weight in weights], suffix)
+    with worker_threads(threads, "draw") as pool:
+        return list(pool.map(save, weights, [folder / file for file in files]))
 
 
 def _choose(model: Any, layers: object) -> list[Weight]:

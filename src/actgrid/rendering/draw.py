@@ -232,7 +232,7 @@ def check_options(
     order: Any,
     cmap: str,
     backend: str,
-    threads: int | None,
+    threads: int | None = None,
 ) -> Options:
     """Raise what `render` would raise for these options whatever the activation; return them."""
     if scope not in SCOPES:

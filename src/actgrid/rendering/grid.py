@@ -111,15 +111,14 @@ class Grid:
         OutputError
             If the file cannot be written. Also an OSError.
         """
-        pieces = encode(
-            path,
-            self.levels,
-            palette(self.cmap),
-            compression=compression,
-            threads=thread_count(threads),
-            **options,
+        pieces = self.pieces(
+            path, compression=compression, threads=thread_count(threads), **options
         )
         write_file(path, *pieces)
+
+    def pieces(self, path: str | Path, **options: Any) -> list[bytes]:
+        """Return the picture as the pieces of a file, see `actgrid.encoding.encode`."""
+        return encode(path, self.levels, palette(self.cmap), **options)
 
     def tile(self, channel: int, part: int = 0) -> npt.NDArray[np.uint8]:
         """Return the levels of one tile, as drawn: a view of `levels`.

@@ -34,7 +34,7 @@ from actgrid.errors import BackendError, OptionError
 from actgrid.rendering.normalize import Mapping, Percentiles
 from actgrid.rendering.stats import ChannelStats
 
-__all__ = ["BACKENDS", "Backend", "backend_problems", "load_backend"]
+__all__ = ["BACKENDS", "Backend", "backend_problems", "first_backend", "load_backend"]
 
 # In the order in which "auto" tries them.
 BACKENDS = ("native", "numba", "numpy")
@@ -84,14 +84,16 @@ def _import(name: str) -> Backend:
 
 
 @lru_cache(maxsize=1)
-def _first() -> Backend:
+def first_backend() -> str:
+    """Return the name of the backend that ``"auto"`` stands for."""
     # Once: an import that fails is searched for anew each time, longer than a small grid takes.
     for name in BACKENDS[:-1]:
         try:
-            return _import(name)
+            _import(name)
+            return name
         except ImportError:
             pass
-    return _import(BACKENDS[-1])
+    return BACKENDS[-1]
 
 
 def load_backend(name: str = "auto") -> Backend:
@@ -105,7 +107,7 @@ def load_backend(name: str = "auto") -> Backend:
         If it cannot be used here; the message says how to get it.
     """
     if name == "auto":
-        return _first()
+        return _import(first_backend())
     if name == "tensorflow":
         raise OptionError(
             "the tensorflow backend draws where a model runs: it is for actgrid.render_model; "

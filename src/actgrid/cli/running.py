@@ -1,0 +1,200 @@
+"""Carrying out a run: what is shown while it goes on, and its end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import typer
+
+from actgrid.cli.loading import layer_choice, load_model
+from actgrid.cli.main import InterruptedRun
+from actgrid.errors import OptionError, OutputError, suggest
+from actgrid.models.images import check_fit
+from actgrid.pipeline.jobs import Loading
+from actgrid.pipeline.manifest import Record
+from actgrid.pipeline.runs import Run
+from actgrid.pipeline.sources import find_items
+from actgrid.pipeline.stores import open_store
+from actgrid.progress import progress
+
+__all__ = ["carry_out", "start"]
+
+_ENGINES = ("local", "ray")
+
+_PROGRESS_SECONDS = 1.0
+_SOME_FAILED = 1
+
+
+def start(
+    model: str,
+    inputs: list[str],
+    output: str,
+    layers: list[str] | None,
+    *,
+    weights: str | None,
+    safe_mode: bool,
+    preprocess: str,
+    size: tuple[int, int] | None,
+    fit: str,
+    engine: str,
+    actors: int,
+    num_gpus: float,
+    ray_address: str | None,
+    **options: Any,
+) -> Run:
+    """Return a run by the options of the command, see `Run`; what is wrong is said quickly."""
+    check_fit(fit)
+    if engine not in _ENGINES:
+        raise OptionError(
+            f"--engine must be one of {', '.join(_ENGINES)}, not {engine!r}"
+            f"{suggest(engine, _ENGINES)}"
+        )
+    items = find_items(inputs)
+    open_store(output)
+    if engine == "ray":
+        from actgrid.pipeline.ray import RayEngine
+
+        options["engine"] = RayEngine(
+            actors=actors,
+            num_gpus=num_gpus,
+            address=ray_address,
+            model=partial(load_model, model, weights, safe_mode),
+        )
+    network = load_model(model, weights, safe_mode)
+    return Run(
+        network,
+        items,
+        output,
+        layer_choice(network, layers),
+        loading=Loading(size, preprocess, fit),
+        **options,
+    )
+
+
+def carry_out(run: Run, as_json: bool) -> None:
+    """Do the work of a run and tell of it: a line for each image and one at the end, or events.
+
+    Raises
+    ------
+    typer.Exit
+        With code 1 if images failed.
+    InterruptedRun, OutputError
+        If it was stopped; the message tells how to go on.
+    """
+    pace = _Pace(run)
+    before = run.recorded
+    if as_json:
+        _tell("start", output=run.store.place(), images=run.total, recorded=before)
+    with progress(run.total, "images", done=before) as advance, _stopping(run):
+        for record in run:
+            advance(pace.text())
+            if not as_json:
+                typer.echo(_line(record, run))
+                continue
+            _tell("image", **asdict(record))
+            if pace.is_time():
+                _tell("progress", **pace.figures())
+        run.finish()
+    summary = run.summary()
+    if as_json:
+        figures = {name: round(value, 3) for name, value in pace.loads().items()}
+        _tell(
+            "end",
+            output=summary.output,
+            images=summary.images,
+            failed=summary.failed,
+            seconds=round(summary.seconds, 3),
+            loads=figures,
+        )
+    else:
+        already = f" ({before:,} before)" if before else ""
+        plural = "" if summary.images == 1 else "s"
+        typer.echo(
+            f"\n{summary.images:,} image{plural}{already}, {summary.failed:,} failed: "
+            f"{summary.output}"
+        )
+    if summary.failed:
+        raise typer.Exit(_SOME_FAILED)
+
+
+@contextmanager
+def _stopping(run: Run) -> Iterator[None]:
+    """Say how far a run came that is stopped, and how to go on."""
+
+    def state() -> str:
+        of = f" of {run.total:,}" if run.total is not None else ""
+        return f"{run.recorded:,}{of} images are recorded, --resume goes on"
+
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise InterruptedRun(state()) from error
+    except OutputError as error:
+        raise OutputError(f"{error}; {state()}") from error
+
+
+def _tell(event: str, **facts: Any) -> None:
+    typer.echo(json.dumps({"event": event, **facts}))
+
+
+def _line(record: Record, run: Run) -> str:
+    if record.failed:
+        return f"{record.image}: failed: {record.error}"
+    layers = f"{len(record.dead)} layer{'s' if len(record.dead) != 1 else ''}"
+    dead = f"{sum(record.dead.values()):,} dead channels"
+    place = run.store.place(record.files[0].rpartition("/")[0]) if record.files else ""
+    return f"{record.image}: {layers}, {dead}" + (f": {place}" if place else "")
+
+
+class _Pace:
+    """How fast a run goes, and how busy its stages have been since one looked last."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._start = self._last = time.perf_counter()
+        self._images = run.recorded
+        self._seconds = dict(run.meter.seconds)
+        self._text = ""
+
+    def is_time(self) -> bool:
+        return time.perf_counter() - self._last >= _PROGRESS_SECONDS
+
+    def rate(self) -> float:
+        """Return images per second."""
+        passed = time.perf_counter() - self._start
+        return (self._run.recorded - self._images) / passed if passed else 0.0
+
+    def loads(self) -> dict[str, float]:
+        """Return how many threads each stage has kept busy, on average."""
+        passed = time.perf_counter() - self._start
+        return {name: seconds / passed for name, seconds in self._run.meter.seconds.items()}
+
+    def figures(self) -> dict[str, Any]:
+        """Return what there is to say now; loads are those since this was asked last."""
+        now = time.perf_counter()
+        seconds = dict(self._run.meter.seconds)
+        passed = now - self._last
+        loads = {name: (seconds[name] - self._seconds[name]) / passed for name in seconds}
+        self._last, self._seconds = now, seconds
+        rate, total = self.rate(), self._run.total
+        left = None if total is None or not rate else (total - self._run.recorded) / rate
+        return {
+            "recorded": self._run.recorded,
+            "images_per_second": round(rate, 3),
+            "seconds_left": None if left is None else round(left, 1),
+            "loads": {name: round(load, 2) for name, load in loads.items()},
+        }
+
+    def text(self) -> str:
+        """Return what stands beside the bar: the rate, and the loads of the last second."""
+        if not self._text or self.is_time():
+            figures = self.figures()
+            loads = " ".join(f"{name} {load:.1f}" for name, load in figures["loads"].items())
+            self._text = f"{figures['images_per_second']:.1f} images/s  {loads}"
+        return self._text

@@ -1,0 +1,142 @@
+"""All that a worker needs to know, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.errors import DtypeError, OptionError, suggest
+from actgrid.models import Extractor, load_images
+from actgrid.models.frameworks import tensorflow
+from actgrid.models.images import image_input, image_size, load_with_pixels
+from actgrid.models.inputs import input_specs
+from actgrid.pipeline.manifest import Record
+from actgrid.pipeline.sinks import FolderSink, Sink, TarSink
+from actgrid.pipeline.sources import Item
+from actgrid.pipeline.stages import Meter, Shard, Work, process
+from actgrid.pipeline.stores import open_store
+
+__all__ = ["SINKS", "Job", "Loading", "check_sink"]
+
+SINKS = ("folders", "tar")
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How images become input of a model, see `actgrid.load_images`.
+
+    With `preprocess` None they are arrays that the model takes as they are.
+    """
+
+    size: int | tuple[int, int] | None = None
+    preprocess: str | Callable[[Any], Any] | None = "auto"
+    fit: str = "crop"
+
+    def load(self, model: Any, item: Item) -> npt.NDArray[Any]:
+        """Return an image as a batch of one for the model."""
+        if self.preprocess is None:
+            return _as_given(item)
+        return load_images(item.image(), self.size, self.preprocess, model=model, fit=self.fit)
+
+    def load_with_pixels(self, model: Any, item: Item) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Return an image as pixels 0 to 255, (1, H, W, C), and as the model takes it."""
+        if self.preprocess is not None:
+            return load_with_pixels(
+                item.image(), self.size, self.preprocess, model=model, fit=self.fit
+            )
+        given = self.load(model, item)
+        shown = np.moveaxis(given, 1, -1) if image_input(model)[1] else given
+        low, high = float(given.min()), float(given.max())
+        return (shown - low) * np.float32(255 / ((high - low) or 1)), given
+
+    def spec(self, model: Any) -> Any:
+        """Return a TensorSpec of the batches that the model will be given, None if not known."""
+        spec, tf = input_specs(model), tensorflow()
+        if not isinstance(spec, tf.TensorSpec):
+            return None
+        shape = spec.shape.as_list()
+        if self.preprocess is not None:
+            _, channels_first, fixed = image_input(model)
+            size = fixed if self.size is None else image_size(self.size)
+            sides = slice(2, 4) if channels_first else slice(1, 3)
+            shape[sides] = size or (None, None)
+            spec = tf.TensorSpec(shape, tf.float32)
+        return None if None in shape[1:] else spec
+
+
+def _as_given(item: Item) -> npt.NDArray[Any]:
+    array = np.asarray(item.source)
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise DtypeError(
+            f"with preprocess=None images are arrays of numbers; image {item.index} is "
+            f"{type(item.source).__name__}"
+        )
+    return array[None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done to images, and where to.
+
+    Attributes
+    ----------
+    layers
+        Which, see `actgrid.Extractor`.
+    output
+        A folder or URL.
+    sink
+        One of `SINKS`.
+    """
+
+    layers: object
+    work: Work
+    output: str
+    loading: Loading = Loading()
+    sink: str = "folders"
+
+    def extractor(self, model: Any) -> Extractor:
+        """Return an extractor of the layers, traced where the model's input is known."""
+        extractor = Extractor(model, self.layers)
+        if (spec := self.loading.spec(extractor.model)) is not None:
+            extractor.trace(spec)
+        return extractor
+
+    def run(
+        self,
+        extractor: Extractor,
+        items: Iterable[Item],
+        *,
+        recorded: Mapping[int, bool] | None = None,
+        floor: Callable[[str], Any] = lambda path: None,
+        meter: Meter | None = None,
+    ) -> Iterator[Record | Shard]:
+        """Do the work, see `process`."""
+        with self._open_sink() as sink:
+            yield from process(
+                extractor,
+                items,
+                lambda item: self.loading.load(extractor.model, item),
+                sink,
+                self.work,
+                recorded=recorded,
+                floor=floor,
+                meter=meter,
+            )
+
+    def _open_sink(self) -> Sink:
+        store = open_store(self.output)
+        if self.sink == "tar":
+            return TarSink(store, self.work.shard_size)
+        return FolderSink(store)
+
+
+def check_sink(sink: str) -> None:
+    """Raise OptionError unless there is such a sink."""
+    if sink not in SINKS:
+        raise OptionError(
+            f"sink must be one of {', '.join(SINKS)}, not {sink!r}{suggest(sink, SINKS)}"
+        )

@@ -1,0 +1,371 @@
+"""A run: a model over many images, to files, a manifest and statistics, begun or resumed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from actgrid.errors import OptionError, RunError
+from actgrid.models import Extractor, load_model
+from actgrid.models.fingerprint import fingerprint
+from actgrid.pipeline.jobs import Job, Loading, check_sink
+from actgrid.pipeline.manifest import MANIFEST, Manifest, Record, check_same, read_run, write_run
+from actgrid.pipeline.sources import Items, find_items
+from actgrid.pipeline.stages import Meter, Shard, Work
+from actgrid.pipeline.statistics import DatasetStats
+from actgrid.pipeline.stores import open_store
+from actgrid.rendering import check_options
+from actgrid.rendering.backends import first_backend
+from actgrid.rendering.layout import integer_option, thread_count
+
+__all__ = ["ON_ERROR", "STATISTICS", "Engine", "Run", "Summary", "local"]
+
+ON_ERROR = ("skip", "raise")
+STATISTICS = "stats.npz"
+_PACKAGES = ("actgrid", "tensorflow", "keras", "numpy", "pillow")
+_DRAWING = {
+    "suffix": ".png",
+    "compression": "fast",
+    "normalize": "standard",
+    "scope": "channel",
+    "columns": None,
+    "padding": 1,
+    "zoom": 1,
+    "background": 0,
+    "order": "index",
+    "cmap": "viridis",
+    "backend": "auto",
+    "token_grid": None,
+}
+
+_log = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """Does the work of a job: in this process, or elsewhere."""
+
+    def __call__(
+        self,
+        job: Job,
+        extractor: Extractor,
+        items: Items,
+        *,
+        first: int,
+        recorded: Mapping[int, bool],
+        floor: Callable[[str], Any],
+        meter: Meter,
+    ) -> Iterator[Record | Shard]:
+        """Yield what `process` does, of the items from `first` on, which begins a shard."""
+
+
+def local(
+    job: Job, extractor: Extractor, items: Items, *, first: int, **options: Any
+) -> Iterator[Record | Shard]:
+    """Do the work in this process."""
+    return job.run(extractor, items.start(first), **options)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of a run.
+
+    Attributes
+    ----------
+    images
+        How many are recorded, by this process or before it was resumed.
+    failed
+        How many of them failed.
+    output
+        Where everything is.
+    seconds
+        How long this process took.
+    statistics
+        Of all images, where they were taken.
+    """
+
+    images: int
+    failed: int
+    output: str
+    seconds: float
+    statistics: DatasetStats | None
+
+
+class Run:
+    """A model over many images. To iterate over it does the work, and yields record after record.
+
+    Parameters
+    ----------
+    model
+        A Keras model, or anything that `actgrid.load_model` takes.
+    inputs
+        See `find_items`.
+    output
+        A folder, or a URL of fsspec's.
+    layers
+        Which, see `actgrid.Extractor`.
+    drawing
+        Options of `draw_file` and `actgrid.render`; None: nothing is drawn.
+    top
+        Take statistics, with so many top images for each channel; None: take none.
+    loading
+        How images are prepared.
+    sink
+        ``"folders"``: one for each image; ``"tar"``: a tar file for each shard.
+    batch_size, shard_size, threads
+        See `Work`.
+    on_error
+        ``"skip"``: an image that cannot be used is recorded and left out; ``"raise"``: it stops the
+        run. None: ``"raise"`` where the inputs are single files, else ``"skip"``.
+    resume
+        Go on where an earlier run of the same stopped, if there is one.
+    overwrite
+        Begin anew although there is an unfinished run.
+    engine
+        Who does the work.
+
+    Raises
+    ------
+    RunError
+        If an unfinished run would be lost, or the one to resume is of other options. Also a
+        ValueError.
+    ActgridError
+        Whatever `find_items`, `load_model`, `Extractor` and `render` raise.
+    """
+
+    def __init__(
+        self,
+        model: object,
+        inputs: Any,
+        output: str | Path,
+        layers: object = None,
+        *,
+        drawing: Mapping[str, Any] | None = None,
+        top: int | None = None,
+        loading: Loading | None = None,
+        sink: str = "folders",
+        batch_size: int = 1,
+        shard_size: int = 100,
+        threads: int | None = None,
+        on_error: str | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        engine: Engine = local,
+    ) -> None:
+        check_sink(sink)
+        if on_error not in (None, *ON_ERROR):
+            raise OptionError(f"on_error must be one of {', '.join(ON_ERROR)}, not {on_error!r}")
+        thread_count(threads)  # checked before anything begins
+        work = Work(
+            drawing=None if drawing is None else _checked(drawing),
+            top=None if top is None else integer_option("top", top, 1),
+            batch_size=integer_option("batch_size", batch_size, 1),
+            shard_size=integer_option("shard_size", shard_size, 1),
+            threads=threads,
+        )
+        self.items = inputs if isinstance(inputs, Items) else find_items(inputs)
+        usual = "raise" if self.items.single else "skip"
+        work = replace(work, skip_errors=(on_error or usual) == "skip")
+        self.meter = Meter()
+        self.recorded = 0
+        self.failed = 0
+        self._engine = engine
+        self._job = Job(layers, work, str(output), loading or Loading(), sink)
+        self.store = open_store(output)
+        self._manifest = Manifest(self.store)
+        self._statistics = None if work.top is None else DatasetStats(work.top)
+        self._floors: dict[str, Any] = {}
+        self._first = 0
+        self._before: dict[int, bool] = {}
+        self._start = time.perf_counter()
+
+        before = read_run(self.store)
+        if before is not None and not resume and not overwrite:
+            self._check_nothing_is_lost(before)
+        self.extractor = self._job.extractor(load_model(model))
+        self._run = self._describe()
+        if before is not None and resume:
+            finished = before.pop("finished", False)
+            check_same(self.store, before, self._run)
+            self._resume()
+            _log.info("%s: %d images are done already", self.store.place(), self.recorded)
+            self._run["finished"] = finished
+        else:
+            self._begin()
+
+    @property
+    def total(self) -> int | None:
+        """How many images there are; None: not known."""
+        return self.items.total
+
+    # --- begin or resume
+
+    def _describe(self) -> dict[str, Any]:
+        job, work = self._job, self._job.work
+        model = self.extractor.model
+        found = list(self.extractor.layers)
+        options = {
+            "draw": work.drawing and {name: _plain(value) for name, value in work.drawing.items()},
+            "top": work.top,
+            "size": _plain(job.loading.size),
+            "preprocess": _plain(job.loading.preprocess),
+            "fit": job.loading.fit,
+            "sink": job.sink,
+            "batch_size": work.batch_size,
+            "shard_size": work.shard_size,
+        }
+        return {
+            "model": {"name": model.name, "fingerprint": fingerprint(model)},
+            "layers": found or _plain(job.layers),
+            "options": options,
+            "inputs": {"images": self.items.total, "digest": self.items.digest()},
+            "versions": {name: metadata.version(name) for name in _PACKAGES},
+        }
+
+    def _check_nothing_is_lost(self, before: Mapping[str, Any]) -> None:
+        if before.get("finished"):
+            return
+        done = sum(1 for _ in self._manifest)
+        if done:
+            raise RunError(
+                f"{self.store.place()} holds an unfinished run ({done} images are recorded): "
+                "resume it, or overwrite it"
+            )
+
+    def _begin(self) -> None:
+        self._manifest.reset()
+        for name in (STATISTICS, "summary.json", "report.html"):
+            self.store.remove(name)
+        write_run(self.store, {**self._run, "finished": False})
+
+    def _resume(self) -> None:
+        """Find out where to go on: at the first shard of which something is missing."""
+        size = self._job.work.shard_size
+        self._manifest.repair()
+        counted = None
+        if self._statistics is not None:
+            counted = 0
+            if (saved := self.store.read(STATISTICS)) is not None:
+                self._statistics = DatasetStats.from_bytes(saved)
+                counted = self._statistics.images
+        used = 0
+        for index, record in enumerate(self._manifest):
+            if record.index != index:
+                raise RunError(
+                    f"{self.store.place(MANIFEST)} has image {record.index} in the place of {index}"
+                )
+            # The statistics that were saved are those of the shards up to here.
+            if index % size == 0 and counted in (None, used):
+                self._start_at(index)
+            self._before[index] = record.failed
+            used += not record.failed
+            self.failed += record.failed
+            self.recorded += 1
+        if self.recorded % size == 0 and counted in (None, used):
+            self._start_at(self.recorded)
+        self._keep_floors(self._first)
+        self._clean()
+
+    def _clean(self) -> None:
+        """Remove what a process that was killed left of the images that it was at."""
+        most = 4 * self._job.work.batch_size + self._job.work.shard_size
+        items = islice(self.items.start(self.recorded), most) if self.items.total else ()
+        self.store.clean(["", *(item.key for item in items)])
+
+    def _start_at(self, index: int) -> None:
+        self._first = index
+        self._before.clear()
+
+    # --- do the work
+
+    def __iter__(self) -> Iterator[Record]:
+        events = self._engine(
+            self._job,
+            self.extractor,
+            self.items,
+            first=self._first,
+            recorded=self._before,
+            floor=lambda path: self._floors.get(path),
+            meter=self.meter,
+        )
+        with closing(events):  # type: ignore[type-var]
+            for event in events:
+                if isinstance(event, Shard):
+                    self._end_shard(event)
+                    continue
+                self._manifest.append(event)
+                self.recorded += 1
+                self.failed += event.failed
+                if event.failed:
+                    _log.warning("%s failed: %s", event.image, event.error)
+                else:
+                    _log.debug("%s is done", event.image)
+                yield event
+        self._manifest.close()
+        write_run(self.store, {**self._run, "finished": True})
+
+    def _end_shard(self, shard: Shard) -> None:
+        self._manifest.end_shard(shard.number)
+        if self._statistics is None or shard.statistics is None:
+            return
+        self._statistics.merge(shard.statistics)
+        self._keep_floors((shard.number + 1) * self._job.work.shard_size)
+        self.store.write(STATISTICS, self._statistics.to_bytes())
+
+    def _keep_floors(self, index: int = 0) -> None:
+        """Keep a copy for other threads: the statistics change while they look."""
+        if self._statistics is not None:
+            self._floors = self._statistics.floors(index)
+
+    def finish(self) -> None:
+        """Write what is made of the statistics once they are complete."""
+
+    def summary(self) -> Summary:
+        """Return what came of it so far."""
+        return Summary(
+            images=self.recorded,
+            failed=self.failed,
+            output=self.store.place(),
+            seconds=time.perf_counter() - self._start,
+            statistics=self._statistics,
+        )
+
+
+def _checked(drawing: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of drawing, all of them, after checking what can be before there is a model.
+
+    The backend is one, by its name: what another draws may differ by a level.
+    """
+    unknown = set(drawing) - set(_DRAWING)
+    if unknown:
+        raise OptionError(f"there is no option {sorted(unknown)[0]!r} of drawing")
+    options = {**_DRAWING, **drawing}
+    checked = {
+        name: value
+        for name, value in options.items()
+        if name not in ("suffix", "compression", "token_grid")
+    }
+    check_options(**checked)
+    if options["backend"] == "auto":
+        options["backend"] = first_backend()
+    return options
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON can tell it, the same whenever it is the same."""
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (list, tuple, range, np.ndarray)):
+        return [_plain(one) for one in value]
+    named = getattr(value, "__qualname__", None) or getattr(value, "name", None)
+    return str(named or type(value).__qualname__)
