@@ -13,7 +13,7 @@ from PIL import Image
 
 from actgrid import ActgridError, load_images
 from actgrid.errors import ImageError, MissingFileError, OptionError, ShapeError
-from actgrid.models.images import find_images, image_input, load_with_pixels
+from actgrid.models.images import find_images, image_input, images_in_folder, load_with_pixels
 
 Array = npt.NDArray[Any]
 
@@ -700,3 +700,17 @@ def test_pixels_come_with_what_is_prepared_of_them() -> None:
     np.testing.assert_array_equal(batch, load_images(levels, model=model))
     mean = np.array([103.939, 116.779, 123.68], np.float32)
     np.testing.assert_allclose(np.moveaxis(batch, 1, -1), levels[..., ::-1] - mean, rtol=1e-4)
+
+
+def test_a_folder_is_walked_in_the_order_of_its_paths(tmp_path: Path) -> None:
+    names = ["a.png", "a/1.png", "a/b/1.png", "a b/1.png", "a-b.png", "B/1.png", "é.png", "a/0.PNG"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a/notes.md").touch()
+    (tmp_path / "a/all").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "a/itself.png").symlink_to(tmp_path / "a/itself.png")
+    (tmp_path / "a/2.png").symlink_to(tmp_path / "a.png")
+    paths = sorted(tmp_path / name for name in [*names, "a/2.png"])
+    assert find_images(tmp_path) == paths
+    assert [tmp_path / name for name in images_in_folder(tmp_path)] == paths

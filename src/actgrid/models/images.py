@@ -6,7 +6,7 @@ import glob
 import operator
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "find_images",
     "image_input",
     "image_size",
+    "images_in_folder",
     "load_images",
     "load_with_pixels",
     "preprocessing",
@@ -172,15 +173,7 @@ def find_images(source: str | os.PathLike[str]) -> list[Path]:
     """
     path = Path(source)
     if path.is_dir():
-        suffixes = {
-            suffix
-            for suffix, name in Image.registered_extensions().items()
-            if name in Image.OPEN and name not in _UNREADABLE
-        }
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
-        if not found:
-            raise MissingFileError(f"the folder {path} holds no images")
-        return found
+        return [path / name for name in images_in_folder(path)]
     if path.exists():
         return [path]
     names = glob.glob(os.fspath(source), recursive=True)
@@ -188,6 +181,44 @@ def find_images(source: str | os.PathLike[str]) -> list[Path]:
     if not found:
         raise MissingFileError(f"there is no image {source}")
     return found
+
+
+def images_in_folder(folder: Path) -> Iterator[str]:
+    """Yield the image files in a folder and below it, relative to it, sorted.
+
+    Links to folders are not followed, and folders that may not be read are passed over.
+
+    Raises
+    ------
+    MissingFileError
+        If there are none.
+    """
+    suffixes = {
+        suffix
+        for suffix, name in Image.registered_extensions().items()
+        if name in Image.OPEN and name not in _UNREADABLE
+    }
+    # Folder by folder: of a million files, only the names in one are held at a time.
+    none = True
+    for name in _walk(folder, ""):
+        if Path(name).suffix.lower() in suffixes:
+            none = False
+            yield name
+    if none:
+        raise MissingFileError(f"the folder {folder} holds no images")
+
+
+def _walk(folder: str | os.PathLike[str], below: str) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except PermissionError:
+        return
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry, f"{below}{entry.name}{os.sep}")
+        elif entry.is_file(follow_symlinks=False) or Path(entry).is_file():
+            yield below + entry.name
 
 
 def _expand(sources: object) -> list[Any]:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from actgrid.errors import DtypeError, ImageError, MissingFileError, OptionError, ShapeError
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.images import find_images
+from actgrid.models.images import find_images, images_in_folder
 from actgrid.pipeline.files import safe_name, unique_names
 
 __all__ = ["Item", "Items", "find_items"]
@@ -176,20 +176,19 @@ class _Files(Items):
         keys: list[str] = []
         for source in sources:
             folder = Path(source)
-            inside = len(str(folder / "_")) - 1 if folder.is_dir() else None
-            for path in map(str, find_images(source)):
-                if inside is not None:
-                    parts = Path(path[inside:]).parts
-                    self._add(path, parts[0] if len(parts) > 1 else None)
+            if folder.is_dir():
+                for name in images_in_folder(folder):
+                    parts = Path(name).parts
+                    self._add(str(folder / name), parts[0] if len(parts) > 1 else None)
                     keys.append(_key(parts))
-                elif path.lower().endswith(".txt"):
-                    for listed, label in _read_list(Path(path)):
-                        self._add(listed, label)
-                        keys.append(_key([Path(listed).name]))
-                else:
-                    self._add(path, None)
-                    keys.append(_key([Path(path).name]))
-                self.single = self.single and path == str(folder)
+                self.single = False
+                continue
+            for path in find_images(source):
+                self.single = self.single and path == folder and path.suffix.lower() != ".txt"
+                listed = _read_list(path) if path.suffix.lower() == ".txt" else [(path, None)]
+                for file, label in listed:
+                    self._add(str(file), label)
+                    keys.append(_key([file.name]))
         if not keys:
             raise OptionError("no images were given")
         self._keys = unique_names(keys)
@@ -292,7 +291,7 @@ def _are_paths(inputs: Iterable[Any]) -> bool:
     return all(isinstance(one, (str, os.PathLike)) for one in inputs)
 
 
-def _read_list(file: Path) -> Iterator[tuple[str, str | None]]:
+def _read_list(file: Path) -> Iterator[tuple[Path, str | None]]:
     """Yield the paths and labels in a text list.
 
     Raises
@@ -312,7 +311,7 @@ def _read_list(file: Path) -> Iterator[tuple[str, str | None]]:
                     empty = False
                     # Unlike that of Path, it leaves a name alone that only begins so.
                     path = os.path.expanduser(path)  # noqa: PTH111
-                    yield str(file.parent / path), label or None
+                    yield file.parent / path, label or None
     except OSError as error:
         raise ImageError(f"the list {file} cannot be read: {error.strerror}") from error
     if empty:
