@@ -276,7 +276,7 @@ def test_a_stale_floor_changes_nothing() -> None:
         floored = [
             measured(layer.info, activations[layer.info.path], index, layer.stats, floor)
             for layer in one
-            for floor in [truth.floor(layer.info.path, index)]
+            for floor in [truth.floors(index).get(layer.info.path)]
         ]
         truth.add(index, str(index), floored)
     assert_same(stale, truth)
@@ -286,11 +286,9 @@ def test_an_equal_maximum_reaches_the_floor_only_with_a_lower_index() -> None:
     stats = DatasetStats(1)
     activation = np.full((1, 2, 2, 1), 6, np.float32)
     about = {"layer": info("layer", activation)}
-    assert stats.floor("layer") is None
+    assert stats.floors() == {}
     stats.update({"layer": activation}, about, start=5)
-    lower, higher = stats.floor("layer", 4), stats.floor("layer", 6)
-    assert lower is not None
-    assert higher is not None
+    lower, higher = (stats.floors(index)["layer"] for index in (4, 6))
     assert lower[0] == 6 < higher[0]
     assert len(measure_batch(about["layer"], activation, batch=1, floor=higher)[0].channels) == 0
     stats.update({"layer": activation}, about, start=4)

@@ -91,7 +91,7 @@ def carry_out(run: Run, as_json: bool) -> None:
     before = run.recorded
     if as_json:
         _tell("start", output=run.store.place(), images=run.total, recorded=before)
-    with progress(run.total, "images", done=before) as advance, _stopping(run):
+    with progress(run.total, run.doing, done=before) as advance, _stopping(run):
         for record in run:
             advance(pace.text())
             if not as_json:
@@ -112,7 +112,7 @@ def carry_out(run: Run, as_json: bool) -> None:
             seconds=round(summary.seconds, 3),
             loads=figures,
         )
-    else:
+    elif summary.images != 1 or summary.failed:
         already = f" ({before:,} before)" if before else ""
         plural = "" if summary.images == 1 else "s"
         typer.echo(
@@ -147,9 +147,10 @@ def _line(record: Record, run: Run) -> str:
     if record.failed:
         return f"{record.image}: failed: {record.error}"
     layers = f"{len(record.dead)} layer{'s' if len(record.dead) != 1 else ''}"
-    dead = f"{sum(record.dead.values()):,} dead channels"
-    place = run.store.place(record.files[0].rpartition("/")[0]) if record.files else ""
-    return f"{record.image}: {layers}, {dead}" + (f": {place}" if place else "")
+    channels = sum(info.channels or 0 for info in run.extractor.layers.values())
+    dead = sum(record.dead.values())
+    place = f": {run.store.place(record.files[0].rpartition('/')[0])}" if record.files else ""
+    return f"{record.image}: {layers}, {channels:,} channels, {dead:,} dead{place}"
 
 
 class _Pace:

@@ -115,9 +115,10 @@ class Extractor:
 
         Raises
         ------
-        LayerError
-            If a chosen layer is not called by the model.
+        ShapeError, LayerError
+            As for a call.
         """
+        check_inputs(self.model, specs)
         self._function(_activation).get_concrete_function(specs)
         return self.layers
 

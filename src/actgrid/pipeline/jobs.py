@@ -12,7 +12,13 @@ import numpy.typing as npt
 from actgrid.errors import DtypeError, OptionError, suggest
 from actgrid.models import Extractor, load_images
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.images import image_input, image_size, load_with_pixels
+from actgrid.models.images import (
+    check_fit,
+    image_input,
+    image_size,
+    load_with_pixels,
+    preprocessing,
+)
 from actgrid.models.inputs import input_specs
 from actgrid.pipeline.manifest import Record
 from actgrid.pipeline.sinks import FolderSink, Sink, TarSink
@@ -35,6 +41,15 @@ class Loading:
     size: int | tuple[int, int] | None = None
     preprocess: str | Callable[[Any], Any] | None = "auto"
     fit: str = "crop"
+
+    def check(self, model: Any) -> None:
+        """Raise what would be raised for every image: a wrong option, a model of something else."""
+        check_fit(self.fit)
+        if self.size is not None:
+            image_size(self.size)
+        if self.preprocess is not None:
+            image_input(model)
+            preprocessing(self.preprocess, model)
 
     def load(self, model: Any, item: Item) -> npt.NDArray[Any]:
         """Return an image as a batch of one for the model."""
@@ -111,7 +126,7 @@ class Job:
         items: Iterable[Item],
         *,
         recorded: Mapping[int, bool] | None = None,
-        floor: Callable[[str], Any] = lambda path: None,
+        floors: Mapping[str, Any] | None = None,
         meter: Meter | None = None,
     ) -> Iterator[Record | Shard]:
         """Do the work, see `process`."""
@@ -123,7 +138,7 @@ class Job:
                 sink,
                 self.work,
                 recorded=recorded,
-                floor=floor,
+                floors=floors,
                 meter=meter,
             )
 

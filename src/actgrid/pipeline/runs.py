@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -61,7 +61,7 @@ class Engine(Protocol):
         *,
         first: int,
         recorded: Mapping[int, bool],
-        floor: Callable[[str], Any],
+        floors: Mapping[str, Any],
         meter: Meter,
     ) -> Iterator[Record | Shard]:
         """Yield what `process` does, of the items from `first` on, which begins a shard."""
@@ -182,24 +182,31 @@ class Run:
         self.store = open_store(output)
         self._manifest = Manifest(self.store)
         self._statistics = None if work.top is None else DatasetStats(work.top)
-        self._floors: dict[str, Any] = {}
         self._first = 0
         self._before: dict[int, bool] = {}
+        self._begun = False
         self._start = time.perf_counter()
 
         before = read_run(self.store)
         if before is not None and not resume and not overwrite:
             self._check_nothing_is_lost(before)
-        self.extractor = self._job.extractor(load_model(model))
+        network = load_model(model)
+        self._job.loading.check(network)
+        self.extractor = self._job.extractor(network)
         self._run = self._describe()
         if before is not None and resume:
-            finished = before.pop("finished", False)
+            before.pop("finished", None)
             check_same(self.store, before, self._run)
             self._resume()
             _log.info("%s: %d images are done already", self.store.place(), self.recorded)
-            self._run["finished"] = finished
-        else:
-            self._begin()
+            self._begun = True
+        if resume:
+            self._clean()
+
+    @property
+    def doing(self) -> str:
+        """What is done to the images, in a word."""
+        return "measuring" if self._job.work.drawing is None else "drawing"
 
     @property
     def total(self) -> int | None:
@@ -241,6 +248,8 @@ class Run:
             )
 
     def _begin(self) -> None:
+        """Put the run in the place of what was there, as soon as there is something of it."""
+        self._begun = True
         self._manifest.reset()
         for name in (STATISTICS, "summary.json", "report.html"):
             self.store.remove(name)
@@ -269,10 +278,9 @@ class Run:
             used += not record.failed
             self.failed += record.failed
             self.recorded += 1
-        if self.recorded % size == 0 and counted in (None, used):
+        whole = self.recorded % size == 0 or self.recorded == self.total
+        if counted == used or (counted is None and whole):
             self._start_at(self.recorded)
-        self._keep_floors(self._first)
-        self._clean()
 
     def _clean(self) -> None:
         """Remove what a process that was killed left of the images that it was at."""
@@ -293,11 +301,13 @@ class Run:
             self.items,
             first=self._first,
             recorded=self._before,
-            floor=lambda path: self._floors.get(path),
+            floors={} if self._statistics is None else self._statistics.floors(self._first),
             meter=self.meter,
         )
         with closing(events):  # type: ignore[type-var]
             for event in events:
+                if not self._begun:
+                    self._begin()
                 if isinstance(event, Shard):
                     self._end_shard(event)
                     continue
@@ -317,13 +327,7 @@ class Run:
         if self._statistics is None or shard.statistics is None:
             return
         self._statistics.merge(shard.statistics)
-        self._keep_floors((shard.number + 1) * self._job.work.shard_size)
         self.store.write(STATISTICS, self._statistics.to_bytes())
-
-    def _keep_floors(self, index: int = 0) -> None:
-        """Keep a copy for other threads: the statistics change while they look."""
-        if self._statistics is not None:
-            self._floors = self._statistics.floors(index)
 
     def finish(self) -> None:
         """Write what is made of the statistics once they are complete."""

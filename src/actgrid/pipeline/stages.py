@@ -15,7 +15,14 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.errors import ActgridError, DtypeError, ModelError, OutputError, ShapeError
+from actgrid.errors import (
+    ActgridError,
+    DtypeError,
+    ModelError,
+    OptionError,
+    OutputError,
+    ShapeError,
+)
 from actgrid.models import Extractor
 from actgrid.pipeline.files import (
     DrawnLayer,
@@ -72,7 +79,8 @@ class Work:
 class Shard:
     """A shard of which every image is recorded.
 
-    `statistics` are those of its images, where they are taken.
+    `statistics` are those of its images, where they are taken, to be merged with those of the
+    shards before: an image that is below the top of these need not be in its own.
     """
 
     number: int
@@ -160,7 +168,7 @@ def process(
     work: Work,
     *,
     recorded: Mapping[int, bool] | None = None,
-    floor: Callable[[str], Any] = lambda path: None,
+    floors: Mapping[str, Any] | None = None,
     meter: Meter | None = None,
 ) -> Iterator[Record | Shard]:
     """Draw, measure and write image after image.
@@ -181,8 +189,8 @@ def process(
         By index, whether images failed that an earlier run has recorded. They are run again with
         the others of their batch, because a model's results may depend on its size, and for the
         statistics of their shard; nothing is written of them unless the sink takes whole shards.
-    floor
-        Given a layer path, see `DatasetStats.floors`: of the shards before.
+    floors
+        By layer path, of the images before, see `DatasetStats.floors`.
     meter
         Is told what goes on.
 
@@ -199,7 +207,7 @@ def process(
     Exception
         Whatever is wrong with an image, unless such are left out; those before it are yielded.
     """
-    flow = _Flow(extractor, load, sink, work, recorded or {}, floor, meter or Meter())
+    flow = _Flow(extractor, load, sink, work, recorded or {}, floors or {}, meter or Meter())
     with (
         worker_threads(work.threads, "draw") as flow.drawers,
         worker_threads(work.threads, "load") as loaders,
@@ -254,7 +262,7 @@ class _Flow:
         sink: Sink,
         work: Work,
         recorded: Mapping[int, bool],
-        floor: Callable[[str], Any],
+        floors: Mapping[str, Any],
         meter: Meter,
     ) -> None:
         self._extractor = extractor
@@ -263,10 +271,10 @@ class _Flow:
         self._work = work
         self._recorded = recorded
         self._meter = meter
-        self._floor = floor
+        self._floors_before = floors
         # Of the shard that is being written.
         self._statistics = self._no_statistics()
-        self._floors: dict[str, Any] = {}
+        self._floors: Mapping[str, Any] = {}
         self._held: list[Record | Shard] = []
 
     def _no_statistics(self) -> DatasetStats | None:
@@ -412,7 +420,7 @@ class _Flow:
             entry.finish = finish
 
     def _floor_of(self, path: str) -> Any:
-        before, here = self._floor(path), self._floors.get(path)
+        before, here = self._floors_before.get(path), self._floors.get(path)
         if before is None or here is None:
             return here if before is None else before
         return np.maximum(before, here)
@@ -429,8 +437,8 @@ class _Flow:
             try:
                 drawn, layers = entry.finish()
                 files = self._write(entry, drawn)
-            except OutputError:
-                raise
+            except (OutputError, OptionError):
+                raise  # which is no fault of this image
             except ActgridError as error:
                 problem = error
                 self._drop(entry)
@@ -469,5 +477,6 @@ class _Flow:
         with self._meter.busy("write"):
             self._sink.close_shard(number)
         ended = [*self._held, Shard(number, self._statistics)]
-        self._statistics, self._held, self._floors = self._no_statistics(), [], {}
+        self._floors_before = {path: self._floor_of(path) for path in self._floors}
+        self._statistics, self._held = self._no_statistics(), []
         return ended
