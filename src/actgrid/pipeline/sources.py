@@ -93,11 +93,14 @@ class Items(ABC):
         Whether all are files, which others who see the same disk can read as well.
     single
         Whether all are files that were named one by one.
+    repeatable
+        Whether they can be started more than once.
     """
 
     total: int | None = None
     files = False
     single = False
+    repeatable = True
 
     @abstractmethod
     def start(self, index: int = 0) -> Iterator[Item]:
@@ -215,6 +218,7 @@ class _Elements(Items):
 
     def __init__(self, elements: Any) -> None:
         self._elements = elements
+        self.repeatable = not isinstance(elements, Iterator)
         self.total = len(elements) if hasattr(elements, "__len__") else None
         if self.total == 0:
             raise OptionError("no images were given")
