@@ -15,7 +15,7 @@ from actgrid.models.layers import LayerInfo, Selection, model_layers
 from actgrid.models.loading import load_model
 from actgrid.models.tracing import Call, build, trace_model
 
-__all__ = ["Extractor", "choose_calls", "list_layers"]
+__all__ = ["Extractor", "choose_calls", "list_layers", "trace_inputs"]
 
 
 # What becomes of a layer's activation inside the compiled function, see `Extractor.run`.
@@ -229,19 +229,30 @@ def list_layers(model: object, x: Any = None) -> list[LayerInfo]:
     def trace(inputs: Any) -> None:
         infos[:] = [call.info for call in trace_model(loaded, inputs).calls]
 
-    if x is None:
-        inputs = input_specs(loaded)
-        if inputs is None:
-            raise ModelError(
-                f"the input of the model {loaded.name!r} is not known: call it once, or pass an "
-                "input"
-            )
-    else:
-        inputs = as_tensors(x)
-        check_inputs(loaded, inputs)
-        build(loaded, inputs)
+    inputs = trace_inputs(loaded, x)
     tf.function(trace, autograph=False).get_concrete_function(inputs)
     return infos
+
+
+def trace_inputs(model: Any, x: Any) -> Any:
+    """Return what a model can be traced with: `x`, or if that is None what the model says it takes.
+
+    Raises
+    ------
+    ModelError
+        If it does not say, or cannot be run on `x`.
+    """
+    if x is not None:
+        inputs = as_tensors(x)
+        check_inputs(model, inputs)
+        build(model, inputs)
+        return inputs
+    specs = input_specs(model)
+    if specs is None:
+        raise ModelError(
+            f"the input of the model {model.name!r} is not known: call it once, or pass an input"
+        )
+    return specs
 
 
 def _activation(info: LayerInfo, tensor: Any) -> Any:
