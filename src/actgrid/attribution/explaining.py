@@ -22,7 +22,7 @@ from actgrid.models.tracing import build
 from actgrid.rendering import Heatmap
 from actgrid.rendering.layout import integer_option
 
-__all__ = ["Question", "ask", "explain"]
+__all__ = ["Question", "as_pictures", "ask", "explain"]
 
 
 def explain(
@@ -241,7 +241,7 @@ def ask(
     if pixels is None:
         pixels = np.asarray(image)
         pixels = np.moveaxis(pixels, 1, -1) if reader.channels_first else pixels
-    return Question(subject, _as_pictures(pixels), labels)
+    return Question(subject, as_pictures(pixels), labels)
 
 
 def _image_position(model: Any, inputs: Any, chosen: int | str | None) -> int:
@@ -269,7 +269,7 @@ def _image_position(model: Any, inputs: Any, chosen: int | str | None) -> int:
     return position
 
 
-def _as_pictures(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
+def as_pictures(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
     """Return images as (N, H, W, 3) levels; None for those of too many channels to be seen.
 
     Values that are not 0 to 255 or 0 to 1 were preprocessed: each image's range is stretched.
