@@ -297,6 +297,11 @@ class LayerStats:
         nearly: npt.NDArray[np.bool_] = ~self.dead & (self.activated < share * self.images)
         return nearly
 
+    def names(self) -> dict[int, str]:
+        """Return the name of each image that excites a channel most, by its index."""
+        indices = np.unique(self.top_index)
+        return {index: self._names[index] for index in indices[indices >= 0].tolist()}
+
     def top(self, channel: int) -> list[TopImage]:
         """Return the images that excite a channel most, the one that does most first."""
         return [

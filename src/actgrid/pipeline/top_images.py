@@ -53,8 +53,6 @@ class TopImages:
     missing
         (n, top) bool: which images could not be had again. Their patches are blank, as are those
         where a channel has fewer images.
-    background
-        Level of what is blank.
     """
 
     info: LayerInfo
@@ -63,7 +61,6 @@ class TopImages:
     tiles: Pictures
     patches: Pictures
     missing: npt.NDArray[np.bool_]
-    background: int
 
     def __repr__(self) -> str:
         return f"<TopImages {self.info.path}, {self.channels.size} channels>"
@@ -79,7 +76,6 @@ class TopImages:
         return lay_out_sheet(
             rows.reshape(count * (1 + top), side, side, 3),
             columns=1 + top,
-            background=self.background,
             captions=captions,
         )
 
@@ -92,7 +88,7 @@ def find_top_images(
     *,
     channels: int | None = 8,
     cell: int = 64,
-    background: int = 255,
+    background: int = 200,
     batch_size: int = 8,
     **render_options: Any,
 ) -> dict[str, TopImages]:
@@ -197,7 +193,6 @@ def _blank(
         tiles=patches[:, 0].copy(),
         patches=patches,
         missing=np.zeros(shape[:2], bool),
-        background=background,
     )
 
 
