@@ -20,7 +20,6 @@ from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
 from actgrid.pipeline.statistics import (
     DatasetStats,
-    MeasuredLayer,
     TopImage,
     measure_batch,
     measured,
@@ -481,14 +480,3 @@ def test_summary() -> None:
         ],
     }
     assert json.loads(json.dumps(summary)) == summary
-
-
-def test_a_measured_layer_can_be_made_elsewhere() -> None:
-    """What a GPU measured is added without the activation."""
-    activation = random(1, 4, 4, 2)
-    about = info("layer", activation)
-    (layer,) = measure_batch(about, activation, batch=1)
-    again = MeasuredLayer(about, layer.shape, layer.stats, layer.channels, layer.places)
-    stats = DatasetStats()
-    stats.add(0, "a", [again])
-    assert stats.layers["layer"].max.tolist() == activation.max((0, 1, 2)).tolist()

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,20 +69,32 @@ class MeasuredLayer:
         The layer.
     shape
         Of the activation of one image, without the batch axis.
-    stats
-        Of each channel, (channels,). Each channel of a dense layer has one value.
     channels
         Those whose maximum reached the floor, in order: they alone can enter the top.
-    places
-        (len(channels), spatial axes) int32: where that maximum is, first in C order; (y, x) for an
-        image, (z, y, x) for a volume, (t,) for a sequence, () for a dense layer.
     """
 
     info: LayerInfo
     shape: tuple[int, ...]
-    stats: ChannelStats
     channels: npt.NDArray[np.intp]
-    places: npt.NDArray[np.int32]
+    # All arrays of the statistics, one under the other, and all axes that a place may have: what
+    # many layers have is joined in few steps.
+    _values: npt.NDArray[np.float64]
+    _size: int
+    _places: npt.NDArray[np.int32]
+
+    @property
+    def stats(self) -> ChannelStats:
+        """Statistics of each channel, (channels,). Each channel of a dense layer has one value."""
+        *values, nonfinite = self._values
+        return ChannelStats.of([*values, nonfinite.astype(np.int64)], self._size)
+
+    @property
+    def places(self) -> npt.NDArray[np.int32]:
+        """Where the maxima of `channels` are, (len(channels), spatial axes), first in C order.
+
+        (y, x) for an image, (z, y, x) for a volume, (t,) for a sequence, () for a dense layer.
+        """
+        return self._places[:, : len(self.shape) - 1]
 
 
 def measure_batch(
@@ -127,14 +139,10 @@ def measure_batch(
         raise ShapeError(f"layer {info.path}: {values.shape} is no activation of {batch} images")
     values = values[:batch]
     if info.kind == "dense":
-        each = [_single_values(one) for one in values]
+        stats = _single_values(values.T)
     else:
         stats = load_backend(backend).measure(_tiles(values, info), threads)
-        each = [
-            ChannelStats.of((entries[:, sample] for entries in stats.arrays()), stats.size)
-            for sample in range(len(values))
-        ]
-    found = [_located(info, one, stats, floor) for one, stats in zip(values, each, strict=True)]
+    found = _located(info, values, stats, floor)
     return found if len(found) == batch else found * batch
 
 
@@ -155,9 +163,11 @@ def measured(
         Those of the layer's grid.
     """
     values = as_array(activation)
-    one = values[sample if len(values) > 1 else 0]
-    # Of the channels of a dense layer the grid knows only what they are together.
-    return _located(info, one, _single_values(one) if info.kind == "dense" else stats, floor)
+    values = values[sample if len(values) > 1 else 0][None]
+    if info.kind == "dense":  # the grid knows only what the channels are together
+        stats = _single_values(values.T)
+    (found,) = _located(info, values, stats.reshape(-1, 1), floor)
+    return found
 
 
 def _tiles(values: Array, info: LayerInfo) -> Array:
@@ -181,41 +191,58 @@ def _single_values(values: Array) -> ChannelStats:
 
 
 def _located(
-    info: LayerInfo, one: Array, stats: ChannelStats, floor: npt.NDArray[np.float64] | None
-) -> MeasuredLayer:
-    channels = np.flatnonzero(stats.max >= (-np.inf if floor is None else floor))
-    last = np.moveaxis(one, 0, -1) if info.data_format == "channels_first" else one
-    *sides, count = last.shape
+    info: LayerInfo, values: Array, stats: ChannelStats, floor: npt.NDArray[np.float64] | None
+) -> list[MeasuredLayer]:
+    """Return what was measured of each image; `stats` are of (channels, images)."""
+    last = np.moveaxis(values, 1, -1) if info.data_format == "channels_first" else values
+    batch, *sides, count = last.shape
+    joined = np.ascontiguousarray(np.stack(stats.arrays()).transpose(2, 0, 1))
+    maxima, alive = stats.max.T, ~stats.dead.T
+    images, channels = np.nonzero(maxima >= (-np.inf if floor is None else floor))
     flat = np.zeros(channels.size, np.intp)
-    # The maximum of a constant channel is where it begins. Dead ones are in every image's top.
-    search = np.flatnonzero(~stats.dead[channels])
+    # The maximum of a constant channel is where it begins. Dead ones may be in every image's top.
+    search = np.flatnonzero(alive[images, channels])
     if search.size:
-        wanted = channels[search]
-        flat[search] = _first_places(last.reshape(-1, count), wanted, stats.max[wanted])
-    places = np.empty((channels.size, len(sides)), np.int32)
-    if sides:
-        places[:] = np.stack(np.unravel_index(flat, sides), -1)
-    return MeasuredLayer(info, one.shape, stats, channels, places)
+        where = images[search], channels[search]
+        flat[search] = _first_places(last.reshape(batch, -1, count), *where, maxima[where])
+    places = np.full((channels.size, _MOST_AXES), -1, np.int32)
+    for axis, indices in enumerate(np.unravel_index(flat, sides) if sides else ()):
+        places[:, axis] = indices
+    ends = np.searchsorted(images, np.arange(batch + 1))
+    return [
+        MeasuredLayer(
+            info,
+            values.shape[1:],
+            channels[start:stop],
+            joined[image],
+            stats.size,
+            places[start:stop],
+        )
+        for image, (start, stop) in enumerate(pairwise(ends.tolist()))
+    ]
 
 
 def _first_places(
-    values: Array, channels: npt.NDArray[np.intp], maxima: npt.NDArray[np.float64]
+    values: Array,
+    images: npt.NDArray[np.intp],
+    channels: npt.NDArray[np.intp],
+    maxima: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.intp]:
-    """Return the first row of `values`, (rows, all channels), in which each maximum is."""
-    places = np.zeros(channels.size, np.intp)
+    """Return where in `values`, (images, places, all channels), each maximum is first."""
+    found = np.zeros(channels.size, np.intp)
     if values.dtype.kind not in "iu":
         maxima = maxima.astype(values.dtype)  # which it came from
     left = np.arange(channels.size)
-    rows = max(1, _BLOCK // values.shape[1])
-    for start in range(0, len(values), rows):
-        hits = values[start : start + rows, channels[left]] == maxima[left]
-        here = hits.any(0)
-        if here.any():
-            places[left[here]] = start + hits[:, here].argmax(0)
-            left = left[~here]
-            if not left.size:
-                break
-    return places
+    start = 0
+    while left.size and start < values.shape[1]:
+        # So few places at once that neighbouring channels find them in the cache.
+        stop = start + max(1, _BLOCK // left.size)
+        hits = values[images[left], start:stop, channels[left]] == maxima[left, None]
+        here = hits.any(1)
+        found[left[here]] = start + hits[here].argmax(1)
+        left = left[~here]
+        start = stop
+    return found
 
 
 @dataclass(frozen=True)
@@ -498,29 +525,27 @@ class DatasetStats:
         ShapeError
             If the layers are not those of the images before. Also a ValueError.
         """
+        channels = {layer.info.path: layer._values.shape[1] for layer in layers}
         if not self._infos:
-            infos = {layer.info.path: layer.info for layer in layers}
-            self._start(infos, [layer.stats.mean.size for layer in layers])
-        self._check_layers({layer.info.path: layer.stats.mean.size for layer in layers})
-        mean, std, low, high, zero_fraction, nonfinite = (
-            np.concatenate(arrays)
-            for arrays in zip(*(layer.stats.arrays() for layer in layers), strict=True)
+            self._start({layer.info.path: layer.info for layer in layers}, list(channels.values()))
+        self._check_layers(channels)
+        mean, std, low, high, zero_fraction, nonfinite = np.concatenate(
+            [layer._values for layer in layers], 1
         )
-        sizes = [layer.stats.size for layer in layers]
-        count = np.repeat(sizes, [layer.stats.mean.size for layer in layers]) - nonfinite
+        count = np.repeat([layer._size for layer in layers], list(channels.values())) - nonfinite
         none = count == 0
         some = {
-            "count": count,
+            "count": count.astype(np.int64),
             "mean": np.where(none, 0, mean),
             "deviation": np.where(none, 0, std**2 * count),
             "min": np.where(none, np.inf, low),
             "max": np.where(none, -np.inf, high),
-            "zeros": np.where(none, 0, np.rint(zero_fraction * count)).astype(np.int64),
-            "nonfinite": nonfinite,
+            "zeros": np.rint(np.where(none, 0, zero_fraction * count)).astype(np.int64),
+            "nonfinite": nonfinite.astype(np.int64),
             "activated": high > 0,
         }
         self._combine(some, 1)
-        self._enter(index, name, layers)
+        self._enter(index, name, layers, some["max"])
 
     def _check_layers(self, channels: Mapping[str, int]) -> None:
         """Raise ShapeError unless layers, in their order, have the channels of those here."""
@@ -556,17 +581,19 @@ class DatasetStats:
             mine[name] += other[name]
         self.images += images
 
-    def _enter(self, index: int, name: str, layers: Sequence[MeasuredLayer]) -> None:
+    def _enter(
+        self,
+        index: int,
+        name: str,
+        layers: Sequence[MeasuredLayer],
+        maxima: npt.NDArray[np.float64],
+    ) -> None:
         """Put an image where it belongs among the top of each channel."""
-        starts = [self._slices[layer.info.path].start for layer in layers]
-        reached = [layer.channels.size for layer in layers]
-        channels = np.concatenate([layer.channels for layer in layers]) + np.repeat(starts, reached)
-        maxima = np.concatenate([layer.stats.max[layer.channels] for layer in layers]) + 0.0
-        places = np.full((channels.size, _MOST_AXES), -1, np.int32)
-        stop = 0
-        for layer in layers:
-            start, stop = stop, stop + layer.channels.size
-            places[start:stop, : layer.places.shape[1]] = layer.places
+        starts = [part.start for part in self._slices.values()]
+        channels = np.concatenate([layer.channels for layer in layers])
+        channels += np.repeat(starts, [layer.channels.size for layer in layers])
+        places = np.concatenate([layer._places for layer in layers])
+        maxima = maxima[channels] + 0.0
         others, indices = self._maxima[channels], self._indices[channels]
         ahead = (others > maxima[:, None]) | ((others == maxima[:, None]) & (indices < index))
         rank = ahead.sum(1)
