@@ -19,12 +19,19 @@ if TYPE_CHECKING:
     from actgrid.attribution import Gradients, Maximization, compare, explain, gradients, maximize
     from actgrid.errors import ActgridError
     from actgrid.models import Extractor, LayerInfo, list_layers, load_images, load_model
-    from actgrid.pipeline import render_model, render_weights
+    from actgrid.pipeline import (
+        DatasetStats,
+        measure_images,
+        render_images,
+        render_model,
+        render_weights,
+    )
     from actgrid.rendering import ChannelStats, Grid, Heatmap, render
 
 __all__ = [
     "ActgridError",
     "ChannelStats",
+    "DatasetStats",
     "Extractor",
     "Gradients",
     "Grid",
@@ -38,7 +45,9 @@ __all__ = [
     "load_images",
     "load_model",
     "maximize",
+    "measure_images",
     "render",
+    "render_images",
     "render_model",
     "render_weights",
 ]
@@ -46,6 +55,7 @@ __all__ = [
 _ROOMS = {
     "ActgridError": "errors",
     "ChannelStats": "rendering",
+    "DatasetStats": "pipeline",
     "Extractor": "models",
     "Gradients": "attribution",
     "Grid": "rendering",
@@ -59,7 +69,9 @@ _ROOMS = {
     "load_images": "models",
     "load_model": "models",
     "maximize": "attribution",
+    "measure_images": "pipeline",
     "render": "rendering",
+    "render_images": "pipeline",
     "render_model": "pipeline",
     "render_weights": "pipeline",
 }

@@ -44,6 +44,7 @@ from actgrid.cli.options import (
     Size,
     Threads,
     Top,
+    TopChannels,
     Weights,
     Zoom,
     channel_choice,
@@ -198,6 +199,7 @@ def render(
         bool, typer.Option("--stats", help="Also take what actgrid stats does.")
     ] = False,
     top: Top = 9,
+    top_channels: TopChannels = 8,
     preprocess: Preprocess = "auto",
     size: Size = None,
     fit: Fit = "crop",
@@ -261,7 +263,7 @@ def render(
         num_gpus=num_gpus,
         ray_address=ray_address,
     )
-    carry_out(run, as_json)
+    carry_out(run, as_json, top_channels)
 
 
 @app.command()
@@ -271,6 +273,7 @@ def stats(
     output: Destination,
     layers: Layers = None,
     top: Top = 9,
+    top_channels: TopChannels = 8,
     preprocess: Preprocess = "auto",
     size: Size = None,
     fit: Fit = "crop",
@@ -320,7 +323,7 @@ def stats(
         num_gpus=num_gpus,
         ray_address=ray_address,
     )
-    carry_out(run, as_json)
+    carry_out(run, as_json, top_channels)
 
 
 @app.command()

@@ -43,6 +43,7 @@ __all__ = [
     "Size",
     "Threads",
     "Top",
+    "TopChannels",
     "Weights",
     "Zoom",
     "channel_choice",
@@ -147,6 +148,14 @@ ShardSize = Annotated[
     int, typer.Option(help="Images in a shard: a tar file, a task of Ray's, a step of statistics.")
 ]
 Top = Annotated[int, typer.Option(help="Images to keep for each channel in statistics.")]
+TopChannels = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Channels of each layer whose top images are shown, those with the largest "
+        "values; 0 shows all.",
+    ),
+]
 Engine = Annotated[str, typer.Option(help="local, or ray: see --actors.")]
 Actors = Annotated[
     int, typer.Option(help="With ray: how many processes, each with the model, work.")

@@ -77,7 +77,7 @@ def start(
     )
 
 
-def carry_out(run: Run, as_json: bool) -> None:
+def carry_out(run: Run, as_json: bool, top_channels: int) -> None:
     """Do the work of a run and tell of it: a line for each image and one at the end, or events.
 
     Raises
@@ -100,7 +100,7 @@ def carry_out(run: Run, as_json: bool) -> None:
             _tell("image", **asdict(record))
             if pace.is_time():
                 _tell("progress", **pace.figures())
-        run.finish()
+        run.finish(top_channels or None)
     summary = run.summary()
     if as_json:
         figures = {name: round(value, 3) for name, value in pace.loads().items()}

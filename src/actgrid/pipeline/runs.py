@@ -17,6 +17,7 @@ import numpy as np
 from actgrid.errors import OptionError, RunError
 from actgrid.models import Extractor, load_model
 from actgrid.models.fingerprint import fingerprint
+from actgrid.pipeline.findings import REPORT, SUMMARY, TOP, write_findings
 from actgrid.pipeline.jobs import Job, Loading, check_sink
 from actgrid.pipeline.manifest import MANIFEST, Manifest, Record, check_same, read_run, write_run
 from actgrid.pipeline.sources import Items, find_items
@@ -251,7 +252,7 @@ class Run:
         """Put the run in the place of what was there, as soon as there is something of it."""
         self._begun = True
         self._manifest.reset()
-        for name in (STATISTICS, "summary.json", "report.html"):
+        for name in (STATISTICS, SUMMARY, REPORT, *self.store.names(TOP)):
             self.store.remove(name)
         write_run(self.store, {**self._run, "finished": False})
 
@@ -329,8 +330,27 @@ class Run:
         self._statistics.merge(shard.statistics)
         self.store.write(STATISTICS, self._statistics.to_bytes())
 
-    def finish(self) -> None:
-        """Write what is made of the statistics once they are complete."""
+    def finish(self, channels: int | None = 8) -> None:
+        """Write what is made of the statistics, once they are complete: see `write_findings`.
+
+        Parameters
+        ----------
+        channels
+            How many channels of each layer are shown with their top images; None: all.
+        """
+        if self._statistics is None:
+            return
+        drawing = self._job.work.drawing or {}
+        write_findings(
+            self.store,
+            self._statistics,
+            self.extractor,
+            self._job.layers,
+            self.items,
+            self._job.loading,
+            channels=channels,
+            drawing={name: drawing[name] for name in ("normalize", "scope", "cmap") if drawing},
+        )
 
     def summary(self) -> Summary:
         """Return what came of it so far."""

@@ -12,12 +12,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from actgrid.attribution.explaining import as_pictures
-from actgrid.encoding import writable_folder
 from actgrid.errors import OptionError
 from actgrid.models import Extractor, LayerInfo
 from actgrid.models.drawing import draw_layer
 from actgrid.models.receptive_fields import Box, ReceptiveField
-from actgrid.pipeline.files import numbered_files
 from actgrid.pipeline.grids import batch_size as batch_of
 from actgrid.pipeline.statistics import DatasetStats, LayerStats, TopImage
 from actgrid.rendering import Grid
@@ -25,7 +23,7 @@ from actgrid.rendering.colormaps import palette
 from actgrid.rendering.layout import integer_option, level_option
 from actgrid.rendering.sheet import Sheet, lay_out_sheet
 
-__all__ = ["TopImages", "find_top_images", "save_top_images"]
+__all__ = ["TopImages", "find_top_images"]
 
 Array = npt.NDArray[Any]
 Pictures = npt.NDArray[np.uint8]
@@ -158,20 +156,6 @@ def find_top_images(
         drawer.add(x, [(path, row) for path, row, rank in uses if rank == 0])
     drawer.draw()
     return found
-
-
-def save_top_images(folder: str | Path, found: Mapping[str, TopImages]) -> list[Path]:
-    """Save a sheet for each layer, ``NN_layer.png``, and return the files.
-
-    Raises
-    ------
-    OutputError
-        If they cannot be written. Also an OSError.
-    """
-    files = numbered_files(writable_folder(folder), list(found), ".png")
-    for file, top in zip(files, found.values(), strict=True):
-        top.sheet().save(file)
-    return files
 
 
 def _most_excited(layer: LayerStats, count: int | None) -> npt.NDArray[np.intp]:
