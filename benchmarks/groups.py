@@ -8,8 +8,9 @@ from benchmarks.files import FILES, PEERS
 from benchmarks.growth import GROWTH
 from benchmarks.kernel import DTYPES, KERNEL, LAYOUTS
 from benchmarks.overlay import OVERLAY
-from benchmarks.processes import DEMO, EXPLAIN_MEMORY, MEMORY, START
+from benchmarks.processes import DEMO, EXPLAIN_MEMORY, IMAGES_MEMORY, MEMORY, START
 from benchmarks.suite import Group
+from benchmarks.throughput import RAY, THROUGHPUT
 
 __all__ = ["GROUPS"]
 
@@ -23,7 +24,10 @@ GROUPS: dict[str, Group] = {
     "peers": PEERS,
     **GROWTH,
     "explain": EXPLAIN,
+    **THROUGHPUT,
+    "ray": RAY,
     "memory": MEMORY,
+    "images-memory": IMAGES_MEMORY,
     "explain-memory": EXPLAIN_MEMORY,
     "start": START,
     "demo": DEMO,

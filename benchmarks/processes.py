@@ -13,7 +13,7 @@ from actgrid.bench import Prepare, Run
 from benchmarks.suite import Group, Target
 from benchmarks.workload import folder
 
-__all__ = ["DEMO", "EXPLAIN_MEMORY", "MEMORY", "START"]
+__all__ = ["DEMO", "EXPLAIN_MEMORY", "IMAGES_MEMORY", "MEMORY", "START"]
 
 # Of VGG16's 18 layers, one image.
 _BATCH = 60.3
@@ -24,29 +24,41 @@ _IMAGE = 224 * 224 * 3 * 4 / 1e6
 
 def main() -> None:
     """Run what is named on the command line, and print this process's peak memory in bytes."""
-    from benchmarks import explain, files
+    from benchmarks import explain, files, throughput
 
     cases: dict[str, Prepare] = {
         "forward": files.forward_photos,
         "actgrid": files.draw_photos,
         "explain few": partial(explain.explain_images, _FEW),
         "explain many": partial(explain.explain_images, _MANY),
+        "images": lambda: partial(
+            throughput.run_images,
+            *("demo", "*_relu", int(sys.argv[2])),
+            _print_memory,
+            drawing={"suffix": ".png"},
+            top=9,
+        ),
     }
     cases[sys.argv[1]]()()
-    print(_peak())
+    print(_memory("VmHWM"))
 
 
-def _peak() -> int:
+def _print_memory(images: int) -> None:
+    if images % 100 == 0:
+        print(images, _memory("VmRSS") // 10**6, "MB")
+
+
+def _memory(what: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
+        if line.startswith(what):
             return int(line.split()[1]) * 1024
-    raise ImportError("this system does not tell a process's peak memory")
+    raise ImportError("this system does not tell a process's memory")
 
 
-def peak_memory(case: str) -> Callable[[], float]:
+def peak_memory(case: str, *arguments: str) -> Callable[[], float]:
     if not Path("/proc/self/status").exists():
         raise ImportError("only Linux tells a process's peak memory")
-    command = [sys.executable, "-m", "benchmarks.processes", case]
+    command = [sys.executable, "-m", "benchmarks.processes", case, *arguments]
 
     def run() -> float:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -106,6 +118,17 @@ EXPLAIN_MEMORY = Group(
             how=inputs,
         ),
     ),
+    unit="MB",
+    most_rounds=1,
+)
+
+IMAGES_MEMORY = Group(
+    "peak memory of a process, drawing and statistics of 33 layers, 8 images at once",
+    {
+        "200 images": partial(peak_memory, "images", "200"),
+        "2,000 images": partial(peak_memory, "images", "2000"),
+    },
+    (Target("memory of 2,000 images over that of 200", "2,000 images", "200 images", 1.1),),
     unit="MB",
     most_rounds=1,
 )

@@ -176,6 +176,14 @@ def test_the_layers_of_a_model_of_any_size_are_those_asked_for(
     assert about["layers"] == ["conv", "Conv2D"]
 
 
+def test_a_model_of_one_batch_size_is_given_that(tmp_path: Path, photos: Path) -> None:
+    convolution = keras.layers.Conv2D(2, 3)
+    one = keras.Sequential([keras.Input(batch_shape=(1, 12, 12, 3)), convolution])
+    records = list(Run(one, photos, tmp_path, **options()))
+    assert not any(record.failed for record in records)
+    assert json.loads((tmp_path / "run.json").read_bytes())["options"]["batch_size"] == 1
+
+
 # --- resuming
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from actgrid.errors import DtypeError, ShapeError
 from actgrid.models.frameworks import keras, tensorflow
 
-__all__ = ["as_tensors", "check_inputs", "input_specs", "map_tensors"]
+__all__ = ["as_tensors", "batch_size_of", "check_inputs", "input_specs", "map_tensors"]
 
 
 def input_specs(model: Any) -> Any:
@@ -37,6 +37,12 @@ def _from_shapes(shape: Any) -> Any:
     if all(side is None or isinstance(side, int) for side in shape):
         return tensorflow().TensorSpec((None, *shape[1:]), keras().config.floatx())
     return [_from_shapes(one) for one in shape]
+
+
+def batch_size_of(model: Any) -> int | None:
+    """Return the one batch size that a model takes; None if it takes any."""
+    sizes = {spec.shape[0] for spec in tensorflow().nest.flatten(input_specs(model)) if spec}
+    return next(iter(sizes)) if len(sizes) == 1 else None
 
 
 def as_tensors(x: Any) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from actgrid.errors import ModelError
 from actgrid.models import Extractor
 from actgrid.models.receptive_fields import receptive_fields
 from actgrid.pipeline.files import numbered_files
@@ -63,7 +64,10 @@ def write_findings(
         return
     model = extractor.model
     load = partial(loading.load_with_pixels, model)
-    fields = receptive_fields(model, layers, _an_input(stats, items, loading, model))
+    try:
+        fields = receptive_fields(model, layers, _an_input(stats, items, loading, model))
+    except ModelError:
+        fields = {}  # of an input that is not known: whole images are shown
     found = find_top_images(
         extractor, stats, _again(items, load), fields, channels=channels, **dict(drawing or {})
     )

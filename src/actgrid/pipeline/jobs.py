@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.errors import DtypeError, OptionError, suggest
+from actgrid.errors import DtypeError, OptionError, ShapeError, suggest
 from actgrid.models import Extractor, load_images
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.images import (
@@ -58,12 +58,20 @@ class Loading:
         return load_images(item.image(), self.size, self.preprocess, model=model, fit=self.fit)
 
     def load_with_pixels(self, model: Any, item: Item) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Return an image as pixels 0 to 255, (1, H, W, C), and as the model takes it."""
+        """Return an image as pixels 0 to 255, (1, H, W, C), and as the model takes it.
+
+        Raises
+        ------
+        ShapeError
+            If it is an array of another kind.
+        """
         if self.preprocess is not None:
             return load_with_pixels(
                 item.image(), self.size, self.preprocess, model=model, fit=self.fit
             )
         given = self.load(model, item)
+        if given.ndim != 4:
+            raise ShapeError(f"{given.shape[1:]} is no image")
         shown = np.moveaxis(given, 1, -1) if image_input(model)[1] else given
         low, high = float(given.min()), float(given.max())
         return (shown - low) * np.float32(255 / ((high - low) or 1)), given

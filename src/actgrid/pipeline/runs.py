@@ -17,6 +17,7 @@ import numpy as np
 from actgrid.errors import OptionError, RunError
 from actgrid.models import Extractor, load_model
 from actgrid.models.fingerprint import fingerprint
+from actgrid.models.inputs import batch_size_of
 from actgrid.pipeline.findings import REPORT, SUMMARY, TOP, write_findings
 from actgrid.pipeline.jobs import Job, Loading, check_sink
 from actgrid.pipeline.manifest import MANIFEST, Manifest, Record, check_same, read_run, write_run
@@ -193,6 +194,9 @@ class Run:
             self._check_nothing_is_lost(before)
         network = load_model(model)
         self._job.loading.check(network)
+        if (fixed := batch_size_of(network)) is not None:
+            work = replace(work, batch_size=fixed)
+            self._job = replace(self._job, work=work)
         self.extractor = self._job.extractor(network)
         self._run = self._describe()
         if before is not None and resume:
