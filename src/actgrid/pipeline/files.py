@@ -169,8 +169,9 @@ def draw_file(
 
 def describe(drawn: Iterable[DrawnLayer], about: Mapping[str, Any]) -> bytes:
     """Return what ``stats.json`` says of the layers of an image, after what else it says."""
-    layers = [layer.describe() | layer.stats.to_dict() for layer in drawn]
-    return orjson.dumps({**about, "layers": layers})
+    layers = [layer.describe() | layer.stats.by_name() for layer in drawn]
+    # Where `to_dict` has None, orjson writes null; it takes a third of the time from arrays.
+    return orjson.dumps({**about, "layers": layers}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def save_layers(

@@ -110,6 +110,11 @@ class ChannelStats:
         """Return the arrays in the order of the attributes."""
         return [getattr(self, name) for name in _ARRAYS]
 
+    def by_name(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the arrays by the names of the attributes, and the dead channels as "dead"."""
+        named = dict(zip(_ARRAYS, map(np.ascontiguousarray, self.arrays()), strict=True))
+        return named | {"dead": np.flatnonzero(self.dead)}
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists for JSON; None stands for NaN and infinities."""
 
@@ -119,5 +124,4 @@ class ChannelStats:
                 return listed
             return [value if math.isfinite(value) else None for value in listed]
 
-        found = {name: plain(values) for name, values in zip(_ARRAYS, self.arrays(), strict=True)}
-        return found | {"dead": np.flatnonzero(self.dead).tolist()}
+        return {name: plain(values) for name, values in self.by_name().items()}
