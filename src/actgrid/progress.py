@@ -1,11 +1,14 @@
-"""A progress bar for what takes a while."""
+"""What a terminal shows of what takes a while: a progress bar, and nothing else."""
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["progress"]
+__all__ = ["held_back", "progress"]
 
 
 @contextmanager
@@ -39,3 +42,23 @@ def progress(
     with Progress(*columns, console=console, disable=hidden, transient=True) as bar:
         task = bar.add_task(what, total=total, completed=done, beside="")
         yield lambda beside="": bar.update(task, advance=1, beside=beside)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Keep what is written to standard error, also by C++ code; show it if an error leaves."""
+    sys.stderr.flush()
+    real = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            sys.stderr.flush()
+            held.seek(0)
+            os.write(real, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(real, 2)
+            os.close(real)

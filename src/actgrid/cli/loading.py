@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from typing import Any
 
 from actgrid import models
 from actgrid.models.frameworks import keras
 from actgrid.models.layers import model_layers
+from actgrid.progress import held_back
 
 __all__ = ["layer_choice", "load_model", "load_tensorflow"]
 
@@ -51,25 +50,5 @@ def load_tensorflow() -> None:
         If it is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _held_back():
+    with held_back():
         keras().layers  # noqa: B018  (Keras loads lazily, and TensorFlow with it)
-
-
-@contextmanager
-def _held_back() -> Iterator[None]:
-    """Keep what is written to standard error, also by C++ code; show it if an error leaves."""
-    sys.stderr.flush()
-    real = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            sys.stderr.flush()
-            held.seek(0)
-            os.write(real, held.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(real, 2)
-            os.close(real)
