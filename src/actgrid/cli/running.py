@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,10 @@ def start(
     if engine == "ray":
         from actgrid.pipeline.ray import RayEngine
 
+        # Ray would tell of workers that died on standard output; it reads this once, when loaded.
+        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+        # TensorFlow would take all of a GPU, here where only workers need it.
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         options["engine"] = RayEngine(
             actors=actors,
             num_gpus=num_gpus,

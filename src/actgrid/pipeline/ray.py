@@ -47,6 +47,7 @@ _MOST_ATTEMPTS = 4
 # While a worker is at a shard, the next one waits beside it.
 _SHARDS_IN_FLIGHT = 2
 _BACKEND_LEVEL = "RAY_BACKEND_LOG_LEVEL"
+_PATIENCE = 10  # seconds
 _GIVE_MODEL = "give RayEngine a function that returns it, as model=..."
 
 
@@ -137,17 +138,18 @@ class RayEngine:
         if ray.is_initialized():
             yield
             return
+        where = "on this machine" if self.address is None else f"at {self.address}"
         options: dict[str, Any] = {"address": self.address}
         if self.address is None:
             cpus = max(os.cpu_count() or 1, math.ceil(self._cpus))
             options = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
         with _quiet():
             try:
+                _knock(self.address)
                 with held_back():
                     ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                where = "on this machine" if self.address is None else f"at {self.address}"
-                raise OptionError(f"there is no Ray {where}: {error}") from error
+            except (OSError, ValueError, RuntimeError) as error:
+                raise OptionError(f"there is no Ray {where}: {_first_line(error)}") from error
             try:
                 yield
             finally:
@@ -357,6 +359,13 @@ def _packed_plan(
             f"{_first_line(error)}"
         ) from error
     return packed
+
+
+def _knock(address: str | None) -> None:
+    """Raise OSError where nobody answers at HOST:PORT, for whom Ray waits many minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
 
 
 def _first_line(error: Exception) -> str:

@@ -109,6 +109,13 @@ class Meter:
             with self._lock:
                 self.seconds[stage] += seconds
 
+    def add(self, images: int, seconds: Mapping[str, float]) -> None:
+        """Count what was done elsewhere."""
+        self.images += images
+        with self._lock:
+            for stage, more in seconds.items():
+                self.seconds[stage] += more
+
 
 @dataclass
 class _Entry:

@@ -184,7 +184,7 @@ class _LocalStore(Store):
             try:
                 with os.scandir(self.folder / folder) as entries:
                     return list(entries)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return []
 
 
