@@ -4,6 +4,7 @@ from actgrid.pipeline.explanations import explain_images
 from actgrid.pipeline.files import DrawnLayer, folder_names, save_layers, unique_names
 from actgrid.pipeline.grids import render_model
 from actgrid.pipeline.images import measure_images, render_images
+from actgrid.pipeline.ray import RayEngine
 from actgrid.pipeline.report import make_report, save_report
 from actgrid.pipeline.runs import Run, Summary
 from actgrid.pipeline.statistics import DatasetStats, LayerStats, TopImage
@@ -15,6 +16,7 @@ __all__ = [
     "DrawnLayer",
     "DrawnWeight",
     "LayerStats",
+    "RayEngine",
     "Run",
     "Summary",
     "TopImage",

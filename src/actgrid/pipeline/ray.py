@@ -106,7 +106,7 @@ class RayEngine:
         *,
         first: int,
         recorded: Mapping[int, bool],
-        floor: Callable[[str], Any],
+        floors: Mapping[str, Any],
         meter: Meter,
     ) -> Iterator[Record | Shard]:
         """Yield what `process` does, see `Engine`; workers have floors of their own."""
@@ -287,9 +287,9 @@ class _Worker:
         try:
             self._begin(number, items)
             # What this worker has seen is merged with the shard in the end.
-            floors = {} if self._seen is None else self._seen.floors()
+            floors = {} if self._seen is None else self._seen.floors(items[0].index)
             for event in self._job.run(
-                self._extractor, items, recorded=recorded, floor=floors.get, meter=meter
+                self._extractor, items, recorded=recorded, floors=floors, meter=meter
             ):
                 if isinstance(event, Record):
                     done.records.append(event)

@@ -300,6 +300,8 @@ class Run:
     # --- do the work
 
     def __iter__(self) -> Iterator[Record]:
+        if not self._begun and self._engine is not local:
+            self._begin()  # workers elsewhere look for it, to know that they see the same place
         events = self._engine(
             self._job,
             self.extractor,
