@@ -184,6 +184,59 @@ def test_a_model_of_one_batch_size_is_given_that(tmp_path: Path, photos: Path) -
     assert json.loads((tmp_path / "run.json").read_bytes())["options"]["batch_size"] == 1
 
 
+def test_an_image_called_top_keeps_its_pictures(tmp_path: Path, model: Any) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 20, 3)).astype(np.uint8)
+    (tmp_path / "in").mkdir()
+    for name in ("top.png", "z.png"):
+        Image.fromarray(pixels).save(tmp_path / "in" / name)
+    run = Run(model, tmp_path / "in", tmp_path / "out", **options(top=1))
+    records = list(run)
+    run.finish()
+    # Two equal images have equal pictures, which no sheet has taken the place of.
+    first, last = records[0].files[:-1], records[1].files[:-1]
+    assert len(first) == len(last) == 3
+    for one, other in zip(first, last, strict=True):
+        assert (tmp_path / "out" / one).read_bytes() == (tmp_path / "out" / other).read_bytes()
+    assert len(list((tmp_path / "out" / "top").iterdir())) == 3
+
+
+def test_a_run_inside_the_folder_of_its_images_is_resumed(tmp_path: Path, model: Any) -> None:
+    folder = write_photos(tmp_path, 5)
+    stopped(Run(model, folder, folder / "out", **options()), 2)
+    run = Run(model, folder, folder / "out", **options(resume=True))
+    assert run.total == 5
+    list(run)
+    assert run.summary().images == 5
+    assert len(list(Run(model, folder, folder / "out", **options()))) == 5
+    with pytest.raises(OptionError, match="is the folder of the images"):
+        Run(model, folder, folder, **options())
+
+
+def test_a_shorter_run_leaves_no_tar_of_a_longer_one(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    list(Run(model, photos, tmp_path, **options(sink="tar")))
+    assert len(list(tmp_path.glob("shard-*.tar"))) == 3
+    list(Run(model, photos / "class0", tmp_path, **options(sink="tar")))
+    assert sorted(path.name for path in tmp_path.glob("shard-*.tar")) == [
+        "shard-000000.tar",
+        "shard-000001.tar",
+    ]
+
+
+def test_inputs_that_turn_out_to_be_none_are_a_run_of_none(tmp_path: Path, model: Any) -> None:
+    list(Run(model, np.zeros((2, 12, 12, 3)), tmp_path, **options(top=1)))
+    empty = tf.data.Dataset.from_tensor_slices(np.zeros((3, 12, 12, 3))).filter(lambda x: False)
+    run = Run(model, empty, tmp_path, **options(top=1))
+    assert list(run) == []
+    run.finish()
+    assert run.summary().images == 0
+    # Of what was there before nothing stays that would seem to be of this run.
+    assert not (tmp_path / "manifest.jsonl").exists()
+    assert not (tmp_path / "stats.npz").exists()
+    assert json.loads((tmp_path / "summary.json").read_bytes())["images"] == 0
+
+
 # --- resuming
 
 
@@ -235,6 +288,34 @@ def test_a_half_written_line_and_leftovers_are_no_record(
     (parts / "class1" / "005" / leftover).write_bytes(b"half")
     list(Run(model, photos, parts, **options(resume=True)))
     assert content(parts) == content(whole)
+
+
+def test_statistics_of_more_than_is_recorded_are_taken_again(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    list(Run(model, photos, whole, **options(top=2)))
+    manifest = (whole / "manifest.jsonl").read_bytes().splitlines(keepends=True)
+    for kept in (0, 2, 9):
+        list(Run(model, photos, parts, **options(top=2)))
+        # As after a crash of the machine, which may lose the end of a file and keep another.
+        (parts / "manifest.jsonl").write_bytes(b"".join(manifest[:kept]))
+        list(Run(model, photos, parts, **options(top=2, resume=True)))
+        assert content(parts) == content(whole)
+
+
+def test_what_a_killed_process_left_beside_the_sheets_is_removed(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    run = Run(model, photos, tmp_path, **options(top=1))
+    list(run)
+    run.finish(1)
+    wanted = content(tmp_path)
+    (tmp_path / "top" / ("." + "0" * 32 + ".part")).write_bytes(b"half")
+    run = Run(model, photos, tmp_path, **options(top=1, resume=True))
+    assert list(run) == []
+    run.finish(1)
+    assert content(tmp_path) == wanted
 
 
 @pytest.mark.parametrize(
@@ -383,6 +464,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(
         (OptionError, {"shard_size": 0}),
         (OptionError, {"threads": 0}),
         (OptionError, {"top": 0}),
+        (OptionError, {"resume": True, "overwrite": True}),
         (OptionError, {"drawing": {"cmap": "nope"}}),
         (OptionError, {"drawing": {"colour": "red"}}),
         (LayerError, {"layers": "nope"}),

@@ -51,7 +51,7 @@ def labels(inputs: Any) -> list[str | None]:
 
 def test_a_folders_items_are_keyed_and_labelled_by_their_relative_paths(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
-    touch(folder, "dog/b/002.jpg", "dog/001.jpg", "cat/001.png", "top.gif", "notes.md")
+    touch(folder, "dog/b/002.jpg", "dog/001.jpg", "cat/001.png", "zoo.gif", "notes.md")
     items = find_items(folder)
     assert items.total == 4
     assert items.files
@@ -59,7 +59,7 @@ def test_a_folders_items_are_keyed_and_labelled_by_their_relative_paths(tmp_path
         Item(0, str(folder / "cat/001.png"), "cat/001", folder / "cat/001.png", "cat"),
         Item(1, str(folder / "dog/001.jpg"), "dog/001", folder / "dog/001.jpg", "dog"),
         Item(2, str(folder / "dog/b/002.jpg"), "dog/b/002", folder / "dog/b/002.jpg", "dog"),
-        Item(3, str(folder / "top.gif"), "top", folder / "top.gif", None),
+        Item(3, str(folder / "zoo.gif"), "zoo", folder / "zoo.gif", None),
     ]
 
 
@@ -182,6 +182,39 @@ def test_an_iterator_of_paths_is_one_of_files(tmp_path: Path) -> None:
     assert items.files
     assert sorted(item.key for item in items.start()) == ["1", "2"]
     assert keys({str(tmp_path / "1.png")}) == ["1"]
+
+
+def test_what_a_run_writes_into_a_folder_of_images_is_none_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "photos" / "a" / "out"
+    touch(folder, "a/1.png", "a/out/1/00_relu.png", "a/out2/2.png", "out/3.png")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(out)
+    for source in (folder, Path("photos"), f"{folder}/**/*.png", "photos/**/*.*"):
+        for output in (out, Path("photos/../photos/a/out"), Path("link")):
+            found = [item.name for item in find_items(source, output).start()]
+            assert [Path(name).name for name in found] == ["1.png", "2.png", "3.png"], source
+    # Unless they are asked for, or what is written is elsewhere.
+    for source in (out, f"{out}/*/*.png", out / "1" / "00_relu.png"):
+        assert len(list(find_items(source, tmp_path).start())) == 1
+    assert len(list(find_items(f"{out}/*/*.png", out).start())) == 1
+    assert len(list(find_items([out / "1" / "00_relu.png"], out).start())) == 1
+    assert find_items(folder, tmp_path / "elsewhere").total == 4
+    with pytest.raises(MissingFileError, match="holds no images"):
+        find_items(folder / "a" / "out", out / "1")
+
+
+def test_a_folder_of_images_is_no_place_to_write_to(tmp_path: Path) -> None:
+    touch(tmp_path / "photos", "a/1.png")
+    with pytest.raises(OptionError, match=r"is the folder of the images.*may be inside it"):
+        find_items(tmp_path / "photos", tmp_path / "photos" / "a" / "..")
+
+
+def test_no_image_is_called_like_the_folders_of_a_run(tmp_path: Path) -> None:
+    files = touch(tmp_path, "Top.png", "manifest.png", "top/1.png", "top.gif")
+    assert keys(tmp_path) == ["Top-2", "manifest-2", "top/1", "top-3"]
+    assert keys(files[:1]) == ["Top-2"]
 
 
 # --- text lists

@@ -183,10 +183,11 @@ def find_images(source: str | os.PathLike[str]) -> list[Path]:
     return found
 
 
-def images_in_folder(folder: Path) -> Iterator[str]:
+def images_in_folder(folder: Path, without: str | None = None) -> Iterator[str]:
     """Yield the image files in a folder and below it, relative to it, sorted.
 
-    Links to folders are not followed, and folders that may not be read are passed over.
+    Links to folders are not followed, and folders that may not be read are passed over, as is the
+    one at the relative path `without`.
 
     Raises
     ------
@@ -200,7 +201,7 @@ def images_in_folder(folder: Path) -> Iterator[str]:
     }
     # Folder by folder: of a million files, only the names in one are held at a time.
     none = True
-    for name in _walk(folder, ""):
+    for name in _walk(folder, "", without):
         if Path(name).suffix.lower() in suffixes:
             none = False
             yield name
@@ -208,7 +209,7 @@ def images_in_folder(folder: Path) -> Iterator[str]:
         raise MissingFileError(f"the folder {folder} holds no images")
 
 
-def _walk(folder: str | os.PathLike[str], below: str) -> Iterator[str]:
+def _walk(folder: str | os.PathLike[str], below: str, without: str | None) -> Iterator[str]:
     try:
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
@@ -216,7 +217,8 @@ def _walk(folder: str | os.PathLike[str], below: str) -> Iterator[str]:
         return
     for entry in found:
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry, f"{below}{entry.name}{os.sep}")
+            if below + entry.name != without:
+                yield from _walk(entry, f"{below}{entry.name}{os.sep}", without)
         elif entry.is_file(follow_symlinks=False) or Path(entry).is_file():
             yield below + entry.name
 

@@ -107,10 +107,11 @@ def folder_names(images: Iterable[Path]) -> list[str]:
     return unique_names(safe_name(image.stem) for image in images)
 
 
-def unique_names(names: Iterable[str]) -> list[str]:
-    """Return names, numbered where one repeats, whatever its case."""
+def unique_names(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """Return names, numbered where one repeats or is taken, whatever its case."""
     unique: list[str] = []
-    numbers: dict[str, int] = {}  # of every name taken, the last that was given to one like it
+    # Of every name taken, the last number that was given to one like it.
+    numbers = {name.casefold(): 1 for name in taken}
     for wanted in names:
         name = wanted
         number = numbers.get(wanted.casefold(), 1)

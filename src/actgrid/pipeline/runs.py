@@ -21,10 +21,11 @@ from actgrid.models.inputs import batch_size_of
 from actgrid.pipeline.findings import REPORT, SUMMARY, TOP, write_findings
 from actgrid.pipeline.jobs import Job, Loading, check_sink
 from actgrid.pipeline.manifest import MANIFEST, Manifest, Record, check_same, read_run, write_run
+from actgrid.pipeline.sinks import shard_name
 from actgrid.pipeline.sources import Items, find_items
 from actgrid.pipeline.stages import Meter, Shard, Work
 from actgrid.pipeline.statistics import DatasetStats
-from actgrid.pipeline.stores import open_store
+from actgrid.pipeline.stores import local_folder, open_store
 from actgrid.rendering import check_options
 from actgrid.rendering.backends import first_backend
 from actgrid.rendering.layout import integer_option, thread_count
@@ -165,6 +166,8 @@ class Run:
         check_sink(sink)
         if on_error not in (None, *ON_ERROR):
             raise OptionError(f"on_error must be one of {', '.join(ON_ERROR)}, not {on_error!r}")
+        if resume and overwrite:
+            raise OptionError("a run is resumed or overwritten, not both")
         thread_count(threads)  # checked before anything begins
         work = Work(
             drawing=None if drawing is None else _checked(drawing),
@@ -173,7 +176,9 @@ class Run:
             shard_size=integer_option("shard_size", shard_size, 1),
             threads=threads,
         )
-        self.items = inputs if isinstance(inputs, Items) else find_items(inputs)
+        self.items = (
+            inputs if isinstance(inputs, Items) else find_items(inputs, local_folder(output))
+        )
         usual = "raise" if self.items.single else "skip"
         work = replace(work, skip_errors=(on_error or usual) == "skip")
         self.meter = Meter()
@@ -286,12 +291,15 @@ class Run:
         whole = self.recorded % size == 0 or self.recorded == self.total
         if counted == used or (counted is None and whole):
             self._start_at(self.recorded)
+        if self._statistics is not None and self._first == 0:
+            # Saved ones may know of more than is recorded.
+            self._statistics = DatasetStats(self._statistics.top)
 
     def _clean(self) -> None:
         """Remove what a process that was killed left of the images that it was at."""
         most = 4 * self._job.work.batch_size + self._job.work.shard_size
         items = islice(self.items.start(self.recorded), most) if self.items.total else ()
-        self.store.clean(["", *(item.key for item in items)])
+        self.store.clean(["", TOP, *(item.key for item in items)])
 
     def _start_at(self, index: int) -> None:
         self._first = index
@@ -326,8 +334,19 @@ class Run:
                 else:
                     _log.debug("%s is done", event.image)
                 yield event
+        if not self._begun:
+            self._begin()
         self._manifest.close()
+        self._remove_other_shards()
         write_run(self.store, {**self._run, "finished": True})
+
+    def _remove_other_shards(self) -> None:
+        """Remove what a longer run left here, which a reader of all tar files would take along."""
+        if self._job.sink == "tar":
+            count = -(-self.recorded // self._job.work.shard_size)
+            others = set(self.store.names("shard-")) - set(map(shard_name, range(count)))
+            for name in others:
+                self.store.remove(name)
 
     def _end_shard(self, shard: Shard) -> None:
         self._manifest.end_shard(shard.number)

@@ -12,7 +12,7 @@ from typing import TypeVar
 from actgrid.pipeline.sources import Item
 from actgrid.pipeline.stores import Store
 
-__all__ = ["FolderSink", "Sink", "TarSink"]
+__all__ = ["FolderSink", "Sink", "TarSink", "shard_name"]
 
 Self = TypeVar("Self", bound="Sink")
 
@@ -125,7 +125,7 @@ class TarSink(Sink):
                 entry = tarfile.TarInfo(f"{item.key}.{'json' if file == 'stats.json' else file}")
                 entry.size = len(held[file])
                 tar.addfile(entry, io.BytesIO(held[file]))
-                names.append(f"{_shard_name(number)}/{entry.name}")
+                names.append(f"{shard_name(number)}/{entry.name}")
         return names
 
     def drop(self, item: Item, files: Sequence[str]) -> None:
@@ -146,11 +146,12 @@ class TarSink(Sink):
         """Yield the tar of a shard; if it cannot be written, nothing of it stays."""
         with self._open.pop_all() as opened:
             if self._tar is None:
-                file = opened.enter_context(self._store.writing(_shard_name(number)))
+                file = opened.enter_context(self._store.writing(shard_name(number)))
                 self._tar = opened.enter_context(tarfile.TarFile(fileobj=file, mode="w"))
             yield self._tar
             self._open = opened.pop_all()
 
 
-def _shard_name(number: int) -> str:
+def shard_name(number: int) -> str:
+    """Return the name of the tar of a shard."""
     return f"shard-{number:06}.tar"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,11 @@ class Items(ABC):
         return None
 
 
-def find_items(inputs: Any) -> Items:
+# Folders that a run has for its own files; no image is called so.
+_TAKEN = ("manifest", "top")
+
+
+def find_items(inputs: Any, output: Path | None = None) -> Items:
     """Return the images that inputs stand for, none of which is loaded yet.
 
     Parameters
@@ -128,6 +133,9 @@ def find_items(inputs: Any) -> Items:
           has other images whenever it is started.
         - An iterable or a sequence of arrays or Pillow images, or of (image, label); or one array:
           (N, H, W, C), or one image.
+    output
+        Where pictures are written to. In a folder or a glob it is passed over, so that none of
+        them becomes an image.
 
     Returns
     -------
@@ -141,7 +149,8 @@ def find_items(inputs: Any) -> Items:
         If there is no such file, or a glob or folder holds none; files in a text list are not
         looked at. Also a FileNotFoundError.
     OptionError
-        If there are no images, or nothing that could be images. Also a ValueError.
+        If there are no images, or nothing that could be images, or if `output` is a folder of
+        them. Also a ValueError.
 
     Examples
     --------
@@ -163,7 +172,7 @@ def find_items(inputs: Any) -> Items:
             f"arrays, not {type(inputs).__name__}"
         )
     if isinstance(inputs, Collection) and _are_paths(inputs):
-        return _Files(inputs)
+        return _Files(inputs, output)
     return _Elements(inputs)
 
 
@@ -172,7 +181,9 @@ class _Files(Items):
 
     files = True
 
-    def __init__(self, sources: Iterable[str | os.PathLike[str]]) -> None:
+    def __init__(
+        self, sources: Iterable[str | os.PathLike[str]], output: Path | None = None
+    ) -> None:
         self._paths: list[str] = []
         self._labels: list[str | None] = []
         self.single = True
@@ -180,13 +191,22 @@ class _Files(Items):
         for source in sources:
             folder = Path(source)
             if folder.is_dir():
-                for name in images_in_folder(folder):
+                ours = None if output is None else _below(folder, output)
+                if ours == ".":
+                    raise OptionError(
+                        f"the output {output} is the folder of the images: its pictures would "
+                        "become such; choose another, which may be inside it"
+                    )
+                for name in images_in_folder(folder, ours):
                     parts = Path(name).parts
                     self._add(str(folder / name), parts[0] if len(parts) > 1 else None)
                     keys.append(_key(parts))
                 self.single = False
                 continue
-            for path in find_images(source):
+            found = find_images(source)
+            if output is not None and _below(_fixed(folder), output) not in (None, "."):
+                found = [path for path in found if _below(output, path) is None]
+            for path in found:
                 self.single = self.single and path == folder and path.suffix.lower() != ".txt"
                 listed = _read_list(path) if path.suffix.lower() == ".txt" else [(path, None)]
                 for file, label in listed:
@@ -194,7 +214,7 @@ class _Files(Items):
                     keys.append(_key([file.name]))
         if not keys:
             raise OptionError("no images were given")
-        self._keys = unique_names(keys)
+        self._keys = unique_names(keys, _TAKEN)
         self.total = len(keys)
 
     def _add(self, path: str, label: str | None) -> None:
@@ -329,6 +349,19 @@ def _existing(file: Path) -> Path:
     except OSError as error:
         raise ImageError(f"{file} cannot be read: {error.strerror}") from error
     raise MissingFileError(f"there is no image {file}")
+
+
+def _below(folder: Path, path: Path) -> str | None:
+    """Return where a path is below a folder, None if it is not."""
+    try:
+        return str(path.resolve().relative_to(folder.resolve()))
+    except ValueError:
+        return None
+
+
+def _fixed(pattern: Path) -> Path:
+    """Return the folder in which a glob looks for what fits it."""
+    return Path(*takewhile(lambda part: not glob.has_magic(part), pattern.parts))
 
 
 def _key(parts: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from actgrid.encoding import is_leftover, writable_folder, write_file, writing_file
 from actgrid.errors import ActgridError, MissingDependencyError, OptionError, OutputError
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Store", "local_folder", "open_store"]
 
 
 def open_store(output: str | os.PathLike[str]) -> Store:
@@ -29,11 +29,17 @@ def open_store(output: str | os.PathLike[str]) -> Store:
     MissingDependencyError
         If fsspec, or what it needs for such a URL, is not installed.
     """
+    folder = local_folder(output)
+    return _RemoteStore(str(output)) if folder is None else _LocalStore(folder)
+
+
+def local_folder(output: str | os.PathLike[str]) -> Path | None:
+    """Return the folder on this machine that an output is, None if it is elsewhere."""
     if not isinstance(output, str) or "://" not in output:
-        return _LocalStore(Path(output))
+        return Path(output)
     if output.startswith(("file://", "local://")):  # which fsspec would not write aside
-        return _LocalStore(Path(output.partition("://")[2]))
-    return _RemoteStore(output)
+        return Path(output.partition("://")[2])
+    return None
 
 
 class Store(ABC):
