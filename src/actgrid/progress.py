@@ -17,7 +17,8 @@ def progress(
 ) -> Iterator[Callable[..., None]]:
     """Show a progress bar on a terminal, nothing elsewhere; yield what moves it on.
 
-    That may be given a text to stand beside the bar. `total` is None where it is not known.
+    That may be given a text to stand beside the bar. `total` is None where it is not known. What
+    is printed meanwhile appears above it.
     """
     from rich.console import Console
     from rich.progress import (
@@ -28,18 +29,27 @@ def progress(
         TextColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
     console = Console(stderr=True)
     hidden = not (shown and console.is_terminal)
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        # What gives way where there is little room.
+        BarColumn(None, table_column=Column(max_width=40)),
         TaskProgressColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[beside]}", markup=False),
+        TextColumn("{task.fields[beside]}", markup=False, table_column=Column()),
     )
-    with Progress(*columns, console=console, disable=hidden, transient=True) as bar:
+    with Progress(
+        *columns,
+        console=console,
+        disable=hidden,
+        transient=True,
+        # Which rich would print to standard error, where that is the terminal and this is not.
+        redirect_stdout=sys.stdout.isatty(),
+    ) as bar:
         task = bar.add_task(what, total=total, completed=done, beside="")
         yield lambda beside="": bar.update(task, advance=1, beside=beside)
 

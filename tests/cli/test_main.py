@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import resource
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,78 +18,11 @@ from PIL import Image
 
 import actgrid
 from actgrid.attribution.explaining import ask
-from actgrid.cli import main, report
+from actgrid.cli import report
 from actgrid.cli.loading import layer_choice
 
-
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-
+Result = Any  # see conftest.py
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run the command in this process."""
-
-    def run(*arguments: object) -> Result:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        return Result(stop.value.code or 0, captured.out, captured.err)  # type: ignore[arg-type]
-
-    return run
-
-
-def process(*arguments: object, **options: Any) -> Result:
-    """Run the command in a process of its own."""
-    command = [sys.executable, "-m", "actgrid", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, **options)
-    return Result(done.returncode, done.stdout, done.stderr)
-
-
-def events(result: Result) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in result.out.splitlines()]
-
-
-def assert_one_clear_line(result: Result, *words: str) -> None:
-    assert result.code == 2, result
-    assert result.err.startswith("actgrid: ")
-    assert result.err.count("\n") == 1
-    assert "Traceback" not in result.err
-    for word in words:
-        assert word in result.err
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    keras.utils.set_random_seed(1)
-    model = keras.Sequential(
-        [
-            keras.Input((12, 10, 3)),
-            keras.layers.Conv2D(5, 3, name="conv"),
-            keras.layers.ReLU(name="relu"),
-            keras.layers.MaxPooling2D(name="pool"),
-            keras.layers.Flatten(name="flat"),
-            keras.layers.Dense(4, name="head"),
-        ],
-        name="small",
-    )
-    path: Path = tmp_path_factory.mktemp("model") / "small.keras"
-    model.save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = tmp_path_factory.mktemp("photo") / "cat.jpg"
-    actgrid.demo.photo().save(path)
-    return path
 
 
 def read_stats(folder: Path) -> Any:
@@ -269,7 +199,7 @@ def test_layers_option_takes_globs_classes_indices_and_repeats(
     def drawn(*layers: object) -> list[str]:
         options = [part for layer in layers for part in ("--layers", layer)]
         result = run("render", model_file, photo, "-o", tmp_path, "--json", *options)
-        (image,) = (event for event in events(result) if event["event"] == "image")
+        (image,) = (event for event in result.events if event["event"] == "image")
         return list(image["dead"])
 
     assert drawn("*o*") == ["conv", "pool"]
@@ -331,7 +261,9 @@ def test_images_of_several_sizes_through_a_model_of_any_size(
     assert read_stats(tmp_path / "out" / "cat")["layers"][0]["shape"] == [18, 22, 2]
 
 
-def test_model_of_a_module_in_the_working_directory(photo: Path, tmp_path: Path) -> None:
+def test_model_of_a_module_in_the_working_directory(
+    process: Run, photo: Path, tmp_path: Path
+) -> None:
     (tmp_path / "mine.py").write_text(
         "import keras\n"
         "def build():\n"
@@ -342,28 +274,6 @@ def test_model_of_a_module_in_the_working_directory(photo: Path, tmp_path: Path)
     # TensorFlow's start-up messages and a progress bar are not for a pipe.
     assert result.err == ""
     assert (tmp_path / "out" / "cat" / "stats.json").exists()
-
-
-def test_terminal_shows_progress_and_a_pipe_does_not(
-    model_file: Path, photo: Path, tmp_path: Path
-) -> None:
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "actgrid", "render", str(model_file), str(photo)]
-    done = subprocess.run(
-        [*command, "-o", str(tmp_path)], stdout=subprocess.PIPE, stderr=theirs, text=True
-    )
-    os.close(theirs)
-    shown = b""
-    try:
-        while piece := os.read(ours, 1 << 16):
-            shown += piece
-    except OSError:
-        pass  # the end, on Linux
-    os.close(ours)
-    assert done.returncode == 0
-    assert b"drawing" in shown
-    assert b"100%" in shown
-    assert "drawing" not in done.stdout
 
 
 # --- explain ---
@@ -421,7 +331,7 @@ def test_explain_names_targets_by_a_file_of_labels(
     assert one["before_softmax"] is False
     assert one["file"] == str(tmp_path / "cat_gradcam.png")
     wrong = run(*arguments, "--labels", photo)
-    assert_one_clear_line(wrong, "cat.jpg cannot be read as names of classes")
+    wrong.assert_one_clear_line("cat.jpg cannot be read as names of classes")
 
 
 def test_explain_takes_many_images_in_batches_and_names_each_picture(
@@ -750,7 +660,7 @@ def test_one_clear_line_and_no_file(
     out = tmp_path / "out"
     places = {"model": model_file, "photo": photo, "cut": cut, "out": out, "lambda": code}
     result = run(*(argument.format(**places) for argument in arguments))
-    assert_one_clear_line(result, *words)
+    result.assert_one_clear_line(*words)
     assert not out.exists() or not [file for file in out.rglob("*") if file.is_file()]
 
 
@@ -761,7 +671,7 @@ def test_lambda_file_loads_when_told_to(run: Run, tmp_path: Path) -> None:
 
 
 def test_full_disk_is_one_clear_line_and_leaves_no_partial_file(
-    model_file: Path, photo: Path, tmp_path: Path
+    process: Run, model_file: Path, photo: Path, tmp_path: Path
 ) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
@@ -771,7 +681,7 @@ def test_full_disk_is_one_clear_line_and_leaves_no_partial_file(
     assert small.code == 0, small
     whole = {path.name for path in (tmp_path / "out" / "cat").iterdir()}
     result = process(*arguments, "--layers", "conv", "--zoom", 40, preexec_fn=limit)
-    assert_one_clear_line(result, "cannot write", "00_conv.png", "File too large")
+    result.assert_one_clear_line("cannot write", "00_conv.png", "File too large")
     # What was there is still there, whole; nothing has joined it.
     assert {path.name for path in (tmp_path / "out" / "cat").iterdir()} == whole
 
@@ -782,7 +692,7 @@ def test_error_of_a_models_own_is_one_line_and_can_be_traced(
     (tmp_path / "faulty.py").write_text("def build():\n    raise RuntimeError('so\\nsorry')\n")
     monkeypatch.syspath_prepend(tmp_path)
     result = run("layers", "faulty:build")
-    assert_one_clear_line(result, "RuntimeError: so sorry", "ACTGRID_TRACEBACK=1")
+    result.assert_one_clear_line("RuntimeError: so sorry", "ACTGRID_TRACEBACK=1")
     monkeypatch.setenv("ACTGRID_TRACEBACK", "1")
     assert "Traceback" in run("layers", "faulty:build").err
 
@@ -817,7 +727,7 @@ def test_filters_draws_the_kernels_and_tells_of_them(
 def test_filters_of_named_layers_with_options(run: Run, model_file: Path, tmp_path: Path) -> None:
     options: list[object] = ["--layers", "conv", "--layers", "head", "--format", "webp", "--json"]
     options += ["--scope", "layer", "--cmap", "gray", "--zoom", 2, "--order", "1-0"]
-    assert_one_clear_line(run("filters", model_file, "-o", tmp_path, *options), "order", "1-0")
+    run("filters", model_file, "-o", tmp_path, *options).assert_one_clear_line("order", "1-0")
     result = run("filters", model_file, "-o", tmp_path, *options[:-1], "1,0")
     told = json.loads(result.out)["weights"]
     assert [one["path"] for one in told] == ["conv/kernel", "conv/bias", "head/kernel", "head/bias"]
@@ -828,10 +738,10 @@ def test_filters_of_named_layers_with_options(run: Run, model_file: Path, tmp_pa
 
 def test_filters_says_what_is_wrong_in_one_line(run: Run, model_file: Path, tmp_path: Path) -> None:
     command = ["filters", model_file, "-o", tmp_path]
-    assert_one_clear_line(run(*command, "--layers", "flat"), "flat", "no weights")
-    assert_one_clear_line(run(*command, "--layers", "cnov"), "did you mean conv")
-    assert_one_clear_line(run("filters", "none.keras", "-o", tmp_path, "--zoom", 0), "zoom")
-    assert_one_clear_line(run("filters", "none.keras", "-o", tmp_path), "none.keras")
+    run(*command, "--layers", "flat").assert_one_clear_line("flat", "no weights")
+    run(*command, "--layers", "cnov").assert_one_clear_line("did you mean conv")
+    run("filters", "none.keras", "-o", tmp_path, "--zoom", 0).assert_one_clear_line("zoom")
+    run("filters", "none.keras", "-o", tmp_path).assert_one_clear_line("none.keras")
 
 
 # --- maximize ---
@@ -867,12 +777,12 @@ def test_maximize_says_what_is_wrong_in_one_line(
     def wrong(*options: object, model: object = "none.keras") -> Result:
         return run("maximize", model, "--layer", "conv", "-o", tmp_path / "a.png", *options)
 
-    assert_one_clear_line(wrong("--steps", 0), "steps must be at least 1")
-    assert_one_clear_line(wrong("--parametrization", "x"), "fourier, pixel")
-    assert_one_clear_line(wrong("--size", "axb"), "--size must be HxW")
-    assert_one_clear_line(wrong("--channels", "4-1"), "--channels", "4-1")
-    assert_one_clear_line(wrong("-o", tmp_path / "a.nope"), ".nope")
-    assert_one_clear_line(wrong(), "no model file none.keras")
-    assert_one_clear_line(wrong("--channels", 9, model=model_file), "channels 0 to 4, not 9")
-    assert_one_clear_line(wrong("--channels", "cat", model=model_file), "names", "not known")
-    assert_one_clear_line(wrong("--layer", "cnov", model=model_file), "did you mean conv")
+    wrong("--steps", 0).assert_one_clear_line("steps must be at least 1")
+    wrong("--parametrization", "x").assert_one_clear_line("fourier, pixel")
+    wrong("--size", "axb").assert_one_clear_line("--size must be HxW")
+    wrong("--channels", "4-1").assert_one_clear_line("--channels", "4-1")
+    wrong("-o", tmp_path / "a.nope").assert_one_clear_line(".nope")
+    wrong().assert_one_clear_line("no model file none.keras")
+    wrong("--channels", 9, model=model_file).assert_one_clear_line("channels 0 to 4, not 9")
+    wrong("--channels", "cat", model=model_file).assert_one_clear_line("names", "not known")
+    wrong("--layer", "cnov", model=model_file).assert_one_clear_line("did you mean conv")

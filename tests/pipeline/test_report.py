@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from actgrid.errors import OptionError, OutputError
 from actgrid.models import LayerInfo
@@ -20,6 +19,7 @@ from actgrid.pipeline.statistics import DatasetStats, LayerStats
 from actgrid.pipeline.top_images import find_top_images
 
 Array = npt.NDArray[Any]
+Opened = Callable[[Path], AbstractContextManager[Page]]
 
 NASTY = "</script><img src=x onerror='document.title=1'>&\"<b>"
 IMAGES = [f"{NASTY}/{index}.jpg" for index in range(20)]
@@ -77,18 +77,6 @@ def pictured(stats: DatasetStats, **options: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        names = ("chromium", "chromium-browser", "google-chrome")
-        found = next(filter(None, map(shutil.which, names)), playwright.chromium.executable_path)
-        if not Path(found).exists():
-            pytest.skip("no Chromium is installed")
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stats = measured()
     path = tmp_path_factory.mktemp("report") / "report.html"
@@ -97,26 +85,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def page(browser: Browser, report: Path) -> Iterator[Page]:
-    """Open the report; at the end nothing has gone wrong and nothing was asked for."""
-    with opened(browser, report) as page:
+def page(opened: Opened, report: Path) -> Iterator[Page]:
+    with opened(report) as page:
         yield page
-
-
-@contextmanager
-def opened(browser: Browser, path: Path) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1300, "height": 900})
-    page = context.new_page()
-    problems: list[str] = []
-    page.on("console", lambda message: problems.append(message.text))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("dialog", lambda dialog: problems.append(dialog.message))
-    page.on("request", lambda request: problems.append(request.url))
-    page.goto(path.as_uri())
-    yield page
-    requested = [problem for problem in problems if not problem.startswith("data:")]
-    context.close()
-    assert requested == [path.as_uri()]
 
 
 def texts(page: Page, selector: str) -> list[str]:
@@ -324,13 +295,13 @@ def test_a_channel_without_finite_values(page: Page) -> None:
 
 
 def test_pictures_beyond_the_limit_are_left_out_and_the_page_says_so(
-    browser: Browser, tmp_path: Path
+    opened: Opened, tmp_path: Path
 ) -> None:
     stats = measured()
     path = tmp_path / "report.html"
     whole = make_report(stats, model="m", top_images=pictured(stats))
     save_report(path, stats, model="m", top_images=pictured(stats), picture_bytes=20_000)
-    with opened(browser, path) as page:
+    with opened(path) as page:
         some = page.inner_text("#pictures-note")
         match = re.search(r"(\d+) have some\. (\d+) more channels were drawn", some)
         assert match
@@ -350,15 +321,15 @@ def test_pictures_beyond_the_limit_are_left_out_and_the_page_says_so(
     assert b"data:image" not in bare
 
 
-def test_without_pictures_there_is_no_place_for_them(browser: Browser, tmp_path: Path) -> None:
+def test_without_pictures_there_is_no_place_for_them(opened: Opened, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     save_report(path, measured(), model="m")
-    with opened(browser, path) as page:
+    with opened(path) as page:
         assert not page.is_visible("#top")
 
 
 def test_of_too_many_names_the_first_are_kept(
-    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stats = DatasetStats(3)
     one = {"dense": activations()["dense"][:, :1]}
@@ -367,7 +338,7 @@ def test_of_too_many_names_the_first_are_kept(
     for limit, depth in ((10_000, 3), (250, 2), (110, 1), (50, 0)):
         monkeypatch.setattr("actgrid.pipeline.report._MOST_NAMES", limit)
         save_report(path, stats, model="m")
-        with opened(browser, path) as page:
+        with opened(path) as page:
             note = page.inner_text("#names-note")
             if depth == 3:
                 assert note == ""
@@ -384,10 +355,10 @@ def test_of_too_many_names_the_first_are_kept(
                 assert (buttons.get_attribute("title") or "").split("\n") == names
 
 
-def test_no_image_at_all(browser: Browser, tmp_path: Path) -> None:
+def test_no_image_at_all(opened: Opened, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     save_report(path, DatasetStats(), model="m")
-    with opened(browser, path) as page:
+    with opened(path) as page:
         assert page.inner_text("#title") == "m: channels over 0 images"
         assert page.inner_text("#page") == "none"
 
@@ -410,12 +381,12 @@ def test_a_narrow_window_does_not_scroll_sideways(browser: Browser, report: Path
     page.close()
 
 
-def test_file_names_that_are_no_text(browser: Browser, tmp_path: Path) -> None:
+def test_file_names_that_are_no_text(opened: Opened, tmp_path: Path) -> None:
     stats = DatasetStats(1)
     stats.update({"dense": activations()["dense"][:1]}, {"dense": infos()["dense"]}, ["\udcff.jpg"])
     path = tmp_path / "report.html"
     save_report(path, stats, model="\udcff")
-    with opened(browser, path) as page:
+    with opened(path) as page:
         assert page.locator("td.names button").first.inner_text() == "▸ \udcff.jpg"
 
 

@@ -29,7 +29,6 @@ __all__ = [
     "print_facts",
     "print_figures",
     "print_heatmap",
-    "print_image",
     "print_infos",
     "print_layers",
     "print_maximization",
@@ -156,11 +155,6 @@ def _total(drawn: list[DrawnLayer]) -> str:
 def print_place(folder: Path, drawn: list[DrawnLayer]) -> None:
     """Print where the pictures of an image are."""
     print(f"\n{_total(drawn)}: {folder.resolve()}")
-
-
-def print_image(file: Path, folder: Path, drawn: list[DrawnLayer]) -> None:
-    """Print one line for an image that was drawn."""
-    print(f"{file.name}: {_total(drawn)}: {folder}")
 
 
 def as_dict(image: str, folder: Path, drawn: list[DrawnLayer]) -> dict[str, Any]:

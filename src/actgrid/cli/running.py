@@ -21,7 +21,7 @@ from actgrid.pipeline.jobs import Loading
 from actgrid.pipeline.manifest import Record
 from actgrid.pipeline.runs import Run
 from actgrid.pipeline.sources import find_items
-from actgrid.pipeline.stores import open_store
+from actgrid.pipeline.stores import local_folder, open_store
 from actgrid.progress import progress
 
 __all__ = ["carry_out", "start"]
@@ -56,7 +56,7 @@ def start(
             f"--engine must be one of {', '.join(_ENGINES)}, not {engine!r}"
             f"{suggest(engine, _ENGINES)}"
         )
-    items = find_items(inputs)
+    items = find_items(inputs, local_folder(output))
     open_store(output)
     if engine == "ray":
         from actgrid.pipeline.ray import RayEngine
@@ -100,7 +100,7 @@ def carry_out(run: Run, as_json: bool, top_channels: int) -> None:
         for record in run:
             advance(pace.text())
             if not as_json:
-                typer.echo(_line(record, run))
+                print(_line(record, run), flush=True)
                 continue
             _tell("image", **asdict(record))
             if pace.is_time():
@@ -120,7 +120,7 @@ def carry_out(run: Run, as_json: bool, top_channels: int) -> None:
     elif summary.images != 1 or summary.failed:
         already = f" ({before:,} before)" if before else ""
         plural = "" if summary.images == 1 else "s"
-        typer.echo(
+        print(
             f"\n{summary.images:,} image{plural}{already}, {summary.failed:,} failed: "
             f"{summary.output}"
         )
@@ -145,7 +145,7 @@ def _stopping(run: Run) -> Iterator[None]:
 
 
 def _tell(event: str, **facts: Any) -> None:
-    typer.echo(json.dumps({"event": event, **facts}))
+    print(json.dumps({"event": event, **facts}), flush=True)
 
 
 def _line(record: Record, run: Run) -> str:

@@ -1,0 +1,91 @@
+"""The command `actgrid`, in this process where that tells the same, else in one of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+
+import actgrid
+from actgrid.cli import main
+
+
+@dataclass
+class Result:
+    """What came of a command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """Return what it told machines, line by line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    def assert_one_clear_line(self, *words: str, code: int = 2) -> None:
+        assert self.code == code, self
+        assert self.err.startswith("actgrid: ")
+        assert self.err.count("\n") == 1
+        assert "Traceback" not in self.err
+        for word in words:
+            assert word in self.err
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Run the command in this process."""
+
+    def run(*arguments: object) -> Result:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return Result(stop.value.code or 0, captured.out, captured.err)  # type: ignore[arg-type]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def process() -> Callable[..., Result]:
+    """Run the command in a process of its own."""
+
+    def process(*arguments: object, **options: Any) -> Result:
+        command = [sys.executable, "-m", "actgrid", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, **options)
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return process
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((12, 10, 3)),
+            keras.layers.Conv2D(5, 3, name="conv"),
+            keras.layers.ReLU(name="relu"),
+            keras.layers.MaxPooling2D(name="pool"),
+            keras.layers.Flatten(name="flat"),
+            keras.layers.Dense(4, name="head"),
+        ],
+        name="small",
+    )
+    path: Path = tmp_path_factory.mktemp("model") / "small.keras"
+    model.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("photo") / "cat.jpg"
+    actgrid.demo.photo().save(path)
+    return path
