@@ -30,7 +30,8 @@ IMAGES, SHARD = 11, 4
 BROKEN = 6
 LEFTOVER = f".{'0' * 32}.part"
 
-pytestmark = pytest.mark.filterwarnings("ignore:::ray")
+# Ray Data warns of options of its own that it sets itself.
+pytestmark = pytest.mark.filterwarnings(r"ignore:.*is deprecated:DeprecationWarning:ray\.data")
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +247,22 @@ def test_more_actors_than_there_are_cpus_for_are_refused(
     assert stopped(going, OptionError, message) == []
     going = run(model_file, photos, tmp_path, engine=RayEngine(num_gpus=500))
     assert stopped(going, OptionError, r"logical GPUs, .* need 1000") == []
+
+
+def test_a_cluster_that_is_not_there_is_told(
+    ray: Any, model_file: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    going = run(model_file, photos, tmp_path, engine=RayEngine(address="127.0.0.1:1"))
+    assert stopped(going, OptionError, "cannot be reached at 127.0.0.1:1: .*refused") == []
+
+
+def test_workers_must_see_the_output(
+    ray: Any, model_file: Path, photos: Path, tmp_path: Path
+) -> None:
+    going = run(model_file, photos, tmp_path, engine=RayEngine(actors=1))
+    (tmp_path / "run.json").unlink()
+    assert stopped(going, OutputError, f"{tmp_path} is another place.*machines share") == []
 
 
 def test_images_that_are_no_files_are_refused(model_file: Path, tmp_path: Path) -> None:

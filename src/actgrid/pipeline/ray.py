@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import pickle
+import signal
 import socket
 import traceback
 from collections import Counter
@@ -46,7 +47,8 @@ __all__ = ["RayEngine"]
 _MOST_ATTEMPTS = 4
 # While a worker is at a shard, the next one waits beside it.
 _SHARDS_IN_FLIGHT = 2
-_BACKEND_LEVEL = "RAY_BACKEND_LOG_LEVEL"
+# For Ray where it is started: it would tell of itself, here and to its makers.
+_ENVIRONMENT = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}
 _PATIENCE = 10  # seconds
 _GIVE_MODEL = "give RayEngine a function that returns it, as model=..."
 
@@ -120,8 +122,9 @@ class RayEngine:
             return
         with self._connected(ray):
             self._check_resources(ray.cluster_resources())
-            worker = _packed_plan(ray, job, extractor, self.model)
-            results = self._results(ray, shards, worker)
+            # A reference, so that workers fetch a large model once, by shared memory.
+            plan = ray.put(_packed_plan(ray, job, extractor, self.model))
+            results = self._results(ray, shards, plan)
             with closing(results):  # type: ignore[type-var]
                 for done in results:
                     meter.add(done.images, done.seconds)
@@ -138,18 +141,19 @@ class RayEngine:
         if ray.is_initialized():
             yield
             return
-        where = "on this machine" if self.address is None else f"at {self.address}"
+        problem = f"Ray cannot be reached at {self.address}"
         options: dict[str, Any] = {"address": self.address}
         if self.address is None:
+            problem = "Ray cannot be started"
             cpus = max(os.cpu_count() or 1, math.ceil(self._cpus))
             options = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
         with _quiet():
             try:
                 _knock(self.address)
-                with held_back():
+                with held_back(), _own_end():
                     ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
             except (OSError, ValueError, RuntimeError) as error:
-                raise OptionError(f"there is no Ray {where}: {_first_line(error)}") from error
+                raise OptionError(f"{problem}: {error}") from error
             try:
                 yield
             finally:
@@ -171,24 +175,27 @@ class RayEngine:
                     f"ray.init(num_{name.lower()}s={math.ceil(needed)})"
                 )
 
-    def _results(self, ray: Any, shards: list[bytes], worker: bytes) -> Iterator[_Done]:
+    def _results(self, ray: Any, shards: list[bytes], plan: Any) -> Iterator[_Done]:
         """Yield what workers return, in the order of the shards."""
         data = importlib.import_module("ray.data")
         counter = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts)
         attempts = counter.remote(_MOST_ATTEMPTS)
+        actors = min(self.actors, len(shards))
         # Where a worker dies Ray begins its block again: one shard.
         dataset = data.from_items(
             [{"shard": shard} for shard in shards], override_num_blocks=len(shards)
         )
+        shards.clear()  # Ray has them: of a million images they are large
         dataset.context.execution_options.preserve_order = True
+        dataset.context.execution_no_progress_timeout_s = -1  # a shard may take long
         dataset.context.enable_progress_bars = False
         dataset.context.print_on_execution_start = False
         dataset = dataset.map_batches(
             _Worker,
             batch_size=1,
-            fn_constructor_args=(worker, attempts),
+            fn_constructor_args=(plan, attempts),
             compute=data.ActorPoolStrategy(
-                size=min(self.actors, len(shards)),
+                size=actors,
                 max_tasks_in_flight_per_actor=_SHARDS_IN_FLIGHT,
             ),
             num_cpus=self.num_cpus,
@@ -265,14 +272,17 @@ class _Done:
 class _Worker:
     """Holds model and extractor, and does shard after shard."""
 
-    def __init__(self, plan: bytes, attempts: Any) -> None:
-        self._get = importlib.import_module("ray").get
+    def __init__(self, plan: Any, attempts: Any) -> None:
+        self._ray = importlib.import_module("ray")
         self._attempts = attempts
         self._problem: Exception | None = None
         try:
-            found: _Plan = pickle.loads(plan)
+            me = self._ray.get_runtime_context().get_actor_id()  # the same once it is begun again
+            self._attempt(me, "loaded the model")
+            found: _Plan = pickle.loads(self._ray.get(plan))
             self._job = found.job
             self._extractor = found.extractor()
+            attempts.succeed.remote(me)
             top = self._job.work.top
             self._seen = None if top is None else DatasetStats(top)
         except Exception as error:
@@ -304,26 +314,33 @@ class _Worker:
     def _begin(self, number: int, items: list[Item]) -> None:
         if self._problem is not None:
             raise self._problem
-        if not self._get(self._attempts.begin.remote(number)):
-            raise RunError(
-                "workers died, one after the other, while they were at images "
-                f"{items[0].name} to {items[-1].name}: is there too little memory for so many?"
-            )
+        self._attempt(number, f"were at images {items[0].name} to {items[-1].name}")
         # What a worker that was killed left of these images, where nobody else writes.
         open_store(self._job.output).clean(item.key for item in items)
 
+    def _attempt(self, what: object, at: str) -> None:
+        if not self._ray.get(self._attempts.begin.remote(what)):
+            raise RunError(
+                f"workers died, one after the other, while they {at}: is there too little memory "
+                "for so many?"
+            )
+
 
 class _Attempts:
-    """Counts how often shards are begun, which Ray would do for ever."""
+    """Counts how often something is begun that kills workers, as Ray would do for ever."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._begun: Counter[int] = Counter()
+        self._begun: Counter[object] = Counter()
 
-    def begin(self, number: int) -> bool:
-        """Tell whether a shard may be begun, once more."""
-        self._begun[number] += 1
-        return self._begun[number] <= self._most
+    def begin(self, what: object) -> bool:
+        """Tell whether it may be begun, once more."""
+        self._begun[what] += 1
+        return self._begun[what] <= self._most
+
+    def succeed(self, what: object) -> None:
+        """Forget how often it was begun."""
+        del self._begun[what]
 
 
 def _packed_shards(
@@ -361,6 +378,15 @@ def _packed_plan(
     return packed
 
 
+@contextmanager
+def _own_end() -> Iterator[None]:
+    """Let SIGTERM do what it did before, instead of telling where C++ stood."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    with suppress(ValueError):  # in another thread than the main one
+        signal.signal(signal.SIGTERM, before)
+
+
 def _knock(address: str | None) -> None:
     """Raise OSError where nobody answers at HOST:PORT, for whom Ray waits many minutes."""
     host, colon, port = (address or "").rpartition(":")
@@ -388,14 +414,14 @@ def _quiet() -> Iterator[None]:
     """Keep what Ray tells of itself from the terminal; its folder has logs."""
     loggers = [logging.getLogger(name) for name in ("ray", "ray.data")]
     levels = [logger.level for logger in loggers]
-    level = os.environ.get(_BACKEND_LEVEL)
+    added = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
     try:
-        os.environ.setdefault(_BACKEND_LEVEL, "fatal")  # before Ray is started
+        os.environ.update(added)
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
         yield
     finally:
-        if level is None:
-            del os.environ[_BACKEND_LEVEL]
-        for logger, before in zip(loggers, levels, strict=True):
-            logger.setLevel(before)
+        for name in added:
+            del os.environ[name]
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
