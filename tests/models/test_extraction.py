@@ -498,6 +498,44 @@ def test_a_last_smaller_batch_works() -> None:
     assert extractor.trace_count <= 2
 
 
+def test_traced_beforehand_the_layers_are_known_and_no_call_traces_again() -> None:
+    model = small_cnn()
+    extractor = Extractor(model, "*o*")
+    found = extractor.trace(tf.TensorSpec((None, 8, 8, 3)))
+    assert list(found) == ["conv1", "pool", "conv2"]
+    assert found == extractor.layers
+    assert found["conv1"].shape == (None, 6, 6, 4)
+    x = pixels(5, 8, 8, 3)
+    for part in (x, x[:1], x[:3]):
+        assert_same(extractor(part), layer_outputs(model, part, "conv1", "pool", "conv2"))
+    assert extractor.trace_count == 1
+    assert extractor.layers == found
+    assert_untouched(model)
+
+
+def test_a_model_of_any_size_is_traced_once_for_all_sizes() -> None:
+    model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3, name="conv")])
+    extractor = Extractor(model)
+    assert extractor.trace(tf.TensorSpec((None, None, None, 3)))["conv"].shape[1:3] == (None, None)
+    for side in (4, 9):
+        x = pixels(2, side, 5, 3)
+        assert_same(extractor(x), layer_outputs(model, x, "conv"))
+    assert extractor.trace_count == 1
+
+
+@pytest.mark.filterwarnings("ignore:`build..` was called on layer:UserWarning")
+def test_what_cannot_be_traced_is_told_as_for_a_call() -> None:
+    model = small_cnn()
+    for wrong in ((None, 9, 8, 3), (None, 8, 8, 1), (8, 8, 3)):
+        with pytest.raises(ShapeError, match=r"takes an input of \(None, 8, 8, 3\)"):
+            Extractor(model).trace(tf.TensorSpec(wrong))
+    subclassed = HasUnused()
+    subclassed(pixels(1, 8, 8, 3))
+    with pytest.raises(LayerError, match="unused"):
+        Extractor(subclassed, "unused").trace(tf.TensorSpec((None, 8, 8, 3)))
+    assert_untouched(subclassed)
+
+
 def test_layers_come_in_the_order_in_which_they_run() -> None:
     class Backwards(keras.Model):  # type: ignore[misc]
         def __init__(self) -> None:

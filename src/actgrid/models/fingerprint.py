@@ -26,7 +26,8 @@ def fingerprint(model: Any) -> str:
     >>> fingerprint(actgrid.load_model("demo")) == fingerprint(actgrid.load_model("demo"))
     True
     """
-    text = json.dumps(_description(model), sort_keys=True, default=lambda it: type(it).__name__)
+    layers = [f"{node.path} {_config(node.layer)}" for node in model_layers(model)]
+    text = "\n".join([_config(model), *layers])
     counted = [model.name, *(layer.name for layer in _inputs(model))]
     for number, name in enumerate(counted):
         text = text.replace(json.dumps(name), f'"counted:{number}"')
@@ -39,21 +40,13 @@ def fingerprint(model: Any) -> str:
     return digest.hexdigest()[:32]
 
 
-def _description(model: Any) -> list[Any]:
-    return [
-        _config(model),
-        *(
-            [node.path, type(node.layer).__name__, _config(node.layer)]
-            for node in model_layers(model)
-        ),
-    ]
-
-
-def _config(layer: Any) -> Any:
+def _config(layer: Any) -> str:
+    kind = type(layer).__name__
     try:
-        return layer.get_config()
-    except (NotImplementedError, TypeError, ValueError, AttributeError):
-        return type(layer).__name__  # a layer of one's own that cannot be saved
+        config = layer.get_config()
+        return kind + json.dumps(config, sort_keys=True, default=lambda it: type(it).__name__)
+    except Exception:
+        return kind  # one of the user's own, which cannot be saved
 
 
 def _inputs(model: Any) -> list[Any]:

@@ -50,6 +50,8 @@ class Loading:
         if self.preprocess is not None:
             image_input(model)
             preprocessing(self.preprocess, model)
+        elif isinstance(input_specs(model), (list, tuple, dict)):
+            raise ShapeError("the model takes several inputs, of which an image is one")
 
     def load(self, model: Any, item: Item) -> npt.NDArray[Any]:
         """Return an image as a batch of one for the model."""

@@ -15,6 +15,8 @@ from actgrid.pipeline.stores import Store
 __all__ = ["MANIFEST", "RUN", "Manifest", "Record", "check_same", "read_run", "write_run"]
 
 MANIFEST, RUN = "manifest.jsonl", "run.json"
+# Characters of a value in a message.
+_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def check_same(store: Store, before: Mapping[str, Any], now: Mapping[str, Any]) 
     """Raise RunError, which tells the differences, unless a run is of the same as one before."""
     old, new = dict(_flat(before)), dict(_flat(orjson.loads(orjson.dumps(now))))
     differences = [
-        f"{name} was {_shown(old, name)}, is {_shown(new, name)}"
+        f"{name} {_change(old.get(name), new.get(name))}"
         for name in dict.fromkeys([*old, *new])
         if old.get(name) != new.get(name)
     ]
@@ -203,6 +205,17 @@ def _flat(run: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield prefix + name, value
 
 
-def _shown(values: Mapping[str, Any], name: str) -> str:
-    text = orjson.dumps(values.get(name)).decode()
-    return text if len(text) <= 60 else text[:57] + "..."
+def _change(old: Any, new: Any) -> str:
+    """Tell what a value was and is; of long ones, what follows where they begin to differ."""
+    was, now = (orjson.dumps(value).decode() for value in (old, new))
+    start = 0
+    if max(len(was), len(now)) > _SHOWN:
+        pairs = enumerate(zip(was, now, strict=False))
+        start = max(next((at for at, (one, other) in pairs if one != other), 0) - _SHOWN // 3, 0)
+
+    def part(text: str) -> str:
+        rest = text[start:]
+        more = len(rest) > _SHOWN
+        return f"{'...' if start else ''}{rest[:_SHOWN]}{'...' if more else ''}"
+
+    return f"was {part(was)}, is {part(now)}"
