@@ -461,6 +461,40 @@ def test_interrupted_it_says_how_far_it_came_and_how_to_go_on(
     assert content(parts) == content(whole)
 
 
+def test_interrupted_while_it_writes_the_report_it_goes_on_there(
+    run: Run, model_file: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    arguments = ["stats", model_file, images, "-o", tmp_path / "out"]
+    with monkeypatch.context() as patched:
+        patched.setattr("actgrid.pipeline.runs.write_findings", interrupt)
+        run(*arguments).assert_one_clear_line(
+            "interrupted: 9 of 9 images are recorded, --resume goes on", code=130
+        )
+    assert "report.html" not in files(tmp_path / "out")
+    result = run(*arguments, "--resume")
+    assert (result.code, result.out.splitlines()[0]) == (0, "")
+    assert result.out.splitlines()[1].startswith("9 images (9 before), 0 failed: ")
+    run(*arguments[:-1], tmp_path / "whole")
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_a_reader_that_leaves_early_leaves_what_can_be_resumed(
+    run: Run, model_file: Path, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    write_images(tmp_path / "in", *(f"{index:03}.png" for index in range(100)))
+    command = f"{sys.executable} -m actgrid render {model_file} {tmp_path / 'in'} -o {out}"
+    script = f"{command} --batch-size 1 | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert (done.stderr, done.stdout.splitlines()[1]) == ("", "1")
+    assert 1 <= len(records(out)) < 100
+    result = run("render", model_file, tmp_path / "in", "-o", out, "--batch-size", 1, "--resume")
+    assert result.out.splitlines()[-1].startswith("100 images (")
+
+
 def test_a_full_disk_is_one_line_that_says_how_to_go_on(
     run: Run, process: Run, model_file: Path, images: Path, tmp_path: Path
 ) -> None:
