@@ -285,6 +285,7 @@ class _Worker:
             attempts.succeed.remote(me)
             top = self._job.work.top
             self._seen = None if top is None else DatasetStats(top)
+            self._last = -1
         except Exception as error:
             self._problem = error
 
@@ -296,16 +297,19 @@ class _Worker:
         done, meter = _Done(number), Meter()
         try:
             self._begin(number, items)
-            # What this worker has seen is merged with the shard in the end.
-            floors = {} if self._seen is None else self._seen.floors(items[0].index)
+            # Those that it did before are there when this one is merged, if they come before it.
+            seen = self._seen if number > self._last else None
+            self._last = max(self._last, number)
+            floors = {} if seen is None else seen.floors(items[0].index)
             for event in self._job.run(
                 self._extractor, items, recorded=recorded, floors=floors, meter=meter
             ):
                 if isinstance(event, Record):
                     done.records.append(event)
-                elif self._seen is not None and event.statistics is not None:
-                    self._seen.merge(event.statistics)
+                elif event.statistics is not None:
                     done.statistics = event.statistics.to_bytes()
+                    if seen is not None:
+                        seen.merge(event.statistics)
         except Exception as error:
             done.fail(error)
         done.images, done.seconds = meter.images, meter.seconds
