@@ -85,6 +85,19 @@ def test_nothing_stays_of_a_dropped_image_but_what_was_not_its_own(tmp_path: Pat
         assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["x", "notes.txt"]
 
 
+def test_what_a_killed_process_left_goes_with_the_image_that_is_done_again(tmp_path: Path) -> None:
+    leftover = "." + "0" * 32 + ".part"
+    for key in ("cat/001", "dog/001"):
+        (tmp_path / key).mkdir(parents=True)
+        (tmp_path / key / leftover).touch()
+    with FolderSink(open_store(tmp_path)) as sink:
+        sink.put(item(0), FILES[0], [b""])
+        sink.finish(item(0), FILES[:1])
+        assert set(content(tmp_path)) == {"dog/001/" + leftover, "cat/001/" + FILES[0]}
+        sink.drop(item(1), FILES)
+    assert set(content(tmp_path)) == {"cat/001/" + FILES[0]}
+
+
 # --- tar
 
 

@@ -319,8 +319,6 @@ class _Worker:
         if self._problem is not None:
             raise self._problem
         self._attempt(number, f"were at images {items[0].name} to {items[-1].name}")
-        # What a worker that was killed left of these images, where nobody else writes.
-        open_store(self._job.output).clean(item.key for item in items)
 
     def _attempt(self, what: object, at: str) -> None:
         if not self._ray.get(self._attempts.begin.remote(what)):

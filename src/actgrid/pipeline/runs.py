@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib import metadata
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -211,7 +210,8 @@ class Run:
             _log.info("%s: %d images are done already", self.store.place(), self.recorded)
             self._begun = True
         if resume:
-            self._clean()
+            # What a process left that was killed; sinks look after the folders of images.
+            self.store.clean(["", TOP])
 
     @property
     def doing(self) -> str:
@@ -294,12 +294,6 @@ class Run:
         if self._statistics is not None and self._first == 0:
             # Saved ones may know of more than is recorded.
             self._statistics = DatasetStats(self._statistics.top)
-
-    def _clean(self) -> None:
-        """Remove what a process that was killed left of the images that it was at."""
-        most = 4 * self._job.work.batch_size + self._job.work.shard_size
-        items = islice(self.items.start(self.recorded), most) if self.items.total else ()
-        self.store.clean(["", TOP, *(item.key for item in items)])
 
     def _start_at(self, index: int) -> None:
         self._first = index

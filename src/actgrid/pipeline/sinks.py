@@ -69,11 +69,13 @@ class FolderSink(Sink):
         self._store.write(f"{item.key}/{file}", *pieces)
 
     def finish(self, item: Item, files: Sequence[str]) -> list[str]:
-        """Return their names."""
+        """Return their names, and remove what a process left that was killed at this image."""
+        self._store.clean([item.key])
         return [f"{item.key}/{file}" for file in files]
 
     def drop(self, item: Item, files: Sequence[str]) -> None:
         """Remove those that are there, and no others."""
+        self._store.clean([item.key])
         for file in files:
             self._store.remove(f"{item.key}/{file}")
 
