@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from actgrid.errors import ImageError, MissingDependencyError, OptionError, OutputError
-from actgrid.pipeline.stores import Store, _RemoteStore, open_store
+from actgrid.pipeline.stores import Store, _RemoteStore, local_folder, open_store
 
 fsspec = importlib.import_module("fsspec")
 FileSystem: Any = fsspec.AbstractFileSystem
@@ -298,3 +298,9 @@ def test_a_local_folder_needs_no_fsspec(tmp_path: Path) -> None:
         "assert 'fsspec' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_a_folder_on_this_machine_is_told_from_a_url(tmp_path: Path) -> None:
+    assert local_folder(tmp_path) == local_folder(str(tmp_path)) == tmp_path
+    assert local_folder(f"file://{tmp_path}") == local_folder(f"local://{tmp_path}") == tmp_path
+    assert local_folder("s3://bucket/run") is None
