@@ -100,6 +100,8 @@ def test_a_run_leaves_pictures_a_manifest_and_what_it_was_of(
     assert first.files == ["class0/000/00_pool.png", "class0/000/stats.json"]
     assert list(first.dead) == ["pool"]
     assert first.milliseconds > 0
+    assert not json.loads((tmp_path / "run.json").read_bytes())["finished"]
+    run.finish()
     about = json.loads((tmp_path / "run.json").read_bytes())
     assert about["finished"]
     assert about["layers"] == ["pool"]

@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tensorflow as tf
 
 import actgrid
 from actgrid.errors import MissingFileError, OutputError, ShapeError
@@ -236,16 +237,23 @@ def test_all_images_may_fail(tmp_path: Path) -> None:
     assert all(event.failed for event in events if isinstance(event, Record))
 
 
-def test_what_the_model_refuses_fails_and_the_rest_goes_on(tmp_path: Path) -> None:
-    def refuse(call: int) -> None:
-        if call == 1:
-            extractor.batches.append(0)
-            raise ShapeError("the model takes none of these")
+@pytest.mark.parametrize(
+    "error",
+    [ShapeError("not this one"), tf.errors.InvalidArgumentError(None, None, "not this one")],
+    ids=["ours", "TensorFlow's"],
+)
+def test_what_the_model_refuses_fails_alone(tmp_path: Path, error: Exception) -> None:
+    class Refusing(FakeExtractor):
+        def __call__(self, x: Array) -> dict[str, Array]:
+            if (x == load(item(3))).all((1, 2, 3)).any():
+                raise error
+            return super().__call__(x)
 
-    extractor = FakeExtractor(refuse)
-    found = records(run(tmp_path, 6, extractor, batch_size=2, skip_errors=True))
-    assert [one.failed for one in found] == [False, False, True, True, False, False]
-    assert found[2].error == "the model takes none of these"
+    extractor = Refusing()
+    found = records(run(tmp_path, 6, extractor, batch_size=3, skip_errors=True))
+    assert [one.index for one in found if one.failed] == [3]
+    assert "not this one" in (found[3].error or "")
+    assert extractor.batches == [3, 1, 1]
 
 
 def test_what_cannot_be_drawn_fails_and_nothing_stays_of_it(tmp_path: Path) -> None:

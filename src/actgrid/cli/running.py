@@ -19,7 +19,7 @@ from actgrid.errors import OptionError, OutputError, suggest
 from actgrid.models.images import check_fit
 from actgrid.pipeline.jobs import Loading
 from actgrid.pipeline.manifest import Record
-from actgrid.pipeline.runs import Run
+from actgrid.pipeline.runs import Run, planned
 from actgrid.pipeline.sources import find_items
 from actgrid.pipeline.stores import local_folder, open_store
 from actgrid.progress import progress
@@ -50,6 +50,7 @@ def start(
     **options: Any,
 ) -> Run:
     """Return a run by the options of the command, see `Run`; what is wrong is said quickly."""
+    planned(**options)
     check_fit(fit)
     if engine not in _ENGINES:
         raise OptionError(

@@ -223,6 +223,6 @@ def _carried_out(run: Run, progress: bool, channels: int | None = 8) -> Summary:
     with shown(run.total, run.doing, progress, run.recorded) as advance:
         for _ in run:
             advance()
-    if channels != 0:
+    if channels != 0 and run.summary().statistics is not None:
         run.finish(channels)
     return run.summary()

@@ -29,7 +29,7 @@ from actgrid.rendering import check_options
 from actgrid.rendering.backends import first_backend
 from actgrid.rendering.layout import integer_option, thread_count
 
-__all__ = ["ON_ERROR", "STATISTICS", "Engine", "Run", "Summary", "local"]
+__all__ = ["ON_ERROR", "STATISTICS", "Engine", "Run", "Summary", "local", "planned"]
 
 ON_ERROR = ("skip", "raise")
 STATISTICS = "stats.npz"
@@ -104,6 +104,8 @@ class Summary:
 class Run:
     """A model over many images. To iterate over it does the work, and yields record after record.
 
+    Where statistics are taken, `finish` then makes a report of them.
+
     Parameters
     ----------
     model
@@ -162,18 +164,16 @@ class Run:
         overwrite: bool = False,
         engine: Engine = local,
     ) -> None:
-        check_sink(sink)
-        if on_error not in (None, *ON_ERROR):
-            raise OptionError(f"on_error must be one of {', '.join(ON_ERROR)}, not {on_error!r}")
-        if resume and overwrite:
-            raise OptionError("a run is resumed or overwritten, not both")
-        thread_count(threads)  # checked before anything begins
-        work = Work(
-            drawing=None if drawing is None else _checked(drawing),
-            top=None if top is None else integer_option("top", top, 1),
-            batch_size=integer_option("batch_size", batch_size, 1),
-            shard_size=integer_option("shard_size", shard_size, 1),
+        work = planned(
+            drawing=drawing,
+            top=top,
+            sink=sink,
+            batch_size=batch_size,
+            shard_size=shard_size,
             threads=threads,
+            on_error=on_error,
+            resume=resume,
+            overwrite=overwrite,
         )
         self.items = (
             inputs if isinstance(inputs, Items) else find_items(inputs, local_folder(output))
@@ -332,7 +332,8 @@ class Run:
             self._begin()
         self._manifest.close()
         self._remove_other_shards()
-        write_run(self.store, {**self._run, "finished": True})
+        if self._statistics is None:
+            self.finish()
 
     def _remove_other_shards(self) -> None:
         """Remove what a longer run left here, which a reader of all tar files would take along."""
@@ -350,26 +351,28 @@ class Run:
         self.store.write(STATISTICS, self._statistics.to_bytes())
 
     def finish(self, channels: int | None = 8) -> None:
-        """Write what is made of the statistics, once they are complete: see `write_findings`.
+        """Write what is made of statistics, see `write_findings`: then the run is finished.
+
+        To be called at the end of a run that takes statistics.
 
         Parameters
         ----------
         channels
             How many channels of each layer are shown with their top images; None: all.
         """
-        if self._statistics is None:
-            return
-        drawing = self._job.work.drawing or {}
-        write_findings(
-            self.store,
-            self._statistics,
-            self.extractor,
-            self._job.layers,
-            self.items,
-            self._job.loading,
-            channels=channels,
-            drawing={name: drawing[name] for name in ("normalize", "scope", "cmap") if drawing},
-        )
+        if self._statistics is not None:
+            drawing = self._job.work.drawing or {}
+            write_findings(
+                self.store,
+                self._statistics,
+                self.extractor,
+                self._job.layers,
+                self.items,
+                self._job.loading,
+                channels=channels,
+                drawing={name: drawing[name] for name in ("normalize", "scope", "cmap") if drawing},
+            )
+        write_run(self.store, {**self._run, "finished": True})
 
     def summary(self) -> Summary:
         """Return what came of it so far."""
@@ -380,6 +383,40 @@ class Run:
             seconds=time.perf_counter() - self._start,
             statistics=self._statistics,
         )
+
+
+def planned(
+    *,
+    drawing: Mapping[str, Any] | None,
+    top: int | None,
+    sink: str,
+    batch_size: int,
+    shard_size: int,
+    threads: int | None,
+    on_error: str | None,
+    resume: bool,
+    overwrite: bool,
+) -> Work:
+    """Return the work that options of `Run` stand for.
+
+    Raises
+    ------
+    OptionError
+        If one cannot be used, whatever the model.
+    """
+    check_sink(sink)
+    if on_error not in (None, *ON_ERROR):
+        raise OptionError(f"on_error must be one of {', '.join(ON_ERROR)}, not {on_error!r}")
+    if resume and overwrite:
+        raise OptionError("a run is resumed or overwritten, not both")
+    thread_count(threads)
+    return Work(
+        drawing=None if drawing is None else _checked(drawing),
+        top=None if top is None else integer_option("top", top, 1),
+        batch_size=integer_option("batch_size", batch_size, 1),
+        shard_size=integer_option("shard_size", shard_size, 1),
+        threads=threads,
+    )
 
 
 def _checked(drawing: Mapping[str, Any]) -> dict[str, Any]:

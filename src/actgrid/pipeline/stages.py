@@ -24,6 +24,7 @@ from actgrid.errors import (
     ShapeError,
 )
 from actgrid.models import Extractor
+from actgrid.models.frameworks import tensorflow
 from actgrid.pipeline.files import (
     DrawnLayer,
     describe,
@@ -339,9 +340,15 @@ class _Flow:
             with self._meter.busy("model"):
                 pixels = np.concatenate([entry.image for entry in images])
                 activations = self._extractor(pixels)
-        except (ModelError, ShapeError, DtypeError) as error:
-            for entry in images:
-                entry.image, entry.error = None, error
+        except (
+            *(ModelError, ShapeError, DtypeError),
+            tensorflow().errors.InvalidArgumentError,
+        ) as error:
+            if len(images) == 1:
+                images[0].image, images[0].error = None, error
+            else:
+                for entry in images:  # one may be to blame, and not the others
+                    self.start([entry])
             return
         share = (time.perf_counter() - start) * 1e3 / len(images)
         for entry in images:
