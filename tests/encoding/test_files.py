@@ -7,6 +7,8 @@ import stat
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from actgrid.encoding import is_leftover, writable_folder, write_file, writing_file
 from actgrid.errors import ImageError, OutputError
@@ -99,3 +101,28 @@ def test_other_files_are_no_leftovers() -> None:
     assert is_leftover("." + "0123456789abcdef" * 2 + ".part")
     for name in ("a.part", ".part", "0" * 32 + ".part", "." + "g" * 32 + ".part", "a.png"):
         assert not is_leftover(name)
+
+
+@given(st.lists(st.binary(max_size=50), max_size=1100))
+@example([b"x"] * 1025)
+@example([])
+@example([b""])
+def test_the_pieces_follow_each_other(
+    tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]
+) -> None:
+    file = tmp_path_factory.mktemp("pieces") / "file"
+    write_file(file, *pieces)
+    assert file.read_bytes() == b"".join(pieces)
+
+
+def test_a_disk_may_take_part_of_what_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+    monkeypatch.setattr(os, "writev", lambda file, pieces: real(file, b"".join(pieces)[:3]))
+    monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:2]))
+    write_file(tmp_path / "file", b"ab", b"", b"cdefgh")
+    assert (tmp_path / "file").read_bytes() == b"abcdefgh"
+    monkeypatch.delattr(os, "writev")  # as on Windows
+    write_file(tmp_path / "file", b"01", b"23456")
+    assert (tmp_path / "file").read_bytes() == b"0123456"

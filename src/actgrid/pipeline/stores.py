@@ -124,7 +124,14 @@ class _LocalStore(Store):
         return str(self.folder / name)
 
     def write(self, name: str, *pieces: bytes) -> None:
-        write_file(self._made(name), *pieces)
+        file = self.folder / name
+        try:
+            write_file(file, *pieces)
+        except OutputError as error:
+            # To look for the folder first would take longer than all the files in it.
+            if not isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
+                raise
+            write_file(self._made(name), *pieces)
 
     def writing(self, name: str) -> AbstractContextManager[BinaryIO]:
         return writing_file(self._made(name))
