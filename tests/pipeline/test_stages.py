@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tarfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -383,7 +384,7 @@ def test_what_is_recorded_is_not_written_again_but_measured(
     extractor = FakeExtractor()
     recorded = {0: False, 1: True, 2: False, 3: False}
     options: dict[str, Any] = {"batch_size": 2, "top": top, "skip_errors": True}
-    events = list(run(tmp_path, 6, extractor, recorded=recorded, **options))
+    events = list(run(tmp_path, 6, extractor, fails_at(1), recorded=recorded, **options))
     assert [one.index for one in events if isinstance(one, Record)] == [4, 5]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["004", "005"]
     # 0 and 2 make a batch, as before; without statistics nobody asks for it.
@@ -391,6 +392,38 @@ def test_what_is_recorded_is_not_written_again_but_measured(
     if top:
         (shard,) = (one for one in events if isinstance(one, Shard))
         assert_same(shard.statistics, of([0, 2, 3, 4, 5]))
+
+
+@pytest.mark.parametrize("tar", [False, True])
+def test_batches_are_the_same_beside_what_the_model_refused(tmp_path: Path, tar: bool) -> None:
+    class Refusing(FakeExtractor):
+        def __call__(self, x: Array) -> dict[str, Array]:
+            if x.shape[1] < 4:
+                raise ShapeError("too small")
+            return super().__call__(x)
+
+    def sized(one: Item) -> Array:
+        return load(one)[:, : 2 if one.index == 2 else 4]
+
+    options: dict[str, Any] = {"batch_size": 4, "top": 2, "skip_errors": True}
+    once, again = Refusing(), Refusing()
+    list(run(tmp_path, 5, once, sized, **options))
+    recorded = {0: False, 1: False, 2: True}
+    found = records(run(tmp_path, 5, again, sized, tar, recorded=recorded, **options))
+    assert [one.index for one in found] == [3, 4]
+    assert again.batches == once.batches == [2, 2]
+
+
+@pytest.mark.parametrize("tar", [False, True])
+def test_what_failed_has_failed_though_it_can_be_used_now(tmp_path: Path, tar: bool) -> None:
+    events = list(run(tmp_path, 4, recorded={0: True, 1: False}, tar=tar, top=2))
+    assert [one.index for one in records(iter(events))] == [2, 3]
+    (shard,) = (one for one in events if isinstance(one, Shard))
+    assert_same(shard.statistics, of([1, 2, 3]))
+    assert not (tmp_path / "000").exists()
+    if tar:
+        with tarfile.open(tmp_path / "shard-000000.tar") as opened:
+            assert {name.partition(".")[0] for name in opened.getnames()} == {"001", "002", "003"}
 
 
 def test_a_tar_is_written_whole_again(tmp_path: Path) -> None:

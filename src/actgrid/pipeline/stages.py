@@ -197,6 +197,7 @@ def process(
         By index, whether images failed that an earlier run has recorded. They are run again with
         the others of their batch, because a model's results may depend on its size, and for the
         statistics of their shard; nothing is written of them unless the sink takes whole shards.
+        What failed has failed, whatever becomes of it now.
     floors
         By layer path, of the images before, see `DatasetStats.floors`.
     meter
@@ -291,8 +292,6 @@ class _Flow:
     # --- load
 
     def load(self, item: Item) -> _Entry:
-        if self._recorded.get(item.index):
-            return _Entry(item, None, None, 0)
         image, problem, start = None, None, time.perf_counter()
         try:
             with self._meter.busy("load"):
@@ -409,8 +408,9 @@ class _Flow:
             entry.finish = finish
 
     def _put_of(self, entry: _Entry) -> Callable[..., None] | None:
-        """Return what takes the files of an image; None if these are there."""
-        if entry.item.index in self._recorded and not self._sink.whole_shards:
+        """Return what takes the files of an image; None if these are there, or are to be none."""
+        failed = self._recorded.get(entry.item.index)
+        if failed or (failed is not None and not self._sink.whole_shards):
             return None
         return lambda file, pieces: self._sink.put(entry.item, file, pieces)
 
@@ -443,6 +443,8 @@ class _Flow:
 
     def finish(self, entry: _Entry) -> list[Record | Shard]:
         """Return the record of an image whose files are complete; none if there is one already."""
+        if self._recorded.get(entry.item.index):
+            return []  # it failed, and was here to make the same batches again
         drawn: list[DrawnLayer] = []
         layers: list[MeasuredLayer] = []
         files: list[str] = []
