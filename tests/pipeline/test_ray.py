@@ -260,8 +260,11 @@ def test_a_cluster_that_is_not_there_is_told(
 def test_workers_must_see_the_output(
     ray: Any, model_file: Path, photos: Path, tmp_path: Path
 ) -> None:
-    going = run(model_file, photos, tmp_path, engine=RayEngine(actors=1))
-    (tmp_path / "run.json").unlink()
+    def elsewhere(*arguments: Any, **options: Any) -> Iterator[Any]:
+        (tmp_path / "run.json").unlink()
+        return RayEngine(actors=1)(*arguments, **options)
+
+    going = run(model_file, photos, tmp_path, engine=elsewhere)
     assert stopped(going, OutputError, f"{tmp_path} is another place.*machines share") == []
 
 

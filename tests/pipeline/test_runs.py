@@ -7,7 +7,7 @@ import random
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -324,7 +324,7 @@ def test_a_half_written_line_and_leftovers_are_no_record(
         file.write(b'{"index":5,"image":"x')
     leftover = "." + "0" * 32 + ".part"
     (parts / leftover).write_bytes(b"half")
-    (parts / "class1" / "005").mkdir(exist_ok=True)
+    (parts / "class1" / "005").mkdir(parents=True, exist_ok=True)
     (parts / "class1" / "005" / leftover).write_bytes(b"half")
     list(Run(model, photos, parts, **options(resume=True)))
     assert content(parts) == content(whole)
@@ -342,6 +342,32 @@ def test_statistics_of_more_than_is_recorded_are_taken_again(
         (parts / "manifest.jsonl").write_bytes(b"".join(manifest[:kept]))
         list(Run(model, photos, parts, **options(top=2, resume=True)))
         assert content(parts) == content(whole)
+
+
+def test_an_engine_that_cannot_begin_leaves_what_was_there(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    def engine(*arguments: Any, **options: Any) -> Iterator[Any]:
+        assert (tmp_path / "run.json").exists()  # which workers elsewhere look for
+        raise OptionError("no such cluster")
+        yield
+
+    list(Run(model, photos, tmp_path, **options()))
+    before = content(tmp_path)
+    with pytest.raises(OptionError, match="no such cluster"):
+        list(Run(model, photos / "class0", tmp_path, **options(engine=engine)))
+    assert content(tmp_path) == before
+
+
+def test_a_run_that_is_overwritten_leaves_no_half_of_a_file(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    whole, other = tmp_path / "whole", tmp_path / "other"
+    list(Run(model, photos, whole, **options(sink="tar")))
+    stopped(Run(model, photos, other, **options(sink="tar")), 5)
+    (other / ("." + "0" * 32 + ".part")).write_bytes(b"half")
+    list(Run(model, photos, other, **options(sink="tar", overwrite=True)))
+    assert content(other) == content(whole)
 
 
 def test_what_a_killed_process_left_beside_the_sheets_is_removed(

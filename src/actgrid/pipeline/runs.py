@@ -19,7 +19,15 @@ from actgrid.models.fingerprint import fingerprint
 from actgrid.models.inputs import batch_size_of
 from actgrid.pipeline.findings import REPORT, SUMMARY, TOP, write_findings
 from actgrid.pipeline.jobs import Job, Loading, check_sink
-from actgrid.pipeline.manifest import MANIFEST, Manifest, Record, check_same, read_run, write_run
+from actgrid.pipeline.manifest import (
+    MANIFEST,
+    RUN,
+    Manifest,
+    Record,
+    check_same,
+    read_run,
+    write_run,
+)
 from actgrid.pipeline.sinks import shard_name
 from actgrid.pipeline.sources import Items, find_items
 from actgrid.pipeline.stages import Meter, Shard, Work
@@ -209,7 +217,7 @@ class Run:
             self._resume()
             _log.info("%s: %d images are done already", self.store.place(), self.recorded)
             self._begun = True
-        if resume:
+        if resume or overwrite:
             # What a process left that was killed; sinks look after the folders of images.
             self.store.clean(["", TOP])
 
@@ -302,8 +310,9 @@ class Run:
     # --- do the work
 
     def __iter__(self) -> Iterator[Record]:
-        if not self._begun and self._engine is not local:
-            self._begin()  # workers elsewhere look for it, to know that they see the same place
+        if self._engine is not local and self.store.read(RUN) is None:
+            # Workers elsewhere look for it, to know that they see the same place.
+            write_run(self.store, {**self._run, "finished": False})
         events = self._engine(
             self._job,
             self.extractor,
