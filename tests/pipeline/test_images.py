@@ -208,6 +208,15 @@ def test_with_an_output_all_is_kept_there(tmp_path: Path, model: Any, photos: Pa
         assert sheet.height > height
 
 
+@pytest.mark.parametrize("channels", [0, -1, "all"])
+def test_channels_to_show_are_checked_before_anything_is_measured(
+    tmp_path: Path, model: Any, photos: Path, channels: Any
+) -> None:
+    with pytest.raises(OptionError, match="top_channels must be"):
+        actgrid.measure_images(model, photos, output=tmp_path / "out", top_channels=channels)
+    assert not (tmp_path / "out").exists()
+
+
 # --- engines
 
 

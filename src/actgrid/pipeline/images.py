@@ -11,6 +11,7 @@ from actgrid.pipeline.jobs import Loading
 from actgrid.pipeline.runs import Engine, Run, Summary, local
 from actgrid.pipeline.statistics import DatasetStats
 from actgrid.progress import progress as shown
+from actgrid.rendering.layout import integer_option
 
 __all__ = ["measure_images", "render_images"]
 
@@ -192,6 +193,8 @@ def measure_images(
     >>> stats.layers["stem_relu"].dead.sum()
     4
     """
+    if top_channels is not None:
+        integer_option("top_channels", top_channels, 1)
 
     def measure(folder: str | Path) -> Run:
         return Run(
@@ -214,15 +217,15 @@ def measure_images(
         found = _carried_out(measure(output), progress, top_channels).statistics
     else:
         with tempfile.TemporaryDirectory(prefix="actgrid-") as folder:
-            found = _carried_out(measure(folder), progress, 0).statistics
+            found = _carried_out(measure(folder), progress, kept=False).statistics
     assert found is not None
     return found
 
 
-def _carried_out(run: Run, progress: bool, channels: int | None = 8) -> Summary:
+def _carried_out(run: Run, progress: bool, channels: int | None = 8, kept: bool = True) -> Summary:
     with shown(run.total, run.doing, progress, run.recorded) as advance:
         for _ in run:
             advance()
-    if channels != 0 and run.summary().statistics is not None:
+    if kept and run.summary().statistics is not None:
         run.finish(channels)
     return run.summary()
