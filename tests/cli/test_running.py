@@ -297,6 +297,14 @@ def test_tars_and_statistics_in_one_pass(
         np.testing.assert_array_equal(layer.top_index, second.layers[path].top_index)
 
 
+def test_stats_of_one_image_tell_where_they_are(
+    run: Run, model_file: Path, folder: Path, tmp_path: Path
+) -> None:
+    result = run("stats", model_file, folder / "cat" / "0.png", "-o", tmp_path / "out")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.splitlines()[-1] == f"1 image, 0 failed: {tmp_path / 'out'}"
+
+
 def test_stats_writes_all_that_is_found(
     run: Run, model_file: Path, folder: Path, tmp_path: Path
 ) -> None:

@@ -118,7 +118,11 @@ Fit = Annotated[str, typer.Option(help="crop, pad or stretch images of another s
 Backend = Annotated[str, typer.Option(help="auto, native, numba or numpy.")]
 Threads = Annotated[
     int | None,
-    typer.Option(help="Drawing threads (default: one for each processor).", show_default=False),
+    typer.Option(
+        help="Threads that draw or measure, and as many that load images (default: one for each "
+        "processor).",
+        show_default=False,
+    ),
 ]
 BatchSize = Annotated[int, typer.Option(help="Images in one run of the model.")]
 

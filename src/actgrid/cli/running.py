@@ -106,7 +106,8 @@ def carry_out(run: Run, as_json: bool, top_channels: int) -> None:
             _tell("image", **asdict(record))
             if pace.is_time():
                 _tell("progress", **pace.figures())
-        run.finish(top_channels or None)
+        if run.summary().statistics is not None:
+            run.finish(top_channels or None)
     summary = run.summary()
     if as_json:
         figures = {name: round(value, 3) for name, value in pace.loads().items()}
@@ -118,7 +119,7 @@ def carry_out(run: Run, as_json: bool, top_channels: int) -> None:
             seconds=round(summary.seconds, 3),
             loads=figures,
         )
-    elif summary.images != 1 or summary.failed:
+    elif summary.images != 1 or summary.failed or summary.statistics is not None:
         already = f" ({before:,} before)" if before else ""
         plural = "" if summary.images == 1 else "s"
         print(
