@@ -80,7 +80,7 @@ class OutputError(ActgridError, OSError):
 
 
 class RunError(ActgridError, ValueError):
-    """A run in a folder cannot be resumed, or would be lost."""
+    """A run in a folder cannot be resumed, or would be lost, or those who do its work are gone."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -90,17 +90,15 @@ def _again(
     items: Items, load: Callable[[Item], tuple[Array, Array]]
 ) -> Callable[[int], tuple[Array, Array] | None]:
     """Return what loads images once more, by indices that only rise: a stream is passed once."""
-    following: Iterator[Item] = iter(())
-    position = -1
+    following: Iterator[Item] | None = None
 
     def again(index: int) -> tuple[Array, Array] | None:
-        nonlocal following, position
+        nonlocal following
         if not items.repeatable:
             return None
-        if items.files or position < 0:
-            following, position = items.start(index), index
+        if items.files or following is None:
+            following = items.start(index)
         for item in following:
-            position += 1
             if item.index == index:
                 try:
                     pixels, x = load(item)
