@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from actgrid.errors import ModelError
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import map_tensors
+from actgrid.models.tracing import reason
 
 __all__ = ["Body", "Compiled", "compiled", "kept"]
 
@@ -67,10 +68,8 @@ class Compiled:
         try:
             return self._function(inputs, *arguments)
         except tf.errors.InvalidArgumentError as error:
-            # As of a stateful layer, which is made for batches of one size. What is wrong comes
-            # after a traceback, and before the names of operations.
-            reason = str(error).split("\n\t")[0].splitlines()[-1]
-            raise ModelError(f"the model cannot be run on such batches: {reason}") from error
+            # As of a stateful layer, which is made for batches of one size.
+            raise ModelError(f"the model cannot be run on such batches: {reason(error)}") from error
         except tf.errors.ResourceExhaustedError as error:
             raise ModelError(
                 "the device has not enough memory for such batches: give a smaller batch_size"

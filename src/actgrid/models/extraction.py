@@ -13,7 +13,7 @@ from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import as_tensors, check_inputs, input_specs
 from actgrid.models.layers import LayerInfo, Selection, model_layers
 from actgrid.models.loading import load_model
-from actgrid.models.tracing import Call, build, trace_model
+from actgrid.models.tracing import Call, build, refusal, trace_model
 
 __all__ = ["Extractor", "choose_calls", "list_layers", "trace_inputs"]
 
@@ -101,6 +101,9 @@ class Extractor:
             If `x` has not the shape of the model's input. Also a ValueError.
         LayerError
             If a chosen layer is not called by the model.
+        ModelError
+            If the model cannot be run on `x`, as where a layer needs a larger image. Also a
+            ValueError.
         """
         return {path: _as_output(tensor) for path, tensor in self.run(x, _activation).items()}
 
@@ -115,7 +118,7 @@ class Extractor:
 
         Raises
         ------
-        ShapeError, LayerError
+        ShapeError, LayerError, ModelError
             As for a call.
         """
         check_inputs(self.model, specs)
@@ -145,13 +148,16 @@ class Extractor:
 
         Raises
         ------
-        ShapeError, LayerError
+        ShapeError, LayerError, ModelError
             As for a call.
         """
         inputs = as_tensors(x)
         check_inputs(self.model, inputs)
         build(self.model, inputs)
-        outputs: dict[str, Any] = self._function(transform)(inputs, *arguments)
+        try:
+            outputs: dict[str, Any] = self._function(transform)(inputs, *arguments)
+        except tensorflow().errors.InvalidArgumentError as error:
+            raise refusal(inputs, error) from error
         return outputs
 
     def _function(self, transform: Transform) -> Any:

@@ -17,7 +17,7 @@ from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.layers import LayerInfo, Node, model_layers
 from actgrid.rendering.tiles import DATA_FORMATS
 
-__all__ = ["Call", "Trace", "before_softmax", "build", "trace_model"]
+__all__ = ["Call", "Trace", "before_softmax", "build", "reason", "refusal", "trace_model"]
 
 # Keras makes text bold.
 _TERMINAL = re.compile(r"\x1b\[\d*m")
@@ -91,15 +91,26 @@ def _unchanged(model: Any) -> Iterator[None]:
 @contextmanager
 def _running(inputs: Any) -> Iterator[None]:
     """Raise ModelError where a model fails on its inputs, and say of what shapes these are."""
-    tf = tensorflow()
     try:
         yield
-    except (ValueError, tf.errors.InvalidArgumentError) as error:
-        shapes = [tuple(one.shape) for one in tf.nest.flatten(inputs) if one is not None]
-        reason = textwrap.shorten(_TERMINAL.sub("", str(error)), 300)
-        raise ModelError(
-            f"the model cannot be run on {', '.join(map(str, shapes))}: {reason}"
-        ) from error
+    except (ValueError, tensorflow().errors.InvalidArgumentError) as error:
+        raise refusal(inputs, error) from error
+
+
+def refusal(inputs: Any, error: Exception) -> ModelError:
+    """Return what is to be raised where a model fails on its inputs: of what shapes, and why."""
+    tf = tensorflow()
+    shapes = [tuple(one.shape) for one in tf.nest.flatten(inputs) if one is not None]
+    return ModelError(f"the model cannot be run on {', '.join(map(str, shapes))}: {reason(error)}")
+
+
+def reason(error: Exception) -> str:
+    """Return what is wrong, in one line, without where in whose code it was found."""
+    text = _TERMINAL.sub("", str(error))
+    if text.startswith("Graph execution error"):
+        # After a traceback, and before the names of operations.
+        text = text.split("\n\t")[0].splitlines()[-1]
+    return textwrap.shorten(text, 300)
 
 
 def build(model: Any, inputs: Any) -> None:

@@ -24,7 +24,6 @@ from actgrid.errors import (
     ShapeError,
 )
 from actgrid.models import Extractor
-from actgrid.models.frameworks import tensorflow
 from actgrid.pipeline.files import (
     DrawnLayer,
     describe,
@@ -339,10 +338,7 @@ class _Flow:
             with self._meter.busy("model"):
                 pixels = np.concatenate([entry.image for entry in images])
                 activations = self._extractor(pixels)
-        except (
-            *(ModelError, ShapeError, DtypeError),
-            tensorflow().errors.InvalidArgumentError,
-        ) as error:
+        except (ModelError, ShapeError, DtypeError) as error:
             if len(images) == 1:
                 images[0].image, images[0].error = None, error
             else:
