@@ -229,7 +229,7 @@ def test_a_shorter_run_leaves_no_tar_of_a_longer_one(
 def test_inputs_that_turn_out_to_be_none_are_a_run_of_none(tmp_path: Path, model: Any) -> None:
     list(Run(model, np.zeros((2, 12, 12, 3)), tmp_path, **options(top=1)))
     empty = tf.data.Dataset.from_tensor_slices(np.zeros((3, 12, 12, 3))).filter(lambda x: False)
-    run = Run(model, empty, tmp_path, **options(top=1))
+    run = Run(model, empty, tmp_path, **options(top=1, overwrite=True))
     assert list(run) == []
     run.finish()
     assert run.summary().images == 0
@@ -337,7 +337,7 @@ def test_statistics_of_more_than_is_recorded_are_taken_again(
     list(Run(model, photos, whole, **options(top=2)))
     manifest = (whole / "manifest.jsonl").read_bytes().splitlines(keepends=True)
     for kept in (0, 2, 9):
-        list(Run(model, photos, parts, **options(top=2)))
+        list(Run(model, photos, parts, **options(top=2, overwrite=True)))
         # As after a crash of the machine, which may lose the end of a file and keep another.
         (parts / "manifest.jsonl").write_bytes(b"".join(manifest[:kept]))
         list(Run(model, photos, parts, **options(top=2, resume=True)))
