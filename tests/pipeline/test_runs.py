@@ -100,6 +100,7 @@ def test_a_run_leaves_pictures_a_manifest_and_what_it_was_of(
     assert first.files == ["class0/000/00_pool.png", "class0/000/stats.json"]
     assert list(first.dead) == ["pool"]
     assert first.milliseconds > 0
+    assert json.loads((tmp_path / first.files[-1]).read_bytes())["label"] == "class0"
     assert not json.loads((tmp_path / "run.json").read_bytes())["finished"]
     run.finish()
     about = json.loads((tmp_path / "run.json").read_bytes())
@@ -409,7 +410,7 @@ def test_other_weights_and_images_are_refused(tmp_path: Path, model: Any, photos
     stopped(Run(model, photos, tmp_path, **options()), 2)
     with pytest.raises(RunError, match=r"model\.fingerprint was"):
         Run(network(seed=2), photos, tmp_path, **options(resume=True))
-    with pytest.raises(RunError, match=r"inputs\.images was 11, is 6"):
+    with pytest.raises(RunError, match=r"inputs\.images was 11, is 6; other names, labels"):
         Run(model, photos / "class0", tmp_path, **options(resume=True))
 
 
@@ -493,6 +494,17 @@ def test_a_single_bad_file_is_an_error_but_may_be_skipped(
     assert len(list(Run(model, files, tmp_path / "skip", on_error="skip", **options()))) == 2
     with pytest.raises(ImageError):
         list(Run(model, broken, tmp_path / "raise", on_error="raise", **options()))
+
+
+def test_a_run_that_replaces_another_does_so_before_its_first_picture(
+    tmp_path: Path, model: Any, photos: Path, broken: Path
+) -> None:
+    list(Run(model, photos, tmp_path / "out", **options()))
+    # Pictures may have been written when it stops, in the places of those that were recorded.
+    with pytest.raises(ImageError):
+        list(Run(model, [broken / "class0" / "002.png"], tmp_path / "out", **options()))
+    assert not (tmp_path / "out" / "manifest.jsonl").exists()
+    assert not json.loads((tmp_path / "out" / "run.json").read_bytes())["finished"]
 
 
 def test_a_full_disk_stops_the_run_which_can_be_resumed(

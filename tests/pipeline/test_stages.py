@@ -105,7 +105,8 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def our_threads() -> list[str]:
-    return [one.name for one in threading.enumerate() if one.name.startswith("actgrid-")]
+    stages = ("actgrid-inputs", "actgrid-load", "actgrid-draw", "actgrid-write")
+    return [one.name for one in threading.enumerate() if one.name.startswith(stages)]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])

@@ -157,7 +157,7 @@ TopChannels = Annotated[
     typer.Option(
         min=0,
         help="Channels of each layer whose top images are shown, those with the largest "
-        "values; 0 shows all.",
+        "values; 0 shows all, which takes 0.1 MB of memory for each.",
     ),
 ]
 Engine = Annotated[str, typer.Option(help="local, or ray: see --actors.")]

@@ -187,7 +187,9 @@ def check_same(store: Store, before: Mapping[str, Any], now: Mapping[str, Any]) 
     """Raise RunError, which tells the differences, unless a run is of the same as one before."""
     old, new = dict(_flat(before)), dict(_flat(orjson.loads(orjson.dumps(now))))
     differences = [
-        f"{name} {_change(old.get(name), new.get(name))}"
+        "other names, labels or another order of images"
+        if name == "inputs.digest"
+        else f"{name} {_change(old.get(name), new.get(name))}"
         for name in dict.fromkeys([*old, *new])
         if old.get(name) != new.get(name)
     ]

@@ -217,6 +217,7 @@ class Run:
             self._resume()
             _log.info("%s: %d images are done already", self.store.place(), self.recorded)
             self._begun = True
+        self._replaces = before is not None and not self._begun
         if resume or overwrite:
             # What a process left that was killed; sinks look after the folders of images.
             self.store.clean(["", TOP])
@@ -310,6 +311,8 @@ class Run:
     # --- do the work
 
     def __iter__(self) -> Iterator[Record]:
+        if self._engine is local and self._replaces:
+            self._begin()  # before a picture takes the place of one that the other run records
         if self._engine is not local and self.store.read(RUN) is None:
             # Workers elsewhere look for it, to know that they see the same place.
             write_run(self.store, {**self._run, "finished": False})

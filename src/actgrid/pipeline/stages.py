@@ -475,9 +475,12 @@ class _Flow:
         if self._work.drawing is None or (put := self._put_of(entry)) is None:
             return []
         with self._meter.busy("write"):
-            about = {"image": entry.item.name, "model": self._extractor.model.name}
+            item = entry.item
+            about = {"image": item.name, "model": self._extractor.model.name}
+            if item.label is not None:
+                about["label"] = item.label
             put(_STATS, [describe(drawn, about)])
-            return self._sink.finish(entry.item, [*(layer.file for layer in drawn), _STATS])
+            return self._sink.finish(item, [*(layer.file for layer in drawn), _STATS])
 
     def _drop(self, entry: _Entry) -> None:
         if self._work.drawing is not None and self._put_of(entry):
