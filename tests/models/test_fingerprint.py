@@ -93,7 +93,7 @@ def test_one_changed_weight_changes_it() -> None:
     model = network()
     before = fingerprint(model)
     kernel, bias = model.layers[0].get_weights()
-    kernel[1, 2, 0, 3] = np.nextafter(kernel[1, 2, 0, 3], 1)
+    kernel[1, 2, 0, 3] = np.nextafter(kernel[1, 2, 0, 3], np.float32(1))
     model.layers[0].set_weights([kernel, bias])
     assert fingerprint(model) != before
 

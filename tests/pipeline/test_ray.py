@@ -170,6 +170,7 @@ def test_a_run_that_was_stopped_is_resumed(
 
 
 def test_a_finished_run_needs_no_workers(model_file: Path, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", exc_type=ImportError)
     list(run(model_file, photos, tmp_path, shard_size=IMAGES))
     engine = RayEngine(num_gpus=500)  # which there are not
     going = run(model_file, photos, tmp_path, shard_size=IMAGES, resume=True, engine=engine)
