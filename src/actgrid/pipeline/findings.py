@@ -17,7 +17,7 @@ from actgrid.pipeline.files import numbered_files
 from actgrid.pipeline.jobs import Loading
 from actgrid.pipeline.report import make_report
 from actgrid.pipeline.sources import Item, Items
-from actgrid.pipeline.statistics import DatasetStats
+from actgrid.pipeline.statistics import DatasetStats, LayerStats
 from actgrid.pipeline.stores import Store
 from actgrid.pipeline.top_images import find_top_images
 
@@ -64,8 +64,9 @@ def write_findings(
         return
     model = extractor.model
     load = partial(loading.load_with_pixels, model)
+    known = stats.layers  # a copy, of every channel
     try:
-        fields = receptive_fields(model, layers, _an_input(stats, items, loading, model))
+        fields = receptive_fields(model, layers, _an_input(known, items, loading, model))
     except ModelError:
         fields = {}  # of an input that is not known: whole images are shown
     found = find_top_images(
@@ -73,15 +74,17 @@ def write_findings(
     )
     for file, top in zip(numbered_files(list(found), ".png"), found.values(), strict=True):
         store.write(TOP + file, top.sheet().to_png())
-    about = f"{stats.images:,} images, {len(stats.layers):,} layers"
+    about = f"{stats.images:,} images, {len(known):,} layers"
     store.write(REPORT, make_report(stats, model=model.name, about=about, top_images=found))
 
 
-def _an_input(stats: DatasetStats, items: Items, loading: Loading, model: Any) -> Array | None:
+def _an_input(
+    known: Mapping[str, LayerStats], items: Items, loading: Loading, model: Any
+) -> Array | None:
     """Return an input of the size that the model was given, None if there is none to be had."""
     if (spec := loading.spec(model)) is not None:
         return np.zeros((1, *spec.shape[1:]), spec.dtype.as_numpy_dtype)
-    some = max(int(layer.top_index.max()) for layer in stats.layers.values())
+    some = max(int(layer.top_index.max()) for layer in known.values())
     image = _again(items, partial(loading.load_with_pixels, model))(some)
     return None if image is None else image[1]
 
