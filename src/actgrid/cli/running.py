@@ -110,14 +110,13 @@ def carry_out(run: Run, as_json: bool, top_channels: int) -> None:
             run.finish(top_channels or None)
     summary = run.summary()
     if as_json:
-        figures = {name: round(value, 3) for name, value in pace.loads().items()}
         _tell(
             "end",
             output=summary.output,
             images=summary.images,
             failed=summary.failed,
             seconds=round(summary.seconds, 3),
-            loads=figures,
+            loads={name: round(load, 3) for name, load in pace.loads().items()},
         )
     elif summary.images != 1 or summary.failed or summary.statistics is not None:
         already = f" ({before:,} before)" if before else ""
@@ -136,7 +135,7 @@ def _stopping(run: Run) -> Iterator[None]:
 
     def state() -> str:
         of = f" of {run.total:,}" if run.total is not None else ""
-        return f"{run.recorded:,}{of} images are recorded, --resume goes on"
+        return f"{run.kept():,}{of} images are recorded, --resume goes on"
 
     try:
         yield

@@ -116,6 +116,10 @@ class Manifest:
                     f"{self._store.place(MANIFEST)} is not one of actgrid's: {error}"
                 ) from error
 
+    def __len__(self) -> int:
+        """Return how many records there are, as files: not what is held back of a shard."""
+        return sum(1 for _ in self._stored())
+
     def _stored(self) -> Iterator[bytes]:
         # Once joined the manifest is whole, and parts are only what is left to be removed.
         for name in self._store.names(MANIFEST) or self._parts():

@@ -259,8 +259,7 @@ class Run:
     def _check_nothing_is_lost(self, before: Mapping[str, Any]) -> None:
         if before.get("finished"):
             return
-        done = sum(1 for _ in self._manifest)
-        if done:
+        if done := len(self._manifest):
             raise RunError(
                 f"{self.store.place()} holds an unfinished run ({done} images are recorded): "
                 "resume it, or overwrite it"
@@ -385,6 +384,13 @@ class Run:
                 drawing={name: drawing[name] for name in ("normalize", "scope", "cmap") if drawing},
             )
         write_run(self.store, {**self._run, "finished": True})
+
+    def kept(self) -> int:
+        """Return how many images a resumed run will find recorded.
+
+        From the files: an interruption may come after an image was recorded, before it is counted.
+        """
+        return len(self._manifest) if self._begun else 0
 
     def summary(self) -> Summary:
         """Return what came of it so far."""
