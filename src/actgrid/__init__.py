@@ -78,6 +78,8 @@ _ROOMS = {
 _SUBPACKAGES = (
     "attribution",
     "bench",
+    "callbacks",
+    "compat",
     "demo",
     "encoding",
     "errors",

@@ -1,0 +1,1 @@
+"""Keras callbacks: what a network sees, while it is trained."""

@@ -1,0 +1,70 @@
+"""Event files, read back with TensorBoard's own reader."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import actgrid
+from actgrid.pipeline.events import EventWriter
+
+
+def read(folder: Path) -> Any:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0})
+    found.Reload()
+    return found
+
+
+def test_pictures_are_our_own_bytes(tmp_path: Path) -> None:
+    grids = [actgrid.render(np.random.default_rng(seed).random((5, 7, 3))) for seed in (0, 1)]
+    pngs = [grid.to_png() for grid in grids]
+    events = EventWriter(tmp_path / "logs")
+    events.images("a/layer", pngs, step=3)
+    events.close()
+
+    (event,) = read(tmp_path / "logs").Tensors("a/layer")
+    width, height, *found = event.tensor_proto.string_val
+    assert event.step == 3
+    assert found == pngs
+    assert (int(height), int(width)) == grids[0].levels.shape
+    assert Image.open(io.BytesIO(found[1])).mode == "P"
+
+
+def test_numbers_and_histograms(tmp_path: Path) -> None:
+    from tensorboard.util import tensor_util
+
+    events = EventWriter(tmp_path)
+    for step, value in enumerate((0.5, np.nan)):
+        events.scalar("dead", value, step)
+    events.histogram("means", [0, 1, 1, 3, np.inf, np.nan], 0)
+    events.histogram("constant", [2.0, 2.0], 0)
+    events.histogram("none", [], 0)
+    events.flush()
+
+    found = read(tmp_path)
+    values = [tensor_util.make_ndarray(one.tensor_proto) for one in found.Tensors("dead")]
+    np.testing.assert_array_equal(values, [0.5, np.nan])
+    counts = {}
+    for tag in ("means", "constant", "none"):
+        (event,) = found.Tensors(tag)
+        buckets = tensor_util.make_ndarray(event.tensor_proto)
+        assert buckets.shape == (30, 3)
+        counts[tag] = buckets[:, 2]
+    assert counts["means"][[0, 10, 29]].tolist() == [1, 2, 1]
+    assert [one.sum() for one in counts.values()] == [4, 2, 0]
+    plugins = [found.SummaryMetadata(tag).plugin_data.plugin_name for tag in ("dead", "means")]
+    assert plugins == ["scalars", "histograms"]
+    events.close()
+
+
+def test_what_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(actgrid.ActgridError, match=r"cannot write events to .*file"):
+        EventWriter(tmp_path / "file" / "logs")
