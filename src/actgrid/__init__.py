@@ -21,17 +21,19 @@ if TYPE_CHECKING:
     from actgrid.models import Extractor, LayerInfo, list_layers, load_images, load_model
     from actgrid.pipeline import (
         DatasetStats,
+        diagram,
         measure_images,
         render_images,
         render_model,
         render_weights,
     )
-    from actgrid.rendering import ChannelStats, Grid, Heatmap, render
+    from actgrid.rendering import ChannelStats, Diagram, Grid, Heatmap, render
 
 __all__ = [
     "ActgridError",
     "ChannelStats",
     "DatasetStats",
+    "Diagram",
     "Extractor",
     "Gradients",
     "Grid",
@@ -39,6 +41,7 @@ __all__ = [
     "LayerInfo",
     "Maximization",
     "compare",
+    "diagram",
     "explain",
     "gradients",
     "list_layers",
@@ -56,6 +59,7 @@ _ROOMS = {
     "ActgridError": "errors",
     "ChannelStats": "rendering",
     "DatasetStats": "pipeline",
+    "Diagram": "rendering",
     "Extractor": "models",
     "Gradients": "attribution",
     "Grid": "rendering",
@@ -63,6 +67,7 @@ _ROOMS = {
     "LayerInfo": "models",
     "Maximization": "attribution",
     "compare": "attribution",
+    "diagram": "pipeline",
     "explain": "attribution",
     "gradients": "attribution",
     "list_layers": "models",

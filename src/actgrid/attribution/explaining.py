@@ -16,7 +16,7 @@ from actgrid.errors import DtypeError, OptionError, ShapeError, suggest
 from actgrid.models import load_model
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.images import are_images, load_with_pixels, shows_channels_first
-from actgrid.models.inputs import as_tensors, check_inputs
+from actgrid.models.inputs import as_tensors, check_inputs, input_names
 from actgrid.models.labels import labels_of
 from actgrid.models.tracing import build
 from actgrid.rendering import Heatmap
@@ -246,11 +246,7 @@ def ask(
 
 def _image_position(model: Any, inputs: Any, chosen: int | str | None) -> int:
     """Return which of the inputs is the image, in the order of TensorFlow's nests."""
-    tensors = tensorflow().nest.flatten(inputs)
-    if isinstance(inputs, Mapping):
-        names = sorted(inputs)  # as nests have them
-    else:
-        names = [one.name for one in getattr(model, "inputs", None) or []]
+    tensors, names = tensorflow().nest.flatten(inputs), input_names(model, inputs)
     shapes = [None if tensor is None else tuple(tensor.shape) for tensor in tensors]
     images = [position for position, shape in enumerate(shapes) if shape and len(shape) == 4]
     if chosen is None:

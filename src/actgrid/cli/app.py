@@ -460,6 +460,73 @@ def explain(
 
 
 @app.command()
+def diagram(
+    model: Model,
+    image: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[IMAGE]", help="What each layer gives for it is shown.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture.")] = Path(
+        "diagram.png"
+    ),
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Layer path, glob, Keras layer class or index into model.layers; repeatable "
+            "(default: all).",
+            show_default=False,
+        ),
+    ] = None,
+    side: Annotated[int, typer.Option(help="Pixels of the longest side.")] = 160,
+    width: Annotated[int, typer.Option(help="Pixels after which a new row begins.")] = 1600,
+    names: Annotated[
+        bool, typer.Option("--names/--no-names", help="Write names and shapes under the boxes.")
+    ] = True,
+    legend: Annotated[
+        bool, typer.Option("--legend/--no-legend", help="Tell which colour is which type.")
+    ] = True,
+    normalize: Normalize = "minmax",
+    cmap: Cmap = "viridis",
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="For keras:NAME: imagenet, none (random), or a weights file (default: imagenet "
+            "with an image, else none).",
+            show_default=False,
+        ),
+    ] = None,
+    safe_mode: SafeMode = True,
+    as_json: Json = False,
+) -> None:
+    """Draw a network as a row of boxes, each as large as what its layer gives."""
+    from actgrid import pipeline
+    from actgrid.cli import report
+    from actgrid.cli.loading import layer_choice, load_model
+    from actgrid.encoding import image_format, writable_folder
+    from actgrid.models.images import find_images
+    from actgrid.pipeline.diagrams import check_options
+
+    # What is wrong with these is said before a model is loaded.
+    options: dict[str, Any] = {"side": side, "width": width, "normalize": normalize, "cmap": cmap}
+    check_options(**options)
+    image_format(output.suffix)
+    images = None if image is None else find_images(image)
+    writable_folder(output.parent)
+    if weights is None:
+        weights = "none" if image is None else "imagenet"
+    network = load_model(model, weights_choice(weights), safe_mode)
+    chosen = layer_choice(network, layers)
+    drawn = pipeline.diagram(network, images, chosen, names=names, legend=legend, **options)
+    drawn.save(output)
+    if as_json:
+        typer.echo(json.dumps(report.diagram_as_dict(output, drawn)))
+    else:
+        report.print_diagram(output, drawn)
+
+
+@app.command()
 def filters(
     model: Model,
     output: Output,

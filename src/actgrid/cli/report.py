@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,14 +19,16 @@ from actgrid.attribution.methods import METHODS
 from actgrid.bench import Comparison, Figure
 from actgrid.models import LayerInfo
 from actgrid.pipeline import DrawnLayer, DrawnWeight
-from actgrid.rendering import Heatmap
+from actgrid.rendering import Diagram, Heatmap
 
 __all__ = [
     "PACKAGES",
     "as_dict",
+    "diagram_as_dict",
     "figures_as_dict",
     "heatmap_as_dict",
     "maximization_as_dict",
+    "print_diagram",
     "print_facts",
     "print_figures",
     "print_heatmap",
@@ -114,6 +117,19 @@ def maximization_as_dict(file: Path, found: Maximization) -> dict[str, Any]:
         )
     ]
     return {"layer": found.layer, "file": str(file), "channels": channels}
+
+
+def print_diagram(file: Path, drawn: Diagram) -> None:
+    """Print how many boxes of which types there are, and where the picture is."""
+    counts = Counter(box.type for box in drawn.boxes)
+    print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    print(f"\n{len(drawn)} boxes: {file.resolve()}")
+
+
+def diagram_as_dict(file: Path, drawn: Diagram) -> dict[str, Any]:
+    """Return the boxes of a diagram, for JSON."""
+    boxes = [{"name": box.name, "type": box.type, "shape": list(box.shape)} for box in drawn.boxes]
+    return {"file": str(file), "boxes": boxes}
 
 
 def print_infos(infos: list[LayerInfo]) -> None:

@@ -15,7 +15,7 @@ from actgrid.models.layers import LayerInfo, Selection, model_layers
 from actgrid.models.loading import load_model
 from actgrid.models.tracing import Call, build, refusal, trace_model
 
-__all__ = ["Extractor", "choose_calls", "list_layers", "trace_inputs"]
+__all__ = ["Extractor", "choose_calls", "list_layers", "trace_inputs", "visible_calls"]
 
 
 # What becomes of a layer's activation inside the compiled function, see `Extractor.run`.
@@ -194,16 +194,20 @@ def choose_calls(model: Any, calls: list[Call], selection: Selection) -> list[Ca
 
 
 def _spatial(calls: list[Call]) -> list[Call]:
-    chosen: list[Call] = []
-    for call in calls:
-        if not call.info.spatial or call.node.internal:
-            continue
-        # The output of a nested model is mostly that of the last layer inside it.
-        if call.node.composite and any(call.tensor is inner.tensor for inner in chosen):
-            continue
-        chosen.append(call)
+    chosen = [call for call in visible_calls(calls) if call.info.spatial]
     if not chosen:
         raise LayerError("the model has no layer with a spatial output; name the layers to extract")
+    return chosen
+
+
+def visible_calls(calls: list[Call]) -> list[Call]:
+    """Return the calls that a user knows of, without the insides of Keras's own layers."""
+    chosen: list[Call] = []
+    for call in calls:
+        # The output of a nested model is mostly that of the last layer inside it.
+        repeated = call.node.composite and any(call.tensor is inner.tensor for inner in chosen)
+        if not (repeated or call.node.internal):
+            chosen.append(call)
     return chosen
 
 

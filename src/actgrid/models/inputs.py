@@ -10,7 +10,14 @@ import numpy as np
 from actgrid.errors import DtypeError, ShapeError
 from actgrid.models.frameworks import keras, tensorflow
 
-__all__ = ["as_tensors", "batch_size_of", "check_inputs", "input_specs", "map_tensors"]
+__all__ = [
+    "as_tensors",
+    "batch_size_of",
+    "check_inputs",
+    "input_names",
+    "input_specs",
+    "map_tensors",
+]
 
 
 def input_specs(model: Any) -> Any:
@@ -29,6 +36,17 @@ def input_specs(model: Any) -> Any:
         return None
     (shape,) = shapes.values()
     return _from_shapes(shape)
+
+
+def input_names(model: Any, inputs: Any) -> list[str]:
+    """Return the names of inputs, in the order of TensorFlow's nests."""
+    if isinstance(inputs, Mapping):
+        return sorted(inputs)  # as nests have them
+    names = [one.name for one in getattr(model, "inputs", None) or []]
+    count = len(tensorflow().nest.flatten(inputs))
+    if len(names) == count:
+        return names
+    return ["input"] if count == 1 else [f"input_{number}" for number in range(count)]
 
 
 def _from_shapes(shape: Any) -> Any:

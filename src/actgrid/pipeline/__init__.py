@@ -1,5 +1,6 @@
 """Inputs to pictures, files and statistics: models and rendering joined, for one image or many."""
 
+from actgrid.pipeline.diagrams import diagram
 from actgrid.pipeline.explanations import explain_images
 from actgrid.pipeline.files import DrawnLayer, folder_names, save_layers, unique_names
 from actgrid.pipeline.grids import render_model
@@ -21,6 +22,7 @@ __all__ = [
     "Summary",
     "TopImage",
     "TopImages",
+    "diagram",
     "explain_images",
     "find_top_images",
     "folder_names",

@@ -2,6 +2,7 @@
 
 from actgrid.rendering.backends import BACKENDS, backend_problems
 from actgrid.rendering.colormaps import palette
+from actgrid.rendering.diagram import Box, Diagram, draw_diagram
 from actgrid.rendering.draw import ORDERS, check_options, render
 from actgrid.rendering.grid import Grid
 from actgrid.rendering.heatmap import Heatmap
@@ -12,13 +13,16 @@ from actgrid.rendering.stats import ChannelStats
 __all__ = [
     "BACKENDS",
     "ORDERS",
+    "Box",
     "ChannelStats",
+    "Diagram",
     "Grid",
     "Heatmap",
     "Picture",
     "Sheet",
     "backend_problems",
     "check_options",
+    "draw_diagram",
     "lay_out_sheet",
     "palette",
     "render",

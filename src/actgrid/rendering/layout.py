@@ -20,6 +20,7 @@ __all__ = [
     "level_option",
     "near_square",
     "number_option",
+    "sample_option",
     "thread_count",
 ]
 
@@ -131,6 +132,20 @@ def number_option(name: str, value: Any, least: float = 0, most: float = math.in
         wanted = f"of at least {least}" if math.isinf(most) else f"from {least} to {most}"
         raise OptionError(f"{name} must be a number {wanted}, not {value!r}")
     return number
+
+
+def sample_option(sample: object, count: int) -> int:
+    """Return an option that names one of so many samples, from the end if it is negative.
+
+    Raises
+    ------
+    OptionError
+        If there is no such sample.
+    """
+    number = integer_option("sample", sample)
+    if not -count <= number < count:
+        raise OptionError(f"sample {number} was asked for, but there are only {count}")
+    return number % count
 
 
 def level_option(name: str, value: object) -> int:

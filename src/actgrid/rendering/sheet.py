@@ -14,7 +14,7 @@ from actgrid.errors import DtypeError, OptionError, ShapeError
 from actgrid.rendering.layout import Layout, integer_option, level_option, near_square
 from actgrid.rendering.picture import Picture
 
-__all__ = ["Sheet", "lay_out_sheet"]
+__all__ = ["Sheet", "lay_out_sheet", "shortened"]
 
 # Text is this share of a picture's width in size, yet never too small to be read.
 _TEXT_SHARE = 1 / 16
@@ -87,7 +87,7 @@ class Sheet(Picture):
         ink = (0, 0, 0) if self.background >= 128 else (255, 255, 255)
         for text, (y, x) in lines:
             place = (x + width / 2, y)
-            draw.text(place, _shortened(text, font, width), fill=ink, font=font, anchor="ma")
+            draw.text(place, shortened(text, font, width), fill=ink, font=font, anchor="ma")
         return np.asarray(image)
 
 
@@ -183,7 +183,7 @@ def _line_height(texts: tuple[str, ...], width: int) -> int:
     return sum(_font(width).getmetrics()) if any(texts) else 0
 
 
-def _shortened(text: str, font: Any, width: int) -> str:
+def shortened(text: str, font: Any, width: int) -> str:
     """Return a text as one line that is no wider than this, with an ellipsis if it was."""
     whole = text = " ".join(text.split())
     while text and font.getlength(text if text == whole else text + _ELLIPSIS) > width:

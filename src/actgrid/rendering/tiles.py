@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import DtypeError, OptionError, ShapeError
-from actgrid.rendering.layout import integer_option
+from actgrid.rendering.layout import integer_option, sample_option
 
 __all__ = [
     "DATA_FORMATS",
@@ -181,9 +181,7 @@ def _sample(array: Array, kind: str, sample: int) -> Array:
         return array
     if array.ndim != rank + 1:
         raise _wrong_rank(array, kind)
-    if not -len(array) <= sample < len(array):
-        raise OptionError(f"sample {sample} was asked for, but there are only {len(array)}")
-    sampled: Array = array[sample]
+    sampled: Array = array[sample_option(sample, len(array))]
     return sampled
 
 

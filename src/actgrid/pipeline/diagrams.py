@@ -1,0 +1,227 @@
+"""`actgrid.diagram`: a model to a picture of its layers as boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.attribution.explaining import as_pictures
+from actgrid.errors import LayerError, ModelError
+from actgrid.models.extraction import choose_calls, trace_inputs, visible_calls
+from actgrid.models.frameworks import tensorflow
+from actgrid.models.images import are_images, load_with_pixels, shows_channels_first
+from actgrid.models.inputs import input_names
+from actgrid.models.layers import LayerInfo, Selection
+from actgrid.models.loading import load_model
+from actgrid.models.tracing import trace_model
+from actgrid.rendering import render
+from actgrid.rendering.colormaps import palette
+from actgrid.rendering.diagram import Box, Diagram, check_layout, draw_diagram
+from actgrid.rendering.layout import sample_option
+from actgrid.rendering.normalize import parse_normalize
+
+__all__ = ["check_options", "diagram"]
+
+_INPUT = "Input"
+_RANKS = (2, 3, 4, 5)  # of what there are boxes for, with the batch axis
+_UNITS = 64  # that are told apart on the bar of a dense layer
+
+
+def diagram(
+    model: object,
+    x: Any = None,
+    layers: object = None,
+    *,
+    sample: int = 0,
+    side: int = 160,
+    width: int = 1600,
+    names: bool = True,
+    legend: bool = True,
+    normalize: object = "minmax",
+    cmap: str = "viridis",
+) -> Diagram:
+    """Draw a model's layers as boxes, each as large as what the layer gives.
+
+    They stand in the order in which they run, after the model's inputs. Height and width are those
+    of a layer's images, depth is its channels; a dense layer is a bar, a sequence a sheet of steps
+    by channels. All lengths are as the square roots of these numbers, so that both 7 and 224 can
+    be seen. Colours are by type.
+
+    Parameters
+    ----------
+    model
+        A Keras model, or anything that `actgrid.load_model` takes.
+    x
+        The model's input with its batch axis, already preprocessed; or image files or Pillow
+        images, which `actgrid.load_images` then prepares for this model. Each box then shows on
+        its front what the layer gives for it: of images the root mean square over the channels,
+        of a dense layer its units, of a sequence its steps and channels, and of the input
+        itself what it is. None: boxes in the colour of their type.
+    layers
+        Which layers, see `actgrid.Extractor`; None: all but the insides of Keras's own layers.
+    sample
+        Which sample of `x`.
+    side
+        Pixels of the longest side.
+    width
+        Pixels after which a new row begins.
+    names
+        Whether names and shapes are written under the boxes.
+    legend
+        Whether the colours are explained.
+    normalize, cmap
+        How values become colours, see `actgrid.render`.
+
+    Returns
+    -------
+    Diagram
+        A picture: ``save``, ``to_image``, ``to_rgb``, and shown by notebooks; `boxes` is what it
+        was drawn from.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be loaded or run, or its sizes are not fixed and `x` is not given.
+        Also a ValueError.
+    LayerError
+        If no layer matches an item of `layers`, or none has an output that can be drawn. Also a
+        KeyError.
+    ShapeError, OptionError
+        If `x` does not fit the model, or an option cannot be used. Both are ValueErrors.
+
+    References
+    ----------
+    After the layered view of visualkeras (https://github.com/paulgavrikov/visualkeras).
+
+    Examples
+    --------
+    >>> actgrid.diagram("keras:VGG16").save("vgg16.png")
+    >>> actgrid.diagram("demo", actgrid.demo.photo(), "*_relu").save("cat.png")
+    """
+    check_options(side=side, width=width, normalize=normalize, cmap=cmap)
+    network: Any = load_model(model)
+    pixels = None
+    if are_images(x):
+        pixels, x = load_with_pixels(x, model=network)
+    inputs = trace_inputs(network, x)
+    selection = Selection(layers)
+    infos: list[LayerInfo] = []
+
+    def trace(inputs: Any, sample: Any) -> list[Any]:
+        shown = [*_inputs(network, inputs), *_layers(network, inputs, selection)]
+        infos[:] = [info for info, _ in shown]
+        return [_seen(info, tensor, sample) for info, tensor in shown]
+
+    tf = tensorflow()
+    function = tf.function(trace, autograph=False)
+    if x is None:
+        function.get_concrete_function(inputs, 0)
+        boxes = [_box(info, info.shape) for info in infos]
+    else:
+        given = [one for one in tf.nest.flatten(inputs) if one is not None]
+        sample = sample_option(sample, max(map(len, given)))
+        boxes = []
+        for info, (seen, shape) in zip(infos, function(inputs, sample), strict=True):
+            front = np.asarray(seen)
+            if front.ndim == 3:
+                face = _photo(front if pixels is None else pixels[sample])
+            else:
+                face = render(
+                    front[..., None], kind="image", normalize=normalize, cmap=cmap
+                ).to_rgb()
+            boxes.append(_box(info, shape.numpy(), face))
+    return draw_diagram(boxes, side=side, width=width, names=names, legend=legend)
+
+
+def check_options(*, side: int, width: int, normalize: object, cmap: str) -> None:
+    """Raise what `diagram` would raise for these options whatever the model."""
+    check_layout(side, width)
+    parse_normalize(normalize)
+    palette(cmap)
+
+
+def _inputs(model: Any, inputs: Any) -> Iterator[tuple[LayerInfo, Any]]:
+    """Yield a model's symbolic inputs as if layers gave them."""
+    tensors = tensorflow().nest.flatten(inputs)
+    for name, tensor in zip(input_names(model, inputs), tensors, strict=True):
+        if tensor is not None and tensor.shape.rank in _RANKS:
+            shape = tuple(tensor.shape)
+            first = len(shape) == 4 and shows_channels_first(shape)
+            data_format = "channels_first" if first else "channels_last"
+            name = "input" if name.startswith("keras_tensor") else name  # Keras's, for none
+            yield LayerInfo(name, _INPUT, shape, tensor.dtype.name, data_format, 0, None), tensor
+
+
+def _layers(model: Any, inputs: Any, selection: Selection) -> list[tuple[LayerInfo, Any]]:
+    """Return what the chosen layers give.
+
+    Raises
+    ------
+    LayerError
+        If there is nothing to be drawn.
+    """
+    calls = trace_model(model, inputs).calls
+    calls = visible_calls(calls) if selection.everything else choose_calls(model, calls, selection)
+    drawn = [(call.info, call.tensor) for call in calls if len(call.info.shape) in _RANKS]
+    if not drawn:
+        raise LayerError("no layer has an output that can be drawn")
+    return drawn
+
+
+def _seen(info: LayerInfo, tensor: Any, sample: Any) -> tuple[Any, Any]:
+    """Return what is seen of one sample from the front, and the shape of all.
+
+    That is (h, w) values; of an input that is an image of one to four channels, the image.
+    """
+    tf = tensorflow()
+    shape = tf.shape(tensor)
+    # What is the same for all samples is there once.
+    one = tf.cast(tensor[tf.minimum(sample, shape[0] - 1)], tf.float32)
+    if info.data_format == "channels_first" and info.spatial:
+        one = tf.experimental.numpy.moveaxis(one, 0, -1)
+    if info.kind == "dense":
+        return _bar(one), shape
+    if info.kind == "sequence":
+        return tf.transpose(one), shape
+    if info.type == _INPUT and info.kind == "image" and info.channels in (1, 3, 4):
+        return one, shape
+    axes = (-1,) if info.kind == "image" else (0, -1)
+    return tf.sqrt(tf.reduce_mean(tf.square(one), axes)), shape
+
+
+def _photo(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8] | None:
+    pictures = as_pictures(image[None])
+    return None if pictures is None else pictures[0]
+
+
+def _bar(units: Any) -> Any:
+    """Return the largest of neighbouring units, (h, 1), so that a single one can be seen."""
+    tf = tensorflow()
+    count = tf.shape(units)[0]
+    parts = tf.minimum(count, _UNITS)
+    part = tf.range(count) * parts // count
+    return tf.math.segment_max(units, part)[:, None]
+
+
+def _box(
+    info: LayerInfo, shape: Sequence[int | None], face: npt.NDArray[np.uint8] | None = None
+) -> Box:
+    """Return the box of an output of this shape, batch and all.
+
+    Raises
+    ------
+    ModelError
+        If the shape is not fixed.
+    """
+    lengths = list(shape[1:])
+    if info.data_format == "channels_first":
+        lengths.append(lengths.pop(0))
+    fixed = tuple(int(length) for length in lengths if length is not None)
+    if len(fixed) < len(lengths):
+        raise ModelError(
+            f"the size of {info.path}, {tuple(info.shape)}, is not fixed: give an input, x"
+        )
+    return Box(info.path, info.type, fixed, face)
