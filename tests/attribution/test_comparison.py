@@ -189,3 +189,13 @@ def test_files_for_a_channels_first_model_are_drawn_as_they_are(images: Any, tmp
         Image.fromarray(pixels.astype(np.uint8)).save(file)
     sheet = actgrid.compare(model, files, ["saliency"], 0)
     np.testing.assert_array_equal(cells(sheet)[:, 0], images)
+
+
+def test_gray_images_are_drawn_as_gray() -> None:
+    model = keras.Sequential(
+        [keras.Input((8, 6, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    images = np.random.default_rng(0).random((2, 8, 6, 1), np.float32)
+    drawn = cells(actgrid.compare(model, images, ["saliency"]))
+    assert drawn.shape == (2, 2, 8, 6, 3)
+    np.testing.assert_allclose(drawn[:, 0], np.repeat(images, 3, -1) * 255, atol=0.5)

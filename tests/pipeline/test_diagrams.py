@@ -118,8 +118,10 @@ def test_layers_are_chosen_and_nested_ones_are_shown_once() -> None:
     assert names == ["input", "inner/conv", "inner/pool", "inner/flat", "inner/dense", "top"]
     names = [box.name for box in actgrid.diagram(outer, layers=["*conv", layers.Dense]).boxes]
     assert names == ["input", "inner/conv", "inner/dense", "top"]
-    attention = keras.Sequential([keras.Input((4, 6)), keras.layers.Dense(6, name="d")])
-    assert len(actgrid.diagram(attention).boxes) == 2
+    tokens = keras.Input((4, 6), name="tokens")
+    attended = layers.MultiHeadAttention(2, 3, name="attention")(tokens, tokens)
+    attention = keras.Model(tokens, attended)
+    assert [box.name for box in actgrid.diagram(attention).boxes] == ["tokens", "attention"]
 
 
 def test_a_model_that_was_not_called_yet() -> None:

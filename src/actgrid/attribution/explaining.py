@@ -278,7 +278,7 @@ def as_pictures(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
     ranges = [(one.min(), one.max()) for one in pixels]
     if min(low for low, _ in ranges) >= 0 and (most := max(high for _, high in ranges)) <= 255:
         ranges = [(0, 1 if most <= 1 else 255)] * len(pixels)
-    pictures = np.empty(pixels.shape, np.uint8)
+    pictures = np.empty((*pixels.shape[:3], 3), np.uint8)
     for picture, one, (low, high) in zip(pictures, pixels, ranges, strict=True):
         picture[:] = (one - low) * (255 / (high - low if high > low else 1)) + 0.5
     return pictures
