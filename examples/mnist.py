@@ -1,0 +1,90 @@
+"""MNIST: filters, channels for a seven, Grad-CAM, LIME, what each digit looks like to the network.
+
+A network of three convolutions (32, 64 and 64 channels), 458,570 parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+import actgrid
+from common import options, or_drawn
+from drawings import digits
+
+
+def network() -> Any:
+    """Return the network, not trained."""
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(32, 3, padding="same", activation="relu", name="conv1"),
+            layers.MaxPooling2D(name="pool1"),
+            layers.Conv2D(64, 3, padding="same", activation="relu", name="conv2"),
+            layers.MaxPooling2D(name="pool2"),
+            layers.Conv2D(64, 3, padding="same", activation="relu", name="conv3"),
+            layers.Flatten(name="flatten"),
+            layers.Dense(128, activation="relu", name="dense"),
+            layers.Dense(10, activation="softmax", name="digits"),
+        ],
+        name="mnist",
+    )
+
+
+def main() -> None:
+    output, quick, _ = options(__doc__, "mnist")
+    keras.utils.set_random_seed(0)
+    (x, y), (tests, truth) = or_drawn(
+        keras.datasets.mnist.load_data,
+        lambda: (digits(600 if quick else 10_000), digits(200, seed=1)),
+        quick,
+    )
+    x, tests = x[..., None] / 255.0, tests[..., None] / 255.0
+    model = network()
+    print(f"{model.count_params():,} parameters")
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(x, y, epochs=2, batch_size=32 if quick else 128, verbose=2)
+    print(f"right about {model.evaluate(tests, truth, verbose=0)[1]:.1%} of {len(tests)} others")
+
+    for path, grid in actgrid.render_weights(model, "conv*", zoom=3).items():
+        if path.endswith("kernel"):
+            grid.save(output / f"filters_{path.split('/')[0]}.png")
+
+    seven = tests[truth == 7][:1]
+    for path, grid in actgrid.render_model(model, seven, zoom=4).items():
+        grid.save(output / f"seven_{path}.png")
+
+    one_of_each = np.stack([tests[truth == digit][0] for digit in range(10)])
+    large = (one_of_each * 255).astype(np.uint8).repeat(4, 1).repeat(4, 2)
+    methods: dict[str, dict[str, Any]] = {
+        "gradcam": {},
+        "integrated_gradients": {},
+        "lime": {"segments": 40, "samples": 100 if quick else 1000},
+    }
+    for method, its_options in methods.items():
+        found = actgrid.explain(model, one_of_each, method, **its_options)
+        heatmap = actgrid.Heatmap(found.values, images=large, signed=found.signed)
+        heatmap.overlay(columns=5).save(output / f"{method}.png")
+
+    wanted = actgrid.maximize(
+        model,
+        "digits",
+        range(10),
+        steps=16 if quick else 256,
+        parametrization="pixel",
+        total_variation=0.2,
+        preprocess="unit",
+        columns=5,
+    )
+    picture = wanted.to_image()
+    picture.resize((picture.width * 4, picture.height * 4), 0).save(output / "digits.png")
+
+    actgrid.diagram(model, seven).save(output / "diagram.png")
+    print(f"{len(list(output.glob('*.png')))} pictures: {output.resolve()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Every example runs, in its short form, and leaves pictures of what it says."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SCRIPTS = sorted(
+    path.stem for path in EXAMPLES.glob("*.py") if path.stem not in ("common", "drawings")
+)
+PICTURES = {
+    "cats_and_dogs": ["conv2d_1.png", "conv2d_1_channel_4.png", "*_over_image.png"],
+    "cifar10": ["explained.png", "00_conv1.webp", "02_conv3.webp", "logs/events*"],
+    "five_classes": ["conv?.png", "pool?.png", "conv?_over_image.png", "explained.png"],
+    "mnist": [
+        *("filters_conv?.png", "seven_conv?.png", "seven_pool?.png", "digits.png", "diagram.png"),
+        *("gradcam.png", "integrated_gradients.png", "lime.png"),
+    ],
+    "shapes": ["?_conv2d*.png", "?_max_pooling2d*.png"],
+}
+
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """Run a script, in this process: TensorFlow is there already."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+
+    def run(script: str, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [script, "-o", str(tmp_path / "out"), *arguments])
+        runpy.run_path(str(EXAMPLES / f"{script}.py"), run_name="__main__")
+        return capfd.readouterr().out
+
+    yield run
+    for module in ("common", "drawings"):
+        sys.modules.pop(module, None)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_example_leaves_its_pictures(script: str, run: Run, tmp_path: Path) -> None:
+    told = run(script, "--quick")
+    assert str(tmp_path / "out") in told
+    if script != "shapes":  # whose data are drawings
+        assert "drawings stand in" in told
+    for pattern in PICTURES[script]:
+        found = list((tmp_path / "out").glob(pattern))
+        assert found, pattern
+        for picture in found:
+            if picture.suffix in (".png", ".webp"):
+                with Image.open(picture) as image:
+                    assert len(np.unique(np.asarray(image.convert("RGB")))) > 2
+
+
+def test_the_mnist_example_is_the_tutorials_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    network = runpy.run_path(str(EXAMPLES / "mnist.py"))["network"]
+    assert network().count_params() == 458_570
