@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,6 @@ def encode(
         try:
             image.convert(mode).save(buffer, name, **options)
             return [buffer.getvalue()]
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, OverflowError, struct.error) as error:
             problem = error
     raise OptionError(f"a picture cannot be saved as {name}: {problem}") from problem
