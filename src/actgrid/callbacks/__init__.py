@@ -1,1 +1,14 @@
 """Keras callbacks: what a network sees, while it is trained."""
+
+from actgrid.callbacks.explanations import Explanations
+from actgrid.callbacks.grids import ActivationGrids
+from actgrid.callbacks.health import ChannelHealth, ChannelHealthWarning
+from actgrid.callbacks.movie import TrainingMovie
+
+__all__ = [
+    "ActivationGrids",
+    "ChannelHealth",
+    "ChannelHealthWarning",
+    "Explanations",
+    "TrainingMovie",
+]

@@ -111,11 +111,22 @@ class Animation:
             If it is too large for the format. Also a ValueError.
         """
         height, width = levels.shape
-        if self._size not in (None, (height, width)):
-            raise ShapeError(f"the frames are of {self._size}, not of {levels.shape}")
+        self._check_size((height, width))
         picture = encode(f"frame{self._suffix}", levels, self._palette, **self._format.options)
         self._frames.append(self._format.data(b"".join(picture)))
         self._size = height, width
+
+    def extend(self, other: Animation) -> None:
+        """Put the frames of another animation, which has the same palette and format, at the end.
+
+        Raises
+        ------
+        ShapeError
+            If they have another size. Also a ValueError.
+        """
+        self._check_size(other._size)
+        self._size = other._size
+        self._frames += other._frames
 
     def pieces(self) -> list[bytes]:
         """Return the file of all frames so far, in pieces.
@@ -132,6 +143,10 @@ class Animation:
             times[-1] = self._hold
         shown = list(zip(self._frames, times, strict=True))
         return self._format.file(self._size, self._palette, shown, self._loop)
+
+    def _check_size(self, size: tuple[int, int] | None) -> None:
+        if self._size not in (None, size):
+            raise ShapeError(f"the frames are of {self._size}, not of {size}")
 
 
 def check_animation(suffix: str, milliseconds: int, hold: int | None, loop: int) -> _Format:

@@ -30,6 +30,7 @@ __all__ = [
     "LayerStats",
     "MeasuredLayer",
     "TopImage",
+    "image_stats",
     "measure_batch",
     "measured",
 ]
@@ -132,18 +133,21 @@ def measure_batch(
     ShapeError
         If the activation is empty, or not of the batch.
     """
-    values = as_array(activation)
-    if 0 in values.shape:
-        raise ShapeError(f"layer {info.path}: an activation of {values.shape} is empty")
-    if len(values) < batch and len(values) != 1:
-        raise ShapeError(f"layer {info.path}: {values.shape} is no activation of {batch} images")
-    values = values[:batch]
-    if info.kind == "dense":
-        stats = _single_values(values.T)
-    else:
-        stats = load_backend(backend).measure(_tiles(values, info), threads)
+    values = _of_batch(info, activation, batch)
+    stats = _image_stats(info, values, threads, backend)
     found = _located(info, values, stats, floor)
     return found if len(found) == batch else found * batch
+
+
+def image_stats(
+    info: LayerInfo, activation: Array, *, batch: int, threads: int = 1, backend: str = "auto"
+) -> ChannelStats:
+    """Return the statistics of each channel in each image, (channels, images).
+
+    A layer that gives one output for all images has one column. Pooled over axis 1 they are those
+    of all images together. Parameters and errors are those of `measure_batch`.
+    """
+    return _image_stats(info, _of_batch(info, activation, batch), threads, backend)
 
 
 def measured(
@@ -168,6 +172,22 @@ def measured(
         stats = _single_values(values.T)
     (found,) = _located(info, values, stats.reshape(-1, 1), floor)
     return found
+
+
+def _of_batch(info: LayerInfo, activation: Array, batch: int) -> Array:
+    """Return an activation, of as many images as there are, or of one for all."""
+    values = as_array(activation)
+    if 0 in values.shape:
+        raise ShapeError(f"layer {info.path}: an activation of {values.shape} is empty")
+    if len(values) < batch and len(values) != 1:
+        raise ShapeError(f"layer {info.path}: {values.shape} is no activation of {batch} images")
+    return values[:batch]
+
+
+def _image_stats(info: LayerInfo, values: Array, threads: int, backend: str) -> ChannelStats:
+    if info.kind == "dense":
+        return _single_values(values.T)
+    return load_backend(backend).measure(_tiles(values, info), threads)
 
 
 def _tiles(values: Array, info: LayerInfo) -> Array:

@@ -1,0 +1,114 @@
+"""`ActivationGrids`: the activations of a network while it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from actgrid.callbacks.pictures import PictureCallback
+from actgrid.callbacks.samples import Samples, draw_samples
+from actgrid.errors import OptionError
+
+__all__ = ["ActivationGrids", "drawing_options"]
+
+
+class ActivationGrids(PictureCallback):
+    """Draws chosen layers for the same samples again and again while a model is trained.
+
+    Parameters
+    ----------
+    data
+        The model's input with its batch axis, already preprocessed, a handful of samples; a list
+        or dict of them for several inputs; or image files or Pillow images, which
+        `actgrid.load_images` prepares for the model. All samples are drawn.
+    layers
+        Which layers, see `actgrid.Extractor`; None: every one with a spatial output.
+    every
+        ``"epoch"``: after every epoch, and the step is the epoch's index, from 0, as in Keras. A
+        number n: after every n batches, and the step is the number of batches that this callback
+        has seen. Where Keras runs several batches in one execution, at the end of one.
+    log_dir
+        Folder for TensorBoard: an image summary for each layer, tagged with its path, of one
+        picture for each sample. They are our own indexed PNG files.
+    folder
+        Folder for files, ``NN_LAYER/STEP.png``; of several samples ``NN_LAYER/SAMPLE_STEP.png``.
+        Sorted by name, the steps of one sample follow each other. The same step of a later
+        training replaces the earlier one's.
+    render_options
+        Those of `actgrid.render`, for all layers, but for `sample`. `threads` is 1 unless given:
+        the others are left to training.
+
+    Raises
+    ------
+    OptionError
+        If an option cannot be used, or there is neither `log_dir` nor `folder`. Also a ValueError.
+    ActgridError
+        When training begins: whatever `actgrid.Extractor`, `actgrid.load_images` and
+        `actgrid.render` raise for these layers, inputs and options, and OutputError if a folder
+        cannot be made.
+
+    Warns
+    -----
+    RuntimeWarning
+        If files cannot be written later on, as on a full disk: once, and training goes on. What
+        can be written again is.
+
+    Notes
+    -----
+    The layers are extracted by one compiled function, between two batches, by the thread that
+    trains, as in inference: nothing of the model is changed, not even the state of stateful
+    layers and of seeds. Another thread draws, encodes and writes what it has been given, in order;
+    training waits only when three steps are to be written. Each step is flushed.
+    Nothing is lost where training ends, raises or is interrupted: what was seen is still written,
+    and the interpreter does not exit before.
+
+    Examples
+    --------
+    >>> grids = actgrid.callbacks.ActivationGrids(x_test[:4], "conv*", log_dir="logs/grids")
+    >>> model.fit(x_train, y_train, epochs=10, callbacks=[grids])
+
+    In a loop of one's own:
+
+    >>> with actgrid.callbacks.ActivationGrids(x_test[:4], folder="grids") as grids:
+    ...     grids.set_model(model)
+    ...     for step, (x, y) in enumerate(batches):
+    ...         model.train_on_batch(x, y)
+    ...         if step % 100 == 0:
+    ...             grids(step)
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        layers: object = None,
+        *,
+        every: str | int = "epoch",
+        log_dir: str | Path | None = None,
+        folder: str | Path | None = None,
+        **render_options: Any,
+    ) -> None:
+        super().__init__(every, log_dir, folder)
+        self._data, self._layers = data, layers
+        self._options = drawing_options(render_options)
+
+    def _prepare(self, model: Any) -> None:
+        self._samples = Samples(model, self._data, self._layers)
+
+    def _look(self, step: int | None) -> Any:
+        (activations,) = self._samples.activations()
+        return activations
+
+    def _draw(self, seen: Any) -> dict[str, list[bytes]]:
+        drawn = draw_samples(self._samples.layers, seen, **self._options)
+        return {path: [grid.to_png(threads=1) for grid in grids] for path, grids in drawn.items()}
+
+
+def drawing_options(render_options: dict[str, Any]) -> dict[str, Any]:
+    """Return options of `actgrid.render` for all samples of all layers, on a thread beside."""
+    if "sample" in render_options:
+        raise OptionError("all samples of data are drawn: leave sample out, and give fewer")
+    order = render_options.get("order")
+    if isinstance(order, Iterator):
+        render_options["order"] = list(order)  # every picture wants it
+    return {"threads": 1} | render_options

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import copy
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from actgrid.callbacks import ActivationGrids, ChannelHealth
+from actgrid.callbacks.base import TrainingCallback
+from actgrid.errors import LayerError, ModelError, OptionError, OutputError
+
+
+class Watcher(TrainingCallback):
+    """Looks at the number of weights, and keeps what becomes of it."""
+
+    def __init__(self, every: Any = "epoch") -> None:
+        super().__init__(every)
+        self.events: list[Any] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.problem: Exception | None = None
+
+    def _prepare(self, model: Any) -> None:
+        self.events.append("prepare")
+
+    def _look(self, step: int | None) -> Any:
+        return self.model.count_params()
+
+    def _draw(self, seen: Any) -> Any:
+        return seen
+
+    def _open(self) -> Any:
+        self.events.append("open")
+        return [Kept(self)]
+
+    def steps(self) -> list[int]:
+        return [event for event in self.events if isinstance(event, int)]
+
+
+class Kept:
+    def __init__(self, watcher: Watcher) -> None:
+        self.watcher = watcher
+
+    def write(self, step: int, drawn: Any) -> None:
+        assert self.watcher.gate.wait(30)
+        if self.watcher.problem:
+            raise self.watcher.problem
+        self.watcher.events.append(step)
+
+    def close(self) -> None:
+        self.watcher.events.append("close")
+
+
+def test_every_epoch_is_a_step(cnn: Any, x: Any, y: Any) -> None:
+    watcher, model = Watcher(), cnn()
+    model.fit(x, y, batch_size=4, epochs=3, verbose=0, callbacks=[watcher])
+    assert watcher.steps() == [0, 1, 2]
+    model.fit(x, y, batch_size=4, initial_epoch=3, epochs=5, verbose=0, callbacks=[watcher])
+    assert watcher.steps() == [0, 1, 2, 3, 4]
+    assert watcher.events.count("prepare") == 1
+
+
+def test_batches_are_counted_over_epochs_and_trainings(cnn: Any, x: Any, y: Any) -> None:
+    watcher, model = Watcher(2), cnn()
+    model.fit(x, y, batch_size=4, epochs=3, verbose=0, callbacks=[watcher])  # 9 batches
+    assert watcher.steps() == [2, 4, 6, 8]
+    model.fit(x, y, batch_size=4, verbose=0, callbacks=[watcher])
+    assert watcher.steps() == [2, 4, 6, 8, 10, 12]
+
+
+def test_several_batches_in_one_execution(cnn: Any, x: Any, y: Any) -> None:
+    watcher, model = Watcher(3), cnn()
+    model.compile("sgd", "sparse_categorical_crossentropy", steps_per_execution=2)
+    model.fit(x, y, batch_size=2, epochs=2, verbose=0, callbacks=[watcher])  # 2 x 6 batches
+    assert len(watcher.steps()) == 4
+    # At the end of an execution; Keras before 3.11 tells of its first batch alone.
+    assert watcher.steps() in ([4, 6, 10, 12], [3, 7, 9, 13], [3, 5, 9, 11])
+
+
+def test_keras_need_not_wait_for_each_batch() -> None:
+    def waits(callback: Any) -> bool:
+        return not hasattr(callback.on_train_batch_end, "_is_default")
+
+    assert waits(Watcher(5))
+    assert not waits(Watcher("epoch"))
+
+
+def test_what_every_can_be() -> None:
+    with pytest.raises(OptionError, match="'epoch' or a number of batches, not 'batch'"):
+        Watcher("batch")
+    for every in (0, -1, 1.5, None):
+        with pytest.raises(OptionError, match="every must be"):
+            Watcher(every)
+
+
+def test_by_hand(cnn: Any, x: Any, y: Any) -> None:
+    model = cnn()
+    with Watcher() as watcher:
+        with pytest.raises(ModelError, match="set_model"):
+            watcher(0)
+        watcher.set_model(model)
+        for step in (3, 5):
+            model.train_on_batch(x, y)
+            watcher(step)
+        with pytest.raises(OptionError, match="step must be"):
+            watcher(-1)
+    assert watcher.events == ["prepare", "open", 3, 5, "close"]
+    watcher(9)
+    watcher.close()
+    watcher.close()
+    assert watcher.events[5:] == ["open", 9, "close"]
+    watcher.set_model(cnn())
+    watcher(1)
+    watcher.set_model(model)  # which lets go of the other
+    assert watcher.events[8:] == ["prepare", "open", 1, "close"]
+
+
+def test_training_waits_when_three_steps_are_to_be_written(cnn: Any) -> None:
+    watcher = Watcher()
+    watcher.set_model(cnn())
+    watcher.gate.clear()
+    watcher(0)
+    watcher(1)
+    third = threading.Thread(target=watcher, args=(2,))
+    third.start()
+    third.join(0.2)
+    assert third.is_alive()
+    assert watcher.steps() == []
+    watcher.gate.set()
+    third.join(30)
+    assert not third.is_alive()
+    watcher.close()
+    assert watcher.steps() == [0, 1, 2]
+
+
+def test_what_cannot_be_written_is_told_once_and_training_goes_on(cnn: Any, x: Any, y: Any) -> None:
+    watcher, model = Watcher(), cnn()
+    watcher.problem = OutputError("cannot write picture: no space left")
+    with pytest.warns(RuntimeWarning, match="Watcher: cannot write picture: no space") as told:
+        model.fit(x, y, epochs=3, verbose=0, callbacks=[watcher])
+    assert len(told) == 1
+    assert watcher.steps() == []
+    watcher.problem = None
+    model.fit(x, y, epochs=1, verbose=0, callbacks=[watcher])
+    assert watcher.steps() == [0]
+
+
+def test_any_other_error_leaves_training(cnn: Any, x: Any, y: Any) -> None:
+    watcher = Watcher()
+    watcher.problem = RuntimeError("a mistake")
+    with pytest.raises(RuntimeError, match="a mistake"):
+        cnn().fit(x, y, epochs=9, verbose=0, callbacks=[watcher])
+    assert watcher.steps() == []
+
+
+def test_a_training_that_raised_is_followed_by_another(
+    cnn: Any, x: Any, y: Any, tmp_path: Path
+) -> None:
+    class Mistake(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    grids, model = ActivationGrids(x[:1], "conv", folder=tmp_path), cnn()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, epochs=4, verbose=0, callbacks=[grids, Mistake()])
+    model.fit(x, y, initial_epoch=5, epochs=6, verbose=0, callbacks=[grids])
+    files = sorted(path.name for path in (tmp_path / "00_conv").iterdir())
+    assert files == ["000000.png", "000001.png", "000005.png"]
+
+
+@pytest.mark.parametrize("how", ["raises", "is interrupted"])
+def test_nothing_is_lost_when_a_process_ends_in_training(how: str, tmp_path: Path) -> None:
+    script = f"""
+        import sys, time
+        import keras, numpy as np
+        from actgrid.callbacks import ActivationGrids, ChannelHealth
+        from actgrid.pipeline.events import EventWriter
+
+        flush = EventWriter.flush
+        def slow(self):  # so that steps are waiting when training ends
+            time.sleep(0.4)
+            flush(self)
+        EventWriter.flush = slow
+
+        class End(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                if epoch == 2:
+                    print("now", flush=True)
+                    if {how == "raises"}:
+                        raise RuntimeError("training went wrong")
+                    time.sleep(30)
+
+        model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3, name="conv"),
+                                  keras.layers.Flatten(), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        x, y = np.ones((4, 8, 8, 3)), np.ones((4, 1))
+        folder = sys.argv[1]
+        watching = [ActivationGrids(x, log_dir=folder + "/grids", folder=folder),
+                    ChannelHealth(x, log_dir=folder + "/health")]
+        model.fit(x, y, epochs=9, verbose=0, callbacks=[*watching, End()])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"now\n"
+        if how == "is interrupted":
+            process.send_signal(signal.SIGINT)
+        told = process.stderr.read().decode()
+        assert process.wait(60) != 0
+    wanted = {"raises": "training went wrong", "is interrupted": "KeyboardInterrupt"}
+    assert wanted[how] in told.splitlines()[-1]
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    steps = {}
+    for run, tag in (("grids", "conv"), ("health", "conv/dead_channels")):
+        events = EventAccumulator(str(tmp_path / run)).Reload()
+        steps[run] = [event.step for event in events.Tensors(tag)]
+    assert steps == {"grids": [0, 1, 2], "health": [0, 1, 2]}
+    assert len(list((tmp_path / "00_conv").iterdir())) == 3 * 4
+
+
+def test_a_callback_can_be_copied_before_it_is_used(cnn: Any, x: Any, y: Any) -> None:
+    """As tuners do, for each trial."""
+    health = copy.deepcopy(ChannelHealth(x, "conv", every=2))
+    cnn().fit(x, y, batch_size=4, verbose=0, callbacks=[health])
+    assert health.steps == [2]
+
+
+def test_a_mistake_is_known_before_the_first_epoch(
+    cnn: Any, x: Any, y: Any, tmp_path: Path
+) -> None:
+    model = cnn()
+    before = model.get_weights()
+    callback: Any
+    for callback, error, message in (
+        (ChannelHealth(x, "covn"), LayerError, "did you mean conv"),
+        (ActivationGrids(x, folder=tmp_path, cmap="no map"), OptionError, "no map"),
+        (ActivationGrids(x, folder=tmp_path, colums=3), TypeError, "colums"),
+        (ActivationGrids(x[0], folder=tmp_path), ValueError, "add a batch axis"),
+        (ActivationGrids(x[:0], folder=tmp_path), ValueError, "empty"),
+    ):
+        with pytest.raises(error, match=message):
+            model.fit(x, y, epochs=1, verbose=0, callbacks=[callback])
+    (tmp_path / "file").write_text("")
+    for callback in (
+        ActivationGrids(x, log_dir=tmp_path / "file" / "logs"),
+        ActivationGrids(x, folder=tmp_path / "file"),
+    ):
+        with pytest.raises(OutputError, match="file"):
+            model.fit(x, y, verbose=0, callbacks=[callback])
+    for weights, same in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weights, same)
