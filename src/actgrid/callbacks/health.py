@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from actgrid.callbacks.base import Sink, TrainingCallback
 from actgrid.callbacks.samples import Samples
+from actgrid.models.frameworks import tensorflow
+from actgrid.models.layers import model_weights
 from actgrid.pipeline.events import EventWriter
 from actgrid.pipeline.grids import batch_size as samples_in
 from actgrid.pipeline.statistics import image_stats
@@ -20,11 +22,11 @@ from actgrid.rendering.layout import integer_option, number_option, thread_count
 
 __all__ = ["ChannelHealth", "ChannelHealthWarning"]
 
-_MOST_NAMED = 8  # layers in one warning
+_MOST_NAMED = 8  # layers or weights in one warning
 
 
 class ChannelHealthWarning(UserWarning):
-    """Layers give NaN or infinite values, or have lost many of their channels."""
+    """Layers or weights have NaN or infinite values, or layers have lost many channels."""
 
 
 class ChannelHealth(TrainingCallback):
@@ -70,13 +72,17 @@ class ChannelHealth(TrainingCallback):
     Warns
     -----
     ChannelHealthWarning
-        Once for each layer that gives NaN or infinite values, and once for each that has lost more
-        than `lost` of its channels. Those of one step are in one warning.
+        Once for each layer that gives NaN or infinite values, once for each that has lost more
+        than `lost` of its channels, and once for each weight of the model, of any layer, that has
+        such values. Those of one step are in one warning.
     RuntimeWarning
         As `ActivationGrids`.
 
     Notes
     -----
+    TensorFlow computes a convolution or dense layer and its ReLU in one on a CPU, which makes zeros
+    of NaN: a network whose weights have gone NaN may look dead. This is why weights are checked.
+
     Measuring is done between two batches by the thread that trains, at the speed of memory: so
     `history` is complete at the end of each epoch, for callbacks that come later. Events are
     written by another thread, as in `ActivationGrids`.
@@ -108,6 +114,7 @@ class ChannelHealth(TrainingCallback):
 
     def _prepare(self, model: Any) -> None:
         self._samples = Samples(model, self._data, self._layers, self._batch_size)
+        self._weights = model_weights(model)
         self._alive: dict[str, npt.NDArray[np.bool_]] = {}
         self._warned_of: dict[str, set[str]] = {}
 
@@ -133,24 +140,26 @@ class ChannelHealth(TrainingCallback):
             for name, value in _scalars(stats).items():
                 self.history.setdefault(f"{path}/{name}", []).append(value)
         broken = [path for path, stats in found.items() if stats.nonfinite.any()]
-        self._warn(step, "give NaN or infinite values", {path: path for path in broken})
+        self._warn(step, "layers give NaN or infinite values", {path: path for path in broken})
+        broken = [weight.path for weight in self._weights if not _all_finite(weight.variable)]
+        self._warn(step, "weights are NaN or infinite", {path: path for path in broken})
         shrunk = {}
         for path, stats in found.items():
             alive = self._alive[path]
             dead, before = int(stats.dead[alive].sum()), int(alive.sum())
             if dead > self._lost * before:
                 shrunk[path] = f"{path} ({dead} of {before})"
-        self._warn(step, "have lost channels, which are dead now", shrunk)
+        self._warn(step, "layers have lost channels, which are dead now", shrunk)
 
-    def _warn(self, step: int, what: str, layers: Mapping[str, str]) -> None:
-        """Warn of those layers that were not warned of before."""
+    def _warn(self, step: int, what: str, paths: Mapping[str, str]) -> None:
+        """Warn of those paths that were not warned of before, as they are to be shown."""
         known = self._warned_of.setdefault(what, set())
-        new = [shown for path, shown in layers.items() if path not in known]
-        known.update(layers)
+        new = [shown for path, shown in paths.items() if path not in known]
+        known.update(paths)
         if new:
             named = ", ".join(new[:_MOST_NAMED])
             more = f" and {len(new) - _MOST_NAMED} more" if len(new) > _MOST_NAMED else ""
-            message = f"step {step}: layers {what}: {named}{more}"
+            message = f"step {step}: {what}: {named}{more}"
             warnings.warn(message, ChannelHealthWarning, stacklevel=2)
 
     def _draw(self, seen: Any) -> dict[str, ChannelStats]:
@@ -158,6 +167,13 @@ class ChannelHealth(TrainingCallback):
 
     def _open(self) -> list[Sink]:
         return [] if self._log_dir is None else [_HealthEvents(self._log_dir)]
+
+
+def _all_finite(variable: Any) -> bool:
+    tf = tensorflow()
+    if not tf.as_dtype(variable.dtype).is_floating:
+        return True
+    return bool(tf.reduce_all(tf.math.is_finite(variable.value)))
 
 
 def _joined(batches: Iterable[ChannelStats]) -> ChannelStats:
