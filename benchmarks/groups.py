@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks.callbacks import CALLBACKS
 from benchmarks.encode import ENCODING
 from benchmarks.explain import EXPLAIN
 from benchmarks.files import FILES, PEERS
@@ -26,6 +27,7 @@ GROUPS: dict[str, Group] = {
     "explain": EXPLAIN,
     **THROUGHPUT,
     "ray": RAY,
+    "callbacks": CALLBACKS,
     "memory": MEMORY,
     "images-memory": IMAGES_MEMORY,
     "explain-memory": EXPLAIN_MEMORY,
