@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from actgrid.errors import ModelError, OptionError, OutputError
 from actgrid.models.frameworks import keras
@@ -48,11 +48,15 @@ class _Background:
         while len(self._tasks) > _MOST_WAITING:
             self._tasks.popleft().result()
 
-    def close(self) -> None:
-        """Wait until all is done; raise what a task has raised."""
+    def close(self, last: Callable[[], None]) -> None:
+        """Wait until all is done, and one more task at last; raise what a task has raised."""
+        self._tasks.append(self._pool.submit(last))
         self._pool.shutdown()
         for task in self._tasks:
             task.result()
+
+
+_Callback = TypeVar("_Callback", bound="TrainingCallback")
 
 
 class TrainingCallback(keras().callbacks.Callback, ABC):  # type: ignore[misc]
@@ -138,10 +142,9 @@ class TrainingCallback(keras().callbacks.Callback, ABC):  # type: ignore[misc]
         background, self._background = self._background, None
         if background is not None:
             # By the thread that writes, or an interrupt here would take its files away.
-            background.submit(self._close_sinks)
-            background.close()
+            background.close(self._close_sinks)
 
-    def __enter__(self) -> Any:
+    def __enter__(self: _Callback) -> _Callback:
         return self
 
     def __exit__(self, *_: object) -> None:
