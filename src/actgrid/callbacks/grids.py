@@ -29,8 +29,8 @@ class ActivationGrids(PictureCallback):
         number n: after every n batches, and the step is the number of batches that this callback
         has seen. Where Keras runs several batches in one execution, at the end of one.
     log_dir
-        Folder for TensorBoard: an image summary for each layer, tagged with its path, of one
-        picture for each sample. They are our own indexed PNG files.
+        Folder for TensorBoard, best one of its own: an image summary for each layer, tagged with
+        its path, of one picture for each sample. They are our own indexed PNG files.
     folder
         Folder for files, ``NN_LAYER/STEP.png``; of several samples ``NN_LAYER/SAMPLE_STEP.png``.
         Sorted by name, the steps of one sample follow each other. The same step of a later
