@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,41 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(actgrid.ActgridError, match=r"cannot write events to .*file"):
         EventWriter(tmp_path / "file" / "logs")
+
+
+def test_what_does_not_fit_is_told_and_what_follows_is_found(tmp_path: Path) -> None:
+    """TensorFlow tells nothing of that, and leaves half a record, at which readers stop."""
+    resource = pytest.importorskip("resource")
+    png = actgrid.render(np.random.default_rng(0).random((40, 40, 16))).to_png()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limits = {3: 3.5, 5: 0.5}  # of a file, in pictures: one ends within a record, one before it
+    events, refused = EventWriter(tmp_path), {}
+    for step in range(8):
+        most = int(limits[step] * len(png)) if step in limits else soft
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+        try:
+            events.images("layer", [png], step)
+            events.flush()
+        except actgrid.ActgridError as error:
+            refused[step] = str(error)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    events.close()
+    assert list(refused) == [3, 5]
+    assert all("No space left" in reason for reason in refused.values())
+    found = read(tmp_path).Tensors("layer")
+    assert [event.step for event in found] == [0, 1, 2, 4, 6, 7]
+    assert {event.tensor_proto.string_val[2] for event in found} == {png}
+
+
+def test_a_folder_that_is_removed_is_made_again(tmp_path: Path) -> None:
+    events = EventWriter(tmp_path / "logs")
+    events.scalar("loss", 1, 0)
+    events.flush()
+    shutil.rmtree(tmp_path / "logs")
+    events.scalar("loss", 2, 1)
+    with pytest.raises(actgrid.ActgridError, match="cannot write events"):
+        events.flush()
+    events.scalar("loss", 3, 2)
+    events.close()
+    assert [event.step for event in read(tmp_path / "logs").Tensors("loss")] == [2]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,9 @@ _SCALAR = ("scalars", 1)
 _HISTOGRAM = ("histograms", 2)
 _IMAGE = ("images", 3)
 _BUCKETS = 30  # of a histogram, as many as TensorBoard's own have
+# A record of the file: its length, a checksum of that, the data, a checksum of these.
+_RECORD = struct.Struct("<Q")
+_AROUND = _RECORD.size + 4 + 4
 _SIZE_IN_PNG = struct.Struct(">16xII")  # width and height follow the signature and two words
 
 
@@ -48,9 +55,10 @@ class EventWriter:
 
     def __init__(self, log_dir: str | Path) -> None:
         self.log_dir = str(log_dir)
-        with self._writing():
-            self._writer = tensorflow().summary.create_file_writer(self.log_dir)
-            self._writer.flush()  # what cannot be written is to be known before it is there
+        self._lock = RLock()
+        self._file: _EventFile | None = None
+        with self._writing():  # what cannot be written is to be known before it is there
+            self._file = _EventFile(self.log_dir)
 
     def images(self, tag: str, pngs: Sequence[bytes], step: int) -> None:
         """Write pictures of one size, as PNG files, to be shown beside each other."""
@@ -69,14 +77,23 @@ class EventWriter:
         self._write(tag, buckets.astype(np.float32), step, _HISTOGRAM)
 
     def flush(self) -> None:
-        """Write what has not been written yet."""
+        """Write what has not been written yet.
+
+        Raises
+        ------
+        OutputError
+            If something of it could not be written, and is lost. What is written afterwards goes
+            to another file.
+        """
         with self._writing():
-            self._writer.flush()
+            if self._file is not None:
+                self._file.flush()
 
     def close(self) -> None:
         """Write the rest, and let go of the file."""
         with self._writing():
-            self._writer.close()
+            if self._file is not None:
+                self._file.close()
 
     def _write(self, tag: str, value: Any, step: int, kind: tuple[str, int]) -> None:
         tf = tensorflow()
@@ -85,13 +102,67 @@ class EventWriter:
             data_class=data_class,
             plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name=plugin),
         )
-        with self._writing(), self._writer.as_default(), tf.device("CPU"):
-            tf.summary.write(tag, tf.constant(value), step, metadata)
+        with self._writing(), tf.device("CPU"):
+            if self._file is None:
+                self._file = _EventFile(self.log_dir)
+            self._file.write(tag, tf.constant(value), step, metadata)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
-            yield
+            with self._lock:
+                yield
         except (tensorflow().errors.OpError, OSError) as error:
-            reason = str(error).splitlines()[0]
+            self._file = None
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise OutputError(f"cannot write events to {self.log_dir}: {reason}") from error
+
+
+class _EventFile:
+    """One file, of which is known how much is whole: TensorFlow does not tell of a full disk."""
+
+    def __init__(self, log_dir: str) -> None:
+        # By which it is found; TensorBoard looks at what is before.
+        suffix = f".{uuid.uuid4().hex[:8]}.v2"
+        self._writer = tensorflow().summary.create_file_writer(log_dir, filename_suffix=suffix)
+        self._writer.flush()
+        # Stores elsewhere show a file when it is closed, or in parts.
+        found = [] if "://" in log_dir else list(Path(log_dir).glob(f"*{suffix}"))
+        self._path = found[0] if found else None
+        self._whole = 0  # bytes
+        self._records = 1  # since then: at first the version of the format
+        self._check()
+
+    def write(self, tag: str, value: Any, step: int, metadata: Any) -> None:
+        with self._writer.as_default():
+            tensorflow().summary.write(tag, value, step, metadata)
+        self._records += 1
+
+    def flush(self) -> None:
+        self._writer.flush()
+        self._check()
+
+    def close(self) -> None:
+        self._writer.close()
+        self._check()
+
+    def _check(self) -> None:
+        """Raise OSError unless all records are in the file; leave those that are, and whole."""
+        if self._path is None:
+            return
+        with self._path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            while self._records:
+                file.seek(self._whole)
+                header = file.read(_RECORD.size)
+                end = self._whole + _AROUND
+                if len(header) < _RECORD.size or (end := end + _RECORD.unpack(header)[0]) > size:
+                    break
+                self._whole, self._records = end, self._records - 1
+        if self._records:
+            self._writer.close()
+            # A reader would stop at half a record.
+            os.truncate(self._path, self._whole)
+            if not self._whole:
+                self._path.unlink()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
