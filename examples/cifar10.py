@@ -61,9 +61,9 @@ def main() -> None:
         epochs=2 if quick else 10,
         validation_data=(tests, truth),
         callbacks=[
-            ActivationGrids(watched, ["conv*", "pool*"], log_dir=logs, zoom=2),
-            ChannelHealth(tests[:100], log_dir=logs),
-            Explanations(watched, "gradcam", log_dir=logs),
+            ActivationGrids(watched, ["conv*", "pool*"], log_dir=logs / "grids", zoom=2),
+            ChannelHealth(tests[:100], log_dir=logs / "health"),
+            Explanations(watched, "gradcam", log_dir=logs / "gradcam"),
             TrainingMovie(watched[:1], "conv*", output, zoom=2),
         ],
         verbose=2,

@@ -112,7 +112,8 @@ def _draw(name: str, size: int, rng: np.random.Generator) -> Pictures:
         if isinstance(part[0], tuple):
             draw.polygon(placed(part), fill=colours[colour])
         else:
-            draw.ellipse([*placed([part[:2]])[0], *placed([part[2:]])[0]], fill=colours[colour])
+            left, top, right, bottom = part
+            draw.ellipse(placed([(left, top), (right, bottom)]), fill=colours[colour])
     image = image.rotate(
         rng.uniform(-25, 25),
         Image.Resampling.BILINEAR,

@@ -17,7 +17,7 @@ SCRIPTS = sorted(
 )
 PICTURES = {
     "cats_and_dogs": ["conv2d_1.png", "conv2d_1_channel_4.png", "*_over_image.png"],
-    "cifar10": ["explained.png", "00_conv1.webp", "02_conv3.webp", "logs/events*"],
+    "cifar10": ["explained.png", "00_conv1.webp", "02_conv3.webp", "logs/*/events*"],
     "five_classes": ["conv?.png", "pool?.png", "conv?_over_image.png", "explained.png"],
     "mnist": [
         *("filters_conv?.png", "seven_conv?.png", "seven_pool?.png", "digits.png", "diagram.png"),
