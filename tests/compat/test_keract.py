@@ -1,0 +1,560 @@
+"""keract's names, as its README, its examples and its own tests use them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+from keras import layers
+from PIL import Image
+
+from actgrid.compat import keract
+from actgrid.errors import (
+    FormatError,
+    LayerError,
+    MissingFileError,
+    OptionError,
+    OutputError,
+    ShapeError,
+)
+from actgrid.rendering import palette
+
+Array = npt.NDArray[Any]
+
+
+def uniform(*shape: int) -> Array:
+    return np.random.default_rng(3).uniform(size=shape)
+
+
+class Block(layers.Layer):  # type: ignore[misc]
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.fc = layers.Dense(10, name="fc1")
+        self.relu = layers.ReLU(name="relu")
+
+    def call(self, x: Any) -> Any:
+        return self.relu(self.fc(x))
+
+
+class Inner(keras.Model):  # type: ignore[misc]
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.fc = layers.Dense(10, name="fc1")
+        self.relu = layers.ReLU(name="relu")
+
+    def call(self, x: Any) -> Any:
+        return self.relu(self.fc(x))
+
+
+@pytest.fixture(scope="module")
+def nested() -> Any:
+    """A model that holds a model and a layer with layers."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((10,), name="i1")
+    x = Block(name="block")(Inner(name="model")(inputs))
+    model = keras.Model(inputs, layers.Dense(1, name="fc1")(x))
+    model.compile(loss="mse", optimizer="adam")
+    return model
+
+
+@pytest.fixture(scope="module")
+def convolution() -> Any:
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1), name="image"),
+            layers.Conv2D(5, 3, activation="relu", name="conv"),
+            layers.MaxPooling2D(name="pool"),
+            layers.Dropout(0.5, name="drop"),
+            layers.Flatten(name="flat"),
+            layers.Dense(3, activation="softmax", name="out"),
+        ]
+    )
+    model.compile(loss="categorical_crossentropy", optimizer="adam")
+    return model
+
+
+def test_keys_and_their_order(nested: Any) -> None:
+    x = uniform(32, 10)
+    by_name = keract.get_activations(nested, x)
+    assert list(by_name) == ["i1", "model", "block", "fc1"]
+    assert by_name["i1"] is x
+    inside = keract.get_activations(nested, x, nested=True)
+    assert list(inside) == ["i1", "model/fc1", "model/relu", "block/fc1", "block/relu", "fc1"]
+    full = keract.get_activations(nested, x, output_format="full", nested=True)
+    assert [key.rsplit("/", 1)[0] for key in full] == ["i1:0", *list(inside)[1:]]
+    assert list(full)[2] == "model/relu/Relu:0"
+    numbered = keract.get_activations(nested, x, output_format="numbered")
+    assert list(numbered) == [0, 1, 2, 3]
+    assert [value.shape for value in numbered.values()] == [(32, 10)] * 3 + [(32, 1)]
+    for one, other in zip(by_name.values(), numbered.values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(inside["model/relu"], by_name["model"])
+
+
+def test_layers_by_name(nested: Any) -> None:
+    x = uniform(4, 10)
+    assert list(keract.get_activations(nested, x, layer_names="block")) == ["block"]
+    assert list(keract.get_activations(nested, x, layer_name="fc1")) == ["fc1"]
+    assert list(keract.get_activations(nested, x, layer_names="i1")) == ["i1"]
+    names = ["block/fc1", "block/relu"]
+    found = keract.get_activations(nested, x, layer_names=names, nested=True)
+    assert list(found) == names
+    np.testing.assert_array_equal(found["block/relu"], np.maximum(found["block/fc1"], 0))
+    with pytest.raises(KeyError, match=r"no layer is called 'unknown'; there are i1, model"):
+        keract.get_activations(nested, x, layer_names="unknown")
+    with pytest.raises(LayerError, match=r"did you mean block"):
+        keract.get_activations(nested, x, layer_names="blok")
+
+
+def test_values_are_those_of_predict(convolution: Any) -> None:
+    x = uniform(2, 8, 8, 1).astype(np.float32)
+    found = keract.get_activations(convolution, x)
+    assert list(found) == ["image", "conv", "pool", "drop", "flat", "out"]
+    np.testing.assert_allclose(found["out"], convolution.predict(x, verbose=0), rtol=1e-5)
+    np.testing.assert_array_equal(found["drop"], found["pool"])  # nothing is dropped
+    found["conv"][:] = 0  # a script may write to them
+    assert found["pool"].max() > 0
+
+
+def test_several_inputs_in_the_models_order() -> None:
+    widths = {"i4": 40, "i3": 30, "i2": 20, "i1": 10}
+    inputs = {name: keras.Input((width,), name=name) for name, width in widths.items()}
+    joined = layers.Concatenate(name="concat")([inputs[name] for name in ("i1", "i4", "i3", "i2")])
+    model = keras.Model(list(inputs.values()), layers.Dense(1, name="fc1")(joined))
+    x = [uniform(1, width) for width in widths.values()]
+    found = keract.get_activations(model, x)
+    assert {name: found[name].shape[1] for name in widths} == widths
+    np.testing.assert_allclose(found["concat"], np.hstack([x[3], *x[:3]]), rtol=1e-6)
+    by_name = keract.get_activations(model, dict(zip(widths, x, strict=True)))
+    np.testing.assert_array_equal(by_name["fc1"], found["fc1"])
+    with pytest.raises(ShapeError, match="4 inputs, not 2"):
+        keract.get_activations(model, x[:2])
+
+
+def test_a_layer_of_several_outputs() -> None:
+    inputs = keras.Input((None,), name="input")
+    words = layers.Embedding(100, 4, name="embedding")(inputs)
+    lstm = layers.LSTM(4, return_sequences=True, return_state=True, name="lstm")(words)
+    model = keras.Model(inputs, layers.Dense(1, name="final_dense")(lstm[1]))
+    sequence, state, cell = keract.get_activations(model, np.ones((16, 10)), "lstm")["lstm"]
+    assert (sequence.shape, state.shape, cell.shape) == ((16, 10, 4), (16, 4), (16, 4))
+    np.testing.assert_array_equal(sequence[:, -1], state)
+    full = keract.get_activations(model, np.ones((1, 3)), "lstm", output_format="full")
+    assert [key.count("lstm/") for key in full] == [3]
+
+
+def test_a_layer_that_is_called_twice() -> None:
+    inputs, layer = keras.Input((3,), name="i"), layers.Dense(3, name="fc")
+    model = keras.Model(inputs, layer(layer(inputs)))
+    found = keract.get_activations(model, np.ones((1, 3)))
+    assert list(found) == ["i", "fc", "fc:1"]
+
+
+def test_nodes(nested: Any) -> None:
+    x = uniform(32, 10)
+    layer = nested.layers[-1]
+    nodes = [nested.layers[2].output, layer.kernel, layer.bias]
+    found = keract.get_activations(nested, x, nodes_to_evaluate=nodes)
+    assert list(found) == ["block:0", "fc1/kernel:0", "fc1/bias:0"]
+    expected = found["block:0"] @ found["fc1/kernel:0"] + found["fc1/bias:0"]
+    np.testing.assert_allclose(keract.get_activations(nested, x)["fc1"], expected, rtol=1e-5)
+    both = keract.get_activations(nested, x, nodes_to_evaluate=[[layer.output, nodes[0]], nodes[0]])
+    assert list(both) == ["fc1:0_block:0", "block:0"]
+    np.testing.assert_array_equal(both["fc1:0_block:0"][1], both["block:0"])
+    with pytest.raises(ValueError, match="nodes_to_evaluate is empty"):
+        keract.get_activations(nested, x, nodes_to_evaluate=[])
+    with pytest.raises(OptionError, match="not both"):
+        keract.get_activations(nested, x, nodes_to_evaluate=nodes, layer_names="fc1")
+    with pytest.raises(LayerError, match="neither a symbolic tensor nor a weight"):
+        keract.get_activations(nested, x, nodes_to_evaluate=["fc1"])
+    with pytest.raises(LayerError, match="inputs alone"):
+        keract.get_activations(nested, x, nodes_to_evaluate=[keras.Input((2,))])
+
+
+def test_formats_are_checked(nested: Any) -> None:
+    with pytest.raises(OptionError, match="simple, full, numbered, not 'short'"):
+        keract.get_activations(nested, uniform(1, 10), output_format="short")
+
+
+def test_no_model_is_traced_twice(convolution: Any) -> None:
+    from actgrid.attribution.compiled import kept
+
+    for batch in (1, 2, 3):
+        keract.get_activations(convolution, uniform(batch, 8, 8, 1))
+    assert [function.trace_count for function in kept(convolution).values()].count(1) == len(
+        kept(convolution)
+    )
+
+
+def test_gradients_are_those_of_a_tape(convolution: Any) -> None:
+    x = uniform(4, 8, 8, 1).astype(np.float32)
+    y = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
+    with tf.GradientTape() as tape:
+        images = tf.constant(x)
+        tape.watch(images)
+        conv = convolution.layers[0](images)
+        out = conv
+        for layer in convolution.layers[1:]:
+            out = layer(out)
+        loss = tf.reduce_mean(keras.losses.categorical_crossentropy(y, out))
+    kernels = [variable.value for variable in convolution.trainable_variables]
+    expected = tape.gradient(loss, [images, conv, *kernels])
+
+    weights = keract.get_gradients_of_trainable_weights(convolution, x, y)
+    assert list(weights) == ["conv/kernel:0", "conv/bias:0", "out/kernel:0", "out/bias:0"]
+    found = keract.get_gradients_of_activations(convolution, x, y)
+    assert list(found) == list(keract.get_activations(convolution, x))
+    for one, truth in zip(
+        (found["image"], found["conv"], *weights.values()), expected, strict=True
+    ):
+        np.testing.assert_allclose(one, truth, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_of_chosen_layers(nested: Any) -> None:
+    x, y = uniform(32, 10), uniform(32)
+    found = keract.get_gradients_of_activations(nested, x, y, nested=True)
+    assert list(found) == ["i1", "model/fc1", "model/relu", "block/fc1", "block/relu", "fc1"]
+    assert found["fc1"].shape == (32, 1)
+    assert list(keract.get_gradients_of_activations(nested, x, y, layer_name="i1")) == ["i1"]
+    numbered = keract.get_gradients_of_activations(nested, x, y, "block", "numbered")
+    np.testing.assert_allclose(numbered[0], found["block/relu"], rtol=1e-5)
+    weights = keract.get_gradients_of_trainable_weights(nested, x, y)
+    assert {name: gradient.shape for name, gradient in weights.items()} == {
+        "model/fc1/kernel:0": (10, 10),
+        "model/fc1/bias:0": (10,),
+        "block/fc1/kernel:0": (10, 10),
+        "block/fc1/bias:0": (10,),
+        "fc1/kernel:0": (10, 1),
+        "fc1/bias:0": (1,),
+    }
+
+
+def test_the_loss_is_of_all_outputs_and_with_regularization() -> None:
+    inputs = keras.Input((4,))
+    a = layers.Dense(1, name="a", kernel_regularizer=keras.regularizers.L2(0.5))(inputs)
+    model = keras.Model(inputs, [a, layers.Dense(2, name="b")(inputs)])
+    model.compile(loss=["mse", "mse"], optimizer="adam", loss_weights=[2.0, 3.0])
+    x = uniform(6, 4).astype(np.float32)
+    y = [uniform(6, 1).astype(np.float32), uniform(6, 2).astype(np.float32)]
+    found = keract.get_gradients_of_trainable_weights(model, x, y)
+    kernel, bias = model.get_layer("a").get_weights()
+    error = x @ kernel + bias - y[0]
+    expected = 2 * 2 * x.T @ error / len(x) + kernel
+    np.testing.assert_allclose(found["a/kernel:0"], expected, rtol=1e-4)
+    with pytest.raises(ShapeError, match=r"does not fit the model's loss"):
+        keract.get_gradients_of_trainable_weights(model, x, [y[0], uniform(6, 5)])
+
+
+def test_a_model_compiled_anew_has_its_new_loss(convolution: Any) -> None:
+    model = keras.Sequential.from_config(convolution.get_config())
+    x, y = uniform(2, 8, 8, 1), np.eye(3)[:2]
+    with pytest.raises(OptionError, match="compile the model first"):
+        keract.get_gradients_of_trainable_weights(model, x, y)
+    found = []
+    for loss in ("mse", "mae"):
+        model.compile(loss=loss, optimizer="adam")
+        found.append(keract.get_gradients_of_trainable_weights(model, x, y)["out/bias:0"])
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+def opened(path: Path) -> Array:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def test_pictures_are_saved_by_number_and_layer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = np.arange(18, dtype=np.float32).reshape(1, 3, 3, 2)
+    activations = {
+        "two": np.zeros((2, 3, 3, 1)),
+        "conv/Relu:0": values,
+        "dense": np.arange(6.0)[None],
+        "steps": uniform(1, 5, 3),
+        7: uniform(1, 2, 3, 3, 2),
+        "lstm": [np.ones((1, 2)), np.ones((1, 4))],
+    }
+    folder = tmp_path / "new" / "folder"
+    keract.display_activations(activations, save=True, directory=folder, cmap="gray")
+    names = ["0_conv", "1_dense", "2_steps", "3_7", "4_lstm", "5_lstm[1]"]
+    assert sorted(path.stem for path in folder.iterdir()) == names
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "two (2, 3, 3, 1) -> left out: not of one sample",
+        "conv/Relu:0 (1, 3, 3, 2)",
+    ]
+    # Two tiles one over the other, each from its smallest value to its largest.
+    picture = opened(folder / "0_conv.png")[..., 0]
+    zoom = 2400 // 7
+    assert picture.shape == (7 * zoom, 3 * zoom)
+    levels = picture[zoom // 2 :: zoom, zoom // 2 :: zoom]
+    expected = np.trunc(np.arange(9).reshape(3, 3) * 255 / 8 + 0.5)
+    np.testing.assert_array_equal(levels[:3], expected)
+    np.testing.assert_array_equal(levels[4:], expected)
+
+
+def test_lines_rectangles_and_data_formats(tmp_path: Path) -> None:
+    dense = {"d": np.arange(32.0)[None]}
+    keract.display_activations(dense, save=True, directory=tmp_path, fig_size=(3.2, 3.2))
+    assert opened(tmp_path / "0_d.png").shape[:2] == (10, 320)
+    keract.display_activations(
+        dense, save=True, directory=tmp_path, fig_size=(0.1, 0.1), reshape_1d_layers=True
+    )
+    assert opened(tmp_path / "0_d.png").shape[:2] == (8, 4)
+    image = uniform(1, 4, 5, 6)
+    small = {"save": True, "fig_size": (0.01, 0.01)}
+    keract.display_activations({"a": image}, directory=tmp_path, **small)  # type: ignore[arg-type]
+    keract.display_activations(
+        {"a": np.moveaxis(image, -1, 1)},
+        directory=tmp_path / "first",
+        data_format="channels_first",
+        **small,  # type: ignore[arg-type]
+    )
+    last, first = opened(tmp_path / "0_a.png"), opened(tmp_path / "first" / "0_a.png")
+    assert last.shape == (3 * 4 + 2, 2 * 5 + 1, 3)
+    np.testing.assert_array_equal(last, first)
+    with pytest.raises(OptionError, match="data_format must be one of"):
+        keract.display_activations(dense, data_format="last")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot make the folder"):
+        keract.display_activations(dense, save=True, directory=tmp_path / "file")
+
+
+def test_heatmaps_lie_over_the_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = np.array([0.0, 1.0, 2.0, 4.0], np.float32).reshape(1, 2, 2, 1)
+    image = np.full((1, 2, 2, 1), 100.0)
+    keract.display_heatmaps(
+        {"conv": values, "dense": np.ones((1, 3))}, image, directory=tmp_path, save=True
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["0_conv.png"]
+    assert "left out: values without a place" in capsys.readouterr().out
+    levels = np.trunc(values[0, :, :, 0] * 255 / 4 + 0.5).astype(int)
+    expected = 0.7 * 100 + 0.3 * palette("jet")[levels].astype(float)
+    found = opened(tmp_path / "0_conv.png")[300::600, 300::600].astype(float)
+    assert np.abs(found - expected).max() <= 1
+
+
+def test_images_of_heatmaps(tmp_path: Path) -> None:
+    maps = {"conv": uniform(1, 4, 4, 7), "steps": uniform(1, 4, 2)}
+    found = []
+    for name, image in {"of 255": uniform(8, 8, 3) * 255, "of 1": uniform(8, 8, 3)}.items():
+        keract.display_heatmaps(maps, np.rint(image * 255) / 255, tmp_path / name, save=True)
+        found.append(opened(tmp_path / name / "0_conv.png").astype(int))
+        assert (tmp_path / name / "1_steps.png").exists()
+    assert np.abs(found[0] - found[1]).max() <= 1
+    # 26 in a row of images as wide as these would be too wide a picture.
+    keract.display_heatmaps({"a": uniform(1, 4, 4, 650)}, np.ones((200, 300)), tmp_path, save=True)
+    assert 2300 < opened(tmp_path / "0_a.png").shape[1] < 2520
+    with pytest.raises(ShapeError, match=r"input_image must be \(H, W, 3\) or \(H, W\)"):
+        keract.display_heatmaps(maps, np.ones((2, 8, 8, 3)))
+    with pytest.raises(ShapeError, match="input_image"):
+        keract.display_heatmaps(maps, np.ones((1, 8, 8, 3)), fix=False)
+    with pytest.raises(ShapeError, match="3 or 4 axes, not 5"):
+        keract.display_heatmaps({"volume": uniform(1, 2, 2, 2, 2)}, np.ones((8, 8)))
+
+
+def test_gradients_of_kernels_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gradients = {"conv/kernel:0": uniform(3, 2, 4, 5), "conv/bias:0": uniform(5)}
+    keract.display_gradients_of_trainable_weights(gradients, directory=tmp_path, save=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["0_conv.png"]
+    height, width = 5 * 4 - 1, 4 * 3 - 1  # a row for each channel out
+    zoom = 1200 // height
+    assert opened(tmp_path / "0_conv.png").shape[:2] == (height * zoom, width * zoom)
+    assert "conv/bias:0 (5,) -> left out" in capsys.readouterr().out
+
+
+def test_json_holds_all_digits(tmp_path: Path, nested: Any) -> None:
+    activations = keract.get_activations(nested, uniform(2, 10))
+    file = tmp_path / "activations.json"
+    keract.persist_to_json_file(activations, file)
+    found = keract.load_activations_from_json_file(str(file))
+    assert list(found) == list(activations)
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, activations[name])
+    keract.persist_to_json_file({0: np.array([np.nan, np.inf]), "l": [np.ones(2)] * 2}, file)
+    assert list(json.loads(file.read_text())) == ["0", "l", "l[1]"]
+    np.testing.assert_array_equal(
+        keract.load_activations_from_json_file(file)["0"], [np.nan, np.inf]
+    )
+    with pytest.raises(MissingFileError, match="there is no file"):
+        keract.load_activations_from_json_file(tmp_path / "none.json")
+    for text in ("{", "[1]", '{"a": [[1], [1, 2]]}'):
+        file.write_text(text)
+        with pytest.raises(FormatError, match="has no activations in JSON"):
+            keract.load_activations_from_json_file(file)
+
+
+def test_shown_by_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib import pyplot
+
+    shown: list[Any] = []
+
+    def show() -> None:
+        figure = pyplot.gcf()
+        (image,) = figure.axes[0].get_images()
+        shown.append((figure.get_suptitle(), tuple(figure.get_size_inches()), image.get_array()))
+
+    monkeypatch.setattr(pyplot, "show", show)
+    keract.display_activations({"conv": uniform(1, 2, 2, 1)}, fig_size=(2, 1))
+    ((title, inches, array),) = shown
+    assert (title, inches, array.shape) == ("conv", (2, 1), (100, 100, 3))
+    assert not pyplot.get_fignums()
+
+
+def test_shown_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+    shell = types.SimpleNamespace(kernel=True)
+    ipython = types.SimpleNamespace(
+        get_ipython=lambda: shell, display=types.SimpleNamespace(display=shown.append)
+    )
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    keract.display_heatmaps({"conv": uniform(1, 2, 2, 1)}, np.ones((4, 4)))
+    assert shown[0].to_png().startswith(b"\x89PNG")
+
+
+def test_shown_by_the_systems_viewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(Image.Image, "show", lambda self, title: shown.append((title, self.mode)))
+    keract.display_activations({"conv": uniform(1, 2, 2, 1)})
+    assert shown == [("conv", "P")]
+
+
+def test_eager_execution_stays_on() -> None:
+    with pytest.warns(UserWarning, match="Keras 3 needs eager execution"):
+        tf.compat.v1.disable_eager_execution()
+    assert tf.executing_eagerly()
+
+
+README = """
+import numpy as np
+from tensorflow.keras import Input, Model
+from tensorflow.keras.layers import Dense, concatenate
+from actgrid.compat.keract import get_activations
+
+i1 = Input(shape=(10,), name='i1')
+i2 = Input(shape=(10,), name='i2')
+a = Dense(1, name='fc1')(i1)
+b = Dense(1, name='fc2')(i2)
+c = concatenate([a, b], name='concat')
+d = Dense(1, name='out')(c)
+model = Model(inputs=[i1, i2], outputs=[d])
+x = [np.random.uniform(size=(32, 10)), np.random.uniform(size=(32, 10))]
+activations = get_activations(model, x, auto_compile=True)
+[print(k, '->', v.shape, '- Numpy array') for (k, v) in activations.items()]
+"""
+
+SEVERAL_INPUTS = """
+import numpy as np
+import tensorflow as tf
+from tensorflow.keras.layers import Add, Dense, Input
+from tensorflow.keras.models import Model
+from actgrid.compat import keract
+
+tf.compat.v1.disable_eager_execution()
+
+a, b = Input(shape=(10,)), Input(shape=(10,))
+last = Dense(1, activation='sigmoid', name='last_layer')(Add()([a, b]))
+m1 = Model(inputs=[a, b], outputs=last)
+m1.compile(optimizer='adam', loss='mse')
+inputs = [np.random.uniform(size=(5, 10)), np.random.uniform(size=(5, 10))]
+out = np.random.uniform(size=(5, 1))
+for found in (
+    keract.get_activations(m1, inputs),
+    keract.get_gradients_of_trainable_weights(m1, inputs, out),
+    keract.get_gradients_of_activations(m1, inputs, out),
+    keract.get_activations(m1, inputs, layer_names='last_layer'),
+    keract.get_gradients_of_activations(m1, inputs, out, layer_names='last_layer'),
+):
+    print(*(value.shape for value in found.values()))
+"""
+
+RECURRENT = """
+import numpy as np
+from tensorflow.keras.layers import LSTM, Dense
+from tensorflow.keras.models import Sequential
+from actgrid.compat import keract
+
+model = Sequential()
+model.add(LSTM(16, input_shape=(28, 28)))
+model.add(Dense(10, activation='softmax'))
+model.compile(loss='categorical_crossentropy', optimizer='adam', metrics=['accuracy'])
+x, y = np.random.uniform(size=(8, 28, 28)), np.eye(10)[:8]
+for found in (
+    keract.get_activations(model, x),
+    keract.get_gradients_of_trainable_weights(model, x, y),
+    keract.get_gradients_of_activations(model, x, y),
+):
+    print(*(value.shape for value in found.values()))
+"""
+
+MNIST = """
+import numpy as np
+from tensorflow import keras
+from tensorflow.keras.layers import Conv2D, Dense, Dropout, Flatten, MaxPooling2D
+from tensorflow.keras.models import Sequential
+from actgrid.compat.keract import display_activations, display_heatmaps, get_activations
+
+model = Sequential()
+model.add(Conv2D(32, kernel_size=(3, 3), activation='relu', input_shape=(28, 28, 1)))
+model.add(Conv2D(64, (3, 3), activation='relu'))
+model.add(MaxPooling2D(pool_size=(2, 2)))
+model.add(Dropout(0.25))
+model.add(Flatten())
+model.add(Dense(128, activation='relu'))
+model.add(Dropout(0.5))
+model.add(Dense(10, activation='softmax'))
+model.compile(loss=keras.losses.categorical_crossentropy,
+              optimizer=keras.optimizers.Adadelta(), metrics=['accuracy'])
+x_test = np.random.uniform(size=(128, 28, 28, 1)).astype('float32')
+for layer_name, layer_activations in get_activations(model, x_test).items():
+    print(layer_activations.shape)
+a = get_activations(model, x_test[0:1])
+display_activations(a, cmap='gray', save=True, directory='activations')
+display_heatmaps(a, x_test[0:1] * 255, save=True, directory='heatmaps')
+"""
+
+
+def test_the_readmes_example(run_script: Callable[..., str]) -> None:
+    assert run_script(README).splitlines() == [
+        "i1 -> (32, 10) - Numpy array",
+        "i2 -> (32, 10) - Numpy array",
+        "fc1 -> (32, 1) - Numpy array",
+        "fc2 -> (32, 1) - Numpy array",
+        "concat -> (32, 2) - Numpy array",
+        "out -> (32, 1) - Numpy array",
+    ]
+
+
+def test_the_example_of_several_inputs(run_script: Callable[..., str]) -> None:
+    layer_by_layer = "(5, 10) (5, 10) (5, 10) (5, 1)"
+    assert run_script(SEVERAL_INPUTS).splitlines() == [
+        layer_by_layer,
+        "(10, 1) (1,)",
+        layer_by_layer,
+        "(5, 1)",
+        "(5, 1)",
+    ]
+
+
+def test_the_recurrent_example(run_script: Callable[..., str]) -> None:
+    layer_by_layer = "(8, 28, 28) (8, 16) (8, 10)"
+    weights = "(28, 64) (16, 64) (64,) (16, 10) (10,)"
+    assert run_script(RECURRENT).splitlines() == [layer_by_layer, weights, layer_by_layer]
+
+
+def test_the_mnist_example(run_script: Callable[..., str], tmp_path: Path) -> None:
+    printed = run_script(MNIST).splitlines()
+    shapes = ["28, 28, 1", "26, 26, 32", "24, 24, 64", "12, 12, 64", "12, 12, 64"]
+    shapes += ["9216", "128", "128", "10"]
+    assert printed[:9] == [f"(128, {shape})" for shape in shapes]
+    assert len(list((tmp_path / "activations").iterdir())) == 9
+    assert len(list((tmp_path / "heatmaps").iterdir())) == 5
