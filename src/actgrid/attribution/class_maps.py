@@ -20,7 +20,16 @@ from actgrid.models.tracing import Call
 from actgrid.rendering.layout import integer_option
 from actgrid.rendering.tiles import token_sides
 
-__all__ = ["cam", "gradcam", "gradcam_plus_plus", "guided_gradcam", "layercam", "scorecam"]
+__all__ = [
+    "Formula",
+    "cam",
+    "gradcam",
+    "gradcam_plus_plus",
+    "guided_gradcam",
+    "layer_maps",
+    "layercam",
+    "scorecam",
+]
 
 # From activations and gradients, (N, h, w, C), to maps, (N, h, w).
 Formula = Callable[[Any, Any], Any]
@@ -202,7 +211,23 @@ def _check_linear(scores: Any, call: Call) -> None:
         )
 
 
-def _found(subject: Subject, layer: Any, token_grid: Any, formula: Formula, linear: bool) -> Found:
+def layer_maps(
+    subject: Subject,
+    layer: Any,
+    formula: Formula,
+    *,
+    token_grid: Any = None,
+    linear: bool = False,
+) -> Found:
+    """Return the maps that a formula makes of a layer's activations and their gradients.
+
+    Parameters
+    ----------
+    formula
+        Hashable, as the compiled function is kept by it.
+    linear
+        Whether only a global average and a dense layer may follow; the maps are signed then.
+    """
     body = _Maps(subject.reader, _layer(layer, token_grid), formula, linear)
     path, maps, reading = subject.run(body)
     return Found(
@@ -219,22 +244,22 @@ def _layer(layer: Any, token_grid: Any) -> _Layer:
 
 def cam(subject: Subject, layer: Any = None) -> Found:
     """Weigh the channels before a global average by the dense layer after it."""
-    return _found(subject, layer, None, _cam, linear=True)
+    return layer_maps(subject, layer, _cam, linear=True)
 
 
 def gradcam(subject: Subject, layer: Any = None, *, token_grid: Any = None) -> Found:
     """Weigh a layer's channels by their mean gradient; keep what is positive."""
-    return _found(subject, layer, token_grid, _gradcam, linear=False)
+    return layer_maps(subject, layer, _gradcam, token_grid=token_grid)
 
 
 def gradcam_plus_plus(subject: Subject, layer: Any = None, *, token_grid: Any = None) -> Found:
     """Weigh a layer's channels by their positive gradients: finds several objects of a class."""
-    return _found(subject, layer, token_grid, _gradcam_plus_plus, linear=False)
+    return layer_maps(subject, layer, _gradcam_plus_plus, token_grid=token_grid)
 
 
 def layercam(subject: Subject, layer: Any = None, *, token_grid: Any = None) -> Found:
     """Weigh each value of a layer by its own positive gradient: sharp in earlier layers too."""
-    return _found(subject, layer, token_grid, _layercam, linear=False)
+    return layer_maps(subject, layer, _layercam, token_grid=token_grid)
 
 
 def guided_gradcam(

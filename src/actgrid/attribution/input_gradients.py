@@ -19,12 +19,16 @@ from actgrid.rendering.layout import integer_option, number_option
 
 __all__ = [
     "Reduction",
+    "as_it_is",
     "check_reduction",
     "gradient_x_input",
     "guided_backprop",
     "integrated_gradients",
+    "noisy",
+    "on_the_way",
     "saliency",
     "smoothgrad",
+    "summed_gradients",
 ]
 
 Array = npt.NDArray[Any]
@@ -47,17 +51,18 @@ _SEEDS = 2**24
 Sampling = Callable[[Any, Any, Any, Any], Any]
 
 
-def _itself(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
+def as_it_is(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
+    """Return the image itself."""
     return image
 
 
-def _on_the_way(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
+def on_the_way(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
     """Between the baseline and the image; the table says how far."""
     share = tensorflow().gather(table, sample)[:, None, None, None]
     return baseline + share * (image - baseline)
 
 
-def _noisy(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
+def noisy(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
     """With noise; the table has its share of each image's range, and the seed."""
     tf = tensorflow()
     span = tf.reduce_max(image, (1, 2, 3), keepdims=True) - tf.reduce_min(
@@ -137,22 +142,38 @@ class _Gradients:
         return tf.math.unsorted_segment_sum(weighed, image, count), run.reading
 
 
-def _summed(
+def summed_gradients(
     subject: Subject,
-    body: _Gradients,
-    weights: Array,
-    table: Array,
+    sampling: Sampling,
+    weights: npt.ArrayLike,
+    table: npt.ArrayLike = 0.0,
     baseline: Any = None,
 ) -> Array:
-    """Return for each image the weighed sum of its samples' gradients, of the image's shape."""
+    """Return for each image the weighed sum of its samples' gradients, of the image's shape.
+
+    Parameters
+    ----------
+    subject
+        Whose classes are decided.
+    sampling
+        A function of a module, as the compiled function is kept by it: such as `noisy`.
+    weights
+        One for each sample.
+    table
+        Numbers for `sampling`.
+    baseline
+        See `Subject.baseline`; None where `sampling` needs none.
+    """
     tf = tensorflow()
     total = tf.zeros_like(subject.image)
+    scale = tf.constant(weights, tf.float32)
     arguments = (
         tf.zeros((1, 1, 1, 1)) if baseline is None else baseline,
         tf.constant(table, tf.float32),
-        tf.constant(weights, tf.float32),
+        scale,
     )
-    for part, _ in subject.run_samples(body, len(weights), *arguments):
+    body = _Gradients(subject.reader, sampling)
+    for part, _ in subject.run_samples(body, len(scale), *arguments):
         total += part
     return np.asarray(total)
 
@@ -172,7 +193,7 @@ def _found(values: Array, subject: Subject, reduce: str, reading: Reading) -> Fo
 def _gradients(subject: Subject, guided: bool = False) -> tuple[Array, Reading]:
     """Return the gradients at the images, and what the model says of these."""
     tf = tensorflow()
-    body = _Gradients(subject.reader, _itself, guided)
+    body = _Gradients(subject.reader, as_it_is, guided)
     nothing = tf.zeros((1, 1, 1, 1)), tf.zeros(1), tf.ones(1)
     ((gradients, reading),) = subject.run_samples(body, 1, *nothing)
     return np.asarray(gradients), subject.checked(reading)
@@ -229,8 +250,7 @@ def integrated_gradients(
     reading = subject.read()
     subject = subject.decided(reading)
     start = subject.baseline(baseline)
-    body = _Gradients(subject.reader, _on_the_way)
-    integral = _summed(subject, body, weights, shares, start)
+    integral = summed_gradients(subject, on_the_way, weights, shares, start)
     shares_of_rise = integral * np.asarray(subject.image - start)
     before = subject.with_image(tensorflow().zeros_like(subject.image) + start).read()
     axes = (1, 2, 3)
@@ -262,5 +282,5 @@ def smoothgrad(
     subject = subject.decided(reading)
     weights = np.full(samples, 1 / samples)
     table = np.array([noise, seed % _SEEDS])
-    average = _summed(subject, _Gradients(subject.reader, _noisy), weights, table)
+    average = summed_gradients(subject, noisy, weights, table)
     return _found(average, subject, reduce, reading)

@@ -14,7 +14,7 @@ from actgrid.errors import OptionError
 from actgrid.models.frameworks import tensorflow
 from actgrid.rendering.layout import integer_option, number_option
 
-__all__ = ["masked_scores", "occlusion", "rise"]
+__all__ = ["Masks", "masked_scores", "occlusion", "outside_patch", "rise"]
 
 # From (image, sample, (H, W), *tables), one of each for each row, to masks (rows, H, W): what
 # share of each pixel is left.
@@ -71,7 +71,8 @@ def masked_scores(
     return np.concatenate(parts).reshape(len(subject), samples)
 
 
-def _outside_patch(image: Any, sample: Any, sides: Any, corners: Any, patch: Any) -> Any:
+def outside_patch(image: Any, sample: Any, sides: Any, corners: Any, patch: Any) -> Any:
+    """Return masks that hide a patch, (height, width), whose corner is that of the sample."""
     tf = tensorflow()
     corner = tf.gather(corners, sample)
 
@@ -102,7 +103,7 @@ def occlusion(
     reading = subject.read()
     subject = subject.decided(reading)
     tables = tf.constant(corners), tf.constant(sides)
-    scores = masked_scores(subject, _outside_patch, len(corners), baseline, *tables)
+    scores = masked_scores(subject, outside_patch, len(corners), baseline, *tables)
     falls = reading.scores[:, None] - scores
     # Each pixel's mean over the patches that hide it.
     total = np.zeros((len(subject), height, width))
