@@ -1,0 +1,73 @@
+"""Integrated gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.attribution.input_gradients import on_the_way, summed_gradients
+from actgrid.compat.tf_explain.core.explainer import (
+    ClassOutput,
+    Explainer,
+    class_number,
+    images_of,
+    subject_of,
+)
+from actgrid.compat.tf_explain.utils.display import grid_display
+from actgrid.compat.tf_explain.utils.image import transform_to_normalized_grayscale
+from actgrid.rendering.layout import integer_option
+
+__all__ = ["IntegratedGradients"]
+
+
+class IntegratedGradients(Explainer):
+    """Shows the mean gradient on the way from a black image to each image.
+
+    That is not multiplied by the image, as the paper does: `actgrid.explain` does so.
+
+    References
+    ----------
+    Sundararajan et al., Axiomatic Attribution for Deep Networks, 2017,
+    https://arxiv.org/abs/1703.01365.
+    """
+
+    def explain(
+        self, validation_data: Any, model: Any, class_index: int, n_steps: int = 10
+    ) -> npt.NDArray[np.uint8]:
+        """Return the absolute mean gradient of each image, in a square grid.
+
+        Parameters
+        ----------
+        validation_data
+            (images, labels or None).
+        model
+            A Keras model.
+        class_index
+            The class.
+        n_steps
+            Images on the way, the first and the last one included; at least 2.
+
+        Returns
+        -------
+        numpy.ndarray
+            (rows x height, columns x width) uint8; see `transform_to_normalized_grayscale`.
+
+        Raises
+        ------
+        TargetError, ShapeError, OptionError, ModelError
+            If an argument cannot be used. ValueErrors.
+
+        Examples
+        --------
+        >>> explainer = IntegratedGradients()
+        >>> grid = explainer.explain((images, None), model, class_index=281, n_steps=15)
+        >>> explainer.save(grid, ".", "integrated_gradients.png")
+        """
+        steps = integer_option("n_steps", n_steps, 2)
+        score = ClassOutput(class_number(class_index))
+        subject = subject_of(model, images_of(validation_data), score)
+        weights, shares = np.full(steps, 1 / steps), np.linspace(0, 1, steps)
+        gradients = summed_gradients(subject, on_the_way, weights, shares, subject.baseline(0.0))
+        return grid_display(transform_to_normalized_grayscale(np.abs(gradients)))

@@ -1,0 +1,95 @@
+"""Occlusion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.attribution.perturbation import masked_scores, outside_patch
+from actgrid.compat.tf_explain.core.explainer import (
+    ClassOutput,
+    Explainer,
+    class_number,
+    images_of,
+    subject_of,
+)
+from actgrid.compat.tf_explain.utils.display import VIRIDIS, stacked
+from actgrid.models.frameworks import tensorflow
+from actgrid.rendering.layout import integer_option
+
+__all__ = ["OcclusionSensitivity"]
+
+_GRAY = 127.5  # in the images' units, whatever these are
+
+
+class OcclusionSensitivity(Explainer):
+    """Shows where hiding a part of the image lowers the model's confidence in a class.
+
+    Parameters
+    ----------
+    batch_size
+        How many images the model runs on at once; None: 32.
+
+    References
+    ----------
+    Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2013,
+    https://arxiv.org/abs/1311.2901.
+    """
+
+    def __init__(self, batch_size: int | None = None) -> None:
+        self.batch_size = batch_size
+
+    def explain(
+        self,
+        validation_data: Any,
+        model: Any,
+        class_index: int,
+        patch_size: int,
+        colormap: int | str = VIRIDIS,
+    ) -> npt.NDArray[np.uint8]:
+        """Return the map of 1 - confidence over each image, in a square grid.
+
+        Parameters
+        ----------
+        validation_data
+            (images, labels or None); images may be a list of arrays of one size.
+        model
+            A Keras model.
+        class_index
+            The class.
+        patch_size
+            Side of the square that is hidden, in pixels; squares lie side by side. They are filled
+            with 127.5, in whatever units the images are.
+        colormap
+            OpenCV's number of it, or any by its name.
+
+        Returns
+        -------
+        numpy.ndarray
+            (rows x height, columns x width, 3) uint8. Images need not be square, unlike in
+            tf-explain.
+
+        Raises
+        ------
+        TargetError, ShapeError, OptionError, ModelError
+            If an argument cannot be used. ValueErrors.
+
+        Examples
+        --------
+        >>> explainer = OcclusionSensitivity()
+        >>> grid = explainer.explain((images, None), model, class_index=281, patch_size=20)
+        >>> explainer.save(grid, ".", "occlusion_sensitivity.png")
+        """
+        images = images_of(validation_data)
+        side = integer_option("patch_size", patch_size, 1)
+        score = ClassOutput(class_number(class_index))
+        subject = subject_of(model, images, score, self.batch_size)
+        height, width = subject.sides
+        tops, lefts = range(0, height, side), range(0, width, side)
+        corners = np.array([(top, left) for top in tops for left in lefts], np.int32)
+        tables = tensorflow().constant(corners), tensorflow().constant((side, side))
+        scores = masked_scores(subject, outside_patch, len(corners), _GRAY, *tables)
+        maps = 1 - scores.reshape(-1, len(tops), len(lefts))
+        return stacked(list(maps), images, colormap, 0.7)

@@ -1,0 +1,1 @@
+"""Pictures of explanations, as tf-explain arranges, colours and saves them."""

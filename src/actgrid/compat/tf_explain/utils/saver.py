@@ -1,0 +1,34 @@
+"""Pictures to files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.encoding import encode, writable_folder, write_file
+
+__all__ = ["save_grayscale", "save_rgb"]
+
+
+def save_grayscale(
+    image: npt.NDArray[np.uint8], output_dir: str | Path, output_name: str | Path
+) -> None:
+    """Save a picture, (height, width) or (height, width, 3); the folder is made if need be.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written. Also an OSError.
+    OptionError
+        If the name's suffix is of no format that can be written. Also a ValueError.
+    """
+    pixels = np.ascontiguousarray(image, np.uint8)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    path = writable_folder(output_dir) / output_name
+    write_file(path, *encode(path, pixels))
+
+
+save_rgb = save_grayscale

@@ -1,0 +1,254 @@
+"""tf-explain's methods, against what TensorFlow's tape and plain loops give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+from keras import layers
+from PIL import Image
+
+from actgrid.compat.tf_explain.core import (
+    ExtractActivations,
+    GradCAM,
+    GradientsInputs,
+    IntegratedGradients,
+    OcclusionSensitivity,
+    SmoothGrad,
+    VanillaGradients,
+)
+from actgrid.compat.tf_explain.utils.display import grid_display, heatmap_display
+from actgrid.errors import LayerError, ModelError, OptionError, ShapeError, TargetError
+
+Array = npt.NDArray[Any]
+
+
+def gradient(score: Callable[[Any], Any], x: Array) -> Array:
+    with tf.GradientTape() as tape:
+        taken = tf.constant(x)
+        tape.watch(taken)
+        value = score(taken)
+    return np.asarray(tape.gradient(value, taken))
+
+
+def levels_of(gradients: Array) -> Array:
+    sums = np.abs(gradients).sum(-1)
+    standard = (sums - sums.mean()) / max(sums.std(), 1 / np.sqrt(sums.size))
+    return grid_display(np.clip(255 * standard, 0, 255).astype(np.uint8))
+
+
+def assert_alike(found: Array, expected: Array) -> None:
+    """The same, but for values on the edge between two levels."""
+    assert found.dtype == np.uint8
+    assert found.shape == expected.shape
+    difference = np.abs(found.astype(int) - expected)
+    assert difference.max() <= 2
+    assert np.mean(difference > 0) < 0.02
+
+
+def before_softmax(network: Any) -> Any:
+    return keras.Model(network.inputs[0], network.layers[-2].output)
+
+
+def test_activations(network: Any, images: Array) -> None:
+    found = ExtractActivations().explain((images, None), network, ["conv"])
+    partial = keras.Model(network.inputs[0], network.get_layer("conv").output)
+    tiles = np.moveaxis(np.asarray(partial(images)), -1, 1).reshape(12, 8, 8)
+    grid = grid_display(tiles)
+    assert grid.shape == (32, 32)
+    assert_alike(found, np.trunc((grid - grid.min()) / (grid.max() - grid.min()) * 255))
+    by_two = ExtractActivations(batch_size=2).explain((images, None), network, ["conv"])
+    assert_alike(by_two, found)
+
+
+def test_activations_that_cannot_be_drawn(network: Any, images: Array) -> None:
+    def drawn(names: Any, data: Any = (images, None)) -> Array:
+        return ExtractActivations().explain(data, network, names)
+
+    assert drawn(["conv", "conv"]).shape == drawn("conv").shape == (32, 32)
+    with pytest.raises(ShapeError, match="do not fit one grid"):
+        drawn(["first", "pool"])
+    with pytest.raises(ShapeError, match="layer scores has no pictures"):
+        drawn(["scores"])
+    with pytest.raises(LayerError, match="no layer is called 'cnv'"):
+        drawn(["cnv"])
+    with pytest.raises(OptionError, match="layers_name is empty"):
+        drawn([])
+    with pytest.raises(OptionError, match="validation_data must be a pair"):
+        drawn(["conv"], images)
+    dark = keras.Sequential([keras.Input((4, 4, 3)), layers.Rescaling(0.0, name="dark")])
+    dead = ExtractActivations().explain((np.ones((1, 4, 4, 3)), None), dark, ["dark"])
+    assert not dead.any()
+
+
+def test_gradients_are_those_before_a_softmax_layer(network: Any, images: Array) -> None:
+    truth = gradient(lambda x: before_softmax(network)(x)[:, 2], images)
+    assert_alike(VanillaGradients().explain((images, None), network, 2), levels_of(truth))
+    found = GradientsInputs().explain((images, None), network, 2)
+    assert_alike(found, levels_of(truth * images))
+
+
+def test_gradients_of_a_model_that_ends_otherwise_come_with_a_warning(images: Array) -> None:
+    keras.utils.set_random_seed(6)
+    model = keras.Sequential(
+        [
+            keras.Input((12, 12, 3)),
+            layers.Conv2D(4, 3, activation="tanh"),
+            layers.Flatten(),
+            layers.Dense(5, activation="softmax"),
+        ]
+    )
+    with pytest.warns(UserWarning, match="no activation by itself"):
+        found = VanillaGradients().explain((images, None), model, 1)
+    assert_alike(found, levels_of(gradient(lambda x: model(x)[:, 1], images)))
+
+
+def test_integrated_gradients(network: Any, images: Array) -> None:
+    truth = np.mean(
+        [gradient(lambda x: network(x)[:, 3], images * np.float32(k / 6)) for k in range(7)], 0
+    )
+    found = IntegratedGradients().explain((images, None), network, 3, n_steps=7)
+    assert_alike(found, levels_of(truth))
+    with pytest.raises(OptionError, match="n_steps must be at least 2"):
+        IntegratedGradients().explain((images, None), network, 3, n_steps=1)
+
+
+def test_smoothgrad(network: Any, images: Array) -> None:
+    np.random.seed(7)  # noqa: NPY002  (which tf-explain's noise came from)
+    found = SmoothGrad().explain((images, None), network, 1, num_samples=4, noise=0.3)
+    np.random.seed(7)  # noqa: NPY002
+    noise = np.random.normal(0, 0.3, (12, 12, 12, 3)).astype(np.float32)  # noqa: NPY002
+    copies = np.repeat(images, 4, 0) + noise
+    truth = gradient(lambda x: -tf.math.log(network(x)[:, 1]), copies)
+    assert_alike(found, levels_of(truth.reshape(3, 4, 12, 12, 3).mean(1)))
+
+
+@pytest.mark.parametrize("guided", [True, False])
+def test_grad_cam(network: Any, images: Array, guided: bool) -> None:
+    layer = network.get_layer("conv").output
+    both = keras.Model(network.inputs[0], [layer, network.outputs[0]])
+    with tf.GradientTape() as tape:
+        activation, outputs = both(images)
+        value = outputs[:, 2]
+    slope = tape.gradient(value, activation).numpy()
+    activation = activation.numpy()
+    if guided:
+        slope = slope * (slope > 0) * (activation > 0)
+    maps = (slope.mean((1, 2), keepdims=True) * activation).sum(-1)
+    expected = grid_display(
+        [heatmap_display(one, image, 2, 0.4) for one, image in zip(maps, images, strict=True)]
+    )
+    found = GradCAM().explain(
+        (list(images), None),
+        network,
+        2,
+        layer_name="conv",
+        use_guided_grads=guided,
+        colormap=2,
+        image_weight=0.4,
+    )
+    assert_alike(found, expected)
+    assert found.shape == (24, 24, 3)
+
+
+def test_the_layer_of_grad_cam_is_inferred(network: Any, images: Array) -> None:
+    assert GradCAM.infer_grad_cam_target_layer(network) == "pool"
+    data = images[:1], None
+    found = GradCAM().explain(data, network, 0)
+    np.testing.assert_array_equal(found, GradCAM().explain(data, network, 0, "pool"))
+    dense = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    with pytest.raises(ModelError, match="no layer whose output is known to have pictures"):
+        GradCAM.infer_grad_cam_target_layer(dense)
+
+
+def test_grad_cam_inside_a_nested_model(network: Any, images: Array) -> None:
+    inner = keras.Sequential(network.layers[:3], name="inner")
+    nested = keras.Sequential([keras.Input((12, 12, 3)), inner, *network.layers[3:]])
+    found = GradCAM().explain((images, None), nested, 1, "inner/conv")
+    assert_alike(found, GradCAM().explain((images, None), network, 1, "conv"))
+
+
+def test_occlusion(network: Any, images: Array) -> None:
+    maps = np.zeros((3, 3, 3))
+    for row in range(3):
+        for column in range(3):
+            hidden = images.copy()
+            hidden[:, row * 5 : row * 5 + 5, column * 5 : column * 5 + 5] = 127.5
+            maps[:, row, column] = 1 - np.asarray(network(hidden))[:, 2]
+    expected = grid_display([heatmap_display(*pair) for pair in zip(maps, images, strict=True)])
+    explainer = OcclusionSensitivity(batch_size=4)
+    assert_alike(explainer.explain((images, None), network, 2, 5), expected)
+    with pytest.raises(OptionError, match="patch_size must be at least 1"):
+        explainer.explain((images, None), network, 2, 0)
+
+
+def test_classes_that_there_are_not(network: Any, images: Array) -> None:
+    with pytest.raises(TargetError, match="there is no class 5: the model has 5, 0 to 4"):
+        GradCAM().explain((images, None), network, 5)
+    with pytest.raises(TargetError, match="class_index must be a class's number, not 'cat'"):
+        IntegratedGradients().explain((images, None), network, "cat")  # type: ignore[arg-type]
+    two = keras.Model(network.inputs[0], [network.outputs[0], network.outputs[0]])
+    with pytest.raises(TargetError, match="the model must have one output"):
+        SmoothGrad().explain((images, None), two, 0)
+
+
+CAT = """
+import numpy as np
+import tensorflow as tf
+from actgrid.compat.tf_explain.core.{module} import {name}
+
+img = tf.keras.preprocessing.image.load_img('cat.jpg', target_size=(32, 32))
+img = tf.keras.preprocessing.image.img_to_array(img)
+data = ([img], None)
+explainer = {name}()
+grid = explainer.explain(data, model, {arguments})
+explainer.save(grid, '.', '{module}.png')
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "arguments", "mode"),
+    [
+        ("activations", "ExtractActivations", "['block1_conv2']", "L"),
+        ("vanilla_gradients", "VanillaGradients", "281", "L"),
+        ("gradients_inputs", "GradientsInputs", "281", "L"),
+        ("integrated_gradients", "IntegratedGradients", "281, n_steps=15", "L"),
+        ("smoothgrad", "SmoothGrad", "281, 20, 1.", "L"),
+        ("grad_cam", "GradCAM", "class_index=281, layer_name='block5_conv3'", "RGB"),
+        ("grad_cam", "GradCAM", "class_index=281", "RGB"),
+        ("occlusion_sensitivity", "OcclusionSensitivity", "281, 10", "RGB"),
+    ],
+)
+def test_the_examples_of_one_cat(
+    module: str, name: str, arguments: str, mode: str, cat: Any, run_script: Callable[..., str]
+) -> None:
+    photo, model = cat
+    photo.save("cat.jpg")
+    run_script(CAT.format(module=module, name=name, arguments=arguments), model=model)
+    with Image.open(f"{module}.png") as picture:
+        assert picture.mode == mode
+        assert picture.size == ((8 * 32, 8 * 32) if module == "activations" else (32, 32))
+        spread = np.asarray(picture).std()
+    # Of random weights the gradients are next to nothing, which is drawn as that.
+    assert spread > 5 or "gradients" in module or module == "smoothgrad"
+
+
+@pytest.fixture
+def cat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vgg: Any) -> tuple[Image.Image, Any]:
+    import actgrid
+
+    monkeypatch.chdir(tmp_path)
+    return actgrid.demo.photo(), vgg
+
+
+@pytest.fixture(scope="module")
+def vgg() -> Any:
+    """VGG16 as the examples have it, without ImageNet's weights and for small images."""
+    keras.utils.set_random_seed(8)
+    return keras.applications.VGG16(weights=None, input_shape=(32, 32, 3))
