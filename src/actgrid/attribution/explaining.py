@@ -16,7 +16,7 @@ from actgrid.errors import DtypeError, OptionError, ShapeError, suggest
 from actgrid.models import load_model
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.images import are_images, load_with_pixels, shows_channels_first
-from actgrid.models.inputs import as_tensors, check_inputs, input_names
+from actgrid.models.inputs import as_tensors, check_inputs, names_of
 from actgrid.models.labels import labels_of
 from actgrid.models.tracing import build
 from actgrid.rendering import Heatmap
@@ -246,7 +246,7 @@ def ask(
 
 def _image_position(model: Any, inputs: Any, chosen: int | str | None) -> int:
     """Return which of the inputs is the image, in the order of TensorFlow's nests."""
-    tensors, names = tensorflow().nest.flatten(inputs), input_names(model, inputs)
+    tensors, names = tensorflow().nest.flatten(inputs), names_of(model, inputs)
     shapes = [None if tensor is None else tuple(tensor.shape) for tensor in tensors]
     images = [position for position, shape in enumerate(shapes) if shape and len(shape) == 4]
     if chosen is None:

@@ -26,7 +26,7 @@ from actgrid.rendering.layout import integer_option, number_option
 from actgrid.rendering.picture import Picture
 from actgrid.rendering.sheet import lay_out_sheet
 
-__all__ = ["PARAMETRIZATIONS", "Maximization", "check_options", "maximize"]
+__all__ = ["PARAMETRIZATIONS", "Maximization", "check_options", "maximize", "transformed"]
 
 PARAMETRIZATIONS = ("fourier", "pixel")
 
@@ -247,23 +247,32 @@ class _Wobble(NamedTuple):
             return images
         tf = tensorflow()
         down, right, turn, zoom = tf.unstack(tf.random.stateless_uniform([4], seed, -1, 1))
+        far = self.jitter * min(images.shape[1:3])
         angle, size = turn * math.radians(self.rotate), 1 + zoom * self.scale
-        cos, sin = tf.cos(angle) / size, tf.sin(angle) / size
-        # About the middle; each pixel comes from where this takes it.
-        height, width = images.shape[1:3]
-        middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
-        far = self.jitter * min(height, width)
-        to_x = middle_x - cos * middle_x + sin * middle_y + right * far
-        to_y = middle_y - sin * middle_x - cos * middle_y + down * far
-        zero = tf.zeros_like(cos)
-        return tf.raw_ops.ImageProjectiveTransformV3(
-            images=images,
-            transforms=tf.stack([cos, -sin, to_x, sin, cos, to_y, zero, zero])[None],
-            output_shape=[height, width],
-            fill_value=0.0,
-            interpolation="BILINEAR",
-            fill_mode="REFLECT",
-        )
+        return transformed(images, angle, size, down * far, right * far)
+
+
+def transformed(images: Any, angle: Any, size: Any, down: Any = 0.0, right: Any = 0.0) -> Any:
+    """Return images, (N, H, W, C), turned by an angle in radians and enlarged about the middle.
+
+    They are then looked at from so many pixels further down and right, and mirrored at their edges.
+    """
+    tf = tensorflow()
+    cos, sin = tf.cos(angle) / size, tf.sin(angle) / size
+    # About the middle; each pixel comes from where this takes it.
+    height, width = images.shape[1:3]
+    middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
+    to_x = middle_x - cos * middle_x + sin * middle_y + right
+    to_y = middle_y - sin * middle_x - cos * middle_y + down
+    zero = tf.zeros_like(cos)
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=tf.stack([cos, -sin, to_x, sin, cos, to_y, zero, zero])[None],
+        output_shape=[height, width],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+    )
 
 
 class _Options(NamedTuple):

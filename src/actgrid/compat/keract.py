@@ -43,7 +43,7 @@ from actgrid.errors import (
 from actgrid.models import load_model
 from actgrid.models.extraction import choose_calls
 from actgrid.models.frameworks import keras, tensorflow
-from actgrid.models.inputs import as_tensors, check_inputs, map_tensors
+from actgrid.models.inputs import as_tensors, check_inputs, input_names, map_tensors
 from actgrid.models.layers import Node, Selection, model_layers, model_weights
 from actgrid.models.tracing import build, reason, trace_model
 from actgrid.rendering import Grid, Heatmap, Picture, render
@@ -327,8 +327,7 @@ def _by_input(model: Any, x: Any) -> dict[str, Any]:
     if isinstance(x, Mapping):
         return dict(x)
     values = list(x) if isinstance(x, (list, tuple)) else [x]
-    names = [one._keras_history.operation.name for one in getattr(model, "inputs", None) or []]
-    return dict(zip(names, values, strict=False))
+    return dict(zip(input_names(model), values, strict=False))
 
 
 @dataclass(frozen=True)

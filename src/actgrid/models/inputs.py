@@ -17,6 +17,8 @@ __all__ = [
     "input_names",
     "input_specs",
     "map_tensors",
+    "names_of",
+    "partial_model",
 ]
 
 
@@ -38,17 +40,6 @@ def input_specs(model: Any) -> Any:
     return _from_shapes(shape)
 
 
-def input_names(model: Any, inputs: Any) -> list[str]:
-    """Return the names of inputs, in the order of TensorFlow's nests."""
-    if isinstance(inputs, Mapping):
-        return sorted(inputs)  # as nests have them
-    names = [one.name for one in getattr(model, "inputs", None) or []]
-    count = len(tensorflow().nest.flatten(inputs))
-    if len(names) == count:
-        return names
-    return ["input"] if count == 1 else [f"input_{number}" for number in range(count)]
-
-
 def _from_shapes(shape: Any) -> Any:
     if isinstance(shape, dict):
         return {name: _from_shapes(one) for name, one in shape.items()}
@@ -61,6 +52,30 @@ def batch_size_of(model: Any) -> int | None:
     """Return the one batch size that a model takes; None if it takes any."""
     sizes = {spec.shape[0] for spec in tensorflow().nest.flatten(input_specs(model)) if spec}
     return next(iter(sizes)) if len(sizes) == 1 else None
+
+
+def input_names(model: Any) -> list[str]:
+    """Return the names of a model's input layers, in order; none if it has not said what it takes.
+
+    Which are not those of its symbolic inputs, that Keras numbers.
+    """
+    return [one._keras_history.operation.name for one in getattr(model, "inputs", None) or []]
+
+
+def names_of(model: Any, inputs: Any) -> list[str]:
+    """Return the names of inputs for a model, in the order of TensorFlow's nests."""
+    if isinstance(inputs, Mapping):
+        return sorted(inputs)  # as nests have them
+    names, count = input_names(model), len(tensorflow().nest.flatten(inputs))
+    if len(names) == count:
+        return names
+    return ["input"] if count == 1 else [f"input_{number}" for number in range(count)]
+
+
+def partial_model(model: Any, outputs: Any) -> Any:
+    """Return a model of the same inputs with other outputs, of its symbolic tensors."""
+    inputs = model.inputs
+    return keras().Model(inputs if len(inputs) > 1 else inputs[0], outputs)
 
 
 def as_tensors(x: Any) -> Any:

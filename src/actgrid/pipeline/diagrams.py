@@ -13,7 +13,7 @@ from actgrid.errors import LayerError, ModelError
 from actgrid.models.extraction import choose_calls, trace_inputs, visible_calls
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.images import are_images, load_with_pixels, shows_channels_first
-from actgrid.models.inputs import input_names
+from actgrid.models.inputs import names_of
 from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.loading import load_model
 from actgrid.models.tracing import trace_model
@@ -146,12 +146,11 @@ def check_options(*, side: int, width: int, normalize: object, cmap: str) -> Non
 def _inputs(model: Any, inputs: Any) -> Iterator[tuple[LayerInfo, Any]]:
     """Yield a model's symbolic inputs as if layers gave them."""
     tensors = tensorflow().nest.flatten(inputs)
-    for name, tensor in zip(input_names(model, inputs), tensors, strict=True):
+    for name, tensor in zip(names_of(model, inputs), tensors, strict=True):
         if tensor is not None and tensor.shape.rank in _RANKS:
             shape = tuple(tensor.shape)
             first = len(shape) == 4 and shows_channels_first(shape)
             data_format = "channels_first" if first else "channels_last"
-            name = "input" if name.startswith("keras_tensor") else name  # Keras's, for none
             yield LayerInfo(name, _INPUT, shape, tensor.dtype.name, data_format, 0, None), tensor
 
 

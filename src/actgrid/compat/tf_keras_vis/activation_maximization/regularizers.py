@@ -1,0 +1,79 @@
+"""What counts against an input in `ActivationMaximization`."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+from actgrid.compat.tf_keras_vis.utils.scores import ByValue
+from actgrid.errors import ShapeError
+from actgrid.models.frameworks import tensorflow
+
+__all__ = ["Norm", "Regularizer", "TotalVariation2D"]
+
+
+class Regularizer(ABC):
+    """A function of an input, (N, ..., C), that is to be small.
+
+    Parameters
+    ----------
+    name
+        As callbacks show it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @abstractmethod
+    def __call__(self, input_value: Any) -> Any:
+        """Return (N,) values. It is traced."""
+
+
+class TotalVariation2D(ByValue, Regularizer):
+    """The sum of differences between neighbouring pixels, for each value of the image.
+
+    Parameters
+    ----------
+    weight
+        A factor.
+    name
+        As callbacks show it.
+    """
+
+    def __init__(self, weight: float = 10.0, name: str = "TotalVariation2D") -> None:
+        super().__init__(name)
+        self.weight = float(weight)
+
+    def __call__(self, input_value: Any) -> Any:
+        """Return (N,) values."""
+        if input_value.shape.rank != 4:
+            raise ShapeError(f"images must be (N, H, W, C), not {tuple(input_value.shape)}")
+        count = math.prod(input_value.shape[1:])
+        return tensorflow().image.total_variation(input_value) * (self.weight / count)
+
+
+class Norm(ByValue, Regularizer):
+    """The p-norm, as a mean over the values of the input.
+
+    Parameters
+    ----------
+    weight
+        A factor.
+    p
+        The order.
+    name
+        As callbacks show it.
+    """
+
+    def __init__(self, weight: float = 10.0, p: int = 2, name: str = "Norm") -> None:
+        super().__init__(name)
+        self.weight = float(weight)
+        self.p = int(p)
+
+    def __call__(self, input_value: Any) -> Any:
+        """Return (N,) values."""
+        tf = tensorflow()
+        count = math.prod(input_value.shape[1:])
+        flat = tf.reshape(input_value, (-1, count))
+        return tf.norm(flat, self.p, 1) * (self.weight / count ** (1 / self.p))

@@ -1,0 +1,77 @@
+"""Grad-CAM++."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from actgrid.attribution.class_maps import Formula
+from actgrid.compat.tf_keras_vis.gradcam import Gradcam, Modifier, relu
+from actgrid.models.frameworks import tensorflow
+
+__all__ = ["GradcamPlusPlus"]
+
+
+@dataclass(frozen=True)
+class _PositiveGradients:
+    """Channels, weighed by means of their modified gradients that count places by their share."""
+
+    modifier: Modifier
+
+    def __call__(self, activation: Any, gradient: Any) -> Any:
+        # Of the exponential of the score, whose value is left out: it scales each map as a whole.
+        tf = tensorflow()
+        total = tf.reduce_sum(activation, (1, 2), keepdims=True)
+        shares = tf.math.divide_no_nan(1.0, 2 + gradient * total)
+        shares = tf.where(gradient == 0, tf.zeros_like(shares), shares)
+        shares = tf.math.divide_no_nan(shares, tf.reduce_sum(shares, (1, 2), keepdims=True))
+        if self.modifier is not None:
+            gradient = self.modifier(gradient)
+        weights = tf.reduce_sum(gradient * shares, (1, 2), keepdims=True)
+        return tf.reduce_sum(activation * weights, -1)
+
+
+class GradcamPlusPlus(Gradcam):
+    """Shows where a layer's channels speak for the score, of several objects of a class too.
+
+    References
+    ----------
+    Chattopadhyay et al., Grad-CAM++, 2017, https://arxiv.org/abs/1710.11063.
+    """
+
+    def __call__(
+        self,
+        score: Any,
+        seed_input: Any,
+        penultimate_layer: Any = None,
+        seek_penultimate_conv_layer: bool = True,
+        gradient_modifier: Modifier = relu,
+        activation_modifier: Modifier = relu,
+        training: bool = False,
+        expand_cam: bool = True,
+        normalize_cam: bool = True,
+        unconnected_gradients: Any = None,
+        *,
+        standardize_cam: bool | None = None,
+        normalize_gradient: bool | None = None,
+    ) -> Any:
+        """Return the class activation maps of images.
+
+        Parameters are those of `Gradcam`; `gradient_modifier` is ``relu`` by default. With
+        ``normalize_cam=False`` a map has not tf-keras-vis's factor of exp(score), which overflows.
+        """
+        return super().__call__(
+            score,
+            seed_input,
+            penultimate_layer,
+            seek_penultimate_conv_layer,
+            gradient_modifier,
+            activation_modifier,
+            training,
+            expand_cam,
+            normalize_cam,
+            standardize_cam=standardize_cam,
+        )
+
+    def _formula(self, gradient_modifier: Modifier) -> Formula:
+        return _PositiveGradients(gradient_modifier)

@@ -1,0 +1,69 @@
+"""LayerCAM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from actgrid.attribution.class_maps import Formula
+from actgrid.compat.tf_keras_vis.gradcam import Gradcam, Modifier, relu
+from actgrid.models.frameworks import tensorflow
+
+__all__ = ["Layercam"]
+
+
+@dataclass(frozen=True)
+class _OwnGradient:
+    """Channels, each value weighed by its own modified gradient."""
+
+    modifier: Modifier
+
+    def __call__(self, activation: Any, gradient: Any) -> Any:
+        if self.modifier is not None:
+            gradient = self.modifier(gradient)
+        return tensorflow().reduce_sum(activation * gradient, -1)
+
+
+class Layercam(Gradcam):
+    """Shows where each value of a layer speaks for the score: sharp in earlier layers too.
+
+    References
+    ----------
+    Jiang et al., LayerCAM, 2021, https://doi.org/10.1109/TIP.2021.3089943.
+    """
+
+    def __call__(
+        self,
+        score: Any,
+        seed_input: Any,
+        penultimate_layer: Any = None,
+        seek_penultimate_conv_layer: bool = True,
+        gradient_modifier: Modifier = relu,
+        activation_modifier: Modifier = relu,
+        training: bool = False,
+        expand_cam: bool = True,
+        normalize_cam: bool = True,
+        unconnected_gradients: Any = None,
+        *,
+        standardize_cam: bool | None = None,
+        normalize_gradient: bool | None = None,
+    ) -> Any:
+        """Return the class activation maps of images.
+
+        Parameters are those of `Gradcam`; `gradient_modifier` is ``relu`` by default.
+        """
+        return super().__call__(
+            score,
+            seed_input,
+            penultimate_layer,
+            seek_penultimate_conv_layer,
+            gradient_modifier,
+            activation_modifier,
+            training,
+            expand_cam,
+            normalize_cam,
+            standardize_cam=standardize_cam,
+        )
+
+    def _formula(self, gradient_modifier: Modifier) -> Formula:
+        return _OwnGradient(gradient_modifier)

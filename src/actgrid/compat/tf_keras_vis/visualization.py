@@ -1,0 +1,202 @@
+"""What tf-keras-vis's methods share: a model, modifiers of it, scores and inputs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.attribution.compiled import kept
+from actgrid.attribution.explaining import ask
+from actgrid.attribution.subjects import Subject
+from actgrid.compat.tf_keras_vis.utils import listify, normalize
+from actgrid.errors import OptionError, ShapeError
+from actgrid.models import load_model
+from actgrid.models.frameworks import keras, tensorflow
+
+__all__ = ["BatchScore", "ModelVisualization", "check_inference", "finished"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class BatchScore:
+    """Scores of a batch of images: one function for each output, which sees the whole batch.
+
+    Functions may take images and classes out of the output by hand, so that the model must run on
+    as many images as they are written for.
+    """
+
+    functions: tuple[Callable[[Any], Any], ...]
+    count: int
+
+    def values(self, outputs: Any) -> list[Any]:
+        """Return of each output its scores as tensors: (N,), or whatever the function gives.
+
+        Raises
+        ------
+        OptionError
+            If there is not one function for each output.
+        """
+        tf = tensorflow()
+        tensors = tf.nest.flatten(outputs)
+        if len(tensors) != len(self.functions):
+            raise OptionError(
+                f"the model has {len(tensors)} outputs, so there must be as many scores in a list, "
+                f"not {len(self.functions)}"
+            )
+        found = []
+        for function, tensor in zip(self.functions, tensors, strict=True):
+            whole = tf.ensure_shape(tensor, [self.count, *tensor.shape[1:]])
+            scores = tf.cast(tf.convert_to_tensor(function(whole)), tf.float32)
+            found.append(tf.reduce_mean(scores, range(1, scores.shape.rank or 0)))
+        return found
+
+    def __call__(self, outputs: Any) -> Any:
+        """Return (N,) scores, summed over the outputs.
+
+        Of a function that gives fewer, such as that of one image of several, each image has an
+        equal share: the gradients are the same.
+        """
+        tf = tensorflow()
+        total = tf.zeros(self.count)
+        for scores in self.values(outputs):
+            if scores.shape.rank == 1 and scores.shape[0] in (None, self.count):
+                total += scores
+            else:
+                total += tf.reduce_sum(scores) / self.count
+        return total
+
+
+class ModelVisualization(ABC):
+    """A way to look at a model.
+
+    Parameters
+    ----------
+    model
+        A Keras model, or anything that `actgrid.load_model` takes.
+    model_modifier
+        What is done to the model first: a function of it, or several in a list, that return
+        another model or None. See `actgrid.compat.tf_keras_vis.utils.model_modifiers`.
+    clone
+        Whether a copy of the model is modified and not the model itself.
+
+    Raises
+    ------
+    OptionError
+        If a modifier is no function, or the model cannot be copied. Also a ValueError.
+    """
+
+    def __init__(self, model: Any, model_modifier: Any = None, clone: bool = True) -> None:
+        self.model: Any = load_model(model)
+        modifiers = listify(model_modifier)
+        for modifier in modifiers:
+            if not callable(modifier):
+                raise OptionError(f"model_modifier must be functions of a model, not {modifier!r}")
+        if modifiers and clone:
+            self.model = _copied(self.model)
+        original = self.model
+        for modifier in modifiers:
+            modified = modifier(self.model)
+            self.model = self.model if modified is None else modified
+        if modifiers:
+            # Functions that were compiled before do not know of it.
+            kept(original).clear()
+            kept(self.model).clear()
+
+    @abstractmethod
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Look at the model."""
+
+    def _subjects(self, score: Any, seed_input: Any) -> Iterator[Subject | None]:
+        """Yield for each input what is asked of it; None for those that are no images.
+
+        Raises
+        ------
+        OptionError, ShapeError
+            If the scores or the inputs do not fit the model.
+        """
+        inputs = self._inputs(seed_input)
+        scores = self._scores(score, len(inputs[0]))
+        for position, one in enumerate(inputs):
+            if one.ndim != 4:
+                yield None
+                continue
+            given = inputs if len(inputs) > 1 else one
+            yield ask(self.model, given, scores, image_input=position, batch_size=len(one)).subject
+
+    def _scores(self, score: Any, count: int) -> BatchScore:
+        functions = tuple(listify(score))
+        for function in functions:
+            if not callable(function):
+                raise OptionError(f"a score must be a function of the output, not {function!r}")
+        return BatchScore(functions, count)
+
+    def _inputs(self, seed_input: Any) -> list[Array]:
+        """Return the inputs with their batch axes."""
+        inputs = [np.asarray(one) for one in listify(seed_input)]
+        shapes = [tuple(one.shape) for one in getattr(self.model, "inputs", None) or []]
+        if shapes and len(inputs) != len(shapes):
+            raise ShapeError(f"the model takes {len(shapes)} inputs, not {len(inputs)}")
+        inputs = [
+            one[None] if place < len(shapes) and one.ndim == len(shapes[place]) - 1 else one
+            for place, one in enumerate(inputs)
+        ]
+        if not any(one.ndim == 4 for one in inputs):
+            raise ShapeError(
+                "only images are looked at, (N, H, W, C), not "
+                + ", ".join(str(one.shape) for one in inputs)
+            )
+        return inputs
+
+    def _as_given(self, maps: list[Any], seed_input: Any) -> Any:
+        """Return one array for an input that was not in a list."""
+        return maps[0] if len(maps) == 1 and not isinstance(seed_input, list) else maps
+
+
+def _copied(model: Any) -> Any:
+    try:
+        copy = keras().models.clone_model(model)
+        copy.set_weights(model.get_weights())
+    except (ValueError, NotImplementedError, TypeError) as error:
+        raise OptionError(f"the model {model.name!r} cannot be copied: give clone=False") from error
+    return copy
+
+
+def check_inference(training: bool) -> None:
+    """Raise OptionError unless the model runs as in inference: the gradients are those then."""
+    if training:
+        raise OptionError("training must be False: the model is explained as it predicts")
+
+
+def _enlarged(maps: Array, height: int, width: int) -> Array:
+    """Return maps, (N, h, w), in another size: the corners stay in the corners, as in scipy."""
+    tf = tensorflow()
+    larger = tf.compat.v1.image.resize_bilinear(
+        maps[..., None], (height, width), align_corners=True
+    )
+    return np.asarray(larger)[..., 0]
+
+
+def finished(
+    maps: Array,
+    subjects: list[Subject | None],
+    activation_modifier: Callable[[Any], Any] | None,
+    expand: bool,
+    normalized: bool,
+) -> Any:
+    """Return class activation maps as they are asked for: those of the layer, or for each input."""
+    tf = tensorflow()
+    if activation_modifier is not None:
+        maps = np.asarray(activation_modifier(tf.constant(maps)), np.float32)
+    if not expand:
+        return normalize(maps) if normalized else maps
+    found: list[Array | None] = []
+    for subject in subjects:
+        larger = None if subject is None else _enlarged(maps, *subject.sides)
+        found.append(larger if larger is None or not normalized else normalize(larger))
+    return found

@@ -1,0 +1,131 @@
+"""Saliency, against what TensorFlow's tape gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from actgrid.compat.tf_keras_vis.saliency import Saliency
+from actgrid.compat.tf_keras_vis.utils import normalize
+from actgrid.compat.tf_keras_vis.utils.scores import CategoricalScore, InactiveScore
+from actgrid.errors import ModelError, OptionError, ShapeError
+
+Array = npt.NDArray[Any]
+
+
+def gradient(score: Callable[[Any], Any], x: Array) -> Array:
+    with tf.GradientTape() as tape:
+        taken = tf.constant(x)
+        tape.watch(taken)
+        value = score(taken)
+    return np.asarray(tape.gradient(value, taken))
+
+
+def by_hand(output: Any) -> Any:
+    return (output[0][1], output[1][0], output[2][3])
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        CategoricalScore([1, 0, 3]),
+        by_hand,
+        lambda output: [output[0][1], output[1][0], output[2][3]],
+        lambda output: tf.gather(output, [1, 0, 3], batch_dims=1),
+    ],
+)
+def test_scores_as_tutorials_write_them(score: Any, network: Any, images: Array) -> None:
+    truth = gradient(lambda x: tf.gather(network(x), [1, 0, 3], batch_dims=1), images)
+    expected = normalize(np.abs(truth).max(-1))
+    found = Saliency(network)(score, images)
+    assert (found.shape, found.dtype) == ((3, 10, 10), np.float32)
+    assert found.min() == 0
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_scores_that_are_not_one_for_each_image(network: Any, images: Array) -> None:
+    options = {"normalize_map": False, "keepdims": True, "gradient_modifier": None}
+    one = Saliency(network)(lambda output: output[1][2], images, **options)
+    truth = gradient(lambda x: network(x)[1, 2], images)
+    np.testing.assert_allclose(one, truth, rtol=1e-3, atol=1e-7)
+    mean = Saliency(network)(lambda output: output, images, **options)
+    truth = gradient(lambda x: tf.reduce_mean(network(x) ** 1, 1), images)
+    np.testing.assert_allclose(mean, truth, atol=1e-7)
+
+
+def test_options(network: Any, images: Array) -> None:
+    truth = gradient(lambda x: network(x)[:, 2], images)
+
+    def found(**options: Any) -> Any:
+        return Saliency(network)(CategoricalScore(2), images, **options)
+
+    raw = found(normalize_map=False, keepdims=True, gradient_modifier=None)
+    np.testing.assert_allclose(raw, truth, rtol=1e-3, atol=1e-7)
+    old = found(standardize_saliency=False, gradient_modifier=lambda grads: -grads)
+    np.testing.assert_allclose(old, (-truth).max(-1), rtol=1e-3, atol=1e-7)
+    with pytest.raises(OptionError, match="training must be False"):
+        found(training=True)
+    with pytest.raises(OptionError, match="smooth_samples must be at least 0"):
+        found(smooth_samples=-1)
+
+
+def test_smoothgrad_follows_numpys_seed(network: Any, images: Array) -> None:
+    saliency = Saliency(network)
+
+    def smooth(seed: int, samples: int = 3, noise: float = 0.2) -> Any:
+        np.random.seed(seed)  # noqa: NPY002
+        return saliency(by_hand, images, samples, noise, normalize_map=False)
+
+    np.testing.assert_array_equal(smooth(1), smooth(1))
+    assert np.abs(smooth(1) - smooth(2)).max() > 1e-4
+    plain = saliency(by_hand, images, normalize_map=False)
+    np.testing.assert_allclose(smooth(1, noise=0), plain, rtol=1e-4, atol=1e-8)
+    # Absolute values are taken of each copy.
+    signed = saliency(by_hand, images, 3, gradient_modifier=None, normalize_map=False)
+    assert smooth(1).min() >= 0 > signed.min()
+
+
+def test_one_image_without_a_batch_axis(network: Any, images: Array) -> None:
+    found = Saliency(network)(CategoricalScore(1), images[0])
+    np.testing.assert_array_equal(found, Saliency(network)(CategoricalScore(1), images[:1]))
+    listed = Saliency(network)(CategoricalScore(1), [images])
+    assert isinstance(listed, list)
+    assert listed[0].shape == (3, 10, 10)
+    with pytest.raises(ShapeError, match="the model takes 1 inputs, not 2"):
+        Saliency(network)(CategoricalScore(1), [images, images])
+    with pytest.raises(ShapeError, match="only images are looked at"):
+        Saliency(network)(CategoricalScore(1), images[0, 0])
+
+
+def test_several_inputs_and_outputs() -> None:
+    keras.utils.set_random_seed(16)
+    a, b = keras.Input((6, 6, 1)), keras.Input((4,))
+    x = layers.Flatten()(layers.Conv2D(3, 3)(a))
+    x = layers.Concatenate()([x, b])
+    model = keras.Model([a, b], [layers.Dense(2)(x), layers.Dense(3)(x)])
+    rng = np.random.default_rng(17)
+    image, numbers = rng.random((2, 6, 6, 1), np.float32), rng.random((2, 4), np.float32)
+    scores = [CategoricalScore(1), InactiveScore()]
+    found, nothing = Saliency(model)(scores, [image, numbers], normalize_map=False)
+    assert nothing is None
+    truth = gradient(lambda x: model([x, numbers])[0][:, 1], image)
+    np.testing.assert_allclose(found, np.abs(truth)[..., 0], rtol=1e-4)
+    both = Saliency(model)([scores[0], scores[0]], [image, numbers], normalize_map=False)[0]
+    truth = truth + gradient(lambda x: model([x, numbers])[1][:, 1], image)
+    np.testing.assert_allclose(both, np.abs(truth)[..., 0], rtol=1e-4)
+    with pytest.raises(OptionError, match="the model has 2 outputs, so there must be as many"):
+        Saliency(model)(CategoricalScore(1), [image, numbers])
+
+
+def test_a_score_that_is_none(network: Any, images: Array) -> None:
+    with pytest.raises(OptionError, match="a score must be a function of the output, not 3"):
+        Saliency(network)(3, images)
+    with pytest.raises(ModelError, match="no gradient with respect to the image"):
+        Saliency(network)(lambda output: tf.ones(3), images)
