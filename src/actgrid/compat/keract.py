@@ -43,7 +43,13 @@ from actgrid.errors import (
 from actgrid.models import load_model
 from actgrid.models.extraction import choose_calls
 from actgrid.models.frameworks import keras, tensorflow
-from actgrid.models.inputs import as_tensors, check_inputs, input_names, map_tensors
+from actgrid.models.inputs import (
+    as_tensors,
+    check_inputs,
+    input_names,
+    map_tensors,
+    partial_model,
+)
 from actgrid.models.layers import Node, Selection, model_layers, model_weights
 from actgrid.models.tracing import build, reason, trace_model
 from actgrid.rendering import Grid, Heatmap, Picture, render
@@ -439,7 +445,7 @@ def _evaluated(model: Any, x: Any, nodes: list[Any]) -> Activations:
     values: dict[str, Any] = {}
     if tensors:
         try:
-            partial = k.Model(model.inputs, tensors)
+            partial = partial_model(model, tensors)
         except ValueError as error:
             raise LayerError(
                 "the nodes do not depend on the model's inputs alone; layers in nested models are "

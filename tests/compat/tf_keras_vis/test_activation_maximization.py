@@ -33,7 +33,7 @@ from actgrid.compat.tf_keras_vis.utils.scores import CategoricalScore
 from actgrid.errors import ModelError, OptionError, ShapeError
 
 Array = npt.NDArray[Any]
-PLAIN = {"input_modifiers": None, "regularizers": None}
+PLAIN: dict[str, Any] = {"input_modifiers": None, "regularizers": None}
 
 
 def test_a_step_is_that_of_the_optimizer(network: Any, images: Array) -> None:
@@ -101,7 +101,7 @@ def test_an_optimizer_may_be_given_again(network: Any, images: Array) -> None:
         maximize(CategoricalScore(1), images, steps=2, optimizer=adam, **PLAIN) for _ in range(2)
     ]
     np.testing.assert_array_equal(*found)
-    with pytest.raises(OptionError, match="optimizer must be one of keras.optimizers"):
+    with pytest.raises(OptionError, match="optimizer must be one of"):
         maximize(CategoricalScore(1), images, optimizer="adam")
     with pytest.raises(OptionError, match="steps must be at least 1"):
         maximize(CategoricalScore(1), images, steps=0)
@@ -186,7 +186,7 @@ def test_several_inputs_by_name() -> None:
             seen.extend(name for name, _ in kwargs["regularizations"])
 
     maximize = ActivationMaximization(model)
-    options = {"steps": 1, "callbacks": [Names()]}
+    options: dict[str, Any] = {"steps": 1, "callbacks": [Names()]}
     found = maximize(
         CategoricalScore(1),
         input_range=[(0, 255), (-1.0, 1.0)],
@@ -201,7 +201,7 @@ def test_several_inputs_by_name() -> None:
     assert seen == ["Norm(a)", "TotalVariation2D(b)", "Norm(b)"]
     for name in ("input_modifiers", "regularizers", "activation_modifiers"):
         with pytest.raises(OptionError, match=f"{name}: the model has no input c, but a, b"):
-            maximize(CategoricalScore(1), **{name: {"c": None}})
+            maximize(CategoricalScore(1), **{name: {"c": None}})  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="input_modifiers are for 3 inputs"):
         maximize(CategoricalScore(1), input_modifiers=[[], [], []])
 

@@ -56,7 +56,7 @@ def plus_plus(activation: Array, slope: Array) -> Array:
     return np.asarray((weights * activation).sum(-1))
 
 
-FORMULAS = {
+FORMULAS: dict[Any, Any] = {
     Gradcam: lambda a, s: (a * s.mean((1, 2), keepdims=True)).sum(-1),
     GradcamPlusPlus: plus_plus,
     Layercam: lambda a, s: (a * np.maximum(s, 0)).sum(-1),

@@ -81,7 +81,7 @@ def test_guided_backpropagation(network: Any, images: Array) -> None:
         return output[:, 0]
 
     guided = [ReplaceToLinear(), GuidedBackpropagation()]
-    options = {"keepdims": True, "normalize_map": False, "gradient_modifier": None}
+    options: dict[str, Any] = {"keepdims": True, "normalize_map": False, "gradient_modifier": None}
     found = Saliency(network, model_modifier=guided)(score, images, **options)
     first, conv = network.get_layer("first"), network.get_layer("conv")
     a, b = first(images), conv(first(images))
@@ -106,7 +106,7 @@ def test_a_model_that_cannot_be_copied() -> None:
         def call(self, x: Any) -> Any:
             return self.out(x)
 
-    model = Own(object())
+    model = Own(2)
     with pytest.raises(OptionError, match="cannot be copied: give clone=False"):
         Saliency(model, lambda model: None)
     assert Saliency(model, lambda model: None, clone=False).model is model

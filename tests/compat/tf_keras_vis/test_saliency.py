@@ -51,7 +51,7 @@ def test_scores_as_tutorials_write_them(score: Any, network: Any, images: Array)
 
 
 def test_scores_that_are_not_one_for_each_image(network: Any, images: Array) -> None:
-    options = {"normalize_map": False, "keepdims": True, "gradient_modifier": None}
+    options: dict[str, Any] = {"normalize_map": False, "keepdims": True, "gradient_modifier": None}
     one = Saliency(network)(lambda output: output[1][2], images, **options)
     truth = gradient(lambda x: network(x)[1, 2], images)
     np.testing.assert_allclose(one, truth, rtol=1e-3, atol=1e-7)
@@ -115,10 +115,10 @@ def test_several_inputs_and_outputs() -> None:
     scores = [CategoricalScore(1), InactiveScore()]
     found, nothing = Saliency(model)(scores, [image, numbers], normalize_map=False)
     assert nothing is None
-    truth = gradient(lambda x: model([x, numbers])[0][:, 1], image)
+    truth = gradient(lambda x: model([x, tf.constant(numbers)])[0][:, 1], image)
     np.testing.assert_allclose(found, np.abs(truth)[..., 0], rtol=1e-4)
     both = Saliency(model)([scores[0], scores[0]], [image, numbers], normalize_map=False)[0]
-    truth = truth + gradient(lambda x: model([x, numbers])[1][:, 1], image)
+    truth = truth + gradient(lambda x: model([x, tf.constant(numbers)])[1][:, 1], image)
     np.testing.assert_allclose(both, np.abs(truth)[..., 0], rtol=1e-4)
     with pytest.raises(OptionError, match="the model has 2 outputs, so there must be as many"):
         Saliency(model)(CategoricalScore(1), [image, numbers])

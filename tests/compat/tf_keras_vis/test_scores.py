@@ -82,7 +82,7 @@ def test_lists() -> None:
 
 def test_images_are_normalized_one_by_one() -> None:
     array = np.array([[[0.0, 2.0], [4.0, 8.0]], [[1.0, 1.0], [1.0, 3.0]]])
-    expected = [[[0, 0.25], [0.5, 1]], [[0, 0], [0, 1]]]
+    expected = np.array([[[0, 0.25], [0.5, 1]], [[0, 0], [0, 1]]])
     np.testing.assert_allclose(standardize(array), expected, atol=1e-6)
     np.testing.assert_allclose(normalize(array), expected, atol=1e-6)
     np.testing.assert_allclose(normalize(array, (255, 0))[0], [[0, 63.75], [127.5, 255]], atol=1e-4)

@@ -53,7 +53,7 @@ class BatchScore:
         for function, tensor in zip(self.functions, tensors, strict=True):
             whole = tf.ensure_shape(tensor, [self.count, *tensor.shape[1:]])
             scores = tf.cast(tf.convert_to_tensor(function(whole)), tf.float32)
-            found.append(tf.reduce_mean(scores, range(1, scores.shape.rank or 0)))
+            found.append(tf.reduce_mean(scores, list(range(1, scores.shape.rank))))
         return found
 
     def __call__(self, outputs: Any) -> Any:

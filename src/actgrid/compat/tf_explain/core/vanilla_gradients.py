@@ -19,6 +19,7 @@ from actgrid.compat.tf_explain.core.explainer import (
 from actgrid.compat.tf_explain.utils.display import grid_display
 from actgrid.compat.tf_explain.utils.image import transform_to_normalized_grayscale
 from actgrid.models.frameworks import keras
+from actgrid.models.inputs import partial_model
 
 __all__ = ["VanillaGradients"]
 
@@ -70,7 +71,7 @@ class VanillaGradients(Explainer):
         kinds = (layers.Activation, layers.LeakyReLU, layers.PReLU, layers.ReLU, layers.Softmax)
         last = model.layers[-1] if model.layers else None
         if isinstance(last, kinds) and getattr(model, "inputs", None):
-            return keras().Model(model.inputs, last.input)
+            return partial_model(model, last.input)
         warnings.warn(
             f"the last layer of the model {model.name!r} is no activation by itself: gradients are "
             "those of the model's output",

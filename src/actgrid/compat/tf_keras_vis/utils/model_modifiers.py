@@ -8,6 +8,7 @@ from typing import Any
 
 from actgrid.errors import LayerError, OptionError
 from actgrid.models.frameworks import keras, tensorflow
+from actgrid.models.inputs import partial_model
 
 __all__ = [
     "ExtractIntermediateLayer",
@@ -69,7 +70,7 @@ class ExtractIntermediateLayer(ModelModifier):
             layer = model.get_layer(**{which: self.index_or_name})
         except (ValueError, IndexError) as error:
             raise LayerError(f"the model has no layer {self.index_or_name!r}") from error
-        return keras().Model(model.inputs, layer.output)
+        return partial_model(model, layer.output)
 
 
 class GuidedBackpropagation(ModelModifier):

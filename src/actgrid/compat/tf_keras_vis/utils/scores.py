@@ -113,7 +113,7 @@ class CategoricalScore(ByValue, Score):
             raise TargetError(f"there is no class {max(self.indices)}: the model has {count}")
         indices = _of_all("indices", self.indices, output)
         scores = tf.stack([output[image, ..., index] for image, index in enumerate(indices)])
-        return tf.reduce_mean(scores, range(1, rank - 1))
+        return tf.reduce_mean(scores, list(range(1, rank - 1)))
 
 
 def _of_all(name: str, values: list[Any], output: Any) -> list[Any]:
