@@ -81,7 +81,7 @@ def _stay_eager() -> None:
 
     def disable_eager_execution() -> None:
         warnings.warn(
-            "Keras 3 needs eager execution: it stays on, and actgrid needs it off for nothing",
+            "Keras 3 needs eager execution, so it stays on; nothing here needs it off",
             stacklevel=2,
         )
 

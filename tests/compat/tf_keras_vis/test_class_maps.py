@@ -46,13 +46,14 @@ def larger(maps: Array) -> Array:
     return found
 
 
-def plus_plus(activation: Array, slope: Array) -> Array:
+def plus_plus(activation: Array, slope: Array, positive: bool = True) -> Array:
     second, third = slope**2, slope**3
     below = 2 * second + third * activation.sum((1, 2), keepdims=True)
     alpha = np.where(second == 0, 0, second / np.where(second == 0, 1, below))
     total = alpha.sum((1, 2), keepdims=True)
     alpha = alpha / np.where(total == 0, 1, total)
-    weights = (np.maximum(slope, 0) * alpha).sum((1, 2), keepdims=True)
+    counted = np.maximum(slope, 0) if positive else slope
+    weights = (counted * alpha).sum((1, 2), keepdims=True)
     return np.asarray((weights * activation).sum(-1))
 
 
@@ -74,6 +75,8 @@ def test_maps_are_those_of_the_formula(kind: Any, network: Any, images: Array) -
         np.testing.assert_allclose(found, normalize(larger(positive)), atol=1e-3)
     small = cam(score, images, expand_cam=False, normalize_cam=False)
     np.testing.assert_allclose(small, positive, rtol=1e-3, atol=1e-5)
+    if kind is GradcamPlusPlus:
+        maps = plus_plus(*activation_and_slope(cam.model, images), positive=False)
     signed = cam(score, images, activation_modifier=None, expand_cam=False, standardize_cam=False)
     np.testing.assert_allclose(signed, maps, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(cam(score, images, expand_cam=False), normalize(positive), atol=1e-3)
@@ -90,6 +93,15 @@ def test_gradients_may_be_modified(network: Any, images: Array) -> None:
         normalize_cam=False,
     )
     np.testing.assert_allclose(found, (activation * slope**2).sum(-1), rtol=1e-3, atol=1e-6)
+
+
+def test_gradients_of_gradcam_plus_plus_are_modified_first(network: Any, images: Array) -> None:
+    cam = GradcamPlusPlus(network, ReplaceToLinear())
+    activation, slope = activation_and_slope(cam.model, images)
+    options: dict[str, Any] = {"expand_cam": False, "normalize_cam": False}
+    found = cam(score, images, gradient_modifier=lambda slope: -slope, **options)
+    expected = np.maximum(plus_plus(activation, -slope), 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_layers_to_look_at(network: Any, images: Array) -> None:

@@ -117,11 +117,13 @@ class Gradcam(ModelVisualization):
         layer = penultimate(self.model, penultimate_layer, seek_penultimate_conv_layer)
         subjects = list(self._subjects(score, seed_input))
         subject = next(one for one in subjects if one is not None)
-        maps = layer_maps(subject, layer, self._formula(gradient_modifier)).values
+        maps = layer_maps(
+            subject, layer, self._formula(gradient_modifier, activation_modifier)
+        ).values
         found = finished(maps, subjects, activation_modifier, expand_cam, normalized)
         return self._as_given(found, seed_input) if expand_cam else found
 
-    def _formula(self, gradient_modifier: Modifier) -> Formula:
+    def _formula(self, gradient_modifier: Modifier, activation_modifier: Modifier) -> Formula:
         return _MeanGradient(gradient_modifier)
 
 

@@ -14,19 +14,25 @@ __all__ = ["GradcamPlusPlus"]
 
 @dataclass(frozen=True)
 class _PositiveGradients:
-    """Channels, weighed by means of their modified gradients that count places by their share."""
+    """Channels, weighed by means of their positive gradients that count places by their share.
+
+    `positive` is what leaves these.
+    """
 
     modifier: Modifier
+    positive: Modifier
 
     def __call__(self, activation: Any, gradient: Any) -> Any:
         # Of the exponential of the score, whose value is left out: it scales each map as a whole.
         tf = tensorflow()
+        if self.modifier is not None:
+            gradient = self.modifier(gradient)
         total = tf.reduce_sum(activation, (1, 2), keepdims=True)
         shares = tf.math.divide_no_nan(1.0, 2 + gradient * total)
         shares = tf.where(gradient == 0, tf.zeros_like(shares), shares)
         shares = tf.math.divide_no_nan(shares, tf.reduce_sum(shares, (1, 2), keepdims=True))
-        if self.modifier is not None:
-            gradient = self.modifier(gradient)
+        if self.positive is not None:
+            gradient = self.positive(gradient)
         weights = tf.reduce_sum(gradient * shares, (1, 2), keepdims=True)
         return tf.reduce_sum(activation * weights, -1)
 
@@ -45,7 +51,7 @@ class GradcamPlusPlus(Gradcam):
         seed_input: Any,
         penultimate_layer: Any = None,
         seek_penultimate_conv_layer: bool = True,
-        gradient_modifier: Modifier = relu,
+        gradient_modifier: Modifier = None,
         activation_modifier: Modifier = relu,
         training: bool = False,
         expand_cam: bool = True,
@@ -57,8 +63,9 @@ class GradcamPlusPlus(Gradcam):
     ) -> Any:
         """Return the class activation maps of images.
 
-        Parameters are those of `Gradcam`; `gradient_modifier` is ``relu`` by default. With
-        ``normalize_cam=False`` a map has not tf-keras-vis's factor of exp(score), which overflows.
+        Parameters are those of `Gradcam`; `activation_modifier` is done to the gradients too, and
+        is traced for that. With ``normalize_cam=False`` a map has not tf-keras-vis's factor of
+        exp(score), which overflows.
         """
         return super().__call__(
             score,
@@ -73,5 +80,5 @@ class GradcamPlusPlus(Gradcam):
             standardize_cam=standardize_cam,
         )
 
-    def _formula(self, gradient_modifier: Modifier) -> Formula:
-        return _PositiveGradients(gradient_modifier)
+    def _formula(self, gradient_modifier: Modifier, activation_modifier: Modifier) -> Formula:
+        return _PositiveGradients(gradient_modifier, activation_modifier)

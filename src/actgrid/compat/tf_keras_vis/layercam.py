@@ -65,5 +65,5 @@ class Layercam(Gradcam):
             standardize_cam=standardize_cam,
         )
 
-    def _formula(self, gradient_modifier: Modifier) -> Formula:
+    def _formula(self, gradient_modifier: Modifier, activation_modifier: Modifier) -> Formula:
         return _OwnGradient(gradient_modifier)

@@ -64,7 +64,7 @@ def _own_mask(image: Any, sample: Any, sides: Any, maps: Any) -> Any:
     """Return the map of each row, (rows, H, W), from 0 to 1."""
     tf = tensorflow()
     chosen = tf.gather(maps, image)[..., None]
-    larger = tf.compat.v1.image.resize_bilinear(chosen, sides, align_corners=True)[..., 0]
+    larger = tf.raw_ops.ResizeBilinear(images=chosen, size=sides, align_corners=True)[..., 0]
     low = tf.reduce_min(larger, (1, 2), keepdims=True)
     high = tf.reduce_max(larger, (1, 2), keepdims=True)
     return (larger - low) / (high - low + keras().config.epsilon())

@@ -176,8 +176,8 @@ def check_inference(training: bool) -> None:
 def _enlarged(maps: Array, height: int, width: int) -> Array:
     """Return maps, (N, h, w), in another size: the corners stay in the corners, as in scipy."""
     tf = tensorflow()
-    larger = tf.compat.v1.image.resize_bilinear(
-        maps[..., None], (height, width), align_corners=True
+    larger = tf.raw_ops.ResizeBilinear(
+        images=maps[..., None], size=(height, width), align_corners=True
     )
     return np.asarray(larger)[..., 0]
 
