@@ -177,7 +177,7 @@ def test_nodes(nested: Any) -> None:
         keract.get_activations(nested, x, nodes_to_evaluate=nodes, layer_names="fc1")
     with pytest.raises(LayerError, match="neither a symbolic tensor nor a weight"):
         keract.get_activations(nested, x, nodes_to_evaluate=["fc1"])
-    with pytest.raises(LayerError, match="inputs alone"):
+    with pytest.raises(LayerError, match="cannot be had from the model's inputs alone"):
         keract.get_activations(nested, x, nodes_to_evaluate=[keras.Input((2,))])
 
 

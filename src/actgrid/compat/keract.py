@@ -445,13 +445,13 @@ def _evaluated(model: Any, x: Any, nodes: list[Any]) -> Activations:
     values: dict[str, Any] = {}
     if tensors:
         try:
-            partial = partial_model(model, tensors)
-        except ValueError as error:
+            outputs = partial_model(model, tensors)(as_tensors(x), training=False)
+        except (ValueError, KeyError) as error:  # the latter in older versions of Keras
             raise LayerError(
-                "the nodes do not depend on the model's inputs alone; layers in nested models are "
-                "had by layer_names"
+                f"the nodes cannot be had from the model's inputs alone: {reason(error)}; layers "
+                "in nested models are had by layer_names"
             ) from error
-        values = map_tensors(np.array, partial(as_tensors(x), training=False))
+        values = map_tensors(np.array, outputs)
     results: Activations = {}
     for place, node in enumerate(nodes):
         if id(node) in weights:
