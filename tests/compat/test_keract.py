@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -432,6 +433,26 @@ def test_eager_execution_stays_on() -> None:
     with pytest.warns(UserWarning, match="Keras 3 needs eager execution"):
         tf.compat.v1.disable_eager_execution()
     assert tf.executing_eagerly()
+
+
+@pytest.mark.parametrize(
+    ("between", "expected"),
+    [("", "True"), ("tf.constant(1)", "take tf.compat.v1.disable_eager_execution() out of it")],
+)
+def test_eager_execution_comes_back(between: str, expected: str) -> None:
+    script = f"""
+import tensorflow as tf
+tf.compat.v1.disable_eager_execution()
+{between}
+from actgrid.errors import ModelError
+try:
+    from actgrid.compat import keract
+    print(tf.executing_eagerly())
+except ModelError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert expected in done.stdout, done.stderr
 
 
 README = """

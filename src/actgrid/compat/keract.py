@@ -36,6 +36,7 @@ from actgrid.errors import (
     FormatError,
     LayerError,
     MissingFileError,
+    ModelError,
     OptionError,
     ShapeError,
     suggest,
@@ -86,7 +87,13 @@ def _stay_eager() -> None:
         )
 
     if not tf.executing_eagerly():
-        tf.compat.v1.enable_eager_execution()
+        try:
+            tf.compat.v1.enable_eager_execution()
+        except ValueError as error:
+            raise ModelError(
+                "Keras 3 needs eager execution, which this program has turned off and done without "
+                "already: take tf.compat.v1.disable_eager_execution() out of it"
+            ) from error
     tf.compat.v1.disable_eager_execution = disable_eager_execution
 
 
