@@ -113,7 +113,9 @@ def test_every_kind_of_layer_and_several_inputs() -> None:
 def test_layers_are_chosen_and_nested_ones_are_shown_once() -> None:
     inner = small()
     inner.name = "inner"
-    outer = keras.Sequential([keras.Input((12, 8, 3), name="input"), inner, layers.Dense(2, name="top")])
+    outer = keras.Sequential(
+        [keras.Input((12, 8, 3), name="input"), inner, layers.Dense(2, name="top")]
+    )
     names = [box.name for box in actgrid.diagram(outer).boxes]
     assert names == ["input", "inner/conv", "inner/pool", "inner/flat", "inner/dense", "top"]
     names = [box.name for box in actgrid.diagram(outer, layers=["*conv", layers.Dense]).boxes]
