@@ -38,6 +38,9 @@ class _ScoresOfGroups:
             tf.reshape(output, (-1, self.score.count, *output.shape[1:]))
             for output in tf.nest.flatten(outputs)
         ]
+        # What a score raises it raises here: out of map_fn, TensorFlow could not go on to make
+        # variables in a distribution strategy.
+        self._of_one([group[0] for group in groups])
         scores = tf.map_fn(self._of_one, groups, fn_output_signature=tf.float32)
         return tf.reshape(scores, [-1])
 
