@@ -141,6 +141,40 @@ def test_a_model_that_was_not_called_yet() -> None:
     assert [(box.name, box.shape) for box in boxes] == [("input", (8, 8, 3)), ("conv", (6, 6, 3))]
 
 
+def test_text_has_no_box() -> None:
+    words = keras.Input((1,), dtype="string", name="words")
+    numbers = layers.Hashing(9, name="hashed")(words)
+    model = keras.Model(words, layers.Embedding(9, 2, name="embedded")(numbers))
+    drawn = actgrid.diagram(model, np.array([["cat"]]))
+    assert list(faces(drawn)) == ["hashed", "embedded"]
+    assert [box.name for box in actgrid.diagram(model).boxes] == ["hashed", "embedded"]
+
+
+def test_what_is_not_finite_leaves_the_rest_of_the_photo() -> None:
+    x = np.full((1, 12, 8, 3), 0.5, np.float32)
+    x[0, 0, :3, 0] = np.nan, np.inf, -np.inf
+    x[0, 1, 0], x[0, 1, 1] = 0, 1
+    photo, *_ = faces(actgrid.diagram(small(), x)).values()
+    assert photo[0, :4, 0].tolist() == [0, 255, 0, 128]
+    assert (photo[2:] == 128).all()
+    photo, *_ = faces(actgrid.diagram(small(), np.full_like(x, np.nan))).values()
+    assert not photo.any()
+
+
+def test_many_diagrams_of_one_model(caplog: pytest.LogCaptureFixture) -> None:
+    """TensorFlow warns of functions that are traced again and again."""
+    import tensorflow as tf
+
+    model, x = small(), np.ones((1, 12, 8, 3), np.float32)
+    tf.get_logger().addHandler(caplog.handler)
+    try:
+        for _ in range(6):
+            actgrid.diagram(model, x)
+    finally:
+        tf.get_logger().removeHandler(caplog.handler)
+    assert not caplog.records
+
+
 def test_what_is_wrong_is_said() -> None:
     model = small()
     x = np.ones((2, 12, 8, 3), np.float32)

@@ -80,6 +80,13 @@ def test_names_and_a_legend_are_written() -> None:
     assert (named == ink).all(-1).any()
 
 
+def test_a_long_name_leaves_its_shape() -> None:
+    one, other = (
+        drawn(Box("long" * 50, "Dense", shape), names=True).to_rgb() for shape in [(31,), (73,)]
+    )
+    assert not np.array_equal(one, other)
+
+
 def test_small_and_large_boxes_are_all_seen() -> None:
     boxes = [Box("a", "A", (4096, 4096, 1)), Box("b", "B", (1, 1, 100000)), Box("c", "C", (1,))]
     diagram = drawn(*boxes, side=20)

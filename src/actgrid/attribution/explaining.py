@@ -16,7 +16,7 @@ from actgrid.errors import DtypeError, OptionError, ShapeError, suggest
 from actgrid.models import load_model
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.images import are_images, load_with_pixels, shows_channels_first
-from actgrid.models.inputs import as_tensors, check_inputs, names_of
+from actgrid.models.inputs import as_tensors, check_inputs, is_real, names_of
 from actgrid.models.labels import labels_of
 from actgrid.models.tracing import build
 from actgrid.rendering import Heatmap
@@ -211,7 +211,7 @@ def ask(
     tensors = tf.nest.flatten(inputs)
     position = _image_position(model, inputs, image_input)
     image = tensors[position]
-    if not (image.dtype.is_floating or image.dtype.is_integer or image.dtype.is_bool):
+    if not is_real(image.dtype):
         raise DtypeError(f"images must be real numbers, not {image.dtype.name}")
     with tf.device("CPU"):
         # Integers have no gradients, and no part between two of them.

@@ -16,6 +16,7 @@ __all__ = [
     "check_inputs",
     "input_names",
     "input_specs",
+    "is_real",
     "map_tensors",
     "names_of",
     "partial_model",
@@ -76,6 +77,11 @@ def partial_model(model: Any, outputs: Any) -> Any:
     """Return a model of the same inputs with other outputs, of its symbolic tensors."""
     inputs = model.inputs
     return keras().Model(inputs if len(inputs) > 1 else inputs[0], outputs)
+
+
+def is_real(dtype: Any) -> bool:
+    """Tell whether a TensorFlow type is one of real numbers, which can be drawn."""
+    return bool(dtype.is_floating or dtype.is_integer or dtype.is_bool)
 
 
 def as_tensors(x: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from actgrid.errors import ModelError
 from actgrid.models.frameworks import keras, tensorflow
+from actgrid.models.inputs import is_real
 from actgrid.models.layers import LayerInfo, Node, model_layers
 from actgrid.rendering.tiles import DATA_FORMATS
 
@@ -194,7 +195,7 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
             for suffix, tensor in _outputs(outputs)
             if isinstance(tensor, tf.Tensor)
             and getattr(tensor, "graph", graph) is graph
-            and (tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool)
+            and is_real(tensor.dtype)
             and tensor.shape.rank is not None
         ]
         if not captured:

@@ -13,7 +13,7 @@ from actgrid.errors import LayerError, ModelError
 from actgrid.models.extraction import choose_calls, trace_inputs, visible_calls
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.images import are_images, load_with_pixels, shows_channels_first
-from actgrid.models.inputs import names_of
+from actgrid.models.inputs import is_real, names_of
 from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.loading import load_model
 from actgrid.models.tracing import trace_model
@@ -116,15 +116,16 @@ def diagram(
         return [_seen(info, tensor, sample) for info, tensor in shown]
 
     tf = tensorflow()
-    function = tf.function(trace, autograph=False)
+    function = tf.function(trace, autograph=False).get_concrete_function(
+        inputs, tf.TensorSpec((), "int32")
+    )
     if x is None:
-        function.get_concrete_function(inputs, 0)
         boxes = [_box(info, info.shape) for info in infos]
     else:
         given = [one for one in tf.nest.flatten(inputs) if one is not None]
         sample = sample_option(sample, max(map(len, given)))
         boxes = []
-        for info, (seen, shape) in zip(infos, function(inputs, sample), strict=True):
+        for info, (seen, shape) in zip(infos, function(inputs, tf.constant(sample)), strict=True):
             front = np.asarray(seen)
             if front.ndim == 3:
                 face = _photo(front if pixels is None else pixels[sample])
@@ -147,7 +148,7 @@ def _inputs(model: Any, inputs: Any) -> Iterator[tuple[LayerInfo, Any]]:
     """Yield a model's symbolic inputs as if layers gave them."""
     tensors = tensorflow().nest.flatten(inputs)
     for name, tensor in zip(names_of(model, inputs), tensors, strict=True):
-        if tensor is not None and tensor.shape.rank in _RANKS:
+        if tensor is not None and is_real(tensor.dtype) and tensor.shape.rank in _RANKS:
             shape = tuple(tensor.shape)
             first = len(shape) == 4 and shows_channels_first(shape)
             data_format = "channels_first" if first else "channels_last"
@@ -192,7 +193,9 @@ def _seen(info: LayerInfo, tensor: Any, sample: Any) -> tuple[Any, Any]:
 
 
 def _photo(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8] | None:
-    pictures = as_pictures(image[None])
+    finite = image[np.isfinite(image)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0, 1)
+    pictures = as_pictures(np.nan_to_num(image[None], nan=low, posinf=high, neginf=low))
     return None if pictures is None else pictures[0]
 
 

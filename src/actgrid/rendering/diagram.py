@@ -30,7 +30,7 @@ _LEAST = 6  # pixels of a side
 _GAP = 10
 _MARGIN = 16
 _TEXT = 12
-_LONGEST_NAME = 260
+_LONGEST_LABEL = 260
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +169,7 @@ class Diagram(Picture):
         above = max(one.height / 2 + one.depth for one in row)
         below = max(one.height / 2 for one in row)
         last = row[-1]
-        labels = [_upright(_label(one.box)) for one in row] if self.names else []
+        labels = [_label(one.box) for one in row] if self.names else []
         text = max((label.height for label in labels), default=0)
         width = math.ceil(max(last.left + last.width + last.depth, last.left + _line_height())) + 1
         height = math.ceil(above + below) + 1
@@ -283,10 +283,6 @@ def _rgb(colour: Iterable[float]) -> Colour:
     return red, green, blue
 
 
-def _label(box: Box) -> str:
-    return f"{box.name}  {' x '.join(map(str, box.shape))}"
-
-
 def _font() -> Any:
     return ImageFont.load_default(_TEXT)
 
@@ -295,10 +291,11 @@ def _line_height() -> int:
     return sum(_font().getmetrics())
 
 
-def _upright(text: str) -> Image.Image:
-    """Return the mask of a line of text that is read from below."""
+def _label(box: Box) -> Image.Image:
+    """Return the mask of a box's name and shape, as a line of text that is read from below."""
     font = _font()
-    text = shortened(text, font, _LONGEST_NAME)
+    shape = " " + " x ".join(map(str, box.shape))
+    text = shortened(box.name, font, _LONGEST_LABEL - math.ceil(font.getlength(shape))) + shape
     mask = Image.new("L", (math.ceil(font.getlength(text)), _line_height()))
     ImageDraw.Draw(mask).text((0, 0), text, fill=255, font=font)
     return mask.transpose(Image.Transpose.ROTATE_90)
