@@ -68,6 +68,36 @@ def test_what_has_too_many_channels_to_be_seen(tmp_path: Path) -> None:
         assert found == truth[sample].to_grid(cmap="magma").to_png()
 
 
+@pytest.mark.parametrize("explained_before", [False, True])
+@pytest.mark.parametrize(
+    ("method", "options"), [("gradcam", {}), ("smoothgrad", {"samples": 3}), ("occlusion", {})]
+)
+def test_seeds_stay_as_they_are(
+    method: str, options: dict[str, Any], explained_before: bool, x: Any, tmp_path: Path
+) -> None:
+    """Those of layers that are random in use: a method may run several functions of the model."""
+
+    class Noise(layers.Layer):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.seed = keras.random.SeedGenerator(7)
+
+        def call(self, x: Any) -> Any:
+            return x + keras.random.normal(keras.ops.shape(x), seed=self.seed)
+
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.Conv2D(2, 3), Noise(), layers.Flatten(), layers.Dense(3)]
+    )
+    if explained_before:
+        actgrid.explain(model, x[:3], method, **options)
+    before = [variable.numpy() for variable in model.variables]
+    with Explanations(x[:3], method, folder=tmp_path, batch_size=2, **options) as maps:
+        maps.set_model(model)
+        maps(0)
+    for variable, kept in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), kept)
+
+
 def test_a_model_that_has_diverged_is_drawn(cnn: Any, x: Any, tmp_path: Path) -> None:
     model = cnn()
     maps = Explanations(x[:2], folder=tmp_path)

@@ -15,7 +15,7 @@ from actgrid.attribution.targets import Reading, Score, check_classes, read
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import map_tensors
-from actgrid.models.tracing import Call, trace_model
+from actgrid.models.tracing import Call, trace_model, unchanged
 
 __all__ = ["Found", "Reader", "Run", "Subject", "baseline_rows", "image_rows"]
 
@@ -64,8 +64,9 @@ class Reader:
         return tensorflow().nest.flatten(inputs)[self.image]
 
     def run(self, model: Any, inputs: Any, wanted: Any) -> Run:
-        """Run a model on symbolic inputs and read its output."""
-        trace = trace_model(model, inputs)
+        """Run a model on symbolic inputs and read its output; its state stays as it is."""
+        with unchanged():
+            trace = trace_model(model, inputs)
         return Run(read(trace.outputs, wanted, self.score), trace.calls)
 
 

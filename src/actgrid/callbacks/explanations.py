@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from actgrid.attribution.explaining import ask
 from actgrid.attribution.methods import check_options, find_method
 from actgrid.callbacks.pictures import PictureCallback
-from actgrid.callbacks.samples import unchanged
 from actgrid.encoding import encode
 from actgrid.rendering.heatmap import check_overlay
 
@@ -84,13 +82,10 @@ class Explanations(PictureCallback):
         self._overlay: dict[str, Any] = {"alpha": alpha, "cmap": cmap, "clip": clip}
 
     def _prepare(self, model: Any) -> None:
-        # A model that has no weights yet makes them now, and may not do so in there.
-        with unchanged() if model.built else nullcontext():
-            self._question = ask(model, *self._question_of)
+        self._question = ask(model, *self._question_of)
 
     def _look(self, step: int | None) -> Any:
-        with unchanged():
-            return self._question.explain(self._method, self._layer, self._options)
+        return self._question.explain(self._method, self._layer, self._options)
 
     def _draw(self, seen: Any) -> dict[str, list[bytes]]:
         if seen.images is None:

@@ -11,14 +11,14 @@ import numpy.typing as npt
 from actgrid.errors import ShapeError
 from actgrid.models import Extractor, LayerInfo, load_images
 from actgrid.models.drawing import draw_layer
-from actgrid.models.frameworks import keras, tensorflow
+from actgrid.models.frameworks import tensorflow
 from actgrid.models.images import are_images
 from actgrid.models.inputs import as_tensors, batch_size_of, check_inputs, map_tensors
-from actgrid.models.tracing import build
+from actgrid.models.tracing import build, unchanged
 from actgrid.pipeline.grids import batch_size
 from actgrid.rendering import Grid
 
-__all__ = ["Samples", "draw_samples", "unchanged"]
+__all__ = ["Samples", "draw_samples"]
 
 Array = npt.NDArray[Any]
 
@@ -80,14 +80,6 @@ class Samples:
         for start in range(0, count, size):
             with tensorflow().device("CPU"):
                 yield map_tensors(itemgetter(slice(start, start + size)), self._inputs)
-
-
-def unchanged() -> Any:
-    """Return a context in which a model that is run keeps its state, which training goes on with.
-
-    That is what a stateful layer remembers, and the seeds of layers that are random in use.
-    """
-    return keras().StatelessScope()
 
 
 def draw_samples(

@@ -18,7 +18,16 @@ from actgrid.models.inputs import is_real
 from actgrid.models.layers import LayerInfo, Node, model_layers
 from actgrid.rendering.tiles import DATA_FORMATS
 
-__all__ = ["Call", "Trace", "before_softmax", "build", "reason", "refusal", "trace_model"]
+__all__ = [
+    "Call",
+    "Trace",
+    "before_softmax",
+    "build",
+    "reason",
+    "refusal",
+    "trace_model",
+    "unchanged",
+]
 
 # Keras makes text bold.
 _TERMINAL = re.compile(r"\x1b\[\d*m")
@@ -77,10 +86,19 @@ def _watched(layer: Any, name: str, record: Callable[[Any, Any], None]) -> Itera
             attributes[name] = own
 
 
+def unchanged() -> Any:
+    """Return a context in which a model is traced so that its state stays when it is run.
+
+    That is what a stateful layer remembers, and the seeds of layers that are random in use. Each
+    function wants a context of its own: it cannot read what another one has assigned there.
+    """
+    return keras().StatelessScope()
+
+
 @contextmanager
-def _unchanged(model: Any) -> Iterator[None]:
+def _seeds_moved(model: Any) -> Iterator[None]:
     """Hold back what layers assign to a model's variables, but for the state of random seeds."""
-    with keras().StatelessScope() as scope:
+    with unchanged() as scope:
         yield
     for variable in model.variables:
         if variable.path.endswith("seed_generator_state"):
@@ -180,7 +198,7 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
             watching.enter_context(_watched(node.layer, name, record))
         watching.enter_context(_watched(model, "call", lambda inputs, outputs: None))
         if training:
-            watching.enter_context(_unchanged(model))
+            watching.enter_context(_seeds_moved(model))
         with _running(inputs):
             results = model(inputs, training=training)
 
