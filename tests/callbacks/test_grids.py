@@ -20,7 +20,7 @@ from PIL import Image
 
 import actgrid
 from actgrid.callbacks import ActivationGrids, ChannelHealth, Explanations, TrainingMovie
-from actgrid.errors import OptionError
+from actgrid.errors import ModelError, OptionError
 
 
 class Truth(keras.callbacks.Callback):  # type: ignore[misc]
@@ -210,6 +210,31 @@ def test_several_inputs(tmp_path: Path) -> None:
     assert sorted({name.split("/")[0] for name in files(tmp_path)}) == ["00_both", "01_conv"]
     assert health.history["both/dead_channels"] == [2]
     assert health.history["both/mean_zero_fraction"] == [0.5]
+
+
+def test_a_part_of_a_model_that_is_not_called_itself(x: Any, tmp_path: Path) -> None:
+    """As of generative adversarial networks."""
+
+    class Pair(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.maker = keras.Sequential(
+                [keras.Input((4, 4, 2)), layers.Conv2DTranspose(3, 5, name="made")]
+            )
+
+        def train_step(self, data: Any) -> dict[str, Any]:
+            return {"loss": keras.ops.mean(self.maker(keras.ops.ones((1, 4, 4, 2))))}
+
+    model, data = Pair(), np.ones((1, 4, 4, 2))
+    model.compile("sgd")
+    grids = ActivationGrids(data, folder=tmp_path)
+    with pytest.raises(ModelError, match=r"does not have a `call\(\)` method"):
+        model.fit(x, verbose=0, callbacks=[grids])
+    grids.set_model(model.maker)
+    drawing = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: grids(epoch))
+    model.fit(x, epochs=2, verbose=0, callbacks=[drawing])
+    grids.close()
+    assert sorted(files(tmp_path)) == ["00_made/000000.png", "00_made/000001.png"]
 
 
 def test_image_files_are_prepared_for_the_model(cnn: Any, tmp_path: Path) -> None:

@@ -46,6 +46,17 @@ def test_what_is_counted() -> None:
     }
 
 
+def test_another_model_begins_anew() -> None:
+    data = np.ones((1, 2, 2, 1))
+    health = watched(relu([[1.0]], [[1.0]]), data, [1], [2])
+    health.set_model(relu([[1.0]]))
+    health(7)
+    health.close()
+    assert health.steps == [7]
+    assert {len(values) for values in health.history.values()} == {1}
+    assert all(name.startswith("conv0/") for name in health.history)
+
+
 def test_what_is_not_finite() -> None:
     data = np.array([0.0, 1.0, 2.0, 3.0]).reshape(1, 2, 2, 1)
     with pytest.warns(ChannelHealthWarning, match="conv0"):

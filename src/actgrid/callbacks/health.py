@@ -50,7 +50,7 @@ class ChannelHealth(TrainingCallback):
     Attributes
     ----------
     steps : list of int
-        The steps measured, over all trainings of this object.
+        The steps measured, over all trainings of a model; another one begins anew.
     history : dict
         The same scalars, a list for each of one number for each step, as in Keras's `History`:
 
@@ -115,6 +115,7 @@ class ChannelHealth(TrainingCallback):
     def _prepare(self, model: Any) -> None:
         self._samples = Samples(model, self._data, self._layers, self._batch_size)
         self._weights = model_weights(model)
+        self.steps, self.history = [], {}
         self._alive: dict[str, npt.NDArray[np.bool_]] = {}
         self._warned_of: dict[str, set[str]] = {}
 

@@ -112,7 +112,7 @@ def _running(inputs: Any) -> Iterator[None]:
     """Raise ModelError where a model fails on its inputs, and say of what shapes these are."""
     try:
         yield
-    except (ValueError, tensorflow().errors.InvalidArgumentError) as error:
+    except (ValueError, NotImplementedError, tensorflow().errors.InvalidArgumentError) as error:
         raise refusal(inputs, error) from error
 
 
