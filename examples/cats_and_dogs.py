@@ -12,6 +12,7 @@ from keras import layers
 from PIL import Image
 
 import actgrid
+from actgrid.models.images import find_images
 from common import options
 from drawings import PETS, write_folder
 
@@ -38,11 +39,11 @@ def main() -> None:
     if images is None:
         print("drawings stand in for a folder of photos")
         images = write_folder(output / "images", PETS, 30 if quick else 300, SIZE)
+    cat = find_images(images / "cat")[0]
     keras.utils.set_random_seed(0)
     train_and_save(images, 1 if quick else 5, output / "cats_and_dogs.h5")
 
     model = actgrid.load_model(output / "cats_and_dogs.h5")
-    cat = next((images / "cat").iterdir())
     channel = actgrid.render_model(model, cat, "conv2d_1", order=[4], zoom=4)["conv2d_1"]
     channel.save(output / "conv2d_1_channel_4.png")
     grid = actgrid.render_model(model, cat, "conv2d_1")["conv2d_1"]

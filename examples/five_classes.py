@@ -13,6 +13,7 @@ import numpy as np
 from keras import layers
 
 import actgrid
+from actgrid.models.images import find_images
 from common import options
 from drawings import THINGS, write_folder
 
@@ -54,7 +55,7 @@ def main() -> None:
         images = write_folder(output / "images", THINGS, 20 if quick else 200, SIZE)
     keras.utils.set_random_seed(0)
     model, classes = train(images, epochs=1 if quick else 15)
-    image = next((images / classes[-1]).iterdir())
+    image = find_images(images / classes[-1])[0]
     photo = actgrid.load_images(image, model=model, preprocess="none")
 
     # Layer path -> array.

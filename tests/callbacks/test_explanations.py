@@ -53,6 +53,14 @@ def test_overlays_of_every_epoch(
     assert list(found[method]) == [0, 1]
 
 
+def test_methods_of_like_names_do_not_replace_each_other(cnn: Any, x: Any, tmp_path: Path) -> None:
+    for method in ("gradcam", "gradcam++"):
+        with Explanations(x[:1], method, folder=tmp_path) as maps:
+            maps.set_model(cnn())
+            maps(0)
+    assert {path.name for path in tmp_path.iterdir()} == {"00_gradcam", "00_gradcam++"}
+
+
 def test_what_has_too_many_channels_to_be_seen(tmp_path: Path) -> None:
     model = keras.Sequential(
         [keras.Input((6, 6, 5)), layers.Conv2D(3, 3, name="c"), layers.Flatten(), layers.Dense(2)]

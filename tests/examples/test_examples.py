@@ -62,6 +62,22 @@ def test_every_example_leaves_its_pictures(script: str, run: Run, tmp_path: Path
                     assert len(np.unique(np.asarray(image.convert("RGB")))) > 2
 
 
+@pytest.mark.parametrize("script", ["cats_and_dogs", "five_classes"])
+def test_folders_of_photos_of_all_kinds(script: str, run: Run, tmp_path: Path) -> None:
+    """Of many sizes and modes, and with other files beside them."""
+    random = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        (folder / "Thumbs.db").write_text("no image")
+        for number, shape in enumerate([(30, 50, 3), (70, 20), (96, 96, 4), (5, 300, 3)]):
+            pixels = random.integers(0, 256, shape, np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    told = run(script, "--quick", "--images", str(tmp_path / "photos"))
+    assert "stand in" not in told
+    assert list((tmp_path / "out").glob("*_over_image.png"))
+
+
 def test_the_mnist_example_is_the_tutorials_network(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

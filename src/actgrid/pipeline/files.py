@@ -97,7 +97,7 @@ class DrawnLayer:
 
 def safe_name(name: str) -> str:
     """Return a name that any file system takes, as like the given one as can be."""
-    safe = re.sub(r"[^\w.\-]+", "_", name).strip("._").encode()[:_LONGEST].decode(errors="ignore")
+    safe = re.sub(r"[^\w.+\-]+", "_", name).strip("._").encode()[:_LONGEST].decode(errors="ignore")
     safe = safe.rstrip(".") or "_"
     return f"_{safe}" if _RESERVED.fullmatch(safe) else safe
 
