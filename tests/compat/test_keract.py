@@ -115,6 +115,8 @@ def test_layers_by_name(nested: Any) -> None:
         keract.get_activations(nested, x, layer_names="unknown")
     with pytest.raises(LayerError, match=r"did you mean block"):
         keract.get_activations(nested, x, layer_names="blok")
+    with pytest.raises(LayerError, match="no layer is called 1"):
+        keract.get_activations(nested, x, layer_names=1)  # type: ignore[arg-type]
 
 
 def test_values_are_those_of_predict(convolution: Any) -> None:
@@ -161,6 +163,18 @@ def test_a_layer_that_is_called_twice() -> None:
     assert list(found) == ["i", "fc", "fc:1"]
 
 
+def test_a_model_that_is_built_when_first_called() -> None:
+    model = keras.Sequential([layers.Dense(3, name="hidden"), layers.Dense(2, name="out")])
+    first, then = (list(keract.get_activations(model, uniform(4, 10))) for _ in range(2))
+    assert first == then
+    assert first[1:] == ["hidden", "out"]
+
+
+def test_a_module_in_a_package_of_that_name(run_script: Callable[..., str]) -> None:
+    script = "from actgrid.compat.keract import keract, get_activations\nprint(keract.__all__[0])"
+    assert run_script(script) == "display_activations\n"
+
+
 def test_nodes(nested: Any) -> None:
     x = uniform(32, 10)
     layer = nested.layers[-1]
@@ -172,6 +186,12 @@ def test_nodes(nested: Any) -> None:
     both = keract.get_activations(nested, x, nodes_to_evaluate=[[layer.output, nodes[0]], nodes[0]])
     assert list(both) == ["fc1:0_block:0", "block:0"]
     np.testing.assert_array_equal(both["fc1:0_block:0"][1], both["block:0"])
+    assert list(keract.get_activations(nested, x, nodes_to_evaluate=nodes[0])) == ["block:0"]
+    assert list(keract.get_activations(nested, x, nodes_to_evaluate=layer.bias)) == ["fc1/bias:0"]
+    with pytest.raises(
+        ShapeError, match=r"the model takes an input of \(None, 10\), not \(32, 9\)"
+    ):
+        keract.get_activations(nested, x[:, 1:], nodes_to_evaluate=nodes)
     with pytest.raises(ValueError, match="nodes_to_evaluate is empty"):
         keract.get_activations(nested, x, nodes_to_evaluate=[])
     with pytest.raises(OptionError, match="not both"):

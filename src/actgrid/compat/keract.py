@@ -99,12 +99,14 @@ def _stay_eager() -> None:
 
 _stay_eager()
 
+keract = sys.modules[__name__]  # a module in a package of that name: from keract import keract
+
 
 def get_activations(
     model: Any,
     x: Any,
     layer_names: str | Iterable[str] | None = None,
-    nodes_to_evaluate: Iterable[Any] | None = None,
+    nodes_to_evaluate: Any = None,
     output_format: str = "simple",
     nested: bool = False,
     auto_compile: bool = True,
@@ -168,7 +170,10 @@ def get_activations(
     if nodes_to_evaluate is not None:
         if layer_names is not None or layer_name is not None:
             raise OptionError("give layer_names or nodes_to_evaluate, not both")
-        return _evaluated(network, x, list(nodes_to_evaluate))
+        k = keras()
+        alone = isinstance(nodes_to_evaluate, (k.KerasTensor, k.Variable))
+        nodes = [nodes_to_evaluate] if alone else list(nodes_to_evaluate)
+        return _evaluated(network, x, nodes)
     wanted = _Wanted.of(network, x, layer_names if layer_name is None else layer_name, nested)
     # Copies: what a script gets from keract it may write to.
     found = {
@@ -284,11 +289,23 @@ class _Activations:
         return {call.info.path: self.transform(call.tensor) for call in calls}
 
 
-def _run(model: Any, x: Any, layers: _AnyOf, transform: Callable[[Any], Any]) -> dict[str, Any]:
-    """Run a model, by a function that is kept: scripts ask for one image after the other."""
+def _taken(model: Any, x: Any) -> Any:
+    """Return what a model takes as tensors; its layers and the names of its inputs are known then.
+
+    Raises
+    ------
+    ShapeError, ModelError
+        If the model does not take it.
+    """
     inputs = as_tensors(x)
     check_inputs(model, inputs)
     build(model, inputs)
+    return inputs
+
+
+def _run(model: Any, x: Any, layers: _AnyOf, transform: Callable[[Any], Any]) -> dict[str, Any]:
+    """Run a model, by a function that is kept: scripts ask for one image after the other."""
+    inputs = _taken(model, x)
     if not layers.layers:
         return {}
     found: dict[str, Any] = compiled(model, _Activations(layers, transform))(inputs)
@@ -358,11 +375,15 @@ class _Wanted:
         ------
         LayerError
             If something is named that there is not.
+        ShapeError, ModelError
+            If the model does not take `x`.
         """
+        _taken(model, x)
         inputs = _by_input(model, x)
         nodes = [node for node in model_layers(model) if not node.internal and not node.looped]
         if names is not None:
-            listed = [names] if isinstance(names, str) else list(names)
+            several = isinstance(names, Iterable) and not isinstance(names, str)
+            listed = list(names) if several else [names]
             known = [*inputs, *(node.path for node in nodes)]
             for name in listed:
                 if name not in known:
@@ -451,8 +472,9 @@ def _evaluated(model: Any, x: Any, nodes: list[Any]) -> Activations:
             raise LayerError(f"{node!r} is neither a symbolic tensor nor a weight of this model")
     values: dict[str, Any] = {}
     if tensors:
+        inputs = _taken(model, x)
         try:
-            outputs = partial_model(model, tensors)(as_tensors(x), training=False)
+            outputs = partial_model(model, tensors)(inputs, training=False)
         except (ValueError, KeyError) as error:  # the latter in older versions of Keras
             raise LayerError(
                 f"the nodes cannot be had from the model's inputs alone: {reason(error)}; layers "
