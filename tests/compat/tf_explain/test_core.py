@@ -198,6 +198,35 @@ def test_classes_that_there_are_not(network: Any, images: Array) -> None:
         SmoothGrad().explain((images, None), two, 0)
 
 
+@pytest.mark.parametrize(
+    "explain",
+    [
+        lambda data, network: SmoothGrad().explain(data, network, 1),
+        lambda data, network: VanillaGradients().explain(data, network, 1),
+        lambda data, network: OcclusionSensitivity().explain(data, network, 1, 4),
+    ],
+)
+def test_images_are_a_batch(explain: Any, network: Any, images: Array) -> None:
+    shape = images.shape[1:]
+    with pytest.raises(ShapeError, match=rf"images must be \(N, .*not \({shape[0]}, {shape[1]},"):
+        explain((images[0], None), network)
+    with pytest.raises(ShapeError, match="images must be of one size"):
+        explain(([images[0], images[0, 1:]], None), network)
+
+
+def test_activations_of_no_image(network: Any, images: Array) -> None:
+    with pytest.raises(ShapeError, match="are empty"):
+        ExtractActivations().explain((images[:0], None), network, ["conv"])
+
+
+def test_activations_of_images_without_a_channel_axis() -> None:
+    model = keras.Sequential(
+        [keras.Input((6, 6)), layers.Reshape((6, 6, 1)), layers.Conv2D(4, 3, name="conv")]
+    )
+    x = np.random.default_rng(16).random((1, 6, 6), np.float32)
+    assert ExtractActivations().explain((x, None), model, ["conv"]).shape == (8, 8)
+
+
 CAT = """
 import numpy as np
 import tensorflow as tf

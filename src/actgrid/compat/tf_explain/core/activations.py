@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.compat.tf_explain.core.explainer import Explainer, images_of
+from actgrid.compat.tf_explain.core.explainer import Explainer, inputs_of
 from actgrid.compat.tf_explain.utils.display import grid_display
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models import Extractor
@@ -63,13 +63,13 @@ class ExtractActivations(Explainer):
         >>> grid = explainer.explain((images, None), model, ["conv"])
         >>> explainer.save(grid, ".", "activations.png")
         """
-        images = images_of(validation_data)
+        inputs = inputs_of(validation_data)
         names = [layers_name] if isinstance(layers_name, str) else list(layers_name)
         if not names:
             raise OptionError("layers_name is empty: name the layer to draw")
         step = integer_option("batch_size", self.batch_size or 32, 1)
         extractor = Extractor(model, names)
-        batches = [extractor(images[start : start + step]) for start in range(0, len(images), step)]
+        batches = [extractor(inputs[start : start + step]) for start in range(0, len(inputs), step)]
         tiles = []
         for path in batches[0]:
             activations = np.concatenate([batch[path] for batch in batches])

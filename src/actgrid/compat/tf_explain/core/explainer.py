@@ -14,7 +14,7 @@ import numpy.typing as npt
 from actgrid.attribution.explaining import ask
 from actgrid.attribution.subjects import Subject
 from actgrid.compat.tf_explain.utils.saver import save_rgb
-from actgrid.errors import OptionError, TargetError
+from actgrid.errors import OptionError, ShapeError, TargetError
 from actgrid.models.frameworks import keras, tensorflow
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Explainer",
     "class_number",
     "images_of",
+    "inputs_of",
     "subject_of",
 ]
 
@@ -45,15 +46,29 @@ class Explainer:
         save_rgb(grid, output_dir, output_name)
 
 
-def images_of(validation_data: Any) -> npt.NDArray[Any]:
-    """Return the images of (images, labels or None)."""
+def inputs_of(validation_data: Any) -> npt.NDArray[Any]:
+    """Return the inputs of (inputs, labels or None), of any shape."""
     try:
-        images, _ = validation_data
+        inputs, _ = validation_data
     except (TypeError, ValueError):
         raise OptionError(
             "validation_data must be a pair, (images, labels), where labels may be None"
         ) from None
-    return np.asarray(images)
+    try:
+        arrays = np.asarray(inputs)
+    except ValueError:
+        raise ShapeError("images must be of one size, and the model's only input") from None
+    if 0 in arrays.shape:
+        raise ShapeError(f"images of shape {arrays.shape} are empty: nothing to explain")
+    return arrays
+
+
+def images_of(validation_data: Any) -> npt.NDArray[Any]:
+    """Return the images of (images, labels or None)."""
+    images = inputs_of(validation_data)
+    if images.ndim != 4:
+        raise ShapeError(f"images must be (N, height, width, C), not {images.shape}")
+    return images
 
 
 def subject_of(
