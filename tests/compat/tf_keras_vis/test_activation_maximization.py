@@ -206,6 +206,37 @@ def test_several_inputs_by_name() -> None:
         maximize(CategoricalScore(1), input_modifiers=[[], [], []])
 
 
+def test_seeds_that_are_no_images() -> None:
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(2, name="out")])
+    seeds = np.full((3, 5), 0.5, np.float32)
+    found = ActivationMaximization(model)(
+        CategoricalScore(1), seeds, (0.0, 1.0), None, [Norm(1.0)], steps=2
+    )
+    assert found.shape == (3, 5)
+    score = model(found)[:, 1] - model(seeds)[:, 1]
+    assert (score.numpy() > 0).all()
+    with pytest.raises(ShapeError, match=r"the model takes an input of \(None, 5\), not \(3, 4\)"):
+        ActivationMaximization(model)(CategoricalScore(1), seeds[:, 1:], **PLAIN)
+
+
+def test_a_regularizer_reads_its_variables_at_each_call(network: Any, images: Array) -> None:
+    factor = 0.0
+    maximize = ActivationMaximization(network)
+
+    def regularizer(values: Any) -> Any:
+        return factor * tf.reduce_sum(values, (1, 2, 3))
+
+    options: dict[str, Any] = {"input_range": None, "input_modifiers": None, "steps": 1}
+    options["optimizer"] = keras.optimizers.SGD(1.0)
+    free = maximize(CategoricalScore(1), images, regularizers=regularizer, **options)
+    factor = 2.0
+    bound = maximize(CategoricalScore(1), images, regularizers=regularizer, **options)
+    np.testing.assert_allclose(free - bound, 2.0, atol=1e-5)
+    for name in ("input_modifiers", "regularizers"):
+        with pytest.raises(OptionError, match=f"{name} must be functions of an input, not 3"):
+            maximize(CategoricalScore(1), images, **{name: [3]})  # type: ignore[arg-type]
+
+
 def test_input_modifiers() -> None:
     images = np.random.default_rng(23).random((2, 9, 9, 3), np.float32)
     moved = np.asarray(Jitter(3)(images))

@@ -50,6 +50,35 @@ def test_scores_as_tutorials_write_them(score: Any, network: Any, images: Array)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def test_a_score_reads_its_variables_at_each_call(network: Any, images: Array) -> None:
+    wanted = 1
+
+    def score(output: Any) -> Any:
+        return output[:, wanted]
+
+    saliency = Saliency(network)
+    found = []
+    for wanted in (1, 2):
+        found.append(saliency(score, images))
+        np.testing.assert_array_equal(found[-1], saliency(CategoricalScore(wanted), images))
+    assert not np.allclose(*found)
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda output: output[0, np.argmax(output[0])],
+        lambda output: output.numpy()[:, 0],
+        lambda output: output[:, 0] if output[0, 0] > 0 else output[:, 1],
+        lambda output: output[7, 0],
+        lambda output: None,
+    ],
+)
+def test_scores_that_cannot_be_traced(score: Any, network: Any, images: Array) -> None:
+    with pytest.raises(OptionError, match="a score is traced, and must be made of TensorFlow's"):
+        Saliency(network)(score, images)
+
+
 def test_scores_that_are_not_one_for_each_image(network: Any, images: Array) -> None:
     options: dict[str, Any] = {"normalize_map": False, "keepdims": True, "gradient_modifier": None}
     one = Saliency(network)(lambda output: output[1][2], images, **options)
@@ -100,8 +129,11 @@ def test_one_image_without_a_batch_axis(network: Any, images: Array) -> None:
     assert listed[0].shape == (3, 10, 10)
     with pytest.raises(ShapeError, match="the model takes 1 inputs, not 2"):
         Saliency(network)(CategoricalScore(1), [images, images])
-    with pytest.raises(ShapeError, match="only images are looked at"):
+    with pytest.raises(ShapeError, match=r"the model takes an input of .*, not \(10, 3\)"):
         Saliency(network)(CategoricalScore(1), images[0, 0])
+    series = keras.Sequential([keras.Input((5,)), layers.Dense(2)])
+    with pytest.raises(ShapeError, match=r"only images are looked at, .* not \(1, 5\)"):
+        Saliency(series)(CategoricalScore(1), np.ones((1, 5)))
 
 
 def test_several_inputs_and_outputs() -> None:

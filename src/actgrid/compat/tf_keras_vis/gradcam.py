@@ -12,6 +12,7 @@ from actgrid.attribution.class_maps import Formula, layer_maps
 from actgrid.compat.tf_keras_vis.utils import find_layer
 from actgrid.compat.tf_keras_vis.visualization import (
     ModelVisualization,
+    anew,
     check_inference,
     finished,
 )
@@ -117,9 +118,8 @@ class Gradcam(ModelVisualization):
         layer = penultimate(self.model, penultimate_layer, seek_penultimate_conv_layer)
         subjects = list(self._subjects(score, seed_input))
         subject = next(one for one in subjects if one is not None)
-        maps = layer_maps(
-            subject, layer, self._formula(gradient_modifier, activation_modifier)
-        ).values
+        formula = self._formula(anew(gradient_modifier), anew(activation_modifier))
+        maps = layer_maps(subject, layer, formula).values
         found = finished(maps, subjects, activation_modifier, expand_cam, normalized)
         return self._as_given(found, seed_input) if expand_cam else found
 

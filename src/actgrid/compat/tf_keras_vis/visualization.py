@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,24 @@ from actgrid.attribution.compiled import kept
 from actgrid.attribution.explaining import ask
 from actgrid.attribution.subjects import Subject
 from actgrid.compat.tf_keras_vis.utils import listify, normalize
-from actgrid.errors import OptionError, ShapeError
+from actgrid.errors import ActgridError, OptionError, ShapeError
 from actgrid.models import load_model
 from actgrid.models.frameworks import keras, tensorflow
+from actgrid.models.inputs import check_inputs
+from actgrid.models.tracing import reason
 
-__all__ = ["BatchScore", "ModelVisualization", "check_inference", "finished"]
+__all__ = ["BatchScore", "ModelVisualization", "anew", "check_inference", "finished"]
 
 Array = npt.NDArray[Any]
+
+
+def anew(function: Any) -> Any:
+    """Return a function that equals none of an earlier call, and so is traced, unless it is ours.
+
+    Scripts change the variables that their functions read.
+    """
+    ours = str(getattr(function, "__module__", "")).startswith(f"{__package__}.")
+    return function if ours or function is None else partial(function)
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,7 @@ class BatchScore:
         Raises
         ------
         OptionError
-            If there is not one function for each output.
+            If there is not one function for each output, or one cannot be traced.
         """
         tf = tensorflow()
         tensors = tf.nest.flatten(outputs)
@@ -52,7 +64,15 @@ class BatchScore:
         found = []
         for function, tensor in zip(self.functions, tensors, strict=True):
             whole = tf.ensure_shape(tensor, [self.count, *tensor.shape[1:]])
-            scores = tf.cast(tf.convert_to_tensor(function(whole)), tf.float32)
+            try:
+                scores = tf.cast(tf.convert_to_tensor(function(whole)), tf.float32)
+            except ActgridError:
+                raise
+            except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
+                raise OptionError(
+                    "a score is traced, and must be made of TensorFlow's operations: "
+                    f"{reason(error)}"
+                ) from error
             found.append(tf.reduce_mean(scores, list(range(1, scores.shape.rank))))
         return found
 
@@ -121,6 +141,11 @@ class ModelVisualization(ABC):
             If the scores or the inputs do not fit the model.
         """
         inputs = self._inputs(seed_input)
+        if not any(one.ndim == 4 for one in inputs):
+            raise ShapeError(
+                "only images are looked at, (N, H, W, C), not "
+                + ", ".join(str(one.shape) for one in inputs)
+            )
         scores = self._scores(score, len(inputs[0]))
         for position, one in enumerate(inputs):
             if one.ndim != 4:
@@ -134,23 +159,17 @@ class ModelVisualization(ABC):
         for function in functions:
             if not callable(function):
                 raise OptionError(f"a score must be a function of the output, not {function!r}")
-        return BatchScore(functions, count)
+        return BatchScore(tuple(map(anew, functions)), count)
 
     def _inputs(self, seed_input: Any) -> list[Array]:
         """Return the inputs with their batch axes."""
         inputs = [np.asarray(one) for one in listify(seed_input)]
         shapes = [tuple(one.shape) for one in getattr(self.model, "inputs", None) or []]
-        if shapes and len(inputs) != len(shapes):
-            raise ShapeError(f"the model takes {len(shapes)} inputs, not {len(inputs)}")
         inputs = [
             one[None] if place < len(shapes) and one.ndim == len(shapes[place]) - 1 else one
             for place, one in enumerate(inputs)
         ]
-        if not any(one.ndim == 4 for one in inputs):
-            raise ShapeError(
-                "only images are looked at, (N, H, W, C), not "
-                + ", ".join(str(one.shape) for one in inputs)
-            )
+        check_inputs(self.model, inputs)
         return inputs
 
     def _as_given(self, maps: list[Any], seed_input: Any) -> Any:

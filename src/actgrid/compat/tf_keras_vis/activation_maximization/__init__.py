@@ -13,7 +13,7 @@ from actgrid.attribution.compiled import compiled
 from actgrid.compat.tf_keras_vis.activation_maximization.input_modifiers import Jitter, Rotate2D
 from actgrid.compat.tf_keras_vis.activation_maximization.regularizers import Norm, TotalVariation2D
 from actgrid.compat.tf_keras_vis.utils import listify
-from actgrid.compat.tf_keras_vis.visualization import BatchScore, ModelVisualization
+from actgrid.compat.tf_keras_vis.visualization import BatchScore, ModelVisualization, anew
 from actgrid.errors import ModelError, OptionError
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import input_names
@@ -140,10 +140,9 @@ class ActivationMaximization(ModelVisualization):
         modifiers = _of_each_input("input_modifiers", input_modifiers, names)
         penalties = _of_each_input("regularizers", regularizers, names)
         last = _last_modifiers(activation_modifiers, names)
-        slope = compiled(
-            self.model,
-            _Slope(self._scores(score, len(inputs[0])), tuple(map(tuple, penalties)), training),
-        )
+        regularizing = tuple(tuple(map(anew, listed)) for listed in penalties)
+        scores_of = self._scores(score, len(inputs[0]))
+        slope = compiled(self.model, _Slope(scores_of, regularizing, training))
         labels = _labels(penalties, names)
         variables = [keras().Variable(one, dtype="float32") for one in inputs]
         ascent = _copied(optimizer)
@@ -231,6 +230,9 @@ def _of_each_input(name: str, given: Any, names: list[str]) -> list[list[Any]]:
     lists = functions if any(isinstance(one, list) for one in functions) else [functions]
     if len(lists) > len(names):
         raise OptionError(f"{name} are for {len(lists)} inputs, but the model has {len(names)}")
+    for function in (one for listed in lists for one in listify(listed)):
+        if not callable(function):
+            raise OptionError(f"{name} must be functions of an input, not {function!r}")
     return [listify(one) for one in lists] + [[] for _ in names[len(lists) :]]
 
 
