@@ -28,6 +28,7 @@ from actgrid.compat.tf_keras_vis.activation_maximization.input_modifiers import 
     Scale,
 )
 from actgrid.compat.tf_keras_vis.activation_maximization.regularizers import Norm, TotalVariation2D
+from actgrid.compat.tf_keras_vis.utils import regularizers as older
 from actgrid.compat.tf_keras_vis.utils.model_modifiers import ReplaceToLinear
 from actgrid.compat.tf_keras_vis.utils.scores import CategoricalScore
 from actgrid.errors import ModelError, OptionError, ShapeError
@@ -323,6 +324,53 @@ seed_input = tf.random.uniform((3, 10, 10, 3), 0, 255)
 activations = visualize_activation(loss, seed_input=seed_input, steps=3, input_range=(30, 150))
 print(activations.shape, activations.min() >= 30, activations.max() <= 150)
 """
+
+
+OLDER = """
+import tensorflow as tf
+from tensorflow.keras import backend as K
+from actgrid.compat.tf_keras_vis.activation_maximization import ActivationMaximization
+from actgrid.compat.tf_keras_vis.utils.callbacks import GifGenerator, OptimizerCallback, Print
+from actgrid.compat.tf_keras_vis.utils.input_modifiers import Jitter, Rotate
+from actgrid.compat.tf_keras_vis.utils.losses import CategoricalLoss
+from actgrid.compat.tf_keras_vis.utils.regularizers import L2Norm, TotalVariation
+
+class Watcher(OptimizerCallback):
+    def __call__(self, i, values, grads, losses, model_outputs, **kwargs):
+        print([name for name, _ in kwargs['regularizations']])
+
+def model_modifier(m):
+    m.layers[-1].activation = tf.keras.activations.linear
+
+activation_maximization = ActivationMaximization(model, model_modifier)
+loss = lambda x: K.mean(x[:, 2])
+activation = activation_maximization(loss,
+                                     steps=2,
+                                     input_modifiers=[Jitter(jitter=2), Rotate(degree=2)],
+                                     regularizers=[TotalVariation(10.), L2Norm(10.)],
+                                     callbacks=[Print(interval=2), GifGenerator('found'),
+                                                Watcher()])
+print(activation[0].shape)
+print(activation_maximization(CategoricalLoss(2), steps=1).shape)
+"""
+
+
+def test_the_example_of_an_older_version(
+    run_script: Callable[..., str], network: Any, tmp_path: Path
+) -> None:
+    names, steps, *rest = run_script(OLDER, model=network).splitlines()
+    assert names == "['TotalVariation', 'L2Norm']"
+    assert steps.startswith("Steps: 002\tScores: [")
+    assert rest == [names, "(10, 10, 3)", "(1, 10, 10, 3)"]
+    with Image.open(tmp_path / "found.gif") as animation:
+        assert animation.size == (10, 10)
+
+
+def test_regularizers_of_older_versions() -> None:
+    images = tf.constant([[[[0.0], [1.0]], [[3.0], [6.0]]], [[[2.0], [2.0]], [[2.0], [2.0]]]])
+    np.testing.assert_allclose(older.TotalVariation(weight=2)(images), [2 * 12 / 8, 0])
+    np.testing.assert_allclose(older.L2Norm(weight=3)(images), [3 * np.sqrt(46) / 4, 3 * 4 / 4])
+    np.testing.assert_allclose(older.Norm(weight=3, p=1)(images), [3 * 10 / 4, 3 * 2])
 
 
 def test_the_readmes_examples(run_script: Callable[..., str]) -> None:

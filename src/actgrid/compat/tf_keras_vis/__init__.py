@@ -4,9 +4,9 @@
 >>> from actgrid.compat.tf_keras_vis.utils.scores import CategoricalScore
 >>> cam = Gradcam(model)(CategoricalScore([1, 294]), images)
 
-Arguments, shapes and values are those of tf-keras-vis 0.8; keywords of 0.5 to 0.7 are taken too.
-What differs: inputs that are looked at are images, (N, H, W, C); scores are traced, so they must be
-made of TensorFlow's operations, and layers in nested models are found.
+Arguments, shapes and values are those of tf-keras-vis 0.8; names and keywords of 0.5 to 0.7 are
+taken too. What differs: saliency and class activation maps are of images, (N, H, W, C); scores are
+traced, so they must be made of TensorFlow's operations, and layers in nested models are found.
 """
 
 from actgrid.compat.tf_keras_vis.visualization import ModelVisualization
