@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -165,7 +166,9 @@ class ActivationMaximization(ModelVisualization):
         results: list[Array] = []
         try:
             for watcher in watchers:
-                watcher.on_begin(**{k: v for k, v in arguments.items() if k != "callbacks"})
+                told = {k: v for k, v in arguments.items() if k != "callbacks"}
+                # Those of version 0.5 are told nothing.
+                watcher.on_begin(**(told if signature(watcher.on_begin).parameters else {}))
                 begun.append(watcher)
             for number in range(steps):
                 slopes, scores, terms, outputs = step()
