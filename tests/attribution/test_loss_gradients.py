@@ -68,22 +68,6 @@ class Subclassed(keras.Model):  # type: ignore[misc]
         return self.head(tf.reduce_mean(tf.nn.relu(self.conv(x)), (1, 2)))
 
 
-def test_gradients_of_the_inputs_are_those_of_a_tape() -> None:
-    image, number = keras.Input((6, 6, 3), name="image"), keras.Input((), dtype="int32", name="n")
-    means = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, activation="relu")(image))
-    out = layers.Dense(3, name="head")(layers.Add()([means, layers.Embedding(9, 4)(number)]))
-    model = keras.Model([image, number], out)
-    x, numbers, y = pixels(5, 6, 6, 3), np.arange(5), pixels(5, 3)
-    found = gradients(model, [x, numbers], y, "mse", "head")
-    with tf.GradientTape() as tape:
-        taken = tf.constant(x)
-        tape.watch(taken)
-        loss = tf.reduce_mean((y - model([taken, tf.constant(numbers)])) ** 2)
-    by_image, by_number = found.inputs
-    np.testing.assert_allclose(by_image, tape.gradient(loss, taken), rtol=1e-4, atol=1e-7)
-    assert by_number is None  # there is nothing between two integers
-
-
 @pytest.mark.parametrize("make", [sequential, functional, nested, Subclassed])
 def test_gradients_of_weights_are_those_of_a_tape(make: Callable[[], Any]) -> None:
     model, x, y = make(), pixels(5, 6, 6, 3), np.array([0, 2, 1, 1, 0])

@@ -39,9 +39,6 @@ class Gradients:
     weights
         Layer path and name (``"block1_conv1/kernel"``) -> gradient with respect to a trainable
         weight, of its shape.
-    inputs
-        Gradient with respect to the model's input, of its structure; None in place of an input
-        that is not of floating point.
 
     Examples
     --------
@@ -54,7 +51,6 @@ class Gradients:
     loss: float
     activations: dict[str, Array]
     weights: dict[str, Array]
-    inputs: Any
     _infos: Mapping[str, LayerInfo]
     _weights: Mapping[str, Weight]
 
@@ -178,13 +174,12 @@ def gradients(
     function = compiled(
         network, _LossGradients(wanted, Selection(layers), training, frozenset(weights))
     )
-    value, activations, slopes, found = function((inputs, truth))
+    value, activations, slopes = function((inputs, truth))
     infos = function.body.infos
     return Gradients(
         float(value),
         {path: np.asarray(activations[path]) for path in infos if path in activations},
         {path: np.asarray(slopes[path]) for path in weights},
-        map_tensors(np.asarray, found),
         infos,
         weights,
     )
@@ -281,7 +276,7 @@ def _function(loss: Any) -> Callable[[Any, Any], Any]:
 
 @dataclass(frozen=True)
 class _LossGradients:
-    """The loss, and its gradients by layer path, by path of the weight, and for the inputs."""
+    """The loss, and its gradients by layer path and by path of the weight."""
 
     loss: _Loss
     layers: Selection
@@ -291,9 +286,9 @@ class _LossGradients:
     # What the layers are is known once the model is traced.
     infos: dict[str, LayerInfo] = field(default_factory=dict, compare=False)
 
-    def __call__(self, model: Any, given: Any) -> Any:
+    def __call__(self, model: Any, inputs: Any) -> Any:
         tf = tensorflow()
-        x, y = given
+        x, y = inputs
         trace = trace_model(model, x, self.training)
         calls = [
             call
@@ -311,19 +306,14 @@ class _LossGradients:
             for weight in model_weights(model)
             if weight.path in self.weights
         }
-        inputs = [one for one in tf.nest.flatten(x) if _is_floating(one)]
-        sources = [*activations.values(), *weights.values(), *inputs]
-        found = iter(
+        sources = [*activations.values(), *weights.values()]
+        found = [
             tf.zeros_like(source) if gradient is None else tf.convert_to_tensor(gradient)
             for source, gradient in zip(sources, tf.gradients(value, sources), strict=True)
-        )
+        ]
+        count = len(activations)
         return (
             value,
-            {path: next(found) for path in activations},
-            {path: next(found) for path in weights},
-            map_tensors(lambda tensor: next(found) if _is_floating(tensor) else None, x),
+            dict(zip(activations, found[:count], strict=True)),
+            dict(zip(weights, found[count:], strict=True)),
         )
-
-
-def _is_floating(tensor: Any) -> bool:
-    return tensor is not None and bool(tensor.dtype.is_floating)

@@ -20,7 +20,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,7 @@ def get_activations(
     found = {
         path: np.array(tensor) for path, tensor in _run(network, x, wanted.layers, _itself).items()
     }
-    return wanted.keyed(network, x, wanted.inputs, found, output_format)
+    return wanted.keyed(network, x, found, output_format)
 
 
 def get_gradients_of_activations(
@@ -206,7 +206,7 @@ def get_gradients_of_activations(
     Returns
     -------
     dict
-        Like that of `get_activations`, inputs included. What is not of floating point has no
+        Like that of `get_activations` without the inputs. What is not of floating point has no
         gradient and is left out; what the loss does not depend on has zeros.
 
     Raises
@@ -216,15 +216,10 @@ def get_gradients_of_activations(
     """
     network: Any = load_model(model)
     wanted = _Wanted.of(network, x, layer_names if layer_name is None else layer_name, nested)
-    layers = wanted.layers if wanted.nodes else _any_layer
-    found = gradients(network, x, y, _TotalLoss.of(network), layers)
-    of_inputs = {
-        name: gradient
-        for name, gradient in _by_input(network, found.inputs).items()
-        if gradient is not None and name in wanted.inputs
-    }
-    of_layers = found.activations if wanted.nodes else {}
-    return wanted.keyed(network, x, of_inputs, of_layers, output_format)
+    if not wanted.nodes:
+        raise LayerError("gradients are those of layers, and only inputs are named")
+    found = gradients(network, x, y, _TotalLoss.of(network), wanted.layers)
+    return replace(wanted, inputs={}).keyed(network, x, found.activations, output_format)
 
 
 def get_gradients_of_trainable_weights(model: Any, x: Any, y: Any) -> dict[str, Array]:
@@ -407,11 +402,10 @@ class _Wanted:
         self,
         model: Any,
         x: Any,
-        of_inputs: Mapping[str, Any],
         of_layers: Mapping[str, Array],
         output_format: str,
     ) -> Activations:
-        """Return what was found of inputs, and of layers by layer path, in keract's dict.
+        """Return the inputs, and what was found of layers by layer path, in keract's dict.
 
         Raises
         ------
@@ -428,7 +422,7 @@ class _Wanted:
             # Nothing is computed for these: they are known once the model is traced.
             operations = _run(model, x, self.layers, _operation)
         results: Activations = {
-            f"{name}:0" if full else name: of_inputs[name] for name in of_inputs
+            f"{name}:0" if full else name: value for name, value in self.inputs.items()
         }
         order = {node.path: place for place, node in enumerate(self.nodes)}
         calls: dict[str, list[str]] = {}
