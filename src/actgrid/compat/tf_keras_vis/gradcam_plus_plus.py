@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actgrid.attribution.class_maps import Formula
-from actgrid.compat.tf_keras_vis.gradcam import Gradcam, Modifier, relu
+from actgrid.compat.tf_keras_vis.gradcam import Gradcam, Modifier
 from actgrid.models.frameworks import tensorflow
 
 __all__ = ["GradcamPlusPlus"]
@@ -40,45 +40,14 @@ class _PositiveGradients:
 class GradcamPlusPlus(Gradcam):
     """Shows where a layer's channels speak for the score, of several objects of a class too.
 
+    It is called as `Gradcam` is. `activation_modifier` is done to the gradients too, and is traced
+    for that. With ``normalize_cam=False`` a map has not tf-keras-vis's factor of exp(score), which
+    overflows.
+
     References
     ----------
     Chattopadhyay et al., Grad-CAM++, 2017, https://arxiv.org/abs/1710.11063.
     """
-
-    def __call__(
-        self,
-        score: Any,
-        seed_input: Any,
-        penultimate_layer: Any = None,
-        seek_penultimate_conv_layer: bool = True,
-        gradient_modifier: Modifier = None,
-        activation_modifier: Modifier = relu,
-        training: bool = False,
-        expand_cam: bool = True,
-        normalize_cam: bool = True,
-        unconnected_gradients: Any = None,
-        *,
-        standardize_cam: bool | None = None,
-        normalize_gradient: bool | None = None,
-    ) -> Any:
-        """Return the class activation maps of images.
-
-        Parameters are those of `Gradcam`; `activation_modifier` is done to the gradients too, and
-        is traced for that. With ``normalize_cam=False`` a map has not tf-keras-vis's factor of
-        exp(score), which overflows.
-        """
-        return super().__call__(
-            score,
-            seed_input,
-            penultimate_layer,
-            seek_penultimate_conv_layer,
-            gradient_modifier,
-            activation_modifier,
-            training,
-            expand_cam,
-            normalize_cam,
-            standardize_cam=standardize_cam,
-        )
 
     def _formula(self, gradient_modifier: Modifier, activation_modifier: Modifier) -> Formula:
         return _PositiveGradients(gradient_modifier, activation_modifier)
