@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -446,9 +447,15 @@ def test_shown_by_the_systems_viewer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown == [("conv", "P")]
 
 
-def test_eager_execution_stays_on() -> None:
+@pytest.mark.parametrize("name", ["tf.compat.v1", "tensorflow.compat.v1"])
+def test_eager_execution_stays_on(name: str) -> None:
+    module: Any = tf.compat.v1
+    if name == "tensorflow.compat.v1":
+        module = importlib.import_module(name)  # as Keras's TensorBoard callback does
+        assert tf.compat.v1 is module
+    assert module.disable_eager_execution.__module__ == "actgrid.compat.keract"
     with pytest.warns(UserWarning, match="Keras 3 needs eager execution"):
-        tf.compat.v1.disable_eager_execution()
+        module.disable_eager_execution()
     assert tf.executing_eagerly()
 
 

@@ -14,6 +14,7 @@ Keras 3 does not run without eager execution, which keract told its users to tur
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import re
@@ -86,15 +87,18 @@ def _stay_eager() -> None:
             stacklevel=2,
         )
 
+    # By its own name: that puts another module in the place of the attribute ``tf.compat.v1``, as
+    # Keras's TensorBoard callback would later.
+    v1: Any = importlib.import_module("tensorflow.compat.v1")
     if not tf.executing_eagerly():
         try:
-            tf.compat.v1.enable_eager_execution()
+            v1.enable_eager_execution()
         except ValueError as error:
             raise ModelError(
                 "Keras 3 needs eager execution, which this program has turned off and done without "
                 "already: take tf.compat.v1.disable_eager_execution() out of it"
             ) from error
-    tf.compat.v1.disable_eager_execution = disable_eager_execution
+    v1.disable_eager_execution = disable_eager_execution
 
 
 _stay_eager()
