@@ -47,19 +47,20 @@ def test_numbers_and_histograms(tmp_path: Path) -> None:
     events.histogram("means", [0, 1, 1, 3, np.inf, np.nan], 0)
     events.histogram("constant", [2.0, 2.0], 0)
     events.histogram("none", [], 0)
+    events.histogram("diverged", [1e20, 1e20 * (1 + 1e-15)], 0)
     events.flush()
 
     found = read(tmp_path)
     values = [tensor_util.make_ndarray(one.tensor_proto) for one in found.Tensors("dead")]
     np.testing.assert_array_equal(values, [0.5, np.nan])
     counts = {}
-    for tag in ("means", "constant", "none"):
+    for tag in ("means", "constant", "none", "diverged"):
         (event,) = found.Tensors(tag)
         buckets = tensor_util.make_ndarray(event.tensor_proto)
         assert buckets.shape == (30, 3)
         counts[tag] = buckets[:, 2]
     assert counts["means"][[0, 10, 29]].tolist() == [1, 2, 1]
-    assert [one.sum() for one in counts.values()] == [4, 2, 0]
+    assert [one.sum() for one in counts.values()] == [4, 2, 0, 2]
     plugins = [found.SummaryMetadata(tag).plugin_data.plugin_name for tag in ("dead", "means")]
     assert plugins == ["scalars", "histograms"]
     events.close()

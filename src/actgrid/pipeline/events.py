@@ -72,7 +72,13 @@ class EventWriter:
     def histogram(self, tag: str, values: npt.ArrayLike, step: int) -> None:
         """Write how values are distributed, but for those that are not finite."""
         array = np.asarray(values, np.float64).ravel()
-        counts, edges = np.histogram(array[np.isfinite(array)], _BUCKETS)
+        finite = array[np.isfinite(array)]
+        low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+        # Values that are equal, or nearly so for float32, have buckets around them.
+        rounding = 1e-5 * max(abs(low), abs(high))
+        if high - low <= rounding:
+            low, high = low - max(rounding, 0.5), high + max(rounding, 0.5)
+        counts, edges = np.histogram(finite, _BUCKETS, (low, high))
         buckets = np.stack([edges[:-1], edges[1:], counts], 1)
         self._write(tag, buckets.astype(np.float32), step, _HISTOGRAM)
 
