@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,10 +116,10 @@ class Diagram(Picture):
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
         """Return the picture, (height, width, 3) uint8."""
-        rows = list(self._rows())
-        parts = [self._draw_row(row) for row in rows]
+        colours = self.colours
+        parts = [self._draw_row(row, colours) for row in self._rows()]
         if self.legend:
-            parts.append(self._draw_legend())
+            parts.append(self._draw_legend(colours))
         width = max(part.width for part in parts)
         height = sum(part.height for part in parts)
         page = Image.new("RGB", (width + 2 * _MARGIN, height + 2 * _MARGIN), _PAPER)
@@ -164,7 +165,7 @@ class Diagram(Picture):
                 wide = length(shape[0], steps, self.side) if len(shape) == 2 else 2 * _LEAST
                 yield wide, length(shape[-1], units, self.side), _LEAST
 
-    def _draw_row(self, row: Sequence[_Placed]) -> Image.Image:
+    def _draw_row(self, row: Sequence[_Placed], colours: Mapping[str, Colour]) -> Image.Image:
         """Return a picture of boxes whose middles are on one line, and of their names."""
         above = max(one.height / 2 + one.depth for one in row)
         below = max(one.height / 2 for one in row)
@@ -177,7 +178,7 @@ class Diagram(Picture):
         boxes = Image.new("RGB", (width * _SMOOTH, height * _SMOOTH), _PAPER)
         draw = ImageDraw.Draw(boxes)
         for one in row:
-            self._draw_box(draw, one, above - one.height / 2)
+            self._draw_box(draw, one, above - one.height / 2, colours[one.box.type])
         picture = Image.new(
             "RGB", (width, height + (_GAP // 2 + text if text else 0) + _GAP), _PAPER
         )
@@ -190,9 +191,9 @@ class Diagram(Picture):
             picture.paste(_INK, (max(0, place[0]), place[1]), label)
         return picture
 
-    def _draw_box(self, draw: ImageDraw.ImageDraw, one: _Placed, top: float) -> None:
+    @staticmethod
+    def _draw_box(draw: ImageDraw.ImageDraw, one: _Placed, top: float, colour: Colour) -> None:
         left, right, bottom, back = one.left, one.left + one.width, top + one.height, one.depth
-        colour = self.colours[one.box.type]
         over, side = (_rgb(np.multiply(colour, share)) for share in _BESIDE)
         faces: list[tuple[Colour, list[Point]]] = [
             (colour, [(left, top), (right, top), (right, bottom), (left, bottom)]),
@@ -228,9 +229,9 @@ class Diagram(Picture):
         resampling = Image.Resampling.BOX if smaller else Image.Resampling.NEAREST
         picture.paste(image.resize((max(1, width), max(1, height)), resampling), (left, upper))
 
-    def _draw_legend(self) -> Image.Image:
+    def _draw_legend(self, colours: Mapping[str, Colour]) -> Image.Image:
         font, line = _font(), _line_height()
-        widths = [line + math.ceil(font.getlength(name)) + 2 * _GAP for name in self.colours]
+        widths = [line + math.ceil(font.getlength(name)) + 2 * _GAP for name in colours]
         places: list[tuple[int, int]] = []
         left = top = 0
         for width in widths:
@@ -241,7 +242,7 @@ class Diagram(Picture):
         right = max(x + width for (x, _), width in zip(places, widths, strict=True))
         picture = Image.new("RGB", (right, top + line), _PAPER)
         draw = ImageDraw.Draw(picture)
-        for (x, y), (name, colour) in zip(places, self.colours.items(), strict=True):
+        for (x, y), (name, colour) in zip(places, colours.items(), strict=True):
             draw.rectangle((x, y + 1, x + line - 3, y + line - 2), colour, _OUTLINE)
             draw.text((x + line + 3, y), name, fill=_INK, font=font)
         return picture
@@ -283,6 +284,7 @@ def _rgb(colour: Iterable[float]) -> Colour:
     return red, green, blue
 
 
+@lru_cache(maxsize=1)
 def _font() -> Any:
     return ImageFont.load_default(_TEXT)
 
