@@ -471,14 +471,7 @@ def diagram(
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture.")] = Path(
         "diagram.png"
     ),
-    layers: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Layer path, glob, Keras layer class or index into model.layers; repeatable "
-            "(default: all).",
-            show_default=False,
-        ),
-    ] = None,
+    layers: Layers = None,
     side: Annotated[int, typer.Option(help="Pixels of the longest side.")] = 160,
     width: Annotated[int, typer.Option(help="Pixels after which a new row begins.")] = 1600,
     names: Annotated[

@@ -84,7 +84,8 @@ Layers = Annotated[
     list[str] | None,
     typer.Option(
         help="Layer path, glob, Keras layer class or index into model.layers; repeatable "
-        "(default: every layer with a spatial output; for filters, every convolution).",
+        "(default: every layer with a spatial output; for filters, every convolution; for "
+        "diagram, all).",
         show_default=False,
     ),
 ]
