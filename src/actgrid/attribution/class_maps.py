@@ -22,6 +22,7 @@ from actgrid.rendering.tiles import token_sides
 
 __all__ = [
     "Formula",
+    "by_mean_gradient",
     "cam",
     "gradcam",
     "gradcam_plus_plus",
@@ -138,9 +139,13 @@ def _weighed(activation: Any, weights: Any) -> Any:
     return tensorflow().reduce_sum(activation * weights, -1)
 
 
+def by_mean_gradient(activation: Any, gradient: Any) -> Any:
+    """Return the sum of the channels, each weighed by its mean gradient."""
+    return _weighed(activation, tensorflow().reduce_mean(gradient, (1, 2), keepdims=True))
+
+
 def _gradcam(activation: Any, gradient: Any) -> Any:
-    tf = tensorflow()
-    return tf.nn.relu(_weighed(activation, tf.reduce_mean(gradient, (1, 2), keepdims=True)))
+    return tensorflow().nn.relu(by_mean_gradient(activation, gradient))
 
 
 def _gradcam_plus_plus(activation: Any, gradient: Any) -> Any:
@@ -214,7 +219,7 @@ def _check_linear(scores: Any, call: Call) -> None:
 def layer_maps(
     subject: Subject,
     layer: Any,
-    formula: Formula,
+    formula: Formula | None,
     *,
     token_grid: Any = None,
     linear: bool = False,
@@ -224,7 +229,7 @@ def layer_maps(
     Parameters
     ----------
     formula
-        Hashable, as the compiled function is kept by it.
+        Hashable, as the compiled function is kept by it; None: the activations themselves.
     linear
         Whether only a global average and a dense layer may follow; the maps are signed then.
     """

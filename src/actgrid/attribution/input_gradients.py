@@ -18,6 +18,7 @@ from actgrid.models.frameworks import tensorflow
 from actgrid.rendering.layout import integer_option, number_option
 
 __all__ = [
+    "SEEDS",
     "Reduction",
     "as_it_is",
     "check_reduction",
@@ -45,7 +46,7 @@ _REDUCTIONS: dict[str, Callable[..., Any]] = {
 _MOST_STEPS = 1000
 
 # As many are whole numbers in float32 too.
-_SEEDS = 2**24
+SEEDS = 2**24
 
 # From images, baselines, which sample of each to take, and a table of numbers, to that sample.
 Sampling = Callable[[Any, Any, Any, Any], Any]
@@ -281,6 +282,6 @@ def smoothgrad(
     reading = subject.read()
     subject = subject.decided(reading)
     weights = np.full(samples, 1 / samples)
-    table = np.array([noise, seed % _SEEDS])
+    table = np.array([noise, seed % SEEDS])
     average = summed_gradients(subject, noisy, weights, table)
     return _found(average, subject, reduce, reading)

@@ -550,9 +550,8 @@ def display_activations(
         elif tiles.ndim == 2:
             tiles = tiles[None]  # a line for each channel
         channels = tiles.shape[-1]
-        rows = math.isqrt(channels - 1) + 1 if channels else 1
         # Of volumes each channel is a row by itself.
-        columns = -(-channels // rows) if tiles.ndim == 3 else None
+        columns = _columns(channels) if tiles.ndim == 3 else None
         display.grid(
             name,
             tiles,
@@ -604,7 +603,7 @@ def display_heatmaps(
             raise ShapeError(f"layer {name}: maps over an image have 3 or 4 axes, not {array.ndim}")
         maps = array[0] if first else np.moveaxis(array[0], -1, 0)
         maps = maps.reshape(*maps.shape[:2], -1)
-        columns = -(-len(maps) // (math.isqrt(len(maps) - 1) + 1))
+        columns = _columns(len(maps))
         heatmap = Heatmap(maps, images=display.fitted(photo, columns), signed=False)
         display.put(name, heatmap.overlay(0.3, "jet", clip=100, columns=columns))
 
@@ -688,6 +687,11 @@ def _single(activations: Mapping[Any, Any], least: int = 1) -> Iterator[tuple[An
         else:
             print(name, array.shape)
             yield name, array
+
+
+def _columns(count: int) -> int:
+    """Return how many pictures a row has where there are about as many rows."""
+    return -(-count // (math.isqrt(max(count - 1, 0)) + 1))
 
 
 def _as_line(values: Array, fold: bool) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from actgrid.attribution.class_maps import Formula, layer_maps
+from actgrid.attribution.class_maps import Formula, by_mean_gradient, layer_maps
 from actgrid.compat.tf_keras_vis.utils import find_layer
 from actgrid.compat.tf_keras_vis.visualization import (
     ModelVisualization,
@@ -37,11 +37,9 @@ class _MeanGradient:
     modifier: Modifier
 
     def __call__(self, activation: Any, gradient: Any) -> Any:
-        tf = tensorflow()
         if self.modifier is not None:
             gradient = self.modifier(gradient)
-        weights = tf.reduce_mean(gradient, (1, 2), keepdims=True)
-        return tf.reduce_sum(activation * weights, -1)
+        return by_mean_gradient(activation, gradient)
 
 
 class Gradcam(ModelVisualization):

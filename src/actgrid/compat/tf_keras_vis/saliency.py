@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from actgrid.attribution.input_gradients import as_it_is, noisy, summed_gradients
+from actgrid.attribution.input_gradients import SEEDS, as_it_is, noisy, summed_gradients
 from actgrid.attribution.subjects import Subject
 from actgrid.compat.tf_keras_vis.utils import normalize
 from actgrid.compat.tf_keras_vis.visualization import ModelVisualization, check_inference
@@ -15,8 +15,6 @@ from actgrid.models.frameworks import tensorflow
 from actgrid.rendering.layout import integer_option, number_option
 
 __all__ = ["Saliency"]
-
-_SEEDS = 2**24
 
 
 def _absolute(gradients: Any) -> Any:
@@ -110,10 +108,10 @@ def _gradients(
 ) -> Any:
     """Return the mean of modified gradients, sample by sample: the score wants each image once."""
     # tf-keras-vis's noise came from this generator.
-    first = np.random.randint(_SEEDS) if samples else 0  # noqa: NPY002
+    first = np.random.randint(SEEDS) if samples else 0  # noqa: NPY002
     total = np.zeros(subject.image.shape, np.float32)
     for sample in range(max(samples, 1)):
-        table = [noise, (first + sample) % _SEEDS]
+        table = [noise, (first + sample) % SEEDS]
         gradients = summed_gradients(subject, noisy if samples else as_it_is, [1.0], table)
         if modifier is not None:
             gradients = np.asarray(modifier(tensorflow().constant(gradients)))

@@ -16,6 +16,7 @@ from actgrid.compat.tf_keras_vis.visualization import (
     BatchScore,
     ModelVisualization,
     check_inference,
+    enlarged,
     finished,
 )
 from actgrid.errors import OptionError, ShapeError
@@ -59,15 +60,10 @@ class _ScoresOfGroups:
         return total
 
 
-def _activation(activation: Any, gradient: Any) -> Any:
-    return activation
-
-
 def _own_mask(image: Any, sample: Any, sides: Any, maps: Any) -> Any:
     """Return the map of each row, (rows, H, W), from 0 to 1."""
     tf = tensorflow()
-    chosen = tf.gather(maps, image)[..., None]
-    larger = tf.raw_ops.ResizeBilinear(images=chosen, size=sides, align_corners=True)[..., 0]
+    larger = enlarged(tf.gather(maps, image), sides)
     low = tf.reduce_min(larger, (1, 2), keepdims=True)
     high = tf.reduce_max(larger, (1, 2), keepdims=True)
     return (larger - low) / (high - low + keras().config.epsilon())
@@ -135,7 +131,7 @@ class Scorecam(ModelVisualization):
         layer = penultimate(self.model, penultimate_layer, seek_penultimate_conv_layer)
         subjects = list(self._subjects(score, seed_input))
         subject = next(one for one in subjects if one is not None)
-        activation = layer_maps(subject, layer, _activation).values
+        activation = layer_maps(subject, layer, None).values
         activation = activation[..., _strongest(activation, max_N)]
         weights = _weights(subject, activation, batch_size)
         maps = np.einsum("nhwc,nc->nhw", activation, weights)

@@ -21,7 +21,7 @@ from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import check_inputs
 from actgrid.models.tracing import reason
 
-__all__ = ["BatchScore", "ModelVisualization", "anew", "check_inference", "finished"]
+__all__ = ["BatchScore", "ModelVisualization", "anew", "check_inference", "enlarged", "finished"]
 
 Array = npt.NDArray[Any]
 
@@ -192,13 +192,12 @@ def check_inference(training: bool) -> None:
         raise OptionError("training must be False: the model is explained as it predicts")
 
 
-def _enlarged(maps: Array, height: int, width: int) -> Array:
+def enlarged(maps: Any, sides: Any) -> Any:
     """Return maps, (N, h, w), in another size: the corners stay in the corners, as in scipy."""
-    tf = tensorflow()
-    larger = tf.raw_ops.ResizeBilinear(
-        images=maps[..., None], size=(height, width), align_corners=True
+    resized = tensorflow().raw_ops.ResizeBilinear(
+        images=maps[..., None], size=sides, align_corners=True
     )
-    return np.asarray(larger)[..., 0]
+    return resized[..., 0]
 
 
 def finished(
@@ -216,6 +215,6 @@ def finished(
         return normalize(maps) if normalized else maps
     found: list[Array | None] = []
     for subject in subjects:
-        larger = None if subject is None else _enlarged(maps, *subject.sides)
+        larger = None if subject is None else np.asarray(enlarged(maps, subject.sides))
         found.append(larger if larger is None or not normalized else normalize(larger))
     return found

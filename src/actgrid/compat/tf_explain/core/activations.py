@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.compat.tf_explain.core.explainer import Explainer, inputs_of
-from actgrid.compat.tf_explain.utils.display import grid_display
+from actgrid.compat.tf_explain.utils.display import as_levels, grid_display
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models import Extractor
 from actgrid.rendering.layout import integer_option
@@ -81,7 +81,4 @@ class ExtractActivations(Explainer):
         sides = {one.shape[1:] for one in tiles}
         if len(sides) > 1:
             raise ShapeError(f"layers of maps of {sorted(sides)} do not fit one grid: name one")
-        grid = grid_display(np.concatenate(tiles))
-        low, high = grid.min(), grid.max()
-        shares = (grid - low) / (high - low) if high > low else np.zeros_like(grid)
-        return (np.clip(shares, 0, 1) * 255).astype(np.uint8)
+        return as_levels(grid_display(np.concatenate(tiles)))

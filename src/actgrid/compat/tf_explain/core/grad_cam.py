@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.class_maps import layer_maps
+from actgrid.attribution.class_maps import by_mean_gradient, layer_maps
 from actgrid.compat.tf_explain.core.explainer import (
     ClassOutput,
     Explainer,
@@ -26,13 +26,7 @@ def _guided(activation: Any, gradient: Any) -> Any:
     """Weigh channels by their gradients where both these and the activations are positive."""
     tf = tensorflow()
     kept = (activation > 0) & (gradient > 0)
-    return _weighed(activation, tf.where(kept, gradient, tf.zeros_like(gradient)))
-
-
-def _weighed(activation: Any, gradient: Any) -> Any:
-    tf = tensorflow()
-    weights = tf.reduce_mean(gradient, (1, 2), keepdims=True)
-    return tf.reduce_sum(weights * activation, -1)
+    return by_mean_gradient(activation, tf.where(kept, gradient, tf.zeros_like(gradient)))
 
 
 class GradCAM(Explainer):
@@ -96,7 +90,7 @@ class GradCAM(Explainer):
         if layer_name is None:
             layer_name = self.infer_grad_cam_target_layer(model)
         subject = subject_of(model, images, ClassOutput(class_number(class_index)))
-        formula = _guided if use_guided_grads else _weighed
+        formula = _guided if use_guided_grads else by_mean_gradient
         maps = [
             one
             for group in subject.groups()

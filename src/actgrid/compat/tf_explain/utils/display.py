@@ -14,7 +14,14 @@ from actgrid.errors import OptionError, ShapeError
 from actgrid.rendering import Heatmap, palette
 from actgrid.rendering.layout import integer_option, number_option
 
-__all__ = ["filter_display", "grid_display", "heatmap_display", "image_to_uint_255"]
+__all__ = [
+    "as_levels",
+    "filter_display",
+    "grid_display",
+    "heatmap_display",
+    "image_to_uint_255",
+    "stacked",
+]
 
 Array = npt.NDArray[Any]
 
@@ -140,13 +147,13 @@ def heatmap_display(
         raise ShapeError(f"an image must be (height, width, 3), not {photo.shape}")
     (values,) = Heatmap(heatmap).resized(*photo.shape[:2])
     weight = np.float32(number_option("image_weight", image_weight, 0, 1))
-    colours = palette(_name(colormap))[_levels(values)]
+    colours = palette(_name(colormap))[as_levels(values)]
     blended: Array = photo * weight + colours
     levels: npt.NDArray[np.uint8] = np.rint(np.clip(blended, 0, 255)).astype(np.uint8)
     return levels
 
 
-def _levels(values: Array) -> npt.NDArray[np.uint8]:
+def as_levels(values: Array) -> npt.NDArray[np.uint8]:
     """Return values from the smallest to the largest as levels; 0 if they are all the same."""
     low, high = values.min(), values.max()
     shares: Array = (values - low) / (high - low) if high > low else np.zeros_like(values)
