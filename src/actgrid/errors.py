@@ -15,11 +15,13 @@ __all__ = [
     "MissingDependencyError",
     "MissingFileError",
     "ModelError",
+    "NotFoundError",
     "OptionError",
     "OutputError",
     "RunError",
     "ShapeError",
     "TargetError",
+    "TooLargeError",
     "suggest",
 ]
 
@@ -73,6 +75,14 @@ class FormatError(ActgridError, ValueError):
 
 class ImageError(ActgridError, OSError):
     """A file is not an image that can be read."""
+
+
+class TooLargeError(ImageError):
+    """An image has more bytes or pixels than may be."""
+
+
+class NotFoundError(ActgridError, LookupError):
+    """Something was asked for by an id or a number, and there is none of it."""
 
 
 class OutputError(ActgridError, OSError):
