@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from actgrid.errors import ModelError
@@ -37,11 +37,15 @@ _TRACING = threading.RLock()
 
 @dataclass(frozen=True)
 class Call:
-    """A layer's output, as a symbolic tensor of the graph being traced."""
+    """A layer's output, as a symbolic tensor of the graph being traced.
+
+    `inputs` are the arguments that the layer was called with.
+    """
 
     node: Node
     info: LayerInfo
     tensor: Any
+    inputs: Any = field(repr=False)
 
 
 class Trace(NamedTuple):
@@ -230,7 +234,7 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
                 parameters=node.layer.count_params() if node.layer.built else 0,
                 index=node.index,
             )
-            calls.append(Call(node, info, tensor))
+            calls.append(Call(node, info, tensor, taken))
     return Trace(results, calls)
 
 

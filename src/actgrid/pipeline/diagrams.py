@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from actgrid.attribution.explaining import as_pictures
 from actgrid.errors import LayerError, ModelError
 from actgrid.models.extraction import choose_calls, trace_inputs, visible_calls
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.images import are_images, load_with_pixels, shows_channels_first
-from actgrid.models.inputs import is_real, names_of
+from actgrid.models.graph import INPUT, input_infos
+from actgrid.models.images import are_images, load_with_pixels
 from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.loading import load_model
 from actgrid.models.tracing import trace_model
@@ -25,7 +25,6 @@ from actgrid.rendering.normalize import parse_normalize
 
 __all__ = ["check_options", "diagram"]
 
-_INPUT = "Input"
 _RANKS = (2, 3, 4, 5)  # of what there are boxes for, with the batch axis
 _UNITS = 64  # that are told apart on the bar of a dense layer
 
@@ -111,7 +110,8 @@ def diagram(
     infos: list[LayerInfo] = []
 
     def trace(inputs: Any, sample: Any) -> list[Any]:
-        shown = [*_inputs(network, inputs), *_layers(network, inputs, selection)]
+        given = [(info, one) for info, one in input_infos(network, inputs) if _has_box(info)]
+        shown = [*given, *_layers(network, inputs, selection)]
         infos[:] = [info for info, _ in shown]
         return [_seen(info, tensor, sample) for info, tensor in shown]
 
@@ -144,17 +144,6 @@ def check_options(*, side: int, width: int, normalize: object, cmap: str) -> Non
     palette(cmap)
 
 
-def _inputs(model: Any, inputs: Any) -> Iterator[tuple[LayerInfo, Any]]:
-    """Yield a model's symbolic inputs as if layers gave them."""
-    tensors = tensorflow().nest.flatten(inputs)
-    for name, tensor in zip(names_of(model, inputs), tensors, strict=True):
-        if tensor is not None and is_real(tensor.dtype) and tensor.shape.rank in _RANKS:
-            shape = tuple(tensor.shape)
-            first = len(shape) == 4 and shows_channels_first(shape)
-            data_format = "channels_first" if first else "channels_last"
-            yield LayerInfo(name, _INPUT, shape, tensor.dtype.name, data_format, 0, None), tensor
-
-
 def _layers(model: Any, inputs: Any, selection: Selection) -> list[tuple[LayerInfo, Any]]:
     """Return what the chosen layers give.
 
@@ -165,10 +154,14 @@ def _layers(model: Any, inputs: Any, selection: Selection) -> list[tuple[LayerIn
     """
     calls = trace_model(model, inputs).calls
     calls = visible_calls(calls) if selection.everything else choose_calls(model, calls, selection)
-    drawn = [(call.info, call.tensor) for call in calls if len(call.info.shape) in _RANKS]
+    drawn = [(call.info, call.tensor) for call in calls if _has_box(call.info)]
     if not drawn:
         raise LayerError("no layer has an output that can be drawn")
     return drawn
+
+
+def _has_box(info: LayerInfo) -> bool:
+    return len(info.shape) in _RANKS
 
 
 def _seen(info: LayerInfo, tensor: Any, sample: Any) -> tuple[Any, Any]:
@@ -186,7 +179,7 @@ def _seen(info: LayerInfo, tensor: Any, sample: Any) -> tuple[Any, Any]:
         return _bar(one), shape
     if info.kind == "sequence":
         return tf.transpose(one), shape
-    if info.type == _INPUT and info.kind == "image" and info.channels in (1, 3, 4):
+    if info.type == INPUT and info.kind == "image" and info.channels in (1, 3, 4):
         return one, shape
     axes = (-1,) if info.kind == "image" else (0, -1)
     return tf.sqrt(tf.reduce_mean(tf.square(one), axes)), shape
