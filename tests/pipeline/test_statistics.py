@@ -448,6 +448,9 @@ def test_another_file_is_refused(make: Any, tmp_path: Path) -> None:
 def test_no_file_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match="there is no file"):
         DatasetStats.load(tmp_path / "stats.npz")
+    with pytest.raises(MissingFileError, match=r"there is no file .*stats\.npz"):
+        DatasetStats.load(tmp_path)
+    (tmp_path / "stats.npz").mkdir()
     with pytest.raises(FormatError, match="cannot read"):
         DatasetStats.load(tmp_path)
     with pytest.raises(OutputError, match="cannot write"):

@@ -31,16 +31,15 @@ from actgrid.pipeline.manifest import (
 from actgrid.pipeline.sinks import shard_name
 from actgrid.pipeline.sources import Items, find_items
 from actgrid.pipeline.stages import Meter, Shard, Work
-from actgrid.pipeline.statistics import DatasetStats
+from actgrid.pipeline.statistics import STATISTICS, DatasetStats
 from actgrid.pipeline.stores import local_folder, open_store
 from actgrid.rendering import check_options
 from actgrid.rendering.backends import first_backend
 from actgrid.rendering.layout import integer_option, thread_count
 
-__all__ = ["ON_ERROR", "STATISTICS", "Engine", "Run", "Summary", "local", "planned"]
+__all__ = ["ON_ERROR", "Engine", "Run", "Summary", "local", "planned"]
 
 ON_ERROR = ("skip", "raise")
-STATISTICS = "stats.npz"
 _PACKAGES = ("actgrid", "tensorflow", "keras", "numpy", "pillow")
 _DRAWING = {
     "suffix": ".png",

@@ -26,6 +26,7 @@ from actgrid.rendering.tiles import as_array
 
 __all__ = [
     "NEARLY_DEAD",
+    "STATISTICS",
     "DatasetStats",
     "LayerStats",
     "MeasuredLayer",
@@ -39,6 +40,9 @@ Array = npt.NDArray[Any]
 
 # A channel that a smaller share of the images activates is nearly dead.
 NEARLY_DEAD = 0.01
+
+# The file that a run leaves them in.
+STATISTICS = "stats.npz"
 
 _FORMAT = "actgrid dataset statistics 1"
 # Values compared at once while a maximum is searched for: they are to stay in the cache.
@@ -726,6 +730,11 @@ class DatasetStats:
     def load(cls, path: str | Path) -> DatasetStats:
         """Return statistics that were saved.
 
+        Parameters
+        ----------
+        path
+            The file, or the folder that a run left it in.
+
         Raises
         ------
         MissingFileError
@@ -733,8 +742,11 @@ class DatasetStats:
         FormatError
             If it holds something else. Also a ValueError.
         """
+        path = Path(path)
+        if path.is_dir():
+            path /= STATISTICS
         try:
-            data = Path(path).read_bytes()
+            data = path.read_bytes()
         except FileNotFoundError:
             raise MissingFileError(f"there is no file {path}") from None
         except OSError as error:
