@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -188,7 +188,8 @@ def ask(
     labels: Sequence[str] | None = None,
     image_input: int | str | None = None,
     batch_size: int = 32,
-    pixels: npt.NDArray[np.float32] | None = None,
+    pixels: npt.NDArray[Any] | None = None,
+    progress: Callable[[], object] | None = None,
 ) -> Question:
     """Return what is to be explained; see `explain`.
 
@@ -196,6 +197,8 @@ def ask(
     ----------
     pixels
         The images before they were preprocessed, (N, H, W, C), 0 to 255; None: as `x` tells.
+    progress
+        Called before each run of the model; what it raises ends all.
     """
     batch_size = integer_option("batch_size", batch_size, 1)
     model = load_model(model)
@@ -232,6 +235,7 @@ def ask(
         tf.fill([image.shape[0]], PREDICTED),
         reader,
         batch_size,
+        progress,
     )
     if score is None:
         targets, names = each_target(target, len(subject)), None

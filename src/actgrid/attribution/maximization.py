@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -116,7 +117,7 @@ def maximize(
     seed: int = 0,
     columns: int | None = None,
     padding: int = 1,
-    progress: bool = False,
+    progress: bool | Callable[[], object] = False,
 ) -> Maximization:
     """Draw the inputs that excite channels of a layer, or classes, the most.
 
@@ -168,7 +169,8 @@ def maximize(
     columns, padding
         Of the picture: tiles in a row (None: near to square), and pixels between them.
     progress
-        Whether to show a progress bar, on a terminal.
+        Whether to show a progress bar, on a terminal; or a function that is called after each
+        step, and ends all by what it raises.
 
     Returns
     -------
@@ -224,7 +226,8 @@ def maximize(
     climb = compiled(network, _Climb(Selection(layer), canvas, options.wobble))
     chunks = [wanted[i : i + batch_size] for i in range(0, len(wanted), batch_size)]
     drawn: list[tuple[Any, ...]] = []
-    with progress_bar(len(chunks) * steps, "maximising", progress) as advance:
+    shown = progress_bar(len(chunks) * steps, "maximising", bool(progress))
+    with nullcontext(progress) if callable(progress) else shown as advance:
         for chunk in chunks:
             found = _climbed(climb, canvas.noise(seed), chunk, options, advance)
             inputs = canvas.inputs(network, found)
@@ -325,7 +328,7 @@ def _climbed(
     noise: Any,
     channels: npt.NDArray[np.intp],
     options: _Options,
-    advance: Callable[[], None],
+    advance: Callable[[], object],
 ) -> Any:
     """Return the parameters of the images that excite these channels."""
     tf = tensorflow()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -92,6 +92,8 @@ class Subject:
         (N,) int32, the class of each image to explain, -1 for the predicted one.
     batch_size
         How many images the model is run on at once, at most.
+    progress
+        Called before each run of the model, which what it raises prevents.
     """
 
     model: Any
@@ -99,6 +101,7 @@ class Subject:
     wanted: Any
     reader: Reader
     batch_size: int
+    progress: Callable[[], object] | None = None
 
     def __len__(self) -> int:
         return int(self.image.shape[0])
@@ -125,6 +128,7 @@ class Subject:
 
     def run(self, body: Body, *arguments: Any) -> Any:
         """Run a body, compiled, on all images."""
+        self._advance()
         return compiled(self.model, body)(self.inputs, self.wanted, *arguments)
 
     def run_samples(self, body: Body, samples: int, *arguments: Any) -> Iterator[Any]:
@@ -143,7 +147,12 @@ class Subject:
         for start in range(0, total, self.batch_size):
             rows = tf.range(start, min(start + self.batch_size, total))
             image, sample = rows // samples, rows % samples
+            self._advance()
             yield function(self.inputs, self.wanted, image, sample, *arguments)
+
+    def _advance(self) -> None:
+        if self.progress is not None:
+            self.progress()
 
     def read(self) -> Reading:
         """Return what the model says of the images as they are, in NumPy's arrays; checked."""

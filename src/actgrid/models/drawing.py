@@ -12,7 +12,7 @@ from actgrid.models.layers import LayerInfo, Weight
 from actgrid.rendering import Grid, render
 from actgrid.rendering.draw import SIGNED
 
-__all__ = ["draw_layer", "draw_weight"]
+__all__ = ["draw_layer", "draw_weight", "filters"]
 
 
 def draw_layer(
@@ -41,11 +41,10 @@ def draw_weight(weight: Weight, values: npt.NDArray[Any], **render_options: Any)
 
     See `actgrid.render`; by default zero is the middle of a diverging colormap.
     """
-    filters = _filters(weight, values)
-    return render(filters, **{"kind": "kernel", **SIGNED, **render_options})
+    return render(filters(weight, values), **{"kind": "kernel", **SIGNED, **render_options})
 
 
-def _filters(weight: Weight, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def filters(weight: Weight, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return a kernel with its input and output channels last, in this order."""
     layers = keras().layers
     layer = weight.nodes[-1].layer if weight.nodes else None

@@ -107,7 +107,7 @@ class Extractor:
         """
         return {path: _as_output(tensor) for path, tensor in self.run(x, _activation).items()}
 
-    def trace(self, specs: Any) -> dict[str, LayerInfo]:
+    def trace(self, specs: Any, transform: Transform | None = None) -> dict[str, LayerInfo]:
         """Return what a call will extract, without running the model.
 
         Parameters
@@ -115,6 +115,8 @@ class Extractor:
         specs
             The model's input as TensorSpecs, whose batch axis may be free: calls that fit them
             trace the model no more.
+        transform
+            That of the calls of `run` that are to come; None: calls of the extractor itself.
 
         Raises
         ------
@@ -122,7 +124,7 @@ class Extractor:
             As for a call.
         """
         check_inputs(self.model, specs)
-        self._function(_activation).get_concrete_function(specs)
+        self._function(transform or _activation).get_concrete_function(specs)
         return self.layers
 
     def run(self, x: Any, transform: Transform, *arguments: Any) -> dict[str, Any]:

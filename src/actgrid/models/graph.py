@@ -50,7 +50,7 @@ def layer_graph(model: object, x: Any = None) -> LayerGraph:
     model
         A Keras model, or anything that `actgrid.load_model` takes.
     x
-        An input, for a model that does not know the shape of its own.
+        An input, or a TensorSpec, for a model that does not know the shape of its own.
 
     Raises
     ------

@@ -85,7 +85,7 @@ def is_real(dtype: Any) -> bool:
 
 
 def as_tensors(x: Any) -> Any:
-    """Return a model's input, an array or a structure of them, as tensors."""
+    """Return a model's input, an array or a structure of them, as tensors; TensorSpecs stay."""
     return map_tensors(_as_tensor, x)
 
 
@@ -103,7 +103,7 @@ def map_tensors(function: Callable[[Any], Any], inputs: Any) -> Any:
 
 def _as_tensor(value: Any) -> Any:
     tf = tensorflow()
-    if isinstance(value, tf.Tensor):
+    if isinstance(value, (tf.Tensor, tf.TensorSpec)):
         return value
     try:
         array = np.asarray(value)

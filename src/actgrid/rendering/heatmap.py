@@ -239,16 +239,34 @@ class Heatmap(Picture):
         --------
         >>> heatmap.overlay(alpha=0.7).save("overlay.png")
         """
-        photos = self._images()
         alpha = number_option("alpha", alpha, 0, 1)
-        colours = palette(self._drawing["cmap"] if cmap is None else cmap)
-        draw, threads = load_backend(), thread_count(threads)
-        overlaid = np.empty(photos.shape, np.uint8)
-        for values, mapping, photo, out in zip(
-            self.values, self._mappings(clip), photos, overlaid, strict=True
-        ):
-            draw.overlay(values, mapping, colours, photo, alpha, out, threads)
+        overlaid = self._overlaid(alpha, self.cmap if cmap is None else cmap, clip, threads)
         return lay_out_sheet(overlaid, columns=columns)
+
+    def levels(self, *, clip: float = 99, threads: int | None = None) -> npt.NDArray[np.uint8]:
+        """Return each map as `overlay` draws it before colour, in the size of its image.
+
+        Parameters
+        ----------
+        clip, threads
+            As in `overlay`.
+
+        Returns
+        -------
+        numpy.ndarray
+            (N, height, width) uint8.
+
+        Raises
+        ------
+        OptionError
+            If there are no images, or an option cannot be used. Also a ValueError.
+
+        Examples
+        --------
+        >>> heatmap.levels().shape
+        (1, 224, 224)
+        """
+        return self._overlaid(1.0, "gray", clip, threads)[..., 0]
 
     def contours(
         self,
@@ -330,6 +348,24 @@ class Heatmap(Picture):
     def to_rgb(self) -> npt.NDArray[np.uint8]:
         """Return the overlay, or the bare maps if there are no images: (height, width, 3) uint8."""
         return (self.to_grid() if self.images is None else self.overlay()).to_rgb()
+
+    @property
+    def cmap(self) -> str:
+        """Name of the colormap that suits the maps: a diverging one if they are signed."""
+        return str(self._drawing["cmap"])
+
+    def _overlaid(
+        self, alpha: float, cmap: str, clip: float, threads: int | None
+    ) -> npt.NDArray[np.uint8]:
+        photos = self._images()
+        colours = palette(cmap)
+        draw, threads = load_backend(), thread_count(threads)
+        overlaid = np.empty(photos.shape, np.uint8)
+        for values, mapping, photo, out in zip(
+            self.values, self._mappings(clip), photos, overlaid, strict=True
+        ):
+            draw.overlay(values, mapping, colours, photo, alpha, out, threads)
+        return overlaid
 
     @property
     def _drawing(self) -> dict[str, Any]:
