@@ -1,0 +1,385 @@
+"""The images that are looked at: those on disk, and those that strangers send."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from actgrid.encoding import encode
+from actgrid.errors import ImageError, NotFoundError, OptionError, ShapeError, TooLargeError
+from actgrid.models.images import find_images, images_in_folder, load_images
+from actgrid.rendering.layout import integer_option
+
+__all__ = ["ImageStore", "StoredImage", "sides_within", "thumbnail"]
+
+# What is decoded of uploads: formats that are simple, and read by nothing but Pillow.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+# Uploads are kept as pixels: at most of this side, and of so many bytes together.
+_LONGEST_SIDE = 2048
+_MOST_KEPT = 256 << 20
+_MOST_NAME = 200
+# A progressive JPEG has about ten scans. Each, however short, goes over all pixels.
+_MOST_SCANS = 100
+_START_OF_SCAN = b"\xff\xda"
+# Of a picture, in bits: how its rows and columns are to be turned.
+_TURNED_SIDEWAYS = (5, 6, 7, 8)
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image that can be looked at.
+
+    Attributes
+    ----------
+    id
+        16 hexadecimal digits.
+    name
+        What it is called.
+    source
+        What `actgrid.load_images` takes: a path, a Pillow image or an array.
+    """
+
+    id: str
+    name: str
+    source: Any = field(repr=False, compare=False)
+
+
+class ImageStore:
+    """The images that can be looked at: of folders and files, given ones, and those uploaded.
+
+    An id is a hash, of the name or of the bytes that were uploaded, by which an image is found
+    among those that are listed: no id ever becomes a path. Calls may come from several threads.
+
+    Parameters
+    ----------
+    sources
+        What `actgrid.load_images` takes: files, folders (their image files, recursively), globs,
+        Pillow images, arrays, or a list of these. Files are listed once, here, and not opened.
+    most_bytes, most_pixels
+        Of an upload.
+    most_uploads
+        How many are kept: then the oldest is forgotten, earlier if all take more than 256 MB. 0
+        takes none.
+
+    Attributes
+    ----------
+    most_bytes, most_pixels, most_uploads : int
+        As given.
+
+    Raises
+    ------
+    MissingFileError
+        If a file does not exist, or a glob or folder holds no image. Also a FileNotFoundError.
+    OptionError
+        If the sources are something else, or a bound is no number. Also a ValueError.
+
+    Examples
+    --------
+    >>> store = ImageStore("photos")
+    >>> [image.name for image in store.listed(0, 2)]
+    ['cat.jpg', 'dogs/rex.jpg']
+    """
+
+    def __init__(
+        self,
+        sources: Any = (),
+        *,
+        most_bytes: int = 32 << 20,
+        most_pixels: int = 50_000_000,
+        most_uploads: int = 64,
+    ) -> None:
+        self.most_bytes = integer_option("most_bytes", most_bytes, 1)
+        self.most_pixels = integer_option("most_pixels", most_pixels, 1)
+        self.most_uploads = integer_option("most_uploads", most_uploads, 0)
+        self._given: dict[str, StoredImage] = {}
+        self._uploads: OrderedDict[str, StoredImage] = OrderedDict()
+        self._lock = threading.Lock()
+        self._decoding = threading.Lock()  # one at a time: each may be large
+        for name, source in _named(sources):
+            self._list(name, source)
+
+    def __len__(self) -> int:
+        return len(self._given) + len(self._uploads)
+
+    def __getitem__(self, image: str) -> StoredImage:
+        """Return the image of an id.
+
+        Raises
+        ------
+        NotFoundError
+            If there is none. Also a LookupError.
+        """
+        found = self._given.get(image) or self._uploads.get(image)
+        if found is None:
+            raise NotFoundError("there is no such image; an upload may have been forgotten")
+        return found
+
+    def listed(self, offset: int, limit: int) -> list[StoredImage]:
+        """Return images from one on, those given first, in order, then those uploaded.
+
+        Parameters
+        ----------
+        offset, limit
+            Which is the first, and at most how many.
+        """
+        found = list(islice(self._given.values(), offset, offset + limit))
+        with self._lock:
+            uploads = list(self._uploads.values())
+        start = max(0, offset - len(self._given))
+        return found + uploads[start : start + limit - len(found)]
+
+    def find(self, name: str) -> StoredImage | None:
+        """Return the image of a name, or of the path of a file; None if there is none.
+
+        Of a path so much of the end counts as is the name of an image: ``"photos/cat.jpg"`` is
+        ``"cat.jpg"`` where `photos` is the folder.
+        """
+        parts = Path(name).parts
+        tails = ("/".join(parts[start:]) for start in range(len(parts)))
+        found = (self._given.get(_digest("file", tail.encode())) for tail in (name, *tails))
+        return next(filter(None, found), None)
+
+    def add(self, data: bytes, name: str) -> StoredImage:
+        """Keep an image that was uploaded, after it was checked and decoded.
+
+        PNG, JPEG, WebP, GIF and BMP are taken. The EXIF orientation is applied; what is longer
+        than 2048 pixels is made smaller. The same bytes are the same image.
+
+        Parameters
+        ----------
+        data
+            The bytes of a file.
+        name
+            What it is called. It is shown, and nothing else: what is not printable is left out.
+
+        Raises
+        ------
+        TooLargeError
+            If it has more bytes or pixels than may be: found in its header, before any is decoded.
+        ImageError
+            If it is none of these formats, or broken. Also an OSError.
+        OptionError
+            If no uploads are taken. Also a ValueError.
+        """
+        if not self.most_uploads:
+            raise OptionError("no images can be added here")
+        if len(data) > self.most_bytes:
+            raise TooLargeError(
+                f"the image is of {len(data)} bytes; at most {self.most_bytes} are taken"
+            )
+        image = _digest("upload", data)
+        with self._decoding:
+            with self._lock:
+                if image in self._uploads:
+                    self._uploads.move_to_end(image)
+                    return self._uploads[image]
+            added = StoredImage(image, _shown(name), _decoded(data, self.most_pixels))
+        with self._lock:
+            self._uploads[image] = added
+            while len(self._uploads) > self.most_uploads or (
+                len(self._uploads) > 1 and sum(map(_bytes, self._uploads.values())) > _MOST_KEPT
+            ):
+                self._uploads.popitem(last=False)
+        return added
+
+    def _list(self, name: str, source: Any) -> None:
+        name = name.encode(errors="backslashreplace").decode()  # of files that are no UTF-8
+        numbered, count = name, 1
+        while (known := self._given.get(image := _digest("file", numbered.encode()))) is not None:
+            if isinstance(source, Path) and known.source == source:
+                return
+            count += 1
+            numbered = f"{name} ({count})"
+        self._given[image] = StoredImage(image, numbered, source)
+
+
+def _named(sources: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the names of images and what they are of."""
+    if isinstance(sources, (str, os.PathLike)):
+        folder = Path(sources)
+        if folder.is_dir():
+            for name in images_in_folder(folder):
+                yield name.replace(os.sep, "/"), folder / name
+        else:
+            for path in find_images(sources):
+                yield path.name, path
+    elif isinstance(sources, Image.Image):
+        with _reading("the image"):
+            sources.load()  # threads are to share it
+        yield Path(getattr(sources, "filename", "") or "image").name, sources
+    elif hasattr(sources, "__array__"):
+        array = np.asarray(sources)
+        yield from (("image", one) for one in (array if array.ndim == 4 else [array]))
+    elif isinstance(sources, Iterable):
+        for source in sources:
+            yield from _named(source)
+    else:
+        raise OptionError(f"images are files, folders, globs, arrays or pictures, not {sources!r}")
+
+
+def _digest(kind: str, data: bytes) -> str:
+    digest = hashlib.sha256(kind.encode() + b"\0")
+    digest.update(data)
+    return digest.hexdigest()[:16]
+
+
+def _shown(name: str) -> str:
+    """Return a name that is fit to be shown."""
+    return "".join(filter(str.isprintable, name))[:_MOST_NAME].strip() or "image"
+
+
+def _bytes(image: StoredImage) -> int:
+    picture: Image.Image = image.source
+    return picture.width * picture.height * len(picture.getbands())
+
+
+class _Rationed(io.BytesIO):
+    """A file that can be read only so often.
+
+    A loop over its pieces reads each: one of millions of pieces, of a byte each, would keep a
+    processor busy for long. Large pictures are read in large parts.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._left = 1000 + len(data) // 1024
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise ImageError("the image is made of too many small pieces")
+        return super().read(size)
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Raise ImageError where Pillow fails."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooLargeError(f"{what} is too large to be safe: {error}") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{what} is not of a format that is taken here") from error
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError) as error:
+        raise ImageError(f"{what} is truncated or broken: {error}") from error
+
+
+def _decoded(data: bytes, most_pixels: int) -> Image.Image:
+    """Return the picture in the bytes of a file that nobody vouches for."""
+    if not data:
+        raise ImageError("the image is empty")
+    with _reading("the image"):
+        try:
+            image = Image.open(_Rationed(data), formats=_FORMATS)
+        except UnidentifiedImageError:
+            raise ImageError("the image is no PNG, JPEG, WebP, GIF or BMP") from None
+        with image:
+            width, height = image.size
+            if width * height > most_pixels:
+                raise TooLargeError(
+                    f"the image is of {width} x {height} pixels; at most {most_pixels} are taken"
+                )
+            if image.format in ("JPEG", "MPO") and data.count(_START_OF_SCAN) > _MOST_SCANS:
+                raise ImageError("the image is a JPEG of too many scans")
+            image.draft(image.mode, (_LONGEST_SIDE, _LONGEST_SIDE))
+            image.load()
+            return _smaller(_plain(ImageOps.exif_transpose(image)))
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Return a picture without what came with it, which may be large, but for transparency."""
+    image.info = {name: image.info[name] for name in ("transparency",) if name in image.info}
+    return image
+
+
+def _smaller(image: Image.Image) -> Image.Image:
+    if max(image.size) <= _LONGEST_SIDE:
+        return image
+    if image.mode.startswith("I;"):
+        image = image.convert("I")
+    elif image.mode not in ("L", "RGB", "RGBA", "I", "F"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    height, width = _within(image.height, image.width, _LONGEST_SIDE)
+    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3)
+
+
+def _within(height: int, width: int, longest: int) -> tuple[int, int]:
+    share = min(1.0, longest / max(height, width))
+    return max(1, round(height * share)), max(1, round(width * share))
+
+
+def sides_within(source: Any, longest: int) -> tuple[int, int]:
+    """Return (height, width) of an image, scaled so that no side is longer than `longest`.
+
+    Parameters
+    ----------
+    source
+        A path, of which only the header is read, a Pillow image or an array, (H, W) or (H, W, C).
+    longest
+        In pixels.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read. Also an OSError.
+    ShapeError
+        If it is an array of another rank. Also a ValueError.
+    """
+    if isinstance(source, Path):
+        with _reading(source.name), Image.open(source) as image:
+            return sides_within(image, longest)
+    if not isinstance(source, Image.Image):
+        if np.ndim(source) not in (2, 3):
+            raise ShapeError(f"an image must be (H, W) or (H, W, C), not {np.shape(source)}")
+        height, width = np.shape(source)[:2]
+        return _within(height, width, longest)
+    height, width = source.height, source.width
+    if source.getexif().get(ExifTags.Base.Orientation) in _TURNED_SIDEWAYS:
+        height, width = width, height
+    return _within(height, width, longest)
+
+
+def thumbnail(source: Any, longest: int = 128) -> bytes:
+    r"""Return a small picture of an image, a JPEG file.
+
+    Parameters
+    ----------
+    source
+        A path, a Pillow image or an array.
+    longest
+        Of its sides, in pixels.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read. Also an OSError.
+
+    Examples
+    --------
+    >>> thumbnail(actgrid.demo.photo())[:2]
+    b'\xff\xd8'
+    """
+    if isinstance(source, Path):
+        with _reading(source.name), Image.open(source) as image:
+            # A JPEG is decoded at a half, a quarter or an eighth of its size.
+            image.draft(image.mode, (2 * longest, 2 * longest))
+            return thumbnail(image, longest)
+    pixels = load_images(source, sides_within(source, longest), "none", fit="stretch")[0]
+    return b"".join(encode("thumbnail.jpg", np.rint(pixels).astype(np.uint8), quality=80))
