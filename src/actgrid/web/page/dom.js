@@ -1,0 +1,75 @@
+/** Elements, and numbers as text. */
+
+const SVG = "http://www.w3.org/2000/svg";
+
+export const byId = (id) => document.getElementById(id);
+
+/** Make an element; all text goes in as text, for names of files and layers may hold anything. */
+export function make(tag, attributes = {}, ...inside) {
+  const element = tag.startsWith("svg:")
+    ? document.createElementNS(SVG, tag.slice(4))
+    : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...inside.filter((part) => part !== null && part !== undefined));
+  return element;
+}
+
+export const button = (text, attributes, ...inside) =>
+  make("button", { type: "button", ...attributes }, text, ...inside);
+
+/** Fill a select with [value, text] pairs. */
+export function choices(select, pairs) {
+  select.replaceChildren(...pairs.map(([value, text]) => make("option", { value }, text)));
+}
+
+/** A control under its name. */
+export function field(name, control, attributes = {}) {
+  return make("label", { class: "field", ...attributes }, make("span", {}, name), control);
+}
+
+/** Four significant digits; a dash for what is not a number. */
+export function number(value) {
+  if (value === null || value === undefined) return "–";
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  const text = size >= 1e5 || size < 1e-3 ? value.toExponential(2) : String(+value.toPrecision(4));
+  return text.replace("-", "−");
+}
+
+export const percent = (share) =>
+  share === null || share === undefined ? "–" : `${+(share * 100).toPrecision(3)}%`;
+
+export const counted = (count, word) =>
+  `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+
+/** A shape as it is read: without the batch, which is always open. */
+export const shapeText = (shape) =>
+  shape.slice(1).map((side) => side ?? "?").join(" × ") || "scalar";
+
+/** Call once after the calls have stopped coming for a while. */
+export function settled(delay, work) {
+  let timer = 0;
+  return (...given) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => work(...given), delay);
+  };
+}
+
+/** Say something to those who do not see the page. */
+export function announce(text) {
+  byId("status").textContent = text;
+}
+
+/** Show a message for a while. */
+export function toast(text, kind = "note") {
+  const close = () => box.remove();
+  const box = make("div", { class: `toast ${kind}` }, make("span", {}, text),
+    button("×", { "aria-label": "Dismiss", onclick: close }));
+  byId("toasts").append(box);
+  announce(text);
+  setTimeout(close, kind === "error" ? 12000 : 6000);
+}

@@ -1,0 +1,226 @@
+/** The images: those of the folder, and those dropped, pasted, uploaded or taken by the webcam. */
+
+import * as data from "./data.js";
+import { announce, button, byId, counted, make, percent, number, toast } from "./dom.js";
+import { get, go } from "./state.js";
+import { takePicture } from "./webcam.js";
+
+const PAGE = 100;
+
+export class Images {
+  constructor(model) {
+    this.model = model;
+    this.names = new Map();
+    this.items = new Map();
+    this.total = Infinity;
+    this.listed = 0; // of the server's list; uploads here come on top
+    this.classes = new data.Task((error) => this.failClasses(error));
+    this.portrait = new data.Task((error) => data.lost(error));
+    this.listing = null;
+    this.build();
+  }
+
+  build() {
+    this.current = make("img", { class: "current", alt: "", hidden: true });
+    this.name = make("h2", {});
+    this.top = make("ol", { class: "top-classes", "aria-label": "Top classes" });
+    this.list = make("div", { class: "thumbnails", role: "group", "aria-label": "Images to choose from",
+      onkeydown: (event) => this.key(event) });
+    this.more = make("div", { class: "more" });
+    this.count = make("p", { class: "soft count" });
+    byId("images").append(make("div", { class: "chosen" }, this.current, make("div", {}, this.name, this.top)),
+      this.buildUpload(), this.count, make("div", { class: "scroller" }, this.list, this.more));
+    this.seen = new IntersectionObserver((entries) => this.loadSeen(entries), { rootMargin: "200px" });
+    this.end = new IntersectionObserver((entries) => {
+      if (entries.some((entry) => entry.isIntersecting)) this.listMore().catch((error) => data.lost(error));
+    }, { rootMargin: "400px" });
+    this.end.observe(this.more);
+  }
+
+  /** What adds images; only where the server takes them. */
+  buildUpload() {
+    const tools = make("div", { class: "tools" });
+    if (!this.model.uploads) return tools;
+    const file = make("input", { type: "file", accept: "image/*", multiple: true, class: "unseen", tabindex: -1,
+      "aria-label": "Image files", onchange: () => this.take([...file.files]).then(() => { file.value = ""; }) });
+    tools.append(button("Add images", { onclick: () => file.click(), title: "Choose files; dropping and pasting works, too" }), file);
+    if (navigator.mediaDevices?.getUserMedia) {
+      tools.append(button("Webcam", { "aria-haspopup": "dialog", onclick: () => this.fromWebcam() }));
+    }
+    this.listenForDrops();
+    window.addEventListener("paste", (event) => {
+      const files = [...(event.clipboardData?.files ?? [])];
+      if (files.length) this.take(files);
+    });
+    return tools;
+  }
+
+  listenForDrops() {
+    let inside = 0;
+    const over = (on) => document.body.classList.toggle("dropping", on);
+    const files = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+    window.addEventListener("dragenter", (event) => {
+      if (files(event)) over((inside += 1) > 0);
+    });
+    window.addEventListener("dragleave", (event) => {
+      if (files(event)) over((inside -= 1) > 0);
+    });
+    window.addEventListener("dragover", (event) => {
+      if (files(event)) event.preventDefault();
+    });
+    window.addEventListener("drop", (event) => {
+      over(Boolean((inside = 0)));
+      if (!files(event)) return;
+      event.preventDefault();
+      this.take([...event.dataTransfer.files]);
+    });
+  }
+
+  async fromWebcam() {
+    const blob = await takePicture();
+    if (blob) await this.take([new File([blob], "webcam.jpg", { type: blob.type })]);
+  }
+
+  /** Send files to the server, and look at the last that it took. */
+  async take(files) {
+    for (const file of files) {
+      const most = this.model.uploads.bytes;
+      if (file.size > most) {
+        toast(`${file.name} is too large: ${megabytes(file.size)}; at most ${megabytes(most)} are taken.`, "error");
+        continue;
+      }
+      document.body.classList.add("sending");
+      try {
+        const { id, name } = await data.upload(file, file.name || "pasted.png");
+        if (!this.items.has(id)) this.add(id, name, true);
+        this.showCount();
+        announce(`${name} was added`);
+        go({ image: id });
+      } catch (error) {
+        toast(error.status === 0 ? error.message : `${file.name}: ${error.message}`, "error");
+      } finally {
+        document.body.classList.remove("sending");
+      }
+    }
+  }
+
+  /** List the next page of images. */
+  listMore() {
+    if (this.listed >= this.total) return Promise.resolve();
+    this.listing ??= this.list100().finally(() => { this.listing = null; });
+    return this.listing;
+  }
+
+  async list100() {
+    const path = this.model.live ? data.paths.images(this.listed, PAGE) : "api/images.json";
+    const { total, images } = await (await data.request(path)).json();
+    this.total = images.length ? total : this.listed;
+    this.listed += images.length;
+    for (const { id, name } of images) if (!this.items.has(id)) this.add(id, name);
+    this.showCount();
+    // The end may still be in sight: look again.
+    this.end.unobserve(this.more);
+    this.end.observe(this.more);
+  }
+
+  showCount() {
+    const total = Math.max(Number.isFinite(this.total) ? this.total : 0, this.items.size);
+    this.count.textContent = total ? counted(total, "image") : "No images yet";
+  }
+
+  add(id, name, first = false) {
+    this.names.set(id, name);
+    const image = make("img", { alt: "", width: 64, height: 64 });
+    const pick = button("", { class: "pick", title: name, "aria-label": name, onclick: () => go({ image: id }) }, image);
+    const beside = button("", { class: "beside", title: `Compare with ${name}`, "aria-label": `Compare with ${name}`,
+      "aria-pressed": "false", onclick: () => go({ compare: get().compare === id ? null : id, tab: "layer", channel: null, pane: "view" }) });
+    const element = make("div", { class: "thumb", "data-image": id }, pick, beside);
+    this.items.set(id, { element, image, pick, beside });
+    if (first) this.list.prepend(element);
+    else this.list.append(element);
+    this.seen.observe(element);
+    this.mark(get());
+  }
+
+  loadSeen(entries) {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      this.seen.unobserve(target);
+      const id = target.dataset.image;
+      showPicture(this.items.get(id).image, data.paths.thumbnail(id));
+    }
+  }
+
+  nameOf(id) {
+    return this.names.get(id) ?? "image";
+  }
+
+  get first() {
+    return this.items.keys().next().value ?? null;
+  }
+
+  /** The image after this one, to compare with. */
+  another(id) {
+    const all = [...this.items.keys()];
+    return all[(all.indexOf(id) + 1) % all.length] ?? null;
+  }
+
+  show(state) {
+    this.mark(state);
+    if (!state.image) return;
+    this.name.textContent = this.names.get(state.image) ?? "";
+    this.portrait.run(state.image, async (signal) => {
+      this.current.src = await data.picture(data.paths.picture(state.image), signal);
+      this.current.alt = `The image as the model sees it: ${this.nameOf(state.image)}`;
+      this.current.hidden = false;
+    });
+    if (!this.model.classes) return;
+    this.classes.run(state.image, async (signal) => {
+      this.top.classList.add("stale");
+      this.showClasses(await data.json(data.paths.classes(state.image), signal));
+    });
+  }
+
+  mark(state) {
+    for (const [id, { pick, beside }] of this.items) {
+      if (id === state.image) pick.setAttribute("aria-current", "true");
+      else pick.removeAttribute("aria-current");
+      beside.setAttribute("aria-pressed", String(id === state.compare));
+    }
+  }
+
+  showClasses({ kind, top }) {
+    const probable = kind === "probability";
+    const most = probable ? 1 : Math.max(...top.map(({ value }) => Math.abs(value ?? 0)), 1e-9);
+    this.top.classList.remove("stale");
+    this.top.replaceChildren(...top.map(({ index, name, value }) => {
+      const bar = make("i", {});
+      bar.style.width = `${(100 * Math.max(value ?? 0, 0)) / most}%`;
+      const text = name ?? `class ${index}`;
+      return make("li", { title: `${text} (class ${index})` }, make("span", { class: "label" }, text),
+        make("span", { class: "value" }, probable ? percent(value) : number(value)), make("span", { class: "bar" }, bar));
+    }));
+    announce(`${this.nameOf(get().image)}: ${top[0]?.name ?? `class ${top[0]?.index}`}`);
+  }
+
+  failClasses(error) {
+    this.top.replaceChildren(make("li", { class: "error" }, error.message));
+    data.lost(error);
+  }
+
+  key(event) {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const all = [...this.list.children];
+    const next = all[all.indexOf(event.target.closest(".thumb")) + step];
+    next?.querySelector(".pick").focus();
+    event.preventDefault();
+  }
+}
+
+/** Fill an <img>; one that cannot be had stays empty. */
+export function showPicture(element, path, signal) {
+  data.picture(path, signal).then((address) => { element.src = address; }, () => {});
+}
+
+const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MB`;

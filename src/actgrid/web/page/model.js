@@ -1,0 +1,134 @@
+/** The model that is looked at, and what of it a state names. */
+
+import { colours } from "./levels.js";
+
+const HEATMAP_KINDS = ["image", "volume", "sequence"];
+
+export class Model {
+  constructor(about) {
+    Object.assign(this, about);
+    this.index = new Map(this.nodes.map((node, index) => [node.path, index]));
+    this.groupKeys = uniqueKeys(this.groups);
+    this.groupIndex = new Map(this.groupKeys.map((key, index) => [key, index]));
+    this.first = Math.max(this.nodes.findIndex((node) => node.drawn), 0);
+    this.luts = new Map();
+    this.last = this.lastNodes();
+  }
+
+  /** The node that a card of each group shows: the last that can be drawn. */
+  lastNodes() {
+    const last = this.groups.map(() => null);
+    this.nodes.forEach((node, index) => {
+      for (const group of this.groupsOf(index)) if (node.drawn || last[group] === null) last[group] = index;
+    });
+    return last;
+  }
+
+  /** Groups of a node, outermost first. */
+  groupsOf(index) {
+    const found = [];
+    for (let group = this.nodes[index].group; group !== null; group = this.groups[group].parent) {
+      found.unshift(group);
+    }
+    return found;
+  }
+
+  /** Index of the layer a state shows. */
+  layer(state) {
+    return state.layer === null ? this.first : this.index.get(state.layer);
+  }
+
+  lut(name) {
+    if (!this.luts.has(name)) this.luts.set(name, colours(this.colormaps[name]));
+    return this.luts.get(name);
+  }
+
+  label(index) {
+    return this.classes?.labels?.[index] ?? null;
+  }
+
+  /** Index of a class that was named or numbered; null if there is none. */
+  target(text) {
+    const labels = this.classes?.labels ?? [];
+    const found = labels.findIndex((label) => label.toLowerCase() === text.toLowerCase());
+    const given = found >= 0 ? found : /^\d+/.test(text) ? parseInt(text, 10) : -1;
+    const count = this.classes?.count ?? Infinity;
+    return given >= 0 && given < count ? given : null;
+  }
+
+  method(state) {
+    return this.methods.find(({ name }) => name === state.method) ?? this.methods[0];
+  }
+
+  /** Layers whose maps a method can weigh. */
+  get mapped() {
+    return this.nodes.filter((node) => node.drawn && HEATMAP_KINDS.includes(node.kind));
+  }
+
+  opened(state) {
+    const all = state.open.includes("*");
+    return new Set(this.groupKeys.flatMap((key, index) => (all || state.open.includes(key) ? [index] : [])));
+  }
+
+  /** The names of opened groups as a state holds them. */
+  openNames(groups) {
+    if (groups.size && groups.size === this.groups.length) return ["*"];
+    return [...groups].sort((a, b) => a - b).map((group) => this.groupKeys[group]);
+  }
+
+  /** Return a state in which all names are known, and tell what had to be left out. */
+  checked(state, tell) {
+    const known = { ...state };
+    const settle = (name, fine, otherwise, what) => {
+      if (known[name] === otherwise || fine(known[name])) return;
+      tell(`${what} ${known[name]}`);
+      known[name] = otherwise;
+    };
+    settle("layer", (path) => this.nodes[this.index.get(path)]?.drawn, null, "layer");
+    const node = this.nodes[this.layer(known)];
+    settle("channel", (channel) => node.channels === null || channel < node.channels, null, "channel");
+    settle("normalize", (name) => this.normalizes(name), this.normalizations[0], "normalisation");
+    settle("scope", (name) => this.scopes.includes(name), this.scopes[0], "scope");
+    settle("order", (name) => this.orders.includes(name), this.orders[0], "order");
+    settle("cmap", (name) => name in this.colormaps, "viridis", "colormap");
+    settle("colours", (name) => name in this.colormaps, null, "colormap");
+    settle("columns", (count) => count > 0, null, "number of columns");
+    settle("method", (name) => this.methods.some((method) => method.name === name), null, "method");
+    settle("target", (text) => this.targets && this.target(text) !== null, "predicted", "class");
+    settle("over", (path) => this.index.has(path), null, "layer");
+    settle("tab", () => this.methods.length > 0, "layer", "tab");
+    known.open = known.open.filter((name) => {
+      const there = name === "*" || this.groupIndex.has(name);
+      if (!there) tell(`group ${name}`);
+      return there;
+    });
+    return known;
+  }
+
+  /** Whether a normalisation can be had: one of the list, or live one with numbers that go up. */
+  normalizes(name) {
+    if (this.normalizations.includes(name)) return true;
+    const numbers = parseLimits(name);
+    return this.live && numbers !== null;
+  }
+}
+
+/** Read "percentile:1,99" or "range:0,6"; null if it is neither. */
+export function parseLimits(text) {
+  const found = /^(percentile|range):([^,]+),([^,]+)$/.exec(text);
+  if (!found) return null;
+  const [low, high] = [Number(found[2]), Number(found[3])];
+  const fine = low < high && Number.isFinite(low) && Number.isFinite(high)
+    && (found[1] === "range" || (low >= 0 && high <= 100));
+  return fine ? { name: found[1], low, high } : null;
+}
+
+/** Names of groups as they stand in an address: made different where they are not. */
+function uniqueKeys(groups) {
+  const seen = new Map();
+  return groups.map(({ name }) => {
+    const times = (seen.get(name) ?? 0) + 1;
+    seen.set(name, times);
+    return times === 1 ? name : `${name}#${times}`;
+  });
+}

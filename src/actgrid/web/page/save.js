@@ -1,0 +1,95 @@
+/** Pictures of what is seen, as PNG files. */
+
+import { toast } from "./dom.js";
+
+const LONGEST = 16000; // pixels a canvas may have on a side
+const LARGEST = 1 << 26;
+
+/** Let a canvas be saved as a file. */
+export function saveCanvas(canvas, name) {
+  canvas.toBlob((blob) => {
+    if (!blob) {
+      toast(`A picture of ${canvas.width} × ${canvas.height} is too large for this browser.`, "error");
+      return;
+    }
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  }, "image/png");
+}
+
+/** A canvas with its context, filled with a colour. */
+export function sheet(width, height, colour) {
+  const canvas = Object.assign(document.createElement("canvas"), { width, height });
+  const context = canvas.getContext("2d");
+  context.fillStyle = colour;
+  context.fillRect(0, 0, width, height);
+  return { canvas, context };
+}
+
+/** Colour of a pixel of a lookup table, as CSS writes it. */
+const css = (pixel) => `rgb(${pixel & 255} ${(pixel >> 8) & 255} ${(pixel >> 16) & 255})`;
+
+/** Put pictures beside each other, on the colour of a pixel. */
+export function sideBySide(pictures, pixel, gap = 8) {
+  const width = pictures.reduce((sum, picture) => sum + picture.width, gap * (pictures.length - 1));
+  const { canvas, context } = sheet(width, Math.max(...pictures.map((picture) => picture.height)), css(pixel));
+  let left = 0;
+  for (const picture of pictures) {
+    context.drawImage(picture, left, 0);
+    left += picture.width + gap;
+  }
+  return canvas;
+}
+
+/** Draw text that fits into a width, with dots where it is cut. */
+export function drawText(context, text, x, y, room) {
+  let shown = text;
+  while (shown.length > 1 && context.measureText(shown).width > room) shown = `${shown.slice(0, -2)}…`;
+  context.fillText(shown, x, y);
+}
+
+/** Draw the whole network as its cards stand, in the colours of the page. */
+export function graphPicture(graph) {
+  const margin = 24;
+  const { layout, cards } = graph;
+  const [wide, high] = [layout.width + 2 * margin, layout.height + 2 * margin];
+  const scale = Math.min(2, LONGEST / wide, LONGEST / high, Math.sqrt(LARGEST / (wide * high)));
+  const style = (element, name) => getComputedStyle(element)[name];
+  const page = style(document.body, "backgroundColor");
+  const { canvas, context } = sheet(Math.ceil(wide * scale), Math.ceil(high * scale), page);
+  context.setTransform(scale, 0, 0, scale, margin * scale, margin * scale);
+  const family = style(document.body, "fontFamily");
+  const panel = (card, radius) => {
+    context.fillStyle = style(card.element, "backgroundColor");
+    context.strokeStyle = style(card.element, "borderTopColor");
+    context.lineWidth = parseFloat(style(card.element, "borderTopWidth")) || 1;
+    context.beginPath();
+    context.roundRect(card.x, card.y, card.width, card.height, radius);
+    context.fill();
+    context.stroke();
+  };
+  const write = (element, size, x, y, room) => {
+    context.font = `${style(element, "fontWeight")} ${size}px ${family}`;
+    context.fillStyle = style(element, "color");
+    drawText(context, element.textContent, x, y, room);
+  };
+  const all = [...cards.values()];
+  const boxes = all.filter(({ kind }) => kind === "box");
+  for (const box of boxes.sort((a, b) => b.width * b.height - a.width * a.height)) {
+    panel(box, 10);
+    write(box.element.querySelector("b"), 12, box.x + 34, box.y + 20, box.width - 44);
+  }
+  context.strokeStyle = style(graph.lines, "color");
+  context.lineWidth = 1.5;
+  for (const { path } of layout.edges) context.stroke(new Path2D(path));
+  for (const card of all.filter(({ kind }) => kind === "card")) {
+    panel(card, 8);
+    context.drawImage(card.thumbnail, card.x + 6, card.y + 6, 46, 46);
+    const lines = [...card.element.querySelectorAll(".words > *")];
+    lines.forEach((line, row) => write(line, row ? 11 : 12.5, card.x + 60, card.y + 18 + 16 * row, card.width - 68));
+  }
+  return canvas;
+}

@@ -1,0 +1,40 @@
+/** A picture taken by the webcam. */
+
+import { button, make, toast } from "./dom.js";
+
+/** Show what the webcam sees; return the picture that is taken, null if none is. */
+export async function takePicture() {
+  let stream;
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+  } catch (error) {
+    toast(`The webcam cannot be used: ${error.message}`, "error");
+    return null;
+  }
+  const video = make("video", { autoplay: true, playsinline: true, "aria-label": "What the webcam sees" });
+  video.muted = true;
+  video.srcObject = stream;
+  const dialog = make("dialog", { class: "webcam", "aria-label": "Webcam" });
+  document.body.append(dialog);
+  try {
+    return await new Promise((resolve) => {
+      const capture = button("Take picture", { class: "strong", disabled: true, onclick: () => {
+        frame(video).then(resolve).finally(() => dialog.close());
+      } });
+      video.addEventListener("loadeddata", () => { capture.disabled = false; });
+      dialog.append(video, make("div", { class: "tools" }, capture, button("Cancel", { onclick: () => dialog.close() })));
+      dialog.addEventListener("close", () => resolve(null));
+      dialog.showModal();
+    });
+  } finally {
+    for (const track of stream.getTracks()) track.stop();
+    dialog.remove();
+  }
+}
+
+/** The frame a video shows, as a JPEG file. */
+function frame(video) {
+  const canvas = make("canvas", { width: video.videoWidth, height: video.videoHeight });
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+}
