@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         render_weights,
     )
     from actgrid.rendering import ChannelStats, Diagram, Grid, Heatmap, render
+    from actgrid.web import export_site, serve, view
 
 __all__ = [
     "ActgridError",
@@ -43,6 +44,7 @@ __all__ = [
     "compare",
     "diagram",
     "explain",
+    "export_site",
     "gradients",
     "list_layers",
     "load_images",
@@ -53,6 +55,8 @@ __all__ = [
     "render_images",
     "render_model",
     "render_weights",
+    "serve",
+    "view",
 ]
 
 _ROOMS = {
@@ -69,6 +73,7 @@ _ROOMS = {
     "compare": "attribution",
     "diagram": "pipeline",
     "explain": "attribution",
+    "export_site": "web",
     "gradients": "attribution",
     "list_layers": "models",
     "load_images": "models",
@@ -79,6 +84,8 @@ _ROOMS = {
     "render_images": "pipeline",
     "render_model": "pipeline",
     "render_weights": "pipeline",
+    "serve": "web",
+    "view": "web",
 }
 _SUBPACKAGES = (
     "attribution",
@@ -91,6 +98,7 @@ _SUBPACKAGES = (
     "models",
     "pipeline",
     "rendering",
+    "web",
 )
 
 

@@ -1,20 +1,28 @@
-"""Asking an ASGI application without a server."""
+"""A served viewer of a small model, and ways to ask it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import keras
+import numpy as np
 import pytest
+from keras import layers
+from PIL import Image
+
+import actgrid
 
 Ask = Callable[..., httpx.Response]
 
 
 @pytest.fixture
 def ask() -> Ask:
-    """Send one request to an application."""
+    """Send one request to an ASGI application, without a server."""
 
     def ask(
         app: Any,
@@ -32,3 +40,49 @@ def ask() -> Ask:
         return asyncio.run(main())
 
     return ask
+
+
+def small_model() -> Any:
+    """Return a network with branches and a dense head of three classes."""
+    keras.utils.set_random_seed(3)
+    image = layers.Input((16, 12, 3), name="image")
+    x = layers.Conv2D(6, 3, padding="same", activation="relu", name="conv")(image)
+    y = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)
+    x = layers.Add(name="add")([x, y])
+    x = layers.Conv2D(9, 3, name="last")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(image, layers.Dense(3, activation="softmax", name="head")(x), name="small")
+
+
+@pytest.fixture(scope="session")
+def model() -> Any:
+    return small_model()
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three photos of different sizes."""
+    folder: Path = tmp_path_factory.mktemp("photos")
+    for index, side in enumerate((24, 40, 33)):
+        pixels = np.random.default_rng(index).integers(0, 256, (side, 20, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"photo{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def view(model: Any, photos: Path) -> Iterator[actgrid.web.View]:
+    with actgrid.view(model, photos, labels=["cat", "dog", "bird"]) as view:
+        yield view
+
+
+@pytest.fixture(scope="module")
+def client(view: actgrid.web.View) -> Iterator[httpx.Client]:
+    """Ask the served viewer, with its token."""
+    address = urlsplit(view.url)
+    (token,) = parse_qs(address.query)["token"]
+    with httpx.Client(
+        base_url=f"http://{address.netloc}",
+        headers={"authorization": f"Bearer {token}"},
+        timeout=60,
+    ) as client:
+        yield client

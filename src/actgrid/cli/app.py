@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import webbrowser
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from actgrid.cli.options import (
     Backend,
     Background,
     BatchSize,
+    ClassNames,
     Cmap,
     Columns,
     Compression,
@@ -27,6 +29,7 @@ from actgrid.cli.options import (
     Json,
     JsonEvents,
     Layers,
+    Megabytes,
     Model,
     Normalize,
     NumGpus,
@@ -42,6 +45,7 @@ from actgrid.cli.options import (
     Scope,
     ShardSize,
     Size,
+    Statistics,
     Threads,
     Top,
     TopChannels,
@@ -364,14 +368,7 @@ def explain(
             show_default=False,
         ),
     ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Names of the classes, one a line (default: ImageNet's where there are 1000).",
-            show_default=False,
-        ),
-    ] = None,
+    labels: ClassNames = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -648,6 +645,187 @@ def maximize(
         typer.echo(json.dumps(report.maximization_as_dict(output, found)))
     else:
         report.print_maximization(output, found)
+
+
+@app.command()
+def serve(
+    model: Model,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Image file, folder or glob to look at; repeatable. The page can add others.",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen at; one that others can reach wants a token."),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free.")] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ACTGRID_TOKEN",
+            help="What requests must bring (default: one is made up where it is needed).",
+            show_default=False,
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Further name of this server, where there is no token; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    stats: Statistics = None,
+    labels: ClassNames = None,
+    preprocess: Preprocess = "auto",
+    size: Size = None,
+    fit: Fit = "crop",
+    weights: Weights = "imagenet",
+    safe_mode: SafeMode = True,
+    cache: Megabytes = 512,
+    upload: Annotated[
+        int, typer.Option(metavar="MB", min=1, help="The largest image that can be added.")
+    ] = 32,
+    batch_size: BatchSize = 8,
+) -> None:
+    """Look around inside a network in the browser: every layer, channel and heatmap of an image.
+
+    It says where the page is, and serves it until it is interrupted. The HTTP API is described at
+    /api/openapi.json.
+    """
+    import actgrid
+    from actgrid.cli.loading import load_model
+
+    # What is wrong with these is said before a model is loaded.
+    options = _viewer_options(images or [], stats, labels, preprocess, size, fit, cache, batch_size)
+
+    def ready(url: str) -> None:
+        typer.echo(f"the viewer is at {url} (Ctrl-C ends it)")
+        if open_page:
+            webbrowser.open(url)
+
+    network = load_model(model, weights_choice(weights), safe_mode)
+    if not options["images"] and model == "demo":
+        options["images"] = [actgrid.demo.photo()]
+    actgrid.serve(
+        network,
+        host=host,
+        port=port,
+        token=token,
+        allowed_hosts=allow_host or [],
+        ready=ready,
+        upload_bytes=upload << 20,
+        **options,
+    )
+
+
+@app.command()
+def export(
+    model: Model,
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...", help="Image files, folders of them, or globs.", show_default=False
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the site.")] = Path(
+        "site"
+    ),
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Whose channels can be looked at: layer path, glob, Keras layer class or index; "
+            "repeatable (default: all).",
+            show_default=False,
+        ),
+    ] = None,
+    normalize: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="One that can be chosen, as of actgrid render; repeatable (default: standard).",
+            show_default=False,
+        ),
+    ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="channel or layer: can be chosen; repeatable (default: channel).",
+            show_default=False,
+        ),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Heatmap that can be chosen, as of actgrid explain; repeatable (default: "
+            "gradcam).",
+            show_default=False,
+        ),
+    ] = None,
+    stats: Statistics = None,
+    labels: ClassNames = None,
+    preprocess: Preprocess = "auto",
+    size: Size = None,
+    fit: Fit = "crop",
+    weights: Weights = "imagenet",
+    safe_mode: SafeMode = True,
+    cache: Megabytes = 512,
+    batch_size: BatchSize = 8,
+) -> None:
+    """Write the page of actgrid serve as files with the data in them, for any web server."""
+    import actgrid
+    from actgrid.cli.loading import layer_choice, load_model
+    from actgrid.encoding import writable_folder
+
+    # What is wrong with these is said before a model is loaded.
+    options = _viewer_options(images, stats, labels, preprocess, size, fit, cache, batch_size)
+    writable_folder(output)
+    network = load_model(model, weights_choice(weights), safe_mode)
+    actgrid.export_site(
+        network,
+        output=output,
+        layers=layer_choice(network, layers),
+        normalize=normalize or "standard",
+        scope=scope or "channel",
+        methods=method or "gradcam",
+        progress=True,
+        **options,
+    )
+    size_of = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    print(f"{output}: {size_of / 1e6:,.1f} MB; any web server can serve it, for example")
+    print(f"python -m http.server --directory {output}")
+
+
+def _viewer_options(
+    images: list[str],
+    stats: Path | None,
+    labels: Path | None,
+    preprocess: str,
+    size: str | None,
+    fit: str,
+    cache: int,
+    batch_size: int,
+) -> dict[str, Any]:
+    """Return what `serve` and `export` have in common, checked; images as files."""
+    from actgrid.models.images import check_fit, find_images
+    from actgrid.models.labels import read_labels
+    from actgrid.pipeline import DatasetStats
+
+    check_fit(fit)
+    files = [file for image in images for file in find_images(image)]
+    return {
+        "images": files,
+        "statistics": None if stats is None else DatasetStats.load(stats),
+        "labels": None if labels is None else read_labels(labels),
+        "preprocess": preprocess,
+        "size": pair("size", size),
+        "fit": fit,
+        "cache_bytes": cache << 20,
+        "batch_size": batch_size,
+    }
 
 
 @app.command()

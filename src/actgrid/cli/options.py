@@ -15,6 +15,7 @@ __all__ = [
     "Backend",
     "Background",
     "BatchSize",
+    "ClassNames",
     "Cmap",
     "Columns",
     "Compression",
@@ -26,6 +27,7 @@ __all__ = [
     "Json",
     "JsonEvents",
     "Layers",
+    "Megabytes",
     "Model",
     "Normalize",
     "NumGpus",
@@ -41,6 +43,7 @@ __all__ = [
     "Scope",
     "ShardSize",
     "Size",
+    "Statistics",
     "Threads",
     "Top",
     "TopChannels",
@@ -135,6 +138,24 @@ Inputs = Annotated[
         show_default=False,
     ),
 ]
+ClassNames = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Names of the classes, one a line (default: ImageNet's where there are 1000).",
+        show_default=False,
+    ),
+]
+Statistics = Annotated[
+    Path | None,
+    typer.Option(
+        "--stats", metavar="FOLDER", help="What actgrid stats wrote, to be shown as well."
+    ),
+]
+Megabytes = Annotated[
+    int, typer.Option("--cache", metavar="MB", min=1, help="Memory for activations that are kept.")
+]
+
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on where an earlier run of the same stopped.")
 ]

@@ -1,1 +1,22 @@
-"""The viewer: a page that shows what a network makes of a picture, and the HTTP API behind it."""
+"""The viewer: a page to look around inside a network, and the HTTP API behind it.
+
+Raises
+------
+MissingDependencyError
+    When imported without FastAPI and uvicorn. Also an ImportError.
+"""
+
+from actgrid.errors import MissingDependencyError
+
+try:
+    import fastapi as _fastapi  # noqa: F401
+    import uvicorn as _uvicorn  # noqa: F401
+except ImportError as error:
+    raise MissingDependencyError(
+        f"the viewer needs FastAPI and uvicorn ({error}); to get them, pip install 'actgrid[web]'"
+    ) from error
+
+from actgrid.web.export import export_site
+from actgrid.web.serving import View, serve, view
+
+__all__ = ["View", "export_site", "serve", "view"]

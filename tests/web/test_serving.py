@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+import actgrid
+from actgrid.errors import ModelError, OptionError, OutputError
+from actgrid.web.serving import make_viewer
+
+
+def opened(url: str) -> httpx.Response:
+    """What a page of this address asks for first."""
+    address, _, token = url.partition("?token=")
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    return httpx.get(f"{address}api/model.json", headers=headers)
+
+
+class Served:
+    """`actgrid.serve` in a thread."""
+
+    def __init__(self, model: Any, **options: Any) -> None:
+        self.url = ""
+        started = threading.Event()
+
+        def ready(url: str) -> None:
+            self.url = url
+            started.set()
+
+        def run() -> None:
+            actgrid.serve(model, port=0, ready=ready, **options)
+
+        threading.Thread(target=run, daemon=True).start()
+        assert started.wait(60)
+
+
+def test_loopback_wants_no_token(model: Any) -> None:
+    served = Served(model)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", served.url)
+    assert opened(served.url).json()["name"] == "small"
+    host = {"host": "evil.example"}
+    assert httpx.get(served.url, headers=host).status_code == 400
+
+
+def test_other_addresses_want_a_token(model: Any) -> None:
+    served = Served(model, host="0.0.0.0")
+    token = served.url.partition("?token=")[2]
+    assert len(token) >= 32
+    port = re.search(r":(\d+)/", served.url)
+    assert port is not None
+    local = f"http://127.0.0.1:{port[1]}/"
+    assert opened(local).status_code == 401
+    assert opened(f"{local}?token={token}").status_code == 200
+    assert httpx.get(local).status_code == 200  # the page itself
+
+
+def test_a_token_of_ones_own(model: Any) -> None:
+    served = Served(model, token="open/sesame&")
+    assert served.url.endswith("?token=open/sesame%26")
+    address = served.url.partition("?")[0]
+    assert opened(address).status_code == 401
+    assert opened(f"{address}?token=open/sesame&").status_code == 200
+
+
+def test_further_names_are_allowed(model: Any) -> None:
+    served = Served(model, allowed_hosts=["viewer.example"])
+    host = {"host": "viewer.example"}
+    assert httpx.get(f"{served.url}api/images.json", headers=host).status_code == 200
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that somebody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_a_port_that_is_taken(model: Any, taken: int) -> None:
+    with pytest.raises(OutputError, match=f"port {taken}: .*another port, or 0"):
+        actgrid.serve(model, port=taken)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"port": -1}, "port must be 0 to 65535"),
+        ({"port": 1 << 16}, "port must be 0 to 65535"),
+        ({"port": "http"}, "port must be an integer"),
+        ({"token": "schlüssel"}, "ASCII"),
+        ({"token": ""}, "ASCII"),
+        ({"token": "open sesame"}, "without spaces"),
+        ({"upload_bytes": 0}, "upload_bytes must be at least 1"),
+        ({"fit": "shrink"}, "fit must be one of"),
+        ({"preprocess": "VGG1"}, "did you mean VGG1"),
+        ({"cache_bytes": -1}, "cache_bytes"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_options_that_cannot_be_used(model: Any, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        actgrid.serve(model, **options)
+
+
+def test_a_host_that_is_not_here(model: Any) -> None:
+    with pytest.raises(OutputError, match=r"cannot listen at nowhere\.invalid"):
+        actgrid.serve(model, host="nowhere.invalid", port=0)
+
+
+def test_a_model_that_takes_no_images() -> None:
+    import keras
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises((ModelError, actgrid.errors.ShapeError), match="not a batch of images"):
+        make_viewer(model)
+
+
+def test_a_view_in_a_notebook(model: Any, photos: Path) -> None:
+    view = actgrid.view(model, photos / "photo0.png", height=500)
+    try:
+        cell = view._repr_html_()
+        assert f'src="{view.url}"' in cell
+        assert 'height="500"' in cell
+        assert opened(view.url).json()["name"] == "small"
+        assert opened(view.url.partition("?")[0]).status_code == 401
+        assert view.url in repr(view)
+    finally:
+        view.close()
+    with pytest.raises(httpx.ConnectError):
+        opened(view.url)
+
+
+def test_a_view_of_arrays(model: Any) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 30, 30, 3), np.uint8)
+    with actgrid.view(model, pixels) as view:
+        address, _, token = view.url.partition("?token=")
+        headers = {"authorization": f"Bearer {token}"}
+        listed = httpx.get(f"{address}api/images.json", headers=headers).json()
+        assert [image["name"] for image in listed["images"]] == ["image", "image (2)"]
+
+
+def test_a_view_elsewhere(model: Any) -> None:
+    with actgrid.view(model, address="/proxy/{port}/") as view:
+        assert re.fullmatch(r"/proxy/\d+/\?token=\S+", view.url)
+
+
+def test_statistics_are_shown_by_channel(model: Any, photos: Path, tmp_path: Path) -> None:
+    stats = actgrid.measure_images(model, photos, ["conv", "last"], output=tmp_path / "stats")
+    for statistics in (stats, tmp_path / "stats", tmp_path / "stats" / "stats.npz"):
+        viewer = make_viewer(model, photos, statistics=statistics)
+        assert viewer.about()["dataset"] == {"images": 3}
+        found = viewer.dataset(1)
+        np.testing.assert_allclose(found["mean"], stats.layers["conv"].mean, 1e-5)
+        names = {image.name: image.id for image in viewer.images.listed(0, 9)}
+        top = found["top"][2][0]
+        assert top["image"] == names[Path(stats.layers["conv"].top(2)[0].name).name]
+
+
+def test_without_fastapi_it_says_what_to_install() -> None:
+    script = (
+        "import sys; sys.modules['uvicorn'] = None\n"
+        "import actgrid\n"
+        "try: actgrid.view\n"
+        "except ImportError as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.startswith("MissingDependencyError the viewer needs FastAPI")
+    assert "pip install 'actgrid[web]'" in done.stdout
