@@ -189,7 +189,9 @@ def _add_images(app: FastAPI, viewer: Viewer) -> None:
         openapi_extra={
             "requestBody": {
                 "required": True,
-                "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+                "content": {
+                    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
+                },
             }
         },
     )

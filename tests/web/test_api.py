@@ -1,0 +1,91 @@
+"""The API fuzzed from its own description: no input makes it fail."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import (
+    content_type_conformance,
+    not_a_server_error,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+EXAMPLES = int(os.environ.get("ACTGRID_FUZZ", "25"))
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+PATHS = [
+    "/api/model.json",
+    "/api/images.json",
+    "/api/images",
+    "/api/images/{image}/thumbnail.jpg",
+    "/api/images/{image}/picture.png",
+    "/api/images/{image}/classes.json",
+    "/api/images/{image}/layers.json",
+    "/api/images/{image}/layers.png",
+    "/api/images/{image}/layers/{layer}.json",
+    "/api/images/{image}/layers/{layer}.png",
+    "/api/images/{image}/layers/{layer}/histograms.json",
+    "/api/images/{image}/layers/{layer}/{normalize}/{scope}.png",
+    "/api/images/{image}/heatmaps/{method}/{target}.json",
+    "/api/images/{image}/heatmaps/{method}/{target}.png",
+    "/api/layers/{layer}/kernel.json",
+    "/api/layers/{layer}/kernel.png",
+    "/api/layers/{layer}/dataset.json",
+    "/api/layers/{layer}/channels/{channel}/maximized.png",
+]
+
+
+@pytest.fixture(scope="module")
+def operations(client: httpx.Client) -> dict[str, Any]:
+    """What the API's description says can be asked, by path."""
+    described = client.get("/api/openapi.json").json()
+    schema: Any = schemathesis.openapi.from_dict(described)
+    schema.config.update(base_url=str(client.base_url))
+    found = (result.ok() for result in schema.get_all_operations())
+    return {operation.path: operation for operation in found}
+
+
+@pytest.fixture(scope="module")
+def known(client: httpx.Client) -> dict[str, Any]:
+    """Parameters that there are, which fuzzing alone would seldom find."""
+    listed = client.get("/api/images.json").json()["images"]
+    return {"image": listed[0]["id"], "layer": 1, "channel": 2, "method": "gradcam"}
+
+
+def test_every_operation_is_fuzzed(operations: dict[str, Any]) -> None:
+    assert sorted(operations) == sorted(PATHS)
+
+
+VALID, INVALID = schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE
+
+
+@pytest.mark.parametrize(
+    ("path", "mode"),
+    [*((path, VALID) for path in PATHS), *((path, INVALID) for path in PATHS[1:])],
+)
+def test_nothing_makes_it_fail(
+    operations: dict[str, Any], client: httpx.Client, known: dict[str, Any], path: str, mode: Any
+) -> None:
+    headers = {"authorization": client.headers["authorization"]}
+
+    @given(operations[path].as_strategy(generation_mode=mode))
+    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+    def fuzzed(case: Any) -> None:
+        case.call_and_validate(headers=headers, checks=CHECKS)
+        # The same, further in.
+        case.path_parameters |= {
+            name: value for name, value in known.items() if name in case.path_parameters
+        }
+        case.call_and_validate(headers=headers, checks=CHECKS)
+
+    fuzzed()
