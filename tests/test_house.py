@@ -66,7 +66,7 @@ def loaded_after(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-HEAVY = {"tensorflow", "keras", "numba", "matplotlib"}
+HEAVY = {"tensorflow", "keras", "numba", "matplotlib", "fastapi", "uvicorn"}
 
 
 def test_importing_loads_nothing_heavy() -> None:
@@ -84,7 +84,7 @@ def loaded_after_command(*arguments: str) -> set[str]:
     )
 
 
-@pytest.mark.parametrize("command", ["render", "explain"])
+@pytest.mark.parametrize("command", ["render", "explain", "serve"])
 def test_the_commands_help_loads_nothing_heavy(command: str) -> None:
     assert not loaded_after_command(command, "--help") & (HEAVY | {"numpy"})
 
