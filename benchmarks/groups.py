@@ -12,6 +12,7 @@ from benchmarks.overlay import OVERLAY
 from benchmarks.processes import DEMO, EXPLAIN_MEMORY, IMAGES_MEMORY, MEMORY, START
 from benchmarks.suite import Group
 from benchmarks.throughput import RAY, THROUGHPUT
+from benchmarks.viewer import VIEWER
 
 __all__ = ["GROUPS"]
 
@@ -28,6 +29,7 @@ GROUPS: dict[str, Group] = {
     **THROUGHPUT,
     "ray": RAY,
     "callbacks": CALLBACKS,
+    "viewer": VIEWER,
     "memory": MEMORY,
     "images-memory": IMAGES_MEMORY,
     "explain-memory": EXPLAIN_MEMORY,
