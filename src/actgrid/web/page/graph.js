@@ -29,9 +29,11 @@ export class Graph {
     });
     const groups = this.model.groups.length > 0;
     const tools = make("div", { class: "tools" }, this.filter,
-      groups ? button("Open all", { onclick: () => go({ open: ["*"] }) }) : null,
-      groups ? button("Fold all", { onclick: () => go({ open: [] }) }) : null,
       button("Save", { title: "Save the network as PNG", "aria-label": "Save the network as PNG", onclick: () => this.save() }));
+    if (groups) {
+      tools.append(make("div", { class: "tools" },
+        button("Open all", { onclick: () => go({ open: ["*"] }) }), button("Fold all", { onclick: () => go({ open: [] }) })));
+    }
     this.lines = make("svg:svg", { "aria-hidden": "true" });
     this.field = make("div", { class: "field-of-cards", role: "group", "aria-label": "Layers",
       onkeydown: (event) => this.key(event), onfocusin: (event) => this.rove(event.target) }, this.lines);
@@ -126,8 +128,8 @@ export class Graph {
       disabled: !node.drawn, onclick: () => this.pick(index),
     }, thumbnail, make("span", { class: "words" },
       make("b", {}, title),
-      make("span", { class: "soft" }, what),
-      make("span", { class: "soft numbers" }, shapeText(node.shape), dead)));
+      make("span", { class: "soft what" }, make("span", {}, what), dead),
+      make("span", { class: "soft numbers" }, shapeText(node.shape))));
     const element = make("div", { class: `card ${folded ? `folded ${folded.kind}` : ""}` }, pick);
     if (folded) element.append(this.toggle(group, true));
     return { kind: "card", element, thumbnail, dead, pick, index, group };
@@ -175,12 +177,11 @@ export class Graph {
       ...edges.map(({ path }) => make("svg:path", { d: path }))));
   }
 
-  /** A network narrower than its column stands in the middle; a wider one begins in its middle. */
+  /** A network narrower than its column stands in the middle. */
   centre() {
     if (!this.layout) return;
     const room = this.scroller.clientWidth - this.layout.width - 2 * MARGIN;
     this.field.style.marginLeft = `${Math.max(0, room / 2)}px`;
-    if (room < 0 && !this.moved) this.scroller.scrollLeft = -room / 2;
   }
 
   /** What must not move on the screen while groups open and fold. */
@@ -255,8 +256,8 @@ export class Graph {
     const { scroller } = this;
     const [x, y] = [card.x + MARGIN, card.y + MARGIN];
     const seen = y >= scroller.scrollTop && y + card.height <= scroller.scrollTop + scroller.clientHeight;
-    if (!seen) scroller.scrollTop = y - (scroller.clientHeight - card.height) / (middle ? 2 : 3);
-    if (x < scroller.scrollLeft || x + card.width > scroller.scrollLeft + scroller.clientWidth) {
+    if (!seen) scroller.scrollTop = y - (scroller.clientHeight - card.height) / 2;
+    if (middle || x < scroller.scrollLeft || x + card.width > scroller.scrollLeft + scroller.clientWidth) {
       scroller.scrollLeft = x - (scroller.clientWidth - card.width) / 2;
     }
   }

@@ -1,1 +1,148 @@
-export class HeatmapView { constructor() {} show() {} }
+/** What in the image speaks for a class: a method's map over it. */
+
+import { blended, copyTo } from "./channel.js";
+import * as data from "./data.js";
+import { announce, button, byId, choices, field, make, number, percent } from "./dom.js";
+import { painted } from "./levels.js";
+import { saveCanvas } from "./save.js";
+import { get, go } from "./state.js";
+
+const DEFAULT = "";
+
+export class HeatmapView {
+  constructor(model, images) {
+    Object.assign(this, { model, images });
+    this.task = new data.Task((error) => this.fail(error));
+    if (model.methods.length) this.build();
+  }
+
+  build() {
+    const { model } = this;
+    this.method = make("select", { onchange: () => go({ method: this.method.value }) });
+    choices(this.method, model.methods.map(({ name }) => [name, name]));
+    this.target = make("input", { type: "search", list: "classes", placeholder: "predicted", autocomplete: "off",
+      onchange: () => this.aim() });
+    const labels = model.classes?.labels ?? [];
+    const known = make("datalist", { id: "classes" }, ...labels.map((label, index) => make("option", { value: `${index} ${label}` })));
+    this.layer = make("select", { onchange: () => go({ over: this.layer.value === DEFAULT ? null : this.layer.value }) });
+    choices(this.layer, [[DEFAULT, "the method's own"], ...model.mapped.map(({ path }) => [path, path])]);
+    this.layerField = field("Layer", this.layer);
+    this.cmap = make("select", { onchange: () => go({ colours: this.cmap.value === DEFAULT ? null : this.cmap.value }) });
+    choices(this.cmap, [[DEFAULT, "the method's own"], ...Object.keys(model.colormaps).map((name) => [name, name])]);
+    this.alpha = make("input", { type: "range", min: 0, max: 1, step: 0.05, oninput: () => go({ alpha: Number(this.alpha.value) }, { replace: true }) });
+    this.title = make("h2", { role: "status" }, "Heatmap");
+    this.about = make("p", { class: "soft" });
+    this.canvas = make("canvas", { class: "tile", role: "img" });
+    this.plain = make("canvas", { class: "tile", role: "img", "aria-label": "The image as the model sees it" });
+    this.bare = make("canvas", { class: "tile", role: "img", "aria-label": "The map alone" });
+    this.method_note = make("p", { class: "soft source" });
+    this.note = make("div", { class: "note", hidden: true });
+    this.figures = make("div", { class: "scroller parts" },
+      make("div", { class: "figures" },
+        make("figure", { class: "large" }, this.canvas, make("figcaption", { class: "soft" }, "Map over the image")),
+        make("figure", {}, this.plain, make("figcaption", { class: "soft" }, "Image")),
+        make("figure", {}, this.bare, make("figcaption", { class: "soft" }, "Map"))),
+      this.method_note);
+    const options = make("div", { class: "options" }, field("Method", this.method));
+    if (model.targets) options.append(field("Class", make("span", { class: "joined" }, this.target, known)));
+    options.append(this.layerField, field("Colours", this.cmap), field("Map over image", this.alpha));
+    byId("heatmap").append(make("header", { class: "heading" }, make("div", {}, this.title, this.about),
+      button("Save", { title: "Save this view as PNG", "aria-label": "Save this view as PNG", onclick: () => this.save() })), options, this.note, this.figures);
+  }
+
+  show(state) {
+    const hidden = state.tab !== "heatmap" || !this.method;
+    byId("heatmap").hidden = hidden;
+    if (hidden) {
+      this.task.stop();
+      return;
+    }
+    const method = this.model.method(state);
+    this.showOptions(state, method);
+    if (!state.image) {
+      this.say("There are no images yet: add one, drop one here, or paste one.");
+      return;
+    }
+    const target = state.target === "predicted" ? state.target : this.model.target(state.target);
+    const layer = method.layer && state.over !== null ? this.model.index.get(state.over) : null;
+    this.task.run([state.image, method.name, target, layer].join("|"), async (signal) => {
+      byId("heatmap").classList.add("busy");
+      this.title.textContent = "Working…";
+      const at = (kind) => data.paths.heatmap(state.image, method.name, target, layer, kind);
+      const [about, levels, picture] = await Promise.all([
+        data.json(at("json"), signal), data.levels(at("png"), signal),
+        data.bitmap(data.paths.picture(state.image), signal),
+      ]).finally(() => { if (!signal.aborted) byId("heatmap").classList.remove("busy"); });
+      this.loaded = { about, levels, picture, key: [state.image, method.name, target].join("|") };
+      this.say(null);
+      this.draw(get());
+    });
+    if (this.loaded) this.draw(state);
+  }
+
+  showOptions(state, method) {
+    this.method.value = method.name;
+    this.method_note.replaceChildren(`${method.summary}${method.summary.endsWith(".") ? "" : "."} `, make("cite", {}, method.source));
+    this.layerField.hidden = !method.layer;
+    this.layer.value = state.over ?? DEFAULT;
+    this.cmap.value = state.colours ?? DEFAULT;
+    this.alpha.value = state.alpha;
+    if (document.activeElement !== this.target) {
+      const index = state.target === "predicted" ? null : this.model.target(state.target);
+      this.target.value = index === null ? "" : [index, this.model.label(index)].filter((part) => part !== null).join(" ");
+    }
+  }
+
+  /** Take what was typed: a class's name or number; nothing for the predicted one. */
+  aim() {
+    const text = this.target.value.trim();
+    const index = text ? this.model.target(text) : null;
+    const fine = !text || index !== null;
+    this.target.setAttribute("aria-invalid", String(!fine));
+    if (fine) go({ target: index === null ? "predicted" : String(index) });
+    else announce(`There is no class ${text}`);
+  }
+
+  draw(state) {
+    const { about, levels, picture, key } = this.loaded;
+    const map = painted(levels, this.model.lut(state.colours ?? this.colormap(about)));
+    copyTo(this.canvas, blended(picture, map, state.alpha), 672);
+    copyTo(this.plain, picture, 224);
+    copyTo(this.bare, map, 224);
+    const label = about.label ?? (about.target === null ? "" : `class ${about.target}`);
+    const score = about.score === null ? null
+      : `${about.before_softmax ? "score before softmax" : "score"} ${number(about.score)}`;
+    this.title.textContent = label || this.model.method(state).name;
+    this.about.textContent = [about.target === null ? null : `class ${about.target}`, score,
+      about.layer ? `layer ${about.layer}` : null, about.signed ? "signed: the middle colour is 0" : null].filter(Boolean).join(" · ");
+    this.canvas.setAttribute("aria-label", `${about.method} of ${label} over the image`);
+    this.canvas.dataset.shown = key;
+  }
+
+  colormap(about) {
+    return about.cmap in this.model.colormaps ? about.cmap : Object.keys(this.model.colormaps)[0];
+  }
+
+  say(text, retry = false) {
+    this.note.hidden = !text;
+    this.figures.hidden = Boolean(text);
+    this.note.replaceChildren(text ?? "");
+    if (retry) this.note.append(button("Try again", { onclick: () => document.dispatchEvent(new Event("again")) }));
+  }
+
+  fail(error) {
+    this.title.textContent = "Heatmap";
+    this.about.textContent = "";
+    this.loaded = null;
+    delete this.canvas.dataset.shown;
+    this.say(error.message, true);
+    data.lost(error);
+  }
+
+  save() {
+    if (!this.loaded) return;
+    const { about, levels, picture } = this.loaded;
+    const map = painted(levels, this.model.lut(get().colours ?? this.colormap(about)));
+    saveCanvas(blended(picture, map, get().alpha), `${this.images.nameOf(get().image).replace(/\.\w+$/, "")}-${about.method}.png`);
+  }
+}

@@ -9,11 +9,7 @@ import { Stage } from "./stage.js";
 import { get, go } from "./state.js";
 
 const NORMALIZATIONS = {
-  standard: "standard (mean ± 2 std)",
-  minmax: "min to max",
-  symmetric: "symmetric around 0",
-  percentile: "percentiles",
-  range: "fixed range",
+  standard: "standard", minmax: "min to max", symmetric: "symmetric", percentile: "percentiles", range: "range",
 };
 const ORDERS = { index: "number", mean: "mean", std: "std", max: "max", zeros: "zeros" };
 const STATISTICS = { mean: "mean", std: "std", max: "max", zeros: "zero_fraction" };
@@ -193,14 +189,14 @@ export class LayerView {
     const limit = (name) => make("input", { type: "number", step: "any", "aria-label": name, onchange: () => this.limit() });
     [this.low, this.high] = [limit("from"), limit("to")];
     this.limits = make("span", { class: "limits", hidden: true }, this.low, " to ", this.high);
-    this.scope = select("scope", model.scopes.map((name) => [name, `each ${name}`.replace("each layer", "whole layer")]));
+    this.scope = select("scope", model.scopes.map((name) => [name, name]));
     this.order = select("order", model.orders.map((name) => [name, ORDERS[name] ?? name]));
     this.cmap = select("cmap", Object.keys(model.colormaps).map((name) => [name, name]));
     this.only = select("show", [["all", "all"], ["live", "live"], ["dead", "dead"]]);
     this.columns = make("input", { type: "number", min: 1, placeholder: "auto",
       oninput: settled(250, () => go({ columns: parseInt(this.columns.value, 10) > 0 ? parseInt(this.columns.value, 10) : null, view: null }, { replace: true })) });
     return make("div", { class: "options" },
-      field("Normalise", make("span", { class: "joined" }, this.normalize, this.limits)), field("by", this.scope),
+      field("Normalise", make("span", { class: "joined" }, this.normalize, this.limits)), field("Scaled by", this.scope),
       field("Order by", this.order), field("Colours", this.cmap), field("Show", this.only),
       field("Columns", this.columns, { class: "field narrow" }), zoom);
   }
@@ -296,6 +292,10 @@ export class LayerView {
     go({ compare: state.compare === null ? this.images.another(state.image) : null });
   }
 
+  focus() {
+    this.sides[0].canvas.focus({ preventScroll: true });
+  }
+
   /** Where a channel's first tile is, in pixels of the window; null if it is not drawn. */
   tileRect(channel) {
     const { stage, canvas } = this.sides[0];
@@ -312,7 +312,6 @@ export class LayerView {
       .map(({ stage }) => stage.picture);
     if (!pictures.length) return;
     // The gaps have the colour of level 0, as in the pictures that actgrid.render makes.
-    const [, name] = [state.layer, this.title.textContent.replaceAll("/", "-")];
-    saveCanvas(sideBySide(pictures, this.model.lut(state.cmap)[0]), `${name}.png`);
+    saveCanvas(sideBySide(pictures, this.model.lut(state.cmap)[0]), `${this.title.textContent.replaceAll("/", "-")}.png`);
   }
 }

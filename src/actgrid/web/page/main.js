@@ -11,7 +11,7 @@ import { Model } from "./model.js";
 import { get, go, start } from "./state.js";
 
 const THEMES = ["auto", "light", "dark"];
-const WIDTHS = { least: 220, most: 1200, first: 300 };
+const WIDTHS = { least: 220, most: 1200, first: 312 };
 const KEYS = [
   ["Network", [["↑ ↓ ← →", "next card"], ["Enter", "show the layer"], ["+ / −", "open, fold a group"], ["/", "find a layer"]]],
   ["Layer", [["↑ ↓ ← →", "next channel"], ["Shift + arrows", "move"], ["+ / −", "magnify"], ["0", "show all"], ["Enter", "open the channel"]]],

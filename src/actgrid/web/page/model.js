@@ -10,7 +10,9 @@ export class Model {
     this.index = new Map(this.nodes.map((node, index) => [node.path, index]));
     this.groupKeys = uniqueKeys(this.groups);
     this.groupIndex = new Map(this.groupKeys.map((key, index) => [key, index]));
-    this.first = Math.max(this.nodes.findIndex((node) => node.drawn), 0);
+    const found = (wanted) => this.nodes.findIndex((node) => node.drawn && wanted(node));
+    // At first the first layer that has learned something is shown.
+    this.first = Math.max(found((node) => node.kernel) < 0 ? found(() => true) : found((node) => node.kernel), 0);
     this.luts = new Map();
     this.last = this.lastNodes();
   }

@@ -88,8 +88,12 @@ export function graphPicture(graph) {
   for (const card of all.filter(({ kind }) => kind === "card")) {
     panel(card, 8);
     context.drawImage(card.thumbnail, card.x + 6, card.y + 6, 46, 46);
-    const lines = [...card.element.querySelectorAll(".words > *")];
-    lines.forEach((line, row) => write(line, row ? 11 : 12.5, card.x + 60, card.y + 18 + 16 * row, card.width - 68));
+    const room = card.width - 68;
+    [...card.element.querySelectorAll(".words > *")].forEach((line, row) => {
+      const taken = row === 1 && card.dead.textContent ? 52 : 0;
+      write(taken ? line.firstChild : line, row ? 11 : 12.5, card.x + 60, card.y + 18 + 16 * row, room - taken);
+    });
+    if (card.dead.textContent) write(card.dead, 11, card.x + card.width - 54, card.y + 34, 50);
   }
   return canvas;
 }
