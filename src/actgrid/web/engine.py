@@ -23,7 +23,7 @@ from actgrid.models.tracing import build
 from actgrid.rendering.layout import integer_option
 from actgrid.rendering.tiles import DTYPES
 from actgrid.web.cache import Cache
-from actgrid.web.images import StoredImage, sides_within
+from actgrid.web.images import StoredImage, read_image, sides_within
 
 __all__ = ["Engine", "Prepared"]
 
@@ -146,6 +146,8 @@ class Engine:
             for node, info in enumerate(self.graph.infos)
             if info.type != INPUT and 2 <= len(info.shape) <= 5 and info.dtype in DTYPES
         ]
+        if not self.drawn:
+            raise ModelError(f"the model {self.model.name!r} has no layer that can be drawn")
         self._node_of = {self.graph.infos[node].path: node for node in self.drawn}
         self._ends = _ends(len(self.drawn))
         self._prefixes = [
@@ -153,7 +155,7 @@ class Engine:
             for end in self._ends
         ]
         self._extractor = Extractor(self.model, "*")
-        self._compiled: set[_Prefix] = set()
+        self._compiled: set[int] = set()
         self._batch_size = integer_option("batch_size", batch_size, 1)
         if self._spec.shape[0] is not None:
             self._batch_size = min(self._batch_size, self._spec.shape[0])
@@ -164,6 +166,7 @@ class Engine:
         self._running: list[_Request] = []
         self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="actgrid-model")
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="actgrid-compiler")
         self._threads = threads or ThreadPoolExecutor(thread_name_prefix="actgrid-images")
 
     def _described(self, channels_first: bool) -> Any:
@@ -192,16 +195,20 @@ class Engine:
         return spec
 
     async def start(self) -> None:
-        """Compile the model and run it once, so that the first image need not wait for that."""
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._warm_up)
+        """Compile the model and run it once, so that the first image need not wait for that.
 
-    def _warm_up(self) -> None:
-        deepest = len(self._ends) - 1
-        if self._ends:
-            self._compile(self._prefixes[deepest])
-        if self._ends and self.size is not None:
-            self._activations([self.prepare(_BLANK).x], deepest)
+        Shorter runs are compiled behind the scenes; until they are there, longer ones do.
+        """
+        *shorter, longest = range(len(self._ends))
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._warm_up, longest)
+        for depth in shorter:
+            self._compiler.submit(self._warm_up, depth)
+
+    def _warm_up(self, depth: int) -> None:
+        self._compile(depth)
+        if self.size is not None:
+            self._activations([self.prepare(_BLANK).x], depth)
 
     async def close(self) -> None:
         """Stop after the run that is on its way; whoever waits is cancelled."""
@@ -211,7 +218,8 @@ class Engine:
         self._waiting.clear()
         if self._task is not None:
             await asyncio.wait([self._task])
-        self._thread.shutdown(wait=False)
+        for pool in (self._thread, self._compiler):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def prepare(self, source: Any) -> Prepared:
         """Return an image, a path, a Pillow image or an array, as the model takes it.
@@ -221,10 +229,10 @@ class Engine:
         ImageError
             If it cannot be read. Also an OSError.
         """
-        size, fit = self.size, self._fit
+        image, size, fit = read_image(source), self.size, self._fit
         if size is None:
-            size, fit = sides_within(source, _LONGEST_SIDE), "stretch"
-        pixels, x = load_with_pixels(source, size, self._preprocess, model=self.model, fit=fit)
+            size, fit = sides_within(image, _LONGEST_SIDE), "stretch"
+        pixels, x = load_with_pixels(image, size, self._preprocess, model=self.model, fit=fit)
         picture = np.rint(pixels[0, ..., :3]).astype(np.uint8)
         return Prepared(np.repeat(picture, 3 // picture.shape[2], axis=2), x)
 
@@ -314,7 +322,7 @@ class Engine:
         shape = self._waiting[0].x.shape
         alike = [request for request in self._waiting if request.x.shape == shape]
         alike = alike[: self._batch_size]
-        depth = max(request.depth for request in alike)
+        depth = self._ready(alike)
         half = self._cache.most_bytes // 2
         # One image, where it is not known yet what it takes.
         size = self._bytes.get((shape, depth), half)
@@ -324,7 +332,7 @@ class Engine:
 
     async def _run(self, batch: list[_Request]) -> None:
         """Run the model on images of one shape, and give each its activations."""
-        depth = max(request.depth for request in batch)
+        depth = self._ready(batch)
         inputs = [request.x for request in batch]
         loop = asyncio.get_running_loop()
         try:
@@ -339,17 +347,22 @@ class Engine:
             for future in _unsettled([request]):
                 future.set_result(result)
 
-    def _compile(self, prefix: _Prefix) -> None:
-        if prefix not in self._compiled:
-            self._extractor.trace(self._spec, prefix)
-            self._compiled.add(prefix)
+    def _ready(self, batch: list[_Request]) -> int:
+        """Return how deep a run is to be: of those that are compiled, the shortest that will do."""
+        depth = max(request.depth for request in batch)
+        return min((ready for ready in self._compiled if ready >= depth), default=depth)
+
+    def _compile(self, depth: int) -> None:
+        if depth not in self._compiled:
+            self._extractor.trace(self._spec, self._prefixes[depth])
+            self._compiled.add(depth)
 
     def _activations(self, inputs: Sequence[Array], depth: int) -> list[dict[int, Array]]:
         """Return for each of some inputs what the nodes up to a depth give."""
         count = self._spec.shape[0] or len(inputs)
         batch = np.concatenate([*inputs, *[inputs[-1]] * (count - len(inputs))])
         prefix = self._prefixes[depth]
-        self._compile(prefix)
+        self._compile(depth)
         try:
             found = self._extractor.run(batch, prefix)
         except tensorflow().errors.ResourceExhaustedError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
+import struct
 import threading
 import warnings
 from collections import OrderedDict
@@ -19,11 +21,18 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from actgrid.encoding import encode
-from actgrid.errors import ImageError, NotFoundError, OptionError, ShapeError, TooLargeError
+from actgrid.errors import (
+    ActgridError,
+    ImageError,
+    NotFoundError,
+    OptionError,
+    ShapeError,
+    TooLargeError,
+)
 from actgrid.models.images import find_images, images_in_folder, load_images
 from actgrid.rendering.layout import integer_option
 
-__all__ = ["ImageStore", "StoredImage", "sides_within", "thumbnail"]
+__all__ = ["ImageStore", "StoredImage", "read_image", "sides_within", "thumbnail"]
 
 # What is decoded of uploads: formats that are simple, and read by nothing but Pillow.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -32,10 +41,15 @@ _LONGEST_SIDE = 2048
 _MOST_KEPT = 256 << 20
 _MOST_NAME = 200
 # A progressive JPEG has about ten scans. Each, however short, goes over all pixels.
-_MOST_SCANS = 100
-_START_OF_SCAN = b"\xff\xda"
-# Of a picture, in bits: how its rows and columns are to be turned.
+_MOST_SCANS = 40
+_MOST_SEGMENTS = 2000
+# Of a segment of a JPEG, which none of the bytes of its pixels look like.
+_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
+_SCAN, _END, _BARE = b"\xda", b"\xd9", (b"\x01", b"\xd8")
+# EXIF's orientations of pictures whose rows are columns.
 _TURNED_SIDEWAYS = (5, 6, 7, 8)
+# What Pillow raises where a file is not what it seems.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -271,13 +285,18 @@ def _reading(what: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
-    except ImageError:
+    except ActgridError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooLargeError(f"{what} is too large to be safe: {error}") from error
+        raise TooLargeError(
+            f"{what} is too large to be safe: more than {Image.MAX_IMAGE_PIXELS} pixels"
+        ) from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{what} is not of a format that is taken here") from error
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError) as error:
+    except _BROKEN as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            # Its text would tell where the file is.
+            raise ImageError(f"{what} cannot be read: {error.strerror}") from error
         raise ImageError(f"{what} is truncated or broken: {error}") from error
 
 
@@ -296,11 +315,33 @@ def _decoded(data: bytes, most_pixels: int) -> Image.Image:
                 raise TooLargeError(
                     f"the image is of {width} x {height} pixels; at most {most_pixels} are taken"
                 )
-            if image.format in ("JPEG", "MPO") and data.count(_START_OF_SCAN) > _MOST_SCANS:
+            if image.format in ("JPEG", "MPO") and _has_many_scans(data):
                 raise ImageError("the image is a JPEG of too many scans")
-            image.draft(image.mode, (_LONGEST_SIDE, _LONGEST_SIDE))
-            image.load()
-            return _smaller(_plain(ImageOps.exif_transpose(image)))
+            return _smaller(_plain(_loaded(image, _LONGEST_SIDE)))
+
+
+def _loaded(image: Image.Image, longest: int | None) -> Image.Image:
+    """Return a picture decoded and turned: a JPEG at about the size that is asked for."""
+    if longest is not None:
+        image.draft(image.mode, (longest, longest))
+    image.load()
+    return ImageOps.exif_transpose(image)
+
+
+def _has_many_scans(data: bytes) -> bool:
+    """Tell whether a JPEG, as far as it is one picture, has more scans than any that is honest."""
+    place = scans = 0
+    for _ in range(_MOST_SEGMENTS):
+        marker = _MARKER.search(data, place)
+        if marker is None or marker[1] == _END:
+            return False
+        place = marker.end()
+        if marker[1] not in _BARE:
+            place += int.from_bytes(data[place : place + 2], "big")
+        scans += marker[1] == _SCAN
+        if scans > _MOST_SCANS:
+            return True
+    return True
 
 
 def _plain(image: Image.Image) -> Image.Image:
@@ -325,26 +366,42 @@ def _within(height: int, width: int, longest: int) -> tuple[int, int]:
     return max(1, round(height * share)), max(1, round(width * share))
 
 
+def read_image(source: Any, longest: int | None = None) -> Any:
+    """Return an image that `actgrid.load_images` takes, of a file its picture.
+
+    Parameters
+    ----------
+    source
+        A path, a Pillow image or an array.
+    longest
+        A JPEG may be smaller than it is, but not than so many pixels; None: no smaller.
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be read: told without the folder that it is in. Also an OSError.
+    """
+    if not isinstance(source, Path):
+        return source
+    with _reading(source.name), Image.open(source) as image:
+        return _loaded(image, longest)
+
+
 def sides_within(source: Any, longest: int) -> tuple[int, int]:
     """Return (height, width) of an image, scaled so that no side is longer than `longest`.
 
     Parameters
     ----------
     source
-        A path, of which only the header is read, a Pillow image or an array, (H, W) or (H, W, C).
+        A Pillow image or an array, (H, W) or (H, W, C).
     longest
         In pixels.
 
     Raises
     ------
-    ImageError
-        If it cannot be read. Also an OSError.
     ShapeError
         If it is an array of another rank. Also a ValueError.
     """
-    if isinstance(source, Path):
-        with _reading(source.name), Image.open(source) as image:
-            return sides_within(image, longest)
     if not isinstance(source, Image.Image):
         if np.ndim(source) not in (2, 3):
             raise ShapeError(f"an image must be (H, W) or (H, W, C), not {np.shape(source)}")
@@ -376,10 +433,6 @@ def thumbnail(source: Any, longest: int = 128) -> bytes:
     >>> thumbnail(actgrid.demo.photo())[:2]
     b'\xff\xd8'
     """
-    if isinstance(source, Path):
-        with _reading(source.name), Image.open(source) as image:
-            # A JPEG is decoded at a half, a quarter or an eighth of its size.
-            image.draft(image.mode, (2 * longest, 2 * longest))
-            return thumbnail(image, longest)
-    pixels = load_images(source, sides_within(source, longest), "none", fit="stretch")[0]
+    image = read_image(source, 2 * longest)
+    pixels = load_images(image, sides_within(image, longest), "none", fit="stretch")[0]
     return b"".join(encode("thumbnail.jpg", np.rint(pixels).astype(np.uint8), quality=80))

@@ -57,7 +57,7 @@ _MOST_STEPS = 1024
 _BINS = 32
 _TOP = 5
 # Values that are turned into numbers of bins at once.
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16
 _COLORMAPS = (
     *("viridis", "gray", "magma", "inferno", "plasma", "cividis", "turbo"),
     *("RdBu_r", "coolwarm", "bone", "jet"),
@@ -306,6 +306,9 @@ class Viewer:
             return None
         (node,) = outputs
         info = self._infos[node]
+        given = getattr(self._engine.model, "outputs", None)
+        if given and tuple(given[0].shape) != info.shape:
+            return None  # the model makes something else of it
         return node if info.kind == "dense" and info.channels else None
 
     def _matching(self, dataset: DatasetStats) -> dict[int, LayerStats]:
@@ -832,14 +835,18 @@ def _histograms(info: LayerInfo, activation: Array) -> dict[str, Any]:
     low, high = np.where(known, stats.min, 0), np.where(known, stats.max, 0)
     channels = rows.shape[1]
     counts = np.zeros(channels * _BINS, np.int64)
+    # So few at once that they stay in the cache.
     block = max(1, _BLOCK // channels)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         scale = np.where(high > low, _BINS / (high - low), 0)
         for start in range(0, len(rows), block):
             part = rows[start : start + block].astype(np.float64)
             finite = np.isfinite(part)
-            bins = np.where(finite, (part - low) * scale, 0).astype(np.intp)
-            bins = np.clip(bins, 0, _BINS - 1) + np.arange(channels) * _BINS
+            part -= low
+            part *= scale
+            np.clip(part, 0, _BINS - 1, out=part)
+            bins = part.astype(np.intp)
+            bins += np.arange(channels) * _BINS
             counts += np.bincount(bins[finite], minlength=counts.size)
     return {
         "bins": _BINS,
