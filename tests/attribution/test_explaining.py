@@ -17,6 +17,7 @@ from PIL import Image
 import actgrid
 from actgrid import ActgridError, explain
 from actgrid.attribution import compiled
+from actgrid.attribution.explaining import ask
 from actgrid.attribution.methods import METHODS
 from actgrid.errors import (
     DtypeError,
@@ -458,3 +459,23 @@ def test_a_spec_and_a_photo() -> None:
     assert found.values.shape == (1, 7, 7)
     assert found.images is not None
     assert found.images.shape == (1, 224, 224, 3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_whoever_asks_is_told_before_each_run_and_may_end_it(
+    method: str, cnn: tuple[Any, Any]
+) -> None:
+    model, x = cnn
+    if method == "lime":
+        pytest.importorskip("skimage")
+    runs: list[int] = []
+
+    def enough() -> None:
+        runs.append(1)
+        if len(runs) == 2:
+            raise KeyboardInterrupt
+
+    question = ask(model, x[:2], batch_size=1, progress=enough)
+    with pytest.raises(KeyboardInterrupt):
+        question.explain(METHODS[method], None, {})
+    assert len(runs) == 2

@@ -297,3 +297,19 @@ def test_images_are_turned_and_enlarged_about_the_middle() -> None:
     np.testing.assert_allclose(larger[::2, ::2], images[0, 1:4, 1:4, 0], atol=1e-4)
     moved = np.asarray(transformed(images, tf.constant(0.0), 1.0, 1.0, 2.0))[0, :, :, 0]
     np.testing.assert_allclose(moved[:4, :3], images[0, 1:, 2:, 0], atol=1e-4)
+
+
+def test_a_function_is_called_after_each_step_and_may_end_it() -> None:
+    steps: list[int] = []
+    model = sequential()
+    maximize(model, "conv", [0, 1, 2], steps=3, batch_size=2, progress=lambda: steps.append(1))
+    assert len(steps) == 2 * 3
+
+    def enough() -> None:
+        steps.append(1)
+        if len(steps) == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        maximize(model, "conv", 0, steps=100, progress=enough)
+    assert len(steps) == 8

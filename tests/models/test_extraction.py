@@ -514,6 +514,21 @@ def test_traced_beforehand_the_layers_are_known_and_no_call_traces_again() -> No
     assert_untouched(model)
 
 
+def small(info: LayerInfo, tensor: Any) -> Any:
+    return tensor[:, :2]
+
+
+def test_a_transform_can_be_traced_beforehand() -> None:
+    model = small_cnn()
+    extractor = Extractor(model, "conv1")
+    assert list(extractor.trace(tf.TensorSpec((None, 8, 8, 3)), small)) == ["conv1"]
+    x = pixels(3, 8, 8, 3)
+    for part in (x, x[:1]):
+        found = extractor.run(part, small)["conv1"]
+        np.testing.assert_allclose(found, layer_outputs(model, part, "conv1")["conv1"][:, :2])
+    assert extractor.trace_count == 1
+
+
 def test_a_model_of_any_size_is_traced_once_for_all_sizes() -> None:
     model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3, name="conv")])
     extractor = Extractor(model)

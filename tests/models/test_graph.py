@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from actgrid.errors import ModelError
@@ -123,6 +124,12 @@ def test_several_inputs_and_outputs_of_a_layer() -> None:
         "lstm[1]",
     }
     assert len(graph.inputs) == 2
+
+
+def test_a_spec_tells_the_shape_where_the_model_leaves_it_open() -> None:
+    model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3, name="conv")])
+    graph = layer_graph(model, tf.TensorSpec((None, 9, 7, 3)))
+    assert [info.shape for info in graph.infos] == [(None, 9, 7, 3), (None, 7, 5, 2)]
 
 
 def test_a_model_whose_input_is_not_known() -> None:

@@ -337,3 +337,20 @@ def test_option_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(OptionError, match=message):
         getattr(heatmap, draw)(**options)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_levels_are_what_an_overlay_colours(shift: float) -> None:
+    heatmap = actgrid.Heatmap(MAPS - np.float32(shift), images=PHOTOS)
+    levels = heatmap.levels(clip=90)
+    assert levels.dtype == np.uint8
+    assert levels.shape == PHOTOS.shape[:3]
+    assert heatmap.cmap == ("RdBu_r" if shift else "viridis")
+    colours = palette(heatmap.cmap)
+    overlaid = heatmap.overlay(alpha=1, clip=90).pictures
+    np.testing.assert_array_equal(colours[levels], overlaid)
+
+
+def test_levels_need_images() -> None:
+    with pytest.raises(OptionError, match="no images"):
+        actgrid.Heatmap(MAPS).levels()

@@ -117,7 +117,8 @@ def test_the_picture_is_what_the_model_sees() -> None:
     prepared = watched.engine.prepare(image.source)
     np.testing.assert_array_equal(prepared.x, load_images(image.source, model=watched.engine.model))
     # Nothing but x / 255 is done to the pixels.
-    assert (prepared.picture.shape, prepared.picture.dtype) == ((16, 16, 3), np.uint8)
+    assert prepared.picture.shape == (16, 16, 3)
+    assert prepared.picture.dtype == np.uint8
     np.testing.assert_allclose(prepared.picture, prepared.x[0] * 255, atol=0.5001)
 
 

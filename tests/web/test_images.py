@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import zlib
@@ -303,6 +304,11 @@ def zeros(count: int) -> bytes:
     return zlib.compress(bytes(count), 9)
 
 
+def half(form: str) -> bytes:
+    data = encoded(form)
+    return data[: len(data) // 2]
+
+
 def bmp(width: int, height: int, compression: int, data: bytes, colours: int = 256) -> bytes:
     header = struct.pack(
         "<IiiHHIIiiII", 40, width, height, 1, 8, compression, len(data), 0, 0, colours, 0
@@ -331,7 +337,7 @@ def webp_canvas() -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-TOO_LARGE = {
+TOO_LARGE: dict[str, tuple[Callable[[], bytes], str]] = {
     "too many bytes": (lambda: bytes(33 * MEGABYTE), "at most 33554432"),
     "too many pixels": (lambda: png(8000, 7000), "8000 x 7000 pixels; at most 50000000"),
     "very many pixels": (lambda: png(100_000, 100_000), "too large to be safe"),
@@ -347,7 +353,7 @@ TOO_LARGE = {
     "a BMP upside down": (lambda: bmp(1, -(2**31), 0, b""), "too large"),
 }
 
-WRONG = {
+WRONG: dict[str, tuple[Callable[[], bytes], str]] = {
     "nothing": (lambda: b"", "empty"),
     "text": (lambda: b"hello", "no PNG, JPEG"),
     "a script": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no PNG, JPEG"),
@@ -381,7 +387,7 @@ WRONG = {
     "a BMP's palette": (lambda: bmp(4, 4, 0, bytes(16), 2**31), "broken"),
     "a WebP's header": (lambda: encoded("WEBP")[:20], "broken"),
 } | {
-    f"half a {form}": (lambda form=form: encoded(form)[: len(encoded(form)) // 2], "broken")
+    f"half a {form}": (functools.partial(half, form), "broken")
     for form in ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 }
 

@@ -624,7 +624,7 @@ class Viewer:
                     if index >= 0
                 ]
                 for indices, maxima in zip(
-                    stats.top_index.tolist(), map(plain_numbers, stats.top_max), strict=True
+                    stats.top_index.tolist(), plain_numbers(stats.top_max), strict=True
                 )
             ],
         }
@@ -707,20 +707,12 @@ def plain_numbers(values: Array) -> list[Any]:
     if values.dtype.kind in "iub":
         listed: list[Any] = values.tolist()
         return listed
-    numbers = values.astype(np.float64)
-    finite = np.isfinite(numbers)
-    some = finite & (numbers != 0)
-    exponent = np.floor(np.log10(np.abs(numbers), where=some, out=np.zeros_like(numbers)))
-    places = np.clip(_DIGITS - 1 - exponent, -300, 300)
-    # Only powers of ten that are whole are exact.
-    power = 10.0 ** np.abs(places)
-    with np.errstate(over="ignore", invalid="ignore"):
-        up, down = np.round(numbers * power) / power, np.round(numbers / power) * power
-    rounded = np.where(places >= 0, up, down)
-    listed = np.where(finite, rounded, 0).tolist()
-    if finite.all():
-        return listed
-    return [number if known else None for number, known in zip(listed, finite, strict=True)]
+    if values.ndim > 1:
+        return [plain_numbers(row) for row in values]
+    return [
+        float(f"{number:.{_DIGITS}g}") if math.isfinite(number) else None
+        for number in values.astype(np.float64).tolist()
+    ]
 
 
 def _methods() -> dict[str, Method]:
