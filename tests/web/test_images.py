@@ -144,6 +144,8 @@ def test_what_cannot_be_had_is_told(tmp_path: Path) -> None:
         ImageStore(tmp_path)
     with pytest.raises(OptionError, match="images are files"):
         ImageStore(17)
+    with pytest.raises(ShapeError, match=r"\(H, W\)"):
+        ImageStore(np.zeros(5))
     with pytest.raises(OptionError, match="most_bytes must be at least 1"):
         ImageStore(most_bytes=0)
     (tmp_path / "half.png").write_bytes(encoded()[:400])
@@ -475,5 +477,3 @@ def test_sides_are_scaled_and_turned(tmp_path: Path) -> None:
     assert sides_within(picture(100, 400), 200) == (50, 200)
     assert sides_within(np.zeros((3, 1000)), 100) == (1, 100)
     assert sides_within(np.zeros((30, 20, 3)), 100) == (30, 20)
-    with pytest.raises(ShapeError, match=r"\(H, W\)"):
-        sides_within(np.zeros(5), 100)

@@ -198,6 +198,21 @@ def troubled() -> Any:
     return keras.Sequential([keras.Input((16, 16, 3)), Troubled(name="trouble")])
 
 
+class Typed(layers.Layer):  # type: ignore[misc]
+    """Gives values of another type."""
+
+    def call(self, x: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.cast(x * 9, self.name)
+
+
+def types() -> Any:
+    inputs = keras.Input((16, 16, 3))
+    names = ("bfloat16", "float16", "float64", "int32", "uint8", "bool")
+    return keras.Model(inputs, [Typed(name=name)(inputs) for name in names])
+
+
 KINDS: dict[str, Callable[[], Any]] = {
     "cnn": cnn,
     "volumes": volumes,
@@ -207,6 +222,7 @@ KINDS: dict[str, Callable[[], Any]] = {
     "subclassed": subclassed,
     "several_outputs": several_outputs,
     "troubled": troubled,
+    "types": types,
 }
 
 LOOKS = [("standard", "channel"), ("minmax", "layer"), ("percentile:5,95", "channel")]
@@ -228,6 +244,7 @@ async def test_levels_and_statistics_are_those_of_the_library(kind: str) -> None
         layer = await viewer.layer(seen.image, node)
         orjson.dumps(layer)
         assert layer["path"] == about["path"]
+        assert activation.dtype.name == about["dtype"]
         assert layer["shape"] == list(activation.shape[1:])
         stats = image_stats(info, activation, batch=1).reshape(-1)
         for name in ("mean", "std", "min", "max", "zero_fraction", "nonfinite"):

@@ -148,7 +148,6 @@ class Engine:
         ]
         if not self.drawn:
             raise ModelError(f"the model {self.model.name!r} has no layer that can be drawn")
-        self._node_of = {self.graph.infos[node].path: node for node in self.drawn}
         self._ends = _ends(len(self.drawn))
         self._prefixes = [
             _Prefix(frozenset(self.graph.infos[node].path for node in self.drawn[:end]))
@@ -369,15 +368,12 @@ class Engine:
             raise ModelError(
                 f"the device has not enough memory for {count} images: give a smaller batch_size"
             ) from error
-        arrays = {
-            self._node_of[path]: np.asarray(tensor)
-            for path, tensor in found.items()
-            if path in prefix.paths
-        }
-        results = [
-            {node: self._of_sample(node, array, sample, count) for node, array in arrays.items()}
-            for sample in range(len(inputs))
-        ]
+        results: list[dict[int, Array]] = [{} for _ in inputs]
+        for node in self.drawn[: self._ends[depth]]:
+            # Taken out, so that no more than one is about beside its copies.
+            activation = np.asarray(found.pop(self.graph.infos[node].path))
+            for sample, result in enumerate(results):
+                result[node] = self._of_sample(node, activation, sample, count)
         size = sum(activation.nbytes for activation in results[0].values())
         self._bytes[inputs[0].shape, depth] = size
         return results

@@ -97,8 +97,8 @@ class ImageStore:
     ------
     MissingFileError
         If a file does not exist, or a glob or folder holds no image. Also a FileNotFoundError.
-    OptionError
-        If the sources are something else, or a bound is no number. Also a ValueError.
+    OptionError, ShapeError
+        If the sources are something else, or a bound is no number. Both are ValueErrors.
 
     Examples
     --------
@@ -236,6 +236,8 @@ def _named(sources: Any) -> Iterator[tuple[str, Any]]:
         yield Path(getattr(sources, "filename", "") or "image").name, sources
     elif hasattr(sources, "__array__"):
         array = np.asarray(sources)
+        if array.ndim not in (2, 3, 4):
+            raise ShapeError(f"images must be (H, W), (H, W, C) or (N, H, W, C), not {array.shape}")
         yield from (("image", one) for one in (array if array.ndim == 4 else [array]))
     elif isinstance(sources, Iterable):
         for source in sources:
@@ -396,15 +398,8 @@ def sides_within(source: Any, longest: int) -> tuple[int, int]:
         A Pillow image or an array, (H, W) or (H, W, C).
     longest
         In pixels.
-
-    Raises
-    ------
-    ShapeError
-        If it is an array of another rank. Also a ValueError.
     """
     if not isinstance(source, Image.Image):
-        if np.ndim(source) not in (2, 3):
-            raise ShapeError(f"an image must be (H, W) or (H, W, C), not {np.shape(source)}")
         height, width = np.shape(source)[:2]
         return _within(height, width, longest)
     height, width = source.height, source.width

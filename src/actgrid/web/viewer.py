@@ -161,7 +161,8 @@ class Viewer:
         As for `actgrid.load_images`. Without a `size`, images for a model whose size is not fixed
         keep theirs, made smaller where a side is longer than 512 pixels.
     cache_bytes
-        How much is kept of what was worked out.
+        How much is kept of what was worked out. A run of the model and what is made of it at once
+        take about as much again.
     batch_size
         How many images the model runs on at once, at most.
 
