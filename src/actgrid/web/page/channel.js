@@ -18,7 +18,10 @@ export class ChannelView {
     this.main = new data.Task((error) => this.fail(error));
     this.details = new data.Task((error) => data.lost(error));
     this.weights = new data.Task((error) => this.failPart(this.kernel, error));
-    this.known = new data.Task((error) => this.failPart(this.dataset, error));
+    this.known = new data.Task((error) => {
+      this.parts.dataset.hidden = error.status === 404; // statistics may be of some layers only
+      this.failPart(this.dataset, error);
+    });
     this.others = new data.Task((error) => this.failPart(this.across, error));
     this.dream = new data.Task((error) => this.failPart(this.maximal, error));
     this.build();
@@ -269,10 +272,11 @@ export class ChannelView {
 
   showDataset(state) {
     const there = this.model.dataset !== null;
-    this.parts.dataset.hidden = !there;
+    if (!there) this.parts.dataset.hidden = true;
     if (!there) return;
     this.known.run(this.layer, async (signal) => {
       this.datasetLoaded = null;
+      this.parts.dataset.hidden = false;
       this.dataset.replaceChildren(make("p", { class: "soft" }, "Loading…"));
       this.datasetLoaded = await data.json(data.paths.dataset(this.layer), signal);
       this.drawDataset(get());

@@ -28,6 +28,8 @@ export function choices(select, pairs) {
 
 /** A control under its name. */
 export function field(name, control, attributes = {}) {
+  const named = control.matches("select, input") ? control : control.querySelector("select, input");
+  named.setAttribute("aria-label", name); // the label's own text would tell all options, too
   return make("label", { class: "field", ...attributes }, make("span", {}, name), control);
 }
 

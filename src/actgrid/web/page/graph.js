@@ -212,9 +212,7 @@ export class Graph {
   pick(index) {
     const node = this.model.nodes[index];
     if (!node.drawn) return;
-    const { path } = node;
-    const layer = this.model.first === index ? null : path;
-    go({ layer, channel: null, view: null, columns: null, pane: "view" });
+    go({ layer: node.path, channel: null, view: null, columns: null, pane: "view" });
   }
 
   /** The card that stands for a node: its own, or that of the closed group it is in. */

@@ -35,14 +35,14 @@ export class HeatmapView {
     this.canvas = make("canvas", { class: "tile", role: "img" });
     this.plain = make("canvas", { class: "tile", role: "img", "aria-label": "The image as the model sees it" });
     this.bare = make("canvas", { class: "tile", role: "img", "aria-label": "The map alone" });
-    this.method_note = make("p", { class: "soft source" });
+    this.source = make("p", { class: "soft source" });
     this.note = make("div", { class: "note", hidden: true });
     this.figures = make("div", { class: "scroller parts" },
       make("div", { class: "figures" },
         make("figure", { class: "large" }, this.canvas, make("figcaption", { class: "soft" }, "Map over the image")),
         make("figure", {}, this.plain, make("figcaption", { class: "soft" }, "Image")),
         make("figure", {}, this.bare, make("figcaption", { class: "soft" }, "Map"))),
-      this.method_note);
+      this.source);
     const options = make("div", { class: "options" }, field("Method", this.method));
     if (model.targets) options.append(field("Class", make("span", { class: "joined" }, this.target, known)));
     options.append(this.layerField, field("Colours", this.cmap), field("Map over image", this.alpha));
@@ -82,8 +82,8 @@ export class HeatmapView {
 
   showOptions(state, method) {
     this.method.value = method.name;
-    this.method_note.replaceChildren(`${method.summary}${method.summary.endsWith(".") ? "" : "."} `, make("cite", {}, method.source));
-    this.layerField.hidden = !method.layer;
+    this.source.replaceChildren(`${method.summary}${method.summary.endsWith(".") ? "" : "."} `, make("cite", {}, method.source));
+    this.layerField.hidden = !(method.layer && this.model.live);
     this.layer.value = state.over ?? DEFAULT;
     this.cmap.value = state.colours ?? DEFAULT;
     this.alpha.value = state.alpha;

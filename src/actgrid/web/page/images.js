@@ -124,6 +124,7 @@ export class Images {
   }
 
   showCount() {
+    this.mark(get());
     const total = Math.max(Number.isFinite(this.total) ? this.total : 0, this.items.size);
     this.count.textContent = total ? counted(total, "image") : "No images yet";
   }
@@ -139,7 +140,6 @@ export class Images {
     if (first) this.list.prepend(element);
     else this.list.append(element);
     this.seen.observe(element);
-    this.mark(get());
   }
 
   loadSeen(entries) {
@@ -162,7 +162,7 @@ export class Images {
   /** The image after this one, to compare with. */
   another(id) {
     const all = [...this.items.keys()];
-    return all[(all.indexOf(id) + 1) % all.length] ?? null;
+    return all.length > 1 ? all[(all.indexOf(id) + 1) % all.length] : null;
   }
 
   show(state) {

@@ -1,7 +1,7 @@
 /** All channels of a layer on one canvas, or on two: of two images. */
 
 import * as data from "./data.js";
-import { announce, button, byId, choices, counted, field, make, number, percent, settled, shapeText } from "./dom.js";
+import { announce, button, byId, choices, counted, field, make, number, percent, settled, shapeText, toast } from "./dom.js";
 import { Grid } from "./levels.js";
 import { parseLimits } from "./model.js";
 import { saveCanvas, sideBySide } from "./save.js";
@@ -288,8 +288,10 @@ export class LayerView {
   }
 
   turnComparison() {
-    const state = get();
-    go({ compare: state.compare === null ? this.images.another(state.image) : null });
+    const { compare, image } = get();
+    const other = compare === null ? this.images.another(image) : null;
+    if (compare === other) toast("There is no other image to compare with.");
+    go({ compare: other });
   }
 
   focus() {

@@ -8,7 +8,7 @@ import { HeatmapView } from "./heatmap.js";
 import { Images } from "./images.js";
 import { LayerView } from "./layer.js";
 import { Model } from "./model.js";
-import { get, go, start } from "./state.js";
+import { get, go, setDefaults, start } from "./state.js";
 
 const THEMES = ["auto", "light", "dark"];
 const WIDTHS = { least: 220, most: 1200, first: 312 };
@@ -45,7 +45,6 @@ function begin(model, images) {
     const tell = (what) => toast(`There is no ${what} here: shown without it.`);
     for (const part of unknown) toast(`The link says ${part}, which means nothing here.`);
     const known = model.checked(state, tell);
-    known.image ??= images.first;
     checkImages(known, images);
     return known;
   };
@@ -53,9 +52,10 @@ function begin(model, images) {
     document.body.dataset.pane = state.pane;
     document.title = `${model.nodes[model.layer(state)].path} · ${model.name} · actgrid`;
     showTabs(model, state);
-    for (const part of parts) part.show(state.image ? state : { ...state, image: images.first });
+    for (const part of parts) part.show(state);
   };
-  connect(model, images, show);
+  connect(images, show);
+  setDefaults({ ...model.defaults, image: images.first });
   start(check, show);
   window.actgrid = {
     /** What is looked at. */
@@ -103,7 +103,7 @@ function showTabs(model, state) {
 }
 
 /** Everything around the parts: tabs, panes, keys, the theme, the splitter, the lost server. */
-function connect(model, images, show) {
+function connect(images, show) {
   for (const name of ["layer", "heatmap"]) {
     byId(`tab-${name}`).addEventListener("click", () => go(name === "layer" && get().tab === name ? { channel: null } : { tab: name }));
   }
@@ -129,8 +129,9 @@ function connect(model, images, show) {
     if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "?") showKeys();
     else if (event.key === "/") {
-      go({ pane: "graph" }, { replace: true });
-      document.querySelector("#graph input").focus();
+      const finder = document.querySelector("#graph input");
+      if (!finder.offsetParent) go({ pane: "graph" });
+      finder.focus();
     } else return;
     event.preventDefault();
   });

@@ -1,6 +1,7 @@
 /** The model that is looked at, and what of it a state names. */
 
 import { colours } from "./levels.js";
+import { defaults } from "./state.js";
 
 const HEATMAP_KINDS = ["image", "volume", "sequence"];
 
@@ -20,8 +21,9 @@ export class Model {
   /** The node that a card of each group shows: the last that can be drawn. */
   lastNodes() {
     const last = this.groups.map(() => null);
+    const better = (node, old) => node.drawn || old === null || !this.nodes[old].drawn;
     this.nodes.forEach((node, index) => {
-      for (const group of this.groupsOf(index)) if (node.drawn || last[group] === null) last[group] = index;
+      for (const group of this.groupsOf(index)) if (better(node, last[group])) last[group] = index;
     });
     return last;
   }
@@ -35,9 +37,22 @@ export class Model {
     return found;
   }
 
+  /** What is shown where an address does not tell. */
+  get defaults() {
+    const { normalizations, scopes, orders, methods } = this;
+    const method = methods.find(({ name }) => name === "gradcam") ?? methods[0];
+    return {
+      layer: this.nodes[this.first].path,
+      normalize: normalizations[0],
+      scope: scopes[0],
+      order: orders[0],
+      method: method?.name ?? null,
+    };
+  }
+
   /** Index of the layer a state shows. */
   layer(state) {
-    return state.layer === null ? this.first : this.index.get(state.layer);
+    return this.index.get(state.layer);
   }
 
   lut(name) {
@@ -59,7 +74,7 @@ export class Model {
   }
 
   method(state) {
-    return this.methods.find(({ name }) => name === state.method) ?? this.methods[0];
+    return this.methods.find(({ name }) => name === state.method);
   }
 
   /** Layers whose maps a method can weigh. */
@@ -81,24 +96,25 @@ export class Model {
   /** Return a state in which all names are known, and tell what had to be left out. */
   checked(state, tell) {
     const known = { ...state };
-    const settle = (name, fine, otherwise, what) => {
-      if (known[name] === otherwise || fine(known[name])) return;
+    const first = defaults();
+    const settle = (name, fine, what = name) => {
+      if (known[name] === first[name] || fine(known[name])) return;
       tell(`${what} ${known[name]}`);
-      known[name] = otherwise;
+      known[name] = first[name];
     };
-    settle("layer", (path) => this.nodes[this.index.get(path)]?.drawn, null, "layer");
+    settle("layer", (path) => this.nodes[this.index.get(path)]?.drawn);
     const node = this.nodes[this.layer(known)];
-    settle("channel", (channel) => node.channels === null || channel < node.channels, null, "channel");
-    settle("normalize", (name) => this.normalizes(name), this.normalizations[0], "normalisation");
-    settle("scope", (name) => this.scopes.includes(name), this.scopes[0], "scope");
-    settle("order", (name) => this.orders.includes(name), this.orders[0], "order");
-    settle("cmap", (name) => name in this.colormaps, "viridis", "colormap");
-    settle("colours", (name) => name in this.colormaps, null, "colormap");
-    settle("columns", (count) => count > 0, null, "number of columns");
-    settle("method", (name) => this.methods.some((method) => method.name === name), null, "method");
-    settle("target", (text) => this.targets && this.target(text) !== null, "predicted", "class");
-    settle("over", (path) => this.index.has(path), null, "layer");
-    settle("tab", () => this.methods.length > 0, "layer", "tab");
+    settle("channel", (channel) => node.channels === null || channel < node.channels);
+    settle("normalize", (name) => this.normalizes(name), "normalisation");
+    settle("scope", (name) => this.scopes.includes(name));
+    settle("order", (name) => this.orders.includes(name));
+    settle("cmap", (name) => name in this.colormaps, "colormap");
+    settle("colours", (name) => name in this.colormaps, "colormap");
+    settle("columns", (count) => count > 0, "number of columns");
+    settle("method", (name) => this.methods.some((method) => method.name === name));
+    settle("target", (text) => this.targets && this.target(text) !== null, "class");
+    settle("over", (path) => this.live && this.mapped.some((one) => one.path === path), "layer");
+    settle("tab", () => this.methods.length > 0);
     known.open = known.open.filter((name) => {
       const there = name === "*" || this.groupIndex.has(name);
       if (!there) tell(`group ${name}`);

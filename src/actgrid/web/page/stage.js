@@ -62,24 +62,25 @@ export class Stage {
     return this.view ?? this.fitted();
   }
 
+  /** Where the picture begins on the canvas: at whole pixels, so that it does not tremble. */
+  get origin() {
+    const { x, y, scale } = this.place;
+    const ratio = window.devicePixelRatio || 1;
+    const whole = (value) => Math.round(value * ratio) / ratio;
+    const { clientWidth, clientHeight } = this.canvas;
+    return { x: whole(clientWidth / 2 - x * scale), y: whole(clientHeight / 2 - y * scale), scale };
+  }
+
   /** From pixels of the screen, on the canvas, to those of the picture. */
-  toPicture({ x, y }) {
-    const place = this.place;
-    return {
-      x: (x - this.canvas.clientWidth / 2) / place.scale + place.x,
-      y: (y - this.canvas.clientHeight / 2) / place.scale + place.y,
-    };
+  toPicture(point) {
+    const { x, y, scale } = this.origin;
+    return { x: (point.x - x) / scale, y: (point.y - y) / scale };
   }
 
   /** Where a part of the picture is on the canvas, in pixels of the screen. */
-  toScreen({ x, y, width, height }) {
-    const place = this.place;
-    return {
-      x: (x - place.x) * place.scale + this.canvas.clientWidth / 2,
-      y: (y - place.y) * place.scale + this.canvas.clientHeight / 2,
-      width: width * place.scale,
-      height: height * place.scale,
-    };
+  toScreen(part) {
+    const { x, y, scale } = this.origin;
+    return { x: x + part.x * scale, y: y + part.y * scale, width: part.width * scale, height: part.height * scale };
   }
 
   draw() {
@@ -89,17 +90,15 @@ export class Stage {
   paint() {
     cancelAnimationFrame(this.asked);
     this.asked = 0;
-    const { canvas, context, picture, grid } = this;
+    const { canvas, context, picture } = this;
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, canvas.width, canvas.height);
     if (!picture || !canvas.width || !canvas.height) return;
-    const ratio = canvas.width / canvas.clientWidth;
-    const at = this.toScreen({ x: 0, y: 0, width: grid.width, height: grid.height });
-    const scale = this.place.scale * ratio;
-    context.imageSmoothingEnabled = scale < 1;
+    const ratio = window.devicePixelRatio || 1;
+    const { x, y, scale } = this.origin;
+    context.imageSmoothingEnabled = scale * ratio < 1;
     context.imageSmoothingQuality = "medium";
-    // Whole pixels, so that tiles do not tremble while they are moved.
-    context.setTransform(scale, 0, 0, scale, Math.round(at.x * ratio), Math.round(at.y * ratio));
+    context.setTransform(scale * ratio, 0, 0, scale * ratio, x * ratio, y * ratio);
     context.drawImage(picture, 0, 0);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     if (this.cursor !== null) this.outline(this.cursor, 3);

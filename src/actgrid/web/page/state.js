@@ -44,6 +44,14 @@ const PARTS = {
 /** Names of opened groups; ["*"] stands for all of them. */
 const OPEN = "open";
 
+let current = defaults();
+
+/** Say what is shown where an address does not tell: the first image, the first layer. */
+export function setDefaults(values) {
+  for (const [name, value] of Object.entries(values)) PARTS[name][0] = value;
+  current = defaults();
+}
+
 export function defaults() {
   const state = Object.fromEntries(Object.entries(PARTS).map(([name, [value]]) => [name, value]));
   return { ...state, open: [] };
@@ -76,7 +84,6 @@ export function write(state) {
   return given.toString();
 }
 
-let current = defaults();
 let changed = () => {};
 
 export const get = () => current;

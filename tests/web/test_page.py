@@ -1,0 +1,780 @@
+"""The page in a browser, against a server that was started as a user would start it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, ImageOps
+from playwright.sync_api import Browser, Locator, Page, Route, expect
+
+import actgrid
+from actgrid.rendering.colormaps import palette
+from actgrid.web.app import page_files
+
+Array = npt.NDArray[Any]
+Opened = Callable[..., AbstractContextManager[Page]]
+
+STEM, LAST, DENSE = "stem_conv", "head_relu", "predictions"
+CANVAS = "#layer .first canvas"
+# The pixels of a rectangle of the canvas, as base64 of RGBA.
+PIXELS = """(canvas, {x, y, width, height}) => {
+  const copy = Object.assign(document.createElement("canvas"), {width, height});
+  const context = copy.getContext("2d", {willReadFrequently: true});
+  context.drawImage(canvas, -x, -y);
+  const data = context.getImageData(0, 0, width, height).data;
+  let text = "";
+  for (const value of data) text += String.fromCharCode(value);
+  return btoa(text);
+}"""
+# An event that carries an image file, as the system makes it for a drop or a paste.
+TRANSFER = """([kind, name, base64]) => {
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const data = new DataTransfer();
+  data.items.add(new File([bytes], name, { type: "image/png" }));
+  const event = kind === "paste"
+    ? new ClipboardEvent("paste", { clipboardData: data, bubbles: true })
+    : new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true });
+  document.body.dispatchEvent(event);
+}"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three photos: a cat, the cat upside down, and its negative."""
+    folder: Path = tmp_path_factory.mktemp("photos")
+    cat = actgrid.demo.photo()
+    for name, photo in {
+        "cat.png": cat,
+        "flipped.png": ImageOps.flip(cat),
+        "negative.png": ImageOps.invert(cat),
+    }.items():
+        photo.save(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def network() -> Any:
+    return actgrid.demo.model()
+
+
+@pytest.fixture(scope="module")
+def activations(network: Any, folder: Path) -> dict[str, Array]:
+    """What some layers give for the first photo, computed without the viewer."""
+    extractor = actgrid.Extractor(network, [STEM, LAST, DENSE])
+    x = actgrid.load_images(folder / "cat.png", size=(224, 224), preprocess="none")
+    return extractor(np.asarray(x, np.float32))
+
+
+@pytest.fixture(scope="module")
+def url(network: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the demo, served by the command; statistics are of one layer."""
+    stats = tmp_path_factory.mktemp("stats") / "stats.npz"
+    actgrid.measure_images(network, folder, STEM, top_channels=None).save(stats)
+    command = [sys.executable, "-m", "actgrid", "serve", "demo", "--images", str(folder)]
+    command += ["--port", "0", "--stats", str(stats)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        found = next(filter(None, (re.search(r"http://\S+/", line) for line in server.stdout)))
+        yield found[0]
+        server.terminate()
+
+
+@pytest.fixture
+def opened(browser: Browser, url: str) -> Opened:
+    """Open the page; at the end nothing has gone wrong, and only its server was asked."""
+
+    @contextmanager
+    def opened(
+        link: str = "", base: str = url, wrong: str | None = None, **options: Any
+    ) -> Iterator[Page]:
+        size = options.pop("size", (1280, 860))
+        context = options.pop("browser", browser).new_context(
+            viewport={"width": size[0], "height": size[1]}, accept_downloads=True, **options
+        )
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        problems: list[str] = []
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        asked: list[str] = []
+        page.goto(base + link)
+        yield page
+        context.close()
+        assert [one for one in problems if wrong is None or not re.search(wrong, one)] == []
+        elsewhere = [one for one in asked if not one.startswith((base, "blob:", "data:"))]
+        assert elsewhere == []
+
+    return opened
+
+
+def ids(page: Page) -> list[str]:
+    """The ids of the images, in the order of the strip."""
+    page.locator(".thumb").first.wait_for()
+    return [str(thumb.get_attribute("data-image")) for thumb in page.locator(".thumb").all()]
+
+
+def wait_for(page: Page, *shown: str, canvas: str = CANVAS) -> None:
+    """Wait until the pixels of this layer (image, normalisation, scope) are on the canvas."""
+    wanted = re.compile("(^|.*[|])" + "[|](.*[|])?".join(map(re.escape, shown)) + "([|].*|$)")
+    expect(page.locator(canvas)).to_have_attribute("data-shown", wanted, timeout=20_000)
+
+
+def state(page: Page) -> dict[str, Any]:
+    found: dict[str, Any] = page.evaluate("actgrid.state")
+    return found
+
+
+def address(page: Page) -> dict[str, str]:
+    return {name: value[0] for name, value in parse_qs(urlsplit(page.url).fragment).items()}
+
+
+def tile_pixels(page: Page, channel: int, canvas: str = CANVAS) -> Array:
+    """Read a channel's tile as it is on the screen, (height, width, 3) uint8."""
+    box = page.locator(canvas).bounding_box()
+    rect = page.evaluate("(channel) => actgrid.tileRect(channel)", channel)
+    assert box is not None
+    place = {"x": round(rect["x"] - box["x"]), "y": round(rect["y"] - box["y"])}
+    size = {"width": round(rect["width"]), "height": round(rect["height"])}
+    raw = base64.b64decode(page.locator(canvas).evaluate(PIXELS, place | size))
+    return np.frombuffer(raw, np.uint8).reshape(size["height"], size["width"], 4)[..., :3]
+
+
+def choose(page: Page, panel: str, name: str, value: str) -> None:
+    page.locator(panel).get_by_label(name, exact=True).select_option(value)
+
+
+def card(page: Page, name: str) -> Locator:
+    return page.locator(".field-of-cards .card").filter(has=page.get_by_text(name, exact=True))
+
+
+def png(color: str = "teal") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), color).save(file, "PNG")
+    return file.getvalue()
+
+
+def saved(page: Page, press: Callable[[], None]) -> Array:
+    """Return the picture that a button saves."""
+    with page.expect_download() as download:
+        press()
+    assert download.value.suggested_filename.endswith(".png")
+    return np.asarray(Image.open(download.value.path()).convert("RGB"))
+
+
+def test_the_page_is_light() -> None:
+    assert sum(map(len, page_files().values())) < 200_000
+
+
+def test_the_network_the_image_and_its_classes_are_seen_at_once(opened: Opened) -> None:
+    with opened() as page:
+        wait_for(page, STEM)
+        expect(page.get_by_role("heading", level=1)).to_have_text("efficientnet_lite0")
+        expect(page.locator("#layer h2")).to_have_text(STEM)
+        expect(page.locator("#images h2")).to_have_text("cat.png")
+        expect(page.locator(".thumb img[src]")).to_have_count(3)
+        classes = page.locator(".top-classes li")
+        expect(classes).to_have_count(5)
+        expect(classes.first).to_contain_text("cat")
+        first = page.locator(".field-of-cards .card").first
+        expect(first).to_contain_text("Input")
+        expect(card(page, STEM)).to_contain_text("112 \u00d7 112 \u00d7 32")
+        expect(card(page, STEM)).to_have_class(re.compile("current"))
+        # At first nothing is said that goes without saying.
+        assert urlsplit(page.url).fragment == ""
+        assert page.title() == f"{STEM} · efficientnet_lite0 · actgrid"
+
+
+def test_every_card_has_a_thumbnail(opened: Opened) -> None:
+    many = """(cards) => cards.map((card) => new Set(new Uint32Array(
+        card.getContext("2d").getImageData(0, 0, card.width, card.height).data.buffer)).size)"""
+    with opened() as page:
+        wait_for(page, STEM)
+        page.wait_for_load_state("networkidle")
+        colours = page.locator(".card .thumbnail").evaluate_all(many)
+        assert len(colours) > 15
+        assert min(colours) > 1
+
+
+@pytest.mark.parametrize(
+    ("normalize", "scope", "options"),
+    [
+        ("standard", "channel", {}),
+        ("minmax", "layer", {}),
+        ("percentile:2,98", "channel", {"normalize": "percentile(2, 98)"}),
+    ],
+)
+def test_a_drawn_channel_has_the_pixels_of_render(
+    opened: Opened,
+    activations: dict[str, Array],
+    normalize: str,
+    scope: str,
+    options: dict[str, str],
+) -> None:
+    grid = actgrid.render(
+        activations[STEM], **{"normalize": normalize, "scope": scope, "cmap": "magma"} | options
+    )
+    with opened(f"#cmap=magma&normalize={normalize}&scope={scope}&view=56,56,3") as page:
+        wait_for(page, STEM, normalize, scope)
+        tile = tile_pixels(page, 0)
+        wanted = palette("magma")[grid.tile(0)].repeat(3, 0).repeat(3, 1)
+        assert tile.shape == wanted.shape
+        np.testing.assert_array_equal(tile, wanted)
+
+
+@pytest.mark.parametrize("layer", [STEM, LAST, DENSE])
+def test_the_saved_grid_is_the_picture_of_render(
+    opened: Opened, activations: dict[str, Array], layer: str
+) -> None:
+    link = f"#layer={layer}&order=max&cmap=inferno"
+    with opened(link) as page:
+        wait_for(page, layer)
+        picture = saved(page, page.locator("#layer").get_by_text("Save").click)
+    grid = actgrid.render(activations[layer], cmap="inferno", order="index")
+    if layer == DENSE:  # a unit is a channel of the page
+        values = activations[DENSE][0]
+        order = np.argsort(-values, kind="stable")
+        grid = actgrid.render(activations[DENSE], cmap="inferno", order=order)
+    else:
+        grid = actgrid.render(activations[layer], cmap="inferno", order="max")
+    np.testing.assert_array_equal(picture, grid.to_rgb())
+
+
+def test_colours_order_and_columns_ask_for_nothing(opened: Opened) -> None:
+    with opened() as page:
+        wait_for(page, STEM)
+        page.wait_for_load_state("networkidle")
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        before = tile_pixels(page, 5)
+        choose(page, "#layer", "Colours", "gray")
+        gray = tile_pixels(page, 5)
+        assert (gray[..., 0] == gray[..., 2]).all()
+        assert (gray != before).any()
+        choose(page, "#layer", "Order by", "mean")
+        page.locator("#layer").get_by_label("Columns").fill("2")
+        expect(page).to_have_url(re.compile("columns=2"))
+        first, third = (page.evaluate("(c) => actgrid.tileRect(c)", c) for c in (0, 1))
+        assert first != third
+        assert asked == []
+        assert address(page) == {"cmap": "gray", "order": "mean", "columns": "2"}
+
+
+def test_normalisation_and_scope(opened: Opened) -> None:
+    with opened() as page:
+        wait_for(page, STEM, "standard", "channel")
+        choose(page, "#layer", "Scaled by", "layer")
+        wait_for(page, STEM, "standard", "layer")
+        choose(page, "#layer", "Normalise", "percentile")
+        wait_for(page, STEM, "percentile:1,99", "layer")
+        page.get_by_label("from").fill("10")
+        page.get_by_label("from").press("Enter")
+        wait_for(page, STEM, "percentile:10,99", "layer")
+        page.get_by_label("to", exact=True).fill("5")
+        page.get_by_label("to", exact=True).press("Enter")
+        expect(page.get_by_label("to", exact=True)).to_have_attribute("aria-invalid", "true")
+        choose(page, "#layer", "Normalise", "range")
+        wait_for(page, STEM, "range:", "layer")
+
+
+def test_only_dead_or_only_live_channels(opened: Opened, activations: dict[str, Array]) -> None:
+    flat = activations[LAST][0].reshape(-1, activations[LAST].shape[-1])
+    dead = np.flatnonzero(flat.min(0) == flat.max(0))
+    live = np.flatnonzero(flat.min(0) != flat.max(0))
+    rect = "(channel) => actgrid.tileRect(channel)"
+    with opened(f"#layer={LAST}") as page:
+        wait_for(page, LAST)
+        expect(page.locator("#layer header")).to_contain_text(f"{len(dead)} of 1280 dead")
+        choose(page, "#layer", "Show", "dead")
+        assert page.evaluate(rect, int(live[0])) is None
+        assert page.evaluate(rect, int(dead[0]))
+        choose(page, "#layer", "Show", "live")
+        assert page.evaluate(rect, int(live[0]))
+        assert page.evaluate(rect, int(dead[0])) is None
+        page.goto(page.url.partition("#")[0] + "#layer=rescaling&show=dead")
+        expect(page.locator("#layer .first .note")).to_contain_text("No dead channels")
+
+
+def test_pointing_tells_and_a_click_opens_a_channel(
+    opened: Opened, activations: dict[str, Array], network: Any
+) -> None:
+    channel = 6
+    values = activations[STEM][0, ..., channel]
+    with opened() as page:
+        wait_for(page, STEM)
+        rect = page.evaluate("(channel) => actgrid.tileRect(channel)", channel)
+        x, y = rect["x"] + rect["width"] / 2, rect["y"] + rect["height"] / 2
+        page.mouse.move(x, y)
+        tip = page.locator("#layer .first .tip")
+        expect(tip).to_contain_text(f"Channel {channel}")
+        expect(tip).to_contain_text(f"{float(f'{values.max():.4g}'):g}")
+        page.mouse.click(x, y)
+        panel = page.locator("#channel")
+        expect(panel.locator("h2")).to_have_text(f"Channel {channel}")
+        assert address(page) == {"channel": str(channel)}
+        expect(panel.locator(".stats").first).to_contain_text(f"{float(f'{values.std():.4g}'):g}")
+        expect(panel.locator(".histogram rect:not(.hit)")).to_have_count(32)
+        counts = np.histogram(values, 32)[0]
+        heights = panel.locator(".histogram rect:not(.hit)").evaluate_all(
+            "(bars) => bars.map((bar) => Number(bar.getAttribute('height')))"
+        )
+        assert int(np.argmax(heights)) == int(np.argmax(counts))
+        kernel = panel.locator(".kernel canvas")
+        expect(kernel).to_be_visible()
+        assert np.unique(canvas_pixels(kernel).reshape(-1, 3), axis=0).shape[0] > 5
+        expect(panel.locator(".across").first.locator("button")).to_have_count(3)
+        expect(panel).to_contain_text("Across the dataset")
+        expect(panel).to_contain_text("Largest values in")
+
+
+def canvas_pixels(canvas: Locator) -> Array:
+    """Read all of a canvas, (height, width, 3) uint8."""
+    size = canvas.evaluate("({width, height}) => ({width, height})")
+    raw = base64.b64decode(canvas.evaluate(PIXELS, {"x": 0, "y": 0, **size}))
+    return np.frombuffer(raw, np.uint8).reshape(size["height"], size["width"], 4)[..., :3]
+
+
+def test_a_large_channel_has_the_pixels_of_render(
+    opened: Opened, activations: dict[str, Array]
+) -> None:
+    grid = actgrid.render(activations[STEM])
+    with opened("#channel=9") as page:
+        tile = page.locator("#channel .figures canvas").first
+        expect(tile).to_have_attribute("data-shown", re.compile(f"^{STEM}[|]9[|]"))
+        wanted = palette("viridis")[grid.tile(9)].repeat(4, 0).repeat(4, 1)
+        np.testing.assert_array_equal(canvas_pixels(tile), wanted)
+        over = page.locator("#channel .figures canvas").nth(1)
+        before = canvas_pixels(over)
+        page.locator("#channel").get_by_label("Map over image").fill("0")
+        expect(page).to_have_url(re.compile("blend=0(&|$)"))
+        assert (canvas_pixels(over) != before).any()
+        picture = saved(page, page.locator("#channel").get_by_text("Save").click)
+        assert picture.shape == (520, 968, 3)
+
+
+def test_other_images_from_a_channel(opened: Opened) -> None:
+    with opened("#channel=9") as page:
+        rows = page.locator("#channel .across").first.locator("button")
+        expect(rows).to_have_count(3)
+        values = [
+            float(text.replace("\u2212", "-")) for text in rows.locator(".value").all_inner_texts()
+        ]
+        assert values == sorted(values, reverse=True)
+        other = rows.filter(has_text="negative.png")
+        image = other.get_attribute("data-image")
+        other.click()
+        expect(page.locator("#images h2")).to_have_text("negative.png")
+        assert address(page) == {"channel": "9", "image": image}
+
+
+def test_what_excites_a_channel_on_request(opened: Opened) -> None:
+    with opened("#layer=block1_dw_conv&channel=3", wrong="404") as page:
+        page.get_by_role("button", name="Compute it").click()
+        picture = page.get_by_role("img", name="Image that excites channel 3")
+        expect(picture).to_be_visible(timeout=30_000)
+        assert picture.evaluate("(image) => image.decode().then(() => image.naturalWidth)") >= 64
+
+
+def test_groups_open_and_fold(opened: Opened) -> None:
+    with opened() as page:
+        wait_for(page, STEM)
+        cards = page.locator(".field-of-cards .card")
+        folded = cards.count()
+        page.get_by_role("button", name="Open block2_add", exact=True).click()
+        expect(page.locator(".box .head")).to_have_count(1)
+        assert address(page) == {"open": "block2_add"}
+        expect(page.get_by_role("button", name="Fold block2_add", exact=True)).to_be_focused()
+        page.get_by_role("button", name="Open all").click()
+        expect(cards).to_have_count(143 + 1)
+        assert address(page) == {"open": "*"}
+        boxes = cards.evaluate_all(
+            "(cards) => cards.map((card) => new DOMMatrix(card.style.transform))"
+            ".map(({e, f}) => [e, f])"
+        )
+        for at, (x, y) in enumerate(boxes):  # none lies on another
+            assert all(abs(x - a) >= 232 or abs(y - b) >= 58 for a, b in boxes[at + 1 :])
+        page.get_by_role("button", name="Fold all").click()
+        expect(cards).to_have_count(folded)
+        page.go_back()
+        expect(cards).to_have_count(143 + 1)
+
+
+def test_layers_are_found(opened: Opened) -> None:
+    with opened() as page:
+        wait_for(page, STEM)
+        finder = page.get_by_role("searchbox", name="Find layers")
+        finder.fill("block3_dw")
+        found = page.locator(".found .card")
+        expect(found).to_have_count(3)
+        finder.fill("depthwiseconv2d")
+        expect(found).to_have_count(16)
+        finder.fill("block3_dw_bn")
+        finder.press("Enter")
+        wait_for(page, "block3_dw_bn")
+        expect(finder).to_have_value("")
+        expect(card(page, "block3_dw_bn")).to_be_in_viewport()
+
+
+def test_a_link_opens_the_same_view(opened: Opened) -> None:
+    with opened() as page:
+        wait_for(page, STEM)
+        image = ids(page)[1]
+        page.get_by_role("button", name="flipped.png", exact=True).click()
+        wait_for(page, STEM, image)
+        choose(page, "#layer", "Normalise", "minmax")
+        wait_for(page, STEM, "minmax")
+        canvas = page.locator(CANVAS)
+        canvas.focus()
+        page.keyboard.press("+")
+        page.mouse.move(640, 500)
+        page.mouse.down()
+        page.mouse.move(600, 460, steps=3)
+        page.mouse.up()
+        expect(page).to_have_url(re.compile("view="))
+        before, looked = tile_pixels_at(page), state(page)
+        page.reload()
+        wait_for(page, STEM, image, "minmax")
+        assert state(page).keys() == looked.keys()
+        np.testing.assert_array_equal(tile_pixels_at(page), before)
+        page.go_back()
+        wait_for(page, STEM, image, "standard")
+        page.go_back()
+        wait_for(page, STEM, ids(page)[0])
+        page.go_forward()
+        wait_for(page, STEM, image)
+
+
+def tile_pixels_at(page: Page) -> Array:
+    """All pixels of the layer's canvas."""
+    return canvas_pixels(page.locator(CANVAS))
+
+
+def test_wheel_and_double_click_magnify_around_the_pointer(opened: Opened) -> None:
+    with opened() as page:
+        wait_for(page, STEM)
+        rect = page.evaluate("actgrid.tileRect(9)")
+        x, y = rect["x"] + 3, rect["y"] + 3
+        page.mouse.move(x, y)
+        page.mouse.wheel(0, -600)
+        larger = page.evaluate("actgrid.tileRect(9)")
+        assert larger["width"] > 2 * rect["width"]
+        assert larger["x"] <= x <= larger["x"] + larger["width"]
+        page.mouse.dblclick(x, y)
+        expect(page.locator("#channel")).to_be_hidden()
+        assert page.evaluate("actgrid.tileRect(9)")["width"] == pytest.approx(2 * larger["width"])
+        page.get_by_role("button", name="fit").or_(page.locator(".zoom .scale")).first.click()
+        assert page.evaluate("actgrid.tileRect(9)") == rect
+
+
+def test_a_link_that_names_what_is_not_there_falls_back(opened: Opened) -> None:
+    link = "#layer=nowhere&image=abc123&normalize=magic&cmap=mud&tab=tea&open=what&columns=0&x=1"
+    with opened(link, wrong="404|422") as page:
+        wait_for(page, STEM)
+        told = page.locator("#toasts")
+        for part in ("layer nowhere", "image abc123", "magic", "mud", "tab=tea", "what", "x=1"):
+            expect(told).to_contain_text(part)
+        expect(page.locator("#images h2")).to_have_text("cat.png")
+        expect(page).to_have_url(re.compile(r"/$"))
+
+
+def test_everything_by_keyboard(opened: Opened) -> None:
+    with opened(wrong="404") as page:
+        wait_for(page, STEM)
+        page.keyboard.press("/")
+        expect(page.get_by_role("searchbox")).to_be_focused()
+        page.keyboard.press("ArrowDown")
+        expect(card(page, STEM).locator(".pick")).to_be_focused()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("+")
+        expect(page.locator(".box")).to_have_count(1)
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        wait_for(page, "block0_dw_conv")
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.matches('canvas.grid')"):
+                break
+        expect(page.locator(CANVAS)).to_be_focused()
+        page.keyboard.press("Home")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        expect(page.locator("#status")).to_contain_text("Channel 2")
+        page.keyboard.press("Enter")
+        expect(page.locator("#channel h2")).to_have_text("Channel 2")
+        expect(page.locator("#channel .figures canvas").first).to_have_attribute(
+            "data-shown", re.compile("[|]2[|]")
+        )
+        page.keyboard.press("ArrowRight")
+        expect(page.locator("#channel h2")).to_have_text("Channel 3")
+        page.keyboard.press("ArrowLeft")
+        expect(page.locator("#channel h2")).to_have_text("Channel 2")
+        page.keyboard.press("Escape")
+        expect(page.locator(CANVAS)).to_be_focused()
+        page.keyboard.press("?")
+        expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        page.locator("#tab-layer").focus()
+        page.keyboard.press("ArrowRight")
+        expect(page.locator("#tab-heatmap")).to_be_focused()
+        expect(page.locator("#heatmap")).to_be_visible()
+
+
+def test_controls_have_names(opened: Opened) -> None:
+    nameless = """(all) => all.filter((one) => !one.labels?.length && !one.textContent.trim()
+        && !one.getAttribute("aria-label") && !one.title).map((one) => one.outerHTML)"""
+    with opened() as page:
+        wait_for(page, STEM)
+        base = page.url
+        for link in ("", "#channel=2", "#tab=heatmap"):
+            page.goto("about:blank")
+            page.goto(base + link)
+            page.locator("canvas[data-shown]:visible").first.wait_for()
+            controls = page.locator("button, select, input, canvas[tabindex]")
+            assert controls.evaluate_all(nameless) == []
+
+
+def test_two_images_side_by_side(opened: Opened) -> None:
+    with opened() as page:
+        wait_for(page, STEM)
+        first, other, *_ = ids(page)
+        page.get_by_role("button", name="Compare with flipped.png").click()
+        second = "#layer .second canvas"
+        wait_for(page, STEM, other, canvas=second)
+        wait_for(page, STEM, first)
+        assert address(page) == {"compare": other}
+        before = canvas_pixels(page.locator(second))
+        page.locator(CANVAS).focus()
+        page.keyboard.press("+")
+        expect(page.locator(".zoom .scale")).to_contain_text("%")
+        expect(page).to_have_url(re.compile("view="))
+        assert (canvas_pixels(page.locator(second)) != before).any()  # it moved along
+        picture = saved(page, page.locator("#layer").get_by_text("Save").click)
+        assert picture.shape[1] > 2 * 6 * 112
+        page.get_by_role("button", name="Stop comparing").click()
+        expect(page.locator(second)).to_be_hidden()
+
+
+def test_heatmaps(opened: Opened) -> None:
+    with opened("#tab=heatmap") as page:
+        panel = page.locator("#heatmap")
+        shown = panel.locator(".large canvas")
+        expect(shown).to_have_attribute(
+            "data-shown", re.compile("gradcam[|]predicted"), timeout=20_000
+        )
+        expect(panel.locator("h2")).to_contain_text("cat")
+        expect(panel.locator("header")).to_contain_text("score")
+        expect(panel.locator("header")).to_contain_text("layer")
+        predicted = canvas_pixels(shown)
+        target = panel.get_by_label("Class")
+        target.fill("golden retriever")
+        target.press("Enter")
+        expect(panel.locator("h2")).to_have_text("golden retriever")
+        expect(shown).to_have_attribute("data-shown", re.compile("gradcam[|]207"))
+        assert (canvas_pixels(shown) != predicted).any()
+        choose(page, "#heatmap", "Method", "saliency")
+        expect(shown).to_have_attribute("data-shown", re.compile("saliency[|]207"), timeout=20_000)
+        choose(page, "#heatmap", "Colours", "magma")
+        panel.get_by_label("Map over image").fill("1")
+        expect(page).to_have_url(re.compile("alpha=1"))
+        picture = saved(page, panel.get_by_text("Save").click)
+        assert picture.shape == (224, 224, 3)
+        colours = {tuple(colour) for colour in palette("magma").tolist()}
+        assert set(map(tuple, picture.reshape(-1, 3).tolist())) <= colours
+        options = {"method": "saliency", "target": "207", "colours": "magma", "alpha": "1"}
+        assert address(page) == {"tab": "heatmap"} | options
+
+
+def test_an_image_is_uploaded(opened: Opened) -> None:
+    with opened() as page:
+        wait_for(page, STEM)
+        page.locator("input[type=file]").set_input_files(
+            [{"name": "red.png", "mimeType": "image/png", "buffer": png("red")}]
+        )
+        expect(page.locator("#images h2")).to_have_text("red.png")
+        wait_for(page, STEM, str(state(page)["image"]))
+        expect(page.locator(".thumb").first).to_have_attribute(
+            "data-image", str(state(page)["image"])
+        )
+
+
+@pytest.mark.parametrize(("kind", "color"), [("paste", "navy"), ("drop", "olive")])
+def test_an_image_is_pasted_or_dropped(opened: Opened, kind: str, color: str) -> None:
+    with opened() as page:
+        wait_for(page, STEM)
+        file = [f"{color}.png", base64.b64encode(png(color)).decode()]
+        if kind == "drop":
+            page.evaluate(TRANSFER, ["dragenter", *file])
+            expect(page.locator("body")).to_have_class(re.compile("dropping"))
+        page.evaluate(TRANSFER, [kind, *file])
+        expect(page.locator("#images h2")).to_have_text(f"{color}.png")
+        expect(page.locator("body")).not_to_have_class(re.compile("dropping"))
+        wait_for(page, STEM, str(state(page)["image"]))
+
+
+def test_what_is_no_image_is_refused_with_the_reason(opened: Opened) -> None:
+    with opened(wrong="422") as page:
+        wait_for(page, STEM)
+        page.locator("input[type=file]").set_input_files(
+            [{"name": "note.png", "mimeType": "image/png", "buffer": b"no picture"}]
+        )
+        expect(page.locator(".toast.error")).to_contain_text("note.png")
+        expect(page.locator("#images h2")).to_have_text("cat.png")
+
+
+def test_the_webcam_takes_an_image(browser: Browser, opened: Opened) -> None:
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    filming = browser.browser_type.launch(executable_path=found, args=["--no-sandbox", *fake])
+    with opened(browser=filming) as page:
+        wait_for(page, STEM)
+        page.get_by_role("button", name="Webcam").click()
+        dialog = page.get_by_role("dialog", name="Webcam")
+        dialog.get_by_role("button", name="Take picture").click()
+        expect(page.locator("#images h2")).to_have_text("webcam.jpg")
+        expect(dialog).to_have_count(0)
+        wait_for(page, STEM, str(state(page)["image"]))
+    filming.close()
+
+
+@pytest.mark.parametrize("pane", ["graph", "view", "images"])
+def test_at_the_width_of_a_phone(opened: Opened, pane: str) -> None:
+    with opened(f"#pane={pane}&open=block2_add", size=(360, 740)) as page:
+        expect(page.locator(f"#{pane}")).to_be_visible()
+        for other in {"graph", "view", "images"} - {pane}:
+            expect(page.locator(f"#{other}")).to_be_hidden()
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        page.get_by_role("button", name="Network", exact=True).click()
+        card(page, STEM).locator(".pick").click()
+        wait_for(page, "stem_relu")
+        box = page.locator(CANVAS).bounding_box()
+        assert box is not None
+        assert box["width"] == 360
+        assert box["height"] > 300
+
+
+def test_light_and_dark(opened: Opened) -> None:
+    background = "getComputedStyle(document.body).backgroundColor"
+
+    def brightness(page: Page) -> float:
+        return float(np.mean([int(part) for part in re.findall(r"\d+", page.evaluate(background))]))
+
+    with opened(color_scheme="dark") as page:
+        assert brightness(page) < 60
+        page.get_by_role("button", name="Colours of the page: auto").click()
+        assert brightness(page) > 200
+        page.reload()
+        assert brightness(page) > 200
+    with opened(color_scheme="light") as page:
+        assert brightness(page) > 200
+
+
+def test_errors_say_what_the_server_said(opened: Opened) -> None:
+    def refuse(route: Route) -> None:
+        route.fulfill(status=422, json={"detail": "the model does not like it"})
+
+    with opened(wrong="422") as page:
+        wait_for(page, STEM)
+        page.route("**/layers/*/minmax/*.png", refuse)
+        choose(page, "#layer", "Normalise", "minmax")
+        note = page.locator("#layer .first .note")
+        expect(note).to_contain_text("the model does not like it")
+        page.unroute("**/layers/*/minmax/*.png")
+        note.get_by_role("button", name="Try again").click()
+        wait_for(page, STEM, "minmax")
+
+
+def test_a_lost_server_can_be_tried_again(opened: Opened) -> None:
+    with opened(wrong="ERR_FAILED") as page:
+        wait_for(page, STEM)
+        page.route("**/api/**", lambda route: route.abort())
+        card(page, "block0_dw_conv").locator(".pick").click()
+        banner = page.get_by_role("alert")
+        expect(banner).to_contain_text("does not answer")
+        page.unroute("**/api/**")
+        banner.get_by_role("button", name="Try again").click()
+        wait_for(page, "block0_dw_relu")
+        expect(banner).to_be_hidden()
+
+
+def test_a_picture_of_the_network(opened: Opened) -> None:
+    with opened() as page:
+        wait_for(page, STEM)
+        page.wait_for_load_state("networkidle")
+        picture = saved(page, page.locator("#graph").get_by_text("Save").click)
+        assert picture.shape[0] > 5 * picture.shape[1] > 2000
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 200
+
+
+@pytest.fixture(scope="module")
+def site(model: Any, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An export of a small model behind a plain web server, below a path."""
+    folder = tmp_path_factory.mktemp("web")
+    options = {"normalize": ["minmax", "symmetric"], "methods": "gradcam"}
+    with ThreadPoolExecutor() as elsewhere:  # the browser's event loop runs in this thread
+        elsewhere.submit(
+            actgrid.export_site, model, photos, folder / "some/where", **options
+        ).result()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/some/where/"
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_export_on_any_web_server(site: str, opened: Opened) -> None:
+    with opened(base=site) as page:
+        wait_for(page, "conv", "minmax")
+        assert address(page) == {}
+        options = page.locator("#layer").get_by_label("Normalise").locator("option")
+        expect(options).to_have_text(["min to max", "symmetric"])
+        expect(page.get_by_text("Add images")).to_have_count(0)
+        expect(page.locator(".thumb img[src]")).to_have_count(3)
+        choose(page, "#layer", "Normalise", "symmetric")
+        wait_for(page, "conv", "symmetric")
+        page.get_by_role("button", name="photo1.png", exact=True).click()
+        wait_for(page, "conv", ids(page)[1], "symmetric")
+        page.locator("#tab-heatmap").click()
+        expect(page.locator("#heatmap .large canvas")).to_have_attribute(
+            "data-shown", re.compile("gradcam[|]predicted")
+        )
+        expect(page.locator("#heatmap").get_by_label("Class")).to_have_count(0)
+        page.goto(f"{site}#layer=last&channel=2")
+        expect(page.locator("#channel .across button")).to_have_count(3)
+        expect(page.get_by_text("Compute it")).to_be_hidden()
+
+
+def test_a_token_of_the_address_is_given_to_the_server(
+    model: Any, photos: Path, opened: Opened
+) -> None:
+    with actgrid.view(model, photos, labels=["cat", "dog", "bird"]) as view:
+        base, _, token = view.url.partition("?")
+        with opened(f"?{token}", base=base) as page:
+            wait_for(page, "conv")
+            expect(page.locator(".thumb img[src]")).to_have_count(3)
+            labels = page.locator(".top-classes .label")
+            assert set(labels.all_inner_texts()) == {"cat", "dog", "bird"}
+        with opened(base=base, wrong="401") as page:
+            expect(page.get_by_role("alert")).to_contain_text("token")
