@@ -20,6 +20,7 @@ const KEYS = [
 ];
 
 async function main() {
+  themes();
   const main = byId("view");
   try {
     const model = new Model(await (await data.request(data.paths.model)).json());
@@ -135,7 +136,6 @@ function connect(images, show) {
     } else return;
     event.preventDefault();
   });
-  themes();
   splitter();
 }
 

@@ -120,7 +120,7 @@ export class Stage {
     const fitted = this.fitted();
     const scale = Math.min(Math.max(view.scale, fitted.scale / 4), MOST);
     const keep = (value, most) => Math.min(Math.max(value, 0), most);
-    this.on.view({ x: keep(view.x, this.grid.width), y: keep(view.y, this.grid.height), scale });
+    this.on.view(rounded({ x: keep(view.x, this.grid.width), y: keep(view.y, this.grid.height), scale }));
   }
 
   /** Magnify around a point of the canvas, its middle if none is given. */
@@ -267,3 +267,6 @@ export class Stage {
     if (next >= 0 && next < this.grid.count) this.putCursor(next);
   }
 }
+
+/** A place as a link tells it, so that the link shows the very same pixels. */
+const rounded = ({ x, y, scale }) => ({ x: +x.toFixed(3), y: +y.toFixed(3), scale: +scale.toPrecision(6) });

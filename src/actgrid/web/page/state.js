@@ -16,7 +16,7 @@ const place = {
     return numbers.length === 3 && numbers.every(Number.isFinite) && numbers[2] > 0
       ? { x: numbers[0], y: numbers[1], scale: numbers[2] } : undefined;
   },
-  write: ({ x, y, scale }) => [x.toFixed(1), y.toFixed(1), +scale.toPrecision(4)].join(","),
+  write: ({ x, y, scale }) => [x, y, scale].join(","),
 };
 
 /** The name in the address of each part of the state, its default, and how it is written. */
