@@ -408,7 +408,7 @@ def test_groups_open_and_fold(opened: Opened) -> None:
             ".map(({e, f}) => [e, f])"
         )
         for at, (x, y) in enumerate(boxes):  # none lies on another
-            assert all(abs(x - a) >= 232 or abs(y - b) >= 58 for a, b in boxes[at + 1 :])
+            assert all(abs(x - a) >= 224 or abs(y - b) >= 58 for a, b in boxes[at + 1 :])
         page.get_by_role("button", name="Fold all").click()
         expect(cards).to_have_count(folded)
         page.go_back()

@@ -1,7 +1,10 @@
 /** One channel: large, over the image, in numbers, in its weights, and across other images. */
 
 import * as data from "./data.js";
-import { button, byId, choices, field, make, number, percent } from "./dom.js";
+import {
+  againButton, blank, button, byId, counted, div, field, make, number, percent, saveButton, select,
+  slider, soft, span, terms,
+} from "./dom.js";
 import { showPicture } from "./images.js";
 import { channelsOf, fetchLayer, statisticsOf } from "./layer.js";
 import { nearSquare, painted } from "./levels.js";
@@ -28,42 +31,42 @@ export class ChannelView {
   }
 
   build() {
-    const step = (text, by, label) => button(text, { "aria-label": label, title: label, onclick: () => this.step(by) });
     this.title = make("h2", { tabindex: -1 });
-    this.about = make("p", { class: "soft" });
-    const heading = make("header", { class: "heading" },
-      button("← Layer", { class: "back", title: "All channels of the layer (Esc)", onclick: () => go({ channel: null }) }),
-      make("div", {}, this.title, this.about),
-      step("‹", -1, "Previous channel (←)"), step("›", 1, "Next channel (→)"),
-      button("Save", { title: "Save this view as PNG", "aria-label": "Save this view as PNG", onclick: () => this.save() }));
+    this.about = soft();
     this.tile = make("canvas", { class: "tile", role: "img" });
+    this.tileCaption = make("figcaption", { class: "soft" });
     this.overlay = make("canvas", { class: "tile", role: "img" });
-    this.blend = make("input", { type: "range", min: 0, max: 1, step: 0.05,
-      oninput: () => go({ blend: Number(this.blend.value) }, { replace: true }) });
-    this.over = make("figure", {}, this.overlay, make("figcaption", {}, field("Map over image", this.blend)));
-    this.stats = make("div", { class: "stats" });
-    this.histogram = make("div", { class: "histogram" });
-    this.kernel = make("div", { class: "kernel" });
-    this.dataset = make("div", {});
-    this.maximal = make("div", {});
-    this.statistic = make("select", { "aria-label": "Statistic", onchange: () => this.showAcross() });
-    choices(this.statistic, Object.entries(ACROSS));
-    this.across = make("div", {});
-    const part = (title, inside, ...more) => make("section", { class: "part" },
-      make("div", { class: "tools" }, make("h3", {}, title), ...more), inside);
+    this.blend = slider((blend) => go({ blend }, { step: false }));
+    this.over = make("figure", {}, this.overlay,
+      make("figcaption", {}, field("Map over image", this.blend)));
+    this.figures = div("figures", make("figure", {}, this.tile, this.tileCaption), this.over);
+    for (const name of ["dataset", "maximal", "across"]) this[name] = div(null);
+    for (const name of ["stats", "histogram", "kernel"]) this[name] = div(name);
+    this.statistic = select(Object.entries(ACROSS), () => this.showAcross());
+    this.statistic.setAttribute("aria-label", "Statistic");
     this.parts = {
       kernel: part("Kernel", this.kernel),
       across: part("Across the images", this.across, this.statistic),
       dataset: part("Across the dataset", this.dataset),
       maximal: part("Image that excites it most", this.maximal),
     };
-    this.figures = make("div", { class: "figures" }, make("figure", {}, this.tile, this.tileCaption = make("figcaption", { class: "soft" })), this.over);
     this.note = make("div", { class: "note", hidden: true });
-    this.body = make("div", { class: "scroller parts" }, this.figures,
-      make("div", { class: "facts" }, part("In this image", this.stats), part("Histogram", this.histogram), this.parts.kernel),
-      make("div", { class: "facts" }, this.parts.across, this.parts.dataset, this.parts.maximal));
-    byId("channel").append(heading, this.note, this.body);
+    const { kernel, across, dataset, maximal } = this.parts;
+    this.body = div("scroller parts", this.figures,
+      div("facts", part("In this image", this.stats), part("Histogram", this.histogram), kernel),
+      div("facts", across, dataset, maximal));
+    byId("channel").append(this.buildHeading(), this.note, this.body);
     document.addEventListener("keydown", (event) => this.key(event));
+  }
+
+  buildHeading() {
+    const step = (text, by, label) =>
+      button(text, { "aria-label": label, title: label, onclick: () => this.step(by) });
+    const back = { title: "All channels of the layer (Esc)", onclick: () => go({ channel: null }) };
+    return make("header", { class: "heading" }, button("← Layer", back),
+      div(null, this.title, this.about),
+      step("‹", -1, "Previous channel (←)"), step("›", 1, "Next channel (→)"),
+      saveButton("this view", () => this.save()));
   }
 
   show(state) {
@@ -71,7 +74,9 @@ export class ChannelView {
     const opened = byId("channel").hidden && !hidden;
     byId("channel").hidden = hidden;
     if (hidden) {
-      for (const task of [this.main, this.details, this.weights, this.others, this.dream]) task.stop();
+      for (const task of [this.main, this.details, this.weights, this.others, this.dream]) {
+        task.stop();
+      }
       return;
     }
     const layer = this.model.layer(state);
@@ -101,7 +106,7 @@ export class ChannelView {
     this.loaded = null;
     this.body.hidden = true;
     this.note.hidden = false;
-    this.note.replaceChildren(error.message, button("Try again", { onclick: () => document.dispatchEvent(new Event("again")) }));
+    this.note.replaceChildren(error.message, againButton());
     data.lost(error);
   }
 
@@ -112,7 +117,8 @@ export class ChannelView {
 
   showHeading(state) {
     this.title.textContent = this.layerView.channelTitle(state.channel);
-    this.about.textContent = `${this.node.path} · ${this.node.type} · of ${this.node.channels ?? "?"}`;
+    const { path, type, channels } = this.node;
+    this.about.textContent = `${path} · ${type} · of ${channels ?? "?"}`;
   }
 
   /* In this image */
@@ -128,6 +134,7 @@ export class ChannelView {
     const { tiles } = about;
     this.tileCaption.textContent = `${tiles.height * tiles.step} × ${tiles.width * tiles.step}`
       + (tiles.slices > 1 ? `, ${tiles.slices} slices` : "");
+    this.figures.hidden = this.node.kind === "dense"; // one pixel shows nothing
     const image = this.node.kind === "image";
     this.over.hidden = !image;
     this.blend.value = state.blend;
@@ -136,8 +143,10 @@ export class ChannelView {
       this.overlay.setAttribute("aria-label", `${this.title.textContent} over the image`);
     }
     const lines = statisticsOf(about.stats, state.channel);
-    this.stats.replaceChildren(make("dl", {}, ...pairs(lines)));
-    if (about.stats.dead.includes(state.channel)) this.stats.append(make("p", { class: "dead" }, "Dead: all its values are the same."));
+    this.stats.replaceChildren(terms(lines));
+    if (about.stats.dead.includes(state.channel)) {
+      this.stats.append(make("p", { class: "dead" }, "Dead: all its values are the same."));
+    }
     this.details.run(loaded.image + this.layer, async (signal) => {
       this.histograms = null;
       this.histograms = await data.json(data.paths.histograms(loaded.image, this.layer), signal);
@@ -151,14 +160,15 @@ export class ChannelView {
     const { slices, height, width, columns } = tiles;
     const across = nearSquare(slices, height, width, 1);
     const gap = tiles.joined || slices === 1 ? 0 : 1;
-    const all = document.createElement("canvas");
-    all.width = across * (width + gap) - gap;
-    all.height = Math.ceil(slices / across) * (height + gap) - gap;
+    const down = Math.ceil(slices / across);
+    const all = blank(across * (width + gap) - gap, down * (height + gap) - gap);
     const context = all.getContext("2d");
     for (let slice = 0; slice < slices; slice += 1) {
       const tile = channel * slices + slice;
-      const part = { x: (tile % columns) * width, y: Math.floor(tile / columns) * height, width, height };
-      context.drawImage(painted(levels, lut, part), (slice % across) * (width + gap), Math.floor(slice / across) * (height + gap));
+      const [x, y] = [(tile % columns) * width, Math.floor(tile / columns) * height];
+      const [column, row] = [slice % across, Math.floor(slice / across)];
+      context.drawImage(painted(levels, lut, { x, y, width, height }),
+        column * (width + gap), row * (height + gap));
     }
     return all.height > 8 * all.width ? turned(all) : all;
   }
@@ -174,16 +184,21 @@ export class ChannelView {
     const bars = counts[row].map((count, bin) => {
       const height = count ? Math.max(1.5, 90 * Math.sqrt(count / most)) : 0;
       const edge = (at) => number(low[row] + ((high[row] - low[row]) * at) / bins);
-      return make("svg:g", {}, make("svg:rect", { class: "hit", x: bin * 8, y: 0, width: 8, height: 90 }),
-        make("svg:rect", { x: bin * 8 + 0.5, y: 90 - height, width: 7, height }),
+      const x = 8 * bin;
+      return make("svg:g", {},
+        make("svg:rect", { class: "hit", x, y: 0, width: 8, height: 90 }),
+        make("svg:rect", { x: x + 0.5, y: 90 - height, width: 7, height }),
         make("svg:title", {}, `${edge(bin)} to ${edge(bin + 1)}: ${count.toLocaleString("en")}`));
     });
+    const [least, largest] = [number(low[row]), number(high[row])];
+    const all = counts.length === 1 && this.node.channels > 1;
     this.histogram.replaceChildren(
-      make("svg:svg", { viewBox: `0 0 ${8 * bins} 91`, role: "img", preserveAspectRatio: "none",
-        "aria-label": `Histogram from ${number(low[row])} to ${number(high[row])}` }, ...bars,
-        make("svg:line", { x1: 0, x2: 8 * bins, y1: 90.5, y2: 90.5 })),
-      make("p", { class: "soft ends" }, make("span", {}, number(low[row])),
-        make("span", {}, counts.length === 1 && this.node.channels > 1 ? "all units, root scale" : "root scale"), make("span", {}, number(high[row]))));
+      make("svg:svg", {
+        viewBox: `0 0 ${8 * bins} 91`, preserveAspectRatio: "none",
+        role: "img", "aria-label": `Histogram from ${least} to ${largest}`,
+      }, ...bars, make("svg:line", { x1: 0, x2: 8 * bins, y1: 90.5, y2: 90.5 })),
+      make("p", { class: "soft ends" }, span(null, least),
+        span(null, all ? "all units, root scale" : "root scale"), span(null, largest)));
   }
 
   /* Its weights */
@@ -193,7 +208,7 @@ export class ChannelView {
     if (!this.node.kernel) return;
     this.weights.run(this.layer, async (signal) => {
       this.kernelLoaded = null;
-      this.kernel.replaceChildren(make("p", { class: "soft" }, "Loading…"));
+      this.kernel.replaceChildren(soft("Loading…"));
       const [about, levels] = await Promise.all([
         data.json(data.paths.kernel(this.layer, "json"), signal),
         data.levels(data.paths.kernel(this.layer, "png"), signal),
@@ -208,15 +223,17 @@ export class ChannelView {
     const { about, levels } = this.kernelLoaded;
     const { tiles, shape } = about;
     if ((state.channel + 1) * tiles.slices > tiles.count) {
-      this.kernel.replaceChildren(make("p", { class: "soft" }, "This channel has no kernel of its own."));
+      this.kernel.replaceChildren(soft("This channel has no kernel of its own."));
       return;
     }
     let canvas = this.tilesOf(tiles, levels, state.channel, this.model.lut(KERNEL_COLOURS));
     if (tiles.slices === 1 && Math.min(canvas.width, canvas.height) === 1) canvas = wrapped(canvas);
-    const shown = make("canvas", { class: "tile small", role: "img", "aria-label": `Kernel of channel ${state.channel}` });
+    const label = `Kernel of channel ${state.channel}`;
+    const shown = make("canvas", { class: "tile small", role: "img", "aria-label": label });
     copyTo(shown, canvas, 208);
+    const range = `from ${number(about.min)} to ${number(about.max)}`;
     this.kernel.replaceChildren(shown,
-      make("p", { class: "soft" }, `${shape.join(" × ")}; blue is below 0, red above; all from ${number(about.min)} to ${number(about.max)}`));
+      soft(`${shape.join(" × ")}; blue is below 0, red above; all ${range}`));
   }
 
   /* Across images */
@@ -226,7 +243,7 @@ export class ChannelView {
     const key = [this.layer, this.many].join("|");
     this.others.run(key, async (signal) => {
       this.values = new Map();
-      this.across.replaceChildren(make("p", { class: "soft" }, "Running the model on the images…"));
+      this.across.replaceChildren(soft("Running the model on the images…"));
       const ids = [...this.images.items.keys()].slice(0, this.many);
       for (const id of ids) {
         const { stats } = await data.json(data.paths.layer(id, this.layer), signal);
@@ -245,39 +262,45 @@ export class ChannelView {
     const list = this.bars(rows, name === "zero_fraction" ? percent : number, state.image);
     const rest = this.images.items.size - this.many;
     this.across.replaceChildren(list);
-    if (this.values.size < wanted) list.append(make("p", { class: "soft" }, `${this.values.size} of ${wanted} images…`));
-    else if (rest > 0) {
-      this.across.append(button(`${Math.min(rest, MANY)} more images`, { onclick: () => {
+    if (this.values.size < wanted) {
+      list.append(soft(`${this.values.size} of ${wanted} images…`));
+    } else if (rest > 0) {
+      const onclick = () => {
         this.many += MANY;
         this.showAcross();
-      } }));
+      };
+      this.across.append(button(`${Math.min(rest, MANY)} more images`, { onclick }));
     }
-    if (focused) this.across.querySelector(`[data-image="${focused}"]`)?.focus({ preventScroll: true });
+    if (focused) {
+      this.across.querySelector(`[data-image="${focused}"]`)?.focus({ preventScroll: true });
+    }
   }
 
   /** Images with bars; a click looks at one. */
   bars(rows, text, current = null) {
     const most = Math.max(...rows.map(({ value }) => Math.abs(value ?? 0)), 1e-30);
-    return make("div", { class: "across" }, ...rows.map(({ id, name, value }) => {
+    return div("across", ...rows.map(({ id, name, value }) => {
       const title = name ?? this.images.nameOf(id);
       const image = make("img", { alt: "", width: 36, height: 36 });
-      const fill = make("i", {});
+      const fill = make("i", { class: value < 0 ? "negative" : null });
       fill.style.width = `${(100 * Math.abs(value ?? 0)) / most}%`;
       if (id) showPicture(image, data.paths.thumbnail(id));
-      return button("", { title, "data-image": id, disabled: !id, "aria-current": id === current ? "true" : null,
-        onclick: () => go({ image: id }) }, image,
-        make("span", { class: "label" }, title), make("span", { class: "value" }, text(value)), make("span", { class: "bar" }, fill));
+      return button("", {
+        title, "data-image": id, disabled: !id, onclick: () => go({ image: id }),
+        "aria-current": id === current ? "true" : null,
+      }, image, span("label", title), span("value", text(value)), span("bar", fill));
     }));
   }
 
   showDataset(state) {
-    const there = this.model.dataset !== null;
-    if (!there) this.parts.dataset.hidden = true;
-    if (!there) return;
+    if (!this.model.dataset) {
+      this.parts.dataset.hidden = true;
+      return;
+    }
     this.known.run(this.layer, async (signal) => {
       this.datasetLoaded = null;
       this.parts.dataset.hidden = false;
-      this.dataset.replaceChildren(make("p", { class: "soft" }, "Loading…"));
+      this.dataset.replaceChildren(soft("Loading…"));
       this.datasetLoaded = await data.json(data.paths.dataset(this.layer), signal);
       this.drawDataset(get());
     });
@@ -287,12 +310,14 @@ export class ChannelView {
   drawDataset({ channel }) {
     const loaded = this.datasetLoaded;
     const lines = statisticsOf({ ...loaded, nonfinite: [] }, channel);
-    if (loaded.activated) lines.push(["images it is active in", percent(loaded.activated[channel])]);
-    const top = (loaded.top?.[channel] ?? []).map(({ name, image, maximum }) => ({ id: image, name, value: maximum }));
-    this.dataset.replaceChildren(
-      make("div", { class: "stats" }, make("dl", {}, ...pairs(lines)),
-        loaded.dead.includes(channel) ? make("p", { class: "dead" }, `Dead in all ${loaded.images} images.`) : null));
-    if (top.length) this.dataset.append(make("h4", { class: "soft" }, "Largest values in"), this.bars(top, number));
+    lines.push(["active in", `${loaded.activated[channel]} of ${counted(loaded.images, "image")}`]);
+    const top = loaded.top[channel]
+      .map(({ name, image, maximum }) => ({ id: image, name, value: maximum }));
+    const dead = loaded.dead.includes(channel);
+    this.dataset.replaceChildren(div("stats", terms(lines),
+      dead ? make("p", { class: "dead" }, `Dead in all ${loaded.images} images.`) : null));
+    if (!top.length) return;
+    this.dataset.append(make("h4", { class: "soft" }, "Largest values in"), this.bars(top, number));
   }
 
   /* What excites it */
@@ -305,21 +330,24 @@ export class ChannelView {
     if (this.maximalKey === key) return;
     this.maximalKey = key;
     this.dream.stop();
-    this.maximal.replaceChildren(button("Compute it", { onclick: () => this.computeMaximal() }),
-      make("p", { class: "soft" }, "Climbs from noise towards an image that this channel answers to most."));
+    this.maximal.replaceChildren(
+      button("Compute it", { onclick: () => this.computeMaximal() }),
+      soft("Climbs from noise towards an image that this channel answers to most."));
   }
 
   computeMaximal() {
     const { layer } = this;
     const { channel } = get();
-    const cancel = button("Cancel", { onclick: () => {
+    const onclick = () => {
       this.maximalKey = null;
       this.showMaximal(get());
-    } });
-    this.maximal.replaceChildren(make("p", { class: "soft", role: "status" }, "Computing…"), cancel);
+    };
+    const working = make("p", { class: "soft", role: "status" }, "Computing…");
+    this.maximal.replaceChildren(working, button("Cancel", { onclick }));
     this.dream.run(`${layer}|${channel}`, async (signal) => {
-      const address = await data.picture(data.paths.maximized(layer, channel), signal);
-      this.maximal.replaceChildren(make("img", { src: address, class: "maximal", alt: `Image that excites channel ${channel} of ${this.node.path} most` }));
+      const src = await data.picture(data.paths.maximized(layer, channel), signal);
+      const alt = `Image that excites channel ${channel} of ${this.node.path} most`;
+      this.maximal.replaceChildren(make("img", { src, class: "maximal", alt }));
     });
   }
 
@@ -332,14 +360,18 @@ export class ChannelView {
     if (!about) return;
     const count = about.tiles.count / about.tiles.slices;
     let all = channelsOf(about, count, state);
-    if (!all.includes(state.channel)) all = channelsOf(about, count, { order: state.order, show: "all" });
+    if (!all.includes(state.channel)) {
+      all = channelsOf(about, count, { order: state.order, show: "all" });
+    }
     const next = all[(all.indexOf(state.channel) + by + all.length) % all.length];
     go({ channel: next });
   }
 
   key(event) {
     if (byId("channel").hidden || document.querySelector("dialog[open]")) return;
-    if (event.target.closest("input, select, #graph, #images, [role=tablist], [role=separator]")) return;
+    if (event.target.closest("input, select, #graph, #images, [role=tablist], [role=separator]")) {
+      return;
+    }
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "ArrowLeft") this.step(-1);
     else if (event.key === "ArrowRight") this.step(1);
@@ -356,20 +388,25 @@ export class ChannelView {
     const shown = this.over.hidden ? [tile] : [tile, overlay];
     const side = 448;
     const style = getComputedStyle(document.body);
-    const { canvas, context } = sheet(24 + shown.length * (side + 24), side + 72, style.backgroundColor);
+    const width = 24 + shown.length * (side + 24);
+    const { canvas, context } = sheet(width, side + 72, style.backgroundColor);
     context.fillStyle = style.color;
     context.font = `600 18px ${style.fontFamily}`;
     drawText(context, `${this.node.path}: ${this.title.textContent}`, 24, 33, canvas.width - 48);
     shown.forEach((picture, index) => {
       const scale = Math.min(side / picture.width, side / picture.height);
       context.imageSmoothingEnabled = scale < 1;
-      context.drawImage(picture, 24 + index * (side + 24), 48, picture.width * scale, picture.height * scale);
+      const left = 24 + index * (side + 24);
+      context.drawImage(picture, left, 48, picture.width * scale, picture.height * scale);
     });
     saveCanvas(canvas, `${this.node.path.replaceAll("/", "-")}-channel-${get().channel}.png`);
   }
 }
 
-const pairs = (lines) => lines.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]);
+function part(title, inside, ...tools) {
+  return make("section", { class: "part" },
+    div("tools", make("h3", {}, title), ...tools), inside);
+}
 
 /** Show a picture magnified by a whole number, so that its pixels stay what they are. */
 export function copyTo(canvas, picture, side = 448) {
@@ -382,7 +419,7 @@ export function copyTo(canvas, picture, side = 448) {
 
 /** A map in colour over a picture, stretched to it. */
 export function blended(picture, map, alpha) {
-  const canvas = Object.assign(document.createElement("canvas"), { width: picture.width, height: picture.height });
+  const canvas = blank(picture.width, picture.height);
   const context = canvas.getContext("2d");
   context.drawImage(picture, 0, 0);
   context.globalAlpha = alpha;
@@ -393,7 +430,7 @@ export function blended(picture, map, alpha) {
 
 /** A tall strip laid down. */
 function turned(picture) {
-  const canvas = Object.assign(document.createElement("canvas"), { width: picture.height, height: picture.width });
+  const canvas = blank(picture.height, picture.width);
   const context = canvas.getContext("2d");
   context.setTransform(0, 1, 1, 0, 0, 0);
   context.drawImage(picture, 0, 0);
@@ -404,11 +441,12 @@ function turned(picture) {
 function wrapped(strip) {
   const length = Math.max(strip.width, strip.height);
   const columns = nearSquare(length, 1, 1, 0);
-  const canvas = Object.assign(document.createElement("canvas"), { width: columns, height: Math.ceil(length / columns) });
+  const canvas = blank(columns, Math.ceil(length / columns));
   const context = canvas.getContext("2d");
+  const flat = strip.height === 1 ? strip : turned(strip);
   for (let start = 0, row = 0; start < length; start += columns, row += 1) {
     const count = Math.min(columns, length - start);
-    context.drawImage(strip.height === 1 ? strip : turned(strip), start, 0, count, 1, 0, row, count, 1);
+    context.drawImage(flat, start, 0, count, 1, 0, row, count, 1);
   }
   return canvas;
 }

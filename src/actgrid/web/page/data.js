@@ -1,4 +1,4 @@
-/** What comes from the server, or from the files of an export: each thing once, while it is wanted. */
+/** What comes from the server or the files of an export: each thing once, while it is wanted. */
 
 import { decodeLevels } from "./levels.js";
 
@@ -143,7 +143,8 @@ export const paths = {
     `api/images/${image}/layers/${layer}/${normalize}/${scope}.png`,
   histograms: (image, layer) => `api/images/${image}/layers/${layer}/histograms.json`,
   heatmap: (image, method, target, layer, kind) =>
-    `api/images/${image}/heatmaps/${method}/${target}.${kind}${layer === null ? "" : `?layer=${layer}`}`,
+    `api/images/${image}/heatmaps/${method}/${target}.${kind}`
+      + (layer === null ? "" : `?layer=${layer}`),
   kernel: (layer, kind) => `api/layers/${layer}/kernel.${kind}`,
   dataset: (layer) => `api/layers/${layer}/dataset.json`,
   maximized: (layer, channel) =>
@@ -182,5 +183,7 @@ export class Task {
 
 /** Show that the server is gone, with a way to try again. */
 export function lost(error) {
-  if (error.status === 0) document.dispatchEvent(new CustomEvent("lost", { detail: error.message }));
+  if (error.status === 0) {
+    document.dispatchEvent(new CustomEvent("lost", { detail: error.message }));
+  }
 }

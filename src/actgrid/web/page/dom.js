@@ -21,10 +21,41 @@ export function make(tag, attributes = {}, ...inside) {
 export const button = (text, attributes, ...inside) =>
   make("button", { type: "button", ...attributes }, text, ...inside);
 
-/** Fill a select with [value, text] pairs. */
-export function choices(select, pairs) {
-  select.replaceChildren(...pairs.map(([value, text]) => make("option", { value }, text)));
+export const div = (kind, ...inside) => make("div", { class: kind }, ...inside);
+export const span = (kind, ...inside) => make("span", { class: kind }, ...inside);
+/** A quiet line of text. */
+export const soft = (...inside) => make("p", { class: "soft" }, ...inside);
+
+export const saveButton = (what, onclick) =>
+  button("Save", { title: `Save ${what} as PNG`, "aria-label": `Save ${what} as PNG`, onclick });
+
+/** What went wrong can be tried again: whoever failed listens. */
+export const againButton = () =>
+  button("Try again", { onclick: () => document.dispatchEvent(new Event("again")) });
+
+/** A select of [value, text] pairs; `chosen` is called with the value. */
+export function select(pairs, chosen) {
+  const options = pairs.map(([value, text]) => make("option", { value }, text));
+  const control = make("select", { onchange: () => chosen(control.value) }, ...options);
+  return control;
 }
+
+/** A slider from 0 to 1. */
+export function slider(moved) {
+  const oninput = () => moved(Number(control.value));
+  const control = make("input", { type: "range", min: 0, max: 1, step: 0.05, oninput });
+  return control;
+}
+
+/** A list of names and values, given as pairs. */
+export function terms(lines) {
+  const pair = ([name, value]) => [make("dt", {}, name), make("dd", {}, value)];
+  return make("dl", {}, ...lines.flatMap(pair));
+}
+
+/** A canvas that is not on the page. */
+export const blank = (width, height) =>
+  Object.assign(document.createElement("canvas"), { width, height });
 
 /** A control under its name. */
 export function field(name, control, attributes = {}) {

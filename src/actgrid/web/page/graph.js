@@ -1,13 +1,13 @@
 /** The network: cards with thumbnails, groups that open, edges. */
 
 import * as data from "./data.js";
-import { byId, button, counted, make, shapeText } from "./dom.js";
+import { button, byId, counted, div, make, saveButton, shapeText, span } from "./dom.js";
 import { CARD, layOut } from "./layout.js";
 import { painted } from "./levels.js";
 import { graphPicture, saveCanvas } from "./save.js";
 import { get, go } from "./state.js";
 
-const MARGIN = 16;
+const MARGIN = 12;
 const DIRECTIONS = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
 const KINDS = { model: "Model", branches: "Branches", unit: "Unit" };
 
@@ -22,24 +22,28 @@ export class Graph {
   }
 
   build() {
+    const what = "Find layers by name or type";
     this.filter = make("input", {
-      type: "search", placeholder: "Find layers by name or type", "aria-label": "Find layers by name or type",
-      autocomplete: "off", spellcheck: "false", oninput: () => this.show(get()),
+      type: "search", placeholder: what, "aria-label": what, autocomplete: "off",
+      spellcheck: "false", oninput: () => this.show(get()),
       onkeydown: (event) => this.filterKey(event),
     });
-    const groups = this.model.groups.length > 0;
-    const tools = make("div", { class: "tools" }, this.filter,
-      button("Save", { title: "Save the network as PNG", "aria-label": "Save the network as PNG", onclick: () => this.save() }));
-    if (groups) {
-      tools.append(make("div", { class: "tools" },
-        button("Open all", { onclick: () => go({ open: ["*"] }) }), button("Fold all", { onclick: () => go({ open: [] }) })));
+    const tools = div("tools", this.filter, saveButton("the network", () => this.save()));
+    if (this.model.groups.length) {
+      tools.append(div("tools",
+        button("Open all", { onclick: () => go({ open: ["*"] }) }),
+        button("Fold all", { onclick: () => go({ open: [] }) })));
     }
     this.lines = make("svg:svg", { "aria-hidden": "true" });
-    this.field = make("div", { class: "field-of-cards", role: "group", "aria-label": "Layers",
-      onkeydown: (event) => this.key(event), onfocusin: (event) => this.rove(event.target) }, this.lines);
-    this.found = make("div", { class: "found", role: "group", "aria-label": "Layers found", hidden: true,
-      onkeydown: (event) => this.foundKey(event) });
-    this.scroller = make("div", { class: "scroller" }, this.field, this.found);
+    this.field = make("div", {
+      class: "field-of-cards", role: "group", "aria-label": "Layers",
+      onkeydown: (event) => this.key(event), onfocusin: (event) => this.rove(event.target),
+    }, this.lines);
+    this.found = make("div", {
+      class: "found", role: "group", "aria-label": "Layers found", hidden: true,
+      onkeydown: (event) => this.foundKey(event),
+    });
+    this.scroller = div("scroller", this.field, this.found);
     byId("graph").append(tools, this.scroller);
     new ResizeObserver(() => this.centre()).observe(this.scroller);
   }
@@ -126,10 +130,8 @@ export class Graph {
     const pick = button("", {
       class: "pick", title: `${folded ? folded.name : node.path}\n${what}`,
       disabled: !node.drawn, onclick: () => this.pick(index),
-    }, thumbnail, make("span", { class: "words" },
-      make("b", {}, title),
-      make("span", { class: "soft what" }, make("span", {}, what), dead),
-      make("span", { class: "soft numbers" }, shapeText(node.shape))));
+    }, thumbnail, span("words", make("b", {}, title),
+      span("soft what", span(null, what), dead), span("soft numbers", shapeText(node.shape))));
     const element = make("div", { class: `card ${folded ? `folded ${folded.kind}` : ""}` }, pick);
     if (folded) element.append(this.toggle(group, true));
     return { kind: "card", element, thumbnail, dead, pick, index, group };
@@ -151,16 +153,18 @@ export class Graph {
   makeBox(group) {
     const { name, kind, title } = this.model.groups[group];
     const pick = this.toggle(group, false);
-    const element = make("div", { class: `box ${kind}` }, make("div", { class: "head", title: `${name}\n${title}` },
-      pick, make("b", {}, name), make("span", { class: "soft" }, KINDS[kind] ?? kind)));
+    const head = make("div", { class: "head", title: `${name}\n${title}` },
+      pick, make("b", {}, name), span("soft", KINDS[kind] ?? kind));
+    const element = div(`box ${kind}`, head);
     return { kind: "box", element, pick, group };
   }
 
   toggle(group, closed) {
     const { name } = this.model.groups[group];
+    const title = closed ? "Open" : "Fold";
     return button("", {
-      class: "toggle", "aria-expanded": String(!closed), "aria-label": `${closed ? "Open" : "Fold"} ${name}`,
-      title: closed ? "Open" : "Fold", onclick: () => this.turn(group),
+      class: "toggle", title, "aria-label": `${title} ${name}`, "aria-expanded": String(!closed),
+      onclick: () => this.turn(group),
     });
   }
 
@@ -186,10 +190,12 @@ export class Graph {
 
   /** What must not move on the screen while groups open and fold. */
   anchor() {
-    const card = this.turned === undefined ? this.currentCard() : this.cards.get(`group ${this.turned}`);
+    const { turned } = this;
+    const card = turned === undefined ? this.currentCard() : this.cards.get(`group ${turned}`);
     if (!card) return null;
     const { group, index } = card;
-    return { group, index, x: card.x + card.width / 2 - this.scroller.scrollLeft, y: card.y - this.scroller.scrollTop };
+    const { scrollLeft, scrollTop } = this.scroller;
+    return { group, index, x: card.x + card.width / 2 - scrollLeft, y: card.y - scrollTop };
   }
 
   hold({ group, index, x, y }) {
@@ -198,7 +204,9 @@ export class Graph {
     if (!card) return;
     this.scroller.scrollTop = card.y - y;
     this.scroller.scrollLeft = card.x + card.width / 2 - x;
-    if (this.turned !== undefined) card.pick.closest(".card, .box").querySelector(".toggle")?.focus({ preventScroll: true });
+    if (this.turned !== undefined) {
+      card.pick.closest(".card, .box").querySelector(".toggle")?.focus({ preventScroll: true });
+    }
     this.turned = undefined;
   }
 
@@ -253,9 +261,11 @@ export class Graph {
   reveal(card, middle = false) {
     const { scroller } = this;
     const [x, y] = [card.x + MARGIN, card.y + MARGIN];
-    const seen = y >= scroller.scrollTop && y + card.height <= scroller.scrollTop + scroller.clientHeight;
-    if (!seen) scroller.scrollTop = y - (scroller.clientHeight - card.height) / 2;
-    if (middle || x < scroller.scrollLeft || x + card.width > scroller.scrollLeft + scroller.clientWidth) {
+    const within = (from, size, start, room) => from >= start && from + size <= start + room;
+    if (!within(y, card.height, scroller.scrollTop, scroller.clientHeight)) {
+      scroller.scrollTop = y - (scroller.clientHeight - card.height) / 2;
+    }
+    if (middle || !within(x, card.width, scroller.scrollLeft, scroller.clientWidth)) {
       scroller.scrollLeft = x - (scroller.clientWidth - card.width) / 2;
     }
   }
@@ -265,7 +275,9 @@ export class Graph {
     const key = [this.sprite.image, state.cmap, this.shown.layout, this.shown.filter].join("|");
     if (key === this.shown.thumbnails) return;
     this.shown.thumbnails = key;
-    for (const card of this.cards.values()) if (card.kind === "card") this.drawThumbnail(card, state);
+    for (const card of this.cards.values()) {
+      if (card.kind === "card") this.drawThumbnail(card, state);
+    }
     for (const card of this.foundCards ?? []) this.drawThumbnail(card, state);
   }
 
@@ -276,7 +288,8 @@ export class Graph {
     const numbers = about.layers[index];
     thumbnail.width = thumbnail.height = side;
     if (numbers) {
-      const part = { x: (index % columns) * side, y: Math.floor(index / columns) * side, width: side, height: side };
+      const [x, y] = [(index % columns) * side, Math.floor(index / columns) * side];
+      const part = { x, y, width: side, height: side };
       context.drawImage(painted(levels, this.model.lut(state.cmap), part), 0, 0);
     } else if (this.model.inputs.includes(index)) {
       context.drawImage(picture, 0, 0, side, side);
@@ -293,11 +306,17 @@ export class Graph {
     this.shown.filter = wanted;
     this.found.hidden = !wanted;
     this.field.hidden = Boolean(wanted);
-    const matching = (node) => node.drawn && `${node.path} ${node.type}`.toLowerCase().includes(wanted);
-    const found = wanted ? this.model.nodes.flatMap((node, index) => (matching(node) ? [index] : [])) : [];
+    const text = ({ path, type }) => `${path} ${type}`.toLowerCase();
+    const found = [...this.model.nodes.keys()].filter((index) => {
+      const node = this.model.nodes[index];
+      return wanted && node.drawn && text(node).includes(wanted);
+    });
     this.foundCards = found.map((index) => this.makeCard({ node: index, group: null }));
-    for (const { pick, index } of this.foundCards) pick.addEventListener("click", () => this.leaveFilter(index));
-    const told = make("p", { class: "soft", role: "status" }, wanted ? `${counted(found.length, "layer")} found` : "");
+    for (const { pick, index } of this.foundCards) {
+      pick.addEventListener("click", () => this.leaveFilter(index));
+    }
+    const count = wanted ? `${counted(found.length, "layer")} found` : "";
+    const told = make("p", { class: "soft", role: "status" }, count);
     this.found.replaceChildren(told, ...this.foundCards.map(({ element }) => element));
     if (!wanted) this.centre();
   }
@@ -307,7 +326,7 @@ export class Graph {
     this.filter.value = "";
     const opened = this.model.opened(get());
     for (const group of this.model.groupsOf(index)) opened.add(group);
-    go({ open: this.model.openNames(opened) }, { replace: true });
+    go({ open: this.model.openNames(opened) }, { step: false });
     this.show(get());
     const card = this.cardOf(index);
     if (card) this.reveal(card, true);
@@ -320,7 +339,8 @@ export class Graph {
     } else if (event.key === "Enter") {
       this.found.querySelector(".pick")?.click();
     } else if (event.key === "ArrowDown") {
-      const first = this.found.hidden ? this.currentCard()?.pick : this.found.querySelector(".pick");
+      const { hidden } = this.found;
+      const first = hidden ? this.currentCard()?.pick : this.found.querySelector(".pick");
       first?.focus();
     } else {
       return;
@@ -374,7 +394,10 @@ export class Graph {
 
   /** The nearest card in a direction. */
   next(card, [right, down]) {
-    const at = ({ x, y, width, height, kind }) => [x + width / 2, kind === "box" ? y + 15 : y + height / 2];
+    const at = ({ x, y, width, height, kind }) => [
+      x + width / 2,
+      kind === "box" ? y + 15 : y + height / 2,
+    ];
     const [x, y] = at(card);
     let [best, found] = [Infinity, null];
     for (const other of this.cards.values()) {

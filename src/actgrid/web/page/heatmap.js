@@ -2,7 +2,9 @@
 
 import { blended, copyTo } from "./channel.js";
 import * as data from "./data.js";
-import { announce, button, byId, choices, field, make, number, percent } from "./dom.js";
+import {
+  againButton, announce, byId, div, field, make, number, saveButton, select, slider, soft,
+} from "./dom.js";
 import { painted } from "./levels.js";
 import { saveCanvas } from "./save.js";
 import { get, go } from "./state.js";
@@ -18,36 +20,53 @@ export class HeatmapView {
 
   build() {
     const { model } = this;
-    this.method = make("select", { onchange: () => go({ method: this.method.value }) });
-    choices(this.method, model.methods.map(({ name }) => [name, name]));
-    this.target = make("input", { type: "search", list: "classes", placeholder: "predicted", autocomplete: "off",
-      onchange: () => this.aim() });
-    const labels = model.classes?.labels ?? [];
-    const known = make("datalist", { id: "classes" }, ...labels.map((label, index) => make("option", { value: `${index} ${label}` })));
-    this.layer = make("select", { onchange: () => go({ over: this.layer.value === DEFAULT ? null : this.layer.value }) });
-    choices(this.layer, [[DEFAULT, "the method's own"], ...model.mapped.map(({ path }) => [path, path])]);
+    const own = [DEFAULT, "the method's own"];
+    const named = (names) => names.map((name) => [name, name]);
+    this.method = select(named(model.methods.map(({ name }) => name)), (method) => go({ method }));
+    this.layer = select([own, ...named(model.mapped.map(({ path }) => path))],
+      (path) => go({ over: path === DEFAULT ? null : path }));
+    this.cmap = select([own, ...named(Object.keys(model.colormaps))],
+      (name) => go({ colours: name === DEFAULT ? null : name }));
+    this.alpha = slider((alpha) => go({ alpha }, { step: false }));
     this.layerField = field("Layer", this.layer);
-    this.cmap = make("select", { onchange: () => go({ colours: this.cmap.value === DEFAULT ? null : this.cmap.value }) });
-    choices(this.cmap, [[DEFAULT, "the method's own"], ...Object.keys(model.colormaps).map((name) => [name, name])]);
-    this.alpha = make("input", { type: "range", min: 0, max: 1, step: 0.05, oninput: () => go({ alpha: Number(this.alpha.value) }, { replace: true }) });
     this.title = make("h2", { role: "status" }, "Heatmap");
-    this.about = make("p", { class: "soft" });
-    this.canvas = make("canvas", { class: "tile", role: "img" });
-    this.plain = make("canvas", { class: "tile", role: "img", "aria-label": "The image as the model sees it" });
-    this.bare = make("canvas", { class: "tile", role: "img", "aria-label": "The map alone" });
+    this.about = soft();
     this.source = make("p", { class: "soft source" });
     this.note = make("div", { class: "note", hidden: true });
-    this.figures = make("div", { class: "scroller parts" },
-      make("div", { class: "figures" },
-        make("figure", { class: "large" }, this.canvas, make("figcaption", { class: "soft" }, "Map over the image")),
-        make("figure", {}, this.plain, make("figcaption", { class: "soft" }, "Image")),
-        make("figure", {}, this.bare, make("figcaption", { class: "soft" }, "Map"))),
+    const options = div("options", field("Method", this.method), this.buildTarget(),
+      this.layerField, field("Colours", this.cmap), field("Map over image", this.alpha));
+    byId("heatmap").append(
+      make("header", { class: "heading" }, div(null, this.title, this.about),
+        saveButton("this view", () => this.save())),
+      options, this.note, this.buildFigures());
+  }
+
+  /** Where a class is typed; only where there are maps of any class. */
+  buildTarget() {
+    this.target = make("input", {
+      type: "search", list: "classes", placeholder: "predicted", autocomplete: "off",
+      onchange: () => this.aim(),
+    });
+    if (!this.model.targets) return null;
+    const labels = this.model.classes?.labels ?? [];
+    const options = labels.map((label, index) => make("option", { value: `${index} ${label}` }));
+    const known = make("datalist", { id: "classes" }, ...options);
+    return field("Class", make("span", { class: "joined" }, this.target, known));
+  }
+
+  buildFigures() {
+    const figure = (name, caption, label, kind = null) => {
+      this[name] = make("canvas", { class: "tile", role: "img", "aria-label": label });
+      return make("figure", { class: kind }, this[name],
+        make("figcaption", { class: "soft" }, caption));
+    };
+    this.figures = div("scroller parts",
+      div("figures",
+        figure("canvas", "Map over the image", null, "large"),
+        figure("plain", "Image", "The image as the model sees it"),
+        figure("bare", "Map", "The map alone")),
       this.source);
-    const options = make("div", { class: "options" }, field("Method", this.method));
-    if (model.targets) options.append(field("Class", make("span", { class: "joined" }, this.target, known)));
-    options.append(this.layerField, field("Colours", this.cmap), field("Map over image", this.alpha));
-    byId("heatmap").append(make("header", { class: "heading" }, make("div", {}, this.title, this.about),
-      button("Save", { title: "Save this view as PNG", "aria-label": "Save this view as PNG", onclick: () => this.save() })), options, this.note, this.figures);
+    return this.figures;
   }
 
   show(state) {
@@ -82,14 +101,18 @@ export class HeatmapView {
 
   showOptions(state, method) {
     this.method.value = method.name;
-    this.source.replaceChildren(`${method.summary}${method.summary.endsWith(".") ? "" : "."} `, make("cite", {}, method.source));
+    this.source.replaceChildren(
+      `${method.summary}${method.summary.endsWith(".") ? "" : "."} `,
+      make("cite", {}, method.source),
+    );
     this.layerField.hidden = !(method.layer && this.model.live);
     this.layer.value = state.over ?? DEFAULT;
     this.cmap.value = state.colours ?? DEFAULT;
     this.alpha.value = state.alpha;
     if (document.activeElement !== this.target) {
       const index = state.target === "predicted" ? null : this.model.target(state.target);
-      this.target.value = index === null ? "" : [index, this.model.label(index)].filter((part) => part !== null).join(" ");
+      const label = index === null ? "" : this.model.label(index) ?? "";
+      this.target.value = index === null ? "" : `${index} ${label}`.trim();
     }
   }
 
@@ -110,11 +133,14 @@ export class HeatmapView {
     copyTo(this.plain, picture, 224);
     copyTo(this.bare, map, 224);
     const label = about.label ?? (about.target === null ? "" : `class ${about.target}`);
-    const score = about.score === null ? null
-      : `${about.before_softmax ? "score before softmax" : "score"} ${number(about.score)}`;
+    const score = about.before_softmax ? "score before softmax" : "score";
     this.title.textContent = label || this.model.method(state).name;
-    this.about.textContent = [about.target === null ? null : `class ${about.target}`, score,
-      about.layer ? `layer ${about.layer}` : null, about.signed ? "signed: the middle colour is 0" : null].filter(Boolean).join(" · ");
+    this.about.textContent = [
+      about.target === null ? null : `class ${about.target}`,
+      about.score === null ? null : `${score} ${number(about.score)}`,
+      about.layer ? `layer ${about.layer}` : null,
+      about.signed ? "signed: the middle colour is 0" : null,
+    ].filter(Boolean).join(" · ");
     this.canvas.setAttribute("aria-label", `${about.method} of ${label} over the image`);
     this.canvas.dataset.shown = key;
   }
@@ -127,7 +153,7 @@ export class HeatmapView {
     this.note.hidden = !text;
     this.figures.hidden = Boolean(text);
     this.note.replaceChildren(text ?? "");
-    if (retry) this.note.append(button("Try again", { onclick: () => document.dispatchEvent(new Event("again")) }));
+    if (retry) this.note.append(againButton());
   }
 
   fail(error) {
@@ -143,6 +169,7 @@ export class HeatmapView {
     if (!this.loaded) return;
     const { about, levels, picture } = this.loaded;
     const map = painted(levels, this.model.lut(get().colours ?? this.colormap(about)));
-    saveCanvas(blended(picture, map, get().alpha), `${this.images.nameOf(get().image).replace(/\.\w+$/, "")}-${about.method}.png`);
+    const name = this.images.nameOf(get().image).replace(/\.\w+$/, "");
+    saveCanvas(blended(picture, map, get().alpha), `${name}-${about.method}.png`);
   }
 }

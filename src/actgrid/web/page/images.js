@@ -1,7 +1,9 @@
 /** The images: those of the folder, and those dropped, pasted, uploaded or taken by the webcam. */
 
 import * as data from "./data.js";
-import { announce, button, byId, counted, make, percent, number, toast } from "./dom.js";
+import {
+  announce, button, byId, counted, div, make, number, percent, soft, span, toast,
+} from "./dom.js";
 import { get, go } from "./state.js";
 import { takePicture } from "./webcam.js";
 
@@ -24,16 +26,21 @@ export class Images {
     this.current = make("img", { class: "current", alt: "", hidden: true });
     this.name = make("h2", {});
     this.top = make("ol", { class: "top-classes", "aria-label": "Top classes" });
-    this.list = make("div", { class: "thumbnails", role: "group", "aria-label": "Images to choose from",
-      onkeydown: (event) => this.key(event) });
-    this.more = make("div", { class: "more" });
-    this.count = make("p", { class: "soft count" });
-    byId("images").append(make("div", { class: "chosen" }, this.current, make("div", {}, this.name, this.top)),
-      this.buildUpload(), this.count, make("div", { class: "scroller" }, this.list, this.more));
-    this.seen = new IntersectionObserver((entries) => this.loadSeen(entries), { rootMargin: "200px" });
+    this.list = make("div", {
+      class: "thumbnails", role: "group", "aria-label": "Images to choose from",
+      onkeydown: (event) => this.key(event),
+    });
+    this.more = div("more");
+    this.count = soft();
+    byId("images").append(div("chosen", this.current, div(null, this.name, this.top)),
+      this.buildUpload(), this.count, div("scroller", this.list, this.more));
+    const near = { rootMargin: "200px" };
+    this.seen = new IntersectionObserver((entries) => this.loadSeen(entries), near);
     this.end = new IntersectionObserver((entries) => {
-      if (entries.some((entry) => entry.isIntersecting)) this.listMore().catch((error) => data.lost(error));
-    }, { rootMargin: "400px" });
+      if (entries.some((entry) => entry.isIntersecting)) {
+        this.listMore().catch((error) => data.lost(error));
+      }
+    }, near);
     this.end.observe(this.more);
   }
 
@@ -41,11 +48,19 @@ export class Images {
   buildUpload() {
     const tools = make("div", { class: "tools" });
     if (!this.model.uploads) return tools;
-    const file = make("input", { type: "file", accept: "image/*", multiple: true, class: "unseen", tabindex: -1,
-      "aria-label": "Image files", onchange: () => this.take([...file.files]).then(() => { file.value = ""; }) });
-    tools.append(button("Add images", { onclick: () => file.click(), title: "Choose files; dropping and pasting works, too" }), file);
+    const file = make("input", {
+      type: "file", accept: "image/*", multiple: true, class: "unseen", tabindex: -1,
+      "aria-label": "Image files",
+      onchange: async () => {
+        await this.take([...file.files]);
+        file.value = "";
+      },
+    });
+    const title = "Choose files; dropping and pasting works, too";
+    tools.append(button("Add images", { onclick: () => file.click(), title }), file);
     if (navigator.mediaDevices?.getUserMedia) {
-      tools.append(button("Webcam", { "aria-haspopup": "dialog", onclick: () => this.fromWebcam() }));
+      const onclick = () => this.fromWebcam();
+      tools.append(button("Webcam", { "aria-haspopup": "dialog", onclick }));
     }
     this.listenForDrops();
     window.addEventListener("paste", (event) => {
@@ -86,7 +101,8 @@ export class Images {
     for (const file of files) {
       const most = this.model.uploads.bytes;
       if (file.size > most) {
-        toast(`${file.name} is too large: ${megabytes(file.size)}; at most ${megabytes(most)} are taken.`, "error");
+        const sizes = `${megabytes(file.size)}; at most ${megabytes(most)} are taken`;
+        toast(`${file.name} is too large: ${sizes}.`, "error");
         continue;
       }
       document.body.classList.add("sending");
@@ -132,14 +148,24 @@ export class Images {
   add(id, name, first = false) {
     this.names.set(id, name);
     const image = make("img", { alt: "", width: 64, height: 64 });
-    const pick = button("", { class: "pick", title: name, "aria-label": name, onclick: () => go({ image: id }) }, image);
-    const beside = button("", { class: "beside", title: `Compare with ${name}`, "aria-label": `Compare with ${name}`,
-      "aria-pressed": "false", onclick: () => go({ compare: get().compare === id ? null : id, tab: "layer", channel: null, pane: "view" }) });
+    const pick = button("", {
+      class: "pick", title: name, "aria-label": name, onclick: () => go({ image: id }),
+    }, image);
+    const beside = button("", {
+      class: "beside", title: `Compare with ${name}`, "aria-label": `Compare with ${name}`,
+      "aria-pressed": "false", onclick: () => this.compare(id),
+    });
     const element = make("div", { class: "thumb", "data-image": id }, pick, beside);
     this.items.set(id, { element, image, pick, beside });
     if (first) this.list.prepend(element);
     else this.list.append(element);
     this.seen.observe(element);
+  }
+
+  /** Show an image beside the chosen one, or no longer. */
+  compare(id) {
+    const compare = get().compare === id ? null : id;
+    go({ compare, tab: "layer", channel: null, pane: "view" });
   }
 
   loadSeen(entries) {
@@ -197,8 +223,8 @@ export class Images {
       const bar = make("i", {});
       bar.style.width = `${(100 * Math.max(value ?? 0, 0)) / most}%`;
       const text = name ?? `class ${index}`;
-      return make("li", { title: `${text} (class ${index})` }, make("span", { class: "label" }, text),
-        make("span", { class: "value" }, probable ? percent(value) : number(value)), make("span", { class: "bar" }, bar));
+      return make("li", { title: `${text} (class ${index})` }, span("label", text),
+        span("value", probable ? percent(value) : number(value)), span("bar", bar));
     }));
     announce(`${this.nameOf(get().image)}: ${top[0]?.name ?? `class ${top[0]?.index}`}`);
   }

@@ -1,7 +1,10 @@
 /** All channels of a layer on one canvas, or on two: of two images. */
 
 import * as data from "./data.js";
-import { announce, button, byId, choices, counted, field, make, number, percent, settled, shapeText, toast } from "./dom.js";
+import {
+  againButton, announce, button, byId, counted, div, field, make, number, percent, saveButton,
+  select, settled, shapeText, soft, span, terms, toast,
+} from "./dom.js";
 import { Grid } from "./levels.js";
 import { parseLimits } from "./model.js";
 import { saveCanvas, sideBySide } from "./save.js";
@@ -9,16 +12,23 @@ import { Stage } from "./stage.js";
 import { get, go } from "./state.js";
 
 const NORMALIZATIONS = {
-  standard: "standard", minmax: "min to max", symmetric: "symmetric", percentile: "percentiles", range: "range",
+  standard: "standard",
+  minmax: "min to max",
+  symmetric: "symmetric",
+  percentile: "percentiles",
+  range: "range",
 };
+const HELP = "Channels. Arrow keys choose one, Enter opens it, "
+  + "plus and minus magnify, 0 shows all.";
 const ORDERS = { index: "number", mean: "mean", std: "std", max: "max", zeros: "zeros" };
 const STATISTICS = { mean: "mean", std: "std", max: "max", zeros: "zero_fraction" };
 
-export const nameOfNormalization = (text) => {
+/** A normalisation as it is read. */
+function nameOf(text) {
   const limits = parseLimits(text);
-  const name = limits ? `${NORMALIZATIONS[limits.name]} ${limits.low} to ${limits.high}` : NORMALIZATIONS[text];
-  return name ?? text;
-};
+  if (!limits) return NORMALIZATIONS[text] ?? text;
+  return `${NORMALIZATIONS[limits.name]} ${limits.low} to ${limits.high}`;
+}
 
 /** Channels in the order and of the kind that are wanted; as actgrid.render orders them. */
 export function channelsOf(about, count, { order, show }) {
@@ -44,12 +54,14 @@ export async function fetchLayer(image, layer, { normalize, scope }, signal) {
 class Side {
   constructor(view, name) {
     this.view = view;
-    this.canvas = make("canvas", { class: "grid", role: "application", "aria-roledescription": "grid of channels",
-      "aria-label": "Channels. Arrow keys choose one, Enter opens it, plus and minus magnify, 0 shows all." });
+    this.canvas = make("canvas", {
+      class: "grid", role: "application", "aria-roledescription": "grid of channels",
+      "aria-label": HELP,
+    });
     this.tip = make("div", { class: "tip", hidden: true });
     this.note = make("div", { class: "note", hidden: true });
     this.caption = make("p", { class: "caption", hidden: true });
-    this.element = make("div", { class: `side ${name}` }, this.caption, this.canvas, this.note, this.tip);
+    this.element = div(`side ${name}`, this.caption, this.canvas, this.note, this.tip);
     this.stage = new Stage(this.canvas, {
       view: (place) => view.moved(place),
       hover: (cell, point, byKey) => this.tell(cell, point, byKey),
@@ -69,7 +81,8 @@ class Side {
       try {
         const { about, levels } = await fetchLayer(image, layer, state, signal);
         const path = this.view.model.nodes[layer].path;
-        this.loaded = { about, levels, layer, image, shown: [path, image, state.normalize, state.scope].join("|") };
+        const shown = [path, image, state.normalize, state.scope].join("|");
+        this.loaded = { about, levels, layer, image, shown };
       } finally {
         clearTimeout(slow);
         if (!signal.aborted) this.element.classList.remove("loading");
@@ -97,7 +110,8 @@ class Side {
       const channels = channelsOf(about, tiles.count / tiles.slices, state);
       const grid = new Grid(tiles, channels, state.columns);
       this.say(grid.count ? null : `No ${state.show} channels in this layer for this image.`);
-      this.stage.show(grid.count ? grid.paint(levels, this.view.model.lut(state.cmap)) : null, grid);
+      const lut = this.view.model.lut(state.cmap);
+      this.stage.show(grid.count ? grid.paint(levels, lut) : null, grid);
     }
     this.stage.setView(state.view);
   }
@@ -105,7 +119,7 @@ class Side {
   say(text, retry = false) {
     this.note.hidden = !text;
     this.note.replaceChildren(text ?? "");
-    if (retry) this.note.append(" ", button("Try again", { onclick: () => document.dispatchEvent(new Event("again")) }));
+    if (retry) this.note.append(againButton());
   }
 
   fail(error) {
@@ -130,16 +144,22 @@ class Side {
     const title = this.view.channelTitle(channel);
     const slice = tiles.slices > 1 ? `, slice ${cell % tiles.slices}` : "";
     const lines = statisticsOf(stats, channel);
-    this.tip.replaceChildren(make("b", {}, title + slice),
-      make("dl", {}, ...lines.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])));
-    if (stats.dead.includes(channel)) this.tip.append(make("span", { class: "dead" }, "dead"));
-    const { clientWidth: width, clientHeight: height } = this.canvas;
-    const [wide, high] = [this.tip.offsetWidth, this.tip.offsetHeight];
-    const top = this.canvas.offsetTop;
-    const beside = (at, size, room) => Math.max(4, at + 14 + size > room ? at - size - 14 : at + 14);
-    this.tip.style.left = `${Math.min(beside(point.x, wide, width), Math.max(4, width - wide - 4))}px`;
-    this.tip.style.top = `${top + Math.min(beside(point.y, high, height), Math.max(4, height - high - 4))}px`;
+    this.tip.replaceChildren(make("b", {}, title + slice), terms(lines));
+    if (stats.dead.includes(channel)) this.tip.append(span("dead", "dead"));
+    this.place(point);
     if (byKey) announce(`${title}${slice}: ${lines.map((line) => line.join(" ")).join(", ")}`);
+  }
+
+  /** Put the tip beside a point, where there is room for it. */
+  place(point) {
+    const beside = (at, size, room) => {
+      const wanted = at + 14 + size > room ? at - size - 14 : at + 14;
+      return Math.max(4, Math.min(wanted, room - size - 4));
+    };
+    const { clientWidth, clientHeight, offsetTop } = this.canvas;
+    const { offsetWidth, offsetHeight } = this.tip;
+    this.tip.style.left = `${beside(point.x, offsetWidth, clientWidth)}px`;
+    this.tip.style.top = `${offsetTop + beside(point.y, offsetHeight, clientHeight)}px`;
   }
 }
 
@@ -160,45 +180,61 @@ export class LayerView {
 
   build() {
     this.title = make("h2", {});
-    this.about = make("p", { class: "soft" });
-    this.comparing = button("Compare", { "aria-pressed": "false", title: "Another image beside this one",
-      onclick: () => this.turnComparison() });
-    const save = button("Save", { title: "Save this view as PNG", "aria-label": "Save this view as PNG", onclick: () => this.save() });
-    const zoom = make("div", { class: "zoom", role: "group", "aria-label": "Magnification" },
-      button("−", { "aria-label": "Smaller", title: "Smaller (−)", onclick: () => this.sides[0].stage.zoom(1 / 1.5) }),
-      this.scale = button("fit", { class: "scale", title: "Show all (0)", onclick: () => this.moved(null) }),
-      button("+", { "aria-label": "Larger", title: "Larger (+)", onclick: () => this.sides[0].stage.zoom(1.5) }));
-    this.stages = make("div", { class: "stages" }, ...this.sides.map(({ element }) => element));
-    byId("layer").append(
-      make("header", { class: "heading" }, make("div", {}, this.title, this.about), this.comparing, save),
-      this.buildOptions(zoom), this.stages);
+    this.about = soft();
+    this.comparing = button("Compare", {
+      "aria-pressed": "false", title: "Another image beside this one",
+      onclick: () => this.turnComparison(),
+    });
+    const heading = make("header", { class: "heading" }, div(null, this.title, this.about),
+      this.comparing, saveButton("this view", () => this.save()));
+    this.stages = div("stages", ...this.sides.map(({ element }) => element));
+    byId("layer").append(heading, this.buildOptions(), this.stages);
   }
 
-  buildOptions(zoom) {
-    const select = (name, pairs) => {
-      const control = make("select", { onchange: () => go({ [name]: control.value }) });
-      choices(control, pairs);
-      return control;
-    };
+  buildOptions() {
     const { model } = this;
-    const names = model.normalizations.map((name) => [name, nameOfNormalization(name)])
-      .filter(([name]) => !model.live || !name.includes(":"));
-    if (model.live) names.push(["percentile", NORMALIZATIONS.percentile], ["range", NORMALIZATIONS.range]);
-    this.normalize = make("select", { onchange: () => this.chooseNormalization() });
-    choices(this.normalize, names);
-    const limit = (name) => make("input", { type: "number", step: "any", "aria-label": name, onchange: () => this.limit() });
+    const named = (names, texts = {}) => names.map((name) => [name, texts[name] ?? name]);
+    this.scope = select(named(model.scopes), (scope) => go({ scope }));
+    this.order = select(named(model.orders, ORDERS), (order) => go({ order }));
+    this.cmap = select(named(Object.keys(model.colormaps)), (cmap) => go({ cmap }));
+    this.only = select(named(["all", "live", "dead"]), (show) => go({ show }));
+    const lay = settled(250, () => {
+      const count = parseInt(this.columns.value, 10);
+      go({ columns: count > 0 ? count : null, view: null }, { step: false });
+    });
+    this.columns = make("input", { type: "number", min: 1, placeholder: "auto", oninput: lay });
+    return div("options", field("Normalise", this.buildNormalization()),
+      field("Scaled by", this.scope), field("Order by", this.order), field("Colours", this.cmap),
+      field("Show", this.only), field("Columns", this.columns, { class: "field narrow" }),
+      this.buildZoom());
+  }
+
+  /** Names of normalisations; where the server is live, with numbers of one's own. */
+  buildNormalization() {
+    const { live, normalizations } = this.model;
+    const names = live
+      ? [...normalizations.filter((name) => !name.includes(":")), "percentile", "range"]
+      : normalizations;
+    this.normalize = select(names.map((name) => [name, nameOf(name)]),
+      (name) => this.chooseNormalization(name));
+    const limit = (name) => make("input", {
+      type: "number", step: "any", "aria-label": name, onchange: () => this.limit(),
+    });
     [this.low, this.high] = [limit("from"), limit("to")];
     this.limits = make("span", { class: "limits", hidden: true }, this.low, " to ", this.high);
-    this.scope = select("scope", model.scopes.map((name) => [name, name]));
-    this.order = select("order", model.orders.map((name) => [name, ORDERS[name] ?? name]));
-    this.cmap = select("cmap", Object.keys(model.colormaps).map((name) => [name, name]));
-    this.only = select("show", [["all", "all"], ["live", "live"], ["dead", "dead"]]);
-    this.columns = make("input", { type: "number", min: 1, placeholder: "auto",
-      oninput: settled(250, () => go({ columns: parseInt(this.columns.value, 10) > 0 ? parseInt(this.columns.value, 10) : null, view: null }, { replace: true })) });
-    return make("div", { class: "options" },
-      field("Normalise", make("span", { class: "joined" }, this.normalize, this.limits)), field("Scaled by", this.scope),
-      field("Order by", this.order), field("Colours", this.cmap), field("Show", this.only),
-      field("Columns", this.columns, { class: "field narrow" }), zoom);
+    return make("span", { class: "joined" }, this.normalize, this.limits);
+  }
+
+  buildZoom() {
+    const zoom = (text, label, factor) => button(text, {
+      "aria-label": label, title: `${label} (${text})`,
+      onclick: () => this.sides[0].stage.zoom(factor),
+    });
+    this.scale = button("fit", {
+      class: "scale", title: "Show all (0)", onclick: () => this.moved(null),
+    });
+    return make("div", { class: "zoom", role: "group", "aria-label": "Magnification" },
+      zoom("−", "Smaller", 1 / 1.5), this.scale, zoom("+", "Larger", 1.5));
   }
 
   show(state) {
@@ -220,7 +256,11 @@ export class LayerView {
       second.load(state, state.compare, layer);
       first.caption.replaceChildren(this.images.nameOf(state.image));
       second.caption.replaceChildren(this.images.nameOf(state.compare),
-        button("×", { class: "quiet", "aria-label": "Stop comparing", onclick: () => go({ compare: null }) }));
+        button("×", {
+          class: "quiet",
+          "aria-label": "Stop comparing",
+          onclick: () => go({ compare: null }),
+        }));
     } else {
       second.task.stop();
     }
@@ -263,21 +303,23 @@ export class LayerView {
 
   moved(view) {
     for (const { stage } of this.sides) stage.setView(view);
-    go({ view }, { replace: true });
+    go({ view }, { step: false });
   }
 
   showScale(state) {
     const { stage } = this.sides[0];
-    this.scale.textContent = state.view && stage.grid ? `${Math.round(state.view.scale * 100)}%` : "fit";
+    const fitted = !(state.view && stage.grid);
+    this.scale.textContent = fitted ? "fit" : `${Math.round(state.view.scale * 100)}%`;
   }
 
-  chooseNormalization() {
-    const name = this.normalize.value;
+  chooseNormalization(name) {
     const stats = this.sides[0].loaded?.about.stats;
-    const least = Math.min(...(stats?.min ?? []).filter((value) => value !== null));
-    const most = Math.max(...(stats?.max ?? []).filter((value) => value !== null));
-    const range = least < most ? `range:${+least.toPrecision(3)},${+most.toPrecision(3)}` : "range:0,1";
-    go({ normalize: { percentile: "percentile:1,99", range }[name] ?? name });
+    const known = (values) => (values ?? []).filter((value) => value !== null);
+    const least = Math.min(...known(stats?.min));
+    const most = Math.max(...known(stats?.max));
+    const limits = least < most ? [least, most].map((value) => +value.toPrecision(3)) : [0, 1];
+    const numbered = { percentile: "percentile:1,99", range: `range:${limits.join(",")}` };
+    go({ normalize: numbered[name] ?? name });
   }
 
   limit() {
@@ -314,6 +356,9 @@ export class LayerView {
       .map(({ stage }) => stage.picture);
     if (!pictures.length) return;
     // The gaps have the colour of level 0, as in the pictures that actgrid.render makes.
-    saveCanvas(sideBySide(pictures, this.model.lut(state.cmap)[0]), `${this.title.textContent.replaceAll("/", "-")}.png`);
+    saveCanvas(
+      sideBySide(pictures, this.model.lut(state.cmap)[0]),
+      `${this.title.textContent.replaceAll("/", "-")}.png`,
+    );
   }
 }

@@ -1,6 +1,6 @@
 /** Where the cards of the network stand: layer by layer downwards, branches side by side. */
 
-export const CARD = { width: 232, height: 58 };
+export const CARD = { width: 224, height: 58 };
 const HEAD = 30; // of an opened group
 const PAD = 10;
 const GAP = { x: 16, y: 24 };
@@ -8,13 +8,14 @@ const LANE = 14; // between edges that pass by cards
 const SWEEPS = 6;
 
 /**
- * A card, an opened group's box, a way in or out of a box, or an edge passing a rank. Boxes are laid
- * out by themselves; outside they are one large card whose edges come in and go out at ports.
+ * A card, an opened group's box, a way in or out of a box, or an edge passing a rank. Boxes are
+ * laid out by themselves; outside they are one large card whose edges come in and go out at ports.
  */
 class Item {
   constructor(kind, width, height, more = {}) {
     // `into` and `out`: how far right of the middle edges come in and go out.
     Object.assign(this, { kind, width, height, into: 0, out: 0, x: 0, y: 0, rank: 0 }, more);
+    this.solid = kind === "card" || kind === "box";
   }
 }
 
@@ -58,14 +59,16 @@ function wayTo(model, opened, root, index) {
     const box = way.at(-1);
     if (!opened.has(group)) {
       const last = model.last[group];
-      way.push(box.child(`group ${group}`, () => new Item("card", CARD.width, CARD.height, { node: last, group })));
+      way.push(box.child(`group ${group}`, () => card(last, group)));
       return way;
     }
     way.push(box.child(`group ${group}`, () => new Box(group)));
   }
-  way.push(way.at(-1).child(`node ${index}`, () => new Item("card", CARD.width, CARD.height, { node: index, group: null })));
+  way.push(way.at(-1).child(`node ${index}`, () => card(index, null)));
   return way;
 }
+
+const card = (node, group) => new Item("card", CARD.width, CARD.height, { node, group });
 
 /** Connect two cards: out of the boxes of the one, and into those of the other. */
 function connectWays(from, to) {
@@ -73,8 +76,12 @@ function connectWays(from, to) {
   while (shared < from.length && from[shared] === to[shared]) shared += 1;
   if (shared === from.length || shared === to.length) return; // both in one closed group
   from[shared - 1].connect(from[shared], to[shared]);
-  for (let at = shared; at < from.length - 1; at += 1) from[at].connect(from[at + 1], from[at].port("exit"));
-  for (let at = shared; at < to.length - 1; at += 1) to[at].connect(to[at].port("entry"), to[at + 1]);
+  for (let at = shared; at < from.length - 1; at += 1) {
+    from[at].connect(from[at + 1], from[at].port("exit"));
+  }
+  for (let at = shared; at < to.length - 1; at += 1) {
+    to[at].connect(to[at].port("entry"), to[at + 1]);
+  }
 }
 
 /** Give the children of a box their places in it, and the box its size. */
@@ -111,7 +118,9 @@ function rankItems(box, items) {
       item.rank = Math.min(...after.map((to) => to.rank)) - 1;
     }
   }
-  if (box.exit) box.exit.rank = Math.max(...items.map(({ rank, kind }) => (kind === "port" ? rank : rank + 1)));
+  if (box.exit) {
+    box.exit.rank = Math.max(...items.map(({ rank, kind }) => (kind === "port" ? rank : rank + 1)));
+  }
 }
 
 /** Lead edges past the ranks between their ends; those of one item share their way. */
@@ -154,7 +163,8 @@ function neighbours(links) {
 /** Order each rank by where its neighbours are, down and up in turn. */
 function orderRanks(ranks, above, below) {
   const places = new Map();
-  const note = (items) => items.forEach((item, place) => places.set(item, (place + 0.5) / items.length));
+  const note = (items) =>
+    items.forEach((item, place) => places.set(item, (place + 0.5) / items.length));
   ranks.forEach(note);
   for (let sweep = 0; sweep < SWEEPS; sweep += 1) {
     const down = sweep % 2 === 0;
@@ -186,12 +196,12 @@ function placeAcross(ranks, above, below) {
   }
 }
 
-/** Set the x of items in order, apart from each other, nearest to what is wanted (isotonic regression). */
+/** Set the x of items in order, apart, nearest to what is wanted: an isotonic regression. */
 function spread(items, wanted) {
   const offsets = [];
   items.forEach((item, place) => {
     const last = items[place - 1];
-    const gap = last && (last.kind === "card" || last.kind === "box" || item.kind === "card" || item.kind === "box") ? GAP.x : 0;
+    const gap = last && (last.solid || item.solid) ? GAP.x : 0;
     offsets.push(last ? offsets.at(-1) + (last.width + item.width) / 2 + gap : 0);
   });
   const blocks = [];
@@ -205,7 +215,9 @@ function spread(items, wanted) {
   });
   let place = 0;
   for (const { sum, count } of blocks) {
-    for (const end = place + count; place < end; place += 1) items[place].x = sum / count + offsets[place];
+    for (const end = place + count; place < end; place += 1) {
+      items[place].x = sum / count + offsets[place];
+    }
   }
 }
 
@@ -238,7 +250,10 @@ function placeDown(box, ranks) {
 
 /** An edge from one item to the next: straight past an item's rank, curved between ranks. */
 function line(from, to) {
-  const start = { x: from.x + from.out, y: from.kind === "lane" ? from.bottom : from.y + from.height };
+  const start = {
+    x: from.x + from.out,
+    y: from.kind === "lane" ? from.bottom : from.y + from.height,
+  };
   const end = { x: to.x + to.into, y: to.kind === "lane" ? to.top : to.y };
   const lead = { start: from.bottom, end: to.top };
   return { from, to, start, end, lead };
@@ -251,7 +266,9 @@ function collect(box, left, top, placed) {
   }
   const lanes = new Set(box.links.flat().filter((item) => item.kind === "lane"));
   for (const { x, top: begin, bottom } of lanes) {
-    if (bottom > begin) placed.edges.push({ ends: [], path: `M${left + x} ${top + begin}V${top + bottom}` });
+    if (bottom > begin) {
+      placed.edges.push({ ends: [], path: `M${left + x} ${top + begin}V${top + bottom}` });
+    }
   }
   for (const item of box.children.values()) {
     const at = { item, x: left + item.x - item.width / 2, y: top + item.y };
@@ -268,6 +285,6 @@ function pathOf(start, end, lead, left, top) {
   const [x0, y0, x1, y1] = [left + start.x, top + start.y, left + end.x, top + end.y];
   const [begin, stop] = [Math.max(y0, top + lead.start), Math.min(y1, top + lead.end)];
   const middle = (begin + stop) / 2;
-  const at = (value) => +value.toFixed(1);
-  return `M${at(x0)} ${at(y0)}V${at(begin)}C${at(x0)} ${at(middle)} ${at(x1)} ${at(middle)} ${at(x1)} ${at(stop)}V${at(y1)}`;
+  const at = (...values) => values.map((value) => +value.toFixed(1)).join(" ");
+  return `M${at(x0, y0)}V${at(begin)}C${at(x0, middle, x1, middle, x1, stop)}V${at(y1)}`;
 }

@@ -1,4 +1,6 @@
-/** Levels, colormaps and the grids that are made of them: what actgrid.render does, in the browser. */
+/** Levels, colormaps, and grids made of them: what actgrid.render does, in the browser. */
+
+import { blank } from "./dom.js";
 
 const STRIP = 1 << 22; // pixels decoded at a time
 const LARGEST = 1 << 24; // pixels of a canvas that every browser can have
@@ -11,7 +13,7 @@ export async function decodeLevels(blob) {
   const data = new Uint8Array(width * height);
   const across = Math.min(width, 8192);
   const down = Math.max(1, Math.min(height, 8192, Math.floor(STRIP / across)));
-  const canvas = Object.assign(document.createElement("canvas"), { width: across, height: down });
+  const canvas = blank(across, down);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   for (let top = 0; top < height; top += down) {
     for (let left = 0; left < width; left += across) {
@@ -34,7 +36,9 @@ export function colours(base64) {
   const raw = atob(base64);
   const bytes = new Uint8ClampedArray(1024);
   for (let level = 0; level < 256; level += 1) {
-    for (let part = 0; part < 3; part += 1) bytes[4 * level + part] = raw.charCodeAt(3 * level + part);
+    for (let part = 0; part < 3; part += 1) {
+      bytes[4 * level + part] = raw.charCodeAt(3 * level + part);
+    }
     bytes[4 * level + 3] = 255;
   }
   return new Uint32Array(bytes.buffer);
@@ -108,8 +112,7 @@ export class Grid {
 
   /** Draw the tiles in colour on a canvas of one pixel for each level. */
   paint(levels, lut) {
-    const canvas = document.createElement("canvas");
-    Object.assign(canvas, { width: Math.max(this.width, 1), height: Math.max(this.height, 1) });
+    const canvas = blank(this.width, this.height);
     const context = canvas.getContext("2d");
     const image = new ImageData(canvas.width, canvas.height);
     const pixels = new Uint32Array(image.data.buffer);
@@ -131,15 +134,18 @@ export class Grid {
 }
 
 /** Draw levels in colour, one pixel for each, of a part of them. */
-export function painted(levels, lut, part = { x: 0, y: 0, width: levels.width, height: levels.height }) {
-  const canvas = document.createElement("canvas");
-  Object.assign(canvas, { width: part.width, height: part.height });
+export function painted(levels, lut, part = { x: 0, y: 0, ...sizeOf(levels) }) {
+  const canvas = blank(part.width, part.height);
   const image = new ImageData(part.width, part.height);
   const pixels = new Uint32Array(image.data.buffer);
   for (let y = 0, to = 0; y < part.height; y += 1) {
     let from = (part.y + y) * levels.width + part.x;
-    for (const end = to + part.width; to < end; to += 1, from += 1) pixels[to] = lut[levels.data[from]];
+    for (const end = to + part.width; to < end; to += 1, from += 1) {
+      pixels[to] = lut[levels.data[from]];
+    }
   }
   canvas.getContext("2d").putImageData(image, 0, 0);
   return canvas;
 }
+
+const sizeOf = ({ width, height }) => ({ width, height });

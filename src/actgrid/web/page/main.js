@@ -2,7 +2,7 @@
 
 import { ChannelView } from "./channel.js";
 import * as data from "./data.js";
-import { announce, button, byId, counted, make, toast } from "./dom.js";
+import { againButton, announce, button, byId, counted, make, terms, toast } from "./dom.js";
 import { Graph } from "./graph.js";
 import { HeatmapView } from "./heatmap.js";
 import { Images } from "./images.js";
@@ -11,13 +11,19 @@ import { Model } from "./model.js";
 import { get, go, setDefaults, start } from "./state.js";
 
 const THEMES = ["auto", "light", "dark"];
-const WIDTHS = { least: 220, most: 1200, first: 312 };
-const KEYS = [
-  ["Network", [["↑ ↓ ← →", "next card"], ["Enter", "show the layer"], ["+ / −", "open, fold a group"], ["/", "find a layer"]]],
-  ["Layer", [["↑ ↓ ← →", "next channel"], ["Shift + arrows", "move"], ["+ / −", "magnify"], ["0", "show all"], ["Enter", "open the channel"]]],
-  ["Channel", [["← →", "previous, next channel"], ["Esc", "back to the layer"]]],
-  ["Anywhere", [["?", "these keys"]]],
-];
+const WIDTHS = { least: 220, most: 1200, first: 340 };
+const KEYS = {
+  Network: [
+    ["↑ ↓ ← →", "next card"], ["Enter", "show the layer"], ["+ −", "open, fold a group"],
+    ["/", "find a layer"],
+  ],
+  Layer: [
+    ["↑ ↓ ← →", "next channel"], ["Enter", "open the channel"], ["+ −", "magnify"],
+    ["0", "show all"], ["Shift + arrows", "move"],
+  ],
+  Channel: [["← →", "previous, next channel"], ["Esc", "back to the layer"]],
+  Anywhere: [["?", "these keys"]],
+};
 
 async function main() {
   themes();
@@ -78,7 +84,7 @@ async function checkImages(state, images) {
     } catch (error) {
       if (error.status === 0 || get()[name] !== id) continue;
       toast(`There is no image ${id} here: shown without it.`);
-      go({ [name]: name === "image" ? images.first : null }, { replace: true });
+      go({ [name]: name === "image" ? images.first : null }, { step: false });
     }
   }
 }
@@ -86,7 +92,8 @@ async function checkImages(state, images) {
 function describe(model) {
   byId("title").replaceChildren(model.name);
   const layers = model.nodes.filter(({ drawn }) => drawn).length;
-  byId("about").textContent = `${counted(layers, "layer")} · ${counted(model.parameters, "parameter")}`;
+  const counts = [counted(layers, "layer"), counted(model.parameters, "parameter")];
+  byId("about").textContent = counts.join(" · ");
   byId("about").title = `actgrid ${model.version}`;
 }
 
@@ -106,7 +113,10 @@ function showTabs(model, state) {
 /** Everything around the parts: tabs, panes, keys, the theme, the splitter, the lost server. */
 function connect(images, show) {
   for (const name of ["layer", "heatmap"]) {
-    byId(`tab-${name}`).addEventListener("click", () => go(name === "layer" && get().tab === name ? { channel: null } : { tab: name }));
+    const shown = () => name === "layer" && get().tab === name;
+    byId(`tab-${name}`).addEventListener("click", () => {
+      go(shown() ? { channel: null } : { tab: name });
+    });
   }
   document.querySelector(".tabs").addEventListener("keydown", (event) => {
     if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
@@ -141,13 +151,13 @@ function connect(images, show) {
 
 function showLost(message) {
   byId("banner").hidden = false;
-  byId("banner").replaceChildren(message, " ", button("Try again", { onclick: () => document.dispatchEvent(new Event("again")) }));
+  byId("banner").replaceChildren(message, " ", againButton());
 }
 
 function showKeys() {
   const dialog = make("dialog", { class: "keys", "aria-label": "Keys" },
-    ...KEYS.map(([title, keys]) => make("section", {}, make("h3", {}, title),
-      make("dl", {}, ...keys.flatMap(([key, what]) => [make("dt", {}, make("kbd", {}, key)), make("dd", {}, what)])))),
+    ...Object.entries(KEYS).map(([title, keys]) => make("section", {}, make("h3", {}, title),
+      terms(keys.map(([key, what]) => [make("kbd", {}, key), what])))),
     button("Close", { onclick: () => dialog.close() }));
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);

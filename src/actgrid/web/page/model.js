@@ -13,7 +13,8 @@ export class Model {
     this.groupIndex = new Map(this.groupKeys.map((key, index) => [key, index]));
     const found = (wanted) => this.nodes.findIndex((node) => node.drawn && wanted(node));
     // At first the first layer that has learned something is shown.
-    this.first = Math.max(found((node) => node.kernel) < 0 ? found(() => true) : found((node) => node.kernel), 0);
+    const learned = found((node) => node.kernel);
+    this.first = Math.max(learned < 0 ? found(() => true) : learned, 0);
     this.luts = new Map();
     this.last = this.lastNodes();
   }
@@ -84,7 +85,8 @@ export class Model {
 
   opened(state) {
     const all = state.open.includes("*");
-    return new Set(this.groupKeys.flatMap((key, index) => (all || state.open.includes(key) ? [index] : [])));
+    const open = (key) => all || state.open.includes(key);
+    return new Set([...this.groups.keys()].filter((group) => open(this.groupKeys[group])));
   }
 
   /** The names of opened groups as a state holds them. */

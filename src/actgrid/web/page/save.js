@@ -1,6 +1,6 @@
 /** Pictures of what is seen, as PNG files. */
 
-import { toast } from "./dom.js";
+import { blank, toast } from "./dom.js";
 
 const LONGEST = 16000; // pixels a canvas may have on a side
 const LARGEST = 1 << 26;
@@ -9,7 +9,8 @@ const LARGEST = 1 << 26;
 export function saveCanvas(canvas, name) {
   canvas.toBlob((blob) => {
     if (!blob) {
-      toast(`A picture of ${canvas.width} × ${canvas.height} is too large for this browser.`, "error");
+      const size = `${canvas.width} × ${canvas.height}`;
+      toast(`A picture of ${size} is too large for this browser.`, "error");
       return;
     }
     const link = document.createElement("a");
@@ -22,7 +23,7 @@ export function saveCanvas(canvas, name) {
 
 /** A canvas with its context, filled with a colour. */
 export function sheet(width, height, colour) {
-  const canvas = Object.assign(document.createElement("canvas"), { width, height });
+  const canvas = blank(width, height);
   const context = canvas.getContext("2d");
   context.fillStyle = colour;
   context.fillRect(0, 0, width, height);
@@ -35,7 +36,8 @@ const css = (pixel) => `rgb(${pixel & 255} ${(pixel >> 8) & 255} ${(pixel >> 16)
 /** Put pictures beside each other, on the colour of a pixel. */
 export function sideBySide(pictures, pixel, gap = 8) {
   const width = pictures.reduce((sum, picture) => sum + picture.width, gap * (pictures.length - 1));
-  const { canvas, context } = sheet(width, Math.max(...pictures.map((picture) => picture.height)), css(pixel));
+  const height = Math.max(...pictures.map((picture) => picture.height));
+  const { canvas, context } = sheet(width, height, css(pixel));
   let left = 0;
   for (const picture of pictures) {
     context.drawImage(picture, left, 0);
@@ -47,7 +49,9 @@ export function sideBySide(pictures, pixel, gap = 8) {
 /** Draw text that fits into a width, with dots where it is cut. */
 export function drawText(context, text, x, y, room) {
   let shown = text;
-  while (shown.length > 1 && context.measureText(shown).width > room) shown = `${shown.slice(0, -2)}…`;
+  while (shown.length > 1 && context.measureText(shown).width > room) {
+    shown = `${shown.slice(0, -2)}…`;
+  }
   context.fillText(shown, x, y);
 }
 
@@ -91,7 +95,8 @@ export function graphPicture(graph) {
     const room = card.width - 68;
     [...card.element.querySelectorAll(".words > *")].forEach((line, row) => {
       const taken = row === 1 && card.dead.textContent ? 52 : 0;
-      write(taken ? line.firstChild : line, row ? 11 : 12.5, card.x + 60, card.y + 18 + 16 * row, room - taken);
+      const [size, y] = [row ? 11 : 12.5, card.y + 18 + 16 * row];
+      write(taken ? line.firstChild : line, size, card.x + 60, y, room - taken);
     });
     if (card.dead.textContent) write(card.dead, 11, card.x + card.width - 54, card.y + 34, 50);
   }

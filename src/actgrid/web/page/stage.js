@@ -71,6 +71,10 @@ export class Stage {
     return { x: whole(clientWidth / 2 - x * scale), y: whole(clientHeight / 2 - y * scale), scale };
   }
 
+  get middle() {
+    return { x: this.canvas.clientWidth / 2, y: this.canvas.clientHeight / 2 };
+  }
+
   /** From pixels of the screen, on the canvas, to those of the picture. */
   toPicture(point) {
     const { x, y, scale } = this.origin;
@@ -80,7 +84,8 @@ export class Stage {
   /** Where a part of the picture is on the canvas, in pixels of the screen. */
   toScreen(part) {
     const { x, y, scale } = this.origin;
-    return { x: x + part.x * scale, y: y + part.y * scale, width: part.width * scale, height: part.height * scale };
+    const [width, height] = [part.width * scale, part.height * scale];
+    return { x: x + part.x * scale, y: y + part.y * scale, width, height };
   }
 
   draw() {
@@ -120,11 +125,12 @@ export class Stage {
     const fitted = this.fitted();
     const scale = Math.min(Math.max(view.scale, fitted.scale / 4), MOST);
     const keep = (value, most) => Math.min(Math.max(value, 0), most);
-    this.on.view(rounded({ x: keep(view.x, this.grid.width), y: keep(view.y, this.grid.height), scale }));
+    const { width, height } = this.grid;
+    this.on.view(rounded({ x: keep(view.x, width), y: keep(view.y, height), scale }));
   }
 
   /** Magnify around a point of the canvas, its middle if none is given. */
-  zoom(factor, point = { x: this.canvas.clientWidth / 2, y: this.canvas.clientHeight / 2 }) {
+  zoom(factor, point = this.middle) {
     if (!this.grid) return;
     const { x, y } = this.toPicture(point);
     const place = this.place;
@@ -157,7 +163,8 @@ export class Stage {
     if (event.button !== 0) return;
     this.canvas.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, this.point(event));
-    this.drag = this.pointers.size === 1 ? { at: this.point(event), far: false } : { ...this.drag, far: true };
+    if (this.pointers.size === 1) this.drag = { at: this.point(event), far: false };
+    else this.drag.far = true;
   }
 
   move(event) {
@@ -167,14 +174,14 @@ export class Stage {
       this.hover(this.cellAt(point), point);
       return;
     }
-    const others = [...this.pointers].filter(([id]) => id !== event.pointerId).map(([, other]) => other);
+    const [other] = [...this.pointers].flatMap(([id, at]) => (id === event.pointerId ? [] : [at]));
     this.pointers.set(event.pointerId, point);
     if (!this.grid) return;
-    if (others.length) {
-      const [other] = others;
-      const apart = (one) => Math.hypot(one.x - other.x, one.y - other.y);
+    if (other) {
+      const apart = (one) => Math.max(Math.hypot(one.x - other.x, one.y - other.y), 1);
+      const middle = { x: (point.x + other.x) / 2, y: (point.y + other.y) / 2 };
       this.pan((before.x - point.x) / 2, (before.y - point.y) / 2);
-      this.zoom(apart(point) / Math.max(apart(before), 1), { x: (point.x + other.x) / 2, y: (point.y + other.y) / 2 });
+      this.zoom(apart(point) / apart(before), middle);
       return;
     }
     this.drag.far ||= Math.hypot(point.x - this.drag.at.x, point.y - this.drag.at.y) > CLICK;
@@ -229,7 +236,8 @@ export class Stage {
 
   keepInView(part) {
     const at = this.toScreen(part);
-    const beyond = (from, size, room) => (from < 0 ? from - 8 : Math.max(0, Math.min(from + size + 8 - room, from)));
+    const beyond = (from, size, room) =>
+      (from < 0 ? from - 8 : Math.max(0, Math.min(from + size + 8 - room, from)));
     const right = beyond(at.x, at.width, this.canvas.clientWidth);
     const down = beyond(at.y, at.height, this.canvas.clientHeight);
     if (right || down) this.pan(right, down);
@@ -260,7 +268,7 @@ export class Stage {
 
   step([right, down]) {
     if (this.cursor === null) {
-      this.putCursor(this.cellAt({ x: this.canvas.clientWidth / 2, y: this.canvas.clientHeight / 2 }) ?? 0);
+      this.putCursor(this.cellAt(this.middle) ?? 0);
       return;
     }
     const next = this.cursor + right + down * this.grid.columns;
@@ -269,4 +277,8 @@ export class Stage {
 }
 
 /** A place as a link tells it, so that the link shows the very same pixels. */
-const rounded = ({ x, y, scale }) => ({ x: +x.toFixed(3), y: +y.toFixed(3), scale: +scale.toPrecision(6) });
+const rounded = ({ x, y, scale }) => ({
+  x: +x.toFixed(3),
+  y: +y.toFixed(3),
+  scale: +scale.toPrecision(6),
+});

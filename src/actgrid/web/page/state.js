@@ -3,12 +3,18 @@
 import { settled } from "./dom.js";
 
 const text = { read: (value) => value, write: (value) => value };
-const whole = { read: (value) => (/^\d{1,9}$/.test(value) ? Number(value) : undefined), write: String };
+const whole = {
+  read: (value) => (/^\d{1,9}$/.test(value) ? Number(value) : undefined),
+  write: String,
+};
 const share = {
   read: (value) => (value !== "" && value >= 0 && value <= 1 ? Number(value) : undefined),
   write: (value) => String(+value.toFixed(3)),
 };
-const oneOf = (...names) => ({ ...text, read: (value) => (names.includes(value) ? value : undefined) });
+const oneOf = (...names) => ({
+  ...text,
+  read: (value) => (names.includes(value) ? value : undefined),
+});
 /** Middle of the view in pixels of the picture, and pixels of the screen for each of them. */
 const place = {
   read: (value) => {
@@ -88,20 +94,23 @@ let changed = () => {};
 
 export const get = () => current;
 
-const address = () => {
-  const hash = write(current);
-  return location.pathname + location.search + (hash ? `#${hash}` : "");
-};
+const address = (hash) => location.pathname + location.search + (hash ? `#${hash}` : "");
+const replace = (hash) => history.replaceState(null, "", address(hash));
 // Browsers refuse too many changes in a row, as a drag makes them.
-const replaceLater = settled(250, () => history.replaceState(null, "", address()));
+const replaceLater = settled(250, () => replace(write(current)));
 
 /** Change parts of the state: as a step one can go back from, or in place of the present one. */
-export function go(changes, { replace = false } = {}) {
+export function go(changes, { step = true } = {}) {
   const before = write(current);
   current = { ...current, ...changes };
-  if (write(current) === before) return;
-  if (replace) replaceLater();
-  else history.pushState(null, "", address());
+  const after = write(current);
+  if (after === before) return;
+  if (step) {
+    replace(before);
+    history.pushState(null, "", address(after));
+  } else {
+    replaceLater();
+  }
   changed(current);
 }
 
@@ -111,7 +120,7 @@ export function start(check, show) {
   const open = () => {
     const { state, unknown } = read(location.hash);
     current = check(state, unknown);
-    history.replaceState(null, "", address());
+    replace(write(current));
     changed(current);
   };
   window.addEventListener("popstate", open);

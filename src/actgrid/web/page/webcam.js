@@ -1,6 +1,6 @@
 /** A picture taken by the webcam. */
 
-import { button, make, toast } from "./dom.js";
+import { blank, button, div, make, toast } from "./dom.js";
 
 /** Show what the webcam sees; return the picture that is taken, null if none is. */
 export async function takePicture() {
@@ -11,7 +11,11 @@ export async function takePicture() {
     toast(`The webcam cannot be used: ${error.message}`, "error");
     return null;
   }
-  const video = make("video", { autoplay: true, playsinline: true, "aria-label": "What the webcam sees" });
+  const video = make("video", {
+    autoplay: true,
+    playsinline: true,
+    "aria-label": "What the webcam sees",
+  });
   video.muted = true;
   video.srcObject = stream;
   const dialog = make("dialog", { class: "webcam", "aria-label": "Webcam" });
@@ -22,7 +26,8 @@ export async function takePicture() {
         frame(video).then(resolve).finally(() => dialog.close());
       } });
       video.addEventListener("loadeddata", () => { capture.disabled = false; });
-      dialog.append(video, make("div", { class: "tools" }, capture, button("Cancel", { onclick: () => dialog.close() })));
+      const cancel = button("Cancel", { onclick: () => dialog.close() });
+      dialog.append(video, div("tools", capture, cancel));
       dialog.addEventListener("close", () => resolve(null));
       dialog.showModal();
     });
@@ -34,7 +39,7 @@ export async function takePicture() {
 
 /** The frame a video shows, as a JPEG file. */
 function frame(video) {
-  const canvas = make("canvas", { width: video.videoWidth, height: video.videoHeight });
+  const canvas = blank(video.videoWidth, video.videoHeight);
   canvas.getContext("2d").drawImage(video, 0, 0);
   return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
 }
