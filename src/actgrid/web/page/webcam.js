@@ -1,6 +1,7 @@
 /** A picture taken by the webcam. */
 
 import { blank, button, div, make, toast } from "./dom.js";
+import { fileOf } from "./save.js";
 
 /** Show what the webcam sees; return the picture that is taken, null if none is. */
 export async function takePicture() {
@@ -23,7 +24,8 @@ export async function takePicture() {
   try {
     return await new Promise((resolve) => {
       const capture = button("Take picture", { class: "strong", disabled: true, onclick: () => {
-        frame(video).then(resolve).finally(() => dialog.close());
+        resolve(frame(video));
+        dialog.close();
       } });
       video.addEventListener("loadeddata", () => { capture.disabled = false; });
       const cancel = button("Cancel", { onclick: () => dialog.close() });
@@ -41,5 +43,5 @@ export async function takePicture() {
 function frame(video) {
   const canvas = blank(video.videoWidth, video.videoHeight);
   canvas.getContext("2d").drawImage(video, 0, 0);
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+  return fileOf(canvas, "image/jpeg", 0.92);
 }
