@@ -225,11 +225,10 @@ def test_a_drawn_channel_has_the_pixels_of_render(
     activations: dict[str, Array],
     normalize: str,
     scope: str,
-    options: dict[str, str],
+    options: dict[str, Any],
 ) -> None:
-    grid = actgrid.render(
-        activations[STEM], **{"normalize": normalize, "scope": scope, "cmap": "magma"} | options
-    )
+    options = {"normalize": normalize, "scope": scope, "cmap": "magma"} | options
+    grid = actgrid.render(activations[STEM], **options)
     with opened(f"#cmap=magma&normalize={normalize}&scope={scope}&view=56,56,3") as page:
         wait_for(page, STEM, normalize, scope)
         tile = tile_pixels(page, 0)
@@ -408,7 +407,7 @@ def test_groups_open_and_fold(opened: Opened) -> None:
             ".map(({e, f}) => [e, f])"
         )
         for at, (x, y) in enumerate(boxes):  # none lies on another
-            assert all(abs(x - a) >= 224 or abs(y - b) >= 58 for a, b in boxes[at + 1 :])
+            assert all(abs(x - a) >= 232 or abs(y - b) >= 58 for a, b in boxes[at + 1 :])
         page.get_by_role("button", name="Fold all").click()
         expect(cards).to_have_count(folded)
         page.go_back()
@@ -605,7 +604,7 @@ def test_an_image_is_uploaded(opened: Opened) -> None:
     with opened() as page:
         wait_for(page, STEM)
         page.locator("input[type=file]").set_input_files(
-            [{"name": "red.png", "mimeType": "image/png", "buffer": png("red")}]
+            {"name": "red.png", "mimeType": "image/png", "buffer": png("red")}
         )
         expect(page.locator("#images h2")).to_have_text("red.png")
         wait_for(page, STEM, str(state(page)["image"]))
@@ -632,7 +631,7 @@ def test_what_is_no_image_is_refused_with_the_reason(opened: Opened) -> None:
     with opened(wrong="422") as page:
         wait_for(page, STEM)
         page.locator("input[type=file]").set_input_files(
-            [{"name": "note.png", "mimeType": "image/png", "buffer": b"no picture"}]
+            {"name": "note.png", "mimeType": "image/png", "buffer": b"no picture"}
         )
         expect(page.locator(".toast.error")).to_contain_text("note.png")
         expect(page.locator("#images h2")).to_have_text("cat.png")
@@ -726,7 +725,7 @@ def test_a_picture_of_the_network(opened: Opened) -> None:
 def site(model: Any, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An export of a small model behind a plain web server, below a path."""
     folder = tmp_path_factory.mktemp("web")
-    options = {"normalize": ["minmax", "symmetric"], "methods": "gradcam"}
+    options: dict[str, Any] = {"normalize": ["minmax", "symmetric"], "methods": "gradcam"}
     with ThreadPoolExecutor() as elsewhere:  # the browser's event loop runs in this thread
         elsewhere.submit(
             actgrid.export_site, model, photos, folder / "some/where", **options

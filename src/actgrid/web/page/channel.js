@@ -288,7 +288,7 @@ export class ChannelView {
       return button("", {
         title, "data-image": id, disabled: !id, onclick: () => go({ image: id }),
         "aria-current": id === current ? "true" : null,
-      }, image, span("label", title), span("value", text(value)), span("bar", fill));
+      }, image, span("label", title.split(/[/\\]/).at(-1)), span("value", text(value)), span("bar", fill));
     }));
   }
 

@@ -20,7 +20,7 @@ export class HeatmapView {
 
   build() {
     const { model } = this;
-    const own = [DEFAULT, "the method's own"];
+    const own = [DEFAULT, "automatic"];
     const named = (names) => names.map((name) => [name, name]);
     this.method = select(named(model.methods.map(({ name }) => name)), (method) => go({ method }));
     this.layer = select([own, ...named(model.mapped.map(({ path }) => path))],

@@ -1,6 +1,6 @@
 /** Where the cards of the network stand: layer by layer downwards, branches side by side. */
 
-export const CARD = { width: 224, height: 58 };
+export const CARD = { width: 232, height: 58 };
 const HEAD = 30; // of an opened group
 const PAD = 10;
 const GAP = { x: 16, y: 24 };

@@ -11,7 +11,7 @@ import { Model } from "./model.js";
 import { get, go, setDefaults, start } from "./state.js";
 
 const THEMES = ["auto", "light", "dark"];
-const WIDTHS = { least: 220, most: 1200, first: 340 };
+const WIDTHS = { least: 220, most: 1200, first: 348 };
 const KEYS = {
   Network: [
     ["↑ ↓ ← →", "next card"], ["Enter", "show the layer"], ["+ −", "open, fold a group"],
