@@ -128,7 +128,7 @@ export class Graph {
     const thumbnail = make("canvas", { class: "thumbnail", width: 96, height: 96 });
     const dead = make("span", { class: "dead", hidden: true });
     const pick = button("", {
-      class: "pick", title: `${folded ? folded.name : node.path}\n${what}`,
+      class: "pick", "data-path": node.path, title: `${folded ? folded.name : node.path}\n${what}`,
       disabled: !node.drawn, onclick: () => this.pick(index),
     }, thumbnail, span("words", make("b", {}, title),
       span("soft what", span(null, what), dead), span("soft numbers", shapeText(node.shape))));
