@@ -587,7 +587,7 @@ def lines(manifest: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sink", "kills"), [("folders", 20), ("tar", 8)])
+@pytest.mark.parametrize(("sink", "kills"), [("folders", 20), ("tar", 4)])
 def test_killed_at_random_moments_and_resumed_it_is_byte_identical(
     tmp_path: Path, start_process: Callable[..., Any], sink: str, kills: int
 ) -> None:
