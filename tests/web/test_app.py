@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from PIL import Image
 
 import actgrid
 from actgrid.models.images import load_with_pixels
+from actgrid.web import app
+from actgrid.web.serving import make_viewer
 
+Ask = Callable[..., httpx.Response]
 Client = httpx.Client
 
 
@@ -314,6 +318,43 @@ def test_an_upload_of_too_many_bytes(model: Any) -> None:
         for content in (bytes(2000), pieces()):
             response = httpx.post(place, content=content, headers=headers)
             assert "1,000 bytes" in detail(response, 413)
+
+
+def test_an_upload_that_does_not_end_is_given_up(
+    model: Any, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_SECONDS", 0.1)
+
+    async def half() -> AsyncIterator[bytes]:
+        yield b"half"
+        await asyncio.Event().wait()
+
+    served = app.make_app(make_viewer(model))
+    answer = ask(served, "/api/images", "POST", content=half())
+    assert "did not come" in detail(answer, 408)
+
+
+def test_so_many_uploads_are_read_at_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "_UPLOADS", 1)
+    data = saved(Image.new("RGB", (4, 4)), "PNG")
+
+    async def main() -> None:
+        go_on = asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            await go_on.wait()
+            yield data
+
+        transport = httpx.ASGITransport(app.make_app(make_viewer(model)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            first = asyncio.create_task(client.post("/api/images", content=slow()))
+            second = asyncio.create_task(client.post("/api/images", content=data))
+            done, _ = await asyncio.wait([second], timeout=0.3)
+            assert not done
+            go_on.set()
+            assert {(await first).status_code, (await second).status_code} == {201}
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

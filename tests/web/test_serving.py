@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 import actgrid
 from actgrid.errors import ModelError, OptionError, OutputError
 from actgrid.web.serving import make_viewer
+from actgrid.web.viewer import Viewer
 
 
 def opened(url: str) -> httpx.Response:
@@ -136,6 +139,39 @@ def test_a_view_in_a_notebook(model: Any, photos: Path) -> None:
         view.close()
     with pytest.raises(httpx.ConnectError):
         opened(view.url)
+
+
+def test_closing_waits_for_nobody(
+    model: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+    cancelled = threading.Event()
+
+    async def forever(viewer: Viewer, image: str) -> bytes:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return b""
+
+    monkeypatch.setattr(Viewer, "picture", forever)
+    view = actgrid.view(model, photos)
+    address, _, token = view.url.partition("?token=")
+    port = urlsplit(address).port
+    lines = f"Host: localhost\r\nAuthorization: Bearer {token}\r\n".encode()
+    with (
+        socket.create_connection(("127.0.0.1", port)) as stalled,
+        socket.create_connection(("127.0.0.1", port)) as waiting,
+    ):
+        stalled.sendall(b"POST /api/images HTTP/1.1\r\n" + lines + b"Content-Length: 9\r\n\r\nhalf")
+        waiting.sendall(b"GET /api/images/0/picture.png HTTP/1.1\r\n" + lines + b"\r\n")
+        assert asked.wait(60)
+        closing = threading.Thread(target=view.close, daemon=True)
+        closing.start()
+        closing.join(60)
+        assert not closing.is_alive()
+        assert cancelled.is_set()
 
 
 def test_a_view_of_arrays(model: Any) -> None:

@@ -38,6 +38,9 @@ _PROBLEMS = {
     413: "Too many bytes or pixels.",
     422: "Something that cannot be used.",
 }
+# Uploads are held whole until they are decoded: so many at once, and each has to come in this time.
+_UPLOADS = 8
+_SECONDS = 120
 
 Image = Annotated[
     str, Path(pattern="^[0-9a-f]{1,64}$", description="Id of an image.", examples=["0f3c5a9b12d4"])
@@ -171,6 +174,8 @@ def _add_file(app: FastAPI, name: str, content: bytes) -> None:
 
 
 def _add_images(app: FastAPI, viewer: Viewer) -> None:
+    uploads = asyncio.Semaphore(_UPLOADS)
+
     @app.get("/api/images.json", response_model=schemas.Images, tags=["images"])
     async def images(
         offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
@@ -186,6 +191,7 @@ def _add_images(app: FastAPI, viewer: Viewer) -> None:
         status_code=201,
         response_model=schemas.Image,
         tags=["images"],
+        responses={408: {"model": schemas.Problem, "description": "It came too slowly."}},
         openapi_extra={
             "requestBody": {
                 "required": True,
@@ -199,8 +205,14 @@ def _add_images(app: FastAPI, viewer: Viewer) -> None:
         request: Request, name: Annotated[str, Query(max_length=1000)] = "image"
     ) -> Any:
         """Add an image: the body is the file, PNG, JPEG, WebP, GIF or BMP."""
-        data = await _body(request, viewer.images.most_bytes)
-        image = await asyncio.to_thread(viewer.images.add, data, name)
+        # Of others no more is read than what is on its way.
+        async with uploads:
+            try:
+                body = _body(request, viewer.images.most_bytes)
+                data = await asyncio.wait_for(body, _SECONDS)
+            except asyncio.TimeoutError:
+                return _json({"detail": f"the image did not come in {_SECONDS} seconds"}, 408)
+            image = await asyncio.to_thread(viewer.images.add, data, name)
         return _json({"id": image.id, "name": image.name}, 201)
 
     @app.get(

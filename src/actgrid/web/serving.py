@@ -258,6 +258,14 @@ def _url(host: str, port: int, token: str | None) -> str:
     return f"http://{name}:{port}/" + (f"?token={quote(token)}" if token else "")
 
 
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Nobody is waited for, neither who sends slowly nor who asked for what takes long.
+        for connection in self.server_state.connections:
+            connection.transport.abort()
+        await super().shutdown(sockets)
+
+
 def _server(app: Any) -> uvicorn.Server:
     config = uvicorn.Config(app, log_level="warning", server_header=False, access_log=False)
-    return uvicorn.Server(config)
+    return _Server(config)
