@@ -116,9 +116,7 @@ def test_a_layer_that_is_called_twice_in_a_nested_model() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("model", "most"), [("demo", 36), ("VGG16", 23), ("InceptionV3", 25), ("ResNet50", 40)]
-)
+@pytest.mark.parametrize(("model", "most"), [("demo", 36), ("InceptionV3", 25), ("ResNet50", 40)])
 def test_known_networks_fold_to_a_few_cards(model: str, most: int) -> None:
     network: Any = (
         demo.model() if model == "demo" else getattr(keras.applications, model)(weights=None)

@@ -158,11 +158,11 @@ def test_closing_waits_for_nobody(
     monkeypatch.setattr(Viewer, "picture", forever)
     view = actgrid.view(model, photos)
     address, _, token = view.url.partition("?token=")
-    port = urlsplit(address).port
+    place = ("127.0.0.1", urlsplit(address).port or 0)
     lines = f"Host: localhost\r\nAuthorization: Bearer {token}\r\n".encode()
     with (
-        socket.create_connection(("127.0.0.1", port)) as stalled,
-        socket.create_connection(("127.0.0.1", port)) as waiting,
+        socket.create_connection(place) as stalled,
+        socket.create_connection(place) as waiting,
     ):
         stalled.sendall(b"POST /api/images HTTP/1.1\r\n" + lines + b"Content-Length: 9\r\n\r\nhalf")
         waiting.sendall(b"GET /api/images/0/picture.png HTTP/1.1\r\n" + lines + b"\r\n")

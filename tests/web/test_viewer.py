@@ -35,9 +35,11 @@ from actgrid.errors import (
 from actgrid.models.drawing import draw_layer, draw_weight
 from actgrid.models.layers import model_weights
 from actgrid.pipeline.statistics import image_stats
+from actgrid.web import layers as layers_module
 from actgrid.web import viewer as module
 from actgrid.web.images import ImageStore
-from actgrid.web.viewer import Viewer, plain_numbers
+from actgrid.web.layers import plain_numbers
+from actgrid.web.viewer import Viewer
 
 Array = npt.NDArray[Any]
 Test = Callable[..., Awaitable[None]]
@@ -292,7 +294,7 @@ async def test_tiles_lie_as_is_said() -> None:
 async def test_of_very_large_pictures_some_pixels_are_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "_MOST_PIXELS", 200)
+    monkeypatch.setattr(layers_module, "_MOST_PIXELS", 200)
     seen = Seen(cnn())
     node = seen.node("conv")
     tiles = (await seen.viewer.layer(seen.image, node))["tiles"]
@@ -308,7 +310,7 @@ async def test_of_very_large_pictures_some_pixels_are_shown(
 
 @in_a_loop
 async def test_a_long_side_is_thinned_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LONGEST_SIDE", 40)
+    monkeypatch.setattr(layers_module, "_LONGEST_SIDE", 40)
     seen = Seen(sequences())
     tiles = (await seen.viewer.layer(seen.image, seen.node("tokens")))["tiles"]
     assert (tiles["step"], tiles["height"], tiles["width"]) == (2, 32, 1)
@@ -608,6 +610,7 @@ def test_what_is_said_of_a_model() -> None:
         "parameters": 0,
         "drawn": False,
         "kernel": False,
+        "measured": False,
         "group": None,
     }
     assert about["nodes"][1] | {"group": 0} == {
@@ -621,6 +624,7 @@ def test_what_is_said_of_a_model() -> None:
         "parameters": 140,
         "drawn": True,
         "kernel": True,
+        "measured": False,
         "group": 0,
     }
     assert about["groups"][about["nodes"][1]["group"]]["kind"] == "unit"
@@ -778,12 +782,14 @@ async def test_a_datasets_statistics_are_matched_by_path_and_name() -> None:
     extractor = Extractor(model, ["conv", "head"])
     stats = DatasetStats(top=2)
     store = ImageStore(photos(3))
-    names = ["image", "elsewhere.png", "image (3)"]
+    names = ["image", "far/elsewhere.png", "image (3)"]
     sources = [image.source for image in store.listed(0, 3)]
     x = load_images(sources, model=model)
     stats.update(extractor(x), extractor.layers, names)
     viewer = Viewer(model, store, dataset=stats)
     assert viewer.about()["dataset"] == {"images": 3}
+    measured = [node["path"] for node in viewer.about()["nodes"] if node["measured"]]
+    assert measured == list(extractor.layers)
     found = viewer.dataset(1)
     orjson.dumps(found)
     layer = stats.layers["conv"]
@@ -794,7 +800,8 @@ async def test_a_datasets_statistics_are_matched_by_path_and_name() -> None:
     ids = {"image": store.listed(0, 1)[0].id, "image (3)": store.listed(2, 1)[0].id}
     for channel, top in enumerate(found["top"]):
         wanted = layer.top(channel)
-        assert [one["name"] for one in top] == [one.name for one in wanted]
+        # Of an image that is not here, where its file was is not told.
+        assert [one["name"] for one in top] == [one.name.removeprefix("far/") for one in wanted]
         assert [one["image"] for one in top] == [ids.get(one.name) for one in wanted]
         assert [one["maximum"] for one in top] == plain_numbers(
             np.array([one.maximum for one in wanted])
@@ -930,7 +937,7 @@ async def test_the_same_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
         drawn.append(info.path)
         return draw_layer(info, *arguments, **options)
 
-    monkeypatch.setattr(module, "draw_layer", counted)
+    monkeypatch.setattr(layers_module, "draw_layer", counted)
     seen = Seen(cnn())
     looks = ["percentile", "percentile:1,99", "percentile(1, 99)"]
     found = await asyncio.gather(
@@ -954,7 +961,7 @@ async def test_what_is_cancelled_before_it_is_drawn_is_not(monkeypatch: pytest.M
 
     seen = Seen(cnn())
     await seen.viewer.layers(seen.image)
-    monkeypatch.setattr(module, "draw_layer", counted)
+    monkeypatch.setattr(layers_module, "draw_layer", counted)
     threads = seen.viewer._threads._max_workers
     busy = [
         asyncio.ensure_future(seen.viewer.levels(seen.image, 1, f"range:0,{n + 1}", "channel"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import orjson
 
 from actgrid.attribution.methods import find_method
 from actgrid.encoding import writable_folder, write_file
-from actgrid.errors import NotFoundError, OptionError
+from actgrid.errors import OptionError
 from actgrid.models import Extractor, load_model
 from actgrid.models.extraction import trace_inputs
 from actgrid.progress import progress as shown
@@ -159,8 +158,8 @@ def _resources(
         if nodes[layer]["kernel"]:
             yield f"layers/{layer}/kernel.json", partial(viewer.kernel, layer)
             yield f"layers/{layer}/kernel.png", partial(viewer.kernel_levels, layer)
-        with suppress(NotFoundError):  # the statistics may be of some layers only
-            yield f"layers/{layer}/dataset.json", partial(dict, viewer.dataset(layer))
+        if nodes[layer]["measured"]:
+            yield f"layers/{layer}/dataset.json", partial(viewer.dataset, layer)
     named = [{"id": image.id, "name": image.name} for image in listed]
     yield "images.json", partial(dict, total=len(named), images=named)
     yield "model.json", partial(dict, about)

@@ -184,6 +184,7 @@ class Node(BaseModel):
     parameters: int
     drawn: bool = Field(description="Its activations can be asked for.")
     kernel: bool = Field(description="It has a kernel that can be asked for.")
+    measured: bool = Field(description="There are statistics of it over a dataset.")
     group: int | None = Field(description="The innermost group that it is in.")
 
 

@@ -6,58 +6,55 @@ import asyncio
 import base64
 import inspect
 import math
-import re
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from actgrid.attribution import maximize
 from actgrid.attribution.explaining import ask
 from actgrid.attribution.lime import check_packages
 from actgrid.attribution.methods import METHODS, Method, check_options, find_method
 from actgrid.encoding import blank_levels, encode, encode_png
-from actgrid.errors import ActgridError, MissingDependencyError, NotFoundError, OptionError
+from actgrid.errors import MissingDependencyError, NotFoundError, OptionError
 from actgrid.models import LayerInfo
-from actgrid.models.drawing import draw_layer, draw_weight, filters
+from actgrid.models.drawing import draw_layer
 from actgrid.models.labels import labels_of
-from actgrid.models.layers import Weight, model_weights
 from actgrid.pipeline import DatasetStats, LayerStats
-from actgrid.pipeline.statistics import image_stats
-from actgrid.rendering import ORDERS, ChannelStats, Grid, palette, render
+from actgrid.rendering import ORDERS, palette, render
 from actgrid.rendering import check_options as check_render_options
-from actgrid.rendering.draw import lay_out
-from actgrid.rendering.layout import integer_option, near_square, thread_count
+from actgrid.rendering.layout import integer_option, thread_count
 from actgrid.rendering.normalize import SCOPES, parse_normalize
-from actgrid.rendering.tiles import Tiling, tile
 from actgrid.web.cache import Cache
 from actgrid.web.engine import Engine
 from actgrid.web.folding import fold
 from actgrid.web.images import ImageStore, thumbnail
+from actgrid.web.layers import (
+    check_size,
+    draw_kernel,
+    draw_levels,
+    draw_summary,
+    histograms,
+    kernels,
+    layer_facts,
+    measured_facts,
+    plain_numbers,
+    top_classes,
+)
 
-__all__ = ["Viewer", "plain_numbers"]
+__all__ = ["Viewer"]
 
 T = TypeVar("T")
 Array = npt.NDArray[Any]
 
-# Thumbnails of layers: their side, how many are in a row, and at most so many channels in each.
-_SIDE, _COLUMNS, _SHOWN = 96, 16, 16
-# Of one picture: a browser draws no larger one.
-_MOST_PIXELS = 1 << 24
-_LONGEST_SIDE = 1 << 14
-# Of one that is drawn on request for whoever wants it as a file.
-_MOST_DRAWN = 1 << 26
+# Thumbnails of layers: their side, and how many are in a row.
+_SIDE, _COLUMNS = 96, 16
 _MOST_STEPS = 1024
-_BINS = 32
-_TOP = 5
-# Values that are turned into numbers of bins at once.
-_BLOCK = 1 << 16
 _COLORMAPS = (
     *("viridis", "gray", "magma", "inferno", "plasma", "cividis", "turbo"),
     *("RdBu_r", "coolwarm", "bone", "jet"),
@@ -67,7 +64,6 @@ _NORMALIZATIONS = ("standard", "minmax", "symmetric", "percentile:1,99")
 _MAXIMIZED_SIDE = 224
 # Drawn at a time of what nobody waits for in particular, so that a click gets its turn.
 _PIECE = 8
-_DIGITS = 6
 
 _RENDER_DEFAULTS = {
     one.name: one.default
@@ -75,63 +71,6 @@ _RENDER_DEFAULTS = {
     if one.kind is one.KEYWORD_ONLY
 }
 _CHECKED = tuple(inspect.signature(check_render_options).parameters)
-
-
-@dataclass(frozen=True)
-class _Tiles:
-    """How tiles are laid out in a picture: tile t at row t // columns, column t % columns.
-
-    Attributes
-    ----------
-    count, columns
-        Tiles, and how many are in a row.
-    height, width
-        Of a tile in the picture.
-    slices
-        Tiles of each channel.
-    joined
-        Whether they are parts of one picture.
-    step
-        Every so manieth pixel of a tile, down and right, is in the picture.
-    """
-
-    count: int
-    columns: int
-    height: int
-    width: int
-    slices: int
-    joined: bool
-    step: int
-
-    @classmethod
-    def of(cls, tiling: Tiling) -> _Tiles:
-        channels, slices, height, width = tiling.tiles.shape
-        count = channels * slices
-        if tiling.joined and tiling.columns:
-            columns = count
-        else:
-            columns = near_square(channels, height, slices * width, 0) * slices
-        rows = -(-count // columns)
-
-        def sides(step: int) -> tuple[int, int]:
-            return rows * -(-height // step), columns * -(-width // step)
-
-        step = 1
-        while step < max(height, width) and (
-            math.prod(sides(step)) > _MOST_PIXELS or max(sides(step)) > _LONGEST_SIDE
-        ):
-            step += 1
-        high, wide = -(-height // step), -(-width // step)
-        return cls(count, columns, high, wide, slices, tiling.joined, step)
-
-    def picked(self, grid: Grid, tiling: Tiling) -> npt.NDArray[np.uint8]:
-        """Return the levels of a grid of these tiles, drawn without padding, as they are shown."""
-        if self.step == 1:
-            return grid.levels
-        height, width = tiling.tiles.shape[2:]
-        rows, step = -(-self.count // self.columns), self.step
-        cells = grid.levels.reshape(rows, height, self.columns, width)[:, ::step, :, ::step]
-        return cells.reshape(rows * self.height, self.columns * self.width)
 
 
 class _Stopped(Exception):  # noqa: N818  (nobody is to catch it)
@@ -213,7 +152,7 @@ class Viewer:
         self._batch_size = batch_size
         self._infos = self._engine.graph.infos
         self._drawn = set(self._engine.drawn)
-        self._kernels = dict(_kernels(self._engine.model, self._infos))
+        self._kernels = kernels(self._engine.model, self._infos)
         self._classes = self._class_node()
         self._labels: tuple[str, ...] | None = None
         if self._classes is not None:
@@ -297,6 +236,7 @@ class Viewer:
             "parameters": info.parameters,
             "drawn": node in self._drawn,
             "kernel": node in self._kernels,
+            "measured": node in self._measured,
             "group": group,
         }
 
@@ -355,7 +295,7 @@ class Viewer:
             raise NotFoundError("the model gives no classes")
 
         def make(info: LayerInfo, activation: Array) -> dict[str, Any]:
-            return _top(activation[0], self._labels)
+            return top_classes(activation[0], self._labels)
 
         return await self._of_layer("classes", image, self._classes, make)
 
@@ -382,7 +322,7 @@ class Viewer:
                 for node, activation in activations:
                     row, column = divmod(node, _COLUMNS)
                     cell = sprite[row * _SIDE :, column * _SIDE :][:_SIDE, :_SIDE]
-                    found[node] = _summary(self._infos[node], activation, cell)
+                    found[node] = draw_summary(self._infos[node], activation, cell)
 
             async with self._engine.everything(stored) as activations:
                 items = list(activations.items())
@@ -397,21 +337,7 @@ class Viewer:
 
     async def layer(self, image: str, layer: int) -> dict[str, Any]:
         """Return the statistics of each channel of a layer, and how its tiles are laid out."""
-
-        def make(info: LayerInfo, activation: Array) -> dict[str, Any]:
-            stats = _stats(info, activation)
-            return {
-                "path": info.path,
-                "shape": list(activation.shape[1:]),
-                "stats": {
-                    name: plain_numbers(getattr(stats, name))
-                    for name in ("mean", "std", "min", "max", "zero_fraction", "nonfinite")
-                }
-                | {"dead": _dead(stats).tolist()},
-                "tiles": asdict(_Tiles.of(_tiling(info, activation))),
-            }
-
-        return await self._of_layer("layer", image, layer, make)
+        return await self._of_layer("layer", image, layer, layer_facts)
 
     async def levels(self, image: str, layer: int, normalize: str, scope: str) -> bytes:
         """Return the levels of all tiles of a layer, without padding, in a grayscale PNG file.
@@ -426,23 +352,13 @@ class Viewer:
             raise OptionError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r}")
 
         def make(info: LayerInfo, activation: Array) -> bytes:
-            tiling = _tiling(info, activation)
-            tiles = _Tiles.of(tiling)
-            grid = draw_layer(
-                info,
-                activation,
-                normalize=normalization,
-                scope=scope,
-                columns=tiles.columns,
-                padding=0,
-            )
-            return encode_png(tiles.picked(grid, tiling), threads=thread_count(None))
+            return draw_levels(info, activation, normalization, scope)
 
         return await self._of_layer(("levels", normalization, scope), image, layer, make)
 
     async def histograms(self, image: str, layer: int) -> dict[str, Any]:
         """Return how the values of each channel are spread; of a dense layer, those of all."""
-        return await self._of_layer("histograms", image, layer, _histograms)
+        return await self._of_layer("histograms", image, layer, histograms)
 
     async def rendered(self, image: str, layer: int, **render_options: Any) -> bytes:
         """Return a layer drawn by `actgrid.render`, a PNG file.
@@ -462,7 +378,7 @@ class Viewer:
         check_render_options(**{name: options[name] for name in _CHECKED})
 
         def make(info: LayerInfo, activation: Array) -> bytes:
-            _check_size(info, activation, options)
+            check_size(info, activation, options)
             return draw_layer(info, activation, **render_options).to_png()
 
         key = "rendered", repr(sorted(render_options.items()))
@@ -577,23 +493,8 @@ class Viewer:
         if weight is None:
             raise NotFoundError(f"{self._infos[layer].path} has no kernel")
 
-        def draw() -> tuple[dict[str, Any], bytes]:
-            values = weight.variable.numpy()
-            tiling = tile(filters(weight, values), kind="kernel")
-            tiles = _Tiles.of(tiling)
-            grid = draw_weight(weight, values, scope="layer", columns=tiles.columns, padding=0)
-            pooled = grid.stats.pool()
-            about = {
-                "path": weight.path,
-                "shape": list(values.shape),
-                "min": plain_numbers(pooled.min)[0],
-                "max": plain_numbers(pooled.max)[0],
-                "tiles": asdict(tiles),
-            }
-            return about, encode_png(tiles.picked(grid, tiling), threads=thread_count(None))
-
         async def make() -> tuple[dict[str, Any], bytes]:
-            return await self._work(draw)
+            return await self._work(draw_kernel, weight)
 
         return await self._cache.get(("kernel", layer), make)
 
@@ -608,27 +509,7 @@ class Viewer:
         stats = self._measured.get(self._known(layer))
         if stats is None:
             raise NotFoundError(f"no statistics are known of {self._infos[layer].path}")
-        names = stats.names()
-        found = {name: self.images.find(name) for name in names.values()}
-        ids = {name: stored and stored.id for name, stored in found.items()}
-        return {
-            "images": stats.images,
-            **{
-                name: plain_numbers(getattr(stats, name))
-                for name in ("mean", "std", "min", "max", "zero_fraction", "activated")
-            },
-            "dead": np.flatnonzero(stats.dead).tolist(),
-            "top": [
-                [
-                    {"name": names[index], "image": ids[names[index]], "maximum": maximum}
-                    for index, maximum in zip(indices, maxima, strict=True)
-                    if index >= 0
-                ]
-                for indices, maxima in zip(
-                    stats.top_index.tolist(), plain_numbers(stats.top_max), strict=True
-                )
-            ],
-        }
+        return measured_facts(stats, self.images)
 
     async def maximized(self, layer: int, channel: int, steps: int = 64, seed: int = 0) -> bytes:
         """Return an image that excites a channel of a layer, an RGB PNG file.
@@ -697,25 +578,6 @@ class Viewer:
             stopped.set()
 
 
-def plain_numbers(values: Array) -> list[Any]:
-    """Return numbers for JSON, to 6 digits; None stands for NaN and infinities.
-
-    Examples
-    --------
-    >>> plain_numbers(np.array([2 / 3, np.nan]))
-    [0.666667, None]
-    """
-    if values.dtype.kind in "iub":
-        listed: list[Any] = values.tolist()
-        return listed
-    if values.ndim > 1:
-        return [plain_numbers(row) for row in values]
-    return [
-        float(f"{number:.{_DIGITS}g}") if math.isfinite(number) else None
-        for number in values.astype(np.float64).tolist()
-    ]
-
-
 def _methods() -> dict[str, Method]:
     """Return the methods whose packages are there."""
     try:
@@ -723,145 +585,6 @@ def _methods() -> dict[str, Method]:
     except MissingDependencyError:
         return {name: method for name, method in METHODS.items() if name != "lime"}
     return METHODS
-
-
-def _kernels(model: Any, infos: Sequence[LayerInfo]) -> dict[int, Weight]:
-    """Return the kernel of each node whose layer has one that makes its channels."""
-    kernels: dict[str, list[Weight]] = {}
-    for weight in model_weights(model):
-        if weight.nodes and weight.variable.name.endswith("kernel"):
-            kernels.setdefault(weight.nodes[-1].path, []).append(weight)
-    found: dict[int, Weight] = {}
-    for node, info in enumerate(infos):
-        path = info.path if info.path in kernels else re.sub(r"(:\d+)?(\[.*\])?$", "", info.path)
-        for weight in kernels.get(path, []):
-            shape = tuple(weight.variable.shape)
-            if 2 <= len(shape) <= 5:
-                blank = np.broadcast_to(np.float32(0), shape)
-                made = tile(filters(weight, blank), kind="kernel").tiles.shape[0]
-                if made == info.channels:
-                    found[node] = weight
-                    break
-    return found
-
-
-def _tiling(info: LayerInfo, activation: Array) -> Tiling:
-    return tile(activation, kind=info.kind, data_format=info.data_format)
-
-
-def _stats(info: LayerInfo, activation: Array) -> ChannelStats:
-    """Return the statistics of each channel."""
-    return image_stats(info, activation[:1], batch=1).reshape(-1)
-
-
-def _dead(stats: ChannelStats) -> npt.NDArray[np.intp]:
-    """Return the dead channels. One that has a single value could be nothing else, and is not."""
-    return np.flatnonzero(stats.dead) if stats.size > 1 else np.zeros(0, np.intp)
-
-
-def _summary(
-    info: LayerInfo, activation: Array, cell: npt.NDArray[np.uint8]
-) -> dict[str, Any] | None:
-    """Return what there is to say of a layer in short, and draw its thumbnail."""
-    try:
-        stats = _stats(info, activation)
-        grid = _small_grid(info, activation, stats)
-    except ActgridError:  # as where a layer gives nothing for a small image
-        return None
-    small = Image.fromarray(grid).resize(cell.shape[::-1], Image.Resampling.BOX)
-    cell[:] = np.asarray(small)
-    pooled = stats.pool()
-    low, high, mean = plain_numbers(np.concatenate([pooled.min, pooled.max, pooled.mean]))
-    return {
-        "dead": len(_dead(stats)) if stats.size > 1 else None,
-        "min": low,
-        "max": high,
-        "mean": mean,
-        "nonfinite": int(stats.nonfinite.sum()),
-    }
-
-
-def _small_grid(info: LayerInfo, activation: Array, stats: ChannelStats) -> npt.NDArray[np.uint8]:
-    """Return the levels of a layer's channels that vary most, or of its one picture."""
-    if info.kind in ("dense", "sequence"):
-        return draw_layer(info, activation, normalize="minmax", threads=1).levels
-    order = np.argsort(np.where(np.isnan(stats.std), np.inf, -stats.std), kind="stable")[:_SHOWN]
-    options: dict[str, Any] = {
-        "normalize": "minmax",
-        "columns": math.ceil(math.sqrt(len(order))),
-        "padding": 0,
-        "order": order,
-        "threads": 1,
-        "data_format": info.data_format,
-    }
-    if info.kind == "volume":
-        depth = 2 if info.data_format == "channels_first" else 1
-        middle = activation.take(activation.shape[depth] // 2, depth)
-        return render(middle, kind="image", **options).levels
-    return draw_layer(info, activation, **options).levels
-
-
-def _top(scores: Array, labels: Sequence[str] | None) -> dict[str, Any]:
-    """Return the classes of the highest scores."""
-    values = scores.astype(np.float64)
-    shares = bool((values >= 0).all()) and math.isclose(values.sum(), 1, abs_tol=1e-3)
-    best = np.argsort(-values, kind="stable")[:_TOP]
-    return {
-        "kind": "probability" if shares else "score",
-        "top": [
-            {"index": index, "name": None if labels is None else labels[index], "value": value}
-            for index, value in zip(best.tolist(), plain_numbers(values[best]), strict=True)
-        ],
-    }
-
-
-def _histograms(info: LayerInfo, activation: Array) -> dict[str, Any]:
-    """Return how many values of each channel are in each of equal bins of its range."""
-    values = activation[0]
-    if info.data_format == "channels_first":
-        values = np.moveaxis(values, 0, -1)
-    rows = values.reshape(-1, 1) if info.kind == "dense" else values.reshape(-1, values.shape[-1])
-    stats = _stats(info, activation)
-    if info.kind == "dense":
-        stats = stats.pool()
-    known = np.isfinite(stats.min)
-    low, high = np.where(known, stats.min, 0), np.where(known, stats.max, 0)
-    channels = rows.shape[1]
-    counts = np.zeros(channels * _BINS, np.int64)
-    # So few at once that they stay in the cache.
-    block = max(1, _BLOCK // channels)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        scale = np.where(high > low, _BINS / (high - low), 0)
-        for start in range(0, len(rows), block):
-            part = rows[start : start + block].astype(np.float64)
-            finite = np.isfinite(part)
-            part -= low
-            part *= scale
-            np.clip(part, 0, _BINS - 1, out=part)
-            bins = part.astype(np.intp)
-            bins += np.arange(channels) * _BINS
-            counts += np.bincount(bins[finite], minlength=counts.size)
-    return {
-        "bins": _BINS,
-        "low": plain_numbers(np.where(known, low, np.nan)),
-        "high": plain_numbers(np.where(known, high, np.nan)),
-        "counts": counts.reshape(channels, _BINS).tolist(),
-    }
-
-
-def _check_size(info: LayerInfo, activation: Array, options: dict[str, Any]) -> None:
-    """Raise OptionError if a picture would be too large to be drawn for whoever asks."""
-    token_grid = options["token_grid"] if info.kind == "sequence" else None
-    tiling = tile(activation, kind=info.kind, data_format=info.data_format, token_grid=token_grid)
-    order = options["order"]
-    channels = tiling.tiles.shape[0] if isinstance(order, str) else len(order)
-    layout = lay_out(tiling, channels, options["columns"], options["padding"])
-    pixels = layout.height * layout.width * options["zoom"] ** 2
-    if pixels > _MOST_DRAWN:
-        raise OptionError(
-            f"the picture would have {pixels} pixels; at most {_MOST_DRAWN} are drawn here: give "
-            "another zoom, padding or columns"
-        )
 
 
 def _rgb_png(picture: npt.NDArray[np.uint8]) -> bytes:
