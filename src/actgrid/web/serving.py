@@ -244,9 +244,10 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
+        reason = str(error.strerror or error).partition(" (")[0]
         raise OutputError(
-            f"cannot listen at {host} port {port}: {error.strerror or error}; another port, or 0 "
-            "for any that is free, may do"
+            f"cannot listen at {host} port {port}: {reason}; another port, or 0 for any that is "
+            "free, may do"
         ) from error
 
 
