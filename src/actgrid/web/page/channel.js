@@ -2,12 +2,12 @@
 
 import * as data from "./data.js";
 import {
-  againButton, blank, button, byId, counted, div, field, make, number, percent, saveButton, select,
-  slider, soft, span, terms,
+  blank, button, byId, counted, div, field, make, number, percent, say, saveButton, select,
+  slider, soft, span, terms, withModifier,
 } from "./dom.js";
 import { showPicture } from "./images.js";
 import { channelsOf, fetchLayer, statisticsOf } from "./layer.js";
-import { nearSquare, painted } from "./levels.js";
+import { Grid, nearSquare } from "./levels.js";
 import { drawText, saveCanvas, sheet } from "./save.js";
 import { get, go } from "./state.js";
 
@@ -21,10 +21,7 @@ export class ChannelView {
     this.main = new data.Task((error) => this.fail(error));
     this.details = new data.Task((error) => data.lost(error));
     this.weights = new data.Task((error) => this.failPart(this.kernel, error));
-    this.known = new data.Task((error) => {
-      this.parts.dataset.hidden = error.status === 404; // statistics may be of some layers only
-      this.failPart(this.dataset, error);
-    });
+    this.known = new data.Task((error) => this.failPart(this.dataset, error));
     this.others = new data.Task((error) => this.failPart(this.across, error));
     this.dream = new data.Task((error) => this.failPart(this.maximal, error));
     this.build();
@@ -43,7 +40,7 @@ export class ChannelView {
     for (const name of ["dataset", "maximal", "across"]) this[name] = div(null);
     for (const name of ["stats", "histogram", "kernel"]) this[name] = div(name);
     this.statistic = select(Object.entries(ACROSS), () => this.showAcross());
-    this.statistic.setAttribute("aria-label", "Statistic");
+    this.statistic.ariaLabel = "Statistic";
     this.parts = {
       kernel: part("Kernel", this.kernel),
       across: part("Across the images", this.across, this.statistic),
@@ -74,9 +71,8 @@ export class ChannelView {
     const opened = byId("channel").hidden && !hidden;
     byId("channel").hidden = hidden;
     if (hidden) {
-      for (const task of [this.main, this.details, this.weights, this.others, this.dream]) {
-        task.stop();
-      }
+      const { main, details, weights, known, others, dream } = this;
+      for (const task of [main, details, weights, known, others, dream]) task.stop();
       return;
     }
     const layer = this.model.layer(state);
@@ -91,7 +87,7 @@ export class ChannelView {
         data.bitmap(data.paths.picture(state.image), signal),
       ]).finally(() => byId("channel").classList.remove("busy"));
       this.loaded = { ...loaded, picture, layer, image: state.image };
-      this.note.hidden = true;
+      say(this.note, null);
       this.body.hidden = false;
       this.show(get());
     });
@@ -105,8 +101,7 @@ export class ChannelView {
   fail(error) {
     this.loaded = null;
     this.body.hidden = true;
-    this.note.hidden = false;
-    this.note.replaceChildren(error.message, againButton());
+    say(this.note, error.message, true);
     data.lost(error);
   }
 
@@ -118,7 +113,7 @@ export class ChannelView {
   showHeading(state) {
     this.title.textContent = this.layerView.channelTitle(state.channel);
     const { path, type, channels } = this.node;
-    this.about.textContent = `${path} · ${type} · of ${channels ?? "?"}`;
+    this.about.textContent = `${path} · ${type} · one of ${channels ?? "?"}`;
   }
 
   /* In this image */
@@ -130,7 +125,7 @@ export class ChannelView {
     const canvas = this.tilesOf(about.tiles, levels, state.channel, this.model.lut(state.cmap));
     copyTo(this.tile, canvas);
     this.tile.dataset.shown = [this.node.path, state.channel, loaded.image].join("|");
-    this.tile.setAttribute("aria-label", `${this.title.textContent} in colours`);
+    this.tile.ariaLabel = `${this.title.textContent} in colours`;
     const { tiles } = about;
     this.tileCaption.textContent = `${tiles.height * tiles.step} × ${tiles.width * tiles.step}`
       + (tiles.slices > 1 ? `, ${tiles.slices} slices` : "");
@@ -140,7 +135,7 @@ export class ChannelView {
     this.blend.value = state.blend;
     if (image) {
       copyTo(this.overlay, blended(picture, canvas, state.blend));
-      this.overlay.setAttribute("aria-label", `${this.title.textContent} over the image`);
+      this.overlay.ariaLabel = `${this.title.textContent} over the image`;
     }
     const lines = statisticsOf(about.stats, state.channel);
     this.stats.replaceChildren(terms(lines));
@@ -157,19 +152,8 @@ export class ChannelView {
 
   /** The tiles of one channel: several stand near-square. */
   tilesOf(tiles, levels, channel, lut) {
-    const { slices, height, width, columns } = tiles;
-    const across = nearSquare(slices, height, width, 1);
-    const gap = tiles.joined || slices === 1 ? 0 : 1;
-    const down = Math.ceil(slices / across);
-    const all = blank(across * (width + gap) - gap, down * (height + gap) - gap);
-    const context = all.getContext("2d");
-    for (let slice = 0; slice < slices; slice += 1) {
-      const tile = channel * slices + slice;
-      const [x, y] = [(tile % columns) * width, Math.floor(tile / columns) * height];
-      const [column, row] = [slice % across, Math.floor(slice / across)];
-      context.drawImage(painted(levels, lut, { x, y, width, height }),
-        column * (width + gap), row * (height + gap));
-    }
+    const across = nearSquare(tiles.slices, tiles.height, tiles.width, 1);
+    const all = new Grid(tiles, [channel], across).paint(levels, lut);
     return all.height > 8 * all.width ? turned(all) : all;
   }
 
@@ -177,7 +161,7 @@ export class ChannelView {
     const { bins, low, high, counts } = this.histograms;
     const row = counts.length === 1 ? 0 : state.channel;
     if (!counts[row] || low[row] === null) {
-      this.histogram.replaceChildren(make("p", { class: "soft" }, "No finite values."));
+      this.histogram.replaceChildren(soft("No finite values."));
       return;
     }
     const most = Math.max(...counts[row], 1);
@@ -240,18 +224,18 @@ export class ChannelView {
 
   showAcross() {
     const state = get();
-    const key = [this.layer, this.many].join("|");
-    this.others.run(key, async (signal) => {
+    const listed = [...this.images.items.keys()].slice(0, this.many);
+    const ids = [...new Set([...listed, state.image])];
+    this.others.run([this.layer, ...ids].join("|"), async (signal) => {
       this.values = new Map();
       this.across.replaceChildren(soft("Running the model on the images…"));
-      const ids = [...this.images.items.keys()].slice(0, this.many);
       for (const id of ids) {
         const { stats } = await data.json(data.paths.layer(id, this.layer), signal);
         this.values.set(id, stats);
         this.drawAcross(get(), ids.length);
       }
     });
-    if (this.values?.size) this.drawAcross(state, Math.min(this.many, this.images.items.size));
+    if (this.values?.size) this.drawAcross(state, ids.length);
   }
 
   drawAcross(state, wanted) {
@@ -260,7 +244,7 @@ export class ChannelView {
     rows.sort((a, b) => (b.value ?? -Infinity) - (a.value ?? -Infinity));
     const focused = document.activeElement?.closest(".across button")?.dataset.image;
     const list = this.bars(rows, name === "zero_fraction" ? percent : number, state.image);
-    const rest = this.images.items.size - this.many;
+    const rest = this.images.items.size - wanted;
     this.across.replaceChildren(list);
     if (this.values.size < wanted) {
       list.append(soft(`${this.values.size} of ${wanted} images…`));
@@ -288,18 +272,16 @@ export class ChannelView {
       return button("", {
         title, "data-image": id, disabled: !id, onclick: () => go({ image: id }),
         "aria-current": id === current ? "true" : null,
-      }, image, span("label", title.split(/[/\\]/).at(-1)), span("value", text(value)), span("bar", fill));
+      }, image, span("label", title.split(/[/\\]/).at(-1)), span("value", text(value)),
+      span("bar", fill));
     }));
   }
 
   showDataset(state) {
-    if (!this.model.dataset) {
-      this.parts.dataset.hidden = true;
-      return;
-    }
+    this.parts.dataset.hidden = !this.node.measured;
+    if (!this.node.measured) return;
     this.known.run(this.layer, async (signal) => {
       this.datasetLoaded = null;
-      this.parts.dataset.hidden = false;
       this.dataset.replaceChildren(soft("Loading…"));
       this.datasetLoaded = await data.json(data.paths.dataset(this.layer), signal);
       this.drawDataset(get());
@@ -372,7 +354,7 @@ export class ChannelView {
     if (event.target.closest("input, select, #graph, #images, [role=tablist], [role=separator]")) {
       return;
     }
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (withModifier(event)) return;
     if (event.key === "ArrowLeft") this.step(-1);
     else if (event.key === "ArrowRight") this.step(1);
     else if (event.key === "Escape") {

@@ -12,6 +12,10 @@ export class Failure extends Error {
   }
 }
 
+/** What `fetch` says where nobody answers, or no longer: in the middle of an answer. */
+const gone = (error) =>
+  (error instanceof TypeError ? new Failure("The server does not answer.", 0) : error);
+
 /** Ask for a path relative to the page; a Failure says what the server said was wrong. */
 export async function request(path, { headers = {}, ...options } = {}) {
   let response;
@@ -21,8 +25,7 @@ export async function request(path, { headers = {}, ...options } = {}) {
       headers: token ? { ...headers, Authorization: `Bearer ${token}` } : headers,
     });
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Failure("The server does not answer.", 0);
+    throw gone(error);
   }
   if (response.ok) return response;
   const told = await response.json().catch(() => ({}));
@@ -68,7 +71,7 @@ class Store {
       },
       (error) => {
         this.drop(path, entry);
-        throw error;
+        throw gone(error);
       },
     );
     entry.promise.catch(() => {});

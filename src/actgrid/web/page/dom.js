@@ -33,6 +33,19 @@ export const saveButton = (what, onclick) =>
 export const againButton = () =>
   button("Try again", { onclick: () => document.dispatchEvent(new Event("again")) });
 
+/** Fill a note, which stands where there is nothing to show; null hides it. */
+export function say(note, text, retry = false) {
+  note.hidden = !text;
+  note.replaceChildren(text ?? "", ...(retry ? [againButton()] : []));
+}
+
+export const ARROWS = {
+  ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
+};
+
+/** Keys pressed with one of these are the browser's. */
+export const withModifier = (event) => event.ctrlKey || event.metaKey || event.altKey;
+
 /** A select of [value, text] pairs; `chosen` is called with the value. */
 export function select(pairs, chosen) {
   const options = pairs.map(([value, text]) => make("option", { value }, text));
@@ -60,7 +73,7 @@ export const blank = (width, height) =>
 /** A control under its name. */
 export function field(name, control, attributes = {}) {
   const named = control.matches("select, input") ? control : control.querySelector("select, input");
-  named.setAttribute("aria-label", name); // the label's own text would tell all options, too
+  named.ariaLabel = name; // the label's own text would tell all options, too
   return make("label", { class: "field", ...attributes }, make("span", {}, name), control);
 }
 

@@ -1,15 +1,15 @@
 /** The network: cards with thumbnails, groups that open, edges. */
 
 import * as data from "./data.js";
-import { button, byId, counted, div, make, saveButton, shapeText, span } from "./dom.js";
+import {
+  ARROWS, button, byId, counted, div, make, saveButton, shapeText, span, withModifier,
+} from "./dom.js";
 import { CARD, layOut } from "./layout.js";
 import { painted } from "./levels.js";
 import { graphPicture, saveCanvas } from "./save.js";
 import { get, go } from "./state.js";
 
 const MARGIN = 12;
-const DIRECTIONS = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
-const KINDS = { model: "Model", branches: "Branches", unit: "Unit" };
 
 export class Graph {
   constructor(model) {
@@ -17,7 +17,7 @@ export class Graph {
     this.cards = new Map(); // by key, kept when the layout changes
     this.sprite = null;
     this.shown = { layout: null, layer: null, filter: null, thumbnails: null };
-    this.task = new data.Task(() => this.forgetThumbnails());
+    this.task = new data.Task(() => { this.sprite = null; });
     this.build();
   }
 
@@ -71,10 +71,6 @@ export class Graph {
     });
   }
 
-  forgetThumbnails() {
-    this.sprite = null;
-  }
-
   showLayout(state) {
     const opened = this.model.opened(state);
     const key = [...opened].join();
@@ -85,8 +81,7 @@ export class Graph {
     const anchor = first ? null : this.anchor();
     this.layout = layOut(this.model, opened);
     const kept = new Set();
-    for (const place of this.layout.cards) kept.add(this.placeCard(place));
-    for (const place of this.layout.boxes) kept.add(this.placeBox(place));
+    for (const place of [...this.layout.cards, ...this.layout.boxes]) kept.add(this.place(place));
     for (const [name, card] of this.cards) {
       if (kept.has(name)) continue;
       card.element.remove();
@@ -109,14 +104,16 @@ export class Graph {
     if (this.field.contains(focused)) focused.focus({ preventScroll: true });
   }
 
-  placeCard({ item, x, y }) {
-    const name = item.group === null ? `node ${item.node}` : `group ${item.group}`;
+  place({ item, x, y }) {
+    const { kind, group, node, width, height } = item;
+    const name = group === null ? `node ${node}` : `group ${group}`;
     const old = this.cards.get(name);
-    const card = old?.kind === "card" ? old : this.makeCard(item);
+    const card = old?.kind === kind ? old : this[kind === "box" ? "makeBox" : "makeCard"](item);
     if (old && old !== card) old.element.remove();
-    Object.assign(card, { item, x, y, width: CARD.width, height: CARD.height });
+    Object.assign(card, { item, x, y, width, height });
+    const transform = `translate(${x + MARGIN}px, ${y + MARGIN}px)`;
+    Object.assign(card.element.style, { transform, width: `${width}px`, height: `${height}px` });
     this.cards.set(name, card);
-    this.move(card);
     return name;
   }
 
@@ -137,24 +134,11 @@ export class Graph {
     return { kind: "card", element, thumbnail, dead, pick, index, group };
   }
 
-  placeBox({ item, x, y }) {
-    const name = `group ${item.group}`;
-    const old = this.cards.get(name);
-    const card = old?.kind === "box" ? old : this.makeBox(item.group);
-    if (old && old !== card) old.element.remove();
-    Object.assign(card, { item, x, y, width: item.width, height: item.height });
-    card.element.style.width = `${item.width}px`;
-    card.element.style.height = `${item.height}px`;
-    this.cards.set(name, card);
-    this.move(card);
-    return name;
-  }
-
-  makeBox(group) {
+  makeBox({ group }) {
     const { name, kind, title } = this.model.groups[group];
     const pick = this.toggle(group, false);
     const head = make("div", { class: "head", title: `${name}\n${title}` },
-      pick, make("b", {}, name), span("soft", KINDS[kind] ?? kind));
+      pick, make("b", {}, name), span("soft", kind));
     const element = div(`box ${kind}`, head);
     return { kind: "box", element, pick, group };
   }
@@ -166,10 +150,6 @@ export class Graph {
       class: "toggle", title, "aria-label": `${title} ${name}`, "aria-expanded": String(!closed),
       onclick: () => this.turn(group),
     });
-  }
-
-  move(card) {
-    card.element.style.transform = `translate(${card.x + MARGIN}px, ${card.y + MARGIN}px)`;
   }
 
   drawEdges() {
@@ -220,7 +200,8 @@ export class Graph {
   pick(index) {
     const node = this.model.nodes[index];
     if (!node.drawn) return;
-    go({ layer: node.path, channel: null, view: null, columns: null, pane: "view" });
+    const fresh = { channel: null, view: null, columns: null, pane: "view", tab: "layer" };
+    go({ layer: node.path, ...fresh });
   }
 
   /** The card that stands for a node: its own, or that of the closed group it is in. */
@@ -244,10 +225,7 @@ export class Graph {
     const current = this.cardOf(index);
     for (const card of this.cards.values()) {
       card.element.classList.toggle("current", card === current);
-      if (card.kind === "card") {
-        if (card === current) card.pick.setAttribute("aria-current", "true");
-        else card.pick.removeAttribute("aria-current");
-      }
+      if (card.kind === "card") card.pick.ariaCurrent = card === current ? "true" : null;
     }
     for (const [position, line] of [...this.lines.firstChild.children].entries()) {
       line.classList.toggle("near", this.layout.edges[position].ends.includes(current?.item));
@@ -287,6 +265,7 @@ export class Graph {
     const context = thumbnail.getContext("2d");
     const numbers = about.layers[index];
     thumbnail.width = thumbnail.height = side;
+    thumbnail.dataset.shown = this.sprite.image;
     if (numbers) {
       const [x, y] = [(index % columns) * side, Math.floor(index / columns) * side];
       const part = { x, y, width: side, height: side };
@@ -372,8 +351,8 @@ export class Graph {
   key(event) {
     const holder = event.target.closest(".card, .box");
     const card = [...this.cards.values()].find(({ element }) => element === holder);
-    if (!card || event.ctrlKey || event.metaKey || event.altKey) return;
-    const direction = DIRECTIONS[event.key];
+    if (!card || withModifier(event)) return;
+    const direction = ARROWS[event.key];
     if (direction) {
       const next = this.next(card, direction);
       if (next) {

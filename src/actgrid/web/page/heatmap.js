@@ -3,8 +3,9 @@
 import { blended, copyTo } from "./channel.js";
 import * as data from "./data.js";
 import {
-  againButton, announce, byId, div, field, make, number, saveButton, select, slider, soft,
+  announce, byId, div, field, make, number, say, saveButton, select, slider, soft, span,
 } from "./dom.js";
+import { NO_IMAGES } from "./images.js";
 import { painted } from "./levels.js";
 import { saveCanvas } from "./save.js";
 import { get, go } from "./state.js";
@@ -51,7 +52,7 @@ export class HeatmapView {
     const labels = this.model.classes?.labels ?? [];
     const options = labels.map((label, index) => make("option", { value: `${index} ${label}` }));
     const known = make("datalist", { id: "classes" }, ...options);
-    return field("Class", make("span", { class: "joined" }, this.target, known));
+    return field("Class", span("joined", this.target, known));
   }
 
   buildFigures() {
@@ -79,12 +80,13 @@ export class HeatmapView {
     const method = this.model.method(state);
     this.showOptions(state, method);
     if (!state.image) {
-      this.say("There are no images yet: add one, drop one here, or paste one.");
+      this.say(NO_IMAGES);
       return;
     }
     const target = state.target === "predicted" ? state.target : this.model.target(state.target);
     const layer = method.layer && state.over !== null ? this.model.index.get(state.over) : null;
-    this.task.run([state.image, method.name, target, layer].join("|"), async (signal) => {
+    const key = [state.image, method.name, target, layer].join("|");
+    this.task.run(key, async (signal) => {
       byId("heatmap").classList.add("busy");
       this.title.textContent = "Working…";
       const at = (kind) => data.paths.heatmap(state.image, method.name, target, layer, kind);
@@ -92,11 +94,11 @@ export class HeatmapView {
         data.json(at("json"), signal), data.levels(at("png"), signal),
         data.bitmap(data.paths.picture(state.image), signal),
       ]).finally(() => { if (!signal.aborted) byId("heatmap").classList.remove("busy"); });
-      this.loaded = { about, levels, picture, key: [state.image, method.name, target].join("|") };
+      this.loaded = { about, levels, picture, key };
       this.say(null);
       this.draw(get());
     });
-    if (this.loaded) this.draw(state);
+    if (this.loaded?.key === key) this.draw(state);
   }
 
   showOptions(state, method) {
@@ -121,7 +123,7 @@ export class HeatmapView {
     const text = this.target.value.trim();
     const index = text ? this.model.target(text) : null;
     const fine = !text || index !== null;
-    this.target.setAttribute("aria-invalid", String(!fine));
+    this.target.ariaInvalid = String(!fine);
     if (fine) go({ target: index === null ? "predicted" : String(index) });
     else announce(`There is no class ${text}`);
   }
@@ -129,7 +131,8 @@ export class HeatmapView {
   draw(state) {
     const { about, levels, picture, key } = this.loaded;
     const map = painted(levels, this.model.lut(state.colours ?? this.colormap(about)));
-    copyTo(this.canvas, blended(picture, map, state.alpha), 672);
+    this.picture = blended(picture, map, state.alpha);
+    copyTo(this.canvas, this.picture, 672);
     copyTo(this.plain, picture, 224);
     copyTo(this.bare, map, 224);
     const label = about.label ?? (about.target === null ? "" : `class ${about.target}`);
@@ -141,7 +144,7 @@ export class HeatmapView {
       about.layer ? `layer ${about.layer}` : null,
       about.signed ? "signed: the middle colour is 0" : null,
     ].filter(Boolean).join(" · ");
-    this.canvas.setAttribute("aria-label", `${about.method} of ${label} over the image`);
+    this.canvas.ariaLabel = `${about.method} of ${label} over the image`;
     this.canvas.dataset.shown = key;
   }
 
@@ -150,10 +153,8 @@ export class HeatmapView {
   }
 
   say(text, retry = false) {
-    this.note.hidden = !text;
     this.figures.hidden = Boolean(text);
-    this.note.replaceChildren(text ?? "");
-    if (retry) this.note.append(againButton());
+    say(this.note, text, retry);
   }
 
   fail(error) {
@@ -167,9 +168,7 @@ export class HeatmapView {
 
   save() {
     if (!this.loaded) return;
-    const { about, levels, picture } = this.loaded;
-    const map = painted(levels, this.model.lut(get().colours ?? this.colormap(about)));
     const name = this.images.nameOf(get().image).replace(/\.\w+$/, "");
-    saveCanvas(blended(picture, map, get().alpha), `${name}-${about.method}.png`);
+    saveCanvas(this.picture, `${name}-${this.loaded.about.method}.png`);
   }
 }

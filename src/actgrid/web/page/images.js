@@ -7,6 +7,7 @@ import {
 import { get, go } from "./state.js";
 import { takePicture } from "./webcam.js";
 
+export const NO_IMAGES = "There are no images yet: add one, drop one here, or paste one.";
 const PAGE = 100;
 
 export class Images {
@@ -46,7 +47,7 @@ export class Images {
 
   /** What adds images; only where the server takes them. */
   buildUpload() {
-    const tools = make("div", { class: "tools" });
+    const tools = div("tools");
     if (!this.model.uploads) return tools;
     const file = make("input", {
       type: "file", accept: "image/*", multiple: true, class: "unseen", tabindex: -1,
@@ -125,6 +126,12 @@ export class Images {
     if (this.listed >= this.total) return Promise.resolve();
     this.listing ??= this.list100().finally(() => { this.listing = null; });
     return this.listing;
+  }
+
+  /** List pages until an image is among them. */
+  async listTo(id) {
+    while (!this.items.has(id) && this.listed < this.total) await this.listMore();
+    this.show(get());
   }
 
   async list100() {
@@ -209,9 +216,8 @@ export class Images {
 
   mark(state) {
     for (const [id, { pick, beside }] of this.items) {
-      if (id === state.image) pick.setAttribute("aria-current", "true");
-      else pick.removeAttribute("aria-current");
-      beside.setAttribute("aria-pressed", String(id === state.compare));
+      pick.ariaCurrent = id === state.image ? "true" : null;
+      beside.ariaPressed = String(id === state.compare);
     }
   }
 

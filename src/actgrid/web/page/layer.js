@@ -2,32 +2,27 @@
 
 import * as data from "./data.js";
 import {
-  againButton, announce, button, byId, counted, div, field, make, number, percent, saveButton,
-  select, settled, shapeText, soft, span, terms, toast,
+  announce, button, byId, counted, div, field, make, number, percent, say,
+  saveButton, select, settled, shapeText, soft, span, terms, toast,
 } from "./dom.js";
+import { NO_IMAGES } from "./images.js";
 import { Grid } from "./levels.js";
 import { parseLimits } from "./model.js";
 import { saveCanvas, sideBySide } from "./save.js";
 import { Stage } from "./stage.js";
 import { get, go } from "./state.js";
 
-const NORMALIZATIONS = {
-  standard: "standard",
-  minmax: "min to max",
-  symmetric: "symmetric",
-  percentile: "percentiles",
-  range: "range",
-};
-const HELP = "Channels. Arrow keys choose one, Enter opens it, "
+/** What is read where the name alone would not do. */
+const NAMES = { minmax: "min to max", percentile: "percentiles", index: "number" };
+const HELP = "Arrow keys choose one, Enter opens it, "
   + "plus and minus magnify, 0 shows all.";
-const ORDERS = { index: "number", mean: "mean", std: "std", max: "max", zeros: "zeros" };
 const STATISTICS = { mean: "mean", std: "std", max: "max", zeros: "zero_fraction" };
 
-/** A normalisation as it is read. */
+/** A normalisation or an order as it is read. */
 function nameOf(text) {
   const limits = parseLimits(text);
-  if (!limits) return NORMALIZATIONS[text] ?? text;
-  return `${NORMALIZATIONS[limits.name]} ${limits.low} to ${limits.high}`;
+  if (!limits) return NAMES[text] ?? text;
+  return `${nameOf(limits.name)} ${limits.low} to ${limits.high}`;
 }
 
 /** Channels in the order and of the kind that are wanted; as actgrid.render orders them. */
@@ -89,6 +84,7 @@ class Side {
       }
       this.composed = null;
       this.view.show(get());
+      this.view.tell();
     });
   }
 
@@ -102,30 +98,30 @@ class Side {
   /** Make the picture anew if what it is made of has changed. */
   compose(state) {
     if (!this.loaded) return;
-    const { about, levels } = this.loaded;
-    const key = [state.order, state.show, state.columns, state.cmap].join("|");
+    const { about: { tiles }, levels, layer, image } = this.loaded;
+    // Two images show the same channels at the same places: those of the first.
+    const first = this.view.sides[0].loaded;
+    const leader = first?.layer === layer ? first : this.loaded;
+    const key = [state.order, state.show, state.columns, state.cmap, leader.image].join("|");
     if (this.composed !== key) {
       this.composed = key;
-      const { tiles } = about;
-      const channels = channelsOf(about, tiles.count / tiles.slices, state);
+      const channels = channelsOf(leader.about, tiles.count / tiles.slices, state);
+      const { path } = this.view.model.nodes[layer];
+      const of = `${path} for ${this.view.images.nameOf(image)}`;
+      this.canvas.ariaLabel = `Channels of ${of}. ${HELP}`;
       const grid = new Grid(tiles, channels, state.columns);
-      this.say(grid.count ? null : `No ${state.show} channels in this layer for this image.`);
+      say(this.note, grid.count ? null : `No ${state.show} channels in this layer for this image.`);
       const lut = this.view.model.lut(state.cmap);
       this.stage.show(grid.count ? grid.paint(levels, lut) : null, grid);
     }
     this.stage.setView(state.view);
   }
 
-  say(text, retry = false) {
-    this.note.hidden = !text;
-    this.note.replaceChildren(text ?? "");
-    if (retry) this.note.append(againButton());
-  }
-
   fail(error) {
     this.element.classList.remove("loading");
     this.clear();
-    this.say(error.message, true);
+    say(this.note, error.message, true);
+    announce(error.message);
     data.lost(error);
   }
 
@@ -193,9 +189,9 @@ export class LayerView {
 
   buildOptions() {
     const { model } = this;
-    const named = (names, texts = {}) => names.map((name) => [name, texts[name] ?? name]);
+    const named = (names) => names.map((name) => [name, nameOf(name)]);
     this.scope = select(named(model.scopes), (scope) => go({ scope }));
-    this.order = select(named(model.orders, ORDERS), (order) => go({ order }));
+    this.order = select(named(model.orders), (order) => go({ order }));
     this.cmap = select(named(Object.keys(model.colormaps)), (cmap) => go({ cmap }));
     this.only = select(named(["all", "live", "dead"]), (show) => go({ show }));
     const lay = settled(250, () => {
@@ -222,7 +218,7 @@ export class LayerView {
     });
     [this.low, this.high] = [limit("from"), limit("to")];
     this.limits = make("span", { class: "limits", hidden: true }, this.low, " to ", this.high);
-    return make("span", { class: "joined" }, this.normalize, this.limits);
+    return span("joined", this.normalize, this.limits);
   }
 
   buildZoom() {
@@ -246,7 +242,7 @@ export class LayerView {
     const [first, second] = this.sides;
     if (!state.image) {
       first.clear();
-      first.say("There are no images yet: add one, drop one here, or paste one.");
+      say(first.note, NO_IMAGES);
       return;
     }
     first.load(state, state.image, layer);
@@ -279,7 +275,7 @@ export class LayerView {
     for (const name of ["scope", "order", "cmap"]) this[name].value = state[name];
     this.only.value = state.show;
     if (document.activeElement !== this.columns) this.columns.value = state.columns ?? "";
-    this.comparing.setAttribute("aria-pressed", String(state.compare !== null));
+    this.comparing.ariaPressed = String(state.compare !== null);
   }
 
   showHeading(layer) {
@@ -291,6 +287,11 @@ export class LayerView {
     if (about?.stats.dead.length) parts.push(`${about.stats.dead.length} of ${node.channels} dead`);
     if (about?.tiles.step > 1) parts.push(`every ${about.tiles.step}th pixel shown`);
     this.about.textContent = parts.join(" · ");
+  }
+
+  /** Say which layer is shown now. */
+  tell() {
+    announce(`${this.title.textContent}: ${this.about.textContent}`);
   }
 
   channelTitle(channel) {
@@ -314,9 +315,10 @@ export class LayerView {
 
   chooseNormalization(name) {
     const stats = this.sides[0].loaded?.about.stats;
-    const known = (values) => (values ?? []).filter((value) => value !== null);
-    const least = Math.min(...known(stats?.min));
-    const most = Math.max(...known(stats?.max));
+    const extreme = (values = [], choose, start) => // of units there may be too many to spread
+      values.reduce((found, value) => (value === null ? found : choose(found, value)), start);
+    const least = extreme(stats?.min, Math.min, Infinity);
+    const most = extreme(stats?.max, Math.max, -Infinity);
     const limits = least < most ? [least, most].map((value) => +value.toPrecision(3)) : [0, 1];
     const numbered = { percentile: "percentile:1,99", range: `range:${limits.join(",")}` };
     go({ normalize: numbered[name] ?? name });
@@ -325,7 +327,7 @@ export class LayerView {
   limit() {
     const text = `${this.normalize.value}:${this.low.value},${this.high.value}`;
     const fine = this.model.normalizes(text);
-    for (const input of [this.low, this.high]) input.setAttribute("aria-invalid", String(!fine));
+    for (const input of [this.low, this.high]) input.ariaInvalid = String(!fine);
     if (fine) go({ normalize: text });
   }
 

@@ -4,6 +4,7 @@ import { blank } from "./dom.js";
 
 const STRIP = 1 << 22; // pixels decoded at a time
 const LARGEST = 1 << 24; // pixels of a canvas that every browser can have
+const LONGEST = 32767; // and on a side
 
 /** Return the bytes of a grayscale PNG as they are in it, part by part. */
 export async function decodeLevels(blob) {
@@ -65,7 +66,10 @@ export class Grid {
     this.tiles = tiles;
     this.channels = channels;
     this.padding = joined ? 0 : 1;
-    this.columns = Math.min(wanted ?? this.automatic(count), Math.max(count, 1));
+    const rows = Math.max(1, Math.floor(LONGEST / (height + this.padding)));
+    const least = Math.max(wanted ?? this.automatic(count), Math.ceil(count / rows));
+    const across = Math.max(1, Math.floor(LONGEST / (width + this.padding)));
+    this.columns = Math.min(least, across, Math.max(count, 1));
     this.rows = Math.ceil(count / this.columns);
     this.count = count;
     if (this.columns * (width + 1) * this.rows * (height + 1) > LARGEST) this.padding = 0;
@@ -119,14 +123,11 @@ export class Grid {
     const { height, width, slices, columns } = this.tiles;
     for (let cell = 0; cell < this.count; cell += 1) {
       const tile = this.channel(cell) * slices + (cell % slices);
-      const { x, y } = this.cell(cell);
-      let from = Math.floor(tile / columns) * height * levels.width + (tile % columns) * width;
-      let to = y * this.width + x;
-      for (let row = 0; row < height; row += 1, from += levels.width, to += this.width) {
-        for (let right = 0; right < width; right += 1) {
-          pixels[to + right] = lut[levels.data[from + right]];
-        }
-      }
+      const x = (tile % columns) * width;
+      const y = Math.floor(tile / columns) * height;
+      const at = this.cell(cell);
+      const start = at.y * this.width + at.x;
+      colour(levels, { x, y, width, height }, lut, pixels, start, this.width);
     }
     context.putImageData(image, 0, 0);
     return canvas;
@@ -134,18 +135,21 @@ export class Grid {
 }
 
 /** Draw levels in colour, one pixel for each, of a part of them. */
-export function painted(levels, lut, part = { x: 0, y: 0, ...sizeOf(levels) }) {
+export function painted(levels, lut, part = { ...levels, x: 0, y: 0 }) {
   const canvas = blank(part.width, part.height);
   const image = new ImageData(part.width, part.height);
-  const pixels = new Uint32Array(image.data.buffer);
-  for (let y = 0, to = 0; y < part.height; y += 1) {
-    let from = (part.y + y) * levels.width + part.x;
-    for (const end = to + part.width; to < end; to += 1, from += 1) {
-      pixels[to] = lut[levels.data[from]];
-    }
-  }
+  colour(levels, part, lut, new Uint32Array(image.data.buffer), 0, part.width);
   canvas.getContext("2d").putImageData(image, 0, 0);
   return canvas;
 }
 
-const sizeOf = ({ width, height }) => ({ width, height });
+/** Write the colours of a part of the levels among pixels, from `to` on, in rows of `stride`. */
+function colour(levels, { x, y, width, height }, lut, pixels, to, stride) {
+  for (let row = 0; row < height; row += 1) {
+    const from = (y + row) * levels.width + x;
+    const start = to + row * stride;
+    for (let right = 0; right < width; right += 1) {
+      pixels[start + right] = lut[levels.data[from + right]];
+    }
+  }
+}

@@ -2,7 +2,8 @@
 
 import { ChannelView } from "./channel.js";
 import * as data from "./data.js";
-import { againButton, announce, button, byId, counted, make, terms, toast } from "./dom.js";
+import { againButton, announce, button, byId, counted, make, terms, toast,
+  withModifier } from "./dom.js";
 import { Graph } from "./graph.js";
 import { HeatmapView } from "./heatmap.js";
 import { Images } from "./images.js";
@@ -36,7 +37,7 @@ async function main() {
   } catch (error) {
     if (!(error instanceof data.Failure)) console.error(error);
     byId("images").replaceChildren();
-    main.replaceChildren(make("div", { class: "note lasting", role: "alert" }, error.message, " ",
+    main.replaceChildren(make("div", { class: "note", role: "alert" }, error.message, " ",
       button("Try again", { onclick: () => location.reload() })));
   }
 }
@@ -80,7 +81,8 @@ async function checkImages(state, images) {
     const id = state[name];
     if (id === null || images.items.has(id)) continue;
     try {
-      await data.picture(data.paths.thumbnail(encodeURIComponent(id)));
+      await data.picture(data.paths.thumbnail(id));
+      await images.listTo(id);
     } catch (error) {
       if (error.status === 0 || get()[name] !== id) continue;
       toast(`There is no image ${id} here: shown without it.`);
@@ -100,13 +102,12 @@ function describe(model) {
 function showTabs(model, state) {
   for (const name of ["layer", "heatmap"]) {
     const tab = byId(`tab-${name}`);
-    tab.setAttribute("aria-selected", String(state.tab === name));
+    tab.ariaSelected = String(state.tab === name);
     tab.tabIndex = state.tab === name ? 0 : -1;
     tab.hidden = name === "heatmap" && model.methods.length === 0;
   }
   for (const one of document.querySelectorAll(".panes button")) {
-    if (one.dataset.pane === state.pane) one.setAttribute("aria-current", "true");
-    else one.removeAttribute("aria-current");
+    one.ariaCurrent = one.dataset.pane === state.pane ? "true" : null;
   }
 }
 
@@ -137,7 +138,7 @@ function connect(images, show) {
   byId("keys-button").addEventListener("click", showKeys);
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest("input, select, textarea, dialog");
-    if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (typing || withModifier(event)) return;
     if (event.key === "?") showKeys();
     else if (event.key === "/") {
       const finder = document.querySelector("#graph input");
@@ -178,9 +179,9 @@ function themes() {
   const set = (theme) => {
     if (theme === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
-    byId("theme").textContent = { auto: "◐", light: "☀", dark: "☾" }[theme];
-    byId("theme").setAttribute("aria-label", `Colours of the page: ${theme}`);
-    byId("theme").title = `Colours of the page: ${theme}`;
+    const name = `Colours of the page: ${theme}`;
+    const sign = { auto: "◐", light: "☀", dark: "☾" }[theme];
+    Object.assign(byId("theme"), { textContent: sign, ariaLabel: name, title: name });
   };
   let theme = THEMES.includes(kept("theme")) ? kept("theme") : "auto";
   set(theme);
@@ -198,10 +199,9 @@ function splitter() {
   const set = (wanted) => {
     width = Math.min(Math.max(wanted, WIDTHS.least), WIDTHS.most);
     document.body.style.setProperty("--graph", `${width}px`);
-    bar.setAttribute("aria-valuenow", String(Math.round(width)));
+    bar.ariaValueNow = String(Math.round(width));
   };
-  bar.setAttribute("aria-valuemin", String(WIDTHS.least));
-  bar.setAttribute("aria-valuemax", String(WIDTHS.most));
+  Object.assign(bar, { ariaValueMin: String(WIDTHS.least), ariaValueMax: String(WIDTHS.most) });
   set(width);
   bar.addEventListener("pointerdown", (event) => {
     bar.setPointerCapture(event.pointerId);

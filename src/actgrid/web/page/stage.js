@@ -1,9 +1,10 @@
 /** A canvas on which a large picture of tiles is moved and magnified. */
 
+import { ARROWS, withModifier } from "./dom.js";
+
 const CLICK = 5; // pixels a pointer may move in a click
 const TWICK = 220; // milliseconds in which a second click makes a double one
 const MOST = 96; // screen pixels for one of the picture
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /**
  * `on.view(view)` when it was moved (null: fitted), `on.hover(cell, point)` when another tile is
@@ -59,7 +60,15 @@ export class Stage {
   }
 
   get place() {
-    return this.view ?? this.fitted();
+    return this.view ? this.kept(this.view) : this.fitted();
+  }
+
+  /** A view in which there is something to see: an address may say anything. */
+  kept(view) {
+    const { width, height } = this.grid;
+    const between = (value, least, most) => Math.min(Math.max(value, least), most);
+    const scale = between(view.scale, this.fitted().scale / 4, MOST);
+    return { x: between(view.x, 0, width), y: between(view.y, 0, height), scale };
   }
 
   /** Where the picture begins on the canvas: at whole pixels, so that it does not tremble. */
@@ -122,11 +131,7 @@ export class Stage {
   }
 
   moveTo(view) {
-    const fitted = this.fitted();
-    const scale = Math.min(Math.max(view.scale, fitted.scale / 4), MOST);
-    const keep = (value, most) => Math.min(Math.max(value, 0), most);
-    const { width, height } = this.grid;
-    this.on.view(rounded({ x: keep(view.x, width), y: keep(view.y, height), scale }));
+    this.on.view(rounded(this.kept(view)));
   }
 
   /** Magnify around a point of the canvas, its middle if none is given. */
@@ -134,8 +139,7 @@ export class Stage {
     if (!this.grid) return;
     const { x, y } = this.toPicture(point);
     const place = this.place;
-    const least = this.fitted().scale / 4;
-    const scale = Math.min(Math.max(place.scale * factor, least), MOST);
+    const { scale } = this.kept({ ...place, scale: place.scale * factor });
     const kept = place.scale / scale;
     this.moveTo({ x: x + (place.x - x) * kept, y: y + (place.y - y) * kept, scale });
   }
@@ -244,7 +248,7 @@ export class Stage {
   }
 
   key(event) {
-    if (!this.grid?.count || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!this.grid?.count || withModifier(event)) return;
     const arrow = ARROWS[event.key];
     if (arrow && event.shiftKey) this.pan(arrow[0] * 80, arrow[1] * 80);
     else if (arrow) this.step(arrow);

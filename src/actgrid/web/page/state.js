@@ -7,6 +7,8 @@ const whole = {
   read: (value) => (/^\d{1,9}$/.test(value) ? Number(value) : undefined),
   write: String,
 };
+/** Ids of images become parts of paths: they are nothing but hexadecimal digits. */
+const id = { ...text, read: (value) => (/^[\da-f]+$/.test(value) ? value : undefined) };
 const share = {
   read: (value) => (value !== "" && value >= 0 && value <= 1 ? Number(value) : undefined),
   write: (value) => String(+value.toFixed(3)),
@@ -29,10 +31,10 @@ const place = {
 const PARTS = {
   pane: ["view", oneOf("graph", "view", "images")],
   tab: ["layer", oneOf("layer", "heatmap")],
-  image: [null, text],
+  image: [null, id],
   layer: [null, text],
   channel: [null, whole],
-  compare: [null, text],
+  compare: [null, id],
   normalize: ["standard", text],
   scope: ["channel", text],
   order: ["index", text],

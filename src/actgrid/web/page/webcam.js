@@ -12,11 +12,8 @@ export async function takePicture() {
     toast(`The webcam cannot be used: ${error.message}`, "error");
     return null;
   }
-  const video = make("video", {
-    autoplay: true,
-    playsinline: true,
-    "aria-label": "What the webcam sees",
-  });
+  const name = "What the webcam sees";
+  const video = make("video", { autoplay: true, playsinline: true, "aria-label": name });
   video.muted = true;
   video.srcObject = stream;
   const dialog = make("dialog", { class: "webcam", "aria-label": "Webcam" });
