@@ -39,6 +39,13 @@ PIXELS = """(canvas, {x, y, width, height}) => {
   copy.getContext("2d").drawImage(canvas, -x, -y);
   return copy.toDataURL("image/png").split(",")[1];
 }"""
+# Whether a canvas shows what the state says, and that has these parts.
+SHOWN = """([canvas, image, shown]) => {
+  const state = window.actgrid?.state ?? {};
+  const parts = [state.layer, state[image], state.normalize, state.scope];
+  return shown.every((part) => parts.includes(part))
+    && document.querySelector(canvas).dataset.shown === parts.join("|");
+}"""
 # An event that carries an image file, as the system makes it for a drop or a paste.
 TRANSFER = """([kind, name, base64]) => {
   const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
@@ -92,28 +99,57 @@ def url(network: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
         server.terminate()
 
 
+@pytest.fixture(scope="module")
+def desk(browser: Browser) -> Iterator[Page]:
+    """The page that most tests look at, one after the other, each by a link of its own."""
+    page = browser.new_context().new_page()
+    yield page
+    page.context.close()
+
+
 @pytest.fixture
-def opened(browser: Browser, url: str) -> Opened:
-    """Open the page; at the end nothing has gone wrong, and only its server was asked."""
+def opened(browser: Browser, desk: Page, url: str) -> Opened:
+    """Open the page; at the end nothing has gone wrong, and only its server was asked.
+
+    `fresh`: it is loaded anew; as it is with options of a browser's context, too.
+    """
 
     @contextmanager
     def opened(
-        link: str = "", base: str = url, wrong: str | None = None, **options: Any
+        link: str = "#",
+        base: str = url,
+        wrong: str | None = None,
+        fresh: bool = False,
+        **options: Any,
     ) -> Iterator[Page]:
-        size = options.pop("size", (1280, 860))
-        context = options.pop("browser", browser).new_context(
-            viewport={"width": size[0], "height": size[1]}, accept_downloads=True, **options
-        )
-        page = context.new_page()
+        width, height = options.pop("size", (1280, 860))
+        fresh = fresh or bool(options) or base != url
+        page = desk
+        if fresh:
+            page = options.pop("browser", browser).new_context(**options).new_page()
         page.set_default_timeout(10_000)
+        page.set_viewport_size({"width": width, "height": height})
         problems: list[str] = []
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
         asked: list[str] = []
+        listeners: dict[Any, Callable[[Any], None]] = {
+            "console": lambda message: problems.append(message.text),
+            "pageerror": lambda error: problems.append(str(error)),
+            "request": lambda request: asked.append(request.url),
+        }
+        for event, listener in listeners.items():
+            page.on(event, listener)
         page.goto(base + link)
-        yield page
-        context.close()
+        done = False
+        try:
+            yield page
+            done = True
+        finally:
+            for event, listener in listeners.items():
+                page.remove_listener(event, listener)
+            if fresh:
+                page.context.close()
+            elif not done:
+                page.goto("about:blank")
         assert [one for one in problems if wrong is None or not re.search(wrong, one)] == []
         elsewhere = [one for one in asked if not one.startswith((base, "blob:", "data:"))]
         assert elsewhere == []
@@ -128,9 +164,25 @@ def ids(page: Page) -> list[str]:
 
 
 def wait_for(page: Page, *shown: str, canvas: str = CANVAS) -> None:
-    """Wait until the pixels of this layer (image, normalisation, scope) are on the canvas."""
-    wanted = re.compile("(^|.*[|])" + "[|](.*[|])?".join(map(re.escape, shown)) + "([|].*|$)")
-    expect(page.locator(canvas)).to_have_attribute("data-shown", wanted, timeout=20_000)
+    """Wait until what is looked at (this layer, image, normalisation, scope) is on the canvas."""
+    image = "compare" if ".second" in canvas else "image"
+    page.wait_for_function(SHOWN, arg=[canvas, image, shown], timeout=20_000)
+
+
+def look(page: Page, link: str) -> None:
+    """Follow a link to another view; the page stays."""
+    page.goto(page.url.partition("#")[0] + link)
+
+
+def wait_for_all(page: Page) -> None:
+    """Wait until all that a view at first asks for is there: the page asks for no more."""
+    expect(page.locator(".thumb img[src]").first).to_be_visible()
+    expect(page.locator(".thumb img:not([src])")).to_have_count(0)
+    expect(page.locator("#images img.current[src]")).to_be_visible()
+    expect(page.locator(".top-classes li")).to_have_count(5)
+    page.wait_for_function(
+        "[...document.querySelectorAll('.card .thumbnail')].every((one) => one.dataset.shown)"
+    )
 
 
 def state(page: Page) -> dict[str, Any]:
@@ -179,11 +231,11 @@ def saved(page: Page, press: Callable[[], None]) -> Array:
 
 
 def test_the_page_is_light() -> None:
-    assert sum(map(len, page_files().values())) < 200_000
+    assert sum(map(len, page_files().values())) < 150_000
 
 
 def test_the_network_the_image_and_its_classes_are_seen_at_once(opened: Opened) -> None:
-    with opened() as page:
+    with opened("", fresh=True) as page:
         wait_for(page, STEM)
         expect(page.get_by_role("heading", level=1)).to_have_text("efficientnet_lite0")
         expect(page.locator("#layer h2")).to_have_text(STEM)
@@ -206,59 +258,69 @@ def test_every_card_has_a_thumbnail(opened: Opened) -> None:
         card.getContext("2d").getImageData(0, 0, card.width, card.height).data.buffer)).size)"""
     with opened() as page:
         wait_for(page, STEM)
-        page.wait_for_load_state("networkidle")
+        wait_for_all(page)
         colours = page.locator(".card .thumbnail").evaluate_all(many)
         assert len(colours) > 15
         assert min(colours) > 1
 
 
-@pytest.mark.parametrize(
-    ("normalize", "scope", "options"),
-    [
-        ("standard", "channel", {}),
-        ("minmax", "layer", {}),
-        ("percentile:2,98", "channel", {"normalize": "percentile(2, 98)"}),
-    ],
-)
 def test_a_drawn_channel_has_the_pixels_of_render(
-    opened: Opened,
-    activations: dict[str, Array],
-    normalize: str,
-    scope: str,
-    options: dict[str, Any],
+    opened: Opened, activations: dict[str, Array]
 ) -> None:
-    options = {"normalize": normalize, "scope": scope, "cmap": "magma"} | options
-    grid = actgrid.render(activations[STEM], **options)
-    with opened(f"#cmap=magma&normalize={normalize}&scope={scope}&view=56,56,3") as page:
-        wait_for(page, STEM, normalize, scope)
-        tile = tile_pixels(page, 0)
-        wanted = palette("magma")[grid.tile(0)].repeat(3, 0).repeat(3, 1)
-        assert tile.shape == wanted.shape
-        np.testing.assert_array_equal(tile, wanted)
+    zoom = 1
+    with opened() as page:
+        for normalize, scope, wanted in [
+            ("standard", "channel", "standard"),
+            ("minmax", "layer", "minmax"),
+            ("symmetric", "channel", "symmetric"),
+            ("percentile:2,98", "channel", "percentile(2, 98)"),
+            ("range:-1,2.5", "layer", "range(-1, 2.5)"),
+        ]:
+            link = f"#cmap=magma&normalize={normalize}&scope={scope}&view=56,56,{zoom}"
+            look(page, link)
+            wait_for(page, STEM, normalize, scope)
+            grid = actgrid.render(activations[STEM], normalize=wanted, scope=scope)
+            pixels = palette("magma")[grid.tile(0)].repeat(zoom, 0).repeat(zoom, 1)
+            np.testing.assert_array_equal(tile_pixels(page, 0), pixels)
+            zoom += 1
 
 
-@pytest.mark.parametrize("layer", [STEM, LAST, DENSE])
+@pytest.mark.parametrize("order", ["index", "mean", "std", "max", "zeros"])
 def test_the_saved_grid_is_the_picture_of_render(
-    opened: Opened, activations: dict[str, Array], layer: str
+    opened: Opened, activations: dict[str, Array], order: str
 ) -> None:
-    link = f"#layer={layer}&order=max&cmap=inferno"
-    with opened(link) as page:
-        wait_for(page, layer)
-        picture = saved(page, page.locator("#layer").get_by_text("Save").click)
-    grid = actgrid.render(activations[layer], cmap="inferno", order="index")
-    if layer == DENSE:  # a unit is a channel of the page
-        values = activations[DENSE][0]
-        order = np.argsort(-values, kind="stable")
-        grid = actgrid.render(activations[DENSE], cmap="inferno", order=order)
-    else:
-        grid = actgrid.render(activations[layer], cmap="inferno", order="max")
-    np.testing.assert_array_equal(picture, grid.to_rgb())
+    with opened() as page:
+        for layer in (STEM, LAST, DENSE):
+            look(page, f"#layer={layer}&order={order}&cmap=inferno")
+            wait_for(page, layer)
+            picture = saved(page, page.locator("#layer").get_by_text("Save").click)
+            if layer == DENSE:  # a unit is a channel of the page
+                units = activations[DENSE].reshape(1, 1, 1, -1)
+                numbers = actgrid.render(units, order=order).channels
+                grid = actgrid.render(activations[DENSE], cmap="inferno", order=numbers)
+            else:
+                grid = actgrid.render(activations[layer], cmap="inferno", order=order)
+            np.testing.assert_array_equal(picture, grid.to_rgb())
+
+
+def test_a_grid_is_never_longer_than_a_canvas_can_be(opened: Opened) -> None:
+    with opened() as page:
+        width, height, columns = page.evaluate("""async () => {
+          const { Grid } = await import(new URL("levels.js", document.baseURI));
+          const channels = [...Array(4096).keys()];
+          const tiles = { count: 4096, columns: 64, height: 28, width: 28, slices: 1 };
+          const grid = new Grid(tiles, channels, 1);
+          return [grid.width, grid.height, grid.columns];
+        }""")
+        assert columns == 4
+        assert width == 4 * 29 - 1
+        assert height == 1024 * 29 - 1
 
 
 def test_colours_order_and_columns_ask_for_nothing(opened: Opened) -> None:
     with opened() as page:
         wait_for(page, STEM)
-        page.wait_for_load_state("networkidle")
+        wait_for_all(page)
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         before = tile_pixels(page, 5)
@@ -307,7 +369,7 @@ def test_only_dead_or_only_live_channels(opened: Opened, activations: dict[str, 
         choose(page, "#layer", "Show", "live")
         assert page.evaluate(rect, int(live[0]))
         assert page.evaluate(rect, int(dead[0])) is None
-        page.goto(page.url.partition("#")[0] + "#layer=rescaling&show=dead")
+        look(page, "#layer=rescaling&show=dead")
         expect(page.locator("#layer .first .note")).to_contain_text("No dead channels")
 
 
@@ -383,11 +445,14 @@ def test_other_images_from_a_channel(opened: Opened) -> None:
 
 
 def test_what_excites_a_channel_on_request(opened: Opened) -> None:
-    with opened("#layer=block1_dw_conv&channel=3", wrong="404") as page:
+    with opened("#layer=block1_dw_conv&channel=3") as page:
         page.get_by_role("button", name="Compute it").click()
         picture = page.get_by_role("img", name="Image that excites channel 3")
         expect(picture).to_be_visible(timeout=30_000)
         assert picture.evaluate("(image) => image.decode().then(() => image.naturalWidth)") >= 64
+        # Statistics of images are of another layer alone.
+        expect(page.get_by_text("Across the images")).to_be_visible()
+        expect(page.get_by_text("Across the dataset")).to_be_hidden()
 
 
 def test_groups_open_and_fold(opened: Opened) -> None:
@@ -483,17 +548,29 @@ def test_wheel_and_double_click_magnify_around_the_pointer(opened: Opened) -> No
 
 def test_a_link_that_names_what_is_not_there_falls_back(opened: Opened) -> None:
     link = "#layer=nowhere&image=abc123&normalize=magic&cmap=mud&tab=tea&open=what&columns=0&x=1"
-    with opened(link, wrong="404|422") as page:
+    link += "&compare=../model.json&view=-9,1e9,1e300&order=-1"
+    with opened(link, wrong="404|422", fresh=True) as page:
         wait_for(page, STEM)
         told = page.locator("#toasts")
-        for part in ("layer nowhere", "image abc123", "magic", "mud", "tab=tea", "what", "x=1"):
+        for part in (
+            "layer nowhere",
+            "image abc123",
+            "magic",
+            "mud",
+            "tab=tea",
+            "what",
+            "x=1",
+            "../",
+        ):
             expect(told).to_contain_text(part)
         expect(page.locator("#images h2")).to_have_text("cat.png")
+        assert page.evaluate("actgrid.tileRect(30)")["width"] == 96 * 112  # the largest there is
+        page.locator(CANVAS).press("0")
         expect(page).to_have_url(re.compile(r"/$"))
 
 
 def test_everything_by_keyboard(opened: Opened) -> None:
-    with opened(wrong="404") as page:
+    with opened() as page:
         wait_for(page, STEM)
         page.keyboard.press("/")
         expect(page.get_by_role("searchbox")).to_be_focused()
@@ -505,6 +582,7 @@ def test_everything_by_keyboard(opened: Opened) -> None:
         page.keyboard.press("ArrowDown")
         page.keyboard.press("Enter")
         wait_for(page, "block0_dw_conv")
+        expect(page.locator("#status")).to_contain_text("block0_dw_conv: DepthwiseConv2D")
         for _ in range(40):
             page.keyboard.press("Tab")
             if page.evaluate("document.activeElement.matches('canvas.grid')"):
@@ -540,10 +618,8 @@ def test_controls_have_names(opened: Opened) -> None:
         && !one.getAttribute("aria-label") && !one.title).map((one) => one.outerHTML)"""
     with opened() as page:
         wait_for(page, STEM)
-        base = page.url
-        for link in ("", "#channel=2", "#tab=heatmap"):
-            page.goto("about:blank")
-            page.goto(base + link)
+        for link in ("#", "#channel=2", "#tab=heatmap"):
+            look(page, link)
             page.locator("canvas[data-shown]:visible").first.wait_for()
             controls = page.locator("button, select, input, canvas[tabindex]")
             assert controls.evaluate_all(nameless) == []
@@ -566,6 +642,15 @@ def test_two_images_side_by_side(opened: Opened) -> None:
         assert (canvas_pixels(page.locator(second)) != before).any()  # it moved along
         picture = saved(page, page.locator("#layer").get_by_text("Save").click)
         assert picture.shape[1] > 2 * 6 * 112
+        # The same channels stand at the same places.
+        choose(page, "#layer", "Order by", "max")
+        over = "([canvas]) => canvas.getBoundingClientRect().x"
+        apart = page.locator(second).evaluate_all(over) - page.locator(CANVAS).evaluate_all(over)
+        rect = page.evaluate("actgrid.tileRect(6)")
+        for left in (0, apart):
+            page.mouse.move(rect["x"] + rect["width"] / 2 + left, rect["y"] + rect["height"] / 2)
+            side = ".second" if left else ".first"
+            expect(page.locator(f"#layer {side} .tip")).to_contain_text("Channel 6")
         page.get_by_role("button", name="Stop comparing").click()
         expect(page.locator(second)).to_be_hidden()
 
@@ -598,6 +683,8 @@ def test_heatmaps(opened: Opened) -> None:
         assert set(map(tuple, picture.reshape(-1, 3).tolist())) <= colours
         options = {"method": "saliency", "target": "207", "colours": "magma", "alpha": "1"}
         assert address(page) == {"tab": "heatmap"} | options
+        card(page, "block0_dw_conv").locator(".pick").click()
+        wait_for(page, "block0_dw_relu")
 
 
 def test_an_image_is_uploaded(opened: Opened) -> None:
@@ -652,13 +739,15 @@ def test_the_webcam_takes_an_image(browser: Browser, opened: Opened) -> None:
     filming.close()
 
 
-@pytest.mark.parametrize("pane", ["graph", "view", "images"])
-def test_at_the_width_of_a_phone(opened: Opened, pane: str) -> None:
-    with opened(f"#pane={pane}&open=block2_add", size=(360, 740)) as page:
-        expect(page.locator(f"#{pane}")).to_be_visible()
-        for other in {"graph", "view", "images"} - {pane}:
-            expect(page.locator(f"#{other}")).to_be_hidden()
-        assert page.evaluate("document.documentElement.scrollWidth") == 360
+def test_at_the_width_of_a_phone(opened: Opened) -> None:
+    panes = {"graph": "Network", "view": "View", "images": "Images"}
+    with opened("#open=block2_add", size=(360, 740)) as page:
+        for pane, name in panes.items():
+            page.get_by_role("button", name=name, exact=True).click()
+            expect(page.locator(f"#{pane}")).to_be_visible()
+            for other in panes.keys() - {pane}:
+                expect(page.locator(f"#{other}")).to_be_hidden()
+            assert page.evaluate("document.documentElement.scrollWidth") == 360
         page.get_by_role("button", name="Network", exact=True).click()
         card(page, STEM).locator(".pick").click()
         wait_for(page, "stem_relu")
@@ -666,6 +755,50 @@ def test_at_the_width_of_a_phone(opened: Opened, pane: str) -> None:
         assert box is not None
         assert box["width"] == 360
         assert box["height"] > 300
+        expect(page.get_by_role("button", name="Larger")).to_be_in_viewport()
+
+
+def test_two_fingers_magnify_and_one_moves(opened: Opened) -> None:
+    with opened(size=(414, 896), has_touch=True) as page:
+        wait_for(page, STEM)
+        before = page.evaluate("actgrid.tileRect(9)")
+        touch = page.context.new_cdp_session(page)
+
+        def fingers(kind: str, *points: tuple[float, float]) -> None:
+            there = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": there})
+
+        fingers("touchStart", (160, 450))
+        fingers("touchStart", (160, 450), (240, 450))
+        for far in (20, 40):
+            fingers("touchMove", (160 - far, 450), (240 + far, 450))
+        fingers("touchEnd")
+        page.wait_for_function("(wide) => actgrid.tileRect(9).width > wide", arg=before["width"])
+        wide = page.evaluate("actgrid.tileRect(9)")
+        assert wide["width"] == pytest.approx(2 * before["width"], rel=0.01)
+        fingers("touchStart", (200, 450))
+        for down in (20, 60):
+            fingers("touchMove", (200, 450 + down))
+        fingers("touchEnd")
+        page.wait_for_function("(top) => actgrid.tileRect(9).y >= top", arg=wide["y"] + 59)
+        assert page.evaluate("actgrid.tileRect(9)")["width"] == wide["width"]
+        expect(page.locator("#channel")).to_be_hidden()
+
+
+def test_of_many_clicks_the_last_one_counts(opened: Opened) -> None:
+    click = """(cards) => cards.filter((one) => !one.disabled).map((one) => {
+        one.click();
+        return one.dataset.path;
+    })"""
+    with opened("#open=*") as page:
+        wait_for(page, STEM)
+        broken: list[str] = []
+        page.on("requestfailed", lambda request: broken.append(request.url))
+        paths = page.locator(".field-of-cards .pick").evaluate_all(click)
+        assert len(paths) == 143
+        wait_for(page, paths[-1])
+        assert len(broken) > 100
+        expect(page.locator("#layer h2")).to_have_text(paths[-1])
 
 
 def test_light_and_dark(opened: Opened) -> None:
@@ -700,7 +833,7 @@ def test_errors_say_what_the_server_said(opened: Opened) -> None:
 
 
 def test_a_lost_server_can_be_tried_again(opened: Opened) -> None:
-    with opened(wrong="ERR_FAILED") as page:
+    with opened(wrong="ERR_FAILED", fresh=True) as page:
         wait_for(page, STEM)
         page.route("**/api/**", lambda route: route.abort())
         card(page, "block0_dw_conv").locator(".pick").click()
@@ -715,7 +848,7 @@ def test_a_lost_server_can_be_tried_again(opened: Opened) -> None:
 def test_a_picture_of_the_network(opened: Opened) -> None:
     with opened() as page:
         wait_for(page, STEM)
-        page.wait_for_load_state("networkidle")
+        wait_for_all(page)
         picture = saved(page, page.locator("#graph").get_by_text("Save").click)
         assert picture.shape[0] > 5 * picture.shape[1] > 2000
         assert len(np.unique(picture.astype(int) @ (1, 256, 65536))) > 200
@@ -774,5 +907,15 @@ def test_a_token_of_the_address_is_given_to_the_server(
             expect(page.locator(".thumb img[src]")).to_have_count(3)
             labels = page.locator(".top-classes .label")
             assert set(labels.all_inner_texts()) == {"cat", "dog", "bird"}
-        with opened(base=base, wrong="401") as page:
+        with opened("", base=base, wrong="401") as page:
             expect(page.get_by_role("alert")).to_contain_text("token")
+
+
+def test_without_images_one_is_dropped(model: Any, opened: Opened) -> None:
+    with actgrid.view(model, []) as view:
+        base, _, token = view.url.partition("?")
+        with opened(f"?{token}", base=base) as page:
+            expect(page.locator("#layer .first .note")).to_contain_text("no images yet")
+            page.evaluate(TRANSFER, ["drop", "lime.png", base64.b64encode(png("lime")).decode()])
+            wait_for(page, "conv", ids(page)[0])
+            expect(page.locator("#layer .first .note")).to_be_hidden()
