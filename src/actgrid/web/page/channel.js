@@ -144,6 +144,7 @@ export class ChannelView {
     }
     this.details.run(loaded.image + this.layer, async (signal) => {
       this.histograms = null;
+      this.histogram.classList.add("stale");
       this.histograms = await data.json(data.paths.histograms(loaded.image, this.layer), signal);
       this.drawHistogram(get());
     });
@@ -159,6 +160,7 @@ export class ChannelView {
 
   drawHistogram(state) {
     const { bins, low, high, counts } = this.histograms;
+    this.histogram.classList.remove("stale");
     const row = counts.length === 1 ? 0 : state.channel;
     if (!counts[row] || low[row] === null) {
       this.histogram.replaceChildren(soft("No finite values."));

@@ -103,10 +103,8 @@ export class HeatmapView {
 
   showOptions(state, method) {
     this.method.value = method.name;
-    this.source.replaceChildren(
-      `${method.summary}${method.summary.endsWith(".") ? "" : "."} `,
-      make("cite", {}, method.source),
-    );
+    const end = method.summary.endsWith(".") ? "" : ".";
+    this.source.textContent = `${method.summary}${end} ${method.source}`;
     this.layerField.hidden = !(method.layer && this.model.live);
     this.layer.value = state.over ?? DEFAULT;
     this.cmap.value = state.colours ?? DEFAULT;
