@@ -41,7 +41,8 @@ export class Model {
   /** What is shown where an address does not tell. */
   get defaults() {
     const { normalizations, scopes, orders, methods } = this;
-    const method = methods.find(({ name }) => name === "gradcam") ?? methods[0];
+    const usable = methods.filter(({ layer }) => !layer || this.mapped.length);
+    const method = usable.find(({ name }) => name === "gradcam") ?? usable[0] ?? methods[0];
     return {
       layer: this.nodes[this.first].path,
       normalize: normalizations[0],
