@@ -26,7 +26,6 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 import actgrid
 from actgrid.rendering.colormaps import palette
-from actgrid.web.app import page_files
 
 Array = npt.NDArray[Any]
 Opened = Callable[..., AbstractContextManager[Page]]
@@ -228,10 +227,6 @@ def saved(page: Page, press: Callable[[], None]) -> Array:
         press()
     assert download.value.suggested_filename.endswith(".png")
     return np.asarray(Image.open(download.value.path()).convert("RGB"))
-
-
-def test_the_page_is_light() -> None:
-    assert sum(map(len, page_files().values())) < 150_000
 
 
 def test_the_network_the_image_and_its_classes_are_seen_at_once(opened: Opened) -> None:
