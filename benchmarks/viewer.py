@@ -29,7 +29,7 @@ _CLIENTS, _SECONDS = 20, 60
 _SETTLED = 20
 # Clicks on a card of the graph, and resolves with the milliseconds until its channels are seen.
 _CLICK = """path => new Promise(resolve => {
-  const canvas = document.querySelector("canvas[data-shown]");
+  const canvas = document.querySelector("#layer canvas");
   const card = document.querySelector(`[data-path="${CSS.escape(path)}"]`);
   const start = performance.now();
   const seen = () => {
@@ -80,7 +80,7 @@ def clicks() -> Clicks:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.goto(f"{address}#open=*")
-        page.wait_for_selector("canvas[data-shown]")
+        page.wait_for_selector("#layer canvas[data-shown]")
         page.wait_for_load_state("networkidle")
         paths = page.eval_on_selector_all(
             "[data-path]", "cards => cards.map(card => card.dataset.path)"

@@ -48,6 +48,15 @@ def test_other_hosts_are_refused(guarded: Asked, host: str, path: str) -> None:
     assert "--allow-host" in response.json()["detail"]
 
 
+@pytest.mark.parametrize("name", ["Viewer.Example", "viewer.example:8000"])
+def test_names_are_compared_as_browsers_send_them(guarded: Asked, name: str) -> None:
+    assert guarded("/api/x", {"host": "viewer.example:8000"}, hosts=[name]).status_code == 200
+
+
+def test_what_is_no_name_allows_nothing(guarded: Asked) -> None:
+    assert guarded("/api/x", {"host": ""}, hosts=["", "["]).status_code == 400
+
+
 def test_any_host_where_none_are_named(guarded: Asked) -> None:
     assert guarded("/api/x", {"host": "anywhere"}).status_code == 200
 

@@ -12,8 +12,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import actgrid
 from actgrid.errors import ModelError, OptionError, OutputError
@@ -139,6 +141,37 @@ def test_a_view_in_a_notebook(model: Any, photos: Path) -> None:
         view.close()
     with pytest.raises(httpx.ConnectError):
         opened(view.url)
+
+
+class Failing(keras.layers.Layer):  # type: ignore[misc]
+    """Can be traced, but not run."""
+
+    def call(self, x: Any) -> Any:
+        message = "it cannot be run"
+        return tf.ensure_shape(tf.py_function(self.fail, [x, message], x.dtype), x.shape)
+
+    def fail(self, x: Any, message: Any) -> Any:
+        raise RuntimeError(message.numpy().decode())
+
+
+@pytest.fixture
+def failing() -> Any:
+    image = keras.Input((8, 8, 3))
+    return keras.Model(image, keras.layers.Conv2D(2, 3)(Failing()(image)))
+
+
+@pytest.mark.parametrize("way", ["serve", "view", "export_site"])
+def test_a_model_that_fails_is_told_as_it_is(
+    failing: Any, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], way: str
+) -> None:
+    threads = set(threading.enumerate())
+    options = {"serve": {"port": 0}, "view": {}, "export_site": {"output": tmp_path / "site"}}
+    with pytest.raises(ModelError, match=r"cannot be run on .*RuntimeError: it cannot be run"):
+        getattr(actgrid, way)(failing, photos, **options[way])
+    assert "Traceback" not in capfd.readouterr().err
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_closing_waits_for_nobody(

@@ -132,7 +132,7 @@ def reason(error: Exception) -> str:
     text = _TERMINAL.sub("", str(error))
     if text.startswith("Graph execution error"):
         # After a traceback, and before the names of operations.
-        text = text.split("\n\t")[0].splitlines()[-1]
+        text = text.split("\n\t")[0].strip().splitlines()[-1]
     return textwrap.shorten(text, 300)
 
 

@@ -94,11 +94,13 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await viewer.start()
-        if ready is not None:
-            ready()
-        yield
-        await viewer.close()
+        try:
+            await viewer.start()
+            if ready is not None:
+                ready()
+            yield
+        finally:
+            await viewer.close()
 
     app = FastAPI(
         title="actgrid",

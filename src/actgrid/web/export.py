@@ -169,7 +169,6 @@ async def _write(
     viewer: Viewer, folder: Path, resources: list[_Resource], advance: Callable[[], None]
 ) -> None:
     """Write the resources, a few at a time, in their order: an image's follow each other."""
-    await viewer.start()
     left = iter(resources)
 
     async def write() -> None:
@@ -184,11 +183,14 @@ async def _write(
             write_file(file, content)
             advance()
 
-    writers = [asyncio.ensure_future(write()) for _ in range(_WRITERS)]
     try:
-        await asyncio.gather(*writers)
+        await viewer.start()
+        writers = [asyncio.ensure_future(write()) for _ in range(_WRITERS)]
+        try:
+            await asyncio.gather(*writers)
+        finally:
+            for writer in writers:
+                writer.cancel()
+            await asyncio.wait(writers)
     finally:
-        for writer in writers:
-            writer.cancel()
-        await asyncio.wait(writers)
         await viewer.close()

@@ -44,7 +44,8 @@ class Guard:
         framed: bool = False,
     ) -> None:
         self._app = app
-        self._hosts = hosts
+        # A host that is no name is none of them.
+        self._hosts = None if hosts is None else set(map(_hostname, hosts)) - {None}
         self._token = token
         ancestors = "*" if framed else "'self'"
         self._headers = [
@@ -99,6 +100,9 @@ class Guard:
 
 
 def _hostname(host: str) -> str | None:
+    """Return a name, or an address, without a port, and as it compares."""
+    if host.count(":") > 1 and not host.startswith("["):
+        host = f"[{host}]"
     try:
         return urlsplit(f"//{host}").hostname
     except ValueError:

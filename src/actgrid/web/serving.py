@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 import uvicorn
+from fastapi import FastAPI
 
 from actgrid.errors import OptionError, OutputError
 from actgrid.models import load_model
@@ -101,12 +102,12 @@ def serve(
     with _listening(host, port) as listener:
         url = _url(host, listener.getsockname()[1], token)
         # With a token no page of elsewhere can ask, whatever name it finds for the server.
-        names = None if token else {*_LOOPBACK_NAMES, host, *allowed_hosts}
+        names = None if token else [*_LOOPBACK_NAMES, host, *allowed_hosts]
         app = make_app(
             viewer, hosts=names, token=token, ready=None if ready is None else lambda: ready(url)
         )
         with suppress(KeyboardInterrupt):  # which is how it is meant to end
-            _server(app).run(sockets=[listener])
+            _Server(app).run(sockets=[listener])
 
 
 class View:
@@ -135,16 +136,20 @@ class View:
             self.url = f"{address.format(port=port).rstrip('/')}/?token={token}"
         started = threading.Event()
         app = make_app(viewer, token=token, framed=True, ready=started.set)
-        self._server = _server(app)
+        self._server = _Server(app)
+        self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
         self._thread.start()
         started.wait()
-        if not self._thread.is_alive():
-            raise OutputError("the viewer could not be started")
+        if self._failure is not None:
+            self.close()
+            raise self._failure
 
     def _run(self, started: threading.Event) -> None:
         try:
             self._server.run(sockets=[self._listener])
+        except BaseException as error:
+            self._failure = error
         finally:
             started.set()
 
@@ -253,20 +258,30 @@ def _listening(host: str, port: int) -> socket.socket:
 
 def _url(host: str, port: int, token: str | None) -> str:
     # Of all addresses at once, this machine's name is one that others may know.
-    if host in ("0.0.0.0", "::"):
+    if host in ("", "0.0.0.0", "::"):
         host = socket.gethostname()
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{port}/" + (f"?token={quote(token)}" if token else "")
 
 
 class _Server(uvicorn.Server):
+    """Starts and closes the application itself, whose errors reach whoever runs it as they are."""
+
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app, log_level="warning", server_header=False, access_log=False, lifespan="off"
+            )
+        )
+        self._started = app.router.lifespan_context(app)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._started.__aenter__()
+        await super().startup(sockets)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Nobody is waited for, neither who sends slowly nor who asked for what takes long.
         for connection in self.server_state.connections:
             connection.transport.abort()
         await super().shutdown(sockets)
-
-
-def _server(app: Any) -> uvicorn.Server:
-    config = uvicorn.Config(app, log_level="warning", server_header=False, access_log=False)
-    return _Server(config)
+        await self._started.__aexit__(None, None, None)
