@@ -165,7 +165,8 @@ def test_a_model_that_fails_is_told_as_it_is(
     failing: Any, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], way: str
 ) -> None:
     threads = set(threading.enumerate())
-    options = {"serve": {"port": 0}, "view": {}, "export_site": {"output": tmp_path / "site"}}
+    output = {"output": tmp_path / "site"}
+    options: dict[str, Any] = {"serve": {"port": 0}, "view": {}, "export_site": output}
     with pytest.raises(ModelError, match=r"cannot be run on .*RuntimeError: it cannot be run"):
         getattr(actgrid, way)(failing, photos, **options[way])
     assert "Traceback" not in capfd.readouterr().err
