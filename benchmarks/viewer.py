@@ -26,7 +26,7 @@ __all__ = ["VIEWER"]
 _IMAGES = 8
 _CLIENTS, _SECONDS = 20, 60
 # Memory is compared from here on: by then everything has been asked for.
-_SETTLED = 20
+_SETTLED = 30
 # Clicks on a card of the graph, and resolves with the milliseconds until its channels are seen.
 _CLICK = """path => new Promise(resolve => {
   const canvas = document.querySelector("#layer canvas");
