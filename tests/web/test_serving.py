@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -160,16 +161,24 @@ def failing() -> Any:
     return keras.Model(image, keras.layers.Conv2D(2, 3)(Failing()(image)))
 
 
-@pytest.mark.parametrize("way", ["serve", "view", "export_site"])
+@pytest.mark.parametrize(
+    ("run", "arguments"),
+    [(actgrid.serve, {"port": 0}), (actgrid.view, {}), (actgrid.export_site, {"output": "site"})],
+)
 def test_a_model_that_fails_is_told_as_it_is(
-    failing: Any, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], way: str
+    run: Callable[..., object],
+    arguments: dict[str, Any],
+    failing: Any,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     threads = set(threading.enumerate())
-    output = {"output": tmp_path / "site"}
-    options: dict[str, Any] = {"serve": {"port": 0}, "view": {}, "export_site": output}
     with pytest.raises(ModelError, match=r"cannot be run on .*RuntimeError: it cannot be run"):
-        getattr(actgrid, way)(failing, photos, **options[way])
-    assert "Traceback" not in capfd.readouterr().err
+        run(failing, photos, **arguments)
+    assert "Application startup failed" not in capfd.readouterr().err
     for thread in set(threading.enumerate()) - threads:
         thread.join(60)
         assert not thread.is_alive()
@@ -206,6 +215,17 @@ def test_closing_waits_for_nobody(
         closing.join(60)
         assert not closing.is_alive()
         assert cancelled.is_set()
+
+
+def test_a_view_leaves_logging_as_it_is(model: Any, tmp_path: Path) -> None:
+    handler = logging.FileHandler(tmp_path / "log", mode="w")
+    logger = logging.getLogger("someone")
+    logger.addHandler(handler)
+    with actgrid.view(model):
+        logger.warning("still here")
+    logger.removeHandler(handler)
+    handler.close()
+    assert (tmp_path / "log").read_text() == "still here\n"
 
 
 def test_a_view_of_arrays(model: Any) -> None:

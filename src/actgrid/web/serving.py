@@ -268,11 +268,15 @@ class _Server(uvicorn.Server):
     """Starts and closes the application itself, whose errors reach whoever runs it as they are."""
 
     def __init__(self, app: FastAPI) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app, log_level="warning", server_header=False, access_log=False, lifespan="off"
-            )
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            log_level="warning",
+            log_config=None,  # any would close the handlers of this process's other loggers
+            access_log=False,
+            server_header=False,
         )
+        super().__init__(config)
         self._started = app.router.lifespan_context(app)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
