@@ -247,7 +247,7 @@ def test_statistics_are_shown_by_channel(model: Any, photos: Path, tmp_path: Pat
     for statistics in (stats, tmp_path / "stats", tmp_path / "stats" / "stats.npz"):
         viewer = make_viewer(model, photos, statistics=statistics)
         assert viewer.about()["dataset"] == {"images": 3}
-        found = viewer.dataset(1)
+        found = asyncio.run(viewer.dataset(1))
         np.testing.assert_allclose(found["mean"], stats.layers["conv"].mean, 1e-5)
         names = {image.name: image.id for image in viewer.images.listed(0, 9)}
         top = found["top"][2][0]

@@ -790,7 +790,8 @@ async def test_a_datasets_statistics_are_matched_by_path_and_name() -> None:
     assert viewer.about()["dataset"] == {"images": 3}
     measured = [node["path"] for node in viewer.about()["nodes"] if node["measured"]]
     assert measured == list(extractor.layers)
-    found = viewer.dataset(1)
+    found = await viewer.dataset(1)
+    assert await viewer.dataset(1) is found
     orjson.dumps(found)
     layer = stats.layers["conv"]
     assert found["images"] == 3
@@ -807,7 +808,7 @@ async def test_a_datasets_statistics_are_matched_by_path_and_name() -> None:
             np.array([one.maximum for one in wanted])
         )
     with pytest.raises(NotFoundError, match="no statistics are known of norm"):
-        viewer.dataset(2)
+        await viewer.dataset(2)
     await viewer.close()
 
 
@@ -819,7 +820,7 @@ async def test_statistics_of_another_network_are_left_out() -> None:
     stats.update(extractor(np.zeros((1, 16, 16, 3), np.float32)), extractor.layers)
     viewer = Viewer(cnn(), ImageStore(photos()), dataset=stats)
     with pytest.raises(NotFoundError, match="no statistics"):
-        viewer.dataset(1)  # which has 5 channels
+        await viewer.dataset(1)  # which has 5 channels
     await viewer.close()
 
 
@@ -1018,7 +1019,7 @@ async def test_what_is_not_there_is_not_found() -> None:
         with pytest.raises(NotFoundError, match="there is no layer"):
             await viewer.kernel(layer)
         with pytest.raises(NotFoundError, match="there is no layer"):
-            viewer.dataset(layer)
+            await viewer.dataset(layer)
     with pytest.raises(NotFoundError, match="photo gives nothing that can be drawn"):
         await viewer.layer(seen.image, 0)
     with pytest.raises(NotFoundError, match="relu has no kernel"):

@@ -386,7 +386,7 @@ def _add_model(app: FastAPI, viewer: Viewer) -> None:
     @app.get("/api/layers/{layer}/dataset.json", response_model=schemas.Dataset, tags=["model"])
     async def dataset(layer: Layer) -> Any:
         """Get the statistics of each channel over a dataset, and the images that excite it most."""
-        return _json(viewer.dataset(layer))
+        return _json(await viewer.dataset(layer))
 
     @app.get(
         "/api/layers/{layer}/channels/{channel}/maximized.png",

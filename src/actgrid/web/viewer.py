@@ -498,7 +498,7 @@ class Viewer:
 
         return await self._cache.get(("kernel", layer), make)
 
-    def dataset(self, layer: int) -> dict[str, Any]:
+    async def dataset(self, layer: int) -> dict[str, Any]:
         """Return the statistics of a layer's channels over many images, and those they like best.
 
         Raises
@@ -509,7 +509,11 @@ class Viewer:
         stats = self._measured.get(self._known(layer))
         if stats is None:
             raise NotFoundError(f"no statistics are known of {self._infos[layer].path}")
-        return measured_facts(stats, self.images)
+
+        async def make() -> dict[str, Any]:
+            return await self._work(measured_facts, stats, self.images)
+
+        return await self._cache.get(("dataset", layer), make)
 
     async def maximized(self, layer: int, channel: int, steps: int = 64, seed: int = 0) -> bytes:
         """Return an image that excites a channel of a layer, an RGB PNG file.
