@@ -16,7 +16,7 @@ from schemathesis.checks import (
     status_code_conformance,
 )
 
-EXAMPLES = int(os.environ.get("ACTGRID_FUZZ", "25"))
+EXAMPLES = int(os.environ.get("ACTGRID_FUZZ", "15"))
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
