@@ -5,8 +5,10 @@ from __future__ import annotations
 import glob
 import operator
 import os
+import struct
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from actgrid.errors import ImageError, MissingFileError, OptionError, ShapeError, suggest
+from actgrid.errors import (
+    ActgridError,
+    ImageError,
+    MissingFileError,
+    OptionError,
+    ShapeError,
+    TooLargeError,
+    suggest,
+)
 from actgrid.models.frameworks import applications, keras, tensorflow
 from actgrid.models.inputs import input_specs
 
@@ -29,6 +39,7 @@ __all__ = [
     "load_images",
     "load_with_pixels",
     "preprocessing",
+    "reading_image",
     "shows_channels_first",
 ]
 
@@ -43,6 +54,8 @@ _NEUTRAL = frozenset(
 )
 # Formats that Pillow knows by name but leaves to others to read.
 _UNREADABLE = frozenset(["BUFR", "GRIB", "HDF5", "MPEG", "WMF"])
+# What Pillow raises, besides its own, on files that are no more what they were.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError, struct.error)
 _RESAMPLING = Image.Resampling.BICUBIC
 
 
@@ -243,21 +256,30 @@ def _planes(source: Any, channels: int) -> list[Image.Image]:
         return _array_planes(source, channels)
     if isinstance(source, Image.Image):
         return _picture_planes(source, channels)
+    with reading_image(source), Image.open(source) as image:
+        return _picture_planes(image, channels)
+
+
+@contextmanager
+def reading_image(name: object) -> Iterator[None]:
+    """Raise ImageError where Pillow fails on an image that is called so."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
-                return _picture_planes(image, channels)
+            yield
+    except ActgridError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(
-            f"{source} is too large to be safe: more than {Image.MAX_IMAGE_PIXELS} pixels"
+        raise TooLargeError(
+            f"{name} is too large to be safe: more than {Image.MAX_IMAGE_PIXELS} pixels"
         ) from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{source} is not an image that Pillow can read") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageError(f"{name} is not an image that Pillow can read") from error
+    except _BROKEN as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise ImageError(f"{source} cannot be read: {error.strerror}") from error
-        raise ImageError(f"{source} is truncated or broken: {error}") from error
+            # Its text would tell where the file is, which its name need not.
+            raise ImageError(f"{name} cannot be read: {error.strerror}") from error
+        raise ImageError(f"{name} is truncated or broken: {error}") from error
 
 
 def _picture_planes(image: Image.Image, channels: int) -> list[Image.Image]:

@@ -6,12 +6,9 @@ import hashlib
 import io
 import os
 import re
-import struct
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,14 +19,13 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from actgrid.encoding import encode
 from actgrid.errors import (
-    ActgridError,
     ImageError,
     NotFoundError,
     OptionError,
     ShapeError,
     TooLargeError,
 )
-from actgrid.models.images import find_images, images_in_folder, load_images
+from actgrid.models.images import find_images, images_in_folder, load_images, reading_image
 from actgrid.rendering.layout import integer_option
 
 __all__ = ["ImageStore", "StoredImage", "read_image", "sides_within", "thumbnail"]
@@ -48,8 +44,6 @@ _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
 _SCAN, _END, _BARE = b"\xda", b"\xd9", (b"\x01", b"\xd8")
 # EXIF's orientations of pictures whose rows are columns.
 _TURNED_SIDEWAYS = (5, 6, 7, 8)
-# What Pillow raises where a file is not what it seems.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -231,7 +225,7 @@ def _named(sources: Any) -> Iterator[tuple[str, Any]]:
             for path in find_images(sources):
                 yield path.name, path
     elif isinstance(sources, Image.Image):
-        with _reading("the image"):
+        with reading_image("the image"):
             sources.load()  # threads are to share it
         yield Path(getattr(sources, "filename", "") or "image").name, sources
     elif hasattr(sources, "__array__"):
@@ -280,33 +274,11 @@ class _Rationed(io.BytesIO):
         return super().read(size)
 
 
-@contextmanager
-def _reading(what: str) -> Iterator[None]:
-    """Raise ImageError where Pillow fails."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    except ActgridError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooLargeError(
-            f"{what} is too large to be safe: more than {Image.MAX_IMAGE_PIXELS} pixels"
-        ) from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{what} is not of a format that is taken here") from error
-    except _BROKEN as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            # Its text would tell where the file is.
-            raise ImageError(f"{what} cannot be read: {error.strerror}") from error
-        raise ImageError(f"{what} is truncated or broken: {error}") from error
-
-
 def _decoded(data: bytes, most_pixels: int) -> Image.Image:
     """Return the picture in the bytes of a file that nobody vouches for."""
     if not data:
         raise ImageError("the image is empty")
-    with _reading("the image"):
+    with reading_image("the image"):
         try:
             image = Image.open(_Rationed(data), formats=_FORMATS)
         except UnidentifiedImageError:
@@ -385,7 +357,7 @@ def read_image(source: Any, longest: int | None = None) -> Any:
     """
     if not isinstance(source, Path):
         return source
-    with _reading(source.name), Image.open(source) as image:
+    with reading_image(source.name), Image.open(source) as image:
         return _loaded(image, longest)
 
 
