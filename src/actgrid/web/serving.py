@@ -18,7 +18,6 @@ import uvicorn
 from fastapi import FastAPI
 
 from actgrid.errors import OptionError, OutputError
-from actgrid.models import load_model
 from actgrid.pipeline import DatasetStats
 from actgrid.rendering.layout import integer_option
 from actgrid.web.app import make_app
@@ -232,7 +231,7 @@ def make_viewer(
         most_bytes=integer_option("upload_bytes", upload_bytes, 1),
         most_pixels=integer_option("upload_pixels", upload_pixels, 1),
     )
-    return Viewer(load_model(model), store, dataset=statistics, **options)
+    return Viewer(model, store, dataset=statistics, **options)
 
 
 def _is_loopback(host: str) -> bool:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -266,10 +267,7 @@ class Viewer:
     async def thumbnail(self, image: str) -> bytes:
         """Return a small picture of an image, a JPEG file of at most 128 x 128 pixels."""
         stored = self.images[image]
-
-        async def make() -> bytes:
-            return await self._later(thumbnail, stored.source)
-
+        make = partial(self._later, thumbnail, stored.source)
         return await self._cache.get(("thumbnail", image), make)
 
     async def picture(self, image: str) -> bytes:
@@ -492,11 +490,7 @@ class Viewer:
         weight = self._kernels.get(self._known(layer))
         if weight is None:
             raise NotFoundError(f"{self._infos[layer].path} has no kernel")
-
-        async def make() -> tuple[dict[str, Any], bytes]:
-            return await self._work(draw_kernel, weight)
-
-        return await self._cache.get(("kernel", layer), make)
+        return await self._cache.get(("kernel", layer), partial(self._work, draw_kernel, weight))
 
     async def dataset(self, layer: int) -> dict[str, Any]:
         """Return the statistics of a layer's channels over many images, and those they like best.
@@ -509,10 +503,7 @@ class Viewer:
         stats = self._measured.get(self._known(layer))
         if stats is None:
             raise NotFoundError(f"no statistics are known of {self._infos[layer].path}")
-
-        async def make() -> dict[str, Any]:
-            return await self._work(measured_facts, stats, self.images)
-
+        make = partial(self._work, measured_facts, stats, self.images)
         return await self._cache.get(("dataset", layer), make)
 
     async def maximized(self, layer: int, channel: int, steps: int = 64, seed: int = 0) -> bytes:
@@ -550,10 +541,8 @@ class Viewer:
             )
             return found.to_png()
 
-        async def make() -> bytes:
-            return await self._long(climb)
-
-        return await self._cache.get(("maximized", layer, channel, steps, seed), make)
+        key = "maximized", layer, channel, steps, seed
+        return await self._cache.get(key, partial(self._long, climb))
 
     # --- threads ---
 
