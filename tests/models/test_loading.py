@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -250,6 +251,9 @@ COUNT = 3
 
 def make_nothing():
     return None
+
+def make_badly():
+    return {}["weights"]
 """
 
 
@@ -321,8 +325,53 @@ def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) 
     sequential().save(path)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(ModelError, match="is not a Keras model file"):
+    with pytest.raises(ModelError, match="is not a Keras model file: .*truncated"):
         load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty"),
+        (b"PK\x03\x04 the rest is missing", "it is a zip archive that is truncated"),
+        (b"version https://git-lfs.github.com/spec/v1", "it is a Git LFS pointer; git lfs pull"),
+        (
+            b"<!DOCTYPE html>",
+            r"it is neither a zip archive \(.keras\) nor HDF5 .*b'<!DOCTYPE html>'",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_what_a_file_is_instead_of_a_model_is_told(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match=rf"{name} is not a Keras model file: {message}"):
+        load_model(tmp_path / name)
+
+
+@pytest.mark.parametrize(("kind", "other"), [(".keras", ".h5"), (".h5", ".keras")])
+def test_a_file_of_another_suffix_is_told_what_its_name_must_be(
+    tmp_path: Path, kind: str, other: str
+) -> None:
+    sequential().save(tmp_path / f"model{kind}")
+    renamed = (tmp_path / f"model{kind}").rename(tmp_path / f"renamed{other}")
+    with pytest.raises(ModelError, match=rf"so its name must end in \{kind}"):
+        load_model(renamed)
+
+
+def test_a_truncated_saved_model_is_told(saved_model: tuple[Any, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "saved"
+    shutil.copytree(saved_model[1], folder)
+    graph = (folder / "saved_model.pb").read_bytes()
+    (folder / "saved_model.pb").write_bytes(graph[:-100])
+    with pytest.raises(ModelError, match="cannot be loaded as a SavedModel: Cannot parse file"):
+        load_model(folder)
+    (folder / "saved_model.pb").write_bytes(graph)
+    data = next((folder / "variables").glob("*.data*"))
+    data.write_bytes(data.read_bytes()[:10])
+    with pytest.raises(ModelError, match="cannot be loaded as a SavedModel"):
+        load_model(folder)
 
 
 def test_an_archive_that_is_no_model_is_refused(tmp_path: Path) -> None:
@@ -438,6 +487,48 @@ def test_an_unknown_function_is_refused_with_close_names(module: str) -> None:
 def test_a_function_that_returns_no_model_is_refused(module: str) -> None:
     with pytest.raises(ModelError, match="make_nothing returned NoneType, not a Keras model"):
         load_model(f"{module}:make_nothing")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("os:system", "os:system raised TypeError: .*expected a function that takes no arguments"),
+        ("builtins:exit", "builtins:exit raised SystemExit"),
+        ("sys:exit", "sys:exit raised SystemExit"),
+        ("os:getcwd", "os:getcwd returned str, not a Keras model"),
+        ("math:pi", "math:pi returned float"),
+    ],
+)
+def test_a_function_of_something_else_is_refused(spec: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_model(spec)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("raise ValueError('no such net')", "raised ValueError: no such net"),
+        ("raise SystemExit('bye')", "raised SystemExit: bye"),
+        ("def", "raised SyntaxError"),
+        (
+            "import actgrid_nothing_of_this_name",
+            "there is no module 'actgrid_nothing_of_this_name'",
+        ),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, message: str
+) -> None:
+    name = f"actgrid_broken_{abs(hash(code))}"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelError, match=message):
+        load_model(f"{name}:make")
+
+
+def test_an_error_of_the_function_is_told(module: str) -> None:
+    with pytest.raises(ModelError, match="make_badly raised KeyError: 'weights'"):
+        load_model(f"{module}:make_badly")
 
 
 def test_what_is_neither_a_model_nor_a_function_is_refused(module: str) -> None:

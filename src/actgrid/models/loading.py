@@ -8,12 +8,14 @@ import os
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from actgrid.errors import MissingFileError, ModelError, suggest
+from actgrid.errors import ActgridError, FormatError, MissingFileError, ModelError, suggest
+from actgrid.models.archives import check_archive, is_hdf5, read_member
 from actgrid.models.frameworks import applications, keras, tensorflow
+from actgrid.models.safety import unsafe_config, unsafe_saved_model
 
-__all__ = ["SPECS", "load_model"]
+__all__ = ["SPECS", "is_function_spec", "load_model"]
 
 SPECS = (
     "a .keras or .h5 file, a SavedModel folder, keras:NAME (an application such as keras:VGG16), "
@@ -23,6 +25,10 @@ SPECS = (
 _ALIASES = {"demo": "actgrid.demo:model"}
 _HDF5 = (".h5", ".hdf5")
 _SUFFIXES = (".keras", *_HDF5)
+_FUNCTION_SPEC = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
+_CONFIG = "config.json"
+# The largest configuration in keras.applications has 0.8 MB; parsing takes about ten times as much.
+_MAX_CONFIG_BYTES = 32 << 20
 
 
 def load_model(
@@ -40,8 +46,9 @@ def load_model(
     weights
         For ``keras:`` names: ``"imagenet"``, None for random weights, or a weights file.
     safe_mode
-        Refuse files that hold code (Lambda layers), as Keras does. Files of code that you trust
-        load with False.
+        Refuse files that hold code: in ``.keras`` and ``.h5`` files Lambda layers, layers that
+        load other files and functions that are no operations; in SavedModels operations that
+        access files, the network or Python. Files that you trust load with False.
 
     Raises
     ------
@@ -71,15 +78,20 @@ def load_model(
     if text in _ALIASES:
         return _from_function(_ALIASES[text])
     if path.is_dir():
-        return _saved_model(path)
+        return _saved_model(path, safe_mode)
     if path.exists():
         return _file(path, safe_mode)
     if isinstance(spec, os.PathLike) or path.suffix in _SUFFIXES or os.sep in text:
         raise MissingFileError(f"there is no model file {text}")
-    if re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", text):
+    if is_function_spec(text):
         return _from_function(text)
     known = [f"keras:{name}" for name in applications()] + list(_ALIASES)
     raise ModelError(f"{text!r} is no model: give {SPECS}{suggest(text, known)}")
+
+
+def is_function_spec(spec: str) -> bool:
+    """Return whether a specification has the form ``package.module:function``."""
+    return _FUNCTION_SPEC.fullmatch(spec) is not None and not spec.startswith("keras:")
 
 
 def _first_line(error: BaseException) -> str:
@@ -97,6 +109,8 @@ def _application(name: str, weights: str | Path | None) -> Any:
     if weights not in (None, "imagenet") and not Path(str(weights)).exists():
         raise MissingFileError(f"there is no weights file {weights}")
     try:
+        if weights not in (None, "imagenet"):
+            check_archive(Path(str(weights)))
         return getattr(keras().applications, name)(weights=weights)
     except Exception as error:
         raise ModelError(
@@ -108,11 +122,11 @@ def _application(name: str, weights: str | Path | None) -> Any:
 def _file(path: Path, safe_mode: bool) -> Any:
     config = None
     try:
-        config = _config(path)
-        if safe_mode and _holds_code(config):
+        config = _read_config(path)
+        if safe_mode and (finding := unsafe_config(config)):
             raise ModelError(
-                f"{path} holds a Lambda layer or function, code that would run here; if you trust "
-                "it, load it with safe_mode=False (--no-safe-mode)"
+                f"{path} holds {finding}; if you trust the file, load it with safe_mode=False "
+                "(--no-safe-mode)"
             )
         return keras().models.load_model(
             path,
@@ -127,25 +141,45 @@ def _file(path: Path, safe_mode: bool) -> Any:
         raise ModelError(f"{path} {problem}: {_first_line(error)}") from error
 
 
-def _config(path: Path) -> Any:
-    """Return the configuration in a model file, None if there is none."""
-    if path.suffix in _HDF5:
-        import h5py  # Keras needs it too
+def _read_config(path: Path) -> Any:
+    """Return the configuration in a model file, after checking that the file can be read safely."""
+    with path.open("rb") as file:
+        is_zip, start = zipfile.is_zipfile(file), _read_start(file)
+        wanted = _HDF5 if is_hdf5(file) and not is_zip else (".keras",)
+    if not is_zip and wanted != _HDF5:
+        raise FormatError(_describe_start(start))
+    if path.suffix not in wanted:
+        content = "HDF5" if wanted == _HDF5 else "a zip archive"
+        raise FormatError(f"it holds {content}, so its name must end in {' or '.join(wanted)}")
+    check_archive(path)
+    if wanted == _HDF5:
+        import h5py  # installed with Keras
 
         with h5py.File(path) as file:
-            return json.loads(file.attrs.get("model_config", "null"))
-    if zipfile.is_zipfile(path):
+            if (text := file.attrs.get("model_config")) is None:
+                raise FormatError("it has no model_config, so it may hold weights alone")
+    else:
         with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read("config.json"))
-    return None
+            if _CONFIG not in archive.namelist():
+                raise FormatError(f"the archive has no {_CONFIG}")
+            text = read_member(archive, _CONFIG, _MAX_CONFIG_BYTES)
+    return json.loads(text)
 
 
-def _holds_code(config: Any) -> bool:
-    """Tell whether a configuration holds a Lambda, which not every release of Keras refuses."""
-    if isinstance(config, dict):
-        code = config.get("class_name") in ("Lambda", "__lambda__")
-        return code or any(map(_holds_code, config.values()))
-    return isinstance(config, list) and any(map(_holds_code, config))
+def _read_start(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read(48)
+
+
+def _describe_start(start: bytes) -> str:
+    """Return what a file is that is neither a zip archive nor HDF5, judged by its first bytes."""
+    if not start:
+        return "it is empty"
+    if start.startswith(b"PK"):
+        return "it is a zip archive that is truncated"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; git lfs pull gets the file"
+    return f"it is neither a zip archive (.keras) nor HDF5 (.h5), it begins with {start[:16]!r}"
 
 
 def _keras_2_layers() -> dict[str, Any]:
@@ -158,12 +192,17 @@ def _keras_2_layers() -> dict[str, Any]:
     return {"DepthwiseConv2D": DepthwiseConv2D}
 
 
-def _saved_model(path: Path) -> Any:
+def _saved_model(path: Path, safe_mode: bool) -> Any:
     """Return a SavedModel as a model of one layer."""
     if not (path / "saved_model.pb").exists():
         raise ModelError(f"{path} is a folder, but no SavedModel: it has no saved_model.pb")
     k, tf = keras(), tensorflow()
     try:
+        if safe_mode and (finding := unsafe_saved_model(path)):
+            raise ModelError(
+                f"{path} holds {finding}; if you trust the model, load it with safe_mode=False "
+                "(--no-safe-mode)"
+            )
         signatures = tf.saved_model.load(os.fspath(path)).signatures
         endpoint = "serving_default" if "serving_default" in signatures else next(iter(signatures))
         specs = signatures[endpoint].structured_input_signature[1]
@@ -174,6 +213,8 @@ def _saved_model(path: Path) -> Any:
         layer = k.layers.TFSMLayer(os.fspath(path), call_endpoint=endpoint, name="saved_model")
         single = next(iter(inputs.values())) if len(inputs) == 1 else inputs
         return k.Model(single, layer(single))
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(
             f"{path} cannot be loaded as a SavedModel: {_first_line(error)}"
@@ -186,6 +227,8 @@ def _from_function(spec: str) -> Any:
         target: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ModelError(f"{spec}: there is no module {error.name!r}") from error
+    except (Exception, SystemExit) as error:
+        raise ModelError(f"{spec}: importing {module_name} raised {_describe(error)}") from error
     try:
         for part in function_name.split("."):
             target = getattr(target, part)
@@ -196,7 +239,19 @@ def _from_function(spec: str) -> Any:
         ) from None
     model = target
     if callable(target) and not isinstance(target, keras().layers.Layer):
-        model = target()
+        try:
+            model = target()
+        except ActgridError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise ModelError(
+                f"{spec} raised {_describe(error)}; expected a function that takes no arguments "
+                "and returns a Keras model"
+            ) from error
     if not isinstance(model, keras().layers.Layer):
         raise ModelError(f"{spec} returned {type(model).__name__}, not a Keras model")
     return model
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_first_line(error)}" if str(error) else type(error).__name__

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from actgrid.encoding import write_file
 from actgrid.errors import FormatError, MissingFileError, OptionError, ShapeError
 from actgrid.models import LayerInfo
+from actgrid.models.archives import check_zip
 from actgrid.pipeline.grids import batch_size
 from actgrid.rendering import ChannelStats
 from actgrid.rendering.backends import load_backend
@@ -25,6 +26,7 @@ from actgrid.rendering.layout import integer_option, number_option
 from actgrid.rendering.tiles import as_array
 
 __all__ = [
+    "MAX_TOP",
     "NEARLY_DEAD",
     "STATISTICS",
     "DatasetStats",
@@ -43,6 +45,8 @@ NEARLY_DEAD = 0.01
 
 # The file that a run leaves them in.
 STATISTICS = "stats.npz"
+# Top images of a channel: each takes 24 bytes for each channel of the model.
+MAX_TOP = 10_000
 
 _FORMAT = "actgrid dataset statistics 1"
 # Values compared at once while a maximum is searched for: they are to stay in the cache.
@@ -402,7 +406,7 @@ class DatasetStats:
     """
 
     def __init__(self, top: int = 9) -> None:
-        self._top = integer_option("top", top, 1)
+        self._top = integer_option("top", top, 1, MAX_TOP)
         self.images = 0
         self._infos: dict[str, LayerInfo] = {}
         self._names: dict[int, str] = {}
@@ -787,6 +791,8 @@ class DatasetStats:
             If it is none of that. Also a ValueError.
         """
         try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                check_zip(archive, len(data))
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 arrays: dict[str, Array] = dict(file)
             about = json.loads(arrays["about"].tobytes())
@@ -795,6 +801,8 @@ class DatasetStats:
             infos = [
                 LayerInfo(**{**info, "shape": tuple(info["shape"])}) for info in about["layers"]
             ]
+            if sum(about["channels"]) != len(arrays["top_max"]):
+                raise FormatError(f"top_max is not of {sum(about['channels'])} channels")
             stats = cls(arrays["top_max"].shape[1])
             stats._start({info.path: info for info in infos}, about["channels"])
             stats.images = about["images"]
@@ -807,7 +815,7 @@ class DatasetStats:
             stats._indices, stats._places = arrays["top_index"], arrays["top_place"]
         except (
             *(KeyError, TypeError, ValueError, IndexError, AttributeError, EOFError),
-            *(OSError, RuntimeError, zipfile.BadZipFile, zlib.error),
+            *(OSError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error),
         ) as error:
             reason = f": {error}" if isinstance(error, FormatError) else ""
             raise FormatError(f"these are no statistics that actgrid saved{reason}") from error
