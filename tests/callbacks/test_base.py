@@ -6,16 +6,29 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from keras import layers
 
-from actgrid.callbacks import ActivationGrids, ChannelHealth
+from actgrid.callbacks import ActivationGrids, ChannelHealth, Explanations, TrainingMovie
 from actgrid.callbacks.base import TrainingCallback
-from actgrid.errors import LayerError, ModelError, OptionError, OutputError
+from actgrid.errors import (
+    ActgridError,
+    DtypeError,
+    LayerError,
+    MissingFileError,
+    ModelError,
+    OptionError,
+    OutputError,
+    ShapeError,
+)
 
 
 class Watcher(TrainingCallback):
@@ -244,19 +257,167 @@ def test_a_mistake_is_known_before_the_first_epoch(
     callback: Any
     for callback, error, message in (
         (ChannelHealth(x, "covn"), LayerError, "did you mean conv"),
-        (ActivationGrids(x, folder=tmp_path, cmap="no map"), OptionError, "no map"),
-        (ActivationGrids(x, folder=tmp_path, colums=3), TypeError, "colums"),
         (ActivationGrids(x[0], folder=tmp_path), ValueError, "add a batch axis"),
-        (ActivationGrids(x[:0], folder=tmp_path), ValueError, "empty"),
     ):
         with pytest.raises(error, match=message):
             model.fit(x, y, epochs=1, verbose=0, callbacks=[callback])
-    (tmp_path / "file").write_text("")
-    for callback in (
-        ActivationGrids(x, log_dir=tmp_path / "file" / "logs"),
-        ActivationGrids(x, folder=tmp_path / "file"),
-    ):
-        with pytest.raises(OutputError, match="file"):
-            model.fit(x, y, verbose=0, callbacks=[callback])
     for weights, same in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(weights, same)
+
+
+Make = Callable[..., Any]
+
+
+def makers(folder: Path) -> dict[str, Make]:
+    """Return what makes each callback of given data and options."""
+    return {
+        "ActivationGrids": partial(ActivationGrids, folder=folder / "grids"),
+        "ChannelHealth": ChannelHealth,
+        "Explanations": partial(Explanations, folder=folder / "maps"),
+        "TrainingMovie": partial(TrainingMovie, layers="conv", folder=folder / "movie"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (np.zeros((0, 8, 8, 3)), ShapeError, r"\(0, 8, 8, 3\) are empty"),
+        (["nowhere.jpg"], MissingFileError, "nowhere.jpg"),
+        (iter([np.zeros((2, 8, 8, 3))]), OptionError, "iterator"),
+        ((x for x in [1]), OptionError, "iterator"),
+        (object(), DtypeError, "arrays of numbers"),
+    ],
+    ids=["empty", "missing file", "iterator", "generator", "object"],
+)
+def test_data_that_cannot_be_used_are_refused_by_every_callback_at_once(
+    data: Any, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    for make in makers(tmp_path).values():
+        with pytest.raises(error, match=message):
+            make(data)
+
+
+def datasets(x: Any, y: Any) -> dict[str, Any]:
+    """Return the first five samples in every kind of dataset that `fit` takes."""
+    made = tf.data.Dataset.from_tensor_slices
+    several = made((x[:5], y[:5]))
+
+    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> Any:
+            return x[:5][3 * index : 3 * index + 3], y[:5][3 * index : 3 * index + 3]
+
+    return {
+        "inputs": made(x[:5]).batch(2),
+        "inputs and targets": several.batch(2),
+        "and weights": made((x[:5], y[:5], np.ones(5))).batch(3).prefetch(1),
+        "one batch": several.batch(5),
+        "samples": several,
+        "of unknown size": several.batch(2).filter(lambda *_: True),
+        "PyDataset": Batches(),
+    }
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["inputs", "inputs and targets", "and weights", "one batch", "samples", "of unknown size"]
+    + ["PyDataset"],
+)
+def test_a_dataset_is_used_like_the_arrays_that_it_holds(
+    cnn: Any, x: Any, y: Any, tmp_path: Path, kind: str
+) -> None:
+    model = cnn()
+
+    def written(data: Any, folder: Path) -> dict[str, bytes]:
+        for name, make in makers(folder).items():
+            with make(data) as callback:
+                callback.set_model(model)
+                callback(0)
+                if name == "ChannelHealth":
+                    (folder / "history").write_text(str(callback.history))
+        return {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+
+    expected = written(x[:5], tmp_path / "arrays")
+    assert len(expected) > 15
+    assert written(datasets(x, y)[kind], tmp_path / "dataset") == expected
+
+
+def test_datasets_of_several_inputs_are_used(tmp_path: Path) -> None:
+    left, right = keras.Input((8, 8, 3), name="left"), keras.Input((4,), name="right")
+    joined = layers.Concatenate()([layers.Flatten()(layers.Conv2D(2, 3)(left)), right])
+    model = keras.Model({"left": left, "right": right}, layers.Dense(2, name="out")(joined))
+    rng = np.random.default_rng(1)
+    x = {"left": rng.random((4, 8, 8, 3), np.float32), "right": rng.random((4, 4), np.float32)}
+    histories = []
+    for data in (x, tf.data.Dataset.from_tensor_slices((x, np.zeros(4))).batch(3)):
+        health = ChannelHealth(data, "*")
+        health.set_model(model)
+        health(0)
+        health.close()
+        histories.append(health.history)
+    assert histories[0] == histories[1]
+    assert "out/dead_channels" in histories[0]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (tf.data.Dataset.from_tensors(np.zeros((1, 8, 8, 3))).repeat(), r"never ends.*take\(n\)"),
+        (tf.data.Dataset.from_tensors(np.zeros((5001, 1, 1, 1))).repeat(2), "more than 10,000"),
+        (tf.data.Dataset.from_tensors(np.zeros((1, 8, 8, 3))).take(0), "empty dataset"),
+    ],
+    ids=["infinite", "huge", "empty"],
+)
+def test_datasets_that_cannot_be_used_are_refused_at_once(
+    dataset: Any, message: str, tmp_path: Path
+) -> None:
+    for make in makers(tmp_path).values():
+        with pytest.raises(ActgridError, match=message):
+            make(dataset)
+
+
+def test_options_that_cannot_be_used_are_refused_at_once(x: Any, tmp_path: Path) -> None:
+    for make in (
+        partial(ActivationGrids, x, folder=tmp_path),
+        partial(TrainingMovie, x, "conv", tmp_path),
+    ):
+        for options, message in (
+            ({"cmap": "no map"}, "no map"),
+            ({"normalize": "standart"}, "standart"),
+            ({"zoom": 0}, "zoom must be at least 1"),
+            ({"order": "men"}, "did you mean mean"),
+            ({"colums": 3}, "colums is no option of actgrid.render .did you mean columns"),
+        ):
+            with pytest.raises(OptionError, match=message):
+                make(**options)
+    with pytest.raises(OptionError, match="batch_size"):
+        Explanations(x, folder=tmp_path, batch_size=0)
+    for make in (
+        partial(ActivationGrids, x, folder=tmp_path),
+        partial(ChannelHealth, x),
+        partial(TrainingMovie, x, folder=tmp_path),
+    ):
+        with pytest.raises(OptionError, match="layers"):
+            make(layers=3.5)
+
+
+def test_folders_that_cannot_be_made_are_refused_at_once(x: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for make in (
+        partial(ActivationGrids, x, log_dir=tmp_path / "file" / "logs"),
+        partial(ActivationGrids, x, folder=tmp_path / "file"),
+        partial(ChannelHealth, x, log_dir=tmp_path / "file"),
+        partial(Explanations, x, folder=tmp_path / "file" / "maps"),
+        partial(TrainingMovie, x, "conv", tmp_path / "file"),
+        partial(ActivationGrids, x, folder=""),
+        partial(ChannelHealth, x, log_dir=""),
+        partial(TrainingMovie, x, "conv", ""),
+    ):
+        with pytest.raises(OutputError, match=r"file|empty"):
+            make()

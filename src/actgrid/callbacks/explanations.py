@@ -9,8 +9,10 @@ from typing import Any
 from actgrid.attribution.explaining import ask
 from actgrid.attribution.methods import check_options, find_method
 from actgrid.callbacks.pictures import PictureCallback
+from actgrid.callbacks.samples import read_data
 from actgrid.encoding import encode
 from actgrid.rendering.heatmap import check_overlay
+from actgrid.rendering.layout import integer_option
 
 __all__ = ["Explanations"]
 
@@ -21,8 +23,9 @@ class Explanations(PictureCallback):
     Parameters
     ----------
     data, method, target, layer, labels, image_input, batch_size, options
-        As in `actgrid.explain`. A target of None explains for each image the class that is
-        predicted at that time, which changes as the model learns; name one to follow it.
+        As in `actgrid.explain`; `data` also as in `ActivationGrids`. A target of None explains
+        for each image the class that is predicted at that time, which changes as the model learns;
+        name one to follow it.
     every, log_dir, folder
         As in `ActivationGrids`, with the method's name in the layer's place: the tag in
         TensorBoard is ``"gradcam"``, files are ``00_gradcam/STEP.png``.
@@ -35,8 +38,8 @@ class Explanations(PictureCallback):
     OptionError
         If an option cannot be used, or there is neither `log_dir` nor `folder`. Also a ValueError.
     ActgridError
-        When training begins: whatever `actgrid.explain` raises for these images and options, and
-        OutputError if a folder cannot be made.
+        As `ActivationGrids`; when training begins: whatever `actgrid.explain` raises for these
+        images and options.
 
     Warns
     -----
@@ -78,11 +81,13 @@ class Explanations(PictureCallback):
         check_options([self._method], layer, options)
         check_overlay(alpha, cmap, clip)
         self._layer, self._options = layer, options
-        self._question_of = (data, target, labels, image_input, batch_size)
+        integer_option("batch_size", batch_size, 1)
+        self._data = read_data(data)
+        self._question_of = (target, labels, image_input, batch_size)
         self._overlay: dict[str, Any] = {"alpha": alpha, "cmap": cmap, "clip": clip}
 
     def _prepare(self, model: Any) -> None:
-        self._question = ask(model, *self._question_of)
+        self._question = ask(model, self._data.inputs(model), *self._question_of)
 
     def _look(self, step: int | None) -> Any:
         return self._question.explain(self._method, self._layer, self._options)

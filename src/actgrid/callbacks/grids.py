@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from actgrid.callbacks.pictures import PictureCallback
-from actgrid.callbacks.samples import Samples, draw_samples
-from actgrid.errors import OptionError
+from actgrid.callbacks.samples import Samples, draw_samples, read_data
+from actgrid.errors import OptionError, suggest
+from actgrid.models.layers import Selection
+from actgrid.rendering import check_options, render
 
-__all__ = ["ActivationGrids", "drawing_options"]
+__all__ = ["ActivationGrids", "check_layers", "drawing_options"]
 
 
 class ActivationGrids(PictureCallback):
@@ -20,8 +23,10 @@ class ActivationGrids(PictureCallback):
     ----------
     data
         The model's input with its batch axis, already preprocessed, a handful of samples; a list
-        or dict of them for several inputs; or image files or Pillow images, which
-        `actgrid.load_images` prepares for the model. All samples are drawn.
+        or dict of them for several inputs; image files or Pillow images, which
+        `actgrid.load_images` prepares for the model; or a dataset as ``fit`` takes it, such as
+        ``validation.take(1)``, whose targets are left out. All samples are drawn. They are read
+        once, here.
     layers
         Which layers, see `actgrid.Extractor`; None: every one with a spatial output.
     every
@@ -42,11 +47,15 @@ class ActivationGrids(PictureCallback):
     Raises
     ------
     OptionError
-        If an option cannot be used, or there is neither `log_dir` nor `folder`. Also a ValueError.
+        If an option cannot be used, there is neither `log_dir` nor `folder`, or `data` is an
+        iterator or a dataset that never ends. Also a ValueError.
+    DtypeError, ShapeError, MissingFileError
+        If `data` are no numbers, are empty, or name a file that does not exist.
+    OutputError
+        If a folder cannot be made. Also an OSError.
     ActgridError
         When training begins: whatever `actgrid.Extractor`, `actgrid.load_images` and
-        `actgrid.render` raise for these layers, inputs and options, and OutputError if a folder
-        cannot be made.
+        `actgrid.render` raise for this model.
 
     Warns
     -----
@@ -89,7 +98,7 @@ class ActivationGrids(PictureCallback):
         **render_options: Any,
     ) -> None:
         super().__init__(every, log_dir, folder)
-        self._data, self._layers = data, layers
+        self._data, self._layers = read_data(data), check_layers(layers)
         self._options = drawing_options(render_options)
 
     def _prepare(self, model: Any) -> None:
@@ -106,9 +115,28 @@ class ActivationGrids(PictureCallback):
 
 def drawing_options(render_options: dict[str, Any]) -> dict[str, Any]:
     """Return options of `actgrid.render` for all samples of all layers, on a thread beside."""
+    known = {name: each.default for name, each in signature(render).parameters.items()}
+    for name in render_options:
+        if name not in known:
+            raise OptionError(f"{name} is no option of actgrid.render{suggest(name, known)}")
     if "sample" in render_options:
         raise OptionError("all samples of data are drawn: leave sample out, and give fewer")
     order = render_options.get("order")
     if isinstance(order, Iterator):
         render_options["order"] = list(order)  # every picture wants it
+    checked = signature(check_options).parameters
+    check_options(**{name: (known | render_options)[name] for name in checked})
     return {"threads": 1} | render_options
+
+
+def check_layers(layers: object) -> object:
+    """Return a choice of layers if it is of a kind that `actgrid.Extractor` takes.
+
+    Raises
+    ------
+    OptionError
+        If it is not. Also a ValueError.
+    """
+    layers = list(layers) if isinstance(layers, Iterator) else layers
+    Selection(layers)
+    return layers

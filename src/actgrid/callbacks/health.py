@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.callbacks.base import Sink, TrainingCallback
-from actgrid.callbacks.samples import Samples
+from actgrid.callbacks.grids import check_layers
+from actgrid.callbacks.pictures import event_folder
+from actgrid.callbacks.samples import Samples, read_data
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import model_weights
 from actgrid.pipeline.events import EventWriter
@@ -64,10 +66,8 @@ class ChannelHealth(TrainingCallback):
 
     Raises
     ------
-    OptionError
-        If an option cannot be used. Also a ValueError.
     ActgridError
-        When training begins: as `ActivationGrids`.
+        As `ActivationGrids`.
 
     Warns
     -----
@@ -106,7 +106,8 @@ class ChannelHealth(TrainingCallback):
         batch_size: int = 32,
     ) -> None:
         super().__init__(every)
-        self._data, self._layers, self._log_dir = data, layers, log_dir
+        self._data, self._layers = read_data(data), check_layers(layers)
+        self._log_dir = None if log_dir is None else event_folder(log_dir)
         self._lost = number_option("lost", lost, 0, 1)
         self._batch_size = integer_option("batch_size", batch_size, 1)
         self.steps: list[int] = []

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from actgrid.callbacks.base import Sink, TrainingCallback
-from actgrid.callbacks.grids import drawing_options
+from actgrid.callbacks.grids import check_layers, drawing_options
 from actgrid.callbacks.pictures import numbered_samples
-from actgrid.callbacks.samples import Samples, draw_samples
+from actgrid.callbacks.samples import Samples, draw_samples, read_data
 from actgrid.encoding import Animation, check_animation, writable_folder, write_file
 from actgrid.pipeline.files import numbered_files
 from actgrid.rendering import palette
@@ -45,7 +45,7 @@ class TrainingMovie(TrainingCallback):
     OptionError
         If an option cannot be used. Also a ValueError.
     ActgridError
-        When training begins: as `ActivationGrids`; also OptionError for a picture that is too
+        As `ActivationGrids`; when training begins also OptionError for a picture that is too
         large for the format, which for WebP has at most 16,383 pixels on a side.
 
     Warns
@@ -82,7 +82,8 @@ class TrainingMovie(TrainingCallback):
         self._suffix = f".{format}"
         self._times = {"milliseconds": milliseconds, "hold": hold, "loop": loop}
         check_animation(self._suffix, **self._times)
-        self._data, self._layers, self._folder = data, layers, folder
+        self._data, self._layers = read_data(data), check_layers(layers)
+        self._folder = writable_folder(folder)
         self._options = drawing_options(render_options)
 
     def _prepare(self, model: Any) -> None:

@@ -13,7 +13,7 @@ from actgrid.errors import OptionError
 from actgrid.pipeline.events import EventWriter
 from actgrid.pipeline.files import numbered_files
 
-__all__ = ["PictureCallback", "numbered_samples"]
+__all__ = ["PictureCallback", "event_folder", "numbered_samples"]
 
 # What was drawn of each: PNG files, one for each sample.
 Pictures = Mapping[str, Sequence[bytes]]
@@ -28,6 +28,13 @@ class PictureCallback(TrainingCallback):
         Folder for TensorBoard; None: none.
     folder
         Folder for files; None: none.
+
+    Raises
+    ------
+    OptionError
+        If there is neither.
+    OutputError
+        If a folder cannot be made.
     """
 
     def __init__(
@@ -39,7 +46,8 @@ class PictureCallback(TrainingCallback):
                 "the pictures are to go somewhere: give a log_dir for TensorBoard, a folder, or "
                 "both"
             )
-        self._log_dir, self._folder = log_dir, folder
+        self._log_dir = None if log_dir is None else event_folder(log_dir)
+        self._folder = None if folder is None else writable_folder(folder)
 
     @abstractmethod
     def _draw(self, seen: Any) -> Pictures: ...
@@ -79,6 +87,11 @@ class _PictureFolder:
 
     def close(self) -> None:
         pass
+
+
+def event_folder(log_dir: str | Path) -> str | Path:
+    """Return a folder for TensorBoard, made where it is on this machine."""
+    return log_dir if "://" in str(log_dir) else writable_folder(log_dir)
 
 
 def numbered_samples(count: int) -> Iterator[str]:
