@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -711,6 +712,14 @@ def test_a_folder_is_walked_in_the_order_of_its_paths(tmp_path: Path) -> None:
     (tmp_path / "a/all").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "a/itself.png").symlink_to(tmp_path / "a/itself.png")
     (tmp_path / "a/2.png").symlink_to(tmp_path / "a.png")
-    paths = sorted(tmp_path / name for name in [*names, "a/2.png"])
+    for hidden in (".DS_Store", "._a.png", ".thumbnails/1.png", "a/.1.png"):
+        (tmp_path / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / hidden).touch()
+    # Of links that lead nowhere the caller is to hear; of other files in the place of one not.
+    (tmp_path / "a/nowhere.png").symlink_to("nothing.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "a/pipe.png").symlink_to(tmp_path / "pipe.png")
+    links = ["a/2.png", "a/itself.png", "a/nowhere.png"]
+    paths = sorted(tmp_path / name for name in [*names, *links])
     assert find_images(tmp_path) == paths
     assert [tmp_path / name for name in images_in_folder(tmp_path)] == paths

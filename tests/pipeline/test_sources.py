@@ -134,7 +134,31 @@ def test_links_to_folders_are_not_followed_but_those_to_files_and_the_input_itse
     (tmp_path / "photos/2.png").symlink_to(tmp_path / "photos/a/1.png")
     (tmp_path / "photos/3.png").symlink_to(tmp_path / "nowhere.png")
     (tmp_path / "link").symlink_to(tmp_path / "photos", target_is_directory=True)
-    assert keys(tmp_path / "photos") == keys(tmp_path / "link") == ["2", "a/1"]
+    assert keys(tmp_path / "photos") == keys(tmp_path / "link") == ["2", "3", "a/1"]
+
+
+def test_a_link_to_a_file_that_is_gone_says_so(tmp_path: Path) -> None:
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    (item,) = find_items(tmp_path).start()
+    with pytest.raises(MissingFileError, match=r"gone\.png is a link to nowhere\.png, which is no"):
+        item.image()
+
+
+def test_hidden_files_are_no_images_unless_named(tmp_path: Path) -> None:
+    touch(tmp_path, "1.png", "._1.png", ".cache/2.png", "sub/.3.png")
+    assert keys(tmp_path) == ["1"]
+    assert keys(f"{tmp_path}/**/*.png") == ["1"]
+    assert keys(tmp_path / "._1.png") == ["1"]
+
+
+@pytest.mark.parametrize("inputs", ["", [""], ["a.png", ""]])
+def test_an_empty_path_is_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: Any
+) -> None:
+    touch(tmp_path, "a.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingFileError, match="the path of an image is empty"):
+        find_items(inputs)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="others have no such names")

@@ -56,6 +56,8 @@ _NEUTRAL = frozenset(
 _UNREADABLE = frozenset(["BUFR", "GRIB", "HDF5", "MPEG", "WMF"])
 # What Pillow raises, besides its own, on files that are no more what they were.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError, struct.error)
+# An input of the model as float32 RGB takes 12 bytes a pixel.
+_MAX_PIXELS = 1 << 27
 _RESAMPLING = Image.Resampling.BICUBIC
 
 
@@ -72,9 +74,9 @@ def load_images(
     Parameters
     ----------
     sources
-        An image file, a folder (its image files, recursively), a glob, a Pillow image, an array
-        of pixels 0 to 255, (H, W) or (H, W, C), or a list of any of these. EXIF orientation is
-        honoured; grayscale, palette, RGBA and 16-bit images are converted.
+        An image file, a folder (its image files, recursively, without hidden ones), a glob, a
+        Pillow image, an array of pixels 0 to 255, (H, W) or (H, W, C), or a list of any of these.
+        EXIF orientation is honoured; grayscale, palette, RGBA and 16-bit images are converted.
     size
         (height, width) in pixels, or one number for both; None: the model's input, or where that
         is not fixed, the images' own.
@@ -184,6 +186,8 @@ def find_images(source: str | os.PathLike[str]) -> list[Path]:
     MissingFileError
         If there are none.
     """
+    if source == "":  # as a Path it would be the current folder
+        raise MissingFileError("the path of an image is empty")
     path = Path(source)
     if path.is_dir():
         return [path / name for name in images_in_folder(path)]
@@ -199,8 +203,9 @@ def find_images(source: str | os.PathLike[str]) -> list[Path]:
 def images_in_folder(folder: Path, without: str | None = None) -> Iterator[str]:
     """Yield the image files in a folder and below it, relative to it, sorted.
 
-    Links to folders are not followed, and folders that may not be read are passed over, as is the
-    one at the relative path `without`.
+    Hidden files and folders, whose names begin with a dot, are skipped, as are folders that may
+    not be read and the one at the relative path `without`. Links to folders are not followed; a
+    link to a file that does not exist is yielded, so that the caller reports it.
 
     Raises
     ------
@@ -229,11 +234,19 @@ def _walk(folder: str | os.PathLike[str], below: str, without: str | None) -> It
     except PermissionError:
         return
     for entry in found:
+        if entry.name.startswith("."):
+            continue
         if entry.is_dir(follow_symlinks=False):
             if below + entry.name != without:
                 yield from _walk(entry, f"{below}{entry.name}{os.sep}", without)
-        elif entry.is_file(follow_symlinks=False) or Path(entry).is_file():
+        elif entry.is_file(follow_symlinks=False) or _links_to_file(entry):
             yield below + entry.name
+
+
+def _links_to_file(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a link to a file, or to nothing, which is an error to report."""
+    # Not Path's methods, which raise where the target may not be looked at.
+    return entry.is_symlink() and (os.path.isfile(entry) or not os.path.exists(entry))  # noqa: PTH110, PTH113
 
 
 def _expand(sources: object) -> list[Any]:
@@ -357,6 +370,10 @@ def image_size(size: Any) -> tuple[int, int]:
         raise OptionError(f"size must be (height, width) or one number, not {size!r}") from None
     if height < 1 or width < 1:
         raise OptionError(f"size must be at least 1 x 1, not {height} x {width}")
+    if height * width > _MAX_PIXELS:
+        raise OptionError(
+            f"size must be at most {_MAX_PIXELS:,} pixels in all, not {height} x {width}"
+        )
     return height, width
 
 

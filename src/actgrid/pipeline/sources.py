@@ -126,7 +126,8 @@ def find_items(inputs: Any, output: Path | None = None) -> Items:
     Parameters
     ----------
     inputs
-        - An image file, a folder (its image files, recursively, not following links to folders),
+        - An image file, a folder (its image files, recursively, without hidden ones, not following
+          links to folders),
           a glob, a text list, or an iterable of these. A list is a ``.txt`` file, UTF-8, with a
           path in each line, relative to its folder, and perhaps a tab and a label.
         - A `tf.data.Dataset` of images, (image, label), or batches of these. One that shuffles
@@ -190,7 +191,7 @@ class _Files(Items):
         keys: list[str] = []
         for source in sources:
             folder = Path(source)
-            if folder.is_dir():
+            if source != "" and folder.is_dir():
                 ours = None if output is None else _below(folder, output)
                 if ours == ".":
                     raise OptionError(
@@ -348,6 +349,8 @@ def _existing(file: Path) -> Path:
             return file
     except OSError as error:
         raise ImageError(f"{file} cannot be read: {error.strerror}") from error
+    if file.is_symlink():
+        raise MissingFileError(f"{file} is a link to {os.readlink(file)}, which is no file")  # noqa: PTH115
     raise MissingFileError(f"there is no image {file}")
 
 
