@@ -8,6 +8,7 @@ from collections.abc import Iterable
 __all__ = [
     "ActgridError",
     "BackendError",
+    "DeviceError",
     "DtypeError",
     "FormatError",
     "ImageError",
@@ -63,6 +64,10 @@ class TargetError(ActgridError, ValueError):
 
 class ModelError(ActgridError, ValueError):
     """A model specification cannot be understood, loaded or run."""
+
+
+class DeviceError(ModelError):
+    """A model has an operation that the device cannot run, whatever the input."""
 
 
 class MissingFileError(ActgridError, FileNotFoundError):

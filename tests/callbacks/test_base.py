@@ -192,11 +192,13 @@ def test_a_training_that_raised_is_followed_by_another(
 @pytest.mark.parametrize("how", ["raises", "is interrupted"])
 def test_nothing_is_lost_when_a_process_ends_in_training(how: str, tmp_path: Path) -> None:
     script = f"""
-        import sys, time
+        import signal, sys, time
         import keras, numpy as np
         from actgrid.callbacks import ActivationGrids, ChannelHealth
         from actgrid.pipeline.events import EventWriter
 
+        # A shell that runs tests in the background has it ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         flush = EventWriter.flush
         def slow(self):  # so that steps are waiting when training ends
             time.sleep(0.4)
@@ -322,8 +324,10 @@ def datasets(x: Any, y: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "kind",
-    ["inputs", "inputs and targets", "and weights", "one batch", "samples", "of unknown size"]
-    + ["PyDataset"],
+    [
+        *("inputs", "inputs and targets", "and weights", "one batch", "samples"),
+        *("of unknown size", "PyDataset"),
+    ],
 )
 def test_a_dataset_is_used_like_the_arrays_that_it_holds(
     cnn: Any, x: Any, y: Any, tmp_path: Path, kind: str

@@ -325,7 +325,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) 
     sequential().save(path)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(ModelError, match="is not a Keras model file: .*truncated"):
+    with pytest.raises(ModelError, match=r"is not a Keras model file: .*truncated"):
         load_model(path)
 
 

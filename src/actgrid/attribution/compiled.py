@@ -7,10 +7,9 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any, Protocol
 
-from actgrid.errors import ModelError
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import map_tensors
-from actgrid.models.tracing import reason
+from actgrid.models.tracing import refusal
 
 __all__ = ["Body", "Compiled", "compiled", "kept"]
 
@@ -67,13 +66,9 @@ class Compiled:
             self._traced.add(shapes)
         try:
             return self._function(inputs, *arguments)
-        except tf.errors.InvalidArgumentError as error:
+        except tf.errors.OpError as error:
             # As of a stateful layer, which is made for batches of one size.
-            raise ModelError(f"the model cannot be run on such batches: {reason(error)}") from error
-        except tf.errors.ResourceExhaustedError as error:
-            raise ModelError(
-                "the device has not enough memory for such batches: give a smaller batch_size"
-            ) from error
+            raise refusal(inputs, error) from error
 
     @property
     def trace_count(self) -> int:

@@ -102,8 +102,8 @@ class Extractor:
         LayerError
             If a chosen layer is not called by the model.
         ModelError
-            If the model cannot be run on `x`, as where a layer needs a larger image. Also a
-            ValueError.
+            If the model cannot be run on `x`, as where a layer needs a larger image; a DeviceError
+            if this device cannot run it at all, as a CPU a channels-first convolution. ValueErrors.
         """
         return {path: _as_output(tensor) for path, tensor in self.run(x, _activation).items()}
 
@@ -158,7 +158,7 @@ class Extractor:
         build(self.model, inputs)
         try:
             outputs: dict[str, Any] = self._function(transform)(inputs, *arguments)
-        except tensorflow().errors.InvalidArgumentError as error:
+        except tensorflow().errors.OpError as error:
             raise refusal(inputs, error) from error
         return outputs
 

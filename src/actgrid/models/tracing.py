@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from actgrid.errors import ModelError
+from actgrid.errors import DeviceError, ModelError
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import is_real
 from actgrid.models.layers import LayerInfo, Node, model_layers
@@ -31,6 +31,8 @@ __all__ = [
 
 # Keras makes text bold.
 _TERMINAL = re.compile(r"\x1b\[\d*m")
+# As in "Conv2DCustomBackpropInputOp only supports NHWC".
+_CHANNELS_FIRST = re.compile(r"only supports (the )?N(HW|DHW)C")
 # One trace at a time: two at once would undo each other's changes to a model they share.
 _TRACING = threading.RLock()
 
@@ -116,15 +118,37 @@ def _running(inputs: Any) -> Iterator[None]:
     """Raise ModelError where a model fails on its inputs, and say of what shapes these are."""
     try:
         yield
-    except (ValueError, NotImplementedError, tensorflow().errors.InvalidArgumentError) as error:
+    except (ValueError, NotImplementedError, tensorflow().errors.OpError) as error:
         raise refusal(inputs, error) from error
 
 
 def refusal(inputs: Any, error: Exception) -> ModelError:
-    """Return what is to be raised where a model fails on its inputs: of what shapes, and why."""
+    """Return the error to raise where a model fails on its inputs: of what shapes, and why.
+
+    Parameters
+    ----------
+    inputs
+        Tensors, or a structure of them.
+    error
+        What TensorFlow or Keras raised.
+    """
     tf = tensorflow()
-    shapes = [tuple(one.shape) for one in tf.nest.flatten(inputs) if one is not None]
-    return ModelError(f"the model cannot be run on {', '.join(map(str, shapes))}: {reason(error)}")
+    shapes = ", ".join(
+        str(tuple(tensor.shape)) for tensor in tf.nest.flatten(inputs) if tensor is not None
+    )
+    if isinstance(error, tf.errors.ResourceExhaustedError):
+        return ModelError(
+            f"the device has not enough memory for inputs of {shapes}: give a smaller batch_size, "
+            "or smaller images"
+        )
+    if _CHANNELS_FIRST.search(str(error)):
+        return DeviceError(
+            "this device cannot run the channels-first convolutions of the model: TensorFlow "
+            f"computes them on a GPU, or on a CPU for which it uses oneDNN; {reason(error)}"
+        )
+    if isinstance(error, tf.errors.UnimplementedError):
+        return DeviceError(f"this device cannot run the model: {reason(error)}")
+    return ModelError(f"the model cannot be run on {shapes}: {reason(error)}")
 
 
 def reason(error: Exception) -> str:
