@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -210,7 +211,7 @@ def test_a_run_inside_the_folder_of_its_images_is_resumed(tmp_path: Path, model:
     assert run.total == 5
     list(run)
     assert run.summary().images == 5
-    assert len(list(Run(model, folder, folder / "out", **options()))) == 5
+    assert len(list(Run(model, folder, folder / "out", **options(overwrite=True)))) == 5
     with pytest.raises(OptionError, match="is the folder of the images"):
         Run(model, folder, folder, **options())
 
@@ -220,7 +221,7 @@ def test_a_shorter_run_leaves_no_tar_of_a_longer_one(
 ) -> None:
     list(Run(model, photos, tmp_path, **options(sink="tar")))
     assert len(list(tmp_path.glob("shard-*.tar"))) == 3
-    list(Run(model, photos / "class0", tmp_path, **options(sink="tar")))
+    list(Run(model, photos / "class0", tmp_path, **options(sink="tar", overwrite=True)))
     assert sorted(path.name for path in tmp_path.glob("shard-*.tar")) == [
         "shard-000000.tar",
         "shard-000001.tar",
@@ -348,16 +349,19 @@ def test_statistics_of_more_than_is_recorded_are_taken_again(
 def test_an_engine_that_cannot_begin_leaves_what_was_there(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
-    def engine(*arguments: Any, **options: Any) -> Iterator[Any]:
-        assert (tmp_path / "run.json").exists()  # which workers elsewhere look for
+    def engine(*arguments: Any, begin: Any, **options: Any) -> Iterator[Any]:
+        if reached:
+            begin()
+            assert set(content(tmp_path)) == {"run.json"}  # which workers elsewhere look for
         raise OptionError("no such cluster")
         yield
 
     list(Run(model, photos, tmp_path, **options()))
-    before = content(tmp_path)
-    with pytest.raises(OptionError, match="no such cluster"):
-        list(Run(model, photos / "class0", tmp_path, **options(engine=engine)))
-    assert content(tmp_path) == before
+    before, reached = content(tmp_path), False
+    for reached in (False, True):
+        with pytest.raises(OptionError, match="no such cluster"):
+            list(Run(model, photos, tmp_path, **options(engine=engine, overwrite=True)))
+        assert (content(tmp_path) == before) is not reached
 
 
 def test_a_run_that_is_overwritten_leaves_no_half_of_a_file(
@@ -421,9 +425,152 @@ def test_an_unfinished_run_is_not_lost_by_mistake(tmp_path: Path, model: Any, ph
         Run(model, photos, tmp_path, **options())
     assert content(tmp_path) == before
     assert len(list(Run(model, photos, tmp_path, **options(overwrite=True)))) == 11
-    # A finished one is begun anew.
-    assert len(list(Run(model, photos / "class0", tmp_path, **options()))) == 6
+    # Nor is a finished one.
+    before = content(tmp_path)
+    with pytest.raises(
+        RunError, match=r"holds a finished run of 11 images: overwrite=True \(--over"
+    ):
+        Run(model, photos / "class0", tmp_path, **options())
+    assert content(tmp_path) == before
+    assert len(list(Run(model, photos / "class0", tmp_path, **options(overwrite=True)))) == 6
     assert len(content(tmp_path)["manifest.jsonl"]) == 6
+
+
+@pytest.mark.parametrize("sink", ["folders", "tar"])
+@pytest.mark.parametrize("before", ["finished", "stopped"])
+def test_a_run_that_is_overwritten_leaves_none_of_its_files(
+    tmp_path: Path, model: Any, photos: Path, sink: str, before: str
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    later = options(layers="last", sink=sink, top=None, drawing={**DRAWING, "suffix": ".webp"})
+    list(Run(model, photos / "class1", whole, **later))
+    run = Run(model, photos, out, **options(sink=sink, top=2))
+    if before == "finished":
+        list(run)
+        run.finish()
+    else:
+        stopped(run, 7)
+        # As of images that were being drawn.
+        for name in ("class1/009", "001"):
+            (out / name).mkdir(parents=True, exist_ok=True)
+            (out / name / "01_pool.png").write_bytes(b"of the run that was stopped")
+    del run
+    (out / "notes.txt").write_text("mine")
+    (out / "001").mkdir(exist_ok=True)
+    (out / "001" / "notes.txt").write_text("mine")
+    list(Run(model, photos / "class1", out, **later, overwrite=True))
+    found = content(out)
+    assert found.pop("notes.txt") == found.pop("001/notes.txt") == b"mine"
+    if before == "stopped" and sink == "folders":
+        # What a killed process left of images that this run does not have.
+        assert found.pop("class1/009/01_pool.png") == b"of the run that was stopped"
+    if sink == "tar":
+        found = {name: data for name, data in found.items() if not name.endswith("01_pool.png")}
+    assert found == content(whole)
+
+
+def test_a_manifest_cannot_have_other_files_removed(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    out, kept = tmp_path / "out", tmp_path / "kept.png"
+    kept.write_bytes(b"not of this run")
+    list(Run(model, photos, out, **options()))
+    lines = [json.loads(line) for line in (out / "manifest.jsonl").read_bytes().splitlines()]
+    lines[0]["files"] = ["../kept.png", str(kept), "class0/../../kept.png"]
+    (out / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    list(Run(model, photos, out, **options(overwrite=True)))
+    assert kept.read_bytes() == b"not of this run"
+
+
+# --- two at once
+
+
+def test_two_runs_never_write_to_one_folder(tmp_path: Path, model: Any, photos: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    list(Run(model, photos, whole, **options()))
+    first = Run(model, photos, out, **options())
+    records = iter(first)
+    next(records)
+    for more in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(RunError, match=r"another run is writing to .*out: wait until"):
+            Run(model, photos, out, **options(**more))
+    assert len(list(records)) == 10
+    assert content(out) == content(whole)
+    # It has ended, though it is still there.
+    assert list(Run(model, photos, out, **options(resume=True))) == []
+
+
+def test_a_run_that_fails_is_closed_or_killed_lets_go_of_its_folder(
+    tmp_path: Path, model: Any, photos: Path, start_process: Callable[..., Any]
+) -> None:
+    with pytest.raises(LayerError) as failed:  # whose traceback holds the run
+        Run(model, photos, tmp_path, **options(layers="nope"))
+    with Run(model, photos, tmp_path, **options(top=1)) as run:
+        list(run)  # and no report
+    file = tmp_path / "model.keras"
+    model.save(file)
+    out = tmp_path / "out"
+    process = start_process(file=file, photos=photos, output=out, sink="folders")
+    while not lines(out / "manifest.jsonl") and process.is_alive():
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    list(Run(model, photos, out, **options(top=2, resume=True)))
+    assert failed.value
+
+
+# --- power cuts
+
+
+def test_what_is_recorded_of_whole_shards_survives_a_power_cut(
+    tmp_path: Path, model: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the device is what was there when the file system was last waited for."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    list(Run(model, photos, whole, **options(top=2)))
+    durable: list[Path] = []
+
+    def sync(folder: Path) -> None:
+        assert folder == out
+        durable.append(shutil.copytree(out, tmp_path / f"device{len(durable)}"))
+
+    monkeypatch.setattr("actgrid.pipeline.stores.sync_file_system", sync)
+    list(Run(model, photos, out, **options(top=2)))
+    monkeypatch.undo()
+    recorded = [lines(folder / "manifest.jsonl") for folder in durable]
+    assert {4, 8, 11} <= set(recorded)
+    for folder, count in zip(durable, recorded, strict=True):
+        found = content(folder)
+        for record in found.get("manifest.jsonl", []):
+            assert all(found[file] for file in record["files"])
+        run = Run(model, photos, folder, **options(top=2, resume=True))
+        assert run.recorded == count
+        list(run)
+        assert content(folder) == content(whole)
+
+
+@pytest.mark.parametrize("loss", ["missing", "empty", "truncated", "zeros"])
+@pytest.mark.parametrize("file", ["01_pool.png", "stats.json"])
+def test_files_that_a_power_cut_lost_are_written_again(
+    tmp_path: Path, model: Any, photos: Path, loss: str, file: str
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    list(Run(model, photos, whole, **options()))
+    stopped(Run(model, photos, out, **options()), 7)
+    manifest = content(out)["manifest.jsonl"]
+    recorded = len(manifest)
+    assert recorded >= 7
+    lost = out / Path(manifest[5]["files"][0]).parent / file
+    size = lost.stat().st_size
+    if loss == "missing":
+        lost.unlink()
+    else:
+        data = {"empty": b"", "truncated": lost.read_bytes()[: size // 2], "zeros": bytes(size)}
+        lost.write_bytes(data[loss])
+    run = Run(model, photos, out, **options(resume=True))
+    assert run.recorded == 5
+    assert [record.index for record in run] == list(range(5, 11))
+    assert content(out) == content(whole)
 
 
 def test_the_files_of_something_else_are_told(tmp_path: Path, model: Any, photos: Path) -> None:
@@ -469,8 +616,8 @@ def broken(tmp_path: Path) -> Path:
 
 
 def test_bad_images_never_stop_a_folder(tmp_path: Path, model: Any, broken: Path) -> None:
-    run = Run(model, broken, tmp_path / "out", **options(top=1))
-    records = list(run)
+    with Run(model, broken, tmp_path / "out", **options(top=1)) as run:
+        records = list(run)
     failed = [record for record in records if record.failed]
     assert [Path(record.image).name for record in failed] == ["002.png", "003.png"]
     assert "not an image" in (failed[0].error or "")
@@ -500,9 +647,10 @@ def test_a_run_that_replaces_another_does_so_before_its_first_picture(
     tmp_path: Path, model: Any, photos: Path, broken: Path
 ) -> None:
     list(Run(model, photos, tmp_path / "out", **options()))
+    again = options(overwrite=True)
     # Pictures may have been written when it stops, in the places of those that were recorded.
     with pytest.raises(ImageError):
-        list(Run(model, [broken / "class0" / "002.png"], tmp_path / "out", **options()))
+        list(Run(model, [broken / "class0" / "002.png"], tmp_path / "out", **again))
     assert not (tmp_path / "out" / "manifest.jsonl").exists()
     assert not json.loads((tmp_path / "out" / "run.json").read_bytes())["finished"]
 

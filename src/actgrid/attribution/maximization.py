@@ -23,7 +23,7 @@ from actgrid.models.layers import Selection
 from actgrid.models.loading import load_model
 from actgrid.models.tracing import Call, before_softmax, build, trace_model
 from actgrid.progress import progress as progress_bar
-from actgrid.rendering.layout import integer_option, number_option
+from actgrid.rendering.layout import MAX_PADDING, integer_option, number_option
 from actgrid.rendering.picture import Picture
 from actgrid.rendering.sheet import lay_out_sheet
 
@@ -308,7 +308,7 @@ def check_options(
             f"parametrization must be one of {', '.join(PARAMETRIZATIONS)}, not {parametrization!r}"
         )
     integer_option("batch_size", batch_size, 1)
-    integer_option("padding", padding, 0)
+    integer_option("padding", padding, 0, MAX_PADDING)
     if columns is not None:
         integer_option("columns", columns, 1)
     scale = number_option("scale", scale, 0, 1)
@@ -319,7 +319,7 @@ def check_options(
         learning_rate=number_option("learning_rate", learning_rate),
         total_variation=number_option("total_variation", total_variation),
         wobble=_Wobble(number_option("jitter", jitter), number_option("rotate", rotate), scale),
-        seed=integer_option("seed", seed, 0),
+        seed=integer_option("seed", seed, 0, 2**31 - 1),
     )
 
 

@@ -12,7 +12,14 @@ from typing import BinaryIO
 
 from actgrid.errors import ActgridError, OutputError
 
-__all__ = ["is_leftover", "writable_folder", "write_file", "writing_file"]
+__all__ = [
+    "is_leftover",
+    "lock_file",
+    "sync_file_system",
+    "writable_folder",
+    "write_file",
+    "writing_file",
+]
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _MOST_PIECES = 1024  # that POSIX lets be written at once: IOV_MAX
@@ -29,8 +36,10 @@ def writable_folder(path: str | Path) -> Path:
     Raises
     ------
     OutputError
-        If it cannot be made or is not a folder.
+        If it cannot be made or is not a folder, or if `path` is an empty string.
     """
+    if path == "":  # as a Path it would be the current folder
+        raise OutputError("cannot make a folder without a name: the path is empty")
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,6 +107,51 @@ def _write_all(file: int, pieces: Sequence[bytes]) -> None:
     rest = memoryview(b"".join(pieces))[-left:]
     while rest:
         rest = rest[os.write(file, rest) :]
+
+
+def lock_file(opened: int) -> bool:
+    """Lock an open file or folder until it is closed; return False if another process has it.
+
+    Where the system or the file system has no locks, nothing is done.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # as on NFS, which locks only what is open for writing
+        pass
+    return True
+
+
+def sync_file_system(folder: Path) -> None:
+    """Wait until the file system that holds a folder has written everything to its device.
+
+    One call for many files: to wait for each by `os.fsync` takes as long as writing them again.
+    Where the system has no such call, nothing is done.
+
+    Raises
+    ------
+    OSError
+        If the device reports that data were lost.
+    """
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+    sync = getattr(library, "syncfs", None)  # of Linux
+    if sync is None:
+        getattr(os, "sync", lambda: None)()
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        if sync(opened):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+    finally:
+        os.close(opened)
 
 
 def is_leftover(name: str) -> bool:

@@ -50,6 +50,23 @@ _BAND_BYTES = 1 << 20
 # Bytes of a band that are tried with every filter to choose one.
 _SAMPLE_BYTES = 1 << 15
 _ADLER_BASE = 65521
+# About 32,768 x 32,768: six times what Pillow opens without being asked to, and 1 GiB of levels.
+_MAX_PIXELS = 1 << 30
+
+
+def check_picture_size(height: int, width: int) -> None:
+    """Raise OptionError if a picture has too many pixels to be drawn and opened.
+
+    Raises
+    ------
+    OptionError
+        If there are more than 2**30 pixels. Also a ValueError.
+    """
+    if height * width > _MAX_PIXELS:
+        raise OptionError(
+            f"a picture of {height:,} x {width:,} pixels is too large: expected at most "
+            f"{_MAX_PIXELS:,} pixels; a smaller zoom, padding or size, or fewer channels, may do"
+        )
 
 
 def blank_levels(height: int, width: int, background: int | None = None) -> Levels:
@@ -61,7 +78,13 @@ def blank_levels(height: int, width: int, background: int | None = None) -> Leve
     ----------
     background
         The level of all pixels; None leaves them as they come.
+
+    Raises
+    ------
+    OptionError
+        See `check_picture_size`.
     """
+    check_picture_size(height, width)
     rows = np.empty((height, width + 1), np.uint8)
     if background is not None:
         rows.fill(background)

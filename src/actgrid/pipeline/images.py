@@ -87,7 +87,7 @@ def render_images(
     resume
         Go on where an earlier run of the same stopped; if there is none, begin.
     overwrite
-        Begin anew although there is an unfinished run.
+        Replace an earlier run in `output`: every file that it recorded is removed first.
     engine
         Who does the work: this process, or an `actgrid.pipeline.RayEngine`.
     progress
@@ -103,8 +103,9 @@ def render_images(
     Raises
     ------
     RunError
-        If an unfinished run would be lost, or the one to resume was of other options, which the
-        message tells. Also a ValueError.
+        If `output` holds a run and neither `resume` nor `overwrite` is given, if the run to resume
+        was of other options, which the message tells, or if another run is writing there. Also a
+        ValueError.
     OutputError
         If something cannot be written; the run can be resumed. Also an OSError.
     ActgridError
@@ -223,9 +224,10 @@ def measure_images(
 
 
 def _carried_out(run: Run, progress: bool, channels: int | None = 8, kept: bool = True) -> Summary:
-    with shown(run.total, run.doing, progress, run.recorded) as advance:
-        for _ in run:
-            advance()
-    if kept and run.summary().statistics is not None:
-        run.finish(channels)
-    return run.summary()
+    with run:
+        with shown(run.total, run.doing, progress, run.recorded) as advance:
+            for _ in run:
+                advance()
+        if kept and run.summary().statistics is not None:
+            run.finish(channels)
+        return run.summary()

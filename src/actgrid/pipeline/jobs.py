@@ -115,6 +115,8 @@ class Job:
         A folder or URL.
     sink
         One of `SINKS`.
+    replaces_unfinished
+        Whether the output may hold pictures of an unfinished run, which are to be removed.
     """
 
     layers: object
@@ -122,6 +124,7 @@ class Job:
     output: str
     loading: Loading = Loading()
     sink: str = "folders"
+    replaces_unfinished: bool = False
 
     def extractor(self, model: Any) -> Extractor:
         """Return an extractor of the layers, traced where the model's input is known."""
@@ -156,7 +159,7 @@ class Job:
         store = open_store(self.output)
         if self.sink == "tar":
             return TarSink(store, self.work.shard_size)
-        return FolderSink(store)
+        return FolderSink(store, remove_others=self.replaces_unfinished)
 
 
 def check_sink(sink: str) -> None:

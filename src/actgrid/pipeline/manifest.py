@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import PurePosixPath
 from typing import Any
 
 import orjson
@@ -130,6 +133,21 @@ class Manifest:
     def _parts(self) -> list[str]:
         return self._store.names("manifest/")
 
+    def files(self) -> Iterator[str]:
+        """Yield the files that hold the recorded images; none if the manifest cannot be read."""
+        shards: set[str] = set()
+        with suppress(RunError):
+            for record in self:
+                for name in record.files:
+                    file = PurePosixPath(name)
+                    if file.is_absolute() or ".." in file.parts:
+                        continue  # which no run has written
+                    if file.parts[0].endswith(".tar") and len(file.parts) > 1:
+                        shards.add(file.parts[0])
+                    else:
+                        yield name
+        yield from shards
+
     def reset(self) -> None:
         """Forget what is recorded."""
         for name in [MANIFEST, *self._parts()]:
@@ -138,6 +156,11 @@ class Manifest:
     def repair(self) -> None:
         """Remove a last line that was not written whole."""
         self._store.cut(MANIFEST)
+
+    def keep(self, count: int) -> None:
+        """Remove every record but the first `count`."""
+        lines = list(islice(self._stored(), count))
+        self._store.write(MANIFEST, *lines)
 
     def append(self, record: Record) -> None:
         """Add a record; its files are complete."""

@@ -13,6 +13,8 @@ import os
 import pickle
 import signal
 import socket
+import sys
+import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +45,8 @@ from actgrid.rendering.layout import integer_option, number_option
 
 __all__ = ["RayEngine"]
 
+_log = logging.getLogger(__name__)
+
 # Workers die of what they do, or of what befalls their machines.
 _MOST_ATTEMPTS = 4
 # While a worker is at a shard, the next one waits beside it.
@@ -50,6 +54,7 @@ _SHARDS_IN_FLIGHT = 2
 # For Ray where it is started: it would tell of itself, here and to its makers.
 _ENVIRONMENT = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}
 _PATIENCE = 10  # seconds
+_LOADING = "while they loaded the model"
 _GIVE_MODEL = "give RayEngine a function that returns it, as model=..."
 
 
@@ -107,6 +112,7 @@ class RayEngine:
         items: Items,
         *,
         first: int,
+        begin: Callable[[], None],
         recorded: Mapping[int, bool],
         floors: Mapping[str, Any],
         meter: Meter,
@@ -124,9 +130,18 @@ class RayEngine:
             self._check_resources(ray.cluster_resources())
             # A reference, so that workers fetch a large model once, by shared memory.
             plan = ray.put(_packed_plan(ray, job, extractor, self.model))
+            begin()
             results = self._results(ray, shards, plan)
             with closing(results):  # type: ignore[type-var]
                 for done in results:
+                    if done.deaths:
+                        _log.warning(
+                            "%d Ray worker%s died %s and %s replaced; the run goes on",
+                            done.deaths,
+                            "s" if done.deaths > 1 else "",
+                            done.place,
+                            "were" if done.deaths > 1 else "was",
+                        )
                     meter.add(done.images, done.seconds)
                     yield from done.records
                     if done.problem is not None:
@@ -150,7 +165,7 @@ class RayEngine:
         with _quiet():
             try:
                 _knock(self.address)
-                with held_back(), _own_end():
+                with held_back(), _own_end(), _own_path():
                     ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
             except (OSError, ValueError, RuntimeError) as error:
                 raise OptionError(f"{problem}: {error}") from error
@@ -179,7 +194,7 @@ class RayEngine:
         """Yield what workers return, in the order of the shards."""
         data = importlib.import_module("ray.data")
         counter = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts)
-        attempts = counter.remote(_MOST_ATTEMPTS)
+        attempts = counter.remote()
         actors = min(self.actors, len(shards))
         # Where a worker dies Ray begins its block again: one shard.
         dataset = data.from_items(
@@ -259,6 +274,9 @@ class _Done:
     seconds: Mapping[str, float] = field(default_factory=dict)
     problem: Exception | None = None
     trace: str = ""
+    # Workers that died before this one did it, and what they were doing.
+    deaths: int = 0
+    place: str = ""
 
     def fail(self, error: Exception) -> None:
         """Note a problem. Ray would raise one of its own that only tells of it."""
@@ -276,9 +294,10 @@ class _Worker:
         self._ray = importlib.import_module("ray")
         self._attempts = attempts
         self._problem: Exception | None = None
+        self._deaths_before = 0
         try:
             me = self._ray.get_runtime_context().get_actor_id()  # the same once it is begun again
-            self._attempt(me, "loaded the model")
+            self._deaths_before = self._attempt(me, _LOADING) - 1
             found: _Plan = pickle.loads(self._ray.get(plan))
             self._job = found.job
             self._extractor = found.extractor()
@@ -296,7 +315,7 @@ class _Worker:
     def _do(self, number: int, items: list[Item], recorded: Mapping[int, bool]) -> _Done:
         done, meter = _Done(number), Meter()
         try:
-            self._begin(number, items)
+            self._begin(done, items)
             # Those that it did before are there when this one is merged, if they come before it.
             seen = self._seen if number > self._last else None
             self._last = max(self._last, number)
@@ -315,30 +334,36 @@ class _Worker:
         done.images, done.seconds = meter.images, meter.seconds
         return done
 
-    def _begin(self, number: int, items: list[Item]) -> None:
+    def _begin(self, done: _Done, items: list[Item]) -> None:
+        deaths, self._deaths_before = self._deaths_before, 0
+        done.deaths, done.place = deaths, f"while loading the model on {socket.gethostname()}"
         if self._problem is not None:
             raise self._problem
-        self._attempt(number, f"were at images {items[0].name} to {items[-1].name}")
+        place = f"at images {items[0].name} to {items[-1].name}"
+        if deaths := self._attempt(done.number, place) - 1:
+            done.deaths, done.place = deaths, place
 
-    def _attempt(self, what: object, at: str) -> None:
-        if not self._ray.get(self._attempts.begin.remote(what)):
+    def _attempt(self, what: object, place: str) -> int:
+        """Return how often something has been begun, with this time."""
+        count: int = self._ray.get(self._attempts.begin.remote(what))
+        if count > _MOST_ATTEMPTS:
             raise RunError(
-                f"workers died, one after the other, while they {at}: is there too little memory "
-                "for so many?"
+                f"{_MOST_ATTEMPTS} workers died, one after the other, {place}: is there too little "
+                "memory for so many workers?"
             )
+        return count
 
 
 class _Attempts:
     """Counts how often something is begun that kills workers, as Ray would do for ever."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._begun: Counter[object] = Counter()
 
-    def begin(self, what: object) -> bool:
-        """Tell whether it may be begun, once more."""
+    def begin(self, what: object) -> int:
+        """Return how often it has been begun, with this time."""
         self._begun[what] += 1
-        return self._begun[what] <= self._most
+        return self._begun[what]
 
     def succeed(self, what: object) -> None:
         """Forget how often it was begun."""
@@ -387,6 +412,25 @@ def _own_end() -> Iterator[None]:
     yield
     with suppress(ValueError):  # in another thread than the main one
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _own_path() -> Iterator[None]:
+    """Keep Ray from importing modules of the current folder where this process does not.
+
+    Ray puts the driver's current folder first on its workers' `sys.path`: a file there, such as a
+    download called h5py.py, would be imported in the place of a library.
+    """
+    folder = Path.cwd()
+    if any(Path(entry).resolve() == folder.resolve() for entry in sys.path):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="actgrid-") as empty:
+        os.chdir(empty)
+        try:
+            yield
+        finally:
+            os.chdir(folder)
 
 
 def _knock(address: str | None) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import orjson
+from PIL import Image
 
 from actgrid.errors import OptionError, RunError
 from actgrid.models import Extractor, load_model
@@ -21,7 +24,6 @@ from actgrid.pipeline.findings import REPORT, SUMMARY, TOP, write_findings
 from actgrid.pipeline.jobs import Job, Loading, check_sink
 from actgrid.pipeline.manifest import (
     MANIFEST,
-    RUN,
     Manifest,
     Record,
     check_same,
@@ -31,8 +33,8 @@ from actgrid.pipeline.manifest import (
 from actgrid.pipeline.sinks import shard_name
 from actgrid.pipeline.sources import Items, find_items
 from actgrid.pipeline.stages import Meter, Shard, Work
-from actgrid.pipeline.statistics import STATISTICS, DatasetStats
-from actgrid.pipeline.stores import local_folder, open_store
+from actgrid.pipeline.statistics import MAX_TOP, STATISTICS, DatasetStats
+from actgrid.pipeline.stores import Store, local_folder, open_store
 from actgrid.rendering import check_options
 from actgrid.rendering.backends import first_backend
 from actgrid.rendering.layout import integer_option, thread_count
@@ -69,18 +71,29 @@ class Engine(Protocol):
         items: Items,
         *,
         first: int,
+        begin: Callable[[], None],
         recorded: Mapping[int, bool],
         floors: Mapping[str, Any],
         meter: Meter,
     ) -> Iterator[Record | Shard]:
-        """Yield what `process` does, of the items from `first` on, which begins a shard."""
+        """Yield what `process` does, of the items from `first` on, which begins a shard.
+
+        `begin` is called once the engine can work, before anything is written.
+        """
 
 
 def local(
-    job: Job, extractor: Extractor, items: Items, *, first: int, **options: Any
+    job: Job,
+    extractor: Extractor,
+    items: Items,
+    *,
+    first: int,
+    begin: Callable[[], None],
+    **options: Any,
 ) -> Iterator[Record | Shard]:
     """Do the work in this process."""
-    return job.run(extractor, items.start(first), **options)
+    begin()
+    yield from job.run(extractor, items.start(first), **options)
 
 
 @dataclass(frozen=True)
@@ -111,7 +124,8 @@ class Summary:
 class Run:
     """A model over many images. To iterate over it does the work, and yields record after record.
 
-    Where statistics are taken, `finish` then makes a report of them.
+    Where statistics are taken, `finish` then makes a report of them. The output is locked against
+    other runs until the run has ended or failed, or is closed; a ``with`` block closes it.
 
     Parameters
     ----------
@@ -139,15 +153,15 @@ class Run:
     resume
         Go on where an earlier run of the same stopped, if there is one.
     overwrite
-        Begin anew although there is an unfinished run.
+        Replace an earlier run, whose files are removed.
     engine
         Who does the work.
 
     Raises
     ------
     RunError
-        If an unfinished run would be lost, or the one to resume is of other options. Also a
-        ValueError.
+        If an earlier run would be lost, if the one to resume is of other options, or if another
+        run is writing to the same output. Also a ValueError.
     ActgridError
         Whatever `find_items`, `load_model`, `Extractor` and `render` raise.
     """
@@ -199,15 +213,20 @@ class Run:
         self._before: dict[int, bool] = {}
         self._begun = False
         self._start = time.perf_counter()
+        with ExitStack() as locked:
+            locked.enter_context(self.store.lock())
+            self._prepare(model, resume, overwrite)
+            self._locked = locked.pop_all()
 
+    def _prepare(self, model: object, resume: bool, overwrite: bool) -> None:
+        """Load the model, and find out what an earlier run has done."""
         before = read_run(self.store)
         if before is not None and not resume and not overwrite:
             self._check_nothing_is_lost(before)
         network = load_model(model)
         self._job.loading.check(network)
         if (fixed := batch_size_of(network)) is not None:
-            work = replace(work, batch_size=fixed)
-            self._job = replace(self._job, work=work)
+            self._job = replace(self._job, work=replace(self._job.work, batch_size=fixed))
         self.extractor = self._job.extractor(network)
         self._run = self._describe()
         if before is not None and resume:
@@ -217,6 +236,8 @@ class Run:
             _log.info("%s: %d images are done already", self.store.place(), self.recorded)
             self._begun = True
         self._replaces = before is not None and not self._begun
+        if before is not None and self._replaces and not before.get("finished"):
+            self._job = replace(self._job, replaces_unfinished=True)
         if resume or overwrite:
             # What a process left that was killed; sinks look after the folders of images.
             self.store.clean(["", TOP])
@@ -256,17 +277,24 @@ class Run:
         }
 
     def _check_nothing_is_lost(self, before: Mapping[str, Any]) -> None:
+        count = len(self._manifest)
         if before.get("finished"):
-            return
-        if done := len(self._manifest):
             raise RunError(
-                f"{self.store.place()} holds an unfinished run ({done} images are recorded): "
-                "resume it, or overwrite it"
+                f"{self.store.place()} holds a finished run of {count} images: overwrite=True "
+                "(--overwrite) replaces it and removes its files, or choose another folder"
+            )
+        if count:
+            raise RunError(
+                f"{self.store.place()} holds an unfinished run ({count} images are recorded): "
+                "resume=True (--resume) goes on, overwrite=True (--overwrite) begins anew"
             )
 
     def _begin(self) -> None:
-        """Put the run in the place of what was there, as soon as there is something of it."""
+        """Replace what an earlier run wrote by an empty run of these options."""
         self._begun = True
+        if self._replaces:
+            for name in self._manifest.files():
+                self.store.remove(name)
         self._manifest.reset()
         for name in (STATISTICS, SUMMARY, REPORT, *self.store.names(TOP)):
             self.store.remove(name)
@@ -283,24 +311,50 @@ class Run:
                 self._statistics = DatasetStats.from_bytes(saved)
                 counted = self._statistics.images
         used = 0
+        unsynced: list[Record] = []  # of the shard that was not complete
         for index, record in enumerate(self._manifest):
             if record.index != index:
                 raise RunError(
                     f"{self.store.place(MANIFEST)} has image {record.index} in the place of {index}"
                 )
+            if index % size == 0:
+                unsynced.clear()
             # The statistics that were saved are those of the shards up to here.
             if index % size == 0 and counted in (None, used):
                 self._start_at(index)
+            unsynced.append(record)
             self._before[index] = record.failed
             used += not record.failed
             self.failed += record.failed
             self.recorded += 1
+        for record in self._lost(unsynced):
+            del self._before[record.index]
+            used -= not record.failed
+            self.failed -= record.failed
+            self.recorded -= 1
         whole = self.recorded % size == 0 or self.recorded == self.total
         if counted == used or (counted is None and whole):
             self._start_at(self.recorded)
         if self._statistics is not None and self._first == 0:
             # Saved ones may know of more than is recorded.
             self._statistics = DatasetStats(self._statistics.top)
+
+    def _lost(self, records: list[Record]) -> list[Record]:
+        """Return, and remove from the manifest, the records whose files a power cut has lost.
+
+        Files of complete shards are on the device. Of the last shard, each record with a file that
+        is missing or truncated goes, and each record after it.
+        """
+        # A tar is on the device before its images are recorded.
+        if not self.store.local or self._job.sink == "tar":
+            return []
+        if len(records) == self._job.work.shard_size:
+            return []
+        for position, record in enumerate(records):
+            if not all(_is_whole(self.store, name) for name in record.files):
+                self._manifest.keep(record.index)
+                return records[position:]
+        return []
 
     def _start_at(self, index: int) -> None:
         self._first = index
@@ -309,16 +363,25 @@ class Run:
     # --- do the work
 
     def __iter__(self) -> Iterator[Record]:
-        if self._engine is local and self._replaces:
-            self._begin()  # before a picture takes the place of one that the other run records
-        if self._engine is not local and self.store.read(RUN) is None:
-            # Workers elsewhere look for it, to know that they see the same place.
-            write_run(self.store, {**self._run, "finished": False})
+        with ExitStack() as unlocking:
+            unlocking.callback(self.close)
+            yield from self._work()
+            if self._statistics is not None:
+                unlocking.pop_all()  # `finish` is still to come
+
+    def _work(self) -> Iterator[Record]:
+        def begin() -> None:
+            # Before a picture takes the place of one that an earlier run records. Workers elsewhere
+            # look for run.json, to know that they see the same place.
+            if not self._begun and (self._replaces or self._engine is not local):
+                self._begin()
+
         events = self._engine(
             self._job,
             self.extractor,
             self.items,
             first=self._first,
+            begin=begin,
             recorded=self._before,
             floors={} if self._statistics is None else self._statistics.floors(self._first),
             meter=self.meter,
@@ -355,10 +418,10 @@ class Run:
 
     def _end_shard(self, shard: Shard) -> None:
         self._manifest.end_shard(shard.number)
-        if self._statistics is None or shard.statistics is None:
-            return
-        self._statistics.merge(shard.statistics)
-        self.store.write(STATISTICS, self._statistics.to_bytes())
+        if self._statistics is not None and shard.statistics is not None:
+            self._statistics.merge(shard.statistics)
+            self.store.write(STATISTICS, self._statistics.to_bytes())
+        self.store.sync()
 
     def finish(self, channels: int | None = 8) -> None:
         """Write what is made of statistics, see `write_findings`: then the run is finished.
@@ -383,6 +446,18 @@ class Run:
                 drawing={name: drawing[name] for name in ("normalize", "scope", "cmap") if drawing},
             )
         write_run(self.store, {**self._run, "finished": True})
+        self.store.sync()
+        self.close()
+
+    def close(self) -> None:
+        """Unlock the output, if that has not been done."""
+        self._locked.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def kept(self) -> int:
         """Return how many images a resumed run will find recorded.
@@ -429,11 +504,27 @@ def planned(
     thread_count(threads)
     return Work(
         drawing=None if drawing is None else _checked(drawing),
-        top=None if top is None else integer_option("top", top, 1),
+        top=None if top is None else integer_option("top", top, 1, MAX_TOP),
         batch_size=integer_option("batch_size", batch_size, 1),
         shard_size=integer_option("shard_size", shard_size, 1),
         threads=threads,
     )
+
+
+def _is_whole(store: Store, name: str) -> bool:
+    """Return whether a picture or JSON file of a run is there and not truncated."""
+    data = store.read(name)
+    if not data:
+        return False
+    try:
+        if name.endswith(".json"):
+            orjson.loads(data)
+        else:
+            with Image.open(io.BytesIO(data)) as image:
+                image.load()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
 
 
 def _checked(drawing: Mapping[str, Any]) -> dict[str, Any]:

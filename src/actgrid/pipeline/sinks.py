@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,9 @@ from actgrid.pipeline.stores import Store
 __all__ = ["FolderSink", "Sink", "TarSink", "shard_name"]
 
 Self = TypeVar("Self", bound="Sink")
+
+# The name of a layer's picture in the folder of an image, see `numbered_files`.
+_PICTURE = re.compile(r"\d{2,}_.+\.\w+")
 
 
 class Sink(ABC):
@@ -57,12 +61,21 @@ class Sink(ABC):
 
 
 class FolderSink(Sink):
-    """A folder for each image, called by its key: files are written as they come."""
+    """A folder for each image, called by its key: files are written as they come.
+
+    Parameters
+    ----------
+    store
+        Where.
+    remove_others
+        Whether pictures that an earlier run left in an image's folder are removed.
+    """
 
     whole_shards = False
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, remove_others: bool = False) -> None:
         self._store = store
+        self._remove_others = remove_others
 
     def put(self, item: Item, file: str, pieces: Sequence[bytes]) -> None:
         """Write a file."""
@@ -70,17 +83,26 @@ class FolderSink(Sink):
 
     def finish(self, item: Item, files: Sequence[str]) -> list[str]:
         """Return their names, and remove what a process left that was killed at this image."""
-        self._store.clean([item.key])
+        self._clean(item, files)
         return [f"{item.key}/{file}" for file in files]
 
     def drop(self, item: Item, files: Sequence[str]) -> None:
         """Remove those that are there, and no others."""
-        self._store.clean([item.key])
+        self._clean(item, files)
         for file in files:
             self._store.remove(f"{item.key}/{file}")
 
+    def _clean(self, item: Item, files: Sequence[str]) -> None:
+        self._store.clean([item.key])
+        if self._remove_others:
+            names = self._store.names(f"{item.key}/")
+            for name in set(names) - {f"{item.key}/{file}" for file in files}:
+                if _PICTURE.fullmatch(name.rpartition("/")[2]):
+                    self._store.remove(name)
+
     def close_shard(self, number: int) -> None:
-        """Do nothing."""
+        """Wait until its files are on the device."""
+        self._store.sync()
 
     def __exit__(self, *error: object) -> None: ...
 
@@ -139,6 +161,7 @@ class TarSink(Sink):
         with self._shard(number):
             self._tar = None
         self._open.close()
+        self._store.sync()
 
     def __exit__(self, *error: object) -> None:
         self._open.__exit__(*error)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from actgrid.errors import (
     ActgridError,
+    DeviceError,
     DtypeError,
     ModelError,
     OptionError,
@@ -214,8 +215,20 @@ def process(
         If something cannot be written.
     Exception
         Whatever is wrong with an image, unless such are left out; those before it are yielded.
+
+    However it ends, no files stay of an image whose record was not yielded.
     """
     flow = _Flow(extractor, load, sink, work, recorded or {}, floors or {}, meter or Meter())
+    try:
+        for event in _run_stages(flow, items, work):
+            if isinstance(event, Record):
+                flow.unrecorded.pop(event.index, None)
+            yield event
+    finally:
+        flow.drop_unrecorded()
+
+
+def _run_stages(flow: _Flow, items: Iterable[Item], work: Work) -> Iterator[Record | Shard]:
     with (
         worker_threads(work.threads, "draw") as flow.drawers,
         worker_threads(work.threads, "load") as loaders,
@@ -284,6 +297,8 @@ class _Flow:
         self._statistics = self._no_statistics()
         self._floors: Mapping[str, Any] = {}
         self._held: list[Record | Shard] = []
+        # By index, images of which files may have been written, and whose records are to come.
+        self.unrecorded: dict[int, Item] = {}
 
     def _no_statistics(self) -> DatasetStats | None:
         return None if self._work.top is None else DatasetStats(self._work.top)
@@ -338,6 +353,8 @@ class _Flow:
             with self._meter.busy("model"):
                 pixels = np.concatenate([entry.image for entry in images])
                 activations = self._extractor(pixels)
+        except DeviceError:
+            raise  # no image is to blame, and every other one would fail as well
         except (ModelError, ShapeError, DtypeError) as error:
             if len(images) == 1:
                 images[0].image, images[0].error = None, error
@@ -368,6 +385,8 @@ class _Flow:
         files = numbered_files(list(activations), options["suffix"])
         for sample, entry in enumerate(images):
             put = self._put_of(entry)
+            if put is not None:
+                self.unrecorded[entry.item.index] = entry.item
 
             def draw(
                 path: str,
@@ -453,7 +472,8 @@ class _Flow:
                 raise  # which is no fault of this image
             except ActgridError as error:
                 problem = error
-                self._drop(entry)
+                if self._put_of(entry):
+                    self._drop(entry.item)
         if problem is not None and not self._work.skip_errors:
             raise problem
         if problem is None and self._statistics is not None and entry.image is not None:
@@ -482,10 +502,16 @@ class _Flow:
             put(_STATS, [describe(drawn, about)])
             return self._sink.finish(item, [*(layer.file for layer in drawn), _STATS])
 
-    def _drop(self, entry: _Entry) -> None:
-        if self._work.drawing is not None and self._put_of(entry):
+    def _drop(self, item: Item) -> None:
+        if self._work.drawing is not None:
             files = numbered_files(list(self._extractor.layers), self._work.drawing["suffix"])
-            self._sink.drop(entry.item, [*files, _STATS])
+            self._sink.drop(item, [*files, _STATS])
+
+    def drop_unrecorded(self) -> None:
+        """Let nothing stay of images that a run which is stopped has not recorded."""
+        for item in self.unrecorded.values():
+            with suppress(OutputError):  # what stopped the run may be the reason
+                self._drop(item)
 
     def end_shard(self, number: int) -> list[Record | Shard]:
         """Return what was held back until a shard is complete, and the shard."""

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import importlib
 import os
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from actgrid.encoding import is_leftover, writable_folder, write_file, writing_file
-from actgrid.errors import ActgridError, MissingDependencyError, OptionError, OutputError
+from actgrid.encoding import (
+    is_leftover,
+    lock_file,
+    sync_file_system,
+    writable_folder,
+    write_file,
+    writing_file,
+)
+from actgrid.errors import (
+    ActgridError,
+    MissingDependencyError,
+    OptionError,
+    OutputError,
+    RunError,
+)
 
 __all__ = ["Store", "local_folder", "open_store"]
+
+_MAX_REASON = 300  # characters
 
 
 def open_store(output: str | os.PathLike[str]) -> Store:
@@ -23,12 +39,14 @@ def open_store(output: str | os.PathLike[str]) -> Store:
     Raises
     ------
     OutputError
-        If the folder cannot be made.
+        If the folder cannot be made, or the place cannot be reached.
     OptionError
-        If the URL is of no kind that fsspec knows.
+        If `output` is empty, or the URL is of no kind that fsspec knows.
     MissingDependencyError
         If fsspec, or what it needs for such a URL, is not installed.
     """
+    if not str(output).removeprefix("file://").removeprefix("local://"):
+        raise OptionError(f"output={output!r} is empty: give a folder or a URL")
     folder = local_folder(output)
     return _RemoteStore(str(output)) if folder is None else _LocalStore(folder)
 
@@ -99,6 +117,23 @@ class Store(ABC):
         Nobody may be writing there. ``""`` is the store itself; folders below are not looked at.
         """
 
+    @abstractmethod
+    def lock(self) -> AbstractContextManager[object]:
+        """Lock the store against other runs for a ``with`` block, where the place can be locked.
+
+        A process that ends, however it ends, unlocks the store. Object stores cannot be locked,
+        nor can some network file systems, nor folders on Windows.
+
+        Raises
+        ------
+        RunError
+            If another run has locked the store. Also a ValueError.
+        """
+
+    @abstractmethod
+    def sync(self) -> None:
+        """Wait until everything written so far is on the device, safe from a power cut."""
+
     @contextmanager
     def _attempt(self, to: str, name: str) -> Iterator[None]:
         try:
@@ -107,9 +142,7 @@ class Store(ABC):
             raise
         except Exception as error:
             # What fsspec raises may be of any library.
-            reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-            reason = " ".join(reason.split())
-            raise OutputError(f"cannot {to} {self.place(name)}: {reason}") from error
+            raise OutputError(f"cannot {to} {self.place(name)}: {_reason(error)}") from error
 
 
 class _LocalStore(Store):
@@ -187,6 +220,25 @@ class _LocalStore(Store):
                     with self._attempt("remove", f"{folder}/{entry.name}"):
                         Path(entry).unlink(missing_ok=True)
 
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        # Of the folder itself: there is no lock file, which would stay behind.
+        with self._attempt("lock", ""):
+            opened = os.open(self.folder, os.O_RDONLY)
+        try:
+            if not lock_file(opened):
+                raise RunError(
+                    f"another run is writing to {self.place()}: wait until it has ended, or choose "
+                    "another folder"
+                )
+            yield
+        finally:
+            os.close(opened)
+
+    def sync(self) -> None:
+        with self._attempt("write", ""):
+            sync_file_system(self.folder)
+
     def _made(self, name: str) -> Path:
         file = self.folder / name
         writable_folder(file.parent)
@@ -223,6 +275,8 @@ class _RemoteStore(Store):
             raise MissingDependencyError(f"{url} cannot be opened: {error}") from error
         except ValueError as error:
             raise OptionError(f"{url} cannot be opened: {error}") from error
+        except Exception as error:  # of whatever library reaches the place, such as ftplib
+            raise OutputError(f"{url} cannot be reached: {_reason(error)}") from error
         self._root: str = root.rstrip("/")
         self._make_once = lru_cache(1024)(self._make)
 
@@ -281,6 +335,12 @@ class _RemoteStore(Store):
     def clean(self, folders: Iterable[str] = ("",)) -> None:
         """Do nothing: what is not complete has no name here."""
 
+    def lock(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def sync(self) -> None:
+        """Do nothing: an object that has been sent is safe."""
+
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
@@ -302,6 +362,11 @@ class _RemoteStore(Store):
                     raise
                 self._make(parent)
                 self._files.mkdir(folder, create_parents=False)
+
+
+def _reason(error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    return textwrap.shorten(reason, _MAX_REASON)
 
 
 def _nothing() -> None:

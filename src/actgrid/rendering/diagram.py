@@ -28,6 +28,7 @@ _BESIDE = (0.80, 0.62)  # how bright the top and the side of a box are
 _INK, _OUTLINE, _PAPER = (40, 40, 40), (70, 70, 70), (255, 255, 255)
 _SMOOTH = 2  # edges are drawn so many times larger
 _LEAST = 6  # pixels of a side
+_MAX_SIDE, _MAX_WIDTH = 1024, 1 << 16  # pixels of a box, and of a row of boxes
 _GAP = 10
 _MARGIN = 16
 _TEXT = 12
@@ -271,7 +272,10 @@ def draw_diagram(
 
 def check_layout(side: int, width: int) -> tuple[int, int]:
     """Return these options of a diagram if they can be used, else raise OptionError."""
-    return integer_option("side", side, 2 * _LEAST), integer_option("width", width, 1)
+    return (
+        integer_option("side", side, 2 * _LEAST, _MAX_SIDE),
+        integer_option("width", width, 1, _MAX_WIDTH),
+    )
 
 
 def _depth(shape: Sequence[int]) -> int:

@@ -14,6 +14,8 @@ from actgrid.rendering.backends import Backend, load_backend
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.grid import Grid
 from actgrid.rendering.layout import (
+    MAX_PADDING,
+    MAX_ZOOM,
     Layout,
     integer_option,
     level_option,
@@ -248,8 +250,8 @@ def check_options(
     palette(cmap)
     return Options(
         normalization=parse_normalize(normalize),
-        padding=integer_option("padding", padding, 0),
-        zoom=integer_option("zoom", zoom, 1),
+        padding=integer_option("padding", padding, 0, MAX_PADDING),
+        zoom=integer_option("zoom", zoom, 1, MAX_ZOOM),
         background=background,
         backend=load_backend(backend),
         threads=thread_count(threads),

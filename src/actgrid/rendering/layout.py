@@ -15,6 +15,8 @@ from actgrid.encoding import blank_levels
 from actgrid.errors import OptionError
 
 __all__ = [
+    "MAX_PADDING",
+    "MAX_ZOOM",
     "Layout",
     "integer_option",
     "level_option",
@@ -24,6 +26,9 @@ __all__ = [
     "thread_count",
 ]
 
+# In pixels. The whole picture has a limit of its own, see `check_picture_size`.
+MAX_PADDING = 1024
+MAX_ZOOM = 1024
 _MOST_THREADS = 1024
 
 
@@ -99,8 +104,10 @@ def near_square(count: int, height: int, width: int, padding: int) -> int:
     return int(columns[np.argmin(np.maximum(wide, high) / np.minimum(wide, high))])
 
 
-def integer_option(name: str, value: object, least: int | None = None) -> int:
-    """Return an option as an int that is at least `least`.
+def integer_option(
+    name: str, value: object, least: int | None = None, most: int | None = None
+) -> int:
+    """Return an option as an int from `least` to `most`.
 
     Raises
     ------
@@ -113,6 +120,8 @@ def integer_option(name: str, value: object, least: int | None = None) -> int:
         raise OptionError(f"{name} must be an integer, not {value!r}") from None
     if least is not None and number < least:
         raise OptionError(f"{name} must be at least {least}, not {number}")
+    if most is not None and number > most:
+        raise OptionError(f"{name} must be at most {most:,}, not {number}")
     return number
 
 

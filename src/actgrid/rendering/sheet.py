@@ -10,8 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from actgrid.encoding import check_picture_size
 from actgrid.errors import DtypeError, OptionError, ShapeError
-from actgrid.rendering.layout import Layout, integer_option, level_option, near_square
+from actgrid.rendering.layout import (
+    MAX_PADDING,
+    Layout,
+    integer_option,
+    level_option,
+    near_square,
+)
 from actgrid.rendering.picture import Picture
 
 __all__ = ["Sheet", "lay_out_sheet", "shortened"]
@@ -69,6 +76,7 @@ class Sheet(Picture):
         _, height, width, _ = self.pictures.shape
         top = _line_height(self.titles, width)
         shape = (top + layout.height, layout.width, 3)
+        check_picture_size(*shape[:2])
         sheet = np.full(shape, self.background, np.uint8)
         corners = [layout.corner(cell) for cell in range(len(self))]
         for picture, (y, x) in zip(self.pictures, corners, strict=True):
@@ -138,7 +146,7 @@ def lay_out_sheet(
     """
     stacked = _stacked(pictures)
     count, height, width, _ = stacked.shape
-    padding = integer_option("padding", padding, 0)
+    padding = integer_option("padding", padding, 0, MAX_PADDING)
     under = _texts("captions", captions)
     if under and len(under) != count:
         raise OptionError(f"captions must be {count}, one for each picture, not {len(under)}")
