@@ -29,6 +29,125 @@ def read_stats(folder: Path) -> Any:
     return json.loads((folder / "stats.json").read_text())
 
 
+# --- what is not asked for is not done ---
+
+HOSTILE = "import pathlib; pathlib.Path(__file__).with_suffix('.ran').touch(); raise SystemExit(9)"
+LIBRARIES = ("h5py", "keras", "numpy", "orjson", "PIL", "rich", "tensorflow", "typer", "json")
+
+
+def test_modules_in_the_current_folder_never_replace_libraries(tmp_path: Path) -> None:
+    """As of a folder of downloads; the one that a specification names is found there."""
+    for name in LIBRARIES:
+        (tmp_path / f"{name}.py").write_text(HOSTILE)
+    (tmp_path / "own_nets.py").write_text(
+        "import keras\n\ndef make():\n    return keras.Sequential([keras.Input((4,), name='x'), "
+        "keras.layers.Dense(2, name='own')])\n"
+    )
+    command = [sys.executable, "-m", "actgrid", "layers", "own_nets:make", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [layer["path"] for layer in json.loads(done.stdout)] == ["own"]
+    assert not list(tmp_path.glob("*.ran"))
+
+
+def test_a_model_file_leaves_the_module_path_alone(
+    run: Run, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    monkeypatch.setattr(sys, "path", list(before))
+    assert run("layers", model_file).code == 0
+    assert sys.path == before
+    run("layers", "nets_of_nobody:make").assert_one_clear_line("no module 'nets_of_nobody'")
+    assert sys.path == [*before, str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["render", "{model}", "{photo}", "-o", ""],
+        ["render", "{model}", "{photo}", "--output="],
+        ["render", "{model}", "", "-o", "out"],
+        ["render", "{model}", "{photo}", "", "-o", "out"],
+        ["render", "", "{photo}", "-o", "out"],
+        ["stats", "{model}", "{photo}", "--output", ""],
+        ["explain", "{model}", "{photo}", "-o", ""],
+        ["explain", "{model}", "{photo}", "-o", "out", "--labels", ""],
+        ["diagram", "{model}", "-o", ""],
+        ["diagram", "{model}", "", "-o", "a.png"],
+        ["filters", "{model}", "--output="],
+        ["maximize", "{model}", "--layer", "conv", "-o", ""],
+        ["export", "{model}", "{photo}", "-o", ""],
+        ["export", "{model}", "{photo}", "-o", "site", "--stats", ""],
+        ["serve", "{model}", "--images", ""],
+        ["serve", "{model}", "--token="],
+        ["demo", "-o", ""],
+        ["bench", "--save", ""],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_argument_is_not_the_current_folder(
+    run: Run,
+    model_file: Path,
+    photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+) -> None:
+    (tmp_path / "image.jpg").write_bytes(photo.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    places = {"model": model_file, "photo": photo}
+    result = run(*(argument.format(**places) for argument in arguments))
+    result.assert_one_clear_line("is empty: is a variable of the shell not set?")
+    assert [file.name for file in tmp_path.iterdir()] == ["image.jpg"]
+
+
+@pytest.mark.parametrize("number", ["1000000", "1000000000", "1" + "0" * 30])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["render", "{model}", "{photo}", "-o", "{out}", "--zoom"], "zoom must be at most 1,024"),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--padding"], "padding must be at most"),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--background"], "level, 0 to 255"),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--order"], "channel"),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--size"], "size must be at most"),
+        (["stats", "{model}", "{photo}", "-o", "{out}", "--top"], "top must be at most 10,000"),
+        (["explain", "{model}", "{photo}", "-o", "{out}", "--size"], "size must be at most"),
+        (["explain", "{model}", "{photo}", "-o", "{out}", "--target"], "no class"),
+        (["diagram", "{model}", "-o", "{out}.png", "--side"], "side must be at most"),
+        (["filters", "{model}", "-o", "{out}", "--zoom"], "zoom must be at most"),
+        (
+            ["maximize", "{model}", "--layer", "conv", "-o", "{out}.png", "--padding"],
+            "padding must be at most",
+        ),
+        (["maximize", "{model}", "--layer", "conv", "-o", "{out}.png", "--channels"], "channel"),
+        (["maximize", "{model}", "--layer", "conv", "-o", "{out}.png", "--size"], "size must be"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_huge_numbers_are_refused_in_one_line(
+    run: Run,
+    model_file: Path,
+    photo: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    words: str,
+    number: str,
+) -> None:
+    out = tmp_path / "out"
+    places = {"model": model_file, "photo": photo, "out": out}
+    result = run(*(argument.format(**places) for argument in arguments), number)
+    result.assert_one_clear_line(words)
+    assert "ACTGRID_TRACEBACK" not in result.err
+    assert not out.exists() or not [file for file in out.rglob("*") if file.is_file()]
+
+
+def test_a_picture_that_no_program_opens_is_refused(run: Run, photo: Path, tmp_path: Path) -> None:
+    wide = ["render", "demo", photo, "-o", tmp_path / "out", "--layers", "stem_conv"]
+    result = run(*wide, "--zoom", 1024)
+    result.assert_one_clear_line("a picture of 693,248 x 693,248 pixels is too large")
+
+
 # --- demo ---
 
 
@@ -198,7 +317,7 @@ def test_layers_option_takes_globs_classes_indices_and_repeats(
 ) -> None:
     def drawn(*layers: object) -> list[str]:
         options = [part for layer in layers for part in ("--layers", layer)]
-        result = run("render", model_file, photo, "-o", tmp_path, "--json", *options)
+        result = run("render", model_file, photo, "-o", tmp_path, "--json", "--overwrite", *options)
         (image,) = (event for event in result.events if event["event"] == "image")
         return list(image["dead"])
 
@@ -257,8 +376,8 @@ def test_images_of_several_sizes_through_a_model_of_any_size(
         read_stats(tmp_path / "out" / name)["layers"][0]["shape"] for name in ("cat", "other")
     ]
     assert shapes == [[298, 449, 2], [28, 38, 2]]
-    assert run(*arguments, "-o", tmp_path / "out", "--size", "20x24").code == 0
-    assert read_stats(tmp_path / "out" / "cat")["layers"][0]["shape"] == [18, 22, 2]
+    assert run(*arguments, "-o", tmp_path / "sized", "--size", "20x24").code == 0
+    assert read_stats(tmp_path / "sized" / "cat")["layers"][0]["shape"] == [18, 22, 2]
 
 
 def test_model_of_a_module_in_the_working_directory(
@@ -640,6 +759,12 @@ def test_reader_that_leaves_early_is_no_error() -> None:
         (["bench", "--tolerance", "-1"], ["--tolerance", "0.15", "-1"]),
         (["bench", "--tolerance", "nan"], ["--tolerance", "nan"]),
         (["bench", "--rounds", "0"], ["--rounds"]),
+        (["layers", "os:system"], ["os:system raised TypeError", "a function that takes no"]),
+        (["layers", "builtins:exit"], ["builtins:exit raised SystemExit"]),
+        (["layers", "{cut}"], ["cut.jpg is not a Keras model file", "neither a zip archive"]),
+        (["render", "{model}", "{photo}", "-o", "ftp://localhost:1/x"], ["ftp://localhost:1/x"]),
+        (["render", "{model}", "{photo}", "-o", "nowhere://x"], ["Protocol not known: nowhere"]),
+        (["render", "{model}", "http://localhost/a.png", "-o", "{out}"], ["there is no image"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -679,22 +804,27 @@ def test_full_disk_is_one_clear_line_and_leaves_no_partial_file(
     arguments = ["render", model_file, photo, "-o", tmp_path / "out"]
     small = process(*arguments, "--layers", "pool", preexec_fn=limit)
     assert small.code == 0, small
-    whole = {path.name for path in (tmp_path / "out" / "cat").iterdir()}
-    result = process(*arguments, "--layers", "conv", "--zoom", 40, preexec_fn=limit)
+    assert {path.name for path in (tmp_path / "out" / "cat").iterdir()} == {
+        "00_pool.png",
+        "stats.json",
+    }
+    large = ["--layers", "conv", "--zoom", 40, "--overwrite"]
+    result = process(*arguments, *large, preexec_fn=limit)
     result.assert_one_clear_line("cannot write", "00_conv.png", "File too large")
-    # What was there is still there, whole; nothing has joined it.
-    assert {path.name for path in (tmp_path / "out" / "cat").iterdir()} == whole
+    assert not (tmp_path / "out" / "cat").exists()
 
 
-def test_error_of_a_models_own_is_one_line_and_can_be_traced(
-    run: Run, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_error_that_nobody_expected_is_one_line_and_can_be_traced(
+    run: Run, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "faulty.py").write_text("def build():\n    raise RuntimeError('so\\nsorry')\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    result = run("layers", "faulty:build")
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("so\nsorry")
+
+    monkeypatch.setattr("actgrid.models.list_layers", fail)
+    result = run("layers", model_file)
     result.assert_one_clear_line("RuntimeError: so sorry", "ACTGRID_TRACEBACK=1")
     monkeypatch.setenv("ACTGRID_TRACEBACK", "1")
-    assert "Traceback" in run("layers", "faulty:build").err
+    assert "Traceback" in run("layers", model_file).err
 
 
 def test_interrupt_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import itertools
 import json
 import logging
 import os
@@ -208,7 +209,7 @@ def test_an_output_inside_the_folder_of_images_holds_none_of_them(
     result = run(*arguments, "--resume")
     assert (result.code, result.err) == (0, "")
     assert result.out == f"\n2 images (2 before), 0 failed: {tmp_path / 'out'}\n"
-    assert run(*arguments).out.count("\n") == 4
+    assert run(*arguments, "--overwrite").out.count("\n") == 4
     result = run("render", model_file, tmp_path, "-o", tmp_path)
     result.assert_one_clear_line("is the folder of the images")
 
@@ -255,6 +256,56 @@ def test_events_are_json_a_line_each(
     assert [event["event"] for event in again.events] == ["start", "end"]
     assert again.events[0]["recorded"] == 7
     assert again.events[1]["failed"] == 2
+
+
+def test_progress_events_come_once_a_second(
+    run: Run, model_file: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count()
+    # Each image takes 0.3 s by this clock, which is read once a line, and once more for figures.
+    monkeypatch.setattr("actgrid.cli.running.time.perf_counter", lambda: 0.15 * next(clock))
+    result = run("render", model_file, folder, "-o", tmp_path / "out", "--json", "--threads", 1)
+    kinds = [event["event"] for event in result.events]
+    assert kinds[:3] == ["start", "image", "progress"]
+    assert kinds.count("image") == 7
+    assert 2 <= kinds.count("progress") < 7
+    assert kinds[-1] == "end"
+
+
+# --- folders that are not empty
+
+
+def test_a_run_in_another_process_is_not_disturbed(
+    run: Run, slow_model: Path, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "in", *(f"{index:03}.png" for index in range(40)))
+    out = tmp_path / "out"
+    arguments = ["render", slow_model, tmp_path / "in", "-o", out]
+    with start_process(*arguments) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGSTOP)
+        for more in ([], ["--resume"], ["--overwrite"]):
+            result = run(*arguments, *more)
+            result.assert_one_clear_line(f"another run is writing to {out}", "choose another")
+        process.send_signal(signal.SIGCONT)
+        _, problem = process.communicate()
+        assert (process.returncode, problem) == (0, "")
+    assert len(records(out)) == 40
+    assert run(*arguments, "--resume").code == 0
+
+
+def test_files_that_a_run_did_not_write_stay(
+    run: Run, model_file: Path, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    (out / "cat").mkdir(parents=True)
+    (out / "cat" / "notes.txt").write_text("mine")
+    arguments = ["render", model_file, images, "-o", out, "--layers"]
+    assert run(*arguments, "conv").code == 0
+    run(*arguments, "relu").assert_one_clear_line("finished run", "--overwrite")
+    assert run(*arguments, "relu", "--overwrite").code == 0
+    assert not [name for name in files(out) if "conv" in name]
+    assert (out / "cat" / "notes.txt").read_text() == "mine"
 
 
 # --- sinks and statistics
@@ -333,7 +384,7 @@ def test_stats_writes_all_that_is_found(
     # A tile and two images for each of three channels, or of all of them.
     with Image.open(out / "top" / "00_relu.png") as sheet:
         three = sheet.height
-    run("stats", model_file, folder, "-o", out, *options[:-1], 0)
+    run("stats", model_file, folder, "-o", out, *options[:-1], 0, "--overwrite")
     with Image.open(out / "top" / "00_relu.png") as sheet:
         alive = int((~statistics.layers["relu"].dead).sum())
         assert sheet.height / three == pytest.approx(alive / 3, abs=0.05)
@@ -398,11 +449,12 @@ def test_an_unfinished_run_is_neither_lost_nor_mixed_with_another(
     assert run(*arguments, "--overwrite", "--cmap", "magma").code == 1
     assert about(out)["options"]["draw"]["cmap"] == "magma"
     assert about(out)["finished"]
-    # Finished, it may be begun anew; and to resume it changes nothing.
+    # To resume a finished one changes nothing; nor is it lost by mistake.
     before = content(out)
     assert run(*arguments, "--cmap", "magma", "--resume").code == 1
+    run(*arguments).assert_one_clear_line(f"{out} holds a finished run of 7 images", "--overwrite")
     assert content(out) == before
-    assert run(*arguments).code == 1
+    assert run(*arguments, "--overwrite").code == 1
     assert about(out)["options"]["draw"]["cmap"] == "viridis"
 
 

@@ -5,19 +5,28 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 from actgrid import models
 from actgrid.models.frameworks import keras
 from actgrid.models.layers import model_layers
+from actgrid.models.loading import is_function_spec
 from actgrid.progress import held_back
 
 __all__ = ["layer_choice", "load_model", "load_tensorflow"]
 
 
 def load_model(spec: str, weights: str | None, safe_mode: bool) -> Any:
-    """Return `actgrid.load_model`'s model; Keras tells of downloads on standard error instead."""
+    """Return `actgrid.load_model`'s model; Keras tells of downloads on standard error instead.
+
+    The modules of ``package.module:function`` may also be in the current folder, which is searched
+    after all others: its files never replace a library.
+    """
     load_tensorflow()
+    folder = str(Path.cwd())
+    if is_function_spec(spec) and folder not in sys.path:
+        sys.path.append(folder)
     with redirect_stdout(sys.stderr):
         return models.load_model(spec, weights=weights, safe_mode=safe_mode)
 

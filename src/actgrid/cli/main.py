@@ -6,12 +6,11 @@ import logging
 import os
 import sys
 import traceback
-from pathlib import Path
 
 import typer
 
 from actgrid.cli.app import app
-from actgrid.errors import ActgridError
+from actgrid.errors import ActgridError, OptionError
 
 __all__ = ["InterruptedRun", "main"]
 
@@ -30,13 +29,13 @@ class InterruptedRun(Exception):  # noqa: N818  (it is no error)
 def main(arguments: list[str] | None = None) -> None:
     """Run the command with these arguments, or those of the process, and exit."""
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)  # for package.module:function, as `python -m` does
     sys.exit(_run(arguments))
 
 
 def _run(arguments: list[str] | None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        _check_not_empty(arguments)
         code = app(args=arguments, prog_name="actgrid", standalone_mode=False)
     except typer.Exit as stop:
         code = stop.exit_code
@@ -61,6 +60,14 @@ def _run(arguments: list[str] | None) -> int:
     if code == _INTERRUPTED:  # typer may have made an exit of it
         return _problem("interrupted", _INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _check_not_empty(arguments: list[str]) -> None:
+    """Raise OptionError for an empty argument, which as a path would be the current folder."""
+    for before, argument in zip(["actgrid", *arguments], arguments, strict=False):
+        if argument == "" or (argument.startswith("--") and argument.endswith("=")):
+            place = argument.rstrip("=") or f"the argument after {before}"
+            raise OptionError(f"{place} is empty: is a variable of the shell not set?")
 
 
 def _problem(message: str, code: int = _FAILED) -> int:

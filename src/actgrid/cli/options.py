@@ -56,6 +56,9 @@ __all__ = [
     "weights_choice",
 ]
 
+# Ranges of channels are not longer than any layer has channels.
+_MAX_CHANNEL = 1 << 20
+
 SPEC = (
     "A .keras or .h5 file, a SavedModel folder, keras:NAME (such as keras:VGG16), demo, or "
     "package.module:function."
@@ -72,7 +75,9 @@ Weights = Annotated[
 SafeMode = Annotated[
     bool,
     typer.Option(
-        "--safe-mode/--no-safe-mode", help="Refuse model files that hold code (Lambda layers)."
+        "--safe-mode/--no-safe-mode",
+        help="Refuse model files that hold code (Lambda layers) and SavedModels with operations "
+        "that access files, the network or Python.",
     ),
 ]
 
@@ -160,7 +165,11 @@ Resume = Annotated[
     bool, typer.Option("--resume", help="Go on where an earlier run of the same stopped.")
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Begin anew although there is an unfinished run.")
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace the run that is in OUTPUT: the files that it recorded are removed.",
+    ),
 ]
 OnError = Annotated[
     str | None,
@@ -234,7 +243,7 @@ def pair(name: str, text: str | None) -> tuple[int, int] | None:
         return None
     first, _, second = text.lower().partition("x")
     sides = (first, second or first)
-    if not all(side.isdigit() and int(side) for side in sides):
+    if not all(side.isdecimal() and int(side) for side in sides):
         raise OptionError(f"--{name} must be HxW, such as 224x224, not {text!r}")
     return int(sides[0]), int(sides[1])
 
@@ -247,8 +256,8 @@ def channel_choice(option: str, text: str) -> str | list[int]:
     for part in text.split(","):
         first, dash, last = part.partition("-")
         found = range(0)
-        if first.isdigit() and (last.isdigit() if dash else True):
-            found = range(int(first), int(last or first) + 1)
+        if first.isdecimal() and (last.isdecimal() if dash else True):
+            found = range(int(first), min(int(last or first), _MAX_CHANNEL) + 1)
         if not found:
             raise OptionError(f"--{option} must be a word or channels such as 3,0-2, not {text!r}")
         channels += found

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -97,15 +99,21 @@ def carry_out(run: Run, as_json: bool, top_channels: int) -> None:
     before = run.recorded
     if as_json:
         _tell("start", output=run.store.place(), images=run.total, recorded=before)
-    with progress(run.total, run.doing, done=before) as advance, _stopping(run):
+    with (
+        run,
+        _workers_reported(),
+        progress(run.total, run.doing, done=before) as advance,
+        _stopping(run),
+    ):
         for record in run:
-            advance(pace.text())
+            figures = pace.figures() if pace.is_time() else None
+            advance(pace.text(figures))
             if not as_json:
                 print(_line(record, run), flush=True)
                 continue
             _tell("image", **asdict(record))
-            if pace.is_time():
-                _tell("progress", **pace.figures())
+            if figures is not None:
+                _tell("progress", **figures)
         if run.summary().statistics is not None:
             run.finish(top_channels or None)
     summary = run.summary()
@@ -127,6 +135,22 @@ def carry_out(run: Run, as_json: bool, top_channels: int) -> None:
         )
     if summary.failed:
         raise typer.Exit(_SOME_FAILED)
+
+
+@contextmanager
+def _workers_reported() -> Iterator[None]:
+    """Print a line on standard error for each worker that died and was replaced."""
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            print(f"actgrid: {record.getMessage()}", file=sys.stderr, flush=True)
+
+    logger, handler = logging.getLogger("actgrid.pipeline.ray"), Lines(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 @contextmanager
@@ -170,7 +194,8 @@ class _Pace:
         self._text = ""
 
     def is_time(self) -> bool:
-        return time.perf_counter() - self._last >= _PROGRESS_SECONDS
+        """Return whether figures are due: at the first image, then once a second."""
+        return not self._text or time.perf_counter() - self._last >= _PROGRESS_SECONDS
 
     def rate(self) -> float:
         """Return images per second."""
@@ -198,10 +223,9 @@ class _Pace:
             "loads": {name: round(load, 2) for name, load in loads.items()},
         }
 
-    def text(self) -> str:
-        """Return what stands beside the bar: the rate, and the loads of the last second."""
-        if not self._text or self.is_time():
-            figures = self.figures()
+    def text(self, figures: Mapping[str, Any] | None) -> str:
+        """Return what stands beside the bar, by the last figures that there were."""
+        if figures is not None:
             loads = " ".join(f"{name} {load:.1f}" for name, load in figures["loads"].items())
             self._text = f"{figures['images_per_second']:.1f} images/s  {loads}"
         return self._text
