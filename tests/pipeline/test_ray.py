@@ -137,6 +137,7 @@ def test_output_is_that_of_the_local_engine_although_a_worker_is_killed(
     photos: Path,
     tmp_path: Path,
     expected: Callable[[str], dict[str, Any]],
+    caplog: pytest.LogCaptureFixture,
     sink: str,
 ) -> None:
     flag, output = tmp_path / "flag", tmp_path / "output"
@@ -148,6 +149,12 @@ def test_output_is_that_of_the_local_engine_although_a_worker_is_killed(
         assert all((output / re.sub(r"(\.tar)/.*", r"\1", file)).exists() for file in record.files)
     assert not flag.exists()
     assert content(output) == expected(sink)
+    # Who watches hears of it, once.
+    (message,) = (line for name, _, line in caplog.record_tuples if name == "actgrid.pipeline.ray")
+    assert message == (
+        f"1 Ray worker died at images {photos / '000.png'} to {photos / '003.png'} and was "
+        "replaced; the run goes on"
+    )
     assert going.meter.images >= IMAGES
     assert all(going.meter.seconds.values())
 
@@ -261,9 +268,12 @@ def test_a_cluster_that_is_not_there_is_told(
 def test_workers_must_see_the_output(
     ray: Any, model_file: Path, photos: Path, tmp_path: Path
 ) -> None:
-    def elsewhere(*arguments: Any, **options: Any) -> Iterator[Any]:
-        (tmp_path / "run.json").unlink()
-        return RayEngine(actors=1)(*arguments, **options)
+    def elsewhere(*arguments: Any, begin: Any, **options: Any) -> Iterator[Any]:
+        def begin_elsewhere() -> None:
+            begin()
+            (tmp_path / "run.json").unlink()
+
+        return RayEngine(actors=1)(*arguments, begin=begin_elsewhere, **options)
 
     going = run(model_file, photos, tmp_path, engine=elsewhere)
     assert stopped(going, OutputError, f"{tmp_path} is another place.*machines share") == []
@@ -303,6 +313,8 @@ def test_numbers_are_checked_at_once(options: dict[str, Any], message: str) -> N
 @pytest.mark.slow
 def test_the_command_starts_ray_and_nobody_hears_of_it(photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", exc_type=ImportError)
+    for name in ("h5py", "numpy", "PIL", "orjson"):  # which no worker may import from here
+        (tmp_path / f"{name}.py").write_text("import os; os._exit(9)")
     command = [sys.executable, "-m", "actgrid", "render", "demo", str(photos), "--layers", "1"]
     ran = subprocess.run(
         [*command, "-o", "out", "--shard-size", "6", "--engine", "ray", "--actors", "2"],

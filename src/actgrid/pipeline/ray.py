@@ -194,7 +194,7 @@ class RayEngine:
         """Yield what workers return, in the order of the shards."""
         data = importlib.import_module("ray.data")
         counter = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts)
-        attempts = counter.remote()
+        attempts = counter.remote(_MOST_ATTEMPTS)
         actors = min(self.actors, len(shards))
         # Where a worker dies Ray begins its block again: one shard.
         dataset = data.from_items(
@@ -345,11 +345,12 @@ class _Worker:
 
     def _attempt(self, what: object, place: str) -> int:
         """Return how often something has been begun, with this time."""
-        count: int = self._ray.get(self._attempts.begin.remote(what))
-        if count > _MOST_ATTEMPTS:
+        count: int
+        count, most = self._ray.get(self._attempts.begin.remote(what))
+        if count > most:
             raise RunError(
-                f"{_MOST_ATTEMPTS} workers died, one after the other, {place}: is there too little "
-                "memory for so many workers?"
+                f"{most} workers died, one after the other, {place}: is there too little memory "
+                "for so many workers?"
             )
         return count
 
@@ -357,13 +358,14 @@ class _Worker:
 class _Attempts:
     """Counts how often something is begun that kills workers, as Ray would do for ever."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._begun: Counter[object] = Counter()
 
-    def begin(self, what: object) -> int:
-        """Return how often it has been begun, with this time."""
+    def begin(self, what: object) -> tuple[int, int]:
+        """Return how often it has been begun, with this time, and how often it may be."""
         self._begun[what] += 1
-        return self._begun[what]
+        return self._begun[what], self._most
 
     def succeed(self, what: object) -> None:
         """Forget how often it was begun."""
