@@ -291,22 +291,30 @@ class _Worker:
     """Holds model and extractor, and does shard after shard."""
 
     def __init__(self, plan: Any, attempts: Any) -> None:
+        # The model is loaded with the first shard: Ray replaces a worker that dies of a task, but
+        # waits for ever for one that dies here.
         self._ray = importlib.import_module("ray")
-        self._attempts = attempts
+        self._plan, self._attempts = plan, attempts
+        self._extractor: Extractor | None = None
         self._problem: Exception | None = None
-        self._deaths_before = 0
+
+    def _load(self) -> int:
+        """Load the model; return how many workers died of that in this one's place."""
+        if self._problem is not None:
+            raise self._problem
         try:
             me = self._ray.get_runtime_context().get_actor_id()  # the same once it is begun again
-            self._deaths_before = self._attempt(me, _LOADING) - 1
-            found: _Plan = pickle.loads(self._ray.get(plan))
-            self._job = found.job
-            self._extractor = found.extractor()
-            attempts.succeed.remote(me)
-            top = self._job.work.top
-            self._seen = None if top is None else DatasetStats(top)
-            self._last = -1
+            deaths = self._attempt(me, _LOADING) - 1
+            plan: _Plan = pickle.loads(self._ray.get(self._plan))
+            self._job, self._extractor = plan.job, plan.extractor()
         except Exception as error:
             self._problem = error
+            raise
+        self._attempts.succeed.remote(me)
+        top = self._job.work.top
+        self._seen = None if top is None else DatasetStats(top)
+        self._last = -1
+        return deaths
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return what was done of shards."""
@@ -315,13 +323,13 @@ class _Worker:
     def _do(self, number: int, items: list[Item], recorded: Mapping[int, bool]) -> _Done:
         done, meter = _Done(number), Meter()
         try:
-            self._begin(done, items)
+            extractor = self._begin(done, items)
             # Those that it did before are there when this one is merged, if they come before it.
             seen = self._seen if number > self._last else None
             self._last = max(self._last, number)
             floors = {} if seen is None else seen.floors(items[0].index)
             for event in self._job.run(
-                self._extractor, items, recorded=recorded, floors=floors, meter=meter
+                extractor, items, recorded=recorded, floors=floors, meter=meter
             ):
                 if isinstance(event, Record):
                     done.records.append(event)
@@ -334,14 +342,15 @@ class _Worker:
         done.images, done.seconds = meter.images, meter.seconds
         return done
 
-    def _begin(self, done: _Done, items: list[Item]) -> None:
-        deaths, self._deaths_before = self._deaths_before, 0
-        done.deaths, done.place = deaths, f"while loading the model on {socket.gethostname()}"
-        if self._problem is not None:
-            raise self._problem
+    def _begin(self, done: _Done, items: list[Item]) -> Extractor:
+        if self._extractor is None:
+            done.deaths = self._load()
+            done.place = f"while loading the model on {socket.gethostname()}"
+        assert self._extractor is not None
         place = f"at images {items[0].name} to {items[-1].name}"
         if deaths := self._attempt(done.number, place) - 1:
             done.deaths, done.place = deaths, place
+        return self._extractor
 
     def _attempt(self, what: object, place: str) -> int:
         """Return how often something has been begun, with this time."""
