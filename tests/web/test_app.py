@@ -224,7 +224,8 @@ def test_only_the_pages_own_files_are_served(client: Client, path: str) -> None:
         ("layers/{conv}.png?zoom=0", "zoom"),
         ("heatmaps/gradcm/predicted.json", "did you mean gradcam"),
         ("heatmaps/gradcam/3.json", "the model has 3"),
-        ("heatmaps/gradcam/cat.json", "target"),
+        ("heatmaps/gradcam/ct.json", "no class is called 'ct' (did you mean cat?)"),
+        ("heatmaps/gradcam/predicted.json?layer=lst", "'lst' (did you mean last"),
         ("heatmaps/saliency/0.json?layer=1", "leave layer out"),
     ],
 )
