@@ -1235,8 +1235,9 @@ def test_a_token_that_becomes_wrong_is_asked_for_again(model: Any, opened: Opene
         with opened(f"?token={token}", base=base, wrong="401") as page:
             wait_for(page, "conv")
             # As after a restart of the server with another token.
-            view._server.config.app.user_middleware[0].kwargs["token"] = "other"
-            view._server.config.app.middleware_stack = None
+            app: Any = view._server.config.app
+            app.user_middleware[0].kwargs["token"] = "other"
+            app.middleware_stack = None
             choose(page, "#layer", "Normalise", "minmax")
             expect(page.get_by_role("dialog", name="Access")).to_contain_text("is wrong")
             type_token(page, "other")

@@ -411,9 +411,7 @@ def _add_heatmaps(app: FastAPI, viewer: Viewer) -> None:
         image: Image, method: Method, target: Target, layer: OfLayer = None
     ) -> Any:
         """Get how far the computation of a heatmap is. Asking starts nothing."""
-        return _json(
-            viewer.heatmap_progress(image, method, class_of(target), layer_of(layer))
-        )
+        return _json(viewer.heatmap_progress(image, method, class_of(target), layer_of(layer)))
 
     @app.get(f"{place}.json", response_model=schemas.Heatmap, tags=["heatmaps"])
     async def heatmap(image: Image, method: Method, target: Target, layer: OfLayer = None) -> Any:

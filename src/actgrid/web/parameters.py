@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Request
@@ -21,14 +21,13 @@ _EXPECTED = {
     TOKEN_GRID: "must be two whole numbers of at most four digits, such as 14x14",
 }
 # By the type of a validation error of pydantic; `ctx` holds the limit.
-_WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "int_parsing": lambda ctx: "must be a whole number",
-    "int_parsing_size": lambda ctx: "must be a whole number of fewer digits",
-    "greater_than_equal": lambda ctx: f"must be at least {ctx['ge']}",
-    "less_than_equal": lambda ctx: f"must be at most {ctx['le']}",
-    "string_too_short": lambda ctx: f"must have at least {ctx['min_length']} characters",
-    "string_too_long": lambda ctx: f"must have at most {ctx['max_length']} characters",
-    "string_pattern_mismatch": lambda ctx: _EXPECTED[ctx["pattern"]],
+_WORDS = {
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number of fewer digits",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
 }
 
 
@@ -55,12 +54,13 @@ def describe_problem(problem: Mapping[str, Any]) -> str:
     Examples
     --------
     >>> describe_problem(
-    ...     {"type": "int_parsing", "loc": ("query", "zoom"), "input": "x", "ctx": {}}
+    ...     {"type": "int_parsing", "loc": ("query", "zoom"), "input": "x"}
     ... )
     "zoom must be a whole number, not 'x'"
     """
-    words = _WORDS.get(problem["type"], lambda ctx: "cannot be used")
-    return f"{problem['loc'][-1]} {words(problem.get('ctx', {}))}, not {_shown(problem['input'])}"
+    limits = problem.get("ctx", {})
+    words = _EXPECTED.get(limits.get("pattern")) or _WORDS.get(problem["type"], "cannot be used")
+    return f"{problem['loc'][-1]} {words.format(**limits)}, not {_shown(problem['input'])}"
 
 
 def _shown(value: object) -> str:
