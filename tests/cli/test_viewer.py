@@ -110,7 +110,7 @@ def assert_it_ends(process: Any, number: signal.Signals) -> None:
 
 
 @contextmanager
-def asked(address: str, method: str, path: str, more: str = "\r\n\r\n") -> Iterator[None]:
+def open_request(address: str, method: str, path: str, more: str = "\r\n\r\n") -> Iterator[None]:
     """Send a request and read no answer; close the connection at the end."""
     parts = urlsplit(address)
     with socket.create_connection((parts.hostname or "", parts.port or 0)) as connection:
@@ -153,7 +153,7 @@ def test_what_is_cancelled_uses_no_processor(demo: tuple[Any, str, str], method:
     place, resource = f"{heatmaps}/{method}/5", f"{heatmaps}/{method}/5.json"
     if method == "maximize":
         place, resource = ("api/layers/3/channels/1/maximized" + end for end in ("", ".png"))
-    with asked(address, "GET", resource):
+    with open_request(address, "GET", resource):
         wait_for_progress(address, place)
     wait_for_progress(address, place, "none")
     time.sleep(1)  # in which the run of the model ends that had begun
@@ -169,7 +169,7 @@ def test_quick_heatmaps_and_clicks_do_not_wait_for_slow_ones(demo: tuple[Any, st
     with httpx.Client(base_url=address, timeout=120) as client, ExitStack() as requests:
         assert client.get(f"{heatmaps}/gradcam/1.json").status_code == 200  # compiled now
         for place in slow:
-            requests.enter_context(asked(address, "GET", f"{place}.json"))
+            requests.enter_context(open_request(address, "GET", f"{place}.json"))
         for place in slow:
             wait_for_progress(address, place)
         for path in (
@@ -192,8 +192,8 @@ def test_a_signal_ends_it_in_a_heatmap_and_a_stalled_upload() -> None:
         place = f"api/images/{image['id']}/heatmaps/rise/9"
         half = "\r\nContent-Length: 9\r\n\r\nhalf"
         with (
-            asked(address, "GET", f"{place}.json"),
-            asked(address, "POST", "api/images", half),
+            open_request(address, "GET", f"{place}.json"),
+            open_request(address, "POST", "api/images", half),
         ):
             wait_for_progress(address, place)
             assert_it_ends(process, signal.SIGTERM)

@@ -211,6 +211,23 @@ def test_what_is_not_there_is_said_so(
     detail(client.get(path.format(image=images["photo0.png"], add=number["add"])), 404)
 
 
+def test_what_has_no_route_is_said_so(client: Client, images: dict[str, str]) -> None:
+    message = detail(client.get("/api/image.json"), 404)
+    assert (
+        message == "there is no resource /api/image.json; /api/openapi.json lists those of the API"
+    )
+    for method, path, allowed in [
+        ("POST", "/api/model.json", "GET, HEAD"),
+        ("GET", "/api/images", "POST"),
+        ("PUT", f"/api/images/{images['photo0.png']}", "DELETE"),
+    ]:
+        response = client.request(method, path)
+        message = detail(response, 405)
+        assert message.startswith(f"{method} cannot be used on {path}; methods are ")
+        assert sorted(response.headers["allow"].split(", ")) == allowed.split(", ")
+        assert response.headers["allow"] in message
+
+
 @pytest.mark.parametrize("path", ["/nowhere", "/../app.py", "/%2e%2e/app.py", "/page/index.html"])
 def test_only_the_pages_own_files_are_served(client: Client, path: str) -> None:
     assert client.get(path).status_code == 404
@@ -248,7 +265,7 @@ def test_head_answers_as_get_does(
     described = client.get("/api/openapi.json").json()["paths"]
     known = {"image": images["photo0.png"], "layer": number["conv"], "channel": 1}
     known |= {"method": "gradcam", "target": "dog", "normalize": "minmax", "scope": "layer"}
-    places = [path.format(**known) for path, one in described.items() if "get" in one]
+    places = [path.format(**known) for path, methods in described.items() if "get" in methods]
     assert len(places) == 19
     places += ["/", "/main.js", "/style.css", "/api/openapi.json", "/nowhere", "/api/nowhere"]
     places += [f"/api/images/{known['image']}/layers/999.json", "/api/images/xyz/picture.png"]
@@ -257,8 +274,9 @@ def test_head_answers_as_get_does(
         head, get = client.head(place), client.get(place)
         assert head.content == b""
         assert head.status_code == get.status_code
-        kept = [{k: v for k, v in one.headers.items() if k != "date"} for one in (head, get)]
-        assert kept[0] == kept[1], place
+        for response in (head, get):
+            response.headers.pop("date")
+        assert head.headers == get.headers, place
         statuses.add(get.status_code)
     assert statuses == {200, 404, 422}
     assert client.head("/api/images").status_code == 405
@@ -311,16 +329,18 @@ def test_progress_of_a_heatmap(client: Client, images: dict[str, str]) -> None:
     assert progress("rise/0") == nothing
     seen: list[dict[str, Any]] = []
     with ThreadPoolExecutor() as pool:
-        asked = pool.submit(client.get, f"{place}/rise/0.json")
-        while not asked.done():
+        future = pool.submit(client.get, f"{place}/rise/0.json")
+        while not future.done():
             seen.append(progress("rise/cat"))
             sleep(0.02)
-        assert asked.result().status_code == 200
-    running = [one for one in seen if one["state"] == "running" and one["total"] == 2000]
+        assert future.result().status_code == 200
+    running = [
+        report for report in seen if report["state"] == "running" and report["total"] == 2000
+    ]
     assert running
-    done = [one["done"] for one in running]
+    done = [report["done"] for report in running]
     assert done == sorted(done)
-    assert {one["state"] for one in seen} <= {"none", "waiting", "running", "ready"}
+    assert {report["state"] for report in seen} <= {"none", "waiting", "running", "ready"}
     assert progress("rise/0") == nothing | {"state": "ready"}
     assert progress("rise/1") == nothing
     assert "did you mean rise" in detail(client.get(f"{place}/rize/0/progress.json"), 422)
@@ -331,13 +351,13 @@ def test_progress_of_an_image_that_maximises(client: Client, number: dict[str, i
     options = {"steps": 400, "seed": 1}
     seen: list[dict[str, Any]] = []
     with ThreadPoolExecutor() as pool:
-        asked = pool.submit(client.get, f"{place}.png", params=options)
-        while not asked.done():
+        future = pool.submit(client.get, f"{place}.png", params=options)
+        while not future.done():
             seen.append(client.get(f"{place}/progress.json", params=options).json())
             sleep(0.02)
-        assert asked.result().status_code == 200
-    assert any(one["state"] == "running" and 0 < one["done"] < 400 for one in seen)
-    assert {one["total"] for one in seen if one["done"]} == {400}
+        assert future.result().status_code == 200
+    assert any(report["state"] == "running" and 0 < report["done"] < 400 for report in seen)
+    assert {report["total"] for report in seen if report["done"]} == {400}
     assert client.get(f"{place}/progress.json").json()["state"] == "none"  # of 64 steps
 
 
@@ -369,7 +389,7 @@ def test_an_upload_is_removed_with_all_that_was_made_of_it(
         transport = httpx.ASGITransport(app.make_app(viewer))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             before = (await client.get("/api/images.json")).json()
-            assert [one["uploaded"] for one in before["images"]] == [False] * 3
+            assert [image["uploaded"] for image in before["images"]] == [False] * 3
             kept, size = len(viewer._cache), viewer._cache.size
             added = (await client.post("/api/images", content=data)).json()
             assert added["uploaded"]
@@ -396,8 +416,10 @@ def test_an_upload_is_removed_with_all_that_was_made_of_it(
 
 def test_images_that_were_not_uploaded_stay(client: Client, images: dict[str, str]) -> None:
     response = client.delete(f"/api/images/{images['photo0.png']}")
-    told = detail(response, 409)
-    assert told.startswith("photo0.png cannot be removed: the viewer was started with this image")
+    message = detail(response, 409)
+    assert message.startswith(
+        "photo0.png cannot be removed: the viewer was started with this image"
+    )
     assert images["photo0.png"] in client.get("/api/images.json").text
 
 
@@ -405,13 +427,13 @@ def test_what_is_on_its_way_for_a_removed_image_is_not_kept(model: Any, photos: 
     async def main() -> None:
         viewer = make_viewer(model, photos)
         image = viewer.images.add(saved(Image.effect_noise((30, 30), 80), "PNG"), "noise").id
-        asked = [
-            asyncio.ensure_future(one)
-            for one in (viewer.layers(image), viewer.heatmap(image, "occlusion", None))
+        futures = [
+            asyncio.ensure_future(computation)
+            for computation in (viewer.layers(image), viewer.heatmap(image, "occlusion", None))
         ]
         await asyncio.sleep(0.05)
         viewer.remove(image)
-        await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.gather(*futures, return_exceptions=True)
         assert len(viewer._cache) == 0
         await viewer.close()
 
@@ -574,8 +596,8 @@ def test_the_documented_routes_are_those_of_the_description(client: Client) -> N
         for path, operations in client.get("/api/openapi.json").json()["paths"].items()
         for method in operations
     }
-    told = (Path(__file__).parents[2] / "docs" / "viewer.md").read_text()
-    rows = re.findall(r"^\| ([A-Z]+) \| `(/api/[^`]+)` \| \S.* \|$", told, re.MULTILINE)
+    documentation = (Path(__file__).parents[2] / "docs" / "viewer.md").read_text()
+    rows = re.findall(r"^\| ([A-Z]+) \| `(/api/[^`]+)` \| \S.* \|$", documentation, re.MULTILINE)
     assert len(rows) == len(set(rows)) == 21
     assert described == {*rows, *(("HEAD", path) for method, path in rows if method == "GET")}
 

@@ -208,6 +208,33 @@ def test_the_same_bytes_are_the_same_image() -> None:
     assert store.add(encoded(image=picture(seed=1)), "one").id != one.id
 
 
+def test_only_uploads_are_removed(folder: Path) -> None:
+    store = ImageStore(folder)
+    given = store.listed(0, 99)
+    added = store.add(encoded(), "added")
+    assert added.uploaded
+    assert not any(image.uploaded for image in given)
+    store.remove(added.id)
+    assert store.listed(0, 99) == given
+    with pytest.raises(NotFoundError, match="may have been removed"):
+        store.remove(added.id)
+    with pytest.raises(OptionError, match=f"{given[0].name} cannot be removed"):
+        store.remove(given[0].id)
+    assert store.listed(0, 99) == given
+    assert store.add(encoded(), "again").id == added.id
+
+
+def test_an_upload_may_have_all_the_pixels_of_the_limit() -> None:
+    store = ImageStore(most_pixels=24 * 32)
+    assert store.add(encoded(image=picture(24, 32)), "at").uploaded
+    assert store.add(encoded(image=picture(24, 31)), "below").uploaded
+    with pytest.raises(TooLargeError, match=r"at most 768 are taken"):
+        store.add(encoded(image=picture(769, 1)), "above")
+    assert ImageStore(most_pixels=89_478_485).most_pixels == 89_478_485
+    with pytest.raises(OptionError, match="most_pixels must be at most 89478485"):
+        ImageStore(most_pixels=89_478_486)
+
+
 def test_the_oldest_upload_is_forgotten_first() -> None:
     store = ImageStore(most_uploads=2)
     added = [store.add(encoded(image=picture(seed=seed)), f"{seed}") for seed in range(3)]

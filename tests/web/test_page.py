@@ -711,14 +711,21 @@ def test_a_mistyped_class_is_told_with_names_that_are_close(opened: Opened) -> N
         assert address(page) == {"tab": "heatmap", "target": "207"}
 
 
+# Whether nobody computes what a resource tells the progress of.
+NOT_COMPUTED = """async (place) => {
+  const { state } = await (await fetch(place)).json();
+  return state === "none";
+}"""
+
+
 def test_a_long_computation_shows_progress_and_is_cancelled(opened: Opened, url: str) -> None:
     with opened("#tab=heatmap&method=rise", fresh=True) as page:
         panel = page.locator("#heatmap")
         place = f"{url}api/images/{ids(page)[0]}/heatmaps/rise/predicted/progress.json"
         progress = panel.locator(".progress")
         expect(progress).to_contain_text(re.compile(r"\d+\.\d% \(\d+ of 2,000\)"), timeout=30_000)
-        told = httpx.get(place).json()
-        assert (told["state"], told["total"]) == ("running", 2000)
+        report = httpx.get(place).json()
+        assert (report["state"], report["total"]) == ("running", 2000)
         # Another tab gets a quick heatmap meanwhile.
         image = ids(page)[1]
         quick = httpx.get(f"{url}api/images/{image}/heatmaps/gradcam/3.json", timeout=60)
@@ -728,7 +735,7 @@ def test_a_long_computation_shows_progress_and_is_cancelled(opened: Opened, url:
         expect(panel.locator(".note")).to_contain_text("The computation was cancelled.")
         expect(progress).to_be_hidden()
         page.wait_for_function(
-            "(place) => fetch(place).then((one) => one.json()).then((one) => one.state === 'none')",
+            NOT_COMPUTED,
             arg=place,
         )
         # It stays so while other things are changed, until it is wanted again.
@@ -749,15 +756,15 @@ def test_maximising_shows_progress_and_is_cancelled(opened: Opened, url: str) ->
     with opened(f"#layer={LAST}&channel=7", fresh=True) as page:
         part = page.locator("#channel .part").filter(has_text="Image that excites it most")
         part.get_by_role("button", name="Compute it").click()
-        with page.expect_response(place, timeout=30_000) as asked:
+        with page.expect_response(place, timeout=30_000) as polled:
             expect(part.locator(".progress")).to_contain_text(
                 re.compile(r"% \(\d+ of 64\)"), timeout=60_000
             )
         part.get_by_role("button", name="Cancel").click()
         expect(part.get_by_role("button", name="Compute it")).to_be_visible()
         page.wait_for_function(
-            "(place) => fetch(place).then((one) => one.json()).then((one) => one.state === 'none')",
-            arg=asked.value.url,
+            NOT_COMPUTED,
+            arg=polled.value.url,
         )
 
 
@@ -809,13 +816,13 @@ def test_the_limits_of_uploads_are_told_before(opened: Opened) -> None:
             "PNG, JPEG, WebP, GIF or BMP of at most 32 MiB and 50,000,000 pixels"
         )
         wait_for(page, STEM)
-        told = page.locator(".toast.error")
+        toast = page.locator(".toast.error")
         page.evaluate(DROP_ZEROS, 2**25 + 1)  # is not even sent
-        expect(told).to_contain_text(
+        expect(toast).to_contain_text(
             "33554433.png has 33,554,433 bytes; the limit is 33,554,432 (32 MiB)."
         )
         page.evaluate(DROP_ZEROS, 2**25)
-        expect(told.last).to_contain_text("33554432.png: the image is no PNG, JPEG")
+        expect(toast.last).to_contain_text("33554432.png: the image is no PNG, JPEG")
 
 
 def test_percentages_have_one_format(opened: Opened) -> None:
@@ -834,10 +841,10 @@ def test_percentages_have_one_format(opened: Opened) -> None:
         page.locator("#channel .stats dd").first.wait_for()
         page.locator("#channel").get_by_label("Statistic").select_option("zero_fraction")
         expect(page.locator("#channel .across .value").first).to_contain_text("%")
-        told = page.locator("body").inner_text()
-        found = re.findall(r"[\d.]+%", told)
+        text = page.locator("body").inner_text()
+        found = re.findall(r"[\d.]+%", text)
         assert len(found) >= 8
-        assert all(re.fullmatch(r"\d+\.\d%", text) for text in found), found
+        assert all(re.fullmatch(r"\d+\.\d%", percentage) for percentage in found), found
 
 
 def test_a_card_is_the_layer_that_it_opens(opened: Opened) -> None:

@@ -78,13 +78,13 @@ def test_equal_computations_alternate() -> None:
 
 def test_one_computation_runs_at_a_time() -> None:
     running: list[str] = []
-    most: list[int] = []
+    counts: list[int] = []
 
     def compute(task: LongTask) -> None:
         for done in range(50):
             task.report(done, 50)
             running.append("run")
-            most.append(len(running))
+            counts.append(len(running))
             sleep(0.001)
             running.pop()
 
@@ -92,8 +92,8 @@ def test_one_computation_runs_at_a_time() -> None:
         await asyncio.gather(*(scheduler.run(number, compute) for number in range(6)))
 
     run(test)
-    assert max(most) == 1
-    assert len(most) == 300
+    assert max(counts) == 1
+    assert len(counts) == 300
 
 
 @pytest.mark.parametrize("closed", [False, True], ids=["cancelled", "closed"])
@@ -114,7 +114,7 @@ def test_cancelled_computations_end(closed: bool) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await task
         assert all(scheduler.find(name) is None for name in names)
-        threads = [one for one in threading.enumerate() if one.name.startswith("actgrid-slow")]
+        threads = list(scheduler._threads._threads)
         scheduler._threads.shutdown()  # returns when the threads have ended
         assert not any(thread.is_alive() for thread in threads)
         count = len(log)

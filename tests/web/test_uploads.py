@@ -23,7 +23,7 @@ Send = Callable[..., httpx.Response]
 
 
 def png(width: int = 4, height: int = 4, size: int | None = None, color: str = "red") -> bytes:
-    """Return a PNG file, of so many bytes: what comes after its end is no part of the picture."""
+    """Return a PNG file, padded with zeros after its end to a number of bytes."""
     buffer = io.BytesIO()
     Image.new("RGB", (width, height), color).save(buffer, "PNG")
     data = buffer.getvalue()
@@ -98,8 +98,8 @@ def test_a_body_without_end_is_not_read_to_its_end(limited: httpx.Client, send: 
 def test_the_limits_are_the_documented_ones(client: httpx.Client) -> None:
     uploads = client.get("/api/model.json").json()["uploads"]
     assert uploads == {"bytes": 32 * 1024 * 1024, "pixels": 50_000_000}
-    told = (Path(__file__).parents[2] / "docs" / "viewer.md").read_text()
-    assert re.search(r"at most 32 MiB \(33,554,432 bytes; [^)]*\)\s+and 50,000,000 pixels", told)
+    text = (Path(__file__).parents[2] / "docs" / "viewer.md").read_text()
+    assert re.search(r"at most 32 MiB \(33,554,432 bytes; [^)]*\)\s+and 50,000,000 pixels", text)
 
 
 def test_more_pixels_than_pillow_opens_cannot_be_allowed(model: Any) -> None:

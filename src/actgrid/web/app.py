@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import mimetypes
 import re
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from importlib import metadata
 from importlib.resources import files
@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import orjson
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 
 from actgrid.errors import ActgridError, NotFoundError, OptionError, TooLargeError
 from actgrid.web import schemas
@@ -139,6 +140,7 @@ def make_app(
     app.add_middleware(Guard, hosts=hosts, token=token, framed=framed)
     app.add_exception_handler(ActgridError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _not_routed)
     _add_images(app, viewer)
     _add_layers(app, viewer)
     _add_heatmaps(app, viewer)
@@ -170,10 +172,20 @@ async def _invalid(request: Request, error: Exception) -> Response:
     return _json({"detail": "; ".join(map(describe_problem, error.errors()))}, 422)
 
 
-def _json(value: Any, status: int = 200) -> Response:
+async def _not_routed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path, headers = request.url.path, error.headers or {}
+    detail = {
+        404: f"there is no resource {path}; /api/openapi.json lists those of the API",
+        405: f"{request.method} cannot be used on {path}; methods are {headers.get('Allow')}",
+    }.get(error.status_code, error.detail)
+    return _json({"detail": detail}, error.status_code, headers)
+
+
+def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     # FastAPI's own way checks each number of long lists that are ours.
     body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(body, status, media_type="application/json")
+    return Response(body, status, headers, media_type="application/json")
 
 
 def _picture(description: str, media_type: str = _PNG) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class Cache:
         return key in self._kept
 
     def is_pending(self, key: Hashable) -> bool:
-        """Tell whether the value of a key is being made."""
+        """Return whether the value of a key is being made."""
         return key in self._flights
 
     def find(self, key: Hashable) -> Any:

@@ -141,7 +141,9 @@ class ImageStore:
         """
         found = self._given.get(image) or self._uploads.get(image)
         if found is None:
-            raise NotFoundError("there is no such image; an upload may have been forgotten")
+            raise NotFoundError(
+                "there is no such image; an upload may have been removed, or forgotten"
+            )
         return found
 
     def listed(self, offset: int, limit: int) -> list[StoredImage]:

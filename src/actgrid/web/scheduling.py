@@ -1,4 +1,4 @@
-"""Long computations of the viewer: they share the model, report progress and can be cancelled."""
+"""Long computations of the viewer: turns at the model, progress and cancellation."""
 
 from __future__ import annotations
 
