@@ -4,7 +4,7 @@ import * as data from "./data.js";
 import {
   announce, button, byId, counted, div, make, number, percent, sizeText, soft, span, toast,
 } from "./dom.js";
-import { get, go } from "./state.js";
+import { get, go, writeAddress } from "./state.js";
 import { takePicture } from "./webcam.js";
 
 export const NO_IMAGES = "There are no images yet: add one, drop one here, or paste one.";
@@ -137,6 +137,7 @@ export class Images {
     const next = { image: image === id ? other : image, compare: compare === id ? null : compare };
     if (next.image === next.compare) next.compare = null;
     go(next, { step: false }); // what is asked for the image is broken off
+    writeAddress();
     try {
       await data.remove(id);
     } catch (error) {
