@@ -15,6 +15,9 @@ T = TypeVar("T")
 
 # Each holds a thread and its inputs; further ones wait until another ends.
 _MAX_TASKS = 64
+# Every so many turns the task goes that waits longest: short ones that keep coming would otherwise
+# hold up a long one for good.
+_LONGEST_WAIT_EVERY = 8
 
 
 class _Cancelled(Exception):  # noqa: N818  (nobody waits for the task any more)
@@ -64,7 +67,8 @@ class Scheduler:
 
     One task uses the model at a time. After each run of the model the turn goes to the waiting
     task that has used the least time so far (least attained service), so a computation of a few
-    runs overtakes one of hundreds, and tasks of equal length alternate.
+    runs overtakes one of hundreds, and tasks of equal length alternate. Every eighth turn goes to
+    the task that has waited longest.
 
     Examples
     --------
@@ -78,6 +82,7 @@ class Scheduler:
         self._tasks: dict[Hashable, LongTask] = {}
         self._waiting: list[LongTask] = []
         self._current: LongTask | None = None
+        self._turns = 0
         self._turn_start = 0.0
 
     def find(self, key: Hashable) -> LongTask | None:
@@ -128,7 +133,7 @@ class Scheduler:
 
     def _take_turn(self, task: LongTask) -> None:
         def is_next() -> bool:
-            return self._current is None and task is min(self._waiting, key=_seconds)
+            return self._current is None and task is self._next()
 
         with self._changed:
             self._waiting.append(task)
@@ -141,7 +146,13 @@ class Scheduler:
             if task.is_cancelled:
                 raise _Cancelled
             self._current = task
+            self._turns += 1
             self._turn_start = monotonic()
+
+    def _next(self) -> LongTask:
+        if self._turns % _LONGEST_WAIT_EVERY == 0:
+            return self._waiting[0]
+        return min(self._waiting, key=lambda task: task.seconds)
 
     def _end_turn(self, task: LongTask) -> None:
         with self._changed:
@@ -149,7 +160,3 @@ class Scheduler:
                 task.seconds += monotonic() - self._turn_start
                 self._current = None
                 self._changed.notify_all()
-
-
-def _seconds(task: LongTask) -> float:
-    return task.seconds

@@ -55,7 +55,6 @@ async def read_upload(request: Request, most_bytes: int) -> Upload:
         _bounded(request, most_bytes + _FORM_BYTES, most_bytes),
         max_files=_MAX_PARTS,
         max_fields=_MAX_PARTS,
-        max_part_size=_FORM_BYTES,
     )
     parser.spool_max_size = most_bytes + _FORM_BYTES  # in memory alone, not on the disk
     try:
