@@ -468,10 +468,10 @@ def test_whoever_asks_is_told_before_each_run_and_may_end_it(
     model, x = cnn
     if method == "lime":
         pytest.importorskip("skimage")
-    runs: list[int] = []
+    runs: list[tuple[int, int]] = []
 
-    def enough() -> None:
-        runs.append(1)
+    def enough(done: int, total: int) -> None:
+        runs.append((done, total))
         if len(runs) == 2:
             raise KeyboardInterrupt
 
@@ -479,3 +479,14 @@ def test_whoever_asks_is_told_before_each_run_and_may_end_it(
     with pytest.raises(KeyboardInterrupt):
         question.explain(METHODS[method], None, {})
     assert len(runs) == 2
+    assert all(0 <= done < total for done, total in runs)
+
+
+def test_progress_counts_the_samples_of_each_pass(cnn: tuple[Any, Any]) -> None:
+    model, x = cnn
+    reports: list[tuple[int, int]] = []
+    question = ask(
+        model, x[:1], batch_size=4, progress=lambda done, total: reports.append((done, total))
+    )
+    question.explain(METHODS["rise"], None, {"samples": 10})
+    assert reports == [(0, 1), (0, 10), (4, 10), (8, 10), *[(10, 10)] * 3]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -47,6 +50,153 @@ def test_served_until_interrupted(model_file: Path, photo: Path) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
         assert (process.returncode, out, err) == (0, "", "")
+
+
+LOADING = """
+import pathlib
+import time
+
+def make():
+    pathlib.Path("begun").touch()
+    time.sleep(60)
+"""
+STARTING = """
+import keras
+import pathlib
+import tensorflow as tf
+import time
+
+def wait(x):
+    pathlib.Path("begun").touch()
+    time.sleep(60)
+    return x
+
+class Slow(keras.layers.Layer):
+    def call(self, x):
+        return tf.ensure_shape(tf.py_function(wait, [x], x.dtype), x.shape)
+
+def make():
+    image = keras.Input((8, 8, 3))
+    return keras.Model(image, keras.layers.Conv2D(2, 3)(Slow()(image)))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("code", [LOADING, STARTING], ids=["loading", "starting"])
+def test_a_signal_ends_it_while_the_model_is_made(
+    tmp_path: Path, code: str, number: signal.Signals
+) -> None:
+    (tmp_path / "slow_model.py").write_text(code)
+    with subprocess.Popen(
+        [sys.executable, "-m", "actgrid", "serve", "slow_model:make", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    ) as process:
+        while not (tmp_path / "begun").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        assert_it_ends(process, number)
+
+
+def assert_it_ends(process: Any, number: signal.Signals) -> None:
+    """Send a signal; check that the process ends in two seconds with 0, and says nothing."""
+    start = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - start < 2
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+@contextmanager
+def open_request(address: str, method: str, path: str, more: str = "\r\n\r\n") -> Iterator[None]:
+    """Send a request and read no answer; close the connection at the end."""
+    parts = urlsplit(address)
+    with socket.create_connection((parts.hostname or "", parts.port or 0)) as connection:
+        connection.sendall(f"{method} /{path} HTTP/1.1\r\nHost: localhost{more}".encode())
+        yield
+
+
+def wait_for_progress(address: str, place: str, state: str = "running") -> None:
+    for _ in range(1200):
+        progress = httpx.get(f"{address}{place}/progress.json").json()
+        if progress["state"] == state and (state != "running" or progress["done"]):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"the computation was never {state}")
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[tuple[Any, str, str]]:
+    """Serve the embedded model; yield the process, its address, and where its heatmaps are."""
+    with served("demo") as (process, address):
+        (image,) = httpx.get(f"{address}api/images.json").json()["images"]
+        yield process, address, f"api/images/{image['id']}/heatmaps"
+
+
+def cpu_seconds(process: Any) -> float:
+    """Return the processor time that a process has used."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+SLOW = ["rise", "occlusion", "integrated_gradients", "smoothgrad", "scorecam", "lime", "maximize"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("method", SLOW)
+def test_what_is_cancelled_uses_no_processor(demo: tuple[Any, str, str], method: str) -> None:
+    process, address, heatmaps = demo
+    if method == "lime":
+        pytest.importorskip("skimage")
+    place, resource = f"{heatmaps}/{method}/5", f"{heatmaps}/{method}/5.json"
+    if method == "maximize":
+        place, resource = ("api/layers/3/channels/1/maximized" + end for end in ("", ".png"))
+    with open_request(address, "GET", resource):
+        wait_for_progress(address, place)
+    wait_for_progress(address, place, "none")
+    time.sleep(1)  # in which the run of the model ends that had begun
+    before = cpu_seconds(process)
+    time.sleep(1)
+    assert cpu_seconds(process) - before < 0.2
+
+
+def test_quick_heatmaps_and_clicks_do_not_wait_for_slow_ones(demo: tuple[Any, str, str]) -> None:
+    _, address, heatmaps = demo
+    image = heatmaps.rpartition("/")[0]
+    slow = [f"{heatmaps}/rise/{target}" for target in (7, 8)]
+    with httpx.Client(base_url=address, timeout=120) as client, ExitStack() as requests:
+        assert client.get(f"{heatmaps}/gradcam/1.json").status_code == 200  # compiled now
+        for place in slow:
+            requests.enter_context(open_request(address, "GET", f"{place}.json"))
+        for place in slow:
+            wait_for_progress(address, place)
+        for path in (
+            *(f"{heatmaps}/gradcam/2.json", f"{heatmaps}/saliency/2.png"),
+            *(f"{image}/layers/40/minmax/layer.png", f"{image}/layers.json"),
+        ):
+            start = time.monotonic()
+            assert client.get(path).status_code == 200
+            # Each of the slow ones takes half a minute.
+            assert time.monotonic() - start < 8
+        for place in slow:
+            progress = client.get(f"{place}/progress.json").json()
+            assert progress["state"] == "running"
+            assert 0 < progress["done"] < progress["total"] == 2000
+
+
+def test_a_signal_ends_it_in_a_heatmap_and_a_stalled_upload() -> None:
+    with served("demo") as (process, address):
+        (image,) = httpx.get(f"{address}api/images.json").json()["images"]
+        place = f"api/images/{image['id']}/heatmaps/rise/9"
+        half = "\r\nContent-Length: 9\r\n\r\nhalf"
+        with (
+            open_request(address, "GET", f"{place}.json"),
+            open_request(address, "POST", "api/images", half),
+        ):
+            wait_for_progress(address, place)
+            assert_it_ends(process, signal.SIGTERM)
 
 
 def test_a_token_from_the_environment(model_file: Path) -> None:

@@ -23,10 +23,9 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
-PATHS = [
+GET_PATHS = [
     "/api/model.json",
     "/api/images.json",
-    "/api/images",
     "/api/images/{image}/thumbnail.jpg",
     "/api/images/{image}/picture.png",
     "/api/images/{image}/classes.json",
@@ -38,21 +37,29 @@ PATHS = [
     "/api/images/{image}/layers/{layer}/{normalize}/{scope}.png",
     "/api/images/{image}/heatmaps/{method}/{target}.json",
     "/api/images/{image}/heatmaps/{method}/{target}.png",
+    "/api/images/{image}/heatmaps/{method}/{target}/progress.json",
     "/api/layers/{layer}/kernel.json",
     "/api/layers/{layer}/kernel.png",
     "/api/layers/{layer}/dataset.json",
     "/api/layers/{layer}/channels/{channel}/maximized.png",
+    "/api/layers/{layer}/channels/{channel}/maximized/progress.json",
+]
+OPERATIONS = [
+    ("POST", "/api/images"),
+    ("DELETE", "/api/images/{image}"),
+    *(("GET", path) for path in GET_PATHS),
+    *(("HEAD", path) for path in GET_PATHS),
 ]
 
 
 @pytest.fixture(scope="module")
-def operations(client: httpx.Client) -> dict[str, Any]:
-    """What the API's description says can be asked, by path."""
+def operations(client: httpx.Client) -> dict[tuple[str, str], Any]:
+    """Return the operations of the API's description, by method and path."""
     described = client.get("/api/openapi.json").json()
     schema: Any = schemathesis.openapi.from_dict(described)
     schema.config.update(base_url=str(client.base_url))
     found = (result.ok() for result in schema.get_all_operations())
-    return {operation.path: operation for operation in found}
+    return {(operation.method.upper(), operation.path): operation for operation in found}
 
 
 @pytest.fixture(scope="module")
@@ -62,23 +69,34 @@ def known(client: httpx.Client) -> dict[str, Any]:
     return {"image": listed[0]["id"], "layer": 1, "channel": 2, "method": "gradcam"}
 
 
-def test_every_operation_is_fuzzed(operations: dict[str, Any]) -> None:
-    assert sorted(operations) == sorted(PATHS)
+def test_every_operation_is_fuzzed(operations: dict[tuple[str, str], Any]) -> None:
+    assert sorted(operations) == sorted(OPERATIONS)
 
 
 VALID, INVALID = schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE
 
 
 @pytest.mark.parametrize(
-    ("path", "mode"),
-    [*((path, VALID) for path in PATHS), *((path, INVALID) for path in PATHS[1:])],
+    ("method", "path", "mode"),
+    [
+        (*operation, mode)
+        for operation in OPERATIONS
+        for mode in (VALID, INVALID)
+        # The model's description has no parameter that could be invalid.
+        if mode is VALID or operation[1] != "/api/model.json"
+    ],
 )
 def test_nothing_makes_it_fail(
-    operations: dict[str, Any], client: httpx.Client, known: dict[str, Any], path: str, mode: Any
+    operations: dict[tuple[str, str], Any],
+    client: httpx.Client,
+    known: dict[str, Any],
+    method: str,
+    path: str,
+    mode: Any,
 ) -> None:
     headers = {"authorization": client.headers["authorization"]}
 
-    @given(operations[path].as_strategy(generation_mode=mode))
+    @given(operations[method, path].as_strategy(generation_mode=mode))
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
     def fuzzed(case: Any) -> None:
         case.call_and_validate(headers=headers, checks=CHECKS)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import struct
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import httpx
@@ -208,6 +211,23 @@ def test_what_is_not_there_is_said_so(
     detail(client.get(path.format(image=images["photo0.png"], add=number["add"])), 404)
 
 
+def test_what_has_no_route_is_said_so(client: Client, images: dict[str, str]) -> None:
+    message = detail(client.get("/api/image.json"), 404)
+    assert (
+        message == "there is no resource /api/image.json; /api/openapi.json lists those of the API"
+    )
+    for method, path, allowed in [
+        ("POST", "/api/model.json", "GET, HEAD"),
+        ("GET", "/api/images", "POST"),
+        ("PUT", f"/api/images/{images['photo0.png']}", "DELETE"),
+    ]:
+        response = client.request(method, path)
+        message = detail(response, 405)
+        assert message.startswith(f"{method} cannot be used on {path}; methods are ")
+        assert sorted(response.headers["allow"].split(", ")) == allowed.split(", ")
+        assert response.headers["allow"] in message
+
+
 @pytest.mark.parametrize("path", ["/nowhere", "/../app.py", "/%2e%2e/app.py", "/page/index.html"])
 def test_only_the_pages_own_files_are_served(client: Client, path: str) -> None:
     assert client.get(path).status_code == 404
@@ -224,7 +244,8 @@ def test_only_the_pages_own_files_are_served(client: Client, path: str) -> None:
         ("layers/{conv}.png?zoom=0", "zoom"),
         ("heatmaps/gradcm/predicted.json", "did you mean gradcam"),
         ("heatmaps/gradcam/3.json", "the model has 3"),
-        ("heatmaps/gradcam/cat.json", "target"),
+        ("heatmaps/gradcam/ct.json", "no class is called 'ct' (did you mean cat?)"),
+        ("heatmaps/gradcam/predicted.json?layer=lst", "'lst' (did you mean last"),
         ("heatmaps/saliency/0.json?layer=1", "leave layer out"),
     ],
 )
@@ -233,6 +254,190 @@ def test_what_cannot_be_used_is_said_so(
 ) -> None:
     path = f"/api/images/{images['photo0.png']}/" + path.format(conv=number["conv"])
     assert words in detail(client.get(path), 422)
+
+
+# HEAD, and targets by name
+
+
+def test_head_answers_as_get_does(
+    client: Client, images: dict[str, str], number: dict[str, int]
+) -> None:
+    described = client.get("/api/openapi.json").json()["paths"]
+    known = {"image": images["photo0.png"], "layer": number["conv"], "channel": 1}
+    known |= {"method": "gradcam", "target": "dog", "normalize": "minmax", "scope": "layer"}
+    places = [path.format(**known) for path, methods in described.items() if "get" in methods]
+    assert len(places) == 19
+    places += ["/", "/main.js", "/style.css", "/api/openapi.json", "/nowhere", "/api/nowhere"]
+    places += [f"/api/images/{known['image']}/layers/999.json", "/api/images/xyz/picture.png"]
+    statuses = set()
+    for place in places:
+        head, get = client.head(place), client.get(place)
+        assert head.content == b""
+        assert head.status_code == get.status_code
+        for response in (head, get):
+            response.headers.pop("date")
+        assert head.headers == get.headers, place
+        statuses.add(get.status_code)
+    assert statuses == {200, 404, 422}
+    assert client.head("/api/images").status_code == 405
+
+
+def test_head_without_the_token_is_refused(view: actgrid.web.View) -> None:
+    response = httpx.head(view.url.partition("?")[0] + "api/model.json")
+    assert (response.status_code, response.content) == (401, b"")
+
+
+@pytest.mark.parametrize("name", ["dog", "DOG", "%20Dog%20", "1"])
+def test_a_heatmap_of_a_class_by_name(client: Client, images: dict[str, str], name: str) -> None:
+    place = f"/api/images/{images['photo0.png']}/heatmaps/gradcam"
+    assert client.get(f"{place}/{name}.json").json() == client.get(f"{place}/1.json").json()
+    assert client.get(f"{place}/{name}.png").content == client.get(f"{place}/1.png").content
+
+
+def test_a_heatmaps_layer_by_path(
+    client: Client, images: dict[str, str], number: dict[str, int]
+) -> None:
+    place = f"/api/images/{images['photo0.png']}/heatmaps/gradcam/dog.json"
+    by_path = client.get(place, params={"layer": "conv"}).json()
+    assert by_path == client.get(place, params={"layer": number["conv"]}).json()
+    assert by_path["layer"] == "conv"
+
+
+def test_names_of_classes_may_hold_anything(model: Any, photos: Path) -> None:
+    with actgrid.view(model, photos, labels=["a/b.json", "ü #?", "12"]) as view:
+        base, _, token = view.url.partition("?token=")
+        with httpx.Client(base_url=base, headers={"authorization": f"Bearer {token}"}) as client:
+            image = client.get("/api/images.json").json()["images"][0]["id"]
+            for name, target in [("a%2Fb.json", 0), ("%C3%BC%20%23%3F", 1), ("2", 2)]:
+                place = f"/api/images/{image}/heatmaps/gradcam/{name}"
+                assert client.get(f"{place}.json", timeout=60).json()["target"] == target
+                assert client.get(f"{place}/progress.json").json()["state"] == "ready"
+            # Digits are a number.
+            assert client.get(f"/api/images/{image}/heatmaps/gradcam/12.json").status_code == 422
+
+
+# Long computations
+
+
+def test_progress_of_a_heatmap(client: Client, images: dict[str, str]) -> None:
+    place = f"/api/images/{images['photo1.png']}/heatmaps"
+
+    def progress(heatmap: str) -> Any:
+        return client.get(f"{place}/{heatmap}/progress.json").json()
+
+    nothing = {"state": "none", "done": 0, "total": 0}
+    assert progress("rise/0") == nothing
+    seen: list[dict[str, Any]] = []
+    with ThreadPoolExecutor() as pool:
+        future = pool.submit(client.get, f"{place}/rise/0.json")
+        while not future.done():
+            seen.append(progress("rise/cat"))
+            sleep(0.02)
+        assert future.result().status_code == 200
+    running = [
+        report for report in seen if report["state"] == "running" and report["total"] == 2000
+    ]
+    assert running
+    done = [report["done"] for report in running]
+    assert done == sorted(done)
+    assert {report["state"] for report in seen} <= {"none", "waiting", "running", "ready"}
+    assert progress("rise/0") == nothing | {"state": "ready"}
+    assert progress("rise/1") == nothing
+    assert "did you mean rise" in detail(client.get(f"{place}/rize/0/progress.json"), 422)
+
+
+def test_progress_of_an_image_that_maximises(client: Client, number: dict[str, int]) -> None:
+    place = f"/api/layers/{number['last']}/channels/5/maximized"
+    options = {"steps": 400, "seed": 1}
+    seen: list[dict[str, Any]] = []
+    with ThreadPoolExecutor() as pool:
+        future = pool.submit(client.get, f"{place}.png", params=options)
+        while not future.done():
+            seen.append(client.get(f"{place}/progress.json", params=options).json())
+            sleep(0.02)
+        assert future.result().status_code == 200
+    assert any(report["state"] == "running" and 0 < report["done"] < 400 for report in seen)
+    assert {report["total"] for report in seen if report["done"]} == {400}
+    assert client.get(f"{place}/progress.json").json()["state"] == "none"  # of 64 steps
+
+
+def test_a_computation_ends_with_its_last_client(client: Client, images: dict[str, str]) -> None:
+    place = f"/api/images/{images['photo2.png']}/heatmaps/rise/2"
+
+    def state() -> str:
+        return str(client.get(f"{place}/progress.json").json()["state"])
+
+    with pytest.raises(httpx.ReadTimeout):
+        client.get(f"{place}.json", timeout=httpx.Timeout(60, read=0.2))
+    for _ in range(200):
+        if state() == "none":
+            break
+        sleep(0.02)
+    assert state() == "none"
+
+
+# Removing
+
+
+def test_an_upload_is_removed_with_all_that_was_made_of_it(
+    model: Any, photos: Path, number: dict[str, int]
+) -> None:
+    viewer = make_viewer(model, photos)
+    data = saved(Image.effect_noise((30, 30), 80), "PNG")
+
+    async def main() -> None:
+        transport = httpx.ASGITransport(app.make_app(viewer))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            before = (await client.get("/api/images.json")).json()
+            assert [image["uploaded"] for image in before["images"]] == [False] * 3
+            kept, size = len(viewer._cache), viewer._cache.size
+            added = (await client.post("/api/images", content=data)).json()
+            assert added["uploaded"]
+            place = f"/api/images/{added['id']}"
+            for path in (
+                *("thumbnail.jpg", "picture.png", "classes.json", "layers.json", "layers.png"),
+                *(f"layers/{number['conv']}.json", f"layers/{number['conv']}/minmax/layer.png"),
+                *("heatmaps/gradcam/predicted.json", f"layers/{number['conv']}.png?zoom=2"),
+            ):
+                assert (await client.get(f"{place}/{path}")).status_code == 200
+            assert len(viewer._cache) > kept + 8
+            response = await client.delete(place)
+            assert (response.status_code, response.content) == (204, b"")
+            assert (len(viewer._cache), viewer._cache.size) == (kept, size)
+            assert (await client.get("/api/images.json")).json() == before
+            for path in ("thumbnail.jpg", "layers.json", "heatmaps/gradcam/predicted.json"):
+                assert (await client.get(f"{place}/{path}")).status_code == 404
+            assert "no such image" in detail(await client.delete(place), 404)
+            # The same bytes may come again.
+            assert (await client.post("/api/images", content=data)).json() == added
+
+    asyncio.run(main())
+
+
+def test_images_that_were_not_uploaded_stay(client: Client, images: dict[str, str]) -> None:
+    response = client.delete(f"/api/images/{images['photo0.png']}")
+    message = detail(response, 409)
+    assert message.startswith(
+        "photo0.png cannot be removed: the viewer was started with this image"
+    )
+    assert images["photo0.png"] in client.get("/api/images.json").text
+
+
+def test_what_is_on_its_way_for_a_removed_image_is_not_kept(model: Any, photos: Path) -> None:
+    async def main() -> None:
+        viewer = make_viewer(model, photos)
+        image = viewer.images.add(saved(Image.effect_noise((30, 30), 80), "PNG"), "noise").id
+        futures = [
+            asyncio.ensure_future(computation)
+            for computation in (viewer.layers(image), viewer.heatmap(image, "occlusion", None))
+        ]
+        await asyncio.sleep(0.05)
+        viewer.remove(image)
+        await asyncio.gather(*futures, return_exceptions=True)
+        assert len(viewer._cache) == 0
+        await viewer.close()
+
+    asyncio.run(main())
 
 
 # Uploads
@@ -383,6 +588,18 @@ def test_the_page_is_light_and_asks_for_nothing_from_elsewhere(client: Client) -
         assert b"//cdn" not in content
         kind = {".js": "text/javascript", ".css": "text/css"}.get(Path(name).suffix, "")
         assert served.headers["content-type"].startswith(kind)
+
+
+def test_the_documented_routes_are_those_of_the_description(client: Client) -> None:
+    described = {
+        (method.upper(), path)
+        for path, operations in client.get("/api/openapi.json").json()["paths"].items()
+        for method in operations
+    }
+    documentation = (Path(__file__).parents[2] / "docs" / "viewer.md").read_text()
+    rows = re.findall(r"^\| ([A-Z]+) \| `(/api/[^`]+)` \| \S.* \|$", documentation, re.MULTILINE)
+    assert len(rows) == len(set(rows)) == 21
+    assert described == {*rows, *(("HEAD", path) for method, path in rows if method == "GET")}
 
 
 def test_the_description_lists_every_route(client: Client) -> None:

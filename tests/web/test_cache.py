@@ -48,6 +48,31 @@ def test_what_was_put_is_found() -> None:
     assert (len(cache), cache.size) == (1, 12)
 
 
+def test_all_that_has_a_part_in_its_key_is_forgotten() -> None:
+    async def run() -> None:
+        cache = Cache(1000)
+        for key in [("a", 1), ("b", 1), ("c", "a", 2), "a"]:
+            cache.put(key, np.zeros(10, np.uint8))
+        maker = Maker(np.zeros(10, np.uint8))
+        waiting = asyncio.ensure_future(cache.get(("d", "a"), maker))
+        await settled()
+        assert cache.is_pending(("d", "a"))
+        cache.forget("a")
+        assert not cache.is_pending(("d", "a"))
+        assert [key for key in [("a", 1), ("b", 1), ("c", "a", 2), "a"] if key in cache] == [
+            *(("b", 1), "a")
+        ]
+        assert cache.size == 20
+        # Who waits gets the value, which is not kept; who comes later has another made.
+        maker.go_on.set()
+        assert (await waiting).size == 10
+        assert ("d", "a") not in cache
+        await cache.get(("d", "a"), maker)
+        assert (maker.begun, cache.size) == (2, 30)
+
+    asyncio.run(run())
+
+
 def test_what_was_not_used_for_longest_goes_first() -> None:
     cache = Cache(24)
     for name in "abc":

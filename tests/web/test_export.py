@@ -55,6 +55,7 @@ def test_what_it_offers_is_what_was_written(site: Path) -> None:
     assert [found["nodes"][index]["path"] for index in drawn] == ["conv", "last"]
     images = json.loads((site / "api" / "images.json").read_bytes())
     assert [image["name"] for image in images["images"]] == [f"photo{i}.png" for i in range(3)]
+    assert not any(image["uploaded"] for image in images["images"])
     for image in images["images"]:
         place = site / "api" / "images" / image["id"]
         wanted = {"thumbnail.jpg", "picture.png", "classes.json", "layers.json", "layers.png"}

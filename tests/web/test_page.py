@@ -18,11 +18,12 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, FrameLocator, Locator, Page, Route, expect
 
 import actgrid
 from actgrid.rendering.colormaps import palette
@@ -30,7 +31,8 @@ from actgrid.rendering.colormaps import palette
 Array = npt.NDArray[Any]
 Opened = Callable[..., AbstractContextManager[Page]]
 
-STEM, LAST, DENSE = "stem_conv", "head_relu", "predictions"
+# A convolution, and what is shown at first: its activation, as one card with it.
+CONV, STEM, LAST, DENSE = "stem_conv", "stem_relu", "head_relu", "predictions"
 CANVAS = "#layer .first canvas"
 # The pixels of a rectangle of the canvas, as a PNG file in base64.
 PIXELS = """(canvas, {x, y, width, height}) => {
@@ -79,7 +81,7 @@ def network() -> Any:
 @pytest.fixture(scope="module")
 def activations(network: Any, folder: Path) -> dict[str, Array]:
     """What some layers give for the first photo, computed without the viewer."""
-    extractor = actgrid.Extractor(network, [STEM, LAST, DENSE])
+    extractor = actgrid.Extractor(network, [CONV, STEM, LAST, DENSE])
     x = actgrid.load_images(folder / "cat.png", size=(224, 224), preprocess="none")
     return extractor(np.asarray(x, np.float32))
 
@@ -88,7 +90,7 @@ def activations(network: Any, folder: Path) -> dict[str, Array]:
 def url(network: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the demo, served by the command; statistics are of one layer."""
     stats = tmp_path_factory.mktemp("stats") / "stats.npz"
-    actgrid.measure_images(network, folder, STEM, top_channels=None).save(stats)
+    actgrid.measure_images(network, folder, CONV, top_channels=None).save(stats)
     command = [sys.executable, "-m", "actgrid", "serve", "demo", "--images", str(folder)]
     command += ["--port", "0", "--stats", str(stats)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
@@ -372,9 +374,9 @@ def test_pointing_tells_and_a_click_opens_a_channel(
     opened: Opened, activations: dict[str, Array], network: Any
 ) -> None:
     channel = 6
-    values = activations[STEM][0, ..., channel]
-    with opened() as page:
-        wait_for(page, STEM)
+    values = activations[CONV][0, ..., channel]
+    with opened(f"#layer={CONV}") as page:
+        wait_for(page, CONV)
         rect = page.evaluate("(channel) => actgrid.tileRect(channel)", channel)
         x, y = rect["x"] + rect["width"] / 2, rect["y"] + rect["height"] / 2
         page.mouse.move(x, y)
@@ -384,7 +386,7 @@ def test_pointing_tells_and_a_click_opens_a_channel(
         page.mouse.click(x, y)
         panel = page.locator("#channel")
         expect(panel.locator("h2")).to_have_text(f"Channel {channel}")
-        assert address(page) == {"channel": str(channel)}
+        assert address(page) == {"layer": CONV, "channel": str(channel)}
         expect(panel.locator(".stats").first).to_contain_text(f"{float(f'{values.std():.4g}'):g}")
         expect(panel.locator(".histogram rect:not(.hit)")).to_have_count(32)
         counts = np.histogram(values, 32)[0]
@@ -678,8 +680,254 @@ def test_heatmaps(opened: Opened) -> None:
         assert set(map(tuple, picture.reshape(-1, 3).tolist())) <= colours
         options = {"method": "saliency", "target": "207", "colours": "magma", "alpha": "1"}
         assert address(page) == {"tab": "heatmap"} | options
-        card(page, "block0_dw_conv").locator(".pick").click()
+        card(page, "block0_dw_relu").locator(".pick").click()
         wait_for(page, "block0_dw_relu")
+
+
+def test_a_mistyped_class_is_told_with_names_that_are_close(opened: Opened) -> None:
+    with opened("#tab=heatmap", wrong="422", fresh=True) as page:
+        panel = page.locator("#heatmap")
+        shown = panel.locator(".large canvas")
+        predicted = re.compile("gradcam[|]predicted")
+        expect(shown).to_have_attribute("data-shown", predicted, timeout=20_000)
+        target = panel.get_by_label("Class")
+        problem = panel.get_by_role("alert")
+        for typed, words in [
+            ("golden retriver", "No class is called 'golden retriver' (did you mean golden retrie"),
+            ("crane", "2 classes are called 'crane': give an index, 134 or 517"),
+            ("1000", "There is no class 1000: the model has 1000, 0 to 999"),
+            ("207 golden", "No class is called '207 golden'"),
+        ]:
+            target.fill(typed)
+            target.press("Enter")
+            expect(problem).to_contain_text(words)
+            expect(target).to_have_attribute("aria-invalid", "true")
+            assert address(page) == {"tab": "heatmap"}
+        expect(shown).to_have_attribute("data-shown", predicted)  # which stays as it was
+        target.fill("207 golden retriever")
+        target.press("Enter")
+        expect(problem).to_have_count(0)
+        expect(panel.locator("h2")).to_have_text("golden retriever")
+        assert address(page) == {"tab": "heatmap", "target": "207"}
+
+
+# Whether nobody computes what a resource tells the progress of.
+NOT_COMPUTED = """async (place) => {
+  const { state } = await (await fetch(place)).json();
+  return state === "none";
+}"""
+
+
+def test_a_long_computation_shows_progress_and_is_cancelled(opened: Opened, url: str) -> None:
+    with opened("#tab=heatmap&method=rise", fresh=True) as page:
+        panel = page.locator("#heatmap")
+        place = f"{url}api/images/{ids(page)[0]}/heatmaps/rise/predicted/progress.json"
+        progress = panel.locator(".progress")
+        expect(progress).to_contain_text(re.compile(r"\d+\.\d% \(\d+ of 2,000\)"), timeout=30_000)
+        report = httpx.get(place).json()
+        assert (report["state"], report["total"]) == ("running", 2000)
+        # Another tab gets a quick heatmap meanwhile.
+        image = ids(page)[1]
+        quick = httpx.get(f"{url}api/images/{image}/heatmaps/gradcam/3.json", timeout=60)
+        assert quick.status_code == 200
+        assert httpx.get(place).json()["state"] == "running"
+        progress.get_by_role("button", name="Cancel").click()
+        expect(panel.locator(".note")).to_contain_text("The computation was cancelled.")
+        expect(progress).to_be_hidden()
+        page.wait_for_function(
+            NOT_COMPUTED,
+            arg=place,
+        )
+        # It stays so while other things are changed, until it is wanted again.
+        choose(page, "#heatmap", "Colours", "magma")
+        expect(panel.locator(".note")).to_be_visible()
+        assert httpx.get(place).json()["state"] == "none"
+        panel.get_by_role("button", name="Compute").click()
+        expect(progress).to_contain_text("of 2,000", timeout=30_000)
+        choose(page, "#heatmap", "Method", "gradcam")
+        expect(panel.locator(".large canvas")).to_have_attribute(
+            "data-shown", re.compile("gradcam[|]predicted"), timeout=30_000
+        )
+        expect(progress).to_be_hidden()
+
+
+def test_maximising_shows_progress_and_is_cancelled(opened: Opened, url: str) -> None:
+    place = re.compile(r"/channels/7/maximized/progress\.json")
+    with opened(f"#layer={LAST}&channel=7", fresh=True) as page:
+        part = page.locator("#channel .part").filter(has_text="Image that excites it most")
+        part.get_by_role("button", name="Compute it").click()
+        with page.expect_response(place, timeout=30_000) as polled:
+            expect(part.locator(".progress")).to_contain_text(
+                re.compile(r"% \(\d+ of 64\)"), timeout=60_000
+            )
+        part.get_by_role("button", name="Cancel").click()
+        expect(part.get_by_role("button", name="Compute it")).to_be_visible()
+        page.wait_for_function(
+            NOT_COMPUTED,
+            arg=polled.value.url,
+        )
+
+
+def test_an_uploaded_image_is_removed_and_no_other(opened: Opened, url: str) -> None:
+    with opened(fresh=True) as page:
+        wait_for(page, STEM)
+        given = set(ids(page))
+        before = len(given)
+        for color in ("maroon", "orchid"):
+            page.locator("input[type=file]").set_input_files(
+                {"name": f"{color}.png", "mimeType": "image/png", "buffer": png(color)}
+            )
+            expect(page.locator("#images h2")).to_have_text(f"{color}.png")
+        expect(page.locator("#images")).to_contain_text(f"{before + 2} images")
+        first = str(state(page)["image"])
+        wait_for(page, STEM, first)
+        # One that is looked at, and one that is not.
+        page.get_by_role("button", name="Remove orchid.png", exact=True).click()
+        expect(page.locator("#images h2")).not_to_have_text("orchid.png")
+        wait_for(page, STEM, str(state(page)["image"]))
+        assert state(page)["image"] != first
+        page.get_by_role("button", name="cat.png", exact=True).click()
+        page.get_by_role("button", name="Compare with maroon.png", exact=True).click()
+        wait_for(page, STEM, canvas="#layer .second canvas")
+        page.get_by_role("button", name="Remove maroon.png", exact=True).click()
+        expect(page.locator("#layer .second")).to_be_hidden()
+        expect(page.locator("#images h2")).to_have_text("cat.png")
+        expect(page.locator("#images")).to_contain_text(f"{before} images")
+        assert set(ids(page)) == given
+        assert httpx.get(f"{url}api/images/{first}/picture.png").status_code == 404
+        for name in ("cat.png", "flipped.png", "negative.png"):
+            expect(page.get_by_role("button", name=f"Remove {name}")).to_have_count(0)
+        page.reload()
+        wait_for(page, STEM)
+        assert set(ids(page)) == given
+
+
+# An event that carries a file of so many zeros.
+DROP_ZEROS = """(size) => {
+  const data = new DataTransfer();
+  data.items.add(new File([new Uint8Array(size)], `${size}.png`));
+  document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true }));
+}"""
+
+
+def test_the_limits_of_uploads_are_told_before(opened: Opened) -> None:
+    with opened(wrong="422", fresh=True) as page:
+        expect(page.locator(".upload")).to_contain_text(
+            "PNG, JPEG, WebP, GIF or BMP of at most 32 MiB and 50,000,000 pixels"
+        )
+        wait_for(page, STEM)
+        toast = page.locator(".toast.error")
+        page.evaluate(DROP_ZEROS, 2**25 + 1)  # is not even sent
+        expect(toast).to_contain_text(
+            "33554433.png has 33,554,433 bytes; the limit is 33,554,432 (32 MiB)."
+        )
+        page.evaluate(DROP_ZEROS, 2**25)
+        expect(toast.last).to_contain_text("33554432.png: the image is no PNG, JPEG")
+
+
+def test_percentages_have_one_format(opened: Opened) -> None:
+    with opened() as page:
+        texts = page.evaluate("""async () => {
+          const { percent } = await import(new URL("dom.js", document.baseURI));
+          return [0, 0.0001, 0.0005, 0.05, 0.12345, 0.99949, 0.9996, 1, 15, null].map(percent);
+        }""")
+        assert texts == [
+            *("0.0%", "<0.1%", "0.1%", "5.0%", "12.3%", "99.9%", ">99.9%", "100.0%", "1500.0%"),
+            "\u2013",
+        ]
+        wait_for(page, STEM)
+        wait_for_all(page)
+        look(page, "#channel=3")
+        page.locator("#channel .stats dd").first.wait_for()
+        page.locator("#channel").get_by_label("Statistic").select_option("zero_fraction")
+        expect(page.locator("#channel .across .value").first).to_contain_text("%")
+        text = page.locator("body").inner_text()
+        found = re.findall(r"[\d.]+%", text)
+        assert len(found) >= 8
+        assert all(re.fullmatch(r"\d+\.\d%", percentage) for percentage in found), found
+
+
+def test_a_card_is_the_layer_that_it_opens(opened: Opened) -> None:
+    with opened(size=(1280, 900)) as page:
+        wait_for(page, STEM)
+        wait_for_all(page)
+        expect(card(page, STEM)).to_have_class(re.compile("current"))
+        cards = page.locator(".field-of-cards .card .pick:enabled")
+        paths = cards.evaluate_all("(all) => all.map((one) => one.dataset.path)")
+        assert STEM in paths
+        assert CONV not in paths
+        for path in paths:
+            pick = page.locator(f'.field-of-cards .pick[data-path="{path}"]')
+            pick.click()
+            wait_for(page, path)
+            expect(page.locator("#layer h2")).to_have_text(path)
+            assert pick.locator("b").inner_text() == path.rsplit("/", 1)[-1]
+            heading = page.locator("#layer header").inner_text()
+            in_pane = re.search(r"(\d+) of \d+ dead", heading)
+            on_card = re.search(r"(\d+) dead", pick.inner_text())
+            assert (in_pane and in_pane[1]) == (on_card and on_card[1]), path
+
+
+def test_a_folded_card_is_the_layer_inside_that_is_looked_at(opened: Opened) -> None:
+    with opened(f"#layer={CONV}", fresh=True) as page:
+        wait_for(page, CONV)
+        wait_for_all(page)
+        current = page.locator(".card.current")
+        expect(current.locator("b")).to_have_text(CONV)
+        expect(current).to_contain_text("1 dead")
+        expect(page.locator("#layer header")).to_contain_text("1 of 32 dead")
+        card(page, "block0_dw_relu").locator(".pick").click()
+        wait_for(page, "block0_dw_relu")
+        expect(card(page, STEM)).to_have_count(1)
+        expect(card(page, CONV)).to_have_count(0)
+        page.go_back()
+        wait_for(page, CONV)
+        expect(current.locator("b")).to_have_text(CONV)
+
+
+# Controls that are not wholly in the window, or whose text does not fit.
+CUT_OFF = """() => [...document.querySelectorAll("button, select, input, summary, a, progress")]
+  .filter((one) => one.checkVisibility() && !one.matches(".unseen") && !one.closest(".scroller"))
+  .filter((one) => {
+    const { left, right, top, bottom } = one.getBoundingClientRect();
+    const context = document.createElement("canvas").getContext("2d");
+    const style = getComputedStyle(one);
+    context.font = style.font;
+    const texts = one.matches("select") ? [...one.options].slice(0, 20).map(({ text }) => text)
+      : [one.value && one.type !== "range" ? String(one.value) : one.placeholder ?? ""];
+    const padding = parseFloat(style.paddingLeft) + parseFloat(style.paddingRight);
+    const sign = one.matches("select") ? 20 : one.type === "search" ? 20 : 0;
+    const room = one.clientWidth - padding - sign;
+    const wide = one.matches("select, input") && !one.matches("[aria-label=Layer]")
+      && Math.max(...texts.map((text) => context.measureText(text).width)) > room;
+    const hit = document.elementFromPoint((left + right) / 2, (top + bottom) / 2);
+    return left < 0 || right > innerWidth || top < 0 || bottom > innerHeight || wide
+      || !(one.contains(hit) || hit?.closest("label")?.contains(one))
+      || one.matches("button") && one.scrollWidth > one.clientWidth;
+  }).map((one) => `${one.ariaLabel ?? one.textContent}: ${one.clientWidth}`)"""
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        *("#", "#normalize=range:-0.5,6", "#channel=3", "#channel=3&layer=stem_conv"),
+        *("#tab=heatmap", "#tab=heatmap&method=integrated_gradients&target=207"),
+        *("#pane=graph", "#pane=graph&open=*", "#pane=images"),
+    ],
+)
+def test_no_control_is_cut_off_on_a_phone(opened: Opened, link: str) -> None:
+    with opened(link, size=(360, 740)) as page:
+        page.locator("#images .thumb").first.wait_for(state="attached")
+        if "graph" not in link and "images" not in link:
+            page.locator("canvas[data-shown]:visible").first.wait_for(timeout=30_000)
+        assert page.evaluate(CUT_OFF) == []
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        for scroller in page.locator(".scroller:visible").all():
+            sideways = "(one) => one.scrollWidth > one.clientWidth"
+            assert "open=*" in link or not scroller.evaluate(sideways)
+        if link == "#":
+            page.locator("#layer .first canvas").wait_for()
+            expect(page.locator("#layer").get_by_label("Columns")).to_be_in_viewport(ratio=1)
 
 
 def test_an_image_is_uploaded(opened: Opened) -> None:
@@ -831,7 +1079,7 @@ def test_a_lost_server_can_be_tried_again(opened: Opened) -> None:
     with opened(wrong="ERR_FAILED", fresh=True) as page:
         wait_for(page, STEM)
         page.route("**/api/**", lambda route: route.abort())
-        card(page, "block0_dw_conv").locator(".pick").click()
+        card(page, "block0_dw_relu").locator(".pick").click()
         banner = page.get_by_role("alert")
         expect(banner).to_contain_text("does not answer")
         page.unroute("**/api/**")
@@ -849,6 +1097,21 @@ def test_a_picture_of_the_network(opened: Opened) -> None:
         assert len(np.unique(picture.astype(int) @ (1, 256, 65536))) > 200
 
 
+@contextmanager
+def web_server(folder: Path) -> Iterator[str]:
+    """Serve a folder by Python's own web server; yield the address."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
 @pytest.fixture(scope="module")
 def site(model: Any, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An export of a small model behind a plain web server, below a path."""
@@ -859,15 +1122,33 @@ def site(model: Any, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             actgrid.export_site, model, photos, folder / "some/where", **options
         ).result()
 
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *args: Any) -> None:
-            pass
+    with web_server(folder) as address:
+        yield f"{address}some/where/"
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/some/where/"
-    server.shutdown()
-    server.server_close()
+
+WORDS = "python -m http.server --directory"
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_an_export_opened_as_a_file_says_what_serves_it(
+    model: Any, photos: Path, tmp_path: Path, browser: Browser, scripts: bool
+) -> None:
+    with ThreadPoolExecutor() as elsewhere:
+        place = elsewhere.submit(
+            actgrid.export_site, model, photos / "photo0.png", tmp_path, "conv"
+        ).result()
+    context = browser.new_context(java_script_enabled=scripts)
+    page = context.new_page()
+    page.goto((place / "index.html").as_uri())
+    expect(page.get_by_text(WORDS)).to_be_visible()
+    expect(page.get_by_text("only from a web server, not from a file")).to_be_visible()
+    context.close()
+
+
+def test_a_served_page_does_not_say_what_serves_it(opened: Opened) -> None:
+    with opened(fresh=True) as page:
+        wait_for(page, STEM)
+        expect(page.get_by_text(WORDS)).to_have_count(0)
 
 
 def test_an_export_on_any_web_server(site: str, opened: Opened) -> None:
@@ -902,8 +1183,101 @@ def test_a_token_of_the_address_is_given_to_the_server(
             expect(page.locator(".thumb img[src]")).to_have_count(3)
             labels = page.locator(".top-classes .label")
             assert set(labels.all_inner_texts()) == {"cat", "dog", "bird"}
-        with opened("", base=base, wrong="401") as page:
-            expect(page.get_by_role("alert")).to_contain_text("token")
+
+
+@pytest.fixture(scope="module")
+def guarded(model: Any, photos: Path) -> Iterator[tuple[str, str]]:
+    """The address of a viewer without its token, and the token."""
+    with actgrid.view(model, photos, labels=["cat", "dog", "bird"]) as view:
+        base, _, token = view.url.partition("?token=")
+        yield base, token
+
+
+def type_token(page: Page | FrameLocator, token: str) -> None:
+    page.get_by_label("Token", exact=True).fill(token)
+    page.get_by_role("button", name="Open", exact=True).click()
+
+
+@pytest.mark.parametrize("given", ["", "?token=wrong"])
+def test_a_token_that_is_missing_or_wrong_is_asked_for(
+    guarded: tuple[str, str], opened: Opened, given: str
+) -> None:
+    base, token = guarded
+    link = "#layer=last&order=mean"
+    with opened(given + link, base=base, wrong="401") as page:
+        dialog = page.get_by_role("dialog", name="Access")
+        expect(dialog).to_contain_text("printed where the server was started")
+        problem = dialog.locator(".error")
+        expect(problem).to_have_text("The token of this page is wrong." if given else "")
+        type_token(page, "guess")
+        expect(problem).to_have_text("This token is wrong.")
+        type_token(page, "schl\u00fcssel")
+        expect(problem).to_contain_text("no spaces or accents")
+        dialog.get_by_label("Token").fill(token)
+        dialog.get_by_label("Token").press("Enter")
+        expect(dialog).to_have_count(0)
+        # All that was asked for meanwhile comes, and the view is that of the link.
+        wait_for(page, "last")
+        expect(page.locator(".thumb img[src]")).to_have_count(3)
+        assert state(page)["order"] == "mean"
+        page.locator("#layer").get_by_label("Columns").fill("2")
+        expect(page).to_have_url(f"{base}{link}&columns=2")
+        page.reload()
+        wait_for(page, "last")
+        page.go_back()
+        assert token not in page.url
+
+
+def test_a_whole_address_is_taken_for_its_token(guarded: tuple[str, str], opened: Opened) -> None:
+    base, token = guarded
+    with opened("", base=base, wrong="401") as page:
+        type_token(page, f" {base}?token={token}#tab=heatmap ")
+        wait_for(page, "conv")
+
+
+def test_a_token_that_becomes_wrong_is_asked_for_again(model: Any, opened: Opened) -> None:
+    photo = actgrid.demo.photo()
+    with actgrid.view(model, photo) as view:
+        base, _, token = view.url.partition("?token=")
+        with opened(f"?token={token}", base=base, wrong="401") as page:
+            wait_for(page, "conv")
+            # As after a restart of the server with another token.
+            app: Any = view._server.config.app
+            app.user_middleware[0].kwargs["token"] = "other"
+            app.middleware_stack = None
+            choose(page, "#layer", "Normalise", "minmax")
+            expect(page.get_by_role("dialog", name="Access")).to_contain_text("is wrong")
+            type_token(page, "other")
+            wait_for(page, "conv", "minmax")
+            assert token not in page.url
+
+
+def test_a_token_is_typed_in_the_frame_of_a_notebook(
+    guarded: tuple[str, str], browser: Browser, tmp_path: Path
+) -> None:
+    base, token = guarded
+    sandbox = "allow-scripts allow-same-origin"  # without forms, as some notebooks have it
+    cell = f'<iframe src="{base}" width="900" height="700" sandbox="{sandbox}"></iframe>'
+    (tmp_path / "index.html").write_text(cell)
+    page = browser.new_page()
+    with web_server(tmp_path) as notebook:
+        page.goto(notebook)
+    frame = page.frame_locator("iframe")
+    type_token(frame, token)
+    expect(frame.locator("#layer .first canvas[data-shown]")).to_be_visible()
+    expect(frame.get_by_role("dialog")).to_have_count(0)
+    page.close()
+
+
+def test_a_closed_token_form_can_be_opened_again(guarded: tuple[str, str], opened: Opened) -> None:
+    base, token = guarded
+    with opened("#layer=last", base=base, wrong="401") as page:
+        page.get_by_role("dialog", name="Access").press("Escape")
+        alert = page.get_by_role("alert")
+        expect(alert).to_contain_text("asks for a token")
+        alert.get_by_role("button", name="Try again").click()
+        type_token(page, token)
+        wait_for(page, "last")
 
 
 def test_without_images_one_is_dropped(model: Any, opened: Opened) -> None:

@@ -638,7 +638,7 @@ def test_what_is_said_of_a_model() -> None:
     assert gradcam["layer"] is True
     assert gradcam["source"].startswith("Selvaraju")
     assert about["dataset"] is None
-    assert about["uploads"] == {"bytes": 32 << 20}
+    assert about["uploads"] == {"bytes": 32 << 20, "pixels": 50_000_000}
     assert len(about["colormaps"]) == 11
     assert all(len(colours) == 1024 for colours in about["colormaps"].values())
 
@@ -857,28 +857,30 @@ async def until(condition: Callable[[], bool]) -> None:
 @in_a_loop
 async def test_maximising_stops_when_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
-    ended = threading.Event()
+    ended = [threading.Event(), threading.Event()]
 
-    def endless(*arguments: Any, progress: Callable[[], None], **options: Any) -> Any:
+    def endless(
+        model: Any, path: str, channel: int, progress: Callable[[], None], **options: Any
+    ) -> Any:
         try:
             while True:
-                steps.append(1)
+                steps.append(channel)
                 progress()
                 threading.Event().wait(0.001)
         finally:
-            ended.set()
+            ended[channel].set()
 
     monkeypatch.setattr(module, "maximize", endless)
     seen = Seen(cnn())
     asked = [asyncio.ensure_future(seen.viewer.maximized(1, 0)) for _ in range(2)]
     behind = asyncio.ensure_future(seen.viewer.maximized(1, 1))
-    await until(lambda: len(steps) > 2)
+    await until(lambda: {0, 1} <= set(steps))  # in turns
     asked[0].cancel()
-    behind.cancel()  # before it began
-    await asyncio.sleep(0.02)
-    assert not ended.is_set()
+    behind.cancel()
+    await until(ended[1].is_set)
+    assert not ended[0].is_set()
     asked[1].cancel()
-    await until(ended.is_set)
+    await until(ended[0].is_set)
     count = len(steps)
     await asyncio.sleep(0.02)
     assert len(steps) == count
@@ -892,9 +894,9 @@ async def test_heatmaps_stop_when_nobody_waits(monkeypatch: pytest.MonkeyPatch) 
     def watched(model: Any, x: Any, target: Any, labels: Any, **options: Any) -> Any:
         progress = options.pop("progress")
 
-        def told() -> None:
+        def told(done: int, total: int) -> None:
             runs.append(1)
-            progress()
+            progress(done, total)
 
         return ask(model, x, target, labels, progress=told, **options)
 

@@ -189,7 +189,7 @@ def ask(
     image_input: int | str | None = None,
     batch_size: int = 32,
     pixels: npt.NDArray[Any] | None = None,
-    progress: Callable[[], object] | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Question:
     """Return what is to be explained; see `explain`.
 
@@ -198,7 +198,8 @@ def ask(
     pixels
         The images before they were preprocessed, (N, H, W, C), 0 to 255; None: as `x` tells.
     progress
-        Called before each run of the model; what it raises ends all.
+        Called before each run of the model with the numbers of finished samples and of all samples
+        of this pass. What it raises ends the computation.
     """
     batch_size = integer_option("batch_size", batch_size, 1)
     model = load_model(model)

@@ -163,6 +163,7 @@ def rise(
     total = np.zeros((len(subject), *subject.sides))
     seen = np.zeros(subject.sides)
     for start in range(0, samples, subject.batch_size):
+        subject.report(samples, samples)
         part = np.arange(start, min(start + subject.batch_size, samples))
         masks = _random_masks(None, part, tf.constant(subject.sides), grids, shifts)
         total += np.tensordot(scores[:, part], masks, 1)

@@ -93,7 +93,9 @@ class Subject:
     batch_size
         How many images the model is run on at once, at most.
     progress
-        Called before each run of the model, which what it raises prevents.
+        Called before each run of the model, and between other steps that take long, with the
+        numbers of finished samples and of all samples of this pass. What it raises ends the
+        computation.
     """
 
     model: Any
@@ -101,7 +103,7 @@ class Subject:
     wanted: Any
     reader: Reader
     batch_size: int
-    progress: Callable[[], object] | None = None
+    progress: Callable[[int, int], object] | None = None
 
     def __len__(self) -> int:
         return int(self.image.shape[0])
@@ -128,7 +130,7 @@ class Subject:
 
     def run(self, body: Body, *arguments: Any) -> Any:
         """Run a body, compiled, on all images."""
-        self._advance()
+        self.report(0, len(self))
         return compiled(self.model, body)(self.inputs, self.wanted, *arguments)
 
     def run_samples(self, body: Body, samples: int, *arguments: Any) -> Iterator[Any]:
@@ -147,12 +149,13 @@ class Subject:
         for start in range(0, total, self.batch_size):
             rows = tf.range(start, min(start + self.batch_size, total))
             image, sample = rows // samples, rows % samples
-            self._advance()
+            self.report(start, total)
             yield function(self.inputs, self.wanted, image, sample, *arguments)
 
-    def _advance(self) -> None:
+    def report(self, done: int, total: int) -> None:
+        """Report progress; raise what the receiver raises to end the computation."""
         if self.progress is not None:
-            self.progress()
+            self.progress(done, total)
 
     def read(self) -> Reading:
         """Return what the model says of the images as they are, in NumPy's arrays; checked."""

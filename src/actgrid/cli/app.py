@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import signal
+import threading
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -688,39 +693,64 @@ def serve(
     safe_mode: SafeMode = True,
     cache: Megabytes = 512,
     upload: Annotated[
-        int, typer.Option(metavar="MB", min=1, help="The largest image that can be added.")
+        int,
+        typer.Option(
+            metavar="MIB", min=1, help="Largest image file that can be added, in MiB (2^20 bytes)."
+        ),
     ] = 32,
     batch_size: BatchSize = 8,
 ) -> None:
     """Look around inside a network in the browser: every layer, channel and heatmap of an image.
 
-    It says where the page is, and serves it until it is interrupted. The HTTP API is described at
-    /api/openapi.json.
+    The command prints the address of the page and serves it until SIGINT (Ctrl-C) or SIGTERM, and
+    exits with 0 then. The HTTP API is described at /api/openapi.json.
     """
-    import actgrid
-    from actgrid.cli.loading import load_model
+    with _exit_on_signals():
+        import actgrid
+        from actgrid.cli.loading import load_model
 
-    # What is wrong with these is said before a model is loaded.
-    options = _viewer_options(images or [], stats, labels, preprocess, size, fit, cache, batch_size)
+        # What is wrong with these is said before a model is loaded.
+        options = _viewer_options(
+            images or [], stats, labels, preprocess, size, fit, cache, batch_size
+        )
 
-    def ready(url: str) -> None:
-        typer.echo(f"the viewer is at {url} (Ctrl-C ends it)")
-        if open_page:
-            webbrowser.open(url)
+        def ready(url: str) -> None:
+            typer.echo(f"the viewer is at {url} (Ctrl-C ends it)")
+            if open_page:
+                webbrowser.open(url)
 
-    network = load_model(model, weights_choice(weights), safe_mode)
-    if not options["images"] and model == "demo":
-        options["images"] = [actgrid.demo.photo()]
-    actgrid.serve(
-        network,
-        host=host,
-        port=port,
-        token=token,
-        allowed_hosts=allow_host or [],
-        ready=ready,
-        upload_bytes=upload << 20,
-        **options,
-    )
+        network = load_model(model, weights_choice(weights), safe_mode)
+        if not options["images"] and model == "demo":
+            options["images"] = [actgrid.demo.photo()]
+        actgrid.serve(
+            network,
+            host=host,
+            port=port,
+            token=token,
+            allowed_hosts=allow_host or [],
+            ready=ready,
+            upload_bytes=upload << 20,
+            **options,
+        )
+
+
+@contextmanager
+def _exit_on_signals() -> Iterator[None]:
+    """Exit with code 0 at SIGINT or SIGTERM, whatever the threads of TensorFlow are doing.
+
+    A server has nothing to finish. Python's own exit would wait for the threads that run the
+    model. While uvicorn runs it answers the signals itself, closes, and raises them again.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signals = signal.SIGINT, signal.SIGTERM
+    handlers = [signal.signal(number, lambda number, frame: os._exit(0)) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, handlers, strict=True):
+            signal.signal(number, handler)
 
 
 @app.command()
@@ -775,7 +805,10 @@ def export(
     cache: Megabytes = 512,
     batch_size: BatchSize = 8,
 ) -> None:
-    """Write the page of actgrid serve as files with the data in them, for any web server."""
+    """Write the page of actgrid serve as files with the data in them, for any web server.
+
+    Browsers run the page only from a web server, not from a file.
+    """
     import actgrid
     from actgrid.cli.loading import layer_choice, load_model
     from actgrid.encoding import writable_folder
@@ -795,7 +828,7 @@ def export(
         **options,
     )
     size_of = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
-    print(f"{output}: {size_of / 1e6:,.1f} MB; any web server can serve it, for example")
+    print(f"{output}: {size_of / 1e6:,.1f} MB; it has to come from a web server, for example")
     print(f"python -m http.server --directory {output}")
 
 

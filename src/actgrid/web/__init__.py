@@ -3,17 +3,19 @@
 Raises
 ------
 MissingDependencyError
-    When imported without FastAPI and uvicorn. Also an ImportError.
+    When imported without FastAPI, uvicorn or python-multipart. Also an ImportError.
 """
 
 from actgrid.errors import MissingDependencyError
 
 try:
     import fastapi as _fastapi  # noqa: F401
+    import python_multipart as _python_multipart  # noqa: F401
     import uvicorn as _uvicorn  # noqa: F401
 except ImportError as error:
     raise MissingDependencyError(
-        f"the viewer needs FastAPI and uvicorn ({error}); to get them, pip install 'actgrid[web]'"
+        f"the viewer needs FastAPI, uvicorn and python-multipart ({error}); to get them, "
+        "pip install 'actgrid[web]'"
     ) from error
 
 from actgrid.web.export import export_site

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
-from collections.abc import AsyncIterator, Callable, Collection
+import re
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from importlib import metadata
 from importlib.resources import files
 from typing import Annotated, Any
 
 import orjson
-from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 
-from actgrid.errors import ActgridError, NotFoundError, TooLargeError
+from actgrid.errors import ActgridError, NotFoundError, OptionError, TooLargeError
 from actgrid.web import schemas
+from actgrid.web.images import StoredImage
+from actgrid.web.parameters import IMAGE_ID, TOKEN_GRID, check_query, describe_problem
 from actgrid.web.security import CancelWhenGone, Guard
+from actgrid.web.uploads import read_upload
 from actgrid.web.viewer import Viewer
 
 __all__ = ["make_app", "page_files"]
@@ -28,8 +33,12 @@ Images in; layers, pictures and statistics out.
 layer is its place in `nodes` of `/api/model.json`. The model runs once for an image, however many
 of its layers are asked for. Where the server was started with a token, requests need
 `Authorization: Bearer TOKEN`. What is wrong is told in `detail`.
+
+`HEAD` answers as `GET` does, without the body. A query parameter that a resource does not have is
+refused. A computation is cancelled when its last client closes the connection.
 """
 _PNG = "image/png"
+_BINARY = {"type": "string", "format": "binary"}
 _PROBLEMS = {
     400: "The server is not addressed by this name.",
     401: "The token is missing or wrong.",
@@ -43,7 +52,7 @@ _UPLOADS = 8
 _SECONDS = 120
 
 Image = Annotated[
-    str, Path(pattern="^[0-9a-f]{1,64}$", description="Id of an image.", examples=["0f3c5a9b12d4"])
+    str, Path(pattern=IMAGE_ID, description="Id of an image.", examples=["0f3c5a9b12d4"])
 ]
 Layer = Annotated[int, Path(ge=0, le=1_000_000, description="Place in `nodes` of the model.")]
 Channel = Annotated[int, Path(ge=0, le=100_000_000, description="Number of a channel, from 0.")]
@@ -62,14 +71,23 @@ Method = Annotated[
 Target = Annotated[
     str,
     Path(
-        pattern=r"^(predicted|\d{1,9})$",
-        description="`predicted`, or the number of a class.",
+        min_length=1,
+        max_length=200,
+        description="`predicted`, the number of a class, or its name in any case.",
         examples=["predicted"],
     ),
 ]
 OfLayer = Annotated[
-    int | None, Query(ge=0, le=1_000_000, description="For methods that look at a layer.")
+    str | None,
+    Query(
+        min_length=1,
+        max_length=1000,
+        description="Number or path of the layer, for methods that explain by a layer.",
+        examples=["1"],
+    ),
 ]
+Steps = Annotated[int, Query(ge=1, le=512, description="How often the image is changed.")]
+Seed = Annotated[int, Query(ge=0, le=2**31, description="Seed of the noise that it starts from.")]
 
 
 def make_app(
@@ -107,7 +125,8 @@ def make_app(
         description=_ABOUT,
         version=metadata.version("actgrid"),
         lifespan=lifespan,
-        openapi_url="/api/openapi.json",
+        dependencies=[Depends(check_query)],
+        openapi_url=None,  # whose route would ignore unknown parameters
         # Their pages load scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
@@ -121,12 +140,18 @@ def make_app(
     app.add_middleware(Guard, hosts=hosts, token=token, framed=framed)
     app.add_exception_handler(ActgridError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
-    for name, content in page_files().items():
-        _add_file(app, name, content)
+    app.add_exception_handler(HTTPException, _not_routed)
     _add_images(app, viewer)
     _add_layers(app, viewer)
     _add_heatmaps(app, viewer)
     _add_model(app, viewer)
+    _add_description(app)
+    for name, content in page_files().items():
+        _add_file(app, name, content)
+    for route in app.routes:
+        methods: set[str] = getattr(route, "methods", set())
+        if "GET" in methods:
+            methods.add("HEAD")  # whose body the server leaves out
     return app
 
 
@@ -144,19 +169,28 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    problems = (f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
-    return _json({"detail": "; ".join(problems)}, 422)
+    return _json({"detail": "; ".join(map(describe_problem, error.errors()))}, 422)
 
 
-def _json(value: Any, status: int = 200) -> Response:
+async def _not_routed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path, headers = request.url.path, error.headers or {}
+    detail = {
+        404: f"there is no resource {path}; /api/openapi.json lists those of the API",
+        405: f"{request.method} cannot be used on {path}; methods are {headers.get('Allow')}",
+    }.get(error.status_code, error.detail)
+    return _json({"detail": detail}, error.status_code, headers)
+
+
+def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     # FastAPI's own way checks each number of long lists that are ours.
     body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(body, status, media_type="application/json")
+    return Response(body, status, headers, media_type="application/json")
 
 
 def _picture(description: str, media_type: str = _PNG) -> dict[str, Any]:
     """Return what documents a route that answers with a picture."""
-    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    content = {media_type: {"schema": _BINARY}}
     return {
         "response_class": Response,
         "responses": {200: {"description": description, "content": content}},
@@ -168,11 +202,33 @@ def _add_file(app: FastAPI, name: str, content: bytes) -> None:
     # What the machine's own tables say of .js may be something that browsers do not run.
     media_type = "text/javascript" if name.endswith(".js") else kind
 
-    async def file() -> Response:
+    async def file(request: Request) -> Response:
         return Response(content, media_type=media_type)
 
+    # No route of the API: parameters such as the page's token are for its scripts.
     path = "/" if name == "index.html" else f"/{name}"
-    app.add_api_route(path, file, include_in_schema=False)
+    app.add_route(path, file, include_in_schema=False)
+
+
+def _add_description(app: FastAPI) -> None:
+    description = app.openapi()
+    for operations in description["paths"].values():
+        if "get" not in operations:
+            continue
+        get = operations["get"]
+        operations["head"] = get | {
+            "summary": f"{get['summary']} Headers",
+            "description": f"Get the headers that GET has. GET: {get['description']}",
+            "operationId": f"{get['operationId']}_head",
+            "responses": {
+                status: {"description": response["description"]}
+                for status, response in get["responses"].items()
+            },
+        }
+
+    @app.get("/api/openapi.json", include_in_schema=False)
+    async def openapi() -> Any:
+        return _json(description)
 
 
 def _add_images(app: FastAPI, viewer: Viewer) -> None:
@@ -185,8 +241,7 @@ def _add_images(app: FastAPI, viewer: Viewer) -> None:
     ) -> Any:
         """List the images, some at a time."""
         listed = viewer.images.listed(offset, limit)
-        named = [{"id": image.id, "name": image.name} for image in listed]
-        return _json({"total": len(viewer.images), "images": named})
+        return _json({"total": len(viewer.images), "images": list(map(_listed, listed))})
 
     @app.post(
         "/api/images",
@@ -198,24 +253,52 @@ def _add_images(app: FastAPI, viewer: Viewer) -> None:
             "requestBody": {
                 "required": True,
                 "content": {
-                    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
+                    "application/octet-stream": {"schema": _BINARY},
+                    "multipart/form-data": {
+                        "schema": {
+                            "type": "object",
+                            "properties": {"file": _BINARY},
+                            "required": ["file"],
+                            "additionalProperties": False,
+                        }
+                    },
                 },
             }
         },
     )
     async def add_image(
-        request: Request, name: Annotated[str, Query(max_length=1000)] = "image"
+        request: Request,
+        name: Annotated[
+            str | None,
+            Query(max_length=1000, description="What the image is called; that of a form's file."),
+        ] = None,
     ) -> Any:
-        """Add an image: the body is the file, PNG, JPEG, WebP, GIF or BMP."""
+        """Add an image: PNG, JPEG, WebP, GIF or BMP, as the body or as the one file of a form."""
         # Of others no more is read than what is on its way.
         async with uploads:
             try:
-                body = _body(request, viewer.images.most_bytes)
-                data = await asyncio.wait_for(body, _SECONDS)
+                reading = read_upload(request, viewer.images.most_bytes)
+                upload = await asyncio.wait_for(reading, _SECONDS)
             except asyncio.TimeoutError:
                 return _json({"detail": f"the image did not come in {_SECONDS} seconds"}, 408)
-            image = await asyncio.to_thread(viewer.images.add, data, name)
-        return _json({"id": image.id, "name": image.name}, 201)
+            called = name or upload.name or "image"
+            image = await asyncio.to_thread(viewer.images.add, upload.data, called)
+        return _json(_listed(image), 201)
+
+    @app.delete(
+        "/api/images/{image}",
+        status_code=204,
+        response_class=Response,
+        tags=["images"],
+        responses={409: {"model": schemas.Problem, "description": "The image was not uploaded."}},
+    )
+    async def remove_image(image: Image) -> Response:
+        """Remove an uploaded image and everything that was computed for it."""
+        try:
+            viewer.remove(image)
+        except OptionError as error:
+            return _json({"detail": str(error)}, 409)
+        return Response(status_code=204)
 
     @app.get(
         "/api/images/{image}/thumbnail.jpg",
@@ -241,19 +324,8 @@ def _add_images(app: FastAPI, viewer: Viewer) -> None:
         return _json(await viewer.classes(image))
 
 
-async def _body(request: Request, most: int) -> bytes:
-    """Return the body of a request, unless it is longer than it may be."""
-    pieces: list[bytes] = []
-    length = 0
-    too_large = TooLargeError(f"an image may have {most:,} bytes at most")
-    if int(request.headers.get("content-length") or 0) > most:
-        raise too_large
-    async for piece in request.stream():
-        length += len(piece)
-        if length > most:
-            raise too_large
-        pieces.append(piece)
-    return b"".join(pieces)
+def _listed(image: StoredImage) -> dict[str, Any]:
+    return {"id": image.id, "name": image.name, "uploaded": image.uploaded}
 
 
 def _add_layers(app: FastAPI, viewer: Viewer) -> None:
@@ -298,7 +370,7 @@ def _add_layers(app: FastAPI, viewer: Viewer) -> None:
         cmap: Annotated[str, Query(max_length=64)] = "viridis",
         token_grid: Annotated[
             str | None,
-            Query(pattern=r"^\d{1,4}x\d{1,4}$", description="HxW: sequences as tiles of tokens."),
+            Query(pattern=TOKEN_GRID, description="HxW: sequences as tiles of tokens."),
         ] = None,
     ) -> Response:
         """Get a layer's picture, drawn as by `actgrid.render`."""
@@ -338,20 +410,28 @@ def _add_layers(app: FastAPI, viewer: Viewer) -> None:
 
 
 def _add_heatmaps(app: FastAPI, viewer: Viewer) -> None:
-    def wanted(target: str) -> int | None:
-        return None if target == "predicted" else int(target)
+    def class_of(target: str) -> int | str | None:
+        return None if target == "predicted" else _numbered(target)
 
-    @app.get(
-        "/api/images/{image}/heatmaps/{method}/{target}.json",
-        response_model=schemas.Heatmap,
-        tags=["heatmaps"],
-    )
+    def layer_of(layer: str | None) -> int | str | None:
+        return None if layer is None else _numbered(layer)
+
+    place = "/api/images/{image}/heatmaps/{method}/{target:path}"  # a name may have a slash
+
+    @app.get(f"{place}/progress.json", response_model=schemas.Progress, tags=["heatmaps"])
+    async def heatmap_progress(
+        image: Image, method: Method, target: Target, layer: OfLayer = None
+    ) -> Any:
+        """Get how far the computation of a heatmap is. Asking starts nothing."""
+        return _json(viewer.heatmap_progress(image, method, class_of(target), layer_of(layer)))
+
+    @app.get(f"{place}.json", response_model=schemas.Heatmap, tags=["heatmaps"])
     async def heatmap(image: Image, method: Method, target: Target, layer: OfLayer = None) -> Any:
         """Get what a heatmap is of: the class, its score, the layer."""
-        return _json(await viewer.heatmap(image, method, wanted(target), layer))
+        return _json(await viewer.heatmap(image, method, class_of(target), layer_of(layer)))
 
     @app.get(
-        "/api/images/{image}/heatmaps/{method}/{target}.png",
+        f"{place}.png",
         tags=["heatmaps"],
         **_picture("Grayscale levels, as large as `picture.png`."),
     )
@@ -359,8 +439,13 @@ def _add_heatmaps(app: FastAPI, viewer: Viewer) -> None:
         image: Image, method: Method, target: Target, layer: OfLayer = None
     ) -> Response:
         """Get where in an image the model sees a class."""
-        png = await viewer.heatmap_levels(image, method, wanted(target), layer)
+        png = await viewer.heatmap_levels(image, method, class_of(target), layer_of(layer))
         return Response(png, media_type=_PNG)
+
+
+def _numbered(text: str) -> int | str:
+    """Return a number if the text is one of up to nine digits, else the text, which is a name."""
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else text
 
 
 def _add_model(app: FastAPI, viewer: Viewer) -> None:
@@ -394,11 +479,19 @@ def _add_model(app: FastAPI, viewer: Viewer) -> None:
         **_picture("RGB, as large as the model's input."),
     )
     async def maximized(
-        layer: Layer,
-        channel: Channel,
-        steps: Annotated[int, Query(ge=1, le=512)] = 64,
-        seed: Annotated[int, Query(ge=0, le=2**31)] = 0,
+        layer: Layer, channel: Channel, steps: Steps = 64, seed: Seed = 0
     ) -> Response:
         """Draw an image that excites a channel the most: takes a while."""
         png = await viewer.maximized(layer, channel, steps, seed)
         return Response(png, media_type=_PNG)
+
+    @app.get(
+        "/api/layers/{layer}/channels/{channel}/maximized/progress.json",
+        response_model=schemas.Progress,
+        tags=["model"],
+    )
+    async def maximized_progress(
+        layer: Layer, channel: Channel, steps: Steps = 64, seed: Seed = 0
+    ) -> Any:
+        """Get how far the computation of maximized.png is. Asking starts nothing."""
+        return _json(viewer.maximized_progress(layer, channel, steps, seed))

@@ -7,6 +7,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -43,6 +44,7 @@ class _Flight:
 
     task: asyncio.Task[Any]
     waiting: int = 0
+    is_kept: bool = True
 
 
 class Cache:
@@ -83,6 +85,10 @@ class Cache:
     def __contains__(self, key: Hashable) -> bool:
         return key in self._kept
 
+    def is_pending(self, key: Hashable) -> bool:
+        """Return whether the value of a key is being made."""
+        return key in self._flights
+
     def find(self, key: Hashable) -> Any:
         """Return what is kept for a key; None if nothing is."""
         if key not in self._kept:
@@ -121,7 +127,8 @@ class Cache:
             return cast(T, found)
         flight = self._flights.get(key)
         if flight is None:
-            flight = _Flight(asyncio.ensure_future(self._made(key, make)))
+            flight = _Flight(asyncio.ensure_future(make()))
+            flight.task.add_done_callback(partial(self._keep, key, flight))
             self._flights[key] = flight
         flight.waiting += 1
         try:
@@ -131,10 +138,19 @@ class Cache:
             if not flight.waiting:
                 self._land(key, flight)
 
-    async def _made(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> Any:
-        value = await make()
-        self.put(key, value)
-        return value
+    def forget(self, part: Hashable) -> None:
+        """Forget the values whose key is a tuple that contains `part`.
+
+        Values that are being made are handed to those who wait for them, and not kept.
+        """
+        for key in [key for key in self._kept if isinstance(key, tuple) and part in key]:
+            self.size -= self._kept.pop(key)[1]
+        for key in [key for key in self._flights if isinstance(key, tuple) and part in key]:
+            self._flights.pop(key).is_kept = False
+
+    def _keep(self, key: Hashable, flight: _Flight, task: asyncio.Task[Any]) -> None:
+        if flight.is_kept and not task.cancelled() and task.exception() is None:
+            self.put(key, task.result())
 
     def _land(self, key: Hashable, flight: _Flight) -> None:
         # Whoever asks from now on is not to be given what is being cancelled.

@@ -70,6 +70,7 @@ class _Request:
     x: Array
     depth: int
     futures: list[asyncio.Future[dict[int, Array]]] = field(default_factory=list)
+    is_kept: bool = True
 
 
 class Engine:
@@ -210,15 +211,21 @@ class Engine:
             self._activations([self.prepare(_BLANK).x], depth)
 
     async def close(self) -> None:
-        """Stop after the run that is on its way; whoever waits is cancelled."""
-        for request in self._waiting:
-            for future in request.futures:
-                future.cancel()
+        """Cancel whoever waits; a run that has begun ends in its thread, for nobody."""
+        for future in _unsettled([*self._running, *self._waiting]):
+            future.cancel()
         self._waiting.clear()
         if self._task is not None:
+            self._task.cancel()
             await asyncio.wait([self._task])
         for pool in (self._thread, self._compiler):
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def forget(self, image: str) -> None:
+        """Keep nothing of an image that is in a run of the model or waits for one."""
+        for request in (*self._running, *self._waiting):
+            if request.image == image:
+                request.is_kept = False
 
     def prepare(self, source: Any) -> Prepared:
         """Return an image, a path, a Pillow image or an array, as the model takes it.
@@ -341,8 +348,9 @@ class Engine:
                 future.set_exception(error)
             return
         for request, result in zip(batch, results, strict=True):
-            for node, activation in result.items():
-                self._cache.put(("activation", request.image, node), activation)
+            if request.is_kept:
+                for node, activation in result.items():
+                    self._cache.put(("activation", request.image, node), activation)
             for future in _unsettled([request]):
                 future.set_result(result)
 

@@ -160,7 +160,7 @@ def _resources(
             yield f"layers/{layer}/kernel.png", partial(viewer.kernel_levels, layer)
         if nodes[layer]["measured"]:
             yield f"layers/{layer}/dataset.json", partial(viewer.dataset, layer)
-    named = [{"id": image.id, "name": image.name} for image in listed]
+    named = [{"id": image.id, "name": image.name, "uploaded": False} for image in listed]
     yield "images.json", partial(dict, total=len(named), images=named)
     yield "model.json", partial(dict, about)
 

@@ -58,11 +58,14 @@ class StoredImage:
         What it is called.
     source
         What `actgrid.load_images` takes: a path, a Pillow image or an array.
+    uploaded
+        Whether the image was uploaded, so that it may be removed.
     """
 
     id: str
     name: str
     source: Any = field(repr=False, compare=False)
+    uploaded: bool = False
 
 
 class ImageStore:
@@ -77,7 +80,7 @@ class ImageStore:
         What `actgrid.load_images` takes: files, folders (their image files, recursively), globs,
         Pillow images, arrays, or a list of these. Files are listed once, here, and not opened.
     most_bytes, most_pixels
-        Of an upload.
+        Of an upload. Pillow opens images of at most 89,478,485 pixels.
     most_uploads
         How many are kept: then the oldest is forgotten, earlier if all take more than 256 MB. 0
         takes none.
@@ -111,6 +114,12 @@ class ImageStore:
     ) -> None:
         self.most_bytes = integer_option("most_bytes", most_bytes, 1)
         self.most_pixels = integer_option("most_pixels", most_pixels, 1)
+        pillow = Image.MAX_IMAGE_PIXELS
+        if pillow is not None and self.most_pixels > pillow:
+            raise OptionError(
+                f"most_pixels must be at most {pillow}, the largest image that Pillow opens, "
+                f"not {most_pixels}"
+            )
         self.most_uploads = integer_option("most_uploads", most_uploads, 0)
         self._given: dict[str, StoredImage] = {}
         self._uploads: OrderedDict[str, StoredImage] = OrderedDict()
@@ -132,7 +141,9 @@ class ImageStore:
         """
         found = self._given.get(image) or self._uploads.get(image)
         if found is None:
-            raise NotFoundError("there is no such image; an upload may have been forgotten")
+            raise NotFoundError(
+                "there is no such image; an upload may have been removed, or forgotten"
+            )
         return found
 
     def listed(self, offset: int, limit: int) -> list[StoredImage]:
@@ -194,7 +205,8 @@ class ImageStore:
                 if image in self._uploads:
                     self._uploads.move_to_end(image)
                     return self._uploads[image]
-            added = StoredImage(image, _shown(name), _decoded(data, self.most_pixels))
+            picture = _decoded(data, self.most_pixels)
+            added = StoredImage(image, _shown(name), picture, uploaded=True)
         with self._lock:
             self._uploads[image] = added
             while len(self._uploads) > self.most_uploads or (
@@ -202,6 +214,30 @@ class ImageStore:
             ):
                 self._uploads.popitem(last=False)
         return added
+
+    def remove(self, image: str) -> None:
+        """Remove an uploaded image.
+
+        Parameters
+        ----------
+        image
+            Id of the image.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no image with this id. Also a LookupError.
+        OptionError
+            If the image was not uploaded. Also a ValueError.
+        """
+        stored = self[image]
+        if not stored.uploaded:
+            raise OptionError(
+                f"{stored.name} cannot be removed: the viewer was started with this image, and "
+                "only uploaded images can be removed"
+            )
+        with self._lock:
+            self._uploads.pop(image, None)
 
     def _list(self, name: str, source: Any) -> None:
         name = name.encode(errors="backslashreplace").decode()  # of files that are no UTF-8
@@ -281,6 +317,11 @@ def _decoded(data: bytes, most_pixels: int) -> Image.Image:
     with reading_image("the image"):
         try:
             image = Image.open(_Rationed(data), formats=_FORMATS)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            # Of more pixels than Pillow opens, which are more than `most_pixels`.
+            raise TooLargeError(
+                f"the image has more than {most_pixels} pixels, which is the limit"
+            ) from None
         except UnidentifiedImageError:
             raise ImageError("the image is no PNG, JPEG, WebP, GIF or BMP") from None
         with image:

@@ -18,6 +18,7 @@ __all__ = [
     "Layers",
     "Model",
     "Problem",
+    "Progress",
 ]
 
 Kind = Literal["image", "volume", "sequence", "dense"]
@@ -36,6 +37,7 @@ class Image(BaseModel):
 
     id: str
     name: str
+    uploaded: bool = Field(description="The image was uploaded, so that it can be removed.")
 
 
 class Images(BaseModel):
@@ -139,6 +141,17 @@ class Heatmap(BaseModel):
     cmap: str = Field(description="The colormap that suits it.")
 
 
+class Progress(BaseModel):
+    """How far a long computation is."""
+
+    state: Literal["none", "waiting", "running", "ready"] = Field(
+        description="`none`: nobody asks for the result. `waiting`: the computation has not begun. "
+        "`ready`: the result is kept and comes at once."
+    )
+    done: int = Field(ge=0, description="Finished samples or steps.")
+    total: int = Field(ge=0, description="All samples or steps; 0 until that is known.")
+
+
 class Kernel(BaseModel):
     """A layer's kernel; channels are output channels."""
 
@@ -223,7 +236,8 @@ class DatasetSize(BaseModel):
 class Uploads(BaseModel):
     """What images may be added."""
 
-    bytes: int
+    bytes: int = Field(description="Largest file.")
+    pixels: int = Field(description="Largest image.")
 
 
 class Model(BaseModel):

@@ -75,7 +75,7 @@ def serve(
         batch_size
             Images in one run of the model, where several wait (8).
         upload_bytes, upload_pixels
-            The largest image that may be added (32 MiB, 50 million).
+            The largest image that may be added (32 MiB, 50 million pixels).
 
     Raises
     ------
@@ -278,9 +278,10 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._started = app.router.lifespan_context(app)
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        # Before uvicorn takes over the signals, which it answers only when it has started.
         await self._started.__aenter__()
-        await super().startup(sockets)
+        await super().serve(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Nobody is waited for, neither who sends slowly nor who asked for what takes long.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import inspect
+import itertools
 import math
-import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -22,10 +22,10 @@ from actgrid.attribution.explaining import ask
 from actgrid.attribution.lime import check_packages
 from actgrid.attribution.methods import METHODS, Method, check_options, find_method
 from actgrid.encoding import blank_levels, encode, encode_png
-from actgrid.errors import MissingDependencyError, NotFoundError, OptionError
+from actgrid.errors import LayerError, MissingDependencyError, NotFoundError, OptionError, suggest
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
-from actgrid.models.labels import labels_of
+from actgrid.models.labels import class_index, labels_of
 from actgrid.pipeline import DatasetStats, LayerStats
 from actgrid.rendering import ORDERS, palette, render
 from actgrid.rendering import check_options as check_render_options
@@ -47,6 +47,7 @@ from actgrid.web.layers import (
     plain_numbers,
     top_classes,
 )
+from actgrid.web.scheduling import LongTask, Scheduler
 
 __all__ = ["Viewer"]
 
@@ -72,10 +73,6 @@ _RENDER_DEFAULTS = {
     if one.kind is one.KEYWORD_ONLY
 }
 _CHECKED = tuple(inspect.signature(check_render_options).parameters)
-
-
-class _Stopped(Exception):  # noqa: N818  (nobody is to catch it)
-    """What was begun is not wanted any more."""
 
 
 class Viewer:
@@ -137,8 +134,7 @@ class Viewer:
         self._cache = Cache(integer_option("cache_bytes", cache_bytes, 1))
         workers = thread_count(None)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="actgrid-viewer")
-        # What takes long has a thread of its own: nothing else waits for it.
-        self._slow = ThreadPoolExecutor(1, thread_name_prefix="actgrid-slow")
+        self._scheduler = Scheduler()
         self._background = asyncio.Semaphore(workers)
         self._engine = Engine(
             model,
@@ -173,8 +169,8 @@ class Viewer:
         """Cancel what is asked for, and end the threads."""
         self._cache.close()
         await self._engine.close()
-        for pool in (self._threads, self._slow):
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._scheduler.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def about(self) -> dict[str, Any]:
         """Return what the page knows of the model, its graph and what can be asked: model.json."""
@@ -218,7 +214,9 @@ class Viewer:
             ],
             "targets": True,
             "dataset": None if self._dataset is None else {"images": self._dataset.images},
-            "uploads": {"bytes": self.images.most_bytes} if self.images.most_uploads else None,
+            "uploads": {"bytes": self.images.most_bytes, "pixels": self.images.most_pixels}
+            if self.images.most_uploads
+            else None,
             "maximize": True,
             "colormaps": {
                 name: base64.b64encode(palette(name).tobytes()).decode() for name in _COLORMAPS
@@ -263,6 +261,20 @@ class Viewer:
         }
 
     # --- images ---
+
+    def remove(self, image: str) -> None:
+        """Remove an uploaded image and everything that was computed for it.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such image. Also a LookupError.
+        OptionError
+            If the image was not uploaded. Also a ValueError.
+        """
+        self.images.remove(image)
+        self._engine.forget(image)
+        self._cache.forget(image)
 
     async def thumbnail(self, image: str) -> bytes:
         """Return a small picture of an image, a JPEG file of at most 128 x 128 pixels."""
@@ -399,6 +411,15 @@ class Viewer:
             raise NotFoundError(f"there is no layer {layer}: there are 0 to {len(self._infos) - 1}")
         return layer
 
+    def _numbered(self, layer: int | str) -> int:
+        """Return the number of a layer that is given by its number or its path."""
+        if not isinstance(layer, str):
+            return self._known(layer)
+        paths = [info.path for info in self._infos]
+        if layer not in paths:
+            raise LayerError(f"no layer is called {layer!r}{suggest(layer, paths)}")
+        return paths.index(layer)
+
     def _drawable(self, layer: int) -> int:
         if self._known(layer) not in self._drawn:
             raise NotFoundError(f"{self._infos[layer].path} gives nothing that can be drawn")
@@ -407,53 +428,83 @@ class Viewer:
     # --- what made the score ---
 
     async def heatmap(
-        self, image: str, method: str, target: int | None, layer: int | None = None
+        self,
+        image: str,
+        method: str,
+        target: int | str | None,
+        layer: int | str | None = None,
     ) -> dict[str, Any]:
-        """Return what a heatmap explains.
+        """Return the class, the score and the layer that a heatmap explains.
 
         Parameters
         ----------
         method
             One of those of `actgrid.explain` that `about` lists.
         target
-            A class; None: the predicted one.
+            Number or name of a class; None: the predicted class.
         layer
-            For methods that look at one; None: as `actgrid.explain` chooses.
+            Number or path of a layer, for methods that explain by a layer; None: as
+            `actgrid.explain` chooses.
         """
         return (await self._explained(image, method, target, layer))[0]
 
     async def heatmap_levels(
-        self, image: str, method: str, target: int | None, layer: int | None = None
+        self,
+        image: str,
+        method: str,
+        target: int | str | None,
+        layer: int | str | None = None,
     ) -> bytes:
         """Return a heatmap's levels in the size of the picture, a grayscale PNG file."""
         return (await self._explained(image, method, target, layer))[1]
 
-    async def _explained(
-        self, image: str, method: str, target: int | None, layer: int | None
-    ) -> tuple[dict[str, Any], bytes]:
-        stored = self.images[image]
+    def heatmap_progress(
+        self,
+        image: str,
+        method: str,
+        target: int | str | None,
+        layer: int | str | None = None,
+    ) -> dict[str, Any]:
+        """Return how far the computation of a heatmap is; see `heatmap` for the parameters."""
+        return self._progress(self._heatmap_key(image, method, target, layer))
+
+    def _heatmap_key(
+        self, image: str, method: str, target: int | str | None, layer: int | str | None
+    ) -> tuple[str, str, str, int | None, str | None]:
+        """Return what a heatmap is kept by: all that it depends on, checked."""
+        self.images[image]
         chosen = find_method(method)
         if self._classes is None:
             raise NotFoundError("the model gives no classes that could be explained")
         if method not in self._methods:
             raise NotFoundError(f"{method} needs packages that are not installed")
-        path = None if layer is None else self._infos[self._known(layer)].path
+        path = None if layer is None else self._infos[self._numbered(layer)].path
         check_options([chosen], path, ())
+        if isinstance(target, str):
+            target = class_index(target, self._labels)
+        return "heatmap", image, method, target, path
+
+    async def _explained(
+        self, image: str, method: str, target: int | str | None, layer: int | str | None
+    ) -> tuple[dict[str, Any], bytes]:
+        key = self._heatmap_key(image, method, target, layer)
+        _, _, _, index, path = key
+        stored = self.images[image]
 
         async def make() -> tuple[dict[str, Any], bytes]:
             prepared = await self._engine.prepared(stored)
 
-            def explain(progress: Callable[[], None]) -> tuple[dict[str, Any], bytes]:
+            def explain(task: LongTask) -> tuple[dict[str, Any], bytes]:
                 question = ask(
                     self._engine.model,
                     prepared.x,
-                    target,
+                    index,
                     self._labels,
                     batch_size=self._batch_size,
                     pixels=prepared.picture[None],
-                    progress=progress,
+                    progress=task.report,
                 )
-                heatmap = question.explain(chosen, path, {})
+                heatmap = question.explain(self._methods[method], path, {})
                 about = {
                     "method": method,
                     "target": None if heatmap.target is None else int(heatmap.target[0]),
@@ -466,9 +517,20 @@ class Viewer:
                 }
                 return about, encode_png(heatmap.levels()[0])
 
-            return await self._long(explain)
+            return await self._scheduler.run(key, explain)
 
-        return await self._cache.get(("heatmap", image, method, target, path), make)
+        return await self._cache.get(key, make)
+
+    def _progress(self, key: Hashable) -> dict[str, Any]:
+        """Return how far the computation of a value is that is kept by a key."""
+        task = self._scheduler.find(key)
+        if task is not None:
+            state = "running" if task.started else "waiting"
+            return {"state": state, "done": task.done, "total": task.total}
+        if key in self._cache:
+            return {"state": "ready", "done": 0, "total": 0}
+        state = "waiting" if self._cache.is_pending(key) else "none"
+        return {"state": state, "done": 0, "total": 0}
 
     # --- a layer of the network ---
 
@@ -521,28 +583,38 @@ class Viewer:
         ActgridError
             Whatever `actgrid.maximize` raises.
         """
-        info = self._infos[self._drawable(layer)]
-        if not 0 <= channel < (info.channels or math.inf):
-            raise NotFoundError(f"{info.path} has no channel {channel}: it has {info.channels}")
-        if integer_option("steps", steps, 1) > _MOST_STEPS:
-            raise OptionError(f"steps must be at most {_MOST_STEPS}, not {steps}")
-        integer_option("seed", seed, 0)
+        key = self._maximized_key(layer, channel, steps, seed)
 
-        def climb(progress: Callable[[], None]) -> bytes:
+        def climb(task: LongTask) -> bytes:
+            finished = itertools.count(1)
             found = maximize(
                 self._engine.model,
-                info.path,
+                self._infos[layer].path,
                 channel,
                 steps=steps,
                 size=self._engine.size or _MAXIMIZED_SIDE,
                 preprocess=self._preprocess,
                 seed=seed,
-                progress=progress,
+                progress=lambda: task.report(next(finished), steps),
             )
             return found.to_png()
 
-        key = "maximized", layer, channel, steps, seed
-        return await self._cache.get(key, partial(self._long, climb))
+        return await self._cache.get(key, partial(self._scheduler.run, key, climb))
+
+    def maximized_progress(
+        self, layer: int, channel: int, steps: int = 64, seed: int = 0
+    ) -> dict[str, Any]:
+        """Return how far the computation of `maximized` is; it has the same parameters."""
+        return self._progress(self._maximized_key(layer, channel, steps, seed))
+
+    def _maximized_key(self, layer: int, channel: int, steps: int, seed: int) -> Hashable:
+        """Return what a maximizing image is kept by: all that it depends on, checked."""
+        info = self._infos[self._drawable(layer)]
+        if not 0 <= channel < (info.channels or math.inf):
+            raise NotFoundError(f"{info.path} has no channel {channel}: it has {info.channels}")
+        if integer_option("steps", steps, 1) > _MOST_STEPS:
+            raise OptionError(f"steps must be at most {_MOST_STEPS}, not {steps}")
+        return "maximized", layer, channel, steps, integer_option("seed", seed, 0)
 
     # --- threads ---
 
@@ -555,20 +627,6 @@ class Viewer:
         """Do one of many things, which are not to keep what someone waits for from its turn."""
         async with self._background:
             return await self._work(function, *arguments)
-
-    async def _long(self, function: Callable[[Callable[[], None]], T]) -> T:
-        """Do what takes long, given a function that it has to call now and then, which ends it."""
-        stopped = threading.Event()
-
-        def go_on() -> None:
-            if stopped.is_set():
-                raise _Stopped
-
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._slow, function, go_on)
-        finally:
-            stopped.set()
 
 
 def _methods() -> dict[str, Method]:

@@ -2,8 +2,8 @@
 
 import * as data from "./data.js";
 import {
-  blank, button, byId, counted, div, field, make, number, percent, say, saveButton, select,
-  slider, soft, span, terms, withModifier,
+  blank, button, byId, counted, div, field, make, number, percent, Progress, say, saveButton,
+  select, slider, soft, span, terms, withModifier,
 } from "./dom.js";
 import { showPicture } from "./images.js";
 import { channelsOf, fetchLayer, statisticsOf } from "./layer.js";
@@ -326,10 +326,15 @@ export class ChannelView {
       this.maximalKey = null;
       this.showMaximal(get());
     };
-    const working = make("p", { class: "soft", role: "status" }, "Computing…");
-    this.maximal.replaceChildren(working, button("Cancel", { onclick }));
+    const progress = new Progress(onclick);
+    progress.show({ state: "running", done: 0, total: 0 });
+    this.maximal.replaceChildren(progress.element);
     this.dream.run(`${layer}|${channel}`, async (signal) => {
-      const src = await data.picture(data.paths.maximized(layer, channel), signal);
+      const at = (kind) => data.paths.maximized(layer, channel, kind);
+      const done = new AbortController();
+      data.follow(at("/progress.json"), AbortSignal.any([signal, done.signal]),
+        (now) => progress.show(now));
+      const src = await data.picture(at(".png"), signal).finally(() => done.abort());
       const alt = `Image that excites channel ${channel} of ${this.node.path} most`;
       this.maximal.replaceChildren(make("img", { src, class: "maximal", alt }));
     });

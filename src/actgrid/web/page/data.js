@@ -1,8 +1,9 @@
 /** What comes from the server or the files of an export: each thing once, while it is wanted. */
 
 import { decodeLevels } from "./levels.js";
+import { askToken, authorization, currentToken } from "./token.js";
 
-const token = new URLSearchParams(location.search).get("token");
+const POLL = 400; // milliseconds between two questions for progress
 
 /** Something that did not come; status 0: nobody answered. */
 export class Failure extends Error {
@@ -19,19 +20,24 @@ const gone = (error) =>
 /** Ask for a path relative to the page; a Failure says what the server said was wrong. */
 export async function request(path, { headers = {}, ...options } = {}) {
   let response;
-  try {
-    response = await fetch(path, {
-      ...options,
-      headers: token ? { ...headers, Authorization: `Bearer ${token}` } : headers,
-    });
-  } catch (error) {
-    throw gone(error);
-  }
+  let used;
+  do {
+    used = currentToken();
+    try {
+      response = await fetch(path, { ...options, headers: { ...headers, ...authorization() } });
+    } catch (error) {
+      throw gone(error);
+    }
+  } while (wantsToken(response) && await askToken(used));
   if (response.ok) return response;
+  if (wantsToken(response)) throw new Failure("The server asks for a token.", response.status);
   const told = await response.json().catch(() => ({}));
   const detail = typeof told.detail === "string" ? told.detail : response.statusText;
   throw new Failure(detail || `The server answered ${response.status}.`, response.status);
 }
+
+const wantsToken = ({ status, headers }) =>
+  status === 401 && headers.get("www-authenticate")?.startsWith("Bearer");
 
 /**
  * Keeps what was fetched last, up to so many bytes. Those who want the same thing share one
@@ -87,6 +93,13 @@ class Store {
     }
   }
 
+  /** Drop all that came for an image. */
+  forget(image) {
+    for (const [path, entry] of [...this.entries]) {
+      if (path.includes(`images/${image}/`)) this.drop(path, entry);
+    }
+  }
+
   drop(path, entry) {
     if (this.entries.get(path) !== entry) return;
     this.entries.delete(path);
@@ -122,7 +135,25 @@ export const bitmap = (path, signal) => bitmaps.get(path, signal);
 /** An address for an <img>; a plain one could not carry the token. */
 export const picture = (path, signal) => addresses.get(path, signal);
 
-/** Send an image; return its {id, name}. */
+/** Remove an uploaded image, here and from the server. */
+export async function remove(image) {
+  await request(`api/images/${image}`, { method: "DELETE" });
+  for (const store of [jsons, levelses, bitmaps, addresses]) store.forget(image);
+}
+
+/** Call `show` with {state, done, total} of a long computation now and then, until aborted. */
+export async function follow(path, signal, show) {
+  while (!signal.aborted) {
+    await new Promise((resolve) => { setTimeout(resolve, POLL); });
+    if (signal.aborted) return;
+    // Progress that does not come is no failure: the result itself tells.
+    const response = await request(path, { signal }).catch(() => null);
+    const progress = await response?.json().catch(() => null);
+    if (progress && !signal.aborted) show(progress);
+  }
+}
+
+/** Send an image; return its {id, name, uploaded}. */
 export async function upload(blob, name) {
   const response = await request(`api/images?name=${encodeURIComponent(name)}`, {
     method: "POST",
@@ -146,12 +177,12 @@ export const paths = {
     `api/images/${image}/layers/${layer}/${normalize}/${scope}.png`,
   histograms: (image, layer) => `api/images/${image}/layers/${layer}/histograms.json`,
   heatmap: (image, method, target, layer, kind) =>
-    `api/images/${image}/heatmaps/${method}/${target}.${kind}`
+    `api/images/${image}/heatmaps/${method}/${encodeURIComponent(target)}${kind}`
       + (layer === null ? "" : `?layer=${layer}`),
   kernel: (layer, kind) => `api/layers/${layer}/kernel.${kind}`,
   dataset: (layer) => `api/layers/${layer}/dataset.json`,
-  maximized: (layer, channel) =>
-    `api/layers/${layer}/channels/${channel}/maximized.png?steps=64&seed=0`,
+  maximized: (layer, channel, kind) =>
+    `api/layers/${layer}/channels/${channel}/maximized${kind}?steps=64&seed=0`,
 };
 
 /** Work of which only the last wish counts: a new one breaks the former off. */

@@ -60,6 +60,30 @@ export function slider(moved) {
   return control;
 }
 
+/** How far a long computation is, with a button that cancels it. */
+export class Progress {
+  constructor(cancel) {
+    this.text = make("span", { role: "status" });
+    this.bar = make("progress", { max: 1, "aria-label": "Progress" });
+    this.element = make("div", { class: "progress", hidden: true },
+      this.text, this.bar, button("Cancel", { onclick: cancel }));
+  }
+
+  /** Show {state, done, total}; null hides it. */
+  show(progress) {
+    this.element.hidden = !progress;
+    if (!progress) return;
+    const { state, done, total } = progress;
+    const known = state === "running" && total > 1;
+    this.bar.toggleAttribute("value", known);
+    if (known) this.bar.value = done / total;
+    const text = known
+      ? `${percent(done / total)} (${done.toLocaleString("en")} of ${total.toLocaleString("en")})`
+      : "Computing…";
+    this.text.textContent = state === "waiting" ? "Waiting…" : text;
+  }
+}
+
 /** A list of names and values, given as pairs. */
 export function terms(lines) {
   const pair = ([name, value]) => [make("dt", {}, name), make("dd", {}, value)];
@@ -86,8 +110,18 @@ export function number(value) {
   return text.replace("-", "−");
 }
 
-export const percent = (share) =>
-  share === null || share === undefined ? "–" : `${+(share * 100).toPrecision(3)}%`;
+/** A fraction in percent with one decimal; only 0 and 1 themselves are written as 0.0% and 100.0%. */
+export function percent(fraction) {
+  if (fraction === null || fraction === undefined) return "–";
+  const value = 100 * fraction;
+  if (value > 0 && value < 0.05) return "<0.1%";
+  if (value < 100 && value >= 99.95) return ">99.9%";
+  return `${value.toFixed(1)}%`;
+}
+
+/** A number of bytes: in MiB from one on. */
+export const sizeText = (bytes) => (bytes < 2 ** 20
+  ? counted(bytes, "byte") : `${+(bytes / 2 ** 20).toFixed(1)} MiB`);
 
 export const counted = (count, word) =>
   `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;

@@ -118,20 +118,45 @@ export class Graph {
   }
 
   makeCard({ node: index, group }) {
-    const node = this.model.nodes[index];
     const folded = group === null ? null : this.model.groups[group];
-    const title = folded?.name ?? node.name;
-    const what = folded ? folded.title : node.type;
     const thumbnail = make("canvas", { class: "thumbnail", width: 96, height: 96 });
     const dead = make("span", { class: "dead", hidden: true });
-    const pick = button("", {
-      class: "pick", "data-path": node.path, title: `${folded ? folded.name : node.path}\n${what}`,
-      disabled: !node.drawn, onclick: () => this.pick(index),
-    }, thumbnail, span("words", make("b", {}, title),
-      span("soft what", span(null, what), dead), span("soft numbers", shapeText(node.shape))));
+    const title = make("b", {});
+    const what = make("span", {});
+    const shape = span("soft numbers");
+    const pick = button("", { class: "pick", onclick: () => this.pick(card.index) }, thumbnail,
+      span("words", title, span("soft what", what, dead), shape));
     const element = make("div", { class: `card ${folded ? `folded ${folded.kind}` : ""}` }, pick);
     if (folded) element.append(this.toggle(group, true));
-    return { kind: "card", element, thumbnail, dead, pick, index, group };
+    const card = { kind: "card", element, thumbnail, dead, title, what, shape, pick, index, group };
+    this.name(card);
+    return card;
+  }
+
+  /** Write on a card which layer it is: the one that a click opens and whose numbers it shows. */
+  name({ title, what, shape, pick, index, group }) {
+    const node = this.model.nodes[index];
+    const folded = group === null ? null : this.model.groups[group];
+    title.textContent = node.name;
+    what.textContent = !folded ? node.type
+      : folded.kind === "model" ? `${folded.name}: ${folded.title}` : folded.title;
+    shape.textContent = shapeText(node.shape);
+    pick.dataset.path = node.path;
+    pick.title = `${node.path}\n${what.textContent}`;
+    pick.disabled = !node.drawn;
+  }
+
+  /** A card of a closed group is the layer of it that is looked at, else the group's last one. */
+  turnCards(index) {
+    for (const card of this.cards.values()) {
+      if (card.kind !== "card" || card.group === null) continue;
+      const inside = this.model.groupsOf(index).includes(card.group);
+      const shown = inside ? index : this.model.last[card.group];
+      if (shown === card.index) continue;
+      card.index = shown;
+      this.name(card);
+      this.shown.thumbnails = null;
+    }
   }
 
   makeBox({ group }) {
@@ -222,6 +247,7 @@ export class Graph {
     if (index === this.shown.layer) return;
     const first = this.shown.layer === null;
     this.shown.layer = index;
+    this.turnCards(index);
     const current = this.cardOf(index);
     for (const card of this.cards.values()) {
       card.element.classList.toggle("current", card === current);

@@ -3,7 +3,8 @@
 import { blended, copyTo } from "./channel.js";
 import * as data from "./data.js";
 import {
-  announce, byId, div, field, make, number, say, saveButton, select, slider, soft, span,
+  announce, button, byId, div, field, make, number, Progress, say, saveButton, select, slider, soft,
+  span,
 } from "./dom.js";
 import { NO_IMAGES } from "./images.js";
 import { painted } from "./levels.js";
@@ -16,6 +17,9 @@ export class HeatmapView {
   constructor(model, images) {
     Object.assign(this, { model, images });
     this.task = new data.Task((error) => this.fail(error));
+    this.naming = new data.Task((error) => this.sayNoClass(error.message));
+    this.progress = new Progress(() => this.cancel());
+    this.cancelled = null; // key of the heatmap that the user cancelled
     if (model.methods.length) this.build();
   }
 
@@ -39,14 +43,15 @@ export class HeatmapView {
     byId("heatmap").append(
       make("header", { class: "heading" }, div(null, this.title, this.about),
         saveButton("this view", () => this.save())),
-      options, this.note, this.buildFigures());
+      options, this.noClass, this.progress.element, this.note, this.buildFigures());
   }
 
   /** Where a class is typed; only where there are maps of any class. */
   buildTarget() {
+    this.noClass = make("p", { class: "error wrong", id: "no-class", role: "alert", hidden: true });
     this.target = make("input", {
       type: "search", list: "classes", placeholder: "predicted", autocomplete: "off",
-      onchange: () => this.aim(),
+      "aria-describedby": "no-class", onchange: () => this.aim(), oninput: () => this.sayNoClass(),
     });
     if (!this.model.targets) return null;
     const labels = this.model.classes?.labels ?? [];
@@ -75,6 +80,7 @@ export class HeatmapView {
     byId("heatmap").hidden = hidden;
     if (hidden) {
       this.task.stop();
+      if (this.method) this.rest();
       return;
     }
     const method = this.model.method(state);
@@ -86,14 +92,26 @@ export class HeatmapView {
     const target = state.target === "predicted" ? state.target : this.model.target(state.target);
     const layer = method.layer && state.over !== null ? this.model.index.get(state.over) : null;
     const key = [state.image, method.name, target, layer].join("|");
+    if (key === this.cancelled) return;
+    this.cancelled = null;
     this.task.run(key, async (signal) => {
       byId("heatmap").classList.add("busy");
-      this.title.textContent = "Working…";
+      this.title.textContent = `Computing ${method.name}…`;
+      this.about.textContent = "";
       const at = (kind) => data.paths.heatmap(state.image, method.name, target, layer, kind);
+      const done = new AbortController();
+      this.progress.show(null);
+      if (this.model.live) {
+        data.follow(at("/progress.json"), AbortSignal.any([signal, done.signal]),
+          (progress) => this.progress.show(progress));
+      }
       const [about, levels, picture] = await Promise.all([
-        data.json(at("json"), signal), data.levels(at("png"), signal),
+        data.json(at(".json"), signal), data.levels(at(".png"), signal),
         data.bitmap(data.paths.picture(state.image), signal),
-      ]).finally(() => { if (!signal.aborted) byId("heatmap").classList.remove("busy"); });
+      ]).finally(() => {
+        done.abort();
+        if (!signal.aborted) this.rest();
+      });
       this.loaded = { about, levels, picture, key };
       this.say(null);
       this.draw(get());
@@ -116,14 +134,50 @@ export class HeatmapView {
     }
   }
 
+  /** Show that nothing is being computed. */
+  rest() {
+    byId("heatmap").classList.remove("busy");
+    this.progress.show(null);
+  }
+
+  /** Stop the computation, on the server too, until the user wants it again. */
+  cancel() {
+    this.cancelled = this.task.key;
+    this.task.stop();
+    this.rest();
+    this.clear();
+    const again = () => {
+      this.cancelled = null;
+      this.show(get());
+    };
+    this.say("The computation was cancelled.");
+    this.note.append(button("Compute", { onclick: again }));
+    announce("Cancelled");
+  }
+
   /** Take what was typed: a class's name or number; nothing for the predicted one. */
   aim() {
     const text = this.target.value.trim();
     const index = text ? this.model.target(text) : null;
-    const fine = !text || index !== null;
-    this.target.ariaInvalid = String(!fine);
-    if (fine) go({ target: index === null ? "predicted" : String(index) });
-    else announce(`There is no class ${text}`);
+    this.sayNoClass();
+    if (!text || index !== null) {
+      go({ target: index === null ? "predicted" : String(index) });
+      return;
+    }
+    // The server says what is wrong with the name, and which names are close to it.
+    const { image, method } = get();
+    this.naming.run(text, async (signal) => {
+      const at = data.paths.heatmap(image, method, text, null, ".json");
+      go({ target: String((await data.json(at, signal)).target) });
+    });
+  }
+
+  /** Say what is wrong with the class; nothing if it is fine. */
+  sayNoClass(text = "") {
+    if (!text) this.naming.stop();
+    this.target.ariaInvalid = String(Boolean(text));
+    this.noClass.hidden = !text;
+    this.noClass.textContent = text && text[0].toUpperCase() + text.slice(1);
   }
 
   draw(state) {
@@ -155,11 +209,15 @@ export class HeatmapView {
     say(this.note, text, retry);
   }
 
-  fail(error) {
+  clear() {
     this.title.textContent = "Heatmap";
     this.about.textContent = "";
     this.loaded = null;
     delete this.canvas.dataset.shown;
+  }
+
+  fail(error) {
+    this.clear();
     this.say(error.message, true);
     data.lost(error);
   }

@@ -2,13 +2,14 @@
 
 import * as data from "./data.js";
 import {
-  announce, button, byId, counted, div, make, number, percent, soft, span, toast,
+  announce, button, byId, counted, div, make, number, percent, sizeText, soft, span, toast,
 } from "./dom.js";
-import { get, go } from "./state.js";
+import { get, go, writeAddress } from "./state.js";
 import { takePicture } from "./webcam.js";
 
 export const NO_IMAGES = "There are no images yet: add one, drop one here, or paste one.";
 const PAGE = 100;
+const FORMATS = "image/png,image/jpeg,image/webp,image/gif,image/bmp";
 
 export class Images {
   constructor(model) {
@@ -47,10 +48,10 @@ export class Images {
 
   /** What adds images; only where the server takes them. */
   buildUpload() {
-    const tools = div("tools");
+    const tools = div("tools upload");
     if (!this.model.uploads) return tools;
     const file = make("input", {
-      type: "file", accept: "image/*", multiple: true, class: "unseen", tabindex: -1,
+      type: "file", accept: FORMATS, multiple: true, class: "unseen", tabindex: -1,
       "aria-label": "Image files",
       onchange: async () => {
         await this.take([...file.files]);
@@ -63,6 +64,9 @@ export class Images {
       const onclick = () => this.fromWebcam();
       tools.append(button("Webcam", { "aria-haspopup": "dialog", onclick }));
     }
+    const { bytes, pixels } = this.model.uploads;
+    const limits = `${sizeText(bytes)} and ${counted(pixels, "pixel")}`;
+    tools.append(soft(`PNG, JPEG, WebP, GIF or BMP of at most ${limits}`));
     this.listenForDrops();
     window.addEventListener("paste", (event) => {
       const files = [...(event.clipboardData?.files ?? [])];
@@ -100,16 +104,20 @@ export class Images {
   /** Send files to the server, and look at the last that it took. */
   async take(files) {
     for (const file of files) {
-      const most = this.model.uploads.bytes;
-      if (file.size > most) {
-        const sizes = `${megabytes(file.size)}; at most ${megabytes(most)} are taken`;
-        toast(`${file.name} is too large: ${sizes}.`, "error");
+      const { bytes } = this.model.uploads;
+      if (file.size > bytes) {
+        const limit = `the limit is ${bytes.toLocaleString("en")} (${sizeText(bytes)})`;
+        toast(`${file.name} has ${counted(file.size, "byte")}; ${limit}.`, "error");
         continue;
       }
       document.body.classList.add("sending");
       try {
-        const { id, name } = await data.upload(file, file.name || "pasted.png");
-        if (!this.items.has(id)) this.add(id, name, true);
+        const added = await data.upload(file, file.name || "pasted.png");
+        const { id, name } = added;
+        if (!this.items.has(id)) {
+          this.add(added, true);
+          this.total += 1;
+        }
         this.showCount();
         announce(`${name} was added`);
         go({ image: id });
@@ -119,6 +127,31 @@ export class Images {
         document.body.classList.remove("sending");
       }
     }
+  }
+
+  /** Remove an uploaded image, and look at another one if it was looked at. */
+  async remove(id) {
+    const name = this.nameOf(id);
+    const other = this.another(id);
+    const { image, compare } = get();
+    const next = { image: image === id ? other : image, compare: compare === id ? null : compare };
+    if (next.image === next.compare) next.compare = null;
+    go(next, { step: false }); // what is asked for the image is broken off
+    writeAddress();
+    try {
+      await data.remove(id);
+    } catch (error) {
+      if (error.status !== 404) { // 404: it is gone already
+        toast(`${name}: ${error.message}`, "error");
+        return;
+      }
+    }
+    this.items.get(id)?.element.remove();
+    this.items.delete(id);
+    this.total -= 1;
+    this.listed = Math.min(this.listed, this.total);
+    this.showCount();
+    announce(`${name} was removed`);
   }
 
   /** List the next page of images. */
@@ -139,7 +172,7 @@ export class Images {
     const { total, images } = await (await data.request(path)).json();
     this.total = images.length ? total : this.listed;
     this.listed += images.length;
-    for (const { id, name } of images) if (!this.items.has(id)) this.add(id, name);
+    for (const image of images) if (!this.items.has(image.id)) this.add(image);
     this.showCount();
     // The end may still be in sight: look again.
     this.end.unobserve(this.more);
@@ -152,7 +185,7 @@ export class Images {
     this.count.textContent = total ? counted(total, "image") : "No images yet";
   }
 
-  add(id, name, first = false) {
+  add({ id, name, uploaded }, first = false) {
     this.names.set(id, name);
     const image = make("img", { alt: "", width: 64, height: 64 });
     const pick = button("", {
@@ -162,7 +195,11 @@ export class Images {
       class: "beside", title: `Compare with ${name}`, "aria-label": `Compare with ${name}`,
       "aria-pressed": "false", onclick: () => this.compare(id),
     });
-    const element = make("div", { class: "thumb", "data-image": id }, pick, beside);
+    const remove = uploaded ? button("×", {
+      class: "remove", title: `Remove ${name}`, "aria-label": `Remove ${name}`,
+      onclick: () => this.remove(id),
+    }) : null;
+    const element = make("div", { class: "thumb", "data-image": id }, pick, beside, remove);
     this.items.set(id, { element, image, pick, beside });
     if (first) this.list.prepend(element);
     else this.list.append(element);
@@ -200,7 +237,14 @@ export class Images {
 
   show(state) {
     this.mark(state);
-    if (!state.image) return;
+    if (!state.image) {
+      this.portrait.stop();
+      this.classes.stop();
+      this.current.hidden = true;
+      this.name.replaceChildren();
+      this.top.replaceChildren();
+      return;
+    }
     this.name.textContent = this.names.get(state.image) ?? "";
     this.portrait.run(state.image, async (signal) => {
       this.current.src = await data.picture(data.paths.picture(state.image), signal);
@@ -254,5 +298,3 @@ export class Images {
 export function showPicture(element, path, signal) {
   data.picture(path, signal).then((address) => { element.src = address; }, () => {});
 }
-
-const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MB`;

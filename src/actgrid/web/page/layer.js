@@ -310,7 +310,7 @@ export class LayerView {
   showScale(state) {
     const { stage } = this.sides[0];
     const fitted = !(state.view && stage.grid);
-    this.scale.textContent = fitted ? "fit" : `${Math.round(state.view.scale * 100)}%`;
+    this.scale.textContent = fitted ? "fit" : percent(state.view.scale);
   }
 
   chooseNormalization(name) {

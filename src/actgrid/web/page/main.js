@@ -27,6 +27,7 @@ const KEYS = {
 };
 
 async function main() {
+  byId("unstarted").remove();
   themes();
   const main = byId("view");
   try {

@@ -12,11 +12,13 @@ export class Model {
     this.groupKeys = uniqueKeys(this.groups);
     this.groupIndex = new Map(this.groupKeys.map((key, index) => [key, index]));
     const found = (wanted) => this.nodes.findIndex((node) => node.drawn && wanted(node));
-    // At first the first layer that has learned something is shown.
-    const learned = found((node) => node.kernel);
-    this.first = Math.max(learned < 0 ? found(() => true) : learned, 0);
     this.luts = new Map();
     this.last = this.lastNodes();
+    // At first the first layer that has learned something is shown, with its activation.
+    const learned = found((node) => node.kernel);
+    const first = Math.max(learned < 0 ? found(() => true) : learned, 0);
+    const { group } = this.nodes[first];
+    this.first = this.groups[group]?.kind === "unit" ? this.last[group] : first;
   }
 
   /** The node that a card of each group shows: the last that can be drawn. */
@@ -66,13 +68,17 @@ export class Model {
     return this.classes?.labels?.[index] ?? null;
   }
 
-  /** Index of a class that was named or numbered; null if there is none. */
+  /** Index of the one class that has a number or a name; null if there is none. */
   target(text) {
     const labels = this.classes?.labels ?? [];
-    const found = labels.findIndex((label) => label.toLowerCase() === text.toLowerCase());
-    const given = found >= 0 ? found : /^\d+/.test(text) ? parseInt(text, 10) : -1;
+    const name = text.trim().toLowerCase();
+    const found = [...labels.keys()].filter((index) => {
+      const label = labels[index].toLowerCase();
+      return name === label || name === `${index} ${label}`; // as the list of classes has it
+    });
+    const given = /^\d+$/.test(name) ? [Number(name)] : found;
     const count = this.classes?.count ?? Infinity;
-    return given >= 0 && given < count ? given : null;
+    return given.length === 1 && given[0] < count ? given[0] : null;
   }
 
   method(state) {

@@ -116,6 +116,9 @@ export function go(changes, { step = true } = {}) {
   changed(current);
 }
 
+/** Write the state into the address at once, as nothing may be left there of what is gone. */
+export const writeAddress = () => replace(write(current));
+
 /** Begin: `check` returns a state in which all names are known. */
 export function start(check, show) {
   changed = show;

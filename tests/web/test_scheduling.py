@@ -1,0 +1,173 @@
+"""Long computations take turns, report progress and end when they are cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import sleep
+
+import pytest
+
+from actgrid.web.scheduling import LongTask, Scheduler
+
+
+def run(test: Callable[[Scheduler], Awaitable[None]]) -> None:
+    async def main() -> None:
+        scheduler = Scheduler()
+        await asyncio.wait_for(test(scheduler), 60)
+        scheduler.close()
+
+    asyncio.run(main())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(4000):
+        if condition():
+            return
+        await asyncio.sleep(0.002)
+    raise AssertionError("the condition was never met")
+
+
+def work(log: list[str], name: str, runs: int, seconds: float = 0.002) -> Callable[[LongTask], str]:
+    """Return a computation that runs a model so often, and notes its name each time."""
+
+    def compute(task: LongTask) -> str:
+        for done in range(runs):
+            task.report(done, runs)
+            log.append(name)
+            sleep(seconds)
+        return name
+
+    return compute
+
+
+def test_a_short_computation_overtakes_long_ones() -> None:
+    log: list[str] = []
+
+    async def test(scheduler: Scheduler) -> None:
+        long = [
+            asyncio.ensure_future(scheduler.run(name, work(log, name, 10_000)))
+            for name in ("first", "second")
+        ]
+        await until(lambda: log.count("first") > 20 and log.count("second") > 20)
+        before = len(log)
+        assert await scheduler.run("short", work(log, "short", 3)) == "short"
+        others = [name for name in log[before:] if name != "short"]
+        # A run that had begun, one that began before the short one had its thread, and one whose
+        # turn came as it had waited longest.
+        assert len(others) <= 3
+        assert not any(task.done() for task in long)
+        for task in long:
+            task.cancel()
+
+    run(test)
+
+
+def test_equal_computations_alternate() -> None:
+    log: list[str] = []
+
+    async def test(scheduler: Scheduler) -> None:
+        tasks = [scheduler.run(name, work(log, name, 60, 0.005)) for name in ("first", "second")]
+        assert await asyncio.gather(*tasks) == ["first", "second"]
+
+    run(test)
+    # As long as both run, neither has much more than the other.
+    shared = log[: max(log.index("first"), log.index("second")) + 80]
+    assert abs(shared.count("first") - shared.count("second")) < 20
+
+
+def test_short_computations_that_keep_coming_do_not_hold_up_a_long_one() -> None:
+    log: list[str] = []
+
+    async def test(scheduler: Scheduler) -> None:
+        long = asyncio.ensure_future(scheduler.run("long", work(log, "long", 10_000)))
+        await until(lambda: len(log) > 20)
+        log.clear()
+
+        async def ask(name: str) -> None:
+            for number in range(30):
+                await scheduler.run((name, number), work(log, "short", 4))
+
+        # There are always several that have used less time.
+        await asyncio.gather(*(ask(name) for name in "abcd"))
+        assert log.count("short") == 480
+        assert log.count("long") > 20
+        long.cancel()
+
+    run(test)
+
+
+def test_one_computation_runs_at_a_time() -> None:
+    running: list[str] = []
+    counts: list[int] = []
+
+    def compute(task: LongTask) -> None:
+        for done in range(50):
+            task.report(done, 50)
+            running.append("run")
+            counts.append(len(running))
+            sleep(0.001)
+            running.pop()
+
+    async def test(scheduler: Scheduler) -> None:
+        await asyncio.gather(*(scheduler.run(number, compute) for number in range(6)))
+
+    run(test)
+    assert max(counts) == 1
+    assert len(counts) == 300
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["cancelled", "closed"])
+def test_cancelled_computations_end(closed: bool) -> None:
+    log: list[str] = []
+
+    async def test(scheduler: Scheduler) -> None:
+        names = ("first", "second", "third")
+        tasks = [
+            asyncio.ensure_future(scheduler.run(name, work(log, name, 10**6))) for name in names
+        ]
+        await until(lambda: set(log) == set(names))
+        for task in tasks:
+            task.cancel()
+        if closed:
+            scheduler.close()
+        for task in tasks:
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert all(scheduler.find(name) is None for name in names)
+        threads = list(scheduler._threads._threads)
+        scheduler._threads.shutdown()  # returns when the threads have ended
+        assert not any(thread.is_alive() for thread in threads)
+        count = len(log)
+        await asyncio.sleep(0.02)
+        assert len(log) == count
+
+    run(test)
+
+
+def test_what_a_computation_raises_reaches_its_caller_and_ends_its_turn() -> None:
+    def fail(task: LongTask) -> None:
+        task.report(0, 1)
+        raise ValueError("it failed")
+
+    async def test(scheduler: Scheduler) -> None:
+        with pytest.raises(ValueError, match="it failed"):
+            await scheduler.run("failing", fail)
+        assert await scheduler.run("next", work([], "next", 2)) == "next"
+
+    run(test)
+
+
+def test_progress_is_that_of_the_longest_pass() -> None:
+    seen: list[tuple[bool, int, int]] = []
+
+    def compute(task: LongTask) -> None:
+        for done, total in [(0, 1), (0, 8), (4, 8), (0, 1)]:
+            task.report(done, total)
+            seen.append((task.started, task.done, task.total))
+
+    async def test(scheduler: Scheduler) -> None:
+        await scheduler.run("task", compute)
+
+    run(test)
+    assert seen == [(True, 0, 1), (True, 0, 8), (True, 4, 8), (True, 4, 8)]
