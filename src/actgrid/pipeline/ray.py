@@ -14,13 +14,12 @@ import pickle
 import signal
 import socket
 import sys
-import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -427,21 +426,22 @@ def _own_end() -> Iterator[None]:
 
 @contextmanager
 def _own_path() -> Iterator[None]:
-    """Keep Ray from importing modules of the current folder where this process does not.
+    """Keep Ray from importing modules of the current folder before those of libraries.
 
     Ray puts the driver's current folder first on its workers' `sys.path`: a file there, such as a
-    download called h5py.py, would be imported in the place of a library.
+    download called h5py.py, would be imported in the place of a library. Nothing is done where this
+    process itself looks there first, as a notebook does.
     """
-    folder = Path.cwd()
-    if any(Path(entry).resolve() == folder.resolve() for entry in sys.path):
+    folder, package = Path.cwd(), Path(__file__).parents[2]
+    before = takewhile(lambda path: path != package, (Path(entry).resolve() for entry in sys.path))
+    if folder in before:
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="actgrid-") as empty:
-        os.chdir(empty)
-        try:
-            yield
-        finally:
-            os.chdir(folder)
+    os.chdir(package)  # where workers look anyway
+    try:
+        yield
+    finally:
+        os.chdir(folder)
 
 
 def _knock(address: str | None) -> None:
