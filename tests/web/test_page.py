@@ -261,8 +261,20 @@ def test_every_card_has_a_thumbnail(opened: Opened) -> None:
         assert min(colours) > 1
 
 
+@pytest.fixture
+def assert_agrees_enlarged(assert_levels_agree: Any) -> Callable[..., None]:
+    """Compare pixels of the page with levels that are enlarged by a whole number."""
+
+    def assert_agree(pixels: Array, levels: Array, cmap: str, zoom: int) -> None:
+        small = pixels[::zoom, ::zoom]
+        np.testing.assert_array_equal(pixels, small.repeat(zoom, 0).repeat(zoom, 1))
+        assert_levels_agree(small, palette(cmap)[levels], palette(cmap))
+
+    return assert_agree
+
+
 def test_a_drawn_channel_has_the_pixels_of_render(
-    opened: Opened, activations: dict[str, Array]
+    opened: Opened, activations: dict[str, Array], assert_agrees_enlarged: Any
 ) -> None:
     zoom = 1
     with opened() as page:
@@ -277,14 +289,13 @@ def test_a_drawn_channel_has_the_pixels_of_render(
             look(page, link)
             wait_for(page, STEM, normalize, scope)
             grid = actgrid.render(activations[STEM], normalize=wanted, scope=scope)
-            pixels = palette("magma")[grid.tile(0)].repeat(zoom, 0).repeat(zoom, 1)
-            np.testing.assert_array_equal(tile_pixels(page, 0), pixels)
+            assert_agrees_enlarged(tile_pixels(page, 0), grid.tile(0), "magma", zoom)
             zoom += 1
 
 
 @pytest.mark.parametrize("order", ["index", "mean", "std", "max", "zeros"])
 def test_the_saved_grid_is_the_picture_of_render(
-    opened: Opened, activations: dict[str, Array], order: str
+    opened: Opened, activations: dict[str, Array], order: str, assert_levels_agree: Any
 ) -> None:
     with opened() as page:
         for layer in (STEM, LAST, DENSE):
@@ -297,7 +308,7 @@ def test_the_saved_grid_is_the_picture_of_render(
                 grid = actgrid.render(activations[DENSE], cmap="inferno", order=numbers)
             else:
                 grid = actgrid.render(activations[layer], cmap="inferno", order=order)
-            np.testing.assert_array_equal(picture, grid.to_rgb())
+            assert_levels_agree(picture, grid.to_rgb(), palette("inferno"))
 
 
 def test_a_grid_is_never_longer_than_a_canvas_can_be(opened: Opened) -> None:
@@ -409,14 +420,13 @@ def canvas_pixels(canvas: Locator) -> Array:
 
 
 def test_a_large_channel_has_the_pixels_of_render(
-    opened: Opened, activations: dict[str, Array]
+    opened: Opened, activations: dict[str, Array], assert_agrees_enlarged: Any
 ) -> None:
     grid = actgrid.render(activations[STEM])
     with opened("#channel=9") as page:
         tile = page.locator("#channel .figures canvas").first
         expect(tile).to_have_attribute("data-shown", re.compile(f"^{STEM}[|]9[|]"))
-        wanted = palette("viridis")[grid.tile(9)].repeat(4, 0).repeat(4, 1)
-        np.testing.assert_array_equal(canvas_pixels(tile), wanted)
+        assert_agrees_enlarged(canvas_pixels(tile), grid.tile(9), "viridis", 4)
         over = page.locator("#channel .figures canvas").nth(1)
         before = canvas_pixels(over)
         page.locator("#channel").get_by_label("Map over image").fill("0")
