@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from actgrid.bench import Case, Run
+from actgrid.bench import Run
 
 # Before anything imports TensorFlow.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -43,14 +43,6 @@ class Clock:
             self.now += next(times)
 
         return run
-
-    def case(self, *ratios: float) -> Case:
-        """Return a case that takes so many times its yardstick, one preparation after the other.
-
-        The last ratio stays.
-        """
-        prepared = itertools.chain(ratios, itertools.repeat(ratios[-1]))
-        return Case(lambda: self.work(next(prepared)), lambda: self.work(1.0))
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -467,15 +468,24 @@ def test_what_cannot_be_explained_is_said_before_tensorflow_is_loaded(
 
 
 @pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch, clock: Any) -> Callable[[float], None]:
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Return what makes the cases two: a kernel so much slower than today's, and another thing."""
+    seconds = {"kernel": 2.0, "other": 0.5}
+    factors = {"kernel": 1.0, "other": 1.0}
+    monkeypatch.setattr("actgrid.bench.bench_cases", lambda quick: seconds)
 
-    def set_slower(factor: float) -> None:
-        cases = {"kernel": clock.case(2.0 * factor), "other": clock.case(0.5)}
-        monkeypatch.setattr("actgrid.bench.bench_cases", lambda quick: cases)
+    @contextmanager
+    def turns_with_yardsticks(build: Any, ratios: dict[str, float]) -> Iterator[Any]:
+        yield lambda case, _: (ratios[case], seconds[case] * factors[case])
 
-    set_slower(1.0)
-    return set_slower
+    @contextmanager
+    def turns_of_builds(before: Any, now: Any) -> Iterator[Any]:
+        yield lambda case, _: (seconds[case], seconds[case] * factors[case])
+
+    monkeypatch.setattr("actgrid.bench.turns_with_yardsticks", turns_with_yardsticks)
+    monkeypatch.setattr("actgrid.bench.turns_of_builds", turns_of_builds)
+    monkeypatch.setattr("actgrid.bench.check_builds", lambda *builds: {})
+    return lambda factor: factors.update(kernel=factor)
 
 
 def test_bench_prints_and_saves_figures(
@@ -490,27 +500,48 @@ def test_bench_prints_and_saves_figures(
         ["other", "500.000", "0.500", "0.0%"],
     ]
     kept = json.loads((tmp_path / "new" / "figures.json").read_text())["cases"]
-    assert kept == json.loads(run("bench", "--quick", "--json").out)["cases"]
+    assert {"cases": kept} == json.loads(run("bench", "--quick", "--json").out)
 
 
+@pytest.mark.parametrize("other", ["figures", "build"])
 def test_bench_fails_for_a_kernel_made_slower_and_passes_an_equal_one(
-    run: Run, kernel: Callable[[float], None], tmp_path: Path
+    run: Run, kernel: Callable[[float], None], tmp_path: Path, other: str
 ) -> None:
-    path = tmp_path / "figures.json"
-    run("bench", "--quick", "--save", path)
+    path = Path(actgrid.__file__).parents[1]
+    if other == "figures":
+        path = tmp_path / "figures.json"
+        run("bench", "--quick", "--save", path)
     equal = run("bench", "--quick", "--against", path)
     assert (equal.code, equal.err) == (0, "")
     assert equal.out.splitlines()[-1] == "slower by more than 15%: nothing"
     kernel(1.3)
     slower = run("bench", "--quick", "--against", path)
     assert (slower.code, slower.err) == (1, "")
-    assert re.search(r"^kernel +2600.000 +2.600 +0.0% +2.000 +\+30.0% +slower$", slower.out, re.M)
+    assert re.search(r"^kernel +2000.000 +2600.000 +\+30.0% +0.0% +slower$", slower.out, re.M)
+    assert re.search(r"^other +500.000 +500.000 +\+0.0% +0.0% *$", slower.out, re.M)
     assert slower.out.splitlines()[-1] == "slower by more than 15%: kernel"
     report = run("bench", "--quick", "--against", path, "--json")
     assert report.code == 1
     assert json.loads(report.out)["slower"] == ["kernel"]
-    assert json.loads(report.out)["cases"]["kernel"]["change"] == pytest.approx(0.3)
+    assert json.loads(report.out)["left_out"] == {}
+    assert json.loads(report.out)["cases"]["kernel"]["ratio"] == pytest.approx(1.3)
     assert run("bench", "--quick", "--against", path, "--tolerance", 0.5).code == 0
+
+
+def test_bench_tells_of_cases_that_the_other_build_cannot_run(
+    run: Run, kernel: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actgrid.bench.check_builds", lambda *builds: {"other": "no such thing"})
+    against = ("bench", "--quick", "--against", Path(actgrid.__file__).parents[1])
+    result = run(*against)
+    assert result.code == 0
+    assert result.out.splitlines()[-2:] == [
+        "left out, the other build cannot run it: other (no such thing)",
+        "slower by more than 15%: nothing",
+    ]
+    report = json.loads(run(*against, "--json").out)
+    assert report["left_out"] == {"other": "no such thing"}
+    assert list(report["cases"]) == ["kernel"]
 
 
 def test_bench_measures_for_real(run: Run, tmp_path: Path) -> None:
@@ -635,7 +666,9 @@ def test_reader_that_leaves_early_is_no_error() -> None:
             ["'Egyptian dog'", "Egyptian cat"],
         ),
         (["bench", "--against", "none.json"], ["no file none.json", "--save makes one"]),
-        (["bench", "--against", "{photo}"], ["cat.jpg is no file that actgrid bench --save wrote"]),
+        (["bench", "--against", "none"], ["none: no such file or folder", "a wheel, a checkout"]),
+        (["bench", "--against", "{photo}"], ["cat.jpg is no build of actgrid", "a wheel, a"]),
+        (["bench", "--against", "x.json", "--save", "y.json"], ["--save", "--against", "one of"]),
         (["bench", "--save", "{photo}/x.json"], ["cannot make the folder"]),
         (["bench", "--tolerance", "-1"], ["--tolerance", "0.15", "-1"]),
         (["bench", "--tolerance", "nan"], ["--tolerance", "nan"]),
