@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from actgrid.bench import Build, check_builds, opened_build, started_worker, this_build
+from actgrid.bench.builds import any_processor
 from actgrid.errors import BackendError, MissingFileError, OptionError
 
 Copied = Callable[..., Path]
@@ -189,6 +190,16 @@ def test_builds_that_draw_differently_are_not_compared(copied: Copied) -> None:
         core.unlink()
     with pytest.raises(OptionError, match=r"the other one's backend is num.*, this .* native"):
         check_builds(Build(sys.executable, folder), this_build(), ["encode"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes cannot be bound")
+def test_processes_of_a_round_share_a_processor() -> None:
+    assert {any_processor() for _ in range(200)} == os.sched_getaffinity(0)
+    processor = min(os.sched_getaffinity(0))
+    with started_worker(this_build(), processor) as worker:
+        assert os.sched_getaffinity(worker.process.pid) == {processor}
+        worker.describe()
+        assert 1e-6 < worker.time("measure, 7 px") < 0.1
 
 
 def test_process_that_ends_is_told() -> None:

@@ -90,7 +90,14 @@ def test_few_rounds_have_no_error_yet() -> None:
 def test_kernel_made_slower_is_found_and_an_equal_one_passes() -> None:
     processes = Processes(equal=[1.0], slower=[1.2], faster=[0.5], little=[1.14])
     assert slower(processes) == ["slower"]
-    assert processes.started == 5
+    # Only what seems slower is looked at for longer.
+    assert [processes.rounds(name) for name in processes.ratios] == [5, 15, 5, 5]
+
+
+def test_work_that_disturbs_the_first_rounds_is_not_taken_for_a_slower_build() -> None:
+    processes = Processes(disturbed=[1.6, 1.7, 1.6, 1.6, 1.7, 1.6, 1.0])
+    assert slower(processes) == []
+    assert processes.rounds("disturbed") > 15
 
 
 def test_noise_costs_rounds_and_is_not_called_slower() -> None:
@@ -120,6 +127,7 @@ def test_slower_is_more_than_the_tolerance(tolerance: float, found: list[str]) -
 
 def test_both_sides_are_timed_in_the_order_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     timed: list[tuple[str, str]] = []
+    processors: list[int | None] = []
 
     class Fake:
         def __init__(self, build: str) -> None:
@@ -133,7 +141,8 @@ def test_both_sides_are_timed_in_the_order_asked_for(monkeypatch: pytest.MonkeyP
             return {"old": 4.0, "new": 5.0}[self.build] / (2 if part == "yardstick" else 1)
 
     @contextmanager
-    def started(build: Any) -> Iterator[Fake]:
+    def started(build: Any, processor: int | None = None) -> Iterator[Fake]:
+        processors.append(processor)
         yield Fake(build)
 
     monkeypatch.setattr("actgrid.bench.regression.started_worker", started)
@@ -141,6 +150,7 @@ def test_both_sides_are_timed_in_the_order_asked_for(monkeypatch: pytest.MonkeyP
     with turns_of_builds(*sides) as turn:
         assert turn("a", False) == turn("a", True) == (4.0, 5.0)
     assert [build for build, _ in timed] == ["old", "new", "new", "old"]
+    assert processors[0] == processors[1]  # what disturbs one disturbs the other
     timed.clear()
     with turns_with_yardsticks(sides[1], {"a": 3.0}) as turn:
         assert turn("a", False) == turn("a", True) == (7.5, 5.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from typing import IO, Any
 import actgrid
 from actgrid.errors import BackendError, MissingFileError, OptionError
 
-__all__ = ["Build", "Worker", "opened_build", "started_worker", "this_build"]
+__all__ = ["Build", "Worker", "any_processor", "opened_build", "started_worker", "this_build"]
 
 _WORKER = Path(__file__).with_name("worker.py")
 _KINDS = (
@@ -97,8 +98,14 @@ class Worker:
 
 
 @contextmanager
-def started_worker(build: Build) -> Iterator[Worker]:
-    """Start a process that times cases on a build, and end it."""
+def started_worker(build: Build, processor: int | None = None) -> Iterator[Worker]:
+    """Start a process that times cases on a build, and end it.
+
+    Parameters
+    ----------
+    processor
+        Where the process has to run, see `any_processor`; None: anywhere.
+    """
     # A package beside its dependencies hides none of this interpreter's other packages.
     path = [] if build.folder is None else [str(build.folder), *filter(None, sys.path)]
     with (
@@ -113,10 +120,19 @@ def started_worker(build: Build) -> Iterator[Worker]:
             env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
         ) as process,
     ):
+        if processor is not None:
+            os.sched_setaffinity(process.pid, {processor})
         try:
             yield Worker(build, process, errors)
         finally:
             process.kill()
+
+
+def any_processor() -> int | None:
+    """Return the number of a processor at random, or None where processes cannot be bound to it."""
+    if sys.platform != "linux":
+        return None
+    return random.choice(sorted(os.sched_getaffinity(0)))
 
 
 def this_build() -> Build:

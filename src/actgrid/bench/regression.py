@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-from actgrid.bench.builds import Build, started_worker
+from actgrid.bench.builds import Build, any_processor, started_worker
 from actgrid.errors import BackendError, OptionError
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
 
 _TURNS = 8  # of each case in a round
 _FEWEST_ROUNDS = 5
+_ROUNDS_TO_BE_SLOWER = 15  # a busy machine may disturb some rounds in a row, but not most of these
 _CLEAR = 3.0  # standard errors from the tolerance at which a case needs no more rounds
 _STEADY = 0.01  # standard error of a ratio at which it is recorded
 
@@ -58,14 +59,15 @@ def measure(
     cases: Collection[str],
     start: Callable[[], AbstractContextManager[Turn]],
     rounds: int,
-    is_settled: Callable[[float, float], bool],
+    is_settled: Callable[[list[float]], bool],
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, Figure]:
     """Time cases in turns, in `rounds` rounds at most, until each ratio is settled.
 
     A turn times both sides next to each other, so that what disturbs one disturbs the other.
     Every second turn has them the other way round. A round has processes of its own: where code
-    and data lie in memory makes one process faster than another by several per cent.
+    and data lie in memory makes one process faster than another by several per cent. They share
+    one processor: another one may be disturbed by other work, or be of another kind.
 
     Parameters
     ----------
@@ -76,21 +78,15 @@ def measure(
     rounds
         The most rounds.
     is_settled
-        Whether a ratio and its relative standard error need no more rounds.
+        Whether the ratios of all rounds so far suffice.
     advance
         Called once for each case and round, whether the case still needs it or not.
     """
     ratios: dict[str, list[float]] = {name: [] for name in cases}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
 
-    def needs_more(name: str) -> bool:
-        rounds = ratios[name]
-        if len(rounds) < _FEWEST_ROUNDS:
-            return True
-        return not is_settled(statistics.median(rounds), _relative_error(rounds))
-
     for _ in range(rounds):
-        names = [name for name in cases if needs_more(name)]
+        names = [name for name in cases if not is_settled(ratios[name])]
         if names:
             with start() as turn:
                 pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
@@ -120,21 +116,30 @@ def _relative_error(ratios: list[float]) -> float:
     return 1.2533 * statistics.stdev(map(math.log, ratios)) / math.sqrt(len(ratios))
 
 
-def is_clear(tolerance: float) -> Callable[[float, float], bool]:
-    """Return whether a ratio is so far from the tolerance that chance cannot have carried it."""
+def is_clear(tolerance: float) -> Callable[[list[float]], bool]:
+    """Return whether ratios of rounds are so far from the tolerance that it cannot be chance."""
     limit = math.log1p(tolerance)
-    return lambda ratio, error: abs(math.log(ratio) - limit) > _CLEAR * error
+
+    def is_settled(ratios: list[float]) -> bool:
+        seems_slower = len(ratios) > 0 and statistics.median(ratios) > 1 + tolerance
+        if len(ratios) < (_ROUNDS_TO_BE_SLOWER if seems_slower else _FEWEST_ROUNDS):
+            return False
+        distance = abs(math.log(statistics.median(ratios)) - limit)
+        return distance > _CLEAR * _relative_error(ratios)
+
+    return is_settled
 
 
-def is_steady(ratio: float, error: float) -> bool:
-    """Return whether a ratio is exact enough to be recorded."""
-    return error <= _STEADY
+def is_steady(ratios: list[float]) -> bool:
+    """Return whether ratios of rounds are exact enough for their median to be recorded."""
+    return len(ratios) >= _FEWEST_ROUNDS and _relative_error(ratios) <= _STEADY
 
 
 @contextmanager
 def turns_of_builds(before: Build, now: Build) -> Iterator[Turn]:
     """Start a process for each of two builds, and yield what times both."""
-    with started_worker(before) as old, started_worker(now) as new:
+    processor = any_processor()
+    with started_worker(before, processor) as old, started_worker(now, processor) as new:
         for worker in (old, new):
             worker.describe()
 
