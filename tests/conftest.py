@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +55,54 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("actgrid.bench.measuring.perf_counter", clock)
     return clock
+
+
+class ForkedPython(subprocess.Popen[str]):
+    """A Python process that need not import TensorFlow, because the process it is forked from did.
+
+    Takes what `subprocess.Popen` takes, less `preexec_fn`: instead of it `first` is code that runs
+    first.
+    """
+
+    def __init__(self, server: socket.socket, arguments: Sequence[str], **options: Any) -> None:
+        self.server, self.first = server, options.pop("first", "")
+        super().__init__(arguments, **options)
+
+    # What Popen calls when the pipes are there; its arguments are the same in all versions.
+    def _execute_child(self, arguments: Sequence[object], *others: Any) -> None:
+        folder, environment, pipes = others[4], others[5], others[9:15]
+        request = {
+            "arguments": list(map(str, arguments)),
+            "folder": str(folder or Path.cwd()),
+            "environment": dict(os.environ if environment is None else environment),
+            "first": self.first,
+        }
+        body = json.dumps(request).encode()
+        ends = (pipes[0], pipes[3], pipes[5])
+        streams = [number if end == -1 else end for number, end in enumerate(ends)]
+        socket.send_fds(self.server, [len(body).to_bytes(8, "big")], streams)
+        self.server.sendall(body)
+        self.pid = int.from_bytes(self.server.recv(8), "big")
+        assert self.pid, "the server has ended"
+        self._child_created = True
+        self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="session")
+def start_python() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Return what starts `python -m MODULE ...` or `python -c CODE ...`.
+
+    It starts at once: TensorFlow, which takes seconds to import, is there already.
+    """
+    ours, theirs = socket.socketpair()
+    set_child_subreaper, enable = 36, 1
+    ctypes.CDLL(None).prctl(set_child_subreaper, enable, 0, 0, 0)
+    command = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
+    with theirs:
+        server = subprocess.Popen(command, stdin=theirs.fileno(), stderr=subprocess.DEVNULL)
+    with ours:
+        yield lambda *arguments, **options: ForkedPython(ours, arguments, **options)
+    server.wait()
 
 
 @pytest.fixture(scope="module")

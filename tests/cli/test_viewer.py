@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,28 +17,23 @@ Run = Callable[..., Any]
 
 
 @contextmanager
-def served(*arguments: object, **environment: str) -> Iterator[tuple[Any, str]]:
+def served(
+    start: Callable[..., Any], *arguments: object, **environment: str
+) -> Iterator[tuple[Any, str]]:
     """Start the command as a user would; yield the process and the address that it prints."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "actgrid", "serve", *map(str, arguments), "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    )
+    process = start("serve", *arguments, "--port", 0, env={**os.environ, **environment})
     try:
-        assert process.stdout is not None
         line = process.stdout.readline()
         address = re.match(r"the viewer is at (http://\S+)", line)
-        assert address is not None, (line, process.stderr and process.stderr.read())
+        assert address is not None, (line, process.stderr.read())
         yield process, address[1]
     finally:
         process.kill()
         process.communicate()
 
 
-def test_served_until_interrupted(model_file: Path, photo: Path) -> None:
-    with served(model_file, "--images", photo.parent) as (process, address):
+def test_served_until_interrupted(start: Callable[..., Any], model_file: Path, photo: Path) -> None:
+    with served(start, model_file, "--images", photo.parent) as (process, address):
         assert httpx.get(address).text.startswith("<!doctype html>")
         listed = httpx.get(f"{address}api/images.json").json()
         assert [image["name"] for image in listed["images"]] == ["cat.jpg"]
@@ -49,8 +42,8 @@ def test_served_until_interrupted(model_file: Path, photo: Path) -> None:
         assert (process.returncode, out, err) == (0, "", "")
 
 
-def test_a_token_from_the_environment(model_file: Path) -> None:
-    with served(model_file, "--host", "0.0.0.0", ACTGRID_TOKEN="sesame") as (_, address):
+def test_a_token_from_the_environment(start: Callable[..., Any], model_file: Path) -> None:
+    with served(start, model_file, "--host", "0.0.0.0", ACTGRID_TOKEN="sesame") as (_, address):
         assert address.endswith("?token=sesame")
         place = re.sub(r"//[^:]+:(\d+)/.*", r"//127.0.0.1:\1/api/model.json", address)
         assert httpx.get(place).status_code == 401

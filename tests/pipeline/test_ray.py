@@ -301,16 +301,16 @@ def test_numbers_are_checked_at_once(options: dict[str, Any], message: str) -> N
 
 
 @pytest.mark.slow
-def test_the_command_starts_ray_and_nobody_hears_of_it(photos: Path, tmp_path: Path) -> None:
+def test_the_command_starts_ray_and_nobody_hears_of_it(
+    photos: Path, tmp_path: Path, start_python: Callable[..., Any]
+) -> None:
     pytest.importorskip("ray", exc_type=ImportError)
-    command = [sys.executable, "-m", "actgrid", "render", "demo", str(photos), "--layers", "1"]
-    ran = subprocess.run(
-        [*command, "-o", "out", "--shard-size", "6", "--engine", "ray", "--actors", "2"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert (ran.returncode, ran.stderr) == (1, "")
-    lines = ran.stdout.splitlines()
+    command = ["-m", "actgrid", "render", "demo", photos, "--layers", 1, "-o", "out"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    options = ["--shard-size", 6, "--engine", "ray", "--actors", 2]
+    with start_python(*command, *options, cwd=tmp_path, **pipes) as process:
+        out, err = process.communicate()
+    assert (process.returncode, err) == (1, "")
+    lines = out.splitlines()
     assert len(lines) == IMAGES + 2
     assert lines[-1] == f"{IMAGES} images, 1 failed: out"
