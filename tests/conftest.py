@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +16,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.fork_server import request_process
 
 from actgrid.bench import Run
 
@@ -29,6 +28,24 @@ settings.register_profile(
     "actgrid", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("actgrid")
+
+
+_BYTES_OF_A_PROCESS = 6 << 30  # with TensorFlow, and the processes that it starts
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the options
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite in parallel, as far as processors and memory go; `-n0` does not.
+
+    Files that are chosen run in this process, which starts at once.
+    """
+    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if is_whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        processes = min(os.cpu_count() or 1, memory // _BYTES_OF_A_PROCESS)
+        if processes > 1:
+            # Files stay together: their fixtures are made once.
+            config.option.numprocesses, config.option.dist = processes, "loadfile"
 
 
 @dataclass
@@ -64,45 +81,50 @@ class ForkedPython(subprocess.Popen[str]):
     first.
     """
 
-    def __init__(self, server: socket.socket, arguments: Sequence[str], **options: Any) -> None:
+    def __init__(self, server: str, arguments: Sequence[object], **options: Any) -> None:
         self.server, self.first = server, options.pop("first", "")
-        super().__init__(arguments, **options)
+        super().__init__(arguments, **options)  # type: ignore[arg-type]
 
     # What Popen calls when the pipes are there; its arguments are the same in all versions.
     def _execute_child(self, arguments: Sequence[object], *others: Any) -> None:
         folder, environment, pipes = others[4], others[5], others[9:15]
-        request = {
-            "arguments": list(map(str, arguments)),
-            "folder": str(folder or Path.cwd()),
-            "environment": dict(os.environ if environment is None else environment),
-            "first": self.first,
-        }
-        body = json.dumps(request).encode()
         ends = (pipes[0], pipes[3], pipes[5])
         streams = [number if end == -1 else end for number, end in enumerate(ends)]
-        socket.send_fds(self.server, [len(body).to_bytes(8, "big")], streams)
-        self.server.sendall(body)
-        self.pid = int.from_bytes(self.server.recv(8), "big")
+        self.pid, connection = request_process(
+            self.server,
+            arguments,
+            streams,
+            str(folder or Path.cwd()),
+            os.environ if environment is None else environment,
+            self.first,
+        )
+        connection.close()
         assert self.pid, "the server has ended"
         self._child_created = True
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")
-def start_python() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the socket of a process that has imported TensorFlow and forks, see fork_server.py."""
+    set_child_subreaper, enable = 36, 1
+    ctypes.CDLL(None).prctl(set_child_subreaper, enable, 0, 0, 0)
+    path = tmp_path_factory.mktemp("server") / "socket"
+    command = [sys.executable, str(Path(__file__).with_name("fork_server.py")), "serve", str(path)]
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=null, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "listening\n"
+        yield str(path)
+
+
+@pytest.fixture(scope="session")
+def start_python(fork_server: str) -> Callable[..., subprocess.Popen[str]]:
     """Return what starts `python -m MODULE ...` or `python -c CODE ...`.
 
     It starts at once: TensorFlow, which takes seconds to import, is there already.
     """
-    ours, theirs = socket.socketpair()
-    set_child_subreaper, enable = 36, 1
-    ctypes.CDLL(None).prctl(set_child_subreaper, enable, 0, 0, 0)
-    command = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
-    with theirs:
-        server = subprocess.Popen(command, stdin=theirs.fileno(), stderr=subprocess.DEVNULL)
-    with ours:
-        yield lambda *arguments, **options: ForkedPython(ours, arguments, **options)
-    server.wait()
+    return lambda *arguments, **options: ForkedPython(fork_server, arguments, **options)
 
 
 @pytest.fixture(scope="module")

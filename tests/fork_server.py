@@ -1,9 +1,10 @@
-"""Script of a process that imports TensorFlow once and forks for each program to be run.
+"""Start Python processes that need not import TensorFlow: forks of one that has imported it.
 
-Each request on standard input is a number of bytes, and with it the three standard streams of the
-new process; so many bytes of JSON follow. The answer is the new process's id. The new process is
+`python fork_server.py serve SOCKET` imports TensorFlow and forks for each request. A new process is
 orphaned, and so becomes a child of whoever started the server (a "subreaper"), which can wait for
 it as for any other. It runs its program and ends as every interpreter does.
+
+`python fork_server.py run SOCKET ARGUMENTS` stands in for `python ARGUMENTS` where others start it.
 """
 
 from __future__ import annotations
@@ -11,10 +12,79 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+__all__ = ["request_process"]
+
+
+def request_process(
+    server: str,
+    arguments: Sequence[object],
+    streams: Sequence[int],
+    folder: str,
+    environment: Mapping[str, str],
+    first: str = "",
+) -> tuple[int, socket.socket]:
+    """Have a process forked that does what `python ARGUMENTS` does.
+
+    Returns
+    -------
+    tuple
+        Its id, and a connection that is closed when it ends.
+    """
+    request = {
+        "arguments": list(map(str, arguments)),
+        "folder": folder,
+        "environment": dict(environment),
+        "first": first,
+    }
+    body = json.dumps(request).encode()
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(server)
+    # The three standard streams come with the length of what follows.
+    socket.send_fds(connection, [len(body).to_bytes(8, "big")], streams)
+    connection.sendall(body)
+    return int.from_bytes(connection.recv(8), "big"), connection
+
+
+def serve(listener: socket.socket) -> dict[str, Any]:
+    """Fork for each request until standard input is closed; return it in the new process."""
+    while True:
+        ready: list[Any] = [listener, 0]
+        ready, _, _ = select.select(ready, [], [])
+        if listener not in ready:
+            sys.exit()
+        connection, _ = listener.accept()
+        head, streams, _, _ = socket.recv_fds(connection, 8, 3)
+        body = b""
+        while len(body) < int.from_bytes(head, "big"):
+            body += connection.recv(1 << 16)
+        child = os.fork()
+        if child == 0:
+            child = os.getpid()
+            if os.fork():
+                os._exit(0)
+            while os.getppid() == child:
+                time.sleep(0.001)  # until it is an orphan: nobody could wait for it before
+            connection.sendall(os.getpid().to_bytes(8, "big"))
+            connection.detach()  # stays open for as long as the process lives
+            listener.close()
+            for number, stream in enumerate(streams):
+                os.dup2(stream, number)
+                os.close(stream)
+            request: dict[str, Any] = json.loads(body)
+            return request
+        os.waitpid(child, 0)
+        connection.close()
+        for stream in streams:
+            os.close(stream)
 
 
 def run_program(request: dict[str, Any]) -> None:
@@ -31,46 +101,38 @@ def run_program(request: dict[str, Any]) -> None:
     )
     sys.path[0] = ""
     exec(request["first"])
-    option, program, *arguments = request["arguments"]
-    sys.argv = [option, *arguments]
+    option, *sys.argv = request["arguments"]
     if option == "-m":
-        runpy.run_module(program, run_name="__main__", alter_sys=True)
-    else:
-        assert option == "-c"
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    elif option == "-c":
+        program, sys.argv[0] = sys.argv[0], option
         exec(program, {"__name__": "__main__", "__builtins__": __builtins__})
+    else:
+        sys.argv.insert(0, option)
+        sys.path[0] = str(Path(option).parent)
+        runpy.run_path(option, run_name="__main__")
 
 
 def main() -> None:
-    """Fork for each request; return in the new process only, which then ends."""
-    requests = socket.socket(fileno=os.dup(0))
-    # What TensorFlow uses all along; nothing of it is run here, so there are no threads yet.
-    import keras  # noqa: F401
+    """Serve, or run a program by a server."""
+    role, server, *arguments = sys.argv[1:]
+    if role == "run":
+        streams, folder = [0, 1, 2], str(Path.cwd())
+        _, connection = request_process(server, arguments, streams, folder, os.environ)
+        connection.recv(1)
+        return
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(server)
+        listener.listen(16)
+        print("listening", flush=True)
+        # Nothing of TensorFlow is run here, so that it has no threads yet.
+        import keras  # noqa: F401
 
-    import actgrid.cli.app
-    import actgrid.pipeline.runs  # noqa: F401
+        import actgrid.cli.app
+        import actgrid.pipeline.runs  # noqa: F401
 
-    while True:
-        head, streams, _, _ = socket.recv_fds(requests, 8, 3)
-        if not head:
-            os._exit(0)
-        body = b""
-        while len(body) < int.from_bytes(head, "big"):
-            body += requests.recv(1 << 16)
-        child = os.fork()
-        if child == 0:
-            grandchild = os.fork()
-            if grandchild:
-                requests.sendall(grandchild.to_bytes(8, "big"))
-                os._exit(0)
-            requests.close()
-            for number, stream in enumerate(streams):
-                os.dup2(stream, number)
-                os.close(stream)
-            run_program(json.loads(body))
-            return
-        os.waitpid(child, 0)
-        for stream in streams:
-            os.close(stream)
+        request = serve(listener)
+    run_program(request)
 
 
 if __name__ == "__main__":
