@@ -39,6 +39,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
     Files that are chosen run in this process, which starts at once.
     """
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one of these processes
+        return
     is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if is_whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
