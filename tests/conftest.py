@@ -77,7 +77,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class ForkedPython(subprocess.Popen[str]):
-    """A Python process that need not import TensorFlow, because the process it is forked from did.
+    """A Python process that is forked where TensorFlow has been imported.
 
     Takes what `subprocess.Popen` takes, less `preexec_fn`: instead of it `first` is code that runs
     first.
@@ -108,7 +108,7 @@ class ForkedPython(subprocess.Popen[str]):
 
 @pytest.fixture(scope="session")
 def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the socket of a process that has imported TensorFlow and forks, see fork_server.py."""
+    """Return the socket of the process of fork_server.py."""
     set_child_subreaper, enable = 36, 1
     ctypes.CDLL(None).prctl(set_child_subreaper, enable, 0, 0, 0)
     path = tmp_path_factory.mktemp("server") / "socket"

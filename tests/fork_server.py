@@ -1,4 +1,6 @@
-"""Start Python processes that need not import TensorFlow: forks of one that has imported it.
+"""Start Python processes that need not import TensorFlow.
+
+They are forks of a process that has imported it.
 
 `python fork_server.py serve SOCKET` imports TensorFlow and forks for each request. A new process is
 orphaned, and so becomes a child of whoever started the server (a "subreaper"), which can wait for
@@ -88,7 +90,7 @@ def serve(listener: socket.socket) -> dict[str, Any]:
 
 
 def run_program(request: dict[str, Any]) -> None:
-    """Do what `python ARGUMENTS` does, in the environment of the request."""
+    """Run the program of a request in its environment, as Python would run it."""
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])

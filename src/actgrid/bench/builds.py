@@ -129,7 +129,13 @@ def started_worker(build: Build, processor: int | None = None) -> Iterator[Worke
 
 
 def any_processor() -> int | None:
-    """Return the number of a processor at random, or None where processes cannot be bound to it."""
+    """Return the number of a processor at random.
+
+    Returns
+    -------
+    int or None
+        None: processes cannot be bound to a processor here.
+    """
     if sys.platform != "linux":
         return None
     return random.choice(sorted(os.sched_getaffinity(0)))
