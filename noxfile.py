@@ -72,7 +72,6 @@ def sanitize(session: nox.Session) -> None:
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Measure against other ways of drawing, and against the figures that were kept."""
+    """Measure against other ways of drawing."""
     session.install(".[bench]")
     session.run("python", "-m", "benchmarks", *session.posargs)
-    session.run("actgrid", "bench", "--against", "benchmarks/baseline.json")

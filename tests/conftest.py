@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.fork_server import request_process
 
-from actgrid.bench import Case, Run
+from actgrid.bench import Run
 
 # Before anything imports TensorFlow.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -26,6 +30,26 @@ settings.register_profile(
     "actgrid", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("actgrid")
+
+
+_BYTES_OF_A_PROCESS = 6 << 30  # with TensorFlow, and the processes that it starts
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the options
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite in parallel, as far as processors and memory go; `-n0` does not.
+
+    Files that are chosen run in this process, which starts at once.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one of these processes
+        return
+    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if is_whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        processes = min(os.cpu_count() or 1, memory // _BYTES_OF_A_PROCESS)
+        if processes > 1:
+            # Files stay together: their fixtures are made once.
+            config.option.numprocesses, config.option.dist = processes, "loadfile"
 
 
 @dataclass
@@ -46,20 +70,65 @@ class Clock:
 
         return run
 
-    def case(self, *ratios: float) -> Case:
-        """Return a case that takes so many times its yardstick, one preparation after the other.
-
-        The last ratio stays.
-        """
-        prepared = itertools.chain(ratios, itertools.repeat(ratios[-1]))
-        return Case(lambda: self.work(next(prepared)), lambda: self.work(1.0))
-
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("actgrid.bench.measuring.perf_counter", clock)
     return clock
+
+
+class ForkedPython(subprocess.Popen[str]):
+    """A Python process that is forked where TensorFlow has been imported.
+
+    Takes what `subprocess.Popen` takes, less `preexec_fn`: instead of it `first` is code that runs
+    first.
+    """
+
+    def __init__(self, server: str, arguments: Sequence[object], **options: Any) -> None:
+        self.server, self.first = server, options.pop("first", "")
+        super().__init__(arguments, **options)  # type: ignore[arg-type]
+
+    # What Popen calls when the pipes are there; its arguments are the same in all versions.
+    def _execute_child(self, arguments: Sequence[object], *others: Any) -> None:
+        folder, environment, pipes = others[4], others[5], others[9:15]
+        ends = (pipes[0], pipes[3], pipes[5])
+        streams = [number if end == -1 else end for number, end in enumerate(ends)]
+        self.pid, connection = request_process(
+            self.server,
+            arguments,
+            streams,
+            str(folder or Path.cwd()),
+            os.environ if environment is None else environment,
+            self.first,
+        )
+        connection.close()
+        assert self.pid, "the server has ended"
+        self._child_created = True
+        self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the socket of the process of fork_server.py."""
+    set_child_subreaper, enable = 36, 1
+    ctypes.CDLL(None).prctl(set_child_subreaper, enable, 0, 0, 0)
+    path = tmp_path_factory.mktemp("server") / "socket"
+    command = [sys.executable, str(Path(__file__).with_name("fork_server.py")), "serve", str(path)]
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=null, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "listening\n"
+        yield str(path)
+
+
+@pytest.fixture(scope="session")
+def start_python(fork_server: str) -> Callable[..., subprocess.Popen[str]]:
+    """Return what starts `python -m MODULE ...` or `python -c CODE ...`.
+
+    It starts at once: TensorFlow, which takes seconds to import, is there already.
+    """
+    return lambda *arguments, **options: ForkedPython(fork_server, arguments, **options)
 
 
 @pytest.fixture(scope="module")

@@ -1,180 +1,164 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 
-from actgrid.bench import Case, compare, load, machine, measure, save
-from actgrid.bench.regression import Figure
-from actgrid.errors import MissingFileError, OptionError, OutputError
+from actgrid.bench import (
+    Figure,
+    Turn,
+    is_clear,
+    is_steady,
+    measure,
+    this_build,
+    turns_of_builds,
+    turns_with_yardsticks,
+)
 
 
-def figures(**ratios: float) -> dict[str, Figure]:
-    return {name: Figure(ratio, 0.0, 1.0) for name, ratio in ratios.items()}
+class Processes:
+    """Stand in for the processes of each round: seconds before, and ratios that each has."""
+
+    def __init__(self, **ratios: list[float]) -> None:
+        self.ratios = {
+            name: itertools.chain(values, itertools.repeat(values[-1]))
+            for name, values in ratios.items()
+        }
+        self.started = 0
+        self.turns: list[tuple[str, bool]] = []
+
+    @contextmanager
+    def __call__(self) -> Iterator[Turn]:
+        self.started += 1
+        current: dict[str, float] = {}
+
+        def turn(case: str, is_reversed: bool) -> tuple[float, float]:
+            if case not in current:
+                current[case] = next(self.ratios[case])
+            self.turns.append((case, is_reversed))
+            return 0.002, 0.002 * current[case]
+
+        yield turn
+
+    def rounds(self, case: str) -> int:
+        return sum(name == case for name, _ in self.turns) // 8
+
+
+def slower(processes: Processes, tolerance: float = 0.15, rounds: int = 25) -> list[str]:
+    figures = measure(list(processes.ratios), processes, rounds, is_clear(tolerance))
+    return [name for name, figure in figures.items() if figure.ratio > 1 + tolerance]
 
 
 # --- measuring ---
 
 
-def test_figure_is_the_ratio_to_the_yardstick(clock: Any) -> None:
-    figure = measure({"a": clock.case(0.5)}, 9)["a"]
-    assert figure == Figure(0.5, 0.0, 500.0)
+def test_figure_is_a_ratio_and_two_times() -> None:
+    figure = measure(["a"], Processes(a=[0.5]), 25, is_steady)["a"]
+    assert figure == Figure(0.5, 0.0, 2.0, 1.0)
 
 
-def test_steady_cases_stop_after_a_few_rounds_and_others_use_them_all(clock: Any) -> None:
-    prepared = {"steady": 0, "wild": 0}
+def test_cases_take_turns_and_every_second_turn_is_reversed() -> None:
+    processes = Processes(a=[1.0], b=[1.0])
+    measure(["a", "b"], processes, 1, is_steady)
+    once = [("a", False), ("b", False), ("a", True), ("b", True)]
+    assert processes.turns == once * 4
 
-    def counted(name: str, *ratios: float) -> Case:
-        case = clock.case(*ratios)
 
-        def ours() -> Any:
-            prepared[name] += 1
-            return case.ours()
-
-        return Case(ours, case.yardstick)
-
-    wild = np.random.default_rng(0).uniform(1, 2, 30).tolist()
+def test_settled_cases_stop_after_a_few_rounds_and_others_use_them_all() -> None:
+    noise = np.random.default_rng(0).uniform(1, 2, 30).tolist()
+    processes = Processes(steady=[1.0], wild=noise)
     ticks: list[None] = []
-    found = measure(
-        {"steady": counted("steady", 1.0), "wild": counted("wild", *wild)},
-        20,
-        lambda: ticks.append(None),
-    )
-    assert prepared == {"steady": 5, "wild": 20}
+    figures = measure(["steady", "wild"], processes, 20, is_steady, lambda: ticks.append(None))
+    assert (processes.rounds("steady"), processes.rounds("wild")) == (5, 20)
+    assert processes.started == 20
     assert len(ticks) == 2 * 20
-    assert found["wild"].ratio == pytest.approx(np.median(wild[:20]))
-    assert 0.01 < found["wild"].error < 0.2
+    assert figures["wild"].ratio == pytest.approx(np.median(noise[:20]))
+    assert 0.01 < figures["wild"].error < 0.2
 
 
-def test_few_disturbed_rounds_change_nothing(clock: Any) -> None:
-    assert measure({"a": clock.case(2.0, 9.0, 2.0, 0.1, 2.0)}, 25)["a"].ratio == 2.0
+def test_few_rounds_have_no_error_yet() -> None:
+    assert measure(["a"], Processes(a=[2.0]), 1, is_steady)["a"].error == np.inf
 
 
 # --- comparing ---
 
 
-def judged(clock: Any, before: dict[str, Figure], **cases: Case) -> dict[str, bool]:
-    compared = compare(cases, measure(cases, 5), before, 0.15, 5)
-    return {name: one.slower for name, one in compared.items()}
+def test_kernel_made_slower_is_found_and_an_equal_one_passes() -> None:
+    processes = Processes(equal=[1.0], slower=[1.2], faster=[0.5], little=[1.14])
+    assert slower(processes) == ["slower"]
+    # Only what seems slower is looked at for longer.
+    assert [processes.rounds(name) for name in processes.ratios] == [5, 15, 5, 5]
 
 
-def test_kernel_made_slower_is_found_and_an_equal_one_passes(clock: Any) -> None:
-    before = figures(equal=2.0, slower=2.0, faster=2.0, little=2.0)
-    cases = {
-        "equal": clock.case(2.0),
-        "slower": clock.case(2.0 * 1.3),
-        "faster": clock.case(1.0),
-        "little": clock.case(2.0 * 1.14),
-    }
-    assert judged(clock, before, **cases) == {
-        "equal": False,
-        "slower": True,
-        "faster": False,
-        "little": False,
-    }
+def test_work_that_disturbs_the_first_rounds_is_not_taken_for_a_slower_build() -> None:
+    processes = Processes(disturbed=[1.6, 1.7, 1.6, 1.6, 1.7, 1.6, 1.0])
+    assert slower(processes) == []
+    assert processes.rounds("disturbed") > 15
 
 
-def test_noise_passes_when_measured_again(clock: Any) -> None:
-    assert judged(clock, figures(a=1.0), a=clock.case(*[1.5] * 5, 1.0)) == {"a": False}
-    assert judged(clock, figures(a=1.0), a=clock.case(*[1.5] * 10, 1.0)) == {"a": False}
-    assert judged(clock, figures(a=1.0), a=clock.case(*[1.5] * 15, 1.0)) == {"a": True}
+def test_noise_costs_rounds_and_is_not_called_slower() -> None:
+    rng = np.random.default_rng(1)
+    luck = {f"case {i}": rng.lognormal(0, 0.05, 25).tolist() for i in range(420)}
+    luck["disturbed"] = [1.0, 1.6, 1.0, 1.7, 1.0, 1.0]
+    processes = Processes(**luck)
+    assert slower(processes) == []
+    assert processes.rounds("disturbed") > 5
 
 
-def test_only_what_seems_slower_is_measured_again(clock: Any) -> None:
-    case = Case(lambda: pytest.fail("measured again"), lambda: clock.work(1.0))
-    compared = compare({"a": case}, figures(a=1.1), figures(a=1.0), 0.15, 5)
-    assert compared["a"].change == pytest.approx(0.1)
-    assert not compared["a"].slower
+def test_a_fifth_slower_is_found_among_noise() -> None:
+    rng = np.random.default_rng(2)
+    ratios = {f"case {i}": rng.lognormal(np.log(1.2), 0.05, 25).tolist() for i in range(20)}
+    processes = Processes(**ratios)
+    assert len(slower(processes)) == 20
+    assert max(processes.rounds(f"case {i}") for i in range(20)) > 5
 
 
-@pytest.mark.parametrize(("tolerance", "slower"), [(0.0, True), (0.24, True), (0.25, False)])
-def test_slower_is_more_than_the_tolerance(clock: Any, tolerance: float, slower: bool) -> None:
-    cases = {"a": clock.case(1.25)}
-    compared = compare(cases, measure(cases, 5), figures(a=1.0), tolerance, 5)
-    assert compared["a"].slower is slower
+@pytest.mark.parametrize(("tolerance", "found"), [(0.0, ["a"]), (0.24, ["a"]), (0.25, [])])
+def test_slower_is_more_than_the_tolerance(tolerance: float, found: list[str]) -> None:
+    assert slower(Processes(a=[1.25]), tolerance) == found
 
 
-# --- files ---
-
-CASES = dict.fromkeys("ab", Case(lambda: lambda: None, lambda: lambda: None))
+# --- processes ---
 
 
-def test_saved_figures_load_again(tmp_path: Path) -> None:
-    path = tmp_path / "figures.json"
-    kept = {"a": Figure(1.25, 0.01, 3.5), "b": Figure(0.5, 0.0, 1.0)}
-    save(path, kept)
-    assert load(path, CASES) == kept
-    record = json.loads(path.read_text())
-    assert record["machine"] == machine()
-    assert record["machine"]["versions"]["numpy"] == np.__version__
-    assert [file.name for file in tmp_path.iterdir()] == ["figures.json"]
+def test_both_sides_are_timed_in_the_order_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[tuple[str, str]] = []
+    processors: list[int | None] = []
+
+    class Fake:
+        def __init__(self, build: str) -> None:
+            self.build = build
+
+        def describe(self) -> None:
+            pass
+
+        def time(self, case: str, part: str = "ours") -> float:
+            timed.append((self.build, part))
+            return {"old": 4.0, "new": 5.0}[self.build] / (2 if part == "yardstick" else 1)
+
+    @contextmanager
+    def started(build: Any, processor: int | None = None) -> Iterator[Fake]:
+        processors.append(processor)
+        yield Fake(build)
+
+    monkeypatch.setattr("actgrid.bench.regression.started_worker", started)
+    sides: Any = ("old", "new")
+    with turns_of_builds(*sides) as turn:
+        assert turn("a", False) == turn("a", True) == (4.0, 5.0)
+    assert [build for build, _ in timed] == ["old", "new", "new", "old"]
+    assert processors[0] == processors[1]  # what disturbs one disturbs the other
+    timed.clear()
+    with turns_with_yardsticks(sides[1], {"a": 3.0}) as turn:
+        assert turn("a", False) == turn("a", True) == (7.5, 5.0)
+    assert [part for _, part in timed] == ["yardstick", "ours", "ours", "yardstick"]
 
 
-def test_quick_comparison_takes_its_cases_from_a_whole_file(tmp_path: Path) -> None:
-    path = tmp_path / "figures.json"
-    save(path, figures(a=1.0, b=2.0, c=3.0))
-    assert load(path, CASES, quick=True)["b"].ratio == 2.0
-    with pytest.raises(OptionError, match="figures of unknown cases: c: save it anew"):
-        load(path, CASES)
-    save(path, figures(a=1.0))
-    for quick in (True, False):
-        with pytest.raises(OptionError, match="no figure for b: save it anew"):
-            load(path, CASES, quick)
-
-
-def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(MissingFileError, match=r"no file .*none.json.* --save makes one"):
-        load(tmp_path / "none.json", CASES)
-    with pytest.raises(OptionError, match="cannot be read: Is a directory"):
-        load(tmp_path, CASES)
-    with pytest.raises(OutputError, match="cannot write"):
-        save(tmp_path / "none" / "figures.json", figures(a=1.0))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda record: [],
-        lambda record: {},
-        lambda record: record | {"cases": []},
-        lambda record: record | {"cases": {"a": 1}},
-        lambda record: record | {"cases": {"a": {"ratio": 1}}},
-        lambda record: record | {"cases": {"a": {"ratio": "x", "error": 0, "milliseconds": 1}}},
-        lambda record: record | {"cases": {"a": {"ratio": 0, "error": 0, "milliseconds": 1}}},
-        lambda record: record | {"cases": {"a": {"ratio": float("nan")}}},
-    ],
-)
-def test_file_that_is_none_of_ours(tmp_path: Path, change: Any) -> None:
-    path = tmp_path / "figures.json"
-    save(path, figures(a=1.0, b=1.0))
-    path.write_text(json.dumps(change(json.loads(path.read_text()))))
-    with pytest.raises(OptionError, match="is no file that actgrid bench --save wrote"):
-        load(path, CASES)
-    path.write_bytes(b"\xff\x00")
-    with pytest.raises(OptionError, match="is no file that actgrid bench --save wrote"):
-        load(path, CASES)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"version": 99, "cases": "others"}, "is of version 99, this is version 1: save it anew"),
-        ({"backend": "abacus"}, "is of the backend abacus, here it is native: save it anew"),
-    ],
-)
-def test_figures_of_something_else(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    path = tmp_path / "figures.json"
-    save(path, figures(a=1.0, b=1.0))
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(OptionError, match=message):
-        load(path, CASES)
-
-
-def test_committed_figures_are_of_todays_cases() -> None:
-    from actgrid.bench import bench_cases
-
-    baseline = Path(__file__).parents[2] / "benchmarks" / "baseline.json"
-    assert set(load(baseline, bench_cases())) == set(bench_cases())
+def test_a_build_beside_itself_takes_real_time() -> None:
+    with turns_of_builds(this_build(), this_build()) as turn:
+        before, now = turn("measure, 7 px", True)
+    assert 1e-6 < before < 0.1
+    assert 1e-6 < now < 0.1

@@ -3,7 +3,6 @@ from __future__ import annotations
 import copy
 import signal
 import subprocess
-import sys
 import textwrap
 import threading
 from collections.abc import Callable
@@ -190,7 +189,9 @@ def test_a_training_that_raised_is_followed_by_another(
 
 
 @pytest.mark.parametrize("how", ["raises", "is interrupted"])
-def test_nothing_is_lost_when_a_process_ends_in_training(how: str, tmp_path: Path) -> None:
+def test_nothing_is_lost_when_a_process_ends_in_training(
+    how: str, tmp_path: Path, start_python: Any
+) -> None:
     script = f"""
         import signal, sys, time
         import keras, numpy as np
@@ -222,14 +223,12 @@ def test_nothing_is_lost_when_a_process_ends_in_training(how: str, tmp_path: Pat
                     ChannelHealth(x, log_dir=folder + "/health")]
         model.fit(x, y, epochs=9, verbose=0, callbacks=[*watching, End()])
     """
-    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline() == b"now\n"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with start_python("-c", textwrap.dedent(script), tmp_path, **pipes) as process:
+        assert process.stdout.readline() == "now\n"
         if how == "is interrupted":
             process.send_signal(signal.SIGINT)
-        told = process.stderr.read().decode()
+        told = process.stderr.read()
         assert process.wait(60) != 0
     wanted = {"raises": "training went wrong", "is interrupted": "KeyboardInterrupt"}
     assert wanted[how] in told.splitlines()[-1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,13 +53,24 @@ def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
 
 
 @pytest.fixture(scope="session")
-def process() -> Callable[..., Result]:
+def start(start_python: Callable[..., subprocess.Popen[str]]) -> Callable[..., Any]:
+    """Start the command in a process of its own."""
+
+    def start(*arguments: object, **options: Any) -> Any:
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return start_python("-m", "actgrid", *arguments, text=True, **{**pipes, **options})
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def process(start: Callable[..., Any]) -> Callable[..., Result]:
     """Run the command in a process of its own."""
 
     def process(*arguments: object, **options: Any) -> Result:
-        command = [sys.executable, "-m", "actgrid", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, **options)
-        return Result(done.returncode, done.stdout, done.stderr)
+        with start(*arguments, **options) as process:
+            out, err = process.communicate()
+        return Result(process.returncode, out, err)
 
     return process
 

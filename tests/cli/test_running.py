@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import itertools
 import json
@@ -10,11 +9,8 @@ import logging
 import os
 import pty
 import re
-import resource
 import signal
 import struct
-import subprocess
-import sys
 import tarfile
 import termios
 from collections.abc import Callable
@@ -30,6 +26,7 @@ import actgrid
 from actgrid.pipeline.stages import STAGES
 
 Run = Callable[..., Any]
+Start = Callable[..., Any]
 
 
 def write_images(folder: Path, *names: str, side: int = 20) -> list[Path]:
@@ -276,12 +273,12 @@ def test_progress_events_come_once_a_second(
 
 
 def test_a_run_in_another_process_is_not_disturbed(
-    run: Run, slow_model: Path, tmp_path: Path
+    run: Run, start: Callable[..., Any], slow_model: Path, tmp_path: Path
 ) -> None:
     write_images(tmp_path / "in", *(f"{index:03}.png" for index in range(40)))
     out = tmp_path / "out"
     arguments = ["render", slow_model, tmp_path / "in", "-o", out]
-    with start_process(*arguments) as process:
+    with start(*arguments) as process:
         process.stdout.readline()
         process.send_signal(signal.SIGSTOP)
         for more in ([], ["--resume"], ["--overwrite"]):
@@ -458,23 +455,6 @@ def test_an_unfinished_run_is_neither_lost_nor_mixed_with_another(
     assert about(out)["options"]["draw"]["cmap"] == "viridis"
 
 
-def start_process(*arguments: object, limit: Callable[[], None] = lambda: None) -> Any:
-    """Start the command, of which the first line that is read tells that it draws."""
-
-    def prepare() -> None:
-        # A shell that runs tests in the background has it ignored.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        limit()
-
-    return subprocess.Popen(
-        [sys.executable, "-m", "actgrid", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=prepare,
-    )
-
-
 @pytest.fixture(scope="module")
 def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with which many images take long enough to be interrupted, on any machine."""
@@ -487,13 +467,13 @@ def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("sink", ["folders", "tar"])
 def test_interrupted_it_says_how_far_it_came_and_how_to_go_on(
-    run: Run, slow_model: Path, tmp_path: Path, sink: str
+    run: Run, start: Start, slow_model: Path, tmp_path: Path, sink: str
 ) -> None:
     write_images(tmp_path / "in", *(f"{index:03}.png" for index in range(60)))
     arguments = ["render", slow_model, tmp_path / "in", "--sink", sink, "--stats", "--top", 2]
     arguments += ["--batch-size", 2, "--shard-size", 6, "--layers", 0, "--layers", 5]
     parts, whole = tmp_path / "parts", tmp_path / "whole"
-    with start_process(*arguments, "-o", parts) as stopped:
+    with start(*arguments, "-o", parts) as stopped:
         first = stopped.stdout.readline()
         stopped.send_signal(signal.SIGINT)
         out, err = stopped.communicate()
@@ -542,16 +522,18 @@ def test_interrupted_while_it_writes_the_report_it_goes_on_there(
 
 
 def test_a_reader_that_leaves_early_leaves_what_can_be_resumed(
-    run: Run, model_file: Path, images: Path, tmp_path: Path
+    run: Run, start: Start, model_file: Path, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     write_images(tmp_path / "in", *(f"{index:03}.png" for index in range(100)))
-    command = f"{sys.executable} -m actgrid render {model_file} {tmp_path / 'in'} -o {out}"
-    script = f"{command} --batch-size 1 | head -n 1; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
-    assert (done.stderr, done.stdout.splitlines()[1]) == ("", "1")
+    arguments = ["render", model_file, tmp_path / "in", "-o", out, "--batch-size", 1]
+    with start(*arguments) as left:
+        left.stdout.readline()
+        left.stdout.close()
+        assert left.stderr.read() == ""
+    assert left.returncode == 1
     assert 1 <= len(records(out)) < 100
-    result = run("render", model_file, tmp_path / "in", "-o", out, "--batch-size", 1, "--resume")
+    result = run(*arguments, "--resume")
     assert result.out.splitlines()[-1].startswith("100 images (")
 
 
@@ -562,12 +544,10 @@ def test_a_full_disk_is_one_line_that_says_how_to_go_on(
     assert run(*arguments, "-o", tmp_path / "whole").code == 0
     size = (tmp_path / "whole" / "shard-000002.tar").stat().st_size
 
-    def limit() -> None:
-        # The last shard, of one image, would fit; the first, of four, does not.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
+    # The last shard, of one image, would fit; the first, of four, does not.
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
     out = tmp_path / "out"
-    result = process(*arguments, "-o", out, preexec_fn=limit)
+    result = process(*arguments, "-o", out, first=limit)
     result.assert_one_clear_line(
         f"cannot write {out / 'shard-000000.tar'}: File too large; ",
         "0 of 9 images are recorded, --resume goes on",
@@ -577,19 +557,22 @@ def test_a_full_disk_is_one_line_that_says_how_to_go_on(
     assert content(out) == content(tmp_path / "whole")
 
 
-def obey_permissions() -> None:
-    """Take from a process that will be started what lets the administrator write anywhere."""
-    prctl, drop, override = ctypes.CDLL(None).prctl, 24, 1
-    prctl(drop, override, 0, 0, 0)
+# Takes from a process what lets the administrator write anywhere.
+OBEY_PERMISSIONS = """
+import ctypes
+capset = ctypes.CDLL(None).capset
+version_3 = 0x20080522
+assert capset((ctypes.c_uint32 * 2)(version_3, 0), (ctypes.c_uint32 * 6)()) == 0
+"""
 
 
 def test_permission_lost_is_one_line_that_says_how_to_go_on(
-    run: Run, slow_model: Path, tmp_path: Path
+    run: Run, start: Start, slow_model: Path, tmp_path: Path
 ) -> None:
     write_images(tmp_path / "in", *(f"{index:03}.png" for index in range(60)))
     arguments = ["render", slow_model, tmp_path / "in", "--batch-size", 2, "--layers", 0]
     parts, whole = tmp_path / "parts", tmp_path / "whole"
-    with start_process(*arguments, "-o", parts, limit=obey_permissions) as stopped:
+    with start(*arguments, "-o", parts, first=OBEY_PERMISSIONS) as stopped:
         stopped.stdout.readline()
         parts.chmod(0o500)
         _, err = stopped.communicate()
@@ -702,15 +685,11 @@ def test_help_names_every_option(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
 # --- the bar
 
 
-def on_terminal(*arguments: object, out: Any, columns: int) -> tuple[int, str]:
+def on_terminal(start: Start, *arguments: object, out: Any, columns: int) -> tuple[int, str]:
     """Run the command with standard error on a terminal, and return what that shows."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "actgrid", *map(str, arguments)],
-        stdout=out,
-        stderr=theirs,
-    )
+    process = start(*arguments, stdout=out, stderr=theirs)
     os.close(theirs)
     shown = b""
     try:
@@ -719,16 +698,17 @@ def on_terminal(*arguments: object, out: Any, columns: int) -> tuple[int, str]:
     except OSError:
         pass  # the end, on Linux
     os.close(ours)
-    return process.wait(), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    code: int = process.wait()
+    return code, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
 
 
 def test_a_terminal_shows_a_bar_and_a_pipe_gets_the_lines(
-    model_file: Path, folder: Path, tmp_path: Path
+    start: Start, model_file: Path, folder: Path, tmp_path: Path
 ) -> None:
     lines = tmp_path / "lines"
     arguments = ["render", model_file, folder, "--layers", "relu", "--batch-size", 1]
     with lines.open("wb") as file:
-        code, shown = on_terminal(*arguments, "-o", tmp_path / "out", out=file, columns=80)
+        code, shown = on_terminal(start, *arguments, "-o", tmp_path / "out", out=file, columns=80)
     assert code == 1
     assert "drawing" in shown
     assert "100%" in shown

@@ -6,8 +6,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,28 +20,23 @@ Run = Callable[..., Any]
 
 
 @contextmanager
-def served(*arguments: object, **environment: str) -> Iterator[tuple[Any, str]]:
+def served(
+    start: Callable[..., Any], *arguments: object, **environment: str
+) -> Iterator[tuple[Any, str]]:
     """Start the command as a user would; yield the process and the address that it prints."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "actgrid", "serve", *map(str, arguments), "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    )
+    process = start("serve", *arguments, "--port", 0, env={**os.environ, **environment})
     try:
-        assert process.stdout is not None
         line = process.stdout.readline()
         address = re.match(r"the viewer is at (http://\S+)", line)
-        assert address is not None, (line, process.stderr and process.stderr.read())
+        assert address is not None, (line, process.stderr.read())
         yield process, address[1]
     finally:
         process.kill()
         process.communicate()
 
 
-def test_served_until_interrupted(model_file: Path, photo: Path) -> None:
-    with served(model_file, "--images", photo.parent) as (process, address):
+def test_served_until_interrupted(start: Callable[..., Any], model_file: Path, photo: Path) -> None:
+    with served(start, model_file, "--images", photo.parent) as (process, address):
         assert httpx.get(address).text.startswith("<!doctype html>")
         listed = httpx.get(f"{address}api/images.json").json()
         assert [image["name"] for image in listed["images"]] == ["cat.jpg"]
@@ -84,16 +77,10 @@ def make():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("code", [LOADING, STARTING], ids=["loading", "starting"])
 def test_a_signal_ends_it_while_the_model_is_made(
-    tmp_path: Path, code: str, number: signal.Signals
+    start: Callable[..., Any], tmp_path: Path, code: str, number: signal.Signals
 ) -> None:
     (tmp_path / "slow_model.py").write_text(code)
-    with subprocess.Popen(
-        [sys.executable, "-m", "actgrid", "serve", "slow_model:make", "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-    ) as process:
+    with start("serve", "slow_model:make", "--port", 0, cwd=tmp_path) as process:
         while not (tmp_path / "begun").exists():
             assert process.poll() is None
             time.sleep(0.05)
@@ -128,9 +115,9 @@ def wait_for_progress(address: str, place: str, state: str = "running") -> None:
 
 
 @pytest.fixture(scope="module")
-def demo() -> Iterator[tuple[Any, str, str]]:
+def demo(start: Callable[..., Any]) -> Iterator[tuple[Any, str, str]]:
     """Serve the embedded model; yield the process, its address, and where its heatmaps are."""
-    with served("demo") as (process, address):
+    with served(start, "demo") as (process, address):
         (image,) = httpx.get(f"{address}api/images.json").json()["images"]
         yield process, address, f"api/images/{image['id']}/heatmaps"
 
@@ -186,8 +173,8 @@ def test_quick_heatmaps_and_clicks_do_not_wait_for_slow_ones(demo: tuple[Any, st
             assert 0 < progress["done"] < progress["total"] == 2000
 
 
-def test_a_signal_ends_it_in_a_heatmap_and_a_stalled_upload() -> None:
-    with served("demo") as (process, address):
+def test_a_signal_ends_it_in_a_heatmap_and_a_stalled_upload(start: Callable[..., Any]) -> None:
+    with served(start, "demo") as (process, address):
         (image,) = httpx.get(f"{address}api/images.json").json()["images"]
         place = f"api/images/{image['id']}/heatmaps/rise/9"
         half = "\r\nContent-Length: 9\r\n\r\nhalf"
@@ -199,8 +186,8 @@ def test_a_signal_ends_it_in_a_heatmap_and_a_stalled_upload() -> None:
             assert_it_ends(process, signal.SIGTERM)
 
 
-def test_a_token_from_the_environment(model_file: Path) -> None:
-    with served(model_file, "--host", "0.0.0.0", ACTGRID_TOKEN="sesame") as (_, address):
+def test_a_token_from_the_environment(start: Callable[..., Any], model_file: Path) -> None:
+    with served(start, model_file, "--host", "0.0.0.0", ACTGRID_TOKEN="sesame") as (_, address):
         assert address.endswith("?token=sesame")
         place = re.sub(r"//[^:]+:(\d+)/.*", r"//127.0.0.1:\1/api/model.json", address)
         assert httpx.get(place).status_code == 401

@@ -180,7 +180,7 @@ class Strange(layers.Layer):  # type: ignore[misc]
 @pytest.mark.parametrize(
     "config",
     [{1: "a", "b": 2}, {(1, 2): 3}, {1, 2}, object(), RuntimeError("cannot be told"), KeyError(1)],
-    ids=str,
+    ids=lambda config: type(config).__name__,
 )
 def test_layers_of_ones_own_may_be_as_strange_as_they_like(config: Any) -> None:
     def build(options: Any) -> Any:

@@ -29,20 +29,30 @@ Preprocess = Callable[[Array], Array]
 SIDE = 8
 IMAGES, SHARD = 11, 4
 BROKEN = 6
+FORK_SERVER = Path(__file__).parents[1] / "fork_server.py"
 LEFTOVER = f".{'0' * 32}.part"
 
 # Ray Data warns of options of its own that it sets itself.
 pytestmark = pytest.mark.filterwarnings(r"ignore:.*is deprecated:DeprecationWarning:ray\.data")
 
 
+def forked_workers(fork_server: str) -> dict[str, str]:
+    """Return the environment for Ray's workers that has them forked, instead of started.
+
+    So they need not import TensorFlow.
+    """
+    return {"py_executable": f"{sys.executable} -S {FORK_SERVER} run {fork_server}"}
+
+
 @pytest.fixture(scope="module")
-def ray() -> Iterator[Any]:
+def ray(fork_server: str) -> Iterator[Any]:
     """Return Ray, running with two CPUs for actors and one beside them."""
     module = pytest.importorskip("ray", exc_type=ImportError)
     pytest.importorskip("ray.data", exc_type=ImportError)
     # Workers do not find this file: they are sent what is taken from it.
     module.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    module.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    options = {"include_dashboard": False, "log_to_driver": False}
+    module.init("local", num_cpus=3, runtime_env=forked_workers(fork_server), **options)
     yield module
     module.shutdown()
 

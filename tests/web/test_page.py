@@ -7,7 +7,6 @@ import io
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -87,13 +86,14 @@ def activations(network: Any, folder: Path) -> dict[str, Array]:
 
 
 @pytest.fixture(scope="module")
-def url(network: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(
+    network: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory, start_python: Any
+) -> Iterator[str]:
     """The address of the demo, served by the command; statistics are of one layer."""
     stats = tmp_path_factory.mktemp("stats") / "stats.npz"
     actgrid.measure_images(network, folder, CONV, top_channels=None).save(stats)
-    command = [sys.executable, "-m", "actgrid", "serve", "demo", "--images", str(folder)]
-    command += ["--port", "0", "--stats", str(stats)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    command = ["-m", "actgrid", "serve", "demo", "--images", folder, "--port", 0, "--stats", stats]
+    with start_python(*command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         found = next(filter(None, (re.search(r"http://\S+/", line) for line in server.stdout)))
         yield found[0]

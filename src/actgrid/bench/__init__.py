@@ -1,29 +1,41 @@
-"""Whether actgrid has become slower: ours against fixed work in the same run."""
+"""Times of cases, and the performance regression check: this build against another one."""
 
+from actgrid.bench.builds import Build, Worker, opened_build, started_worker, this_build
 from actgrid.bench.cases import Case, bench_cases
+from actgrid.bench.figures import load, machine, save
 from actgrid.bench.measuring import Prepare, Run, interleaved, paired
 from actgrid.bench.regression import (
-    Comparison,
     Figure,
-    compare,
-    load,
-    machine,
+    Turn,
+    check_builds,
+    is_clear,
+    is_steady,
     measure,
-    save,
+    turns_of_builds,
+    turns_with_yardsticks,
 )
 
 __all__ = [
+    "Build",
     "Case",
-    "Comparison",
     "Figure",
     "Prepare",
     "Run",
+    "Turn",
+    "Worker",
     "bench_cases",
-    "compare",
+    "check_builds",
     "interleaved",
+    "is_clear",
+    "is_steady",
     "load",
     "machine",
     "measure",
+    "opened_build",
     "paired",
     "save",
+    "started_worker",
+    "this_build",
+    "turns_of_builds",
+    "turns_with_yardsticks",
 ]

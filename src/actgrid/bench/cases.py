@@ -1,7 +1,12 @@
-"""What is watched, each beside a yardstick: fixed work of NumPy, zlib or Python.
+"""Cases to time, each beside a yardstick.
 
-A figure is a ratio to its yardstick, so figures last only as long as the yardsticks: never change
-them, nor the inputs of a case. A changed case is a new case with a new name.
+A yardstick is fixed work of NumPy, zlib or Python.
+
+A recorded figure is a ratio to its yardstick, so figures last only as long as the yardsticks:
+never change them, nor the inputs of a case. A changed case is a new case with a new name.
+
+A worker process runs these cases on another build of actgrid too. So each case imports what it
+needs of actgrid when it is prepared: a case that another build cannot run leaves the others alone.
 """
 
 from __future__ import annotations
@@ -12,18 +17,13 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.bench.measuring import Prepare, Run
-from actgrid.rendering import render
-from actgrid.rendering.backends import load_backend
-from actgrid.rendering.layout import Layout
-from actgrid.rendering.normalize import parse_normalize
-from actgrid.rendering.stats import ChannelStats
-from actgrid.rendering.tiles import tile
+if TYPE_CHECKING:
+    from actgrid.bench.measuring import Prepare, Run
 
 __all__ = ["Case", "bench_cases"]
 
@@ -123,11 +123,19 @@ def _bfloat16() -> Array:
 
 
 def _measuring(activation: Callable[[], Array]) -> Run:
+    from actgrid.rendering.backends import load_backend
+    from actgrid.rendering.tiles import tile
+
     tiles = tile(activation()).tiles
     return partial(load_backend().measure, tiles, 1)
 
 
 def _painting(activation: Callable[[], Array]) -> Run:
+    from actgrid.rendering.backends import load_backend
+    from actgrid.rendering.layout import Layout
+    from actgrid.rendering.normalize import parse_normalize
+    from actgrid.rendering.tiles import tile
+
     tiles = tile(activation()).tiles
     channels, _, height, width = tiles.shape
     layout = Layout(channels, height, width, 16, 0)
@@ -140,18 +148,24 @@ def _painting(activation: Callable[[], Array]) -> Run:
 
 
 def _percentiles() -> Run:
+    from actgrid.rendering.backends import load_backend
+    from actgrid.rendering.normalize import parse_normalize
+    from actgrid.rendering.tiles import tile
+
     tiles = tile(_relu((28, 28, 32)).copy()).tiles
     backend = load_backend()
-    stats: ChannelStats = backend.measure(tiles, 1)
+    stats = backend.measure(tiles, 1)
     return partial(parse_normalize("percentile").mapping, tiles, stats, "channel", backend)
 
 
 def _small_grids() -> Run:
+    import actgrid
+
     activation = _relu((1, 8, 8, 16)).copy()
 
     def run() -> None:
         for _ in range(8):
-            render(activation, threads=1)
+            actgrid.render(activation, threads=1)
 
     return run
 

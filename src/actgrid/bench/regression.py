@@ -1,233 +1,205 @@
-"""Figures that are kept, and compared with later ones."""
+"""The performance regression check.
+
+Two builds are timed in turns, or one beside its recorded figures.
+"""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import platform
 import statistics
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from importlib import metadata
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 
-from actgrid.bench.cases import Case
-from actgrid.bench.measuring import interleaved, paired
-from actgrid.encoding import write_file
-from actgrid.errors import MissingFileError, OptionError
-from actgrid.rendering import backend_problems
+from actgrid.bench.builds import Build, any_processor, started_worker
+from actgrid.errors import BackendError, OptionError
 
-__all__ = ["Comparison", "Figure", "compare", "load", "machine", "measure", "save"]
+__all__ = [
+    "Figure",
+    "Turn",
+    "check_builds",
+    "is_clear",
+    "is_steady",
+    "measure",
+    "turns_of_builds",
+    "turns_with_yardsticks",
+]
 
-# Of the file. A new one wherever a yardstick or a case changes.
-VERSION = 1
-
-_PAIRS = 15  # in one round: some ten milliseconds, of which the median shrugs off interruptions
+_TURNS = 8  # of each case in a round
 _FEWEST_ROUNDS = 5
-_STEADY = 0.01  # standard error of the ratio, relative, at which a case needs no more rounds
-_CHANCES = 3  # measurements in which a case must be slower each time: noise passes, a fault stays
+_ROUNDS_TO_BE_SLOWER = 15  # a busy machine may disturb some rounds in a row, but not most of these
+_CLEAR = 3.0  # standard errors from the tolerance at which a case needs no more rounds
+_STEADY = 0.01  # standard error of a ratio at which it is recorded
+
+# Times a case twice, next to each other: seconds before and now, in the order asked for.
+Turn = Callable[[str, bool], tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One case, measured.
+    """Times of a case now and before, or of the case and its yardstick.
 
     Attributes
     ----------
     ratio
-        Its time over its yardstick's: the median over rounds of medians over pairs.
+        Now over before: the median over rounds of the median over turns.
     error
         Standard error of the ratio, relative.
-    milliseconds
-        Its time here.
+    before, now
+        Milliseconds: medians over all turns.
     """
 
     ratio: float
     error: float
-    milliseconds: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A case now and before.
-
-    Attributes
-    ----------
-    now, before
-        Ratio to the yardstick.
-    slower
-        Whether it is slower by more than the tolerance, however often it was measured again.
-    """
-
-    now: float
     before: float
-    slower: bool
-
-    @property
-    def change(self) -> float:
-        """By how much the time has changed: 0.3 is 30% slower."""
-        return self.now / self.before - 1
+    now: float
 
 
 def measure(
-    cases: Mapping[str, Case], rounds: int, advance: Callable[[], None] = lambda: None
+    cases: Collection[str],
+    start: Callable[[], AbstractContextManager[Turn]],
+    rounds: int,
+    is_settled: Callable[[list[float]], bool],
+    advance: Callable[[], None] = lambda: None,
 ) -> dict[str, Figure]:
-    """Measure each case until it is steady, in `rounds` rounds at most.
+    """Time cases in turns, in `rounds` rounds at most, until each ratio is settled.
+
+    A turn times both sides next to each other, so that what disturbs one disturbs the other.
+    Every second turn has them the other way round. A round has processes of its own: where code
+    and data lie in memory makes one process faster than another by several per cent. They share
+    one processor: another one may be disturbed by other work, or be of another kind.
 
     Parameters
     ----------
+    cases
+        Names of cases.
+    start
+        Starts the processes of a round.
     rounds
-        In a round every case that is not steady yet is prepared anew and runs some times, in turn
-        with its yardstick.
+        The most rounds.
+    is_settled
+        Whether the ratios of all rounds so far suffice.
     advance
         Called once for each case and round, whether the case still needs it or not.
     """
     ratios: dict[str, list[float]] = {name: [] for name in cases}
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+
     for _ in range(rounds):
-        for name, case in cases.items():
-            if len(ratios[name]) < _FEWEST_ROUNDS or _error(ratios[name]) > _STEADY:
-                ours, theirs = _round(case)
-                ratios[name].append(paired(ours, theirs))
-                seconds[name].append(statistics.median(ours))
+        names = [name for name in cases if not is_settled(ratios[name])]
+        if names:
+            with start() as turn:
+                pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+                for i in range(_TURNS):
+                    for name in names:
+                        pairs[name].append(turn(name, i % 2 == 1))
+            for name, timed in pairs.items():
+                ratios[name].append(statistics.median(now / before for before, now in timed))
+                seconds[name] += timed
+        for _ in cases:
             advance()
     return {
         name: Figure(
             statistics.median(ratios[name]),
-            _error(ratios[name]),
-            statistics.median(seconds[name]) * 1e3,
+            _relative_error(ratios[name]),
+            *(statistics.median(side) * 1e3 for side in zip(*seconds[name], strict=True)),
         )
         for name in cases
     }
 
 
-def _round(case: Case) -> tuple[list[float], list[float]]:
-    """Return seconds of ours and of the yardstick, prepared once, in turn."""
-    ours, yardstick = case.ours(), case.yardstick()
-    times = interleaved({"ours": lambda: ours, "yardstick": lambda: yardstick}, _PAIRS)
-    return times["ours"], times["yardstick"]
+def _relative_error(ratios: list[float]) -> float:
+    """Return the relative standard error of the median of ratios."""
+    if len(ratios) < 2:
+        return math.inf
+    # 1.2533: from the error of a mean to that of a median.
+    return 1.2533 * statistics.stdev(map(math.log, ratios)) / math.sqrt(len(ratios))
 
 
-def _error(ratios: list[float]) -> float:
-    """Return the relative standard error of the median, by the median absolute deviation."""
-    middle = statistics.median(ratios)
-    deviation = statistics.median(abs(ratio - middle) for ratio in ratios)
-    # 1.4826: a deviation to a normal distribution's sigma; 1.2533: a mean's error to a median's.
-    return 1.4826 * 1.2533 * deviation / math.sqrt(len(ratios)) / middle
+def is_clear(tolerance: float) -> Callable[[list[float]], bool]:
+    """Return whether ratios of rounds are so far from the tolerance that it cannot be chance."""
+    limit = math.log1p(tolerance)
+
+    def is_settled(ratios: list[float]) -> bool:
+        seems_slower = len(ratios) > 0 and statistics.median(ratios) > 1 + tolerance
+        if len(ratios) < (_ROUNDS_TO_BE_SLOWER if seems_slower else _FEWEST_ROUNDS):
+            return False
+        distance = abs(math.log(statistics.median(ratios)) - limit)
+        return distance > _CLEAR * _relative_error(ratios)
+
+    return is_settled
 
 
-def compare(
-    cases: Mapping[str, Case],
-    figures: Mapping[str, Figure],
-    before: Mapping[str, Figure],
-    tolerance: float,
-    rounds: int,
-) -> dict[str, Comparison]:
-    """Compare figures with earlier ones, measuring again what seems slower before it is judged.
-
-    Parameters
-    ----------
-    cases
-        As they were measured for `figures`.
-    tolerance
-        How much slower, relative, is not slower yet.
-    rounds
-        See `measure`.
-    """
-    now = {name: figures[name].ratio for name in cases}
-
-    def slower() -> list[str]:
-        return [name for name in cases if now[name] > before[name].ratio * (1 + tolerance)]
-
-    for _ in range(_CHANCES - 1):
-        for name, figure in measure({name: cases[name] for name in slower()}, rounds).items():
-            now[name] = min(now[name], figure.ratio)
-    late = slower()
-    return {name: Comparison(now[name], before[name].ratio, name in late) for name in cases}
+def is_steady(ratios: list[float]) -> bool:
+    """Return whether ratios of rounds are exact enough for their median to be recorded."""
+    return len(ratios) >= _FEWEST_ROUNDS and _relative_error(ratios) <= _STEADY
 
 
-def machine() -> dict[str, Any]:
-    """Return what figures depend on: processor, system, versions."""
-    return {
-        "processor": _processor(),
-        "processors": os.cpu_count(),
-        "system": platform.platform(),
-        "versions": {"python": platform.python_version()}
-        | {name: metadata.version(name) for name in ("actgrid", "numpy", "pillow", "isal")},
-    }
+@contextmanager
+def turns_of_builds(before: Build, now: Build) -> Iterator[Turn]:
+    """Start a process for each of two builds, and yield what times both."""
+    processor = any_processor()
+    with started_worker(before, processor) as old, started_worker(now, processor) as new:
+        for worker in (old, new):
+            worker.describe()
+
+        def turn(case: str, is_reversed: bool) -> tuple[float, float]:
+            if is_reversed:
+                seconds = new.time(case)
+                return old.time(case), seconds
+            return old.time(case), new.time(case)
+
+        yield turn
 
 
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass  # no Linux
-    return platform.processor() or platform.machine()
-
-
-def _backend() -> str:
-    return next(name for name, problem in backend_problems().items() if problem is None)
-
-
-def save(path: Path, figures: Mapping[str, Figure]) -> None:
-    """Write figures of this machine to a JSON file.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written.
-    """
-    cases = {name: asdict(figure) for name, figure in figures.items()}
-    record = {"version": VERSION, "backend": _backend(), "machine": machine(), "cases": cases}
-    write_file(path, (json.dumps(record, indent=1) + "\n").encode())
-
-
-def load(path: Path, cases: Mapping[str, Case], quick: bool = False) -> dict[str, Figure]:
-    """Read figures that `save` wrote, to be compared with those of these cases here and now.
+@contextmanager
+def turns_with_yardsticks(build: Build, ratios: Mapping[str, float]) -> Iterator[Turn]:
+    """Start a process for a build, and yield what times a case and its yardstick.
 
     Parameters
     ----------
-    quick
-        Whether the cases are a choice of all, so that the file may hold more.
+    ratios
+        Case -> recorded ratio to the yardstick: so often the yardstick's time is what the case
+        took before.
+    """
+    with started_worker(build) as worker:
+        worker.describe()
+
+        def turn(case: str, is_reversed: bool) -> tuple[float, float]:
+            if is_reversed:
+                seconds = worker.time(case)
+                return worker.time(case, "yardstick") * ratios[case], seconds
+            return worker.time(case, "yardstick") * ratios[case], worker.time(case)
+
+        yield turn
+
+
+def check_builds(before: Build, now: Build, cases: Collection[str]) -> dict[str, str]:
+    """Return the cases that only this build can run, and why the other one cannot.
 
     Raises
     ------
-    MissingFileError
-        If there is no such file.
     OptionError
-        If it is none of ours, or is of another version, backend or choice of cases.
+        If the builds draw with different backends, or none of the cases can be compared.
+    BackendError
+        If a case cannot run on this build.
     """
-    try:
-        record = json.loads(path.read_bytes())
-        version, backend = record["version"], record.get("backend")
-        kept = record["cases"] if version == VERSION else {}  # another version may hold anything
-        found = {str(name): _figure(one) for name, one in kept.items()}
-    except FileNotFoundError:
-        raise MissingFileError(f"there is no file {path} of figures; --save makes one") from None
-    except OSError as error:
-        raise OptionError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OptionError(f"{path} is no file that actgrid bench --save wrote") from error
-    problem = None
-    if version != VERSION:
-        problem = f"is of version {version}, this is version {VERSION}"
-    elif backend != _backend():
-        problem = f"is of the backend {backend}, here it is {_backend()}"
-    elif missing := [name for name in cases if name not in found]:
-        problem = f"has no figure for {'; '.join(missing)}"
-    elif unknown := [name for name in found if name not in cases and not quick]:
-        problem = f"has figures of unknown cases: {'; '.join(unknown)}"
-    if problem:
-        raise OptionError(f"{path} {problem}: save it anew")
-    return found
-
-
-def _figure(found: Mapping[str, Any]) -> Figure:
-    figure = Figure(**{name: float(value) for name, value in found.items()})
-    if not 0 < figure.ratio < math.inf:
-        raise ValueError(f"no ratio: {figure.ratio}")
-    return figure
+    left_out: dict[str, str] = {}
+    with started_worker(before) as old, started_worker(now) as new:
+        facts_before, facts_now = old.describe(), new.describe()
+        for fact in ("backend", "simd"):
+            if facts_before[fact] != facts_now[fact]:
+                raise OptionError(
+                    f"the builds cannot be compared: the other one's {fact} is "
+                    f"{facts_before[fact]}, this one's is {facts_now[fact]}"
+                )
+        for name in cases:
+            new.time(name)
+            try:
+                old.time(name)
+            except BackendError as problem:
+                left_out[name] = str(problem)
+    if len(left_out) == len(cases):
+        reason = next(iter(left_out.values()))
+        raise OptionError(f"the other build runs none of the cases: {reason}")
+    return left_out

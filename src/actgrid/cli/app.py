@@ -870,28 +870,37 @@ def bench(
     against: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Compare with figures that were kept.", show_default=False
+            metavar="OTHER",
+            help="Compare with another build: a wheel, a checkout, an environment, a folder that "
+            "holds the package, or an interpreter; or with a file that --save wrote.",
+            show_default=False,
         ),
     ] = None,
     tolerance: Annotated[
         float, typer.Option(help="How much slower is not slower yet: 0.15 is 15%.")
     ] = 0.15,
     rounds: Annotated[
-        int, typer.Option(min=1, help="Rounds of each case, at most: steady ones need fewer.")
+        int,
+        typer.Option(min=1, help="Rounds at most, of new processes each: clear cases need fewer."),
     ] = 25,
     quick: Annotated[
         bool, typer.Option("--quick", help="Only drawing and encoding, without TensorFlow.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Tell whether actgrid has become slower: --save FILE once, later --against FILE.
+    """Tell whether this build of actgrid is slower than another one.
 
-    A figure is a time of ours over that of fixed work of NumPy, zlib or Python, the median of
-    pairs taken in turn: it holds on a busy machine, and roughly on another one. The exit code is
-    1 if anything is slower than before by more than the tolerance.
+    Two builds run the same cases in turns, in processes of their own, until each ratio of times is
+    clear of the tolerance: that holds on a busy machine too. The exit code is 1 if anything is
+    slower by more than the tolerance.
+
+    Figures that --save keeps are ratios to fixed work of NumPy, zlib or Python. They hold only on
+    the processor, and with the versions, that they were recorded with.
     """
-    from actgrid.bench import bench_cases, compare, load, measure
-    from actgrid.bench import save as save_figures
+    from contextlib import ExitStack
+    from functools import partial
+
+    from actgrid import bench
     from actgrid.cli import report
     from actgrid.cli.loading import load_tensorflow
     from actgrid.encoding import writable_folder
@@ -899,22 +908,36 @@ def bench(
     # What is wrong with these is said before anything is measured.
     if not tolerance >= 0:  # NaN is not
         raise OptionError(f"--tolerance must be a share such as 0.15, not {tolerance}")
-    cases = bench_cases(quick)
-    before = None if against is None else load(against, cases, quick)
+    if save is not None and against is not None:
+        raise OptionError("--save records this build and --against compares it: give one of them")
     if save is not None:
         writable_folder(save.parent)
+    cases = list(bench.bench_cases(quick))
+    kept = dict.fromkeys(cases, 1.0)
+    if against is not None and against.suffix == ".json":
+        kept = bench.load(against, cases, quick)
     if not quick:
-        load_tensorflow()
-    with progress(len(cases) * rounds, "measuring") as advance:
-        figures = measure(cases, rounds, advance)
-    compared = None if before is None else compare(cases, figures, before, tolerance, rounds)
+        load_tensorflow()  # what is missing is said here
+    this = bench.this_build()
+    start = partial(bench.turns_with_yardsticks, this, kept)
+    left_out: dict[str, str] = {}
+    with ExitStack() as opened:
+        if against is not None and against.suffix != ".json":
+            other = opened.enter_context(bench.opened_build(against))
+            left_out = bench.check_builds(other, this, cases)
+            cases = [name for name in cases if name not in left_out]
+            start = partial(bench.turns_of_builds, other, this)
+        settled = bench.is_steady if against is None else bench.is_clear(tolerance)
+        advance = opened.enter_context(progress(len(cases) * rounds, "measuring"))
+        figures = bench.measure(cases, start, rounds, settled, advance)
     if save is not None:
-        save_figures(save, figures)
+        bench.save(save, figures)
+    limit = None if against is None else tolerance
     if as_json:
-        typer.echo(json.dumps(report.figures_as_dict(figures, compared)))
+        typer.echo(json.dumps(report.figures_as_dict(figures, left_out, limit)))
     else:
-        report.print_figures(figures, compared, tolerance)
-    if compared is not None and any(one.slower for one in compared.values()):
+        report.print_figures(figures, left_out, limit)
+    if report.slower_cases(figures, limit):
         raise typer.Exit(1)
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from actgrid.attribution import Maximization
 from actgrid.attribution.comparison import target_texts
 from actgrid.attribution.methods import METHODS
-from actgrid.bench import Comparison, Figure
+from actgrid.bench import Figure
 from actgrid.models import LayerInfo
 from actgrid.pipeline import DrawnLayer, DrawnWeight
 from actgrid.rendering import Diagram, Heatmap
@@ -39,6 +39,7 @@ __all__ = [
     "print_place",
     "print_top",
     "print_weights",
+    "slower_cases",
     "weights_as_dict",
 ]
 
@@ -241,33 +242,43 @@ def print_facts(facts: dict[str, Any]) -> None:
         print(f"{name:{width}}  {value}")
 
 
+def slower_cases(figures: Mapping[str, Figure], tolerance: float | None) -> list[str] | None:
+    """Return the cases that are slower than before by more than a tolerance; None without one."""
+    if tolerance is None:
+        return None
+    return [name for name, figure in figures.items() if figure.ratio > 1 + tolerance]
+
+
 def print_figures(
-    figures: Mapping[str, Figure], compared: Mapping[str, Comparison] | None, tolerance: float
+    figures: Mapping[str, Figure], left_out: Mapping[str, str], tolerance: float | None
 ) -> None:
-    """Print a table of figures, beside the earlier ones where they are compared, and a verdict."""
-    numbers = ("ms", "over yardstick", "+-", "before", "change")
-    known = ("case", *numbers[:3]) if compared is None else ("case", *numbers, "")
-    table = _table(*known, right=numbers)
+    """Print a table of figures, and a verdict where there is a tolerance."""
+    slower = slower_cases(figures, tolerance)
+    if slower is None:
+        numbers = ("ms", "over yardstick", "+-")
+        table = _table("case", *numbers, right=numbers)
+        for name, figure in figures.items():
+            ratio, error = f"{figure.ratio:.3f}", f"{figure.error:.1%}"
+            table.add_row(name, f"{figure.now:.3f}", ratio, error)
+        _console().print(table)
+        return
+    right = ("ms before", "ms now", "change", "+-")
+    table = _table("case", *right, "", right=right)
     for name, figure in figures.items():
-        row = [name, f"{figure.milliseconds:.3f}", f"{figure.ratio:.3f}", f"{figure.error:.1%}"]
-        if compared is not None:
-            one = compared[name]
-            row[2] = f"{one.now:.3f}"
-            row += [f"{one.before:.3f}", f"{one.change:+.1%}", "slower" if one.slower else ""]
-        table.add_row(*row)
+        milliseconds = f"{figure.before:.3f}", f"{figure.now:.3f}"
+        change, error = f"{figure.ratio - 1:+.1%}", f"{figure.error:.1%}"
+        table.add_row(name, *milliseconds, change, error, "slower" if name in slower else "")
     _console().print(table)
-    if compared is not None:
-        slower = "; ".join(name for name, one in compared.items() if one.slower)
-        print(f"\nslower by more than {tolerance:.0%}: {slower or 'nothing'}")
+    print()
+    for name, problem in left_out.items():
+        print(f"left out, the other build cannot run it: {name} ({problem})")
+    print(f"slower by more than {tolerance:.0%}: {'; '.join(slower) or 'nothing'}")
 
 
 def figures_as_dict(
-    figures: Mapping[str, Figure], compared: Mapping[str, Comparison] | None
+    figures: Mapping[str, Figure], left_out: Mapping[str, str], tolerance: float | None
 ) -> dict[str, Any]:
-    """Return figures and how they compare, for JSON."""
-    cases = {name: asdict(figure) for name, figure in figures.items()}
-    if compared is None:
-        return {"cases": cases}
-    for name, one in compared.items():
-        cases[name] |= asdict(one) | {"change": one.change}
-    return {"cases": cases, "slower": [name for name, one in compared.items() if one.slower]}
+    """Return figures and a verdict, for JSON."""
+    cases = {"cases": {name: asdict(figure) for name, figure in figures.items()}}
+    slower = slower_cases(figures, tolerance)
+    return cases if slower is None else cases | {"slower": slower, "left_out": dict(left_out)}

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actgrid.bench import Build, check_builds, opened_build, started_worker, this_build
+from actgrid.bench.builds import any_processor
+from actgrid.errors import BackendError, MissingFileError, OptionError
+
+Copied = Callable[..., Path]
+
+METADATA = "Metadata-Version: 2.1\nName: {0}\nVersion: 9.9\n"
+TAGS = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: false\nTag: py3-none-any\n"
+# The build backend of a checkout, without dependencies: packs what lies beside it.
+BACKEND = """
+import zipfile
+from pathlib import Path
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    with zipfile.ZipFile(Path(folder, "actgrid-9.9-py3-none-any.whl"), "w") as wheel:
+        for file in [*Path("actgrid").rglob("*.*"), *Path("actgrid-9.9.dist-info").iterdir()]:
+            wheel.write(file)
+    return wheel.filename.rsplit("/", 1)[-1]
+"""
+PROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+"""
+
+
+def facts_of(build: Build) -> Any:
+    with started_worker(build) as worker:
+        return worker.describe()
+
+
+def as_checkout(folder: Path, name: str = "actgrid") -> Path:
+    info = folder / f"{name}-9.9.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(METADATA.format(name))
+    (info / "WHEEL").write_text(TAGS)
+    (info / "RECORD").write_text("")
+    (folder / "pyproject.toml").write_text(PROJECT)
+    (folder / "backend.py").write_text(BACKEND)
+    return folder
+
+
+def as_wheel(folder: Path, name: str = "actgrid") -> Path:
+    wheel = folder.parent / f"{name}-9.9-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for file in folder.rglob("*"):
+            archive.write(file, file.relative_to(folder))
+    return wheel
+
+
+def test_this_build_is_the_one_under_test() -> None:
+    facts = facts_of(this_build())
+    assert Path(facts["folder"]) == this_build().folder
+    assert facts["python"] == sys.version.split()[0]
+
+
+def test_folder_that_holds_the_package(copied: Copied) -> None:
+    folder = copied("other", "__init__.py", "__version__ = '9.9'\n")
+    with opened_build(folder) as build:
+        facts = facts_of(build)
+    assert (facts["folder"], facts["version"]) == (str(folder), "9.9")
+    assert facts["backend"] == facts_of(this_build())["backend"]
+
+
+def test_wheel_and_checkout_are_installed_for_as_long_as_they_are_open(
+    copied: Copied, tmp_path: Path
+) -> None:
+    checkout = as_checkout(copied("checkout"))
+    # Not the sources, but what is built from them.
+    (checkout / "src").mkdir()
+    (checkout / "actgrid").rename(checkout / "src" / "actgrid")
+    (checkout / "backend.py").write_text(
+        BACKEND.replace('"actgrid"', '"src/actgrid"', 1).replace(
+            "wheel.write(file)", 'wheel.write(file, str(file).removeprefix("src/"))'
+        )
+    )
+    wheel = copied("wheel")
+    for path in (checkout, as_wheel(as_checkout(wheel))):
+        with opened_build(path) as build:
+            facts = facts_of(build)
+            assert build.folder is not None
+            assert Path(facts["folder"]) == build.folder.resolve()
+            assert facts["version"] == "9.9"
+        assert not build.folder.exists()
+
+
+def test_environment_and_interpreter(copied: Copied, tmp_path: Path) -> None:
+    other = copied("other", "__init__.py", "__version__ = '9.9'\n")
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    (site,) = environment.glob("lib/python*/site-packages")
+    (site / "others.pth").write_text("\n".join([str(other), *filter(None, sys.path)]))
+    for path in (environment, environment / "bin" / "python"):
+        with opened_build(path) as build:
+            assert build.python == str(environment / "bin" / "python")
+            assert facts_of(build)["folder"] == str(other)
+
+
+def test_what_is_no_build(tmp_path: Path) -> None:
+    with (
+        pytest.raises(MissingFileError, match="none: no such file or folder; it takes a wheel, a"),
+        opened_build(tmp_path / "none"),
+    ):
+        pass
+    with (
+        pytest.raises(OptionError, match="is no build of actgrid; it takes a wheel, a checkout"),
+        opened_build(tmp_path),
+    ):
+        pass
+
+
+def test_what_cannot_be_installed_says_why(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    (tmp_path / "backend.py").write_text("def build_wheel(*_): raise OSError('no compiler')")
+    wheel = tmp_path / "actgrid-9.9-py3-none-any.whl"
+    wheel.write_bytes(b"")
+    for path, message in {
+        tmp_path: "OSError: no compiler",
+        wheel: "ERROR: Wheel .* is invalid",
+    }.items():
+        with (
+            pytest.raises(OptionError, match=f"{path.name} cannot be installed: {message}"),
+            opened_build(path),
+        ):
+            pass
+
+
+def test_wheel_of_another_package(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    wheel = as_wheel(as_checkout(other, "othergrid"), "othergrid")
+    with pytest.raises(OptionError, match="is another package than actgrid"), opened_build(wheel):
+        pass
+
+
+def test_build_that_cannot_be_imported_says_why(copied: Copied) -> None:
+    other = copied("other", "__init__.py", "raise RuntimeError('bent')\n")
+    with pytest.raises(OptionError, match=r"other cannot be timed: RuntimeError: bent"):
+        facts_of(Build(sys.executable, other))
+
+
+def test_interpreter_without_actgrid(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    with pytest.raises(OptionError, match="cannot be timed: ModuleNotFoundError: No module"):
+        facts_of(Build(str(tmp_path / "bare" / "bin" / "python")))
+
+
+def test_package_that_hides_the_build(copied: Copied) -> None:
+    hiding = copied("hiding")
+    code = f"__file__ = {str(hiding / 'actgrid' / '__init__.py')!r}\n"
+    other = copied("other", "__init__.py", code)
+    with pytest.raises(OptionError, match=r"other cannot be imported: .*hiding comes first"):
+        facts_of(Build(sys.executable, other))
+
+
+def test_cases_that_only_this_build_runs_are_told(copied: Copied) -> None:
+    code = "\ndel palette\n"
+    with opened_build(copied("other", "rendering/__init__.py", code)) as other:
+        assert check_builds(other, this_build(), ["encode", "percentiles"]) == {
+            "encode": "ImportError: cannot import name 'palette' from 'actgrid.rendering' "
+            f"({other.folder}/actgrid/rendering/__init__.py)"
+        }
+        with pytest.raises(OptionError, match="runs none of the cases: ImportError"):
+            check_builds(other, this_build(), ["encode"])
+        with pytest.raises(BackendError, match="cannot import name 'palette'"):
+            check_builds(this_build(), other, ["encode"])
+
+
+@pytest.mark.skipif(
+    facts_of(this_build())["backend"] != "native", reason="the C++ core was not built"
+)
+def test_builds_that_draw_differently_are_not_compared(copied: Copied) -> None:
+    folder = copied("other")
+    for core in (folder / "actgrid").glob("_core.*"):
+        core.unlink()
+    with pytest.raises(OptionError, match=r"the other one's backend is num.*, this .* native"):
+        check_builds(Build(sys.executable, folder), this_build(), ["encode"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes cannot be bound")
+def test_processes_of_a_round_share_a_processor() -> None:
+    assert {any_processor() for _ in range(200)} == os.sched_getaffinity(0)
+    processor = min(os.sched_getaffinity(0))
+    with started_worker(this_build(), processor) as worker:
+        assert os.sched_getaffinity(worker.process.pid) == {processor}
+        worker.describe()
+        assert 1e-6 < worker.time("measure, 7 px") < 0.1
+
+
+def test_process_that_ends_is_told() -> None:
+    with started_worker(this_build()) as worker:
+        worker.describe()
+        worker.process.kill()
+        for _ in range(2):
+            with pytest.raises(OptionError, match="cannot be timed: exit code -9"):
+                worker.time("encode")
+
+
+def test_no_process_is_left() -> None:
+    with ExitStack() as opened:
+        worker = opened.enter_context(started_worker(this_build()))
+        worker.describe()
+        assert worker.process.poll() is None
+    assert worker.process.returncode == -9
+
+
+def test_twice_the_work_is_found_and_nothing_else(copied: Copied) -> None:
+    """Compare a build whose PNG files are encoded twice with the build under test."""
+    code = (
+        "\n_encode_once = encode_png\n"
+        "def encode_png(*arguments, **options):\n"
+        "    _encode_once(*arguments, **options)\n"
+        "    return _encode_once(*arguments, **options)\n"
+    )
+    slow = copied("slow", "encoding/__init__.py", code)
+    command = [sys.executable, "-m", "actgrid", "bench", "--quick", "--json", "--against"]
+    done = subprocess.run(
+        [*command, str(this_build().folder)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(slow), *filter(None, sys.path)])},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    report = json.loads(done.stdout)
+    assert report["slower"] == ["encode"]
+    assert report["left_out"] == {}
+    assert 1.7 < report["cases"]["encode"]["ratio"] < 2.3
+    assert len(report["cases"]) == 21
