@@ -539,8 +539,8 @@ def test_what_goes_wrong_reaches_those_who_asked_and_no_others(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (tf.errors.ResourceExhaustedError, "memory for 1 images: give a smaller batch_size"),
-        (tf.errors.UnimplementedError, r"cannot be run on \(1, 16, 16, 3\): not on a CPU"),
+        (tf.errors.ResourceExhaustedError, r"memory for inputs of \(1, 16, 16, 3\): give a smaller"),
+        (tf.errors.UnimplementedError, "this device cannot run the model: not on a CPU"),
     ],
 )
 def test_what_a_device_cannot_do_is_told(
@@ -551,7 +551,7 @@ def test_what_a_device_cannot_do_is_told(
     def fail(*arguments: Any) -> Any:
         raise error(None, None, "not on a CPU")
 
-    monkeypatch.setattr(watched.engine._extractor, "run", fail)
+    monkeypatch.setattr(watched.engine._extractor, "_function", lambda transform: fail)
 
     async def run() -> None:
         with pytest.raises(ModelError, match=message):

@@ -54,6 +54,16 @@ def folder(tmp_path: Path) -> Path:
 # --- what is given ---
 
 
+@pytest.mark.parametrize("images", ["", [""]])
+def test_an_empty_path_is_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: Any
+) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "mine.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingFileError, match="the path of an image is empty"):
+        ImageStore(images)
+
+
 def test_lists_a_folder_in_order(folder: Path) -> None:
     store = ImageStore(folder)
     listed = store.listed(0, 10)

@@ -158,7 +158,7 @@ Statistics = Annotated[
     ),
 ]
 Megabytes = Annotated[
-    int, typer.Option("--cache", metavar="MB", min=1, help="Memory for activations that are kept.")
+    int, typer.Option("--cache", metavar="MiB", min=1, help="Memory for activations that are kept.")
 ]
 
 Resume = Annotated[

@@ -19,7 +19,7 @@ from actgrid.models.frameworks import tensorflow
 from actgrid.models.graph import INPUT, layer_graph
 from actgrid.models.images import check_fit, image_input, image_size, load_with_pixels
 from actgrid.models.inputs import as_tensors, batch_size_of, check_inputs, input_specs
-from actgrid.models.tracing import build, refusal
+from actgrid.models.tracing import build
 from actgrid.rendering.layout import integer_option
 from actgrid.rendering.tiles import DTYPES
 from actgrid.web.cache import Cache
@@ -370,15 +370,7 @@ class Engine:
         batch = np.concatenate([*inputs, *[inputs[-1]] * (count - len(inputs))])
         prefix = self._prefixes[depth]
         self._compile(depth)
-        errors = tensorflow().errors
-        try:
-            found = self._extractor.run(batch, prefix)
-        except errors.ResourceExhaustedError as error:
-            raise ModelError(
-                f"the device has not enough memory for {count} images: give a smaller batch_size"
-            ) from error
-        except errors.OpError as error:  # as of an operation that the device cannot do
-            raise refusal(batch, error) from error
+        found = self._extractor.run(batch, prefix)
         results: list[dict[int, Array]] = [{} for _ in inputs]
         for node in self.drawn[: self._ends[depth]]:
             # Taken out, so that no more than one is about beside its copies.

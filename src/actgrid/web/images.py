@@ -254,7 +254,7 @@ def _named(sources: Any) -> Iterator[tuple[str, Any]]:
     """Yield the names of images and what they are of."""
     if isinstance(sources, (str, os.PathLike)):
         folder = Path(sources)
-        if folder.is_dir():
+        if sources != "" and folder.is_dir():
             for name in images_in_folder(folder):
                 yield name.replace(os.sep, "/"), folder / name
         else:
