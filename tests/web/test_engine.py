@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -539,7 +540,10 @@ def test_what_goes_wrong_reaches_those_who_asked_and_no_others(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (tf.errors.ResourceExhaustedError, r"memory for inputs of \(1, 16, 16, 3\): give a smaller"),
+        (
+            tf.errors.ResourceExhaustedError,
+            r"memory for inputs of \(1, 16, 16, 3\): give a smaller",
+        ),
         (tf.errors.UnimplementedError, "this device cannot run the model: not on a CPU"),
     ],
 )
@@ -551,7 +555,8 @@ def test_what_a_device_cannot_do_is_told(
     def fail(*arguments: Any) -> Any:
         raise error(None, None, "not on a CPU")
 
-    monkeypatch.setattr(watched.engine._extractor, "_function", lambda transform: fail)
+    compiled = Mock(side_effect=fail)  # which traces, and fails when it is run
+    monkeypatch.setattr(watched.engine._extractor, "_function", lambda transform: compiled)
 
     async def run() -> None:
         with pytest.raises(ModelError, match=message):
