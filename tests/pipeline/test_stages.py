@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 
 import actgrid
-from actgrid.errors import MissingFileError, ModelError, OutputError, ShapeError
+from actgrid.errors import DeviceError, MissingFileError, ModelError, OutputError, ShapeError
 from actgrid.models import LayerInfo
 from actgrid.pipeline.manifest import Record
 from actgrid.pipeline.sinks import FolderSink, TarSink
@@ -250,6 +250,19 @@ def test_what_the_model_refuses_fails_alone(tmp_path: Path) -> None:
     assert [one.index for one in found if one.failed] == [3]
     assert "not this one" in (found[3].error or "")
     assert extractor.batches == [3, 1, 1]
+
+
+def test_a_model_that_the_device_cannot_run_stops_everything(tmp_path: Path) -> None:
+    """No image is to blame: all others would be recorded as failed, too."""
+
+    class Impossible(FakeExtractor):
+        def __call__(self, x: Array) -> dict[str, Array]:
+            raise DeviceError("no such convolution here")
+
+    with pytest.raises(DeviceError, match="no such convolution here"):
+        list(run(tmp_path, 6, Impossible(), batch_size=3, skip_errors=True))
+    assert list(tmp_path.iterdir()) == []
+    assert not our_threads()
 
 
 def test_what_cannot_be_drawn_fails_and_nothing_stays_of_it(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from actgrid.compat.tf_explain import callbacks, core
-from actgrid.errors import OutputError
+from actgrid.errors import OptionError, OutputError
 
 
 def pictures(folder: Path) -> dict[str, list[tuple[int, Image.Image]]]:
@@ -152,3 +153,26 @@ def test_the_example_of_training(run_script: Callable[..., str], tmp_path: Path)
         "smoothgrad": (84, 84),
         "vanilla_gradients": (84, 84),
     }
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (tf.data.Dataset.from_tensors((np.zeros((1, 4, 4, 3)), [0])), "_TensorDataset"),
+        (np.zeros((2, 4, 4, 3)), "ndarray"),
+        ((np.zeros((0, 4, 4, 3)), None), r"images of shape \(0, 4, 4, 3\)"),
+        ((np.zeros((4, 4, 3)), None), r"images of shape \(4, 4, 3\)"),
+        ((["cat.jpg"], None), r"images of shape \(1,\) and dtype <U7"),
+    ],
+)
+def test_data_that_cannot_be_explained_are_refused_at_once(
+    data: Any, found: str, tmp_path: Path
+) -> None:
+    for name in callbacks.__all__:
+        kind: Any = getattr(callbacks, name)
+        options: dict[str, Any] = {"output_dir": tmp_path / "logs", "class_index": 0}
+        if name == "ActivationsVisualizationCallback":
+            options["layers_name"] = [options.pop("class_index")]
+        with pytest.raises(OptionError, match=rf"validation_data must be .*got {found}"):
+            kind(data, **options)
+    assert not (tmp_path / "logs").exists()
