@@ -173,6 +173,8 @@ def test_data_that_cannot_be_explained_are_refused_at_once(
         options: dict[str, Any] = {"output_dir": tmp_path / "logs", "class_index": 0}
         if name == "ActivationsVisualizationCallback":
             options["layers_name"] = [options.pop("class_index")]
+        if name == "OcclusionSensitivityCallback":
+            options["patch_size"] = 2
         with pytest.raises(OptionError, match=rf"validation_data must be .*got {found}"):
             kind(data, **options)
     assert not (tmp_path / "logs").exists()
