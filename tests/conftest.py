@@ -81,12 +81,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 class ForkedPython(subprocess.Popen[str]):
     """A Python process that is forked where TensorFlow has been imported.
 
-    Takes what `subprocess.Popen` takes, less `preexec_fn`: instead of it `first` is code that runs
-    first.
+    Takes `OPTIONS` of `subprocess.Popen`, and code that runs `first`.
     """
+
+    OPTIONS = frozenset({"stdin", "stdout", "stderr", "text", "encoding", "cwd", "env"})
 
     def __init__(self, server: str, arguments: Sequence[object], **options: Any) -> None:
         self.server, self.first = server, options.pop("first", "")
+        if unknown := options.keys() - self.OPTIONS:  # which would be lost
+            raise TypeError(f"a forked process takes no {', '.join(unknown)}")
         super().__init__(arguments, **options)  # type: ignore[arg-type]
 
     # What Popen calls when the pipes are there; its arguments are the same in all versions.
