@@ -300,8 +300,8 @@ def test_data_that_cannot_be_used_are_refused_by_every_callback_at_once(
 
 def datasets(x: Any, y: Any) -> dict[str, Any]:
     """Return the first five samples in every kind of dataset that `fit` takes."""
-    made = tf.data.Dataset.from_tensor_slices
-    several = made((x[:5], y[:5]))
+    slices = tf.data.Dataset.from_tensor_slices
+    several = slices((x[:5], y[:5]))
 
     class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         def __len__(self) -> int:
@@ -311,9 +311,9 @@ def datasets(x: Any, y: Any) -> dict[str, Any]:
             return x[:5][3 * index : 3 * index + 3], y[:5][3 * index : 3 * index + 3]
 
     return {
-        "inputs": made(x[:5]).batch(2),
+        "inputs": slices(x[:5]).batch(2),
         "inputs and targets": several.batch(2),
-        "and weights": made((x[:5], y[:5], np.ones(5))).batch(3).prefetch(1),
+        "and weights": slices((x[:5], y[:5], np.ones(5))).batch(3).prefetch(1),
         "one batch": several.batch(5),
         "samples": several,
         "of unknown size": several.batch(2).filter(lambda *_: True),

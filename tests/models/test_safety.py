@@ -207,7 +207,7 @@ CHECKPOINTS = {
 
 
 def test_every_operation_that_takes_a_file_or_an_address_is_decided() -> None:
-    """What a later TensorFlow adds is to be looked at: this names it."""
+    """Name operations of a later TensorFlow that nobody has looked at."""
     from tensorflow.core.framework import op_def_pb2
     from tensorflow.python.client import pywrap_tf_session
 

@@ -441,9 +441,9 @@ def test_an_unfinished_run_is_not_lost_by_mistake(tmp_path: Path, model: Any, ph
 def test_a_run_that_is_overwritten_leaves_none_of_its_files(
     tmp_path: Path, model: Any, photos: Path, sink: str, before: str
 ) -> None:
-    whole, out = tmp_path / "whole", tmp_path / "out"
+    expected, out = tmp_path / "expected", tmp_path / "out"
     later = options(layers="last", sink=sink, top=None, drawing={**DRAWING, "suffix": ".webp"})
-    list(Run(model, photos / "class1", whole, **later))
+    list(Run(model, photos / "class1", expected, **later))
     run = Run(model, photos, out, **options(sink=sink, top=2))
     if before == "finished":
         list(run)
@@ -466,7 +466,7 @@ def test_a_run_that_is_overwritten_leaves_none_of_its_files(
         assert found.pop("class1/009/01_pool.png") == b"of the run that was stopped"
     if sink == "tar":
         found = {name: data for name, data in found.items() if not name.endswith("01_pool.png")}
-    assert found == content(whole)
+    assert found == content(expected)
 
 
 def test_a_manifest_cannot_have_other_files_removed(
@@ -486,8 +486,8 @@ def test_a_manifest_cannot_have_other_files_removed(
 
 
 def test_two_runs_never_write_to_one_folder(tmp_path: Path, model: Any, photos: Path) -> None:
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    list(Run(model, photos, whole, **options()))
+    expected, out = tmp_path / "expected", tmp_path / "out"
+    list(Run(model, photos, expected, **options()))
     first = Run(model, photos, out, **options())
     records = iter(first)
     next(records)
@@ -495,7 +495,7 @@ def test_two_runs_never_write_to_one_folder(tmp_path: Path, model: Any, photos: 
         with pytest.raises(RunError, match=r"another run is writing to .*out: wait until"):
             Run(model, photos, out, **options(**more))
     assert len(list(records)) == 10
-    assert content(out) == content(whole)
+    assert content(out) == content(expected)
     # It has ended, though it is still there.
     assert list(Run(model, photos, out, **options(resume=True))) == []
 
@@ -526,8 +526,8 @@ def test_what_is_recorded_of_whole_shards_survives_a_power_cut(
     tmp_path: Path, model: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the device is what was there when the file system was last waited for."""
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    list(Run(model, photos, whole, **options(top=2)))
+    expected, out = tmp_path / "expected", tmp_path / "out"
+    list(Run(model, photos, expected, **options(top=2)))
     durable: list[Path] = []
 
     def sync(folder: Path) -> None:
@@ -546,7 +546,7 @@ def test_what_is_recorded_of_whole_shards_survives_a_power_cut(
         run = Run(model, photos, folder, **options(top=2, resume=True))
         assert run.recorded == count
         list(run)
-        assert content(folder) == content(whole)
+        assert content(folder) == content(expected)
 
 
 @pytest.mark.parametrize("loss", ["missing", "empty", "truncated", "zeros"])
@@ -554,8 +554,8 @@ def test_what_is_recorded_of_whole_shards_survives_a_power_cut(
 def test_files_that_a_power_cut_lost_are_written_again(
     tmp_path: Path, model: Any, photos: Path, loss: str, file: str
 ) -> None:
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    list(Run(model, photos, whole, **options()))
+    expected, out = tmp_path / "expected", tmp_path / "out"
+    list(Run(model, photos, expected, **options()))
     stopped(Run(model, photos, out, **options()), 7)
     manifest = content(out)["manifest.jsonl"]
     recorded = len(manifest)
@@ -570,7 +570,7 @@ def test_files_that_a_power_cut_lost_are_written_again(
     run = Run(model, photos, out, **options(resume=True))
     assert run.recorded == 5
     assert [record.index for record in run] == list(range(5, 11))
-    assert content(out) == content(whole)
+    assert content(out) == content(expected)
 
 
 def test_the_files_of_something_else_are_told(tmp_path: Path, model: Any, photos: Path) -> None:

@@ -84,12 +84,12 @@ def test_short_computations_that_keep_coming_do_not_hold_up_a_long_one() -> None
         await until(lambda: len(log) > 20)
         log.clear()
 
-        async def ask(name: str) -> None:
+        async def run_short_tasks(name: str) -> None:
             for number in range(30):
                 await scheduler.run((name, number), work(log, "short", 4))
 
         # There are always several that have used less time.
-        await asyncio.gather(*(ask(name) for name in "abcd"))
+        await asyncio.gather(*(run_short_tasks(name) for name in "abcd"))
         assert log.count("short") == 480
         assert log.count("long") > 20
         long.cancel()

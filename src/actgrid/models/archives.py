@@ -93,11 +93,11 @@ def read_member(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
     return archive.read(name)
 
 
-def _check_size(declared: int, size: int, what: str) -> None:
+def _check_size(declared: int, size: int, parts: str) -> None:
     limit = _MAX_EXPANSION * size + _ALLOWANCE
     if declared > limit:
         raise FormatError(
-            f"{what} declare {declared:,} bytes of data in a file of {size:,} bytes, "
+            f"{parts} declare {declared:,} bytes of data in a file of {size:,} bytes, "
             f"expected at most {limit:,}"
         )
 

@@ -142,17 +142,17 @@ def _file(path: Path, safe_mode: bool) -> Any:
 
 
 def _read_config(path: Path) -> Any:
-    """Return the configuration in a model file, after checking that the file can be read safely."""
+    """Return the configuration in a model file that is safe to read."""
     with path.open("rb") as file:
         is_zip, start = zipfile.is_zipfile(file), _read_start(file)
-        wanted = _HDF5 if is_hdf5(file) and not is_zip else (".keras",)
-    if not is_zip and wanted != _HDF5:
+        suffixes = _HDF5 if is_hdf5(file) and not is_zip else (".keras",)
+    if not is_zip and suffixes != _HDF5:
         raise FormatError(_describe_start(start))
-    if path.suffix not in wanted:
-        content = "HDF5" if wanted == _HDF5 else "a zip archive"
-        raise FormatError(f"it holds {content}, so its name must end in {' or '.join(wanted)}")
+    if path.suffix not in suffixes:
+        content = "HDF5" if suffixes == _HDF5 else "a zip archive"
+        raise FormatError(f"it holds {content}, so its name must end in {' or '.join(suffixes)}")
     check_archive(path)
-    if wanted == _HDF5:
+    if suffixes == _HDF5:
         import h5py  # installed with Keras
 
         with h5py.File(path) as file:

@@ -102,7 +102,7 @@ def _unsafe_object(value: Mapping[str, Any]) -> str | None:
 
 
 def unsafe_saved_model(folder: Path) -> str | None:
-    """Return which operation of a SavedModel could access files, the network or Python, or None.
+    """Return the operation of a SavedModel that is refused in safe mode, or None.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def _reachable(
     names: Iterable[str],
     called: Iterable[str],
 ) -> Iterator[Any]:
-    """Yield the nodes that nodes of the main graph depend on, and those of functions they call."""
+    """Yield every node that the given nodes depend on or that the functions contain."""
     pending_nodes = [name.lstrip("^").partition(":")[0] for name in names]
     pending_functions = list(called)
     visited: set[tuple[str, str]] = set()

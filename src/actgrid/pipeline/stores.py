@@ -339,7 +339,7 @@ class _RemoteStore(Store):
         return nullcontext()
 
     def sync(self) -> None:
-        """Do nothing: an object that has been sent is safe."""
+        """Return at once: an object that has been sent is durable."""
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root

@@ -105,9 +105,9 @@ def near_square(count: int, height: int, width: int, padding: int) -> int:
 
 
 def integer_option(
-    name: str, value: object, least: int | None = None, most: int | None = None
+    name: str, value: object, least: int | None = None, max_value: int | None = None
 ) -> int:
-    """Return an option as an int from `least` to `most`.
+    """Return an option as an int from `least` to `max_value`.
 
     Raises
     ------
@@ -120,8 +120,8 @@ def integer_option(
         raise OptionError(f"{name} must be an integer, not {value!r}") from None
     if least is not None and number < least:
         raise OptionError(f"{name} must be at least {least}, not {number}")
-    if most is not None and number > most:
-        raise OptionError(f"{name} must be at most {most:,}, not {number}")
+    if max_value is not None and number > max_value:
+        raise OptionError(f"{name} must be at most {max_value:,}, not {number}")
     return number
 
 
