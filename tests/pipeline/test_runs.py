@@ -501,7 +501,7 @@ def test_two_runs_never_write_to_one_folder(tmp_path: Path, model: Any, photos: 
 
 
 def test_a_run_that_fails_is_closed_or_killed_lets_go_of_its_folder(
-    tmp_path: Path, model: Any, photos: Path, start_process: Callable[..., Any]
+    tmp_path: Path, model: Any, photos: Path, start_python: Callable[..., Any]
 ) -> None:
     with pytest.raises(LayerError) as failed:  # whose traceback holds the run
         Run(model, photos, tmp_path, **options(layers="nope"))
@@ -510,11 +510,10 @@ def test_a_run_that_fails_is_closed_or_killed_lets_go_of_its_folder(
     file = tmp_path / "model.keras"
     model.save(file)
     out = tmp_path / "out"
-    process = start_process(file=file, photos=photos, output=out, sink="folders")
-    while not lines(out / "manifest.jsonl") and process.is_alive():
-        time.sleep(0.001)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    with start_python("-c", WORK, file, photos, out, "folders") as process:
+        while not lines(out / "manifest.jsonl") and process.poll() is None:
+            time.sleep(0.001)
+        process.kill()
     list(Run(model, photos, out, **options(top=2, resume=True)))
     assert failed.value
 
