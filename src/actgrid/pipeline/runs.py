@@ -230,9 +230,9 @@ class Run:
         self.extractor = self._job.extractor(network)
         self._run = self._describe()
         if before is not None and resume:
-            before.pop("finished", None)
+            finished = before.pop("finished", False)
             check_same(self.store, before, self._run)
-            self._resume()
+            self._resume(finished)
             _log.info("%s: %d images are done already", self.store.place(), self.recorded)
             self._begun = True
         self._replaces = before is not None and not self._begun
@@ -300,7 +300,7 @@ class Run:
             self.store.remove(name)
         write_run(self.store, {**self._run, "finished": False})
 
-    def _resume(self) -> None:
+    def _resume(self, finished: bool) -> None:
         """Find out where to go on: at the first shard of which something is missing."""
         size = self._job.work.shard_size
         self._manifest.repair()
@@ -311,7 +311,7 @@ class Run:
                 self._statistics = DatasetStats.from_bytes(saved)
                 counted = self._statistics.images
         used = 0
-        unsynced: list[Record] = []  # of the shard that was not complete
+        unsynced: list[Record] = []  # of the last shard: the next one begins after a sync
         for index, record in enumerate(self._manifest):
             if record.index != index:
                 raise RunError(
@@ -327,7 +327,7 @@ class Run:
             used += not record.failed
             self.failed += record.failed
             self.recorded += 1
-        for record in self._lost(unsynced):
+        for record in () if finished else self._lost(unsynced):
             del self._before[record.index]
             used -= not record.failed
             self.failed -= record.failed
@@ -342,13 +342,11 @@ class Run:
     def _lost(self, records: list[Record]) -> list[Record]:
         """Return, and remove from the manifest, the records whose files a power cut has lost.
 
-        Files of complete shards are on the device. Of the last shard, each record with a file that
-        is missing or truncated goes, and each record after it.
+        Files of the shards before are on the device. Of the last shard, each record with a file
+        that is missing or truncated goes, and each record after it.
         """
         # A tar is on the device before its images are recorded.
         if not self.store.local or self._job.sink == "tar":
-            return []
-        if len(records) == self._job.work.shard_size:
             return []
         for position, record in enumerate(records):
             if not all(_is_whole(self.store, name) for name in record.files):
