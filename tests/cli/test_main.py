@@ -106,7 +106,7 @@ def test_an_empty_argument_is_not_the_current_folder(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["render", "{model}", "{photo}", "-o", "{out}", "--zoom"], "zoom must be at most 1,024"),
+        (["render", "{model}", "{photo}", "-o", "{out}", "--zoom"], "zoom must be at most 4,096"),
         (["render", "{model}", "{photo}", "-o", "{out}", "--padding"], "padding must be at most"),
         (["render", "{model}", "{photo}", "-o", "{out}", "--background"], "level, 0 to 255"),
         (["render", "{model}", "{photo}", "-o", "{out}", "--order"], "channel"),

@@ -28,7 +28,7 @@ __all__ = [
 
 # In pixels. The whole picture has a limit of its own, see `check_picture_size`.
 MAX_PADDING = 1024
-MAX_ZOOM = 1024
+MAX_ZOOM = 4096
 _MOST_THREADS = 1024
 
 
