@@ -148,7 +148,7 @@ def test_a_configuration_that_inflates_is_refused_before_it_is_read(tmp_path: Pa
     path = bomb(tmp_path / "model.keras")
     assert path.stat().st_size < 2 * MEGABYTE
     before = peak_memory()
-    with pytest.raises(ModelError, match=r"model\.keras is not a Keras model file: its members"):
+    with pytest.raises(ModelError, match=r"model\.keras is refused: its members declare"):
         load_model(path)
     assert peak_memory() - before < 50 * MEGABYTE
 

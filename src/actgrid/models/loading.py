@@ -151,7 +151,10 @@ def _read_config(path: Path) -> Any:
     if path.suffix not in suffixes:
         content = "HDF5" if suffixes == _HDF5 else "a zip archive"
         raise FormatError(f"it holds {content}, so its name must end in {' or '.join(suffixes)}")
-    check_archive(path)
+    try:
+        check_archive(path)
+    except FormatError as error:
+        raise ModelError(f"{path} is refused: {error}") from error
     if suffixes == _HDF5:
         import h5py  # installed with Keras
 
