@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import resource
 import signal
@@ -10,7 +12,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from actgrid.encoding import is_leftover, writable_folder, write_file, writing_file
+from actgrid.encoding import (
+    is_leftover,
+    lock_folder,
+    sync_file_system,
+    writable_folder,
+    write_file,
+    writing_file,
+)
 from actgrid.errors import ImageError, OutputError
 
 
@@ -126,3 +135,41 @@ def test_a_disk_may_take_part_of_what_it_is_given(
     monkeypatch.delattr(os, "writev")  # as on Windows
     write_file(tmp_path / "file", b"01", b"23456")
     assert (tmp_path / "file").read_bytes() == b"0123456"
+
+
+def test_a_folder_is_locked_once_and_leaves_nothing(tmp_path: Path) -> None:
+    with lock_folder(tmp_path) as first:
+        with lock_folder(tmp_path) as second:
+            assert (first, second) == (True, False)
+        with lock_folder(tmp_path) as third:
+            assert not third
+    with lock_folder(tmp_path) as again:
+        assert again
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_locked_counts_as_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(opened: int, operation: int) -> None:
+        raise OSError(errno.EBADF, "as NFS does")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with lock_folder(tmp_path) as first, lock_folder(tmp_path) as second:
+        assert first
+        assert second
+
+
+def test_a_device_that_lost_data_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync_file_system(tmp_path)
+
+    class Library:
+        def syncfs(self, opened: int) -> int:
+            ctypes.set_errno(errno.EIO)
+            return -1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, use_errno: Library())
+    with pytest.raises(OSError, match="Input/output error"):
+        sync_file_system(tmp_path)

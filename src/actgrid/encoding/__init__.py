@@ -3,7 +3,7 @@
 from actgrid.encoding.animation import Animation, check_animation
 from actgrid.encoding.files import (
     is_leftover,
-    lock_file,
+    lock_folder,
     sync_file_system,
     writable_folder,
     write_file,
@@ -27,7 +27,7 @@ __all__ = [
     "encode_png",
     "image_format",
     "is_leftover",
-    "lock_file",
+    "lock_folder",
     "sync_file_system",
     "writable_folder",
     "write_file",

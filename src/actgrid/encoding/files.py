@@ -14,7 +14,7 @@ from actgrid.errors import ActgridError, OutputError
 
 __all__ = [
     "is_leftover",
-    "lock_file",
+    "lock_folder",
     "sync_file_system",
     "writable_folder",
     "write_file",
@@ -109,22 +109,30 @@ def _write_all(file: int, pieces: Sequence[bytes]) -> None:
         rest = rest[os.write(file, rest) :]
 
 
-def lock_file(opened: int) -> bool:
-    """Lock an open file or folder until it is closed; return False if another process has it.
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[bool]:
+    """Lock a folder for a ``with`` block; yield False if another process or block has locked it.
 
-    Where the system or the file system has no locks, nothing is done.
+    The lock is on the folder itself: no file is left behind, and a process that ends unlocks it.
+    Where the system or the file system has no such locks, the folder counts as locked.
     """
     try:
         import fcntl
     except ImportError:  # Windows
-        return True
+        yield True
+        return
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # as on NFS, which locks only what is open for writing
-        pass
-    return True
+        is_locked = True
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_locked = False
+        except OSError:  # as on NFS, which locks only what is open for writing
+            pass
+        yield is_locked
+    finally:
+        os.close(opened)
 
 
 def sync_file_system(folder: Path) -> None:

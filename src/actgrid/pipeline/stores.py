@@ -7,14 +7,14 @@ import os
 import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from actgrid.encoding import (
     is_leftover,
-    lock_file,
+    lock_folder,
     sync_file_system,
     writable_folder,
     write_file,
@@ -222,18 +222,15 @@ class _LocalStore(Store):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        # Of the folder itself: there is no lock file, which would stay behind.
-        with self._attempt("lock", ""):
-            opened = os.open(self.folder, os.O_RDONLY)
-        try:
-            if not lock_file(opened):
+        with ExitStack() as locks:
+            with self._attempt("lock", ""):
+                is_locked = locks.enter_context(lock_folder(self.folder))
+            if not is_locked:
                 raise RunError(
                     f"another run is writing to {self.place()}: wait until it has ended, or choose "
                     "another folder"
                 )
             yield
-        finally:
-            os.close(opened)
 
     def sync(self) -> None:
         with self._attempt("write", ""):
