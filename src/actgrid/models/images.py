@@ -36,6 +36,7 @@ __all__ = [
     "image_input",
     "image_size",
     "images_in_folder",
+    "is_folder",
     "load_images",
     "load_with_pixels",
     "preprocessing",
@@ -186,10 +187,10 @@ def find_images(source: str | os.PathLike[str]) -> list[Path]:
     MissingFileError
         If there are none.
     """
-    if source == "":  # as a Path it would be the current folder
+    if source == "":
         raise MissingFileError("the path of an image is empty")
     path = Path(source)
-    if path.is_dir():
+    if is_folder(source):
         return [path / name for name in images_in_folder(path)]
     if path.exists():
         return [path]
@@ -198,6 +199,11 @@ def find_images(source: str | os.PathLike[str]) -> list[Path]:
     if not found:
         raise MissingFileError(f"there is no image {source}")
     return found
+
+
+def is_folder(source: str | os.PathLike[str]) -> bool:
+    """Return whether an image source is a folder; as a Path, "" would be the current folder."""
+    return source != "" and Path(source).is_dir()
 
 
 def images_in_folder(folder: Path, without: str | None = None) -> Iterator[str]:

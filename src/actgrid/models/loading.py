@@ -123,11 +123,8 @@ def _file(path: Path, safe_mode: bool) -> Any:
     config = None
     try:
         config = _read_config(path)
-        if safe_mode and (finding := unsafe_config(config)):
-            raise ModelError(
-                f"{path} holds {finding}; if you trust the file, load it with safe_mode=False "
-                "(--no-safe-mode)"
-            )
+        if safe_mode:
+            _refuse(path, unsafe_config(config))
         return keras().models.load_model(
             path,
             custom_objects=_keras_2_layers() if path.suffix in _HDF5 else None,
@@ -139,6 +136,15 @@ def _file(path: Path, safe_mode: bool) -> Any:
     except Exception as error:
         problem = "is not a Keras model file" if config is None else "cannot be loaded"
         raise ModelError(f"{path} {problem}: {_first_line(error)}") from error
+
+
+def _refuse(path: Path, finding: str | None) -> None:
+    """Raise ModelError if something was found in a model that safe mode refuses."""
+    if finding is not None:
+        raise ModelError(
+            f"{path} holds {finding}; if you trust the model, load it with safe_mode=False "
+            "(--no-safe-mode)"
+        )
 
 
 def _read_config(path: Path) -> Any:
@@ -201,11 +207,8 @@ def _saved_model(path: Path, safe_mode: bool) -> Any:
         raise ModelError(f"{path} is a folder, but no SavedModel: it has no saved_model.pb")
     k, tf = keras(), tensorflow()
     try:
-        if safe_mode and (finding := unsafe_saved_model(path)):
-            raise ModelError(
-                f"{path} holds {finding}; if you trust the model, load it with safe_mode=False "
-                "(--no-safe-mode)"
-            )
+        if safe_mode:
+            _refuse(path, unsafe_saved_model(path))
         signatures = tf.saved_model.load(os.fspath(path)).signatures
         endpoint = "serving_default" if "serving_default" in signatures else next(iter(signatures))
         specs = signatures[endpoint].structured_input_signature[1]

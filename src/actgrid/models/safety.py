@@ -166,7 +166,7 @@ def _reachable(
     called: Iterable[str],
 ) -> Iterator[Any]:
     """Yield every node that the given nodes depend on or that the functions contain."""
-    pending_nodes = [name.lstrip("^").partition(":")[0] for name in names]
+    pending_nodes = [_node_name(name) for name in names]
     pending_functions = list(called)
     visited: set[tuple[str, str]] = set()
     while pending_nodes or pending_functions:
@@ -176,7 +176,7 @@ def _reachable(
                 continue
             visited.add(("node", name))
             body = [nodes[name]]
-            pending_nodes += [source.lstrip("^").partition(":")[0] for source in nodes[name].input]
+            pending_nodes += map(_node_name, nodes[name].input)
         else:
             name = pending_functions.pop()
             if ("function", name) in visited:
@@ -186,6 +186,11 @@ def _reachable(
         for node in body:
             yield node
             pending_functions += _called_functions(node)
+
+
+def _node_name(source: str) -> str:
+    """Return the node of an input or output: ``name``, ``name:1`` or ``^name`` for control."""
+    return source.lstrip("^").partition(":")[0]
 
 
 def _called_functions(node: Any) -> list[str]:

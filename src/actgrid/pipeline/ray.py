@@ -53,7 +53,6 @@ _SHARDS_IN_FLIGHT = 2
 # For Ray where it is started: it would tell of itself, here and to its makers.
 _ENVIRONMENT = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}
 _PATIENCE = 10  # seconds
-_LOADING = "while they loaded the model"
 _GIVE_MODEL = "give RayEngine a function that returns it, as model=..."
 
 
@@ -297,13 +296,13 @@ class _Worker:
         self._extractor: Extractor | None = None
         self._problem: Exception | None = None
 
-    def _load(self) -> int:
+    def _load(self, place: str) -> int:
         """Load the model; return how many workers died of that in this one's place."""
         if self._problem is not None:
             raise self._problem
         try:
             me = self._ray.get_runtime_context().get_actor_id()  # the same once it is begun again
-            deaths = self._attempt(me, _LOADING) - 1
+            deaths = self._attempt(me, place) - 1
             plan: _Plan = pickle.loads(self._ray.get(self._plan))
             self._job, self._extractor = plan.job, plan.extractor()
         except Exception as error:
@@ -343,8 +342,8 @@ class _Worker:
 
     def _begin(self, done: _Done, items: list[Item]) -> Extractor:
         if self._extractor is None:
-            done.deaths = self._load()
             done.place = f"while loading the model on {socket.gethostname()}"
+            done.deaths = self._load(done.place)
         assert self._extractor is not None
         place = f"at images {items[0].name} to {items[-1].name}"
         if deaths := self._attempt(done.number, place) - 1:
@@ -354,11 +353,11 @@ class _Worker:
     def _attempt(self, what: object, place: str) -> int:
         """Return how often something has been begun, with this time."""
         count: int
-        count, most = self._ray.get(self._attempts.begin.remote(what))
-        if count > most:
+        count, max_count = self._ray.get(self._attempts.begin.remote(what))
+        if count > max_count:
             raise RunError(
-                f"{most} workers died, one after the other, {place}: is there too little memory "
-                "for so many workers?"
+                f"{max_count} workers died, one after the other, {place}: is there too little "
+                "memory for so many workers?"
             )
         return count
 

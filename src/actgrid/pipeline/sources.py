@@ -19,7 +19,7 @@ from PIL import Image
 
 from actgrid.errors import DtypeError, ImageError, MissingFileError, OptionError, ShapeError
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.images import find_images, images_in_folder
+from actgrid.models.images import find_images, images_in_folder, is_folder
 from actgrid.pipeline.files import safe_name, unique_names
 
 __all__ = ["Item", "Items", "find_items"]
@@ -191,7 +191,7 @@ class _Files(Items):
         keys: list[str] = []
         for source in sources:
             folder = Path(source)
-            if source != "" and folder.is_dir():
+            if is_folder(source):
                 ours = None if output is None else _below(folder, output)
                 if ours == ".":
                     raise OptionError(

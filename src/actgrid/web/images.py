@@ -25,7 +25,13 @@ from actgrid.errors import (
     ShapeError,
     TooLargeError,
 )
-from actgrid.models.images import find_images, images_in_folder, load_images, reading_image
+from actgrid.models.images import (
+    find_images,
+    images_in_folder,
+    is_folder,
+    load_images,
+    reading_image,
+)
 from actgrid.rendering.layout import integer_option
 
 __all__ = ["ImageStore", "StoredImage", "read_image", "sides_within", "thumbnail"]
@@ -254,7 +260,7 @@ def _named(sources: Any) -> Iterator[tuple[str, Any]]:
     """Yield the names of images and what they are of."""
     if isinstance(sources, (str, os.PathLike)):
         folder = Path(sources)
-        if sources != "" and folder.is_dir():
+        if is_folder(sources):
             for name in images_in_folder(folder):
                 yield name.replace(os.sep, "/"), folder / name
         else:
