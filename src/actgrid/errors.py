@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "ActgridError",
+    "AssumptionWarning",
     "BackendError",
     "DeviceError",
     "DtypeError",
@@ -96,6 +97,10 @@ class OutputError(ActgridError, OSError):
 
 class RunError(ActgridError, ValueError):
     """A run in a folder cannot be resumed, or would be lost, or those who do its work are gone."""
+
+
+class AssumptionWarning(UserWarning):
+    """Something was assumed that the model does not tell; the message says what to give instead."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

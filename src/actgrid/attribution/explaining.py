@@ -12,11 +12,12 @@ import numpy.typing as npt
 from actgrid.attribution.methods import Method, check_options, find_method
 from actgrid.attribution.subjects import Found, Reader, Subject
 from actgrid.attribution.targets import PREDICTED, each_target, wanted_classes
-from actgrid.errors import DtypeError, OptionError, ShapeError, suggest
+from actgrid.errors import DtypeError, OptionError, ShapeError
 from actgrid.models import load_model
+from actgrid.models.data_formats import input_data_format
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.images import are_images, load_with_pixels, shows_channels_first
-from actgrid.models.inputs import as_tensors, check_inputs, is_real, names_of
+from actgrid.models.images import are_images, load_with_pixels
+from actgrid.models.inputs import is_real, position_of, prepare_inputs
 from actgrid.models.labels import labels_of
 from actgrid.models.tracing import build
 from actgrid.rendering import Heatmap
@@ -77,7 +78,8 @@ def explain(
         ``model.layers``; None: the last layer with a picture for each channel, in nested models
         too, and for ``cam`` that before the global average.
     labels
-        Names of the classes; None: ImageNet's where there are 1000.
+        Names of the classes; ``"imagenet"``; None: ImageNet's if the model is a network of
+        `keras.applications` with its head, or the demo.
     image_input
         Which of several inputs is the image: its name or position; None: the first of rank 4.
     batch_size
@@ -172,7 +174,7 @@ class Question:
         """Return what a method says, of a layer if it looks at one."""
         chosen = {**options, "layer": layer} if method.takes_layer else options
         found = [method.run(group, **chosen) for group in self.subject.groups()]
-        return _heatmap(found, self.pictures, self.labels, method.name)
+        return _heatmap(self.subject.model, found, self.pictures, self.labels, method.name)
 
     def decided(self) -> Question:
         """Return the same of the classes that are predicted, where none was named."""
@@ -207,10 +209,7 @@ def ask(
     if are_images(x):
         pixels, x = load_with_pixels(x, model=model)
     with tf.device("CPU"):  # a GPU is to hold a batch of them, not all
-        inputs = as_tensors(x)
-    if isinstance(inputs, tf.Tensor) and inputs.shape.rank == 3:
-        inputs = inputs[None]  # one image
-    check_inputs(model, inputs)
+        inputs = prepare_inputs(model, x, single=True)
     build(model, inputs)
     tensors = tf.nest.flatten(inputs)
     position = _image_position(model, inputs, image_input)
@@ -229,7 +228,7 @@ def ask(
     if not finite:
         raise OptionError("the images have NaN or infinite values, which no map could explain")
     score = target if callable(target) else None
-    reader = Reader(position, shows_channels_first(image.shape), score)
+    reader = Reader(position, input_data_format(model, position) == "channels_first", score)
     subject = Subject(
         model,
         tf.nest.pack_sequence_as(inputs, tensors),
@@ -241,7 +240,7 @@ def ask(
     if score is None:
         targets, names = each_target(target, len(subject)), None
         if labels is not None or any(isinstance(one, str) for one in targets):
-            names = labels_of(int(next(subject.groups()).read().count), labels)
+            names = labels_of(model, int(next(subject.groups()).read().count), labels)
         subject = replace(subject, wanted=tf.constant(wanted_classes(targets, names)))
     if pixels is None:
         pixels = np.asarray(image)
@@ -251,15 +250,13 @@ def ask(
 
 def _image_position(model: Any, inputs: Any, chosen: int | str | None) -> int:
     """Return which of the inputs is the image, in the order of TensorFlow's nests."""
-    tensors, names = tensorflow().nest.flatten(inputs), names_of(model, inputs)
+    tensors = tensorflow().nest.flatten(inputs)
     shapes = [None if tensor is None else tuple(tensor.shape) for tensor in tensors]
     images = [position for position, shape in enumerate(shapes) if shape and len(shape) == 4]
     if chosen is None:
         position = images[0] if images else None
     elif isinstance(chosen, str):
-        if chosen not in names:
-            raise OptionError(f"the model has no input {chosen!r}{suggest(chosen, names)}")
-        position = names.index(chosen)
+        position = position_of(model, inputs, chosen)
     else:
         position = integer_option("image_input", chosen, 0)
     if position not in images:
@@ -290,6 +287,7 @@ def as_pictures(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
 
 
 def _heatmap(
+    model: Any,
     found: Sequence[Found],
     pictures: npt.NDArray[np.uint8] | None,
     labels: Sequence[str] | None,
@@ -300,7 +298,7 @@ def _heatmap(
     classes = np.concatenate([one.reading.classes for one in found])
     names = None
     if first.reading.count:
-        known = labels_of(int(first.reading.count), labels)
+        known = labels_of(model, int(first.reading.count), labels)
         names = None if known is None else [known[index] for index in classes]
     return Heatmap(
         np.concatenate([one.values for one in found]),

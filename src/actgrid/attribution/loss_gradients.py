@@ -14,7 +14,7 @@ from actgrid.errors import LayerError, OptionError, ShapeError, suggest
 from actgrid.models.drawing import draw_layer, draw_weight
 from actgrid.models.extraction import choose_calls
 from actgrid.models.frameworks import keras, tensorflow
-from actgrid.models.inputs import as_tensors, check_inputs, map_tensors
+from actgrid.models.inputs import as_tensors, map_tensors, prepare_inputs
 from actgrid.models.layers import LayerInfo, Selection, Weight, model_weights
 from actgrid.models.loading import load_model
 from actgrid.models.tracing import build, trace_model
@@ -165,8 +165,7 @@ def gradients(
     """
     network: Any = load_model(model)
     wanted = _wanted(network, loss)
-    inputs, truth = as_tensors(x), as_tensors(y)
-    check_inputs(network, inputs)
+    inputs, truth = prepare_inputs(network, x), as_tensors(y)
     build(network, inputs)
     weights = {
         weight.path: weight for weight in model_weights(network) if weight.variable.trainable

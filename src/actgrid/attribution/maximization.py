@@ -16,11 +16,12 @@ from actgrid.attribution.targets import are_several
 from actgrid.errors import LayerError, OptionError, TargetError
 from actgrid.models.extraction import choose_calls
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.images import image_input, image_size, preprocessing
-from actgrid.models.inputs import check_inputs
+from actgrid.models.images import image_input, image_size
+from actgrid.models.inputs import prepare_inputs
 from actgrid.models.labels import class_index, labels_of
 from actgrid.models.layers import Selection
 from actgrid.models.loading import load_model
+from actgrid.models.preprocessing import preprocessing
 from actgrid.models.tracing import Call, before_softmax, build, trace_model
 from actgrid.progress import progress as progress_bar
 from actgrid.rendering.layout import MAX_PADDING, integer_option, number_option
@@ -112,7 +113,7 @@ def maximize(
     rotate: float = 10,
     scale: float = 0.2,
     preprocess: str | Callable[[Any], Any] = "auto",
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str] | str | None = None,
     batch_size: int = 16,
     seed: int = 0,
     columns: int | None = None,
@@ -160,7 +161,8 @@ def maximize(
         What the model wants done to pixels 0 to 255, as for `actgrid.load_images`; a function
         must take a symbolic tensor (N, H, W, C).
     labels
-        Names of the model's classes, as many as it has; None: those of ImageNet, if it has 1000.
+        Names of the model's classes, as many as it has; ``"imagenet"``; None: those of ImageNet, if
+        the model is a network of `keras.applications` with its head, or the demo.
     batch_size
         Images at once. Memory grows with it.
     seed
@@ -216,12 +218,11 @@ def maximize(
     canvas = _Canvas.of(network, parametrization, size, preprocess)
 
     gauge = compiled(network, _Gauge(Selection(layer)))
-    gray = canvas.inputs(network, canvas.noise(seed))
-    check_inputs(network, gray)
+    gray = prepare_inputs(network, canvas.inputs(network, canvas.noise(seed)))
     build(network, gray)
     found_path, means = gauge(gray)
     path, before = found_path.numpy().decode(), means.numpy()[0]
-    wanted = _channels(channels, len(before), path, labels)
+    wanted = _channels(network, channels, len(before), path, labels)
 
     climb = compiled(network, _Climb(Selection(layer), canvas, options.wobble))
     chunks = [wanted[i : i + batch_size] for i in range(0, len(wanted), batch_size)]
@@ -343,7 +344,7 @@ def _climbed(
 
 
 def _channels(
-    wanted: Any, count: int, layer: str, labels: Sequence[str] | None
+    model: Any, wanted: Any, count: int, layer: str, labels: Sequence[str] | str | None
 ) -> npt.NDArray[np.intp]:
     """Return the channels of a layer that are asked for, by number or by the name of a class."""
     if wanted is None:
@@ -351,7 +352,7 @@ def _channels(
     listed = list(wanted) if are_several(wanted) else [wanted]
     if not listed:
         raise TargetError("channels is empty: name at least one, or leave it out")
-    names = labels_of(count, labels) if any(isinstance(one, str) for one in listed) else None
+    names = labels_of(model, count, labels) if any(isinstance(one, str) for one in listed) else None
     numbers = [
         class_index(one, names) if isinstance(one, str) else integer_option("a channel", one)
         for one in listed

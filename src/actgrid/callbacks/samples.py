@@ -18,9 +18,9 @@ from actgrid.models.images import are_images, find_images
 from actgrid.models.inputs import (
     as_tensors,
     batch_size_of,
-    check_inputs,
     input_specs,
     map_tensors,
+    prepare_inputs,
 )
 from actgrid.models.tracing import build, unchanged
 from actgrid.pipeline.grids import batch_size
@@ -158,11 +158,10 @@ class Samples:
     ) -> None:
         self._extractor = Extractor(model, layers)
         with tensorflow().device("CPU"):
-            self._inputs = as_tensors(data.inputs(model))
+            self._inputs = prepare_inputs(model, data.inputs(model))
         fixed = batch_size_of(model)
         self._batch_size = (fixed or batch_size) if batch_size else None
         batch = next(self._batches())
-        check_inputs(model, batch)
         build(model, batch)
 
         def of_any_batch(x: Any) -> Any:

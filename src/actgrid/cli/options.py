@@ -147,7 +147,8 @@ ClassNames = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Names of the classes, one a line (default: ImageNet's where there are 1000).",
+        help="Names of the classes: a text file, one a line, or imagenet (default: ImageNet's for "
+        "whole networks of keras.applications and for demo).",
         show_default=False,
     ),
 ]

@@ -46,11 +46,10 @@ from actgrid.models import load_model
 from actgrid.models.extraction import choose_calls
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import (
-    as_tensors,
-    check_inputs,
     input_names,
     map_tensors,
     partial_model,
+    prepare_inputs,
 )
 from actgrid.models.layers import Node, Selection, model_layers, model_weights
 from actgrid.models.tracing import build, reason, trace_model
@@ -296,8 +295,7 @@ def _taken(model: Any, x: Any) -> Any:
     ShapeError, ModelError
         If the model does not take it.
     """
-    inputs = as_tensors(x)
-    check_inputs(model, inputs)
+    inputs = prepare_inputs(model, x)
     build(model, inputs)
     return inputs
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from actgrid.errors import LayerError, ModelError
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.inputs import as_tensors, check_inputs, input_specs
+from actgrid.models.inputs import input_specs, prepare_inputs
 from actgrid.models.layers import LayerInfo, Selection, model_layers
 from actgrid.models.loading import load_model
 from actgrid.models.tracing import Call, build, refusal, trace_model
@@ -123,8 +123,8 @@ class Extractor:
         ShapeError, LayerError, ModelError
             As for a call.
         """
-        check_inputs(self.model, specs)
-        self._function(transform or _activation).get_concrete_function(specs)
+        inputs = prepare_inputs(self.model, specs)
+        self._function(transform or _activation).get_concrete_function(inputs)
         return self.layers
 
     def run(self, x: Any, transform: Transform, *arguments: Any) -> dict[str, Any]:
@@ -153,8 +153,7 @@ class Extractor:
         ShapeError, LayerError, ModelError
             As for a call.
         """
-        inputs = as_tensors(x)
-        check_inputs(self.model, inputs)
+        inputs = prepare_inputs(self.model, x)
         build(self.model, inputs)
         try:
             outputs: dict[str, Any] = self._function(transform)(inputs, *arguments)
@@ -255,8 +254,7 @@ def trace_inputs(model: Any, x: Any) -> Any:
         If it does not say, or cannot be run on `x`.
     """
     if x is not None:
-        inputs = as_tensors(x)
-        check_inputs(model, inputs)
+        inputs = prepare_inputs(model, x)
         build(model, inputs)
         return inputs
     specs = input_specs(model)

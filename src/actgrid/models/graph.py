@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from actgrid.models.data_formats import input_data_format
 from actgrid.models.extraction import trace_inputs, visible_calls
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.images import shows_channels_first
 from actgrid.models.inputs import is_real, names_of
 from actgrid.models.layers import LayerInfo
 from actgrid.models.loading import load_model
@@ -78,11 +78,10 @@ def layer_graph(model: object, x: Any = None) -> LayerGraph:
 def input_infos(model: Any, inputs: Any) -> Iterator[tuple[LayerInfo, Any]]:
     """Yield a model's symbolic inputs of real numbers, described as if layers gave them."""
     tensors = tensorflow().nest.flatten(inputs)
-    for name, tensor in zip(names_of(model, inputs), tensors, strict=True):
+    for position, (name, tensor) in enumerate(zip(names_of(model, inputs), tensors, strict=True)):
         if tensor is not None and is_real(tensor.dtype) and tensor.shape.rank is not None:
             shape = tuple(tensor.shape)
-            first = len(shape) == 4 and shows_channels_first(shape)
-            data_format = "channels_first" if first else "channels_last"
+            data_format = input_data_format(model, position)
             yield LayerInfo(name, INPUT, shape, tensor.dtype.name, data_format, 0, None), tensor
 
 

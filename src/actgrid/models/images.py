@@ -7,10 +7,11 @@ import operator
 import os
 import struct
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,25 +24,27 @@ from actgrid.errors import (
     OptionError,
     ShapeError,
     TooLargeError,
-    suggest,
 )
-from actgrid.models.frameworks import applications, keras, tensorflow
-from actgrid.models.inputs import input_specs
+from actgrid.models.data_formats import input_data_format
+from actgrid.models.frameworks import tensorflow
+from actgrid.models.inputs import input_specs, input_structure
+from actgrid.models.preprocessing import preprocessing
+from actgrid.models.tracing import trace_model, unchanged
 
 __all__ = [
     "FITS",
+    "ImageInput",
     "are_images",
     "check_fit",
     "find_images",
+    "fixed_sides",
     "image_input",
     "image_size",
     "images_in_folder",
     "is_folder",
     "load_images",
     "load_with_pixels",
-    "preprocessing",
     "reading_image",
-    "shows_channels_first",
 ]
 
 Pixels = npt.NDArray[np.float32]
@@ -49,10 +52,6 @@ Pixels = npt.NDArray[np.float32]
 # How an image of another shape is brought to the model's.
 FITS = ("crop", "pad", "stretch")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-# Layers at a model's start that leave pixels what they are, besides those named Random...
-_NEUTRAL = frozenset(
-    ["Resizing", "CenterCrop", "Cropping2D", "ZeroPadding2D", "Identity", "Dropout", "Permute"]
-)
 # Formats that Pillow knows by name but leaves to others to read.
 _UNREADABLE = frozenset(["BUFR", "GRIB", "HDF5", "MPEG", "WMF"])
 # What Pillow raises, besides its own, on files that are no more what they were.
@@ -107,11 +106,21 @@ def load_images(
         If an option cannot be used, or images without a fixed size differ in theirs. Both are
         ValueErrors.
 
+    Warns
+    -----
+    AssumptionWarning
+        Once for a model, if ``"auto"`` has to assume x / 255.
+
     Notes
     -----
-    ``"auto"`` is nothing for a model that begins with a Rescaling or Normalization layer or with
-    arithmetic of its own; else the `preprocess_input` of the application that the model is, or
-    begins with (by its name); else x / 255. Layers that augment or resize do not count.
+    ``"auto"`` decides by the layers of the model, never by its name:
+
+    1. A model that scales its input before its first kernel (by a Rescaling or Normalization
+       layer, by arithmetic, or inside a layer of its own) gets pixels 0 to 255.
+    2. A model whose first kernels are those of a network in `keras.applications` gets what that
+       network wants: its ``preprocess_input``, or, if it was made with
+       ``include_preprocessing=False``, what it would otherwise do itself.
+    3. Any other model gets x / 255, which is assumed: a warning says so.
 
     Examples
     --------
@@ -172,11 +181,6 @@ def are_images(x: Any) -> bool:
     if isinstance(x, (list, tuple)):
         return bool(x) and all(are_images(one) for one in x)
     return isinstance(x, (str, os.PathLike, Image.Image))
-
-
-def shows_channels_first(shape: Sequence[int | None]) -> bool:
-    """Tell whether a batch of images of this shape is (N, C, H, W)."""
-    return shape[3] not in _MODES and shape[1] in _MODES
 
 
 def find_images(source: str | os.PathLike[str]) -> list[Path]:
@@ -383,8 +387,26 @@ def image_size(size: Any) -> tuple[int, int]:
     return height, width
 
 
-def image_input(model: Any) -> tuple[int, bool, tuple[int, int] | None]:
-    """Return a model's channels, whether they come first, and (height, width) if fixed.
+class ImageInput(NamedTuple):
+    """What a model takes as its image.
+
+    Attributes
+    ----------
+    channels
+        Length of the channel axis.
+    channels_first
+        Whether a batch is (N, C, H, W).
+    size
+        (height, width) in pixels; None if the model does not fix both.
+    """
+
+    channels: int
+    channels_first: bool
+    size: tuple[int, int] | None
+
+
+def image_input(model: Any) -> ImageInput:
+    """Return what a model takes as its image.
 
     Raises
     ------
@@ -393,85 +415,55 @@ def image_input(model: Any) -> tuple[int, bool, tuple[int, int] | None]:
     """
     specs = None if model is None else input_specs(model)
     if specs is None:
-        return 3, False, None
+        return ImageInput(3, False, None)
     shapes = [tuple(spec.shape) for spec in tensorflow().nest.flatten(specs)]
     shape = shapes[0]
     if len(shapes) > 1 or len(shape) != 4:
         raise ShapeError(f"the model takes {shapes}, not a batch of images")
-    channels_first = shows_channels_first(shape)
+    channels_first = input_data_format(model) == "channels_first"
     channels = shape[1 if channels_first else 3] or 3
     if channels not in _MODES:
         raise ShapeError(f"the model takes {shape}: no image has {channels} channels")
-    height, width = shape[2:4] if channels_first else shape[1:3]
-    return channels, channels_first, (height, width) if height and width else None
+    height, width = fixed_sides(model)
+    return ImageInput(channels, channels_first, (height, width) if height and width else None)
 
 
-def preprocessing(name: object, model: Any = None) -> Callable[[Pixels], Any]:
-    """Return the function that `preprocess` stands for, see `load_images`.
+def fixed_sides(model: Any) -> tuple[int | None, int | None]:
+    """Return the height and the width of images that a model fixes; None for a side of any length.
 
-    Raises
-    ------
-    OptionError
-        If there is none of that name.
+    A model without symbolic inputs is traced once on images of twice the size that it was called
+    with: if it takes them, it fixes no size.
     """
-    if callable(name):
-        return name
-    if name == "none":
-        return lambda pixels: pixels
-    if name == "unit":
-        return lambda pixels: pixels / np.float32(255)
-    if name == "auto":
-        return _automatic(model)
-    for application in applications():
-        if isinstance(name, str) and application.lower() == name.lower():
-            return _application_preprocessing(application)
-    raise OptionError(
-        "preprocess must be auto, none, unit, a name in keras.applications, or a function, "
-        f"not {name!r}{suggest(str(name), applications())}"
-    )
+    (spec,) = tensorflow().nest.flatten(input_specs(model))
+    first = input_data_format(model) == "channels_first"
+    height, width = spec.shape[2:4] if first else spec.shape[1:3]
+    if input_structure(model) is None and _takes_twice(model, spec, first):
+        return None, None
+    return height, width
 
 
-def _automatic(model: Any) -> Callable[[Pixels], Any]:
-    decided = None if model is None else _preparation(model)
-    return preprocessing(decided or "unit")
+# By model, the shape that was tried and whether the model takes twice the size.
+_TRIED: weakref.WeakKeyDictionary[Any, tuple[Any, bool]] = weakref.WeakKeyDictionary()
 
 
-def _preparation(model: Any) -> str | None:
-    """Return the name of the preprocessing that a model leaves to its caller.
+def _takes_twice(model: Any, spec: Any, channels_first: bool) -> bool:
+    """Return whether a model can be traced on images of twice the size."""
+    shape = tuple(spec.shape)
+    if (known := _TRIED.get(model)) is not None and known[0] == shape:
+        return known[1]
+    tf = tensorflow()
+    sides = slice(2, 4) if channels_first else slice(1, 3)
+    twice: list[int | None] = list(shape)
+    twice[sides] = [None if side is None else 2 * side for side in shape[sides]]
 
-    What it does to its input first decides; None if that is nothing that tells.
-    """
-    layers = keras().layers
-    # Arithmetic on the input shows among the operations of a Functional model only.
-    steps = getattr(model, "operations", None) or getattr(model, "layers", [])
-    for step in steps:
-        kind = type(step).__name__
-        if isinstance(step, layers.InputLayer) or kind.startswith("Random") or kind in _NEUTRAL:
-            continue
-        if not isinstance(step, layers.Layer):
-            return "none"
-        if isinstance(step, (layers.Rescaling, layers.Normalization)):
-            return "none"
-        if not isinstance(step, keras().Model):
-            return _application_of(model) or "unit"
-        if inside := _preparation(step):
-            return inside
-    return None
+    def trace(inputs: Any) -> Any:
+        with unchanged():
+            return trace_model(model, inputs).outputs
 
-
-def _application_of(model: Any) -> str | None:
-    """Return the name in `keras.applications` that a model's own name begins with."""
-
-    def plain(name: str) -> str:
-        return "".join(filter(str.isalnum, name.lower()))
-
-    name = plain(model.name)
-    fitting = [one for one in applications() if name.startswith(plain(one))]
-    return max(fitting, key=len, default=None)
-
-
-def _application_preprocessing(application: str) -> Callable[[Pixels], Any]:
-    room = keras().applications
-    module = getattr(room, application).__module__.rsplit(".", 1)[-1]
-    preprocess_input = getattr(room, module).preprocess_input
-    return lambda pixels: preprocess_input(pixels, data_format="channels_last")
+    try:
+        tf.function(trace, autograph=False).get_concrete_function(tf.TensorSpec(twice, spec.dtype))
+        takes = True
+    except Exception:  # of the layers, which may raise anything
+        takes = False
+    _TRIED[model] = shape, takes
+    return takes

@@ -6,10 +6,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from actgrid.errors import MissingFileError, OptionError, TargetError, suggest
+from actgrid.models.architectures import find_architecture
 
-__all__ = ["class_index", "imagenet_labels", "labels_of", "read_labels"]
+__all__ = ["IMAGENET", "Labels", "class_index", "imagenet_labels", "labels_of", "read_labels"]
+
+# What asks for the names of ImageNet's classes.
+IMAGENET = "imagenet"
+Labels = Sequence[str] | str | None
 
 
 @lru_cache(maxsize=1)
@@ -25,7 +31,7 @@ def imagenet_labels() -> tuple[str, ...]:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Return the names in a text file of one class a line.
+    """Return the names in a text file of one class a line; of ``imagenet`` those of ImageNet.
 
     Raises
     ------
@@ -34,6 +40,8 @@ def read_labels(path: Path) -> tuple[str, ...]:
     OptionError
         If it is no such text.
     """
+    if str(path) == IMAGENET:
+        return imagenet_labels()
     try:
         labels = tuple(line.strip() for line in path.read_text("utf-8-sig").rstrip().splitlines())
     except FileNotFoundError:
@@ -45,8 +53,22 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return labels
 
 
-def labels_of(count: int, labels: Sequence[str] | None = None) -> tuple[str, ...] | None:
-    """Return the names of so many classes: those given, or ImageNet's for 1000; None if unknown.
+def labels_of(model: Any, count: int, labels: Labels = None) -> tuple[str, ...] | None:
+    """Return the names of the classes of a model.
+
+    Parameters
+    ----------
+    count
+        The number of classes.
+    labels
+        The names in the order of the classes; ``"imagenet"``, those of ImageNet; None: those of
+        ImageNet if the model is a whole network of `keras.applications` or the demo, see
+        `find_architecture`.
+
+    Returns
+    -------
+    tuple of str or None
+        None if they are not known.
 
     Raises
     ------
@@ -54,13 +76,18 @@ def labels_of(count: int, labels: Sequence[str] | None = None) -> tuple[str, ...
         If other than `count` names are given, or something else.
     """
     if labels is None:
-        return imagenet_labels() if count == len(imagenet_labels()) else None
+        if count != len(imagenet_labels()):
+            return None
+        architecture = find_architecture(model)
+        return imagenet_labels() if architecture is not None and architecture.is_whole else None
+    if labels == IMAGENET:
+        labels = imagenet_labels()
     if (
         isinstance(labels, str)
         or not hasattr(labels, "__len__")
         or not all(isinstance(label, str) for label in labels)
     ):
-        raise TargetError(f"labels must be a list of names, not {labels!r}")
+        raise TargetError(f"labels must be a list of names or {IMAGENET!r}, not {labels!r}")
     if len(labels) != count:
         raise TargetError(f"labels must name the model's {count} classes, not {len(labels)}")
     return tuple(labels)

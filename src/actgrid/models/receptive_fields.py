@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeAlias
 
+from actgrid.models.data_formats import input_data_format
 from actgrid.models.extraction import choose_calls, trace_inputs
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.images import shows_channels_first
 from actgrid.models.inputs import map_tensors
 from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.loading import load_model
@@ -132,7 +132,9 @@ def receptive_fields(
 
     def trace(inputs: Any) -> None:
         calls = choose_calls(loaded, trace_model(loaded, inputs).calls, selection)
-        states = _followed(tf.compat.v1.get_default_graph(), _start(tf.nest.flatten(inputs)))
+        states = _followed(
+            tf.compat.v1.get_default_graph(), _start(loaded, tf.nest.flatten(inputs))
+        )
         for call in calls:
             fields[call.info.path] = _field(call.info, states.get(call.tensor.name))
 
@@ -237,14 +239,19 @@ _State: TypeAlias = "_Places | _Whole | None"
 _States: TypeAlias = "dict[str, _Places | _Whole]"
 
 
-def _start(inputs: Sequence[Any]) -> _States:
+def _start(model: Any, inputs: Sequence[Any]) -> _States:
     """Return the states of a model's inputs."""
-    images = [one for one in inputs if one is not None and one.shape.rank == 4]
+    images = [
+        position
+        for position, tensor in enumerate(inputs)
+        if tensor is not None and tensor.shape.rank == 4
+    ]
     states: _States = {one.name: _WHOLE for one in inputs if one is not None}
     if len(images) == 1:
-        (image,) = images
-        axes = (2, 3) if shows_channels_first(image.shape) else (1, 2)
-        states[image.name] = _Places((_Span(), _Span()), axes)
+        (position,) = images
+        first = input_data_format(model, position) == "channels_first"
+        axes = (2, 3) if first else (1, 2)
+        states[inputs[position].name] = _Places((_Span(), _Span()), axes)
     return states
 
 

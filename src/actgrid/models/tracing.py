@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from actgrid.errors import DeviceError, ModelError
+from actgrid.models.data_formats import input_data_format, permuted_format
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import is_real
 from actgrid.models.layers import LayerInfo, Node, model_layers
@@ -188,17 +189,23 @@ def _outputs(outputs: Any, suffix: str = "") -> Iterator[tuple[str, Any]]:
 class _DataFormats:
     """The data format of each tensor: a layer that does not say has that of what it is given."""
 
-    def __init__(self) -> None:
-        self._of_tensor: dict[int, str] = {}
+    def __init__(self, model: Any, inputs: Any) -> None:
+        self._of_tensor = {
+            id(tensor): input_data_format(model, position)
+            for position, tensor in enumerate(tensorflow().nest.flatten(inputs))
+        }
 
     def of(self, layer: Any, inputs: Any, outputs: Any) -> str:
         """Return the format of a layer's outputs, and remember it for the layers they go to."""
         k, nest = keras(), tensorflow().nest
         stated = getattr(layer, "data_format", None)
         given = [self._of_tensor.get(id(tensor)) for tensor in nest.flatten(inputs)]
-        # After axes were moved by hand, as at the model's inputs, only convention tells.
-        moved = isinstance(layer, (k.layers.Permute, k.layers.Reshape))
-        inherited = None if moved else next(filter(None, given), None)
+        inherited = next(filter(None, given), None)
+        if isinstance(layer, k.layers.Reshape):
+            inherited = None  # only convention tells
+        elif inherited is not None:
+            rank = len(nest.flatten(outputs)[0].shape)
+            inherited = permuted_format(layer, inherited, rank)
         found = stated if stated in DATA_FORMATS else inherited or k.config.image_data_format()
         self._of_tensor |= {id(tensor): found for tensor in nest.flatten(outputs)}
         return str(found)
@@ -233,7 +240,7 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
     graph = tf.compat.v1.get_default_graph()
     calls: list[Call] = []
     counts: Counter[str] = Counter()
-    data_formats = _DataFormats()
+    data_formats = _DataFormats(model, inputs)
     for node, taken, outputs in recorded:
         data_format = data_formats.of(node.layer, taken, outputs)
         captured = [

@@ -17,9 +17,9 @@ from actgrid.models.images import (
     image_input,
     image_size,
     load_with_pixels,
-    preprocessing,
 )
 from actgrid.models.inputs import input_specs
+from actgrid.models.preprocessing import preprocessing
 from actgrid.pipeline.manifest import Record
 from actgrid.pipeline.sinks import FolderSink, Sink, TarSink
 from actgrid.pipeline.sources import Item
@@ -74,7 +74,7 @@ class Loading:
         given = self.load(model, item)
         if given.ndim != 4:
             raise ShapeError(f"{given.shape[1:]} is no image")
-        shown = np.moveaxis(given, 1, -1) if image_input(model)[1] else given
+        shown = np.moveaxis(given, 1, -1) if image_input(model).channels_first else given
         low, high = float(given.min()), float(given.max())
         return (shown - low) * np.float32(255 / ((high - low) or 1)), given
 

@@ -17,8 +17,8 @@ from actgrid.errors import ModelError, ShapeError
 from actgrid.models import Extractor, LayerInfo, load_model
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.graph import INPUT, layer_graph
-from actgrid.models.images import check_fit, image_input, image_size, load_with_pixels
-from actgrid.models.inputs import as_tensors, batch_size_of, check_inputs, input_specs
+from actgrid.models.images import check_fit, fixed_sides, image_input, image_size, load_with_pixels
+from actgrid.models.inputs import as_tensors, batch_size_of, input_specs, prepare_inputs
 from actgrid.models.tracing import build
 from actgrid.rendering.layout import integer_option
 from actgrid.rendering.tiles import DTYPES
@@ -179,8 +179,8 @@ class Engine:
                     f"the input of the model {self.model.name!r} is not known: give a size, or "
                     "call it once"
                 )
-            (taken,) = (tuple(spec.shape) for spec in tensorflow().nest.flatten(known))
-            if any(taken[sides]):
+            if any(fixed_sides(self.model)):
+                (taken,) = (tuple(spec.shape) for spec in tensorflow().nest.flatten(known))
                 raise ShapeError(f"the model takes {taken}: give a size")
         blank = as_tensors(self.prepare(_BLANK).x)
         shape: list[int | None] = [
@@ -190,7 +190,7 @@ class Engine:
         if self.size is None:
             shape[sides] = None, None
         spec = tensorflow().TensorSpec(shape, blank.dtype)
-        check_inputs(self.model, spec)
+        prepare_inputs(self.model, spec)
         build(self.model, blank)
         return spec
 

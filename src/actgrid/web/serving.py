@@ -66,7 +66,8 @@ def serve(
             What `actgrid.measure_images` returned, or the folder or ``stats.npz`` that it wrote:
             channels are then also shown over that dataset.
         labels
-            Names of the classes; None: ImageNet's where there are 1000.
+            Names of the classes; ``"imagenet"``; None: ImageNet's if the model is a network of
+            `keras.applications` with its head, or the demo.
         size, preprocess, fit
             How images become the model's input, see `actgrid.load_images`. A model that takes
             any size gets images of at most 512 pixels.

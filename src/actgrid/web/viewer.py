@@ -91,7 +91,8 @@ class Viewer:
     images
         What can be looked at.
     labels
-        Names of the classes; None: ImageNet's where there are 1000.
+        Names of the classes; ``"imagenet"``; None: ImageNet's if the model is a network of
+        `keras.applications` with its head, or the demo.
     dataset
         Statistics of many images, as `actgrid stats` gathers them; layers are matched by path.
     size, preprocess, fit
@@ -122,7 +123,7 @@ class Viewer:
         model: object,
         images: ImageStore,
         *,
-        labels: Sequence[str] | None = None,
+        labels: Sequence[str] | str | None = None,
         dataset: DatasetStats | None = None,
         size: Any = None,
         preprocess: str | Callable[[Any], Any] = "auto",
@@ -153,7 +154,9 @@ class Viewer:
         self._classes = self._class_node()
         self._labels: tuple[str, ...] | None = None
         if self._classes is not None:
-            self._labels = labels_of(self._infos[self._classes].channels or 0, labels)
+            self._labels = labels_of(
+                self._engine.model, self._infos[self._classes].channels or 0, labels
+            )
         self._methods = _methods() if self._classes is not None else {}
         self._dataset = dataset
         self._measured = {} if dataset is None else self._matching(dataset)

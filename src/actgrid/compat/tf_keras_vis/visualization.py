@@ -18,7 +18,7 @@ from actgrid.compat.tf_keras_vis.utils import listify, normalize
 from actgrid.errors import ActgridError, OptionError, ShapeError
 from actgrid.models import load_model
 from actgrid.models.frameworks import keras, tensorflow
-from actgrid.models.inputs import check_inputs
+from actgrid.models.inputs import prepare_inputs
 from actgrid.models.tracing import reason
 
 __all__ = ["BatchScore", "ModelVisualization", "anew", "check_inference", "enlarged", "finished"]
@@ -169,7 +169,7 @@ class ModelVisualization(ABC):
             one[None] if place < len(shapes) and one.ndim == len(shapes[place]) - 1 else one
             for place, one in enumerate(inputs)
         ]
-        check_inputs(self.model, inputs)
+        prepare_inputs(self.model, inputs)
         return inputs
 
     def _as_given(self, maps: list[Any], seed_input: Any) -> Any:
