@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from actgrid.rendering.heatmap import check_overlay
 
 __all__ = ["compare", "target_texts"]
 
+# The longest side of a picture on the sheet, in pixels.
+_MAX_SIDE = 512
 # One of each kind, as those of a kind look alike: they take seconds and need no extra.
 _DEFAULT = ("gradcam", "smoothgrad", "integrated_gradients", "occlusion")
 
@@ -29,6 +32,7 @@ def compare(
     labels: Sequence[str] | None = None,
     image_input: int | str | None = None,
     batch_size: int = 32,
+    pixels: Any = None,
     alpha: float = 0.5,
     cmap: str | None = None,
     clip: float = 99,
@@ -37,7 +41,7 @@ def compare(
 
     Parameters
     ----------
-    model, x, target, labels, image_input, batch_size
+    model, x, target, labels, image_input, batch_size, pixels
         As in `actgrid.explain`. All methods explain the same class of an image: if `target` is
         None, the one that the model predicts.
     methods
@@ -52,7 +56,8 @@ def compare(
     -------
     Sheet
         Each row begins with the image itself, over the class that is explained and its score.
-        Columns are headed by the methods' names.
+        Columns are headed by the methods' names. Photos are made smaller where a side is longer
+        than 512 pixels.
 
     Raises
     ------
@@ -74,14 +79,15 @@ def compare(
     for method, options in chosen.items():
         check_options([method], None, options)
     check_overlay(alpha, cmap, clip)
-    question = ask(model, x, target, labels, image_input, batch_size)
-    pictures = question.pictures
-    if pictures is None:
+    question = ask(model, x, target, labels, image_input, batch_size, pixels)
+    if question.backdrop is None:
         raise ShapeError(
             f"images of shape {tuple(question.subject.image.shape)} have too many channels to be "
             "drawn: explain gives the maps alone"
         )
-    question = question.decided()
+    backdrop = question.backdrop.reduced(_MAX_SIDE)
+    pictures = backdrop.images
+    question = replace(question.decided(), backdrop=backdrop)
     heatmaps = [question.explain(method, layer, options) for method, options in chosen.items()]
     columns = [pictures, *(one.overlay(alpha, cmap, clip=clip).pictures for one in heatmaps)]
     captions = ([text, *[""] * len(heatmaps)] for text in target_texts(heatmaps[0]))

@@ -7,8 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from actgrid.attribution.backdrops import (
+    Backdrop,
+    as_pictures,
+    backdrop_of_photos,
+    given_backdrop,
+)
 from actgrid.attribution.methods import Method, check_options, find_method
 from actgrid.attribution.subjects import Found, Reader, Subject
 from actgrid.attribution.targets import PREDICTED, each_target, wanted_classes
@@ -16,14 +21,14 @@ from actgrid.errors import DtypeError, OptionError, ShapeError
 from actgrid.models import load_model
 from actgrid.models.data_formats import input_data_format
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.images import are_images, load_with_pixels
+from actgrid.models.images import Photo, are_images, load_images, load_photos, open_images
 from actgrid.models.inputs import is_real, position_of, prepare_inputs
 from actgrid.models.labels import labels_of
 from actgrid.models.tracing import build
 from actgrid.rendering import Heatmap
 from actgrid.rendering.layout import integer_option
 
-__all__ = ["Question", "as_pictures", "ask", "explain"]
+__all__ = ["Question", "ask", "explain"]
 
 
 def explain(
@@ -36,6 +41,7 @@ def explain(
     labels: Sequence[str] | None = None,
     image_input: int | str | None = None,
     batch_size: int = 32,
+    pixels: Any = None,
     **options: Any,
 ) -> Heatmap:
     """Tell what part of each image makes the model's score for a target.
@@ -84,6 +90,11 @@ def explain(
         Which of several inputs is the image: its name or position; None: the first of rank 4.
     batch_size
         The model runs on at most so many images at once, which bounds the memory.
+    pixels
+        The pictures that the maps are drawn over: (N, height, width, 1 or 3) pixels from 0 to 255,
+        of any size, or image files or Pillow images. None: the photos themselves, in their own
+        size, where `x` are image files or Pillow images; the input otherwise, whose range tells
+        whether it is 0 to 1, 0 to 255, or in other units.
     options
         Of the method:
 
@@ -151,7 +162,9 @@ def explain(
     """
     chosen = find_method(method)
     check_options([chosen], layer, options)
-    return ask(model, x, target, labels, image_input, batch_size).explain(chosen, layer, options)
+    return ask(model, x, target, labels, image_input, batch_size, pixels).explain(
+        chosen, layer, options
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,21 +173,21 @@ class Question:
 
     Attributes
     ----------
-    pictures
-        The images, (N, height, width, 3) levels; None if they have too many channels to be seen.
+    backdrop
+        What the maps are drawn over; None if the images have too many channels to be seen.
     labels
         Names of the classes, if any were given.
     """
 
     subject: Subject
-    pictures: npt.NDArray[np.uint8] | None
+    backdrop: Backdrop | None
     labels: Sequence[str] | None
 
     def explain(self, method: Method, layer: Any, options: Mapping[str, Any]) -> Heatmap:
         """Return what a method says, of a layer if it looks at one."""
         chosen = {**options, "layer": layer} if method.takes_layer else options
         found = [method.run(group, **chosen) for group in self.subject.groups()]
-        return _heatmap(self.subject.model, found, self.pictures, self.labels, method.name)
+        return _heatmap(self.subject.model, found, self.backdrop, self.labels, method.name)
 
     def decided(self) -> Question:
         """Return the same of the classes that are predicted, where none was named."""
@@ -190,7 +203,7 @@ def ask(
     labels: Sequence[str] | None = None,
     image_input: int | str | None = None,
     batch_size: int = 32,
-    pixels: npt.NDArray[Any] | None = None,
+    pixels: Any = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Question:
     """Return what is to be explained; see `explain`.
@@ -198,7 +211,7 @@ def ask(
     Parameters
     ----------
     pixels
-        The images before they were preprocessed, (N, H, W, C), 0 to 255; None: as `x` tells.
+        As in `explain`.
     progress
         Called before each run of the model with the numbers of finished samples and of all samples
         of this pass. What it raises ends the computation.
@@ -206,8 +219,11 @@ def ask(
     batch_size = integer_option("batch_size", batch_size, 1)
     model = load_model(model)
     tf = tensorflow()
+    photos: list[Photo] = []
     if are_images(x):
-        pixels, x = load_with_pixels(x, model=model)
+        sources = open_images(x)
+        x = load_images(sources, model=model)
+        photos = load_photos(sources, model=model)
     with tf.device("CPU"):  # a GPU is to hold a batch of them, not all
         inputs = prepare_inputs(model, x, single=True)
     build(model, inputs)
@@ -242,10 +258,16 @@ def ask(
         if labels is not None or any(isinstance(one, str) for one in targets):
             names = labels_of(model, int(next(subject.groups()).read().count), labels)
         subject = replace(subject, wanted=tf.constant(wanted_classes(targets, names)))
-    if pixels is None:
-        pixels = np.asarray(image)
-        pixels = np.moveaxis(pixels, 1, -1) if reader.channels_first else pixels
-    return Question(subject, as_pictures(pixels), labels)
+    backdrop = None
+    if pixels is not None:
+        backdrop = given_backdrop(pixels, len(subject))
+    elif photos:
+        backdrop = backdrop_of_photos(photos)
+    else:
+        values = np.asarray(image)
+        pictures = as_pictures(np.moveaxis(values, 1, -1) if reader.channels_first else values)
+        backdrop = None if pictures is None else Backdrop(pictures, None)
+    return Question(subject, backdrop, labels)
 
 
 def _image_position(model: Any, inputs: Any, chosen: int | str | None) -> int:
@@ -267,29 +289,10 @@ def _image_position(model: Any, inputs: Any, chosen: int | str | None) -> int:
     return position
 
 
-def as_pictures(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
-    """Return images as (N, H, W, 3) levels; None for those of too many channels to be seen.
-
-    Values that are not 0 to 255 or 0 to 1 were preprocessed: each image's range is stretched.
-    """
-    if pixels.shape[-1] not in (1, 3, 4):
-        return None
-
-    # One by one: there may be many, and each takes several times its size on the way.
-    pixels = pixels[..., :3]
-    ranges = [(one.min(), one.max()) for one in pixels]
-    if min(low for low, _ in ranges) >= 0 and (most := max(high for _, high in ranges)) <= 255:
-        ranges = [(0, 1 if most <= 1 else 255)] * len(pixels)
-    pictures = np.empty((*pixels.shape[:3], 3), np.uint8)
-    for picture, one, (low, high) in zip(pictures, pixels, ranges, strict=True):
-        picture[:] = (one - low) * (255 / (high - low if high > low else 1)) + 0.5
-    return pictures
-
-
 def _heatmap(
     model: Any,
     found: Sequence[Found],
-    pictures: npt.NDArray[np.uint8] | None,
+    backdrop: Backdrop | None,
     labels: Sequence[str] | None,
     method: str,
 ) -> Heatmap:
@@ -302,7 +305,8 @@ def _heatmap(
         names = None if known is None else [known[index] for index in classes]
     return Heatmap(
         np.concatenate([one.values for one in found]),
-        images=pictures,
+        images=None if backdrop is None else backdrop.images,
+        boxes=None if backdrop is None else backdrop.boxes,
         target=classes if first.reading.count else None,
         labels=names,
         score=np.concatenate([one.reading.scores for one in found]),

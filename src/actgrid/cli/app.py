@@ -418,9 +418,9 @@ def explain(
         raise OptionError("MODEL, IMAGE and --output are needed, but for actgrid explain --list")
 
     from actgrid.cli.explaining import check_drawing, draw, method_choice, target_choice
-    from actgrid.cli.loading import layer_choice, load_model
+    from actgrid.cli.loading import layer_choice, load_model, report_preprocessing
     from actgrid.encoding import writable_folder
-    from actgrid.models.images import check_fit, find_images, load_with_pixels
+    from actgrid.models.images import check_fit, find_images, load_images, load_photos
     from actgrid.models.labels import read_labels
     from actgrid.pipeline import explain_images, folder_names, unique_names
 
@@ -435,11 +435,13 @@ def explain(
     files = [file for image in images for file in find_images(image)]
     writable_folder(output)
     network = load_model(model, weights_choice(weights), safe_mode)
+    report_preprocessing(network, preprocess)
     layers = layer_choice(network, None if layer is None else [layer])
     results = explain_images(
         network,
         files,
-        lambda file: load_with_pixels(file, pixels, preprocess, model=network, fit=fit),
+        lambda file: load_images(file, pixels, preprocess, model=network, fit=fit),
+        lambda file: load_photos(file, pixels, model=network, fit=fit)[0],
         methods,
         wanted,
         None if layers is None else layers[0],
@@ -498,7 +500,7 @@ def diagram(
     """Draw a network as a row of boxes, each as large as what its layer gives."""
     from actgrid import pipeline
     from actgrid.cli import report
-    from actgrid.cli.loading import layer_choice, load_model
+    from actgrid.cli.loading import layer_choice, load_model, report_preprocessing
     from actgrid.encoding import image_format, writable_folder
     from actgrid.models.images import find_images
     from actgrid.pipeline.diagrams import check_options
@@ -512,6 +514,8 @@ def diagram(
     if weights is None:
         weights = "none" if image is None else "imagenet"
     network = load_model(model, weights_choice(weights), safe_mode)
+    if images is not None:
+        report_preprocessing(network, "auto")
     chosen = layer_choice(network, layers)
     drawn = pipeline.diagram(network, images, chosen, names=names, legend=legend, **options)
     drawn.save(output)
@@ -613,7 +617,7 @@ def maximize(
     from actgrid import attribution
     from actgrid.attribution.maximization import check_options
     from actgrid.cli import report
-    from actgrid.cli.loading import layer_choice, load_model
+    from actgrid.cli.loading import layer_choice, load_model, report_preprocessing
     from actgrid.encoding import image_format, writable_folder
 
     options: dict[str, Any] = {
@@ -636,6 +640,7 @@ def maximize(
     image_format(output.suffix)
     writable_folder(output.parent)
     network = load_model(model, weights_choice(weights), safe_mode)
+    report_preprocessing(network, preprocess)
     found = attribution.maximize(
         network,
         layer_choice(network, [layer]),
@@ -707,7 +712,7 @@ def serve(
     """
     with _exit_on_signals():
         import actgrid
-        from actgrid.cli.loading import load_model
+        from actgrid.cli.loading import load_model, report_preprocessing
 
         # What is wrong with these is said before a model is loaded.
         options = _viewer_options(
@@ -720,6 +725,7 @@ def serve(
                 webbrowser.open(url)
 
         network = load_model(model, weights_choice(weights), safe_mode)
+        report_preprocessing(network, preprocess)
         if not options["images"] and model == "demo":
             options["images"] = [actgrid.demo.photo()]
         actgrid.serve(
@@ -810,13 +816,14 @@ def export(
     Browsers run the page only from a web server, not from a file.
     """
     import actgrid
-    from actgrid.cli.loading import layer_choice, load_model
+    from actgrid.cli.loading import layer_choice, load_model, report_preprocessing
     from actgrid.encoding import writable_folder
 
     # What is wrong with these is said before a model is loaded.
     options = _viewer_options(images, stats, labels, preprocess, size, fit, cache, batch_size)
     writable_folder(output)
     network = load_model(model, weights_choice(weights), safe_mode)
+    report_preprocessing(network, preprocess)
     actgrid.export_site(
         network,
         output=output,

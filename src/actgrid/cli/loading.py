@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from actgrid import models
+from actgrid.errors import AssumptionWarning
 from actgrid.models.frameworks import keras
 from actgrid.models.layers import model_layers
 from actgrid.models.loading import is_function_spec
+from actgrid.models.preprocessing import find_preprocessing
 from actgrid.progress import held_back
 
-__all__ = ["layer_choice", "load_model", "load_tensorflow"]
+__all__ = ["layer_choice", "load_model", "load_tensorflow", "report_preprocessing"]
 
 
 def load_model(spec: str, weights: str | None, safe_mode: bool) -> Any:
@@ -29,6 +32,15 @@ def load_model(spec: str, weights: str | None, safe_mode: bool) -> Any:
         sys.path.append(folder)
     with redirect_stdout(sys.stderr):
         return models.load_model(spec, weights=weights, safe_mode=safe_mode)
+
+
+def report_preprocessing(model: Any, preprocess: str) -> None:
+    """Print on standard error what is done to pixels before a model gets them, and why."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AssumptionWarning)
+        found = find_preprocessing(preprocess, model)
+    advice = "; --preprocess says otherwise" if found.is_assumed else ""
+    print(f"actgrid: preprocessing: {found.describe()}{advice}", file=sys.stderr, flush=True)
 
 
 def layer_choice(model: Any, names: list[str] | None) -> list[Any] | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from actgrid.cli.loading import layer_choice, load_model
+from actgrid.cli.loading import layer_choice, load_model, report_preprocessing
 from actgrid.cli.main import InterruptedRun
 from actgrid.errors import OptionError, OutputError, suggest
 from actgrid.models.images import check_fit
@@ -75,6 +75,7 @@ def start(
             model=partial(load_model, model, weights, safe_mode),
         )
     network = load_model(model, weights, safe_mode)
+    report_preprocessing(network, preprocess)
     return Run(
         network,
         items,

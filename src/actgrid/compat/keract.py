@@ -29,8 +29,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from actgrid.attribution.backdrops import as_pictures
 from actgrid.attribution.compiled import compiled
-from actgrid.attribution.explaining import as_pictures
 from actgrid.attribution.loss_gradients import gradients
 from actgrid.encoding import writable_folder, write_file
 from actgrid.errors import (

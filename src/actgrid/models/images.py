@@ -34,6 +34,7 @@ from actgrid.models.tracing import trace_model, unchanged
 __all__ = [
     "FITS",
     "ImageInput",
+    "Photo",
     "are_images",
     "check_fit",
     "find_images",
@@ -43,7 +44,9 @@ __all__ = [
     "images_in_folder",
     "is_folder",
     "load_images",
+    "load_photos",
     "load_with_pixels",
+    "open_images",
     "reading_image",
 ]
 
@@ -143,6 +146,73 @@ def load_with_pixels(
     """Return images as pixels 0 to 255, (N, H, W, C), and as `load_images` prepares them."""
     pixels, prepare = _loaded(sources, size, preprocess, model, fit)
     return pixels, prepare(pixels.copy())
+
+
+class Photo(NamedTuple):
+    """An image as it is, and the part of it that a model is given.
+
+    Attributes
+    ----------
+    pixels
+        (H, W, 3) uint8 RGB, in the image's own size.
+    box
+        Top, left, bottom and right of that part in pixels. It reaches beyond the image where the
+        image is padded.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    box: tuple[int, int, int, int]
+
+
+def open_images(sources: object) -> list[Any]:
+    """Return image sources one by one, files as Pillow images that are read."""
+
+    def opened(source: Any) -> Any:
+        if not isinstance(source, (str, os.PathLike)):
+            return source
+        with reading_image(source), Image.open(source) as image:
+            image.load()
+            return image
+
+    return [opened(source) for source in _expand(sources)]
+
+
+def load_photos(
+    sources: object,
+    size: int | tuple[int, int] | None = None,
+    *,
+    model: Any = None,
+    fit: str = "crop",
+) -> list[Photo]:
+    """Return images in their own sizes, each with the part that `load_images` takes of it.
+
+    Parameters
+    ----------
+    sources, size, model, fit
+        As for `load_images`; without a model and a size it takes all of an image.
+    """
+    check_fit(fit)
+    target = image_size(size) if size is not None else image_input(model).size
+    photos = []
+    for source in _expand(sources):
+        pixels = np.rint(_fit(_planes(source, 3), None, fit)).astype(np.uint8)
+        photos.append(Photo(pixels, _box(pixels.shape[0], pixels.shape[1], target, fit)))
+    return photos
+
+
+def _box(
+    height: int, width: int, target: tuple[int, int] | None, fit: str
+) -> tuple[int, int, int, int]:
+    """Return the part of an image that is brought to a size, as top, left, bottom and right."""
+    if target is None or fit == "stretch":
+        return 0, 0, height, width
+    ratio = target[1] / target[0]
+    if fit == "crop":
+        left, top, right, bottom = _middle_box(width, height, ratio)
+        return top, left, bottom, right
+    across, down = max(width, round(height * ratio)), max(height, round(width / ratio))
+    left, top = (width - across) // 2, (height - down) // 2
+    return top, left, top + down, left + across
 
 
 def _loaded(
@@ -359,10 +429,15 @@ def _fit(planes: Sequence[Image.Image], size: tuple[int, int] | None, fit: str) 
 
 def _middle(image: Image.Image, ratio: float) -> Image.Image:
     """Return the largest middle part of an image with this ratio of width to height."""
-    width = min(image.width, max(1, round(image.height * ratio)))
-    height = min(image.height, max(1, round(image.width / ratio)))
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
+    return image.crop(_middle_box(image.width, image.height, ratio))
+
+
+def _middle_box(width: int, height: int, ratio: float) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of the largest middle part with this ratio."""
+    across = min(width, max(1, round(height * ratio)))
+    down = min(height, max(1, round(width / ratio)))
+    left, top = (width - across) // 2, (height - down) // 2
+    return left, top, left + across, top + down
 
 
 def image_size(size: Any) -> tuple[int, int]:

@@ -12,11 +12,14 @@ from actgrid.models.frameworks import keras, tensorflow
 
 __all__ = [
     "as_tensors",
+    "batch_shape",
     "batch_size_of",
+    "input_aliases",
     "input_names",
     "input_specs",
     "input_structure",
     "is_real",
+    "join_batches",
     "map_tensors",
     "names_of",
     "partial_model",
@@ -104,6 +107,11 @@ def names_of(model: Any, inputs: Any) -> list[str]:
     ]
 
 
+def input_aliases(model: Any) -> list[tuple[str, ...]]:
+    """Return all names of each input of a model, in order; none if it has no symbolic inputs."""
+    return [entry.names for entry in _model_inputs(input_structure(model))]
+
+
 def position_of(model: Any, inputs: Any, name: str) -> int:
     """Return the position of the input called `name`, in the order of TensorFlow's nests.
 
@@ -113,8 +121,7 @@ def position_of(model: Any, inputs: Any, name: str) -> int:
         If the model has no such input.
     """
     names = names_of(model, inputs)
-    known = [entry.names for entry in _model_inputs(input_structure(model))]
-    for position, aliases in enumerate(known or [(one,) for one in names]):
+    for position, aliases in enumerate(input_aliases(model) or [(one,) for one in names]):
         if name in aliases:
             return position
     raise OptionError(_no_input(name, names))
@@ -158,6 +165,20 @@ def partial_model(model: Any, outputs: Any) -> Any:
     """Return a model of the same inputs with other outputs, of its symbolic tensors."""
     inputs = model.inputs
     return keras().Model(inputs if len(inputs) > 1 else inputs[0], outputs)
+
+
+def batch_shape(inputs: Any) -> Any:
+    """Return the shape of a batch of inputs; of a dict of arrays, their shapes by name."""
+    if isinstance(inputs, Mapping):
+        return {name: array.shape for name, array in inputs.items()}
+    return inputs.shape
+
+
+def join_batches(batches: Sequence[Any]) -> Any:
+    """Return batches of inputs of one shape, arrays or dicts of arrays, as one batch."""
+    if isinstance(batches[0], Mapping):
+        return {name: np.concatenate([one[name] for one in batches]) for name in batches[0]}
+    return np.concatenate(batches)
 
 
 def is_real(dtype: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.explaining import as_pictures
+from actgrid.attribution.backdrops import as_pictures
 from actgrid.errors import LayerError, ModelError
 from actgrid.models.extraction import choose_calls, trace_inputs, visible_calls
 from actgrid.models.frameworks import tensorflow

@@ -12,19 +12,21 @@ import numpy.typing as npt
 
 from actgrid.attribution.explaining import ask
 from actgrid.attribution.methods import Method
+from actgrid.models.images import Photo
 from actgrid.rendering import Heatmap
 from actgrid.rendering.layout import integer_option
 
 __all__ = ["explain_images"]
 
 Array = npt.NDArray[Any]
-Job = tuple[Path, Array, Array]
+Job = tuple[Path, Array]
 
 
 def explain_images(
     model: Any,
     files: Sequence[Path],
-    load: Callable[[Path], tuple[npt.NDArray[np.float32], npt.NDArray[Any]]],
+    load: Callable[[Path], npt.NDArray[Any]],
+    photo_of: Callable[[Path], Photo],
     methods: Mapping[Method, Mapping[str, Any]],
     target: Any = None,
     layer: Any = None,
@@ -39,7 +41,10 @@ def explain_images(
     files
         The images.
     load
-        Returns a file as pixels and as a batch of one for the model, see `load_with_pixels`.
+        Returns a file as a batch of one for the model, see `load_images`.
+    photo_of
+        Returns a file as the photo that its maps are drawn over. It is read once more for that, so
+        that there is never more than one photo in its own size.
     methods
         Each with its options.
     target, layer, labels
@@ -54,25 +59,25 @@ def explain_images(
         The file, and by each method a heatmap of one map.
     """
     batch_size = integer_option("batch_size", batch_size, 1)
-    for jobs in _in_batches(((file, *load(file)) for file in files), batch_size):
-        names, pixels, inputs = zip(*jobs, strict=True)
+    for jobs in _in_batches(((file, load(file)) for file in files), batch_size):
+        names, inputs = zip(*jobs, strict=True)
         question = ask(
             model,
             np.concatenate(inputs),
             target,
             labels,
             batch_size=batch_size,
-            pixels=np.concatenate(pixels),
         )
         if len(methods) > 1:
             question = question.decided()
         found = [question.explain(method, layer, options) for method, options in methods.items()]
         for index, file in enumerate(names):
-            yield file, [heatmap[index] for heatmap in found]
+            photo = photo_of(file)
+            yield file, [heatmap[index].over(photo.pixels, photo.box) for heatmap in found]
 
 
 def _in_batches(jobs: Iterator[Job], batch_size: int) -> Iterator[list[Job]]:
     """Group images that follow each other and have one shape."""
-    for _, alike in groupby(jobs, key=lambda job: job[2].shape):
+    for _, alike in groupby(jobs, key=lambda job: job[1].shape):
         while batch := list(islice(alike, batch_size)):
             yield batch

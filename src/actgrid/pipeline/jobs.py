@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from actgrid.errors import DtypeError, OptionError, ShapeError, suggest
 from actgrid.models import Extractor, load_images
+from actgrid.models.data_formats import input_data_format
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.images import (
     check_fit,
@@ -18,7 +19,7 @@ from actgrid.models.images import (
     image_size,
     load_with_pixels,
 )
-from actgrid.models.inputs import input_specs
+from actgrid.models.inputs import input_aliases, input_specs, prepare_inputs
 from actgrid.models.preprocessing import preprocessing
 from actgrid.pipeline.manifest import Record
 from actgrid.pipeline.sinks import FolderSink, Sink, TarSink
@@ -35,31 +36,38 @@ SINKS = ("folders", "tar")
 class Loading:
     """How images become input of a model, see `actgrid.load_images`.
 
-    With `preprocess` None they are arrays that the model takes as they are.
+    With `preprocess` None they are arrays, or dicts of arrays, that the model takes as they are.
     """
 
     size: int | tuple[int, int] | None = None
     preprocess: str | Callable[[Any], Any] | None = "auto"
     fit: str = "crop"
 
-    def check(self, model: Any) -> None:
-        """Raise what would be raised for every image: a wrong option, a model of something else."""
+    def check(self, model: Any, are_files: bool = False) -> None:
+        """Raise what would be raised for every image: a wrong option, a model of something else.
+
+        Parameters
+        ----------
+        are_files
+            Whether the images are files, each of which is the only input of the model.
+        """
         check_fit(self.fit)
         if self.size is not None:
             image_size(self.size)
         if self.preprocess is not None:
             image_input(model)
             preprocessing(self.preprocess, model)
-        elif isinstance(input_specs(model), (list, tuple, dict)):
+        elif are_files and len(input_aliases(model)) > 1:
             raise ShapeError("the model takes several inputs, of which an image is one")
 
-    def load(self, model: Any, item: Item) -> npt.NDArray[Any]:
-        """Return an image as a batch of one for the model."""
+    def load(self, model: Any, item: Item) -> Any:
+        """Return an image as a batch of one for the model: an array, or a dict of arrays."""
         if self.preprocess is None:
-            return _as_given(item)
-        return load_images(item.image(), self.size, self.preprocess, model=model, fit=self.fit)
+            return _as_given(model, item)
+        image = item.image(_names(model))
+        return load_images(image, self.size, self.preprocess, model=model, fit=self.fit)
 
-    def load_with_pixels(self, model: Any, item: Item) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def load_with_pixels(self, model: Any, item: Item) -> tuple[npt.NDArray[Any], Any]:
         """Return an image as pixels 0 to 255, (1, H, W, C), and as the model takes it.
 
         Raises
@@ -68,15 +76,18 @@ class Loading:
             If it is an array of another kind.
         """
         if self.preprocess is not None:
-            return load_with_pixels(
-                item.image(), self.size, self.preprocess, model=model, fit=self.fit
-            )
+            image = item.image(_names(model))
+            return load_with_pixels(image, self.size, self.preprocess, model=model, fit=self.fit)
         given = self.load(model, item)
-        if given.ndim != 4:
-            raise ShapeError(f"{given.shape[1:]} is no image")
-        shown = np.moveaxis(given, 1, -1) if image_input(model).channels_first else given
-        low, high = float(given.min()), float(given.max())
-        return (shown - low) * np.float32(255 / ((high - low) or 1)), given
+        arrays = tensorflow().nest.flatten(prepare_inputs(model, given))
+        images = [place for place, array in enumerate(arrays) if len(array.shape) == 4]
+        if not images:
+            raise ShapeError(f"{tuple(arrays[0].shape[1:])} is no image")
+        image = np.asarray(arrays[images[0]])
+        if input_data_format(model, images[0]) == "channels_first":
+            image = np.moveaxis(image, 1, -1)
+        low, high = float(image.min()), float(image.max())
+        return (image - low) * np.float32(255 / ((high - low) or 1)), given
 
     def spec(self, model: Any) -> Any:
         """Return a TensorSpec of the batches that the model will be given, None if not known."""
@@ -93,14 +104,29 @@ class Loading:
         return None if None in shape[1:] else spec
 
 
-def _as_given(item: Item) -> npt.NDArray[Any]:
-    array = np.asarray(item.source)
+def _names(model: Any) -> list[str]:
+    return [name for aliases in input_aliases(model) for name in aliases]
+
+
+def _as_given(model: Any, item: Item) -> Any:
+    """Return what a model takes of an element: of a dict the entries that are inputs."""
+    if isinstance(item.source, Mapping):
+        known = _names(model)
+        entries = {name: value for name, value in item.source.items() if not known or name in known}
+        if entries:
+            return {name: _array(item, value)[None] for name, value in entries.items()}
+        return _array(item, item.image())[None]
+    return _array(item, item.source)[None]
+
+
+def _array(item: Item, value: Any) -> npt.NDArray[Any]:
+    array = np.asarray(value)
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise DtypeError(
             f"with preprocess=None images are arrays of numbers; image {item.index} is "
-            f"{type(item.source).__name__}"
+            f"{type(value).__name__}"
         )
-    return array[None]
+    return array
 
 
 @dataclass(frozen=True)

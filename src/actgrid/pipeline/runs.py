@@ -225,7 +225,7 @@ class Run:
         if before is not None and not resume and not overwrite:
             self._check_nothing_is_lost(before)
         network = load_model(model)
-        self._job.loading.check(network)
+        self._job.loading.check(network, self.items.files)
         if (fixed := batch_size_of(network)) is not None:
             self._job = replace(self._job, work=replace(self._job.work, batch_size=fixed))
         self.extractor = self._job.extractor(network)

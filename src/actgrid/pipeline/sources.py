@@ -40,7 +40,7 @@ class Item:
         What its files are called: unique whatever its case, safe on any file system, with ``/``
         between folders, and without dots.
     source
-        A path, or an element as the inputs gave it: see `image`.
+        A path, or an element as the inputs gave it, perhaps a dict: see `image`.
     label
         Its class, where the inputs tell.
     """
@@ -51,8 +51,14 @@ class Item:
     source: Any
     label: str | None = None
 
-    def image(self) -> Any:
+    def image(self, names: Iterable[str] = ()) -> Any:
         """Return the one image for `actgrid.load_images`: a path, a picture or an array.
+
+        Parameters
+        ----------
+        names
+            What the image may be called in a dict. Without such an entry it is the one called
+            ``"image"``, or else the only one that can be an image.
 
         Raises
         ------
@@ -65,15 +71,18 @@ class Item:
         ShapeError
             If it is an array of several. Also a ValueError.
         """
-        if isinstance(self.source, Image.Image):
-            return self.source
-        if isinstance(self.source, Path):
-            return _existing(self.source)
-        found = f"image {self.index} is a {type(self.source).__name__}"
-        if not hasattr(self.source, "__array__"):
+        source = self.source
+        if isinstance(source, Mapping):
+            source = self._entry(source, names)
+        if isinstance(source, Image.Image):
+            return source
+        if isinstance(source, Path):
+            return _existing(source)
+        found = f"image {self.index} is a {type(source).__name__}"
+        if not hasattr(source, "__array__"):
             raise DtypeError(f"{found}, not an array of pixels")
         try:
-            array = np.asarray(self.source)
+            array = np.asarray(source)
         except (TypeError, ValueError, RuntimeError) as error:  # as of a tensor on a GPU
             raise DtypeError(f"{found}, which makes no array: {error}") from error
         if array.dtype.kind not in "biuf":
@@ -81,6 +90,24 @@ class Item:
         if array.ndim not in (2, 3):
             raise ShapeError(f"{found} of shape {array.shape}, not one image")
         return array
+
+    def _entry(self, source: Mapping[str, Any], names: Iterable[str]) -> Any:
+        """Return the image in a dict."""
+        for name in (*names, "image"):
+            if name in source:
+                return source[name]
+        images = [
+            value
+            for value in source.values()
+            if isinstance(value, Image.Image)
+            or (getattr(value, "ndim", 0) in (2, 3) and value.dtype.kind in "biuf")
+        ]
+        if len(images) != 1:
+            raise DtypeError(
+                f"image {self.index} is a dict of {', '.join(map(repr, source))}, of which "
+                f"{len(images)} can be the image: call it 'image'"
+            )
+        return images[0]
 
 
 class Items(ABC):
@@ -134,6 +161,8 @@ def find_items(inputs: Any, output: Path | None = None) -> Items:
           has other images whenever it is started.
         - An iterable or a sequence of arrays or Pillow images, or of (image, label); or one array:
           (N, H, W, C), or one image.
+        - In place of an image also a dict: of a model's inputs by name, or of an image and what
+          comes with it, see `Item.image`. A dict of arrays stands for N such dicts.
     output
         Where pictures are written to. In a folder or a glob it is passed over, so that none of
         them becomes an image.
@@ -165,9 +194,9 @@ def find_items(inputs: Any, output: Path | None = None) -> Items:
     if isinstance(inputs, Iterator):  # perhaps of paths, such as those of Path.glob
         first = list(islice(inputs, 1))
         inputs = [*first, *inputs] if _are_paths(first) else chain(first, inputs)
-    if isinstance(inputs, (Mapping, bytes)) or not (
-        isinstance(inputs, Iterable) or _is_indexed(inputs)
-    ):
+    if isinstance(inputs, Mapping):
+        inputs = _Rows(inputs)
+    if isinstance(inputs, bytes) or not (isinstance(inputs, Iterable) or _is_indexed(inputs)):
         raise OptionError(
             "images are files, folders, globs, text lists, a tf.data.Dataset or an iterable of "
             f"arrays, not {type(inputs).__name__}"
@@ -175,6 +204,30 @@ def find_items(inputs: Any, output: Path | None = None) -> Items:
     if isinstance(inputs, Collection) and _are_paths(inputs):
         return _Files(inputs, output)
     return _Elements(inputs)
+
+
+class _Rows(Sequence[Any]):
+    """A dict of arrays of N entries as N dicts."""
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        self._arrays = dict(arrays)
+        counts = {}
+        for name, array in self._arrays.items():
+            if not hasattr(array, "__len__") or isinstance(array, (str, bytes)):
+                raise OptionError(
+                    f"a dict of images must be of arrays, not of {type(array).__name__} ({name!r})"
+                )
+            counts[name] = len(array)
+        if len(set(counts.values())) > 1:
+            shown = ", ".join(f"{name!r}: {count}" for name, count in counts.items())
+            raise ShapeError(f"the arrays of a dict must be of one length, not {shown}")
+        self._count = next(iter(counts.values()), 0)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        return {name: array[index] for name, array in self._arrays.items()}
 
 
 class _Files(Items):
@@ -249,6 +302,8 @@ class _Elements(Items):
             image, label = element, None
             if isinstance(element, (tuple, list)) and element:
                 image, label = element[0], _label(*element[1:2])
+            if label is None and isinstance(image, Mapping):
+                label = _label(image.get("label"))
             yield Item(place, f"{place:06}", f"{place:06}", image, label)
 
     def _from(self, index: int) -> Iterator[Any]:
@@ -263,10 +318,18 @@ class _Dataset(_Elements):
     def __init__(self, dataset: Any) -> None:
         spec = dataset.element_spec
         image = spec[0] if isinstance(spec, tuple) and spec else spec
-        rank = getattr(getattr(image, "shape", None), "rank", 0)
-        if rank not in (None, 2, 3, 4) or image.dtype.name == "string":
+        entries = image.values() if isinstance(image, Mapping) else [image]
+        ranks = [
+            one.shape.rank
+            for one in entries
+            if getattr(one, "shape", None) is not None and one.dtype.name != "string"
+        ]
+        # The image has more axes than what comes beside it.
+        rank = None if None in ranks else max(ranks, default=0)
+        if rank not in (None, 2, 3, 4):
             raise OptionError(
-                f"the dataset's elements are {spec}, not images or (image, label): map them to such"
+                f"the dataset's elements are {spec}, not images or (image, label), where an image "
+                "may be in a dict: map them to such"
             )
         if dataset.cardinality() == -1:
             raise OptionError("the dataset never ends: take as many as are wanted")
@@ -291,8 +354,9 @@ class _Dataset(_Elements):
 def _batched(*element: Any) -> Any:
     """Return an element of a dataset as a batch, which only TensorFlow knows whether it is."""
     tf = tensorflow()
+    images = [one for one in tf.nest.flatten(element[0]) if one.dtype != tf.string]
     return tf.cond(
-        tf.rank(element[0]) == 4,
+        tf.reduce_max([tf.rank(one) for one in images]) == 4,
         lambda: element,
         lambda: tf.nest.map_structure(lambda tensor: tensor[None], element),
     )

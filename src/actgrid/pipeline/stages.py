@@ -25,6 +25,7 @@ from actgrid.errors import (
     ShapeError,
 )
 from actgrid.models import Extractor
+from actgrid.models.inputs import batch_shape, join_batches
 from actgrid.pipeline.files import (
     DrawnLayer,
     describe,
@@ -120,10 +121,13 @@ class Meter:
 
 @dataclass
 class _Entry:
-    """An image on its way. Without an `image` it has failed, by `error`."""
+    """An image on its way, as a batch of one: an array, or a dict of arrays by input.
+
+    Without an `image` it has failed, by `error`.
+    """
 
     item: Item
-    image: Image | None
+    image: Any
     error: Exception | None
     milliseconds: float
     # Returns what became of its layers, once it did.
@@ -171,7 +175,7 @@ def _ahead(values: Iterable[T], most: int) -> Iterator[Iterator[T]]:
 def process(
     extractor: Extractor,
     items: Iterable[Item],
-    load: Callable[[Item], Image],
+    load: Callable[[Item], Any],
     sink: Sink,
     work: Work,
     *,
@@ -190,7 +194,8 @@ def process(
     items
         The images, from the first of a shard on.
     load
-        Returns an image as a batch of one for the model; called by several threads.
+        Returns an image as a batch of one for the model, an array or a dict of arrays; called by
+        several threads.
     sink
         Where the pictures go.
     recorded
@@ -279,7 +284,7 @@ class _Flow:
     def __init__(
         self,
         extractor: Extractor,
-        load: Callable[[Item], Image],
+        load: Callable[[Item], Any],
         sink: Sink,
         work: Work,
         recorded: Mapping[int, bool],
@@ -320,20 +325,22 @@ class _Flow:
         These go along, so that they change no batch.
         """
         batch: list[_Entry] = []
-        shape: tuple[int, ...] | None = None
+        shape: Any = None
         images = 0
         try:
             for entry in entries:
                 full = bool(batch) and entry.item.index % self._work.shard_size == 0
                 if entry.image is not None:
-                    fits = shape in (None, entry.image.shape) and images < self._work.batch_size
+                    fits = (
+                        shape in (None, batch_shape(entry.image)) and images < self._work.batch_size
+                    )
                     full = full or not fits
                 if full:
                     yield batch
                     batch, shape, images = [], None, 0
                 batch.append(entry)
                 if entry.image is not None:
-                    shape, images = entry.image.shape, images + 1
+                    shape, images = batch_shape(entry.image), images + 1
         except Exception:
             if batch:
                 yield batch
@@ -351,8 +358,7 @@ class _Flow:
         start = time.perf_counter()
         try:
             with self._meter.busy("model"):
-                pixels = np.concatenate([entry.image for entry in images])
-                activations = self._extractor(pixels)
+                activations = self._extractor(join_batches([entry.image for entry in images]))
         except DeviceError:
             raise  # no image is to blame, and every other one would fail as well
         except (ModelError, ShapeError, DtypeError) as error:

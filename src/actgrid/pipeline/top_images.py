@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from actgrid.attribution.explaining import as_pictures
+from actgrid.attribution.backdrops import as_pictures
 from actgrid.errors import OptionError
 from actgrid.models import Extractor, LayerInfo
 from actgrid.models.drawing import draw_layer
+from actgrid.models.inputs import batch_shape, join_batches
 from actgrid.models.receptive_fields import Box, ReceptiveField
 from actgrid.pipeline.grids import batch_size as batch_of
 from actgrid.pipeline.statistics import DatasetStats, LayerStats, TopImage
@@ -208,15 +209,15 @@ class _Drawer:
         self._background = background
         self._batch_size = batch_size
         self._options = options
-        self._inputs: list[Array] = []
+        self._inputs: list[Any] = []
         self._uses: list[list[tuple[str, int]]] = []
 
-    def add(self, x: Array, uses: list[tuple[str, int]]) -> None:
+    def add(self, x: Any, uses: list[tuple[str, int]]) -> None:
         """Take an image, and the path and row of each tile that is to be drawn of it."""
         if not uses:
             return
         if self._inputs and (
-            len(self._inputs) == self._batch_size or self._inputs[0].shape != x.shape
+            len(self._inputs) == self._batch_size or batch_shape(self._inputs[0]) != batch_shape(x)
         ):
             self.draw()
         self._inputs.append(x)
@@ -226,7 +227,7 @@ class _Drawer:
         """Draw what was taken."""
         if not self._inputs:
             return
-        activations = self._extractor(np.concatenate(self._inputs))
+        activations = self._extractor(join_batches(self._inputs))
         infos, batch = self._extractor.layers, batch_of(activations)
         for sample, uses in enumerate(self._uses):
             rows: dict[str, list[int]] = {}

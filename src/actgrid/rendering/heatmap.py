@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,10 @@ class Heatmap(Picture):
         What the maps are of: uint8 pixels (N, height, width, 3) or (N, height, width, 1), those of
         one image without N, a Pillow image, or a list of images of one size. One image may stand
         for all N.
+    boxes
+        (N, 4) int, or (4,) for all: the part of each image that its map covers, as top, left,
+        bottom and right in pixels. It may reach beyond the image, as where a photo was padded for
+        the model. None: the whole image.
     target
         (N,) int: the index of the class that each map explains; None if it was no class.
     labels
@@ -71,6 +75,8 @@ class Heatmap(Picture):
         (N, H, W) float32.
     images
         (N, height, width, 3) uint8, or None.
+    boxes
+        (N, 4) int64, or None.
     target, labels, score, signed, method, layer, before_softmax, details
         As given: `target` int64, `labels` a tuple, `score` float32, `details` a dict.
 
@@ -94,6 +100,7 @@ class Heatmap(Picture):
 
     values: npt.NDArray[np.float32]
     images: npt.NDArray[np.uint8] | None
+    boxes: npt.NDArray[np.int64] | None
     target: npt.NDArray[np.int64] | None
     labels: tuple[str, ...] | None
     score: npt.NDArray[np.float32] | None
@@ -108,6 +115,7 @@ class Heatmap(Picture):
         values: object,
         *,
         images: object = None,
+        boxes: object = None,
         target: object = None,
         labels: Iterable[str] | None = None,
         score: object = None,
@@ -122,6 +130,7 @@ class Heatmap(Picture):
         given = {
             "values": maps,
             "images": None if images is None else _photos(images, count),
+            "boxes": None if boxes is None else _boxes(boxes, count),
             "target": _entries("target", target, count, "iu", np.int64),
             "labels": _labels(labels, count),
             "score": _entries("score", score, count, "fiub", np.float32),
@@ -154,6 +163,7 @@ class Heatmap(Picture):
         return Heatmap(
             self.values[rows],
             images=None if self.images is None else self.images[rows],
+            boxes=None if self.boxes is None else self.boxes[rows],
             target=None if self.target is None else self.target[rows],
             labels=None if self.labels is None else self.labels[rows],
             score=None if self.score is None else self.score[rows],
@@ -174,6 +184,26 @@ class Heatmap(Picture):
             known.append("...")
         maps = "1 map" if count == 1 else f"{count} maps"
         return f"<Heatmap {', '.join([f'{maps} of {width} x {height}', *filter(None, known)])}>"
+
+    def over(self, images: object, boxes: object = None) -> Heatmap:
+        """Return the same maps over other images.
+
+        Parameters
+        ----------
+        images, boxes
+            As for the class.
+
+        Raises
+        ------
+        ShapeError, DtypeError
+            As for the class.
+
+        Examples
+        --------
+        >>> heatmap.over(Image.open("cat.jpg")).save("cat-heatmap.png")
+        """
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        return Heatmap(**given | {"images": images, "boxes": boxes})
 
     def resized(
         self, height: int, width: int, *, threads: int | None = None
@@ -307,7 +337,7 @@ class Heatmap(Picture):
         --------
         >>> heatmap.contours([0.5], color="red").save("contours.png")
         """
-        photos = self._images()
+        photos, boxes = self._images(), self._boxes()
         given = levels if isinstance(levels, Iterable) else [levels]
         shares = [number_option("levels", share, 0, 1) for share in given]
         sides = photos.shape[1:3]
@@ -318,15 +348,19 @@ class Heatmap(Picture):
         if self.signed:
             lines.append((-1, _colour("negative_color", negative_color)))
         stats = self._measured(clip)
-        drawn, values = photos.copy(), np.empty(sides, np.float32)
+        drawn = photos.copy()
         draw, threads = load_backend(), thread_count(threads)
-        for one, low, high, picture in zip(self.values, stats.min, stats.max, drawn, strict=True):
+        for one, low, high, box, picture in zip(
+            self.values, stats.min, stats.max, boxes, drawn, strict=True
+        ):
+            values = np.empty(box.sides, np.float32)
             draw.resize(one[None], values[None], threads)
+            inside, outside = box.slices(sides)
             for sign, colour in lines:
-                bands = np.zeros(sides, np.int16)
+                bands = np.zeros(box.sides, np.int16)
                 for share in shares:
                     bands += sign * values >= low + share * (high - low)
-                picture[_stroked(_edges(bands), width)] = colour
+                picture[outside][_stroked(_edges(bands), width)[inside]] = colour
         return lay_out_sheet(drawn, columns=columns)
 
     def to_grid(self, **render_options: Any) -> Grid:
@@ -357,14 +391,24 @@ class Heatmap(Picture):
     def _overlaid(
         self, alpha: float, cmap: str, clip: float, threads: int | None
     ) -> npt.NDArray[np.uint8]:
-        photos = self._images()
+        photos, boxes = self._images(), self._boxes()
         colours = palette(cmap)
         draw, threads = load_backend(), thread_count(threads)
         overlaid = np.empty(photos.shape, np.uint8)
-        for values, mapping, photo, out in zip(
-            self.values, self._mappings(clip), photos, overlaid, strict=True
+        for values, mapping, photo, box, out in zip(
+            self.values, self._mappings(clip), photos, boxes, overlaid, strict=True
         ):
-            draw.overlay(values, mapping, colours, photo, alpha, out, threads)
+            if box == (0, 0, *photo.shape[:2]):
+                draw.overlay(values, mapping, colours, photo, alpha, out, threads)
+                continue
+            # What the map does not cover is darkened: the model did not see it.
+            out[:] = photo * np.float32(1 - alpha) + np.float32(0.5)
+            inside, outside = box.slices(photo.shape[:2])
+            under = np.zeros((*box.sides, 3), np.uint8)
+            under[inside] = photo[outside]
+            part = np.empty_like(under)
+            draw.overlay(values, mapping, colours, under, alpha, part, threads)
+            out[outside] = part[inside]
         return overlaid
 
     @property
@@ -378,6 +422,11 @@ class Heatmap(Picture):
                 "or draw the bare maps by to_grid()"
             )
         return self.images
+
+    def _boxes(self) -> list[_Box]:
+        if self.boxes is None:
+            return [_Box(0, 0, *self._images().shape[1:3])] * len(self)
+        return [_Box(*map(int, box)) for box in self.boxes]
 
     def _measured(self, clip: float) -> ChannelStats:
         """Return the statistics of each map, (N, 1), with the ends of what is drawn as extremes.
@@ -399,6 +448,27 @@ class Heatmap(Picture):
         normalization = parse_normalize(self._drawing["normalize"])
         terms = normalization.terms(stats, stats.min, stats.max, np.float32)
         return (Mapping(*one) for one in zip(*terms, strict=True))
+
+
+class _Box(NamedTuple):
+    """The part of an image that a map covers, which may reach beyond the image."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.bottom - self.top, self.right - self.left
+
+    def slices(self, sides: tuple[int, int]) -> tuple[Any, Any]:
+        """Return the pixels in both box and image: in the box, and in an image of these sides."""
+        ends = ((self.top, self.bottom, sides[0]), (self.left, self.right, sides[1]))
+        starts = [(max(low, 0), min(high, side), low) for low, high, side in ends]
+        inside = tuple(slice(first - low, last - low) for first, last, low in starts)
+        return inside, tuple(slice(first, last) for first, last, _ in starts)
 
 
 def check_overlay(alpha: float, cmap: str | None, clip: float) -> None:
@@ -449,6 +519,18 @@ def _pixels(images: Any) -> npt.NDArray[np.uint8]:
             "(images * 255).astype('uint8') makes them"
         )
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:3], 3)))
+
+
+def _boxes(boxes: Any, count: int) -> npt.NDArray[np.int64]:
+    array = np.asarray(boxes)
+    if array.dtype.kind not in "iu":
+        raise DtypeError(f"boxes must be whole pixels, not of {array.dtype}")
+    if array.shape not in ((4,), (count, 4)):
+        raise ShapeError(f"boxes must be (4,) or ({count}, 4), not {array.shape}")
+    array = np.broadcast_to(array.astype(np.int64), (count, 4))
+    if (array[:, :2] >= array[:, 2:]).any():
+        raise OptionError(f"boxes must be top, left, bottom and right of pixels, not {boxes!r}")
+    return array
 
 
 def _entries(name: str, given: object, count: int, kinds: str, dtype: type[Any]) -> Any:

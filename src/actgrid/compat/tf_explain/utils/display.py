@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.explaining import as_pictures
+from actgrid.attribution.backdrops import as_pictures
 from actgrid.errors import OptionError, ShapeError
 from actgrid.rendering import Heatmap, palette
 from actgrid.rendering.layout import integer_option, number_option
