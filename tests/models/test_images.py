@@ -14,7 +14,14 @@ from PIL import Image
 
 from actgrid import ActgridError, load_images
 from actgrid.errors import ImageError, MissingFileError, OptionError, ShapeError
-from actgrid.models.images import find_images, image_input, images_in_folder, load_with_pixels
+from actgrid.models.images import (
+    find_images,
+    image_input,
+    images_in_folder,
+    load_photos,
+    load_with_pixels,
+    open_images,
+)
 
 Array = npt.NDArray[Any]
 
@@ -28,6 +35,12 @@ def colours(height: int = 4, width: int = 6) -> Array:
 def taking(*shape: int | None, name: str = "model") -> Any:
     """A model that takes inputs of this shape."""
     return keras.Sequential([keras.Input(shape), layers.Activation("relu")], name=name)
+
+
+def taking_first(*shape: int | None) -> Any:
+    """A model that takes inputs of this shape, with the channels first."""
+    flatten = layers.Flatten(data_format="channels_first")
+    return keras.Sequential([keras.Input(shape), flatten])
 
 
 @pytest.fixture
@@ -363,13 +376,13 @@ def test_a_model_of_four_channels(dtype: str) -> None:
 
 
 def test_a_channels_first_model() -> None:
-    batch = plain(colours(), model=taking(3, 4, 6))
+    batch = plain(colours(), model=taking_first(3, 4, 6))
     np.testing.assert_array_equal(batch, colours().transpose(2, 0, 1)[None])
-    assert load_images(colours(), model=taking(1, 8, 9)).shape == (1, 1, 8, 9)
+    assert load_images(colours(), model=taking_first(1, 8, 9)).shape == (1, 1, 8, 9)
 
 
 def test_a_channels_first_model_gets_preprocessing_along_the_channels() -> None:
-    batch = load_images(colours(), preprocess="VGG16", model=taking(3, 4, 6))
+    batch = load_images(colours(), preprocess="VGG16", model=taking_first(3, 4, 6))
     truth = load_images(colours(), preprocess="VGG16", model=taking(4, 6, 3))
     np.testing.assert_array_equal(batch, truth.transpose(0, 3, 1, 2))
 
@@ -432,28 +445,6 @@ def test_a_model_that_begins_with_an_application_gets_its_preprocessing(mobilene
     np.testing.assert_array_equal(load_images(array, model=connected), truth)
     deeper = keras.Sequential([keras.Input((32, 32, 3)), connected], name="deeper")
     np.testing.assert_array_equal(load_images(array, model=deeper), truth)
-
-
-@pytest.mark.parametrize(
-    ("name", "module"),
-    [
-        ("vgg16_custom", keras.applications.vgg16),
-        ("my-vgg16", None),
-        ("resnet50v2", keras.applications.resnet_v2),
-        ("resnet50", keras.applications.resnet50),
-        ("densenet121", keras.applications.densenet),
-        ("inception_resnet_v2", keras.applications.inception_resnet_v2),
-        ("mobilenet_1.00_224", keras.applications.mobilenet),
-        ("xception", keras.applications.xception),
-        ("nasnet_mobile", keras.applications.nasnet),
-        ("efficientnetv2-b0", keras.applications.efficientnet_v2),
-        ("MobileNetV3Small", keras.applications.mobilenet_v3),
-        ("convnext_tiny", keras.applications.convnext),
-    ],
-)
-def test_applications_are_known_by_their_name(name: str, module: Any) -> None:
-    batch = load_images(colours(), model=taking(4, 6, 3, name=name))
-    np.testing.assert_array_equal(batch, UNIT if module is None else application_pixels(module))
 
 
 @pytest.mark.parametrize(
@@ -660,20 +651,6 @@ def test_arithmetic_before_an_application_is_its_preprocessing() -> None:
     assert load_images(picture, model=bare).max() == 1
 
 
-def test_a_called_model_of_ones_own_knows_its_size() -> None:
-    class Own(keras.Model):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = keras.layers.Conv2D(2, 3)
-
-        def call(self, x: Any) -> Any:
-            return self.conv(x)
-
-    model = Own()
-    model(np.zeros((1, 20, 24, 3), np.float32))
-    assert load_images(np.zeros((50, 60, 3), np.uint8), model=model).shape == (1, 20, 24, 3)
-
-
 def test_mode_i_may_hold_8_or_16_bits() -> None:
     for most, expected in ((255, 255), (65535, 255)):
         picture = Image.fromarray(np.array([[0, most]], np.int32))
@@ -695,10 +672,10 @@ def test_tensors_are_images_too() -> None:
 def test_pixels_come_with_what_is_prepared_of_them() -> None:
     levels = np.random.default_rng(1).integers(0, 256, (2, 6, 5, 3)).astype(np.uint8)
     # In place, as Keras' own functions do, and for channels first.
-    model = taking(3, 6, 5, name="resnet50_small")
-    pixels, batch = load_with_pixels(levels, model=model)
+    model = taking_first(3, 6, 5)
+    pixels, batch = load_with_pixels(levels, preprocess="ResNet50", model=model)
     np.testing.assert_array_equal(pixels, levels)
-    np.testing.assert_array_equal(batch, load_images(levels, model=model))
+    np.testing.assert_array_equal(batch, load_images(levels, preprocess="ResNet50", model=model))
     mean = np.array([103.939, 116.779, 123.68], np.float32)
     np.testing.assert_allclose(np.moveaxis(batch, 1, -1), levels[..., ::-1] - mean, rtol=1e-4)
 
@@ -723,3 +700,76 @@ def test_a_folder_is_walked_in_the_order_of_its_paths(tmp_path: Path) -> None:
     paths = sorted(tmp_path / name for name in [*names, *links])
     assert find_images(tmp_path) == paths
     assert [tmp_path / name for name in images_in_folder(tmp_path)] == paths
+
+
+# --- sizes of models without symbolic inputs
+
+
+class Convolutional(keras.Model):  # type: ignore[misc]
+    """A subclassed network that takes images of any size, or with `dense` of one size."""
+
+    def __init__(self, dense: bool = False) -> None:
+        super().__init__()
+        self.convolution = layers.Conv2D(2, 3)
+        self.ending = layers.Flatten() if dense else layers.GlobalAveragePooling2D()
+        self.dense = layers.Dense(2)
+
+    def call(self, x: Any) -> Any:
+        return self.dense(self.ending(self.convolution(x)))
+
+
+def test_what_a_convolutional_network_was_called_with_first_fixes_no_size() -> None:
+    model = Convolutional()
+    model(np.zeros((1, 9, 11, 3), np.float32))
+    assert image_input(model).size is None
+    assert plain(colours(), model=model).shape == (1, 4, 6, 3)
+    assert plain(colours(), 5, model=model).shape == (1, 5, 5, 3)
+    # Nothing of the model is another one for having been asked.
+    assert [tuple(one.shape) for one in model.weights] == [(3, 3, 3, 2), (2,), (2, 2), (2,)]
+
+
+def test_a_dense_layer_after_flatten_fixes_the_size_that_it_was_called_with() -> None:
+    model = Convolutional(dense=True)
+    model(np.zeros((1, 9, 11, 3), np.float32))
+    assert image_input(model).size == (9, 11)
+    assert plain(colours(), model=model).shape == (1, 9, 11, 3)
+
+
+# --- photos in their own size
+
+
+@pytest.mark.parametrize(
+    ("size", "fit", "box"),
+    [
+        (10, "crop", (0, 10, 20, 30)),
+        (10, "pad", (-10, 0, 30, 40)),
+        (10, "stretch", (0, 0, 20, 40)),
+        ((30, 10), "crop", (0, 16, 20, 23)),
+        ((10, 40), "pad", (0, -20, 20, 60)),
+        (None, "crop", (0, 0, 20, 40)),
+    ],
+)
+def test_a_photo_has_the_part_that_the_model_is_given(
+    size: Any, fit: str, box: tuple[int, int, int, int]
+) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (20, 40, 3)).astype(np.uint8)
+    (photo,) = load_photos(array, size, fit=fit)
+    np.testing.assert_array_equal(photo.pixels, array)
+    assert photo.box == box
+
+
+def test_the_part_of_a_photo_is_what_is_loaded_of_it() -> None:
+    array = np.random.default_rng(0).integers(0, 256, (20, 40, 3)).astype(np.uint8)
+    (photo,) = load_photos(Image.fromarray(array), model=taking(20, 20, 3))
+    top, left, bottom, right = photo.box
+    loaded = plain(array, model=taking(20, 20, 3))[0]
+    np.testing.assert_array_equal(photo.pixels[top:bottom, left:right], loaded)
+
+
+def test_photos_of_a_gray_model_keep_their_colours(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (20, 40, 3)).astype(np.uint8)
+    path = saved(Image.fromarray(array), tmp_path / "photo.png")
+    opened = open_images([path, array])
+    assert isinstance(opened[0], Image.Image)
+    for photo in load_photos(opened, model=taking(8, 8, 1)):
+        np.testing.assert_array_equal(photo.pixels, array)

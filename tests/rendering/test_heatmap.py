@@ -354,3 +354,77 @@ def test_levels_are_what_an_overlay_colours(shift: float) -> None:
 def test_levels_need_images() -> None:
     with pytest.raises(OptionError, match="no images"):
         actgrid.Heatmap(MAPS).levels()
+
+
+# --- maps of a part of an image
+
+
+def boxed(box: tuple[int, int, int, int], alpha: float = 1.0, size: int = 8) -> Array:
+    photo = np.full((size, size, 3), 200, np.uint8)
+    values = np.arange(4, dtype=np.float32).reshape(2, 2)
+    heatmap = actgrid.Heatmap(values, images=photo, boxes=box)
+    return only(heatmap.overlay(alpha, "gray", clip=100))
+
+
+def whole(height: int, width: int) -> Array:
+    photo = np.full((height, width, 3), 200, np.uint8)
+    values = np.arange(4, dtype=np.float32).reshape(2, 2)
+    return only(actgrid.Heatmap(values, images=photo).overlay(1.0, "gray", clip=100))
+
+
+def test_a_map_covers_its_box_and_the_rest_is_darkened() -> None:
+    drawn = boxed((1, 2, 5, 8))
+    np.testing.assert_array_equal(drawn[1:5, 2:8], whole(4, 6))
+    outside = np.ones((8, 8), bool)
+    outside[1:5, 2:8] = False
+    assert not drawn[outside].any()
+    half = boxed((1, 2, 5, 8), alpha=0.5)
+    np.testing.assert_array_equal(half[outside], np.full((40, 3), 100))
+    np.testing.assert_array_equal(boxed((1, 2, 5, 8), alpha=0), np.full((8, 8, 3), 200))
+
+
+def test_a_box_may_reach_beyond_the_image() -> None:
+    drawn = boxed((-4, 0, 12, 8))
+    np.testing.assert_array_equal(drawn, whole(16, 8)[4:12])
+
+
+def test_a_box_of_the_whole_image_is_none() -> None:
+    np.testing.assert_array_equal(boxed((0, 0, 8, 8)), whole(8, 8))
+
+
+def test_contours_run_in_the_box_alone() -> None:
+    photo = np.zeros((40, 60, 3), np.uint8)
+    heatmap = actgrid.Heatmap(disc_map(20), images=photo, boxes=(5, 30, 25, 50))
+    drawn = only(heatmap.contours([0.5], color="#ffffff"))
+    alone = actgrid.Heatmap(disc_map(20), images=np.zeros((20, 20, 3), np.uint8))
+    np.testing.assert_array_equal(drawn[5:25, 30:50], only(alone.contours([0.5], color="#ffffff")))
+    assert (drawn.any(-1).sum(), drawn[5:25, 30:50].any()) == (
+        drawn[5:25, 30:50].any(-1).sum(),
+        True,
+    )
+
+
+def test_a_heatmap_goes_over_another_image(heatmap: actgrid.Heatmap) -> None:
+    photo = np.random.default_rng(3).integers(0, 256, (9, 7, 3)).astype(np.uint8)
+    over = heatmap.over(photo, (0, 0, 9, 6))
+    assert over.images is not None
+    assert over.boxes is not None
+    np.testing.assert_array_equal(over.values, heatmap.values)
+    np.testing.assert_array_equal(over.images, np.stack([photo] * len(heatmap)))
+    np.testing.assert_array_equal(over.boxes, [[0, 0, 9, 6]] * len(heatmap))
+    assert (over.labels, over.method, over.layer) == (heatmap.labels, heatmap.method, heatmap.layer)
+    assert over[1].boxes is not None
+    np.testing.assert_array_equal(over[1].boxes, [[0, 0, 9, 6]])
+
+
+@pytest.mark.parametrize(
+    ("boxes", "error", "message"),
+    [
+        ([0, 0, 4], ShapeError, r"boxes must be \(4,\) or \(2, 4\)"),
+        ([0.0, 0.0, 4.0, 4.0], DtypeError, "boxes must be whole pixels"),
+        ([4, 0, 4, 4], OptionError, "boxes must be top, left, bottom and right"),
+    ],
+)
+def test_what_is_no_box_is_refused(boxes: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        actgrid.Heatmap(np.zeros((2, 3, 3)), images=PHOTOS[0], boxes=boxes)

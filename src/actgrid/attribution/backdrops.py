@@ -67,7 +67,9 @@ def backdrop_of_photos(photos: list[Photo]) -> Backdrop:
     alike = all(photo.pixels.shape == first for photo in photos)
     if alike and len(photos) * photos[0].pixels.nbytes <= _MAX_BYTES:
         boxes = np.array([photo.box for photo in photos], np.int64)
-        return Backdrop(np.stack([photo.pixels for photo in photos]), boxes)
+        is_whole = bool((boxes == (0, 0, *first[:2])).all())
+        images = np.stack([photo.pixels for photo in photos])
+        return Backdrop(images, None if is_whole else boxes)
     sides = [(bottom - top, right - left) for _, (top, left, bottom, right) in photos]
     height, width = max(sides)
     scale = min(1.0, _MAX_SIDE / max(height, width))
@@ -143,12 +145,9 @@ def as_pictures(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
     levels = np.empty((*pixels.shape[:3], 3), np.uint8)
     # One by one: there may be many, and each takes several times its size on the way.
     for picture, one in zip(levels, pixels, strict=True):
-        if limits is None:
-            first, last = map(float, np.percentile(one, _PERCENTILES))
-            if not last > first:
-                first, last = float(one.min()), float(one.max())
-        else:
-            first, last = limits
-        scaled = (one - first) * (255 / (last - first if last > first else 1))
+        first, last = limits or map(float, np.percentile(one, _PERCENTILES))
+        if not last > first:  # one value next to everywhere
+            first, last = 0.0, 255.0
+        scaled = (one - first) * (255 / (last - first))
         picture[:] = np.clip(scaled, 0, 255) + 0.5
     return levels

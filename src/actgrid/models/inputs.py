@@ -148,17 +148,19 @@ def _model_inputs(structure: Any) -> Iterator[_ModelInput]:
     """Yield the inputs in a structure of a model's symbolic inputs.
 
     An input is called by the key that it has in the structure, by its path, and by the name of its
-    layer. The key of several inputs stands for none of them.
+    layer. A key of several inputs stands for none of them.
     """
     leaves = [] if structure is None else list(_leaves(structure))
     keys = [path[-1] if path and isinstance(path[-1], str) else None for path, _ in leaves]
     for (path, tensor), key in zip(leaves, keys, strict=True):
         history = getattr(tensor, "_keras_history", None)
         layer = tensor.name if history is None else history.operation.name
-        named = any(isinstance(part, str) for part in path)
-        names = [key] if key is not None and keys.count(key) == 1 else []
-        names += [".".join(map(str, path))] if named else []
-        yield _ModelInput(tensor, tuple(dict.fromkeys([*names, layer, tensor.name])))
+        dotted = [".".join(map(str, path))] if any(isinstance(part, str) for part in path) else []
+        if key is None:
+            names = [layer, *dotted]
+        else:
+            names = [*([key] if keys.count(key) == 1 else []), *dotted, layer]
+        yield _ModelInput(tensor, tuple(dict.fromkeys([*names, tensor.name])))
 
 
 def partial_model(model: Any, outputs: Any) -> Any:
