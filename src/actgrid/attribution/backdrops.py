@@ -83,7 +83,7 @@ def backdrop_of_photos(photos: list[Photo]) -> Backdrop:
 
 
 def given_backdrop(pixels: Any, count: int) -> Backdrop:
-    """Return the pictures that the option `pixels` gives for so many maps.
+    """Return the pictures given by the option `pixels`, one for each map.
 
     Raises
     ------
@@ -144,10 +144,10 @@ def as_pictures(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
         limits = (0.0, 255.0)
     levels = np.empty((*pixels.shape[:3], 3), np.uint8)
     # One by one: there may be many, and each takes several times its size on the way.
-    for picture, one in zip(levels, pixels, strict=True):
-        first, last = limits or map(float, np.percentile(one, _PERCENTILES))
+    for picture, image in zip(levels, pixels, strict=True):
+        first, last = limits or map(float, np.percentile(image, _PERCENTILES))
         if not last > first:  # one value next to everywhere
             first, last = 0.0, 255.0
-        scaled = (one - first) * (255 / (last - first))
+        scaled = (image - first) * (255 / (last - first))
         picture[:] = np.clip(scaled, 0, 255) + 0.5
     return levels

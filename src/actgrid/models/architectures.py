@@ -1,4 +1,4 @@
-"""Known architectures: the networks of `keras.applications` and the demo, told by their layers."""
+"""Recognize the networks of `keras.applications` and the demo by their kernels."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def find_architecture(model: Any) -> Architecture | None:
     digest, total = hashlib.sha256(), 0
     for total, line in enumerate(kernel_lines(model), 1):
         digest.update(line.encode())
-        if total in counts and (one := known.get((total, digest.hexdigest()[:16]))) is not None:
-            found = one
-    whole = known.get((total, digest.hexdigest()[:16]))
-    if found is None or (whole is not None and whole.is_whole):
-        return whole
+        if total in counts:
+            found = known.get((total, digest.hexdigest()[:16]), found)
+    complete = known.get((total, digest.hexdigest()[:16]))
+    if found is None or (complete is not None and complete.is_whole):
+        return complete
     return found._replace(is_whole=False)
 
 
@@ -65,7 +65,7 @@ def kernel_lines(model: Any) -> Iterator[str]:
 
 @lru_cache(maxsize=1)
 def _digests() -> dict[tuple[int, str], Architecture]:
-    """Return architectures by the number and the digest of their kernels, without and with head."""
+    """Return architectures by the number and the digest of their kernels."""
     found: dict[tuple[int, str], Architecture] = {}
     text = (files(__package__) / "architectures.txt").read_text("utf-8")
     for line in text.splitlines():

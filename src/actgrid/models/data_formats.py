@@ -1,4 +1,4 @@
-"""Which axis of a model's input holds the channels, as the model's layers say."""
+"""The data format of a model's inputs, as the layers of the model state it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _format_of(model: Any, position: int) -> str | None:
             continue
         seen.add(id(tensor))
         for operation, node in readers.get(id(tensor), []):
-            inside = [id(one) for one in node.input_tensors].index(id(tensor))
+            inside = [id(input_tensor) for input_tensor in node.input_tensors].index(id(tensor))
             if isinstance(operation, k.Model):
                 stated = _format_of(operation, inside)
             else:
@@ -58,7 +58,7 @@ def _format_of(model: Any, position: int) -> str | None:
                 return _in_input(stated, axes)
             moved = _permutation(operation, rank)
             after = axes if moved is None else tuple(axes[axis] for axis in moved)
-            waiting += [(one, after) for one in node.outputs if len(one.shape) == rank]
+            waiting += [(output, after) for output in node.outputs if len(output.shape) == rank]
     return None
 
 

@@ -504,7 +504,7 @@ def image_input(model: Any) -> ImageInput:
 
 
 def fixed_sides(model: Any) -> tuple[int | None, int | None]:
-    """Return the height and the width of images that a model fixes; None for a side of any length.
+    """Return the height and width of images that a model fixes, None where it fixes none.
 
     A model without symbolic inputs is traced once on images of twice the size that it was called
     with: if it takes them, it fixes no size.

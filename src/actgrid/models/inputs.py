@@ -1,4 +1,4 @@
-"""What a model takes."""
+"""The inputs of a model: structure, names, shapes."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ __all__ = [
 
 
 class _ModelInput(NamedTuple):
-    """One symbolic input of a model, where it is in the structure of inputs, and what it is called.
+    """A symbolic input of a model with all names that stand for it.
 
-    `names` are all names that stand for it: the one to show comes first.
+    The first of `names` is shown to users.
     """
 
     tensor: Any
@@ -121,7 +121,7 @@ def position_of(model: Any, inputs: Any, name: str) -> int:
         If the model has no such input.
     """
     names = names_of(model, inputs)
-    for position, aliases in enumerate(input_aliases(model) or [(one,) for one in names]):
+    for position, aliases in enumerate(input_aliases(model) or [(known,) for known in names]):
         if name in aliases:
             return position
     raise OptionError(_no_input(name, names))
@@ -133,7 +133,7 @@ def _no_input(name: object, names: Sequence[str]) -> str:
 
 
 def _leaves(structure: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yield the path and value of each leaf of a structure, in the order of TensorFlow's nests."""
+    """Yield the path and value of each leaf of a structure, in TensorFlow's order."""
     if isinstance(structure, Mapping):
         for key in sorted(structure):
             yield from _leaves(structure[key], (*path, key))
@@ -179,7 +179,7 @@ def batch_shape(inputs: Any) -> Any:
 def join_batches(batches: Sequence[Any]) -> Any:
     """Return batches of inputs of one shape, arrays or dicts of arrays, as one batch."""
     if isinstance(batches[0], Mapping):
-        return {name: np.concatenate([one[name] for one in batches]) for name in batches[0]}
+        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
     return np.concatenate(batches)
 
 
@@ -285,7 +285,7 @@ def _arranged(structure: Any, x: Any, names: Sequence[str]) -> list[Any]:
         if isinstance(x, (list, tuple)):
             if len(x) == len(inside):
                 pairs = zip(inside, x, strict=True)
-                return [value for part, one in pairs for value in _arranged(part, one, names)]
+                return [value for part, given in pairs for value in _arranged(part, given, names)]
             if len(x) == len(list(_leaves(structure))):
                 return list(x)
     count = len(x) if isinstance(x, (list, tuple)) else 1
@@ -357,7 +357,7 @@ def _batches_of_one(tensors: Sequence[Any], shapes: Sequence[tuple[int | None, .
 
 
 def _fitted(tensor: Any, entry: _ModelInput, several: bool) -> Any:
-    """Return a tensor as a model takes it: with or without a last axis of length 1, as Keras does.
+    """Return a tensor in the shape of an input, with or without a last axis of length 1.
 
     Raises
     ------

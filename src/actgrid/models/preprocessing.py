@@ -1,4 +1,4 @@
-"""What is done to the pixels of an image before a model gets them."""
+"""Prepare the pixels of images for a model."""
 
 from __future__ import annotations
 
@@ -164,18 +164,18 @@ def _decide(model: Any) -> Preprocessing:
         return Preprocessing("unit", "assumed: pixels divided by 255", True, _unit)
     name = architecture.name
     reason = f"the architecture of keras.applications.{name}"
-    held = next((mode for start, mode in _HELD.items() if name.startswith(start)), None)
-    if held is None:
+    mode = next((mode for start, mode in _HELD.items() if name.startswith(start)), None)
+    if mode is None:
         return Preprocessing(name, reason, False, _of_application(name))
     reason += " without its own scaling"
-    if held == "x / 128 - 1":
-        return Preprocessing(held, reason, False, lambda pixels: pixels / np.float32(128) - 1)
+    if mode == "x / 128 - 1":
+        return Preprocessing(mode, reason, False, lambda pixels: pixels / np.float32(128) - 1)
     preprocess_input = keras().applications.imagenet_utils.preprocess_input
     return Preprocessing(
-        f"{held} mode of keras.applications",
+        f"{mode} mode of keras.applications",
         reason,
         False,
-        lambda pixels: preprocess_input(pixels, data_format="channels_last", mode=held),
+        lambda pixels: preprocess_input(pixels, data_format="channels_last", mode=mode),
     )
 
 
@@ -259,10 +259,10 @@ def _reads_variables(operation: Any) -> bool:
     """Return whether something that an operation takes comes from the variables of a model."""
     waiting, seen = [tensor.op for tensor in operation.inputs], set()
     while waiting:
-        one = waiting.pop()
-        if one.type == "ReadVariableOp":
+        source = waiting.pop()
+        if source.type == "ReadVariableOp":
             return True
-        if one.name not in seen:
-            seen.add(one.name)
-            waiting += [tensor.op for tensor in one.inputs]
+        if source.name not in seen:
+            seen.add(source.name)
+            waiting += [tensor.op for tensor in source.inputs]
     return False
