@@ -202,7 +202,8 @@ def test_a_model_with_one_input_in_a_list_gets_a_list() -> None:
     for x in (RGB, [RGB], {"rgb": RGB}):
         np.testing.assert_array_equal(Extractor(model, "twice")(x)["twice"], 2 * RGB)
     alone = keras.Model(inputs, layers.Rescaling(2.0, name="twice")(inputs))
-    for x in (RGB, [RGB], (RGB,), {"rgb": RGB}):
+    forms: list[Any] = [RGB, [RGB], (RGB,), {"rgb": RGB}]
+    for x in forms:
         np.testing.assert_array_equal(Extractor(alone, "twice")(x)["twice"], 2 * RGB)
 
 

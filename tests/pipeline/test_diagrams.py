@@ -86,6 +86,7 @@ def test_every_kind_of_layer_and_several_inputs() -> None:
     a = layers.Conv1D(7, 3, name="conv1d")(words)
     b = layers.Conv3D(2, 3, name="conv3d")(film)
     c = layers.Permute((2, 3, 1), name="permute")(first)
+    c = layers.MaxPooling2D(data_format="channels_last", name="pool")(c)
     model = keras.Model({"words": words, "film": film, "first": first}, [a, b, c])
     random = np.random.default_rng(0).random
     x = {"words": random((1, 9, 6)), "film": random((1, 4, 6, 8, 2)), "first": random((1, 3, 8, 6))}
@@ -97,6 +98,7 @@ def test_every_kind_of_layer_and_several_inputs() -> None:
         "conv1d": (7, 7),
         "conv3d": (2, 4, 6, 2),
         "permute": (8, 6, 3),
+        "pool": (4, 3, 3),
     }
     assert {name: face.shape for name, face in faces(drawn).items()} == {
         "film": (6, 8, 3),
@@ -105,6 +107,7 @@ def test_every_kind_of_layer_and_several_inputs() -> None:
         "conv1d": (7, 7, 3),
         "conv3d": (4, 6, 3),
         "permute": (8, 6, 3),
+        "pool": (4, 3, 3),
     }
     with pytest.raises(actgrid.ActgridError, match=r"size of words, .* is not fixed: give an"):
         actgrid.diagram(model)

@@ -140,7 +140,7 @@ def test_what_cannot_be_told_is_said() -> None:
 def test_several_inputs_are_no_files(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     Image.fromarray(PIXELS[0]).save(file)
-    for loading in ({}, {"preprocess": None}):
+    for preprocess in ("auto", None):
         with pytest.raises(ShapeError, match="the model takes"):
-            measure_images(two_inputs(), file, **loading)
+            measure_images(two_inputs(), file, preprocess=preprocess)
     Loading(preprocess=None).check(two_inputs())

@@ -141,11 +141,13 @@ def test_what_is_wrong_for_every_image_is_told_before_the_first() -> None:
         (ShapeError, vector, {}),
         (ShapeError, network(8, 8, 12), {}),
         (ShapeError, several, {}),
-        (ShapeError, several, {"preprocess": None}),
     ]
     for kind, model, options in wrong:
         with pytest.raises(kind):
             Loading(**options).check(model)
+    with pytest.raises(ShapeError, match="several inputs"):
+        Loading(preprocess=None).check(several, are_files=True)
+    Loading(preprocess=None).check(several)
     Loading(preprocess=None).check(vector)
     Loading(preprocess=None).check(network(8, 8, 12))
 

@@ -441,12 +441,12 @@ def explain(
         network,
         files,
         lambda file: load_images(file, pixels, preprocess, model=network, fit=fit),
-        lambda file: load_photos(file, pixels, model=network, fit=fit)[0],
         methods,
         wanted,
         None if layers is None else layers[0],
         labels=names,
         batch_size=batch_size,
+        photo_of=lambda file: load_photos(file, pixels, model=network, fit=fit)[0],
     )
     pictures = iter(
         unique_names(f"{name}_{one.name}" for name in folder_names(files) for one in methods)

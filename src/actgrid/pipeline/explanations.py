@@ -26,13 +26,13 @@ def explain_images(
     model: Any,
     files: Sequence[Path],
     load: Callable[[Path], npt.NDArray[Any]],
-    photo_of: Callable[[Path], Photo],
     methods: Mapping[Method, Mapping[str, Any]],
     target: Any = None,
     layer: Any = None,
     *,
     labels: Sequence[str] | None = None,
     batch_size: int = 32,
+    photo_of: Callable[[Path], Photo] | None = None,
 ) -> Iterator[tuple[Path, list[Heatmap]]]:
     """Explain image after image; there are never more than a batch of them.
 
@@ -42,9 +42,6 @@ def explain_images(
         The images.
     load
         Returns a file as a batch of one for the model, see `load_images`.
-    photo_of
-        Returns a file as the photo that its maps are drawn over. It is read once more for that, so
-        that there is never more than one photo in its own size.
     methods
         Each with its options.
     target, layer, labels
@@ -52,6 +49,9 @@ def explain_images(
     batch_size
         Images, or copies of them, in one run of the model; those of different sizes never share
         one.
+    photo_of
+        Returns a file as the photo that its maps are drawn over, once they are there, so that
+        there is never more than one photo in its own size. None: maps lie over the input.
 
     Yields
     ------
@@ -72,8 +72,11 @@ def explain_images(
             question = question.decided()
         found = [question.explain(method, layer, options) for method, options in methods.items()]
         for index, file in enumerate(names):
-            photo = photo_of(file)
-            yield file, [heatmap[index].over(photo.pixels, photo.box) for heatmap in found]
+            heatmaps = [heatmap[index] for heatmap in found]
+            if photo_of is not None:
+                photo = photo_of(file)
+                heatmaps = [heatmap.over(photo.pixels, photo.box) for heatmap in heatmaps]
+            yield file, heatmaps
 
 
 def _in_batches(jobs: Iterator[Job], batch_size: int) -> Iterator[list[Job]]:

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -25,6 +26,7 @@ from typing import Any
 
 from actgrid.errors import (
     ActgridError,
+    AssumptionWarning,
     MissingDependencyError,
     ModelError,
     OptionError,
@@ -303,6 +305,8 @@ class _Worker:
         try:
             me = self._ray.get_runtime_context().get_actor_id()  # the same once it is begun again
             deaths = self._attempt(me, place) - 1
+            # The process that began the run has said what it assumes.
+            warnings.simplefilter("ignore", AssumptionWarning)
             plan: _Plan = pickle.loads(self._ray.get(self._plan))
             self._job, self._extractor = plan.job, plan.extractor()
         except Exception as error:
