@@ -418,7 +418,7 @@ def explain(
         raise OptionError("MODEL, IMAGE and --output are needed, but for actgrid explain --list")
 
     from actgrid.cli.explaining import check_drawing, draw, method_choice, target_choice
-    from actgrid.cli.loading import layer_choice, load_model, report_preprocessing
+    from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
     from actgrid.encoding import writable_folder
     from actgrid.models.images import check_fit, find_images, load_images, load_photos
     from actgrid.models.labels import read_labels
@@ -435,7 +435,7 @@ def explain(
     files = [file for image in images for file in find_images(image)]
     writable_folder(output)
     network = load_model(model, weights_choice(weights), safe_mode)
-    report_preprocessing(network, preprocess)
+    prepared = used_preprocessing(network, preprocess)
     layers = layer_choice(network, None if layer is None else [layer])
     results = explain_images(
         network,
@@ -457,10 +457,14 @@ def explain(
                 picture = output / f"{next(pictures)}{suffix}"
                 draw(heatmap, style, alpha, cmap, clip).save(picture)
                 if as_json:
-                    typer.echo(json.dumps(report.heatmap_as_dict(file, heatmap, picture)))
+                    about = report.preprocessing_as_dict(prepared)
+                    line = report.heatmap_as_dict(file, heatmap, picture) | {"preprocessing": about}
+                    typer.echo(json.dumps(line))
                 else:
                     report.print_heatmap(file, heatmap, picture)
             advance()
+    if not as_json:
+        report.print_preprocessing(prepared)
 
 
 @app.command()
@@ -500,7 +504,7 @@ def diagram(
     """Draw a network as a row of boxes, each as large as what its layer gives."""
     from actgrid import pipeline
     from actgrid.cli import report
-    from actgrid.cli.loading import layer_choice, load_model, report_preprocessing
+    from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
     from actgrid.encoding import image_format, writable_folder
     from actgrid.models.images import find_images
     from actgrid.pipeline.diagrams import check_options
@@ -514,15 +518,17 @@ def diagram(
     if weights is None:
         weights = "none" if image is None else "imagenet"
     network = load_model(model, weights_choice(weights), safe_mode)
-    if images is not None:
-        report_preprocessing(network, "auto")
+    prepared = None if images is None else used_preprocessing(network, "auto")
     chosen = layer_choice(network, layers)
     drawn = pipeline.diagram(network, images, chosen, names=names, legend=legend, **options)
     drawn.save(output)
     if as_json:
-        typer.echo(json.dumps(report.diagram_as_dict(output, drawn)))
+        about = prepared and {"preprocessing": report.preprocessing_as_dict(prepared)}
+        typer.echo(json.dumps(report.diagram_as_dict(output, drawn) | (about or {})))
     else:
         report.print_diagram(output, drawn)
+        if prepared is not None:
+            report.print_preprocessing(prepared)
 
 
 @app.command()
@@ -617,7 +623,7 @@ def maximize(
     from actgrid import attribution
     from actgrid.attribution.maximization import check_options
     from actgrid.cli import report
-    from actgrid.cli.loading import layer_choice, load_model, report_preprocessing
+    from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
     from actgrid.encoding import image_format, writable_folder
 
     options: dict[str, Any] = {
@@ -640,7 +646,7 @@ def maximize(
     image_format(output.suffix)
     writable_folder(output.parent)
     network = load_model(model, weights_choice(weights), safe_mode)
-    report_preprocessing(network, preprocess)
+    prepared = used_preprocessing(network, preprocess)
     found = attribution.maximize(
         network,
         layer_choice(network, [layer]),
@@ -652,8 +658,10 @@ def maximize(
     )
     found.save(output)
     if as_json:
-        typer.echo(json.dumps(report.maximization_as_dict(output, found)))
+        about = {"preprocessing": report.preprocessing_as_dict(prepared)}
+        typer.echo(json.dumps(report.maximization_as_dict(output, found) | about))
     else:
+        report.print_preprocessing(prepared)
         report.print_maximization(output, found)
 
 
@@ -712,7 +720,8 @@ def serve(
     """
     with _exit_on_signals():
         import actgrid
-        from actgrid.cli.loading import load_model, report_preprocessing
+        from actgrid.cli import report
+        from actgrid.cli.loading import load_model, used_preprocessing
 
         # What is wrong with these is said before a model is loaded.
         options = _viewer_options(
@@ -721,11 +730,12 @@ def serve(
 
         def ready(url: str) -> None:
             typer.echo(f"the viewer is at {url} (Ctrl-C ends it)")
+            report.print_preprocessing(prepared)
             if open_page:
                 webbrowser.open(url)
 
         network = load_model(model, weights_choice(weights), safe_mode)
-        report_preprocessing(network, preprocess)
+        prepared = used_preprocessing(network, preprocess)
         if not options["images"] and model == "demo":
             options["images"] = [actgrid.demo.photo()]
         actgrid.serve(
@@ -816,14 +826,15 @@ def export(
     Browsers run the page only from a web server, not from a file.
     """
     import actgrid
-    from actgrid.cli.loading import layer_choice, load_model, report_preprocessing
+    from actgrid.cli import report
+    from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
     from actgrid.encoding import writable_folder
 
     # What is wrong with these is said before a model is loaded.
     options = _viewer_options(images, stats, labels, preprocess, size, fit, cache, batch_size)
     writable_folder(output)
     network = load_model(model, weights_choice(weights), safe_mode)
-    report_preprocessing(network, preprocess)
+    prepared = used_preprocessing(network, preprocess)
     actgrid.export_site(
         network,
         output=output,
@@ -837,6 +848,7 @@ def export(
     size_of = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     print(f"{output}: {size_of / 1e6:,.1f} MB; it has to come from a web server, for example")
     print(f"python -m http.server --directory {output}")
+    report.print_preprocessing(prepared)
 
 
 def _viewer_options(

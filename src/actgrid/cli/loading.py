@@ -14,10 +14,10 @@ from actgrid.errors import AssumptionWarning
 from actgrid.models.frameworks import keras
 from actgrid.models.layers import model_layers
 from actgrid.models.loading import is_function_spec
-from actgrid.models.preprocessing import find_preprocessing
+from actgrid.models.preprocessing import Preprocessing, find_preprocessing
 from actgrid.progress import held_back
 
-__all__ = ["layer_choice", "load_model", "load_tensorflow", "report_preprocessing"]
+__all__ = ["layer_choice", "load_model", "load_tensorflow", "used_preprocessing"]
 
 
 def load_model(spec: str, weights: str | None, safe_mode: bool) -> Any:
@@ -34,13 +34,11 @@ def load_model(spec: str, weights: str | None, safe_mode: bool) -> Any:
         return models.load_model(spec, weights=weights, safe_mode=safe_mode)
 
 
-def report_preprocessing(model: Any, preprocess: str) -> None:
-    """Print on standard error what is done to pixels before a model gets them, and why."""
+def used_preprocessing(model: Any, preprocess: Any) -> Preprocessing:
+    """Return how pixels are prepared for a model, for a command to print; it warns of nothing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AssumptionWarning)
-        found = find_preprocessing(preprocess, model)
-    advice = "; --preprocess says otherwise" if found.is_assumed else ""
-    print(f"actgrid: preprocessing: {found.describe()}{advice}", file=sys.stderr, flush=True)
+        return find_preprocessing(preprocess, model)
 
 
 def layer_choice(model: Any, names: list[str] | None) -> list[Any] | None:

@@ -18,6 +18,7 @@ from actgrid.attribution.comparison import target_texts
 from actgrid.attribution.methods import METHODS
 from actgrid.bench import Figure
 from actgrid.models import LayerInfo
+from actgrid.models.preprocessing import Preprocessing
 from actgrid.pipeline import DrawnLayer, DrawnWeight
 from actgrid.rendering import Diagram, Heatmap
 
@@ -28,6 +29,7 @@ __all__ = [
     "figures_as_dict",
     "heatmap_as_dict",
     "maximization_as_dict",
+    "preprocessing_as_dict",
     "print_diagram",
     "print_facts",
     "print_figures",
@@ -37,6 +39,7 @@ __all__ = [
     "print_maximization",
     "print_methods",
     "print_place",
+    "print_preprocessing",
     "print_top",
     "print_weights",
     "slower_cases",
@@ -79,6 +82,17 @@ def print_layers(drawn: list[DrawnLayer]) -> None:
             f"{layer.milliseconds:.2f}",
         )
     _console().print(table)
+
+
+def print_preprocessing(found: Preprocessing) -> None:
+    """Print what is done to pixels before the model gets them, and why."""
+    advice = "; --preprocess says otherwise" if found.is_assumed else ""
+    print(f"preprocessing: {found.describe()}{advice}")
+
+
+def preprocessing_as_dict(found: Preprocessing) -> dict[str, Any]:
+    """Return what is done to pixels before the model gets them, for JSON."""
+    return {"name": found.name, "reason": found.reason, "assumed": found.is_assumed}
 
 
 def print_weights(folder: Path, drawn: list[DrawnWeight]) -> None:

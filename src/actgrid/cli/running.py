@@ -15,13 +15,14 @@ from typing import Any
 
 import typer
 
-from actgrid.cli.loading import layer_choice, load_model, report_preprocessing
+from actgrid.cli import report
+from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
 from actgrid.cli.main import InterruptedRun
 from actgrid.errors import OptionError, OutputError, suggest
 from actgrid.models.images import check_fit
 from actgrid.pipeline.jobs import Loading
 from actgrid.pipeline.manifest import Record
-from actgrid.pipeline.runs import Run, planned
+from actgrid.pipeline.runs import Run, Summary, planned
 from actgrid.pipeline.sources import find_items
 from actgrid.pipeline.stores import local_folder, open_store
 from actgrid.progress import progress
@@ -75,7 +76,7 @@ def start(
             model=partial(load_model, model, weights, safe_mode),
         )
     network = load_model(model, weights, safe_mode)
-    report_preprocessing(network, preprocess)
+    used_preprocessing(network, preprocess)  # which carry_out prints
     return Run(
         network,
         items,
@@ -98,8 +99,16 @@ def carry_out(run: Run, as_json: bool, top_channels: int) -> None:
     """
     pace = _Pace(run)
     before = run.recorded
+    prepared = used_preprocessing(run.extractor.model, run.loading.preprocess)
     if as_json:
-        _tell("start", output=run.store.place(), images=run.total, recorded=before)
+        about = report.preprocessing_as_dict(prepared)
+        _tell(
+            "start",
+            output=run.store.place(),
+            images=run.total,
+            recorded=before,
+            preprocessing=about,
+        )
     with (
         run,
         _workers_reported(),
@@ -127,13 +136,21 @@ def carry_out(run: Run, as_json: bool, top_channels: int) -> None:
             seconds=round(summary.seconds, 3),
             loads={name: round(load, 3) for name, load in pace.loads().items()},
         )
-    elif summary.images != 1 or summary.failed or summary.statistics is not None:
+        _exit_if_failed(summary)
+        return
+    print()
+    report.print_preprocessing(prepared)
+    if summary.images != 1 or summary.failed or summary.statistics is not None:
         already = f" ({before:,} before)" if before else ""
         plural = "" if summary.images == 1 else "s"
         print(
-            f"\n{summary.images:,} image{plural}{already}, {summary.failed:,} failed: "
+            f"{summary.images:,} image{plural}{already}, {summary.failed:,} failed: "
             f"{summary.output}"
         )
+    _exit_if_failed(summary)
+
+
+def _exit_if_failed(summary: Summary) -> None:
     if summary.failed:
         raise typer.Exit(_SOME_FAILED)
 

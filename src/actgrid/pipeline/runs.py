@@ -249,6 +249,11 @@ class Run:
         return "measuring" if self._job.work.drawing is None else "drawing"
 
     @property
+    def loading(self) -> Loading:
+        """How images become input of the model."""
+        return self._job.loading
+
+    @property
     def total(self) -> int | None:
         """How many images there are; None: not known."""
         return self.items.total
