@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 __all__ = [
@@ -23,15 +24,21 @@ __all__ = [
     "ShapeError",
     "TargetError",
     "TooLargeError",
+    "strip_terminal_codes",
     "suggest",
 ]
+
+# CSI sequences (colours, cursor), OSC sequences (titles, links) and the short ones.
+_TERMINAL_CODES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])?")
 
 
 class ActgridError(Exception):
     """Base of every error that actgrid raises on purpose."""
 
-    # KeyError would show the quoted repr of its message.
-    __str__ = Exception.__str__
+    def __str__(self) -> str:
+        """Return the message, without terminal codes: Keras prints parts of its errors bold."""
+        # KeyError would show the quoted repr of its message.
+        return strip_terminal_codes(Exception.__str__(self))
 
 
 class OptionError(ActgridError, ValueError):
@@ -96,6 +103,11 @@ class OutputError(ActgridError, OSError):
 
 class RunError(ActgridError, ValueError):
     """A run in a folder cannot be resumed, or would be lost, or those who do its work are gone."""
+
+
+def strip_terminal_codes(text: str) -> str:
+    """Return a text without the escape sequences that terminals interpret."""
+    return _TERMINAL_CODES.sub("", text)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

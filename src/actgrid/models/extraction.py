@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import LayerError, ModelError
-from actgrid.models.frameworks import tensorflow
+from actgrid.models.functions import GraphFunction
 from actgrid.models.inputs import as_tensors, check_inputs, input_specs
 from actgrid.models.layers import LayerInfo, Selection, model_layers
 from actgrid.models.loading import load_model
-from actgrid.models.tracing import Call, build, refusal, trace_model
+from actgrid.models.tracing import Call, build, trace_model
 
 __all__ = ["Extractor", "choose_calls", "list_layers", "trace_inputs", "visible_calls"]
 
@@ -72,7 +72,7 @@ class Extractor:
         self._selection = Selection(layers)
         self._training = training
         self._infos: dict[str, LayerInfo] = {}
-        self._functions: dict[Transform, Any] = {}
+        self._functions: dict[Transform, GraphFunction] = {}
         if self.model.built:
             self._selection.check(self.model, model_layers(self.model))
 
@@ -124,7 +124,7 @@ class Extractor:
             As for a call.
         """
         check_inputs(self.model, specs)
-        self._function(transform or _activation).get_concrete_function(specs)
+        self._function(transform or _activation).trace(specs)
         return self.layers
 
     def run(self, x: Any, transform: Transform, *arguments: Any) -> dict[str, Any]:
@@ -156,18 +156,15 @@ class Extractor:
         inputs = as_tensors(x)
         check_inputs(self.model, inputs)
         build(self.model, inputs)
-        try:
-            outputs: dict[str, Any] = self._function(transform)(inputs, *arguments)
-        except tensorflow().errors.OpError as error:
-            raise refusal(inputs, error) from error
+        outputs: dict[str, Any] = self._function(transform)(inputs, *arguments)
         return outputs
 
-    def _function(self, transform: Transform) -> Any:
+    def _function(self, transform: Transform) -> GraphFunction:
         if transform not in self._functions:
             self._functions.setdefault(transform, self._compiled(transform))
         return self._functions[transform]
 
-    def _compiled(self, transform: Transform) -> Any:
+    def _compiled(self, transform: Transform) -> GraphFunction:
         def trace(inputs: Any, *arguments: Any) -> dict[str, Any]:
             self.trace_count += 1
             calls = trace_model(self.model, inputs, self._training).calls
@@ -175,9 +172,8 @@ class Extractor:
             self._infos = {call.info.path: call.info for call in calls}
             return {call.info.path: transform(call.info, call.tensor, *arguments) for call in calls}
 
-        # Keras runs layers without AutoGraph too. Relaxed shapes keep a last, smaller batch from
-        # being traced anew each time.
-        return tensorflow().function(trace, autograph=False, reduce_retracing=True)
+        # Relaxed shapes keep a last, smaller batch from being traced anew each time.
+        return GraphFunction(trace, relax_shapes=True)
 
 
 def choose_calls(model: Any, calls: list[Call], selection: Selection) -> list[Call]:
@@ -234,15 +230,13 @@ def list_layers(model: object, x: Any = None) -> list[LayerInfo]:
     >>> [layer.path for layer in actgrid.list_layers("demo")][:3]
     ['rescaling', 'stem_conv', 'stem_bn']
     """
-    tf = tensorflow()
     loaded: Any = load_model(model)
     infos: list[LayerInfo] = []
 
     def trace(inputs: Any) -> None:
         infos[:] = [call.info for call in trace_model(loaded, inputs).calls]
 
-    inputs = trace_inputs(loaded, x)
-    tf.function(trace, autograph=False).get_concrete_function(inputs)
+    GraphFunction(trace).trace(trace_inputs(loaded, x))
     return infos
 
 

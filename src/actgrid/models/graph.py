@@ -12,7 +12,7 @@ from actgrid.models.images import shows_channels_first
 from actgrid.models.inputs import is_real, names_of
 from actgrid.models.layers import LayerInfo
 from actgrid.models.loading import load_model
-from actgrid.models.tracing import Call, Trace, trace_model
+from actgrid.models.tracing import Call, Trace, leaves, trace_model
 
 __all__ = ["INPUT", "LayerGraph", "input_infos", "layer_graph"]
 
@@ -99,7 +99,7 @@ def _connected(given: list[tuple[LayerInfo, Any]], trace: Trace) -> LayerGraph:
         infos=(*(info for info, _ in given), *(call.info for call in calls)),
         edges=tuple(edges),
         inputs=tuple(range(len(given))),
-        outputs=tuple(_givers(_tensors(trace.outputs), givers)),
+        outputs=tuple(_givers(_tensors(trace.results), givers)),
     )
 
 
@@ -116,7 +116,7 @@ def _sources(call: Call, calls: list[Call]) -> list[Any]:
 
 def _tensors(structure: Any) -> list[Any]:
     tf = tensorflow()
-    return [one for one in tf.nest.flatten(structure) if isinstance(one, tf.Tensor)]
+    return [one for one in leaves(structure) if isinstance(one, tf.Tensor)]
 
 
 def _givers(tensors: Iterable[Any], givers: dict[str, int]) -> list[int]:

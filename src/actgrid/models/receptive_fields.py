@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from actgrid.models.extraction import choose_calls, trace_inputs
 from actgrid.models.frameworks import tensorflow
+from actgrid.models.functions import GraphFunction
 from actgrid.models.images import shows_channels_first
 from actgrid.models.inputs import map_tensors
 from actgrid.models.layers import LayerInfo, Selection
@@ -136,7 +137,7 @@ def receptive_fields(
         for call in calls:
             fields[call.info.path] = _field(call.info, states.get(call.tensor.name))
 
-    tf.function(trace, autograph=False).get_concrete_function(inputs)
+    GraphFunction(trace).trace(inputs)
     return fields
 
 

@@ -12,9 +12,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from actgrid.errors import DeviceError, ModelError
+from actgrid.errors import ActgridError, DeviceError, ModelError, strip_terminal_codes
 from actgrid.models.frameworks import keras, tensorflow
-from actgrid.models.inputs import is_real
+from actgrid.models.inputs import is_real, map_tensors
 from actgrid.models.layers import LayerInfo, Node, model_layers
 from actgrid.rendering.tiles import DATA_FORMATS
 
@@ -23,14 +23,28 @@ __all__ = [
     "Trace",
     "before_softmax",
     "build",
+    "leaves",
     "reason",
     "refusal",
     "trace_model",
     "unchanged",
 ]
 
-# Keras makes text bold.
-_TERMINAL = re.compile(r"\x1b\[\d*m")
+# What Keras makes of the error of a layer's `call`: where, the message, and the arguments.
+_IN_CALL = re.compile(
+    r"Exception encountered when calling (?P<call>.*?)\.\n\n(?P<message>.*?)\n\n"
+    r"Arguments received by .*",
+    re.DOTALL,
+)
+# As in "float() argument must be ... not 'SymbolicTensor'", and "Using a symbolic `tf.Tensor` as a
+# Python `bool` is not allowed".
+_SYMBOLIC = re.compile(r"symbolic", re.IGNORECASE)
+_NO_ATTRIBUTE = re.compile(r"'SymbolicTensor' object has no attribute '(\w+)'")
+_EAGER_ONLY = (
+    "the model runs only eagerly, as it reads values of tensors in Python, and actgrid compiles "
+    "models: write keras.ops.where or keras.ops.cond for Python's if, and keras.ops for NumPy, or "
+    "put that code into a tf.py_function"
+)
 # As in "Conv2DCustomBackpropInputOp only supports NHWC".
 _CHANNELS_FIRST = re.compile(r"only supports (the )?N(HW|DHW)C")
 # One trace at a time: two at once would undo each other's changes to a model they share.
@@ -54,11 +68,45 @@ class Trace(NamedTuple):
     """One run of a model on symbolic inputs: what it returns, and the calls of its layers.
 
     Calls come in the order in which they end; those in loops and branches, whose tensors do not
-    outlive them, are left out.
+    outlive them, are left out. Of `results`, whatever the model returns, `outputs` are tensors.
     """
 
-    outputs: Any
+    results: Any
     calls: list[Call]
+
+    @property
+    def outputs(self) -> Any:
+        """The model's output: a tensor, or a structure of tensors, in which some may be None.
+
+        Raises
+        ------
+        ModelError
+            If the model returns anything else, such as None, a string or a sparse tensor.
+        """
+        tf = tensorflow()
+        try:
+            flat = tf.nest.flatten(self.results)
+        except TypeError as error:  # as of keys that cannot be sorted
+            raise ModelError(f"the model's output cannot be read: {error}") from error
+        if all(value is None for value in flat):
+            raise ModelError("the model returns None instead of an output")
+        outputs = map_tensors(_dense_tensor, self.results)
+        if isinstance(outputs, tf.Tensor) and not is_real(outputs.dtype):
+            raise ModelError(f"the model returns {outputs.dtype.name}, expected real numbers")
+        return outputs
+
+
+def _dense_tensor(value: Any) -> Any:
+    """Return what a model gave as one of its outputs as a tensor."""
+    tf = tensorflow()
+    kind = type(value).__name__
+    if isinstance(value, (tf.RaggedTensor, tf.SparseTensor)):
+        way = "value.to_tensor()" if kind == "RaggedTensor" else "tf.sparse.to_dense(value)"
+        raise ModelError(f"the model returns a {kind}, expected a dense tensor: return {way}")
+    try:
+        return tf.convert_to_tensor(value)
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"the model returns a {kind}, expected a tensor") from error
 
 
 @contextmanager
@@ -115,10 +163,15 @@ def _seeds_moved(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _running(inputs: Any) -> Iterator[None]:
-    """Raise ModelError where a model fails on its inputs, and say of what shapes these are."""
+    """Raise ModelError where a model fails on its inputs, and say of what shapes these are.
+
+    A model's own code may raise any exception.
+    """
     try:
         yield
-    except (ValueError, NotImplementedError, tensorflow().errors.OpError) as error:
+    except ActgridError:
+        raise
+    except Exception as error:
         raise refusal(inputs, error) from error
 
 
@@ -130,7 +183,7 @@ def refusal(inputs: Any, error: Exception) -> ModelError:
     inputs
         Tensors, or a structure of them.
     error
-        What TensorFlow or Keras raised.
+        What TensorFlow, Keras, or the model's own code raised.
     """
     tf = tensorflow()
     shapes = ", ".join(
@@ -148,16 +201,37 @@ def refusal(inputs: Any, error: Exception) -> ModelError:
         )
     if isinstance(error, tf.errors.UnimplementedError):
         return DeviceError(f"this device cannot run the model: {reason(error)}")
+    if _is_eager_only(error):
+        return ModelError(f"{_EAGER_ONLY} ({reason(error).partition('. ')[0]})")
     return ModelError(f"the model cannot be run on {shapes}: {reason(error)}")
 
 
+def _is_eager_only(error: Exception) -> bool:
+    """Return whether an error comes of what tensors can do only when they have a value."""
+    text = str(error)
+    if missing := _NO_ATTRIBUTE.search(text):
+        with tensorflow().init_scope():  # out of the graph that is being traced
+            return hasattr(tensorflow().constant(0), missing[1])
+    return _SYMBOLIC.search(text) is not None
+
+
 def reason(error: Exception) -> str:
-    """Return what is wrong, in one line, without where in whose code it was found."""
-    text = _TERMINAL.sub("", str(error))
+    """Return the message of an error in one line, after the name of the call that failed.
+
+    The kind of error is part of it where the message alone may say little, as that of a KeyError.
+    """
+    # The text of a KeyError is the repr of its message.
+    message = error.args[0] if isinstance(error, KeyError) and error.args else error
+    text = strip_terminal_codes(str(message))
     if text.startswith("Graph execution error"):
         # After a traceback, and before the names of operations.
         text = text.split("\n\t")[0].strip().splitlines()[-1]
-    return textwrap.shorten(text, 300)
+    where = ""
+    if in_call := _IN_CALL.fullmatch(text):
+        where, text = f"{in_call['call']}: ", in_call["message"]
+    if not isinstance(error, (ValueError, NotImplementedError, tensorflow().errors.OpError)):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return where + textwrap.shorten(text, 300, placeholder=" ...")
 
 
 def build(model: Any, inputs: Any) -> None:
@@ -171,6 +245,11 @@ def build(model: Any, inputs: Any) -> None:
     if not model.built:
         with _TRACING, _running(inputs):
             model(inputs, training=False)
+
+
+def leaves(structure: Any) -> list[Any]:
+    """Flatten a structure of dicts, lists and tuples. Keys of a dict need no order."""
+    return [value for _, value in _outputs(structure)]
 
 
 def _outputs(outputs: Any, suffix: str = "") -> Iterator[tuple[str, Any]]:
@@ -193,14 +272,14 @@ class _DataFormats:
 
     def of(self, layer: Any, inputs: Any, outputs: Any) -> str:
         """Return the format of a layer's outputs, and remember it for the layers they go to."""
-        k, nest = keras(), tensorflow().nest
+        k = keras()
         stated = getattr(layer, "data_format", None)
-        given = [self._of_tensor.get(id(tensor)) for tensor in nest.flatten(inputs)]
+        given = [self._of_tensor.get(id(tensor)) for tensor in leaves(inputs)]
         # After axes were moved by hand, as at the model's inputs, only convention tells.
         moved = isinstance(layer, (k.layers.Permute, k.layers.Reshape))
         inherited = None if moved else next(filter(None, given), None)
         found = stated if stated in DATA_FORMATS else inherited or k.config.image_data_format()
-        self._of_tensor |= {id(tensor): found for tensor in nest.flatten(outputs)}
+        self._of_tensor |= {id(tensor): found for tensor in leaves(outputs)}
         return str(found)
 
 
