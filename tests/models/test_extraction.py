@@ -13,9 +13,13 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+import actgrid
 from actgrid import ActgridError, Extractor, list_layers
 from actgrid.errors import DeviceError, LayerError, ModelError, OptionError, ShapeError
 from actgrid.models import LayerInfo
+from actgrid.models.fingerprint import fingerprint
+from actgrid.models.graph import layer_graph
+from actgrid.models.receptive_fields import receptive_fields
 
 Array = npt.NDArray[Any]
 
@@ -1120,3 +1124,136 @@ def test_an_optional_input_may_be_left_out() -> None:
 def test_an_index_of_an_input_says_that_it_computes_nothing() -> None:
     with pytest.raises(LayerError, match="layer 0 is an input of the model"):
         Extractor(keras.Model(i := keras.Input((4, 4, 3)), layers.ReLU()(i)), 0)
+
+
+# --- operations of functional models, which are no layers
+
+
+def with_operations() -> Any:
+    """A functional model of layers and operations, with a nested one that is called twice."""
+    ops = keras.ops
+    patch = keras.Input((6, 6, 4), name="patch")
+    inner = keras.Model(patch, ops.tanh(layers.Conv2D(4, 1, name="point")(patch) * 3), name="inner")
+    inputs = keras.Input((8, 8, 3), name="image")
+    first = layers.Conv2D(4, 3, name="conv")(inputs)
+    scaled = ops.relu(first) * 2 + 1
+    left, right = ops.split(ops.concatenate([scaled, first[:, ::-1]], -1), 2, -1)
+    return keras.Model(inputs, ops.mean(inner(left) - inner(right), (1, 2)), name="outer")
+
+
+def test_operations_of_functional_models_are_captured_under_their_names() -> None:
+    model, x = with_operations(), pixels(2, 8, 8, 3)
+    inner = model.get_layer("inner")
+    names = {type(operation).__name__: operation.name for operation in model.operations}
+    scale = next(op.name for op in inner.operations if type(op).__name__ == "Multiply")
+    tanh = next(op.name for op in inner.operations if type(op).__name__ == "Tanh")
+    found = Extractor(model, "*")(x)
+
+    conv = np.asarray(model.get_layer("conv")(x))
+    relu = np.maximum(conv, 0)
+    scaled = relu * 2 + 1
+    flipped = conv[:, ::-1]
+    points = [np.asarray(inner.get_layer("point")(part)) for part in (scaled, flipped)]
+    ends = [np.tanh(3 * point) for point in points]
+    assert_same(
+        found,
+        {
+            "conv": conv,
+            names["Relu"]: relu,
+            names["Multiply"]: relu * 2,
+            names["Add"]: scaled,
+            names["GetItem"]: flipped,
+            names["Concatenate"]: np.concatenate([scaled, flipped], -1),
+            names["Split"]: scaled,
+            f"{names['Split']}[1]": flipped,
+            "inner/point": points[0],
+            f"inner/{scale}": points[0] * 3,
+            f"inner/{tanh}": ends[0],
+            "inner": ends[0],
+            "inner/point:1": points[1],
+            f"inner/{scale}:1": points[1] * 3,
+            f"inner/{tanh}:1": ends[1],
+            "inner:1": ends[1],
+            names["Subtract"]: ends[0] - ends[1],
+            names["Mean"]: (ends[0] - ends[1]).mean((1, 2)),
+        },
+    )
+    infos = {info.path: info for info in list_layers(model)}
+    assert list(infos) == list(found)
+    operation = infos[names["Relu"]]
+    assert (operation.type, operation.parameters, operation.index) == ("Relu", 0, None)
+    assert operation.shape == (None, 6, 6, 4)
+    for part in (model, inner):
+        assert not any("call" in vars(operation) for operation in part.operations)
+
+
+def test_operations_are_chosen_by_name_glob_class_and_object() -> None:
+    model, x = with_operations(), pixels(1, 8, 8, 3)
+    relu = next(op for op in model.operations if type(op).__name__ == "Relu")
+    for choice in (relu.name, relu.name[:-1] + "?", relu, type(relu)):
+        assert list(Extractor(model, choice)(x)) == [relu.name], choice
+    layers_alone = ["conv", "inner/point", "inner", "inner/point:1", "inner:1"]
+    assert list(Extractor(model, layers.Layer)(x)) == layers_alone
+    # A predicate on layers may ask for what only layers have.
+    assert list(Extractor(model, lambda layer: layer.count_params() > 20)(x)) == ["conv"]
+    assert len(Extractor(model, keras.Operation)(x)) == len(list_layers(model))
+    with pytest.raises(LayerError, match=r"did you mean .*inner"):
+        Extractor(model, "iner")
+    assert len(Extractor(model)(x)) == len(list_layers(model)) - 3  # the mean, and each "inner"
+
+
+def test_weights_and_other_rooms_know_operations() -> None:
+    model, x = with_operations(), pixels(1, 8, 8, 3)
+    add = next(op.name for op in model.operations if type(op).__name__ == "Add")
+    assert list(actgrid.render_weights(model, "*")) == [
+        "conv/kernel", "conv/bias", "inner/point/kernel", "inner/point/bias"
+    ]  # fmt: skip
+    with pytest.raises(LayerError, match="have no weights"):
+        actgrid.render_weights(model, add)
+    field = receptive_fields(model, add)[add]
+    assert field is not None
+    assert field.size == (3, 3)
+    assert list(actgrid.render_model(model, x, add)) == [add]
+    assert actgrid.explain(model, x, method="gradcam", layer=add, target=0).layer == add
+    assert actgrid.maximize(model, add, 0, steps=1).layer == add
+    graph = layer_graph(model)
+    paths = [info.path for info in graph.infos]
+    fed_by = {paths[start] for start, end in graph.edges if paths[end] == add}
+    assert fed_by == {next(op.name for op in model.operations if type(op).__name__ == "Multiply")}
+    assert fingerprint(model) == fingerprint(model)
+
+
+def test_operations_are_captured_from_a_loaded_model(tmp_path: Any) -> None:
+    model, x = with_operations(), pixels(1, 8, 8, 3)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    assert_same(Extractor(loaded, "*")(x), Extractor(model, "*")(x))
+
+
+def test_axes_that_an_operation_moves_are_those_of_no_layer() -> None:
+    inputs = keras.Input((3, 8, 8))
+    conv = layers.Conv2D(4, 3, data_format="channels_first", name="conv")(inputs)
+    model = keras.Model(inputs, keras.ops.relu(keras.ops.transpose(conv, (0, 2, 3, 1))))
+    assert [info.data_format for info in list_layers(model)] == [
+        "channels_first", "channels_last", "channels_last"
+    ]  # fmt: skip
+
+
+def test_each_call_of_a_shared_layer_can_be_named() -> None:
+    model, x = with_operations(), pixels(1, 8, 8, 3)
+    everything = Extractor(model, "*")(x)
+    for choice, paths in {
+        "inner/point": ["inner/point", "inner/point:1"],
+        "inner/point:0": ["inner/point"],
+        "inner/point:1": ["inner/point:1"],
+        "*/point:0": ["inner/point"],
+        "conv:0": ["conv"],
+    }.items():
+        assert_same(Extractor(model, choice)(x), {path: everything[path] for path in paths})
+    split = next(op.name for op in model.operations if type(op).__name__ == "Split")
+    assert list(Extractor(model, f"{split}:0[[]1]")(x)) == [f"{split}[1]"]
+    assert list(Extractor(model, f"{split}:0")(x)) == [split]
+    with pytest.raises(LayerError, match="no layer is called 'conv:1'"):
+        Extractor(model, "conv:1")(x)
+    with pytest.raises(LayerError, match=r"stands for 2 \(inner/point:0, inner/point:1\)"):
+        actgrid.maximize(model, "inner/point", 0, steps=1)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.compiled import compiled
-from actgrid.errors import LayerError, OptionError, ShapeError, suggest
+from actgrid.errors import ActgridError, LayerError, OptionError, ShapeError, suggest
 from actgrid.models.drawing import draw_layer, draw_weight
 from actgrid.models.extraction import choose_calls
 from actgrid.models.frameworks import keras, tensorflow
@@ -202,6 +202,8 @@ class _Loss:
         if self.whole:
             try:
                 value = function(truth, outputs)
+            except ActgridError:
+                raise
             except Exception as error:
                 structure = map_tensors(lambda tensor: tuple(tensor.shape), outputs)
                 raise OptionError(

@@ -449,7 +449,9 @@ class _Gauge:
         """Return the one call of the model's layers that is wanted."""
         calls = choose_calls(model, trace_model(model, inputs).calls, self.layer)
         if len(calls) > 1:
-            paths = ", ".join(call.info.path for call in calls[:5])
+            known = [call.info.path for call in calls]
+            # The name of a shared layer stands for all its calls, name:0 for the first alone.
+            paths = ", ".join(f"{path}:0" if f"{path}:1" in known else path for path in known[:5])
             raise LayerError(f"layer stands for {len(calls)} ({paths}): name one of them")
         if calls[0].info.channels is None or not calls[0].tensor.dtype.is_floating:
             raise LayerError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from actgrid import models
 from actgrid.models.frameworks import keras
-from actgrid.models.layers import model_layers
+from actgrid.models.layers import model_operations
 from actgrid.models.loading import is_function_spec
 from actgrid.progress import held_back
 
@@ -35,7 +35,7 @@ def layer_choice(model: Any, names: list[str] | None) -> list[Any] | None:
     """Return what `--layers` names: paths and globs, else indices and Keras layer classes."""
     if names is None:
         return None
-    paths = {node.path for node in model_layers(model)}
+    paths = {node.path for node in model_operations(model)}
 
     def choice(name: str) -> Any:
         if name in paths:

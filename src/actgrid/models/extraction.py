@@ -11,7 +11,7 @@ import numpy.typing as npt
 from actgrid.errors import LayerError, ModelError
 from actgrid.models.functions import GraphFunction
 from actgrid.models.inputs import as_tensors, check_inputs, input_specs
-from actgrid.models.layers import LayerInfo, Selection, model_layers
+from actgrid.models.layers import LayerInfo, Selection, model_operations
 from actgrid.models.loading import load_model
 from actgrid.models.tracing import Call, build, trace_model
 
@@ -38,7 +38,11 @@ class Extractor:
     layers
         Which layers: None for every layer with a spatial output; a layer path
         (``"block1_conv1"``, ``"outer/inner"``), a glob (``"*conv*"``), a layer, a layer class,
-        an index into ``model.layers``, a predicate on layers, or a list of any of these.
+        an index into ``model.layers``, a predicate on layers, or a list of any of these. A path
+        stands for all calls of a layer: ``"conv:0"`` is its first alone, ``"conv:1"`` its second.
+        Operations of functional models (``keras.ops.relu(x)``, ``x * 2 + 1``) are chosen like
+        layers, by the names that Keras gives them (``model.operations``), but not by an index or
+        a predicate.
     training
         Whether the model runs as in training (dropout, batch statistics). What training would
         update, such as moving averages, stays as it is.
@@ -74,7 +78,7 @@ class Extractor:
         self._infos: dict[str, LayerInfo] = {}
         self._functions: dict[Transform, GraphFunction] = {}
         if self.model.built:
-            self._selection.check(self.model, model_layers(self.model))
+            self._selection.check(self.model, model_operations(self.model))
 
     @property
     def layers(self) -> dict[str, LayerInfo]:
@@ -186,7 +190,7 @@ def choose_calls(model: Any, calls: list[Call], selection: Selection) -> list[Ca
     """
     if selection.everything:
         return _spatial(calls)
-    selection.check(model, model_layers(model))
+    selection.check(model, model_operations(model))
     selection.check_found(model, ((call.node, call.info.path) for call in calls))
     return [call for call in calls if selection.wants(call.node, call.info.path, model)]
 
@@ -211,6 +215,8 @@ def visible_calls(calls: list[Call]) -> list[Call]:
 
 def list_layers(model: object, x: Any = None) -> list[LayerInfo]:
     """Return what every layer of a model gives, in the order in which the layers run.
+
+    Operations of functional models (``keras.ops.relu(x)``, ``x * 2 + 1``) are listed like layers.
 
     Parameters
     ----------

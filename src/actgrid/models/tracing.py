@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from actgrid.errors import ActgridError, DeviceError, ModelError, strip_terminal_codes
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import is_real, map_tensors
-from actgrid.models.layers import LayerInfo, Node, model_layers
+from actgrid.models.layers import LayerInfo, Node, model_operations
 from actgrid.rendering.tiles import DATA_FORMATS
 
 __all__ = [
@@ -47,6 +47,8 @@ _EAGER_ONLY = (
 )
 # As in "Conv2DCustomBackpropInputOp only supports NHWC".
 _CHANNELS_FIRST = re.compile(r"only supports (the )?N(HW|DHW)C")
+# Layers and operations after which no axis is known to be that of channels.
+_MOVES_AXES = {"Permute", "Reshape", "Transpose", "Moveaxis", "Swapaxes"}
 # One trace at a time: two at once would undo each other's changes to a model they share.
 _TRACING = threading.RLock()
 
@@ -276,7 +278,7 @@ class _DataFormats:
         stated = getattr(layer, "data_format", None)
         given = [self._of_tensor.get(id(tensor)) for tensor in leaves(inputs)]
         # After axes were moved by hand, as at the model's inputs, only convention tells.
-        moved = isinstance(layer, (k.layers.Permute, k.layers.Reshape))
+        moved = any(kind.__name__ in _MOVES_AXES for kind in type(layer).__mro__)
         inherited = None if moved else next(filter(None, given), None)
         found = stated if stated in DATA_FORMATS else inherited or k.config.image_data_format()
         self._of_tensor |= {id(tensor): found for tensor in leaves(outputs)}
@@ -295,7 +297,7 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
     recorded: list[tuple[Node, Any, Any]] = []
     with _TRACING, ExitStack() as watching:
         # A recurrent layer also runs its cell once outside of the loop, only to learn shapes.
-        for node in (node for node in model_layers(model) if not node.looped):
+        for node in (node for node in model_operations(model) if not node.looped):
             quantized = getattr(node.layer, "quantization_mode", None) is not None
             name = "quantized_call" if quantized else "call"
 
@@ -334,7 +336,7 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
                 shape=tuple(tensor.shape.as_list()),
                 dtype=tensor.dtype.name,
                 data_format=data_format,
-                parameters=node.layer.count_params() if node.layer.built else 0,
+                parameters=node.parameters,
                 index=node.index,
             )
             calls.append(Call(node, info, tensor, taken))
