@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 from collections.abc import Mapping
@@ -1257,3 +1258,252 @@ def test_each_call_of_a_shared_layer_can_be_named() -> None:
         Extractor(model, "conv:1")(x)
     with pytest.raises(LayerError, match=r"stands for 2 \(inner/point:0, inner/point:1\)"):
         actgrid.maximize(model, "inner/point", 0, steps=1)
+
+
+# --- layers inside wrappers
+
+
+def step_by_step(inner: Any, name: str, x: Array) -> Array:
+    """What a layer inside a model gives for each time step alone, (N, T, ...)."""
+    part = keras.Model(inner.inputs, inner.get_layer(name).output)
+    return np.stack([part.predict(x[:, step], verbose=0) for step in range(x.shape[1])], 1)
+
+
+def frame_network() -> Any:
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, activation="relu", name="conv"),
+            layers.BatchNormalization(name="norm"),
+            layers.GlobalAveragePooling2D(name="average"),
+        ],
+        name="frames",
+    )
+    model.get_layer("norm").moving_mean.assign([0.1, 0.2, 0.3, 0.4])
+    return model
+
+
+@pytest.mark.parametrize("steps", [5, None])
+def test_layers_inside_time_distributed_give_all_steps(steps: int | None) -> None:
+    inner = frame_network()
+    model = keras.Sequential(
+        [
+            keras.Input((steps, 8, 8, 3)),
+            layers.TimeDistributed(inner, name="each"),
+            layers.LSTM(2, name="lstm"),
+        ]
+    )
+    x = pixels(2, 5, 8, 8, 3)
+    truth = {f"each/frames/{name}": step_by_step(inner, name, x) for name in ("conv", "norm")}
+    averages = step_by_step(inner, "average", x)
+    truth |= dict.fromkeys(["each/frames/average", "each/frames", "each"], averages)
+    truth["lstm"] = model.predict(x, verbose=0)
+    assert_same(Extractor(model, "*")(x), truth)
+    assert list(Extractor(model)(x)) == [
+        "each/frames/conv",
+        "each/frames/norm",
+        "each/frames/average",
+    ]
+    shapes = {info.path: info.shape for info in list_layers(model)}
+    assert shapes["each/frames/conv"] == (None, steps, 6, 6, 4)
+    assert actgrid.render_model(model, x[:1], "each/frames/conv")
+    graph = layer_graph(model)
+    paths = [info.path for info in graph.infos]
+    edges = [(paths[start], paths[end]) for start, end in graph.edges]
+    assert edges == list(itertools.pairwise(paths))
+    assert paths[1:] == ["each/frames/conv", "each/frames/norm", "each/frames/average", "lstm"]
+
+
+def test_gradients_reach_layers_inside_time_distributed() -> None:
+    inner = frame_network()
+    inputs = keras.Input((5, 8, 8, 3))
+    model = keras.Model(inputs, layers.TimeDistributed(inner, name="each")(inputs))
+    x = pixels(2, 5, 8, 8, 3)
+    found = actgrid.gradients(
+        model, x, 0, lambda y, output: tf.reduce_sum(output), "each/frames/conv"
+    )
+    norm = inner.get_layer("norm")
+    slope = norm.gamma / tf.sqrt(norm.moving_variance + norm.epsilon) / 36  # of 6 x 6 places
+    expected = np.broadcast_to(slope, (2, 5, 6, 6, 4))
+    np.testing.assert_allclose(found.activations["each/frames/conv"], expected, rtol=1e-5)
+
+
+def test_time_distributed_layers_may_be_nested() -> None:
+    inner = layers.TimeDistributed(layers.Dense(3, name="dense"), name="inner")
+    model = keras.Sequential(
+        [keras.Input((None, 4, 5, 2)), layers.TimeDistributed(inner, name="outer")]
+    )
+    model.layers[0].layer.layer.bias.assign([1.0, 2.0, 3.0])
+    x = pixels(2, 3, 4, 5, 2)
+    truth = model.predict(x, verbose=0)
+    found = Extractor(model, "*")(x)
+    assert list(found) == ["outer/inner/dense", "outer/inner", "outer"]
+    for path, array in found.items():
+        np.testing.assert_allclose(array, truth, rtol=1e-5, atol=1e-6, err_msg=path)
+
+
+def test_masks_reach_layers_inside_time_distributed() -> None:
+    words = np.array([[[1, 2, 0], [3, 0, 0]], [[2, 2, 2], [0, 0, 0]]])
+    embedding = layers.Embedding(4, 3, mask_zero=True, name="embedding")
+    model = keras.Sequential(
+        [
+            keras.Input((2, 3), dtype="int32"),
+            embedding,
+            layers.TimeDistributed(layers.LSTM(2, name="lstm"), name="sentences"),
+        ]
+    )
+    found = Extractor(model, ["sentences", "sentences/lstm"])(words)
+    truth = model.predict(words, verbose=0)
+    lstm = model.get_layer("sentences").layer
+    for path, array in found.items():
+        np.testing.assert_allclose(array, truth, rtol=1e-5, atol=1e-6, err_msg=path)
+    for step in range(2):
+        mask = words[:, step] > 0
+        by_hand = np.asarray(lstm(embedding(words[:, step]), mask=mask))
+        np.testing.assert_allclose(found["sentences/lstm"][:, step], by_hand, rtol=1e-5, atol=1e-6)
+
+
+class Centred(layers.Layer):  # type: ignore[misc]
+    """Subtracts the mean of the batch: each sample depends on all others of its time step."""
+
+    def call(self, x: Any) -> Any:
+        return x - keras.ops.mean(x, axis=0, keepdims=True)
+
+
+def centred_frames() -> list[tuple[str, Any]]:
+    inputs = keras.Input((4,))
+    normal = layers.Dense(3, name="dense")
+    operation = normal(inputs)
+    operation = operation - keras.ops.mean(operation, axis=0, keepdims=True)
+    return [
+        ("own", keras.Sequential([keras.Input((4,)), normal, Centred(name="end")], name="own")),
+        ("operation", keras.Model(inputs, operation, name="operation")),
+        (
+            "lambda",
+            keras.Sequential(
+                [
+                    keras.Input((4,)),
+                    normal,
+                    layers.Lambda(lambda x: x - keras.ops.mean(x, 0, keepdims=True), name="end"),
+                ],
+                name="lambda",
+            ),
+        ),
+        (
+            "activation",
+            keras.Sequential(
+                [keras.Input((4,)), normal, layers.Activation(Centred().call, name="end")],
+                name="activation",
+            ),
+        ),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["own", "operation", "lambda", "activation", "axis"])
+def test_layers_that_mix_the_samples_of_a_step_run_as_keras_runs_them(kind: str) -> None:
+    if kind == "axis":
+        inner = keras.Sequential(
+            [
+                keras.Input(batch_shape=(2, 4)),
+                layers.Dense(3, name="dense"),
+                layers.Softmax(axis=0, name="end"),
+            ],
+            name="axis",
+        )
+    else:
+        inner = dict(centred_frames())[kind]
+    model = keras.Sequential([keras.Input((5, 4)), layers.TimeDistributed(inner, name="each")])
+    x = pixels(2, 5, 4)
+    found = Extractor(model, "*")(x)
+    np.testing.assert_allclose(found["each"], model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+    dense = inner.get_layer("dense")
+    by_step = np.stack([dense(x[:, step]) for step in range(5)], 1)
+    np.testing.assert_allclose(found[f"each/{kind}/dense"], by_step, rtol=1e-5, atol=1e-6)
+    end = np.stack([inner(x[:, step]) for step in range(5)], 1)
+    np.testing.assert_allclose(found[f"each/{kind}"], end, rtol=1e-5, atol=1e-6)
+    graph = layer_graph(model)
+    paths = [info.path for info in graph.infos]
+    edges = {(paths[start], paths[end]) for start, end in graph.edges}
+    assert (paths[0], f"each/{kind}/dense") in edges
+    assert all(any(start == path for start, _ in edges) for path in paths[:-1])
+
+
+def test_time_distributed_runs_as_keras_runs_it_in_training() -> None:
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((3, 4)),
+            layers.TimeDistributed(layers.BatchNormalization(name="norm"), name="each"),
+        ]
+    )
+    x = pixels(6, 3, 4)
+    found = Extractor(model, "*", training=True)(x)
+    steps = [
+        (x[:, step] - x[:, step].mean(0)) / np.sqrt(x[:, step].var(0) + 1e-3) for step in range(3)
+    ]
+    for path in ("each/norm", "each"):
+        np.testing.assert_allclose(found[path], np.stack(steps, 1), rtol=1e-3, atol=1e-4)
+
+
+def test_layers_inside_other_wrappers_are_captured() -> None:
+    class Doubling(layers.Wrapper):  # type: ignore[misc]
+        def call(self, x: Any) -> Any:
+            return self.layer(x) * 2
+
+    conv, point = layers.Conv2D(4, 3, name="conv"), layers.Conv2D(2, 1, name="point")
+    shift = layers.Rescaling(2.0, name="shift")
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Pipeline([shift], name="pipeline"),
+            layers.SpectralNormalization(conv, name="spectral"),
+            Doubling(point, name="doubling"),
+        ]
+    )
+    x = pixels(2, 8, 8, 3)
+    truth = {"pipeline/shift": 2 * x}
+    truth["spectral"] = np.asarray(conv(2 * x))
+    truth["doubling/point"] = np.asarray(point(truth["spectral"]))
+    truth["doubling"] = 2 * truth["doubling/point"]
+    assert_same(Extractor(model)(x), truth)
+    everything = Extractor(model, "*")(x)
+    np.testing.assert_array_equal(everything["spectral"], everything["spectral/conv"])
+
+
+def test_both_directions_of_a_bidirectional_layer_are_captured() -> None:
+    both = layers.Bidirectional(layers.LSTM(3, return_sequences=True, name="lstm"), name="both")
+    model = keras.Sequential([keras.Input((5, 2)), both])
+    x = pixels(2, 5, 2)
+    found = Extractor(model, "both/*_lstm")(x)
+    assert_same(
+        found,
+        {
+            "both/forward_lstm": both.forward_layer(x),
+            "both/backward_lstm": both.backward_layer(x),
+        },
+    )
+
+
+def test_every_output_of_a_nested_structure_has_a_name_of_its_own() -> None:
+    class Nest(layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any) -> Any:
+            return x, [[x + 1, x + 2], x + 3], {"a": [x + 4, x + 5]}
+
+    class Model(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.nest = Nest(name="nest")
+
+        def call(self, x: Any) -> Any:
+            return self.nest(x)[0]
+
+    x = np.zeros((1, 2, 2, 1), np.float32)
+    found = Extractor(Model())(x)
+    assert {path: array.flat[0] for path, array in found.items()} == {
+        "nest": 0,
+        "nest[1]": 1,
+        "nest[1][0][1]": 2,
+        "nest[1][1]": 3,
+        "nest[2][a]": 4,
+        "nest[2][a][1]": 5,
+    }

@@ -206,10 +206,14 @@ def visible_calls(calls: list[Call]) -> list[Call]:
     """Return the calls that a user knows of, without the insides of Keras's own layers."""
     chosen: list[Call] = []
     for call in calls:
+        places = [place for place, other in enumerate(chosen) if other.tensor is call.tensor]
         # The output of a nested model is mostly that of the last layer inside it.
-        repeated = call.node.composite and any(call.tensor is inner.tensor for inner in chosen)
-        if not (repeated or call.node.internal):
-            chosen.append(call)
+        if not (call.node.composite and places):
+            if not call.node.internal:
+                chosen.append(call)
+        elif getattr(call.node.layer, "layer", None) is chosen[places[-1]].node.layer:
+            # A wrapper, such as TimeDistributed, stands for the one layer that it wraps.
+            chosen[places[-1]] = call
     return chosen
 
 

@@ -94,7 +94,7 @@ def _connected(given: list[tuple[LayerInfo, Any]], trace: Trace) -> LayerGraph:
     edges: list[tuple[int, int]] = []
     for index, call in enumerate(calls, len(given)):
         edges += [(giver, index) for giver in _givers(_sources(call, calls), givers)]
-        givers[call.tensor.name] = index
+        givers |= {tensor.name: index for tensor in (call.tensor, *call.parts)}
     return LayerGraph(
         infos=(*(info for info, _ in given), *(call.info for call in calls)),
         edges=tuple(edges),

@@ -149,7 +149,10 @@ def model_layers(model: Any) -> list[Node]:
 
 def model_operations(model: Any) -> list[Node]:
     """Return every layer and operation inside a model, each once, outer before inner."""
-    nested, recurrent = keras().Model, keras().layers.RNN
+    k = keras()
+    recurrent = k.layers.RNN
+    # What is inside of these are layers of the user's, and no parts that Keras makes.
+    holders = (k.Model, k.layers.Wrapper, k.layers.Pipeline)
     nodes: list[Node] = []
     seen = {id(model)}
     positions = {id(layer): index for index, layer in enumerate(getattr(model, "layers", []))}
@@ -165,7 +168,7 @@ def model_operations(model: Any) -> list[Node]:
             if not node.is_layer:
                 continue
             loop = isinstance(layer, recurrent) and not layer.unroll
-            own = type(layer).__module__.startswith("keras.") and not isinstance(layer, nested)
+            own = type(layer).__module__.startswith("keras.") and not isinstance(layer, holders)
             descend(layer, path + "/", internal or own, looped or loop)
 
     descend(model, "", internal=False, looped=False)

@@ -16,6 +16,7 @@ from actgrid.errors import ActgridError, DeviceError, ModelError, strip_terminal
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import is_real, map_tensors
 from actgrid.models.layers import LayerInfo, Node, model_operations
+from actgrid.models.time_steps import TimeSteps, is_time_distributed, sample_wise
 from actgrid.rendering.tiles import DATA_FORMATS
 
 __all__ = [
@@ -49,6 +50,7 @@ _EAGER_ONLY = (
 _CHANNELS_FIRST = re.compile(r"only supports (the )?N(HW|DHW)C")
 # Layers and operations after which no axis is known to be that of channels.
 _MOVES_AXES = {"Permute", "Reshape", "Transpose", "Moveaxis", "Swapaxes"}
+_FIRST_OUTPUTS = re.compile(r"(\[0\])+$")
 # One trace at a time: two at once would undo each other's changes to a model they share.
 _TRACING = threading.RLock()
 
@@ -57,13 +59,15 @@ _TRACING = threading.RLock()
 class Call:
     """A layer's output, as a symbolic tensor of the graph being traced.
 
-    `inputs` are the arguments that the layer was called with.
+    `inputs` are the arguments that the layer was called with. Where `tensor` was put together for
+    a layer that ran once for each time step, `parts` are the steps' outputs.
     """
 
     node: Node
     info: LayerInfo
     tensor: Any
     inputs: Any = field(repr=False)
+    parts: tuple[Any, ...] = field(default=(), repr=False)
 
 
 class Trace(NamedTuple):
@@ -112,22 +116,28 @@ def _dense_tensor(value: Any) -> Any:
 
 
 @contextmanager
-def _watched(layer: Any, name: str, record: Callable[[Any, Any], None]) -> Iterator[None]:
-    """Call `record` with what the method `name` of a layer takes and returns in this thread."""
+def _watched(
+    layer: Any, name: str, record: Callable[[Any, Any], Any], instead: Any = None
+) -> Iterator[None]:
+    """Let `record` see what the method `name` of a layer takes and returns in this thread.
+
+    What `record` returns goes on instead of it. `instead` is called for the method itself, with it
+    as the first argument.
+    """
     original = getattr(layer, name)
     compiled = getattr(getattr(type(layer), name, None), "python_function", None)
     if compiled is not None:
         # A tf.function of its own would keep its layers' outputs to itself; inside ours it needs
         # no compiling, only its `if` and `for` on tensors converted.
         original = functools.partial(tensorflow().autograph.to_graph(compiled), layer)
+    if instead is not None:
+        original = functools.partial(instead, original)
     tracer = threading.get_ident()
 
     @functools.wraps(getattr(layer, name))
     def watched(*args: Any, **kwargs: Any) -> Any:
         outputs = original(*args, **kwargs)
-        if threading.get_ident() == tracer:
-            record((args, kwargs), outputs)
-        return outputs
+        return record((args, kwargs), outputs) if threading.get_ident() == tracer else outputs
 
     # Past Keras's attribute tracking, which a layer that is built may refuse.
     attributes = vars(layer)
@@ -254,16 +264,19 @@ def leaves(structure: Any) -> list[Any]:
     return [value for _, value in _outputs(structure)]
 
 
-def _outputs(outputs: Any, suffix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (suffix of the layer path, tensor) of each output in a structure."""
+def _outputs(outputs: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (suffix of the layer path, tensor) of each output in a structure.
+
+    The first of a list needs no number, so that a layer's first output has its name.
+    """
     if isinstance(outputs, dict):
         for key, value in outputs.items():
-            yield from _outputs(value, f"{suffix}[{key}]")
+            yield from _outputs(value, f"{place}[{key}]")
     elif isinstance(outputs, (list, tuple)):
         for position, value in enumerate(outputs):
-            yield from _outputs(value, f"{suffix}[{position}]" if position else suffix)
+            yield from _outputs(value, f"{place}[{position}]")
     else:
-        yield suffix, outputs
+        yield _FIRST_OUTPUTS.sub("", place), outputs
 
 
 class _DataFormats:
@@ -272,7 +285,7 @@ class _DataFormats:
     def __init__(self) -> None:
         self._of_tensor: dict[int, str] = {}
 
-    def of(self, layer: Any, inputs: Any, outputs: Any) -> str:
+    def of(self, layer: Any, inputs: Any, *outputs: Any) -> str:
         """Return the format of a layer's outputs, and remember it for the layers they go to."""
         k = keras()
         stated = getattr(layer, "data_format", None)
@@ -294,18 +307,38 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
         If the model cannot be run on them.
     """
     tf = tensorflow()
-    recorded: list[tuple[Node, Any, Any]] = []
+    recorded: list[_Record] = []
+    time_steps = TimeSteps()
     with _TRACING, ExitStack() as watching:
         # A recurrent layer also runs its cell once outside of the loop, only to learn shapes.
         for node in (node for node in model_operations(model) if not node.looped):
             quantized = getattr(node.layer, "quantization_mode", None) is not None
             name = "quantized_call" if quantized else "call"
 
-            def record(inputs: Any, outputs: Any, node: Node = node) -> None:
-                recorded.append((node, inputs, outputs))
+            def record(inputs: Any, outputs: Any, node: Node = node) -> Any:
+                outputs, given_on = time_steps.capture(outputs)
+                recorded.append(_Record(node, inputs, outputs, given_on))
+                return given_on
 
-            watching.enter_context(_watched(node.layer, name, record))
-        watching.enter_context(_watched(model, "call", lambda inputs, outputs: None))
+            def distribute(
+                original: Any,
+                inputs: Any,
+                training: Any = None,
+                mask: Any = None,
+                node: Node = node,
+            ) -> Any:
+                shape = None if mask is None else mask.shape
+                fits = shape is None or tuple(shape[:2]) == tuple(inputs.shape[:2])
+                if fits and not training and sample_wise(node.layer.layer):
+                    return time_steps.call(node.layer, inputs, mask)
+                start = len(recorded)
+                outputs = original(inputs, training=training, mask=mask)
+                recorded[start:] = _stack_steps(recorded[start:], node.layer.layer)
+                return outputs
+
+            instead = distribute if is_time_distributed(node.layer) else None
+            watching.enter_context(_watched(node.layer, name, record, instead))
+        watching.enter_context(_watched(model, "call", lambda inputs, outputs: outputs))
         if training:
             watching.enter_context(_seeds_moved(model))
         with _running(inputs):
@@ -315,8 +348,8 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
     calls: list[Call] = []
     counts: Counter[str] = Counter()
     data_formats = _DataFormats()
-    for node, taken, outputs in recorded:
-        data_format = data_formats.of(node.layer, taken, outputs)
+    for node, arguments, outputs, given_on, parts in recorded:
+        data_format = data_formats.of(node.layer, arguments, outputs, given_on)
         captured = [
             (suffix, tensor)
             for suffix, tensor in _outputs(outputs)
@@ -339,8 +372,44 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
                 parameters=node.parameters,
                 index=node.index,
             )
-            calls.append(Call(node, info, tensor, taken))
+            calls.append(Call(node, info, tensor, arguments, parts))
     return Trace(results, calls)
+
+
+class _Record(NamedTuple):
+    """A layer's call: its arguments, its outputs, and what goes on to the next layer of these."""
+
+    node: Node
+    inputs: Any
+    outputs: Any
+    given_on: Any
+    parts: tuple[Any, ...] = ()
+
+
+def _stack_steps(records: list[_Record], layer: Any) -> list[_Record]:
+    """Return the calls inside a TimeDistributed that runs `layer` step by step as calls for all.
+
+    They stay as they are where the steps do not call the same layers.
+    """
+    tf = tensorflow()
+    steps: list[list[_Record]] = [[]]
+    for record in records:
+        steps[-1].append(record)
+        if record.node.layer is layer:
+            steps.append([])
+    *whole, rest = steps
+    if rest or len({tuple(record.node.path for record in step) for step in whole}) != 1:
+        return records
+    stacked = []
+    for same in zip(*whole, strict=True):
+        structures = [record.outputs for record in same]
+        if not all(isinstance(tensor, tf.Tensor) for tensor in leaves(structures)):
+            return records
+        outputs = tf.nest.map_structure(lambda *tensors: tf.stack(tensors, 1), *structures)
+        inputs = [record.inputs for record in same]
+        parts = (*leaves(structures), *(part for record in same for part in record.parts))
+        stacked.append(_Record(same[0].node, inputs, outputs, outputs, parts))
+    return stacked
 
 
 def before_softmax(tensor: Any) -> Any:
