@@ -1507,3 +1507,99 @@ def test_every_output_of_a_nested_structure_has_a_name_of_its_own() -> None:
         "nest[2][a]": 4,
         "nest[2][a][1]": 5,
     }
+
+
+# --- what a model that is not functional takes
+
+
+class OwnBuild(keras.Model):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__(name="own_build")
+        self.conv = layers.Conv2D(2, 3, name="conv")
+
+    def call(self, x: Any) -> Any:
+        return self.conv(x)
+
+
+class BuildsFromShape(OwnBuild):
+    def build(self, input_shape: Any) -> None:
+        self.conv.build(input_shape)
+
+
+class BuildsFromNothing(OwnBuild):
+    def build(self) -> None:
+        self.conv.build((None, 8, 8, 3))
+
+
+class BuildsFromAnything(OwnBuild):
+    def build(self, *shapes: Any, **named: Any) -> None:
+        self.conv.build((None, 8, 8, 3))
+
+
+class IsBuiltAtOnce(OwnBuild):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv.build((None, 8, 8, 3))
+        self.built = True
+
+
+class TakesAnyArguments(OwnBuild):
+    def call(self, *inputs: Any) -> Any:
+        return self.conv(inputs[0])
+
+
+class KeepsAConfig(BuildsFromNothing):
+    def get_build_config(self) -> Any:
+        return {"input_shape": (None, 8, 8, 3)}
+
+
+@pytest.mark.parametrize("kind", [BuildsFromShape, KeepsAConfig])
+def test_what_a_model_of_its_own_build_takes_is_known_after_a_call(kind: Any) -> None:
+    model = kind()
+    model(pixels(2, 8, 8, 3))
+    assert [(info.path, info.shape) for info in list_layers(model)] == [("conv", (None, 6, 6, 2))]
+
+
+@pytest.mark.filterwarnings("ignore:Layer 'own_build' looks like")  # Keras's, of *inputs
+@pytest.mark.parametrize(
+    "kind", [BuildsFromNothing, BuildsFromAnything, IsBuiltAtOnce, TakesAnyArguments]
+)
+def test_what_keras_does_not_keep_is_known_after_a_call_through_actgrid(kind: Any) -> None:
+    model, x = kind(), pixels(2, 8, 8, 3)
+    model(x)
+    with pytest.raises(ModelError, match=r"'own_build' is not known, as Keras keeps no shapes"):
+        list_layers(model)
+    Extractor(model)(x)
+    assert [(info.path, info.shape) for info in list_layers(model)] == [("conv", (None, 6, 6, 2))]
+    assert actgrid.diagram(model).to_rgb().any()
+
+
+def test_types_of_inputs_are_known_after_a_call_through_actgrid() -> None:
+    class Tokens(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = layers.Dense(4, name="dense")
+
+        def call(self, inputs: Any) -> Any:
+            return self.dense(tf.one_hot(inputs["words"], 5)) + inputs["shift"]
+
+    model = Tokens()
+    x = {"words": np.array([[0, 1, 4]]), "shift": np.ones((1, 1, 4), np.float32)}
+    Extractor(model, "dense")(x)
+    assert [(info.path, info.shape) for info in list_layers(model)] == [("dense", (None, 3, 4))]
+
+
+def test_a_model_of_several_arguments_is_refused_in_words() -> None:
+    class TakesTwo(OwnBuild):
+        def build(self, left_shape: Any, right_shape: Any) -> None:
+            self.conv.build(left_shape)
+
+        def call(self, left: Any, right: Any) -> Any:  # type: ignore[override]
+            return self.conv(left) + self.conv(right)
+
+    model, x = TakesTwo(), pixels(1, 8, 8, 3)
+    model(x, x)
+    with pytest.raises(
+        ModelError, match=r"takes several arguments \(left, right\).*call\(self, inp"
+    ):
+        list_layers(model)

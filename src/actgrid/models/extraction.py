@@ -13,7 +13,7 @@ from actgrid.models.functions import GraphFunction
 from actgrid.models.inputs import as_tensors, check_inputs, input_specs
 from actgrid.models.layers import LayerInfo, Selection, model_operations
 from actgrid.models.loading import load_model
-from actgrid.models.tracing import Call, build, trace_model
+from actgrid.models.tracing import Call, build, trace_model, traced_specs
 
 __all__ = ["Extractor", "choose_calls", "list_layers", "trace_inputs", "visible_calls"]
 
@@ -263,12 +263,29 @@ def trace_inputs(model: Any, x: Any) -> Any:
         check_inputs(model, inputs)
         build(model, inputs)
         return inputs
-    specs = input_specs(model)
+    specs = traced_specs(model)
     if specs is None:
-        raise ModelError(
-            f"the input of the model {model.name!r} is not known: call it once, or pass an input"
-        )
+        specs = input_specs(model)
+    if specs is None:
+        raise ModelError(_unknown_input(model))
     return specs
+
+
+def _unknown_input(model: Any) -> str:
+    """Return why it is not known what a model takes, and the way on."""
+    shapes = (model.get_build_config() or {}).get("shapes_dict")
+    if shapes:
+        arguments = ", ".join(name.removesuffix("_shape") for name in shapes)
+        return (
+            f"the model {model.name!r} takes several arguments ({arguments}), and actgrid, like "
+            "model.predict, gives it one: write call(self, inputs) with a dict or list of them"
+        )
+    if model.built:
+        return (
+            f"the input of the model {model.name!r} is not known, as Keras keeps no shapes for "
+            "its build(): pass an input, once"
+        )
+    return f"the input of the model {model.name!r} is not known: call it once, or pass an input"
 
 
 def _activation(info: LayerInfo, tensor: Any) -> Any:

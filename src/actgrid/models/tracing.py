@@ -6,6 +6,7 @@ import functools
 import re
 import textwrap
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,6 +29,7 @@ __all__ = [
     "reason",
     "refusal",
     "trace_model",
+    "traced_specs",
     "unchanged",
 ]
 
@@ -53,6 +55,7 @@ _MOVES_AXES = {"Permute", "Reshape", "Transpose", "Moveaxis", "Swapaxes"}
 _FIRST_OUTPUTS = re.compile(r"(\[0\])+$")
 # One trace at a time: two at once would undo each other's changes to a model they share.
 _TRACING = threading.RLock()
+_TRACED: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -343,6 +346,8 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
             watching.enter_context(_seeds_moved(model))
         with _running(inputs):
             results = model(inputs, training=training)
+    if not getattr(model, "inputs", None):
+        _TRACED[model] = map_tensors(_free_batch, inputs)
 
     graph = tf.compat.v1.get_default_graph()
     calls: list[Call] = []
@@ -410,6 +415,19 @@ def _stack_steps(records: list[_Record], layer: Any) -> list[_Record]:
         parts = (*leaves(structures), *(part for record in same for part in record.parts))
         stacked.append(_Record(same[0].node, inputs, outputs, outputs, parts))
     return stacked
+
+
+def _free_batch(tensor: Any) -> Any:
+    return tensorflow().TensorSpec((None, *tensor.shape[1:]), tensor.dtype)
+
+
+def traced_specs(model: Any) -> Any:
+    """Return TensorSpecs of what a model was last traced with; None if it has not been traced.
+
+    Models that are not functional may not know it: Keras keeps no dtypes, and no shapes where the
+    model's own `build` takes none.
+    """
+    return _TRACED.get(model)
 
 
 def before_softmax(tensor: Any) -> Any:
