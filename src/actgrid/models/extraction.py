@@ -15,7 +15,14 @@ from actgrid.models.layers import LayerInfo, Selection, model_operations
 from actgrid.models.loading import load_model
 from actgrid.models.tracing import Call, build, trace_model, traced_specs
 
-__all__ = ["Extractor", "choose_calls", "list_layers", "trace_inputs", "visible_calls"]
+__all__ = [
+    "Extractor",
+    "choose_calls",
+    "known_specs",
+    "list_layers",
+    "trace_inputs",
+    "visible_calls",
+]
 
 
 # What becomes of a layer's activation inside the compiled function, see `Extractor.run`.
@@ -263,12 +270,16 @@ def trace_inputs(model: Any, x: Any) -> Any:
         check_inputs(model, inputs)
         build(model, inputs)
         return inputs
-    specs = traced_specs(model)
-    if specs is None:
-        specs = input_specs(model)
+    specs = known_specs(model)
     if specs is None:
         raise ModelError(_unknown_input(model))
     return specs
+
+
+def known_specs(model: Any) -> Any:
+    """Return what a model takes as TensorSpecs, as it says or was run on; None if not known."""
+    specs = traced_specs(model)
+    return input_specs(model) if specs is None else specs
 
 
 def _unknown_input(model: Any) -> str:
