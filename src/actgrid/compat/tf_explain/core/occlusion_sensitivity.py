@@ -104,6 +104,7 @@ class OcclusionSensitivity(Explainer):
             (height, width) float32.
         """
         images = np.asarray(image)[None]
+        enlarged: npt.NDArray[np.float32]
         (enlarged,) = Heatmap(self._maps(model, images, class_index, patch_size)).resized(
             *images.shape[1:3]
         )
