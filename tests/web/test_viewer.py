@@ -585,7 +585,8 @@ def test_what_is_made_of_a_layer_is_not_taken_for_it() -> None:
     model = keras.Model(inputs, keras.ops.concatenate([x, x], axis=-1))
     seen = Seen(model)
     # The operation at the end, of eight classes, and not the layer before it, of four.
-    assert seen.paths[seen.about["classes"]] == model.operations[-1].name
+    node = seen.node(model.operations[-1].name)
+    assert seen.about["classes"] == {"node": node, "count": 8, "labels": None}
 
 
 # --- the model ---
