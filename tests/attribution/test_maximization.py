@@ -16,7 +16,7 @@ from PIL import Image
 import actgrid
 from actgrid import Maximization, maximize
 from actgrid.attribution.maximization import transformed
-from actgrid.errors import LayerError, OptionError, ShapeError, TargetError
+from actgrid.errors import LayerError, ModelError, OptionError, ShapeError, TargetError
 from actgrid.models.tracing import trace_model
 
 STILL: dict[str, Any] = {"jitter": 0, "rotate": 0, "scale": 0, "total_variation": 0}
@@ -469,6 +469,9 @@ def test_a_subclassed_model_is_given_images_of_the_size_it_was_run_on() -> None:
 def test_what_a_model_says_of_a_size_is_told_where_it_fixes_one_silently() -> None:
     model = BuiltByHand()
     model(np.zeros((1, 24, 24, 3), np.float32))
+    for size in (None, 13):  # neither a trial nor a wrong size is taken for the model's own
+        with pytest.raises((OptionError, ModelError)):
+            maximize(model, "units", 0, size=size)
     with pytest.raises(OptionError) as caught:
         maximize(model, "units", 0)
     message = str(caught.value)

@@ -55,6 +55,9 @@ _MOVES_AXES = {"Permute", "Reshape", "Transpose", "Moveaxis", "Swapaxes"}
 _FIRST_OUTPUTS = re.compile(r"(\[0\])+$")
 # One trace at a time: two at once would undo each other's changes to a model they share.
 _TRACING = threading.RLock()
+# By model, TensorSpecs of what was given for it to be run on, and of what it could be traced with
+# of that. What it is only tried on is neither.
+_GIVEN: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 _TRACED: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
@@ -252,6 +255,8 @@ def reason(error: Exception) -> str:
 def build(model: Any, inputs: Any) -> None:
     """Make the layers and weights of a model that makes them when first called.
 
+    To be called with whatever a model is to be run on; see `traced_specs`.
+
     Raises
     ------
     ModelError
@@ -260,6 +265,8 @@ def build(model: Any, inputs: Any) -> None:
     if not model.built:
         with _TRACING, _running(inputs):
             model(inputs, training=False)
+    if not getattr(model, "inputs", None):
+        _GIVEN[model] = map_tensors(_free_batch, inputs)
 
 
 def leaves(structure: Any) -> list[Any]:
@@ -346,8 +353,8 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
             watching.enter_context(_seeds_moved(model))
         with _running(inputs):
             results = model(inputs, training=training)
-    if not getattr(model, "inputs", None):
-        _TRACED[model] = map_tensors(_free_batch, inputs)
+    if model in _GIVEN and _GIVEN[model] == map_tensors(_free_batch, inputs):
+        _TRACED[model] = _GIVEN[model]
 
     graph = tf.compat.v1.get_default_graph()
     calls: list[Call] = []
@@ -422,7 +429,7 @@ def _free_batch(tensor: Any) -> Any:
 
 
 def traced_specs(model: Any) -> Any:
-    """Return TensorSpecs of what a model was last traced with; None if it has not been traced.
+    """Return TensorSpecs of what a model was last run on; None if it was not.
 
     Models that are not functional may not know it: Keras keeps no dtypes, and no shapes where the
     model's own `build` takes none.
