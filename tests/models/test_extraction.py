@@ -1264,7 +1264,7 @@ def test_each_call_of_a_shared_layer_can_be_named() -> None:
 
 
 def step_by_step(inner: Any, name: str, x: Array) -> Array:
-    """What a layer inside a model gives for each time step alone, (N, T, ...)."""
+    """Compute a layer inside a model for each time step alone, (N, T, ...)."""
     part = keras.Model(inner.inputs, inner.get_layer(name).output)
     return np.stack([part.predict(x[:, step], verbose=0) for step in range(x.shape[1])], 1)
 

@@ -249,26 +249,28 @@ def maximize(
         padding=padding,
     )
     network: Any = load_model(model)
-    taken = _ModelInputs.of(network, inputs, image_input)
-    canvas = _Canvas.of(network, taken, parametrization, size, preprocess, rgb_channels)
+    model_inputs = _ModelInputs.of(network, inputs, image_input)
+    canvas = _Canvas.of(network, model_inputs, parametrization, size, preprocess, rgb_channels)
 
     gauge = compiled(network, _Gauge(Selection(layer)))
-    gray = taken.with_image(canvas.inputs(network, canvas.noise(seed)))
+    gray = model_inputs.with_image(canvas.inputs(network, canvas.noise(seed)))
     check_inputs(network, gray)
     build(network, gray)
     found_path, means = gauge(gray)
     path, before = found_path.numpy().decode(), means.numpy()[0]
     wanted = _channels(channels, len(before), path, labels)
 
-    climb = compiled(network, _Climb(Selection(layer), canvas, taken.position, options.wobble))
+    climb = compiled(
+        network, _Climb(Selection(layer), canvas, model_inputs.position, options.wobble)
+    )
     chunks = [wanted[i : i + batch_size] for i in range(0, len(wanted), batch_size)]
     drawn: list[tuple[Any, ...]] = []
     shown = progress_bar(len(chunks) * steps, "maximising", bool(progress))
     with nullcontext(progress) if callable(progress) else shown as advance:
         for chunk in chunks:
-            found = _climbed(climb, canvas.noise(seed), chunk, options, taken, advance)
+            found = _climbed(climb, canvas.noise(seed), chunk, options, model_inputs, advance)
             image = canvas.inputs(network, found)
-            reached = gauge(taken.with_image(image))[1].numpy()[np.arange(len(chunk)), chunk]
+            reached = gauge(model_inputs.with_image(image))[1].numpy()[np.arange(len(chunk)), chunk]
             drawn.append((image.numpy(), canvas.images(found), reached))
     values, images, reached = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
     return Maximization(values, images, path, wanted, reached, before[wanted], columns, padding)

@@ -112,7 +112,7 @@ class Node:
 
     @property
     def is_layer(self) -> bool:
-        """Whether it is a layer, and not an operation."""
+        """Whether the node is a layer, and not an operation."""
         return isinstance(self.layer, keras().layers.Layer)
 
     @property
@@ -122,7 +122,7 @@ class Node:
 
     @property
     def parameters(self) -> int:
-        """How many weights the layer has."""
+        """Number of weight values of the layer."""
         return self.layer.count_params() if self.is_layer and self.layer.built else 0
 
 
@@ -134,7 +134,7 @@ def sublayers(layer: Any) -> list[Any]:
 
 
 def _suboperations(layer: Any) -> list[Any]:
-    """Return a layer's direct sublayers, and the operations between those of a functional model."""
+    """Return a layer's direct sublayers and, of a functional model, its operations."""
     layers = sublayers(layer)
     if not isinstance(layer, keras().Function):
         return layers

@@ -28,7 +28,7 @@ class TimeSteps:
         self._splits: dict[int, tuple[Any, Any]] = {}
 
     def call(self, layer: Any, inputs: Any, mask: Any = None) -> Any:
-        """Do what a TimeDistributed layer does, if `sample_wise` holds for the layer inside.
+        """Run a TimeDistributed layer whose inner layer is `sample_wise` on all time steps.
 
         Parameters
         ----------
@@ -114,7 +114,7 @@ def is_time_distributed(layer: Any) -> bool:
 
 
 def sample_wise(layer: Any) -> bool:
-    """Return whether each sample of a layer's output surely depends on one sample of its input.
+    """Return whether a layer surely computes each sample from that sample alone.
 
     This is known of Keras's own layers alone, and only where they run no code of a user's.
     """

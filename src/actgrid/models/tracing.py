@@ -399,9 +399,9 @@ class _Record(NamedTuple):
 
 
 def _stack_steps(records: list[_Record], layer: Any) -> list[_Record]:
-    """Return the calls inside a TimeDistributed that runs `layer` step by step as calls for all.
+    """Stack the calls of the single steps in which a TimeDistributed runs `layer`.
 
-    They stay as they are where the steps do not call the same layers.
+    Calls stay as they are where the steps do not call the same layers.
     """
     tf = tensorflow()
     steps: list[list[_Record]] = [[]]
@@ -409,18 +409,18 @@ def _stack_steps(records: list[_Record], layer: Any) -> list[_Record]:
         steps[-1].append(record)
         if record.node.layer is layer:
             steps.append([])
-    *whole, rest = steps
-    if rest or len({tuple(record.node.path for record in step) for step in whole}) != 1:
+    *complete, rest = steps
+    if rest or len({tuple(record.node.path for record in step) for step in complete}) != 1:
         return records
     stacked = []
-    for same in zip(*whole, strict=True):
-        structures = [record.outputs for record in same]
+    for calls in zip(*complete, strict=True):
+        structures = [record.outputs for record in calls]
         if not all(isinstance(tensor, tf.Tensor) for tensor in leaves(structures)):
             return records
         outputs = tf.nest.map_structure(lambda *tensors: tf.stack(tensors, 1), *structures)
-        inputs = [record.inputs for record in same]
-        parts = (*leaves(structures), *(part for record in same for part in record.parts))
-        stacked.append(_Record(same[0].node, inputs, outputs, outputs, parts))
+        inputs = [record.inputs for record in calls]
+        parts = (*leaves(structures), *(part for record in calls for part in record.parts))
+        stacked.append(_Record(calls[0].node, inputs, outputs, outputs, parts))
     return stacked
 
 
