@@ -24,6 +24,7 @@ __all__ = [
     "ShapeError",
     "TargetError",
     "TooLargeError",
+    "UnusableModelError",
     "strip_terminal_codes",
     "suggest",
 ]
@@ -73,7 +74,11 @@ class ModelError(ActgridError, ValueError):
     """A model specification cannot be understood, loaded or run."""
 
 
-class DeviceError(ModelError):
+class UnusableModelError(ModelError):
+    """A model cannot be run, whatever the input: no input is to blame."""
+
+
+class DeviceError(UnusableModelError):
     """A model has an operation that the device cannot run, whatever the input."""
 
 

@@ -16,7 +16,7 @@ from keras import layers
 
 import actgrid
 from actgrid import Extractor, gradients, list_layers
-from actgrid.errors import ActgridError, ModelError, OptionError
+from actgrid.errors import ActgridError, ModelError, OptionError, UnusableModelError
 from actgrid.models.graph import layer_graph
 
 Array = npt.NDArray[Any]
@@ -71,6 +71,7 @@ RUNS: dict[str, Callable[[Any, Array], Any]] = {
     "extract": lambda model, x: Extractor(model)(x),
     "list": lambda model, x: list_layers(model, x),
     "render": lambda model, x: actgrid.render_model(model, x),
+    "measure": lambda model, x: actgrid.measure_images(model, x),  # which skips bad images
     "diagram": lambda model, x: actgrid.diagram(model, x),
     "explain": lambda model, x: actgrid.explain(model, x, method="saliency", target=0),
     "gradients": lambda model, x: gradients(model, x, np.zeros((2, 3), np.float32), "mse"),
@@ -82,8 +83,10 @@ RUNS: dict[str, Callable[[Any, Array], Any]] = {
 def test_a_model_that_only_runs_eagerly_is_refused_with_what_would_do(kind: str, x: Array) -> None:
     model = Head(EAGER_ONLY[kind])
     model(x)  # which is no fault of the model's
-    with pytest.raises(ModelError, match=r"runs only eagerly.*keras\.ops\.where.*py_function"):
-        Extractor(model, "conv")(x)
+    for run in (Extractor(model, "conv"), lambda x: actgrid.measure_images(model, x)):
+        message = r"runs only eagerly.*keras\.ops\.where.*py_function"
+        with pytest.raises(UnusableModelError, match=message):
+            run(x)
 
 
 @pytest.mark.parametrize("run", RUNS)

@@ -13,7 +13,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from actgrid.errors import ActgridError, DeviceError, ModelError, strip_terminal_codes
+from actgrid.errors import (
+    ActgridError,
+    DeviceError,
+    ModelError,
+    UnusableModelError,
+    strip_terminal_codes,
+)
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import is_real, map_tensors
 from actgrid.models.layers import LayerInfo, Node, model_operations
@@ -220,8 +226,15 @@ def refusal(inputs: Any, error: Exception) -> ModelError:
     if isinstance(error, tf.errors.UnimplementedError):
         return DeviceError(f"this device cannot run the model: {reason(error)}")
     if _is_eager_only(error):
-        return ModelError(f"{_EAGER_ONLY} ({reason(error).partition('. ')[0]})")
-    return ModelError(f"the model cannot be run on {shapes}: {reason(error)}")
+        return UnusableModelError(f"{_EAGER_ONLY} ({reason(error).partition('. ')[0]})")
+    # Errors of other kinds are faults of the model's own code, and not refusals of an input.
+    kind = ModelError if _tells_by_message(error) else UnusableModelError
+    return kind(f"the model cannot be run on {shapes}: {reason(error)}")
+
+
+def _tells_by_message(error: Exception) -> bool:
+    """Return whether an error is of a kind that TensorFlow and Keras raise with a message."""
+    return isinstance(error, (ValueError, NotImplementedError, tensorflow().errors.OpError))
 
 
 def _is_eager_only(error: Exception) -> bool:
@@ -247,7 +260,7 @@ def reason(error: Exception) -> str:
     where = ""
     if in_call := _IN_CALL.fullmatch(text):
         where, text = f"{in_call['call']}: ", in_call["message"]
-    if not isinstance(error, (ValueError, NotImplementedError, tensorflow().errors.OpError)):
+    if not _tells_by_message(error):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return where + textwrap.shorten(text, 300, placeholder=" ...")
 

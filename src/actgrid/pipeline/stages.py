@@ -17,12 +17,12 @@ import numpy.typing as npt
 
 from actgrid.errors import (
     ActgridError,
-    DeviceError,
     DtypeError,
     ModelError,
     OptionError,
     OutputError,
     ShapeError,
+    UnusableModelError,
 )
 from actgrid.models import Extractor
 from actgrid.pipeline.files import (
@@ -353,7 +353,7 @@ class _Flow:
             with self._meter.busy("model"):
                 pixels = np.concatenate([entry.image for entry in images])
                 activations = self._extractor(pixels)
-        except DeviceError:
+        except UnusableModelError:
             raise  # no image is to blame, and every other one would fail as well
         except (ModelError, ShapeError, DtypeError) as error:
             if len(images) == 1:
