@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 __all__ = [
@@ -24,15 +25,22 @@ __all__ = [
     "ShapeError",
     "TargetError",
     "TooLargeError",
+    "UnusableModelError",
+    "strip_terminal_codes",
     "suggest",
 ]
+
+# CSI sequences (colours, cursor), OSC sequences (titles, links) and the short ones.
+_TERMINAL_CODES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])?")
 
 
 class ActgridError(Exception):
     """Base of every error that actgrid raises on purpose."""
 
-    # KeyError would show the quoted repr of its message.
-    __str__ = Exception.__str__
+    def __str__(self) -> str:
+        """Return the message, without terminal codes: Keras prints parts of its errors bold."""
+        # KeyError would show the quoted repr of its message.
+        return strip_terminal_codes(Exception.__str__(self))
 
 
 class OptionError(ActgridError, ValueError):
@@ -67,7 +75,11 @@ class ModelError(ActgridError, ValueError):
     """A model specification cannot be understood, loaded or run."""
 
 
-class DeviceError(ModelError):
+class UnusableModelError(ModelError):
+    """A model cannot be run, whatever the input: no input is to blame."""
+
+
+class DeviceError(UnusableModelError):
     """A model has an operation that the device cannot run, whatever the input."""
 
 
@@ -101,6 +113,11 @@ class RunError(ActgridError, ValueError):
 
 class AssumptionWarning(UserWarning):
     """Something was assumed that the model does not tell; the message says what to give instead."""
+
+
+def strip_terminal_codes(text: str) -> str:
+    """Return a text without the escape sequences that terminals interpret."""
+    return _TERMINAL_CODES.sub("", text)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ from PIL import Image
 import actgrid
 from actgrid import Maximization, maximize
 from actgrid.attribution.maximization import transformed
-from actgrid.errors import LayerError, OptionError, ShapeError, TargetError
+from actgrid.errors import LayerError, ModelError, OptionError, ShapeError, TargetError
 from actgrid.models.tracing import trace_model
 
 STILL: dict[str, Any] = {"jitter": 0, "rotate": 0, "scale": 0, "total_variation": 0}
@@ -264,10 +264,6 @@ def test_models_that_take_no_images_are_refused() -> None:
     vector = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="units")])
     with pytest.raises(ShapeError, match="not a batch of images"):
         maximize(vector, "units")
-    a, b = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
-    both = keras.Model([a, b], layers.Add(name="add")([a, b]))
-    with pytest.raises(ShapeError, match="not a batch of images"):
-        maximize(both, "add")
 
 
 def test_layers_that_cannot_be_maximised_are_refused() -> None:
@@ -313,3 +309,174 @@ def test_a_function_is_called_after_each_step_and_may_end_it() -> None:
     with pytest.raises(KeyboardInterrupt):
         maximize(model, "conv", 0, steps=100, progress=enough)
     assert len(steps) == 8
+
+
+# --- images of any number of channels
+
+
+def test_images_of_many_channels_are_drawn_as_gray_tiles() -> None:
+    model = keras.Sequential(
+        [keras.Input((7, 5, 6)), layers.Flatten(), layers.Dense(2, name="units")]
+    )
+    options: dict[str, Any] = {"parametrization": "pixel", "learning_rate": 2, "steps": 10} | STILL
+    found = maximize(model, "units", **options)
+    kernel = model.get_layer("units").get_weights()[0].T.reshape(2, 7, 5, 6)
+    best = np.where(kernel > 0, 255, 0)
+    np.testing.assert_array_equal(found.images, best)
+    np.testing.assert_allclose(found.inputs, best / 255, atol=0.01)
+    # A row for each unit, a tile for each channel.
+    picture = found.to_rgb()
+    assert picture.shape == (2 * 7 + 1, 6 * 5 + 5, 3)
+    for unit in range(2):
+        for channel in range(6):
+            tile = picture[unit * 8 :, channel * 6 :][:7, :5]
+            np.testing.assert_array_equal(tile, np.repeat(best[unit, ..., channel, None], 3, -1))
+    assert repr(found) == "<Maximization of units: 2 channels, 5 x 7>"
+    colour = maximize(model, "units", rgb_channels=(4, 2, 0), **options)
+    np.testing.assert_array_equal(colour.images, best[..., [4, 2, 0]])
+    assert colour.to_rgb().shape == (7, 2 * 5 + 1, 3)
+    np.testing.assert_array_equal(colour.inputs, found.inputs)
+
+
+def test_images_of_two_channels_are_maximised_through_a_convolution() -> None:
+    found = maximize(sequential(channels=2), "conv", [1, 2], **QUICK | {"steps": 40})
+    assert found.images.shape == (2, 12, 12, 2)
+    assert (found.activations > found.start + 0.05).all()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ((0, 1), r"rgb_channels must be three channels, not \(0, 1\)"),
+        ((0, 1, 6), "a channel of rgb_channels must be .* 5, not 6"),
+        ((0, 1, "red"), "a channel of rgb_channels must be an integer"),
+    ],
+)
+def test_channels_that_cannot_be_drawn_are_refused(chosen: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        maximize(sequential(channels=6), "conv", 0, rgb_channels=chosen)
+
+
+# --- several inputs
+
+
+def with_gate(structure: type = list) -> Any:
+    """Scores that are an image's values times a gate, which is another input."""
+    image, gate = keras.Input((4, 5, 3), name="image"), keras.Input((1,), name="gate")
+    units = layers.Dense(2, use_bias=False, name="units")(layers.Flatten()(image))
+    gated = layers.Multiply(name="gated")([units, gate])
+    inputs = {"image": image, "gate": gate} if structure is dict else [gate, image]
+    return keras.Model(inputs, gated)
+
+
+@pytest.mark.parametrize("structure", [list, dict])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_other_inputs_are_given_by_name(structure: type, sign: int) -> None:
+    model = with_gate(structure)
+    found = maximize(
+        model,
+        "gated",
+        parametrization="pixel",
+        learning_rate=2,
+        steps=10,
+        inputs={"gate": [sign]},
+        batch_size=1,
+        **STILL,
+    )
+    kernel = model.get_layer("units").get_weights()[0].T.reshape(2, 4, 5, 3)
+    np.testing.assert_array_equal(found.images, np.where(sign * kernel > 0, 255, 0))
+    best = np.maximum(sign * kernel, 0).sum((1, 2, 3))
+    np.testing.assert_allclose(found.activations, best, rtol=1e-3)
+    assert found.inputs.shape == (2, 4, 5, 3)
+
+
+def test_other_inputs_may_change_without_a_new_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = []
+
+    def counting(*given: Any) -> Any:
+        traces.append(given)
+        return trace_model(*given)
+
+    monkeypatch.setattr("actgrid.attribution.maximization.trace_model", counting)
+    model = with_gate()
+    kernel = model.get_layer("units").get_weights()[0]
+    for gate in (0.5, [2.0], np.array([[-1.0]])):
+        found = maximize(
+            model, "gated", 1, steps=1, inputs={"gate": gate if np.ndim(gate) else [gate]}, **STILL
+        )
+        reached = found.inputs.reshape(1, -1) @ kernel[:, 1] * np.ravel(gate)
+        np.testing.assert_allclose(found.activations, reached, rtol=1e-4)
+    assert len(traces) == 2
+
+
+def test_which_input_is_the_image_may_be_chosen() -> None:
+    left, right = keras.Input((4, 4, 3), name="left"), keras.Input((5, 5, 3), name="right")
+    flat = [layers.Flatten()(image) for image in (left, right)]
+    scores = layers.Dense(2, name="units")(layers.Concatenate()(flat))
+    model = keras.Model([left, right], scores)
+    given = {"left": np.zeros((4, 4, 3)), "right": np.zeros((1, 5, 5, 3))}
+    for name, side in (("left", 4), ("right", 5)):
+        others = {other: value for other, value in given.items() if other != name}
+        for choice in (name, ["left", "right"].index(name), None):
+            found = maximize(model, "units", 0, image_input=choice, inputs=others, **QUICK)
+            assert found.inputs.shape == (1, side, side, 3)
+    with pytest.raises(OptionError, match=r"several images \(left, right\): give all but one"):
+        maximize(model, "units")
+    with pytest.raises(OptionError, match=r"also takes right: give a sample .*inputs=\{'right'"):
+        maximize(model, "units", image_input="left")
+    with pytest.raises(OptionError, match=r"no input 'lft' \(did you mean left\?\)"):
+        maximize(model, "units", image_input="lft")
+    with pytest.raises(OptionError, match=r"of the names left, right; not .*'depth'"):
+        maximize(model, "units", inputs={"depth": 1})
+    with pytest.raises(OptionError, match=r"inputs must be a dict.*not array"):
+        maximize(model, "units", inputs=cast(Any, np.zeros((1, 5, 5, 3))))
+    with pytest.raises(ShapeError, match=r"'right' must be one sample, \(1, 5, 5, 3\), not \(2, 5"):
+        maximize(model, "units", inputs={"right": np.zeros((2, 5, 5, 3))})
+    with pytest.raises(OptionError, match="'right' must be float32"):
+        maximize(model, "units", inputs={"right": "no array"})
+    with pytest.raises(ShapeError, match="not a batch of images"):
+        maximize(with_gate(), "gated", inputs={"image": np.zeros((4, 5, 3))})
+
+
+# --- what size the images of a subclassed model have
+
+
+class ForOneSize(keras.Model):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = layers.Conv2D(2, 3, name="conv")
+        self.flatten = layers.Flatten(name="flatten")
+        self.units = layers.Dense(3, name="units")
+
+    def call(self, x: Any) -> Any:
+        return self.units(self.flatten(self.conv(x)))
+
+
+class BuiltByHand(ForOneSize):
+    def build(self) -> None:
+        self.conv.build((None, 24, 24, 3))
+        self.units.build((None, 22 * 22 * 2))
+
+
+def test_a_subclassed_model_is_given_images_of_the_size_it_was_run_on() -> None:
+    model = ForOneSize()
+    with pytest.raises(OptionError, match=r"has not been called, .*: give a size$"):
+        maximize(model, "units", 0)
+    model(np.zeros((1, 24, 24, 3), np.float32))
+    assert maximize(model, "units", 0, **QUICK).images.shape == (1, 24, 24, 3)
+
+
+def test_what_a_model_says_of_a_size_is_told_where_it_fixes_one_silently() -> None:
+    model = BuiltByHand()
+    model(np.zeros((1, 24, 24, 3), np.float32))
+    for size in (None, 13):  # neither a trial nor a wrong size is taken for the model's own
+        with pytest.raises((OptionError, ModelError)):
+            maximize(model, "units", 0, size=size)
+    with pytest.raises(OptionError) as caught:
+        maximize(model, "units", 0)
+    message = str(caught.value)
+    assert message.startswith("the model does not say what size its images have: give a size; with")
+    assert "to have value 968, but received input with shape" in message
+    assert maximize(model, "units", 0, size=24, **QUICK).images.shape == (1, 24, 24, 3)
+    # Now it was run on images of that size.
+    assert maximize(model, "units", 0, **QUICK).images.shape == (1, 24, 24, 3)

@@ -949,6 +949,30 @@ def test_maximize_says_what_is_wrong_in_one_line(
     wrong("--layer", "cnov", model=model_file).assert_one_clear_line("did you mean conv")
 
 
+def test_maximize_takes_other_inputs_and_images_of_many_channels(run: Run, tmp_path: Path) -> None:
+    image, gate = keras.Input((9, 8, 6), name="image"), keras.Input((1,), name="gate")
+    units = keras.layers.Dense(2, name="units")(keras.layers.Flatten()(image))
+    model = keras.Model([gate, image], keras.layers.Multiply(name="gated")([units, gate]))
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "others.npz", gate=[2.0])
+    command = ["maximize", tmp_path / "model.keras", "--layer", "gated", "--steps", 3]
+    options = ["--inputs", tmp_path / "others.npz", "--image-input", "image"]
+    for name, more in (("gray", []), ("colour", ["--rgb-channels", "5,0,1"])):
+        file = tmp_path / f"{name}.png"
+        result = run(*command, *options, *more, "-o", file)
+        assert result.code == 0, result
+        rgb = (5, 0, 1) if more else None
+        given = {"gate": np.array([2.0])}
+        found = actgrid.maximize(model, "gated", steps=3, inputs=given, rgb_channels=rgb)
+        with Image.open(file) as picture:
+            np.testing.assert_array_equal(np.asarray(picture), found.to_rgb())
+    wrong = [*command, "-o", tmp_path / "no.png"]
+    run(*wrong).assert_one_clear_line("also takes gate", "inputs=")
+    run(*wrong, "--inputs", tmp_path / "no.npz").assert_one_clear_line("there is no file", "no.npz")
+    run(*wrong, "--inputs", tmp_path / "model.keras").assert_one_clear_line(".npz file of numbers")
+    run(*wrong, *options, "--rgb-channels", "1,2").assert_one_clear_line("three channels")
+
+
 # --- diagram ---
 
 

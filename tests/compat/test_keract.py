@@ -174,6 +174,13 @@ def test_a_model_that_is_built_when_first_called() -> None:
 def test_a_module_in_a_package_of_that_name(run_script: Callable[..., str]) -> None:
     script = "from actgrid.compat.keract import keract, get_activations\nprint(keract.__all__[0])"
     assert run_script(script) == "display_activations\n"
+    for script in (
+        "from actgrid.compat.keract.keract import get_activations as get",
+        "import actgrid.compat.keract.keract as inner\nget = inner.get_activations",
+        "import actgrid.compat.keract.keract\nget = actgrid.compat.keract.keract.get_activations",
+        "from actgrid.compat import keract\nget = keract.keract.get_activations",
+    ):
+        assert run_script(f"{script}\nprint(get.__name__)") == "get_activations\n"
 
 
 def test_nodes(nested: Any) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 from collections.abc import Mapping
@@ -13,9 +14,13 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+import actgrid
 from actgrid import ActgridError, Extractor, list_layers
 from actgrid.errors import DeviceError, LayerError, ModelError, OptionError, ShapeError
 from actgrid.models import LayerInfo
+from actgrid.models.fingerprint import fingerprint
+from actgrid.models.graph import layer_graph
+from actgrid.models.receptive_fields import receptive_fields
 
 Array = npt.NDArray[Any]
 
@@ -697,7 +702,7 @@ def test_the_model_is_unchanged_after_a_trace_that_raises() -> None:
     before = np.asarray(model(x))
     extractor = Extractor(model)
     fused.lit = True
-    with pytest.raises(RuntimeError, match="boom"):
+    with pytest.raises(ModelError, match=r"Fused\.call\(\): RuntimeError: boom"):
         extractor(x)
     assert_untouched(model)
     fused.lit = False
@@ -1120,3 +1125,481 @@ def test_an_optional_input_may_be_left_out() -> None:
 def test_an_index_of_an_input_says_that_it_computes_nothing() -> None:
     with pytest.raises(LayerError, match="layer 0 is an input of the model"):
         Extractor(keras.Model(i := keras.Input((4, 4, 3)), layers.ReLU()(i)), 0)
+
+
+# --- operations of functional models, which are no layers
+
+
+def with_operations() -> Any:
+    """A functional model of layers and operations, with a nested one that is called twice."""
+    ops = keras.ops
+    patch = keras.Input((6, 6, 4), name="patch")
+    inner = keras.Model(patch, ops.tanh(layers.Conv2D(4, 1, name="point")(patch) * 3), name="inner")
+    inputs = keras.Input((8, 8, 3), name="image")
+    first = layers.Conv2D(4, 3, name="conv")(inputs)
+    scaled = ops.relu(first) * 2 + 1
+    left, right = ops.split(ops.concatenate([scaled, first[:, ::-1]], -1), 2, -1)
+    return keras.Model(inputs, ops.mean(inner(left) - inner(right), (1, 2)), name="outer")
+
+
+def test_operations_of_functional_models_are_captured_under_their_names() -> None:
+    model, x = with_operations(), pixels(2, 8, 8, 3)
+    inner = model.get_layer("inner")
+    names = {type(operation).__name__: operation.name for operation in model.operations}
+    scale = next(op.name for op in inner.operations if type(op).__name__ == "Multiply")
+    tanh = next(op.name for op in inner.operations if type(op).__name__ == "Tanh")
+    found = Extractor(model, "*")(x)
+
+    conv = np.asarray(model.get_layer("conv")(x))
+    relu = np.maximum(conv, 0)
+    scaled = relu * 2 + 1
+    flipped = conv[:, ::-1]
+    points = [np.asarray(inner.get_layer("point")(part)) for part in (scaled, flipped)]
+    ends = [np.tanh(3 * point) for point in points]
+    assert_same(
+        found,
+        {
+            "conv": conv,
+            names["Relu"]: relu,
+            names["Multiply"]: relu * 2,
+            names["Add"]: scaled,
+            names["GetItem"]: flipped,
+            names["Concatenate"]: np.concatenate([scaled, flipped], -1),
+            names["Split"]: scaled,
+            f"{names['Split']}[1]": flipped,
+            "inner/point": points[0],
+            f"inner/{scale}": points[0] * 3,
+            f"inner/{tanh}": ends[0],
+            "inner": ends[0],
+            "inner/point:1": points[1],
+            f"inner/{scale}:1": points[1] * 3,
+            f"inner/{tanh}:1": ends[1],
+            "inner:1": ends[1],
+            names["Subtract"]: ends[0] - ends[1],
+            names["Mean"]: (ends[0] - ends[1]).mean((1, 2)),
+        },
+    )
+    infos = {info.path: info for info in list_layers(model)}
+    assert list(infos) == list(found)
+    operation = infos[names["Relu"]]
+    assert (operation.type, operation.parameters, operation.index) == ("Relu", 0, None)
+    assert operation.shape == (None, 6, 6, 4)
+    for part in (model, inner):
+        assert not any("call" in vars(operation) for operation in part.operations)
+
+
+def test_operations_are_chosen_by_name_glob_class_and_object() -> None:
+    model, x = with_operations(), pixels(1, 8, 8, 3)
+    relu = next(op for op in model.operations if type(op).__name__ == "Relu")
+    for choice in (relu.name, relu.name[:-1] + "?", relu, type(relu)):
+        assert list(Extractor(model, choice)(x)) == [relu.name], choice
+    layers_alone = ["conv", "inner/point", "inner", "inner/point:1", "inner:1"]
+    assert list(Extractor(model, layers.Layer)(x)) == layers_alone
+    # A predicate on layers may ask for what only layers have.
+    assert list(Extractor(model, lambda layer: layer.count_params() > 20)(x)) == ["conv"]
+    assert len(Extractor(model, keras.Operation)(x)) == len(list_layers(model))
+    with pytest.raises(LayerError, match=r"did you mean .*inner"):
+        Extractor(model, "iner")
+    assert len(Extractor(model)(x)) == len(list_layers(model)) - 3  # the mean, and each "inner"
+
+
+def test_weights_and_other_rooms_know_operations() -> None:
+    model, x = with_operations(), pixels(1, 8, 8, 3)
+    add = next(op.name for op in model.operations if type(op).__name__ == "Add")
+    assert list(actgrid.render_weights(model, "*")) == [
+        "conv/kernel", "conv/bias", "inner/point/kernel", "inner/point/bias"
+    ]  # fmt: skip
+    with pytest.raises(LayerError, match="have no weights"):
+        actgrid.render_weights(model, add)
+    field = receptive_fields(model, add)[add]
+    assert field is not None
+    assert field.size == (3, 3)
+    assert list(actgrid.render_model(model, x, add)) == [add]
+    assert actgrid.explain(model, x, method="gradcam", layer=add, target=0).layer == add
+    assert actgrid.maximize(model, add, 0, steps=1).layer == add
+    graph = layer_graph(model)
+    paths = [info.path for info in graph.infos]
+    fed_by = {paths[start] for start, end in graph.edges if paths[end] == add}
+    assert fed_by == {next(op.name for op in model.operations if type(op).__name__ == "Multiply")}
+    assert fingerprint(model) == fingerprint(model)
+
+
+def test_operations_are_captured_from_a_loaded_model(tmp_path: Any) -> None:
+    model, x = with_operations(), pixels(1, 8, 8, 3)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    assert_same(Extractor(loaded, "*")(x), Extractor(model, "*")(x))
+
+
+def test_axes_that_an_operation_moves_are_those_of_no_layer() -> None:
+    inputs = keras.Input((3, 8, 8))
+    conv = layers.Conv2D(4, 3, data_format="channels_first", name="conv")(inputs)
+    model = keras.Model(inputs, keras.ops.relu(keras.ops.transpose(conv, (0, 2, 3, 1))))
+    assert [info.data_format for info in list_layers(model)] == [
+        "channels_first", "channels_last", "channels_last"
+    ]  # fmt: skip
+
+
+def test_each_call_of_a_shared_layer_can_be_named() -> None:
+    model, x = with_operations(), pixels(1, 8, 8, 3)
+    everything = Extractor(model, "*")(x)
+    for choice, paths in {
+        "inner/point": ["inner/point", "inner/point:1"],
+        "inner/point:0": ["inner/point"],
+        "inner/point:1": ["inner/point:1"],
+        "*/point:0": ["inner/point"],
+        "conv:0": ["conv"],
+    }.items():
+        assert_same(Extractor(model, choice)(x), {path: everything[path] for path in paths})
+    split = next(op.name for op in model.operations if type(op).__name__ == "Split")
+    assert list(Extractor(model, f"{split}:0[[]1]")(x)) == [f"{split}[1]"]
+    assert list(Extractor(model, f"{split}:0")(x)) == [split]
+    with pytest.raises(LayerError, match="no layer is called 'conv:1'"):
+        Extractor(model, "conv:1")(x)
+    with pytest.raises(LayerError, match=r"stands for 2 \(inner/point:0, inner/point:1\)"):
+        actgrid.maximize(model, "inner/point", 0, steps=1)
+
+
+# --- layers inside wrappers
+
+
+def step_by_step(inner: Any, name: str, x: Array) -> Array:
+    """Compute a layer inside a model for each time step alone, (N, T, ...)."""
+    part = keras.Model(inner.inputs, inner.get_layer(name).output)
+    return np.stack([part.predict(x[:, step], verbose=0) for step in range(x.shape[1])], 1)
+
+
+def frame_network() -> Any:
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, activation="relu", name="conv"),
+            layers.BatchNormalization(name="norm"),
+            layers.GlobalAveragePooling2D(name="average"),
+        ],
+        name="frames",
+    )
+    model.get_layer("norm").moving_mean.assign([0.1, 0.2, 0.3, 0.4])
+    return model
+
+
+@pytest.mark.parametrize("steps", [5, None])
+def test_layers_inside_time_distributed_give_all_steps(steps: int | None) -> None:
+    inner = frame_network()
+    model = keras.Sequential(
+        [
+            keras.Input((steps, 8, 8, 3)),
+            layers.TimeDistributed(inner, name="each"),
+            layers.LSTM(2, name="lstm"),
+        ]
+    )
+    x = pixels(2, 5, 8, 8, 3)
+    truth = {f"each/frames/{name}": step_by_step(inner, name, x) for name in ("conv", "norm")}
+    averages = step_by_step(inner, "average", x)
+    truth |= dict.fromkeys(["each/frames/average", "each/frames", "each"], averages)
+    truth["lstm"] = model.predict(x, verbose=0)
+    assert_same(Extractor(model, "*")(x), truth)
+    assert list(Extractor(model)(x)) == [
+        "each/frames/conv",
+        "each/frames/norm",
+        "each/frames/average",
+    ]
+    shapes = {info.path: info.shape for info in list_layers(model)}
+    assert shapes["each/frames/conv"] == (None, steps, 6, 6, 4)
+    assert actgrid.render_model(model, x[:1], "each/frames/conv")
+    graph = layer_graph(model)
+    paths = [info.path for info in graph.infos]
+    edges = [(paths[start], paths[end]) for start, end in graph.edges]
+    assert edges == list(itertools.pairwise(paths))
+    assert paths[1:] == ["each/frames/conv", "each/frames/norm", "each/frames/average", "lstm"]
+
+
+def test_gradients_reach_layers_inside_time_distributed() -> None:
+    inner = frame_network()
+    inputs = keras.Input((5, 8, 8, 3))
+    model = keras.Model(inputs, layers.TimeDistributed(inner, name="each")(inputs))
+    x = pixels(2, 5, 8, 8, 3)
+    found = actgrid.gradients(
+        model, x, 0, lambda y, output: tf.reduce_sum(output), "each/frames/conv"
+    )
+    norm = inner.get_layer("norm")
+    slope = norm.gamma / tf.sqrt(norm.moving_variance + norm.epsilon) / 36  # of 6 x 6 places
+    expected = np.broadcast_to(slope, (2, 5, 6, 6, 4))
+    np.testing.assert_allclose(found.activations["each/frames/conv"], expected, rtol=1e-5)
+
+
+def test_time_distributed_layers_may_be_nested() -> None:
+    inner = layers.TimeDistributed(layers.Dense(3, name="dense"), name="inner")
+    model = keras.Sequential(
+        [keras.Input((None, 4, 5, 2)), layers.TimeDistributed(inner, name="outer")]
+    )
+    model.layers[0].layer.layer.bias.assign([1.0, 2.0, 3.0])
+    x = pixels(2, 3, 4, 5, 2)
+    truth = model.predict(x, verbose=0)
+    found = Extractor(model, "*")(x)
+    assert list(found) == ["outer/inner/dense", "outer/inner", "outer"]
+    for path, array in found.items():
+        np.testing.assert_allclose(array, truth, rtol=1e-5, atol=1e-6, err_msg=path)
+
+
+def test_masks_reach_layers_inside_time_distributed() -> None:
+    words = np.array([[[1, 2, 0], [3, 0, 0]], [[2, 2, 2], [0, 0, 0]]])
+    embedding = layers.Embedding(4, 3, mask_zero=True, name="embedding")
+    model = keras.Sequential(
+        [
+            keras.Input((2, 3), dtype="int32"),
+            embedding,
+            layers.TimeDistributed(layers.LSTM(2, name="lstm"), name="sentences"),
+        ]
+    )
+    found = Extractor(model, ["sentences", "sentences/lstm"])(words)
+    truth = model.predict(words, verbose=0)
+    lstm = model.get_layer("sentences").layer
+    for path, array in found.items():
+        np.testing.assert_allclose(array, truth, rtol=1e-5, atol=1e-6, err_msg=path)
+    for step in range(2):
+        mask = words[:, step] > 0
+        by_hand = np.asarray(lstm(embedding(words[:, step]), mask=mask))
+        np.testing.assert_allclose(found["sentences/lstm"][:, step], by_hand, rtol=1e-5, atol=1e-6)
+
+
+class Centred(layers.Layer):  # type: ignore[misc]
+    """Subtracts the mean of the batch: each sample depends on all others of its time step."""
+
+    def call(self, x: Any) -> Any:
+        return x - keras.ops.mean(x, axis=0, keepdims=True)
+
+
+def centred_frames() -> list[tuple[str, Any]]:
+    inputs = keras.Input((4,))
+    normal = layers.Dense(3, name="dense")
+    operation = normal(inputs)
+    operation = operation - keras.ops.mean(operation, axis=0, keepdims=True)
+    return [
+        ("own", keras.Sequential([keras.Input((4,)), normal, Centred(name="end")], name="own")),
+        ("operation", keras.Model(inputs, operation, name="operation")),
+        (
+            "lambda",
+            keras.Sequential(
+                [
+                    keras.Input((4,)),
+                    normal,
+                    layers.Lambda(lambda x: x - keras.ops.mean(x, 0, keepdims=True), name="end"),
+                ],
+                name="lambda",
+            ),
+        ),
+        (
+            "activation",
+            keras.Sequential(
+                [keras.Input((4,)), normal, layers.Activation(Centred().call, name="end")],
+                name="activation",
+            ),
+        ),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["own", "operation", "lambda", "activation", "axis"])
+def test_layers_that_mix_the_samples_of_a_step_run_as_keras_runs_them(kind: str) -> None:
+    if kind == "axis":
+        inner = keras.Sequential(
+            [
+                keras.Input(batch_shape=(2, 4)),
+                layers.Dense(3, name="dense"),
+                layers.Softmax(axis=0, name="end"),
+            ],
+            name="axis",
+        )
+    else:
+        inner = dict(centred_frames())[kind]
+    model = keras.Sequential([keras.Input((5, 4)), layers.TimeDistributed(inner, name="each")])
+    x = pixels(2, 5, 4)
+    found = Extractor(model, "*")(x)
+    np.testing.assert_allclose(found["each"], model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+    dense = inner.get_layer("dense")
+    by_step = np.stack([dense(x[:, step]) for step in range(5)], 1)
+    np.testing.assert_allclose(found[f"each/{kind}/dense"], by_step, rtol=1e-5, atol=1e-6)
+    end = np.stack([inner(x[:, step]) for step in range(5)], 1)
+    np.testing.assert_allclose(found[f"each/{kind}"], end, rtol=1e-5, atol=1e-6)
+    graph = layer_graph(model)
+    paths = [info.path for info in graph.infos]
+    edges = {(paths[start], paths[end]) for start, end in graph.edges}
+    assert (paths[0], f"each/{kind}/dense") in edges
+    assert all(any(start == path for start, _ in edges) for path in paths[:-1])
+
+
+def test_time_distributed_runs_as_keras_runs_it_in_training() -> None:
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((3, 4)),
+            layers.TimeDistributed(layers.BatchNormalization(name="norm"), name="each"),
+        ]
+    )
+    x = pixels(6, 3, 4)
+    found = Extractor(model, "*", training=True)(x)
+    steps = [
+        (x[:, step] - x[:, step].mean(0)) / np.sqrt(x[:, step].var(0) + 1e-3) for step in range(3)
+    ]
+    for path in ("each/norm", "each"):
+        np.testing.assert_allclose(found[path], np.stack(steps, 1), rtol=1e-3, atol=1e-4)
+
+
+def test_layers_inside_other_wrappers_are_captured() -> None:
+    class Doubling(layers.Wrapper):  # type: ignore[misc]
+        def call(self, x: Any) -> Any:
+            return self.layer(x) * 2
+
+    conv, point = layers.Conv2D(4, 3, name="conv"), layers.Conv2D(2, 1, name="point")
+    shift = layers.Rescaling(2.0, name="shift")
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Pipeline([shift], name="pipeline"),
+            layers.SpectralNormalization(conv, name="spectral"),
+            Doubling(point, name="doubling"),
+        ]
+    )
+    x = pixels(2, 8, 8, 3)
+    truth = {"pipeline/shift": 2 * x}
+    truth["spectral"] = np.asarray(conv(2 * x))
+    truth["doubling/point"] = np.asarray(point(truth["spectral"]))
+    truth["doubling"] = 2 * truth["doubling/point"]
+    assert_same(Extractor(model)(x), truth)
+    everything = Extractor(model, "*")(x)
+    np.testing.assert_array_equal(everything["spectral"], everything["spectral/conv"])
+
+
+def test_both_directions_of_a_bidirectional_layer_are_captured() -> None:
+    both = layers.Bidirectional(layers.LSTM(3, return_sequences=True, name="lstm"), name="both")
+    model = keras.Sequential([keras.Input((5, 2)), both])
+    x = pixels(2, 5, 2)
+    found = Extractor(model, "both/*_lstm")(x)
+    assert_same(
+        found,
+        {
+            "both/forward_lstm": both.forward_layer(x),
+            "both/backward_lstm": both.backward_layer(x),
+        },
+    )
+
+
+def test_every_output_of_a_nested_structure_has_a_name_of_its_own() -> None:
+    class Nest(layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any) -> Any:
+            return x, [[x + 1, x + 2], x + 3], {"a": [x + 4, x + 5]}
+
+    class Model(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.nest = Nest(name="nest")
+
+        def call(self, x: Any) -> Any:
+            return self.nest(x)[0]
+
+    x = np.zeros((1, 2, 2, 1), np.float32)
+    found = Extractor(Model())(x)
+    assert {path: array.flat[0] for path, array in found.items()} == {
+        "nest": 0,
+        "nest[1]": 1,
+        "nest[1][0][1]": 2,
+        "nest[1][1]": 3,
+        "nest[2][a]": 4,
+        "nest[2][a][1]": 5,
+    }
+
+
+# --- what a model that is not functional takes
+
+
+class OwnBuild(keras.Model):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__(name="own_build")
+        self.conv = layers.Conv2D(2, 3, name="conv")
+
+    def call(self, x: Any) -> Any:
+        return self.conv(x)
+
+
+class BuildsFromShape(OwnBuild):
+    def build(self, input_shape: Any) -> None:
+        self.conv.build(input_shape)
+
+
+class BuildsFromNothing(OwnBuild):
+    def build(self) -> None:
+        self.conv.build((None, 8, 8, 3))
+
+
+class BuildsFromAnything(OwnBuild):
+    def build(self, *shapes: Any, **named: Any) -> None:
+        self.conv.build((None, 8, 8, 3))
+
+
+class IsBuiltAtOnce(OwnBuild):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv.build((None, 8, 8, 3))
+        self.built = True
+
+
+class TakesAnyArguments(OwnBuild):
+    def call(self, *args: Any) -> Any:
+        return self.conv(args[0])
+
+
+class KeepsAConfig(BuildsFromNothing):
+    def get_build_config(self) -> Any:
+        return {"input_shape": (None, 8, 8, 3)}
+
+
+@pytest.mark.parametrize("kind", [BuildsFromShape, KeepsAConfig])
+def test_what_a_model_of_its_own_build_takes_is_known_after_a_call(kind: Any) -> None:
+    model = kind()
+    model(pixels(2, 8, 8, 3))
+    assert [(info.path, info.shape) for info in list_layers(model)] == [("conv", (None, 6, 6, 2))]
+
+
+@pytest.mark.filterwarnings("ignore:.*looks like it has unbuilt state")  # Keras's, of *inputs
+@pytest.mark.parametrize(
+    "kind", [BuildsFromNothing, BuildsFromAnything, IsBuiltAtOnce, TakesAnyArguments]
+)
+def test_what_keras_does_not_keep_is_known_after_a_call_through_actgrid(kind: Any) -> None:
+    model, x = kind(), pixels(2, 8, 8, 3)
+    model(x)
+    with pytest.raises(ModelError, match=r"'own_build' is not known, as Keras keeps no shapes"):
+        list_layers(model)
+    Extractor(model)(x)
+    assert [(info.path, info.shape) for info in list_layers(model)] == [("conv", (None, 6, 6, 2))]
+    assert actgrid.diagram(model).to_rgb().any()
+
+
+def test_types_of_inputs_are_known_after_a_call_through_actgrid() -> None:
+    class Tokens(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = layers.Dense(4, name="dense")
+
+        def call(self, inputs: Any) -> Any:
+            return self.dense(tf.one_hot(inputs["words"], 5)) + inputs["shift"]
+
+    model = Tokens()
+    x = {"words": np.array([[0, 1, 4]]), "shift": np.ones((1, 1, 4), np.float32)}
+    Extractor(model, "dense")(x)
+    assert [(info.path, info.shape) for info in list_layers(model)] == [("dense", (None, 3, 4))]
+
+
+def test_a_model_of_several_arguments_is_refused_in_words() -> None:
+    class TakesTwo(OwnBuild):
+        def build(self, left_shape: Any, right_shape: Any) -> None:
+            self.conv.build(left_shape)
+
+        def call(self, left: Any, right: Any) -> Any:  # type: ignore[override]
+            return self.conv(left) + self.conv(right)
+
+    model, x = TakesTwo(), pixels(1, 8, 8, 3)
+    model(x, x)
+    with pytest.raises(
+        ModelError, match=r"takes several arguments \(left, right\).*call\(self, inp"
+    ):
+        list_layers(model)

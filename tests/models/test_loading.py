@@ -13,7 +13,9 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tensorflow as tf
 from keras import layers
+from tensorflow.core.protobuf import saved_model_pb2
 
 from actgrid import ActgridError, Extractor, list_layers, load_model
 from actgrid.errors import MissingFileError, ModelError
@@ -374,6 +376,89 @@ def test_a_truncated_saved_model_is_told(saved_model: tuple[Any, Path], tmp_path
         load_model(folder)
 
 
+def edited(folder: Path, copy: Path, edit: Callable[[Any], None]) -> Path:
+    """Return a copy of a SavedModel, its graph changed by `edit`."""
+    shutil.copytree(folder, copy)
+    graph = saved_model_pb2.SavedModel()
+    graph.ParseFromString((copy / "saved_model.pb").read_bytes())
+    edit(graph.meta_graphs[0])
+    (copy / "saved_model.pb").write_bytes(graph.SerializeToString())
+    return copy
+
+
+def add_slot(graph: Any) -> None:
+    # As optimizers of Keras 2 have it, whose class only Keras 2 knows.
+    nodes = graph.object_graph_def.nodes
+    first, second, *_ = (i for i, node in enumerate(nodes) if node.HasField("variable"))
+    owner = next(node for node in nodes if node.user_object.identifier == "trackable_list_wrapper")
+    owner.user_object.identifier = "optimizer"
+    slot = owner.slot_variables.add()
+    slot.slot_name, slot.original_variable_node_id = "m", first
+    slot.slot_variable_node_id = second
+
+
+def rename_operation(graph: Any) -> None:
+    for function in graph.graph_def.library.function:
+        for node in function.node_def:
+            if node.op == "Conv2D":
+                node.op = "OwnConv"
+
+
+def break_graph(graph: Any) -> None:
+    graph.meta_info_def.tensorflow_version = "2.3.1"
+    graph.object_graph_def.nodes[0].children[0].node_id = 10_000
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (add_slot, "it holds the state of an optimizer, .*include_optimizer=False"),
+        (rename_operation, "it needs the operation OwnConv, which is none of TensorFlow's: import"),
+        (break_graph, r"cannot read what TensorFlow 2\.3\.1 wrote \(.*model\.export\(folder\)"),
+    ],
+)
+def test_why_tensorflow_cannot_load_a_saved_model_is_told(
+    saved_model: tuple[Any, Path], tmp_path: Path, edit: Callable[[Any], None], message: str
+) -> None:
+    folder = edited(saved_model[1], tmp_path / "edited", edit)
+    with pytest.raises(ModelError, match=f"cannot be loaded as a SavedModel: .*{message}"):
+        load_model(folder)
+
+
+def test_missing_and_damaged_parts_of_a_saved_model_are_named(
+    saved_model: tuple[Any, Path], tmp_path: Path
+) -> None:
+    for name, message in (("no", r"there is no .*variables\.index"), ("few", "are damaged")):
+        folder = tmp_path / name
+        shutil.copytree(saved_model[1], folder)
+        if name == "no":
+            shutil.rmtree(folder / "variables")
+        else:
+            data = next((folder / "variables").glob("*.data*"))
+            data.write_bytes(data.read_bytes()[:10])
+        with pytest.raises(ModelError, match=f"its weights.* {message}"):
+            load_model(folder)
+    (folder / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"saved_model\.pb is empty"):
+        load_model(folder)
+    tf.saved_model.save(tf.Module(), str(tmp_path / "module"))
+    with pytest.raises(ModelError, match=r"has no signatures, which say what it takes"):
+        load_model(tmp_path / "module")
+
+
+def test_a_saved_model_of_several_inputs_is_run(tmp_path: Path) -> None:
+    class Both(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec((None, 3))] * 2)  # type: ignore[untyped-decorator]
+        def __call__(self, left: Any, right: Any) -> Any:
+            return {"sum": left + right}
+
+    both = Both()
+    tf.saved_model.save(both, str(tmp_path), signatures=both.__call__)
+    x = {"left": pixels(2, 3), "right": pixels(2, 3) * 2}
+    found = Extractor(load_model(tmp_path), "saved_model")(x)
+    np.testing.assert_array_equal(found["saved_model[sum]"], x["left"] + x["right"])
+
+
 def test_an_archive_that_is_no_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     with zipfile.ZipFile(path, "w") as archive:
@@ -485,7 +570,7 @@ def test_an_unknown_function_is_refused_with_close_names(module: str) -> None:
 
 
 def test_a_function_that_returns_no_model_is_refused(module: str) -> None:
-    with pytest.raises(ModelError, match="make_nothing returned NoneType, not a Keras model"):
+    with pytest.raises(ModelError, match="make_nothing must return a Keras model, not None"):
         load_model(f"{module}:make_nothing")
 
 
@@ -495,8 +580,8 @@ def test_a_function_that_returns_no_model_is_refused(module: str) -> None:
         ("os:system", "os:system raised TypeError: .*expected a function that takes no arguments"),
         ("builtins:exit", "builtins:exit raised SystemExit"),
         ("sys:exit", "sys:exit raised SystemExit"),
-        ("os:getcwd", "os:getcwd returned str, not a Keras model"),
-        ("math:pi", "math:pi returned float"),
+        ("os:getcwd", "os:getcwd must return a Keras model, not '/"),
+        ("math:pi", "math:pi must return a Keras model, not 3.14"),
     ],
 )
 def test_a_function_of_something_else_is_refused(spec: str, message: str) -> None:
@@ -552,6 +637,46 @@ def test_nonsense_close_to_a_name_is_refused_with_it(spec: str, close: str) -> N
 def test_an_object_that_is_no_spec_is_refused(spec: object) -> None:
     with pytest.raises(ModelError, match="a model is a Keras model or"):
         load_model(spec)
+
+
+def _function() -> None: ...
+
+
+OTHERS = {
+    "keras_2": (
+        type("Sequential", (), {"__module__": "tf_keras.src.engine.sequential"})(),
+        r"not Sequential, one of Keras 2 \(tf_keras\): save it with model\.save\('model\.h5'\)",
+    ),
+    "torch": (
+        type("Net", (type("Module", (), {"__module__": "torch.nn.modules.module"}),), {})(),
+        "not Net, one of PyTorch",
+    ),
+    "flax": (
+        type("Net", (type("Module", (), {"__module__": "flax.linen.module"}),), {})(),
+        "not Net, one of Flax: export it as a SavedModel",
+    ),
+    "module": (tf.Module(), r"not Module, a tf\.Module: .*tf\.saved_model\.save"),
+    "class": (layers.Dense, r"not the class Dense: give an instance of it, Dense\(\.\.\.\)"),
+    "function": (_function, "not the function _function: give the model that it returns"),
+    "compiled": (tf.function(_function), "not the function _function: give the model"),
+    "tensor": (keras.KerasTensor((2, 3)), r"not a symbolic tensor: give keras\.Model"),
+    "array": (np.zeros((1000, 1000)), r"not array\(.{5,40}$"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_is_given_for_a_model_is_told_with_what_would_do(kind: str) -> None:
+    value, message = OTHERS[kind]
+    with pytest.raises(ModelError, match=message):
+        load_model(value)
+
+
+def test_a_function_of_keras_is_told_how_to_become_a_model() -> None:
+    inputs = keras.Input((3,))
+    function = keras.Function(inputs, keras.ops.relu(inputs))
+    with pytest.raises(ModelError, match=r"a keras\.Function: give keras\.Model\(function\.inputs"):
+        load_model(function)
+    assert load_model(keras.Model(function.inputs, function.outputs)).built
 
 
 def test_any_path_object_is_taken(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from actgrid import Extractor, load_images
 from actgrid.errors import ImageError, ModelError, OptionError, ShapeError
+from actgrid.models.functions import GraphFunction
 from actgrid.web.cache import Cache
 from actgrid.web.engine import Engine
 from actgrid.web.images import ImageStore, StoredImage
@@ -481,7 +482,7 @@ def two_inputs() -> Any:
 
 def no_layers() -> Any:
     inputs = keras.Input((8, 8, 3))
-    return keras.Model(inputs, keras.ops.relu(inputs))
+    return keras.Model(inputs, inputs)
 
 
 @pytest.mark.parametrize(
@@ -555,8 +556,10 @@ def test_what_a_device_cannot_do_is_told(
     def fail(*arguments: Any) -> Any:
         raise error(None, None, "not on a CPU")
 
-    compiled = Mock(side_effect=fail)  # which traces, and fails when it is run
-    monkeypatch.setattr(watched.engine._extractor, "_function", lambda transform: compiled)
+    function = GraphFunction(lambda inputs: inputs)
+    graph = Mock(side_effect=fail)  # which is made, and fails when it is run
+    function._function = Mock(get_concrete_function=Mock(return_value=graph))
+    monkeypatch.setattr(watched.engine._extractor, "_function", lambda transform: function)
 
     async def run() -> None:
         with pytest.raises(ModelError, match=message):

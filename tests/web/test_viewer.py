@@ -582,8 +582,11 @@ async def test_models_without_classes_have_neither_classes_nor_heatmaps(kind: st
 def test_what_is_made_of_a_layer_is_not_taken_for_it() -> None:
     inputs = keras.Input((16, 16, 3))
     x = layers.Dense(4, name="dense")(layers.Flatten()(inputs))
-    seen = Seen(keras.Model(inputs, keras.ops.concatenate([x, x], axis=-1)))
-    assert seen.about["classes"] is None
+    model = keras.Model(inputs, keras.ops.concatenate([x, x], axis=-1))
+    seen = Seen(model)
+    # The operation at the end, of eight classes, and not the layer before it, of four.
+    node = seen.node(model.operations[-1].name)
+    assert seen.about["classes"] == {"node": node, "count": 8, "labels": None}
 
 
 # --- the model ---

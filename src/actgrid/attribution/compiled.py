@@ -8,8 +8,8 @@ from collections.abc import Hashable
 from typing import Any, Protocol
 
 from actgrid.models.frameworks import tensorflow
+from actgrid.models.functions import GraphFunction
 from actgrid.models.inputs import map_tensors
-from actgrid.models.tracing import refusal
 
 __all__ = ["Body", "Compiled", "compiled", "kept"]
 
@@ -45,8 +45,7 @@ class Compiled:
         def trace(inputs: Any, *arguments: Any) -> Any:
             return body(model_of(), inputs, *arguments)
 
-        # Keras runs layers without AutoGraph too.
-        self._function = tensorflow().function(trace, autograph=False)
+        self._function = GraphFunction(trace)
         self._traced: set[Any] = set()
 
     def __call__(self, inputs: Any, *arguments: Any) -> Any:
@@ -62,19 +61,14 @@ class Compiled:
         specs = map_tensors(one_shape, inputs), *map_tensors(any_shape, arguments)
         shapes = tuple(tf.nest.flatten(specs))
         if shapes not in self._traced:
-            self._function.get_concrete_function(*specs)
+            self._function.trace(*specs)
             self._traced.add(shapes)
-        try:
-            return self._function(inputs, *arguments)
-        except tf.errors.OpError as error:
-            # As of a stateful layer, which is made for batches of one size.
-            raise refusal(inputs, error) from error
+        return self._function(inputs, *arguments)
 
     @property
     def trace_count(self) -> int:
         """How often it was traced."""
-        count: int = self._function.experimental_get_tracing_count()
-        return count
+        return self._function.trace_count
 
 
 def kept(model: Any) -> OrderedDict[Body, Compiled]:

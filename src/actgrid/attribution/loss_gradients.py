@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.compiled import compiled
-from actgrid.errors import LayerError, OptionError, ShapeError, suggest
+from actgrid.errors import ActgridError, LayerError, OptionError, ShapeError, suggest
 from actgrid.models.drawing import draw_layer, draw_weight
 from actgrid.models.extraction import choose_calls
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import as_tensors, map_tensors, prepare_inputs
 from actgrid.models.layers import LayerInfo, Selection, Weight, model_weights
 from actgrid.models.loading import load_model
-from actgrid.models.tracing import build, trace_model
+from actgrid.models.tracing import build, reason, trace_model
 from actgrid.rendering import Grid
 from actgrid.rendering.draw import SIGNED
 
@@ -199,7 +199,15 @@ class _Loss:
         tf = tensorflow()
         function = _function(self.given)
         if self.whole:
-            value = function(truth, outputs)
+            try:
+                value = function(truth, outputs)
+            except ActgridError:
+                raise
+            except Exception as error:
+                structure = map_tensors(lambda tensor: tuple(tensor.shape), outputs)
+                raise OptionError(
+                    f"loss failed on an output of {structure}: {reason(error)}"
+                ) from error
             if value is None:
                 raise OptionError("loss must return a tensor, not None")
             return tf.reduce_mean(value)
@@ -212,9 +220,8 @@ class _Loss:
             return tf.reduce_mean(function(truth, outputs))
         except (ValueError, TypeError, AttributeError) as error:
             found = map_tensors(lambda tensor: tuple(tensor.shape), truth)
-            reason = str(error).splitlines()[0]
             raise ShapeError(
-                f"y of {found} does not fit the output of {tuple(outputs.shape)}: {reason}"
+                f"y of {found} does not fit the output of {tuple(outputs.shape)}: {reason(error)}"
             ) from error
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,16 +14,24 @@ import numpy.typing as npt
 
 from actgrid.attribution.compiled import compiled
 from actgrid.attribution.targets import are_several
-from actgrid.errors import LayerError, OptionError, TargetError
-from actgrid.models.extraction import choose_calls
+from actgrid.errors import (
+    LayerError,
+    ModelError,
+    OptionError,
+    ShapeError,
+    TargetError,
+)
+from actgrid.models.data_formats import input_data_format
+from actgrid.models.extraction import choose_calls, known_specs
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.images import image_input, image_size
-from actgrid.models.inputs import prepare_inputs
+from actgrid.models.functions import GraphFunction
+from actgrid.models.images import image_size
+from actgrid.models.inputs import names_of, position_of, prepare_inputs
 from actgrid.models.labels import class_index, labels_of
 from actgrid.models.layers import Selection
 from actgrid.models.loading import load_model
 from actgrid.models.preprocessing import preprocessing
-from actgrid.models.tracing import Call, before_softmax, build, trace_model
+from actgrid.models.tracing import Call, before_softmax, build, reason, trace_model
 from actgrid.progress import progress as progress_bar
 from actgrid.rendering.layout import MAX_PADDING, integer_option, number_option
 from actgrid.rendering.picture import Picture
@@ -40,6 +49,8 @@ _COLOURS /= np.linalg.norm(_COLOURS, axis=0).max()
 _LEAK = 0.1
 # Of the pictures to begin with, which are next to gray.
 _NOISE = 0.01
+# Height and width of an image that a model is tried on, to hear what it says of it.
+_TRIAL = 64
 # Of the spectrum, and how fast it falls with the frequency: a little faster than in photos, against
 # the fine patterns that networks like best.
 _STRENGTH = 0.18
@@ -55,7 +66,8 @@ class Maximization(Picture):
     inputs
         (K, H, W, C) float32, or (K, C, H, W) for a channels-first model: in the model's units.
     images
-        (K, H, W, 3) uint8: the same as pixels.
+        (K, H, W, 3) uint8: the same as pixels. (K, H, W, C) if the model's images have two or more
+        than four channels and none were chosen to be drawn in colour.
     layer
         Path of the layer.
     channels
@@ -94,8 +106,16 @@ class Maximization(Picture):
         return f"<Maximization of {self.layer}: {len(self)} channels, {width} x {height}>"
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
-        """Return the tiles in one picture, (height, width, 3) uint8."""
-        sheet = lay_out_sheet(self.images, columns=self.columns, padding=self.padding, background=0)
+        """Return the tiles in one picture, (height, width, 3) uint8.
+
+        Images that are no RGB have a row of gray tiles each, one for each channel.
+        """
+        images, columns = self.images, self.columns
+        if images.shape[-1] != 3:
+            columns = columns or images.shape[-1]
+            planes = np.moveaxis(images, -1, 1).reshape(-1, *images.shape[1:3])
+            images = np.repeat(planes[..., None], 3, axis=-1)
+        sheet = lay_out_sheet(images, columns=columns, padding=self.padding, background=0)
         return sheet.to_rgb()
 
 
@@ -114,6 +134,9 @@ def maximize(
     scale: float = 0.2,
     preprocess: str | Callable[[Any], Any] = "auto",
     labels: Sequence[str] | str | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    image_input: int | str | None = None,
+    rgb_channels: Sequence[int] | None = None,
     batch_size: int = 16,
     seed: int = 0,
     columns: int | None = None,
@@ -131,8 +154,8 @@ def maximize(
     Parameters
     ----------
     model
-        A Keras model, or anything that `actgrid.load_model` takes. It takes images, and nothing
-        else: for what comes beside an image no value would be as good as another.
+        A Keras model, or anything that `actgrid.load_model` takes. It takes images, of any number
+        of channels.
     layer
         Which layer, see `actgrid.Extractor`: one.
     channels
@@ -141,7 +164,8 @@ def maximize(
     steps
         How often the images are changed.
     size
-        (height, width) in pixels, or one number for both; None: the model's, where that is fixed.
+        (height, width) in pixels, or one number for both; None: the model's, where that is fixed,
+        or that of the images it was last run on.
     parametrization
         ``"fourier"``: the image is changed by its spatial frequencies, each as readily as it
         occurs in photos, and in colours as they go together in photos; ``"pixel"``: pixel by
@@ -163,6 +187,16 @@ def maximize(
     labels
         Names of the model's classes, as many as it has; ``"imagenet"``; None: those of ImageNet, if
         the model is a network of `keras.applications` with its head, or the demo.
+    inputs
+        Values of the model's other inputs, by name, where it takes several: one sample of each.
+        They stay as they are: for them, no value would be as good as another.
+    image_input
+        Which of the model's inputs is the image, by name or number; None: the one image that
+        `inputs` does not give.
+    rgb_channels
+        Which three channels of the model's images are drawn as red, green and blue. None: those of
+        an RGB image; images with two or more than four channels, as multi-spectral ones, are drawn
+        as a row of gray tiles, one for each channel.
     batch_size
         Images at once. Memory grows with it.
     seed
@@ -186,8 +220,10 @@ def maximize(
     TargetError
         If the layer has no such channel or class. Also a ValueError.
     OptionError, ShapeError
-        If an option cannot be used, the model takes no images, or several inputs, or its input
-        has no fixed size and `size` is not given. Both are ValueErrors.
+        If an option cannot be used, the model takes no images, an input is neither given nor the
+        image, or the model fixes no size and `size` is not given. Both are ValueErrors.
+    ModelError
+        If the model cannot be run on images of that size. Also a ValueError.
 
     References
     ----------
@@ -215,27 +251,31 @@ def maximize(
         padding=padding,
     )
     network: Any = load_model(model)
-    canvas = _Canvas.of(network, parametrization, size, preprocess)
+    model_inputs = _ModelInputs.of(network, inputs, image_input)
+    canvas = _Canvas.of(network, model_inputs, parametrization, size, preprocess, rgb_channels)
 
     gauge = compiled(network, _Gauge(Selection(layer)))
-    gray = prepare_inputs(network, canvas.inputs(network, canvas.noise(seed)))
+    gray = model_inputs.with_image(canvas.inputs(network, canvas.noise(seed)))
+    gray = prepare_inputs(network, gray)
     build(network, gray)
     found_path, means = gauge(gray)
     path, before = found_path.numpy().decode(), means.numpy()[0]
     wanted = _channels(network, channels, len(before), path, labels)
 
-    climb = compiled(network, _Climb(Selection(layer), canvas, options.wobble))
+    climb = compiled(
+        network, _Climb(Selection(layer), canvas, model_inputs.position, options.wobble)
+    )
     chunks = [wanted[i : i + batch_size] for i in range(0, len(wanted), batch_size)]
     drawn: list[tuple[Any, ...]] = []
     shown = progress_bar(len(chunks) * steps, "maximising", bool(progress))
     with nullcontext(progress) if callable(progress) else shown as advance:
         for chunk in chunks:
-            found = _climbed(climb, canvas.noise(seed), chunk, options, advance)
-            inputs = canvas.inputs(network, found)
-            reached = gauge(inputs)[1].numpy()[np.arange(len(chunk)), chunk]
-            drawn.append((inputs.numpy(), canvas.images(found), reached))
-    inputs, images, reached = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
-    return Maximization(inputs, images, path, wanted, reached, before[wanted], columns, padding)
+            found = _climbed(climb, canvas.noise(seed), chunk, options, model_inputs, advance)
+            image = canvas.inputs(network, found)
+            reached = gauge(model_inputs.with_image(image))[1].numpy()[np.arange(len(chunk)), chunk]
+            drawn.append((image.numpy(), canvas.images(found), reached))
+    values, images, reached = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    return Maximization(values, images, path, wanted, reached, before[wanted], columns, padding)
 
 
 class _Wobble(NamedTuple):
@@ -329,16 +369,18 @@ def _climbed(
     noise: Any,
     channels: npt.NDArray[np.intp],
     options: _Options,
+    inputs: _ModelInputs,
     advance: Callable[[], object],
 ) -> Any:
     """Return the parameters of the images that excite these channels."""
     tf = tensorflow()
     start = tf.repeat(noise, len(channels), 0)
+    around = inputs.with_image(tf.constant(channels))
     state = (start, tf.zeros_like(start), tf.zeros_like(start))
     weights = tf.constant([options.learning_rate, options.total_variation])
     for step in range(options.steps):
         place = tf.constant([options.seed % 2**63, step], "int64")
-        state = climb((*state, tf.constant(channels)), place, weights)
+        state = climb((*state, around), place, weights)
         advance()
     return state[0]
 
@@ -364,6 +406,123 @@ def _channels(
 
 
 @dataclass(frozen=True)
+class _ModelInputs:
+    """The inputs of a model: which is the image, and the values of the others.
+
+    Attributes
+    ----------
+    specs
+        The model's inputs as TensorSpecs, in its structure; that of an RGB image of any size for a
+        model that does not say.
+    position
+        Of the image, in the order of TensorFlow's nests.
+    others
+        (1, ...) tensors in that order, without the image.
+    """
+
+    specs: Any
+    position: int
+    others: tuple[Any, ...]
+
+    @classmethod
+    def of(
+        cls, model: Any, values: Mapping[str, Any] | None, chosen: int | str | None
+    ) -> _ModelInputs:
+        """Return a model's inputs, of which all but the image are given by name.
+
+        Raises
+        ------
+        OptionError, ShapeError
+            If that leaves no single image.
+        """
+        tf = tensorflow()
+        specs = known_specs(model)
+        if specs is None:
+            specs = tf.TensorSpec((None, None, None, 3), "float32")
+        flat, names = tf.nest.flatten(specs), names_of(model, specs)
+        values = {} if values is None else values
+        if not isinstance(values, Mapping):
+            raise OptionError(
+                f"inputs must be a dict of the model's inputs beside the image, of the names "
+                f"{', '.join(names)}; not {reprlib.repr(values)}"
+            )
+        values = {names[position_of(model, specs, name)]: values[name] for name in values}
+        position = cls._position(model, specs, names, values, chosen)
+        missing = [
+            name for place, name in enumerate(names) if place != position and name not in values
+        ]
+        if missing:
+            raise OptionError(
+                f"the model also takes {', '.join(missing)}: give a sample of each by name, "
+                f"inputs={{{missing[0]!r}: ...}}"
+            )
+        others = [
+            _one_sample(name, values[name], spec)
+            for place, (name, spec) in enumerate(zip(names, flat, strict=True))
+            if place != position
+        ]
+        return cls(specs, position, tuple(others))
+
+    @staticmethod
+    def _position(
+        model: Any,
+        specs: Any,
+        names: list[str],
+        values: Mapping[str, Any],
+        chosen: int | str | None,
+    ) -> int:
+        flat = tensorflow().nest.flatten(specs)
+        if isinstance(chosen, str):
+            places = [position_of(model, specs, chosen)]
+        elif chosen is not None:
+            places = [integer_option("image_input", chosen, 0, len(flat) - 1)]
+        else:
+            places = [place for place, name in enumerate(names) if name not in values]
+            images = [place for place in places if len(flat[place].shape) == 4]
+            if len(images) > 1:
+                found = ", ".join(names[place] for place in images)
+                raise OptionError(
+                    f"the model takes several images ({found}): give all but one by inputs=, or "
+                    "say image_input="
+                )
+            places = images or places
+        if len(places) != 1 or len(flat[places[0]].shape) != 4:
+            shapes = ", ".join(str(tuple(spec.shape)) for spec in flat)
+            raise ShapeError(f"the model takes {shapes}, not a batch of images")
+        return places[0]
+
+    @property
+    def image_shape(self) -> tuple[int | None, ...]:
+        """Shape of the image, with its batch axis."""
+        return tuple(tensorflow().nest.flatten(self.specs)[self.position].shape)
+
+    def with_image(self, image: Any) -> Any:
+        """Return what the model takes: an image for each sample, with the other inputs."""
+        tf = tensorflow()
+        tensors = [tf.repeat(other, len(image), 0) for other in self.others]
+        tensors.insert(self.position, image)
+        return tf.nest.pack_sequence_as(self.specs, tensors)
+
+
+def _one_sample(name: str, value: Any, spec: Any) -> Any:
+    """Return one sample of an input, with its batch axis, as a tensor of its type."""
+    tf = tensorflow()
+    try:
+        tensor = tf.convert_to_tensor(np.asarray(value))
+        tensor = tf.cast(tensor, spec.dtype)
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        raise OptionError(f"inputs: {name!r} must be {spec.dtype.name}: {reason(error)}") from error
+    if spec.shape.rank is not None and len(tensor.shape) == spec.shape.rank - 1:
+        tensor = tensor[None]
+    if not len(tensor.shape) or len(tensor) != 1:
+        raise ShapeError(
+            f"inputs: {name!r} must be one sample, {(1, *spec.shape[1:])}, not "
+            f"{tuple(tensor.shape)}"
+        )
+    return tensor
+
+
+@dataclass(frozen=True)
 class _Canvas:
     """How parameters are images, and images what a model takes."""
 
@@ -373,23 +532,44 @@ class _Canvas:
     depth: int
     channels_first: bool
     preprocess: Any
+    rgb_channels: tuple[int, ...] | None
 
     @classmethod
-    def of(cls, model: Any, parametrization: str, size: Any, preprocess: Any) -> _Canvas:
+    def of(
+        cls,
+        model: Any,
+        inputs: _ModelInputs,
+        parametrization: str,
+        size: Any,
+        preprocess: Any,
+        rgb_channels: Any,
+    ) -> _Canvas:
         """Return the canvas of a model's input.
 
         Raises
         ------
-        OptionError, ShapeError
-            If the model takes no images, or its size is not known.
+        OptionError
+            If an option cannot be used, or the size is not known.
         """
         preprocessing(preprocess, model)
-        depth, channels_first, sides = image_input(model)
+        shape = inputs.image_shape
+        channels_first = input_data_format(model, inputs.position) == "channels_first"
+        depth = shape[1 if channels_first else 3] or 3
+        height, width = shape[2:4] if channels_first else shape[1:3]
+        rgb = None
+        if rgb_channels is not None:
+            if isinstance(rgb_channels, str) or len(rgb_channels) != 3:
+                raise OptionError(f"rgb_channels must be three channels, not {rgb_channels!r}")
+            rgb = tuple(
+                integer_option("a channel of rgb_channels", channel, 0, depth - 1)
+                for channel in rgb_channels
+            )
         if size is not None:
-            sides = image_size(size)
-        if sides is None:
-            raise OptionError("the model takes images of any size: give a size, such as 224")
-        return cls(parametrization, *sides, depth, channels_first, preprocess)
+            height, width = image_size(size)
+        if height is None or width is None:
+            trial = cls(parametrization, _TRIAL, _TRIAL, depth, channels_first, preprocess, rgb)
+            raise OptionError(_unknown_size(model, inputs, trial))
+        return cls(parametrization, height, width, depth, channels_first, preprocess, rgb)
 
     def noise(self, seed: int) -> Any:
         """Return the parameters of one faint random image."""
@@ -430,8 +610,29 @@ class _Canvas:
 
     def images(self, parameters: Any) -> npt.NDArray[np.uint8]:
         """Return the pixels to show, (N, H, W, 3)."""
-        levels = np.rint(self.shares(parameters).numpy() * 255).astype(np.uint8)
-        return levels[..., :3] if self.depth >= 3 else np.repeat(levels, 3, axis=-1)
+        shares: npt.NDArray[np.float32] = self.shares(parameters).numpy()
+        levels = np.rint(shares * 255).astype(np.uint8)
+        if self.rgb_channels is not None:
+            return levels[..., list(self.rgb_channels)]
+        if self.depth == 1:
+            return np.repeat(levels, 3, axis=-1)
+        return levels[..., :3] if self.depth == 4 else levels
+
+
+def _unknown_size(model: Any, inputs: _ModelInputs, trial: _Canvas) -> str:
+    """Return why no size can be chosen for a model's images, after a trial of one size."""
+    if not model.built:
+        return "the model has not been called, and says nothing of its images: give a size"
+    image = trial.inputs(model, trial.noise(0))
+    run = GraphFunction(lambda given: trace_model(model, given).outputs)
+    try:
+        run.trace(inputs.with_image(image))
+    except ModelError as error:
+        return (
+            f"the model does not say what size its images have: give a size; with {_TRIAL} x "
+            f"{_TRIAL}, {error}"
+        )
+    return "the model takes images of any size: give a size, (height, width)"
 
 
 @dataclass(frozen=True)
@@ -450,7 +651,9 @@ class _Gauge:
         """Return the one call of the model's layers that is wanted."""
         calls = choose_calls(model, trace_model(model, inputs).calls, self.layer)
         if len(calls) > 1:
-            paths = ", ".join(call.info.path for call in calls[:5])
+            known = [call.info.path for call in calls]
+            # The name of a shared layer stands for all its calls, name:0 for the first alone.
+            paths = ", ".join(f"{path}:0" if f"{path}:1" in known else path for path in known[:5])
             raise LayerError(f"layer stands for {len(calls)} ({paths}): name one of them")
         if calls[0].info.channels is None or not calls[0].tensor.dtype.is_floating:
             raise LayerError(
@@ -474,14 +677,20 @@ class _Climb:
 
     layer: Selection
     canvas: _Canvas
+    position: int
     wobble: _Wobble
 
     def __call__(self, model: Any, state: Any, seed: Any, options: Any) -> Any:
         tf = tensorflow()
-        parameters, mean, square, channels = state
+        parameters, mean, square, around = state
+        # The model's inputs, with a channel for each image.
+        tensors = tf.nest.flatten(around)
+        channels = tensors[self.position]
         rate, smoothness = options[0], options[1]
         shares = self.canvas.shares(parameters)
-        inputs = self.canvas.prepared(model, self.wobble(shares, tf.ensure_shape(seed, [2])))
+        wobbled = self.wobble(shares, tf.ensure_shape(seed, [2]))
+        tensors[self.position] = self.canvas.prepared(model, wobbled)
+        inputs = tf.nest.pack_sequence_as(around, tensors)
         call = _Gauge(self.layer).call(model, inputs)
         reached = tf.gather(_means(_awake(call.tensor), call), channels, axis=1, batch_dims=1)
         (slope,) = tf.gradients(reached, shares)

@@ -611,6 +611,29 @@ def maximize(
     rotate: Annotated[float, typer.Option(help="At most so many degrees turned.")] = 10,
     scale: Annotated[float, typer.Option(help="At most by this share larger or smaller.")] = 0.2,
     preprocess: Preprocess = "auto",
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A .npz file with one sample of each of the model's other inputs, by name.",
+            show_default=False,
+        ),
+    ] = None,
+    image_input: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the input that is the image (default: the one not in --inputs).",
+            show_default=False,
+        ),
+    ] = None,
+    rgb_channels: Annotated[
+        str | None,
+        typer.Option(
+            help="Channels drawn as red, green and blue, such as 3,2,1, of images that have two or "
+            "more than four (default: each a gray tile).",
+            show_default=False,
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Channels at once.")] = 16,
     seed: Annotated[int, typer.Option(help="Of the noise and the transforms.")] = 0,
     columns: Columns = None,
@@ -623,7 +646,7 @@ def maximize(
     from actgrid import attribution
     from actgrid.attribution.maximization import check_options
     from actgrid.cli import report
-    from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
+    from actgrid.cli.loading import layer_choice, load_inputs, load_model, used_preprocessing
     from actgrid.encoding import image_format, writable_folder
 
     options: dict[str, Any] = {
@@ -643,6 +666,8 @@ def maximize(
     check_options(**options)
     pixels = pair("size", size)
     wanted = None if channels is None else channel_choice("channels", channels)
+    rgb: Any = None if rgb_channels is None else channel_choice("rgb-channels", rgb_channels)
+    others = None if inputs is None else load_inputs(inputs)
     image_format(output.suffix)
     writable_folder(output.parent)
     network = load_model(model, weights_choice(weights), safe_mode)
@@ -653,6 +678,9 @@ def maximize(
         wanted,
         size=pixels,
         preprocess=preprocess,
+        inputs=others,
+        image_input=image_input,
+        rgb_channels=rgb,
         progress=True,
         **options,
     )

@@ -5,19 +5,28 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+import zipfile
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from actgrid import models
-from actgrid.errors import AssumptionWarning
+from actgrid.errors import AssumptionWarning, FormatError, MissingFileError
 from actgrid.models.frameworks import keras
-from actgrid.models.layers import model_layers
+from actgrid.models.layers import model_operations
 from actgrid.models.loading import is_function_spec
 from actgrid.models.preprocessing import Preprocessing, find_preprocessing
 from actgrid.progress import held_back
 
-__all__ = ["layer_choice", "load_model", "load_tensorflow", "used_preprocessing"]
+__all__ = [
+    "layer_choice",
+    "load_inputs",
+    "load_model",
+    "load_tensorflow",
+    "used_preprocessing",
+]
 
 
 def load_model(spec: str, weights: str | None, safe_mode: bool) -> Any:
@@ -45,7 +54,7 @@ def layer_choice(model: Any, names: list[str] | None) -> list[Any] | None:
     """Return what `--layers` names: paths and globs, else indices and Keras layer classes."""
     if names is None:
         return None
-    paths = {node.path for node in model_layers(model)}
+    paths = {node.path for node in model_operations(model)}
 
     def choice(name: str) -> Any:
         if name in paths:
@@ -56,6 +65,30 @@ def layer_choice(model: Any, names: list[str] | None) -> list[Any] | None:
         return known if isinstance(known, type) else name
 
     return [choice(name) for name in names]
+
+
+def load_inputs(path: Path) -> dict[str, Any]:
+    """Return the arrays of a NumPy .npz file by name, as samples of a model's inputs.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    FormatError
+        If it is no .npz file of numbers.
+    """
+    if not path.exists():
+        raise MissingFileError(f"there is no file {path}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("it holds other files than arrays")
+        return arrays
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise FormatError(
+            f"{path} must be a .npz file of numbers, as numpy.savez writes it: {error}"
+        ) from error
 
 
 def load_tensorflow() -> None:

@@ -102,7 +102,8 @@ def _stay_eager() -> None:
 
 _stay_eager()
 
-keract = sys.modules[__name__]  # a module in a package of that name: from keract import keract
+# A module in a package of that name: `from keract import keract`, `from keract.keract import ...`.
+keract = sys.modules[f"{__name__}.keract"] = sys.modules[__name__]
 
 
 def get_activations(

@@ -9,13 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import LayerError, ModelError
-from actgrid.models.frameworks import tensorflow
+from actgrid.models.functions import GraphFunction
 from actgrid.models.inputs import input_specs, prepare_inputs
-from actgrid.models.layers import LayerInfo, Selection, model_layers
+from actgrid.models.layers import LayerInfo, Selection, model_operations
 from actgrid.models.loading import load_model
-from actgrid.models.tracing import Call, build, refusal, trace_model
+from actgrid.models.tracing import Call, build, trace_model, traced_specs
 
-__all__ = ["Extractor", "choose_calls", "list_layers", "trace_inputs", "visible_calls"]
+__all__ = [
+    "Extractor",
+    "choose_calls",
+    "known_specs",
+    "list_layers",
+    "trace_inputs",
+    "visible_calls",
+]
 
 
 # What becomes of a layer's activation inside the compiled function, see `Extractor.run`.
@@ -38,7 +45,11 @@ class Extractor:
     layers
         Which layers: None for every layer with a spatial output; a layer path
         (``"block1_conv1"``, ``"outer/inner"``), a glob (``"*conv*"``), a layer, a layer class,
-        an index into ``model.layers``, a predicate on layers, or a list of any of these.
+        an index into ``model.layers``, a predicate on layers, or a list of any of these. A path
+        stands for all calls of a layer: ``"conv:0"`` is its first alone, ``"conv:1"`` its second.
+        Operations of functional models (``keras.ops.relu(x)``, ``x * 2 + 1``) are chosen like
+        layers, by the names that Keras gives them (``model.operations``), but not by an index or
+        a predicate.
     training
         Whether the model runs as in training (dropout, batch statistics). What training would
         update, such as moving averages, stays as it is.
@@ -72,9 +83,9 @@ class Extractor:
         self._selection = Selection(layers)
         self._training = training
         self._infos: dict[str, LayerInfo] = {}
-        self._functions: dict[Transform, Any] = {}
+        self._functions: dict[Transform, GraphFunction] = {}
         if self.model.built:
-            self._selection.check(self.model, model_layers(self.model))
+            self._selection.check(self.model, model_operations(self.model))
 
     @property
     def layers(self) -> dict[str, LayerInfo]:
@@ -124,7 +135,7 @@ class Extractor:
             As for a call.
         """
         inputs = prepare_inputs(self.model, specs)
-        self._function(transform or _activation).get_concrete_function(inputs)
+        self._function(transform or _activation).trace(inputs)
         return self.layers
 
     def run(self, x: Any, transform: Transform, *arguments: Any) -> dict[str, Any]:
@@ -155,18 +166,15 @@ class Extractor:
         """
         inputs = prepare_inputs(self.model, x)
         build(self.model, inputs)
-        try:
-            outputs: dict[str, Any] = self._function(transform)(inputs, *arguments)
-        except tensorflow().errors.OpError as error:
-            raise refusal(inputs, error) from error
+        outputs: dict[str, Any] = self._function(transform)(inputs, *arguments)
         return outputs
 
-    def _function(self, transform: Transform) -> Any:
+    def _function(self, transform: Transform) -> GraphFunction:
         if transform not in self._functions:
             self._functions.setdefault(transform, self._compiled(transform))
         return self._functions[transform]
 
-    def _compiled(self, transform: Transform) -> Any:
+    def _compiled(self, transform: Transform) -> GraphFunction:
         def trace(inputs: Any, *arguments: Any) -> dict[str, Any]:
             self.trace_count += 1
             calls = trace_model(self.model, inputs, self._training).calls
@@ -174,9 +182,8 @@ class Extractor:
             self._infos = {call.info.path: call.info for call in calls}
             return {call.info.path: transform(call.info, call.tensor, *arguments) for call in calls}
 
-        # Keras runs layers without AutoGraph too. Relaxed shapes keep a last, smaller batch from
-        # being traced anew each time.
-        return tensorflow().function(trace, autograph=False, reduce_retracing=True)
+        # Relaxed shapes keep a last, smaller batch from being traced anew each time.
+        return GraphFunction(trace, relax_shapes=True)
 
 
 def choose_calls(model: Any, calls: list[Call], selection: Selection) -> list[Call]:
@@ -189,7 +196,7 @@ def choose_calls(model: Any, calls: list[Call], selection: Selection) -> list[Ca
     """
     if selection.everything:
         return _spatial(calls)
-    selection.check(model, model_layers(model))
+    selection.check(model, model_operations(model))
     selection.check_found(model, ((call.node, call.info.path) for call in calls))
     return [call for call in calls if selection.wants(call.node, call.info.path, model)]
 
@@ -205,15 +212,21 @@ def visible_calls(calls: list[Call]) -> list[Call]:
     """Return the calls that a user knows of, without the insides of Keras's own layers."""
     chosen: list[Call] = []
     for call in calls:
+        places = [place for place, other in enumerate(chosen) if other.tensor is call.tensor]
         # The output of a nested model is mostly that of the last layer inside it.
-        repeated = call.node.composite and any(call.tensor is inner.tensor for inner in chosen)
-        if not (repeated or call.node.internal):
-            chosen.append(call)
+        if not (call.node.composite and places):
+            if not call.node.internal:
+                chosen.append(call)
+        elif getattr(call.node.layer, "layer", None) is chosen[places[-1]].node.layer:
+            # A wrapper, such as TimeDistributed, stands for the one layer that it wraps.
+            chosen[places[-1]] = call
     return chosen
 
 
 def list_layers(model: object, x: Any = None) -> list[LayerInfo]:
     """Return what every layer of a model gives, in the order in which the layers run.
+
+    Operations of functional models (``keras.ops.relu(x)``, ``x * 2 + 1``) are listed like layers.
 
     Parameters
     ----------
@@ -233,15 +246,13 @@ def list_layers(model: object, x: Any = None) -> list[LayerInfo]:
     >>> [layer.path for layer in actgrid.list_layers("demo")][:3]
     ['rescaling', 'stem_conv', 'stem_bn']
     """
-    tf = tensorflow()
     loaded: Any = load_model(model)
     infos: list[LayerInfo] = []
 
     def trace(inputs: Any) -> None:
         infos[:] = [call.info for call in trace_model(loaded, inputs).calls]
 
-    inputs = trace_inputs(loaded, x)
-    tf.function(trace, autograph=False).get_concrete_function(inputs)
+    GraphFunction(trace).trace(trace_inputs(loaded, x))
     return infos
 
 
@@ -257,12 +268,33 @@ def trace_inputs(model: Any, x: Any) -> Any:
         inputs = prepare_inputs(model, x)
         build(model, inputs)
         return inputs
-    specs = input_specs(model)
+    specs = known_specs(model)
     if specs is None:
-        raise ModelError(
-            f"the input of the model {model.name!r} is not known: call it once, or pass an input"
-        )
+        raise ModelError(_unknown_input(model))
     return specs
+
+
+def known_specs(model: Any) -> Any:
+    """Return what a model takes as TensorSpecs, as it says or was run on; None if not known."""
+    specs = traced_specs(model)
+    return input_specs(model) if specs is None else specs
+
+
+def _unknown_input(model: Any) -> str:
+    """Return why it is not known what a model takes, and the way on."""
+    shapes = (model.get_build_config() or {}).get("shapes_dict")
+    if shapes:
+        arguments = ", ".join(name.removesuffix("_shape") for name in shapes)
+        return (
+            f"the model {model.name!r} takes several arguments ({arguments}), and actgrid, like "
+            "model.predict, gives it one: write call(self, inputs) with a dict or list of them"
+        )
+    if model.built:
+        return (
+            f"the input of the model {model.name!r} is not known, as Keras keeps no shapes for "
+            "its build(): pass an input, once"
+        )
+    return f"the input of the model {model.name!r} is not known: call it once, or pass an input"
 
 
 def _activation(info: LayerInfo, tensor: Any) -> Any:

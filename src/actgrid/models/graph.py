@@ -12,7 +12,7 @@ from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import is_real, names_of
 from actgrid.models.layers import LayerInfo
 from actgrid.models.loading import load_model
-from actgrid.models.tracing import Call, Trace, trace_model
+from actgrid.models.tracing import Call, Trace, leaves, trace_model
 
 __all__ = ["INPUT", "LayerGraph", "input_infos", "layer_graph"]
 
@@ -93,12 +93,12 @@ def _connected(given: list[tuple[LayerInfo, Any]], trace: Trace) -> LayerGraph:
     edges: list[tuple[int, int]] = []
     for index, call in enumerate(calls, len(given)):
         edges += [(giver, index) for giver in _givers(_sources(call, calls), givers)]
-        givers[call.tensor.name] = index
+        givers |= {tensor.name: index for tensor in (call.tensor, *call.parts)}
     return LayerGraph(
         infos=(*(info for info, _ in given), *(call.info for call in calls)),
         edges=tuple(edges),
         inputs=tuple(range(len(given))),
-        outputs=tuple(_givers(_tensors(trace.outputs), givers)),
+        outputs=tuple(_givers(_tensors(trace.results), givers)),
     )
 
 
@@ -115,7 +115,7 @@ def _sources(call: Call, calls: list[Call]) -> list[Any]:
 
 def _tensors(structure: Any) -> list[Any]:
     tf = tensorflow()
-    return [one for one in tf.nest.flatten(structure) if isinstance(one, tf.Tensor)]
+    return [one for one in leaves(structure) if isinstance(one, tf.Tensor)]
 
 
 def _givers(tensors: Iterable[Any], givers: dict[str, int]) -> list[int]:

@@ -58,11 +58,8 @@ def input_specs(model: Any) -> Any:
     structure = input_structure(model)
     if structure is not None:
         return tf.nest.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype), structure)
-    shapes = getattr(model, "_build_shapes_dict", None)
-    if not shapes or len(shapes) != 1:
-        return None
-    (shape,) = shapes.values()
-    return _from_shapes(shape)
+    shape = (model.get_build_config() or {}).get("input_shape")
+    return None if shape is None else _from_shapes(shape)
 
 
 def _from_shapes(shape: Any) -> Any:

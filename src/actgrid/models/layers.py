@@ -13,24 +13,36 @@ from typing import Any
 from actgrid.errors import LayerError, ModelError, OptionError, ShapeError, suggest
 from actgrid.models.frameworks import keras
 
-__all__ = ["LayerInfo", "Node", "Selection", "Weight", "model_layers", "model_weights"]
+__all__ = [
+    "LayerInfo",
+    "Node",
+    "Selection",
+    "Weight",
+    "model_layers",
+    "model_operations",
+    "model_weights",
+]
 
 
+# As in "name:0" and "name:0[1]", for the first call of a layer.
+_FIRST_CALL = re.compile(r":0(?=$|\[)")
 # What an output with a batch axis is drawn as, by its rank.
 _KIND_OF_RANK = {2: "dense", 3: "sequence", 4: "image", 5: "volume"}
 
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """One output of one call of a layer.
+    """One output of one call of a layer, or of an operation of a functional model.
 
     Attributes
     ----------
     path
         The layer path: the layer's name; ``outer/inner`` inside nested models and layers;
-        ``name:1`` for its second call; ``name[1]`` or ``name[key]`` for its further outputs.
+        ``name:1`` for its second call; ``name[1]`` or ``name[key]`` for its further outputs. An
+        operation (``keras.ops.relu(x)``, ``x * 2``) has the name that Keras gives it
+        (``model.operations``).
     type
-        Class of the layer.
+        Class of the layer or operation.
     shape
         Shape of the output; None where it is not fixed, as the batch mostly is not.
     dtype
@@ -82,7 +94,10 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class Node:
-    """A layer of a model, called or not.
+    """A layer of a model, called or not, or an operation of a functional model.
+
+    Operations are Keras's `keras.Operation` that are no layers: they have neither weights nor an
+    `index`.
 
     `internal` layers are parts of Keras's own composite layers, such as the projections of an
     attention. `looped` ones run in a loop, whose values do not outlive it: the cells of recurrent
@@ -96,9 +111,19 @@ class Node:
     looped: bool
 
     @property
+    def is_layer(self) -> bool:
+        """Whether the node is a layer, and not an operation."""
+        return isinstance(self.layer, keras().layers.Layer)
+
+    @property
     def composite(self) -> bool:
         """Whether there are layers inside."""
-        return bool(sublayers(self.layer))
+        return self.is_layer and bool(sublayers(self.layer))
+
+    @property
+    def parameters(self) -> int:
+        """Number of weight values of the layer."""
+        return self.layer.count_params() if self.is_layer and self.layer.built else 0
 
 
 def sublayers(layer: Any) -> list[Any]:
@@ -108,22 +133,42 @@ def sublayers(layer: Any) -> list[Any]:
     return [sublayer for sublayer in found if not isinstance(sublayer, inputs)]
 
 
+def _suboperations(layer: Any) -> list[Any]:
+    """Return a layer's direct sublayers and, of a functional model, its operations."""
+    layers = sublayers(layer)
+    if not isinstance(layer, keras().Function):
+        return layers
+    kind = keras().layers.Layer
+    return layers + [operation for operation in layer.operations if not isinstance(operation, kind)]
+
+
 def model_layers(model: Any) -> list[Node]:
     """Return every layer inside a model, each once, outer before inner."""
-    nested, recurrent = keras().Model, keras().layers.RNN
+    return [node for node in model_operations(model) if node.is_layer]
+
+
+def model_operations(model: Any) -> list[Node]:
+    """Return every layer and operation inside a model, each once, outer before inner."""
+    k = keras()
+    recurrent = k.layers.RNN
+    # What is inside of these are layers of the user's, and no parts that Keras makes.
+    holders = (k.Model, k.layers.Wrapper, k.layers.Pipeline)
     nodes: list[Node] = []
     seen = {id(model)}
     positions = {id(layer): index for index, layer in enumerate(getattr(model, "layers", []))}
 
     def descend(parent: Any, prefix: str, internal: bool, looped: bool) -> None:
-        for layer in sublayers(parent):
+        for layer in _suboperations(parent):
             if id(layer) in seen:
                 continue
             seen.add(id(layer))
             path = prefix + layer.name
-            nodes.append(Node(layer, path, positions.get(id(layer)), internal, looped))
+            node = Node(layer, path, positions.get(id(layer)), internal, looped)
+            nodes.append(node)
+            if not node.is_layer:
+                continue
             loop = isinstance(layer, recurrent) and not layer.unroll
-            own = type(layer).__module__.startswith("keras.") and not isinstance(layer, nested)
+            own = type(layer).__module__.startswith("keras.") and not isinstance(layer, holders)
             descend(layer, path + "/", internal or own, looped or loop)
 
     descend(model, "", internal=False, looped=False)
@@ -185,8 +230,9 @@ class Selection:
     layers
         None: every layer with a spatial output, but for internal ones and for composites whose
         output is that of a layer inside. Otherwise a layer path, a glob over layer paths, a
-        layer, a layer class, an index into ``model.layers``, a predicate on layers, or several of
-        these. A layer's name stands for all its calls and outputs.
+        layer or operation, a class of them, an index into ``model.layers``, a predicate on layers,
+        or several of these. A layer's name stands for all its calls and outputs; ``name:0`` for
+        the first call alone.
 
     Raises
     ------
@@ -252,7 +298,7 @@ class Selection:
         weights = model_weights(model)
         if self.everything:
             return weights
-        self.check(model, model_layers(model))
+        self.check(model, model_operations(model))
         holders = {node.path: node for weight in weights for node in weight.nodes}.values()
         for item in self._items:
             if not any(self._matches(item, node, node.path, model) for node in holders):
@@ -277,17 +323,19 @@ class Selection:
     @staticmethod
     def _matches(item: Any, node: Node, path: str, model: Any) -> bool:
         if isinstance(item, str):
-            return item in (node.path, path) or any(
-                fnmatch.fnmatchcase(candidate, item) for candidate in (node.path, path)
-            )
+            if item in (node.path, path):
+                return True
+            if (first_call := _FIRST_CALL.sub("", item)) != item:
+                return fnmatch.fnmatchcase(path, first_call)
+            return any(fnmatch.fnmatchcase(candidate, item) for candidate in (node.path, path))
         if isinstance(item, type):
             return isinstance(node.layer, item)
         if _is_index(item):
             return node.index == operator.index(item) % len(model.layers)
-        if isinstance(item, keras().layers.Layer):
+        if isinstance(item, keras().Operation):
             return node.layer is item
         predicate: Callable[[Any], Any] = item
-        return bool(predicate(node.layer))
+        return node.is_layer and bool(predicate(node.layer))
 
     @staticmethod
     def _nothing(item: Any, known: list[str]) -> LayerError:

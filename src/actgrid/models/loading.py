@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
 import re
+import reprlib
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from actgrid.errors import ActgridError, FormatError, MissingFileError, ModelError, suggest
+from actgrid.errors import (
+    ActgridError,
+    FormatError,
+    MissingFileError,
+    ModelError,
+    strip_terminal_codes,
+    suggest,
+)
 from actgrid.models.archives import check_archive, is_hdf5, read_member
 from actgrid.models.frameworks import applications, keras, tensorflow
 from actgrid.models.safety import unsafe_config, unsafe_saved_model
@@ -68,7 +77,7 @@ def load_model(
     if isinstance(spec, k.layers.Layer):
         return spec
     if not isinstance(spec, (str, os.PathLike)):
-        raise ModelError(f"a model is a Keras model or {SPECS}, not {spec!r}")
+        raise ModelError(f"a model is a Keras model or {SPECS}, not {_describe_value(spec)}")
     text = os.fspath(spec)
     if text.startswith("keras:"):
         return _application(text.removeprefix("keras:"), weights)
@@ -89,6 +98,42 @@ def load_model(
     raise ModelError(f"{text!r} is no model: give {SPECS}{suggest(text, known)}")
 
 
+# Packages of models that users try, by the name of a class's module, and the way to Keras's.
+_OTHER_PACKAGES = {
+    "tf_keras": (
+        "one of Keras 2 (tf_keras): save it with model.save('model.h5') or model.export('folder'), "
+        "and give that path"
+    ),
+    "torch": "one of PyTorch: build it with Keras and copy the weights",
+    "flax": "one of Flax: export it as a SavedModel with jax2tf, and give that folder",
+}
+
+
+def _describe_value(value: object) -> str:
+    """Describe a value that is not a model, and the way to a Keras model."""
+    k, tf = keras(), tensorflow()
+    kind = value if isinstance(value, type) else type(value)
+    if isinstance(value, type) and issubclass(value, k.layers.Layer):
+        return f"the class {value.__name__}: give an instance of it, {value.__name__}(...)"
+    packages = {base.__module__.partition(".")[0] for base in kind.__mro__}
+    for package, description in _OTHER_PACKAGES.items():
+        if package in packages:
+            return f"{kind.__name__}, {description}"
+    if isinstance(value, k.Function):
+        return "a keras.Function: give keras.Model(function.inputs, function.outputs)"
+    if isinstance(value, k.KerasTensor):
+        return "a symbolic tensor: give keras.Model(inputs, outputs)"
+    if isinstance(value, tf.Module):
+        return (
+            f"{kind.__name__}, a tf.Module: save it with tf.saved_model.save and signatures, and "
+            "give that folder, or call it in a keras.Model"
+        )
+    if inspect.isroutine(value) or isinstance(value, tf.types.experimental.PolymorphicFunction):
+        name = getattr(value, "__name__", kind.__name__)
+        return f"the function {name}: give the model that it returns"
+    return reprlib.repr(value)
+
+
 def is_function_spec(spec: str) -> bool:
     """Return whether a specification has the form ``package.module:function``."""
     return _FUNCTION_SPEC.fullmatch(spec) is not None and not spec.startswith("keras:")
@@ -96,9 +141,11 @@ def is_function_spec(spec: str) -> bool:
 
 def _first_line(error: BaseException) -> str:
     # Keras puts the reason behind what it was doing and a page of configuration.
-    reason = str(error).rpartition("Exception encountered:")[2]
-    lines = [line for line in reason.splitlines() if line.strip()]
-    return lines[0].strip()[:300] if lines else type(error).__name__
+    text = strip_terminal_codes(str(error)).rpartition("Exception encountered:")[2]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines and lines[0].startswith("Exception encountered when calling"):
+        lines = lines[1:] or lines
+    return lines[0][:300] if lines else type(error).__name__
 
 
 def _application(name: str, weights: str | Path | None) -> Any:
@@ -210,6 +257,11 @@ def _saved_model(path: Path, safe_mode: bool) -> Any:
         if safe_mode:
             _refuse(path, unsafe_saved_model(path))
         signatures = tf.saved_model.load(os.fspath(path)).signatures
+        if not signatures:
+            raise ModelError(
+                f"the SavedModel {path} has no signatures, which say what it takes: save it with "
+                "model.export(folder), or tf.saved_model.save(module, folder, signatures=...)"
+            )
         endpoint = "serving_default" if "serving_default" in signatures else next(iter(signatures))
         specs = signatures[endpoint].structured_input_signature[1]
         inputs = {
@@ -217,14 +269,56 @@ def _saved_model(path: Path, safe_mode: bool) -> Any:
             for name, spec in specs.items()
         }
         layer = k.layers.TFSMLayer(os.fspath(path), call_endpoint=endpoint, name="saved_model")
-        single = next(iter(inputs.values())) if len(inputs) == 1 else inputs
-        return k.Model(single, layer(single))
+        if len(inputs) == 1:
+            (single,) = inputs.values()
+            return k.Model(single, layer(single))
+        # Keras passes them on as one dict, and a signature takes several by their names alone.
+        signature = layer.call_endpoint_fn
+        layer.call_endpoint_fn = lambda inputs: signature(**inputs)
+        return k.Model(inputs, layer(inputs))
     except ModelError:
         raise
     except Exception as error:
         raise ModelError(
-            f"{path} cannot be loaded as a SavedModel: {_first_line(error)}"
+            f"{path} cannot be loaded as a SavedModel: {_saved_model_problem(path, error)}"
         ) from error
+
+
+def _saved_model_problem(path: Path, error: Exception) -> str:
+    """Return why TensorFlow cannot load a SavedModel, and the way on."""
+    text = str(error)
+    if "add_slot" in text:
+        return (
+            "it holds the state of an optimizer, which only Keras 2 can load: save it there "
+            "without, with model.export(folder) or model.save(folder, include_optimizer=False)"
+        )
+    if unknown := re.search(r"Op type not registered '([^']*)'", text):
+        return (
+            f"it needs the operation {unknown[1]}, which is none of TensorFlow's: import the "
+            "package that defines it, such as tensorflow_text, before"
+        )
+    if "Failed to find any matching files" in text:
+        return f"its weights are missing: there is no {path / 'variables' / 'variables.index'}"
+    if "Read less bytes" in text or isinstance(error, tensorflow().errors.DataLossError):
+        return f"its weights, in {path / 'variables'}, are damaged"
+    if (path / "saved_model.pb").stat().st_size == 0:
+        return "saved_model.pb is empty"
+    problem = _first_line(error)
+    if isinstance(error, (OSError, ValueError, tensorflow().errors.OpError)):
+        return problem
+    # The words of an error inside TensorFlow, or Keras, tell little.
+    return (
+        f"TensorFlow {tensorflow().__version__} cannot read what TensorFlow "
+        f"{_saved_by(path)} wrote ({type(error).__name__}: {problem}): load it there and save it "
+        "with model.export(folder)"
+    )
+
+
+def _saved_by(path: Path) -> str:
+    """Return the version of TensorFlow that wrote a SavedModel."""
+    loader = importlib.import_module("tensorflow.python.saved_model.loader_impl")
+    graphs = loader.parse_saved_model(os.fspath(path)).meta_graphs
+    return next(iter(graphs)).meta_info_def.tensorflow_version or "of unknown version"
 
 
 def _from_function(spec: str) -> Any:
@@ -255,7 +349,7 @@ def _from_function(spec: str) -> Any:
                 "and returns a Keras model"
             ) from error
     if not isinstance(model, keras().layers.Layer):
-        raise ModelError(f"{spec} returned {type(model).__name__}, not a Keras model")
+        raise ModelError(f"{spec} must return a Keras model, not {_describe_value(model)}")
     return model
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from actgrid.models.data_formats import input_data_format
 from actgrid.models.extraction import choose_calls, trace_inputs
 from actgrid.models.frameworks import tensorflow
+from actgrid.models.functions import GraphFunction
 from actgrid.models.inputs import map_tensors
 from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.loading import load_model
@@ -138,7 +139,7 @@ def receptive_fields(
         for call in calls:
             fields[call.info.path] = _field(call.info, states.get(call.tensor.name))
 
-    tf.function(trace, autograph=False).get_concrete_function(inputs)
+    GraphFunction(trace).trace(inputs)
     return fields
 
 

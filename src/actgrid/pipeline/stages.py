@@ -17,12 +17,12 @@ import numpy.typing as npt
 
 from actgrid.errors import (
     ActgridError,
-    DeviceError,
     DtypeError,
     ModelError,
     OptionError,
     OutputError,
     ShapeError,
+    UnusableModelError,
 )
 from actgrid.models import Extractor
 from actgrid.models.inputs import batch_shape, join_batches
@@ -359,7 +359,7 @@ class _Flow:
         try:
             with self._meter.busy("model"):
                 activations = self._extractor(join_batches([entry.image for entry in images]))
-        except DeviceError:
+        except UnusableModelError:
             raise  # no image is to blame, and every other one would fail as well
         except (ModelError, ShapeError, DtypeError) as error:
             if len(images) == 1:

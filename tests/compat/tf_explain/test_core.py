@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import tensorflow as tf
 from keras import layers
 from PIL import Image
 
+import actgrid
 from actgrid.compat.tf_explain.core import (
     ExtractActivations,
     GradCAM,
@@ -23,7 +25,12 @@ from actgrid.compat.tf_explain.core import (
     SmoothGrad,
     VanillaGradients,
 )
+from actgrid.compat.tf_explain.core.vanilla_gradients import (
+    ACTIVATION_LAYER_CLASSES,
+    UNSUPPORTED_ARCHITECTURE_WARNING,
+)
 from actgrid.compat.tf_explain.utils.display import grid_display, heatmap_display
+from actgrid.compat.tf_explain.utils.image import apply_grey_patch
 from actgrid.errors import LayerError, ModelError, OptionError, ShapeError, TargetError
 
 Array = npt.NDArray[Any]
@@ -104,8 +111,9 @@ def test_gradients_of_a_model_that_ends_otherwise_come_with_a_warning(images: Ar
             layers.Dense(5, activation="softmax"),
         ]
     )
-    with pytest.warns(UserWarning, match="no activation by itself"):
+    with pytest.warns(UserWarning, match=f"^{re.escape(UNSUPPORTED_ARCHITECTURE_WARNING)}$"):
         found = VanillaGradients().explain((images, None), model, 1)
+    assert not isinstance(model.layers[-1], ACTIVATION_LAYER_CLASSES)
     assert_alike(found, levels_of(gradient(lambda x: model(x)[:, 1], images)))
 
 
@@ -186,6 +194,70 @@ def test_occlusion(network: Any, images: Array) -> None:
     assert_alike(explainer.explain((images, None), network, 2, 5), expected)
     with pytest.raises(OptionError, match="patch_size must be at least 1"):
         explainer.explain((images, None), network, 2, 0)
+
+
+# --- the steps that classes have by themselves
+
+
+def test_steps_of_grad_cam(network: Any, images: Array) -> None:
+    layer = network.get_layer("conv").output
+    both = keras.Model(network.inputs[0], [layer, network.outputs[0]])
+    with tf.GradientTape() as tape:
+        activation, outputs = both(images)
+        value = outputs[:, 2]
+    slope = tape.gradient(value, activation).numpy()
+    guided = slope * (slope > 0) * (activation.numpy() > 0)
+    for use_guided, expected in ((True, guided), (False, slope)):
+        found = GradCAM.get_gradients_and_filters(network, images, "conv", 2, use_guided)
+        np.testing.assert_allclose(found[0].numpy(), activation, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(found[1].numpy(), expected, rtol=1e-4, atol=1e-7)
+    maps = GradCAM.generate_ponderated_output(activation, tf.constant(guided))
+    truth = (guided.mean((1, 2), keepdims=True) * activation.numpy()).sum(-1)
+    np.testing.assert_allclose([one.numpy() for one in maps], truth, rtol=1e-4, atol=1e-9)
+    np.testing.assert_array_equal(GradCAM.ponderate_output(activation[1], guided[1]), maps[1])
+
+
+def test_steps_of_smoothgrad(network: Any, images: Array) -> None:
+    np.random.seed(7)  # noqa: NPY002
+    noisy = SmoothGrad.generate_noisy_images(images, 4, 0.3)
+    np.random.seed(7)  # noqa: NPY002
+    noise = np.random.normal(0, 0.3, (12, 12, 12, 3)).astype(np.float32)  # noqa: NPY002
+    np.testing.assert_array_equal(noisy, np.repeat(images, 4, 0) + noise)
+    found = SmoothGrad.get_averaged_gradients(noisy, network, 1, 4)
+    truth = gradient(lambda x: -tf.math.log(network(x)[:, 1]), noisy)
+    truth = truth.reshape(3, 4, 12, 12, 3).mean(1)
+    np.testing.assert_allclose(found, truth, rtol=1e-3, atol=1e-6)
+
+
+def test_steps_of_integrated_gradients(network: Any, images: Array) -> None:
+    path = IntegratedGradients.generate_linear_path(np.zeros(2), np.array([4.0, 8.0]), 5)
+    np.testing.assert_array_equal(path, [[0, 0], [1, 2], [2, 4], [3, 6], [4, 8]])
+    between = IntegratedGradients.generate_interpolations(images, 7)
+    assert between.shape == (21, 12, 12, 3)
+    np.testing.assert_allclose(between[7 + 3], images[1] / 2, rtol=1e-6)
+    found = IntegratedGradients.get_integrated_gradients(between, network, 3, 7)
+    truth = gradient(lambda x: network(x)[:, 3], between).reshape(3, 7, 12, 12, 3).mean(1)
+    np.testing.assert_allclose(found, truth, rtol=1e-3, atol=1e-7)
+
+
+def test_a_map_of_occlusion(network: Any, images: Array) -> None:
+    found = OcclusionSensitivity().get_sensitivity_map(network, images[1], 2, 6)
+    assert found.shape == (12, 12)
+    corners = []
+    for left, top in ((0, 0), (6, 0), (0, 6), (6, 6)):
+        hidden = apply_grey_patch(images[1], left, top, 6)[None]
+        corners.append(1 - float(network(hidden)[0, 2]))
+    np.testing.assert_allclose(found[[0, 0, -1, -1], [0, -1, 0, -1]], corners, rtol=1e-5)
+
+
+def test_a_model_of_activations(network: Any, images: Array) -> None:
+    model = ExtractActivations.generate_activations_graph(network, ["conv"])
+    expected = actgrid.Extractor(network, "conv")(images)["conv"]
+    np.testing.assert_allclose(model.predict(images, verbose=0), expected, rtol=1e-5, atol=1e-7)
+    several = ExtractActivations.generate_activations_graph(network, ["first", "conv"])
+    assert [output.shape[-1] for output in several.outputs] == [6, 4]
+    with pytest.raises(LayerError, match="no layer 'cnv'"):
+        ExtractActivations.generate_activations_graph(network, ["cnv"])
 
 
 def test_classes_that_there_are_not(network: Any, images: Array) -> None:

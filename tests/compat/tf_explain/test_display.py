@@ -14,7 +14,10 @@ from actgrid.compat.tf_explain.utils.display import (
     heatmap_display,
     image_to_uint_255,
 )
-from actgrid.compat.tf_explain.utils.image import transform_to_normalized_grayscale
+from actgrid.compat.tf_explain.utils.image import (
+    apply_grey_patch,
+    transform_to_normalized_grayscale,
+)
 from actgrid.compat.tf_explain.utils.saver import save_grayscale, save_rgb
 from actgrid.errors import OptionError, OutputError, ShapeError
 from actgrid.rendering import palette
@@ -26,6 +29,10 @@ def test_grids_are_square_and_filled_with_zeros() -> None:
     np.testing.assert_array_equal(grid_display(pictures, num_rows=1), [[1, 2, 3, 4, 5, 6]])
     np.testing.assert_array_equal(grid_display(pictures, num_columns=1), pictures[:, 0])
     assert grid_display(pictures, num_rows=5, num_columns=2).shape == (5, 4)
+    with pytest.warns(
+        UserWarning, match="1 rows of 2 columns are too few for 3 pictures: .* 2 row"
+    ):
+        assert grid_display(pictures, num_rows=1, num_columns=2).shape == (2, 4)
     assert grid_display(np.zeros((5, 2, 3, 3))).shape == (6, 9, 3)
     for wrong in (np.zeros((2, 2)), np.zeros((0, 2, 2))):
         with pytest.raises(ShapeError, match="a grid is of pictures"):
@@ -87,6 +94,17 @@ def test_gray_levels_are_of_all_images_together() -> None:
     values[1, 0, 1] = 0.5, 0.5
     level = 255 * (1 - 1) / 1
     np.testing.assert_array_equal(transform_to_normalized_grayscale(values)[1, 0], [0, int(level)])
+
+
+def test_a_square_of_a_copy_is_gray() -> None:
+    image = np.zeros((4, 5, 3), np.float32)
+    found = apply_grey_patch(image, top_left_x=3, top_left_y=1, patch_size=2)
+    expected = np.zeros((4, 5, 3))
+    expected[1:3, 3:5] = 127.5
+    np.testing.assert_array_equal(found, expected)
+    assert not image.any()
+    levels = apply_grey_patch(np.zeros((2, 2, 3), np.uint8), 1, 1, 9)
+    np.testing.assert_array_equal(levels[..., 0], [[0, 0], [0, 127]])
 
 
 def test_pictures_are_saved(tmp_path: Path) -> None:

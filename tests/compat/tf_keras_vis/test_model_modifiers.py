@@ -15,6 +15,7 @@ from actgrid.compat.tf_keras_vis import ModelVisualization
 from actgrid.compat.tf_keras_vis.saliency import Saliency
 from actgrid.compat.tf_keras_vis.utils.model_modifiers import (
     ExtractIntermediateLayer,
+    ExtractIntermediateLayerForGradcam,
     GuidedBackpropagation,
     ModelModifier,
     ReplaceToLinear,
@@ -51,6 +52,17 @@ def test_modifiers_come_one_after_the_other(network: Any, images: Array) -> None
         Saliency(network, ExtractIntermediateLayer(99))
     with pytest.raises(OptionError, match="index_or_name must be"):
         ExtractIntermediateLayer(1.5)  # type: ignore[arg-type]
+
+
+def test_a_model_of_outputs_and_a_layer(network: Any, images: Array) -> None:
+    conv = np.asarray(keras.Model(network.inputs[0], network.get_layer("conv").output)(images))
+    outputs, found = ExtractIntermediateLayerForGradcam()(network)(images)
+    np.testing.assert_allclose(outputs, network(images), rtol=1e-5)
+    np.testing.assert_allclose(found, conv, rtol=1e-5, atol=1e-7)
+    only = ExtractIntermediateLayerForGradcam("conv", include_model_outputs=False)(network)
+    np.testing.assert_allclose(keras.tree.flatten(only(images))[0], conv, rtol=1e-5, atol=1e-7)
+    with pytest.raises(LayerError, match="no layer of the model: 'cnv'"):
+        ExtractIntermediateLayerForGradcam("cnv")(network)
 
 
 def test_functions_are_modifiers_too(network: Any, images: Array) -> None:

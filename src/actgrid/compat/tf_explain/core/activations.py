@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from actgrid.compat.tf_explain.core.explainer import Explainer, inputs_of
 from actgrid.compat.tf_explain.utils.display import as_levels, grid_display
-from actgrid.errors import OptionError, ShapeError
+from actgrid.errors import LayerError, OptionError, ShapeError
 from actgrid.models import Extractor
+from actgrid.models.inputs import partial_model
 from actgrid.rendering.layout import integer_option
 
 __all__ = ["ExtractActivations"]
@@ -82,3 +83,18 @@ class ExtractActivations(Explainer):
         if len(sides) > 1:
             raise ShapeError(f"layers of maps of {sorted(sides)} do not fit one grid: name one")
         return as_levels(grid_display(np.concatenate(tiles)))
+
+    @staticmethod
+    def generate_activations_graph(model: Any, layers_name: Iterable[str]) -> Any:
+        """Return a model whose outputs are those of layers, in the order of ``model.layers``.
+
+        Raises
+        ------
+        LayerError
+            If none of them is a layer of the model. Also a KeyError.
+        """
+        names = [layers_name] if isinstance(layers_name, str) else list(layers_name)
+        outputs = [layer.output for layer in model.layers if layer.name in names]
+        if not outputs:
+            raise LayerError(f"the model has no layer {', '.join(map(repr, names))}")
+        return partial_model(model, outputs if len(outputs) > 1 else outputs[0])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.class_maps import by_mean_gradient, layer_maps
+from actgrid.attribution.loss_gradients import gradients
 from actgrid.compat.tf_explain.core.explainer import (
     ClassOutput,
     Explainer,
@@ -17,6 +19,7 @@ from actgrid.compat.tf_explain.core.explainer import (
 )
 from actgrid.compat.tf_explain.utils.display import VIRIDIS, stacked
 from actgrid.errors import ModelError
+from actgrid.models.extraction import Extractor
 from actgrid.models.frameworks import tensorflow
 
 __all__ = ["GradCAM"]
@@ -27,6 +30,16 @@ def _guided(activation: Any, gradient: Any) -> Any:
     tf = tensorflow()
     kept = (activation > 0) & (gradient > 0)
     return by_mean_gradient(activation, tf.where(kept, gradient, tf.zeros_like(gradient)))
+
+
+@dataclass(frozen=True)
+class _TotalOutput:
+    """The sum over a batch of the output for a class: a loss. Equal ones share a function."""
+
+    output: ClassOutput
+
+    def __call__(self, truth: Any, outputs: Any) -> Any:
+        return tensorflow().reduce_sum(self.output(outputs))
 
 
 class GradCAM(Explainer):
@@ -97,6 +110,54 @@ class GradCAM(Explainer):
             for one in layer_maps(group, layer_name, formula).values
         ]
         return stacked(maps, images, colormap, image_weight)
+
+    @staticmethod
+    def get_gradients_and_filters(
+        model: Any,
+        images: npt.ArrayLike,
+        layer_name: str,
+        class_index: int,
+        use_guided_grads: bool = True,
+    ) -> tuple[Any, Any]:
+        """Return a layer's activations, and the gradients of the output for a class.
+
+        Parameters
+        ----------
+        images
+            (N, height, width, C).
+        model, layer_name, class_index, use_guided_grads
+            As for `explain`.
+
+        Returns
+        -------
+        tuple
+            Two tensors of the activations' shape.
+        """
+        tf = tensorflow()
+        images = np.asarray(images, np.float32)
+        score = _TotalOutput(ClassOutput(class_number(class_index)))
+        found = gradients(model, images, 0, score, layer_name)
+        ((path, gradient),) = found.activations.items()
+        activations = tf.constant(Extractor(model, layer_name)(images)[path])
+        gradient = tf.constant(gradient)
+        if use_guided_grads:
+            kept = (activations > 0) & (gradient > 0)
+            gradient = tf.where(kept, gradient, tf.zeros_like(gradient))
+        return activations, gradient
+
+    @staticmethod
+    def generate_ponderated_output(outputs: Any, grads: Any) -> list[Any]:
+        """Return for each image the sum of its channels, weighed by their mean gradients."""
+        return [
+            GradCAM.ponderate_output(output, gradient)
+            for output, gradient in zip(outputs, grads, strict=True)
+        ]
+
+    @staticmethod
+    def ponderate_output(output: Any, grad: Any) -> Any:
+        """Return the sum of channels, (h, w, C), weighed by their mean gradients: (h, w)."""
+        tf = tensorflow()
+        return tf.reduce_sum(tf.reduce_mean(grad, (0, 1)) * output, -1)
 
     @staticmethod
     def infer_grad_cam_target_layer(model: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.input_gradients import on_the_way, summed_gradients
+from actgrid.attribution.input_gradients import as_it_is, on_the_way, summed_gradients
 from actgrid.compat.tf_explain.core.explainer import (
     ClassOutput,
     Explainer,
@@ -71,3 +71,29 @@ class IntegratedGradients(Explainer):
         weights, shares = np.full(steps, 1 / steps), np.linspace(0, 1, steps)
         gradients = summed_gradients(subject, on_the_way, weights, shares, subject.baseline(0.0))
         return grid_display(transform_to_normalized_grayscale(np.abs(gradients)))
+
+    @staticmethod
+    def get_integrated_gradients(
+        interpolated_images: npt.NDArray[Any], model: Any, class_index: int, n_steps: int
+    ) -> npt.NDArray[np.float32]:
+        """Return the mean gradient of the output for a class over each `n_steps` images."""
+        subject = subject_of(model, interpolated_images, ClassOutput(class_number(class_index)))
+        gradients = summed_gradients(subject, as_it_is, [1.0])
+        means: npt.NDArray[np.float32]
+        means = gradients.reshape(-1, n_steps, *gradients.shape[1:]).mean(1)
+        return means
+
+    @staticmethod
+    def generate_interpolations(images: npt.ArrayLike, n_steps: int) -> npt.NDArray[Any]:
+        """Return the way from a black image to each image, (N * n_steps, H, W, C)."""
+        path = IntegratedGradients.generate_linear_path
+        ways = [path(np.zeros_like(image), image, n_steps) for image in np.asarray(images)]
+        return np.concatenate(ways)
+
+    @staticmethod
+    def generate_linear_path(
+        baseline: npt.NDArray[Any], target: npt.NDArray[Any], n_steps: int
+    ) -> list[npt.NDArray[Any]]:
+        """Return `n_steps` images evenly from one image to another, both included."""
+        shares = np.linspace(0, 1, integer_option("n_steps", n_steps, 2))
+        return [baseline + (target - baseline) * share for share in shares]

@@ -16,12 +16,12 @@ from actgrid.compat.tf_explain.core.explainer import (
     subject_of,
 )
 from actgrid.compat.tf_explain.utils.display import VIRIDIS, stacked
+from actgrid.compat.tf_explain.utils.image import GRAY
 from actgrid.models.frameworks import tensorflow
+from actgrid.rendering import Heatmap
 from actgrid.rendering.layout import integer_option
 
 __all__ = ["OcclusionSensitivity"]
-
-_GRAY = 127.5  # in the images' units, whatever these are
 
 
 class OcclusionSensitivity(Explainer):
@@ -83,6 +83,37 @@ class OcclusionSensitivity(Explainer):
         >>> explainer.save(grid, ".", "occlusion_sensitivity.png")
         """
         images = images_of(validation_data)
+        maps = self._maps(model, images, class_index, patch_size)
+        return stacked(list(maps), images, colormap, 0.7)
+
+    def get_sensitivity_map(
+        self, model: Any, image: npt.ArrayLike, class_index: int, patch_size: int
+    ) -> npt.NDArray[np.float32]:
+        """Return the map of 1 - confidence of one image, enlarged to its size.
+
+        Parameters
+        ----------
+        image
+            (height, width, C).
+        model, class_index, patch_size
+            As for `explain`.
+
+        Returns
+        -------
+        numpy.ndarray
+            (height, width) float32.
+        """
+        images = np.asarray(image)[None]
+        enlarged: npt.NDArray[np.float32]
+        (enlarged,) = Heatmap(self._maps(model, images, class_index, patch_size)).resized(
+            *images.shape[1:3]
+        )
+        return enlarged
+
+    def _maps(
+        self, model: Any, images: npt.NDArray[Any], class_index: int, patch_size: int
+    ) -> npt.NDArray[np.float32]:
+        """Return 1 - confidence behind each square, (N, rows, columns)."""
         side = integer_option("patch_size", patch_size, 1)
         score = ClassOutput(class_number(class_index))
         subject = subject_of(model, images, score, self.batch_size)
@@ -90,6 +121,6 @@ class OcclusionSensitivity(Explainer):
         tops, lefts = range(0, height, side), range(0, width, side)
         corners = np.array([(top, left) for top in tops for left in lefts], np.int32)
         tables = tensorflow().constant(corners), tensorflow().constant((side, side))
-        scores = masked_scores(subject, outside_patch, len(corners), _GRAY, *tables)
-        maps = 1 - scores.reshape(-1, len(tops), len(lefts))
-        return stacked(list(maps), images, colormap, 0.7)
+        scores = masked_scores(subject, outside_patch, len(corners), GRAY, *tables)
+        maps: npt.NDArray[np.float32] = 1 - scores.reshape(-1, len(tops), len(lefts))
+        return maps

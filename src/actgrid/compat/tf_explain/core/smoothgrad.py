@@ -73,11 +73,30 @@ class SmoothGrad(Explainer):
         >>> grid = explainer.explain((images, None), model, class_index=281, num_samples=20)
         >>> explainer.save(grid, ".", "smoothgrad.png")
         """
-        samples = integer_option("num_samples", num_samples, 1)
-        copies = np.repeat(images_of(validation_data), samples, 0)
-        added = np.random.normal(0, number_option("noise", noise), copies.shape)  # noqa: NPY002
-        noisy = copies + added.astype(np.float32)
-        subject = subject_of(model, noisy, ClassLoss(class_number(class_index)))
-        gradients = summed_gradients(subject, as_it_is, [1.0])
-        means = gradients.reshape(-1, samples, *gradients.shape[1:]).mean(1)
+        noisy = self.generate_noisy_images(images_of(validation_data), num_samples, noise)
+        means = self.get_averaged_gradients(noisy, model, class_index, num_samples)
         return grid_display(transform_to_normalized_grayscale(np.abs(means)))
+
+    @staticmethod
+    def generate_noisy_images(
+        images: npt.ArrayLike, num_samples: int, noise: float
+    ) -> npt.NDArray[Any]:
+        """Return `num_samples` noisy copies of each image, one image after the other.
+
+        Noise is normal, of mean 0 and standard deviation `noise`.
+        """
+        copies = np.repeat(images, integer_option("num_samples", num_samples, 1), 0)
+        added = np.random.normal(0, number_option("noise", noise), copies.shape)  # noqa: NPY002
+        noisy: npt.NDArray[Any] = copies + added.astype(np.float32)
+        return noisy
+
+    @staticmethod
+    def get_averaged_gradients(
+        noisy_images: npt.NDArray[Any], model: Any, class_index: int, num_samples: int
+    ) -> npt.NDArray[np.float32]:
+        """Return the mean gradient of the loss over each `num_samples` images, (N, H, W, C)."""
+        subject = subject_of(model, noisy_images, ClassLoss(class_number(class_index)))
+        gradients = summed_gradients(subject, as_it_is, [1.0])
+        means: npt.NDArray[np.float32]
+        means = gradients.reshape(-1, num_samples, *gradients.shape[1:]).mean(1)
+        return means

@@ -21,7 +21,17 @@ from actgrid.compat.tf_explain.utils.image import transform_to_normalized_graysc
 from actgrid.models.frameworks import keras
 from actgrid.models.inputs import partial_model
 
-__all__ = ["VanillaGradients"]
+__all__ = ["ACTIVATION_LAYER_CLASSES", "UNSUPPORTED_ARCHITECTURE_WARNING", "VanillaGradients"]
+
+UNSUPPORTED_ARCHITECTURE_WARNING = (
+    "the last layer of the model is no activation by itself: gradients are those of the model's "
+    "output"
+)
+# Keras 3 has no ThresholdedReLU.
+ACTIVATION_LAYER_CLASSES = tuple(
+    getattr(keras().layers, name)
+    for name in ("Activation", "LeakyReLU", "PReLU", "ReLU", "Softmax")
+)
 
 
 class VanillaGradients(Explainer):
@@ -67,16 +77,10 @@ class VanillaGradients(Explainer):
 
     def get_score_model(self, model: Any) -> Any:
         """Return a model without its last layer, if that is an activation; or else itself."""
-        layers = keras().layers
-        kinds = (layers.Activation, layers.LeakyReLU, layers.PReLU, layers.ReLU, layers.Softmax)
         last = model.layers[-1] if model.layers else None
-        if isinstance(last, kinds) and getattr(model, "inputs", None):
+        if isinstance(last, ACTIVATION_LAYER_CLASSES) and getattr(model, "inputs", None):
             return partial_model(model, last.input)
-        warnings.warn(
-            f"the last layer of the model {model.name!r} is no activation by itself: gradients are "
-            "those of the model's output",
-            stacklevel=3,
-        )
+        warnings.warn(UNSUPPORTED_ARCHITECTURE_WARNING, stacklevel=3)
         return model
 
     def explain_score_model(

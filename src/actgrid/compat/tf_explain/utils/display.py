@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +45,8 @@ def grid_display(
     array
         (N, height, width) or (N, height, width, C); cells without a picture are zero.
     num_rows, num_columns
-        How many; with both given, there are as many rows as the columns need.
+        How many. Where both are given and have too few cells, there is a warning, and there are as
+        many rows as the columns need.
 
     Raises
     ------
@@ -59,7 +61,13 @@ def grid_display(
         columns = integer_option("num_columns", num_columns, 1)
         rows = -(-count // columns)
         if num_rows is not None:
-            rows = max(rows, integer_option("num_rows", num_rows, 1))
+            if integer_option("num_rows", num_rows, 1) < rows:
+                warnings.warn(
+                    f"{num_rows} rows of {columns} columns are too few for {count} pictures: there "
+                    f"are {rows} rows",
+                    stacklevel=2,
+                )
+            rows = max(rows, num_rows)
     elif num_rows is not None:
         rows = integer_option("num_rows", num_rows, 1)
         columns = -(-count // rows)

@@ -9,7 +9,30 @@ import numpy.typing as npt
 
 from actgrid.models.frameworks import tensorflow
 
-__all__ = ["transform_to_normalized_grayscale"]
+# In the images' units, whatever these are.
+GRAY = 127.5
+
+__all__ = ["apply_grey_patch", "transform_to_normalized_grayscale"]
+
+
+def apply_grey_patch(
+    image: npt.ArrayLike, top_left_x: int, top_left_y: int, patch_size: int
+) -> npt.NDArray[Any]:
+    """Return a copy of an image in which a square is 127.5, in whatever units the image is.
+
+    Parameters
+    ----------
+    image
+        (height, width, C).
+    top_left_x, top_left_y
+        Column and row of the square's top left corner.
+    patch_size
+        Side of the square, in pixels. What lies outside of the image is cut off.
+    """
+    patched = np.array(image)
+    rows = slice(top_left_y, top_left_y + patch_size)
+    patched[rows, top_left_x : top_left_x + patch_size] = GRAY
+    return patched
 
 
 def transform_to_normalized_grayscale(tensor: Any) -> npt.NDArray[np.uint8]:

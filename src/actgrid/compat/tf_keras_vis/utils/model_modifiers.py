@@ -6,12 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from actgrid.compat.tf_keras_vis.gradcam import penultimate
 from actgrid.errors import LayerError, OptionError
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import partial_model
 
 __all__ = [
     "ExtractIntermediateLayer",
+    "ExtractIntermediateLayerForGradcam",
     "GuidedBackpropagation",
     "ModelModifier",
     "ReplaceToLinear",
@@ -71,6 +73,42 @@ class ExtractIntermediateLayer(ModelModifier):
         except (ValueError, IndexError) as error:
             raise LayerError(f"the model has no layer {self.index_or_name!r}") from error
         return partial_model(model, layer.output)
+
+
+class ExtractIntermediateLayerForGradcam(ModelModifier):
+    """Makes a model that also returns what a layer gives, after the model's own outputs.
+
+    Parameters
+    ----------
+    penultimate_layer
+        The layer: its place in ``model.layers``, its name, or itself; None: the last one.
+    seek_conv_layer
+        Whether the layer that is returned is the last convolution up to there.
+    include_model_outputs
+        Whether the model's own outputs come first.
+    """
+
+    def __init__(
+        self,
+        penultimate_layer: Any = None,
+        seek_conv_layer: bool = True,
+        include_model_outputs: bool = True,
+    ) -> None:
+        self.penultimate_layer = penultimate_layer
+        self.seek_conv_layer = seek_conv_layer
+        self.include_model_outputs = include_model_outputs
+
+    def __call__(self, model: Any) -> Any:
+        """Return that model.
+
+        Raises
+        ------
+        LayerError
+            If there is no such layer. Also a KeyError.
+        """
+        layer = penultimate(model, self.penultimate_layer, self.seek_conv_layer)
+        outputs = [*model.outputs, layer.output] if self.include_model_outputs else [layer.output]
+        return partial_model(model, outputs)
 
 
 class GuidedBackpropagation(ModelModifier):

@@ -1,0 +1,120 @@
+"""Graph functions, and all that runs them under ``tf.config.run_functions_eagerly(True)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from PIL import Image
+
+import actgrid
+from actgrid.callbacks import ActivationGrids
+from actgrid.models.functions import GraphFunction
+from actgrid.models.receptive_fields import receptive_fields
+
+
+@pytest.fixture
+def eagerly() -> Iterator[None]:
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def cnn() -> Any:
+    return keras.Sequential(
+        [
+            keras.Input((12, 12, 3)),
+            layers.Conv2D(4, 3, activation="relu", name="conv"),
+            layers.TimeDistributed(layers.Dense(4), name="rows"),
+            layers.GlobalAveragePooling2D(name="average"),
+            layers.Dense(3, activation="softmax", name="classes"),
+        ]
+    )
+
+
+def extract(model: Any, x: Any) -> Any:
+    return list(actgrid.Extractor(model, "*")(x).values())
+
+
+def explain(method: str) -> Callable[[Any, Any], Any]:
+    def run(model: Any, x: Any) -> Any:
+        return actgrid.explain(model, x, method=method, target=1).values
+
+    return run
+
+
+def differentiate(model: Any, x: Any) -> Any:
+    found = actgrid.gradients(model, x, np.array([0, 2]), "sparse_categorical_crossentropy")
+    return [*found.activations.values(), *found.weights.values(), found.loss]
+
+
+RUNS: dict[str, Callable[[Any, Any], Any]] = {
+    "extract": extract,
+    "render": lambda model, x: actgrid.render_model(model, x, "conv")["conv"].levels,
+    "diagram": lambda model, x: actgrid.diagram(model, x).to_rgb(),
+    "measure": lambda model, x: actgrid.measure_images(model, x).layers["conv"].mean,
+    "gradients": differentiate,
+    "maximize": lambda model, x: actgrid.maximize(model, "conv", [1, 3], steps=3).inputs,
+    **{
+        method: explain(method)
+        for method in ("gradcam", "scorecam", "saliency", "guided_backprop", "occlusion", "lime")
+    },
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_values_are_the_same_when_functions_run_eagerly(
+    run: str, request: pytest.FixtureRequest
+) -> None:
+    model, x = cnn(), np.random.default_rng(1).random((2, 12, 12, 3), np.float32)
+    truth = RUNS[run](model, x)
+    request.getfixturevalue("eagerly")
+    other = keras.models.clone_model(model)  # with nothing compiled before
+    other.set_weights(model.get_weights())
+    for network in (model, other):
+        found = RUNS[run](network, x)
+        for array, expected in zip(
+            found if isinstance(found, list) else [found],
+            truth if isinstance(truth, list) else [truth],
+            strict=True,
+        ):
+            np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_layers_are_listed_when_functions_run_eagerly() -> None:
+    assert [info.path for info in actgrid.list_layers(cnn())][-2:] == ["average", "classes"]
+    field = receptive_fields(cnn(), "conv")["conv"]
+    assert field is not None
+    assert field.size == (3, 3)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not apply to tf.data functions")  # Keras's own
+@pytest.mark.usefixtures("eagerly")
+def test_callbacks_draw_when_functions_run_eagerly(tmp_path: Any) -> None:
+    model, x = cnn(), np.random.default_rng(1).random((4, 12, 12, 3), np.float32)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    grids = ActivationGrids(x[:1], "conv", folder=tmp_path)
+    model.fit(x, np.array([0, 1, 2, 0]), epochs=1, verbose=0, callbacks=[grids])
+    (picture,) = tmp_path.rglob("*.png")
+    with Image.open(picture) as image:
+        levels = np.asarray(image)
+    np.testing.assert_array_equal(levels, actgrid.render_model(model, x[:1])["conv"].levels)
+
+
+def test_a_graph_is_made_once_for_inputs_that_fit_it() -> None:
+    function = GraphFunction(lambda inputs: {"twice": inputs["x"] * 2}, relax_shapes=True)
+    for count, traces in ((2, 1), (2, 1), (3, 2), (4, 2)):
+        found = function({"x": tf.ones((count, 3)), "none": None})
+        np.testing.assert_array_equal(found["twice"], np.full((count, 3), 2))
+        assert function.trace_count == traces
+    exact = GraphFunction(lambda inputs: inputs + 1)
+    exact.trace(tf.TensorSpec((None, 2)))
+    for count in (1, 2, 3):
+        np.testing.assert_array_equal(exact(tf.zeros((count, 2))), np.ones((count, 2)))
+    assert exact.trace_count == 1
