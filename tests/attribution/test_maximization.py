@@ -426,7 +426,7 @@ def test_which_input_is_the_image_may_be_chosen() -> None:
         maximize(model, "units", image_input="left")
     with pytest.raises(OptionError, match=r"no input 'lft' \(did you mean left\?\)"):
         maximize(model, "units", image_input="lft")
-    with pytest.raises(OptionError, match=r"of the names left, right; not .*'depth'"):
+    with pytest.raises(OptionError, match="no input 'depth'; inputs: 'left', 'right'"):
         maximize(model, "units", inputs={"depth": 1})
     with pytest.raises(OptionError, match=r"inputs must be a dict.*not array"):
         maximize(model, "units", inputs=cast(Any, np.zeros((1, 5, 5, 3))))

@@ -333,8 +333,10 @@ def _unpacked(x: Any, symbolic: Any) -> Any:
     """Return the tensor of one input, which may be in a list of its own."""
     if x is None:
         return None
-    is_listed = isinstance(x, (list, tuple)) and len(x) == 1 and hasattr(x[0], "shape")
+    is_listed = isinstance(x, (list, tuple)) and x and hasattr(x[0], "shape")
     if is_listed and len(x[0].shape) >= len(symbolic.shape):
+        if len(x) > 1:
+            raise ShapeError(f"the model takes 1 input, not {len(x)}")
         x = x[0]
     return _as_tensor(x)
 

@@ -127,7 +127,7 @@ def test_one_image_without_a_batch_axis(network: Any, images: Array) -> None:
     listed = Saliency(network)(CategoricalScore(1), [images])
     assert isinstance(listed, list)
     assert listed[0].shape == (3, 10, 10)
-    with pytest.raises(ShapeError, match="the model takes 1 inputs, not 2"):
+    with pytest.raises(ShapeError, match="the model takes 1 input, not 2"):
         Saliency(network)(CategoricalScore(1), [images, images])
     with pytest.raises(ShapeError, match=r"the model takes an input of .*, not \(10, 3\)"):
         Saliency(network)(CategoricalScore(1), images[0, 0])
