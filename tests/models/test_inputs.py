@@ -238,6 +238,14 @@ def test_numbers_in_lists_are_arrays() -> None:
     np.testing.assert_array_equal(Extractor(model, "same")([[1, 2]])["same"], [[1, 2]])
 
 
+def test_a_list_of_samples_is_a_batch_and_a_list_of_batches_one_of_inputs() -> None:
+    model = gray(4, 5, 1)
+    for x in (list(DEPTH), list(DEPTH[..., 0]), [DEPTH], [DEPTH[..., 0]]):
+        np.testing.assert_array_equal(Extractor(model, "same")(x)["same"], DEPTH)
+    with pytest.raises(ShapeError, match="the model takes 1 input, not 2"):
+        prepare_inputs(model, [DEPTH, DEPTH])
+
+
 def test_what_is_no_array_of_numbers_is_refused() -> None:
     with pytest.raises(DtypeError, match="must be arrays of numbers, not list"):
         prepare_inputs(gray(2), [[1, 2], [3]])

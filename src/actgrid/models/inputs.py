@@ -334,11 +334,17 @@ def _unpacked(x: Any, symbolic: Any) -> Any:
     if x is None:
         return None
     is_listed = isinstance(x, (list, tuple)) and x and hasattr(x[0], "shape")
-    if is_listed and len(x[0].shape) >= len(symbolic.shape):
+    # A list of samples is a batch; a list of batches is one of inputs.
+    if is_listed and not _is_batch((len(x), *x[0].shape), tuple(symbolic.shape)):
         if len(x) > 1:
             raise ShapeError(f"the model takes 1 input, not {len(x)}")
         x = x[0]
     return _as_tensor(x)
+
+
+def _is_batch(found: tuple[int | None, ...], expected: tuple[int | None, ...]) -> bool:
+    """Return whether a shape is that of an input, perhaps without a last axis of length 1."""
+    return _fits(expected, found) or (expected[-1:] == (1,) and _fits(expected[:-1], found))
 
 
 def _batches_of_one(tensors: Sequence[Any], shapes: Sequence[tuple[int | None, ...]]) -> list[Any]:
