@@ -91,7 +91,7 @@ def test_one_compiled_function_for_all_batches(method: str) -> None:
 def test_functions_do_not_keep_a_model_alive() -> None:
     model = keras.Sequential([keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(2)])
     explain(model, np.ones((1, 4, 4, 1)), "saliency")
-    explain(model, np.ones((1, 4, 4, 1)), "occlusion")
+    explain(model, np.ones((1, 4, 4, 1)), "occlusion", baseline=0)
 
     def wants(outputs: Any, model: Any = model) -> Any:
         return outputs[:, model.count_params() % 2]
@@ -138,6 +138,7 @@ def score(heatmap: actgrid.Heatmap) -> Array:
     return heatmap.score
 
 
+@pytest.mark.filterwarnings("ignore::actgrid.attribution.ZeroAttributionWarning")
 def test_the_predicted_class_is_explained(cnn: tuple[Any, Any]) -> None:
     model, x = cnn
     predicted = model.predict(x, verbose=0).argmax(1)
@@ -154,6 +155,7 @@ def test_the_predicted_class_is_explained(cnn: tuple[Any, Any]) -> None:
     np.testing.assert_allclose(found_shares, model.predict(x, verbose=0).max(1), rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::actgrid.attribution.ZeroAttributionWarning")
 def test_classes_by_name(cnn: tuple[Any, Any]) -> None:
     model, x = cnn
     labels = ["tabby", "tiger cat", "Egyptian cat"]

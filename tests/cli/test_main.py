@@ -411,7 +411,7 @@ def test_explain_writes_the_overlay_of_each_method(
     run: Run, model_file: Path, photo: Path, tmp_path: Path
 ) -> None:
     methods = ["--method", "gradcam", "--method", "smoothgrad", "--method", "gradcam++"]
-    options = ["--target", 2, "--layer", "conv", "--option", "samples=3", "--option", "noise=0.5"]
+    options = ["--target", 3, "--layer", "conv", "--option", "samples=3", "--option", "noise=0.5"]
     drawing = ["--alpha", 0.8, "--cmap", "magma", "--clip", 90]
     arguments = ["explain", model_file, photo, "-o", tmp_path, *methods, *options, *drawing]
     result = run(*arguments)
@@ -424,10 +424,10 @@ def test_explain_writes_the_overlay_of_each_method(
         [{"layer": "conv"}, {"samples": 3, "noise": 0.5}, {"layer": "conv"}],
         strict=True,
     ):
-        heatmap = actgrid.explain(model, photo, method, 2, **given)  # type: ignore[arg-type]
+        heatmap = actgrid.explain(model, photo, method, 3, **given)  # type: ignore[arg-type]
         assert heatmap.score is not None
         file = tmp_path / f"cat_{method}.png"
-        assert line == f"cat.jpg: {method}: 2 {heatmap.score[0]:.4g}: {file}"
+        assert line == f"cat.jpg: {method}: 3 {heatmap.score[0]:.4g}: {file}"
         expected = heatmap.overlay(0.8, "magma", clip=90).to_rgb()
         assert np.abs(pixels(file).astype(int) - expected).max() <= 2
     assert len(list(tmp_path.iterdir())) == 3
@@ -436,20 +436,34 @@ def test_explain_writes_the_overlay_of_each_method(
 def test_explain_names_targets_by_a_file_of_labels(
     run: Run, model_file: Path, photo: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "names.txt").write_text("ant\nbee\ncat of Egypt\ndog\n\n")
+    (tmp_path / "names.txt").write_text("ant\nbee\ndog\ncat of Egypt\n\n")
     arguments = ["explain", model_file, photo, "-o", tmp_path, "--json"]
     (one,) = explained(
         run(*arguments, "--labels", tmp_path / "names.txt", "--target", "cat of egypt")
     )
-    (other,) = explained(run(*arguments, "--target", "2"))
+    (other,) = explained(run(*arguments, "--target", "3"))
     assert one == {**other, "name": "cat of Egypt"}
-    assert one["target"] == 2
+    assert one["target"] == 3
     assert one["method"] == "gradcam"
-    assert one["layer"] == "pool"
+    assert one["layer"] == "relu"
     assert one["before_softmax"] is False
     assert one["file"] == str(tmp_path / "cat_gradcam.png")
     wrong = run(*arguments, "--labels", photo)
     wrong.assert_one_clear_line("cat.jpg cannot be read as names of classes")
+
+
+def test_explain_says_in_one_line_why_a_map_is_zero(
+    run: Run, model_file: Path, photo: Path, tmp_path: Path
+) -> None:
+    model = keras.models.load_model(model_file)
+    model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
+    model.save(tmp_path / "zeros.keras")
+    result = run("explain", tmp_path / "zeros.keras", photo, "-o", tmp_path, "--method", "saliency")
+    assert result.code == 0
+    assert result.err == (
+        "actgrid: saliency: 1 of 1 maps are zero everywhere: the gradient of the score with "
+        "respect to the image is zero, or is stopped on its way\n"
+    )
 
 
 def test_explain_takes_many_images_in_batches_and_names_each_picture(

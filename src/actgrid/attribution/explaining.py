@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +24,15 @@ from actgrid.models.tracing import build
 from actgrid.rendering import Heatmap
 from actgrid.rendering.layout import integer_option
 
-__all__ = ["Question", "as_pictures", "ask", "explain"]
+__all__ = ["Question", "ZeroAttributionWarning", "as_pictures", "ask", "explain"]
+
+_NO_GRADIENT = (
+    "the gradient of the score with respect to the image is zero, or is stopped on its way"
+)
+
+
+class ZeroAttributionWarning(UserWarning):
+    """A map of `explain` is zero everywhere; the message says why."""
 
 
 def explain(
@@ -74,8 +84,7 @@ def explain(
         same function each time: one is compiled for each.
     layer
         For class activation maps: a layer path, a Keras layer, or an index into
-        ``model.layers``; None: the last layer with a picture for each channel, in nested models
-        too, and for ``cam`` that before the global average.
+        ``model.layers``; None: the default layer, see Notes.
     labels
         Names of the classes; None: ImageNet's where there are 1000.
     image_input
@@ -134,8 +143,29 @@ def explain(
     MissingDependencyError
         If lime's packages are not there: ``pip install 'actgrid[explain]'``. Also an ImportError.
 
+    Warns
+    -----
+    ZeroAttributionWarning
+        If a map is zero everywhere, and why. Its class is
+        ``actgrid.attribution.ZeroAttributionWarning``.
+
     Notes
     -----
+    The default layer of class activation maps is the last one, in nested models too, whose output
+
+    - lies on the way from the explained image to the score,
+    - corresponds in space with the image: it does not come after a flattening, and is no
+      attention between tokens,
+    - comes from a learned operation that mixes channels or pixels, such as a convolution, so that
+      it is no rescaling, augmentation, normalization or resizing,
+    - is not 1 x 1, and no pooling, padding, cropping, upsampling or permutation: the last
+      convolution of VGG (14 x 14), as in Grad-CAM's paper, and not the pooling after it.
+
+    If the model's output itself has height and width, as for segmentation, the default layer comes
+    before the first enlargement of feature maps, which is the bottleneck of an encoder-decoder
+    (Vinogradova 2020, Seg-Grad-CAM), and before the last convolution. With `token_grid` the default
+    layer is the last layer of tokens in which the gradient by the patches is not zero.
+
     Each method is one compiled function for a shape of images and a target function; functions
     are kept with the model. They see new weights, but no layer that is changed or put into the
     model later.
@@ -172,6 +202,7 @@ class Question:
         """Return what a method says, of a layer if it looks at one."""
         chosen = {**options, "layer": layer} if method.takes_layer else options
         found = [method.run(group, **chosen) for group in self.subject.groups()]
+        _warn_of_zeros(found, method.name)
         return _heatmap(found, self.pictures, self.labels, method.name)
 
     def decided(self) -> Question:
@@ -287,6 +318,19 @@ def as_pictures(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
     for picture, one, (low, high) in zip(pictures, pixels, ranges, strict=True):
         picture[:] = (one - low) * (255 / (high - low if high > low else 1)) + 0.5
     return pictures
+
+
+def _warn_of_zeros(found: Sequence[Found], method: str) -> None:
+    """Warn of maps that are zero everywhere, and say why they are."""
+    counts: Counter[str] = Counter()
+    for group in found:
+        for index, value in enumerate(group.values):
+            if not value.any():
+                counts[group.zero_reasons[index] if group.zero_reasons else _NO_GRADIENT] += 1
+    total = sum(len(group.values) for group in found)
+    for reason, count in counts.items():
+        text = f"{method}: {count} of {total} maps are zero everywhere: {reason}"
+        warnings.warn(text, ZeroAttributionWarning, stacklevel=4)
 
 
 def _heatmap(

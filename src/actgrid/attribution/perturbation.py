@@ -14,7 +14,10 @@ from actgrid.errors import OptionError
 from actgrid.models.frameworks import tensorflow
 from actgrid.rendering.layout import integer_option, number_option
 
-__all__ = ["Masks", "masked_scores", "occlusion", "outside_patch", "rise"]
+__all__ = ["UNCHANGED", "Masks", "masked_scores", "occlusion", "outside_patch", "rise"]
+
+# Why a map is zero everywhere.
+UNCHANGED = "the score does not change where the image is hidden"
 
 # From (image, sample, (H, W), *tables), one of each for each row, to masks (rows, H, W): what
 # share of each pixel is left.
@@ -112,7 +115,8 @@ def occlusion(
         hidden = np.s_[..., top : top + sides[0], left : left + sides[1]]
         total[hidden] += fall[:, None, None]
         count[hidden] += 1
-    return Found(np.float32(total / count), reading, signed=True)
+    reasons = (UNCHANGED,) * len(subject)
+    return Found(np.float32(total / count), reading, signed=True, zero_reasons=reasons)
 
 
 def _pair(name: str, value: Any) -> tuple[int, int]:
@@ -170,4 +174,7 @@ def rise(
         seen += np.sum(masks, 0)
     # What is never seen is as good as the rest.
     mean = np.broadcast_to(scores.mean(1)[:, None, None], total.shape)
-    return Found(np.divide(total, seen, mean.copy(), where=seen > 0).astype(np.float32), reading)
+    values = np.divide(total, seen, mean.copy(), where=seen > 0).astype(np.float32)
+    return Found(
+        values, reading, zero_reasons=("the score of every masked image is zero",) * len(values)
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -23,8 +23,10 @@ _BASELINES = "baseline must be a number, one for each channel, 'mean', or an ima
 
 
 class Run(NamedTuple):
-    """A model's run on symbolic inputs."""
+    """A model's run on symbolic inputs: `outputs` are all its output tensors."""
 
+    image: Any
+    outputs: list[Any]
     reading: Reading
     calls: list[Call]
 
@@ -67,7 +69,12 @@ class Reader:
         """Run a model on symbolic inputs and read its output; its state stays as it is."""
         with unchanged():
             trace = trace_model(model, inputs)
-        return Run(read(trace.outputs, wanted, self.score), trace.calls)
+        return Run(
+            self.taken(inputs),
+            tensorflow().nest.flatten(trace.outputs),
+            read(trace.outputs, wanted, self.score),
+            trace.calls,
+        )
 
 
 @dataclass(frozen=True)
@@ -242,6 +249,8 @@ class Found(NamedTuple):
         Path of the layer that was looked at; "" for the input.
     details
         Further results, with an entry for each image.
+    zero_reasons
+        Why the map of each image would be zero everywhere; empty: because of the gradient.
     """
 
     values: npt.NDArray[np.float32]
@@ -249,6 +258,7 @@ class Found(NamedTuple):
     signed: bool = False
     layer: str = ""
     details: dict[str, Any] = {}  # noqa: RUF012  (never changed)
+    zero_reasons: Sequence[str] = ()
 
 
 def image_rows(tensors: Any, image: Any) -> Any:

@@ -369,7 +369,9 @@ def explain(
         str | None,
         typer.Option(
             help="For methods that look at one: its path, or index into model.layers (default: "
-            "the last with a picture for each channel).",
+            "the last layer between image and score that keeps the image's height and width, and "
+            "comes from a learned operation such as a convolution; no pooling, padding or "
+            "upsampling; before the first upsampling of a model whose output is a picture).",
             show_default=False,
         ),
     ] = None,
@@ -417,7 +419,13 @@ def explain(
     if model is None or not images or output is None:
         raise OptionError("MODEL, IMAGE and --output are needed, but for actgrid explain --list")
 
-    from actgrid.cli.explaining import check_drawing, draw, method_choice, target_choice
+    from actgrid.cli.explaining import (
+        check_drawing,
+        draw,
+        method_choice,
+        target_choice,
+        warnings_in_a_line,
+    )
     from actgrid.cli.loading import layer_choice, load_model
     from actgrid.encoding import writable_folder
     from actgrid.models.images import check_fit, find_images, load_with_pixels
@@ -449,7 +457,7 @@ def explain(
     pictures = iter(
         unique_names(f"{name}_{one.name}" for name in folder_names(files) for one in methods)
     )
-    with progress(len(files), "explaining") as advance:
+    with warnings_in_a_line(), progress(len(files), "explaining") as advance:
         for file, heatmaps in results:
             for heatmap in heatmaps:
                 picture = output / f"{next(pictures)}{suffix}"

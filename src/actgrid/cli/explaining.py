@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from actgrid.attribution.explaining import ZeroAttributionWarning
 from actgrid.attribution.lime import check_packages
 from actgrid.attribution.methods import Method, check_options, find_method
 from actgrid.attribution.targets import check_classes, wanted_classes
@@ -13,7 +17,7 @@ from actgrid.errors import OptionError, suggest
 from actgrid.rendering import Heatmap, Sheet
 from actgrid.rendering.heatmap import check_overlay
 
-__all__ = ["check_drawing", "draw", "method_choice", "target_choice"]
+__all__ = ["check_drawing", "draw", "method_choice", "target_choice", "warnings_in_a_line"]
 
 _STYLES = ("overlay", "contours", "map")
 _WORDS = {"none": None, "true": True, "false": False}
@@ -123,6 +127,23 @@ def target_choice(text: str | None, labels: Sequence[str] | None) -> str | int |
         if labels is not None:
             check_classes(wanted, len(labels))
     return target
+
+
+@contextmanager
+def warnings_in_a_line() -> Iterator[None]:
+    """Print each warning of a map of zeros as one line, without the line of code it is from."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ZeroAttributionWarning)
+        show_as_usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if issubclass(category, ZeroAttributionWarning):
+                print(f"actgrid: {message}", file=sys.stderr)
+            else:
+                show_as_usual(message, category, *place)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 def draw(heatmap: Heatmap, style: str, alpha: float, cmap: str | None, clip: float) -> Sheet:
