@@ -41,7 +41,7 @@ def by_hand(activation: str | None = "softmax") -> Any:
 def explained(method: str, target: int = 0, **options: Any) -> Array:
     found = explain(by_hand(), X[None, ..., None], method, target, **options)
     assert found.layer == "conv"
-    assert found.before_softmax
+    assert found.is_logit
     assert found.values.shape == (1, 2, 2)
     value: Array = found.values[0]
     return value

@@ -36,7 +36,7 @@ def test_gradients_of_a_linear_model_are_its_weights(
     found = explain(model, x, method, target=1, reduce="sum")
     close(found.values, np.broadcast_to(weights[..., 1].sum(-1), (3, 4, 5)))
     assert found.signed
-    assert found.before_softmax == (activation == "softmax")
+    assert found.is_logit == (activation == "softmax")
     largest = explain(model, x, method, target=1)
     close(largest.values[0], np.abs(weights[..., 1]).max(-1))
     assert not largest.signed

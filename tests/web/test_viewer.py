@@ -739,7 +739,7 @@ async def test_heatmaps_are_those_of_explain(
         "target": int(heatmap.target[0]),
         "label": None,
         "score": plain_numbers(heatmap.score)[0],
-        "before_softmax": True,
+        "is_logit": True,
         "signed": method == "gradient_x_input" or method == "occlusion",
         "layer": heatmap.layer,
         "cmap": "viridis" if method == "gradcam" else "RdBu_r",

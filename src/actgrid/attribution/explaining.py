@@ -13,7 +13,16 @@ import numpy.typing as npt
 
 from actgrid.attribution.methods import Method, check_options, find_method
 from actgrid.attribution.subjects import Found, Reader, Subject
-from actgrid.attribution.targets import PREDICTED, each_target, wanted_classes
+from actgrid.attribution.targets import (
+    PREDICTED,
+    expects_logits,
+    head_index,
+    names_heads,
+    output_names,
+    output_specs,
+    target_rows,
+    wanted_classes,
+)
 from actgrid.errors import DtypeError, OptionError, ShapeError, suggest
 from actgrid.models import load_model
 from actgrid.models.frameworks import tensorflow
@@ -24,7 +33,10 @@ from actgrid.models.tracing import build
 from actgrid.rendering import Heatmap
 from actgrid.rendering.layout import integer_option
 
-__all__ = ["Question", "ZeroAttributionWarning", "as_pictures", "ask", "explain"]
+__all__ = ["Labels", "Question", "ZeroAttributionWarning", "as_pictures", "ask", "explain"]
+
+# Of the classes, or of those of each of several outputs.
+Labels = Sequence[str] | Mapping[Any, Sequence[str]] | None
 
 _NO_GRADIENT = (
     "the gradient of the score with respect to the image is zero, or is stopped on its way"
@@ -42,7 +54,7 @@ def explain(
     target: Any = None,
     layer: Any = None,
     *,
-    labels: Sequence[str] | None = None,
+    labels: Labels = None,
     image_input: int | str | None = None,
     batch_size: int = 32,
     **options: Any,
@@ -78,15 +90,22 @@ def explain(
         ``lime``                 weights of superpixels in a local linear model (Ribeiro 2016)
         ======================== =============================================================
     target
-        What is explained: None, the predicted class; a class's index or name; a list of these,
-        one for each image; or a function of the model's output, in TensorFlow's operations, that
-        gives one score for each image, (N,): for regression, segmentation, detection. Pass the
-        same function each time: one is compiled for each.
+        What is explained: None, the predicted class; a class's index or name; a list of these, one
+        for each image; for one image a list of several, or for N images a list of N lists: a map
+        for each, image by image. For a model with several outputs a dict by the name or position
+        of the output, ``{"head": 3}``, or a pair ``("head", 3)``; each output in a dict has a map.
+
+        Or a function of the model's output, in TensorFlow's operations, that gives one score for
+        each image, (N,): for regression, segmentation, detection. A function that needs two
+        positional arguments is called with the output and the input, as for the loss of a
+        reconstruction: ``lambda outputs, inputs: tf.reduce_mean((outputs - inputs) ** 2,
+        (1, 2, 3))``. Pass the same function each time: one is compiled for each.
     layer
         For class activation maps: a layer path, a Keras layer, or an index into
         ``model.layers``; None: the default layer, see Notes.
     labels
-        Names of the classes; None: ImageNet's where there are 1000.
+        Names of the classes; None: ImageNet's where there are 1000. A dict has those of several
+        outputs.
     image_input
         Which of several inputs is the image: its name or position; None: the first of rank 4.
     batch_size
@@ -125,10 +144,10 @@ def explain(
     Heatmap
         `values` are (N, H, W) float32, of the image's size, or the layer's for class activation
         maps (drawing enlarges them). `score` is the model's score for the target, read before
-        the softmax where the model ends in one that can be seen (`before_softmax` tells).
-        `details` has further results: of integrated_gradients ``baseline_score`` and what the
-        steps ``missed``; of lime, for
-        each image, ``segments`` (H, W), ``weights`` and ``intercept`` of the linear model,
+        the softmax or sigmoid if the model ends in one (`is_logit` tells).
+        `details` has ``output``, the names of the outputs, if the model has several, and further
+        results: of integrated_gradients ``baseline_score`` and what the steps ``missed``; of lime,
+        for each image, ``segments`` (H, W), ``weights`` and ``intercept`` of the linear model,
         ``fit``, its weighted R^2, and ``mask`` (H, W), the superpixels that speak most for the
         target.
 
@@ -166,6 +185,13 @@ def explain(
     (Vinogradova 2020, Seg-Grad-CAM), and before the last convolution. With `token_grid` the default
     layer is the last layer of tokens in which the gradient by the patches is not zero.
 
+    A model with one output value l before a sigmoid has the classes 0 and 1, whose scores are -l
+    and l. So has a model whose one value is a logit because the model was compiled with
+    ``BinaryCrossentropy(from_logits=True)``, or because two `labels` are given; otherwise one value
+    without a sigmoid is the score of class 0, as in regression. Of several sigmoids, as for
+    several labels, each class has its own logit. A softmax or sigmoid is also seen if only casts,
+    reshapes or flattening follow it.
+
     Each method is one compiled function for a shape of images and a target function; functions
     are kept with the model. They see new weights, but no layer that is changed or put into the
     model later.
@@ -183,40 +209,73 @@ def explain(
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
-    """Images, a model and a target, for any method.
+class HeadQuestion:
+    """Images and classes of one output of the model.
 
     Attributes
     ----------
-    pictures
-        The images, (N, height, width, 3) levels; None if they have too many channels to be seen.
+    rows
+        Which of all maps these are.
+    head
+        The name of the output; None if the model has one, or the target is a function.
     labels
         Names of the classes, if any were given.
     """
 
     subject: Subject
-    pictures: npt.NDArray[np.uint8] | None
+    rows: Sequence[int]
+    head: str | None
     labels: Sequence[str] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Images, a model and a target, for any method.
+
+    Attributes
+    ----------
+    heads
+        What is asked of each output of the model that is explained.
+    pictures
+        The image under each map, (N, height, width, 3) levels; None if they have too many channels
+        to be seen.
+    """
+
+    heads: tuple[HeadQuestion, ...]
+    pictures: npt.NDArray[np.uint8] | None
+
+    @property
+    def subject(self) -> Subject:
+        """What is asked of the first output."""
+        return self.heads[0].subject
 
     def explain(self, method: Method, layer: Any, options: Mapping[str, Any]) -> Heatmap:
         """Return what a method says, of a layer if it looks at one."""
         chosen = {**options, "layer": layer} if method.takes_layer else options
-        found = [method.run(group, **chosen) for group in self.subject.groups()]
-        _warn_of_zeros(found, method.name)
-        return _heatmap(found, self.pictures, self.labels, method.name)
+        found = [
+            (head, method.run(group, **chosen))
+            for head in self.heads
+            for group in head.subject.groups()
+        ]
+        _warn_of_zeros([part for _, part in found], method.name)
+        rows = [row for head in self.heads for row in head.rows]
+        return _heatmap(found, np.argsort(rows), self.pictures, method.name)
 
     def decided(self) -> Question:
         """Return the same of the classes that are predicted, where none was named."""
-        classes = [group.read().classes for group in self.subject.groups()]
-        wanted = tensorflow().constant(np.concatenate(classes))
-        return replace(self, subject=replace(self.subject, wanted=wanted))
+        heads = []
+        for head in self.heads:
+            classes = [group.read().classes for group in head.subject.groups()]
+            wanted = tensorflow().constant(np.concatenate(classes))
+            heads.append(replace(head, subject=replace(head.subject, wanted=wanted)))
+        return replace(self, heads=tuple(heads))
 
 
 def ask(
     model: object,
     x: Any,
     target: Any = None,
-    labels: Sequence[str] | None = None,
+    labels: Labels = None,
     image_input: int | str | None = None,
     batch_size: int = 32,
     pixels: npt.NDArray[Any] | None = None,
@@ -269,15 +328,55 @@ def ask(
         batch_size,
         progress,
     )
-    if score is None:
-        targets, names = each_target(target, len(subject)), None
-        if labels is not None or any(isinstance(one, str) for one in targets):
-            names = labels_of(int(next(subject.groups()).read().count), labels)
-        subject = replace(subject, wanted=tf.constant(wanted_classes(targets, names)))
     if pixels is None:
         pixels = np.asarray(image)
         pixels = np.moveaxis(pixels, 1, -1) if reader.channels_first else pixels
-    return Question(subject, as_pictures(pixels), labels)
+    pictures = as_pictures(pixels)
+    if score is not None:
+        return Question((HeadQuestion(subject, range(len(subject)), None, None),), pictures)
+    heads, images = _head_questions(subject, target, labels)
+    if pictures is not None and images != list(range(len(subject))):
+        pictures = pictures[images]
+    return Question(heads, pictures)
+
+
+def _head_questions(
+    subject: Subject, target: Any, labels: Labels
+) -> tuple[tuple[HeadQuestion, ...], list[int]]:
+    """Return what is asked of each output, and the image of each map."""
+    model = subject.model
+    # Models that do not tell their outputs are traced for them only if these are named.
+    named = isinstance(labels, Mapping) or names_heads(target)
+    if named or hasattr(model, "_outputs_struct"):
+        names = output_names(model, output_specs(model, subject.inputs))
+    else:
+        names = ["output"]
+    rows = target_rows(target, len(subject), names)
+    labels_by_head = (
+        {head_index(name, names): known for name, known in labels.items()}
+        if isinstance(labels, Mapping)
+        else dict.fromkeys(range(len(names)), labels)
+    )
+    heads = []
+    for head in dict.fromkeys(row.head for row in rows):
+        chosen = [index for index, row in enumerate(rows) if row.head == head]
+        known = labels_by_head.get(head or 0)
+        reader = replace(
+            subject.reader,
+            head=head,
+            is_binary=expects_logits(model, names, head or 0) or _are_two(known),
+        )
+        part = replace(subject, reader=reader)
+        targets = [rows[index].target for index in chosen]
+        class_names = None
+        if known is not None or any(isinstance(target, str) for target in targets):
+            class_names = labels_of(int(next(part.groups()).read().count), known)
+        part = part.rows(
+            [rows[index].image for index in chosen], wanted_classes(targets, class_names)
+        )
+        name = names[head or 0] if len(names) > 1 else None
+        heads.append(HeadQuestion(part, chosen, name, known))
+    return tuple(heads), [row.image for row in rows]
 
 
 def _image_position(model: Any, inputs: Any, chosen: int | str | None) -> int:
@@ -333,30 +432,58 @@ def _warn_of_zeros(found: Sequence[Found], method: str) -> None:
         warnings.warn(text, ZeroAttributionWarning, stacklevel=4)
 
 
+def _are_two(labels: Any) -> bool:
+    return hasattr(labels, "__len__") and not isinstance(labels, str) and len(labels) == 2
+
+
 def _heatmap(
-    found: Sequence[Found],
+    found: Sequence[tuple[HeadQuestion, Found]],
+    order: npt.NDArray[np.intp],
     pictures: npt.NDArray[np.uint8] | None,
-    labels: Sequence[str] | None,
     method: str,
 ) -> Heatmap:
-    """Return what was found of groups of images as one heatmap."""
-    first = found[0]
-    classes = np.concatenate([one.reading.classes for one in found])
-    names = None
-    if first.reading.count:
-        known = labels_of(int(first.reading.count), labels)
-        names = None if known is None else [known[index] for index in classes]
+    """Return what was found of groups of images as one heatmap.
+
+    Parameters
+    ----------
+    order
+        For each map of the heatmap, which of the found it is.
+    """
+    parts = [part for _, part in found]
+    first = parts[0]
+    shapes = {part.values.shape[1:]: f"{part.layer} {part.values.shape[1:]}" for part in parts}
+    if len(shapes) > 1:
+        raise ShapeError(
+            f"maps of several outputs must have one size, not those of {', '.join(shapes.values())}"
+            ": name one layer, or explain one output at a time"
+        )
+    names: list[str] | None = []
+    for head, part in found:
+        known = None
+        if part.reading.count:
+            known = labels_of(int(part.reading.count), head.labels)
+        if known is None or names is None:
+            names = None
+        else:
+            names += [known[index] for index in part.reading.classes]
+    details: dict[str, list[Any]] = {
+        name: [entry for part in parts for entry in part.details[name]] for name in first.details
+    }
+    if found[0][0].head is not None:
+        details["output"] = [head.head for head, part in found for _ in part.values]
     return Heatmap(
-        np.concatenate([one.values for one in found]),
+        np.concatenate([part.values for part in parts])[order],
         images=pictures,
-        target=classes if first.reading.count else None,
-        labels=names,
-        score=np.concatenate([one.reading.scores for one in found]),
+        target=(
+            np.concatenate([part.reading.classes for part in parts])[order]
+            if first.reading.count
+            else None
+        ),
+        labels=None if names is None else [names[index] for index in order],
+        score=np.concatenate([part.reading.scores for part in parts])[order],
         signed=first.signed,
         method=method,
-        layer=first.layer or None,
-        before_softmax=bool(first.reading.softmax),
-        details={
-            name: [entry for one in found for entry in one.details[name]] for name in first.details
-        },
+        layer=", ".join(dict.fromkeys(part.layer for part in parts)) or None,
+        is_logit=all(bool(part.reading.is_logit) for part in parts),
+        details={name: [entries[index] for index in order] for name, entries in details.items()},
     )

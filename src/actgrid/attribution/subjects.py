@@ -42,12 +42,18 @@ class Reader:
     channels_first
         Whether that is (N, C, H, W).
     score
-        What makes a score of the output; None: that of a class.
+        A function that computes the scores from the output; None: the scores of classes.
+    head
+        Position of the output that is read; None: the only one.
+    is_binary
+        Whether a single value that no sigmoid follows is a logit, of the classes 0 and 1.
     """
 
     image: int
     channels_first: bool
     score: Score | None
+    head: int | None = None
+    is_binary: bool = False
 
     @property
     def channel_axis(self) -> int:
@@ -72,7 +78,7 @@ class Reader:
         return Run(
             self.taken(inputs),
             tensorflow().nest.flatten(trace.outputs),
-            read(trace.outputs, wanted, self.score),
+            read(model, inputs, trace.outputs, wanted, self.score, self.head, self.is_binary),
             trace.calls,
         )
 
@@ -167,6 +173,14 @@ class Subject:
     def read(self) -> Reading:
         """Return what the model says of the images as they are, in NumPy's arrays; checked."""
         return self.checked(self.run(_Read(self.reader)))
+
+    def rows(self, images: Sequence[int], wanted: Any) -> Subject:
+        """Return the same of some of the images, which may come several times."""
+        with tensorflow().device("CPU"):
+            inputs = self.inputs
+            if list(images) != list(range(len(self))):
+                inputs = image_rows(inputs, images)
+            return replace(self, inputs=inputs, wanted=tensorflow().constant(wanted))
 
     def with_image(self, image: Any) -> Subject:
         """Return the same with another image."""

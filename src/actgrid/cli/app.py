@@ -360,9 +360,13 @@ def explain(
         ),
     ] = None,
     target: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Name or index of a class (default: the one predicted).", show_default=False
+            metavar="CLASS",
+            help="Name or index of a class (default: the one predicted), or OUTPUT=CLASS for one "
+            "of several outputs of the model, by its name or position; repeatable: a picture for "
+            "each. A model that ends in one sigmoid has the classes 0 and 1.",
+            show_default=False,
         ),
     ] = None,
     layer: Annotated[
@@ -375,7 +379,15 @@ def explain(
             show_default=False,
         ),
     ] = None,
-    labels: ClassNames = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Names of the classes, one a line (default: ImageNet's where there are 1000); "
+            "OUTPUT=FILE for one of several outputs of the model, repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -410,7 +422,10 @@ def explain(
     ] = 32,
     as_json: Json = False,
 ) -> None:
-    """Draw where in images a model sees a class: OUTPUT/IMAGE_METHOD.png."""
+    """Draw where in images a model sees a class: OUTPUT/IMAGE_METHOD.png.
+
+    Of several targets: OUTPUT/IMAGE_METHOD_TARGET.png.
+    """
     from actgrid.cli import report
 
     if list_methods:
@@ -422,6 +437,7 @@ def explain(
     from actgrid.cli.explaining import (
         check_drawing,
         draw,
+        labels_choice,
         method_choice,
         target_choice,
         warnings_in_a_line,
@@ -429,14 +445,13 @@ def explain(
     from actgrid.cli.loading import layer_choice, load_model
     from actgrid.encoding import writable_folder
     from actgrid.models.images import check_fit, find_images, load_with_pixels
-    from actgrid.models.labels import read_labels
-    from actgrid.pipeline import explain_images, folder_names, unique_names
+    from actgrid.pipeline import explain_images, folder_names, safe_name, unique_names
 
     # What is wrong with these is said before a model is loaded.
     methods = method_choice(method or ["gradcam"], layer, option or [])
     check_drawing(style, alpha, cmap, clip)
-    names = None if labels is None else read_labels(labels)
-    wanted = target_choice(target, names)
+    names = labels_choice(labels or [])
+    wanted = target_choice(target or [], names)
     pixels = pair("size", size)
     check_fit(fit)
     suffix = suffix_of(file_format)
@@ -454,8 +469,15 @@ def explain(
         labels=names,
         batch_size=batch_size,
     )
+    # Several targets of an image are told apart by what was given for each.
+    endings = [f"_{safe_name(text)}" for text in target] if target and len(target) > 1 else [""]
     pictures = iter(
-        unique_names(f"{name}_{one.name}" for name in folder_names(files) for one in methods)
+        unique_names(
+            f"{name}_{method.name}{ending}"
+            for name in folder_names(files)
+            for method in methods
+            for ending in endings
+        )
     )
     with warnings_in_a_line(), progress(len(files), "explaining") as advance:
         for file, heatmaps in results:

@@ -510,7 +510,7 @@ class Viewer:
                     "target": None if heatmap.target is None else int(heatmap.target[0]),
                     "label": None if heatmap.labels is None else heatmap.labels[0],
                     "score": None if heatmap.score is None else plain_numbers(heatmap.score)[0],
-                    "before_softmax": heatmap.before_softmax,
+                    "is_logit": heatmap.is_logit,
                     "signed": heatmap.signed,
                     "layer": heatmap.layer,
                     "cmap": heatmap.cmap,
