@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -32,6 +32,10 @@ __all__ = [
     "layercam",
     "scorecam",
 ]
+
+# What weighs the channels of Score-CAM: the softmax of the scores over the channels, as in the
+# paper, or the probability of the class, as in its authors' code.
+Weighting = Literal["softmax", "probability"]
 
 # From activations and gradients, (N, h, w, C), to maps, (N, h, w).
 Formula = Callable[[Any, Any], Any]
@@ -307,6 +311,7 @@ def guided_gradcam(
 
 
 def _masks(image: Any, sample: Any, sides: tuple[int, int], maps: Any) -> Any:
+    """Return each channel, enlarged, from 0 at its lowest value to 1 at its highest."""
     tf = tensorflow()
     chosen = tf.gather_nd(maps, tf.stack([image, sample], 1))
     larger = tf.image.resize(chosen[..., None], sides)[..., 0]
@@ -316,21 +321,47 @@ def _masks(image: Any, sample: Any, sides: tuple[int, int], maps: Any) -> Any:
 
 
 def scorecam(
-    subject: Subject, layer: Any = None, *, most: int | None = None, token_grid: Any = None
+    subject: Subject,
+    layer: Any = None,
+    *,
+    most: int | None = None,
+    baseline: Any = 0.0,
+    weighting: Weighting = "softmax",
+    token_grid: Any = None,
 ) -> Found:
     """Weigh a layer's channels by the score of the image where they are active; no gradients."""
     most = None if most is None else integer_option("most", most, 1)
+    if weighting not in get_args(Weighting):
+        raise OptionError(
+            f"weighting must be one of {', '.join(get_args(Weighting))}, not {weighting!r}"
+        )
     body = _Maps(subject.reader, _layer(subject, layer, token_grid), None)
     path, activation, _, reading = subject.run(body)
     reading = subject.checked(reading)
+    if weighting == "probability" and not reading.is_logit:
+        raise OptionError(
+            "weighting='probability' needs a model that ends in a softmax or sigmoid, and a class "
+            "as the target: take weighting='softmax'"
+        )
     tf = tensorflow()
     activation = tf.transpose(activation, (0, 3, 1, 2))
     if most is not None and most < activation.shape[1]:
         strongest = tf.argsort(-tf.math.reduce_std(activation, (2, 3)), stable=True)[:, :most]
         activation = tf.gather(activation, strongest, batch_dims=1)
-    subject = subject.decided(reading)
-    scores = masked_scores(subject, _masks, int(activation.shape[1]), 0.0, activation)
-    weights = tf.nn.softmax(tf.constant(scores))[:, :, None, None]
+    # A constant channel has no mask, and says nothing of any place.
+    varies = tf.reduce_max(activation, (2, 3)) > tf.reduce_min(activation, (2, 3))
+    scores = masked_scores(
+        subject.decided(reading),
+        _masks,
+        int(activation.shape[1]),
+        baseline,
+        activation,
+        probability=weighting == "probability",
+    )
+    weights = tf.constant(scores)
+    if weighting == "softmax":
+        weights = tf.nn.softmax(tf.where(varies, weights, weights.dtype.min))
+    weights = tf.where(varies, weights, 0)[:, :, None, None]
     maps = tf.nn.relu(tf.reduce_sum(weights * activation, 1))
     name = path.numpy().decode()
     reason = f"no channel of the layer {name} contributes positively to the score"

@@ -123,10 +123,15 @@ def explain(
         class activation maps
             `token_grid`: (h, w), for a layer of (N, T, C) tokens, such as a vision transformer's;
             leading class tokens are skipped. scorecam: `most` (None), the number of channels to
-            try, those that vary most.
+            try, those that vary most; `baseline` (0), in whose place the image is seen where a
+            channel is active; `weighting`, what weighs a channel: ``"softmax"``, the softmax over
+            the channels of the class's score for these images, as in the paper, or
+            ``"probability"``, the class's probability for its image, as in its authors' code. A
+            channel that is constant has no mask, and no weight.
         occlusion
             `patch` (None: a seventh of the shorter side) and `stride` (None: half of the patch),
-            in pixels or (height, width); `baseline`.
+            in pixels or (height, width); `baseline`. Patches are whole and lie symmetrically from
+            border to border: `stride` is the most that two neighbours are apart.
         rise
             `samples` (2000) masks of `cells` x `cells` (7), each cell seen with probability
             `share` (0.5); `baseline`, `seed`.
