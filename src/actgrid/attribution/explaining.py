@@ -15,6 +15,7 @@ from actgrid.attribution.methods import Method, check_options, find_method
 from actgrid.attribution.subjects import Found, Reader, Subject
 from actgrid.attribution.targets import (
     PREDICTED,
+    are_two,
     expects_logits,
     head_index,
     names_heads,
@@ -369,7 +370,7 @@ def _head_questions(
         reader = replace(
             subject.reader,
             head=head,
-            is_binary=expects_logits(model, names, head or 0) or _are_two(known),
+            is_binary=expects_logits(model, names, head or 0) or are_two(known),
         )
         part = replace(subject, reader=reader)
         targets = [rows[index].target for index in chosen]
@@ -435,10 +436,6 @@ def _warn_of_zeros(found: Sequence[Found], method: str) -> None:
     for reason, count in counts.items():
         text = f"{method}: {count} of {total} maps are zero everywhere: {reason}"
         warnings.warn(text, ZeroAttributionWarning, stacklevel=4)
-
-
-def _are_two(labels: Any) -> bool:
-    return hasattr(labels, "__len__") and not isinstance(labels, str) and len(labels) == 2
 
 
 def _heatmap(

@@ -21,6 +21,8 @@ __all__ = [
     "Reading",
     "TargetRow",
     "are_several",
+    "are_two",
+    "binary_output",
     "check_classes",
     "expects_logits",
     "head_index",
@@ -349,6 +351,44 @@ def read(
         tf.constant(is_logit),
         probability if is_logit else tf.fill(tf.shape(wanted), np.nan),
     )
+
+
+def binary_output(model: Any, inputs: Any, labels: Any = None) -> str | None:
+    """Return what a model of one output gives of two classes; None unless it is one value for both.
+
+    Parameters
+    ----------
+    inputs
+        What the model takes, as TensorSpecs or tensors.
+    labels
+        Names of the classes, if any are given.
+
+    Returns
+    -------
+    str or None
+        ``"probability"`` of class 1, behind a sigmoid, or its ``"logit"``.
+    """
+    found: list[str | None] = [None]
+
+    def trace(inputs: Any) -> None:
+        with unchanged():
+            leaves = list(_leaves(trace_model(model, inputs).outputs))
+        (_, output), *others = leaves
+        if others or tuple(output.shape[1:]) not in ((), (1,)):
+            return
+        logits = logits_of(output)
+        if logits is not None and logits.activation == "sigmoid":
+            found.append("probability")
+        elif logits is None and (expects_logits(model, ["output"], 0) or are_two(labels)):
+            found.append("logit")
+
+    tensorflow().function(trace, autograph=False).get_concrete_function(inputs)
+    return found[-1]
+
+
+def are_two(labels: Any) -> bool:
+    """Return whether labels are the names of two classes."""
+    return hasattr(labels, "__len__") and not isinstance(labels, str) and len(labels) == 2
 
 
 def _one_for_each(scores: Any) -> Any:
