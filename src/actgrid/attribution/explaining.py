@@ -252,7 +252,7 @@ class Question:
 
     @property
     def subject(self) -> Subject:
-        """What is asked of the first output."""
+        """The images and classes of the first output."""
         return self.heads[0].subject
 
     def explain(self, method: Method, layer: Any, options: Mapping[str, Any]) -> Heatmap:
@@ -349,7 +349,7 @@ def ask(
 def _head_questions(
     subject: Subject, target: Any, labels: Labels
 ) -> tuple[tuple[HeadQuestion, ...], list[int]]:
-    """Return what is asked of each output, and the image of each map."""
+    """Return a question for each output that is explained, and the image of each map."""
     model = subject.model
     # Models that do not tell their outputs are traced for them only if these are named.
     named = isinstance(labels, Mapping) or names_heads(target)

@@ -1,4 +1,4 @@
-"""Guided backpropagation: ReLUs pass back only what is positive."""
+"""Guided backpropagation: ReLUs pass back only positive gradients."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def guided(graph: Any) -> Iterator[Callable[[], None]]:
     inner: set[str] = set()
     outputs: list[Any] = []
 
-    def whole(function: Callable[..., Any]) -> Callable[..., Any]:
+    def guided_at_output(function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function of Keras whose output is guided, not the operations inside."""
 
         @wraps(function)
@@ -71,14 +71,14 @@ def guided(graph: Any) -> Iterator[Callable[[], None]]:
 
     with _PATCHING, ExitStack() as patches:
         for owner, name, wrap in _compound_relus():
-            patches.enter_context(_patched(owner, name, wrap, whole))
+            patches.enter_context(_patched(owner, name, wrap, guided_at_output))
         yield guide
 
 
 @contextmanager
-def _patched(owner: Any, name: str, wrap: Callable[..., Any], whole: Any) -> Iterator[None]:
+def _patched(owner: Any, name: str, wrap: Callable[..., Any], decorate: Any) -> Iterator[None]:
     original = vars(owner)[name]
-    setattr(owner, name, wrap(original, whole))
+    setattr(owner, name, wrap(original, decorate))
     try:
         yield
     finally:
@@ -88,9 +88,9 @@ def _patched(owner: Any, name: str, wrap: Callable[..., Any], whole: Any) -> Ite
 def _compound_relus() -> list[tuple[Any, str, Callable[..., Any]]]:
     """Return the functions of Keras that make a ReLU of several others."""
 
-    def relu(original: staticmethod[..., Any], whole: Any) -> staticmethod[..., Any]:
+    def relu(original: staticmethod[..., Any], decorate: Any) -> staticmethod[..., Any]:
         function = original.__func__
-        compound = whole(function)
+        compound = decorate(function)
 
         @wraps(function)
         def call(
@@ -104,8 +104,8 @@ def _compound_relus() -> list[tuple[Any, str, Callable[..., Any]]]:
 
         return staticmethod(call)
 
-    def method(original: Any, whole: Any) -> Any:
-        return whole(original)
+    def method(original: Any, decorate: Any) -> Any:
+        return decorate(original)
 
     activations = sys.modules[keras().activations.relu.__module__]
     return [
@@ -165,7 +165,7 @@ def _number(tensor: Any) -> float | None:
 
 @cache
 def _registered() -> dict[str, str]:
-    """Register gradients that pass on only what is positive; return their names by operation."""
+    """Register guided gradients; return their names by type of operation."""
     tf = tensorflow()
     raw = tf.raw_ops
 

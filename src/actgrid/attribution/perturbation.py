@@ -131,9 +131,9 @@ def occlusion(
 
 
 def _starts(side: int, patch: int, stride: int) -> list[int]:
-    """Return where whole patches begin, from border to border, symmetric, at most a stride apart.
+    """Return where whole patches begin, symmetric from border to border.
 
-    As few as that needs: a patch that is cut off at a border would count for less.
+    They are at most a stride apart, and as few as possible.
     """
     room = side - patch
     gaps = -(-room // stride)

@@ -58,7 +58,10 @@ class Reading(NamedTuple):
 
 
 class TargetRow(NamedTuple):
-    """One map to compute: of which image, which output of the model (None: the only), and what."""
+    """One map to compute.
+
+    `image` is the position of the image, `head` that of the output (None: the only one).
+    """
 
     image: int
     head: int | None
@@ -354,7 +357,7 @@ def read(
 
 
 def binary_output(model: Any, inputs: Any, labels: Any = None) -> str | None:
-    """Return what a model of one output gives of two classes; None unless it is one value for both.
+    """Return how a model of one output value predicts two classes; None if it does not.
 
     Parameters
     ----------

@@ -147,7 +147,7 @@ def labels_choice(texts: Sequence[str]) -> Labels:
 
 
 def target_choice(texts: Sequence[str], labels: Labels) -> Any:
-    """Return the class or classes that `--target` gives, each by name or index, or OUTPUT=CLASS.
+    """Return the targets that `--target` gives: names, indices, or OUTPUT=CLASS.
 
     Raises
     ------

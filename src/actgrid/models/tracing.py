@@ -280,7 +280,7 @@ _KEEPING = frozenset(["Cast", "ExpandDims", "Identity", "Reshape", "Squeeze"])
 
 
 def logits_of(tensor: Any) -> Logits | None:
-    """Return what a symbolic tensor is the softmax or sigmoid of; None if it is seen to be neither.
+    """Return the logits before a softmax or sigmoid; None if a tensor comes from neither.
 
     Reshapes, casts and identities after the activation are looked behind.
     """
