@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import layers
 
 from actgrid import explain
+from actgrid.attribution import ZeroAttributionWarning
 from actgrid.errors import LayerError, ModelError, OptionError, ShapeError
 
 Array = npt.NDArray[Any]
@@ -41,7 +42,7 @@ def by_hand(activation: str | None = "softmax") -> Any:
 def explained(method: str, target: int = 0, **options: Any) -> Array:
     found = explain(by_hand(), X[None, ..., None], method, target, **options)
     assert found.layer == "conv"
-    assert found.before_softmax
+    assert found.is_logit
     assert found.values.shape == (1, 2, 2)
     value: Array = found.values[0]
     return value
@@ -85,7 +86,7 @@ def test_gradcam_plus_plus_of_faint_and_of_strong_gradients(scale: float) -> Non
     )
     model.layers[-1].set_weights([np.array([[scale], [0], [0], [0]]), np.zeros(1)])
     image = np.array([[[1.0], [2.0]], [[3.0], [4.0]]])
-    found = explain(model, image, "gradcam++").values[0]
+    found = explain(model, image, "gradcam++", layer="conv").values[0]
     np.testing.assert_allclose(found, image[..., 0] * scale / (2 + 10 * scale), rtol=1e-5)
 
 
@@ -122,6 +123,74 @@ def test_scorecam_against_a_plain_loop(cnn: tuple[Any, Any], cnn_logits: Any) ->
     np.testing.assert_allclose(all_four.values, found.values, rtol=1e-5)
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", None])
+@pytest.mark.parametrize("weighting", ["softmax", "probability"])
+@pytest.mark.parametrize("baseline", [0.0, 2.0, [1.0, -2.0, 3.0], "mean"])
+def test_scorecam_weighs_channels_by_what_is_chosen(
+    activation: str | None, weighting: str, baseline: Any
+) -> None:
+    keras.utils.set_random_seed(3)
+    conv = layers.Conv2D(4, 3, activation="relu", name="conv")
+    average, head = layers.GlobalAveragePooling2D(), layers.Dense(3)
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), conv, average, head, layers.Activation(activation)]
+    )
+    # The second and fourth channel are constant: one is zero, the other is not.
+    kernel, _ = conv.get_weights()
+    conv.set_weights([kernel * [1, 0, 1, 0], np.array([0, 0, 0, 5.0])])
+    x = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    if weighting == "probability" and activation is None:
+        with pytest.raises(OptionError, match="needs a model that ends in a softmax or sigmoid"):
+            explain(model, x, "scorecam", 1, weighting=weighting, baseline=baseline)
+        return
+    expected = []
+    for image in x:
+        hidden = image.mean((0, 1)) if baseline == "mean" else np.array(baseline)
+        maps, weights = [], []
+        for channel in np.moveaxis(conv(image[None])[0].numpy(), -1, 0)[[0, 2]]:
+            larger = tf.image.resize(channel[..., None], (8, 8)).numpy()
+            mask = (larger - larger.min()) / (larger.max() - larger.min())
+            masked = np.float32(hidden + mask * (image - hidden))[None]
+            scores = head(average(conv(masked)))
+            outputs = scores if weighting == "softmax" else model(masked)
+            maps.append(channel)
+            weights.append(float(outputs[0, 1]))
+        if weighting == "softmax":
+            weights = list(np.exp(weights) / np.exp(weights).sum())
+        expected.append(sum(weight * one for weight, one in zip(weights, maps, strict=True)))
+    found = explain(model, x, "scorecam", 1, weighting=weighting, baseline=baseline, batch_size=3)
+    np.testing.assert_allclose(found.values, np.maximum(expected, 0), rtol=1e-4, atol=1e-5)
+
+
+def test_scorecam_of_a_sigmoid_unit_weighs_by_the_probability_of_its_class() -> None:
+    keras.utils.set_random_seed(3)
+    conv = layers.Conv2D(2, 3, activation="relu", name="conv")
+    head = [layers.GlobalAveragePooling2D(), layers.Dense(1, activation="sigmoid")]
+    model = keras.Sequential([keras.Input((8, 8, 3)), conv, *head])
+    x = np.random.default_rng(1).normal(size=(1, 8, 8, 3)).astype(np.float32)
+    activation = conv(x)[0].numpy()
+    expected = 0
+    for channel in np.moveaxis(activation, -1, 0):
+        larger = tf.image.resize(channel[..., None], (8, 8)).numpy()
+        mask = (larger - larger.min()) / (larger.max() - larger.min())
+        expected = expected + channel * (1 - float(model(x * mask)[0, 0]))
+    found = explain(model, x, "scorecam", 0, weighting="probability")
+    np.testing.assert_allclose(found.values[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_scorecam_of_constant_channels_alone_is_zero() -> None:
+    conv = layers.Conv2D(2, 3, activation="relu", name="conv", bias_initializer="ones")
+    head = [layers.GlobalAveragePooling2D(), layers.Dense(2)]
+    model = keras.Sequential([keras.Input((8, 8, 3)), conv, *head])
+    conv.set_weights([np.zeros((3, 3, 3, 2)), np.ones(2)])
+    for weighting in ("softmax", "probability"):
+        activation = layers.Softmax()
+        model = keras.Sequential([model, activation]) if weighting == "probability" else model
+        with pytest.warns(ZeroAttributionWarning, match="no channel of the layer"):
+            found = explain(model, np.ones((1, 8, 8, 3)), "scorecam", 0, weighting=weighting)
+        assert not found.values.any()
+
+
 @pytest.mark.parametrize("method", CAMS)
 def test_the_last_spatial_layer_of_every_kind_of_model(
     any_kind: tuple[Any, Any], method: str
@@ -144,13 +213,14 @@ def test_a_layer_by_path_by_index_and_as_it_is(cnn: tuple[Any, Any]) -> None:
         np.testing.assert_array_equal(explain(model, x, layer=layer).values, by_path.values)
 
 
+@pytest.mark.filterwarnings("ignore::actgrid.attribution.ZeroAttributionWarning")
 def test_a_head_that_is_not_dense_is_no_head_for_cam() -> None:
     head = [layers.Flatten(), layers.Dense(4, activation="relu"), layers.Dense(2)]
     model = keras.Sequential([keras.Input((6, 6, 1)), layers.Conv2D(2, 3, name="conv"), *head])
     x = np.ones((1, 6, 6, 1), np.float32)
     with pytest.raises(ModelError, match=r"cam needs a global average.*layer conv.*gradcam does"):
         explain(model, x, "cam")
-    assert explain(model, x, "gradcam").values.shape == (1, 4, 4)
+    assert explain(model, x, "scorecam").layer == "conv"
 
 
 def test_an_earlier_layer_is_none_for_cam(cnn: tuple[Any, Any]) -> None:
@@ -178,13 +248,17 @@ def test_layers_that_cannot_be_looked_at(cnn: tuple[Any, Any]) -> None:
         explain(model, x, "saliency", layer="conv1")
     with pytest.raises(OptionError, match="most must be at least 1"):
         explain(model, x, "scorecam", most=0)
+    with pytest.raises(OptionError, match="weighting must be one of softmax, probability, not 'in"):
+        explain(model, x, "scorecam", weighting="increase")
+    with pytest.raises(OptionError, match="needs a model that ends in a softmax or sigmoid, and a"):
+        explain(model, x, "scorecam", lambda outputs: outputs[:, 0], weighting="probability")
 
 
 def test_a_model_without_spatial_layers() -> None:
     model = keras.Sequential([keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(2)])
     x = np.ones((1, 4, 4, 1), np.float32)
     for method in ["cam", "gradcam", "gradcam++", "layercam", "scorecam", "guided_gradcam"]:
-        with pytest.raises(LayerError, match=r"no layer with a spatial output.*need none"):
+        with pytest.raises(LayerError, match=r"no layer with a spatial output.*needs none"):
             explain(model, x, method)
 
 
@@ -253,4 +327,5 @@ def test_tokens_are_laid_out_on_their_grid() -> None:
         explain(model, x, layer="mixed")
     with pytest.raises(ShapeError, match="7 tokens do not fill a grid of 3 x 3"):
         explain(model, x, layer="mixed", token_grid=(3, 3))
-    assert explain(model, x).layer == "patches"
+    with pytest.raises(LayerError, match=r"give token_grid=\(h, w\).*or layer='patches'"):
+        explain(model, x)

@@ -67,7 +67,7 @@ def test_every_method_on_every_kind_of_model(any_kind: tuple[Any, Any], method: 
     assert found.values.shape == ((5, 4, 4) if of_layer else (5, 12, 12))
     assert np.isfinite(found.values).all()
     assert found.values.any(axis=(1, 2)).mean() > 0.5
-    assert found.before_softmax
+    assert found.is_logit
     assert found.target is not None
     np.testing.assert_array_equal(found.target, model.predict(x, verbose=0).argmax(1))
 
@@ -91,7 +91,7 @@ def test_one_compiled_function_for_all_batches(method: str) -> None:
 def test_functions_do_not_keep_a_model_alive() -> None:
     model = keras.Sequential([keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(2)])
     explain(model, np.ones((1, 4, 4, 1)), "saliency")
-    explain(model, np.ones((1, 4, 4, 1)), "occlusion")
+    explain(model, np.ones((1, 4, 4, 1)), "occlusion", baseline=0)
 
     def wants(outputs: Any, model: Any = model) -> Any:
         return outputs[:, model.count_params() % 2]
@@ -138,6 +138,7 @@ def score(heatmap: actgrid.Heatmap) -> Array:
     return heatmap.score
 
 
+@pytest.mark.filterwarnings("ignore::actgrid.attribution.ZeroAttributionWarning")
 def test_the_predicted_class_is_explained(cnn: tuple[Any, Any]) -> None:
     model, x = cnn
     predicted = model.predict(x, verbose=0).argmax(1)
@@ -147,13 +148,14 @@ def test_the_predicted_class_is_explained(cnn: tuple[Any, Any]) -> None:
     np.testing.assert_array_equal(found.values, explain(model, x, target=predicted).values)
     np.testing.assert_array_equal(found.values, explain(model, x, target=list(predicted)).values)
     assert found.method == "gradcam"
-    assert found.before_softmax
+    assert found.is_logit
     # The score before the softmax.
     shares = [np.exp(score(explain(model, x, target=one))) for one in range(3)]
     found_shares = np.exp(score(found)) / np.sum(shares, 0)
     np.testing.assert_allclose(found_shares, model.predict(x, verbose=0).max(1), rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::actgrid.attribution.ZeroAttributionWarning")
 def test_classes_by_name(cnn: tuple[Any, Any]) -> None:
     model, x = cnn
     labels = ["tabby", "tiger cat", "Egyptian cat"]
@@ -212,10 +214,10 @@ def test_names_that_are_not_known(cnn: tuple[Any, Any]) -> None:
 
 
 def test_a_single_output_is_explained_as_it_is() -> None:
-    model = keras.Sequential([keras.Input((2, 2, 1)), layers.Flatten(), layers.Dense(1, "sigmoid")])
+    model = keras.Sequential([keras.Input((2, 2, 1)), layers.Flatten(), layers.Dense(1, "tanh")])
     found = explain(model, np.ones((3, 2, 2, 1)), "saliency")
     np.testing.assert_array_equal(found.target, [0, 0, 0])
-    assert not found.before_softmax
+    assert not found.is_logit
 
 
 def test_a_function_of_the_output_of_a_segmentation() -> None:
@@ -242,12 +244,14 @@ def test_a_function_of_the_output_of_a_segmentation() -> None:
         explain(model, x, target=lambda outputs: outputs)
 
 
-def test_several_outputs_want_a_function() -> None:
+def test_several_outputs_want_one_of_them_or_a_function() -> None:
     inputs = keras.Input((4, 4, 3))
     x = layers.Flatten()(inputs)
     model = keras.Model(inputs, {"box": layers.Dense(4)(x), "score": layers.Dense(1)(x)})
     image = np.ones((2, 4, 4, 3))
-    with pytest.raises(TargetError, match="the model has 2 outputs: give a target that returns"):
+    with pytest.raises(
+        TargetError, match="the model has 2 outputs, 'box', 'score': give a target of"
+    ):
         explain(model, image, "saliency")
     found = explain(model, image, "saliency", lambda outputs: outputs["score"], reduce="sum")
     weights = model.layers[-1].get_weights()[0].reshape(4, 4, 3)
@@ -377,7 +381,7 @@ def test_mixed_precision() -> None:
         found = explain(model, x, method)
         assert found.values.dtype == np.float32
         assert found.values.any()
-        assert found.before_softmax
+        assert found.is_logit
 
 
 def test_what_is_asked_for_wrongly(cnn: tuple[Any, Any]) -> None:

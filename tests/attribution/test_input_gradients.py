@@ -36,7 +36,7 @@ def test_gradients_of_a_linear_model_are_its_weights(
     found = explain(model, x, method, target=1, reduce="sum")
     close(found.values, np.broadcast_to(weights[..., 1].sum(-1), (3, 4, 5)))
     assert found.signed
-    assert found.before_softmax == (activation == "softmax")
+    assert found.is_logit == (activation == "softmax")
     largest = explain(model, x, method, target=1)
     close(largest.values[0], np.abs(weights[..., 1]).max(-1))
     assert not largest.signed
@@ -139,36 +139,6 @@ def test_any_shape_and_batch_size(
         model, x, "integrated_gradients", 0, batch_size=batch_size, steps=3, baseline=1.0
     )
     close(found.values, (weights[..., 0] * (x - 1)).sum(-1), 1e-4)
-
-
-def test_guided_backprop_by_hand() -> None:
-    # Two pixels, three hidden units. Before the ReLU they are 3, 0.5 and -2; the output weighs
-    # them by 2, -3 and 5.
-    model = keras.Sequential(
-        [keras.Input((1, 2, 1)), layers.Flatten(), layers.Dense(3, "relu"), layers.Dense(1)]
-    )
-    hidden = np.array([[1.0, -1.0, -1.0], [2.0, 1.0, -1.0]])
-    model.layers[1].set_weights([hidden, np.array([0.0, 0.5, 0.0])])
-    model.layers[2].set_weights([np.array([[2.0], [-3.0], [5.0]]), np.zeros(1)])
-    x = np.ones((1, 1, 2, 1), np.float32)
-    # The third unit is off; the second speaks against the output: guided, it is not passed.
-    close(explain(model, x, "saliency", reduce="sum").values[0], [[1 * 2 + 3, 2 * 2 - 3]])
-    guided = explain(model, x, "guided_backprop", reduce="sum")
-    close(guided.values[0], [[1 * 2, 2 * 2]])
-
-
-def test_guided_backprop_stops_where_relu6_is_full() -> None:
-    steps = [layers.Conv2D(1, 1, use_bias=False), layers.ReLU(6), layers.Flatten()]
-    model = keras.Sequential([keras.Input((1, 2, 1)), *steps, layers.Dense(1)])
-    model.layers[0].set_weights([np.ones((1, 1, 1, 1))])
-    model.layers[-1].set_weights([np.array([[2.0], [2.0]]), np.zeros(1)])
-    x = np.array([5.0, 7.0], np.float32).reshape(1, 1, 2, 1)
-    close(explain(model, x, "guided_backprop").values[0], [[2, 0]])
-
-
-def test_guiding_needs_relus(linear: Callable[..., Any]) -> None:
-    with pytest.raises(ModelError, match="guides ReLUs, and the model has none"):
-        explain(linear(normal(2, 2, 1, 2)), normal(1, 2, 2, 1), "guided_backprop")
 
 
 def test_gradients_on_every_kind_of_model(any_kind: tuple[Any, Any]) -> None:

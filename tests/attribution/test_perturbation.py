@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actgrid import explain
-from actgrid.attribution.perturbation import _random_masks
+from actgrid.attribution.perturbation import _random_masks, _starts
 from actgrid.errors import OptionError
 
 
@@ -35,12 +35,77 @@ def test_occlusion_by_larger_patches_is_the_mean_over_those_that_hide_a_pixel(
     for value, image in zip(found.values, x, strict=True):
         share = (weights[..., 0] * (image - image.mean((0, 1)))).sum(-1)
         total, count = np.zeros((5, 7)), np.zeros((5, 7))
-        for top in range(5):
-            for left in range(0, 7, 2):
+        for top in range(4):
+            for left in (0, 2, 4):
                 patch = np.s_[top : top + 2, left : left + 3]
                 total[patch] += share[patch].sum()
                 count[patch] += 1
         np.testing.assert_allclose(value, total / count, atol=1e-4)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_patches_are_whole_and_symmetric_and_leave_no_gap(data: st.DataObject) -> None:
+    side = data.draw(st.integers(1, 40))
+    patch = data.draw(st.integers(1, side))
+    stride = data.draw(st.integers(1, patch))
+    starts = _starts(side, patch, stride)
+    assert starts[0] == 0
+    assert starts[-1] == side - patch
+    assert [side - patch - start for start in reversed(starts)] == starts
+    steps = np.diff(starts)
+    assert (steps > 0).all()
+    assert (steps <= stride).all()
+    fewest = -(-(side - patch) // stride) + 1
+    assert len(starts) <= fewest + 1
+    if (side - patch) % stride == 0 and (fewest % 2 == 0 or (side - patch) % 2 == 0):
+        assert len(starts) == fewest
+
+
+@pytest.mark.parametrize(
+    ("patch", "stride"), [(7, 3), (7, 4), (7, 7), ((3, 8), (2, 5)), (1, 1), (20, 20), (99, 9)]
+)
+def test_occlusion_of_a_linear_model_on_a_constant_image_is_constant(
+    linear: Callable[..., Any], patch: Any, stride: Any
+) -> None:
+    weights = np.full((20, 20, 1, 1), 0.01, np.float32)
+    x = np.full((1, 20, 20, 1), 0.5, np.float32)
+    found = explain(linear(weights), x, "occlusion", patch=patch, stride=stride, baseline=0)
+    height, width = np.minimum(patch, 20) * np.ones(2)
+    np.testing.assert_allclose(found.values, height * width * 0.005, rtol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(20, 23), (16, 15), (9, 30)])
+@pytest.mark.parametrize(("patch", "stride"), [(None, None), (5, 4), (6, 5), ((3, 4), 3)])
+def test_occlusion_of_a_symmetric_image_is_symmetric(
+    linear: Callable[..., Any], size: tuple[int, int], patch: Any, stride: Any
+) -> None:
+    random = np.random.default_rng(0)
+
+    def symmetric(*shape: int) -> Any:
+        half = random.normal(size=shape).astype(np.float32)
+        half = half + half[::-1]
+        return half + half[:, ::-1]
+
+    found = explain(
+        linear(symmetric(*size, 1, 1)),
+        symmetric(*size, 1)[None],
+        "occlusion",
+        patch=patch,
+        stride=stride,
+    ).values[0]
+    np.testing.assert_allclose(found, found[::-1], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found, found[:, ::-1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("cells", [1, 3, 7])
+def test_random_masks_show_borders_as_often_as_the_middle(cells: int) -> None:
+    random = np.random.default_rng(0)
+    grids = tf.constant(random.random((4000, cells + 2, cells + 2)) < 0.5, tf.float32)
+    shifts = tf.constant(random.random((4000, 2)), tf.float32)
+    masks = _random_masks(None, tf.range(4000), tf.constant((20, 14)), grids, shifts).numpy()
+    np.testing.assert_allclose(masks.mean(0), 0.5, atol=0.03)
+    np.testing.assert_allclose(masks.std(0), masks.std(0).mean(), rtol=0.1)
 
 
 def test_occlusion_patches_by_default_are_a_seventh_and_overlap_by_half(

@@ -411,7 +411,7 @@ def test_explain_writes_the_overlay_of_each_method(
     run: Run, model_file: Path, photo: Path, tmp_path: Path
 ) -> None:
     methods = ["--method", "gradcam", "--method", "smoothgrad", "--method", "gradcam++"]
-    options = ["--target", 2, "--layer", "conv", "--option", "samples=3", "--option", "noise=0.5"]
+    options = ["--target", 3, "--layer", "conv", "--option", "samples=3", "--option", "noise=0.5"]
     drawing = ["--alpha", 0.8, "--cmap", "magma", "--clip", 90]
     arguments = ["explain", model_file, photo, "-o", tmp_path, *methods, *options, *drawing]
     result = run(*arguments)
@@ -424,10 +424,10 @@ def test_explain_writes_the_overlay_of_each_method(
         [{"layer": "conv"}, {"samples": 3, "noise": 0.5}, {"layer": "conv"}],
         strict=True,
     ):
-        heatmap = actgrid.explain(model, photo, method, 2, **given)  # type: ignore[arg-type]
+        heatmap = actgrid.explain(model, photo, method, 3, **given)  # type: ignore[arg-type]
         assert heatmap.score is not None
         file = tmp_path / f"cat_{method}.png"
-        assert line == f"cat.jpg: {method}: 2 {heatmap.score[0]:.4g}: {file}"
+        assert line == f"cat.jpg: {method}: 3 {heatmap.score[0]:.4g}: {file}"
         expected = heatmap.overlay(0.8, "magma", clip=90).to_rgb()
         assert np.abs(pixels(file).astype(int) - expected).max() <= 2
     assert len(list(tmp_path.iterdir())) == 3
@@ -436,20 +436,104 @@ def test_explain_writes_the_overlay_of_each_method(
 def test_explain_names_targets_by_a_file_of_labels(
     run: Run, model_file: Path, photo: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "names.txt").write_text("ant\nbee\ncat of Egypt\ndog\n\n")
+    (tmp_path / "names.txt").write_text("ant\nbee\ndog\ncat of Egypt\n\n")
     arguments = ["explain", model_file, photo, "-o", tmp_path, "--json"]
     (one,) = explained(
         run(*arguments, "--labels", tmp_path / "names.txt", "--target", "cat of egypt")
     )
-    (other,) = explained(run(*arguments, "--target", "2"))
+    (other,) = explained(run(*arguments, "--target", "3"))
     assert one == {**other, "name": "cat of Egypt"}
-    assert one["target"] == 2
+    assert one["target"] == 3
     assert one["method"] == "gradcam"
-    assert one["layer"] == "pool"
-    assert one["before_softmax"] is False
+    assert one["layer"] == "relu"
+    assert one["is_logit"] is False
     assert one["file"] == str(tmp_path / "cat_gradcam.png")
     wrong = run(*arguments, "--labels", photo)
     wrong.assert_one_clear_line("cat.jpg cannot be read as names of classes")
+
+
+@pytest.fixture(scope="module")
+def two_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose outputs tell a kind, one of three, and whether it is a cat."""
+    keras.utils.set_random_seed(6)
+    inputs = keras.Input((12, 12, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, name="conv")(inputs))
+    kind = keras.layers.Dense(3, "softmax", name="kind")(x)
+    is_cat = keras.layers.Dense(1, "sigmoid", name="is_cat")(x)
+    file = tmp_path_factory.mktemp("heads") / "heads.keras"
+    keras.Model(inputs, {"kind": kind, "is_cat": is_cat}).save(file)
+    return file
+
+
+def test_explain_draws_a_picture_for_each_of_several_targets(
+    run: Run, model_file: Path, photo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "names.txt").write_text("ant\nbee\ncat of Egypt\ndog\n")
+    targets = ["--target", "cat of Egypt", "--target", 0, "--target", "dog"]
+    arguments = ["explain", model_file, photo, photo, "-o", tmp_path / "out", "--json", *targets]
+    methods = ["--method", "saliency", "--method", "gradient_x_input"]
+    found = explained(run(*arguments, *methods, "--labels", tmp_path / "names.txt"))
+    assert [entry["target"] for entry in found] == [2, 0, 3] * 4
+    assert [entry["name"] for entry in found] == ["cat of Egypt", "ant", "dog"] * 4
+    files = [
+        f"{name}_{method}_{target}.png"
+        for name in ("cat", "cat-2")
+        for method in ("saliency", "gradient_x_input")
+        for target in ("cat_of_Egypt", "0", "dog")
+    ]
+    assert [Path(entry["file"]).name for entry in found] == files
+    model = actgrid.load_model(model_file)
+    expected = actgrid.explain(model, photo, "gradient_x_input", [2, 0, 3])
+    for entry, heatmap in zip(found[3:6], expected, strict=True):
+        assert heatmap.score is not None
+        assert entry["score"] == pytest.approx(float(heatmap.score[0]), rel=1e-4)
+        drawn = pixels(entry["file"]).astype(int)
+        assert np.abs(drawn - heatmap.overlay().to_rgb()).max() <= 2
+
+
+def test_explain_takes_outputs_and_names_of_their_classes(
+    run: Run, two_heads: Path, photo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "kinds.txt").write_text("tabby\ntiger\nlion\n")
+    (tmp_path / "cats.txt").write_text("no\nyes\n")
+    arguments = ["explain", two_heads, photo, "-o", tmp_path, "--method", "saliency"]
+    targets = ["--target", "kind=lion", "--target", "is_cat=no", "--target", "1=0"]
+    labels = ["--labels", f"kind={tmp_path}/kinds.txt", "--labels", f"is_cat={tmp_path}/cats.txt"]
+    found = explained(run(*arguments, *targets, *labels, "--json"))
+    about = [(entry["output"], entry["target"], entry["name"]) for entry in found]
+    assert about == [("kind", 2, "lion"), ("is_cat", 0, "no"), ("kind", 0, "tabby")]
+    assert all(entry["is_logit"] for entry in found)
+    assert [Path(entry["file"]).name for entry in found] == [
+        "cat_saliency_kind_lion.png",
+        "cat_saliency_is_cat_no.png",
+        "cat_saliency_1_0.png",
+    ]
+    result = run(*arguments, "--target", "kind=1")
+    assert result.out.startswith("cat.jpg: saliency: kind 1 ")
+    for wrong, words in (
+        (["--target", "kidn=1"], "no output 'kidn' (did you mean kind?)"),
+        (["--target", "1"], "the model has 2 outputs, 'is_cat', 'kind'"),
+        ([], "target={'is_cat': 0}"),
+        (["--target", "kind=lien", *labels], "no class is called 'lien' (did you mean lion?)"),
+        (["--labels", f"kind={tmp_path}/none.txt"], "there is no file"),
+        (["--labels", f"{tmp_path}/cats.txt", *labels], "--labels must name an output in each"),
+        ([*labels, *labels], "--labels must be one file, or OUTPUT=FILE"),
+    ):
+        run(*arguments, *wrong).assert_one_clear_line(words)
+
+
+def test_explain_says_in_one_line_why_a_map_is_zero(
+    run: Run, model_file: Path, photo: Path, tmp_path: Path
+) -> None:
+    model = keras.models.load_model(model_file)
+    model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
+    model.save(tmp_path / "zeros.keras")
+    result = run("explain", tmp_path / "zeros.keras", photo, "-o", tmp_path, "--method", "saliency")
+    assert result.code == 0
+    assert result.err == (
+        "actgrid: saliency: 1 of 1 maps are zero everywhere: the gradient of the score with "
+        "respect to the image is zero, or is stopped on its way\n"
+    )
 
 
 def test_explain_takes_many_images_in_batches_and_names_each_picture(

@@ -37,7 +37,7 @@ def test_keeps_maps_as_float32_and_images_as_rgb() -> None:
     np.testing.assert_array_equal(heatmap.images, PHOTOS[:1])
     absent = (heatmap.target, heatmap.labels, heatmap.score, heatmap.method, heatmap.layer)
     assert absent == (None,) * 5
-    assert (heatmap.signed, heatmap.before_softmax, heatmap.details) == (False, False, {})
+    assert (heatmap.signed, heatmap.is_logit, heatmap.details) == (False, False, {})
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", ">f8"])
@@ -98,7 +98,7 @@ def heatmap() -> actgrid.Heatmap:
         signed=True,
         method="lime",
         layer="block5",
-        before_softmax=True,
+        is_logit=True,
         details={"weights": np.eye(3), "names": ["a", "b", "c"], "steps": 50, "fit": np.ones(2)},
     )
 
@@ -113,7 +113,7 @@ def test_a_part_keeps_what_belongs_to_it(heatmap: actgrid.Heatmap) -> None:
         assert (last.target.tolist(), last.labels) == ([9], ("axolotl",))
         assert (last.score.tolist(), last.score.dtype) == ([0.75], np.float32)
         assert (last.signed, last.method, last.layer) == (True, "lime", "block5")
-        assert last.before_softmax
+        assert last.is_logit
         assert last.details["weights"].tolist() == [[0, 0, 1]]
         assert last.details["names"] == ["c"]
         assert (last.details["steps"], last.details["fit"].tolist()) == (50, [1, 1])

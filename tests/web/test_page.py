@@ -670,7 +670,7 @@ def test_heatmaps(opened: Opened) -> None:
             "data-shown", re.compile("gradcam[|]predicted"), timeout=20_000
         )
         expect(panel.locator("h2")).to_contain_text("cat")
-        expect(panel.locator("header")).to_contain_text("score")
+        expect(panel.locator("header")).to_contain_text("logit")
         expect(panel.locator("header")).to_contain_text("layer")
         predicted = canvas_pixels(shown)
         target = panel.get_by_label("Class")

@@ -566,6 +566,38 @@ async def test_what_is_no_probability_is_a_score() -> None:
     await seen.viewer.close()
 
 
+@pytest.mark.parametrize(
+    ("activation", "labels", "count"),
+    [
+        ("sigmoid", None, 2),
+        ("sigmoid", ["dog", "cat"], 2),
+        (None, ["dog", "cat"], 2),
+        (None, None, 1),
+        (None, ["price"], 1),
+    ],
+)
+@in_a_loop
+async def test_one_value_is_two_classes_as_it_is_explained(
+    activation: str | None, labels: list[str] | None, count: int
+) -> None:
+    keras.utils.set_random_seed(2)
+    head = layers.Dense(1, activation, name="head")
+    model = keras.Sequential([keras.Input((16, 16, 3)), layers.Flatten(), head])
+    seen = Seen(model, labels=labels)
+    (value,) = np.asarray(seen.model(seen.x))[0].tolist()
+    found = await seen.viewer.classes(seen.image)
+    assert seen.about["classes"]["count"] == count
+    other = 1 - value if activation == "sigmoid" else -value
+    expected = {1: value, 0: other} if count == 2 else {0: value}
+    values = {entry["index"]: entry["value"] for entry in found["top"]}
+    assert values == pytest.approx(expected, rel=1e-4)
+    about = await seen.viewer.heatmap(seen.image, "saliency", None)
+    assert about["target"] == found["top"][0]["index"]
+    assert about["label"] == found["top"][0]["name"]
+    assert about["is_logit"] == (count == 2)
+    await seen.viewer.close()
+
+
 @pytest.mark.parametrize("kind", ["several_outputs", "volumes", "troubled"])
 @in_a_loop
 async def test_models_without_classes_have_neither_classes_nor_heatmaps(kind: str) -> None:
@@ -742,7 +774,7 @@ async def test_heatmaps_are_those_of_explain(
         "target": int(heatmap.target[0]),
         "label": None,
         "score": plain_numbers(heatmap.score)[0],
-        "before_softmax": True,
+        "is_logit": True,
         "signed": method == "gradient_x_input" or method == "occlusion",
         "layer": heatmap.layer,
         "cmap": "viridis" if method == "gradcam" else "RdBu_r",

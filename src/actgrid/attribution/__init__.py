@@ -1,8 +1,16 @@
 """A model and a target to heatmaps: what in the image, or in the network, makes the score."""
 
 from actgrid.attribution.comparison import compare
-from actgrid.attribution.explaining import explain
+from actgrid.attribution.explaining import ZeroAttributionWarning, explain
 from actgrid.attribution.loss_gradients import Gradients, gradients
 from actgrid.attribution.maximization import Maximization, maximize
 
-__all__ = ["Gradients", "Maximization", "compare", "explain", "gradients", "maximize"]
+__all__ = [
+    "Gradients",
+    "Maximization",
+    "ZeroAttributionWarning",
+    "compare",
+    "explain",
+    "gradients",
+    "maximize",
+]

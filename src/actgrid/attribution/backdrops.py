@@ -41,6 +41,12 @@ class Backdrop(NamedTuple):
     images: npt.NDArray[np.uint8]
     boxes: npt.NDArray[np.int64] | None
 
+    def repeated(self, images: list[int]) -> Backdrop:
+        """Return the pictures of these images, of which one may come several times."""
+        if images == list(range(len(self.images))):
+            return self
+        return Backdrop(self.images[images], None if self.boxes is None else self.boxes[images])
+
     def reduced(self, side: int) -> Backdrop:
         """Return the same with pictures whose sides are at most so long."""
         height, width = self.images.shape[1:3]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from actgrid.attribution.input_gradients import Reduction, check_reduction, guided_backprop
 from actgrid.attribution.perturbation import masked_scores
 from actgrid.attribution.subjects import Found, Reader, Run, Subject
+from actgrid.attribution.target_layers import target_calls, token_calls
 from actgrid.attribution.targets import Reading
 from actgrid.errors import LayerError, ModelError, OptionError, ShapeError
 from actgrid.models.extraction import choose_calls
@@ -32,15 +33,19 @@ __all__ = [
     "scorecam",
 ]
 
+# What weighs the channels of Score-CAM: the softmax of the scores over the channels, as in the
+# paper, or the probability of the class, as in its authors' code.
+Weighting = Literal["softmax", "probability"]
+
 # From activations and gradients, (N, h, w, C), to maps, (N, h, w).
 Formula = Callable[[Any, Any], Any]
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """The layer to look at: None for the last one with a picture for each channel."""
+    """The layer to use: None for the default, or the layer path of one call of it."""
 
-    chosen: Selection | None
+    chosen: Selection | str | None
     token_grid: tuple[int, int] | None
 
     def activation(self, model: Any, run: Run) -> tuple[Call, Any, Any]:
@@ -54,7 +59,7 @@ class _Layer:
             If it has no picture for each channel.
         """
         tf = tensorflow()
-        calls = self._calls(model, run.calls)
+        calls = self._calls(model, run)
         for call in reversed(calls):
             (gradient,) = tf.gradients(run.reading.scores, call.tensor)
             if gradient is not None:
@@ -63,25 +68,27 @@ class _Layer:
             f"the score does not depend on the layer {calls[-1].info.path}, or not smoothly"
         )
 
-    def _calls(self, model: Any, calls: list[Call]) -> list[Call]:
-        kind = "image" if self.token_grid is None else "sequence"
+    def token_gradients(self, run: Run) -> tuple[Any, Any]:
+        """Return the paths of all layers of tokens, and how large the gradients by these are."""
+        tf = tensorflow()
+        height, width = self.token_grid or (1, 1)
+        calls = token_calls(run.calls, run.reading.scores, height * width)
+        gradients = tf.gradients(run.reading.scores, [call.tensor for call in calls])
+        sizes = [
+            tf.constant(0.0)
+            if gradient is None
+            else tf.reduce_max(tf.abs(self._pictures(call, gradient)))
+            for call, gradient in zip(calls, gradients, strict=True)
+        ]
+        return tf.constant([call.info.path for call in calls]), tf.stack(sizes)
+
+    def _calls(self, model: Any, run: Run) -> list[Call]:
         if self.chosen is None:
-            found = [
-                call
-                for call in calls
-                if call.info.spatial
-                and call.info.kind == kind
-                and not call.node.internal
-                and call.tensor.dtype.is_floating
-                and (kind == "sequence" or _sides(call) != (1, 1))
-            ]
-            if not found:
-                raise LayerError(
-                    f"the model has no layer with a spatial output (of kind {kind!r}): methods "
-                    "such as integrated_gradients and occlusion need none"
-                )
-            return found
-        found = choose_calls(model, calls, self.chosen)
+            return target_calls(run.calls, run.image, run.reading.scores, run.outputs)
+        if isinstance(self.chosen, str):
+            return [call for call in run.calls if call.info.path == self.chosen]
+        kind = "image" if self.token_grid is None else "sequence"
+        found = choose_calls(model, run.calls, self.chosen)
         paths = list(dict.fromkeys(call.node.path for call in found))
         if len(paths) > 1:
             raise LayerError(f"layer must be one layer, not {len(paths)}: {', '.join(paths[:5])}")
@@ -111,11 +118,6 @@ class _Layer:
         return tf.transpose(tensor, (0, 2, 3, 1)) if first else tensor
 
 
-def _sides(call: Call) -> tuple[int | None, ...]:
-    shape = call.info.shape
-    return shape[2:] if call.info.data_format == "channels_first" else shape[1:3]
-
-
 @dataclass(frozen=True)
 class _Maps:
     """A map for each image, or with `formula` None the activations themselves."""
@@ -125,14 +127,26 @@ class _Maps:
     formula: Formula | None
     linear: bool = False
 
-    def __call__(self, model: Any, inputs: Any, wanted: Any) -> tuple[Any, Any, Reading]:
+    def __call__(self, model: Any, inputs: Any, wanted: Any) -> tuple[Any, Any, Any, Reading]:
         tf = tensorflow()
         run = self.reader.run(model, inputs, wanted)
         call, activation, gradient = self.layer.activation(model, run)
         if self.linear:
             _check_linear(run.reading.scores, call)
         maps = activation if self.formula is None else self.formula(activation, gradient)
-        return tf.constant(call.info.path), maps, run.reading
+        has_gradient = tf.reduce_any(gradient != 0, (1, 2, 3))
+        return tf.constant(call.info.path), maps, has_gradient, run.reading
+
+
+@dataclass(frozen=True)
+class _TokenGradients:
+    """Layers of tokens, and how large the gradients by their patches are."""
+
+    reader: Reader
+    layer: _Layer
+
+    def __call__(self, model: Any, inputs: Any, wanted: Any) -> tuple[Any, Any]:
+        return self.layer.token_gradients(self.reader.run(model, inputs, wanted))
 
 
 def _weighed(activation: Any, weights: Any) -> Any:
@@ -233,18 +247,35 @@ def layer_maps(
     linear
         Whether only a global average and a dense layer may follow; the maps are signed then.
     """
-    body = _Maps(subject.reader, _layer(layer, token_grid), formula, linear)
-    path, maps, reading = subject.run(body)
+    body = _Maps(subject.reader, _layer(subject, layer, token_grid), formula, linear)
+    path, maps, has_gradient, reading = subject.run(body)
+    name = path.numpy().decode()
+    reasons = np.where(
+        has_gradient,
+        f"no channel of the layer {name} contributes positively to the score",
+        f"the gradient of the score is zero in the layer {name}, as it is after the last attention "
+        "to a class token, or where an activation is saturated: name an earlier layer, or none",
+    )
     return Found(
-        np.asarray(maps), subject.checked(reading), signed=linear, layer=path.numpy().decode()
+        np.asarray(maps), subject.checked(reading), linear, name, zero_reasons=tuple(reasons)
     )
 
 
-def _layer(layer: Any, token_grid: Any) -> _Layer:
+def _layer(subject: Subject, layer: Any, token_grid: Any) -> _Layer:
     if isinstance(layer, (list, tuple, set)):
         raise OptionError(f"layer must be one layer, not {layer!r}")
-    chosen = None if layer is None else Selection(layer)
-    return _Layer(chosen, None if token_grid is None else token_sides(token_grid))
+    grid = None if token_grid is None else token_sides(token_grid)
+    if layer is not None or grid is None:
+        return _Layer(None if layer is None else Selection(layer), grid)
+    # After the last attention to a class token, patches have a gradient, and it is zero.
+    paths, sizes = subject.run(_TokenGradients(subject.reader, _Layer(None, grid)))
+    chosen = np.flatnonzero(sizes)
+    if not chosen.size:
+        raise LayerError(
+            "the gradient of the score is zero in every layer of tokens: methods such as occlusion "
+            "need no gradient"
+        )
+    return _Layer(paths.numpy()[chosen[-1]].decode(), grid)
 
 
 def cam(subject: Subject, layer: Any = None) -> Found:
@@ -280,6 +311,7 @@ def guided_gradcam(
 
 
 def _masks(image: Any, sample: Any, sides: tuple[int, int], maps: Any) -> Any:
+    """Return each channel, enlarged, from 0 at its lowest value to 1 at its highest."""
     tf = tensorflow()
     chosen = tf.gather_nd(maps, tf.stack([image, sample], 1))
     larger = tf.image.resize(chosen[..., None], sides)[..., 0]
@@ -289,20 +321,48 @@ def _masks(image: Any, sample: Any, sides: tuple[int, int], maps: Any) -> Any:
 
 
 def scorecam(
-    subject: Subject, layer: Any = None, *, most: int | None = None, token_grid: Any = None
+    subject: Subject,
+    layer: Any = None,
+    *,
+    most: int | None = None,
+    baseline: Any = 0.0,
+    weighting: Weighting = "softmax",
+    token_grid: Any = None,
 ) -> Found:
     """Weigh a layer's channels by the score of the image where they are active; no gradients."""
     most = None if most is None else integer_option("most", most, 1)
-    body = _Maps(subject.reader, _layer(layer, token_grid), None)
-    path, activation, reading = subject.run(body)
+    if weighting not in get_args(Weighting):
+        raise OptionError(
+            f"weighting must be one of {', '.join(get_args(Weighting))}, not {weighting!r}"
+        )
+    body = _Maps(subject.reader, _layer(subject, layer, token_grid), None)
+    path, activation, _, reading = subject.run(body)
     reading = subject.checked(reading)
+    if weighting == "probability" and not reading.is_logit:
+        raise OptionError(
+            "weighting='probability' needs a model that ends in a softmax or sigmoid, and a class "
+            "as the target: take weighting='softmax'"
+        )
     tf = tensorflow()
     activation = tf.transpose(activation, (0, 3, 1, 2))
     if most is not None and most < activation.shape[1]:
         strongest = tf.argsort(-tf.math.reduce_std(activation, (2, 3)), stable=True)[:, :most]
         activation = tf.gather(activation, strongest, batch_dims=1)
-    subject = subject.decided(reading)
-    scores = masked_scores(subject, _masks, int(activation.shape[1]), 0.0, activation)
-    weights = tf.nn.softmax(tf.constant(scores))[:, :, None, None]
+    # A constant channel has no mask, and says nothing of any place.
+    varies = tf.reduce_max(activation, (2, 3)) > tf.reduce_min(activation, (2, 3))
+    scores = masked_scores(
+        subject.decided(reading),
+        _masks,
+        int(activation.shape[1]),
+        baseline,
+        activation,
+        probability=weighting == "probability",
+    )
+    weights = tf.constant(scores)
+    if weighting == "softmax":
+        weights = tf.nn.softmax(tf.where(varies, weights, weights.dtype.min))
+    weights = tf.where(varies, weights, 0)[:, :, None, None]
     maps = tf.nn.relu(tf.reduce_sum(weights * activation, 1))
-    return Found(np.asarray(maps), reading, layer=path.numpy().decode())
+    name = path.numpy().decode()
+    reason = f"no channel of the layer {name} contributes positively to the score"
+    return Found(np.asarray(maps), reading, layer=name, zero_reasons=(reason,) * len(maps))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from actgrid.attribution.explaining import ask
+from actgrid.attribution.explaining import Labels, ask
 from actgrid.attribution.methods import Method, check_options, find_method
 from actgrid.errors import OptionError, ShapeError
 from actgrid.rendering import Heatmap, Sheet, lay_out_sheet
@@ -29,7 +29,7 @@ def compare(
     target: Any = None,
     layer: Any = None,
     *,
-    labels: Sequence[str] | None = None,
+    labels: Labels = None,
     image_input: int | str | None = None,
     batch_size: int = 32,
     pixels: Any = None,
@@ -104,7 +104,12 @@ def target_texts(heatmap: Heatmap) -> list[str]:
     scores = [f"{score:.4g}" for score in np.asarray(heatmap.score)]
     if heatmap.target is None:
         return scores
-    names = heatmap.labels or [str(index) for index in heatmap.target]
+    names = list(heatmap.labels or map(str, heatmap.target))
+    if "output" in heatmap.details:
+        names = [
+            f"{output} {name}"
+            for output, name in zip(heatmap.details["output"], names, strict=True)
+        ]
     return [f"{name} {score}" for name, score in zip(names, scores, strict=True)]
 
 

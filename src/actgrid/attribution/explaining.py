@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from actgrid.attribution.backdrops import (
     Backdrop,
@@ -16,7 +19,17 @@ from actgrid.attribution.backdrops import (
 )
 from actgrid.attribution.methods import Method, check_options, find_method
 from actgrid.attribution.subjects import Found, Reader, Subject
-from actgrid.attribution.targets import PREDICTED, each_target, wanted_classes
+from actgrid.attribution.targets import (
+    PREDICTED,
+    are_two,
+    expects_logits,
+    head_index,
+    names_heads,
+    output_names,
+    output_specs,
+    target_rows,
+    wanted_classes,
+)
 from actgrid.errors import DtypeError, OptionError, ShapeError
 from actgrid.models import load_model
 from actgrid.models.data_formats import input_data_format
@@ -28,7 +41,18 @@ from actgrid.models.tracing import build
 from actgrid.rendering import Heatmap
 from actgrid.rendering.layout import integer_option
 
-__all__ = ["Question", "ask", "explain"]
+__all__ = ["Labels", "Question", "ZeroAttributionWarning", "ask", "explain"]
+
+# Of the classes, or of those of each of several outputs.
+Labels = Sequence[str] | Mapping[Any, Sequence[str]] | None
+
+_NO_GRADIENT = (
+    "the gradient of the score with respect to the image is zero, or is stopped on its way"
+)
+
+
+class ZeroAttributionWarning(UserWarning):
+    """A map of `explain` is zero everywhere; the message says why."""
 
 
 def explain(
@@ -38,7 +62,7 @@ def explain(
     target: Any = None,
     layer: Any = None,
     *,
-    labels: Sequence[str] | None = None,
+    labels: Labels = None,
     image_input: int | str | None = None,
     batch_size: int = 32,
     pixels: Any = None,
@@ -75,17 +99,23 @@ def explain(
         ``lime``                 weights of superpixels in a local linear model (Ribeiro 2016)
         ======================== =============================================================
     target
-        What is explained: None, the predicted class; a class's index or name; a list of these,
-        one for each image; or a function of the model's output, in TensorFlow's operations, that
-        gives one score for each image, (N,): for regression, segmentation, detection. Pass the
-        same function each time: one is compiled for each.
+        What is explained: None, the predicted class; a class's index or name; a list of these, one
+        for each image; for one image a list of several, or for N images a list of N lists: a map
+        for each, image by image. For a model with several outputs a dict by the name or position
+        of the output, ``{"head": 3}``, or a pair ``("head", 3)``; each output in a dict has a map.
+
+        Or a function of the model's output, in TensorFlow's operations, that gives one score for
+        each image, (N,): for regression, segmentation, detection. A function that needs two
+        positional arguments is called with the output and the input, as for the loss of a
+        reconstruction: ``lambda outputs, inputs: tf.reduce_mean((outputs - inputs) ** 2,
+        (1, 2, 3))``. Pass the same function each time: one is compiled for each.
     layer
         For class activation maps: a layer path, a Keras layer, or an index into
-        ``model.layers``; None: the last layer with a picture for each channel, in nested models
-        too, and for ``cam`` that before the global average.
+        ``model.layers``; None: the default layer, see Notes.
     labels
         Names of the classes; ``"imagenet"``; None: ImageNet's if the model is a network of
-        `keras.applications` with its head, or the demo.
+        `keras.applications` with its head, or the demo. A dict has those of
+        several outputs.
     image_input
         Which of several inputs is the image: its name or position; None: the first of rank 4.
     batch_size
@@ -108,10 +138,15 @@ def explain(
         class activation maps
             `token_grid`: (h, w), for a layer of (N, T, C) tokens, such as a vision transformer's;
             leading class tokens are skipped. scorecam: `most` (None), the number of channels to
-            try, those that vary most.
+            try, those that vary most; `baseline` (0), in whose place the image is seen where a
+            channel is active; `weighting`, what weighs a channel: ``"softmax"``, the softmax over
+            the channels of the class's score for these images, as in the paper, or
+            ``"probability"``, the class's probability for its image, as in its authors' code. A
+            channel that is constant has no mask, and no weight.
         occlusion
             `patch` (None: a seventh of the shorter side) and `stride` (None: half of the patch),
-            in pixels or (height, width); `baseline`.
+            in pixels or (height, width); `baseline`. Patches are whole and lie symmetrically from
+            border to border: `stride` is the most that two neighbours are apart.
         rise
             `samples` (2000) masks of `cells` x `cells` (7), each cell seen with probability
             `share` (0.5); `baseline`, `seed`.
@@ -129,10 +164,10 @@ def explain(
     Heatmap
         `values` are (N, H, W) float32, of the image's size, or the layer's for class activation
         maps (drawing enlarges them). `score` is the model's score for the target, read before
-        the softmax where the model ends in one that can be seen (`before_softmax` tells).
-        `details` has further results: of integrated_gradients ``baseline_score`` and what the
-        steps ``missed``; of lime, for
-        each image, ``segments`` (H, W), ``weights`` and ``intercept`` of the linear model,
+        the softmax or sigmoid if the model ends in one (`is_logit` tells).
+        `details` has ``output``, the names of the outputs, if the model has several, and further
+        results: of integrated_gradients ``baseline_score`` and what the steps ``missed``; of lime,
+        for each image, ``segments`` (H, W), ``weights`` and ``intercept`` of the linear model,
         ``fit``, its weighted R^2, and ``mask`` (H, W), the superpixels that speak most for the
         target.
 
@@ -147,8 +182,36 @@ def explain(
     MissingDependencyError
         If lime's packages are not there: ``pip install 'actgrid[explain]'``. Also an ImportError.
 
+    Warns
+    -----
+    ZeroAttributionWarning
+        If a map is zero everywhere, and why. Its class is
+        ``actgrid.attribution.ZeroAttributionWarning``.
+
     Notes
     -----
+    The default layer of class activation maps is the last one, in nested models too, whose output
+
+    - lies on the way from the explained image to the score,
+    - corresponds in space with the image: it does not come after a flattening, and is no
+      attention between tokens,
+    - comes from a learned operation that mixes channels or pixels, such as a convolution, so that
+      it is no rescaling, augmentation, normalization or resizing,
+    - is not 1 x 1, and no pooling, padding, cropping, upsampling or permutation: the last
+      convolution of VGG (14 x 14), as in Grad-CAM's paper, and not the pooling after it.
+
+    If the model's output itself has height and width, as for segmentation, the default layer comes
+    before the first enlargement of feature maps, which is the bottleneck of an encoder-decoder
+    (Vinogradova 2020, Seg-Grad-CAM), and before the last convolution. With `token_grid` the default
+    layer is the last layer of tokens in which the gradient by the patches is not zero.
+
+    A model with one output value l before a sigmoid has the classes 0 and 1, whose scores are -l
+    and l. So has a model whose one value is a logit because the model was compiled with
+    ``BinaryCrossentropy(from_logits=True)``, or because two `labels` are given; otherwise one value
+    without a sigmoid is the score of class 0, as in regression. Of several sigmoids, as for
+    several labels, each class has its own logit. A softmax or sigmoid is also seen if only casts,
+    reshapes or flattening follow it.
+
     Each method is one compiled function for a shape of images and a target function; functions
     are kept with the model. They see new weights, but no layer that is changed or put into the
     model later.
@@ -168,39 +231,72 @@ def explain(
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
-    """Images, a model and a target, for any method.
+class HeadQuestion:
+    """Images and classes of one output of the model.
 
     Attributes
     ----------
-    backdrop
-        What the maps are drawn over; None if the images have too many channels to be seen.
+    rows
+        Which of all maps these are.
+    head
+        The name of the output; None if the model has one, or the target is a function.
     labels
         Names of the classes, if any were given.
     """
 
     subject: Subject
-    backdrop: Backdrop | None
+    rows: Sequence[int]
+    head: str | None
     labels: Sequence[str] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Images, a model and a target, for any method.
+
+    Attributes
+    ----------
+    heads
+        What is asked of each output of the model that is explained.
+    backdrop
+        What the maps are drawn over; None if the images have too many channels to be seen.
+    """
+
+    heads: tuple[HeadQuestion, ...]
+    backdrop: Backdrop | None
+
+    @property
+    def subject(self) -> Subject:
+        """The images and classes of the first output."""
+        return self.heads[0].subject
 
     def explain(self, method: Method, layer: Any, options: Mapping[str, Any]) -> Heatmap:
         """Return what a method says, of a layer if it looks at one."""
         chosen = {**options, "layer": layer} if method.takes_layer else options
-        found = [method.run(group, **chosen) for group in self.subject.groups()]
-        return _heatmap(self.subject.model, found, self.backdrop, self.labels, method.name)
+        found = [
+            (head, method.run(group, **chosen))
+            for head in self.heads
+            for group in head.subject.groups()
+        ]
+        _warn_of_zeros([part for _, part in found], method.name)
+        rows = [row for head in self.heads for row in head.rows]
+        return _heatmap(found, np.argsort(rows), self.backdrop, method.name)
 
     def decided(self) -> Question:
         """Return the same of the classes that are predicted, where none was named."""
-        classes = [group.read().classes for group in self.subject.groups()]
-        wanted = tensorflow().constant(np.concatenate(classes))
-        return replace(self, subject=replace(self.subject, wanted=wanted))
+        heads = []
+        for head in self.heads:
+            classes = [group.read().classes for group in head.subject.groups()]
+            wanted = tensorflow().constant(np.concatenate(classes))
+            heads.append(replace(head, subject=replace(head.subject, wanted=wanted)))
+        return replace(self, heads=tuple(heads))
 
 
 def ask(
     model: object,
     x: Any,
     target: Any = None,
-    labels: Sequence[str] | None = None,
+    labels: Labels = None,
     image_input: int | str | None = None,
     batch_size: int = 32,
     pixels: Any = None,
@@ -253,11 +349,6 @@ def ask(
         batch_size,
         progress,
     )
-    if score is None:
-        targets, names = each_target(target, len(subject)), None
-        if labels is not None or any(isinstance(one, str) for one in targets):
-            names = labels_of(model, int(next(subject.groups()).read().count), labels)
-        subject = replace(subject, wanted=tf.constant(wanted_classes(targets, names)))
     backdrop = None
     if pixels is not None:
         backdrop = given_backdrop(pixels, len(subject))
@@ -267,7 +358,49 @@ def ask(
         values = np.asarray(image)
         pictures = as_pictures(np.moveaxis(values, 1, -1) if reader.channels_first else values)
         backdrop = None if pictures is None else Backdrop(pictures, None)
-    return Question(subject, backdrop, labels)
+    if score is not None:
+        return Question((HeadQuestion(subject, range(len(subject)), None, None),), backdrop)
+    heads, images = _head_questions(subject, target, labels)
+    return Question(heads, None if backdrop is None else backdrop.repeated(images))
+
+
+def _head_questions(
+    subject: Subject, target: Any, labels: Labels
+) -> tuple[tuple[HeadQuestion, ...], list[int]]:
+    """Return a question for each output that is explained, and the image of each map."""
+    model = subject.model
+    # Models that do not tell their outputs are traced for them only if these are named.
+    named = isinstance(labels, Mapping) or names_heads(target)
+    if named or hasattr(model, "_outputs_struct"):
+        names = output_names(model, output_specs(model, subject.inputs))
+    else:
+        names = ["output"]
+    rows = target_rows(target, len(subject), names)
+    labels_by_head = (
+        {head_index(name, names): known for name, known in labels.items()}
+        if isinstance(labels, Mapping)
+        else dict.fromkeys(range(len(names)), labels)
+    )
+    heads = []
+    for head in dict.fromkeys(row.head for row in rows):
+        chosen = [index for index, row in enumerate(rows) if row.head == head]
+        known = labels_by_head.get(head or 0)
+        reader = replace(
+            subject.reader,
+            head=head,
+            is_binary=expects_logits(model, names, head or 0) or are_two(known),
+        )
+        part = replace(subject, reader=reader)
+        targets = [rows[index].target for index in chosen]
+        class_names = None
+        if known is not None or any(isinstance(target, str) for target in targets):
+            class_names = labels_of(model, int(next(part.groups()).read().count), known)
+        part = part.rows(
+            [rows[index].image for index in chosen], wanted_classes(targets, class_names)
+        )
+        name = names[head or 0] if len(names) > 1 else None
+        heads.append(HeadQuestion(part, chosen, name, known))
+    return tuple(heads), [row.image for row in rows]
 
 
 def _image_position(model: Any, inputs: Any, chosen: int | str | None) -> int:
@@ -289,32 +422,68 @@ def _image_position(model: Any, inputs: Any, chosen: int | str | None) -> int:
     return position
 
 
+def _warn_of_zeros(found: Sequence[Found], method: str) -> None:
+    """Warn of maps that are zero everywhere, and say why they are."""
+    counts: Counter[str] = Counter()
+    for group in found:
+        for index, value in enumerate(group.values):
+            if not value.any():
+                counts[group.zero_reasons[index] if group.zero_reasons else _NO_GRADIENT] += 1
+    total = sum(len(group.values) for group in found)
+    for reason, count in counts.items():
+        text = f"{method}: {count} of {total} maps are zero everywhere: {reason}"
+        warnings.warn(text, ZeroAttributionWarning, stacklevel=4)
+
+
 def _heatmap(
-    model: Any,
-    found: Sequence[Found],
+    found: Sequence[tuple[HeadQuestion, Found]],
+    order: npt.NDArray[np.intp],
     backdrop: Backdrop | None,
-    labels: Sequence[str] | None,
     method: str,
 ) -> Heatmap:
-    """Return what was found of groups of images as one heatmap."""
-    first = found[0]
-    classes = np.concatenate([one.reading.classes for one in found])
-    names = None
-    if first.reading.count:
-        known = labels_of(model, int(first.reading.count), labels)
-        names = None if known is None else [known[index] for index in classes]
+    """Return what was found of groups of images as one heatmap.
+
+    Parameters
+    ----------
+    order
+        For each map of the heatmap, which of the found it is.
+    """
+    parts = [part for _, part in found]
+    first = parts[0]
+    shapes = {part.values.shape[1:]: f"{part.layer} {part.values.shape[1:]}" for part in parts}
+    if len(shapes) > 1:
+        raise ShapeError(
+            f"maps of several outputs must have one size, not those of {', '.join(shapes.values())}"
+            ": name one layer, or explain one output at a time"
+        )
+    names: list[str] | None = []
+    for head, part in found:
+        known = None
+        if part.reading.count:
+            known = labels_of(head.subject.model, int(part.reading.count), head.labels)
+        if known is None or names is None:
+            names = None
+        else:
+            names += [known[index] for index in part.reading.classes]
+    details: dict[str, list[Any]] = {
+        name: [entry for part in parts for entry in part.details[name]] for name in first.details
+    }
+    if found[0][0].head is not None:
+        details["output"] = [head.head for head, part in found for _ in part.values]
     return Heatmap(
-        np.concatenate([one.values for one in found]),
+        np.concatenate([part.values for part in parts])[order],
         images=None if backdrop is None else backdrop.images,
         boxes=None if backdrop is None else backdrop.boxes,
-        target=classes if first.reading.count else None,
-        labels=names,
-        score=np.concatenate([one.reading.scores for one in found]),
+        target=(
+            np.concatenate([part.reading.classes for part in parts])[order]
+            if first.reading.count
+            else None
+        ),
+        labels=None if names is None else [names[index] for index in order],
+        score=np.concatenate([part.reading.scores for part in parts])[order],
         signed=first.signed,
         method=method,
-        layer=first.layer or None,
-        before_softmax=bool(first.reading.softmax),
-        details={
-            name: [entry for one in found for entry in one.details[name]] for name in first.details
-        },
+        layer=", ".join(dict.fromkeys(part.layer for part in parts)) or None,
+        is_logit=all(bool(part.reading.is_logit) for part in parts),
+        details={name: [entries[index] for index in order] for name, entries in details.items()},
     )

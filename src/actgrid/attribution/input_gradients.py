@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from actgrid.attribution.guiding import guided
 from actgrid.attribution.subjects import Found, Reader, Subject, baseline_rows, image_rows
 from actgrid.attribution.targets import Reading
 from actgrid.errors import ModelError, OptionError
@@ -79,25 +78,6 @@ def noisy(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
     return image + table[0] * span * drawn
 
 
-@cache
-def _guided_relus() -> dict[str, str]:
-    """Register gradients of ReLUs that pass on only what is positive; return their names."""
-    tf = tensorflow()
-    raw = tf.raw_ops
-
-    def guided(slope: Callable[..., Any]) -> Callable[[Any, Any], Any]:
-        def gradient(operation: Any, upstream: Any) -> Any:
-            passed = slope(gradients=upstream, features=operation.outputs[0])
-            return tf.where(upstream > 0, passed, tf.zeros_like(passed))
-
-        return gradient
-
-    names = {"Relu": "ActgridGuidedRelu", "Relu6": "ActgridGuidedRelu6"}
-    tf.RegisterGradient(names["Relu"])(guided(raw.ReluGrad))
-    tf.RegisterGradient(names["Relu6"])(guided(raw.Relu6Grad))
-    return names
-
-
 @dataclass(frozen=True)
 class _Gradients:
     """Sums over each image's samples of their gradients, by weights."""
@@ -118,21 +98,18 @@ class _Gradients:
         weights: Any,
     ) -> tuple[Any, Reading]:
         tf = tensorflow()
-        graph = tf.compat.v1.get_default_graph()
         count = tf.shape(self.reader.taken(inputs))[0]
         inputs, wanted = image_rows((inputs, wanted), image)
         pixels = self.reader.taken(inputs)
         baseline = tf.broadcast_to(baseline_rows(baseline, image), tf.shape(pixels))
         pixels = tf.ensure_shape(self.sampling(pixels, baseline, sample, table), pixels.shape)
-        override: AbstractContextManager[Any] = nullcontext()
+        inputs = self.reader.replaced(inputs, pixels)
         if self.guided:
-            override = graph.gradient_override_map(_guided_relus())
-        with override:
-            run = self.reader.run(model, self.reader.replaced(inputs, pixels), wanted)
-        if self.guided and not any(
-            operation.type in _guided_relus() for operation in graph.get_operations()
-        ):
-            raise ModelError("guided_backprop guides ReLUs, and the model has none; try saliency")
+            with guided(tf.compat.v1.get_default_graph()) as guide:
+                run = self.reader.run(model, inputs, wanted)
+            guide()
+        else:
+            run = self.reader.run(model, inputs, wanted)
         (gradient,) = tf.gradients(run.reading.scores, pixels)
         if gradient is None:
             raise ModelError(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.perturbation import masked_scores
+from actgrid.attribution.perturbation import UNCHANGED, masked_scores
 from actgrid.attribution.subjects import Found, Subject
 from actgrid.errors import MissingDependencyError, OptionError, ShapeError
 from actgrid.models.frameworks import tensorflow
@@ -75,7 +75,13 @@ def lime(
     values = np.stack(
         [weights[one] for weights, one in zip(details["weights"], labels, strict=True)]
     )
-    return Found(values, reading, signed=True, details={"segments": list(labels), **details})
+    return Found(
+        values,
+        reading,
+        signed=True,
+        details={"segments": list(labels), **details},
+        zero_reasons=(UNCHANGED,) * len(values),
+    )
 
 
 def _seen_parts(image: Any, sample: Any, sides: Any, seen: Any, labels: Any) -> Any:

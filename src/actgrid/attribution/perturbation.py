@@ -14,7 +14,10 @@ from actgrid.errors import OptionError
 from actgrid.models.frameworks import tensorflow
 from actgrid.rendering.layout import integer_option, number_option
 
-__all__ = ["Masks", "masked_scores", "occlusion", "outside_patch", "rise"]
+__all__ = ["UNCHANGED", "Masks", "masked_scores", "occlusion", "outside_patch", "rise"]
+
+# Why a map is zero everywhere.
+UNCHANGED = "the score does not change where the image is hidden"
 
 # From (image, sample, (H, W), *tables), one of each for each row, to masks (rows, H, W): what
 # share of each pixel is left.
@@ -27,6 +30,7 @@ class _MaskedScores:
 
     reader: Reader
     masks: Masks
+    probability: bool
 
     def __call__(
         self,
@@ -46,11 +50,17 @@ class _MaskedScores:
         sides = tf.shape(pixels)[2:] if first else tf.shape(pixels)[1:3]
         mask = tf.expand_dims(self.masks(image, sample, sides, *tables), 1 if first else -1)
         masked = tf.ensure_shape(baseline + mask * (pixels - baseline), pixels.shape)
-        return self.reader.run(model, self.reader.replaced(rows, masked), wanted).reading.scores
+        reading = self.reader.run(model, self.reader.replaced(rows, masked), wanted).reading
+        return reading.probabilities if self.probability else reading.scores
 
 
 def masked_scores(
-    subject: Subject, masks: Masks, samples: int, baseline: Any, *tables: Any
+    subject: Subject,
+    masks: Masks,
+    samples: int,
+    baseline: Any,
+    *tables: Any,
+    probability: bool = False,
 ) -> npt.NDArray[np.float32]:
     """Return the scores of every image behind every mask, (N, samples).
 
@@ -64,8 +74,10 @@ def masked_scores(
         What is where the image is hidden, see `Subject.baseline`.
     tables
         Tensors for `masks`.
+    probability
+        Whether to return the probability of the class and not its logit.
     """
-    body = _MaskedScores(subject.reader, masks)
+    body = _MaskedScores(subject.reader, masks, probability)
     start = subject.baseline(baseline)
     parts = [np.asarray(scores) for scores in subject.run_samples(body, samples, start, *tables)]
     return np.concatenate(parts).reshape(len(subject), samples)
@@ -94,11 +106,13 @@ def occlusion(
     height, width = subject.sides
     side = max(1, min(height, width) // 7)
     sides = (side, side) if patch is None else _pair("patch", patch)
+    sides = min(sides[0], height), min(sides[1], width)
     steps = tuple(-(-side // 2) for side in sides) if stride is None else _pair("stride", stride)
     if steps[0] > sides[0] or steps[1] > sides[1]:
         raise OptionError(f"stride {steps} is larger than patch {sides}: some pixels stay unseen")
     tf = tensorflow()
-    tops, lefts = range(0, height, steps[0]), range(0, width, steps[1])
+    tops = _starts(height, sides[0], steps[0])
+    lefts = _starts(width, sides[1], steps[1])
     corners = np.array([(top, left) for top in tops for left in lefts], np.int32)
     reading = subject.read()
     subject = subject.decided(reading)
@@ -112,7 +126,21 @@ def occlusion(
         hidden = np.s_[..., top : top + sides[0], left : left + sides[1]]
         total[hidden] += fall[:, None, None]
         count[hidden] += 1
-    return Found(np.float32(total / count), reading, signed=True)
+    reasons = (UNCHANGED,) * len(subject)
+    return Found(np.float32(total / count), reading, signed=True, zero_reasons=reasons)
+
+
+def _starts(side: int, patch: int, stride: int) -> list[int]:
+    """Return where whole patches begin, symmetric from border to border.
+
+    They are at most a stride apart, and as few as possible.
+    """
+    room = side - patch
+    gaps = -(-room // stride)
+    if gaps % 2 == 0 and room % 2 == 1:
+        gaps += 1  # no pixel is in the middle
+    before = [-(-room * index // gaps) for index in range(gaps // 2 + 1)] if gaps else [0]
+    return sorted({*before, *(room - start for start in before)})
 
 
 def _pair(name: str, value: Any) -> tuple[int, int]:
@@ -170,4 +198,7 @@ def rise(
         seen += np.sum(masks, 0)
     # What is never seen is as good as the rest.
     mean = np.broadcast_to(scores.mean(1)[:, None, None], total.shape)
-    return Found(np.divide(total, seen, mean.copy(), where=seen > 0).astype(np.float32), reading)
+    values = np.divide(total, seen, mean.copy(), where=seen > 0).astype(np.float32)
+    return Found(
+        values, reading, zero_reasons=("the score of every masked image is zero",) * len(values)
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -23,8 +23,10 @@ _BASELINES = "baseline must be a number, one for each channel, 'mean', or an ima
 
 
 class Run(NamedTuple):
-    """A model's run on symbolic inputs."""
+    """A model's run on symbolic inputs: `outputs` are all its output tensors."""
 
+    image: Any
+    outputs: list[Any]
     reading: Reading
     calls: list[Call]
 
@@ -40,12 +42,18 @@ class Reader:
     channels_first
         Whether that is (N, C, H, W).
     score
-        What makes a score of the output; None: that of a class.
+        A function that computes the scores from the output; None: the scores of classes.
+    head
+        Position of the output that is read; None: the only one.
+    is_binary
+        Whether a single value that no sigmoid follows is a logit, of the classes 0 and 1.
     """
 
     image: int
     channels_first: bool
     score: Score | None
+    head: int | None = None
+    is_binary: bool = False
 
     @property
     def channel_axis(self) -> int:
@@ -67,7 +75,12 @@ class Reader:
         """Run a model on symbolic inputs and read its output; its state stays as it is."""
         with unchanged():
             trace = trace_model(model, inputs)
-        return Run(read(trace.outputs, wanted, self.score), trace.calls)
+        return Run(
+            self.taken(inputs),
+            tensorflow().nest.flatten(trace.outputs),
+            read(model, inputs, trace.outputs, wanted, self.score, self.head, self.is_binary),
+            trace.calls,
+        )
 
 
 @dataclass(frozen=True)
@@ -161,6 +174,14 @@ class Subject:
         """Return what the model says of the images as they are, in NumPy's arrays; checked."""
         return self.checked(self.run(_Read(self.reader)))
 
+    def rows(self, images: Sequence[int], wanted: Any) -> Subject:
+        """Return the same of some of the images, which may come several times."""
+        with tensorflow().device("CPU"):
+            inputs = self.inputs
+            if list(images) != list(range(len(self))):
+                inputs = image_rows(inputs, images)
+            return replace(self, inputs=inputs, wanted=tensorflow().constant(wanted))
+
     def with_image(self, image: Any) -> Subject:
         """Return the same with another image."""
         return replace(self, inputs=self.reader.replaced(self.inputs, image))
@@ -242,6 +263,8 @@ class Found(NamedTuple):
         Path of the layer that was looked at; "" for the input.
     details
         Further results, with an entry for each image.
+    zero_reasons
+        Why the map of each image would be zero everywhere; empty: because of the gradient.
     """
 
     values: npt.NDArray[np.float32]
@@ -249,6 +272,7 @@ class Found(NamedTuple):
     signed: bool = False
     layer: str = ""
     details: dict[str, Any] = {}  # noqa: RUF012  (never changed)
+    zero_reasons: Sequence[str] = ()
 
 
 def image_rows(tensors: Any, image: Any) -> Any:

@@ -2,51 +2,70 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.errors import ShapeError, TargetError
-from actgrid.models.frameworks import tensorflow
+from actgrid.errors import ShapeError, TargetError, suggest
+from actgrid.models.frameworks import keras, tensorflow
+from actgrid.models.inputs import map_tensors
 from actgrid.models.labels import class_index
-from actgrid.models.tracing import before_softmax
+from actgrid.models.tracing import logits_of, trace_model, unchanged
 
 __all__ = [
     "PREDICTED",
     "Reading",
+    "TargetRow",
     "are_several",
+    "are_two",
+    "binary_output",
     "check_classes",
-    "each_target",
+    "expects_logits",
+    "head_index",
+    "names_heads",
+    "output_names",
+    "output_specs",
     "read",
+    "target_rows",
     "wanted_classes",
 ]
 
 # Stands for the class that the model predicts.
 PREDICTED = -1
 
-# From a model's output to one score for each image.
-Score = Callable[[Any], Any]
-
-_ADVICE = (
-    "give a target that returns one score for each image, such as "
-    "target=lambda outputs: tf.reduce_mean(outputs[..., 3], (1, 2))"
-)
+# From a model's output, and its input if the function takes two arguments, to one score for each
+# image.
+Score = Callable[..., Any]
 
 
 class Reading(NamedTuple):
     """Scores of a batch, (N,) float32, and what they are of.
 
     `classes`, (N,) int32, are -1 where the target is a function. `count` is the number of classes,
-    0 then; `softmax` tells whether the scores are those before a softmax.
+    0 then; `is_logit` tells whether the scores are logits, read before a softmax or sigmoid;
+    `probabilities` are what these make of the scores, NaN for other scores.
     """
 
     scores: Any
     classes: Any
     count: Any
-    softmax: Any
+    is_logit: Any
+    probabilities: Any
+
+
+class TargetRow(NamedTuple):
+    """One map to compute.
+
+    `image` is the position of the image, `head` that of the output (None: the only one).
+    """
+
+    image: int
+    head: int | None
+    target: Any
 
 
 def are_several(value: Any) -> bool:
@@ -56,18 +75,160 @@ def are_several(value: Any) -> bool:
     return isinstance(value, Iterable) and not single
 
 
-def each_target(target: Any, images: int) -> list[Any]:
-    """Return the target of each image, of one for all or a list or array of them.
+def target_rows(target: Any, images: int, heads: Sequence[str] = ()) -> list[TargetRow]:
+    """Return the maps that a target asks for, image by image.
+
+    Parameters
+    ----------
+    target
+        One target for all images; a list with a target, or a list of targets, for each image; for
+        one image a list of targets. Each may be a dict of targets by output, and a pair (output,
+        target) if the model has several outputs.
+    images
+        The number of images.
+    heads
+        The names of the model's outputs, see `output_names`.
 
     Raises
     ------
     TargetError
-        If there are not as many.
+        If the list has another length, or names an output that the model does not have.
     """
-    targets = list(target) if are_several(target) else [target] * images
+    by_head = _by_head(target, heads)
+    if by_head is not None:
+        rows = [
+            row._replace(head=head_index(name, heads))
+            for name, inner in by_head.items()
+            for row in target_rows(inner, images)
+        ]
+        return sorted(rows, key=operator.attrgetter("image"))
+    if not are_several(target):
+        return [TargetRow(image, None, target) for image in range(images)]
+    targets = list(target)
+    if not targets:
+        raise TargetError("target is an empty list: name at least one class")
+    if images == 1:
+        return [row for entry in targets for row in target_rows(entry, 1, heads)]
     if len(targets) != images:
-        raise TargetError(f"there are {images} images, but {len(targets)} targets")
-    return targets
+        raise TargetError(
+            f"there are {images} images, but {len(targets)} targets: several targets for each "
+            "image are a list of lists, one for each image"
+        )
+    return [
+        row._replace(image=image)
+        for image, entry in enumerate(targets)
+        for row in target_rows(entry, 1, heads)
+    ]
+
+
+def _by_head(target: Any, heads: Sequence[str]) -> Mapping[Any, Any] | None:
+    """Return targets by output; None if the target names no output."""
+    if isinstance(target, Mapping):
+        return target
+    if isinstance(target, tuple) and len(target) == 2 and len(heads) > 1:
+        name, inner = target
+        if isinstance(name, str) and name not in heads:
+            return None if isinstance(inner, str) else {name: inner}
+        if isinstance(name, str) or (_is_position(name) and 0 <= name < len(heads)):
+            return {name: inner}
+    return None
+
+
+def _is_position(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def names_heads(target: Any) -> bool:
+    """Return whether a target may name outputs of the model: a dict or a pair is in it."""
+    if isinstance(target, Mapping) or (isinstance(target, tuple) and len(target) == 2):
+        return True
+    return isinstance(target, (list, tuple)) and any(map(names_heads, target))
+
+
+def head_index(name: Any, heads: Sequence[str]) -> int:
+    """Return the position of an output that is named by its name or its position.
+
+    Raises
+    ------
+    TargetError
+        If the model has no such output.
+    """
+    if isinstance(name, str) and name in heads:
+        return heads.index(name)
+    if _is_position(name) and 0 <= name < len(heads):
+        return int(name)
+    if not heads:
+        raise TargetError(f"the targets of an output name an output again: {name!r}")
+    hint = suggest(name, heads) if isinstance(name, str) else ""
+    raise TargetError(
+        f"the model has no output {name!r}{hint}; outputs: {', '.join(map(repr, heads))}"
+    )
+
+
+def _leaves(outputs: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yield path and tensor of each output, in the order of TensorFlow's nests."""
+    if isinstance(outputs, Mapping):
+        for key in sorted(outputs):
+            yield from _leaves(outputs[key], (*path, key))
+    elif isinstance(outputs, (list, tuple)):
+        for position, value in enumerate(outputs):
+            yield from _leaves(value, (*path, position))
+    else:
+        yield path, outputs
+
+
+def output_names(model: Any, outputs: Any) -> list[str]:
+    """Return the names of a model's outputs, in the order of TensorFlow's nests.
+
+    Those are the keys of a dict, the names of the output layers of a list, or else positions.
+    """
+    paths = [path for path, _ in _leaves(outputs)]
+    if not isinstance(outputs, Mapping):
+        names = list(getattr(model, "output_names", None) or [])
+        if not names:  # of a Sequential
+            tensors = getattr(model, "outputs", None) or []
+            names = [tensor._keras_history.operation.name for tensor in tensors]
+        if len(set(names)) == len(paths) and all(len(path) < 2 for path in paths):
+            return names
+    return ["/".join(map(str, path)) or "output" for path in paths]
+
+
+def output_specs(model: Any, inputs: Any) -> Any:
+    """Return the structure of a model's outputs; one that does not tell is traced for it.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be run on these inputs.
+    """
+    structure = getattr(model, "_outputs_struct", None)
+    if structure is not None:
+        return structure
+    if len(getattr(model, "outputs", None) or []) == 1:
+        return model.outputs[0]
+    tf = tensorflow()
+    traced: list[Any] = []
+
+    def trace(inputs: Any) -> None:
+        with unchanged():
+            outputs = trace_model(model, inputs).outputs
+        traced.append(map_tensors(tf.TensorSpec.from_tensor, outputs))
+
+    specs = map_tensors(tf.TensorSpec.from_tensor, inputs)
+    tf.function(trace, autograph=False).get_concrete_function(specs)
+    return traced[0]
+
+
+def expects_logits(model: Any, heads: Sequence[str], head: int) -> bool:
+    """Return whether a model is compiled with a binary cross-entropy of logits for an output."""
+    loss = getattr(model, "loss", None)
+    if isinstance(loss, Mapping):
+        loss = loss.get(heads[head])
+    elif isinstance(loss, (list, tuple)):
+        loss = loss[head] if head < len(loss) else None
+    losses = keras().losses
+    binary = (losses.BinaryCrossentropy, losses.BinaryFocalCrossentropy)
+    return isinstance(loss, binary) and bool(loss.from_logits)
 
 
 def wanted_classes(
@@ -117,10 +278,31 @@ def check_classes(wanted: npt.NDArray[np.int32], count: int) -> None:
         raise TargetError(f"there is no class {most}: the model has {count}, 0 to {count - 1}")
 
 
-def read(outputs: Any, wanted: Any, score: Score | None) -> Reading:
-    """Return what a model's symbolic output says of the targets.
+def read(
+    model: Any,
+    inputs: Any,
+    outputs: Any,
+    wanted: Any,
+    score: Score | None,
+    head: int | None,
+    is_binary: bool,
+) -> Reading:
+    """Return the scores of the targets in a model's symbolic output.
 
-    Softmax is looked behind: it squeezes the score, and mixes the other classes into its gradient.
+    The logit before a softmax or sigmoid is the score: these squeeze it, and softmax mixes the
+    other classes into its gradient. A single logit l is read as the two classes 0 and 1, whose
+    scores are -l and l.
+
+    Parameters
+    ----------
+    wanted
+        (N,) int32, the classes.
+    score
+        A function of the outputs, and of the inputs too if it takes two arguments; None: classes.
+    head
+        Position of the output to read; None: the only one.
+    is_binary
+        Whether a single value that no sigmoid follows is a logit.
 
     Raises
     ------
@@ -131,34 +313,139 @@ def read(outputs: Any, wanted: Any, score: Score | None) -> Reading:
     """
     tf = tensorflow()
     if score is not None:
-        scores = score(outputs)
-        if scores is None:
-            raise ShapeError("the target must give one score for each image, (N,), not None")
-        scores = tf.convert_to_tensor(scores)
-        if scores.shape.rank == 2 and scores.shape[1] == 1:
-            scores = scores[:, 0]
-        if scores.shape.rank != 1:
-            raise ShapeError(
-                f"the target must give one score for each image, (N,), not {tuple(scores.shape)}"
-            )
+        scores = _one_for_each(score(outputs, inputs) if _takes_inputs(score) else score(outputs))
         none = tf.fill(tf.shape(wanted), PREDICTED)
-        return Reading(tf.cast(scores, tf.float32), none, tf.constant(0), tf.constant(False))
+        unknown = tf.fill(tf.shape(wanted), np.nan)
+        return Reading(scores, none, tf.constant(0), tf.constant(False), unknown)
 
-    tensors = tf.nest.flatten(outputs)
-    if len(tensors) != 1:
-        raise TargetError(f"the model has {len(tensors)} outputs: {_ADVICE}")
-    (output,) = tensors
-    if output.shape.rank == 1:
-        output = output[:, None]
-    if output.shape.rank != 2:
+    tensors = [tensor for _, tensor in _leaves(outputs)]
+    if head is None and len(tensors) > 1:
+        names = output_names(model, outputs)
         raise TargetError(
-            f"the model's output, {tuple(output.shape)}, is not one score for each class: {_ADVICE}"
+            f"the model has {len(tensors)} outputs, {', '.join(map(repr, names))}: "
+            f"give {_advice(outputs, names)}"
         )
-    logits = before_softmax(output)
-    softmax = logits is not None
-    scores = tf.cast(logits if softmax else output, tf.float32)
+    output = tensors[head or 0]
+    if output.shape.rank not in (1, 2):
+        raise TargetError(
+            f"the model's output, {tuple(output.shape)}, is not one score for each class: "
+            f"give {_advice(outputs, None)}"
+        )
+    logits = logits_of(output)
+    scores = tf.cast(output if logits is None else logits.tensor, tf.float32)
+    probabilities = tf.cast(output, tf.float32)
+    if output.shape.rank == 1:
+        scores, probabilities = scores[:, None], probabilities[:, None]
+    is_logit = logits is not None
+    if scores.shape[1] == 1 and (
+        is_binary or (logits is not None and logits.activation == "sigmoid")
+    ):
+        scores, is_logit = tf.concat([-scores, scores], 1), True
+        probabilities = tf.sigmoid(scores)
     count = tf.shape(scores)[1]
     classes = tf.where(wanted < 0, tf.argmax(scores, 1, tf.int32), wanted)
     # A class that there is not does not stop the device; `check_classes` tells.
-    chosen = tf.gather(scores, tf.minimum(classes, count - 1), batch_dims=1)
-    return Reading(chosen, classes, count, tf.constant(softmax))
+    chosen = tf.minimum(classes, count - 1)
+    probability = tf.gather(probabilities, chosen, batch_dims=1)
+    return Reading(
+        tf.gather(scores, chosen, batch_dims=1),
+        classes,
+        count,
+        tf.constant(is_logit),
+        probability if is_logit else tf.fill(tf.shape(wanted), np.nan),
+    )
+
+
+def binary_output(model: Any, inputs: Any, labels: Any = None) -> str | None:
+    """Return how a model of one output value predicts two classes; None if it does not.
+
+    Parameters
+    ----------
+    inputs
+        What the model takes, as TensorSpecs or tensors.
+    labels
+        Names of the classes, if any are given.
+
+    Returns
+    -------
+    str or None
+        ``"probability"`` of class 1, behind a sigmoid, or its ``"logit"``.
+    """
+    found: list[str | None] = [None]
+
+    def trace(inputs: Any) -> None:
+        with unchanged():
+            leaves = list(_leaves(trace_model(model, inputs).outputs))
+        (_, output), *others = leaves
+        if others or tuple(output.shape[1:]) not in ((), (1,)):
+            return
+        logits = logits_of(output)
+        if logits is not None and logits.activation == "sigmoid":
+            found.append("probability")
+        elif logits is None and (expects_logits(model, ["output"], 0) or are_two(labels)):
+            found.append("logit")
+
+    tensorflow().function(trace, autograph=False).get_concrete_function(inputs)
+    return found[-1]
+
+
+def are_two(labels: Any) -> bool:
+    """Return whether labels are the names of two classes."""
+    return hasattr(labels, "__len__") and not isinstance(labels, str) and len(labels) == 2
+
+
+def _one_for_each(scores: Any) -> Any:
+    """Return what a function gives as (N,) float32."""
+    tf = tensorflow()
+    if scores is None:
+        raise ShapeError("the target must give one score for each image, (N,), not None")
+    scores = tf.convert_to_tensor(scores)
+    if scores.shape.rank == 2 and scores.shape[1] == 1:
+        scores = scores[:, 0]
+    if scores.shape.rank != 1:
+        raise ShapeError(
+            f"the target must give one score for each image, (N,), not {tuple(scores.shape)}"
+        )
+    return tf.cast(scores, tf.float32)
+
+
+def _takes_inputs(score: Score) -> bool:
+    """Return whether a function needs two positional arguments: outputs and inputs."""
+    try:
+        parameters = inspect.signature(score).parameters.values()
+    except (TypeError, ValueError):  # of some functions that are not written in Python
+        return False
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [one for one in parameters if one.kind in kinds and one.default is one.empty]
+    return len(needed) > 1
+
+
+def _advice(outputs: Any, heads: Sequence[str] | None) -> str:
+    """Return a target that would do for a model's outputs, as Python code.
+
+    Parameters
+    ----------
+    heads
+        The names of the outputs if one of them is to be chosen.
+    """
+    leaves = list(_leaves(outputs))
+    function = f"target=lambda outputs: {_mean_score(*leaves[0])}"
+    for index, (path, tensor) in enumerate(leaves):
+        if heads is not None and tensor.shape.rank in (1, 2):
+            name = heads[index] if len(set(heads)) == len(heads) else index
+            function = f"target=lambda outputs: {_mean_score(path, tensor)}"
+            return f"a target of one of them, such as target={{{name!r}: 0}} or {function}"
+    return f"a target that returns one score for each image, such as {function}"
+
+
+def _mean_score(path: tuple[Any, ...], tensor: Any) -> str:
+    """Return the code of a score for each image, of one output: the mean of its first channel."""
+    output = "outputs" + "".join(f"[{key!r}]" for key in path)
+    rank = tensor.shape.rank
+    if rank == 1:
+        return output
+    if rank == 2:
+        return f"{output}[:, 0]"
+    if not rank:
+        return f"tf.reduce_mean(tf.reshape({output}, (tf.shape({output})[0], -1)), 1)"
+    return f"tf.reduce_mean({output}[..., 0], {tuple(range(1, rank - 1))})"

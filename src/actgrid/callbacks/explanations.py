@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from actgrid.attribution.explaining import ask
+from actgrid.attribution.explaining import Labels, ask
 from actgrid.attribution.methods import check_options, find_method
 from actgrid.callbacks.pictures import PictureCallback
 from actgrid.callbacks.samples import read_data
@@ -68,7 +67,7 @@ class Explanations(PictureCallback):
         every: str | int = "epoch",
         log_dir: str | Path | None = None,
         folder: str | Path | None = None,
-        labels: Sequence[str] | None = None,
+        labels: Labels = None,
         image_input: int | str | None = None,
         batch_size: int = 32,
         alpha: float = 0.5,

@@ -360,20 +360,34 @@ def explain(
         ),
     ] = None,
     target: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Name or index of a class (default: the one predicted).", show_default=False
+            metavar="CLASS",
+            help="Name or index of a class (default: the one predicted), or OUTPUT=CLASS for one "
+            "of several outputs of the model, by its name or position; repeatable: a picture for "
+            "each. A model that ends in one sigmoid has the classes 0 and 1.",
+            show_default=False,
         ),
     ] = None,
     layer: Annotated[
         str | None,
         typer.Option(
             help="For methods that look at one: its path, or index into model.layers (default: "
-            "the last with a picture for each channel).",
+            "the last layer between image and score that keeps the image's height and width, and "
+            "comes from a learned operation such as a convolution; no pooling, padding or "
+            "upsampling; before the first upsampling of a model whose output is a picture).",
             show_default=False,
         ),
     ] = None,
-    labels: ClassNames = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Names of the classes, one a line (default: ImageNet's where there are 1000); "
+            "OUTPUT=FILE for one of several outputs of the model, repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -408,7 +422,10 @@ def explain(
     ] = 32,
     as_json: Json = False,
 ) -> None:
-    """Draw where in images a model sees a class: OUTPUT/IMAGE_METHOD.png."""
+    """Draw where in images a model sees a class: OUTPUT/IMAGE_METHOD.png.
+
+    Of several targets: OUTPUT/IMAGE_METHOD_TARGET.png.
+    """
     from actgrid.cli import report
 
     if list_methods:
@@ -417,18 +434,24 @@ def explain(
     if model is None or not images or output is None:
         raise OptionError("MODEL, IMAGE and --output are needed, but for actgrid explain --list")
 
-    from actgrid.cli.explaining import check_drawing, draw, method_choice, target_choice
+    from actgrid.cli.explaining import (
+        check_drawing,
+        draw,
+        labels_choice,
+        method_choice,
+        target_choice,
+        warnings_in_a_line,
+    )
     from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
     from actgrid.encoding import writable_folder
     from actgrid.models.images import check_fit, find_images, load_images, load_photos
-    from actgrid.models.labels import read_labels
-    from actgrid.pipeline import explain_images, folder_names, unique_names
+    from actgrid.pipeline import explain_images, folder_names, safe_name, unique_names
 
     # What is wrong with these is said before a model is loaded.
     methods = method_choice(method or ["gradcam"], layer, option or [])
     check_drawing(style, alpha, cmap, clip)
-    names = None if labels is None else read_labels(labels)
-    wanted = target_choice(target, names)
+    names = labels_choice(labels or [])
+    wanted = target_choice(target or [], names)
     pixels = pair("size", size)
     check_fit(fit)
     suffix = suffix_of(file_format)
@@ -448,10 +471,17 @@ def explain(
         batch_size=batch_size,
         photo_of=lambda file: load_photos(file, pixels, model=network, fit=fit)[0],
     )
+    # Several targets of an image are told apart by what was given for each.
+    endings = [f"_{safe_name(text)}" for text in target] if target and len(target) > 1 else [""]
     pictures = iter(
-        unique_names(f"{name}_{one.name}" for name in folder_names(files) for one in methods)
+        unique_names(
+            f"{name}_{method.name}{ending}"
+            for name in folder_names(files)
+            for method in methods
+            for ending in endings
+        )
     )
-    with progress(len(files), "explaining") as advance:
+    with warnings_in_a_line(), progress(len(files), "explaining") as advance:
         for file, heatmaps in results:
             for heatmap in heatmaps:
                 picture = output / f"{next(pictures)}{suffix}"

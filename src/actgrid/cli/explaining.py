@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from actgrid.attribution.explaining import Labels, ZeroAttributionWarning
 from actgrid.attribution.lime import check_packages
 from actgrid.attribution.methods import Method, check_options, find_method
 from actgrid.attribution.targets import check_classes, wanted_classes
 from actgrid.errors import OptionError, suggest
+from actgrid.models.labels import read_labels
 from actgrid.rendering import Heatmap, Sheet
 from actgrid.rendering.heatmap import check_overlay
 
-__all__ = ["check_drawing", "draw", "method_choice", "target_choice"]
+__all__ = [
+    "check_drawing",
+    "draw",
+    "labels_choice",
+    "method_choice",
+    "target_choice",
+    "warnings_in_a_line",
+]
 
 _STYLES = ("overlay", "contours", "map")
 _WORDS = {"none": None, "true": True, "false": False}
@@ -106,23 +119,85 @@ def _parsed(text: str) -> Any:
     return text
 
 
-def target_choice(text: str | None, labels: Sequence[str] | None) -> str | int | None:
-    """Return the class that `--target` gives by name or index.
+def labels_choice(texts: Sequence[str]) -> Labels:
+    """Return the class names in the files that `--labels` gives, FILE or OUTPUT=FILE.
+
+    Raises
+    ------
+    MissingFileError, OptionError
+        If a file cannot be read, or several files name the classes of one output.
+    """
+    files: dict[str | None, Path] = {}
+    for text in texts:
+        head, equals, file = text.partition("=")
+        is_file = not equals or Path(text).exists()
+        name = None if is_file else head
+        if name in files:
+            raise OptionError(
+                "--labels must be one file, or OUTPUT=FILE for each output of the model, not "
+                + ", ".join(texts)
+            )
+        files[name] = Path(text if is_file else file)
+    labels = {name: read_labels(file) for name, file in files.items()}
+    if None in labels:
+        if len(labels) > 1:
+            raise OptionError("--labels must name an output in each of several files, OUTPUT=FILE")
+        return labels[None]
+    return {_position_or_name(name): known for name, known in labels.items() if name} or None
+
+
+def target_choice(texts: Sequence[str], labels: Labels) -> Any:
+    """Return the targets that `--target` gives: names, indices, or OUTPUT=CLASS.
 
     Raises
     ------
     TargetError
-        If it is none of those named, or of no model.
+        If a class is none of those named, or of no model.
     """
-    target: str | int | None = text
-    if text is not None and text.strip().lstrip("-").isdecimal():
-        target = int(text)
+    targets = [_target(text, labels) for text in texts]
+    return None if not targets else targets if len(targets) > 1 else targets[0]
+
+
+def _target(text: str, labels: Labels) -> Any:
+    head, equals, name = text.partition("=")
+    known: Sequence[str] | None = None if isinstance(labels, Mapping) else labels
+    if equals and head.strip() and text not in (known or ()):
+        place = _position_or_name(head.strip())
+        known = labels.get(place) if isinstance(labels, Mapping) else known
+        return {place: _class(name, known)}
+    return _class(text, known)
+
+
+def _position_or_name(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def _class(text: str, labels: Sequence[str] | None) -> int | str:
+    is_index = text.strip().lstrip("-").isdecimal()
+    target = int(text) if is_index else text
     # Without names a name may still be one of the model's.
-    if labels is not None or not isinstance(target, str):
+    if labels is not None or is_index:
         wanted = wanted_classes([target], labels)
         if labels is not None:
             check_classes(wanted, len(labels))
     return target
+
+
+@contextmanager
+def warnings_in_a_line() -> Iterator[None]:
+    """Print each warning of a map of zeros as one line, without the line of code it is from."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ZeroAttributionWarning)
+        show_as_usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if issubclass(category, ZeroAttributionWarning):
+                print(f"actgrid: {message}", file=sys.stderr)
+            else:
+                show_as_usual(message, category, *place)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 def draw(heatmap: Heatmap, style: str, alpha: float, cmap: str | None, clip: float) -> Sheet:

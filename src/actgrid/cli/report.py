@@ -232,10 +232,11 @@ def heatmap_as_dict(file: Path, heatmap: Heatmap, picture: Path) -> dict[str, An
         "image": str(file),
         "method": heatmap.method,
         "layer": heatmap.layer,
+        "output": heatmap.details["output"][0] if "output" in heatmap.details else None,
         "target": None if target is None else int(target[0]),
         "name": None if heatmap.labels is None else heatmap.labels[0],
         "score": None if score is None else float(score[0]),
-        "before_softmax": heatmap.before_softmax,
+        "is_logit": heatmap.is_logit,
         "file": str(picture),
     }
 

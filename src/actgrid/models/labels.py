@@ -11,11 +11,10 @@ from typing import Any
 from actgrid.errors import MissingFileError, OptionError, TargetError, suggest
 from actgrid.models.architectures import find_architecture
 
-__all__ = ["IMAGENET", "Labels", "class_index", "imagenet_labels", "labels_of", "read_labels"]
+__all__ = ["IMAGENET", "class_index", "imagenet_labels", "labels_of", "read_labels"]
 
 # What asks for the names of ImageNet's classes.
 IMAGENET = "imagenet"
-Labels = Sequence[str] | str | None
 
 
 @lru_cache(maxsize=1)
@@ -53,7 +52,9 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return labels
 
 
-def labels_of(model: Any, count: int, labels: Labels = None) -> tuple[str, ...] | None:
+def labels_of(
+    model: Any, count: int, labels: Sequence[str] | None = None
+) -> tuple[str, ...] | None:
     """Return the names of the classes of a model.
 
     Parameters

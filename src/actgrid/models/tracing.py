@@ -29,10 +29,12 @@ from actgrid.rendering.tiles import DATA_FORMATS
 
 __all__ = [
     "Call",
+    "Logits",
     "Trace",
     "before_softmax",
     "build",
     "leaves",
+    "logits_of",
     "reason",
     "refusal",
     "trace_model",
@@ -456,9 +458,48 @@ def traced_specs(model: Any) -> Any:
     return _TRACED.get(model)
 
 
+class Logits(NamedTuple):
+    """What a model's output is a softmax or sigmoid of.
+
+    `tensor` has the shape of the output; `activation` is ``"softmax"`` or ``"sigmoid"``.
+    """
+
+    tensor: Any
+    activation: str
+
+
+_LOGIT_ACTIVATIONS = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
+# Operations that keep all values, in their order, whatever the shape.
+_KEEPING = frozenset(["Cast", "ExpandDims", "Identity", "Reshape", "Squeeze"])
+
+
+def logits_of(tensor: Any) -> Logits | None:
+    """Return the logits before a softmax or sigmoid; None if a tensor comes from neither.
+
+    Reshapes, casts and identities after the activation are looked behind.
+    """
+    operation = tensor.op
+    while operation.type in _KEEPING or _takes_one_value(operation):
+        operation = operation.inputs[0].op
+    activation = _LOGIT_ACTIVATIONS.get(operation.type)
+    if activation is None:
+        return None
+    logits = operation.inputs[0]
+    if operation.outputs[0] is not tensor:
+        tf = tensorflow()
+        logits = tf.ensure_shape(tf.reshape(logits, tf.shape(tensor)), tensor.shape)
+    return Logits(logits, activation)
+
+
+def _takes_one_value(operation: Any) -> bool:
+    """Return whether an operation takes the only value of each sample, as ``x[:, 0]`` may."""
+    if operation.type != "StridedSlice":
+        return False
+    shapes = operation.inputs[0].shape, operation.outputs[0].shape
+    return all(shape.rank and shape[1:].num_elements() == 1 for shape in shapes)
+
+
 def before_softmax(tensor: Any) -> Any:
     """Return what a symbolic tensor is the softmax of; None if it is not seen to be one."""
-    operation = tensor.op
-    while operation.type in ("Identity", "Cast"):
-        operation = operation.inputs[0].op
-    return operation.inputs[0] if operation.type in ("Softmax", "LogSoftmax") else None
+    logits = logits_of(tensor)
+    return None if logits is None or logits.activation != "softmax" else logits.tensor

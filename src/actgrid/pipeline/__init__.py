@@ -2,7 +2,7 @@
 
 from actgrid.pipeline.diagrams import diagram
 from actgrid.pipeline.explanations import explain_images
-from actgrid.pipeline.files import DrawnLayer, folder_names, save_layers, unique_names
+from actgrid.pipeline.files import DrawnLayer, folder_names, safe_name, save_layers, unique_names
 from actgrid.pipeline.grids import render_model
 from actgrid.pipeline.images import measure_images, render_images
 from actgrid.pipeline.ray import RayEngine
@@ -31,6 +31,7 @@ __all__ = [
     "render_images",
     "render_model",
     "render_weights",
+    "safe_name",
     "save_layers",
     "save_report",
     "save_weights",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.explaining import ask
+from actgrid.attribution.explaining import Labels, ask
 from actgrid.attribution.methods import Method
 from actgrid.models.images import Photo
 from actgrid.rendering import Heatmap
@@ -30,7 +30,7 @@ def explain_images(
     target: Any = None,
     layer: Any = None,
     *,
-    labels: Sequence[str] | None = None,
+    labels: Labels = None,
     batch_size: int = 32,
     photo_of: Callable[[Path], Photo] | None = None,
 ) -> Iterator[tuple[Path, list[Heatmap]]]:
@@ -45,7 +45,8 @@ def explain_images(
     methods
         Each with its options.
     target, layer, labels
-        As in `actgrid.explain`; the layer is for methods that look at one.
+        As in `actgrid.explain`; the layer is for methods that look at one. `target` is the same
+        for all images: a list has several targets for each image.
     batch_size
         Images, or copies of them, in one run of the model; those of different sizes never share
         one.
@@ -56,7 +57,7 @@ def explain_images(
     Yields
     ------
     tuple
-        The file, and by each method a heatmap of one map.
+        The file, and by each method a heatmap of one map for each target.
     """
     batch_size = integer_option("batch_size", batch_size, 1)
     for jobs in _in_batches(((file, load(file)) for file in files), batch_size):
@@ -64,15 +65,17 @@ def explain_images(
         question = ask(
             model,
             np.concatenate(inputs),
-            target,
+            [target] * len(names) if isinstance(target, list) else target,
             labels,
             batch_size=batch_size,
         )
         if len(methods) > 1:
             question = question.decided()
         found = [question.explain(method, layer, options) for method, options in methods.items()]
+        count = len(found[0]) // len(names)  # of targets
         for index, file in enumerate(names):
-            heatmaps = [heatmap[index] for heatmap in found]
+            rows = range(index * count, (index + 1) * count)
+            heatmaps = [heatmap[row] for heatmap in found for row in rows]
             if photo_of is not None:
                 photo = photo_of(file)
                 heatmaps = [heatmap.over(photo.pixels, photo.box) for heatmap in heatmaps]

@@ -63,8 +63,8 @@ class Heatmap(Picture):
         Whether values below zero speak against the target; None: whether there are any.
     method, layer
         Names of the method and of the layer it looked at.
-    before_softmax
-        Whether `score` is that before the softmax.
+    is_logit
+        Whether `score` is a logit: the value before a softmax or sigmoid.
     details
         Further results of the method by name, such as LIME's weights. Arrays, lists and tuples of
         length N have an entry for each map.
@@ -77,7 +77,7 @@ class Heatmap(Picture):
         (N, height, width, 3) uint8, or None.
     boxes
         (N, 4) int64, or None.
-    target, labels, score, signed, method, layer, before_softmax, details
+    target, labels, score, signed, method, layer, is_logit, details
         As given: `target` int64, `labels` a tuple, `score` float32, `details` a dict.
 
     Raises
@@ -107,7 +107,7 @@ class Heatmap(Picture):
     signed: bool
     method: str | None
     layer: str | None
-    before_softmax: bool
+    is_logit: bool
     details: dict[str, Any]
 
     def __init__(
@@ -122,7 +122,7 @@ class Heatmap(Picture):
         signed: bool | None = None,
         method: str | None = None,
         layer: str | None = None,
-        before_softmax: bool = False,
+        is_logit: bool = False,
         details: dict[str, Any] | None = None,
     ) -> None:
         maps = _maps(values)
@@ -137,7 +137,7 @@ class Heatmap(Picture):
             "signed": bool((maps < 0).any()) if signed is None else bool(signed),
             "method": method,
             "layer": layer,
-            "before_softmax": bool(before_softmax),
+            "is_logit": bool(is_logit),
             "details": dict(details or {}),
         }
         for name, value in given.items():
@@ -170,7 +170,7 @@ class Heatmap(Picture):
             signed=self.signed,
             method=self.method,
             layer=self.layer,
-            before_softmax=self.before_softmax,
+            is_logit=self.is_logit,
             details={name: taken(entries) for name, entries in self.details.items()},
         )
 

@@ -169,6 +169,11 @@ class Engine:
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="actgrid-compiler")
         self._threads = threads or ThreadPoolExecutor(thread_name_prefix="actgrid-images")
 
+    @property
+    def spec(self) -> Any:
+        """The input that the model is traced with, a TensorSpec."""
+        return self._spec
+
     def _described(self, channels_first: bool) -> Any:
         """Return the TensorSpec of what the model is given; make its weights if it has none."""
         known = input_specs(self.model)

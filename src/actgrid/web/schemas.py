@@ -135,7 +135,7 @@ class Heatmap(BaseModel):
     target: int | None
     label: str | None
     score: float | None
-    before_softmax: bool
+    is_logit: bool
     signed: bool
     layer: str | None
     cmap: str = Field(description="The colormap that suits it.")

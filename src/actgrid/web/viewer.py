@@ -21,6 +21,7 @@ from actgrid.attribution import maximize
 from actgrid.attribution.explaining import ask
 from actgrid.attribution.lime import check_packages
 from actgrid.attribution.methods import METHODS, Method, check_options, find_method
+from actgrid.attribution.targets import binary_output
 from actgrid.encoding import blank_levels, encode, encode_png
 from actgrid.errors import LayerError, MissingDependencyError, NotFoundError, OptionError, suggest
 from actgrid.models import LayerInfo
@@ -153,10 +154,15 @@ class Viewer:
         self._kernels = kernels(self._engine.model, self._infos)
         self._classes = self._class_node()
         self._labels: tuple[str, ...] | None = None
+        # Of a model that gives one value for two classes: what this value is.
+        self._binary: str | None = None
+        self._class_count = 0
         if self._classes is not None:
-            self._labels = labels_of(
-                self._engine.model, self._infos[self._classes].channels or 0, labels
-            )
+            self._class_count = self._infos[self._classes].channels or 0
+            if self._class_count == 1:
+                self._binary = binary_output(self._engine.model, self._engine.spec, labels)
+                self._class_count = 1 if self._binary is None else 2
+            self._labels = labels_of(self._engine.model, self._class_count, labels)
         self._methods = _methods() if self._classes is not None else {}
         self._dataset = dataset
         self._measured = {} if dataset is None else self._matching(dataset)
@@ -200,7 +206,7 @@ class Viewer:
             if classes is None
             else {
                 "node": classes,
-                "count": self._infos[classes].channels,
+                "count": self._class_count,
                 "labels": None if self._labels is None else list(self._labels),
             },
             "normalizations": list(_NORMALIZATIONS),
@@ -308,7 +314,11 @@ class Viewer:
             raise NotFoundError("the model gives no classes")
 
         def make(info: LayerInfo, activation: Array) -> dict[str, Any]:
-            return top_classes(activation[0], self._labels)
+            (scores,) = activation[:1]
+            if self._binary is not None:
+                other = 1 - scores if self._binary == "probability" else -scores
+                scores = np.concatenate([other, scores])
+            return top_classes(scores, self._labels)
 
         return await self._of_layer("classes", image, self._classes, make)
 
@@ -513,7 +523,7 @@ class Viewer:
                     "target": None if heatmap.target is None else int(heatmap.target[0]),
                     "label": None if heatmap.labels is None else heatmap.labels[0],
                     "score": None if heatmap.score is None else plain_numbers(heatmap.score)[0],
-                    "before_softmax": heatmap.before_softmax,
+                    "is_logit": heatmap.is_logit,
                     "signed": heatmap.signed,
                     "layer": heatmap.layer,
                     "cmap": heatmap.cmap,

@@ -188,7 +188,7 @@ export class HeatmapView {
     copyTo(this.plain, picture, 224);
     copyTo(this.bare, map, 224);
     const label = about.label ?? (about.target === null ? "" : `class ${about.target}`);
-    const score = about.before_softmax ? "score before softmax" : "score";
+    const score = about.is_logit ? "logit" : "score";
     this.title.textContent = label || this.model.method(state).name;
     this.about.textContent = [
       about.target === null ? null : `class ${about.target}`,

@@ -297,7 +297,10 @@ export class LayerView {
   channelTitle(channel) {
     const state = get();
     const layer = this.model.layer(state);
-    const label = this.model.classes?.node === layer ? this.model.label(channel) : null;
+    // One value for two classes is that of the second.
+    const { classes } = this.model;
+    const index = channel + (classes?.count ?? 0) - this.model.nodes[layer].channels;
+    const label = classes?.node === layer ? this.model.label(index) : null;
     const word = this.model.nodes[layer].kind === "dense" ? "Unit" : "Channel";
     return `${word} ${channel}${label ? `: ${label}` : ""}`;
   }

@@ -1,0 +1,420 @@
+"""The default layer of class activation maps, on the kinds of models that people have."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from actgrid import explain
+from actgrid.attribution import ZeroAttributionWarning
+from actgrid.attribution.methods import METHODS
+from actgrid.attribution.target_layers import LAYERLESS_METHODS
+from actgrid.errors import LayerError
+
+SIDE = 16
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(2, SIDE, SIDE, 3)).astype(np.float32)
+
+
+def default_layer(model: Any, x: Any = X, **options: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ZeroAttributionWarning)
+        return explain(model, x, **options).layer
+
+
+def classifier(*features: Any, classes: int = 3, side: int = SIDE) -> Any:
+    """Layers between an image and a global average with a dense layer."""
+    keras.utils.set_random_seed(1)
+    head = [layers.GlobalAveragePooling2D(), layers.Dense(classes)]
+    return keras.Sequential([keras.Input((side, side, 3)), *features, *head])
+
+
+def conv(name: str = "conv", filters: int = 4, **options: Any) -> Any:
+    return layers.Conv2D(filters, 3, padding="same", name=name, **options)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        [],
+        [layers.MaxPooling2D()],
+        [layers.AveragePooling2D(2)],
+        [layers.ZeroPadding2D(2), layers.Cropping2D(1)],
+        [layers.UpSampling2D(2)],
+        [layers.UpSampling2D(2, interpolation="bilinear"), layers.MaxPooling2D()],
+        [layers.Resizing(9, 9)],
+        [layers.Reshape((SIDE // 2, SIDE * 2, 4)), layers.Permute((2, 1, 3))],
+        [layers.Dropout(0.5), layers.SpatialDropout2D(0.5), layers.Activation("linear")],
+        [layers.GlobalMaxPooling2D(keepdims=True), conv("gate", activation="relu")],
+        [layers.Lambda(lambda x: x[:, 1:-1, 1:-1])],
+    ],
+)
+def test_layers_that_only_move_values_are_no_default(after: list[Any]) -> None:
+    assert default_layer(classifier(conv(), *after)) == "conv"
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda: layers.ReLU(name="last"),
+        lambda: layers.PReLU(shared_axes=[1, 2], name="last"),
+        lambda: layers.BatchNormalization(name="last"),
+        lambda: layers.GroupNormalization(2, name="last"),  # reshapes
+        lambda: layers.LayerNormalization(name="last"),
+        lambda: layers.Dense(5, activation="relu", name="last"),  # multiplies matrices
+        lambda: layers.Dense(5, use_bias=False, name="last"),
+        lambda: layers.EinsumDense("nhwc,cd->nhwd", (None, None, 5), name="last"),
+        lambda: layers.DepthwiseConv2D(3, dilation_rate=2, name="last"),
+        lambda: layers.SeparableConv2D(5, 3, name="last"),
+        lambda: layers.Conv2DTranspose(5, 3, strides=2, name="last"),
+    ],
+)
+def test_layers_that_compute_are_the_default(last: Callable[[], Any]) -> None:
+    assert default_layer(classifier(conv(), last())) == "last"
+
+
+def test_a_squeeze_and_excitation_leaves_the_product() -> None:
+    inputs = keras.Input((SIDE, SIDE, 3))
+    x = conv()(inputs)
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.Conv2D(4, 1, activation="sigmoid", name="gate")(gate)
+    x = layers.Multiply(name="product")([x, gate])
+    model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    assert default_layer(model) == "product"
+
+
+class Shuffle(layers.Layer):  # type: ignore[misc]
+    """Shuffles groups of channels, as ShuffleNet does: through five axes."""
+
+    def call(self, x: Any) -> Any:
+        split = tf.reshape(x, (-1, SIDE, SIDE, 2, 2))
+        return tf.reshape(tf.transpose(split, (0, 1, 2, 4, 3)), (-1, SIDE, SIDE, 4))
+
+
+def test_a_default_layer_after_shuffled_channels() -> None:
+    assert default_layer(classifier(conv(), Shuffle(), conv("last"))) == "last"
+
+
+BEFORE = {
+    "rescaling": lambda: layers.Rescaling(1 / 255),
+    "normalization": lambda: layers.Normalization(mean=[1.0, 2, 3], variance=[1.0, 2, 3]),
+    "batch": layers.BatchNormalization,
+    "resizing": lambda: layers.Resizing(8, 8),
+    "flip": layers.RandomFlip,
+    "padding": layers.ZeroPadding2D,
+    "pooling": lambda: layers.AveragePooling2D(2),
+    "gray": lambda: layers.Lambda(lambda x: tf.image.rgb_to_grayscale(x)),
+    "blur": lambda: layers.Lambda(
+        lambda x: tf.nn.depthwise_conv2d(x, tf.ones((3, 3, 3, 1)), (1, 1, 1, 1), "SAME")
+    ),
+}
+
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("method", ["gradcam", "cam", "scorecam", "guided_gradcam"])
+def test_what_prepares_the_image_is_no_layer_for_maps(before: str, method: str) -> None:
+    # A multilayer perceptron behind it has no layer for them at all.
+    head = [layers.Flatten(), layers.Dense(4, "relu"), layers.Dense(2)]
+    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), BEFORE[before](), *head])
+    with pytest.raises(LayerError, match=r"no layer with a spatial output.*lime") as caught:
+        explain(model, X, method)
+    assert LAYERLESS_METHODS in str(caught.value)
+
+
+def test_methods_that_need_no_layer_are_all_named() -> None:
+    names = [name for name, method in METHODS.items() if not method.takes_layer]
+    assert ", ".join(names) == LAYERLESS_METHODS
+
+
+def two_branches() -> Any:
+    keras.utils.set_random_seed(5)
+    front, side = keras.Input((8, 8, 3), name="front"), keras.Input((8, 8, 3), name="side")
+    pooled = [
+        layers.GlobalAveragePooling2D()(conv(f"{name}_conv", activation="relu")(image))
+        for name, image in (("side", side), ("front", front))
+    ]
+    head = layers.Dense(3, kernel_initializer="ones")
+    return keras.Model([front, side], head(layers.Concatenate()(pooled)))
+
+
+@pytest.mark.parametrize("name", ["front", "side"])
+def test_the_default_layer_lies_after_the_chosen_input(name: str) -> None:
+    model = two_branches()
+    front, side = RANDOM.normal(size=(2, 2, 8, 8, 3)).astype(np.float32)
+    found = explain(model, [front, side], target=1, image_input=name)
+    assert found.layer == f"{name}_conv"
+    outputs = [model.get_layer(f"{name}_conv").output, model.output]
+    with tf.GradientTape() as tape:
+        activation, scores = keras.Model(model.inputs, outputs)([front, side])
+        score = scores[:, 1]
+    weights = tf.reduce_mean(tape.gradient(score, activation), (1, 2), keepdims=True)
+    expected = tf.nn.relu(tf.reduce_sum(weights * activation, -1))
+    np.testing.assert_allclose(found.values, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_after_two_branches_joined_in_space_both_have_one_default_layer() -> None:
+    inputs = [keras.Input((8, 8, 3), name=name) for name in ("front", "side")]
+    x = layers.Concatenate()([conv(f"{image.name}_conv")(image) for image in inputs])
+    x = conv("joint")(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    x = list(RANDOM.normal(size=(2, 2, 8, 8, 3)).astype(np.float32))
+    for name in ("front", "side"):
+        assert default_layer(model, x, image_input=name) == "joint"
+
+
+def test_an_input_beside_the_score_has_no_default_layer() -> None:
+    inputs = [keras.Input((8, 8, 3), name=name) for name in ("front", "side")]
+    outputs = [
+        layers.GlobalAveragePooling2D()(conv(f"{image.name}_conv")(image)) for image in inputs
+    ]
+    model = keras.Model(inputs, outputs)
+    x = list(RANDOM.normal(size=(2, 2, 8, 8, 3)).astype(np.float32))
+    with pytest.raises(LayerError, match="no layer with a spatial output"):
+        explain(model, x, target=lambda outputs: outputs[0][:, 0], image_input="side")
+
+
+def encoder_decoder(up: Callable[[], Any], skip: bool) -> Any:
+    """A U-Net in small, or the same without the connections past the bottleneck."""
+    inputs = keras.Input((SIDE, SIDE, 3))
+    first = conv("encoder", activation="relu")(layers.Rescaling(0.5)(inputs))
+    x = conv("bottleneck", activation="relu")(layers.MaxPooling2D()(first))
+    x = up()(x)
+    x = layers.Concatenate(name="joined")([x, first]) if skip else x
+    x = conv("decoder", activation="relu")(x)
+    return keras.Model(inputs, layers.Conv2D(2, 1, activation="softmax", name="head")(x))
+
+
+class PixelShuffle(layers.Layer):  # type: ignore[misc]
+    def call(self, x: Any) -> Any:
+        return tf.nn.depth_to_space(x, 2)
+
+
+UP = {
+    "nearest": lambda: layers.UpSampling2D(2),
+    "bilinear": lambda: layers.UpSampling2D(2, interpolation="bilinear"),
+    "transposed": lambda: layers.Conv2DTranspose(4, 2, strides=2),
+    "resizing": lambda: layers.Resizing(SIDE, SIDE),
+    "shuffle": PixelShuffle,
+    "reshape": lambda: layers.Reshape((SIDE, SIDE, 1)),
+    "function": lambda: layers.Lambda(lambda x: tf.image.resize(x, (SIDE, SIDE))),
+}
+
+
+def corner(outputs: Any) -> Any:
+    return tf.reduce_mean(outputs[:, :4, :4, 1], (1, 2))
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("up", UP)
+def test_an_encoder_decoder_is_explained_at_its_bottleneck(up: str, skip: bool) -> None:
+    model = encoder_decoder(UP[up], skip)
+    assert default_layer(model, target=corner) == "bottleneck"
+    assert default_layer(model, target=corner, layer="decoder") == "decoder"
+
+
+def test_a_flattened_output_is_one_of_pixels_too() -> None:
+    model = encoder_decoder(UP["nearest"], True)
+    flat = keras.Model(model.inputs, layers.Reshape((-1, 2))(model.output))
+    assert default_layer(flat, target=lambda outputs: outputs[:, 5, 1]) == "bottleneck"
+
+
+def test_a_classifier_that_enlarges_is_explained_at_its_last_layer() -> None:
+    features = [conv("first"), layers.MaxPooling2D(), layers.UpSampling2D(), conv("last")]
+    assert default_layer(classifier(*features)) == "last"
+
+
+def test_a_dense_prediction_without_enlargement_leaves_its_head_out() -> None:
+    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), conv("first"), conv("second")])
+    model.add(layers.BatchNormalization(name="normal"))
+    model.add(layers.Conv2D(2, 1, name="head"))
+    model.add(layers.Softmax())
+    assert default_layer(model, target=corner) == "normal"
+
+
+def test_one_convolution_is_the_head_itself() -> None:
+    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), layers.Rescaling(0.5), conv("head")])
+    with pytest.raises(LayerError, match="before its last learned operation and before it enlarg"):
+        explain(model, X, target=corner)
+
+
+def test_a_pooled_branch_that_is_spread_again_is_no_decoder() -> None:
+    # As in DeepLab.
+    inputs = keras.Input((SIDE, SIDE, 3))
+    x = conv("backbone", strides=2)(inputs)
+    pooled = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    pooled = layers.UpSampling2D(SIDE // 2)(layers.Conv2D(4, 1)(pooled))
+    x = layers.Concatenate()([conv("atrous", dilation_rate=2)(x), pooled])
+    x = layers.UpSampling2D(2)(layers.Conv2D(4, 1, activation="relu", name="projection")(x))
+    model = keras.Model(inputs, layers.Conv2D(2, 1)(x))
+    assert default_layer(model, target=corner) == "projection"
+
+
+def test_a_dense_bottleneck_ends_what_corresponds_to_the_image() -> None:
+    def decoder() -> list[Any]:
+        dense = [layers.Flatten(), layers.Dense(8), layers.Dense(SIDE * SIDE * 3)]
+        return [*dense, layers.Reshape((SIDE, SIDE, 3)), conv("decoder"), conv("head")]
+
+    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), conv("encoder"), *decoder()])
+    assert default_layer(model, target=corner) == "encoder"
+    generator = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *decoder()])
+    with pytest.raises(LayerError, match="no layer with a spatial output"):
+        explain(generator, X, target=corner)
+
+
+APPLICATIONS = {
+    "VGG19": ("block5_conv4", (14, 14)),
+    "ResNet50": ("conv5_block3_out", (7, 7)),
+    "EfficientNetB0": ("top_activation", (7, 7)),
+    "DenseNet121": ("relu", (7, 7)),
+    "MobileNetV3Small": (None, (7, 7)),
+}
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_applications_are_explained_at_the_layer_of_the_papers(name: str) -> None:
+    model = getattr(keras.applications, name)(weights=None, classes=5, input_shape=(224, 224, 3))
+    layer, sides = APPLICATIONS[name]
+    target = np.zeros((1, 224, 224, 3), np.float32)
+    target[0, 60:150, 80:100] = 200
+    found = explain(model, target, "cam" if name == "ResNet50" else "layercam", 0)
+    assert found.values.shape == (1, *sides)
+    assert layer in (None, found.layer)
+
+
+class Attention(layers.Layer):  # type: ignore[misc]
+    """A vision transformer in small, whose class token alone is read."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name)
+        self.attention = layers.MultiHeadAttention(2, 4, name="attention")
+        self.mlp = layers.Dense(6, "relu", name="mlp")
+
+    def call(self, x: Any) -> Any:
+        x = x + self.attention(x, x)
+        return x + self.mlp(x)
+
+
+class VisionTransformer(keras.Model):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = layers.Conv2D(6, 4, 4, name="patches")
+        self.flat = layers.Reshape((16, 6), name="flat")
+        self.blocks = [Attention("first"), Attention("second")]
+        self.normal = layers.LayerNormalization(name="normal")
+        self.head = layers.Dense(2, name="head")
+
+    def embed(self, x: Any) -> Any:
+        tokens = self.flat(self.patches(x))
+        return tf.concat([tokens[:, :1] * 0 + 1, tokens], 1)
+
+    def finish(self, tokens: Any) -> Any:
+        return self.head(self.normal(self.blocks[1](tokens))[:, 0])
+
+    def call(self, x: Any) -> Any:
+        return self.finish(self.blocks[0](self.embed(x)))
+
+
+@pytest.fixture(scope="module")
+def transformer() -> Any:
+    keras.utils.set_random_seed(2)
+    model = VisionTransformer()
+    model(X)
+    return model
+
+
+@pytest.mark.parametrize("method", ["gradcam", "layercam", "scorecam"])
+def test_a_class_token_is_explained_before_the_last_attention(
+    transformer: Any, method: str
+) -> None:
+    found = explain(transformer, X, method, 1, token_grid=(4, 4))
+    assert found.layer == "first"
+    assert found.values.shape == (2, 4, 4)
+    if method == "gradcam":
+        tokens = transformer.blocks[0](transformer.embed(X))
+        with tf.GradientTape() as tape:
+            tape.watch(tokens)
+            score = transformer.finish(tokens)[:, 1]
+        gradient = tape.gradient(score, tokens)[:, 1:]
+        weights = tf.reduce_mean(gradient, 1, keepdims=True)
+        expected = tf.nn.relu(tf.reduce_sum(weights * tokens[:, 1:], -1))
+        np.testing.assert_allclose(
+            found.values, np.reshape(expected, (2, 4, 4)), rtol=1e-3, atol=1e-6
+        )
+
+
+def test_a_named_layer_after_the_last_attention_is_warned_of(transformer: Any) -> None:
+    with pytest.warns(ZeroAttributionWarning, match=r"gradcam: 2 of 2 maps are zero.*layer normal"):
+        found = explain(transformer, X, target=1, layer="normal", token_grid=(4, 4))
+    assert not found.values.any()
+
+
+def test_a_transformer_wants_its_grid_of_tokens(transformer: Any) -> None:
+    with pytest.raises(LayerError, match=r"token_grid=\(h, w\).*or layer='patches'"):
+        explain(transformer, X)
+    found = explain(transformer, X, layer="patches", target=1)
+    assert found.values.shape == (2, 4, 4)
+
+
+def test_a_transformer_without_a_convolution_wants_its_grid_too() -> None:
+    inputs = keras.Input((SIDE, SIDE, 3))
+    x = layers.Reshape((16, SIDE * 3))(inputs)
+    x = layers.Dense(4, "relu", name="mixed")(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(x)))
+    with pytest.raises(LayerError, match=r"token_grid=\(h, w\)"):
+        explain(model, X)
+    assert default_layer(model, token_grid=(4, 4)) == "mixed"
+    with pytest.raises(LayerError, match="no layer of 25 or more tokens"):
+        explain(model, X, token_grid=(5, 5))
+
+
+def test_a_convolutional_network_before_a_transformer_is_explained_at_its_last_layer() -> None:
+    inputs = keras.Input((SIDE, SIDE, 3))
+    x = conv("last", strides=4, activation="relu")(conv("first", activation="relu")(inputs))
+    x = layers.Reshape((16, 4))(x)
+    x = layers.GlobalAveragePooling1D()(Attention("block")(layers.Dense(6)(x)))
+    assert default_layer(keras.Model(inputs, layers.Dense(2)(x))) == "last"
+
+
+QUICK: dict[str, dict[str, Any]] = {
+    "integrated_gradients": {"steps": 3},
+    "smoothgrad": {"samples": 2},
+    "occlusion": {"patch": 4},
+    "rise": {"samples": 6, "cells": 3},
+    "lime": {"samples": 10, "segments": 4},
+}
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "cam"])
+def test_a_map_of_zeros_is_warned_of(method: str) -> None:
+    if method == "lime":
+        pytest.importorskip("sklearn")
+    model = classifier(conv(activation="relu"), layers.ReLU(name="last"))
+    weights = [np.zeros_like(weight) for weight in model.get_weights()]
+    model.set_weights(weights)
+    with pytest.warns(ZeroAttributionWarning, match=rf"{method.replace('+', '.')}: 2 of 2 maps"):
+        found = explain(model, X, method, 0, **QUICK.get(method, {}))
+    assert not found.values.any()
+
+
+def test_why_a_map_is_zero() -> None:
+    model = classifier(conv(activation="relu"))
+    model.layers[0].set_weights([np.ones((3, 3, 3, 4)), np.ones(4)])
+    x = np.abs(X)
+    model.layers[-1].set_weights([-np.ones((4, 3)), np.zeros(3)])
+    with pytest.warns(ZeroAttributionWarning, match="no channel of the layer conv contributes pos"):
+        explain(model, x, "gradcam", 0)
+    model.layers[0].set_weights([-np.ones((3, 3, 3, 4)), np.zeros(4)])
+    with pytest.warns(ZeroAttributionWarning, match="gradient of the score with respect to the im"):
+        explain(model, x, "saliency", 0)
+    with pytest.warns(ZeroAttributionWarning, match="score does not change where the image is hid"):
+        explain(model, x, "occlusion", 0, patch=4)
+    model.layers[-1].set_weights([np.zeros((4, 3)), np.zeros(3)])
+    with pytest.warns(ZeroAttributionWarning, match="score is zero in the layer conv"):
+        explain(model, x, "gradcam", 0)

@@ -1,0 +1,600 @@
+"""What is explained: logits behind activations, outputs, several targets, functions."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from actgrid import Heatmap, compare, explain
+from actgrid.errors import ShapeError, TargetError
+
+Array = npt.NDArray[Any]
+
+X = np.random.default_rng(0).normal(size=(3, 5, 6, 2)).astype(np.float32)
+
+
+def weights(classes: int, seed: int = 1) -> Array:
+    return np.random.default_rng(seed).normal(size=(5, 6, 2, classes)).astype(np.float32)
+
+
+def dense(kernel: Array, activation: Any = None, **options: Any) -> Any:
+    """A dense layer with these weights and with biases of .25, .5, ..."""
+    classes = kernel.shape[-1]
+    return layers.Dense(
+        classes,
+        activation,
+        kernel_initializer=lambda shape, dtype: tf.constant(kernel.reshape(-1, classes)),
+        bias_initializer=lambda shape, dtype: tf.range(1, classes + 1, dtype=dtype) / 4,
+        **options,
+    )
+
+
+def logits(kernel: Array, x: Array = X) -> Array:
+    bias = np.arange(1, kernel.shape[-1] + 1) / 4
+    result: Array = np.tensordot(x, kernel, 3) + bias
+    return result
+
+
+class Head(keras.Model):  # type: ignore[misc]
+    """A subclassed model with any function after its dense layer."""
+
+    def __init__(self, kernel: Array, after: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.flat, self.dense, self.after = layers.Flatten(), dense(kernel), after
+
+    def call(self, x: Any) -> Any:
+        return self.after(self.dense(self.flat(x)))
+
+
+def sequential(kernel: Array, *after: Any) -> Any:
+    return keras.Sequential([keras.Input((5, 6, 2)), layers.Flatten(), dense(kernel), *after])
+
+
+def scores_of(found: Heatmap) -> Array:
+    assert found.score is not None
+    return found.score
+
+
+def check_gradients(found: Heatmap, expected: list[Array]) -> None:
+    """Compare saliency with a sign with weights, each (5, 6, 2)."""
+    maps = np.stack(expected).sum(-1)
+    np.testing.assert_allclose(found.values, maps, rtol=1e-4, atol=1e-5)
+
+
+# --- sigmoid and softmax ---
+
+SIGMOIDS: dict[str, Callable[[Array], Any]] = {
+    "layer": lambda kernel: sequential(kernel, layers.Activation("sigmoid")),
+    "argument": lambda kernel: keras.Sequential(
+        [keras.Input((5, 6, 2)), layers.Flatten(), dense(kernel, "sigmoid")]
+    ),
+    "activations": lambda kernel: Head(kernel, keras.activations.sigmoid),
+    "ops": lambda kernel: Head(kernel, keras.ops.sigmoid),
+    "tf.sigmoid": lambda kernel: Head(kernel, tf.sigmoid),
+    "reshaped": lambda kernel: sequential(
+        kernel, layers.Activation("sigmoid"), layers.Reshape((1, -1)), layers.Flatten()
+    ),
+    "cast": lambda kernel: Head(
+        kernel, lambda x: tf.cast(tf.cast(tf.sigmoid(x), tf.float64), tf.float32)
+    ),
+    "identity": lambda kernel: Head(kernel, lambda x: tf.identity(tf.sigmoid(x))),
+    "linear": lambda kernel: sequential(
+        kernel, layers.Activation("sigmoid"), layers.Activation("linear", dtype="float32")
+    ),
+}
+SQUEEZED: dict[str, Callable[[Array], Any]] = {
+    "squeezed": lambda kernel: Head(kernel, lambda x: tf.squeeze(tf.sigmoid(x), 1)),
+    "sliced": lambda kernel: Head(kernel, lambda x: tf.sigmoid(x)[:, 0]),
+    "flat": lambda kernel: Head(kernel, lambda x: keras.ops.reshape(tf.sigmoid(x), (-1,))),
+}
+
+
+@pytest.mark.parametrize("kind", [*SIGMOIDS, *SQUEEZED])
+def test_a_sigmoid_unit_is_two_classes_by_its_logit(kind: str) -> None:
+    kernel = weights(1)
+    model = (SIGMOIDS | SQUEEZED)[kind](kernel)
+    logit = logits(kernel)[:, 0]
+    assert (logit > 0).any() and (logit < 0).any()  # noqa: PT018
+    found = explain(model, X, "saliency", reduce="sum", labels=["cat", "dog"])
+    assert found.is_logit
+    np.testing.assert_array_equal(found.target, logit > 0)
+    assert found.labels == tuple("dog" if value > 0 else "cat" for value in logit)
+    np.testing.assert_allclose(scores_of(found), np.abs(logit), rtol=1e-4)
+    check_gradients(found, [kernel[..., 0] * np.sign(value) for value in logit])
+    for target, sign in ((0, -1), ("cat", -1), (1, 1), ("DOG", 1)):
+        found = explain(model, X, "saliency", target, reduce="sum", labels=["cat", "dog"])
+        check_gradients(found, [sign * kernel[..., 0]] * 3)
+        np.testing.assert_allclose(scores_of(found), sign * logit, rtol=1e-4)
+    with pytest.raises(TargetError, match="there is no class 2: the model has 2, 0 to 1"):
+        explain(model, X, "saliency", 2)
+    with pytest.raises(TargetError, match="labels must name the model's 2 classes, not 1"):
+        explain(model, X, "saliency", labels=["cat"])
+
+
+def test_a_confident_sigmoid_has_a_map() -> None:
+    # Its own gradient is zero in float32.
+    kernel = np.full((5, 6, 2, 1), 5.0, np.float32)
+    x = np.ones((1, 5, 6, 2), np.float32)
+    model = SIGMOIDS["argument"](kernel)
+    assert model.predict(x, verbose=0) == 1
+    found = explain(model, x, "gradient_x_input")
+    np.testing.assert_allclose(found.values, 10)
+    assert found.target is not None
+    assert found.target.tolist() == [1]
+
+
+def test_one_value_without_a_sigmoid() -> None:
+    kernel = weights(1)
+    model = sequential(kernel)
+    logit = logits(kernel)[:, 0]
+    # A regression has one score.
+    found = explain(model, X, "saliency", reduce="sum")
+    assert not found.is_logit
+    np.testing.assert_array_equal(found.target, 0)
+    np.testing.assert_allclose(scores_of(found), logit, rtol=1e-4)
+    with pytest.raises(TargetError, match="there is no class 1: the model has 1"):
+        explain(model, X, "saliency", 1)
+    # Two names make it two classes, and so does the loss.
+    named = explain(model, X, "saliency", labels=["cat", "dog"], reduce="sum")
+    model.compile(loss="binary_crossentropy")
+    assert not explain(model, X, "saliency", reduce="sum").is_logit
+    for loss in (
+        keras.losses.BinaryCrossentropy(from_logits=True),
+        keras.losses.BinaryFocalCrossentropy(from_logits=True),
+    ):
+        model.compile(loss=loss)
+        found = explain(model, X, "saliency", reduce="sum")
+        np.testing.assert_array_equal(found.values, named.values)
+        for each in (found, named):
+            assert each.is_logit
+            np.testing.assert_array_equal(each.target, logit > 0)
+            np.testing.assert_allclose(scores_of(each), np.abs(logit), rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", SIGMOIDS)
+def test_each_of_several_sigmoids_is_explained_by_its_own_logit(kind: str) -> None:
+    kernel = weights(3)
+    model = SIGMOIDS[kind](kernel)
+    found = explain(model, X, "saliency", [2, 0, None], reduce="sum")
+    predicted = logits(kernel)[2].argmax()
+    assert found.is_logit
+    np.testing.assert_array_equal(found.target, [2, 0, predicted])
+    check_gradients(found, [kernel[..., 2], kernel[..., 0], kernel[..., predicted]])
+    np.testing.assert_allclose(
+        scores_of(found), logits(kernel)[[0, 1, 2], [2, 0, predicted]], rtol=1e-4
+    )
+
+
+SOFTMAXES: dict[str, Callable[[Array], Any]] = {
+    "flatten": lambda kernel: sequential(
+        kernel, layers.Reshape((1, 1, 3)), layers.Softmax(), layers.Flatten()
+    ),
+    "reshape": lambda kernel: sequential(
+        kernel, layers.Reshape((1, 1, 3)), layers.Activation("softmax"), layers.Reshape((3,))
+    ),
+    "squeeze": lambda kernel: Head(
+        kernel, lambda x: tf.squeeze(tf.nn.softmax(x[:, None, None]), (1, 2))
+    ),
+    "log": lambda kernel: Head(kernel, lambda x: tf.identity(tf.nn.log_softmax(x))),
+    "half": lambda kernel: Head(
+        kernel, lambda x: tf.reshape(tf.cast(tf.nn.softmax(x), tf.float16), (-1, 3))
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SOFTMAXES)
+def test_a_softmax_is_looked_behind_through_what_only_reshapes(kind: str) -> None:
+    kernel = weights(3)
+    found = explain(SOFTMAXES[kind](kernel), X, "saliency", 1, reduce="sum")
+    assert found.is_logit
+    check_gradients(found, [kernel[..., 1]] * 3)
+    np.testing.assert_allclose(scores_of(found), logits(kernel)[:, 1], rtol=1e-3)
+
+
+def test_what_computes_after_an_activation_is_not_looked_behind() -> None:
+    kernel = weights(3)
+    for after in (
+        lambda x: 2 * tf.nn.softmax(x),
+        lambda x: tf.nn.softmax(x)[:, :2],
+        lambda x: x * tf.sigmoid(x),
+        lambda x: tf.transpose(tf.nn.softmax(tf.transpose(x))),
+    ):
+        model = Head(kernel, after)
+        found = explain(model, X, "saliency", 1)
+        assert not found.is_logit
+        np.testing.assert_allclose(scores_of(found), model(X)[:, 1], rtol=1e-4)
+
+
+# --- several outputs ---
+
+BOX, KIND, CAT = weights(4, seed=5), weights(3, seed=6), weights(1, seed=7)
+
+
+def functional(pack: Callable[..., Any]) -> Any:
+    inputs = keras.Input((5, 6, 2))
+    flat = layers.Flatten()(inputs)
+    outputs = [
+        dense(BOX, name="box")(flat),
+        dense(KIND, "softmax", name="kind")(flat),
+        dense(CAT, "sigmoid", name="is_cat")(flat),
+    ]
+    return keras.Model(inputs, pack(*outputs))
+
+
+def as_dict(box: Any, kind: Any, is_cat: Any) -> Any:
+    return {"kind": kind, "box": box, "is_cat": is_cat}
+
+
+class Subclassed(keras.Model):  # type: ignore[misc]
+    def __init__(self, pack: Callable[..., Any]) -> None:
+        super().__init__()
+        self.pack = pack
+        self.flat = layers.Flatten()
+        self.heads = [dense(BOX), dense(KIND, "softmax"), dense(CAT, "sigmoid")]
+
+    def call(self, x: Any) -> Any:
+        flat = self.flat(x)
+        return self.pack(*(head(flat) for head in self.heads))
+
+
+def as_list(*outputs: Any) -> list[Any]:
+    return list(outputs)
+
+
+HEADS: dict[str, tuple[Callable[[], Any], Any, Any]] = {
+    # A model, and what names its outputs `kind` and `is_cat`.
+    "dict": (lambda: functional(as_dict), "kind", "is_cat"),
+    "list": (lambda: functional(as_list), "kind", "is_cat"),
+    "position": (lambda: functional(as_list), 1, 2),
+    "subclassed dict": (lambda: Subclassed(as_dict), "kind", "is_cat"),
+    "subclassed list": (lambda: Subclassed(as_list), 1, 2),
+    "subclassed names": (lambda: Subclassed(as_list), "1", "2"),
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_one_of_several_outputs(kind: str) -> None:
+    make, name, cat = HEADS[kind]
+    model = make()
+    for target in ({name: 2}, (name, 2), {name: [2, 2, 2]}, [(name, 2)] * 3, [{name: 2}] * 3):
+        found = explain(model, X, "saliency", target, reduce="sum")
+        check_gradients(found, [KIND[..., 2]] * 3)
+        assert found.is_logit
+        assert found.target is not None
+        assert found.target.tolist() == [2, 2, 2]
+        assert found.details["output"] == [str(name) if kind != "position" else "kind"] * 3
+    found = explain(model, X, "saliency", {cat: 0}, reduce="sum")
+    check_gradients(found, [-CAT[..., 0]] * 3)
+    found = explain(model, X, "saliency", {name: None})
+    np.testing.assert_array_equal(found.target, logits(KIND).argmax(1))
+
+
+def test_names_of_classes_by_output() -> None:
+    model = functional(as_dict)
+    labels = {"kind": ["tabby", "tiger", "lion"], "is_cat": ["dog", "cat"]}
+    for target in ({"kind": "Lion"}, ("kind", "lion")):
+        found = explain(model, X, "saliency", target, labels=labels, reduce="sum")
+        check_gradients(found, [KIND[..., 2]] * 3)
+        assert found.labels == ("lion",) * 3
+    found = explain(model, X, "saliency", {"is_cat": "dog"}, labels=labels, reduce="sum")
+    check_gradients(found, [-CAT[..., 0]] * 3)
+    # Names that fit the one output.
+    assert explain(model, X, "saliency", {"is_cat": "dog"}, labels=["dog", "cat"]).labels == (
+        ("dog",) * 3
+    )
+    with pytest.raises(TargetError, match=r"no class is called 'lien' \(did you mean lion\?\)"):
+        explain(model, X, "saliency", ("kind", "lien"), labels=labels)
+    with pytest.raises(
+        TargetError, match=r"no output 'knd' \(did you mean kind\?\); outputs: 'box"
+    ):
+        explain(model, X, "saliency", {"kind": 1}, labels={"knd": ["a"]})
+
+
+def test_several_outputs_give_a_map_each_image_by_image() -> None:
+    model = functional(as_dict)
+    labels = {"kind": ["tabby", "tiger", "lion"], "is_cat": ["dog", "cat"]}
+    target = {"kind": ["lion", 0, 1], "is_cat": "dog"}
+    found = explain(model, X, "saliency", target, labels=labels, batch_size=2, reduce="sum")
+    expected = [KIND[..., 2], -CAT[..., 0], KIND[..., 0], -CAT[..., 0], KIND[..., 1], -CAT[..., 0]]
+    check_gradients(found, expected)
+    assert found.labels == ("lion", "dog", "tabby", "dog", "tiger", "dog")
+    assert found.details["output"] == ["kind", "is_cat"] * 3
+    assert found.target is not None
+    assert found.target.tolist() == [2, 0, 0, 0, 1, 0]
+    kinds, cats = logits(KIND), logits(CAT)[:, 0]
+    scores = [kinds[0, 2], -cats[0], kinds[1, 0], -cats[1], kinds[2, 1], -cats[2]]
+    np.testing.assert_allclose(scores_of(found), scores, rtol=1e-4)
+    assert found[3].details["output"] == "is_cat" or found[3].details["output"] == ["is_cat"]
+
+
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("target", [None, 1, "cat", [0, 1, 2]])
+def test_an_output_must_be_named(kind: str, target: Any) -> None:
+    make, *_ = HEADS[kind]
+    with pytest.raises(TargetError, match=r"the model has 3 outputs, '.*target=.*or target=lambda"):
+        explain(make(), X, "saliency", target, labels=None if target != "cat" else ["cat"])
+
+
+def test_outputs_that_the_model_does_not_have() -> None:
+    model = functional(as_list)
+    target: Any
+    for target in ({"knid": 1}, ("knid", 1)):
+        with pytest.raises(TargetError, match=r"no output 'knid' \(did you mean kind\?\); outputs"):
+            explain(model, X, "saliency", target)
+    for target in ({3: 1}, {-1: 1}, {True: 1}, {1.5: 0}):
+        with pytest.raises(TargetError, match="the model has no output"):
+            explain(model, X, "saliency", target)
+
+
+def test_one_output_can_be_named_too() -> None:
+    kernel = weights(3)
+    model = keras.Sequential(
+        [keras.Input((5, 6, 2)), layers.Flatten(), dense(kernel, "softmax", name="kind")]
+    )
+    for name in ("kind", 0):
+        found = explain(model, X, "saliency", {name: 2}, reduce="sum")
+        check_gradients(found, [kernel[..., 2]] * 3)
+    # A pair is one target for each of two images, not a name.
+    found = explain(model, X[:2], "saliency", (0, 2), reduce="sum")
+    check_gradients(found, [kernel[..., 0], kernel[..., 2]])
+
+
+def test_a_loss_of_logits_counts_for_its_own_output() -> None:
+    inputs = keras.Input((5, 6, 2))
+    flat = layers.Flatten()(inputs)
+    logit = keras.losses.BinaryCrossentropy(from_logits=True)
+    model = keras.Model(inputs, {"a": dense(CAT, name="a")(flat), "b": dense(CAT, name="b")(flat)})
+    model.compile(loss={"a": "mse", "b": logit})
+    assert not explain(model, X, "saliency", {"a": 0}).is_logit
+    assert explain(model, X, "saliency", {"b": 1}).is_logit
+    listed = keras.Model(inputs, [dense(CAT)(flat), dense(CAT)(flat)])
+    listed.compile(loss=[logit, "mse"])
+    assert explain(listed, X, "saliency", {0: 1}).is_logit
+    assert not explain(listed, X, "saliency", {1: 0}).is_logit
+
+
+def test_maps_of_several_outputs_must_have_one_size() -> None:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, activation="relu", name="first")(inputs)
+    y = layers.Conv2D(4, 3, activation="relu", name="second")(x)
+    heads = [layers.Dense(2)(layers.GlobalAveragePooling2D()(each)) for each in (x, y)]
+    model = keras.Model(inputs, dict(zip("ab", heads, strict=True)))
+    x = np.random.default_rng(0).normal(size=(1, 8, 8, 3)).astype(np.float32)
+    with pytest.raises(ShapeError, match=r"one size, not those of first \(6, 6\), second \(4, 4\)"):
+        explain(model, x, "scorecam", {"a": 1, "b": 0})
+    found = explain(model, x, "scorecam", {"a": 1, "b": 0}, layer="first")
+    assert found.values.shape == (2, 6, 6)
+    assert explain(model, x, "scorecam", {"a": 1}).layer == "first"
+    assert explain(model, x, "scorecam", {"b": 1}).layer == "second"
+
+
+# --- several targets for an image ---
+
+
+def test_several_targets_for_one_image() -> None:
+    kernel = weights(3)
+    model = sequential(kernel, layers.Softmax())
+    labels = ["a", "b", "c"]
+    for target in ([2, 0, "b"], [[2, 0, "b"]], np.array([2, 0, 1])):
+        found = explain(model, X[0], "saliency", target, labels=labels, reduce="sum")
+        check_gradients(found, [kernel[..., 2], kernel[..., 0], kernel[..., 1]])
+        assert found.labels == ("c", "a", "b")
+        np.testing.assert_allclose(scores_of(found), logits(kernel)[0, [2, 0, 1]], rtol=1e-4)
+        assert found.images is None or len(found.images) == 3
+
+
+def test_several_targets_for_each_image() -> None:
+    kernel = weights(3)
+    model = sequential(kernel, layers.Softmax())
+    for batch_size in (1, 4, 32):
+        found = explain(
+            model, X, "gradient_x_input", [[0, 1], [2, None], [1, 1]], batch_size=batch_size
+        )
+        predicted = int(logits(kernel)[1].argmax())
+        targets = [0, 1, 2, predicted, 1, 1]
+        expected = [kernel[..., target] * X[index // 2] for index, target in enumerate(targets)]
+        check_gradients(found, expected)
+        assert found.target is not None
+        assert found.target.tolist() == targets
+    table = np.array([[0, 1], [2, 0], [1, 1]])
+    assert explain(model, X, "saliency", table).target.tolist() == [0, 1, 2, 0, 1, 1]  # type: ignore[union-attr]
+
+
+def test_pictures_are_repeated_with_their_images() -> None:
+    model = keras.Sequential([keras.Input((5, 6, 3)), layers.Flatten(), layers.Dense(4)])
+    x = np.random.default_rng(3).integers(0, 256, (2, 5, 6, 3))
+    found = explain(model, x, "saliency", [[0, 1, 2], [3, 0, 1]])
+    np.testing.assert_array_equal(found.images, x[[0, 0, 0, 1, 1, 1]])
+    sheet = compare(model, x, {"saliency": {}, "occlusion": {"patch": 2}}, [[0, 1], [2, 3]])
+    assert len(sheet.pictures) == 4 * 3
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ([], "empty list"),
+        ([[0, 1], [1]], "there are 3 images, but 2 targets: several targets.*list of lists"),
+        ([[0], [], [1]], "empty list"),
+        ([[0, 7], [0, 1], [0, 1]], "there is no class 7"),
+        ({0: {"a": 1}}, "targets of an output name an output again: 'a'"),
+    ],
+)
+def test_targets_that_are_none(target: Any, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
+        explain(sequential(weights(3)), X, "saliency", target)
+
+
+# --- functions ---
+
+
+def autoencoder() -> Any:
+    kernel = weights(3)
+    return kernel, keras.Sequential(
+        [
+            keras.Input((5, 6, 2)),
+            layers.Flatten(),
+            layers.Dense(6, "tanh", name="code"),
+            layers.Dense(60),
+            layers.Reshape((5, 6, 2)),
+        ]
+    )
+
+
+def squared_error(outputs: Any, inputs: Any) -> Any:
+    return tf.reduce_mean((outputs - inputs) ** 2, (1, 2, 3))
+
+
+class Errors:
+    def method(self, outputs: Any, inputs: Any) -> Any:
+        return squared_error(outputs, inputs)
+
+    @staticmethod
+    def static(outputs: Any, inputs: Any, power: int = 2) -> Any:
+        return tf.reduce_mean(tf.abs(outputs - inputs) ** power, (1, 2, 3))
+
+    def __call__(self, outputs: Any, inputs: Any, *rest: Any, scale: float = 1.0) -> Any:
+        return scale * squared_error(outputs, inputs)
+
+
+def scaled(scale: float, outputs: Any, inputs: Any) -> Any:
+    return scale * squared_error(outputs, inputs)
+
+
+def flat(values: Any) -> Any:
+    return tf.reshape(values, (-1, 60))
+
+
+WITH_INPUTS: dict[str, Any] = {
+    "function": squared_error,
+    "lambda": lambda outputs, inputs, axes=(1, 2, 3): tf.reduce_mean((outputs - inputs) ** 2, axes),
+    "method": Errors().method,
+    "static": Errors.static,
+    "object": Errors(),
+    "partial": functools.partial(scaled, 1.0),
+    "tf.function": tf.function(squared_error),
+    "keras": lambda outputs, inputs: keras.losses.mean_squared_error(flat(inputs), flat(outputs)),
+}
+
+
+@pytest.mark.parametrize("kind", WITH_INPUTS)
+def test_the_loss_of_a_reconstruction(kind: str) -> None:
+    keras.utils.set_random_seed(4)
+    _, model = autoencoder()
+    with tf.GradientTape() as tape:
+        x = tf.constant(X)
+        tape.watch(x)
+        losses = squared_error(model(x), x)
+    gradient = tape.gradient(losses, x).numpy()
+    found = explain(model, X, "saliency", WITH_INPUTS[kind], reduce="sum", batch_size=2)
+    check_gradients(found, list(gradient))
+    np.testing.assert_allclose(scores_of(found), losses, rtol=1e-4)
+    hidden = explain(model, X, "occlusion", WITH_INPUTS[kind], patch=4, baseline=0)
+    np.testing.assert_allclose(scores_of(hidden), losses, rtol=1e-4)
+
+
+def test_keras_losses_take_outputs_and_inputs() -> None:
+    inputs = keras.Input((5, 6, 2))
+    model = keras.Model(inputs, 2 * layers.Flatten()(inputs))
+    wide = keras.Model(inputs, layers.Reshape((5, 6, 2))(model.output))
+    loss = keras.losses.MeanSquaredError(reduction=None)
+    with pytest.raises(ShapeError, match=r"one score for each image, \(N,\), not \(None, 5, 6\)"):
+        explain(wide, X, "saliency", loss)
+    with pytest.raises(ShapeError, match=r"one score for each image, \(N,\), not \(\)"):
+        explain(wide, X, "saliency", keras.losses.MeanSquaredError())
+
+
+ONE_ARGUMENT: dict[str, Any] = {
+    "lambda": lambda outputs, index=1: outputs[:, index],
+    "several": lambda *outputs: outputs[0][:, 1],
+    "keyword": lambda outputs, *, index=1: outputs[:, index],
+    "partial": functools.partial(lambda index, outputs: outputs[:, index], 1),
+    "keyword partial": functools.partial(lambda outputs, index: outputs[:, index], index=1),
+    "tf.function": tf.function(lambda outputs: outputs[:, 1]),
+}
+
+
+@pytest.mark.parametrize("kind", ONE_ARGUMENT)
+def test_functions_of_the_output_alone(kind: str) -> None:
+    kernel = weights(3)
+    found = explain(sequential(kernel), X, "saliency", ONE_ARGUMENT[kind], reduce="sum")
+    check_gradients(found, [kernel[..., 1]] * 3)
+
+
+def test_a_function_without_a_signature_takes_the_output() -> None:
+    class Opaque:
+        @property
+        def __signature__(self) -> Any:
+            raise ValueError("no signature")
+
+        def __call__(self, outputs: Any) -> Any:
+            return outputs[:, 1]
+
+    kernel = weights(3)
+    check_gradients(
+        explain(sequential(kernel), X, "saliency", Opaque(), reduce="sum"), [kernel[..., 1]] * 3
+    )
+
+
+# --- what an error advises ---
+
+
+def outputs_of(pack: Callable[..., Any]) -> Any:
+    inputs = keras.Input((5, 6, 2))
+    image = layers.Conv2D(3, 1, name="image")(inputs)
+    flat = layers.Flatten()(image)
+    volume = layers.Reshape((5, 2, 3, 3))(image)
+    sequence = layers.Reshape((30, 3))(image)
+    return keras.Model(inputs, pack(image, flat, volume, sequence, layers.Dense(2)(flat)))
+
+
+STRUCTURES: dict[str, Callable[..., Any]] = {
+    "image": lambda image, *rest: image,
+    "volume": lambda image, flat, volume, *rest: volume,
+    "sequence": lambda image, flat, volume, sequence, dense: sequence,
+    "list": lambda *outputs: list(outputs),
+    "images": lambda image, flat, volume, *rest: [image, volume],
+    "one in a list": lambda image, *rest: [image],
+    "one in a dict": lambda image, *rest: {"pixels": image},
+    "dict": lambda image, flat, volume, sequence, dense: {"b c": dense, "a": volume},
+    "nested": lambda image, flat, volume, sequence, dense: {"a": [image, sequence], "b": [dense]},
+    "nested images": lambda image, flat, volume, *rest: {"x'y": [image, volume]},
+}
+
+
+@pytest.mark.parametrize("subclassed", [False, True])
+@pytest.mark.parametrize("kind", STRUCTURES)
+def test_what_an_error_advises_runs_as_it_is_written(kind: str, subclassed: bool) -> None:
+    keras.utils.set_random_seed(1)
+    model = outputs_of(STRUCTURES[kind])
+    if subclassed:
+        inner = model
+
+        class Outer(keras.Model):  # type: ignore[misc]
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = inner
+
+            def call(self, x: Any) -> Any:
+                return self.inner(x)
+
+        model = Outer()
+    with pytest.raises(TargetError) as caught:
+        explain(model, X, "saliency")
+    advised = re.findall(r"target=(\{.*?\}|lambda outputs: .*$)", str(caught.value))
+    assert advised, caught.value
+    assert any("lambda" in code for code in advised)
+    for code in advised:
+        target = eval(code.strip(), {"tf": tf})
+        found = explain(model, X, "saliency", target)
+        assert found.values.shape == (3, 5, 6)
+        assert found.values.any()
