@@ -357,7 +357,6 @@ def test_the_command_starts_ray_and_tells_of_a_worker_that_died_alone(
         text=True,
     )
     assert ran.stderr == (
-        "actgrid: preprocessing: none (the model scales its input itself)\n"
         f"actgrid: 1 Ray worker died while loading the model on {socket.gethostname()} and was "
         "replaced; the run goes on\n"
     )

@@ -764,7 +764,9 @@ async def test_heatmaps_are_those_of_explain(
     seen = Seen(cnn())
     layer = None if path is None else seen.node(path)
     source = seen.viewer.images[seen.image].source
-    heatmap = actgrid.explain(seen.model, [source], method, target, path)
+    # Over the picture that the page shows: the image as the model is given it.
+    shown = decoded(await seen.viewer.picture(seen.image), "RGB")
+    heatmap = actgrid.explain(seen.model, [source], method, target, path, pixels=shown)
     about = await seen.viewer.heatmap(seen.image, method, target, layer)
     assert orjson.loads(orjson.dumps(about)) == about
     assert heatmap.target is not None

@@ -158,10 +158,10 @@ class Samples:
     ) -> None:
         self._extractor = Extractor(model, layers)
         with tensorflow().device("CPU"):
-            self._inputs = prepare_inputs(model, data.inputs(model))
+            self._inputs = as_tensors(data.inputs(model))
         fixed = batch_size_of(model)
         self._batch_size = (fixed or batch_size) if batch_size else None
-        batch = next(self._batches())
+        batch = prepare_inputs(model, next(self._batches()))
         build(model, batch)
 
         def of_any_batch(x: Any) -> Any:
