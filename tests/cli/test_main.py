@@ -21,6 +21,9 @@ from actgrid.attribution.explaining import ask
 from actgrid.cli import report
 from actgrid.cli.loading import layer_choice
 
+# What the command says of a model that does not tell how it wants pixels.
+ASSUMED = "preprocessing: unit (assumed: pixels divided by 255); --preprocess says otherwise"
+
 Result = Any  # see conftest.py
 Run = Callable[..., Result]
 
@@ -168,7 +171,7 @@ def test_demo_draws_every_spatial_layer(run: Run, tmp_path: Path) -> None:
     assert f"\ncat.jpg: gradcam: Egyptian cat 8.897: {heatmap}\n" in result.out
     # The face is seen, the fur at the edge is not.
     with Image.open(heatmap) as picture:
-        assert picture.size == (224, 224)
+        assert picture.size == (451, 300)  # as the photo
         red, _, blue = np.asarray(picture)[100:150, 60:180].mean((0, 1))
         assert red > blue + 40
         red, _, blue = np.asarray(picture)[150:, 200:].mean((0, 1))
@@ -259,7 +262,9 @@ def test_render_writes_a_picture_for_each_layer_and_the_statistics(
     assert result.code == 0
     assert result.err == ""
     dead = result.out.split()[5]
-    assert result.out == f"{photo}: 3 layers, 15 channels, {dead} dead: {tmp_path / 'cat'}\n"
+    assert result.out == (
+        f"{photo}: 3 layers, 15 channels, {dead} dead: {tmp_path / 'cat'}\n{ASSUMED}\n"
+    )
     folder = tmp_path / "cat"
     assert sorted(file.name for file in folder.iterdir()) == [
         "00_conv.png",
@@ -417,7 +422,8 @@ def test_explain_writes_the_overlay_of_each_method(
     result = run(*arguments)
     assert (result.code, result.err) == (0, "")
     model = actgrid.load_model(model_file)
-    lines = result.out.splitlines()
+    *lines, prepared = result.out.splitlines()
+    assert prepared == ASSUMED
     for line, method, given in zip(
         lines,
         ["gradcam", "smoothgrad", "gradcam++"],
@@ -583,9 +589,11 @@ def test_explain_prepares_images_as_told_and_draws_them_as_they_are(
         explained(run(*arguments, "--preprocess", name))[0] for name in ("none", "ResNet50")
     )
     assert plain["file"].endswith("cat_gradcam.tiff")
+    assert plain["preprocessing"] == {"name": "none", "reason": "as given", "assumed": False}
+    assert other["preprocessing"]["name"] == "ResNet50"
     # Drawn last, of blue before red and negative values too; yet the picture is the photo.
-    expected = actgrid.load_images(photo, (20, 24), "none", fit="pad")[0]
-    np.testing.assert_array_equal(pixels(other["file"]), np.floor(expected + 0.5))
+    with Image.open(photo) as image:
+        np.testing.assert_array_equal(pixels(other["file"]), np.asarray(image.convert("RGB")))
     batch = actgrid.load_images(photo, (20, 24), "ResNet50", fit="pad")
     score = actgrid.explain(model, batch, target=other["target"]).score
     assert score is not None

@@ -25,6 +25,9 @@ from PIL import Image
 import actgrid
 from actgrid.pipeline.stages import STAGES
 
+# What the command says of a model that does not tell how it wants pixels.
+ASSUMED = "preprocessing: unit (assumed: pixels divided by 255); --preprocess says otherwise"
+
 Run = Callable[..., Any]
 Start = Callable[..., Any]
 
@@ -205,8 +208,8 @@ def test_an_output_inside_the_folder_of_images_holds_none_of_them(
     assert run(*arguments).code == 0
     result = run(*arguments, "--resume")
     assert (result.code, result.err) == (0, "")
-    assert result.out == f"\n2 images (2 before), 0 failed: {tmp_path / 'out'}\n"
-    assert run(*arguments, "--overwrite").out.count("\n") == 4
+    assert result.out == f"\n{ASSUMED}\n2 images (2 before), 0 failed: {tmp_path / 'out'}\n"
+    assert run(*arguments, "--overwrite").out.count("\n") == 5
     result = run("render", model_file, tmp_path, "-o", tmp_path)
     result.assert_one_clear_line("is the folder of the images")
 
@@ -228,6 +231,8 @@ def test_events_are_json_a_line_each(
     kinds = [event.pop("event") for event in result.events]
     events = [json.loads(line) for line in result.out.splitlines()]
     assert kinds == ["start", *["image", "progress"] * 7, "end"]
+    prepared = events[0].pop("preprocessing")
+    assert (prepared["name"], prepared["assumed"]) == ("unit", True)
     assert events[0] == {"event": "start", "output": str(out), "images": 7, "recorded": 0}
     told = [
         {name: value for name, value in event.items() if name != "event"}
@@ -516,7 +521,7 @@ def test_interrupted_while_it_writes_the_report_it_goes_on_there(
     assert "report.html" not in files(tmp_path / "out")
     result = run(*arguments, "--resume")
     assert (result.code, result.out.splitlines()[0]) == (0, "")
-    assert result.out.splitlines()[1].startswith("9 images (9 before), 0 failed: ")
+    assert result.out.splitlines()[2].startswith("9 images (9 before), 0 failed: ")
     run(*arguments[:-1], tmp_path / "whole")
     assert content(tmp_path / "out") == content(tmp_path / "whole")
 
@@ -719,5 +724,5 @@ def test_a_terminal_shows_a_bar_and_a_pipe_gets_the_lines(
         assert re.search(rf"{stage}\s+\d\.\d", shown)
     assert "0.png" not in shown
     printed = lines.read_text().splitlines()
-    assert len(printed) == 9
+    assert len(printed) == 10
     assert printed[-1] == f"7 images, 2 failed: {tmp_path / 'out'}"

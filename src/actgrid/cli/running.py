@@ -138,9 +138,11 @@ def carry_out(run: Run, as_json: bool, top_channels: int) -> None:
         )
         _exit_if_failed(summary)
         return
-    print()
+    is_summed_up = summary.images != 1 or summary.failed or summary.statistics is not None
+    if is_summed_up:
+        print()
     report.print_preprocessing(prepared)
-    if summary.images != 1 or summary.failed or summary.statistics is not None:
+    if is_summed_up:
         already = f" ({before:,} before)" if before else ""
         plural = "" if summary.images == 1 else "s"
         print(
