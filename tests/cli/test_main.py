@@ -1098,3 +1098,34 @@ def test_diagram_says_what_is_wrong_in_one_line(run: Run, model_file: Path, tmp_
     command[1] = model_file
     run(*command, "--layers", "cnv").assert_one_clear_line("cnv")
     assert not list(tmp_path.glob("d.*"))
+
+
+# --- preprocessing and names of classes, decided by the layers ---
+
+
+def test_explain_knows_an_application_by_its_layers(run: Run, photo: Path, tmp_path: Path) -> None:
+    network = keras.applications.MobileNet(weights=None, alpha=0.25, name="mine")
+    network.save(tmp_path / "mine.keras")
+    arguments = ["explain", tmp_path / "mine.keras", photo, "-o", tmp_path, "--method", "saliency"]
+    result = run(*arguments, "--target", "Egyptian cat")
+    assert (result.code, result.err) == (0, "")
+    line, prepared = result.out.splitlines()
+    assert line.startswith("cat.jpg: saliency: Egyptian cat ")
+    reason = "the architecture of keras.applications.MobileNet"
+    assert prepared == f"preprocessing: MobileNet ({reason})"
+    (told,) = run(*arguments, "--json").events
+    assert told["preprocessing"] == {"name": "MobileNet", "reason": reason, "assumed": False}
+
+
+def test_imagenets_names_are_asked_for_by_a_word(run: Run, photo: Path, tmp_path: Path) -> None:
+    layers = keras.layers
+    network = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(1000)]
+    )
+    network.save(tmp_path / "own.keras")
+    arguments = ["explain", tmp_path / "own.keras", photo, "-o", tmp_path, "--method", "saliency"]
+    unknown = run(*arguments, "--target", "Egyptian cat")
+    unknown.assert_one_clear_line("names of the model's classes are not known")
+    known = run(*arguments, "--target", "Egyptian cat", "--labels", "imagenet")
+    assert (known.code, known.err) == (0, "")
+    assert known.out.startswith("cat.jpg: saliency: Egyptian cat ")
