@@ -117,11 +117,18 @@ Format = Annotated[str, typer.Option("--format", help="png, webp, jpg, tiff, ...
 Compression = Annotated[str, typer.Option(help="Of png: fast, small or none.")]
 Preprocess = Annotated[
     str,
-    typer.Option(help="auto, none, unit (x / 255), or a keras.applications name."),
+    typer.Option(
+        help="none: pixels from 0 to 255; unit: divided by 255; the name of a network in "
+        "keras.applications; auto: none for a model that scales its input itself, that of the "
+        "network in keras.applications whose layers the model has, otherwise unit."
+    ),
 ]
 Size = Annotated[
     str | None,
-    typer.Option(metavar="HxW", help="Size of the input (default: the model's)."),
+    typer.Option(
+        metavar="HxW",
+        help="Size of the input (default: the size that the model fixes, else that of each image).",
+    ),
 ]
 Fit = Annotated[str, typer.Option(help="crop, pad or stretch images of another shape.")]
 Backend = Annotated[str, typer.Option(help="auto, native, numba or numpy.")]
