@@ -383,9 +383,9 @@ def explain(
         list[str] | None,
         typer.Option(
             metavar="FILE",
-            help="Names of the classes: a text file, one a line, or imagenet (default: ImageNet's "
-            "for whole networks of keras.applications and for demo); OUTPUT=FILE for one of several "
-            "outputs of the model, repeatable.",
+            help="Names of the classes: a text file, one a line, or imagenet (default: those of "
+            "ImageNet for whole networks of keras.applications and for demo); OUTPUT=FILE for one "
+            "of several outputs of the model, repeatable.",
             show_default=False,
         ),
     ] = None,
