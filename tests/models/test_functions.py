@@ -43,7 +43,8 @@ def extract(model: Any, x: Any) -> Any:
 
 def explain(method: str) -> Callable[[Any, Any], Any]:
     def run(model: Any, x: Any) -> Any:
-        return actgrid.explain(model, x, method=method, target=1).values
+        layer = "conv" if method in ("gradcam", "scorecam") else None
+        return actgrid.explain(model, x, method, 1, layer).values
 
     return run
 

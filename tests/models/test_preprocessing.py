@@ -77,13 +77,15 @@ def functional(function: Callable[[Any], Any]) -> Any:
 
 SCALING: dict[str, Callable[[], Any]] = {
     "rescaling": lambda: small(layers.Rescaling(1 / 255)),
-    "normalization": lambda: small(layers.Normalization(mean=[1.0] * 3, variance=[2.0] * 3)),
+    "normalization": lambda: small(layers.Normalization(mean=[120.0] * 3, variance=[3600.0] * 3)),
     "after augmentation": lambda: small(
         layers.RandomFlip(), layers.Resizing(16, 16), layers.Rescaling(1 / 255)
     ),
     "nested": lambda: small(keras.Sequential([keras.Input(SIZE), layers.Rescaling(1 / 255)])),
     "operators": lambda: functional(lambda x: x / 127.5 - 1),
-    "operations": lambda: functional(lambda x: keras.ops.multiply(keras.ops.cast(x, "float32"), 2)),
+    "operations": lambda: functional(
+        lambda x: keras.ops.multiply(keras.ops.cast(x, "float32"), 1 / 255)
+    ),
     "lambda": lambda: small(layers.Lambda(lambda x: x / 255.0)),
     "application's function": lambda: small(
         layers.Lambda(keras.applications.vgg16.preprocess_input)
@@ -103,6 +105,29 @@ def test_a_model_that_scales_its_input_gets_pixels(name: str) -> None:
     model = SCALING[name]()
     assert decided(model) == "none"
     np.testing.assert_array_equal(preprocessing("auto", model)(PIXELS), PIXELS)
+
+
+IMAGENET_MEAN, IMAGENET_VARIANCE = [0.485, 0.456, 0.406], [0.229**2, 0.224**2, 0.225**2]
+UNIT: dict[str, Callable[[], Any]] = {
+    "ImageNet's mean, of 1": lambda: small(
+        layers.Normalization(mean=IMAGENET_MEAN, variance=IMAGENET_VARIANCE)
+    ),
+    "to -1 to 1": lambda: small(layers.Rescaling(2.0, offset=-1)),
+    "operators": lambda: functional(lambda x: x * 2 - 1),
+    "back to pixels": lambda: small(layers.Rescaling(255.0)),
+    "back to pixels, then scaled": lambda: small(
+        layers.Rescaling(255.0), layers.Rescaling(1 / 127.5, offset=-1)
+    ),
+    "subclassed": lambda: called(lambda x: (x - 0.5) * 2),
+    "lambda": lambda: small(layers.Lambda(lambda x: (x - 0.45) / 0.22)),
+}
+
+
+@pytest.mark.parametrize("name", UNIT)
+def test_a_model_that_scales_0_to_1_itself_gets_0_to_1(name: str) -> None:
+    model = UNIT[name]()
+    assert decided(model) == "unit"
+    np.testing.assert_array_equal(preprocessing("auto", model)(PIXELS), PIXELS / np.float32(255))
 
 
 # --- applications, by their structure
@@ -214,6 +239,9 @@ def test_what_is_assumed_is_said_once_for_a_model() -> None:
     [
         small,
         lambda: small(layers.BatchNormalization()),
+        lambda: small(layers.Rescaling(1.0)),
+        lambda: small(layers.Normalization(mean=0.0, variance=1.0)),
+        lambda: functional(lambda x: x / 2),
         lambda: small(layers.RandomFlip(), layers.ZeroPadding2D()),
         lambda: small(layers.Lambda(lambda x: x[:, ::-1])),
         lambda: called(lambda x: x),

@@ -362,5 +362,5 @@ def test_the_command_starts_ray_and_tells_of_a_worker_that_died_alone(
     )
     assert ran.returncode == 1
     lines = ran.stdout.splitlines()
-    assert len(lines) == IMAGES + 2
+    assert len(lines) == IMAGES + 3
     assert lines[-1] == f"{IMAGES} images, 1 failed: out"

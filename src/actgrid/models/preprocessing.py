@@ -157,8 +157,9 @@ def _automatic(model: Any) -> Preprocessing:
 
 
 def _decide(model: Any) -> Preprocessing:
-    if _scales_pixels(model):
-        return Preprocessing("none", "the model scales its input itself", False, _unchanged)
+    scale, offset = _affine(model)
+    if (scale, offset) != _NO_SCALING:
+        return _of_scaling(scale, offset)
     architecture = find_architecture(model)
     if architecture is None or architecture.name == DEMO:
         return Preprocessing("unit", "assumed: pixels divided by 255", True, _unit)
@@ -179,58 +180,126 @@ def _decide(model: Any) -> Preprocessing:
     )
 
 
-def _scales_pixels(model: Any) -> bool:
-    """Return whether a model scales its input before the first kernel."""
-    return bool(_scaling(model))
+def _of_scaling(scale: float, offset: float) -> Preprocessing:
+    """Return what a model wants that maps an input x to ``scale * x + offset`` itself.
+
+    The middle of the range that it expects is where that is zero. Without an offset, the range is
+    the one that the scale brings nearer to 1.
+    """
+    pixels = Preprocessing("none", "the model scales its input itself", False, _unchanged)
+    middle = -offset / scale if scale else np.inf
+    if offset and middle > 0:
+        is_unit, is_clear = middle <= 1, True
+    else:
+        is_unit, is_clear = scale > _BETWEEN, not _BETWEEN < scale < 1 / _BETWEEN
+    if not is_unit:
+        return pixels
+    if is_clear:
+        return Preprocessing("unit", "the model scales pixels from 0 to 1 itself", False, _unit)
+    return Preprocessing(
+        "unit", "assumed: pixels divided by 255, which the model scales", True, _unit
+    )
 
 
-def _scaling(layer: Any) -> bool | None:
-    """Return whether a layer scales pixels; None if it leaves them what they are."""
+# What `_affine` returns for a model that hands its input on as it is.
+_NO_SCALING = (1.0, 0.0)
+# A scale below it brings 0 to 255 nearer to 1 than it does 0 to 1.
+_BETWEEN = 1 / 16
+
+
+def _affine(model: Any) -> tuple[float, float]:
+    """Return scale and offset of what reaches the first kernel of a model, on average.
+
+    The layers before it are run on constant images. A scale of 0 stands for what is not linear.
+    """
+    tf = tensorflow()
+    specs = _specs_of(model)
+    flat = [] if specs is None else tf.nest.flatten(specs)
+    if len(flat) != 1 or flat[0].shape.rank is None:
+        return _NO_SCALING
+    shape = [side or _PROBE_SIDE for side in flat[0].shape[1:]]
+    values = np.array(_PROBES, np.float32).reshape(-1, *[1] * len(shape))
+    images = tf.cast(tf.broadcast_to(values, (len(_PROBES), *shape)), flat[0].dtype)
+    try:
+        with unchanged():
+            reached, _ = _front(model, images)
+    except Exception:  # of the layers, which may raise anything
+        return _NO_SCALING
+    if reached is images:
+        return _NO_SCALING
+    means = np.asarray(tf.cast(reached, tf.float64)).reshape(len(_PROBES), -1).mean(1)
+    offset, scale = float(means[0]), float(means[1] - means[0])
+    is_linear = np.isclose(means[2], scale * _PROBES[2] + offset, rtol=1e-2, atol=1e-3)
+    return (scale, offset) if is_linear else (0.0, offset)
+
+
+# Constant images that a model is probed with, and their sides where these are free.
+_PROBES = (0.0, 1.0, 255.0)
+_PROBE_SIDE = 32
+
+
+def _front(layer: Any, images: Any) -> tuple[Any, bool]:
+    """Return what a layer makes of constant images before its first kernel, and if it has one.
+
+    What only moves pixels about is left out.
+    """
     k = keras()
     kind = type(layer).__name__
     if isinstance(layer, k.layers.InputLayer) or kind.startswith("Random"):
-        return None
+        return images, False
     if not isinstance(layer, k.layers.Layer):  # an operation of a Functional model
-        return True if kind in _ARITHMETIC else None
+        return (_operate(layer, images) if kind in _ARITHMETIC else images), False
     if isinstance(layer, (k.layers.Rescaling, k.layers.Normalization)):
-        return True
+        return layer(images), False
     if input_structure(layer) is not None or isinstance(layer, k.Sequential):
         for step in getattr(layer, "operations", None) or layer.layers:
-            if (scales := _scaling(step)) is not None:
-                return scales
-        return None
+            images, has_kernel = _front(step, images)
+            if has_kernel:
+                return images, True
+        return images, False
     if kind in _NEUTRAL_LAYERS:
-        return None
+        return images, False
     if any(len(variable.shape) > 1 for variable in layer.weights) and not _layers_in(layer):
-        return False
-    return _scales_in_graph(layer)
+        return images, True
+    return _front_in_graph(layer, images)
+
+
+def _operate(operation: Any, images: Any) -> Any:
+    """Return the result of an operation of a Functional model, with images for its tensors."""
+    arguments = operation._inbound_nodes[-1].arguments
+    args, kwargs = arguments.fill_in({id(one): images for one in arguments.keras_tensors})
+    return operation(*args, **kwargs)
 
 
 def _layers_in(layer: Any) -> bool:
     return any(layer._flatten_layers(include_self=False, recursive=False))
 
 
-def _scales_in_graph(layer: Any) -> bool | None:
-    """Return whether a layer of any kind scales its input, by the operations that it runs.
-
-    None if all of these leave pixels what they are, or nothing is known.
-    """
+def _front_in_graph(layer: Any, images: Any) -> tuple[Any, bool]:
+    """Return `_front` of a layer of any kind, by the operations that it runs."""
     tf = tensorflow()
-    specs = _specs_of(layer)
-    if specs is None or len(tf.nest.flatten(specs)) != 1:
-        return None
+    has_kernel = False
 
-    def run(x: Any) -> Any:
-        with unchanged():
-            if isinstance(layer, keras().Model):
-                return trace_model(layer, x).outputs
-            return layer(x, training=False) if layer._call_has_training_arg else layer(x)
+    def run(inputs: Any) -> Any:
+        nonlocal has_kernel
+        if isinstance(layer, keras().Model):
+            trace_model(layer, inputs)
+        elif layer._call_has_training_arg:
+            layer(inputs, training=False)
+        else:
+            layer(inputs)
+        found, has_kernel = _followed(inputs)
+        return found
 
-    try:
-        graph = tf.function(run, autograph=False).get_concrete_function(specs).graph
-    except Exception:  # of the layer, which may raise anything
-        return None
-    waiting, seen = [graph.inputs[0]], set()
+    spec = tf.TensorSpec(images.shape, images.dtype)
+    function = tf.function(run, autograph=False).get_concrete_function(spec)
+    scaled = function(images)
+    return (scaled if function.outputs[0] is not function.inputs[0] else images), has_kernel
+
+
+def _followed(inputs: Any) -> tuple[Any, bool]:
+    """Return the symbolic tensor that inputs become before a kernel, and if there is one."""
+    scaled, waiting, seen = inputs, [inputs], set()
     while waiting:
         tensor = waiting.pop(0)
         for operation in tensor.consumers():
@@ -239,11 +308,11 @@ def _scales_in_graph(layer: Any) -> bool | None:
             seen.add(operation.name)
             if operation.type in _SCALING_OPERATIONS:
                 if not _reads_variables(operation):
-                    return True
+                    scaled = operation.outputs[0]
             elif operation.type not in _NEUTRAL_OPERATIONS and operation.type != "Shape":
-                return False
+                return scaled, True
             waiting += [] if operation.type == "Shape" else operation.outputs
-    return None
+    return scaled, False
 
 
 def _specs_of(layer: Any) -> Any:
