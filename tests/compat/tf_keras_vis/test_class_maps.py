@@ -261,9 +261,9 @@ def test_scorecam_of_sequences_and_volumes(
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
     large = cam(CategoricalScore([2, 0]), x)
     np.testing.assert_allclose(large, normalize(larger(expected, sides)), atol=1e-3)
-    most = np.unique(activation.std(axes).argmax(1))
+    chosen = np.unique(activation.std(axes).argmax(1))
     faster = cam(CategoricalScore([2, 0]), x, max_N=1, **options)
-    expected = np.sum([parts[channel] for channel in most], 0)
+    expected = np.sum([parts[channel] for channel in chosen], 0)
     np.testing.assert_allclose(faster, expected, rtol=1e-3, atol=1e-5)
 
 

@@ -158,8 +158,8 @@ def test_sequences_and_volumes(
     found = saliency(lambda output: (output[0][1], output[1][0]), x)
     assert (found.shape, found.dtype) == ((2, *sides), np.float32)
     np.testing.assert_allclose(found, normalize(np.abs(truth).max(channels)), atol=1e-4)
-    one = saliency(CategoricalScore(1), x[0], normalize_map=False)
-    np.testing.assert_allclose(one, np.abs(truth[:1]).max(channels), rtol=1e-3, atol=1e-6)
+    first = saliency(CategoricalScore(1), x[0], normalize_map=False)
+    np.testing.assert_allclose(first, np.abs(truth[:1]).max(channels), rtol=1e-3, atol=1e-6)
     # The gradient of a network without an activation is the same in every noisy copy.
     model.layers[1].activation = keras.activations.linear
     truth = gradient(lambda x: model(x)[:, 1], x)

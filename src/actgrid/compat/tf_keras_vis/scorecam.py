@@ -133,11 +133,11 @@ class Scorecam(ModelVisualization):
         batch_size = integer_option("batch_size", batch_size, 1)
         layer = penultimate(self.model, penultimate_layer, seek_penultimate_conv_layer)
         subjects = self._subjects(score, seed_input)
-        subject = next(one for one in subjects if one is not None)
+        subject = next(subject for subject in subjects if subject is not None)
         activation = layer_maps(subject, layer, None, any_rank=True).values
         activation = activation[..., _strongest(activation, max_N)]
         masked = fitting(subjects, activation[..., 0])
-        subject = next(one for one in masked if one is not None)
+        subject = next(subject for subject in masked if subject is not None)
         weights = _weights(subject, activation, batch_size)
         maps = np.einsum("n...c,nc->n...", activation, weights)
         found = finished(maps, subjects, activation_modifier, expand_cam, normalized)

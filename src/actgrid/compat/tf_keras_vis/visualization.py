@@ -141,7 +141,7 @@ class ModelVisualization(ABC):
         """Look at the model."""
 
     def _subjects(self, score: Any, seed_input: Any, min_rank: int = 3) -> list[Subject | None]:
-        """Return for each input what is asked of it; None for inputs of a lower rank.
+        """Return the subject of each input, None for inputs of a lower rank.
 
         Raises
         ------
@@ -170,7 +170,7 @@ class ModelVisualization(ABC):
             )
             return question.subject
 
-        return [subject(position) if wanted else None for position, wanted in enumerate(chosen)]
+        return [subject(position) if fits else None for position, fits in enumerate(chosen)]
 
     def _scores(self, score: Any, count: int) -> BatchScore:
         functions = tuple(listify(score))
@@ -216,14 +216,13 @@ def enlarged(maps: Any, sides: Any) -> Any:
     rank = maps.shape.rank
     for axis in range(1, rank):
         last = tf.shape(maps)[axis] - 1
-        places = tf.linspace(0.0, tf.cast(last, tf.float32), sides[axis - 1])
-        before = tf.minimum(tf.cast(places, tf.int32), last)
+        positions = tf.linspace(0.0, tf.cast(last, tf.float32), sides[axis - 1])
+        before = tf.minimum(tf.cast(positions, tf.int32), last)
         after = tf.minimum(before + 1, last)
-        share = places - tf.cast(before, tf.float32)
-        share = tf.reshape(share, (-1, *(1,) * (rank - 1 - axis)))
-        maps = tf.gather(maps, before, axis=axis) * (1 - share) + (
-            tf.gather(maps, after, axis=axis) * share
-        )
+        fraction = positions - tf.cast(before, tf.float32)
+        fraction = tf.reshape(fraction, (-1, *(1,) * (rank - 1 - axis)))
+        lower, upper = tf.gather(maps, before, axis=axis), tf.gather(maps, after, axis=axis)
+        maps = lower + fraction * (upper - lower)
     return maps
 
 
@@ -248,7 +247,8 @@ def fitting(subjects: list[Subject | None], maps: Array) -> list[Subject | None]
 
 
 def _sides(subject: Subject) -> tuple[int, ...]:
-    """Return the lengths of the axes that a map of an input has; tokens (N, T) have no channels."""
+    """Return the lengths of the axes that a map of an input has."""
+    # Tokens, (N, T), have no channels.
     return subject.sides or tuple(subject.image.shape[1:])
 
 
