@@ -214,15 +214,16 @@ def enlarged(maps: Any, sides: Any) -> Any:
     """Return maps, (N, ...), with other sides: linear between corners that stay, as in scipy."""
     tf = tensorflow()
     rank = maps.shape.rank
-    for axis in range(1, rank):
-        last = tf.shape(maps)[axis] - 1
-        positions = tf.linspace(0.0, tf.cast(last, tf.float32), sides[axis - 1])
-        before = tf.minimum(tf.cast(positions, tf.int32), last)
-        after = tf.minimum(before + 1, last)
-        fraction = positions - tf.cast(before, tf.float32)
-        fraction = tf.reshape(fraction, (-1, *(1,) * (rank - 1 - axis)))
-        lower, upper = tf.gather(maps, before, axis=axis), tf.gather(maps, after, axis=axis)
-        maps = lower + fraction * (upper - lower)
+    # One axis at a time, always the first one after the samples; it goes to the end.
+    for axis in range(rank - 1):
+        shape = tf.shape(maps)
+        lines = tf.raw_ops.ResizeBilinear(
+            images=tf.reshape(maps, (shape[0], shape[1], 1, tf.reduce_prod(shape[2:]))),
+            size=tf.stack([sides[axis], 1]),
+            align_corners=True,
+        )
+        maps = tf.reshape(lines, tf.concat([shape[:1], [sides[axis]], shape[2:]], 0))
+        maps = tf.transpose(maps, (0, *range(2, rank), 1))
     return maps
 
 
