@@ -314,3 +314,26 @@ def test_a_layer_of_other_axes_than_the_input() -> None:
         Gradcam(model)(CategoricalScore(1), clips)
     small = Gradcam(model)(CategoricalScore(1), clips, expand_cam=False)
     assert small.shape == (2, 4, 22)
+
+
+class TokensAndImage(keras.Model):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = layers.Conv2D(3, 3, activation="relu", name="conv")
+        self.dense = layers.Dense(2)
+
+    def call(self, inputs: Any) -> Any:
+        tokens, image = inputs
+        hot = tf.reduce_sum(tf.one_hot(tokens, 7), 1)
+        return self.dense(tf.concat([hot, tf.reduce_sum(self.conv(image), (1, 2))], 1))
+
+
+def test_tokens_beside_an_image_stay_integers() -> None:
+    keras.utils.set_random_seed(30)
+    model = TokensAndImage()
+    rng = np.random.default_rng(31)
+    given = [np.array([[1, 2], [3, 4]], np.int32), rng.random((2, 6, 6, 1), np.float32)]
+    model(given)
+    nothing, maps = Gradcam(model)(CategoricalScore(1), given, "conv")
+    assert nothing is None
+    assert maps.shape == (2, 6, 6)
