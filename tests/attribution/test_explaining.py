@@ -299,6 +299,9 @@ def test_images_only() -> None:
     model = keras.Sequential([keras.Input((7,)), layers.Dense(2)])
     with pytest.raises(ShapeError, match=r"only images are explained.*\(2, 7\)"):
         explain(model, np.ones((2, 7)), "saliency")
+    volumes = keras.Sequential([keras.Input((2, 3, 4, 1)), layers.Flatten()])
+    with pytest.raises(ShapeError, match=r"only images are explained.*\(1, 2, 3, 4, 1\)"):
+        explain(volumes, np.ones((1, 2, 3, 4, 1)), "saliency")
     with pytest.raises(ShapeError, match="empty"):
         explain(two_images(), [np.ones((0, 4, 4, 1)), np.ones((0, 4, 4, 1))], "saliency")
 

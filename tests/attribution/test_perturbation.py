@@ -3,14 +3,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keras import layers
 
 from actgrid import explain
-from actgrid.attribution.perturbation import _random_masks, _starts
+from actgrid.attribution.explaining import ask
+from actgrid.attribution.perturbation import _random_masks, _starts, masked_scores
 from actgrid.errors import OptionError
 
 
@@ -193,3 +196,29 @@ def test_options_that_cannot_be(
 ) -> None:
     with pytest.raises(OptionError, match=message):
         explain(*cnn, method, **options)
+
+
+def _half_seen(image: Any, sample: Any, sides: Any) -> Any:
+    return tf.fill(tf.concat([tf.shape(image), sides], 0), 0.5)
+
+
+def _total(output: Any) -> Any:
+    return tf.reduce_sum(output, 1)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_baselines_of_sequences_images_and_volumes(rank: int, data_format: str) -> None:
+    sides = (2, 3, 4)[:rank]
+    shape = (*sides, 2) if data_format == "channels_last" else (2, *sides)
+    pooling = getattr(layers, f"GlobalAveragePooling{rank}D")(data_format=data_format)
+    model = keras.Sequential([keras.Input(shape), pooling])
+    x = np.random.default_rng(6).random((3, *shape), np.float32)
+    first = 1 if data_format == "channels_last" else 2
+    means = x.mean(tuple(range(first, first + rank)))
+    question = ask(model, x, _total, image_input=0, any_rank=True)
+    assert question.subject.sides == sides
+    seen = means.sum(1, keepdims=True)
+    for baseline, hidden in (("mean", seen), (0.5, 1.0), ([1.0, 2.0], 3.0), (np.zeros(shape), 0)):
+        scores = masked_scores(question.subject, _half_seen, 1, baseline)
+        np.testing.assert_allclose(scores, (seen + hidden) / 2, rtol=1e-5)

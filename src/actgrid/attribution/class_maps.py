@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -31,22 +31,27 @@ __all__ = [
     "layer_maps",
     "layercam",
     "scorecam",
+    "spatial_axes",
 ]
 
 # What weighs the channels of Score-CAM: the softmax of the scores over the channels, as in the
 # paper, or the probability of the class, as in its authors' code.
 Weighting = Literal["softmax", "probability"]
 
-# From activations and gradients, (N, h, w, C), to maps, (N, h, w).
+# From activations and gradients, (N, h, w, C), to maps, (N, h, w); of sequences and volumes too.
 Formula = Callable[[Any, Any], Any]
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """The layer to use: None for the default, or the layer path of one call of it."""
+    """The layer to use: None for the default, or the layer path of one call of it.
+
+    `any_rank` tells that its output may be a sequence or a volume too.
+    """
 
     chosen: Selection | str | None
     token_grid: tuple[int, int] | None
+    any_rank: bool = False
 
     def activation(self, model: Any, run: Run) -> tuple[Call, Any, Any]:
         """Return the layer's call, its activation, and the gradient of the scores by that.
@@ -87,17 +92,17 @@ class _Layer:
             return target_calls(run.calls, run.image, run.reading.scores, run.outputs)
         if isinstance(self.chosen, str):
             return [call for call in run.calls if call.info.path == self.chosen]
-        kind = "image" if self.token_grid is None else "sequence"
+        ranks = (3, 4, 5) if self.any_rank else (4,) if self.token_grid is None else (3,)
         found = choose_calls(model, run.calls, self.chosen)
         paths = list(dict.fromkeys(call.node.path for call in found))
         if len(paths) > 1:
             raise LayerError(f"layer must be one layer, not {len(paths)}: {', '.join(paths[:5])}")
         # Of several calls the last that the score depends on.
         for call in found:
-            if call.info.kind != kind:
+            if len(call.info.shape) not in ranks:
                 raise ShapeError(
                     f"layer {call.info.path} gives {call.info.shape}, no picture for each channel"
-                    + ("; say token_grid=(h, w)" if call.info.kind == "sequence" else "")
+                    + ("; say token_grid=(h, w)" if len(call.info.shape) == 3 else "")
                 )
         return found
 
@@ -115,7 +120,7 @@ class _Layer:
             # The last ones, after class and register tokens.
             return tf.reshape(tensor[:, -height * width :], (-1, height, width, tensor.shape[-1]))
         first = call.info.data_format == "channels_first"
-        return tf.transpose(tensor, (0, 2, 3, 1)) if first else tensor
+        return tf.transpose(tensor, (0, *range(2, tensor.shape.rank), 1)) if first else tensor
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ class _Maps:
         if self.linear:
             _check_linear(run.reading.scores, call)
         maps = activation if self.formula is None else self.formula(activation, gradient)
-        has_gradient = tf.reduce_any(gradient != 0, (1, 2, 3))
+        has_gradient = tf.reduce_any(gradient != 0, list(range(1, gradient.shape.rank)))
         return tf.constant(call.info.path), maps, has_gradient, run.reading
 
 
@@ -153,9 +158,15 @@ def _weighed(activation: Any, weights: Any) -> Any:
     return tensorflow().reduce_sum(activation * weights, -1)
 
 
+def spatial_axes(activation: Any) -> list[int]:
+    """Return the axes between samples and channels of an activation, channels last."""
+    return list(range(1, activation.shape.rank - 1))
+
+
 def by_mean_gradient(activation: Any, gradient: Any) -> Any:
     """Return the sum of the channels, each weighed by its mean gradient."""
-    return _weighed(activation, tensorflow().reduce_mean(gradient, (1, 2), keepdims=True))
+    mean = tensorflow().reduce_mean(gradient, spatial_axes(gradient), keepdims=True)
+    return _weighed(activation, mean)
 
 
 def _gradcam(activation: Any, gradient: Any) -> Any:
@@ -167,9 +178,10 @@ def _gradcam_plus_plus(activation: Any, gradient: Any) -> Any:
     # channels, is left out, as it overflows. The paper's g^2 / (2 g^2 + total g^3) is taken
     # without its powers, which leave the range of float32.
     tf = tensorflow()
-    total = tf.reduce_sum(activation, (1, 2), keepdims=True)
+    axes = spatial_axes(activation)
+    total = tf.reduce_sum(activation, axes, keepdims=True)
     weights = tf.math.divide_no_nan(tf.nn.relu(gradient), 2 + total * gradient)
-    weights = tf.reduce_sum(weights, (1, 2), keepdims=True)
+    weights = tf.reduce_sum(weights, axes, keepdims=True)
     return tf.nn.relu(_weighed(activation, weights))
 
 
@@ -181,7 +193,7 @@ def _layercam(activation: Any, gradient: Any) -> Any:
 def _cam(activation: Any, gradient: Any) -> Any:
     # Global averaging divides the head's weights by the number of positions.
     tf = tensorflow()
-    positions = tf.cast(tf.reduce_prod(tf.shape(gradient)[1:3]), gradient.dtype)
+    positions = tf.cast(tf.reduce_prod(tf.shape(gradient)[1:-1]), gradient.dtype)
     return _weighed(activation, gradient * positions)
 
 
@@ -237,6 +249,7 @@ def layer_maps(
     *,
     token_grid: Any = None,
     linear: bool = False,
+    any_rank: bool = False,
 ) -> Found:
     """Return the maps that a formula makes of a layer's activations and their gradients.
 
@@ -246,8 +259,12 @@ def layer_maps(
         Hashable, as the compiled function is kept by it; None: the activations themselves.
     linear
         Whether only a global average and a dense layer may follow; the maps are signed then.
+    any_rank
+        Whether a layer that is named may give (N, T, C) or (N, D, H, W, C) too, for maps (N, T) or
+        (N, D, H, W).
     """
-    body = _Maps(subject.reader, _layer(subject, layer, token_grid), formula, linear)
+    chosen = replace(_layer(subject, layer, token_grid), any_rank=any_rank)
+    body = _Maps(subject.reader, chosen, formula, linear)
     path, maps, has_gradient, reading = subject.run(body)
     name = path.numpy().decode()
     reasons = np.where(

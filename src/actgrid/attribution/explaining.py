@@ -301,6 +301,7 @@ def ask(
     batch_size: int = 32,
     pixels: Any = None,
     progress: Callable[[int, int], object] | None = None,
+    any_rank: bool = False,
 ) -> Question:
     """Return what is to be explained; see `explain`.
 
@@ -311,6 +312,9 @@ def ask(
     progress
         Called before each run of the model with the numbers of finished samples and of all samples
         of this pass. What it raises ends the computation.
+    any_rank
+        Whether the input that `image_input` names may have any rank, for methods that need no
+        image. It has its batch axis then.
     """
     batch_size = integer_option("batch_size", batch_size, 1)
     model = load_model(model)
@@ -321,10 +325,10 @@ def ask(
         x = load_images(sources, model=model)
         photos = load_photos(sources, model=model)
     with tf.device("CPU"):  # a GPU is to hold a batch of them, not all
-        inputs = prepare_inputs(model, x, single=True)
+        inputs = prepare_inputs(model, x, single=not any_rank)
     build(model, inputs)
     tensors = tf.nest.flatten(inputs)
-    position = _image_position(model, inputs, image_input)
+    position = _image_position(model, inputs, image_input, any_rank)
     image = tensors[position]
     if not is_real(image.dtype):
         raise DtypeError(f"images must be real numbers, not {image.dtype.name}")
@@ -354,7 +358,7 @@ def ask(
         backdrop = given_backdrop(pixels, len(subject))
     elif photos:
         backdrop = backdrop_of_photos(photos)
-    else:
+    elif len(image.shape) == 4:
         values = np.asarray(image)
         pictures = as_pictures(np.moveaxis(values, 1, -1) if reader.channels_first else values)
         backdrop = None if pictures is None else Backdrop(pictures, None)
@@ -403,7 +407,9 @@ def _head_questions(
     return tuple(heads), [row.image for row in rows]
 
 
-def _image_position(model: Any, inputs: Any, chosen: int | str | None) -> int:
+def _image_position(
+    model: Any, inputs: Any, chosen: int | str | None, any_rank: bool = False
+) -> int:
     """Return which of the inputs is the image, in the order of TensorFlow's nests."""
     tensors = tensorflow().nest.flatten(inputs)
     shapes = [None if tensor is None else tuple(tensor.shape) for tensor in tensors]
@@ -414,7 +420,7 @@ def _image_position(model: Any, inputs: Any, chosen: int | str | None) -> int:
         position = position_of(model, inputs, chosen)
     else:
         position = integer_option("image_input", chosen, 0)
-    if position not in images:
+    if position is None or position not in (range(len(shapes)) if any_rank else images):
         raise ShapeError(
             "only images are explained, (N, H, W, C): the model's input is "
             + ", ".join(map(str, shapes))

@@ -10,7 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.guiding import guided
-from actgrid.attribution.subjects import Found, Reader, Subject, baseline_rows, image_rows
+from actgrid.attribution.subjects import (
+    Found,
+    Reader,
+    Subject,
+    baseline_rows,
+    image_rows,
+    row_numbers,
+)
 from actgrid.attribution.targets import Reading
 from actgrid.errors import ModelError, OptionError
 from actgrid.models.frameworks import tensorflow
@@ -58,16 +65,15 @@ def as_it_is(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
 
 def on_the_way(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
     """Between the baseline and the image; the table says how far."""
-    share = tensorflow().gather(table, sample)[:, None, None, None]
+    share = row_numbers(tensorflow().gather(table, sample), image)
     return baseline + share * (image - baseline)
 
 
 def noisy(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
     """With noise; the table has its share of each image's range, and the seed."""
     tf = tensorflow()
-    span = tf.reduce_max(image, (1, 2, 3), keepdims=True) - tf.reduce_min(
-        image, (1, 2, 3), keepdims=True
-    )
+    axes = list(range(1, image.shape.rank))
+    span = tf.reduce_max(image, axes, keepdims=True) - tf.reduce_min(image, axes, keepdims=True)
     seed = tf.cast(table[1], tf.int32)
 
     def noise(one: Any) -> Any:
@@ -116,7 +122,7 @@ class _Gradients:
                 "the score has no gradient with respect to the image: something between them is "
                 "not differentiable; occlusion, rise and lime need none"
             )
-        weighed = gradient * tf.gather(weights, sample)[:, None, None, None]
+        weighed = gradient * row_numbers(tf.gather(weights, sample), gradient)
         return tf.math.unsorted_segment_sum(weighed, image, count), run.reading
 
 
@@ -146,7 +152,7 @@ def summed_gradients(
     total = tf.zeros_like(subject.image)
     scale = tf.constant(weights, tf.float32)
     arguments = (
-        tf.zeros((1, 1, 1, 1)) if baseline is None else baseline,
+        tf.zeros((1,) * len(total.shape)) if baseline is None else baseline,
         tf.constant(table, tf.float32),
         scale,
     )
@@ -172,7 +178,7 @@ def _gradients(subject: Subject, guided: bool = False) -> tuple[Array, Reading]:
     """Return the gradients at the images, and what the model says of these."""
     tf = tensorflow()
     body = _Gradients(subject.reader, as_it_is, guided)
-    nothing = tf.zeros((1, 1, 1, 1)), tf.zeros(1), tf.ones(1)
+    nothing = tf.zeros((1,) * len(subject.image.shape)), tf.zeros(1), tf.ones(1)
     ((gradients, reading),) = subject.run_samples(body, 1, *nothing)
     return np.asarray(gradients), subject.checked(reading)
 

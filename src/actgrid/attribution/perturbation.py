@@ -19,8 +19,8 @@ __all__ = ["UNCHANGED", "Masks", "masked_scores", "occlusion", "outside_patch", 
 # Why a map is zero everywhere.
 UNCHANGED = "the score does not change where the image is hidden"
 
-# From (image, sample, (H, W), *tables), one of each for each row, to masks (rows, H, W): what
-# share of each pixel is left.
+# From (image, sample, sides, *tables), one of each for each row, to masks (rows, *sides), the sides
+# being (H, W) for images: what share of each pixel is left.
 Masks = Callable[..., Any]
 
 
@@ -46,9 +46,9 @@ class _MaskedScores:
         baseline = baseline_rows(baseline, image)
         rows, wanted = image_rows((inputs, wanted), image)
         pixels = self.reader.taken(rows)
-        first = self.reader.channels_first
-        sides = tf.shape(pixels)[2:] if first else tf.shape(pixels)[1:3]
-        mask = tf.expand_dims(self.masks(image, sample, sides, *tables), 1 if first else -1)
+        sides = tf.shape(pixels)[self.reader.spatial]
+        mask = self.masks(image, sample, sides, *tables)
+        mask = tf.expand_dims(mask, self.reader.channel_axis)
         masked = tf.ensure_shape(baseline + mask * (pixels - baseline), pixels.shape)
         reading = self.reader.run(model, self.reader.replaced(rows, masked), wanted).reading
         return reading.probabilities if self.probability else reading.scores

@@ -17,7 +17,7 @@ from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import map_tensors
 from actgrid.models.tracing import Call, trace_model, unchanged
 
-__all__ = ["Found", "Reader", "Run", "Subject", "baseline_rows", "image_rows"]
+__all__ = ["Found", "Reader", "Run", "Subject", "baseline_rows", "image_rows", "row_numbers"]
 
 _BASELINES = "baseline must be a number, one for each channel, 'mean', or an image"
 
@@ -38,9 +38,10 @@ class Reader:
     Attributes
     ----------
     image
-        Which of its inputs is the image, in the order of TensorFlow's nests.
+        Which of its inputs is the image, in the order of TensorFlow's nests. Methods that need
+        no height and width take a sequence (N, T, C) or a volume (N, D, H, W, C) in its place.
     channels_first
-        Whether that is (N, C, H, W).
+        Whether that is (N, C, ...).
     score
         A function that computes the scores from the output; None: the scores of classes.
     head
@@ -59,6 +60,11 @@ class Reader:
     def channel_axis(self) -> int:
         """The image's axis of channels."""
         return 1 if self.channels_first else -1
+
+    @property
+    def spatial(self) -> slice:
+        """The image's axes between samples and channels."""
+        return slice(2, None) if self.channels_first else slice(1, -1)
 
     def replaced(self, inputs: Any, image: Any) -> Any:
         """Return inputs with another image."""
@@ -127,11 +133,9 @@ class Subject:
         return self.reader.taken(self.inputs)
 
     @property
-    def sides(self) -> tuple[int, int]:
-        """Height and width of the image."""
-        shape = self.image.shape
-        height, width = shape[2:] if self.reader.channels_first else shape[1:3]
-        return int(height), int(width)
+    def sides(self) -> tuple[int, ...]:
+        """Lengths of the image's spatial axes: height and width."""
+        return tuple(self.image.shape[self.reader.spatial])
 
     def groups(self) -> Iterator[Subject]:
         """Yield at most `batch_size` images at a time."""
@@ -224,21 +228,21 @@ class Subject:
             If it is none of these.
         """
         tf = tensorflow()
-        spatial = (2, 3) if self.reader.channels_first else (1, 2)
+        shape = tuple(self.image.shape)
         if isinstance(value, str):
             if value != "mean":
                 raise OptionError(f"{_BASELINES}, not {value!r}")
-            return tf.reduce_mean(self.image, spatial, keepdims=True)
+            spatial = range(len(shape))[self.reader.spatial]
+            return tf.reduce_mean(self.image, list(spatial), keepdims=True)
         try:
             array = np.asarray(value, np.float32)
         except (TypeError, ValueError):
             array = np.array(np.nan)
         if not np.isfinite(array).all():
             raise OptionError(f"{_BASELINES}, all of them finite, not {value!r}")
-        if array.ndim == 1:
-            array = array.reshape((-1, 1, 1) if self.reader.channels_first else (1, 1, -1))
-        shape = tuple(self.image.shape)
-        array = array.reshape((1,) * (4 - array.ndim) + array.shape)
+        if array.ndim == 1 and self.reader.channels_first:
+            array = array.reshape(-1, *(1,) * (len(shape) - 2))
+        array = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
         try:
             fits = np.broadcast_shapes(array.shape, shape) == shape
         except ValueError:
@@ -278,6 +282,11 @@ class Found(NamedTuple):
 def image_rows(tensors: Any, image: Any) -> Any:
     """Return of a structure of tensors of N images the rows of these images."""
     return map_tensors(lambda tensor: tensorflow().gather(tensor, image), tensors)
+
+
+def row_numbers(numbers: Any, tensor: Any) -> Any:
+    """Return one number for each row of a tensor, (rows,), to be broadcast over the row."""
+    return tensorflow().reshape(numbers, (-1, *(1,) * (tensor.shape.rank - 1)))
 
 
 def baseline_rows(baseline: Any, image: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -26,3 +27,27 @@ def network() -> Any:
 @pytest.fixture
 def images() -> npt.NDArray[np.float32]:
     return np.random.default_rng(15).random((3, 10, 10, 3), np.float32)
+
+
+@pytest.fixture
+def spatial_network() -> Callable[[tuple[int, ...], str], tuple[Any, npt.NDArray[np.float32]]]:
+    """Return a function that makes a network of sequences or volumes of these sides, and two."""
+
+    def make(sides: tuple[int, ...], data_format: str) -> tuple[Any, npt.NDArray[np.float32]]:
+        keras.utils.set_random_seed(24)
+        rank = len(sides)
+        shape = (*sides, 2) if data_format == "channels_last" else (2, *sides)
+        convolution = getattr(layers, f"Conv{rank}D")
+        pooling = getattr(layers, f"GlobalAveragePooling{rank}D")
+        inputs = keras.Input(shape)
+        x = convolution(4, 3, activation="relu", name="conv", data_format=data_format)(inputs)
+        # Gradients that differ from place to place, and mostly are positive.
+        mostly_positive = keras.initializers.RandomUniform(-0.1, 0.3)
+        places = layers.Dense(3, kernel_initializer=mostly_positive)(layers.Flatten()(x))
+        mean = layers.Dense(3, kernel_initializer=mostly_positive)(
+            pooling(data_format=data_format)(x)
+        )
+        model = keras.Model(inputs, layers.Add()([places, mean]))
+        return model, np.random.default_rng(25).random((2, *shape), np.float32)
+
+    return make

@@ -18,6 +18,9 @@ from actgrid.compat.tf_keras_vis.utils.scores import CategoricalScore, InactiveS
 from actgrid.errors import ModelError, OptionError, ShapeError
 
 Array = npt.NDArray[Any]
+SpatialNetwork = Callable[[tuple[int, ...], str], tuple[Any, Array]]
+# TensorFlow has no Conv1D of channels first on CPUs without oneDNN.
+SPATIAL = [((11,), "channels_last"), ((5, 6, 7), "channels_last"), ((5, 6, 7), "channels_first")]
 
 
 def gradient(score: Callable[[Any], Any], x: Array) -> Array:
@@ -131,9 +134,64 @@ def test_one_image_without_a_batch_axis(network: Any, images: Array) -> None:
         Saliency(network)(CategoricalScore(1), [images, images])
     with pytest.raises(ShapeError, match=r"the model takes an input of .*, not \(10, 3\)"):
         Saliency(network)(CategoricalScore(1), images[0, 0])
-    series = keras.Sequential([keras.Input((5,)), layers.Dense(2)])
-    with pytest.raises(ShapeError, match=r"only images are looked at, .* not \(1, 5\)"):
-        Saliency(series)(CategoricalScore(1), np.ones((1, 5)))
+
+
+def test_vectors_keep_their_channels() -> None:
+    keras.utils.set_random_seed(21)
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(2, activation="tanh")])
+    x = np.random.default_rng(22).random((3, 5), np.float32)
+    truth = gradient(lambda x: model(x)[:, 1], x)
+    options: dict[str, Any] = {"normalize_map": False, "gradient_modifier": None}
+    found = Saliency(model)(CategoricalScore(1), x, keepdims=True, **options)
+    np.testing.assert_allclose(found, truth, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ShapeError, match=r"an input must have 3 axes or more, .* not \(3, 5\)"):
+        Saliency(model)(CategoricalScore(1), x)
+
+
+@pytest.mark.parametrize(("sides", "data_format"), SPATIAL)
+def test_sequences_and_volumes(
+    sides: tuple[int, ...], data_format: str, spatial_network: SpatialNetwork
+) -> None:
+    model, x = spatial_network(sides, data_format)
+    channels = -1 if data_format == "channels_last" else 1
+    truth = gradient(lambda x: tf.gather(model(x), [1, 0], batch_dims=1), x)
+    saliency = Saliency(model)
+    found = saliency(lambda output: (output[0][1], output[1][0]), x)
+    assert (found.shape, found.dtype) == ((2, *sides), np.float32)
+    np.testing.assert_allclose(found, normalize(np.abs(truth).max(channels)), atol=1e-4)
+    first = saliency(CategoricalScore(1), x[0], normalize_map=False)
+    np.testing.assert_allclose(first, np.abs(truth[:1]).max(channels), rtol=1e-3, atol=1e-6)
+    # The gradient of a network without an activation is the same in every noisy copy.
+    model.layers[1].activation = keras.activations.linear
+    truth = gradient(lambda x: model(x)[:, 1], x)
+    options: dict[str, Any] = {"keepdims": True, "gradient_modifier": None, "normalize_map": False}
+    smooth = Saliency(model)(CategoricalScore(1), x, smooth_samples=3, **options)
+    np.testing.assert_allclose(smooth, truth, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("sides", [(11,), (3, 4, 5)])
+def test_noise_spans_the_whole_of_a_sample(sides: tuple[int, ...]) -> None:
+    # Half of the square has the noisy input itself as its gradient.
+    square = keras.Sequential([keras.Input((*sides, 2)), layers.Flatten()])
+    x = np.random.default_rng(23).random((2, *sides, 2), np.float32)
+    x[1] *= 3
+
+    def score(output: Any) -> Any:
+        return tf.reduce_sum(output**2, 1) / 2
+
+    options: dict[str, Any] = {"keepdims": True, "gradient_modifier": None, "normalize_map": False}
+
+    def noise_of(strength: float) -> Array:
+        np.random.seed(3)  # noqa: NPY002
+        found: Array = Saliency(square)(score, x, 1, strength, **options) - x
+        return found
+
+    few, many = noise_of(0.1), noise_of(0.2)
+    np.testing.assert_allclose(many, 2 * few, atol=1e-5)
+    # Both samples have the same draws, each by its own range.
+    spans = [np.ptp(sample) for sample in x]
+    np.testing.assert_allclose(few[1] / spans[1], few[0] / spans[0], atol=1e-5)
+    assert np.std(few[0]) / spans[0] == pytest.approx(0.1, rel=0.35)
 
 
 def test_several_inputs_and_outputs() -> None:

@@ -5,8 +5,9 @@
 >>> cam = Gradcam(model)(CategoricalScore([1, 294]), images)
 
 Arguments, shapes and values are those of tf-keras-vis 0.8; names and keywords of 0.5 to 0.7 are
-taken too. What differs: saliency and class activation maps are of images, (N, H, W, C); scores are
-traced, so they must be made of TensorFlow's operations, and layers in nested models are found.
+taken too. Inputs are images (N, H, W, C), volumes (N, D, H, W, C) or sequences (N, T, C). What
+differs: scores are traced, so they must be made of TensorFlow's operations, and layers in nested
+models are found.
 """
 
 from actgrid.compat.tf_keras_vis.visualization import ModelVisualization

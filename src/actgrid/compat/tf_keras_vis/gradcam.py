@@ -66,7 +66,7 @@ class Gradcam(ModelVisualization):
         standardize_cam: bool | None = None,
         normalize_gradient: bool | None = None,
     ) -> Any:
-        """Return the class activation maps of images.
+        """Return the class activation maps of images, volumes or sequences.
 
         Parameters
         ----------
@@ -74,7 +74,8 @@ class Gradcam(ModelVisualization):
             A function of the output, such as ``CategoricalScore([1, 294])``, that gives a score
             for each image; a list of them for several outputs. It is traced.
         seed_input
-            Images, (N, H, W, C) or one without N; a list for several inputs.
+            Images, (N, H, W, C) or one without N; or volumes (N, D, H, W, C), sequences (N, T, C)
+            or the tokens of texts, (N, T); a list for several inputs.
         penultimate_layer
             The layer: its place in ``model.layers``, its name, or itself; None: the last one.
         seek_penultimate_conv_layer
@@ -86,7 +87,7 @@ class Gradcam(ModelVisualization):
         training
             Must be False.
         expand_cam
-            Whether the maps are enlarged to the images' size.
+            Whether the maps are enlarged linearly to the images' size.
         normalize_cam
             Whether each map is brought to 0 to 1; `standardize_cam` before version 0.8.
         unconnected_gradients, normalize_gradient
@@ -95,8 +96,9 @@ class Gradcam(ModelVisualization):
         Returns
         -------
         numpy.ndarray or list
-            (N, H, W) float32; a list of these where `seed_input` was a list, with None for inputs
-            that are no images. Without `expand_cam` one array in the layer's size.
+            (N, H, W), (N, D, H, W) or (N, T) float32; a list of these where `seed_input` was a
+            list, with None for inputs that have other axes than the maps. Without `expand_cam` one
+            array in the layer's size.
 
         Raises
         ------
@@ -114,10 +116,14 @@ class Gradcam(ModelVisualization):
         check_inference(training)
         normalized = normalize_cam if standardize_cam is None else standardize_cam
         layer = penultimate(self.model, penultimate_layer, seek_penultimate_conv_layer)
-        subjects = list(self._subjects(score, seed_input))
-        subject = next(one for one in subjects if one is not None)
+        subjects = self._subjects(score, seed_input, min_rank=2)
+        # Any of them would do; tokens, which are integers, stay as they are beside images.
+        subject = max(
+            (subject for subject in subjects if subject is not None),
+            key=lambda subject: len(subject.image.shape),
+        )
         formula = self._formula(anew(gradient_modifier), anew(activation_modifier))
-        maps = layer_maps(subject, layer, formula).values
+        maps = layer_maps(subject, layer, formula, any_rank=True).values
         found = finished(maps, subjects, activation_modifier, expand_cam, normalized)
         return self._as_given(found, seed_input) if expand_cam else found
 

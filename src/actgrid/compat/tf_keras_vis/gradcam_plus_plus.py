@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from actgrid.attribution.class_maps import Formula
+from actgrid.attribution.class_maps import Formula, spatial_axes
 from actgrid.compat.tf_keras_vis.gradcam import Gradcam, Modifier
 from actgrid.models.frameworks import tensorflow
 
@@ -27,13 +27,14 @@ class _PositiveGradients:
         tf = tensorflow()
         if self.modifier is not None:
             gradient = self.modifier(gradient)
-        total = tf.reduce_sum(activation, (1, 2), keepdims=True)
+        axes = spatial_axes(activation)
+        total = tf.reduce_sum(activation, axes, keepdims=True)
         shares = tf.math.divide_no_nan(1.0, 2 + gradient * total)
         shares = tf.where(gradient == 0, tf.zeros_like(shares), shares)
-        shares = tf.math.divide_no_nan(shares, tf.reduce_sum(shares, (1, 2), keepdims=True))
+        shares = tf.math.divide_no_nan(shares, tf.reduce_sum(shares, axes, keepdims=True))
         if self.positive is not None:
             gradient = self.positive(gradient)
-        weights = tf.reduce_sum(gradient * shares, (1, 2), keepdims=True)
+        weights = tf.reduce_sum(gradient * shares, axes, keepdims=True)
         return tf.reduce_sum(activation * weights, -1)
 
 

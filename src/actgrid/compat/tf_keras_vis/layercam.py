@@ -48,7 +48,7 @@ class Layercam(Gradcam):
         standardize_cam: bool | None = None,
         normalize_gradient: bool | None = None,
     ) -> Any:
-        """Return the class activation maps of images.
+        """Return the class activation maps of images, volumes or sequences.
 
         Parameters are those of `Gradcam`; `gradient_modifier` is ``relu`` by default.
         """

@@ -44,7 +44,7 @@ class Saliency(ModelVisualization):
         *,
         standardize_saliency: bool | None = None,
     ) -> Any:
-        """Return the gradients of the score with respect to the images.
+        """Return the gradients of the score with respect to the input.
 
         Parameters
         ----------
@@ -52,7 +52,8 @@ class Saliency(ModelVisualization):
             A function of the output, such as ``CategoricalScore([1, 294])``, that gives a score
             for each image; a list of them for several outputs. It is traced.
         seed_input
-            Images, (N, H, W, C) or one without N; a list for several inputs.
+            Images, (N, H, W, C) or one without N; or volumes (N, D, H, W, C) or sequences
+            (N, T, C); with `keepdims` vectors (N, C) too; a list for several inputs.
         smooth_samples
             Of how many noisy copies the gradients are averaged; 0: of the image itself.
         smooth_noise
@@ -72,8 +73,9 @@ class Saliency(ModelVisualization):
         Returns
         -------
         numpy.ndarray or list
-            (N, H, W) float32; a list of these where `seed_input` was a list, with None for inputs
-            that are no images. Noise is added to the input that is looked at alone.
+            (N, H, W), (N, D, H, W) or (N, T) float32; with `keepdims` of the shape of the input; a
+            list of these where `seed_input` was a list, with None for vectors (N, C), which have
+            a map only with `keepdims`. Noise is added to the input that is looked at alone.
 
         Raises
         ------
@@ -92,7 +94,7 @@ class Saliency(ModelVisualization):
         if standardize_saliency is not None:
             normalize_map = standardize_saliency
         maps: list[Any] = []
-        for subject in self._subjects(score, seed_input):
+        for subject in self._subjects(score, seed_input, min_rank=2 if keepdims else 3):
             if subject is None:
                 maps.append(None)
                 continue

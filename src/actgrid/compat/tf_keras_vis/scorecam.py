@@ -18,6 +18,7 @@ from actgrid.compat.tf_keras_vis.visualization import (
     check_inference,
     enlarged,
     finished,
+    fitting,
 )
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models.frameworks import keras, tensorflow
@@ -61,11 +62,12 @@ class _ScoresOfGroups:
 
 
 def _own_mask(image: Any, sample: Any, sides: Any, maps: Any) -> Any:
-    """Return the map of each row, (rows, H, W), from 0 to 1."""
+    """Return the map of each row, (rows, *sides), from 0 to 1."""
     tf = tensorflow()
     larger = enlarged(tf.gather(maps, image), sides)
-    low = tf.reduce_min(larger, (1, 2), keepdims=True)
-    high = tf.reduce_max(larger, (1, 2), keepdims=True)
+    axes = list(range(1, larger.shape.rank))
+    low = tf.reduce_min(larger, axes, keepdims=True)
+    high = tf.reduce_max(larger, axes, keepdims=True)
     return (larger - low) / (high - low + keras().config.epsilon())
 
 
@@ -92,14 +94,15 @@ class Scorecam(ModelVisualization):
         *,
         standardize_cam: bool | None = None,
     ) -> Any:
-        """Return the class activation maps of images, for which no gradients are needed.
+        """Return the class activation maps, for which no gradients are needed.
 
         Parameters
         ----------
         score
             As for `Gradcam`. It is given the softmax of the output, as in tf-keras-vis.
         seed_input, penultimate_layer, seek_penultimate_conv_layer
-            As for `Gradcam`. Of several inputs the first image is masked.
+            As for `Gradcam`, but for tokens (N, T), which cannot be masked. Of several inputs the
+            first one that has the layer's axes is masked.
         activation_modifier, training, expand_cam, normalize_cam, standardize_cam
             As for `Gradcam`.
         batch_size
@@ -129,12 +132,14 @@ class Scorecam(ModelVisualization):
         normalized = normalize_cam if standardize_cam is None else standardize_cam
         batch_size = integer_option("batch_size", batch_size, 1)
         layer = penultimate(self.model, penultimate_layer, seek_penultimate_conv_layer)
-        subjects = list(self._subjects(score, seed_input))
-        subject = next(one for one in subjects if one is not None)
-        activation = layer_maps(subject, layer, None).values
+        subjects = self._subjects(score, seed_input)
+        subject = next(subject for subject in subjects if subject is not None)
+        activation = layer_maps(subject, layer, None, any_rank=True).values
         activation = activation[..., _strongest(activation, max_N)]
+        masked = fitting(subjects, activation[..., 0])
+        subject = next(subject for subject in masked if subject is not None)
         weights = _weights(subject, activation, batch_size)
-        maps = np.einsum("nhwc,nc->nhw", activation, weights)
+        maps = np.einsum("n...c,nc->n...", activation, weights)
         found = finished(maps, subjects, activation_modifier, expand_cam, normalized)
         return self._as_given(found, seed_input) if expand_cam else found
 
@@ -149,7 +154,7 @@ def _strongest(activation: npt.NDArray[Any], most: int | None) -> npt.NDArray[np
         return np.arange(count)
     if integer_option("max_N", most) > count:
         raise OptionError(f"max_N must be at most {count}, the layer's channels, not {most}")
-    spread = activation.std((1, 2))
+    spread = activation.std(tuple(range(1, activation.ndim - 1)))
     return np.unique(np.argsort(-spread, axis=1, kind="stable")[:, :most])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +21,15 @@ from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import prepare_inputs
 from actgrid.models.tracing import reason
 
-__all__ = ["BatchScore", "ModelVisualization", "anew", "check_inference", "enlarged", "finished"]
+__all__ = [
+    "BatchScore",
+    "ModelVisualization",
+    "anew",
+    "check_inference",
+    "enlarged",
+    "finished",
+    "fitting",
+]
 
 Array = npt.NDArray[Any]
 
@@ -132,27 +140,37 @@ class ModelVisualization(ABC):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Look at the model."""
 
-    def _subjects(self, score: Any, seed_input: Any) -> Iterator[Subject | None]:
-        """Yield for each input what is asked of it; None for those that are no images.
+    def _subjects(self, score: Any, seed_input: Any, min_rank: int = 3) -> list[Subject | None]:
+        """Return the subject of each input, None for inputs of a lower rank.
 
         Raises
         ------
         OptionError, ShapeError
-            If the scores or the inputs do not fit the model.
+            If the scores or the inputs do not fit the model, or no input has the rank.
         """
         inputs = self._inputs(seed_input)
-        if not any(one.ndim == 4 for one in inputs):
+        given = inputs if len(inputs) > 1 else inputs[0]
+        chosen = [array.ndim >= min_rank and array.dtype.kind in "biuf" for array in inputs]
+        if not any(chosen):
             raise ShapeError(
-                "only images are looked at, (N, H, W, C), not "
-                + ", ".join(str(one.shape) for one in inputs)
+                f"an input must have {min_rank} axes or more, such as (N, T, C) or (N, H, W, C), "
+                "not " + ", ".join(str(array.shape) for array in inputs)
             )
-        scores = self._scores(score, len(inputs[0]))
-        for position, one in enumerate(inputs):
-            if one.ndim != 4:
-                yield None
-                continue
-            given = inputs if len(inputs) > 1 else one
-            yield ask(self.model, given, scores, image_input=position, batch_size=len(one)).subject
+        count = len(inputs[0])
+        scores = self._scores(score, count)
+
+        def subject(position: int) -> Subject:
+            question = ask(
+                self.model,
+                given,
+                scores,
+                image_input=position,
+                batch_size=count,
+                any_rank=True,
+            )
+            return question.subject
+
+        return [subject(position) if fits else None for position, fits in enumerate(chosen)]
 
     def _scores(self, score: Any, count: int) -> BatchScore:
         functions = tuple(listify(score))
@@ -193,11 +211,46 @@ def check_inference(training: bool) -> None:
 
 
 def enlarged(maps: Any, sides: Any) -> Any:
-    """Return maps, (N, h, w), in another size: the corners stay in the corners, as in scipy."""
-    resized = tensorflow().raw_ops.ResizeBilinear(
-        images=maps[..., None], size=sides, align_corners=True
-    )
-    return resized[..., 0]
+    """Return maps, (N, ...), with other sides: linear between corners that stay, as in scipy."""
+    tf = tensorflow()
+    rank = maps.shape.rank
+    # One axis at a time, always the first one after the samples; it goes to the end.
+    for axis in range(rank - 1):
+        shape = tf.shape(maps)
+        lines = tf.raw_ops.ResizeBilinear(
+            images=tf.reshape(maps, (shape[0], shape[1], 1, tf.reduce_prod(shape[2:]))),
+            size=tf.stack([sides[axis], 1]),
+            align_corners=True,
+        )
+        maps = tf.reshape(lines, tf.concat([shape[:1], [sides[axis]], shape[2:]], 0))
+        maps = tf.transpose(maps, (0, *range(2, rank), 1))
+    return maps
+
+
+def fitting(subjects: list[Subject | None], maps: Array) -> list[Subject | None]:
+    """Return the inputs whose axes are those of maps, (N, ...); None for the others.
+
+    Raises
+    ------
+    ShapeError
+        If there is none.
+    """
+    found = [
+        subject if subject is not None and len(_sides(subject)) == maps.ndim - 1 else None
+        for subject in subjects
+    ]
+    if not any(subject is not None for subject in found):
+        raise ShapeError(
+            f"the layer gives maps of {maps.shape[1:]}, and no input has as many axes between "
+            "samples and channels: name another layer"
+        )
+    return found
+
+
+def _sides(subject: Subject) -> tuple[int, ...]:
+    """Return the lengths of the axes that a map of an input has."""
+    # Tokens, (N, T), have no channels.
+    return subject.sides or tuple(subject.image.shape[1:])
 
 
 def finished(
@@ -214,7 +267,10 @@ def finished(
     if not expand:
         return normalize(maps) if normalized else maps
     found: list[Array | None] = []
-    for subject in subjects:
-        larger = None if subject is None else np.asarray(enlarged(maps, subject.sides))
-        found.append(larger if larger is None or not normalized else normalize(larger))
+    for subject in fitting(subjects, maps):
+        if subject is None:
+            found.append(None)
+            continue
+        larger = np.asarray(enlarged(tf.constant(maps), _sides(subject)))
+        found.append(normalize(larger) if normalized else larger)
     return found
