@@ -780,6 +780,7 @@ async def test_heatmaps_are_those_of_explain(
         "signed": method == "gradient_x_input" or method == "occlusion",
         "layer": heatmap.layer,
         "cmap": "viridis" if method == "gradcam" else "RdBu_r",
+        "zero_reason": None,
     }
     levels = decoded(await seen.viewer.heatmap_levels(seen.image, method, target, layer))
     assert_levels_agree(levels, heatmap.levels()[0])

@@ -165,7 +165,8 @@ def explain(
         `values` are (N, H, W) float32, of the image's size, or the layer's for class activation
         maps (drawing enlarges them). `score` is the model's score for the target, read before
         the softmax or sigmoid if the model ends in one (`is_logit` tells).
-        `details` has ``output``, the names of the outputs, if the model has several, and further
+        `details` has ``zero_reason``, for each map why it is zero everywhere, if one is; ``output``, the
+        names of the outputs, if the model has several; and further
         results: of integrated_gradients ``baseline_score`` and what the steps ``missed``; of lime,
         for each image, ``segments`` (H, W), ``weights`` and ``intercept`` of the linear model,
         ``fit``, its weighted R^2, and ``mask`` (H, W), the superpixels that speak most for the
@@ -270,17 +271,27 @@ class Question:
         """The images and classes of the first output."""
         return self.heads[0].subject
 
-    def explain(self, method: Method, layer: Any, options: Mapping[str, Any]) -> Heatmap:
-        """Return what a method says, of a layer if it looks at one."""
+    def explain(
+        self, method: Method, layer: Any, options: Mapping[str, Any], *, warn: bool = True
+    ) -> Heatmap:
+        """Return what a method says, of a layer if it looks at one.
+
+        Parameters
+        ----------
+        warn
+            Whether to warn of maps that are zero everywhere; `details` has the reasons anyway.
+        """
         chosen = {**options, "layer": layer} if method.takes_layer else options
         found = [
             (head, method.run(group, **chosen))
             for head in self.heads
             for group in head.subject.groups()
         ]
-        _warn_of_zeros([part for _, part in found], method.name)
+        reasons = _zero_reasons([part for _, part in found])
+        if warn:
+            _warn_of_zeros(reasons, method.name)
         rows = [row for head in self.heads for row in head.rows]
-        return _heatmap(found, np.argsort(rows), self.backdrop, method.name)
+        return _heatmap(found, np.argsort(rows), self.backdrop, method.name, reasons)
 
     def decided(self) -> Question:
         """Return the same of the classes that are predicted, where none was named."""
@@ -428,16 +439,20 @@ def _image_position(
     return position
 
 
-def _warn_of_zeros(found: Sequence[Found], method: str) -> None:
-    """Warn of maps that are zero everywhere, and say why they are."""
-    counts: Counter[str] = Counter()
+def _zero_reasons(found: Sequence[Found]) -> list[str | None]:
+    """Return of each map why it is zero everywhere; None if it is not."""
+    reasons: list[str | None] = []
     for group in found:
         for index, value in enumerate(group.values):
-            if not value.any():
-                counts[group.zero_reasons[index] if group.zero_reasons else _NO_GRADIENT] += 1
-    total = sum(len(group.values) for group in found)
-    for reason, count in counts.items():
-        text = f"{method}: {count} of {total} maps are zero everywhere: {reason}"
+            reason = group.zero_reasons[index] if group.zero_reasons else _NO_GRADIENT
+            reasons.append(None if value.any() else reason)
+    return reasons
+
+
+def _warn_of_zeros(reasons: Sequence[str | None], method: str) -> None:
+    """Warn of maps that are zero everywhere, and say why they are."""
+    for reason, count in Counter(filter(None, reasons)).items():
+        text = f"{method}: {count} of {len(reasons)} maps are zero everywhere: {reason}"
         warnings.warn(text, ZeroAttributionWarning, stacklevel=4)
 
 
@@ -446,6 +461,7 @@ def _heatmap(
     order: npt.NDArray[np.intp],
     backdrop: Backdrop | None,
     method: str,
+    zero_reasons: Sequence[str | None],
 ) -> Heatmap:
     """Return what was found of groups of images as one heatmap.
 
@@ -474,6 +490,8 @@ def _heatmap(
     details: dict[str, list[Any]] = {
         name: [entry for part in parts for entry in part.details[name]] for name in first.details
     }
+    if any(zero_reasons):
+        details["zero_reason"] = list(zero_reasons)
     if found[0][0].head is not None:
         details["output"] = [head.head for head, part in found for _ in part.values]
     return Heatmap(

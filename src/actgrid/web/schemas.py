@@ -139,6 +139,7 @@ class Heatmap(BaseModel):
     signed: bool
     layer: str | None
     cmap: str = Field(description="The colormap that suits it.")
+    zero_reason: str | None = Field(description="Why the map is zero everywhere, if it is.")
 
 
 class Progress(BaseModel):

@@ -517,7 +517,7 @@ class Viewer:
                     pixels=prepared.picture[None],
                     progress=task.report,
                 )
-                heatmap = question.explain(self._methods[method], path, {})
+                heatmap = question.explain(self._methods[method], path, {}, warn=False)
                 about = {
                     "method": method,
                     "target": None if heatmap.target is None else int(heatmap.target[0]),
@@ -527,6 +527,7 @@ class Viewer:
                     "signed": heatmap.signed,
                     "layer": heatmap.layer,
                     "cmap": heatmap.cmap,
+                    "zero_reason": heatmap.details.get("zero_reason", [None])[0],
                 }
                 return about, encode_png(heatmap.levels()[0])
 

@@ -195,6 +195,7 @@ export class HeatmapView {
       about.score === null ? null : `${score} ${number(about.score)}`,
       about.layer ? `layer ${about.layer}` : null,
       about.signed ? "signed: the middle colour is 0" : null,
+      about.zero_reason ? `zero everywhere: ${about.zero_reason}` : null,
     ].filter(Boolean).join(" · ");
     this.canvas.ariaLabel = `${about.method} of ${label} over the image`;
     this.canvas.dataset.shown = key;
