@@ -57,7 +57,7 @@ def test_shares_of_1_become_levels() -> None:
     np.testing.assert_array_equal(pictures(half), np.full((1, 4, 4, 3), 128))
 
 
-@given(overshoot=st.floats(1.0000001, 1.6), undershoot=st.floats(-0.04, 0.0))
+@given(overshoot=st.floats(1.0000001, 1.09), undershoot=st.floats(-0.04, 0.0))
 def test_shares_a_little_above_1_are_not_drawn_black(overshoot: float, undershoot: float) -> None:
     shares = LEVELS / np.float32(255)
     shares[0, 0, 0] = overshoot
@@ -73,6 +73,15 @@ def test_a_few_outliers_do_not_decide() -> None:
     expected = np.tile(LEVELS, (1, 20, 20, 1))
     expected[0, 0, 0] = 255
     np.testing.assert_array_equal(pictures(shares), expected)
+    shares[0, 0, 0] = 200.0
+    np.testing.assert_array_equal(pictures(shares), expected)
+
+
+@pytest.mark.parametrize("most", [1.2, 1.5, 2.0, 3.0])
+def test_values_clearly_above_1_are_stretched_and_not_cut_off(most: float) -> None:
+    found = pictures(np.tile(LEVELS * np.float32(most / 255), (1, 20, 20, 1)))
+    assert (found == 255).mean() < 0.02
+    assert np.abs(found[0].astype(int) - np.tile(LEVELS, (1, 20, 20, 1))[0]).max() <= 4
 
 
 def test_the_whole_batch_decides_so_that_a_black_image_stays_black() -> None:
@@ -106,7 +115,7 @@ def test_inputs_of_other_channels_cannot_be_seen() -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "int64"])
 def test_given_pixels_are_from_0_to_255(dtype: str) -> None:
-    dim = (LEVELS // 255).astype(dtype)  # 0 and 1: next to black
+    dim = (LEVELS // 10).astype(dtype)
     found = given_backdrop(dim, 2)
     np.testing.assert_array_equal(found.images, dim)
     assert found.boxes is None
@@ -114,6 +123,11 @@ def test_given_pixels_are_from_0_to_255(dtype: str) -> None:
     np.testing.assert_array_equal(
         given_backdrop(LEVELS[..., 0], 2).images, np.repeat(LEVELS[..., :1], 3, -1)
     )
+
+
+def test_given_pixels_from_0_to_1_are_not_drawn_black() -> None:
+    shares = LEVELS / np.float32(255)
+    np.testing.assert_array_equal(given_backdrop(shares, 2).images, LEVELS)
 
 
 def test_given_pixels_may_be_files_and_pictures(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def test_only_a_network_with_its_head_is_whole(mobilenet: Any) -> None:
         keras.Model(mobilenet.input, features),
         keras.Model(mobilenet.input, layers.Dense(1000, activation="softmax")(features[:, :9])),
         keras.Model(mobilenet.input, layers.Dense(3)(mobilenet.output)),
+        keras.Model(mobilenet.input, layers.Dense(1000, activation="sigmoid")(features)),
         keras.Sequential([keras.Input((224, 224, 3)), mobilenet, layers.Dense(1000)]),
     ):
         assert find_architecture(model) == Architecture("MobileNetV2", False)

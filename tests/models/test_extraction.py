@@ -1603,3 +1603,20 @@ def test_a_model_of_several_arguments_is_refused_in_words() -> None:
         ModelError, match=r"takes several arguments \(left, right\).*call\(self, inp"
     ):
         list_layers(model)
+
+
+def test_calls_of_a_shared_layer_are_numbered_in_the_order_in_which_they_were_made() -> None:
+    # Keras runs calls of one depth in another order.
+    shared = layers.Conv2D(3, 3, name="shared")
+    inner = keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.Conv2D(2, 3, name="conv")], name="inner"
+    )
+    images = [keras.Input((8, 8, 1)) for _ in range(3)]
+    outputs = [*(shared(one) for one in images), *(inner(one) for one in images)]
+    model = keras.Model(images, layers.Concatenate(name="all")(outputs))
+    x = [pixels(1, 8, 8, 1) + number for number in range(3)]
+    found = Extractor(model, ["shared", "inner/conv"])(x)
+    for number, one in enumerate(x):
+        suffix = f":{number}" if number else ""
+        np.testing.assert_allclose(found[f"shared{suffix}"], shared(one), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found[f"inner/conv{suffix}"], inner(one), rtol=1e-5, atol=1e-6)

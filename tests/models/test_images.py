@@ -12,8 +12,8 @@ import pytest
 from keras import layers
 from PIL import Image
 
-from actgrid import ActgridError, load_images
-from actgrid.errors import ImageError, MissingFileError, OptionError, ShapeError
+from actgrid import ActgridError, explain, load_images
+from actgrid.errors import ImageError, MissingFileError, ModelError, OptionError, ShapeError
 from actgrid.models.images import (
     find_images,
     image_input,
@@ -183,13 +183,24 @@ def test_the_size_is_the_models_unless_one_is_given() -> None:
     assert image_input(model)[2] == (7, 9)
 
 
-@pytest.mark.parametrize("shape", [(None, None, 3), (None, 8, 3)])
-def test_images_keep_their_size_where_the_models_is_not_fixed(
-    shape: tuple[int | None, ...],
-) -> None:
-    model = taking(*shape)
+def test_images_keep_their_size_where_the_models_is_not_fixed() -> None:
+    model = taking(None, None, 3)
     assert plain(colours(), model=model).shape == (1, 4, 6, 3)
     assert image_input(model)[2] is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((None, 12, 3), (8, 12)), ((None, 3, 3), (2, 3)), ((8, None, 3), (8, 12))],
+)
+def test_images_keep_their_shape_where_the_model_fixes_one_side(
+    shape: tuple[int | None, ...], expected: tuple[int, int]
+) -> None:
+    model = taking(*shape)
+    assert plain(colours(), model=model).shape == (1, *expected, 3)
+    (photo,) = load_photos(colours(), model=model)
+    assert photo.box == (0, 0, 4, 6)
+    assert image_input(model).size is None
 
 
 def test_a_model_that_says_nothing_of_its_input_takes_rgb_of_any_size() -> None:
@@ -733,6 +744,21 @@ def test_a_dense_layer_after_flatten_fixes_the_size_that_it_was_called_with() ->
     model(np.zeros((1, 9, 11, 3), np.float32))
     assert image_input(model).size == (9, 11)
     assert plain(colours(), model=model).shape == (1, 9, 11, 3)
+
+
+def test_a_size_that_the_model_cannot_take_is_not_remembered() -> None:
+    class Own(Convolutional):
+        def build(self, input_shape: Any) -> None:
+            self.convolution.build((None, 24, 24, 3))
+            self.dense.build((None, 22 * 22 * 2))
+
+    model = Own(dense=True)
+    with pytest.raises(ModelError):
+        explain(model, plain(colours()), "saliency")
+    assert image_input(model).size is None
+    explain(model, plain(colours(), 24), "saliency", 0)
+    assert image_input(model).size == (24, 24)
+    assert plain(colours(), model=model).shape == (1, 24, 24, 3)
 
 
 # --- photos in their own size

@@ -15,7 +15,7 @@ from keras import layers
 from PIL import Image
 
 from actgrid import measure_images, render_images
-from actgrid.errors import DtypeError, OptionError, ShapeError
+from actgrid.errors import DtypeError, OptionError, RunError, ShapeError
 from actgrid.pipeline.jobs import Loading
 from actgrid.pipeline.sources import find_items
 
@@ -64,7 +64,7 @@ FEATURES = {"image": PIXELS, "label": CLASSES, "name": np.array([b"x"] * COUNT)}
 )
 def test_the_image_in_a_dict_is_measured(make: Any, batch: int | None) -> None:
     model = one_input()
-    stats = measure_images(model, make(batch), "conv")
+    stats = measure_images(model, make(batch), "conv", preprocess="none")
     values = np.asarray(model(PIXELS.astype(np.float32)))
     assert stats.images == COUNT
     np.testing.assert_allclose(stats.layers["conv"].mean, values.mean((0, 1, 2)), rtol=1e-5)
@@ -135,6 +135,14 @@ def test_what_cannot_be_told_is_said() -> None:
         find_items({"a": PIXELS, "b": 3})
     with pytest.raises(OptionError, match="no images were given"):
         find_items({})
+
+
+def test_statistics_of_nothing_are_an_error() -> None:
+    two = {"left": PIXELS, "right": PIXELS}
+    with pytest.raises(RunError, match=r"none of 5 images could be used; the first: .*'image'"):
+        measure_images(one_input(), dataset(two))
+    with pytest.raises(RunError, match=r"the first: .*also takes the inputs 'photo'"):
+        measure_images(two_inputs(), {"depth": DEPTH}, preprocess=None)
 
 
 def test_several_inputs_are_no_files(tmp_path: Path) -> None:

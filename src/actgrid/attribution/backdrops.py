@@ -17,12 +17,12 @@ __all__ = ["Backdrop", "as_pictures", "backdrop_of_photos", "given_backdrop"]
 _MAX_BYTES = 512 << 20
 # The longest side of photos of several sizes, which are brought to one.
 _MAX_SIDE = 1024
-# Pixels of inputs below and above these percentiles do not decide what the units are.
+# Values below and above these percentiles do not decide what the units are, or how far the range of
+# an image reaches.
+_UNIT_PERCENTILES = (1, 99)
 _PERCENTILES = (0.1, 99.9)
 # Pixels that were resized may leave their range by this fraction of it.
 _TOLERANCE = 0.05
-# Images of 0 to 1 that were resized or augmented may reach a little above 1.
-_MOST_UNIT = 2.0
 # Of images from 0 to 255 that are not black, a pixel is at least as light as this.
 _LEAST_LIGHT = 16.0
 
@@ -112,7 +112,11 @@ def given_backdrop(pixels: Any, count: int) -> Backdrop:
             raise ShapeError(
                 f"pixels must be (N, height, width, 1 or 3) from 0 to 255, not {np.shape(pixels)}"
             )
-        levels = np.rint(np.clip(np.nan_to_num(array), 0, 255)).astype(np.uint8)
+        if array.dtype.kind == "f":
+            levels = as_pictures(np.nan_to_num(array))
+            assert levels is not None  # of 1, 3 or 4 channels
+        else:
+            levels = np.clip(array, 0, 255).astype(np.uint8)
         backdrop = Backdrop(_as_rgb(levels), None)
     if len(backdrop.images) != count:
         raise ShapeError(f"pixels are {len(backdrop.images)} pictures for {count} images")
@@ -127,7 +131,7 @@ def _as_rgb(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def as_pictures(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
     """Return inputs as pictures, (N, H, W, 3); None for those of too many channels to be seen.
 
-    The range of all images, but for a thousandth of the pixels at either end, tells the units:
+    The range of all images, but for a hundredth of the values at either end, tells the units:
     0 to 1, 0 to 255, or units of the model's own, whose range is stretched image by image.
 
     Parameters
@@ -138,13 +142,13 @@ def as_pictures(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
     if pixels.shape[-1] not in (1, 3, 4):
         return None
     pixels = pixels[..., :3]
-    low, high = map(float, np.percentile(pixels, _PERCENTILES))
+    low, high = map(float, np.percentile(pixels, _UNIT_PERCENTILES))
     brightest = float(pixels.max())
     is_whole = bool((pixels == np.rint(pixels)).all())
     limits: tuple[float, float] | None = None
     if pixels.dtype == np.uint8:
         limits = (0.0, 255.0)
-    elif low >= -_TOLERANCE and high <= _MOST_UNIT and not (is_whole and brightest > 1):
+    elif low >= -_TOLERANCE and high <= 1 + 2 * _TOLERANCE and not (is_whole and brightest > 1):
         limits = (0.0, 1.0)
     elif low >= -_TOLERANCE * 255 and brightest >= _LEAST_LIGHT and high <= 255 * (1 + _TOLERANCE):
         limits = (0.0, 255.0)

@@ -121,10 +121,11 @@ def explain(
     batch_size
         The model runs on at most so many images at once, which bounds the memory.
     pixels
-        The pictures that the maps are drawn over: (N, height, width, 1 or 3) pixels from 0 to 255,
-        of any size, or image files or Pillow images. None: the photos themselves, in their own
-        size, where `x` are image files or Pillow images; the input otherwise, whose range tells
-        whether it is 0 to 1, 0 to 255, or in other units.
+        The pictures that the maps are drawn over: (N, height, width, 1 or 3) pixels of any size,
+        integers from 0 to 255 or floats, whose range tells the units; or image files or Pillow
+        images. None: the photos themselves, in their own size, where `x` are image files or Pillow
+        images; the input otherwise, whose range tells whether it is 0 to 1, 0 to 255, or in other
+        units.
     options
         Of the method:
 
@@ -165,12 +166,11 @@ def explain(
         `values` are (N, H, W) float32, of the image's size, or the layer's for class activation
         maps (drawing enlarges them). `score` is the model's score for the target, read before
         the softmax or sigmoid if the model ends in one (`is_logit` tells).
-        `details` has ``zero_reason``, for each map why it is zero everywhere, if one is; ``output``, the
-        names of the outputs, if the model has several; and further
-        results: of integrated_gradients ``baseline_score`` and what the steps ``missed``; of lime,
-        for each image, ``segments`` (H, W), ``weights`` and ``intercept`` of the linear model,
-        ``fit``, its weighted R^2, and ``mask`` (H, W), the superpixels that speak most for the
-        target.
+        `details` has ``zero_reason``, for each map why it is zero everywhere, if one is;
+        ``output``, the names of the outputs, if the model has several; and further results: of
+        integrated_gradients ``baseline_score`` and what the steps ``missed``; of lime, for each
+        image, ``segments`` (H, W), ``weights`` and ``intercept`` of the linear model, ``fit``, its
+        weighted R^2, and ``mask`` (H, W), the superpixels that speak most for the target.
 
     Raises
     ------

@@ -454,7 +454,7 @@ class _ModelInputs:
         if missing:
             raise OptionError(
                 f"the model also takes {', '.join(missing)}: give a sample of each by name, "
-                f"inputs={{{missing[0]!r}: ...}}"
+                f"inputs={{{missing[0]!r}: ...}} (--inputs FILE.npz)"
             )
         others = [
             _one_sample(name, values[name], spec)

@@ -46,9 +46,21 @@ def find_architecture(model: Any) -> Architecture | None:
         if total in counts:
             found = known.get((total, digest.hexdigest()[:16]), found)
     complete = known.get((total, digest.hexdigest()[:16]))
-    if found is None or (complete is not None and complete.is_whole):
+    if complete is not None and complete.is_whole and _ends_in_classes(model):
         return complete
-    return found._replace(is_whole=False)
+    return None if found is None else found._replace(is_whole=False)
+
+
+def _ends_in_classes(model: Any) -> bool:
+    """Return whether the last kernel of a model gives logits or their softmax."""
+    nested = keras().Model
+    for layer in reversed(model.layers):
+        if isinstance(layer, nested):
+            return _ends_in_classes(layer)
+        if any(len(variable.shape) > 1 for variable in layer.weights):
+            activation = getattr(layer, "activation", None)
+            return getattr(activation, "__name__", "linear") in ("linear", "softmax")
+    return False
 
 
 def kernel_lines(model: Any) -> Iterator[str]:

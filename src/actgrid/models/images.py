@@ -26,8 +26,9 @@ from actgrid.errors import (
     TooLargeError,
 )
 from actgrid.models.data_formats import input_data_format
+from actgrid.models.extraction import known_specs
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.inputs import input_specs, input_structure
+from actgrid.models.inputs import input_structure, names_of
 from actgrid.models.preprocessing import preprocessing
 from actgrid.models.tracing import trace_model, unchanged
 
@@ -192,12 +193,36 @@ def load_photos(
         As for `load_images`; without a model and a size it takes all of an image.
     """
     check_fit(fit)
-    target = image_size(size) if size is not None else image_input(model).size
+    image_input(model)
+    target_of = _targets(size, model)
     photos = []
     for source in _expand(sources):
         pixels = np.rint(_fit(_planes(source, 3), None, fit)).astype(np.uint8)
-        photos.append(Photo(pixels, _box(pixels.shape[0], pixels.shape[1], target, fit)))
+        height, width, _ = pixels.shape
+        photos.append(Photo(pixels, _box(height, width, target_of(height, width), fit)))
     return photos
+
+
+def _targets(size: Any, model: Any) -> Callable[[int, int], tuple[int, int] | None]:
+    """Return what gives the size that an image of a height and width is brought to.
+
+    Of a model that fixes one side alone, the other one keeps the shape of the image.
+    """
+    if size is not None:
+        given = image_size(size)
+        return lambda height, width: given
+    known = None if model is None else known_specs(model)
+    down, across = (None, None) if known is None else fixed_sides(model)
+
+    def target(height: int, width: int) -> tuple[int, int] | None:
+        if down is None and across is None:
+            return None
+        return (
+            down or max(1, round(height * (across or 0) / width)),
+            across or max(1, round(width * (down or 0) / height)),
+        )
+
+    return target
 
 
 def _box(
@@ -220,10 +245,11 @@ def _loaded(
 ) -> tuple[Pixels, Callable[[Pixels], npt.NDArray[Any]]]:
     """Return images as pixels, and what makes the model's batch of them, perhaps in place."""
     check_fit(fit)
-    channels, channels_first, model_size = image_input(model)
-    target = model_size if size is None else image_size(size)
+    channels, channels_first, _ = image_input(model)
+    target_of = _targets(size, model)
     prepare = preprocessing(preprocess, model)
-    images = [_fit(_planes(source, channels), target, fit) for source in _expand(sources)]
+    planes = [_planes(source, channels) for source in _expand(sources)]
+    images = [_fit(one, target_of(one[0].height, one[0].width), fit) for one in planes]
     if not images:
         raise OptionError("no images were given")
     shapes = {image.shape[:2] for image in images}
@@ -488,13 +514,20 @@ def image_input(model: Any) -> ImageInput:
     ShapeError
         If it takes something else than one batch of images.
     """
-    specs = None if model is None else input_specs(model)
+    specs = None if model is None else known_specs(model)
     if specs is None:
         return ImageInput(3, False, None)
     shapes = [tuple(spec.shape) for spec in tensorflow().nest.flatten(specs)]
     shape = shapes[0]
-    if len(shapes) > 1 or len(shape) != 4:
-        raise ShapeError(f"the model takes {shapes}, not a batch of images")
+    if len(shapes) > 1:
+        names = ", ".join(map(repr, names_of(model, specs)))
+        raise ShapeError(
+            f"the model takes {len(shapes)} inputs ({names}), not one batch of images: image files "
+            "cannot be all of them; give arrays, by the names of the inputs, in a dict or in a "
+            "dataset of dicts with preprocess=None"
+        )
+    if len(shape) != 4:
+        raise ShapeError(f"the model takes {shape}, not a batch of images")
     channels_first = input_data_format(model) == "channels_first"
     channels = shape[1 if channels_first else 3] or 3
     if channels not in _MODES:
@@ -506,39 +539,43 @@ def image_input(model: Any) -> ImageInput:
 def fixed_sides(model: Any) -> tuple[int | None, int | None]:
     """Return the height and width of images that a model fixes, None where it fixes none.
 
-    A model without symbolic inputs is traced once on images of twice the size that it was called
-    with: if it takes them, it fixes no size.
+    A model without symbolic inputs is traced once on images of the size that it was called with,
+    and of twice that size: it fixes the size if it takes the former alone.
     """
-    (spec,) = tensorflow().nest.flatten(input_specs(model))
+    (spec,) = tensorflow().nest.flatten(known_specs(model))
     first = input_data_format(model) == "channels_first"
     height, width = spec.shape[2:4] if first else spec.shape[1:3]
-    if input_structure(model) is None and _takes_twice(model, spec, first):
+    if input_structure(model) is None and not _fixes_size(model, spec, first):
         return None, None
     return height, width
 
 
-# By model, the shape that was tried and whether the model takes twice the size.
+# By model, the shape that was tried and whether the model fixes its size.
 _TRIED: weakref.WeakKeyDictionary[Any, tuple[Any, bool]] = weakref.WeakKeyDictionary()
 
 
-def _takes_twice(model: Any, spec: Any, channels_first: bool) -> bool:
-    """Return whether a model can be traced on images of twice the size."""
+def _fixes_size(model: Any, spec: Any, channels_first: bool) -> bool:
+    """Return whether a model can be traced on images of this size, and of no other."""
     shape = tuple(spec.shape)
     if (known := _TRIED.get(model)) is not None and known[0] == shape:
         return known[1]
-    tf = tensorflow()
     sides = slice(2, 4) if channels_first else slice(1, 3)
     twice: list[int | None] = list(shape)
     twice[sides] = [None if side is None else 2 * side for side in shape[sides]]
+    fixes = not _can_trace(model, twice, spec.dtype) and _can_trace(model, shape, spec.dtype)
+    _TRIED[model] = shape, fixes
+    return fixes
+
+
+def _can_trace(model: Any, shape: Sequence[int | None], dtype: Any) -> bool:
+    tf = tensorflow()
 
     def trace(inputs: Any) -> Any:
         with unchanged():
             return trace_model(model, inputs).outputs
 
     try:
-        tf.function(trace, autograph=False).get_concrete_function(tf.TensorSpec(twice, spec.dtype))
-        takes = True
+        tf.function(trace, autograph=False).get_concrete_function(tf.TensorSpec(shape, dtype))
     except Exception:  # of the layers, which may raise anything
-        takes = False
-    _TRIED[model] = shape, takes
-    return takes
+        return False
+    return True

@@ -101,7 +101,8 @@ class Node:
 
     `internal` layers are parts of Keras's own composite layers, such as the projections of an
     attention. `looped` ones run in a loop, whose values do not outlive it: the cells of recurrent
-    layers.
+    layers. `call_order` has the numbers of a layer's calls in the order in which Keras runs them:
+    functional models run calls of one depth in another order than they were made in.
     """
 
     layer: Any = field(repr=False)
@@ -109,6 +110,12 @@ class Node:
     index: int | None
     internal: bool
     looped: bool
+    call_order: tuple[int, ...] = (0,)
+
+    def call_number(self, run: int) -> int:
+        """Return the number of the call that is the `run`-th to be run; both count from 0."""
+        count = len(self.call_order)
+        return run // count * count + self.call_order[run % count]
 
     @property
     def is_layer(self) -> bool:
@@ -157,22 +164,44 @@ def model_operations(model: Any) -> list[Node]:
     seen = {id(model)}
     positions = {id(layer): index for index, layer in enumerate(getattr(model, "layers", []))}
 
-    def descend(parent: Any, prefix: str, internal: bool, looped: bool) -> None:
+    def descend(
+        parent: Any, prefix: str, internal: bool, looped: bool, outer: tuple[int, ...]
+    ) -> None:
+        orders = _call_orders(parent)
         for layer in _suboperations(parent):
             if id(layer) in seen:
                 continue
             seen.add(id(layer))
             path = prefix + layer.name
-            node = Node(layer, path, positions.get(id(layer)), internal, looped)
+            own_order = orders.get(id(layer), (0,))
+            order = tuple(
+                block * len(own_order) + number for block in outer for number in own_order
+            )
+            node = Node(layer, path, positions.get(id(layer)), internal, looped, order)
             nodes.append(node)
             if not node.is_layer:
                 continue
             loop = isinstance(layer, recurrent) and not layer.unroll
             own = type(layer).__module__.startswith("keras.") and not isinstance(layer, holders)
-            descend(layer, path + "/", internal or own, looped or loop)
+            descend(layer, path + "/", internal or own, looped or loop, order)
 
-    descend(model, "", internal=False, looped=False)
+    descend(model, "", internal=False, looped=False, outer=(0,))
     return nodes
+
+
+def _call_orders(model: Any) -> dict[int, tuple[int, ...]]:
+    """Return of the operations of a functional model, by their ids, `Node.call_order`."""
+    if not isinstance(model, keras().Function):
+        return {}
+    runs: dict[int, list[int]] = {}
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            made = node.operation._inbound_nodes.index(node)
+            runs.setdefault(id(node.operation), []).append(made)
+    return {
+        key: tuple(sorted(numbers).index(number) for number in numbers)
+        for key, numbers in runs.items()
+    }
 
 
 @dataclass(frozen=True)

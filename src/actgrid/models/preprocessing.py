@@ -219,15 +219,16 @@ def _affine(model: Any) -> tuple[float, float]:
         return _NO_SCALING
     shape = [side or _PROBE_SIDE for side in flat[0].shape[1:]]
     values = np.array(_PROBES, np.float32).reshape(-1, *[1] * len(shape))
-    images = tf.cast(tf.broadcast_to(values, (len(_PROBES), *shape)), flat[0].dtype)
+    with tf.init_scope():
+        images = tf.cast(tf.broadcast_to(values, (len(_PROBES), *shape)), flat[0].dtype)
     try:
-        with unchanged():
+        with tf.init_scope(), unchanged():  # also where a function is being traced
             reached, _ = _front(model, images)
     except Exception:  # of the layers, which may raise anything
         return _NO_SCALING
     if reached is images:
         return _NO_SCALING
-    means = np.asarray(tf.cast(reached, tf.float64)).reshape(len(_PROBES), -1).mean(1)
+    means = np.asarray(reached, np.float64).reshape(len(_PROBES), -1).mean(1)
     offset, scale = float(means[0]), float(means[1] - means[0])
     is_linear = np.isclose(means[2], scale * _PROBES[2] + offset, rtol=1e-2, atol=1e-3)
     return (scale, offset) if is_linear else (0.0, offset)

@@ -393,7 +393,7 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
         ]
         if not captured:
             continue
-        repeat = counts[node.path]
+        repeat = node.call_number(counts[node.path])
         counts[node.path] += 1
         for suffix, tensor in captured:
             info = LayerInfo(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from actgrid.errors import RunError
 from actgrid.pipeline.jobs import Loading
 from actgrid.pipeline.runs import Engine, Run, Summary, local
 from actgrid.pipeline.statistics import DatasetStats
@@ -185,6 +186,9 @@ def measure_images(
 
     Raises
     ------
+    RunError
+        If no image could be used and there is no `output`, whose manifest would tell. Also a
+        ValueError.
     ActgridError
         Whatever `render_images` raises.
 
@@ -224,10 +228,15 @@ def measure_images(
 
 
 def _carried_out(run: Run, progress: bool, channels: int | None = 8, kept: bool = True) -> Summary:
+    problem = None
     with run:
         with shown(run.total, run.doing, progress, run.recorded) as advance:
-            for _ in run:
+            for record in run:
+                problem = problem or record.error
                 advance()
+        summary = run.summary()
+        if not kept and summary.failed and summary.failed == summary.images:
+            raise RunError(f"none of {summary.images:,} images could be used; the first: {problem}")
         if kept and run.summary().statistics is not None:
             run.finish(channels)
         return run.summary()
