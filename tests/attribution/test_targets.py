@@ -883,6 +883,17 @@ def test_a_function_that_fails_is_an_error_of_the_target(kind: str, method: str)
     assert (caught.value.__cause__ is None) == (kind in ("constant", "array", "input"))
 
 
+def test_a_function_must_be_hashable() -> None:
+    class Unhashable:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, outputs: Any) -> Any:
+            return outputs[:, 0]
+
+    with pytest.raises(TargetError, match=r"a target function must be hashable.*Unhashable"):
+        explain(sequential(weights(3)), X, "saliency", Unhashable())
+
+
 def test_a_functions_own_error_of_this_package_stays_as_it_is() -> None:
     def refuse(outputs: Any) -> Any:
         raise ShapeError("the mask is too large")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from actgrid.attribution.targets import (
     target_rows,
     wanted_classes,
 )
-from actgrid.errors import DtypeError, OptionError, ShapeError
+from actgrid.errors import DtypeError, OptionError, ShapeError, TargetError
 from actgrid.models import load_model
 from actgrid.models.data_formats import input_data_format
 from actgrid.models.frameworks import tensorflow
@@ -383,6 +383,12 @@ def _head_questions(
     )
     heads = []
     scores = [row.target if callable(row.target) else None for row in rows]
+    for score in scores:
+        if not isinstance(score, Hashable | None):
+            raise TargetError(
+                "a target function must be hashable, as its compiled function is kept for the next "
+                f"call: got {score!r}; give a plain function"
+            )
     sources = [(row.head, score) for row, score in zip(rows, scores, strict=True)]
     for head, score in dict.fromkeys(sources):
         chosen = [index for index, each in enumerate(sources) if each == (head, score)]
