@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 __all__ = [
     "ActgridError",
@@ -21,6 +21,7 @@ __all__ = [
     "NotFoundError",
     "OptionError",
     "OutputError",
+    "OutputTargetError",
     "RunError",
     "ShapeError",
     "TargetError",
@@ -69,6 +70,29 @@ class LayerError(ActgridError, KeyError):
 
 class TargetError(ActgridError, ValueError):
     """A target to explain is none of the model's."""
+
+
+class OutputTargetError(TargetError):
+    """A target does not tell which score of which output to explain.
+
+    Attributes
+    ----------
+    problem
+        What is wrong.
+    advice
+        A target that would do, in Python.
+    heads
+        Names, or positions, of the outputs of several that have classes.
+    """
+
+    def __init__(self, problem: str, advice: str, heads: Sequence[str | int] = ()) -> None:
+        super().__init__(problem, advice, heads)
+        self.problem = problem
+        self.advice = advice
+        self.heads = tuple(heads)
+
+    def __str__(self) -> str:
+        return f"{self.problem}: give {self.advice}"
 
 
 class ModelError(ActgridError, ValueError):

@@ -325,7 +325,9 @@ def test_tokens_are_laid_out_on_their_grid() -> None:
         np.testing.assert_allclose(value, np.maximum((one * weights).sum(-1), 0), atol=1e-6)
     with pytest.raises(ShapeError, match="say token_grid"):
         explain(model, x, layer="mixed")
-    with pytest.raises(ShapeError, match="7 tokens do not fill a grid of 3 x 3"):
+    with pytest.raises(
+        ShapeError, match=r"7 tokens do not fill a grid of 3 x 3, which fill token_grid=\(2, 2\)"
+    ):
         explain(model, x, layer="mixed", token_grid=(3, 3))
     with pytest.raises(LayerError, match=r"give token_grid=\(h, w\).*or layer='patches'"):
         explain(model, x)

@@ -139,6 +139,14 @@ RELUS: dict[str, Callable[[Any], Any]] = {
     "leaky maximum": lambda x: tf.maximum(0.1 * x, x),
     "tf.where": lambda x: tf.where(x > 0, x, 0.1 * x),
     "zeros": lambda x: tf.where(x > 0, x, tf.zeros_like(x)),
+    "product": lambda x: x * tf.cast(x > 0, x.dtype),
+    "product last": lambda x: keras.ops.cast(keras.ops.greater_equal(x, 0), "float32") * x,
+    "product of a comparison from below": lambda x: x * tf.cast(0.0 < x, x.dtype),  # noqa: SIM300
+    "threshold by a product": lambda x: x * tf.cast(x > 1, x.dtype),
+    "where below": lambda x: keras.ops.where(x < 0, 0.0, x),
+    "where at most": lambda x: tf.where(x <= 0, tf.zeros_like(x), x),
+    "leaky where below": lambda x: tf.where(x < 0, 0.1 * x, x),
+    "where zero is less": lambda x: tf.where(tf.less(0.0, x), x, 0.0),
     "relu6 of a sum": lambda x: tf.nn.relu6(x + 3),
     "relu6 of another sum": lambda x: tf.nn.relu6(x + 2) / 6,
 }
@@ -167,6 +175,9 @@ NO_RELUS: dict[str, Callable[[Any], Any]] = {
     "tf": lambda x: x * (tf.nn.relu6(x + 3) / 6),
     "maximum": lambda x: tf.maximum(x, 1.0),
     "steep": lambda x: tf.maximum(x, 3 * x),
+    "negative part": lambda x: tf.where(x < 0, x, 0.0),
+    "negative product": lambda x: x * tf.cast(x < 0, x.dtype),
+    "other gate": lambda x: x * tf.cast(tf.abs(x) > 1, x.dtype),
     "silu": keras.activations.silu,
     "elu": keras.activations.elu,
 }

@@ -46,6 +46,18 @@ def test_occlusion_by_larger_patches_is_the_mean_over_those_that_hide_a_pixel(
         np.testing.assert_allclose(value, total / count, atol=1e-4)
 
 
+def test_a_patch_and_stride_larger_than_the_image_hide_all_of_it(
+    linear: Callable[..., Any],
+) -> None:
+    weights = np.full((7, 7, 1, 1), 0.25, np.float32)
+    x = np.ones((1, 7, 7, 1), np.float32)
+    for options in ({"patch": 16, "stride": 8}, {"patch": (16, 7), "stride": (9, 7)}):
+        found = explain(linear(weights), x, "occlusion", baseline=0, **options)
+        np.testing.assert_allclose(found.values, 49 / 4)
+    with pytest.raises(OptionError, match=r"stride \(17, 17\) is larger than patch \(16, 16\)"):
+        explain(linear(weights), x, "occlusion", patch=16, stride=17)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_patches_are_whole_and_symmetric_and_leave_no_gap(data: st.DataObject) -> None:

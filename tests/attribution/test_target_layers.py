@@ -370,8 +370,51 @@ def test_a_transformer_without_a_convolution_wants_its_grid_too() -> None:
     with pytest.raises(LayerError, match=r"token_grid=\(h, w\)"):
         explain(model, X)
     assert default_layer(model, token_grid=(4, 4)) == "mixed"
-    with pytest.raises(LayerError, match="no layer of 25 or more tokens"):
+    with pytest.raises(
+        LayerError,
+        match=r"no layer of 25 or more tokens, .*: it has at most 16, which fill "
+        r"token_grid=\(4, 4\); leave token_grid out",
+    ):
         explain(model, X, token_grid=(5, 5))
+
+
+def test_tokens_beside_a_class_token_are_counted(transformer: Any) -> None:
+    with pytest.raises(LayerError, match=r"at most 17, which fill token_grid=\(4, 4\)"):
+        explain(transformer, X, token_grid=(5, 5))
+
+
+ATTENTION: dict[str, Callable[[Any], Any]] = {
+    "both axes": lambda x: layers.MultiHeadAttention(2, 3, attention_axes=(1, 2))(x, x),
+    "rows": lambda x: layers.MultiHeadAttention(2, 3, attention_axes=(1,))(x, x),
+    "columns": lambda x: layers.MultiHeadAttention(2, 3, attention_axes=(2,))(x, x),
+    "Attention": lambda x: layers.Attention()([x, x]),
+    "AdditiveAttention": lambda x: layers.AdditiveAttention()([x, x]),
+    "reshaped": lambda x: layers.Reshape((8, 8, 4))(
+        layers.Attention()([layers.Reshape((64, 4))(x)] * 2)
+    ),
+    "einsum": lambda x: keras.ops.einsum(
+        "nhwij,nijc->nhwc", keras.ops.einsum("nhwc,nijc->nhwij", x, x) / 64, x
+    ),
+    "grouped": lambda x: layers.Reshape((8, 8, 4))(
+        layers.GroupQueryAttention(2, 2, 1)(*[layers.Reshape((64, 4))(x)] * 2)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ATTENTION)
+@pytest.mark.parametrize("after", ["nothing", "residual", "convolution"])
+def test_an_attention_between_pixels_is_no_default_layer(kind: str, after: str) -> None:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    x = conv("last", activation="relu")(conv("first", activation="relu")(inputs))
+    y = ATTENTION[kind](x)
+    if after == "residual":
+        y = layers.Add(name="sum")([x, y])
+    elif after == "convolution":
+        y = conv("attended")(y)
+    model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(y)))
+    expected = "sum" if after == "residual" else "last"
+    assert default_layer(model, X[:, :8, :8]) == expected
 
 
 def test_a_convolutional_network_before_a_transformer_is_explained_at_its_last_layer() -> None:
@@ -418,3 +461,24 @@ def test_why_a_map_is_zero() -> None:
     model.layers[-1].set_weights([np.zeros((4, 3)), np.zeros(3)])
     with pytest.warns(ZeroAttributionWarning, match="score is zero in the layer conv"):
         explain(model, x, "gradcam", 0)
+
+
+@pytest.mark.parametrize("kind", ["output", "layer"])
+def test_a_saturated_output_is_not_advised_an_earlier_layer(kind: str) -> None:
+    inputs = keras.Input((SIDE, SIDE, 3))
+    x = layers.GlobalAveragePooling2D()(conv(activation="relu")(inputs))
+    if kind == "layer":
+        x = layers.Dense(4, "sigmoid")(100 + x)
+    x = layers.Dense(1)(x)
+    model = keras.Model(inputs, x if kind == "layer" else keras.ops.clip(100 + x, 0, 1))
+    model.set_weights([np.ones_like(weight) for weight in model.get_weights()])
+    with pytest.warns(ZeroAttributionWarning, match="layer conv and in the image.*occl") as caught:
+        explain(model, np.abs(X), "gradcam")
+    assert "earlier layer" not in str(caught[0].message)
+
+
+def test_an_image_that_is_rounded_first_has_a_reason_too() -> None:
+    model = classifier(layers.Lambda(tf.round), conv(activation="relu"))
+    model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
+    with pytest.warns(ZeroAttributionWarning, match="gradient of the score is zero in the layer"):
+        explain(model, X, "gradcam")

@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras import layers
 
 from actgrid import Heatmap, compare, explain
+from actgrid.attribution.targets import binary_output
 from actgrid.errors import ShapeError, TargetError
 
 Array = npt.NDArray[Any]
@@ -120,6 +121,140 @@ def test_a_sigmoid_unit_is_two_classes_by_its_logit(kind: str) -> None:
         explain(model, X, "saliency", labels=["cat"])
 
 
+PROBABILITIES: dict[str, tuple[Any, Callable[[Array], Array]]] = {
+    # What follows a logit, and the probability by hand.
+    "hard_sigmoid": (
+        layers.Activation("hard_sigmoid"),
+        lambda logit: np.clip(logit / 6 + 0.5, 0, 1),
+    ),
+    "relu6 times a sixth": (
+        lambda x: tf.nn.relu6(x + 3) * (1 / 6),
+        lambda logit: np.clip(logit / 6 + 0.5, 0, 1),
+    ),
+    "clip": (lambda x: keras.ops.clip(x + 0.5, 0, 1), lambda logit: np.clip(logit + 0.5, 0, 1)),
+    "raw clip": (
+        lambda x: tf.raw_ops.ClipByValue(t=x, clip_value_min=0.0, clip_value_max=1.0),
+        lambda logit: np.clip(logit, 0, 1),
+    ),
+    "clipped sigmoid": (
+        lambda x: tf.clip_by_value(tf.sigmoid(x), 0.2, 0.8),
+        lambda logit: np.clip(1 / (1 + np.exp(-logit)), 0.2, 0.8),
+    ),
+    "1 - clip": (
+        lambda x: tf.squeeze(1 - tf.clip_by_value(x, 0, 1), 1),
+        lambda logit: 1 - np.clip(logit, 0, 1),
+    ),
+    "scaled tanh": (lambda x: (tf.tanh(x) + 1) / 2, lambda logit: (np.tanh(logit) + 1) / 2),
+}
+
+
+@pytest.mark.filterwarnings("ignore::actgrid.attribution.ZeroAttributionWarning")
+@pytest.mark.parametrize("kind", PROBABILITIES)
+def test_a_value_between_0_and_1_is_a_probability(kind: str) -> None:
+    kernel = weights(1)
+    after, by_hand = PROBABILITIES[kind]
+    model = Head(kernel, after)
+    probability = by_hand(logits(kernel)[:, 0])
+    found: Heatmap
+    for labels in (None, ["cat", "dog"]):
+        found = explain(model, X, "saliency", labels=labels)
+        assert not found.is_logit
+        np.testing.assert_array_equal(found.target, probability >= 0.5)
+        expected = np.maximum(probability, 1 - probability)
+        np.testing.assert_allclose(scores_of(found), expected, rtol=1e-4)
+        if labels is not None:
+            assert found.labels == tuple("dog" if value >= 0.5 else "cat" for value in probability)
+    with tf.GradientTape() as tape:
+        x = tf.constant(X)
+        tape.watch(x)
+        value = tf.reshape(model(x), (-1,))
+    gradient = tape.gradient(value, x).numpy()
+    for target, sign in ((0, -1), (1, 1)):
+        found = explain(model, X, "saliency", target, reduce="sum")
+        check_gradients(found, list(sign * gradient))
+
+
+def test_one_half_is_class_1() -> None:
+    model = Head(weights(1), lambda x: tf.clip_by_value(2 * x, 0, 1))
+    black = np.zeros((1, 5, 6, 2), np.float32)  # leaves the bias of .25
+    found = explain(model, black, "saliency")
+    assert scores_of(found) == 0.5
+    assert found.target == [1]
+
+
+@pytest.mark.parametrize("name", ["hard_sigmoid", "clip"])
+def test_a_probability_in_the_viewers_words(name: str) -> None:
+    spec = tf.TensorSpec((None, 5, 6, 2))
+    assert binary_output(Head(weights(1), PROBABILITIES[name][0]), spec) == "probability"
+    assert binary_output(Head(weights(1), tf.sigmoid), spec) == "probability"
+    assert binary_output(Head(weights(1), tf.tanh), spec) is None
+    assert binary_output(Head(weights(1), tf.tanh), spec, ["a", "b"]) == "sign"
+    assert binary_output(Head(weights(1), tf.identity), spec, ["a", "b"]) == "logit"
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "binary_crossentropy",
+        "binary_focal_crossentropy",
+        keras.losses.binary_crossentropy,
+        keras.losses.BinaryCrossentropy(),
+    ],
+)
+def test_a_loss_of_probabilities_tells_that_the_output_is_one(loss: Any) -> None:
+    kernel = weights(1)
+    model = sequential(kernel)
+    model.compile(loss=loss)
+    value = logits(kernel)[:, 0]
+    for labels in (None, ["cat", "dog"]):
+        found = explain(model, X, "saliency", labels=labels, reduce="sum")
+        assert not found.is_logit
+        np.testing.assert_array_equal(found.target, value >= 0.5)
+        np.testing.assert_allclose(scores_of(found), np.maximum(value, 1 - value), rtol=1e-4)
+        check_gradients(found, [kernel[..., 0] * (1 if p >= 0.5 else -1) for p in value])
+
+
+def test_two_names_of_a_bounded_value_tell_no_logit() -> None:
+    kernel = weights(1)
+    value = np.tanh(logits(kernel)[:, 0])
+    model = sequential(kernel, layers.Activation("tanh"))
+    found = explain(model, X, "saliency", labels=["cat", "dog"])
+    assert not found.is_logit
+    np.testing.assert_array_equal(found.target, value >= 0)
+    np.testing.assert_allclose(scores_of(found), np.abs(value), rtol=1e-4)
+    # Without names it is a regression; and what is never negative cannot be two classes.
+    np.testing.assert_allclose(scores_of(explain(model, X, "saliency")), value, rtol=1e-4)
+    with pytest.raises(TargetError, match="labels must name the model's 1 classes, not 2"):
+        explain(sequential(kernel, layers.ReLU()), X, "saliency", labels=["cat", "dog"])
+
+
+CLIPPED: dict[str, tuple[Callable[[Any], Any], int]] = {
+    # What follows the logit, and the sign of the logit then.
+    "clip": (lambda x: keras.ops.clip(keras.ops.sigmoid(x), 1e-7, 1 - 1e-7), 1),
+    "raw clip": (
+        lambda x: tf.raw_ops.ClipByValue(
+            t=tf.sigmoid(x), clip_value_min=1e-6, clip_value_max=0.999
+        ),
+        1,
+    ),
+    "1 - p": (lambda x: 1 - keras.ops.sigmoid(x), -1),
+    "1 - (1 - p)": (lambda x: 1 - tf.reshape(1 - tf.sigmoid(x), (-1,)), 1),
+}
+
+
+@pytest.mark.parametrize("kind", CLIPPED)
+def test_a_sigmoid_that_is_clipped_or_turned_is_looked_behind(kind: str) -> None:
+    kernel = weights(1)
+    after, sign = CLIPPED[kind]
+    logit = sign * logits(kernel)[:, 0]
+    found = explain(Head(kernel, after), X, "saliency", 1, reduce="sum")
+    assert found.is_logit
+    check_gradients(found, [sign * kernel[..., 0]] * 3)
+    np.testing.assert_allclose(scores_of(found), logit, rtol=1e-4)
+    predicted = explain(Head(kernel, after), X, "saliency").target
+    np.testing.assert_array_equal(predicted, logit > 0)
+
+
 def test_a_confident_sigmoid_has_a_map() -> None:
     # Its own gradient is zero in float32.
     kernel = np.full((5, 6, 2, 1), 5.0, np.float32)
@@ -174,6 +309,45 @@ def test_each_of_several_sigmoids_is_explained_by_its_own_logit(kind: str) -> No
     )
 
 
+def heads(join: Callable[[list[Any]], Any]) -> Any:
+    """A model that joins three heads of one sigmoid each, with the weights of one seed."""
+    inputs = keras.Input((5, 6, 2))
+    flat = layers.Flatten()(inputs)
+    model = keras.Model(inputs, join([layers.Dense(1, "sigmoid")(flat) for _ in range(3)]))
+    kernel = weights(3).reshape(-1, 3)
+    biases = np.arange(1, 4) / 4
+    model.set_weights(
+        [value for i in range(3) for value in (kernel[:, i : i + 1], biases[i : i + 1])]
+    )
+    return model
+
+
+JOINED: dict[str, Callable[[list[Any]], Any]] = {
+    "layer": lambda heads: layers.Concatenate()(heads),
+    "ops": lambda heads: keras.ops.concatenate(heads, axis=-1),
+    "axis": lambda heads: layers.Flatten()(layers.Concatenate(axis=1)(heads)),
+    "stack": lambda heads: keras.ops.squeeze(keras.ops.stack(heads, axis=1), -1),
+    "nested": lambda heads: layers.Concatenate()([layers.Concatenate()(heads[:2]), heads[2]]),
+}
+
+
+@pytest.mark.parametrize("kind", JOINED)
+def test_sigmoid_heads_that_are_joined_have_their_own_logits(kind: str) -> None:
+    found = explain(heads(JOINED[kind]), X, "saliency", [2, 0, None], reduce="sum")
+    kernel = weights(3)
+    predicted = logits(kernel)[2].argmax()
+    assert found.is_logit
+    check_gradients(found, [kernel[..., 2], kernel[..., 0], kernel[..., predicted]])
+    np.testing.assert_allclose(
+        scores_of(found), logits(kernel)[[0, 1, 2], [2, 0, predicted]], rtol=1e-4
+    )
+
+
+def test_what_is_joined_with_something_else_is_no_logit() -> None:
+    model = heads(lambda heads: layers.Concatenate()([*heads[:2], layers.ReLU()(heads[2])]))
+    assert not explain(model, X, "saliency", 1).is_logit
+
+
 SOFTMAXES: dict[str, Callable[[Array], Any]] = {
     "flatten": lambda kernel: sequential(
         kernel, layers.Reshape((1, 1, 3)), layers.Softmax(), layers.Flatten()
@@ -183,6 +357,29 @@ SOFTMAXES: dict[str, Callable[[Array], Any]] = {
     ),
     "squeeze": lambda kernel: Head(
         kernel, lambda x: tf.squeeze(tf.nn.softmax(x[:, None, None]), (1, 2))
+    ),
+    "sliced": lambda kernel: Head(kernel, lambda x: tf.nn.softmax(x[:, None, None])[:, 0, 0]),
+    "cut": lambda kernel: Head(
+        kernel, lambda x: tf.squeeze(tf.slice(tf.nn.softmax(x[:, None]), (0, 0, 0), (-1, 1, 3)), 1)
+    ),
+    "permuted": lambda kernel: sequential(
+        kernel,
+        layers.Reshape((1, 1, 3)),
+        layers.Softmax(),
+        layers.Permute((2, 1, 3)),
+        layers.Flatten(),
+    ),
+    "classes first": lambda kernel: sequential(
+        kernel, layers.Reshape((1, 3)), layers.Softmax(), layers.Permute((2, 1)), layers.Flatten()
+    ),
+    "averaged": lambda kernel: sequential(
+        kernel, layers.Reshape((1, 1, 3)), layers.Softmax(), layers.GlobalAveragePooling2D()
+    ),
+    "pooled": lambda kernel: sequential(
+        kernel, layers.Reshape((1, 1, 3)), layers.Softmax(), layers.GlobalMaxPooling2D()
+    ),
+    "clipped": lambda kernel: Head(
+        kernel, lambda x: keras.ops.clip(keras.ops.softmax(x), 1e-7, 1 - 1e-7)
     ),
     "log": lambda kernel: Head(kernel, lambda x: tf.identity(tf.nn.log_softmax(x))),
     "half": lambda kernel: Head(
@@ -200,12 +397,34 @@ def test_a_softmax_is_looked_behind_through_what_only_reshapes(kind: str) -> Non
     np.testing.assert_allclose(scores_of(found), logits(kernel)[:, 1], rtol=1e-3)
 
 
+def test_one_of_several_softmaxes_is_looked_behind() -> None:
+    kernel = weights(9)
+    expected = logits(kernel)
+    both: tuple[Callable[[Any], Any], bool]
+    for both in (
+        (lambda x: tf.nn.softmax(tf.reshape(x, (-1, 3, 3)))[:, 1], True),
+        # One class of each softmax, which have no logits together.
+        (lambda x: tf.nn.softmax(tf.reshape(x, (-1, 3, 3)))[:, :, 1], False),
+        (lambda x: tf.transpose(tf.nn.softmax(tf.reshape(x, (-1, 3, 3))), (0, 2, 1))[:, 1], False),
+    ):
+        after, is_logit = both
+        model = Head(kernel, after)
+        found = explain(model, X, "saliency", 2)
+        assert found.is_logit == is_logit
+        values = expected[:, 5] if is_logit else model(X)[:, 2]
+        np.testing.assert_allclose(scores_of(found), values, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::actgrid.attribution.ZeroAttributionWarning")
 def test_what_computes_after_an_activation_is_not_looked_behind() -> None:
     kernel = weights(3)
     for after in (
         lambda x: 2 * tf.nn.softmax(x),
         lambda x: tf.nn.softmax(x)[:, :2],
         lambda x: x * tf.sigmoid(x),
+        lambda x: tf.clip_by_value(tf.nn.softmax(x), 0.2, 0.8),
+        lambda x: 1 - tf.nn.softmax(x),
+        lambda x: tf.concat([tf.nn.softmax(x), tf.sigmoid(x)], 1),
         lambda x: tf.transpose(tf.nn.softmax(tf.transpose(x))),
     ):
         model = Head(kernel, after)
@@ -333,6 +552,99 @@ def test_outputs_that_the_model_does_not_have() -> None:
     for target in ({3: 1}, {-1: 1}, {True: 1}, {1.5: 0}):
         with pytest.raises(TargetError, match="the model has no output"):
             explain(model, X, "saliency", target)
+
+
+def test_classes_that_an_output_does_not_have() -> None:
+    model = functional(as_dict)
+    target: Any
+    for target, message in (
+        ({"kind": 9}, "there is no class 9: output 'kind' has 3 classes, 0 to 2"),
+        (("kind", 9), "there is no class 9: output 'kind' has 3 classes, 0 to 2"),
+        ({"is_cat": 2}, "there is no class 2: output 'is_cat' has 2 classes, 0 to 1"),
+        (("nope", 1), "the model has no output 'nope'; outputs: 'box', 'is_cat', 'kind'"),
+        (("nope", "cat"), "the model has no output 'nope'; outputs"),
+        ((9, 1), "the model has no output 9; outputs: 'box', 'is_cat', 'kind'"),
+        ("kind", r"'kind' names an output and no class of it: give target=\{'kind': None\}"),
+    ):
+        with pytest.raises(TargetError, match=message):
+            explain(model, X, "saliency", target)
+        with pytest.raises(TargetError, match=message):
+            explain(model, X[:1], "saliency", target)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_function_of_one_of_several_outputs(kind: str) -> None:
+    make, name, cat = HEADS[kind]
+    model = make()
+
+    def second(output: Any) -> Any:
+        return 3 * output[:, 1]
+
+    with tf.GradientTape() as tape:
+        x = tf.constant(X)
+        tape.watch(x)
+        outputs = model(x)
+        values = 3 * (outputs["kind"] if isinstance(outputs, dict) else outputs[1])[:, 1]
+    gradient = list(tape.gradient(values, x).numpy())
+    for target in ({name: second}, (name, second), {name: [second] * 3}, [(name, second)] * 3):
+        found = explain(model, X, "saliency", target, reduce="sum")
+        check_gradients(found, gradient)
+        np.testing.assert_allclose(scores_of(found), values, rtol=1e-4)
+        assert found.target is None
+        assert found.labels is None
+    # Beside a class of another output.
+    found = explain(
+        model, X, "saliency", {name: second, cat: 1}, labels={cat: ["dog", "cat"]}, reduce="sum"
+    )
+    check_gradients(found, [part for each in gradient for part in (each, CAT[..., 0])])
+    assert found.labels == ("second", "cat") * 3
+    assert found.target is not None
+    assert found.target.tolist() == [-1, 1] * 3
+
+
+def test_a_function_of_one_output_and_the_input() -> None:
+    _, decoder = autoencoder()
+    inputs = keras.Input((5, 6, 2))
+    kind = dense(KIND, "softmax", name="kind")(layers.Flatten()(inputs))
+    model = keras.Model(inputs, {"kind": kind, "image": decoder(inputs)})
+    found = explain(model, X, "saliency", {"image": squared_error})
+    expected = explain(decoder, X, "saliency", squared_error)
+    np.testing.assert_allclose(found.values, expected.values, rtol=1e-4, atol=1e-6)
+
+
+def test_several_functions_of_one_output() -> None:
+    kernel = weights(3)
+    model = sequential(kernel)
+    targets = [lambda outputs: outputs[:, 1], 0, lambda outputs: outputs[:, 2]]
+    found = explain(model, X[:1], "saliency", targets, reduce="sum")
+    check_gradients(found, [kernel[..., 1], kernel[..., 0], kernel[..., 2]])
+
+
+def test_names_of_the_classes_of_one_of_several_outputs() -> None:
+    found = explain(
+        functional(as_dict),
+        X,
+        "saliency",
+        {"is_cat": 0, "kind": 2},
+        labels={"is_cat": ["dog", "cat"]},
+    )
+    assert found.labels == ("dog", "2") * 3
+
+
+def test_an_output_without_classes_is_advised_a_function_of_its_own() -> None:
+    model = outputs_of(as_dict_of_all)
+    for name in ("image", "volume", "sequence"):
+        with pytest.raises(TargetError, match=rf"the output '{name}', .*give target=") as caught:
+            explain(model, X, "saliency", {name: 1})
+        code = str(caught.value).partition("give target=")[2]
+        assert repr(name) in code
+        found = explain(model, X, "saliency", eval(code, {"tf": tf}))
+        assert found.details["output"] == [name] * 3
+        assert found.values.any()
+
+
+def as_dict_of_all(image: Any, flat: Any, volume: Any, sequence: Any, dense: Any) -> Any:
+    return {"image": image, "volume": volume, "sequence": sequence, "scores": dense}
 
 
 def test_one_output_can_be_named_too() -> None:
@@ -543,6 +855,51 @@ def test_a_function_without_a_signature_takes_the_output() -> None:
     check_gradients(
         explain(sequential(kernel), X, "saliency", Opaque(), reduce="sum"), [kernel[..., 1]] * 3
     )
+
+
+FAILING: dict[str, tuple[Callable[..., Any], str]] = {
+    "NumPy": (
+        lambda outputs: np.mean(outputs, 1),
+        r"\(None, 3\): Cannot convert a symbolic tf.Tensor .*write it in TensorFlow's operations",
+    ),
+    "key": (lambda outputs: {"b": outputs}["a"], r"KeyError: a; write it"),
+    "index": (lambda outputs: outputs["a"], "TypeError: Only integers, slices"),
+    "type": (lambda outputs: outputs + "a", "TypeError: "),
+    "attribute": (lambda outputs: outputs.nothing, "AttributeError: .*nothing"),
+    "result": (lambda outputs: {"a": 1}, "TypeError: "),
+    "shape": (lambda outputs: tf.reshape(outputs, (3, 4, 5))[:, :, 7], "fails on the model's"),
+    "constant": (lambda outputs: tf.zeros(3), "do not depend on the model's output"),
+    "array": (lambda outputs: np.zeros(3), "do not depend on the model's output"),
+    "input": (lambda outputs, inputs: inputs[:, 0, 0, 0], "do not depend on the model's output"),
+}
+
+
+@pytest.mark.parametrize("method", ["saliency", "gradcam", "occlusion"])
+@pytest.mark.parametrize("kind", FAILING)
+def test_a_function_that_fails_is_an_error_of_the_target(kind: str, method: str) -> None:
+    function, message = FAILING[kind]
+    with pytest.raises(TargetError, match=message) as caught:
+        explain(sequential(weights(3)), X, method, function)
+    assert (caught.value.__cause__ is None) == (kind in ("constant", "array", "input"))
+
+
+def test_a_function_must_be_hashable() -> None:
+    class Unhashable:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, outputs: Any) -> Any:
+            return outputs[:, 0]
+
+    with pytest.raises(TargetError, match=r"a target function must be hashable.*Unhashable"):
+        explain(sequential(weights(3)), X, "saliency", Unhashable())
+
+
+def test_a_functions_own_error_of_this_package_stays_as_it_is() -> None:
+    def refuse(outputs: Any) -> Any:
+        raise ShapeError("the mask is too large")
+
+    with pytest.raises(ShapeError, match=r"^the mask is too large$"):
+        explain(sequential(weights(3)), X, "saliency", refuse)
 
 
 # --- what an error advises ---

@@ -518,14 +518,30 @@ def test_explain_takes_outputs_and_names_of_their_classes(
     assert result.out.startswith("cat.jpg: saliency: kind 1 ")
     for wrong, words in (
         (["--target", "kidn=1"], "no output 'kidn' (did you mean kind?)"),
-        (["--target", "1"], "the model has 2 outputs, 'is_cat', 'kind'"),
-        ([], "target={'is_cat': 0}"),
+        (["--target", "1"], "the model has 2 outputs, 'is_cat', 'kind': give --target is_cat="),
+        ([], "give --target is_cat=CLASS, such as --target is_cat=0"),
+        (["--target", "kind"], "names an output and no class of it: give --target kind=CLASS"),
+        (["--target", "kind=3"], "there is no class 3: output 'kind' has 3 classes, 0 to 2"),
         (["--target", "kind=lien", *labels], "no class is called 'lien' (did you mean lion?)"),
         (["--labels", f"kind={tmp_path}/none.txt"], "there is no file"),
         (["--labels", f"{tmp_path}/cats.txt", *labels], "--labels must name an output in each"),
         ([*labels, *labels], "--labels must be one file, or OUTPUT=FILE"),
     ):
         run(*arguments, *wrong).assert_one_clear_line(words)
+
+
+def test_explain_of_dense_outputs_says_that_their_targets_need_python(
+    run: Run, photo: Path, tmp_path: Path
+) -> None:
+    inputs = keras.Input((12, 12, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv")(inputs)
+    keras.Model(inputs, x).save(tmp_path / "one.keras")
+    keras.Model(inputs, {"a": x, "b": 2 * x}).save(tmp_path / "two.keras")
+    for model, *target in (("one",), ("two",), ("two", "--target", "a=0")):
+        arguments = ["explain", tmp_path / f"{model}.keras", photo, "-o", tmp_path, *target]
+        result = run(*arguments)
+        result.assert_one_clear_line("a function, which needs Python: actgrid.explain(..., target=")
+        assert "lambda" not in result.err
 
 
 def test_explain_says_in_one_line_why_a_map_is_zero(

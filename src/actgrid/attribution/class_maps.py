@@ -8,10 +8,15 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from actgrid.attribution.input_gradients import Reduction, check_reduction, guided_backprop
+from actgrid.attribution.input_gradients import (
+    Reduction,
+    check_reduction,
+    guided_backprop,
+    saliency,
+)
 from actgrid.attribution.perturbation import masked_scores
 from actgrid.attribution.subjects import Found, Reader, Run, Subject
-from actgrid.attribution.target_layers import target_calls, token_calls
+from actgrid.attribution.target_layers import grid_advice, target_calls, token_calls
 from actgrid.attribution.targets import Reading
 from actgrid.errors import LayerError, ModelError, OptionError, ShapeError
 from actgrid.models.extraction import choose_calls
@@ -40,6 +45,17 @@ Weighting = Literal["softmax", "probability"]
 
 # From activations and gradients, (N, h, w, C), to maps, (N, h, w); of sequences and volumes too.
 Formula = Callable[[Any, Any], Any]
+
+
+# Why a map is zero everywhere.
+_NO_CHANNEL = "no channel of the layer {} contributes positively to the score"
+_AFTER_ATTENTION = (
+    "as it is after the last attention to a class token: name an earlier layer, or none"
+)
+_SATURATED = (
+    "and in the image, as it is where the output or a whole layer is saturated: occlusion and rise "
+    "need no gradient"
+)
 
 
 @dataclass(frozen=True)
@@ -115,7 +131,7 @@ class _Layer:
             if tokens is not None and tokens < height * width:
                 raise ShapeError(
                     f"layer {call.info.path}: {tokens} tokens do not fill a grid of "
-                    f"{height} x {width}"
+                    f"{height} x {width}{grid_advice(tokens)}"
                 )
             # The last ones, after class and register tokens.
             return tf.reshape(tensor[:, -height * width :], (-1, height, width, tensor.shape[-1]))
@@ -205,11 +221,18 @@ _LINEAR = frozenset(
         "Cast",
         "ConcatV2",
         "Conv2D",
+        "EnsureShape",
+        "ExpandDims",
         "GatherV2",
         "Identity",
         "MatMul",
         "Mean",
+        "Neg",
+        "Pack",
         "Reshape",
+        "Squeeze",
+        "StridedSlice",
+        "Transpose",
     ]
 )
 
@@ -267,15 +290,24 @@ def layer_maps(
     body = _Maps(subject.reader, chosen, formula, linear)
     path, maps, has_gradient, reading = subject.run(body)
     name = path.numpy().decode()
-    reasons = np.where(
-        has_gradient,
-        f"no channel of the layer {name} contributes positively to the score",
-        f"the gradient of the score is zero in the layer {name}, as it is after the last attention "
-        "to a class token, or where an activation is saturated: name an earlier layer, or none",
-    )
-    return Found(
-        np.asarray(maps), subject.checked(reading), linear, name, zero_reasons=tuple(reasons)
-    )
+    reading = subject.checked(reading)
+    zero = f"the gradient of the score is zero in the layer {name}"
+    reasons = np.full(len(subject), _NO_CHANNEL.format(name), object)
+    has_none = ~np.asarray(has_gradient)
+    if has_none.any():
+        reasons = np.where(has_none, f"{zero} {_SATURATED}", reasons)
+        in_image = _reaches_image(subject.decided(reading))
+        reasons = np.where(has_none & in_image, f"{zero}, {_AFTER_ATTENTION}", reasons)
+    return Found(np.asarray(maps), reading, linear, name, zero_reasons=tuple(reasons))
+
+
+def _reaches_image(subject: Subject) -> Any:
+    """Return for each image whether the gradient of the score by it is not zero."""
+    try:
+        gradients = saliency(subject).values
+    except ModelError:  # something before the layer is not differentiable
+        return np.zeros(len(subject), bool)
+    return gradients.reshape(len(subject), -1).any(1)
 
 
 def _layer(subject: Subject, layer: Any, token_grid: Any) -> _Layer:
@@ -381,5 +413,5 @@ def scorecam(
     weights = tf.where(varies, weights, 0)[:, :, None, None]
     maps = tf.nn.relu(tf.reduce_sum(weights * activation, 1))
     name = path.numpy().decode()
-    reason = f"no channel of the layer {name} contributes positively to the score"
+    reason = _NO_CHANNEL.format(name)
     return Found(np.asarray(maps), reading, layer=name, zero_reasons=(reason,) * len(maps))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,8 +21,7 @@ from actgrid.attribution.methods import Method, check_options, find_method
 from actgrid.attribution.subjects import Found, Reader, Subject
 from actgrid.attribution.targets import (
     PREDICTED,
-    are_two,
-    expects_logits,
+    binary_evidence,
     head_index,
     names_heads,
     output_names,
@@ -30,7 +29,7 @@ from actgrid.attribution.targets import (
     target_rows,
     wanted_classes,
 )
-from actgrid.errors import DtypeError, OptionError, ShapeError
+from actgrid.errors import DtypeError, OptionError, ShapeError, TargetError
 from actgrid.models import load_model
 from actgrid.models.data_formats import input_data_format
 from actgrid.models.frameworks import tensorflow
@@ -103,6 +102,7 @@ def explain(
         for each image; for one image a list of several, or for N images a list of N lists: a map
         for each, image by image. For a model with several outputs a dict by the name or position
         of the output, ``{"head": 3}``, or a pair ``("head", 3)``; each output in a dict has a map.
+        A function in place of the class is called with this output alone.
 
         Or a function of the model's output, in TensorFlow's operations, that gives one score for
         each image, (N,): for regression, segmentation, detection. A function that needs two
@@ -117,7 +117,8 @@ def explain(
         `keras.applications` with its head, or the demo. A dict has those of
         several outputs.
     image_input
-        Which of several inputs is the image: its name or position; None: the first of rank 4.
+        Which of several inputs is the image: its name or position; None: the first input of rank 4,
+        in the order of the model's inputs. Inputs in a dict are ordered by their names.
     batch_size
         The model runs on at most so many images at once, which bounds the memory.
     pixels
@@ -208,10 +209,12 @@ def explain(
 
     A model with one output value l before a sigmoid has the classes 0 and 1, whose scores are -l
     and l. So has a model whose one value is a logit because the model was compiled with
-    ``BinaryCrossentropy(from_logits=True)``, or because two `labels` are given; otherwise one value
-    without a sigmoid is the score of class 0, as in regression. Of several sigmoids, as for
-    several labels, each class has its own logit. A softmax or sigmoid is also seen if only casts,
-    reshapes or flattening follow it.
+    ``BinaryCrossentropy(from_logits=True)``, or because two `labels` are given and nothing bounds
+    the value. A value p that is a probability, by a binary cross-entropy of probabilities or
+    because the last operations keep it between 0 and 1, has the scores 1 - p and p. Otherwise one
+    value is the score of class 0, as in regression. Of several sigmoids, as for several labels,
+    each class has its own logit, also if their heads are concatenated. A softmax or sigmoid is also
+    seen if operations follow that only move its values, or clip them near 0 and 1.
 
     Each method is one compiled function for a shape of images and a target function; functions
     are kept with the model. They see new weights, but no layer that is changed or put into the
@@ -354,8 +357,7 @@ def ask(
         raise ShapeError(f"the inputs must be of as many samples each, not {counts}")
     if not finite:
         raise OptionError("the images have NaN or infinite values, which no map could explain")
-    score = target if callable(target) else None
-    reader = Reader(position, input_data_format(model, position) == "channels_first", score)
+    reader = Reader(position, input_data_format(model, position) == "channels_first", None)
     subject = Subject(
         model,
         tf.nest.pack_sequence_as(inputs, tensors),
@@ -373,8 +375,6 @@ def ask(
         values = np.asarray(image)
         pictures = as_pictures(np.moveaxis(values, 1, -1) if reader.channels_first else values)
         backdrop = None if pictures is None else Backdrop(pictures, None)
-    if score is not None:
-        return Question((HeadQuestion(subject, range(len(subject)), None, None),), backdrop)
     heads, images = _head_questions(subject, target, labels)
     return Question(heads, None if backdrop is None else backdrop.repeated(images))
 
@@ -397,23 +397,28 @@ def _head_questions(
         else dict.fromkeys(range(len(names)), labels)
     )
     heads = []
-    for head in dict.fromkeys(row.head for row in rows):
-        chosen = [index for index, row in enumerate(rows) if row.head == head]
-        known = labels_by_head.get(head or 0)
-        reader = replace(
-            subject.reader,
-            head=head,
-            is_binary=expects_logits(model, names, head or 0) or are_two(known),
-        )
+    scores = [row.target if callable(row.target) else None for row in rows]
+    for score in scores:
+        if not isinstance(score, Hashable | None):
+            raise TargetError(
+                "a target function must be hashable, as its compiled function is kept for the next "
+                f"call: got {score!r}; give a plain function"
+            )
+    sources = [(row.head, score) for row, score in zip(rows, scores, strict=True)]
+    for head, score in dict.fromkeys(sources):
+        chosen = [index for index, each in enumerate(sources) if each == (head, score)]
+        known = labels_by_head.get(head or 0) if score is None else None
+        name = names[head or 0] if len(names) > 1 else None
+        evidence = binary_evidence(model, names, head or 0, known)
+        reader = replace(subject.reader, score=score, head=head, evidence=evidence, output=name)
         part = replace(subject, reader=reader)
-        targets = [rows[index].target for index in chosen]
+        targets = [rows[index].target if score is None else None for index in chosen]
         class_names = None
         if known is not None or any(isinstance(target, str) for target in targets):
             class_names = labels_of(model, int(next(part.groups()).read().count), known)
         part = part.rows(
             [rows[index].image for index in chosen], wanted_classes(targets, class_names)
         )
-        name = names[head or 0] if len(names) > 1 else None
         heads.append(HeadQuestion(part, chosen, name, known))
     return tuple(heads), [row.image for row in rows]
 
@@ -478,15 +483,19 @@ def _heatmap(
             f"maps of several outputs must have one size, not those of {', '.join(shapes.values())}"
             ": name one layer, or explain one output at a time"
         )
-    names: list[str] | None = []
+    names: list[str] = []
+    is_named = False
     for head, part in found:
         known = None
         if part.reading.count:
             known = labels_of(head.subject.model, int(part.reading.count), head.labels)
-        if known is None or names is None:
-            names = None
-        else:
-            names += [known[index] for index in part.reading.classes]
+            is_named = is_named or known is not None
+        score = head.subject.reader.score
+        for index in part.reading.classes:
+            if score is not None:
+                names.append(getattr(score, "__name__", type(score).__name__))
+            else:
+                names.append(str(index) if known is None else known[index])
     details: dict[str, list[Any]] = {
         name: [entry for part in parts for entry in part.details[name]] for name in first.details
     }
@@ -500,10 +509,10 @@ def _heatmap(
         boxes=None if backdrop is None else backdrop.boxes,
         target=(
             np.concatenate([part.reading.classes for part in parts])[order]
-            if first.reading.count
+            if any(part.reading.count for part in parts)
             else None
         ),
-        labels=None if names is None else [names[index] for index in order],
+        labels=[names[index] for index in order] if is_named else None,
         score=np.concatenate([part.reading.scores for part in parts])[order],
         signed=first.signed,
         method=method,

@@ -26,9 +26,9 @@ def guided(graph: Any) -> Iterator[Callable[[], None]]:
     """Yield a function that makes the ReLUs of a model guided, to be called after its trace.
 
     A ReLU is an operation of TensorFlow (Relu, Relu6, LeakyRelu), a maximum or a selection with
-    zero or with a multiple of the input, or a function of Keras made of several operations: PReLU,
-    and ReLU with a slope and a threshold or a largest value. Those of several operations are
-    guided at their output. The ReLU6 in a hard sigmoid is none.
+    zero or with a multiple of the input, a product x * (x > 0), or a function of Keras made of
+    several operations: PReLU, and ReLU with a slope and a threshold or a largest value. Those of
+    several operations are guided at their output. The ReLU6 in a hard sigmoid is none.
 
     Parameters
     ----------
@@ -125,14 +125,36 @@ def _is_relu(operation: Any) -> bool:
         return _is_slope_of(second, first) or _is_slope_of(first, second)
     if operation.type == "SelectV2":
         condition, chosen, other = operation.inputs
-        compared = condition.op
-        return (
-            compared.type in ("Greater", "GreaterEqual")
-            and compared.inputs[0] is chosen
-            and _number(compared.inputs[1]) is not None
-            and _is_slope_of(other, chosen)
+        above, below = _compared(condition)
+        return (above is chosen and _is_slope_of(other, chosen)) or (
+            below is other and _is_slope_of(chosen, other)
         )
-    return False
+    return operation.type == "Mul" and _gate(operation) is not None
+
+
+def _compared(condition: Any) -> tuple[Any, Any]:
+    """Return the tensor that is above a number where a condition holds, and the one below."""
+    compared = condition.op
+    if compared.type not in ("Greater", "GreaterEqual", "Less", "LessEqual"):
+        return None, None
+    large, small = compared.inputs
+    if compared.type.startswith("Less"):
+        large, small = small, large
+    return (
+        large if _number(small) is not None else None,
+        small if _number(large) is not None else None,
+    )
+
+
+def _gate(operation: Any) -> int | None:
+    """Return which factor of x * (x > 0) is x; None if a product is no such gate."""
+    for position, factor in enumerate(operation.inputs):
+        mask = operation.inputs[1 - position].op
+        if mask.type == "Cast" and mask.inputs[0].dtype.is_bool:
+            above, _ = _compared(mask.inputs[0])
+            if above is factor:
+                return position
+    return None
 
 
 def _is_hard_sigmoid(operation: Any) -> bool:
@@ -200,6 +222,13 @@ def _registered() -> dict[str, str]:
         condition, *tensors = operation.inputs
         return [None, *choice(condition, tensors, upstream)]
 
+    def product(operation: Any, upstream: Any) -> list[Any]:
+        position = _gate(operation)
+        assert position is not None
+        gradients = [None, None]
+        gradients[position] = tf.nn.relu(upstream) * operation.inputs[1 - position]
+        return gradients
+
     def identity(operation: Any, upstream: Any) -> Any:
         return tf.nn.relu(upstream)
 
@@ -208,6 +237,7 @@ def _registered() -> dict[str, str]:
         "Relu6": relu6,
         "LeakyRelu": leaky,
         "Maximum": maximum,
+        "Mul": product,
         "SelectV2": select,
         "Identity": identity,
     }

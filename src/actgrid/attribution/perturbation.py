@@ -106,10 +106,11 @@ def occlusion(
     height, width = subject.sides
     side = max(1, min(height, width) // 7)
     sides = (side, side) if patch is None else _pair("patch", patch)
-    sides = min(sides[0], height), min(sides[1], width)
     steps = tuple(-(-side // 2) for side in sides) if stride is None else _pair("stride", stride)
     if steps[0] > sides[0] or steps[1] > sides[1]:
         raise OptionError(f"stride {steps} is larger than patch {sides}: some pixels stay unseen")
+    # A patch that is larger than the image hides all of it.
+    sides = min(sides[0], height), min(sides[1], width)
     tf = tensorflow()
     tops = _starts(height, sides[0], steps[0])
     lefts = _starts(width, sides[1], steps[1])

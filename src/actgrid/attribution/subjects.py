@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.compiled import Body, compiled
-from actgrid.attribution.targets import Reading, Score, check_classes, read
+from actgrid.attribution.targets import Evidence, Reading, Score, check_classes, read
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import map_tensors
@@ -46,15 +46,18 @@ class Reader:
         A function that computes the scores from the output; None: the scores of classes.
     head
         Position of the output that is read; None: the only one.
-    is_binary
-        Whether a single value that no sigmoid follows is a logit, of the classes 0 and 1.
+    evidence
+        What tells that an output of one value is one of two classes.
+    output
+        The name of the output, if the model has several.
     """
 
     image: int
     channels_first: bool
     score: Score | None
     head: int | None = None
-    is_binary: bool = False
+    evidence: Evidence = None
+    output: str | None = None
 
     @property
     def channel_axis(self) -> int:
@@ -84,7 +87,7 @@ class Reader:
         return Run(
             self.taken(inputs),
             tensorflow().nest.flatten(trace.outputs),
-            read(model, inputs, trace.outputs, wanted, self.score, self.head, self.is_binary),
+            read(model, inputs, trace.outputs, wanted, self.score, self.head, self.evidence),
             trace.calls,
         )
 
@@ -206,7 +209,7 @@ class Subject:
                 f"there must be one score for each of {len(self)} images, not {len(found.scores)}"
             )
         if self.reader.score is None:
-            check_classes(np.asarray(self.wanted), int(found.count))
+            check_classes(np.asarray(self.wanted), int(found.count), self.reader.output)
         return found
 
     def decided(self, reading: Reading) -> Subject:

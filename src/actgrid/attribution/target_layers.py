@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,14 @@ from actgrid.errors import LayerError
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.tracing import Call
 
-__all__ = ["LAYERLESS_METHODS", "sides_of", "target_calls", "token_calls"]
+__all__ = [
+    "LAYERLESS_METHODS",
+    "ancestors",
+    "grid_advice",
+    "sides_of",
+    "target_calls",
+    "token_calls",
+]
 
 # For error messages. Methods are listed in a file that imports this one; a test compares both.
 LAYERLESS_METHODS = (
@@ -33,6 +41,8 @@ _MIXING = frozenset(
         "XlaConvV2",
     ]
 )
+# Operations that attend: products of two tensors that both derive from the image.
+_PRODUCTS = frozenset(["BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"])
 # Compiled functions, such as the layers of a SavedModel, hide their operations.
 _FUNCTIONS = frozenset(["PartitionedCall", "StatefulPartitionedCall"])
 _RESIZING = frozenset(
@@ -76,7 +86,7 @@ class _Place(NamedTuple):
 
     `mixings` counts the learned operations that mix, up to 2. `enlarged` tells whether feature
     maps were enlarged on the way. `tokens` tells whether all ways lead through sequences
-    (N, T, C), and `mixed_tokens` whether such sequences were mixed.
+    (N, T, C) or attention, and `mixed_tokens` whether such sequences were mixed.
     """
 
     mixings: int = 0
@@ -114,13 +124,13 @@ def target_calls(
         If no call fits.
     """
     flow = _Flow(calls, image)
-    way = _ancestors([scores])
+    way = ancestors([scores])
     spatial_output = any(
         output.name in way and output.shape.rank is not None and output.shape.rank > 2
         and not _is_single(output)
         for output in outputs
     )  # fmt: skip
-    before_head = _ancestors(
+    before_head = ancestors(
         tensor
         for operation in flow.mixing
         if operation.outputs[0].name in way
@@ -174,8 +184,8 @@ def token_calls(calls: Sequence[Call], scores: Any, tokens: int) -> list[Call]:
     LayerError
         If no call does.
     """
-    way = _ancestors([scores])
-    fitting: dict[str, Call] = {}
+    way = ancestors([scores])
+    sequences: dict[str, Call] = {}
     for call in calls:
         if (
             call.tensor.name in way
@@ -183,15 +193,28 @@ def token_calls(calls: Sequence[Call], scores: Any, tokens: int) -> list[Call]:
             and call.info.kind == "sequence"
             and call.tensor.dtype.is_floating
             and not call.node.internal
-            and (call.info.shape[1] is None or call.info.shape[1] >= tokens)
         ):
-            fitting.setdefault(call.tensor.name, call)
+            sequences.setdefault(call.tensor.name, call)
+    counts = {name: call.info.shape[1] for name, call in sequences.items()}
+    fitting = [
+        call
+        for name, call in sequences.items()
+        if (count := counts[name]) is None or count >= tokens
+    ]
     if not fitting:
+        largest = max((count for count in counts.values() if count is not None), default=0)
+        found = f": it has at most {largest}{grid_advice(largest)};" if largest else ":"
         raise LayerError(
-            f"the model has no layer of {tokens} or more tokens, (N, T, C): leave token_grid out, "
-            f"or take a method that needs no layer: {LAYERLESS_METHODS}"
+            f"the model has no layer of {tokens} or more tokens, (N, T, C){found} leave token_grid "
+            f"out, or take a method that needs no layer: {LAYERLESS_METHODS}"
         )
-    return list(fitting.values())
+    return fitting
+
+
+def grid_advice(tokens: int) -> str:
+    """Return the square grid that some tokens fill, after class tokens, as advice."""
+    side = math.isqrt(tokens)
+    return f", which fill token_grid=({side}, {side})" if side > 1 else ""
 
 
 def sides_of(call: Call) -> tuple[int | None, ...]:
@@ -232,9 +255,12 @@ class _Flow:
             mixes = _mixes(operation, learned)
             if mixes:
                 self.mixing.append(operation)
+            attends = operation.type in _PRODUCTS and self.from_image.issuperset(inputs)
             for output in outputs:
                 call = leaves.get(output.name)
                 place = self._place(operation.inputs, output, mixes, _enlarges(operation))
+                if place is not None and attends:
+                    place = place._replace(tokens=True)
                 if call is not None:
                     place = place or self._of_layer(call)
                     place = place and place._replace(
@@ -254,12 +280,12 @@ class _Flow:
             min(mixings + mixes, 2),
             any(place.enlarged for place in known) or (enlarges and mixings > 0),
             tokens,
-            any(place.mixed_tokens or (place.tokens and mixes) for place in known),
+            any(place.mixed_tokens or (place.tokens and mixes and rank == 3) for place in known),
         )
 
     def _of_layer(self, call: Call) -> _Place | None:
         inputs = _tensors(call.inputs)
-        inside = _ancestors([call.tensor], {tensor.name for tensor in inputs})
+        inside = ancestors([call.tensor], {tensor.name for tensor in inputs})
         mixes = any(operation.outputs[0].name in inside for operation in self.mixing)
         return self._place(inputs, call.tensor, mixes, enlarges=False)
 
@@ -315,7 +341,7 @@ def _only_moves(call: Call) -> bool:
     return operation.type in _MOVING or module.startswith(_MOVING_LAYERS)
 
 
-def _ancestors(tensors: Iterable[Any], stop: Iterable[str] = ()) -> set[str]:
+def ancestors(tensors: Iterable[Any], stop: Iterable[str] = ()) -> set[str]:
     """Return the names of tensors and of all that they derive from, up to those of `stop`."""
     found = set(stop)
     start = len(found)

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import inspect
+import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.errors import ShapeError, TargetError, suggest
+from actgrid.attribution.target_layers import ancestors
+from actgrid.errors import ActgridError, OutputTargetError, ShapeError, TargetError, suggest
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import map_tensors
 from actgrid.models.labels import class_index
-from actgrid.models.tracing import logits_of, trace_model, unchanged
+from actgrid.models.tracing import Logits, bounds_of, logits_of, reason, trace_model, unchanged
 
 __all__ = [
     "PREDICTED",
+    "Evidence",
     "Reading",
     "TargetRow",
     "are_several",
-    "are_two",
+    "binary_evidence",
     "binary_output",
     "check_classes",
-    "expects_logits",
     "head_index",
     "names_heads",
     "output_names",
@@ -40,6 +42,10 @@ PREDICTED = -1
 # From a model's output, and its input if the function takes two arguments, to one score for each
 # image.
 Score = Callable[..., Any]
+
+# What tells, beside the operations, that an output of one value is one of two classes: the loss is
+# one of logits or of probabilities, or two names are given.
+Evidence = Literal["logit", "probability", "names"] | None
 
 
 class Reading(NamedTuple):
@@ -71,7 +77,9 @@ class TargetRow(NamedTuple):
 def are_several(value: Any) -> bool:
     """Tell whether a value is a list or array of values, not a single one or its name."""
     # Arrays and tensors of no axis can be iterated over by their type alone.
-    single = isinstance(value, (str, bytes)) or len(getattr(value, "shape", "?")) == 0
+    single = (
+        isinstance(value, (str, bytes)) or callable(value) or len(getattr(value, "shape", "?")) == 0
+    )
     return isinstance(value, Iterable) and not single
 
 
@@ -94,6 +102,12 @@ def target_rows(target: Any, images: int, heads: Sequence[str] = ()) -> list[Tar
     TargetError
         If the list has another length, or names an output that the model does not have.
     """
+    if isinstance(target, str) and len(heads) > 1 and target in heads:
+        raise OutputTargetError(
+            f"{target!r} names an output and no class of it",
+            f"target={{{target!r}: None}} for the class that it predicts, or a class in its place",
+            [target],
+        )
     by_head = _by_head(target, heads)
     if by_head is not None:
         rows = [
@@ -127,9 +141,8 @@ def _by_head(target: Any, heads: Sequence[str]) -> Mapping[Any, Any] | None:
         return target
     if isinstance(target, tuple) and len(target) == 2 and len(heads) > 1:
         name, inner = target
-        if isinstance(name, str) and name not in heads:
-            return None if isinstance(inner, str) else {name: inner}
-        if isinstance(name, str) or (_is_position(name) and 0 <= name < len(heads)):
+        # Classes without an output would have no meaning here.
+        if isinstance(name, str) or _is_position(name):
             return {name: inner}
     return None
 
@@ -219,16 +232,22 @@ def output_specs(model: Any, inputs: Any) -> Any:
     return traced[0]
 
 
-def expects_logits(model: Any, heads: Sequence[str], head: int) -> bool:
-    """Return whether a model is compiled with a binary cross-entropy of logits for an output."""
+def binary_evidence(model: Any, heads: Sequence[str], head: int, labels: Any = None) -> Evidence:
+    """Return what tells of two classes for an output: the loss of the model, or two names."""
     loss = getattr(model, "loss", None)
     if isinstance(loss, Mapping):
         loss = loss.get(heads[head])
     elif isinstance(loss, (list, tuple)):
         loss = loss[head] if head < len(loss) else None
     losses = keras().losses
-    binary = (losses.BinaryCrossentropy, losses.BinaryFocalCrossentropy)
-    return isinstance(loss, binary) and bool(loss.from_logits)
+    if isinstance(loss, str):
+        loss = losses.get(loss)
+    if isinstance(loss, (losses.BinaryCrossentropy, losses.BinaryFocalCrossentropy)):
+        return "logit" if loss.from_logits else "probability"
+    if loss in (losses.binary_crossentropy, losses.binary_focal_crossentropy):
+        return "probability"
+    two = hasattr(labels, "__len__") and not isinstance(labels, str) and len(labels) == 2
+    return "names" if two else None
 
 
 def wanted_classes(
@@ -272,10 +291,12 @@ def _class(target: Any, labels: Sequence[str] | None) -> int:
     return index
 
 
-def check_classes(wanted: npt.NDArray[np.int32], count: int) -> None:
-    """Raise TargetError unless the wanted classes are among `count`."""
+def check_classes(wanted: npt.NDArray[np.int32], count: int, output: str | None = None) -> None:
+    """Raise TargetError unless the wanted classes are among the `count` of a model or output."""
     if wanted.size and (most := int(wanted.max())) >= count:
-        raise TargetError(f"there is no class {most}: the model has {count}, 0 to {count - 1}")
+        owner = "the model has" if output is None else f"output {output!r} has"
+        classes = "" if output is None else " classes" if count > 1 else " class"
+        raise TargetError(f"there is no class {most}: {owner} {count}{classes}, 0 to {count - 1}")
 
 
 def read(
@@ -285,51 +306,60 @@ def read(
     wanted: Any,
     score: Score | None,
     head: int | None,
-    is_binary: bool,
+    evidence: Evidence,
 ) -> Reading:
     """Return the scores of the targets in a model's symbolic output.
 
     The logit before a softmax or sigmoid is the score: these squeeze it, and softmax mixes the
     other classes into its gradient. A single logit l is read as the two classes 0 and 1, whose
-    scores are -l and l.
+    scores are -l and l, and a single probability p as those of scores 1 - p and p.
 
     Parameters
     ----------
     wanted
         (N,) int32, the classes.
     score
-        A function of the outputs, and of the inputs too if it takes two arguments; None: classes.
+        A function of the outputs, or of the one that is read, and of the inputs too if it takes
+        two arguments; None: classes.
     head
-        Position of the output to read; None: the only one.
-    is_binary
-        Whether a single value that no sigmoid follows is a logit.
+        Position of the output to read; None: the only one, for a function all.
+    evidence
+        Of two classes, for an output of one value.
 
     Raises
     ------
     TargetError
-        If the output has no classes, and `score` does not tell what to make of it.
+        If the output has no classes, and `score` does not tell what to make of it; or if `score`
+        fails, or gives scores that do not derive from the output.
     ShapeError
         If `score` does not give one number for each image.
     """
     tf = tensorflow()
+    tensors = [tensor for _, tensor in _leaves(outputs)]
     if score is not None:
-        scores = _one_for_each(score(outputs, inputs) if _takes_inputs(score) else score(outputs))
+        scores = _scores_by(score, outputs if head is None else tensors[head], inputs)
         none = tf.fill(tf.shape(wanted), PREDICTED)
         unknown = tf.fill(tf.shape(wanted), np.nan)
         return Reading(scores, none, tf.constant(0), tf.constant(False), unknown)
 
-    tensors = [tensor for _, tensor in _leaves(outputs)]
     if head is None and len(tensors) > 1:
         names = output_names(model, outputs)
-        raise TargetError(
-            f"the model has {len(tensors)} outputs, {', '.join(map(repr, names))}: "
-            f"give {_advice(outputs, names)}"
+        known: Iterable[str | int] = names if len(set(names)) == len(names) else range(len(names))
+        ranks = [tensor.shape.rank for tensor in tensors]
+        raise OutputTargetError(
+            f"the model has {len(tensors)} outputs, {', '.join(map(repr, names))}",
+            _advice(outputs, names),
+            [name for name, rank in zip(known, ranks, strict=True) if rank in (1, 2)],
         )
     output = tensors[head or 0]
     if output.shape.rank not in (1, 2):
-        raise TargetError(
-            f"the model's output, {tuple(output.shape)}, is not one score for each class: "
-            f"give {_advice(outputs, None)}"
+        name = None if head is None else output_names(model, outputs)[head]
+        owner = "the model's output" if name is None else f"the output {name!r}"
+        raise OutputTargetError(
+            f"{owner}, {tuple(output.shape)}, is not one score for each class",
+            _advice(outputs, None)
+            if name is None
+            else f"target={{{name!r}: lambda outputs: {_mean_score((), output)}}}",
         )
     logits = logits_of(output)
     scores = tf.cast(output if logits is None else logits.tensor, tf.float32)
@@ -337,13 +367,15 @@ def read(
     if output.shape.rank == 1:
         scores, probabilities = scores[:, None], probabilities[:, None]
     is_logit = logits is not None
-    if scores.shape[1] == 1 and (
-        is_binary or (logits is not None and logits.activation == "sigmoid")
-    ):
-        scores, is_logit = tf.concat([-scores, scores], 1), True
+    predicted = tf.argmax(scores, 1, tf.int32)
+    kind = _binary_kind(output, logits, evidence) if scores.shape[1] == 1 else None
+    if kind is not None:
+        scores = tf.concat([1 - scores if kind == "probability" else -scores, scores], 1)
+        is_logit = kind == "logit"
+        predicted = tf.cast(scores[:, 1] >= scores[:, 0], tf.int32)
         probabilities = tf.sigmoid(scores)
     count = tf.shape(scores)[1]
-    classes = tf.where(wanted < 0, tf.argmax(scores, 1, tf.int32), wanted)
+    classes = tf.where(wanted < 0, predicted, wanted)
     # A class that there is not does not stop the device; `check_classes` tells.
     chosen = tf.minimum(classes, count - 1)
     probability = tf.gather(probabilities, chosen, batch_dims=1)
@@ -369,7 +401,8 @@ def binary_output(model: Any, inputs: Any, labels: Any = None) -> str | None:
     Returns
     -------
     str or None
-        ``"probability"`` of class 1, behind a sigmoid, or its ``"logit"``.
+        What the value tells of class 1: its ``"probability"``, its ``"logit"``, or ``"sign"``, if
+        positive values stand for it and the value is bounded.
     """
     found: list[str | None] = [None]
 
@@ -380,18 +413,48 @@ def binary_output(model: Any, inputs: Any, labels: Any = None) -> str | None:
         if others or tuple(output.shape[1:]) not in ((), (1,)):
             return
         logits = logits_of(output)
-        if logits is not None and logits.activation == "sigmoid":
-            found.append("probability")
-        elif logits is None and (expects_logits(model, ["output"], 0) or are_two(labels)):
-            found.append("logit")
+        kind = _binary_kind(output, logits, binary_evidence(model, ["output"], 0, labels))
+        found.append("probability" if kind is not None and logits is not None else kind)
 
     tensorflow().function(trace, autograph=False).get_concrete_function(inputs)
     return found[-1]
 
 
-def are_two(labels: Any) -> bool:
-    """Return whether labels are the names of two classes."""
-    return hasattr(labels, "__len__") and not isinstance(labels, str) and len(labels) == 2
+def _binary_kind(
+    output: Any, logits: Logits | None, evidence: Evidence
+) -> Literal["logit", "probability", "sign"] | None:
+    """Return what the score of an output of one value tells of class 1; None: nothing."""
+    if logits is not None:
+        return "logit" if logits.activation == "sigmoid" else None
+    if evidence == "logit":
+        return "logit"
+    low, high = bounds_of(output)
+    # A sixth of 6 may be a little more than 1.
+    if evidence == "probability" or 0 <= low < high < 1.001:
+        return "probability"
+    if evidence is None or not low < 0 < high:
+        return None
+    return "logit" if math.isinf(low) and math.isinf(high) else "sign"
+
+
+def _scores_by(score: Score, outputs: Any, inputs: Any) -> Any:
+    """Return the scores that a function gives, (N,) float32."""
+    tf = tensorflow()
+    try:
+        result = score(outputs, inputs) if _takes_inputs(score) else score(outputs)
+        scores = _one_for_each(result)
+    except ActgridError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(tuple(tensor.shape)) for _, tensor in _leaves(outputs))
+        raise TargetError(
+            f"the target function fails on the model's output, {shapes}: "
+            f"{reason(error).rstrip('.')}; write it in TensorFlow's operations, as it is compiled"
+        ) from error
+    found = ancestors([scores])
+    if all(tensor.name not in found for tensor in tf.nest.flatten(outputs)):
+        raise TargetError("the target function's scores do not depend on the model's output")
+    return scores
 
 
 def _one_for_each(scores: Any) -> Any:

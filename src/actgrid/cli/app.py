@@ -441,6 +441,7 @@ def explain(
         labels_choice,
         method_choice,
         target_choice,
+        targets_as_options,
         warnings_in_a_line,
     )
     from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
@@ -482,7 +483,11 @@ def explain(
             for ending in endings
         )
     )
-    with warnings_in_a_line(), progress(len(files), "explaining") as advance:
+    with (
+        targets_as_options(),
+        warnings_in_a_line(),
+        progress(len(files), "explaining") as advance,
+    ):
         for file, heatmaps in results:
             for heatmap in heatmaps:
                 picture = output / f"{next(pictures)}{suffix}"

@@ -14,7 +14,7 @@ from actgrid.attribution.explaining import Labels, ZeroAttributionWarning
 from actgrid.attribution.lime import check_packages
 from actgrid.attribution.methods import Method, check_options, find_method
 from actgrid.attribution.targets import check_classes, wanted_classes
-from actgrid.errors import OptionError, suggest
+from actgrid.errors import OptionError, OutputTargetError, TargetError, suggest
 from actgrid.models.labels import read_labels
 from actgrid.rendering import Heatmap, Sheet
 from actgrid.rendering.heatmap import check_overlay
@@ -25,6 +25,7 @@ __all__ = [
     "labels_choice",
     "method_choice",
     "target_choice",
+    "targets_as_options",
     "warnings_in_a_line",
 ]
 
@@ -181,6 +182,20 @@ def _class(text: str, labels: Sequence[str] | None) -> int | str:
         if labels is not None:
             check_classes(wanted, len(labels))
     return target
+
+
+@contextmanager
+def targets_as_options() -> Iterator[None]:
+    """Let errors of targets advise `--target` instead of Python's ``target=``."""
+    try:
+        yield
+    except OutputTargetError as error:
+        advice = (
+            f"give --target {error.heads[0]}=CLASS, such as --target {error.heads[0]}=0"
+            if error.heads
+            else "its target is a function, which needs Python: actgrid.explain(..., target=...)"
+        )
+        raise TargetError(f"{error.problem}: {advice}") from error
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from keras import layers
 from actgrid.compat.tf_keras_vis.saliency import Saliency
 from actgrid.compat.tf_keras_vis.utils import normalize
 from actgrid.compat.tf_keras_vis.utils.scores import CategoricalScore, InactiveScore
-from actgrid.errors import ModelError, OptionError, ShapeError
+from actgrid.errors import OptionError, ShapeError, TargetError
 
 Array = npt.NDArray[Any]
 SpatialNetwork = Callable[[tuple[int, ...], str], tuple[Any, Array]]
@@ -217,5 +217,5 @@ def test_several_inputs_and_outputs() -> None:
 def test_a_score_that_is_none(network: Any, images: Array) -> None:
     with pytest.raises(OptionError, match="a score must be a function of the output, not 3"):
         Saliency(network)(3, images)
-    with pytest.raises(ModelError, match="no gradient with respect to the image"):
+    with pytest.raises(TargetError, match="do not depend on the model's output"):
         Saliency(network)(lambda output: tf.ones(3), images)
