@@ -218,6 +218,7 @@ _LINEAR = frozenset(
         "Neg",
         "Pack",
         "Reshape",
+        "Shape",
         "Squeeze",
         "StridedSlice",
         "Transpose",
