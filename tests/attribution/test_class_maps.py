@@ -331,3 +331,23 @@ def test_tokens_are_laid_out_on_their_grid() -> None:
         explain(model, x, layer="mixed", token_grid=(3, 3))
     with pytest.raises(LayerError, match=r"give token_grid=\(h, w\).*or layer='patches'"):
         explain(model, x)
+
+
+@pytest.mark.parametrize("head", ["sigmoid", "sliced softmax"])
+def test_cam_reads_logits_behind_what_follows_them(head: str) -> None:
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((8, 8, 3))
+    conv = layers.Conv2D(4, 3, activation="relu")(inputs)
+    dense = layers.Dense(1 if head == "sigmoid" else 3)
+    x = dense(layers.GlobalAveragePooling2D()(conv))
+    outputs = keras.ops.sigmoid(x)
+    if head == "sliced softmax":
+        outputs = keras.ops.softmax(layers.Reshape((1, 1, 3))(x))[:, 0, 0]
+    model = keras.Model(inputs, outputs)
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    kernel = dense.get_weights()[0]
+    activation = keras.Model(inputs, conv)(images).numpy()
+    for target in (0, 1):
+        weights = kernel[:, target] if head != "sigmoid" else kernel[:, 0] * (2 * target - 1)
+        found = explain(model, images, "cam", target)
+        np.testing.assert_allclose(found.values, activation @ weights, rtol=1e-4, atol=1e-5)

@@ -230,6 +230,7 @@ _LINEAR = frozenset(
         "Neg",
         "Pack",
         "Reshape",
+        "Shape",
         "Squeeze",
         "StridedSlice",
         "Transpose",

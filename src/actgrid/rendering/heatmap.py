@@ -54,9 +54,10 @@ class Heatmap(Picture):
         bottom and right in pixels. It may reach beyond the image, as where a photo was padded for
         the model. None: the whole image.
     target
-        (N,) int: the index of the class that each map explains; None if it was no class.
+        (N,) int: the index of the class that each map explains, -1 for a function beside classes;
+        None if no map explains a class.
     labels
-        The names of those N classes.
+        The names of those N classes, or of functions beside them.
     score
         (N,): what the target scored.
     signed
