@@ -488,7 +488,7 @@ def no_layers() -> Any:
 @pytest.mark.parametrize(
     ("make", "options", "error", "message"),
     [
-        (two_inputs, {}, ShapeError, "not a batch of images"),
+        (two_inputs, {}, ShapeError, "not one batch of images"),
         (lambda: keras.Sequential([keras.Input((5,)), layers.ReLU()]), {}, ShapeError, "images"),
         (
             lambda: keras.Sequential([keras.Input((8, 8, 7)), layers.ReLU()]),

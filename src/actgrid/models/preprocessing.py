@@ -279,10 +279,10 @@ def _layers_in(layer: Any) -> bool:
 def _front_in_graph(layer: Any, images: Any) -> tuple[Any, bool]:
     """Return `_front` of a layer of any kind, by the operations that it runs."""
     tf = tensorflow()
-    has_kernel = False
+    is_scaled = has_kernel = False
 
     def run(inputs: Any) -> Any:
-        nonlocal has_kernel
+        nonlocal is_scaled, has_kernel
         if isinstance(layer, keras().Model):
             trace_model(layer, inputs)
         elif layer._call_has_training_arg:
@@ -290,12 +290,13 @@ def _front_in_graph(layer: Any, images: Any) -> tuple[Any, bool]:
         else:
             layer(inputs)
         found, has_kernel = _followed(inputs)
+        is_scaled = found is not inputs
         return found
 
     spec = tf.TensorSpec(images.shape, images.dtype)
     function = tf.function(run, autograph=False).get_concrete_function(spec)
-    scaled = function(images)
-    return (scaled if function.outputs[0] is not function.inputs[0] else images), has_kernel
+    # What a layer does may take long, so that it is only run if it scales.
+    return (function(images) if is_scaled else images), has_kernel
 
 
 def _followed(inputs: Any) -> tuple[Any, bool]:
