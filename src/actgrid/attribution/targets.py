@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from actgrid.attribution.target_layers import ancestors
 from actgrid.errors import ActgridError, OutputTargetError, ShapeError, TargetError, suggest
 from actgrid.models.frameworks import keras, tensorflow
-from actgrid.models.inputs import map_tensors
+from actgrid.models.inputs import leaves_with_paths, map_tensors
 from actgrid.models.labels import class_index
 from actgrid.models.tracing import Logits, bounds_of, logits_of, reason, trace_model, unchanged
 
@@ -178,24 +178,12 @@ def head_index(name: Any, heads: Sequence[str]) -> int:
     )
 
 
-def _leaves(outputs: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yield path and tensor of each output, in the order of TensorFlow's nests."""
-    if isinstance(outputs, Mapping):
-        for key in sorted(outputs):
-            yield from _leaves(outputs[key], (*path, key))
-    elif isinstance(outputs, (list, tuple)):
-        for position, value in enumerate(outputs):
-            yield from _leaves(value, (*path, position))
-    else:
-        yield path, outputs
-
-
 def output_names(model: Any, outputs: Any) -> list[str]:
     """Return the names of a model's outputs, in the order of TensorFlow's nests.
 
     Those are the keys of a dict, the names of the output layers of a list, or else positions.
     """
-    paths = [path for path, _ in _leaves(outputs)]
+    paths = [path for path, _ in leaves_with_paths(outputs)]
     if not isinstance(outputs, Mapping):
         names = list(getattr(model, "output_names", None) or [])
         if not names:  # of a Sequential
@@ -335,7 +323,7 @@ def read(
         If `score` does not give one number for each image.
     """
     tf = tensorflow()
-    tensors = [tensor for _, tensor in _leaves(outputs)]
+    tensors = [tensor for _, tensor in leaves_with_paths(outputs)]
     if score is not None:
         scores = _scores_by(score, outputs if head is None else tensors[head], inputs)
         none = tf.fill(tf.shape(wanted), PREDICTED)
@@ -408,7 +396,7 @@ def binary_output(model: Any, inputs: Any, labels: Any = None) -> str | None:
 
     def trace(inputs: Any) -> None:
         with unchanged():
-            leaves = list(_leaves(trace_model(model, inputs).outputs))
+            leaves = list(leaves_with_paths(trace_model(model, inputs).outputs))
         (_, output), *others = leaves
         if others or tuple(output.shape[1:]) not in ((), (1,)):
             return
@@ -446,7 +434,7 @@ def _scores_by(score: Score, outputs: Any, inputs: Any) -> Any:
     except ActgridError:
         raise
     except Exception as error:
-        shapes = ", ".join(str(tuple(tensor.shape)) for _, tensor in _leaves(outputs))
+        shapes = ", ".join(str(tuple(tensor.shape)) for _, tensor in leaves_with_paths(outputs))
         raise TargetError(
             f"the target function fails on the model's output, {shapes}: "
             f"{reason(error).rstrip('.')}; write it in TensorFlow's operations, as it is compiled"
@@ -491,7 +479,7 @@ def _advice(outputs: Any, heads: Sequence[str] | None) -> str:
     heads
         The names of the outputs if one of them is to be chosen.
     """
-    leaves = list(_leaves(outputs))
+    leaves = list(leaves_with_paths(outputs))
     function = f"target=lambda outputs: {_mean_score(*leaves[0])}"
     for index, (path, tensor) in enumerate(leaves):
         if heads is not None and tensor.shape.rank in (1, 2):

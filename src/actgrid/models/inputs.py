@@ -20,6 +20,7 @@ __all__ = [
     "input_structure",
     "is_real",
     "join_batches",
+    "leaves_with_paths",
     "map_tensors",
     "names_of",
     "partial_model",
@@ -95,7 +96,7 @@ def names_of(model: Any, inputs: Any) -> list[str]:
     known = list(_model_inputs(input_structure(model)))
     if known:
         return [entry.names[0] for entry in known]
-    paths = [path for path, _ in _leaves(inputs)]
+    paths = [path for path, _ in leaves_with_paths(inputs)]
     if len(paths) == 1 and not any(isinstance(key, str) for key in paths[0]):
         return ["input"]
     return [
@@ -129,14 +130,16 @@ def _no_input(name: object, names: Sequence[str]) -> str:
     return f"the model has no input {name!r}{hint}; inputs: {', '.join(map(repr, names))}"
 
 
-def _leaves(structure: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def leaves_with_paths(
+    structure: Any, path: tuple[Any, ...] = ()
+) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Yield the path and value of each leaf of a structure, in TensorFlow's order."""
     if isinstance(structure, Mapping):
         for key in sorted(structure):
-            yield from _leaves(structure[key], (*path, key))
+            yield from leaves_with_paths(structure[key], (*path, key))
     elif isinstance(structure, (list, tuple)):
         for position, value in enumerate(structure):
-            yield from _leaves(value, (*path, position))
+            yield from leaves_with_paths(value, (*path, position))
     else:
         yield path, structure
 
@@ -147,7 +150,7 @@ def _model_inputs(structure: Any) -> Iterator[_ModelInput]:
     An input is called by the key that it has in the structure, by its path, and by the name of its
     layer. A key of several inputs stands for none of them.
     """
-    leaves = [] if structure is None else list(_leaves(structure))
+    leaves = [] if structure is None else list(leaves_with_paths(structure))
     keys = [path[-1] if path and isinstance(path[-1], str) else None for path, _ in leaves]
     for (path, tensor), key in zip(leaves, keys, strict=True):
         history = getattr(tensor, "_keras_history", None)
@@ -283,7 +286,7 @@ def _arranged(structure: Any, x: Any, names: Sequence[str]) -> list[Any]:
             if len(x) == len(inside):
                 pairs = zip(inside, x, strict=True)
                 return [value for part, given in pairs for value in _arranged(part, given, names)]
-            if len(x) == len(list(_leaves(structure))):
+            if len(x) == len(list(leaves_with_paths(structure))):
                 return list(x)
     count = len(x) if isinstance(x, (list, tuple)) else 1
     shown = ", ".join(map(repr, names))
@@ -301,7 +304,7 @@ def _by_name(structure: Any, x: Mapping[Any, Any], names: Sequence[str]) -> list
         places = [place for place, entry in enumerate(known) if name in entry.names]
         if not places and isinstance(structure, Mapping) and name in structure:
             # A key of the outer dict stands for all inputs below it.
-            paths = [path for path, _ in _leaves(structure)]
+            paths = [path for path, _ in leaves_with_paths(structure)]
             places = [place for place, path in enumerate(paths) if path[0] == name]
             found |= zip(places, _arranged(structure[name], value, names), strict=True)
         elif not places:
