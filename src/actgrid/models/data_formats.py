@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 from actgrid.models.frameworks import keras
@@ -36,29 +35,25 @@ def _format_of(model: Any, position: int) -> str | None:
         return _format_in_order(model)
     symbolic = model.inputs[position]
     rank = len(symbolic.shape)
-    readers: dict[int, list[tuple[Any, Any]]] = {}
-    for operation in model.operations:
+    # Of each tensor that the input becomes, which axes of the input its axes hold.
+    reached: dict[int, _Axes] = {id(symbolic): tuple(range(rank))}
+    for operation in model.operations:  # in an order in which they can run
         for node in operation._inbound_nodes:
-            for tensor in node.input_tensors:
-                readers.setdefault(id(tensor), []).append((operation, node))
-    waiting: deque[tuple[Any, _Axes]] = deque([(symbolic, tuple(range(rank)))])
-    seen: set[int] = set()
-    while waiting:
-        tensor, axes = waiting.popleft()
-        if id(tensor) in seen:
-            continue
-        seen.add(id(tensor))
-        for operation, node in readers.get(id(tensor), []):
-            inside = [id(input_tensor) for input_tensor in node.input_tensors].index(id(tensor))
-            if isinstance(operation, k.Model):
-                stated = _format_of(operation, inside)
-            else:
-                stated = _stated(operation) or _format_in_order(operation)
-            if stated is not None:
-                return _in_input(stated, axes)
-            moved = _permutation(operation, rank)
-            after = axes if moved is None else tuple(axes[axis] for axis in moved)
-            waiting += [(output, after) for output in node.outputs if len(output.shape) == rank]
+            for place, tensor in enumerate(node.input_tensors):
+                axes = reached.get(id(tensor))
+                if axes is None:
+                    continue
+                if isinstance(operation, k.Model):
+                    stated = _format_of(operation, place)
+                else:
+                    stated = _stated(operation) or _format_in_order(operation)
+                if stated is not None:
+                    return _in_input(stated, axes)
+                moved = _permutation(operation, rank)
+                after = axes if moved is None else tuple(axes[axis] for axis in moved)
+                reached |= {
+                    id(output): after for output in node.outputs if len(output.shape) == rank
+                }
     return None
 
 

@@ -64,7 +64,7 @@ class Loading:
         """Return an image as a batch of one for the model: an array, or a dict of arrays."""
         if self.preprocess is None:
             return _as_given(model, item)
-        image = item.image(_names(model))
+        image = _image(model, item)
         return load_images(image, self.size, self.preprocess, model=model, fit=self.fit)
 
     def load_with_pixels(self, model: Any, item: Item) -> tuple[npt.NDArray[Any], Any]:
@@ -76,7 +76,7 @@ class Loading:
             If it is an array of another kind.
         """
         if self.preprocess is not None:
-            image = item.image(_names(model))
+            image = _image(model, item)
             return load_with_pixels(image, self.size, self.preprocess, model=model, fit=self.fit)
         given = self.load(model, item)
         arrays = tensorflow().nest.flatten(prepare_inputs(model, given))
@@ -102,6 +102,11 @@ class Loading:
             shape[sides] = size or (None, None)
             spec = tf.TensorSpec(shape, tf.float32)
         return None if None in shape[1:] else spec
+
+
+def _image(model: Any, item: Item) -> Any:
+    """Return the image of an item for a model of one image."""
+    return item.image(_names(model) if isinstance(item.source, Mapping) else ())
 
 
 def _names(model: Any) -> list[str]:
