@@ -14,6 +14,7 @@ import numpy.typing as npt
 from actgrid.attribution.target_layers import ancestors
 from actgrid.errors import ActgridError, OutputTargetError, ShapeError, TargetError, suggest
 from actgrid.models.frameworks import keras, tensorflow
+from actgrid.models.functions import GraphFunction
 from actgrid.models.inputs import leaves_with_paths, map_tensors
 from actgrid.models.labels import class_index
 from actgrid.models.tracing import Logits, bounds_of, logits_of, reason, trace_model, unchanged
@@ -216,7 +217,7 @@ def output_specs(model: Any, inputs: Any) -> Any:
         traced.append(map_tensors(tf.TensorSpec.from_tensor, outputs))
 
     specs = map_tensors(tf.TensorSpec.from_tensor, inputs)
-    tf.function(trace, autograph=False).get_concrete_function(specs)
+    GraphFunction(trace).trace(specs)
     return traced[0]
 
 

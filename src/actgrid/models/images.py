@@ -28,6 +28,7 @@ from actgrid.errors import (
 from actgrid.models.data_formats import input_data_format
 from actgrid.models.extraction import known_specs
 from actgrid.models.frameworks import tensorflow
+from actgrid.models.functions import GraphFunction
 from actgrid.models.inputs import input_structure, names_of
 from actgrid.models.preprocessing import preprocessing
 from actgrid.models.tracing import trace_model, unchanged
@@ -248,8 +249,9 @@ def _loaded(
     channels, channels_first, _ = image_input(model)
     target_of = _targets(size, model)
     prepare = preprocessing(preprocess, model)
-    planes = [_planes(source, channels) for source in _expand(sources)]
-    images = [_fit(one, target_of(one[0].height, one[0].width), fit) for one in planes]
+    # One by one: there is never more than one image in its own size.
+    opened = (_planes(source, channels) for source in _expand(sources))
+    images = [_fit(planes, target_of(planes[0].height, planes[0].width), fit) for planes in opened]
     if not images:
         raise OptionError("no images were given")
     shapes = {image.shape[:2] for image in images}
@@ -568,14 +570,12 @@ def _fixes_size(model: Any, spec: Any, channels_first: bool) -> bool:
 
 
 def _can_trace(model: Any, shape: Sequence[int | None], dtype: Any) -> bool:
-    tf = tensorflow()
-
     def trace(inputs: Any) -> Any:
         with unchanged():
             return trace_model(model, inputs).outputs
 
     try:
-        tf.function(trace, autograph=False).get_concrete_function(tf.TensorSpec(shape, dtype))
+        GraphFunction(trace).trace(tensorflow().TensorSpec(shape, dtype))
     except Exception:  # of the layers, which may raise anything
         return False
     return True
