@@ -10,10 +10,10 @@ from typing import Any
 
 import actgrid
 from actgrid.bench import Run
-from actgrid.pipeline.jobs import Job
-from actgrid.pipeline.manifest import Record
-from actgrid.pipeline.sources import find_items
-from actgrid.pipeline.stages import Work
+from actgrid.runs.jobs import Job
+from actgrid.runs.manifest import Record
+from actgrid.runs.sources import find_items
+from actgrid.runs.stages import Work
 from benchmarks.suite import Group, Target
 from benchmarks.workload import COLUMNS, IMAGES, Array, folder, photos, textbook, vgg16
 

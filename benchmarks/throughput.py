@@ -12,7 +12,7 @@ from typing import Any
 
 import actgrid
 from actgrid.bench import Run
-from actgrid.pipeline import Run as ImageRun
+from actgrid.runs import Run as ImageRun
 from benchmarks.suite import Group, Target
 from benchmarks.workload import LAYERS, Array, photos, vgg16
 
@@ -137,7 +137,7 @@ THROUGHPUT: dict[str, Group] = {
 
 
 def on_ray() -> Run:
-    from actgrid.pipeline.ray import RayEngine
+    from actgrid.runs.ray import RayEngine
 
     engine = RayEngine(actors=2, model=partial(actgrid.load_model, "demo"))
     work: dict[str, Any] = {"drawing": _DRAWING, "shard_size": 25}

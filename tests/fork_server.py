@@ -131,7 +131,7 @@ def main() -> None:
         import keras  # noqa: F401
 
         import actgrid.cli.app
-        import actgrid.pipeline.runs  # noqa: F401
+        import actgrid.runs.runs  # noqa: F401
 
         request = serve(listener)
     run_program(request)

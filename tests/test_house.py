@@ -16,7 +16,7 @@ PACKAGE = Path(actgrid.__file__).parent
 # A room may import those before it; of the faces, at the end, nobody may import any.
 ROOMS = [
     *("errors", "progress", "encoding", "rendering", "models"),
-    *("attribution", "pipeline", "demo", "bench"),
+    *("attribution", "figures", "statistics", "runs", "demo", "bench"),
 ]
 FACES = ["callbacks", "compat", "web", "cli"]
 

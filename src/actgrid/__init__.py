@@ -18,16 +18,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from actgrid.attribution import Gradients, Maximization, compare, explain, gradients, maximize
     from actgrid.errors import ActgridError
+    from actgrid.figures import diagram, render_model, render_weights
     from actgrid.models import Extractor, LayerInfo, list_layers, load_images, load_model
-    from actgrid.pipeline import (
-        DatasetStats,
-        diagram,
-        measure_images,
-        render_images,
-        render_model,
-        render_weights,
-    )
     from actgrid.rendering import ChannelStats, Diagram, Grid, Heatmap, render
+    from actgrid.runs import measure_images, render_images
+    from actgrid.statistics import DatasetStats
     from actgrid.web import export_site, serve, view
 
 __all__ = [
@@ -62,7 +57,7 @@ __all__ = [
 _ROOMS = {
     "ActgridError": "errors",
     "ChannelStats": "rendering",
-    "DatasetStats": "pipeline",
+    "DatasetStats": "statistics",
     "Diagram": "rendering",
     "Extractor": "models",
     "Gradients": "attribution",
@@ -71,7 +66,7 @@ _ROOMS = {
     "LayerInfo": "models",
     "Maximization": "attribution",
     "compare": "attribution",
-    "diagram": "pipeline",
+    "diagram": "figures",
     "explain": "attribution",
     "export_site": "web",
     "gradients": "attribution",
@@ -79,11 +74,11 @@ _ROOMS = {
     "load_images": "models",
     "load_model": "models",
     "maximize": "attribution",
-    "measure_images": "pipeline",
+    "measure_images": "runs",
     "render": "rendering",
-    "render_images": "pipeline",
-    "render_model": "pipeline",
-    "render_weights": "pipeline",
+    "render_images": "runs",
+    "render_model": "figures",
+    "render_weights": "figures",
     "serve": "web",
     "view": "web",
 }
@@ -96,7 +91,9 @@ _SUBPACKAGES = (
     "encoding",
     "errors",
     "models",
-    "pipeline",
+    "figures",
+    "runs",
+    "statistics",
     "rendering",
     "web",
 )

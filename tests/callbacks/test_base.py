@@ -196,7 +196,7 @@ def test_nothing_is_lost_when_a_process_ends_in_training(
         import signal, sys, time
         import keras, numpy as np
         from actgrid.callbacks import ActivationGrids, ChannelHealth
-        from actgrid.pipeline.events import EventWriter
+        from actgrid.runs.events import EventWriter
 
         # A shell that runs tests in the background has it ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -571,7 +571,7 @@ def test_explain_takes_many_images_in_batches_and_names_each_picture(
         sizes.append(len(x))
         return ask(model, x, *arguments, **options)
 
-    monkeypatch.setattr("actgrid.pipeline.explanations.ask", counted)
+    monkeypatch.setattr("actgrid.runs.explanations.ask", counted)
     arguments = ["explain", model_file, tmp_path / "in", "--json"]
     methods = ["--method", "gradcam", "--method", "guided_gradcam", "--style", "map"]
     batched = explained(run(*arguments, *methods, "-o", tmp_path / "2", "--batch-size", 2))

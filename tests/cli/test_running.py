@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 import actgrid
-from actgrid.pipeline.stages import STAGES
+from actgrid.runs.stages import STAGES
 
 # What the command says of a model that does not tell how it wants pixels.
 ASSUMED = "preprocessing: unit (assumed: pixels divided by 255); --preprocess says otherwise"
@@ -514,7 +514,7 @@ def test_interrupted_while_it_writes_the_report_it_goes_on_there(
 
     arguments = ["stats", model_file, images, "-o", tmp_path / "out"]
     with monkeypatch.context() as patched:
-        patched.setattr("actgrid.pipeline.runs.write_findings", interrupt)
+        patched.setattr("actgrid.runs.runs.write_findings", interrupt)
         run(*arguments).assert_one_clear_line(
             "interrupted: 9 of 9 images are recorded, --resume goes on", code=130
         )

@@ -200,9 +200,9 @@ def _extraction() -> Run:
 
 def _files() -> Run:
     from actgrid.demo import photo
-    from actgrid.pipeline.jobs import Job
-    from actgrid.pipeline.sources import find_items
-    from actgrid.pipeline.stages import Work
+    from actgrid.runs.jobs import Job
+    from actgrid.runs.sources import find_items
+    from actgrid.runs.stages import Work
 
     extractor, images = _extractor(), find_items([photo()] * 2)
     work = Work({"suffix": ".png"}, threads=1)

@@ -14,13 +14,13 @@ from actgrid.callbacks.base import Sink, TrainingCallback
 from actgrid.callbacks.grids import check_layers
 from actgrid.callbacks.pictures import event_folder
 from actgrid.callbacks.samples import Samples, read_data
+from actgrid.figures.grids import batch_size as samples_in
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import model_weights
-from actgrid.pipeline.events import EventWriter
-from actgrid.pipeline.grids import batch_size as samples_in
-from actgrid.pipeline.statistics import image_stats
 from actgrid.rendering import ChannelStats
 from actgrid.rendering.layout import integer_option, number_option, thread_count
+from actgrid.runs.events import EventWriter
+from actgrid.statistics.dataset import image_stats
 
 __all__ = ["ChannelHealth", "ChannelHealthWarning"]
 

@@ -10,7 +10,7 @@ from actgrid.callbacks.grids import check_layers, drawing_options
 from actgrid.callbacks.pictures import numbered_samples
 from actgrid.callbacks.samples import Samples, draw_samples, read_data
 from actgrid.encoding import Animation, check_animation, writable_folder, write_file
-from actgrid.pipeline.files import numbered_files
+from actgrid.figures.files import numbered_files
 from actgrid.rendering import palette
 
 __all__ = ["TrainingMovie"]

@@ -10,8 +10,8 @@ from typing import Any
 from actgrid.callbacks.base import Sink, TrainingCallback
 from actgrid.encoding import writable_folder, write_file
 from actgrid.errors import OptionError
-from actgrid.pipeline.events import EventWriter
-from actgrid.pipeline.files import numbered_files
+from actgrid.figures.files import numbered_files
+from actgrid.runs.events import EventWriter
 
 __all__ = ["PictureCallback", "event_folder", "numbered_samples"]
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import OptionError, ShapeError
+from actgrid.figures.grids import batch_size
 from actgrid.models import Extractor, LayerInfo, load_images
 from actgrid.models.drawing import draw_layer
 from actgrid.models.frameworks import keras, tensorflow
@@ -23,7 +24,6 @@ from actgrid.models.inputs import (
     prepare_inputs,
 )
 from actgrid.models.tracing import build, unchanged
-from actgrid.pipeline.grids import batch_size
 from actgrid.rendering import Grid
 
 __all__ = ["SampleData", "Samples", "draw_samples", "read_data"]

@@ -105,8 +105,8 @@ def demo(
     from actgrid.cli.loading import load_model
     from actgrid.demo import photo, top_classes
     from actgrid.encoding import writable_folder
+    from actgrid.figures import save_layers
     from actgrid.models import Extractor, load_images
-    from actgrid.pipeline import save_layers
 
     writable_folder(output)
     network = load_model("demo", None, safe_mode=True)
@@ -446,8 +446,9 @@ def explain(
     )
     from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
     from actgrid.encoding import writable_folder
+    from actgrid.figures import folder_names, safe_name, unique_names
     from actgrid.models.images import check_fit, find_images, load_images, load_photos
-    from actgrid.pipeline import explain_images, folder_names, safe_name, unique_names
+    from actgrid.runs import explain_images
 
     # What is wrong with these is said before a model is loaded.
     methods = method_choice(method or ["gradcam"], layer, option or [])
@@ -538,12 +539,12 @@ def diagram(
     as_json: Json = False,
 ) -> None:
     """Draw a network as a row of boxes, each as large as what its layer gives."""
-    from actgrid import pipeline
+    from actgrid import figures
     from actgrid.cli import report
     from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
     from actgrid.encoding import image_format, writable_folder
+    from actgrid.figures.diagrams import check_options
     from actgrid.models.images import find_images
-    from actgrid.pipeline.diagrams import check_options
 
     # What is wrong with these is said before a model is loaded.
     options: dict[str, Any] = {"side": side, "width": width, "normalize": normalize, "cmap": cmap}
@@ -556,7 +557,7 @@ def diagram(
     network = load_model(model, weights_choice(weights), safe_mode)
     prepared = None if images is None else used_preprocessing(network, "auto")
     chosen = layer_choice(network, layers)
-    drawn = pipeline.diagram(network, images, chosen, names=names, legend=legend, **options)
+    drawn = figures.diagram(network, images, chosen, names=names, legend=legend, **options)
     drawn.save(output)
     if as_json:
         about = prepared and {"preprocessing": report.preprocessing_as_dict(prepared)}
@@ -592,7 +593,7 @@ def filters(
     from actgrid.cli import report
     from actgrid.cli.loading import layer_choice, load_model
     from actgrid.encoding import writable_folder
-    from actgrid.pipeline import save_weights
+    from actgrid.figures import save_weights
 
     # What is wrong with these is said before a model is loaded.
     options = drawing_options(
@@ -928,7 +929,7 @@ def _viewer_options(
     """Return what `serve` and `export` have in common, checked; images as files."""
     from actgrid.models.images import check_fit, find_images
     from actgrid.models.labels import read_labels
-    from actgrid.pipeline import DatasetStats
+    from actgrid.statistics import DatasetStats
 
     check_fit(fit)
     files = [file for image in images for file in find_images(image)]

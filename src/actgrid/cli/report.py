@@ -17,9 +17,9 @@ from actgrid.attribution import Maximization
 from actgrid.attribution.comparison import target_texts
 from actgrid.attribution.methods import METHODS
 from actgrid.bench import Figure
+from actgrid.figures import DrawnLayer, DrawnWeight
 from actgrid.models import LayerInfo
 from actgrid.models.preprocessing import Preprocessing
-from actgrid.pipeline import DrawnLayer, DrawnWeight
 from actgrid.rendering import Diagram, Heatmap
 
 __all__ = [

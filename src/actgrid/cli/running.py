@@ -20,12 +20,12 @@ from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
 from actgrid.cli.main import InterruptedRun
 from actgrid.errors import OptionError, OutputError, suggest
 from actgrid.models.images import check_fit
-from actgrid.pipeline.jobs import Loading
-from actgrid.pipeline.manifest import Record
-from actgrid.pipeline.runs import Run, Summary, planned
-from actgrid.pipeline.sources import find_items
-from actgrid.pipeline.stores import local_folder, open_store
 from actgrid.progress import progress
+from actgrid.runs.jobs import Loading
+from actgrid.runs.manifest import Record
+from actgrid.runs.runs import Run, Summary, planned
+from actgrid.runs.sources import find_items
+from actgrid.runs.stores import local_folder, open_store
 
 __all__ = ["carry_out", "start"]
 
@@ -63,7 +63,7 @@ def start(
     items = find_items(inputs, local_folder(output))
     open_store(output)
     if engine == "ray":
-        from actgrid.pipeline.ray import RayEngine
+        from actgrid.runs.ray import RayEngine
 
         # Ray would tell of workers that died on standard output; it reads this once, when loaded.
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
@@ -165,7 +165,7 @@ def _workers_reported() -> Iterator[None]:
         def emit(self, record: logging.LogRecord) -> None:
             print(f"actgrid: {record.getMessage()}", file=sys.stderr, flush=True)
 
-    logger, handler = logging.getLogger("actgrid.pipeline.ray"), Lines(logging.WARNING)
+    logger, handler = logging.getLogger("actgrid.runs.ray"), Lines(logging.WARNING)
     logger.addHandler(handler)
     try:
         yield

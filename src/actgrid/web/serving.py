@@ -18,8 +18,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from actgrid.errors import OptionError, OutputError
-from actgrid.pipeline import DatasetStats
 from actgrid.rendering.layout import integer_option
+from actgrid.statistics import DatasetStats
 from actgrid.web.app import make_app
 from actgrid.web.images import ImageStore
 from actgrid.web.viewer import Viewer

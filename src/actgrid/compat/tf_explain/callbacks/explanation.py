@@ -13,7 +13,7 @@ import numpy.typing as npt
 from actgrid.encoding import encode
 from actgrid.errors import OptionError
 from actgrid.models.frameworks import keras
-from actgrid.pipeline.events import EventWriter
+from actgrid.runs.events import EventWriter
 
 __all__ = ["ExplanationCallback"]
 

@@ -1,0 +1,228 @@
+"""The files of one image: a picture for each layer, and what was measured."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import orjson
+
+from actgrid.encoding import writable_folder, write_file
+from actgrid.figures.grids import batch_size
+from actgrid.models import LayerInfo
+from actgrid.models.drawing import draw_layer
+from actgrid.rendering import ChannelStats, Grid
+from actgrid.rendering.layout import thread_count
+
+__all__ = [
+    "DrawnLayer",
+    "describe",
+    "draw_file",
+    "folder_names",
+    "numbered_files",
+    "safe_name",
+    "save_layers",
+    "unique_names",
+    "worker_threads",
+]
+
+# Names that Windows keeps for devices, whatever their suffix.
+_RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
+# In bytes, of which most file systems take 255: there is to be room for a number and a suffix.
+_LONGEST = 100
+
+
+@dataclass(frozen=True)
+class DrawnLayer:
+    """A layer that was drawn and saved.
+
+    Attributes
+    ----------
+    info
+        The layer.
+    shape
+        Shape of the activation of one image, without the batch axis.
+    stats
+        Of its channels.
+    file
+        Name of the picture.
+    milliseconds
+        Time taken to measure, paint, encode and write it.
+    """
+
+    info: LayerInfo
+    shape: tuple[int, ...]
+    dtype: str
+    stats: ChannelStats
+    file: str
+    milliseconds: float
+
+    @classmethod
+    def of(
+        cls, info: LayerInfo, activation: npt.NDArray[Any], grid: Grid, file: str, start: float
+    ) -> DrawnLayer:
+        """Return what is to be known of a layer, drawn since `start` of `time.perf_counter`."""
+        milliseconds = (time.perf_counter() - start) * 1e3
+        shape, dtype = activation.shape[1:], activation.dtype.name
+        return cls(info, shape, dtype, grid.stats, file, milliseconds)
+
+    @property
+    def channels(self) -> int:
+        """How many channels the layer has."""
+        return self.shape[0 if self.info.data_format == "channels_first" else -1]
+
+    @property
+    def dead(self) -> int:
+        """How many of them are dead."""
+        return int(self.stats.dead.sum())
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the layer is, for JSON."""
+        return {
+            "path": self.info.path,
+            "type": self.info.type,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "channels": self.channels,
+            "file": self.file,
+        }
+
+
+def safe_name(name: str) -> str:
+    """Return a name that any file system takes, as like the given one as can be."""
+    safe = re.sub(r"[^\w.+\-]+", "_", name).strip("._").encode()[:_LONGEST].decode(errors="ignore")
+    safe = safe.rstrip(".") or "_"
+    return f"_{safe}" if _RESERVED.fullmatch(safe) else safe
+
+
+def folder_names(images: Iterable[Path]) -> list[str]:
+    """Return for each image file the name of its folder: its stem, numbered where it repeats."""
+    return unique_names(safe_name(image.stem) for image in images)
+
+
+def unique_names(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """Return names, numbered where one repeats or is taken, whatever its case."""
+    unique: list[str] = []
+    # Of every name taken, the last number that was given to one like it.
+    numbers = {name.casefold(): 1 for name in taken}
+    for wanted in names:
+        name = wanted
+        number = numbers.get(wanted.casefold(), 1)
+        while name.casefold() in numbers:
+            number += 1
+            name = f"{wanted}-{number}"
+        numbers[name.casefold()] = 1
+        numbers[wanted.casefold()] = number
+        unique.append(name)
+    return unique
+
+
+def numbered_files(paths: Sequence[str], suffix: str) -> list[str]:
+    """Return the file for each of the pictures in a folder: ``NN_path.png``."""
+    digits = max(2, len(str(len(paths) - 1)))
+    return [f"{number:0{digits}}_{safe_name(path)}{suffix}" for number, path in enumerate(paths)]
+
+
+@contextmanager
+def worker_threads(threads: int | None, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool of this many threads (None: one for each processor).
+
+    What waits for a thread when an error leaves is not done any more.
+    """
+    # To draw with, as many as there are processors, although TensorFlow has as many of its own:
+    # together they keep all of them busy, which is what bounds the whole. One leaves them idle
+    # where TensorFlow waits; more, or less urgent ones, gain nothing: measured with 1 to 3 on 2
+    # processors.
+    pool = ThreadPoolExecutor(thread_count(threads), f"actgrid-{name}")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def draw_file(
+    info: LayerInfo,
+    activation: npt.NDArray[Any],
+    *,
+    batch: int,
+    sample: int,
+    suffix: str = ".png",
+    compression: str = "fast",
+    **render_options: Any,
+) -> tuple[Grid, list[bytes]]:
+    """Draw a layer for one image of a batch, by one thread; also return the pieces of its file.
+
+    Each layer is drawn by one thread of many: encoding takes most of the time, and layers need
+    not wait for each other.
+    """
+    grid = draw_layer(
+        info, activation, batch=batch, sample=sample, **render_options | {"threads": 1}
+    )
+    return grid, grid.pieces(f"picture{suffix}", compression=compression, threads=1)
+
+
+def describe(drawn: Iterable[DrawnLayer], about: Mapping[str, Any]) -> bytes:
+    """Return what ``stats.json`` says of the layers of an image, after what else it says."""
+    layers = [layer.describe() | layer.stats.by_name() for layer in drawn]
+    # Where `to_dict` has None, orjson writes null; it takes a third of the time from arrays.
+    return orjson.dumps({**about, "layers": layers}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def save_layers(
+    folder: Path,
+    infos: Mapping[str, LayerInfo],
+    activations: Mapping[str, npt.NDArray[Any]],
+    *,
+    sample: int = 0,
+    suffix: str = ".png",
+    about: Mapping[str, Any] | None = None,
+    threads: int | None = None,
+    **options: Any,
+) -> list[DrawnLayer]:
+    """Draw and save every layer of one image as ``NN_layer.png``, and ``stats.json``.
+
+    Parameters
+    ----------
+    folder
+        Where; made if need be.
+    infos, activations
+        By layer path, as `Extractor` gives them.
+    sample
+        Which image of the batch.
+    suffix
+        Of the pictures.
+    about
+        Further entries for ``stats.json``, such as the image's name.
+    threads
+        At most this many draw; None: one for each processor.
+    options
+        See `draw_file` and `actgrid.render`.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written. Others may have been written; they are whole.
+    """
+    writable_folder(folder)
+    batch = batch_size(activations)
+
+    def save(path: str, file: str) -> DrawnLayer:
+        start, activation = time.perf_counter(), activations[path]
+        grid, pieces = draw_file(
+            infos[path], activation, batch=batch, sample=sample, suffix=suffix, **options
+        )
+        write_file(folder / file, *pieces)
+        return DrawnLayer.of(infos[path], activation, grid, file, start)
+
+    files = numbered_files(list(activations), suffix)
+    with worker_threads(threads, "draw") as pool:
+        drawn = list(pool.map(save, activations, files))
+    write_file(folder / "stats.json", describe(drawn, about or {}))
+    return drawn

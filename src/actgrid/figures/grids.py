@@ -1,0 +1,83 @@
+"""`actgrid.render_model`: a model and an input to grids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy.typing as npt
+
+from actgrid.errors import OptionError
+from actgrid.figures.on_device import draw_on_device, on_gpu
+from actgrid.models import Extractor, load_images
+from actgrid.models.drawing import draw_layer
+from actgrid.models.images import are_images
+from actgrid.rendering import Grid
+
+__all__ = ["batch_size", "render_model"]
+
+
+def render_model(
+    model: object, x: Any, layers: object = None, **render_options: Any
+) -> dict[str, Grid]:
+    """Run a model on an input and draw its layers.
+
+    Parameters
+    ----------
+    model
+        A Keras model, anything that `actgrid.load_model` takes, or an `actgrid.Extractor`, which
+        is worth making once where several inputs follow each other.
+    x
+        The model's input with its batch axis, already preprocessed; or image files or Pillow
+        images, which `actgrid.load_images` then prepares for this model.
+    layers
+        Which layers, see `actgrid.Extractor`; None: every one with a spatial output.
+    render_options
+        Options of `actgrid.render`, for all layers. The kind of each activation and its data
+        format are known; `sample` chooses the image of a batch, `token_grid` applies to
+        sequences only. There is one more `backend`: ``"tensorflow"`` draws inside the model's
+        compiled function, so that pictures and statistics leave the device, a quarter of the
+        bytes, and no activation does. ``"auto"`` is that where TensorFlow runs the model on a
+        GPU; an extractor then has XLA compile the drawing, which takes a while at first.
+
+    Returns
+    -------
+    dict
+        Layer path -> Grid, in the order in which the layers run.
+
+    Raises
+    ------
+    ActgridError
+        Whatever `load_model`, `Extractor`, `load_images` and `render` raise.
+
+    Examples
+    --------
+    >>> grids = actgrid.render_model("demo", actgrid.demo.photo(), "*_relu", cmap="magma")
+    >>> grids["stem_relu"].save("stem_relu.png")
+    """
+    if isinstance(model, Extractor) and layers is not None:
+        raise OptionError("the layers are those of the extractor: leave them out here")
+    extractor = model if isinstance(model, Extractor) else Extractor(model, layers)
+    if are_images(x):
+        x = load_images(x, model=extractor.model)
+    order = render_options.get("order", "index")
+    if isinstance(order, Iterator):
+        render_options["order"] = list(order)  # every layer wants it
+    backend = render_options.get("backend", "auto")
+    gpu = backend in ("auto", "tensorflow") and on_gpu()
+    if backend == "tensorflow" or (gpu and "kind" not in render_options):
+        render_options.pop("backend", None)
+        # An input or two would be drawn before XLA is done.
+        fuse = gpu and extractor is model
+        return draw_on_device(extractor, x, fuse=fuse, **render_options)
+    activations = extractor(x)
+    infos = extractor.layers
+    return {
+        path: draw_layer(infos[path], activation, batch=batch_size(activations), **render_options)
+        for path, activation in activations.items()
+    }
+
+
+def batch_size(activations: Mapping[str, npt.NDArray[Any]]) -> int:
+    """Return how many samples there are in activations of one run."""
+    return max(map(len, activations.values()))

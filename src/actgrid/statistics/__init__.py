@@ -1,0 +1,15 @@
+"""Statistics of many inputs: they merge, tell dead channels and top images, and make a report."""
+
+from actgrid.statistics.dataset import DatasetStats, LayerStats, TopImage
+from actgrid.statistics.report import make_report, save_report
+from actgrid.statistics.top_images import TopImages, find_top_images
+
+__all__ = [
+    "DatasetStats",
+    "LayerStats",
+    "TopImage",
+    "TopImages",
+    "find_top_images",
+    "make_report",
+    "save_report",
+]

@@ -1,0 +1,154 @@
+"""Runs over datasets whose elements are dicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+from keras import layers
+from PIL import Image
+
+from actgrid import measure_images, render_images
+from actgrid.errors import DtypeError, OptionError, RunError, ShapeError
+from actgrid.runs.jobs import Loading
+from actgrid.runs.sources import find_items
+
+Array = npt.NDArray[Any]
+
+COUNT = 5
+PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 8, 9, 3)).astype(np.uint8)
+DEPTH = np.random.default_rng(1).random((COUNT, 8, 9), np.float32)
+CLASSES = np.arange(COUNT) % 2
+
+
+def one_input() -> Any:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 9, 3), name="photo")
+    return keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(layers.Rescaling(1.0)(inputs)))
+
+
+def two_inputs() -> Any:
+    keras.utils.set_random_seed(0)
+    photo, depth = keras.Input((8, 9, 3), name="photo"), keras.Input((8, 9, 1), name="depth")
+    merged = layers.Concatenate(name="merged")([photo, layers.Rescaling(2.0)(depth)])
+    return keras.Model({"photo": photo, "depth": depth}, merged)
+
+
+def dataset(*element: Any, batch: int | None = None) -> Any:
+    found = tf.data.Dataset.from_tensor_slices(element if len(element) > 1 else element[0])
+    return found if batch is None else found.batch(batch)
+
+
+FEATURES = {"image": PIXELS, "label": CLASSES, "name": np.array([b"x"] * COUNT)}
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda batch: dataset(FEATURES, batch=batch),
+        lambda batch: dataset({"image": PIXELS}, CLASSES, batch=batch),
+        lambda batch: dataset({"photo": PIXELS, "thumbnail": PIXELS[:, :4, :4]}, batch=batch),
+        lambda batch: dataset({"anything": PIXELS}, CLASSES, np.ones(COUNT), batch=batch),
+        lambda batch: FEATURES,
+        lambda batch: [{"image": image} for image in PIXELS],
+        lambda batch: ({"image": Image.fromarray(image)} for image in PIXELS),
+        lambda batch: [({"photo": image}, 1) for image in PIXELS],
+    ],
+)
+def test_the_image_in_a_dict_is_measured(make: Any, batch: int | None) -> None:
+    model = one_input()
+    stats = measure_images(model, make(batch), "conv", preprocess="none")
+    values = np.asarray(model(PIXELS.astype(np.float32)))
+    assert stats.images == COUNT
+    np.testing.assert_allclose(stats.layers["conv"].mean, values.mean((0, 1, 2)), rtol=1e-5)
+
+
+def test_labels_come_from_the_dict_or_beside_it() -> None:
+    for inputs in (dataset(FEATURES), dataset({"image": PIXELS}, CLASSES)):
+        assert [item.label for item in find_items(inputs).start()] == list("01010")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda inputs: dataset(inputs),
+        lambda inputs: dataset(inputs, batch=2),
+        lambda inputs: dataset(inputs, CLASSES, batch=3),
+        lambda inputs: inputs,
+        lambda inputs: [{name: array[i] for name, array in inputs.items()} for i in range(COUNT)],
+    ],
+)
+def test_several_inputs_are_run_by_name(make: Any, tmp_path: Path) -> None:
+    model = two_inputs()
+    inputs = {"depth": DEPTH, "photo": PIXELS.astype(np.float32), "other": CLASSES}
+    stats = measure_images(
+        model, make(inputs), "merged", preprocess=None, batch_size=2, output=tmp_path / "out"
+    )
+    merged = np.concatenate([PIXELS, 2 * DEPTH[..., None]], -1)
+    np.testing.assert_allclose(stats.layers["merged"].mean, merged.mean((0, 1, 2)), rtol=1e-6)
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_several_inputs_are_drawn(tmp_path: Path) -> None:
+    inputs = {"depth": DEPTH[:2], "photo": PIXELS[:2].astype(np.float32)}
+    summary = render_images(
+        two_inputs(), inputs, tmp_path, "merged", preprocess=None, normalize="range:0,255"
+    )
+    assert (summary.images, summary.failed) == (2, 0)
+    with Image.open(tmp_path / "000001" / "00_merged.png") as image:
+        levels = np.asarray(image)
+    # Four tiles of 8 x 9, near to square: two rows of two.
+    np.testing.assert_array_equal(levels[:8, :9], PIXELS[1, ..., 0])
+    records = (tmp_path / "manifest.jsonl").read_text().splitlines()
+    assert [json.loads(record)["status"] for record in records] == ["done", "done"]
+
+
+def test_a_dataset_of_unknown_rank_may_hold_dicts() -> None:
+    def unknown(element: Any) -> Any:
+        image = tf.numpy_function(lambda array: array, [element], tf.uint8)
+        return {"image": image}
+
+    for images in (tf.data.Dataset.from_tensor_slices(PIXELS), dataset(PIXELS, batch=2)):
+        items = list(find_items(images.map(unknown)).start())
+        np.testing.assert_array_equal([item.image() for item in items], PIXELS)
+
+
+def test_what_cannot_be_told_is_said() -> None:
+    two = {"left": PIXELS[0], "right": PIXELS[1]}
+    (item,) = find_items([two]).start()
+    with pytest.raises(DtypeError, match="a dict of 'left', 'right', of which 2 can be the image"):
+        item.image()
+    np.testing.assert_array_equal(item.image(["right"]), PIXELS[1])
+    (none,) = find_items([{"text": "x"}]).start()
+    with pytest.raises(DtypeError, match="of which 0 can be the image"):
+        none.image()
+    with pytest.raises(ShapeError, match="of one length, not 'a': 2, 'b': 3"):
+        find_items({"a": PIXELS[:2], "b": PIXELS[:3]})
+    with pytest.raises(OptionError, match=r"must be of arrays, not of int \('b'\)"):
+        find_items({"a": PIXELS, "b": 3})
+    with pytest.raises(OptionError, match="no images were given"):
+        find_items({})
+
+
+def test_statistics_of_nothing_are_an_error() -> None:
+    two = {"left": PIXELS, "right": PIXELS}
+    with pytest.raises(RunError, match=r"none of 5 images could be used; the first: .*'image'"):
+        measure_images(one_input(), dataset(two))
+    with pytest.raises(RunError, match=r"the first: .*also takes the inputs 'photo'"):
+        measure_images(two_inputs(), {"depth": DEPTH}, preprocess=None)
+
+
+def test_several_inputs_are_no_files(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    Image.fromarray(PIXELS[0]).save(file)
+    for preprocess in ("auto", None):
+        with pytest.raises(ShapeError, match="the model takes"):
+            measure_images(two_inputs(), file, preprocess=preprocess)
+    Loading(preprocess=None).check(two_inputs())

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+from keras import layers
+from PIL import Image
+
+from actgrid.errors import OutputError
+from actgrid.runs.findings import write_findings
+from actgrid.runs.jobs import Loading
+from actgrid.runs.runs import Run
+from actgrid.runs.stores import open_store
+
+Array = npt.NDArray[Any]
+
+
+def network(side: int | None = 12) -> Any:
+    keras.utils.set_random_seed(1)
+    parts = [layers.Conv2D(5, 3, activation="relu", name="conv"), layers.MaxPooling2D(name="pool")]
+    return keras.Sequential([keras.Input((side, side, 3)), *parts], name="small")
+
+
+def images(count: int = 6, side: int = 12) -> Array:
+    return np.random.default_rng(2).integers(0, 256, (count, side, side, 3)).astype(np.uint8)
+
+
+def measured(output: Path, inputs: Any, model: Any = None, **options: Any) -> Run:
+    run = Run(model or network(), inputs, output, top=2, batch_size=2, shard_size=4, **options)
+    list(run)
+    return run
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
+
+
+def sheet(output: Path, name: str = "00_conv.png") -> Array:
+    with Image.open(output / "top" / name) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def gone(output: Path) -> tuple[set[str], set[str]]:
+    """Return the images that the report says could not be had again, and those that it shows."""
+    text = (output / "report.html").read_text()
+    data = text.split('<script type="application/json" id="data">')[1].split("</script>")[0]
+    missing: set[str] = set()
+    shown: set[str] = set()
+    for picture in json.loads(data)["pictures"].values():
+        for rank, name in enumerate(picture["names"]):
+            (missing if rank in picture["gone"] else shown).add(name)
+    return missing, shown
+
+
+FILES = ["manifest.jsonl", "run.json", "stats.npz"]
+FOUND = ["report.html", "summary.json", "top/00_conv.png", "top/01_pool.png"]
+
+
+def test_what_was_found_is_written(tmp_path: Path) -> None:
+    run = measured(tmp_path, images())
+    assert names(tmp_path) == FILES
+    run.finish()
+    assert names(tmp_path) == sorted(FILES + FOUND)
+    statistics = run.summary().statistics
+    assert statistics is not None
+    summary = json.loads((tmp_path / "summary.json").read_bytes())
+    assert summary == json.loads(json.dumps(statistics.summary()))
+    assert "6 images, 2 layers" in (tmp_path / "report.html").read_text()
+    before = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
+    run.finish()
+    assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
+
+
+def test_fewer_channels_make_smaller_sheets(tmp_path: Path) -> None:
+    run = measured(tmp_path, images())
+    heights = []
+    for channels in (1, 2, None):
+        run.finish(channels)
+        heights.append(sheet(tmp_path).shape[0])
+    assert heights[0] < heights[1] < heights[2]
+
+
+def test_the_same_images_give_the_same_sheets_whatever_they_came_from(tmp_path: Path) -> None:
+    pixels = images()
+    (tmp_path / "in").mkdir()
+    for index, one in enumerate(pixels):
+        Image.fromarray(one).save(tmp_path / "in" / f"{index:06}.png")
+    dataset = tf.data.Dataset.from_tensor_slices(pixels)
+    inputs = {"files": tmp_path / "in", "array": pixels, "list": [*pixels], "dataset": dataset}
+    for name, source in inputs.items():
+        measured(tmp_path / name, source).finish()
+    wanted = sheet(tmp_path / "array")
+    for name in ("list", "dataset", "files"):
+        found = sheet(tmp_path / name)
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_dataset_is_passed_once_more_and_no_more(tmp_path: Path) -> None:
+    passes: list[int] = []
+
+    def elements() -> Iterator[Array]:
+        passes.append(0)
+        for one in images(20):
+            passes[-1] += 1
+            yield one
+
+    spec = tf.TensorSpec((12, 12, 3), tf.uint8)
+    run = measured(tmp_path, tf.data.Dataset.from_generator(elements, output_signature=spec))
+    assert passes == [20]
+    run.finish()
+    assert len(passes) == 2
+    assert 1 <= passes[1] <= 20
+
+
+def test_of_a_stream_the_images_are_missing(tmp_path: Path) -> None:
+    run = measured(tmp_path / "stream", iter(images()))
+    run.finish()
+    measured(tmp_path / "again", images()).finish()
+    assert names(tmp_path / "stream") == names(tmp_path / "again")
+    missing, shown = gone(tmp_path / "stream")
+    assert not shown
+    assert (shown, missing) == gone(tmp_path / "again")
+    # Statistics do not need them.
+    stream, again = (tmp_path / name / "stats.npz" for name in ("stream", "again"))
+    assert stream.read_bytes() == again.read_bytes()
+
+
+def test_images_deleted_or_changed_meanwhile_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    files = [tmp_path / "in" / f"{index}.png" for index in range(4)]
+    for file, one in zip(files, images(), strict=False):
+        Image.fromarray(one).save(file)
+    run = measured(tmp_path / "out", tmp_path / "in")
+    run.finish(None)
+    before = gone(tmp_path / "out")
+    assert before == (set(), set(map(str, files)))
+    files[0].unlink()
+    files[1].write_bytes(b"no image any more")
+    run.finish(None)
+    assert gone(tmp_path / "out") == (set(map(str, files[:2])), set(map(str, files[2:])))
+
+
+def test_of_a_model_of_any_size_images_keep_theirs(tmp_path: Path) -> None:
+    mixed = [images(1, side)[0] for side in (12, 17, 9, 12)]
+    dataset = tf.data.Dataset.from_generator(
+        lambda: iter(mixed), output_signature=tf.TensorSpec((None, None, 3), tf.uint8)
+    )
+    sheets = []
+    for name, inputs in (("list", mixed), ("dataset", dataset)):
+        measured(tmp_path / name, inputs, network(None)).finish()
+        assert gone(tmp_path / name)[0] == set()
+        assert names(tmp_path / name) == sorted(FILES + FOUND)
+        sheets.append(sheet(tmp_path / name))
+    np.testing.assert_array_equal(sheets[0], sheets[1])
+    # Of a stream not even the size of one is known.
+    measured(tmp_path / "stream", iter(mixed), network(None)).finish()
+    assert gone(tmp_path / "stream")[1] == set()
+
+
+def test_activations_and_inputs_that_are_no_pictures_have_sheets_too(tmp_path: Path) -> None:
+    sequence = keras.Sequential([keras.Input((9, 3)), layers.Conv1D(4, 3, name="conv")])
+    volume = keras.Sequential([keras.Input((6, 6, 6, 2)), layers.Conv3D(3, 3, name="conv")])
+    many = keras.Sequential([keras.Input((6, 6, 12)), layers.Conv2D(3, 3, name="conv")])
+    for number, model in enumerate((sequence, volume, many)):
+        shape = model.input_shape[1:]
+        inputs = [np.random.default_rng(index).normal(size=shape) for index in range(5)]
+        output = tmp_path / f"{number}"
+        run = measured(output, inputs, model, loading=Loading(preprocess=None))
+        assert run.summary().failed == 0
+        run.finish()
+        assert names(output) == sorted([*FILES, *FOUND[:3]])
+
+
+def test_of_no_image_there_is_a_summary(tmp_path: Path) -> None:
+    run = measured(tmp_path, [np.zeros((2, 2, 7))] * 3)
+    assert run.summary().failed == 3
+    run.finish()
+    assert names(tmp_path) == sorted([*FILES, "summary.json"])
+    summary = json.loads((tmp_path / "summary.json").read_bytes())
+    assert (summary["images"], summary["layers"]) == (0, [])
+
+
+def test_without_statistics_nothing_is_written(tmp_path: Path) -> None:
+    run = Run(network(), images(1), tmp_path, drawing={})
+    list(run)
+    before = names(tmp_path)
+    run.finish()
+    assert names(tmp_path) == before
+
+
+def test_tiles_are_drawn_as_the_pictures_are(tmp_path: Path) -> None:
+    for cmap in ("gray", "magma"):
+        run = Run(network(), images(), tmp_path / cmap, drawing={"cmap": cmap, "zoom": 2}, top=1)
+        list(run)
+        run.finish()
+    gray, magma = (sheet(tmp_path / cmap) for cmap in ("gray", "magma"))
+    assert gray.shape == magma.shape
+    assert (gray != magma).any()
+
+
+def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
+    run = measured(tmp_path, images())
+    (tmp_path / "top").touch()
+    with pytest.raises(OutputError, match=r"cannot make the folder .*top"):
+        run.finish()
+    statistics = run.summary().statistics
+    assert statistics is not None
+    store = open_store(f"memory://{tmp_path.name}")
+    write_findings(store, statistics, run.extractor, None, run.items, Loading())
+    assert store.names("top/") == FOUND[2:]

@@ -1,0 +1,752 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from actgrid.errors import ImageError, LayerError, OptionError, OutputError, RunError
+from actgrid.runs.jobs import Loading
+from actgrid.runs.manifest import Record
+from actgrid.runs.runs import Run
+from actgrid.runs.stores import open_store
+from actgrid.statistics.dataset import DatasetStats
+
+DRAWING: dict[str, Any] = {"suffix": ".png"}
+
+
+def network(seed: int = 1, side: int | None = 12) -> Any:
+    keras.utils.set_random_seed(seed)
+    layers = [
+        keras.Input((side, side, 3)),
+        keras.layers.Conv2D(5, 3, activation="relu", name="conv"),
+        keras.layers.MaxPooling2D(name="pool"),
+        keras.layers.Conv2D(7, 3, strides=2, activation="relu", name="last"),
+    ]
+    return keras.Sequential(layers, name="small")
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return network()
+
+
+def write_photos(folder: Path, count: int, side: int = 20) -> Path:
+    for index in range(count):
+        pixels = np.random.default_rng(index).integers(0, 256, (side, side + index % 3, 3))
+        file = folder / f"class{index % 2}" / f"{index:03}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(file)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos(tmp_path_factory.mktemp("photos"), 11)
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """Return every file of a run, the manifest without the times that images took."""
+    found: dict[str, Any] = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if name == "manifest.jsonl":
+            lines = map(json.loads, path.read_bytes().splitlines())
+            found[name] = [{**line, "milliseconds": 0} for line in lines]
+        elif path.is_file():
+            found[name] = path.read_bytes()
+    return found
+
+
+def stopped(run: Run, after: int) -> None:
+    """Leave a run after so many images, as Ctrl-C does."""
+    records = iter(run)
+    for _ in range(after):
+        next(records)
+    records.close()  # type: ignore[attr-defined]
+
+
+def options(**more: Any) -> dict[str, Any]:
+    return {"drawing": DRAWING, "batch_size": 2, "shard_size": 4, **more}
+
+
+# --- what a run writes
+
+
+def test_a_run_leaves_pictures_a_manifest_and_what_it_was_of(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    run = Run(model, photos, tmp_path, "*o*l*", **options(top=2))
+    records = list(run)
+    assert [record.index for record in records] == list(range(11))
+    assert list(map(json.loads, (tmp_path / "manifest.jsonl").read_bytes().splitlines())) == [
+        json.loads(record.line()) for record in records
+    ]
+    first = records[0]
+    assert first.image == str(photos / "class0" / "000.png")
+    assert first.label == "class0"
+    assert first.files == ["class0/000/00_pool.png", "class0/000/stats.json"]
+    assert list(first.dead) == ["pool"]
+    assert first.milliseconds > 0
+    assert json.loads((tmp_path / first.files[-1]).read_bytes())["label"] == "class0"
+    assert not json.loads((tmp_path / "run.json").read_bytes())["finished"]
+    run.finish()
+    about = json.loads((tmp_path / "run.json").read_bytes())
+    assert about["finished"]
+    assert about["layers"] == ["pool"]
+    assert about["model"]["name"] == "small"
+    assert about["options"]["draw"]["normalize"] == "standard"
+    assert about["options"]["batch_size"] == 2
+    assert about["inputs"]["images"] == 11
+    assert about["versions"]["keras"] == keras.__version__
+    summary = run.summary()
+    assert (summary.images, summary.failed) == (11, 0)
+    assert summary.statistics is not None
+    assert summary.statistics.images == 11
+    assert DatasetStats.load(tmp_path / "stats.npz").images == 11
+
+
+def test_bytes_do_not_depend_on_threads_or_batches_in_flight(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    for threads in (1, 3):
+        list(Run(model, photos, tmp_path / f"{threads}", threads=threads, **options(top=2)))
+    assert content(tmp_path / "1") == content(tmp_path / "3")
+
+
+def test_statistics_alone_are_those_beside_drawing(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    for name, drawing in (("alone", None), ("beside", DRAWING)):
+        list(Run(model, photos, tmp_path / name, **options(top=2, drawing=drawing)))
+    assert not list((tmp_path / "alone").glob("class*"))
+    alone, beside = (
+        DatasetStats.load(tmp_path / name / "stats.npz") for name in ("alone", "beside")
+    )
+    for path, layer in beside.layers.items():
+        np.testing.assert_allclose(alone.layers[path].mean, layer.mean, 1e-6)
+        np.testing.assert_array_equal(alone.layers[path].top_index, layer.top_index)
+        np.testing.assert_array_equal(alone.layers[path].top_place, layer.top_place)
+
+
+def test_datasets_and_arrays_are_inputs_too(tmp_path: Path, model: Any) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3)).astype(np.uint8)
+    dataset = tf.data.Dataset.from_tensor_slices((images, np.arange(5))).batch(2)
+    for name, inputs in (("dataset", dataset), ("array", images), ("stream", iter(images))):
+        run = Run(model, inputs, tmp_path / name, **options())
+        records = list(run)
+        assert [record.image for record in records] == [f"{index:06}" for index in range(5)]
+        assert [record.label for record in records] == (
+            list("01234") if name == "dataset" else [None] * 5
+        )
+        assert run.total == (5 if name == "array" else None)
+    pictures = [path for path in content(tmp_path / "array") if path.endswith(".png")]
+    for name in ("dataset", "stream"):
+        found = content(tmp_path / name)
+        assert all(found[path] == content(tmp_path / "array")[path] for path in pictures)
+    assert len(pictures) == 15
+
+
+def test_arrays_that_are_prepared_are_taken_as_they_are(tmp_path: Path, model: Any) -> None:
+    images = np.random.default_rng(0).normal(size=(3, 12, 12, 3))
+    run = Run(
+        model, images, tmp_path, "conv", top=1, loading=Loading(preprocess=None), batch_size=2
+    )
+    list(run)
+    wanted = keras.Model(model.inputs, model.layers[0].output).predict(images, verbose=0)
+    statistics = run.summary().statistics
+    assert statistics is not None
+    np.testing.assert_allclose(statistics.layers["conv"].max, wanted.max((0, 1, 2)), 1e-5)
+
+
+def test_the_layers_of_a_model_of_any_size_are_those_asked_for(
+    tmp_path: Path, photos: Path
+) -> None:
+    list(Run(network(side=None), photos, tmp_path, ["conv", keras.layers.Conv2D], **options()))
+    about = json.loads((tmp_path / "run.json").read_bytes())
+    assert about["layers"] == ["conv", "Conv2D"]
+
+
+def test_a_model_of_one_batch_size_is_given_that(tmp_path: Path, photos: Path) -> None:
+    convolution = keras.layers.Conv2D(2, 3)
+    one = keras.Sequential([keras.Input(batch_shape=(1, 12, 12, 3)), convolution])
+    records = list(Run(one, photos, tmp_path, **options()))
+    assert not any(record.failed for record in records)
+    assert json.loads((tmp_path / "run.json").read_bytes())["options"]["batch_size"] == 1
+
+
+def test_an_image_called_top_keeps_its_pictures(tmp_path: Path, model: Any) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 20, 3)).astype(np.uint8)
+    (tmp_path / "in").mkdir()
+    for name in ("top.png", "z.png"):
+        Image.fromarray(pixels).save(tmp_path / "in" / name)
+    run = Run(model, tmp_path / "in", tmp_path / "out", **options(top=1))
+    records = list(run)
+    run.finish()
+    # Two equal images have equal pictures, which no sheet has taken the place of.
+    first, last = records[0].files[:-1], records[1].files[:-1]
+    assert len(first) == len(last) == 3
+    for one, other in zip(first, last, strict=True):
+        assert (tmp_path / "out" / one).read_bytes() == (tmp_path / "out" / other).read_bytes()
+    assert len(list((tmp_path / "out" / "top").iterdir())) == 3
+
+
+def test_a_run_inside_the_folder_of_its_images_is_resumed(tmp_path: Path, model: Any) -> None:
+    folder = write_photos(tmp_path, 5)
+    stopped(Run(model, folder, folder / "out", **options()), 2)
+    run = Run(model, folder, folder / "out", **options(resume=True))
+    assert run.total == 5
+    list(run)
+    assert run.summary().images == 5
+    assert len(list(Run(model, folder, folder / "out", **options(overwrite=True)))) == 5
+    with pytest.raises(OptionError, match="is the folder of the images"):
+        Run(model, folder, folder, **options())
+
+
+def test_a_shorter_run_leaves_no_tar_of_a_longer_one(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    list(Run(model, photos, tmp_path, **options(sink="tar")))
+    assert len(list(tmp_path.glob("shard-*.tar"))) == 3
+    list(Run(model, photos / "class0", tmp_path, **options(sink="tar", overwrite=True)))
+    assert sorted(path.name for path in tmp_path.glob("shard-*.tar")) == [
+        "shard-000000.tar",
+        "shard-000001.tar",
+    ]
+
+
+def test_inputs_that_turn_out_to_be_none_are_a_run_of_none(tmp_path: Path, model: Any) -> None:
+    list(Run(model, np.zeros((2, 12, 12, 3)), tmp_path, **options(top=1)))
+    empty = tf.data.Dataset.from_tensor_slices(np.zeros((3, 12, 12, 3))).filter(lambda x: False)
+    run = Run(model, empty, tmp_path, **options(top=1, overwrite=True))
+    assert list(run) == []
+    run.finish()
+    assert run.summary().images == 0
+    # Of what was there before nothing stays that would seem to be of this run.
+    assert not (tmp_path / "manifest.jsonl").exists()
+    assert not (tmp_path / "stats.npz").exists()
+    assert json.loads((tmp_path / "summary.json").read_bytes())["images"] == 0
+
+
+class Generated:
+    """So many images, each made when it is asked for."""
+
+    def __init__(self, count: int, side: int) -> None:
+        self._count, self._side = count, side
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Any:
+        pixels = np.full((self._side, self._side, 3), index % 251, np.uint8)
+        pixels[index % self._side] = 255
+        return pixels
+
+
+def resident_megabytes() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@pytest.mark.parametrize("drawing", [None, DRAWING])
+def test_memory_does_not_grow_with_the_images(
+    tmp_path: Path, drawing: dict[str, Any] | None
+) -> None:
+    keras.utils.set_random_seed(1)
+    conv = keras.layers.Conv2D(16, 3, activation="relu", name="conv")
+    wide = keras.Sequential([keras.Input((48, 48, 3)), conv])
+    # Of each image the activation alone takes 135 kB: all of them, 270 MB.
+    used = []
+    run = Run(wide, Generated(2000, 48), tmp_path, drawing=drawing, top=2, batch_size=8)
+    for record in run:
+        assert not record.failed
+        if record.index % 50 == 0:
+            used.append(resident_megabytes())
+    assert len(used) == 40
+    assert max(used[20:]) - max(used[:10]) < 30
+
+
+# --- resuming
+
+
+@pytest.mark.parametrize("sink", ["folders", "tar"])
+@pytest.mark.parametrize("after", [0, 1, 3, 4, 7, 10, 11])
+def test_a_stopped_run_is_resumed_to_the_same_bytes(
+    tmp_path: Path, model: Any, photos: Path, sink: str, after: int
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    list(Run(model, photos, whole, **options(sink=sink, top=2)))
+    stopped(Run(model, photos, parts, **options(sink=sink, top=2)), after)
+    kept = {name: path.stat().st_mtime_ns for name in content(parts) if (path := parts / name)}
+    if after:
+        assert not json.loads((parts / "run.json").read_bytes())["finished"]
+    run = Run(model, photos, parts, **options(sink=sink, top=2, resume=True))
+    before = run.recorded
+    assert before >= after
+    assert [record.index for record in run] == list(range(before, 11))
+    assert content(parts) == content(whole)
+    if sink == "folders":
+        # What was recorded has not been written again.
+        done = [record["files"] for record in content(parts)["manifest.jsonl"][:before]]
+        for file in (file for files in done for file in files):
+            assert (parts / file).stat().st_mtime_ns == kept[file]
+
+
+def test_resuming_a_finished_run_or_none_is_no_error(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    assert len(list(Run(model, photos, tmp_path, **options(top=1, resume=True)))) == 11
+    before = content(tmp_path)
+    run = Run(model, photos, tmp_path, **options(top=1, resume=True))
+    assert list(run) == []
+    assert run.summary().images == 11
+    assert content(tmp_path) == before
+
+
+def test_a_half_written_line_and_leftovers_are_no_record(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    list(Run(model, photos, whole, **options()))
+    stopped(Run(model, photos, parts, **options()), 5)
+    with (parts / "manifest.jsonl").open("ab") as file:
+        file.write(b'{"index":5,"image":"x')
+    leftover = "." + "0" * 32 + ".part"
+    (parts / leftover).write_bytes(b"half")
+    (parts / "class1" / "005").mkdir(parents=True, exist_ok=True)
+    (parts / "class1" / "005" / leftover).write_bytes(b"half")
+    list(Run(model, photos, parts, **options(resume=True)))
+    assert content(parts) == content(whole)
+
+
+def test_statistics_of_more_than_is_recorded_are_taken_again(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    list(Run(model, photos, whole, **options(top=2)))
+    manifest = (whole / "manifest.jsonl").read_bytes().splitlines(keepends=True)
+    for kept in (0, 2, 9):
+        list(Run(model, photos, parts, **options(top=2, overwrite=True)))
+        # As after a crash of the machine, which may lose the end of a file and keep another.
+        (parts / "manifest.jsonl").write_bytes(b"".join(manifest[:kept]))
+        list(Run(model, photos, parts, **options(top=2, resume=True)))
+        assert content(parts) == content(whole)
+
+
+def test_an_engine_that_cannot_begin_leaves_what_was_there(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    def engine(*arguments: Any, begin: Any, **options: Any) -> Iterator[Any]:
+        if reached:
+            begin()
+            assert set(content(tmp_path)) == {"run.json"}  # which workers elsewhere look for
+        raise OptionError("no such cluster")
+        yield
+
+    list(Run(model, photos, tmp_path, **options()))
+    before, reached = content(tmp_path), False
+    for reached in (False, True):
+        with pytest.raises(OptionError, match="no such cluster"):
+            list(Run(model, photos, tmp_path, **options(engine=engine, overwrite=True)))
+        assert (content(tmp_path) == before) is not reached
+
+
+def test_a_run_that_is_overwritten_leaves_no_half_of_a_file(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    whole, other = tmp_path / "whole", tmp_path / "other"
+    list(Run(model, photos, whole, **options(sink="tar")))
+    stopped(Run(model, photos, other, **options(sink="tar")), 5)
+    (other / ("." + "0" * 32 + ".part")).write_bytes(b"half")
+    list(Run(model, photos, other, **options(sink="tar", overwrite=True)))
+    assert content(other) == content(whole)
+
+
+def test_what_a_killed_process_left_beside_the_sheets_is_removed(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    run = Run(model, photos, tmp_path, **options(top=1))
+    list(run)
+    run.finish(1)
+    wanted = content(tmp_path)
+    (tmp_path / "top" / ("." + "0" * 32 + ".part")).write_bytes(b"half")
+    run = Run(model, photos, tmp_path, **options(top=1, resume=True))
+    assert list(run) == []
+    run.finish(1)
+    assert content(tmp_path) == wanted
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"batch_size": 3}, "options.batch_size was 2, is 3"),
+        ({"drawing": {**DRAWING, "cmap": "gray"}}, 'options.draw.cmap was "viridis", is "gray"'),
+        ({"top": 3}, "options.top was null, is 3"),
+        ({"layers": "pool"}, 'layers was ["conv","pool","last"], is ["pool"]'),
+        ({"loading": Loading(fit="pad")}, 'options.fit was "crop", is "pad"'),
+    ],
+)
+def test_other_options_are_refused_with_the_difference(
+    tmp_path: Path, model: Any, photos: Path, changed: dict[str, Any], told: str
+) -> None:
+    stopped(Run(model, photos, tmp_path, **options()), 2)
+    before = content(tmp_path)
+    with pytest.raises(RunError, match="cannot be resumed, it differs") as problem:
+        Run(model, photos, tmp_path, **{**options(resume=True), **changed})
+    assert told in str(problem.value)
+    assert content(tmp_path) == before
+
+
+def test_other_weights_and_images_are_refused(tmp_path: Path, model: Any, photos: Path) -> None:
+    stopped(Run(model, photos, tmp_path, **options()), 2)
+    with pytest.raises(RunError, match=r"model\.fingerprint was"):
+        Run(network(seed=2), photos, tmp_path, **options(resume=True))
+    with pytest.raises(RunError, match=r"inputs\.images was 11, is 6; other names, labels"):
+        Run(model, photos / "class0", tmp_path, **options(resume=True))
+
+
+def test_an_unfinished_run_is_not_lost_by_mistake(tmp_path: Path, model: Any, photos: Path) -> None:
+    stopped(Run(model, photos, tmp_path, **options()), 3)
+    before = content(tmp_path)
+    with pytest.raises(RunError, match=r"unfinished run \(\d+ images are recorded\)"):
+        Run(model, photos, tmp_path, **options())
+    assert content(tmp_path) == before
+    assert len(list(Run(model, photos, tmp_path, **options(overwrite=True)))) == 11
+    # Nor is a finished one.
+    before = content(tmp_path)
+    with pytest.raises(
+        RunError, match=r"holds a finished run of 11 images: overwrite=True \(--over"
+    ):
+        Run(model, photos / "class0", tmp_path, **options())
+    assert content(tmp_path) == before
+    assert len(list(Run(model, photos / "class0", tmp_path, **options(overwrite=True)))) == 6
+    assert len(content(tmp_path)["manifest.jsonl"]) == 6
+
+
+@pytest.mark.parametrize("sink", ["folders", "tar"])
+@pytest.mark.parametrize("before", ["finished", "stopped"])
+def test_a_run_that_is_overwritten_leaves_none_of_its_files(
+    tmp_path: Path, model: Any, photos: Path, sink: str, before: str
+) -> None:
+    expected, out = tmp_path / "expected", tmp_path / "out"
+    later = options(layers="last", sink=sink, top=None, drawing={**DRAWING, "suffix": ".webp"})
+    list(Run(model, photos / "class1", expected, **later))
+    run = Run(model, photos, out, **options(sink=sink, top=2))
+    if before == "finished":
+        list(run)
+        run.finish()
+    else:
+        stopped(run, 7)
+        # As of images that were being drawn.
+        for name in ("class1/009", "001"):
+            (out / name).mkdir(parents=True, exist_ok=True)
+            (out / name / "01_pool.png").write_bytes(b"of the run that was stopped")
+    del run
+    (out / "notes.txt").write_text("mine")
+    (out / "001").mkdir(exist_ok=True)
+    (out / "001" / "notes.txt").write_text("mine")
+    list(Run(model, photos / "class1", out, **later, overwrite=True))
+    found = content(out)
+    assert found.pop("notes.txt") == found.pop("001/notes.txt") == b"mine"
+    if before == "stopped" and sink == "folders":
+        # What a killed process left of images that this run does not have.
+        assert found.pop("class1/009/01_pool.png") == b"of the run that was stopped"
+    if sink == "tar":
+        found = {name: data for name, data in found.items() if not name.endswith("01_pool.png")}
+    assert found == content(expected)
+
+
+def test_a_manifest_cannot_have_other_files_removed(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    out, kept = tmp_path / "out", tmp_path / "kept.png"
+    kept.write_bytes(b"not of this run")
+    list(Run(model, photos, out, **options()))
+    lines = [json.loads(line) for line in (out / "manifest.jsonl").read_bytes().splitlines()]
+    lines[0]["files"] = ["../kept.png", str(kept), "class0/../../kept.png"]
+    (out / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    list(Run(model, photos, out, **options(overwrite=True)))
+    assert kept.read_bytes() == b"not of this run"
+
+
+# --- two at once
+
+
+def test_two_runs_never_write_to_one_folder(tmp_path: Path, model: Any, photos: Path) -> None:
+    expected, out = tmp_path / "expected", tmp_path / "out"
+    list(Run(model, photos, expected, **options()))
+    first = Run(model, photos, out, **options())
+    records = iter(first)
+    next(records)
+    for more in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(RunError, match=r"another run is writing to .*out: wait until"):
+            Run(model, photos, out, **options(**more))
+    assert len(list(records)) == 10
+    assert content(out) == content(expected)
+    # It has ended, though it is still there.
+    assert list(Run(model, photos, out, **options(resume=True))) == []
+
+
+def test_a_run_that_fails_is_closed_or_killed_lets_go_of_its_folder(
+    tmp_path: Path, model: Any, photos: Path, start_python: Callable[..., Any]
+) -> None:
+    with pytest.raises(LayerError) as failed:  # whose traceback holds the run
+        Run(model, photos, tmp_path, **options(layers="nope"))
+    with Run(model, photos, tmp_path, **options(top=1)) as run:
+        list(run)  # and no report
+    file = tmp_path / "model.keras"
+    model.save(file)
+    out = tmp_path / "out"
+    with start_python("-c", WORK, file, photos, out, "folders") as process:
+        while not lines(out / "manifest.jsonl") and process.poll() is None:
+            time.sleep(0.001)
+        process.kill()
+    list(Run(model, photos, out, **options(top=2, resume=True)))
+    assert failed.value
+
+
+# --- power cuts
+
+
+def test_what_is_recorded_of_whole_shards_survives_a_power_cut(
+    tmp_path: Path, model: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the device is what was there when the file system was last waited for."""
+    expected, out = tmp_path / "expected", tmp_path / "out"
+    list(Run(model, photos, expected, **options(top=2)))
+    durable: list[Path] = []
+
+    def sync(folder: Path) -> None:
+        assert folder == out
+        durable.append(shutil.copytree(out, tmp_path / f"device{len(durable)}"))
+
+    monkeypatch.setattr("actgrid.runs.stores.sync_file_system", sync)
+    list(Run(model, photos, out, **options(top=2)))
+    monkeypatch.undo()
+    recorded = [lines(folder / "manifest.jsonl") for folder in durable]
+    assert {4, 8, 11} <= set(recorded)
+    for folder, count in zip(durable, recorded, strict=True):
+        found = content(folder)
+        for record in found.get("manifest.jsonl", []):
+            assert all(found[file] for file in record["files"])
+        run = Run(model, photos, folder, **options(top=2, resume=True))
+        assert run.recorded == count
+        list(run)
+        assert content(folder) == content(expected)
+
+
+@pytest.mark.parametrize("loss", ["missing", "empty", "truncated", "zeros"])
+@pytest.mark.parametrize("file", ["01_pool.png", "stats.json"])
+@pytest.mark.parametrize("after", [7, 8])  # shards have four images
+def test_files_that_a_power_cut_lost_are_written_again(
+    tmp_path: Path, model: Any, photos: Path, loss: str, file: str, after: int
+) -> None:
+    expected, out = tmp_path / "expected", tmp_path / "out"
+    list(Run(model, photos, expected, **options()))
+    stopped(Run(model, photos, out, **options()), after)
+    manifest = content(out)["manifest.jsonl"]
+    assert len(manifest) == after
+    lost = out / Path(manifest[5]["files"][0]).parent / file
+    size = lost.stat().st_size
+    if loss == "missing":
+        lost.unlink()
+    else:
+        data = {"empty": b"", "truncated": lost.read_bytes()[: size // 2], "zeros": bytes(size)}
+        lost.write_bytes(data[loss])
+    run = Run(model, photos, out, **options(resume=True))
+    assert run.recorded == 5
+    assert [record.index for record in run] == list(range(5, 11))
+    assert content(out) == content(expected)
+
+
+def test_the_files_of_something_else_are_told(tmp_path: Path, model: Any, photos: Path) -> None:
+    (tmp_path / "run.json").write_text("[]")
+    with pytest.raises(RunError, match=r"run\.json is not one of actgrid's"):
+        Run(model, photos, tmp_path, **options())
+    (tmp_path / "run.json").unlink()
+    stopped(Run(model, photos, tmp_path, **options()), 2)
+    (tmp_path / "manifest.jsonl").write_text('{"some": "json"}\n')
+    with pytest.raises(RunError, match=r"manifest\.jsonl is not one of actgrid's"):
+        Run(model, photos, tmp_path, **options(resume=True))
+
+
+def test_a_run_goes_to_a_url_and_is_resumed_there(model: Any, photos: Path, tmp_path: Path) -> None:
+    list(Run(model, photos, tmp_path, **options(top=2)))
+    url = f"memory://runs/{tmp_path.name}"
+    stopped(Run(model, photos, url, **options(top=2)), 6)
+    store = open_store(url)
+    assert store.names("manifest") == []  # of a shard at once, where nothing can be appended to
+    assert store.names("manifest/") == ["manifest/000000.jsonl"]
+    run = Run(model, photos, url, **options(top=2, resume=True))
+    assert run.recorded == 4
+    list(run)
+    assert store.names("manifest/") == []
+    for name, wanted in content(tmp_path).items():
+        found = store.read(name)
+        if name == "manifest.jsonl":
+            lines = map(json.loads, (found or b"").splitlines())
+            assert [{**line, "milliseconds": 0} for line in lines] == wanted
+        else:
+            assert found == wanted, name
+
+
+# --- images that fail
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    folder = write_photos(tmp_path / "broken", 6)
+    (folder / "class0" / "002.png").write_bytes(b"no image")
+    (folder / "class1" / "003.png").write_bytes((folder / "class1" / "001.png").read_bytes()[:99])
+    return folder
+
+
+def test_bad_images_never_stop_a_folder(tmp_path: Path, model: Any, broken: Path) -> None:
+    with Run(model, broken, tmp_path / "out", **options(top=1)) as run:
+        records = list(run)
+    failed = [record for record in records if record.failed]
+    assert [Path(record.image).name for record in failed] == ["002.png", "003.png"]
+    assert "not an image" in (failed[0].error or "")
+    assert "truncated or broken" in (failed[1].error or "")
+    assert run.summary().failed == 2
+    assert run.summary().statistics.images == 4  # type: ignore[union-attr]
+    # Failures are part of what is resumed.
+    again = Run(model, broken, tmp_path / "out", **options(top=1, resume=True))
+    assert again.summary().failed == 2
+
+
+def test_a_single_bad_file_is_an_error_but_may_be_skipped(
+    tmp_path: Path, model: Any, broken: Path
+) -> None:
+    files = [broken / "class0" / "000.png", broken / "class0" / "002.png"]
+    run = Run(model, files, tmp_path / "out", **options())
+    seen: list[Record] = []
+    with pytest.raises(ImageError, match="not an image"):
+        seen.extend(run)
+    assert not (tmp_path / "out" / "run.json").exists() or seen
+    assert len(list(Run(model, files, tmp_path / "skip", on_error="skip", **options()))) == 2
+    with pytest.raises(ImageError):
+        list(Run(model, broken, tmp_path / "raise", on_error="raise", **options()))
+
+
+def test_a_run_that_replaces_another_does_so_before_its_first_picture(
+    tmp_path: Path, model: Any, photos: Path, broken: Path
+) -> None:
+    list(Run(model, photos, tmp_path / "out", **options()))
+    again = options(overwrite=True)
+    # Pictures may have been written when it stops, in the places of those that were recorded.
+    with pytest.raises(ImageError):
+        list(Run(model, [broken / "class0" / "002.png"], tmp_path / "out", **again))
+    assert not (tmp_path / "out" / "manifest.jsonl").exists()
+    assert not json.loads((tmp_path / "out" / "run.json").read_bytes())["finished"]
+
+
+def test_a_full_disk_stops_the_run_which_can_be_resumed(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    list(Run(model, photos, whole, **options(sink="tar")))
+    size = (whole / "shard-000000.tar").stat().st_size
+    run = Run(model, photos, parts, **options(sink="tar"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*shard-000000"):
+            list(run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert not list(parts.glob("shard*"))
+    list(Run(model, photos, parts, **options(sink="tar", resume=True)))
+    assert content(parts) == content(whole)
+
+
+# --- options
+
+
+def test_what_is_wrong_is_said_before_anything_is_written(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    output = tmp_path / "out"
+    wrong: list[tuple[type[Exception], dict[str, Any]]] = [
+        (OptionError, {"sink": "zip"}),
+        (OptionError, {"on_error": "ignore"}),
+        (OptionError, {"batch_size": 0}),
+        (OptionError, {"shard_size": 0}),
+        (OptionError, {"threads": 0}),
+        (OptionError, {"top": 0}),
+        (OptionError, {"resume": True, "overwrite": True}),
+        (OptionError, {"drawing": {"cmap": "nope"}}),
+        (OptionError, {"drawing": {"colour": "red"}}),
+        (LayerError, {"layers": "nope"}),
+    ]
+    for kind, changed in wrong:
+        with pytest.raises(kind):
+            Run(model, photos, output, **{**options(), **changed})
+    assert not output.exists() or not list(output.iterdir())
+
+
+# --- killed
+
+
+WORK = """
+import sys
+from pathlib import Path
+import keras
+from actgrid.runs.runs import Run
+
+file, photos, output, sink = sys.argv[1:]
+model = keras.models.load_model(file, compile=False)
+options = {"drawing": {"suffix": ".png"}, "batch_size": 2, "shard_size": 4, "top": 2}
+for _ in Run(model, photos, Path(output), sink=sink, resume=True, **options):
+    pass
+"""
+
+
+def lines(manifest: Path) -> int:
+    return manifest.read_bytes().count(b"\n") if manifest.exists() else 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sink", "kills"), [("folders", 12), ("tar", 4)])
+def test_killed_at_random_moments_and_resumed_it_is_byte_identical(
+    tmp_path: Path, start_python: Callable[..., Any], sink: str, kills: int
+) -> None:
+    write_photos(tmp_path / "photos", 300, side=70)
+    keras.utils.set_random_seed(1)
+    convolutions = [keras.layers.Conv2D(16, 3, activation="relu") for _ in range(8)]
+    file = tmp_path / "model.keras"
+    keras.Sequential([keras.Input((64, 64, 3)), *convolutions]).save(file)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    start = partial(start_python, "-c", WORK, file, tmp_path / "photos")
+    assert start(whole, sink).wait() == 0
+
+    seed = random.SystemRandom().randrange(1000)
+    print("seed", seed)  # shown if the test fails
+    chance = random.Random(seed)
+    for _ in range(kills):
+        before = lines(parts / "manifest.jsonl")
+        process = start(parts, sink)
+        wanted = before + chance.randrange(6)
+        while lines(parts / "manifest.jsonl") < wanted and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.1))
+        assert process.poll() is None, "it was done before it was killed so often"
+        process.kill()
+        process.wait()
+    assert start(parts, sink).wait() == 0
+    assert content(parts) == content(whole)

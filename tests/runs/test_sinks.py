@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import importlib
+import io
+import itertools
+import os
+import random
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from actgrid.errors import OutputError
+from actgrid.runs.sinks import FolderSink, Sink, TarSink
+from actgrid.runs.sources import Item
+from actgrid.runs.stores import Store, open_store
+
+FILES = ["00_stem.png", "01_block.conv_1.png", "stats.json"]
+KEYS = ["cat/001", "dog/001", "dog/é", "x", "y" * 90 + "/" + "z" * 100]
+
+
+def item(index: int, key: str | None = None) -> Item:
+    return Item(index, f"{index}.jpg", key or KEYS[index], Path(f"{index}.jpg"))
+
+
+def pieces(one: Item, file: str) -> list[bytes]:
+    return [one.key.encode(), b" ", file.encode() * (one.index + 1)]
+
+
+def fill(sink: Sink, items: list[Item], images_per_shard: int, seed: int) -> list[list[str]]:
+    """Put files from threads in any order, finish image after image, shard after shard."""
+    order = random.Random(seed)
+    places = []
+    with sink, ThreadPoolExecutor(3) as pool:
+        for number, shard in itertools.groupby(items, lambda one: one.index // images_per_shard):
+            images = list(shard)
+            puts = list(itertools.product(images, FILES))
+            order.shuffle(puts)
+            list(pool.map(lambda put: sink.put(put[0], put[1], pieces(*put)), puts))
+            places += [sink.finish(one, FILES) for one in images]
+            sink.close_shard(number)
+    return places
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_folders_hold_the_files_of_their_image(tmp_path: Path) -> None:
+    items = [item(index) for index in range(5)]
+    sink = FolderSink(open_store(tmp_path))
+    assert not sink.whole_shards
+    places = fill(sink, items, 2, seed=0)
+    assert places == [[f"{key}/{file}" for file in FILES] for key in KEYS]
+    assert content(tmp_path) == {
+        f"{one.key}/{file}": b"".join(pieces(one, file)) for one in items for file in FILES
+    }
+
+
+def test_a_file_of_a_folder_is_there_at_once(tmp_path: Path) -> None:
+    with FolderSink(open_store(tmp_path)) as sink:
+        sink.put(item(0), "00_stem.png", [b"1", b"2"])
+        assert content(tmp_path) == {"cat/001/00_stem.png": b"12"}
+
+
+def test_nothing_stays_of_a_dropped_image_but_what_was_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "notes.txt").touch()
+    with FolderSink(open_store(tmp_path)) as sink:
+        for one in (item(0, "cat"), item(1, "cat/001"), item(2, "cat/002")):
+            sink.put(one, "00_stem.png", [b""])
+        sink.drop(item(0, "cat"), FILES)
+        sink.drop(item(1, "cat/001"), FILES)
+        sink.drop(item(3, "dog"), FILES)
+        left = [path.name for path in sorted(tmp_path.rglob("*"))]
+        assert left == ["cat", "002", "00_stem.png", "x", "notes.txt"]
+        sink.drop(item(2, "cat/002"), FILES)
+        sink.drop(item(3, "x"), FILES)
+        assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["x", "notes.txt"]
+
+
+def test_what_a_killed_process_left_goes_with_the_image_that_is_done_again(tmp_path: Path) -> None:
+    leftover = "." + "0" * 32 + ".part"
+    for key in ("cat/001", "dog/001"):
+        (tmp_path / key).mkdir(parents=True)
+        (tmp_path / key / leftover).touch()
+    with FolderSink(open_store(tmp_path)) as sink:
+        sink.put(item(0), FILES[0], [b""])
+        sink.finish(item(0), FILES[:1])
+        assert set(content(tmp_path)) == {"dog/001/" + leftover, "cat/001/" + FILES[0]}
+        sink.drop(item(1), FILES)
+    assert set(content(tmp_path)) == {"cat/001/" + FILES[0]}
+
+
+# --- tar
+
+
+def test_entries_are_those_of_webdataset_in_order_and_the_contents_alone(tmp_path: Path) -> None:
+    items = [item(index) for index in range(5)]
+    places = fill(TarSink(open_store(tmp_path), 2), items, 2, seed=0)
+    assert places == [
+        [f"shard-00000{number}.tar/{key}.{file}" for file in (*FILES[:2], "json")]
+        for number, key in zip((0, 0, 1, 1, 2), KEYS, strict=True)
+    ]
+    shards = ["shard-000000.tar", "shard-000001.tar", "shard-000002.tar"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == shards
+    for number, shard in enumerate([items[:2], items[2:4], items[4:]]):
+        with tarfile.open(tmp_path / f"shard-00000{number}.tar") as tar:
+            entries = tar.getmembers()
+            assert [entry.name for entry in entries] == [
+                f"{one.key}.{file}"
+                for one in shard
+                for file in ("00_stem.png", "01_block.conv_1.png", "json")
+            ]
+            for entry, (one, file) in zip(entries, itertools.product(shard, FILES), strict=True):
+                assert (entry.mtime, entry.uid, entry.gid, entry.mode) == (0, 0, 0, 0o644)
+                assert (entry.uname, entry.gname) == ("", "")
+                assert entry.isreg()
+                file_in_tar = tar.extractfile(entry)
+                assert file_in_tar is not None
+                assert file_in_tar.read() == b"".join(pieces(one, file))
+
+
+def test_bytes_do_not_depend_on_timing(tmp_path: Path) -> None:
+    items = [item(index) for index in range(5)]
+    for seed in range(3):
+        fill(TarSink(open_store(tmp_path / f"{seed}"), 3), items, 3, seed)
+    assert content(tmp_path / "0") == content(tmp_path / "1") == content(tmp_path / "2")
+
+
+@pytest.mark.parametrize("output", ["local", "memory"])
+def test_webdataset_reads_the_images(tmp_path: Path, output: str) -> None:
+    items = [item(index) for index in range(5)]
+    store = open_store(tmp_path if output == "local" else "memory://sinks")
+    fill(TarSink(store, 2), items, 2, seed=0)
+    reading = importlib.import_module("webdataset.tariterators")
+    shards = [
+        {"url": name, "stream": io.BytesIO(store.read(name) or b"")}
+        for name in store.names("shard-")
+    ]
+    found = list(reading.group_by_keys(reading.tar_file_expander(shards)))
+    assert [sample["__key__"] for sample in found] == KEYS
+    for sample, one in zip(found, items, strict=True):
+        assert {name for name in sample if not name.startswith("__")} == {
+            "00_stem.png",
+            "01_block.conv_1.png",
+            "json",
+        }
+        assert sample["json"] == b"".join(pieces(one, "stats.json"))
+        assert sample["00_stem.png"] == b"".join(pieces(one, "00_stem.png"))
+
+
+def test_a_shard_appears_when_it_is_closed(tmp_path: Path) -> None:
+    with TarSink(open_store(tmp_path), 2) as sink:
+        assert sink.whole_shards
+        for index in range(2):
+            sink.put(item(index), "00_stem.png", [b"1"])
+            sink.finish(item(index), FILES[:1])
+            assert not (tmp_path / "shard-000000.tar").exists()
+        sink.close_shard(0)
+        assert [path.name for path in tmp_path.iterdir()] == ["shard-000000.tar"]
+
+
+def test_images_that_failed_are_in_no_shard(tmp_path: Path) -> None:
+    with TarSink(open_store(tmp_path), 2) as sink:
+        for index in (0, 1, 2):
+            sink.put(item(index), "00_stem.png", [b"1"])
+        sink.drop(item(0), FILES)
+        sink.finish(item(1), FILES[:1])
+        sink.close_shard(0)
+        sink.drop(item(2), FILES)
+        sink.drop(item(3), FILES)
+        sink.close_shard(1)
+    with tarfile.open(tmp_path / "shard-000000.tar") as tar:
+        assert tar.getnames() == ["dog/001.00_stem.png"]
+    with tarfile.open(tmp_path / "shard-000001.tar") as tar:
+        assert tar.getnames() == []
+
+
+def test_an_interruption_leaves_no_half_shard(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with TarSink(open_store(tmp_path), 2) as sink:
+            sink.put(item(0), "00_stem.png", [b"1"])
+            sink.finish(item(0), FILES[:1])
+            assert len(list(tmp_path.iterdir())) == 1
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is full")
+def test_a_full_disk_is_an_output_error_where_it_is_met(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Path.open
+
+    def on_a_full_disk(path: Path, mode: str) -> BinaryIO:
+        opened(path, mode).close()
+        return io.FileIO("/dev/full", "w")
+
+    monkeypatch.setattr(Path, "open", on_a_full_disk)
+    with TarSink(open_store(tmp_path), 2) as sink:
+        sink.put(item(0), "00_stem.png", [bytes(100_000)])
+        with pytest.raises(OutputError, match=r"^cannot write .*/shard-000000\.tar: No space left"):
+            sink.finish(item(0), FILES[:1])
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_no_permission_is_an_output_error(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    store: Store = open_store(Path("/sys") if os.geteuid() == 0 else closed)
+    with pytest.raises(OutputError, match=r"Permission denied|not permitted|Read-only"):
+        FolderSink(store).put(item(0), "00_stem.png", [b""])
+    with pytest.raises(OutputError, match=r"Permission denied|not permitted|Read-only"):
+        TarSink(store).finish(item(0), [])

@@ -1,0 +1,464 @@
+from __future__ import annotations
+
+import itertools
+import json
+import tarfile
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import actgrid
+from actgrid.errors import DeviceError, MissingFileError, ModelError, OutputError, ShapeError
+from actgrid.models import LayerInfo
+from actgrid.runs.manifest import Record
+from actgrid.runs.sinks import FolderSink, TarSink
+from actgrid.runs.sources import Item
+from actgrid.runs.stages import STAGES, Meter, Shard, Work, process
+from actgrid.runs.stores import open_store
+from actgrid.statistics.dataset import DatasetStats
+
+Array = npt.NDArray[Any]
+
+PATIENCE = 20  # seconds, for what happens at once unless it never does
+DRAWING = {"suffix": ".png"}
+FILES = ["00_one.png", "01_two.png", "stats.json"]
+
+
+class FakeExtractor:
+    """Two layers for a batch of images: the images themselves, and twice that."""
+
+    def __init__(self, before: Callable[[int], None] = lambda call: None) -> None:
+        self.model = SimpleNamespace(name="fake")
+        self.layers = {
+            path: LayerInfo(path, "Conv2D", (None, 4, 4, 3), "float32", "channels_last", 0, None)
+            for path in ("one", "two")
+        }
+        self.alive: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.batches: list[int] = []
+        self._before = before
+
+    def __call__(self, x: Array) -> dict[str, Array]:
+        self._before(len(self.batches))
+        self.batches.append(len(x))
+        activations = {"one": x * 1, "two": x * 2}
+        self.alive.update(map(Held, activations.values()))
+        return activations
+
+
+class Held:
+    """Dies with an array, which a WeakSet cannot hold: arrays have no hash."""
+
+    def __init__(self, array: Array) -> None:
+        weakref.finalize(array, lambda held: held, self)
+
+
+def item(index: int) -> Item:
+    return Item(index, f"{index}.jpg", f"{index:03}", Path(f"{index}.jpg"), None)
+
+
+def load(one: Item) -> Array:
+    return np.random.default_rng(one.index).normal(size=(1, 4, 4, 3)).astype(np.float32)
+
+
+def run(
+    output: Path,
+    count: int = 6,
+    extractor: FakeExtractor | None = None,
+    load: Callable[[Item], Array] = load,
+    tar: bool = False,
+    start: int = 0,
+    recorded: dict[int, bool] | None = None,
+    meter: Meter | None = None,
+    **work: Any,
+) -> Iterator[Record | Shard]:
+    job = Work(**{"drawing": DRAWING, **work})
+    store = open_store(output)
+    with TarSink(store, job.shard_size) if tar else FolderSink(store) as sink:
+        yield from process(
+            cast(actgrid.Extractor, extractor or FakeExtractor()),
+            map(item, range(start, count)),
+            load,
+            sink,
+            job,
+            recorded=recorded,
+            meter=meter,
+        )
+
+
+def records(events: Iterator[Record | Shard]) -> list[Record]:
+    return [event for event in events if isinstance(event, Record)]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def our_threads() -> list[str]:
+    stages = ("actgrid-inputs", "actgrid-load", "actgrid-draw", "actgrid-write")
+    return [one.name for one in threading.enumerate() if one.name.startswith(stages)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_images_come_in_order_with_their_files(
+    tmp_path: Path, batch_size: int, threads: int
+) -> None:
+    extractor = FakeExtractor()
+    seen = []
+    for event in run(tmp_path, extractor=extractor, batch_size=batch_size, threads=threads):
+        if isinstance(event, Shard):
+            assert event == Shard(0, None)
+            continue
+        seen.append(event.index)
+        assert event.files == [f"{event.index:03}/{file}" for file in FILES]
+        assert all((tmp_path / file).exists() for file in event.files)
+        assert (event.image, event.status, event.error) == (f"{event.index}.jpg", "done", None)
+        stats = json.loads((tmp_path / event.files[2]).read_bytes())
+        assert stats["image"] == event.image
+        mean = load(item(event.index)).mean((0, 1, 2))
+        np.testing.assert_allclose(stats["layers"][1]["mean"], 2 * mean, 1e-5)
+    assert seen == list(range(6))
+    assert extractor.batches == ([1] * 6 if batch_size == 1 else [4, 2])
+    assert not our_threads()
+
+
+def test_an_image_is_drawn_while_the_model_runs_on_the_next(tmp_path: Path) -> None:
+    def wait_for_the_last(call: int) -> None:
+        if call:
+            for _ in range(PATIENCE * 100):
+                if (tmp_path / f"{call - 1:03}" / "01_two.png").exists():
+                    return
+                threading.Event().wait(0.01)
+            pytest.fail("the last image is not drawn while the model runs")
+
+    assert len(records(run(tmp_path, extractor=FakeExtractor(wait_for_the_last)))) == 6
+
+
+def test_the_next_image_is_loaded_while_the_model_runs(tmp_path: Path) -> None:
+    loaded = [threading.Event() for _ in range(6)]
+
+    def note(one: Item) -> Array:
+        loaded[one.index].set()
+        return load(one)
+
+    def wait_for_the_next(call: int) -> None:
+        if call + 1 < len(loaded):
+            assert loaded[call + 1].wait(PATIENCE)
+
+    assert len(records(run(tmp_path, extractor=FakeExtractor(wait_for_the_next), load=note))) == 6
+
+
+def test_images_are_loaded_a_few_ahead_and_no_more(tmp_path: Path) -> None:
+    loaded: list[int] = []
+    ahead: list[int] = []
+
+    def note(one: Item) -> Array:
+        loaded.append(one.index)
+        return load(one)
+
+    extractor = FakeExtractor(lambda call: ahead.append(len(loaded) - call))
+    list(run(tmp_path, 60, extractor, note, threads=1))
+    # One that runs, one that was taken from the queue, two in it, one that waits to enter it.
+    assert max(ahead) <= 5
+
+
+def test_there_are_never_the_activations_of_more_than_two_batches(tmp_path: Path) -> None:
+    alive: list[int] = []
+    extractor = FakeExtractor(lambda call: alive.append(len(extractor.alive)))
+    list(run(tmp_path, 30, extractor, threads=1, top=2))
+    # Before each run those of the last one, at most: two layers.
+    assert len(alive) == 30
+    assert max(alive) <= 2
+
+
+def test_bytes_do_not_depend_on_threads_or_timing(tmp_path: Path) -> None:
+    def slow_at_random(one: Item) -> Array:
+        threading.Event().wait(np.random.default_rng().uniform(0, 0.01))
+        return load(one)
+
+    for name, threads in (("one", 1), ("four", 4)):
+        for tar in (False, True):
+            folder = tmp_path / name / str(tar)
+            options: dict[str, Any] = {"threads": threads, "shard_size": 3, "batch_size": 2}
+            list(run(folder, 10, load=slow_at_random, tar=tar, **options))
+    assert content(tmp_path / "one") == content(tmp_path / "four")
+    assert "True/shard-000003.tar" in content(tmp_path / "one")
+
+
+# --- images that fail
+
+
+def fails_at(*indices: int) -> Callable[[Item], Array]:
+    def fail(one: Item) -> Array:
+        if one.index in indices:
+            raise MissingFileError(f"no such file: {one.name}")
+        return load(one)
+
+    return fail
+
+
+def test_images_before_one_that_cannot_be_loaded_are_drawn(tmp_path: Path) -> None:
+    seen: list[int] = []
+    events = run(tmp_path, load=fails_at(3))
+    with pytest.raises(FileNotFoundError, match=r"3\.jpg"):
+        seen.extend(one.index for one in events if isinstance(one, Record))
+    assert seen == [0, 1, 2]
+    assert not our_threads()
+
+
+@pytest.mark.parametrize("tar", [False, True])
+def test_an_image_that_cannot_be_loaded_is_recorded_and_left_out(tmp_path: Path, tar: bool) -> None:
+    extractor = FakeExtractor()
+    found = records(
+        run(tmp_path, 6, extractor, fails_at(1, 5), tar, batch_size=2, skip_errors=True)
+    )
+    assert [one.status for one in found] == ["done", "failed", "done", "done", "done", "failed"]
+    assert found[1].error == "no such file: 1.jpg"
+    assert found[1].files == []
+    # It takes no place in a batch.
+    assert extractor.batches == [2, 2]
+    if not tar:
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["000", "002", "003", "004"]
+
+
+def test_all_images_may_fail(tmp_path: Path) -> None:
+    events = list(run(tmp_path, 3, load=fails_at(0, 1, 2), skip_errors=True, shard_size=2, top=1))
+    assert [type(event) for event in events] == [Record, Record, Shard, Record, Shard]
+    assert all(event.failed for event in events if isinstance(event, Record))
+
+
+def test_what_the_model_refuses_fails_alone(tmp_path: Path) -> None:
+    class Refusing(FakeExtractor):
+        def __call__(self, x: Array) -> dict[str, Array]:
+            if (x == load(item(3))).all((1, 2, 3)).any():
+                raise ModelError("not this one")
+            return super().__call__(x)
+
+    extractor = Refusing()
+    found = records(run(tmp_path, 6, extractor, batch_size=3, skip_errors=True))
+    assert [one.index for one in found if one.failed] == [3]
+    assert "not this one" in (found[3].error or "")
+    assert extractor.batches == [3, 1, 1]
+
+
+def test_a_model_that_the_device_cannot_run_stops_everything(tmp_path: Path) -> None:
+    """No image is to blame: all others would be recorded as failed, too."""
+
+    class Impossible(FakeExtractor):
+        def __call__(self, x: Array) -> dict[str, Array]:
+            raise DeviceError("no such convolution here")
+
+    with pytest.raises(DeviceError, match="no such convolution here"):
+        list(run(tmp_path, 6, Impossible(), batch_size=3, skip_errors=True))
+    assert list(tmp_path.iterdir()) == []
+    assert not our_threads()
+
+
+def test_what_cannot_be_drawn_fails_and_nothing_stays_of_it(tmp_path: Path) -> None:
+    def empty(one: Item) -> Array:
+        array = load(one)
+        return array[:, :0] if one.index == 1 else array
+
+    found = records(run(tmp_path, 3, load=empty, skip_errors=True))
+    assert [one.failed for one in found] == [False, True, False]
+    assert "empty" in (found[1].error or "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000", "002"]
+
+
+def test_images_of_different_sizes_never_share_a_batch(tmp_path: Path) -> None:
+    def sized(one: Item) -> Array:
+        return load(one)[:, : 2 if one.index in (1, 2) else 4]
+
+    extractor = FakeExtractor()
+    assert len(records(run(tmp_path, 6, extractor, sized, batch_size=3))) == 6
+    assert extractor.batches == [1, 2, 3]
+
+
+def test_a_file_that_cannot_be_written_stops_everything(tmp_path: Path) -> None:
+    (tmp_path / "002").write_bytes(b"in the way")
+    seen: list[int] = []
+    events = run(tmp_path, skip_errors=True)
+    with pytest.raises(OutputError, match="cannot make the folder"):
+        seen.extend(one.index for one in events if isinstance(one, Record))
+    assert seen == [0, 1]
+    assert not our_threads()
+
+
+def test_inputs_that_break_off_break_the_run_after_what_came_before(tmp_path: Path) -> None:
+    def inputs() -> Iterator[Item]:
+        yield from map(item, range(3))
+        raise RuntimeError("the stream broke off")
+
+    extractor = cast(actgrid.Extractor, FakeExtractor())
+    sink = FolderSink(open_store(tmp_path))
+    events = process(extractor, inputs(), load, sink, Work(DRAWING, skip_errors=True))
+    seen: list[int] = []
+    with pytest.raises(RuntimeError, match="broke off"):
+        seen.extend(one.index for one in events if isinstance(one, Record))
+    assert seen == [0, 1, 2]
+    assert not our_threads()
+
+
+def test_whoever_stops_listening_stops_the_threads(tmp_path: Path) -> None:
+    extractor = FakeExtractor()
+    events = run(tmp_path, 100, extractor)
+    next(events)
+    cast(Any, events).close()
+    assert not our_threads()
+    assert len(extractor.batches) <= 2
+
+
+# --- shards
+
+
+def test_shards_end_after_their_images_and_batches_never_cross_them(tmp_path: Path) -> None:
+    extractor = FakeExtractor()
+    events = list(run(tmp_path, 7, extractor, shard_size=3, batch_size=2))
+    order = [event.number if isinstance(event, Shard) else -1 for event in events]
+    assert order == [-1, -1, -1, 0, -1, -1, -1, 1, -1, 2]
+    assert extractor.batches == [2, 1, 2, 1, 1]
+
+
+def test_records_of_a_tar_come_when_it_is_complete(tmp_path: Path) -> None:
+    for event in run(tmp_path, 5, tar=True, shard_size=3):
+        if isinstance(event, Record):
+            shard = tmp_path / f"shard-{event.index // 3:06}.tar"
+            assert shard.exists()
+            assert event.files[0] == f"{shard.name}/{event.index:03}.00_one.png"
+
+
+# --- statistics
+
+
+def of(images: list[int]) -> DatasetStats:
+    stats = DatasetStats(2)
+    layers = FakeExtractor().layers
+    for index in images:
+        x = load(item(index))
+        stats.update({"one": x, "two": x * 2}, layers, [f"{index}.jpg"], start=index)
+    return stats
+
+
+def assert_same(found: DatasetStats | None, wanted: DatasetStats) -> None:
+    assert found is not None
+    assert found.images == wanted.images
+    for path, layer in wanted.layers.items():
+        mine = found.layers[path]
+        np.testing.assert_allclose(mine.mean, layer.mean, 1e-6)
+        np.testing.assert_allclose(mine.std, layer.std, 1e-6)
+        for name in ("count", "min", "max", "top_max", "top_index", "top_place", "activated"):
+            np.testing.assert_array_equal(getattr(mine, name), getattr(layer, name))
+
+
+@pytest.mark.parametrize("drawing", [DRAWING, None])
+def test_a_shard_has_the_statistics_of_its_images(
+    tmp_path: Path, drawing: dict[str, Any] | None
+) -> None:
+    options: dict[str, Any] = {"drawing": drawing, "top": 2, "batch_size": 2, "shard_size": 4}
+    shards = [
+        event
+        for event in run(tmp_path, 7, load=fails_at(2), skip_errors=True, **options)
+        if isinstance(event, Shard)
+    ]
+    first, second = (shard.statistics for shard in shards)
+    assert first is not None
+    assert second is not None
+    assert_same(first, of([0, 1, 3]))
+    # What the first shard keeps off the top is not among the second's.
+    assert second.images == 3
+    first.merge(second)
+    assert_same(first, of([0, 1, 3, 4, 5, 6]))
+    assert (tmp_path / "000").exists() == (drawing is not None)
+
+
+# --- images that an earlier run has recorded
+
+
+@pytest.mark.parametrize("top", [None, 2])
+def test_what_is_recorded_is_not_written_again_but_measured(
+    tmp_path: Path, top: int | None
+) -> None:
+    extractor = FakeExtractor()
+    recorded = {0: False, 1: True, 2: False, 3: False}
+    options: dict[str, Any] = {"batch_size": 2, "top": top, "skip_errors": True}
+    events = list(run(tmp_path, 6, extractor, fails_at(1), recorded=recorded, **options))
+    assert [one.index for one in events if isinstance(one, Record)] == [4, 5]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["004", "005"]
+    # 0 and 2 make a batch, as before; without statistics nobody asks for it.
+    assert extractor.batches == ([2, 2, 1] if top else [2, 1])
+    if top:
+        (shard,) = (one for one in events if isinstance(one, Shard))
+        assert_same(shard.statistics, of([0, 2, 3, 4, 5]))
+
+
+@pytest.mark.parametrize("tar", [False, True])
+def test_batches_are_the_same_beside_what_the_model_refused(tmp_path: Path, tar: bool) -> None:
+    class Refusing(FakeExtractor):
+        def __call__(self, x: Array) -> dict[str, Array]:
+            if x.shape[1] < 4:
+                raise ShapeError("too small")
+            return super().__call__(x)
+
+    def sized(one: Item) -> Array:
+        return load(one)[:, : 2 if one.index == 2 else 4]
+
+    options: dict[str, Any] = {"batch_size": 4, "top": 2, "skip_errors": True}
+    once, again = Refusing(), Refusing()
+    list(run(tmp_path, 5, once, sized, **options))
+    recorded = {0: False, 1: False, 2: True}
+    found = records(run(tmp_path, 5, again, sized, tar, recorded=recorded, **options))
+    assert [one.index for one in found] == [3, 4]
+    assert again.batches == once.batches == [2, 2]
+
+
+@pytest.mark.parametrize("tar", [False, True])
+def test_what_failed_has_failed_though_it_can_be_used_now(tmp_path: Path, tar: bool) -> None:
+    events = list(run(tmp_path, 4, recorded={0: True, 1: False}, tar=tar, top=2))
+    assert [one.index for one in records(iter(events))] == [2, 3]
+    (shard,) = (one for one in events if isinstance(one, Shard))
+    assert_same(shard.statistics, of([1, 2, 3]))
+    assert not (tmp_path / "000").exists()
+    if tar:
+        with tarfile.open(tmp_path / "shard-000000.tar") as opened:
+            assert {name.partition(".")[0] for name in opened.getnames()} == {"001", "002", "003"}
+
+
+def test_a_tar_is_written_whole_again(tmp_path: Path) -> None:
+    list(run(tmp_path / "once", 5, tar=True, shard_size=3))
+    again = records(run(tmp_path / "again", 5, tar=True, shard_size=3, recorded={0: False}))
+    assert [one.index for one in again] == [1, 2, 3, 4]
+    assert content(tmp_path / "once") == content(tmp_path / "again")
+
+
+# --- the meter
+
+
+def test_a_meter_knows_what_went_through_and_how_long_stages_worked(tmp_path: Path) -> None:
+    meter = Meter()
+    list(run(tmp_path, 6, meter=meter))
+    assert meter.images == 6
+    assert tuple(meter.seconds) == STAGES
+    assert all(seconds > 0 for seconds in meter.seconds.values())
+
+
+def test_seconds_of_threads_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr("actgrid.runs.stages.time.perf_counter", lambda: next(clock))
+    meter = Meter()
+    for _ in range(3):
+        with meter.busy("draw"):
+            pass
+    with pytest.raises(ZeroDivisionError), meter.busy("load"):
+        raise ZeroDivisionError
+    assert meter.seconds == {"load": 1, "model": 0, "draw": 3, "write": 0}

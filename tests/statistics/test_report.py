@@ -1,0 +1,415 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from playwright.sync_api import Browser, Page
+
+from actgrid.errors import OptionError, OutputError
+from actgrid.models import LayerInfo
+from actgrid.statistics.dataset import DatasetStats, LayerStats
+from actgrid.statistics.report import make_report, save_report
+from actgrid.statistics.top_images import find_top_images
+
+Array = npt.NDArray[Any]
+Opened = Callable[[Path], AbstractContextManager[Page]]
+
+NASTY = "</script><img src=x onerror='document.title=1'>&\"<b>"
+IMAGES = [f"{NASTY}/{index}.jpg" for index in range(20)]
+COUNTS = {"conv": 120, NASTY: 5, "dense": 7}
+
+
+def infos() -> dict[str, LayerInfo]:
+    def info(path: str, *shape: int) -> LayerInfo:
+        return LayerInfo(path, "Conv2D", (None, *shape), "float32", "channels_last", 9, 0)
+
+    return {
+        "conv": info("conv", 6, 6, COUNTS["conv"]),
+        NASTY: info(NASTY, 3, 3, COUNTS[NASTY]),
+        "dense": info("dense", COUNTS["dense"]),
+    }
+
+
+def activations(count: int = 20) -> dict[str, Array]:
+    """Return those of a conv layer with dead, nearly dead and broken channels, and of others."""
+    rng = np.random.default_rng(4)
+    conv = rng.gamma(1, 1, (count, 6, 6, COUNTS["conv"])).astype(np.float32)
+    conv *= rng.gamma(2, 1, COUNTS["conv"]).astype(np.float32)
+    conv[..., [3, 50, 119]] = 0
+    conv[..., 7] = -np.abs(conv[..., 7])
+    conv[..., 9] = np.nan
+    other = rng.standard_normal((count, 3, 3, COUNTS[NASTY])).astype(np.float32)
+    dense = rng.standard_normal((count, COUNTS["dense"])).astype(np.float32)
+    dense[:, 2] = 5
+    return {"conv": conv, NASTY: other, "dense": dense}
+
+
+def measured() -> DatasetStats:
+    stats = DatasetStats(3)
+    stats.update(activations(), infos(), IMAGES)
+    return stats
+
+
+class Remembered:
+    """An extractor of activations that are there: its input is which."""
+
+    layers = infos()
+
+    def __call__(self, x: Array) -> dict[str, Array]:
+        return {path: values[x[:, 0]] for path, values in activations().items()}
+
+
+def load(index: int) -> tuple[Array, Array]:
+    pixels = np.random.default_rng(index).integers(0, 256, (24, 24, 3)).astype(np.uint8)
+    return pixels, np.array([[index]])
+
+
+def pictured(stats: DatasetStats, **options: Any) -> Any:
+    extractor: Any = Remembered()
+    return find_top_images(extractor, stats, load, {}, channels=4, cell=32, **options)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    stats = measured()
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    save_report(path, stats, model=NASTY, about=NASTY, top_images=pictured(stats))
+    return path
+
+
+@pytest.fixture
+def page(opened: Opened, report: Path) -> Iterator[Page]:
+    with opened(report) as page:
+        yield page
+
+
+def texts(page: Page, selector: str) -> list[str]:
+    return [text.strip() for text in page.locator(selector).all_inner_texts()]
+
+
+def choose(page: Page, layer: int | str) -> None:
+    page.click(f"tr[data-layer='{layer}'] button")
+
+
+def channels(page: Page, column: int = 1) -> list[int]:
+    return [int(text) for text in texts(page, f"#channels tr.channel td:nth-child({column})")]
+
+
+def all_channels(page: Page) -> list[int]:
+    """Return the channels of all pages."""
+    found = channels(page)
+    while page.is_enabled("#next"):
+        page.click("#next")
+        found += channels(page)
+    return found
+
+
+def test_layers_and_counts(page: Page) -> None:
+    stats = measured()
+    known = list(stats.layers.values())
+    rows = [texts(page, f"tr[data-layer='{at}'] td") for at in ("all", *range(len(known)))]
+    totals = [
+        sum(counts)
+        for counts in zip(
+            *((one.count.size, one.dead.sum(), one.nearly_dead().sum()) for one in known),
+            strict=True,
+        )
+    ]
+    assert rows[0] == ["all layers", *(str(count) for count in totals)]
+    for row, one in zip(rows[1:], known, strict=True):
+        assert row[0] == one.info.path
+        counts = one.count.size, one.dead.sum(), one.nearly_dead().sum()
+        assert row[1:] == [str(count) for count in counts]
+    assert totals == [132, 4, 2]
+    assert texts(page, "#cards b") == ["20", "3", "132", "4", "2"]
+
+
+def test_names_are_shown_as_they_are_and_do_not_run(page: Page) -> None:
+    assert page.inner_text("#title") == f"{NASTY}: channels over 20 images"
+    assert page.title() == f"{NASTY}: channels over 20 images"
+    assert page.inner_text("#about") == NASTY
+    choose(page, 1)
+    assert page.inner_text("#layer") == NASTY
+    assert page.locator("b").count() == 5  # those of the cards
+    assert page.locator("img:not([src^='data:'])").count() == 0
+
+
+STATISTICS = ["mean", "std", "min", "max", "zeros", "activated", "nonfinite"]
+
+
+def expected_order(layer: LayerStats, statistic: str, descending: bool) -> list[int]:
+    names = {"zeros": "zero_fraction"}
+    values = getattr(layer, names.get(statistic, statistic)).astype(np.float32)
+    order = np.argsort(-values if descending else values, kind="stable")  # NaN comes last
+    return [int(channel) for channel in order]
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_clicking_a_heading_sorts(page: Page, statistic: str) -> None:
+    layer = measured().layers["conv"]
+    choose(page, 0)
+    assert all_channels(page) == list(range(120))
+    heading = f"[data-key={statistic}]"
+    page.click(heading)
+    assert page.get_attribute(f"th:has({heading})", "aria-sort") == "descending"
+    assert all_channels(page) == expected_order(layer, statistic, True)
+    page.click(heading)
+    assert page.get_attribute(f"th:has({heading})", "aria-sort") == "ascending"
+    assert page.locator("th[aria-sort]").count() == 1
+    assert all_channels(page) == expected_order(layer, statistic, False)
+    page.click("[data-key=channel]")
+    assert all_channels(page) == list(range(120))
+
+
+def test_the_keyboard_sorts_and_chooses(page: Page) -> None:
+    page.focus("tr[data-layer='2'] button")
+    page.keyboard.press("Enter")
+    assert page.inner_text("#layer") == "dense"
+    page.focus("[data-key=max]")
+    page.keyboard.press("Space")
+    assert channels(page) == expected_order(measured().layers["dense"], "max", True)
+    page.keyboard.press("Space")  # the heading still has the focus
+    assert channels(page) == expected_order(measured().layers["dense"], "max", False)
+
+
+def test_all_layers_are_sorted_together(page: Page) -> None:
+    stats = measured()
+    page.click("[data-key=mean]")
+    found = list(
+        zip(
+            texts(page, "#channels td:nth-child(1)"),
+            channels(page, 2),
+            strict=True,
+        )
+    )
+    every = [
+        (-float(np.float32(mean)), at, path, channel)
+        for at, (path, layer) in enumerate(stats.layers.items())
+        for channel, mean in enumerate(layer.mean)
+        if np.isfinite(mean)
+    ]
+    assert found == [(path, channel) for _, _, path, channel in sorted(every)[:50]]
+    assert page.inner_text("#page") == "1 to 50 of 132"
+
+
+def test_only_dead_channels_are_shown_if_asked_for(page: Page) -> None:
+    choose(page, 0)
+    page.select_option("#state", "2")
+    assert channels(page) == [3, 50, 119]
+    assert texts(page, ".tag") == ["dead"] * 3
+    page.select_option("#state", "1")
+    assert channels(page) == [7, 9]
+    page.select_option("#state", "0")
+    assert page.inner_text("#page") == "1 to 50 of 115"
+
+
+def bars(page: Page) -> list[int]:
+    return [
+        int(one.get_attribute("data-count") or "") for one in page.locator("#histogram g.bin").all()
+    ]
+
+
+@pytest.mark.parametrize("statistic", ["mean", "std", "min", "max", "zeros", "activated"])
+def test_the_histogram(page: Page, statistic: str) -> None:
+    stats = measured()
+    choose(page, 0)
+    page.select_option("#statistic", statistic)
+    layer = stats.layers["conv"]
+    values = {
+        "zeros": layer.zero_fraction,
+        "activated": layer.activated / layer.images,
+    }.get(statistic, getattr(layer, statistic, None))
+    assert values is not None
+    values = values.astype(np.float32).astype(np.float64)
+    values = values[np.isfinite(values)]
+    limits = (0.0, 1.0) if statistic in ("zeros", "activated") else (values.min(), values.max())
+    assert bars(page) == np.histogram(values, 48, limits)[0].tolist()
+    missing = layer.count.size - values.size
+    assert page.inner_text("#left-out") == (
+        f"{missing} without a finite value are left out" if missing else ""
+    )
+
+
+def test_another_layer_or_statistic_changes_the_histogram(page: Page) -> None:
+    seen = []
+    for layer in ("all", 0, 1, 2):
+        choose(page, layer)
+        for statistic in ("mean", "std"):
+            page.select_option("#statistic", statistic)
+            seen.append(page.inner_html("#histogram"))
+    assert len(set(seen)) == len(seen)
+    assert sum(bars(page)) == 7
+
+
+def test_pictures_are_shown(page: Page) -> None:
+    stats = measured()
+    tops = pictured(stats)
+    for at, (path, top) in enumerate(tops.items()):
+        choose(page, at)
+        strips = page.locator("#pictures .strip")
+        assert strips.count() == 4
+        shown = [int(strip.get_attribute("data-channel") or "") for strip in strips.all()]
+        assert shown == top.channels.tolist()
+        images = page.locator("#pictures img")
+        assert images.count() == 16
+        widths = images.evaluate_all(
+            "images => Promise.all(images.map(async (image) =>"
+            " { image.loading = 'eager'; await image.decode(); return image.naturalWidth; }))"
+        )
+        assert widths == [4 * 32] * 16
+        names = [image.name for image in top.images[0]]
+        titles = [item.get_attribute("title") for item in strips.first.locator("li").all()[1:]]
+        assert [str(title).rsplit(": ", 1)[0] for title in titles] == names
+        assert path in stats.layers
+
+
+def test_the_names_of_a_channels_top_images_are_shown(page: Page) -> None:
+    stats = measured()
+    tops = pictured(stats)
+    choose(page, 0)
+    drawn = set(tops["conv"].channels.tolist())
+    plain = next(channel for channel in range(120) if channel not in drawn | {3, 7, 9, 50, 119})
+    page.select_option("#state", "0")
+    button = page.locator(f"#channels tr.channel:has(td:first-child:text-is('{plain}')) button")
+    button.click()
+    names = [image.name for image in stats.layers["conv"].top(plain)]
+    assert texts(page, "tr.more li") == names
+    assert button.get_attribute("aria-expanded") == "true"
+    button.click()
+    assert page.locator("tr.more").count() == 0
+
+
+def test_a_channel_without_finite_values(page: Page) -> None:
+    choose(page, 0)
+    page.click("[data-key=nonfinite]")
+    row = texts(page, "#channels tr:first-child td")
+    assert row[:2] == ["9", "\N{EN DASH}"]
+    assert row[-1] == ""  # no image excites it
+
+
+def test_pictures_beyond_the_limit_are_left_out_and_the_page_says_so(
+    opened: Opened, tmp_path: Path
+) -> None:
+    stats = measured()
+    path = tmp_path / "report.html"
+    whole = make_report(stats, model="m", top_images=pictured(stats))
+    save_report(path, stats, model="m", top_images=pictured(stats), picture_bytes=20_000)
+    with opened(path) as page:
+        some = page.inner_text("#pictures-note")
+        match = re.search(r"(\d+) have some\. (\d+) more channels were drawn", some)
+        assert match
+        shown, left = map(int, match.groups())
+        assert shown + left == 12
+        assert 0 < shown < 12
+        # The first channel of every layer comes before the second of any.
+        found = []
+        for at in range(3):
+            choose(page, at)
+            found.append(page.locator("#pictures .strip").count())
+        assert sum(found) == shown
+        assert max(found) - min(found) <= 1
+    pictures = sum(map(len, re.findall(rb'data:image/[^"]+', path.read_bytes())))
+    assert pictures <= 20_000 < len(whole)
+    bare = make_report(stats, model="m")
+    assert b"data:image" not in bare
+
+
+def test_without_pictures_there_is_no_place_for_them(opened: Opened, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    save_report(path, measured(), model="m")
+    with opened(path) as page:
+        assert not page.is_visible("#top")
+
+
+def test_of_too_many_names_the_first_are_kept(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stats = DatasetStats(3)
+    one = {"dense": activations()["dense"][:, :1]}
+    stats.update(one, {"dense": infos()["dense"]}, [f"{i:0100}" for i in range(20)])
+    path = tmp_path / "report.html"
+    for limit, depth in ((10_000, 3), (250, 2), (110, 1), (50, 0)):
+        monkeypatch.setattr("actgrid.statistics.report._MOST_NAMES", limit)
+        save_report(path, stats, model="m")
+        with opened(path) as page:
+            note = page.inner_text("#names-note")
+            if depth == 3:
+                assert note == ""
+            elif depth:
+                assert note.startswith(
+                    f"Of the 3 images that are known for each channel the first {depth}"
+                )
+            else:
+                assert note.startswith("Which images excite each channel most is left out here")
+            buttons = page.locator("td.names button")
+            assert buttons.count() == (1 if depth else 0)
+            if depth:
+                names = [image.name for image in stats.layers["dense"].top(0)[:depth]]
+                assert (buttons.get_attribute("title") or "").split("\n") == names
+
+
+def test_no_image_at_all(opened: Opened, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    save_report(path, DatasetStats(), model="m")
+    with opened(path) as page:
+        assert page.inner_text("#title") == "m: channels over 0 images"
+        assert page.inner_text("#page") == "none"
+
+
+def test_it_is_drawn_in_dark_too(browser: Browser, report: Path) -> None:
+    grounds = []
+    for scheme in ("light", "dark"):
+        page = browser.new_page(color_scheme=scheme)
+        page.goto(report.as_uri())
+        grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        page.close()
+    assert grounds[0] != grounds[1]
+
+
+def test_a_narrow_window_does_not_scroll_sideways(browser: Browser, report: Path) -> None:
+    page = browser.new_page(viewport={"width": 400, "height": 800})
+    page.goto(report.as_uri())
+    choose(page, 0)
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+    page.close()
+
+
+def test_file_names_that_are_no_text(opened: Opened, tmp_path: Path) -> None:
+    stats = DatasetStats(1)
+    stats.update({"dense": activations()["dense"][:1]}, {"dense": infos()["dense"]}, ["\udcff.jpg"])
+    path = tmp_path / "report.html"
+    save_report(path, stats, model="\udcff")
+    with opened(path) as page:
+        assert page.locator("td.names button").first.inner_text() == "▸ \udcff.jpg"
+
+
+def test_equal_statistics_make_equal_pages() -> None:
+    assert make_report(measured(), model="m") == make_report(measured(), model="m")
+
+
+def test_the_page_stays_small() -> None:
+    """So many channels as the embedded model has, with nine images named for each."""
+    stats = DatasetStats(9)
+    values = np.random.default_rng(0).standard_normal((12, 62_243)).astype(np.float32)
+    about = LayerInfo("dense", "Dense", (None, 62_243), "float32", "channels_last", 0, 0)
+    stats.update({"dense": values}, {"dense": about})
+    page = make_report(stats, model="m")
+    assert len(page) < 4_000_000
+    (data,) = re.findall(rb'id="data">(.*?)</script>', page, re.DOTALL)
+    assert len(json.loads(data)["names"]) == 12
+
+
+def test_what_cannot_be_done_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="picture_bytes must be at least 0, not -1"):
+        make_report(measured(), model="m", picture_bytes=-1)
+    with pytest.raises(OptionError, match="share must be a number from 0 to 1"):
+        make_report(measured(), model="m", share=3)
+    with pytest.raises(OutputError, match="cannot write"):
+        save_report(tmp_path / "none" / "report.html", measured(), model="m")

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+from keras import layers
+from PIL import Image
+
+from actgrid import Extractor
+from actgrid.errors import OptionError
+from actgrid.models.drawing import draw_layer
+from actgrid.models.receptive_fields import receptive_fields
+from actgrid.rendering.colormaps import palette
+from actgrid.statistics.dataset import DatasetStats
+from actgrid.statistics.top_images import TopImages, find_top_images
+
+Array = npt.NDArray[Any]
+SIDE = 16
+
+
+def small_model() -> Any:
+    keras.utils.set_random_seed(7)  # the same weights each time
+    return keras.Sequential(
+        [
+            keras.Input((SIDE, SIDE, 3)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(5, 3, padding="same", activation="relu", name="conv"),
+            layers.MaxPooling2D(2, name="pool"),
+            layers.Flatten(name="flatten"),
+            layers.Dense(4, name="dense"),
+        ]
+    )
+
+
+def photos(count: int) -> Array:
+    return np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE, 3)).astype(np.uint8)
+
+
+def measured(extractor: Extractor, images: Array, top: int = 3) -> DatasetStats:
+    stats = DatasetStats(top)
+    stats.update(extractor(images), extractor.layers, [f"photo{i}.jpg" for i in range(len(images))])
+    return stats
+
+
+class Loader:
+    """Gives images by index, and remembers which."""
+
+    def __init__(self, images: Array, lost: tuple[int, ...] = ()) -> None:
+        self.images = images
+        self.lost = lost
+        self.loaded: list[int] = []
+
+    def __call__(self, index: int) -> tuple[Array, Array] | None:
+        self.loaded.append(index)
+        if index in self.lost:
+            return None
+        return self.images[index], self.images[index][None].astype(np.float32)
+
+    def in_gray(self, index: int) -> tuple[Array, Array]:
+        return np.full((5, 5, 1), 90, np.uint8), self.images[index][None]
+
+
+def found(
+    names: Any = ("conv", "pool", "dense"), count: int = 6, **options: Any
+) -> tuple[dict[str, TopImages], DatasetStats, Extractor, Loader]:
+    model = small_model()
+    extractor = Extractor(model, list(names))
+    loader = Loader(photos(count), options.pop("lost", ()))
+    stats = measured(extractor, loader.images)
+    fields = receptive_fields(model, list(names))
+    return find_top_images(extractor, stats, loader, fields, **options), stats, extractor, loader
+
+
+def test_the_channels_with_the_largest_maxima_are_shown() -> None:
+    tops, stats, _, _ = found(channels=2)
+    assert list(tops) == ["conv", "pool", "dense"]
+    for path, top in tops.items():
+        best = np.argsort(-stats.layers[path].max)[:2]
+        np.testing.assert_array_equal(top.channels, best)
+        assert [list(images) for images in top.images] == [
+            stats.layers[path].top(int(channel)) for channel in best
+        ]
+        assert top.tiles.shape == (2, 64, 64, 3)
+        assert top.patches.shape == (2, 3, 64, 64, 3)
+        assert not top.missing.any()
+
+
+def test_a_patch_is_what_the_channel_sees() -> None:
+    # Three pixels are shown in a cell of thrice as many: each is one pixel of the photo, enlarged.
+    tops, stats, _, loader = found(["conv"], cell=9, background=7)
+    top = tops["conv"]
+    for row, channel in enumerate(top.channels):
+        for rank, image in enumerate(stats.layers["conv"].top(int(channel))):
+            padded = np.pad(loader.images[image.index], ((1, 1), (1, 1), (0, 0)), constant_values=7)
+            y, x = image.place
+            patch = Image.fromarray(padded[y : y + 3, x : x + 3]).resize(
+                (9, 9), Image.Resampling.BICUBIC
+            )
+            np.testing.assert_array_equal(top.patches[row, rank], np.asarray(patch))
+
+
+def test_where_all_is_seen_the_whole_image_is_shown() -> None:
+    tops, stats, _, loader = found(["dense"], cell=SIDE)
+    top = tops["dense"]
+    for row, channel in enumerate(top.channels):
+        for rank, image in enumerate(stats.layers["dense"].top(int(channel))):
+            np.testing.assert_array_equal(top.patches[row, rank], loader.images[image.index])
+
+
+def test_a_tile_is_drawn_as_render_does() -> None:
+    tops, stats, extractor, loader = found(["conv", "pool"], cell=SIDE, cmap="magma")
+    activations = extractor(loader.images)
+    for path, top in tops.items():
+        for row, channel in enumerate(top.channels.tolist()):
+            best = stats.layers[path].top(channel)[0].index
+            grid = draw_layer(extractor.layers[path], activations[path], sample=best, cmap="magma")
+            tile = palette("magma")[grid.tile(channel)]
+            enlarged = tile.repeat(SIDE // len(tile), 0).repeat(SIDE // len(tile), 1)
+            np.testing.assert_array_equal(top.tiles[row], enlarged)
+
+
+def test_each_image_is_loaded_once_in_order_and_run_where_a_tile_needs_it() -> None:
+    _, stats, _, loader = found(count=20, batch_size=2)
+    shown = {
+        image.index
+        for layer in stats.layers.values()
+        for channel in range(layer.count.size)
+        for image in layer.top(channel)
+    }
+    assert set(loader.loaded) <= shown
+    assert loader.loaded == sorted(set(loader.loaded))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 50])
+def test_the_size_of_batches_does_not_matter(batch_size: int) -> None:
+    truth, *_ = found()
+    tops, *_ = found(batch_size=batch_size)
+    for path, top in tops.items():
+        np.testing.assert_array_equal(top.patches, truth[path].patches)
+        # The last digits of products of matrices may differ with the batch.
+        assert np.abs(top.tiles.astype(int) - truth[path].tiles).max() <= 2
+
+
+def test_an_image_that_is_gone_leaves_a_blank() -> None:
+    truth, *_ = found()
+    tops, _, _, _ = found(lost=(0, 1))
+    seen = 0
+    for path, top in tops.items():
+        for row, images in enumerate(top.images):
+            for rank, image in enumerate(images):
+                gone = image.index in (0, 1)
+                assert top.missing[row, rank] == gone
+                seen += gone
+                if gone:
+                    assert (top.patches[row, rank] == 200).all()
+                    assert rank > 0 or (top.tiles[row] == 200).all()
+                else:
+                    np.testing.assert_array_equal(
+                        top.patches[row, rank], truth[path].patches[row, rank]
+                    )
+    assert seen
+
+
+def test_dead_channels_are_left_out() -> None:
+    model = small_model()
+    kernel, bias = model.get_layer("conv").get_weights()
+    kernel[..., 1:4] = 0
+    model.get_layer("conv").set_weights([kernel, bias])
+    extractor = Extractor(model, "conv")
+    loader = Loader(photos(4))
+    stats = measured(extractor, loader.images)
+    dead = set(np.flatnonzero(stats.layers["conv"].dead).tolist())
+    assert dead >= {1, 2, 3}
+    tops = find_top_images(extractor, stats, loader, {}, channels=None)
+    assert set(tops["conv"].channels.tolist()) == set(range(5)) - dead
+
+
+def test_a_layer_of_dead_channels_has_none() -> None:
+    model = small_model()
+    model.get_layer("conv").set_weights(
+        [np.zeros_like(one) for one in model.get_layer("conv").get_weights()]
+    )
+    extractor = Extractor(model, "conv")
+    loader = Loader(photos(2))
+    assert find_top_images(extractor, measured(extractor, loader.images), loader, {}) == {}
+
+
+def test_layers_that_are_no_images() -> None:
+    volume = keras.Sequential(
+        [keras.Input((4, 6, 6, 1)), layers.Conv3D(2, 3, padding="same", name="volume")]
+    )
+    sequence = keras.Sequential([keras.Input((9, 3)), layers.Conv1D(2, 3, name="sequence")])
+    rng = np.random.default_rng(1)
+    for model in (volume, sequence):
+        x = rng.random((3, *model.input_shape[1:]), np.float32)
+        extractor = Extractor(model)
+        stats = DatasetStats(2)
+        stats.update(extractor(x), extractor.layers)
+        loader = Loader(x)
+        (top,) = find_top_images(extractor, stats, loader.in_gray, {}, cell=12).values()
+        assert len(np.unique(top.tiles[0].reshape(-1, 3), axis=0)) > 2
+        assert (top.patches == 90).all()
+
+
+@pytest.mark.parametrize("shape", [(SIDE, SIDE, 1), (SIDE, SIDE, 4), (SIDE, SIDE, 7)])
+def test_pixels_of_any_channels(shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(0).random((2, *shape), np.float32)
+    model = keras.Sequential([keras.Input(shape), layers.Conv2D(2, 3, name="conv")])
+    extractor = Extractor(model)
+    tops = find_top_images(
+        extractor,
+        measured(extractor, images),
+        lambda index: (images[index], images[index][None]),
+        {},
+        cell=SIDE,
+    )
+    first = tops["conv"].images[0][0].index
+    if shape[-1] != 7:
+        colours = images[first][..., :3] * 255 + 0.5
+        truth = np.broadcast_to(colours.astype(np.uint8), (SIDE, SIDE, 3))
+        np.testing.assert_array_equal(tops["conv"].patches[0, 0], truth)
+    else:
+        assert tops["conv"].patches[0, 0].std() > 10
+
+
+def test_a_sheet_has_a_row_for_each_channel(tmp_path: Path) -> None:
+    tops, *_ = found(count=2)  # of two images, where three are kept
+    assert list(tops) == ["conv", "pool", "dense"]
+    sheet = tops["conv"].sheet()
+    assert sheet.columns == 4
+    assert sheet.captions[0] == f"channel {tops['conv'].channels[0]}"
+    first = tops["conv"].images[0][0]
+    assert sheet.captions[1] == f"{first.maximum:.3g} photo{first.index}"
+    assert sheet.captions[3] == ""
+    sheet.save(tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), sheet.to_rgb())
+    assert repr(tops["conv"]) == "<TopImages conv, 5 channels>"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"channels": 0}, {"cell": 2}, {"batch_size": 0}, {"background": 300}, {"order": "max"}],
+    ids=str,
+)
+def test_bad_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=next(iter(options))):
+        found(count=1, **options)
