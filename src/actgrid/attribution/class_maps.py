@@ -23,7 +23,7 @@ from actgrid.models.extraction import choose_calls
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import Selection
 from actgrid.models.tracing import Call
-from actgrid.rendering.layout import integer_option
+from actgrid.option_types import integer_option
 from actgrid.rendering.tiles import token_sides
 
 __all__ = [

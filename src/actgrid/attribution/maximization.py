@@ -32,8 +32,9 @@ from actgrid.models.layers import Selection
 from actgrid.models.loading import load_model
 from actgrid.models.preprocessing import preprocessing
 from actgrid.models.tracing import Call, before_softmax, build, reason, trace_model
+from actgrid.option_types import integer_option, number_option
 from actgrid.progress import progress as progress_bar
-from actgrid.rendering.layout import MAX_PADDING, integer_option, number_option
+from actgrid.rendering.layout import MAX_PADDING
 from actgrid.rendering.picture import Picture
 from actgrid.rendering.sheet import lay_out_sheet
 

@@ -10,8 +10,8 @@ from actgrid.attribution.methods import check_options, find_method
 from actgrid.callbacks.pictures import PictureCallback
 from actgrid.callbacks.samples import read_data
 from actgrid.encoding import encode
+from actgrid.option_types import integer_option
 from actgrid.rendering.heatmap import check_overlay
-from actgrid.rendering.layout import integer_option
 
 __all__ = ["Explanations"]
 

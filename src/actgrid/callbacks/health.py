@@ -17,8 +17,8 @@ from actgrid.callbacks.samples import Samples, read_data
 from actgrid.figures.grids import batch_size as samples_in
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import model_weights
+from actgrid.option_types import integer_option, number_option, thread_count
 from actgrid.rendering import ChannelStats
-from actgrid.rendering.layout import integer_option, number_option, thread_count
 from actgrid.runs.events import EventWriter
 from actgrid.statistics.dataset import image_stats
 

@@ -17,10 +17,10 @@ from actgrid.models.images import are_images, load_with_pixels
 from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.loading import load_model
 from actgrid.models.tracing import trace_model
+from actgrid.option_types import sample_option
 from actgrid.rendering import render
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.diagram import Box, Diagram, check_layout, draw_diagram
-from actgrid.rendering.layout import sample_option
 from actgrid.rendering.normalize import parse_normalize
 
 __all__ = ["check_options", "diagram"]

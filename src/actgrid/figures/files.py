@@ -18,8 +18,8 @@ from actgrid.encoding import writable_folder, write_file
 from actgrid.figures.grids import batch_size
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
+from actgrid.option_types import thread_count
 from actgrid.rendering import ChannelStats, Grid
-from actgrid.rendering.layout import thread_count
 
 __all__ = [
     "DrawnLayer",

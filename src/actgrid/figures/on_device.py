@@ -17,9 +17,10 @@ import numpy as np
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models import Extractor, LayerInfo
 from actgrid.models.frameworks import tensorflow
+from actgrid.option_types import integer_option
 from actgrid.rendering import ChannelStats, Grid, check_options
 from actgrid.rendering.draw import ORDERS, channel_sequence, check_channels, lay_out, zoomed
-from actgrid.rendering.layout import Layout, integer_option
+from actgrid.rendering.layout import Layout
 from actgrid.rendering.normalize import Normalization, drawn_dtype
 from actgrid.rendering.tiles import check_dtype, tile, token_sides
 

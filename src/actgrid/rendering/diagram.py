@@ -13,8 +13,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from actgrid.errors import OptionError
+from actgrid.option_types import integer_option
 from actgrid.rendering.colormaps import palette
-from actgrid.rendering.layout import integer_option
 from actgrid.rendering.picture import Picture
 from actgrid.rendering.sheet import shortened
 

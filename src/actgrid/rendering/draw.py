@@ -10,18 +10,11 @@ import numpy.typing as npt
 
 from actgrid.encoding import blank_levels
 from actgrid.errors import OptionError, suggest
+from actgrid.option_types import integer_option, thread_count
 from actgrid.rendering.backends import Backend, load_backend
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.grid import Grid
-from actgrid.rendering.layout import (
-    MAX_PADDING,
-    MAX_ZOOM,
-    Layout,
-    integer_option,
-    level_option,
-    near_square,
-    thread_count,
-)
+from actgrid.rendering.layout import MAX_PADDING, MAX_ZOOM, Layout, level_option, near_square
 from actgrid.rendering.normalize import SCOPES, Normalization, parse_normalize
 from actgrid.rendering.stats import ChannelStats
 from actgrid.rendering.tiles import Tiling, as_array, tile

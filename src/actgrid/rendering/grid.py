@@ -12,8 +12,9 @@ import numpy.typing as npt
 from actgrid.encoding import encode, encode_png, write_file
 from actgrid.encoding.png import to_pillow
 from actgrid.errors import OptionError
+from actgrid.option_types import thread_count
 from actgrid.rendering.colormaps import palette
-from actgrid.rendering.layout import Layout, thread_count
+from actgrid.rendering.layout import Layout
 from actgrid.rendering.stats import ChannelStats
 
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ import numpy.typing as npt
 from PIL import Image, ImageColor, ImageOps
 
 from actgrid.errors import DtypeError, OptionError, ShapeError
+from actgrid.option_types import integer_option, number_option, thread_count
 from actgrid.rendering.backends import load_backend
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.draw import SIGNED, render
 from actgrid.rendering.grid import Grid
-from actgrid.rendering.layout import integer_option, level_option, number_option, thread_count
+from actgrid.rendering.layout import level_option
 from actgrid.rendering.normalize import Mapping, parse_normalize
 from actgrid.rendering.picture import Picture
 from actgrid.rendering.sheet import Sheet, lay_out_sheet

@@ -12,13 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from actgrid.encoding import check_picture_size
 from actgrid.errors import DtypeError, OptionError, ShapeError
-from actgrid.rendering.layout import (
-    MAX_PADDING,
-    Layout,
-    integer_option,
-    level_option,
-    near_square,
-)
+from actgrid.option_types import integer_option
+from actgrid.rendering.layout import MAX_PADDING, Layout, level_option, near_square
 from actgrid.rendering.picture import Picture
 
 __all__ = ["Sheet", "lay_out_sheet", "shortened"]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import DtypeError, OptionError, ShapeError
-from actgrid.rendering.layout import integer_option, sample_option
+from actgrid.option_types import integer_option, sample_option
 
 __all__ = [
     "DATA_FORMATS",

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from actgrid.attribution.explaining import Labels, ask
 from actgrid.attribution.methods import Method
 from actgrid.models.images import Photo
+from actgrid.option_types import integer_option
 from actgrid.rendering import Heatmap
-from actgrid.rendering.layout import integer_option
 
 __all__ = ["explain_images"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from actgrid.errors import RunError
+from actgrid.option_types import integer_option
 from actgrid.progress import progress as shown
-from actgrid.rendering.layout import integer_option
 from actgrid.runs.jobs import Loading
 from actgrid.runs.runs import Engine, Run, Summary, local
 from actgrid.statistics.dataset import DatasetStats

@@ -21,9 +21,9 @@ from actgrid.errors import OptionError, RunError
 from actgrid.models import Extractor, load_model
 from actgrid.models.fingerprint import fingerprint
 from actgrid.models.inputs import batch_size_of
+from actgrid.option_types import integer_option, thread_count
 from actgrid.rendering import check_options
 from actgrid.rendering.backends import first_backend
-from actgrid.rendering.layout import integer_option, thread_count
 from actgrid.runs.findings import REPORT, SUMMARY, TOP, write_findings
 from actgrid.runs.jobs import Job, Loading, check_sink
 from actgrid.runs.manifest import (

@@ -20,9 +20,9 @@ from actgrid.errors import FormatError, MissingFileError, OptionError, ShapeErro
 from actgrid.figures.grids import batch_size
 from actgrid.models import LayerInfo
 from actgrid.models.archives import check_zip
+from actgrid.option_types import integer_option, number_option
 from actgrid.rendering import ChannelStats
 from actgrid.rendering.backends import load_backend
-from actgrid.rendering.layout import integer_option, number_option
 from actgrid.rendering.tiles import as_array
 
 __all__ = [

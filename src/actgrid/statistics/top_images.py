@@ -18,9 +18,10 @@ from actgrid.models import Extractor, LayerInfo
 from actgrid.models.drawing import draw_layer
 from actgrid.models.inputs import batch_shape, join_batches
 from actgrid.models.receptive_fields import Box, ReceptiveField
+from actgrid.option_types import integer_option
 from actgrid.rendering import Grid
 from actgrid.rendering.colormaps import palette
-from actgrid.rendering.layout import integer_option, level_option
+from actgrid.rendering.layout import level_option
 from actgrid.rendering.sheet import Sheet, lay_out_sheet
 from actgrid.statistics.dataset import DatasetStats, LayerStats, TopImage
 

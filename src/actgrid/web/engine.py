@@ -20,7 +20,7 @@ from actgrid.models.graph import INPUT, layer_graph
 from actgrid.models.images import check_fit, fixed_sides, image_input, image_size, load_with_pixels
 from actgrid.models.inputs import as_tensors, batch_size_of, input_specs, prepare_inputs
 from actgrid.models.tracing import build
-from actgrid.rendering.layout import integer_option
+from actgrid.option_types import integer_option
 from actgrid.rendering.tiles import DTYPES
 from actgrid.web.cache import Cache
 from actgrid.web.images import StoredImage, read_image, sides_within

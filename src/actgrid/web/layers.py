@@ -18,9 +18,10 @@ from actgrid.errors import ActgridError, OptionError
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer, draw_weight, filters
 from actgrid.models.layers import Weight, model_weights
+from actgrid.option_types import thread_count
 from actgrid.rendering import ChannelStats, Grid, render
 from actgrid.rendering.draw import lay_out
-from actgrid.rendering.layout import near_square, thread_count
+from actgrid.rendering.layout import near_square
 from actgrid.rendering.normalize import Normalization
 from actgrid.rendering.tiles import Tiling, tile
 from actgrid.statistics import LayerStats
