@@ -348,7 +348,9 @@ class Channels(_Textual):
         return " or ".join([*([", ".join(known)] if known else []), "channels such as 3,0-2"])
 
     def check(self, name: str, value: Any) -> Any:
-        if not isinstance(value, str) or value in self.words:
+        if not isinstance(value, str):
+            return value if self.takes_names else self._numbers(name, value)
+        if value in self.words:
             return value
         if not re.fullmatch(r"[0-9,\- ]+", value):
             if self.takes_names:
@@ -364,6 +366,15 @@ class Channels(_Textual):
                 raise _unexpected(name, value, self)
             channels += numbers
         return channels
+
+    def _numbers(self, name: str, value: Any) -> list[int]:
+        try:
+            channels = list(value)
+            if any(isinstance(channel, bool) for channel in channels):
+                raise TypeError
+            return [operator.index(channel) for channel in channels]
+        except TypeError:
+            raise _unexpected(name, value, self) from None
 
 
 @dataclass(frozen=True)

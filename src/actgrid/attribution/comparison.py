@@ -11,8 +11,9 @@ import numpy as np
 from actgrid.attribution.explaining import Labels, ask
 from actgrid.attribution.methods import Method, check_options, find_method
 from actgrid.errors import OptionError, ShapeError
+from actgrid.option_groups import complete_options
+from actgrid.options import OverlayOptions
 from actgrid.rendering import Heatmap, Sheet, lay_out_sheet
-from actgrid.rendering.heatmap import check_overlay
 
 __all__ = ["compare", "target_texts"]
 
@@ -78,7 +79,7 @@ def compare(
     check_options(list(chosen), layer, ())
     for method, options in chosen.items():
         check_options([method], None, options)
-    check_overlay(alpha, cmap, clip)
+    complete_options(OverlayOptions, {"alpha": alpha, "cmap": cmap, "clip": clip})
     question = ask(model, x, target, labels, image_input, batch_size, pixels)
     if question.backdrop is None:
         raise ShapeError(
@@ -89,7 +90,10 @@ def compare(
     pictures = backdrop.images
     question = replace(question.decided(), backdrop=backdrop)
     heatmaps = [question.explain(method, layer, options) for method, options in chosen.items()]
-    columns = [pictures, *(one.overlay(alpha, cmap, clip=clip).pictures for one in heatmaps)]
+    columns = [
+        pictures,
+        *(one.overlay(alpha=alpha, cmap=cmap, clip=clip).pictures for one in heatmaps),
+    ]
     captions = ([text, *[""] * len(heatmaps)] for text in target_texts(heatmaps[0]))
     return lay_out_sheet(
         np.stack(columns, 1).reshape(-1, *pictures.shape[1:]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,11 @@ from actgrid.models.inputs import as_tensors, map_tensors, prepare_inputs
 from actgrid.models.layers import LayerInfo, Selection, Weight, model_weights
 from actgrid.models.loading import load_model
 from actgrid.models.tracing import build, reason, trace_model
+from actgrid.options import SIGNED, RenderArrayOptions
 from actgrid.rendering import Grid
-from actgrid.rendering.draw import SIGNED
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Gradients", "gradients"]
 
@@ -60,13 +63,13 @@ class Gradients:
             f"{len(self.weights)} weights>"
         )
 
-    def render_activations(self, **render_options: Any) -> dict[str, Grid]:
+    def render_activations(self, **options: Unpack[RenderArrayOptions]) -> dict[str, Grid]:
         """Draw the gradient with respect to each activation, as the activation is drawn.
 
         Parameters
         ----------
-        render_options
-            Options of `actgrid.render`; by default ``normalize="symmetric"``,
+        **options
+            See `actgrid.options.RenderArrayOptions`. By default ``normalize="symmetric"``,
             ``cmap="RdBu_r"`` and ``background=128``: white is zero. `sample` chooses the image
             of the batch.
 
@@ -81,17 +84,18 @@ class Gradients:
             If an option cannot be used. Also a ValueError.
         """
         batch = max(map(len, self.activations.values()), default=1)
+        given: RenderArrayOptions = {**SIGNED, **options}
         return {
-            path: draw_layer(self._infos[path], gradient, batch=batch, **SIGNED | render_options)
+            path: draw_layer(self._infos[path], gradient, batch=batch, **given)
             for path, gradient in self.activations.items()
         }
 
-    def render_weights(self, **render_options: Any) -> dict[str, Grid]:
+    def render_weights(self, **options: Unpack[RenderArrayOptions]) -> dict[str, Grid]:
         """Draw the gradient with respect to each weight, as `actgrid.render_weights` draws these.
 
         Parameters
         ----------
-        render_options
+        **options
             As for `render_activations`.
 
         Returns
@@ -105,7 +109,7 @@ class Gradients:
             If an option cannot be used. Also a ValueError.
         """
         return {
-            path: draw_weight(self._weights[path], gradient, **render_options)
+            path: draw_weight(self._weights[path], gradient, **options)
             for path, gradient in self.weights.items()
             if gradient.ndim
         }

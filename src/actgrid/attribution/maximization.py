@@ -32,9 +32,10 @@ from actgrid.models.layers import Selection
 from actgrid.models.loading import load_model
 from actgrid.models.preprocessing import preprocessing
 from actgrid.models.tracing import Call, before_softmax, build, reason, trace_model
+from actgrid.option_groups import check_option
 from actgrid.option_types import integer_option, number_option
+from actgrid.options import SheetOptions
 from actgrid.progress import progress as progress_bar
-from actgrid.rendering.layout import MAX_PADDING
 from actgrid.rendering.picture import Picture
 from actgrid.rendering.sheet import lay_out_sheet
 
@@ -350,7 +351,7 @@ def check_options(
             f"parametrization must be one of {', '.join(PARAMETRIZATIONS)}, not {parametrization!r}"
         )
     integer_option("batch_size", batch_size, 1)
-    integer_option("padding", padding, 0, MAX_PADDING)
+    check_option(SheetOptions, "padding", padding)
     if columns is not None:
         integer_option("columns", columns, 1)
     scale = number_option("scale", scale, 0, 1)

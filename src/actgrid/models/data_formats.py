@@ -7,7 +7,7 @@ from typing import Any
 from actgrid.models.frameworks import keras
 from actgrid.models.inputs import input_structure
 from actgrid.models.layers import model_layers
-from actgrid.rendering.tiles import DATA_FORMATS
+from actgrid.options import DATA_FORMATS
 
 __all__ = ["input_data_format", "permuted_format"]
 

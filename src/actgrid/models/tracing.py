@@ -29,7 +29,7 @@ from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import is_real, map_tensors
 from actgrid.models.layers import LayerInfo, Node, model_operations
 from actgrid.models.time_steps import TimeSteps, is_time_distributed, sample_wise
-from actgrid.rendering.tiles import DATA_FORMATS
+from actgrid.options import DATA_FORMATS
 
 __all__ = [
     "Call",
