@@ -14,7 +14,7 @@ from actgrid.models.drawing import draw_weight
 from actgrid.models.layers import Selection, Weight, model_weights
 from actgrid.models.loading import load_model
 from actgrid.option_groups import takes_options
-from actgrid.options import SIGNED, RenderFileOptions, RenderOptions
+from actgrid.options import SIGNED, RenderOptions, WeightFileOptions
 from actgrid.rendering import Grid
 
 if TYPE_CHECKING:
@@ -100,9 +100,9 @@ def render_weights(
     }
 
 
-@takes_options(RenderFileOptions, **SIGNED)
+@takes_options(WeightFileOptions, **SIGNED)
 def save_weights(
-    folder: Path, model: Any, layers: object = None, **options: Unpack[RenderFileOptions]
+    folder: Path, model: Any, layers: object = None, **options: Unpack[WeightFileOptions]
 ) -> list[DrawnWeight]:
     """Draw a model's weights and save them as ``NN_layer_weight.png``.
 
@@ -113,7 +113,7 @@ def save_weights(
     model, layers
         As for `render_weights`.
     **options
-        See `actgrid.options.RenderFileOptions`.
+        See `actgrid.options.WeightFileOptions`.
 
     Raises
     ------
