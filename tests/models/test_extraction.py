@@ -1211,7 +1211,7 @@ def test_weights_and_other_rooms_know_operations() -> None:
     ]  # fmt: skip
     with pytest.raises(LayerError, match="have no weights"):
         actgrid.render_weights(model, add)
-    field = receptive_fields(model, add)[add]
+    field = receptive_fields(model, layers=add)[add]
     assert field is not None
     assert field.size == (3, 3)
     assert list(actgrid.render_model(model, x, add)) == [add]

@@ -66,7 +66,7 @@ def write_findings(
     load = partial(loading.load_with_pixels, model)
     known = stats.layers  # a copy, of every channel
     try:
-        fields = receptive_fields(model, layers, _an_input(known, items, loading, model))
+        fields = receptive_fields(model, _an_input(known, items, loading, model), layers)
     except ModelError:
         fields = {}  # of an input that is not known: whole images are shown
     found = find_top_images(
