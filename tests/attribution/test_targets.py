@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from actgrid import Heatmap, compare, explain
+from actgrid import Heatmap, compare_methods, explain
 from actgrid.attribution.targets import binary_output
 from actgrid.errors import ShapeError, TargetError
 
@@ -727,7 +727,7 @@ def test_pictures_are_repeated_with_their_images() -> None:
     x = np.random.default_rng(3).integers(0, 256, (2, 5, 6, 3))
     found = explain(model, x, "saliency", [[0, 1, 2], [3, 0, 1]])
     np.testing.assert_array_equal(found.images, x[[0, 0, 0, 1, 1, 1]])
-    sheet = compare(model, x, {"saliency": {}, "occlusion": {"patch": 2}}, [[0, 1], [2, 3]])
+    sheet = compare_methods(model, x, {"saliency": {}, "occlusion": {"patch": 2}}, [[0, 1], [2, 3]])
     assert len(sheet.pictures) == 4 * 3
 
 

@@ -1320,7 +1320,7 @@ def test_gradients_reach_layers_inside_time_distributed() -> None:
     model = keras.Model(inputs, layers.TimeDistributed(inner, name="each")(inputs))
     x = pixels(2, 5, 8, 8, 3)
     found = actgrid.gradients(
-        model, x, 0, lambda y, output: tf.reduce_sum(output), "each/frames/conv"
+        model, x, 0, loss=lambda y, output: tf.reduce_sum(output), layers="each/frames/conv"
     )
     norm = inner.get_layer("norm")
     slope = norm.gamma / tf.sqrt(norm.moving_variance + norm.epsilon) / 36  # of 6 x 6 places

@@ -50,7 +50,7 @@ def explain(method: str) -> Callable[[Any, Any], Any]:
 
 
 def differentiate(model: Any, x: Any) -> Any:
-    found = actgrid.gradients(model, x, np.array([0, 2]), "sparse_categorical_crossentropy")
+    found = actgrid.gradients(model, x, np.array([0, 2]), loss="sparse_categorical_crossentropy")
     return [*found.activations.values(), *found.weights.values(), found.loss]
 
 

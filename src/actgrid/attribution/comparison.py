@@ -1,4 +1,4 @@
-"""`actgrid.compare`: what several methods say of the same images, on one sheet."""
+"""`actgrid.compare_methods`: what several methods say of the same images, on one sheet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from actgrid.errors import OptionError, ShapeError
 from actgrid.rendering import Heatmap, Sheet, lay_out_sheet
 from actgrid.rendering.heatmap import check_overlay
 
-__all__ = ["compare", "target_texts"]
+__all__ = ["compare_methods", "target_texts"]
 
 # The longest side of a picture on the sheet, in pixels.
 _MAX_SIDE = 512
@@ -22,7 +22,7 @@ _MAX_SIDE = 512
 _DEFAULT = ("gradcam", "smoothgrad", "integrated_gradients", "occlusion")
 
 
-def compare(
+def compare_methods(
     model: object,
     x: Any,
     methods: Iterable[str] | Mapping[str, Mapping[str, Any]] | None = None,
@@ -69,10 +69,10 @@ def compare(
 
     Examples
     --------
-    >>> sheet = actgrid.compare("demo", ["cat.jpg", "rocket.jpg"])
+    >>> sheet = actgrid.compare_methods("demo", ["cat.jpg", "rocket.jpg"])
     >>> sheet.save("methods.png")
     >>> patches = {"occlusion": {"patch": 16}, "scorecam": {"most": 100}}
-    >>> actgrid.compare("demo", "cat.jpg", patches, target="tabby").save("tabby.png")
+    >>> actgrid.compare_methods("demo", "cat.jpg", patches, target="tabby").save("tabby.png")
     """
     chosen = _chosen(methods)
     check_options(list(chosen), layer, ())

@@ -42,7 +42,8 @@ class Gradients:
 
     Examples
     --------
-    >>> found = actgrid.gradients(model, images, classes, "sparse_categorical_crossentropy")
+    >>> loss = "sparse_categorical_crossentropy"
+    >>> found = actgrid.gradients(model, images, classes, loss=loss)
     >>> found.weights["conv/kernel"].shape
     (3, 3, 3, 32)
     >>> found.render_weights()["conv/kernel"].save("conv_kernel_gradient.png")
@@ -115,9 +116,9 @@ def gradients(
     model: object,
     x: Any,
     y: Any,
-    loss: object = None,
     layers: object = None,
     *,
+    loss: object = None,
     training: bool = False,
 ) -> Gradients:
     """Return the gradients of a loss with respect to activations and trainable weights.
@@ -131,14 +132,14 @@ def gradients(
     y
         What the loss compares the output with: an array, or whatever structure of arrays a
         callable takes.
-    loss
-        The name of a Keras loss, a ``keras.losses.Loss`` or a class of them, or a callable
-        ``loss(y, output)`` that returns a tensor, of which the mean is taken; its output is that
-        of the model, whatever its structure. None: the loss that the model was compiled with.
     layers
         The layers whose activations to take, see `actgrid.Extractor`; None: every one with a
         spatial output. Activations that are not of floating point have no gradient and are left
         out.
+    loss
+        The name of a Keras loss, a ``keras.losses.Loss`` or a class of them, or a callable
+        ``loss(y, output)`` that returns a tensor, of which the mean is taken; its output is that
+        of the model, whatever its structure. None: the loss that the model was compiled with.
     training
         Whether the model runs as in training (dropout, batch statistics). Nothing is updated.
 
@@ -159,7 +160,8 @@ def gradients(
 
     Examples
     --------
-    >>> found = actgrid.gradients(model, images, classes, "sparse_categorical_crossentropy", "conv")
+    >>> loss = "sparse_categorical_crossentropy"
+    >>> found = actgrid.gradients(model, images, classes, "conv", loss=loss)
     >>> found.activations["conv"].shape
     (8, 30, 30, 32)
     """

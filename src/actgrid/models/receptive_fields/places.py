@@ -33,7 +33,7 @@ class Span:
     ) -> Span:
         """Return the span of what reads, for index i, from ``i * step + first`` to ``... + last``.
 
-        Of these only the denominator numbers are read.
+        Of these only the whole numbers are read.
         """
         if self.dilation > 1 and step != 1:
             raise CannotFollowError
