@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from actgrid.attribution.explaining import Labels, ask
-from actgrid.attribution.methods import Method, check_options, find_method
+from actgrid.attribution.method import Method
+from actgrid.attribution.methods import check_needs, check_options, find_method
 from actgrid.errors import OptionError, ShapeError
+from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
 from actgrid.rendering import Heatmap, Sheet, lay_out_sheet
 from actgrid.rendering.heatmap import check_overlay
 
@@ -23,16 +25,16 @@ _DEFAULT = ("gradcam", "smoothgrad", "integrated_gradients", "occlusion")
 
 
 def compare_methods(
-    model: object,
-    x: Any,
+    model: ModelLike,
+    x: ModelInput,
     methods: Iterable[str] | Mapping[str, Mapping[str, Any]] | None = None,
-    target: Any = None,
-    layer: Any = None,
+    target: TargetLike = None,
+    layer: LayerLike | None = None,
     *,
     labels: Labels = None,
     image_input: int | str | None = None,
     batch_size: int = 32,
-    pixels: Any = None,
+    pixels: ModelInput | None = None,
     alpha: float = 0.5,
     cmap: str | None = None,
     clip: float = 99,
@@ -71,7 +73,7 @@ def compare_methods(
     --------
     >>> sheet = actgrid.compare_methods("demo", ["cat.jpg", "rocket.jpg"])
     >>> sheet.save("methods.png")
-    >>> patches = {"occlusion": {"patch": 16}, "scorecam": {"most": 100}}
+    >>> patches = {"occlusion": {"patch": 16}, "scorecam": {"max_channels": 100}}
     >>> actgrid.compare_methods("demo", "cat.jpg", patches, target="tabby").save("tabby.png")
     """
     chosen = _chosen(methods)
@@ -80,6 +82,7 @@ def compare_methods(
         check_options([method], None, options)
     check_overlay(alpha, cmap, clip)
     question = ask(model, x, target, labels, image_input, batch_size, pixels)
+    check_needs(list(chosen), question.subject.model)
     if question.backdrop is None:
         raise ShapeError(
             f"images of shape {tuple(question.subject.image.shape)} have too many channels to be "

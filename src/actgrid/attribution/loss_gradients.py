@@ -11,13 +11,17 @@ import numpy.typing as npt
 
 from actgrid.attribution.compiled import compiled
 from actgrid.errors import ActgridError, LayerError, OptionError, ShapeError, suggest
+from actgrid.models.calls import choose_calls
 from actgrid.models.drawing import draw_layer, draw_weight
-from actgrid.models.extraction import choose_calls
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import as_tensors, map_tensors, prepare_inputs
 from actgrid.models.layers import LayerInfo, Selection, Weight, model_weights
 from actgrid.models.loading import load_model
-from actgrid.models.tracing import build, reason, trace_model
+from actgrid.models.network import check_compiled
+from actgrid.models.networks import network_of
+from actgrid.models.refusals import reason
+from actgrid.models.tracing import build, trace_model
+from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.rendering import Grid
 from actgrid.rendering.draw import SIGNED
 
@@ -113,10 +117,10 @@ class Gradients:
 
 
 def gradients(
-    model: object,
-    x: Any,
+    model: ModelLike,
+    x: ModelInput,
     y: Any,
-    layers: object = None,
+    layers: LayersLike = None,
     *,
     loss: object = None,
     training: bool = False,
@@ -166,6 +170,7 @@ def gradients(
     (8, 30, 30, 32)
     """
     network: Any = load_model(model)
+    check_compiled(network_of(network), "gradients")
     wanted = _wanted(network, loss)
     inputs, truth = prepare_inputs(network, x), as_tensors(y)
     build(network, inputs)

@@ -10,6 +10,7 @@ from actgrid.attribution.methods import check_options, find_method
 from actgrid.callbacks.pictures import PictureCallback
 from actgrid.callbacks.samples import read_data
 from actgrid.encoding import encode
+from actgrid.models.types import LayerLike, TargetLike
 from actgrid.rendering.heatmap import check_overlay
 from actgrid.rendering.layout import integer_option
 
@@ -61,8 +62,8 @@ class Explanations(PictureCallback):
         self,
         data: Any,
         method: str = "gradcam",
-        target: Any = None,
-        layer: Any = None,
+        target: TargetLike = None,
+        layer: LayerLike | None = None,
         *,
         every: str | int = "epoch",
         log_dir: str | Path | None = None,

@@ -11,6 +11,7 @@ from actgrid.callbacks.pictures import PictureCallback
 from actgrid.callbacks.samples import Samples, draw_samples, read_data
 from actgrid.errors import OptionError, suggest
 from actgrid.models.layers import Selection
+from actgrid.models.types import LayersLike
 from actgrid.rendering import check_options, render
 
 __all__ = ["ActivationGrids", "check_layers", "drawing_options"]
@@ -90,7 +91,7 @@ class ActivationGrids(PictureCallback):
     def __init__(
         self,
         data: Any,
-        layers: object = None,
+        layers: LayersLike = None,
         *,
         every: str | int = "epoch",
         log_dir: str | Path | None = None,
@@ -129,7 +130,7 @@ def drawing_options(render_options: dict[str, Any]) -> dict[str, Any]:
     return {"threads": 1} | render_options
 
 
-def check_layers(layers: object) -> object:
+def check_layers(layers: LayersLike) -> LayersLike:
     """Return a choice of layers if it is of a kind that `actgrid.Extractor` takes.
 
     Raises

@@ -17,6 +17,7 @@ from actgrid.callbacks.samples import Samples, read_data
 from actgrid.figures.grids import batch_size as samples_in
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import model_weights
+from actgrid.models.types import LayersLike
 from actgrid.rendering import ChannelStats
 from actgrid.rendering.layout import integer_option, number_option, thread_count
 from actgrid.runs.events import EventWriter
@@ -98,7 +99,7 @@ class ChannelHealth(TrainingCallback):
     def __init__(
         self,
         data: Any,
-        layers: object = None,
+        layers: LayersLike = None,
         *,
         every: str | int = "epoch",
         log_dir: str | Path | None = None,

@@ -11,6 +11,7 @@ from actgrid.callbacks.pictures import numbered_samples
 from actgrid.callbacks.samples import Samples, draw_samples, read_data
 from actgrid.encoding import Animation, check_animation, writable_folder, write_file
 from actgrid.figures.files import numbered_files
+from actgrid.models.types import LayersLike
 from actgrid.rendering import palette
 
 __all__ = ["TrainingMovie"]
@@ -68,7 +69,7 @@ class TrainingMovie(TrainingCallback):
     def __init__(
         self,
         data: Any,
-        layers: object,
+        layers: LayersLike,
         folder: str | Path,
         *,
         format: str = "webp",  # noqa: A002  (as Pillow calls it)

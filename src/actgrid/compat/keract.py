@@ -43,7 +43,7 @@ from actgrid.errors import (
     suggest,
 )
 from actgrid.models import load_model
-from actgrid.models.extraction import choose_calls
+from actgrid.models.calls import choose_calls
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import (
     input_names,
@@ -52,7 +52,8 @@ from actgrid.models.inputs import (
     prepare_inputs,
 )
 from actgrid.models.layers import Node, Selection, model_layers, model_weights
-from actgrid.models.tracing import build, reason, trace_model
+from actgrid.models.refusals import reason
+from actgrid.models.tracing import build, trace_model
 from actgrid.rendering import Grid, Heatmap, Picture, render
 from actgrid.rendering.tiles import DATA_FORMATS
 

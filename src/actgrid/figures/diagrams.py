@@ -10,13 +10,16 @@ import numpy.typing as npt
 
 from actgrid.attribution.backdrops import as_pictures
 from actgrid.errors import LayerError, ModelError
-from actgrid.models.extraction import choose_calls, trace_inputs, visible_calls
+from actgrid.models.calls import choose_calls, visible_calls
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.graph import INPUT, input_infos
 from actgrid.models.images import are_images, load_with_pixels
 from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.loading import load_model
-from actgrid.models.tracing import trace_model
+from actgrid.models.network import check_compiled
+from actgrid.models.networks import network_of
+from actgrid.models.tracing import trace_inputs, trace_model
+from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.rendering import render
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.diagram import Box, Diagram, check_layout, draw_diagram
@@ -30,9 +33,9 @@ _UNITS = 64  # that are told apart on the bar of a dense layer
 
 
 def diagram(
-    model: object,
-    x: Any = None,
-    layers: object = None,
+    model: ModelLike,
+    x: ModelInput | None = None,
+    layers: LayersLike = None,
     *,
     sample: int = 0,
     side: int = 160,
@@ -102,6 +105,7 @@ def diagram(
     """
     check_options(side=side, width=width, normalize=normalize, cmap=cmap)
     network: Any = load_model(model)
+    check_compiled(network_of(network), "diagram")
     pixels = None
     if are_images(x):
         pixels, x = load_with_pixels(x, model=network)

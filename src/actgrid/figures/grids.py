@@ -11,14 +11,16 @@ from actgrid.errors import OptionError
 from actgrid.figures.on_device import draw_on_device, on_gpu
 from actgrid.models import Extractor, load_images
 from actgrid.models.drawing import draw_layer
+from actgrid.models.extraction import is_traceable
 from actgrid.models.images import are_images
+from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.rendering import Grid
 
 __all__ = ["batch_size", "render_model"]
 
 
 def render_model(
-    model: object, x: Any, layers: object = None, **render_options: Any
+    model: ModelLike | Extractor, x: ModelInput, layers: LayersLike = None, **render_options: Any
 ) -> dict[str, Grid]:
     """Run a model on an input and draw its layers.
 
@@ -64,7 +66,7 @@ def render_model(
     if isinstance(order, Iterator):
         render_options["order"] = list(order)  # every layer wants it
     backend = render_options.get("backend", "auto")
-    gpu = backend in ("auto", "tensorflow") and on_gpu()
+    gpu = backend in ("auto", "tensorflow") and is_traceable(extractor) and on_gpu()
     if backend == "tensorflow" or (gpu and "kind" not in render_options):
         render_options.pop("backend", None)
         # An input or two would be drawn before XLA is done.

@@ -13,6 +13,9 @@ from actgrid.figures.files import numbered_files, worker_threads
 from actgrid.models.drawing import draw_weight
 from actgrid.models.layers import Selection, Weight, model_weights
 from actgrid.models.loading import load_model
+from actgrid.models.network import check_editable
+from actgrid.models.networks import network_of
+from actgrid.models.types import LayersLike, ModelLike
 from actgrid.rendering import Grid
 
 __all__ = ["DrawnWeight", "render_weights", "save_weights"]
@@ -48,7 +51,9 @@ class DrawnWeight:
     milliseconds: float
 
 
-def render_weights(model: object, layers: object = None, **render_options: Any) -> dict[str, Grid]:
+def render_weights(
+    model: ModelLike, layers: LayersLike = None, **render_options: Any
+) -> dict[str, Grid]:
     """Draw a model's weights: the filters of its convolutions, or all weights of chosen layers.
 
     Parameters
@@ -97,7 +102,7 @@ def render_weights(model: object, layers: object = None, **render_options: Any) 
 def save_weights(
     folder: Path,
     model: Any,
-    layers: object = None,
+    layers: LayersLike = None,
     *,
     threads: int | None = None,
     suffix: str = ".png",
@@ -148,7 +153,8 @@ def save_weights(
         return list(pool.map(save, weights, [folder / file for file in files]))
 
 
-def _choose(model: Any, layers: object) -> list[Weight]:
+def _choose(model: Any, layers: LayersLike) -> list[Weight]:
+    check_editable(network_of(model), "render_weights")
     if layers is None:
         kernels = [one for one in model_weights(model) if 3 <= len(one.variable.shape) <= 5]
         if not kernels:

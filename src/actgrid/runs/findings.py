@@ -14,6 +14,7 @@ from actgrid.errors import ModelError
 from actgrid.figures.files import numbered_files
 from actgrid.models import Extractor
 from actgrid.models.receptive_fields import receptive_fields
+from actgrid.models.types import LayersLike
 from actgrid.runs.jobs import Loading
 from actgrid.runs.sources import Item, Items
 from actgrid.runs.stores import Store
@@ -32,7 +33,7 @@ def write_findings(
     store: Store,
     stats: DatasetStats,
     extractor: Extractor,
-    layers: object,
+    layers: LayersLike,
     items: Items,
     loading: Loading,
     *,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from actgrid.errors import RunError
+from actgrid.models.types import LayersLike, ModelLike
 from actgrid.progress import progress as shown
 from actgrid.rendering.layout import integer_option
 from actgrid.runs.jobs import Loading
@@ -18,10 +19,10 @@ __all__ = ["measure_images", "render_images"]
 
 
 def render_images(
-    model: object,
+    model: ModelLike,
     inputs: Any,
     output: str | Path,
-    layers: object = None,
+    layers: LayersLike = None,
     *,
     statistics: bool = False,
     top: int = 9,
@@ -140,9 +141,9 @@ def render_images(
 
 
 def measure_images(
-    model: object,
+    model: ModelLike,
     inputs: Any,
-    layers: object = None,
+    layers: LayersLike = None,
     *,
     output: str | Path | None = None,
     top: int = 9,

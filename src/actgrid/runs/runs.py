@@ -19,8 +19,9 @@ from PIL import Image
 
 from actgrid.errors import OptionError, RunError
 from actgrid.models import Extractor, load_model
-from actgrid.models.fingerprint import fingerprint
 from actgrid.models.inputs import batch_size_of
+from actgrid.models.networks import network_of
+from actgrid.models.types import LayersLike, ModelLike
 from actgrid.rendering import check_options
 from actgrid.rendering.backends import first_backend
 from actgrid.rendering.layout import integer_option, thread_count
@@ -169,10 +170,10 @@ class Run:
 
     def __init__(
         self,
-        model: object,
+        model: ModelLike,
         inputs: Any,
         output: str | Path,
-        layers: object = None,
+        layers: LayersLike = None,
         *,
         drawing: Mapping[str, Any] | None = None,
         top: int | None = None,
@@ -219,7 +220,7 @@ class Run:
             self._prepare(model, resume, overwrite)
             self._locked = locked.pop_all()
 
-    def _prepare(self, model: object, resume: bool, overwrite: bool) -> None:
+    def _prepare(self, model: ModelLike, resume: bool, overwrite: bool) -> None:
         """Load the model, and find out what an earlier run has done."""
         before = read_run(self.store)
         if before is not None and not resume and not overwrite:
@@ -275,7 +276,7 @@ class Run:
             "shard_size": work.shard_size,
         }
         return {
-            "model": {"name": model.name, "fingerprint": fingerprint(model)},
+            "model": {"name": model.name, "fingerprint": network_of(model).fingerprint()},
             "layers": found or _plain(job.layers),
             "options": options,
             "inputs": {"images": self.items.total, "digest": self.items.digest()},

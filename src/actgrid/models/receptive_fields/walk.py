@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
+from actgrid.models.calls import choose_calls
 from actgrid.models.data_formats import input_data_format
-from actgrid.models.extraction import choose_calls, trace_inputs
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.functions import GraphFunction
 from actgrid.models.inputs import map_tensors
 from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.loading import load_model
+from actgrid.models.network import check_compiled
+from actgrid.models.networks import network_of
 from actgrid.models.receptive_fields import axes, values, windows
 from actgrid.models.receptive_fields.operands import Rule
 from actgrid.models.receptive_fields.places import (
@@ -24,13 +26,14 @@ from actgrid.models.receptive_fields.places import (
     States,
 )
 from actgrid.models.receptive_fields.result import Length, ReceptiveField
-from actgrid.models.tracing import trace_model
+from actgrid.models.tracing import trace_inputs, trace_model
+from actgrid.models.types import LayersLike, ModelInput, ModelLike
 
 __all__ = ["receptive_fields"]
 
 
 def receptive_fields(
-    model: object, x: Any = None, layers: object = None
+    model: ModelLike, x: ModelInput | None = None, layers: LayersLike = None
 ) -> dict[str, ReceptiveField | None]:
     """Return the receptive field of each layer's output, in pixels of the model's input.
 
@@ -76,6 +79,7 @@ def receptive_fields(
     """
     tf = tensorflow()
     loaded: Any = load_model(model)
+    check_compiled(network_of(loaded), "receptive_fields")
     selection = Selection(layers)
     # With one image in the batch every shape is known, also where layers move axes about.
     inputs = map_tensors(
