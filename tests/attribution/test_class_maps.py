@@ -245,7 +245,7 @@ def test_layers_that_cannot_be_looked_at(cnn: tuple[Any, Any]) -> None:
         explain(model, x, layer=-1)
     with pytest.raises(OptionError, match="saliency: the input is looked at, not a layer"):
         explain(model, x, "saliency", layer="conv1")
-    with pytest.raises(OptionError, match="most must be at least 1"):
+    with pytest.raises(OptionError, match="max_channels must be at least 1"):
         explain(model, x, "scorecam", max_channels=0)
     with pytest.raises(OptionError, match="weighting must be one of softmax, probability, not 'in"):
         explain(model, x, "scorecam", weighting="increase")
