@@ -27,6 +27,7 @@ __all__ = [
     "ShapeError",
     "TargetError",
     "TooLargeError",
+    "UnknownOptionError",
     "UnusableModelError",
     "strip_terminal_codes",
     "suggest",
@@ -47,6 +48,10 @@ class ActgridError(Exception):
 
 class OptionError(ActgridError, ValueError):
     """An option has a value that it cannot have."""
+
+
+class UnknownOptionError(OptionError, TypeError):
+    """A function was given an option that it does not have."""
 
 
 class ShapeError(ActgridError, ValueError):

@@ -47,7 +47,7 @@ def test_images_are_down_and_methods_across(model: Any, images: Any) -> None:
     assert drawn.shape == (3, 4, 12, 10, 3)
     np.testing.assert_array_equal(drawn[:, 0], images)
     for column, method in enumerate(methods, 1):
-        overlay = actgrid.explain(model, images, method).overlay(0.7, clip=90)
+        overlay = actgrid.explain(model, images, method).overlay(alpha=0.7, clip=90)
         np.testing.assert_array_equal(drawn[:, column], overlay.pictures)
 
 

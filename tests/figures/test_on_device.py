@@ -24,6 +24,7 @@ from actgrid.figures.grids import batch_size
 from actgrid.figures.on_device import draw_on_device, on_gpu
 from actgrid.models.drawing import draw_layer
 from actgrid.rendering import ORDERS
+from actgrid.rendering.stats import arrays_of
 
 Array = npt.NDArray[Any]
 Draw = Callable[..., dict[str, Grid]]
@@ -369,7 +370,7 @@ def test_no_activation_leaves_the_function(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(canvases) == len(grids) == 2
     # One byte for each value of one sample; of the rest, a few numbers for each channel.
     assert sum(map(np.size, canvases)) == sum(array[0].size for array in extractor(x).values())
-    assert max(map(np.size, others)) == len(grids["conv"].stats.arrays()) * 5
+    assert max(map(np.size, others)) == len(arrays_of(grids["conv"].stats)) * 5
 
 
 def test_a_way_to_draw_is_traced_once() -> None:
@@ -432,7 +433,8 @@ def test_what_render_refuses_is_refused_alike(options: dict[str, Any]) -> None:
 
 def test_a_token_grid_is_checked() -> None:
     extractor, x = passing(pixels(2, 9, 4))
-    for grid in ((2, 5), (0, 3), (1, 2, 3), 4):
+    grids: list[Any] = [(2, 5), (0, 3), (1, 2, 3), 4]
+    for grid in grids:
         with pytest.raises(ActgridError) as truth:
             render_model(extractor, x, backend="numpy", token_grid=grid)
         with pytest.raises(type(truth.value)) as found:

@@ -34,6 +34,7 @@ from actgrid.errors import (
 )
 from actgrid.models.drawing import draw_layer, draw_weight
 from actgrid.models.layers import model_weights
+from actgrid.rendering.stats import reshape_stats
 from actgrid.statistics.dataset import image_stats
 from actgrid.web import layers as layers_module
 from actgrid.web import viewer as module
@@ -246,7 +247,7 @@ async def test_levels_and_statistics_are_those_of_the_library(kind: str) -> None
         assert layer["path"] == about["path"]
         assert activation.dtype.name == about["dtype"]
         assert layer["shape"] == list(activation.shape[1:])
-        stats = image_stats(info, activation, batch=1).reshape(-1)
+        stats = reshape_stats(image_stats(info, activation, batch=1), -1)
         for name in ("mean", "std", "min", "max", "zero_fraction", "nonfinite"):
             assert layer["stats"][name] == plain_numbers(getattr(stats, name))
         tiles = layer["tiles"]
@@ -459,7 +460,7 @@ async def test_thumbnails_are_small_grids(kind: str) -> None:
         finite = activation[np.isfinite(activation)].astype(np.float64)
         found = [summary[name] for name in ("min", "max", "mean")]
         np.testing.assert_allclose(found, [finite.min(), finite.max(), finite.mean()], rtol=1e-5)
-        stats = image_stats(info, activation, batch=1).reshape(-1)
+        stats = reshape_stats(image_stats(info, activation, batch=1), -1)
         if info.kind in ("dense", "sequence"):
             grid = draw_layer(info, activation, normalize="minmax")
         else:

@@ -24,8 +24,9 @@ from actgrid.models.calls import Call, choose_calls
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import Selection
 from actgrid.models.types import LayerLike
-from actgrid.rendering.layout import integer_option
-from actgrid.rendering.tiles import token_sides
+from actgrid.option_groups import check_option
+from actgrid.option_types import integer_option
+from actgrid.options import MethodOptions
 
 __all__ = [
     "Formula",
@@ -315,7 +316,7 @@ def _reaches_image(subject: Subject) -> Any:
 def _layer(subject: Subject, layer: LayerLike | None, token_grid: Any) -> _Layer:
     if isinstance(layer, (list, tuple, set)):
         raise OptionError(f"layer must be one layer, not {layer!r}")
-    grid = None if token_grid is None else token_sides(token_grid)
+    grid = check_option(MethodOptions, "token_grid", token_grid)
     if layer is not None or grid is None:
         return _Layer(None if layer is None else Selection(layer), grid)
     # After the last attention to a class token, patches have a gradient, and it is zero.

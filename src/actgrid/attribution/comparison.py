@@ -13,8 +13,9 @@ from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_needs, check_options, find_method
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
+from actgrid.option_groups import complete_options
+from actgrid.options import OverlayOptions
 from actgrid.rendering import Heatmap, Sheet, lay_out_sheet
-from actgrid.rendering.heatmap import check_overlay
 
 __all__ = ["compare_methods", "target_texts"]
 
@@ -80,7 +81,7 @@ def compare_methods(
     check_options(list(chosen), layer, ())
     for method, options in chosen.items():
         check_options([method], None, options)
-    check_overlay(alpha, cmap, clip)
+    complete_options(OverlayOptions, {"alpha": alpha, "cmap": cmap, "clip": clip})
     question = ask(model, x, target, labels, image_input, batch_size, pixels)
     check_needs(list(chosen), question.subject.model)
     if question.backdrop is None:
@@ -92,7 +93,10 @@ def compare_methods(
     pictures = backdrop.images
     question = replace(question.decided(), backdrop=backdrop)
     heatmaps = [question.explain(method, layer, options) for method, options in chosen.items()]
-    columns = [pictures, *(one.overlay(alpha, cmap, clip=clip).pictures for one in heatmaps)]
+    columns = [
+        pictures,
+        *(one.overlay(alpha=alpha, cmap=cmap, clip=clip).pictures for one in heatmaps),
+    ]
     captions = ([text, *[""] * len(heatmaps)] for text in target_texts(heatmaps[0]))
     return lay_out_sheet(
         np.stack(columns, 1).reshape(-1, *pictures.shape[1:]),

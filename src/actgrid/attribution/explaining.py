@@ -39,8 +39,8 @@ from actgrid.models.inputs import is_real, position_of, prepare_inputs
 from actgrid.models.labels import labels_of
 from actgrid.models.tracing import build
 from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
+from actgrid.option_types import integer_option
 from actgrid.rendering import Heatmap
-from actgrid.rendering.layout import integer_option
 
 __all__ = ["Labels", "Question", "ZeroAttributionWarning", "ask", "explain"]
 

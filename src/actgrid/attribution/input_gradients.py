@@ -22,7 +22,7 @@ from actgrid.attribution.subjects import (
 from actgrid.attribution.targets import Reading
 from actgrid.errors import ModelError, OptionError
 from actgrid.models.frameworks import tensorflow
-from actgrid.rendering.layout import integer_option, number_option
+from actgrid.option_types import integer_option, number_option
 
 __all__ = [
     "SEEDS",

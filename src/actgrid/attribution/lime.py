@@ -14,7 +14,7 @@ from actgrid.attribution.perturbation import UNCHANGED, masked_scores
 from actgrid.attribution.subjects import Found, Subject
 from actgrid.errors import MissingDependencyError, OptionError, ShapeError
 from actgrid.models.frameworks import tensorflow
-from actgrid.rendering.layout import integer_option, number_option
+from actgrid.option_types import integer_option, number_option
 
 __all__ = ["check_packages", "lime"]
 

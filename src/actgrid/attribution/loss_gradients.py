@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,11 @@ from actgrid.models.networks import network_of
 from actgrid.models.refusals import reason
 from actgrid.models.tracing import build, trace_model
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
+from actgrid.options import SIGNED, RenderArrayOptions
 from actgrid.rendering import Grid
-from actgrid.rendering.draw import SIGNED
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Gradients", "gradients"]
 
@@ -65,13 +68,13 @@ class Gradients:
             f"{len(self.weights)} weights>"
         )
 
-    def render_activations(self, **render_options: Any) -> dict[str, Grid]:
+    def render_activations(self, **options: Unpack[RenderArrayOptions]) -> dict[str, Grid]:
         """Draw the gradient with respect to each activation, as the activation is drawn.
 
         Parameters
         ----------
-        render_options
-            Options of `actgrid.render`; by default ``normalize="symmetric"``,
+        **options
+            See `actgrid.options.RenderArrayOptions`. By default ``normalize="symmetric"``,
             ``cmap="RdBu_r"`` and ``background=128``: white is zero. `sample` chooses the image
             of the batch.
 
@@ -86,17 +89,18 @@ class Gradients:
             If an option cannot be used. Also a ValueError.
         """
         batch = max(map(len, self.activations.values()), default=1)
+        given: RenderArrayOptions = {**SIGNED, **options}
         return {
-            path: draw_layer(self._infos[path], gradient, batch=batch, **SIGNED | render_options)
+            path: draw_layer(self._infos[path], gradient, batch=batch, **given)
             for path, gradient in self.activations.items()
         }
 
-    def render_weights(self, **render_options: Any) -> dict[str, Grid]:
+    def render_weights(self, **options: Unpack[RenderArrayOptions]) -> dict[str, Grid]:
         """Draw the gradient with respect to each weight, as `actgrid.render_weights` draws these.
 
         Parameters
         ----------
-        render_options
+        **options
             As for `render_activations`.
 
         Returns
@@ -110,7 +114,7 @@ class Gradients:
             If an option cannot be used. Also a ValueError.
         """
         return {
-            path: draw_weight(self._weights[path], gradient, **render_options)
+            path: draw_weight(self._weights[path], gradient, **options)
             for path, gradient in self.weights.items()
             if gradient.ndim
         }

@@ -37,8 +37,10 @@ from actgrid.models.preprocessing import preprocessing
 from actgrid.models.refusals import reason
 from actgrid.models.tracing import build, known_specs, trace_model
 from actgrid.models.types import LayersLike, ModelLike
+from actgrid.option_groups import check_option
+from actgrid.option_types import integer_option, number_option
+from actgrid.options import SheetOptions
 from actgrid.progress import progress as progress_bar
-from actgrid.rendering.layout import MAX_PADDING, integer_option, number_option
 from actgrid.rendering.picture import Picture
 from actgrid.rendering.sheet import lay_out_sheet
 
@@ -355,7 +357,7 @@ def check_options(
             f"parametrization must be one of {', '.join(PARAMETRIZATIONS)}, not {parametrization!r}"
         )
     integer_option("batch_size", batch_size, 1)
-    integer_option("padding", padding, 0, MAX_PADDING)
+    check_option(SheetOptions, "padding", padding)
     if columns is not None:
         integer_option("columns", columns, 1)
     scale = number_option("scale", scale, 0, 1)

@@ -11,7 +11,7 @@ from actgrid.attribution.method import DECLARED, Method
 from actgrid.errors import CapabilityError, OptionError, suggest
 from actgrid.models.network import Network, describe_network, is_compiled, is_differentiable
 from actgrid.models.networks import network_of
-from actgrid.models.types import LayerLike
+from actgrid.models.types import LayerLike, ModelLike
 
 __all__ = ["all_methods", "check_needs", "check_options", "find_method", "layerless_methods"]
 
@@ -81,7 +81,7 @@ def check_options(
             )
 
 
-def check_needs(methods: Iterable[Method], model: object) -> None:
+def check_needs(methods: Iterable[Method], model: ModelLike) -> None:
     """Raise CapabilityError unless the network of a model gives what each method needs."""
     network = network_of(model)
     for method in methods:

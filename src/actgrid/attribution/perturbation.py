@@ -13,7 +13,7 @@ from actgrid.attribution.method import method
 from actgrid.attribution.subjects import Found, Reader, Subject, baseline_rows, image_rows
 from actgrid.errors import OptionError
 from actgrid.models.frameworks import tensorflow
-from actgrid.rendering.layout import integer_option, number_option
+from actgrid.option_types import integer_option, number_option
 
 __all__ = ["UNCHANGED", "Masks", "masked_scores", "occlusion", "outside_patch", "rise"]
 

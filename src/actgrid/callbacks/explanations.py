@@ -11,8 +11,9 @@ from actgrid.callbacks.pictures import PictureCallback
 from actgrid.callbacks.samples import read_data
 from actgrid.encoding import encode
 from actgrid.models.types import LayerLike, TargetLike
-from actgrid.rendering.heatmap import check_overlay
-from actgrid.rendering.layout import integer_option
+from actgrid.option_groups import complete_options
+from actgrid.option_types import integer_option
+from actgrid.options import OverlayOptions
 
 __all__ = ["Explanations"]
 
@@ -79,12 +80,12 @@ class Explanations(PictureCallback):
         super().__init__(every, log_dir, folder)
         self._method = find_method(method)
         check_options([self._method], layer, options)
-        check_overlay(alpha, cmap, clip)
         self._layer, self._options = layer, options
         integer_option("batch_size", batch_size, 1)
         self._data = read_data(data)
         self._question_of = (target, labels, image_input, batch_size)
-        self._overlay: dict[str, Any] = {"alpha": alpha, "cmap": cmap, "clip": clip}
+        overlay = {"alpha": alpha, "cmap": cmap, "clip": clip}
+        self._overlay = complete_options(OverlayOptions, overlay)
 
     def _prepare(self, model: Any) -> None:
         self._question = ask(model, self._data.inputs(model), *self._question_of)

@@ -54,8 +54,8 @@ from actgrid.models.inputs import (
 from actgrid.models.layers import Node, Selection, model_layers, model_weights
 from actgrid.models.refusals import reason
 from actgrid.models.tracing import build, trace_model
+from actgrid.options import DATA_FORMATS
 from actgrid.rendering import Grid, Heatmap, Picture, render
-from actgrid.rendering.tiles import DATA_FORMATS
 
 __all__ = [
     "display_activations",
@@ -605,7 +605,7 @@ def display_heatmaps(
         maps = maps.reshape(*maps.shape[:2], -1)
         columns = _columns(len(maps))
         heatmap = Heatmap(maps, images=display.fitted(photo, columns), signed=False)
-        display.put(name, heatmap.overlay(0.3, "jet", clip=100, columns=columns))
+        display.put(name, heatmap.overlay(alpha=0.3, cmap="jet", clip=100, columns=columns))
 
 
 def display_gradients_of_trainable_weights(

@@ -8,7 +8,7 @@ from actgrid.models.frameworks import keras
 from actgrid.models.inputs import input_structure
 from actgrid.models.layers import model_layers
 from actgrid.models.network import is_network
-from actgrid.rendering.tiles import DATA_FORMATS
+from actgrid.options import DATA_FORMATS
 
 __all__ = ["input_data_format", "permuted_format"]
 

@@ -20,7 +20,7 @@ from actgrid.models.layers import LayerInfo, Node, model_operations
 from actgrid.models.network import is_network
 from actgrid.models.refusals import running
 from actgrid.models.time_steps import TimeSteps, is_time_distributed, sample_wise
-from actgrid.rendering.tiles import DATA_FORMATS
+from actgrid.options import DATA_FORMATS
 
 __all__ = ["build", "known_specs", "leaves", "trace_inputs", "trace_model", "unchanged"]
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import operator
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,24 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.encoding import blank_levels
-from actgrid.errors import OptionError
 
 __all__ = [
-    "MAX_PADDING",
-    "MAX_ZOOM",
     "Layout",
-    "integer_option",
-    "level_option",
     "near_square",
-    "number_option",
-    "sample_option",
-    "thread_count",
 ]
-
-# In pixels. The whole picture has a limit of its own, see `check_picture_size`.
-MAX_PADDING = 1024
-MAX_ZOOM = 4096
-_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -102,85 +86,3 @@ def near_square(count: int, height: int, width: int, padding: int) -> int:
     wide = columns * (width + padding) - padding
     high = -(-count // columns) * (height + padding) - padding
     return int(columns[np.argmin(np.maximum(wide, high) / np.minimum(wide, high))])
-
-
-def integer_option(
-    name: str, value: object, least: int | None = None, max_value: int | None = None
-) -> int:
-    """Return an option as an int from `least` to `max_value`.
-
-    Raises
-    ------
-    OptionError
-        If it is not.
-    """
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise OptionError(f"{name} must be an integer, not {value!r}") from None
-    if least is not None and number < least:
-        raise OptionError(f"{name} must be at least {least}, not {number}")
-    if max_value is not None and number > max_value:
-        raise OptionError(f"{name} must be at most {max_value:,}, not {number}")
-    return number
-
-
-def number_option(name: str, value: Any, least: float = 0, most: float = math.inf) -> float:
-    """Return an option as a finite number from `least` to `most`.
-
-    Raises
-    ------
-    OptionError
-        If it is none.
-    """
-    try:
-        number = math.nan if isinstance(value, str) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not least <= number <= most or math.isinf(number):
-        wanted = f"of at least {least}" if math.isinf(most) else f"from {least} to {most}"
-        raise OptionError(f"{name} must be a number {wanted}, not {value!r}")
-    return number
-
-
-def sample_option(sample: object, count: int) -> int:
-    """Return an option that names one of so many samples, from the end if it is negative.
-
-    Raises
-    ------
-    OptionError
-        If there is no such sample.
-    """
-    number = integer_option("sample", sample)
-    if not -count <= number < count:
-        raise OptionError(f"sample {number} was asked for, but there are only {count}")
-    return number % count
-
-
-def level_option(name: str, value: object) -> int:
-    """Return an option as a level, 0 to 255.
-
-    Raises
-    ------
-    OptionError
-        If it is none.
-    """
-    level = integer_option(name, value, 0)
-    if level > 255:
-        raise OptionError(f"{name} must be a level, 0 to 255, not {level}")
-    return level
-
-
-def thread_count(wanted: object) -> int:
-    """Return how many threads to use; None stands for the processors this process may use.
-
-    Raises
-    ------
-    OptionError
-        If it is neither None nor a positive integer.
-    """
-    if wanted is not None:
-        return min(integer_option("threads", wanted, 1), _MOST_THREADS)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -14,8 +14,8 @@ from actgrid.attribution.explaining import Labels, ask
 from actgrid.attribution.method import Method
 from actgrid.models.images import Photo
 from actgrid.models.types import LayerLike, TargetLike
+from actgrid.option_types import integer_option
 from actgrid.rendering import Heatmap
-from actgrid.rendering.layout import integer_option
 
 __all__ = ["explain_images"]
 

@@ -35,8 +35,8 @@ from actgrid.errors import (
 )
 from actgrid.models import Extractor
 from actgrid.models.networks import network_of
+from actgrid.option_types import integer_option, number_option
 from actgrid.progress import held_back
-from actgrid.rendering.layout import integer_option, number_option
 from actgrid.runs.jobs import Job
 from actgrid.runs.manifest import RUN, Record
 from actgrid.runs.sources import Item, Items

@@ -29,10 +29,12 @@ from actgrid.figures.files import (
     describe,
     draw_file,
     numbered_files,
+    picture_suffix,
     worker_threads,
 )
 from actgrid.models import Extractor
 from actgrid.models.inputs import batch_shape, join_batches
+from actgrid.options import DrawingOptions
 from actgrid.runs.manifest import Record
 from actgrid.runs.sinks import Sink
 from actgrid.runs.sources import Item
@@ -56,7 +58,7 @@ class Work:
     Attributes
     ----------
     drawing
-        Options of `draw_file` and `actgrid.render`; None: nothing is drawn.
+        Options of the pictures; None: nothing is drawn.
     top
         Statistics are taken, with so many top images for each channel; None: none are.
     batch_size
@@ -69,7 +71,7 @@ class Work:
         At most this many load images, and as many draw; None: one for each processor.
     """
 
-    drawing: Mapping[str, Any] | None
+    drawing: DrawingOptions | None
     top: int | None = None
     batch_size: int = 1
     shard_size: int = 100
@@ -385,10 +387,10 @@ class _Flow:
         )
 
     def _start_drawing(
-        self, images: list[_Entry], activations: dict[str, Image], options: Mapping[str, Any]
+        self, images: list[_Entry], activations: dict[str, Image], options: DrawingOptions
     ) -> None:
         infos, batch = self._extractor.layers, len(images)
-        files = numbered_files(list(activations), options["suffix"])
+        files = numbered_files(list(activations), picture_suffix(options))
         for sample, entry in enumerate(images):
             put = self._put_of(entry)
             if put is not None:
@@ -510,7 +512,8 @@ class _Flow:
 
     def _drop(self, item: Item) -> None:
         if self._work.drawing is not None:
-            files = numbered_files(list(self._extractor.layers), self._work.drawing["suffix"])
+            suffix = picture_suffix(self._work.drawing)
+            files = numbered_files(list(self._extractor.layers), suffix)
             self._sink.drop(item, [*files, _STATS])
 
     def drop_unrecorded(self) -> None:

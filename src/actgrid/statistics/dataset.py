@@ -20,13 +20,15 @@ from actgrid.errors import FormatError, MissingFileError, OptionError, ShapeErro
 from actgrid.figures.grids import batch_size
 from actgrid.models import LayerInfo
 from actgrid.models.archives import check_zip
+from actgrid.option_groups import check_option
+from actgrid.option_types import integer_option, number_option
+from actgrid.options import StatisticsOptions
 from actgrid.rendering import ChannelStats
 from actgrid.rendering.backends import load_backend
-from actgrid.rendering.layout import integer_option, number_option
+from actgrid.rendering.stats import arrays_of, reshape_stats, stats_of
 from actgrid.rendering.tiles import as_array
 
 __all__ = [
-    "MAX_TOP",
     "NEARLY_DEAD",
     "STATISTICS",
     "DatasetStats",
@@ -45,8 +47,6 @@ NEARLY_DEAD = 0.01
 
 # The file that a run leaves them in.
 STATISTICS = "stats.npz"
-# Top images of a channel: each takes 24 bytes for each channel of the model.
-MAX_TOP = 10_000
 
 _FORMAT = "actgrid dataset statistics 1"
 # Values compared at once while a maximum is searched for: they are to stay in the cache.
@@ -95,7 +95,7 @@ class MeasuredLayer:
     def stats(self) -> ChannelStats:
         """Statistics of each channel, (channels,). Each channel of a dense layer has one value."""
         *values, nonfinite = self._values
-        return ChannelStats.of([*values, nonfinite.astype(np.int64)], self._size)
+        return stats_of([*values, nonfinite.astype(np.int64)], self._size)
 
     @property
     def places(self) -> npt.NDArray[np.int32]:
@@ -178,7 +178,7 @@ def measured(
     values = values[sample if len(values) > 1 else 0][None]
     if info.kind == "dense":  # the grid knows only what the channels are together
         stats = _single_values(values.T)
-    (found,) = _located(info, values, stats.reshape(-1, 1), floor)
+    (found,) = _located(info, values, reshape_stats(stats, -1, 1), floor)
     return found
 
 
@@ -224,7 +224,7 @@ def _located(
     """Return what was measured of each image; `stats` are of (channels, images)."""
     last = np.moveaxis(values, 1, -1) if info.data_format == "channels_first" else values
     batch, *sides, count = last.shape
-    joined = np.ascontiguousarray(np.stack(stats.arrays()).transpose(2, 0, 1))
+    joined = np.ascontiguousarray(np.stack(arrays_of(stats)).transpose(2, 0, 1))
     maxima, alive = stats.max.T, ~stats.dead.T
     images, channels = np.nonzero(maxima >= (-np.inf if floor is None else floor))
     flat = np.zeros(channels.size, np.intp)
@@ -406,7 +406,7 @@ class DatasetStats:
     """
 
     def __init__(self, top: int = 9) -> None:
-        self._top = integer_option("top", top, 1, MAX_TOP)
+        self._top: int = check_option(StatisticsOptions, "top", top)
         self.images = 0
         self._infos: dict[str, LayerInfo] = {}
         self._names: dict[int, str] = {}

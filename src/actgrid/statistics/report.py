@@ -17,7 +17,7 @@ from PIL import features
 
 from actgrid.encoding import encode, write_file
 from actgrid.models import LayerInfo
-from actgrid.rendering.layout import integer_option
+from actgrid.option_types import integer_option
 from actgrid.statistics.dataset import NEARLY_DEAD, DatasetStats, LayerStats
 from actgrid.statistics.top_images import TopImages
 

@@ -24,7 +24,7 @@ from actgrid.models.network import check_compiled
 from actgrid.models.networks import network_of
 from actgrid.models.tracing import build
 from actgrid.models.types import ModelLike
-from actgrid.rendering.layout import integer_option
+from actgrid.option_types import integer_option
 from actgrid.rendering.tiles import DTYPES
 from actgrid.web.cache import Cache
 from actgrid.web.images import StoredImage, read_image, sides_within

@@ -32,7 +32,7 @@ from actgrid.models.images import (
     load_images,
     reading_image,
 )
-from actgrid.rendering.layout import integer_option
+from actgrid.option_types import integer_option
 
 __all__ = ["ImageStore", "StoredImage", "read_image", "sides_within", "thumbnail"]
 

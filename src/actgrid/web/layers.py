@@ -18,10 +18,12 @@ from actgrid.errors import ActgridError, OptionError
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer, draw_weight, filters
 from actgrid.models.layers import Weight, model_weights
+from actgrid.option_types import thread_count
 from actgrid.rendering import ChannelStats, Grid, render
 from actgrid.rendering.draw import lay_out
-from actgrid.rendering.layout import near_square, thread_count
+from actgrid.rendering.layout import near_square
 from actgrid.rendering.normalize import Normalization
+from actgrid.rendering.stats import reshape_stats
 from actgrid.rendering.tiles import Tiling, tile
 from actgrid.statistics import LayerStats
 from actgrid.statistics.dataset import image_stats
@@ -212,7 +214,7 @@ def _tiling(info: LayerInfo, activation: Array) -> Tiling:
 
 def _stats(info: LayerInfo, activation: Array) -> ChannelStats:
     """Return the statistics of each channel."""
-    return image_stats(info, activation[:1], batch=1).reshape(-1)
+    return reshape_stats(image_stats(info, activation[:1], batch=1), -1)
 
 
 def _dead(stats: ChannelStats) -> npt.NDArray[np.intp]:

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 
 from actgrid.errors import OptionError, OutputError
 from actgrid.models.types import ModelLike
-from actgrid.rendering.layout import integer_option
+from actgrid.option_types import integer_option
 from actgrid.statistics import DatasetStats
 from actgrid.web.app import make_app
 from actgrid.web.images import ImageStore

@@ -29,9 +29,9 @@ from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
 from actgrid.models.labels import class_index, labels_of
 from actgrid.models.types import ModelLike
+from actgrid.option_types import integer_option, thread_count
 from actgrid.rendering import ORDERS, palette, render
 from actgrid.rendering import check_options as check_render_options
-from actgrid.rendering.layout import integer_option, thread_count
 from actgrid.rendering.normalize import SCOPES, parse_normalize
 from actgrid.statistics import DatasetStats, LayerStats
 from actgrid.web.cache import Cache

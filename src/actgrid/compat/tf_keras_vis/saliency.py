@@ -12,7 +12,7 @@ from actgrid.attribution.subjects import Subject
 from actgrid.compat.tf_keras_vis.utils import normalize
 from actgrid.compat.tf_keras_vis.visualization import ModelVisualization, check_inference
 from actgrid.models.frameworks import tensorflow
-from actgrid.rendering.layout import integer_option, number_option
+from actgrid.option_types import integer_option, number_option
 
 __all__ = ["Saliency"]
 

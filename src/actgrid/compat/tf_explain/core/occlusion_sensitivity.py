@@ -18,8 +18,8 @@ from actgrid.compat.tf_explain.core.explainer import (
 from actgrid.compat.tf_explain.utils.display import VIRIDIS, stacked
 from actgrid.compat.tf_explain.utils.image import GRAY
 from actgrid.models.frameworks import tensorflow
+from actgrid.option_types import integer_option
 from actgrid.rendering import Heatmap
-from actgrid.rendering.layout import integer_option
 
 __all__ = ["OcclusionSensitivity"]
 

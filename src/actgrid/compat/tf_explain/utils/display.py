@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from actgrid.attribution.backdrops import as_pictures
 from actgrid.errors import OptionError, ShapeError
+from actgrid.option_types import integer_option, number_option
 from actgrid.rendering import Heatmap, palette
-from actgrid.rendering.layout import integer_option, number_option
 
 __all__ = [
     "as_levels",

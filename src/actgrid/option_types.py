@@ -1,0 +1,609 @@
+"""The types of option values: how a value is checked, read from text, and described."""
+
+import math
+import operator
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Protocol
+
+from actgrid.errors import OptionError, suggest
+
+__all__ = [
+    "AnyOf",
+    "Baseline",
+    "ByteCount",
+    "Channels",
+    "Choice",
+    "Colormap",
+    "FileFormat",
+    "Flag",
+    "Integer",
+    "Normalize",
+    "Number",
+    "Object",
+    "OptionType",
+    "Size",
+    "Text",
+    "find_colormap",
+    "integer_option",
+    "number_option",
+    "read_normalize",
+    "sample_option",
+    "thread_count",
+    "writable_formats",
+]
+
+# Ranges of channels are not longer than any layer has channels.
+_MAX_CHANNEL = 1 << 20
+_MAX_THREADS = 1024
+_MAX_TEXT = 200  # characters of a text in a URL
+# How many limits each normalization takes; those of percentile have a default.
+_NORMALIZATIONS: dict[str, int] = {
+    "standard": 0,
+    "minmax": 0,
+    "symmetric": 0,
+    "percentile": 2,
+    "range": 2,
+}
+_DEFAULT_LIMITS = {"percentile": (1.0, 99.0)}
+# The namespaces of matplotlib's colormaps in the catalog of the package cmap. A bare name there
+# may mean another colormap of the same name.
+_NAMESPACES = ("matplotlib:", "colorbrewer:", "gnuplot:", "matlab:", "yorick:", "")
+_BYTE_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+
+
+class OptionType(Protocol):
+    """What values an option can have."""
+
+    @property
+    def metavar(self) -> str:
+        """Placeholder for a value in the command line's help."""
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, as error messages and tables say it."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words among the allowed values, which shells complete and pages offer."""
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return a Python value, checked.
+
+        Raises
+        ------
+        OptionError
+            If the option `name` cannot have this value.
+        """
+
+    def read(self, name: str, text: str) -> Any:
+        """Return the value that a text stands for, on the command line or in a URL.
+
+        Raises
+        ------
+        OptionError
+            If the text stands for no value of this type.
+        """
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the text form."""
+
+
+class _Textual:
+    """A type whose values may be texts, which stand for themselves."""
+
+    def read(self: OptionType, name: str, text: str) -> Any:
+        return self.check(name, text)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "maxLength": _MAX_TEXT}
+
+
+@dataclass(frozen=True)
+class Choice(_Textual):
+    """One of several words."""
+
+    words: tuple[str, ...]
+
+    @property
+    def metavar(self) -> str:
+        return "|".join(self.words)
+
+    @property
+    def expected(self) -> str:
+        return f"one of {', '.join(self.words)}"
+
+    def check(self, name: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in self.words:
+            hint = suggest(value, self.words) if isinstance(value, str) else ""
+            raise _unexpected(name, value, self, hint)
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "enum": list(self.words)}
+
+
+@dataclass(frozen=True)
+class Integer:
+    """A whole number from `minimum` to `maximum`."""
+
+    minimum: int | None = None
+    maximum: int | None = None
+    metavar: ClassVar[str] = "INTEGER"
+    words: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def expected(self) -> str:
+        return f"an integer{_bounds(self.minimum, self.maximum)}"
+
+    def check(self, name: str, value: Any) -> int:
+        return integer_option(name, value, self.minimum, self.maximum)
+
+    def read(self, name: str, text: str) -> int:
+        if not re.fullmatch(r"\s*[+-]?[0-9]{1,20}\s*", text):
+            raise _unexpected(name, text, self)
+        return self.check(name, int(text))
+
+    def schema(self) -> dict[str, Any]:
+        bounds = {"minimum": self.minimum, "maximum": self.maximum}
+        return {"type": "integer"} | {
+            key: bound for key, bound in bounds.items() if bound is not None
+        }
+
+
+@dataclass(frozen=True)
+class Number:
+    """A finite number from `minimum` to `maximum`, perhaps without these two."""
+
+    minimum: float = 0
+    maximum: float = math.inf
+    is_open: bool = False
+    metavar: ClassVar[str] = "NUMBER"
+    words: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def expected(self) -> str:
+        if self.is_open:
+            above = f" greater than {self.minimum}"
+            return f"a number{above}" + (
+                "" if math.isinf(self.maximum) else f" and less than {self.maximum}"
+            )
+        return f"a number{_bounds(self.minimum, self.maximum)}"
+
+    def check(self, name: str, value: Any) -> float:
+        number = number_option(name, value, self.minimum, self.maximum)
+        if self.is_open and number in (self.minimum, self.maximum):
+            raise _unexpected(name, value, self)
+        return number
+
+    def read(self, name: str, text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            raise _unexpected(name, text, self) from None
+        return self.check(name, number)
+
+    def schema(self) -> dict[str, Any]:
+        bounds = {"minimum": self.minimum, "maximum": self.maximum}
+        return {"type": "number"} | {
+            key: bound for key, bound in bounds.items() if math.isfinite(bound)
+        }
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or false."""
+
+    metavar: ClassVar[str] = ""
+    expected: ClassVar[str] = "True or False"
+    words: ClassVar[tuple[str, ...]] = ("true", "false")
+
+    def check(self, name: str, value: Any) -> bool:
+        if type(value).__name__ not in ("bool", "bool_"):  # Python's and NumPy's
+            raise _unexpected(name, value, self)
+        return bool(value)
+
+    def read(self, name: str, text: str) -> bool:
+        if text.lower() not in self.words:
+            raise OptionError(f"{name} must be true or false, not {text!r}")
+        return text.lower() == "true"
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True)
+class Text(_Textual):
+    """Any text that is not empty."""
+
+    metavar: str = "TEXT"
+    expected: str = "a text"
+    words: ClassVar[tuple[str, ...]] = ()
+
+    def check(self, name: str, value: Any) -> str:
+        if not isinstance(value, str) or not value:
+            raise _unexpected(name, value, self)
+        return value
+
+
+@dataclass(frozen=True)
+class Object(_Textual):
+    """A Python object, checked by what uses it; a text stands for itself."""
+
+    expected: str
+    metavar: str = "TEXT"
+    words: tuple[str, ...] = ()
+
+    def check(self, name: str, value: Any) -> Any:
+        return value
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """One of several words, or a value of another type."""
+
+    words: tuple[str, ...]
+    other: OptionType
+
+    @property
+    def metavar(self) -> str:
+        return "|".join([*self.words, self.other.metavar])
+
+    @property
+    def expected(self) -> str:
+        return f"{', '.join(self.words)} or {self.other.expected}"
+
+    def check(self, name: str, value: Any) -> Any:
+        return self._of(name, value, self.other.check)
+
+    def read(self, name: str, text: str) -> Any:
+        return self._of(name, text, self.other.read)
+
+    def _of(self, name: str, value: Any, check: Any) -> Any:
+        if isinstance(value, str) and value in self.words:
+            return value
+        try:
+            return check(name, value)
+        except OptionError:
+            hint = suggest(value, self.words) if isinstance(value, str) else ""
+            raise _unexpected(name, value, self, hint) from None
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string", "enum": list(self.words)}, self.other.schema()]}
+
+
+@dataclass(frozen=True)
+class Size:
+    """Height and width, or one number for both; as text ``224x224`` or ``224``."""
+
+    words: ClassVar[tuple[str, ...]] = ()
+    metavar: ClassVar[str] = "HxW"
+    expected: ClassVar[str] = "(height, width) or one number for both, each at least 1"
+
+    def check(self, name: str, value: Any) -> tuple[int, int]:
+        try:
+            try:
+                sides = [operator.index(value)] * 2
+            except TypeError:
+                sides = [] if isinstance(value, str) else [operator.index(side) for side in value]
+            height, width = sides
+        except (TypeError, ValueError):
+            raise _unexpected(name, value, self) from None
+        if height < 1 or width < 1:
+            raise _unexpected(name, value, self)
+        return height, width
+
+    def read(self, name: str, text: str) -> tuple[int, int]:
+        match = re.fullmatch(r"\s*([0-9]{1,9})(?:[xX]([0-9]{1,9}))?\s*", text)
+        if not match:
+            raise OptionError(
+                f"{name} must be HxW, such as 224x224, or one number for both, not {text!r}"
+            )
+        return self.check(name, (int(match[1]), int(match[2] or match[1])))
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": r"^[0-9]{1,9}(x[0-9]{1,9})?$"}
+
+
+@dataclass(frozen=True)
+class Normalize(_Textual):
+    """A normalization with its limits: ``"percentile(1, 99)"`` or ``("percentile", 1, 99)``."""
+
+    metavar: ClassVar[str] = "NAME"
+    expected: ClassVar[str] = (
+        "one of standard, minmax, symmetric, percentile(lo, hi), range(lo, hi)"
+    )
+    words: ClassVar[tuple[str, ...]] = ("standard", "minmax", "symmetric", "percentile(1, 99)")
+
+    def check(self, name: str, value: Any) -> Any:
+        read_normalize(value, name)
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "maxLength": 64}
+
+
+@dataclass(frozen=True)
+class Channels(_Textual):
+    """Channels by number, or a word; as text ``3,0-2``.
+
+    Attributes
+    ----------
+    words
+        Words that stand for channels.
+    takes_names
+        Whether any other text is a name, which is looked up later.
+    """
+
+    words: tuple[str, ...] = ()
+    takes_names: bool = False
+    metavar: ClassVar[str] = "CHANNELS"
+
+    @property
+    def expected(self) -> str:
+        known = [*self.words, *(["the name of a class"] if self.takes_names else [])]
+        return " or ".join([*([", ".join(known)] if known else []), "channels such as 3,0-2"])
+
+    def check(self, name: str, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value if self.takes_names else self._numbers(name, value)
+        if value in self.words:
+            return value
+        if not re.fullmatch(r"[0-9,\- ]+", value):
+            if self.takes_names:
+                return value
+            raise _unexpected(name, value, self, suggest(value, self.words))
+        channels: list[int] = []
+        for part in value.replace(" ", "").split(","):
+            first, dash, last = part.partition("-")
+            numbers = range(0)
+            if first.isdecimal() and (last.isdecimal() if dash else True):
+                numbers = range(int(first), min(int(last or first), _MAX_CHANNEL) + 1)
+            if not numbers:
+                raise _unexpected(name, value, self)
+            channels += numbers
+        return channels
+
+    def _numbers(self, name: str, value: Any) -> list[int]:
+        try:
+            channels = list(value)
+            if any(isinstance(channel, bool) for channel in channels):
+                raise TypeError
+            return [operator.index(channel) for channel in channels]
+        except TypeError:
+            raise _unexpected(name, value, self) from None
+
+
+@dataclass(frozen=True)
+class Colormap(_Textual):
+    """The name of a colormap that matplotlib or the package cmap has."""
+
+    words: ClassVar[tuple[str, ...]] = ()
+    metavar: ClassVar[str] = "NAME"
+    expected: ClassVar[str] = "the name of a colormap"
+
+    def check(self, name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise _unexpected(name, value, self)
+        find_colormap(value)
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "maxLength": 64}
+
+
+@dataclass(frozen=True)
+class FileFormat(_Textual):
+    """The name of an image format that Pillow writes, such as ``png``: a file's suffix."""
+
+    metavar: ClassVar[str] = "NAME"
+    expected: ClassVar[str] = "an image format that Pillow writes, such as png, webp, jpg or tiff"
+    words: ClassVar[tuple[str, ...]] = ("png", "webp", "jpg", "tiff")
+
+    def check(self, name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise _unexpected(name, value, self)
+        known = [suffix.lstrip(".") for suffix in writable_formats()]
+        file_format = value.lower()
+        if file_format not in known:
+            raise _unexpected(name, value, self, suggest(file_format, known))
+        return file_format
+
+
+@dataclass(frozen=True)
+class ByteCount(_Textual):
+    """A number of bytes; as text with a unit, ``512MiB``."""
+
+    words: ClassVar[tuple[str, ...]] = ()
+    metavar: ClassVar[str] = "BYTES"
+    expected: ClassVar[str] = "a number of bytes of at least 1, as text such as 512MiB"
+
+    def check(self, name: str, value: Any) -> int:
+        return integer_option(name, value, 1)
+
+    def read(self, name: str, text: str) -> int:
+        match = re.fullmatch(r"\s*([0-9]{1,15})\s*([A-Za-z]*)\s*", text)
+        if not match or match[2].upper() not in _BYTE_UNITS:
+            raise _unexpected(name, text, self)
+        return self.check(name, int(match[1]) * _BYTE_UNITS[match[2].upper()])
+
+
+@dataclass(frozen=True)
+class Baseline(_Textual):
+    """What stands for missing pixels: a number, one for each channel, or a word."""
+
+    words: tuple[str, ...] = ()
+    metavar: ClassVar[str] = "VALUE"
+
+    @property
+    def expected(self) -> str:
+        return f"{''.join(f'{word}, ' for word in self.words)}a number, or one for each channel"
+
+    def check(self, name: str, value: Any) -> Any:
+        if isinstance(value, str) and value not in self.words:
+            raise _unexpected(name, value, self, suggest(value, self.words))
+        return value
+
+    def read(self, name: str, text: str) -> Any:
+        if text in self.words:
+            return text
+        try:
+            numbers = tuple(map(float, text.split(",")))
+        except ValueError:
+            raise _unexpected(name, text, self, suggest(text, self.words)) from None
+        return numbers if len(numbers) > 1 else numbers[0]
+
+
+def read_normalize(value: Any, name: str = "normalize") -> tuple[str, tuple[float, ...]]:
+    """Return the name and the limits of a normalization.
+
+    Parameters
+    ----------
+    value
+        A name, or a name with limits: ``"standard"``, ``"percentile(2, 98)"``,
+        ``("range", 0, 6)``.
+
+    Raises
+    ------
+    OptionError
+        If there is no such normalization, or its limits cannot be used.
+    """
+    word: Any = value
+    given: tuple[Any, ...] = ()
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*", value)
+        if match:
+            word = match[1]
+            given = tuple((match[2] or "").replace(",", " ").split())
+    elif isinstance(value, tuple) and value:
+        word, *rest = value
+        given = tuple(rest)
+    if not isinstance(word, str) or word not in _NORMALIZATIONS:
+        hint = suggest(word, _NORMALIZATIONS) if isinstance(word, str) else ""
+        raise _unexpected(name, value, Normalize(), hint)
+    return word, _limits(name, word, given or _DEFAULT_LIMITS.get(word, ()), value)
+
+
+def _limits(name: str, word: str, given: Sequence[Any], value: Any) -> tuple[float, ...]:
+    try:
+        limits = tuple(float(number) for number in given)
+    except (TypeError, ValueError):
+        raise OptionError(f"{name} {value!r}: {word} takes numbers") from None
+    count = _NORMALIZATIONS[word]
+    if len(limits) != count:
+        raise OptionError(f"{name} {value!r}: {word} takes {count or 'no'} numbers")
+    if limits and not (all(map(math.isfinite, limits)) and limits[0] < limits[1]):
+        raise OptionError(f"{name} {value!r}: the first limit must be below the second")
+    if word == "percentile" and not 0 <= limits[0] < limits[1] <= 100:
+        raise OptionError(f"{name} {value!r}: percentiles lie between 0 and 100")
+    return limits
+
+
+@lru_cache(maxsize=64)
+def find_colormap(name: str) -> Any:
+    """Return the ``cmap.Colormap`` of a name.
+
+    Raises
+    ------
+    OptionError
+        If no colormap has this name.
+    """
+    import cmap  # it reads its catalog: too slow for a program that draws nothing
+
+    for namespace in _NAMESPACES:
+        try:
+            return cmap.Colormap(namespace + name)
+        except ValueError:
+            continue
+    known = {item.rsplit(":", 1)[-1] for item in cmap.Catalog()}
+    raise OptionError(f"no colormap is called {name!r}{suggest(name, known)}")
+
+
+@lru_cache(maxsize=1)
+def writable_formats() -> dict[str, str]:
+    """Return Pillow's name of each image format that it writes, by suffix such as ``".png"``."""
+    from PIL import Image
+
+    formats = Image.registered_extensions()
+    return {suffix: name for suffix, name in formats.items() if name in Image.SAVE}
+
+
+def integer_option(
+    name: str, value: object, minimum: int | None = None, maximum: int | None = None
+) -> int:
+    """Return an option as an int from `minimum` to `maximum`.
+
+    Raises
+    ------
+    OptionError
+        If it is not.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise OptionError(f"{name} must be an integer, not {value!r}") from None
+    if minimum is not None and number < minimum:
+        raise OptionError(f"{name} must be at least {minimum}, not {number}")
+    if maximum is not None and number > maximum:
+        raise OptionError(f"{name} must be at most {maximum:,}, not {number}")
+    return number
+
+
+def number_option(name: str, value: Any, minimum: float = 0, maximum: float = math.inf) -> float:
+    """Return an option as a finite number from `minimum` to `maximum`.
+
+    Raises
+    ------
+    OptionError
+        If it is not.
+    """
+    try:
+        number = math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not minimum <= number <= maximum or math.isinf(number):
+        wanted = f"of at least {minimum}" if math.isinf(maximum) else f"from {minimum} to {maximum}"
+        raise OptionError(f"{name} must be a number {wanted}, not {value!r}")
+    return number
+
+
+def sample_option(sample: object, count: int) -> int:
+    """Return the position of one of `count` samples, counted from the end if it is negative.
+
+    Raises
+    ------
+    OptionError
+        If there is no such sample.
+    """
+    number = integer_option("sample", sample)
+    if not -count <= number < count:
+        raise OptionError(f"sample {number} was asked for, but there are only {count}")
+    return number % count
+
+
+def thread_count(threads: int | None) -> int:
+    """Return how many threads to use; None stands for the processors this process may use.
+
+    Raises
+    ------
+    OptionError
+        If it is neither None nor a positive integer.
+    """
+    if threads is not None:
+        return min(integer_option("threads", threads, 1), _MAX_THREADS)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _bounds(minimum: float | None, maximum: float | None) -> str:
+    if maximum is None or math.isinf(maximum):
+        return "" if minimum is None else f" of at least {minimum}"
+    return f" from {minimum} to {maximum}"
+
+
+def _unexpected(name: str, value: Any, kind: OptionType, hint: str = "") -> OptionError:
+    return OptionError(f"{name} must be {kind.expected}, not {value!r}{hint}")
