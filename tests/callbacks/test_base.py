@@ -407,7 +407,7 @@ def test_options_that_cannot_be_used_are_refused_at_once(x: Any, tmp_path: Path)
         partial(TrainingMovie, x, folder=tmp_path),
     ):
         with pytest.raises(OptionError, match="layers"):
-            make(layers=3.5)
+            make(layers=3.5)  # type: ignore[arg-type]
 
 
 def test_folders_that_cannot_be_made_are_refused_at_once(x: Any, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from actgrid.errors import ModelError, OptionError
 class Truth(keras.callbacks.Callback):  # type: ignore[misc]
     """What each epoch's grids are, drawn at once."""
 
-    def __init__(self, data: Any, layers: object = None, **options: Any) -> None:
+    def __init__(self, data: Any, layers: Any = None, **options: Any) -> None:
         super().__init__()
         self.data, self.layers, self.options = data, layers, options
         self.pngs: dict[str, dict[int, list[bytes]]] = {}

@@ -627,14 +627,25 @@ def test_explain_draws_contours(run: Run, model_file: Path, photo: Path, tmp_pat
 def test_explain_lists_the_methods(run: Run) -> None:
     result = run("explain", "--list")
     assert (result.code, result.err) == (0, "")
-    assert re.search(r"^method +layer +summary +source *$", result.out, re.M)
+    assert re.search(r"^method +needs +summary +source *$", result.out, re.M)
     assert re.search(
-        r"^gradcam\+\+ +yes +Weigh .* https://arxiv.org/abs/1710.11063 *$", result.out, re.M
+        r"^gradcam\+\+ +gradients, layer +Weigh .* https://arxiv.org/abs/1710.11063 *$",
+        result.out,
+        re.M,
     )
     methods = json.loads(run("explain", "--list", "--json").out)
     assert len(methods) == len(result.out.splitlines()) - 1 == 14
     (occlusion,) = (one for one in methods if one["method"] == "occlusion")
-    assert occlusion["layer"] is False
+    assert occlusion["needs"] == ["batch"]
+    needs = {method["method"]: method["needs"] for method in methods}
+    assert needs["saliency"] == ["gradients"]
+    assert needs["scorecam"] == ["layer"]
+    assert needs["gradcam"] == ["gradients", "layer"]
+    assert list(needs) == [
+        *("saliency", "gradient_x_input", "integrated_gradients", "smoothgrad", "guided_backprop"),
+        *("cam", "gradcam", "gradcam++", "scorecam", "layercam", "guided_gradcam"),
+        *("occlusion", "rise", "lime"),
+    ]
     assert occlusion["options"] == {"patch": None, "stride": None, "baseline": "mean"}
 
 

@@ -358,13 +358,13 @@ def test_a_size_that_only_the_run_tells() -> None:
 def test_no_activation_leaves_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
     extractor, x = Extractor(small_cnn(64, 64, 3)), pixels(2, 64, 64, 3)
     taken: list[Any] = []
-    run = extractor.run
+    run = extractor._function.run
 
     def recorded(*arguments: Any) -> Any:
         taken.append(run(*arguments))
         return taken[-1]
 
-    monkeypatch.setattr(extractor, "run", recorded)
+    monkeypatch.setattr(extractor._function, "run", recorded)
     grids = unfused(extractor, x, padding=0, columns=5)
     (drawn,) = taken
     leaving = [tensor.numpy() for tensor in tf.nest.flatten(drawn)]

@@ -92,7 +92,7 @@ def load(file: Path) -> Any:
 
 
 def run(
-    model: object, photos: Path, output: Path, preprocess: Preprocess | None = None, **given: Any
+    model: Any, photos: Path, output: Path, preprocess: Preprocess | None = None, **given: Any
 ) -> Run:
     def scaled(pixels: Array) -> Array:
         return (preprocess(pixels) if preprocess else pixels) / 255

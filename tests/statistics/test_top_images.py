@@ -71,7 +71,7 @@ def found(
     extractor = Extractor(model, list(names))
     loader = Loader(photos(count), options.pop("lost", ()))
     stats = measured(extractor, loader.images)
-    fields = receptive_fields(model, list(names))
+    fields = receptive_fields(model, layers=list(names))
     return find_top_images(extractor, stats, loader, fields, **options), stats, extractor, loader
 
 

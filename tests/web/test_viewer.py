@@ -509,13 +509,13 @@ async def test_the_model_runs_once_for_all_of_an_image() -> None:
     seen = Seen(cnn())
     viewer = seen.viewer
     runs: list[int] = []
-    run = viewer._engine._extractor.run
+    run = viewer._engine._extractor._function.run
 
     def counted(x: Any, transform: Any, *arguments: Any) -> Any:
         runs.append(len(x))
         return run(x, transform, *arguments)
 
-    viewer._engine._extractor.run = counted  # type: ignore[method-assign]
+    viewer._engine._extractor._function.run = counted  # type: ignore[method-assign]
     await asyncio.gather(
         viewer.layers(seen.image), viewer.layers_sprite(seen.image), viewer.classes(seen.image)
     )

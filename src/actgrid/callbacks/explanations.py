@@ -10,6 +10,7 @@ from actgrid.attribution.methods import check_options, find_method
 from actgrid.callbacks.pictures import PictureCallback
 from actgrid.callbacks.samples import read_data
 from actgrid.encoding import encode
+from actgrid.models.types import LayerLike, TargetLike
 from actgrid.option_groups import complete_options
 from actgrid.option_types import integer_option
 from actgrid.options import OverlayOptions
@@ -62,8 +63,8 @@ class Explanations(PictureCallback):
         self,
         data: Any,
         method: str = "gradcam",
-        target: Any = None,
-        layer: Any = None,
+        target: TargetLike = None,
+        layer: LayerLike | None = None,
         *,
         every: str | int = "epoch",
         log_dir: str | Path | None = None,

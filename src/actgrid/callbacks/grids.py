@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from actgrid.callbacks.pictures import PictureCallback
 from actgrid.callbacks.samples import Samples, draw_samples, read_data
 from actgrid.models.layers import Selection
+from actgrid.models.types import LayersLike
 from actgrid.option_groups import options_of, takes_options
 from actgrid.options import ActivationGridsOptions, RenderArrayOptions
 from actgrid.rendering.backends import load_backend
@@ -87,7 +88,7 @@ class ActivationGrids(PictureCallback):
     """
 
     def __init__(
-        self, data: Any, layers: object = None, **options: Unpack[ActivationGridsOptions]
+        self, data: Any, layers: LayersLike = None, **options: Unpack[ActivationGridsOptions]
     ) -> None:
         super().__init__(options["every"], options["log_dir"], options["folder"])
         self._data, self._layers = read_data(data), check_layers(layers)
@@ -112,7 +113,7 @@ def drawing_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in known}
 
 
-def check_layers(layers: object) -> object:
+def check_layers(layers: LayersLike) -> LayersLike:
     """Return a choice of layers if it is of a kind that `actgrid.Extractor` takes.
 
     Raises

@@ -17,6 +17,7 @@ from actgrid.callbacks.samples import Samples, read_data
 from actgrid.figures.grids import batch_size as samples_in
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import model_weights
+from actgrid.models.types import LayersLike
 from actgrid.option_groups import takes_options
 from actgrid.option_types import thread_count
 from actgrid.options import HealthOptions
@@ -99,7 +100,9 @@ class ChannelHealth(TrainingCallback):
     [0, 3, 11, 16, 16, 16, 16, 16, 16, 16]
     """
 
-    def __init__(self, data: Any, layers: object = None, **options: Unpack[HealthOptions]) -> None:
+    def __init__(
+        self, data: Any, layers: LayersLike = None, **options: Unpack[HealthOptions]
+    ) -> None:
         super().__init__(options["every"])
         self._data, self._layers = read_data(data), check_layers(layers)
         log_dir = options["log_dir"]

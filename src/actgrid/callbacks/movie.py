@@ -11,6 +11,7 @@ from actgrid.callbacks.pictures import numbered_samples
 from actgrid.callbacks.samples import Samples, draw_samples, read_data
 from actgrid.encoding import Animation, check_animation, writable_folder, write_file
 from actgrid.figures.files import numbered_files
+from actgrid.models.types import LayersLike
 from actgrid.option_groups import takes_options
 from actgrid.options import MovieOptions
 from actgrid.rendering import palette
@@ -64,7 +65,7 @@ class TrainingMovie(TrainingCallback):
     def __init__(
         self,
         data: Any,
-        layers: object = None,
+        layers: LayersLike = None,
         *,
         folder: str | Path,
         **options: Unpack[MovieOptions],

@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from actgrid.attribution.explaining import Labels, ZeroAttributionWarning
 from actgrid.attribution.lime import check_packages
-from actgrid.attribution.methods import Method, check_options, find_method
+from actgrid.attribution.method import Method
+from actgrid.attribution.methods import check_options, find_method
 from actgrid.attribution.targets import check_classes, wanted_classes
 from actgrid.errors import OptionError, OutputTargetError, TargetError, suggest
 from actgrid.models.labels import read_labels

@@ -10,13 +10,16 @@ import numpy.typing as npt
 
 from actgrid.attribution.backdrops import as_pictures
 from actgrid.errors import LayerError, ModelError
-from actgrid.models.extraction import choose_calls, trace_inputs, visible_calls
+from actgrid.models.calls import choose_calls, visible_calls
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.graph import INPUT, input_infos
 from actgrid.models.images import are_images, load_with_pixels
 from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.loading import load_model
-from actgrid.models.tracing import trace_model
+from actgrid.models.network import check_compiled
+from actgrid.models.networks import network_of
+from actgrid.models.tracing import trace_inputs, trace_model
+from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.option_types import sample_option
 from actgrid.options import ModelDiagramOptions
@@ -34,7 +37,10 @@ _UNITS = 64  # that are told apart on the bar of a dense layer
 
 @takes_options(ModelDiagramOptions, normalize="minmax")
 def diagram(
-    model: object, x: Any = None, layers: object = None, **options: Unpack[ModelDiagramOptions]
+    model: ModelLike,
+    x: ModelInput | None = None,
+    layers: LayersLike = None,
+    **options: Unpack[ModelDiagramOptions],
 ) -> Diagram:
     """Draw a model's layers as boxes, each as large as what the layer gives.
 
@@ -85,6 +91,7 @@ def diagram(
     >>> actgrid.diagram("demo", actgrid.demo.photo(), "*_relu").save("cat.png")
     """
     network: Any = load_model(model)
+    check_compiled(network_of(network), "diagram")
     pixels = None
     if are_images(x):
         pixels, x = load_with_pixels(x, model=network)

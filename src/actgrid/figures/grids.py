@@ -11,7 +11,9 @@ from actgrid.errors import OptionError
 from actgrid.figures.on_device import draw_on_device, on_gpu
 from actgrid.models import Extractor, load_images
 from actgrid.models.drawing import draw_layer
+from actgrid.models.extraction import is_traceable
 from actgrid.models.images import are_images
+from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import RenderArrayOptions
 from actgrid.rendering import Grid
@@ -24,7 +26,10 @@ __all__ = ["batch_size", "render_model"]
 
 @takes_options(RenderArrayOptions, data_format=None)
 def render_model(
-    model: object, x: Any, layers: object = None, **options: Unpack[RenderArrayOptions]
+    model: ModelLike | Extractor,
+    x: ModelInput,
+    layers: LayersLike = None,
+    **options: Unpack[RenderArrayOptions],
 ) -> dict[str, Grid]:
     """Run a model on an input and draw its layers.
 
@@ -70,7 +75,7 @@ def render_model(
     if are_images(x):
         x = load_images(x, model=extractor.model)
     backend = options["backend"]
-    gpu = backend in ("auto", "tensorflow") and on_gpu()
+    gpu = backend in ("auto", "tensorflow") and is_traceable(extractor) and on_gpu()
     if backend == "tensorflow" or (gpu and options["kind"] is None):
         # An input or two would be drawn before XLA is done.
         return draw_on_device(extractor, x, options, fuse=gpu and extractor is model)

@@ -15,6 +15,7 @@ import numpy as np
 
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models import Extractor, LayerInfo
+from actgrid.models.extraction import run_transform
 from actgrid.models.frameworks import tensorflow
 from actgrid.options import RenderArrayOptions
 from actgrid.rendering import ChannelStats, Grid
@@ -74,7 +75,7 @@ def draw_on_device(
         token_grid=token_grid,
         fuse=fuse,
     )
-    drawn = extractor.run(x, drawing, tf.constant(min(max(sample, -_MOST), _MOST)))
+    drawn = run_transform(extractor, x, drawing, tf.constant(min(max(sample, -_MOST), _MOST)))
     infos = extractor.layers
     shapes = {path: tuple(layer.shape.numpy().tolist()) for path, layer in drawn.items()}
     batch = max(shape[0] for shape in shapes.values())
@@ -121,7 +122,7 @@ class _Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class _Drawing:
-    """How layers are drawn: a transform for `Extractor.run`."""
+    """How layers are drawn: a transform for `run_transform`."""
 
     normalization: Normalization
     scope: str

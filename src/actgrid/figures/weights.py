@@ -13,6 +13,9 @@ from actgrid.figures.files import numbered_files, picture_suffix, split_options,
 from actgrid.models.drawing import draw_weight
 from actgrid.models.layers import Selection, Weight, model_weights
 from actgrid.models.loading import load_model
+from actgrid.models.network import check_editable
+from actgrid.models.networks import network_of
+from actgrid.models.types import LayersLike, ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import SIGNED, RenderOptions, WeightFileOptions
 from actgrid.rendering import Grid
@@ -55,7 +58,7 @@ class DrawnWeight:
 
 @takes_options(RenderOptions, **SIGNED)
 def render_weights(
-    model: object, layers: object = None, **options: Unpack[RenderOptions]
+    model: ModelLike, layers: LayersLike = None, **options: Unpack[RenderOptions]
 ) -> dict[str, Grid]:
     """Draw a model's weights: the filters of its convolutions, or all weights of chosen layers.
 
@@ -102,7 +105,7 @@ def render_weights(
 
 @takes_options(WeightFileOptions, **SIGNED)
 def save_weights(
-    folder: Path, model: Any, layers: object = None, **options: Unpack[WeightFileOptions]
+    folder: Path, model: Any, layers: LayersLike = None, **options: Unpack[WeightFileOptions]
 ) -> list[DrawnWeight]:
     """Draw a model's weights and save them as ``NN_layer_weight.png``.
 
@@ -145,7 +148,8 @@ def save_weights(
         return list(pool.map(save, weights, [folder / file for file in files]))
 
 
-def _choose(model: Any, layers: object) -> list[Weight]:
+def _choose(model: Any, layers: LayersLike) -> list[Weight]:
+    check_editable(network_of(model), "render_weights")
     if layers is None:
         kernels = [one for one in model_weights(model) if 3 <= len(one.variable.shape) <= 5]
         if not kernels:

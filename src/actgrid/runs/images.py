@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from actgrid.errors import RunError
+from actgrid.models.types import LayersLike, ModelLike
 from actgrid.option_groups import options_of, takes_options
 from actgrid.options import (
     DrawingOptions,
@@ -28,9 +29,9 @@ __all__ = ["measure_images", "render_images"]
 
 @takes_options(RenderImagesOptions)
 def render_images(
-    model: object,
+    model: ModelLike,
     images: Any,
-    layers: object = None,
+    layers: LayersLike = None,
     *,
     output: str | Path,
     **options: Unpack[RenderImagesOptions],
@@ -97,9 +98,9 @@ def render_images(
 
 @takes_options(MeasureImagesOptions)
 def measure_images(
-    model: object,
+    model: ModelLike,
     images: Any,
-    layers: object = None,
+    layers: LayersLike = None,
     *,
     output: str | Path | None = None,
     **options: Unpack[MeasureImagesOptions],

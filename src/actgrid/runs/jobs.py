@@ -12,6 +12,7 @@ import numpy.typing as npt
 from actgrid.errors import DtypeError, ShapeError
 from actgrid.models import Extractor, load_images
 from actgrid.models.data_formats import input_data_format
+from actgrid.models.extraction import trace_layers
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.images import (
     image_input,
@@ -20,6 +21,7 @@ from actgrid.models.images import (
 )
 from actgrid.models.inputs import input_aliases, input_specs, prepare_inputs
 from actgrid.models.preprocessing import preprocessing
+from actgrid.models.types import LayersLike
 from actgrid.option_groups import check_option
 from actgrid.options import InputOptions
 from actgrid.runs.manifest import Record
@@ -155,7 +157,7 @@ class Job:
         Whether the output may hold pictures of an unfinished run, which are to be removed.
     """
 
-    layers: object
+    layers: LayersLike
     work: Work
     output: str
     loading: Loading = Loading()
@@ -166,7 +168,7 @@ class Job:
         """Return an extractor of the layers, traced where the model's input is known."""
         extractor = Extractor(model, self.layers)
         if (spec := self.loading.spec(extractor.model)) is not None:
-            extractor.trace(spec)
+            trace_layers(extractor, spec)
         return extractor
 
     def run(

@@ -34,7 +34,7 @@ from actgrid.errors import (
     RunError,
 )
 from actgrid.models import Extractor
-from actgrid.models.fingerprint import fingerprint
+from actgrid.models.networks import network_of
 from actgrid.option_types import integer_option, number_option
 from actgrid.progress import held_back
 from actgrid.runs.jobs import Job
@@ -255,7 +255,7 @@ class _Plan:
                 f"a worker cannot load the model: {type(error).__name__}: {_first_line(error)}; "
                 f"{_GIVE_MODEL}"
             ) from error
-        if fingerprint(model) != self.fingerprint:
+        if network_of(model).fingerprint() != self.fingerprint:
             raise ModelError(
                 "a worker loads another model than this process, of random weights perhaps: save "
                 "the model to a .keras file, and give that"
@@ -407,7 +407,7 @@ def _packed_plan(
             f"the model {name!r} cannot be sent to workers: {type(error).__name__}: "
             f"{_first_line(error)}; {_GIVE_MODEL}"
         ) from error
-    plan = _Plan(job, source, fingerprint(extractor.model), str(Path.cwd()))
+    plan = _Plan(job, source, network_of(extractor.model).fingerprint(), str(Path.cwd()))
     try:
         packed: bytes = ray.cloudpickle.dumps(plan)
     except Exception as error:

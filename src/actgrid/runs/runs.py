@@ -19,8 +19,9 @@ from PIL import Image
 
 from actgrid.errors import OptionError, RunError
 from actgrid.models import Extractor, load_model
-from actgrid.models.fingerprint import fingerprint
 from actgrid.models.inputs import batch_size_of
+from actgrid.models.networks import network_of
+from actgrid.models.types import LayersLike, ModelLike
 from actgrid.option_groups import check_option, complete_options, takes_options
 from actgrid.options import DrawingOptions, RunOptions, StatisticsOptions
 from actgrid.rendering.backends import first_backend, load_backend
@@ -151,9 +152,9 @@ class Run:
 
     def __init__(
         self,
-        model: object,
+        model: ModelLike,
         images: Any,
-        layers: object = None,
+        layers: LayersLike = None,
         *,
         output: str | Path,
         drawing: DrawingOptions | None = None,
@@ -191,7 +192,7 @@ class Run:
             self._prepare(model, options["resume"], options["overwrite"])
             self._locked = locked.pop_all()
 
-    def _prepare(self, model: object, resume: bool, overwrite: bool) -> None:
+    def _prepare(self, model: ModelLike, resume: bool, overwrite: bool) -> None:
         """Load the model, and find out what an earlier run has done."""
         before = read_run(self.store)
         if before is not None and not resume and not overwrite:
@@ -247,7 +248,7 @@ class Run:
             "shard_size": work.shard_size,
         }
         return {
-            "model": {"name": model.name, "fingerprint": fingerprint(model)},
+            "model": {"name": model.name, "fingerprint": network_of(model).fingerprint()},
             "layers": found or _plain(job.layers),
             "options": options,
             "inputs": {"images": self.items.total, "digest": self.items.digest()},

@@ -15,7 +15,9 @@ from actgrid.attribution.methods import find_method
 from actgrid.encoding import writable_folder, write_file
 from actgrid.errors import OptionError
 from actgrid.models import Extractor, load_model
-from actgrid.models.extraction import trace_inputs
+from actgrid.models.extraction import trace_layers
+from actgrid.models.tracing import trace_inputs
+from actgrid.models.types import LayersLike, ModelLike
 from actgrid.progress import progress as shown
 from actgrid.rendering.normalize import SCOPES, parse_normalize
 from actgrid.web.app import page_files
@@ -31,10 +33,10 @@ _WRITERS = 4
 
 
 def export_site(
-    model: object,
+    model: ModelLike,
     images: Any,
     output: str | Path,
-    layers: object = None,
+    layers: LayersLike = None,
     *,
     normalize: str | Sequence[str] = "standard",
     scope: str | Sequence[str] = "channel",
@@ -99,7 +101,7 @@ def export_site(
     about = viewer.about()
     drawn = {node["path"] for node in about["nodes"] if node["drawn"]}
     if layers is not None:
-        drawn &= set(Extractor(network, layers).trace(trace_inputs(network, None)))
+        drawn &= set(trace_layers(Extractor(network, layers), trace_inputs(network, None)))
     about |= {
         "live": False,
         "nodes": [node | {"drawn": node["path"] in drawn} for node in about["nodes"]],

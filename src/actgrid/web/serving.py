@@ -18,6 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from actgrid.errors import OptionError, OutputError
+from actgrid.models.types import ModelLike
 from actgrid.option_types import integer_option
 from actgrid.statistics import DatasetStats
 from actgrid.web.app import make_app
@@ -31,7 +32,7 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 def serve(
-    model: object,
+    model: ModelLike,
     images: Any = (),
     *,
     host: str = _LOOPBACK,
@@ -176,7 +177,7 @@ class View:
 
 
 def view(
-    model: object,
+    model: ModelLike,
     images: Any = (),
     *,
     height: int = 800,
@@ -216,7 +217,7 @@ def view(
 
 
 def make_viewer(
-    model: object,
+    model: ModelLike,
     images: Any = (),
     *,
     statistics: DatasetStats | str | Path | None = None,

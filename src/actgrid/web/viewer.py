@@ -20,13 +20,15 @@ import numpy.typing as npt
 from actgrid.attribution import maximize
 from actgrid.attribution.explaining import ask
 from actgrid.attribution.lime import check_packages
-from actgrid.attribution.methods import METHODS, Method, check_options, find_method
+from actgrid.attribution.method import Method
+from actgrid.attribution.methods import all_methods, check_options, find_method
 from actgrid.attribution.targets import binary_output
 from actgrid.encoding import blank_levels, encode, encode_png
 from actgrid.errors import LayerError, MissingDependencyError, NotFoundError, OptionError, suggest
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
 from actgrid.models.labels import class_index, labels_of
+from actgrid.models.types import ModelLike
 from actgrid.option_types import integer_option, thread_count
 from actgrid.rendering import ORDERS, palette, render
 from actgrid.rendering import check_options as check_render_options
@@ -121,7 +123,7 @@ class Viewer:
 
     def __init__(
         self,
-        model: object,
+        model: ModelLike,
         images: ImageStore,
         *,
         labels: Sequence[str] | str | None = None,
@@ -648,8 +650,8 @@ def _methods() -> dict[str, Method]:
     try:
         check_packages()
     except MissingDependencyError:
-        return {name: method for name, method in METHODS.items() if name != "lime"}
-    return METHODS
+        return {name: method for name, method in all_methods().items() if name != "lime"}
+    return all_methods()
 
 
 def _rgb_png(picture: npt.NDArray[np.uint8]) -> bytes:
