@@ -128,6 +128,7 @@ def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:
         if isinstance(function, type):
             function.__init__ = decorate(function.__init__)  # type: ignore[misc]
             function.__doc__ = _documented(function.__doc__ or "", group, defaults)
+            function.option_group = group  # type: ignore[attr-defined]
             return function
 
         @functools.wraps(function)
@@ -155,6 +156,7 @@ def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:
             parameters=[*parameters.values(), *keywords]
         )
         checked.__doc__ = _documented(function.__doc__ or "", group, defaults)
+        checked.option_group = group  # type: ignore[attr-defined]
         return typing.cast(F, checked)
 
     return decorate

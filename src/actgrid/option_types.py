@@ -370,7 +370,7 @@ class Channels(_Textual):
     def _numbers(self, name: str, value: Any) -> list[int]:
         try:
             channels = list(value)
-            if any(isinstance(channel, bool) for channel in channels):
+            if not channels or any(isinstance(channel, bool) for channel in channels):
                 raise TypeError
             return [operator.index(channel) for channel in channels]
         except TypeError:

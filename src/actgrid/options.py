@@ -182,8 +182,12 @@ class FileOptions(TypedDict, total=False):
     ]
 
 
+class WeightFileOptions(RenderOptions, FileOptions, total=False):
+    """Options of drawing weights to files."""
+
+
 class RenderFileOptions(RenderArrayOptions, FileOptions, total=False):
-    """Options of drawing activations or weights to files."""
+    """Options of drawing activations to files."""
 
 
 class ModelOptions(TypedDict, total=False):
@@ -266,12 +270,17 @@ class BatchOptions(TypedDict, total=False):
     ]
 
 
-class StatisticsOptions(TypedDict, total=False):
+class TopOptions(TypedDict, total=False):
     """What is kept of each channel."""
 
     top: Annotated[
         int, Option(Integer(1, 10_000), 9, "Number of top images to keep for each channel.")
     ]
+
+
+class StatisticsOptions(TopOptions, total=False):
+    """What is kept and shown of each channel."""
+
     top_channels: Annotated[
         int | str,
         Option(

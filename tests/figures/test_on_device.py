@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import hypothesis.extra.numpy as hnp
 import keras
@@ -23,6 +23,8 @@ from actgrid.figures import grids
 from actgrid.figures.grids import batch_size
 from actgrid.figures.on_device import draw_on_device, on_gpu
 from actgrid.models.drawing import draw_layer
+from actgrid.option_groups import complete_options
+from actgrid.options import RenderArrayOptions
 from actgrid.rendering import ORDERS
 from actgrid.rendering.stats import arrays_of
 
@@ -47,7 +49,8 @@ def unfused(extractor: Extractor, x: Any, **options: Any) -> dict[str, Grid]:
 
 
 def fused(extractor: Extractor, x: Any, **options: Any) -> dict[str, Grid]:
-    return draw_on_device(extractor, x, fuse=True, **options)
+    given = complete_options(RenderArrayOptions, options, {"data_format": None})
+    return draw_on_device(extractor, x, cast(RenderArrayOptions, given), fuse=True)
 
 
 def pixels(*shape: int) -> Array:
@@ -471,9 +474,9 @@ def test_auto_is_it_where_the_model_runs_on_a_gpu(
 ) -> None:
     fusing: list[bool] = []
 
-    def recorded(*arguments: Any, fuse: bool, **options: Any) -> dict[str, Grid]:
+    def recorded(*arguments: Any, fuse: bool) -> dict[str, Grid]:
         fusing.append(fuse)
-        return draw_on_device(*arguments, fuse=fuse, **options)
+        return draw_on_device(*arguments, fuse=fuse)
 
     monkeypatch.setattr(grids, "draw_on_device", recorded)
     monkeypatch.setattr(grids, "on_gpu", lambda: gpu)

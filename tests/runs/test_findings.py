@@ -176,7 +176,7 @@ def test_activations_and_inputs_that_are_no_pictures_have_sheets_too(tmp_path: P
         shape = model.input_shape[1:]
         inputs = [np.random.default_rng(index).normal(size=shape) for index in range(5)]
         output = tmp_path / f"{number}"
-        run = measured(output, inputs, model, loading=Loading(preprocess="prepared"))
+        run = measured(output, inputs, model, preprocess="prepared")
         assert run.summary().failed == 0
         run.finish()
         assert names(output) == sorted([*FILES, *FOUND[:3]])

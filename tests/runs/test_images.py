@@ -137,17 +137,17 @@ def test_what_is_wrong_is_told_before_anything_is_written(
         (OptionError, {"colour": "red"}),
         (OptionError, {"cmap": "virids"}),
         (OptionError, {"compression": "zip"}),
-        (OptionError, {"suffix": ".exe"}),
+        (OptionError, {"format": "exe"}),
         (OptionError, {"sink": "zip"}),
         (OptionError, {"statistics": True, "top": 0}),
         (OptionError, {"preprocess": "vgg61"}),
         (LayerError, {"layers": "cnov"}),
-        (MissingFileError, {"inputs": tmp_path / "none"}),
-        (OptionError, {"inputs": 7}),
+        (MissingFileError, {"images": tmp_path / "none"}),
+        (OptionError, {"images": 7}),
         (OptionError, {"resume": True, "overwrite": True}),
     ]
     for kind, changed in wrong:
-        given = {"model": model, "inputs": photos, "output": tmp_path / "out", **changed}
+        given = {"model": model, "images": photos, "output": tmp_path / "out", **changed}
         with pytest.raises(kind):
             actgrid.render_images(**given)
         assert not (tmp_path / "out").exists() or not names(tmp_path / "out"), changed
@@ -212,7 +212,7 @@ def test_with_an_output_all_is_kept_there(tmp_path: Path, model: Any, photos: Pa
         assert sheet.height > height
 
 
-@pytest.mark.parametrize("channels", [0, -1, "all"])
+@pytest.mark.parametrize("channels", [0, -1, None, "none"])
 def test_channels_to_show_are_checked_before_anything_is_measured(
     tmp_path: Path, model: Any, photos: Path, channels: Any
 ) -> None:

@@ -100,7 +100,7 @@ def test_arrays_of_any_values_are_shown_from_black_to_white() -> None:
         ((None, None, 3), {}, None),
         ((None, None, 3), {"size": 9}, (None, 9, 9, 3)),
         ((None, None, 3), {"size": (7, 9)}, (None, 7, 9, 3)),
-        ((None, None, 3), {"preprocess": None, "size": 9}, None),
+        ((None, None, 3), {"preprocess": "prepared", "size": 9}, None),
         ((None, 10, 3), {}, None),
         ((None, None, 1), {"size": 9}, (None, 9, 9, 1)),
     ],

@@ -19,7 +19,6 @@ import tensorflow as tf
 from PIL import Image
 
 from actgrid.errors import ImageError, LayerError, OptionError, OutputError, RunError
-from actgrid.runs.jobs import Loading
 from actgrid.runs.manifest import Record
 from actgrid.runs.runs import Run
 from actgrid.runs.stores import open_store
@@ -394,7 +393,7 @@ def test_what_a_killed_process_left_beside_the_sheets_is_removed(
         ({"drawing": {**DRAWING, "cmap": "gray"}}, 'options.draw.cmap was "viridis", is "gray"'),
         ({"top": 3}, "options.top was null, is 3"),
         ({"layers": "pool"}, 'layers was ["conv","pool","last"], is ["pool"]'),
-        ({"loading": Loading(fit="pad")}, 'options.fit was "crop", is "pad"'),
+        ({"fit": "pad"}, 'options.fit was "crop", is "pad"'),
     ],
 )
 def test_other_options_are_refused_with_the_difference(
@@ -440,7 +439,7 @@ def test_a_run_that_is_overwritten_leaves_none_of_its_files(
     tmp_path: Path, model: Any, photos: Path, sink: str, before: str
 ) -> None:
     expected, out = tmp_path / "expected", tmp_path / "out"
-    later = options(layers="last", sink=sink, top=None, drawing={**DRAWING, "suffix": ".webp"})
+    later = options(layers="last", sink=sink, top=None, drawing={**DRAWING, "format": "webp"})
     list(Run(model, photos / "class1", output=expected, **later))
     run = Run(model, photos, output=out, **options(sink=sink, top=2))
     if before == "finished":
@@ -710,7 +709,7 @@ from actgrid.runs.runs import Run
 file, photos, output, sink = sys.argv[1:]
 model = keras.models.load_model(file, compile=False)
 options = {"drawing": {"format": "png"}, "batch_size": 2, "shard_size": 4, "top": 2}
-for _ in Run(model, photos, Path(output), sink=sink, resume=True, **options):
+for _ in Run(model, photos, output=Path(output), sink=sink, resume=True, **options):
     pass
 """
 

@@ -343,7 +343,7 @@ def test_records_of_a_tar_come_when_it_is_complete(tmp_path: Path) -> None:
 
 
 def of(images: list[int]) -> DatasetStats:
-    stats = DatasetStats(2)
+    stats = DatasetStats(top=2)
     layers = FakeExtractor().layers
     for index in images:
         x = load(item(index))

@@ -35,7 +35,7 @@ from actgrid.errors import (
 from actgrid.models.drawing import draw_layer, draw_weight
 from actgrid.models.layers import model_weights
 from actgrid.rendering.stats import reshape_stats
-from actgrid.statistics.dataset import image_stats
+from actgrid.statistics.measurements import image_stats
 from actgrid.web import layers as layers_module
 from actgrid.web import viewer as module
 from actgrid.web.images import ImageStore

@@ -24,7 +24,7 @@ from actgrid.options import HealthOptions
 from actgrid.rendering import ChannelStats
 from actgrid.rendering.stats import arrays_of, reshape_stats, stats_of
 from actgrid.runs.events import EventWriter
-from actgrid.statistics.dataset import image_stats
+from actgrid.statistics.measurements import image_stats
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -20,7 +20,12 @@ from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
 from actgrid.option_groups import options_of, takes_options
 from actgrid.option_types import thread_count
-from actgrid.options import FileOptions, RenderArrayOptions, RenderFileOptions
+from actgrid.options import (
+    FileOptions,
+    RenderArrayOptions,
+    RenderFileOptions,
+    WeightFileOptions,
+)
 from actgrid.rendering import ChannelStats, Grid, encode_picture
 from actgrid.rendering.stats import named_arrays
 
@@ -178,7 +183,9 @@ def picture_suffix(options: Mapping[str, Any]) -> str:
     return "." + str(options.get("format", options_of(FileOptions)["format"].default))
 
 
-def split_options(options: RenderFileOptions) -> tuple[RenderArrayOptions, str, str]:
+def split_options(
+    options: RenderFileOptions | WeightFileOptions,
+) -> tuple[RenderArrayOptions, str, str]:
     """Return the options of drawing, for one thread, and the format and compression of files."""
     names = options_of(RenderArrayOptions)
     render_options: Any = {name: value for name, value in options.items() if name in names}

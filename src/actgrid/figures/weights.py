@@ -17,7 +17,7 @@ from actgrid.models.network import check_editable
 from actgrid.models.networks import network_of
 from actgrid.models.types import LayersLike, ModelLike
 from actgrid.option_groups import takes_options
-from actgrid.options import SIGNED, RenderFileOptions, RenderOptions
+from actgrid.options import SIGNED, RenderOptions, WeightFileOptions
 from actgrid.rendering import Grid
 
 if TYPE_CHECKING:
@@ -103,9 +103,9 @@ def render_weights(
     }
 
 
-@takes_options(RenderFileOptions, **SIGNED)
+@takes_options(WeightFileOptions, **SIGNED)
 def save_weights(
-    folder: Path, model: Any, layers: LayersLike = None, **options: Unpack[RenderFileOptions]
+    folder: Path, model: Any, layers: LayersLike = None, **options: Unpack[WeightFileOptions]
 ) -> list[DrawnWeight]:
     """Draw a model's weights and save them as ``NN_layer_weight.png``.
 
@@ -116,7 +116,7 @@ def save_weights(
     model, layers
         As for `render_weights`.
     **options
-        See `actgrid.options.RenderFileOptions`.
+        See `actgrid.options.WeightFileOptions`.
 
     Raises
     ------

@@ -18,7 +18,8 @@ from actgrid.models.types import LayersLike
 from actgrid.runs.jobs import Loading
 from actgrid.runs.sources import Item, Items
 from actgrid.runs.stores import Store
-from actgrid.statistics.dataset import DatasetStats, LayerStats
+from actgrid.statistics.dataset import DatasetStats
+from actgrid.statistics.layer_stats import LayerStats
 from actgrid.statistics.report import make_report
 from actgrid.statistics.top_images import find_top_images
 

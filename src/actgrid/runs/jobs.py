@@ -177,7 +177,7 @@ class Job:
         items: Iterable[Item],
         *,
         recorded: Mapping[int, bool] | None = None,
-        floors: Mapping[str, Any] | None = None,
+        thresholds: Mapping[str, Any] | None = None,
         meter: Meter | None = None,
     ) -> Iterator[Record | Shard]:
         """Do the work, see `process`."""
@@ -189,7 +189,7 @@ class Job:
                 sink,
                 self.work,
                 recorded=recorded,
-                floors=floors,
+                thresholds=thresholds,
                 meter=meter,
             )
 

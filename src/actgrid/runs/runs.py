@@ -40,7 +40,13 @@ from actgrid.runs.sinks import shard_name
 from actgrid.runs.sources import Items, find_items
 from actgrid.runs.stages import Meter, Shard, Work
 from actgrid.runs.stores import Store, local_folder, open_store
-from actgrid.statistics.dataset import STATISTICS, DatasetStats
+from actgrid.statistics.dataset import (
+    STATISTICS,
+    DatasetStats,
+    bytes_of,
+    stats_from,
+    top_thresholds,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -63,7 +69,7 @@ class Engine(Protocol):
         first: int,
         begin: Callable[[], None],
         recorded: Mapping[int, bool],
-        floors: Mapping[str, Any],
+        thresholds: Mapping[str, Any],
         meter: Meter,
     ) -> Iterator[Record | Shard]:
         """Yield what `process` does, of the items from `first` on, which begins a shard.
@@ -176,7 +182,7 @@ class Run:
         self._job = Job(layers, work, str(output), loading, options["sink"])
         self.store = open_store(output)
         self._manifest = Manifest(self.store)
-        self._statistics = None if work.top is None else DatasetStats(work.top)
+        self._statistics = None if work.top is None else DatasetStats(top=work.top)
         self._first = 0
         self._before: dict[int, bool] = {}
         self._begun = False
@@ -281,7 +287,7 @@ class Run:
         if self._statistics is not None:
             counted = 0
             if (saved := self.store.read(STATISTICS)) is not None:
-                self._statistics = DatasetStats.from_bytes(saved)
+                self._statistics = stats_from(saved)
                 counted = self._statistics.images
         used = 0
         unsynced: list[Record] = []  # of the last shard: the next one begins after a sync
@@ -310,7 +316,7 @@ class Run:
             self._start_at(self.recorded)
         if self._statistics is not None and self._first == 0:
             # Saved ones may know of more than is recorded.
-            self._statistics = DatasetStats(self._statistics.top)
+            self._statistics = DatasetStats(top=self._statistics.top)
 
     def _lost(self, records: list[Record]) -> list[Record]:
         """Return, and remove from the manifest, the records whose files a power cut has lost.
@@ -354,7 +360,7 @@ class Run:
             first=self._first,
             begin=begin,
             recorded=self._before,
-            floors={} if self._statistics is None else self._statistics.floors(self._first),
+            thresholds=self._thresholds(),
             meter=self.meter,
         )
         with closing(events):  # type: ignore[type-var]
@@ -379,6 +385,11 @@ class Run:
         if self._statistics is None:
             self.finish()
 
+    def _thresholds(self) -> Mapping[str, Any]:
+        if self._statistics is None:
+            return {}
+        return top_thresholds(self._statistics, self._first)
+
     def _remove_other_shards(self) -> None:
         """Remove what a longer run left here, which a reader of all tar files would take along."""
         if self._job.sink == "tar":
@@ -391,7 +402,7 @@ class Run:
         self._manifest.end_shard(shard.number)
         if self._statistics is not None and shard.statistics is not None:
             self._statistics.merge(shard.statistics)
-            self.store.write(STATISTICS, self._statistics.to_bytes())
+            self.store.write(STATISTICS, bytes_of(self._statistics))
         self.store.sync()
 
     def finish(self, top_channels: int | str = 8) -> None:

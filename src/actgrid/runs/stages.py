@@ -38,7 +38,8 @@ from actgrid.options import DrawingOptions
 from actgrid.runs.manifest import Record
 from actgrid.runs.sinks import Sink
 from actgrid.runs.sources import Item
-from actgrid.statistics.dataset import DatasetStats, MeasuredLayer, measure_batch, measured
+from actgrid.statistics.dataset import DatasetStats, add_image, top_thresholds
+from actgrid.statistics.measurements import MeasuredLayer, measure_batch, measure_sample
 
 __all__ = ["STAGES", "Meter", "Shard", "Work", "process"]
 
@@ -182,7 +183,7 @@ def process(
     work: Work,
     *,
     recorded: Mapping[int, bool] | None = None,
-    floors: Mapping[str, Any] | None = None,
+    thresholds: Mapping[str, Any] | None = None,
     meter: Meter | None = None,
 ) -> Iterator[Record | Shard]:
     """Draw, measure and write image after image.
@@ -205,8 +206,8 @@ def process(
         the others of their batch, because a model's results may depend on its size, and for the
         statistics of their shard; nothing is written of them unless the sink takes whole shards.
         What failed has failed, whatever becomes of it now.
-    floors
-        By layer path, of the images before, see `DatasetStats.floors`.
+    thresholds
+        By layer path, of the images before, see `top_thresholds`.
     meter
         Is told what goes on.
 
@@ -225,7 +226,7 @@ def process(
 
     However it ends, no files stay of an image whose record was not yielded.
     """
-    flow = _Flow(extractor, load, sink, work, recorded or {}, floors or {}, meter or Meter())
+    flow = _Flow(extractor, load, sink, work, recorded or {}, thresholds or {}, meter or Meter())
     try:
         for event in _run_stages(flow, items, work):
             if isinstance(event, Record):
@@ -290,7 +291,7 @@ class _Flow:
         sink: Sink,
         work: Work,
         recorded: Mapping[int, bool],
-        floors: Mapping[str, Any],
+        thresholds: Mapping[str, Any],
         meter: Meter,
     ) -> None:
         self._extractor = extractor
@@ -299,16 +300,16 @@ class _Flow:
         self._work = work
         self._recorded = recorded
         self._meter = meter
-        self._floors_before = floors
+        self._thresholds_before = thresholds
         # Of the shard that is being written.
         self._statistics = self._no_statistics()
-        self._floors: Mapping[str, Any] = {}
+        self._thresholds: Mapping[str, Any] = {}
         self._held: list[Record | Shard] = []
         # By index, images of which files may have been written, and whose records are to come.
         self.unrecorded: dict[int, Item] = {}
 
     def _no_statistics(self) -> DatasetStats | None:
-        return None if self._work.top is None else DatasetStats(self._work.top)
+        return None if self._work.top is None else DatasetStats(top=self._work.top)
 
     # --- load
 
@@ -409,8 +410,8 @@ class _Flow:
                         info, activation, batch=batch, sample=sample, **options
                     )
                     if self._work.top is not None:
-                        floor = self._floor_of(path)
-                        of_layer = measured(info, activation, sample, grid.stats, floor)
+                        threshold = self._threshold_of(path)
+                        of_layer = measure_sample(info, activation, sample, grid.stats, threshold)
                 if put is not None:
                     with self._meter.busy("write"):
                         put(file, pieces)
@@ -442,8 +443,8 @@ class _Flow:
 
         def measure(path: str, activation: Image) -> list[MeasuredLayer]:
             with self._meter.busy("draw"):
-                floor = self._floor_of(path)
-                return measure_batch(infos[path], activation, batch=batch, floor=floor)
+                threshold = self._threshold_of(path)
+                return measure_batch(infos[path], activation, batch=batch, threshold=threshold)
 
         measuring = [
             self.drawers.submit(measure, path, activation)
@@ -456,8 +457,8 @@ class _Flow:
 
             entry.finish = finish
 
-    def _floor_of(self, path: str) -> Any:
-        before, here = self._floors_before.get(path), self._floors.get(path)
+    def _threshold_of(self, path: str) -> Any:
+        before, here = self._thresholds_before.get(path), self._thresholds.get(path)
         if before is None or here is None:
             return here if before is None else before
         return np.maximum(before, here)
@@ -485,8 +486,8 @@ class _Flow:
         if problem is not None and not self._work.skip_errors:
             raise problem
         if problem is None and self._statistics is not None and entry.image is not None:
-            self._statistics.add(entry.item.index, entry.item.name, layers)
-            self._floors = self._statistics.floors(entry.item.index + 1)
+            add_image(self._statistics, entry.item.index, entry.item.name, layers)
+            self._thresholds = top_thresholds(self._statistics, entry.item.index + 1)
         if entry.item.index in self._recorded:
             return []
         self._meter.images += 1
@@ -527,6 +528,6 @@ class _Flow:
         with self._meter.busy("write"):
             self._sink.close_shard(number)
         ended = [*self._held, Shard(number, self._statistics)]
-        self._floors_before = {path: self._floor_of(path) for path in self._floors}
+        self._thresholds_before = {path: self._threshold_of(path) for path in self._thresholds}
         self._statistics, self._held = self._no_statistics(), []
         return ended

@@ -24,7 +24,8 @@ from actgrid.options import GridOptions
 from actgrid.rendering import Grid
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.sheet import Sheet, lay_out_sheet
-from actgrid.statistics.dataset import DatasetStats, LayerStats, TopImage
+from actgrid.statistics.dataset import DatasetStats
+from actgrid.statistics.layer_stats import LayerStats, TopImage
 
 __all__ = ["TopImages", "find_top_images"]
 

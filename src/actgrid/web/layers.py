@@ -26,7 +26,7 @@ from actgrid.rendering.normalize import Normalization
 from actgrid.rendering.stats import reshape_stats
 from actgrid.rendering.tiles import Tiling, tile
 from actgrid.statistics import LayerStats
-from actgrid.statistics.dataset import image_stats
+from actgrid.statistics.measurements import image_stats
 from actgrid.web.images import ImageStore
 
 __all__ = [
