@@ -14,14 +14,9 @@ from PIL import Image
 
 from actgrid import ActgridError, explain, load_images
 from actgrid.errors import ImageError, MissingFileError, ModelError, OptionError, ShapeError
-from actgrid.models.images import (
-    find_images,
-    image_input,
-    images_in_folder,
-    load_photos,
-    load_with_pixels,
-    open_images,
-)
+from actgrid.models.image_inputs import image_input
+from actgrid.models.image_sources import find_images, images_in_folder, open_images
+from actgrid.models.images import load_photos, load_with_pixels
 
 Array = npt.NDArray[Any]
 

@@ -307,6 +307,20 @@ def test_functions_that_need_a_keras_model_say_so(
         Extractor(Edges(), training=True)
 
 
+def test_the_example_of_the_docs_runs(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    levels = np.random.default_rng(1).integers(0, 256, (80, 90, 3), np.uint8)
+    Image.fromarray(levels).save("cat.jpg")
+    text = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
+    names: dict[str, Any] = {}
+    exec(text.partition("```python\n")[2].partition("```")[0], names)
+    assert names["grids"]["rows"].levels.shape == (2 * 63 + 1, 2 * 64 + 1)
+    assert names["heatmap"].values.shape == (1, 64, 64)
+    assert len(list(Path("out").glob("*/*_rows.png"))) == 3
+
+
 # --- kinds of networks
 
 

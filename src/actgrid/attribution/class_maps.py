@@ -15,9 +15,9 @@ from actgrid.attribution.input_gradients import (
 )
 from actgrid.attribution.method import method
 from actgrid.attribution.perturbation import masked_scores
+from actgrid.attribution.scores import Reading
 from actgrid.attribution.subjects import Found, Reader, Run, Subject
 from actgrid.attribution.target_layers import grid_advice, target_calls, token_calls
-from actgrid.attribution.targets import Reading
 from actgrid.errors import LayerError, ModelError, OptionError, ShapeError
 from actgrid.models.calls import Call, choose_calls
 from actgrid.models.frameworks import tensorflow

@@ -19,14 +19,12 @@ from actgrid.attribution.backdrops import (
 )
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_needs, check_options, find_method
+from actgrid.attribution.outputs import binary_evidence, output_names, output_specs
 from actgrid.attribution.subjects import Found, Reader, Subject
 from actgrid.attribution.targets import (
     PREDICTED,
-    binary_evidence,
     head_index,
     names_heads,
-    output_names,
-    output_specs,
     target_rows,
     wanted_classes,
 )
@@ -34,7 +32,8 @@ from actgrid.errors import DtypeError, OptionError, ShapeError, TargetError
 from actgrid.models import load_model
 from actgrid.models.data_formats import input_data_format
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.images import Photo, are_images, load_images, load_photos, open_images
+from actgrid.models.image_sources import are_images, open_images
+from actgrid.models.images import Photo, load_images, load_photos
 from actgrid.models.inputs import is_real, position_of, prepare_inputs
 from actgrid.models.labels import labels_of
 from actgrid.models.tracing import build

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from actgrid.attribution.guiding import guided
 from actgrid.attribution.method import method
+from actgrid.attribution.scores import Reading
 from actgrid.attribution.subjects import (
     Found,
     Reader,
@@ -19,7 +20,6 @@ from actgrid.attribution.subjects import (
     image_rows,
     row_numbers,
 )
-from actgrid.attribution.targets import Reading
 from actgrid.errors import ModelError, OptionError
 from actgrid.models.frameworks import tensorflow
 

@@ -44,17 +44,17 @@ class Method:
 
     @property
     def summary(self) -> str:
-        """The first line of the docstring of `run`."""
+        """Return the first line of the docstring of `run`."""
         return (inspect.getdoc(self.run) or "").splitlines()[0]
 
     @property
     def takes_layer(self) -> bool:
-        """Whether the method looks at a layer, not at the input alone."""
+        """Return whether the method looks at a layer, not at the input alone."""
         return "layer" in self.needs
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of the method with their defaults: the keyword-only parameters of `run`."""
+        """Return the options with their defaults: the keyword-only parameters of `run`."""
         parameters = inspect.signature(self.run).parameters.values()
         return {
             parameter.name: parameter.default
@@ -64,7 +64,7 @@ class Method:
 
     @property
     def year(self) -> int:
-        """Year of the paper."""
+        """Return the year of the paper."""
         found = re.search(r"\b\d{4}\b", self.source)
         assert found is not None, self.source
         return int(found[0])

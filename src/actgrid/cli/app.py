@@ -447,7 +447,9 @@ def explain(
     from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
     from actgrid.encoding import writable_folder
     from actgrid.figures import folder_names, safe_name, unique_names
-    from actgrid.models.images import check_fit, find_images, load_images, load_photos
+    from actgrid.models.image_pixels import check_fit
+    from actgrid.models.image_sources import find_images
+    from actgrid.models.images import load_images, load_photos
     from actgrid.runs import explain_images
 
     # What is wrong with these is said before a model is loaded.
@@ -544,7 +546,7 @@ def diagram(
     from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
     from actgrid.encoding import image_format, writable_folder
     from actgrid.figures.diagrams import check_options
-    from actgrid.models.images import find_images
+    from actgrid.models.image_sources import find_images
 
     # What is wrong with these is said before a model is loaded.
     options: dict[str, Any] = {"side": side, "width": width, "normalize": normalize, "cmap": cmap}
@@ -927,7 +929,8 @@ def _viewer_options(
     batch_size: int,
 ) -> dict[str, Any]:
     """Return what `serve` and `export` have in common, checked; images as files."""
-    from actgrid.models.images import check_fit, find_images
+    from actgrid.models.image_pixels import check_fit
+    from actgrid.models.image_sources import find_images
     from actgrid.models.labels import read_labels
     from actgrid.statistics import DatasetStats
 

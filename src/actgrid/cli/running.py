@@ -19,7 +19,7 @@ from actgrid.cli import report
 from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
 from actgrid.cli.main import InterruptedRun
 from actgrid.errors import OptionError, OutputError, suggest
-from actgrid.models.images import check_fit
+from actgrid.models.image_pixels import check_fit
 from actgrid.progress import progress
 from actgrid.runs.jobs import Loading
 from actgrid.runs.manifest import Record

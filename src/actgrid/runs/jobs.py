@@ -14,11 +14,9 @@ from actgrid.models import Extractor, load_images
 from actgrid.models.data_formats import input_data_format
 from actgrid.models.extraction import trace_layers
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.images import (
-    image_input,
-    image_size,
-    load_with_pixels,
-)
+from actgrid.models.image_inputs import image_input
+from actgrid.models.image_pixels import image_size
+from actgrid.models.images import load_with_pixels
 from actgrid.models.inputs import input_aliases, input_specs, prepare_inputs
 from actgrid.models.preprocessing import preprocessing
 from actgrid.models.types import LayersLike

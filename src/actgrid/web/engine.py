@@ -18,7 +18,9 @@ from actgrid.models import Extractor, LayerInfo, load_model
 from actgrid.models.extraction import run_transform, trace_layers
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.graph import INPUT, layer_graph
-from actgrid.models.images import check_fit, fixed_sides, image_input, image_size, load_with_pixels
+from actgrid.models.image_inputs import fixed_sides, image_input
+from actgrid.models.image_pixels import check_fit, image_size
+from actgrid.models.images import load_with_pixels
 from actgrid.models.inputs import as_tensors, batch_size_of, input_specs, prepare_inputs
 from actgrid.models.network import check_compiled
 from actgrid.models.networks import network_of

@@ -25,13 +25,8 @@ from actgrid.errors import (
     ShapeError,
     TooLargeError,
 )
-from actgrid.models.images import (
-    find_images,
-    images_in_folder,
-    is_folder,
-    load_images,
-    reading_image,
-)
+from actgrid.models.image_sources import find_images, images_in_folder, is_folder, reading_image
+from actgrid.models.images import load_images
 from actgrid.option_types import integer_option
 
 __all__ = ["ImageStore", "StoredImage", "read_image", "sides_within", "thumbnail"]

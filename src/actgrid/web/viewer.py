@@ -22,7 +22,7 @@ from actgrid.attribution.explaining import ask
 from actgrid.attribution.lime import check_packages
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import all_methods, check_options, find_method
-from actgrid.attribution.targets import binary_output
+from actgrid.attribution.scores import binary_output
 from actgrid.encoding import blank_levels, encode, encode_png
 from actgrid.errors import LayerError, MissingDependencyError, NotFoundError, OptionError, suggest
 from actgrid.models import LayerInfo
