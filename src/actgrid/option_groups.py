@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from actgrid.errors import UnknownOptionError, suggest
 from actgrid.option_types import OptionType
 
-__all__ = ["Option", "complete_options", "options_of", "takes_options"]
+__all__ = ["Option", "complete_options", "options_of", "pick_options", "takes_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,7 +35,8 @@ class Option:
         What None stands for; empty if None is no value of it. On the command line and in a URL an
         option that is left out is None.
     is_repeatable
-        Whether it may be given several times on the command line, which makes a list.
+        Whether it may be given several times on the command line, which makes a list; each item
+        of a list or tuple is then checked by itself.
     """
 
     type: OptionType
@@ -46,7 +47,11 @@ class Option:
 
     def check(self, name: str, value: Any) -> Any:
         """Return a Python value, checked; raise OptionError if it cannot be used."""
-        return None if value is None and self.none else self.type.check(name, value)
+        if value is None and self.none:
+            return None
+        if self.is_repeatable and isinstance(value, (list, tuple)):
+            return type(value)(self.type.check(name, item) for item in value)
+        return self.type.check(name, value)
 
 
 @functools.cache
@@ -98,6 +103,11 @@ def complete_options(
         name: option.check(name, given[name]) if name in given else usual.get(name, option.default)
         for name, option in known.items()
     }
+
+
+def pick_options(options: Mapping[str, Any], *groups: type) -> dict[str, Any]:
+    """Return those of the options that some groups define."""
+    return {name: options[name] for name in options_of(*groups) if name in options}
 
 
 def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:

@@ -10,6 +10,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ from actgrid.models.preprocessing import preprocessing
 from actgrid.models.tracing import trace_model, unchanged
 
 __all__ = [
+    "DEMO",
     "FITS",
     "ImageInput",
     "Photo",
@@ -54,6 +56,7 @@ __all__ = [
 
 Pixels = npt.NDArray[np.float32]
 
+DEMO = "demo"  # the word for the embedded photo
 # How an image of another shape is brought to the model's.
 FITS = ("crop", "pad", "stretch")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -79,9 +82,10 @@ def load_images(
     Parameters
     ----------
     sources
-        An image file, a folder (its image files, recursively, without hidden ones), a glob, a
-        Pillow image, an array of pixels 0 to 255, (H, W) or (H, W, C), or a list of any of these.
-        EXIF orientation is honoured; grayscale, palette, RGBA and 16-bit images are converted.
+        An image file, a folder (its image files, recursively, without hidden ones), a glob,
+        ``"demo"`` (the embedded photo; ``"./demo"`` is a path), a Pillow image, an array of pixels
+        0 to 255, (H, W) or (H, W, C), or a list of any of these. EXIF orientation is honoured;
+        grayscale, palette, RGBA and 16-bit images are converted.
     size
         (height, width) in pixels, or one number for both; None: the model's input, or where that
         is not fixed, the images' own.
@@ -284,6 +288,9 @@ def are_images(x: Any) -> bool:
 def find_images(source: str | os.PathLike[str]) -> list[Path]:
     """Return the image files that a path, a folder or a glob stands for, sorted.
 
+    The word ``"demo"`` stands for the embedded photo, also where there is a file or folder of this
+    name: that is ``"./demo"``.
+
     Raises
     ------
     MissingFileError
@@ -291,6 +298,8 @@ def find_images(source: str | os.PathLike[str]) -> list[Path]:
     """
     if source == "":
         raise MissingFileError("the path of an image is empty")
+    if source == DEMO:
+        return [Path(str(files("actgrid") / "demo" / "cat.jpg"))]
     path = Path(source)
     if is_folder(source):
         return [path / name for name in images_in_folder(path)]
@@ -305,7 +314,7 @@ def find_images(source: str | os.PathLike[str]) -> list[Path]:
 
 def is_folder(source: str | os.PathLike[str]) -> bool:
     """Return whether an image source is a folder; as a Path, "" would be the current folder."""
-    return source != "" and Path(source).is_dir()
+    return source not in ("", DEMO) and Path(source).is_dir()
 
 
 def images_in_folder(folder: Path, without: str | None = None) -> Iterator[str]:
