@@ -10,6 +10,7 @@ from typing import Any
 
 import actgrid
 from actgrid.bench import Run
+from actgrid.options import DrawingOptions
 from actgrid.runs.jobs import Job
 from actgrid.runs.manifest import Record
 from actgrid.runs.sources import find_items
@@ -36,7 +37,7 @@ def forward_photos() -> Run:
 
 
 def draw_photos() -> Run:
-    drawing = {"suffix": ".png", "columns": COLUMNS, "padding": 0}
+    drawing: DrawingOptions = {"columns": COLUMNS, "padding": 0}
     job = Job(None, Work(drawing), str(folder() / "actgrid"))
 
     def run() -> None:

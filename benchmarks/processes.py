@@ -35,7 +35,7 @@ def main() -> None:
             throughput.run_images,
             *("demo", "*_relu", int(sys.argv[2])),
             _print_memory,
-            drawing={"suffix": ".png"},
+            drawing={"format": "png"},
             top=9,
         ),
     }

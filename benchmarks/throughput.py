@@ -20,7 +20,7 @@ __all__ = ["RAY", "THROUGHPUT", "run_images"]
 
 _COUNT = 500
 _BATCH = 8
-_DRAWING = {"suffix": ".png"}
+_DRAWING = {"format": "png"}
 # What is chosen of each network: all that `actgrid render` draws by itself, or a part.
 _NETWORKS: dict[str, tuple[str, object]] = {
     "VGG16, 18 layers": ("VGG16", LAYERS),
@@ -77,7 +77,9 @@ def run_images(
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     folder = tempfile.mkdtemp(prefix="actgrid-benchmarks-", dir=memory)
     try:
-        run = ImageRun(network(name), files(count), folder, layers, batch_size=_BATCH, **work)
+        run = ImageRun(
+            network(name), files(count), layers, output=folder, batch_size=_BATCH, **work
+        )
         for record in run:
             assert not record.failed
             each(record.index + 1)

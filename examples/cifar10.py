@@ -64,7 +64,7 @@ def main() -> None:
             ActivationGrids(watched, ["conv*", "pool*"], log_dir=logs / "grids", zoom=2),
             ChannelHealth(tests[:100], log_dir=logs / "health"),
             Explanations(watched, "gradcam", log_dir=logs / "gradcam"),
-            TrainingMovie(watched[:1], "conv*", output, zoom=2),
+            TrainingMovie(watched[:1], "conv*", folder=output, zoom=2),
         ],
         verbose=2,
     )

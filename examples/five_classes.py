@@ -72,7 +72,7 @@ def main() -> None:
             np.moveaxis(activation[..., strongest], -1, 0), images=photo[0].astype(np.uint8)
         )
         heatmap.overlay(columns=4).save(output / f"{path}_over_image.png")
-    actgrid.compare(model, photo, labels=classes).save(output / "explained.png")
+    actgrid.compare_methods(model, photo, labels=classes).save(output / "explained.png")
     print(f"{len(list(output.glob('*.png')))} pictures: {output.resolve()}")
 
 

@@ -16,7 +16,14 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from actgrid.attribution import Gradients, Maximization, compare, explain, gradients, maximize
+    from actgrid.attribution import (
+        Gradients,
+        Maximization,
+        compare_methods,
+        explain,
+        gradients,
+        maximize,
+    )
     from actgrid.errors import ActgridError
     from actgrid.figures import diagram, render_model, render_weights
     from actgrid.models import Extractor, LayerInfo, list_layers, load_images, load_model
@@ -36,7 +43,7 @@ __all__ = [
     "Heatmap",
     "LayerInfo",
     "Maximization",
-    "compare",
+    "compare_methods",
     "diagram",
     "explain",
     "export_site",
@@ -65,7 +72,7 @@ _ROOMS = {
     "Heatmap": "rendering",
     "LayerInfo": "models",
     "Maximization": "attribution",
-    "compare": "attribution",
+    "compare_methods": "attribution",
     "diagram": "figures",
     "explain": "attribution",
     "export_site": "web",

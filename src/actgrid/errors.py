@@ -10,6 +10,7 @@ __all__ = [
     "ActgridError",
     "AssumptionWarning",
     "BackendError",
+    "CapabilityError",
     "DeviceError",
     "DtypeError",
     "FormatError",
@@ -102,6 +103,10 @@ class OutputTargetError(TargetError):
 
 class ModelError(ActgridError, ValueError):
     """A model specification cannot be understood, loaded or run."""
+
+
+class CapabilityError(ModelError):
+    """A network lacks something that was asked of it, such as gradients or weights."""
 
 
 class UnusableModelError(ModelError):

@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 from actgrid.errors import UnknownOptionError, suggest
 from actgrid.option_types import OptionType
 
-__all__ = ["Option", "complete_options", "options_of", "pick_options", "takes_options"]
+__all__ = [
+    "Option",
+    "check_option",
+    "complete_options",
+    "options_of",
+    "pick_options",
+    "takes_options",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,6 +78,17 @@ def options_of(*groups: type) -> Mapping[str, Option]:
     return found
 
 
+def check_option(group: type, name: str, value: Any) -> Any:
+    """Return the value of one option of a group, checked.
+
+    Raises
+    ------
+    OptionError
+        If it cannot have this value. Also a ValueError.
+    """
+    return options_of(group)[name].check(name, value)
+
+
 def complete_options(
     group: type, given: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -111,10 +129,11 @@ def pick_options(options: Mapping[str, Any], *groups: type) -> dict[str, Any]:
 
 
 def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:
-    """Decorate a function whose ``**options: Unpack[group]`` are to be checked and completed.
+    """Decorate a function or class whose ``**options: Unpack[group]`` are checked and completed.
 
-    The function is called with every option of the group. Its signature and its docstring, in the
-    place of the parameter ``**options``, list them with their defaults.
+    The function, or the ``__init__`` of the class, is called with every option of the group. Its
+    signature and its docstring, in the place of the parameter ``**options``, list them with their
+    defaults.
 
     Parameters
     ----------
@@ -123,6 +142,12 @@ def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
+        if isinstance(function, type):
+            function.__init__ = decorate(function.__init__)  # type: ignore[misc]
+            function.__doc__ = _documented(function.__doc__ or "", group, defaults)
+            function.option_group = group  # type: ignore[attr-defined]
+            return function
+
         @functools.wraps(function)
         def checked(*args: Any, **given: Any) -> Any:
             own = {name: given.pop(name) for name in parameters if name in given}
@@ -148,6 +173,7 @@ def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:
             parameters=[*parameters.values(), *keywords]
         )
         checked.__doc__ = _documented(function.__doc__ or "", group, defaults)
+        checked.option_group = group  # type: ignore[attr-defined]
         return typing.cast(F, checked)
 
     return decorate

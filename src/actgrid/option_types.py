@@ -363,7 +363,9 @@ class Channels(_Textual):
         return " or ".join([*([", ".join(known)] if known else []), "channels such as 3,0-2"])
 
     def check(self, name: str, value: Any) -> Any:
-        if not isinstance(value, str) or value in self.words:
+        if not isinstance(value, str):
+            return value if self.takes_names else self._numbers(name, value)
+        if value in self.words:
             return value
         if not re.fullmatch(r"[0-9,\- ]+", value):
             if self.takes_names:
@@ -381,6 +383,15 @@ class Channels(_Textual):
                 raise OptionError(f"{name} must be at most {_MAX_CHANNEL:,} channels")
             channels += numbers
         return channels
+
+    def _numbers(self, name: str, value: Any) -> list[int]:
+        try:
+            channels = list(value)
+            if not channels or any(isinstance(channel, bool) for channel in channels):
+                raise TypeError
+            return [operator.index(channel) for channel in channels]
+        except TypeError:
+            raise _unexpected(name, value, self) from None
 
 
 @dataclass(frozen=True)

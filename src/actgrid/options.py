@@ -9,7 +9,7 @@ the tables of the documentation are derived from the same definitions.
 from collections.abc import Callable, Iterable, Sequence
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from actgrid.option_groups import Option
 from actgrid.option_types import (
@@ -29,9 +29,12 @@ from actgrid.option_types import (
     Text,
 )
 
+# Positions of the channel axis.
+DATA_FORMATS = ("channels_last", "channels_first")
 
-class GridOptions(TypedDict, total=False):
-    """How tiles are drawn and laid out."""
+
+class LevelMapOptions(TypedDict, total=False):
+    """How values become levels and colours."""
 
     normalize: Annotated[
         str | tuple[str, float, float],
@@ -42,8 +45,16 @@ class GridOptions(TypedDict, total=False):
             "range(lo, hi).",
         ),
     ]
+    cmap: Annotated[
+        str, Option(Colormap(), "viridis", "Name of a colormap of matplotlib or the package cmap.")
+    ]
+
+
+class GridOptions(LevelMapOptions, total=False):
+    """How tiles are drawn and laid out."""
+
     scope: Annotated[
-        Literal["channel", "layer"],
+        str,
         Option(
             Choice(("channel", "layer")),
             "channel",
@@ -80,11 +91,8 @@ class GridOptions(TypedDict, total=False):
             "channels to draw, such as 3,0-2.",
         ),
     ]
-    cmap: Annotated[
-        str, Option(Colormap(), "viridis", "Name of a colormap of matplotlib or the package cmap.")
-    ]
     token_grid: Annotated[
-        tuple[int, int] | None,
+        int | tuple[int, int] | None,
         Option(
             Size(),
             None,
@@ -98,7 +106,7 @@ class BackendOptions(TypedDict, total=False):
     """What computes the pictures."""
 
     backend: Annotated[
-        Literal["auto", "native", "numba", "numpy", "tensorflow"],
+        str,
         Option(
             Choice(("auto", "native", "numba", "numpy", "tensorflow")),
             "auto",
@@ -126,27 +134,37 @@ class RenderOptions(GridOptions, BackendOptions, ThreadOptions, total=False):
     """Options of drawing activations."""
 
 
-class ArrayOptions(TypedDict, total=False):
-    """What an array holds."""
+class SampleOptions(TypedDict, total=False):
+    """Which sample of a batch is shown."""
 
     sample: Annotated[int, Option(Integer(), 0, "Position of the sample in the batch.")]
+
+
+class KindOptions(TypedDict, total=False):
+    """What an array holds."""
+
     data_format: Annotated[
-        Literal["channels_last", "channels_first"],
+        str | None,
         Option(
-            Choice(("channels_last", "channels_first")),
+            Choice(DATA_FORMATS),
             "channels_last",
-            "Position of the channel axis.",
+            "Position of the channel axis: channels_last or channels_first.",
+            none="that of the layer, where it is known, else channels_last",
         ),
     ]
     kind: Annotated[
-        Literal["image", "volume", "sequence", "dense", "kernel"] | None,
+        str | None,
         Option(
             Choice(("image", "volume", "sequence", "dense", "kernel")),
             None,
-            "What the array is, where its rank does not tell.",
-            none="decided by the rank",
+            "What the array is: image, volume, sequence, dense or kernel.",
+            none="what is known of the layer, else decided by the rank",
         ),
     ]
+
+
+class ArrayOptions(SampleOptions, KindOptions, total=False):
+    """Which part of an array is drawn, and what it holds."""
 
 
 class RenderArrayOptions(RenderOptions, ArrayOptions, total=False):
@@ -160,9 +178,17 @@ class FileOptions(TypedDict, total=False):
         str, Option(FileFormat(), "png", "Image format of the pictures: png, webp, jpg, tiff.")
     ]
     compression: Annotated[
-        Literal["fast", "small", "none"],
+        str,
         Option(Choice(("fast", "small", "none")), "fast", "Compression of PNG files."),
     ]
+
+
+class WeightFileOptions(RenderOptions, FileOptions, total=False):
+    """Options of drawing weights to files."""
+
+
+class RenderFileOptions(RenderArrayOptions, FileOptions, total=False):
+    """Options of drawing activations to files."""
 
 
 class ModelOptions(TypedDict, total=False):
@@ -217,14 +243,17 @@ class InputOptions(TypedDict, total=False):
     preprocess: Annotated[
         str | Callable[[Any], Any],
         Option(
-            Object("auto, none, unit, a name in keras.applications, or a function", "NAME"),
+            Object(
+                "auto, none, unit, prepared, a name in keras.applications, or a function", "NAME"
+            ),
             "auto",
             "Scaling of pixels 0 to 255: none; unit (divided by 255); the name of a network in "
-            "keras.applications; auto: what the model needs.",
+            "keras.applications; auto: what the model needs. With prepared, arrays are the "
+            "model's input as they are.",
         ),
     ]
     fit: Annotated[
-        Literal["crop", "pad", "stretch"],
+        str,
         Option(
             Choice(("crop", "pad", "stretch")),
             "crop",
@@ -242,14 +271,19 @@ class BatchOptions(TypedDict, total=False):
     ]
 
 
-class StatisticsOptions(TypedDict, total=False):
+class TopOptions(TypedDict, total=False):
     """What is kept of each channel."""
 
     top: Annotated[
         int, Option(Integer(1, 10_000), 9, "Number of top images to keep for each channel.")
     ]
+
+
+class StatisticsOptions(TopOptions, total=False):
+    """What is kept and shown of each channel."""
+
     top_channels: Annotated[
-        int | Literal["all"],
+        int | str,
         Option(
             AnyOf(("all",), Integer(1)),
             8,
@@ -271,7 +305,7 @@ class StreamOptions(TypedDict, total=False):
         ),
     ]
     on_error: Annotated[
-        Literal["skip", "raise"] | None,
+        str | None,
         Option(
             Choice(("skip", "raise")),
             None,
@@ -314,17 +348,22 @@ class RayOptions(TypedDict, total=False):
     ]
 
 
-class SinkOptions(TypedDict, total=False):
-    """Where the pictures of a run go."""
+class FileLayoutOptions(TypedDict, total=False):
+    """How the files of a run are laid out."""
 
     sink: Annotated[
-        Literal["folders", "tar"],
+        str,
         Option(
             Choice(("folders", "tar")),
             "folders",
             "folders: one for each image; tar: WebDataset shards.",
         ),
     ]
+
+
+class SinkOptions(FileLayoutOptions, total=False):
+    """Where the pictures of a run go."""
+
     statistics: Annotated[
         bool, Option(Flag(), False, "Also measure the channels over all images, as measure does.")
     ]
@@ -348,10 +387,18 @@ class MeasureImagesOptions(
     """Options of `actgrid.measure_images`."""
 
 
-class RenderImagesOptions(
-    RenderOptions, FileOptions, SinkOptions, MeasureImagesOptions, total=False
-):
+class DrawingOptions(GridOptions, BackendOptions, FileOptions, total=False):
+    """Options of the pictures of a run."""
+
+
+class RenderImagesOptions(DrawingOptions, SinkOptions, MeasureImagesOptions, total=False):
     """Options of `actgrid.render_images`."""
+
+
+class RunOptions(
+    InputOptions, BatchOptions, ThreadOptions, StreamOptions, FileLayoutOptions, total=False
+):
+    """Options of `actgrid.runs.Run`."""
 
 
 class TargetOptions(TypedDict, total=False):
@@ -419,7 +466,16 @@ class ImageInputOptions(TypedDict, total=False):
     ]
 
 
-class OverlayOptions(TypedDict, total=False):
+class ClipOptions(TypedDict, total=False):
+    """Which values of a heatmap are told apart."""
+
+    clip: Annotated[
+        float,
+        Option(Number(0, 100), 99, "Percentile of a map that is drawn as its largest value."),
+    ]
+
+
+class OverlayOptions(ClipOptions, total=False):
     """How heatmaps are drawn over images."""
 
     alpha: Annotated[float, Option(Number(0, 1), 0.5, "Opacity of the colours; 1 hides the image.")]
@@ -432,17 +488,45 @@ class OverlayOptions(TypedDict, total=False):
             none="viridis, or RdBu_r for signed maps",
         ),
     ]
-    clip: Annotated[
-        float,
-        Option(Number(0, 100), 99, "Percentile of a map that is drawn as its largest value."),
+
+
+class ColumnOptions(TypedDict, total=False):
+    """How many pictures are side by side."""
+
+    columns: Annotated[
+        int | None,
+        Option(
+            Integer(1),
+            None,
+            "Pictures in a row.",
+            none="as many as bring the sheet nearest to square",
+        ),
     ]
+
+
+class SheetOptions(ColumnOptions, total=False):
+    """How pictures are laid out."""
+
+    padding: Annotated[int, Option(Integer(0, 1024), 1, "Pixels between pictures.")]
+
+
+class ContourOptions(ClipOptions, ColumnOptions, ThreadOptions, total=False):
+    """Options of `Heatmap.contours`."""
+
+
+class HeatmapOptions(OverlayOptions, ColumnOptions, ThreadOptions, total=False):
+    """Options of `Heatmap.overlay`."""
+
+
+class LevelOptions(ClipOptions, ThreadOptions, total=False):
+    """Options of `Heatmap.levels`."""
 
 
 class StyleOptions(TypedDict, total=False):
     """What is drawn of heatmaps."""
 
     style: Annotated[
-        Literal["overlay", "contours", "map"],
+        str,
         Option(
             Choice(("overlay", "contours", "map")),
             "overlay",
@@ -477,7 +561,7 @@ class MethodOptions(SeedOptions, total=False):
         ),
     ]
     quadrature: Annotated[
-        Literal["gauss-legendre", "trapezoid"],
+        str,
         Option(
             Choice(("gauss-legendre", "trapezoid")),
             "gauss-legendre",
@@ -493,11 +577,11 @@ class MethodOptions(SeedOptions, total=False):
         ),
     ]
     reduce: Annotated[
-        Literal["max", "norm", "sum"],
+        str,
         Option(Choice(("max", "norm", "sum")), "max", "How the values of the colours become one."),
     ]
     token_grid: Annotated[
-        tuple[int, int] | None,
+        int | tuple[int, int] | None,
         Option(
             Size(),
             None,
@@ -515,7 +599,7 @@ class MethodOptions(SeedOptions, total=False):
         ),
     ]
     weighting: Annotated[
-        Literal["softmax", "probability"],
+        str,
         Option(Choice(("softmax", "probability")), "softmax", "How scores become channel weights."),
     ]
     patch: Annotated[
@@ -563,7 +647,7 @@ class MaximizeOptions(SeedOptions, total=False):
 
     steps: Annotated[int, Option(Integer(1, 4096), 128, "Number of optimization steps.")]
     parametrization: Annotated[
-        Literal["fourier", "pixel"],
+        str,
         Option(
             Choice(("fourier", "pixel")),
             "fourier",
@@ -613,32 +697,96 @@ class ChannelOptions(TypedDict, total=False):
     ]
 
 
-class SheetOptions(TypedDict, total=False):
-    """How pictures are laid out."""
-
-    columns: Annotated[
-        int | None,
-        Option(
-            Integer(1),
-            None,
-            "Pictures in a row.",
-            none="as many as bring the sheet nearest to square",
-        ),
-    ]
-    padding: Annotated[int, Option(Integer(0, 1024), 1, "Pixels between pictures.")]
-
-
 class DiagramOptions(TypedDict, total=False):
     """How the boxes of a diagram are drawn."""
 
     side: Annotated[
-        int, Option(Integer(8, 4096), 160, "Length of the longest side of a box in pixels.")
+        int, Option(Integer(12, 1024), 160, "Length of the longest side of a box in pixels.")
     ]
     width: Annotated[
         int, Option(Integer(1, 1 << 16), 1600, "Width in pixels after which a new row begins.")
     ]
     names: Annotated[bool, Option(Flag(), True, "Write names and shapes under the boxes.")]
     legend: Annotated[bool, Option(Flag(), True, "Show which colour is which layer type.")]
+
+
+class ModelDiagramOptions(DiagramOptions, LevelMapOptions, SampleOptions, total=False):
+    """Options of `actgrid.diagram`."""
+
+
+class StepOptions(TypedDict, total=False):
+    """When a training callback looks at the model."""
+
+    every: Annotated[
+        str | int,
+        Option(
+            AnyOf(("epoch",), Integer(1)),
+            "epoch",
+            "When the model is looked at: after every epoch, or after this number of batches.",
+        ),
+    ]
+
+
+class WatchOptions(StepOptions, total=False):
+    """When a training callback looks at the model, and where its numbers go."""
+
+    log_dir: Annotated[
+        str | Path | None,
+        Option(
+            Object("a folder or URL", "FOLDER"),
+            None,
+            "Folder for TensorBoard, best one of its own.",
+            none="nothing is written for TensorBoard",
+        ),
+    ]
+
+
+class WatchFileOptions(WatchOptions, total=False):
+    """When a training callback looks at the model, and where its pictures go."""
+
+    folder: Annotated[
+        str | Path | None,
+        Option(
+            Object("a folder", "FOLDER"),
+            None,
+            "Folder for picture files.",
+            none="no files are written",
+        ),
+    ]
+
+
+class ActivationGridsOptions(WatchFileOptions, RenderOptions, KindOptions, total=False):
+    """Options of `actgrid.callbacks.ActivationGrids`."""
+
+
+class HealthOptions(WatchOptions, BatchOptions, total=False):
+    """Options of `actgrid.callbacks.ChannelHealth`."""
+
+    lost: Annotated[
+        float,
+        Option(
+            Number(0, 1),
+            0.5,
+            "Fraction of its living channels that a layer may lose before a warning is given.",
+        ),
+    ]
+
+
+class MovieOptions(StepOptions, RenderOptions, KindOptions, total=False):
+    """Options of `actgrid.callbacks.TrainingMovie`."""
+
+    format: Annotated[
+        str, Option(Choice(("webp", "gif")), "webp", "Format of the animation: webp or gif.")
+    ]
+    milliseconds: Annotated[
+        int, Option(Integer(1, 655_350), 200, "Milliseconds that each frame is shown.")
+    ]
+    hold: Annotated[
+        int, Option(Integer(1, 655_350), 1000, "Milliseconds that the last frame is shown.")
+    ]
+    loop: Annotated[
+        int, Option(Integer(0, 65_535), 0, "Number of times the movie is played; 0: for ever.")
+    ]
 
 
 class ViewerOptions(TypedDict, total=False):
@@ -911,3 +1059,8 @@ class ViewOptions(CellOptions, PageOptions, total=False):
 
 class ExportOptions(SiteOptions, ViewerImageOptions, ProgressOptions, total=False):
     """Options of `actgrid.export_site`."""
+
+
+# Defaults for data that has a sign: zero is the middle of a diverging colormap, which is also the
+# colour of the padding.
+SIGNED: RenderOptions = {"normalize": "symmetric", "cmap": "RdBu_r", "background": 128}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from keras import layers
 from PIL import Image
 
-from actgrid import compare, explain
+from actgrid import compare_methods, explain
 from actgrid.attribution.backdrops import (
     Backdrop,
     as_pictures,
@@ -230,7 +230,7 @@ def test_pixels_say_what_a_map_of_arrays_lies_over(file: Path) -> None:
     assert given.images.shape == (1, 30, 48, 3)
     assert given.boxes is None
     np.testing.assert_array_equal(given.values, explain(model, x).values)
-    sheet = compare(model, x, ["gradcam"], pixels=file)
+    sheet = compare_methods(model, x, ["gradcam"], pixels=file)
     assert sheet.pictures.shape[1:] == (30, 48, 3)
 
 

@@ -41,13 +41,13 @@ def cells(sheet: Any) -> npt.NDArray[np.uint8]:
 
 def test_images_are_down_and_methods_across(model: Any, images: Any) -> None:
     methods = ["occlusion", "gradcam", "saliency"]
-    sheet = actgrid.compare(model, images, methods, alpha=0.7, clip=90)
+    sheet = actgrid.compare_methods(model, images, methods, alpha=0.7, clip=90)
     assert sheet.titles == ("image", *methods)
     drawn = cells(sheet)
     assert drawn.shape == (3, 4, 12, 10, 3)
     np.testing.assert_array_equal(drawn[:, 0], images)
     for column, method in enumerate(methods, 1):
-        overlay = actgrid.explain(model, images, method).overlay(0.7, clip=90)
+        overlay = actgrid.explain(model, images, method).overlay(alpha=0.7, clip=90)
         np.testing.assert_array_equal(drawn[:, column], overlay.pictures)
 
 
@@ -59,18 +59,20 @@ def test_each_row_is_captioned_by_its_class_and_score(model: Any, images: Any) -
     expected = [
         f"{name} {score:.4g}" for name, score in zip(heatmap.labels, heatmap.score, strict=True)
     ]
-    sheet = actgrid.compare(model, images, ["gradcam", "saliency"], labels=labels)
+    sheet = actgrid.compare_methods(model, images, ["gradcam", "saliency"], labels=labels)
     assert sheet.captions[::3] == tuple(expected)
     assert {*sheet.captions[1::3], *sheet.captions[2::3]} == {""}
-    indices = actgrid.compare(model, images, ["gradcam"], [2, 0, 1]).captions[::2]
+    indices = actgrid.compare_methods(model, images, ["gradcam"], [2, 0, 1]).captions[::2]
     assert [caption.split()[0] for caption in indices] == ["2", "0", "1"]
 
 
 def test_all_methods_explain_the_class_that_is_predicted(model: Any, images: Any) -> None:
     predicted = model.predict(images, verbose=0).argmax(1)
     assert len(set(predicted)) > 1
-    predicting = actgrid.compare(model, images, ["gradcam", "occlusion"], batch_size=2)
-    named = actgrid.compare(model, images, ["gradcam", "occlusion"], predicted, batch_size=2)
+    predicting = actgrid.compare_methods(model, images, ["gradcam", "occlusion"], batch_size=2)
+    named = actgrid.compare_methods(
+        model, images, ["gradcam", "occlusion"], predicted, batch_size=2
+    )
     np.testing.assert_array_equal(predicting.pictures, named.pictures)
     assert predicting.captions == named.captions
 
@@ -80,7 +82,7 @@ def test_targets_of_every_kind(model: Any, images: Any) -> None:
         return outputs[:, 3]
 
     for target in (3, [0, None, 2], other):
-        sheet = actgrid.compare(model, images, ["saliency"], target)
+        sheet = actgrid.compare_methods(model, images, ["saliency"], target)
         overlay = actgrid.explain(model, images, "saliency", target).overlay()
         np.testing.assert_array_equal(cells(sheet)[:, 1], overlay.pictures)
     assert np.allclose(
@@ -98,7 +100,7 @@ def test_options_reach_their_method_and_the_layer_those_that_look_at_one(
         "layercam": {},
         "smoothgrad": {"seed": 7},
     }
-    sheet = actgrid.compare(model, images, methods, layer="first", cmap="magma")
+    sheet = actgrid.compare_methods(model, images, methods, layer="first", cmap="magma")
     assert sheet.titles == ("image", *methods)
     drawn = cells(sheet)
     for column, (method, options) in enumerate(methods.items(), 1):
@@ -110,10 +112,10 @@ def test_options_reach_their_method_and_the_layer_those_that_look_at_one(
 
 
 def test_one_image_and_the_default_methods(model: Any, images: Any) -> None:
-    sheet = actgrid.compare(model, images[0])
+    sheet = actgrid.compare_methods(model, images[0])
     assert len(sheet) == sheet.columns == 5
     assert sheet.titles[1:] == ("gradcam", "smoothgrad", "integrated_gradients", "occlusion")
-    assert actgrid.compare(model, images[:1], "gradcam").titles == ("image", "gradcam")
+    assert actgrid.compare_methods(model, images[:1], "gradcam").titles == ("image", "gradcam")
 
 
 def test_files_are_loaded_once_and_drawn_as_they_are(
@@ -135,7 +137,7 @@ def test_files_are_loaded_once_and_drawn_as_they_are(
         return real(file, *arguments)
 
     monkeypatch.setattr(Image, "open", counted)
-    sheet = actgrid.compare(model, files, ["gradcam", "saliency"])
+    sheet = actgrid.compare_methods(model, files, ["gradcam", "saliency"])
     assert opened == files
     np.testing.assert_array_equal(cells(sheet)[:, 0], images)
     prepared = actgrid.load_images(files, model=model)
@@ -172,13 +174,13 @@ def test_what_cannot_be_is_refused(
     model: Any, images: Any, arguments: dict[str, Any], error: Any, message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        actgrid.compare(model, images, **arguments)
+        actgrid.compare_methods(model, images, **arguments)
 
 
 def test_images_that_cannot_be_seen_are_refused() -> None:
     model = keras.Sequential([keras.Input((6, 6, 5)), keras.layers.Flatten()])
     with pytest.raises(ShapeError, match="too many channels to be drawn"):
-        actgrid.compare(model, np.ones((1, 6, 6, 5)), ["saliency"])
+        actgrid.compare_methods(model, np.ones((1, 6, 6, 5)), ["saliency"])
 
 
 def test_files_for_a_channels_first_model_are_drawn_as_they_are(images: Any, tmp_path: Any) -> None:
@@ -187,7 +189,7 @@ def test_files_for_a_channels_first_model_are_drawn_as_they_are(images: Any, tmp
     files = [tmp_path / f"{number}.png" for number in range(3)]
     for file, pixels in zip(files, images, strict=True):
         Image.fromarray(pixels.astype(np.uint8)).save(file)
-    sheet = actgrid.compare(model, files, ["saliency"], 0)
+    sheet = actgrid.compare_methods(model, files, ["saliency"], 0)
     np.testing.assert_array_equal(cells(sheet)[:, 0], images)
 
 
@@ -196,6 +198,6 @@ def test_gray_images_are_drawn_as_gray() -> None:
         [keras.Input((8, 6, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
     )
     images = np.random.default_rng(0).random((2, 8, 6, 1), np.float32)
-    drawn = cells(actgrid.compare(model, images, ["saliency"]))
+    drawn = cells(actgrid.compare_methods(model, images, ["saliency"]))
     assert drawn.shape == (2, 2, 8, 6, 3)
     np.testing.assert_allclose(drawn[:, 0], np.repeat(images, 3, -1) * 255, atol=0.5)

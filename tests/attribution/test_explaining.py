@@ -18,7 +18,7 @@ import actgrid
 from actgrid import ActgridError, explain
 from actgrid.attribution import compiled
 from actgrid.attribution.explaining import ask
-from actgrid.attribution.methods import METHODS
+from actgrid.attribution.methods import all_methods
 from actgrid.errors import (
     DtypeError,
     MissingFileError,
@@ -35,12 +35,12 @@ QUICK: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"steps": 4},
     "smoothgrad": {"samples": 3},
     "occlusion": {"patch": 4},
-    "rise": {"samples": 20, "cells": 3},
+    "rise": {"samples": 20, "grid_size": 3},
     "lime": {"samples": 20, "segments": lambda image: np.indices(image.shape[:2]).sum(0) // 6},
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", all_methods())
 def test_a_batch_is_explained_as_each_image_by_itself(cnn: tuple[Any, Any], method: str) -> None:
     if method == "lime":
         pytest.importorskip("sklearn")
@@ -57,13 +57,13 @@ def test_a_batch_is_explained_as_each_image_by_itself(cnn: tuple[Any, Any], meth
     np.testing.assert_allclose(alone.values[0], together.values[2], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", all_methods())
 def test_every_method_on_every_kind_of_model(any_kind: tuple[Any, Any], method: str) -> None:
     if method == "lime":
         pytest.importorskip("sklearn")
     model, x = any_kind
     found = explain(model, x, method, **QUICK.get(method, {}))
-    of_layer = METHODS[method].takes_layer and method != "guided_gradcam"
+    of_layer = all_methods()[method].takes_layer and method != "guided_gradcam"
     assert found.values.shape == ((5, 4, 4) if of_layer else (5, 12, 12))
     assert np.isfinite(found.values).all()
     assert found.values.any(axis=(1, 2)).mean() > 0.5
@@ -72,7 +72,7 @@ def test_every_method_on_every_kind_of_model(any_kind: tuple[Any, Any], method: 
     np.testing.assert_array_equal(found.target, model.predict(x, verbose=0).argmax(1))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", all_methods())
 def test_one_compiled_function_for_all_batches(method: str) -> None:
     if method == "lime":
         pytest.importorskip("sklearn")
@@ -421,6 +421,7 @@ def test_images_must_be_finite(cnn: tuple[Any, Any], method: str, value: float) 
 
 def test_images_must_be_numbers(cnn: tuple[Any, Any]) -> None:
     model, x = cnn
+    wrong: Any
     for wrong in (object(), x.astype(object), tf.RaggedTensor.from_tensor(x), {1}):
         with pytest.raises(DtypeError, match="input must be arrays of numbers, not"):
             explain(model, wrong)
@@ -470,7 +471,7 @@ def test_a_spec_and_a_photo() -> None:
     assert found.images.shape == (1, 300, 451, 3)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", all_methods())
 def test_whoever_asks_is_told_before_each_run_and_may_end_it(
     method: str, cnn: tuple[Any, Any]
 ) -> None:
@@ -486,7 +487,7 @@ def test_whoever_asks_is_told_before_each_run_and_may_end_it(
 
     question = ask(model, x[:2], batch_size=1, progress=enough)
     with pytest.raises(KeyboardInterrupt):
-        question.explain(METHODS[method], None, {})
+        question.explain(all_methods()[method], None, {})
     assert len(runs) == 2
     assert all(0 <= done < total for done, total in runs)
 
@@ -497,5 +498,5 @@ def test_progress_counts_the_samples_of_each_pass(cnn: tuple[Any, Any]) -> None:
     question = ask(
         model, x[:1], batch_size=4, progress=lambda done, total: reports.append((done, total))
     )
-    question.explain(METHODS["rise"], None, {"samples": 10})
+    question.explain(all_methods()["rise"], None, {"samples": 10})
     assert reports == [(0, 1), (0, 10), (4, 10), (8, 10), *[(10, 10)] * 3]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import actgrid
-from actgrid.attribution.methods import METHODS
+from actgrid.attribution.methods import all_methods
 
 Array = npt.NDArray[Any]
 
@@ -22,7 +22,7 @@ DATA = Path(__file__).parent / "data"
 # whatever is left as much as what is gone.
 SIDE, BLOCK, STEPS = 224, 56, 6
 QUICK: dict[str, dict[str, Any]] = {
-    "scorecam": {"most": 32},
+    "scorecam": {"max_channels": 32},
     "occlusion": {"patch": 56, "stride": 28},
     "rise": {"samples": 200},
     "lime": {"samples": 200},
@@ -112,7 +112,7 @@ def by_chance(curves: Curves) -> Array:
     return mean
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", all_methods())
 def test_what_matters_is_found_better_than_by_chance(
     explained: Callable[[str], Array], curves: Curves, by_chance: Array, method: str
 ) -> None:

@@ -71,7 +71,7 @@ def test_integrated_gradients_of_a_linear_model(
     close(found.values, (weights[..., 1] * (x - start)).sum(-1), 1e-4)
     rise = found.score - np.array(found.details["baseline_score"])
     close(found.values.sum((1, 2)), rise, 1e-4)
-    close(np.array(found.details["missed"]), 0, 1e-4)
+    close(np.array(found.details["convergence_delta"]), 0, 1e-4)
 
 
 def smooth() -> Any:
@@ -98,9 +98,9 @@ def test_integrated_gradients_of_a_rough_model_are_complete_too(cnn: tuple[Any, 
     plain = explain(model, x, "integrated_gradients", complete=False, **options)
     rise = found.score - np.array(found.details["baseline_score"])
     close(found.values.sum((1, 2)), rise, 1e-4)
-    missed = np.array(found.details["missed"])
-    assert np.abs(missed).max() > 1e-3
-    close(plain.values.sum((1, 2)) + missed, rise, 1e-4)
+    convergence_delta = np.array(found.details["convergence_delta"])
+    assert np.abs(convergence_delta).max() > 1e-3
+    close(plain.values.sum((1, 2)) + convergence_delta, rise, 1e-4)
 
 
 def test_integrated_gradients_of_squares() -> None:

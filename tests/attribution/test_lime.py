@@ -45,7 +45,7 @@ def test_lime_recovers_a_linear_function_of_superpixels(linear: Callable[..., An
     # Of superpixels that are not those of the function the weights are other ones.
     np.testing.assert_allclose(other, WEIGHTS[[0, 2, 1, 3]], atol=1e-3)
     assert found.details["intercept"][0] == pytest.approx(0.25, abs=1e-3)
-    assert found.details["fit"][0] == pytest.approx(1, abs=1e-5)
+    assert found.details["r_squared"][0] == pytest.approx(1, abs=1e-5)
     np.testing.assert_array_equal(found.details["mask"][0], SEGMENTS == 10)
     np.testing.assert_array_equal(
         found.details["segments"][0], np.searchsorted([10, 20, 30, 77], SEGMENTS)

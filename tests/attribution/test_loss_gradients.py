@@ -71,7 +71,7 @@ class Subclassed(keras.Model):  # type: ignore[misc]
 @pytest.mark.parametrize("make", [sequential, functional, nested, Subclassed])
 def test_gradients_of_weights_are_those_of_a_tape(make: Callable[[], Any]) -> None:
     model, x, y = make(), pixels(5, 6, 6, 3), np.array([0, 2, 1, 1, 0])
-    found = gradients(model, x, y, "sparse_categorical_crossentropy")
+    found = gradients(model, x, y, loss="sparse_categorical_crossentropy")
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(y, model(x)))
     truth = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
@@ -83,7 +83,7 @@ def test_gradients_of_weights_are_those_of_a_tape(make: Callable[[], Any]) -> No
 
 def test_gradients_of_activations_are_those_of_a_tape() -> None:
     model, x, y = sequential(), pixels(5, 6, 6, 3), pixels(5, 3)
-    found = gradients(model, x, y, "mse")
+    found = gradients(model, x, y, loss="mse")
     assert list(found.activations) == ["scaled", "conv", "pool"]
     tensor, truth = tf.constant(x), {}
     with tf.GradientTape(persistent=True) as tape:
@@ -110,7 +110,7 @@ def linear() -> Any:
 def test_gradients_of_a_linear_model_are_worked_out_by_hand() -> None:
     # h = x a + bias = (4.5, 5.5) and (-1.5, -4.5); the output 2 h0 - h1 = 3.5 and 1.5.
     x, y = np.array([[1.0, 1], [-2, 0]]), np.array([[3.0], [2]])
-    found = gradients(linear(), x, y, "mean_squared_error", layers=["a", "b"])
+    found = gradients(linear(), x, y, loss="mean_squared_error", layers=["a", "b"])
     assert found.loss == 0.25
     # The slopes of the mean square are the errors: 0.5 and -0.5.
     np.testing.assert_array_equal(found.activations["b"], [[0.5], [-0.5]])
@@ -131,7 +131,7 @@ def huber(y: Any, output: Any) -> Any:
 )
 def test_a_loss_may_be_given_in_any_way(loss: Any) -> None:
     x, y = pixels(3, 2), pixels(3, 1)
-    found = gradients(linear(), x, y, loss, "a")
+    found = gradients(linear(), x, y, loss=loss, layers="a")
     assert found.loss == pytest.approx(float(np.mean(keras.losses.huber(y, linear()(x)))))
 
 
@@ -157,11 +157,11 @@ def test_a_model_of_several_inputs_and_outputs_takes_a_callable() -> None:
     def both(y: Any, output: Any) -> Any:
         return tf.reduce_sum(y["image"] * output["image"]) + 2 * tf.reduce_sum(output["vector"])
 
-    found = gradients(model, x, y, both)
+    found = gradients(model, x, y, loss=both)
     np.testing.assert_array_equal(found.activations["conv"], y["image"])
     np.testing.assert_allclose(found.weights["dense/kernel"], 2 * x[1].sum(0)[:, None] * [[1, 1]])
     with pytest.raises(OptionError, match=r"2 outputs, .* callable loss\(y, outputs\)"):
-        gradients(model, x, y, "mse")
+        gradients(model, x, y, loss="mse")
     model.compile(loss={"image": "mse", "vector": "mae"})
     with pytest.raises(OptionError, match="compiled with 2 losses, one for each output"):
         gradients(model, x, y)
@@ -175,7 +175,7 @@ def test_what_the_loss_does_not_depend_on_has_gradients_of_zero() -> None:
     used = layers.Conv2D(2, 3, name="used")(inputs)
     unused = layers.Conv2D(2, 3, name="unused")(inputs)
     model = keras.Model(inputs, [used, unused])
-    found = gradients(model, pixels(3, 4, 4, 2), 0, lambda y, output: tf.reduce_sum(output[0]))
+    found = gradients(model, pixels(3, 4, 4, 2), 0, loss=lambda y, output: tf.reduce_sum(output[0]))
     np.testing.assert_array_equal(found.activations["unused"], np.zeros((3, 2, 2, 2)))
     np.testing.assert_array_equal(found.weights["unused/kernel"], np.zeros((3, 3, 2, 2)))
     np.testing.assert_array_equal(found.activations["used"], np.ones((3, 2, 2, 2)))
@@ -184,7 +184,7 @@ def test_what_the_loss_does_not_depend_on_has_gradients_of_zero() -> None:
 def test_weights_that_are_not_trained_are_left_out() -> None:
     model = nested()
     model.get_layer("inner").get_layer("conv").trainable = False
-    found = gradients(model, pixels(2, 6, 6, 3), pixels(2, 3), "mse", "inner/bn")
+    found = gradients(model, pixels(2, 6, 6, 3), pixels(2, 3), loss="mse", layers="inner/bn")
     names = [f"inner/bn/{name}" for name in ("gamma", "beta")] + ["head/kernel", "head/bias"]
     assert list(found.weights) == names
 
@@ -193,14 +193,15 @@ def test_running_as_in_training_uses_the_batchs_statistics_and_changes_nothing()
     model, x, y = nested(), pixels(4, 6, 6, 3), pixels(4, 3)
     before = [weight.copy() for weight in model.get_weights()]
     inference, training = (
-        gradients(model, x, y, "mse", "inner/bn", training=training) for training in (False, True)
+        gradients(model, x, y, loss="mse", layers="inner/bn", training=training)
+        for training in (False, True)
     )
     assert abs(inference.loss - training.loss) > 1e-3
     with tf.GradientTape():
         truth = tf.reduce_mean((model(x, training=True) - y) ** 2)
     assert training.loss == pytest.approx(float(truth), rel=1e-5)
     model.set_weights(before)
-    again = gradients(model, x, y, "mse", "inner/bn")
+    again = gradients(model, x, y, loss="mse", layers="inner/bn")
     assert again.loss == inference.loss
     for weight, old in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, old)
@@ -215,27 +216,29 @@ def test_embeddings_have_dense_gradients_and_integers_none() -> None:
         ]
     )
     x = np.array([[0, 1, 1]], np.int32)
-    found = gradients(model, x, 0, lambda y, output: tf.reduce_sum(output), ["ids", "words"])
+    found = gradients(
+        model, x, 0, loss=lambda y, output: tf.reduce_sum(output), layers=["ids", "words"]
+    )
     assert list(found.activations) == ["words"]
     np.testing.assert_array_equal(
         found.weights["words/embeddings"], [[1, 1], [2, 2], [0, 0], [0, 0]]
     )
     with pytest.raises(LayerError, match="no activations of floating point"):
-        gradients(model, x, 0, lambda y, output: tf.reduce_sum(output), "ids")
+        gradients(model, x, 0, loss=lambda y, output: tf.reduce_sum(output), layers="ids")
 
 
 def test_new_weights_are_seen_without_a_new_trace() -> None:
     model, x, y = linear(), pixels(3, 2), pixels(3, 1)
-    first = gradients(model, x, y, "mse", "a")
+    first = gradients(model, x, y, loss="mse", layers="a")
     model.set_weights([2 * weight for weight in model.get_weights()])
-    second = gradients(model, x, y, "mse", "a")
+    second = gradients(model, x, y, loss="mse", layers="a")
     assert second.loss == pytest.approx(float(np.mean((model(x) - y) ** 2)), rel=1e-5)
     assert second.loss != first.loss
 
 
 def test_gradients_are_drawn_like_activations_and_weights() -> None:
     model = sequential()
-    found = gradients(model, pixels(2, 6, 6, 3), pixels(2, 3), "mse", ["conv", "head"])
+    found = gradients(model, pixels(2, 6, 6, 3), pixels(2, 3), loss="mse", layers=["conv", "head"])
     grids = found.render_activations(sample=1)
     options: dict[str, Any] = {"normalize": "symmetric", "cmap": "RdBu_r", "background": 128}
     truth = actgrid.render(found.activations["conv"], sample=1, **options)
@@ -253,20 +256,20 @@ def test_gradients_are_drawn_like_activations_and_weights() -> None:
 def test_what_cannot_be_differentiated_is_refused() -> None:
     model, x, y = sequential(), pixels(2, 6, 6, 3), pixels(2, 3)
     with pytest.raises(OptionError, match=r"no 'categorical_crosentropy' .*mean categorical_cross"):
-        gradients(model, x, y, "categorical_crosentropy")
+        gradients(model, x, y, loss="categorical_crosentropy")
     with pytest.raises(ShapeError, match="y of None does not fit"):
-        gradients(model, x, None, "mse")
+        gradients(model, x, None, loss="mse")
     with pytest.raises(OptionError, match="loss must return a tensor, not None"):
-        gradients(model, x, y, lambda truth, output: None)
+        gradients(model, x, y, loss=lambda truth, output: None)
     with pytest.raises(OptionError, match="loss must be the name of a Keras loss"):
-        gradients(model, x, y, 3)
+        gradients(model, x, y, loss=3)
     with pytest.raises(
         ShapeError, match=r"y of \(None, 4\) does not fit the output of \(None, 3\)"
     ):
-        gradients(model, x, pixels(2, 4), "categorical_crossentropy")
+        gradients(model, x, pixels(2, 4), loss="categorical_crossentropy")
     with pytest.raises(ShapeError, match="add a batch axis"):
-        gradients(model, x[0], y, "mse")
+        gradients(model, x[0], y, loss="mse")
     with pytest.raises(LayerError, match="did you mean conv"):
-        gradients(model, x, y, "mse", "cnov")
+        gradients(model, x, y, loss="mse", layers="cnov")
     with pytest.raises(ModelError):
-        gradients("no model", x, y, "mse")
+        gradients("no model", x, y, loss="mse")

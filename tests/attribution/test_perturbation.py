@@ -148,7 +148,15 @@ def test_rise_against_a_plain_loop(cnn: tuple[Any, Any], cnn_logits: Any) -> Non
                 corners = grid[top : top + 2, left : left + 2]
                 mask[y, z] = np.array([1 - low, low]) @ corners @ np.array([1 - along, along])
     found = explain(
-        model, x[:2], "rise", 2, samples=samples, cells=cells, share=0.4, seed=seed, baseline=0.5
+        model,
+        x[:2],
+        "rise",
+        2,
+        samples=samples,
+        grid_size=cells,
+        keep_probability=0.4,
+        seed=seed,
+        baseline=0.5,
     )
     for value, image in zip(found.values, x, strict=False):
         shown = 0.5 + masks[..., None] * (image - 0.5)
@@ -179,11 +187,13 @@ def test_rise_finds_the_part_that_matters(linear: Callable[..., Any]) -> None:
     weights = np.zeros((12, 12, 1, 2), np.float32)
     weights[8:11, 1:4, 0, 0] = 1
     x = np.ones((1, 12, 12, 1), np.float32)
-    found = explain(linear(weights), x, "rise", 0, samples=400, cells=4, baseline=0.0)
+    found = explain(linear(weights), x, "rise", 0, samples=400, grid_size=4, baseline=0.0)
     y, z = np.unravel_index(found.values[0].argmax(), (12, 12))
     assert 7 <= y <= 11
     assert 0 <= z <= 4
-    again = explain(linear(weights), x, "rise", 0, samples=400, cells=4, baseline=0.0, batch_size=7)
+    again = explain(
+        linear(weights), x, "rise", 0, samples=400, grid_size=4, baseline=0.0, batch_size=7
+    )
     np.testing.assert_allclose(again.values, found.values, rtol=1e-4)
 
 
@@ -195,10 +205,14 @@ def test_rise_finds_the_part_that_matters(linear: Callable[..., Any]) -> None:
         ("occlusion", {"patch": (2, 3, 4)}, "patch must be an integer"),
         ("occlusion", {"patch": 2, "stride": 3}, "some pixels stay unseen"),
         ("rise", {"samples": 0}, "samples must be at least 1"),
-        ("rise", {"cells": 0}, "cells must be at least 1"),
-        ("rise", {"share": 1}, "share must be between 0 and 1"),
-        ("rise", {"share": 0}, "share must be between 0 and 1"),
-        ("rise", {"share": None}, "share must be a number from 0 to 1, not None"),
+        ("rise", {"grid_size": 0}, "grid_size must be at least 1"),
+        ("rise", {"keep_probability": 1}, "keep_probability must be between 0 and 1"),
+        ("rise", {"keep_probability": 0}, "keep_probability must be between 0 and 1"),
+        (
+            "rise",
+            {"keep_probability": None},
+            "must be a number from 0 to 1, not None",
+        ),
         ("occlusion", {"baseline": float("inf")}, "all of them finite, not inf"),
         ("rise", {"seed": "x"}, "seed must be an integer"),
     ],

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from actgrid import Heatmap, compare, explain
+from actgrid import Heatmap, compare_methods, explain
 from actgrid.attribution.targets import binary_output
 from actgrid.errors import ShapeError, TargetError
 
@@ -521,7 +521,7 @@ def test_names_of_classes_by_output() -> None:
 def test_several_outputs_give_a_map_each_image_by_image() -> None:
     model = functional(as_dict)
     labels = {"kind": ["tabby", "tiger", "lion"], "is_cat": ["dog", "cat"]}
-    target = {"kind": ["lion", 0, 1], "is_cat": "dog"}
+    target: Any = {"kind": ["lion", 0, 1], "is_cat": "dog"}
     found = explain(model, X, "saliency", target, labels=labels, batch_size=2, reduce="sum")
     expected = [KIND[..., 2], -CAT[..., 0], KIND[..., 0], -CAT[..., 0], KIND[..., 1], -CAT[..., 0]]
     check_gradients(found, expected)
@@ -615,7 +615,7 @@ def test_a_function_of_one_output_and_the_input() -> None:
 def test_several_functions_of_one_output() -> None:
     kernel = weights(3)
     model = sequential(kernel)
-    targets = [lambda outputs: outputs[:, 1], 0, lambda outputs: outputs[:, 2]]
+    targets: Any = [lambda outputs: outputs[:, 1], 0, lambda outputs: outputs[:, 2]]
     found = explain(model, X[:1], "saliency", targets, reduce="sum")
     check_gradients(found, [kernel[..., 1], kernel[..., 0], kernel[..., 2]])
 
@@ -697,6 +697,7 @@ def test_several_targets_for_one_image() -> None:
     kernel = weights(3)
     model = sequential(kernel, layers.Softmax())
     labels = ["a", "b", "c"]
+    target: Any
     for target in ([2, 0, "b"], [[2, 0, "b"]], np.array([2, 0, 1])):
         found = explain(model, X[0], "saliency", target, labels=labels, reduce="sum")
         check_gradients(found, [kernel[..., 2], kernel[..., 0], kernel[..., 1]])
@@ -727,7 +728,7 @@ def test_pictures_are_repeated_with_their_images() -> None:
     x = np.random.default_rng(3).integers(0, 256, (2, 5, 6, 3))
     found = explain(model, x, "saliency", [[0, 1, 2], [3, 0, 1]])
     np.testing.assert_array_equal(found.images, x[[0, 0, 0, 1, 1, 1]])
-    sheet = compare(model, x, {"saliency": {}, "occlusion": {"patch": 2}}, [[0, 1], [2, 3]])
+    sheet = compare_methods(model, x, {"saliency": {}, "occlusion": {"patch": 2}}, [[0, 1], [2, 3]])
     assert len(sheet.pictures) == 4 * 3
 
 

@@ -388,7 +388,7 @@ def test_datasets_that_cannot_be_used_are_refused_at_once(
 def test_options_that_cannot_be_used_are_refused_at_once(x: Any, tmp_path: Path) -> None:
     for make in (
         partial(ActivationGrids, x, folder=tmp_path),
-        partial(TrainingMovie, x, "conv", tmp_path),
+        partial(TrainingMovie, x, "conv", folder=tmp_path),
     ):
         for options, message in (
             ({"cmap": "no map"}, "no map"),
@@ -407,7 +407,7 @@ def test_options_that_cannot_be_used_are_refused_at_once(x: Any, tmp_path: Path)
         partial(TrainingMovie, x, folder=tmp_path),
     ):
         with pytest.raises(OptionError, match="layers"):
-            make(layers=3.5)
+            make(layers=3.5)  # type: ignore[arg-type]
 
 
 def test_folders_that_cannot_be_made_are_refused_at_once(x: Any, tmp_path: Path) -> None:
@@ -417,10 +417,10 @@ def test_folders_that_cannot_be_made_are_refused_at_once(x: Any, tmp_path: Path)
         partial(ActivationGrids, x, folder=tmp_path / "file"),
         partial(ChannelHealth, x, log_dir=tmp_path / "file"),
         partial(Explanations, x, folder=tmp_path / "file" / "maps"),
-        partial(TrainingMovie, x, "conv", tmp_path / "file"),
+        partial(TrainingMovie, x, "conv", folder=tmp_path / "file"),
         partial(ActivationGrids, x, folder=""),
         partial(ChannelHealth, x, log_dir=""),
-        partial(TrainingMovie, x, "conv", ""),
+        partial(TrainingMovie, x, "conv", folder=""),
     ):
         with pytest.raises(OutputError, match=r"file|empty"):
             make()

@@ -31,7 +31,7 @@ def test_overlays_of_every_epoch(
     class Truth(keras.callbacks.Callback):  # type: ignore[misc]
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             found = actgrid.explain(self.model, x[:2], method, 1, **options)
-            truth[epoch] = found.overlay(0.7, clip=90).pictures
+            truth[epoch] = found.overlay(alpha=0.7, clip=90).pictures
 
     maps = Explanations(
         *(x[:2], method, 1),

@@ -48,7 +48,7 @@ def test_a_frame_of_every_epoch_with_the_colours_of_the_grid(
     tmp_path: Path,
 ) -> None:
     truth = Truth(x[:2], cmap="magma", zoom=2)
-    movie = TrainingMovie(x[:2], None, tmp_path, format=format, cmap="magma", zoom=2)
+    movie = TrainingMovie(x[:2], None, folder=tmp_path, format=format, cmap="magma", zoom=2)
     model = cnn()
     model.fit(x, y, epochs=3, verbose=0, callbacks=[truth, movie])
     model.fit(x, y, initial_epoch=3, epochs=5, verbose=0, callbacks=[truth, movie])
@@ -65,7 +65,7 @@ def test_a_frame_of_every_epoch_with_the_colours_of_the_grid(
 
 def test_one_sample_every_few_batches_and_times(cnn: Any, x: Any, y: Any, tmp_path: Path) -> None:
     movie = TrainingMovie(
-        x[:1], "conv", tmp_path / "movies", every=2, milliseconds=50, hold=70, loop=2
+        x[:1], "conv", folder=tmp_path / "movies", every=2, milliseconds=50, hold=70, loop=2
     )
     cnn().fit(x, y, batch_size=2, verbose=0, callbacks=[movie])
     with Image.open(tmp_path / "movies" / "00_conv.webp") as image:
@@ -78,7 +78,7 @@ def test_one_sample_every_few_batches_and_times(cnn: Any, x: Any, y: Any, tmp_pa
 
 
 def test_the_file_is_whole_after_every_step(cnn: Any, x: Any, y: Any, tmp_path: Path) -> None:
-    movie, model = TrainingMovie(x[:1], "conv", tmp_path), cnn()
+    movie, model = TrainingMovie(x[:1], "conv", folder=tmp_path), cnn()
     movie.set_model(model)
     for step in range(3):
         film(movie, step)
@@ -89,7 +89,7 @@ def test_the_file_is_whole_after_every_step(cnn: Any, x: Any, y: Any, tmp_path: 
 
 
 def test_a_frame_that_could_not_be_written_comes_later(cnn: Any, x: Any, tmp_path: Path) -> None:
-    movie = TrainingMovie(x[:1], "conv", tmp_path / "out")
+    movie = TrainingMovie(x[:1], "conv", folder=tmp_path / "out")
     movie.set_model(cnn())
     (tmp_path / "out" / "00_conv.webp").mkdir(parents=True)
     with pytest.warns(RuntimeWarning, match="TrainingMovie: cannot write"):
@@ -102,14 +102,14 @@ def test_a_frame_that_could_not_be_written_comes_later(cnn: Any, x: Any, tmp_pat
 def test_what_cannot_be_given(x: Any, tmp_path: Path) -> None:
     for options in ({"format": "mp4"}, {"milliseconds": 0}, {"hold": -1}, {"loop": 0.5}):
         with pytest.raises(OptionError):
-            TrainingMovie(x, None, tmp_path, **options)
-    with pytest.raises(OptionError, match="leave sample out"):
-        TrainingMovie(x, None, tmp_path, sample=0)
+            TrainingMovie(x, None, folder=tmp_path, **options)
+    with pytest.raises(OptionError, match="no option 'sample'"):
+        TrainingMovie(x, None, folder=tmp_path, sample=0)  # type: ignore[call-arg]
 
 
 def test_a_picture_that_is_too_large_is_known_before_training(tmp_path: Path) -> None:
     wide = keras.Sequential([keras.Input((1, 16_384, 1)), keras.layers.Conv2D(1, 1)])
-    movie = TrainingMovie(np.ones((1, 1, 16_384, 1)), None, tmp_path)
+    movie = TrainingMovie(np.ones((1, 1, 16_384, 1)), None, folder=tmp_path)
     movie.set_model(wide)
     with pytest.raises(OptionError, match="cannot be saved as WEBP"):
         movie.on_train_begin()

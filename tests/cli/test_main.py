@@ -434,7 +434,7 @@ def test_explain_writes_the_overlay_of_each_method(
         assert heatmap.score is not None
         file = tmp_path / f"cat_{method}.png"
         assert line == f"cat.jpg: {method}: 3 {heatmap.score[0]:.4g}: {file}"
-        expected = heatmap.overlay(0.8, "magma", clip=90).to_rgb()
+        expected = heatmap.overlay(alpha=0.8, cmap="magma", clip=90).to_rgb()
         assert np.abs(pixels(file).astype(int) - expected).max() <= 2
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -589,7 +589,7 @@ def test_explain_takes_many_images_in_batches_and_names_each_picture(
     for one in batched:
         heatmap = actgrid.explain(model, one["image"], one["method"])
         assert one["score"] == pytest.approx(float(heatmap.score[0]), rel=1e-4)  # type: ignore[index]
-        expected = heatmap.overlay(1).to_rgb()
+        expected = heatmap.overlay(alpha=1).to_rgb()
         assert np.abs(pixels(one["file"]).astype(int) - expected).max() <= 2
 
 
@@ -627,14 +627,25 @@ def test_explain_draws_contours(run: Run, model_file: Path, photo: Path, tmp_pat
 def test_explain_lists_the_methods(run: Run) -> None:
     result = run("explain", "--list")
     assert (result.code, result.err) == (0, "")
-    assert re.search(r"^method +layer +summary +source *$", result.out, re.M)
+    assert re.search(r"^method +needs +summary +source *$", result.out, re.M)
     assert re.search(
-        r"^gradcam\+\+ +yes +Weigh .* https://arxiv.org/abs/1710.11063 *$", result.out, re.M
+        r"^gradcam\+\+ +gradients, layer +Weigh .* https://arxiv.org/abs/1710.11063 *$",
+        result.out,
+        re.M,
     )
     methods = json.loads(run("explain", "--list", "--json").out)
     assert len(methods) == len(result.out.splitlines()) - 1 == 14
     (occlusion,) = (one for one in methods if one["method"] == "occlusion")
-    assert occlusion["layer"] is False
+    assert occlusion["needs"] == ["batch"]
+    needs = {method["method"]: method["needs"] for method in methods}
+    assert needs["saliency"] == ["gradients"]
+    assert needs["scorecam"] == ["layer"]
+    assert needs["gradcam"] == ["gradients", "layer"]
+    assert list(needs) == [
+        *("saliency", "gradient_x_input", "integrated_gradients", "smoothgrad", "guided_backprop"),
+        *("cam", "gradcam", "gradcam++", "scorecam", "layercam", "guided_gradcam"),
+        *("occlusion", "rise", "lime"),
+    ]
     assert occlusion["options"] == {"patch": None, "stride": None, "baseline": "mean"}
 
 

@@ -49,7 +49,7 @@ def chunks(data: bytes) -> list[tuple[bytes, bytes]]:
 @given(
     levels=hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40))),
     palette=st.sampled_from([None, PALETTE]),
-    compression=st.sampled_from(png.COMPRESSIONS),
+    compression=st.sampled_from(["fast", "small", "none"]),
 )
 def test_pillow_finds_the_same_levels_and_colours(
     levels: npt.NDArray[np.uint8], palette: npt.NDArray[np.uint8] | None, compression: str

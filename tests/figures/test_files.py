@@ -260,7 +260,7 @@ def test_other_formats_and_compressions(
     tmp_path: Path, activations: dict[str, Array], suffix: str, name: str
 ) -> None:
     drawn = save_layers(
-        tmp_path, infos(activations), activations, suffix=suffix, compression="small"
+        tmp_path, infos(activations), activations, format=suffix.lstrip("."), compression="small"
     )
     for layer in drawn:
         assert Path(layer.file).suffix == suffix
@@ -294,4 +294,4 @@ def test_a_format_that_cannot_be_written_is_refused(
     tmp_path: Path, activations: dict[str, Array]
 ) -> None:
     with pytest.raises(OptionError, match="nope"):
-        save_layers(tmp_path, infos(activations), activations, suffix=".nope")
+        save_layers(tmp_path, infos(activations), activations, format="nope")

@@ -269,7 +269,7 @@ def test_bad_options_are_refused() -> None:
     with pytest.raises(OptionError, match="normalize"):
         render_model(small_cnn(), pixels(1, 8, 8, 3), normalize="nothing")
     with pytest.raises(TypeError, match="colour"):
-        render_model(small_cnn(), pixels(1, 8, 8, 3), colour="red")
+        render_model(small_cnn(), pixels(1, 8, 8, 3), colour="red")  # type: ignore[call-arg]
 
 
 def info(path: str, *shape: int, data_format: str = "channels_last") -> LayerInfo:

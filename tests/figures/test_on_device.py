@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import hypothesis.extra.numpy as hnp
 import keras
@@ -23,7 +23,10 @@ from actgrid.figures import grids
 from actgrid.figures.grids import batch_size
 from actgrid.figures.on_device import draw_on_device, on_gpu
 from actgrid.models.drawing import draw_layer
+from actgrid.option_groups import complete_options
+from actgrid.options import RenderArrayOptions
 from actgrid.rendering import ORDERS
+from actgrid.rendering.stats import arrays_of
 
 Array = npt.NDArray[Any]
 Draw = Callable[..., dict[str, Grid]]
@@ -46,7 +49,8 @@ def unfused(extractor: Extractor, x: Any, **options: Any) -> dict[str, Grid]:
 
 
 def fused(extractor: Extractor, x: Any, **options: Any) -> dict[str, Grid]:
-    return draw_on_device(extractor, x, fuse=True, **options)
+    given = complete_options(RenderArrayOptions, options, {"data_format": None})
+    return draw_on_device(extractor, x, cast(RenderArrayOptions, given), fuse=True)
 
 
 def pixels(*shape: int) -> Array:
@@ -354,13 +358,13 @@ def test_a_size_that_only_the_run_tells() -> None:
 def test_no_activation_leaves_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
     extractor, x = Extractor(small_cnn(64, 64, 3)), pixels(2, 64, 64, 3)
     taken: list[Any] = []
-    run = extractor.run
+    run = extractor._function.run
 
     def recorded(*arguments: Any) -> Any:
         taken.append(run(*arguments))
         return taken[-1]
 
-    monkeypatch.setattr(extractor, "run", recorded)
+    monkeypatch.setattr(extractor._function, "run", recorded)
     grids = unfused(extractor, x, padding=0, columns=5)
     (drawn,) = taken
     leaving = [tensor.numpy() for tensor in tf.nest.flatten(drawn)]
@@ -369,7 +373,7 @@ def test_no_activation_leaves_the_function(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(canvases) == len(grids) == 2
     # One byte for each value of one sample; of the rest, a few numbers for each channel.
     assert sum(map(np.size, canvases)) == sum(array[0].size for array in extractor(x).values())
-    assert max(map(np.size, others)) == len(grids["conv"].stats.arrays()) * 5
+    assert max(map(np.size, others)) == len(arrays_of(grids["conv"].stats)) * 5
 
 
 def test_a_way_to_draw_is_traced_once() -> None:
@@ -432,7 +436,8 @@ def test_what_render_refuses_is_refused_alike(options: dict[str, Any]) -> None:
 
 def test_a_token_grid_is_checked() -> None:
     extractor, x = passing(pixels(2, 9, 4))
-    for grid in ((2, 5), (0, 3), (1, 2, 3), 4):
+    grids: list[Any] = [(2, 5), (0, 3), (1, 2, 3), 4]
+    for grid in grids:
         with pytest.raises(ActgridError) as truth:
             render_model(extractor, x, backend="numpy", token_grid=grid)
         with pytest.raises(type(truth.value)) as found:
@@ -469,9 +474,9 @@ def test_auto_is_it_where_the_model_runs_on_a_gpu(
 ) -> None:
     fusing: list[bool] = []
 
-    def recorded(*arguments: Any, fuse: bool, **options: Any) -> dict[str, Grid]:
+    def recorded(*arguments: Any, fuse: bool) -> dict[str, Grid]:
         fusing.append(fuse)
-        return draw_on_device(*arguments, fuse=fuse, **options)
+        return draw_on_device(*arguments, fuse=fuse)
 
     monkeypatch.setattr(grids, "draw_on_device", recorded)
     monkeypatch.setattr(grids, "on_gpu", lambda: gpu)

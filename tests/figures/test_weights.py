@@ -161,7 +161,7 @@ def test_equal_selections_are_one_key() -> None:
 
 def test_weights_are_saved_in_numbered_files(tmp_path: Path) -> None:
     model = small_cnn()
-    drawn = save_weights(tmp_path, model, ["conv", "bn"], suffix=".webp", zoom=3)
+    drawn = save_weights(tmp_path, model, ["conv", "bn"], format="webp", zoom=3)
     names = [f"0{i}_{name}" for i, name in enumerate(["conv_kernel", "conv_bias", "bn_gamma"])]
     assert [one.file.stem for one in drawn][:3] == names
     assert [one.path for one in drawn][3:] == ["bn/beta", "bn/moving_mean", "bn/moving_variance"]

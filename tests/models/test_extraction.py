@@ -18,6 +18,7 @@ import actgrid
 from actgrid import ActgridError, Extractor, list_layers
 from actgrid.errors import DeviceError, LayerError, ModelError, OptionError, ShapeError
 from actgrid.models import LayerInfo
+from actgrid.models.extraction import run_transform, trace_layers
 from actgrid.models.fingerprint import fingerprint
 from actgrid.models.graph import layer_graph
 from actgrid.models.receptive_fields import receptive_fields
@@ -510,7 +511,7 @@ def test_a_last_smaller_batch_works() -> None:
 def test_traced_beforehand_the_layers_are_known_and_no_call_traces_again() -> None:
     model = small_cnn()
     extractor = Extractor(model, "*o*")
-    found = extractor.trace(tf.TensorSpec((None, 8, 8, 3)))
+    found = trace_layers(extractor, tf.TensorSpec((None, 8, 8, 3)))
     assert list(found) == ["conv1", "pool", "conv2"]
     assert found == extractor.layers
     assert found["conv1"].shape == (None, 6, 6, 4)
@@ -529,10 +530,10 @@ def small(info: LayerInfo, tensor: Any) -> Any:
 def test_a_transform_can_be_traced_beforehand() -> None:
     model = small_cnn()
     extractor = Extractor(model, "conv1")
-    assert list(extractor.trace(tf.TensorSpec((None, 8, 8, 3)), small)) == ["conv1"]
+    assert list(trace_layers(extractor, tf.TensorSpec((None, 8, 8, 3)), small)) == ["conv1"]
     x = pixels(3, 8, 8, 3)
     for part in (x, x[:1]):
-        found = extractor.run(part, small)["conv1"]
+        found = run_transform(extractor, part, small)["conv1"]
         np.testing.assert_allclose(found, layer_outputs(model, part, "conv1")["conv1"][:, :2])
     assert extractor.trace_count == 1
 
@@ -540,7 +541,10 @@ def test_a_transform_can_be_traced_beforehand() -> None:
 def test_a_model_of_any_size_is_traced_once_for_all_sizes() -> None:
     model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3, name="conv")])
     extractor = Extractor(model)
-    assert extractor.trace(tf.TensorSpec((None, None, None, 3)))["conv"].shape[1:3] == (None, None)
+    assert trace_layers(extractor, tf.TensorSpec((None, None, None, 3)))["conv"].shape[1:3] == (
+        None,
+        None,
+    )
     for side in (4, 9):
         x = pixels(2, side, 5, 3)
         assert_same(extractor(x), layer_outputs(model, x, "conv"))
@@ -552,11 +556,11 @@ def test_what_cannot_be_traced_is_told_as_for_a_call() -> None:
     model = small_cnn()
     for wrong in ((None, 9, 8, 3), (None, 8, 8, 1), (8, 8, 3)):
         with pytest.raises(ShapeError, match=r"takes an input of \(None, 8, 8, 3\)"):
-            Extractor(model).trace(tf.TensorSpec(wrong))
+            trace_layers(Extractor(model), tf.TensorSpec(wrong))
     subclassed = HasUnused()
     subclassed(pixels(1, 8, 8, 3))
     with pytest.raises(LayerError, match="unused"):
-        Extractor(subclassed, "unused").trace(tf.TensorSpec((None, 8, 8, 3)))
+        trace_layers(Extractor(subclassed, "unused"), tf.TensorSpec((None, 8, 8, 3)))
     assert_untouched(subclassed)
 
 
@@ -629,7 +633,7 @@ def test_what_a_transform_makes_of_each_activation_is_what_leaves() -> None:
     extractor, x = Extractor(small_cnn(), ["conv1", "pool"]), pixels(2, 8, 8, 3)
     activations = extractor(x)
     for factor in (1.0, -2.0):
-        found = extractor.run(x, sums, tf.constant(factor))
+        found = run_transform(extractor, x, sums, tf.constant(factor))
         assert list(found) == ["conv1", "pool"]
         for path, array in activations.items():
             np.testing.assert_allclose(found[path][path], factor * array.sum(), rtol=1e-4)
@@ -755,7 +759,7 @@ def test_an_extractor_takes_model_specs(tmp_path: Any) -> None:
         ((name for name in ["pool"]), ["pool"]),
     ],
 )
-def test_layers_are_chosen(wanted: object, paths: list[str]) -> None:
+def test_layers_are_chosen(wanted: Any, paths: list[str]) -> None:
     model = small_cnn()
     x = pixels(2, 8, 8, 3)
     assert_same(Extractor(model, wanted)(x), layer_outputs(model, x, *paths))
@@ -783,9 +787,7 @@ def nested() -> Any:
         (layers.ReLU, ["backbone/relu"]),
     ],
 )
-def test_layers_inside_nested_models_are_chosen(
-    nested: Any, wanted: object, paths: list[str]
-) -> None:
+def test_layers_inside_nested_models_are_chosen(nested: Any, wanted: Any, paths: list[str]) -> None:
     assert list(Extractor(nested, wanted)(pixels(1, 8, 8, 3))) == paths
 
 
@@ -818,7 +820,7 @@ def test_close_names_are_found_inside_nested_models(nested: Any) -> None:
     "wanted",
     ["*nothing*", ["conv1", "nothing"], layers.LSTM, lambda layer: False, 5, -6, 10**20],
 )
-def test_what_matches_no_layer_is_refused_before_the_model_runs(wanted: object) -> None:
+def test_what_matches_no_layer_is_refused_before_the_model_runs(wanted: Any) -> None:
     with pytest.raises(LayerError):
         Extractor(small_cnn(), wanted)
 
@@ -861,13 +863,13 @@ def test_the_layers_of_an_unbuilt_model_are_checked_when_it_runs() -> None:
 
 
 @pytest.mark.parametrize("empty", [[], (), set(), iter([])])
-def test_no_layers_are_refused(empty: object) -> None:
+def test_no_layers_are_refused(empty: Any) -> None:
     with pytest.raises(OptionError, match="layers is empty"):
         Extractor(small_cnn(), empty)
 
 
 @pytest.mark.parametrize("wanted", [1.5, [None], [["conv1"]], {"conv1": 1.5}.values(), True])
-def test_layers_of_the_wrong_type_are_refused(wanted: object) -> None:
+def test_layers_of_the_wrong_type_are_refused(wanted: Any) -> None:
     with pytest.raises(OptionError, match="layers takes paths, globs"):
         Extractor(small_cnn(), wanted)
 
@@ -922,7 +924,7 @@ def test_a_model_without_a_spatial_layer_needs_a_choice() -> None:
 
 def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(ModelError):
-        Extractor(object())
+        Extractor(object())  # type: ignore[arg-type]
 
 
 # --- list_layers
@@ -1211,7 +1213,7 @@ def test_weights_and_other_rooms_know_operations() -> None:
     ]  # fmt: skip
     with pytest.raises(LayerError, match="have no weights"):
         actgrid.render_weights(model, add)
-    field = receptive_fields(model, add)[add]
+    field = receptive_fields(model, layers=add)[add]
     assert field is not None
     assert field.size == (3, 3)
     assert list(actgrid.render_model(model, x, add)) == [add]
@@ -1320,7 +1322,7 @@ def test_gradients_reach_layers_inside_time_distributed() -> None:
     model = keras.Model(inputs, layers.TimeDistributed(inner, name="each")(inputs))
     x = pixels(2, 5, 8, 8, 3)
     found = actgrid.gradients(
-        model, x, 0, lambda y, output: tf.reduce_sum(output), "each/frames/conv"
+        model, x, 0, loss=lambda y, output: tf.reduce_sum(output), layers="each/frames/conv"
     )
     norm = inner.get_layer("norm")
     slope = norm.gamma / tf.sqrt(norm.moving_variance + norm.epsilon) / 36  # of 6 x 6 places

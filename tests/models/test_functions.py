@@ -50,7 +50,7 @@ def explain(method: str) -> Callable[[Any, Any], Any]:
 
 
 def differentiate(model: Any, x: Any) -> Any:
-    found = actgrid.gradients(model, x, np.array([0, 2]), "sparse_categorical_crossentropy")
+    found = actgrid.gradients(model, x, np.array([0, 2]), loss="sparse_categorical_crossentropy")
     return [*found.activations.values(), *found.weights.values(), found.loss]
 
 
@@ -90,7 +90,7 @@ def test_values_are_the_same_when_functions_run_eagerly(
 @pytest.mark.usefixtures("eagerly")
 def test_layers_are_listed_when_functions_run_eagerly() -> None:
     assert [info.path for info in actgrid.list_layers(cnn())][-2:] == ["average", "classes"]
-    field = receptive_fields(cnn(), "conv")["conv"]
+    field = receptive_fields(cnn(), layers="conv")["conv"]
     assert field is not None
     assert field.size == (3, 3)
 

@@ -17,6 +17,7 @@ from keras import layers
 
 from actgrid import Extractor
 from actgrid.errors import DtypeError, OptionError, ShapeError
+from actgrid.models.extraction import trace_layers
 from actgrid.models.inputs import (
     batch_shape,
     input_names,
@@ -226,7 +227,7 @@ def test_a_channel_axis_of_length_1_may_be_missing_or_too_many() -> None:
 
 def test_specs_may_lack_the_channel_axis_too() -> None:
     extractor = Extractor(gray(4, 5, 1), "same")
-    infos = extractor.trace(tf.TensorSpec((None, 4, 5), tf.float32))
+    infos = trace_layers(extractor, tf.TensorSpec((None, 4, 5), tf.float32))
     assert infos["same"].shape == (None, 4, 5, 1)
 
 

@@ -634,7 +634,7 @@ def test_nonsense_close_to_a_name_is_refused_with_it(spec: str, close: str) -> N
 
 
 @pytest.mark.parametrize("spec", [None, 42, object(), [], keras.Sequential, b"demo"])
-def test_an_object_that_is_no_spec_is_refused(spec: object) -> None:
+def test_an_object_that_is_no_spec_is_refused(spec: Any) -> None:
     with pytest.raises(ModelError, match="a model is a Keras model or"):
         load_model(spec)
 

@@ -38,7 +38,7 @@ def functional(build: Build, shape: tuple[int | None, ...] = (32, 32, 3)) -> Any
 
 
 def out(model: Any, x: Any = None) -> ReceptiveField | None:
-    return receptive_fields(model, "out", x)["out"]
+    return receptive_fields(model, x, "out")["out"]
 
 
 # By hand
@@ -62,7 +62,9 @@ def test_vgg16() -> None:
 
 
 def test_resnet50() -> None:
-    fields = receptive_fields(keras.applications.ResNet50(weights=None), ["conv5_block3_out"])
+    fields = receptive_fields(
+        keras.applications.ResNet50(weights=None), layers=["conv5_block3_out"]
+    )
     field = fields["conv5_block3_out"]
     assert field is not None
     assert field.size == (483, 483)
@@ -374,13 +376,13 @@ def test_a_channels_first_model() -> None:
 def test_a_model_that_was_not_called_needs_an_input() -> None:
     with pytest.raises(ModelError, match="call it once, or pass an input"):
         receptive_fields(Separate())
-    found = receptive_fields(Separate(), [0], np.zeros((1, 24, 24, 3), np.float32))
+    found = receptive_fields(Separate(), np.zeros((1, 24, 24, 3), np.float32), [0])
     assert list(found.values()) == [whole(5, 1, -2)]
 
 
 def test_a_layer_that_there_is_not() -> None:
     with pytest.raises(LayerError, match="no layer is called 'none'"):
-        receptive_fields(functional(layers.ReLU()), "none")
+        receptive_fields(functional(layers.ReLU()), layers="none")
 
 
 def test_the_embedded_model() -> None:

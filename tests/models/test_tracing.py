@@ -74,7 +74,7 @@ RUNS: dict[str, Callable[[Any, Array], Any]] = {
     "measure": lambda model, x: actgrid.measure_images(model, x),  # which skips bad images
     "diagram": lambda model, x: actgrid.diagram(model, x),
     "explain": lambda model, x: actgrid.explain(model, x, method="saliency", target=0),
-    "gradients": lambda model, x: gradients(model, x, np.zeros((2, 3), np.float32), "mse"),
+    "gradients": lambda model, x: gradients(model, x, np.zeros((2, 3), np.float32), loss="mse"),
     "maximize": lambda model, x: actgrid.maximize(model, "conv", 0, steps=1, size=6),
 }
 
@@ -157,8 +157,8 @@ def test_what_is_no_output_is_told_where_the_output_is_needed(
     assert "conv" in actgrid.render_model(model, x)
     for run in (
         lambda: actgrid.explain(model, x, method="saliency", target=0),
-        lambda: gradients(model, x, np.zeros((2, 3), np.float32), "mse"),
-        lambda: gradients(model, x, 0, lambda y, output: tf.reduce_sum(output)),
+        lambda: gradients(model, x, np.zeros((2, 3), np.float32), loss="mse"),
+        lambda: gradients(model, x, 0, loss=lambda y, output: tf.reduce_sum(output)),
     ):
         with pytest.raises(ModelError, match=message):
             run()
@@ -170,7 +170,9 @@ def test_structures_of_outputs_reach_a_loss_as_the_model_returns_them(x: Array) 
         lambda scores, features: [scores, (features, None)],
     ):
         model = Head(result)
-        found = gradients(model, x, 0, lambda y, outputs: tf.reduce_sum(outputs[0]), "conv")
+        found = gradients(
+            model, x, 0, loss=lambda y, outputs: tf.reduce_sum(outputs[0]), layers="conv"
+        )
         expected = model.dense.kernel.numpy().sum(1) / 16  # of 4 x 4 places
         np.testing.assert_allclose(
             found.activations["conv"], np.broadcast_to(expected, (2, 4, 4, 2)), rtol=1e-5
@@ -180,7 +182,7 @@ def test_structures_of_outputs_reach_a_loss_as_the_model_returns_them(x: Array) 
 def test_a_number_of_python_is_an_output() -> None:
     model = Head(lambda scores, features: 3.0)
     x = np.ones((1, 6, 6, 3), np.float32)
-    assert gradients(model, x, 0, lambda y, output: output * 2).loss == 6
+    assert gradients(model, x, 0, loss=lambda y, output: output * 2).loss == 6
 
 
 def test_a_layer_may_be_called_with_any_structure(x: Array) -> None:
@@ -207,7 +209,7 @@ def test_the_error_of_a_loss_is_told_with_what_it_was_given(x: Array) -> None:
     model = Head(lambda scores, features: [scores, features])
     message = r"loss failed on an output of \[\(None, 3\), \(None, 4, 4, 2\)\]: TypeError: .*list"
     with pytest.raises(OptionError, match=message):
-        gradients(model, x, 0, lambda y, outputs: tf.reduce_mean(outputs[..., 3]))
+        gradients(model, x, 0, loss=lambda y, outputs: tf.reduce_mean(outputs[..., 3]))
 
 
 def test_the_inner_layer_that_failed_is_named() -> None:

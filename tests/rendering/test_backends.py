@@ -550,7 +550,9 @@ def test_missing_backend_is_named_with_its_remedy(
 
 
 def test_unknown_backend_is_refused() -> None:
-    with pytest.raises(OptionError, match="one of native, numba, numpy, not 'cuda'"):
+    with pytest.raises(
+        OptionError, match="one of auto, native, numba, numpy, tensorflow, not 'cuda'"
+    ):
         actgrid.render(np.ones((2, 2, 2)), backend="cuda")
 
 

@@ -181,8 +181,8 @@ def test_the_middle_of_an_even_blend_is_halfway_between_photo_and_colour() -> No
     colours = palette("viridis")[[0, 128, 255, 0]].astype(float)
     expected = np.floor((100 + colours) / 2 + 0.5)
     np.testing.assert_array_equal(only(heatmap.overlay(clip=100))[0], expected)
-    np.testing.assert_array_equal(only(heatmap.overlay(0)), photo)
-    whole = only(heatmap.overlay(1, "magma", clip=100))[0]
+    np.testing.assert_array_equal(only(heatmap.overlay(alpha=0)), photo)
+    whole = only(heatmap.overlay(alpha=1, cmap="magma", clip=100))[0]
     np.testing.assert_array_equal(whole, palette("magma")[[0, 128, 255, 0]])
 
 
@@ -190,14 +190,14 @@ def test_zero_of_signed_maps_is_in_the_middle_of_a_diverging_colormap() -> None:
     photo = np.zeros((1, 3, 3), np.uint8)
     heatmap = actgrid.Heatmap([[-4, 0, 2]], images=photo)
     expected = palette("RdBu_r")[[0, 128, 191]]  # 128 + 127.5 * (-1, 0, 1/2)
-    np.testing.assert_array_equal(only(heatmap.overlay(1, clip=100))[0], expected)
+    np.testing.assert_array_equal(only(heatmap.overlay(alpha=1, clip=100))[0], expected)
 
 
 def levels(values: Array, **options: Any) -> Array:
     """The levels that single-row maps draw as."""
     photo = np.zeros((*np.shape(values), 3), np.uint8)
     heatmap = actgrid.Heatmap(values, images=photo)
-    return only(heatmap.overlay(1, "gray", **options))[..., 0]
+    return only(heatmap.overlay(alpha=1, cmap="gray", **options))[..., 0]
 
 
 def test_a_few_outliers_do_not_darken_the_rest() -> None:
@@ -363,13 +363,13 @@ def boxed(box: tuple[int, int, int, int], alpha: float = 1.0, size: int = 8) -> 
     photo = np.full((size, size, 3), 200, np.uint8)
     values = np.arange(4, dtype=np.float32).reshape(2, 2)
     heatmap = actgrid.Heatmap(values, images=photo, boxes=box)
-    return only(heatmap.overlay(alpha, "gray", clip=100))
+    return only(heatmap.overlay(alpha=alpha, cmap="gray", clip=100))
 
 
 def whole(height: int, width: int) -> Array:
     photo = np.full((height, width, 3), 200, np.uint8)
     values = np.arange(4, dtype=np.float32).reshape(2, 2)
-    return only(actgrid.Heatmap(values, images=photo).overlay(1.0, "gray", clip=100))
+    return only(actgrid.Heatmap(values, images=photo).overlay(alpha=1.0, cmap="gray", clip=100))
 
 
 def test_a_map_covers_its_box_and_the_rest_is_darkened() -> None:

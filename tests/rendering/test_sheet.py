@@ -113,7 +113,7 @@ def test_what_is_no_pictures_is_refused(pictures: Any, error: Any, message: str)
     [
         ({"columns": 0}, "columns must be at least 1"),
         ({"padding": -1}, "padding must be at least 0"),
-        ({"background": 256}, "background must be a level"),
+        ({"background": 256}, "background must be at most 255"),
         ({"titles": ["one"], "columns": 2}, "titles must be 2, one for each column, not 1"),
         ({"captions": ["one"]}, "captions must be 5, one for each picture, not 1"),
         ({"captions": "abcde"}, "captions must be a list of texts"),

@@ -89,7 +89,7 @@ def test_several_inputs_are_run_by_name(make: Any, tmp_path: Path) -> None:
     model = two_inputs()
     inputs = {"depth": DEPTH, "photo": PIXELS.astype(np.float32), "other": CLASSES}
     stats = measure_images(
-        model, make(inputs), "merged", preprocess=None, batch_size=2, output=tmp_path / "out"
+        model, make(inputs), "merged", preprocess="prepared", batch_size=2, output=tmp_path / "out"
     )
     merged = np.concatenate([PIXELS, 2 * DEPTH[..., None]], -1)
     np.testing.assert_allclose(stats.layers["merged"].mean, merged.mean((0, 1, 2)), rtol=1e-6)
@@ -99,7 +99,12 @@ def test_several_inputs_are_run_by_name(make: Any, tmp_path: Path) -> None:
 def test_several_inputs_are_drawn(tmp_path: Path) -> None:
     inputs = {"depth": DEPTH[:2], "photo": PIXELS[:2].astype(np.float32)}
     summary = render_images(
-        two_inputs(), inputs, tmp_path, "merged", preprocess=None, normalize="range:0,255"
+        two_inputs(),
+        inputs,
+        "merged",
+        output=tmp_path,
+        preprocess="prepared",
+        normalize="range(0, 255)",
     )
     assert (summary.images, summary.failed) == (2, 0)
     with Image.open(tmp_path / "000001" / "00_merged.png") as image:
@@ -142,13 +147,13 @@ def test_statistics_of_nothing_are_an_error() -> None:
     with pytest.raises(RunError, match=r"none of 5 images could be used; the first: .*'image'"):
         measure_images(one_input(), dataset(two))
     with pytest.raises(RunError, match=r"the first: .*also takes the inputs 'photo'"):
-        measure_images(two_inputs(), {"depth": DEPTH}, preprocess=None)
+        measure_images(two_inputs(), {"depth": DEPTH}, preprocess="prepared")
 
 
 def test_several_inputs_are_no_files(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     Image.fromarray(PIXELS[0]).save(file)
-    for preprocess in ("auto", None):
+    for preprocess in ("auto", "prepared"):
         with pytest.raises(ShapeError, match="the model takes"):
             measure_images(two_inputs(), file, preprocess=preprocess)
-    Loading(preprocess=None).check(two_inputs())
+    Loading(preprocess="prepared").check(two_inputs())

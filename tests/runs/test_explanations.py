@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 
 import actgrid
-from actgrid.attribution.methods import Method, find_method
+from actgrid.attribution.method import Method
+from actgrid.attribution.methods import find_method
 from actgrid.errors import OptionError
 from actgrid.models.images import Photo
 from actgrid.runs import explain_images

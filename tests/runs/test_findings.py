@@ -33,7 +33,9 @@ def images(count: int = 6, side: int = 12) -> Array:
 
 
 def measured(output: Path, inputs: Any, model: Any = None, **options: Any) -> Run:
-    run = Run(model or network(), inputs, output, top=2, batch_size=2, shard_size=4, **options)
+    run = Run(
+        model or network(), inputs, output=output, top=2, batch_size=2, shard_size=4, **options
+    )
     list(run)
     return run
 
@@ -83,7 +85,7 @@ def test_what_was_found_is_written(tmp_path: Path) -> None:
 def test_fewer_channels_make_smaller_sheets(tmp_path: Path) -> None:
     run = measured(tmp_path, images())
     heights = []
-    for channels in (1, 2, None):
+    for channels in (1, 2, "all"):
         run.finish(channels)
         heights.append(sheet(tmp_path).shape[0])
     assert heights[0] < heights[1] < heights[2]
@@ -140,12 +142,12 @@ def test_images_deleted_or_changed_meanwhile_are_missing(tmp_path: Path) -> None
     for file, one in zip(files, images(), strict=False):
         Image.fromarray(one).save(file)
     run = measured(tmp_path / "out", tmp_path / "in")
-    run.finish(None)
+    run.finish("all")
     before = gone(tmp_path / "out")
     assert before == (set(), set(map(str, files)))
     files[0].unlink()
     files[1].write_bytes(b"no image any more")
-    run.finish(None)
+    run.finish("all")
     assert gone(tmp_path / "out") == (set(map(str, files[:2])), set(map(str, files[2:])))
 
 
@@ -174,7 +176,7 @@ def test_activations_and_inputs_that_are_no_pictures_have_sheets_too(tmp_path: P
         shape = model.input_shape[1:]
         inputs = [np.random.default_rng(index).normal(size=shape) for index in range(5)]
         output = tmp_path / f"{number}"
-        run = measured(output, inputs, model, loading=Loading(preprocess=None))
+        run = measured(output, inputs, model, preprocess="prepared")
         assert run.summary().failed == 0
         run.finish()
         assert names(output) == sorted([*FILES, *FOUND[:3]])
@@ -190,7 +192,7 @@ def test_of_no_image_there_is_a_summary(tmp_path: Path) -> None:
 
 
 def test_without_statistics_nothing_is_written(tmp_path: Path) -> None:
-    run = Run(network(), images(1), tmp_path, drawing={})
+    run = Run(network(), images(1), output=tmp_path, drawing={})
     list(run)
     before = names(tmp_path)
     run.finish()
@@ -199,7 +201,9 @@ def test_without_statistics_nothing_is_written(tmp_path: Path) -> None:
 
 def test_tiles_are_drawn_as_the_pictures_are(tmp_path: Path) -> None:
     for cmap in ("gray", "magma"):
-        run = Run(network(), images(), tmp_path / cmap, drawing={"cmap": cmap, "zoom": 2}, top=1)
+        run = Run(
+            network(), images(), output=tmp_path / cmap, drawing={"cmap": cmap, "zoom": 2}, top=1
+        )
         list(run)
         run.finish()
     gray, magma = (sheet(tmp_path / cmap) for cmap in ("gray", "magma"))

@@ -61,7 +61,7 @@ def test_pictures_are_those_of_render_model(tmp_path: Path, model: Any, photos: 
         "order": [3, 1],
         "columns": 1,
     }
-    summary = actgrid.render_images(model, photos, out, "conv", fit="pad", **options)
+    summary = actgrid.render_images(model, photos, "conv", output=out, fit="pad", **options)
     assert isinstance(summary, Summary)
     assert (summary.images, summary.failed, summary.output) == (5, 0, str(out))
     assert summary.seconds > 0
@@ -83,15 +83,15 @@ def test_pictures_are_those_of_render_model(tmp_path: Path, model: Any, photos: 
 def test_a_model_is_named_as_everywhere(tmp_path: Path, model: Any, photos: Path) -> None:
     model.save(tmp_path / "small.keras")
     of_file, of_model = tmp_path / "file", tmp_path / "model"
-    actgrid.render_images(str(tmp_path / "small.keras"), photos, of_file, batch_size=2)
-    actgrid.render_images(model, [photos / "cat"], str(of_model), batch_size=2)
+    actgrid.render_images(str(tmp_path / "small.keras"), photos, output=of_file, batch_size=2)
+    actgrid.render_images(model, [photos / "cat"], output=str(of_model), batch_size=2)
     assert (of_file / "cat/1/01_pool.png").read_bytes() == (of_model / "1/01_pool.png").read_bytes()
     about = [json.loads((place / "run.json").read_bytes()) for place in (of_file, of_model)]
     assert about[0]["model"] == about[1]["model"]
 
 
 def test_statistics_come_with_pictures(tmp_path: Path, model: Any, photos: Path) -> None:
-    summary = actgrid.render_images(model, photos, tmp_path / "out", statistics=True, top=2)
+    summary = actgrid.render_images(model, photos, output=tmp_path / "out", statistics=True, top=2)
     assert summary.statistics is not None
     assert (summary.statistics.images, summary.statistics.top) == (5, 2)
     assert set(names(tmp_path / "out")) >= {
@@ -102,17 +102,19 @@ def test_statistics_come_with_pictures(tmp_path: Path, model: Any, photos: Path)
 
 def test_images_that_fail_are_counted_or_stop_it(tmp_path: Path, model: Any, photos: Path) -> None:
     (photos / "cat" / "2.png").write_bytes(b"no image")
-    summary = actgrid.render_images(model, photos, tmp_path / "skip")
+    summary = actgrid.render_images(model, photos, output=tmp_path / "skip")
     assert (summary.images, summary.failed) == (5, 1)
     with pytest.raises(ImageError, match=r"2\.png"):
-        actgrid.render_images(model, photos, tmp_path / "raise", on_error="raise")
+        actgrid.render_images(model, photos, output=tmp_path / "raise", on_error="raise")
     # What was stopped is not lost by mistake, and goes on.
     with pytest.raises(RunError, match="unfinished run"):
-        actgrid.render_images(model, photos, tmp_path / "raise")
-    assert actgrid.render_images(model, photos, tmp_path / "raise", resume=True).failed == 1
+        actgrid.render_images(model, photos, output=tmp_path / "raise")
+    assert actgrid.render_images(model, photos, output=tmp_path / "raise", resume=True).failed == 1
     with pytest.raises(RunError, match=r"options\.sink was"):
-        actgrid.render_images(model, photos, tmp_path / "raise", resume=True, sink="tar")
-    summary = actgrid.render_images(model, photos, tmp_path / "raise", sink="tar", overwrite=True)
+        actgrid.render_images(model, photos, output=tmp_path / "raise", resume=True, sink="tar")
+    summary = actgrid.render_images(
+        model, photos, output=tmp_path / "raise", sink="tar", overwrite=True
+    )
     assert names(tmp_path / "raise")[-1] == "shard-000000.tar"
     assert summary.images == 5
 
@@ -120,7 +122,7 @@ def test_images_that_fail_are_counted_or_stop_it(tmp_path: Path, model: Any, pho
 def test_inputs_may_be_a_dataset(tmp_path: Path, model: Any) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3)).astype(np.uint8)
     dataset = tf.data.Dataset.from_tensor_slices((pixels, list("abcde"))).batch(2)
-    actgrid.render_images(model, dataset, tmp_path, size=12, preprocess=lambda x: x / 9)
+    actgrid.render_images(model, dataset, output=tmp_path, size=12, preprocess=lambda x: x / 9)
     records = map(json.loads, (tmp_path / "manifest.jsonl").read_bytes().splitlines())
     assert [record["label"] for record in records] == list("abcde")
     activation = actgrid.Extractor(model, "conv")(pixels[3:4] / np.float32(9))["conv"]
@@ -135,17 +137,17 @@ def test_what_is_wrong_is_told_before_anything_is_written(
         (OptionError, {"colour": "red"}),
         (OptionError, {"cmap": "virids"}),
         (OptionError, {"compression": "zip"}),
-        (OptionError, {"suffix": ".exe"}),
+        (OptionError, {"format": "exe"}),
         (OptionError, {"sink": "zip"}),
         (OptionError, {"statistics": True, "top": 0}),
         (OptionError, {"preprocess": "vgg61"}),
         (LayerError, {"layers": "cnov"}),
-        (MissingFileError, {"inputs": tmp_path / "none"}),
-        (OptionError, {"inputs": 7}),
+        (MissingFileError, {"images": tmp_path / "none"}),
+        (OptionError, {"images": 7}),
         (OptionError, {"resume": True, "overwrite": True}),
     ]
     for kind, changed in wrong:
-        given = {"model": model, "inputs": photos, "output": tmp_path / "out", **changed}
+        given = {"model": model, "images": photos, "output": tmp_path / "out", **changed}
         with pytest.raises(kind):
             actgrid.render_images(**given)
         assert not (tmp_path / "out").exists() or not names(tmp_path / "out"), changed
@@ -202,13 +204,15 @@ def test_with_an_output_all_is_kept_there(tmp_path: Path, model: Any, photos: Pa
     assert kept.summary() == found.summary() == json.loads((out / "summary.json").read_bytes())
     with Image.open(out / "top" / "00_conv.png") as sheet:
         height = sheet.height
-    again = actgrid.measure_images(model, photos, output=out, top=2, top_channels=None, resume=True)
+    again = actgrid.measure_images(
+        model, photos, output=out, top=2, top_channels="all", resume=True
+    )
     assert again.summary() == found.summary()
     with Image.open(out / "top" / "00_conv.png") as sheet:
         assert sheet.height > height
 
 
-@pytest.mark.parametrize("channels", [0, -1, "all"])
+@pytest.mark.parametrize("channels", [0, -1, None, "none"])
 def test_channels_to_show_are_checked_before_anything_is_measured(
     tmp_path: Path, model: Any, photos: Path, channels: Any
 ) -> None:
@@ -227,7 +231,7 @@ def test_an_engine_does_the_work(tmp_path: Path, model: Any, photos: Path) -> No
         seen.append((job, list(extractor.layers), items.total, options["first"]))
         yield from local(job, extractor, items, **options)
 
-    summary = actgrid.render_images(model, photos, tmp_path / "out", "pool", engine=engine)
+    summary = actgrid.render_images(model, photos, "pool", output=tmp_path / "out", engine=engine)
     stats = actgrid.measure_images(model, photos, output=tmp_path / "stats", engine=engine)
     assert (summary.images, stats.images) == (5, 5)
     job, paths, total, first = seen[0]
@@ -246,8 +250,8 @@ def test_an_engine_that_breaks_off_leaves_what_can_be_resumed(
             yield event
 
     with pytest.raises(ConnectionError):
-        actgrid.render_images(model, photos, tmp_path, engine=engine, batch_size=1)
-    run = Run(model, photos, tmp_path, drawing={}, batch_size=1, resume=True)
+        actgrid.render_images(model, photos, output=tmp_path, engine=engine, batch_size=1)
+    run = Run(model, photos, output=tmp_path, drawing={}, batch_size=1, resume=True)
     assert (run.recorded, run.total) == (2, 5)
     assert [record.index for record in run] == [2, 3, 4]
 

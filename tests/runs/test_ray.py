@@ -19,7 +19,6 @@ import pytest
 from PIL import Image
 
 from actgrid.errors import MissingDependencyError, ModelError, OptionError, OutputError, RunError
-from actgrid.runs.jobs import Loading
 from actgrid.runs.ray import RayEngine
 from actgrid.runs.runs import Run
 
@@ -93,14 +92,13 @@ def load(file: Path) -> Any:
 
 
 def run(
-    model: object, photos: Path, output: Path, preprocess: Preprocess | None = None, **given: Any
+    model: Any, photos: Path, output: Path, preprocess: Preprocess | None = None, **given: Any
 ) -> Run:
     def scaled(pixels: Array) -> Array:
         return (preprocess(pixels) if preprocess else pixels) / 255
 
     options: dict[str, Any] = {"drawing": {}, "top": 2, "batch_size": 2, "shard_size": SHARD}
-    loading = Loading(preprocess=scaled)
-    return Run(model, photos, output, loading=loading, **{**options, **given})
+    return Run(model, photos, output=output, preprocess=scaled, **{**options, **given})
 
 
 def dies_once(flag: Path, leftover: Path) -> Preprocess:
@@ -292,7 +290,7 @@ def test_workers_must_see_the_output(
 
 def test_images_that_are_no_files_are_refused(model_file: Path, tmp_path: Path) -> None:
     arrays = [np.zeros((SIDE, SIDE, 3), np.uint8)]
-    going = Run(model_file, arrays, tmp_path, drawing={}, engine=RayEngine())
+    going = Run(model_file, arrays, output=tmp_path, drawing={}, engine=RayEngine())
     assert stopped(going, OptionError, "give files") == []
 
 

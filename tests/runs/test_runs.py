@@ -19,13 +19,12 @@ import tensorflow as tf
 from PIL import Image
 
 from actgrid.errors import ImageError, LayerError, OptionError, OutputError, RunError
-from actgrid.runs.jobs import Loading
 from actgrid.runs.manifest import Record
 from actgrid.runs.runs import Run
 from actgrid.runs.stores import open_store
 from actgrid.statistics.dataset import DatasetStats
 
-DRAWING: dict[str, Any] = {"suffix": ".png"}
+DRAWING: dict[str, Any] = {"format": "png"}
 
 
 def network(seed: int = 1, side: int | None = 12) -> Any:
@@ -89,7 +88,7 @@ def options(**more: Any) -> dict[str, Any]:
 def test_a_run_leaves_pictures_a_manifest_and_what_it_was_of(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
-    run = Run(model, photos, tmp_path, "*o*l*", **options(top=2))
+    run = Run(model, photos, "*o*l*", output=tmp_path, **options(top=2))
     records = list(run)
     assert [record.index for record in records] == list(range(11))
     assert list(map(json.loads, (tmp_path / "manifest.jsonl").read_bytes().splitlines())) == [
@@ -123,7 +122,7 @@ def test_bytes_do_not_depend_on_threads_or_batches_in_flight(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
     for threads in (1, 3):
-        list(Run(model, photos, tmp_path / f"{threads}", threads=threads, **options(top=2)))
+        list(Run(model, photos, output=tmp_path / f"{threads}", threads=threads, **options(top=2)))
     assert content(tmp_path / "1") == content(tmp_path / "3")
 
 
@@ -131,7 +130,7 @@ def test_statistics_alone_are_those_beside_drawing(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
     for name, drawing in (("alone", None), ("beside", DRAWING)):
-        list(Run(model, photos, tmp_path / name, **options(top=2, drawing=drawing)))
+        list(Run(model, photos, output=tmp_path / name, **options(top=2, drawing=drawing)))
     assert not list((tmp_path / "alone").glob("class*"))
     alone, beside = (
         DatasetStats.load(tmp_path / name / "stats.npz") for name in ("alone", "beside")
@@ -146,7 +145,7 @@ def test_datasets_and_arrays_are_inputs_too(tmp_path: Path, model: Any) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3)).astype(np.uint8)
     dataset = tf.data.Dataset.from_tensor_slices((images, np.arange(5))).batch(2)
     for name, inputs in (("dataset", dataset), ("array", images), ("stream", iter(images))):
-        run = Run(model, inputs, tmp_path / name, **options())
+        run = Run(model, inputs, output=tmp_path / name, **options())
         records = list(run)
         assert [record.image for record in records] == [f"{index:06}" for index in range(5)]
         assert [record.label for record in records] == (
@@ -162,9 +161,7 @@ def test_datasets_and_arrays_are_inputs_too(tmp_path: Path, model: Any) -> None:
 
 def test_arrays_that_are_prepared_are_taken_as_they_are(tmp_path: Path, model: Any) -> None:
     images = np.random.default_rng(0).normal(size=(3, 12, 12, 3))
-    run = Run(
-        model, images, tmp_path, "conv", top=1, loading=Loading(preprocess=None), batch_size=2
-    )
+    run = Run(model, images, "conv", output=tmp_path, top=1, preprocess="prepared", batch_size=2)
     list(run)
     wanted = keras.Model(model.inputs, model.layers[0].output).predict(images, verbose=0)
     statistics = run.summary().statistics
@@ -175,7 +172,9 @@ def test_arrays_that_are_prepared_are_taken_as_they_are(tmp_path: Path, model: A
 def test_the_layers_of_a_model_of_any_size_are_those_asked_for(
     tmp_path: Path, photos: Path
 ) -> None:
-    list(Run(network(side=None), photos, tmp_path, ["conv", keras.layers.Conv2D], **options()))
+    list(
+        Run(network(side=None), photos, ["conv", keras.layers.Conv2D], output=tmp_path, **options())
+    )
     about = json.loads((tmp_path / "run.json").read_bytes())
     assert about["layers"] == ["conv", "Conv2D"]
 
@@ -183,7 +182,7 @@ def test_the_layers_of_a_model_of_any_size_are_those_asked_for(
 def test_a_model_of_one_batch_size_is_given_that(tmp_path: Path, photos: Path) -> None:
     convolution = keras.layers.Conv2D(2, 3)
     one = keras.Sequential([keras.Input(batch_shape=(1, 12, 12, 3)), convolution])
-    records = list(Run(one, photos, tmp_path, **options()))
+    records = list(Run(one, photos, output=tmp_path, **options()))
     assert not any(record.failed for record in records)
     assert json.loads((tmp_path / "run.json").read_bytes())["options"]["batch_size"] == 1
 
@@ -193,7 +192,7 @@ def test_an_image_called_top_keeps_its_pictures(tmp_path: Path, model: Any) -> N
     (tmp_path / "in").mkdir()
     for name in ("top.png", "z.png"):
         Image.fromarray(pixels).save(tmp_path / "in" / name)
-    run = Run(model, tmp_path / "in", tmp_path / "out", **options(top=1))
+    run = Run(model, tmp_path / "in", output=tmp_path / "out", **options(top=1))
     records = list(run)
     run.finish()
     # Two equal images have equal pictures, which no sheet has taken the place of.
@@ -206,22 +205,22 @@ def test_an_image_called_top_keeps_its_pictures(tmp_path: Path, model: Any) -> N
 
 def test_a_run_inside_the_folder_of_its_images_is_resumed(tmp_path: Path, model: Any) -> None:
     folder = write_photos(tmp_path, 5)
-    stopped(Run(model, folder, folder / "out", **options()), 2)
-    run = Run(model, folder, folder / "out", **options(resume=True))
+    stopped(Run(model, folder, output=folder / "out", **options()), 2)
+    run = Run(model, folder, output=folder / "out", **options(resume=True))
     assert run.total == 5
     list(run)
     assert run.summary().images == 5
-    assert len(list(Run(model, folder, folder / "out", **options(overwrite=True)))) == 5
+    assert len(list(Run(model, folder, output=folder / "out", **options(overwrite=True)))) == 5
     with pytest.raises(OptionError, match="is the folder of the images"):
-        Run(model, folder, folder, **options())
+        Run(model, folder, output=folder, **options())
 
 
 def test_a_shorter_run_leaves_no_tar_of_a_longer_one(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
-    list(Run(model, photos, tmp_path, **options(sink="tar")))
+    list(Run(model, photos, output=tmp_path, **options(sink="tar")))
     assert len(list(tmp_path.glob("shard-*.tar"))) == 3
-    list(Run(model, photos / "class0", tmp_path, **options(sink="tar", overwrite=True)))
+    list(Run(model, photos / "class0", output=tmp_path, **options(sink="tar", overwrite=True)))
     assert sorted(path.name for path in tmp_path.glob("shard-*.tar")) == [
         "shard-000000.tar",
         "shard-000001.tar",
@@ -229,9 +228,9 @@ def test_a_shorter_run_leaves_no_tar_of_a_longer_one(
 
 
 def test_inputs_that_turn_out_to_be_none_are_a_run_of_none(tmp_path: Path, model: Any) -> None:
-    list(Run(model, np.zeros((2, 12, 12, 3)), tmp_path, **options(top=1)))
+    list(Run(model, np.zeros((2, 12, 12, 3)), output=tmp_path, **options(top=1)))
     empty = tf.data.Dataset.from_tensor_slices(np.zeros((3, 12, 12, 3))).filter(lambda x: False)
-    run = Run(model, empty, tmp_path, **options(top=1, overwrite=True))
+    run = Run(model, empty, output=tmp_path, **options(top=1, overwrite=True))
     assert list(run) == []
     run.finish()
     assert run.summary().images == 0
@@ -262,15 +261,13 @@ def resident_megabytes() -> float:
 
 
 @pytest.mark.parametrize("drawing", [None, DRAWING])
-def test_memory_does_not_grow_with_the_images(
-    tmp_path: Path, drawing: dict[str, Any] | None
-) -> None:
+def test_memory_does_not_grow_with_the_images(tmp_path: Path, drawing: Any) -> None:
     keras.utils.set_random_seed(1)
     conv = keras.layers.Conv2D(16, 3, activation="relu", name="conv")
     wide = keras.Sequential([keras.Input((48, 48, 3)), conv])
     # Of each image the activation alone takes 135 kB: all of them, 270 MB.
     used = []
-    run = Run(wide, Generated(2000, 48), tmp_path, drawing=drawing, top=2, batch_size=8)
+    run = Run(wide, Generated(2000, 48), output=tmp_path, drawing=drawing, top=2, batch_size=8)
     for record in run:
         assert not record.failed
         if record.index % 50 == 0:
@@ -288,12 +285,12 @@ def test_a_stopped_run_is_resumed_to_the_same_bytes(
     tmp_path: Path, model: Any, photos: Path, sink: str, after: int
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    list(Run(model, photos, whole, **options(sink=sink, top=2)))
-    stopped(Run(model, photos, parts, **options(sink=sink, top=2)), after)
+    list(Run(model, photos, output=whole, **options(sink=sink, top=2)))
+    stopped(Run(model, photos, output=parts, **options(sink=sink, top=2)), after)
     kept = {name: path.stat().st_mtime_ns for name in content(parts) if (path := parts / name)}
     if after:
         assert not json.loads((parts / "run.json").read_bytes())["finished"]
-    run = Run(model, photos, parts, **options(sink=sink, top=2, resume=True))
+    run = Run(model, photos, output=parts, **options(sink=sink, top=2, resume=True))
     before = run.recorded
     assert before >= after
     assert [record.index for record in run] == list(range(before, 11))
@@ -308,9 +305,9 @@ def test_a_stopped_run_is_resumed_to_the_same_bytes(
 def test_resuming_a_finished_run_or_none_is_no_error(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
-    assert len(list(Run(model, photos, tmp_path, **options(top=1, resume=True)))) == 11
+    assert len(list(Run(model, photos, output=tmp_path, **options(top=1, resume=True)))) == 11
     before = content(tmp_path)
-    run = Run(model, photos, tmp_path, **options(top=1, resume=True))
+    run = Run(model, photos, output=tmp_path, **options(top=1, resume=True))
     assert list(run) == []
     assert run.summary().images == 11
     assert content(tmp_path) == before
@@ -320,15 +317,15 @@ def test_a_half_written_line_and_leftovers_are_no_record(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    list(Run(model, photos, whole, **options()))
-    stopped(Run(model, photos, parts, **options()), 5)
+    list(Run(model, photos, output=whole, **options()))
+    stopped(Run(model, photos, output=parts, **options()), 5)
     with (parts / "manifest.jsonl").open("ab") as file:
         file.write(b'{"index":5,"image":"x')
     leftover = "." + "0" * 32 + ".part"
     (parts / leftover).write_bytes(b"half")
     (parts / "class1" / "005").mkdir(parents=True, exist_ok=True)
     (parts / "class1" / "005" / leftover).write_bytes(b"half")
-    list(Run(model, photos, parts, **options(resume=True)))
+    list(Run(model, photos, output=parts, **options(resume=True)))
     assert content(parts) == content(whole)
 
 
@@ -336,13 +333,13 @@ def test_statistics_of_more_than_is_recorded_are_taken_again(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    list(Run(model, photos, whole, **options(top=2)))
+    list(Run(model, photos, output=whole, **options(top=2)))
     manifest = (whole / "manifest.jsonl").read_bytes().splitlines(keepends=True)
     for kept in (0, 2, 9):
-        list(Run(model, photos, parts, **options(top=2, overwrite=True)))
+        list(Run(model, photos, output=parts, **options(top=2, overwrite=True)))
         # As after a crash of the machine, which may lose the end of a file and keep another.
         (parts / "manifest.jsonl").write_bytes(b"".join(manifest[:kept]))
-        list(Run(model, photos, parts, **options(top=2, resume=True)))
+        list(Run(model, photos, output=parts, **options(top=2, resume=True)))
         assert content(parts) == content(whole)
 
 
@@ -356,11 +353,11 @@ def test_an_engine_that_cannot_begin_leaves_what_was_there(
         raise OptionError("no such cluster")
         yield
 
-    list(Run(model, photos, tmp_path, **options()))
+    list(Run(model, photos, output=tmp_path, **options()))
     before, reached = content(tmp_path), False
     for reached in (False, True):
         with pytest.raises(OptionError, match="no such cluster"):
-            list(Run(model, photos, tmp_path, **options(engine=engine, overwrite=True)))
+            list(Run(model, photos, output=tmp_path, **options(engine=engine, overwrite=True)))
         assert (content(tmp_path) == before) is not reached
 
 
@@ -368,22 +365,22 @@ def test_a_run_that_is_overwritten_leaves_no_half_of_a_file(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
     whole, other = tmp_path / "whole", tmp_path / "other"
-    list(Run(model, photos, whole, **options(sink="tar")))
-    stopped(Run(model, photos, other, **options(sink="tar")), 5)
+    list(Run(model, photos, output=whole, **options(sink="tar")))
+    stopped(Run(model, photos, output=other, **options(sink="tar")), 5)
     (other / ("." + "0" * 32 + ".part")).write_bytes(b"half")
-    list(Run(model, photos, other, **options(sink="tar", overwrite=True)))
+    list(Run(model, photos, output=other, **options(sink="tar", overwrite=True)))
     assert content(other) == content(whole)
 
 
 def test_what_a_killed_process_left_beside_the_sheets_is_removed(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
-    run = Run(model, photos, tmp_path, **options(top=1))
+    run = Run(model, photos, output=tmp_path, **options(top=1))
     list(run)
     run.finish(1)
     wanted = content(tmp_path)
     (tmp_path / "top" / ("." + "0" * 32 + ".part")).write_bytes(b"half")
-    run = Run(model, photos, tmp_path, **options(top=1, resume=True))
+    run = Run(model, photos, output=tmp_path, **options(top=1, resume=True))
     assert list(run) == []
     run.finish(1)
     assert content(tmp_path) == wanted
@@ -396,43 +393,43 @@ def test_what_a_killed_process_left_beside_the_sheets_is_removed(
         ({"drawing": {**DRAWING, "cmap": "gray"}}, 'options.draw.cmap was "viridis", is "gray"'),
         ({"top": 3}, "options.top was null, is 3"),
         ({"layers": "pool"}, 'layers was ["conv","pool","last"], is ["pool"]'),
-        ({"loading": Loading(fit="pad")}, 'options.fit was "crop", is "pad"'),
+        ({"fit": "pad"}, 'options.fit was "crop", is "pad"'),
     ],
 )
 def test_other_options_are_refused_with_the_difference(
     tmp_path: Path, model: Any, photos: Path, changed: dict[str, Any], told: str
 ) -> None:
-    stopped(Run(model, photos, tmp_path, **options()), 2)
+    stopped(Run(model, photos, output=tmp_path, **options()), 2)
     before = content(tmp_path)
     with pytest.raises(RunError, match="cannot be resumed, it differs") as problem:
-        Run(model, photos, tmp_path, **{**options(resume=True), **changed})
+        Run(model, photos, output=tmp_path, **{**options(resume=True), **changed})
     assert told in str(problem.value)
     assert content(tmp_path) == before
 
 
 def test_other_weights_and_images_are_refused(tmp_path: Path, model: Any, photos: Path) -> None:
-    stopped(Run(model, photos, tmp_path, **options()), 2)
+    stopped(Run(model, photos, output=tmp_path, **options()), 2)
     with pytest.raises(RunError, match=r"model\.fingerprint was"):
-        Run(network(seed=2), photos, tmp_path, **options(resume=True))
+        Run(network(seed=2), photos, output=tmp_path, **options(resume=True))
     with pytest.raises(RunError, match=r"inputs\.images was 11, is 6; other names, labels"):
-        Run(model, photos / "class0", tmp_path, **options(resume=True))
+        Run(model, photos / "class0", output=tmp_path, **options(resume=True))
 
 
 def test_an_unfinished_run_is_not_lost_by_mistake(tmp_path: Path, model: Any, photos: Path) -> None:
-    stopped(Run(model, photos, tmp_path, **options()), 3)
+    stopped(Run(model, photos, output=tmp_path, **options()), 3)
     before = content(tmp_path)
     with pytest.raises(RunError, match=r"unfinished run \(\d+ images are recorded\)"):
-        Run(model, photos, tmp_path, **options())
+        Run(model, photos, output=tmp_path, **options())
     assert content(tmp_path) == before
-    assert len(list(Run(model, photos, tmp_path, **options(overwrite=True)))) == 11
+    assert len(list(Run(model, photos, output=tmp_path, **options(overwrite=True)))) == 11
     # Nor is a finished one.
     before = content(tmp_path)
     with pytest.raises(
         RunError, match=r"holds a finished run of 11 images: overwrite=True \(--over"
     ):
-        Run(model, photos / "class0", tmp_path, **options())
+        Run(model, photos / "class0", output=tmp_path, **options())
     assert content(tmp_path) == before
-    assert len(list(Run(model, photos / "class0", tmp_path, **options(overwrite=True)))) == 6
+    assert len(list(Run(model, photos / "class0", output=tmp_path, **options(overwrite=True)))) == 6
     assert len(content(tmp_path)["manifest.jsonl"]) == 6
 
 
@@ -442,9 +439,9 @@ def test_a_run_that_is_overwritten_leaves_none_of_its_files(
     tmp_path: Path, model: Any, photos: Path, sink: str, before: str
 ) -> None:
     expected, out = tmp_path / "expected", tmp_path / "out"
-    later = options(layers="last", sink=sink, top=None, drawing={**DRAWING, "suffix": ".webp"})
-    list(Run(model, photos / "class1", expected, **later))
-    run = Run(model, photos, out, **options(sink=sink, top=2))
+    later = options(layers="last", sink=sink, top=None, drawing={**DRAWING, "format": "webp"})
+    list(Run(model, photos / "class1", output=expected, **later))
+    run = Run(model, photos, output=out, **options(sink=sink, top=2))
     if before == "finished":
         list(run)
         run.finish()
@@ -458,7 +455,7 @@ def test_a_run_that_is_overwritten_leaves_none_of_its_files(
     (out / "notes.txt").write_text("mine")
     (out / "001").mkdir(exist_ok=True)
     (out / "001" / "notes.txt").write_text("mine")
-    list(Run(model, photos / "class1", out, **later, overwrite=True))
+    list(Run(model, photos / "class1", output=out, **later, overwrite=True))
     found = content(out)
     assert found.pop("notes.txt") == found.pop("001/notes.txt") == b"mine"
     if before == "stopped" and sink == "folders":
@@ -474,11 +471,11 @@ def test_a_manifest_cannot_have_other_files_removed(
 ) -> None:
     out, kept = tmp_path / "out", tmp_path / "kept.png"
     kept.write_bytes(b"not of this run")
-    list(Run(model, photos, out, **options()))
+    list(Run(model, photos, output=out, **options()))
     lines = [json.loads(line) for line in (out / "manifest.jsonl").read_bytes().splitlines()]
     lines[0]["files"] = ["../kept.png", str(kept), "class0/../../kept.png"]
     (out / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    list(Run(model, photos, out, **options(overwrite=True)))
+    list(Run(model, photos, output=out, **options(overwrite=True)))
     assert kept.read_bytes() == b"not of this run"
 
 
@@ -487,25 +484,25 @@ def test_a_manifest_cannot_have_other_files_removed(
 
 def test_two_runs_never_write_to_one_folder(tmp_path: Path, model: Any, photos: Path) -> None:
     expected, out = tmp_path / "expected", tmp_path / "out"
-    list(Run(model, photos, expected, **options()))
-    first = Run(model, photos, out, **options())
+    list(Run(model, photos, output=expected, **options()))
+    first = Run(model, photos, output=out, **options())
     records = iter(first)
     next(records)
     for more in ({}, {"resume": True}, {"overwrite": True}):
         with pytest.raises(RunError, match=r"another run is writing to .*out: wait until"):
-            Run(model, photos, out, **options(**more))
+            Run(model, photos, output=out, **options(**more))
     assert len(list(records)) == 10
     assert content(out) == content(expected)
     # It has ended, though it is still there.
-    assert list(Run(model, photos, out, **options(resume=True))) == []
+    assert list(Run(model, photos, output=out, **options(resume=True))) == []
 
 
 def test_a_run_that_fails_is_closed_or_killed_lets_go_of_its_folder(
     tmp_path: Path, model: Any, photos: Path, start_python: Callable[..., Any]
 ) -> None:
     with pytest.raises(LayerError) as failed:  # whose traceback holds the run
-        Run(model, photos, tmp_path, **options(layers="nope"))
-    with Run(model, photos, tmp_path, **options(top=1)) as run:
+        Run(model, photos, output=tmp_path, **options(layers="nope"))
+    with Run(model, photos, output=tmp_path, **options(top=1)) as run:
         list(run)  # and no report
     file = tmp_path / "model.keras"
     model.save(file)
@@ -514,7 +511,7 @@ def test_a_run_that_fails_is_closed_or_killed_lets_go_of_its_folder(
         while not lines(out / "manifest.jsonl") and process.poll() is None:
             time.sleep(0.001)
         process.kill()
-    list(Run(model, photos, out, **options(top=2, resume=True)))
+    list(Run(model, photos, output=out, **options(top=2, resume=True)))
     assert failed.value
 
 
@@ -526,7 +523,7 @@ def test_what_is_recorded_of_whole_shards_survives_a_power_cut(
 ) -> None:
     """On the device is what was there when the file system was last waited for."""
     expected, out = tmp_path / "expected", tmp_path / "out"
-    list(Run(model, photos, expected, **options(top=2)))
+    list(Run(model, photos, output=expected, **options(top=2)))
     durable: list[Path] = []
 
     def sync(folder: Path) -> None:
@@ -534,7 +531,7 @@ def test_what_is_recorded_of_whole_shards_survives_a_power_cut(
         durable.append(shutil.copytree(out, tmp_path / f"device{len(durable)}"))
 
     monkeypatch.setattr("actgrid.runs.stores.sync_file_system", sync)
-    list(Run(model, photos, out, **options(top=2)))
+    list(Run(model, photos, output=out, **options(top=2)))
     monkeypatch.undo()
     recorded = [lines(folder / "manifest.jsonl") for folder in durable]
     assert {4, 8, 11} <= set(recorded)
@@ -542,7 +539,7 @@ def test_what_is_recorded_of_whole_shards_survives_a_power_cut(
         found = content(folder)
         for record in found.get("manifest.jsonl", []):
             assert all(found[file] for file in record["files"])
-        run = Run(model, photos, folder, **options(top=2, resume=True))
+        run = Run(model, photos, output=folder, **options(top=2, resume=True))
         assert run.recorded == count
         list(run)
         assert content(folder) == content(expected)
@@ -555,8 +552,8 @@ def test_files_that_a_power_cut_lost_are_written_again(
     tmp_path: Path, model: Any, photos: Path, loss: str, file: str, after: int
 ) -> None:
     expected, out = tmp_path / "expected", tmp_path / "out"
-    list(Run(model, photos, expected, **options()))
-    stopped(Run(model, photos, out, **options()), after)
+    list(Run(model, photos, output=expected, **options()))
+    stopped(Run(model, photos, output=out, **options()), after)
     manifest = content(out)["manifest.jsonl"]
     assert len(manifest) == after
     lost = out / Path(manifest[5]["files"][0]).parent / file
@@ -566,7 +563,7 @@ def test_files_that_a_power_cut_lost_are_written_again(
     else:
         data = {"empty": b"", "truncated": lost.read_bytes()[: size // 2], "zeros": bytes(size)}
         lost.write_bytes(data[loss])
-    run = Run(model, photos, out, **options(resume=True))
+    run = Run(model, photos, output=out, **options(resume=True))
     assert run.recorded == 5
     assert [record.index for record in run] == list(range(5, 11))
     assert content(out) == content(expected)
@@ -575,22 +572,22 @@ def test_files_that_a_power_cut_lost_are_written_again(
 def test_the_files_of_something_else_are_told(tmp_path: Path, model: Any, photos: Path) -> None:
     (tmp_path / "run.json").write_text("[]")
     with pytest.raises(RunError, match=r"run\.json is not one of actgrid's"):
-        Run(model, photos, tmp_path, **options())
+        Run(model, photos, output=tmp_path, **options())
     (tmp_path / "run.json").unlink()
-    stopped(Run(model, photos, tmp_path, **options()), 2)
+    stopped(Run(model, photos, output=tmp_path, **options()), 2)
     (tmp_path / "manifest.jsonl").write_text('{"some": "json"}\n')
     with pytest.raises(RunError, match=r"manifest\.jsonl is not one of actgrid's"):
-        Run(model, photos, tmp_path, **options(resume=True))
+        Run(model, photos, output=tmp_path, **options(resume=True))
 
 
 def test_a_run_goes_to_a_url_and_is_resumed_there(model: Any, photos: Path, tmp_path: Path) -> None:
-    list(Run(model, photos, tmp_path, **options(top=2)))
+    list(Run(model, photos, output=tmp_path, **options(top=2)))
     url = f"memory://runs/{tmp_path.name}"
-    stopped(Run(model, photos, url, **options(top=2)), 6)
+    stopped(Run(model, photos, output=url, **options(top=2)), 6)
     store = open_store(url)
     assert store.names("manifest") == []  # of a shard at once, where nothing can be appended to
     assert store.names("manifest/") == ["manifest/000000.jsonl"]
-    run = Run(model, photos, url, **options(top=2, resume=True))
+    run = Run(model, photos, output=url, **options(top=2, resume=True))
     assert run.recorded == 4
     list(run)
     assert store.names("manifest/") == []
@@ -615,7 +612,7 @@ def broken(tmp_path: Path) -> Path:
 
 
 def test_bad_images_never_stop_a_folder(tmp_path: Path, model: Any, broken: Path) -> None:
-    with Run(model, broken, tmp_path / "out", **options(top=1)) as run:
+    with Run(model, broken, output=tmp_path / "out", **options(top=1)) as run:
         records = list(run)
     failed = [record for record in records if record.failed]
     assert [Path(record.image).name for record in failed] == ["002.png", "003.png"]
@@ -624,7 +621,7 @@ def test_bad_images_never_stop_a_folder(tmp_path: Path, model: Any, broken: Path
     assert run.summary().failed == 2
     assert run.summary().statistics.images == 4  # type: ignore[union-attr]
     # Failures are part of what is resumed.
-    again = Run(model, broken, tmp_path / "out", **options(top=1, resume=True))
+    again = Run(model, broken, output=tmp_path / "out", **options(top=1, resume=True))
     assert again.summary().failed == 2
 
 
@@ -632,24 +629,24 @@ def test_a_single_bad_file_is_an_error_but_may_be_skipped(
     tmp_path: Path, model: Any, broken: Path
 ) -> None:
     files = [broken / "class0" / "000.png", broken / "class0" / "002.png"]
-    run = Run(model, files, tmp_path / "out", **options())
+    run = Run(model, files, output=tmp_path / "out", **options())
     seen: list[Record] = []
     with pytest.raises(ImageError, match="not an image"):
         seen.extend(run)
     assert not (tmp_path / "out" / "run.json").exists() or seen
-    assert len(list(Run(model, files, tmp_path / "skip", on_error="skip", **options()))) == 2
+    assert len(list(Run(model, files, output=tmp_path / "skip", on_error="skip", **options()))) == 2
     with pytest.raises(ImageError):
-        list(Run(model, broken, tmp_path / "raise", on_error="raise", **options()))
+        list(Run(model, broken, output=tmp_path / "raise", on_error="raise", **options()))
 
 
 def test_a_run_that_replaces_another_does_so_before_its_first_picture(
     tmp_path: Path, model: Any, photos: Path, broken: Path
 ) -> None:
-    list(Run(model, photos, tmp_path / "out", **options()))
+    list(Run(model, photos, output=tmp_path / "out", **options()))
     again = options(overwrite=True)
     # Pictures may have been written when it stops, in the places of those that were recorded.
     with pytest.raises(ImageError):
-        list(Run(model, [broken / "class0" / "002.png"], tmp_path / "out", **again))
+        list(Run(model, [broken / "class0" / "002.png"], output=tmp_path / "out", **again))
     assert not (tmp_path / "out" / "manifest.jsonl").exists()
     assert not json.loads((tmp_path / "out" / "run.json").read_bytes())["finished"]
 
@@ -658,9 +655,9 @@ def test_a_full_disk_stops_the_run_which_can_be_resumed(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    list(Run(model, photos, whole, **options(sink="tar")))
+    list(Run(model, photos, output=whole, **options(sink="tar")))
     size = (whole / "shard-000000.tar").stat().st_size
-    run = Run(model, photos, parts, **options(sink="tar"))
+    run = Run(model, photos, output=parts, **options(sink="tar"))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
@@ -671,7 +668,7 @@ def test_a_full_disk_stops_the_run_which_can_be_resumed(
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)
     assert not list(parts.glob("shard*"))
-    list(Run(model, photos, parts, **options(sink="tar", resume=True)))
+    list(Run(model, photos, output=parts, **options(sink="tar", resume=True)))
     assert content(parts) == content(whole)
 
 
@@ -696,7 +693,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(
     ]
     for kind, changed in wrong:
         with pytest.raises(kind):
-            Run(model, photos, output, **{**options(), **changed})
+            Run(model, photos, output=output, **{**options(), **changed})
     assert not output.exists() or not list(output.iterdir())
 
 
@@ -711,8 +708,8 @@ from actgrid.runs.runs import Run
 
 file, photos, output, sink = sys.argv[1:]
 model = keras.models.load_model(file, compile=False)
-options = {"drawing": {"suffix": ".png"}, "batch_size": 2, "shard_size": 4, "top": 2}
-for _ in Run(model, photos, Path(output), sink=sink, resume=True, **options):
+options = {"drawing": {"format": "png"}, "batch_size": 2, "shard_size": 4, "top": 2}
+for _ in Run(model, photos, output=Path(output), sink=sink, resume=True, **options):
     pass
 """
 

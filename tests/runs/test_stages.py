@@ -17,6 +17,7 @@ import pytest
 import actgrid
 from actgrid.errors import DeviceError, MissingFileError, ModelError, OutputError, ShapeError
 from actgrid.models import LayerInfo
+from actgrid.options import DrawingOptions
 from actgrid.runs.manifest import Record
 from actgrid.runs.sinks import FolderSink, TarSink
 from actgrid.runs.sources import Item
@@ -27,7 +28,7 @@ from actgrid.statistics.dataset import DatasetStats
 Array = npt.NDArray[Any]
 
 PATIENCE = 20  # seconds, for what happens at once unless it never does
-DRAWING = {"suffix": ".png"}
+DRAWING: DrawingOptions = {"format": "png"}
 FILES = ["00_one.png", "01_two.png", "stats.json"]
 
 
@@ -342,7 +343,7 @@ def test_records_of_a_tar_come_when_it_is_complete(tmp_path: Path) -> None:
 
 
 def of(images: list[int]) -> DatasetStats:
-    stats = DatasetStats(2)
+    stats = DatasetStats(top=2)
     layers = FakeExtractor().layers
     for index in images:
         x = load(item(index))

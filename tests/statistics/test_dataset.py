@@ -19,12 +19,10 @@ from actgrid.errors import FormatError, MissingFileError, OptionError, OutputErr
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
 from actgrid.rendering.backends import backend_problems
-from actgrid.statistics.dataset import (
-    DatasetStats,
-    TopImage,
-    measure_batch,
-    measured,
-)
+from actgrid.rendering.stats import arrays_of
+from actgrid.statistics.dataset import DatasetStats, add_image, bytes_of, top_thresholds
+from actgrid.statistics.layer_stats import TopImage
+from actgrid.statistics.measurements import measure_batch, measure_sample
 
 Array = npt.NDArray[Any]
 NAMES = ("count", "mean", "std", "min", "max", "zero_fraction", "nonfinite", "activated")
@@ -44,7 +42,7 @@ def random(*shape: int, seed: int = 0) -> Array:
 
 def of(activation: Array, top: int = 9, **options: Any) -> Any:
     """Return the statistics of the one layer that is given."""
-    stats = DatasetStats(top)
+    stats = DatasetStats(top=top)
     stats.update({"layer": activation}, {"layer": info("layer", activation, **options)})
     return stats.layers["layer"]
 
@@ -168,8 +166,8 @@ def test_every_kind_and_dtype(
             first = np.argwhere(one[..., channel] == one[..., channel].max())[0]
             np.testing.assert_array_equal(place, first)
         grid = draw_layer(about, activation, batch=3, sample=sample, backend=backend)
-        drawn = measured(about, activation, sample, grid.stats)
-        for mine, theirs in zip(layer.stats.arrays(), drawn.stats.arrays(), strict=True):
+        drawn = measure_sample(about, activation, sample, grid.stats)
+        for mine, theirs in zip(arrays_of(layer.stats), arrays_of(drawn.stats), strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
         np.testing.assert_array_equal(layer.places, drawn.places)
 
@@ -188,8 +186,8 @@ def test_the_place_is_found_far_inside_a_large_image() -> None:
 
 def test_only_what_reaches_the_floor_is_looked_for() -> None:
     activation = np.array([1, 2, 3, np.nan], np.float32).reshape(1, 1, 1, 4)
-    floor = np.array([2, 2, 2, 2.0])
-    (layer,) = measure_batch(info("layer", activation), activation, batch=1, floor=floor)
+    threshold = np.array([2, 2, 2, 2.0])
+    (layer,) = measure_batch(info("layer", activation), activation, batch=1, threshold=threshold)
     assert layer.channels.tolist() == [1, 2]
 
 
@@ -198,7 +196,7 @@ def test_a_layer_that_gives_one_output_for_the_batch_gives_it_for_each_image() -
     about = info("layer", activation)
     found = measure_batch(about, activation, batch=3)
     assert len(found) == 3
-    drawn = measured(about, activation, 2, render(activation).stats)
+    drawn = measure_sample(about, activation, 2, render(activation).stats)
     np.testing.assert_array_equal(found[2].places, drawn.places)
 
 
@@ -239,7 +237,7 @@ def two_layers(count: int = 12) -> tuple[dict[str, Array], dict[str, LayerInfo]]
 
 
 def added(order: Any, activations: dict[str, Array], infos: dict[str, LayerInfo]) -> DatasetStats:
-    stats = DatasetStats(4)
+    stats = DatasetStats(top=4)
     for index in order:
         one = {path: values[index : index + 1] for path, values in activations.items()}
         stats.update(one, infos, [f"{index}.jpg"], start=index)
@@ -249,7 +247,7 @@ def added(order: Any, activations: dict[str, Array], infos: dict[str, LayerInfo]
 @given(st.permutations(range(12)), st.integers(0, 12), st.booleans())
 def test_neither_order_nor_merging_matters(order: list[int], cut: int, swapped: bool) -> None:
     activations, infos = two_layers()
-    whole = DatasetStats(4)
+    whole = DatasetStats(top=4)
     whole.update(activations, infos, [f"{index}.jpg" for index in range(12)])
     parts = [added(order[:cut], activations, infos), added(order[cut:], activations, infos)]
     first, second = reversed(parts) if swapped else parts
@@ -259,37 +257,39 @@ def test_neither_order_nor_merging_matters(order: list[int], cut: int, swapped: 
 
 def test_the_same_order_makes_the_same_bytes() -> None:
     activations, infos = two_layers()
-    found = [added(range(12), activations, infos).to_bytes() for _ in range(2)]
+    found = [bytes_of(added(range(12), activations, infos)) for _ in range(2)]
     assert found[0] == found[1]
 
 
 def test_a_stale_floor_changes_nothing() -> None:
     activations, infos = two_layers()
-    truth, stale = DatasetStats(2), DatasetStats(2)
+    truth, stale = DatasetStats(top=2), DatasetStats(top=2)
     for index in range(12):
         one = [
             measure_batch(infos[path], values[index : index + 1], batch=1)[0]
             for path, values in activations.items()
         ]
-        stale.add(index, str(index), one)
+        add_image(stale, index, str(index), one)
         floored = [
-            measured(layer.info, activations[layer.info.path], index, layer.stats, floor)
+            measure_sample(layer.info, activations[layer.info.path], index, layer.stats, threshold)
             for layer in one
-            for floor in [truth.floors(index).get(layer.info.path)]
+            for threshold in [top_thresholds(truth, index).get(layer.info.path)]
         ]
-        truth.add(index, str(index), floored)
+        add_image(truth, index, str(index), floored)
     assert_same(stale, truth)
 
 
 def test_an_equal_maximum_reaches_the_floor_only_with_a_lower_index() -> None:
-    stats = DatasetStats(1)
+    stats = DatasetStats(top=1)
     activation = np.full((1, 2, 2, 1), 6, np.float32)
     about = {"layer": info("layer", activation)}
-    assert stats.floors() == {}
+    assert top_thresholds(stats) == {}
     stats.update({"layer": activation}, about, start=5)
-    lower, higher = (stats.floors(index)["layer"] for index in (4, 6))
+    lower, higher = (top_thresholds(stats, index)["layer"] for index in (4, 6))
     assert lower[0] == 6 < higher[0]
-    assert len(measure_batch(about["layer"], activation, batch=1, floor=higher)[0].channels) == 0
+    assert (
+        len(measure_batch(about["layer"], activation, batch=1, threshold=higher)[0].channels) == 0
+    )
     stats.update({"layer": activation}, about, start=4)
     assert stats.layers["layer"].top_index.tolist() == [[4]]
 
@@ -297,9 +297,9 @@ def test_an_equal_maximum_reaches_the_floor_only_with_a_lower_index() -> None:
 def test_names_of_images_at_no_top_are_forgotten() -> None:
     activation = np.zeros((5000, 1, 1, 1), np.float32)
     activation[:, 0, 0, 0] = np.arange(5000)
-    stats = DatasetStats(2)
+    stats = DatasetStats(top=2)
     stats.update({"layer": activation}, {"layer": info("layer", activation)})
-    assert len(stats._names) <= 1024
+    assert len(stats._accumulator.names) <= 1024
     assert [image.name for image in stats.layers["layer"].top(0)] == ["004999", "004998"]
 
 
@@ -314,7 +314,7 @@ def test_a_real_model() -> None:
     )
     extractor = Extractor(model, ["conv", "dense"])
     images = random(5, 8, 8, 3)
-    stats = DatasetStats(3)
+    stats = DatasetStats(top=3)
     for start in range(0, 5, 2):
         activations = extractor(images[start : start + 2])
         stats.update(activations, extractor.layers)
@@ -345,7 +345,7 @@ def test_other_names_than_images_are_refused() -> None:
 @pytest.mark.parametrize("top", [0, 1.5, "many"])
 def test_top_must_be_a_positive_integer(top: Any) -> None:
     with pytest.raises(OptionError, match="top must be"):
-        DatasetStats(top)
+        DatasetStats(top=top)
 
 
 def test_statistics_of_other_layers_are_not_merged() -> None:
@@ -362,20 +362,20 @@ def test_statistics_of_other_layers_are_not_merged() -> None:
         (stats(pool=3, conv=3), "in another order"),
     ]:
         mine = stats(conv=3, pool=3)
-        before = mine.to_bytes()
+        before = bytes_of(mine)
         with pytest.raises(ShapeError, match=message):
             mine.merge(other)
-        assert mine.to_bytes() == before
+        assert bytes_of(mine) == before
     with pytest.raises(OptionError, match="top=9 and with top=4 cannot be merged"):
-        mine.merge(DatasetStats(4))
+        mine.merge(DatasetStats(top=4))
 
 
 def test_an_empty_one_merges_both_ways() -> None:
     activations, infos = two_layers()
-    truth, empty = added(range(12), activations, infos), DatasetStats(4)
+    truth, empty = added(range(12), activations, infos), DatasetStats(top=4)
     empty.merge(truth)
     assert_same(empty, truth)
-    truth.merge(DatasetStats(4))
+    truth.merge(DatasetStats(top=4))
     assert_same(truth, empty)
     # It is a copy: what is added to one does not show in the other.
     empty.update({path: values[:1] for path, values in activations.items()}, infos)
@@ -394,11 +394,11 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     stats.save(file)
     loaded = DatasetStats.load(file)
     assert_same(loaded, stats)
-    assert loaded.to_bytes() == file.read_bytes()
+    assert bytes_of(loaded) == file.read_bytes()
     more = {path: one[:1] for path, one in activations.items()}
     for one in (loaded, stats):
         one.update(more, infos)
-    assert loaded.to_bytes() == stats.to_bytes()
+    assert bytes_of(loaded) == bytes_of(stats)
 
 
 def test_numpy_reads_the_file(tmp_path: Path) -> None:
@@ -419,7 +419,7 @@ def npz(**arrays: Any) -> bytes:
 
 def changed(**arrays: Any) -> bytes:
     activations, infos = two_layers()
-    data = added(range(2), activations, infos).to_bytes()
+    data = bytes_of(added(range(2), activations, infos))
     with np.load(io.BytesIO(data)) as file:
         return npz(**(dict(file) | arrays))
 
@@ -461,7 +461,7 @@ def test_summary() -> None:
     images = np.zeros((2, 2, 2, 3), np.float32)
     images[:, 0, 0, 1] = -1
     images[:, 0, 0, 2] = 1
-    stats = DatasetStats(2)
+    stats = DatasetStats(top=2)
     stats.update({"conv": images}, {"conv": info("conv", images)})
     summary = stats.summary(share=0.5)
     assert summary == {

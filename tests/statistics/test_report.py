@@ -14,7 +14,8 @@ from playwright.sync_api import Browser, Page
 
 from actgrid.errors import OptionError, OutputError
 from actgrid.models import LayerInfo
-from actgrid.statistics.dataset import DatasetStats, LayerStats
+from actgrid.statistics.dataset import DatasetStats
+from actgrid.statistics.layer_stats import LayerStats
 from actgrid.statistics.report import make_report, save_report
 from actgrid.statistics.top_images import find_top_images
 
@@ -52,7 +53,7 @@ def activations(count: int = 20) -> dict[str, Array]:
 
 
 def measured() -> DatasetStats:
-    stats = DatasetStats(3)
+    stats = DatasetStats(top=3)
     stats.update(activations(), infos(), IMAGES)
     return stats
 
@@ -331,7 +332,7 @@ def test_without_pictures_there_is_no_place_for_them(opened: Opened, tmp_path: P
 def test_of_too_many_names_the_first_are_kept(
     opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stats = DatasetStats(3)
+    stats = DatasetStats(top=3)
     one = {"dense": activations()["dense"][:, :1]}
     stats.update(one, {"dense": infos()["dense"]}, [f"{i:0100}" for i in range(20)])
     path = tmp_path / "report.html"
@@ -382,7 +383,7 @@ def test_a_narrow_window_does_not_scroll_sideways(browser: Browser, report: Path
 
 
 def test_file_names_that_are_no_text(opened: Opened, tmp_path: Path) -> None:
-    stats = DatasetStats(1)
+    stats = DatasetStats(top=1)
     stats.update({"dense": activations()["dense"][:1]}, {"dense": infos()["dense"]}, ["\udcff.jpg"])
     path = tmp_path / "report.html"
     save_report(path, stats, model="\udcff")
@@ -396,7 +397,7 @@ def test_equal_statistics_make_equal_pages() -> None:
 
 def test_the_page_stays_small() -> None:
     """So many channels as the embedded model has, with nine images named for each."""
-    stats = DatasetStats(9)
+    stats = DatasetStats(top=9)
     values = np.random.default_rng(0).standard_normal((12, 62_243)).astype(np.float32)
     about = LayerInfo("dense", "Dense", (None, 62_243), "float32", "channels_last", 0, 0)
     stats.update({"dense": values}, {"dense": about})

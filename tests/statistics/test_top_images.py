@@ -41,7 +41,7 @@ def photos(count: int) -> Array:
 
 
 def measured(extractor: Extractor, images: Array, top: int = 3) -> DatasetStats:
-    stats = DatasetStats(top)
+    stats = DatasetStats(top=top)
     stats.update(extractor(images), extractor.layers, [f"photo{i}.jpg" for i in range(len(images))])
     return stats
 
@@ -71,7 +71,7 @@ def found(
     extractor = Extractor(model, list(names))
     loader = Loader(photos(count), options.pop("lost", ()))
     stats = measured(extractor, loader.images)
-    fields = receptive_fields(model, list(names))
+    fields = receptive_fields(model, layers=list(names))
     return find_top_images(extractor, stats, loader, fields, **options), stats, extractor, loader
 
 
@@ -198,7 +198,7 @@ def test_layers_that_are_no_images() -> None:
     for model in (volume, sequence):
         x = rng.random((3, *model.input_shape[1:]), np.float32)
         extractor = Extractor(model)
-        stats = DatasetStats(2)
+        stats = DatasetStats(top=2)
         stats.update(extractor(x), extractor.layers)
         loader = Loader(x)
         (top,) = find_top_images(extractor, stats, loader.in_gray, {}, cell=12).values()

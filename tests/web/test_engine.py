@@ -67,7 +67,7 @@ class Watched:
         self.seen: list[Array] = []
         self.go_on = threading.Event()
         self.go_on.set()
-        run = self.engine._extractor.run
+        run = self.engine._extractor._function.run
 
         def counted(x: Any, transform: Any, *arguments: Any) -> Any:
             self.go_on.wait(20)
@@ -75,7 +75,7 @@ class Watched:
             self.seen += list(x)
             return run(x, transform, *arguments)
 
-        self.engine._extractor.run = counted  # type: ignore[method-assign]
+        self.engine._extractor._function.run = counted  # type: ignore[method-assign]
 
     def node(self, path: str) -> int:
         return next(n for n, info in enumerate(self.engine.graph.infos) if info.path == path)

@@ -34,7 +34,8 @@ from actgrid.errors import (
 )
 from actgrid.models.drawing import draw_layer, draw_weight
 from actgrid.models.layers import model_weights
-from actgrid.statistics.dataset import image_stats
+from actgrid.rendering.stats import reshape_stats
+from actgrid.statistics.measurements import image_stats
 from actgrid.web import layers as layers_module
 from actgrid.web import heatmaps as heatmaps_module
 from actgrid.web import maximized as maximized_module
@@ -247,7 +248,7 @@ async def test_levels_and_statistics_are_those_of_the_library(kind: str) -> None
         assert layer["path"] == about["path"]
         assert activation.dtype.name == about["dtype"]
         assert layer["shape"] == list(activation.shape[1:])
-        stats = image_stats(info, activation, batch=1).reshape(-1)
+        stats = reshape_stats(image_stats(info, activation, batch=1), -1)
         for name in ("mean", "std", "min", "max", "zero_fraction", "nonfinite"):
             assert layer["stats"][name] == plain_numbers(getattr(stats, name))
         tiles = layer["tiles"]
@@ -460,7 +461,7 @@ async def test_thumbnails_are_small_grids(kind: str) -> None:
         finite = activation[np.isfinite(activation)].astype(np.float64)
         found = [summary[name] for name in ("min", "max", "mean")]
         np.testing.assert_allclose(found, [finite.min(), finite.max(), finite.mean()], rtol=1e-5)
-        stats = image_stats(info, activation, batch=1).reshape(-1)
+        stats = reshape_stats(image_stats(info, activation, batch=1), -1)
         if info.kind in ("dense", "sequence"):
             grid = draw_layer(info, activation, normalize="minmax")
         else:
@@ -509,13 +510,13 @@ async def test_the_model_runs_once_for_all_of_an_image() -> None:
     seen = Seen(cnn())
     viewer = seen.viewer
     runs: list[int] = []
-    run = viewer._engine._extractor.run
+    run = viewer._engine._extractor._function.run
 
     def counted(x: Any, transform: Any, *arguments: Any) -> Any:
         runs.append(len(x))
         return run(x, transform, *arguments)
 
-    viewer._engine._extractor.run = counted  # type: ignore[method-assign]
+    viewer._engine._extractor._function.run = counted  # type: ignore[method-assign]
     await asyncio.gather(
         viewer.layers(seen.image), viewer.layers_sprite(seen.image), viewer.classes(seen.image)
     )

@@ -1,6 +1,6 @@
 """A model and a target to heatmaps: what in the image, or in the network, makes the score."""
 
-from actgrid.attribution.comparison import compare
+from actgrid.attribution.comparison import compare_methods
 from actgrid.attribution.explaining import ZeroAttributionWarning, explain
 from actgrid.attribution.loss_gradients import Gradients, gradients
 from actgrid.attribution.maximization import Maximization, maximize
@@ -9,7 +9,7 @@ __all__ = [
     "Gradients",
     "Maximization",
     "ZeroAttributionWarning",
-    "compare",
+    "compare_methods",
     "explain",
     "gradients",
     "maximize",

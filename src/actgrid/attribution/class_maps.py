@@ -14,17 +14,19 @@ from actgrid.attribution.input_gradients import (
     guided_backprop,
     saliency,
 )
+from actgrid.attribution.method import method
 from actgrid.attribution.perturbation import masked_scores
 from actgrid.attribution.subjects import Found, Reader, Run, Subject
 from actgrid.attribution.target_layers import grid_advice, target_calls, token_calls
 from actgrid.attribution.targets import Reading
 from actgrid.errors import LayerError, ModelError, OptionError, ShapeError
-from actgrid.models.extraction import choose_calls
+from actgrid.models.calls import Call, choose_calls
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import Selection
-from actgrid.models.tracing import Call
+from actgrid.models.types import LayerLike
+from actgrid.option_groups import check_option
 from actgrid.option_types import integer_option
-from actgrid.rendering.tiles import token_sides
+from actgrid.options import MethodOptions
 
 __all__ = [
     "Formula",
@@ -268,7 +270,7 @@ def _check_linear(scores: Any, call: Call) -> None:
 
 def layer_maps(
     subject: Subject,
-    layer: Any,
+    layer: LayerLike | None,
     formula: Formula | None,
     *,
     token_grid: Any = None,
@@ -311,10 +313,10 @@ def _reaches_image(subject: Subject) -> Any:
     return gradients.reshape(len(subject), -1).any(1)
 
 
-def _layer(subject: Subject, layer: Any, token_grid: Any) -> _Layer:
+def _layer(subject: Subject, layer: LayerLike | None, token_grid: Any) -> _Layer:
     if isinstance(layer, (list, tuple, set)):
         raise OptionError(f"layer must be one layer, not {layer!r}")
-    grid = None if token_grid is None else token_sides(token_grid)
+    grid = check_option(MethodOptions, "token_grid", token_grid)
     if layer is not None or grid is None:
         return _Layer(None if layer is None else Selection(layer), grid)
     # After the last attention to a class token, patches have a gradient, and it is zero.
@@ -328,36 +330,28 @@ def _layer(subject: Subject, layer: Any, token_grid: Any) -> _Layer:
     return _Layer(paths.numpy()[chosen[-1]].decode(), grid)
 
 
-def cam(subject: Subject, layer: Any = None) -> Found:
+@method("cam", "Zhou 2015, https://arxiv.org/abs/1512.04150", needs=["gradients", "layer"])
+def cam(subject: Subject, layer: LayerLike | None = None) -> Found:
     """Weigh the channels before a global average by the dense layer after it."""
     return layer_maps(subject, layer, _cam, linear=True)
 
 
-def gradcam(subject: Subject, layer: Any = None, *, token_grid: Any = None) -> Found:
+@method("gradcam", "Selvaraju 2016, https://arxiv.org/abs/1610.02391", needs=["gradients", "layer"])
+def gradcam(subject: Subject, layer: LayerLike | None = None, *, token_grid: Any = None) -> Found:
     """Weigh a layer's channels by their mean gradient; keep what is positive."""
     return layer_maps(subject, layer, _gradcam, token_grid=token_grid)
 
 
-def gradcam_plus_plus(subject: Subject, layer: Any = None, *, token_grid: Any = None) -> Found:
+@method(
+    "gradcam++",
+    "Chattopadhyay 2017, https://arxiv.org/abs/1710.11063",
+    needs=["gradients", "layer"],
+)
+def gradcam_plus_plus(
+    subject: Subject, layer: LayerLike | None = None, *, token_grid: Any = None
+) -> Found:
     """Weigh a layer's channels by their positive gradients: finds several objects of a class."""
     return layer_maps(subject, layer, _gradcam_plus_plus, token_grid=token_grid)
-
-
-def layercam(subject: Subject, layer: Any = None, *, token_grid: Any = None) -> Found:
-    """Weigh each value of a layer by its own positive gradient: sharp in earlier layers too."""
-    return layer_maps(subject, layer, _layercam, token_grid=token_grid)
-
-
-def guided_gradcam(
-    subject: Subject, layer: Any = None, *, reduce: Reduction = "max", token_grid: Any = None
-) -> Found:
-    """Multiply guided backpropagation by Grad-CAM: fine detail of the class alone."""
-    check_reduction(reduce)
-    coarse = gradcam(subject, layer, token_grid=token_grid)
-    fine = guided_backprop(subject, reduce=reduce)
-    tf = tensorflow()
-    larger = tf.image.resize(coarse.values[..., None], subject.sides)[..., 0]
-    return coarse._replace(values=fine.values * np.asarray(larger))
 
 
 def _masks(image: Any, sample: Any, sides: tuple[int, int], maps: Any) -> Any:
@@ -370,17 +364,19 @@ def _masks(image: Any, sample: Any, sides: tuple[int, int], maps: Any) -> Any:
     return tf.math.divide_no_nan(larger - low, high - low)
 
 
+@method("scorecam", "Wang 2019, https://arxiv.org/abs/1910.01279", needs=["layer"])
 def scorecam(
     subject: Subject,
-    layer: Any = None,
+    layer: LayerLike | None = None,
     *,
-    most: int | None = None,
+    max_channels: int | None = None,
     baseline: Any = 0.0,
     weighting: Weighting = "softmax",
     token_grid: Any = None,
 ) -> Found:
     """Weigh a layer's channels by the score of the image where they are active; no gradients."""
-    most = None if most is None else integer_option("most", most, 1)
+    if max_channels is not None:
+        max_channels = integer_option("max_channels", max_channels, 1)
     if weighting not in get_args(Weighting):
         raise OptionError(
             f"weighting must be one of {', '.join(get_args(Weighting))}, not {weighting!r}"
@@ -395,8 +391,9 @@ def scorecam(
         )
     tf = tensorflow()
     activation = tf.transpose(activation, (0, 3, 1, 2))
-    if most is not None and most < activation.shape[1]:
-        strongest = tf.argsort(-tf.math.reduce_std(activation, (2, 3)), stable=True)[:, :most]
+    if max_channels is not None and max_channels < activation.shape[1]:
+        strongest = tf.argsort(-tf.math.reduce_std(activation, (2, 3)), stable=True)
+        strongest = strongest[:, :max_channels]
         activation = tf.gather(activation, strongest, batch_dims=1)
     # A constant channel has no mask, and says nothing of any place.
     varies = tf.reduce_max(activation, (2, 3)) > tf.reduce_min(activation, (2, 3))
@@ -416,3 +413,32 @@ def scorecam(
     name = path.numpy().decode()
     reason = _NO_CHANNEL.format(name)
     return Found(np.asarray(maps), reading, layer=name, zero_reasons=(reason,) * len(maps))
+
+
+@method(
+    "layercam", "Jiang 2021, https://doi.org/10.1109/TIP.2021.3089943", needs=["gradients", "layer"]
+)
+def layercam(subject: Subject, layer: LayerLike | None = None, *, token_grid: Any = None) -> Found:
+    """Weigh each value of a layer by its own positive gradient: sharp in earlier layers too."""
+    return layer_maps(subject, layer, _layercam, token_grid=token_grid)
+
+
+@method(
+    "guided_gradcam",
+    "Selvaraju 2016, https://arxiv.org/abs/1610.02391",
+    needs=["gradients", "layer"],
+)
+def guided_gradcam(
+    subject: Subject,
+    layer: LayerLike | None = None,
+    *,
+    reduce: Reduction = "max",
+    token_grid: Any = None,
+) -> Found:
+    """Multiply guided backpropagation by Grad-CAM: fine detail of the class alone."""
+    check_reduction(reduce)
+    coarse = gradcam(subject, layer, token_grid=token_grid)
+    fine = guided_backprop(subject, reduce=reduce)
+    tf = tensorflow()
+    larger = tf.image.resize(coarse.values[..., None], subject.sides)[..., 0]
+    return coarse._replace(values=fine.values * np.asarray(larger))

@@ -1,4 +1,4 @@
-"""`actgrid.compare`: what several methods say of the same images, on one sheet."""
+"""`actgrid.compare_methods`: what several methods say of the same images, on one sheet."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 
 from actgrid.attribution.explaining import Labels, ask
-from actgrid.attribution.methods import Method, check_options, find_method
+from actgrid.attribution.method import Method
+from actgrid.attribution.methods import check_needs, check_options, find_method
 from actgrid.errors import OptionError, ShapeError
+from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
+from actgrid.option_groups import complete_options
+from actgrid.options import OverlayOptions
 from actgrid.rendering import Heatmap, Sheet, lay_out_sheet
-from actgrid.rendering.heatmap import check_overlay
 
-__all__ = ["compare", "target_texts"]
+__all__ = ["compare_methods", "target_texts"]
 
 # The longest side of a picture on the sheet, in pixels.
 _MAX_SIDE = 512
@@ -22,17 +25,17 @@ _MAX_SIDE = 512
 _DEFAULT = ("gradcam", "smoothgrad", "integrated_gradients", "occlusion")
 
 
-def compare(
-    model: object,
-    x: Any,
+def compare_methods(
+    model: ModelLike,
+    x: ModelInput,
     methods: Iterable[str] | Mapping[str, Mapping[str, Any]] | None = None,
-    target: Any = None,
-    layer: Any = None,
+    target: TargetLike = None,
+    layer: LayerLike | None = None,
     *,
     labels: Labels = None,
     image_input: int | str | None = None,
     batch_size: int = 32,
-    pixels: Any = None,
+    pixels: ModelInput | None = None,
     alpha: float = 0.5,
     cmap: str | None = None,
     clip: float = 99,
@@ -69,17 +72,18 @@ def compare(
 
     Examples
     --------
-    >>> sheet = actgrid.compare("demo", ["cat.jpg", "rocket.jpg"])
+    >>> sheet = actgrid.compare_methods("demo", ["cat.jpg", "rocket.jpg"])
     >>> sheet.save("methods.png")
-    >>> patches = {"occlusion": {"patch": 16}, "scorecam": {"most": 100}}
-    >>> actgrid.compare("demo", "cat.jpg", patches, target="tabby").save("tabby.png")
+    >>> patches = {"occlusion": {"patch": 16}, "scorecam": {"max_channels": 100}}
+    >>> actgrid.compare_methods("demo", "cat.jpg", patches, target="tabby").save("tabby.png")
     """
     chosen = _chosen(methods)
     check_options(list(chosen), layer, ())
     for method, options in chosen.items():
         check_options([method], None, options)
-    check_overlay(alpha, cmap, clip)
+    complete_options(OverlayOptions, {"alpha": alpha, "cmap": cmap, "clip": clip})
     question = ask(model, x, target, labels, image_input, batch_size, pixels)
+    check_needs(list(chosen), question.subject.model)
     if question.backdrop is None:
         raise ShapeError(
             f"images of shape {tuple(question.subject.image.shape)} have too many channels to be "
@@ -89,7 +93,10 @@ def compare(
     pictures = backdrop.images
     question = replace(question.decided(), backdrop=backdrop)
     heatmaps = [question.explain(method, layer, options) for method, options in chosen.items()]
-    columns = [pictures, *(one.overlay(alpha, cmap, clip=clip).pictures for one in heatmaps)]
+    columns = [
+        pictures,
+        *(one.overlay(alpha=alpha, cmap=cmap, clip=clip).pictures for one in heatmaps),
+    ]
     captions = ([text, *[""] * len(heatmaps)] for text in target_texts(heatmaps[0]))
     return lay_out_sheet(
         np.stack(columns, 1).reshape(-1, *pictures.shape[1:]),

@@ -17,7 +17,8 @@ from actgrid.attribution.backdrops import (
     backdrop_of_photos,
     given_backdrop,
 )
-from actgrid.attribution.methods import Method, check_options, find_method
+from actgrid.attribution.method import Method
+from actgrid.attribution.methods import check_needs, check_options, find_method
 from actgrid.attribution.subjects import Found, Reader, Subject
 from actgrid.attribution.targets import (
     PREDICTED,
@@ -37,6 +38,7 @@ from actgrid.models.images import Photo, are_images, load_images, load_photos, o
 from actgrid.models.inputs import is_real, position_of, prepare_inputs
 from actgrid.models.labels import labels_of
 from actgrid.models.tracing import build
+from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
 from actgrid.option_types import integer_option
 from actgrid.rendering import Heatmap
 
@@ -55,16 +57,16 @@ class ZeroAttributionWarning(UserWarning):
 
 
 def explain(
-    model: object,
-    x: Any,
+    model: ModelLike,
+    x: ModelInput,
     method: str = "gradcam",
-    target: Any = None,
-    layer: Any = None,
+    target: TargetLike = None,
+    layer: LayerLike | None = None,
     *,
     labels: Labels = None,
     image_input: int | str | None = None,
     batch_size: int = 32,
-    pixels: Any = None,
+    pixels: ModelInput | None = None,
     **options: Any,
 ) -> Heatmap:
     """Tell what part of each image makes the model's score for a target.
@@ -139,19 +141,19 @@ def explain(
             smoothgrad: `samples` (50), `noise` (0.15 of the image's range), `seed` (0).
         class activation maps
             `token_grid`: (h, w), for a layer of (N, T, C) tokens, such as a vision transformer's;
-            leading class tokens are skipped. scorecam: `most` (None), the number of channels to
-            try, those that vary most; `baseline` (0), in whose place the image is seen where a
-            channel is active; `weighting`, what weighs a channel: ``"softmax"``, the softmax over
-            the channels of the class's score for these images, as in the paper, or
-            ``"probability"``, the class's probability for its image, as in its authors' code. A
-            channel that is constant has no mask, and no weight.
+            leading class tokens are skipped. scorecam: `max_channels` (None: all), the number of
+            channels to try, those that vary most; `baseline` (0), in whose place the image is seen
+            where a channel is active; `weighting`, what weighs a channel:
+            ``"softmax"``, the softmax over the channels of the class's score for these images, as
+            in the paper, or ``"probability"``, the class's probability for its image, as in its
+            authors' code. A channel that is constant has no mask, and no weight.
         occlusion
             `patch` (None: a seventh of the shorter side) and `stride` (None: half of the patch),
             in pixels or (height, width); `baseline`. Patches are whole and lie symmetrically from
             border to border: `stride` is the most that two neighbours are apart.
         rise
-            `samples` (2000) masks of `cells` x `cells` (7), each cell seen with probability
-            `share` (0.5); `baseline`, `seed`.
+            `samples` (2000) masks of `grid_size` x `grid_size` (7) cells, each cell seen with
+            probability `keep_probability` (0.5); `baseline`, `seed`.
         lime
             `segments` (64): about how many superpixels SLIC makes, or a function of an image
             (H, W, C), or their numbers, (N, H, W) integers; `samples` (1000), `kernel_width`
@@ -169,9 +171,11 @@ def explain(
         the softmax or sigmoid if the model ends in one (`is_logit` tells).
         `details` has ``zero_reason``, for each map why it is zero everywhere, if one is;
         ``output``, the names of the outputs, if the model has several; and further results: of
-        integrated_gradients ``baseline_score`` and what the steps ``missed``; of lime, for each
-        image, ``segments`` (H, W), ``weights`` and ``intercept`` of the linear model, ``fit``, its
-        weighted R^2, and ``mask`` (H, W), the superpixels that speak most for the target.
+        integrated_gradients ``baseline_score`` and ``convergence_delta``, what the steps miss
+        of the rise of the score; of lime, for each
+        image, ``segments`` (H, W), ``weights`` and ``intercept`` of the linear model,
+        ``r_squared``, its weighted R^2, and ``mask`` (H, W), the superpixels that contribute most
+        to the target.
 
     Raises
     ------
@@ -275,7 +279,12 @@ class Question:
         return self.heads[0].subject
 
     def explain(
-        self, method: Method, layer: Any, options: Mapping[str, Any], *, warn: bool = True
+        self,
+        method: Method,
+        layer: LayerLike | None,
+        options: Mapping[str, Any],
+        *,
+        warn: bool = True,
     ) -> Heatmap:
         """Return what a method says, of a layer if it looks at one.
 
@@ -284,6 +293,7 @@ class Question:
         warn
             Whether to warn of maps that are zero everywhere; `details` has the reasons anyway.
         """
+        check_needs([method], self.subject.model)
         chosen = {**options, "layer": layer} if method.takes_layer else options
         found = [
             (head, method.run(group, **chosen))
@@ -307,13 +317,13 @@ class Question:
 
 
 def ask(
-    model: object,
-    x: Any,
-    target: Any = None,
+    model: ModelLike,
+    x: ModelInput,
+    target: TargetLike = None,
     labels: Labels = None,
     image_input: int | str | None = None,
     batch_size: int = 32,
-    pixels: Any = None,
+    pixels: ModelInput | None = None,
     progress: Callable[[int, int], object] | None = None,
     any_rank: bool = False,
 ) -> Question:
@@ -380,7 +390,7 @@ def ask(
 
 
 def _head_questions(
-    subject: Subject, target: Any, labels: Labels
+    subject: Subject, target: TargetLike, labels: Labels
 ) -> tuple[tuple[HeadQuestion, ...], list[int]]:
     """Return a question for each output that is explained, and the image of each map."""
     model = subject.model

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.guiding import guided
+from actgrid.attribution.method import method
 from actgrid.attribution.subjects import (
     Found,
     Reader,
@@ -183,6 +184,7 @@ def _gradients(subject: Subject, guided: bool = False) -> tuple[Array, Reading]:
     return np.asarray(gradients), subject.checked(reading)
 
 
+@method("saliency", "Simonyan 2013, https://arxiv.org/abs/1312.6034", needs=["gradients"])
 def saliency(subject: Subject, *, reduce: Reduction = "max") -> Found:
     """Take the gradient of the score: what a small change of each pixel would do to it."""
     check_reduction(reduce)
@@ -190,13 +192,7 @@ def saliency(subject: Subject, *, reduce: Reduction = "max") -> Found:
     return _found(gradients, subject, reduce, reading)
 
 
-def guided_backprop(subject: Subject, *, reduce: Reduction = "max") -> Found:
-    """Take the gradient that ReLUs pass back only where it is positive."""
-    check_reduction(reduce)
-    gradients, reading = _gradients(subject, guided=True)
-    return _found(gradients, subject, reduce, reading)
-
-
+@method("gradient_x_input", "Shrikumar 2016, https://arxiv.org/abs/1605.01713", needs=["gradients"])
 def gradient_x_input(subject: Subject, *, reduce: Reduction = "sum") -> Found:
     """Multiply the gradient by the image: for a linear model each pixel's share of the score."""
     check_reduction(reduce)
@@ -208,6 +204,11 @@ Quadrature = Literal["gauss-legendre", "trapezoid"]
 QUADRATURES = get_args(Quadrature)
 
 
+@method(
+    "integrated_gradients",
+    "Sundararajan 2017, https://arxiv.org/abs/1703.01365",
+    needs=["gradients"],
+)
 def integrated_gradients(
     subject: Subject,
     *,
@@ -238,17 +239,20 @@ def integrated_gradients(
     shares_of_rise = integral * np.asarray(subject.image - start)
     before = subject.with_image(tensorflow().zeros_like(subject.image) + start).read()
     axes = (1, 2, 3)
-    missed = reading.scores - before.scores - shares_of_rise.sum(axes)
+    convergence_delta = reading.scores - before.scores - shares_of_rise.sum(axes)
     if complete:
         # Gradients of deep networks jump about so much on the way that no few steps catch all.
         size = np.abs(shares_of_rise)
         total = size.sum(axes)
-        ratio = np.divide(missed, total, np.zeros_like(total), where=total > 0)
+        ratio = np.divide(convergence_delta, total, np.zeros_like(total), where=total > 0)
         shares_of_rise += ratio[:, None, None, None] * size
     found = _found(shares_of_rise, subject, reduce, reading)
-    return found._replace(details={"baseline_score": before.scores, "missed": missed})
+    return found._replace(
+        details={"baseline_score": before.scores, "convergence_delta": convergence_delta}
+    )
 
 
+@method("smoothgrad", "Smilkov 2017, https://arxiv.org/abs/1706.03825", needs=["gradients"])
 def smoothgrad(
     subject: Subject,
     *,
@@ -268,3 +272,13 @@ def smoothgrad(
     table = np.array([noise, seed % SEEDS])
     average = summed_gradients(subject, noisy, weights, table)
     return _found(average, subject, reduce, reading)
+
+
+@method(
+    "guided_backprop", "Springenberg 2014, https://arxiv.org/abs/1412.6806", needs=["gradients"]
+)
+def guided_backprop(subject: Subject, *, reduce: Reduction = "max") -> Found:
+    """Take the gradient that ReLUs pass back only where it is positive."""
+    check_reduction(reduce)
+    gradients, reading = _gradients(subject, guided=True)
+    return _found(gradients, subject, reduce, reading)

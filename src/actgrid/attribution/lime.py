@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from actgrid.attribution.method import method
 from actgrid.attribution.perturbation import UNCHANGED, masked_scores
 from actgrid.attribution.subjects import Found, Subject
 from actgrid.errors import MissingDependencyError, OptionError, ShapeError
@@ -20,6 +21,7 @@ __all__ = ["check_packages", "lime"]
 Array = npt.NDArray[Any]
 
 
+@method("lime", "Ribeiro 2016, https://arxiv.org/abs/1602.04938")
 def lime(
     subject: Subject,
     *,
@@ -60,7 +62,9 @@ def lime(
     tables = tf.constant(seen), tf.constant(labels)
     scores = masked_scores(subject.decided(reading), _seen_parts, samples, baseline, *tables)
 
-    details: dict[str, list[Any]] = {name: [] for name in ("weights", "intercept", "fit", "mask")}
+    details: dict[str, list[Any]] = {
+        name: [] for name in ("weights", "intercept", "r_squared", "mask")
+    }
     for one, shown, count, target in zip(labels, seen, counts, scores, strict=True):
         known = shown[:, :count]
         # Cosine distance from the image itself.
@@ -70,7 +74,7 @@ def lime(
         best = np.argsort(-fitted.coef_, kind="stable")[:features]
         details["weights"].append(np.float32(fitted.coef_))
         details["intercept"].append(float(fitted.intercept_))
-        details["fit"].append(float(fitted.score(known, target, sample_weight=kernel)))
+        details["r_squared"].append(float(fitted.score(known, target, sample_weight=kernel)))
         details["mask"].append(np.isin(one, best[fitted.coef_[best] > 0]))
     values = np.stack(
         [weights[one] for weights, one in zip(details["weights"], labels, strict=True)]

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.compiled import compiled
 from actgrid.errors import ActgridError, LayerError, OptionError, ShapeError, suggest
+from actgrid.models.calls import choose_calls
 from actgrid.models.drawing import draw_layer, draw_weight
-from actgrid.models.extraction import choose_calls
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import as_tensors, map_tensors, prepare_inputs
 from actgrid.models.layers import LayerInfo, Selection, Weight, model_weights
 from actgrid.models.loading import load_model
-from actgrid.models.tracing import build, reason, trace_model
+from actgrid.models.network import check_compiled
+from actgrid.models.networks import network_of
+from actgrid.models.refusals import reason
+from actgrid.models.tracing import build, trace_model
+from actgrid.models.types import LayersLike, ModelInput, ModelLike
+from actgrid.options import SIGNED, RenderArrayOptions
 from actgrid.rendering import Grid
-from actgrid.rendering.draw import SIGNED
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Gradients", "gradients"]
 
@@ -42,7 +49,8 @@ class Gradients:
 
     Examples
     --------
-    >>> found = actgrid.gradients(model, images, classes, "sparse_categorical_crossentropy")
+    >>> loss = "sparse_categorical_crossentropy"
+    >>> found = actgrid.gradients(model, images, classes, loss=loss)
     >>> found.weights["conv/kernel"].shape
     (3, 3, 3, 32)
     >>> found.render_weights()["conv/kernel"].save("conv_kernel_gradient.png")
@@ -60,13 +68,13 @@ class Gradients:
             f"{len(self.weights)} weights>"
         )
 
-    def render_activations(self, **render_options: Any) -> dict[str, Grid]:
+    def render_activations(self, **options: Unpack[RenderArrayOptions]) -> dict[str, Grid]:
         """Draw the gradient with respect to each activation, as the activation is drawn.
 
         Parameters
         ----------
-        render_options
-            Options of `actgrid.render`; by default ``normalize="symmetric"``,
+        **options
+            See `actgrid.options.RenderArrayOptions`. By default ``normalize="symmetric"``,
             ``cmap="RdBu_r"`` and ``background=128``: white is zero. `sample` chooses the image
             of the batch.
 
@@ -81,17 +89,18 @@ class Gradients:
             If an option cannot be used. Also a ValueError.
         """
         batch = max(map(len, self.activations.values()), default=1)
+        given: RenderArrayOptions = {**SIGNED, **options}
         return {
-            path: draw_layer(self._infos[path], gradient, batch=batch, **SIGNED | render_options)
+            path: draw_layer(self._infos[path], gradient, batch=batch, **given)
             for path, gradient in self.activations.items()
         }
 
-    def render_weights(self, **render_options: Any) -> dict[str, Grid]:
+    def render_weights(self, **options: Unpack[RenderArrayOptions]) -> dict[str, Grid]:
         """Draw the gradient with respect to each weight, as `actgrid.render_weights` draws these.
 
         Parameters
         ----------
-        render_options
+        **options
             As for `render_activations`.
 
         Returns
@@ -105,19 +114,19 @@ class Gradients:
             If an option cannot be used. Also a ValueError.
         """
         return {
-            path: draw_weight(self._weights[path], gradient, **render_options)
+            path: draw_weight(self._weights[path], gradient, **options)
             for path, gradient in self.weights.items()
             if gradient.ndim
         }
 
 
 def gradients(
-    model: object,
-    x: Any,
+    model: ModelLike,
+    x: ModelInput,
     y: Any,
-    loss: object = None,
-    layers: object = None,
+    layers: LayersLike = None,
     *,
+    loss: object = None,
     training: bool = False,
 ) -> Gradients:
     """Return the gradients of a loss with respect to activations and trainable weights.
@@ -131,14 +140,14 @@ def gradients(
     y
         What the loss compares the output with: an array, or whatever structure of arrays a
         callable takes.
-    loss
-        The name of a Keras loss, a ``keras.losses.Loss`` or a class of them, or a callable
-        ``loss(y, output)`` that returns a tensor, of which the mean is taken; its output is that
-        of the model, whatever its structure. None: the loss that the model was compiled with.
     layers
         The layers whose activations to take, see `actgrid.Extractor`; None: every one with a
         spatial output. Activations that are not of floating point have no gradient and are left
         out.
+    loss
+        The name of a Keras loss, a ``keras.losses.Loss`` or a class of them, or a callable
+        ``loss(y, output)`` that returns a tensor, of which the mean is taken; its output is that
+        of the model, whatever its structure. None: the loss that the model was compiled with.
     training
         Whether the model runs as in training (dropout, batch statistics). Nothing is updated.
 
@@ -159,11 +168,13 @@ def gradients(
 
     Examples
     --------
-    >>> found = actgrid.gradients(model, images, classes, "sparse_categorical_crossentropy", "conv")
+    >>> loss = "sparse_categorical_crossentropy"
+    >>> found = actgrid.gradients(model, images, classes, "conv", loss=loss)
     >>> found.activations["conv"].shape
     (8, 30, 30, 32)
     """
     network: Any = load_model(model)
+    check_compiled(network_of(network), "gradients")
     wanted = _wanted(network, loss)
     inputs, truth = prepare_inputs(network, x), as_tensors(y)
     build(network, inputs)

@@ -21,8 +21,8 @@ from actgrid.errors import (
     ShapeError,
     TargetError,
 )
+from actgrid.models.calls import Call, choose_calls
 from actgrid.models.data_formats import input_data_format
-from actgrid.models.extraction import choose_calls, known_specs
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.functions import GraphFunction
 from actgrid.models.images import image_size
@@ -30,11 +30,17 @@ from actgrid.models.inputs import names_of, position_of, prepare_inputs
 from actgrid.models.labels import class_index, labels_of
 from actgrid.models.layers import Selection
 from actgrid.models.loading import load_model
+from actgrid.models.logits import before_softmax
+from actgrid.models.network import check_compiled
+from actgrid.models.networks import network_of
 from actgrid.models.preprocessing import preprocessing
-from actgrid.models.tracing import Call, before_softmax, build, reason, trace_model
+from actgrid.models.refusals import reason
+from actgrid.models.tracing import build, known_specs, trace_model
+from actgrid.models.types import LayersLike, ModelLike
+from actgrid.option_groups import check_option
 from actgrid.option_types import integer_option, number_option
+from actgrid.options import SheetOptions
 from actgrid.progress import progress as progress_bar
-from actgrid.rendering.layout import MAX_PADDING
 from actgrid.rendering.picture import Picture
 from actgrid.rendering.sheet import lay_out_sheet
 
@@ -121,8 +127,8 @@ class Maximization(Picture):
 
 
 def maximize(
-    model: object,
-    layer: object,
+    model: ModelLike,
+    layer: LayersLike,
     channels: int | str | Iterable[int | str] | None = None,
     *,
     steps: int = 128,
@@ -252,6 +258,7 @@ def maximize(
         padding=padding,
     )
     network: Any = load_model(model)
+    check_compiled(network_of(network), "maximize")
     model_inputs = _ModelInputs.of(network, inputs, image_input)
     canvas = _Canvas.of(network, model_inputs, parametrization, size, preprocess, rgb_channels)
 
@@ -350,7 +357,7 @@ def check_options(
             f"parametrization must be one of {', '.join(PARAMETRIZATIONS)}, not {parametrization!r}"
         )
     integer_option("batch_size", batch_size, 1)
-    integer_option("padding", padding, 0, MAX_PADDING)
+    check_option(SheetOptions, "padding", padding)
     if columns is not None:
         integer_option("columns", columns, 1)
     scale = number_option("scale", scale, 0, 1)

@@ -1,96 +1,47 @@
-"""The methods by name."""
+"""Find attribution methods by name: every method that a module of this folder declares."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import importlib
+import pkgutil
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
-from actgrid.attribution import class_maps, input_gradients, perturbation
-from actgrid.attribution.lime import lime
-from actgrid.attribution.subjects import Found
-from actgrid.errors import OptionError, suggest
+from actgrid.attribution.method import DECLARED, Method
+from actgrid.errors import CapabilityError, OptionError, suggest
+from actgrid.models.network import Network, describe_network, is_compiled, is_differentiable
+from actgrid.models.networks import network_of
+from actgrid.models.types import LayerLike, ModelLike
 
-__all__ = ["METHODS", "Method", "check_options", "find_method"]
+__all__ = ["all_methods", "check_needs", "check_options", "find_method", "layerless_methods"]
+
+_WORDS = {"gradients": "gradients", "layer": "a spatial layer"}
 
 
-@dataclass(frozen=True)
-class Method:
-    """A way to tell what part of an image makes the score.
+@lru_cache(maxsize=1)
+def all_methods() -> dict[str, Method]:
+    """Return every method by name.
 
-    Attributes
-    ----------
-    run
-        From a `Subject`, the layer if it takes one, and options, to what was found.
-    source
-        The paper.
+    Families, one module each, come in the order of what they need: gradients of the input, a
+    layer, no more than a function of a batch; then by the year of their first paper.
     """
-
-    name: str
-    run: Callable[..., Found]
-    source: str
-
-    @property
-    def summary(self) -> str:
-        """What it does, in a line."""
-        return (inspect.getdoc(self.run) or "").splitlines()[0]
-
-    @property
-    def takes_layer(self) -> bool:
-        """Whether it looks at a layer, not at the input alone."""
-        return "layer" in inspect.signature(self.run).parameters
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Its options with their defaults."""
-        parameters = inspect.signature(self.run).parameters.values()
-        return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+    room = importlib.import_module(str(__package__))
+    names = [f"{__package__}.{module.name}" for module in pkgutil.iter_modules(room.__path__)]
+    for name in names:
+        importlib.import_module(name)
+    families = sorted((DECLARED[name] for name in names if name in DECLARED), key=_family_order)
+    return {method.name: method for family in families for method in family}
 
 
-def _arxiv(number: str) -> str:
-    return f"https://arxiv.org/abs/{number}"
+def _family_order(family: Sequence[Method]) -> tuple[int, int]:
+    needs = {need for method in family for need in method.needs}
+    group = 1 if "layer" in needs else 0 if "gradients" in needs else 2
+    return group, min(method.year for method in family)
 
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method("saliency", input_gradients.saliency, f"Simonyan 2013, {_arxiv('1312.6034')}"),
-        Method(
-            "gradient_x_input",
-            input_gradients.gradient_x_input,
-            f"Shrikumar 2016, {_arxiv('1605.01713')}",
-        ),
-        Method(
-            "integrated_gradients",
-            input_gradients.integrated_gradients,
-            f"Sundararajan 2017, {_arxiv('1703.01365')}",
-        ),
-        Method("smoothgrad", input_gradients.smoothgrad, f"Smilkov 2017, {_arxiv('1706.03825')}"),
-        Method(
-            "guided_backprop",
-            input_gradients.guided_backprop,
-            f"Springenberg 2014, {_arxiv('1412.6806')}",
-        ),
-        Method("cam", class_maps.cam, f"Zhou 2015, {_arxiv('1512.04150')}"),
-        Method("gradcam", class_maps.gradcam, f"Selvaraju 2016, {_arxiv('1610.02391')}"),
-        Method(
-            "gradcam++",
-            class_maps.gradcam_plus_plus,
-            f"Chattopadhyay 2017, {_arxiv('1710.11063')}",
-        ),
-        Method("scorecam", class_maps.scorecam, f"Wang 2019, {_arxiv('1910.01279')}"),
-        Method(
-            "layercam", class_maps.layercam, "Jiang 2021, https://doi.org/10.1109/TIP.2021.3089943"
-        ),
-        Method(
-            "guided_gradcam", class_maps.guided_gradcam, f"Selvaraju 2016, {_arxiv('1610.02391')}"
-        ),
-        Method("occlusion", perturbation.occlusion, f"Zeiler 2013, {_arxiv('1311.2901')}"),
-        Method("rise", perturbation.rise, f"Petsiuk 2018, {_arxiv('1806.07421')}"),
-        Method("lime", lime, f"Ribeiro 2016, {_arxiv('1602.04938')}"),
-    )
-}
+def layerless_methods() -> str:
+    """Return the names of the methods that need no layer, for error messages."""
+    return ", ".join(name for name, method in all_methods().items() if not method.takes_layer)
 
 
 def find_method(name: object) -> Method:
@@ -99,15 +50,18 @@ def find_method(name: object) -> Method:
     Raises
     ------
     OptionError
-        If there is none of that name.
+        If there is no method of that name.
     """
-    if not isinstance(name, str) or name not in METHODS:
-        hint = suggest(name, METHODS) if isinstance(name, str) else ""
-        raise OptionError(f"method must be one of {', '.join(METHODS)}, not {name!r}{hint}")
-    return METHODS[name]
+    methods = all_methods()
+    if not isinstance(name, str) or name not in methods:
+        hint = suggest(name, methods) if isinstance(name, str) else ""
+        raise OptionError(f"method must be one of {', '.join(methods)}, not {name!r}{hint}")
+    return methods[name]
 
 
-def check_options(methods: Sequence[Method], layer: Any, options: Iterable[str]) -> None:
+def check_options(
+    methods: Sequence[Method], layer: LayerLike | None, options: Iterable[str]
+) -> None:
     """Raise OptionError unless some of the methods take a layer, if there is one, and each option.
 
     Parameters
@@ -125,3 +79,24 @@ def check_options(methods: Sequence[Method], layer: Any, options: Iterable[str])
                 f"{names}: there is no option {option!r}{suggest(option, known)}; "
                 f"options are {', '.join(known) or 'none'}"
             )
+
+
+def check_needs(methods: Iterable[Method], model: ModelLike) -> None:
+    """Raise CapabilityError unless the network of a model gives what each method needs."""
+    network = network_of(model)
+    for method in methods:
+        missing = _missing_needs(method, network)
+        if missing:
+            others = [
+                name for name, other in all_methods().items() if not _missing_needs(other, network)
+            ]
+            raise CapabilityError(
+                f"{method.name} needs {' and '.join(missing)}, which {describe_network(network)} "
+                f"does not give: choose one of {', '.join(others)}, or give a Keras model"
+            )
+
+
+def _missing_needs(method: Method, network: Network) -> list[str]:
+    """Return in words what a method needs and a network does not give."""
+    given = {"gradients": is_differentiable(network), "layer": is_compiled(network)}
+    return [_WORDS[need] for need in method.needs if not given[need]]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from actgrid.attribution.method import method
 from actgrid.attribution.subjects import Found, Reader, Subject, baseline_rows, image_rows
 from actgrid.errors import OptionError
 from actgrid.models.frameworks import tensorflow
@@ -95,6 +96,7 @@ def outside_patch(image: Any, sample: Any, sides: Any, corners: Any, patch: Any)
     return 1.0 - tf.cast(inside(0)[:, :, None] & inside(1)[:, None, :], tf.float32)
 
 
+@method("occlusion", "Zeiler 2013, https://arxiv.org/abs/1311.2901")
 def occlusion(
     subject: Subject,
     *,
@@ -167,24 +169,26 @@ def _random_masks(image: Any, sample: Any, sides: Any, grids: Any, shifts: Any) 
     return tf.matmul(tf.matmul(weights(0), grid), weights(1), transpose_b=True)
 
 
+@method("rise", "Petsiuk 2018, https://arxiv.org/abs/1806.07421")
 def rise(
     subject: Subject,
     *,
     samples: int = 2000,
-    cells: int = 7,
-    share: float = 0.5,
+    grid_size: int = 7,
+    keep_probability: float = 0.5,
     baseline: Any = "mean",
     seed: int = 0,
 ) -> Found:
     """Hide random parts: the mean score where a pixel is seen."""
     samples = integer_option("samples", samples, 1)
-    cells = integer_option("cells", cells, 1)
-    share = number_option("share", share, 0, 1)
-    if share in (0, 1):
-        raise OptionError(f"share must be between 0 and 1, not {share}")
+    grid_size = integer_option("grid_size", grid_size, 1)
+    keep_probability = number_option("keep_probability", keep_probability, 0, 1)
+    if keep_probability in (0, 1):
+        raise OptionError(f"keep_probability must be between 0 and 1, not {keep_probability}")
     tf = tensorflow()
     random = np.random.default_rng(integer_option("seed", seed, 0))
-    grids = tf.constant(random.random((samples, cells + 2, cells + 2)) < share, tf.float32)
+    corners = (samples, grid_size + 2, grid_size + 2)
+    grids = tf.constant(random.random(corners) < keep_probability, tf.float32)
     shifts = tf.constant(random.random((samples, 2)), tf.float32)
     reading = subject.read()
     subject = subject.decided(reading)

@@ -13,9 +13,11 @@ import numpy.typing as npt
 from actgrid.attribution.compiled import Body, compiled
 from actgrid.attribution.targets import Evidence, Reading, Score, check_classes, read
 from actgrid.errors import OptionError, ShapeError
+from actgrid.models.calls import Call
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import map_tensors
-from actgrid.models.tracing import Call, trace_model, unchanged
+from actgrid.models.networks import trace_network
+from actgrid.models.tracing import unchanged
 
 __all__ = ["Found", "Reader", "Run", "Subject", "baseline_rows", "image_rows", "row_numbers"]
 
@@ -83,7 +85,7 @@ class Reader:
     def run(self, model: Any, inputs: Any, wanted: Any) -> Run:
         """Run a model on symbolic inputs and read its output; its state stays as it is."""
         with unchanged():
-            trace = trace_model(model, inputs)
+            trace = trace_network(model, inputs)
         return Run(
             self.taken(inputs),
             tensorflow().nest.flatten(trace.outputs),

@@ -6,24 +6,18 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from actgrid.attribution.methods import layerless_methods
 from actgrid.errors import LayerError
+from actgrid.models.calls import Call
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.tracing import Call
 
 __all__ = [
-    "LAYERLESS_METHODS",
     "ancestors",
     "grid_advice",
     "sides_of",
     "target_calls",
     "token_calls",
 ]
-
-# For error messages. Methods are listed in a file that imports this one; a test compares both.
-LAYERLESS_METHODS = (
-    "saliency, gradient_x_input, integrated_gradients, smoothgrad, guided_backprop, occlusion, "
-    "rise, lime"
-)
 
 # Operations that mix channels or neighbouring pixels, by an operand of weights.
 _MIXING = frozenset(
@@ -161,7 +155,7 @@ def target_calls(
         raise LayerError(
             "the model works on tokens: give token_grid=(h, w), the number of patches down and "
             f"across, for its last layer of tokens{named}; or take a method that needs no layer: "
-            f"{LAYERLESS_METHODS}"
+            f"{layerless_methods()}"
         )
     if not found:
         reason = (
@@ -171,7 +165,7 @@ def target_calls(
         )
         raise LayerError(
             "the model has no layer with a spatial output that corresponds to the image "
-            f"{reason}: name a layer, or take a method that needs none: {LAYERLESS_METHODS}"
+            f"{reason}: name a layer, or take a method that needs no layer: {layerless_methods()}"
         )
     return found
 
@@ -206,7 +200,7 @@ def token_calls(calls: Sequence[Call], scores: Any, tokens: int) -> list[Call]:
         found = f": it has at most {largest}{grid_advice(largest)};" if largest else ":"
         raise LayerError(
             f"the model has no layer of {tokens} or more tokens, (N, T, C){found} leave token_grid "
-            f"out, or take a method that needs no layer: {LAYERLESS_METHODS}"
+            f"out, or take a method that needs no layer: {layerless_methods()}"
         )
     return fitting
 

@@ -17,7 +17,12 @@ from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.functions import GraphFunction
 from actgrid.models.inputs import leaves_with_paths, map_tensors
 from actgrid.models.labels import class_index
-from actgrid.models.tracing import Logits, bounds_of, logits_of, reason, trace_model, unchanged
+from actgrid.models.logits import Logits, bounds_of, logits_of
+from actgrid.models.network import is_network
+from actgrid.models.networks import trace_network
+from actgrid.models.refusals import reason
+from actgrid.models.tracing import unchanged
+from actgrid.models.types import TargetLike
 
 __all__ = [
     "PREDICTED",
@@ -84,7 +89,7 @@ def are_several(value: Any) -> bool:
     return isinstance(value, Iterable) and not single
 
 
-def target_rows(target: Any, images: int, heads: Sequence[str] = ()) -> list[TargetRow]:
+def target_rows(target: TargetLike, images: int, heads: Sequence[str] = ()) -> list[TargetRow]:
     """Return the maps that a target asks for, image by image.
 
     Parameters
@@ -119,7 +124,7 @@ def target_rows(target: Any, images: int, heads: Sequence[str] = ()) -> list[Tar
         return sorted(rows, key=operator.attrgetter("image"))
     if not are_several(target):
         return [TargetRow(image, None, target) for image in range(images)]
-    targets = list(target)
+    targets: list[Any] = list(target)  # type: ignore[arg-type]
     if not targets:
         raise TargetError("target is an empty list: name at least one class")
     if images == 1:
@@ -185,6 +190,8 @@ def output_names(model: Any, outputs: Any) -> list[str]:
     Those are the keys of a dict, the names of the output layers of a list, or else positions.
     """
     paths = [path for path, _ in leaves_with_paths(outputs)]
+    if is_network(model):
+        return list(model.outputs)
     if not isinstance(outputs, Mapping):
         names = list(getattr(model, "output_names", None) or [])
         if not names:  # of a Sequential
@@ -206,14 +213,14 @@ def output_specs(model: Any, inputs: Any) -> Any:
     structure = getattr(model, "_outputs_struct", None)
     if structure is not None:
         return structure
-    if len(getattr(model, "outputs", None) or []) == 1:
+    if not is_network(model) and len(getattr(model, "outputs", None) or []) == 1:
         return model.outputs[0]
     tf = tensorflow()
     traced: list[Any] = []
 
     def trace(inputs: Any) -> None:
         with unchanged():
-            outputs = trace_model(model, inputs).outputs
+            outputs = trace_network(model, inputs).outputs
         traced.append(map_tensors(tf.TensorSpec.from_tensor, outputs))
 
     specs = map_tensors(tf.TensorSpec.from_tensor, inputs)
@@ -397,7 +404,7 @@ def binary_output(model: Any, inputs: Any, labels: Any = None) -> str | None:
 
     def trace(inputs: Any) -> None:
         with unchanged():
-            leaves = list(leaves_with_paths(trace_model(model, inputs).outputs))
+            leaves = list(leaves_with_paths(trace_network(model, inputs).outputs))
         (_, output), *others = leaves
         if others or tuple(output.shape[1:]) not in ((), (1,)):
             return

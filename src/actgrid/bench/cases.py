@@ -205,7 +205,7 @@ def _files() -> Run:
     from actgrid.runs.stages import Work
 
     extractor, images = _extractor(), find_items([photo()] * 2)
-    work = Work({"suffix": ".png"}, threads=1)
+    work = Work({}, threads=1)
     # Disks have moods.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 

@@ -10,8 +10,10 @@ from actgrid.attribution.methods import check_options, find_method
 from actgrid.callbacks.pictures import PictureCallback
 from actgrid.callbacks.samples import read_data
 from actgrid.encoding import encode
+from actgrid.models.types import LayerLike, TargetLike
+from actgrid.option_groups import complete_options
 from actgrid.option_types import integer_option
-from actgrid.rendering.heatmap import check_overlay
+from actgrid.options import OverlayOptions
 
 __all__ = ["Explanations"]
 
@@ -61,8 +63,8 @@ class Explanations(PictureCallback):
         self,
         data: Any,
         method: str = "gradcam",
-        target: Any = None,
-        layer: Any = None,
+        target: TargetLike = None,
+        layer: LayerLike | None = None,
         *,
         every: str | int = "epoch",
         log_dir: str | Path | None = None,
@@ -78,12 +80,12 @@ class Explanations(PictureCallback):
         super().__init__(every, log_dir, folder)
         self._method = find_method(method)
         check_options([self._method], layer, options)
-        check_overlay(alpha, cmap, clip)
         self._layer, self._options = layer, options
         integer_option("batch_size", batch_size, 1)
         self._data = read_data(data)
         self._question_of = (target, labels, image_input, batch_size)
-        self._overlay: dict[str, Any] = {"alpha": alpha, "cmap": cmap, "clip": clip}
+        overlay = {"alpha": alpha, "cmap": cmap, "clip": clip}
+        self._overlay = complete_options(OverlayOptions, overlay)
 
     def _prepare(self, model: Any) -> None:
         self._question = ask(model, self._data.inputs(model), *self._question_of)

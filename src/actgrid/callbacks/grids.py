@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from inspect import signature
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from actgrid.callbacks.pictures import PictureCallback
 from actgrid.callbacks.samples import Samples, draw_samples, read_data
-from actgrid.errors import OptionError, suggest
 from actgrid.models.layers import Selection
-from actgrid.rendering import check_options, render
+from actgrid.models.types import LayersLike
+from actgrid.option_groups import options_of, takes_options
+from actgrid.options import ActivationGridsOptions, RenderArrayOptions
+from actgrid.rendering.backends import load_backend
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["ActivationGrids", "check_layers", "drawing_options"]
 
 
+@takes_options(ActivationGridsOptions, threads=1, data_format=None)
 class ActivationGrids(PictureCallback):
     """Draws chosen layers for the same samples again and again while a model is trained.
 
@@ -29,20 +33,12 @@ class ActivationGrids(PictureCallback):
         once, here.
     layers
         Which layers, see `actgrid.Extractor`; None: every one with a spatial output.
-    every
-        ``"epoch"``: after every epoch, and the step is the epoch's index, from 0, as in Keras. A
-        number n: after every n batches, and the step is the number of batches that this callback
-        has seen. Where Keras runs several batches in one execution, at the end of one.
-    log_dir
-        Folder for TensorBoard, best one of its own: an image summary for each layer, tagged with
-        its path, of one picture for each sample. They are our own indexed PNG files.
-    folder
-        Folder for files, ``NN_LAYER/STEP.png``; of several samples ``NN_LAYER/SAMPLE_STEP.png``.
-        Sorted by name, the steps of one sample follow each other. The same step of a later
-        training replaces the earlier one's.
-    render_options
-        Those of `actgrid.render`, for all layers, but for `sample`. `threads` is 1 unless given:
-        the others are left to training.
+    **options
+        See `actgrid.options.ActivationGridsOptions`. `log_dir` gets an image summary for each
+        layer, tagged with its path, of one picture for each sample: indexed PNG files. `folder`
+        gets ``NN_LAYER/STEP.png``; of several samples ``NN_LAYER/SAMPLE_STEP.png``. Sorted by
+        name, the steps of one sample follow each other. The same step of a later training replaces
+        the earlier one's.
 
     Raises
     ------
@@ -65,6 +61,10 @@ class ActivationGrids(PictureCallback):
 
     Notes
     -----
+    With ``every="epoch"`` the step is the epoch's index, from 0, as in Keras; with a number it is
+    the number of batches that this callback has seen. Where Keras runs several batches in one
+    execution, the model is looked at after the last of them.
+
     The layers are extracted by one compiled function, between two batches, by the thread that
     trains, as in inference: nothing of the model is changed, not even the state of stateful
     layers and of seeds. Another thread draws, encodes and writes what it has been given, in order;
@@ -88,18 +88,11 @@ class ActivationGrids(PictureCallback):
     """
 
     def __init__(
-        self,
-        data: Any,
-        layers: object = None,
-        *,
-        every: str | int = "epoch",
-        log_dir: str | Path | None = None,
-        folder: str | Path | None = None,
-        **render_options: Any,
+        self, data: Any, layers: LayersLike = None, **options: Unpack[ActivationGridsOptions]
     ) -> None:
-        super().__init__(every, log_dir, folder)
+        super().__init__(options["every"], options["log_dir"], options["folder"])
         self._data, self._layers = read_data(data), check_layers(layers)
-        self._options = drawing_options(render_options)
+        self._options = drawing_options(options)
 
     def _prepare(self, model: Any) -> None:
         self._samples = Samples(model, self._data, self._layers)
@@ -113,23 +106,14 @@ class ActivationGrids(PictureCallback):
         return {path: [grid.to_png(threads=1) for grid in grids] for path, grids in drawn.items()}
 
 
-def drawing_options(render_options: dict[str, Any]) -> dict[str, Any]:
-    """Return options of `actgrid.render` for all samples of all layers, on a thread beside."""
-    known = {name: each.default for name, each in signature(render).parameters.items()}
-    for name in render_options:
-        if name not in known:
-            raise OptionError(f"{name} is no option of actgrid.render{suggest(name, known)}")
-    if "sample" in render_options:
-        raise OptionError("all samples of data are drawn: leave sample out, and give fewer")
-    order = render_options.get("order")
-    if isinstance(order, Iterator):
-        render_options["order"] = list(order)  # every picture wants it
-    checked = signature(check_options).parameters
-    check_options(**{name: (known | render_options)[name] for name in checked})
-    return {"threads": 1} | render_options
+def drawing_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of drawing among those of a callback."""
+    load_backend(options["backend"])
+    known = options_of(RenderArrayOptions)
+    return {name: value for name, value in options.items() if name in known}
 
 
-def check_layers(layers: object) -> object:
+def check_layers(layers: LayersLike) -> LayersLike:
     """Return a choice of layers if it is of a kind that `actgrid.Extractor` takes.
 
     Raises

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,17 @@ from actgrid.callbacks.samples import Samples, read_data
 from actgrid.figures.grids import batch_size as samples_in
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import model_weights
-from actgrid.option_types import integer_option, number_option, thread_count
+from actgrid.models.types import LayersLike
+from actgrid.option_groups import takes_options
+from actgrid.option_types import thread_count
+from actgrid.options import HealthOptions
 from actgrid.rendering import ChannelStats
+from actgrid.rendering.stats import arrays_of, reshape_stats, stats_of
 from actgrid.runs.events import EventWriter
-from actgrid.statistics.dataset import image_stats
+from actgrid.statistics.measurements import image_stats
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["ChannelHealth", "ChannelHealthWarning"]
 
@@ -31,6 +38,7 @@ class ChannelHealthWarning(UserWarning):
     """Layers or weights have NaN or infinite values, or layers have lost many channels."""
 
 
+@takes_options(HealthOptions, batch_size=32)
 class ChannelHealth(TrainingCallback):
     """Measures every channel of chosen layers again and again while a model is trained.
 
@@ -39,15 +47,12 @@ class ChannelHealth(TrainingCallback):
     data
         As in `ActivationGrids`, but as many samples as it takes to tell that a channel is dead:
         some dozens. Statistics are those of all of them together.
-    layers, every, log_dir
-        As in `ActivationGrids`; there need be no `log_dir`. For each layer it gets scalars,
+    layers
+        As in `ActivationGrids`.
+    **options
+        See `actgrid.options.HealthOptions`. For each layer `log_dir` gets scalars,
         ``LAYER/dead_channels``, ``LAYER/mean_zero_fraction`` and ``LAYER/nonfinite``, and
         histograms over the channels, ``LAYER/zero_fraction``, ``LAYER/mean`` and ``LAYER/std``.
-    lost
-        A layer is warned of that has lost more than this share of its channels, 0 to 1: of those
-        that were not dead when training began, those that are dead now.
-    batch_size
-        The model runs on at most so many samples at once, which bounds the memory.
 
     Attributes
     ----------
@@ -96,20 +101,14 @@ class ChannelHealth(TrainingCallback):
     """
 
     def __init__(
-        self,
-        data: Any,
-        layers: object = None,
-        *,
-        every: str | int = "epoch",
-        log_dir: str | Path | None = None,
-        lost: float = 0.5,
-        batch_size: int = 32,
+        self, data: Any, layers: LayersLike = None, **options: Unpack[HealthOptions]
     ) -> None:
-        super().__init__(every)
+        super().__init__(options["every"])
         self._data, self._layers = read_data(data), check_layers(layers)
+        log_dir = options["log_dir"]
         self._log_dir = None if log_dir is None else event_folder(log_dir)
-        self._lost = number_option("lost", lost, 0, 1)
-        self._batch_size = integer_option("batch_size", batch_size, 1)
+        self._lost = options["lost"]
+        self._batch_size = options["batch_size"]
         self.steps: list[int] = []
         self.history: dict[str, list[float]] = {}
 
@@ -180,9 +179,9 @@ def _all_finite(variable: Any) -> bool:
 
 def _joined(batches: Iterable[ChannelStats]) -> ChannelStats:
     """Return the statistics, (channels,), of samples that are (channels, samples) in batches."""
-    arrays, sizes = zip(*((stats.arrays(), stats.size) for stats in batches), strict=True)
+    arrays, sizes = zip(*((arrays_of(stats), stats.size) for stats in batches), strict=True)
     together = (np.concatenate(parts, 1) for parts in zip(*arrays, strict=True))
-    return ChannelStats.of(together, sizes[0]).pool(1).reshape(-1)
+    return reshape_stats(stats_of(together, sizes[0]).pool(1), -1)
 
 
 def _scalars(stats: ChannelStats) -> dict[str, float]:

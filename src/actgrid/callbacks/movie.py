@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actgrid.callbacks.base import Sink, TrainingCallback
 from actgrid.callbacks.grids import check_layers, drawing_options
@@ -11,11 +11,18 @@ from actgrid.callbacks.pictures import numbered_samples
 from actgrid.callbacks.samples import Samples, draw_samples, read_data
 from actgrid.encoding import Animation, check_animation, writable_folder, write_file
 from actgrid.figures.files import numbered_files
+from actgrid.models.types import LayersLike
+from actgrid.option_groups import takes_options
+from actgrid.options import MovieOptions
 from actgrid.rendering import palette
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["TrainingMovie"]
 
 
+@takes_options(MovieOptions, threads=1, data_format=None)
 class TrainingMovie(TrainingCallback):
     """Makes an animated picture of each layer, with a frame for each step of a training.
 
@@ -26,19 +33,9 @@ class TrainingMovie(TrainingCallback):
     folder
         For the files, ``NN_LAYER.webp``; of several samples ``NN_LAYER_SAMPLE.webp``. Those of
         this name are replaced.
-    format
-        ``"webp"`` or ``"gif"``.
-    every
-        As in `ActivationGrids`. Each step writes the files anew, as they are then: take hundreds
-        of steps, not many thousands.
-    milliseconds
-        How long each frame is shown; GIF counts in hundredths of a second.
-    hold
-        How long the last one is.
-    loop
-        How often the movie is played; 0 for ever.
-    render_options
-        As in `ActivationGrids`.
+    **options
+        See `actgrid.options.MovieOptions`. Each step writes the files anew, as they are then: take
+        hundreds of steps, not many thousands. GIF counts in hundredths of a second.
 
     Raises
     ------
@@ -61,30 +58,29 @@ class TrainingMovie(TrainingCallback):
 
     Examples
     --------
-    >>> movie = actgrid.callbacks.TrainingMovie(x_test[:1], "conv*", "movie", zoom=4)
+    >>> movie = actgrid.callbacks.TrainingMovie(x_test[:1], "conv*", folder="movie", zoom=4)
     >>> model.fit(x_train, y_train, epochs=30, callbacks=[movie])
     """
 
     def __init__(
         self,
         data: Any,
-        layers: object,
-        folder: str | Path,
+        layers: LayersLike = None,
         *,
-        format: str = "webp",  # noqa: A002  (as Pillow calls it)
-        every: str | int = "epoch",
-        milliseconds: int = 200,
-        hold: int = 1000,
-        loop: int = 0,
-        **render_options: Any,
+        folder: str | Path,
+        **options: Unpack[MovieOptions],
     ) -> None:
-        super().__init__(every)
-        self._suffix = f".{format}"
-        self._times = {"milliseconds": milliseconds, "hold": hold, "loop": loop}
+        super().__init__(options["every"])
+        self._suffix = f".{options['format']}"
+        self._times = {
+            "milliseconds": options["milliseconds"],
+            "hold": options["hold"],
+            "loop": options["loop"],
+        }
         check_animation(self._suffix, **self._times)
         self._data, self._layers = read_data(data), check_layers(layers)
         self._folder = writable_folder(folder)
-        self._options = drawing_options(render_options)
+        self._options = drawing_options(options)
 
     def _prepare(self, model: Any) -> None:
         self._samples = Samples(model, self._data, self._layers)

@@ -14,6 +14,7 @@ from actgrid.errors import OptionError, ShapeError
 from actgrid.figures.grids import batch_size
 from actgrid.models import Extractor, LayerInfo, load_images
 from actgrid.models.drawing import draw_layer
+from actgrid.models.extraction import trace_layers
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.images import are_images, find_images
 from actgrid.models.inputs import (
@@ -24,6 +25,7 @@ from actgrid.models.inputs import (
     prepare_inputs,
 )
 from actgrid.models.tracing import build, unchanged
+from actgrid.models.types import LayersLike
 from actgrid.rendering import Grid
 
 __all__ = ["SampleData", "Samples", "draw_samples", "read_data"]
@@ -154,7 +156,7 @@ class Samples:
     """
 
     def __init__(
-        self, model: Any, data: SampleData, layers: object, batch_size: int | None = None
+        self, model: Any, data: SampleData, layers: LayersLike, batch_size: int | None = None
     ) -> None:
         self._extractor = Extractor(model, layers)
         with tensorflow().device("CPU"):
@@ -168,7 +170,7 @@ class Samples:
             return tensorflow().TensorSpec((fixed, *x.shape[1:]), x.dtype)
 
         with unchanged():
-            self._extractor.trace(map_tensors(of_any_batch, batch))
+            trace_layers(self._extractor, map_tensors(of_any_batch, batch))
 
     @property
     def layers(self) -> dict[str, LayerInfo]:

@@ -11,7 +11,8 @@ from typing import Any
 
 from actgrid.attribution.explaining import Labels, ZeroAttributionWarning
 from actgrid.attribution.lime import check_packages
-from actgrid.attribution.methods import Method, check_options, find_method
+from actgrid.attribution.method import Method
+from actgrid.attribution.methods import check_options, find_method
 from actgrid.attribution.targets import check_classes, wanted_classes
 from actgrid.errors import OptionError, OutputTargetError, TargetError
 from actgrid.figures.files import folder_names, safe_name, unique_names
@@ -175,4 +176,4 @@ def draw(heatmap: Heatmap, style: str, alpha: float, cmap: str | None, clip: flo
     """Return a heatmap's picture; a map alone is an overlay that hides the image."""
     if style == "contours":
         return heatmap.contours(clip=clip)
-    return heatmap.overlay(1 if style == "map" else alpha, cmap, clip=clip)
+    return heatmap.overlay(alpha=1 if style == "map" else alpha, cmap=cmap, clip=clip)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from actgrid.attribution import Maximization
 from actgrid.attribution.comparison import target_texts
-from actgrid.attribution.methods import METHODS
+from actgrid.attribution.methods import all_methods
 from actgrid.bench import Figure
 from actgrid.figures import DrawnLayer, DrawnWeight
 from actgrid.models import LayerInfo
@@ -203,19 +203,18 @@ def print_methods(as_json: bool) -> None:
         methods = [
             {
                 "method": name,
-                "layer": method.takes_layer,
+                "needs": method.needs or ("batch",),
                 "summary": method.summary,
                 "source": method.source,
                 "options": method.options,
             }
-            for name, method in METHODS.items()
+            for name, method in all_methods().items()
         ]
         print(json.dumps(methods))
         return
-    table = _table("method", "layer", "summary", "source")
-    for name, method in METHODS.items():
-        layer = "yes" if method.takes_layer else "no"
-        table.add_row(name, layer, method.summary, method.source)
+    table = _table("method", "needs", "summary", "source")
+    for name, method in all_methods().items():
+        table.add_row(name, ", ".join(method.needs) or "batch", method.summary, method.source)
     _console().print(table)
 
 

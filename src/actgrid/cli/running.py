@@ -18,19 +18,11 @@ from actgrid.cli.command import Options
 from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
 from actgrid.cli.messages import CommandStop
 from actgrid.errors import OptionError, OutputError, suggest
-from actgrid.option_groups import options_of
-from actgrid.options import (
-    BatchOptions,
-    InputOptions,
-    ModelOptions,
-    RayOptions,
-    StreamOptions,
-    ThreadOptions,
-)
+from actgrid.options import DrawingOptions, ModelOptions, RayOptions, RunOptions
 from actgrid.progress import progress
-from actgrid.runs.jobs import Loading
+from actgrid.rendering.backends import load_backend
 from actgrid.runs.manifest import Record
-from actgrid.runs.runs import Run, Summary, planned
+from actgrid.runs.runs import Run, Summary, check_start
 from actgrid.runs.sources import find_items
 from actgrid.runs.stores import local_folder, open_store
 
@@ -42,21 +34,22 @@ _PROGRESS_SECONDS = 1.0
 _SOME_FAILED, _INTERRUPTED = 1, 130
 
 
-def start_run(model: str, images: list[str], options: Options, **tasks: Any) -> Run:
+def start_run(
+    model: str, images: list[str], options: Options, *, is_drawn: bool, top: int | None
+) -> Run:
     """Return a run by the options of the command; wrong options are found before the model loads.
 
     Parameters
     ----------
-    tasks
-        What is done with the images: `drawing`, `top` and `sink` of `Run`.
+    is_drawn
+        Whether layers are drawn.
+    top
+        Number of top images in statistics; None: no statistics.
     """
-    settings = tasks | {
-        name: options[name]
-        for name in (*options_of(BatchOptions, ThreadOptions), *options_of(StreamOptions))
-        if name != "engine"
-    }
-    planned(**settings)
-    output, engine = options["output"], options["engine"]
+    check_start(options)
+    if is_drawn:
+        load_backend(options["backend"])
+    output, engine, settings = options["output"], options["engine"], options.of(RunOptions)
     if engine not in _ENGINES:
         raise OptionError(
             f"--engine must be one of {', '.join(_ENGINES)}, not {engine!r}"
@@ -76,10 +69,10 @@ def start_run(model: str, images: list[str], options: Options, **tasks: Any) -> 
             model=partial(load_model, model, **loaded), **options.of(RayOptions)
         )
     network = load_model(model, **loaded)
-    loading = Loading(**options.of(InputOptions))
-    used_preprocessing(network, loading.preprocess)  # which finish_run prints
+    used_preprocessing(network, options["preprocess"])  # which finish_run prints
+    drawing: Any = options.of(DrawingOptions) if is_drawn else None
     layers = layer_choice(network, options["layers"])
-    return Run(network, items, output, layers, loading=loading, **settings)
+    return Run(network, items, layers, output=output, drawing=drawing, top=top, **settings)
 
 
 def finish_run(run: Run, options: Options) -> None:
@@ -120,7 +113,7 @@ def finish_run(run: Run, options: Options) -> None:
             if figures is not None:
                 _tell("progress", **figures)
         if run.summary().statistics is not None:
-            run.finish(None if top_channels == "all" else top_channels)
+            run.finish(top_channels)
     summary = run.summary()
     if as_json:
         _tell(

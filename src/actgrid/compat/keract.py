@@ -43,7 +43,7 @@ from actgrid.errors import (
     suggest,
 )
 from actgrid.models import load_model
-from actgrid.models.extraction import choose_calls
+from actgrid.models.calls import choose_calls
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import (
     input_names,
@@ -52,9 +52,10 @@ from actgrid.models.inputs import (
     prepare_inputs,
 )
 from actgrid.models.layers import Node, Selection, model_layers, model_weights
-from actgrid.models.tracing import build, reason, trace_model
+from actgrid.models.refusals import reason
+from actgrid.models.tracing import build, trace_model
+from actgrid.options import DATA_FORMATS
 from actgrid.rendering import Grid, Heatmap, Picture, render
-from actgrid.rendering.tiles import DATA_FORMATS
 
 __all__ = [
     "display_activations",
@@ -222,7 +223,7 @@ def get_gradients_of_activations(
     wanted = _Wanted.of(network, x, layer_names if layer_name is None else layer_name, nested)
     if not wanted.nodes:
         raise LayerError("gradients are those of layers, and only inputs are named")
-    found = gradients(network, x, y, _TotalLoss.of(network), wanted.layers)
+    found = gradients(network, x, y, loss=_TotalLoss.of(network), layers=wanted.layers)
     return replace(wanted, inputs={}).keyed(network, x, found.activations, output_format)
 
 
@@ -249,7 +250,7 @@ def get_gradients_of_trainable_weights(model: Any, x: Any, y: Any) -> dict[str, 
         If the model cannot be run on `x`, or `y` does not fit. Both are ValueErrors.
     """
     network: Any = load_model(model)
-    found = gradients(network, x, y, _TotalLoss.of(network), _any_layer)
+    found = gradients(network, x, y, loss=_TotalLoss.of(network), layers=_any_layer)
     return {f"{path}:0": gradient for path, gradient in found.weights.items()}
 
 
@@ -604,7 +605,7 @@ def display_heatmaps(
         maps = maps.reshape(*maps.shape[:2], -1)
         columns = _columns(len(maps))
         heatmap = Heatmap(maps, images=display.fitted(photo, columns), signed=False)
-        display.put(name, heatmap.overlay(0.3, "jet", clip=100, columns=columns))
+        display.put(name, heatmap.overlay(alpha=0.3, cmap="jet", clip=100, columns=columns))
 
 
 def display_gradients_of_trainable_weights(

@@ -12,7 +12,6 @@ from actgrid.encoding.files import (
 from actgrid.encoding.images import encode, image_format
 from actgrid.encoding.png import (
     blank_levels,
-    check_compression,
     check_picture_size,
     encode_png,
 )
@@ -21,7 +20,6 @@ __all__ = [
     "Animation",
     "blank_levels",
     "check_animation",
-    "check_compression",
     "check_picture_size",
     "encode",
     "encode_png",

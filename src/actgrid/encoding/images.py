@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from actgrid.encoding.png import check_compression, png_pieces, to_pillow
+from actgrid.encoding.png import png_pieces, to_pillow
 from actgrid.errors import OptionError, suggest
+from actgrid.option_groups import check_option
+from actgrid.option_types import writable_formats
+from actgrid.options import FileOptions
 
 __all__ = ["encode", "image_format"]
 
-# Of Pillow's PNG, which RGB pictures are written as, for each of `COMPRESSIONS`.
+# Of Pillow's PNG, which RGB pictures are written as, for each compression.
 _PNG_OPTIONS: dict[str, dict[str, Any]] = {
     "fast": {"compress_level": 1},
     "small": {"optimize": True},
@@ -32,13 +34,12 @@ def image_format(suffix: str) -> str:
     OptionError
         If Pillow cannot write files with this suffix.
     """
-    formats = Image.registered_extensions()
+    formats = writable_formats()
     name = formats.get(suffix.lower())
-    if name is None or name not in Image.SAVE:
-        writable = [known for known, name in formats.items() if name in Image.SAVE]
+    if name is None:
         raise OptionError(
             f"no image format is known for the suffix {suffix!r}"
-            f"{suggest(suffix, writable) or '; .png, .webp, .jpg and .tiff are'}"
+            f"{suggest(suffix, formats) or '; .png, .webp, .jpg and .tiff are'}"
         )
     return name
 
@@ -50,7 +51,7 @@ def encode(
     *,
     compression: str = "fast",
     threads: int = 1,
-    **options: Any,
+    **options: object,
 ) -> list[bytes]:
     """Encode a picture in the format that the suffix of `path` names, without writing the file.
 
@@ -78,10 +79,10 @@ def encode(
     OptionError
         If the suffix is of no format that can be written, or the format refuses an option.
     """
-    check_compression(compression)
+    check_option(FileOptions, "compression", compression)
     name = image_format(Path(path).suffix)
     if name == "PNG" and levels.ndim == 3:
-        options = _PNG_OPTIONS[compression] | options
+        options = {**_PNG_OPTIONS[compression], **options}
     elif name == "PNG" and not options:
         return png_pieces(levels, palette, compression=compression, threads=threads)
     image = to_pillow(levels, palette)

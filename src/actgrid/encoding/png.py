@@ -17,6 +17,8 @@ from isal import isal_zlib
 from PIL import Image
 
 from actgrid.errors import OptionError, ShapeError
+from actgrid.option_groups import check_option
+from actgrid.options import FileOptions
 
 try:
     from actgrid import _core
@@ -24,9 +26,7 @@ except ImportError:  # installed without a compiler: ISA-L deflates, in about tw
     _core = None  # type: ignore[assignment]
 
 __all__ = [
-    "COMPRESSIONS",
     "blank_levels",
-    "check_compression",
     "encode_png",
     "is_gray",
     "png_pieces",
@@ -34,8 +34,6 @@ __all__ = [
 ]
 
 Levels = npt.NDArray[np.uint8]
-
-COMPRESSIONS = ("fast", "small", "none")
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GRAYSCALE, _INDEXED = 0, 3
@@ -131,14 +129,6 @@ def _chunk(kind: bytes, *data: bytes) -> list[bytes]:
     for piece in (kind, *data):
         checksum = isal_zlib.crc32(piece, checksum)
     return [struct.pack(">I", sum(map(len, data))), kind, *data, struct.pack(">I", checksum)]
-
-
-def check_compression(compression: str) -> None:
-    """Raise OptionError unless there is such a compression."""
-    if compression not in COMPRESSIONS:
-        raise OptionError(
-            f"compression must be one of {', '.join(COMPRESSIONS)}, not {compression!r}"
-        )
 
 
 def _subtracted(rows: Levels) -> Levels:
@@ -301,7 +291,7 @@ def png_pieces(
     threads: int = 1,
 ) -> list[bytes]:
     """Return what `encode_png` does in pieces, which a file takes without a copy of them joined."""
-    check_compression(compression)
+    check_option(FileOptions, "compression", compression)
     if levels.ndim != 2 or levels.size == 0:
         raise ShapeError(f"levels must be (height, width) and not empty, not {levels.shape}")
     if compression == "small":

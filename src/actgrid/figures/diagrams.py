@@ -3,44 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.backdrops import as_pictures
 from actgrid.errors import LayerError, ModelError
-from actgrid.models.extraction import choose_calls, trace_inputs, visible_calls
+from actgrid.models.calls import choose_calls, visible_calls
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.graph import INPUT, input_infos
 from actgrid.models.images import are_images, load_with_pixels
 from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.loading import load_model
-from actgrid.models.tracing import trace_model
+from actgrid.models.network import check_compiled
+from actgrid.models.networks import network_of
+from actgrid.models.tracing import trace_inputs, trace_model
+from actgrid.models.types import LayersLike, ModelInput, ModelLike
+from actgrid.option_groups import takes_options
 from actgrid.option_types import sample_option
+from actgrid.options import ModelDiagramOptions
 from actgrid.rendering import render
-from actgrid.rendering.colormaps import palette
-from actgrid.rendering.diagram import Box, Diagram, check_layout, draw_diagram
-from actgrid.rendering.normalize import parse_normalize
+from actgrid.rendering.diagram import Box, Diagram, draw_diagram
 
-__all__ = ["check_options", "diagram"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["diagram"]
 
 _RANKS = (2, 3, 4, 5)  # of what there are boxes for, with the batch axis
 _UNITS = 64  # that are told apart on the bar of a dense layer
 
 
+@takes_options(ModelDiagramOptions, normalize="minmax")
 def diagram(
-    model: object,
-    x: Any = None,
-    layers: object = None,
-    *,
-    sample: int = 0,
-    side: int = 160,
-    width: int = 1600,
-    names: bool = True,
-    legend: bool = True,
-    normalize: object = "minmax",
-    cmap: str = "viridis",
+    model: ModelLike,
+    x: ModelInput | None = None,
+    layers: LayersLike = None,
+    **options: Unpack[ModelDiagramOptions],
 ) -> Diagram:
     """Draw a model's layers as boxes, each as large as what the layer gives.
 
@@ -61,18 +61,8 @@ def diagram(
         itself what it is. None: boxes in the colour of their type.
     layers
         Which layers, see `actgrid.Extractor`; None: all but the insides of Keras's own layers.
-    sample
-        Which sample of `x`.
-    side
-        Pixels of the longest side.
-    width
-        Pixels after which a new row begins.
-    names
-        Whether names and shapes are written under the boxes.
-    legend
-        Whether the colours are explained.
-    normalize, cmap
-        How values become colours, see `actgrid.render`.
+    **options
+        See `actgrid.options.ModelDiagramOptions`.
 
     Returns
     -------
@@ -100,8 +90,8 @@ def diagram(
     >>> actgrid.diagram("keras:VGG16").save("vgg16.png")
     >>> actgrid.diagram("demo", actgrid.demo.photo(), "*_relu").save("cat.png")
     """
-    check_options(side=side, width=width, normalize=normalize, cmap=cmap)
     network: Any = load_model(model)
+    check_compiled(network_of(network), "diagram")
     pixels = None
     if are_images(x):
         pixels, x = load_with_pixels(x, model=network)
@@ -123,7 +113,7 @@ def diagram(
         boxes = [_box(info, info.shape) for info in infos]
     else:
         given = [one for one in tf.nest.flatten(inputs) if one is not None]
-        sample = sample_option(sample, max(map(len, given)))
+        sample = sample_option(options["sample"], max(map(len, given)))
         boxes = []
         for info, (seen, shape) in zip(infos, function(inputs, tf.constant(sample)), strict=True):
             front = np.asarray(seen)
@@ -131,17 +121,19 @@ def diagram(
                 face = _photo(front if pixels is None else pixels[sample])
             else:
                 face = render(
-                    front[..., None], kind="image", normalize=normalize, cmap=cmap
+                    front[..., None],
+                    kind="image",
+                    normalize=options["normalize"],
+                    cmap=options["cmap"],
                 ).to_rgb()
             boxes.append(_box(info, shape.numpy(), face))
-    return draw_diagram(boxes, side=side, width=width, names=names, legend=legend)
-
-
-def check_options(*, side: int, width: int, normalize: object, cmap: str) -> None:
-    """Raise what `diagram` would raise for these options whatever the model."""
-    check_layout(side, width)
-    parse_normalize(normalize)
-    palette(cmap)
+    return draw_diagram(
+        boxes,
+        side=options["side"],
+        width=options["width"],
+        names=options["names"],
+        legend=options["legend"],
+    )
 
 
 def _layers(model: Any, inputs: Any, selection: Selection) -> list[tuple[LayerInfo, Any]]:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import orjson
@@ -18,8 +18,19 @@ from actgrid.encoding import writable_folder, write_file
 from actgrid.figures.grids import batch_size
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
+from actgrid.option_groups import options_of, takes_options
 from actgrid.option_types import thread_count
-from actgrid.rendering import ChannelStats, Grid
+from actgrid.options import (
+    FileOptions,
+    RenderArrayOptions,
+    RenderFileOptions,
+    WeightFileOptions,
+)
+from actgrid.rendering import ChannelStats, Grid, encode_picture
+from actgrid.rendering.stats import named_arrays
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "DrawnLayer",
@@ -27,8 +38,10 @@ __all__ = [
     "draw_file",
     "folder_names",
     "numbered_files",
+    "picture_suffix",
     "safe_name",
     "save_layers",
+    "split_options",
     "unique_names",
     "worker_threads",
 ]
@@ -147,44 +160,54 @@ def worker_threads(threads: int | None, name: str) -> Iterator[ThreadPoolExecuto
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@takes_options(RenderFileOptions, data_format=None)
 def draw_file(
     info: LayerInfo,
     activation: npt.NDArray[Any],
     *,
     batch: int,
-    sample: int,
-    suffix: str = ".png",
-    compression: str = "fast",
-    **render_options: Any,
+    **options: Unpack[RenderFileOptions],
 ) -> tuple[Grid, list[bytes]]:
     """Draw a layer for one image of a batch, by one thread; also return the pieces of its file.
 
     Each layer is drawn by one thread of many: encoding takes most of the time, and layers need
     not wait for each other.
     """
-    grid = draw_layer(
-        info, activation, batch=batch, sample=sample, **render_options | {"threads": 1}
-    )
-    return grid, grid.pieces(f"picture{suffix}", compression=compression, threads=1)
+    render_options, file_format, compression = split_options(options)
+    grid = draw_layer(info, activation, batch=batch, **render_options)
+    return grid, encode_picture(grid, f"picture.{file_format}", compression, 1)
+
+
+def picture_suffix(options: Mapping[str, Any]) -> str:
+    """Return the suffix of pictures that are drawn with these options."""
+    return "." + str(options.get("format", options_of(FileOptions)["format"].default))
+
+
+def split_options(
+    options: RenderFileOptions | WeightFileOptions,
+) -> tuple[RenderArrayOptions, str, str]:
+    """Return the options of drawing, for one thread, and the format and compression of files."""
+    names = options_of(RenderArrayOptions)
+    render_options: Any = {name: value for name, value in options.items() if name in names}
+    render_options["threads"] = 1
+    return render_options, options["format"], options["compression"]
 
 
 def describe(drawn: Iterable[DrawnLayer], about: Mapping[str, Any]) -> bytes:
     """Return what ``stats.json`` says of the layers of an image, after what else it says."""
-    layers = [layer.describe() | layer.stats.by_name() for layer in drawn]
+    layers = [layer.describe() | named_arrays(layer.stats) for layer in drawn]
     # Where `to_dict` has None, orjson writes null; it takes a third of the time from arrays.
     return orjson.dumps({**about, "layers": layers}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
+@takes_options(RenderFileOptions, data_format=None)
 def save_layers(
     folder: Path,
     infos: Mapping[str, LayerInfo],
     activations: Mapping[str, npt.NDArray[Any]],
     *,
-    sample: int = 0,
-    suffix: str = ".png",
     about: Mapping[str, Any] | None = None,
-    threads: int | None = None,
-    **options: Any,
+    **options: Unpack[RenderFileOptions],
 ) -> list[DrawnLayer]:
     """Draw and save every layer of one image as ``NN_layer.png``, and ``stats.json``.
 
@@ -194,16 +217,10 @@ def save_layers(
         Where; made if need be.
     infos, activations
         By layer path, as `Extractor` gives them.
-    sample
-        Which image of the batch.
-    suffix
-        Of the pictures.
     about
         Further entries for ``stats.json``, such as the image's name.
-    threads
-        At most this many draw; None: one for each processor.
-    options
-        See `draw_file` and `actgrid.render`.
+    **options
+        See `actgrid.options.RenderFileOptions`.
 
     Raises
     ------
@@ -215,14 +232,12 @@ def save_layers(
 
     def save(path: str, file: str) -> DrawnLayer:
         start, activation = time.perf_counter(), activations[path]
-        grid, pieces = draw_file(
-            infos[path], activation, batch=batch, sample=sample, suffix=suffix, **options
-        )
+        grid, pieces = draw_file(infos[path], activation, batch=batch, **options)
         write_file(folder / file, *pieces)
         return DrawnLayer.of(infos[path], activation, grid, file, start)
 
-    files = numbered_files(list(activations), suffix)
-    with worker_threads(threads, "draw") as pool:
+    files = numbered_files(list(activations), picture_suffix(options))
+    with worker_threads(options["threads"], "draw") as pool:
         drawn = list(pool.map(save, activations, files))
     write_file(folder / "stats.json", describe(drawn, about or {}))
     return drawn

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
@@ -11,14 +11,25 @@ from actgrid.errors import OptionError
 from actgrid.figures.on_device import draw_on_device, on_gpu
 from actgrid.models import Extractor, load_images
 from actgrid.models.drawing import draw_layer
+from actgrid.models.extraction import is_traceable
 from actgrid.models.images import are_images
+from actgrid.models.types import LayersLike, ModelInput, ModelLike
+from actgrid.option_groups import takes_options
+from actgrid.options import RenderArrayOptions
 from actgrid.rendering import Grid
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["batch_size", "render_model"]
 
 
+@takes_options(RenderArrayOptions, data_format=None)
 def render_model(
-    model: object, x: Any, layers: object = None, **render_options: Any
+    model: ModelLike | Extractor,
+    x: ModelInput,
+    layers: LayersLike = None,
+    **options: Unpack[RenderArrayOptions],
 ) -> dict[str, Grid]:
     """Run a model on an input and draw its layers.
 
@@ -32,13 +43,8 @@ def render_model(
         images, which `actgrid.load_images` then prepares for this model.
     layers
         Which layers, see `actgrid.Extractor`; None: every one with a spatial output.
-    render_options
-        Options of `actgrid.render`, for all layers. The kind of each activation and its data
-        format are known; `sample` chooses the image of a batch, `token_grid` applies to
-        sequences only. There is one more `backend`: ``"tensorflow"`` draws inside the model's
-        compiled function, so that pictures and statistics leave the device, a quarter of the
-        bytes, and no activation does. ``"auto"`` is that where TensorFlow runs the model on a
-        GPU; an extractor then has XLA compile the drawing, which takes a while at first.
+    **options
+        See `actgrid.options.RenderArrayOptions`.
 
     Returns
     -------
@@ -50,6 +56,14 @@ def render_model(
     ActgridError
         Whatever `load_model`, `Extractor`, `load_images` and `render` raise.
 
+    Notes
+    -----
+    The kind of each activation and its data format are known; `sample` chooses the image of a
+    batch, `token_grid` applies to sequences only. ``backend="tensorflow"`` draws inside the model's
+    compiled function: pictures and statistics leave the device, a quarter of the bytes, and no
+    activation does. ``"auto"`` is that where TensorFlow runs the model on a GPU; an extractor then
+    has XLA compile the drawing, which takes a while at first.
+
     Examples
     --------
     >>> grids = actgrid.render_model("demo", actgrid.demo.photo(), "*_relu", cmap="magma")
@@ -60,20 +74,15 @@ def render_model(
     extractor = model if isinstance(model, Extractor) else Extractor(model, layers)
     if are_images(x):
         x = load_images(x, model=extractor.model)
-    order = render_options.get("order", "index")
-    if isinstance(order, Iterator):
-        render_options["order"] = list(order)  # every layer wants it
-    backend = render_options.get("backend", "auto")
-    gpu = backend in ("auto", "tensorflow") and on_gpu()
-    if backend == "tensorflow" or (gpu and "kind" not in render_options):
-        render_options.pop("backend", None)
+    backend = options["backend"]
+    gpu = backend in ("auto", "tensorflow") and is_traceable(extractor) and on_gpu()
+    if backend == "tensorflow" or (gpu and options["kind"] is None):
         # An input or two would be drawn before XLA is done.
-        fuse = gpu and extractor is model
-        return draw_on_device(extractor, x, fuse=fuse, **render_options)
+        return draw_on_device(extractor, x, options, fuse=gpu and extractor is model)
     activations = extractor(x)
     infos = extractor.layers
     return {
-        path: draw_layer(infos[path], activation, batch=batch_size(activations), **render_options)
+        path: draw_layer(infos[path], activation, batch=batch_size(activations), **options)
         for path, activation in activations.items()
     }
 

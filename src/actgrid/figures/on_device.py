@@ -7,22 +7,23 @@ subnormal numbers for zeros.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models import Extractor, LayerInfo
+from actgrid.models.extraction import run_transform
 from actgrid.models.frameworks import tensorflow
-from actgrid.option_types import integer_option
-from actgrid.rendering import ChannelStats, Grid, check_options
-from actgrid.rendering.draw import ORDERS, channel_sequence, check_channels, lay_out, zoomed
+from actgrid.options import RenderArrayOptions
+from actgrid.rendering import ChannelStats, Grid
+from actgrid.rendering.draw import ORDERS, check_channels, lay_out, zoomed
 from actgrid.rendering.layout import Layout
-from actgrid.rendering.normalize import Normalization, drawn_dtype
-from actgrid.rendering.tiles import check_dtype, tile, token_sides
+from actgrid.rendering.normalize import Normalization, drawn_dtype, parse_normalize
+from actgrid.rendering.stats import arrays_of, stats_of
+from actgrid.rendering.tiles import check_dtype, tile
 
 __all__ = ["draw_on_device", "on_gpu"]
 
@@ -42,63 +43,39 @@ def on_gpu() -> bool:
 
 
 def draw_on_device(
-    extractor: Extractor,
-    x: Any,
-    *,
-    fuse: bool,
-    sample: int = 0,
-    normalize: object = "standard",
-    scope: str = "channel",
-    columns: int | None = None,
-    padding: int = 1,
-    zoom: int = 1,
-    background: int = 0,
-    order: str | Iterable[int] = "index",
-    data_format: str | None = None,
-    cmap: str = "viridis",
-    threads: int | None = None,
-    kind: str | None = None,
-    token_grid: tuple[int, int] | None = None,
+    extractor: Extractor, x: Any, options: RenderArrayOptions, *, fuse: bool
 ) -> dict[str, Grid]:
     """Run a model and draw its layers where it runs; see `actgrid.render_model`.
 
     Parameters
     ----------
+    options
+        All of them, checked.
     fuse
         Whether XLA compiles the drawing: that takes time at first, and then fewer passes over the
         device's memory.
     """
     tf = tensorflow()
-    options = check_options(
-        normalize=normalize,
-        scope=scope,
-        columns=columns,
-        padding=padding,
-        zoom=zoom,
-        background=background,
-        order=order,
-        cmap=cmap,
-        backend="numpy",
-        threads=threads,
-    )
-    if kind is not None:
+    if options["kind"] is not None:
         raise OptionError("the tensorflow backend knows what each layer gives: leave kind out")
-    sample = integer_option("sample", sample)
     for shape in map(np.shape, tf.nest.flatten(x)):
         if 0 in shape:
             raise ShapeError(f"an input of shape {tuple(shape)} is empty: nothing can be drawn")
+    sample, columns, order = options["sample"], options["columns"], options["order"]
+    data_format = options["data_format"]
+    token_grid = cast("tuple[int, int] | None", options["token_grid"])
     drawing = _Drawing(
-        normalization=options.normalization,
-        scope=scope,
-        columns=None if columns is None else min(integer_option("columns", columns), _MOST),
-        padding=options.padding,
-        background=options.background,
-        order=order if isinstance(order, str) else tuple(channel_sequence(order).tolist()),
+        normalization=parse_normalize(options["normalize"]),
+        scope=options["scope"],
+        columns=None if columns is None else min(columns, _MOST),
+        padding=options["padding"],
+        background=options["background"],
+        order=order if isinstance(order, str) else tuple(order),
         data_format=data_format,
-        token_grid=None if token_grid is None else token_sides(token_grid),
+        token_grid=token_grid,
         fuse=fuse,
     )
-    drawn = extractor.run(x, drawing, tf.constant(min(max(sample, -_MOST), _MOST)))
+    drawn = run_transform(extractor, x, drawing, tf.constant(min(max(sample, -_MOST), _MOST)))
     infos = extractor.layers
     shapes = {path: tuple(layer.shape.numpy().tolist()) for path, layer in drawn.items()}
     batch = max(shape[0] for shape in shapes.values())
@@ -120,14 +97,12 @@ def draw_on_device(
         channels = layer.channels.numpy().astype(np.intp)
         *stats, nonfinite = layer.stats.numpy()
         grids[path] = Grid(
-            zoomed(layer.canvas.numpy(), options.zoom),
-            ChannelStats.of(
-                [*stats, nonfinite.astype(np.int64)], tiling.tiles.size // nonfinite.size
-            ),
+            zoomed(layer.canvas.numpy(), options["zoom"]),
+            stats_of([*stats, nonfinite.astype(np.int64)], tiling.tiles.size // nonfinite.size),
             np.repeat(channels, slices),
-            cmap,
-            lay_out(tiling, channels.size, drawing.columns, options.padding),
-            options.zoom,
+            options["cmap"],
+            lay_out(tiling, channels.size, drawing.columns, drawing.padding),
+            options["zoom"],
         )
     return grids
 
@@ -147,7 +122,7 @@ class _Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class _Drawing:
-    """How layers are drawn: a transform for `Extractor.run`."""
+    """How layers are drawn: a transform for `run_transform`."""
 
     normalization: Normalization
     scope: str
@@ -209,7 +184,7 @@ class _Drawing:
 
         canvas = _paint(levels, self._layout(levels, kind, joined), self.background)
         shown = measured(_ALL if kind == "dense" else _EACH_CHANNEL)
-        return canvas, tf.stack([tf.reshape(array, [-1]) for array in shown.arrays()]), channels
+        return canvas, tf.stack([tf.reshape(array, [-1]) for array in arrays_of(shown)]), channels
 
     def _tiles(self, one: Any, kind: str, channels_first: bool) -> Any:
         """Return one sample as tiles, as `actgrid.rendering.tiles.tile` does."""

@@ -5,15 +5,23 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actgrid.encoding import writable_folder
 from actgrid.errors import LayerError
-from actgrid.figures.files import numbered_files, worker_threads
+from actgrid.figures.files import numbered_files, picture_suffix, split_options, worker_threads
 from actgrid.models.drawing import draw_weight
 from actgrid.models.layers import Selection, Weight, model_weights
 from actgrid.models.loading import load_model
+from actgrid.models.network import check_editable
+from actgrid.models.networks import network_of
+from actgrid.models.types import LayersLike, ModelLike
+from actgrid.option_groups import takes_options
+from actgrid.options import SIGNED, RenderOptions, WeightFileOptions
 from actgrid.rendering import Grid
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["DrawnWeight", "render_weights", "save_weights"]
 
@@ -48,7 +56,10 @@ class DrawnWeight:
     milliseconds: float
 
 
-def render_weights(model: object, layers: object = None, **render_options: Any) -> dict[str, Grid]:
+@takes_options(RenderOptions, **SIGNED)
+def render_weights(
+    model: ModelLike, layers: LayersLike = None, **options: Unpack[RenderOptions]
+) -> dict[str, Grid]:
     """Draw a model's weights: the filters of its convolutions, or all weights of chosen layers.
 
     Parameters
@@ -59,10 +70,9 @@ def render_weights(model: object, layers: object = None, **render_options: Any) 
         Which layers, see `actgrid.Extractor`: of these every weight that is not a scalar, and
         those of the layers inside. None: the kernels of all convolutions, which are the weights
         of three to five axes.
-    render_options
-        Options of `actgrid.render`; by default ``normalize="symmetric"`` and ``cmap="RdBu_r"``,
-        where white is zero. Each tile is mapped by itself: for filters whose strength can be
-        compared, ``scope="layer"``.
+    **options
+        See `actgrid.options.RenderOptions`. Each tile is normalized by itself: for filters whose
+        strength can be compared, ``scope="layer"``.
 
     Returns
     -------
@@ -89,20 +99,13 @@ def render_weights(model: object, layers: object = None, **render_options: Any) 
     """
     chosen = _choose(load_model(model), layers)
     return {
-        weight.path: draw_weight(weight, weight.variable.numpy(), **render_options)
-        for weight in chosen
+        weight.path: draw_weight(weight, weight.variable.numpy(), **options) for weight in chosen
     }
 
 
+@takes_options(WeightFileOptions, **SIGNED)
 def save_weights(
-    folder: Path,
-    model: Any,
-    layers: object = None,
-    *,
-    threads: int | None = None,
-    suffix: str = ".png",
-    compression: str = "fast",
-    **render_options: Any,
+    folder: Path, model: Any, layers: LayersLike = None, **options: Unpack[WeightFileOptions]
 ) -> list[DrawnWeight]:
     """Draw a model's weights and save them as ``NN_layer_weight.png``.
 
@@ -110,27 +113,24 @@ def save_weights(
     ----------
     folder
         Where; made if need be.
-    model, layers, render_options
+    model, layers
         As for `render_weights`.
-    threads
-        At most this many draw; None: one for each processor.
-    suffix
-        Of the pictures.
-    compression
-        Of PNG, see `Grid.save`.
+    **options
+        See `actgrid.options.WeightFileOptions`.
 
     Raises
     ------
     OutputError
         If a file cannot be written. Others may have been written; they are whole.
     """
+    render_options, _, compression = split_options(options)
     weights = _choose(model, layers)
     writable_folder(folder)
 
     def save(weight: Weight, file: Path) -> DrawnWeight:
         start = time.perf_counter()
         values = weight.variable.numpy()
-        grid = draw_weight(weight, values, threads=1, **render_options)
+        grid = draw_weight(weight, values, **render_options)
         grid.save(file, compression=compression, threads=1)
         return DrawnWeight(
             path=weight.path,
@@ -143,12 +143,13 @@ def save_weights(
             milliseconds=(time.perf_counter() - start) * 1e3,
         )
 
-    files = numbered_files([weight.path for weight in weights], suffix)
-    with worker_threads(threads, "draw") as pool:
+    files = numbered_files([weight.path for weight in weights], picture_suffix(options))
+    with worker_threads(options["threads"], "draw") as pool:
         return list(pool.map(save, weights, [folder / file for file in files]))
 
 
-def _choose(model: Any, layers: object) -> list[Weight]:
+def _choose(model: Any, layers: LayersLike) -> list[Weight]:
+    check_editable(network_of(model), "render_weights")
     if layers is None:
         kernels = [one for one in model_weights(model) if 3 <= len(one.variable.shape) <= 5]
         if not kernels:

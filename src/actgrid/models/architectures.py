@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from actgrid.models.frameworks import keras
+from actgrid.models.network import is_network
 
 __all__ = ["DEMO", "Architecture", "find_architecture", "kernel_lines"]
 
@@ -37,6 +38,8 @@ def find_architecture(model: Any) -> Architecture | None:
     The kernels of all layers are compared in order, by the class, the shape and the strides. Names
     of models and layers do not count.
     """
+    if is_network(model):
+        return None
     known = _digests()
     counts = {count for count, _ in known}
     found: Architecture | None = None

@@ -7,7 +7,8 @@ from typing import Any
 from actgrid.models.frameworks import keras
 from actgrid.models.inputs import input_structure
 from actgrid.models.layers import model_layers
-from actgrid.rendering.tiles import DATA_FORMATS
+from actgrid.models.network import is_network
+from actgrid.options import DATA_FORMATS
 
 __all__ = ["input_data_format", "permuted_format"]
 
@@ -26,6 +27,8 @@ def input_data_format(model: Any, position: int = 0) -> str:
     position
         Which input, in the order of TensorFlow's nests.
     """
+    if is_network(model):
+        return model.inputs[position].data_format if model.inputs else "channels_last"
     return _format_of(model, position) or str(keras().config.image_data_format())
 
 

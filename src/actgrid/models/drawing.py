@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from actgrid.models.frameworks import keras
 from actgrid.models.layers import LayerInfo, Weight
+from actgrid.options import SIGNED, RenderArrayOptions
 from actgrid.rendering import Grid, render
-from actgrid.rendering.draw import SIGNED
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["draw_layer", "draw_weight", "filters"]
 
@@ -20,8 +23,7 @@ def draw_layer(
     activation: npt.NDArray[Any],
     *,
     batch: int = 1,
-    sample: int = 0,
-    **render_options: Any,
+    **options: Unpack[RenderArrayOptions],
 ) -> Grid:
     """Draw one layer's activation, by what is known of the layer; see `actgrid.render`.
 
@@ -29,19 +31,25 @@ def draw_layer(
     positions, has that drawn for every sample.
     """
     if info.kind != "sequence":
-        render_options.pop("token_grid", None)
+        options["token_grid"] = None
     if len(activation) == 1 < batch:
-        sample = 0
-    options = {"kind": info.kind, "data_format": info.data_format} | render_options
-    return render(activation, sample=sample, **options)
+        options["sample"] = 0
+    if options.get("kind") is None:
+        options["kind"] = info.kind
+    if options.get("data_format") is None:
+        options["data_format"] = info.data_format
+    return render(activation, **options)
 
 
-def draw_weight(weight: Weight, values: npt.NDArray[Any], **render_options: Any) -> Grid:
+def draw_weight(
+    weight: Weight, values: npt.NDArray[Any], **options: Unpack[RenderArrayOptions]
+) -> Grid:
     """Draw a weight, or an array like it, with a row for each output channel of a convolution.
 
     See `actgrid.render`; by default zero is the middle of a diverging colormap.
     """
-    return render(filters(weight, values), **{"kind": "kernel", **SIGNED, **render_options})
+    given: RenderArrayOptions = {**SIGNED, "kind": "kernel", **options}
+    return render(filters(weight, values), **given)
 
 
 def filters(weight: Weight, values: npt.NDArray[Any]) -> npt.NDArray[Any]:

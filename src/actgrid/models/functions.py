@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.tracing import refusal
+from actgrid.models.refusals import refusal
 
 __all__ = ["GraphFunction"]
 

@@ -6,13 +6,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from actgrid.models.calls import Call, Trace, visible_calls
 from actgrid.models.data_formats import input_data_format
-from actgrid.models.extraction import trace_inputs, visible_calls
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import is_real, names_of
 from actgrid.models.layers import LayerInfo
 from actgrid.models.loading import load_model
-from actgrid.models.tracing import Call, Trace, leaves, trace_model
+from actgrid.models.network import check_compiled
+from actgrid.models.networks import network_of
+from actgrid.models.tracing import leaves, trace_inputs, trace_model
+from actgrid.models.types import ModelInput, ModelLike
 
 __all__ = ["INPUT", "LayerGraph", "input_infos", "layer_graph"]
 
@@ -42,7 +45,7 @@ class LayerGraph:
     outputs: tuple[int, ...]
 
 
-def layer_graph(model: object, x: Any = None) -> LayerGraph:
+def layer_graph(model: ModelLike, x: ModelInput | None = None) -> LayerGraph:
     """Return how a model's layers feed each other.
 
     Parameters
@@ -65,6 +68,7 @@ def layer_graph(model: object, x: Any = None) -> LayerGraph:
     """
     tf = tensorflow()
     network: Any = load_model(model)
+    check_compiled(network_of(network), "the graph of layers")
     found: list[LayerGraph] = []
 
     def trace(inputs: Any) -> None:

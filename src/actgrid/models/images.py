@@ -27,12 +27,11 @@ from actgrid.errors import (
     TooLargeError,
 )
 from actgrid.models.data_formats import input_data_format
-from actgrid.models.extraction import known_specs
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.functions import GraphFunction
 from actgrid.models.inputs import input_structure, names_of
 from actgrid.models.preprocessing import preprocessing
-from actgrid.models.tracing import trace_model, unchanged
+from actgrid.models.tracing import known_specs, trace_model, unchanged
 
 __all__ = [
     "DEMO",

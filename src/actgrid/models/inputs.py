@@ -59,7 +59,9 @@ def input_specs(model: Any) -> Any:
     structure = input_structure(model)
     if structure is not None:
         return tf.nest.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype), structure)
-    shape = (model.get_build_config() or {}).get("input_shape")
+    get_config = getattr(model, "get_build_config", None)  # of Keras models alone
+    config = None if get_config is None else get_config()
+    shape = (config or {}).get("input_shape")
     return None if shape is None else _from_shapes(shape)
 
 

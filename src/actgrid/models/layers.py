@@ -6,7 +6,7 @@ import fnmatch
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from actgrid.errors import LayerError, ModelError, OptionError, ShapeError, sugg
 from actgrid.models.frameworks import keras
 
 __all__ = [
+    "NO_SPATIAL_LAYER",
     "LayerInfo",
     "Node",
     "Selection",
@@ -26,6 +27,7 @@ __all__ = [
 
 # As in "name:0" and "name:0[1]", for the first call of a layer.
 _FIRST_CALL = re.compile(r":0(?=$|\[)")
+NO_SPATIAL_LAYER = "the model has no layer with a spatial output; name the layers to extract"
 # What an output with a batch axis is drawn as, by its rank.
 _KIND_OF_RANK = {2: "dense", 3: "sequence", 4: "image", 5: "volume"}
 
@@ -295,6 +297,26 @@ class Selection:
         """Tell whether the call at `path` of a layer is wanted."""
         return any(self._matches(item, node, path, model) for item in self._items)
 
+    def choose(self, infos: Sequence[LayerInfo]) -> list[LayerInfo]:
+        """Return the layers that are wanted of a network that only lists its layers.
+
+        A class stands for the layers of a type of its name. A predicate takes a `LayerInfo`.
+
+        Raises
+        ------
+        LayerError
+            If an item stands for none of the layers.
+        """
+        if self.everything:
+            spatial = [info for info in infos if info.spatial]
+            if not spatial:
+                raise LayerError(NO_SPATIAL_LAYER)
+            return spatial
+        for item in self._items:
+            if not any(_matches_info(item, info) for info in infos):
+                raise self._nothing(item, [info.path for info in infos])
+        return [info for info in infos if any(_matches_info(item, info) for item in self._items)]
+
     def check(self, model: Any, nodes: list[Node]) -> None:
         """Raise LayerError unless every item can stand for some layer of the model."""
         for item in self._items:
@@ -373,6 +395,16 @@ class Selection:
                 f"no layer is called {item!r}" + (suggest(item, known) or f" ({_some(known)})")
             )
         return LayerError(f"no layer matches {_shown(item)}")
+
+
+def _matches_info(item: Any, info: LayerInfo) -> bool:
+    if isinstance(item, str):
+        return item == info.path or fnmatch.fnmatchcase(info.path, item)
+    if isinstance(item, type):
+        return info.type == item.__name__
+    if _is_index(item):
+        return info.index == operator.index(item)
+    return bool(item(info))
 
 
 def _shown(item: Any) -> str:

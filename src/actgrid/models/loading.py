@@ -1,28 +1,21 @@
-"""From a model specification to a Keras model."""
+"""Load the model that a specification stands for."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import os
 import re
 import reprlib
-import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from actgrid.errors import (
-    ActgridError,
-    FormatError,
-    MissingFileError,
-    ModelError,
-    strip_terminal_codes,
-    suggest,
-)
-from actgrid.models.archives import check_archive, is_hdf5, read_member
+from actgrid.errors import ActgridError, MissingFileError, ModelError, suggest
+from actgrid.models.archives import check_archive
 from actgrid.models.frameworks import applications, keras, tensorflow
-from actgrid.models.safety import unsafe_config, unsafe_saved_model
+from actgrid.models.keras_files import SUFFIXES, first_line, load_file
+from actgrid.models.networks import find_network, network_kinds
+from actgrid.models.types import ModelLike
 
 __all__ = ["SPECS", "is_function_spec", "load_model"]
 
@@ -32,26 +25,22 @@ SPECS = (
 )
 # Short names for functions that return a model.
 _ALIASES = {"demo": "actgrid.demo:model"}
-_HDF5 = (".h5", ".hdf5")
-_SUFFIXES = (".keras", *_HDF5)
 _FUNCTION_SPEC = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
-_CONFIG = "config.json"
-# The largest configuration in keras.applications has 0.8 MB; parsing takes about ten times as much.
-_MAX_CONFIG_BYTES = 32 << 20
 
 
 def load_model(
-    spec: object, *, weights: str | Path = "imagenet", safe_mode: bool = True
+    spec: ModelLike, *, weights: str | Path = "imagenet", safe_mode: bool = True
 ) -> Any:
-    """Return the Keras model that a specification stands for.
+    """Return the model that a specification stands for: mostly a Keras model.
 
     Parameters
     ----------
     spec
-        A Keras model, which is returned as it is; the path of a ``.keras`` or ``.h5`` file or of
-        a SavedModel folder; ``"keras:VGG16"`` (any name in `keras.applications`); ``"demo"``, the
-        embedded model; or ``"package.module:function"``, a function that returns a model. Files
-        are loaded for inference, not compiled. Of a SavedModel only the outputs can be seen.
+        A Keras model or a network of another kind, which is returned as it is; the path of a
+        ``.keras`` or ``.h5`` file or of a SavedModel folder; ``"keras:VGG16"`` (any name in
+        `keras.applications`); ``"demo"``, the embedded model; or ``"package.module:function"``, a
+        function that returns a model. Files are loaded for inference, not compiled. Of a
+        SavedModel only the outputs can be seen.
     weights
         For ``keras:`` names: ``"imagenet"``, ``"random"``, or a weights file.
     safe_mode
@@ -73,8 +62,7 @@ def load_model(
     >>> model = actgrid.load_model("keras:MobileNetV2", weights="random")
     >>> model = actgrid.load_model("model.keras")
     """
-    k = keras()
-    if isinstance(spec, k.layers.Layer):
+    if find_network(spec) is not None:
         return spec
     if not isinstance(spec, (str, os.PathLike)):
         raise ModelError(f"a model is a Keras model or {SPECS}, not {_describe_value(spec)}")
@@ -86,11 +74,12 @@ def load_model(
     path = Path(text)
     if text in _ALIASES:
         return _from_function(_ALIASES[text])
-    if path.is_dir():
-        return _saved_model(path, safe_mode)
     if path.exists():
-        return _file(path, safe_mode)
-    if isinstance(spec, os.PathLike) or path.suffix in _SUFFIXES or os.sep in text:
+        kinds = (kind for kind in network_kinds() if kind.takes(path))
+        kind = next(kinds, None)
+        # The error of a file of no kind says what Keras finds in it.
+        return load_file(path, safe_mode) if kind is None else kind.load(path, safe_mode)
+    if isinstance(spec, os.PathLike) or path.suffix in SUFFIXES or os.sep in text:
         raise MissingFileError(f"there is no model file {text}")
     if is_function_spec(text):
         return _from_function(text)
@@ -139,15 +128,6 @@ def is_function_spec(spec: str) -> bool:
     return _FUNCTION_SPEC.fullmatch(spec) is not None and not spec.startswith("keras:")
 
 
-def _first_line(error: BaseException) -> str:
-    # Keras puts the reason behind what it was doing and a page of configuration.
-    text = strip_terminal_codes(str(error)).rpartition("Exception encountered:")[2]
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if lines and lines[0].startswith("Exception encountered when calling"):
-        lines = lines[1:] or lines
-    return lines[0][:300] if lines else type(error).__name__
-
-
 def _application(name: str, weights: str | Path) -> Any:
     known = applications()
     if name not in known:
@@ -163,164 +143,9 @@ def _application(name: str, weights: str | Path) -> Any:
         return getattr(keras().applications, name)(weights=given)
     except Exception as error:
         raise ModelError(
-            f"keras:{name} with weights {weights!r} cannot be loaded: {_first_line(error)}; "
+            f"keras:{name} with weights {weights!r} cannot be loaded: {first_line(error)}; "
             "weights may also be random or a file"
         ) from error
-
-
-def _file(path: Path, safe_mode: bool) -> Any:
-    config = None
-    try:
-        config = _read_config(path)
-        if safe_mode:
-            _refuse(path, unsafe_config(config))
-        return keras().models.load_model(
-            path,
-            custom_objects=_keras_2_layers() if path.suffix in _HDF5 else None,
-            compile=False,
-            safe_mode=safe_mode,
-        )
-    except ModelError:
-        raise
-    except Exception as error:
-        problem = "is not a Keras model file" if config is None else "cannot be loaded"
-        raise ModelError(f"{path} {problem}: {_first_line(error)}") from error
-
-
-def _refuse(path: Path, finding: str | None) -> None:
-    """Raise ModelError if something was found in a model that safe mode refuses."""
-    if finding is not None:
-        raise ModelError(
-            f"{path} holds {finding}; if you trust the model, load it with safe_mode=False "
-            "(--no-safe-mode)"
-        )
-
-
-def _read_config(path: Path) -> Any:
-    """Return the configuration in a model file that is safe to read."""
-    with path.open("rb") as file:
-        is_zip, start = zipfile.is_zipfile(file), _read_start(file)
-        suffixes = _HDF5 if is_hdf5(file) and not is_zip else (".keras",)
-    if not is_zip and suffixes != _HDF5:
-        raise FormatError(_describe_start(start))
-    if path.suffix not in suffixes:
-        content = "HDF5" if suffixes == _HDF5 else "a zip archive"
-        raise FormatError(f"it holds {content}, so its name must end in {' or '.join(suffixes)}")
-    try:
-        check_archive(path)
-    except FormatError as error:
-        raise ModelError(f"{path} is refused: {error}") from error
-    if suffixes == _HDF5:
-        import h5py  # installed with Keras
-
-        with h5py.File(path) as file:
-            if (text := file.attrs.get("model_config")) is None:
-                raise FormatError("it has no model_config, so it may hold weights alone")
-    else:
-        with zipfile.ZipFile(path) as archive:
-            if _CONFIG not in archive.namelist():
-                raise FormatError(f"the archive has no {_CONFIG}")
-            text = read_member(archive, _CONFIG, _MAX_CONFIG_BYTES)
-    return json.loads(text)
-
-
-def _read_start(file: BinaryIO) -> bytes:
-    file.seek(0)
-    return file.read(48)
-
-
-def _describe_start(start: bytes) -> str:
-    """Return what a file is that is neither a zip archive nor HDF5, judged by its first bytes."""
-    if not start:
-        return "it is empty"
-    if start.startswith(b"PK"):
-        return "it is a zip archive that is truncated"
-    if start.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer; git lfs pull gets the file"
-    return f"it is neither a zip archive (.keras) nor HDF5 (.h5), it begins with {start[:16]!r}"
-
-
-def _keras_2_layers() -> dict[str, Any]:
-    """Return layers that take what Keras 2 wrote of them and Keras 3 refuses."""
-
-    class DepthwiseConv2D(keras().layers.DepthwiseConv2D):  # type: ignore[misc]
-        def __init__(self, *args: Any, groups: int = 1, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-
-    return {"DepthwiseConv2D": DepthwiseConv2D}
-
-
-def _saved_model(path: Path, safe_mode: bool) -> Any:
-    """Return a SavedModel as a model of one layer."""
-    if not (path / "saved_model.pb").exists():
-        raise ModelError(f"{path} is a folder, but no SavedModel: it has no saved_model.pb")
-    k, tf = keras(), tensorflow()
-    try:
-        if safe_mode:
-            _refuse(path, unsafe_saved_model(path))
-        signatures = tf.saved_model.load(os.fspath(path)).signatures
-        if not signatures:
-            raise ModelError(
-                f"the SavedModel {path} has no signatures, which say what it takes: save it with "
-                "model.export(folder), or tf.saved_model.save(module, folder, signatures=...)"
-            )
-        endpoint = "serving_default" if "serving_default" in signatures else next(iter(signatures))
-        specs = signatures[endpoint].structured_input_signature[1]
-        inputs = {
-            name: k.Input(batch_shape=tuple(spec.shape), dtype=spec.dtype.name, name=name)
-            for name, spec in specs.items()
-        }
-        layer = k.layers.TFSMLayer(os.fspath(path), call_endpoint=endpoint, name="saved_model")
-        if len(inputs) == 1:
-            (single,) = inputs.values()
-            return k.Model(single, layer(single))
-        # Keras passes them on as one dict, and a signature takes several by their names alone.
-        signature = layer.call_endpoint_fn
-        layer.call_endpoint_fn = lambda inputs: signature(**inputs)
-        return k.Model(inputs, layer(inputs))
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"{path} cannot be loaded as a SavedModel: {_saved_model_problem(path, error)}"
-        ) from error
-
-
-def _saved_model_problem(path: Path, error: Exception) -> str:
-    """Return why TensorFlow cannot load a SavedModel, and the way on."""
-    text = str(error)
-    if "add_slot" in text:
-        return (
-            "it holds the state of an optimizer, which only Keras 2 can load: save it there "
-            "without, with model.export(folder) or model.save(folder, include_optimizer=False)"
-        )
-    if unknown := re.search(r"Op type not registered '([^']*)'", text):
-        return (
-            f"it needs the operation {unknown[1]}, which is none of TensorFlow's: import the "
-            "package that defines it, such as tensorflow_text, before"
-        )
-    if "Failed to find any matching files" in text:
-        return f"its weights are missing: there is no {path / 'variables' / 'variables.index'}"
-    if "Read less bytes" in text or isinstance(error, tensorflow().errors.DataLossError):
-        return f"its weights, in {path / 'variables'}, are damaged"
-    if (path / "saved_model.pb").stat().st_size == 0:
-        return "saved_model.pb is empty"
-    problem = _first_line(error)
-    if isinstance(error, (OSError, ValueError, tensorflow().errors.OpError)):
-        return problem
-    # The words of an error inside TensorFlow, or Keras, tell little.
-    return (
-        f"TensorFlow {tensorflow().__version__} cannot read what TensorFlow "
-        f"{_saved_by(path)} wrote ({type(error).__name__}: {problem}): load it there and save it "
-        "with model.export(folder)"
-    )
-
-
-def _saved_by(path: Path) -> str:
-    """Return the version of TensorFlow that wrote a SavedModel."""
-    loader = importlib.import_module("tensorflow.python.saved_model.loader_impl")
-    graphs = loader.parse_saved_model(os.fspath(path)).meta_graphs
-    return next(iter(graphs)).meta_info_def.tensorflow_version or "of unknown version"
 
 
 def _from_function(spec: str) -> Any:
@@ -340,7 +165,7 @@ def _from_function(spec: str) -> Any:
             f"{spec}: {module_name} has no {function_name!r}{suggest(function_name, public)}"
         ) from None
     model = target
-    if callable(target) and not isinstance(target, keras().layers.Layer):
+    if callable(target) and find_network(target) is None:
         try:
             model = target()
         except ActgridError:
@@ -350,10 +175,10 @@ def _from_function(spec: str) -> Any:
                 f"{spec} raised {_describe(error)}; expected a function that takes no arguments "
                 "and returns a Keras model"
             ) from error
-    if not isinstance(model, keras().layers.Layer):
+    if find_network(model) is None:
         raise ModelError(f"{spec} must return a Keras model, not {_describe_value(model)}")
     return model
 
 
 def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_first_line(error)}" if str(error) else type(error).__name__
+    return f"{type(error).__name__}: {first_line(error)}" if str(error) else type(error).__name__

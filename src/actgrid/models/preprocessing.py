@@ -14,6 +14,7 @@ from actgrid.errors import AssumptionWarning, OptionError, suggest
 from actgrid.models.architectures import DEMO, find_architecture
 from actgrid.models.frameworks import applications, keras, tensorflow
 from actgrid.models.inputs import input_specs, input_structure
+from actgrid.models.network import is_network
 from actgrid.models.tracing import trace_model, unchanged
 
 __all__ = ["Preprocessing", "find_preprocessing", "preprocessing"]
@@ -125,6 +126,9 @@ def _unit(pixels: Any) -> Any:
     return pixels / np.float32(255)
 
 
+_ASSUMED = Preprocessing("unit", "assumed: pixels divided by 255", True, _unit)
+
+
 def _of_application(application: str) -> Function:
     room = keras().applications
     module = getattr(room, application).__module__.rsplit(".", 1)[-1]
@@ -139,7 +143,7 @@ _DECIDED: weakref.WeakKeyDictionary[Any, tuple[object, Preprocessing]] = weakref
 def _automatic(model: Any) -> Preprocessing:
     if model is None:
         return Preprocessing("unit", "no model was given", False, _unit)
-    state = (model.built, len(getattr(model, "layers", [])))
+    state = (getattr(model, "built", True), len(getattr(model, "layers", [])))
     decided = _DECIDED.get(model)
     if decided is None or decided[0] != state:
         was_assumed = decided is not None and decided[1].is_assumed
@@ -157,12 +161,14 @@ def _automatic(model: Any) -> Preprocessing:
 
 
 def _decide(model: Any) -> Preprocessing:
+    if is_network(model):
+        return _ASSUMED
     scale, offset = _affine(model)
     if (scale, offset) != _NO_SCALING:
         return _of_scaling(scale, offset)
     architecture = find_architecture(model)
     if architecture is None or architecture.name == DEMO:
-        return Preprocessing("unit", "assumed: pixels divided by 255", True, _unit)
+        return _ASSUMED
     name = architecture.name
     reason = f"the architecture of keras.applications.{name}"
     mode = next((mode for start, mode in _HELD.items() if name.startswith(start)), None)

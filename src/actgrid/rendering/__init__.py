@@ -3,10 +3,10 @@
 from actgrid.rendering.backends import BACKENDS, backend_problems
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.diagram import Box, Diagram, draw_diagram
-from actgrid.rendering.draw import ORDERS, check_options, render
+from actgrid.rendering.draw import ORDERS, render
 from actgrid.rendering.grid import Grid
 from actgrid.rendering.heatmap import Heatmap
-from actgrid.rendering.picture import Picture
+from actgrid.rendering.picture import Picture, encode_picture
 from actgrid.rendering.sheet import Sheet, lay_out_sheet
 from actgrid.rendering.stats import ChannelStats
 
@@ -21,8 +21,8 @@ __all__ = [
     "Picture",
     "Sheet",
     "backend_problems",
-    "check_options",
     "draw_diagram",
+    "encode_picture",
     "lay_out_sheet",
     "palette",
     "render",

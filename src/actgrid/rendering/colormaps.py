@@ -7,13 +7,11 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.errors import OptionError, suggest
+from actgrid.option_groups import check_option
+from actgrid.option_types import find_colormap
+from actgrid.options import GridOptions
 
 __all__ = ["palette"]
-
-# Where matplotlib's colormaps come from, in the catalog of the package cmap. A bare name there
-# may mean another colormap of the same name.
-_NAMESPACES = ("matplotlib:", "colorbrewer:", "gnuplot:", "matlab:", "yorick:", "")
 
 
 def palette(name: str) -> npt.NDArray[np.uint8]:
@@ -40,23 +38,13 @@ def palette(name: str) -> npt.NDArray[np.uint8]:
     >>> palette("gray")[200]
     array([200, 200, 200], dtype=uint8)
     """
-    if not isinstance(name, str):
-        raise OptionError(f"cmap must be the name of a colormap, not {name!r}")
+    check_option(GridOptions, "cmap", name)
     return _palette(name)
 
 
 @lru_cache(maxsize=64)
 def _palette(name: str) -> npt.NDArray[np.uint8]:
-    import cmap  # it reads its catalog: too slow for a program that draws nothing
-
-    for namespace in _NAMESPACES:
-        try:
-            colormap = cmap.Colormap(namespace + name)
-        except ValueError:
-            continue
-        colours = np.asarray(colormap(np.linspace(0, 1, 256)))[:, :3]
-        levels = np.round(colours * 255).astype(np.uint8)
-        levels.setflags(write=False)
-        return levels
-    known = {item.rsplit(":", 1)[-1] for item in cmap.Catalog()}
-    raise OptionError(f"no colormap is called {name!r}{suggest(name, known)}")
+    colours = np.asarray(find_colormap(name)(np.linspace(0, 1, 256)))[:, :3]
+    levels = np.round(colours * 255).astype(np.uint8)
+    levels.setflags(write=False)
+    return levels

@@ -6,19 +6,23 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from actgrid.errors import OptionError
-from actgrid.option_types import integer_option
+from actgrid.option_groups import takes_options
+from actgrid.options import DiagramOptions
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.picture import Picture
 from actgrid.rendering.sheet import shortened
 
-__all__ = ["Box", "Diagram", "check_layout", "draw_diagram"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["Box", "Diagram", "draw_diagram"]
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
@@ -28,7 +32,6 @@ _BESIDE = (0.80, 0.62)  # how bright the top and the side of a box are
 _INK, _OUTLINE, _PAPER = (40, 40, 40), (70, 70, 70), (255, 255, 255)
 _SMOOTH = 2  # edges are drawn so many times larger
 _LEAST = 6  # pixels of a side
-_MAX_SIDE, _MAX_WIDTH = 1024, 1 << 16  # pixels of a box, and of a row of boxes
 _GAP = 10
 _MARGIN = 16
 _TEXT = 12
@@ -249,14 +252,8 @@ class Diagram(Picture):
         return picture
 
 
-def draw_diagram(
-    boxes: Iterable[Box],
-    *,
-    side: int = 160,
-    width: int = 1600,
-    names: bool = True,
-    legend: bool = True,
-) -> Diagram:
+@takes_options(DiagramOptions)
+def draw_diagram(boxes: Iterable[Box], **options: Unpack[DiagramOptions]) -> Diagram:
     """Return boxes as a diagram; see `actgrid.diagram`.
 
     Raises
@@ -267,15 +264,7 @@ def draw_diagram(
     drawn = tuple(boxes)
     if not drawn:
         raise OptionError("there is no box to draw")
-    return Diagram(drawn, *check_layout(side, width), bool(names), bool(legend))
-
-
-def check_layout(side: int, width: int) -> tuple[int, int]:
-    """Return these options of a diagram if they can be used, else raise OptionError."""
-    return (
-        integer_option("side", side, 2 * _LEAST, _MAX_SIDE),
-        integer_option("width", width, 1, _MAX_WIDTH),
-    )
+    return Diagram(drawn, options["side"], options["width"], options["names"], options["legend"])
 
 
 def _depth(shape: Sequence[int]) -> int:

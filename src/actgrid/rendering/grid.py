@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.encoding import encode, encode_png, write_file
-from actgrid.encoding.png import to_pillow
 from actgrid.errors import OptionError
-from actgrid.option_types import thread_count
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.layout import Layout
+from actgrid.rendering.picture import Picture
 from actgrid.rendering.stats import ChannelStats
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 __all__ = ["Grid"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Grid:
+class Grid(Picture):
     """Every channel of an activation, tiled into one picture. Made by `actgrid.render`.
 
     Attributes
@@ -58,68 +51,12 @@ class Grid:
         height, width = self.levels.shape
         return f"<Grid {width} x {height}, {len(self.channels)} tiles, {self.cmap}>"
 
-    def to_image(self) -> Image.Image:
-        """Return a Pillow image: mode P with the colormap as palette, or L for ``"gray"``."""
-        return to_pillow(self.levels, palette(self.cmap))
-
     def to_rgb(self) -> npt.NDArray[np.uint8]:
         """Return the picture in colour, (height, width, 3) uint8."""
         return palette(self.cmap)[self.levels]
 
-    def to_png(self, compression: str = "fast", threads: int | None = None) -> bytes:
-        """Return the picture as an indexed PNG file (grayscale for ``"gray"``).
-
-        Parameters
-        ----------
-        compression
-            ``"fast"``; ``"small"`` for a smaller file in about thirty times the time; ``"none"``
-            for one that is not compressed.
-        threads
-            At most this many deflate a large picture; None: one for each processor. The file
-            does not depend on it.
-        """
-        return encode_png(
-            self.levels,
-            palette(self.cmap),
-            compression=compression,
-            threads=thread_count(threads),
-        )
-
-    _repr_png_ = to_png  # what a notebook shows
-
-    def save(
-        self,
-        path: str | Path,
-        compression: str = "fast",
-        threads: int | None = None,
-        **options: Any,
-    ) -> None:
-        """Write the picture to a file, whole or not at all.
-
-        Parameters
-        ----------
-        path
-            Its suffix chooses the format: .png, .webp, .jpg, .tiff or any other of Pillow's.
-        compression, threads
-            For PNG, as in `to_png`.
-        options
-            For other formats: given to Pillow's ``Image.save``, such as ``quality=90``.
-
-        Raises
-        ------
-        OptionError
-            If the suffix is of no format that can be written. Also a ValueError.
-        OutputError
-            If the file cannot be written. Also an OSError.
-        """
-        pieces = self.pieces(
-            path, compression=compression, threads=thread_count(threads), **options
-        )
-        write_file(path, *pieces)
-
-    def pieces(self, path: str | Path, **options: Any) -> list[bytes]:
-        """Return the picture as the pieces of a file, see `actgrid.encoding.encode`."""
-        return encode(path, self.levels, palette(self.cmap), **options)
+    def _indexed(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        return self.levels, palette(self.cmap)
 
     def tile(self, channel: int, part: int = 0) -> npt.NDArray[np.uint8]:
         """Return the levels of one tile, as drawn: a view of `levels`.

@@ -5,32 +5,49 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageColor, ImageOps
 
-from actgrid.errors import DtypeError, OptionError, ShapeError
+from actgrid.errors import OptionError
+from actgrid.option_groups import takes_options
 from actgrid.option_types import integer_option, number_option, thread_count
+from actgrid.options import (
+    SIGNED,
+    ContourOptions,
+    HeatmapOptions,
+    LevelOptions,
+    RenderOptions,
+)
 from actgrid.rendering.backends import load_backend
 from actgrid.rendering.colormaps import palette
-from actgrid.rendering.draw import SIGNED, render
+from actgrid.rendering.contours import Region, band_edges, stroke
+from actgrid.rendering.draw import render
 from actgrid.rendering.grid import Grid
-from actgrid.rendering.layout import level_option
+from actgrid.rendering.heatmap_inputs import (
+    as_boxes,
+    as_colour,
+    as_entries,
+    as_labels,
+    as_maps,
+    as_photos,
+)
 from actgrid.rendering.normalize import Mapping, parse_normalize
 from actgrid.rendering.picture import Picture
 from actgrid.rendering.sheet import Sheet, lay_out_sheet
 from actgrid.rendering.stats import ChannelStats
-from actgrid.rendering.tiles import as_array
 
-__all__ = ["Heatmap", "check_overlay"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["Heatmap"]
 
 # The width of contours beside the shorter side of an image.
 _LINE_SHARE = 1 / 200
 
 # How maps without a sign are drawn, those with one being `SIGNED`.
-_UNSIGNED = {"normalize": "minmax", "cmap": "viridis"}
+_UNSIGNED: RenderOptions = {"normalize": "minmax", "cmap": "viridis"}
 
 Colour = str | tuple[int, int, int]
 
@@ -127,15 +144,15 @@ class Heatmap(Picture):
         is_logit: bool = False,
         details: dict[str, Any] | None = None,
     ) -> None:
-        maps = _maps(values)
+        maps = as_maps(values)
         count = len(maps)
         given = {
             "values": maps,
-            "images": None if images is None else _photos(images, count),
-            "boxes": None if boxes is None else _boxes(boxes, count),
-            "target": _entries("target", target, count, "iu", np.int64),
-            "labels": _labels(labels, count),
-            "score": _entries("score", score, count, "fiub", np.float32),
+            "images": None if images is None else as_photos(images, count),
+            "boxes": None if boxes is None else as_boxes(boxes, count),
+            "target": as_entries("target", target, count, "iu", np.int64),
+            "labels": as_labels(labels, count),
+            "score": as_entries("score", score, count, "fiub", np.float32),
             "signed": bool((maps < 0).any()) if signed is None else bool(signed),
             "method": method,
             "layer": layer,
@@ -230,32 +247,14 @@ class Heatmap(Picture):
         load_backend().resize(self.values, found, thread_count(threads))
         return found
 
-    def overlay(
-        self,
-        alpha: float = 0.5,
-        cmap: str | None = None,
-        *,
-        clip: float = 99,
-        columns: int | None = None,
-        threads: int | None = None,
-    ) -> Sheet:
+    @takes_options(HeatmapOptions)
+    def overlay(self, **options: Unpack[HeatmapOptions]) -> Sheet:
         """Draw each map in colour over its image.
 
         Parameters
         ----------
-        alpha
-            How much of the colours is seen: 0 leaves the image, 1 hides it.
-        cmap
-            Name of a colormap; None: ``"viridis"``, or ``"RdBu_r"`` for signed maps.
-        clip
-            The percentile of each map that is drawn as its largest value, so that a few outliers
-            do not darken all the rest; 100 draws the exact range. The colormap goes from the
-            smallest value to that; for signed maps zero is in its middle, and the percentile is
-            that of absolute values.
-        columns
-            Pictures in a row; None: as many as bring the sheet nearest to square.
-        threads
-            At most this many; None: one for each processor. The picture does not depend on it.
+        **options
+            See `actgrid.options.HeatmapOptions`.
 
         Returns
         -------
@@ -267,21 +266,29 @@ class Heatmap(Picture):
         OptionError
             If there are no images, or an option cannot be used. Also a ValueError.
 
+        Notes
+        -----
+        The colormap goes from the smallest value of a map to the percentile `clip`, so that a few
+        outliers do not darken all the rest; ``clip=100`` draws the exact range. For signed maps
+        zero is in the middle of the colormap, and the percentile is that of absolute values.
+
         Examples
         --------
         >>> heatmap.overlay(alpha=0.7).save("overlay.png")
         """
-        alpha = number_option("alpha", alpha, 0, 1)
-        overlaid = self._overlaid(alpha, self.cmap if cmap is None else cmap, clip, threads)
-        return lay_out_sheet(overlaid, columns=columns)
+        overlaid = self._overlaid(
+            options["alpha"], options["cmap"] or self.cmap, options["clip"], options["threads"]
+        )
+        return lay_out_sheet(overlaid, columns=options["columns"])
 
-    def levels(self, *, clip: float = 99, threads: int | None = None) -> npt.NDArray[np.uint8]:
+    @takes_options(LevelOptions)
+    def levels(self, **options: Unpack[LevelOptions]) -> npt.NDArray[np.uint8]:
         """Return each map as `overlay` draws it before colour, in the size of its image.
 
         Parameters
         ----------
-        clip, threads
-            As in `overlay`.
+        **options
+            See `actgrid.options.LevelOptions`.
 
         Returns
         -------
@@ -298,8 +305,9 @@ class Heatmap(Picture):
         >>> heatmap.levels().shape
         (1, 224, 224)
         """
-        return self._overlaid(1.0, "gray", clip, threads)[..., 0]
+        return self._overlaid(1.0, "gray", options["clip"], options["threads"])[..., 0]
 
+    @takes_options(ContourOptions)
     def contours(
         self,
         levels: Iterable[float] | float = (0.25, 0.5, 0.75),
@@ -307,9 +315,7 @@ class Heatmap(Picture):
         negative_color: Colour = "#00a0ff",
         *,
         width: int | None = None,
-        clip: float = 99,
-        columns: int | None = None,
-        threads: int | None = None,
+        **options: Unpack[ContourOptions],
     ) -> Sheet:
         """Draw lines over each image where its map crosses some shares of its range.
 
@@ -322,8 +328,8 @@ class Heatmap(Picture):
             Of lines, and of those below zero in signed maps: a name, ``"#rrggbb"`` or (r, g, b).
         width
             Of lines, in pixels; None: a 200th of an image's shorter side.
-        clip, columns, threads
-            As in `overlay`.
+        **options
+            See `actgrid.options.ContourOptions`.
 
         Returns
         -------
@@ -339,19 +345,19 @@ class Heatmap(Picture):
         --------
         >>> heatmap.contours([0.5], color="red").save("contours.png")
         """
-        photos, boxes = self._images(), self._boxes()
+        photos, boxes = self._images(), self._regions()
         given = levels if isinstance(levels, Iterable) else [levels]
         shares = [number_option("levels", share, 0, 1) for share in given]
         sides = photos.shape[1:3]
         if width is None:
             width = max(1, round(min(sides) * _LINE_SHARE))
         width = integer_option("width", width, 1)
-        lines = [(1, _colour("color", color))]
+        lines = [(1, as_colour("color", color))]
         if self.signed:
-            lines.append((-1, _colour("negative_color", negative_color)))
-        stats = self._measured(clip)
+            lines.append((-1, as_colour("negative_color", negative_color)))
+        stats = self._measured(options["clip"])
         drawn = photos.copy()
-        draw, threads = load_backend(), thread_count(threads)
+        draw, threads = load_backend(), thread_count(options["threads"])
         for one, low, high, box, picture in zip(
             self.values, stats.min, stats.max, boxes, drawn, strict=True
         ):
@@ -362,24 +368,24 @@ class Heatmap(Picture):
                 bands = np.zeros(box.sides, np.int16)
                 for share in shares:
                     bands += sign * values >= low + share * (high - low)
-                picture[outside][_stroked(_edges(bands), width)[inside]] = colour
-        return lay_out_sheet(drawn, columns=columns)
+                picture[outside][stroke(band_edges(bands), width)[inside]] = colour
+        return lay_out_sheet(drawn, columns=options["columns"])
 
-    def to_grid(self, **render_options: Any) -> Grid:
+    def to_grid(self, **options: Unpack[RenderOptions]) -> Grid:
         """Draw the bare maps by `actgrid.render`, a tile for each.
 
         Parameters
         ----------
-        render_options
-            Those of `actgrid.render`. Unless given, `normalize` is ``"minmax"`` and `cmap`
+        **options
+            See `actgrid.options.RenderOptions`. By default `normalize` is ``"minmax"`` and `cmap`
             ``"viridis"``; for signed maps ``"symmetric"`` and ``"RdBu_r"``, on its middle.
 
         Examples
         --------
         >>> heatmap.to_grid(zoom=8, cmap="gray").save("maps.png")
         """
-        options = self._drawing | render_options
-        return render(self.values, kind="image", data_format="channels_first", **options)
+        given: RenderOptions = {**self._drawing, **options}
+        return render(self.values, kind="image", data_format="channels_first", **given)
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
         """Return the overlay, or the bare maps if there are no images: (height, width, 3) uint8."""
@@ -388,12 +394,12 @@ class Heatmap(Picture):
     @property
     def cmap(self) -> str:
         """Name of the colormap that suits the maps: a diverging one if they are signed."""
-        return str(self._drawing["cmap"])
+        return self._drawing["cmap"]
 
     def _overlaid(
         self, alpha: float, cmap: str, clip: float, threads: int | None
     ) -> npt.NDArray[np.uint8]:
-        photos, boxes = self._images(), self._boxes()
+        photos, boxes = self._images(), self._regions()
         colours = palette(cmap)
         draw, threads = load_backend(), thread_count(threads)
         overlaid = np.empty(photos.shape, np.uint8)
@@ -414,7 +420,7 @@ class Heatmap(Picture):
         return overlaid
 
     @property
-    def _drawing(self) -> dict[str, Any]:
+    def _drawing(self) -> RenderOptions:
         return SIGNED if self.signed else _UNSIGNED
 
     def _images(self) -> npt.NDArray[np.uint8]:
@@ -425,17 +431,17 @@ class Heatmap(Picture):
             )
         return self.images
 
-    def _boxes(self) -> list[_Box]:
+    def _regions(self) -> list[Region]:
         if self.boxes is None:
-            return [_Box(0, 0, *self._images().shape[1:3])] * len(self)
-        return [_Box(*map(int, box)) for box in self.boxes]
+            return [Region(0, 0, *self._images().shape[1:3])] * len(self)
+        return [Region(*map(int, box)) for box in self.boxes]
 
     def _measured(self, clip: float) -> ChannelStats:
         """Return the statistics of each map, (N, 1), with the ends of what is drawn as extremes.
 
         Of signed maps they are those of absolute values.
         """
-        draw, clip = load_backend(), number_option("clip", clip, 0, 100)
+        draw = load_backend()
         tiles = (np.abs(self.values) if self.signed else self.values)[:, None]
         stats = draw.measure(tiles, 1)
         _, high = draw.percentiles(tiles, (0, clip), False, 1)
@@ -450,141 +456,3 @@ class Heatmap(Picture):
         normalization = parse_normalize(self._drawing["normalize"])
         terms = normalization.terms(stats, stats.min, stats.max, np.float32)
         return (Mapping(*one) for one in zip(*terms, strict=True))
-
-
-class _Box(NamedTuple):
-    """The part of an image that a map covers, which may reach beyond the image."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-    @property
-    def sides(self) -> tuple[int, int]:
-        """Height and width."""
-        return self.bottom - self.top, self.right - self.left
-
-    def slices(self, sides: tuple[int, int]) -> tuple[Any, Any]:
-        """Return the pixels in both box and image: in the box, and in an image of these sides."""
-        ends = ((self.top, self.bottom, sides[0]), (self.left, self.right, sides[1]))
-        starts = [(max(low, 0), min(high, side), low) for low, high, side in ends]
-        inside = tuple(slice(first - low, last - low) for first, last, low in starts)
-        return inside, tuple(slice(first, last) for first, last, _ in starts)
-
-
-def check_overlay(alpha: float, cmap: str | None, clip: float) -> None:
-    """Raise what `Heatmap.overlay` would raise for these options whatever the map."""
-    one = Heatmap(np.zeros((1, 1)), images=np.zeros((1, 1, 3), np.uint8))
-    one.overlay(alpha, cmap, clip=clip)
-
-
-def _maps(values: object) -> npt.NDArray[np.float32]:
-    array = as_array(values)
-    maps = array[None] if array.ndim == 2 else array
-    if maps.ndim != 3 or maps.size == 0:
-        raise ShapeError(
-            f"values must be (N, height, width) or (height, width) and not empty, not {array.shape}"
-        )
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(maps, np.float32)
-
-
-def _photos(images: object, count: int) -> npt.NDArray[np.uint8]:
-    """Return RGB pixels for so many maps."""
-    photos = _pixels(images)
-    if len(photos) not in (1, count):
-        raise ShapeError(f"{len(photos)} images were given for {count} maps")
-    return np.broadcast_to(photos, (count, *photos.shape[1:]))
-
-
-def _pixels(images: Any) -> npt.NDArray[np.uint8]:
-    """Return images as (N, height, width, 3)."""
-    if isinstance(images, (list, tuple)):
-        parts = [_pixels(image) for image in images]
-        if len({part.shape[1:] for part in parts}) != 1:
-            raise ShapeError("images must be of one size, and at least one")
-        return np.concatenate(parts)
-    if isinstance(images, Image.Image):
-        images = ImageOps.exif_transpose(images).convert("RGB")
-    array = np.asarray(images)
-    pixels = array[..., None] if array.ndim == 2 else array
-    pixels = pixels[None] if pixels.ndim == 3 else pixels
-    if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or pixels.size == 0:
-        raise ShapeError(
-            "images must be (N, height, width, 3) or (N, height, width, 1), or one image without "
-            f"N, not {array.shape}"
-        )
-    if pixels.dtype != np.uint8:
-        raise DtypeError(
-            f"images must be uint8 pixels, 0 to 255, not {pixels.dtype}; of floats from 0 to 1 "
-            "(images * 255).astype('uint8') makes them"
-        )
-    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:3], 3)))
-
-
-def _boxes(boxes: Any, count: int) -> npt.NDArray[np.int64]:
-    array = np.asarray(boxes)
-    if array.dtype.kind not in "iu":
-        raise DtypeError(f"boxes must be whole pixels, not of {array.dtype}")
-    if array.shape not in ((4,), (count, 4)):
-        raise ShapeError(f"boxes must be (4,) or ({count}, 4), not {array.shape}")
-    array = np.broadcast_to(array.astype(np.int64), (count, 4))
-    if (array[:, :2] >= array[:, 2:]).any():
-        raise OptionError(f"boxes must be top, left, bottom and right of pixels, not {boxes!r}")
-    return array
-
-
-def _entries(name: str, given: object, count: int, kinds: str, dtype: type[Any]) -> Any:
-    """Return one number for each map, or None if there are none."""
-    if given is None:
-        return None
-    numbers = np.atleast_1d(np.asarray(given))
-    if numbers.dtype.kind not in kinds:
-        wanted = "class indices" if "f" not in kinds else "numbers"
-        raise DtypeError(f"{name} must be {wanted}, not of {numbers.dtype}")
-    if numbers.shape != (count,):
-        raise ShapeError(f"{name} must be ({count},), one for each map, not {numbers.shape}")
-    return numbers.astype(dtype)
-
-
-def _labels(labels: Any, count: int) -> tuple[str, ...] | None:
-    if labels is None:
-        return None
-    names = (labels,) if isinstance(labels, str) else tuple(labels)
-    if len(names) != count or not all(isinstance(name, str) for name in names):
-        raise OptionError(f"labels must be {count} names, one for each map, not {labels!r}")
-    return names
-
-
-def _colour(name: str, value: Any) -> tuple[int, ...]:
-    try:
-        if isinstance(value, str):
-            return ImageColor.getrgb(value)[:3]
-        red, green, blue = (level_option(name, component) for component in value)
-        return red, green, blue
-    except (TypeError, ValueError):
-        raise OptionError(
-            f"{name} must be the name of a colour, '#rrggbb' or (r, g, b), not {value!r}"
-        ) from None
-
-
-def _edges(bands: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return which pixels are of another band than the one below or to the right."""
-    edges = np.zeros(bands.shape, np.bool_)
-    edges[:-1] |= bands[:-1] != bands[1:]
-    edges[:, :-1] |= bands[:, :-1] != bands[:, 1:]
-    return edges
-
-
-def _stroked(edges: npt.NDArray[np.bool_], width: int) -> npt.NDArray[np.bool_]:
-    """Return the pixels of lines of this width along edges: a disc around each pixel there."""
-    offsets = np.arange(width)
-    from_middle = (offsets - (width - 1) / 2) ** 2
-    disc = np.argwhere(from_middle[:, None] + from_middle <= (width / 2) ** 2) - (width - 1) // 2
-    y, x = np.nonzero(edges)
-    stroked = np.zeros_like(edges)
-    height, across = edges.shape
-    for down, right in disc:
-        stroked[np.clip(y + down, 0, height - 1), np.clip(x + right, 0, across - 1)] = True
-    return stroked

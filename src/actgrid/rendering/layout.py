@@ -9,20 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.encoding import blank_levels
-from actgrid.errors import OptionError
-from actgrid.option_types import integer_option
 
 __all__ = [
-    "MAX_PADDING",
-    "MAX_ZOOM",
     "Layout",
-    "level_option",
     "near_square",
 ]
-
-# In pixels. The whole picture has a limit of its own, see `check_picture_size`.
-MAX_PADDING = 1024
-MAX_ZOOM = 4096
 
 
 @dataclass(frozen=True)
@@ -95,17 +86,3 @@ def near_square(count: int, height: int, width: int, padding: int) -> int:
     wide = columns * (width + padding) - padding
     high = -(-count // columns) * (height + padding) - padding
     return int(columns[np.argmin(np.maximum(wide, high) / np.minimum(wide, high))])
-
-
-def level_option(name: str, value: object) -> int:
-    """Return an option as a level, 0 to 255.
-
-    Raises
-    ------
-    OptionError
-        If it is none.
-    """
-    level = integer_option(name, value, 0)
-    if level > 255:
-        raise OptionError(f"{name} must be a level, 0 to 255, not {level}")
-    return level

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.errors import OptionError, suggest
+from actgrid.option_types import read_normalize
 from actgrid.rendering.stats import ChannelStats
 
-__all__ = ["NORMALIZATIONS", "SCOPES", "Mapping", "Normalization", "drawn_dtype", "parse_normalize"]
-
-SCOPES = ("channel", "layer")
-
-# How each normalisation is written.
-NORMALIZATIONS = ("standard", "minmax", "symmetric", "percentile(lo, hi)", "range(lo, hi)")
-_DEFAULTS = {"standard": (), "minmax": (), "symmetric": (), "percentile": (1.0, 99.0)}
+__all__ = ["Mapping", "Normalization", "drawn_dtype", "parse_normalize"]
 
 Float64s = npt.NDArray[np.float64]
 
@@ -126,55 +119,12 @@ class Normalization:
         return rounded, scale, base - (shift - rounded) * scale
 
 
-def _numbers(name: str, given: tuple[Any, ...], text: object) -> tuple[float, ...]:
-    needed = 0 if name in ("standard", "minmax", "symmetric") else 2
-    if not given and name in _DEFAULTS:
-        given = _DEFAULTS[name]
-    try:
-        limits = tuple(float(number) for number in given)
-    except (TypeError, ValueError):
-        raise OptionError(f"normalize {text!r}: {name} takes numbers") from None
-    if len(limits) != needed:
-        raise OptionError(f"normalize {text!r}: {name} takes {needed or 'no'} numbers")
-    if limits and not (np.isfinite(limits).all() and limits[0] < limits[1]):
-        raise OptionError(f"normalize {text!r}: the first limit must be below the second")
-    if name == "percentile" and not 0 <= limits[0] < limits[1] <= 100:
-        raise OptionError(f"normalize {text!r}: percentiles lie between 0 and 100")
-    return limits
-
-
 def parse_normalize(value: object) -> Normalization:
-    """Return the normalisation that an option value names.
-
-    Parameters
-    ----------
-    value
-        A name, or a name with numbers: ``"standard"``, ``"percentile(2, 98)"``,
-        ``"percentile:2,98"`` (which no shell minds), ``("range", 0, 6)``.
+    """Return the normalization that a value of the option `normalize` stands for.
 
     Raises
     ------
     OptionError
-        If there is no such normalisation, or its numbers do not fit it.
+        If there is no such normalization, or its limits cannot be used.
     """
-    name: object
-    given: tuple[Any, ...]
-    if isinstance(value, Normalization):
-        return value
-    if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\w+)\s*(?:\(([^()]*)\)|:([^:]*))?\s*", value)
-        name = match[1] if match else value
-        numbers = (match[2] or match[3] or "") if match else ""
-        given = tuple(numbers.replace(",", " ").split())
-    elif isinstance(value, tuple) and value:
-        name, *rest = value
-        given = tuple(rest)
-    else:
-        name, given = value, ()
-    names = [written.split("(")[0] for written in NORMALIZATIONS]
-    if not isinstance(name, str) or name not in names:
-        hint = suggest(name, names) if isinstance(name, str) else ""
-        raise OptionError(
-            f"normalize must be one of {', '.join(NORMALIZATIONS)}, not {value!r}{hint}"
-        )
-    return Normalization(name, _numbers(name, given, value))
+    return value if isinstance(value, Normalization) else Normalization(*read_normalize(value))

@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from actgrid.encoding import check_picture_size
 from actgrid.errors import DtypeError, OptionError, ShapeError
-from actgrid.option_types import integer_option
-from actgrid.rendering.layout import MAX_PADDING, Layout, level_option, near_square
+from actgrid.option_groups import check_option
+from actgrid.options import GridOptions, SheetOptions
+from actgrid.rendering.layout import Layout, near_square
 from actgrid.rendering.picture import Picture
 
 __all__ = ["Sheet", "lay_out_sheet", "shortened"]
@@ -141,19 +142,19 @@ def lay_out_sheet(
     """
     stacked = _stacked(pictures)
     count, height, width, _ = stacked.shape
-    padding = integer_option("padding", padding, 0, MAX_PADDING)
+    padding = check_option(SheetOptions, "padding", padding)
     under = _texts("captions", captions)
     if under and len(under) != count:
         raise OptionError(f"captions must be {count}, one for each picture, not {len(under)}")
     cell_height = height + _line_height(under, width)
     if columns is None:
         columns = near_square(count, cell_height, width, padding)
-    columns = min(integer_option("columns", columns, 1), count)
+    columns = min(check_option(SheetOptions, "columns", columns), count)
     above = _texts("titles", titles)
     if above and len(above) != columns:
         raise OptionError(f"titles must be {columns}, one for each column, not {len(above)}")
     layout = Layout(count, cell_height, width, columns, padding)
-    return Sheet(stacked, above, under, level_option("background", background), layout)
+    return Sheet(stacked, above, under, check_option(GridOptions, "background", background), layout)
 
 
 def _stacked(pictures: Any) -> npt.NDArray[np.uint8]:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ChannelStats"]
+from actgrid.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = [
+    "ChannelStats",
+    "arrays_of",
+    "assign_stats",
+    "import_pandas",
+    "named_arrays",
+    "reshape_stats",
+    "stats_of",
+]
 
 _ARRAYS = ("mean", "std", "min", "max", "zero_fraction", "nonfinite")
 
@@ -48,12 +62,6 @@ class ChannelStats:
     zero_fraction: npt.NDArray[np.float64]
     nonfinite: npt.NDArray[np.int64]
     size: int
-
-    @classmethod
-    def of(cls, arrays: Iterable[npt.NDArray[Any]], size: int) -> ChannelStats:
-        """Return statistics made of arrays in the order of the attributes."""
-        mean, std, low, high, zero_fraction, nonfinite = arrays
-        return cls(mean, std, low, high, zero_fraction, nonfinite, size)
 
     @property
     def dead(self) -> npt.NDArray[np.bool_]:
@@ -97,24 +105,6 @@ class ChannelStats:
             size=self.size * (self.mean.size // count.size),
         )
 
-    def reshape(self, *shape: int) -> ChannelStats:
-        """Return the same entries in another shape, as `numpy.reshape` would."""
-        return ChannelStats.of((values.reshape(shape) for values in self.arrays()), self.size)
-
-    def assign(self, index: tuple[int, ...], other: ChannelStats) -> None:
-        """Put the one entry of `other` at `index`."""
-        for mine, theirs in zip(self.arrays(), other.arrays(), strict=True):
-            mine[index] = theirs.item()
-
-    def arrays(self) -> list[npt.NDArray[Any]]:
-        """Return the arrays in the order of the attributes."""
-        return [getattr(self, name) for name in _ARRAYS]
-
-    def by_name(self) -> dict[str, npt.NDArray[Any]]:
-        """Return the arrays by the names of the attributes, and the dead channels as "dead"."""
-        named = dict(zip(_ARRAYS, map(np.ascontiguousarray, self.arrays()), strict=True))
-        return named | {"dead": np.flatnonzero(self.dead)}
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists for JSON; None stands for NaN and infinities."""
 
@@ -124,4 +114,74 @@ class ChannelStats:
                 return listed
             return [value if math.isfinite(value) else None for value in listed]
 
-        return {name: plain(values) for name, values in self.by_name().items()}
+        return {name: plain(values) for name, values in named_arrays(self).items()}
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a pandas DataFrame with a row for each channel.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The columns are the arrays of this class, and ``dead``; the index is ``channel``.
+
+        Raises
+        ------
+        MissingDependencyError
+            If pandas is not installed. Also an ImportError.
+
+        Examples
+        --------
+        >>> actgrid.render(np.zeros((4, 4, 2))).stats.to_frame()["dead"].sum()
+        2
+        """
+        columns = {name: values.reshape(-1) for name, values in _by_name(self).items()}
+        frame = import_pandas().DataFrame(columns | {"dead": self.dead.reshape(-1)})
+        return frame.rename_axis("channel")
+
+
+def stats_of(arrays: Iterable[npt.NDArray[Any]], size: int) -> ChannelStats:
+    """Return statistics made of arrays in the order of the attributes."""
+    mean, std, low, high, zero_fraction, nonfinite = arrays
+    return ChannelStats(mean, std, low, high, zero_fraction, nonfinite, size)
+
+
+def arrays_of(stats: ChannelStats) -> list[npt.NDArray[Any]]:
+    """Return the arrays of statistics in the order of the attributes."""
+    return [getattr(stats, name) for name in _ARRAYS]
+
+
+def reshape_stats(stats: ChannelStats, *shape: int) -> ChannelStats:
+    """Return the same entries in another shape, as `numpy.reshape` would."""
+    return stats_of((values.reshape(shape) for values in arrays_of(stats)), stats.size)
+
+
+def assign_stats(stats: ChannelStats, index: tuple[int, ...], other: ChannelStats) -> None:
+    """Put the one entry of `other` at `index` of the arrays of `stats`."""
+    for mine, theirs in zip(arrays_of(stats), arrays_of(other), strict=True):
+        mine[index] = theirs.item()
+
+
+def named_arrays(stats: ChannelStats) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays by the names of the attributes, and the dead channels as ``"dead"``."""
+    return _by_name(stats) | {"dead": np.flatnonzero(stats.dead)}
+
+
+def import_pandas() -> Any:
+    """Return the module pandas.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it is not installed. Also an ImportError.
+    """
+    try:
+        return importlib.import_module("pandas")
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"to_frame needs pandas, which is not installed ({error}); to get it, "
+            "pip install 'actgrid[pandas]'"
+        ) from error
+
+
+def _by_name(stats: ChannelStats) -> dict[str, npt.NDArray[Any]]:
+    return dict(zip(_ARRAYS, map(np.ascontiguousarray, arrays_of(stats)), strict=True))

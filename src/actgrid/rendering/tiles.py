@@ -9,22 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import DtypeError, OptionError, ShapeError
+from actgrid.option_groups import check_option
 from actgrid.option_types import integer_option, sample_option
+from actgrid.options import ArrayOptions, GridOptions
 
 __all__ = [
-    "DATA_FORMATS",
     "DTYPES",
     "KINDS",
     "Tiling",
     "as_array",
     "check_dtype",
     "tile",
-    "token_sides",
 ]
 
 Array = npt.NDArray[Any]
-
-DATA_FORMATS = ("channels_last", "channels_first")
 
 DTYPES = frozenset(
     ["bool", "float16", "bfloat16", "float32", "float64"]
@@ -95,8 +93,8 @@ def tile(
     *,
     kind: str | None = None,
     sample: int = 0,
-    data_format: str = "channels_last",
-    token_grid: tuple[int, int] | None = None,
+    data_format: str | None = "channels_last",
+    token_grid: int | tuple[int, int] | None = None,
 ) -> Tiling:
     """Return the tiles of one sample; see `actgrid.render` for the parameters.
 
@@ -108,8 +106,7 @@ def tile(
         If the array is empty, or has not the rank of its kind.
     """
     sample = integer_option("sample", sample)
-    if data_format not in DATA_FORMATS:
-        raise OptionError(f"data_format must be one of {DATA_FORMATS}, not {data_format!r}")
+    check_option(ArrayOptions, "data_format", data_format)
     if kind is None:
         kind = "sequence" if token_grid is not None else _KIND_OF_RANK.get(array.ndim)
         if kind is None:
@@ -117,8 +114,7 @@ def tile(
                 f"an array of shape {array.shape} has no rank that can be drawn; "
                 f"it must be one of {', '.join(KINDS.values())}"
             )
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise OptionError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    check_option(ArrayOptions, "kind", kind)
     if token_grid is not None and kind != "sequence":
         raise OptionError(f"token_grid is for sequences, not for kind {kind!r}")
     if 0 in array.shape:
@@ -189,20 +185,8 @@ def _wrong_rank(array: Array, kind: str) -> ShapeError:
     return ShapeError(f"an array of kind {kind!r} must be {KINDS[kind]}, not {array.shape}")
 
 
-def token_sides(token_grid: Any) -> tuple[int, int]:
-    """Return the height and the width of a token grid."""
-    try:
-        height, width = token_grid
-    except (TypeError, ValueError):
-        raise OptionError(f"token_grid must be (height, width), not {token_grid!r}") from None
-    return (
-        integer_option("the height of token_grid", height, 1),
-        integer_option("the width of token_grid", width, 1),
-    )
-
-
-def _token_tiles(channels: Array, token_grid: tuple[int, int]) -> Array:
-    height, width = token_sides(token_grid)
+def _token_tiles(channels: Array, token_grid: int | tuple[int, int]) -> Array:
+    height, width = check_option(GridOptions, "token_grid", token_grid)
     tokens = channels.shape[1]
     leading = tokens - height * width
     if leading < 0:

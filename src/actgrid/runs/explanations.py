@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.explaining import Labels, ask
-from actgrid.attribution.methods import Method
+from actgrid.attribution.method import Method
 from actgrid.models.images import Photo
+from actgrid.models.types import LayerLike, TargetLike
 from actgrid.option_types import integer_option
 from actgrid.rendering import Heatmap
 
@@ -27,8 +28,8 @@ def explain_images(
     files: Sequence[Path],
     load: Callable[[Path], npt.NDArray[Any]],
     methods: Mapping[Method, Mapping[str, Any]],
-    target: Any = None,
-    layer: Any = None,
+    target: TargetLike = None,
+    layer: LayerLike | None = None,
     *,
     labels: Labels = None,
     batch_size: int = 32,

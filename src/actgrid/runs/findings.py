@@ -14,10 +14,12 @@ from actgrid.errors import ModelError
 from actgrid.figures.files import numbered_files
 from actgrid.models import Extractor
 from actgrid.models.receptive_fields import receptive_fields
+from actgrid.models.types import LayersLike
 from actgrid.runs.jobs import Loading
 from actgrid.runs.sources import Item, Items
 from actgrid.runs.stores import Store
-from actgrid.statistics.dataset import DatasetStats, LayerStats
+from actgrid.statistics.dataset import DatasetStats
+from actgrid.statistics.layer_stats import LayerStats
 from actgrid.statistics.report import make_report
 from actgrid.statistics.top_images import find_top_images
 
@@ -32,7 +34,7 @@ def write_findings(
     store: Store,
     stats: DatasetStats,
     extractor: Extractor,
-    layers: object,
+    layers: LayersLike,
     items: Items,
     loading: Loading,
     *,
@@ -66,7 +68,7 @@ def write_findings(
     load = partial(loading.load_with_pixels, model)
     known = stats.layers  # a copy, of every channel
     try:
-        fields = receptive_fields(model, layers, _an_input(known, items, loading, model))
+        fields = receptive_fields(model, _an_input(known, items, loading, model), layers)
     except ModelError:
         fields = {}  # of an input that is not known: whole images are shown
     found = find_top_images(

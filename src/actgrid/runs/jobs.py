@@ -9,39 +9,46 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.errors import DtypeError, OptionError, ShapeError, suggest
+from actgrid.errors import DtypeError, ShapeError
 from actgrid.models import Extractor, load_images
 from actgrid.models.data_formats import input_data_format
+from actgrid.models.extraction import trace_layers
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.images import (
-    check_fit,
     image_input,
     image_size,
     load_with_pixels,
 )
 from actgrid.models.inputs import input_aliases, input_specs, prepare_inputs
 from actgrid.models.preprocessing import preprocessing
+from actgrid.models.types import LayersLike
+from actgrid.option_groups import check_option
+from actgrid.options import InputOptions
 from actgrid.runs.manifest import Record
 from actgrid.runs.sinks import FolderSink, Sink, TarSink
 from actgrid.runs.sources import Item
 from actgrid.runs.stages import Meter, Shard, Work, process
 from actgrid.runs.stores import open_store
 
-__all__ = ["SINKS", "Job", "Loading", "check_sink"]
-
-SINKS = ("folders", "tar")
+__all__ = ["Job", "Loading"]
 
 
 @dataclass(frozen=True)
 class Loading:
     """How images become input of a model, see `actgrid.load_images`.
 
-    With `preprocess` None they are arrays, or dicts of arrays, that the model takes as they are.
+    With ``preprocess="prepared"`` they are arrays, or dicts of arrays, that the model takes as they
+    are.
     """
 
     size: int | tuple[int, int] | None = None
-    preprocess: str | Callable[[Any], Any] | None = "auto"
+    preprocess: str | Callable[[Any], Any] = "auto"
     fit: str = "crop"
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the images are the model's input as they are."""
+        return isinstance(self.preprocess, str) and self.preprocess == "prepared"
 
     def check(self, model: Any, are_files: bool = False) -> None:
         """Raise what would be raised for every image: a wrong option, a model of something else.
@@ -51,10 +58,10 @@ class Loading:
         are_files
             Whether the images are files, each of which is the only input of the model.
         """
-        check_fit(self.fit)
+        check_option(InputOptions, "fit", self.fit)
         if self.size is not None:
             image_size(self.size)
-        if self.preprocess is not None:
+        if not self.is_prepared:
             image_input(model)
             preprocessing(self.preprocess, model)
         elif are_files and len(input_aliases(model)) > 1:
@@ -62,7 +69,7 @@ class Loading:
 
     def load(self, model: Any, item: Item) -> Any:
         """Return an image as a batch of one for the model: an array, or a dict of arrays."""
-        if self.preprocess is None:
+        if self.is_prepared:
             return _as_given(model, item)
         image = _image(model, item)
         return load_images(image, self.size, self.preprocess, model=model, fit=self.fit)
@@ -75,7 +82,7 @@ class Loading:
         ShapeError
             If it is an array of another kind.
         """
-        if self.preprocess is not None:
+        if not self.is_prepared:
             image = _image(model, item)
             return load_with_pixels(image, self.size, self.preprocess, model=model, fit=self.fit)
         given = self.load(model, item)
@@ -95,7 +102,7 @@ class Loading:
         if not isinstance(spec, tf.TensorSpec):
             return None
         shape = spec.shape.as_list()
-        if self.preprocess is not None:
+        if not self.is_prepared:
             _, channels_first, fixed = image_input(model)
             size = fixed if self.size is None else image_size(self.size)
             sides = slice(2, 4) if channels_first else slice(1, 3)
@@ -128,7 +135,7 @@ def _array(item: Item, value: Any) -> npt.NDArray[Any]:
     array = np.asarray(value)
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise DtypeError(
-            f"with preprocess=None images are arrays of numbers; image {item.index} is "
+            f"with preprocess='prepared' images are arrays of numbers; image {item.index} is "
             f"{type(value).__name__}"
         )
     return array
@@ -145,12 +152,12 @@ class Job:
     output
         A folder or URL.
     sink
-        One of `SINKS`.
+        ``"folders"`` or ``"tar"``.
     replaces_unfinished
         Whether the output may hold pictures of an unfinished run, which are to be removed.
     """
 
-    layers: object
+    layers: LayersLike
     work: Work
     output: str
     loading: Loading = Loading()
@@ -161,7 +168,7 @@ class Job:
         """Return an extractor of the layers, traced where the model's input is known."""
         extractor = Extractor(model, self.layers)
         if (spec := self.loading.spec(extractor.model)) is not None:
-            extractor.trace(spec)
+            trace_layers(extractor, spec)
         return extractor
 
     def run(
@@ -170,7 +177,7 @@ class Job:
         items: Iterable[Item],
         *,
         recorded: Mapping[int, bool] | None = None,
-        floors: Mapping[str, Any] | None = None,
+        thresholds: Mapping[str, Any] | None = None,
         meter: Meter | None = None,
     ) -> Iterator[Record | Shard]:
         """Do the work, see `process`."""
@@ -182,7 +189,7 @@ class Job:
                 sink,
                 self.work,
                 recorded=recorded,
-                floors=floors,
+                thresholds=thresholds,
                 meter=meter,
             )
 
@@ -191,11 +198,3 @@ class Job:
         if self.sink == "tar":
             return TarSink(store, self.work.shard_size)
         return FolderSink(store, remove_others=self.replaces_unfinished)
-
-
-def check_sink(sink: str) -> None:
-    """Raise OptionError unless there is such a sink."""
-    if sink not in SINKS:
-        raise OptionError(
-            f"sink must be one of {', '.join(SINKS)}, not {sink!r}{suggest(sink, SINKS)}"
-        )

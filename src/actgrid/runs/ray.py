@@ -34,7 +34,7 @@ from actgrid.errors import (
     RunError,
 )
 from actgrid.models import Extractor
-from actgrid.models.fingerprint import fingerprint
+from actgrid.models.networks import network_of
 from actgrid.option_types import integer_option, number_option
 from actgrid.progress import held_back
 from actgrid.runs.jobs import Job
@@ -42,7 +42,7 @@ from actgrid.runs.manifest import RUN, Record
 from actgrid.runs.sources import Item, Items
 from actgrid.runs.stages import Meter, Shard
 from actgrid.runs.stores import open_store
-from actgrid.statistics.dataset import DatasetStats
+from actgrid.statistics.dataset import DatasetStats, bytes_of, stats_from, top_thresholds
 
 __all__ = ["RayEngine"]
 
@@ -114,10 +114,10 @@ class RayEngine:
         first: int,
         begin: Callable[[], None],
         recorded: Mapping[int, bool],
-        floors: Mapping[str, Any],
+        thresholds: Mapping[str, Any],
         meter: Meter,
     ) -> Iterator[Record | Shard]:
-        """Yield what `process` does, see `Engine`; workers have floors of their own."""
+        """Yield what `process` does, see `Engine`; workers have thresholds of their own."""
         if not items.files:
             raise OptionError(
                 "with Ray the workers read the images themselves: give files, not arrays"
@@ -146,7 +146,7 @@ class RayEngine:
                     yield from done.records
                     if done.problem is not None:
                         raise done.problem from RuntimeError(f"in a worker:\n{done.trace}")
-                    stats = done.statistics and DatasetStats.from_bytes(done.statistics)
+                    stats = done.statistics and stats_from(done.statistics)
                     yield Shard(done.number, stats or None)
         # Nobody writes there any more, and of tar shards this is where killed workers did.
         open_store(job.output).clean()
@@ -255,7 +255,7 @@ class _Plan:
                 f"a worker cannot load the model: {type(error).__name__}: {_first_line(error)}; "
                 f"{_GIVE_MODEL}"
             ) from error
-        if fingerprint(model) != self.fingerprint:
+        if network_of(model).fingerprint() != self.fingerprint:
             raise ModelError(
                 "a worker loads another model than this process, of random weights perhaps: save "
                 "the model to a .keras file, and give that"
@@ -314,7 +314,7 @@ class _Worker:
             raise
         self._attempts.succeed.remote(me)
         top = self._job.work.top
-        self._seen = None if top is None else DatasetStats(top)
+        self._seen = None if top is None else DatasetStats(top=top)
         self._last = -1
         return deaths
 
@@ -329,14 +329,14 @@ class _Worker:
             # Those that it did before are there when this one is merged, if they come before it.
             seen = self._seen if number > self._last else None
             self._last = max(self._last, number)
-            floors = {} if seen is None else seen.floors(items[0].index)
+            thresholds = {} if seen is None else top_thresholds(seen, items[0].index)
             for event in self._job.run(
-                extractor, items, recorded=recorded, floors=floors, meter=meter
+                extractor, items, recorded=recorded, thresholds=thresholds, meter=meter
             ):
                 if isinstance(event, Record):
                     done.records.append(event)
                 elif event.statistics is not None:
-                    done.statistics = event.statistics.to_bytes()
+                    done.statistics = bytes_of(event.statistics)
                     if seen is not None:
                         seen.merge(event.statistics)
         except Exception as error:
@@ -407,7 +407,7 @@ def _packed_plan(
             f"the model {name!r} cannot be sent to workers: {type(error).__name__}: "
             f"{_first_line(error)}; {_GIVE_MODEL}"
         ) from error
-    plan = _Plan(job, source, fingerprint(extractor.model), str(Path.cwd()))
+    plan = _Plan(job, source, network_of(extractor.model).fingerprint(), str(Path.cwd()))
     try:
         packed: bytes = ray.cloudpickle.dumps(plan)
     except Exception as error:

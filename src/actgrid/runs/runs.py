@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import orjson
@@ -19,13 +19,14 @@ from PIL import Image
 
 from actgrid.errors import OptionError, RunError
 from actgrid.models import Extractor, load_model
-from actgrid.models.fingerprint import fingerprint
 from actgrid.models.inputs import batch_size_of
-from actgrid.option_types import integer_option, thread_count
-from actgrid.rendering import check_options
-from actgrid.rendering.backends import first_backend
+from actgrid.models.networks import network_of
+from actgrid.models.types import LayersLike, ModelLike
+from actgrid.option_groups import check_option, complete_options, takes_options
+from actgrid.options import DrawingOptions, RunOptions, StatisticsOptions
+from actgrid.rendering.backends import first_backend, load_backend
 from actgrid.runs.findings import REPORT, SUMMARY, TOP, write_findings
-from actgrid.runs.jobs import Job, Loading, check_sink
+from actgrid.runs.jobs import Job, Loading
 from actgrid.runs.manifest import (
     MANIFEST,
     Manifest,
@@ -34,31 +35,25 @@ from actgrid.runs.manifest import (
     read_run,
     write_run,
 )
+from actgrid.runs.ray import RayEngine
 from actgrid.runs.sinks import shard_name
 from actgrid.runs.sources import Items, find_items
 from actgrid.runs.stages import Meter, Shard, Work
 from actgrid.runs.stores import Store, local_folder, open_store
-from actgrid.statistics.dataset import MAX_TOP, STATISTICS, DatasetStats
+from actgrid.statistics.dataset import (
+    STATISTICS,
+    DatasetStats,
+    bytes_of,
+    stats_from,
+    top_thresholds,
+)
 
-__all__ = ["ON_ERROR", "Engine", "Run", "Summary", "local", "planned"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-ON_ERROR = ("skip", "raise")
+__all__ = ["Engine", "Run", "Summary", "check_start", "local"]
+
 _PACKAGES = ("actgrid", "tensorflow", "keras", "numpy", "pillow")
-_DRAWING = {
-    "suffix": ".png",
-    "compression": "fast",
-    "normalize": "standard",
-    "scope": "channel",
-    "columns": None,
-    "padding": 1,
-    "zoom": 1,
-    "background": 0,
-    "order": "index",
-    "cmap": "viridis",
-    "backend": "auto",
-    "token_grid": None,
-}
-
 _log = logging.getLogger(__name__)
 
 
@@ -74,7 +69,7 @@ class Engine(Protocol):
         first: int,
         begin: Callable[[], None],
         recorded: Mapping[int, bool],
-        floors: Mapping[str, Any],
+        thresholds: Mapping[str, Any],
         meter: Meter,
     ) -> Iterator[Record | Shard]:
         """Yield what `process` does, of the items from `first` on, which begins a shard.
@@ -122,6 +117,7 @@ class Summary:
     statistics: DatasetStats | None
 
 
+@takes_options(RunOptions)
 class Run:
     """A model over many images. To iterate over it does the work, and yields record after record.
 
@@ -132,31 +128,18 @@ class Run:
     ----------
     model
         A Keras model, or anything that `actgrid.load_model` takes.
-    inputs
+    images
         See `find_items`.
-    output
-        A folder, or a URL of fsspec's.
     layers
         Which, see `actgrid.Extractor`.
+    output
+        A folder, or a URL that fsspec takes.
     drawing
-        Options of `draw_file` and `actgrid.render`; None: nothing is drawn.
+        Options of the pictures, see `actgrid.options.DrawingOptions`; None: nothing is drawn.
     top
-        Take statistics, with so many top images for each channel; None: take none.
-    loading
-        How images are prepared.
-    sink
-        ``"folders"``: one for each image; ``"tar"``: a tar file for each shard.
-    batch_size, shard_size, threads
-        See `Work`.
-    on_error
-        ``"skip"``: an image that cannot be used is recorded and left out; ``"raise"``: it stops the
-        run. None: ``"raise"`` where the inputs are single files, else ``"skip"``.
-    resume
-        Go on where an earlier run of the same stopped, if there is one.
-    overwrite
-        Replace an earlier run, whose files are removed.
-    engine
-        Who does the work.
+        Number of top images to keep for each channel in statistics; None: none are taken.
+    **options
+        See `actgrid.options.RunOptions`.
 
     Raises
     ------
@@ -169,57 +152,47 @@ class Run:
 
     def __init__(
         self,
-        model: object,
-        inputs: Any,
-        output: str | Path,
-        layers: object = None,
+        model: ModelLike,
+        images: Any,
+        layers: LayersLike = None,
         *,
-        drawing: Mapping[str, Any] | None = None,
+        output: str | Path,
+        drawing: DrawingOptions | None = None,
         top: int | None = None,
-        loading: Loading | None = None,
-        sink: str = "folders",
-        batch_size: int = 1,
-        shard_size: int = 100,
-        threads: int | None = None,
-        on_error: str | None = None,
-        resume: bool = False,
-        overwrite: bool = False,
-        engine: Engine = local,
+        **options: Unpack[RunOptions],
     ) -> None:
-        work = planned(
-            drawing=drawing,
-            top=top,
-            sink=sink,
-            batch_size=batch_size,
-            shard_size=shard_size,
-            threads=threads,
-            on_error=on_error,
-            resume=resume,
-            overwrite=overwrite,
+        check_start(options)
+        work = Work(
+            drawing=None if drawing is None else _checked(drawing),
+            top=None if top is None else check_option(StatisticsOptions, "top", top),
+            batch_size=options["batch_size"],
+            shard_size=options["shard_size"],
+            threads=options["threads"],
         )
+        loading = Loading(options["size"], options["preprocess"], options["fit"])
         self.items = (
-            inputs if isinstance(inputs, Items) else find_items(inputs, local_folder(output))
+            images if isinstance(images, Items) else find_items(images, local_folder(output))
         )
         usual = "raise" if self.items.single else "skip"
-        work = replace(work, skip_errors=(on_error or usual) == "skip")
+        work = replace(work, skip_errors=(options["on_error"] or usual) == "skip")
         self.meter = Meter()
         self.recorded = 0
         self.failed = 0
-        self._engine = engine
-        self._job = Job(layers, work, str(output), loading or Loading(), sink)
+        self._engine = _engine(options["engine"])
+        self._job = Job(layers, work, str(output), loading, options["sink"])
         self.store = open_store(output)
         self._manifest = Manifest(self.store)
-        self._statistics = None if work.top is None else DatasetStats(work.top)
+        self._statistics = None if work.top is None else DatasetStats(top=work.top)
         self._first = 0
         self._before: dict[int, bool] = {}
         self._begun = False
         self._start = time.perf_counter()
         with ExitStack() as locked:
             locked.enter_context(self.store.lock())
-            self._prepare(model, resume, overwrite)
+            self._prepare(model, options["resume"], options["overwrite"])
             self._locked = locked.pop_all()
 
-    def _prepare(self, model: object, resume: bool, overwrite: bool) -> None:
+    def _prepare(self, model: ModelLike, resume: bool, overwrite: bool) -> None:
         """Load the model, and find out what an earlier run has done."""
         before = read_run(self.store)
         if before is not None and not resume and not overwrite:
@@ -275,7 +248,7 @@ class Run:
             "shard_size": work.shard_size,
         }
         return {
-            "model": {"name": model.name, "fingerprint": fingerprint(model)},
+            "model": {"name": model.name, "fingerprint": network_of(model).fingerprint()},
             "layers": found or _plain(job.layers),
             "options": options,
             "inputs": {"images": self.items.total, "digest": self.items.digest()},
@@ -314,7 +287,7 @@ class Run:
         if self._statistics is not None:
             counted = 0
             if (saved := self.store.read(STATISTICS)) is not None:
-                self._statistics = DatasetStats.from_bytes(saved)
+                self._statistics = stats_from(saved)
                 counted = self._statistics.images
         used = 0
         unsynced: list[Record] = []  # of the last shard: the next one begins after a sync
@@ -343,7 +316,7 @@ class Run:
             self._start_at(self.recorded)
         if self._statistics is not None and self._first == 0:
             # Saved ones may know of more than is recorded.
-            self._statistics = DatasetStats(self._statistics.top)
+            self._statistics = DatasetStats(top=self._statistics.top)
 
     def _lost(self, records: list[Record]) -> list[Record]:
         """Return, and remove from the manifest, the records whose files a power cut has lost.
@@ -387,7 +360,7 @@ class Run:
             first=self._first,
             begin=begin,
             recorded=self._before,
-            floors={} if self._statistics is None else self._statistics.floors(self._first),
+            thresholds=self._thresholds(),
             meter=self.meter,
         )
         with closing(events):  # type: ignore[type-var]
@@ -412,6 +385,11 @@ class Run:
         if self._statistics is None:
             self.finish()
 
+    def _thresholds(self) -> Mapping[str, Any]:
+        if self._statistics is None:
+            return {}
+        return top_thresholds(self._statistics, self._first)
+
     def _remove_other_shards(self) -> None:
         """Remove what a longer run left here, which a reader of all tar files would take along."""
         if self._job.sink == "tar":
@@ -424,18 +402,19 @@ class Run:
         self._manifest.end_shard(shard.number)
         if self._statistics is not None and shard.statistics is not None:
             self._statistics.merge(shard.statistics)
-            self.store.write(STATISTICS, self._statistics.to_bytes())
+            self.store.write(STATISTICS, bytes_of(self._statistics))
         self.store.sync()
 
-    def finish(self, channels: int | None = 8) -> None:
+    def finish(self, top_channels: int | str = 8) -> None:
         """Write what is made of statistics, see `write_findings`: then the run is finished.
 
         To be called at the end of a run that takes statistics.
 
         Parameters
         ----------
-        channels
-            How many channels of each layer are shown with their top images; None: all.
+        top_channels
+            Number of channels of each layer that are shown with their top images; ``"all"``: all
+            that are not dead.
         """
         if self._statistics is not None:
             drawing = self._job.work.drawing or {}
@@ -446,7 +425,7 @@ class Run:
                 self._job.layers,
                 self.items,
                 self._job.loading,
-                channels=channels,
+                channels=None if top_channels == "all" else int(top_channels),
                 drawing={name: drawing[name] for name in ("normalize", "scope", "cmap") if drawing},
             )
         write_run(self.store, {**self._run, "finished": True})
@@ -481,38 +460,18 @@ class Run:
         )
 
 
-def planned(
-    *,
-    drawing: Mapping[str, Any] | None,
-    top: int | None,
-    sink: str,
-    batch_size: int,
-    shard_size: int,
-    threads: int | None,
-    on_error: str | None,
-    resume: bool,
-    overwrite: bool,
-) -> Work:
-    """Return the work that options of `Run` stand for.
-
-    Raises
-    ------
-    OptionError
-        If one cannot be used, whatever the model.
-    """
-    check_sink(sink)
-    if on_error not in (None, *ON_ERROR):
-        raise OptionError(f"on_error must be one of {', '.join(ON_ERROR)}, not {on_error!r}")
-    if resume and overwrite:
+def check_start(options: Mapping[str, Any]) -> None:
+    """Raise OptionError if a run is to be both resumed and overwritten."""
+    if options["resume"] and options["overwrite"]:
         raise OptionError("a run is resumed or overwritten, not both")
-    thread_count(threads)
-    return Work(
-        drawing=None if drawing is None else _checked(drawing),
-        top=None if top is None else integer_option("top", top, 1, MAX_TOP),
-        batch_size=integer_option("batch_size", batch_size, 1),
-        shard_size=integer_option("shard_size", shard_size, 1),
-        threads=threads,
-    )
+
+
+def _engine(engine: Any) -> Engine:
+    if callable(engine):
+        return cast(Engine, engine)
+    if engine not in ("local", "ray"):
+        raise OptionError(f"engine must be local, ray or a RayEngine, not {engine!r}")
+    return RayEngine() if engine == "ray" else local
 
 
 def _is_whole(store: Store, name: str) -> bool:
@@ -532,21 +491,13 @@ def _is_whole(store: Store, name: str) -> bool:
     return True
 
 
-def _checked(drawing: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options of drawing, all of them, after checking what can be before there is a model.
+def _checked(drawing: DrawingOptions) -> DrawingOptions:
+    """Return all options of drawing, checked as far as they can be before there is a model.
 
     The backend is one, by its name: what another draws may differ by a level.
     """
-    unknown = set(drawing) - set(_DRAWING)
-    if unknown:
-        raise OptionError(f"there is no option {sorted(unknown)[0]!r} of drawing")
-    options = {**_DRAWING, **drawing}
-    checked = {
-        name: value
-        for name, value in options.items()
-        if name not in ("suffix", "compression", "token_grid")
-    }
-    check_options(**checked)
+    options = cast(DrawingOptions, complete_options(DrawingOptions, drawing))
+    load_backend(options["backend"])
     if options["backend"] == "auto":
         options["backend"] = first_backend()
     return options

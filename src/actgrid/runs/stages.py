@@ -29,14 +29,17 @@ from actgrid.figures.files import (
     describe,
     draw_file,
     numbered_files,
+    picture_suffix,
     worker_threads,
 )
 from actgrid.models import Extractor
 from actgrid.models.inputs import batch_shape, join_batches
+from actgrid.options import DrawingOptions
 from actgrid.runs.manifest import Record
 from actgrid.runs.sinks import Sink
 from actgrid.runs.sources import Item
-from actgrid.statistics.dataset import DatasetStats, MeasuredLayer, measure_batch, measured
+from actgrid.statistics.dataset import DatasetStats, add_image, top_thresholds
+from actgrid.statistics.measurements import MeasuredLayer, measure_batch, measure_sample
 
 __all__ = ["STAGES", "Meter", "Shard", "Work", "process"]
 
@@ -56,7 +59,7 @@ class Work:
     Attributes
     ----------
     drawing
-        Options of `draw_file` and `actgrid.render`; None: nothing is drawn.
+        Options of the pictures; None: nothing is drawn.
     top
         Statistics are taken, with so many top images for each channel; None: none are.
     batch_size
@@ -69,7 +72,7 @@ class Work:
         At most this many load images, and as many draw; None: one for each processor.
     """
 
-    drawing: Mapping[str, Any] | None
+    drawing: DrawingOptions | None
     top: int | None = None
     batch_size: int = 1
     shard_size: int = 100
@@ -180,7 +183,7 @@ def process(
     work: Work,
     *,
     recorded: Mapping[int, bool] | None = None,
-    floors: Mapping[str, Any] | None = None,
+    thresholds: Mapping[str, Any] | None = None,
     meter: Meter | None = None,
 ) -> Iterator[Record | Shard]:
     """Draw, measure and write image after image.
@@ -203,8 +206,8 @@ def process(
         the others of their batch, because a model's results may depend on its size, and for the
         statistics of their shard; nothing is written of them unless the sink takes whole shards.
         What failed has failed, whatever becomes of it now.
-    floors
-        By layer path, of the images before, see `DatasetStats.floors`.
+    thresholds
+        By layer path, of the images before, see `top_thresholds`.
     meter
         Is told what goes on.
 
@@ -223,7 +226,7 @@ def process(
 
     However it ends, no files stay of an image whose record was not yielded.
     """
-    flow = _Flow(extractor, load, sink, work, recorded or {}, floors or {}, meter or Meter())
+    flow = _Flow(extractor, load, sink, work, recorded or {}, thresholds or {}, meter or Meter())
     try:
         for event in _run_stages(flow, items, work):
             if isinstance(event, Record):
@@ -288,7 +291,7 @@ class _Flow:
         sink: Sink,
         work: Work,
         recorded: Mapping[int, bool],
-        floors: Mapping[str, Any],
+        thresholds: Mapping[str, Any],
         meter: Meter,
     ) -> None:
         self._extractor = extractor
@@ -297,16 +300,16 @@ class _Flow:
         self._work = work
         self._recorded = recorded
         self._meter = meter
-        self._floors_before = floors
+        self._thresholds_before = thresholds
         # Of the shard that is being written.
         self._statistics = self._no_statistics()
-        self._floors: Mapping[str, Any] = {}
+        self._thresholds: Mapping[str, Any] = {}
         self._held: list[Record | Shard] = []
         # By index, images of which files may have been written, and whose records are to come.
         self.unrecorded: dict[int, Item] = {}
 
     def _no_statistics(self) -> DatasetStats | None:
-        return None if self._work.top is None else DatasetStats(self._work.top)
+        return None if self._work.top is None else DatasetStats(top=self._work.top)
 
     # --- load
 
@@ -385,10 +388,10 @@ class _Flow:
         )
 
     def _start_drawing(
-        self, images: list[_Entry], activations: dict[str, Image], options: Mapping[str, Any]
+        self, images: list[_Entry], activations: dict[str, Image], options: DrawingOptions
     ) -> None:
         infos, batch = self._extractor.layers, len(images)
-        files = numbered_files(list(activations), options["suffix"])
+        files = numbered_files(list(activations), picture_suffix(options))
         for sample, entry in enumerate(images):
             put = self._put_of(entry)
             if put is not None:
@@ -407,8 +410,8 @@ class _Flow:
                         info, activation, batch=batch, sample=sample, **options
                     )
                     if self._work.top is not None:
-                        floor = self._floor_of(path)
-                        of_layer = measured(info, activation, sample, grid.stats, floor)
+                        threshold = self._threshold_of(path)
+                        of_layer = measure_sample(info, activation, sample, grid.stats, threshold)
                 if put is not None:
                     with self._meter.busy("write"):
                         put(file, pieces)
@@ -440,8 +443,8 @@ class _Flow:
 
         def measure(path: str, activation: Image) -> list[MeasuredLayer]:
             with self._meter.busy("draw"):
-                floor = self._floor_of(path)
-                return measure_batch(infos[path], activation, batch=batch, floor=floor)
+                threshold = self._threshold_of(path)
+                return measure_batch(infos[path], activation, batch=batch, threshold=threshold)
 
         measuring = [
             self.drawers.submit(measure, path, activation)
@@ -454,8 +457,8 @@ class _Flow:
 
             entry.finish = finish
 
-    def _floor_of(self, path: str) -> Any:
-        before, here = self._floors_before.get(path), self._floors.get(path)
+    def _threshold_of(self, path: str) -> Any:
+        before, here = self._thresholds_before.get(path), self._thresholds.get(path)
         if before is None or here is None:
             return here if before is None else before
         return np.maximum(before, here)
@@ -483,8 +486,8 @@ class _Flow:
         if problem is not None and not self._work.skip_errors:
             raise problem
         if problem is None and self._statistics is not None and entry.image is not None:
-            self._statistics.add(entry.item.index, entry.item.name, layers)
-            self._floors = self._statistics.floors(entry.item.index + 1)
+            add_image(self._statistics, entry.item.index, entry.item.name, layers)
+            self._thresholds = top_thresholds(self._statistics, entry.item.index + 1)
         if entry.item.index in self._recorded:
             return []
         self._meter.images += 1
@@ -510,7 +513,8 @@ class _Flow:
 
     def _drop(self, item: Item) -> None:
         if self._work.drawing is not None:
-            files = numbered_files(list(self._extractor.layers), self._work.drawing["suffix"])
+            suffix = picture_suffix(self._work.drawing)
+            files = numbered_files(list(self._extractor.layers), suffix)
             self._sink.drop(item, [*files, _STATS])
 
     def drop_unrecorded(self) -> None:
@@ -524,6 +528,6 @@ class _Flow:
         with self._meter.busy("write"):
             self._sink.close_shard(number)
         ended = [*self._held, Shard(number, self._statistics)]
-        self._floors_before = {path: self._floor_of(path) for path in self._floors}
+        self._thresholds_before = {path: self._threshold_of(path) for path in self._thresholds}
         self._statistics, self._held = self._no_statistics(), []
         return ended

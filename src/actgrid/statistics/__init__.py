@@ -1,6 +1,7 @@
 """Statistics of many inputs: they merge, tell dead channels and top images, and make a report."""
 
-from actgrid.statistics.dataset import DatasetStats, LayerStats, TopImage
+from actgrid.statistics.dataset import DatasetStats
+from actgrid.statistics.layer_stats import LayerStats, TopImage
 from actgrid.statistics.report import make_report, save_report
 from actgrid.statistics.top_images import TopImages, find_top_images
 

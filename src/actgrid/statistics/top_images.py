@@ -18,12 +18,14 @@ from actgrid.models import Extractor, LayerInfo
 from actgrid.models.drawing import draw_layer
 from actgrid.models.inputs import batch_shape, join_batches
 from actgrid.models.receptive_fields import Box, ReceptiveField
+from actgrid.option_groups import check_option
 from actgrid.option_types import integer_option
+from actgrid.options import GridOptions
 from actgrid.rendering import Grid
 from actgrid.rendering.colormaps import palette
-from actgrid.rendering.layout import level_option
 from actgrid.rendering.sheet import Sheet, lay_out_sheet
-from actgrid.statistics.dataset import DatasetStats, LayerStats, TopImage
+from actgrid.statistics.dataset import DatasetStats
+from actgrid.statistics.layer_stats import LayerStats, TopImage
 
 __all__ = ["TopImages", "find_top_images"]
 
@@ -131,7 +133,7 @@ def find_top_images(
     """
     cell = integer_option("cell", cell, 8)
     batch_size = integer_option("batch_size", batch_size, 1)
-    background = level_option("background", background)
+    background = check_option(GridOptions, "background", background)
     if channels is not None:
         integer_option("channels", channels, 1)
     if "order" in render_options:

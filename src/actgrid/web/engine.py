@@ -15,11 +15,15 @@ from PIL import Image
 
 from actgrid.errors import ModelError, ShapeError
 from actgrid.models import Extractor, LayerInfo, load_model
+from actgrid.models.extraction import run_transform, trace_layers
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.graph import INPUT, layer_graph
 from actgrid.models.images import check_fit, fixed_sides, image_input, image_size, load_with_pixels
 from actgrid.models.inputs import as_tensors, batch_size_of, input_specs, prepare_inputs
+from actgrid.models.network import check_compiled
+from actgrid.models.networks import network_of
 from actgrid.models.tracing import build
+from actgrid.models.types import ModelLike
 from actgrid.option_types import integer_option
 from actgrid.rendering.tiles import DTYPES
 from actgrid.web.cache import Cache
@@ -124,7 +128,7 @@ class Engine:
 
     def __init__(
         self,
-        model: object,
+        model: ModelLike,
         cache: Cache,
         *,
         size: Any = None,
@@ -134,6 +138,7 @@ class Engine:
         threads: ThreadPoolExecutor | None = None,
     ) -> None:
         self.model: Any = load_model(model)
+        check_compiled(network_of(self.model), "the viewer")
         self._cache = cache
         self._preprocess = preprocess
         self._fit = fit
@@ -366,7 +371,7 @@ class Engine:
 
     def _compile(self, depth: int) -> None:
         if depth not in self._compiled:
-            self._extractor.trace(self._spec, self._prefixes[depth])
+            trace_layers(self._extractor, self._spec, self._prefixes[depth])
             self._compiled.add(depth)
 
     def _activations(self, inputs: Sequence[Array], depth: int) -> list[dict[int, Array]]:
@@ -375,7 +380,7 @@ class Engine:
         batch = np.concatenate([*inputs, *[inputs[-1]] * (count - len(inputs))])
         prefix = self._prefixes[depth]
         self._compile(depth)
-        found = self._extractor.run(batch, prefix)
+        found = run_transform(self._extractor, batch, prefix)
         results: list[dict[int, Array]] = [{} for _ in inputs]
         for node in self.drawn[: self._ends[depth]]:
             # Taken out, so that no more than one is about beside its copies.

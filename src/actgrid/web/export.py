@@ -16,7 +16,9 @@ from actgrid.attribution.methods import find_method
 from actgrid.encoding import writable_folder, write_file
 from actgrid.errors import OptionError
 from actgrid.models import Extractor, load_model
-from actgrid.models.extraction import trace_inputs
+from actgrid.models.extraction import trace_layers
+from actgrid.models.tracing import trace_inputs
+from actgrid.models.types import LayersLike, ModelLike
 from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import ExportOptions, ViewerImageOptions
 from actgrid.progress import progress
@@ -37,9 +39,9 @@ _WRITERS = 4
 
 @takes_options(ExportOptions)
 def export_site(
-    model: object,
+    model: ModelLike,
     images: Any,
-    layers: object = None,
+    layers: LayersLike = None,
     *,
     output: str | Path,
     **options: Unpack[ExportOptions],
@@ -92,7 +94,7 @@ def export_site(
     about = viewer.about()
     drawn = {node["path"] for node in about["nodes"] if node["drawn"]}
     if layers is not None:
-        drawn &= set(Extractor(network, layers).trace(trace_inputs(network, None)))
+        drawn &= set(trace_layers(Extractor(network, layers), trace_inputs(network, None)))
     about |= {
         "live": False,
         "nodes": [node | {"drawn": node["path"] in drawn} for node in about["nodes"]],

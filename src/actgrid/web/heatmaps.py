@@ -6,7 +6,8 @@ from typing import Any
 
 from actgrid.attribution.explaining import ask
 from actgrid.attribution.lime import check_packages
-from actgrid.attribution.methods import METHODS, Method, check_options, find_method
+from actgrid.attribution.method import Method
+from actgrid.attribution.methods import all_methods, check_options, find_method
 from actgrid.encoding import encode_png
 from actgrid.errors import MissingDependencyError, NotFoundError
 from actgrid.models.labels import class_index
@@ -117,5 +118,5 @@ def _usable_methods() -> dict[str, Method]:
     try:
         check_packages()
     except MissingDependencyError:
-        return {name: method for name, method in METHODS.items() if name != "lime"}
-    return METHODS
+        return {name: method for name, method in all_methods().items() if name != "lime"}
+    return all_methods()

@@ -22,10 +22,10 @@ from actgrid.option_types import thread_count
 from actgrid.rendering import ChannelStats, Grid, render
 from actgrid.rendering.draw import lay_out
 from actgrid.rendering.layout import near_square
-from actgrid.rendering.normalize import Normalization
+from actgrid.rendering.stats import reshape_stats
 from actgrid.rendering.tiles import Tiling, tile
 from actgrid.statistics import LayerStats
-from actgrid.statistics.dataset import image_stats
+from actgrid.statistics.measurements import image_stats
 from actgrid.web.images import ImageStore
 
 __all__ = [
@@ -127,16 +127,14 @@ def layer_facts(info: LayerInfo, activation: Array) -> dict[str, Any]:
     }
 
 
-def draw_levels(
-    info: LayerInfo, activation: Array, normalization: Normalization, scope: str
-) -> bytes:
+def draw_levels(info: LayerInfo, activation: Array, normalize: Any, scope: str) -> bytes:
     """Return the levels of all tiles of a layer, without padding, in a grayscale PNG file."""
     tiling = _tiling(info, activation)
     tiles = _Tiles.of(tiling)
     grid = draw_layer(
         info,
         activation,
-        normalize=normalization,
+        normalize=normalize,
         scope=scope,
         columns=tiles.columns,
         padding=0,
@@ -213,7 +211,7 @@ def _tiling(info: LayerInfo, activation: Array) -> Tiling:
 
 def _stats(info: LayerInfo, activation: Array) -> ChannelStats:
     """Return the statistics of each channel."""
-    return image_stats(info, activation[:1], batch=1).reshape(-1)
+    return reshape_stats(image_stats(info, activation[:1], batch=1), -1)
 
 
 def _dead(stats: ChannelStats) -> npt.NDArray[np.intp]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from actgrid.attribution import maximize
 from actgrid.errors import NotFoundError
-from actgrid.option_groups import options_of
+from actgrid.option_groups import check_option
 from actgrid.options import MaximizeOptions
 from actgrid.web.computations import Computations
 from actgrid.web.engine import Engine
@@ -49,9 +49,8 @@ class MaximizedImages:
         info = self._viewed.infos[self._viewed.drawable_layer(layer)]
         if not 0 <= channel < (info.channels or math.inf):
             raise NotFoundError(f"{info.path} has no channel {channel}: it has {info.channels}")
-        known = options_of(MaximizeOptions)
-        steps, seed = known["steps"].check("steps", steps), known["seed"].check("seed", seed)
-        return "maximized", layer, channel, steps, seed
+        steps = check_option(MaximizeOptions, "steps", steps)
+        return "maximized", layer, channel, steps, check_option(MaximizeOptions, "seed", seed)
 
     def progress(self, key: _Key) -> dict[str, Any]:
         """Return how far the computation of an image is."""

@@ -17,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from actgrid.errors import OptionError, OutputError
+from actgrid.models.types import ModelLike
 from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import PageOptions, ServeOptions, ViewerImageOptions, ViewOptions
 from actgrid.web.app import make_app
@@ -34,7 +35,7 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 @takes_options(ServeOptions)
 def serve(
-    model: object,
+    model: ModelLike,
     images: Any = (),
     *,
     ready: Callable[[str], None] | None = None,
@@ -154,7 +155,7 @@ class View:
 
 
 @takes_options(ViewOptions)
-def view(model: object, images: Any = (), **options: Unpack[ViewOptions]) -> View:
+def view(model: ModelLike, images: Any = (), **options: Unpack[ViewOptions]) -> View:
     """Show the viewer in a notebook cell.
 
     Parameters
@@ -183,7 +184,7 @@ def view(model: object, images: Any = (), **options: Unpack[ViewOptions]) -> Vie
 
 
 @takes_options(PageOptions)
-def make_viewer(model: object, images: Any = (), **options: Unpack[PageOptions]) -> Viewer:
+def make_viewer(model: ModelLike, images: Any = (), **options: Unpack[PageOptions]) -> Viewer:
     """Return what `serve` and `view` show; see `serve` for the parameters."""
     store = ImageStore(
         images, most_bytes=options["upload_bytes"], most_pixels=options["upload_pixels"]

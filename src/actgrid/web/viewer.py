@@ -19,11 +19,11 @@ from actgrid.encoding import blank_levels, encode, encode_png
 from actgrid.errors import NotFoundError
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
-from actgrid.option_groups import complete_options, options_of, takes_options
-from actgrid.option_types import thread_count
+from actgrid.models.types import ModelLike
+from actgrid.option_groups import check_option, complete_options, takes_options
+from actgrid.option_types import read_normalize, thread_count
 from actgrid.options import GridOptions, ViewerImageOptions
 from actgrid.rendering import palette
-from actgrid.rendering.normalize import parse_normalize
 from actgrid.statistics import DatasetStats
 from actgrid.web.cache import Cache
 from actgrid.web.computations import Computations
@@ -97,7 +97,7 @@ class Viewer:
     @takes_options(ViewerImageOptions)
     def __init__(
         self,
-        model: object,
+        model: ModelLike,
         images: ImageStore,
         **options: Unpack[ViewerImageOptions],
     ) -> None:
@@ -295,13 +295,13 @@ class Viewer:
         normalize, scope
             As for `actgrid.render`, whose levels these are.
         """
-        normalization = parse_normalize(normalize)
-        options_of(GridOptions)["scope"].check("scope", scope)
+        name, limits = read_normalize(normalize)
+        check_option(GridOptions, "scope", scope)
 
         def make(info: LayerInfo, activation: Array) -> bytes:
-            return draw_levels(info, activation, normalization, scope)
+            return draw_levels(info, activation, (name, *limits), scope)
 
-        return await self._of_layer(("levels", normalization, scope), image, layer, make)
+        return await self._of_layer(("levels", name, limits, scope), image, layer, make)
 
     async def histograms(self, image: str, layer: int) -> dict[str, Any]:
         """Return how the values of each channel are spread; of a dense layer, those of all."""

@@ -8,24 +8,22 @@ from pathlib import Path
 import typer
 
 from actgrid.cli.arguments import Image, Model
-from actgrid.cli.command import LeftOut, Options, command, panel
+from actgrid.cli.command import LeftOut, Options, command
 from actgrid.options import (
     DiagramOptions,
-    GridOptions,
     JsonOptions,
     LayerOptions,
+    LevelMapOptions,
     ModelOptions,
     PictureFileOptions,
 )
-
-_FRONTS = panel(GridOptions, "normalize", "cmap")
 
 
 @command(
     PictureFileOptions,
     LayerOptions,
     DiagramOptions,
-    _FRONTS,
+    LevelMapOptions,
     ModelOptions,
     JsonOptions,
     output="diagram.png",
@@ -52,7 +50,7 @@ def diagram(model: Model, image: Image = None, *, options: Options) -> None:
     weights = options["weights"] or ("random" if image is None else "imagenet")
     network = load_model(model, weights, options["safe_mode"])
     prepared = None if images is None else used_preprocessing(network, "auto")
-    drawing = options.of(DiagramOptions) | {name: options[name] for name in _FRONTS.options}
+    drawing = options.of(DiagramOptions, LevelMapOptions)
     chosen = layer_choice(network, options["layers"])
     drawn = figures.diagram(network, images, chosen, **drawing)
     drawn.save(output)

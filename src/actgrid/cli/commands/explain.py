@@ -30,9 +30,9 @@ from actgrid.progress import progress
 
 
 def _method_names() -> Iterable[str]:
-    from actgrid.attribution.methods import METHODS
+    from actgrid.attribution.methods import all_methods
 
-    return METHODS
+    return all_methods()
 
 
 @command(

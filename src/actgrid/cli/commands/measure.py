@@ -39,5 +39,4 @@ def measure(model: Model, images: ListedImages, options: Options) -> None:
     """
     from actgrid.cli.running import finish_run, start_run
 
-    run = start_run(model, images, options, drawing=None, top=options["top"], sink="folders")
-    finish_run(run, options)
+    finish_run(start_run(model, images, options, is_drawn=False, top=options["top"]), options)

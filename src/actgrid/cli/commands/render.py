@@ -46,16 +46,5 @@ def render(model: Model, images: ListedImages, options: Options) -> None:
     """
     from actgrid.cli.running import finish_run, start_run
 
-    drawing = options.of(GridOptions, BackendOptions) | {
-        "suffix": f".{options['format']}",
-        "compression": options["compression"],
-    }
-    run = start_run(
-        model,
-        images,
-        options,
-        drawing=drawing,
-        top=options["top"] if options["statistics"] else None,
-        sink=options["sink"],
-    )
-    finish_run(run, options)
+    top = options["top"] if options["statistics"] else None
+    finish_run(start_run(model, images, options, is_drawn=True, top=top), options)

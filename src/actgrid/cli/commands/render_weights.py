@@ -8,8 +8,9 @@ from pathlib import Path
 import typer
 
 from actgrid.cli.arguments import Model
-from actgrid.cli.command import LeftOut, Options, command, panel
+from actgrid.cli.command import LeftOut, Options, command
 from actgrid.options import (
+    SIGNED,
     BackendOptions,
     FileOptions,
     FolderOptions,
@@ -18,26 +19,20 @@ from actgrid.options import (
     LayerOptions,
     ModelOptions,
     ThreadOptions,
-)
-
-_DRAWING = panel(
-    GridOptions,
-    *("normalize", "scope", "columns", "padding", "zoom", "background", "order", "cmap"),
+    WeightFileOptions,
 )
 
 
 @command(
     FolderOptions,
     LayerOptions,
-    _DRAWING,
+    GridOptions,
     FileOptions,
     ModelOptions,
     BackendOptions,
     ThreadOptions,
     JsonOptions,
-    normalize="symmetric",
-    background=128,
-    cmap="RdBu_r",
+    **SIGNED,
     layers=LeftOut("every convolution"),
 )
 def render_weights(model: Model, options: Options) -> None:
@@ -46,22 +41,15 @@ def render_weights(model: Model, options: Options) -> None:
     from actgrid.cli.loading import layer_choice, load_model
     from actgrid.encoding import writable_folder
     from actgrid.figures import save_weights
-    from actgrid.rendering import check_options
+    from actgrid.rendering.backends import load_backend
 
-    drawing = {name: options[name] for name in _DRAWING.options} | options.of(BackendOptions)
-    check_options(**drawing)
+    # What is wrong with these is said before a model is loaded.
+    load_backend(options["backend"])
     output = Path(options["output"])
     writable_folder(output)
     network = load_model(model, **options.of(ModelOptions))
-    drawn = save_weights(
-        output,
-        network,
-        layer_choice(network, options["layers"]),
-        suffix=f".{options['format']}",
-        compression=options["compression"],
-        threads=options["threads"],
-        **drawing,
-    )
+    chosen = layer_choice(network, options["layers"])
+    drawn = save_weights(output, network, chosen, **options.of(WeightFileOptions))
     if options["json"]:
         typer.echo(json.dumps(report.weights_as_dict(output, drawn)))
     else:

@@ -19,7 +19,7 @@ from actgrid.errors import ActgridError, OptionError, ShapeError
 from actgrid.models import load_model
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import prepare_inputs
-from actgrid.models.tracing import reason
+from actgrid.models.refusals import reason
 
 __all__ = [
     "BatchScore",

@@ -16,7 +16,7 @@ from actgrid.rendering.backends import numpy_backend
 # take longer than they save.
 from actgrid.rendering.backends.numpy_backend import overlay, percentiles, resize
 from actgrid.rendering.normalize import Mapping, drawn_dtype
-from actgrid.rendering.stats import ChannelStats
+from actgrid.rendering.stats import ChannelStats, assign_stats
 
 __all__ = ["measure", "overlay", "paint", "percentiles", "resize"]
 
@@ -223,7 +223,7 @@ def measure(tiles: Array, threads: int) -> ChannelStats:
     # NaN and infinities, if there were any, are in the sum of squares.
     for c, part in np.argwhere(~np.isfinite(sums[1])):
         tile = tiles[c : c + 1, part : part + 1]
-        stats.assign((c, part), numpy_backend.measure(tile, threads))
+        assign_stats(stats, (c, part), numpy_backend.measure(tile, threads))
     return stats
 
 

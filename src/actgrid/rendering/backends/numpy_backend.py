@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.rendering.normalize import Mapping, drawn_dtype
-from actgrid.rendering.stats import ChannelStats
+from actgrid.rendering.stats import ChannelStats, stats_of
 
 __all__ = ["measure", "overlay", "paint", "percentiles", "resize"]
 
@@ -37,7 +37,7 @@ def _blocks(tiles: npt.NDArray[Any]) -> Iterator[list[Block]]:
 def measure(tiles: npt.NDArray[Any], threads: int) -> ChannelStats:
     size = tiles.shape[2] * tiles.shape[3]
     parts = [_measure(tiles, bands) for bands in _blocks(tiles)]
-    return ChannelStats.of((np.concatenate(column) for column in zip(*parts, strict=True)), size)
+    return stats_of((np.concatenate(column) for column in zip(*parts, strict=True)), size)
 
 
 def _values(tiles: npt.NDArray[Any], band: Block) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:

@@ -136,7 +136,7 @@ class GradCAM(Explainer):
         tf = tensorflow()
         images = np.asarray(images, np.float32)
         score = _TotalOutput(ClassOutput(class_number(class_index)))
-        found = gradients(model, images, 0, score, layer_name)
+        found = gradients(model, images, 0, loss=score, layers=layer_name)
         ((path, gradient),) = found.activations.items()
         activations = tf.constant(Extractor(model, layer_name)(images)[path])
         gradient = tf.constant(gradient)

@@ -1,0 +1,89 @@
+"""Declare a function as an attribution method, with what it needs of a network."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+__all__ = ["DECLARED", "Method", "Need", "method"]
+
+# What a network must give beside its output for a batch.
+Need = Literal["gradients", "layer"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Method:
+    """An attribution method: how much each part of an image contributes to the score.
+
+    Attributes
+    ----------
+    name
+        Name of the method in `explain`.
+    run
+        From a `Subject`, the layer if the method takes one, and options, to a `Found`.
+    source
+        Author, year and address of the paper.
+    needs
+        What it needs of a network beside the output for a batch: ``"gradients"`` of the score,
+        or ``"layer"``, a layer with height and width.
+    """
+
+    name: str
+    run: Callable[..., Any]
+    source: str
+    needs: tuple[Need, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring of `run`."""
+        return (inspect.getdoc(self.run) or "").splitlines()[0]
+
+    @property
+    def takes_layer(self) -> bool:
+        """Whether the method looks at a layer, not at the input alone."""
+        return "layer" in self.needs
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the method with their defaults: the keyword-only parameters of `run`."""
+        parameters = inspect.signature(self.run).parameters.values()
+        return {
+            parameter.name: parameter.default
+            for parameter in parameters
+            if parameter.kind is parameter.KEYWORD_ONLY
+        }
+
+    @property
+    def year(self) -> int:
+        """Year of the paper."""
+        found = re.search(r"\b\d{4}\b", self.source)
+        assert found is not None, self.source
+        return int(found[0])
+
+
+# Every method of the modules that were imported, by module, in the order of declaration.
+DECLARED: dict[str, list[Method]] = {}
+
+
+def method(
+    name: str, source: str, *, needs: Iterable[Need] = ()
+) -> Callable[[_Function], _Function]:
+    """Return a decorator that declares a function as a method; see `Method`.
+
+    Examples
+    --------
+    >>> @method("saliency", "Simonyan 2013, https://arxiv.org/abs/1312.6034", needs=["gradients"])
+    ... def saliency(subject: Subject, *, reduce: str = "max") -> Found: ...
+    """
+
+    def declare(function: _Function) -> _Function:
+        declared = Method(name, function, source, tuple(needs))
+        DECLARED.setdefault(function.__module__, []).append(declared)
+        return function
+
+    return declare

@@ -1,0 +1,189 @@
+"""Load Keras models from files and SavedModel folders."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from actgrid.errors import FormatError, ModelError, strip_terminal_codes
+from actgrid.models.archives import check_archive, is_hdf5, read_member
+from actgrid.models.frameworks import keras, tensorflow
+from actgrid.models.safety import unsafe_config, unsafe_saved_model
+
+__all__ = ["SUFFIXES", "first_line", "load_file", "load_saved_model"]
+
+_HDF5 = (".h5", ".hdf5")
+SUFFIXES = (".keras", *_HDF5)
+_CONFIG = "config.json"
+# The largest configuration in keras.applications has 0.8 MB; parsing takes about ten times as much.
+_MAX_CONFIG_BYTES = 32 << 20
+
+
+def first_line(error: BaseException) -> str:
+    """Return the reason of an error of Keras, which comes after a page of configuration."""
+    text = strip_terminal_codes(str(error)).rpartition("Exception encountered:")[2]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines and lines[0].startswith("Exception encountered when calling"):
+        lines = lines[1:] or lines
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def load_file(path: Path, safe_mode: bool) -> Any:
+    """Return the model in a ``.keras`` or ``.h5`` file."""
+    config = None
+    try:
+        config = _read_config(path)
+        if safe_mode:
+            _refuse(path, unsafe_config(config))
+        return keras().models.load_model(
+            path,
+            custom_objects=_keras_2_layers() if path.suffix in _HDF5 else None,
+            compile=False,
+            safe_mode=safe_mode,
+        )
+    except ModelError:
+        raise
+    except Exception as error:
+        problem = "is not a Keras model file" if config is None else "cannot be loaded"
+        raise ModelError(f"{path} {problem}: {first_line(error)}") from error
+
+
+def _refuse(path: Path, finding: str | None) -> None:
+    """Raise ModelError if something was found in a model that safe mode refuses."""
+    if finding is not None:
+        raise ModelError(
+            f"{path} holds {finding}; if you trust the model, load it with safe_mode=False "
+            "(--no-safe-mode)"
+        )
+
+
+def _read_config(path: Path) -> Any:
+    """Return the configuration in a model file that is safe to read."""
+    with path.open("rb") as file:
+        is_zip, start = zipfile.is_zipfile(file), _read_start(file)
+        suffixes = _HDF5 if is_hdf5(file) and not is_zip else (".keras",)
+    if not is_zip and suffixes != _HDF5:
+        raise FormatError(_describe_start(start))
+    if path.suffix not in suffixes:
+        content = "HDF5" if suffixes == _HDF5 else "a zip archive"
+        raise FormatError(f"it holds {content}, so its name must end in {' or '.join(suffixes)}")
+    try:
+        check_archive(path)
+    except FormatError as error:
+        raise ModelError(f"{path} is refused: {error}") from error
+    if suffixes == _HDF5:
+        import h5py  # installed with Keras
+
+        with h5py.File(path) as file:
+            if (text := file.attrs.get("model_config")) is None:
+                raise FormatError("it has no model_config, so it may hold weights alone")
+    else:
+        with zipfile.ZipFile(path) as archive:
+            if _CONFIG not in archive.namelist():
+                raise FormatError(f"the archive has no {_CONFIG}")
+            text = read_member(archive, _CONFIG, _MAX_CONFIG_BYTES)
+    return json.loads(text)
+
+
+def _read_start(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read(48)
+
+
+def _describe_start(start: bytes) -> str:
+    """Return what a file is that is neither a zip archive nor HDF5, judged by its first bytes."""
+    if not start:
+        return "it is empty"
+    if start.startswith(b"PK"):
+        return "it is a zip archive that is truncated"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; git lfs pull gets the file"
+    return f"it is neither a zip archive (.keras) nor HDF5 (.h5), it begins with {start[:16]!r}"
+
+
+def _keras_2_layers() -> dict[str, Any]:
+    """Return layers that take what Keras 2 wrote of them and Keras 3 refuses."""
+
+    class DepthwiseConv2D(keras().layers.DepthwiseConv2D):  # type: ignore[misc]
+        def __init__(self, *args: Any, groups: int = 1, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+
+    return {"DepthwiseConv2D": DepthwiseConv2D}
+
+
+def load_saved_model(path: Path, safe_mode: bool) -> Any:
+    """Return a SavedModel as a model of one layer."""
+    if not (path / "saved_model.pb").exists():
+        raise ModelError(f"{path} is a folder, but no SavedModel: it has no saved_model.pb")
+    k, tf = keras(), tensorflow()
+    try:
+        if safe_mode:
+            _refuse(path, unsafe_saved_model(path))
+        signatures = tf.saved_model.load(os.fspath(path)).signatures
+        if not signatures:
+            raise ModelError(
+                f"the SavedModel {path} has no signatures, which say what it takes: save it with "
+                "model.export(folder), or tf.saved_model.save(module, folder, signatures=...)"
+            )
+        endpoint = "serving_default" if "serving_default" in signatures else next(iter(signatures))
+        specs = signatures[endpoint].structured_input_signature[1]
+        inputs = {
+            name: k.Input(batch_shape=tuple(spec.shape), dtype=spec.dtype.name, name=name)
+            for name, spec in specs.items()
+        }
+        layer = k.layers.TFSMLayer(os.fspath(path), call_endpoint=endpoint, name="saved_model")
+        if len(inputs) == 1:
+            (single,) = inputs.values()
+            return k.Model(single, layer(single))
+        # Keras passes them on as one dict, and a signature takes several by their names alone.
+        signature = layer.call_endpoint_fn
+        layer.call_endpoint_fn = lambda inputs: signature(**inputs)
+        return k.Model(inputs, layer(inputs))
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{path} cannot be loaded as a SavedModel: {_saved_model_problem(path, error)}"
+        ) from error
+
+
+def _saved_model_problem(path: Path, error: Exception) -> str:
+    """Return why TensorFlow cannot load a SavedModel, and the way on."""
+    text = str(error)
+    if "add_slot" in text:
+        return (
+            "it holds the state of an optimizer, which only Keras 2 can load: save it there "
+            "without, with model.export(folder) or model.save(folder, include_optimizer=False)"
+        )
+    if unknown := re.search(r"Op type not registered '([^']*)'", text):
+        return (
+            f"it needs the operation {unknown[1]}, which is none of TensorFlow's: import the "
+            "package that defines it, such as tensorflow_text, before"
+        )
+    if "Failed to find any matching files" in text:
+        return f"its weights are missing: there is no {path / 'variables' / 'variables.index'}"
+    if "Read less bytes" in text or isinstance(error, tensorflow().errors.DataLossError):
+        return f"its weights, in {path / 'variables'}, are damaged"
+    if (path / "saved_model.pb").stat().st_size == 0:
+        return "saved_model.pb is empty"
+    problem = first_line(error)
+    if isinstance(error, (OSError, ValueError, tensorflow().errors.OpError)):
+        return problem
+    # The words of an error inside TensorFlow, or Keras, tell little.
+    return (
+        f"TensorFlow {tensorflow().__version__} cannot read what TensorFlow "
+        f"{_saved_by(path)} wrote ({type(error).__name__}: {problem}): load it there and save it "
+        "with model.export(folder)"
+    )
+
+
+def _saved_by(path: Path) -> str:
+    """Return the version of TensorFlow that wrote a SavedModel."""
+    loader = importlib.import_module("tensorflow.python.saved_model.loader_impl")
+    graphs = loader.parse_saved_model(os.fspath(path)).meta_graphs
+    return next(iter(graphs)).meta_info_def.tensorflow_version or "of unknown version"

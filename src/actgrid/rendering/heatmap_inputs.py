@@ -1,0 +1,109 @@
+"""What a heatmap is made of, checked: maps, images, regions, and an entry for each map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageColor, ImageOps
+
+from actgrid.errors import DtypeError, OptionError, ShapeError
+from actgrid.option_types import integer_option
+from actgrid.rendering.tiles import as_array
+
+__all__ = ["as_boxes", "as_colour", "as_entries", "as_labels", "as_maps", "as_photos"]
+
+
+def as_maps(values: object) -> npt.NDArray[np.float32]:
+    """Return maps as (N, height, width) float32."""
+    array = as_array(values)
+    maps = array[None] if array.ndim == 2 else array
+    if maps.ndim != 3 or maps.size == 0:
+        raise ShapeError(
+            f"values must be (N, height, width) or (height, width) and not empty, not {array.shape}"
+        )
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(maps, np.float32)
+
+
+def as_photos(images: object, count: int) -> npt.NDArray[np.uint8]:
+    """Return the image of each of `count` maps, (count, height, width, 3) uint8."""
+    photos = _pixels(images)
+    if len(photos) not in (1, count):
+        raise ShapeError(f"{len(photos)} images were given for {count} maps")
+    return np.broadcast_to(photos, (count, *photos.shape[1:]))
+
+
+def _pixels(images: Any) -> npt.NDArray[np.uint8]:
+    """Return images as (N, height, width, 3)."""
+    if isinstance(images, (list, tuple)):
+        parts = [_pixels(image) for image in images]
+        if len({part.shape[1:] for part in parts}) != 1:
+            raise ShapeError("images must be of one size, and at least one")
+        return np.concatenate(parts)
+    if isinstance(images, Image.Image):
+        images = ImageOps.exif_transpose(images).convert("RGB")
+    array = np.asarray(images)
+    pixels = array[..., None] if array.ndim == 2 else array
+    pixels = pixels[None] if pixels.ndim == 3 else pixels
+    if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or pixels.size == 0:
+        raise ShapeError(
+            "images must be (N, height, width, 3) or (N, height, width, 1), or one image without "
+            f"N, not {array.shape}"
+        )
+    if pixels.dtype != np.uint8:
+        raise DtypeError(
+            f"images must be uint8 pixels, 0 to 255, not {pixels.dtype}; of floats from 0 to 1 "
+            "(images * 255).astype('uint8') makes them"
+        )
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:3], 3)))
+
+
+def as_boxes(boxes: Any, count: int) -> npt.NDArray[np.int64]:
+    """Return the box of each of `count` maps, (count, 4): top, left, bottom, right."""
+    array = np.asarray(boxes)
+    if array.dtype.kind not in "iu":
+        raise DtypeError(f"boxes must be whole pixels, not of {array.dtype}")
+    if array.shape not in ((4,), (count, 4)):
+        raise ShapeError(f"boxes must be (4,) or ({count}, 4), not {array.shape}")
+    array = np.broadcast_to(array.astype(np.int64), (count, 4))
+    if (array[:, :2] >= array[:, 2:]).any():
+        raise OptionError(f"boxes must be top, left, bottom and right of pixels, not {boxes!r}")
+    return array
+
+
+def as_entries(name: str, given: object, count: int, kinds: str, dtype: type[Any]) -> Any:
+    """Return one number for each map, or None if there are none."""
+    if given is None:
+        return None
+    numbers = np.atleast_1d(np.asarray(given))
+    if numbers.dtype.kind not in kinds:
+        wanted = "class indices" if "f" not in kinds else "numbers"
+        raise DtypeError(f"{name} must be {wanted}, not of {numbers.dtype}")
+    if numbers.shape != (count,):
+        raise ShapeError(f"{name} must be ({count},), one for each map, not {numbers.shape}")
+    return numbers.astype(dtype)
+
+
+def as_labels(labels: Any, count: int) -> tuple[str, ...] | None:
+    """Return a name for each of `count` maps, or None if there are none."""
+    if labels is None:
+        return None
+    names = (labels,) if isinstance(labels, str) else tuple(labels)
+    if len(names) != count or not all(isinstance(name, str) for name in names):
+        raise OptionError(f"labels must be {count} names, one for each map, not {labels!r}")
+    return names
+
+
+def as_colour(name: str, value: Any) -> tuple[int, ...]:
+    """Return a colour as (red, green, blue), 0 to 255."""
+    try:
+        if isinstance(value, str):
+            return ImageColor.getrgb(value)[:3]
+        red, green, blue = (integer_option(name, component, 0, 255) for component in value)
+        return red, green, blue
+    except (TypeError, ValueError):
+        raise OptionError(
+            f"{name} must be the name of a colour, '#rrggbb' or (r, g, b), not {value!r}"
+        ) from None

@@ -1,0 +1,390 @@
+"""Networks of other kinds than Keras's: a NumPy function, a TensorFlow function, a file."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import actgrid
+from actgrid import Extractor, LayerInfo
+from actgrid.errors import CapabilityError, LayerError, ModelError, OptionError, ShapeError
+from actgrid.models.calls import Trace
+from actgrid.models.network import InputInfo
+from actgrid.models.networks import network_kinds, network_of
+
+Array = npt.NDArray[Any]
+
+WEIGHTS = np.random.default_rng(3).normal(size=(3, 2)).astype(np.float32)
+
+
+def info(path: str, index: int, *sides: int | None, kind: str) -> LayerInfo:
+    return LayerInfo(path, kind, (None, *sides), "float32", "channels_last", 0, index)
+
+
+class Edges:
+    """A NumPy function of images (N, 8, 6, 3): differences of rows, then two scores."""
+
+    name = "edges"
+    inputs: Sequence[InputInfo] = (InputInfo("image", (None, 8, 6, 3)),)
+    outputs: Sequence[str] = ("scores",)
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def list_layers(self, x: Any = None) -> list[LayerInfo]:
+        return [
+            info("rows", 0, 7, 6, 3, kind="Difference"),
+            info("half", 1, 7, 3, 3, kind="Slice"),
+            info("scores", 2, 2, kind="Product"),
+        ]
+
+    def run(self, x: Any, paths: Sequence[str]) -> dict[str, Array]:
+        assert type(x) is np.ndarray
+        assert x.dtype == np.float32
+        self.batches.append(len(x))
+        return {path: value for path, value in compute(x).items() if path in paths}
+
+    def fingerprint(self) -> str:
+        return "edges-1"
+
+
+def compute(x: Array) -> dict[str, Array]:
+    rows = x[:, 1:] - x[:, :-1]
+    scores = np.square(x).mean((1, 2)) @ WEIGHTS
+    return {"rows": rows, "half": rows[:, :, ::2], "scores": scores}
+
+
+class Compiled:
+    """The same scores by a `tf.function`, which knows no shapes before it has run."""
+
+    name = "compiled"
+    inputs: Sequence[InputInfo] = ()
+    outputs: Sequence[str] = ("scores",)
+
+    def __init__(self) -> None:
+        self.function = tf.function(self._compute)
+
+    @staticmethod
+    def _compute(x: Any) -> dict[str, Any]:
+        squares = tf.square(x)
+        return {"squares": squares, "scores": tf.reduce_mean(squares, (1, 2)) @ WEIGHTS}
+
+    def list_layers(self, x: Any = None) -> list[LayerInfo]:
+        if x is None:
+            raise ModelError("the shapes of compiled are not known: give an input")
+        outputs = self.function(x)
+        return [
+            info(path, index, *outputs[path].shape[1:], kind="Function")
+            for index, path in enumerate(["squares", "scores"])
+        ]
+
+    def run(self, x: Any, paths: Sequence[str]) -> dict[str, Any]:
+        outputs = self.function(x)
+        return {path: outputs[path] for path in paths}
+
+    def fingerprint(self) -> str:
+        return "compiled-1"
+
+
+class Differentiable(Compiled):
+    """The same, whose operations TensorFlow can follow."""
+
+    def trace(self, inputs: Any, training: bool = False) -> Trace:
+        return Trace(self._compute(inputs)["scores"], [])
+
+
+def pixels(count: int = 2) -> Array:
+    return np.random.default_rng(5).normal(size=(count, 8, 6, 3)).astype(np.float32)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    levels = np.random.default_rng(7).integers(0, 256, (3, 8, 6, 3), np.uint8)
+    for number, image in enumerate(levels):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    return folder
+
+
+def scaled(folder: Path) -> Array:
+    """Return what the photos are as input: pixels divided by 255, which is assumed."""
+    images = [np.asarray(Image.open(file)) for file in sorted(folder.iterdir())]
+    pixels: Array = np.stack(images).astype(np.float32) / np.float32(255)
+    return pixels
+
+
+# --- layers and activations
+
+
+def test_layers_are_listed_before_a_run_or_by_an_input() -> None:
+    assert [layer.path for layer in actgrid.list_layers(Edges())] == ["rows", "half", "scores"]
+    with pytest.raises(ModelError, match="give an input"):
+        actgrid.list_layers(Compiled())
+    layers = actgrid.list_layers(Compiled(), pixels())
+    assert [(layer.path, layer.shape) for layer in layers] == [
+        ("squares", (None, 8, 6, 3)),
+        ("scores", (None, 2)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("layers", "paths"),
+    [
+        (None, ["rows", "half"]),
+        ("*", ["rows", "half", "scores"]),
+        (["scores", 0], ["rows", "scores"]),
+        (lambda layer: layer.type == "Slice", ["half"]),
+        (type("Product", (), {}), ["scores"]),
+    ],
+)
+def test_activations_are_those_of_the_function(layers: Any, paths: list[str]) -> None:
+    x = pixels()
+    extractor = Extractor(Edges(), layers)
+    activations = extractor(x)
+    assert list(activations) == paths
+    assert list(extractor.layers) == paths
+    for path, activation in activations.items():
+        np.testing.assert_array_equal(activation, compute(x)[path])
+        assert not activation.flags.writeable
+
+
+def test_a_network_of_tensorflow_gives_arrays() -> None:
+    x = pixels()
+    activations = Extractor(Compiled(), "*")(x)
+    np.testing.assert_allclose(activations["squares"], np.square(x), rtol=1e-6)
+    np.testing.assert_allclose(activations["scores"], compute(x)["scores"], rtol=1e-5)
+
+
+def test_inputs_fit_a_network_as_they_fit_a_keras_model() -> None:
+    x = pixels().astype(np.float64)
+    extractor = Extractor(Edges(), "rows")
+    expected = compute(x.astype(np.float32))["rows"]
+    np.testing.assert_array_equal(extractor({"image": x})["rows"], expected)
+    np.testing.assert_array_equal(extractor(tf.constant(x, tf.float32))["rows"], expected)
+    with pytest.raises(ShapeError, match=r"takes an input of \(None, 8, 6, 3\), not \(8, 6, 3\)"):
+        extractor(x[0])
+    with pytest.raises(OptionError, match="no input 'photo'"):
+        extractor({"photo": x})
+
+
+def test_layers_that_a_network_does_not_have_are_refused() -> None:
+    with pytest.raises(LayerError, match=r"no layer is called 'row' \(did you mean rows"):
+        Extractor(Edges(), "row")(pixels())
+    with pytest.raises(LayerError, match="no layer matches 7"):
+        Extractor(Edges(), 7)(pixels())
+
+
+def test_a_network_that_fails_is_told_like_a_model_that_fails() -> None:
+    class Failing(Edges):
+        def run(self, x: Any, paths: Sequence[str]) -> dict[str, Array]:
+            raise ValueError("the session is closed")
+
+    with pytest.raises(ModelError, match=r"cannot be run on \(2, 8, 6, 3\): the session is closed"):
+        Extractor(Failing())(pixels())
+    with pytest.raises(ModelError, match=r"the session is closed"):
+        actgrid.explain(Failing(), pixels(), "occlusion")
+
+
+# --- pictures and statistics
+
+
+def test_layers_are_drawn() -> None:
+    x = pixels()
+    grids = actgrid.render_model(Edges(), x, sample=1, normalize="minmax", zoom=2)
+    assert list(grids) == ["rows", "half"]
+    for path, grid in grids.items():
+        expected = actgrid.render(compute(x)[path], sample=1, normalize="minmax", zoom=2)
+        np.testing.assert_array_equal(grid.levels, expected.levels)
+
+
+def test_photos_are_drawn_and_measured(photos: Path, tmp_path: Path) -> None:
+    network, x = Edges(), scaled(photos)
+    summary = actgrid.render_images(network, photos, output=tmp_path / "out", batch_size=2)
+    assert (summary.images, summary.failed) == (3, 0)
+    # The last, smaller batch comes as it is.
+    assert network.batches == [2, 1]
+    for number, folder in enumerate(sorted((tmp_path / "out").glob("*/"))):
+        expected = actgrid.render(compute(x)["rows"], sample=number)
+        (file,) = folder.glob("*_rows.png")
+        picture = np.asarray(Image.open(file))
+        np.testing.assert_array_equal(picture, expected.levels)
+    run = orjson.loads((tmp_path / "out" / "run.json").read_bytes())
+    assert run["model"] == {"name": "edges", "fingerprint": "edges-1"}
+    stats = actgrid.measure_images(network, photos, "*", output=tmp_path / "stats")
+    assert list(stats.layers) == ["rows", "half", "scores"]
+    for path, layer in stats.layers.items():
+        values = compute(x)[path].astype(np.float64)
+        axes = tuple(range(values.ndim - 1))
+        np.testing.assert_allclose(layer.mean, values.mean(axes), rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(layer.std, values.std(axes), rtol=1e-5)
+    assert (tmp_path / "stats" / "report.html").exists()
+
+
+# --- explanations
+
+
+@pytest.mark.parametrize("network", [Edges(), Compiled()], ids=["numpy", "tensorflow"])
+def test_occlusion_is_the_fall_of_the_score(network: Any) -> None:
+    x = pixels()
+    options: Any = {"patch": (4, 3), "stride": (4, 3), "baseline": 0.5}
+    heatmap = actgrid.explain(network, x, "occlusion", [1, 0], batch_size=3, **options)
+    scores = compute(x)["scores"][[0, 1], [1, 0]]
+    np.testing.assert_allclose(np.asarray(heatmap.score), scores, rtol=1e-5)
+    for top in (0, 4):
+        for left in (0, 3):
+            hidden = x.copy()
+            hidden[:, top : top + 4, left : left + 3] = 0.5
+            fall = scores - compute(hidden)["scores"][[0, 1], [1, 0]]
+            patch = heatmap.values[:, top : top + 4, left : left + 3]
+            expected = np.broadcast_to(fall[:, None, None], patch.shape)
+            np.testing.assert_allclose(patch, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_methods_that_need_only_a_batch_function_take_photos(photos: Path) -> None:
+    files = sorted(photos.iterdir())
+    heatmap = actgrid.explain(Edges(), files, "rise", samples=20)
+    assert heatmap.values.shape == (3, 8, 6)
+    np.testing.assert_array_equal(heatmap.target, compute(scaled(photos))["scores"].argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("method", "needs"),
+    [
+        ("saliency", "gradients"),
+        ("integrated_gradients", "gradients"),
+        ("gradcam", "gradients and a spatial layer"),
+        ("scorecam", "a spatial layer"),
+    ],
+)
+def test_methods_that_need_more_say_what(method: str, needs: str) -> None:
+    match = (
+        f"{method} needs {needs}, which the network 'edges' of class Edges does not give: choose "
+        "one of occlusion, rise, lime, or give a Keras model"
+    )
+    with pytest.raises(CapabilityError, match=match):
+        actgrid.explain(Edges(), pixels(), method)
+    with pytest.raises(CapabilityError, match=match):
+        actgrid.compare_methods(Edges(), pixels(), ["occlusion", method])
+
+
+def test_gradients_of_a_network_that_tensorflow_can_follow() -> None:
+    x = pixels(1)
+    heatmap = actgrid.explain(Differentiable(), x, "saliency", 1, reduce="sum")
+    expected = (2 * x * WEIGHTS[:, 1]).sum(-1) / 48
+    np.testing.assert_allclose(heatmap.values, expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(CapabilityError, match="gradcam needs a spatial layer, which"):
+        actgrid.explain(Differentiable(), x, "gradcam")
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (actgrid.maximize, ("rows",), "maximize follows the layers"),
+        (actgrid.gradients, (pixels(), 0), "gradients follows the layers"),
+        (actgrid.diagram, (), "diagram follows the layers"),
+        (actgrid.render_weights, (), "render_weights needs the weights"),
+    ],
+)
+def test_functions_that_need_a_keras_model_say_so(
+    function: Any, arguments: Any, message: str
+) -> None:
+    with pytest.raises(CapabilityError, match=f"^{message}.*the network 'edges'.*Keras model"):
+        function(Edges(), *arguments)
+    with pytest.raises(CapabilityError, match="not compiled by TensorFlow"):
+        actgrid.render_model(Edges(), pixels(), backend="tensorflow")
+    with pytest.raises(CapabilityError, match="leave training out"):
+        Extractor(Edges(), training=True)
+
+
+# --- kinds of networks
+
+
+@pytest.fixture
+def kind_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Add one module to the folder of models: a kind whose files hold a factor."""
+    room = importlib.import_module("actgrid.models")
+    (tmp_path / "factor_network.py").write_text(
+        """
+from pathlib import Path
+
+import numpy as np
+
+from actgrid.models.layers import LayerInfo
+from actgrid.models.network import InputInfo, NetworkKind
+
+
+class FactorNetwork:
+    name = "factor"
+    inputs = (InputInfo("image", (None, 4, 4, 1)),)
+    outputs = ("product",)
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def list_layers(self, x=None):
+        shape = (None, 4, 4, 1)
+        return [LayerInfo("product", "Factor", shape, "float32", "channels_last", 1, 0)]
+
+    def run(self, x, paths):
+        return {"product": x * np.float32(self.factor)}
+
+    def fingerprint(self):
+        return f"factor {self.factor}"
+
+
+def wrap(model):
+    return FactorNetwork(model.value) if type(model).__name__ == "Factor" else None
+
+
+def load(path, safe_mode):
+    return FactorNetwork(float(path.read_text()))
+
+
+KIND = NetworkKind(wrap, lambda path: path.suffix == ".factor", load)
+"""
+    )
+    monkeypatch.setattr(room, "__path__", [*room.__path__, str(tmp_path)])
+    network_kinds.cache_clear()
+    yield tmp_path
+    network_kinds.cache_clear()
+
+
+def test_a_kind_of_network_is_one_file(kind_in_a_file: Path) -> None:
+    path = kind_in_a_file / "model.factor"
+    path.write_text("2.5")
+    x = np.arange(32, dtype=np.float32).reshape(2, 4, 4, 1)
+    np.testing.assert_array_equal(Extractor(path)(x)["product"], x * 2.5)
+    model: Any = type("Factor", (), {"value": 3.0})()
+    assert actgrid.load_model(model) is model
+    np.testing.assert_array_equal(Extractor(model)(x)["product"], x * 3)
+    # Keras is found beside it.
+    assert network_of(keras.Sequential(name="empty")).name == "empty"
+
+
+def test_a_keras_model_fulfils_the_protocol() -> None:
+    inputs = keras.Input((3, 6, 6), name="image")
+    hidden = keras.layers.Permute((2, 3, 1), name="last")(inputs)
+    outputs = keras.layers.Dense(2, name="scores")(keras.layers.Flatten(name="flat")(hidden))
+    model = keras.Model(inputs, outputs, name="small")
+    network: Any = network_of(model)
+    assert network.name == "small"
+    assert network.inputs == [InputInfo("image", (None, 3, 6, 6), "float32", "channels_first")]
+    assert network.outputs == ["scores"]
+    assert [layer.path for layer in network.list_layers()] == ["last", "flat", "scores"]
+    x = np.random.default_rng(0).normal(size=(2, 3, 6, 6)).astype(np.float32)
+    found = network.run(x, ["last", "scores"])
+    np.testing.assert_array_equal(found["last"], x.transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(found["scores"], model.predict(x, verbose=0), rtol=1e-5)
+    assert [weight.path for weight in network.weights()] == ["scores/kernel", "scores/bias"]
+    assert len(network.fingerprint()) == 32

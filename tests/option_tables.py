@@ -1,0 +1,113 @@
+"""The page docs/options.md, made of the definitions: ``python -m tests.option_tables`` writes it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import actgrid
+from actgrid import options
+from actgrid.option_groups import Option, options_of
+
+PAGE = Path(__file__).parents[1] / "docs" / "options.md"
+
+INTRODUCTION = """\
+# Options
+
+An option has one name everywhere: `batch_size` in Python is `--batch-size` on the command line and
+`batch_size` in the HTTP API. A value is written alike, too: `percentile(1, 99)` is the text that
+Python, the command line and a URL take. None, or an option that is left out, means that actgrid
+chooses, as the last column says. This page is made of the definitions in `actgrid.options`.
+"""
+
+
+def definition_groups() -> list[type]:
+    """Return the groups that define options of their own, in the order of the module."""
+    groups = [value for value in vars(options).values() if is_group(value)]
+    return [group for group in groups if own_options(group)]
+
+
+def is_group(value: object) -> bool:
+    return isinstance(value, type) and value.__module__ == options.__name__
+
+
+def own_options(group: type) -> dict[str, Option]:
+    """Return the options that a group defines, not those that it takes from others."""
+    inherited = {
+        name: option
+        for base in getattr(group, "__orig_bases__", ())
+        if is_group(base)
+        for name, option in options_of(base).items()
+    }
+    return {
+        name: option
+        for name, option in options_of(group).items()
+        if option is not inherited.get(name)
+    }
+
+
+def public_functions() -> Iterator[tuple[str, Any]]:
+    """Yield the public functions and classes, and the methods of the pictures, by name."""
+    for name in actgrid.__all__:
+        yield f"actgrid.{name}", getattr(actgrid, name)
+    for room in ("callbacks", "figures", "runs", "statistics"):
+        module = importlib.import_module(f"actgrid.{room}")
+        for name in module.__all__:
+            if name not in actgrid.__all__:
+                yield f"actgrid.{room}.{name}", getattr(module, name)
+    for name in ("overlay", "levels", "contours"):
+        yield f"Heatmap.{name}", getattr(actgrid.Heatmap, name)
+
+
+def taken_options(function: Any) -> dict[str, tuple[Option, Any]]:
+    """Return the definition and the default of each option that a function takes."""
+    group = getattr(function, "option_group", None)
+    if group is None:
+        return {}
+    parameters = inspect.signature(function).parameters
+    return {name: (option, parameters[name].default) for name, option in options_of(group).items()}
+
+
+def takers(group: type) -> list[str]:
+    """Return the public functions that take all options that a group defines."""
+    own = own_options(group).items()
+    return [
+        name
+        for name, function in public_functions()
+        if all(taken_options(function).get(key, (None,))[0] is option for key, option in own)
+    ]
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def row(name: str, option: Option) -> str:
+    default = "" if option.default is inspect.Parameter.empty else f"`{option.default!r}`"
+    none = f" None: {option.none}." if option.none else ""
+    flag = f"`--{name.replace('_', '-')}`"
+    cells = (f"`{name}`", flag, cell(option.type.expected), default, cell(option.help + none))
+    return f"| {' | '.join(cells)} |"
+
+
+def page() -> str:
+    """Return the whole page."""
+    parts = [INTRODUCTION]
+    for group in definition_groups():
+        title = (group.__doc__ or "").splitlines()[0].rstrip(".")
+        functions = ", ".join(f"`{name}`" for name in takers(group))
+        parts.append(f"## {title}\n")
+        if functions:
+            parts.append(f"Taken by {functions}.\n")
+        parts.append("| option | command line | values | default | meaning |")
+        parts.append("| --- | --- | --- | --- | --- |")
+        parts += [row(name, option) for name, option in own_options(group).items()]
+        parts.append("")
+    return "\n".join(parts).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
