@@ -140,8 +140,8 @@ async def _loaded(address: str, process: int) -> Load:
         def wish(chance: random.Random) -> str:
             image, layer = chance.choice(images)["id"], chance.choice(drawn)
             place = f"api/images/{image}"
-            normalize = chance.choice(model["normalizations"])
-            scope = chance.choice(model["scopes"])
+            normalize = chance.choice(model["controls"]["layer"]["normalize"]["words"])
+            scope = chance.choice(model["controls"]["layer"]["scope"]["words"])
             return chance.choices(
                 [
                     f"{place}/layers/{layer}/{normalize}/{scope}.png",
@@ -198,7 +198,7 @@ def figure(of: Callable[[Load], float]) -> Callable[[], Callable[[], float]]:
 
 
 def weight() -> Callable[[], float]:
-    from actgrid.web.app import page_files
+    from actgrid.web.page_files import page_files
 
     return lambda: sum(map(len, page_files().values())) / 1e3
 

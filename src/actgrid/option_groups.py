@@ -17,7 +17,7 @@ __all__ = [
     "check_option",
     "complete_options",
     "options_of",
-    "part_of",
+    "pick_options",
     "takes_options",
 ]
 
@@ -51,7 +51,8 @@ class Option:
         What None stands for; empty if None is no value of it. On the command line and in a URL an
         option that is left out is None.
     is_repeatable
-        Whether it may be given several times on the command line, which makes a list.
+        Whether it may be given several times on the command line, which makes a list; each item
+        of a list or tuple is then checked by itself.
     """
 
     type: OptionType
@@ -62,7 +63,11 @@ class Option:
 
     def check(self, name: str, value: Any) -> Any:
         """Return a Python value, checked; raise OptionError if it cannot be used."""
-        return None if value is None and self.none else self.type.check(name, value)
+        if value is None and self.none:
+            return None
+        if self.is_repeatable and isinstance(value, (list, tuple)):
+            return type(value)(self.type.check(name, item) for item in value)
+        return self.type.check(name, value)
 
 
 @functools.cache
@@ -130,9 +135,9 @@ def complete_options(
     return completed
 
 
-def part_of(group: type, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of the options that belong to a group."""
-    return {name: options[name] for name in options_of(group) if name in options}
+def pick_options(options: Mapping[str, Any], *groups: type) -> dict[str, Any]:
+    """Return those of the options that some groups define."""
+    return {name: options[name] for name in options_of(*groups) if name in options}
 
 
 def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:

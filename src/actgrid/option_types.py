@@ -220,7 +220,7 @@ class Text(_Textual):
     """Any text that is not empty."""
 
     metavar: str = "TEXT"
-    expected: str = "a text"
+    expected: str = "a text that is not empty"
     words: ClassVar[tuple[str, ...]] = ()
 
     def check(self, name: str, value: Any) -> str:
@@ -310,13 +310,28 @@ class Size:
 
 @dataclass(frozen=True)
 class Normalize(_Textual):
-    """A normalization with its limits: ``"percentile(1, 99)"`` or ``("percentile", 1, 99)``."""
+    """A normalization with its limits: ``"percentile(1, 99)"`` or ``("percentile", 1, 99)``.
+
+    Attributes
+    ----------
+    limited
+        Names of the normalizations that take two limits.
+    """
 
     metavar: ClassVar[str] = "NAME"
     expected: ClassVar[str] = (
         "one of standard, minmax, symmetric, percentile(lo, hi), range(lo, hi)"
     )
-    words: ClassVar[tuple[str, ...]] = ("standard", "minmax", "symmetric", "percentile(1, 99)")
+    words: ClassVar[tuple[str, ...]] = tuple(
+        f"{name}({', '.join(f'{limit:g}' for limit in _DEFAULT_LIMITS[name])})"
+        if name in _DEFAULT_LIMITS
+        else name
+        for name, count in _NORMALIZATIONS.items()
+        if not count or name in _DEFAULT_LIMITS
+    )
+    limited: ClassVar[tuple[str, ...]] = tuple(
+        name for name, count in _NORMALIZATIONS.items() if count
+    )
 
     def check(self, name: str, value: Any) -> Any:
         read_normalize(value, name)
@@ -364,6 +379,8 @@ class Channels(_Textual):
                 numbers = range(int(first), min(int(last or first), _MAX_CHANNEL) + 1)
             if not numbers:
                 raise _unexpected(name, value, self)
+            if len(channels) + len(numbers) > _MAX_CHANNEL:
+                raise OptionError(f"{name} must be at most {_MAX_CHANNEL:,} channels")
             channels += numbers
         return channels
 

@@ -7,6 +7,7 @@ the tables of the documentation are derived from the same definitions.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -446,6 +447,7 @@ class LabelOptions(TypedDict, total=False):
             "Names of the classes: a text file with a name on each line, or imagenet; OUTPUT=FILE "
             "for one of several outputs of the model.",
             none="those of ImageNet for whole networks of keras.applications and for demo",
+            is_repeatable=True,
         ),
     ]
 
@@ -884,6 +886,218 @@ class ServerOptions(TypedDict, total=False):
             is_repeatable=True,
         ),
     ]
+
+
+class CellOptions(TypedDict, total=False):
+    """Where the page is shown."""
+
+    height: Annotated[int, Option(Integer(1), 800, "Height of the notebook cell in pixels.")]
+    address: Annotated[
+        str | None,
+        Option(
+            Text("ADDRESS"),
+            None,
+            "Address at which the browser reaches this machine's ports, such as /proxy/{port}/ "
+            "with the package jupyter-server-proxy.",
+            none="the browser is on this machine",
+        ),
+    ]
+
+
+class SiteOptions(TypedDict, total=False):
+    """What the exported page offers."""
+
+    normalize: Annotated[
+        str | Sequence[str],
+        Option(
+            Normalize(),
+            "standard",
+            "Normalization that the page offers: standard, minmax, symmetric, "
+            "percentile(lo, hi) or range(lo, hi).",
+            is_repeatable=True,
+        ),
+    ]
+    scope: Annotated[
+        str | Sequence[str],
+        Option(
+            Choice(("channel", "layer")),
+            "channel",
+            "Statistics by which the page's tiles are normalized: those of each channel, or of "
+            "the whole layer.",
+            is_repeatable=True,
+        ),
+    ]
+    method: Annotated[
+        str | Sequence[str],
+        Option(
+            Object("the name of an attribution method", "METHOD"),
+            "gradcam",
+            "Attribution method whose heatmaps of the predicted class the page offers.",
+            is_repeatable=True,
+        ),
+    ]
+
+
+class MaximizedLayerOptions(TypedDict, total=False):
+    """What is maximized."""
+
+    layer: Annotated[
+        Any,
+        Option(
+            Object("a layer path, or an index into model.layers", "LAYER"),
+            Parameter.empty,
+            "Layer whose channels are maximized: its path, or index into model.layers.",
+        ),
+    ]
+
+
+class InputFileOptions(TypedDict, total=False):
+    """The other inputs of the model."""
+
+    inputs: Annotated[
+        Path | None,
+        Option(
+            Text("FILE"),
+            None,
+            "A .npz file with one sample of each other input of the model, by name.",
+            none="the image is the only input",
+        ),
+    ]
+
+
+class FolderOptions(TypedDict, total=False):
+    """Where the results go."""
+
+    output: Annotated[
+        str, Option(Text("FOLDER"), Parameter.empty, "Folder for the files, made if need be.")
+    ]
+
+
+class DestinationOptions(TypedDict, total=False):
+    """Where the results go."""
+
+    output: Annotated[
+        str,
+        Option(
+            Text("OUTPUT"),
+            Parameter.empty,
+            "Folder, made if need be, or URL of fsspec such as s3://bucket/run.",
+        ),
+    ]
+
+
+class PictureFileOptions(TypedDict, total=False):
+    """Where the results go."""
+
+    output: Annotated[
+        str,
+        Option(
+            Text("FILE"), Parameter.empty, "File for the picture; its suffix is the image format."
+        ),
+    ]
+
+
+class JsonOptions(TypedDict, total=False):
+    """What the command prints."""
+
+    json: Annotated[bool, Option(Flag(), False, "Print JSON instead of text.")]
+
+
+class EventOptions(TypedDict, total=False):
+    """What the command prints."""
+
+    json: Annotated[
+        bool, Option(Flag(), False, "Print events as JSON, one on each line, instead of text.")
+    ]
+
+
+class ListOptions(TypedDict, total=False):
+    """What is listed."""
+
+    list: Annotated[
+        bool, Option(Flag(), False, "List the attribution methods; nothing else is needed.")
+    ]
+
+
+class OpenOptions(TypedDict, total=False):
+    """Where the page is opened."""
+
+    open: Annotated[bool, Option(Flag(), False, "Open the page in a browser.")]
+
+
+class BenchOptions(TypedDict, total=False):
+    """What is measured and compared."""
+
+    save: Annotated[
+        Path | None,
+        Option(Text("FILE"), None, "JSON file to save the figures in.", none="nothing is saved"),
+    ]
+    against: Annotated[
+        Path | None,
+        Option(
+            Text("OTHER"),
+            None,
+            "Build to compare with: a wheel, a checkout, an environment, a folder that holds the "
+            "package, or an interpreter; or a file that --save wrote.",
+            none="nothing is compared",
+        ),
+    ]
+    tolerance: Annotated[
+        float,
+        Option(
+            Number(),
+            0.15,
+            "Slowdown that is not reported, as a fraction: 0.15 is 15%.",
+        ),
+    ]
+    rounds: Annotated[
+        int,
+        Option(
+            Integer(1),
+            25,
+            "Maximum number of rounds, each of new processes; clear cases need fewer.",
+        ),
+    ]
+    quick: Annotated[
+        bool, Option(Flag(), False, "Measure only drawing and encoding, without TensorFlow.")
+    ]
+
+
+class GeneralOptions(TypedDict, total=False):
+    """Options of every command."""
+
+    version: Annotated[bool, Option(Flag(), False, "Print the version.")]
+    quiet: Annotated[
+        bool, Option(Flag(), False, "Print errors, and results only as JSON (--json).")
+    ]
+    verbose: Annotated[
+        bool,
+        Option(
+            Flag(),
+            False,
+            "Print log messages on standard error, and the traceback of an unexpected error.",
+        ),
+    ]
+
+
+class ViewerImageOptions(InputOptions, BatchOptions, LabelOptions, ViewerOptions, total=False):
+    """How the viewer runs the model on images, and what it keeps."""
+
+
+class PageOptions(ViewerImageOptions, UploadOptions, total=False):
+    """What the page shows and takes."""
+
+
+class ServeOptions(ServerOptions, PageOptions, total=False):
+    """Options of `actgrid.serve`."""
+
+
+class ViewOptions(CellOptions, PageOptions, total=False):
+    """Options of `actgrid.view`."""
+
+
+class ExportOptions(SiteOptions, ViewerImageOptions, ProgressOptions, total=False):
+    """Options of `actgrid.export_site`."""
 
 
 # Defaults for data that has a sign: zero is the middle of a diverging colormap, which is also the

@@ -1,4 +1,4 @@
-"""`actgrid render` of many images and `actgrid stats`."""
+"""`actgrid render` of many images and `actgrid measure`."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_single_broken_file_is_one_clear_line(
     result.assert_one_clear_line("1.png is not an image that Pillow can read")
     assert result.out == ""
     assert not files(out)
-    result = run("stats", model_file, folder / "dog" / "5.png", "-o", out)
+    result = run("measure", model_file, folder / "dog" / "5.png", "-o", out)
     result.assert_one_clear_line("5.png is truncated or broken")
     assert not files(out)
 
@@ -318,7 +318,7 @@ def test_tars_and_statistics_in_one_pass(
 ) -> None:
     out, alone = tmp_path / "out", tmp_path / "alone"
     sink = ["--sink", "tar", "--shard-size", 3, "--batch-size", 2]
-    result = run("render", model_file, folder, "-o", out, *sink, "--stats", "--top", 2)
+    result = run("render", model_file, folder, "-o", out, *sink, "--statistics", "--top", 2)
     assert result.code == 1
     assert files(out) == [
         *("manifest.jsonl", "report.html", "run.json"),
@@ -343,27 +343,27 @@ def test_tars_and_statistics_in_one_pass(
         entry = tar.extractfile("cat/0.01_relu.png")
         assert entry is not None
         assert entry.read() == (tmp_path / "folders" / "cat" / "0" / "01_relu.png").read_bytes()
-    assert run("stats", model_file, folder, "-o", alone, "--top", 2, *sink[2:]).code == 1
+    assert run("measure", model_file, folder, "-o", alone, "--top", 2, *sink[2:]).code == 1
     first, second = (actgrid.DatasetStats.load(place / "stats.npz") for place in (out, alone))
     for path, layer in first.layers.items():
         np.testing.assert_allclose(layer.mean, second.layers[path].mean, 1e-6)
         np.testing.assert_array_equal(layer.top_index, second.layers[path].top_index)
 
 
-def test_stats_of_one_image_tell_where_they_are(
+def test_measure_of_one_image_tell_where_they_are(
     run: Run, model_file: Path, folder: Path, tmp_path: Path
 ) -> None:
-    result = run("stats", model_file, folder / "cat" / "0.png", "-o", tmp_path / "out")
+    result = run("measure", model_file, folder / "cat" / "0.png", "-o", tmp_path / "out")
     assert (result.code, result.err) == (0, "")
     assert result.out.splitlines()[-1] == f"1 image, 0 failed: {tmp_path / 'out'}"
 
 
-def test_stats_writes_all_that_is_found(
+def test_measure_writes_all_that_is_found(
     run: Run, model_file: Path, folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     options = ["--layers", "relu", "--layers", "head", "--top", 2, "--top-channels", 3]
-    result = run("stats", model_file, folder, "-o", out, *options)
+    result = run("measure", model_file, folder, "-o", out, *options)
     assert (result.code, result.err) == (1, "")
     assert result.out.splitlines()[-1] == f"7 images, 2 failed: {out}"
     assert re.fullmatch(r".*/0\.png: 2 layers, 9 channels, \d dead", result.out.splitlines()[0])
@@ -386,7 +386,7 @@ def test_stats_writes_all_that_is_found(
     # A tile and two images for each of three channels, or of all of them.
     with Image.open(out / "top" / "00_relu.png") as sheet:
         three = sheet.height
-    run("stats", model_file, folder, "-o", out, *options[:-1], 0, "--overwrite")
+    run("measure", model_file, folder, "-o", out, *options[:-1], "all", "--overwrite")
     with Image.open(out / "top" / "00_relu.png") as sheet:
         alive = int((~statistics.layers["relu"].dead).sum())
         assert sheet.height / three == pytest.approx(alive / 3, abs=0.05)
@@ -395,7 +395,7 @@ def test_stats_writes_all_that_is_found(
 def test_the_report_opens_and_shows_what_the_summary_says(
     run: Run, model_file: Path, images: Path, tmp_path: Path, opened: Run
 ) -> None:
-    assert run("stats", model_file, images, "-o", tmp_path).code == 0
+    assert run("measure", model_file, images, "-o", tmp_path).code == 0
     summary = json.loads((tmp_path / "summary.json").read_bytes())
     with opened(tmp_path / "report.html") as page:
         assert page.locator("h1").inner_text() == "small: channels over 9 images"
@@ -417,7 +417,7 @@ def test_statistics_of_images_that_all_failed_are_of_none(
 ) -> None:
     out = tmp_path / "out"
     broken = [folder / "cat" / "1.png", folder / "dog" / "5.png"]
-    result = run("stats", model_file, *broken, "-o", out, "--on-error", "skip")
+    result = run("measure", model_file, *broken, "-o", out, "--on-error", "skip")
     assert (result.code, result.err) == (1, "")
     assert result.out.splitlines()[-1] == f"2 images, 2 failed: {out}"
     assert json.loads((out / "summary.json").read_bytes())["images"] == 0
@@ -442,7 +442,7 @@ def test_an_unfinished_run_is_neither_lost_nor_mixed_with_another(
         'options.draw.cmap was "viridis", is "magma"',
         "options.batch_size was 8, is 3",
     )
-    stats = run("stats", model_file, folder, "-o", out, "--layers", "relu", "--resume")
+    stats = run("measure", model_file, folder, "-o", out, "--layers", "relu", "--resume")
     stats.assert_one_clear_line("options.top was null, is 9")
     run("render", "demo", folder, "-o", out, "--resume").assert_one_clear_line(
         'model.name was "small", is "efficientnet_lite0"', "model.fingerprint was"
@@ -475,7 +475,7 @@ def test_interrupted_it_says_how_far_it_came_and_how_to_go_on(
     run: Run, start: Start, slow_model: Path, tmp_path: Path, sink: str
 ) -> None:
     write_images(tmp_path / "in", *(f"{index:03}.png" for index in range(60)))
-    arguments = ["render", slow_model, tmp_path / "in", "--sink", sink, "--stats", "--top", 2]
+    arguments = ["render", slow_model, tmp_path / "in", "--sink", sink, "--statistics", "--top", 2]
     arguments += ["--batch-size", 2, "--shard-size", 6, "--layers", 0, "--layers", 5]
     parts, whole = tmp_path / "parts", tmp_path / "whole"
     with start(*arguments, "-o", parts) as stopped:
@@ -512,7 +512,7 @@ def test_interrupted_while_it_writes_the_report_it_goes_on_there(
     def interrupt(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    arguments = ["stats", model_file, images, "-o", tmp_path / "out"]
+    arguments = ["measure", model_file, images, "-o", tmp_path / "out"]
     with monkeypatch.context() as patched:
         patched.setattr("actgrid.runs.runs.write_findings", interrupt)
         run(*arguments).assert_one_clear_line(
@@ -599,7 +599,7 @@ def test_a_place_that_cannot_be_written_is_one_line(
     run: Run, model_file: Path, images: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    for command in ("render", "stats"):
+    for command in ("render", "measure"):
         result = run(command, model_file, images, "-o", tmp_path / "file")
         result.assert_one_clear_line(f"cannot make the folder {tmp_path / 'file'}: File exists")
         result = run(command, model_file, images, "-o", "nowhere://x")
@@ -609,17 +609,17 @@ def test_a_place_that_cannot_be_written_is_one_line(
 # --- options
 
 
-@pytest.mark.parametrize("command", ["render", "stats"])
+@pytest.mark.parametrize("command", ["render", "measure"])
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--on-error", "ignore"], ["on_error must be one of skip, raise, not 'ignore'"]),
-        (["--batch-size", "0"], ["batch_size must be at least 1, not 0"]),
+        (["--on-error", "ignore"], ["--on-error must be one of skip, raise, not 'ignore'"]),
+        (["--batch-size", "0"], ["--batch-size must be at least 1, not 0"]),
         (["--batch-size", "many"], ["--batch-size", "integer"]),
-        (["--shard-size", "0"], ["shard_size must be at least 1, not 0"]),
+        (["--shard-size", "0"], ["--shard-size must be at least 1, not 0"]),
         (["--shard-size", "1.5"], ["--shard-size"]),
-        (["--threads", "0"], ["threads must be at least 1, not 0"]),
-        (["--top", "0", "--stats"], ["top must be at least 1, not 0"]),
+        (["--threads", "0"], ["--threads must be at least 1, not 0"]),
+        (["--top", "0", "--statistics"], ["--top must be at least 1, not 0"]),
         (["--top-channels", "-1"], ["--top-channels"]),
         (["--engine", "spark"], ["--engine must be one of local, ray, not 'spark'"]),
         (["--resume", "--overwrite"], ["resumed or overwritten, not both"]),
@@ -639,7 +639,7 @@ def test_a_bad_value_is_one_line_and_nothing_is_written(
     options: list[str],
     words: list[str],
 ) -> None:
-    if command == "stats" and "--stats" in options:
+    if command == "measure" and "--statistics" in options:
         options = options[:-1]
     result = run(command, model_file, images, "-o", tmp_path / "out", *options)
     result.assert_one_clear_line(*words)
@@ -651,13 +651,15 @@ def test_a_sink_that_is_none_is_told(
     run: Run, model_file: Path, images: Path, tmp_path: Path
 ) -> None:
     result = run("render", model_file, images, "-o", tmp_path / "out", "--sink", "tars")
-    result.assert_one_clear_line("sink must be one of folders, tar, not 'tars'", "did you mean tar")
+    result.assert_one_clear_line(
+        "--sink must be one of folders, tar, not 'tars'", "did you mean tar"
+    )
 
 
 def test_inputs_that_are_none_are_told(run: Run, model_file: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "list.txt").write_text("\n")
-    for command in ("render", "stats"):
+    for command in ("render", "measure"):
         for inputs, words in (
             ("none.jpg", "there is no image none.jpg"),
             (tmp_path / "*.jpg", "there is no image"),
@@ -674,11 +676,11 @@ def test_help_names_every_option(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
     common = ["--output", "--layers", "--top", "--top-channels", "--preprocess", "--size", "--fit"]
     common += ["--weights", "--no-safe-mode", "--threads", "--batch-size", "--shard-size"]
     common += ["--on-error", "--resume", "--overwrite", "--engine", "--actors", "--num-gpus"]
-    common += ["--ray-address", "--json"]
+    common += ["--address", "--json"]
     drawing = ["--normalize", "--scope", "--columns", "--padding", "--zoom", "--background"]
     drawing += ["--order", "--cmap", "--format", "--compression", "--token-grid", "--sink"]
-    drawing += ["--stats", "--backend"]
-    for command, options in (("render", common + drawing), ("stats", common)):
+    drawing += ["--statistics", "--backend"]
+    for command, options in (("render", common + drawing), ("measure", common)):
         result = run(command, "--help")
         assert result.code == 0
         named = set(re.findall(r"--[a-z-]+", result.out))

@@ -36,7 +36,7 @@ def served(
 
 
 def test_served_until_interrupted(start: Callable[..., Any], model_file: Path, photo: Path) -> None:
-    with served(start, model_file, "--images", photo.parent) as (process, address):
+    with served(start, model_file, photo.parent) as (process, address):
         assert httpx.get(address).text.startswith("<!doctype html>")
         listed = httpx.get(f"{address}api/images.json").json()
         assert [image["name"] for image in listed["images"]] == ["cat.jpg"]
@@ -198,12 +198,12 @@ def test_a_token_from_the_environment(start: Callable[..., Any], model_file: Pat
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--images", "nowhere"], ["there is no image nowhere"]),
-        (["--stats", "nowhere"], ["there is no file nowhere"]),
+        (["nowhere"], ["there is no image nowhere"]),
+        (["--statistics", "nowhere"], ["there is no file nowhere"]),
         (["--labels", "nowhere"], ["there is no file nowhere"]),
-        (["--fit", "shrink"], ["fit must be one of"]),
+        (["--fit", "shrink"], ["--fit must be one of"]),
         (["--size", "large"], ["--size must be HxW"]),
-        (["--port", "99999"], ["port must be 0 to 65535"]),
+        (["--port", "99999"], ["--port must be at most 65,535"]),
         (["--token", "open sesame"], ["without spaces"]),
     ],
 )

@@ -206,7 +206,7 @@ def test_a_saved_model_gives_its_outputs(saved_model: tuple[Any, Path]) -> None:
 
 
 def test_an_application_with_random_weights() -> None:
-    model = load_model("keras:MobileNet", weights=None)
+    model = load_model("keras:MobileNet", weights="random")
     assert model.name == "mobilenet_1.00_224"
     assert model.input_shape == (None, 224, 224, 3)
 

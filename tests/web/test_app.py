@@ -22,6 +22,8 @@ import actgrid
 from actgrid.models.images import load_with_pixels
 from actgrid.rendering import palette
 from actgrid.web import app
+from actgrid.web.page_files import page_files
+from actgrid.web.routes import images as image_routes
 from actgrid.web.serving import make_viewer
 
 Ask = Callable[..., httpx.Response]
@@ -114,7 +116,7 @@ def test_the_service_draws_as_actgrid_does(
 
 
 @pytest.mark.parametrize("scope", ["channel", "layer"])
-@pytest.mark.parametrize("normalize", ["standard", "percentile:5,95", "range:-1,1"])
+@pytest.mark.parametrize("normalize", ["standard", "percentile(5, 95)", "range(-1, 1)"])
 def test_levels_are_the_tiles_that_actgrid_draws(
     client: Client,
     images: dict[str, str],
@@ -241,7 +243,7 @@ def test_only_the_pages_own_files_are_served(client: Client, path: str) -> None:
     [
         ("layers/{conv}/nonsense/channel.png", "normalize must be one of"),
         ("layers/{conv}/standard/nonsense.png", "scope must be one of"),
-        ("layers/{conv}/range:3,1/channel.png", "first limit must be below"),
+        ("layers/{conv}/range(3, 1)/channel.png", "first limit must be below"),
         ("layers/{conv}.png?cmap=virids", "did you mean viridis"),
         ("layers/{conv}.png?order=nonsense", "order"),
         ("layers/{conv}.png?zoom=0", "zoom"),
@@ -531,7 +533,7 @@ def test_an_upload_of_too_many_bytes(model: Any) -> None:
 def test_an_upload_that_does_not_end_is_given_up(
     model: Any, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "_SECONDS", 0.1)
+    monkeypatch.setattr(image_routes, "_SECONDS", 0.1)
 
     async def half() -> AsyncIterator[bytes]:
         yield b"half"
@@ -543,7 +545,7 @@ def test_an_upload_that_does_not_end_is_given_up(
 
 
 def test_so_many_uploads_are_read_at_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "_UPLOADS", 1)
+    monkeypatch.setattr(image_routes, "_UPLOADS", 1)
     data = saved(Image.new("RGB", (4, 4)), "PNG")
 
     async def main() -> None:
@@ -583,7 +585,7 @@ def test_names_of_uploads_are_only_shown(client: Client, name: str) -> None:
 def test_the_page_is_light_and_asks_for_nothing_from_elsewhere(client: Client) -> None:
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
-    files = actgrid.web.app.page_files()
+    files = page_files()
     assert sum(map(len, files.values())) < 200_000
     for name, content in files.items():
         served = client.get("/" if name == "index.html" else f"/{name}")

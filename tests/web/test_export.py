@@ -15,7 +15,7 @@ from PIL import Image
 
 import actgrid
 from actgrid.errors import LayerError, OptionError
-from actgrid.web.app import page_files
+from actgrid.web.page_files import page_files
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +25,11 @@ def site(model: Any, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return actgrid.export_site(
         model,
         photos,
-        folder,
         ["conv", "last"],
+        output=folder,
         normalize=["standard", "minmax"],
         scope=["channel", "layer"],
-        methods=["gradcam", "saliency"],
+        method=["gradcam", "saliency"],
         statistics=stats,
     )
 
@@ -47,8 +47,8 @@ def test_the_page_is_there(site: Path) -> None:
 def test_what_it_offers_is_what_was_written(site: Path) -> None:
     found = about(site)
     assert not found["live"]
-    assert found["normalizations"] == ["standard", "minmax"]
-    assert found["scopes"] == ["channel", "layer"]
+    assert found["controls"]["layer"]["normalize"]["words"] == ["standard", "minmax"]
+    assert found["controls"]["layer"]["scope"]["words"] == ["channel", "layer"]
     assert [method["name"] for method in found["methods"]] == ["saliency", "gradcam"]
     assert (found["targets"], found["uploads"], found["maximize"]) == (False, None, False)
     drawn = [index for index, node in enumerate(found["nodes"]) if node["drawn"]]
@@ -61,8 +61,11 @@ def test_what_it_offers_is_what_was_written(site: Path) -> None:
         wanted = {"thumbnail.jpg", "picture.png", "classes.json", "layers.json", "layers.png"}
         for layer in drawn:
             wanted |= {f"layers/{layer}.json", f"layers/{layer}/histograms.json"}
-            for normalize in found["normalizations"]:
-                wanted |= {f"layers/{layer}/{normalize}/{scope}.png" for scope in found["scopes"]}
+            for normalize in found["controls"]["layer"]["normalize"]["words"]:
+                wanted |= {
+                    f"layers/{layer}/{normalize}/{scope}.png"
+                    for scope in found["controls"]["layer"]["scope"]["words"]
+                }
         for method in ("gradcam", "saliency"):
             wanted |= {f"heatmaps/{method}/predicted.{suffix}" for suffix in ("json", "png")}
         written = {file.relative_to(place).as_posix() for file in place.rglob("*.*")}
@@ -121,7 +124,7 @@ def test_any_web_server_will_do(address: str, site: Path) -> None:
 
 def test_a_site_may_be_written_again(site: Path, model: Any, photos: Path) -> None:
     before = {file: file.read_bytes() for file in site.rglob("*.png")}
-    actgrid.export_site(model, photos / "photo0.png", site, "conv")
+    actgrid.export_site(model, photos / "photo0.png", "conv", output=site)
     assert [node["path"] for node in about(site)["nodes"] if node["drawn"]] == ["conv"]
     assert before.keys() <= set(site.rglob("*.png"))
 
@@ -132,7 +135,7 @@ def test_a_site_may_be_written_again(site: Path, model: Any, photos: Path) -> No
         ({"images": []}, OptionError, "no images were given"),
         ({"normalize": "minmx"}, OptionError, "did you mean minmax"),
         ({"scope": "all"}, OptionError, "scope must be one of"),
-        ({"methods": "gradcm"}, OptionError, "did you mean gradcam"),
+        ({"method": "gradcm"}, OptionError, "did you mean gradcam"),
         ({"layers": "cnv"}, LayerError, "did you mean conv"),
     ],
 )

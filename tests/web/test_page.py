@@ -91,8 +91,8 @@ def url(
 ) -> Iterator[str]:
     """The address of the demo, served by the command; statistics are of one layer."""
     stats = tmp_path_factory.mktemp("stats") / "stats.npz"
-    actgrid.measure_images(network, folder, CONV, top_channels=None).save(stats)
-    command = ["-m", "actgrid", "serve", "demo", "--images", folder, "--port", 0, "--stats", stats]
+    actgrid.measure_images(network, folder, CONV, top_channels="all").save(stats)
+    command = ["-m", "actgrid", "serve", "demo", folder, "--port", 0, "--statistics", stats]
     with start_python(*command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         found = next(filter(None, (re.search(r"http://\S+/", line) for line in server.stdout)))
@@ -282,8 +282,8 @@ def test_a_drawn_channel_has_the_pixels_of_render(
             ("standard", "channel", "standard"),
             ("minmax", "layer", "minmax"),
             ("symmetric", "channel", "symmetric"),
-            ("percentile:2,98", "channel", "percentile(2, 98)"),
-            ("range:-1,2.5", "layer", "range(-1, 2.5)"),
+            ("percentile(2, 98)", "channel", "percentile(2, 98)"),
+            ("range(-1, 2.5)", "layer", "range(-1, 2.5)"),
         ]:
             link = f"#cmap=magma&normalize={normalize}&scope={scope}&view=56,56,{zoom}"
             look(page, link)
@@ -351,15 +351,15 @@ def test_normalisation_and_scope(opened: Opened) -> None:
         choose(page, "#layer", "Scaled by", "layer")
         wait_for(page, STEM, "standard", "layer")
         choose(page, "#layer", "Normalise", "percentile")
-        wait_for(page, STEM, "percentile:1,99", "layer")
+        wait_for(page, STEM, "percentile(1, 99)", "layer")
         page.get_by_label("from", exact=True).fill("10")
         page.get_by_label("from", exact=True).press("Enter")
-        wait_for(page, STEM, "percentile:10,99", "layer")
+        wait_for(page, STEM, "percentile(10, 99)", "layer")
         page.get_by_label("to", exact=True).fill("5")
         page.get_by_label("to", exact=True).press("Enter")
         expect(page.get_by_label("to", exact=True)).to_have_attribute("aria-invalid", "true")
         choose(page, "#layer", "Normalise", "range")
-        shown = re.compile(r"[|]range:-?[\d.]+,[\d.]+[|]layer$")
+        shown = re.compile(r"[|]range\(-?[\d.]+, [\d.]+\)[|]layer$")
         expect(page.locator(CANVAS)).to_have_attribute("data-shown", shown)
 
 
@@ -920,7 +920,7 @@ CUT_OFF = """() => [...document.querySelectorAll("button, select, input, summary
 @pytest.mark.parametrize(
     "link",
     [
-        *("#", "#normalize=range:-0.5,6", "#channel=3", "#channel=3&layer=stem_conv"),
+        *("#", "#normalize=range(-0.5, 6)", "#channel=3", "#channel=3&layer=stem_conv"),
         *("#tab=heatmap", "#tab=heatmap&method=integrated_gradients&target=207"),
         *("#pane=graph", "#pane=graph&open=*", "#pane=images"),
     ],
@@ -1129,7 +1129,7 @@ def site(model: Any, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     options: dict[str, Any] = {"normalize": ["minmax", "symmetric"], "methods": "gradcam"}
     with ThreadPoolExecutor() as elsewhere:  # the browser's event loop runs in this thread
         elsewhere.submit(
-            actgrid.export_site, model, photos, folder / "some/where", **options
+            actgrid.export_site, model, photos, output=folder / "some/where", **options
         ).result()
 
     with web_server(folder) as address:
@@ -1145,7 +1145,7 @@ def test_an_export_opened_as_a_file_says_what_serves_it(
 ) -> None:
     with ThreadPoolExecutor() as elsewhere:
         place = elsewhere.submit(
-            actgrid.export_site, model, photos / "photo0.png", tmp_path, "conv"
+            actgrid.export_site, model, photos / "photo0.png", "conv", output=tmp_path
         ).result()
     context = browser.new_context(java_script_enabled=scripts)
     page = context.new_page()
@@ -1166,7 +1166,7 @@ def test_an_export_on_any_web_server(site: str, opened: Opened) -> None:
         wait_for(page, "conv", "minmax")
         assert address(page) == {}
         options = page.locator("#layer").get_by_label("Normalise").locator("option")
-        expect(options).to_have_text(["min to max", "symmetric"])
+        expect(options).to_have_text(["minmax", "symmetric"])
         expect(page.get_by_text("Add images")).to_have_count(0)
         expect(page.locator(".thumb img[src]")).to_have_count(3)
         choose(page, "#layer", "Normalise", "symmetric")

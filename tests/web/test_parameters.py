@@ -127,13 +127,14 @@ def test_no_value_of_a_parameter_is_answered_in_jargon(
         *("token_grid", "zoom"),
     }
     assert refusals.keys() == every
-    assert "zoom must be a whole number, not 'x'" in refusals["zoom"]
-    assert "zoom must be at least 1, not '-1'" in refusals["zoom"]
+    assert "zoom must be an integer from 1 to 4096, not 'x'" in refusals["zoom"]
+    assert "zoom must be at least 1, not -1" in refusals["zoom"]
     assert (
         "image must be the id of an image, 1 to 64 hexadecimal digits, not 'x'" in refusals["image"]
     )
     assert any(
-        detail.startswith("token_grid must be two whole") for detail in refusals["token_grid"]
+        detail.startswith("token_grid must be HxW, such as 224x224")
+        for detail in refusals["token_grid"]
     )
     assert "no class is called 'x'" in refusals["target"]
     assert (

@@ -36,8 +36,9 @@ from actgrid.models.drawing import draw_layer, draw_weight
 from actgrid.models.layers import model_weights
 from actgrid.rendering.stats import reshape_stats
 from actgrid.statistics.measurements import image_stats
+from actgrid.web import heatmaps as heatmaps_module
 from actgrid.web import layers as layers_module
-from actgrid.web import viewer as module
+from actgrid.web import maximized as maximized_module
 from actgrid.web.images import ImageStore
 from actgrid.web.layers import plain_numbers
 from actgrid.web.viewer import Viewer
@@ -226,7 +227,7 @@ KINDS: dict[str, Callable[[], Any]] = {
     "types": types,
 }
 
-LOOKS = [("standard", "channel"), ("minmax", "layer"), ("percentile:5,95", "channel")]
+LOOKS = [("standard", "channel"), ("minmax", "layer"), ("percentile(5, 95)", "channel")]
 
 
 # --- layers ---
@@ -391,16 +392,16 @@ async def test_histograms_count_as_numpy_does(kind: str) -> None:
 async def test_pictures_are_those_of_render_model(path: str, options: dict[str, Any]) -> None:
     seen = Seen(cnn())
     wanted = actgrid.render_model(seen.model, seen.x, path, **options)[path].to_png()
-    assert await seen.viewer.rendered(seen.image, seen.node(path), **options) == wanted
+    assert await seen.viewer.rendered(seen.image, seen.node(path), options) == wanted
     await seen.viewer.close()
 
 
 @in_a_loop
 async def test_tokens_are_drawn_as_tiles() -> None:
     seen = Seen(sequences())
-    options = {"token_grid": (8, 8), "normalize": "minmax"}
+    options: Any = {"token_grid": (8, 8), "normalize": "minmax"}
     wanted = actgrid.render_model(seen.model, seen.x, "tokens", **options)["tokens"].to_png()
-    assert await seen.viewer.rendered(seen.image, seen.node("tokens"), **options) == wanted
+    assert await seen.viewer.rendered(seen.image, seen.node("tokens"), options) == wanted
     await seen.viewer.close()
 
 
@@ -423,7 +424,7 @@ async def test_pictures_that_cannot_be_drawn_are_refused(
 ) -> None:
     seen = Seen(cnn())
     with pytest.raises(error):
-        await seen.viewer.rendered(seen.image, seen.node("conv"), **options)
+        await seen.viewer.rendered(seen.image, seen.node("conv"), options)
     await seen.viewer.close()
 
 
@@ -668,8 +669,9 @@ def test_what_is_said_of_a_model() -> None:
     assert kernels == ["conv", "depthwise", "separable", "head"]
     assert about["edges"] == [[node, node + 1] for node in range(7)]
     assert (about["inputs"], about["outputs"]) == ([0], [7])
-    assert about["scopes"] == ["channel", "layer"]
-    assert about["orders"] == ["index", "mean", "std", "max", "zeros"]
+    words = {name: control["words"] for name, control in about["controls"]["layer"].items()}
+    assert words["scope"] == ["channel", "layer"]
+    assert words["order"] == ["index", "mean", "std", "max", "zeros"]
     gradcam = next(method for method in about["methods"] if method["name"] == "gradcam")
     assert gradcam["layer"] is True
     assert gradcam["source"].startswith("Selvaraju")
@@ -825,7 +827,7 @@ async def test_a_datasets_statistics_are_matched_by_path_and_name() -> None:
     sources = [image.source for image in store.listed(0, 3)]
     x = load_images(sources, model=model)
     stats.update(extractor(x), extractor.layers, names)
-    viewer = Viewer(model, store, dataset=stats)
+    viewer = Viewer(model, store, statistics=stats)
     assert viewer.about()["dataset"] == {"images": 3}
     measured = [node["path"] for node in viewer.about()["nodes"] if node["measured"]]
     assert measured == list(extractor.layers)
@@ -857,7 +859,7 @@ async def test_statistics_of_another_network_are_left_out() -> None:
     extractor = Extractor(other, "conv")
     stats = DatasetStats()
     stats.update(extractor(np.zeros((1, 16, 16, 3), np.float32)), extractor.layers)
-    viewer = Viewer(cnn(), ImageStore(photos()), dataset=stats)
+    viewer = Viewer(cnn(), ImageStore(photos()), statistics=stats)
     with pytest.raises(NotFoundError, match="no statistics"):
         await viewer.dataset(1)  # which has 5 channels
     await viewer.close()
@@ -878,7 +880,7 @@ async def test_maximising_gives_what_maximize_does() -> None:
         (1, 0, 10**9, OptionError),
     ]:
         with pytest.raises(error):
-            await seen.viewer.maximized(layer, channel, steps)
+            await seen.viewer.maximized(layer, channel, steps, 0)
     await seen.viewer.close()
 
 
@@ -909,10 +911,10 @@ async def test_maximising_stops_when_nobody_waits(monkeypatch: pytest.MonkeyPatc
         finally:
             ended[channel].set()
 
-    monkeypatch.setattr(module, "maximize", endless)
+    monkeypatch.setattr(maximized_module, "maximize", endless)
     seen = Seen(cnn())
-    asked = [asyncio.ensure_future(seen.viewer.maximized(1, 0)) for _ in range(2)]
-    behind = asyncio.ensure_future(seen.viewer.maximized(1, 1))
+    asked = [asyncio.ensure_future(seen.viewer.maximized(1, 0, 64, 0)) for _ in range(2)]
+    behind = asyncio.ensure_future(seen.viewer.maximized(1, 1, 64, 0))
     await until(lambda: {0, 1} <= set(steps))  # in turns
     asked[0].cancel()
     behind.cancel()
@@ -939,7 +941,7 @@ async def test_heatmaps_stop_when_nobody_waits(monkeypatch: pytest.MonkeyPatch) 
 
         return ask(model, x, target, labels, progress=told, **options)
 
-    monkeypatch.setattr(module, "ask", watched)
+    monkeypatch.setattr(heatmaps_module, "ask", watched)
     seen = Seen(cnn(), batch_size=1)
     asked = asyncio.ensure_future(seen.viewer.heatmap(seen.image, "rise", None))
     await until(lambda: len(runs) > 3)
@@ -958,9 +960,11 @@ async def test_clicks_do_not_wait_for_what_takes_long(monkeypatch: pytest.Monkey
         go_on.wait(20)
         raise OptionError("enough")
 
-    monkeypatch.setattr(module, "maximize", slow)
+    monkeypatch.setattr(maximized_module, "maximize", slow)
     seen = Seen(cnn())
-    asked = [asyncio.ensure_future(seen.viewer.maximized(1, channel)) for channel in range(5)]
+    asked = [
+        asyncio.ensure_future(seen.viewer.maximized(1, channel, 64, 0)) for channel in range(5)
+    ]
     await asyncio.sleep(0)
     await seen.viewer.levels(seen.image, 1, "standard", "channel")
     await seen.viewer.layers(seen.image)
@@ -981,7 +985,7 @@ async def test_the_same_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(layers_module, "draw_layer", counted)
     seen = Seen(cnn())
-    looks = ["percentile", "percentile:1,99", "percentile(1, 99)"]
+    looks = ["percentile", "percentile(1,99)", "percentile(1, 99)"]
     found = await asyncio.gather(
         *(seen.viewer.levels(seen.image, 1, normalize, "channel") for normalize in looks)
     )
@@ -1006,7 +1010,7 @@ async def test_what_is_cancelled_before_it_is_drawn_is_not(monkeypatch: pytest.M
     monkeypatch.setattr(layers_module, "draw_layer", counted)
     threads = seen.viewer._threads._max_workers
     busy = [
-        asyncio.ensure_future(seen.viewer.levels(seen.image, 1, f"range:0,{n + 1}", "channel"))
+        asyncio.ensure_future(seen.viewer.levels(seen.image, 1, f"range(0, {n + 1})", "channel"))
         for n in range(threads)
     ]
     await until(lambda: len(drawn) == threads)

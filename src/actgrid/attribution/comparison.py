@@ -13,7 +13,7 @@ from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_needs, check_options, find_method
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
-from actgrid.option_groups import part_of, takes_options
+from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import CompareOptions, OverlayOptions
 from actgrid.rendering import Heatmap, Sheet, lay_out_sheet
 
@@ -99,7 +99,7 @@ def compare_methods(
     heatmaps = [
         question.explain(method, layer, method_options) for method, method_options in chosen.items()
     ]
-    overlay = cast(OverlayOptions, part_of(OverlayOptions, options))
+    overlay = cast(OverlayOptions, pick_options(options, OverlayOptions))
     columns = [pictures, *(heatmap.overlay(**overlay).pictures for heatmap in heatmaps)]
     captions = ([text, *[""] * len(heatmaps)] for text in target_texts(heatmaps[0]))
     return lay_out_sheet(

@@ -38,7 +38,7 @@ from actgrid.models.inputs import is_real, position_of, prepare_inputs
 from actgrid.models.labels import labels_of
 from actgrid.models.tracing import build
 from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
-from actgrid.option_groups import part_of, takes_options
+from actgrid.option_groups import pick_options, takes_options
 from actgrid.option_types import integer_option
 from actgrid.options import ExplainOptions, MethodOptions
 from actgrid.rendering import Heatmap
@@ -224,7 +224,7 @@ def explain(
     >>> heatmap.save("tabby.png")
     """
     chosen = find_method(method)
-    method_options = part_of(MethodOptions, options)
+    method_options = pick_options(options, MethodOptions)
     check_options([chosen], layer, method_options)
     question = ask(
         model,

@@ -10,7 +10,7 @@ from actgrid.callbacks.pictures import PictureCallback
 from actgrid.callbacks.samples import read_data
 from actgrid.encoding import encode
 from actgrid.models.types import LayerLike, TargetLike
-from actgrid.option_groups import part_of, takes_options
+from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import ExplanationsOptions, MethodOptions, OverlayOptions
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Explanations(PictureCallback):
     ) -> None:
         super().__init__(options["every"], options["log_dir"], options["folder"])
         self._method = find_method(method)
-        self._layer, self._options = layer, part_of(MethodOptions, options)
+        self._layer, self._options = layer, pick_options(options, MethodOptions)
         check_options([self._method], layer, self._options)
         self._data = read_data(data)
         self._question_of = (
@@ -79,7 +79,7 @@ class Explanations(PictureCallback):
             options["image_input"],
             options["batch_size"],
         )
-        self._overlay = cast(OverlayOptions, part_of(OverlayOptions, options))
+        self._overlay = cast(OverlayOptions, pick_options(options, OverlayOptions))
 
     def _prepare(self, model: Any) -> None:
         self._question = ask(model, self._data.inputs(model), *self._question_of)

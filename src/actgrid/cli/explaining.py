@@ -4,124 +4,80 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 from actgrid.attribution.explaining import Labels, ZeroAttributionWarning
 from actgrid.attribution.lime import check_packages
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_options, find_method
 from actgrid.attribution.targets import check_classes, wanted_classes
-from actgrid.errors import OptionError, OutputTargetError, TargetError, suggest
+from actgrid.errors import OptionError, OutputTargetError, TargetError
+from actgrid.figures.files import folder_names, safe_name, unique_names
 from actgrid.models.labels import read_labels
 from actgrid.rendering import Heatmap, Sheet
-from actgrid.rendering.heatmap import check_overlay
 
 __all__ = [
-    "check_drawing",
     "draw",
     "labels_choice",
     "method_choice",
+    "picture_names",
     "target_choice",
     "targets_as_options",
     "warnings_in_a_line",
 ]
 
-_STYLES = ("overlay", "contours", "map")
-_WORDS = {"none": None, "true": True, "false": False}
-_KINDS = {
-    bool: "true or false",
-    int: "an integer",
-    float: "a number",
-    str: "a word",
-    tuple: "HxW",
-    NoneType: "none",
-}
-
 
 def method_choice(
-    names: Sequence[str], layer: str | None, options: Sequence[str]
+    names: Sequence[str], layer: str | None, options: Mapping[str, Any]
 ) -> dict[Method, dict[str, Any]]:
-    """Return the methods, each with those of the options, NAME=VALUE, that it has.
+    """Return the methods, each with those of the options that it takes.
 
     Raises
     ------
     OptionError
-        If there is no such method or option, or a value is none for it.
+        If there is no such method, or none of the methods takes an option.
     MissingDependencyError
         If a method needs a package that is not there.
     """
     methods = list(dict.fromkeys(map(find_method, names)))
-    given: dict[str, str] = {}
-    for option in options:
-        name, equals, value = option.partition("=")
-        if not equals:
-            raise OptionError(f"--option must be NAME=VALUE, such as steps=100, not {option!r}")
-        given[name.strip()] = value.strip()
-    check_options(methods, layer, given)
+    check_options(methods, layer, {})
+    known = list(dict.fromkeys(name for method in methods for name in method.options))
+    for name in options:
+        if name not in known:
+            raise OptionError(
+                f"{_flag(name)} is no option of {', '.join(method.name for method in methods)}; "
+                f"options: {', '.join(map(_flag, known)) or 'none'}"
+            )
     if any(method.name == "lime" for method in methods):
         check_packages()
     return {
-        method: {
-            name: _value(name, text, get_type_hints(method.run)[name])
-            for name, text in given.items()
-            if name in method.options
-        }
+        method: {name: value for name, value in options.items() if name in method.options}
         for method in methods
     }
 
 
-def _value(name: str, text: str, hint: Any) -> Any:
-    """Return the value that a text stands for, of the type that a method's option has."""
-    value = _parsed(text)
-    if hint is Any:
-        return value
-    if get_origin(hint) is Literal:
-        if text not in get_args(hint):
-            known = ", ".join(get_args(hint))
-            raise OptionError(
-                f"--option {name} must be one of {known}, not {text!r}"
-                f"{suggest(text, get_args(hint))}"
-            )
-        return text
-    kinds = _members(hint)
-    if any(_is_a(value, kind) for kind in kinds):
-        return value
-    wanted = " or ".join(_KINDS[get_origin(kind) or kind] for kind in kinds)
-    raise OptionError(f"--option {name} must be {wanted}, not {text!r}")
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
-def _members(hint: Any) -> tuple[Any, ...]:
-    """Return the types of a union, or the one type."""
-    return get_args(hint) if get_origin(hint) not in (None, tuple) else (hint,)
+def picture_names(
+    files: Sequence[Path], methods: Iterable[Method], targets: Sequence[str]
+) -> Iterator[str]:
+    """Yield the names of the pictures of each file, method and target, without suffixes."""
+    # Several targets of an image are told apart by what was given for each.
+    endings = [f"_{safe_name(text)}" for text in targets] if len(targets) > 1 else [""]
+    yield from unique_names(
+        f"{name}_{method.name}{ending}"
+        for name in folder_names(files)
+        for method in methods
+        for ending in endings
+    )
 
 
-def _is_a(value: Any, kind: Any) -> bool:
-    if get_origin(kind) is tuple and isinstance(value, tuple):
-        return list(map(type, value)) == list(get_args(kind))
-    return type(value) is kind or (type(value) is int and kind is float)
-
-
-def _parsed(text: str) -> Any:
-    """Return "3", "0.5", "16x16", "0,0.5,1", "none", "true" as what they look like."""
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    for kind, separator in ((int, None), (float, None), (int, "x"), (float, ",")):
-        try:
-            if separator is None:
-                return kind(text)
-            parts = tuple(map(kind, text.lower().split(separator)))
-            if len(parts) > 1:
-                return parts
-        except ValueError:
-            pass
-    return text
-
-
-def labels_choice(texts: Sequence[str]) -> Labels:
+def labels_choice(texts: Sequence[str] | None) -> Labels:
     """Return the class names in the files that `--labels` gives, FILE or OUTPUT=FILE.
 
     Raises
@@ -130,14 +86,14 @@ def labels_choice(texts: Sequence[str]) -> Labels:
         If a file cannot be read, or several files name the classes of one output.
     """
     files: dict[str | None, Path] = {}
-    for text in texts:
+    for text in texts or ():
         head, equals, file = text.partition("=")
         is_file = not equals or Path(text).exists()
         name = None if is_file else head
         if name in files:
             raise OptionError(
                 "--labels must be one file, or OUTPUT=FILE for each output of the model, not "
-                + ", ".join(texts)
+                + ", ".join(texts or ())
             )
         files[name] = Path(text if is_file else file)
     labels = {name: read_labels(file) for name, file in files.items()}
@@ -220,13 +176,4 @@ def draw(heatmap: Heatmap, style: str, alpha: float, cmap: str | None, clip: flo
     """Return a heatmap's picture; a map alone is an overlay that hides the image."""
     if style == "contours":
         return heatmap.contours(clip=clip)
-    return heatmap.overlay(1 if style == "map" else alpha, cmap, clip=clip)
-
-
-def check_drawing(style: str, alpha: float, cmap: str | None, clip: float) -> None:
-    """Raise OptionError unless heatmaps can be drawn so."""
-    if style not in _STYLES:
-        raise OptionError(
-            f"--style must be one of {', '.join(_STYLES)}, not {style!r}{suggest(style, _STYLES)}"
-        )
-    check_overlay(alpha, cmap, clip)
+    return heatmap.overlay(alpha=1 if style == "map" else alpha, cmap=cmap, clip=clip)

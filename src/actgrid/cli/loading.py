@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-def load_model(spec: str, weights: str | None, safe_mode: bool) -> Any:
+def load_model(spec: str, weights: str, safe_mode: bool) -> Any:
     """Return `actgrid.load_model`'s model; Keras tells of downloads on standard error instead.
 
     The modules of ``package.module:function`` may also be in the current folder, which is searched

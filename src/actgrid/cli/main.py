@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import sys
-import traceback
+from typing import Any
 
 import typer
 
-from actgrid.cli.app import app
+from actgrid.cli.app import app, find_commands
+from actgrid.cli.messages import CommandStop
 from actgrid.errors import ActgridError, OptionError
 
-__all__ = ["InterruptedRun", "main"]
+__all__ = ["main"]
 
 _FAILED, _INTERRUPTED = 2, 130
 
@@ -20,10 +22,6 @@ _FAILED, _INTERRUPTED = 2, 130
 _UsageProblem: type[Exception] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
-
-
-class InterruptedRun(Exception):  # noqa: N818  (it is no error)
-    """The user stopped what was going on; the message tells how far it came."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -39,8 +37,8 @@ def _run(arguments: list[str] | None) -> int:
         code = app(args=arguments, prog_name="actgrid", standalone_mode=False)
     except typer.Exit as stop:
         code = stop.exit_code
-    except InterruptedRun as error:
-        return _problem(f"interrupted: {error}", _INTERRUPTED)
+    except CommandStop as stop:
+        return _print_problem(str(stop), stop.code)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except BrokenPipeError:
@@ -48,18 +46,39 @@ def _run(arguments: list[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ActgridError as error:
-        return _problem(str(error))
+        return _print_problem(str(error))
     except _UsageProblem as error:
-        message = error.format_message()  # type: ignore[attr-defined]
+        message = _usage_message(error, arguments)
         # Empty where no command was given: the help has been shown.
-        return _problem(f"{message} (see actgrid --help)") if message else 0
+        return _print_problem(message) if message else 0
     except Exception as error:
-        if os.environ.get("ACTGRID_TRACEBACK"):
-            traceback.print_exc()
-        return _problem(f"{type(error).__name__}: {error} (ACTGRID_TRACEBACK=1 shows where)")
+        return _print_problem(f"{type(error).__name__}: {error} (actgrid -v shows where)")
     if code == _INTERRUPTED:  # typer may have made an exit of it
-        return _problem("interrupted", _INTERRUPTED)
+        return _print_problem("interrupted", _INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _usage_message(error: Any, arguments: list[str]) -> str:
+    """Return what is wrong with the arguments, close matches, and where the help is."""
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    if not message:
+        return ""
+    if context is None:  # of an option without its value
+        names = [name for name, _ in find_commands()]
+        path = " ".join(["actgrid", *[each for each in arguments if each in names][:1]])
+    else:
+        path = context.command_path
+    if context is not None and hasattr(error, "possibilities"):  # no such option
+        known = [
+            flag
+            for each in context.command.params
+            for flag in (*each.opts, *each.secondary_opts)
+            if flag.startswith("--")
+        ]
+        close = difflib.get_close_matches(error.option_name, known, cutoff=0.7)
+        hint = f" (did you mean {', '.join(close)}?)" if close else ""
+        message = f"no option is called {error.option_name}{hint}"
+    return f"{message.rstrip('.')} (see {path} --help)"
 
 
 def _check_not_empty(arguments: list[str]) -> None:
@@ -70,7 +89,7 @@ def _check_not_empty(arguments: list[str]) -> None:
             raise OptionError(f"{place} is empty: is a variable of the shell not set?")
 
 
-def _problem(message: str, code: int = _FAILED) -> int:
+def _print_problem(message: str, code: int = _FAILED) -> int:
     sys.stdout.flush()
     print(f"actgrid: {' '.join(message.split())}", file=sys.stderr)
     return code

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,52 +14,50 @@ from typing import Any
 import typer
 
 from actgrid.cli import report
+from actgrid.cli.command import Options
 from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
-from actgrid.cli.main import InterruptedRun
+from actgrid.cli.messages import CommandStop
 from actgrid.errors import OptionError, OutputError, suggest
-from actgrid.models.image_pixels import check_fit
+from actgrid.options import DrawingOptions, ModelOptions, RayOptions, RunOptions
 from actgrid.progress import progress
-from actgrid.runs.jobs import Loading
+from actgrid.rendering.backends import load_backend
 from actgrid.runs.manifest import Record
-from actgrid.runs.runs import Run, Summary, planned
+from actgrid.runs.runs import Run, Summary, check_start
 from actgrid.runs.sources import find_items
 from actgrid.runs.stores import local_folder, open_store
 
-__all__ = ["carry_out", "start"]
+__all__ = ["finish_run", "start_run"]
 
 _ENGINES = ("local", "ray")
 
 _PROGRESS_SECONDS = 1.0
-_SOME_FAILED = 1
+_SOME_FAILED, _INTERRUPTED = 1, 130
 
 
-def start(
-    model: str,
-    inputs: list[str],
-    output: str,
-    layers: list[str] | None,
-    *,
-    weights: str | None,
-    safe_mode: bool,
-    preprocess: str,
-    size: tuple[int, int] | None,
-    fit: str,
-    engine: str,
-    actors: int,
-    num_gpus: float,
-    ray_address: str | None,
-    **options: Any,
+def start_run(
+    model: str, images: list[str], options: Options, *, is_drawn: bool, top: int | None
 ) -> Run:
-    """Return a run by the options of the command, see `Run`; what is wrong is said quickly."""
-    planned(**options)
-    check_fit(fit)
+    """Return a run by the options of the command; wrong options are found before the model loads.
+
+    Parameters
+    ----------
+    is_drawn
+        Whether layers are drawn.
+    top
+        Number of top images in statistics; None: no statistics.
+    """
+    check_start(options)
+    if is_drawn:
+        load_backend(options["backend"])
+    output, engine, settings = options["output"], options["engine"], options.of(RunOptions)
     if engine not in _ENGINES:
         raise OptionError(
             f"--engine must be one of {', '.join(_ENGINES)}, not {engine!r}"
             f"{suggest(engine, _ENGINES)}"
         )
-    items = find_items(inputs, local_folder(output))
+    items = find_items(images, local_folder(output))
     open_store(output)
+    loaded = options.of(ModelOptions)
     if engine == "ray":
         from actgrid.runs.ray import RayEngine
 
@@ -69,34 +65,27 @@ def start(
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
         # TensorFlow would take all of a GPU, here where only workers need it.
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-        options["engine"] = RayEngine(
-            actors=actors,
-            num_gpus=num_gpus,
-            address=ray_address,
-            model=partial(load_model, model, weights, safe_mode),
+        settings["engine"] = RayEngine(
+            model=partial(load_model, model, **loaded), **options.of(RayOptions)
         )
-    network = load_model(model, weights, safe_mode)
-    used_preprocessing(network, preprocess)  # which carry_out prints
-    return Run(
-        network,
-        items,
-        output,
-        layer_choice(network, layers),
-        loading=Loading(size, preprocess, fit),
-        **options,
-    )
+    network = load_model(model, **loaded)
+    used_preprocessing(network, options["preprocess"])  # which finish_run prints
+    drawing: Any = options.of(DrawingOptions) if is_drawn else None
+    layers = layer_choice(network, options["layers"])
+    return Run(network, items, layers, output=output, drawing=drawing, top=top, **settings)
 
 
-def carry_out(run: Run, as_json: bool, top_channels: int) -> None:
-    """Do the work of a run and tell of it: a line for each image and one at the end, or events.
+def finish_run(run: Run, options: Options) -> None:
+    """Do the work of a run and print a line for each image and one at the end, or events.
 
     Raises
     ------
     typer.Exit
         With code 1 if images failed.
-    InterruptedRun, OutputError
+    CommandStop, OutputError
         If it was stopped; the message tells how to go on.
     """
+    as_json, top_channels = options["json"], options["top_channels"]
     pace = _Pace(run)
     before = run.recorded
     prepared = used_preprocessing(run.extractor.model, run.loading.preprocess)
@@ -111,7 +100,6 @@ def carry_out(run: Run, as_json: bool, top_channels: int) -> None:
         )
     with (
         run,
-        _workers_reported(),
         progress(run.total, run.doing, done=before) as advance,
         _stopping(run),
     ):
@@ -125,7 +113,7 @@ def carry_out(run: Run, as_json: bool, top_channels: int) -> None:
             if figures is not None:
                 _tell("progress", **figures)
         if run.summary().statistics is not None:
-            run.finish(top_channels or None)
+            run.finish(top_channels)
     summary = run.summary()
     if as_json:
         _tell(
@@ -158,22 +146,6 @@ def _exit_if_failed(summary: Summary) -> None:
 
 
 @contextmanager
-def _workers_reported() -> Iterator[None]:
-    """Print a line on standard error for each worker that died and was replaced."""
-
-    class Lines(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            print(f"actgrid: {record.getMessage()}", file=sys.stderr, flush=True)
-
-    logger, handler = logging.getLogger("actgrid.runs.ray"), Lines(logging.WARNING)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-
-
-@contextmanager
 def _stopping(run: Run) -> Iterator[None]:
     """Say how far a run came that is stopped, and how to go on."""
 
@@ -184,7 +156,7 @@ def _stopping(run: Run) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        raise InterruptedRun(state()) from error
+        raise CommandStop(f"interrupted: {state()}", _INTERRUPTED) from error
     except OutputError as error:
         raise OutputError(f"{error}; {state()}") from error
 

@@ -18,7 +18,7 @@ from actgrid.encoding import writable_folder, write_file
 from actgrid.figures.grids import batch_size
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
-from actgrid.option_groups import options_of, part_of, takes_options
+from actgrid.option_groups import options_of, pick_options, takes_options
 from actgrid.option_types import thread_count
 from actgrid.options import (
     FileOptions,
@@ -187,7 +187,7 @@ def split_options(
     options: RenderFileOptions | WeightFileOptions,
 ) -> tuple[RenderArrayOptions, str, str]:
     """Return the options of drawing, for one thread, and the format and compression of files."""
-    render_options = cast(RenderArrayOptions, part_of(RenderArrayOptions, options))
+    render_options = cast(RenderArrayOptions, pick_options(options, RenderArrayOptions))
     render_options["threads"] = 1
     return render_options, options["format"], options["compression"]
 

@@ -8,6 +8,7 @@ import struct
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from actgrid.errors import (
 )
 
 __all__ = [
+    "DEMO",
     "are_images",
     "expand_sources",
     "find_images",
@@ -32,6 +34,7 @@ __all__ = [
     "reading_image",
 ]
 
+DEMO = "demo"  # the word for the embedded photo
 # Formats that Pillow knows by name but leaves to others to read.
 _UNREADABLE = frozenset(["BUFR", "GRIB", "HDF5", "MPEG", "WMF"])
 # What Pillow raises, besides its own, on files that are no more what they were.
@@ -61,6 +64,9 @@ def are_images(x: Any) -> bool:
 def find_images(source: str | os.PathLike[str]) -> list[Path]:
     """Return the image files that a path, a folder or a glob stands for, sorted.
 
+    The word ``"demo"`` stands for the embedded photo, also where there is a file or folder of this
+    name: that is ``"./demo"``.
+
     Raises
     ------
     MissingFileError
@@ -68,6 +74,8 @@ def find_images(source: str | os.PathLike[str]) -> list[Path]:
     """
     if source == "":
         raise MissingFileError("the path of an image is empty")
+    if source == DEMO:
+        return [Path(str(files("actgrid") / "demo" / "cat.jpg"))]
     path = Path(source)
     if is_folder(source):
         return [path / name for name in images_in_folder(path)]
@@ -82,7 +90,7 @@ def find_images(source: str | os.PathLike[str]) -> list[Path]:
 
 def is_folder(source: str | os.PathLike[str]) -> bool:
     """Return whether an image source is a folder; as a Path, "" would be the current folder."""
-    return source != "" and Path(source).is_dir()
+    return source not in ("", DEMO) and Path(source).is_dir()
 
 
 def images_in_folder(folder: Path, without: str | None = None) -> Iterator[str]:

@@ -28,9 +28,7 @@ _ALIASES = {"demo": "actgrid.demo:model"}
 _FUNCTION_SPEC = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
 
-def load_model(
-    spec: ModelLike, *, weights: str | Path | None = "imagenet", safe_mode: bool = True
-) -> Any:
+def load_model(spec: ModelLike, *, weights: str | Path = "imagenet", safe_mode: bool = True) -> Any:
     """Return the model that a specification stands for: mostly a Keras model.
 
     Parameters
@@ -42,7 +40,7 @@ def load_model(
         function that returns a model. Files are loaded for inference, not compiled. Of a
         SavedModel only the outputs can be seen.
     weights
-        For ``keras:`` names: ``"imagenet"``, None for random weights, or a weights file.
+        For ``keras:`` names: ``"imagenet"``, ``"random"``, or a weights file.
     safe_mode
         Refuse files that hold code: in ``.keras`` and ``.h5`` files Lambda layers, layers that
         load other files and functions that are no operations; in SavedModels operations that
@@ -59,7 +57,7 @@ def load_model(
 
     Examples
     --------
-    >>> model = actgrid.load_model("keras:MobileNetV2", weights=None)
+    >>> model = actgrid.load_model("keras:MobileNetV2", weights="random")
     >>> model = actgrid.load_model("model.keras")
     """
     if find_network(spec) is not None:
@@ -128,21 +126,23 @@ def is_function_spec(spec: str) -> bool:
     return _FUNCTION_SPEC.fullmatch(spec) is not None and not spec.startswith("keras:")
 
 
-def _application(name: str, weights: str | Path | None) -> Any:
+def _application(name: str, weights: str | Path) -> Any:
     known = applications()
     if name not in known:
         raise ModelError(f"keras.applications has no {name!r}{suggest(name, known)}")
-    weights = os.fspath(weights) if weights is not None else None
-    if weights not in (None, "imagenet") and not Path(str(weights)).exists():
+    weights = os.fspath(weights)
+    is_file = weights not in ("imagenet", "random")
+    if is_file and not Path(weights).exists():
         raise MissingFileError(f"there is no weights file {weights}")
     try:
-        if weights not in (None, "imagenet"):
-            check_archive(Path(str(weights)))
-        return getattr(keras().applications, name)(weights=weights)
+        if is_file:
+            check_archive(Path(weights))
+        given = None if weights == "random" else weights
+        return getattr(keras().applications, name)(weights=given)
     except Exception as error:
         raise ModelError(
             f"keras:{name} with weights {weights!r} cannot be loaded: {first_line(error)}; "
-            "weights may also be none (random) or a file"
+            "weights may also be random or a file"
         ) from error
 
 

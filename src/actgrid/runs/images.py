@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from actgrid.errors import RunError
 from actgrid.models.types import LayersLike, ModelLike
-from actgrid.option_groups import part_of, takes_options
+from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import (
     DrawingOptions,
     MeasureImagesOptions,
@@ -87,9 +87,9 @@ def render_images(
         images,
         layers,
         output=output,
-        drawing=cast(DrawingOptions, part_of(DrawingOptions, options)),
+        drawing=cast(DrawingOptions, pick_options(options, DrawingOptions)),
         top=options["top"] if options["statistics"] else None,
-        **cast(RunOptions, part_of(RunOptions, options)),
+        **cast(RunOptions, pick_options(options, RunOptions)),
     )
     return _carried_out(run, options["progress"], options["top_channels"])
 
@@ -143,7 +143,7 @@ def measure_images(
             layers,
             output=folder,
             top=options["top"],
-            **cast(RunOptions, part_of(RunOptions, options)),
+            **cast(RunOptions, pick_options(options, RunOptions)),
         )
 
     progress = options["progress"]

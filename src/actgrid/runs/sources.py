@@ -20,7 +20,7 @@ from PIL import Image
 from actgrid.errors import DtypeError, ImageError, MissingFileError, OptionError, ShapeError
 from actgrid.figures.files import safe_name, unique_names
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.image_sources import find_images, images_in_folder, is_folder
+from actgrid.models.image_sources import DEMO, find_images, images_in_folder, is_folder
 
 __all__ = ["Item", "Items", "find_items"]
 
@@ -154,8 +154,8 @@ def find_items(inputs: Any, output: Path | None = None) -> Items:
     ----------
     inputs
         - An image file, a folder (its image files, recursively, without hidden ones, not following
-          links to folders),
-          a glob, a text list, or an iterable of these. A list is a ``.txt`` file, UTF-8, with a
+          links to folders), a glob, ``"demo"`` (the embedded photo), a text list, or an iterable of
+          these. A list is a ``.txt`` file, UTF-8, with a
           path in each line, relative to its folder, and perhaps a tab and a label.
         - A `tf.data.Dataset` of images, (image, label), or batches of these. One that shuffles
           has other images whenever it is started.
@@ -261,7 +261,8 @@ class _Files(Items):
             if output is not None and _below(_fixed(folder), output) not in (None, "."):
                 found = [path for path in found if _below(output, path) is None]
             for path in found:
-                self.single = self.single and path == folder and path.suffix.lower() != ".txt"
+                is_named = path == folder or source == DEMO
+                self.single = self.single and is_named and path.suffix.lower() != ".txt"
                 listed = _read_list(path) if path.suffix.lower() == ".txt" else [(path, None)]
                 for file, label in listed:
                     self._add(str(file), label)

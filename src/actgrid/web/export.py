@@ -6,8 +6,9 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -18,11 +19,15 @@ from actgrid.models import Extractor, load_model
 from actgrid.models.extraction import trace_layers
 from actgrid.models.tracing import trace_inputs
 from actgrid.models.types import LayersLike, ModelLike
-from actgrid.progress import progress as shown
-from actgrid.rendering.normalize import SCOPES, parse_normalize
-from actgrid.web.app import page_files
-from actgrid.web.serving import make_viewer
+from actgrid.option_groups import pick_options, takes_options
+from actgrid.options import ExportOptions, ViewerImageOptions
+from actgrid.progress import progress
+from actgrid.web.images import ImageStore
+from actgrid.web.page_files import page_files
 from actgrid.web.viewer import Viewer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["export_site"]
 
@@ -32,17 +37,14 @@ _Resource = tuple[str, Callable[[], Any]]
 _WRITERS = 4
 
 
+@takes_options(ExportOptions)
 def export_site(
     model: ModelLike,
     images: Any,
-    output: str | Path,
     layers: LayersLike = None,
     *,
-    normalize: str | Sequence[str] = "standard",
-    scope: str | Sequence[str] = "channel",
-    methods: str | Sequence[str] = "gradcam",
-    progress: bool = False,
-    **options: Any,
+    output: str | Path,
+    **options: Unpack[ExportOptions],
 ) -> Path:
     """Write the viewer as files: the same page with the data in it, for any web server.
 
@@ -52,20 +54,14 @@ def export_site(
     ----------
     model, images
         As for `actgrid.serve`.
-    output
-        A folder, made if need be. ``index.html`` comes last, when all else is there.
     layers
-        Whose channels can be looked at, see `actgrid.Extractor`; None: all that can be drawn. The
-        graph shows every layer.
-    normalize, scope
-        Those that can be chosen, see `actgrid.render`: each of the one with each of the other.
-    methods
-        The heatmaps of the predicted class that can be chosen, see `actgrid.explain`; none for a
-        model that has no classes.
-    progress
-        Show a progress bar, on a terminal.
-    options
-        As for `actgrid.serve`.
+        Layers whose channels can be looked at, see `actgrid.Extractor`; None: all that can be
+        drawn. The graph shows every layer.
+    output
+        A folder, made if need be. ``index.html`` is written last, when all else is there.
+    **options
+        Options of the page, see `actgrid.options.ExportOptions`. Each `normalize` is written with
+        each `scope`; a model without classes has no heatmaps.
 
     Returns
     -------
@@ -85,17 +81,14 @@ def export_site(
 
     Examples
     --------
-    >>> actgrid.export_site("demo", "photos/", "site", "*_relu", normalize=["standard", "minmax"])
+    >>> actgrid.export_site("demo", "photos/", "*_relu", output="site")
     PosixPath('site')
     """
-    renderings = [(one, each) for one in _several(normalize) for each in _several(scope)]
-    for one, each in renderings:
-        parse_normalize(one)
-        if each not in SCOPES:
-            raise OptionError(f"scope must be one of {', '.join(SCOPES)}, not {each!r}")
-    wanted = [find_method(method).name for method in _several(methods)]
+    normalizations, scopes = _several(options["normalize"]), _several(options["scope"])
+    methods = [find_method(method).name for method in _several(options["method"])]
     network = load_model(model)
-    viewer = make_viewer(network, images, **options)
+    store = ImageStore(images)
+    viewer = Viewer(network, store, **pick_options(options, ViewerImageOptions))
     if not len(viewer.images):
         raise OptionError("no images were given: a site shows those that it was written with")
     about = viewer.about()
@@ -105,16 +98,16 @@ def export_site(
     about |= {
         "live": False,
         "nodes": [node | {"drawn": node["path"] in drawn} for node in about["nodes"]],
-        "normalizations": list(_several(normalize)),
-        "scopes": list(_several(scope)),
-        "methods": [method for method in about["methods"] if method["name"] in wanted],
+        "controls": _offered(about["controls"], normalize=normalizations, scope=scopes),
+        "methods": [method for method in about["methods"] if method["name"] in methods],
         "targets": False,
         "uploads": None,
         "maximize": False,
     }
     folder = writable_folder(output)
+    renderings = list(product(normalizations, scopes))
     resources = list(_resources(viewer, about, renderings))
-    with shown(len(resources), "exporting", progress) as advance:
+    with progress(len(resources), "exporting", options["progress"]) as advance:
         asyncio.run(_write(viewer, folder, resources, advance))
     # What has the page's data first, and the page itself when everything it asks for is there.
     for name, content in sorted(page_files().items(), key=lambda file: file[0] == "index.html"):
@@ -122,8 +115,17 @@ def export_site(
     return folder
 
 
-def _several(option: str | Sequence[str]) -> Sequence[str]:
-    return [option] if isinstance(option, str) else option
+def _several(option: str | Sequence[str]) -> list[str]:
+    return [option] if isinstance(option, str) else list(option)
+
+
+def _offered(controls: dict[str, Any], **words: list[str]) -> dict[str, Any]:
+    """Return the controls of the page, those of a layer with nothing but the words written."""
+    layer = controls["layer"] | {
+        name: controls["layer"][name] | {"words": known, "default": known[0]}
+        for name, known in words.items()
+    }
+    return controls | {"layer": layer}
 
 
 def _resources(

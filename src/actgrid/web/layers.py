@@ -22,7 +22,6 @@ from actgrid.option_types import thread_count
 from actgrid.rendering import ChannelStats, Grid, render
 from actgrid.rendering.draw import lay_out
 from actgrid.rendering.layout import near_square
-from actgrid.rendering.normalize import Normalization
 from actgrid.rendering.stats import reshape_stats
 from actgrid.rendering.tiles import Tiling, tile
 from actgrid.statistics import LayerStats
@@ -128,16 +127,14 @@ def layer_facts(info: LayerInfo, activation: Array) -> dict[str, Any]:
     }
 
 
-def draw_levels(
-    info: LayerInfo, activation: Array, normalization: Normalization, scope: str
-) -> bytes:
+def draw_levels(info: LayerInfo, activation: Array, normalize: Any, scope: str) -> bytes:
     """Return the levels of all tiles of a layer, without padding, in a grayscale PNG file."""
     tiling = _tiling(info, activation)
     tiles = _Tiles.of(tiling)
     grid = draw_layer(
         info,
         activation,
-        normalize=normalization,
+        normalize=normalize,
         scope=scope,
         columns=tiles.columns,
         padding=0,

@@ -1,25 +1,28 @@
-"""Parameters of the HTTP API: unknown ones are refused, and every refusal is in words."""
+"""Parameters of the HTTP API: options as defined, unknown ones refused, refusals in words."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any
 
-from fastapi import Request
+from fastapi import Path, Query, Request
+from pydantic import WithJsonSchema
 
 from actgrid.errors import OptionError, suggest
+from actgrid.option_groups import Option, options_of
 
-__all__ = ["IMAGE_ID", "TOKEN_GRID", "check_query", "describe_problem"]
+__all__ = ["IMAGE_ID", "check_query", "describe_problem", "takes_path", "takes_query"]
+
+Route = Callable[..., Awaitable[Any]]
 
 IMAGE_ID = "^[0-9a-f]{1,64}$"
-TOKEN_GRID = r"^\d{1,4}x\d{1,4}$"
 _MAX_SHOWN = 80  # characters of a value in an error message
+_MAX_LENGTH = 200  # characters of a value whose schema tells no limit
 # What the patterns stand for: an answer never shows a regular expression.
-_EXPECTED = {
-    IMAGE_ID: "must be the id of an image, 1 to 64 hexadecimal digits",
-    TOKEN_GRID: "must be two whole numbers of at most four digits, such as 14x14",
-}
+_EXPECTED = {IMAGE_ID: "must be the id of an image, 1 to 64 hexadecimal digits"}
 # By the type of a validation error of pydantic; `ctx` holds the limit.
 _WORDS = {
     "int_parsing": "must be a whole number",
@@ -29,6 +32,79 @@ _WORDS = {
     "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "must have at most {max_length} characters",
 }
+
+
+def takes_query(group: type, *names: str) -> Callable[[Route], Route]:
+    """Decorate a route whose parameter `options` takes options of a group from the query.
+
+    Parameters
+    ----------
+    names
+        Names of the options; none: all of the group.
+    """
+    return _takes_options(group, names, Query)
+
+
+def takes_path(group: type, *names: str) -> Callable[[Route], Route]:
+    """Decorate a route whose parameter `options` takes options of a group from the path."""
+    return _takes_options(group, names, Path)
+
+
+def _takes_options(
+    group: type, names: tuple[str, ...], place: Callable[..., Any]
+) -> Callable[[Route], Route]:
+    known = options_of(group)
+    options = {name: known[name] for name in names or known}
+
+    def decorate(function: Route) -> Route:
+        @functools.wraps(function)
+        async def route(**given: Any) -> Any:
+            texts = {name: given.pop(name) for name in options}
+            return await function(
+                **given,
+                options={
+                    name: options[name].default
+                    if text is None
+                    else _read(name, options[name], text)
+                    for name, text in texts.items()
+                },
+            )
+
+        signature = inspect.signature(function, eval_str=True)
+        parameters = [each for each in signature.parameters.values() if each.name != "options"]
+        for name, option in options.items():
+            parameters.append(_parameter(name, option, place))
+        route.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return route
+
+    return decorate
+
+
+def _parameter(name: str, option: Option, place: Callable[..., Any]) -> inspect.Parameter:
+    """Return the parameter that takes an option as text, described by the option's definition."""
+    schema = option.type.schema()
+    if place is Path:
+        default = inspect.Parameter.empty
+    else:
+        default = None
+        if option.default is not None:
+            schema = schema | {"default": option.default}
+    left_out = f" Left out: {option.none}." if option.none else ""
+    info = place(description=option.help + left_out)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[str, WithJsonSchema(schema), info],
+    )
+
+
+def _read(name: str, option: Option, text: str) -> Any:
+    """Return the value that a text stands for, see `OptionType.read`."""
+    limit = option.type.schema().get("maxLength", _MAX_LENGTH)
+    if len(text) > limit:
+        raise OptionError(f"{name} must have at most {limit} characters, not {_shown(text)}")
+    return option.type.read(name, text)
 
 
 def check_query(request: Request) -> None:
@@ -54,9 +130,9 @@ def describe_problem(problem: Mapping[str, Any]) -> str:
     Examples
     --------
     >>> describe_problem(
-    ...     {"type": "int_parsing", "loc": ("query", "zoom"), "input": "x"}
+    ...     {"type": "int_parsing", "loc": ("query", "layer"), "input": "x"}
     ... )
-    "zoom must be a whole number, not 'x'"
+    "layer must be a whole number, not 'x'"
     """
     limits = problem.get("ctx", {})
     words = _EXPECTED.get(limits.get("pattern")) or _WORDS.get(problem["type"], "cannot be used")

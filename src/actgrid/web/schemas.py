@@ -228,6 +228,23 @@ class Method(BaseModel):
     layer: bool = Field(description="It looks at a layer, which may be chosen.")
 
 
+class Control(BaseModel):
+    """A control of the page: an option, as actgrid.options defines it."""
+
+    words: list[str] = Field(description="Words that the page offers; empty for other values.")
+    limited: list[str] = Field(description="Words that take two limits, as in `range(0, 6)`.")
+    default: str | int | float | None
+    help: str
+    none: str = Field(description="What no value stands for; empty if there is always a value.")
+
+
+class Controls(BaseModel):
+    """The controls of the views of the page, by the names of options."""
+
+    layer: dict[str, Control]
+    heatmap: dict[str, Control]
+
+
 class DatasetSize(BaseModel):
     """Of what dataset there are statistics."""
 
@@ -254,9 +271,7 @@ class Model(BaseModel):
     outputs: list[int]
     groups: list[Group]
     classes: ModelClasses | None
-    normalizations: list[str]
-    scopes: list[str]
-    orders: list[str]
+    controls: Controls
     methods: list[Method]
     targets: bool = Field(description="Any class can be explained, not only the predicted one.")
     dataset: DatasetSize | None

@@ -8,10 +8,9 @@ import re
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import uvicorn
@@ -19,11 +18,14 @@ from fastapi import FastAPI
 
 from actgrid.errors import OptionError, OutputError
 from actgrid.models.types import ModelLike
-from actgrid.option_types import integer_option
-from actgrid.statistics import DatasetStats
+from actgrid.option_groups import pick_options, takes_options
+from actgrid.options import PageOptions, ServeOptions, ViewerImageOptions, ViewOptions
 from actgrid.web.app import make_app
 from actgrid.web.images import ImageStore
 from actgrid.web.viewer import Viewer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["View", "make_viewer", "serve", "view"]
 
@@ -31,16 +33,13 @@ _LOOPBACK = "127.0.0.1"
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
+@takes_options(ServeOptions)
 def serve(
     model: ModelLike,
     images: Any = (),
     *,
-    host: str = _LOOPBACK,
-    port: int = 8000,
-    token: str | None = None,
-    allowed_hosts: Sequence[str] = (),
     ready: Callable[[str], None] | None = None,
-    **options: Any,
+    **options: Unpack[ServeOptions],
 ) -> None:
     """Serve the viewer, a page to look around inside a network, until interrupted.
 
@@ -49,35 +48,13 @@ def serve(
     model
         A Keras model, or anything that `actgrid.load_model` takes.
     images
-        Those that can be looked at: files, folders (recursively), globs, Pillow images, arrays of
-        pixels 0 to 255, or several of these. The page can add others.
-    host
-        The address to listen at. By any but a loopback address others can reach the server: it
-        then wants a token.
-    port
-        0: any that is free.
-    token
-        What requests must bring; None: one is made up where it is needed.
-    allowed_hosts
-        Further names by which the server may be addressed, where there is no token.
+        Images that can be looked at: files, folders (recursively), globs, ``"demo"`` (the embedded
+        photo), Pillow images, arrays of pixels 0 to 255, or several of these. The page can add
+        others.
     ready
         Called with the page's address, which holds the token, once it can be opened.
-    options
-        statistics
-            What `actgrid.measure_images` returned, or the folder or ``stats.npz`` that it wrote:
-            channels are then also shown over that dataset.
-        labels
-            Names of the classes; ``"imagenet"``; None: ImageNet's if the model is a network of
-            `keras.applications` with its head, or the demo.
-        size, preprocess, fit
-            How images become the model's input, see `actgrid.load_images`. A model that takes
-            any size gets images of at most 512 pixels.
-        cache_bytes
-            Activations that are kept for another look (512 MiB).
-        batch_size
-            Images in one run of the model, where several wait (8).
-        upload_bytes, upload_pixels
-            The largest image that may be added (32 MiB, 50 million pixels).
+    **options
+        Options of the viewer and its server, see `actgrid.options.ServeOptions`.
 
     Raises
     ------
@@ -95,15 +72,16 @@ def serve(
     >>> actgrid.serve("keras:VGG16", "photos/", ready=print)
     http://127.0.0.1:8000/
     """
+    host, token = options["host"], options["token"]
     if token is None and not _is_loopback(host):
         token = secrets.token_urlsafe(24)
     if token is not None and not re.fullmatch(r"[!-~]+", token):
         raise OptionError("the token must be of ASCII letters, digits and signs, without spaces")
-    viewer = make_viewer(model, images, **options)
-    with _listening(host, port) as listener:
+    viewer = make_viewer(model, images, **pick_options(options, PageOptions))
+    with _listening(host, options["port"]) as listener:
         url = _url(host, listener.getsockname()[1], token)
         # With a token no page of elsewhere can ask, whatever name it finds for the server.
-        names = None if token else [*_LOOPBACK_NAMES, host, *allowed_hosts]
+        names = None if token else [*_LOOPBACK_NAMES, host, *options["allowed_hosts"]]
         app = make_app(
             viewer, hosts=names, token=token, ready=None if ready is None else lambda: ready(url)
         )
@@ -176,27 +154,16 @@ class View:
         self.close()
 
 
-def view(
-    model: ModelLike,
-    images: Any = (),
-    *,
-    height: int = 800,
-    address: str | None = None,
-    **options: Any,
-) -> View:
+@takes_options(ViewOptions)
+def view(model: ModelLike, images: Any = (), **options: Unpack[ViewOptions]) -> View:
     """Show the viewer in a notebook cell.
 
     Parameters
     ----------
     model, images
         As for `actgrid.serve`.
-    height
-        Of the cell, in pixels.
-    address
-        Where the browser finds this machine's ports, if it is not on this machine:
-        ``"/proxy/{port}/"`` with the package jupyter-server-proxy. None: at this machine.
-    options
-        As for `actgrid.serve`.
+    **options
+        Options of the viewer and the cell, see `actgrid.options.ViewOptions`.
 
     Returns
     -------
@@ -212,28 +179,17 @@ def view(
     --------
     >>> actgrid.view(model, ["cat.jpg", "dog.jpg"])
     """
-    integer_option("height", height, 1)
-    return View(make_viewer(model, images, **options), height, address)
+    viewer = make_viewer(model, images, **pick_options(options, PageOptions))
+    return View(viewer, options["height"], options["address"])
 
 
-def make_viewer(
-    model: ModelLike,
-    images: Any = (),
-    *,
-    statistics: DatasetStats | str | Path | None = None,
-    upload_bytes: int = 32 << 20,
-    upload_pixels: int = 50_000_000,
-    **options: Any,
-) -> Viewer:
-    """Return what `serve` and `view` show; see `serve` for the options."""
-    if isinstance(statistics, (str, Path)):
-        statistics = DatasetStats.load(statistics)
+@takes_options(PageOptions)
+def make_viewer(model: ModelLike, images: Any = (), **options: Unpack[PageOptions]) -> Viewer:
+    """Return what `serve` and `view` show; see `serve` for the parameters."""
     store = ImageStore(
-        images,
-        most_bytes=integer_option("upload_bytes", upload_bytes, 1),
-        most_pixels=integer_option("upload_pixels", upload_pixels, 1),
+        images, most_bytes=options["upload_bytes"], most_pixels=options["upload_pixels"]
     )
-    return Viewer(model, store, dataset=statistics, **options)
+    return Viewer(model, store, **pick_options(options, ViewerImageOptions))
 
 
 def _is_loopback(host: str) -> bool:
@@ -244,8 +200,6 @@ def _is_loopback(host: str) -> bool:
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    if not 0 <= integer_option("port", port) < 1 << 16:
-        raise OptionError(f"port must be 0 to 65535, not {port}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=128)

@@ -4,6 +4,7 @@ import { decodeLevels } from "./levels.js";
 import { askToken, authorization, currentToken } from "./token.js";
 
 const POLL = 400; // milliseconds between two questions for progress
+const STEPS = 64; // of maximizing a channel: few, as somebody waits for it
 
 /** Something that did not come; status 0: nobody answered. */
 export class Failure extends Error {
@@ -174,7 +175,7 @@ export const paths = {
   sprite: (image) => `api/images/${image}/layers.png`,
   layer: (image, layer) => `api/images/${image}/layers/${layer}.json`,
   levels: (image, layer, normalize, scope) =>
-    `api/images/${image}/layers/${layer}/${normalize}/${scope}.png`,
+    `api/images/${image}/layers/${layer}/${encodeURIComponent(normalize)}/${scope}.png`,
   histograms: (image, layer) => `api/images/${image}/layers/${layer}/histograms.json`,
   heatmap: (image, method, target, layer, kind) =>
     `api/images/${image}/heatmaps/${method}/${encodeURIComponent(target)}${kind}`
@@ -182,7 +183,7 @@ export const paths = {
   kernel: (layer, kind) => `api/layers/${layer}/kernel.${kind}`,
   dataset: (layer) => `api/layers/${layer}/dataset.json`,
   maximized: (layer, channel, kind) =>
-    `api/layers/${layer}/channels/${channel}/maximized${kind}?steps=64&seed=0`,
+    `api/layers/${layer}/channels/${channel}/maximized${kind}?steps=${STEPS}`,
 };
 
 /** Work of which only the last wish counts: a new one breaks the former off. */

@@ -101,6 +101,12 @@ export function field(name, control, attributes = {}) {
   return make("label", { class: "field", ...attributes }, make("span", {}, name), control);
 }
 
+/** A control of an option, with the option's help as its title. */
+export function optionField(name, { help, none }, control, attributes = {}) {
+  const title = none ? `${help} Empty: ${none}.` : help;
+  return field(name, control, { title, ...attributes });
+}
+
 /** Four significant digits; a dash for what is not a number. */
 export function number(value) {
   if (value === null || value === undefined) return "–";

@@ -3,8 +3,8 @@
 import { blended, copyTo } from "./channel.js";
 import * as data from "./data.js";
 import {
-  announce, button, byId, div, field, make, number, Progress, say, saveButton, select, slider, soft,
-  span,
+  announce, button, byId, div, make, number, optionField, Progress, say, saveButton, select, slider,
+  soft, span,
 } from "./dom.js";
 import { NO_IMAGES } from "./images.js";
 import { painted } from "./levels.js";
@@ -25,21 +25,23 @@ export class HeatmapView {
 
   build() {
     const { model } = this;
+    const controls = model.controls.heatmap;
     const own = [DEFAULT, "automatic"];
     const named = (names) => names.map((name) => [name, name]);
-    this.method = select(named(model.methods.map(({ name }) => name)), (method) => go({ method }));
+    this.method = select(named(controls.method.words), (method) => go({ method }));
     this.layer = select([own, ...named(model.mapped.map(({ path }) => path))],
       (path) => go({ over: path === DEFAULT ? null : path }));
-    this.cmap = select([own, ...named(Object.keys(model.colormaps))],
+    this.cmap = select([own, ...named(controls.cmap.words)],
       (name) => go({ colours: name === DEFAULT ? null : name }));
     this.alpha = slider((alpha) => go({ alpha }, { step: false }));
-    this.layerField = field("Layer", this.layer);
+    this.layerField = optionField("Layer", controls.layer, this.layer);
     this.title = make("h2", { role: "status" }, "Heatmap");
     this.about = soft();
     this.source = make("p", { class: "soft source" });
     this.note = make("div", { class: "note", hidden: true });
-    const options = div("options", field("Method", this.method), this.buildTarget(),
-      this.layerField, field("Colours", this.cmap), field("Map over image", this.alpha));
+    const options = div("options", optionField("Method", controls.method, this.method),
+      this.buildTarget(), this.layerField, optionField("Colours", controls.cmap, this.cmap),
+      optionField("Map over image", controls.alpha, this.alpha));
     byId("heatmap").append(
       make("header", { class: "heading" }, div(null, this.title, this.about),
         saveButton("this view", () => this.save())),
@@ -57,7 +59,8 @@ export class HeatmapView {
     const labels = this.model.classes?.labels ?? [];
     const options = labels.map((label, index) => make("option", { value: `${index} ${label}` }));
     const known = make("datalist", { id: "classes" }, ...options);
-    return field("Class", span("joined", this.target, known));
+    const { target } = this.model.controls.heatmap;
+    return optionField("Class", target, span("joined", this.target, known));
   }
 
   buildFigures() {

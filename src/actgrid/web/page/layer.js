@@ -2,28 +2,19 @@
 
 import * as data from "./data.js";
 import {
-  announce, button, byId, counted, div, field, make, number, percent, say,
+  announce, button, byId, counted, div, field, make, number, optionField, percent, say,
   saveButton, select, settled, shapeText, soft, span, terms, toast,
 } from "./dom.js";
 import { NO_IMAGES } from "./images.js";
 import { Grid } from "./levels.js";
-import { parseLimits } from "./model.js";
+import { parseLimits, writeLimits } from "./model.js";
 import { saveCanvas, sideBySide } from "./save.js";
 import { Stage } from "./stage.js";
 import { get, go } from "./state.js";
 
-/** What is read where the name alone would not do. */
-const NAMES = { minmax: "min to max", percentile: "percentiles", index: "number" };
 const HELP = "Arrow keys choose one, Enter opens it, "
   + "plus and minus magnify, 0 shows all.";
 const STATISTICS = { mean: "mean", std: "std", max: "max", zeros: "zero_fraction" };
-
-/** A normalisation or an order as it is read. */
-function nameOf(text) {
-  const limits = parseLimits(text);
-  if (!limits) return NAMES[text] ?? text;
-  return `${nameOf(limits.name)} ${limits.low} to ${limits.high}`;
-}
 
 /** Channels in the order and of the kind that are wanted; as actgrid.render orders them. */
 export function channelsOf(about, count, { order, show }) {
@@ -188,30 +179,30 @@ export class LayerView {
   }
 
   buildOptions() {
-    const { model } = this;
-    const named = (names) => names.map((name) => [name, nameOf(name)]);
-    this.scope = select(named(model.scopes), (scope) => go({ scope }));
-    this.order = select(named(model.orders), (order) => go({ order }));
-    this.cmap = select(named(Object.keys(model.colormaps)), (cmap) => go({ cmap }));
+    const controls = this.model.controls.layer;
+    const named = (names) => names.map((name) => [name, name]);
+    const choice = (name) => select(named(controls[name].words), (word) => go({ [name]: word }));
+    for (const name of ["scope", "order", "cmap"]) this[name] = choice(name);
     this.only = select(named(["all", "live", "dead"]), (show) => go({ show }));
     const lay = settled(250, () => {
       const count = parseInt(this.columns.value, 10);
       go({ columns: count > 0 ? count : null, view: null }, { step: false });
     });
     this.columns = make("input", { type: "number", min: 1, placeholder: "auto", oninput: lay });
-    return div("options", field("Normalise", this.buildNormalization()),
-      field("Scaled by", this.scope), field("Order by", this.order), field("Colours", this.cmap),
-      field("Show", this.only), field("Columns", this.columns, { class: "field narrow" }),
+    return div("options", optionField("Normalise", controls.normalize, this.buildNormalization()),
+      optionField("Scaled by", controls.scope, this.scope),
+      optionField("Order by", controls.order, this.order),
+      optionField("Colours", controls.cmap, this.cmap), field("Show", this.only),
+      optionField("Columns", controls.columns, this.columns, { class: "field narrow" }),
       this.buildZoom());
   }
 
   /** Names of normalisations; where the server is live, with numbers of one's own. */
   buildNormalization() {
-    const { live, normalizations } = this.model;
-    const names = live
-      ? [...normalizations.filter((name) => !name.includes(":")), "percentile", "range"]
-      : normalizations;
-    this.normalize = select(names.map((name) => [name, nameOf(name)]),
+    const { live, controls } = this.model;
+    const { words, limited } = controls.layer.normalize;
+    const names = live ? [...words.filter((name) => !parseLimits(name)), ...limited] : words;
+    this.normalize = select(names.map((name) => [name, name]),
       (name) => this.chooseNormalization(name));
     const limit = (name) => make("input", {
       type: "number", step: "any", "aria-label": name, onchange: () => this.limit(),
@@ -323,12 +314,13 @@ export class LayerView {
     const least = extreme(stats?.min, Math.min, Infinity);
     const most = extreme(stats?.max, Math.max, -Infinity);
     const limits = least < most ? [least, most].map((value) => +value.toPrecision(3)) : [0, 1];
-    const numbered = { percentile: "percentile:1,99", range: `range:${limits.join(",")}` };
-    go({ normalize: numbered[name] ?? name });
+    const { words, limited } = this.model.controls.layer.normalize;
+    const usual = words.find((word) => parseLimits(word)?.name === name);
+    go({ normalize: usual ?? (limited.includes(name) ? writeLimits(name, ...limits) : name) });
   }
 
   limit() {
-    const text = `${this.normalize.value}:${this.low.value},${this.high.value}`;
+    const text = writeLimits(this.normalize.value, this.low.value, this.high.value);
     const fine = this.model.normalizes(text);
     for (const input of [this.low, this.high]) input.ariaInvalid = String(!fine);
     if (fine) go({ normalize: text });

@@ -42,15 +42,19 @@ export class Model {
 
   /** What is shown where an address does not tell. */
   get defaults() {
-    const { normalizations, scopes, orders, methods } = this;
+    const { methods } = this;
+    const { normalize, scope, order, cmap } = this.controls.layer;
     const usable = methods.filter(({ layer }) => !layer || this.mapped.length);
-    const method = usable.find(({ name }) => name === "gradcam") ?? usable[0] ?? methods[0];
+    const usual = this.controls.heatmap.method.default;
+    const method = usable.find(({ name }) => name === usual) ?? usable[0] ?? methods[0];
     return {
       layer: this.nodes[this.first].path,
-      normalize: normalizations[0],
-      scope: scopes[0],
-      order: orders[0],
+      normalize: normalize.default,
+      scope: scope.default,
+      order: order.default,
+      cmap: cmap.default,
       method: method?.name ?? null,
+      alpha: this.controls.heatmap.alpha.default,
     };
   }
 
@@ -115,8 +119,8 @@ export class Model {
     const node = this.nodes[this.layer(known)];
     settle("channel", (channel) => node.channels === null || channel < node.channels);
     settle("normalize", (name) => this.normalizes(name), "normalisation");
-    settle("scope", (name) => this.scopes.includes(name));
-    settle("order", (name) => this.orders.includes(name));
+    settle("scope", (name) => this.controls.layer.scope.words.includes(name));
+    settle("order", (name) => this.controls.layer.order.words.includes(name));
     settle("cmap", (name) => name in this.colormaps, "colormap");
     settle("colours", (name) => name in this.colormaps, "colormap");
     settle("columns", (count) => count > 0, "number of columns");
@@ -134,21 +138,24 @@ export class Model {
 
   /** Whether a normalisation can be had: one of the list, or live one with numbers that go up. */
   normalizes(name) {
-    if (this.normalizations.includes(name)) return true;
-    const numbers = parseLimits(name);
-    return this.live && numbers !== null;
+    if (this.controls.layer.normalize.words.includes(name)) return true;
+    const limited = parseLimits(name)?.name;
+    return this.live && this.controls.layer.normalize.limited.includes(limited);
   }
 }
 
-/** Read "percentile:1,99" or "range:0,6"; null if it is neither. */
+/** Read a normalisation with limits, such as "percentile(1, 99)"; null if the text is none. */
 export function parseLimits(text) {
-  const found = /^(percentile|range):([^,]+),([^,]+)$/.exec(text);
+  const found = /^(\w+)\(([^,()]+),([^,()]+)\)$/.exec(text);
   if (!found) return null;
   const [low, high] = [Number(found[2]), Number(found[3])];
   const fine = low < high && Number.isFinite(low) && Number.isFinite(high)
-    && (found[1] === "range" || (low >= 0 && high <= 100));
+    && (found[1] !== "percentile" || (low >= 0 && high <= 100));
   return fine ? { name: found[1], low, high } : null;
 }
+
+/** Write a normalisation with limits, as `parseLimits` reads it. */
+export const writeLimits = (name, low, high) => `${name}(${low}, ${high})`;
 
 /** Names of groups as they stand in an address: made different where they are not. */
 function uniqueKeys(groups) {

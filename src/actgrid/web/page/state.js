@@ -27,7 +27,10 @@ const place = {
   write: ({ x, y, scale }) => [x, y, scale].join(","),
 };
 
-/** The name in the address of each part of the state, its default, and how it is written. */
+/**
+ * The name in the address of each part of the state, its default, and how it is written. Options
+ * have the defaults of the model's controls, see `setDefaults`.
+ */
 const PARTS = {
   pane: ["view", oneOf("graph", "view", "images")],
   tab: ["layer", oneOf("layer", "heatmap")],
@@ -35,10 +38,10 @@ const PARTS = {
   layer: [null, text],
   channel: [null, whole],
   compare: [null, id],
-  normalize: ["standard", text],
-  scope: ["channel", text],
-  order: ["index", text],
-  cmap: ["viridis", text],
+  normalize: [null, text],
+  scope: [null, text],
+  order: [null, text],
+  cmap: [null, text],
   show: ["all", oneOf("all", "dead", "live")],
   columns: [null, whole],
   view: [null, place],
@@ -46,7 +49,7 @@ const PARTS = {
   method: [null, text],
   target: ["predicted", text],
   over: [null, text],
-  alpha: [0.5, share],
+  alpha: [null, share],
   colours: [null, text],
 };
 /** Names of opened groups; ["*"] stands for all of them. */

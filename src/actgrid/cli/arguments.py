@@ -1,0 +1,33 @@
+"""Arguments of commands: the model, and the images that follow it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["Image", "Images", "ListedImages", "Model", "OptionalImages", "OptionalModel"]
+
+_MODEL = (
+    "A .keras or .h5 file, a SavedModel folder, keras:NAME (such as keras:VGG16), demo, or "
+    "package.module:function."
+)
+# The word comes first, as for a model: a path of that name is written as ./demo.
+_DEMO = "demo: the embedded photo (./demo for a file or folder called demo)."
+
+
+def _argument(metavar: str, text: str) -> typer.models.ArgumentInfo:
+    info: typer.models.ArgumentInfo = typer.Argument(metavar=metavar, help=text, show_default=False)
+    return info
+
+
+Model = Annotated[str, _argument("MODEL", _MODEL)]
+OptionalModel = Annotated[str | None, _argument("MODEL", _MODEL)]
+_IMAGES = f"Image files, folders of them, or globs; {_DEMO}"
+Images = Annotated[list[str], _argument("IMAGE", _IMAGES)]
+OptionalImages = Annotated[list[str] | None, _argument("IMAGE", _IMAGES)]
+ListedImages = Annotated[
+    list[str],
+    _argument("IMAGE", f"Image files, folders of them, globs or .txt lists of paths; {_DEMO}"),
+]
+Image = Annotated[str | None, _argument("IMAGE", f"Image file; {_DEMO}")]

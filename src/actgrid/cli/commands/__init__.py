@@ -1,0 +1,1 @@
+"""The commands, a file each: the function of the file's name is found and needs no entry."""

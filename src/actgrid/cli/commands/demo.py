@@ -1,0 +1,51 @@
+"""`actgrid demo`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+from actgrid.cli.command import Options, command
+from actgrid.options import FolderOptions, JsonOptions
+
+
+@command(FolderOptions, JsonOptions, output="actgrid-demo")
+def demo(options: Options) -> None:
+    """Draw every layer of the embedded network for a photo of a cat, and where it sees the cat."""
+    from actgrid.attribution import explain
+    from actgrid.cli import report
+    from actgrid.cli.loading import load_model
+    from actgrid.demo import photo, top_classes
+    from actgrid.encoding import writable_folder
+    from actgrid.figures import save_layers
+    from actgrid.models import Extractor, load_images
+
+    output = Path(options["output"])
+    writable_folder(output)
+    network = load_model("demo", "imagenet", safe_mode=True)
+    batch = load_images(photo(), model=network)
+    # The class probabilities come out of the same run as the activations.
+    head = network.layers[-1]
+    extractor = Extractor(network, lambda layer: len(layer.output.shape) > 2 or layer is head)
+    activations = extractor(batch)
+    top = top_classes(activations.pop(head.name)[0])
+    about = {"image": "cat.jpg", "model": network.name}
+    drawn = save_layers(output, extractor.layers, activations, about=about)
+    heatmap, file = explain(network, photo()), output / "gradcam.png"
+    heatmap.overlay().save(file)
+    if options["json"]:
+        classes = [{"name": name, "probability": probability} for name, probability in top]
+        explained = report.heatmap_as_dict(Path("cat.jpg"), heatmap, file)
+        typer.echo(
+            json.dumps(
+                {**report.as_dict("cat.jpg", output, drawn), "top": classes, "explained": explained}
+            )
+        )
+        return
+    report.print_layers(drawn)
+    report.print_top(top)
+    print()
+    report.print_heatmap(Path("cat.jpg"), heatmap, file)
+    report.print_place(output, drawn)

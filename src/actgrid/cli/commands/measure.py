@@ -1,0 +1,42 @@
+"""`actgrid measure`."""
+
+from __future__ import annotations
+
+from actgrid.cli.arguments import ListedImages, Model
+from actgrid.cli.command import Options, command
+from actgrid.options import (
+    BatchOptions,
+    DestinationOptions,
+    EventOptions,
+    InputOptions,
+    LayerOptions,
+    ModelOptions,
+    RayOptions,
+    StatisticsOptions,
+    StreamOptions,
+    ThreadOptions,
+)
+
+
+@command(
+    DestinationOptions,
+    LayerOptions,
+    StatisticsOptions,
+    InputOptions,
+    ModelOptions,
+    ThreadOptions,
+    BatchOptions,
+    StreamOptions,
+    RayOptions,
+    EventOptions,
+)
+def measure(model: Model, images: ListedImages, options: Options) -> None:
+    """Measure a model's channels over images: dead channels, and each channel's top images.
+
+    OUTPUT/report.html shows the results, stats.npz and summary.json hold them, top/NN_LAYER.png
+    are the images that activate the channels most. manifest.jsonl and run.json are as with
+    actgrid render. The exit code is 1 if images failed.
+    """
+    from actgrid.cli.running import finish_run, start_run
+
+    finish_run(start_run(model, images, options, is_drawn=False, top=options["top"]), options)

@@ -1,0 +1,50 @@
+"""`actgrid render`."""
+
+from __future__ import annotations
+
+from actgrid.cli.arguments import ListedImages, Model
+from actgrid.cli.command import Options, command
+from actgrid.options import (
+    BackendOptions,
+    BatchOptions,
+    DestinationOptions,
+    EventOptions,
+    FileOptions,
+    GridOptions,
+    InputOptions,
+    LayerOptions,
+    ModelOptions,
+    RayOptions,
+    SinkOptions,
+    StatisticsOptions,
+    StreamOptions,
+    ThreadOptions,
+)
+
+
+@command(
+    DestinationOptions,
+    LayerOptions,
+    GridOptions,
+    FileOptions,
+    SinkOptions,
+    StatisticsOptions,
+    InputOptions,
+    ModelOptions,
+    BackendOptions,
+    ThreadOptions,
+    BatchOptions,
+    StreamOptions,
+    RayOptions,
+    EventOptions,
+)
+def render(model: Model, images: ListedImages, options: Options) -> None:
+    """Draw a model's layers for images: OUTPUT/IMAGE/NN_LAYER.png and stats.json.
+
+    OUTPUT/manifest.jsonl has a line for each image, OUTPUT/run.json describes the run. The exit
+    code is 1 if images failed.
+    """
+    from actgrid.cli.running import finish_run, start_run
+
+    top = options["top"] if options["statistics"] else None
+    finish_run(start_run(model, images, options, is_drawn=True, top=top), options)

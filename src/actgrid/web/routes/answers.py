@@ -1,0 +1,39 @@
+"""Answers of the HTTP API, and the path parameters that several routes have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import orjson
+from fastapi import Path, Response
+
+from actgrid.web.parameters import IMAGE_ID
+
+__all__ = ["BINARY", "PNG", "Channel", "Image", "Layer", "describe_picture", "json_response"]
+
+PNG = "image/png"
+BINARY = {"type": "string", "format": "binary"}
+
+Image = Annotated[
+    str, Path(pattern=IMAGE_ID, description="Id of an image.", examples=["0f3c5a9b12d4"])
+]
+Layer = Annotated[int, Path(ge=0, le=1_000_000, description="Place in `nodes` of the model.")]
+Channel = Annotated[int, Path(ge=0, le=100_000_000, description="Number of a channel, from 0.")]
+
+
+def json_response(
+    value: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return a value as JSON, without the checks that FastAPI makes of each number."""
+    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(body, status, headers, media_type="application/json")
+
+
+def describe_picture(description: str, media_type: str = PNG) -> dict[str, Any]:
+    """Return the keywords that document a route whose answer is a picture."""
+    content = {media_type: {"schema": BINARY}}
+    return {
+        "response_class": Response,
+        "responses": {200: {"description": description, "content": content}},
+    }
