@@ -71,6 +71,11 @@ class Option:
 
 
 @functools.cache
+def _hints(group: type) -> dict[str, Any]:
+    return typing.get_type_hints(group, include_extras=True)
+
+
+@functools.cache
 def options_of(*groups: type) -> Mapping[str, Option]:
     """Return the options of some groups by name, in the order in which they are defined.
 
@@ -81,7 +86,7 @@ def options_of(*groups: type) -> Mapping[str, Option]:
     """
     found: dict[str, Option] = {}
     for group in groups:
-        for name, hint in group.__annotations__.items():
+        for name, hint in _hints(group).items():
             (option,) = hint.__metadata__
             found[name] = option
     return found
@@ -171,7 +176,7 @@ def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:
             for name, each in signature.parameters.items()
             if each.kind is not each.VAR_KEYWORD
         }
-        annotations = {name: hint.__origin__ for name, hint in group.__annotations__.items()}
+        annotations = {name: hint.__origin__ for name, hint in _hints(group).items()}
         keywords = [
             inspect.Parameter(
                 name,

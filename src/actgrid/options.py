@@ -484,7 +484,7 @@ class OverlayOptions(ClipOptions, total=False):
         Option(
             Colormap(),
             None,
-            "Name of a colormap of matplotlib or the package cmap.",
+            "Colormap of the heatmap: a name of matplotlib or the package cmap.",
             none="viridis, or RdBu_r for signed maps",
         ),
     ]
