@@ -1,4 +1,4 @@
-"""The page docs/options.md, made of the definitions: ``python -m tests.option_tables`` writes it."""
+"""The page docs/options.md, made of the definitions; run as a script, this file writes it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import actgrid
 from actgrid import options
-from actgrid.option_groups import Option, options_of
+from actgrid.option_groups import UNSET, Option, options_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "options.md"
 
@@ -86,7 +86,7 @@ def cell(text: str) -> str:
 
 
 def row(name: str, option: Option) -> str:
-    default = "" if option.default is inspect.Parameter.empty else f"`{option.default!r}`"
+    default = "" if option.default is UNSET else f"`{option.default!r}`"
     none = f" None: {option.none}." if option.none else ""
     flag = f"`--{name.replace('_', '-')}`"
     cells = (f"`{name}`", flag, cell(option.type.expected), default, cell(option.help + none))

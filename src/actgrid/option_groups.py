@@ -11,11 +11,27 @@ from typing import Any, TypeVar
 from actgrid.errors import UnknownOptionError, suggest
 from actgrid.option_types import OptionType
 
-__all__ = ["Option", "check_option", "complete_options", "options_of", "takes_options"]
+__all__ = [
+    "UNSET",
+    "Option",
+    "check_option",
+    "complete_options",
+    "options_of",
+    "part_of",
+    "takes_options",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_REQUIRED = inspect.Parameter.empty
+
+class _Unset:
+    """Stands for a default that what takes the option knows, such as an attribution method."""
+
+    def __repr__(self) -> str:
+        return "<unset>"
+
+
+UNSET = _Unset()
 
 
 @dataclass(frozen=True)
@@ -27,8 +43,8 @@ class Option:
     type
         What values it can have.
     default
-        Its value where none is given; ``inspect.Parameter.empty`` if one must be given. Functions
-        may have another default, see `takes_options`.
+        Its value where none is given. Functions may have another default, see `takes_options`.
+        `UNSET`: an option that is not given is left out, as what takes it has a default.
     help
         One line that says what it is.
     none
@@ -105,10 +121,18 @@ def complete_options(
                 f"there is no option {name!r}{suggest(name, known)}; options: {', '.join(known)}"
             )
     usual = {} if defaults is None else defaults
-    return {
-        name: option.check(name, given[name]) if name in given else usual.get(name, option.default)
-        for name, option in known.items()
-    }
+    completed: dict[str, Any] = {}
+    for name, option in known.items():
+        if name in given:
+            completed[name] = option.check(name, given[name])
+        elif (default := usual.get(name, option.default)) is not UNSET:
+            completed[name] = default
+    return completed
+
+
+def part_of(group: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the options that belong to a group."""
+    return {name: options[name] for name in options_of(group) if name in options}
 
 
 def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:
@@ -171,7 +195,7 @@ def _documented(doc: str, group: type, defaults: Mapping[str, Any]) -> str:
     lines: list[str] = []
     for name, option in options_of(group).items():
         default = defaults.get(name, option.default)
-        shown = "" if default is _REQUIRED else f", default {default!r}"
+        shown = "" if default is UNSET else f", default {default!r}"
         lines.append(f"{indent}{name} : {option.type.expected}{shown}\n")
         none = f" None: {option.none}." if option.none else ""
         lines.append(f"{indent}    {option.help}{none}\n")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
-from actgrid.option_groups import Option
+from actgrid.option_groups import UNSET, Option
 from actgrid.option_types import (
     AnyOf,
     Baseline,
@@ -539,107 +539,6 @@ class SeedOptions(TypedDict, total=False):
     seed: Annotated[int, Option(Integer(0, 2**31 - 1), 0, "Seed of the random numbers.")]
 
 
-class MethodOptions(SeedOptions, total=False):
-    """Options of attribution methods, each of which takes some."""
-
-    steps: Annotated[int, Option(Integer(2, 4096), 50, "Number of points on the path.")]
-    samples: Annotated[int, Option(Integer(1), 50, "Number of random samples.")]
-    noise: Annotated[
-        float,
-        Option(Number(), 0.15, "Standard deviation of the noise, as a fraction of the range."),
-    ]
-    baseline: Annotated[
-        Any,
-        Option(
-            Baseline(("mean",)),
-            0.0,
-            "Value of pixels that are hidden or where a path begins: a number, one for each "
-            "channel such as 0,0.5,1, or mean.",
-            none="the mean colour of each segment",
-        ),
-    ]
-    quadrature: Annotated[
-        str,
-        Option(
-            Choice(("gauss-legendre", "trapezoid")),
-            "gauss-legendre",
-            "Rule by which the integral is computed.",
-        ),
-    ]
-    complete: Annotated[
-        bool,
-        Option(
-            Flag(),
-            True,
-            "Spread what the quadrature misses, so that values sum to the rise of the score.",
-        ),
-    ]
-    reduce: Annotated[
-        str,
-        Option(Choice(("max", "norm", "sum")), "max", "How the values of the colours become one."),
-    ]
-    token_grid: Annotated[
-        int | tuple[int, int] | None,
-        Option(
-            Size(),
-            None,
-            "Height and width of the grid of a layer's tokens.",
-            none="square, without leading class tokens",
-        ),
-    ]
-    max_channels: Annotated[
-        int | None,
-        Option(
-            Integer(1),
-            None,
-            "Maximum number of channels, those of the largest standard deviation.",
-            none="all channels",
-        ),
-    ]
-    weighting: Annotated[
-        str,
-        Option(Choice(("softmax", "probability")), "softmax", "How scores become channel weights."),
-    ]
-    patch: Annotated[
-        int | tuple[int, int] | None,
-        Option(
-            Size(),
-            None,
-            "Height and width of the patch that hides pixels.",
-            none="a seventh of the image's shorter side",
-        ),
-    ]
-    stride: Annotated[
-        int | tuple[int, int] | None,
-        Option(
-            Size(),
-            None,
-            "Pixels between neighbouring patches, down and across.",
-            none="half a patch",
-        ),
-    ]
-    grid_size: Annotated[
-        int, Option(Integer(1), 7, "Number of cells of a random mask along each side.")
-    ]
-    keep_probability: Annotated[
-        float,
-        Option(Number(0, 1, is_open=True), 0.5, "Probability that a cell of a mask is seen."),
-    ]
-    segments: Annotated[
-        Any,
-        Option(
-            Object("a number of segments, or an array of labels", "INTEGER"),
-            64,
-            "Number of superpixels.",
-        ),
-    ]
-    kernel_width: Annotated[
-        float, Option(Number(0, is_open=True), 0.25, "Width of the kernel that weights samples.")
-    ]
-    ridge: Annotated[float, Option(Number(), 1.0, "Strength of the ridge penalty.")]
-    features: Annotated[int, Option(Integer(1), 5, "Number of superpixels in the mask.")]
-
-
 class MaximizeOptions(SeedOptions, total=False):
     """How images are synthesized."""
 
@@ -751,6 +650,146 @@ class WatchFileOptions(WatchOptions, total=False):
             none="no files are written",
         ),
     ]
+
+
+class MethodOptions(TypedDict, total=False):
+    """Options of attribution methods, each of which takes some."""
+
+    seed: Annotated[int, Option(Integer(0, 2**31 - 1), UNSET, "Seed of the random numbers.")]
+    steps: Annotated[int, Option(Integer(2, 4096), UNSET, "Number of points on the path.")]
+    samples: Annotated[int, Option(Integer(1), UNSET, "Number of random samples.")]
+    noise: Annotated[
+        float,
+        Option(Number(), UNSET, "Standard deviation of the noise, as a fraction of the range."),
+    ]
+    baseline: Annotated[
+        Any,
+        Option(
+            Baseline(("mean",)),
+            UNSET,
+            "Value of pixels that are hidden or where a path begins: a number, one for each "
+            "channel such as 0,0.5,1, or mean.",
+            none="the mean colour of each segment",
+        ),
+    ]
+    quadrature: Annotated[
+        str,
+        Option(
+            Choice(("gauss-legendre", "trapezoid")),
+            UNSET,
+            "Rule by which the integral is computed.",
+        ),
+    ]
+    complete: Annotated[
+        bool,
+        Option(
+            Flag(),
+            UNSET,
+            "Spread what the quadrature misses, so that values sum to the rise of the score.",
+        ),
+    ]
+    reduce: Annotated[
+        str,
+        Option(Choice(("max", "norm", "sum")), UNSET, "How the values of the colours become one."),
+    ]
+    token_grid: Annotated[
+        int | tuple[int, int] | None,
+        Option(
+            Size(),
+            UNSET,
+            "Height and width of the grid of a layer's tokens.",
+            none="square, without leading class tokens",
+        ),
+    ]
+    max_channels: Annotated[
+        int | None,
+        Option(
+            Integer(1),
+            UNSET,
+            "Maximum number of channels, those of the largest standard deviation.",
+            none="all channels",
+        ),
+    ]
+    weighting: Annotated[
+        str,
+        Option(Choice(("softmax", "probability")), UNSET, "How scores become channel weights."),
+    ]
+    patch: Annotated[
+        int | tuple[int, int] | None,
+        Option(
+            Size(),
+            UNSET,
+            "Height and width of the patch that hides pixels.",
+            none="a seventh of the image's shorter side",
+        ),
+    ]
+    stride: Annotated[
+        int | tuple[int, int] | None,
+        Option(
+            Size(),
+            UNSET,
+            "Pixels between neighbouring patches, down and across.",
+            none="half a patch",
+        ),
+    ]
+    grid_size: Annotated[
+        int, Option(Integer(1), UNSET, "Number of cells of a random mask along each side.")
+    ]
+    keep_probability: Annotated[
+        float,
+        Option(Number(0, 1, is_open=True), UNSET, "Probability that a cell of a mask is seen."),
+    ]
+    segments: Annotated[
+        Any,
+        Option(
+            Object("a number of segments, or an array of labels", "INTEGER"),
+            UNSET,
+            "Number of superpixels.",
+        ),
+    ]
+    kernel_width: Annotated[
+        float, Option(Number(0, is_open=True), UNSET, "Width of the kernel that weights samples.")
+    ]
+    ridge: Annotated[float, Option(Number(), UNSET, "Strength of the ridge penalty.")]
+    features: Annotated[int, Option(Integer(1), UNSET, "Number of superpixels in the mask.")]
+
+
+class PixelOptions(TypedDict, total=False):
+    """What heatmaps are drawn over."""
+
+    pixels: Annotated[
+        Any,
+        Option(
+            Object("uint8 pixels of the images, (N, H, W, 3)", "FILE"),
+            None,
+            "Images that the maps are drawn over.",
+            none="the photos in their own size, or the input",
+        ),
+    ]
+
+
+class ExplainOptions(
+    LabelOptions, ImageInputOptions, BatchOptions, PixelOptions, MethodOptions, total=False
+):
+    """Options of `actgrid.explain`."""
+
+
+class CompareOptions(
+    LabelOptions, ImageInputOptions, BatchOptions, PixelOptions, OverlayOptions, total=False
+):
+    """Options of `actgrid.compare_methods`."""
+
+
+class ExplanationsOptions(
+    WatchFileOptions,
+    LabelOptions,
+    ImageInputOptions,
+    BatchOptions,
+    OverlayOptions,
+    MethodOptions,
+    total=False,
+):
+    """Options of `actgrid.callbacks.Explanations`."""
 
 
 class ActivationGridsOptions(WatchFileOptions, RenderOptions, KindOptions, total=False):

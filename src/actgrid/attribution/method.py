@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
-__all__ = ["DECLARED", "Method", "Need", "method"]
+from actgrid.option_groups import options_of
+from actgrid.options import MethodOptions
+
+__all__ = ["DECLARED", "Method", "Need", "check_values", "method"]
 
 # What a network must give beside its output for a batch.
 Need = Literal["gradients", "layer"]
@@ -66,6 +70,21 @@ class Method:
         return int(found[0])
 
 
+def check_values(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of methods, checked as `actgrid.options.MethodOptions` defines them.
+
+    Raises
+    ------
+    OptionError
+        If an option cannot have its value. Also a ValueError.
+    """
+    known = options_of(MethodOptions)
+    return {
+        name: known[name].check(name, value) if name in known else value
+        for name, value in options.items()
+    }
+
+
 # Every method of the modules that were imported, by module, in the order of declaration.
 DECLARED: dict[str, list[Method]] = {}
 
@@ -82,8 +101,12 @@ def method(
     """
 
     def declare(function: _Function) -> _Function:
-        declared = Method(name, function, source, tuple(needs))
+        @functools.wraps(function)
+        def checked(*arguments: Any, **options: Any) -> Any:
+            return function(*arguments, **check_values(options))
+
+        declared = Method(name, checked, source, tuple(needs))
         DECLARED.setdefault(function.__module__, []).append(declared)
-        return function
+        return cast(_Function, checked)
 
     return declare

@@ -1,4 +1,4 @@
-"""Grad-CAM, and what the other class activation maps share with it."""
+"""Grad-CAM."""
 
 from __future__ import annotations
 
