@@ -216,7 +216,7 @@ def test_one_shape_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
         traces.append(given)
         return trace_model(*given)
 
-    monkeypatch.setattr("actgrid.attribution.maximization.trace_model", counting)
+    monkeypatch.setattr("actgrid.attribution.ascent.trace_model", counting)
     model = sequential()
     for rate in (0.1, 0.2):
         maximize(model, "conv", range(3), learning_rate=rate, batch_size=2, **QUICK)
@@ -397,7 +397,7 @@ def test_other_inputs_may_change_without_a_new_trace(monkeypatch: pytest.MonkeyP
         traces.append(given)
         return trace_model(*given)
 
-    monkeypatch.setattr("actgrid.attribution.maximization.trace_model", counting)
+    monkeypatch.setattr("actgrid.attribution.ascent.trace_model", counting)
     model = with_gate()
     kernel = model.get_layer("units").get_weights()[0]
     for gate in (0.5, [2.0], np.array([[-1.0]])):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,13 @@ def test_occlusion_is_the_fall_of_the_score(network: Any) -> None:
             patch = heatmap.values[:, top : top + 4, left : left + 3]
             expected = np.broadcast_to(fall[:, None, None], patch.shape)
             np.testing.assert_allclose(patch, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_was_explained_can_be_pickled() -> None:
+    network, x = Edges(), pixels()
+    expected = actgrid.explain(network, x, "occlusion")
+    again = pickle.loads(pickle.dumps(network))
+    np.testing.assert_array_equal(actgrid.explain(again, x, "occlusion").values, expected.values)
 
 
 def test_methods_that_need_only_a_batch_function_take_photos(photos: Path) -> None:

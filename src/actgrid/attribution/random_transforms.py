@@ -18,7 +18,7 @@ class RandomTransform(NamedTuple):
     scale: float
 
     def __call__(self, images: Any, seed: Any) -> Any:
-        """Return symbolic images, (N, H, W, C), transform_images alike."""
+        """Return symbolic images, (N, H, W, C), all of them transformed alike."""
         if not any(self):
             return images
         tf = tensorflow()
