@@ -77,7 +77,7 @@ def test_a_text_stands_for_a_value(kind: OptionType, text: str, value: Any) -> N
         (Number(), "inf", "name must be a number"),
         (Number(0, 1, is_open=True), "1", "greater than 0 and less than 1, not 1.0"),
         (Flag(), "yes", "name must be true or false, not 'yes'"),
-        (Text(), "", "name must be a text, not ''"),
+        (Text(), "", "name must be a text that is not empty, not ''"),
         (AnyOf(("all",), Integer(1)), "0", "name must be all or an integer of at least 1, not '0'"),
         (Size(), "0x3", "each at least 1"),
         (Size(), "3x", "name must be HxW, such as 224x224"),

@@ -77,7 +77,7 @@ def test_functions_take_options_by_the_definitions_alone() -> None:
     taken = {key for function in TAKERS.values() for key in options_of(function.option_group)}
     found: dict[str, set[str]] = {}
     for name, function in FUNCTIONS.items():
-        if not callable(function) or getattr(function, "__module__", "").endswith("errors"):
+        if not callable(function) or name.endswith(("Error", "Warning")):
             continue
         group = getattr(function, "option_group", None)
         own = set(inspect.signature(function).parameters) - set(options_of(group) if group else ())
@@ -104,12 +104,14 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize(
-    ("name", "group"), [("explain", options.TargetOptions), ("load_images", options.InputOptions)]
+    ("name", "group"),
+    [("explain", options.TargetOptions), ("Explanations", options.TargetOptions)],
 )
 def test_parameters_before_the_options_have_the_defaults_of_the_definitions(
     name: str, group: type
 ) -> None:
-    parameters = inspect.signature(getattr(actgrid, name)).parameters
+    function = getattr(actgrid, name, None) or getattr(actgrid.callbacks, name)
+    parameters = inspect.signature(function).parameters
     for key, option in options_of(group).items():
         assert parameters[key].default == option.default
 

@@ -228,8 +228,8 @@ class LayerOptions(TypedDict, total=False):
     ]
 
 
-class InputOptions(TypedDict, total=False):
-    """How images become the model's input."""
+class PreparationOptions(TypedDict, total=False):
+    """Size and scaling of the model's input."""
 
     size: Annotated[
         int | tuple[int, int] | None,
@@ -252,6 +252,11 @@ class InputOptions(TypedDict, total=False):
             "model's input as they are.",
         ),
     ]
+
+
+class InputOptions(PreparationOptions, total=False):
+    """How images become the model's input."""
+
     fit: Annotated[
         str,
         Option(
@@ -573,7 +578,21 @@ class MaximizeOptions(SeedOptions, total=False):
     ]
 
 
-class ChannelOptions(TypedDict, total=False):
+class RgbOptions(TypedDict, total=False):
+    """How images of many channels are shown."""
+
+    rgb_channels: Annotated[
+        Sequence[int] | None,
+        Option(
+            Channels(),
+            None,
+            "Channels of the images drawn as red, green and blue, such as 3,2,1.",
+            none="those of an RGB image; other images are drawn as gray tiles, one a channel",
+        ),
+    ]
+
+
+class ChannelOptions(RgbOptions, total=False):
     """Which channels are maximized, and how they are shown."""
 
     channels: Annotated[
@@ -585,15 +604,19 @@ class ChannelOptions(TypedDict, total=False):
             none="all channels",
         ),
     ]
-    rgb_channels: Annotated[
-        Sequence[int] | None,
-        Option(
-            Channels(),
-            None,
-            "Channels of the images drawn as red, green and blue, such as 3,2,1.",
-            none="those of an RGB image; other images are drawn as gray tiles, one a channel",
-        ),
-    ]
+
+
+class MaximizeImageOptions(
+    MaximizeOptions,
+    PreparationOptions,
+    LabelOptions,
+    ImageInputOptions,
+    RgbOptions,
+    SheetOptions,
+    BatchOptions,
+    total=False,
+):
+    """Options of `actgrid.maximize`."""
 
 
 class DiagramOptions(TypedDict, total=False):
@@ -657,7 +680,9 @@ class WatchFileOptions(WatchOptions, total=False):
 class MethodOptions(TypedDict, total=False):
     """Options of attribution methods, each of which takes some."""
 
-    seed: Annotated[int, Option(Integer(0, 2**31 - 1), UNSET, "Seed of the random numbers.")]
+    seed: Annotated[
+        int, Option(Integer(0, 2**31 - 1), UNSET, "Seed of the method's random numbers.")
+    ]
     steps: Annotated[int, Option(Integer(2, 4096), UNSET, "Number of points on the path.")]
     samples: Annotated[int, Option(Integer(1), UNSET, "Number of random samples.")]
     noise: Annotated[

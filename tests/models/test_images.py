@@ -55,7 +55,7 @@ def levels(batch: Array) -> list[int]:
 
 
 def plain(source: object, size: Any = None, **options: Any) -> Array:
-    return load_images(source, size, "none", **options)
+    return load_images(source, size=size, preprocess="none", **options)
 
 
 # --- sources
@@ -600,7 +600,7 @@ def test_images_of_different_sizes_need_a_size() -> None:
 )
 def test_a_bad_size_is_refused(size: Any) -> None:
     with pytest.raises(OptionError, match="size must be"):
-        load_images(colours(), size)
+        load_images(colours(), size=size)
 
 
 @pytest.mark.parametrize("fit", ["middle", "", None])
@@ -774,7 +774,7 @@ def test_a_photo_has_the_part_that_the_model_is_given(
     size: Any, fit: str, box: tuple[int, int, int, int]
 ) -> None:
     array = np.random.default_rng(0).integers(0, 256, (20, 40, 3)).astype(np.uint8)
-    (photo,) = load_photos(array, size, fit=fit)
+    (photo,) = load_photos(array, size=size, fit=fit)
     np.testing.assert_array_equal(photo.pixels, array)
     assert photo.box == box
 

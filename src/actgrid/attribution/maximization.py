@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ from actgrid.attribution.random_transforms import RandomTransform
 from actgrid.attribution.targets import are_several
 from actgrid.errors import (
     LayerError,
-    OptionError,
     TargetError,
 )
 from actgrid.models.inputs import prepare_inputs
@@ -29,16 +28,17 @@ from actgrid.models.network import check_compiled
 from actgrid.models.networks import network_of
 from actgrid.models.tracing import build
 from actgrid.models.types import LayersLike, ModelLike
-from actgrid.option_groups import check_option
-from actgrid.option_types import integer_option, number_option
-from actgrid.options import SheetOptions
+from actgrid.option_groups import takes_options
+from actgrid.option_types import integer_option
+from actgrid.options import MaximizeImageOptions
 from actgrid.progress import progress as progress_bar
 from actgrid.rendering.picture import Picture
 from actgrid.rendering.sheet import lay_out_sheet
 
-__all__ = ["PARAMETRIZATIONS", "Maximization", "check_options", "maximize"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-PARAMETRIZATIONS = ("fourier", "pixel")
+__all__ = ["Maximization", "maximize"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -103,29 +103,15 @@ class Maximization(Picture):
         return sheet.to_rgb()
 
 
+@takes_options(MaximizeImageOptions, batch_size=16)
 def maximize(
     model: ModelLike,
     layer: LayersLike,
     channels: int | str | Iterable[int | str] | None = None,
     *,
-    steps: int = 128,
-    size: int | tuple[int, int] | None = None,
-    parametrization: str = "fourier",
-    learning_rate: float = 0.05,
-    total_variation: float = 0.0,
-    jitter: float = 0.07,
-    rotate: float = 10,
-    scale: float = 0.2,
-    preprocess: str | Callable[[Any], Any] = "auto",
-    labels: Sequence[str] | str | None = None,
     inputs: Mapping[str, Any] | None = None,
-    image_input: int | str | None = None,
-    rgb_channels: Sequence[int] | None = None,
-    batch_size: int = 16,
-    seed: int = 0,
-    columns: int | None = None,
-    padding: int = 1,
     progress: bool | Callable[[], object] = False,
+    **options: Unpack[MaximizeImageOptions],
 ) -> Maximization:
     """Draw the inputs that excite channels of a layer, or classes, the most.
 
@@ -145,52 +131,17 @@ def maximize(
     channels
         Which of its channels: one, or several, by number, or the names of classes if the layer
         is as long as `labels`; None: all.
-    steps
-        How often the images are changed.
-    size
-        (height, width) in pixels, or one number for both; None: the model's, where that is fixed,
-        or that of the images it was last run on.
-    parametrization
-        ``"fourier"``: the image is changed by its spatial frequencies, each as readily as it
-        occurs in photos, and in colours as they go together in photos; ``"pixel"``: pixel by
-        pixel.
-    learning_rate
-        Of Adam.
-    total_variation
-        How much differences between neighbouring pixels count against an image: as a share of
-        the typical pull of the activation on a pixel.
-    jitter
-        At most by this share of its shorter side an image is moved, up or down and left or right.
-    rotate
-        At most so many degrees it is turned by, either way.
-    scale
-        At most by this share it is made larger or smaller.
-    preprocess
-        What the model wants done to pixels 0 to 255, as for `actgrid.load_images`; a function
-        must take a symbolic tensor (N, H, W, C).
-    labels
-        Names of the model's classes, as many as it has; ``"imagenet"``; None: those of ImageNet, if
-        the model is a network of `keras.applications` with its head, or the demo.
     inputs
         Values of the model's other inputs, by name, where it takes several: one sample of each.
         They stay as they are: for them, no value would be as good as another.
-    image_input
-        Which of the model's inputs is the image, by name or number; None: the one image that
-        `inputs` does not give.
-    rgb_channels
-        Which three channels of the model's images are drawn as red, green and blue. None: those of
-        an RGB image; images with two or more than four channels, as multi-spectral ones, are drawn
-        as a row of gray tiles, one for each channel.
-    batch_size
-        Images at once. Memory grows with it.
-    seed
-        Of the noise and of the transforms, which are the same for all channels: a channel's image
-        does not depend on what others are asked for, nor on the batches, but for rounding.
-    columns, padding
-        Of the picture: tiles in a row (None: near to square), and pixels between them.
     progress
         Whether to show a progress bar, on a terminal; or a function that is called after each
         step, and ends all by what it raises.
+    **options
+        See `actgrid.options.MaximizeImageOptions`. `preprocess` may be a function, of a symbolic
+        tensor (N, H, W, C). Without a `size`, images have the model's where that is fixed, or that
+        of the images it was last run on. `image_input` is by default the one image that `inputs`
+        does not give.
 
     Returns
     -------
@@ -209,6 +160,16 @@ def maximize(
     ModelError
         If the model cannot be run on images of that size. Also a ValueError.
 
+    Notes
+    -----
+    With ``parametrization="fourier"`` the image is changed by its spatial frequencies, each as
+    readily as it occurs in photos, and in colours as they go together in photos.
+    `total_variation` is a fraction of the typical pull of the activation on a pixel. Images with
+    two or more than four channels, as multi-spectral ones, are drawn as a row of gray tiles, one
+    for each channel, unless `rgb_channels` names three. The random numbers are the same for all
+    channels: a channel's image does not depend on what others are asked for, nor on the batches,
+    but for rounding. Memory grows with `batch_size`.
+
     References
     ----------
     Simonyan et al., Deep Inside Convolutional Networks, 2013, https://arxiv.org/abs/1312.6034.
@@ -221,23 +182,25 @@ def maximize(
     """
     if layer is None:
         raise LayerError("name the layer whose channels are to be maximised")
-    options = check_options(
-        steps=steps,
-        parametrization=parametrization,
-        learning_rate=learning_rate,
-        total_variation=total_variation,
-        jitter=jitter,
-        rotate=rotate,
-        scale=scale,
-        batch_size=batch_size,
-        seed=seed,
-        columns=columns,
-        padding=padding,
+    ascent = AscentOptions(
+        steps=options["steps"],
+        learning_rate=options["learning_rate"],
+        total_variation=options["total_variation"],
+        transform=RandomTransform(options["jitter"], options["rotate"], options["scale"]),
+        seed=options["seed"],
     )
+    batch_size, seed = options["batch_size"], options["seed"]
     network: Any = load_model(model)
     check_compiled(network_of(network), "maximize")
-    model_inputs = MaximizationInputs.of(network, inputs, image_input)
-    canvas = Canvas.of(network, model_inputs, parametrization, size, preprocess, rgb_channels)
+    model_inputs = MaximizationInputs.of(network, inputs, options["image_input"])
+    canvas = Canvas.of(
+        network,
+        model_inputs,
+        options["parametrization"],
+        options["size"],
+        options["preprocess"],
+        options["rgb_channels"],
+    )
 
     objective = compiled(network, Objective(Selection(layer)))
     gray = model_inputs.with_image(canvas.inputs(network, canvas.noise(seed)))
@@ -245,61 +208,25 @@ def maximize(
     build(network, gray)
     found_path, means = objective(gray)
     path, before = found_path.numpy().decode(), means.numpy()[0]
-    wanted = _channels(network, channels, len(before), path, labels)
+    wanted = _channels(network, channels, len(before), path, options["labels"])
 
     step = compiled(
-        network, AscentStep(Selection(layer), canvas, model_inputs.position, options.transform)
+        network, AscentStep(Selection(layer), canvas, model_inputs.position, ascent.transform)
     )
     chunks = [wanted[i : i + batch_size] for i in range(0, len(wanted), batch_size)]
     drawn: list[tuple[Any, ...]] = []
-    shown = progress_bar(len(chunks) * steps, "maximising", bool(progress))
+    shown = progress_bar(len(chunks) * ascent.steps, "maximising", bool(progress))
     with nullcontext(progress) if callable(progress) else shown as advance:
         for chunk in chunks:
-            found = ascend(step, canvas.noise(seed), chunk, options, model_inputs, advance)
+            found = ascend(step, canvas.noise(seed), chunk, ascent, model_inputs, advance)
             image = canvas.inputs(network, found)
             reached = objective(model_inputs.with_image(image))[1].numpy()[
                 np.arange(len(chunk)), chunk
             ]
             drawn.append((image.numpy(), canvas.images(found), reached))
     values, images, reached = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    columns, padding = options["columns"], options["padding"]
     return Maximization(values, images, path, wanted, reached, before[wanted], columns, padding)
-
-
-def check_options(
-    *,
-    steps: int,
-    parametrization: str,
-    learning_rate: float,
-    total_variation: float,
-    jitter: float,
-    rotate: float,
-    scale: float,
-    batch_size: int,
-    seed: int,
-    columns: int | None,
-    padding: int,
-) -> AscentOptions:
-    """Raise what `maximize` would raise for these options whatever the model; return them."""
-    if parametrization not in PARAMETRIZATIONS:
-        raise OptionError(
-            f"parametrization must be one of {', '.join(PARAMETRIZATIONS)}, not {parametrization!r}"
-        )
-    integer_option("batch_size", batch_size, 1)
-    check_option(SheetOptions, "padding", padding)
-    if columns is not None:
-        integer_option("columns", columns, 1)
-    scale = number_option("scale", scale, 0, 1)
-    if scale == 1:
-        raise OptionError("scale must be less than 1: nothing would be left of the image")
-    return AscentOptions(
-        steps=integer_option("steps", steps, 1),
-        learning_rate=number_option("learning_rate", learning_rate),
-        total_variation=number_option("total_variation", total_variation),
-        transform=RandomTransform(
-            number_option("jitter", jitter), number_option("rotate", rotate), scale
-        ),
-        seed=integer_option("seed", seed, 0, 2**31 - 1),
-    )
 
 
 def _channels(

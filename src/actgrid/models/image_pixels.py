@@ -17,10 +17,8 @@ from actgrid.errors import (
 from actgrid.models.image_sources import reading_image
 
 __all__ = [
-    "FITS",
     "MODES",
     "Pixels",
-    "check_fit",
     "fit_planes",
     "image_planes",
     "image_size",
@@ -28,8 +26,6 @@ __all__ = [
 ]
 
 Pixels = npt.NDArray[np.float32]
-# How an image of another shape is brought to the model's.
-FITS = ("crop", "pad", "stretch")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 # An input of the model as float32 RGB takes 12 bytes a pixel.
 _MAX_PIXELS = 1 << 27
@@ -49,12 +45,6 @@ def visible_box(
     across, down = max(width, round(height * ratio)), max(height, round(width / ratio))
     left, top = (width - across) // 2, (height - down) // 2
     return top, left, top + down, left + across
-
-
-def check_fit(fit: str) -> None:
-    """Raise OptionError unless there is such a way to fit images."""
-    if fit not in FITS:
-        raise OptionError(f"fit must be one of {', '.join(FITS)}, not {fit!r}")
 
 
 def image_planes(source: Any, channels: int) -> list[Image.Image]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,48 +15,43 @@ from actgrid.errors import (
 from actgrid.models.image_inputs import fixed_sides, image_input
 from actgrid.models.image_pixels import (
     Pixels,
-    check_fit,
     fit_planes,
     image_planes,
     image_size,
     visible_box,
 )
 from actgrid.models.image_sources import expand_sources
+from actgrid.models.loading import load_model
 from actgrid.models.preprocessing import preprocessing
 from actgrid.models.tracing import known_specs
+from actgrid.models.types import ModelLike
+from actgrid.option_groups import takes_options
+from actgrid.options import InputOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Photo", "load_images", "load_photos", "load_with_pixels"]
 
 
+@takes_options(InputOptions)
 def load_images(
-    sources: object,
-    size: int | tuple[int, int] | None = None,
-    preprocess: str | Callable[[Pixels], Any] = "auto",
-    *,
-    model: Any = None,
-    fit: str = "crop",
+    images: object, model: ModelLike | None = None, **options: Unpack[InputOptions]
 ) -> npt.NDArray[Any]:
     """Return images as one batch, ready for a model.
 
     Parameters
     ----------
-    sources
+    images
         An image file, a folder (its image files, recursively, without hidden ones), a glob, a
         Pillow image, an array of pixels 0 to 255, (H, W) or (H, W, C), or a list of any of these.
         EXIF orientation is honoured; grayscale, palette, RGBA and 16-bit images are converted.
-    size
-        (height, width) in pixels, or one number for both; None: the model's input, or where that
-        is not fixed, the images' own.
-    preprocess
-        What is done to pixels 0 to 255: ``"auto"``, see Notes; ``"none"``; ``"unit"`` (x / 255);
-        a name in `keras.applications` (``"VGG16"``); or a function of the batch, (N, H, W, C)
-        float32.
     model
-        The Keras model they are for: decides size, channels, data format, and ``"auto"``. None
-        stands for one that takes (N, H, W, 3).
-    fit
-        ``"crop"``: the largest middle part of the right shape; ``"pad"``: the whole image on
-        black; ``"stretch"``: the whole image, distorted.
+        The model they are for: decides size, channels, data format, and ``"auto"``. None stands
+        for a model that takes (N, H, W, 3).
+    **options
+        See `actgrid.options.InputOptions`. A function for `preprocess` takes the batch,
+        (N, H, W, C) float32.
 
     Returns
     -------
@@ -91,24 +86,20 @@ def load_images(
 
     Examples
     --------
-    >>> batch = actgrid.load_images(["cat.jpg", "dog.png"], 224)
+    >>> batch = actgrid.load_images(["cat.jpg", "dog.png"], size=224)
     >>> batch.shape
     (2, 224, 224, 3)
     """
-    pixels, prepare = _loaded(sources, size, preprocess, model, fit)
+    pixels, prepare = _loaded(images, _network(model), options)
     return prepare(pixels)
 
 
+@takes_options(InputOptions)
 def load_with_pixels(
-    sources: object,
-    size: int | tuple[int, int] | None = None,
-    preprocess: str | Callable[[Pixels], Any] = "auto",
-    *,
-    model: Any = None,
-    fit: str = "crop",
+    images: object, model: ModelLike | None = None, **options: Unpack[InputOptions]
 ) -> tuple[Pixels, npt.NDArray[Any]]:
     """Return images as pixels 0 to 255, (N, H, W, C), and as `load_images` prepares them."""
-    pixels, prepare = _loaded(sources, size, preprocess, model, fit)
+    pixels, prepare = _loaded(images, _network(model), options)
     return pixels, prepare(pixels.copy())
 
 
@@ -128,25 +119,22 @@ class Photo(NamedTuple):
     box: tuple[int, int, int, int]
 
 
+@takes_options(InputOptions)
 def load_photos(
-    sources: object,
-    size: int | tuple[int, int] | None = None,
-    *,
-    model: Any = None,
-    fit: str = "crop",
+    images: object, model: ModelLike | None = None, **options: Unpack[InputOptions]
 ) -> list[Photo]:
     """Return images in their own sizes, each with the part that `load_images` takes of it.
 
     Parameters
     ----------
-    sources, size, model, fit
+    images, model, options
         As for `load_images`; without a model and a size it takes all of an image.
     """
-    check_fit(fit)
-    image_input(model)
-    target_of = _targets(size, model)
+    network = _network(model)
+    image_input(network)
+    target_of, fit = _targets(options["size"], network), options["fit"]
     photos = []
-    for source in expand_sources(sources):
+    for source in expand_sources(images):
         pixels = np.rint(fit_planes(image_planes(source, 3), None, fit)).astype(np.uint8)
         height, width, _ = pixels.shape
         photos.append(Photo(pixels, visible_box(height, width, target_of(height, width), fit)))
@@ -175,14 +163,18 @@ def _targets(size: Any, model: Any) -> Callable[[int, int], tuple[int, int] | No
     return target
 
 
+def _network(model: ModelLike | None) -> Any:
+    return None if model is None else load_model(model)
+
+
 def _loaded(
-    sources: object, size: Any, preprocess: str | Callable[[Pixels], Any], model: Any, fit: str
+    sources: object, model: Any, options: InputOptions
 ) -> tuple[Pixels, Callable[[Pixels], npt.NDArray[Any]]]:
     """Return images as pixels, and what makes the model's batch of them, perhaps in place."""
-    check_fit(fit)
     channels, channels_first, _ = image_input(model)
-    target_of = _targets(size, model)
-    prepare = preprocessing(preprocess, model)
+    target_of = _targets(options["size"], model)
+    prepare = preprocessing(options["preprocess"], model)
+    fit = options["fit"]
     # One by one: there is never more than one image in its own size.
     opened = (image_planes(source, channels) for source in expand_sources(sources))
     images = [

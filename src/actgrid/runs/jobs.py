@@ -44,6 +44,10 @@ class Loading:
     fit: str = "crop"
 
     @property
+    def _options(self) -> InputOptions:
+        return {"size": self.size, "preprocess": self.preprocess, "fit": self.fit}
+
+    @property
     def is_prepared(self) -> bool:
         """Whether the images are the model's input as they are."""
         return isinstance(self.preprocess, str) and self.preprocess == "prepared"
@@ -70,7 +74,9 @@ class Loading:
         if self.is_prepared:
             return _as_given(model, item)
         image = _image(model, item)
-        return load_images(image, self.size, self.preprocess, model=model, fit=self.fit)
+        return load_images(
+            image, size=self.size, preprocess=self.preprocess, model=model, fit=self.fit
+        )
 
     def load_with_pixels(self, model: Any, item: Item) -> tuple[npt.NDArray[Any], Any]:
         """Return an image as pixels 0 to 255, (1, H, W, C), and as the model takes it.
@@ -82,7 +88,9 @@ class Loading:
         """
         if not self.is_prepared:
             image = _image(model, item)
-            return load_with_pixels(image, self.size, self.preprocess, model=model, fit=self.fit)
+            return load_with_pixels(
+                image, size=self.size, preprocess=self.preprocess, model=model, fit=self.fit
+            )
         given = self.load(model, item)
         arrays = tensorflow().nest.flatten(prepare_inputs(model, given))
         images = [place for place, array in enumerate(arrays) if len(array.shape) == 4]

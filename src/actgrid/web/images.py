@@ -443,5 +443,7 @@ def thumbnail(source: Any, longest: int = 128) -> bytes:
     b'\xff\xd8'
     """
     image = read_image(source, 2 * longest)
-    pixels = load_images(image, sides_within(image, longest), "none", fit="stretch")[0]
+    pixels = load_images(
+        image, size=sides_within(image, longest), preprocess="none", fit="stretch"
+    )[0]
     return b"".join(encode("thumbnail.jpg", np.rint(pixels).astype(np.uint8), quality=80))

@@ -101,13 +101,13 @@ def explain(
     results = explain_images(
         network,
         files,
-        lambda file: load_images(file, size, preprocess, model=network, fit=fit),
+        lambda file: load_images(file, size=size, preprocess=preprocess, model=network, fit=fit),
         methods,
         target,
         None if layers is None else layers[0],
         labels=labels,
         batch_size=options["batch_size"],
-        photo_of=lambda file: load_photos(file, size, model=network, fit=fit)[0],
+        photo_of=lambda file: load_photos(file, size=size, model=network, fit=fit)[0],
     )
     names = picture_names(files, methods, texts)
     with (
