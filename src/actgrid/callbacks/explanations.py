@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from actgrid.attribution.explaining import ask
 from actgrid.attribution.methods import check_options, find_method
+from actgrid.attribution.requests import prepare_request
 from actgrid.callbacks.pictures import PictureCallback
 from actgrid.callbacks.samples import read_data
 from actgrid.encoding import encode
@@ -82,7 +82,7 @@ class Explanations(PictureCallback):
         self._overlay = cast(OverlayOptions, part_of(OverlayOptions, options))
 
     def _prepare(self, model: Any) -> None:
-        self._question = ask(model, self._data.inputs(model), *self._question_of)
+        self._question = prepare_request(model, self._data.inputs(model), *self._question_of)
 
     def _look(self, step: int | None) -> Any:
         return self._question.explain(self._method, self._layer, self._options)

@@ -10,10 +10,10 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from actgrid.attribution.explaining import Labels, ZeroAttributionWarning
 from actgrid.attribution.lime import check_packages
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_options, find_method
+from actgrid.attribution.requests import Labels, ZeroAttributionWarning
 from actgrid.attribution.targets import check_classes, wanted_classes
 from actgrid.errors import OptionError, OutputTargetError, TargetError, suggest
 from actgrid.models.labels import read_labels

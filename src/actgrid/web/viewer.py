@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution import maximize
-from actgrid.attribution.explaining import ask
 from actgrid.attribution.lime import check_packages
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import all_methods, check_options, find_method
+from actgrid.attribution.requests import prepare_request
 from actgrid.attribution.scores import binary_output
 from actgrid.encoding import blank_levels, encode, encode_png
 from actgrid.errors import LayerError, MissingDependencyError, NotFoundError, OptionError, suggest
@@ -510,7 +510,7 @@ class Viewer:
             prepared = await self._engine.prepared(stored)
 
             def explain(task: LongTask) -> tuple[dict[str, Any], bytes]:
-                question = ask(
+                request = prepare_request(
                     self._engine.model,
                     prepared.x,
                     index,
@@ -519,7 +519,7 @@ class Viewer:
                     pixels=prepared.picture[None],
                     progress=task.report,
                 )
-                heatmap = question.explain(self._methods[method], path, {}, warn=False)
+                heatmap = request.explain(self._methods[method], path, {}, warn=False)
                 about = {
                     "method": method,
                     "target": None if heatmap.target is None else int(heatmap.target[0]),
