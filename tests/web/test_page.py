@@ -91,7 +91,7 @@ def url(
 ) -> Iterator[str]:
     """The address of the demo, served by the command; statistics are of one layer."""
     stats = tmp_path_factory.mktemp("stats") / "stats.npz"
-    actgrid.measure_images(network, folder, CONV, top_channels=None).save(stats)
+    actgrid.measure_images(network, folder, CONV, top_channels="all").save(stats)
     command = ["-m", "actgrid", "serve", "demo", folder, "--port", 0, "--statistics", stats]
     with start_python(*command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None

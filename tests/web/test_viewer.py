@@ -36,8 +36,8 @@ from actgrid.models.drawing import draw_layer, draw_weight
 from actgrid.models.layers import model_weights
 from actgrid.rendering.stats import reshape_stats
 from actgrid.statistics.measurements import image_stats
-from actgrid.web import layers as layers_module
 from actgrid.web import heatmaps as heatmaps_module
+from actgrid.web import layers as layers_module
 from actgrid.web import maximized as maximized_module
 from actgrid.web.images import ImageStore
 from actgrid.web.layers import plain_numbers
