@@ -12,7 +12,7 @@ from keras import layers
 from PIL import Image
 
 import actgrid
-from actgrid.models.images import find_images
+from actgrid.models.image_sources import find_images
 from common import options
 from drawings import PETS, write_folder
 

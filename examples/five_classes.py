@@ -13,7 +13,7 @@ import numpy as np
 from keras import layers
 
 import actgrid
-from actgrid.models.images import find_images
+from actgrid.models.image_sources import find_images
 from common import options
 from drawings import THINGS, write_folder
 

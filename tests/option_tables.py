@@ -1,4 +1,4 @@
-"""The page docs/options.md, made of the definitions: ``python -m tests.option_tables`` writes it."""
+"""The page docs/options.md, made of the definitions; run as a script, this file writes it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import actgrid
 from actgrid import options
-from actgrid.option_groups import Option, options_of
+from actgrid.option_groups import UNSET, Option, options_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "options.md"
 
@@ -24,29 +24,28 @@ chooses, as the last column says. This page is made of the definitions in `actgr
 """
 
 
+def all_groups() -> list[type]:
+    """Return every group, in the order of the module."""
+    return [
+        value
+        for value in vars(options).values()
+        if isinstance(value, type) and value.__module__ == options.__name__
+    ]
+
+
 def definition_groups() -> list[type]:
     """Return the groups that define options of their own, in the order of the module."""
-    groups = [value for value in vars(options).values() if is_group(value)]
-    return [group for group in groups if own_options(group)]
-
-
-def is_group(value: object) -> bool:
-    return isinstance(value, type) and value.__module__ == options.__name__
+    return [group for group in all_groups() if own_options(group)]
 
 
 def own_options(group: type) -> dict[str, Option]:
-    """Return the options that a group defines, not those that it takes from others."""
-    inherited = {
-        name: option
-        for base in getattr(group, "__orig_bases__", ())
-        if is_group(base)
-        for name, option in options_of(base).items()
-    }
-    return {
-        name: option
-        for name, option in options_of(group).items()
-        if option is not inherited.get(name)
-    }
+    """Return the options that a group defines, not those that it takes from groups before it."""
+    before: set[int] = set()
+    for other in all_groups():
+        if other is group:
+            break
+        before |= {id(option) for option in options_of(other).values()}
+    return {name: option for name, option in options_of(group).items() if id(option) not in before}
 
 
 def public_functions() -> Iterator[tuple[str, Any]]:
@@ -86,7 +85,7 @@ def cell(text: str) -> str:
 
 
 def row(name: str, option: Option) -> str:
-    default = "" if option.default is inspect.Parameter.empty else f"`{option.default!r}`"
+    default = "" if option.default in (UNSET, inspect.Parameter.empty) else f"`{option.default!r}`"
     none = f" None: {option.none}." if option.none else ""
     flag = f"`--{name.replace('_', '-')}`"
     cells = (f"`{name}`", flag, cell(option.type.expected), default, cell(option.help + none))

@@ -46,6 +46,42 @@ def test_rooms_import_only_rooms_before_them(path: Path) -> None:
     assert set(imported_rooms(path)) <= allowed
 
 
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(
+        ".__init__"
+    )
+
+
+def imported_modules(path: Path, known: set[str]) -> set[str]:
+    """Return the modules of the package that a file imports, also within functions."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        # What only type checkers read makes no circle.
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in known:
+            # A name may be a module of the package, or come from its __init__.
+            found |= {
+                name if (name := f"{node.module}.{each.name}") in known else node.module
+                for each in node.names
+            }
+        elif isinstance(node, ast.Import):
+            found |= {each.name for each in node.names} & known
+    return found - {"actgrid"}
+
+
+def test_no_files_import_each_other() -> None:
+    paths = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+    imports = {name: imported_modules(path, set(paths)) for name, path in paths.items()}
+    # A module that imports none but those that are done is done.
+    while done := {name for name, others in imports.items() if not others & set(imports)}:
+        for name in done:
+            del imports[name]
+    assert not imports, f"these files import each other, or others that do: {sorted(imports)}"
+
+
 def test_no_room_is_named_like_a_public_function() -> None:
     assert not set(actgrid.__all__) & {path.stem for path in PACKAGE.iterdir()}
 

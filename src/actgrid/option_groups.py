@@ -12,6 +12,7 @@ from actgrid.errors import UnknownOptionError, suggest
 from actgrid.option_types import OptionType
 
 __all__ = [
+    "UNSET",
     "Option",
     "check_option",
     "complete_options",
@@ -22,7 +23,15 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_REQUIRED = inspect.Parameter.empty
+
+class _Unset:
+    """Stands for a default that what takes the option knows, such as an attribution method."""
+
+    def __repr__(self) -> str:
+        return "<unset>"
+
+
+UNSET = _Unset()
 
 
 @dataclass(frozen=True)
@@ -34,8 +43,8 @@ class Option:
     type
         What values it can have.
     default
-        Its value where none is given; ``inspect.Parameter.empty`` if one must be given. Functions
-        may have another default, see `takes_options`.
+        Its value where none is given. Functions may have another default, see `takes_options`.
+        `UNSET`: an option that is not given is left out, as what takes it has a default.
     help
         One line that says what it is.
     none
@@ -62,6 +71,11 @@ class Option:
 
 
 @functools.cache
+def _hints(group: type) -> dict[str, Any]:
+    return typing.get_type_hints(group, include_extras=True)
+
+
+@functools.cache
 def options_of(*groups: type) -> Mapping[str, Option]:
     """Return the options of some groups by name, in the order in which they are defined.
 
@@ -72,7 +86,7 @@ def options_of(*groups: type) -> Mapping[str, Option]:
     """
     found: dict[str, Option] = {}
     for group in groups:
-        for name, hint in group.__annotations__.items():
+        for name, hint in _hints(group).items():
             (option,) = hint.__metadata__
             found[name] = option
     return found
@@ -117,10 +131,13 @@ def complete_options(
                 f"there is no option {name!r}{suggest(name, known)}; options: {', '.join(known)}"
             )
     usual = {} if defaults is None else defaults
-    return {
-        name: option.check(name, given[name]) if name in given else usual.get(name, option.default)
-        for name, option in known.items()
-    }
+    completed: dict[str, Any] = {}
+    for name, option in known.items():
+        if name in given:
+            completed[name] = option.check(name, given[name])
+        elif (default := usual.get(name, option.default)) is not UNSET:
+            completed[name] = default
+    return completed
 
 
 def pick_options(options: Mapping[str, Any], *groups: type) -> dict[str, Any]:
@@ -159,7 +176,7 @@ def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:
             for name, each in signature.parameters.items()
             if each.kind is not each.VAR_KEYWORD
         }
-        annotations = {name: hint.__origin__ for name, hint in group.__annotations__.items()}
+        annotations = {name: hint.__origin__ for name, hint in _hints(group).items()}
         keywords = [
             inspect.Parameter(
                 name,
@@ -188,7 +205,7 @@ def _documented(doc: str, group: type, defaults: Mapping[str, Any]) -> str:
     lines: list[str] = []
     for name, option in options_of(group).items():
         default = defaults.get(name, option.default)
-        shown = "" if default is _REQUIRED else f", default {default!r}"
+        shown = "" if default is UNSET else f", default {default!r}"
         lines.append(f"{indent}{name} : {option.type.expected}{shown}\n")
         none = f" None: {option.none}." if option.none else ""
         lines.append(f"{indent}    {option.help}{none}\n")

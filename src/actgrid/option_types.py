@@ -223,8 +223,8 @@ class Text(_Textual):
     expected: str = "a text that is not empty"
     words: ClassVar[tuple[str, ...]] = ()
 
-    def check(self, name: str, value: Any) -> str:
-        if not isinstance(value, str) or not value:
+    def check(self, name: str, value: Any) -> Any:
+        if not isinstance(value, (str, os.PathLike)) or not value:
             raise _unexpected(name, value, self)
         return value
 

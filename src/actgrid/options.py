@@ -11,7 +11,7 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
-from actgrid.option_groups import Option
+from actgrid.option_groups import UNSET, Option
 from actgrid.option_types import (
     AnyOf,
     Baseline,
@@ -228,8 +228,8 @@ class LayerOptions(TypedDict, total=False):
     ]
 
 
-class InputOptions(TypedDict, total=False):
-    """How images become the model's input."""
+class PreparationOptions(TypedDict, total=False):
+    """Size and scaling of the model's input."""
 
     size: Annotated[
         int | tuple[int, int] | None,
@@ -252,6 +252,11 @@ class InputOptions(TypedDict, total=False):
             "model's input as they are.",
         ),
     ]
+
+
+class InputOptions(PreparationOptions, total=False):
+    """How images become the model's input."""
+
     fit: Annotated[
         str,
         Option(
@@ -484,7 +489,7 @@ class OverlayOptions(ClipOptions, total=False):
         Option(
             Colormap(),
             None,
-            "Name of a colormap of matplotlib or the package cmap.",
+            "Colormap of the heatmap: a name of matplotlib or the package cmap.",
             none="viridis, or RdBu_r for signed maps",
         ),
     ]
@@ -541,107 +546,6 @@ class SeedOptions(TypedDict, total=False):
     seed: Annotated[int, Option(Integer(0, 2**31 - 1), 0, "Seed of the random numbers.")]
 
 
-class MethodOptions(SeedOptions, total=False):
-    """Options of attribution methods, each of which takes some."""
-
-    steps: Annotated[int, Option(Integer(2, 4096), 50, "Number of points on the path.")]
-    samples: Annotated[int, Option(Integer(1), 50, "Number of random samples.")]
-    noise: Annotated[
-        float,
-        Option(Number(), 0.15, "Standard deviation of the noise, as a fraction of the range."),
-    ]
-    baseline: Annotated[
-        Any,
-        Option(
-            Baseline(("mean",)),
-            0.0,
-            "Value of pixels that are hidden or where a path begins: a number, one for each "
-            "channel such as 0,0.5,1, or mean.",
-            none="the mean colour of each segment",
-        ),
-    ]
-    quadrature: Annotated[
-        str,
-        Option(
-            Choice(("gauss-legendre", "trapezoid")),
-            "gauss-legendre",
-            "Rule by which the integral is computed.",
-        ),
-    ]
-    complete: Annotated[
-        bool,
-        Option(
-            Flag(),
-            True,
-            "Spread what the quadrature misses, so that values sum to the rise of the score.",
-        ),
-    ]
-    reduce: Annotated[
-        str,
-        Option(Choice(("max", "norm", "sum")), "max", "How the values of the colours become one."),
-    ]
-    token_grid: Annotated[
-        int | tuple[int, int] | None,
-        Option(
-            Size(),
-            None,
-            "Height and width of the grid of a layer's tokens.",
-            none="square, without leading class tokens",
-        ),
-    ]
-    max_channels: Annotated[
-        int | None,
-        Option(
-            Integer(1),
-            None,
-            "Maximum number of channels, those of the largest standard deviation.",
-            none="all channels",
-        ),
-    ]
-    weighting: Annotated[
-        str,
-        Option(Choice(("softmax", "probability")), "softmax", "How scores become channel weights."),
-    ]
-    patch: Annotated[
-        int | tuple[int, int] | None,
-        Option(
-            Size(),
-            None,
-            "Height and width of the patch that hides pixels.",
-            none="a seventh of the image's shorter side",
-        ),
-    ]
-    stride: Annotated[
-        int | tuple[int, int] | None,
-        Option(
-            Size(),
-            None,
-            "Pixels between neighbouring patches, down and across.",
-            none="half a patch",
-        ),
-    ]
-    grid_size: Annotated[
-        int, Option(Integer(1), 7, "Number of cells of a random mask along each side.")
-    ]
-    keep_probability: Annotated[
-        float,
-        Option(Number(0, 1, is_open=True), 0.5, "Probability that a cell of a mask is seen."),
-    ]
-    segments: Annotated[
-        Any,
-        Option(
-            Object("a number of segments, or an array of labels", "INTEGER"),
-            64,
-            "Number of superpixels.",
-        ),
-    ]
-    kernel_width: Annotated[
-        float, Option(Number(0, is_open=True), 0.25, "Width of the kernel that weights samples.")
-    ]
-    ridge: Annotated[float, Option(Number(), 1.0, "Strength of the ridge penalty.")]
-    features: Annotated[int, Option(Integer(1), 5, "Number of superpixels in the mask.")]
-
-
 class MaximizeOptions(SeedOptions, total=False):
     """How images are synthesized."""
 
@@ -674,7 +578,21 @@ class MaximizeOptions(SeedOptions, total=False):
     ]
 
 
-class ChannelOptions(TypedDict, total=False):
+class RgbOptions(TypedDict, total=False):
+    """How images of many channels are shown."""
+
+    rgb_channels: Annotated[
+        Sequence[int] | None,
+        Option(
+            Channels(),
+            None,
+            "Channels of the images drawn as red, green and blue, such as 3,2,1.",
+            none="those of an RGB image; other images are drawn as gray tiles, one a channel",
+        ),
+    ]
+
+
+class ChannelOptions(RgbOptions, total=False):
     """Which channels are maximized, and how they are shown."""
 
     channels: Annotated[
@@ -686,15 +604,19 @@ class ChannelOptions(TypedDict, total=False):
             none="all channels",
         ),
     ]
-    rgb_channels: Annotated[
-        Sequence[int] | None,
-        Option(
-            Channels(),
-            None,
-            "Channels of the images drawn as red, green and blue, such as 3,2,1.",
-            none="those of an RGB image; other images are drawn as gray tiles, one a channel",
-        ),
-    ]
+
+
+class MaximizeImageOptions(
+    MaximizeOptions,
+    PreparationOptions,
+    LabelOptions,
+    ImageInputOptions,
+    RgbOptions,
+    SheetOptions,
+    BatchOptions,
+    total=False,
+):
+    """Options of `actgrid.maximize`."""
 
 
 class DiagramOptions(TypedDict, total=False):
@@ -753,6 +675,148 @@ class WatchFileOptions(WatchOptions, total=False):
             none="no files are written",
         ),
     ]
+
+
+class MethodOptions(TypedDict, total=False):
+    """Options of attribution methods, each of which takes some."""
+
+    seed: Annotated[
+        int, Option(Integer(0, 2**31 - 1), UNSET, "Seed of the method's random numbers.")
+    ]
+    steps: Annotated[int, Option(Integer(2, 4096), UNSET, "Number of points on the path.")]
+    samples: Annotated[int, Option(Integer(1), UNSET, "Number of random samples.")]
+    noise: Annotated[
+        float,
+        Option(Number(), UNSET, "Standard deviation of the noise, as a fraction of the range."),
+    ]
+    baseline: Annotated[
+        Any,
+        Option(
+            Baseline(("mean",)),
+            UNSET,
+            "Value of pixels that are hidden or where a path begins: a number, one for each "
+            "channel such as 0,0.5,1, or mean.",
+            none="the mean colour of each segment",
+        ),
+    ]
+    quadrature: Annotated[
+        str,
+        Option(
+            Choice(("gauss-legendre", "trapezoid")),
+            UNSET,
+            "Rule by which the integral is computed.",
+        ),
+    ]
+    complete: Annotated[
+        bool,
+        Option(
+            Flag(),
+            UNSET,
+            "Spread what the quadrature misses, so that values sum to the rise of the score.",
+        ),
+    ]
+    reduce: Annotated[
+        str,
+        Option(Choice(("max", "norm", "sum")), UNSET, "How the values of the colours become one."),
+    ]
+    token_grid: Annotated[
+        int | tuple[int, int] | None,
+        Option(
+            Size(),
+            UNSET,
+            "Height and width of the grid of a layer's tokens.",
+            none="square, without leading class tokens",
+        ),
+    ]
+    max_channels: Annotated[
+        int | None,
+        Option(
+            Integer(1),
+            UNSET,
+            "Maximum number of channels, those of the largest standard deviation.",
+            none="all channels",
+        ),
+    ]
+    weighting: Annotated[
+        str,
+        Option(Choice(("softmax", "probability")), UNSET, "How scores become channel weights."),
+    ]
+    patch: Annotated[
+        int | tuple[int, int] | None,
+        Option(
+            Size(),
+            UNSET,
+            "Height and width of the patch that hides pixels.",
+            none="a seventh of the image's shorter side",
+        ),
+    ]
+    stride: Annotated[
+        int | tuple[int, int] | None,
+        Option(
+            Size(),
+            UNSET,
+            "Pixels between neighbouring patches, down and across.",
+            none="half a patch",
+        ),
+    ]
+    grid_size: Annotated[
+        int, Option(Integer(1), UNSET, "Number of cells of a random mask along each side.")
+    ]
+    keep_probability: Annotated[
+        float,
+        Option(Number(0, 1, is_open=True), UNSET, "Probability that a cell of a mask is seen."),
+    ]
+    segments: Annotated[
+        Any,
+        Option(
+            Object("a number of segments, or an array of labels", "INTEGER"),
+            UNSET,
+            "Number of superpixels.",
+        ),
+    ]
+    kernel_width: Annotated[
+        float, Option(Number(0, is_open=True), UNSET, "Width of the kernel that weights samples.")
+    ]
+    ridge: Annotated[float, Option(Number(), UNSET, "Strength of the ridge penalty.")]
+    features: Annotated[int, Option(Integer(1), UNSET, "Number of superpixels in the mask.")]
+
+
+class PixelOptions(TypedDict, total=False):
+    """What heatmaps are drawn over."""
+
+    pixels: Annotated[
+        Any,
+        Option(
+            Object("uint8 pixels of the images, (N, H, W, 3)", "FILE"),
+            None,
+            "Images that the maps are drawn over.",
+            none="the photos in their own size, or the input",
+        ),
+    ]
+
+
+class ExplainOptions(
+    LabelOptions, ImageInputOptions, BatchOptions, PixelOptions, MethodOptions, total=False
+):
+    """Options of `actgrid.explain`."""
+
+
+class CompareOptions(
+    LabelOptions, ImageInputOptions, BatchOptions, PixelOptions, OverlayOptions, total=False
+):
+    """Options of `actgrid.compare_methods`."""
+
+
+class ExplanationsOptions(
+    WatchFileOptions,
+    LabelOptions,
+    ImageInputOptions,
+    BatchOptions,
+    OverlayOptions,
+    MethodOptions,
+    total=False,
+):
+    """Options of `actgrid.callbacks.Explanations`."""
 
 
 class ActivationGridsOptions(WatchFileOptions, RenderOptions, KindOptions, total=False):

@@ -15,7 +15,7 @@ from PIL import Image
 
 import actgrid
 from actgrid import Maximization, maximize
-from actgrid.attribution.maximization import transformed
+from actgrid.attribution.random_transforms import transform_images
 from actgrid.errors import LayerError, ModelError, OptionError, ShapeError, TargetError
 from actgrid.models.tracing import trace_model
 
@@ -216,7 +216,7 @@ def test_one_shape_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
         traces.append(given)
         return trace_model(*given)
 
-    monkeypatch.setattr("actgrid.attribution.maximization.trace_model", counting)
+    monkeypatch.setattr("actgrid.attribution.ascent.trace_model", counting)
     model = sequential()
     for rate in (0.1, 0.2):
         maximize(model, "conv", range(3), learning_rate=rate, batch_size=2, **QUICK)
@@ -286,12 +286,12 @@ def test_layers_that_cannot_be_maximised_are_refused() -> None:
 
 def test_images_are_turned_and_enlarged_about_the_middle() -> None:
     images = np.arange(25, dtype=np.float32).reshape(1, 5, 5, 1)
-    turned = np.asarray(transformed(images, tf.constant(np.pi / 2, tf.float32), 1.0))[0]
+    turned = np.asarray(transform_images(images, tf.constant(np.pi / 2, tf.float32), 1.0))[0]
     quarter = min((np.rot90(images[0], k) for k in (1, 3)), key=lambda one: abs(one - turned).max())
     np.testing.assert_allclose(turned, quarter, atol=1e-4)
-    larger = np.asarray(transformed(images, tf.constant(0.0), 2.0))[0, :, :, 0]
+    larger = np.asarray(transform_images(images, tf.constant(0.0), 2.0))[0, :, :, 0]
     np.testing.assert_allclose(larger[::2, ::2], images[0, 1:4, 1:4, 0], atol=1e-4)
-    moved = np.asarray(transformed(images, tf.constant(0.0), 1.0, 1.0, 2.0))[0, :, :, 0]
+    moved = np.asarray(transform_images(images, tf.constant(0.0), 1.0, 1.0, 2.0))[0, :, :, 0]
     np.testing.assert_allclose(moved[:4, :3], images[0, 1:, 2:, 0], atol=1e-4)
 
 
@@ -397,7 +397,7 @@ def test_other_inputs_may_change_without_a_new_trace(monkeypatch: pytest.MonkeyP
         traces.append(given)
         return trace_model(*given)
 
-    monkeypatch.setattr("actgrid.attribution.maximization.trace_model", counting)
+    monkeypatch.setattr("actgrid.attribution.ascent.trace_model", counting)
     model = with_gate()
     kernel = model.get_layer("units").get_weights()[0]
     for gate in (0.5, [2.0], np.array([[-1.0]])):

@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras import layers
 
 from actgrid import Heatmap, compare_methods, explain
-from actgrid.attribution.targets import binary_output
+from actgrid.attribution.scores import binary_output
 from actgrid.errors import ShapeError, TargetError
 
 Array = npt.NDArray[Any]

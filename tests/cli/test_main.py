@@ -610,7 +610,7 @@ def test_explain_prepares_images_as_told_and_draws_them_as_they_are(
     # Drawn last, of blue before red and negative values too; yet the picture is the photo.
     with Image.open(photo) as image:
         np.testing.assert_array_equal(pixels(other["file"]), np.asarray(image.convert("RGB")))
-    batch = actgrid.load_images(photo, (20, 24), "ResNet50", fit="pad")
+    batch = actgrid.load_images(photo, size=(20, 24), preprocess="ResNet50", fit="pad")
     score = actgrid.explain(model, batch, target=other["target"]).score
     assert score is not None
     assert other["score"] == pytest.approx(float(score[0]), rel=1e-4)

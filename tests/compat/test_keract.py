@@ -460,7 +460,7 @@ def test_eager_execution_stays_on(name: str) -> None:
     if name == "tensorflow.compat.v1":
         module = importlib.import_module(name)  # as Keras's TensorBoard callback does
         assert tf.compat.v1 is module
-    assert module.disable_eager_execution.__module__ == "actgrid.compat.keract"
+    assert module.disable_eager_execution.__module__ == "actgrid.compat.keract.eager"
     with pytest.warns(UserWarning, match="Keras 3 needs eager execution"):
         module.disable_eager_execution()
     assert tf.executing_eagerly()

@@ -132,7 +132,7 @@ def test_an_extractor_is_used_as_it_is() -> None:
 def test_the_demo_by_its_name() -> None:
     grids = render_model("demo", demo.photo(), ["stem_relu", "block0_project_conv"])
     network = demo.model()
-    x = load_images(demo.photo(), 224, "none")
+    x = load_images(demo.photo(), size=224, preprocess="none")
     truth = Extractor(network, ["stem_relu", "block0_project_conv"])(x)
     assert_same_grids(grids, {path: render(array) for path, array in truth.items()})
     assert len(grids["stem_relu"].channels) == 32

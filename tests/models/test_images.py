@@ -14,14 +14,9 @@ from PIL import Image
 
 from actgrid import ActgridError, explain, load_images
 from actgrid.errors import ImageError, MissingFileError, ModelError, OptionError, ShapeError
-from actgrid.models.images import (
-    find_images,
-    image_input,
-    images_in_folder,
-    load_photos,
-    load_with_pixels,
-    open_images,
-)
+from actgrid.models.image_inputs import image_input
+from actgrid.models.image_sources import find_images, images_in_folder, open_images
+from actgrid.models.images import load_photos, load_with_pixels
 
 Array = npt.NDArray[Any]
 
@@ -60,7 +55,7 @@ def levels(batch: Array) -> list[int]:
 
 
 def plain(source: object, size: Any = None, **options: Any) -> Array:
-    return load_images(source, size, "none", **options)
+    return load_images(source, size=size, preprocess="none", **options)
 
 
 # --- sources
@@ -605,7 +600,7 @@ def test_images_of_different_sizes_need_a_size() -> None:
 )
 def test_a_bad_size_is_refused(size: Any) -> None:
     with pytest.raises(OptionError, match="size must be"):
-        load_images(colours(), size)
+        load_images(colours(), size=size)
 
 
 @pytest.mark.parametrize("fit", ["middle", "", None])
@@ -779,7 +774,7 @@ def test_a_photo_has_the_part_that_the_model_is_given(
     size: Any, fit: str, box: tuple[int, int, int, int]
 ) -> None:
     array = np.random.default_rng(0).integers(0, 256, (20, 40, 3)).astype(np.uint8)
-    (photo,) = load_photos(array, size, fit=fit)
+    (photo,) = load_photos(array, size=size, fit=fit)
     np.testing.assert_array_equal(photo.pixels, array)
     assert photo.box == box
 

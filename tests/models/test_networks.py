@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,13 @@ def test_occlusion_is_the_fall_of_the_score(network: Any) -> None:
             np.testing.assert_allclose(patch, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_network_that_was_explained_can_be_pickled() -> None:
+    network, x = Edges(), pixels()
+    expected = actgrid.explain(network, x, "occlusion")
+    again = pickle.loads(pickle.dumps(network))
+    np.testing.assert_array_equal(actgrid.explain(again, x, "occlusion").values, expected.values)
+
+
 def test_methods_that_need_only_a_batch_function_take_photos(photos: Path) -> None:
     files = sorted(photos.iterdir())
     heatmap = actgrid.explain(Edges(), files, "rise", samples=20)
@@ -305,6 +313,20 @@ def test_functions_that_need_a_keras_model_say_so(
         actgrid.render_model(Edges(), pixels(), backend="tensorflow")
     with pytest.raises(CapabilityError, match="leave training out"):
         Extractor(Edges(), training=True)
+
+
+def test_the_example_of_the_docs_runs(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    levels = np.random.default_rng(1).integers(0, 256, (80, 90, 3), np.uint8)
+    Image.fromarray(levels).save("cat.jpg")
+    text = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
+    names: dict[str, Any] = {}
+    exec(text.partition("```python\n")[2].partition("```")[0], names)
+    assert names["grids"]["rows"].levels.shape == (2 * 63 + 1, 2 * 64 + 1)
+    assert names["heatmap"].values.shape == (1, 64, 64)
+    assert len(list(Path("out").glob("*/*_rows.png"))) == 3
 
 
 # --- kinds of networks

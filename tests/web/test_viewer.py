@@ -399,7 +399,7 @@ async def test_pictures_are_those_of_render_model(path: str, options: dict[str, 
 @in_a_loop
 async def test_tokens_are_drawn_as_tiles() -> None:
     seen = Seen(sequences())
-    options = {"token_grid": (8, 8), "normalize": "minmax"}
+    options: Any = {"token_grid": (8, 8), "normalize": "minmax"}
     wanted = actgrid.render_model(seen.model, seen.x, "tokens", **options)["tokens"].to_png()
     assert await seen.viewer.rendered(seen.image, seen.node("tokens"), options) == wanted
     await seen.viewer.close()

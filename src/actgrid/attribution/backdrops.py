@@ -9,7 +9,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from actgrid.errors import DtypeError, ShapeError
-from actgrid.models.images import Photo, are_images, load_photos
+from actgrid.models.image_sources import are_images
+from actgrid.models.images import Photo, load_photos
 
 __all__ = ["Backdrop", "as_pictures", "backdrop_of_photos", "given_backdrop"]
 

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
 from actgrid.attribution.input_gradients import (
     Reduction,
-    check_reduction,
     guided_backprop,
     saliency,
 )
 from actgrid.attribution.method import method
 from actgrid.attribution.perturbation import masked_scores
+from actgrid.attribution.scores import Reading
 from actgrid.attribution.subjects import Found, Reader, Run, Subject
 from actgrid.attribution.target_layers import grid_advice, target_calls, token_calls
-from actgrid.attribution.targets import Reading
 from actgrid.errors import LayerError, ModelError, OptionError, ShapeError
 from actgrid.models.calls import Call, choose_calls
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import Selection
 from actgrid.models.types import LayerLike
 from actgrid.option_groups import check_option
-from actgrid.option_types import integer_option
 from actgrid.options import MethodOptions
 
 __all__ = [
@@ -375,12 +373,6 @@ def scorecam(
     token_grid: Any = None,
 ) -> Found:
     """Weigh a layer's channels by the score of the image where they are active; no gradients."""
-    if max_channels is not None:
-        max_channels = integer_option("max_channels", max_channels, 1)
-    if weighting not in get_args(Weighting):
-        raise OptionError(
-            f"weighting must be one of {', '.join(get_args(Weighting))}, not {weighting!r}"
-        )
     body = _Maps(subject.reader, _layer(subject, layer, token_grid), None)
     path, activation, _, reading = subject.run(body)
     reading = subject.checked(reading)
@@ -436,7 +428,6 @@ def guided_gradcam(
     token_grid: Any = None,
 ) -> Found:
     """Multiply guided backpropagation by Grad-CAM: fine detail of the class alone."""
-    check_reduction(reduce)
     coarse = gradcam(subject, layer, token_grid=token_grid)
     fine = guided_backprop(subject, reduce=reduce)
     tf = tensorflow()

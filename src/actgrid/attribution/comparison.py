@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from actgrid.attribution.explaining import Labels, ask
+from actgrid.attribution.explaining import ask
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_needs, check_options, find_method
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
-from actgrid.option_groups import complete_options
-from actgrid.options import OverlayOptions
+from actgrid.option_groups import pick_options, takes_options
+from actgrid.options import CompareOptions, OverlayOptions
 from actgrid.rendering import Heatmap, Sheet, lay_out_sheet
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["compare_methods", "target_texts"]
 
@@ -25,26 +28,20 @@ _MAX_SIDE = 512
 _DEFAULT = ("gradcam", "smoothgrad", "integrated_gradients", "occlusion")
 
 
+@takes_options(CompareOptions, batch_size=32)
 def compare_methods(
     model: ModelLike,
     x: ModelInput,
     methods: Iterable[str] | Mapping[str, Mapping[str, Any]] | None = None,
     target: TargetLike = None,
     layer: LayerLike | None = None,
-    *,
-    labels: Labels = None,
-    image_input: int | str | None = None,
-    batch_size: int = 32,
-    pixels: ModelInput | None = None,
-    alpha: float = 0.5,
-    cmap: str | None = None,
-    clip: float = 99,
+    **options: Unpack[CompareOptions],
 ) -> Sheet:
     """Draw what several methods say of the same images: images down, methods across.
 
     Parameters
     ----------
-    model, x, target, labels, image_input, batch_size, pixels
+    model, x, target
         As in `actgrid.explain`. All methods explain the same class of an image: if `target` is
         None, the one that the model predicts.
     methods
@@ -52,8 +49,8 @@ def compare_methods(
         ``smoothgrad``, ``integrated_gradients`` and ``occlusion``.
     layer
         For those of the methods that look at a layer, as in `actgrid.explain`.
-    alpha, cmap, clip
-        As in `Heatmap.overlay`; `cmap` is that of all methods.
+    **options
+        See `actgrid.options.CompareOptions`; `cmap` is that of all methods.
 
     Returns
     -------
@@ -78,11 +75,18 @@ def compare_methods(
     >>> actgrid.compare_methods("demo", "cat.jpg", patches, target="tabby").save("tabby.png")
     """
     chosen = _chosen(methods)
-    check_options(list(chosen), layer, ())
-    for method, options in chosen.items():
-        check_options([method], None, options)
-    complete_options(OverlayOptions, {"alpha": alpha, "cmap": cmap, "clip": clip})
-    question = ask(model, x, target, labels, image_input, batch_size, pixels)
+    check_options(list(chosen), layer, {})
+    for method, method_options in chosen.items():
+        check_options([method], None, method_options)
+    question = ask(
+        model,
+        x,
+        target,
+        options["labels"],
+        options["image_input"],
+        options["batch_size"],
+        options["pixels"],
+    )
     check_needs(list(chosen), question.subject.model)
     if question.backdrop is None:
         raise ShapeError(
@@ -92,11 +96,11 @@ def compare_methods(
     backdrop = question.backdrop.reduced(_MAX_SIDE)
     pictures = backdrop.images
     question = replace(question.decided(), backdrop=backdrop)
-    heatmaps = [question.explain(method, layer, options) for method, options in chosen.items()]
-    columns = [
-        pictures,
-        *(one.overlay(alpha=alpha, cmap=cmap, clip=clip).pictures for one in heatmaps),
+    heatmaps = [
+        question.explain(method, layer, method_options) for method, method_options in chosen.items()
     ]
+    overlay = cast(OverlayOptions, pick_options(options, OverlayOptions))
+    columns = [pictures, *(heatmap.overlay(**overlay).pictures for heatmap in heatmaps)]
     captions = ([text, *[""] * len(heatmaps)] for text in target_texts(heatmaps[0]))
     return lay_out_sheet(
         np.stack(columns, 1).reshape(-1, *pictures.shape[1:]),

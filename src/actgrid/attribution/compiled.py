@@ -71,11 +71,18 @@ class Compiled:
         return self._function.trace_count
 
 
+class _Functions(OrderedDict[Body, Compiled]):
+    """Compiled functions that stay behind when their model is copied or pickled."""
+
+    def __reduce__(self) -> tuple[type[_Functions], tuple[()]]:
+        return _Functions, ()
+
+
 def kept(model: Any) -> OrderedDict[Body, Compiled]:
     """Return the functions that are kept with a model, the one used last at the end."""
     # As an attribute, and past Keras's tracking of these: a body may hold the model, as functions
     # of its users do, and in a table of our own would keep it alive for good.
-    functions: OrderedDict[Body, Compiled] = vars(model).setdefault(_ATTRIBUTE, OrderedDict())
+    functions: _Functions = vars(model).setdefault(_ATTRIBUTE, _Functions())
     return functions
 
 

@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +19,12 @@ from actgrid.attribution.backdrops import (
 )
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_needs, check_options, find_method
+from actgrid.attribution.outputs import binary_evidence, output_names, output_specs
 from actgrid.attribution.subjects import Found, Reader, Subject
 from actgrid.attribution.targets import (
     PREDICTED,
-    binary_evidence,
     head_index,
     names_heads,
-    output_names,
-    output_specs,
     target_rows,
     wanted_classes,
 )
@@ -34,13 +32,19 @@ from actgrid.errors import DtypeError, OptionError, ShapeError, TargetError
 from actgrid.models import load_model
 from actgrid.models.data_formats import input_data_format
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.images import Photo, are_images, load_images, load_photos, open_images
+from actgrid.models.image_sources import are_images, open_images
+from actgrid.models.images import Photo, load_images, load_photos
 from actgrid.models.inputs import is_real, position_of, prepare_inputs
 from actgrid.models.labels import labels_of
 from actgrid.models.tracing import build
 from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
+from actgrid.option_groups import pick_options, takes_options
 from actgrid.option_types import integer_option
+from actgrid.options import ExplainOptions, MethodOptions
 from actgrid.rendering import Heatmap
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Labels", "Question", "ZeroAttributionWarning", "ask", "explain"]
 
@@ -56,18 +60,14 @@ class ZeroAttributionWarning(UserWarning):
     """A map of `explain` is zero everywhere; the message says why."""
 
 
+@takes_options(ExplainOptions, batch_size=32)
 def explain(
     model: ModelLike,
     x: ModelInput,
     method: str = "gradcam",
     target: TargetLike = None,
     layer: LayerLike | None = None,
-    *,
-    labels: Labels = None,
-    image_input: int | str | None = None,
-    batch_size: int = 32,
-    pixels: ModelInput | None = None,
-    **options: Any,
+    **options: Unpack[ExplainOptions],
 ) -> Heatmap:
     """Tell what part of each image makes the model's score for a target.
 
@@ -114,54 +114,8 @@ def explain(
     layer
         For class activation maps: a layer path, a Keras layer, or an index into
         ``model.layers``; None: the default layer, see Notes.
-    labels
-        Names of the classes; ``"imagenet"``; None: ImageNet's if the model is a network of
-        `keras.applications` with its head, or the demo. A dict has those of
-        several outputs.
-    image_input
-        Which of several inputs is the image: its name or position; None: the first input of rank 4,
-        in the order of the model's inputs. Inputs in a dict are ordered by their names.
-    batch_size
-        The model runs on at most so many images at once, which bounds the memory.
-    pixels
-        The pictures that the maps are drawn over: (N, height, width, 1 or 3) pixels of any size,
-        integers from 0 to 255 or floats, whose range tells the units; or image files or Pillow
-        images. None: the photos themselves, in their own size, where `x` are image files or Pillow
-        images; the input otherwise, whose range tells whether it is 0 to 1, 0 to 255, or in other
-        units.
-    options
-        Of the method:
-
-        gradients
-            `reduce`: ``"max"`` (of the absolute values over the image's channels), ``"norm"`` or
-            ``"sum"``, which keeps the sign, and is the default where the sum means something.
-            integrated_gradients: `steps` (50), `baseline` (0), `quadrature`
-            (``"gauss-legendre"`` or ``"trapezoid"``), `complete` (True: what the steps miss of
-            the score's rise is spread over the pixels in proportion to what they have).
-            smoothgrad: `samples` (50), `noise` (0.15 of the image's range), `seed` (0).
-        class activation maps
-            `token_grid`: (h, w), for a layer of (N, T, C) tokens, such as a vision transformer's;
-            leading class tokens are skipped. scorecam: `max_channels` (None: all), the number of
-            channels to try, those that vary most; `baseline` (0), in whose place the image is seen
-            where a channel is active; `weighting`, what weighs a channel:
-            ``"softmax"``, the softmax over the channels of the class's score for these images, as
-            in the paper, or ``"probability"``, the class's probability for its image, as in its
-            authors' code. A channel that is constant has no mask, and no weight.
-        occlusion
-            `patch` (None: a seventh of the shorter side) and `stride` (None: half of the patch),
-            in pixels or (height, width); `baseline`. Patches are whole and lie symmetrically from
-            border to border: `stride` is the most that two neighbours are apart.
-        rise
-            `samples` (2000) masks of `grid_size` x `grid_size` (7) cells, each cell seen with
-            probability `keep_probability` (0.5); `baseline`, `seed`.
-        lime
-            `segments` (64): about how many superpixels SLIC makes, or a function of an image
-            (H, W, C), or their numbers, (N, H, W) integers; `samples` (1000), `kernel_width`
-            (0.25), `ridge` (1.0), `features` (5) in the mask, `seed`, `baseline` (None: the mean
-            colour of each superpixel).
-
-        `baseline` is what stands for nothing, in the model's units: a number, one for each
-        channel, an image, or ``"mean"``, each image's mean colour.
+    **options
+        See `actgrid.options.ExplainOptions`; which of them a method takes is told in Notes.
 
     Returns
     -------
@@ -196,6 +150,44 @@ def explain(
 
     Notes
     -----
+    `labels` may be a dict of those of several outputs. `image_input` is by default the first input
+    of rank 4, in the order of the model's inputs; inputs in a dict are ordered by their names.
+    `pixels` are (N, height, width, 1 or 3) of any size, integers from 0 to 255 or floats, whose
+    range tells the units; or image files or Pillow images.
+
+    Options of the methods, with their defaults:
+
+    gradients
+        `reduce`: ``"max"`` (of the absolute values over the image's channels), ``"norm"`` or
+        ``"sum"``, which keeps the sign, and is the default where the sum means something.
+        integrated_gradients: `steps` (50), `baseline` (0), `quadrature`
+        (``"gauss-legendre"`` or ``"trapezoid"``), `complete` (True: what the steps miss of
+        the score's rise is spread over the pixels in proportion to what they have).
+        smoothgrad: `samples` (50), `noise` (0.15 of the image's range), `seed` (0).
+    class activation maps
+        `token_grid`: (h, w), for a layer of (N, T, C) tokens, such as a vision transformer's;
+        leading class tokens are skipped. scorecam: `max_channels` (None: all), the number of
+        channels to try, those that vary most; `baseline` (0), in whose place the image is seen
+        where a channel is active; `weighting`, what weighs a channel:
+        ``"softmax"``, the softmax over the channels of the class's score for these images, as
+        in the paper, or ``"probability"``, the class's probability for its image, as in its
+        authors' code. A channel that is constant has no mask, and no weight.
+    occlusion
+        `patch` (None: a seventh of the shorter side) and `stride` (None: half of the patch),
+        in pixels or (height, width); `baseline`. Patches are whole and lie symmetrically from
+        border to border: `stride` is the most that two neighbours are apart.
+    rise
+        `samples` (2000) masks of `grid_size` x `grid_size` (7) cells, each cell seen with
+        probability `keep_probability` (0.5); `baseline`, `seed`.
+    lime
+        `segments` (64): about how many superpixels SLIC makes, or a function of an image
+        (H, W, C), or their numbers, (N, H, W) integers; `samples` (1000), `kernel_width`
+        (0.25), `ridge` (1.0), `features` (5) in the mask, `seed`, `baseline` (None: the mean
+        colour of each superpixel).
+
+    `baseline` is what stands for nothing, in the model's units: a number, one for each
+    channel, an image, or ``"mean"``, each image's mean colour.
+
     The default layer of class activation maps is the last one, in nested models too, whose output
 
     - lies on the way from the explained image to the score,
@@ -232,10 +224,18 @@ def explain(
     >>> heatmap.save("tabby.png")
     """
     chosen = find_method(method)
-    check_options([chosen], layer, options)
-    return ask(model, x, target, labels, image_input, batch_size, pixels).explain(
-        chosen, layer, options
+    method_options = pick_options(options, MethodOptions)
+    check_options([chosen], layer, method_options)
+    question = ask(
+        model,
+        x,
+        target,
+        options["labels"],
+        options["image_input"],
+        options["batch_size"],
+        options["pixels"],
     )
+    return question.explain(chosen, layer, method_options)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from actgrid.attribution.guiding import guided
 from actgrid.attribution.method import method
+from actgrid.attribution.scores import Reading
 from actgrid.attribution.subjects import (
     Found,
     Reader,
@@ -19,16 +20,13 @@ from actgrid.attribution.subjects import (
     image_rows,
     row_numbers,
 )
-from actgrid.attribution.targets import Reading
 from actgrid.errors import ModelError, OptionError
 from actgrid.models.frameworks import tensorflow
-from actgrid.option_types import integer_option, number_option
 
 __all__ = [
     "SEEDS",
     "Reduction",
     "as_it_is",
-    "check_reduction",
     "gradient_x_input",
     "guided_backprop",
     "integrated_gradients",
@@ -163,12 +161,6 @@ def summed_gradients(
     return np.asarray(total)
 
 
-def check_reduction(reduce: str) -> None:
-    """Raise OptionError unless there is such a reduction."""
-    if reduce not in tuple(_REDUCTIONS):  # of any type
-        raise OptionError(f"reduce must be one of {', '.join(_REDUCTIONS)}, not {reduce!r}")
-
-
 def _found(values: Array, subject: Subject, reduce: str, reading: Reading) -> Found:
     """Return one value for each pixel of values for each of its channels."""
     flat = _REDUCTIONS[reduce](values, axis=subject.reader.channel_axis)
@@ -187,7 +179,6 @@ def _gradients(subject: Subject, guided: bool = False) -> tuple[Array, Reading]:
 @method("saliency", "Simonyan 2013, https://arxiv.org/abs/1312.6034", needs=["gradients"])
 def saliency(subject: Subject, *, reduce: Reduction = "max") -> Found:
     """Take the gradient of the score: what a small change of each pixel would do to it."""
-    check_reduction(reduce)
     gradients, reading = _gradients(subject)
     return _found(gradients, subject, reduce, reading)
 
@@ -195,7 +186,6 @@ def saliency(subject: Subject, *, reduce: Reduction = "max") -> Found:
 @method("gradient_x_input", "Shrikumar 2016, https://arxiv.org/abs/1605.01713", needs=["gradients"])
 def gradient_x_input(subject: Subject, *, reduce: Reduction = "sum") -> Found:
     """Multiply the gradient by the image: for a linear model each pixel's share of the score."""
-    check_reduction(reduce)
     gradients, reading = _gradients(subject)
     return _found(gradients * np.asarray(subject.image), subject, reduce, reading)
 
@@ -219,12 +209,8 @@ def integrated_gradients(
     reduce: Reduction = "sum",
 ) -> Found:
     """Integrate the gradient from a baseline to the image: the shares sum to the score's rise."""
-    steps = integer_option("steps", steps, 2)
     if steps > _MOST_STEPS:
         raise OptionError(f"steps must be at most {_MOST_STEPS}, not {steps}")
-    check_reduction(reduce)
-    if quadrature not in QUADRATURES:
-        raise OptionError(f"quadrature must be one of {', '.join(QUADRATURES)}, not {quadrature!r}")
     if quadrature == "trapezoid":
         shares = np.linspace(0, 1, steps)
         weights = np.full(steps, 1 / (steps - 1))
@@ -262,10 +248,6 @@ def smoothgrad(
     reduce: Reduction = "max",
 ) -> Found:
     """Average the gradient over noisy copies of the image."""
-    samples = integer_option("samples", samples, 1)
-    seed = integer_option("seed", seed, 0)
-    check_reduction(reduce)
-    noise = number_option("noise", noise)
     reading = subject.read()
     subject = subject.decided(reading)
     weights = np.full(samples, 1 / samples)
@@ -279,6 +261,5 @@ def smoothgrad(
 )
 def guided_backprop(subject: Subject, *, reduce: Reduction = "max") -> Found:
     """Take the gradient that ReLUs pass back only where it is positive."""
-    check_reduction(reduce)
     gradients, reading = _gradients(subject, guided=True)
     return _found(gradients, subject, reduce, reading)

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from actgrid.attribution.method import method
 from actgrid.attribution.perturbation import UNCHANGED, masked_scores
 from actgrid.attribution.subjects import Found, Subject
-from actgrid.errors import MissingDependencyError, OptionError, ShapeError
+from actgrid.errors import MissingDependencyError, ShapeError
 from actgrid.models.frameworks import tensorflow
-from actgrid.option_types import integer_option, number_option
+from actgrid.option_types import integer_option
 
 __all__ = ["check_packages", "lime"]
 
@@ -35,12 +35,6 @@ def lime(
 ) -> Found:
     """Hide random superpixels and fit the scores by a linear model: the weight of each."""
     samples = integer_option("samples", samples, 2)
-    features = integer_option("features", features, 1)
-    seed = integer_option("seed", seed, 0)
-    ridge = number_option("ridge", ridge)
-    kernel_width = number_option("kernel_width", kernel_width)
-    if kernel_width == 0:
-        raise OptionError("kernel_width must be more than 0")
     linear_model = _library("sklearn.linear_model", "scikit-learn")
     pixels = np.asarray(subject.image)
     if subject.reader.channels_first:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
-__all__ = ["DECLARED", "Method", "Need", "method"]
+from actgrid.option_groups import options_of
+from actgrid.options import MethodOptions
+
+__all__ = ["DECLARED", "Method", "Need", "check_values", "method"]
 
 # What a network must give beside its output for a batch.
 Need = Literal["gradients", "layer"]
@@ -40,17 +44,17 @@ class Method:
 
     @property
     def summary(self) -> str:
-        """The first line of the docstring of `run`."""
+        """Return the first line of the docstring of `run`."""
         return (inspect.getdoc(self.run) or "").splitlines()[0]
 
     @property
     def takes_layer(self) -> bool:
-        """Whether the method looks at a layer, not at the input alone."""
+        """Return whether the method looks at a layer, not at the input alone."""
         return "layer" in self.needs
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of the method with their defaults: the keyword-only parameters of `run`."""
+        """Return the options with their defaults: the keyword-only parameters of `run`."""
         parameters = inspect.signature(self.run).parameters.values()
         return {
             parameter.name: parameter.default
@@ -60,10 +64,25 @@ class Method:
 
     @property
     def year(self) -> int:
-        """Year of the paper."""
+        """Return the year of the paper."""
         found = re.search(r"\b\d{4}\b", self.source)
         assert found is not None, self.source
         return int(found[0])
+
+
+def check_values(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of methods, checked as `actgrid.options.MethodOptions` defines them.
+
+    Raises
+    ------
+    OptionError
+        If an option cannot have its value. Also a ValueError.
+    """
+    known = options_of(MethodOptions)
+    return {
+        name: known[name].check(name, value) if name in known else value
+        for name, value in options.items()
+    }
 
 
 # Every method of the modules that were imported, by module, in the order of declaration.
@@ -82,8 +101,12 @@ def method(
     """
 
     def declare(function: _Function) -> _Function:
-        declared = Method(name, function, source, tuple(needs))
+        @functools.wraps(function)
+        def checked(*arguments: Any, **options: Any) -> Any:
+            return function(*arguments, **check_values(options))
+
+        declared = Method(name, checked, source, tuple(needs))
         DECLARED.setdefault(function.__module__, []).append(declared)
-        return function
+        return cast(_Function, checked)
 
     return declare

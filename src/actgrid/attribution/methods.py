@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
-from actgrid.attribution.method import DECLARED, Method
+from actgrid.attribution.method import DECLARED, Method, check_values
 from actgrid.errors import CapabilityError, OptionError, suggest
 from actgrid.models.network import Network, describe_network, is_compiled, is_differentiable
 from actgrid.models.networks import network_of
@@ -60,14 +61,14 @@ def find_method(name: object) -> Method:
 
 
 def check_options(
-    methods: Sequence[Method], layer: LayerLike | None, options: Iterable[str]
+    methods: Sequence[Method], layer: LayerLike | None, options: Mapping[str, Any]
 ) -> None:
     """Raise OptionError unless some of the methods take a layer, if there is one, and each option.
 
     Parameters
     ----------
     options
-        Their names.
+        Values by name.
     """
     names = ", ".join(method.name for method in methods)
     if layer is not None and not any(method.takes_layer for method in methods):
@@ -79,6 +80,7 @@ def check_options(
                 f"{names}: there is no option {option!r}{suggest(option, known)}; "
                 f"options are {', '.join(known) or 'none'}"
             )
+    check_values(options)
 
 
 def check_needs(methods: Iterable[Method], model: ModelLike) -> None:

@@ -13,7 +13,6 @@ from actgrid.attribution.method import method
 from actgrid.attribution.subjects import Found, Reader, Subject, baseline_rows, image_rows
 from actgrid.errors import OptionError
 from actgrid.models.frameworks import tensorflow
-from actgrid.option_types import integer_option, number_option
 
 __all__ = ["UNCHANGED", "Masks", "masked_scores", "occlusion", "outside_patch", "rise"]
 
@@ -100,15 +99,15 @@ def outside_patch(image: Any, sample: Any, sides: Any, corners: Any, patch: Any)
 def occlusion(
     subject: Subject,
     *,
-    patch: int | tuple[int, int] | None = None,
-    stride: int | tuple[int, int] | None = None,
+    patch: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
     baseline: Any = "mean",
 ) -> Found:
     """Hide one patch after the other: how much the score falls without each pixel."""
     height, width = subject.sides
     side = max(1, min(height, width) // 7)
-    sides = (side, side) if patch is None else _pair("patch", patch)
-    steps = tuple(-(-side // 2) for side in sides) if stride is None else _pair("stride", stride)
+    sides = (side, side) if patch is None else patch
+    steps = tuple(-(-side // 2) for side in sides) if stride is None else stride
     if steps[0] > sides[0] or steps[1] > sides[1]:
         raise OptionError(f"stride {steps} is larger than patch {sides}: some pixels stay unseen")
     # A patch that is larger than the image hides all of it.
@@ -146,11 +145,6 @@ def _starts(side: int, patch: int, stride: int) -> list[int]:
     return sorted({*before, *(room - start for start in before)})
 
 
-def _pair(name: str, value: Any) -> tuple[int, int]:
-    height, width = value if np.ndim(value) == 1 and len(value) == 2 else (value, value)
-    return integer_option(name, height, 1), integer_option(name, width, 1)
-
-
 def _random_masks(image: Any, sample: Any, sides: Any, grids: Any, shifts: Any) -> Any:
     """Coarse grids, enlarged bilinearly and shifted."""
     tf = tensorflow()
@@ -180,13 +174,8 @@ def rise(
     seed: int = 0,
 ) -> Found:
     """Hide random parts: the mean score where a pixel is seen."""
-    samples = integer_option("samples", samples, 1)
-    grid_size = integer_option("grid_size", grid_size, 1)
-    keep_probability = number_option("keep_probability", keep_probability, 0, 1)
-    if keep_probability in (0, 1):
-        raise OptionError(f"keep_probability must be between 0 and 1, not {keep_probability}")
     tf = tensorflow()
-    random = np.random.default_rng(integer_option("seed", seed, 0))
+    random = np.random.default_rng(seed)
     corners = (samples, grid_size + 2, grid_size + 2)
     grids = tf.constant(random.random(corners) < keep_probability, tf.float32)
     shifts = tf.constant(random.random((samples, 2)), tf.float32)

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.compiled import Body, compiled
-from actgrid.attribution.targets import Evidence, Reading, Score, check_classes, read
+from actgrid.attribution.outputs import Evidence
+from actgrid.attribution.scores import Reading, Score, read
+from actgrid.attribution.targets import check_classes
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models.calls import Call
 from actgrid.models.frameworks import tensorflow

@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from actgrid.attribution.explaining import Labels, ask
+from actgrid.attribution.explaining import ask
 from actgrid.attribution.methods import check_options, find_method
 from actgrid.callbacks.pictures import PictureCallback
 from actgrid.callbacks.samples import read_data
 from actgrid.encoding import encode
 from actgrid.models.types import LayerLike, TargetLike
-from actgrid.option_groups import complete_options
-from actgrid.option_types import integer_option
-from actgrid.options import OverlayOptions
+from actgrid.option_groups import pick_options, takes_options
+from actgrid.options import ExplanationsOptions, MethodOptions, OverlayOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Explanations"]
 
 
+@takes_options(ExplanationsOptions, batch_size=32)
 class Explanations(PictureCallback):
     """Explains the same images again and again while a model is trained.
 
     Parameters
     ----------
-    data, method, target, layer, labels, image_input, batch_size, options
+    data, method, target, layer
         As in `actgrid.explain`; `data` also as in `ActivationGrids`. A target of None explains
         for each image the class that is predicted at that time, which changes as the model learns;
-        name one to follow it.
-    every, log_dir, folder
-        As in `ActivationGrids`, with the method's name in the layer's place: the tag in
-        TensorBoard is ``"gradcam"``, files are ``00_gradcam/STEP.png``.
-    alpha, cmap, clip
-        How the maps are drawn over the images, see `actgrid.Heatmap.overlay`. Of inputs with too
-        many channels to be seen as images, the bare maps are drawn.
+        name a class to follow it.
+    **options
+        See `actgrid.options.ExplanationsOptions`. `log_dir` and `folder` are as in
+        `ActivationGrids`, with the method's name in the layer's place: the tag in TensorBoard is
+        ``"gradcam"``, files are ``00_gradcam/STEP.png``. Of inputs with too many channels to be
+        seen as images, the bare maps are drawn.
 
     Raises
     ------
@@ -65,27 +66,20 @@ class Explanations(PictureCallback):
         method: str = "gradcam",
         target: TargetLike = None,
         layer: LayerLike | None = None,
-        *,
-        every: str | int = "epoch",
-        log_dir: str | Path | None = None,
-        folder: str | Path | None = None,
-        labels: Labels = None,
-        image_input: int | str | None = None,
-        batch_size: int = 32,
-        alpha: float = 0.5,
-        cmap: str | None = None,
-        clip: float = 99,
-        **options: Any,
+        **options: Unpack[ExplanationsOptions],
     ) -> None:
-        super().__init__(every, log_dir, folder)
+        super().__init__(options["every"], options["log_dir"], options["folder"])
         self._method = find_method(method)
-        check_options([self._method], layer, options)
-        self._layer, self._options = layer, options
-        integer_option("batch_size", batch_size, 1)
+        self._layer, self._options = layer, pick_options(options, MethodOptions)
+        check_options([self._method], layer, self._options)
         self._data = read_data(data)
-        self._question_of = (target, labels, image_input, batch_size)
-        overlay = {"alpha": alpha, "cmap": cmap, "clip": clip}
-        self._overlay = complete_options(OverlayOptions, overlay)
+        self._question_of = (
+            target,
+            options["labels"],
+            options["image_input"],
+            options["batch_size"],
+        )
+        self._overlay = cast(OverlayOptions, pick_options(options, OverlayOptions))
 
     def _prepare(self, model: Any) -> None:
         self._question = ask(model, self._data.inputs(model), *self._question_of)

@@ -9,7 +9,7 @@ from actgrid.callbacks.pictures import PictureCallback
 from actgrid.callbacks.samples import Samples, draw_samples, read_data
 from actgrid.models.layers import Selection
 from actgrid.models.types import LayersLike
-from actgrid.option_groups import options_of, takes_options
+from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import ActivationGridsOptions, RenderArrayOptions
 from actgrid.rendering.backends import load_backend
 
@@ -109,8 +109,7 @@ class ActivationGrids(PictureCallback):
 def drawing_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of drawing among those of a callback."""
     load_backend(options["backend"])
-    known = options_of(RenderArrayOptions)
-    return {name: value for name, value in options.items() if name in known}
+    return pick_options(options, RenderArrayOptions)
 
 
 def check_layers(layers: LayersLike) -> LayersLike:

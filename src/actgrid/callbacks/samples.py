@@ -16,7 +16,7 @@ from actgrid.models import Extractor, LayerInfo, load_images
 from actgrid.models.drawing import draw_layer
 from actgrid.models.extraction import trace_layers
 from actgrid.models.frameworks import keras, tensorflow
-from actgrid.models.images import are_images, find_images
+from actgrid.models.image_sources import are_images, find_images
 from actgrid.models.inputs import (
     as_tensors,
     batch_size_of,

@@ -43,7 +43,7 @@ def method_choice(
         If a method needs a package that is not there.
     """
     methods = list(dict.fromkeys(map(find_method, names)))
-    check_options(methods, layer, ())
+    check_options(methods, layer, {})
     known = list(dict.fromkeys(name for method in methods for name in method.options))
     for name in options:
         if name not in known:

@@ -6,7 +6,7 @@ from typing import Any
 
 from actgrid.cli.command import Options
 from actgrid.cli.explaining import labels_choice
-from actgrid.models.images import find_images
+from actgrid.models.image_sources import find_images
 from actgrid.options import BatchOptions, InputOptions, ViewerOptions
 from actgrid.statistics import DatasetStats
 

@@ -13,7 +13,8 @@ from actgrid.errors import LayerError, ModelError
 from actgrid.models.calls import choose_calls, visible_calls
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.graph import INPUT, input_infos
-from actgrid.models.images import are_images, load_with_pixels
+from actgrid.models.image_sources import are_images
+from actgrid.models.images import load_with_pixels
 from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.loading import load_model
 from actgrid.models.network import check_compiled

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy.typing as npt
 import orjson
@@ -18,7 +18,7 @@ from actgrid.encoding import writable_folder, write_file
 from actgrid.figures.grids import batch_size
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
-from actgrid.option_groups import options_of, takes_options
+from actgrid.option_groups import options_of, pick_options, takes_options
 from actgrid.option_types import thread_count
 from actgrid.options import (
     FileOptions,
@@ -187,8 +187,7 @@ def split_options(
     options: RenderFileOptions | WeightFileOptions,
 ) -> tuple[RenderArrayOptions, str, str]:
     """Return the options of drawing, for one thread, and the format and compression of files."""
-    names = options_of(RenderArrayOptions)
-    render_options: Any = {name: value for name, value in options.items() if name in names}
+    render_options = cast(RenderArrayOptions, pick_options(options, RenderArrayOptions))
     render_options["threads"] = 1
     return render_options, options["format"], options["compression"]
 

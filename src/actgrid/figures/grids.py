@@ -12,7 +12,7 @@ from actgrid.figures.on_device import draw_on_device, on_gpu
 from actgrid.models import Extractor, load_images
 from actgrid.models.drawing import draw_layer
 from actgrid.models.extraction import is_traceable
-from actgrid.models.images import are_images
+from actgrid.models.image_sources import are_images
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import RenderArrayOptions

@@ -74,12 +74,12 @@ class Extractor:
 
     @property
     def layers(self) -> dict[str, LayerInfo]:
-        """What is extracted, by layer path: empty until the first call."""
+        """Return the extracted layers by path; empty until the first call."""
         return self._function.layers
 
     @property
     def trace_count(self) -> int:
-        """How often the model has been traced."""
+        """Return the number of times the model has been traced."""
         return self._function.trace_count
 
     def __call__(self, x: ModelInput) -> dict[str, npt.NDArray[Any]]:

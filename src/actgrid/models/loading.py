@@ -8,7 +8,7 @@ import os
 import re
 import reprlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actgrid.errors import ActgridError, MissingFileError, ModelError, suggest
 from actgrid.models.archives import check_archive
@@ -16,6 +16,11 @@ from actgrid.models.frameworks import applications, keras, tensorflow
 from actgrid.models.keras_files import SUFFIXES, first_line, load_file
 from actgrid.models.networks import find_network, network_kinds
 from actgrid.models.types import ModelLike
+from actgrid.option_groups import takes_options
+from actgrid.options import ModelOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["SPECS", "is_function_spec", "load_model"]
 
@@ -28,9 +33,8 @@ _ALIASES = {"demo": "actgrid.demo:model"}
 _FUNCTION_SPEC = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
 
-def load_model(
-    spec: ModelLike, *, weights: str | Path = "imagenet", safe_mode: bool = True
-) -> Any:
+@takes_options(ModelOptions)
+def load_model(spec: ModelLike, **options: Unpack[ModelOptions]) -> Any:
     """Return the model that a specification stands for: mostly a Keras model.
 
     Parameters
@@ -41,12 +45,10 @@ def load_model(
         `keras.applications`); ``"demo"``, the embedded model; or ``"package.module:function"``, a
         function that returns a model. Files are loaded for inference, not compiled. Of a
         SavedModel only the outputs can be seen.
-    weights
-        For ``keras:`` names: ``"imagenet"``, ``"random"``, or a weights file.
-    safe_mode
-        Refuse files that hold code: in ``.keras`` and ``.h5`` files Lambda layers, layers that
-        load other files and functions that are no operations; in SavedModels operations that
-        access files, the network or Python. Files that you trust load with False.
+    **options
+        See `actgrid.options.ModelOptions`. In ``.keras`` and ``.h5`` files `safe_mode` refuses
+        Lambda layers, layers that load other files and functions that are no operations; in
+        SavedModels operations that access files, the network or Python.
 
     Raises
     ------
@@ -68,7 +70,7 @@ def load_model(
         raise ModelError(f"a model is a Keras model or {SPECS}, not {_describe_value(spec)}")
     text = os.fspath(spec)
     if text.startswith("keras:"):
-        return _application(text.removeprefix("keras:"), weights)
+        return _application(text.removeprefix("keras:"), options["weights"])
     if not text:
         raise ModelError(f"the model is empty: give {SPECS}")
     path = Path(text)
@@ -76,7 +78,7 @@ def load_model(
         return _from_function(_ALIASES[text])
     if path.exists():
         kinds = (kind for kind in network_kinds() if kind.takes(path))
-        kind = next(kinds, None)
+        kind, safe_mode = next(kinds, None), options["safe_mode"]
         # The error of a file of no kind says what Keras finds in it.
         return load_file(path, safe_mode) if kind is None else kind.load(path, safe_mode)
     if isinstance(spec, os.PathLike) or path.suffix in SUFFIXES or os.sep in text:

@@ -1,4 +1,4 @@
-"""Find the logits before a softmax or sigmoid, and the bounds of a tensor, by its operations."""
+"""Find logits before a softmax or sigmoid, and bounds of tensors, in a graph."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class LayerFunction(Protocol):
 
     @property
     def trace_count(self) -> int:
-        """How often the network has been traced."""
+        """Return the number of times the network has been traced."""
 
     def __call__(self, x: Any) -> dict[str, npt.NDArray[Any]]:
         """Return the outputs for a batch, as read-only arrays."""

@@ -1,4 +1,4 @@
-"""Types of the arguments that public functions share: a model, its input, layers and a target."""
+"""Types of arguments that public functions share: model, input, layers, target."""
 
 from __future__ import annotations
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from actgrid.errors import RunError
 from actgrid.models.types import LayersLike, ModelLike
-from actgrid.option_groups import options_of, takes_options
+from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import (
     DrawingOptions,
     MeasureImagesOptions,
@@ -21,8 +21,6 @@ from actgrid.statistics.dataset import DatasetStats
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-G = TypeVar("G")
 
 __all__ = ["measure_images", "render_images"]
 
@@ -89,9 +87,9 @@ def render_images(
         images,
         layers,
         output=output,
-        drawing=_part(DrawingOptions, options),
+        drawing=cast(DrawingOptions, pick_options(options, DrawingOptions)),
         top=options["top"] if options["statistics"] else None,
-        **_part(RunOptions, options),
+        **cast(RunOptions, pick_options(options, RunOptions)),
     )
     return _carried_out(run, options["progress"], options["top_channels"])
 
@@ -145,7 +143,7 @@ def measure_images(
             layers,
             output=folder,
             top=options["top"],
-            **_part(RunOptions, options),
+            **cast(RunOptions, pick_options(options, RunOptions)),
         )
 
     progress = options["progress"]
@@ -156,12 +154,6 @@ def measure_images(
             found = _carried_out(measure(folder), progress, kept=False).statistics
     assert found is not None
     return found
-
-
-def _part(group: type[G], options: Any) -> G:
-    """Return those of the options that belong to a group."""
-    part = {name: options[name] for name in options_of(cast(type, group)) if name in options}
-    return cast(G, part)
 
 
 def _carried_out(

@@ -14,11 +14,9 @@ from actgrid.models import Extractor, load_images
 from actgrid.models.data_formats import input_data_format
 from actgrid.models.extraction import trace_layers
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.images import (
-    image_input,
-    image_size,
-    load_with_pixels,
-)
+from actgrid.models.image_inputs import image_input
+from actgrid.models.image_pixels import image_size
+from actgrid.models.images import load_with_pixels
 from actgrid.models.inputs import input_aliases, input_specs, prepare_inputs
 from actgrid.models.preprocessing import preprocessing
 from actgrid.models.types import LayersLike
@@ -44,6 +42,10 @@ class Loading:
     size: int | tuple[int, int] | None = None
     preprocess: str | Callable[[Any], Any] = "auto"
     fit: str = "crop"
+
+    @property
+    def _options(self) -> InputOptions:
+        return {"size": self.size, "preprocess": self.preprocess, "fit": self.fit}
 
     @property
     def is_prepared(self) -> bool:
@@ -72,7 +74,9 @@ class Loading:
         if self.is_prepared:
             return _as_given(model, item)
         image = _image(model, item)
-        return load_images(image, self.size, self.preprocess, model=model, fit=self.fit)
+        return load_images(
+            image, size=self.size, preprocess=self.preprocess, model=model, fit=self.fit
+        )
 
     def load_with_pixels(self, model: Any, item: Item) -> tuple[npt.NDArray[Any], Any]:
         """Return an image as pixels 0 to 255, (1, H, W, C), and as the model takes it.
@@ -84,7 +88,9 @@ class Loading:
         """
         if not self.is_prepared:
             image = _image(model, item)
-            return load_with_pixels(image, self.size, self.preprocess, model=model, fit=self.fit)
+            return load_with_pixels(
+                image, size=self.size, preprocess=self.preprocess, model=model, fit=self.fit
+            )
         given = self.load(model, item)
         arrays = tensorflow().nest.flatten(prepare_inputs(model, given))
         images = [place for place, array in enumerate(arrays) if len(array.shape) == 4]

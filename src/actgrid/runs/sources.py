@@ -20,7 +20,7 @@ from PIL import Image
 from actgrid.errors import DtypeError, ImageError, MissingFileError, OptionError, ShapeError
 from actgrid.figures.files import safe_name, unique_names
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.images import DEMO, find_images, images_in_folder, is_folder
+from actgrid.models.image_sources import DEMO, find_images, images_in_folder, is_folder
 
 __all__ = ["Item", "Items", "find_items"]
 

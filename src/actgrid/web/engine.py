@@ -18,13 +18,17 @@ from actgrid.models import Extractor, LayerInfo, load_model
 from actgrid.models.extraction import run_transform, trace_layers
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.graph import INPUT, layer_graph
-from actgrid.models.images import check_fit, fixed_sides, image_input, image_size, load_with_pixels
+from actgrid.models.image_inputs import fixed_sides, image_input
+from actgrid.models.image_pixels import image_size
+from actgrid.models.images import load_with_pixels
 from actgrid.models.inputs import as_tensors, batch_size_of, input_specs, prepare_inputs
 from actgrid.models.network import check_compiled
 from actgrid.models.networks import network_of
 from actgrid.models.tracing import build
 from actgrid.models.types import ModelLike
+from actgrid.option_groups import check_option
 from actgrid.option_types import integer_option
+from actgrid.options import InputOptions
 from actgrid.rendering.tiles import DTYPES
 from actgrid.web.cache import Cache
 from actgrid.web.images import StoredImage, read_image, sides_within
@@ -142,7 +146,7 @@ class Engine:
         self._cache = cache
         self._preprocess = preprocess
         self._fit = fit
-        check_fit(fit)
+        check_option(InputOptions, "fit", fit)
         _, channels_first, fixed = image_input(self.model)
         self.size = fixed if size is None else image_size(size)
         self._spec = self._described(channels_first)
@@ -248,7 +252,9 @@ class Engine:
         image, size, fit = read_image(source), self.size, self._fit
         if size is None:
             size, fit = sides_within(image, _LONGEST_SIDE), "stretch"
-        pixels, x = load_with_pixels(image, size, self._preprocess, model=self.model, fit=fit)
+        pixels, x = load_with_pixels(
+            image, size=size, preprocess=self._preprocess, model=self.model, fit=fit
+        )
         picture = np.rint(pixels[0, ..., :3]).astype(np.uint8)
         return Prepared(np.repeat(picture, 3 // picture.shape[2], axis=2), x)
 

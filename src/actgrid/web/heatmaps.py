@@ -67,7 +67,7 @@ class Heatmaps:
         if method not in self.methods:
             raise NotFoundError(f"{method} needs packages that are not installed")
         path = self._viewed.layer_path(layer)
-        check_options([chosen], path, ())
+        check_options([chosen], path, {})
         if isinstance(target, str):
             target = class_index(target, self._viewed.labels)
         return "heatmap", image, method, target, path

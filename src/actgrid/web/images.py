@@ -25,13 +25,8 @@ from actgrid.errors import (
     ShapeError,
     TooLargeError,
 )
-from actgrid.models.images import (
-    find_images,
-    images_in_folder,
-    is_folder,
-    load_images,
-    reading_image,
-)
+from actgrid.models.image_sources import find_images, images_in_folder, is_folder, reading_image
+from actgrid.models.images import load_images
 from actgrid.option_types import integer_option
 
 __all__ = ["ImageStore", "StoredImage", "read_image", "sides_within", "thumbnail"]
@@ -448,5 +443,7 @@ def thumbnail(source: Any, longest: int = 128) -> bytes:
     b'\xff\xd8'
     """
     image = read_image(source, 2 * longest)
-    pixels = load_images(image, sides_within(image, longest), "none", fit="stretch")[0]
+    pixels = load_images(
+        image, size=sides_within(image, longest), preprocess="none", fit="stretch"
+    )[0]
     return b"".join(encode("thumbnail.jpg", np.rint(pixels).astype(np.uint8), quality=80))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actgrid.attribution.targets import binary_output
+from actgrid.attribution.scores import binary_output
 from actgrid.errors import LayerError, NotFoundError, suggest
 from actgrid.models import LayerInfo
 from actgrid.models.labels import labels_of

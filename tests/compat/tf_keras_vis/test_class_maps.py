@@ -149,7 +149,7 @@ def test_where_gradcam_plus_plus_was_before() -> None:
 
     assert gradcam.GradcamPlusPlus is GradcamPlusPlus
     with pytest.raises(AttributeError, match="no attribute 'GradcamPlus'"):
-        gradcam.GradcamPlus  # noqa: B018
+        gradcam.GradcamPlus  # type: ignore[attr-defined]  # noqa: B018
 
 
 def scorecam_by_loops(model: Any, images: Array, channels: list[int]) -> Array:

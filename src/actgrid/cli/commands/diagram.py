@@ -40,7 +40,7 @@ def diagram(model: Model, image: Image = None, *, options: Options) -> None:
     from actgrid.cli import report
     from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
     from actgrid.encoding import image_format, writable_folder
-    from actgrid.models.images import find_images
+    from actgrid.models.image_sources import find_images
 
     # What is wrong with these is said before a model is loaded.
     output = Path(options["output"])

@@ -82,7 +82,8 @@ def explain(
     )
     from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
     from actgrid.encoding import writable_folder
-    from actgrid.models.images import find_images, load_images, load_photos
+    from actgrid.models.image_sources import find_images
+    from actgrid.models.images import load_images, load_photos
     from actgrid.runs import explain_images
 
     # What is wrong with these is said before a model is loaded.
@@ -100,13 +101,13 @@ def explain(
     results = explain_images(
         network,
         files,
-        lambda file: load_images(file, size, preprocess, model=network, fit=fit),
+        lambda file: load_images(file, size=size, preprocess=preprocess, model=network, fit=fit),
         methods,
         target,
         None if layers is None else layers[0],
         labels=labels,
         batch_size=options["batch_size"],
-        photo_of=lambda file: load_photos(file, size, model=network, fit=fit)[0],
+        photo_of=lambda file: load_photos(file, size=size, model=network, fit=fit)[0],
     )
     names = picture_names(files, methods, texts)
     with (

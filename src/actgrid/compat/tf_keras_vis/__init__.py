@@ -1,6 +1,6 @@
 """The names of tf-keras-vis, for scripts that were written for it.
 
->>> from actgrid.compat.tf_keras_vis.gradcam import Gradcam
+>>> from actgrid.compat.tf_keras_vis.class_activation import Gradcam
 >>> from actgrid.compat.tf_keras_vis.utils.scores import CategoricalScore
 >>> cam = Gradcam(model)(CategoricalScore([1, 294]), images)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actgrid.attribution.class_maps import Formula, spatial_axes
-from actgrid.compat.tf_keras_vis.gradcam import Gradcam, Modifier
+from actgrid.compat.tf_keras_vis.class_activation import Gradcam, Modifier
 from actgrid.models.frameworks import tensorflow
 
 __all__ = ["GradcamPlusPlus"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actgrid.attribution.class_maps import Formula
-from actgrid.compat.tf_keras_vis.gradcam import Gradcam, Modifier, relu
+from actgrid.compat.tf_keras_vis.class_activation import Gradcam, Modifier, relu
 from actgrid.models.frameworks import tensorflow
 
 __all__ = ["Layercam"]

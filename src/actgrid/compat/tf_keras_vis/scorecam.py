@@ -11,7 +11,7 @@ import numpy.typing as npt
 from actgrid.attribution.class_maps import layer_maps
 from actgrid.attribution.perturbation import masked_scores
 from actgrid.attribution.subjects import Subject
-from actgrid.compat.tf_keras_vis.gradcam import Modifier, penultimate, relu
+from actgrid.compat.tf_keras_vis.class_activation import Modifier, penultimate, relu
 from actgrid.compat.tf_keras_vis.visualization import (
     BatchScore,
     ModelVisualization,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from actgrid.attribution.maximization import transformed
+from actgrid.attribution.random_transforms import transform_images
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models.frameworks import tensorflow
 
@@ -111,4 +111,4 @@ def _transformed(images: Any, angle: float, size: float) -> Any:
     tf = tensorflow()
     if len(images.shape) != 4:
         raise ShapeError(f"images must be (N, H, W, C), not {tuple(images.shape)}")
-    return transformed(tf.cast(images, tf.float32), tf.constant(angle, tf.float32), size)
+    return transform_images(tf.cast(images, tf.float32), tf.constant(angle, tf.float32), size)

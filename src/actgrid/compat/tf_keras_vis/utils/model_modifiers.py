@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from actgrid.compat.tf_keras_vis.gradcam import penultimate
+from actgrid.compat.tf_keras_vis.class_activation import penultimate
 from actgrid.errors import LayerError, OptionError
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import partial_model

@@ -1,0 +1,204 @@
+"""The definitions of options, and that every face takes them from there."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from tests.option_tables import PAGE, definition_groups, own_options, page, public_functions
+
+import actgrid
+from actgrid import options
+from actgrid.attribution.methods import all_methods
+from actgrid.errors import OptionError, UnknownOptionError
+from actgrid.option_groups import (
+    UNSET,
+    Option,
+    complete_options,
+    options_of,
+    takes_options,
+)
+from actgrid.option_types import Colormap, Integer
+from actgrid.rendering import BACKENDS, ORDERS
+from actgrid.rendering.tiles import KINDS
+
+GROUPS = definition_groups()
+FUNCTIONS = dict(public_functions())
+TAKERS = {name: each for name, each in FUNCTIONS.items() if hasattr(each, "option_group")}
+
+
+def named_options() -> list[tuple[str, str, Option]]:
+    return [
+        (group.__name__, name, option)
+        for group in GROUPS
+        for name, option in own_options(group).items()
+    ]
+
+
+@pytest.mark.parametrize(("group", "name", "option"), named_options(), ids=str)
+def test_a_definition_is_whole(group: str, name: str, option: Option) -> None:
+    assert re.fullmatch("[a-z]+(_[a-z]+)*", name)
+    assert option.help.endswith(".")
+    assert "\n" not in option.help
+    assert option.type.expected
+    if option.default is None:
+        assert option.none, "what None stands for must be told"
+    elif option.default not in (UNSET, inspect.Parameter.empty):
+        assert option.check(name, option.default) == option.default
+
+
+def test_an_option_is_defined_once() -> None:
+    found: dict[tuple[str, str], str] = {}
+    for group, name, option in named_options():
+        key = (name, option.help)
+        assert key not in found, f"{name} is defined in {found[key]} and again in {group}"
+        found[key] = group
+
+
+# --- Python
+
+
+@pytest.mark.parametrize("name", TAKERS)
+def test_signatures_and_docstrings_are_made_of_the_definitions(name: str) -> None:
+    function = TAKERS[name]
+    parameters = inspect.signature(function).parameters
+    documented = inspect.getdoc(function) or ""
+    for key, option in options_of(function.option_group).items():
+        assert parameters[key].kind is inspect.Parameter.KEYWORD_ONLY
+        assert option.help in documented
+    assert "**options" not in documented
+
+
+def test_functions_take_options_by_the_definitions_alone() -> None:
+    """No public function has a parameter of its own that is an option of others."""
+    taken = {key for function in TAKERS.values() for key in options_of(function.option_group)}
+    found: dict[str, set[str]] = {}
+    for name, function in FUNCTIONS.items():
+        if not callable(function) or name.endswith(("Error", "Warning")):
+            continue
+        group = getattr(function, "option_group", None)
+        own = set(inspect.signature(function).parameters) - set(options_of(group) if group else ())
+        wrong = own & taken - ALLOWED.get(name, set())
+        # A method, its target and its layer come before the options.
+        if wrong - {"layer"}:
+            found[name] = wrong
+    assert not found
+
+
+# Attributes of results, which bear the names of the options that made them.
+ALLOWED = {
+    "actgrid.ChannelStats": {"size"},
+    "actgrid.Grid": {"cmap"},
+    "actgrid.Heatmap": {"labels"},
+    "actgrid.Maximization": {"channels", "columns", "padding"},
+    "actgrid.Diagram": {"side", "width", "names", "legend"},
+    "actgrid.runs.Run": {"top"},
+    "actgrid.runs.Summary": {"statistics"},
+    "actgrid.runs.RayEngine": {"actors", "num_gpus", "address"},
+    "actgrid.statistics.TopImages": {"channels"},
+    "actgrid.statistics.find_top_images": {"channels", "background", "batch_size"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [("explain", options.TargetOptions), ("Explanations", options.TargetOptions)],
+)
+def test_parameters_before_the_options_have_the_defaults_of_the_definitions(
+    name: str, group: type
+) -> None:
+    function = getattr(actgrid, name, None) or getattr(actgrid.callbacks, name)
+    parameters = inspect.signature(function).parameters
+    for key, option in options_of(group).items():
+        assert parameters[key].default == option.default
+
+
+@pytest.mark.parametrize("method", all_methods().values(), ids=lambda method: method.name)
+def test_the_options_of_methods_are_defined(method: Any) -> None:
+    known = options_of(options.MethodOptions)
+    for name, default in method.options.items():
+        assert known[name].check(name, default) == default
+
+
+def test_the_words_of_options_are_those_of_the_code_behind() -> None:
+    def words(group: type, name: str) -> tuple[str, ...]:
+        return options_of(group)[name].type.words
+
+    assert words(options.GridOptions, "order") == tuple(ORDERS)
+    assert words(options.BackendOptions, "backend") == ("auto", *BACKENDS, "tensorflow")
+    assert words(options.ArrayOptions, "kind") == tuple(KINDS)
+
+
+def test_type_checkers_see_what_is_defined() -> None:
+    for group in GROUPS:
+        assert typing.is_typeddict(group)
+        hints = typing.get_type_hints(group)
+        assert set(hints) == set(options_of(group))
+
+
+def test_unknown_options_are_named_with_close_matches() -> None:
+    with pytest.raises(UnknownOptionError, match=r"'normalise' \(did you mean normalize\?\)") as no:
+        actgrid.render([[[1.0]]], normalise="minmax")  # type: ignore[call-arg]
+    assert isinstance(no.value, TypeError)
+    assert isinstance(no.value, ValueError)
+
+
+# --- a new option is one definition
+
+
+class TintOptions(TypedDict, total=False):
+    """How pictures are tinted."""
+
+    tint: Annotated[str, Option(Colormap(), "gray", "Colormap that tints the picture.")]
+    strength: Annotated[int, Option(Integer(0, 9), 3, "Strength of the tint.")]
+
+
+class TintedOptions(options.RenderArrayOptions, TintOptions, total=False):
+    """A group with what another one has, and a new option."""
+
+
+@takes_options(TintedOptions, strength=5)
+def tinted(picture: str, **given: Any) -> dict[str, Any]:
+    """Tint a picture.
+
+    Parameters
+    ----------
+    picture
+        The picture.
+    **options
+        See `TintedOptions`.
+
+    Returns
+    -------
+    dict
+        All options.
+    """
+    return {"picture": picture, **given}
+
+
+def test_a_new_option_is_one_definition() -> None:
+    found = tinted("cat", tint="magma", zoom=2)
+    assert (found["tint"], found["strength"], found["zoom"], found["padding"]) == ("magma", 5, 2, 1)
+    assert inspect.signature(tinted).parameters["strength"].default == 5
+    documented = inspect.getdoc(tinted) or ""
+    assert "tint : the name of a colormap, default 'gray'\n    Colormap that tints" in documented
+    assert "strength : an integer from 0 to 9, default 5\n" in documented
+    assert "Returns\n-------\ndict\n" in documented
+    with pytest.raises(OptionError, match="no colormap is called 'mgma'"):
+        tinted("cat", tint="mgma")
+    with pytest.raises(OptionError, match="strength must be at most 9, not 10"):
+        tinted("cat", strength=10)
+
+
+def test_options_without_a_default_are_left_out() -> None:
+    assert complete_options(options.MethodOptions, {"steps": 9}) == {"steps": 9}
+
+
+# --- the documentation
+
+
+def test_the_page_of_options_is_made_of_the_definitions() -> None:
+    assert PAGE.read_text() == page(), "python tests/option_tables.py writes it"
