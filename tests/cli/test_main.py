@@ -1074,6 +1074,12 @@ def test_maximize_says_what_is_wrong_in_one_line(
     wrong().assert_one_clear_line("no model file none.keras")
     wrong("--channels", 9, model=model_file).assert_one_clear_line("channels 0 to 4, not 9")
     wrong("--channels", "cat", model=model_file).assert_one_clear_line("names", "not known")
+    (tmp_path / "names.txt").write_text("ant\nbee\ncat\ndog\n")
+    labelled = ["--layer", -1, "--channels", "cat", "--labels", tmp_path / "names.txt"]
+    result = run(
+        "maximize", model_file, "-o", tmp_path / "b.png", "--steps", 1, *labelled, "--json"
+    )
+    assert [each["channel"] for each in json.loads(result.out)["channels"]] == [2]
     wrong("--layer", "cnov", model=model_file).assert_one_clear_line("did you mean conv")
 
 

@@ -1126,7 +1126,7 @@ def web_server(folder: Path) -> Iterator[str]:
 def site(model: Any, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An export of a small model behind a plain web server, below a path."""
     folder = tmp_path_factory.mktemp("web")
-    options: dict[str, Any] = {"normalize": ["minmax", "symmetric"], "methods": "gradcam"}
+    options: dict[str, Any] = {"normalize": ["minmax", "symmetric"], "method": "gradcam"}
     with ThreadPoolExecutor() as elsewhere:  # the browser's event loop runs in this thread
         elsewhere.submit(
             actgrid.export_site, model, photos, output=folder / "some/where", **options

@@ -15,7 +15,7 @@ from actgrid.cli import commands
 from actgrid.cli.command import Command, general_parameters
 from actgrid.errors import OptionError, suggest
 
-__all__ = ["app", "find_commands"]
+__all__ = ["app", "find_commands", "make_app"]
 
 
 class _Commands(TyperGroup):
@@ -41,7 +41,8 @@ def _start(**given: Any) -> None:
     """See what a Keras/TensorFlow network sees: every channel of every layer, drawn fast."""
 
 
-def _make_app() -> typer.Typer:
+def make_app() -> typer.Typer:
+    """Return the application with every command."""
     parameters = list(general_parameters())
     _start.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     _start.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -58,4 +59,4 @@ def _make_app() -> typer.Typer:
     return made
 
 
-app = _make_app()
+app = make_app()

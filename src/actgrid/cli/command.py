@@ -117,11 +117,10 @@ def command(
         def run(context: typer.Context, **given: Any) -> None:
             general = _general_options(context, given)
             texts = {name: given.pop(name) for name in options}
-            values = Options(
-                (name, _value(name, option, texts[name]))
-                for name, option in options.items()
-                if texts[name] is not None or name not in without_value
-            )
+            values = Options(general)
+            for name, option in options.items():
+                if texts[name] is not None or name not in without_value:
+                    values[name] = _value(name, option, texts[name])
             with messages(general["quiet"], general["verbose"], values.get("json", False)):
                 _call(functools.partial(function, **given, options=values), general["verbose"])
 

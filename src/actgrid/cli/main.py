@@ -35,6 +35,7 @@ def _run(arguments: list[str] | None) -> int:
     try:
         _check_not_empty(arguments)
         code = app(args=arguments, prog_name="actgrid", standalone_mode=False)
+        sys.stdout.flush()  # here a reader that has gone is noticed
     except typer.Exit as stop:
         code = stop.exit_code
     except CommandStop as stop:

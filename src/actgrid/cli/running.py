@@ -124,7 +124,7 @@ def finish_run(run: Run, options: Options) -> None:
             seconds=round(summary.seconds, 3),
             loads={name: round(load, 3) for name, load in pace.loads().items()},
         )
-        _exit_if_failed(summary)
+        _exit_if_failed(summary, options["quiet"])
         return
     is_summed_up = summary.images != 1 or summary.failed or summary.statistics is not None
     if is_summed_up:
@@ -137,12 +137,16 @@ def finish_run(run: Run, options: Options) -> None:
             f"{summary.images:,} image{plural}{already}, {summary.failed:,} failed: "
             f"{summary.output}"
         )
-    _exit_if_failed(summary)
+    _exit_if_failed(summary, options["quiet"])
 
 
-def _exit_if_failed(summary: Summary) -> None:
-    if summary.failed:
-        raise typer.Exit(_SOME_FAILED)
+def _exit_if_failed(summary: Summary, quiet: bool) -> None:
+    if not summary.failed:
+        return
+    if quiet:
+        message = f"{summary.failed:,} of {summary.images:,} images failed: {summary.output}"
+        raise CommandStop(message, _SOME_FAILED)
+    raise typer.Exit(_SOME_FAILED)
 
 
 @contextmanager

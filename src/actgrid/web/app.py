@@ -21,7 +21,7 @@ from actgrid.web.routes.answers import json_response
 from actgrid.web.security import CancelWhenGone, Guard
 from actgrid.web.viewer import Viewer
 
-__all__ = ["make_app"]
+__all__ = ["make_app", "refuse"]
 
 _ABOUT = """
 Images in; layers, pictures and statistics out.
@@ -92,7 +92,7 @@ def make_app(
     # The last one added is the outermost.
     app.add_middleware(CancelWhenGone)
     app.add_middleware(Guard, hosts=hosts, token=token, framed=framed)
-    app.add_exception_handler(ActgridError, _refused)
+    app.add_exception_handler(ActgridError, refuse)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _not_routed)
     for routes in (images, layers, heatmaps, model):
@@ -107,7 +107,8 @@ def make_app(
     return app
 
 
-async def _refused(request: Request, error: Exception) -> Response:
+async def refuse(request: Request, error: Exception) -> Response:
+    """Answer with the message of an error of actgrid."""
     kinds = {NotFoundError: 404, TooLargeError: 413}
     status = next((code for kind, code in kinds.items() if isinstance(error, kind)), 422)
     return json_response({"detail": str(error)}, status)

@@ -59,16 +59,12 @@ def _takes_options(
     def decorate(function: Route) -> Route:
         @functools.wraps(function)
         async def route(**given: Any) -> Any:
-            texts = {name: given.pop(name) for name in options}
-            return await function(
-                **given,
-                options={
-                    name: options[name].default
-                    if text is None
-                    else _read(name, options[name], text)
-                    for name, text in texts.items()
-                },
-            )
+            values = {name: given.pop(name) for name in options}
+            read = {
+                name: _read(name, options[name], value) if isinstance(value, str) else value
+                for name, value in values.items()
+            }
+            return await function(**given, options=read)
 
         signature = inspect.signature(function, eval_str=True)
         parameters = [each for each in signature.parameters.values() if each.name != "options"]
@@ -82,20 +78,13 @@ def _takes_options(
 
 def _parameter(name: str, option: Option, place: Callable[..., Any]) -> inspect.Parameter:
     """Return the parameter that takes an option as text, described by the option's definition."""
-    schema = option.type.schema()
-    if place is Path:
-        default = inspect.Parameter.empty
-    else:
-        default = None
-        if option.default is not None:
-            schema = schema | {"default": option.default}
     left_out = f" Left out: {option.none}." if option.none else ""
     info = place(description=option.help + left_out)
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=default,
-        annotation=Annotated[str, WithJsonSchema(schema), info],
+        default=inspect.Parameter.empty if place is Path else option.default,
+        annotation=Annotated[str, WithJsonSchema(option.type.schema()), info],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -16,6 +17,7 @@ from actgrid.options import (
     InputFileOptions,
     InputOptions,
     JsonOptions,
+    LabelOptions,
     MaximizedLayerOptions,
     MaximizeOptions,
     ModelOptions,
@@ -28,6 +30,7 @@ from actgrid.options import (
     PictureFileOptions,
     MaximizedLayerOptions,
     ChannelOptions,
+    LabelOptions,
     MaximizeOptions,
     panel(InputOptions, "size", "preprocess"),
     InputFileOptions,
@@ -42,11 +45,13 @@ def maximize(model: Model, options: Options) -> None:
     """Synthesize the images that maximize a layer's channels, or a class: a tile for each."""
     from actgrid import attribution
     from actgrid.cli import report
+    from actgrid.cli.explaining import labels_choice
     from actgrid.cli.loading import layer_choice, load_inputs, load_model, used_preprocessing
     from actgrid.encoding import image_format, writable_folder
 
     # What is wrong with these is said before a model is loaded.
     inputs = None if options["inputs"] is None else load_inputs(Path(options["inputs"]))
+    labels: Any = labels_choice(options["labels"])
     output = Path(options["output"])
     image_format(output.suffix)
     writable_folder(output.parent)
@@ -57,6 +62,7 @@ def maximize(model: Model, options: Options) -> None:
         network,
         layer,
         inputs=inputs,
+        labels=labels,
         progress=True,
         size=options["size"],
         preprocess=options["preprocess"],
