@@ -169,9 +169,7 @@ def test_a_command_is_a_file(run: Run, tmp_path: Path, monkeypatch: pytest.Monke
         "    '''Count.'''\n"
         "    print(model, options['top'])\n"
     )
-    monkeypatch.setattr(
-        "actgrid.cli.commands.__path__", [*commands.__path__, str(tmp_path)]
-    )
+    monkeypatch.setattr("actgrid.cli.commands.__path__", [*commands.__path__, str(tmp_path)])
     assert "count-layers" in dict(find_commands())
     monkeypatch.setattr(sys.modules["actgrid.cli.main"], "app", app_module.make_app())
     assert run("count-layers", "demo", "--top", 4).out == "demo 4\n"
@@ -307,7 +305,7 @@ def test_demo_is_the_embedded_photo(run: Run, model_file: Path, tmp_path: Path) 
     run(
         "diagram",
         model_file,
-        actgrid.models.images.find_images("demo")[0],
+        actgrid.models.image_sources.find_images("demo")[0],
         "-o",
         tmp_path / "d.png",
     )
