@@ -1,4 +1,4 @@
-"""Types of option values: what they accept from Python and from text, and what they refuse."""
+"""Tests of the types of option values, from Python and from text."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_text_that_stands_for_nothing_is_refused(
         (Size(), [3, np.int8(4)], (3, 4)),
         (Size(), np.array([3, 4]), (3, 4)),
         (Channels(), range(3), [0, 1, 2]),
-        (Channels(), iter([2, 0]), [2, 0]),
+        (Channels(), (2, 0), [2, 0]),
         (Channels(), np.array([1, 0]), [1, 0]),
         (Channels(takes_names=True), ["tabby", 3], ["tabby", 3]),
         (Normalize(), ("range", 0, 6), ("range", 0, 6)),
@@ -158,6 +158,10 @@ def test_python_values_are_taken(kind: OptionType, value: Any, checked: Any) -> 
 def test_python_values_of_another_type_are_refused(kind: OptionType, value: Any) -> None:
     with pytest.raises(OptionError, match="name"):
         kind.check("name", value)
+
+
+def test_channels_of_an_iterator_are_read_once() -> None:
+    assert Channels().check("order", iter([2, 0])) == [2, 0]
 
 
 @given(low=st.floats(-1e6, 1e6), width=st.floats(1e-3, 1e6))

@@ -38,7 +38,10 @@ def named_options() -> list[tuple[str, str, Option]]:
     ]
 
 
-@pytest.mark.parametrize(("group", "name", "option"), named_options(), ids=str)
+@pytest.mark.parametrize(
+    ("group", "name", "option"),
+    [pytest.param(*each, id=f"{each[0]}-{each[1]}") for each in named_options()],
+)
 def test_a_definition_is_whole(group: str, name: str, option: Option) -> None:
     assert re.fullmatch("[a-z]+(_[a-z]+)*", name)
     assert option.help.endswith(".")

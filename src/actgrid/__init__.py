@@ -97,11 +97,12 @@ _SUBPACKAGES = (
     "demo",
     "encoding",
     "errors",
-    "models",
     "figures",
+    "models",
+    "options",
+    "rendering",
     "runs",
     "statistics",
-    "rendering",
     "web",
 )
 

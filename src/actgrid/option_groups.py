@@ -146,7 +146,7 @@ def pick_options(options: Mapping[str, Any], *groups: type) -> dict[str, Any]:
 
 
 def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:
-    """Decorate a function or class whose ``**options: Unpack[group]`` are checked and completed.
+    """Check and complete the ``**options: Unpack[group]`` of the decorated function or class.
 
     The function, or the ``__init__`` of the class, is called with every option of the group. Its
     signature and its docstring, in the place of the parameter ``**options``, list them with their

@@ -64,7 +64,7 @@ class OptionType(Protocol):
 
     @property
     def expected(self) -> str:
-        """What a value must be, as error messages and tables say it."""
+        """Description of the allowed values, for error messages and tables."""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -582,8 +582,10 @@ def number_option(name: str, value: Any, minimum: float = 0, maximum: float = ma
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not minimum <= number <= maximum or math.isinf(number):
-        wanted = f"of at least {minimum}" if math.isinf(maximum) else f"from {minimum} to {maximum}"
-        raise OptionError(f"{name} must be a number {wanted}, not {value!r}")
+        expected = (
+            f"of at least {minimum}" if math.isinf(maximum) else f"from {minimum} to {maximum}"
+        )
+        raise OptionError(f"{name} must be a number {expected}, not {value!r}")
     return number
 
 

@@ -9,8 +9,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from actgrid.attribution import Maximization
 from actgrid.errors import OptionError, OutputError
-from actgrid.rendering import Picture
+from actgrid.rendering import Box, Heatmap, Picture, draw_diagram, lay_out_sheet, render
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 
@@ -74,3 +75,28 @@ def test_save_refuses_what_it_cannot_write(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="No such file or directory"):
         Noise().save(tmp_path / "missing" / "picture.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_kind_of_picture_has_what_a_picture_has() -> None:
+    grid = render(np.arange(48.0).reshape(4, 4, 3))
+    sheet = lay_out_sheet(PIXELS[None])
+    heatmap = Heatmap(np.arange(16.0).reshape(4, 4), images=PIXELS)
+    diagram = draw_diagram([Box("image", "Input", (8, 8, 3))])
+    maximization = Maximization(
+        np.zeros((1, 4, 4, 3), np.float32),
+        np.zeros((1, 4, 4, 3), np.uint8),
+        "conv",
+        np.array([0]),
+        np.zeros(1, np.float32),
+        np.zeros(1, np.float32),
+    )
+    for picture in (grid, sheet, heatmap, diagram, maximization):
+        assert isinstance(picture, Picture)
+        for name in ("to_image", "to_png", "save", "_repr_png_"):
+            assert getattr(type(picture), name) is getattr(Picture, name)
+        rgb = picture.to_rgb()
+        assert (rgb.dtype, rgb.ndim, rgb.shape[2]) == (np.uint8, 3, 3)
+        np.testing.assert_array_equal(np.asarray(picture.to_image().convert("RGB")), rgb)
+        with Image.open(io.BytesIO(picture.to_png())) as image:
+            np.testing.assert_array_equal(np.asarray(image.convert("RGB")), rgb)
+        assert picture._repr_png_() == picture.to_png()

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import actgrid
+from actgrid.errors import MissingDependencyError
 from actgrid.rendering.backends import numpy_backend
 
 
@@ -54,3 +57,21 @@ def test_dictionary_is_plain_json() -> None:
         "nonfinite": [0, 0, 2],
         "dead": [0],
     }
+
+
+def test_statistics_are_a_frame_with_a_row_for_each_channel() -> None:
+    x = np.array([[[0, 1, 2], [0, 3, np.nan]]], np.float32)
+    frame = actgrid.render(x).stats.to_frame()
+    assert frame.index.name == "channel"
+    assert frame.columns.tolist() == [
+        *("mean", "std", "min", "max", "zero_fraction", "nonfinite", "dead"),
+    ]
+    assert frame["mean"].tolist() == [0, 2, 2]
+    assert frame["nonfinite"].tolist() == [0, 0, 1]
+    assert frame["dead"].tolist() == [True, False, False]
+
+
+def test_a_frame_needs_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'actgrid\[pandas\]'"):
+        actgrid.render(np.ones((2, 2, 1))).stats.to_frame()

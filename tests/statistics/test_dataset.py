@@ -483,3 +483,17 @@ def test_summary() -> None:
         ],
     }
     assert json.loads(json.dumps(summary)) == summary
+
+
+def test_statistics_are_a_frame_with_a_row_for_each_channel_of_each_layer() -> None:
+    activations, infos = two_layers()
+    stats = added(range(12), activations, infos)
+    frame = stats.to_frame()
+    assert frame.index.names == ["layer", "channel"]
+    assert len(frame) == sum(layer.count.size for layer in stats.layers.values())
+    for path, layer in stats.layers.items():
+        part = frame.loc[path]
+        assert part.index.tolist() == list(range(layer.count.size))
+        for name in ("count", "mean", "std", "min", "max", "zero_fraction", "activated", "dead"):
+            np.testing.assert_array_equal(part[name], getattr(layer, name))
+    assert DatasetStats().to_frame().empty

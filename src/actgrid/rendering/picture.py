@@ -1,4 +1,4 @@
-"""What every picture can do: become an image, an array or a file, and show itself."""
+"""The base class of pictures: conversion to images, arrays and files."""
 
 from __future__ import annotations
 
