@@ -582,10 +582,7 @@ def number_option(name: str, value: Any, minimum: float = 0, maximum: float = ma
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not minimum <= number <= maximum or math.isinf(number):
-        expected = (
-            f"of at least {minimum}" if math.isinf(maximum) else f"from {minimum} to {maximum}"
-        )
-        raise OptionError(f"{name} must be a number {expected}, not {value!r}")
+        raise OptionError(f"{name} must be a number{_bounds(minimum, maximum)}, not {value!r}")
     return number
 
 
