@@ -559,7 +559,9 @@ def test_what_a_device_cannot_do_is_told(
     function = GraphFunction(lambda inputs: inputs)
     graph = Mock(side_effect=fail)  # which is made, and fails when it is run
     function._function = Mock(get_concrete_function=Mock(return_value=graph))
-    monkeypatch.setattr(watched.engine._extractor, "_function", lambda transform: function)
+    monkeypatch.setattr(
+        watched.engine._extractor._function, "_function", lambda transform: function
+    )
 
     async def run() -> None:
         with pytest.raises(ModelError, match=message):
