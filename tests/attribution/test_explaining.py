@@ -17,8 +17,8 @@ from PIL import Image
 import actgrid
 from actgrid import ActgridError, explain
 from actgrid.attribution import compiled
-from actgrid.attribution.explaining import ask
 from actgrid.attribution.methods import all_methods
+from actgrid.attribution.requests import prepare_request
 from actgrid.errors import (
     DtypeError,
     MissingFileError,
@@ -483,9 +483,9 @@ def test_whoever_asks_is_told_before_each_run_and_may_end_it(
         if len(runs) == 2:
             raise KeyboardInterrupt
 
-    question = ask(model, x[:2], batch_size=1, progress=enough)
+    request = prepare_request(model, x[:2], batch_size=1, progress=enough)
     with pytest.raises(KeyboardInterrupt):
-        question.explain(all_methods()[method], None, {})
+        request.explain(all_methods()[method], None, {})
     assert len(runs) == 2
     assert all(0 <= done < total for done, total in runs)
 
@@ -493,8 +493,8 @@ def test_whoever_asks_is_told_before_each_run_and_may_end_it(
 def test_progress_counts_the_samples_of_each_pass(cnn: tuple[Any, Any]) -> None:
     model, x = cnn
     reports: list[tuple[int, int]] = []
-    question = ask(
+    request = prepare_request(
         model, x[:1], batch_size=4, progress=lambda done, total: reports.append((done, total))
     )
-    question.explain(all_methods()["rise"], None, {"samples": 10})
+    request.explain(all_methods()["rise"], None, {"samples": 10})
     assert reports == [(0, 1), (0, 10), (4, 10), (8, 10), *[(10, 10)] * 3]

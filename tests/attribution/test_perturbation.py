@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from keras import layers
 
 from actgrid import explain
-from actgrid.attribution.explaining import ask
 from actgrid.attribution.perturbation import _random_masks, _starts, masked_scores
+from actgrid.attribution.requests import prepare_request
 from actgrid.errors import OptionError
 
 
@@ -242,9 +242,9 @@ def test_baselines_of_sequences_images_and_volumes(rank: int, data_format: str) 
     x = np.random.default_rng(6).random((3, *shape), np.float32)
     first = 1 if data_format == "channels_last" else 2
     means = x.mean(tuple(range(first, first + rank)))
-    question = ask(model, x, _total, image_input=0, any_rank=True)
-    assert question.subject.sides == sides
+    request = prepare_request(model, x, _total, image_input=0, any_rank=True)
+    assert request.batch.sides == sides
     seen = means.sum(1, keepdims=True)
     for baseline, hidden in (("mean", seen), (0.5, 1.0), ([1.0, 2.0], 3.0), (np.zeros(shape), 0)):
-        scores = masked_scores(question.subject, _half_seen, 1, baseline)
+        scores = masked_scores(request.batch, _half_seen, 1, baseline)
         np.testing.assert_allclose(scores, (seen + hidden) / 2, rtol=1e-5)

@@ -395,7 +395,7 @@ def test_options_that_cannot_be_used_are_refused_at_once(x: Any, tmp_path: Path)
             ({"normalize": "standart"}, "standart"),
             ({"zoom": 0}, "zoom must be at least 1"),
             ({"order": "men"}, "did you mean mean"),
-            ({"colums": 3}, "colums is no option of actgrid.render .did you mean columns"),
+            ({"colums": 3}, "no option 'colums' .did you mean columns"),
         ):
             with pytest.raises(OptionError, match=message):
                 make(**options)

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import actgrid
-from actgrid.attribution.explaining import ask
+from actgrid.attribution.requests import prepare_request
 from actgrid.cli import report
 from actgrid.cli.loading import layer_choice
 
@@ -569,9 +569,9 @@ def test_explain_takes_many_images_in_batches_and_names_each_picture(
 
     def counted(model: Any, x: Any, *arguments: Any, **options: Any) -> Any:
         sizes.append(len(x))
-        return ask(model, x, *arguments, **options)
+        return prepare_request(model, x, *arguments, **options)
 
-    monkeypatch.setattr("actgrid.runs.explanations.ask", counted)
+    monkeypatch.setattr("actgrid.runs.explanations.prepare_request", counted)
     arguments = ["explain", model_file, tmp_path / "in", "--json"]
     methods = ["--method", "gradcam", "--method", "guided_gradcam", "--style", "map"]
     batched = explained(run(*arguments, *methods, "-o", tmp_path / "2", "--batch-size", 2))

@@ -23,7 +23,7 @@ from PIL import Image
 
 import actgrid
 from actgrid import DatasetStats, Extractor, load_images
-from actgrid.attribution.explaining import ask
+from actgrid.attribution.requests import prepare_request
 from actgrid.errors import (
     ImageError,
     ModelError,
@@ -939,7 +939,7 @@ async def test_heatmaps_stop_when_nobody_waits(monkeypatch: pytest.MonkeyPatch) 
             runs.append(1)
             progress(done, total)
 
-        return ask(model, x, target, labels, progress=told, **options)
+        return prepare_request(model, x, target, labels, progress=told, **options)
 
     monkeypatch.setattr(heatmaps_module, "ask", watched)
     seen = Seen(cnn(), batch_size=1)

@@ -1,9 +1,10 @@
 """A model and a target to heatmaps: what in the image, or in the network, makes the score."""
 
 from actgrid.attribution.comparison import compare_methods
-from actgrid.attribution.explaining import ZeroAttributionWarning, explain
+from actgrid.attribution.explaining import explain
 from actgrid.attribution.loss_gradients import Gradients, gradients
 from actgrid.attribution.maximization import Maximization, maximize
+from actgrid.attribution.requests import ZeroAttributionWarning
 
 __all__ = [
     "Gradients",

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from actgrid.attribution.batches import Attribution, ExplainedBatch, ScoreReader, SymbolicRun
 from actgrid.attribution.input_gradients import (
     Reduction,
     guided_backprop,
@@ -15,8 +16,7 @@ from actgrid.attribution.input_gradients import (
 )
 from actgrid.attribution.method import method
 from actgrid.attribution.perturbation import masked_scores
-from actgrid.attribution.scores import Reading
-from actgrid.attribution.subjects import Found, Reader, Run, Subject
+from actgrid.attribution.scores import TargetScores
 from actgrid.attribution.target_layers import grid_advice, target_calls, token_calls
 from actgrid.errors import LayerError, ModelError, OptionError, ShapeError
 from actgrid.models.calls import Call, choose_calls
@@ -69,7 +69,7 @@ class _Layer:
     token_grid: tuple[int, int] | None
     any_rank: bool = False
 
-    def activation(self, model: Any, run: Run) -> tuple[Call, Any, Any]:
+    def activation(self, model: Any, run: SymbolicRun) -> tuple[Call, Any, Any]:
         """Return the layer's call, its activation, and the gradient of the scores by that.
 
         Raises
@@ -82,19 +82,19 @@ class _Layer:
         tf = tensorflow()
         calls = self._calls(model, run)
         for call in reversed(calls):
-            (gradient,) = tf.gradients(run.reading.scores, call.tensor)
+            (gradient,) = tf.gradients(run.target_scores.scores, call.tensor)
             if gradient is not None:
                 return call, self._pictures(call, call.tensor), self._pictures(call, gradient)
         raise LayerError(
             f"the score does not depend on the layer {calls[-1].info.path}, or not smoothly"
         )
 
-    def token_gradients(self, run: Run) -> tuple[Any, Any]:
+    def token_gradients(self, run: SymbolicRun) -> tuple[Any, Any]:
         """Return the paths of all layers of tokens, and how large the gradients by these are."""
         tf = tensorflow()
         height, width = self.token_grid or (1, 1)
-        calls = token_calls(run.calls, run.reading.scores, height * width)
-        gradients = tf.gradients(run.reading.scores, [call.tensor for call in calls])
+        calls = token_calls(run.calls, run.target_scores.scores, height * width)
+        gradients = tf.gradients(run.target_scores.scores, [call.tensor for call in calls])
         sizes = [
             tf.constant(0.0)
             if gradient is None
@@ -103,9 +103,9 @@ class _Layer:
         ]
         return tf.constant([call.info.path for call in calls]), tf.stack(sizes)
 
-    def _calls(self, model: Any, run: Run) -> list[Call]:
+    def _calls(self, model: Any, run: SymbolicRun) -> list[Call]:
         if self.chosen is None:
-            return target_calls(run.calls, run.image, run.reading.scores, run.outputs)
+            return target_calls(run.calls, run.image, run.target_scores.scores, run.outputs)
         if isinstance(self.chosen, str):
             return [call for call in run.calls if call.info.path == self.chosen]
         ranks = (3, 4, 5) if self.any_rank else (4,) if self.token_grid is None else (3,)
@@ -143,31 +143,33 @@ class _Layer:
 class _Maps:
     """A map for each image, or with `formula` None the activations themselves."""
 
-    reader: Reader
+    reader: ScoreReader
     layer: _Layer
     formula: Formula | None
     linear: bool = False
 
-    def __call__(self, model: Any, inputs: Any, wanted: Any) -> tuple[Any, Any, Any, Reading]:
+    def __call__(
+        self, model: Any, inputs: Any, target_classes: Any
+    ) -> tuple[Any, Any, Any, TargetScores]:
         tf = tensorflow()
-        run = self.reader.run(model, inputs, wanted)
+        run = self.reader.run(model, inputs, target_classes)
         call, activation, gradient = self.layer.activation(model, run)
         if self.linear:
-            _check_linear(run.reading.scores, call)
+            _check_linear(run.target_scores.scores, call)
         maps = activation if self.formula is None else self.formula(activation, gradient)
         has_gradient = tf.reduce_any(gradient != 0, list(range(1, gradient.shape.rank)))
-        return tf.constant(call.info.path), maps, has_gradient, run.reading
+        return tf.constant(call.info.path), maps, has_gradient, run.target_scores
 
 
 @dataclass(frozen=True)
 class _TokenGradients:
     """Layers of tokens, and how large the gradients by their patches are."""
 
-    reader: Reader
+    reader: ScoreReader
     layer: _Layer
 
-    def __call__(self, model: Any, inputs: Any, wanted: Any) -> tuple[Any, Any]:
-        return self.layer.token_gradients(self.reader.run(model, inputs, wanted))
+    def __call__(self, model: Any, inputs: Any, target_classes: Any) -> tuple[Any, Any]:
+        return self.layer.token_gradients(self.reader.run(model, inputs, target_classes))
 
 
 def _weighed(activation: Any, weights: Any) -> Any:
@@ -267,14 +269,14 @@ def _check_linear(scores: Any, call: Call) -> None:
 
 
 def layer_maps(
-    subject: Subject,
+    batch: ExplainedBatch,
     layer: LayerLike | None,
     formula: Formula | None,
     *,
     token_grid: Any = None,
     linear: bool = False,
     any_rank: bool = False,
-) -> Found:
+) -> Attribution:
     """Return the maps that a formula makes of a layer's activations and their gradients.
 
     Parameters
@@ -287,38 +289,38 @@ def layer_maps(
         Whether a layer that is named may give (N, T, C) or (N, D, H, W, C) too, for maps (N, T) or
         (N, D, H, W).
     """
-    chosen = replace(_layer(subject, layer, token_grid), any_rank=any_rank)
-    body = _Maps(subject.reader, chosen, formula, linear)
-    path, maps, has_gradient, reading = subject.run(body)
+    chosen = replace(_layer(batch, layer, token_grid), any_rank=any_rank)
+    body = _Maps(batch.reader, chosen, formula, linear)
+    path, maps, has_gradient, target_scores = batch.run(body)
     name = path.numpy().decode()
-    reading = subject.checked(reading)
+    target_scores = batch.check_scores(target_scores)
     zero = f"the gradient of the score is zero in the layer {name}"
-    reasons = np.full(len(subject), _NO_CHANNEL.format(name), object)
+    reasons = np.full(len(batch), _NO_CHANNEL.format(name), object)
     has_none = ~np.asarray(has_gradient)
     if has_none.any():
         reasons = np.where(has_none, f"{zero} {_SATURATED}", reasons)
-        in_image = _reaches_image(subject.decided(reading))
+        in_image = _reaches_image(batch.with_classes_of(target_scores))
         reasons = np.where(has_none & in_image, f"{zero}, {_AFTER_ATTENTION}", reasons)
-    return Found(np.asarray(maps), reading, linear, name, zero_reasons=tuple(reasons))
+    return Attribution(np.asarray(maps), target_scores, linear, name, zero_reasons=tuple(reasons))
 
 
-def _reaches_image(subject: Subject) -> Any:
+def _reaches_image(batch: ExplainedBatch) -> Any:
     """Return for each image whether the gradient of the score by it is not zero."""
     try:
-        gradients = saliency(subject).values
+        gradients = saliency(batch).values
     except ModelError:  # something before the layer is not differentiable
-        return np.zeros(len(subject), bool)
-    return gradients.reshape(len(subject), -1).any(1)
+        return np.zeros(len(batch), bool)
+    return gradients.reshape(len(batch), -1).any(1)
 
 
-def _layer(subject: Subject, layer: LayerLike | None, token_grid: Any) -> _Layer:
+def _layer(batch: ExplainedBatch, layer: LayerLike | None, token_grid: Any) -> _Layer:
     if isinstance(layer, (list, tuple, set)):
         raise OptionError(f"layer must be one layer, not {layer!r}")
     grid = check_option(MethodOptions, "token_grid", token_grid)
     if layer is not None or grid is None:
         return _Layer(None if layer is None else Selection(layer), grid)
     # After the last attention to a class token, patches have a gradient, and it is zero.
-    paths, sizes = subject.run(_TokenGradients(subject.reader, _Layer(None, grid)))
+    paths, sizes = batch.run(_TokenGradients(batch.reader, _Layer(None, grid)))
     chosen = np.flatnonzero(sizes)
     if not chosen.size:
         raise LayerError(
@@ -329,15 +331,17 @@ def _layer(subject: Subject, layer: LayerLike | None, token_grid: Any) -> _Layer
 
 
 @method("cam", "Zhou 2015, https://arxiv.org/abs/1512.04150", needs=["gradients", "layer"])
-def cam(subject: Subject, layer: LayerLike | None = None) -> Found:
+def cam(batch: ExplainedBatch, layer: LayerLike | None = None) -> Attribution:
     """Weigh the channels before a global average by the dense layer after it."""
-    return layer_maps(subject, layer, _cam, linear=True)
+    return layer_maps(batch, layer, _cam, linear=True)
 
 
 @method("gradcam", "Selvaraju 2016, https://arxiv.org/abs/1610.02391", needs=["gradients", "layer"])
-def gradcam(subject: Subject, layer: LayerLike | None = None, *, token_grid: Any = None) -> Found:
+def gradcam(
+    batch: ExplainedBatch, layer: LayerLike | None = None, *, token_grid: Any = None
+) -> Attribution:
     """Weigh a layer's channels by their mean gradient; keep what is positive."""
-    return layer_maps(subject, layer, _gradcam, token_grid=token_grid)
+    return layer_maps(batch, layer, _gradcam, token_grid=token_grid)
 
 
 @method(
@@ -346,10 +350,10 @@ def gradcam(subject: Subject, layer: LayerLike | None = None, *, token_grid: Any
     needs=["gradients", "layer"],
 )
 def gradcam_plus_plus(
-    subject: Subject, layer: LayerLike | None = None, *, token_grid: Any = None
-) -> Found:
+    batch: ExplainedBatch, layer: LayerLike | None = None, *, token_grid: Any = None
+) -> Attribution:
     """Weigh a layer's channels by their positive gradients: finds several objects of a class."""
-    return layer_maps(subject, layer, _gradcam_plus_plus, token_grid=token_grid)
+    return layer_maps(batch, layer, _gradcam_plus_plus, token_grid=token_grid)
 
 
 def _masks(image: Any, sample: Any, sides: tuple[int, int], maps: Any) -> Any:
@@ -364,19 +368,19 @@ def _masks(image: Any, sample: Any, sides: tuple[int, int], maps: Any) -> Any:
 
 @method("scorecam", "Wang 2019, https://arxiv.org/abs/1910.01279", needs=["layer"])
 def scorecam(
-    subject: Subject,
+    batch: ExplainedBatch,
     layer: LayerLike | None = None,
     *,
     max_channels: int | None = None,
     baseline: Any = 0.0,
     weighting: Weighting = "softmax",
     token_grid: Any = None,
-) -> Found:
+) -> Attribution:
     """Weigh a layer's channels by the score of the image where they are active; no gradients."""
-    body = _Maps(subject.reader, _layer(subject, layer, token_grid), None)
-    path, activation, _, reading = subject.run(body)
-    reading = subject.checked(reading)
-    if weighting == "probability" and not reading.is_logit:
+    body = _Maps(batch.reader, _layer(batch, layer, token_grid), None)
+    path, activation, _, target_scores = batch.run(body)
+    target_scores = batch.check_scores(target_scores)
+    if weighting == "probability" and not target_scores.is_logit:
         raise OptionError(
             "weighting='probability' needs a model that ends in a softmax or sigmoid, and a class "
             "as the target: take weighting='softmax'"
@@ -390,7 +394,7 @@ def scorecam(
     # A constant channel has no mask, and says nothing of any place.
     varies = tf.reduce_max(activation, (2, 3)) > tf.reduce_min(activation, (2, 3))
     scores = masked_scores(
-        subject.decided(reading),
+        batch.with_classes_of(target_scores),
         _masks,
         int(activation.shape[1]),
         baseline,
@@ -404,15 +408,19 @@ def scorecam(
     maps = tf.nn.relu(tf.reduce_sum(weights * activation, 1))
     name = path.numpy().decode()
     reason = _NO_CHANNEL.format(name)
-    return Found(np.asarray(maps), reading, layer=name, zero_reasons=(reason,) * len(maps))
+    return Attribution(
+        np.asarray(maps), target_scores, layer=name, zero_reasons=(reason,) * len(maps)
+    )
 
 
 @method(
     "layercam", "Jiang 2021, https://doi.org/10.1109/TIP.2021.3089943", needs=["gradients", "layer"]
 )
-def layercam(subject: Subject, layer: LayerLike | None = None, *, token_grid: Any = None) -> Found:
+def layercam(
+    batch: ExplainedBatch, layer: LayerLike | None = None, *, token_grid: Any = None
+) -> Attribution:
     """Weigh each value of a layer by its own positive gradient: sharp in earlier layers too."""
-    return layer_maps(subject, layer, _layercam, token_grid=token_grid)
+    return layer_maps(batch, layer, _layercam, token_grid=token_grid)
 
 
 @method(
@@ -421,15 +429,15 @@ def layercam(subject: Subject, layer: LayerLike | None = None, *, token_grid: An
     needs=["gradients", "layer"],
 )
 def guided_gradcam(
-    subject: Subject,
+    batch: ExplainedBatch,
     layer: LayerLike | None = None,
     *,
     reduce: Reduction = "max",
     token_grid: Any = None,
-) -> Found:
+) -> Attribution:
     """Multiply guided backpropagation by Grad-CAM: fine detail of the class alone."""
-    coarse = gradcam(subject, layer, token_grid=token_grid)
-    fine = guided_backprop(subject, reduce=reduce)
+    coarse = gradcam(batch, layer, token_grid=token_grid)
+    fine = guided_backprop(batch, reduce=reduce)
     tf = tensorflow()
-    larger = tf.image.resize(coarse.values[..., None], subject.sides)[..., 0]
+    larger = tf.image.resize(coarse.values[..., None], batch.sides)[..., 0]
     return coarse._replace(values=fine.values * np.asarray(larger))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from actgrid.attribution.explaining import ask
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_needs, check_options, find_method
+from actgrid.attribution.requests import prepare_request
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
 from actgrid.option_groups import pick_options, takes_options
@@ -78,7 +78,7 @@ def compare_methods(
     check_options(list(chosen), layer, {})
     for method, method_options in chosen.items():
         check_options([method], None, method_options)
-    question = ask(
+    request = prepare_request(
         model,
         x,
         target,
@@ -87,17 +87,17 @@ def compare_methods(
         options["batch_size"],
         options["pixels"],
     )
-    check_needs(list(chosen), question.subject.model)
-    if question.backdrop is None:
+    check_needs(list(chosen), request.batch.model)
+    if request.backdrop is None:
         raise ShapeError(
-            f"images of shape {tuple(question.subject.image.shape)} have too many channels to be "
+            f"images of shape {tuple(request.batch.image.shape)} have too many channels to be "
             "drawn: explain gives the maps alone"
         )
-    backdrop = question.backdrop.reduced(_MAX_SIDE)
+    backdrop = request.backdrop.reduced(_MAX_SIDE)
     pictures = backdrop.images
-    question = replace(question.decided(), backdrop=backdrop)
+    request = replace(request.with_predicted_classes(), backdrop=backdrop)
     heatmaps = [
-        question.explain(method, layer, method_options) for method, method_options in chosen.items()
+        request.explain(method, layer, method_options) for method, method_options in chosen.items()
     ]
     overlay = cast(OverlayOptions, pick_options(options, OverlayOptions))
     columns = [pictures, *(heatmap.overlay(**overlay).pictures for heatmap in heatmaps)]

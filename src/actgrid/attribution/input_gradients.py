@@ -9,17 +9,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.guiding import guided
-from actgrid.attribution.method import method
-from actgrid.attribution.scores import Reading
-from actgrid.attribution.subjects import (
-    Found,
-    Reader,
-    Subject,
+from actgrid.attribution.batches import (
+    Attribution,
+    ExplainedBatch,
+    ScoreReader,
     baseline_rows,
     image_rows,
     row_numbers,
 )
+from actgrid.attribution.guiding import guided
+from actgrid.attribution.method import method
+from actgrid.attribution.scores import TargetScores
 from actgrid.errors import ModelError, OptionError
 from actgrid.models.frameworks import tensorflow
 
@@ -87,7 +87,7 @@ def noisy(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
 class _Gradients:
     """Sums over each image's samples of their gradients, by weights."""
 
-    reader: Reader
+    reader: ScoreReader
     sampling: Sampling
     guided: bool = False
 
@@ -95,38 +95,38 @@ class _Gradients:
         self,
         model: Any,
         inputs: Any,
-        wanted: Any,
+        target_classes: Any,
         image: Any,
         sample: Any,
         baseline: Any,
         table: Any,
         weights: Any,
-    ) -> tuple[Any, Reading]:
+    ) -> tuple[Any, TargetScores]:
         tf = tensorflow()
-        count = tf.shape(self.reader.taken(inputs))[0]
-        inputs, wanted = image_rows((inputs, wanted), image)
-        pixels = self.reader.taken(inputs)
+        count = tf.shape(self.reader.image_of(inputs))[0]
+        inputs, target_classes = image_rows((inputs, target_classes), image)
+        pixels = self.reader.image_of(inputs)
         baseline = tf.broadcast_to(baseline_rows(baseline, image), tf.shape(pixels))
         pixels = tf.ensure_shape(self.sampling(pixels, baseline, sample, table), pixels.shape)
-        inputs = self.reader.replaced(inputs, pixels)
+        inputs = self.reader.with_image(inputs, pixels)
         if self.guided:
             with guided(tf.compat.v1.get_default_graph()) as guide:
-                run = self.reader.run(model, inputs, wanted)
+                run = self.reader.run(model, inputs, target_classes)
             guide()
         else:
-            run = self.reader.run(model, inputs, wanted)
-        (gradient,) = tf.gradients(run.reading.scores, pixels)
+            run = self.reader.run(model, inputs, target_classes)
+        (gradient,) = tf.gradients(run.target_scores.scores, pixels)
         if gradient is None:
             raise ModelError(
                 "the score has no gradient with respect to the image: something between them is "
                 "not differentiable; occlusion, rise and lime need none"
             )
         weighed = gradient * row_numbers(tf.gather(weights, sample), gradient)
-        return tf.math.unsorted_segment_sum(weighed, image, count), run.reading
+        return tf.math.unsorted_segment_sum(weighed, image, count), run.target_scores
 
 
 def summed_gradients(
-    subject: Subject,
+    batch: ExplainedBatch,
     sampling: Sampling,
     weights: npt.ArrayLike,
     table: npt.ArrayLike = 0.0,
@@ -136,8 +136,8 @@ def summed_gradients(
 
     Parameters
     ----------
-    subject
-        Whose classes are decided.
+    batch
+        The images, whose target classes are fixed.
     sampling
         A function of a module, as the compiled function is kept by it: such as `noisy`.
     weights
@@ -145,49 +145,51 @@ def summed_gradients(
     table
         Numbers for `sampling`.
     baseline
-        See `Subject.baseline`; None where `sampling` needs none.
+        See `ExplainedBatch.baseline`; None where `sampling` needs none.
     """
     tf = tensorflow()
-    total = tf.zeros_like(subject.image)
+    total = tf.zeros_like(batch.image)
     scale = tf.constant(weights, tf.float32)
     arguments = (
         tf.zeros((1,) * len(total.shape)) if baseline is None else baseline,
         tf.constant(table, tf.float32),
         scale,
     )
-    body = _Gradients(subject.reader, sampling)
-    for part, _ in subject.run_samples(body, len(scale), *arguments):
+    body = _Gradients(batch.reader, sampling)
+    for part, _ in batch.run_samples(body, len(scale), *arguments):
         total += part
     return np.asarray(total)
 
 
-def _found(values: Array, subject: Subject, reduce: str, reading: Reading) -> Found:
+def _attribution(
+    values: Array, batch: ExplainedBatch, reduce: str, target_scores: TargetScores
+) -> Attribution:
     """Return one value for each pixel of values for each of its channels."""
-    flat = _REDUCTIONS[reduce](values, axis=subject.reader.channel_axis)
-    return Found(np.asarray(flat, np.float32), reading, signed=reduce == "sum")
+    flat = _REDUCTIONS[reduce](values, axis=batch.reader.channel_axis)
+    return Attribution(np.asarray(flat, np.float32), target_scores, signed=reduce == "sum")
 
 
-def _gradients(subject: Subject, guided: bool = False) -> tuple[Array, Reading]:
+def _gradients(batch: ExplainedBatch, guided: bool = False) -> tuple[Array, TargetScores]:
     """Return the gradients at the images, and what the model says of these."""
     tf = tensorflow()
-    body = _Gradients(subject.reader, as_it_is, guided)
-    nothing = tf.zeros((1,) * len(subject.image.shape)), tf.zeros(1), tf.ones(1)
-    ((gradients, reading),) = subject.run_samples(body, 1, *nothing)
-    return np.asarray(gradients), subject.checked(reading)
+    body = _Gradients(batch.reader, as_it_is, guided)
+    nothing = tf.zeros((1,) * len(batch.image.shape)), tf.zeros(1), tf.ones(1)
+    ((gradients, target_scores),) = batch.run_samples(body, 1, *nothing)
+    return np.asarray(gradients), batch.check_scores(target_scores)
 
 
 @method("saliency", "Simonyan 2013, https://arxiv.org/abs/1312.6034", needs=["gradients"])
-def saliency(subject: Subject, *, reduce: Reduction = "max") -> Found:
+def saliency(batch: ExplainedBatch, *, reduce: Reduction = "max") -> Attribution:
     """Take the gradient of the score: what a small change of each pixel would do to it."""
-    gradients, reading = _gradients(subject)
-    return _found(gradients, subject, reduce, reading)
+    gradients, target_scores = _gradients(batch)
+    return _attribution(gradients, batch, reduce, target_scores)
 
 
 @method("gradient_x_input", "Shrikumar 2016, https://arxiv.org/abs/1605.01713", needs=["gradients"])
-def gradient_x_input(subject: Subject, *, reduce: Reduction = "sum") -> Found:
+def gradient_x_input(batch: ExplainedBatch, *, reduce: Reduction = "sum") -> Attribution:
     """Multiply the gradient by the image: for a linear model each pixel's share of the score."""
-    gradients, reading = _gradients(subject)
-    return _found(gradients * np.asarray(subject.image), subject, reduce, reading)
+    gradients, target_scores = _gradients(batch)
+    return _attribution(gradients * np.asarray(batch.image), batch, reduce, target_scores)
 
 
 Quadrature = Literal["gauss-legendre", "trapezoid"]
@@ -200,14 +202,14 @@ QUADRATURES = get_args(Quadrature)
     needs=["gradients"],
 )
 def integrated_gradients(
-    subject: Subject,
+    batch: ExplainedBatch,
     *,
     steps: int = 50,
     baseline: Any = 0.0,
     quadrature: Quadrature = "gauss-legendre",
     complete: bool = True,
     reduce: Reduction = "sum",
-) -> Found:
+) -> Attribution:
     """Integrate the gradient from a baseline to the image: the shares sum to the score's rise."""
     if steps > _MOST_STEPS:
         raise OptionError(f"steps must be at most {_MOST_STEPS}, not {steps}")
@@ -218,21 +220,21 @@ def integrated_gradients(
     else:
         nodes, weights = np.polynomial.legendre.leggauss(steps)
         shares, weights = (nodes + 1) / 2, weights / 2
-    reading = subject.read()
-    subject = subject.decided(reading)
-    start = subject.baseline(baseline)
-    integral = summed_gradients(subject, on_the_way, weights, shares, start)
-    shares_of_rise = integral * np.asarray(subject.image - start)
-    before = subject.with_image(tensorflow().zeros_like(subject.image) + start).read()
+    target_scores = batch.read()
+    batch = batch.with_classes_of(target_scores)
+    start = batch.baseline(baseline)
+    integral = summed_gradients(batch, on_the_way, weights, shares, start)
+    shares_of_rise = integral * np.asarray(batch.image - start)
+    before = batch.with_image(tensorflow().zeros_like(batch.image) + start).read()
     axes = (1, 2, 3)
-    convergence_delta = reading.scores - before.scores - shares_of_rise.sum(axes)
+    convergence_delta = target_scores.scores - before.scores - shares_of_rise.sum(axes)
     if complete:
         # Gradients of deep networks jump about so much on the way that no few steps catch all.
         size = np.abs(shares_of_rise)
         total = size.sum(axes)
         ratio = np.divide(convergence_delta, total, np.zeros_like(total), where=total > 0)
         shares_of_rise += ratio[:, None, None, None] * size
-    found = _found(shares_of_rise, subject, reduce, reading)
+    found = _attribution(shares_of_rise, batch, reduce, target_scores)
     return found._replace(
         details={"baseline_score": before.scores, "convergence_delta": convergence_delta}
     )
@@ -240,26 +242,26 @@ def integrated_gradients(
 
 @method("smoothgrad", "Smilkov 2017, https://arxiv.org/abs/1706.03825", needs=["gradients"])
 def smoothgrad(
-    subject: Subject,
+    batch: ExplainedBatch,
     *,
     samples: int = 50,
     noise: float = 0.15,
     seed: int = 0,
     reduce: Reduction = "max",
-) -> Found:
+) -> Attribution:
     """Average the gradient over noisy copies of the image."""
-    reading = subject.read()
-    subject = subject.decided(reading)
+    target_scores = batch.read()
+    batch = batch.with_classes_of(target_scores)
     weights = np.full(samples, 1 / samples)
     table = np.array([noise, seed % SEEDS])
-    average = summed_gradients(subject, noisy, weights, table)
-    return _found(average, subject, reduce, reading)
+    average = summed_gradients(batch, noisy, weights, table)
+    return _attribution(average, batch, reduce, target_scores)
 
 
 @method(
     "guided_backprop", "Springenberg 2014, https://arxiv.org/abs/1412.6806", needs=["gradients"]
 )
-def guided_backprop(subject: Subject, *, reduce: Reduction = "max") -> Found:
+def guided_backprop(batch: ExplainedBatch, *, reduce: Reduction = "max") -> Attribution:
     """Take the gradient that ReLUs pass back only where it is positive."""
-    gradients, reading = _gradients(subject, guided=True)
-    return _found(gradients, subject, reduce, reading)
+    gradients, target_scores = _gradients(batch, guided=True)
+    return _attribution(gradients, batch, reduce, target_scores)

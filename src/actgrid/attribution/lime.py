@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from actgrid.attribution.batches import Attribution, ExplainedBatch
 from actgrid.attribution.method import method
 from actgrid.attribution.perturbation import UNCHANGED, masked_scores
-from actgrid.attribution.subjects import Found, Subject
 from actgrid.errors import MissingDependencyError, ShapeError
 from actgrid.models.frameworks import tensorflow
 from actgrid.option_types import integer_option
@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 
 @method("lime", "Ribeiro 2016, https://arxiv.org/abs/1602.04938")
 def lime(
-    subject: Subject,
+    batch: ExplainedBatch,
     *,
     samples: int = 1000,
     segments: Any = 64,
@@ -32,12 +32,12 @@ def lime(
     features: int = 5,
     baseline: Any = None,
     seed: int = 0,
-) -> Found:
+) -> Attribution:
     """Hide random superpixels and fit the scores by a linear model: the weight of each."""
     samples = integer_option("samples", samples, 2)
     linear_model = _library("sklearn.linear_model", "scikit-learn")
-    pixels = np.asarray(subject.image)
-    if subject.reader.channels_first:
+    pixels = np.asarray(batch.image)
+    if batch.reader.channels_first:
         pixels = np.moveaxis(pixels, 1, -1)
     labels = _superpixels(pixels, segments)
     counts = [int(one.max()) + 1 for one in labels]
@@ -49,12 +49,14 @@ def lime(
         one[0] = 1
     if baseline is None:
         baseline = np.stack([_mean_colours(*pair) for pair in zip(pixels, labels, strict=True)])
-        if subject.reader.channels_first:
+        if batch.reader.channels_first:
             baseline = np.moveaxis(baseline, -1, 1)
     tf = tensorflow()
-    reading = subject.read()
+    target_scores = batch.read()
     tables = tf.constant(seen), tf.constant(labels)
-    scores = masked_scores(subject.decided(reading), _seen_parts, samples, baseline, *tables)
+    scores = masked_scores(
+        batch.with_classes_of(target_scores), _seen_parts, samples, baseline, *tables
+    )
 
     details: dict[str, list[Any]] = {
         name: [] for name in ("weights", "intercept", "r_squared", "mask")
@@ -73,9 +75,9 @@ def lime(
     values = np.stack(
         [weights[one] for weights, one in zip(details["weights"], labels, strict=True)]
     )
-    return Found(
+    return Attribution(
         values,
-        reading,
+        target_scores,
         signed=True,
         details={"segments": list(labels), **details},
         zero_reasons=(UNCHANGED,) * len(values),

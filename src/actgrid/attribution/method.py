@@ -29,7 +29,7 @@ class Method:
     name
         Name of the method in `explain`.
     run
-        From a `Subject`, the layer if the method takes one, and options, to a `Found`.
+        From a `ExplainedBatch`, the layer if the method takes one, and options, to a `Attribution`.
     source
         Author, year and address of the paper.
     needs
@@ -97,7 +97,7 @@ def method(
     Examples
     --------
     >>> @method("saliency", "Simonyan 2013, https://arxiv.org/abs/1312.6034", needs=["gradients"])
-    ... def saliency(subject: Subject, *, reduce: str = "max") -> Found: ...
+    ... def saliency(batch: ExplainedBatch, *, reduce: str = "max") -> Attribution: ...
     """
 
     def declare(function: _Function) -> _Function:

@@ -9,8 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from actgrid.attribution.batches import (
+    Attribution,
+    ExplainedBatch,
+    ScoreReader,
+    baseline_rows,
+    image_rows,
+)
 from actgrid.attribution.method import method
-from actgrid.attribution.subjects import Found, Reader, Subject, baseline_rows, image_rows
 from actgrid.errors import OptionError
 from actgrid.models.frameworks import tensorflow
 
@@ -28,7 +34,7 @@ Masks = Callable[..., Any]
 class _MaskedScores:
     """Scores of images behind masks."""
 
-    reader: Reader
+    reader: ScoreReader
     masks: Masks
     probability: bool
 
@@ -36,7 +42,7 @@ class _MaskedScores:
         self,
         model: Any,
         inputs: Any,
-        wanted: Any,
+        target_classes: Any,
         image: Any,
         sample: Any,
         baseline: Any,
@@ -44,18 +50,20 @@ class _MaskedScores:
     ) -> Any:
         tf = tensorflow()
         baseline = baseline_rows(baseline, image)
-        rows, wanted = image_rows((inputs, wanted), image)
-        pixels = self.reader.taken(rows)
+        rows, target_classes = image_rows((inputs, target_classes), image)
+        pixels = self.reader.image_of(rows)
         sides = tf.shape(pixels)[self.reader.spatial]
         mask = self.masks(image, sample, sides, *tables)
         mask = tf.expand_dims(mask, self.reader.channel_axis)
         masked = tf.ensure_shape(baseline + mask * (pixels - baseline), pixels.shape)
-        reading = self.reader.run(model, self.reader.replaced(rows, masked), wanted).reading
-        return reading.probabilities if self.probability else reading.scores
+        target_scores = self.reader.run(
+            model, self.reader.with_image(rows, masked), target_classes
+        ).target_scores
+        return target_scores.probabilities if self.probability else target_scores.scores
 
 
 def masked_scores(
-    subject: Subject,
+    batch: ExplainedBatch,
     masks: Masks,
     samples: int,
     baseline: Any,
@@ -66,21 +74,21 @@ def masked_scores(
 
     Parameters
     ----------
-    subject
-        Whose classes are decided.
+    batch
+        The images, whose target classes are fixed.
     masks
         A function of a module, as the compiled function is kept by it.
     baseline
-        What is where the image is hidden, see `Subject.baseline`.
+        What is where the image is hidden, see `ExplainedBatch.baseline`.
     tables
         Tensors for `masks`.
     probability
         Whether to return the probability of the class and not its logit.
     """
-    body = _MaskedScores(subject.reader, masks, probability)
-    start = subject.baseline(baseline)
-    parts = [np.asarray(scores) for scores in subject.run_samples(body, samples, start, *tables)]
-    return np.concatenate(parts).reshape(len(subject), samples)
+    body = _MaskedScores(batch.reader, masks, probability)
+    start = batch.baseline(baseline)
+    parts = [np.asarray(scores) for scores in batch.run_samples(body, samples, start, *tables)]
+    return np.concatenate(parts).reshape(len(batch), samples)
 
 
 def outside_patch(image: Any, sample: Any, sides: Any, corners: Any, patch: Any) -> Any:
@@ -97,14 +105,14 @@ def outside_patch(image: Any, sample: Any, sides: Any, corners: Any, patch: Any)
 
 @method("occlusion", "Zeiler 2013, https://arxiv.org/abs/1311.2901")
 def occlusion(
-    subject: Subject,
+    batch: ExplainedBatch,
     *,
     patch: tuple[int, int] | None = None,
     stride: tuple[int, int] | None = None,
     baseline: Any = "mean",
-) -> Found:
+) -> Attribution:
     """Hide one patch after the other: how much the score falls without each pixel."""
-    height, width = subject.sides
+    height, width = batch.sides
     side = max(1, min(height, width) // 7)
     sides = (side, side) if patch is None else patch
     steps = tuple(-(-side // 2) for side in sides) if stride is None else stride
@@ -116,20 +124,20 @@ def occlusion(
     tops = _starts(height, sides[0], steps[0])
     lefts = _starts(width, sides[1], steps[1])
     corners = np.array([(top, left) for top in tops for left in lefts], np.int32)
-    reading = subject.read()
-    subject = subject.decided(reading)
+    target_scores = batch.read()
+    batch = batch.with_classes_of(target_scores)
     tables = tf.constant(corners), tf.constant(sides)
-    scores = masked_scores(subject, outside_patch, len(corners), baseline, *tables)
-    falls = reading.scores[:, None] - scores
+    scores = masked_scores(batch, outside_patch, len(corners), baseline, *tables)
+    falls = target_scores.scores[:, None] - scores
     # Each pixel's mean over the patches that hide it.
-    total = np.zeros((len(subject), height, width))
+    total = np.zeros((len(batch), height, width))
     count = np.zeros((height, width))
     for (top, left), fall in zip(corners, falls.T, strict=True):
         hidden = np.s_[..., top : top + sides[0], left : left + sides[1]]
         total[hidden] += fall[:, None, None]
         count[hidden] += 1
-    reasons = (UNCHANGED,) * len(subject)
-    return Found(np.float32(total / count), reading, signed=True, zero_reasons=reasons)
+    reasons = (UNCHANGED,) * len(batch)
+    return Attribution(np.float32(total / count), target_scores, signed=True, zero_reasons=reasons)
 
 
 def _starts(side: int, patch: int, stride: int) -> list[int]:
@@ -165,34 +173,36 @@ def _random_masks(image: Any, sample: Any, sides: Any, grids: Any, shifts: Any) 
 
 @method("rise", "Petsiuk 2018, https://arxiv.org/abs/1806.07421")
 def rise(
-    subject: Subject,
+    batch: ExplainedBatch,
     *,
     samples: int = 2000,
     grid_size: int = 7,
     keep_probability: float = 0.5,
     baseline: Any = "mean",
     seed: int = 0,
-) -> Found:
+) -> Attribution:
     """Hide random parts: the mean score where a pixel is seen."""
     tf = tensorflow()
     random = np.random.default_rng(seed)
     corners = (samples, grid_size + 2, grid_size + 2)
     grids = tf.constant(random.random(corners) < keep_probability, tf.float32)
     shifts = tf.constant(random.random((samples, 2)), tf.float32)
-    reading = subject.read()
-    subject = subject.decided(reading)
-    scores = masked_scores(subject, _random_masks, samples, baseline, grids, shifts)
-    total = np.zeros((len(subject), *subject.sides))
-    seen = np.zeros(subject.sides)
-    for start in range(0, samples, subject.batch_size):
-        subject.report(samples, samples)
-        part = np.arange(start, min(start + subject.batch_size, samples))
-        masks = _random_masks(None, part, tf.constant(subject.sides), grids, shifts)
+    target_scores = batch.read()
+    batch = batch.with_classes_of(target_scores)
+    scores = masked_scores(batch, _random_masks, samples, baseline, grids, shifts)
+    total = np.zeros((len(batch), *batch.sides))
+    seen = np.zeros(batch.sides)
+    for start in range(0, samples, batch.batch_size):
+        batch.report(samples, samples)
+        part = np.arange(start, min(start + batch.batch_size, samples))
+        masks = _random_masks(None, part, tf.constant(batch.sides), grids, shifts)
         total += np.tensordot(scores[:, part], masks, 1)
         seen += np.sum(masks, 0)
     # What is never seen is as good as the rest.
     mean = np.broadcast_to(scores.mean(1)[:, None, None], total.shape)
     values = np.divide(total, seen, mean.copy(), where=seen > 0).astype(np.float32)
-    return Found(
-        values, reading, zero_reasons=("the score of every masked image is zero",) * len(values)
+    return Attribution(
+        values,
+        target_scores,
+        zero_reasons=("the score of every masked image is zero",) * len(values),
     )

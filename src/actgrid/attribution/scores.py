@@ -20,14 +20,14 @@ from actgrid.models.networks import trace_network
 from actgrid.models.refusals import reason
 from actgrid.models.tracing import unchanged
 
-__all__ = ["Reading", "binary_output", "read"]
+__all__ = ["TargetScores", "binary_output", "read"]
 
 # From a model's output, and its input if the function takes two arguments, to one score for each
 # image.
 Score = Callable[..., Any]
 
 
-class Reading(NamedTuple):
+class TargetScores(NamedTuple):
     """Scores of a batch, (N,) float32, and what they are of.
 
     `classes`, (N,) int32, are -1 where the target is a function. `count` is the number of classes,
@@ -46,11 +46,11 @@ def read(
     model: Any,
     inputs: Any,
     outputs: Any,
-    wanted: Any,
+    target_classes: Any,
     score: Score | None,
     head: int | None,
     evidence: Evidence,
-) -> Reading:
+) -> TargetScores:
     """Return the scores of the targets in a model's symbolic output.
 
     The logit before a softmax or sigmoid is the score: these squeeze it, and softmax mixes the
@@ -81,9 +81,9 @@ def read(
     tensors = [tensor for _, tensor in leaves_with_paths(outputs)]
     if score is not None:
         scores = _scores_by(score, outputs if head is None else tensors[head], inputs)
-        none = tf.fill(tf.shape(wanted), PREDICTED)
-        unknown = tf.fill(tf.shape(wanted), np.nan)
-        return Reading(scores, none, tf.constant(0), tf.constant(False), unknown)
+        none = tf.fill(tf.shape(target_classes), PREDICTED)
+        unknown = tf.fill(tf.shape(target_classes), np.nan)
+        return TargetScores(scores, none, tf.constant(0), tf.constant(False), unknown)
 
     if head is None and len(tensors) > 1:
         names = output_names(model, outputs)
@@ -118,16 +118,16 @@ def read(
         predicted = tf.cast(scores[:, 1] >= scores[:, 0], tf.int32)
         probabilities = tf.sigmoid(scores)
     count = tf.shape(scores)[1]
-    classes = tf.where(wanted < 0, predicted, wanted)
+    classes = tf.where(target_classes < 0, predicted, target_classes)
     # A class that there is not does not stop the device; `check_classes` tells.
     chosen = tf.minimum(classes, count - 1)
     probability = tf.gather(probabilities, chosen, batch_dims=1)
-    return Reading(
+    return TargetScores(
         tf.gather(scores, chosen, batch_dims=1),
         classes,
         count,
         tf.constant(is_logit),
-        probability if is_logit else tf.fill(tf.shape(wanted), np.nan),
+        probability if is_logit else tf.fill(tf.shape(target_classes), np.nan),
     )
 
 

@@ -184,9 +184,11 @@ def _class(target: Any, labels: Sequence[str] | None) -> int:
     return index
 
 
-def check_classes(wanted: npt.NDArray[np.int32], count: int, output: str | None = None) -> None:
-    """Raise TargetError unless the wanted classes are among the `count` of a model or output."""
-    if wanted.size and (most := int(wanted.max())) >= count:
+def check_classes(
+    target_classes: npt.NDArray[np.int32], count: int, output: str | None = None
+) -> None:
+    """Raise TargetError unless the classes are among the `count` of a model or output."""
+    if target_classes.size and (most := int(target_classes.max())) >= count:
         owner = "the model has" if output is None else f"output {output!r} has"
         classes = "" if output is None else " classes" if count > 1 else " class"
         raise TargetError(f"there is no class {most}: {owner} {count}{classes}, 0 to {count - 1}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from actgrid.attribution.explaining import ask
 from actgrid.attribution.methods import check_options, find_method
+from actgrid.attribution.requests import prepare_request
 from actgrid.callbacks.pictures import PictureCallback
 from actgrid.callbacks.samples import read_data
 from actgrid.encoding import encode
@@ -73,7 +73,7 @@ class Explanations(PictureCallback):
         self._layer, self._options = layer, pick_options(options, MethodOptions)
         check_options([self._method], layer, self._options)
         self._data = read_data(data)
-        self._question_of = (
+        self._request_options = (
             target,
             options["labels"],
             options["image_input"],
@@ -82,10 +82,10 @@ class Explanations(PictureCallback):
         self._overlay = cast(OverlayOptions, pick_options(options, OverlayOptions))
 
     def _prepare(self, model: Any) -> None:
-        self._question = ask(model, self._data.inputs(model), *self._question_of)
+        self._request = prepare_request(model, self._data.inputs(model), *self._request_options)
 
     def _look(self, step: int | None) -> Any:
-        return self._question.explain(self._method, self._layer, self._options)
+        return self._request.explain(self._method, self._layer, self._options)
 
     def _draw(self, seen: Any) -> dict[str, list[bytes]]:
         if seen.images is None:

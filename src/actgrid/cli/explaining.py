@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from actgrid.attribution.explaining import Labels, ZeroAttributionWarning
 from actgrid.attribution.lime import check_packages
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_options, find_method
+from actgrid.attribution.requests import Labels, ZeroAttributionWarning
 from actgrid.attribution.targets import check_classes, wanted_classes
 from actgrid.errors import OptionError, OutputTargetError, TargetError
 from actgrid.figures.files import folder_names, safe_name, unique_names

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.explaining import Labels, ask
 from actgrid.attribution.method import Method
+from actgrid.attribution.requests import Labels, prepare_request
 from actgrid.models.images import Photo
 from actgrid.models.types import LayerLike, TargetLike
 from actgrid.option_types import integer_option
@@ -63,7 +63,7 @@ def explain_images(
     batch_size = integer_option("batch_size", batch_size, 1)
     for jobs in _in_batches(((file, load(file)) for file in files), batch_size):
         names, inputs = zip(*jobs, strict=True)
-        question = ask(
+        request = prepare_request(
             model,
             np.concatenate(inputs),
             [target] * len(names) if isinstance(target, list) else target,
@@ -71,8 +71,8 @@ def explain_images(
             batch_size=batch_size,
         )
         if len(methods) > 1:
-            question = question.decided()
-        found = [question.explain(method, layer, options) for method, options in methods.items()]
+            request = request.with_predicted_classes()
+        found = [request.explain(method, layer, options) for method, options in methods.items()]
         count = len(found[0]) // len(names)  # of targets
         for index, file in enumerate(names):
             rows = range(index * count, (index + 1) * count)

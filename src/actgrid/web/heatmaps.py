@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from actgrid.attribution.explaining import ask
 from actgrid.attribution.lime import check_packages
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import all_methods, check_options, find_method
+from actgrid.attribution.requests import prepare_request
 from actgrid.encoding import encode_png
 from actgrid.errors import MissingDependencyError, NotFoundError
 from actgrid.models.labels import class_index
@@ -85,7 +85,7 @@ class Heatmaps:
             prepared = await self._engine.prepared(stored)
 
             def explain(task: LongTask) -> _Result:
-                question = ask(
+                request = prepare_request(
                     self._engine.model,
                     prepared.x,
                     target,
@@ -94,7 +94,7 @@ class Heatmaps:
                     pixels=prepared.picture[None],
                     progress=task.report,
                 )
-                heatmap = question.explain(self.methods[method], path, {}, warn=False)
+                heatmap = request.explain(self.methods[method], path, {}, warn=False)
                 about = {
                     "method": method,
                     "target": None if heatmap.target is None else int(heatmap.target[0]),

@@ -116,15 +116,15 @@ class Gradcam(ModelVisualization):
         check_inference(training)
         normalized = normalize_cam if standardize_cam is None else standardize_cam
         layer = penultimate(self.model, penultimate_layer, seek_penultimate_conv_layer)
-        subjects = self._subjects(score, seed_input, min_rank=2)
+        batches = self._batches(score, seed_input, min_rank=2)
         # Any of them would do; tokens, which are integers, stay as they are beside images.
-        subject = max(
-            (subject for subject in subjects if subject is not None),
-            key=lambda subject: len(subject.image.shape),
+        batch = max(
+            (batch for batch in batches if batch is not None),
+            key=lambda batch: len(batch.image.shape),
         )
         formula = self._formula(anew(gradient_modifier), anew(activation_modifier))
-        maps = layer_maps(subject, layer, formula, any_rank=True).values
-        found = finished(maps, subjects, activation_modifier, expand_cam, normalized)
+        maps = layer_maps(batch, layer, formula, any_rank=True).values
+        found = finished(maps, batches, activation_modifier, expand_cam, normalized)
         return self._as_given(found, seed_input) if expand_cam else found
 
     def _formula(self, gradient_modifier: Modifier, activation_modifier: Modifier) -> Formula:

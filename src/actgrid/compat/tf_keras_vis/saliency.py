@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from actgrid.attribution.batches import ExplainedBatch
 from actgrid.attribution.input_gradients import SEEDS, as_it_is, noisy, summed_gradients
-from actgrid.attribution.subjects import Subject
 from actgrid.compat.tf_keras_vis.utils import normalize
 from actgrid.compat.tf_keras_vis.visualization import ModelVisualization, check_inference
 from actgrid.models.frameworks import tensorflow
@@ -94,27 +94,27 @@ class Saliency(ModelVisualization):
         if standardize_saliency is not None:
             normalize_map = standardize_saliency
         maps: list[Any] = []
-        for subject in self._subjects(score, seed_input, min_rank=2 if keepdims else 3):
-            if subject is None:
+        for batch in self._batches(score, seed_input, min_rank=2 if keepdims else 3):
+            if batch is None:
                 maps.append(None)
                 continue
-            found = _gradients(subject, samples, noise, gradient_modifier)
+            found = _gradients(batch, samples, noise, gradient_modifier)
             if not keepdims:
-                found = found.max(subject.reader.channel_axis)
+                found = found.max(batch.reader.channel_axis)
             maps.append(normalize(found) if normalize_map else found)
         return self._as_given(maps, seed_input)
 
 
 def _gradients(
-    subject: Subject, samples: int, noise: float, modifier: Callable[[Any], Any] | None
+    batch: ExplainedBatch, samples: int, noise: float, modifier: Callable[[Any], Any] | None
 ) -> Any:
     """Return the mean of modified gradients, sample by sample: the score wants each image once."""
     # tf-keras-vis's noise came from this generator.
     first = np.random.randint(SEEDS) if samples else 0  # noqa: NPY002
-    total = np.zeros(subject.image.shape, np.float32)
+    total = np.zeros(batch.image.shape, np.float32)
     for sample in range(max(samples, 1)):
         table = [noise, (first + sample) % SEEDS]
-        gradients = summed_gradients(subject, noisy if samples else as_it_is, [1.0], table)
+        gradients = summed_gradients(batch, noisy if samples else as_it_is, [1.0], table)
         if modifier is not None:
             gradients = np.asarray(modifier(tensorflow().constant(gradients)))
         total += gradients

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from actgrid.attribution.batches import ExplainedBatch
 from actgrid.attribution.class_maps import layer_maps
 from actgrid.attribution.perturbation import masked_scores
-from actgrid.attribution.subjects import Subject
 from actgrid.compat.tf_keras_vis.class_activation import Modifier, penultimate, relu
 from actgrid.compat.tf_keras_vis.visualization import (
     BatchScore,
@@ -132,15 +132,15 @@ class Scorecam(ModelVisualization):
         normalized = normalize_cam if standardize_cam is None else standardize_cam
         batch_size = integer_option("batch_size", batch_size, 1)
         layer = penultimate(self.model, penultimate_layer, seek_penultimate_conv_layer)
-        subjects = self._subjects(score, seed_input)
-        subject = next(subject for subject in subjects if subject is not None)
-        activation = layer_maps(subject, layer, None, any_rank=True).values
+        batches = self._batches(score, seed_input)
+        batch = next(batch for batch in batches if batch is not None)
+        activation = layer_maps(batch, layer, None, any_rank=True).values
         activation = activation[..., _strongest(activation, max_N)]
-        masked = fitting(subjects, activation[..., 0])
-        subject = next(subject for subject in masked if subject is not None)
-        weights = _weights(subject, activation, batch_size)
+        masked = fitting(batches, activation[..., 0])
+        batch = next(batch for batch in masked if batch is not None)
+        weights = _weights(batch, activation, batch_size)
         maps = np.einsum("n...c,nc->n...", activation, weights)
-        found = finished(maps, subjects, activation_modifier, expand_cam, normalized)
+        found = finished(maps, batches, activation_modifier, expand_cam, normalized)
         return self._as_given(found, seed_input) if expand_cam else found
 
 
@@ -159,14 +159,14 @@ def _strongest(activation: npt.NDArray[Any], most: int | None) -> npt.NDArray[np
 
 
 def _weights(
-    subject: Subject, activation: npt.NDArray[Any], batch_size: int
+    batch: ExplainedBatch, activation: npt.NDArray[Any], batch_size: int
 ) -> npt.NDArray[np.float32]:
     """Return the scores of the images behind each channel, (N, C)."""
     tf = tensorflow()
-    count, channels = len(subject), activation.shape[-1]
+    count, channels = len(batch), activation.shape[-1]
     step = max(1, batch_size // count)
-    score: Any = subject.reader.score
-    reader = replace(subject.reader, score=_ScoresOfGroups(score))
+    score: Any = batch.reader.score
+    reader = replace(batch.reader, score=_ScoresOfGroups(score))
     maps = np.moveaxis(activation, -1, 0)  # a batch of images for each channel
     found = []
     for start in range(0, channels, step):
@@ -177,9 +177,9 @@ def _weights(
             return tf.tile(tensor, [copies, *[1] * (len(tensor.shape) - 1)])
 
         group = replace(
-            subject,
-            inputs=map_tensors(repeated, subject.inputs),
-            wanted=repeated(subject.wanted),
+            batch,
+            inputs=map_tensors(repeated, batch.inputs),
+            target_classes=repeated(batch.target_classes),
             reader=reader,
             batch_size=len(part),
         )

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from actgrid.attribution.batches import ExplainedBatch
 from actgrid.attribution.compiled import kept
-from actgrid.attribution.explaining import ask
-from actgrid.attribution.subjects import Subject
+from actgrid.attribution.requests import prepare_request
 from actgrid.compat.tf_keras_vis.utils import listify, normalize
 from actgrid.errors import ActgridError, OptionError, ShapeError
 from actgrid.models import load_model
@@ -140,8 +140,10 @@ class ModelVisualization(ABC):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Look at the model."""
 
-    def _subjects(self, score: Any, seed_input: Any, min_rank: int = 3) -> list[Subject | None]:
-        """Return the subject of each input, None for inputs of a lower rank.
+    def _batches(
+        self, score: Any, seed_input: Any, min_rank: int = 3
+    ) -> list[ExplainedBatch | None]:
+        """Return the batch of each input, None for inputs of a lower rank.
 
         Raises
         ------
@@ -159,8 +161,8 @@ class ModelVisualization(ABC):
         count = len(inputs[0])
         scores = self._scores(score, count)
 
-        def subject(position: int) -> Subject:
-            question = ask(
+        def batch(position: int) -> ExplainedBatch:
+            request = prepare_request(
                 self.model,
                 given,
                 scores,
@@ -168,9 +170,9 @@ class ModelVisualization(ABC):
                 batch_size=count,
                 any_rank=True,
             )
-            return question.subject
+            return request.batch
 
-        return [subject(position) if fits else None for position, fits in enumerate(chosen)]
+        return [batch(position) if fits else None for position, fits in enumerate(chosen)]
 
     def _scores(self, score: Any, count: int) -> BatchScore:
         functions = tuple(listify(score))
@@ -227,7 +229,7 @@ def enlarged(maps: Any, sides: Any) -> Any:
     return maps
 
 
-def fitting(subjects: list[Subject | None], maps: Array) -> list[Subject | None]:
+def fitting(batches: list[ExplainedBatch | None], maps: Array) -> list[ExplainedBatch | None]:
     """Return the inputs whose axes are those of maps, (N, ...); None for the others.
 
     Raises
@@ -236,10 +238,10 @@ def fitting(subjects: list[Subject | None], maps: Array) -> list[Subject | None]
         If there is none.
     """
     found = [
-        subject if subject is not None and len(_sides(subject)) == maps.ndim - 1 else None
-        for subject in subjects
+        batch if batch is not None and len(_sides(batch)) == maps.ndim - 1 else None
+        for batch in batches
     ]
-    if not any(subject is not None for subject in found):
+    if not any(batch is not None for batch in found):
         raise ShapeError(
             f"the layer gives maps of {maps.shape[1:]}, and no input has as many axes between "
             "samples and channels: name another layer"
@@ -247,15 +249,15 @@ def fitting(subjects: list[Subject | None], maps: Array) -> list[Subject | None]
     return found
 
 
-def _sides(subject: Subject) -> tuple[int, ...]:
+def _sides(batch: ExplainedBatch) -> tuple[int, ...]:
     """Return the lengths of the axes that a map of an input has."""
     # Tokens, (N, T), have no channels.
-    return subject.sides or tuple(subject.image.shape[1:])
+    return batch.sides or tuple(batch.image.shape[1:])
 
 
 def finished(
     maps: Array,
-    subjects: list[Subject | None],
+    batches: list[ExplainedBatch | None],
     activation_modifier: Callable[[Any], Any] | None,
     expand: bool,
     normalized: bool,
@@ -267,10 +269,10 @@ def finished(
     if not expand:
         return normalize(maps) if normalized else maps
     found: list[Array | None] = []
-    for subject in fitting(subjects, maps):
-        if subject is None:
+    for batch in fitting(batches, maps):
+        if batch is None:
             found.append(None)
             continue
-        larger = np.asarray(enlarged(tf.constant(maps), _sides(subject)))
+        larger = np.asarray(enlarged(tf.constant(maps), _sides(batch)))
         found.append(normalize(larger) if normalized else larger)
     return found

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.explaining import ask
-from actgrid.attribution.subjects import Subject
+from actgrid.attribution.batches import ExplainedBatch
+from actgrid.attribution.requests import prepare_request
 from actgrid.compat.tf_explain.utils.saver import save_rgb
 from actgrid.errors import OptionError, ShapeError, TargetError
 from actgrid.models.frameworks import keras, tensorflow
@@ -21,10 +21,10 @@ __all__ = [
     "ClassLoss",
     "ClassOutput",
     "Explainer",
+    "batch_of",
     "class_number",
     "images_of",
     "inputs_of",
-    "subject_of",
 ]
 
 
@@ -71,11 +71,11 @@ def images_of(validation_data: Any) -> npt.NDArray[Any]:
     return images
 
 
-def subject_of(
+def batch_of(
     model: Any, images: npt.NDArray[Any], score: Callable[[Any], Any], batch_size: int | None = None
-) -> Subject:
+) -> ExplainedBatch:
     """Return what is asked of a model: a score, of its output, for each image."""
-    return ask(model, images, score, batch_size=batch_size or 32).subject
+    return prepare_request(model, images, score, batch_size=batch_size or 32).batch
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from actgrid.attribution.loss_gradients import gradients
 from actgrid.compat.tf_explain.core.explainer import (
     ClassOutput,
     Explainer,
+    batch_of,
     class_number,
     images_of,
-    subject_of,
 )
 from actgrid.compat.tf_explain.utils.display import VIRIDIS, stacked
 from actgrid.errors import ModelError
@@ -102,12 +102,10 @@ class GradCAM(Explainer):
         images = images_of(validation_data)
         if layer_name is None:
             layer_name = self.infer_grad_cam_target_layer(model)
-        subject = subject_of(model, images, ClassOutput(class_number(class_index)))
+        batch = batch_of(model, images, ClassOutput(class_number(class_index)))
         formula = _guided if use_guided_grads else by_mean_gradient
         maps = [
-            one
-            for group in subject.groups()
-            for one in layer_maps(group, layer_name, formula).values
+            one for group in batch.groups() for one in layer_maps(group, layer_name, formula).values
         ]
         return stacked(maps, images, colormap, image_weight)
 

@@ -11,9 +11,9 @@ from actgrid.attribution.input_gradients import as_it_is, on_the_way, summed_gra
 from actgrid.compat.tf_explain.core.explainer import (
     ClassOutput,
     Explainer,
+    batch_of,
     class_number,
     images_of,
-    subject_of,
 )
 from actgrid.compat.tf_explain.utils.display import grid_display
 from actgrid.compat.tf_explain.utils.image import transform_to_normalized_grayscale
@@ -67,9 +67,9 @@ class IntegratedGradients(Explainer):
         """
         steps = integer_option("n_steps", n_steps, 2)
         score = ClassOutput(class_number(class_index))
-        subject = subject_of(model, images_of(validation_data), score)
+        batch = batch_of(model, images_of(validation_data), score)
         weights, shares = np.full(steps, 1 / steps), np.linspace(0, 1, steps)
-        gradients = summed_gradients(subject, on_the_way, weights, shares, subject.baseline(0.0))
+        gradients = summed_gradients(batch, on_the_way, weights, shares, batch.baseline(0.0))
         return grid_display(transform_to_normalized_grayscale(np.abs(gradients)))
 
     @staticmethod
@@ -77,8 +77,8 @@ class IntegratedGradients(Explainer):
         interpolated_images: npt.NDArray[Any], model: Any, class_index: int, n_steps: int
     ) -> npt.NDArray[np.float32]:
         """Return the mean gradient of the output for a class over each `n_steps` images."""
-        subject = subject_of(model, interpolated_images, ClassOutput(class_number(class_index)))
-        gradients = summed_gradients(subject, as_it_is, [1.0])
+        batch = batch_of(model, interpolated_images, ClassOutput(class_number(class_index)))
+        gradients = summed_gradients(batch, as_it_is, [1.0])
         means: npt.NDArray[np.float32]
         means = gradients.reshape(-1, n_steps, *gradients.shape[1:]).mean(1)
         return means

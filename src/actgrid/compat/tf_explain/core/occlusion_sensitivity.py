@@ -11,9 +11,9 @@ from actgrid.attribution.perturbation import masked_scores, outside_patch
 from actgrid.compat.tf_explain.core.explainer import (
     ClassOutput,
     Explainer,
+    batch_of,
     class_number,
     images_of,
-    subject_of,
 )
 from actgrid.compat.tf_explain.utils.display import VIRIDIS, stacked
 from actgrid.compat.tf_explain.utils.image import GRAY
@@ -116,11 +116,11 @@ class OcclusionSensitivity(Explainer):
         """Return 1 - confidence behind each square, (N, rows, columns)."""
         side = integer_option("patch_size", patch_size, 1)
         score = ClassOutput(class_number(class_index))
-        subject = subject_of(model, images, score, self.batch_size)
-        height, width = subject.sides
+        batch = batch_of(model, images, score, self.batch_size)
+        height, width = batch.sides
         tops, lefts = range(0, height, side), range(0, width, side)
         corners = np.array([(top, left) for top in tops for left in lefts], np.int32)
         tables = tensorflow().constant(corners), tensorflow().constant((side, side))
-        scores = masked_scores(subject, outside_patch, len(corners), GRAY, *tables)
+        scores = masked_scores(batch, outside_patch, len(corners), GRAY, *tables)
         maps: npt.NDArray[np.float32] = 1 - scores.reshape(-1, len(tops), len(lefts))
         return maps

@@ -11,9 +11,9 @@ from actgrid.attribution.input_gradients import as_it_is, summed_gradients
 from actgrid.compat.tf_explain.core.explainer import (
     ClassLoss,
     Explainer,
+    batch_of,
     class_number,
     images_of,
-    subject_of,
 )
 from actgrid.compat.tf_explain.utils.display import grid_display
 from actgrid.compat.tf_explain.utils.image import transform_to_normalized_grayscale
@@ -95,8 +95,8 @@ class SmoothGrad(Explainer):
         noisy_images: npt.NDArray[Any], model: Any, class_index: int, num_samples: int
     ) -> npt.NDArray[np.float32]:
         """Return the mean gradient of the loss over each `num_samples` images, (N, H, W, C)."""
-        subject = subject_of(model, noisy_images, ClassLoss(class_number(class_index)))
-        gradients = summed_gradients(subject, as_it_is, [1.0])
+        batch = batch_of(model, noisy_images, ClassLoss(class_number(class_index)))
+        gradients = summed_gradients(batch, as_it_is, [1.0])
         means: npt.NDArray[np.float32]
         means = gradients.reshape(-1, num_samples, *gradients.shape[1:]).mean(1)
         return means

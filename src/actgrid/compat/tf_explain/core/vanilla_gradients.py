@@ -12,9 +12,9 @@ from actgrid.attribution.input_gradients import as_it_is, summed_gradients
 from actgrid.compat.tf_explain.core.explainer import (
     ClassOutput,
     Explainer,
+    batch_of,
     class_number,
     images_of,
-    subject_of,
 )
 from actgrid.compat.tf_explain.utils.display import grid_display
 from actgrid.compat.tf_explain.utils.image import transform_to_normalized_grayscale
@@ -96,5 +96,5 @@ class VanillaGradients(Explainer):
         images: npt.NDArray[Any], model: Any, class_index: int
     ) -> npt.NDArray[np.float32]:
         """Return the gradients of the output for a class, of the images' shape."""
-        subject = subject_of(model, images, ClassOutput(class_number(class_index)))
-        return summed_gradients(subject, as_it_is, [1.0])
+        batch = batch_of(model, images, ClassOutput(class_number(class_index)))
+        return summed_gradients(batch, as_it_is, [1.0])

@@ -1,4 +1,4 @@
-"""A model, images and a target, as the methods take them."""
+"""Images, their model and target classes, as attribution methods take them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from actgrid.attribution.compiled import Body, compiled
 from actgrid.attribution.outputs import Evidence
-from actgrid.attribution.scores import Reading, Score, read
+from actgrid.attribution.scores import Score, TargetScores, read
 from actgrid.attribution.targets import check_classes
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models.calls import Call
@@ -21,22 +21,30 @@ from actgrid.models.inputs import map_tensors
 from actgrid.models.networks import trace_network
 from actgrid.models.tracing import unchanged
 
-__all__ = ["Found", "Reader", "Run", "Subject", "baseline_rows", "image_rows", "row_numbers"]
+__all__ = [
+    "Attribution",
+    "ExplainedBatch",
+    "ScoreReader",
+    "SymbolicRun",
+    "baseline_rows",
+    "image_rows",
+    "row_numbers",
+]
 
 _BASELINES = "baseline must be a number, one for each channel, 'mean', or an image"
 
 
-class Run(NamedTuple):
+class SymbolicRun(NamedTuple):
     """A model's run on symbolic inputs: `outputs` are all its output tensors."""
 
     image: Any
     outputs: list[Any]
-    reading: Reading
+    target_scores: TargetScores
     calls: list[Call]
 
 
 @dataclass(frozen=True)
-class Reader:
+class ScoreReader:
     """How a model is run and read.
 
     Attributes
@@ -73,42 +81,44 @@ class Reader:
         """The image's axes between samples and channels."""
         return slice(2, None) if self.channels_first else slice(1, -1)
 
-    def replaced(self, inputs: Any, image: Any) -> Any:
+    def with_image(self, inputs: Any, image: Any) -> Any:
         """Return inputs with another image."""
         nest = tensorflow().nest
         tensors = nest.flatten(inputs)
         tensors[self.image] = image
         return nest.pack_sequence_as(inputs, tensors)
 
-    def taken(self, inputs: Any) -> Any:
+    def image_of(self, inputs: Any) -> Any:
         """Return the image of inputs."""
         return tensorflow().nest.flatten(inputs)[self.image]
 
-    def run(self, model: Any, inputs: Any, wanted: Any) -> Run:
+    def run(self, model: Any, inputs: Any, target_classes: Any) -> SymbolicRun:
         """Run a model on symbolic inputs and read its output; its state stays as it is."""
         with unchanged():
             trace = trace_network(model, inputs)
-        return Run(
-            self.taken(inputs),
+        return SymbolicRun(
+            self.image_of(inputs),
             tensorflow().nest.flatten(trace.outputs),
-            read(model, inputs, trace.outputs, wanted, self.score, self.head, self.evidence),
+            read(
+                model, inputs, trace.outputs, target_classes, self.score, self.head, self.evidence
+            ),
             trace.calls,
         )
 
 
 @dataclass(frozen=True)
-class _Read:
+class _ReadScores:
     """Only the scores."""
 
-    reader: Reader
+    reader: ScoreReader
 
-    def __call__(self, model: Any, inputs: Any, wanted: Any) -> Reading:
-        return self.reader.run(model, inputs, wanted).reading
+    def __call__(self, model: Any, inputs: Any, target_classes: Any) -> TargetScores:
+        return self.reader.run(model, inputs, target_classes).target_scores
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """Images, the model that takes them, and what is asked of it.
+class ExplainedBatch:
+    """A batch of images, the model that takes them, and the class to explain for each.
 
     Attributes
     ----------
@@ -126,8 +136,8 @@ class Subject:
 
     model: Any
     inputs: Any
-    wanted: Any
-    reader: Reader
+    target_classes: Any
+    reader: ScoreReader
     batch_size: int
     progress: Callable[[int, int], object] | None = None
 
@@ -137,25 +147,25 @@ class Subject:
     @property
     def image(self) -> Any:
         """The input that is explained, a tensor."""
-        return self.reader.taken(self.inputs)
+        return self.reader.image_of(self.inputs)
 
     @property
     def sides(self) -> tuple[int, ...]:
         """Lengths of the image's spatial axes: height and width."""
         return tuple(self.image.shape[self.reader.spatial])
 
-    def groups(self) -> Iterator[Subject]:
+    def groups(self) -> Iterator[ExplainedBatch]:
         """Yield at most `batch_size` images at a time."""
         for start in range(0, len(self), self.batch_size):
             part = slice(start, start + self.batch_size)
             with tensorflow().device("CPU"):  # or all would go where the model runs
                 inputs = map_tensors(itemgetter(part), self.inputs)
-            yield replace(self, inputs=inputs, wanted=self.wanted[part])
+            yield replace(self, inputs=inputs, target_classes=self.target_classes[part])
 
     def run(self, body: Body, *arguments: Any) -> Any:
         """Run a body, compiled, on all images."""
         self.report(0, len(self))
-        return compiled(self.model, body)(self.inputs, self.wanted, *arguments)
+        return compiled(self.model, body)(self.inputs, self.target_classes, *arguments)
 
     def run_samples(self, body: Body, samples: int, *arguments: Any) -> Iterator[Any]:
         """Run a body on every sample of every image, `batch_size` of them at once.
@@ -174,31 +184,33 @@ class Subject:
             rows = tf.range(start, min(start + self.batch_size, total))
             image, sample = rows // samples, rows % samples
             self.report(start, total)
-            yield function(self.inputs, self.wanted, image, sample, *arguments)
+            yield function(self.inputs, self.target_classes, image, sample, *arguments)
 
     def report(self, done: int, total: int) -> None:
         """Report progress; raise what the receiver raises to end the computation."""
         if self.progress is not None:
             self.progress(done, total)
 
-    def read(self) -> Reading:
+    def read(self) -> TargetScores:
         """Return what the model says of the images as they are, in NumPy's arrays; checked."""
-        return self.checked(self.run(_Read(self.reader)))
+        return self.check_scores(self.run(_ReadScores(self.reader)))
 
-    def rows(self, images: Sequence[int], wanted: Any) -> Subject:
+    def rows(self, images: Sequence[int], target_classes: Any) -> ExplainedBatch:
         """Return the same of some of the images, which may come several times."""
         with tensorflow().device("CPU"):
             inputs = self.inputs
             if list(images) != list(range(len(self))):
                 inputs = image_rows(inputs, images)
-            return replace(self, inputs=inputs, wanted=tensorflow().constant(wanted))
+            return replace(
+                self, inputs=inputs, target_classes=tensorflow().constant(target_classes)
+            )
 
-    def with_image(self, image: Any) -> Subject:
+    def with_image(self, image: Any) -> ExplainedBatch:
         """Return the same with another image."""
-        return replace(self, inputs=self.reader.replaced(self.inputs, image))
+        return replace(self, inputs=self.reader.with_image(self.inputs, image))
 
-    def checked(self, reading: Reading) -> Reading:
-        """Return a reading in NumPy's arrays.
+    def check_scores(self, target_scores: TargetScores) -> TargetScores:
+        """Return target scores as NumPy arrays, checked.
 
         Raises
         ------
@@ -207,18 +219,18 @@ class Subject:
         ShapeError
             If there is not one score for each image.
         """
-        found = Reading(*(np.asarray(tensor) for tensor in reading))
+        found = TargetScores(*(np.asarray(tensor) for tensor in target_scores))
         if len(found.scores) != len(self):
             raise ShapeError(
                 f"there must be one score for each of {len(self)} images, not {len(found.scores)}"
             )
         if self.reader.score is None:
-            check_classes(np.asarray(self.wanted), int(found.count), self.reader.output)
+            check_classes(np.asarray(self.target_classes), int(found.count), self.reader.output)
         return found
 
-    def decided(self, reading: Reading) -> Subject:
-        """Return the same with the classes of a reading: of other images others are predicted."""
-        return replace(self, wanted=tensorflow().constant(reading.classes))
+    def with_classes_of(self, target_scores: TargetScores) -> ExplainedBatch:
+        """Return the batch with fixed classes, as other images may have other predicted classes."""
+        return replace(self, target_classes=tensorflow().constant(target_scores.classes))
 
     def baseline(self, value: Any) -> Any:
         """Return what stands for nothing, a tensor to be broadcast over the images: N or 1 of it.
@@ -259,15 +271,15 @@ class Subject:
         return tf.constant(array)
 
 
-class Found(NamedTuple):
+class Attribution(NamedTuple):
     """What a method says of some images.
 
     Attributes
     ----------
     values
         (N, H, W) float32.
-    reading
-        Of the images.
+    target_scores
+        The scores of the images.
     signed
         Whether values below zero speak against the target.
     layer
@@ -279,7 +291,7 @@ class Found(NamedTuple):
     """
 
     values: npt.NDArray[np.float32]
-    reading: Reading
+    target_scores: TargetScores
     signed: bool = False
     layer: str = ""
     details: dict[str, Any] = {}  # noqa: RUF012  (never changed)
@@ -297,6 +309,6 @@ def row_numbers(numbers: Any, tensor: Any) -> Any:
 
 
 def baseline_rows(baseline: Any, image: Any) -> Any:
-    """Return the baselines of these images, of `Subject.baseline`'s one for all or one for each."""
+    """Return the row of `ExplainedBatch.baseline` for each image, or its only row."""
     tf = tensorflow()
     return tf.gather(baseline, tf.minimum(image, tf.shape(baseline)[0] - 1))
