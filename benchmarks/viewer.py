@@ -49,7 +49,7 @@ def served() -> Iterator[tuple[str, int]]:
     images.mkdir(exist_ok=True)
     for photo in photos()[:_IMAGES]:
         shutil.copy(photo, images)
-    command = [sys.executable, "-m", "actgrid", "serve", "demo", "--images", str(images)]
+    command = [sys.executable, "-m", "actgrid", "serve", "demo", str(images)]
     process = subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

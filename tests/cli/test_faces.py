@@ -20,7 +20,8 @@ from actgrid.cli import app as app_module
 from actgrid.cli import commands
 from actgrid.cli.app import app, find_commands
 from actgrid.cli.command import Command, Options, command
-from actgrid.option_groups import Option, options_of
+from actgrid.models.image_sources import find_images
+from actgrid.option_groups import UNSET, Option, options_of
 from actgrid.option_types import Flag, Number
 
 Run = Callable[..., Any]
@@ -53,12 +54,11 @@ def option_parameters(name: str) -> dict[str, Any]:
     return {each.name: each for each in parameters if each.param_type_name == "option"}
 
 
-def defined(command: Command) -> Iterator[tuple[str, Option, bool]]:
-    """Yield the options that a command was made from, and whether each has its default."""
-    yield from ((name, option, True) for name, option in options_of(GENERAL).items())
+def defined(command: Command) -> Iterator[tuple[str, Option]]:
+    """Yield the options that a command was made from, by name."""
+    yield from options_of(GENERAL).items()
     for panel in command.panels:
-        for name, option in panel.options.items():
-            yield name, option, panel.has_defaults
+        yield from panel.options.items()
 
 
 # --- options are those of the definitions
@@ -75,8 +75,8 @@ def test_the_commands_are_these() -> None:
 def test_every_option_is_a_definition(name: str) -> None:
     parameters = option_parameters(name)
     made = list(defined(COMMANDS[name]))
-    assert set(parameters) == {option for option, _, _ in made}
-    for option_name, option, has_default in made:
+    assert set(parameters) == {option for option, _ in made}
+    for option_name, option in made:
         groups = [
             options_of(group)[option_name] for group in GROUPS if option_name in options_of(group)
         ]
@@ -89,10 +89,10 @@ def test_every_option_is_a_definition(name: str) -> None:
         assert parameter.default is None  # texts are read by the type of the definition
         shown = re.search(r"\(default: (.+)\)$", parameter.help)
         default = option.default
-        if has_default and default is None and option.none:
+        if default is None and option.none:
             assert shown is not None
             assert shown[1] == option.none
-        elif not has_default or isinstance(option.type, Flag) or default in (NEEDED, None, ()):
+        elif isinstance(option.type, Flag) or default in (NEEDED, UNSET, None, ()):
             assert shown is None
         else:
             assert shown is not None
@@ -103,8 +103,8 @@ def test_every_option_is_a_definition(name: str) -> None:
 def test_defaults_are_those_of_the_python_function(name: str) -> None:
     parameters = inspect.signature(FUNCTIONS[name]).parameters
     compared = 0
-    for option_name, option, has_default in defined(COMMANDS[name]):
-        if option_name not in parameters or not has_default or option_name == "output":
+    for option_name, option in defined(COMMANDS[name]):
+        if option_name not in parameters or option_name == "output":
             continue
         known = parameters[option_name].default
         if known is not NEEDED:
@@ -121,7 +121,7 @@ def test_every_option_of_a_python_function_is_on_the_command_line() -> None:
         missing[name] = known - set(option_parameters(name)) - {"model", "images", "progress"}
     assert missing == {
         "diagram": {"x", "sample"},
-        "explain": {"x", "image_input", "pixels", "options"},
+        "explain": {"x", "image_input", "pixels"},
         "export": set(),
         "layers": {"x"},
         "maximize": set(),
@@ -305,7 +305,7 @@ def test_demo_is_the_embedded_photo(run: Run, model_file: Path, tmp_path: Path) 
     run(
         "diagram",
         model_file,
-        actgrid.models.image_sources.find_images("demo")[0],
+        find_images("demo")[0],
         "-o",
         tmp_path / "d.png",
     )
@@ -371,7 +371,11 @@ def test_the_completion_of_a_shell_can_be_shown() -> None:
 # --- the documentation
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Of docs/options.md tests/test_options.py tells: it has options of Python alone.
+DOCUMENTS = [
+    *(ROOT / "README.md", ROOT / "examples" / "README.md"),
+    *sorted(set((ROOT / "docs").glob("*.md")) - {ROOT / "docs" / "options.md"}),
+]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

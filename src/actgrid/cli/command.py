@@ -18,7 +18,7 @@ import typer
 
 from actgrid.cli.messages import CommandStop, messages
 from actgrid.errors import ActgridError
-from actgrid.option_groups import Option, options_of, pick_options
+from actgrid.option_groups import UNSET, Option, options_of, pick_options
 from actgrid.option_types import Flag, OptionType
 from actgrid.options import GeneralOptions
 
@@ -41,14 +41,10 @@ class Panel:
         Heading of the panel.
     options
         Definitions by name.
-    has_defaults
-        Whether an option that is not given has the default of its definition. Otherwise it has no
-        value: the title says where the default is found.
     """
 
     title: str
     options: Mapping[str, Option]
-    has_defaults: bool = True
 
 
 @dataclass(frozen=True)
@@ -105,7 +101,6 @@ def command(
         for each in (group if isinstance(group, Panel) else panel(group) for group in groups)
     )
     options = {name: option for each in panels for name, option in each.options.items()}
-    without_value = {name for each in panels if not each.has_defaults for name in each.options}
 
     def decorate(function: Callable[..., None]) -> Command:
         arguments = [
@@ -119,7 +114,7 @@ def command(
             texts = {name: given.pop(name) for name in options}
             values = Options(general)
             for name, option in options.items():
-                if texts[name] is not None or name not in without_value:
+                if texts[name] is not None or option.default is not UNSET:
                     values[name] = _value(name, option, texts[name])
             with messages(general["quiet"], general["verbose"], values.get("json", False)):
                 _call(functools.partial(function, **given, options=values), general["verbose"])
@@ -185,8 +180,7 @@ def _parameter(
     """Return the parameter by which typer reads an option as text."""
     is_flag = isinstance(option.type, Flag)
     flag = f"--{name.replace('_', '-')}"
-    has_defaults = shown_in is None or shown_in.has_defaults
-    if is_flag and (option.default or not has_defaults):
+    if is_flag and option.default is not False:
         flag = f"{flag}/--no-{name.replace('_', '-')}"
     declarations = [flag, *([_SHORT[name]] if name in _SHORT else [])]
     info = typer.Option(
@@ -196,7 +190,7 @@ def _parameter(
                 option.help,
                 *_unnamed_words(option),
                 *(["Repeatable."] if option.is_repeatable else []),
-                *([_default_text(option)] if has_defaults else []),
+                _default_text(option),
             ]
         ).rstrip(),
         metavar="" if is_flag else _metavar(option.type),
@@ -243,7 +237,7 @@ def _default_text(option: Option) -> str:
     default = option.default
     if default is None and option.none:
         return f"(default: {option.none})"
-    if default is _REQUIRED or default is None or default == () or isinstance(default, bool):
+    if default in (_REQUIRED, UNSET, None, ()) or isinstance(default, bool):
         return ""
     return f"(default: {_default_word(option)})"
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import typer
 
 from actgrid.cli.arguments import OptionalImages, OptionalModel
-from actgrid.cli.command import Options, Panel, command, panel
+from actgrid.cli.command import Options, command, panel
 from actgrid.errors import OptionError
-from actgrid.option_groups import options_of
 from actgrid.options import (
     BatchOptions,
     FileOptions,
@@ -40,11 +39,7 @@ def _method_names() -> Iterable[str]:
     ListOptions,
     TargetOptions,
     LabelOptions,
-    Panel(
-        "Options of attribution methods, with defaults that --list --json shows",
-        options_of(MethodOptions),
-        has_defaults=False,
-    ),
+    MethodOptions,
     StyleOptions,
     OverlayOptions,
     panel(FileOptions, "format"),
@@ -61,7 +56,8 @@ def explain(
 ) -> None:
     """Draw where in images a model sees a class: OUTPUT/IMAGE_METHOD.png.
 
-    With several targets the files are OUTPUT/IMAGE_METHOD_TARGET.png.
+    With several targets the files are OUTPUT/IMAGE_METHOD_TARGET.png. actgrid explain --list --json
+    shows which method takes which options, and their defaults.
     """
     from actgrid.cli import report
 
