@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pickle
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,12 @@ import actgrid
 from actgrid import Extractor, LayerInfo
 from actgrid.errors import CapabilityError, LayerError, ModelError, OptionError, ShapeError
 from actgrid.models.calls import Trace
+from actgrid.models.graph import layer_graph
 from actgrid.models.network import InputInfo
 from actgrid.models.networks import network_kinds, network_of
+from actgrid.models.receptive_fields import receptive_fields
+from actgrid.web.cache import Cache
+from actgrid.web.engine import Engine
 
 Array = npt.NDArray[Any]
 
@@ -301,6 +306,9 @@ def test_gradients_of_a_network_that_tensorflow_can_follow() -> None:
         (actgrid.maximize, ("rows",), "maximize follows the layers"),
         (actgrid.gradients, (pixels(), 0), "gradients follows the layers"),
         (actgrid.diagram, (), "diagram follows the layers"),
+        (layer_graph, (), "the graph of layers follows the layers"),
+        (receptive_fields, (), "receptive_fields follows the layers"),
+        (partial(Engine, cache=Cache(1)), (), "the viewer follows the layers"),
         (actgrid.render_weights, (), "render_weights needs the weights"),
     ],
 )

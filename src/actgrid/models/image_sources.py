@@ -56,9 +56,9 @@ def open_images(sources: ImageSources) -> list[Any]:
 
 
 def are_images(x: Any) -> TypeGuard[ImageSources]:
-    """Tell whether an input is image files or Pillow images, to be loaded by `load_images`."""
+    """Return whether an input is image files or Pillow images, for `load_images`."""
     if isinstance(x, (list, tuple)):
-        return bool(x) and all(are_images(one) for one in x)
+        return bool(x) and all(are_images(entry) for entry in x)
     return isinstance(x, (str, os.PathLike, Image.Image))
 
 
@@ -153,7 +153,7 @@ def expand_sources(sources: ImageSources) -> list[Any]:
         array = np.asarray(sources)
         return list(array) if array.ndim == 4 else [array]
     if isinstance(sources, Iterable):
-        return [one for source in sources for one in expand_sources(source)]
+        return [image for source in sources for image in expand_sources(source)]
     raise OptionError(f"images are files, folders, globs, arrays or pictures, not {sources!r}")
 
 
