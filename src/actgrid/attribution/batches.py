@@ -124,7 +124,7 @@ class ExplainedBatch:
     ----------
     inputs
         The model's inputs, tensors of N samples each.
-    wanted
+    target_classes
         (N,) int32, the class of each image to explain, -1 for the predicted one.
     batch_size
         How many images the model is run on at once, at most.
@@ -174,7 +174,7 @@ class ExplainedBatch:
         ------
         structure
             What the body gives for the next rows, all samples of an image before the next image:
-            of ``(model, inputs, wanted, image, sample, *arguments)`` with inputs and targets of
+            of ``(model, inputs, target_classes, image, sample, *arguments)`` with inputs and targets of
             all images, and of each row which image and which sample it is: see `image_rows`.
         """
         tf = tensorflow()
@@ -215,7 +215,7 @@ class ExplainedBatch:
         Raises
         ------
         TargetError
-            If a wanted class is none of the model's.
+            If a target class is none of the model's.
         ShapeError
             If there is not one score for each image.
         """

@@ -59,7 +59,7 @@ def read(
 
     Parameters
     ----------
-    wanted
+    target_classes
         (N,) int32, the classes.
     score
         A function of the outputs, or of the one that is read, and of the inputs too if it takes

@@ -18,10 +18,10 @@ __all__ = [
     "TargetRow",
     "are_several",
     "check_classes",
+    "class_indices",
     "head_index",
     "names_heads",
     "target_rows",
-    "wanted_classes",
 ]
 
 # Stands for the class that the model predicts.
@@ -143,7 +143,7 @@ def head_index(name: Any, heads: Sequence[str]) -> int:
     )
 
 
-def wanted_classes(
+def class_indices(
     targets: Iterable[Any], labels: Sequence[str] | None = None
 ) -> npt.NDArray[np.int32]:
     """Return the class that each target stands for, -1 for the predicted one.
