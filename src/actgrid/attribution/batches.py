@@ -173,9 +173,10 @@ class ExplainedBatch:
         Yields
         ------
         structure
-            What the body gives for the next rows, all samples of an image before the next image:
-            of ``(model, inputs, target_classes, image, sample, *arguments)`` with inputs and targets of
-            all images, and of each row which image and which sample it is: see `image_rows`.
+            What the body gives for the next rows, all samples of an image before the next image.
+            The body takes ``(model, inputs, target_classes, image, sample, *arguments)``: the
+            inputs and classes of all images, and the image and the sample of each row, see
+            `image_rows`.
         """
         tf = tensorflow()
         total = len(self) * samples
