@@ -74,9 +74,9 @@ def test_the_commands_are_these() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_a_definition(name: str) -> None:
     parameters = option_parameters(name)
-    made = list(defined(COMMANDS[name]))
-    assert set(parameters) == {option for option, _ in made}
-    for option_name, option in made:
+    pairs = list(defined(COMMANDS[name]))
+    assert set(parameters) == {option for option, _ in pairs}
+    for option_name, option in pairs:
         groups = [
             options_of(group)[option_name] for group in GROUPS if option_name in options_of(group)
         ]
@@ -149,9 +149,9 @@ def test_a_definition_is_all_that_an_option_takes(
 ) -> None:
     monkeypatch.setattr(app_module, "find_commands", lambda: [("extra", extra), ("other", extra)])
     monkeypatch.setattr(sys.modules["actgrid.cli.main"], "app", app_module.make_app())
-    told = " ".join(run("extra", "--help").out.split())
-    assert "How bright it is" in told
-    assert re.search(r"--gamma-value NUMBER Exponent of the levels. \(default: 2.2\)", told)
+    printed = " ".join(run("extra", "--help").out.split())
+    assert "How bright it is" in printed
+    assert re.search(r"--gamma-value NUMBER Exponent of the levels. \(default: 2.2\)", printed)
     assert run("extra").events == [{"gamma_value": 2.2}]
     assert run("extra", "--gamma-value", "3").events == [{"gamma_value": 3.0}]
     for wrong in ("x", "10"):
@@ -265,8 +265,8 @@ def test_quiet_prints_errors_and_json_alone(
     for arguments in (["-q", "layers", model_file], ["layers", model_file, "--quiet"]):
         result = run(*arguments)
         assert (result.code, result.out, result.err) == (0, "", "")
-    told = json.loads(run("layers", model_file, "-q", "--json").out)
-    assert [layer["path"] for layer in told][:2] == ["conv", "relu"]
+    printed = json.loads(run("layers", model_file, "-q", "--json").out)
+    assert [layer["path"] for layer in printed][:2] == ["conv", "relu"]
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "broken.png").write_bytes(b"no image")
     command = ["render", model_file, photo, tmp_path / "in", "-o", tmp_path / "out"]
@@ -299,8 +299,8 @@ def test_demo_is_the_embedded_photo(run: Run, model_file: Path, tmp_path: Path) 
         assert (result.code, result.err) == (0, ""), result
         (record,) = (json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines())
         assert Path(record["image"]).parts[-2:] == ("demo", "cat.jpg")
-    (told,) = run("explain", model_file, "demo", "-o", tmp_path, "--json").events
-    assert Path(told["file"]).name == "cat_gradcam.png"
+    (printed,) = run("explain", model_file, "demo", "-o", tmp_path, "--json").events
+    assert Path(printed["file"]).name == "cat_gradcam.png"
     run("diagram", model_file, "demo", "-o", tmp_path / "demo.png")
     run(
         "diagram",
@@ -368,12 +368,24 @@ def test_the_completion_of_a_shell_can_be_shown() -> None:
     assert "_ACTGRID_COMPLETE=complete_bash" in done.stdout
 
 
+def test_completion_can_be_installed(tmp_path: Path) -> None:
+    code = (
+        f"{sys.executable} -c 'import actgrid.cli; actgrid.cli.main()' --install-completion; true"
+    )
+    home = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, env=home)
+    assert done.stderr == ""
+    (script,) = (tmp_path / ".bash_completions").iterdir()
+    assert "_ACTGRID_COMPLETE=complete_bash" in script.read_text()
+    assert script.name in (tmp_path / ".bashrc").read_text()
+
+
 # --- the documentation
 
 ROOT = Path(__file__).parents[2]
 # Of docs/options.md tests/test_options.py tells: it has options of Python alone.
 DOCUMENTS = [
-    *(ROOT / "README.md", ROOT / "examples" / "README.md"),
+    ROOT / "README.md",
     *sorted(set((ROOT / "docs").glob("*.md")) - {ROOT / "docs" / "options.md"}),
 ]
 

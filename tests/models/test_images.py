@@ -12,11 +12,14 @@ import pytest
 from keras import layers
 from PIL import Image
 
+import actgrid
 from actgrid import ActgridError, explain, load_images
 from actgrid.errors import ImageError, MissingFileError, ModelError, OptionError, ShapeError
 from actgrid.models.image_inputs import image_input
 from actgrid.models.image_sources import find_images, images_in_folder, open_images
 from actgrid.models.images import load_photos, load_with_pixels
+from actgrid.runs.sources import find_items
+from actgrid.web.images import ImageStore
 
 Array = npt.NDArray[Any]
 
@@ -794,3 +797,25 @@ def test_photos_of_a_gray_model_keep_their_colours(tmp_path: Path) -> None:
     assert isinstance(opened[0], Image.Image)
     for photo in load_photos(opened, model=taking(8, 8, 1)):
         np.testing.assert_array_equal(photo.pixels, array)
+
+
+def test_demo_is_the_embedded_photo_before_any_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    Image.fromarray(colours()).save(tmp_path / "demo" / "own.png")
+    photo = np.asarray(actgrid.demo.photo(), np.float32)[None]
+    np.testing.assert_array_equal(load_images("demo", preprocess="none"), photo)
+    np.testing.assert_array_equal(load_images(["demo"], preprocess="none"), photo)
+    own = colours()[None].astype(np.float32)
+    for path in ("./demo", Path("demo"), "demo/own.png", "dem*/own.png"):
+        np.testing.assert_array_equal(load_images(path, preprocess="none"), own)
+    (item,) = find_items("demo").start()
+    assert (item.key, item.source) == ("cat", find_images("demo")[0])
+    assert find_items("demo").single
+    assert [image.name for image in ImageStore("demo").listed(0, 9)] == ["cat.jpg"]
+    assert [image.name for image in ImageStore(["./demo", "demo"]).listed(0, 9)] == [
+        "own.png",
+        "cat.jpg",
+    ]

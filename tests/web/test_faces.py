@@ -1,4 +1,4 @@
-"""The HTTP API, the page and the viewer's functions are made from the definitions of options."""
+"""The HTTP API, the page and the functions of the viewer take options as defined."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -174,8 +174,8 @@ def test_functions_take_the_definitions(
         name: option.default for name, option in options.items()
     }
     assert function.__doc__ is not None
-    told = " ".join(function.__doc__.split())
-    assert all(option.help in told for option in options.values())
+    documented = " ".join(function.__doc__.split())
+    assert all(option.help in documented for option in options.values())
 
 
 # --- the page

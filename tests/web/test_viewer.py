@@ -731,6 +731,7 @@ async def test_kernels_are_drawn_around_zero(path: str) -> None:
     assert about["shape"] == list(values.shape)
     assert [about["min"], about["max"]] == plain_numbers(np.array([values.min(), values.max()]))
     grid = draw_weight(weight, values, scope="layer")
+    assert about["cmap"] == grid.cmap == "RdBu_r"
     tiles = about["tiles"]
     assert tiles["count"] // tiles["slices"] == seen.about["nodes"][node]["channels"]
     for tile, levels in enumerate(tiles_of(await seen.viewer.kernel_levels(node), tiles)):
@@ -941,7 +942,7 @@ async def test_heatmaps_stop_when_nobody_waits(monkeypatch: pytest.MonkeyPatch) 
 
         return prepare_request(model, x, target, labels, progress=told, **options)
 
-    monkeypatch.setattr(heatmaps_module, "ask", watched)
+    monkeypatch.setattr(heatmaps_module, "prepare_request", watched)
     seen = Seen(cnn(), batch_size=1)
     asked = asyncio.ensure_future(seen.viewer.heatmap(seen.image, "rise", None))
     await until(lambda: len(runs) > 3)

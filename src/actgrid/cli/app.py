@@ -46,17 +46,17 @@ def make_app() -> typer.Typer:
     parameters = list(general_parameters())
     _start.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     _start.__annotations__ = {each.name: each.annotation for each in parameters}
-    made = typer.Typer(
+    application = typer.Typer(
         name="actgrid",
         cls=_Commands,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    made.callback()(_start)
+    application.callback()(_start)
     for name, each in find_commands():
-        made.command(name)(each.run)
-    return made
+        application.command(name)(each.run)
+    return application
 
 
 app = make_app()

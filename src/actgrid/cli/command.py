@@ -1,6 +1,7 @@
-"""Commands from the definitions of their options: flags, help, completion, and values read.
+"""Make commands from the definitions of their options.
 
-A command is a function with arguments and one parameter `options`, in a file of its own in
+Flags, help, completion and the reading of values are derived from the definitions. A command is a
+function with arguments and one parameter `options`, in a file of its own in
 `actgrid.cli.commands`. The decorator `command` names its groups of options.
 """
 
@@ -79,7 +80,9 @@ def command(
     words: Mapping[str, Callable[[], Iterable[str]]] | None = None,
     **defaults: Any,
 ) -> Callable[[Callable[..., None]], Command]:
-    """Decorate the function of a command, whose parameter `options` takes the values of options.
+    """Decorate the function of a command.
+
+    The parameter `options` of the function takes the values of the options.
 
     Parameters
     ----------
@@ -226,7 +229,7 @@ def _metavar(kind: OptionType) -> str:
 
 
 def _unnamed_words(option: Option) -> list[str]:
-    """Return a sentence with the words of an option that neither its metavar nor its help names."""
+    """Return a sentence with the words of an option, unless its metavar or help names them."""
     words = option.type.words
     if len(option.type.metavar) <= _MAX_METAVAR or all(word in option.help for word in words):
         return []

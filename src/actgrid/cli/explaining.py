@@ -1,4 +1,4 @@
-"""What the options of `actgrid explain` mean."""
+"""Read the options of `actgrid explain`, and draw its heatmaps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running the command: one line and exit code 2 where something is wrong, never a traceback."""
+"""Run the command: an error is one line and exit code 2, never a traceback."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _usage_message(error: Any, arguments: list[str]) -> str:
-    """Return what is wrong with the arguments, close matches, and where the help is."""
+    """Return the message of a usage error, with close matches and the command for help."""
     message, context = error.format_message(), getattr(error, "ctx", None)
     if not message:
         return ""

@@ -1,4 +1,4 @@
-"""What a command says beside its results, and how it ends early."""
+"""Log messages of a command, quietness, and the exception that ends a command early."""
 
 from __future__ import annotations
 

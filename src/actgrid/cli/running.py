@@ -1,4 +1,4 @@
-"""Carrying out a run: what is shown while it goes on, and its end."""
+"""Start and finish a run over many images, with its progress, events and summary."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ _SOME_FAILED, _INTERRUPTED = 1, 130
 def start_run(
     model: str, images: list[str], options: Options, *, is_drawn: bool, top: int | None
 ) -> Run:
-    """Return a run by the options of the command; wrong options are found before the model loads.
+    """Return a run by the options of the command.
+
+    Wrong options are found before the model loads.
 
     Parameters
     ----------
@@ -76,7 +78,7 @@ def start_run(
 
 
 def finish_run(run: Run, options: Options) -> None:
-    """Do the work of a run and print a line for each image and one at the end, or events.
+    """Process the images of a run; print a line for each image and a summary, or events.
 
     Raises
     ------
@@ -180,7 +182,7 @@ def _line(record: Record, run: Run) -> str:
 
 
 class _Pace:
-    """How fast a run goes, and how busy its stages have been since one looked last."""
+    """Speed of a run, and load of its stages since the last figures."""
 
     def __init__(self, run: Run) -> None:
         self._run = run

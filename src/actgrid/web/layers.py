@@ -154,6 +154,7 @@ def draw_kernel(weight: Weight) -> tuple[dict[str, Any], bytes]:
         "shape": list(values.shape),
         "min": plain_numbers(pooled.min)[0],
         "max": plain_numbers(pooled.max)[0],
+        "cmap": grid.cmap,
         "tiles": asdict(tiles),
     }
     return about, encode_png(tiles.picked(grid, tiling), threads=thread_count(None))

@@ -160,6 +160,7 @@ class Kernel(BaseModel):
     shape: list[int]
     min: float | None
     max: float | None
+    cmap: str = Field(description="The colormap that suits it.")
     tiles: Tiles
 
 

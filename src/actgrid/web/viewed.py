@@ -1,4 +1,4 @@
-"""What the viewer knows of a model before any image: its nodes, classes, kernels, statistics."""
+"""Nodes, classes, kernels and statistics of the model in the viewer: `ViewedModel`."""
 
 from __future__ import annotations
 

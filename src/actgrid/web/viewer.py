@@ -1,4 +1,4 @@
-"""What the page and the HTTP API show, worked out: `Viewer`."""
+"""The contents of the page and the HTTP API: `Viewer`."""
 
 from __future__ import annotations
 

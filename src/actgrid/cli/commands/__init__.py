@@ -1,1 +1,1 @@
-"""The commands, a file each: the function of the file's name is found and needs no entry."""
+"""Commands of the command line: the function in each file that has the name of the file."""

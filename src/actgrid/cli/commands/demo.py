@@ -13,7 +13,7 @@ from actgrid.options import FolderOptions, JsonOptions
 
 @command(FolderOptions, JsonOptions, output="actgrid-demo")
 def demo(options: Options) -> None:
-    """Draw every layer of the embedded network for a photo of a cat, and where it sees the cat."""
+    """Draw the layers of the embedded network for a photo, and a heatmap of its class."""
     from actgrid.attribution import explain
     from actgrid.cli import report
     from actgrid.cli.loading import load_model

@@ -36,7 +36,7 @@ from actgrid.options import (
     BatchOptions,
 )
 def serve(model: Model, images: OptionalImages = None, *, options: Options) -> None:
-    """Look around inside a network in the browser: every layer, channel and heatmap of an image.
+    """Show every layer, channel and heatmap of images in the browser.
 
     The page can add other images. The command prints the address of the page and serves it until
     SIGINT (Ctrl-C) or SIGTERM, and exits with 0 then. The HTTP API is described at

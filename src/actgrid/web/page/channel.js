@@ -12,7 +12,6 @@ import { drawText, saveCanvas, sheet } from "./save.js";
 import { get, go } from "./state.js";
 
 const MANY = 24; // images a channel is followed across at a time
-const KERNEL_COLOURS = "RdBu_r";
 const ACROSS = { mean: "mean", max: "largest value", zero_fraction: "share of zeros" };
 
 export class ChannelView {
@@ -212,7 +211,7 @@ export class ChannelView {
       this.kernel.replaceChildren(soft("This channel has no kernel of its own."));
       return;
     }
-    let canvas = this.tilesOf(tiles, levels, state.channel, this.model.lut(KERNEL_COLOURS));
+    let canvas = this.tilesOf(tiles, levels, state.channel, this.model.lut(about.cmap));
     if (tiles.slices === 1 && Math.min(canvas.width, canvas.height) === 1) canvas = wrapped(canvas);
     const label = `Kernel of channel ${state.channel}`;
     const shown = make("canvas", { class: "tile small", role: "img", "aria-label": label });

@@ -1,4 +1,4 @@
-"""Routes of the model: its graph, kernels, statistics over a dataset, and maximized images."""
+"""Routes of the model: graph, kernels, dataset statistics, maximized images."""
 
 from __future__ import annotations
 
