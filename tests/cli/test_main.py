@@ -1057,7 +1057,7 @@ def test_maximize_for_machines(run: Run, model_file: Path, tmp_path: Path) -> No
     told = json.loads(result.out)
     assert told["layer"] == "head"
     assert [one["channel"] for one in told["channels"]] == [0, 1, 2, 3]
-    assert all(one["activation"] > one["start"] for one in told["channels"])
+    assert all(one["activation"] > one["initial_activation"] for one in told["channels"])
 
 
 def test_maximize_says_what_is_wrong_in_one_line(
