@@ -232,14 +232,14 @@ def test_one_shape_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"total_variation": -1}, OptionError, "total_variation must be a number of at least 0"),
         ({"jitter": float("nan")}, OptionError, "jitter must be a number"),
         ({"rotate": float("inf")}, OptionError, "rotate must be a number"),
-        ({"scale": 1}, OptionError, "scale must be less than 1"),
-        ({"scale": None}, OptionError, "scale must be a number from 0 to 1"),
+        ({"scale": 1}, OptionError, "scale must be a number from 0 to 0.99, not 1"),
+        ({"scale": None}, OptionError, "scale must be a number from 0 to 0.99, not None"),
         ({"batch_size": 0}, OptionError, "batch_size must be at least 1"),
         ({"seed": -1}, OptionError, "seed must be at least 0"),
         ({"columns": 0}, OptionError, "columns must be at least 1"),
         ({"padding": 1.5}, OptionError, "padding must be an integer"),
         ({"preprocess": "vgg61"}, OptionError, "preprocess must be .*did you mean VGG19, VGG16"),
-        ({"size": 0}, OptionError, "size must be at least 1 x 1"),
+        ({"size": 0}, OptionError, "one number for both, each at least 1, not 0"),
         ({"size": 13}, ShapeError, r"takes an input of \(None, 12, 12, 3\), not \(1, 13, 13, 3\)"),
         ({"channels": 6}, TargetError, "layer conv has the channels 0 to 5, not 6"),
         ({"channels": [-1]}, TargetError, "channels 0 to 5, not -1"),
@@ -347,9 +347,9 @@ def test_images_of_two_channels_are_maximised_through_a_convolution() -> None:
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ((0, 1), r"rgb_channels must be three channels, not \(0, 1\)"),
+        ((0, 1), r"rgb_channels must be three channels, not \[0, 1\]"),
         ((0, 1, 6), "a channel of rgb_channels must be .* 5, not 6"),
-        ((0, 1, "red"), "a channel of rgb_channels must be an integer"),
+        ((0, 1, "red"), "rgb_channels must be channels such as 3,0-2"),
     ],
 )
 def test_channels_that_cannot_be_drawn_are_refused(chosen: Any, message: str) -> None:
