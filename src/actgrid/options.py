@@ -683,7 +683,8 @@ class MethodOptions(TypedDict, total=False):
     seed: Annotated[
         int, Option(Integer(0, 2**31 - 1), UNSET, "Seed of the method's random numbers.")
     ]
-    steps: Annotated[int, Option(Integer(2, 4096), UNSET, "Number of points on the path.")]
+    # More points would not be told apart, and Gauss-Legendre takes time with their cube.
+    steps: Annotated[int, Option(Integer(2, 1024), UNSET, "Number of points on the path.")]
     samples: Annotated[int, Option(Integer(1), UNSET, "Number of random samples.")]
     noise: Annotated[
         float,

@@ -113,7 +113,7 @@ def test_the_seed_decides_and_batches_do_not(smooth: tuple[Any, Any]) -> None:
     [
         ({"samples": 1}, "samples must be at least 2"),
         ({"features": 0}, "features must be at least 1"),
-        ({"kernel_width": 0}, "kernel_width must be more than 0"),
+        ({"kernel_width": 0}, "kernel_width must be a number greater than 0, not 0"),
         ({"ridge": -1}, "ridge must be a number of at least 0"),
         ({"ridge": "1"}, "ridge must be a number"),
         ({"kernel_width": None}, "kernel_width must be a number"),

@@ -200,14 +200,30 @@ def test_rise_finds_the_part_that_matters(linear: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        ("occlusion", {"patch": 0}, "patch must be at least 1"),
-        ("occlusion", {"patch": "2x2"}, "patch must be an integer"),
-        ("occlusion", {"patch": (2, 3, 4)}, "patch must be an integer"),
+        (
+            "occlusion",
+            {"patch": 0},
+            "one number for both, each at least 1, not 0",
+        ),
+        ("occlusion", {"patch": "2x2"}, r"patch must be \(height, width\) or one number"),
+        (
+            "occlusion",
+            {"patch": (2, 3, 4)},
+            r"patch must be \(height, width\) or one number",
+        ),
         ("occlusion", {"patch": 2, "stride": 3}, "some pixels stay unseen"),
         ("rise", {"samples": 0}, "samples must be at least 1"),
         ("rise", {"grid_size": 0}, "grid_size must be at least 1"),
-        ("rise", {"keep_probability": 1}, "keep_probability must be between 0 and 1"),
-        ("rise", {"keep_probability": 0}, "keep_probability must be between 0 and 1"),
+        (
+            "rise",
+            {"keep_probability": 1},
+            "must be a number greater than 0 and less than 1",
+        ),
+        (
+            "rise",
+            {"keep_probability": 0},
+            "must be a number greater than 0 and less than 1",
+        ),
         (
             "rise",
             {"keep_probability": None},

@@ -671,7 +671,7 @@ def test_what_cannot_be_explained_is_said_before_tensorflow_is_loaded(
         ("--steps", "9"): ["--steps is no option of gradcam; options: --token-grid"],
         ("--patch", "4", "--method", "saliency"): ["--patch is no option of saliency", "--reduce"],
         ("--steps", "ten", "--method", "integrated_gradients"): [
-            "--steps must be an integer from 2 to 4096, not 'ten'"
+            "--steps must be an integer from 2 to 1024, not 'ten'"
         ],
         ("--noise", "1x2", "--method", "smoothgrad"): ["--noise must be a number", "not '1x2'"],
         ("--reduce", "mean", "--method", "saliency"): ["--reduce", "max, norm, sum, not 'mean'"],

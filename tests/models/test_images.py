@@ -57,7 +57,7 @@ def levels(batch: Array) -> list[int]:
     return [round(float(image.mean())) for image in batch]
 
 
-def plain(source: object, size: Any = None, **options: Any) -> Array:
+def plain(source: Any, size: Any = None, **options: Any) -> Array:
     return load_images(source, size=size, preprocess="none", **options)
 
 
@@ -613,13 +613,13 @@ def test_a_bad_fit_is_refused(fit: Any) -> None:
 
 
 @pytest.mark.parametrize("source", [None, 5, [None], 1.5])
-def test_what_is_no_source_is_refused(source: object) -> None:
+def test_what_is_no_source_is_refused(source: Any) -> None:
     with pytest.raises(OptionError, match="images are files, folders"):
         load_images(source)
 
 
 @pytest.mark.parametrize("source", [[], (), np.zeros((0, 4, 4, 3))])
-def test_no_images_are_refused(source: object) -> None:
+def test_no_images_are_refused(source: Any) -> None:
     with pytest.raises(OptionError, match="no images were given"):
         load_images(source)
 

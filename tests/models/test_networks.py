@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pickle
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,21 @@ from PIL import Image
 
 import actgrid
 from actgrid import Extractor, LayerInfo
-from actgrid.errors import CapabilityError, LayerError, ModelError, OptionError, ShapeError
+from actgrid.errors import (
+    CapabilityError,
+    LayerError,
+    ModelError,
+    OptionError,
+    ShapeError,
+    TargetError,
+)
 from actgrid.models.calls import Trace
+from actgrid.models.graph import layer_graph
 from actgrid.models.network import InputInfo
 from actgrid.models.networks import network_kinds, network_of
+from actgrid.models.receptive_fields import receptive_fields
+from actgrid.web.cache import Cache
+from actgrid.web.engine import Engine
 
 Array = npt.NDArray[Any]
 
@@ -252,6 +264,44 @@ def test_occlusion_is_the_fall_of_the_score(network: Any) -> None:
             np.testing.assert_allclose(patch, expected, rtol=1e-4, atol=1e-5)
 
 
+class Gated:
+    """A NumPy function of an image and a gate, with two outputs."""
+
+    name = "gated"
+    inputs: Sequence[InputInfo] = (
+        InputInfo("gate", (None, 2)),
+        InputInfo("image", (None, 3, 4, 4), data_format="channels_first"),
+    )
+    outputs: Sequence[str] = ("sums", "means")
+
+    def list_layers(self, x: Any = None) -> list[LayerInfo]:
+        return [info("sums", 0, 2, kind="Sum"), info("means", 1, 3, kind="Mean")]
+
+    def run(self, x: Any, paths: Sequence[str]) -> dict[str, Array]:
+        gate, image = x
+        return {"sums": gate * image.sum((1, 2, 3))[:, None], "means": image.mean((2, 3))}
+
+    def fingerprint(self) -> str:
+        return "gated-1"
+
+
+def test_one_of_several_outputs_and_inputs_is_explained() -> None:
+    image = np.random.default_rng(2).normal(size=(2, 3, 4, 4)).astype(np.float32)
+    gate = np.array([[1, 2], [3, -4]], np.float32)
+    x = {"image": image, "gate": gate}
+    options: Any = {"patch": 2, "stride": 2, "baseline": 0}
+    heatmap = actgrid.explain(Gated(), x, "occlusion", {"sums": 1}, **options)
+    patches = image.reshape(2, 3, 2, 2, 2, 2).sum((1, 3, 5)) * gate[:, 1, None, None]
+    expected = patches.repeat(2, 1).repeat(2, 2)
+    np.testing.assert_allclose(heatmap.values, expected, rtol=1e-4, atol=1e-5)
+    heatmap = actgrid.explain(Gated(), x, "occlusion", {"means": None}, **options)
+    np.testing.assert_array_equal(heatmap.target, image.mean((2, 3)).argmax(1))
+    with pytest.raises(TargetError, match="the model has 2 outputs, 'sums', 'means'"):
+        actgrid.explain(Gated(), x, "occlusion", 1)
+    with pytest.raises(ShapeError, match="the model also takes the inputs 'gate'"):
+        Extractor(Gated(), "sums")({"image": image})
+
+
 def test_a_network_that_was_explained_can_be_pickled() -> None:
     network, x = Edges(), pixels()
     expected = actgrid.explain(network, x, "occlusion")
@@ -301,6 +351,9 @@ def test_gradients_of_a_network_that_tensorflow_can_follow() -> None:
         (actgrid.maximize, ("rows",), "maximize follows the layers"),
         (actgrid.gradients, (pixels(), 0), "gradients follows the layers"),
         (actgrid.diagram, (), "diagram follows the layers"),
+        (layer_graph, (), "the graph of layers follows the layers"),
+        (receptive_fields, (), "receptive_fields follows the layers"),
+        (partial(Engine, cache=Cache(1)), (), "the viewer follows the layers"),
         (actgrid.render_weights, (), "render_weights needs the weights"),
     ],
 )

@@ -124,7 +124,7 @@ class ExplainedBatch:
     ----------
     inputs
         The model's inputs, tensors of N samples each.
-    wanted
+    target_classes
         (N,) int32, the class of each image to explain, -1 for the predicted one.
     batch_size
         How many images the model is run on at once, at most.
@@ -173,9 +173,10 @@ class ExplainedBatch:
         Yields
         ------
         structure
-            What the body gives for the next rows, all samples of an image before the next image:
-            of ``(model, inputs, wanted, image, sample, *arguments)`` with inputs and targets of
-            all images, and of each row which image and which sample it is: see `image_rows`.
+            What the body gives for the next rows, all samples of an image before the next image.
+            The body takes ``(model, inputs, target_classes, image, sample, *arguments)``: the
+            inputs and classes of all images, and the image and the sample of each row, see
+            `image_rows`.
         """
         tf = tensorflow()
         total = len(self) * samples
@@ -215,7 +216,7 @@ class ExplainedBatch:
         Raises
         ------
         TargetError
-            If a wanted class is none of the model's.
+            If a target class is none of the model's.
         ShapeError
             If there is not one score for each image.
         """

@@ -63,7 +63,7 @@ def find_method(name: object) -> Method:
 def check_options(
     methods: Sequence[Method], layer: LayerLike | None, options: Mapping[str, Any]
 ) -> None:
-    """Raise OptionError unless some of the methods take a layer, if there is one, and each option.
+    """Raise OptionError unless the methods take a layer that is given, and each option.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ class RandomTransform(NamedTuple):
 
 
 def transform_images(images: Any, angle: Any, size: Any, down: Any = 0.0, right: Any = 0.0) -> Any:
-    """Return images, (N, H, W, C), turned by an angle in radians and enlarged about the middle.
+    """Return images, (N, H, W, C), rotated by radians and enlarged about the middle.
 
     They are then looked at from so many pixels further down and right, and mirrored at their edges.
     """

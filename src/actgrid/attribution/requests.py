@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,10 @@ from actgrid.attribution.methods import check_needs
 from actgrid.attribution.outputs import binary_evidence, output_names, output_specs
 from actgrid.attribution.targets import (
     PREDICTED,
+    class_indices,
     head_index,
     names_heads,
     target_rows,
-    wanted_classes,
 )
 from actgrid.errors import DtypeError, OptionError, ShapeError, TargetError
 from actgrid.models import load_model
@@ -40,9 +40,6 @@ from actgrid.models.tracing import build
 from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
 from actgrid.option_types import integer_option
 from actgrid.rendering import Heatmap
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["ExplanationRequest", "Labels", "ZeroAttributionWarning", "prepare_request"]
 
@@ -246,7 +243,7 @@ def _output_requests(
         if known is not None or any(isinstance(target, str) for target in targets):
             class_names = labels_of(model, int(next(part.groups()).read().count), known)
         part = part.rows(
-            [rows[index].image for index in chosen], wanted_classes(targets, class_names)
+            [rows[index].image for index in chosen], class_indices(targets, class_names)
         )
         heads.append(OutputRequest(part, chosen, name, known))
     return tuple(heads), [row.image for row in rows]

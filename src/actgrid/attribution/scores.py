@@ -59,7 +59,7 @@ def read(
 
     Parameters
     ----------
-    wanted
+    target_classes
         (N,) int32, the classes.
     score
         A function of the outputs, or of the one that is read, and of the inputs too if it takes
@@ -222,7 +222,11 @@ def _takes_inputs(score: Score) -> bool:
     except (TypeError, ValueError):  # of some functions that are not written in Python
         return False
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [one for one in parameters if one.kind in kinds and one.default is one.empty]
+    needed = [
+        parameter
+        for parameter in parameters
+        if parameter.kind in kinds and parameter.default is parameter.empty
+    ]
     return len(needed) > 1
 
 

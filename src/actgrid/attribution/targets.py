@@ -1,4 +1,4 @@
-"""What is explained: one score of the model's output for each image."""
+"""Read the option `target`: the class or function to explain for each image."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = [
     "TargetRow",
     "are_several",
     "check_classes",
+    "class_indices",
     "head_index",
     "names_heads",
     "target_rows",
-    "wanted_classes",
 ]
 
 # Stands for the class that the model predicts.
@@ -40,7 +40,7 @@ class TargetRow(NamedTuple):
 
 
 def are_several(value: Any) -> bool:
-    """Tell whether a value is a list or array of values, not a single one or its name."""
+    """Return whether a value is a list or array of values, not a single value or its name."""
     # Arrays and tensors of no axis can be iterated over by their type alone.
     single = (
         isinstance(value, (str, bytes)) or callable(value) or len(getattr(value, "shape", "?")) == 0
@@ -143,7 +143,7 @@ def head_index(name: Any, heads: Sequence[str]) -> int:
     )
 
 
-def wanted_classes(
+def class_indices(
     targets: Iterable[Any], labels: Sequence[str] | None = None
 ) -> npt.NDArray[np.int32]:
     """Return the class that each target stands for, -1 for the predicted one.
@@ -160,7 +160,7 @@ def wanted_classes(
     TargetError
         If one is no target. Whether there are so many classes is for `check_classes`.
     """
-    return np.array([_class(one, labels) for one in targets], np.int32)
+    return np.array([_class(target, labels) for target in targets], np.int32)
 
 
 def _class(target: Any, labels: Sequence[str] | None) -> int:
@@ -188,7 +188,9 @@ def check_classes(
     target_classes: npt.NDArray[np.int32], count: int, output: str | None = None
 ) -> None:
     """Raise TargetError unless the classes are among the `count` of a model or output."""
-    if target_classes.size and (most := int(target_classes.max())) >= count:
+    if target_classes.size and (largest := int(target_classes.max())) >= count:
         owner = "the model has" if output is None else f"output {output!r} has"
         classes = "" if output is None else " classes" if count > 1 else " class"
-        raise TargetError(f"there is no class {most}: {owner} {count}{classes}, 0 to {count - 1}")
+        raise TargetError(
+            f"there is no class {largest}: {owner} {count}{classes}, 0 to {count - 1}"
+        )

@@ -1,4 +1,8 @@
-"""Times of cases, and the performance regression check: this build against another one."""
+"""Times of cases, and the performance regression check: this build against another one.
+
+The cases are part of the package, not of `benchmarks/` in the repository, since the command
+`actgrid bench` compares installed builds: each build runs the cases that it was installed with.
+"""
 
 from actgrid.bench.builds import Build, Worker, opened_build, started_worker, this_build
 from actgrid.bench.cases import Case, bench_cases

@@ -13,7 +13,7 @@ from actgrid.attribution.lime import check_packages
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_options, find_method
 from actgrid.attribution.requests import Labels, ZeroAttributionWarning
-from actgrid.attribution.targets import check_classes, wanted_classes
+from actgrid.attribution.targets import check_classes, class_indices
 from actgrid.errors import OptionError, OutputTargetError, TargetError
 from actgrid.figures.files import folder_names, safe_name, unique_names
 from actgrid.models.labels import read_labels
@@ -135,7 +135,7 @@ def _class(text: str, labels: Sequence[str] | None) -> int | str:
     target = int(text) if is_index else text
     # Without names a name may still be one of the model's.
     if labels is not None or is_index:
-        wanted = wanted_classes([target], labels)
+        wanted = class_indices([target], labels)
         if labels is not None:
             check_classes(wanted, len(labels))
     return target

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -22,6 +22,7 @@ from actgrid.errors import (
     OptionError,
     TooLargeError,
 )
+from actgrid.models.types import ImageSources
 
 __all__ = [
     "DEMO",
@@ -41,7 +42,7 @@ _UNREADABLE = frozenset(["BUFR", "GRIB", "HDF5", "MPEG", "WMF"])
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError, struct.error)
 
 
-def open_images(sources: object) -> list[Any]:
+def open_images(sources: ImageSources) -> list[Any]:
     """Return image sources one by one, files as Pillow images that are read."""
 
     def opened(source: Any) -> Any:
@@ -54,10 +55,10 @@ def open_images(sources: object) -> list[Any]:
     return [opened(source) for source in expand_sources(sources)]
 
 
-def are_images(x: Any) -> bool:
-    """Tell whether an input is image files or Pillow images, to be loaded by `load_images`."""
+def are_images(x: Any) -> TypeGuard[ImageSources]:
+    """Return whether an input is image files or Pillow images, for `load_images`."""
     if isinstance(x, (list, tuple)):
-        return bool(x) and all(are_images(one) for one in x)
+        return bool(x) and all(are_images(entry) for entry in x)
     return isinstance(x, (str, os.PathLike, Image.Image))
 
 
@@ -142,7 +143,7 @@ def _links_to_file(entry: os.DirEntry[str]) -> bool:
     return entry.is_symlink() and (os.path.isfile(entry) or not os.path.exists(entry))  # noqa: PTH110, PTH113
 
 
-def expand_sources(sources: object) -> list[Any]:
+def expand_sources(sources: ImageSources) -> list[Any]:
     """Return single sources: paths of files, Pillow images and arrays."""
     if isinstance(sources, (str, os.PathLike)):
         return list(find_images(sources))
@@ -152,7 +153,7 @@ def expand_sources(sources: object) -> list[Any]:
         array = np.asarray(sources)
         return list(array) if array.ndim == 4 else [array]
     if isinstance(sources, Iterable):
-        return [one for source in sources for one in expand_sources(source)]
+        return [image for source in sources for image in expand_sources(source)]
     raise OptionError(f"images are files, folders, globs, arrays or pictures, not {sources!r}")
 
 

@@ -24,7 +24,7 @@ from actgrid.models.image_sources import expand_sources
 from actgrid.models.loading import load_model
 from actgrid.models.preprocessing import preprocessing
 from actgrid.models.tracing import known_specs
-from actgrid.models.types import ModelLike
+from actgrid.models.types import ImageSources, ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import InputOptions
 
@@ -36,7 +36,7 @@ __all__ = ["Photo", "load_images", "load_photos", "load_with_pixels"]
 
 @takes_options(InputOptions)
 def load_images(
-    images: object, model: ModelLike | None = None, **options: Unpack[InputOptions]
+    images: ImageSources, model: ModelLike | None = None, **options: Unpack[InputOptions]
 ) -> npt.NDArray[Any]:
     """Return images as one batch, ready for a model.
 
@@ -96,7 +96,7 @@ def load_images(
 
 @takes_options(InputOptions)
 def load_with_pixels(
-    images: object, model: ModelLike | None = None, **options: Unpack[InputOptions]
+    images: ImageSources, model: ModelLike | None = None, **options: Unpack[InputOptions]
 ) -> tuple[Pixels, npt.NDArray[Any]]:
     """Return images as pixels 0 to 255, (N, H, W, C), and as `load_images` prepares them."""
     pixels, prepare = _loaded(images, _network(model), options)
@@ -121,7 +121,7 @@ class Photo(NamedTuple):
 
 @takes_options(InputOptions)
 def load_photos(
-    images: object, model: ModelLike | None = None, **options: Unpack[InputOptions]
+    images: ImageSources, model: ModelLike | None = None, **options: Unpack[InputOptions]
 ) -> list[Photo]:
     """Return images in their own sizes, each with the part that `load_images` takes of it.
 
@@ -168,7 +168,7 @@ def _network(model: ModelLike | None) -> Any:
 
 
 def _loaded(
-    sources: object, model: Any, options: InputOptions
+    sources: ImageSources, model: Any, options: InputOptions
 ) -> tuple[Pixels, Callable[[Pixels], npt.NDArray[Any]]]:
     """Return images as pixels, and what makes the model's batch of them, perhaps in place."""
     channels, channels_first, _ = image_input(model)

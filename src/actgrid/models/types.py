@@ -11,7 +11,15 @@ from PIL import Image
 
 from actgrid.models.network import Network
 
-__all__ = ["KerasLayer", "LayerLike", "LayersLike", "ModelInput", "ModelLike", "TargetLike"]
+__all__ = [
+    "ImageSources",
+    "KerasLayer",
+    "LayerLike",
+    "LayersLike",
+    "ModelInput",
+    "ModelLike",
+    "TargetLike",
+]
 
 
 class KerasLayer(Protocol):
@@ -43,6 +51,11 @@ LayersLike: TypeAlias = (
     | Callable[[Any], object]
     | Iterable[LayerLike | type | Callable[[Any], object]]
     | None
+)
+
+# Images: a file, a folder, a glob, a Pillow image, an array of pixels 0 to 255, or several.
+ImageSources: TypeAlias = (
+    str | os.PathLike[str] | Image.Image | npt.NDArray[Any] | Iterable["ImageSources"]
 )
 
 # The input of a model, with its batch axis: an array or tensor, or a list or dict of them for
