@@ -63,7 +63,7 @@ def public_functions() -> Iterator[tuple[str, Any]]:
 
 def taken_options(function: Any) -> dict[str, tuple[Option, Any]]:
     """Return the definition and the default of each option that a function takes."""
-    group = getattr(function, "option_group", None)
+    group = getattr(function, "__options__", None)
     if group is None:
         return {}
     parameters = inspect.signature(function).parameters

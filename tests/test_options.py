@@ -27,7 +27,7 @@ from actgrid.rendering.tiles import KINDS
 
 GROUPS = definition_groups()
 FUNCTIONS = dict(public_functions())
-TAKERS = {name: each for name, each in FUNCTIONS.items() if hasattr(each, "option_group")}
+TAKERS = {name: each for name, each in FUNCTIONS.items() if hasattr(each, "__options__")}
 
 
 def named_options() -> list[tuple[str, str, Option]]:
@@ -69,7 +69,7 @@ def test_signatures_and_docstrings_are_made_of_the_definitions(name: str) -> Non
     function = TAKERS[name]
     parameters = inspect.signature(function).parameters
     documented = inspect.getdoc(function) or ""
-    for key, option in options_of(function.option_group).items():
+    for key, option in options_of(function.__options__).items():
         assert parameters[key].kind is inspect.Parameter.KEYWORD_ONLY
         assert option.help in documented
     assert "**options" not in documented
@@ -92,10 +92,10 @@ NAMESAKES = {
 
 
 def test_functions_take_options_by_the_definitions_alone() -> None:
-    taken = {key for function in TAKERS.values() for key in options_of(function.option_group)}
+    taken = {key for function in TAKERS.values() for key in options_of(function.__options__)}
     found: dict[str, set[str]] = {}
     for name, function in FUNCTIONS.items():
-        group = getattr(function, "option_group", None)
+        group = getattr(function, "__options__", None)
         if inspect.isclass(function) and group is None:
             continue  # the attributes of a result bear the names of the options that made it
         parameters = set(inspect.signature(function).parameters)

@@ -162,7 +162,7 @@ def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:
         if isinstance(function, type):
             function.__init__ = decorate(function.__init__)  # type: ignore[misc]
             function.__doc__ = _documented(function.__doc__ or "", group, defaults)
-            function.option_group = group  # type: ignore[attr-defined]
+            function.__options__ = group  # type: ignore[attr-defined]
             return function
 
         @functools.wraps(function)
@@ -190,7 +190,7 @@ def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:
             parameters=[*parameters.values(), *keywords]
         )
         checked.__doc__ = _documented(function.__doc__ or "", group, defaults)
-        checked.option_group = group  # type: ignore[attr-defined]
+        checked.__options__ = group  # type: ignore[attr-defined]
         return typing.cast(F, checked)
 
     return decorate

@@ -197,7 +197,10 @@ class ModelOptions(TypedDict, total=False):
     weights: Annotated[
         str | Path,
         Option(
-            Text("imagenet|random|FILE", "imagenet, random or a weights file"),
+            Text(
+                "imagenet|random|FILE",
+                "imagenet, random (which Keras calls None) or a weights file",
+            ),
             "imagenet",
             "Weights of a keras:NAME model: imagenet, random, or a weights file.",
         ),
