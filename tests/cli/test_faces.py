@@ -355,6 +355,8 @@ def completed(*words: str) -> list[str]:
         (["render", "--order", "m"], ["mean", "max"]),
         (["explain", "--method", "gradc"], ["gradcam", "gradcam++"]),
         (["explain", "--style", ""], ["overlay", "contours", "map"]),
+        (["export", "--method", "occ"], ["occlusion"]),
+        (["render", "--cmap", "viri"], ["viridis"]),
     ],
 )
 def test_shells_complete_commands_options_and_words(words: list[str], found: list[str]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from actgrid.cli.messages import CommandStop, messages
+from actgrid.cli.words import WORDS
 from actgrid.errors import ActgridError
 from actgrid.option_groups import UNSET, Option, options_of, pick_options
 from actgrid.option_types import Flag, OptionType
@@ -75,11 +76,7 @@ def panel(group: type, *names: str) -> Panel:
     return Panel(title, {name: known[name] for name in names or known})
 
 
-def command(
-    *groups: type | Panel,
-    words: Mapping[str, Callable[[], Iterable[str]]] | None = None,
-    **defaults: Any,
-) -> Callable[[Callable[..., None]], Command]:
+def command(*groups: type | Panel, **defaults: Any) -> Callable[[Callable[..., None]], Command]:
     """Decorate the function of a command.
 
     The parameter `options` of the function takes the values of the options.
@@ -88,8 +85,6 @@ def command(
     ----------
     groups
         Groups of options, each shown as a panel of `--help`.
-    words
-        Functions that return the words of an option, for completion, where its type has none.
     defaults
         Defaults of this command where they differ from the definitions.
     """
@@ -128,10 +123,7 @@ def command(
             *general_parameters(),
         ]
         for each in panels:
-            for name, option in each.options.items():
-                parameters.append(
-                    _parameter(name, option, each, None if words is None else words.get(name))
-                )
+            parameters += [_parameter(name, option, each) for name, option in each.options.items()]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {each.name: each.annotation for each in parameters}
         run.__name__, run.__doc__ = function.__name__, _reflowed(function.__doc__ or "")
@@ -149,7 +141,7 @@ def _with_default(option: Option, default: Any) -> Option:
 def general_parameters() -> Iterator[inspect.Parameter]:
     """Yield the parameters of the options that stand before and after the name of a command."""
     for name, option in _GENERAL.items():
-        yield _parameter(name, option, None, None)
+        yield _parameter(name, option)
 
 
 def _reflowed(doc: str) -> str:
@@ -177,8 +169,7 @@ def _call(function: Callable[[], None], verbose: bool) -> None:
 def _parameter(
     name: str,
     option: Option,
-    shown_in: Panel | None,
-    words: Callable[[], Iterable[str]] | None,
+    shown_in: Panel | None = None,
 ) -> inspect.Parameter:
     """Return the parameter by which typer reads an option as text."""
     is_flag = isinstance(option.type, Flag)
@@ -203,7 +194,7 @@ def _parameter(
         show_envvar=False,
         is_eager=name == "version",
         callback=_show_version if name == "version" else None,
-        autocompletion=None if is_flag else _completion(option.type, words),
+        autocompletion=None if is_flag else _completion(name, option),
     )
     kind: Any = bool | None if is_flag else list[str] | None if option.is_repeatable else str | None
     default: Any = None
@@ -253,15 +244,13 @@ def _default_word(option: Option) -> str:
     return f"{option.default:g}" if isinstance(option.default, float) else str(option.default)
 
 
-def _completion(
-    kind: OptionType, words: Callable[[], Iterable[str]] | None
-) -> Callable[[str], list[str]] | None:
-    if words is None and not kind.words:
+def _completion(name: str, option: Option) -> Callable[[str], list[str]] | None:
+    if name not in WORDS and not option.type.words:
         return None
 
     def complete(incomplete: str) -> list[str]:
-        known = kind.words if words is None else words()
-        return [word for word in known if word.startswith(incomplete)]
+        words = option.type.words or WORDS[name]()
+        return [word for word in words if word.startswith(incomplete)]
 
     return complete
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -327,7 +328,8 @@ class Viewer:
             check_size(info, activation, complete)
             return draw_layer(info, activation, **complete).to_png()
 
-        key = "rendered", repr(sorted(complete.items()))
+        # Lists of channels may be long.
+        key = "rendered", sha256(repr(sorted(complete.items())).encode()).digest()
         return await self._of_layer(key, image, layer, make)
 
     async def _of_layer(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import typer
@@ -28,12 +27,6 @@ from actgrid.options import (
 from actgrid.progress import progress
 
 
-def _method_names() -> Iterable[str]:
-    from actgrid.attribution.methods import all_methods
-
-    return all_methods()
-
-
 @command(
     FolderOptions,
     ListOptions,
@@ -47,7 +40,6 @@ def _method_names() -> Iterable[str]:
     ModelOptions,
     BatchOptions,
     JsonOptions,
-    words={"method": _method_names},
     output=None,
     batch_size=32,
 )

@@ -1,4 +1,4 @@
-"""`actgrid serve` and `actgrid export`."""
+"""`actgrid serve`."""
 
 from __future__ import annotations
 
@@ -211,21 +211,3 @@ def test_what_cannot_be_served_is_one_line(
     run: Run, model_file: Path, arguments: list[str], words: list[str]
 ) -> None:
     run("serve", model_file, *arguments).assert_one_clear_line(*words)
-
-
-def test_a_site(run: Run, model_file: Path, photo: Path, tmp_path: Path) -> None:
-    out = tmp_path / "site"
-    result = run("export", model_file, photo, "-o", out, "--layers", "conv", "--scope", "layer")
-    assert result.code == 0
-    assert result.out.splitlines()[0].startswith(f"{out}: ")
-    assert (out / "index.html").exists()
-    assert [path.parent.name for path in out.glob("api/images/*/layers/*/*/layer.png")] == [
-        "standard"
-    ]
-
-
-def test_a_site_of_no_such_layer_is_one_line(
-    run: Run, model_file: Path, photo: Path, tmp_path: Path
-) -> None:
-    result = run("export", model_file, photo, "-o", tmp_path / "site", "--layers", "cnv")
-    result.assert_one_clear_line("no layer is called 'cnv'", "did you mean conv")
