@@ -72,7 +72,7 @@ def test_activations_rise_in_every_kind_of_model(make: Callable[[], Any], layer:
     found = maximize(model, layer, [2, 0], size=12, learning_rate=0.3, **QUICK | {"steps": 40})
     assert found.channels.tolist() == [2, 0]
     assert found.images.shape == (2, 12, 12, 3)
-    assert (found.activations > found.start + 0.05).all()
+    assert (found.activations > found.initial_activations + 0.05).all()
     # What was reached is what the model gives for the inputs; before its softmax.
     extractor = actgrid.Extractor(model, layer)
     (activation,) = extractor(found.inputs).values()
@@ -130,7 +130,7 @@ def test_a_silent_channel_wakes() -> None:
     kernel, bias = model.get_layer("conv").get_weights()
     model.get_layer("conv").set_weights([kernel, bias - 0.9])
     silent = maximize(model, "conv", steps=1, **STILL)
-    assert not silent.start.any()
+    assert not silent.initial_activations.any()
     found = maximize(model, "conv", steps=60, learning_rate=0.2, **STILL)
     assert (found.activations > 0).any()
 
@@ -139,7 +139,7 @@ def test_gray_and_channels_first_models_and_any_size() -> None:
     gray = maximize(sequential(channels=1), "conv", 0, **QUICK)
     assert gray.inputs.shape == (1, 12, 12, 1)
     np.testing.assert_array_equal(gray.images[..., 0], gray.images[..., 2])
-    assert (gray.activations > gray.start).all()
+    assert (gray.activations > gray.initial_activations).all()
     first = keras.Sequential(
         [
             keras.Input((3, 12, 14)),
@@ -150,7 +150,7 @@ def test_gray_and_channels_first_models_and_any_size() -> None:
     found = maximize(first, "conv", 0, **QUICK)
     assert found.inputs.shape == (1, 3, 12, 14)
     assert found.images.shape == (1, 12, 14, 3)
-    assert (found.activations > found.start).all()
+    assert (found.activations > found.initial_activations).all()
     for size in ((9, 16), (16, 9)):
         anyhow = maximize(sequential(side=None), "conv", 0, size=size, **QUICK)
         assert anyhow.images.shape == (1, *size, 3)
@@ -177,7 +177,7 @@ def test_what_the_model_wants_done_to_pixels_is_done() -> None:
     # VGG16 takes BGR less the mean of ImageNet.
     pixels = found.inputs[0][..., ::-1] + [123.68, 116.779, 103.939]
     np.testing.assert_allclose(pixels, found.images[0], atol=0.51)
-    assert (found.activations > found.start).all()
+    assert (found.activations > found.initial_activations).all()
     own = maximize(sequential(), "conv", 0, preprocess=lambda pixels: pixels / 51 - 2.5, **QUICK)
     np.testing.assert_allclose(own.inputs, own.images / 51 - 2.5, atol=0.011)
 
@@ -232,14 +232,14 @@ def test_one_shape_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"total_variation": -1}, OptionError, "total_variation must be a number of at least 0"),
         ({"jitter": float("nan")}, OptionError, "jitter must be a number"),
         ({"rotate": float("inf")}, OptionError, "rotate must be a number"),
-        ({"scale": 1}, OptionError, "scale must be less than 1"),
-        ({"scale": None}, OptionError, "scale must be a number from 0 to 1"),
+        ({"scale": 1}, OptionError, "scale must be a number from 0 to 0.99, not 1"),
+        ({"scale": None}, OptionError, "scale must be a number from 0 to 0.99, not None"),
         ({"batch_size": 0}, OptionError, "batch_size must be at least 1"),
         ({"seed": -1}, OptionError, "seed must be at least 0"),
         ({"columns": 0}, OptionError, "columns must be at least 1"),
         ({"padding": 1.5}, OptionError, "padding must be an integer"),
         ({"preprocess": "vgg61"}, OptionError, "preprocess must be .*did you mean VGG19, VGG16"),
-        ({"size": 0}, OptionError, "size must be at least 1 x 1"),
+        ({"size": 0}, OptionError, "one number for both, each at least 1, not 0"),
         ({"size": 13}, ShapeError, r"takes an input of \(None, 12, 12, 3\), not \(1, 13, 13, 3\)"),
         ({"channels": 6}, TargetError, "layer conv has the channels 0 to 5, not 6"),
         ({"channels": [-1]}, TargetError, "channels 0 to 5, not -1"),
@@ -341,15 +341,15 @@ def test_images_of_many_channels_are_drawn_as_gray_tiles() -> None:
 def test_images_of_two_channels_are_maximised_through_a_convolution() -> None:
     found = maximize(sequential(channels=2), "conv", [1, 2], **QUICK | {"steps": 40})
     assert found.images.shape == (2, 12, 12, 2)
-    assert (found.activations > found.start + 0.05).all()
+    assert (found.activations > found.initial_activations + 0.05).all()
 
 
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ((0, 1), r"rgb_channels must be three channels, not \(0, 1\)"),
+        ((0, 1), r"rgb_channels must be three channels, not \[0, 1\]"),
         ((0, 1, 6), "a channel of rgb_channels must be .* 5, not 6"),
-        ((0, 1, "red"), "a channel of rgb_channels must be an integer"),
+        ((0, 1, "red"), "rgb_channels must be channels such as 3,0-2"),
     ],
 )
 def test_channels_that_cannot_be_drawn_are_refused(chosen: Any, message: str) -> None:

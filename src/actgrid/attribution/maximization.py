@@ -58,8 +58,8 @@ class Maximization(Picture):
         (K,) int: the channel that each of them is for.
     activations
         (K,) float32: what the channel's mean activation is for them, untransformed.
-    start
-        (K,) float32: what it was for the noise to begin with.
+    initial_activations
+        (K,) float32: the mean activation for the noise that the ascent begins with.
     columns
         Tiles in a row; None: as many as bring the picture nearest to square.
     padding
@@ -78,7 +78,7 @@ class Maximization(Picture):
     layer: str
     channels: npt.NDArray[np.intp]
     activations: npt.NDArray[np.float32]
-    start: npt.NDArray[np.float32]
+    initial_activations: npt.NDArray[np.float32]
     columns: int | None = None
     padding: int = 1
 

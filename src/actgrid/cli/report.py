@@ -113,10 +113,11 @@ def weights_as_dict(folder: Path, drawn: list[DrawnWeight]) -> dict[str, Any]:
 
 def print_maximization(file: Path, found: Maximization) -> None:
     """Print a table of channels and what they were brought to, and where the picture is."""
-    numbers = ("channel", "start", "activation")
+    numbers = ("channel", "initial", "activation")
     table = _table(*numbers, right=numbers)
-    for channel, start, reached in zip(found.channels, found.start, found.activations, strict=True):
-        table.add_row(str(channel), f"{start:.3f}", f"{reached:.3f}")
+    rows = zip(found.channels, found.initial_activations, found.activations, strict=True)
+    for channel, initial, activation in rows:
+        table.add_row(str(channel), f"{initial:.3f}", f"{activation:.3f}")
     _console().print(table)
     print(
         f"\n{found.layer}, {len(found)} channel{'s' if len(found) != 1 else ''}: {file.resolve()}"
@@ -126,9 +127,13 @@ def print_maximization(file: Path, found: Maximization) -> None:
 def maximization_as_dict(file: Path, found: Maximization) -> dict[str, Any]:
     """Return what channels were brought to, for JSON."""
     channels = [
-        {"channel": int(channel), "start": float(start), "activation": float(reached)}
-        for channel, start, reached in zip(
-            found.channels, found.start, found.activations, strict=True
+        {
+            "channel": int(channel),
+            "initial_activation": float(initial),
+            "activation": float(activation),
+        }
+        for channel, initial, activation in zip(
+            found.channels, found.initial_activations, found.activations, strict=True
         )
     ]
     return {"layer": found.layer, "file": str(file), "channels": channels}
