@@ -428,7 +428,10 @@ def test_images_that_were_not_uploaded_stay(client: Client, images: dict[str, st
     assert images["photo0.png"] in client.get("/api/images.json").text
 
 
-def test_what_is_on_its_way_for_a_removed_image_is_not_kept(model: Any, photos: Path) -> None:
+@pytest.mark.parametrize("seconds", [0, 0.003, 0.01, 0.05])
+def test_what_is_on_its_way_for_a_removed_image_is_not_kept(
+    model: Any, photos: Path, seconds: float
+) -> None:
     async def main() -> None:
         viewer = make_viewer(model, photos)
         image = viewer.images.add(saved(Image.effect_noise((30, 30), 80), "PNG"), "noise").id
@@ -436,7 +439,7 @@ def test_what_is_on_its_way_for_a_removed_image_is_not_kept(model: Any, photos: 
             asyncio.ensure_future(computation)
             for computation in (viewer.layers(image), viewer.heatmap(image, "occlusion", None))
         ]
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(seconds)
         viewer.remove(image)
         await asyncio.gather(*futures, return_exceptions=True)
         assert len(viewer._cache) == 0

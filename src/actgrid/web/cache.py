@@ -57,6 +57,8 @@ class Cache:
     ----------
     most_bytes
         How much may be kept, see `size_of`. A value that is larger is handed out, not kept.
+    is_current
+        Returns whether the value of a key may still be kept, once it is there; None: always.
 
     Attributes
     ----------
@@ -73,8 +75,11 @@ class Cache:
     >>> picture = await cache.get("picture", make)
     """
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(
+        self, most_bytes: int, is_current: Callable[[Hashable], bool] | None = None
+    ) -> None:
         self.most_bytes = most_bytes
+        self._is_current = is_current
         self.size = 0
         self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._flights: dict[Hashable, _Flight] = {}
@@ -97,11 +102,14 @@ class Cache:
         return self._kept[key][0]
 
     def put(self, key: Hashable, value: Any) -> None:
-        """Keep a value, in place of any that the key had, for as long as there is room."""
+        """Keep a value, in place of any that the key had, for as long as there is room.
+
+        A value that may no longer be kept is left out.
+        """
         _, before = self._kept.pop(key, (None, 0))
         self.size -= before
         size = size_of(value)
-        if size > self.most_bytes:
+        if size > self.most_bytes or not (self._is_current is None or self._is_current(key)):
             return
         self._kept[key] = value, size
         self.size += size

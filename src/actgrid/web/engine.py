@@ -78,7 +78,6 @@ class _Request:
     x: Array
     depth: int
     futures: list[asyncio.Future[dict[int, Array]]] = field(default_factory=list)
-    is_kept: bool = True
 
 
 class Engine:
@@ -235,12 +234,6 @@ class Engine:
         for pool in (self._thread, self._compiler):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def forget(self, image: str) -> None:
-        """Keep nothing of an image that is in a run of the model or waits for one."""
-        for request in (*self._running, *self._waiting):
-            if request.image == image:
-                request.is_kept = False
-
     def prepare(self, source: Any) -> Prepared:
         """Return an image, a path, a Pillow image or an array, as the model takes it.
 
@@ -364,9 +357,8 @@ class Engine:
                 future.set_exception(error)
             return
         for request, result in zip(batch, results, strict=True):
-            if request.is_kept:
-                for node, activation in result.items():
-                    self._cache.put(("activation", request.image, node), activation)
+            for node, activation in result.items():
+                self._cache.put(("activation", request.image, node), activation)
             for future in _unsettled([request]):
                 future.set_result(result)
 

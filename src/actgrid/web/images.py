@@ -132,6 +132,9 @@ class ImageStore:
     def __len__(self) -> int:
         return len(self._given) + len(self._uploads)
 
+    def __contains__(self, image: str) -> bool:
+        return image in self._given or image in self._uploads
+
     def __getitem__(self, image: str) -> StoredImage:
         """Return the image of an id.
 

@@ -106,7 +106,7 @@ class Viewer:
         if isinstance(statistics, (str, Path)):
             statistics = DatasetStats.load(statistics)
         self.images = images
-        self._cache = Cache(options["cache_bytes"])
+        self._cache = Cache(options["cache_bytes"], self._is_current)
         workers = thread_count(None)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="actgrid-viewer")
         self._computations = Computations(self._cache)
@@ -207,8 +207,11 @@ class Viewer:
             If the image was not uploaded. Also a ValueError.
         """
         self.images.remove(image)
-        self._engine.forget(image)
         self._cache.forget(image)
+
+    def _is_current(self, key: Any) -> bool:
+        """Return whether the image of a cache key is still there; a key without an image is."""
+        return not isinstance(key[1], str) or key[1] in self.images
 
     async def thumbnail(self, image: str) -> bytes:
         """Return a small picture of an image, a JPEG file of at most 128 x 128 pixels."""
