@@ -10,6 +10,7 @@ from typing import Any
 
 import actgrid
 from actgrid import options
+from actgrid.cli.app import find_commands
 from actgrid.option_groups import UNSET, Option, options_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "options.md"
@@ -80,6 +81,16 @@ def takers(group: type) -> list[str]:
     ]
 
 
+def commands(name: str, option: Option) -> list[str]:
+    """Return the names of the commands that take an option."""
+    return [
+        command
+        for command, definition in find_commands()
+        for panel in definition.panels
+        if name in panel.options and panel.options[name].help == option.help
+    ]
+
+
 def cell(text: str) -> str:
     return text.replace("|", "\\|")
 
@@ -87,24 +98,36 @@ def cell(text: str) -> str:
 def row(name: str, option: Option) -> str:
     default = "" if option.default in (UNSET, inspect.Parameter.empty) else f"`{option.default!r}`"
     none = f" None: {option.none}." if option.none else ""
-    flag = f"`--{name.replace('_', '-')}`"
-    cells = (f"`{name}`", flag, cell(option.type.expected), default, cell(option.help + none))
+    flag = f"`--{name.replace('_', '-')}` of {', '.join(commands(name, option))}"
+    cells = (
+        f"`{name}`",
+        flag if commands(name, option) else "",
+        cell(option.type.expected),
+        default,
+        cell(option.help + none),
+    )
     return f"| {' | '.join(cells)} |"
 
 
 def page() -> str:
-    """Return the whole page."""
-    parts = [INTRODUCTION]
+    """Return the whole page: a section for each title, which several groups may have."""
+    sections: dict[str, list[type]] = {}
     for group in definition_groups():
         title = (group.__doc__ or "").splitlines()[0].rstrip(".")
-        functions = ", ".join(f"`{name}`" for name in takers(group))
+        sections.setdefault(title, []).append(group)
+    parts = [INTRODUCTION]
+    for title, groups in sections.items():
         parts.append(f"## {title}\n")
-        if functions:
-            parts.append(f"Taken by {functions}.\n")
         parts.append("| option | command line | values | default | meaning |")
         parts.append("| --- | --- | --- | --- | --- |")
-        parts += [row(name, option) for name, option in own_options(group).items()]
+        for group in groups:
+            parts += [row(name, option) for name, option in own_options(group).items()]
         parts.append("")
+        for group in groups:
+            functions = ", ".join(f"`{name}`" for name in takers(group))
+            names = ", ".join(f"`{name}`" for name in own_options(group))
+            if functions:
+                parts.append(f"{names}: taken by {functions}.\n")
     return "\n".join(parts).rstrip() + "\n"
 
 

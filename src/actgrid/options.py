@@ -103,7 +103,7 @@ class GridOptions(LevelMapOptions, total=False):
 
 
 class BackendOptions(TypedDict, total=False):
-    """What computes the pictures."""
+    """Speed and memory."""
 
     backend: Annotated[
         str,
@@ -117,7 +117,7 @@ class BackendOptions(TypedDict, total=False):
 
 
 class ThreadOptions(TypedDict, total=False):
-    """How many threads work."""
+    """Speed and memory."""
 
     threads: Annotated[
         int | None,
@@ -172,7 +172,7 @@ class RenderArrayOptions(RenderOptions, ArrayOptions, total=False):
 
 
 class FileOptions(TypedDict, total=False):
-    """How pictures are written."""
+    """Output files."""
 
     format: Annotated[
         str, Option(FileFormat(), "png", "Image format of the pictures: png, webp, jpg, tiff.")
@@ -272,7 +272,7 @@ class InputOptions(PreparationOptions, total=False):
 
 
 class BatchOptions(TypedDict, total=False):
-    """How many samples the model runs on at once."""
+    """Speed and memory."""
 
     batch_size: Annotated[
         int, Option(Integer(1), 8, "Maximum number of samples in one run of the model.")
@@ -280,7 +280,7 @@ class BatchOptions(TypedDict, total=False):
 
 
 class TopOptions(TypedDict, total=False):
-    """What is kept of each channel."""
+    """Statistics of channels."""
 
     top: Annotated[
         int, Option(Integer(1, 10_000), 9, "Number of top images to keep for each channel.")
@@ -288,7 +288,7 @@ class TopOptions(TypedDict, total=False):
 
 
 class StatisticsOptions(TopOptions, total=False):
-    """What is kept and shown of each channel."""
+    """Statistics of channels."""
 
     top_channels: Annotated[
         int | str,
@@ -357,7 +357,7 @@ class RayOptions(TypedDict, total=False):
 
 
 class FileLayoutOptions(TypedDict, total=False):
-    """How the files of a run are laid out."""
+    """Output files."""
 
     sink: Annotated[
         str,
@@ -370,7 +370,7 @@ class FileLayoutOptions(TypedDict, total=False):
 
 
 class SinkOptions(FileLayoutOptions, total=False):
-    """Where the pictures of a run go."""
+    """Output files."""
 
     statistics: Annotated[
         bool, Option(Flag(), False, "Also measure the channels over all images, as measure does.")
@@ -640,7 +640,7 @@ class ModelDiagramOptions(DiagramOptions, LevelMapOptions, SampleOptions, total=
 
 
 class StepOptions(TypedDict, total=False):
-    """When a training callback looks at the model."""
+    """When a training callback looks at the model, and where its results go."""
 
     every: Annotated[
         str | int,
@@ -653,7 +653,7 @@ class StepOptions(TypedDict, total=False):
 
 
 class WatchOptions(StepOptions, total=False):
-    """When a training callback looks at the model, and where its numbers go."""
+    """When a training callback looks at the model, and where its results go."""
 
     log_dir: Annotated[
         str | Path | None,
@@ -667,7 +667,7 @@ class WatchOptions(StepOptions, total=False):
 
 
 class WatchFileOptions(WatchOptions, total=False):
-    """When a training callback looks at the model, and where its pictures go."""
+    """When a training callback looks at the model, and where its results go."""
 
     folder: Annotated[
         str | Path | None,
@@ -995,7 +995,7 @@ class InputFileOptions(TypedDict, total=False):
 
 
 class FolderOptions(TypedDict, total=False):
-    """Where the results go."""
+    """Output files."""
 
     output: Annotated[
         str, Option(Text("FOLDER"), Parameter.empty, "Folder for the files, made if need be.")
@@ -1003,7 +1003,7 @@ class FolderOptions(TypedDict, total=False):
 
 
 class DestinationOptions(TypedDict, total=False):
-    """Where the results go."""
+    """Output files."""
 
     output: Annotated[
         str,
@@ -1016,7 +1016,7 @@ class DestinationOptions(TypedDict, total=False):
 
 
 class PictureFileOptions(TypedDict, total=False):
-    """Where the results go."""
+    """Output files."""
 
     output: Annotated[
         str,

@@ -28,7 +28,7 @@ def test_maximize_draws_channels_and_tells_what_they_were_brought_to(
     with Image.open(tmp_path / "new" / "conv.png") as picture:
         found = actgrid.maximize(str(model_file), "conv", [3, 0, 1], steps=4, jitter=0.2)
         np.testing.assert_array_equal(np.asarray(picture), found.to_rgb())
-    assert re.search(r"^channel +start +activation$", result.out, re.M)
+    assert re.search(r"^channel +initial +activation$", result.out, re.M)
     assert re.search(rf"^ +3 +-?\d\.\d+ +{found.activations[0]:.3f}$", result.out, re.M)
     assert result.out.splitlines()[-1].startswith("conv, 3 channels: ")
 
@@ -39,7 +39,7 @@ def test_maximize_for_machines(run: Run, model_file: Path, tmp_path: Path) -> No
     told = json.loads(result.out)
     assert told["layer"] == "head"
     assert [one["channel"] for one in told["channels"]] == [0, 1, 2, 3]
-    assert all(one["activation"] > one["start"] for one in told["channels"])
+    assert all(one["activation"] > one["initial_activation"] for one in told["channels"])
 
 
 def test_maximize_says_what_is_wrong_in_one_line(
