@@ -21,8 +21,8 @@ INTRODUCTION = """\
 An option has one name everywhere: `batch_size` in Python is `--batch-size` on the command line and
 `batch_size` in the HTTP API. A value is written alike, too: `percentile(1, 99)` is the text that
 Python, the command line and a URL take. None, or an option that is left out, means that actgrid
-chooses, as the last column says. Options of attribution methods have a default of each method, which
-`actgrid explain --list --json` shows. This page is made of the definitions in `actgrid.options`.
+chooses, as the last column says. The defaults of attribution methods are shown by
+`actgrid explain --list --json`. This page is made of the definitions in `actgrid.options`.
 """
 
 
