@@ -799,23 +799,21 @@ class PixelOptions(TypedDict, total=False):
     ]
 
 
-class ExplainOptions(
-    LabelOptions, ImageInputOptions, BatchOptions, PixelOptions, MethodOptions, total=False
-):
+class RequestOptions(LabelOptions, ImageInputOptions, BatchOptions, PixelOptions, total=False):
+    """What explanations are made of, whatever the method."""
+
+
+class ExplainOptions(RequestOptions, MethodOptions, total=False):
     """Options of `actgrid.explain`."""
 
 
-class CompareOptions(
-    LabelOptions, ImageInputOptions, BatchOptions, PixelOptions, OverlayOptions, total=False
-):
+class CompareOptions(RequestOptions, OverlayOptions, total=False):
     """Options of `actgrid.compare_methods`."""
 
 
 class ExplanationsOptions(
     WatchFileOptions,
-    LabelOptions,
-    ImageInputOptions,
-    BatchOptions,
+    RequestOptions,
     OverlayOptions,
     MethodOptions,
     total=False,

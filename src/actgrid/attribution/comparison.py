@@ -14,7 +14,7 @@ from actgrid.attribution.requests import prepare_request
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
 from actgrid.option_groups import pick_options, takes_options
-from actgrid.options import CompareOptions, OverlayOptions
+from actgrid.options import CompareOptions, OverlayOptions, RequestOptions
 from actgrid.rendering import Heatmap, Sheet, lay_out_sheet
 
 if TYPE_CHECKING:
@@ -78,15 +78,7 @@ def compare_methods(
     check_options(list(chosen), layer, {})
     for method, method_options in chosen.items():
         check_options([method], None, method_options)
-    request = prepare_request(
-        model,
-        x,
-        target,
-        options["labels"],
-        options["image_input"],
-        options["batch_size"],
-        options["pixels"],
-    )
+    request = prepare_request(model, x, target, **pick_options(options, RequestOptions))
     check_needs(list(chosen), request.batch.model)
     if request.backdrop is None:
         raise ShapeError(

@@ -8,7 +8,7 @@ from actgrid.attribution.methods import check_options, find_method
 from actgrid.attribution.requests import prepare_request
 from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
 from actgrid.option_groups import pick_options, takes_options
-from actgrid.options import ExplainOptions, MethodOptions
+from actgrid.options import ExplainOptions, MethodOptions, RequestOptions
 from actgrid.rendering import Heatmap
 
 if TYPE_CHECKING:
@@ -183,13 +183,5 @@ def explain(
     chosen = find_method(method)
     method_options = pick_options(options, MethodOptions)
     check_options([chosen], layer, method_options)
-    request = prepare_request(
-        model,
-        x,
-        target,
-        options["labels"],
-        options["image_input"],
-        options["batch_size"],
-        options["pixels"],
-    )
+    request = prepare_request(model, x, target, **pick_options(options, RequestOptions))
     return request.explain(chosen, layer, method_options)

@@ -11,7 +11,7 @@ from actgrid.callbacks.samples import read_data
 from actgrid.encoding import encode
 from actgrid.models.types import LayerLike, TargetLike
 from actgrid.option_groups import pick_options, takes_options
-from actgrid.options import ExplanationsOptions, MethodOptions, OverlayOptions
+from actgrid.options import ExplanationsOptions, MethodOptions, OverlayOptions, RequestOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -73,16 +73,13 @@ class Explanations(PictureCallback):
         self._layer, self._options = layer, pick_options(options, MethodOptions)
         check_options([self._method], layer, self._options)
         self._data = read_data(data)
-        self._request_options = (
-            target,
-            options["labels"],
-            options["image_input"],
-            options["batch_size"],
-        )
+        self._target, self._request_options = target, pick_options(options, RequestOptions)
         self._overlay = cast(OverlayOptions, pick_options(options, OverlayOptions))
 
     def _prepare(self, model: Any) -> None:
-        self._request = prepare_request(model, self._data.inputs(model), *self._request_options)
+        self._request = prepare_request(
+            model, self._data.inputs(model), self._target, **self._request_options
+        )
 
     def _look(self, step: int | None) -> Any:
         return self._request.explain(self._method, self._layer, self._options)
