@@ -10,6 +10,7 @@ from typing import Any
 
 import actgrid
 from actgrid import options
+from actgrid.attribution.methods import all_methods
 from actgrid.cli.app import find_commands
 from actgrid.option_groups import UNSET, Option, options_of
 
@@ -21,8 +22,7 @@ INTRODUCTION = """\
 An option has one name everywhere: `batch_size` in Python is `--batch-size` on the command line and
 `batch_size` in the HTTP API. A value is written alike, too: `percentile(1, 99)` is the text that
 Python, the command line and a URL take. None, or an option that is left out, means that actgrid
-chooses, as the last column says. The defaults of attribution methods are shown by
-`actgrid explain --list --json`. This page is made of the definitions in `actgrid.options`.
+chooses, as the last column says. This page is made of the definitions in `actgrid.options`.
 """
 
 
@@ -92,19 +92,35 @@ def commands(name: str, option: Option) -> list[str]:
     ]
 
 
+def defaults(name: str, option: Option) -> str:
+    """Return the default of an option, and those of functions or methods that have another."""
+    others: dict[str, list[str]] = {}
+    for function, value in public_functions():
+        definition, default = taken_options(value).get(name, (None, None))
+        if definition is option and default is not UNSET and default != option.default:
+            others.setdefault(f"`{default!r}`", []).append(f"`{function}`")
+    if option is options_of(options.MethodOptions).get(name):
+        for method in all_methods().values():
+            if name in method.options:
+                others.setdefault(f"`{method.options[name]!r}`", []).append(f"`{method.name}`")
+    known = option.default not in (UNSET, inspect.Parameter.empty)
+    texts = [f"`{option.default!r}`"] if known else []
+    texts += [f"{default} of {', '.join(users)}" for default, users in others.items()]
+    return cell("; ".join(texts))
+
+
 def cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
 def row(name: str, option: Option) -> str:
-    default = "" if option.default in (UNSET, inspect.Parameter.empty) else f"`{option.default!r}`"
     none = f" None: {option.none}." if option.none else ""
     flag = f"`--{name.replace('_', '-')}` of {', '.join(commands(name, option))}"
     cells = (
         f"`{name}`",
         flag if commands(name, option) else "",
         cell(option.type.expected),
-        default,
+        defaults(name, option),
         cell(option.help + none),
     )
     return f"| {' | '.join(cells)} |"

@@ -7,6 +7,8 @@ import re
 import typing
 from typing import Annotated, Any, TypedDict
 
+import keras
+import numpy as np
 import pytest
 from tests.option_tables import PAGE, definition_groups, own_options, page, public_functions
 
@@ -132,7 +134,8 @@ def test_the_words_of_options_are_those_of_the_code_behind() -> None:
         return options_of(group)[name].type.words
 
     assert words(options.GridOptions, "order") == tuple(ORDERS)
-    assert words(options.BackendOptions, "backend") == ("auto", *BACKENDS, "tensorflow")
+    assert words(options.BackendOptions, "backend") == ("auto", *BACKENDS)
+    assert words(options.DeviceBackendOptions, "backend") == ("auto", *BACKENDS, "tensorflow")
     assert words(options.ArrayOptions, "kind") == tuple(KINDS)
 
 
@@ -141,6 +144,20 @@ def test_type_checkers_see_what_is_defined() -> None:
         assert typing.is_typeddict(group)
         hints = typing.get_type_hints(group)
         assert set(hints) == set(options_of(group))
+
+
+def test_annotations_of_functions_can_be_resolved() -> None:
+    hints = typing.get_type_hints(actgrid.render)
+    assert hints["zoom"] is int
+    assert hints["return"] is actgrid.Grid
+
+
+def test_a_default_of_the_signature_can_be_given() -> None:
+    x = np.zeros((1, 4, 4, 3), np.float32)
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten()])
+    steps = inspect.signature(actgrid.explain).parameters["steps"].default
+    heatmap = actgrid.explain(model, x, "saliency", steps=steps)
+    np.testing.assert_array_equal(heatmap.values, actgrid.explain(model, x, "saliency").values)
 
 
 def test_unknown_options_are_named_with_close_matches() -> None:

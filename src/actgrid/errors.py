@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Iterable, Sequence
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "TooLargeError",
     "UnknownOptionError",
     "UnusableModelError",
+    "caller_level",
     "strip_terminal_codes",
     "suggest",
 ]
@@ -166,3 +168,15 @@ def suggest(name: str, known: Iterable[str]) -> str:
     keys = difflib.get_close_matches(name.lower(), by_key, n=5, cutoff=0.5)
     found = list(dict.fromkeys(candidate for key in keys for candidate in by_key[key]))[:5]
     return f" (did you mean {', '.join(found)}?)" if found else ""
+
+
+def caller_level() -> int:
+    """Return the ``stacklevel`` by which a warning points at the code that called actgrid."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and _is_own(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _is_own(module: str) -> bool:
+    return module == "actgrid" or module.startswith("actgrid.")

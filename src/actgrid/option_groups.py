@@ -133,7 +133,7 @@ def complete_options(
     usual = {} if defaults is None else defaults
     completed: dict[str, Any] = {}
     for name, option in known.items():
-        if name in given:
+        if name in given and given[name] is not UNSET:
             completed[name] = option.check(name, given[name])
         elif (default := usual.get(name, option.default)) is not UNSET:
             completed[name] = default
@@ -189,6 +189,11 @@ def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:
         checked.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[*parameters.values(), *keywords]
         )
+        checked.__annotations__ = {
+            name: hint for name, hint in function.__annotations__.items() if name in parameters
+        } | annotations
+        if "return" in function.__annotations__:
+            checked.__annotations__["return"] = function.__annotations__["return"]
         checked.__doc__ = _documented(function.__doc__ or "", group, defaults)
         checked.__options__ = group  # type: ignore[attr-defined]
         return typing.cast(F, checked)

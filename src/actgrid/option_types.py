@@ -21,6 +21,8 @@ __all__ = [
     "FileFormat",
     "Flag",
     "Integer",
+    "IntegerOrObject",
+    "NameOrPosition",
     "Normalize",
     "Number",
     "Object",
@@ -242,6 +244,41 @@ class Object(_Textual):
 
 
 @dataclass(frozen=True)
+class NameOrPosition(_Textual):
+    """A name, or a position: a whole number, also as text."""
+
+    metavar: str
+    expected: str
+    words: ClassVar[tuple[str, ...]] = ()
+
+    def check(self, name: str, value: Any) -> Any:
+        return value
+
+    def read(self, name: str, text: str) -> Any:
+        return int(text) if re.fullmatch("[0-9]{1,9}", text) else text
+
+
+@dataclass(frozen=True)
+class IntegerOrObject(_Textual):
+    """A whole number, or a Python object; both are checked by what uses them."""
+
+    minimum: int
+    object_description: str
+    metavar: ClassVar[str] = "INTEGER"
+    words: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def expected(self) -> str:
+        return f"{Integer(self.minimum).expected}, or {self.object_description}"
+
+    def check(self, name: str, value: Any) -> Any:
+        return self.read(name, value) if isinstance(value, str) else value
+
+    def read(self, name: str, text: str) -> int:
+        return Integer(self.minimum).read(name, text)
+
+
+@dataclass(frozen=True)
 class AnyOf:
     """One of several words, or a value of another type."""
 
@@ -281,14 +318,16 @@ class Size:
 
     words: ClassVar[tuple[str, ...]] = ()
     metavar: ClassVar[str] = "HxW"
-    expected: ClassVar[str] = "(height, width) or one number for both, each at least 1"
+    expected: ClassVar[str] = "(height, width) or one number for both, as text 224x224 or 224"
 
     def check(self, name: str, value: Any) -> tuple[int, int]:
+        if isinstance(value, str):
+            return self.read(name, value)
         try:
             try:
                 sides = [operator.index(value)] * 2
             except TypeError:
-                sides = [] if isinstance(value, str) else [operator.index(side) for side in value]
+                sides = [operator.index(side) for side in value]
             height, width = sides
         except (TypeError, ValueError):
             raise _unexpected(name, value, self) from None
@@ -299,9 +338,7 @@ class Size:
     def read(self, name: str, text: str) -> tuple[int, int]:
         match = re.fullmatch(r"\s*([0-9]{1,9})(?:[xX]([0-9]{1,9}))?\s*", text)
         if not match:
-            raise OptionError(
-                f"{name} must be HxW, such as 224x224, or one number for both, not {text!r}"
-            )
+            raise _unexpected(name, text, self)
         return self.check(name, (int(match[1]), int(match[2] or match[1])))
 
     def schema(self) -> dict[str, Any]:
@@ -333,9 +370,11 @@ class Normalize(_Textual):
         name for name, count in _NORMALIZATIONS.items() if count
     )
 
-    def check(self, name: str, value: Any) -> Any:
-        read_normalize(value, name)
-        return value
+    def check(self, name: str, value: Any) -> str:
+        word, limits = read_normalize(value, name)
+        # One spelling for each normalization, as runs compare their options.
+        texts = [repr(limit).removesuffix(".0") for limit in limits]
+        return f"{word}({', '.join(texts)})" if texts else word
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "maxLength": 64}
@@ -439,7 +478,7 @@ class ByteCount(_Textual):
     expected: ClassVar[str] = "a number of bytes of at least 1, as text such as 512MiB"
 
     def check(self, name: str, value: Any) -> int:
-        return integer_option(name, value, 1)
+        return self.read(name, value) if isinstance(value, str) else integer_option(name, value, 1)
 
     def read(self, name: str, text: str) -> int:
         match = re.fullmatch(r"\s*([0-9]{1,15})\s*([A-Za-z]*)\s*", text)
@@ -457,12 +496,11 @@ class Baseline(_Textual):
 
     @property
     def expected(self) -> str:
-        return f"{''.join(f'{word}, ' for word in self.words)}a number, or one for each channel"
+        known = "".join(f"{word}, " for word in self.words)
+        return f"{known}a number, one for each channel such as 0,0.5,1, or an image"
 
     def check(self, name: str, value: Any) -> Any:
-        if isinstance(value, str) and value not in self.words:
-            raise _unexpected(name, value, self, suggest(value, self.words))
-        return value
+        return self.read(name, value) if isinstance(value, str) else value
 
     def read(self, name: str, text: str) -> Any:
         if text in self.words:

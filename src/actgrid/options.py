@@ -22,6 +22,8 @@ from actgrid.option_types import (
     FileFormat,
     Flag,
     Integer,
+    IntegerOrObject,
+    NameOrPosition,
     Normalize,
     Number,
     Object,
@@ -108,10 +110,23 @@ class BackendOptions(TypedDict, total=False):
     backend: Annotated[
         str,
         Option(
+            Choice(("auto", "native", "numba", "numpy")),
+            "auto",
+            "Implementation that draws: auto is the first available of native, numba and numpy.",
+        ),
+    ]
+
+
+class DeviceBackendOptions(TypedDict, total=False):
+    """Speed and memory."""
+
+    backend: Annotated[
+        str,
+        Option(
             Choice(("auto", "native", "numba", "numpy", "tensorflow")),
             "auto",
-            "Implementation that draws: auto is the first available of native, numba and numpy; "
-            "tensorflow draws on the model's device.",
+            "Implementation that draws: tensorflow draws on the device of the model; auto is that "
+            "on a GPU, else the first available of native, numba and numpy.",
         ),
     ]
 
@@ -169,6 +184,12 @@ class ArrayOptions(SampleOptions, KindOptions, total=False):
 
 class RenderArrayOptions(RenderOptions, ArrayOptions, total=False):
     """Options of `actgrid.render`."""
+
+
+class RenderModelOptions(
+    GridOptions, DeviceBackendOptions, ThreadOptions, ArrayOptions, total=False
+):
+    """Options of `actgrid.render_model`."""
 
 
 class FileOptions(TypedDict, total=False):
@@ -246,13 +267,11 @@ class PreparationOptions(TypedDict, total=False):
     preprocess: Annotated[
         str | Callable[[Any], Any],
         Option(
-            Object(
-                "auto, none, unit, prepared, a name in keras.applications, or a function", "NAME"
-            ),
+            Object("auto, none, unit, a name in keras.applications, or a function", "NAME"),
             "auto",
             "Scaling of pixels 0 to 255: none; unit (divided by 255); the name of a network in "
-            "keras.applications; auto: what the model needs. With prepared, arrays are the "
-            "model's input as they are.",
+            "keras.applications; auto: what the model needs. For render_images and measure_images "
+            "of arrays in Python also prepared: they are the model's input as they are.",
         ),
     ]
 
@@ -424,10 +443,11 @@ class TargetOptions(TypedDict, total=False):
     target: Annotated[
         Any,
         Option(
-            Object("a class name or index, or OUTPUT=CLASS", "CLASS"),
+            Object("a class name or index, a function, or these by output", "CLASS"),
             None,
-            "Class name or index, or OUTPUT=CLASS for one of several outputs of the model. A model "
-            "that ends in one sigmoid has the classes 0 and 1.",
+            "Class name or index. For one of several outputs of the model: OUTPUT=CLASS on the "
+            "command line, {output: class} in Python. A model that ends in one sigmoid has the "
+            "classes 0 and 1.",
             none="the predicted class",
             is_repeatable=True,
         ),
@@ -452,8 +472,9 @@ class LabelOptions(TypedDict, total=False):
         Option(
             Object("a list of names, imagenet, or a text file with a name on each line", "FILE"),
             None,
-            "Names of the classes: a text file with a name on each line, or imagenet; OUTPUT=FILE "
-            "for one of several outputs of the model.",
+            "Names of the classes: a list in Python, a text file with a name on each line, or "
+            "imagenet. Of several outputs of the model: OUTPUT=FILE on the command line, a dict by "
+            "output in Python.",
             none="those of ImageNet for whole networks of keras.applications and for demo",
             is_repeatable=True,
         ),
@@ -466,7 +487,7 @@ class ImageInputOptions(TypedDict, total=False):
     image_input: Annotated[
         int | str | None,
         Option(
-            Object("the name or position of an input", "INPUT"),
+            NameOrPosition("INPUT", "the name or position of an input"),
             None,
             "Name or position of the input that is the image.",
             none="the only one that is an image",
@@ -700,7 +721,7 @@ class MethodOptions(TypedDict, total=False):
             UNSET,
             "Value of pixels that are hidden or where a path begins: a number, one for each "
             "channel such as 0,0.5,1, or mean.",
-            none="the mean colour of each segment",
+            none="the mean colour of each segment (lime alone)",
         ),
     ]
     quadrature: Annotated[
@@ -773,7 +794,7 @@ class MethodOptions(TypedDict, total=False):
     segments: Annotated[
         Any,
         Option(
-            Object("a number of segments, or an array of labels", "INTEGER"),
+            IntegerOrObject(2, "a function of an image or an array of labels"),
             UNSET,
             "Number of superpixels.",
         ),

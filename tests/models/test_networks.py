@@ -441,8 +441,15 @@ def test_a_kind_of_network_is_one_file(kind_in_a_file: Path) -> None:
     x = np.arange(32, dtype=np.float32).reshape(2, 4, 4, 1)
     np.testing.assert_array_equal(Extractor(path)(x)["product"], x * 2.5)
     model: Any = type("Factor", (), {"value": 3.0})()
-    assert actgrid.load_model(model) is model
+    assert type(actgrid.load_model(model)).__name__ == "FactorNetwork"
     np.testing.assert_array_equal(Extractor(model)(x)["product"], x * 3)
+    photo = Image.fromarray(np.full((4, 4), 51, np.uint8))
+    loaded = actgrid.load_images(photo, model)
+    np.testing.assert_allclose(loaded, np.full((1, 4, 4, 1), 0.2), rtol=1e-6)
+    (grid,) = actgrid.render_model(model, photo, normalize="range(0, 1)").values()
+    assert grid.levels.tolist() == [[153] * 4] * 4
+    stats = actgrid.measure_images(model, [np.full((4, 4), 51, np.uint8)] * 2)
+    assert stats.layers["product"].max.tolist() == pytest.approx([0.6])
     # Keras is found beside it.
     assert network_of(keras.Sequential(name="empty")).name == "empty"
 

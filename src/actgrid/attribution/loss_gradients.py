@@ -22,7 +22,8 @@ from actgrid.models.networks import network_of
 from actgrid.models.refusals import reason
 from actgrid.models.tracing import build, trace_model
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
-from actgrid.options import SIGNED, RenderArrayOptions
+from actgrid.option_groups import takes_options
+from actgrid.options import SIGNED, RenderArrayOptions, RenderOptions
 from actgrid.rendering import Grid
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Gradients:
             f"{len(self.weights)} weights>"
         )
 
+    @takes_options(RenderArrayOptions, data_format=None, **SIGNED)
     def render_activations(self, **options: Unpack[RenderArrayOptions]) -> dict[str, Grid]:
         """Draw the gradient with respect to each activation, as the activation is drawn.
 
@@ -89,13 +91,13 @@ class Gradients:
             If an option cannot be used. Also a ValueError.
         """
         batch = max(map(len, self.activations.values()), default=1)
-        given: RenderArrayOptions = {**SIGNED, **options}
         return {
-            path: draw_layer(self._infos[path], gradient, batch=batch, **given)
+            path: draw_layer(self._infos[path], gradient, batch=batch, **options)
             for path, gradient in self.activations.items()
         }
 
-    def render_weights(self, **options: Unpack[RenderArrayOptions]) -> dict[str, Grid]:
+    @takes_options(RenderOptions, **SIGNED)
+    def render_weights(self, **options: Unpack[RenderOptions]) -> dict[str, Grid]:
         """Draw the gradient with respect to each weight, as `actgrid.render_weights` draws these.
 
         Parameters

@@ -28,9 +28,9 @@ from actgrid.models.network import check_compiled
 from actgrid.models.networks import network_of
 from actgrid.models.tracing import build
 from actgrid.models.types import LayersLike, ModelLike
-from actgrid.option_groups import takes_options
+from actgrid.option_groups import check_option, takes_options
 from actgrid.option_types import integer_option
-from actgrid.options import MaximizeImageOptions
+from actgrid.options import ChannelOptions, MaximizeImageOptions
 from actgrid.progress import progress as progress_bar
 from actgrid.rendering.picture import Picture
 from actgrid.rendering.sheet import lay_out_sheet
@@ -233,6 +233,7 @@ def _channels(
     model: Any, wanted: Any, count: int, layer: str, labels: Sequence[str] | str | None
 ) -> npt.NDArray[np.intp]:
     """Return the channels of a layer that are asked for, by number or by the name of a class."""
+    wanted = check_option(ChannelOptions, "channels", wanted)
     if wanted is None:
         return np.arange(count)
     listed = list(wanted) if are_several(wanted) else [wanted]

@@ -28,7 +28,7 @@ from actgrid.attribution.targets import (
     names_heads,
     target_rows,
 )
-from actgrid.errors import DtypeError, OptionError, ShapeError, TargetError
+from actgrid.errors import DtypeError, OptionError, ShapeError, TargetError, caller_level
 from actgrid.models import load_model
 from actgrid.models.data_formats import input_data_format
 from actgrid.models.frameworks import tensorflow
@@ -284,7 +284,7 @@ def _warn_of_zeros(reasons: Sequence[str | None], method: str) -> None:
     """Warn of maps that are zero everywhere, and say why they are."""
     for reason, count in Counter(filter(None, reasons)).items():
         text = f"{method}: {count} of {len(reasons)} maps are zero everywhere: {reason}"
-        warnings.warn(text, ZeroAttributionWarning, stacklevel=4)
+        warnings.warn(text, ZeroAttributionWarning, stacklevel=caller_level())
 
 
 def _heatmap(

@@ -15,7 +15,7 @@ from actgrid.models.extraction import is_traceable
 from actgrid.models.image_sources import are_images
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.option_groups import takes_options
-from actgrid.options import RenderArrayOptions
+from actgrid.options import RenderModelOptions
 from actgrid.rendering import Grid
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["batch_size", "render_model"]
 
 
-@takes_options(RenderArrayOptions, data_format=None)
+@takes_options(RenderModelOptions, data_format=None)
 def render_model(
     model: ModelLike | Extractor,
     x: ModelInput,
     layers: LayersLike = None,
-    **options: Unpack[RenderArrayOptions],
+    **options: Unpack[RenderModelOptions],
 ) -> dict[str, Grid]:
     """Run a model on an input and draw its layers.
 
@@ -44,7 +44,7 @@ def render_model(
     layers
         Which layers, see `actgrid.Extractor`; None: every one with a spatial output.
     **options
-        See `actgrid.options.RenderArrayOptions`.
+        See `actgrid.options.RenderModelOptions`.
 
     Returns
     -------

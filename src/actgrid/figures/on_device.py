@@ -17,7 +17,7 @@ from actgrid.errors import OptionError, ShapeError
 from actgrid.models import Extractor, LayerInfo
 from actgrid.models.extraction import run_transform
 from actgrid.models.frameworks import tensorflow
-from actgrid.options import RenderArrayOptions
+from actgrid.options import RenderModelOptions
 from actgrid.rendering import ChannelStats, Grid
 from actgrid.rendering.draw import ORDERS, check_channels, lay_out, zoomed
 from actgrid.rendering.layout import Layout
@@ -43,7 +43,7 @@ def on_gpu() -> bool:
 
 
 def draw_on_device(
-    extractor: Extractor, x: Any, options: RenderArrayOptions, *, fuse: bool
+    extractor: Extractor, x: Any, options: RenderModelOptions, *, fuse: bool
 ) -> dict[str, Grid]:
     """Run a model and draw its layers where it runs; see `actgrid.render_model`.
 

@@ -55,7 +55,7 @@ def image_input(model: Any) -> ImageInput:
         raise ShapeError(
             f"the model takes {len(shapes)} inputs ({names}), not one batch of images: image files "
             "cannot be all of them; give arrays, by the names of the inputs, in a dict or in a "
-            "dataset of dicts with preprocess=None"
+            "dataset of dicts with preprocess='prepared'"
         )
     if len(shape) != 4:
         raise ShapeError(f"the model takes {shape}, not a batch of images")

@@ -112,4 +112,4 @@ def _load(path: Path, safe_mode: bool) -> Any:
     return (load_saved_model if path.is_dir() else load_file)(path, safe_mode)
 
 
-KIND = NetworkKind(_wrap, _takes, _load)
+KIND = NetworkKind(_wrap, _takes, _load, keeps_model=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -62,7 +63,8 @@ def labels_of(
     count
         The number of classes.
     labels
-        The names in the order of the classes; ``"imagenet"``, those of ImageNet; None: those of
+        The names in the order of the classes, or a text file of them; ``"imagenet"``, those of
+        ImageNet; None: those of
         ImageNet if the model is a whole network of `keras.applications` or the demo, see
         `find_architecture`.
 
@@ -81,14 +83,16 @@ def labels_of(
             return None
         architecture = find_architecture(model)
         return imagenet_labels() if architecture is not None and architecture.is_whole else None
-    if labels == IMAGENET:
-        labels = imagenet_labels()
+    if isinstance(labels, (str, os.PathLike)):
+        labels = read_labels(Path(labels))
     if (
-        isinstance(labels, str)
+        isinstance(labels, Mapping)
         or not hasattr(labels, "__len__")
         or not all(isinstance(label, str) for label in labels)
     ):
-        raise TargetError(f"labels must be a list of names or {IMAGENET!r}, not {labels!r}")
+        raise TargetError(
+            f"labels must be a list of names, a text file or {IMAGENET!r}, not {labels!r}"
+        )
     if len(labels) != count:
         raise TargetError(f"labels must name the model's {count} classes, not {len(labels)}")
     return tuple(labels)

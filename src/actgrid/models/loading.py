@@ -14,7 +14,7 @@ from actgrid.errors import ActgridError, MissingFileError, ModelError, suggest
 from actgrid.models.archives import check_archive
 from actgrid.models.frameworks import applications, keras, tensorflow
 from actgrid.models.keras_files import SUFFIXES, first_line, load_file
-from actgrid.models.networks import find_network, network_kinds
+from actgrid.models.networks import find_network, network_kinds, usable_model
 from actgrid.models.types import ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import ModelOptions
@@ -65,7 +65,7 @@ def load_model(spec: ModelLike, **options: Unpack[ModelOptions]) -> Any:
     >>> model = actgrid.load_model("model.keras")
     """
     if find_network(spec) is not None:
-        return spec
+        return usable_model(spec)
     if not isinstance(spec, (str, os.PathLike)):
         raise ModelError(f"a model is a Keras model or {SPECS}, not {_describe_value(spec)}")
     text = os.fspath(spec)
@@ -80,7 +80,8 @@ def load_model(spec: ModelLike, **options: Unpack[ModelOptions]) -> Any:
         kinds = (kind for kind in network_kinds() if kind.takes(path))
         kind, safe_mode = next(kinds, None), options["safe_mode"]
         # The error of a file of no kind says what Keras finds in it.
-        return load_file(path, safe_mode) if kind is None else kind.load(path, safe_mode)
+        loaded = load_file(path, safe_mode) if kind is None else kind.load(path, safe_mode)
+        return usable_model(loaded)
     if isinstance(spec, os.PathLike) or path.suffix in SUFFIXES or os.sep in text:
         raise MissingFileError(f"there is no model file {text}")
     if is_function_spec(text):
@@ -179,7 +180,7 @@ def _from_function(spec: str) -> Any:
             ) from error
     if find_network(model) is None:
         raise ModelError(f"{spec} must return a Keras model, not {_describe_value(model)}")
-    return model
+    return usable_model(model)
 
 
 def _describe(error: BaseException) -> str:

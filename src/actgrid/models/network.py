@@ -163,11 +163,15 @@ class NetworkKind:
     load
         Returns the model in a file or folder. The second argument is `safe_mode`: whether to
         refuse a file that holds code.
+    keeps_model
+        Whether `actgrid.load_model` returns the model object itself, as for Keras, and not the
+        network that wraps it.
     """
 
     wrap: Callable[[object], Network | None]
     takes: Callable[[Path], bool]
     load: Callable[[Path, bool], Any]
+    keeps_model: bool = False
 
 
 def is_network(value: object) -> TypeGuard[Network]:

@@ -24,6 +24,7 @@ __all__ = [
     "network_of",
     "run_network",
     "trace_network",
+    "usable_model",
 ]
 
 
@@ -44,6 +45,20 @@ def find_network(model: object) -> Network | None:
     if is_network(model):
         return model
     return next(filter(None, (kind.wrap(model) for kind in network_kinds())), None)
+
+
+def usable_model(model: object) -> Any:
+    """Return what functions work on: a Keras model itself, of other kinds the network.
+
+    An object that is a model of no kind is returned as it is.
+    """
+    if is_network(model):
+        return model
+    for kind in network_kinds():
+        network = kind.wrap(model)
+        if network is not None:
+            return model if kind.keeps_model else network
+    return model
 
 
 def network_of(model: object) -> Network:

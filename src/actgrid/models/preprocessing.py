@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.errors import AssumptionWarning, OptionError, suggest
+from actgrid.errors import AssumptionWarning, OptionError, caller_level, suggest
 from actgrid.models.architectures import DEMO, find_architecture
 from actgrid.models.frameworks import applications, keras, tensorflow
 from actgrid.models.inputs import input_specs, input_structure
 from actgrid.models.network import is_network
 from actgrid.models.tracing import trace_model, unchanged
+from actgrid.option_groups import options_of
+from actgrid.options import PreparationOptions
 
 __all__ = ["Preprocessing", "find_preprocessing", "preprocessing"]
 
@@ -112,9 +114,10 @@ def find_preprocessing(preprocess: object, model: Any = None) -> Preprocessing:
     for application in applications():
         if isinstance(preprocess, str) and application.lower() == preprocess.lower():
             return Preprocessing(application, "as given", False, _of_application(application))
+    expected = options_of(PreparationOptions)["preprocess"].type.expected
     raise OptionError(
-        "preprocess must be auto, none, unit, a name in keras.applications, or a function, "
-        f"not {preprocess!r}{suggest(str(preprocess), applications())}"
+        f"preprocess must be {expected}, not {preprocess!r}"
+        f"{suggest(str(preprocess), applications())}"
     )
 
 
@@ -155,7 +158,7 @@ def _automatic(model: Any) -> Preprocessing:
                 f"{decided[1].describe()}; to say otherwise, give preprocess='none', the name of "
                 "a Keras application, or a function",
                 AssumptionWarning,
-                stacklevel=2,
+                stacklevel=caller_level(),
             )
     return decided[1]
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import OptionError
-from actgrid.option_groups import takes_options
+from actgrid.option_groups import UNSET, takes_options
 from actgrid.option_types import integer_option, number_option, thread_count
 from actgrid.options import (
     SIGNED,
@@ -371,6 +371,7 @@ class Heatmap(Picture):
                 picture[outside][stroke(band_edges(bands), width)[inside]] = colour
         return lay_out_sheet(drawn, columns=options["columns"])
 
+    @takes_options(RenderOptions, normalize=UNSET, cmap=UNSET, background=UNSET)
     def to_grid(self, **options: Unpack[RenderOptions]) -> Grid:
         """Draw the bare maps by `actgrid.render`, a tile for each.
 

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from actgrid.errors import RunError
+from actgrid.errors import OptionError, RunError
 from actgrid.models.types import LayersLike, ModelLike
 from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import (
@@ -147,6 +147,8 @@ def measure_images(
         )
 
     progress = options["progress"]
+    if output is None and (options["resume"] or options["overwrite"]):
+        raise OptionError("resume and overwrite are for a run in a folder: give output")
     if output is not None:
         found = _carried_out(measure(output), progress, options["top_channels"]).statistics
     else:

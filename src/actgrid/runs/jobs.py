@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.errors import DtypeError, ShapeError
+from actgrid.errors import DtypeError, OptionError, ShapeError
 from actgrid.models import Extractor, load_images
 from actgrid.models.data_formats import input_data_format
 from actgrid.models.extraction import trace_layers
@@ -68,6 +68,8 @@ class Loading:
             preprocessing(self.preprocess, model)
         elif are_files and len(input_aliases(model)) > 1:
             raise ShapeError("the model takes several inputs, of which an image is one")
+        elif are_files:
+            raise OptionError("preprocess='prepared' takes arrays, and the images are files")
 
     def load(self, model: Any, item: Item) -> Any:
         """Return an image as a batch of one for the model: an array, or a dict of arrays."""

@@ -14,7 +14,7 @@ from actgrid.errors import FormatError, MissingFileError, OptionError
 from actgrid.figures.grids import batch_size
 from actgrid.models import LayerInfo
 from actgrid.option_groups import takes_options
-from actgrid.option_types import integer_option
+from actgrid.option_types import integer_option, thread_count
 from actgrid.options import TopOptions
 from actgrid.rendering.stats import import_pandas
 from actgrid.statistics.accumulator import Accumulator
@@ -108,7 +108,7 @@ class DatasetStats:
         names: Sequence[str] | None = None,
         *,
         start: int | None = None,
-        threads: int = 1,
+        threads: int | None = 1,
         backend: str = "auto",
     ) -> None:
         """Add the images of a batch.
@@ -143,7 +143,7 @@ class DatasetStats:
                 activation,
                 batch=batch,
                 threshold=thresholds.get(path),
-                threads=threads,
+                threads=thread_count(threads),
                 backend=backend,
             )
             for path, activation in activations.items()
