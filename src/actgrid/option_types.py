@@ -223,7 +223,7 @@ class Text(_Textual):
 
     metavar: str = "TEXT"
     expected: str = "a text that is not empty"
-    words: ClassVar[tuple[str, ...]] = ()
+    words: tuple[str, ...] = ()
 
     def check(self, name: str, value: Any) -> Any:
         if not isinstance(value, (str, os.PathLike)) or not value:

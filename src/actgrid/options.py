@@ -52,8 +52,8 @@ class LevelMapOptions(TypedDict, total=False):
     ]
 
 
-class GridOptions(LevelMapOptions, total=False):
-    """How tiles are drawn and laid out."""
+class TileLevelOptions(LevelMapOptions, total=False):
+    """How values become levels and colours."""
 
     scope: Annotated[
         str,
@@ -63,6 +63,11 @@ class GridOptions(LevelMapOptions, total=False):
             "Statistics that normalize each tile: those of its channel, or of the whole layer.",
         ),
     ]
+
+
+class GridOptions(TileLevelOptions, total=False):
+    """How tiles are drawn and laid out."""
+
     columns: Annotated[
         int | None,
         Option(
@@ -221,6 +226,7 @@ class ModelOptions(TypedDict, total=False):
             Text(
                 "imagenet|random|FILE",
                 "imagenet, random (which Keras calls None) or a weights file",
+                ("imagenet", "random"),
             ),
             "imagenet",
             "Weights of a keras:NAME model: imagenet, random, or a weights file.",
@@ -267,7 +273,11 @@ class PreparationOptions(TypedDict, total=False):
     preprocess: Annotated[
         str | Callable[[Any], Any],
         Option(
-            Object("auto, none, unit, a name in keras.applications, or a function", "NAME"),
+            Object(
+                "auto, none, unit, a name in keras.applications, or a function",
+                "NAME",
+                ("auto", "none", "unit"),
+            ),
             "auto",
             "Scaling of pixels 0 to 255: none; unit (divided by 255); the name of a network in "
             "keras.applications; auto: what the model needs. For render_images and measure_images "

@@ -201,7 +201,7 @@ def describe(drawn: Iterable[DrawnLayer], about: Mapping[str, Any]) -> bytes:
 
 @takes_options(RenderFileOptions, data_format=None)
 def save_layers(
-    folder: Path,
+    folder: str | Path,
     infos: Mapping[str, LayerInfo],
     activations: Mapping[str, npt.NDArray[Any]],
     *,
@@ -226,17 +226,17 @@ def save_layers(
     OutputError
         If a file cannot be written. Others may have been written; they are whole.
     """
-    writable_folder(folder)
+    place = writable_folder(folder)
     batch = batch_size(activations)
 
     def save(path: str, file: str) -> DrawnLayer:
         start, activation = time.perf_counter(), activations[path]
         grid, pieces = draw_file(infos[path], activation, batch=batch, **options)
-        write_file(folder / file, *pieces)
+        write_file(place / file, *pieces)
         return DrawnLayer.of(infos[path], activation, grid, file, start)
 
     files = numbered_files(list(activations), picture_suffix(options))
     with worker_threads(options["threads"], "draw") as pool:
         drawn = list(pool.map(save, activations, files))
-    write_file(folder / "stats.json", describe(drawn, about or {}))
+    write_file(place / "stats.json", describe(drawn, about or {}))
     return drawn

@@ -105,7 +105,10 @@ def render_weights(
 
 @takes_options(WeightFileOptions, **SIGNED)
 def save_weights(
-    folder: Path, model: Any, layers: LayersLike = None, **options: Unpack[WeightFileOptions]
+    folder: str | Path,
+    model: ModelLike,
+    layers: LayersLike = None,
+    **options: Unpack[WeightFileOptions],
 ) -> list[DrawnWeight]:
     """Draw a model's weights and save them as ``NN_layer_weight.png``.
 
@@ -124,8 +127,9 @@ def save_weights(
         If a file cannot be written. Others may have been written; they are whole.
     """
     render_options, _, compression = split_options(options)
-    weights = _choose(model, layers)
-    writable_folder(folder)
+    network = load_model(model)
+    weights = _choose(network, layers)
+    place = writable_folder(folder)
 
     def save(weight: Weight, file: Path) -> DrawnWeight:
         start = time.perf_counter()
@@ -145,7 +149,7 @@ def save_weights(
 
     files = numbered_files([weight.path for weight in weights], picture_suffix(options))
     with worker_threads(options["threads"], "draw") as pool:
-        return list(pool.map(save, weights, [folder / file for file in files]))
+        return list(pool.map(save, weights, [place / file for file in files]))
 
 
 def _choose(model: Any, layers: LayersLike) -> list[Weight]:

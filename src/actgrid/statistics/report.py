@@ -113,15 +113,39 @@ def make_report(
     return b"".join([head.encode(), title, body.encode(), encoded.encode("ascii"), end.encode()])
 
 
-def save_report(path: str | Path, stats: DatasetStats, **options: Any) -> None:
-    """Write the page of `make_report`, with its options, to a file.
+def save_report(
+    path: str | Path,
+    stats: DatasetStats,
+    *,
+    model: str,
+    about: str = "",
+    top_images: Mapping[str, TopImages] | None = None,
+    share: float = NEARLY_DEAD,
+    picture_bytes: int = 4_000_000,
+) -> None:
+    """Write the page of `make_report` to a file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    stats, model, about, top_images, share, picture_bytes
+        As for `make_report`.
 
     Raises
     ------
     OutputError
         If it cannot be written. Also an OSError.
     """
-    write_file(path, make_report(stats, **options))
+    page = make_report(
+        stats,
+        model=model,
+        about=about,
+        top_images=top_images,
+        share=share,
+        picture_bytes=picture_bytes,
+    )
+    write_file(path, page)
 
 
 def _about_layer(

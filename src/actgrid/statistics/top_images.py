@@ -5,27 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from actgrid.attribution.backdrops import as_pictures
-from actgrid.errors import OptionError
 from actgrid.figures.grids import batch_size as batch_of
 from actgrid.models import Extractor, LayerInfo
 from actgrid.models.drawing import draw_layer
 from actgrid.models.inputs import batch_shape, join_batches
 from actgrid.models.receptive_fields import Box, ReceptiveField
-from actgrid.option_groups import check_option
+from actgrid.option_groups import check_option, complete_options
 from actgrid.option_types import integer_option
-from actgrid.options import GridOptions
+from actgrid.options import GridOptions, TileLevelOptions
 from actgrid.rendering import Grid
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.sheet import Sheet, lay_out_sheet
 from actgrid.statistics.dataset import DatasetStats
 from actgrid.statistics.layer_stats import LayerStats, TopImage
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["TopImages", "find_top_images"]
 
@@ -92,7 +94,7 @@ def find_top_images(
     cell: int = 64,
     background: int = 200,
     batch_size: int = 8,
-    **render_options: Any,
+    **render_options: Unpack[TileLevelOptions],
 ) -> dict[str, TopImages]:
     """Cut the patches that excite channels most out of their images, and draw these channels.
 
@@ -119,7 +121,7 @@ def find_top_images(
     batch_size
         Images in one run of the model.
     render_options
-        Options of `actgrid.render` that tiles are drawn by.
+        Normalization and colormap of the tiles, see `actgrid.options.TileLevelOptions`.
 
     Returns
     -------
@@ -136,15 +138,14 @@ def find_top_images(
     background = check_option(GridOptions, "background", background)
     if channels is not None:
         integer_option("channels", channels, 1)
-    if "order" in render_options:
-        raise OptionError("order is chosen here: leave it out")
     known = stats.layers
     found = {
         path: _blank(layer, chosen, stats.top, cell, background)
         for path, layer in known.items()
         if (chosen := _most_excited(layer, channels)).size
     }
-    drawer = _Drawer(extractor, found, cell, background, batch_size, render_options)
+    options = complete_options(TileLevelOptions, render_options)
+    drawer = _Drawer(extractor, found, cell, background, batch_size, options)
     for index, uses in _uses(found):
         image = load(index)
         if image is None:
