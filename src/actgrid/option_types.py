@@ -318,7 +318,7 @@ class Size:
 
     words: ClassVar[tuple[str, ...]] = ()
     metavar: ClassVar[str] = "HxW"
-    expected: ClassVar[str] = "(height, width) or one number for both, as text 224x224 or 224"
+    expected: ClassVar[str] = "(height, width) or one number for both, each at least 1"
 
     def check(self, name: str, value: Any) -> tuple[int, int]:
         if isinstance(value, str):
