@@ -338,7 +338,9 @@ class Size:
     def read(self, name: str, text: str) -> tuple[int, int]:
         match = re.fullmatch(r"\s*([0-9]{1,9})(?:[xX]([0-9]{1,9}))?\s*", text)
         if not match:
-            raise _unexpected(name, text, self)
+            raise OptionError(
+                f"{name} must be HxW, such as 224x224, or one number for both, not {text!r}"
+            )
         return self.check(name, (int(match[1]), int(match[2] or match[1])))
 
     def schema(self) -> dict[str, Any]:

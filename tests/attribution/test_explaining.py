@@ -208,7 +208,9 @@ def test_names_that_are_not_known(cnn: tuple[Any, Any]) -> None:
         explain(*cnn, target="tabby")
     with pytest.raises(TargetError, match="labels must name the model's 3 classes, not 2"):
         explain(*cnn, target=0, labels=["a", "b"])
-    for labels in ("abc", 3, [1, 2, 3], iter("abc")):
+    with pytest.raises(MissingFileError, match="abc"):
+        explain(*cnn, labels="abc")
+    for labels in (3, [1, 2, 3], iter("abc")):
         with pytest.raises(TargetError, match="labels must be a list of names"):
             explain(*cnn, labels=labels)
 

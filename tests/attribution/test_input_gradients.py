@@ -206,7 +206,7 @@ def test_what_is_not_differentiable_is_said() -> None:
         (
             "integrated_gradients",
             {"baseline": "black"},
-            "baseline must be mean, a number, or one for each channel",
+            "baseline must be mean, a number, one for each channel",
         ),
         ("smoothgrad", {"noise": -1}, "noise must be a number of at least 0, not -1"),
         ("smoothgrad", {"noise": float("nan")}, "noise must be a number"),

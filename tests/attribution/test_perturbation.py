@@ -205,7 +205,7 @@ def test_rise_finds_the_part_that_matters(linear: Callable[..., Any]) -> None:
             {"patch": 0},
             "one number for both, each at least 1, not 0",
         ),
-        ("occlusion", {"patch": "2x2"}, r"patch must be \(height, width\) or one number"),
+        ("occlusion", {"patch": "2xx"}, "patch must be HxW"),
         (
             "occlusion",
             {"patch": (2, 3, 4)},

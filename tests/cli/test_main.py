@@ -204,7 +204,7 @@ def test_reader_that_leaves_early_is_no_error(start: Callable[..., Any]) -> None
         (["render", "{model}", "{photo}", "-o", "{out}", "--backend", "gpu"], ["'gpu'"]),
         (
             ["render", "{model}", "{photo}", "-o", "{out}", "--backend", "tensorflow"],
-            ["for actgrid.render_model", "auto"],
+            ["auto, native, numba, numpy, not 'tensorflow'"],
         ),
         (["render", "{model}", "{photo}", "-o", "{out}", "--batch-size", "0"], ["at least 1"]),
         (["render", "{model}", "{photo}", "-o", "{photo}/out"], ["cannot make the folder"]),

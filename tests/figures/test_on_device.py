@@ -458,7 +458,7 @@ def test_what_cannot_be_drawn_is_named() -> None:
 
 
 def test_arrays_are_not_drawn_by_it() -> None:
-    with pytest.raises(OptionError, match="for actgrid"):
+    with pytest.raises(OptionError, match="one of auto, native, numba, numpy, not 'tensorflow'"):
         actgrid.render(pixels(1, 8, 8, 3), backend="tensorflow")
 
 

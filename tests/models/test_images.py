@@ -599,7 +599,7 @@ def test_images_of_different_sizes_need_a_size() -> None:
 
 @pytest.mark.parametrize(
     "size",
-    [0, -1, (0, 5), (5,), (5, 5, 3), "large", "55", 2.5, (5, 2.5), (5, None), ("5", "5")],
+    [0, -1, (0, 5), (5,), (5, 5, 3), "large", 2.5, (5, 2.5), (5, None), ("5", "5")],
 )
 def test_a_bad_size_is_refused(size: Any) -> None:
     with pytest.raises(OptionError, match="size must be"):

@@ -58,5 +58,7 @@ def test_imagenets_names_can_be_asked_for(tmp_path: Path) -> None:
     assert read_labels(Path("imagenet")) == imagenet_labels()
     with pytest.raises(TargetError, match="must name the model's 10 classes, not 1000"):
         labels_of(classifier(10), 10, "imagenet")
-    with pytest.raises(TargetError, match="a list of names or 'imagenet', not 'cifar'"):
+    with pytest.raises(MissingFileError, match="there is no file cifar"):
         labels_of(classifier(10), 10, "cifar")
+    with pytest.raises(TargetError, match="a list of names, a text file or 'imagenet', not "):
+        labels_of(classifier(10), 10, {})  # type: ignore[arg-type]

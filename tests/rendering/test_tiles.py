@@ -183,7 +183,7 @@ def test_anything_numpy_can_read_is_drawn() -> None:
         (np.ones((2, 2, 2)), {"kind": "picture"}, OptionError, "kind must be one of image"),
         (np.ones((2, 2, 2)), {"data_format": "NCHW"}, OptionError, "data_format must be .*'NCHW'"),
         (np.ones((2, 2, 2)), {"token_grid": (2, 2)}, ShapeError, "2 tokens do not fill"),
-        (np.ones((2, 2, 2)), {"token_grid": "2x"}, OptionError, r"must be \(height, width\)"),
+        (np.ones((2, 2, 2)), {"token_grid": "2x"}, OptionError, "token_grid must be HxW"),
         (np.ones((2, 2, 2)), {"token_grid": (0, 2)}, OptionError, "at least"),
         (
             np.ones((2, 2, 2, 2)),

@@ -108,11 +108,6 @@ def load_backend(name: str = "auto") -> Backend:
     """
     if name == "auto":
         return _import(first_backend())
-    if name == "tensorflow":
-        raise OptionError(
-            "the tensorflow backend draws where a model runs: it is for actgrid.render_model; "
-            f"what is drawn here takes auto or one of {', '.join(BACKENDS)}"
-        )
     if name not in BACKENDS:
         raise OptionError(f"backend must be auto or one of {', '.join(BACKENDS)}, not {name!r}")
     try:
