@@ -14,7 +14,7 @@ from actgrid.options import DrawingOptions
 from actgrid.runs.jobs import Job
 from actgrid.runs.manifest import Record
 from actgrid.runs.sources import find_items
-from actgrid.runs.stages import Work
+from actgrid.runs.work import Work
 from benchmarks.suite import Group, Target
 from benchmarks.workload import COLUMNS, IMAGES, Array, folder, photos, textbook, vgg16
 

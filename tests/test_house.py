@@ -15,7 +15,7 @@ import actgrid
 PACKAGE = Path(actgrid.__file__).parent
 # A room may import those before it; of the faces, at the end, nobody may import any.
 ROOMS = [
-    *("errors", "option_types", "option_groups", "options", "progress"),
+    *("errors", "option_checks", "option_types", "option_groups", "options", "progress"),
     *("encoding", "rendering", "models"),
     *("attribution", "figures", "statistics", "runs", "demo", "bench"),
 ]

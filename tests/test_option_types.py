@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actgrid.errors import OptionError
+from actgrid.option_checks import read_normalize
 from actgrid.option_types import (
     AnyOf,
     Baseline,
@@ -26,7 +27,6 @@ from actgrid.option_types import (
     OptionType,
     Size,
     Text,
-    read_normalize,
 )
 
 

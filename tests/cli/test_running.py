@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 import actgrid
-from actgrid.runs.stages import STAGES
+from actgrid.runs.work import STAGES
 
 # What the command says of a model that does not tell how it wants pixels.
 ASSUMED = "preprocessing: unit (assumed: pixels divided by 255); --preprocess says otherwise"

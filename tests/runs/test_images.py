@@ -19,7 +19,7 @@ from PIL import Image
 import actgrid
 from actgrid.errors import ImageError, LayerError, MissingFileError, OptionError, RunError
 from actgrid.runs import Run, Summary
-from actgrid.runs.runs import local
+from actgrid.runs.engines import local
 
 
 @pytest.fixture(scope="module")

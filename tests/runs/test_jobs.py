@@ -16,7 +16,7 @@ from actgrid.errors import DtypeError, ImageError, OptionError, ShapeError
 from actgrid.runs.jobs import Job, Loading
 from actgrid.runs.manifest import Record
 from actgrid.runs.sources import Item, find_items
-from actgrid.runs.stages import Meter, Shard, Work
+from actgrid.runs.work import Meter, Shard, Work
 
 
 def network(*shape: int | None, first: bool = False) -> Any:

@@ -21,8 +21,9 @@ from actgrid.options import DrawingOptions
 from actgrid.runs.manifest import Record
 from actgrid.runs.sinks import FolderSink, TarSink
 from actgrid.runs.sources import Item
-from actgrid.runs.stages import STAGES, Meter, Shard, Work, process
+from actgrid.runs.stages import process
 from actgrid.runs.stores import open_store
+from actgrid.runs.work import STAGES, Meter, Shard, Work
 from actgrid.statistics.dataset import DatasetStats
 
 Array = npt.NDArray[Any]

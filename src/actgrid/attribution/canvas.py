@@ -20,7 +20,7 @@ from actgrid.models.functions import GraphFunction
 from actgrid.models.image_pixels import image_size
 from actgrid.models.preprocessing import preprocessing
 from actgrid.models.tracing import trace_model
-from actgrid.option_types import integer_option
+from actgrid.option_checks import integer_option
 
 __all__ = ["Canvas"]
 

@@ -14,7 +14,7 @@ from actgrid.attribution.method import method
 from actgrid.attribution.perturbation import UNCHANGED, masked_scores
 from actgrid.errors import MissingDependencyError, ShapeError
 from actgrid.models.frameworks import tensorflow
-from actgrid.option_types import integer_option
+from actgrid.option_checks import integer_option
 
 __all__ = ["check_packages", "lime"]
 

@@ -28,8 +28,8 @@ from actgrid.models.network import check_compiled
 from actgrid.models.networks import network_of
 from actgrid.models.tracing import build
 from actgrid.models.types import LayersLike, ModelLike
+from actgrid.option_checks import integer_option
 from actgrid.option_groups import check_option, takes_options
-from actgrid.option_types import integer_option
 from actgrid.options import ChannelOptions, MaximizeImageOptions
 from actgrid.progress import progress as progress_bar
 from actgrid.rendering.picture import Picture

@@ -17,7 +17,7 @@ from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import names_of, position_of
 from actgrid.models.refusals import reason
 from actgrid.models.tracing import known_specs
-from actgrid.option_types import integer_option
+from actgrid.option_checks import integer_option
 
 __all__ = ["MaximizationInputs"]
 

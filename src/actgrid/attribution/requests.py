@@ -38,7 +38,7 @@ from actgrid.models.inputs import is_real, position_of, prepare_inputs
 from actgrid.models.labels import labels_of
 from actgrid.models.tracing import build
 from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
-from actgrid.option_types import integer_option
+from actgrid.option_checks import integer_option
 from actgrid.rendering import Heatmap
 
 __all__ = ["ExplanationRequest", "Labels", "ZeroAttributionWarning", "prepare_request"]

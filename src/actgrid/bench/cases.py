@@ -202,7 +202,7 @@ def _files() -> Run:
     from actgrid.demo import photo
     from actgrid.runs.jobs import Job
     from actgrid.runs.sources import find_items
-    from actgrid.runs.stages import Work
+    from actgrid.runs.work import Work
 
     extractor, images = _extractor(), find_items([photo()] * 2)
     work = Work({}, threads=1)

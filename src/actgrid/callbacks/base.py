@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from actgrid.errors import ModelError, OptionError, OutputError
 from actgrid.models.frameworks import keras
-from actgrid.option_types import integer_option
+from actgrid.option_checks import integer_option
 
 __all__ = ["Sink", "TrainingCallback"]
 

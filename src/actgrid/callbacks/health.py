@@ -18,8 +18,8 @@ from actgrid.figures.grids import batch_size as samples_in
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import model_weights
 from actgrid.models.types import LayersLike
+from actgrid.option_checks import thread_count
 from actgrid.option_groups import takes_options
-from actgrid.option_types import thread_count
 from actgrid.options import HealthOptions
 from actgrid.rendering import ChannelStats
 from actgrid.rendering.stats import arrays_of, reshape_stats, stats_of

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from actgrid.encoding.png import png_pieces, to_pillow
 from actgrid.errors import OptionError, suggest
+from actgrid.option_checks import writable_formats
 from actgrid.option_groups import check_option
-from actgrid.option_types import writable_formats
 from actgrid.options import FileOptions
 
 __all__ = ["encode", "image_format"]

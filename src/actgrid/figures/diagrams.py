@@ -21,8 +21,8 @@ from actgrid.models.network import check_compiled
 from actgrid.models.networks import network_of
 from actgrid.models.tracing import trace_inputs, trace_model
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
+from actgrid.option_checks import sample_option
 from actgrid.option_groups import takes_options
-from actgrid.option_types import sample_option
 from actgrid.options import ModelDiagramOptions
 from actgrid.rendering import render
 from actgrid.rendering.diagram import Box, Diagram, draw_diagram

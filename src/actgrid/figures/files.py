@@ -18,8 +18,8 @@ from actgrid.encoding import writable_folder, write_file
 from actgrid.figures.grids import batch_size
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
+from actgrid.option_checks import thread_count
 from actgrid.option_groups import options_of, pick_options, takes_options
-from actgrid.option_types import thread_count
 from actgrid.options import (
     FileOptions,
     RenderArrayOptions,

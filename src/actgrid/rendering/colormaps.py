@@ -7,8 +7,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from actgrid.option_checks import find_colormap
 from actgrid.option_groups import check_option
-from actgrid.option_types import find_colormap
 from actgrid.options import GridOptions
 
 __all__ = ["palette"]

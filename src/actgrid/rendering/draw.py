@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from actgrid.encoding import blank_levels
 from actgrid.errors import OptionError
+from actgrid.option_checks import thread_count
 from actgrid.option_groups import takes_options
-from actgrid.option_types import thread_count
 from actgrid.options import RenderArrayOptions
 from actgrid.rendering.backends import load_backend
 from actgrid.rendering.grid import Grid

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import OptionError
+from actgrid.option_checks import integer_option, number_option, thread_count
 from actgrid.option_groups import UNSET, takes_options
-from actgrid.option_types import integer_option, number_option, thread_count
 from actgrid.options import (
     SIGNED,
     ContourOptions,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageColor, ImageOps
 
 from actgrid.errors import DtypeError, OptionError, ShapeError
-from actgrid.option_types import integer_option
+from actgrid.option_checks import integer_option
 from actgrid.rendering.tiles import as_array
 
 __all__ = ["as_boxes", "as_colour", "as_entries", "as_labels", "as_maps", "as_photos"]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.option_types import read_normalize
+from actgrid.option_checks import read_normalize
 from actgrid.rendering.stats import ChannelStats
 
 __all__ = ["Mapping", "Normalization", "drawn_dtype", "parse_normalize"]

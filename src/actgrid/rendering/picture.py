@@ -11,7 +11,7 @@ from PIL import Image
 
 from actgrid.encoding import encode, write_file
 from actgrid.encoding.png import to_pillow
-from actgrid.option_types import thread_count
+from actgrid.option_checks import thread_count
 
 __all__ = ["Picture", "encode_picture"]
 

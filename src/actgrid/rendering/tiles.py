@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import DtypeError, OptionError, ShapeError
+from actgrid.option_checks import integer_option, sample_option
 from actgrid.option_groups import check_option
-from actgrid.option_types import integer_option, sample_option
 from actgrid.options import ArrayOptions, GridOptions
 
 __all__ = [

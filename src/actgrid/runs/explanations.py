@@ -14,7 +14,7 @@ from actgrid.attribution.method import Method
 from actgrid.attribution.requests import Labels, prepare_request
 from actgrid.models.images import Photo
 from actgrid.models.types import LayerLike, TargetLike
-from actgrid.option_types import integer_option
+from actgrid.option_checks import integer_option
 from actgrid.rendering import Heatmap
 
 __all__ = ["explain_images"]

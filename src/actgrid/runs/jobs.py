@@ -25,8 +25,9 @@ from actgrid.options import InputOptions
 from actgrid.runs.manifest import Record
 from actgrid.runs.sinks import FolderSink, Sink, TarSink
 from actgrid.runs.sources import Item
-from actgrid.runs.stages import Meter, Shard, Work, process
+from actgrid.runs.stages import process
 from actgrid.runs.stores import open_store
+from actgrid.runs.work import Meter, Shard, Work
 
 __all__ = ["Job", "Loading"]
 

@@ -35,13 +35,13 @@ from actgrid.errors import (
 )
 from actgrid.models import Extractor
 from actgrid.models.networks import network_of
-from actgrid.option_types import integer_option, number_option
+from actgrid.option_checks import integer_option, number_option
 from actgrid.progress import held_back
 from actgrid.runs.jobs import Job
 from actgrid.runs.manifest import RUN, Record
 from actgrid.runs.sources import Item, Items
-from actgrid.runs.stages import Meter, Shard
 from actgrid.runs.stores import open_store
+from actgrid.runs.work import Meter, Shard
 from actgrid.statistics.dataset import DatasetStats, bytes_of, stats_from, top_thresholds
 
 __all__ = ["RayEngine"]

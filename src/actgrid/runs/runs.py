@@ -6,25 +6,26 @@ import io
 import logging
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import orjson
 from PIL import Image
 
 from actgrid.errors import OptionError, RunError
-from actgrid.models import Extractor, load_model
+from actgrid.models import load_model
 from actgrid.models.inputs import batch_size_of
 from actgrid.models.networks import network_of
 from actgrid.models.types import LayersLike, ModelLike
 from actgrid.option_groups import check_option, complete_options, takes_options
 from actgrid.options import DrawingOptions, RunOptions, StatisticsOptions
 from actgrid.rendering.backends import first_backend, load_backend
+from actgrid.runs.engines import Engine, local
 from actgrid.runs.findings import REPORT, SUMMARY, TOP, write_findings
 from actgrid.runs.jobs import Job, Loading
 from actgrid.runs.manifest import (
@@ -38,8 +39,8 @@ from actgrid.runs.manifest import (
 from actgrid.runs.ray import RayEngine
 from actgrid.runs.sinks import shard_name
 from actgrid.runs.sources import Items, find_items
-from actgrid.runs.stages import Meter, Shard, Work
 from actgrid.runs.stores import Store, local_folder, open_store
+from actgrid.runs.work import Meter, Shard, Work
 from actgrid.statistics.dataset import (
     STATISTICS,
     DatasetStats,
@@ -51,45 +52,10 @@ from actgrid.statistics.dataset import (
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["Engine", "Run", "Summary", "check_start", "local"]
+__all__ = ["Run", "Summary", "check_start"]
 
 _PACKAGES = ("actgrid", "tensorflow", "keras", "numpy", "pillow")
 _log = logging.getLogger(__name__)
-
-
-class Engine(Protocol):
-    """Does the work of a job: in this process, or elsewhere."""
-
-    def __call__(
-        self,
-        job: Job,
-        extractor: Extractor,
-        items: Items,
-        *,
-        first: int,
-        begin: Callable[[], None],
-        recorded: Mapping[int, bool],
-        thresholds: Mapping[str, Any],
-        meter: Meter,
-    ) -> Iterator[Record | Shard]:
-        """Yield what `process` does, of the items from `first` on, which begins a shard.
-
-        `begin` is called once the engine can work, before anything is written.
-        """
-
-
-def local(
-    job: Job,
-    extractor: Extractor,
-    items: Items,
-    *,
-    first: int,
-    begin: Callable[[], None],
-    **options: Any,
-) -> Iterator[Record | Shard]:
-    """Do the work in this process."""
-    begin()
-    yield from job.run(extractor, items.start(first), **options)
 
 
 @dataclass(frozen=True)

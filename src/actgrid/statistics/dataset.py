@@ -13,8 +13,8 @@ from actgrid.encoding import write_file
 from actgrid.errors import FormatError, MissingFileError, OptionError
 from actgrid.figures.grids import batch_size
 from actgrid.models import LayerInfo
+from actgrid.option_checks import integer_option, thread_count
 from actgrid.option_groups import takes_options
-from actgrid.option_types import integer_option, thread_count
 from actgrid.options import TopOptions
 from actgrid.rendering.stats import import_pandas
 from actgrid.statistics.accumulator import Accumulator

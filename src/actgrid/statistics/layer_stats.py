@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.models import LayerInfo
-from actgrid.option_types import number_option
+from actgrid.option_checks import number_option
 from actgrid.rendering.stats import import_pandas
 
 if TYPE_CHECKING:

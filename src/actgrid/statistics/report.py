@@ -17,7 +17,7 @@ from PIL import features
 
 from actgrid.encoding import encode, write_file
 from actgrid.models import LayerInfo
-from actgrid.option_types import integer_option
+from actgrid.option_checks import integer_option
 from actgrid.statistics.dataset import DatasetStats
 from actgrid.statistics.layer_stats import NEARLY_DEAD, LayerStats
 from actgrid.statistics.top_images import TopImages

@@ -17,8 +17,8 @@ from actgrid.models import Extractor, LayerInfo
 from actgrid.models.drawing import draw_layer
 from actgrid.models.inputs import batch_shape, join_batches
 from actgrid.models.receptive_fields import Box, ReceptiveField
+from actgrid.option_checks import integer_option
 from actgrid.option_groups import check_option, complete_options
-from actgrid.option_types import integer_option
 from actgrid.options import GridOptions, TileLevelOptions
 from actgrid.rendering import Grid
 from actgrid.rendering.colormaps import palette

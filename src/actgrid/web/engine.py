@@ -26,8 +26,8 @@ from actgrid.models.network import check_compiled
 from actgrid.models.networks import network_of
 from actgrid.models.tracing import build
 from actgrid.models.types import ModelLike
+from actgrid.option_checks import integer_option
 from actgrid.option_groups import check_option
-from actgrid.option_types import integer_option
 from actgrid.options import InputOptions
 from actgrid.rendering.tiles import DTYPES
 from actgrid.web.cache import Cache

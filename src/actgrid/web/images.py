@@ -27,7 +27,7 @@ from actgrid.errors import (
 )
 from actgrid.models.image_sources import find_images, images_in_folder, is_folder, reading_image
 from actgrid.models.images import load_images
-from actgrid.option_types import integer_option
+from actgrid.option_checks import integer_option
 
 __all__ = ["ImageStore", "StoredImage", "read_image", "sides_within", "thumbnail"]
 

@@ -18,7 +18,7 @@ from actgrid.errors import ActgridError, OptionError
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer, draw_weight, filters
 from actgrid.models.layers import Weight, model_weights
-from actgrid.option_types import thread_count
+from actgrid.option_checks import thread_count
 from actgrid.rendering import ChannelStats, Grid, render
 from actgrid.rendering.draw import lay_out
 from actgrid.rendering.layout import near_square

@@ -21,8 +21,8 @@ from actgrid.errors import NotFoundError
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
 from actgrid.models.types import ModelLike
+from actgrid.option_checks import read_normalize, thread_count
 from actgrid.option_groups import check_option, complete_options, takes_options
-from actgrid.option_types import read_normalize, thread_count
 from actgrid.options import GridOptions, ViewerImageOptions
 from actgrid.rendering import palette
 from actgrid.statistics import DatasetStats

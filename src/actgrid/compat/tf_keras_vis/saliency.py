@@ -12,7 +12,7 @@ from actgrid.attribution.input_gradients import SEEDS, as_it_is, noisy, summed_g
 from actgrid.compat.tf_keras_vis.utils import normalize
 from actgrid.compat.tf_keras_vis.visualization import ModelVisualization, check_inference
 from actgrid.models.frameworks import tensorflow
-from actgrid.option_types import integer_option, number_option
+from actgrid.option_checks import integer_option, number_option
 
 __all__ = ["Saliency"]
 

@@ -23,7 +23,7 @@ from actgrid.compat.tf_keras_vis.visualization import (
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import map_tensors
-from actgrid.option_types import integer_option
+from actgrid.option_checks import integer_option
 
 __all__ = ["ScoreCAM", "Scorecam"]
 

@@ -13,7 +13,7 @@ from actgrid.compat.tf_explain.utils.display import as_levels, grid_display
 from actgrid.errors import LayerError, OptionError, ShapeError
 from actgrid.models import Extractor
 from actgrid.models.inputs import partial_model
-from actgrid.option_types import integer_option
+from actgrid.option_checks import integer_option
 
 __all__ = ["ExtractActivations"]
 

@@ -17,7 +17,7 @@ from actgrid.compat.tf_explain.core.explainer import (
 )
 from actgrid.compat.tf_explain.utils.display import grid_display
 from actgrid.compat.tf_explain.utils.image import transform_to_normalized_grayscale
-from actgrid.option_types import integer_option
+from actgrid.option_checks import integer_option
 
 __all__ = ["IntegratedGradients"]
 

@@ -18,7 +18,7 @@ from actgrid.compat.tf_explain.core.explainer import (
 from actgrid.compat.tf_explain.utils.display import VIRIDIS, stacked
 from actgrid.compat.tf_explain.utils.image import GRAY
 from actgrid.models.frameworks import tensorflow
-from actgrid.option_types import integer_option
+from actgrid.option_checks import integer_option
 from actgrid.rendering import Heatmap
 
 __all__ = ["OcclusionSensitivity"]

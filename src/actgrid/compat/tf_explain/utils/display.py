@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from actgrid.attribution.backdrops import as_pictures
 from actgrid.errors import OptionError, ShapeError
-from actgrid.option_types import integer_option, number_option
+from actgrid.option_checks import integer_option, number_option
 from actgrid.rendering import Heatmap, palette
 
 __all__ = [

@@ -18,7 +18,7 @@ from actgrid.compat.tf_keras_vis.visualization import BatchScore, ModelVisualiza
 from actgrid.errors import ModelError, OptionError
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import input_names
-from actgrid.option_types import integer_option
+from actgrid.option_checks import integer_option
 
 __all__ = ["ActivationMaximization"]
 
