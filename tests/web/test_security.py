@@ -45,7 +45,7 @@ def test_known_hosts(guarded: Asked, host: str) -> None:
 def test_other_hosts_are_refused(guarded: Asked, host: str, path: str) -> None:
     response = guarded(path, {"host": host}, hosts=LOCAL)
     assert response.status_code == 400
-    assert "--allow-host" in response.json()["detail"]
+    assert "--allowed-hosts" in response.json()["detail"]
 
 
 @pytest.mark.parametrize("name", ["Viewer.Example", "viewer.example:8000"])

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from actgrid.models import Extractor
 from actgrid.runs.jobs import Job
-from actgrid.runs.manifest import (
-    Record,
-)
+from actgrid.runs.manifest import Record
 from actgrid.runs.sources import Items
 from actgrid.runs.work import Meter, Shard
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Engine", "local"]
 

@@ -82,7 +82,7 @@ class Guard:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get(b"host", "")
         if self._hosts is not None and _hostname(host) not in self._hosts:
-            yield 400, f"the server is not addressed by the name {host!r}: see --allow-host"
+            yield 400, f"the server is not addressed by the name {host!r}: see --allowed-hosts"
         if not scope["path"].startswith(_API):
             return
         if self._token is not None:
