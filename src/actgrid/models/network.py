@@ -140,7 +140,7 @@ class LayerFunction(Protocol):
         """Return the layers of calls on inputs like `specs`, TensorSpecs, without running."""
 
     def run(self, x: Any, transform: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-        """Return what a transform makes of each output, see `actgrid.models.extraction.run_transform`."""
+        """Return what a transform makes of each output, see `extraction.run_transform`."""
 
 
 class CompiledNetwork(Network, Protocol):
