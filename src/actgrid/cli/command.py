@@ -24,7 +24,16 @@ from actgrid.option_groups import UNSET, Option, options_of, pick_options
 from actgrid.option_types import Flag, OptionType
 from actgrid.options import GeneralOptions
 
-__all__ = ["Command", "LeftOut", "Options", "Panel", "command", "general_parameters", "panel"]
+__all__ = [
+    "Command",
+    "LeftOut",
+    "Options",
+    "Panel",
+    "command",
+    "flag_of",
+    "general_parameters",
+    "panel",
+]
 
 _REQUIRED = inspect.Parameter.empty
 _SHORT = {"output": "-o", "version": "-V", "quiet": "-q", "verbose": "-v"}
@@ -67,6 +76,11 @@ class Options(dict[str, Any]):
     def of(self, *groups: type) -> dict[str, Any]:
         """Return the values of the options that some groups define."""
         return pick_options(self, *groups)
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of an option on the command line."""
+    return f"--{name.replace('_', '-')}"
 
 
 def panel(group: type, *names: str) -> Panel:
@@ -173,9 +187,9 @@ def _parameter(
 ) -> inspect.Parameter:
     """Return the parameter by which typer reads an option as text."""
     is_flag = isinstance(option.type, Flag)
-    flag = f"--{name.replace('_', '-')}"
+    flag = flag_of(name)
     if is_flag and option.default is not False:
-        flag = f"{flag}/--no-{name.replace('_', '-')}"
+        flag = f"{flag}/{flag_of(f'no_{name}')}"
     declarations = [flag, *([_SHORT[name]] if name in _SHORT else [])]
     info = typer.Option(
         *declarations,
@@ -257,7 +271,7 @@ def _completion(name: str, option: Option) -> Callable[[str], list[str]] | None:
 
 def _value(name: str, option: Option, given: bool | str | Sequence[str] | None) -> Any:
     """Return the value of an option from what was given on the command line."""
-    flag = f"--{name.replace('_', '-')}"
+    flag = flag_of(name)
     if given is None or given == []:
         is_single = option.is_repeatable and isinstance(option.default, str)
         return [option.default] if is_single else option.default

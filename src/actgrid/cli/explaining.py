@@ -14,6 +14,7 @@ from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_options, find_method
 from actgrid.attribution.requests import Labels, ZeroAttributionWarning
 from actgrid.attribution.targets import check_classes, class_indices
+from actgrid.cli.command import flag_of
 from actgrid.errors import OptionError, OutputTargetError, TargetError
 from actgrid.figures.files import folder_names, safe_name, unique_names
 from actgrid.models.labels import read_labels
@@ -48,8 +49,8 @@ def method_choice(
     for name in options:
         if name not in known:
             raise OptionError(
-                f"{_flag(name)} is no option of {', '.join(method.name for method in methods)}; "
-                f"options: {', '.join(map(_flag, known)) or 'none'}"
+                f"{flag_of(name)} is no option of {', '.join(method.name for method in methods)}; "
+                f"options: {', '.join(map(flag_of, known)) or 'none'}"
             )
     if any(method.name == "lime" for method in methods):
         check_packages()
@@ -57,10 +58,6 @@ def method_choice(
         method: {name: value for name, value in options.items() if name in method.options}
         for method in methods
     }
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def picture_names(
