@@ -1,4 +1,4 @@
-"""Settings for the whole suite."""
+"""Settings and fixtures for the whole test suite."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ from tests.fork_server import request_process
 
 from actgrid.bench import Run
 
-# Before anything imports TensorFlow.
+# TensorFlow reads this when it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# Examples include the first call of freshly compiled numba code: no deadline holds for those.
+# No deadline: the first example includes the compilation of numba code.
 settings.register_profile(
     "actgrid", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("actgrid")
 
 
-_BYTES_OF_A_PROCESS = 6 << 30  # with TensorFlow, and the processes that it starts
+_BYTES_PER_PROCESS = 6 << 30  # TensorFlow and the subprocesses of tests
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the options
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the options
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Run the whole suite in parallel, as far as processors and memory go; `-n0` does not.
+    """Run the whole suite in parallel, as processors and memory permit, unless `-n0`.
 
-    Files that are chosen run in this process, which starts at once.
+    Selected files run in this process, which starts faster.
     """
-    if "PYTEST_XDIST_WORKER" in os.environ:  # one of these processes
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a worker process of pytest-xdist
         return
     is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if is_whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        processes = min(os.cpu_count() or 1, memory // _BYTES_OF_A_PROCESS)
+        processes = min(os.cpu_count() or 1, memory // _BYTES_PER_PROCESS)
         if processes > 1:
-            # Files stay together: their fixtures are made once.
+            # The tests of a file run in one process, which creates their fixtures once.
             config.option.numprocesses, config.option.dist = processes, "loadfile"
 
 
 @dataclass
 class Clock:
-    """Stands in for `time.perf_counter` where actgrid.bench measures: only work moves it on."""
+    """A substitute for `time.perf_counter` in actgrid.bench that advances only by `work`."""
 
     now: float = 0.0
 
@@ -62,7 +62,7 @@ class Clock:
         return self.now
 
     def work(self, *seconds: float) -> Run:
-        """Return a run that takes so long, one time after the other, over and over."""
+        """Return a function that advances the clock by the given seconds in turn, repeatedly."""
         times = itertools.cycle(seconds)
 
         def run() -> None:
@@ -79,20 +79,20 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class ForkedPython(subprocess.Popen[str]):
-    """A Python process that is forked where TensorFlow has been imported.
+    """A Python process forked from a process that has imported TensorFlow.
 
-    Takes `OPTIONS` of `subprocess.Popen`, and code that runs `first`.
+    It accepts the `OPTIONS` of `subprocess.Popen`, and code `first` that runs before the program.
     """
 
     OPTIONS = frozenset({"stdin", "stdout", "stderr", "text", "encoding", "cwd", "env"})
 
     def __init__(self, server: str, arguments: Sequence[object], **options: Any) -> None:
         self.server, self.first = server, options.pop("first", "")
-        if unknown := options.keys() - self.OPTIONS:  # which would be lost
+        if unknown := options.keys() - self.OPTIONS:  # an unsupported option would be ignored
             raise TypeError(f"a forked process takes no {', '.join(unknown)}")
         super().__init__(arguments, **options)  # type: ignore[arg-type]
 
-    # What Popen calls when the pipes are there; its arguments are the same in all versions.
+    # Popen calls this method once the pipes exist, with equal arguments in all versions.
     def _execute_child(self, arguments: Sequence[object], *others: Any) -> None:
         folder, environment, pipes = others[4], others[5], others[9:15]
         ends = (pipes[0], pipes[3], pipes[5])
@@ -113,7 +113,7 @@ class ForkedPython(subprocess.Popen[str]):
 
 @pytest.fixture(scope="session")
 def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the socket of the process of fork_server.py."""
+    """Start fork_server.py and return the path of its socket."""
     set_child_subreaper, enable = 36, 1
     ctypes.CDLL(None).prctl(set_child_subreaper, enable, 0, 0, 0)
     path = tmp_path_factory.mktemp("server") / "socket"
@@ -127,9 +127,9 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def start_python(fork_server: str) -> Callable[..., subprocess.Popen[str]]:
-    """Return what starts `python -m MODULE ...` or `python -c CODE ...`.
+    """Return a function that starts `python -m MODULE ...` or `python -c CODE ...`.
 
-    It starts at once: TensorFlow, which takes seconds to import, is there already.
+    The process is forked with TensorFlow imported, which otherwise takes seconds.
     """
     return lambda *arguments, **options: ForkedPython(fork_server, arguments, **options)
 
@@ -151,7 +151,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def opened(browser: Any) -> Callable[[Path], AbstractContextManager[Any]]:
-    """Open a page of a file; at the end nothing has gone wrong and nothing was asked for."""
+    """Open an HTML file in a browser; check that it causes no errors and no requests."""
 
     @contextmanager
     def opened(path: Path) -> Iterator[Any]:
@@ -173,11 +173,11 @@ def opened(browser: Any) -> Callable[[Path], AbstractContextManager[Any]]:
 
 @pytest.fixture(scope="session")
 def assert_levels_agree() -> Callable[..., None]:
-    """Compare pictures of one layer that came out of two compiled graphs of TensorFlow.
+    """Compare the pictures of a layer from two compiled TensorFlow graphs.
 
     TensorFlow fuses the operations of each graph differently, and without oneDNN the last bits of
     their results differ: 2 of 247,107 levels of the embedded network, by one level each. Levels of
-    one and the same array are compared exactly instead.
+    the same array are compared exactly instead.
     """
 
     def assert_agree(
@@ -185,7 +185,9 @@ def assert_levels_agree() -> Callable[..., None]:
         expected: npt.NDArray[np.uint8],
         colours: npt.NDArray[np.uint8] | None = None,
     ) -> None:
-        if colours is not None:  # (256, 3), all different: RGB pictures are levels again
+        if (
+            colours is not None
+        ):  # (256, 3), all different: RGB pictures are converted back to levels
             level_of = {colour.tobytes(): level for level, colour in enumerate(colours)}
             found, expected = (
                 np.array([level_of[pixel.tobytes()] for pixel in picture.reshape(-1, 3)], np.uint8)

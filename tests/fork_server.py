@@ -1,12 +1,10 @@
-"""Start Python processes that need not import TensorFlow.
-
-They are forks of a process that has imported it.
+"""Start Python processes quickly, as forks of a process that has imported TensorFlow.
 
 `python fork_server.py serve SOCKET` imports TensorFlow and forks for each request. A new process is
 orphaned, and so becomes a child of whoever started the server (a "subreaper"), which can wait for
-it as for any other. It runs its program and ends as every interpreter does.
+it as for any other. It runs its program and ends like a new interpreter.
 
-`python fork_server.py run SOCKET ARGUMENTS` stands in for `python ARGUMENTS` where others start it.
+`python fork_server.py run SOCKET ARGUMENTS` replaces `python ARGUMENTS` in a command line.
 """
 
 from __future__ import annotations
@@ -34,12 +32,12 @@ def request_process(
     environment: Mapping[str, str],
     first: str = "",
 ) -> tuple[int, socket.socket]:
-    """Have a process forked that does what `python ARGUMENTS` does.
+    """Request a forked process that runs `python ARGUMENTS`.
 
     Returns
     -------
     tuple
-        Its id, and a connection that is closed when it ends.
+        The process id, and a connection that is closed when the process ends.
     """
     request = {
         "arguments": list(map(str, arguments)),
@@ -50,14 +48,14 @@ def request_process(
     body = json.dumps(request).encode()
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(server)
-    # The three standard streams come with the length of what follows.
+    # The file descriptors of the standard streams accompany the length of the request.
     socket.send_fds(connection, [len(body).to_bytes(8, "big")], streams)
     connection.sendall(body)
     return int.from_bytes(connection.recv(8), "big"), connection
 
 
 def serve(listener: socket.socket) -> dict[str, Any]:
-    """Fork for each request until standard input is closed; return it in the new process."""
+    """Fork for each request until standard input closes; return the request in the fork."""
     while True:
         ready: list[Any] = [listener, 0]
         ready, _, _ = select.select(ready, [], [])
@@ -74,9 +72,9 @@ def serve(listener: socket.socket) -> dict[str, Any]:
             if os.fork():
                 os._exit(0)
             while os.getppid() == child:
-                time.sleep(0.001)  # until it is an orphan: nobody could wait for it before
+                time.sleep(0.001)  # until it is an orphan: only then can the subreaper wait for it
             connection.sendall(os.getpid().to_bytes(8, "big"))
-            connection.detach()  # stays open for as long as the process lives
+            connection.detach()  # stays open as long as the process runs
             listener.close()
             for number, stream in enumerate(streams):
                 os.dup2(stream, number)
@@ -90,11 +88,11 @@ def serve(listener: socket.socket) -> dict[str, Any]:
 
 
 def run_program(request: dict[str, Any]) -> None:
-    """Run the program of a request in its environment, as Python would run it."""
+    """Run the program of a request in its environment, like the Python interpreter."""
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
-    # A shell that runs tests in the background has it ignored.
+    # A shell that runs the tests in the background ignores SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
@@ -116,7 +114,7 @@ def run_program(request: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Serve, or run a program by a server."""
+    """Serve requests, or run a program through a server."""
     role, server, *arguments = sys.argv[1:]
     if role == "run":
         streams, folder = [0, 1, 2], str(Path.cwd())
@@ -127,7 +125,7 @@ def main() -> None:
         listener.bind(server)
         listener.listen(16)
         print("listening", flush=True)
-        # Nothing of TensorFlow is run here, so that it has no threads yet.
+        # TensorFlow must not run here: a fork loses its threads.
         import keras  # noqa: F401
 
         import actgrid.cli.app

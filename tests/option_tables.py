@@ -1,4 +1,6 @@
-"""The page docs/options.md, made of the definitions; run as a script, this file writes it."""
+"""Generate the page docs/options.md from the option definitions.
+
+Run as a script, this file writes the page."""
 
 from __future__ import annotations
 
@@ -20,14 +22,14 @@ INTRODUCTION = """\
 # Options
 
 An option has one name everywhere: `batch_size` in Python is `--batch-size` on the command line and
-`batch_size` in the HTTP API. A value is written alike, too: `percentile(1, 99)` is the text that
-Python, the command line and a URL take. None, or an option that is left out, means that actgrid
-chooses, as the last column says. This page is made of the definitions in `actgrid.options`.
+`batch_size` in the HTTP API. A value has one text form everywhere: Python, the command line and a
+URL accept `percentile(1, 99)`. The last column says what None, or an omitted option, means.
+`tests/option_tables.py` generates this page from the definitions in `actgrid.options`.
 """
 
 
 def all_groups() -> list[type]:
-    """Return every group, in the order of the module."""
+    """Return all option groups in the order of their definition."""
     return [
         value
         for value in vars(options).values()
@@ -36,12 +38,12 @@ def all_groups() -> list[type]:
 
 
 def definition_groups() -> list[type]:
-    """Return the groups that define options of their own, in the order of the module."""
-    return [group for group in all_groups() if own_options(group)]
+    """Return the groups that define own options, in the order of their definition."""
+    return [group for group in all_groups() if get_own_options(group)]
 
 
-def own_options(group: type) -> dict[str, Option]:
-    """Return the options that a group defines, not those that it takes from groups before it."""
+def get_own_options(group: type) -> dict[str, Option]:
+    """Return the options that a group itself defines, without inherited options."""
     before: set[int] = set()
     for other in all_groups():
         if other is group:
@@ -51,7 +53,7 @@ def own_options(group: type) -> dict[str, Option]:
 
 
 def public_functions() -> Iterator[tuple[str, Any]]:
-    """Yield the public functions and classes, and the methods of the pictures, by name."""
+    """Yield (name, function) for public functions, classes and drawing methods."""
     for name in actgrid.__all__:
         yield f"actgrid.{name}", getattr(actgrid, name)
     for room in ("callbacks", "figures", "runs", "statistics"):
@@ -63,8 +65,8 @@ def public_functions() -> Iterator[tuple[str, Any]]:
         yield f"Heatmap.{name}", getattr(actgrid.Heatmap, name)
 
 
-def taken_options(function: Any) -> dict[str, tuple[Option, Any]]:
-    """Return the definition and the default of each option that a function takes."""
+def get_function_options(function: Any) -> dict[str, tuple[Option, Any]]:
+    """Return the options of a function: name -> (definition, default)."""
     group = getattr(function, "__options__", None)
     if group is None:
         return {}
@@ -72,17 +74,17 @@ def taken_options(function: Any) -> dict[str, tuple[Option, Any]]:
     return {name: (option, parameters[name].default) for name, option in options_of(group).items()}
 
 
-def takers(group: type) -> list[str]:
-    """Return the public functions that take all options that a group defines."""
-    own = own_options(group).items()
+def list_takers(group: type) -> list[str]:
+    """Return the names of the public functions that take all options of a group."""
+    own = get_own_options(group).items()
     return [
         name
         for name, function in public_functions()
-        if all(taken_options(function).get(key, (None,))[0] is option for key, option in own)
+        if all(get_function_options(function).get(key, (None,))[0] is option for key, option in own)
     ]
 
 
-def commands(name: str, option: Option) -> list[str]:
+def find_commands_with(name: str, option: Option) -> list[str]:
     """Return the names of the commands that take an option."""
     return [
         command
@@ -92,45 +94,50 @@ def commands(name: str, option: Option) -> list[str]:
     ]
 
 
-def defaults(name: str, option: Option) -> str:
-    """Return the default of an option, and those of functions or methods that have another."""
-    others: dict[str, list[str]] = {}
+def describe_defaults(name: str, option: Option) -> str:
+    """Describe the default of an option, and different defaults of functions."""
+    functions_by_default: dict[str, list[str]] = {}
     for function, value in public_functions():
-        definition, default = taken_options(value).get(name, (None, None))
+        definition, default = get_function_options(value).get(name, (None, None))
         if definition is option and default is not UNSET and default != option.default:
-            others.setdefault(f"`{default!r}`", []).append(f"`{function}`")
+            functions_by_default.setdefault(f"`{default!r}`", []).append(f"`{function}`")
     if option is options_of(options.MethodOptions).get(name):
         for method in all_methods().values():
             if name in method.options:
-                others.setdefault(f"`{method.options[name]!r}`", []).append(f"`{method.name}`")
+                default = f"`{method.options[name]!r}`"
+                functions_by_default.setdefault(default, []).append(f"`{method.name}`")
     known = option.default not in (UNSET, inspect.Parameter.empty)
     texts = [f"`{option.default!r}`"] if known else []
-    texts += [f"{default} of {', '.join(users)}" for default, users in others.items()]
-    return cell("; ".join(texts))
+    texts += [
+        f"{default} of {', '.join(functions)}"
+        for default, functions in functions_by_default.items()
+    ]
+    return escape("; ".join(texts))
 
 
-def cell(text: str) -> str:
+def escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def row(name: str, option: Option) -> str:
+def format_row(name: str, option: Option) -> str:
     none = f" None: {option.none}." if option.none else ""
-    flag = f"`--{name.replace('_', '-')}` of {', '.join(commands(name, option))}"
+    flag = f"`--{name.replace('_', '-')}` of {', '.join(find_commands_with(name, option))}"
     cells = (
         f"`{name}`",
-        flag if commands(name, option) else "",
-        cell(option.type.expected),
-        defaults(name, option),
-        cell(option.help + none),
+        flag if find_commands_with(name, option) else "",
+        escape(option.type.expected),
+        describe_defaults(name, option),
+        escape(option.help + none),
     )
     return f"| {' | '.join(cells)} |"
 
 
-def page() -> str:
-    """Return the whole page: a section for each title, which several groups may have."""
+def make_page() -> str:
+    """Return the page as Markdown: a section for each title, of one or more groups."""
     sections: dict[str, list[type]] = {}
     for group in definition_groups():
-        title = (group.__doc__ or "").splitlines()[0].rstrip(".")
+        title = (group.__doc__ or "").splitlines()[0].rstrip(".").removeprefix("Options for ")
+        title = title[0].upper() + title[1:]
         sections.setdefault(title, []).append(group)
     parts = [INTRODUCTION]
     for title, groups in sections.items():
@@ -138,15 +145,15 @@ def page() -> str:
         parts.append("| option | command line | values | default | meaning |")
         parts.append("| --- | --- | --- | --- | --- |")
         for group in groups:
-            parts += [row(name, option) for name, option in own_options(group).items()]
+            parts += [format_row(name, option) for name, option in get_own_options(group).items()]
         parts.append("")
         for group in groups:
-            functions = ", ".join(f"`{name}`" for name in takers(group))
-            names = ", ".join(f"`{name}`" for name in own_options(group))
+            functions = ", ".join(f"`{name}`" for name in list_takers(group))
+            names = ", ".join(f"`{name}`" for name in get_own_options(group))
             if functions:
-                parts.append(f"{names}: taken by {functions}.\n")
+                parts.append(f"{names}: options of {functions}.\n")
     return "\n".join(parts).rstrip() + "\n"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    PAGE.write_text(make_page())

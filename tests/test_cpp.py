@@ -1,4 +1,4 @@
-"""The C++ library builds without a warning, and passes its own test."""
+"""Tests that the C++ library builds without warnings and passes its own tests."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Compiling takes that long.
+# The compilation takes more than ten seconds.
 pytestmark = pytest.mark.slow
 
 
 def tool(name: str) -> str:
-    """A program of this environment, or else of the system."""
+    """Return the path of a program in this environment, otherwise on the system."""
     beside = Path(sys.executable).parent
     found = shutil.which(name, path=f"{beside}{os.pathsep}{os.environ['PATH']}")
     assert found, f"{name} is not installed"
@@ -27,7 +27,7 @@ def tool(name: str) -> str:
 
 
 def run(name: str, *arguments: str | Path) -> str:
-    """Return what a program prints that must succeed."""
+    """Run a program that must succeed, and return its output."""
     environment = {**os.environ, "PATH": f"{Path(tool('ninja')).parent}:{os.environ['PATH']}"}
     command = [tool(name), *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -37,7 +37,7 @@ def run(name: str, *arguments: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the library and its test."""
+    """A build folder with the library and its test program."""
     folder = tmp_path_factory.mktemp("build")
     options = ["-DACTGRID_BINDINGS=OFF", "-DACTGRID_TESTS=ON", "-DACTGRID_WERROR=ON"]
     run("cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *options)
@@ -51,17 +51,18 @@ def test_core_passes_its_own_tests(build: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
-def test_every_variant_keeps_to_its_memory(build: Path) -> None:
+def test_no_simd_variant_accesses_memory_outside_of_arrays(build: Path) -> None:
     program = build / "cpp" / "test_core"
     variants = set(run(str(program)).split())
     checked = run("valgrind", "-q", "--error-exitcode=9", program).split()
-    assert variants - set(checked) <= {"avx512"}  # valgrind does not know it
+    assert variants - set(checked) <= {"avx512"}  # valgrind does not support AVX-512
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="there is but one variant")
 @pytest.mark.parametrize("variant", ["avx2", "avx512"])
-def test_a_variant_shares_no_code_with_what_runs_everywhere(build: Path, variant: str) -> None:
-    # Of functions that several objects define the linker keeps any one.
+def test_simd_variants_share_no_code_with_portable_code(build: Path, variant: str) -> None:
+    # The linker keeps any one of several definitions of an inline function: a copy compiled
+    # for AVX-512 would crash on other processors.
     kernels = build / f"cpp/CMakeFiles/actgrid_{variant}.dir/src/kernels/variant.cpp.o"
     shared = re.findall(r" [WVu] (.*)", run("nm", "-C", kernels))
     assert shared

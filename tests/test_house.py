@@ -1,4 +1,4 @@
-"""The folders keep to their order: data flows one way, and each room loads only what it needs."""
+"""Tests of the architecture: order of packages, imports, and public names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import actgrid
 
 PACKAGE = Path(actgrid.__file__).parent
-# A room may import those before it; of the faces, at the end, nobody may import any.
+# A package may import earlier packages; no other package may import the last ones, the faces.
 ROOMS = [
     *("errors", "option_checks", "option_types", "option_groups", "options", "progress"),
     *("encoding", "rendering", "models"),
@@ -22,7 +22,7 @@ ROOMS = [
 FACES = ["callbacks", "compat", "web", "cli"]
 
 
-def imported_rooms(path: Path) -> Iterator[str]:
+def find_imported_packages(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             parts = node.module.split(".")
@@ -37,13 +37,13 @@ def imported_rooms(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize(
     "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
 )
-def test_rooms_import_only_rooms_before_them(path: Path) -> None:
+def test_packages_import_only_earlier_packages(path: Path) -> None:
     room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     if room in ("__init__", "__main__"):
         return
     assert room in ROOMS + FACES
     allowed = {room, "_core"} | set(ROOMS if room in FACES else ROOMS[: ROOMS.index(room)])
-    assert set(imported_rooms(path)) <= allowed
+    assert set(find_imported_packages(path)) <= allowed
 
 
 def module_name(path: Path) -> str:
@@ -52,17 +52,17 @@ def module_name(path: Path) -> str:
     )
 
 
-def imported_modules(path: Path, known: set[str]) -> set[str]:
-    """Return the modules of the package that a file imports, also within functions."""
+def find_imported_modules(path: Path, known: set[str]) -> set[str]:
+    """Return the modules of actgrid that a file imports, also within functions."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        # What only type checkers read makes no circle.
+        # Imports for type checkers alone cannot be circular at run time.
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             node.body = []
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module in known:
-            # A name may be a module of the package, or come from its __init__.
+            # An imported name can be a module of a package, or defined in its __init__.
             found |= {
                 name if (name := f"{node.module}.{each.name}") in known else node.module
                 for each in node.names
@@ -72,21 +72,21 @@ def imported_modules(path: Path, known: set[str]) -> set[str]:
     return found - {"actgrid"}
 
 
-def test_no_files_import_each_other() -> None:
+def test_no_circular_imports() -> None:
     paths = {module_name(path): path for path in PACKAGE.rglob("*.py")}
-    imports = {name: imported_modules(path, set(paths)) for name, path in paths.items()}
-    # A module that imports none but those that are done is done.
+    imports = {name: find_imported_modules(path, set(paths)) for name, path in paths.items()}
+    # Remove modules whose imports are all removed; a circle remains.
     while done := {name for name, others in imports.items() if not others & set(imports)}:
         for name in done:
             del imports[name]
     assert not imports, f"these files import each other, or others that do: {sorted(imports)}"
 
 
-def test_no_room_is_named_like_a_public_function() -> None:
+def test_no_package_has_the_name_of_a_public_function() -> None:
     assert not set(actgrid.__all__) & {path.stem for path in PACKAGE.iterdir()}
 
 
-def test_every_public_name_can_be_had() -> None:
+def test_every_public_name_can_be_imported() -> None:
     for name in actgrid.__all__:
         assert getattr(actgrid, name).__doc__
     assert set(actgrid.__all__) <= set(dir(actgrid))
@@ -95,7 +95,7 @@ def test_every_public_name_can_be_had() -> None:
         actgrid.rendr  # noqa: B018
 
 
-def loaded_after(code: str) -> set[str]:
+def find_modules_loaded_by(code: str) -> set[str]:
     script = f"{code}\nimport sys; print(' '.join(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
@@ -106,25 +106,27 @@ def loaded_after(code: str) -> set[str]:
 HEAVY = {"tensorflow", "keras", "numba", "matplotlib", "fastapi", "uvicorn"}
 
 
-def test_importing_loads_nothing_heavy() -> None:
-    assert not loaded_after("import actgrid") & (HEAVY | {"numpy", "PIL"})
+def test_import_loads_no_heavy_package() -> None:
+    assert not find_modules_loaded_by("import actgrid") & (HEAVY | {"numpy", "PIL"})
 
 
-def test_rendering_an_array_loads_nothing_heavy() -> None:
+def test_rendering_an_array_loads_no_heavy_package() -> None:
     code = "import actgrid, numpy as np; actgrid.render(np.ones((4, 4, 3))).to_png()"
-    assert not loaded_after(code) & HEAVY
+    assert not find_modules_loaded_by(code) & HEAVY
 
 
-def loaded_after_command(*arguments: str) -> set[str]:
-    return loaded_after(
+def find_modules_loaded_by_command(*arguments: str) -> set[str]:
+    return find_modules_loaded_by(
         f"import actgrid.cli\ntry: actgrid.cli.main({list(arguments)})\nexcept SystemExit: pass"
     )
 
 
 @pytest.mark.parametrize("command", ["render", "explain", "serve"])
-def test_the_commands_help_loads_nothing_heavy(command: str) -> None:
-    assert not loaded_after_command(command, "--help") & (HEAVY | {"numpy"})
+def test_help_loads_no_heavy_package(command: str) -> None:
+    assert not find_modules_loaded_by_command(command, "--help") & (HEAVY | {"numpy"})
 
 
-def test_the_list_of_methods_loads_nothing_heavy() -> None:
-    assert not loaded_after_command("explain", "--list") & (HEAVY | {"sklearn", "skimage"})
+def test_list_of_methods_loads_no_heavy_package() -> None:
+    assert not find_modules_loaded_by_command("explain", "--list") & (
+        HEAVY | {"sklearn", "skimage"}
+    )

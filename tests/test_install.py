@@ -1,4 +1,4 @@
-"""The package installs without a compiler, and draws."""
+"""Tests that the package installs and draws without a compiler."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_without_a_compiler_the_install_is_pure_python(tmp_path: Path) -> None:
     (wheel,) = (tmp_path / "site").glob("actgrid-*.dist-info/WHEEL")
     assert "Root-Is-Purelib: true" in wheel.read_text()
     assert not list((tmp_path / "site" / "actgrid").glob("_core*.so"))
-    # Without `site`, so that no editable installation of the package comes first.
+    # Without `site`, no editable installation of the package takes precedence.
     paths = [str(tmp_path / "site"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     code = (
         f"import sys; sys.path[:0] = {paths!r}; import numpy as np, actgrid; "

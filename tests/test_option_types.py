@@ -1,4 +1,4 @@
-"""Tests of the types of option values, from Python and from text."""
+"""Tests of option types: checking Python values and parsing text."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ from actgrid.option_types import (
     ],
     ids=str,
 )
-def test_a_text_stands_for_a_value(kind: OptionType, text: str, value: Any) -> None:
+def test_text_is_parsed(kind: OptionType, text: str, value: Any) -> None:
     assert kind.read("name", text) == value
 
 
@@ -77,7 +77,7 @@ def test_a_text_stands_for_a_value(kind: OptionType, text: str, value: Any) -> N
         (Number(), "inf", "name must be a number"),
         (Number(0, 1, is_open=True), "1", "greater than 0 and less than 1, not 1.0"),
         (Flag(), "yes", "name must be true or false, not 'yes'"),
-        (Text(), "", "name must be a text that is not empty, not ''"),
+        (Text(), "", "name must be a non-empty text, not ''"),
         (AnyOf(("all",), Integer(1)), "0", "name must be all or an integer of at least 1, not '0'"),
         (Size(), "0x3", "name must be .height, width."),
         (Size(), "3x", "name must be HxW, such as 224x224"),
@@ -98,9 +98,7 @@ def test_a_text_stands_for_a_value(kind: OptionType, text: str, value: Any) -> N
     ],
     ids=str,
 )
-def test_a_text_that_stands_for_nothing_is_refused(
-    kind: OptionType, text: str, message: str
-) -> None:
+def test_invalid_text_is_rejected(kind: OptionType, text: str, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         kind.read("name", text)
 
@@ -127,7 +125,7 @@ def test_a_text_that_stands_for_nothing_is_refused(
     ],
     ids=str,
 )
-def test_python_values_are_taken(kind: OptionType, value: Any, checked: Any) -> None:
+def test_python_values_are_accepted(kind: OptionType, value: Any, checked: Any) -> None:
     found = kind.check("name", value)
     assert found == checked
     assert type(found) is type(checked)
@@ -159,7 +157,7 @@ def test_python_values_are_taken(kind: OptionType, value: Any, checked: Any) -> 
     ],
     ids=str,
 )
-def test_python_values_of_another_type_are_refused(kind: OptionType, value: Any) -> None:
+def test_python_values_of_wrong_type_are_rejected(kind: OptionType, value: Any) -> None:
     with pytest.raises(OptionError, match="name"):
         kind.check("name", value)
 
@@ -169,7 +167,7 @@ def test_channels_of_an_iterator_are_read_once() -> None:
 
 
 @given(low=st.floats(-1e6, 1e6), width=st.floats(1e-3, 1e6))
-def test_limits_are_the_same_as_text_and_in_a_tuple(low: float, width: float) -> None:
+def test_normalization_limits_as_text_and_tuple_are_equal(low: float, width: float) -> None:
     high = low + width
     expected = ("range", (low, high))
     assert read_normalize(f"range({low!r}, {high!r})") == expected
@@ -177,5 +175,5 @@ def test_limits_are_the_same_as_text_and_in_a_tuple(low: float, width: float) ->
 
 
 @given(st.integers(1, 10**6), st.integers(1, 10**6))
-def test_sizes_are_the_same_as_text_and_in_a_tuple(height: int, width: int) -> None:
+def test_sizes_as_text_and_tuple_are_equal(height: int, width: int) -> None:
     assert Size().read("size", f"{height}x{width}") == Size().check("size", (height, width))

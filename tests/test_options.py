@@ -1,4 +1,4 @@
-"""The definitions of options, and that every face takes them from there."""
+"""Tests that functions, docstrings and documentation agree with the option definitions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from typing import Annotated, Any, TypedDict
 import keras
 import numpy as np
 import pytest
-from tests.option_tables import PAGE, definition_groups, own_options, page, public_functions
+from tests.option_tables import (
+    PAGE,
+    definition_groups,
+    get_own_options,
+    make_page,
+    public_functions,
+)
 
 import actgrid
 from actgrid import options
@@ -36,7 +42,7 @@ def named_options() -> list[tuple[str, str, Option]]:
     return [
         (group.__name__, name, option)
         for group in GROUPS
-        for name, option in own_options(group).items()
+        for name, option in get_own_options(group).items()
     ]
 
 
@@ -44,7 +50,7 @@ def named_options() -> list[tuple[str, str, Option]]:
     ("group", "name", "option"),
     [pytest.param(*each, id=f"{each[0]}-{each[1]}") for each in named_options()],
 )
-def test_a_definition_is_whole(group: str, name: str, option: Option) -> None:
+def test_every_definition_is_complete(group: str, name: str, option: Option) -> None:
     assert re.fullmatch("[a-z]+(_[a-z]+)*", name)
     assert option.help.endswith(".")
     assert "\n" not in option.help
@@ -55,7 +61,7 @@ def test_a_definition_is_whole(group: str, name: str, option: Option) -> None:
         assert option.check(name, option.default) == option.default
 
 
-def test_an_option_is_defined_once() -> None:
+def test_every_option_is_defined_once() -> None:
     found: dict[tuple[str, str], str] = {}
     for group, name, option in named_options():
         key = (name, option.help)
@@ -67,7 +73,7 @@ def test_an_option_is_defined_once() -> None:
 
 
 @pytest.mark.parametrize("name", TAKERS)
-def test_signatures_and_docstrings_are_made_of_the_definitions(name: str) -> None:
+def test_signatures_and_docstrings_match_definitions(name: str) -> None:
     function = TAKERS[name]
     parameters = inspect.signature(function).parameters
     documented = inspect.getdoc(function) or ""
@@ -77,31 +83,31 @@ def test_signatures_and_docstrings_are_made_of_the_definitions(name: str) -> Non
     assert "**options" not in documented
 
 
-# Parameters that bear the name of an option and are not it.
+# Function -> parameters that have the name of an option without its definition.
 NAMESAKES = {
-    "actgrid.explain": {"method"},  # before the options, as the target and the layer are
+    "actgrid.explain": {"method"},  # a positional parameter, like the target and the layer
     "actgrid.callbacks.Explanations": {"method"},
-    "actgrid.callbacks.TrainingMovie": {"folder"},  # which must be given
+    "actgrid.callbacks.TrainingMovie": {"folder"},  # a required parameter
     "actgrid.figures.save_layers": {"folder"},
     "actgrid.figures.save_weights": {"folder"},
     "actgrid.figures.unique_names": {"names"},
-    "actgrid.maximize": {"progress"},  # also a function
-    "actgrid.runs.Run": {"top"},  # None: no statistics are taken
+    "actgrid.maximize": {"progress"},  # also accepts a function
+    "actgrid.runs.Run": {"top"},  # None: no statistics
     "actgrid.runs.explain_images": {"labels", "batch_size"},
     "actgrid.statistics.find_top_images": {"background", "batch_size"},
     "Heatmap.contours": {"width"},
 }
 
 
-def test_functions_take_options_by_the_definitions_alone() -> None:
-    taken = {key for function in TAKERS.values() for key in options_of(function.__options__)}
+def test_functions_have_no_options_without_definition() -> None:
+    used = {key for function in TAKERS.values() for key in options_of(function.__options__)}
     found: dict[str, set[str]] = {}
     for name, function in FUNCTIONS.items():
         group = getattr(function, "__options__", None)
         if inspect.isclass(function) and group is None:
-            continue  # the attributes of a result bear the names of the options that made it
+            continue  # attributes of a result have the names of options
         parameters = set(inspect.signature(function).parameters)
-        if own := parameters & taken - set(options_of(group) if group else ()):
+        if own := parameters & used - set(options_of(group) if group else ()):
             found[name] = own
     assert found == NAMESAKES
 
@@ -129,7 +135,7 @@ def test_the_options_of_methods_are_defined(method: Any) -> None:
         assert known[name].check(name, default) == default
 
 
-def test_the_words_of_options_are_those_of_the_code_behind() -> None:
+def test_words_of_options_match_implementation() -> None:
     def words(group: type, name: str) -> tuple[str, ...]:
         return options_of(group)[name].type.words
 
@@ -139,7 +145,7 @@ def test_the_words_of_options_are_those_of_the_code_behind() -> None:
     assert words(options.ArrayOptions, "kind") == tuple(KINDS)
 
 
-def test_type_checkers_see_what_is_defined() -> None:
+def test_mypy_knows_option_names_and_types() -> None:
     for group in GROUPS:
         assert typing.is_typeddict(group)
         hints = typing.get_type_hints(group)
@@ -152,7 +158,7 @@ def test_annotations_of_functions_can_be_resolved() -> None:
     assert hints["return"] is actgrid.Grid
 
 
-def test_a_default_of_the_signature_can_be_given() -> None:
+def test_defaults_of_signatures_are_accepted() -> None:
     x = np.zeros((1, 4, 4, 3), np.float32)
     model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten()])
     steps = inspect.signature(actgrid.explain).parameters["steps"].default
@@ -160,25 +166,25 @@ def test_a_default_of_the_signature_can_be_given() -> None:
     np.testing.assert_array_equal(heatmap.values, actgrid.explain(model, x, "saliency").values)
 
 
-def test_unknown_options_are_named_with_close_matches() -> None:
+def test_unknown_options_list_close_matches() -> None:
     with pytest.raises(UnknownOptionError, match=r"'normalise' \(did you mean normalize\?\)") as no:
         actgrid.render([[[1.0]]], normalise="minmax")  # type: ignore[call-arg]
     assert isinstance(no.value, TypeError)
     assert isinstance(no.value, ValueError)
 
 
-# --- a new option is one definition
+# --- new definitions
 
 
 class TintOptions(TypedDict, total=False):
-    """How pictures are tinted."""
+    """Options for tinting pictures."""
 
     tint: Annotated[str, Option(Colormap(), "gray", "Colormap that tints the picture.")]
     strength: Annotated[int, Option(Integer(0, 9), 3, "Strength of the tint.")]
 
 
 class TintedOptions(options.RenderArrayOptions, TintOptions, total=False):
-    """A group with what another one has, and a new option."""
+    """Options of another group, and a new one."""
 
 
 @takes_options(TintedOptions, strength=5)
@@ -200,13 +206,13 @@ def tinted(picture: str, **given: Any) -> dict[str, Any]:
     return {"picture": picture, **given}
 
 
-def test_a_new_option_is_one_definition() -> None:
+def test_new_definition_reaches_signature_and_docstring() -> None:
     found = tinted("cat", tint="magma", zoom=2)
     assert (found["tint"], found["strength"], found["zoom"], found["padding"]) == ("magma", 5, 2, 1)
     assert inspect.signature(tinted).parameters["strength"].default == 5
     documented = inspect.getdoc(tinted) or ""
     assert "tint : the name of a colormap, default 'gray'\n    Colormap that tints" in documented
-    assert "strength : an integer from 0 to 9, default 5\n" in documented
+    assert "strength : int from 0 to 9, default 5\n" in documented
     assert "Returns\n-------\ndict\n" in documented
     with pytest.raises(OptionError, match="no colormap is called 'mgma'"):
         tinted("cat", tint="mgma")
@@ -214,12 +220,12 @@ def test_a_new_option_is_one_definition() -> None:
         tinted("cat", strength=10)
 
 
-def test_options_without_a_default_are_left_out() -> None:
+def test_options_without_default_are_omitted() -> None:
     assert complete_options(options.MethodOptions, {"steps": 9}) == {"steps": 9}
 
 
 # --- the documentation
 
 
-def test_the_page_of_options_is_made_of_the_definitions() -> None:
-    assert PAGE.read_text() == page(), "python tests/option_tables.py writes it"
+def test_options_page_matches_definitions() -> None:
+    assert PAGE.read_text() == make_page(), "run python tests/option_tables.py"

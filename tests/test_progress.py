@@ -14,7 +14,7 @@ def imported(problem: BaseException | None) -> None:
             raise problem
 
 
-def test_what_an_import_writes_is_shown_only_where_it_fails(
+def test_output_of_import_is_printed_only_after_failure(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     imported(None)
@@ -22,7 +22,7 @@ def test_what_an_import_writes_is_shown_only_where_it_fails(
     with pytest.raises(ImportError):
         imported(ImportError())
     assert capfd.readouterr().err == "from C++\n"
-    # Whoever stops it wants to see none of it.
+    # After an interruption the output is not printed.
     with pytest.raises(KeyboardInterrupt):
         imported(KeyboardInterrupt())
     assert capfd.readouterr().err == ""

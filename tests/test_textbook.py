@@ -1,6 +1,6 @@
-"""The default picture is the textbook's, for every layer of two real networks.
+"""Tests that default pictures equal those of a textbook, for all layers of two networks.
 
-The loop is that of Chollet, Deep Learning with Python (2017), section 5.4.1, written anew.
+The reference follows the loop of Chollet, Deep Learning with Python (2017), section 5.4.1.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import actgrid
 
 
 def textbook(activation: npt.NDArray[Any], columns: int) -> npt.NDArray[np.uint8]:
-    """Tile (H, W, C) as the book does, but for the channels of a last, part-filled row."""
+    """Tile (H, W, C) like the book, and also draw the channels of an incomplete last row."""
     height, width, channels = activation.shape
     rows = -(-channels // columns)
     picture = np.zeros((rows * height, min(columns, channels) * width), np.uint8)
     for channel in range(channels):
-        # In float64: in float32 the book's own result is off by up to 23 levels in channels whose
-        # deviation is no more than the rounding of their mean, of which the demo has seven.
+        # In float32, the book's result is wrong by up to 23 levels in channels whose standard
+        # deviation is as small as the rounding error of their mean; the demo has seven.
         image = activation[:, :, channel].astype(np.float64)
         image -= image.mean()
         deviation = image.std()
@@ -30,7 +30,7 @@ def textbook(activation: npt.NDArray[Any], columns: int) -> npt.NDArray[np.uint8
             image /= deviation
             image *= 64
         else:
-            image[:] = 0  # where the book has NaN
+            image[:] = 0  # the book's code yields NaN
         image += 128
         top, left = channel // columns * height, channel % columns * width
         picture[top : top + height, left : left + width] = np.clip(image, 0, 255).astype("uint8")

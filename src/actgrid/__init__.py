@@ -1,11 +1,13 @@
-"""actgrid shows what a Keras/TensorFlow network sees: every channel of every layer, drawn fast.
+"""Visualize what a Keras/TensorFlow network sees: every channel of every layer.
 
->>> import actgrid
->>> grids = actgrid.render_model(model, images)  # dict: layer path -> Grid
->>> grids["block1_conv1"].save("block1_conv1.png")
+Importing this package imports neither TensorFlow nor numba nor matplotlib. Each public name is
+imported at its first use. Rendering an array needs only NumPy and Pillow.
 
-Importing this package loads neither TensorFlow nor numba nor matplotlib; names are loaded when
-first used, and rendering arrays needs NumPy and Pillow alone.
+Examples
+--------
+>>> model = actgrid.load_model("demo")
+>>> grids = actgrid.render_model(model, actgrid.demo.photo(), layers="stem_conv")
+>>> grids["stem_conv"]
 """
 
 from __future__ import annotations
@@ -107,7 +109,7 @@ _SUBPACKAGES = (
 )
 
 
-# What is logged is shown where the program that uses this says so.
+# A library leaves the display of its log messages to the program that uses it.
 logging.getLogger("actgrid").addHandler(logging.NullHandler())
 
 

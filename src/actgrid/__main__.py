@@ -1,10 +1,10 @@
-"""`python -m actgrid` is the command `actgrid`."""
+"""Run the command `actgrid` as ``python -m actgrid``."""
 
 import sys
 from pathlib import Path
 
 # Python puts the current folder first for `-m`: a file there, such as a download called h5py.py,
-# would be imported in the place of a library.
+# would be imported instead of the library.
 if not getattr(sys.flags, "safe_path", False) and sys.path and Path(sys.path[0]) == Path.cwd():
     del sys.path[0]
 

@@ -1,4 +1,7 @@
-"""The errors actgrid raises: one base, and kinds that are also the built-in a caller expects."""
+"""Exceptions and warnings of actgrid.
+
+Each exception also derives from the built-in exception that a caller expects, such as ValueError.
+"""
 
 from __future__ import annotations
 
@@ -40,57 +43,57 @@ _TERMINAL_CODES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b
 
 
 class ActgridError(Exception):
-    """Base of every error that actgrid raises on purpose."""
+    """Base class of all exceptions that actgrid raises."""
 
     def __str__(self) -> str:
-        """Return the message, without terminal codes: Keras prints parts of its errors bold."""
-        # KeyError would show the quoted repr of its message.
+        """Return the message without terminal escape sequences."""
+        # Keras writes parts of its messages in bold. KeyError would show the repr of its message.
         return strip_terminal_codes(Exception.__str__(self))
 
 
 class OptionError(ActgridError, ValueError):
-    """An option has a value that it cannot have."""
+    """The value of an option is not allowed."""
 
 
 class UnknownOptionError(OptionError, TypeError):
-    """A function was given an option that it does not have."""
+    """A function was called with an unknown keyword argument."""
 
 
 class ShapeError(ActgridError, ValueError):
-    """An array has a rank or shape that cannot be used."""
+    """The rank or shape of an array is not supported."""
 
 
 class DtypeError(ActgridError, TypeError):
-    """An array has a dtype that cannot be drawn."""
+    """The dtype of an array is not supported."""
 
 
 class BackendError(ActgridError, ImportError):
-    """A backend was asked for that is not there."""
+    """The requested rendering backend is not available."""
 
 
 class MissingDependencyError(ActgridError, ImportError):
-    """An optional package is needed that is not installed."""
+    """An optional package that the operation needs is not installed."""
 
 
 class LayerError(ActgridError, KeyError):
-    """A layer was asked for that the model does not have or does not run."""
+    """The requested layer does not exist in the model, or the model does not run it."""
 
 
 class TargetError(ActgridError, ValueError):
-    """A target to explain is none of the model's."""
+    """The target of an explanation, such as a class, does not exist in the model."""
 
 
 class OutputTargetError(TargetError):
-    """A target does not tell which score of which output to explain.
+    """The target of an explanation does not identify one score of one model output.
 
-    Attributes
+    Parameters
     ----------
-    problem
-        What is wrong.
-    advice
-        A target that would do, in Python.
-    heads
-        Names, or positions, of the outputs of several that have classes.
+    problem : str
+        Description of the problem.
+    advice : str
+        A target that would be accepted, as a Python expression.
+    heads : sequence of str or int
+        Names or positions of the outputs that have classes, if the model has several outputs.
     """
 
     def __init__(self, problem: str, advice: str, heads: Sequence[str | int] = ()) -> None:
@@ -104,39 +107,39 @@ class OutputTargetError(TargetError):
 
 
 class ModelError(ActgridError, ValueError):
-    """A model specification cannot be understood, loaded or run."""
+    """A model specification is not valid, or the model cannot be loaded or run."""
 
 
 class CapabilityError(ModelError):
-    """A network lacks something that was asked of it, such as gradients or weights."""
+    """A network does not support the requested operation, such as gradients."""
 
 
 class UnusableModelError(ModelError):
-    """A model cannot be run, whatever the input: no input is to blame."""
+    """A model cannot be run on any input."""
 
 
 class DeviceError(UnusableModelError):
-    """A model has an operation that the device cannot run, whatever the input."""
+    """A model contains an operation that the device cannot run."""
 
 
 class MissingFileError(ActgridError, FileNotFoundError):
-    """A file was named that does not exist."""
+    """A file does not exist."""
 
 
 class FormatError(ActgridError, ValueError):
-    """A file is not what it is read as."""
+    """The content of a file does not have the expected format."""
 
 
 class ImageError(ActgridError, OSError):
-    """A file is not an image that can be read."""
+    """A file cannot be read as an image."""
 
 
 class TooLargeError(ImageError):
-    """An image has more bytes or pixels than may be."""
+    """An image exceeds the limit on bytes or pixels."""
 
 
 class NotFoundError(ActgridError, LookupError):
-    """Something was asked for by an id or a number, and there is none of it."""
+    """No object has the requested id or number."""
 
 
 class OutputError(ActgridError, OSError):
@@ -144,39 +147,40 @@ class OutputError(ActgridError, OSError):
 
 
 class RunError(ActgridError, ValueError):
-    """A run in a folder cannot be resumed, or would be lost, or those who do its work are gone."""
+    """A run cannot be resumed or overwritten, or its worker processes have died."""
 
 
 class AssumptionWarning(UserWarning):
-    """Something was assumed that the model does not tell; the message says what to give instead."""
+    """A property of the model is unknown and was assumed."""
 
 
 def strip_terminal_codes(text: str) -> str:
-    """Return a text without the escape sequences that terminals interpret."""
+    """Remove terminal escape sequences, such as colours, from a text."""
     return _TERMINAL_CODES.sub("", text)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return ``" (did you mean ...?)"`` with the known names close to `name`, or ``""``.
+    """Return a hint ``" (did you mean ...?)"`` with the closest known names.
 
-    A known path also matches by its last part.
+    A known path such as ``"outer/inner"`` also matches by its last part. The hint is empty if no
+    known name is close.
     """
     by_key: dict[str, list[str]] = {}
     for candidate in known:
         for key in {candidate.lower(), candidate.rsplit("/", 1)[-1].lower()}:
             by_key.setdefault(key, []).append(candidate)
     keys = difflib.get_close_matches(name.lower(), by_key, n=5, cutoff=0.5)
-    found = list(dict.fromkeys(candidate for key in keys for candidate in by_key[key]))[:5]
-    return f" (did you mean {', '.join(found)}?)" if found else ""
+    matches = list(dict.fromkeys(candidate for key in keys for candidate in by_key[key]))[:5]
+    return f" (did you mean {', '.join(matches)}?)" if matches else ""
 
 
 def caller_level() -> int:
-    """Return the ``stacklevel`` by which a warning points at the code that called actgrid."""
+    """Return the ``stacklevel`` for a warning to point at the caller of actgrid."""
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and _is_own(frame.f_globals.get("__name__", "")):
+    while frame.f_back is not None and _is_actgrid_module(frame.f_globals.get("__name__", "")):
         level, frame = level + 1, frame.f_back
     return level
 
 
-def _is_own(module: str) -> bool:
+def _is_actgrid_module(module: str) -> bool:
     return module == "actgrid" or module.startswith("actgrid.")

@@ -1,4 +1,4 @@
-"""Checks of single option values: numbers, normalizations, colormaps and image formats."""
+"""Check and parse option values: numbers, normalizations, colormaps, formats."""
 
 import math
 import operator
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _MAX_THREADS = 1024
-# How many limits each normalization takes; those of percentile have a default.
+# Number of limits of each normalization.
 NORMALIZATIONS: dict[str, int] = {
     "standard": 0,
     "minmax": 0,
@@ -45,12 +45,12 @@ NORMALIZE_EXPECTED = "one of " + ", ".join(
 def integer_option(
     name: str, value: object, minimum: int | None = None, maximum: int | None = None
 ) -> int:
-    """Return an option as an int from `minimum` to `maximum`.
+    """Return the value of an option as an int.
 
     Raises
     ------
     OptionError
-        If it is not.
+        If the value is not an integer from `minimum` to `maximum`.
     """
     try:
         number = operator.index(value)  # type: ignore[arg-type]
@@ -64,12 +64,12 @@ def integer_option(
 
 
 def number_option(name: str, value: Any, minimum: float = 0, maximum: float = math.inf) -> float:
-    """Return an option as a finite number from `minimum` to `maximum`.
+    """Return the value of an option as a finite float.
 
     Raises
     ------
     OptionError
-        If it is not.
+        If the value is not a finite number from `minimum` to `maximum`.
     """
     try:
         number = math.nan if isinstance(value, str) else float(value)
@@ -83,26 +83,30 @@ def number_option(name: str, value: Any, minimum: float = 0, maximum: float = ma
 
 
 def sample_option(sample: object, count: int) -> int:
-    """Return the position of one of `count` samples, counted from the end if it is negative.
+    """Return the non-negative position of a sample in a batch of `count` samples.
+
+    A negative position counts from the end.
 
     Raises
     ------
     OptionError
-        If there is no such sample.
+        If the position lies outside of the batch.
     """
-    number = integer_option("sample", sample)
-    if not -count <= number < count:
-        raise OptionError(f"sample {number} was asked for, but there are only {count}")
-    return number % count
+    position = integer_option("sample", sample)
+    if not -count <= position < count:
+        raise OptionError(f"sample {position} does not exist: the batch has {count} samples")
+    return position % count
 
 
 def thread_count(threads: int | None) -> int:
-    """Return how many threads to use; None stands for the processors this process may use.
+    """Return the number of threads to use.
+
+    None means the number of processors that this process may run on.
 
     Raises
     ------
     OptionError
-        If it is neither None nor a positive integer.
+        If `threads` is neither None nor a positive integer.
     """
     if threads is not None:
         return min(integer_option("threads", threads, 1), _MAX_THREADS)
@@ -112,7 +116,7 @@ def thread_count(threads: int | None) -> int:
 
 
 def read_normalize(value: Any, name: str = "normalize") -> tuple[str, tuple[float, ...]]:
-    """Return the name and the limits of a normalization.
+    """Parse a normalization into its name and its limits.
 
     Parameters
     ----------
@@ -123,49 +127,49 @@ def read_normalize(value: Any, name: str = "normalize") -> tuple[str, tuple[floa
     Raises
     ------
     OptionError
-        If there is no such normalization, or its limits cannot be used.
+        If the normalization is unknown, or its limits are not valid.
     """
-    word: Any = value
-    given: tuple[Any, ...] = ()
+    method: Any = value
+    limits: tuple[Any, ...] = ()
     if isinstance(value, str):
         match = re.fullmatch(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*", value)
         if match:
-            word = match[1]
-            given = tuple((match[2] or "").replace(",", " ").split())
+            method = match[1]
+            limits = tuple((match[2] or "").replace(",", " ").split())
     elif isinstance(value, tuple) and value:
-        word, *rest = value
-        given = tuple(rest)
-    if not isinstance(word, str) or word not in NORMALIZATIONS:
-        hint = suggest(word, NORMALIZATIONS) if isinstance(word, str) else ""
+        method, *rest = value
+        limits = tuple(rest)
+    if not isinstance(method, str) or method not in NORMALIZATIONS:
+        hint = suggest(method, NORMALIZATIONS) if isinstance(method, str) else ""
         raise OptionError(f"{name} must be {NORMALIZE_EXPECTED}, not {value!r}{hint}")
-    return word, _limits(name, word, given or DEFAULT_LIMITS.get(word, ()), value)
+    return method, _check_limits(name, method, limits or DEFAULT_LIMITS.get(method, ()), value)
 
 
-def _limits(name: str, word: str, given: Sequence[Any], value: Any) -> tuple[float, ...]:
+def _check_limits(name: str, method: str, limits: Sequence[Any], value: Any) -> tuple[float, ...]:
     try:
-        limits = tuple(float(number) for number in given)
+        numbers = tuple(float(limit) for limit in limits)
     except (TypeError, ValueError):
-        raise OptionError(f"{name} {value!r}: {word} takes numbers") from None
-    count = NORMALIZATIONS[word]
-    if len(limits) != count:
-        raise OptionError(f"{name} {value!r}: {word} takes {count or 'no'} numbers")
-    if limits and not (all(map(math.isfinite, limits)) and limits[0] < limits[1]):
+        raise OptionError(f"{name} {value!r}: {method} takes numbers") from None
+    count = NORMALIZATIONS[method]
+    if len(numbers) != count:
+        raise OptionError(f"{name} {value!r}: {method} takes {count or 'no'} numbers")
+    if numbers and not (all(map(math.isfinite, numbers)) and numbers[0] < numbers[1]):
         raise OptionError(f"{name} {value!r}: the first limit must be below the second")
-    if word == "percentile" and not 0 <= limits[0] < limits[1] <= 100:
+    if method == "percentile" and not 0 <= numbers[0] < numbers[1] <= 100:
         raise OptionError(f"{name} {value!r}: percentiles lie between 0 and 100")
-    return limits
+    return numbers
 
 
 @lru_cache(maxsize=64)
 def find_colormap(name: str) -> Any:
-    """Return the ``cmap.Colormap`` of a name.
+    """Return the colormap of a name as a ``cmap.Colormap``.
 
     Raises
     ------
     OptionError
         If no colormap has this name.
     """
-    import cmap  # it reads its catalog: too slow for a program that draws nothing
+    import cmap  # reads its catalog on import, which is slow
 
     for namespace in _NAMESPACES:
         try:
@@ -178,7 +182,7 @@ def find_colormap(name: str) -> Any:
 
 @lru_cache(maxsize=1)
 def writable_formats() -> dict[str, str]:
-    """Return Pillow's name of each image format that it writes, by suffix such as ``".png"``."""
+    """Return the image formats that Pillow can write: file suffix -> format name."""
     from PIL import Image
 
     formats = Image.registered_extensions()
@@ -186,7 +190,7 @@ def writable_formats() -> dict[str, str]:
 
 
 def describe_bounds(minimum: float | None, maximum: float | None) -> str:
-    """Return in words the range of a number, after its noun."""
+    """Describe the range of a number in words, such as ``" from 0 to 1024"``."""
     if maximum is None or math.isinf(maximum):
         return "" if minimum is None else f" of at least {minimum}"
     return f" from {minimum} to {maximum}"

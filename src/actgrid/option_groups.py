@@ -1,4 +1,4 @@
-"""Groups of options: definitions by name, values checked and completed, and signatures."""
+"""Option groups: look up definitions, check values, set function signatures."""
 
 import functools
 import inspect
@@ -25,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Unset:
-    """Stands for a default that what takes the option knows, such as an attribution method."""
+    """The type of `UNSET`: the default of an option is not known before it is used."""
 
     def __repr__(self) -> str:
         return "<unset>"
@@ -38,21 +38,21 @@ UNSET = _Unset()
 class Option:
     """The definition of one option.
 
-    Attributes
+    Parameters
     ----------
-    type
-        What values it can have.
-    default
-        Its value where none is given. Functions may have another default, see `takes_options`.
-        `UNSET`: an option that is not given is left out, as what takes it has a default.
-    help
-        One line that says what it is.
-    none
-        What None stands for; empty if None is no value of it. On the command line and in a URL an
-        option that is left out is None.
-    is_repeatable
-        Whether it may be given several times on the command line, which makes a list; each item
-        of a list or tuple is then checked by itself.
+    type : OptionType
+        The type of the option's values.
+    default : object
+        Default value. A function can have a different default, see `takes_options`. With `UNSET`,
+        an option that is not given is not passed on; the function that takes it has a default.
+    help : str
+        Description in one line.
+    none : str
+        Meaning of the value None; empty if None is not allowed. An option that is omitted on the
+        command line or in a URL is None.
+    is_repeatable : bool
+        Whether the command line accepts the option several times and makes a list of the values.
+        Each item of a list or tuple is then wrapper separately.
     """
 
     type: OptionType
@@ -62,7 +62,7 @@ class Option:
     is_repeatable: bool = False
 
     def check(self, name: str, value: Any) -> Any:
-        """Return a Python value, checked; raise OptionError if it cannot be used."""
+        """Check a value of the option `name`, and return it in its standard form."""
         if value is None and self.none:
             return None
         if self.is_repeatable and isinstance(value, (list, tuple)):
@@ -71,112 +71,116 @@ class Option:
 
 
 @functools.cache
-def _hints(group: type) -> dict[str, Any]:
+def _get_hints(group: type) -> dict[str, Any]:
     return typing.get_type_hints(group, include_extras=True)
 
 
 @functools.cache
 def options_of(*groups: type) -> Mapping[str, Option]:
-    """Return the options of some groups by name, in the order in which they are defined.
+    """Return the options that groups define, in order of definition: name -> Option.
 
     Examples
     --------
-    >>> options_of(actgrid.options.GridOptions)["padding"].default
+    >>> from actgrid.options import GridOptions
+    >>> get_options(GridOptions)["padding"].default
     1
     """
-    found: dict[str, Option] = {}
+    options: dict[str, Option] = {}
     for group in groups:
-        for name, hint in _hints(group).items():
+        for name, hint in _get_hints(group).items():
             (option,) = hint.__metadata__
-            found[name] = option
-    return found
+            options[name] = option
+    return options
 
 
 def check_option(group: type, name: str, value: Any) -> Any:
-    """Return the value of one option of a group, checked.
+    """Check the value of one option of a group and return it.
 
     Raises
     ------
     OptionError
-        If it cannot have this value. Also a ValueError.
+        If the value is not allowed. Also a ValueError.
     """
     return options_of(group)[name].check(name, value)
 
 
 def complete_options(
-    group: type, given: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+    group: type, values: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return all options of a group: those given, checked, and the defaults of the others.
+    """Check the given options of a group, and add the defaults of the other options.
 
     Parameters
     ----------
     group
         The `typing.TypedDict` that defines the options.
-    given
-        Values by name.
+    values
+        Option name -> value.
     defaults
-        Defaults other than those of the definitions.
+        Option name -> default, where it differs from the definition.
 
     Raises
     ------
     UnknownOptionError
-        If there is no such option. Also a TypeError.
+        If the group does not define an option. Also a TypeError.
     OptionError
-        If an option cannot have its value. Also a ValueError.
+        If a value is not allowed. Also a ValueError.
     """
-    known = options_of(group)
-    for name in given:
-        if name not in known:
+    options = options_of(group)
+    for name in values:
+        if name not in options:
             raise UnknownOptionError(
-                f"there is no option {name!r}{suggest(name, known)}; options: {', '.join(known)}"
+                f"unknown option {name!r}{suggest(name, options)}; options: {', '.join(options)}"
             )
-    usual = {} if defaults is None else defaults
+    overrides = {} if defaults is None else defaults
     completed: dict[str, Any] = {}
-    for name, option in known.items():
-        if name in given and given[name] is not UNSET:
-            completed[name] = option.check(name, given[name])
-        elif (default := usual.get(name, option.default)) is not UNSET:
+    for name, option in options.items():
+        if name in values and values[name] is not UNSET:
+            completed[name] = option.check(name, values[name])
+        elif (default := overrides.get(name, option.default)) is not UNSET:
             completed[name] = default
     return completed
 
 
 def pick_options(options: Mapping[str, Any], *groups: type) -> dict[str, Any]:
-    """Return those of the options that some groups define."""
+    """Select the options that several groups define from a dict of options."""
     return {name: options[name] for name in options_of(*groups) if name in options}
 
 
 def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:
-    """Check and complete the ``**options: Unpack[group]`` of the decorated function or class.
+    """Decorate a function or class to take the options of a group as keywords.
 
-    The function, or the ``__init__`` of the class, is called with every option of the group. Its
-    signature and its docstring, in the place of the parameter ``**options``, list them with their
-    defaults.
+    The function, or the ``__init__`` of the class, has the parameter
+    ``**options: Unpack[group]``. It receives all options of the group, wrapper and completed by
+    `complete_options`. Its signature lists them with their defaults, and so does its docstring
+    instead of the entry ``**options``.
 
     Parameters
     ----------
-    defaults
-        Defaults of this function, where they differ from those of the definitions.
+    group
+        The `typing.TypedDict` that defines the options.
+    **defaults
+        Defaults of this function, where they differ from the definitions.
     """
 
     def decorate(function: F) -> F:
         if isinstance(function, type):
             function.__init__ = decorate(function.__init__)  # type: ignore[misc]
-            function.__doc__ = _documented(function.__doc__ or "", group, defaults)
+            function.__doc__ = _document_options(function.__doc__ or "", group, defaults)
             function.__options__ = group  # type: ignore[attr-defined]
             return function
 
         @functools.wraps(function)
-        def checked(*args: Any, **given: Any) -> Any:
-            own = {name: given.pop(name) for name in parameters if name in given}
-            return function(*args, **own, **complete_options(group, given, defaults))
+        def wrapper(*args: Any, **values: Any) -> Any:
+            arguments = {name: values.pop(name) for name in parameters if name in values}
+            return function(*args, **arguments, **complete_options(group, values, defaults))
 
         signature = inspect.signature(function)
         parameters = {
-            name: each
-            for name, each in signature.parameters.items()
-            if each.kind is not each.VAR_KEYWORD
+            name: parameter
+            for name, parameter in signature.parameters.items()
+            if parameter.kind is not parameter.VAR_KEYWORD
         }
-        annotations = {name: hint.__origin__ for name, hint in _hints(group).items()}
+        annotations = {name: hint.__origin__ for name, hint in _get_hints(group).items()}
         keywords = [
             inspect.Parameter(
                 name,
@@ -186,23 +190,23 @@ def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:
             )
             for name, option in options_of(group).items()
         ]
-        checked.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        wrapper.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[*parameters.values(), *keywords]
         )
-        checked.__annotations__ = {
+        wrapper.__annotations__ = {
             name: hint for name, hint in function.__annotations__.items() if name in parameters
         } | annotations
         if "return" in function.__annotations__:
-            checked.__annotations__["return"] = function.__annotations__["return"]
-        checked.__doc__ = _documented(function.__doc__ or "", group, defaults)
-        checked.__options__ = group  # type: ignore[attr-defined]
-        return typing.cast(F, checked)
+            wrapper.__annotations__["return"] = function.__annotations__["return"]
+        wrapper.__doc__ = _document_options(function.__doc__ or "", group, defaults)
+        wrapper.__options__ = group  # type: ignore[attr-defined]
+        return typing.cast(F, wrapper)
 
     return decorate
 
 
-def _documented(doc: str, group: type, defaults: Mapping[str, Any]) -> str:
-    """Return a docstring with the options in the place of the parameter ``**options``."""
+def _document_options(doc: str, group: type, defaults: Mapping[str, Any]) -> str:
+    """Replace the entry ``**options`` of a docstring by an entry for each option."""
     match = re.search(r"^( *)\*\*options\n(?:\1 +\S.*\n|\n(?=\1 ))*", doc, re.MULTILINE)
     if not match:
         return doc
@@ -210,8 +214,10 @@ def _documented(doc: str, group: type, defaults: Mapping[str, Any]) -> str:
     lines: list[str] = []
     for name, option in options_of(group).items():
         default = defaults.get(name, option.default)
-        shown = "" if default is UNSET else f", default {default!r}"
-        lines.append(f"{indent}{name} : {option.type.expected}{shown}\n")
+        suffix = "" if default is UNSET else f", default {default!r}"
+        # numpydoc's word for the type.
+        expected = option.type.expected.replace("an integer", "int")
+        lines.append(f"{indent}{name} : {expected}{suffix}\n")
         none = f" None: {option.none}." if option.none else ""
         lines.append(f"{indent}    {option.help}{none}\n")
     return doc[: match.start()] + "".join(lines) + doc[match.end() :]

@@ -1,4 +1,4 @@
-"""The types of option values: how a value is checked, read from text, and described."""
+"""Types of option values: checking, parsing from text, and description."""
 
 import math
 import operator
@@ -40,14 +40,14 @@ __all__ = [
     "Text",
 ]
 
-# Ranges of channels are not longer than any layer has channels.
+# Limit of a channel range, larger than the number of channels of any layer.
 _MAX_CHANNEL = 1 << 20
-_MAX_TEXT = 200  # characters of a text in a URL
+_MAX_TEXT = 200  # characters of a value in a URL
 _BYTE_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 
 
 class OptionType(Protocol):
-    """What values an option can have."""
+    """The type of an option's values: checks, parses and describes them."""
 
     @property
     def metavar(self) -> str:
@@ -59,32 +59,32 @@ class OptionType(Protocol):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The words among the allowed values, which shells complete and pages offer."""
+        """The allowed values that are fixed words, for completion and selection lists."""
 
     def check(self, name: str, value: Any) -> Any:
-        """Return a Python value, checked.
+        """Check a Python value of the option `name`, and return it in its standard form.
 
         Raises
         ------
         OptionError
-            If the option `name` cannot have this value.
+            If the value is not allowed.
         """
 
     def read(self, name: str, text: str) -> Any:
-        """Return the value that a text stands for, on the command line or in a URL.
+        """Parse the text form of a value, from the command line or a URL.
 
         Raises
         ------
         OptionError
-            If the text stands for no value of this type.
+            If the text is not a valid value.
         """
 
     def schema(self) -> dict[str, Any]:
-        """Return the JSON schema of the text form."""
+        """Return the JSON schema of a value's text form."""
 
 
-class _Textual:
-    """A type whose values may be texts, which stand for themselves."""
+class _TextType:
+    """Base of types whose Python values may be given in their text form."""
 
     def read(self: OptionType, name: str, text: str) -> Any:
         return self.check(name, text)
@@ -94,8 +94,8 @@ class _Textual:
 
 
 @dataclass(frozen=True)
-class Choice(_Textual):
-    """One of several words."""
+class Choice(_TextType):
+    """The type of options whose value is one of several words."""
 
     words: tuple[str, ...]
 
@@ -110,7 +110,7 @@ class Choice(_Textual):
     def check(self, name: str, value: Any) -> str:
         if not isinstance(value, str) or value not in self.words:
             hint = suggest(value, self.words) if isinstance(value, str) else ""
-            raise _unexpected(name, value, self, hint)
+            raise _value_error(name, value, self, hint)
         return value
 
     def schema(self) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class Choice(_Textual):
 
 @dataclass(frozen=True)
 class Integer:
-    """A whole number from `minimum` to `maximum`."""
+    """The type of options whose value is an integer from `minimum` to `maximum`."""
 
     minimum: int | None = None
     maximum: int | None = None
@@ -135,7 +135,7 @@ class Integer:
 
     def read(self, name: str, text: str) -> int:
         if not re.fullmatch(r"\s*[+-]?[0-9]{1,20}\s*", text):
-            raise _unexpected(name, text, self)
+            raise _value_error(name, text, self)
         return self.check(name, int(text))
 
     def schema(self) -> dict[str, Any]:
@@ -147,7 +147,10 @@ class Integer:
 
 @dataclass(frozen=True)
 class Number:
-    """A finite number from `minimum` to `maximum`, perhaps without these two."""
+    """The type of options whose value is a finite number in an interval.
+
+    The interval reaches from `minimum` to `maximum`; if `is_open`, these two are excluded.
+    """
 
     minimum: float = 0
     maximum: float = math.inf
@@ -158,23 +161,21 @@ class Number:
     @property
     def expected(self) -> str:
         if self.is_open:
-            above = f" greater than {self.minimum}"
-            return f"a number{above}" + (
-                "" if math.isinf(self.maximum) else f" and less than {self.maximum}"
-            )
+            upper = "" if math.isinf(self.maximum) else f" and less than {self.maximum}"
+            return f"a number greater than {self.minimum}{upper}"
         return f"a number{describe_bounds(self.minimum, self.maximum)}"
 
     def check(self, name: str, value: Any) -> float:
         number = number_option(name, value, self.minimum, self.maximum)
         if self.is_open and number in (self.minimum, self.maximum):
-            raise _unexpected(name, value, self)
+            raise _value_error(name, value, self)
         return number
 
     def read(self, name: str, text: str) -> float:
         try:
             number = float(text)
         except ValueError:
-            raise _unexpected(name, text, self) from None
+            raise _value_error(name, text, self) from None
         return self.check(name, number)
 
     def schema(self) -> dict[str, Any]:
@@ -186,15 +187,15 @@ class Number:
 
 @dataclass(frozen=True)
 class Flag:
-    """True or false."""
+    """The type of options that are true or false."""
 
     metavar: ClassVar[str] = ""
     expected: ClassVar[str] = "True or False"
     words: ClassVar[tuple[str, ...]] = ("true", "false")
 
     def check(self, name: str, value: Any) -> bool:
-        if type(value).__name__ not in ("bool", "bool_"):  # Python's and NumPy's
-            raise _unexpected(name, value, self)
+        if type(value).__name__ not in ("bool", "bool_"):  # of Python and of NumPy
+            raise _value_error(name, value, self)
         return bool(value)
 
     def read(self, name: str, text: str) -> bool:
@@ -207,22 +208,22 @@ class Flag:
 
 
 @dataclass(frozen=True)
-class Text(_Textual):
-    """Any text that is not empty."""
+class Text(_TextType):
+    """The type of options whose value is a non-empty text or a path."""
 
     metavar: str = "TEXT"
-    expected: str = "a text that is not empty"
+    expected: str = "a non-empty text"
     words: tuple[str, ...] = ()
 
     def check(self, name: str, value: Any) -> Any:
         if not isinstance(value, (str, os.PathLike)) or not value:
-            raise _unexpected(name, value, self)
+            raise _value_error(name, value, self)
         return value
 
 
 @dataclass(frozen=True)
-class Object(_Textual):
-    """A Python object, checked by what uses it; a text stands for itself."""
+class Object(_TextType):
+    """The type of options whose value is any Python object."""
 
     expected: str
     metavar: str = "TEXT"
@@ -233,8 +234,8 @@ class Object(_Textual):
 
 
 @dataclass(frozen=True)
-class NameOrPosition(_Textual):
-    """A name, or a position: a whole number, also as text."""
+class NameOrPosition(_TextType):
+    """The type of options whose value is a name or a position."""
 
     metavar: str
     expected: str
@@ -248,8 +249,11 @@ class NameOrPosition(_Textual):
 
 
 @dataclass(frozen=True)
-class IntegerOrObject(_Textual):
-    """A whole number, or a Python object; both are checked by what uses them."""
+class IntegerOrObject(_TextType):
+    """The type of options whose value is an integer or a Python object.
+
+    The function that takes the option checks the value.
+    """
 
     minimum: int
     object_description: str
@@ -269,7 +273,7 @@ class IntegerOrObject(_Textual):
 
 @dataclass(frozen=True)
 class AnyOf:
-    """One of several words, or a value of another type."""
+    """The type of options whose value is one of several words or has another type."""
 
     words: tuple[str, ...]
     other: OptionType
@@ -283,19 +287,19 @@ class AnyOf:
         return f"{', '.join(self.words)} or {self.other.expected}"
 
     def check(self, name: str, value: Any) -> Any:
-        return self._of(name, value, self.other.check)
+        return self._check_with(self.other.check, name, value)
 
     def read(self, name: str, text: str) -> Any:
-        return self._of(name, text, self.other.read)
+        return self._check_with(self.other.read, name, text)
 
-    def _of(self, name: str, value: Any, check: Any) -> Any:
+    def _check_with(self, check: Any, name: str, value: Any) -> Any:
         if isinstance(value, str) and value in self.words:
             return value
         try:
             return check(name, value)
         except OptionError:
             hint = suggest(value, self.words) if isinstance(value, str) else ""
-            raise _unexpected(name, value, self, hint) from None
+            raise _value_error(name, value, self, hint) from None
 
     def schema(self) -> dict[str, Any]:
         return {"anyOf": [{"type": "string", "enum": list(self.words)}, self.other.schema()]}
@@ -303,7 +307,7 @@ class AnyOf:
 
 @dataclass(frozen=True)
 class Size:
-    """Height and width, or one number for both; as text ``224x224`` or ``224``."""
+    """The type of options whose value is a height and width, such as ``224x224``."""
 
     words: ClassVar[tuple[str, ...]] = ()
     metavar: ClassVar[str] = "HxW"
@@ -319,9 +323,9 @@ class Size:
                 sides = [operator.index(side) for side in value]
             height, width = sides
         except (TypeError, ValueError):
-            raise _unexpected(name, value, self) from None
+            raise _value_error(name, value, self) from None
         if height < 1 or width < 1:
-            raise _unexpected(name, value, self)
+            raise _value_error(name, value, self)
         return height, width
 
     def read(self, name: str, text: str) -> tuple[int, int]:
@@ -337,8 +341,8 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Normalize(_Textual):
-    """A normalization with its limits: ``"percentile(1, 99)"`` or ``("percentile", 1, 99)``.
+class Normalize(_TextType):
+    """The type of options that name a normalization, such as ``"percentile(1, 99)"``.
 
     Attributes
     ----------
@@ -360,25 +364,25 @@ class Normalize(_Textual):
     )
 
     def check(self, name: str, value: Any) -> str:
-        word, limits = read_normalize(value, name)
-        # One spelling for each normalization, as runs compare their options.
+        method, limits = read_normalize(value, name)
+        # A resumed run compares its options with the earlier ones as texts.
         texts = [repr(limit).removesuffix(".0") for limit in limits]
-        return f"{word}({', '.join(texts)})" if texts else word
+        return f"{method}({', '.join(texts)})" if texts else method
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "maxLength": 64}
 
 
 @dataclass(frozen=True)
-class Channels(_Textual):
-    """Channels by number, or a word; as text ``3,0-2``.
+class Channels(_TextType):
+    """The type of options that select channels: numbers or a word, ``3,0-2`` as text.
 
     Attributes
     ----------
     words
-        Words that stand for channels.
+        Words that select channels.
     takes_names
-        Whether any other text is a name, which is looked up later.
+        Whether any other text is accepted as a class name, which is looked up later.
     """
 
     words: tuple[str, ...] = ()
@@ -387,18 +391,18 @@ class Channels(_Textual):
 
     @property
     def expected(self) -> str:
-        known = [*self.words, *(["the name of a class"] if self.takes_names else [])]
-        return " or ".join([*([", ".join(known)] if known else []), "channels such as 3,0-2"])
+        words = [*self.words, *(["a class name"] if self.takes_names else [])]
+        return " or ".join([*([", ".join(words)] if words else []), "channels such as 3,0-2"])
 
     def check(self, name: str, value: Any) -> Any:
         if not isinstance(value, str):
-            return value if self.takes_names else self._numbers(name, value)
+            return value if self.takes_names else self._check_numbers(name, value)
         if value in self.words:
             return value
         if not re.fullmatch(r"[0-9,\- ]+", value):
             if self.takes_names:
                 return value
-            raise _unexpected(name, value, self, suggest(value, self.words))
+            raise _value_error(name, value, self, suggest(value, self.words))
         channels: list[int] = []
         for part in value.replace(" ", "").split(","):
             first, dash, last = part.partition("-")
@@ -406,25 +410,25 @@ class Channels(_Textual):
             if first.isdecimal() and (last.isdecimal() if dash else True):
                 numbers = range(int(first), min(int(last or first), _MAX_CHANNEL) + 1)
             if not numbers:
-                raise _unexpected(name, value, self)
+                raise _value_error(name, value, self)
             if len(channels) + len(numbers) > _MAX_CHANNEL:
                 raise OptionError(f"{name} must be at most {_MAX_CHANNEL:,} channels")
             channels += numbers
         return channels
 
-    def _numbers(self, name: str, value: Any) -> list[int]:
+    def _check_numbers(self, name: str, value: Any) -> list[int]:
         try:
             channels = list(value)
             if not channels or any(isinstance(channel, bool) for channel in channels):
                 raise TypeError
             return [operator.index(channel) for channel in channels]
         except TypeError:
-            raise _unexpected(name, value, self) from None
+            raise _value_error(name, value, self) from None
 
 
 @dataclass(frozen=True)
-class Colormap(_Textual):
-    """The name of a colormap that matplotlib or the package cmap has."""
+class Colormap(_TextType):
+    """The type of options that name a colormap of matplotlib or the package cmap."""
 
     words: ClassVar[tuple[str, ...]] = ()
     metavar: ClassVar[str] = "NAME"
@@ -432,7 +436,7 @@ class Colormap(_Textual):
 
     def check(self, name: str, value: Any) -> str:
         if not isinstance(value, str):
-            raise _unexpected(name, value, self)
+            raise _value_error(name, value, self)
         find_colormap(value)
         return value
 
@@ -441,8 +445,8 @@ class Colormap(_Textual):
 
 
 @dataclass(frozen=True)
-class FileFormat(_Textual):
-    """The name of an image format that Pillow writes, such as ``png``: a file's suffix."""
+class FileFormat(_TextType):
+    """The type of options that name an image format of Pillow, such as ``png``."""
 
     metavar: ClassVar[str] = "NAME"
     expected: ClassVar[str] = "an image format that Pillow writes, such as png, webp, jpg or tiff"
@@ -450,21 +454,21 @@ class FileFormat(_Textual):
 
     def check(self, name: str, value: Any) -> str:
         if not isinstance(value, str):
-            raise _unexpected(name, value, self)
-        known = [suffix.lstrip(".") for suffix in writable_formats()]
+            raise _value_error(name, value, self)
+        formats = [suffix.lstrip(".") for suffix in writable_formats()]
         file_format = value.lower()
-        if file_format not in known:
-            raise _unexpected(name, value, self, suggest(file_format, known))
+        if file_format not in formats:
+            raise _value_error(name, value, self, suggest(file_format, formats))
         return file_format
 
 
 @dataclass(frozen=True)
-class ByteCount(_Textual):
-    """A number of bytes; as text with a unit, ``512MiB``."""
+class ByteCount(_TextType):
+    """The type of options whose value is a number of bytes, ``512MiB`` as text."""
 
     words: ClassVar[tuple[str, ...]] = ()
     metavar: ClassVar[str] = "BYTES"
-    expected: ClassVar[str] = "a number of bytes of at least 1, as text such as 512MiB"
+    expected: ClassVar[str] = "a number of bytes of at least 1, such as 512MiB"
 
     def check(self, name: str, value: Any) -> int:
         return self.read(name, value) if isinstance(value, str) else integer_option(name, value, 1)
@@ -472,21 +476,21 @@ class ByteCount(_Textual):
     def read(self, name: str, text: str) -> int:
         match = re.fullmatch(r"\s*([0-9]{1,15})\s*([A-Za-z]*)\s*", text)
         if not match or match[2].upper() not in _BYTE_UNITS:
-            raise _unexpected(name, text, self)
+            raise _value_error(name, text, self)
         return self.check(name, int(match[1]) * _BYTE_UNITS[match[2].upper()])
 
 
 @dataclass(frozen=True)
-class Baseline(_Textual):
-    """What stands for missing pixels: a number, one for each channel, or a word."""
+class Baseline(_TextType):
+    """The type of options whose value is a baseline: numbers, an image or a word."""
 
     words: tuple[str, ...] = ()
     metavar: ClassVar[str] = "VALUE"
 
     @property
     def expected(self) -> str:
-        known = "".join(f"{word}, " for word in self.words)
-        return f"{known}a number, one for each channel such as 0,0.5,1, or an image"
+        words = "".join(f"{word}, " for word in self.words)
+        return f"{words}a number, a number for each channel such as 0,0.5,1, or an image"
 
     def check(self, name: str, value: Any) -> Any:
         return self.read(name, value) if isinstance(value, str) else value
@@ -497,9 +501,9 @@ class Baseline(_Textual):
         try:
             numbers = tuple(map(float, text.split(",")))
         except ValueError:
-            raise _unexpected(name, text, self, suggest(text, self.words)) from None
+            raise _value_error(name, text, self, suggest(text, self.words)) from None
         return numbers if len(numbers) > 1 else numbers[0]
 
 
-def _unexpected(name: str, value: Any, kind: OptionType, hint: str = "") -> OptionError:
-    return OptionError(f"{name} must be {kind.expected}, not {value!r}{hint}")
+def _value_error(name: str, value: Any, option_type: OptionType, hint: str = "") -> OptionError:
+    return OptionError(f"{name} must be {option_type.expected}, not {value!r}{hint}")

@@ -1,9 +1,9 @@
-"""Every option once: its name, type, default, allowed values, one line of help.
+"""Definitions of all options: name, type, default, allowed values and help text.
 
-Options are the keys of annotated `typing.TypedDict` classes, which group them. Python functions
-take them as ``**options: Unpack[...]``, so that editors and type checkers know them, and
-`actgrid.option_groups.takes_options` checks them. The command line, the HTTP API, the viewer and
-the tables of the documentation are derived from the same definitions.
+Options are the keys of annotated `typing.TypedDict` classes, the option groups. A Python function
+takes the options of a group as ``**options: Unpack[group]``, which editors and type checkers
+understand, and `actgrid.option_groups.takes_options` checks the values. The command line, the HTTP
+API, the viewer and the tables of the documentation are derived from the same definitions.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -31,53 +31,56 @@ from actgrid.option_types import (
     Text,
 )
 
-# Positions of the channel axis.
+# The two positions of the channel axis.
 DATA_FORMATS = ("channels_last", "channels_first")
 
 
 class LevelMapOptions(TypedDict, total=False):
-    """How values become levels and colours."""
+    """Options for levels and colours."""
 
     normalize: Annotated[
         str | tuple[str, float, float],
         Option(
             Normalize(),
             "standard",
-            "How values become levels: standard, minmax, symmetric, percentile(lo, hi) or "
+            "Mapping of values to levels: standard, minmax, symmetric, percentile(lo, hi) or "
             "range(lo, hi).",
         ),
     ]
     cmap: Annotated[
-        str, Option(Colormap(), "viridis", "Name of a colormap of matplotlib or the package cmap.")
+        str, Option(Colormap(), "viridis", "Name of a colormap in matplotlib or the package cmap.")
     ]
 
 
 class TileLevelOptions(LevelMapOptions, total=False):
-    """How values become levels and colours."""
+    """Options for levels and colours."""
 
     scope: Annotated[
         str,
         Option(
             Choice(("channel", "layer")),
             "channel",
-            "Statistics that normalize each tile: those of its channel, or of the whole layer.",
+            "Statistics that normalize a tile: of its channel, or of the whole layer.",
         ),
     ]
 
 
 class GridOptions(TileLevelOptions, total=False):
-    """How tiles are drawn and laid out."""
+    """Options for tiles and their layout."""
 
     columns: Annotated[
         int | None,
         Option(
             Integer(1),
             None,
-            "Tiles in a row.",
-            none="as many as bring the picture nearest to square",
+            "Number of tiles in a row.",
+            none="the number that makes the picture nearest to square",
         ),
     ]
-    padding: Annotated[int, Option(Integer(0, 1024), 1, "Pixels between tiles, before zooming.")]
+    padding: Annotated[
+        int,
+        Option(Integer(0, 1024), 1, "Width of the gap between tiles in pixels, before zooming."),
+    ]
     zoom: Annotated[
         int,
         Option(
@@ -94,8 +97,8 @@ class GridOptions(TileLevelOptions, total=False):
         Option(
             Channels(("index", "mean", "std", "max", "zeros")),
             "index",
-            "Order of the channels: index; mean, std, max or zeros (largest first); or the "
-            "channels to draw, such as 3,0-2.",
+            "Order of the channels: index; mean, std, max or zeros (largest first); or a list of "
+            "the channels to draw, such as 3,0-2.",
         ),
     ]
     token_grid: Annotated[
@@ -103,65 +106,65 @@ class GridOptions(TileLevelOptions, total=False):
         Option(
             Size(),
             None,
-            "Height and width of the tiles that tokens of a sequence are drawn as.",
-            none="a sequence is one picture, tokens by channels",
+            "Height and width of the grid in which the tokens of a sequence are drawn.",
+            none="a sequence is drawn as one tile of tokens by channels",
         ),
     ]
 
 
 class BackendOptions(TypedDict, total=False):
-    """Speed and memory."""
+    """Options for speed and memory."""
 
     backend: Annotated[
         str,
         Option(
             Choice(("auto", "native", "numba", "numpy")),
             "auto",
-            "Implementation that draws: auto is the first available of native, numba and numpy.",
+            "Rendering implementation: auto uses the first available of native, numba and numpy.",
         ),
     ]
 
 
 class DeviceBackendOptions(TypedDict, total=False):
-    """Speed and memory."""
+    """Options for speed and memory."""
 
     backend: Annotated[
         str,
         Option(
             Choice(("auto", "native", "numba", "numpy", "tensorflow")),
             "auto",
-            "Implementation that draws: tensorflow draws on the device of the model; auto is that "
-            "on a GPU, else the first available of native, numba and numpy.",
+            "Rendering implementation: tensorflow renders on the device of the model; auto uses it "
+            "on a GPU, otherwise the first available of native, numba and numpy.",
         ),
     ]
 
 
 class ThreadOptions(TypedDict, total=False):
-    """Speed and memory."""
+    """Options for speed and memory."""
 
     threads: Annotated[
         int | None,
         Option(
             Integer(1),
             None,
-            "Maximum number of threads that draw or measure.",
-            none="one for each processor",
+            "Maximum number of threads for drawing and measuring.",
+            none="one thread per processor",
         ),
     ]
 
 
 class RenderOptions(GridOptions, BackendOptions, ThreadOptions, total=False):
-    """Options of drawing activations."""
+    """Options for drawing activations."""
 
 
 class SampleOptions(TypedDict, total=False):
-    """Which sample of a batch is shown."""
+    """Options for selecting a sample of a batch."""
 
     sample: Annotated[int, Option(Integer(), 0, "Position of the sample in the batch.")]
 
 
 class KindOptions(TypedDict, total=False):
-    """What an array holds."""
+    """Options for interpreting the axes of an array."""
 
     data_format: Annotated[
         str | None,
@@ -169,7 +172,7 @@ class KindOptions(TypedDict, total=False):
             Choice(DATA_FORMATS),
             "channels_last",
             "Position of the channel axis: channels_last or channels_first.",
-            none="that of the layer, where it is known, else channels_last",
+            none="the data format of the layer if it is known, otherwise channels_last",
         ),
     ]
     kind: Annotated[
@@ -177,28 +180,28 @@ class KindOptions(TypedDict, total=False):
         Option(
             Choice(("image", "volume", "sequence", "dense", "kernel")),
             None,
-            "What the array is: image, volume, sequence, dense or kernel.",
-            none="what is known of the layer, else decided by the rank",
+            "Meaning of the array's axes: image, volume, sequence, dense or kernel.",
+            none="the kind of the layer if it is known, otherwise determined by the rank",
         ),
     ]
 
 
 class ArrayOptions(SampleOptions, KindOptions, total=False):
-    """Which part of an array is drawn, and what it holds."""
+    """Options for selecting a sample and interpreting the axes of an array."""
 
 
 class RenderArrayOptions(RenderOptions, ArrayOptions, total=False):
-    """Options of `actgrid.render`."""
+    """Options for `actgrid.render`."""
 
 
 class RenderModelOptions(
     GridOptions, DeviceBackendOptions, ThreadOptions, ArrayOptions, total=False
 ):
-    """Options of `actgrid.render_model`."""
+    """Options for `actgrid.render_model`."""
 
 
 class FileOptions(TypedDict, total=False):
-    """Output files."""
+    """Options for output files."""
 
     format: Annotated[
         str, Option(FileFormat(), "png", "Image format of the pictures: png, webp, jpg, tiff.")
@@ -210,15 +213,15 @@ class FileOptions(TypedDict, total=False):
 
 
 class WeightFileOptions(RenderOptions, FileOptions, total=False):
-    """Options of drawing weights to files."""
+    """Options for drawing weights to files."""
 
 
 class RenderFileOptions(RenderArrayOptions, FileOptions, total=False):
-    """Options of drawing activations to files."""
+    """Options for drawing activations to files."""
 
 
 class ModelOptions(TypedDict, total=False):
-    """How the model is loaded."""
+    """Options for loading the model."""
 
     weights: Annotated[
         str | Path,
@@ -237,14 +240,14 @@ class ModelOptions(TypedDict, total=False):
         Option(
             Flag(),
             True,
-            "Refuse model files that hold code (Lambda layers) and SavedModels whose operations "
-            "access files, the network or Python.",
+            "Refuse model files that contain code (Lambda layers) and SavedModels with operations "
+            "that access files, the network or Python.",
         ),
     ]
 
 
 class LayerOptions(TypedDict, total=False):
-    """Which layers are shown."""
+    """Options for selecting layers."""
 
     layers: Annotated[
         Any,
@@ -259,7 +262,7 @@ class LayerOptions(TypedDict, total=False):
 
 
 class PreparationOptions(TypedDict, total=False):
-    """Size and scaling of the model's input."""
+    """Options for the size and scaling of the model's input."""
 
     size: Annotated[
         int | tuple[int, int] | None,
@@ -267,7 +270,7 @@ class PreparationOptions(TypedDict, total=False):
             Size(),
             None,
             "Height and width of the input in pixels, or one number for both.",
-            none="the size that the model fixes, else that of each image",
+            none="the input size of the model if it is fixed, otherwise the size of each image",
         ),
     ]
     preprocess: Annotated[
@@ -279,37 +282,35 @@ class PreparationOptions(TypedDict, total=False):
                 ("auto", "none", "unit"),
             ),
             "auto",
-            "Scaling of pixels 0 to 255: none; unit (divided by 255); the name of a network in "
-            "keras.applications; auto: what the model needs. For render_images and measure_images "
-            "of arrays in Python also prepared: they are the model's input as they are.",
+            "Scaling of pixels from 0 to 255: none; unit (divided by 255); the name of a network "
+            "in keras.applications; auto: the scaling that the model needs. render_images and "
+            "measure_images in Python also take prepared: arrays are passed to the model "
+            "unchanged.",
         ),
     ]
 
 
 class InputOptions(PreparationOptions, total=False):
-    """How images become the model's input."""
+    """Options for preparing images."""
 
     fit: Annotated[
         str,
         Option(
             Choice(("crop", "pad", "stretch")),
             "crop",
-            "How images of another shape are fitted: the middle is cropped, the image is padded, "
-            "or stretched.",
+            "How images of another aspect ratio are fitted: crop to the centre, pad, or stretch.",
         ),
     ]
 
 
 class BatchOptions(TypedDict, total=False):
-    """Speed and memory."""
+    """Options for speed and memory."""
 
-    batch_size: Annotated[
-        int, Option(Integer(1), 8, "Maximum number of samples in one run of the model.")
-    ]
+    batch_size: Annotated[int, Option(Integer(1), 8, "Maximum number of samples in a batch.")]
 
 
 class TopOptions(TypedDict, total=False):
-    """Statistics of channels."""
+    """Options for statistics of channels."""
 
     top: Annotated[
         int, Option(Integer(1, 10_000), 9, "Number of top images to keep for each channel.")
@@ -317,28 +318,28 @@ class TopOptions(TypedDict, total=False):
 
 
 class StatisticsOptions(TopOptions, total=False):
-    """Statistics of channels."""
+    """Options for statistics of channels."""
 
     top_channels: Annotated[
         int | str,
         Option(
             AnyOf(("all",), Integer(1)),
             8,
-            "Number of channels of each layer whose top images are shown, those with the largest "
-            "values; all takes 0.1 MB of memory for each.",
+            "Number of channels of each layer whose top images are shown, largest values first; "
+            "all needs 0.1 MB of memory for each channel.",
         ),
     ]
 
 
 class StreamOptions(TypedDict, total=False):
-    """How a run over many images goes on."""
+    """Options for running over many images."""
 
     shard_size: Annotated[
         int,
         Option(
             Integer(1),
             100,
-            "Number of images in a shard: a tar file, a task of Ray, a step of statistics.",
+            "Number of images in a shard: a tar file, a Ray task, a saved step of the statistics.",
         ),
     ]
     on_error: Annotated[
@@ -346,32 +347,38 @@ class StreamOptions(TypedDict, total=False):
         Option(
             Choice(("skip", "raise")),
             None,
-            "skip: record an image that cannot be used, and go on; raise: stop.",
-            none="raise for single files, else skip",
+            "What to do if an image cannot be used: skip (record the error and continue) or raise "
+            "(stop).",
+            none="raise for single files, otherwise skip",
         ),
     ]
     resume: Annotated[
-        bool, Option(Flag(), False, "Continue an earlier run of the same options, if there is one.")
+        bool,
+        Option(Flag(), False, "Continue an earlier run with the same options, if there is one."),
     ]
     overwrite: Annotated[
         bool,
-        Option(Flag(), False, "Replace the run in the output: the files it recorded are removed."),
+        Option(
+            Flag(),
+            False,
+            "Replace an earlier run in the output, and remove the files that it recorded.",
+        ),
     ]
     engine: Annotated[
         Any,
         Option(
             Object("local, ray or a RayEngine", "local|ray", ("local", "ray")),
             "local",
-            "What does the work: this process (local), or Ray.",
+            "Where the images are processed: in this process (local) or by Ray.",
         ),
     ]
 
 
 class RayOptions(TypedDict, total=False):
-    """Where Ray does the work."""
+    """Options for running with Ray."""
 
     actors: Annotated[
-        int, Option(Integer(1), 2, "Number of processes, each with the model, that work.")
+        int, Option(Integer(1), 2, "Number of worker processes; each loads the model.")
     ]
     num_gpus: Annotated[float, Option(Number(), 0, "GPUs of each actor, such as 1 or 0.5.")]
     address: Annotated[
@@ -379,37 +386,38 @@ class RayOptions(TypedDict, total=False):
         Option(
             Text("ADDRESS"),
             None,
-            "Address of a Ray cluster to join; auto for the one at hand.",
-            none="Ray on this machine alone",
+            "Address of a Ray cluster to join; auto: the cluster that is already running.",
+            none="a new Ray instance on this machine",
         ),
     ]
 
 
 class FileLayoutOptions(TypedDict, total=False):
-    """Output files."""
+    """Options for output files."""
 
     sink: Annotated[
         str,
         Option(
             Choice(("folders", "tar")),
             "folders",
-            "folders: one for each image; tar: WebDataset shards.",
+            "Layout of the output: folders (a folder for each image) or tar (WebDataset shards).",
         ),
     ]
 
 
 class SinkOptions(FileLayoutOptions, total=False):
-    """Output files."""
+    """Options for output files."""
 
     statistics: Annotated[
-        bool, Option(Flag(), False, "Also measure the channels over all images, as measure does.")
+        bool,
+        Option(Flag(), False, "Also measure statistics of the channels, like actgrid measure."),
     ]
 
 
 class ProgressOptions(TypedDict, total=False):
-    """What is shown meanwhile."""
+    """Options for the display of progress."""
 
-    progress: Annotated[bool, Option(Flag(), False, "Show a progress bar, on a terminal.")]
+    progress: Annotated[bool, Option(Flag(), False, "Show a progress bar on the terminal.")]
 
 
 class MeasureImagesOptions(
@@ -421,42 +429,42 @@ class MeasureImagesOptions(
     ProgressOptions,
     total=False,
 ):
-    """Options of `actgrid.measure_images`."""
+    """Options for `actgrid.measure_images`."""
 
 
 class DrawingOptions(GridOptions, BackendOptions, FileOptions, total=False):
-    """Options of the pictures of a run."""
+    """Options for the pictures of a run."""
 
 
 class RenderImagesOptions(DrawingOptions, SinkOptions, MeasureImagesOptions, total=False):
-    """Options of `actgrid.render_images`."""
+    """Options for `actgrid.render_images`."""
 
 
 class RunOptions(
     InputOptions, BatchOptions, ThreadOptions, StreamOptions, FileLayoutOptions, total=False
 ):
-    """Options of `actgrid.runs.Run`."""
+    """Options for `actgrid.runs.Run`."""
 
 
 class TargetOptions(TypedDict, total=False):
-    """What is explained."""
+    """Options for the method, target and layer of an explanation."""
 
     method: Annotated[
         str,
         Option(
             Object("the name of an attribution method", "METHOD"),
             "gradcam",
-            "Attribution method; actgrid explain --list lists all.",
+            "Attribution method; actgrid explain --list lists all methods.",
             is_repeatable=True,
         ),
     ]
     target: Annotated[
         Any,
         Option(
-            Object("a class name or index, a function, or these by output", "CLASS"),
+            Object("a class name or index, a function, or a dict of them by output", "CLASS"),
             None,
-            "Class name or index. For one of several outputs of the model: OUTPUT=CLASS on the "
-            "command line, {output: class} in Python. A model that ends in one sigmoid has the "
+            "Class name or index. For a model with several outputs: OUTPUT=CLASS on the command "
+            "line, {output: class} in Python. A model with a single sigmoid output has the "
             "classes 0 and 1.",
             none="the predicted class",
             is_repeatable=True,
@@ -467,32 +475,33 @@ class TargetOptions(TypedDict, total=False):
         Option(
             Object("a layer path, or an index into model.layers", "LAYER"),
             None,
-            "Layer that methods such as gradcam explain by: its path, or index into model.layers.",
-            none="the last layer between image and score that has a height, a width and learned "
-            "weights, before any upsampling",
+            "Layer whose activations methods such as gradcam use: its path, or index into "
+            "model.layers.",
+            none="the last layer with trained weights and a spatial output between the image and "
+            "the score, before any upsampling",
         ),
     ]
 
 
 class LabelOptions(TypedDict, total=False):
-    """What the classes are called."""
+    """Options for class names."""
 
     labels: Annotated[
         Any,
         Option(
             Object("a list of names, imagenet, or a text file with a name on each line", "FILE"),
             None,
-            "Names of the classes: a list in Python, a text file with a name on each line, or "
-            "imagenet. Of several outputs of the model: OUTPUT=FILE on the command line, a dict by "
-            "output in Python.",
-            none="those of ImageNet for whole networks of keras.applications and for demo",
+            "Class names: a list in Python, a text file with a name on each line, or imagenet. For "
+            "a model with several outputs: OUTPUT=FILE on the command line, a dict by output in "
+            "Python.",
+            none="the ImageNet names for complete networks of keras.applications and for demo",
             is_repeatable=True,
         ),
     ]
 
 
 class ImageInputOptions(TypedDict, total=False):
-    """Which of several inputs is the image."""
+    """Options for selecting the image input of a model."""
 
     image_input: Annotated[
         int | str | None,
@@ -500,22 +509,22 @@ class ImageInputOptions(TypedDict, total=False):
             NameOrPosition("INPUT", "the name or position of an input"),
             None,
             "Name or position of the input that is the image.",
-            none="the only one that is an image",
+            none="the only input that has the shape of an image",
         ),
     ]
 
 
 class ClipOptions(TypedDict, total=False):
-    """Which values of a heatmap are told apart."""
+    """Options for the value range of a heatmap."""
 
     clip: Annotated[
         float,
-        Option(Number(0, 100), 99, "Percentile of a map that is drawn as its largest value."),
+        Option(Number(0, 100), 99, "Percentile of the map's values that is drawn as the maximum."),
     ]
 
 
 class OverlayOptions(ClipOptions, total=False):
-    """How heatmaps are drawn over images."""
+    """Options for drawing heatmaps over images."""
 
     alpha: Annotated[float, Option(Number(0, 1), 0.5, "Opacity of the colours; 1 hides the image.")]
     cmap: Annotated[
@@ -523,65 +532,68 @@ class OverlayOptions(ClipOptions, total=False):
         Option(
             Colormap(),
             None,
-            "Colormap of the heatmap: a name of matplotlib or the package cmap.",
+            "Colormap of the heatmap: a name in matplotlib or the package cmap.",
             none="viridis, or RdBu_r for signed maps",
         ),
     ]
 
 
 class ColumnOptions(TypedDict, total=False):
-    """How many pictures are side by side."""
+    """Options for the layout of pictures."""
 
     columns: Annotated[
         int | None,
         Option(
             Integer(1),
             None,
-            "Pictures in a row.",
-            none="as many as bring the sheet nearest to square",
+            "Number of pictures in a row.",
+            none="the number that makes the sheet nearest to square",
         ),
     ]
 
 
 class SheetOptions(ColumnOptions, total=False):
-    """How pictures are laid out."""
+    """Options for the layout of pictures."""
 
-    padding: Annotated[int, Option(Integer(0, 1024), 1, "Pixels between pictures.")]
+    padding: Annotated[
+        int, Option(Integer(0, 1024), 1, "Width of the gap between pictures in pixels.")
+    ]
 
 
 class ContourOptions(ClipOptions, ColumnOptions, ThreadOptions, total=False):
-    """Options of `Heatmap.contours`."""
+    """Options for `Heatmap.contours`."""
 
 
 class HeatmapOptions(OverlayOptions, ColumnOptions, ThreadOptions, total=False):
-    """Options of `Heatmap.overlay`."""
+    """Options for `Heatmap.overlay`."""
 
 
 class LevelOptions(ClipOptions, ThreadOptions, total=False):
-    """Options of `Heatmap.levels`."""
+    """Options for `Heatmap.levels`."""
 
 
 class StyleOptions(TypedDict, total=False):
-    """What is drawn of heatmaps."""
+    """Options for the style of heatmaps."""
 
     style: Annotated[
         str,
         Option(
             Choice(("overlay", "contours", "map")),
             "overlay",
-            "overlay: colours over the image; contours: lines; map: the map without the image.",
+            "Style of the picture: overlay (colours over the image), contours (lines over the "
+            "image) or map (the map without the image).",
         ),
     ]
 
 
 class SeedOptions(TypedDict, total=False):
-    """Random numbers."""
+    """Options for random numbers."""
 
     seed: Annotated[int, Option(Integer(0, 2**31 - 1), 0, "Seed of the random numbers.")]
 
 
 class MaximizeOptions(SeedOptions, total=False):
-    """How images are synthesized."""
+    """Options for activation maximization."""
 
     steps: Annotated[int, Option(Integer(1, 4096), 128, "Number of optimization steps.")]
     parametrization: Annotated[
@@ -589,7 +601,8 @@ class MaximizeOptions(SeedOptions, total=False):
         Option(
             Choice(("fourier", "pixel")),
             "fourier",
-            "What is optimized: spatial frequencies with the colours of photos, or pixels.",
+            "Parameters that are optimized: fourier (Fourier coefficients of decorrelated "
+            "colours) or pixel (pixel values).",
         ),
     ]
     learning_rate: Annotated[float, Option(Number(), 0.05, "Learning rate of Adam.")]
@@ -598,43 +611,43 @@ class MaximizeOptions(SeedOptions, total=False):
         Option(
             Number(),
             0.0,
-            "Weight of the differences between neighbouring pixels, which are penalized.",
+            "Weight of the total variation penalty: absolute differences of neighbouring pixels.",
         ),
     ]
     jitter: Annotated[
         float,
-        Option(Number(), 0.07, "Largest random shift, as a fraction of the shorter side."),
+        Option(Number(), 0.07, "Maximum random shift, as a fraction of the shorter side."),
     ]
-    rotate: Annotated[float, Option(Number(), 10, "Largest random rotation in degrees.")]
+    rotate: Annotated[float, Option(Number(), 10, "Maximum random rotation in degrees.")]
     scale: Annotated[
         float,
-        Option(Number(0, 0.99), 0.2, "Largest random change of size, as a fraction."),
+        Option(Number(0, 0.99), 0.2, "Maximum random change of scale, as a fraction."),
     ]
 
 
 class RgbOptions(TypedDict, total=False):
-    """How images of many channels are shown."""
+    """Options for drawing images of several channels."""
 
     rgb_channels: Annotated[
         Sequence[int] | None,
         Option(
             Channels(),
             None,
-            "Channels of the images drawn as red, green and blue, such as 3,2,1.",
-            none="those of an RGB image; other images are drawn as gray tiles, one a channel",
+            "Channels that are drawn as red, green and blue, such as 3,2,1.",
+            none="0,1,2 for images of three channels; others are drawn as a gray tile per channel",
         ),
     ]
 
 
 class ChannelOptions(RgbOptions, total=False):
-    """Which channels are maximized, and how they are shown."""
+    """Options for selecting channels to maximize."""
 
     channels: Annotated[
         Any,
         Option(
             Channels(takes_names=True),
             None,
-            "Channels to maximize, such as 3,0-2, or the name of a class.",
+            "Channels to maximize, such as 3,0-2, or a class name.",
             none="all channels",
         ),
     ]
@@ -650,11 +663,11 @@ class MaximizeImageOptions(
     BatchOptions,
     total=False,
 ):
-    """Options of `actgrid.maximize`."""
+    """Options for `actgrid.maximize`."""
 
 
 class DiagramOptions(TypedDict, total=False):
-    """How the boxes of a diagram are drawn."""
+    """Options for drawing the boxes of a diagram."""
 
     side: Annotated[
         int, Option(Integer(12, 1024), 160, "Length of the longest side of a box in pixels.")
@@ -662,43 +675,43 @@ class DiagramOptions(TypedDict, total=False):
     width: Annotated[
         int, Option(Integer(1, 1 << 16), 1600, "Width in pixels after which a new row begins.")
     ]
-    names: Annotated[bool, Option(Flag(), True, "Write names and shapes under the boxes.")]
-    legend: Annotated[bool, Option(Flag(), True, "Show which colour is which layer type.")]
+    names: Annotated[bool, Option(Flag(), True, "Write layer names and shapes under the boxes.")]
+    legend: Annotated[bool, Option(Flag(), True, "Show a legend of colours and layer types.")]
 
 
 class ModelDiagramOptions(DiagramOptions, LevelMapOptions, SampleOptions, total=False):
-    """Options of `actgrid.diagram`."""
+    """Options for `actgrid.diagram`."""
 
 
 class StepOptions(TypedDict, total=False):
-    """When a training callback looks at the model, and where its results go."""
+    """Options for the schedule of a training callback."""
 
     every: Annotated[
         str | int,
         Option(
             AnyOf(("epoch",), Integer(1)),
             "epoch",
-            "When the model is looked at: after every epoch, or after this number of batches.",
+            "Interval between results: epoch, or a number of batches.",
         ),
     ]
 
 
 class WatchOptions(StepOptions, total=False):
-    """When a training callback looks at the model, and where its results go."""
+    """Options for the schedule and output of a training callback."""
 
     log_dir: Annotated[
         str | Path | None,
         Option(
             Object("a folder or URL", "FOLDER"),
             None,
-            "Folder for TensorBoard, best one of its own.",
+            "TensorBoard log folder, preferably separate from other logs.",
             none="nothing is written for TensorBoard",
         ),
     ]
 
 
 class WatchFileOptions(WatchOptions, total=False):
-    """When a training callback looks at the model, and where its results go."""
+    """Options for the schedule and output of a training callback."""
 
     folder: Annotated[
         str | Path | None,
@@ -712,26 +725,32 @@ class WatchFileOptions(WatchOptions, total=False):
 
 
 class MethodOptions(TypedDict, total=False):
-    """Options of attribution methods, each of which takes some."""
+    """Options for attribution methods."""
 
     seed: Annotated[
         int, Option(Integer(0, 2**31 - 1), UNSET, "Seed of the method's random numbers.")
     ]
-    # More points would not be told apart, and Gauss-Legendre takes time with their cube.
-    steps: Annotated[int, Option(Integer(2, 1024), UNSET, "Number of points on the path.")]
+    # The time to compute Gauss-Legendre points grows with the cube of their number.
+    steps: Annotated[
+        int, Option(Integer(2, 1024), UNSET, "Number of points on the integration path.")
+    ]
     samples: Annotated[int, Option(Integer(1), UNSET, "Number of random samples.")]
     noise: Annotated[
         float,
-        Option(Number(), UNSET, "Standard deviation of the noise, as a fraction of the range."),
+        Option(
+            Number(),
+            UNSET,
+            "Standard deviation of the noise, as a fraction of the image's value range.",
+        ),
     ]
     baseline: Annotated[
         Any,
         Option(
             Baseline(("mean",)),
             UNSET,
-            "Value of pixels that are hidden or where a path begins: a number, one for each "
+            "Value of hidden pixels, or start of the integration path: a number, a number for each "
             "channel such as 0,0.5,1, or mean.",
-            none="the mean colour of each segment (lime alone)",
+            none="the mean colour of each segment (lime only)",
         ),
     ]
     quadrature: Annotated[
@@ -739,7 +758,7 @@ class MethodOptions(TypedDict, total=False):
         Option(
             Choice(("gauss-legendre", "trapezoid")),
             UNSET,
-            "Rule by which the integral is computed.",
+            "Quadrature rule of the integral.",
         ),
     ]
     complete: Annotated[
@@ -747,20 +766,21 @@ class MethodOptions(TypedDict, total=False):
         Option(
             Flag(),
             UNSET,
-            "Spread what the quadrature misses, so that values sum to the rise of the score.",
+            "Distribute the quadrature error over the map, so that its sum is the difference of "
+            "the scores.",
         ),
     ]
     reduce: Annotated[
         str,
-        Option(Choice(("max", "norm", "sum")), UNSET, "How the values of the colours become one."),
+        Option(Choice(("max", "norm", "sum")), UNSET, "Reduction over the channels of the image."),
     ]
     token_grid: Annotated[
         int | tuple[int, int] | None,
         Option(
             Size(),
             UNSET,
-            "Height and width of the grid of a layer's tokens.",
-            none="square, without leading class tokens",
+            "Height and width of the grid that the tokens of the layer form.",
+            none="a square grid, without leading class tokens",
         ),
     ]
     max_channels: Annotated[
@@ -768,20 +788,22 @@ class MethodOptions(TypedDict, total=False):
         Option(
             Integer(1),
             UNSET,
-            "Maximum number of channels, those of the largest standard deviation.",
+            "Maximum number of channels to use, largest standard deviation first.",
             none="all channels",
         ),
     ]
     weighting: Annotated[
         str,
-        Option(Choice(("softmax", "probability")), UNSET, "How scores become channel weights."),
+        Option(
+            Choice(("softmax", "probability")), UNSET, "Conversion of scores to channel weights."
+        ),
     ]
     patch: Annotated[
         int | tuple[int, int] | None,
         Option(
             Size(),
             UNSET,
-            "Height and width of the patch that hides pixels.",
+            "Height and width of the occluding patch in pixels.",
             none="a seventh of the image's shorter side",
         ),
     ]
@@ -790,56 +812,67 @@ class MethodOptions(TypedDict, total=False):
         Option(
             Size(),
             UNSET,
-            "Pixels between neighbouring patches, down and across.",
-            none="half a patch",
+            "Vertical and horizontal distance of neighbouring patches in pixels.",
+            none="half the size of the patch",
         ),
     ]
     grid_size: Annotated[
-        int, Option(Integer(1), UNSET, "Number of cells of a random mask along each side.")
+        int, Option(Integer(1), UNSET, "Number of cells along each side of a random mask.")
     ]
     keep_probability: Annotated[
         float,
-        Option(Number(0, 1, is_open=True), UNSET, "Probability that a cell of a mask is seen."),
+        Option(
+            Number(0, 1, is_open=True),
+            UNSET,
+            "Probability that a cell of a mask keeps its pixels visible.",
+        ),
     ]
     segments: Annotated[
         Any,
         Option(
-            IntegerOrObject(2, "a function of an image or an array of labels"),
+            IntegerOrObject(2, "a function of an image, or an array of labels"),
             UNSET,
             "Number of superpixels.",
         ),
     ]
     kernel_width: Annotated[
-        float, Option(Number(0, is_open=True), UNSET, "Width of the kernel that weights samples.")
+        float,
+        Option(
+            Number(0, is_open=True),
+            UNSET,
+            "Width of the exponential kernel that weights the samples.",
+        ),
     ]
-    ridge: Annotated[float, Option(Number(), UNSET, "Strength of the ridge penalty.")]
-    features: Annotated[int, Option(Integer(1), UNSET, "Number of superpixels in the mask.")]
+    ridge: Annotated[float, Option(Number(), UNSET, "Strength of the ridge (L2) penalty.")]
+    features: Annotated[
+        int, Option(Integer(1), UNSET, "Number of superpixels in the resulting mask.")
+    ]
 
 
 class PixelOptions(TypedDict, total=False):
-    """What heatmaps are drawn over."""
+    """Options for the image under a heatmap."""
 
     pixels: Annotated[
         Any,
         Option(
             Object("uint8 pixels of the images, (N, H, W, 3)", "FILE"),
             None,
-            "Images that the maps are drawn over.",
-            none="the photos in their own size, or the input",
+            "Images over which the maps are drawn.",
+            none="the photos in their original size, or the input of the model",
         ),
     ]
 
 
 class RequestOptions(LabelOptions, ImageInputOptions, BatchOptions, PixelOptions, total=False):
-    """What explanations are made of, whatever the method."""
+    """Options for explanations by any attribution method."""
 
 
 class ExplainOptions(RequestOptions, MethodOptions, total=False):
-    """Options of `actgrid.explain`."""
+    """Options for `actgrid.explain`."""
 
 
 class CompareOptions(RequestOptions, OverlayOptions, total=False):
-    """Options of `actgrid.compare_methods`."""
+    """Options for `actgrid.compare_methods`."""
 
 
 class ExplanationsOptions(
@@ -849,80 +882,82 @@ class ExplanationsOptions(
     MethodOptions,
     total=False,
 ):
-    """Options of `actgrid.callbacks.Explanations`."""
+    """Options for `actgrid.callbacks.Explanations`."""
 
 
 class ActivationGridsOptions(WatchFileOptions, RenderOptions, KindOptions, total=False):
-    """Options of `actgrid.callbacks.ActivationGrids`."""
+    """Options for `actgrid.callbacks.ActivationGrids`."""
 
 
 class HealthOptions(WatchOptions, BatchOptions, total=False):
-    """Options of `actgrid.callbacks.ChannelHealth`."""
+    """Options for `actgrid.callbacks.ChannelHealth`."""
 
     lost: Annotated[
         float,
         Option(
             Number(0, 1),
             0.5,
-            "Fraction of its living channels that a layer may lose before a warning is given.",
+            "Fraction of initially active channels that may die in a layer before a warning.",
         ),
     ]
 
 
 class MovieOptions(StepOptions, RenderOptions, KindOptions, total=False):
-    """Options of `actgrid.callbacks.TrainingMovie`."""
+    """Options for `actgrid.callbacks.TrainingMovie`."""
 
     format: Annotated[
         str, Option(Choice(("webp", "gif")), "webp", "Format of the animation: webp or gif.")
     ]
     milliseconds: Annotated[
-        int, Option(Integer(1, 655_350), 200, "Milliseconds that each frame is shown.")
+        int, Option(Integer(1, 655_350), 200, "Duration of each frame in milliseconds.")
     ]
     hold: Annotated[
-        int, Option(Integer(1, 655_350), 1000, "Milliseconds that the last frame is shown.")
+        int, Option(Integer(1, 655_350), 1000, "Duration of the last frame in milliseconds.")
     ]
     loop: Annotated[
-        int, Option(Integer(0, 65_535), 0, "Number of times the movie is played; 0: for ever.")
+        int, Option(Integer(0, 65_535), 0, "Number of repetitions of the movie; 0: endless.")
     ]
 
 
 class ViewerOptions(TypedDict, total=False):
-    """What the viewer shows and keeps."""
+    """Options for statistics and memory of the viewer."""
 
     statistics: Annotated[
         Any,
         Option(
-            Object("the folder or stats.npz of measure, or a DatasetStats", "FOLDER"),
+            Object(
+                "the output folder or stats.npz of actgrid measure, or a DatasetStats", "FOLDER"
+            ),
             None,
-            "Statistics over a dataset to show as well, as measure writes them.",
+            "Dataset statistics to show: the output folder or stats.npz of actgrid measure.",
             none="no statistics are shown",
         ),
     ]
     cache_bytes: Annotated[
-        int, Option(ByteCount(), 512 << 20, "Memory for activations that are kept.")
+        int, Option(ByteCount(), 512 << 20, "Maximum memory of cached activations in bytes.")
     ]
 
 
 class UploadOptions(TypedDict, total=False):
-    """What images the page can add."""
+    """Options for uploading images."""
 
     upload_bytes: Annotated[
-        int, Option(ByteCount(), 32 << 20, "Largest image file that can be added.")
+        int, Option(ByteCount(), 32 << 20, "Maximum size of an uploaded image file in bytes.")
     ]
     upload_pixels: Annotated[
-        int, Option(Integer(1), 50_000_000, "Largest number of pixels of an image that is added.")
+        int, Option(Integer(1), 50_000_000, "Maximum number of pixels of an uploaded image.")
     ]
 
 
 class ServerOptions(TypedDict, total=False):
-    """Where the page is served."""
+    """Options for serving the page."""
 
     host: Annotated[
         str,
         Option(
             Text("ADDRESS"),
             "127.0.0.1",
-            "Address to listen at; an address that others can reach needs a token.",
+            "Address to listen at; an address that other machines can reach needs a token.",
         ),
     ]
     port: Annotated[int, Option(Integer(0, 65535), 8000, "Port to listen at; 0: any free port.")]
@@ -931,8 +966,8 @@ class ServerOptions(TypedDict, total=False):
         Option(
             Text("TOKEN"),
             None,
-            "Token that requests must bring.",
-            none="a random one if others can reach the address",
+            "Token that requests must contain.",
+            none="a random token if other machines can reach the address",
         ),
     ]
     allowed_hosts: Annotated[
@@ -940,14 +975,14 @@ class ServerOptions(TypedDict, total=False):
         Option(
             Object("a list of names", "NAME"),
             (),
-            "Further names of this server, where there is no token.",
+            "Further host names under which requests without a token are accepted.",
             is_repeatable=True,
         ),
     ]
 
 
 class CellOptions(TypedDict, total=False):
-    """Where the page is shown."""
+    """Options for the notebook cell."""
 
     height: Annotated[int, Option(Integer(1), 800, "Height of the notebook cell in pixels.")]
     address: Annotated[
@@ -963,14 +998,14 @@ class CellOptions(TypedDict, total=False):
 
 
 class SiteOptions(TypedDict, total=False):
-    """What the exported page offers."""
+    """Options for the contents of the exported page."""
 
     normalize: Annotated[
         str | Sequence[str],
         Option(
             Normalize(),
             "standard",
-            "Normalization that the page offers: standard, minmax, symmetric, "
+            "Normalization that can be chosen on the page: standard, minmax, symmetric, "
             "percentile(lo, hi) or range(lo, hi).",
             is_repeatable=True,
         ),
@@ -980,8 +1015,8 @@ class SiteOptions(TypedDict, total=False):
         Option(
             Choice(("channel", "layer")),
             "channel",
-            "Statistics by which the page's tiles are normalized: those of each channel, or of "
-            "the whole layer.",
+            "Statistics that normalize the tiles of the page: of each channel, or of the whole "
+            "layer.",
             is_repeatable=True,
         ),
     ]
@@ -990,14 +1025,14 @@ class SiteOptions(TypedDict, total=False):
         Option(
             Object("the name of an attribution method", "METHOD"),
             "gradcam",
-            "Attribution method whose heatmaps of the predicted class the page offers.",
+            "Attribution method whose heatmaps of the predicted class are in the page.",
             is_repeatable=True,
         ),
     ]
 
 
 class MaximizedLayerOptions(TypedDict, total=False):
-    """What is maximized."""
+    """Options for selecting the layer to maximize."""
 
     layer: Annotated[
         Any,
@@ -1010,42 +1045,45 @@ class MaximizedLayerOptions(TypedDict, total=False):
 
 
 class InputFileOptions(TypedDict, total=False):
-    """The other inputs of the model."""
+    """Options for the other inputs of the model."""
 
     inputs: Annotated[
         Path | None,
         Option(
             Text("FILE"),
             None,
-            "A .npz file with one sample of each other input of the model, by name.",
+            "A .npz file with one sample of each other input of the model, by input name.",
             none="the image is the only input",
         ),
     ]
 
 
 class FolderOptions(TypedDict, total=False):
-    """Output files."""
+    """Options for output files."""
 
     output: Annotated[
-        str, Option(Text("FOLDER"), Parameter.empty, "Folder for the files, made if need be.")
+        str,
+        Option(
+            Text("FOLDER"), Parameter.empty, "Folder for the files; created if it does not exist."
+        ),
     ]
 
 
 class DestinationOptions(TypedDict, total=False):
-    """Output files."""
+    """Options for output files."""
 
     output: Annotated[
         str,
         Option(
             Text("OUTPUT"),
             Parameter.empty,
-            "Folder, made if need be, or URL of fsspec such as s3://bucket/run.",
+            "Folder, created if it does not exist, or fsspec URL such as s3://bucket/run.",
         ),
     ]
 
 
 class PictureFileOptions(TypedDict, total=False):
-    """Output files."""
+    """Options for output files."""
 
     output: Annotated[
         str,
@@ -1056,47 +1094,48 @@ class PictureFileOptions(TypedDict, total=False):
 
 
 class JsonOptions(TypedDict, total=False):
-    """What the command prints."""
+    """Options for printed output."""
 
     json: Annotated[bool, Option(Flag(), False, "Print JSON instead of text.")]
 
 
 class EventOptions(TypedDict, total=False):
-    """What the command prints."""
+    """Options for printed output."""
 
-    json: Annotated[
-        bool, Option(Flag(), False, "Print events as JSON, one on each line, instead of text.")
-    ]
+    json: Annotated[bool, Option(Flag(), False, "Print events as JSON lines instead of text.")]
 
 
 class ListOptions(TypedDict, total=False):
-    """What is listed."""
+    """Options for listing attribution methods."""
 
     list: Annotated[
-        bool, Option(Flag(), False, "List the attribution methods; nothing else is needed.")
+        bool,
+        Option(
+            Flag(), False, "List the attribution methods and exit; no model or image is needed."
+        ),
     ]
 
 
 class OpenOptions(TypedDict, total=False):
-    """Where the page is opened."""
+    """Options for opening the page."""
 
     open: Annotated[bool, Option(Flag(), False, "Open the page in a browser.")]
 
 
 class BenchOptions(TypedDict, total=False):
-    """What is measured and compared."""
+    """Options for measuring and comparing."""
 
     save: Annotated[
         Path | None,
-        Option(Text("FILE"), None, "JSON file to save the figures in.", none="nothing is saved"),
+        Option(Text("FILE"), None, "JSON file for the measured figures.", none="nothing is saved"),
     ]
     against: Annotated[
         Path | None,
         Option(
             Text("OTHER"),
             None,
-            "Build to compare with: a wheel, a checkout, an environment, a folder that holds the "
-            "package, or an interpreter; or a file that --save wrote.",
+            "Build to compare with: a wheel, a checkout, an environment, a folder that contains "
+            "the package, or an interpreter; or a file that --save wrote.",
             none="nothing is compared",
         ),
     ]
@@ -1105,7 +1144,7 @@ class BenchOptions(TypedDict, total=False):
         Option(
             Number(),
             0.15,
-            "Slowdown that is not reported, as a fraction: 0.15 is 15%.",
+            "Smallest slowdown that is reported, as a fraction: 0.15 is 15%.",
         ),
     ]
     rounds: Annotated[
@@ -1113,20 +1152,20 @@ class BenchOptions(TypedDict, total=False):
         Option(
             Integer(1),
             25,
-            "Maximum number of rounds, each of new processes; clear cases need fewer.",
+            "Maximum number of rounds; each round starts new processes.",
         ),
     ]
     quick: Annotated[
-        bool, Option(Flag(), False, "Measure only drawing and encoding, without TensorFlow.")
+        bool, Option(Flag(), False, "Measure only rendering and encoding, without TensorFlow.")
     ]
 
 
 class GeneralOptions(TypedDict, total=False):
-    """Options of every command."""
+    """Options for every command."""
 
     version: Annotated[bool, Option(Flag(), False, "Print the version.")]
     quiet: Annotated[
-        bool, Option(Flag(), False, "Print errors, and results only as JSON (--json).")
+        bool, Option(Flag(), False, "Print only errors, and results only with --json.")
     ]
     verbose: Annotated[
         bool,
@@ -1139,25 +1178,24 @@ class GeneralOptions(TypedDict, total=False):
 
 
 class ViewerImageOptions(InputOptions, BatchOptions, LabelOptions, ViewerOptions, total=False):
-    """How the viewer runs the model on images, and what it keeps."""
+    """Options for the images, statistics and memory of the viewer."""
 
 
 class PageOptions(ViewerImageOptions, UploadOptions, total=False):
-    """What the page shows and takes."""
+    """Options for the contents and uploads of the viewer's page."""
 
 
 class ServeOptions(ServerOptions, PageOptions, total=False):
-    """Options of `actgrid.serve`."""
+    """Options for `actgrid.serve`."""
 
 
 class ViewOptions(CellOptions, PageOptions, total=False):
-    """Options of `actgrid.view`."""
+    """Options for `actgrid.view`."""
 
 
 class ExportOptions(SiteOptions, ViewerImageOptions, ProgressOptions, total=False):
-    """Options of `actgrid.export_site`."""
+    """Options for `actgrid.export_site`."""
 
 
-# Defaults for data that has a sign: zero is the middle of a diverging colormap, which is also the
-# colour of the padding.
+# Defaults for signed data: zero has the middle colour of a diverging colormap, as has the padding.
 SIGNED: RenderOptions = {"normalize": "symmetric", "cmap": "RdBu_r", "background": 128}

@@ -1,4 +1,4 @@
-"""What a terminal shows of what takes a while: a progress bar, and nothing else."""
+"""Progress bars on the terminal."""
 
 from __future__ import annotations
 
@@ -13,12 +13,28 @@ __all__ = ["held_back", "progress"]
 
 @contextmanager
 def progress(
-    total: int | None, what: str, shown: bool = True, done: int = 0
+    total: int | None, description: str, is_shown: bool = True, completed: int = 0
 ) -> Iterator[Callable[..., None]]:
-    """Show a progress bar on a terminal, nothing elsewhere; yield what moves it on.
+    """Show a progress bar on the terminal; yield a function that advances the bar.
 
-    That may be given a text to stand beside the bar. `total` is None where it is not known. What
-    is printed meanwhile appears above it.
+    The bar is shown only if standard error is a terminal. Text that is printed meanwhile appears
+    above the bar.
+
+    Parameters
+    ----------
+    total
+        Number of steps; None if it is not known.
+    description
+        Text before the bar.
+    is_shown
+        Whether to show the bar at all.
+    completed
+        Number of steps that are complete at the start.
+
+    Yields
+    ------
+    callable
+        Advances the bar by one step; an optional text argument replaces the text after the bar.
     """
     from rich.console import Console
     from rich.progress import (
@@ -32,43 +48,43 @@ def progress(
     from rich.table import Column
 
     console = Console(stderr=True)
-    hidden = not (shown and console.is_terminal)
+    is_hidden = not (is_shown and console.is_terminal)
     columns = (
         TextColumn("{task.description}"),
-        # What gives way where there is little room.
+        # The bar shrinks first on a narrow terminal.
         BarColumn(None, table_column=Column(max_width=40)),
         TaskProgressColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[beside]}", markup=False, table_column=Column()),
+        TextColumn("{task.fields[suffix]}", markup=False, table_column=Column()),
     )
     with Progress(
         *columns,
         console=console,
-        disable=hidden,
+        disable=is_hidden,
         transient=True,
-        # Which rich would print to standard error, where that is the terminal and this is not.
+        # rich would print redirected standard output to standard error, the console above.
         redirect_stdout=sys.stdout.isatty(),
     ) as bar:
-        task = bar.add_task(what, total=total, completed=done, beside="")
-        yield lambda beside="": bar.update(task, advance=1, beside=beside)
+        task = bar.add_task(description, total=total, completed=completed, suffix="")
+        yield lambda suffix="": bar.update(task, advance=1, suffix=suffix)
 
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Keep what is written to standard error, also by C++ code; show it if an error leaves."""
+    """Buffer standard error, also of C++ code; print it only after an exception."""
     sys.stderr.flush()
-    real = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as buffer:
+        os.dup2(buffer.fileno(), 2)
         try:
             yield
         except Exception:
             sys.stderr.flush()
-            held.seek(0)
-            os.write(real, held.read())
+            buffer.seek(0)
+            os.write(stderr, buffer.read())
             raise
         finally:
             sys.stderr.flush()
-            os.dup2(real, 2)
-            os.close(real)
+            os.dup2(stderr, 2)
+            os.close(stderr)

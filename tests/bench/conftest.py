@@ -1,4 +1,4 @@
-"""Builds of actgrid beside the one under test: copies of the package."""
+"""Fixtures that make further builds of actgrid: copies of the package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGE = Path(actgrid.__file__).parent
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Callable[..., Path]:
-    """Return what copies the package into a folder and appends code to one of its modules."""
+    """Return a function that copies the package and appends code to a module."""
 
     def copied(name: str, module: str | None = None, code: str = "") -> Path:
         folder = tmp_path / name

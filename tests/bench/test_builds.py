@@ -20,7 +20,7 @@ Copied = Callable[..., Path]
 
 METADATA = "Metadata-Version: 2.1\nName: {0}\nVersion: 9.9\n"
 TAGS = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: false\nTag: py3-none-any\n"
-# The build backend of a checkout, without dependencies: packs what lies beside it.
+# A build backend without dependencies: it packs the files of its folder.
 BACKEND = """
 import zipfile
 from pathlib import Path
@@ -39,12 +39,12 @@ backend-path = ["."]
 """
 
 
-def facts_of(build: Build) -> Any:
+def read_build_facts(build: Build) -> Any:
     with started_worker(build) as worker:
         return worker.describe()
 
 
-def as_checkout(folder: Path, name: str = "actgrid") -> Path:
+def make_checkout(folder: Path, name: str = "actgrid") -> Path:
     info = folder / f"{name}-9.9.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(METADATA.format(name))
@@ -55,7 +55,7 @@ def as_checkout(folder: Path, name: str = "actgrid") -> Path:
     return folder
 
 
-def as_wheel(folder: Path, name: str = "actgrid") -> Path:
+def make_wheel(folder: Path, name: str = "actgrid") -> Path:
     wheel = folder.parent / f"{name}-9.9-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for file in folder.rglob("*"):
@@ -63,25 +63,23 @@ def as_wheel(folder: Path, name: str = "actgrid") -> Path:
     return wheel
 
 
-def test_this_build_is_the_one_under_test() -> None:
-    facts = facts_of(this_build())
+def test_this_build_is_the_tested_package() -> None:
+    facts = read_build_facts(this_build())
     assert Path(facts["folder"]) == this_build().folder
     assert facts["python"] == sys.version.split()[0]
 
 
-def test_folder_that_holds_the_package(copied: Copied) -> None:
+def test_build_from_folder_of_package(copied: Copied) -> None:
     folder = copied("other", "__init__.py", "__version__ = '9.9'\n")
     with opened_build(folder) as build:
-        facts = facts_of(build)
+        facts = read_build_facts(build)
     assert (facts["folder"], facts["version"]) == (str(folder), "9.9")
-    assert facts["backend"] == facts_of(this_build())["backend"]
+    assert facts["backend"] == read_build_facts(this_build())["backend"]
 
 
-def test_wheel_and_checkout_are_installed_for_as_long_as_they_are_open(
-    copied: Copied, tmp_path: Path
-) -> None:
-    checkout = as_checkout(copied("checkout"))
-    # Not the sources, but what is built from them.
+def test_wheel_and_checkout_are_installed_temporarily(copied: Copied, tmp_path: Path) -> None:
+    checkout = make_checkout(copied("checkout"))
+    # The installed package is imported, not the source folder.
     (checkout / "src").mkdir()
     (checkout / "actgrid").rename(checkout / "src" / "actgrid")
     (checkout / "backend.py").write_text(
@@ -90,16 +88,16 @@ def test_wheel_and_checkout_are_installed_for_as_long_as_they_are_open(
         )
     )
     wheel = copied("wheel")
-    for path in (checkout, as_wheel(as_checkout(wheel))):
+    for path in (checkout, make_wheel(make_checkout(wheel))):
         with opened_build(path) as build:
-            facts = facts_of(build)
+            facts = read_build_facts(build)
             assert build.folder is not None
             assert Path(facts["folder"]) == build.folder.resolve()
             assert facts["version"] == "9.9"
         assert not build.folder.exists()
 
 
-def test_environment_and_interpreter(copied: Copied, tmp_path: Path) -> None:
+def test_build_from_environment_and_interpreter(copied: Copied, tmp_path: Path) -> None:
     other = copied("other", "__init__.py", "__version__ = '9.9'\n")
     environment = tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
@@ -108,10 +106,10 @@ def test_environment_and_interpreter(copied: Copied, tmp_path: Path) -> None:
     for path in (environment, environment / "bin" / "python"):
         with opened_build(path) as build:
             assert build.python == str(environment / "bin" / "python")
-            assert facts_of(build)["folder"] == str(other)
+            assert read_build_facts(build)["folder"] == str(other)
 
 
-def test_what_is_no_build(tmp_path: Path) -> None:
+def test_path_that_is_no_build_is_rejected(tmp_path: Path) -> None:
     with (
         pytest.raises(MissingFileError, match="none: no such file or folder; it takes a wheel, a"),
         opened_build(tmp_path / "none"),
@@ -124,7 +122,7 @@ def test_what_is_no_build(tmp_path: Path) -> None:
         pass
 
 
-def test_what_cannot_be_installed_says_why(tmp_path: Path) -> None:
+def test_failed_installation_reports_reason(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(PROJECT)
     (tmp_path / "backend.py").write_text("def build_wheel(*_): raise OSError('no compiler')")
     wheel = tmp_path / "actgrid-9.9-py3-none-any.whl"
@@ -140,35 +138,35 @@ def test_what_cannot_be_installed_says_why(tmp_path: Path) -> None:
             pass
 
 
-def test_wheel_of_another_package(tmp_path: Path) -> None:
+def test_wheel_of_another_package_is_rejected(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
-    wheel = as_wheel(as_checkout(other, "othergrid"), "othergrid")
+    wheel = make_wheel(make_checkout(other, "othergrid"), "othergrid")
     with pytest.raises(OptionError, match="is another package than actgrid"), opened_build(wheel):
         pass
 
 
-def test_build_that_cannot_be_imported_says_why(copied: Copied) -> None:
+def test_failed_import_of_build_reports_reason(copied: Copied) -> None:
     other = copied("other", "__init__.py", "raise RuntimeError('bent')\n")
     with pytest.raises(OptionError, match=r"other cannot be timed: RuntimeError: bent"):
-        facts_of(Build(sys.executable, other))
+        read_build_facts(Build(sys.executable, other))
 
 
-def test_interpreter_without_actgrid(tmp_path: Path) -> None:
+def test_interpreter_without_actgrid_is_rejected(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
     with pytest.raises(OptionError, match="cannot be timed: ModuleNotFoundError: No module"):
-        facts_of(Build(str(tmp_path / "bare" / "bin" / "python")))
+        read_build_facts(Build(str(tmp_path / "bare" / "bin" / "python")))
 
 
-def test_package_that_hides_the_build(copied: Copied) -> None:
+def test_package_that_shadows_build_is_rejected(copied: Copied) -> None:
     hiding = copied("hiding")
     code = f"__file__ = {str(hiding / 'actgrid' / '__init__.py')!r}\n"
     other = copied("other", "__init__.py", code)
     with pytest.raises(OptionError, match=r"other cannot be imported: .*hiding comes first"):
-        facts_of(Build(sys.executable, other))
+        read_build_facts(Build(sys.executable, other))
 
 
-def test_cases_that_only_this_build_runs_are_told(copied: Copied) -> None:
+def test_cases_that_other_build_lacks_are_listed(copied: Copied) -> None:
     code = "\ndel palette\n"
     with opened_build(copied("other", "rendering/__init__.py", code)) as other:
         assert check_builds(other, this_build(), ["encode", "percentiles"]) == {
@@ -182,7 +180,7 @@ def test_cases_that_only_this_build_runs_are_told(copied: Copied) -> None:
 
 
 @pytest.mark.skipif(
-    facts_of(this_build())["backend"] != "native", reason="the C++ core was not built"
+    read_build_facts(this_build())["backend"] != "native", reason="the C++ core was not built"
 )
 def test_builds_that_draw_differently_are_not_compared(copied: Copied) -> None:
     folder = copied("other")
@@ -202,7 +200,7 @@ def test_processes_of_a_round_share_a_processor() -> None:
         assert 1e-6 < worker.time("measure, 7 px") < 0.1
 
 
-def test_process_that_ends_is_told() -> None:
+def test_ended_worker_process_is_reported() -> None:
     with started_worker(this_build()) as worker:
         worker.describe()
         worker.process.kill()
@@ -211,7 +209,7 @@ def test_process_that_ends_is_told() -> None:
                 worker.time("encode")
 
 
-def test_no_process_is_left() -> None:
+def test_worker_processes_are_ended() -> None:
     with ExitStack() as opened:
         worker = opened.enter_context(started_worker(this_build()))
         worker.describe()
@@ -219,8 +217,8 @@ def test_no_process_is_left() -> None:
     assert worker.process.returncode == -9
 
 
-def test_twice_the_work_is_found_and_nothing_else(copied: Copied) -> None:
-    """Compare a build whose PNG files are encoded twice with the build under test."""
+def test_measure_finds_doubled_work_only(copied: Copied) -> None:
+    """Compare this build with a build that encodes each PNG file twice."""
     code = (
         "\n_encode_once = encode_png\n"
         "def encode_png(*arguments, **options):\n"
@@ -238,6 +236,6 @@ def test_twice_the_work_is_found_and_nothing_else(copied: Copied) -> None:
     assert (done.returncode, done.stderr) == (1, "")
     report = json.loads(done.stdout)
     assert report["slower"] == ["encode"]
-    assert report["left_out"] == {}
+    assert report["skipped"] == {}
     assert 1.7 < report["cases"]["encode"]["ratio"] < 2.3
     assert len(report["cases"]) == 21

@@ -10,7 +10,7 @@ from actgrid.bench import bench_cases
 
 
 @pytest.mark.parametrize("name", bench_cases())
-def test_every_case_and_its_yardstick_run_again_and_again(name: str) -> None:
+def test_every_case_and_yardstick_can_run_repeatedly(name: str) -> None:
     case = bench_cases()[name]
     for prepare in (case.ours, case.yardstick):
         for _ in range(2):
@@ -19,7 +19,7 @@ def test_every_case_and_its_yardstick_run_again_and_again(name: str) -> None:
             run()
 
 
-def test_painting_paints(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paint_case_paints_canvas(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, case in bench_cases(quick=True).items():
         if name.startswith("paint"):
             paint = case.ours()
@@ -28,7 +28,7 @@ def test_painting_paints(monkeypatch: pytest.MonkeyPatch) -> None:
             assert 20 < np.std(canvas) < 80, name
 
 
-def test_quick_cases_are_among_all_and_need_no_tensorflow() -> None:
+def test_quick_cases_need_no_tensorflow() -> None:
     quick = bench_cases(quick=True)
     assert set(quick) < set(bench_cases())
     script = (

@@ -41,7 +41,7 @@ def test_quick_comparison_takes_its_cases_from_a_whole_file(tmp_path: Path) -> N
             load(path, CASES, quick)
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_missing_figures_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match=r"no file .*none.json.* --save makes one"):
         load(tmp_path / "none.json", CASES)
     with pytest.raises(OptionError, match="cannot be read: Is a directory"):
@@ -63,7 +63,7 @@ def test_no_file(tmp_path: Path) -> None:
         lambda record: record | {"cases": {"a": {"ratio": float("nan")}}},
     ],
 )
-def test_file_that_is_none_of_ours(tmp_path: Path, change: Any) -> None:
+def test_file_of_another_format_is_rejected(tmp_path: Path, change: Any) -> None:
     path = tmp_path / "figures.json"
     save(path, figures(a=1.0, b=1.0))
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
@@ -74,7 +74,7 @@ def test_file_that_is_none_of_ours(tmp_path: Path, change: Any) -> None:
         load(path, CASES)
 
 
-def test_figures_of_another_version(tmp_path: Path) -> None:
+def test_figures_of_another_format_version_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     save(path, figures(a=1.0, b=1.0))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 1, "cases": "others"}))
@@ -94,7 +94,9 @@ def test_figures_of_another_version(tmp_path: Path) -> None:
     ],
     ids=lambda elsewhere: next(iter(elsewhere)),
 )
-def test_figures_recorded_elsewhere_are_refused(tmp_path: Path, elsewhere: dict[str, Any]) -> None:
+def test_figures_of_another_processor_are_rejected(
+    tmp_path: Path, elsewhere: dict[str, Any]
+) -> None:
     path = tmp_path / "figures.json"
     save(path, figures(a=1.0, b=1.0))
     record = json.loads(path.read_text())
@@ -111,7 +113,7 @@ def test_figures_recorded_elsewhere_are_refused(tmp_path: Path, elsewhere: dict[
     )
 
 
-def test_figures_hold_with_other_packages_and_another_kernel(tmp_path: Path) -> None:
+def test_figures_are_accepted_with_other_packages_and_kernel(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     save(path, figures(a=1.0, b=1.0))
     record = json.loads(path.read_text())
@@ -121,7 +123,7 @@ def test_figures_hold_with_other_packages_and_another_kernel(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("family", [25, 26])
-def test_processors_are_told_apart_by_family_and_model(
+def test_processors_are_distinguished_by_family_and_model(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, family: int
 ) -> None:
     facts = f"cpu family\t: {family}\nmodel\t\t: 1\nmodel name\t: AMD EPYC\nflags\t\t: avx2\n"
@@ -130,7 +132,7 @@ def test_processors_are_told_apart_by_family_and_model(
     assert machine()["processor"] == f"AMD EPYC (cpu family {family}, model 1)"
 
 
-def test_processor_has_a_name_where_there_is_no_linux(
+def test_processor_has_a_name_on_other_systems(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("actgrid.bench.figures._CPUINFO", tmp_path / "none")

@@ -9,7 +9,7 @@ from actgrid.bench import interleaved, paired
 from actgrid.bench.measuring import Run
 
 
-def test_cases_take_turns_there_and_back() -> None:
+def test_interleaved_runs_cases_forwards_and_backwards() -> None:
     done: list[str] = []
 
     def prepare(name: str) -> Run:
@@ -22,7 +22,7 @@ def test_cases_take_turns_there_and_back() -> None:
     assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2, "c": 2}
 
 
-def test_preparing_and_the_first_round_do_not_count(clock: Any) -> None:
+def test_preparation_and_first_round_are_not_timed(clock: Any) -> None:
     first = [100.0]
 
     def prepare() -> Run:
@@ -32,13 +32,13 @@ def test_preparing_and_the_first_round_do_not_count(clock: Any) -> None:
     assert interleaved({"a": prepare}, 3) == {"a": [2.0, 2.0, 2.0]}
 
 
-def test_no_garbage_is_collected_meanwhile() -> None:
+def test_garbage_collection_is_disabled_while_timing() -> None:
     seen: list[bool] = []
     interleaved({"a": lambda: lambda: seen.append(gc.isenabled())}, 1)
     assert seen == [False, False]
     assert gc.isenabled()
 
 
-def test_what_disturbs_a_round_disturbs_no_ratio() -> None:
+def test_disturbed_round_does_not_change_ratio() -> None:
     assert paired([2.0, 20.0, 2.2, 2.0], [1.0, 10.0, 1.1, 1.0]) == 2.0
     assert paired([5.0, 7.0, 90.0], [4.0, 4.0, 4.0], operator.sub) == 3.0

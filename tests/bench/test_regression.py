@@ -21,7 +21,7 @@ from actgrid.bench import (
 
 
 class Processes:
-    """Stand in for the processes of each round: seconds before, and ratios that each has."""
+    """A substitute for the worker processes of each round, with given times and ratios."""
 
     def __init__(self, **ratios: list[float]) -> None:
         self.ratios = {
@@ -56,7 +56,7 @@ def slower(processes: Processes, tolerance: float = 0.15, rounds: int = 25) -> l
 # --- measuring ---
 
 
-def test_figure_is_a_ratio_and_two_times() -> None:
+def test_figure_contains_ratio_and_both_times() -> None:
     figure = measure(["a"], Processes(a=[0.5]), 25, is_steady)["a"]
     assert figure == Figure(0.5, 0.0, 2.0, 1.0)
 
@@ -68,7 +68,7 @@ def test_cases_take_turns_and_every_second_turn_is_reversed() -> None:
     assert processes.turns == once * 4
 
 
-def test_settled_cases_stop_after_a_few_rounds_and_others_use_them_all() -> None:
+def test_clear_cases_stop_early_and_others_use_all_rounds() -> None:
     noise = np.random.default_rng(0).uniform(1, 2, 30).tolist()
     processes = Processes(steady=[1.0], wild=noise)
     ticks: list[None] = []
@@ -80,27 +80,27 @@ def test_settled_cases_stop_after_a_few_rounds_and_others_use_them_all() -> None
     assert 0.01 < figures["wild"].error < 0.2
 
 
-def test_few_rounds_have_no_error_yet() -> None:
+def test_few_rounds_have_infinite_error() -> None:
     assert measure(["a"], Processes(a=[2.0]), 1, is_steady)["a"].error == np.inf
 
 
 # --- comparing ---
 
 
-def test_kernel_made_slower_is_found_and_an_equal_one_passes() -> None:
+def test_slower_kernel_is_found_and_equal_kernel_passes() -> None:
     processes = Processes(equal=[1.0], slower=[1.2], faster=[0.5], little=[1.14])
     assert slower(processes) == ["slower"]
-    # Only what seems slower is looked at for longer.
+    # Only cases that seem slower run for more rounds.
     assert [processes.rounds(name) for name in processes.ratios] == [5, 15, 5, 5]
 
 
-def test_work_that_disturbs_the_first_rounds_is_not_taken_for_a_slower_build() -> None:
+def test_disturbed_first_rounds_are_not_reported_as_slower() -> None:
     processes = Processes(disturbed=[1.6, 1.7, 1.6, 1.6, 1.7, 1.6, 1.0])
     assert slower(processes) == []
     assert processes.rounds("disturbed") > 15
 
 
-def test_noise_costs_rounds_and_is_not_called_slower() -> None:
+def test_noise_adds_rounds_and_is_not_reported_as_slower() -> None:
     rng = np.random.default_rng(1)
     luck = {f"case {i}": rng.lognormal(0, 0.05, 25).tolist() for i in range(420)}
     luck["disturbed"] = [1.0, 1.6, 1.0, 1.7, 1.0, 1.0]
@@ -109,7 +109,7 @@ def test_noise_costs_rounds_and_is_not_called_slower() -> None:
     assert processes.rounds("disturbed") > 5
 
 
-def test_a_fifth_slower_is_found_among_noise() -> None:
+def test_slowdown_of_a_fifth_is_found_among_noise() -> None:
     rng = np.random.default_rng(2)
     ratios = {f"case {i}": rng.lognormal(np.log(1.2), 0.05, 25).tolist() for i in range(20)}
     processes = Processes(**ratios)
@@ -125,7 +125,7 @@ def test_slower_is_more_than_the_tolerance(tolerance: float, found: list[str]) -
 # --- processes ---
 
 
-def test_both_sides_are_timed_in_the_order_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_builds_are_timed_in_given_order(monkeypatch: pytest.MonkeyPatch) -> None:
     timed: list[tuple[str, str]] = []
     processors: list[int | None] = []
 
@@ -150,14 +150,14 @@ def test_both_sides_are_timed_in_the_order_asked_for(monkeypatch: pytest.MonkeyP
     with turns_of_builds(*sides) as turn:
         assert turn("a", False) == turn("a", True) == (4.0, 5.0)
     assert [build for build, _ in timed] == ["old", "new", "new", "old"]
-    assert processors[0] == processors[1]  # what disturbs one disturbs the other
+    assert processors[0] == processors[1]  # both builds suffer the same disturbances
     timed.clear()
     with turns_with_yardsticks(sides[1], {"a": 3.0}) as turn:
         assert turn("a", False) == turn("a", True) == (7.5, 5.0)
     assert [part for _, part in timed] == ["yardstick", "ours", "ours", "yardstick"]
 
 
-def test_a_build_beside_itself_takes_real_time() -> None:
+def test_comparison_of_a_build_with_itself() -> None:
     with turns_of_builds(this_build(), this_build()) as turn:
         before, now = turn("measure, 7 px", True)
     assert 1e-6 < before < 0.1

@@ -1,4 +1,4 @@
-"""Every example runs, in its short form, and leaves pictures of what it says."""
+"""Tests that each example runs in its short form and writes its pictures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Run = Callable[..., str]
 def run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Run]:
-    """Run a script, in this process: TensorFlow is there already."""
+    """Run a script in this process, which has imported TensorFlow."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
 
     def run(script: str, *arguments: str) -> str:
@@ -48,11 +48,11 @@ def run(
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_every_example_leaves_its_pictures(script: str, run: Run, tmp_path: Path) -> None:
-    told = run(script, "--quick")
-    assert str(tmp_path / "out") in told
-    if script != "shapes":  # whose data are drawings
-        assert "drawings stand in" in told
+def test_every_example_writes_its_pictures(script: str, run: Run, tmp_path: Path) -> None:
+    output = run(script, "--quick")
+    assert str(tmp_path / "out") in output
+    if script != "shapes":  # the example whose data are drawings
+        assert "drawings stand in" in output
     for pattern in PICTURES[script]:
         found = list((tmp_path / "out").glob(pattern))
         assert found, pattern
@@ -63,8 +63,8 @@ def test_every_example_leaves_its_pictures(script: str, run: Run, tmp_path: Path
 
 
 @pytest.mark.parametrize("script", ["cats_and_dogs", "five_classes"])
-def test_folders_of_photos_of_all_kinds(script: str, run: Run, tmp_path: Path) -> None:
-    """Of many sizes and modes, and with other files beside them."""
+def test_examples_accept_folders_of_photos(script: str, run: Run, tmp_path: Path) -> None:
+    """The folders contain photos of several sizes and modes, and other files."""
     random = np.random.default_rng(0)
     for name in ("cat", "dog"):
         folder = tmp_path / "photos" / name
@@ -73,12 +73,12 @@ def test_folders_of_photos_of_all_kinds(script: str, run: Run, tmp_path: Path) -
         for number, shape in enumerate([(30, 50, 3), (70, 20), (96, 96, 4), (5, 300, 3)]):
             pixels = random.integers(0, 256, shape, np.uint8)
             Image.fromarray(pixels).save(folder / f"{number}.png")
-    told = run(script, "--quick", "--images", str(tmp_path / "photos"))
-    assert "stand in" not in told
+    output = run(script, "--quick", "--images", str(tmp_path / "photos"))
+    assert "stand in" not in output
     assert list((tmp_path / "out").glob("*_over_image.png"))
 
 
-def test_the_mnist_example_is_the_tutorials_network(
+def test_mnist_example_has_network_of_tutorial(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))

@@ -98,7 +98,7 @@ def test_the_sample_is_an_image_of_the_batch() -> None:
     for sample in (0, 1, -1):
         found = render_model(model, x, "conv", sample=sample)["conv"]
         assert_same_grid(found, render(Extractor(model, "conv")(x)["conv"][sample]))
-    with pytest.raises(OptionError, match="sample 3 was asked for, but there are only 3"):
+    with pytest.raises(OptionError, match="sample 3 does not exist: the batch has 3 samples"):
         render_model(model, x, sample=3)
 
 

@@ -102,7 +102,7 @@ def test_a_port_that_is_taken(model: Any, taken: int) -> None:
         ({"port": 1 << 16}, "port must be at most 65,535"),
         ({"port": "http"}, "port must be an integer"),
         ({"token": "schlüssel"}, "ASCII"),
-        ({"token": ""}, "token must be a text that is not empty"),
+        ({"token": ""}, "token must be a non-empty text"),
         ({"token": "open sesame"}, "without spaces"),
         ({"upload_bytes": 0}, "upload_bytes must be at least 1"),
         ({"fit": "shrink"}, "fit must be one of"),

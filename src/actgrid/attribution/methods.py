@@ -77,7 +77,7 @@ def check_options(
     for option in options:
         if option not in known:
             raise OptionError(
-                f"{names}: there is no option {option!r}{suggest(option, known)}; "
+                f"{names}: unknown option {option!r}{suggest(option, known)}; "
                 f"options are {', '.join(known) or 'none'}"
             )
     check_values(options)
