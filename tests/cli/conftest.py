@@ -1,4 +1,4 @@
-"""The command `actgrid`, in this process where that tells the same, else in one of its own."""
+"""Fixtures that run the command line, in this process or in a new one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from actgrid.cli import main
 
 @dataclass
 class Result:
-    """What came of a command."""
+    """The exit code and printed output of a command."""
 
     code: int
     out: str
@@ -26,7 +26,7 @@ class Result:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """Return what it told machines, line by line."""
+        """Parse each line of the output as JSON."""
         return [json.loads(line) for line in self.out.splitlines()]
 
     def assert_one_clear_line(self, *words: str, code: int = 2) -> None:
@@ -40,7 +40,7 @@ class Result:
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """Run the command in this process."""
+    """Run a command in this process and return its result."""
 
     def run(*arguments: object) -> Result:
         capfd.readouterr()
@@ -54,7 +54,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
 
 @pytest.fixture(scope="session")
 def start(start_python: Callable[..., subprocess.Popen[str]]) -> Callable[..., Any]:
-    """Start the command in a process of its own."""
+    """Start a command in a new process."""
 
     def start(*arguments: object, **options: Any) -> Any:
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -65,7 +65,7 @@ def start(start_python: Callable[..., subprocess.Popen[str]]) -> Callable[..., A
 
 @pytest.fixture(scope="session")
 def process(start: Callable[..., Any]) -> Callable[..., Result]:
-    """Run the command in a process of its own."""
+    """Run a command in a new process and return its result."""
 
     def process(*arguments: object, **options: Any) -> Result:
         with start(*arguments, **options) as process:

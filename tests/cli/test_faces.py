@@ -1,4 +1,4 @@
-"""The command line is made from the definitions of options, and behaves as people expect."""
+"""Tests of commands: agreement with option definitions, help, usage errors, completion."""
 
 import inspect
 import json
@@ -27,7 +27,7 @@ from actgrid.option_types import Flag, Number
 Run = Callable[..., Any]
 
 COMMANDS: dict[str, Command] = dict(find_commands())
-# The Python function of each command, with whose defaults those of the command agree.
+# Command -> Python function with the same defaults.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "diagram": actgrid.diagram,
     "explain": actgrid.explain,
@@ -49,22 +49,26 @@ def click_command(name: str) -> Any:
 
 
 def option_parameters(name: str) -> dict[str, Any]:
-    """The options of a command as its parser has them, by name."""
+    """Return the options in the parser of a command: name -> parameter."""
     parameters = click_command(name).params
-    return {each.name: each for each in parameters if each.param_type_name == "option"}
+    return {
+        parameter.name: parameter
+        for parameter in parameters
+        if parameter.param_type_name == "option"
+    }
 
 
 def defined(command: Command) -> Iterator[tuple[str, Option]]:
-    """Yield the options that a command was made from, by name."""
+    """Yield (name, definition) for each option of a command."""
     yield from options_of(GENERAL).items()
     for panel in command.panels:
         yield from panel.options.items()
 
 
-# --- options are those of the definitions
+# --- agreement with the definitions
 
 
-def test_the_commands_are_these() -> None:
+def test_list_of_commands() -> None:
     assert list(COMMANDS) == [
         *("bench", "demo", "diagram", "explain", "export", "info", "layers", "maximize"),
         *("measure", "render", "render-weights", "serve"),
@@ -72,7 +76,7 @@ def test_the_commands_are_these() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_is_a_definition(name: str) -> None:
+def test_every_option_has_a_definition(name: str) -> None:
     parameters = option_parameters(name)
     pairs = list(defined(COMMANDS[name]))
     assert set(parameters) == {option for option, _ in pairs}
@@ -80,13 +84,15 @@ def test_every_option_is_a_definition(name: str) -> None:
         groups = [
             options_of(group)[option_name] for group in GROUPS if option_name in options_of(group)
         ]
-        found = [each for each in groups if (each.type, each.help) == (option.type, option.help)]
-        assert found, option_name
+        matches = [
+            group for group in groups if (group.type, group.help) == (option.type, option.help)
+        ]
+        assert matches, option_name
         parameter = parameters[option_name]
         assert parameter.opts[0] == "--" + option_name.replace("_", "-")
         assert parameter.help.startswith(option.help)
         assert parameter.required == (option.default is NEEDED)
-        assert parameter.default is None  # texts are read by the type of the definition
+        assert parameter.default is None  # the definition, and not click, supplies the default
         shown = re.search(r"\(default: (.+)\)$", parameter.help)
         default = option.default
         if default is None and option.none:
@@ -114,7 +120,7 @@ def test_defaults_are_those_of_the_python_function(name: str) -> None:
 
 
 def test_every_option_of_a_python_function_is_on_the_command_line() -> None:
-    """A command shows a progress bar unless it is quiet."""
+    """Only `progress` is missing: a command shows a bar unless it is quiet."""
     missing = {}
     for name, function in FUNCTIONS.items():
         known = set(inspect.signature(function).parameters)
@@ -133,24 +139,22 @@ def test_every_option_of_a_python_function_is_on_the_command_line() -> None:
 
 
 class ExtraOptions(TypedDict, total=False):
-    """How bright it is."""
+    """Options for brightness."""
 
     gamma_value: Annotated[float, Option(Number(0, 9), 2.2, "Exponent of the levels.")]
 
 
 @command(ExtraOptions)
 def extra(options: Options) -> None:
-    """Print an option."""
+    """Print the value of an option."""
     print(json.dumps(options.of(ExtraOptions)))
 
 
-def test_a_definition_is_all_that_an_option_takes(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_new_definition_adds_an_option(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app_module, "find_commands", lambda: [("extra", extra), ("other", extra)])
     monkeypatch.setattr(sys.modules["actgrid.cli.main"], "app", app_module.make_app())
     printed = " ".join(run("extra", "--help").out.split())
-    assert "How bright it is" in printed
+    assert "Options for brightness" in printed
     assert re.search(r"--gamma-value NUMBER Exponent of the levels. \(default: 2.2\)", printed)
     assert run("extra").events == [{"gamma_value": 2.2}]
     assert run("extra", "--gamma-value", "3").events == [{"gamma_value": 3.0}]
@@ -159,7 +163,7 @@ def test_a_definition_is_all_that_an_option_takes(
         result.assert_one_clear_line("--gamma-value must be a number from 0 to 9, not ")
 
 
-def test_a_command_is_a_file(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_file_adds_a_command(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "count_layers.py").write_text(
         "from actgrid.cli.arguments import Model\n"
         "from actgrid.cli.command import Options, command\n"
@@ -177,10 +181,12 @@ def test_a_command_is_a_file(run: Run, tmp_path: Path, monkeypatch: pytest.Monke
     sys.modules.pop("actgrid.cli.commands.count_layers")
 
 
-def test_images_stand_behind_the_model() -> None:
+def test_images_follow_the_model() -> None:
     arguments = {
         name: [
-            each.name for each in click_command(name).params if each.param_type_name == "argument"
+            parameter.name
+            for parameter in click_command(name).params
+            if parameter.param_type_name == "argument"
         ]
         for name in COMMANDS
     }
@@ -200,11 +206,11 @@ def test_images_stand_behind_the_model() -> None:
     }
 
 
-# --- as people expect
+# --- conventions of command lines
 
 
 @pytest.mark.parametrize("arguments", [["-V"], ["--version"], ["render", "-V"], ["bench", "-V"]])
-def test_the_version_before_and_after_the_command(run: Run, arguments: list[str]) -> None:
+def test_version_option_before_and_after_command(run: Run, arguments: list[str]) -> None:
     result = run(*arguments)
     assert (result.code, result.out, result.err) == (0, f"actgrid {actgrid.__version__}\n", "")
 
@@ -220,14 +226,14 @@ def test_help_fits_into_80_columns(
     assert result.out == run(*before, "--help").out
     lines = result.out.splitlines()
     assert max(map(len, lines)) == 80
-    assert "…" not in result.out  # nothing is cut off
+    assert "…" not in result.out  # no text is truncated
     if name is not None:
         titles = [panel.title for panel in COMMANDS[name].panels]
         found = re.findall(r"^╭─ (.+?) ─", result.out, re.M)
         assert [title for title in found if title in titles] == list(dict.fromkeys(titles))
 
 
-def test_help_without_colours_and_for_a_reader_that_leaves(start: Callable[..., Any]) -> None:
+def test_help_without_colours_and_with_closed_pipe(start: Callable[..., Any]) -> None:
     plain = {**os.environ, "NO_COLOR": "1", "FORCE_COLOR": "", "COLUMNS": "80", "TERM": "xterm"}
     with start("render", "--help", env=plain) as process:
         out, err = process.communicate()
@@ -243,23 +249,23 @@ def test_help_without_colours_and_for_a_reader_that_leaves(start: Callable[..., 
     ("arguments", "words"),
     [
         (["render", "--zom", "2"], ["--zom (did you mean --zoom?)", "(see actgrid render --help)"]),
-        (["serve", "m", "--image", "x"], ["no option is called --image", "see actgrid serve"]),
-        (["--jsno"], ["no option is called --jsno", "(see actgrid --help)"]),
+        (["serve", "m", "--image", "x"], ["unknown option --image", "see actgrid serve"]),
+        (["--jsno"], ["unknown option --jsno", "(see actgrid --help)"]),
         (["measure"], ["Missing argument 'MODEL'", "(see actgrid measure --help)"]),
         (["render", "m", "i"], ["'--output' / '-o'", "(see actgrid render --help)"]),
         (["render", "m", "i", "-o"], ["requires an argument", "(see actgrid render --help)"]),
-        (["stats", "m"], ["no command is called 'stats'", "(see actgrid --help)"]),
+        (["stats", "m"], ["unknown command 'stats'", "(see actgrid --help)"]),
         (["maximise", "m"], ["'maximise' (did you mean maximize"]),
         (["layers", "m", "more"], ["more", "(see actgrid layers --help)"]),
     ],
 )
-def test_usage_errors_name_what_is_close_and_where_the_help_is(
+def test_usage_errors_list_close_matches_and_help_command(
     run: Run, arguments: list[str], words: list[str]
 ) -> None:
     run(*arguments).assert_one_clear_line(*words)
 
 
-def test_quiet_prints_errors_and_json_alone(
+def test_quiet_prints_only_errors_and_json(
     run: Run, model_file: Path, photo: Path, tmp_path: Path
 ) -> None:
     for arguments in (["-q", "layers", model_file], ["layers", model_file, "--quiet"]):
@@ -312,7 +318,7 @@ def test_demo_is_the_embedded_photo(run: Run, model_file: Path, tmp_path: Path) 
     assert (tmp_path / "demo.png").read_bytes() == (tmp_path / "d.png").read_bytes()
 
 
-def test_the_word_demo_wins_over_a_file_or_folder(
+def test_word_demo_takes_precedence_over_file(
     run: Run, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -385,7 +391,7 @@ def test_completion_can_be_installed(tmp_path: Path) -> None:
 # --- the documentation
 
 ROOT = Path(__file__).parents[2]
-# Of docs/options.md tests/test_options.py tells: it has options of Python alone.
+# tests/test_options.py checks docs/options.md, which also lists options of Python alone.
 DOCUMENTS = [
     ROOT / "README.md",
     *sorted(set((ROOT / "docs").glob("*.md")) - {ROOT / "docs" / "options.md"}),
@@ -393,7 +399,7 @@ DOCUMENTS = [
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_documents_show_commands_and_options_that_there_are(document: Path) -> None:
+def test_documented_commands_and_options_exist(document: Path) -> None:
     text = document.read_text().replace("\\\n", " ")
     for name, rest in re.findall(r"\bactgrid ([a-z-]+)([^`\n#]*)", text):
         flags = re.findall(r"(?<!\S)(--[a-z-]+)", rest)
@@ -401,11 +407,15 @@ def test_documents_show_commands_and_options_that_there_are(document: Path) -> N
             continue  # prose
         assert name in COMMANDS, (name, rest)
         parameters = click_command(name).params
-        known = {flag for each in parameters for flag in (*each.opts, *each.secondary_opts)}
+        known = {
+            flag
+            for parameter in parameters
+            for flag in (*parameter.opts, *parameter.secondary_opts)
+        }
         assert set(flags) <= known | {"--help"}, (name, rest)
     for flag in set(re.findall(r"`(--[a-z-]+)", text)) - {"--help"}:
         assert any(
-            flag in (*each.opts, *each.secondary_opts)
+            flag in (*parameter.opts, *parameter.secondary_opts)
             for name in COMMANDS
-            for each in click_command(name).params
+            for parameter in click_command(name).params
         ), flag

@@ -1,4 +1,4 @@
-"""What all commands have in common: arguments, errors, interrupts, and how they end."""
+"""Tests of behaviour common to all commands: arguments, errors, interruption, exit."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import pytest
 
 import actgrid
 
-Result = Any  # see conftest.py
+Result = Any  # the class in conftest.py, which tests cannot import
 Run = Callable[..., Result]
 
 
-# --- what is not asked for is not done ---
+# --- search path of modules, empty and huge arguments ---
 
 HOSTILE = "import pathlib; pathlib.Path(__file__).with_suffix('.ran').touch(); raise SystemExit(9)"
 LIBRARIES = ("h5py", "keras", "numpy", "orjson", "PIL", "rich", "tensorflow", "typer", "json")
 
 
 def test_modules_in_the_current_folder_never_replace_libraries(tmp_path: Path) -> None:
-    """As of a folder of downloads; the one that a specification names is found there."""
+    """Only the module that a model specification names is imported from the folder."""
     for name in LIBRARIES:
         (tmp_path / f"{name}.py").write_text(HOSTILE)
     (tmp_path / "own_nets.py").write_text(
@@ -76,7 +76,7 @@ def test_a_model_file_leaves_the_module_path_alone(
     ],
     ids=" ".join,
 )
-def test_an_empty_argument_is_not_the_current_folder(
+def test_empty_argument_is_rejected(
     run: Run,
     model_file: Path,
     photo: Path,
@@ -88,7 +88,7 @@ def test_an_empty_argument_is_not_the_current_folder(
     monkeypatch.chdir(tmp_path)
     places = {"model": model_file, "photo": photo}
     result = run(*(argument.format(**places) for argument in arguments))
-    result.assert_one_clear_line("is empty: is a variable of the shell not set?")
+    result.assert_one_clear_line("is empty: is a shell variable not set?")
     assert [file.name for file in tmp_path.iterdir()] == ["image.jpg"]
 
 
@@ -115,7 +115,7 @@ def test_an_empty_argument_is_not_the_current_folder(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_huge_numbers_are_refused_in_one_line(
+def test_huge_numbers_are_rejected_in_one_line(
     run: Run,
     model_file: Path,
     photo: Path,
@@ -132,7 +132,7 @@ def test_huge_numbers_are_refused_in_one_line(
     assert not out.exists() or not [file for file in out.rglob("*") if file.is_file()]
 
 
-def test_a_picture_that_no_program_opens_is_refused(run: Run, photo: Path, tmp_path: Path) -> None:
+def test_picture_of_unsupported_size_is_rejected(run: Run, photo: Path, tmp_path: Path) -> None:
     wide = ["render", "demo", photo, "-o", tmp_path / "out", "--layers", "stem_conv"]
     result = run(*wide, "--zoom", 1024)
     result.assert_one_clear_line("a picture of 693,248 x 693,248 pixels is too large")
@@ -141,14 +141,14 @@ def test_a_picture_that_no_program_opens_is_refused(run: Run, photo: Path, tmp_p
 # --- help and usage ---
 
 
-def test_help_tells_of_every_command(run: Run) -> None:
+def test_help_lists_every_command(run: Run) -> None:
     result = run("--help")
     assert result.code == 0
     for command in ("demo", "layers", "info", "render", "explain", "bench"):
         assert re.search(rf"\b{command}\b", result.out)
         assert run(command, "--help").code == 0
-    told = re.sub(r"[^a-z]+", " ", run("render", "--help").out)
-    assert "default every layer with a spatial output" in told
+    text = re.sub(r"[^a-z]+", " ", run("render", "--help").out)
+    assert "default every layer with a spatial output" in text
     bare = run()
     assert (bare.code, bare.err) == (0, "")
     assert bare.out.strip() == result.out.strip()
@@ -158,21 +158,21 @@ def test_version(run: Run) -> None:
     assert run("--version").out == f"actgrid {actgrid.__version__}\n"
 
 
-def test_reader_that_leaves_early_is_no_error(start: Callable[..., Any]) -> None:
+def test_closed_output_pipe_is_not_an_error(start: Callable[..., Any]) -> None:
     with start("layers", "demo") as process:
-        # The rest is more than a pipe holds, or comes after this.
+        # The remaining output exceeds the buffer of a pipe, or is written later.
         assert process.stdout.read(5) == "index"
         process.stdout.close()
         assert process.stderr.read() == ""
 
 
-# --- what is wrong ---
+# --- errors ---
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["rendr"], ["no command is called 'rendr' (did you mean render", "see actgrid --help"]),
+        (["rendr"], ["unknown command 'rendr' (did you mean render", "see actgrid --help"]),
         (["render", "{model}", "{photo}"], ["Missing option", "--output"]),
         (["render", "{model}", "-o", "{out}"], ["Missing argument"]),
         (["render", "{model}", "{photo}", "-o", "{out}", "--zoom", "x"], ["--zoom"]),
@@ -211,7 +211,7 @@ def test_reader_that_leaves_early_is_no_error(start: Callable[..., Any]) -> None
         (["demo", "-o", "/sys/actgrid"], ["cannot make the folder /sys/actgrid"]),
         (["render", "keras:VGG16", "{photo}", "-o", "{out}", "--weights", "w.h5"], ["w.h5"]),
         (["layers", "{lambda}"], ["Lambda", "--no-safe-mode"]),
-        (["explain"], ["MODEL, IMAGE and --output are needed", "--list"]),
+        (["explain"], ["MODEL, IMAGE and --output are required", "--list"]),
         (["explain", "{model}", "{photo}"], ["--output"]),
         (["explain", "{model}", "{cut}", "-o", "{out}"], ["cut.jpg is truncated"]),
         (
@@ -270,7 +270,7 @@ def test_reader_that_leaves_early_is_no_error(start: Callable[..., Any]) -> None
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_one_clear_line_and_no_file(
+def test_invalid_arguments_print_one_line_and_write_no_file(
     run: Run,
     model_file: Path,
     photo: Path,
@@ -291,13 +291,13 @@ def test_one_clear_line_and_no_file(
     assert not out.exists() or not [file for file in out.rglob("*") if file.is_file()]
 
 
-def test_lambda_file_loads_when_told_to(run: Run, tmp_path: Path) -> None:
+def test_lambda_model_loads_without_safe_mode(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "lambda.keras"
     keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x * 2)]).save(path)
     assert run("layers", path, "--no-safe-mode").code == 0
 
 
-def test_full_disk_is_one_clear_line_and_leaves_no_partial_file(
+def test_full_disk_prints_one_line_and_leaves_no_partial_file(
     process: Run, model_file: Path, photo: Path, tmp_path: Path
 ) -> None:
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))"
@@ -314,7 +314,7 @@ def test_full_disk_is_one_clear_line_and_leaves_no_partial_file(
     assert not (tmp_path / "out" / "cat").exists()
 
 
-def test_an_error_that_nobody_expected_is_one_line_and_can_be_traced(
+def test_unexpected_error_prints_one_line_and_verbose_prints_traceback(
     run: Run, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: object) -> None:
@@ -328,7 +328,7 @@ def test_an_error_that_nobody_expected_is_one_line_and_can_be_traced(
         assert traced.err.endswith("RuntimeError: so sorry (actgrid -v shows where)\n")
 
 
-def test_interrupt_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_prints_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 

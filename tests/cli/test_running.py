@@ -1,4 +1,4 @@
-"""`actgrid render` of many images and `actgrid measure`."""
+"""Tests of `actgrid render` with many images and of `actgrid measure`."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from PIL import Image
 import actgrid
 from actgrid.runs.work import STAGES
 
-# What the command says of a model that does not tell how it wants pixels.
-ASSUMED = "preprocessing: unit (assumed: pixels divided by 255); --preprocess says otherwise"
+# The printed line about preprocessing, for a model without known preprocessing.
+ASSUMED = "preprocessing: unit (assumed: pixels divided by 255); change it with --preprocess"
 
 Run = Callable[..., Any]
 Start = Callable[..., Any]
 
 
 def write_images(folder: Path, *names: str, side: int = 20) -> list[Path]:
-    """Write an image of noise, each time the same, for each name."""
+    """Write a reproducible noise image for each name."""
     for seed, name in enumerate(names):
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def write_images(folder: Path, *names: str, side: int = 20) -> list[Path]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of seven images of two classes, two of which are none."""
+    """A folder of seven files in two class folders; two files are not images."""
     names = [f"{'cat' if index < 4 else 'dog'}/{index}.png" for index in range(7)]
     files = write_images(tmp_path / "in", *names)
     files[1].write_bytes(b"no image")
@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of nine good images."""
+    """A folder of nine valid images."""
     folder = tmp_path_factory.mktemp("images")
     write_images(folder, *(f"{index}.png" for index in range(9)))
     return folder
@@ -75,16 +75,16 @@ def files(folder: Path) -> list[str]:
 
 
 def content(folder: Path) -> dict[str, Any]:
-    """Return every file of a run, the manifest without the times that images took."""
+    """Read all files of a run; durations are removed from the manifest."""
     found: dict[str, Any] = {name: (folder / name).read_bytes() for name in files(folder)}
-    found["manifest.jsonl"] = [{**one, "milliseconds": 0} for one in records(folder)]
+    found["manifest.jsonl"] = [{**record, "milliseconds": 0} for record in records(folder)]
     return found
 
 
 # --- images that fail
 
 
-def test_a_folder_with_broken_images_is_drawn_and_says_how_many_failed(
+def test_render_of_folder_reports_number_of_broken_images(
     run: Run, model_file: Path, folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -102,28 +102,34 @@ def test_a_folder_with_broken_images_is_drawn_and_says_how_many_failed(
         str(folder / ("cat" if index < 4 else "dog") / f"{index}.png") for index in range(7)
     ]
     found = records(out)
-    assert [one["status"] == "failed" for one in found] == [False, True, *[False] * 3, True, False]
+    assert [record["status"] == "failed" for record in found] == [
+        False,
+        True,
+        *[False] * 3,
+        True,
+        False,
+    ]
     assert found[1]["error"] == lines[1].split(": failed: ")[1]
     assert "truncated or broken" in found[5]["error"]
     assert (found[1]["files"], found[1]["dead"]) == ([], {})
-    assert [one["label"] for one in found] == ["cat"] * 4 + ["dog"] * 3
-    # Every file is in the manifest, and whole.
-    listed = [file for one in found for file in one["files"]]
+    assert [record["label"] for record in found] == ["cat"] * 4 + ["dog"] * 3
+    # The manifest lists every file, and every file is complete.
+    listed = [file for record in found for file in record["files"]]
     assert files(out) == sorted([*listed, "manifest.jsonl", "run.json"])
     assert listed[-4:] == [
         f"dog/6/{name}" for name in ("00_conv.png", "01_relu.png", "02_pool.png", "stats.json")
     ]
-    for one in found:
-        for file in one["files"][:-1]:
+    for record in found:
+        for file in record["files"][:-1]:
             with Image.open(out / file) as picture:
                 picture.load()
-        if one["files"]:
-            stats = json.loads((out / one["files"][-1]).read_bytes())["layers"]
-            assert one["dead"] == {layer["path"]: len(layer["dead"]) for layer in stats}
-            assert one["milliseconds"] > 0
+        if record["files"]:
+            stats = json.loads((out / record["files"][-1]).read_bytes())["layers"]
+            assert record["dead"] == {layer["path"]: len(layer["dead"]) for layer in stats}
+            assert record["milliseconds"] > 0
 
 
-def test_a_single_broken_file_is_one_clear_line(
+def test_single_broken_file_prints_one_line(
     run: Run, model_file: Path, folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -136,14 +142,14 @@ def test_a_single_broken_file_is_one_clear_line(
     assert not files(out)
 
 
-def test_on_error_says_whether_to_go_on(
-    run: Run, model_file: Path, folder: Path, tmp_path: Path
-) -> None:
+def test_on_error_skips_or_stops(run: Run, model_file: Path, folder: Path, tmp_path: Path) -> None:
     arguments = ["render", model_file, folder, "-o", tmp_path / "raise"]
     result = run(*arguments, "--on-error", "raise")
     result.assert_one_clear_line("1.png is not an image")
-    assert [one["image"] for one in records(tmp_path / "raise")] == [str(folder / "cat" / "0.png")]
-    # It is no option of the pictures: what was stopped so goes on without it.
+    assert [record["image"] for record in records(tmp_path / "raise")] == [
+        str(folder / "cat" / "0.png")
+    ]
+    # on_error does not affect the pictures: a run may resume with another value.
     result = run(*arguments, "--resume")
     assert result.code == 1
     assert result.out.splitlines()[-1].startswith("7 images (1 before), 2 failed: ")
@@ -155,7 +161,7 @@ def test_on_error_says_whether_to_go_on(
     assert record["status"] == "failed"
 
 
-def test_failures_are_told_to_the_logger_and_not_on_standard_error(
+def test_failures_are_logged_and_not_printed(
     run: Run,
     model_file: Path,
     folder: Path,
@@ -166,12 +172,12 @@ def test_failures_are_told_to_the_logger_and_not_on_standard_error(
         result = run("render", model_file, folder, "-o", tmp_path / "out")
         assert result.err == ""
         run("render", model_file, folder, "-o", tmp_path / "out", "--resume")
-    told = [(record.levelname, record.getMessage()) for record in caplog.records]
-    assert told[0] == ("DEBUG", f"{folder / 'cat/0.png'} is done")
-    assert told[1][0] == "WARNING"
-    assert re.fullmatch(rf"{folder}/cat/1.png failed: .* is not an image .*", told[1][1])
-    assert [level for level, _ in told].count("WARNING") == 2
-    assert told[7] == ("INFO", f"{tmp_path / 'out'}: 7 images are done already")
+    messages = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert messages[0] == ("DEBUG", f"{folder / 'cat/0.png'} is done")
+    assert messages[1][0] == "WARNING"
+    assert re.fullmatch(rf"{folder}/cat/1.png failed: .* is not an image .*", messages[1][1])
+    assert [level for level, _ in messages].count("WARNING") == 2
+    assert messages[7] == ("INFO", f"{tmp_path / 'out'}: 7 images are done already")
     assert all(record.name.startswith("actgrid.") for record in caplog.records)
 
 
@@ -188,11 +194,11 @@ def test_images_come_from_files_folders_globs_and_lists(
     assert result.code == 1
     found = records(tmp_path / "out")
     names = ["8", *"012345678", "1", "2", "3", "0", "none"]
-    assert [Path(one["image"]).stem for one in found] == names
-    assert [one["label"] for one in found] == [None] * 12 + ["three", None, "lost"]
+    assert [Path(record["image"]).stem for record in found] == names
+    assert [record["label"] for record in found] == [None] * 12 + ["three", None, "lost"]
     assert found[-1]["error"] == f"there is no image {tmp_path / 'none.png'}"
-    # Each has a folder of its own; those of one image hold the same.
-    folders = [Path(one["files"][0]).parts[0] for one in found[:-1]]
+    # Each image has its own folder; folders of equal images have equal contents.
+    folders = [Path(record["files"][0]).parts[0] for record in found[:-1]]
     assert len(set(folders)) == 14
     assert folders[:4] == ["8", "0", "1", "2"]
     assert (folders[9], folders[12]) == ("8-2", "3-2")
@@ -200,7 +206,7 @@ def test_images_come_from_files_folders_globs_and_lists(
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_an_output_inside_the_folder_of_images_holds_none_of_them(
+def test_output_folder_inside_image_folder_is_not_read(
     run: Run, model_file: Path, tmp_path: Path
 ) -> None:
     write_images(tmp_path, "a.png", "b.png")
@@ -217,7 +223,7 @@ def test_an_output_inside_the_folder_of_images_holds_none_of_them(
 # --- events
 
 
-def test_events_are_json_a_line_each(
+def test_events_are_json_lines(
     run: Run,
     model_file: Path,
     folder: Path,
@@ -234,12 +240,12 @@ def test_events_are_json_a_line_each(
     prepared = events[0].pop("preprocessing")
     assert (prepared["name"], prepared["assumed"]) == ("unit", True)
     assert events[0] == {"event": "start", "output": str(out), "images": 7, "recorded": 0}
-    told = [
+    printed = [
         {name: value for name, value in event.items() if name != "event"}
         for event in events
         if event["event"] == "image"
     ]
-    assert told == records(out)
+    assert printed == records(out)
     progress = [event for event in events if event["event"] == "progress"]
     assert [event["recorded"] for event in progress] == list(range(1, 8))
     for event in progress:
@@ -264,7 +270,7 @@ def test_progress_events_come_once_a_second(
     run: Run, model_file: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = itertools.count()
-    # Each image takes 0.3 s by this clock, which is read once a line, and once more for figures.
+    # The clock advances 0.3 s an image: it is read once a line, and once more for figures.
     monkeypatch.setattr("actgrid.cli.running.time.perf_counter", lambda: 0.15 * next(clock))
     result = run("render", model_file, folder, "-o", tmp_path / "out", "--json", "--threads", 1)
     kinds = [event["event"] for event in result.events]
@@ -274,10 +280,10 @@ def test_progress_events_come_once_a_second(
     assert kinds[-1] == "end"
 
 
-# --- folders that are not empty
+# --- existing output folders
 
 
-def test_a_run_in_another_process_is_not_disturbed(
+def test_run_of_another_process_is_not_disturbed(
     run: Run, start: Callable[..., Any], slow_model: Path, tmp_path: Path
 ) -> None:
     write_images(tmp_path / "in", *(f"{index:03}.png" for index in range(40)))
@@ -296,7 +302,7 @@ def test_a_run_in_another_process_is_not_disturbed(
     assert run(*arguments, "--resume").code == 0
 
 
-def test_files_that_a_run_did_not_write_stay(
+def test_overwrite_keeps_files_of_other_origin(
     run: Run, model_file: Path, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -330,14 +336,14 @@ def test_tars_and_statistics_in_one_pass(
     for shard in sorted(out.glob("*.tar")):
         with tarfile.open(shard) as tar:
             names += [f"{shard.name}/{name}" for name in tar.getnames()]
-    assert names == [file for one in records(out) for file in one["files"]]
+    assert names == [file for record in records(out) for file in record["files"]]
     assert names[:4] == [
         "shard-000000.tar/cat/0.00_conv.png",
         "shard-000000.tar/cat/0.01_relu.png",
         "shard-000000.tar/cat/0.02_pool.png",
         "shard-000000.tar/cat/0.json",
     ]
-    # They are the files of the other sink, and the statistics those taken alone.
+    # Files equal those of the other sink, and statistics those of a separate run.
     run("render", model_file, folder, "-o", tmp_path / "folders")
     with tarfile.open(out / "shard-000000.tar") as tar:
         entry = tar.extractfile("cat/0.01_relu.png")
@@ -350,7 +356,7 @@ def test_tars_and_statistics_in_one_pass(
         np.testing.assert_array_equal(layer.top_index, second.layers[path].top_index)
 
 
-def test_measure_of_one_image_tell_where_they_are(
+def test_measure_of_one_image_prints_output_folder(
     run: Run, model_file: Path, folder: Path, tmp_path: Path
 ) -> None:
     result = run("measure", model_file, folder / "cat" / "0.png", "-o", tmp_path / "out")
@@ -358,7 +364,7 @@ def test_measure_of_one_image_tell_where_they_are(
     assert result.out.splitlines()[-1] == f"1 image, 0 failed: {tmp_path / 'out'}"
 
 
-def test_measure_writes_all_that_is_found(
+def test_measure_writes_all_results(
     run: Run, model_file: Path, folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -379,11 +385,11 @@ def test_measure_writes_all_that_is_found(
         assert (
             layer["dead_channels"] == np.flatnonzero(statistics.layers[layer["path"]].dead).tolist()
         )
-    assert all(one["files"] == [] for one in records(out))
+    assert all(record["files"] == [] for record in records(out))
     assert set(records(out)[0]["dead"]) == {"relu", "head"}
     assert about(out)["options"]["draw"] is None
     assert about(out)["options"]["top"] == 2
-    # A tile and two images for each of three channels, or of all of them.
+    # A tile and two images for each of the three or all channels.
     with Image.open(out / "top" / "00_relu.png") as sheet:
         three = sheet.height
     run("measure", model_file, folder, "-o", out, *options[:-1], "all", "--overwrite")
@@ -392,7 +398,7 @@ def test_measure_writes_all_that_is_found(
         assert sheet.height / three == pytest.approx(alive / 3, abs=0.05)
 
 
-def test_the_report_opens_and_shows_what_the_summary_says(
+def test_report_shows_figures_of_summary(
     run: Run, model_file: Path, images: Path, tmp_path: Path, opened: Run
 ) -> None:
     assert run("measure", model_file, images, "-o", tmp_path).code == 0
@@ -400,19 +406,19 @@ def test_the_report_opens_and_shows_what_the_summary_says(
     with opened(tmp_path / "report.html") as page:
         assert page.locator("h1").inner_text() == "small: channels over 9 images"
         rows = page.locator("tr[data-layer]")
-        told = [rows.nth(row).locator("td, th").all_inner_texts() for row in range(rows.count())]
+        texts = [rows.nth(row).locator("td, th").all_inner_texts() for row in range(rows.count())]
         titles = page.locator("table:has(tr[data-layer]) thead th").all_inner_texts()
         dead = titles.index("dead")
-        assert [(row[0].strip(), int(row[dead])) for row in told] == [
+        assert [(row[0].strip(), int(row[dead])) for row in texts] == [
             ("all layers", summary["totals"]["dead"]),
             *((layer["path"], layer["dead"]) for layer in summary["layers"]),
         ]
         page.click("tr[data-layer='0'] button")
-        # A tile and nine images for each of the channels.
+        # A tile and nine images for each channel.
         assert page.locator("#pictures img").count() == 5 * (1 + 9)
 
 
-def test_statistics_of_images_that_all_failed_are_of_none(
+def test_statistics_count_no_images_if_all_failed(
     run: Run, model_file: Path, folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -426,7 +432,7 @@ def test_statistics_of_images_that_all_failed_are_of_none(
 # --- resuming
 
 
-def test_an_unfinished_run_is_neither_lost_nor_mixed_with_another(
+def test_unfinished_run_is_neither_overwritten_nor_mixed(
     run: Run, model_file: Path, folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -451,7 +457,7 @@ def test_an_unfinished_run_is_neither_lost_nor_mixed_with_another(
     assert run(*arguments, "--overwrite", "--cmap", "magma").code == 1
     assert about(out)["options"]["draw"]["cmap"] == "magma"
     assert about(out)["finished"]
-    # To resume a finished one changes nothing; nor is it lost by mistake.
+    # Resuming a finished run changes nothing; without an option it is not replaced.
     before = content(out)
     assert run(*arguments, "--cmap", "magma", "--resume").code == 1
     run(*arguments).assert_one_clear_line(f"{out} holds a finished run of 7 images", "--overwrite")
@@ -462,7 +468,7 @@ def test_an_unfinished_run_is_neither_lost_nor_mixed_with_another(
 
 @pytest.fixture(scope="module")
 def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with which many images take long enough to be interrupted, on any machine."""
+    """A model slow enough that a run can be interrupted on any machine."""
     keras.utils.set_random_seed(2)
     convolutions = [keras.layers.Conv2D(32, 5, activation="relu") for _ in range(6)]
     path: Path = tmp_path_factory.mktemp("slow") / "slow.keras"
@@ -471,42 +477,44 @@ def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("sink", ["folders", "tar"])
-def test_interrupted_it_says_how_far_it_came_and_how_to_go_on(
+def test_interrupted_run_reports_progress_and_how_to_continue(
     run: Run, start: Start, slow_model: Path, tmp_path: Path, sink: str
 ) -> None:
     write_images(tmp_path / "in", *(f"{index:03}.png" for index in range(60)))
     arguments = ["render", slow_model, tmp_path / "in", "--sink", sink, "--statistics", "--top", 2]
     arguments += ["--batch-size", 2, "--shard-size", 6, "--layers", 0, "--layers", 5]
-    parts, whole = tmp_path / "parts", tmp_path / "whole"
-    with start(*arguments, "-o", parts) as stopped:
+    interrupted, complete = tmp_path / "interrupted", tmp_path / "complete"
+    with start(*arguments, "-o", interrupted) as stopped:
         first = stopped.stdout.readline()
         stopped.send_signal(signal.SIGINT)
         out, err = stopped.communicate()
     assert stopped.returncode == 130, err
-    done = len(records(parts))
-    assert err == f"actgrid: interrupted: {done} of 60 images are recorded, --resume goes on\n"
+    done = len(records(interrupted))
+    assert (
+        err == f"actgrid: interrupted: {done} of 60 images are recorded; continue with --resume\n"
+    )
     assert 1 <= done < 60
     assert first.startswith(f"{tmp_path / 'in' / '000.png'}: 2 layers, 64 channels, ")
     assert out.count("\n") <= done
-    # Nothing is half written, and every file that is recorded is there.
-    assert not list(parts.rglob("*.part"))
-    for one in records(parts):
-        for file in one["files"]:
+    # No file is partial, and every recorded file exists.
+    assert not list(interrupted.rglob("*.part"))
+    for record in records(interrupted):
+        for file in record["files"]:
             name, _, entry = file.partition(".tar/")
             if entry:
-                with tarfile.open(parts / f"{name}.tar") as tar:
+                with tarfile.open(interrupted / f"{name}.tar") as tar:
                     assert entry in tar.getnames()
             else:
-                assert (parts / file).exists()
-    assert not about(parts)["finished"]
-    resumed = run(*arguments, "-o", parts, "--resume")
+                assert (interrupted / file).exists()
+    assert not about(interrupted)["finished"]
+    resumed = run(*arguments, "-o", interrupted, "--resume")
     assert (resumed.code, resumed.err) == (0, "")
-    assert resumed.out.splitlines()[-1] == f"60 images ({done} before), 0 failed: {parts}"
-    assert run(*arguments, "-o", whole).code == 0
-    assert content(parts) == content(whole)
+    assert resumed.out.splitlines()[-1] == f"60 images ({done} before), 0 failed: {interrupted}"
+    assert run(*arguments, "-o", complete).code == 0
+    assert content(interrupted) == content(complete)
 
 
-def test_interrupted_while_it_writes_the_report_it_goes_on_there(
+def test_run_interrupted_during_report_resumes_there(
     run: Run, model_file: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*arguments: Any, **options: Any) -> None:
@@ -516,17 +524,17 @@ def test_interrupted_while_it_writes_the_report_it_goes_on_there(
     with monkeypatch.context() as patched:
         patched.setattr("actgrid.runs.runs.write_findings", interrupt)
         run(*arguments).assert_one_clear_line(
-            "interrupted: 9 of 9 images are recorded, --resume goes on", code=130
+            "interrupted: 9 of 9 images are recorded; continue with --resume", code=130
         )
     assert "report.html" not in files(tmp_path / "out")
     result = run(*arguments, "--resume")
     assert (result.code, result.out.splitlines()[0]) == (0, "")
     assert result.out.splitlines()[2].startswith("9 images (9 before), 0 failed: ")
-    run(*arguments[:-1], tmp_path / "whole")
-    assert content(tmp_path / "out") == content(tmp_path / "whole")
+    run(*arguments[:-1], tmp_path / "complete")
+    assert content(tmp_path / "out") == content(tmp_path / "complete")
 
 
-def test_a_reader_that_leaves_early_leaves_what_can_be_resumed(
+def test_run_with_closed_output_pipe_can_be_resumed(
     run: Run, start: Start, model_file: Path, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -542,27 +550,27 @@ def test_a_reader_that_leaves_early_leaves_what_can_be_resumed(
     assert result.out.splitlines()[-1].startswith("100 images (")
 
 
-def test_a_full_disk_is_one_line_that_says_how_to_go_on(
+def test_full_disk_prints_how_to_continue(
     run: Run, process: Run, model_file: Path, images: Path, tmp_path: Path
 ) -> None:
     arguments = ["render", model_file, images, "--sink", "tar", "--shard-size", 4]
-    assert run(*arguments, "-o", tmp_path / "whole").code == 0
-    size = (tmp_path / "whole" / "shard-000002.tar").stat().st_size
+    assert run(*arguments, "-o", tmp_path / "complete").code == 0
+    size = (tmp_path / "complete" / "shard-000002.tar").stat().st_size
 
-    # The last shard, of one image, would fit; the first, of four, does not.
+    # The limit is smaller than the first shard (four images).
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
     out = tmp_path / "out"
     result = process(*arguments, "-o", out, first=limit)
     result.assert_one_clear_line(
         f"cannot write {out / 'shard-000000.tar'}: File too large; ",
-        "0 of 9 images are recorded, --resume goes on",
+        "0 of 9 images are recorded; continue with --resume",
     )
     assert not files(out)
     assert run(*arguments, "-o", out, "--resume").code == 0
-    assert content(out) == content(tmp_path / "whole")
+    assert content(out) == content(tmp_path / "complete")
 
 
-# Takes from a process what lets the administrator write anywhere.
+# Drops the capability by which root ignores file permissions.
 OBEY_PERMISSIONS = """
 import ctypes
 capset = ctypes.CDLL(None).capset
@@ -571,31 +579,31 @@ assert capset((ctypes.c_uint32 * 2)(version_3, 0), (ctypes.c_uint32 * 6)()) == 0
 """
 
 
-def test_permission_lost_is_one_line_that_says_how_to_go_on(
+def test_lost_permission_prints_how_to_continue(
     run: Run, start: Start, slow_model: Path, tmp_path: Path
 ) -> None:
     write_images(tmp_path / "in", *(f"{index:03}.png" for index in range(60)))
     arguments = ["render", slow_model, tmp_path / "in", "--batch-size", 2, "--layers", 0]
-    parts, whole = tmp_path / "parts", tmp_path / "whole"
-    with start(*arguments, "-o", parts, first=OBEY_PERMISSIONS) as stopped:
+    interrupted, complete = tmp_path / "interrupted", tmp_path / "complete"
+    with start(*arguments, "-o", interrupted, first=OBEY_PERMISSIONS) as stopped:
         stopped.stdout.readline()
-        parts.chmod(0o500)
+        interrupted.chmod(0o500)
         _, err = stopped.communicate()
-        parts.chmod(0o700)
+        interrupted.chmod(0o700)
     assert stopped.returncode == 2, err
-    done = len(records(parts))
+    done = len(records(interrupted))
     assert re.fullmatch(
-        rf"actgrid: cannot make the folder {parts}/0\d\d: Permission denied; {done} of 60 images "
-        r"are recorded, --resume goes on\n",
+        rf"actgrid: cannot make the folder {interrupted}/0\d\d: Permission denied; {done} of 60 "
+        r"images are recorded; continue with --resume\n",
         err,
     )
     assert 1 <= done < 60
-    assert run(*arguments, "-o", parts, "--resume").code == 0
-    assert run(*arguments, "-o", whole).code == 0
-    assert content(parts) == content(whole)
+    assert run(*arguments, "-o", interrupted, "--resume").code == 0
+    assert run(*arguments, "-o", complete).code == 0
+    assert content(interrupted) == content(complete)
 
 
-def test_a_place_that_cannot_be_written_is_one_line(
+def test_unwritable_output_prints_one_line(
     run: Run, model_file: Path, images: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
@@ -630,7 +638,7 @@ def test_a_place_that_cannot_be_written_is_one_line(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_bad_value_is_one_line_and_nothing_is_written(
+def test_invalid_value_prints_one_line_and_writes_nothing(
     run: Run,
     model_file: Path,
     images: Path,
@@ -647,16 +655,14 @@ def test_a_bad_value_is_one_line_and_nothing_is_written(
     assert not (tmp_path / "out").exists() or not files(tmp_path / "out")
 
 
-def test_a_sink_that_is_none_is_told(
-    run: Run, model_file: Path, images: Path, tmp_path: Path
-) -> None:
+def test_unknown_sink_is_rejected(run: Run, model_file: Path, images: Path, tmp_path: Path) -> None:
     result = run("render", model_file, images, "-o", tmp_path / "out", "--sink", "tars")
     result.assert_one_clear_line(
         "--sink must be one of folders, tar, not 'tars'", "did you mean tar"
     )
 
 
-def test_inputs_that_are_none_are_told(run: Run, model_file: Path, tmp_path: Path) -> None:
+def test_missing_inputs_are_rejected(run: Run, model_file: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "list.txt").write_text("\n")
     for command in ("render", "measure"):
@@ -689,11 +695,11 @@ def test_help_names_every_option(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
         assert re.search(r"exit\s+code is 1 if images failed", result.out)
 
 
-# --- the bar
+# --- progress bar
 
 
 def on_terminal(start: Start, *arguments: object, out: Any, columns: int) -> tuple[int, str]:
-    """Run the command with standard error on a terminal, and return what that shows."""
+    """Run a command with standard error on a terminal, and return its output there."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     process = start(*arguments, stdout=out, stderr=theirs)
@@ -703,13 +709,13 @@ def on_terminal(start: Start, *arguments: object, out: Any, columns: int) -> tup
         while piece := os.read(ours, 1 << 16):
             shown += piece
     except OSError:
-        pass  # the end, on Linux
+        pass  # Linux reports the end of a terminal as an error
     os.close(ours)
     code: int = process.wait()
     return code, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
 
 
-def test_a_terminal_shows_a_bar_and_a_pipe_gets_the_lines(
+def test_progress_bar_is_shown_only_on_terminal(
     start: Start, model_file: Path, folder: Path, tmp_path: Path
 ) -> None:
     lines = tmp_path / "lines"
@@ -720,7 +726,7 @@ def test_a_terminal_shows_a_bar_and_a_pipe_gets_the_lines(
     assert "drawing" in shown
     assert "100%" in shown
     assert "7/7" in shown
-    assert "0:00:00" in shown  # the time left is whole, however narrow the terminal
+    assert "0:00:00" in shown  # the remaining time is not truncated on a narrow terminal
     assert re.search(r"\d\.\d images/s", shown)
     for stage in STAGES:
         assert re.search(rf"{stage}\s+\d\.\d", shown)

@@ -1,4 +1,4 @@
-"""The command `actgrid`."""
+"""The command line of actgrid."""
 
 from actgrid.cli.main import main
 

@@ -1,4 +1,4 @@
-"""The command line: every file in `actgrid.cli.commands` is a command."""
+"""Build the command-line application from the modules of `actgrid.cli.commands`."""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ from actgrid.errors import OptionError, suggest
 __all__ = ["app", "find_commands", "make_app"]
 
 
-class _Commands(TyperGroup):
-    """The commands, which names close matches where there is none of a name."""
+class _CommandGroup(TyperGroup):
+    """A group of commands whose error for an unknown command lists close matches."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        known = self.list_commands(ctx)
-        if args and args[0] not in known and not args[0].startswith("-"):
+        names = self.list_commands(ctx)
+        if args and args[0] not in names and not args[0].startswith("-"):
             raise OptionError(
-                f"no command is called {args[0]!r}{suggest(args[0], known)} (see actgrid --help)"
+                f"unknown command {args[0]!r}{suggest(args[0], names)} (see actgrid --help)"
             )
         return super().resolve_command(ctx, args)
 
 
 def find_commands() -> Iterator[tuple[str, Command]]:
-    """Yield the names of the commands and what they are, in the order of their names."""
-    for module in pkgutil.iter_modules(commands.__path__):
-        found = importlib.import_module(f"{commands.__name__}.{module.name}")
-        yield module.name.replace("_", "-"), getattr(found, module.name)
+    """Yield (name, command) for each command, sorted by name."""
+    for info in pkgutil.iter_modules(commands.__path__):
+        module = importlib.import_module(f"{commands.__name__}.{info.name}")
+        yield info.name.replace("_", "-"), getattr(module, info.name)
 
 
-def _start(**given: Any) -> None:
-    """See what a Keras/TensorFlow network sees: every channel of every layer, drawn fast."""
+def _show_help(**values: Any) -> None:
+    """Visualize what a Keras/TensorFlow network sees: every channel of every layer."""
 
 
 def make_app() -> typer.Typer:
-    """Return the application with every command."""
+    """Return a typer application with all commands."""
     parameters = list(general_parameters())
-    _start.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    _start.__annotations__ = {each.name: each.annotation for each in parameters}
+    _show_help.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    _show_help.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     application = typer.Typer(
         name="actgrid",
-        cls=_Commands,
+        cls=_CommandGroup,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    application.callback()(_start)
-    for name, each in find_commands():
-        application.command(name)(each.run)
+    application.callback()(_show_help)
+    for name, command in find_commands():
+        application.command(name)(command.run)
     return application
 
 

@@ -1,4 +1,4 @@
-"""Arguments of commands: the model, and the images that follow it."""
+"""Positional arguments of the commands: the model and its images."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ _MODEL = (
     "A .keras or .h5 file, a SavedModel folder, keras:NAME (such as keras:VGG16), demo, or "
     "package.module:function."
 )
-# The word comes first, as for a model: a path of that name is written as ./demo.
+# The word `demo` takes precedence over a file of that name, for models as for images.
 _DEMO = "demo: the embedded photo (./demo for a file or folder called demo)."
 
 
-def _argument(metavar: str, text: str) -> typer.models.ArgumentInfo:
-    info: typer.models.ArgumentInfo = typer.Argument(metavar=metavar, help=text, show_default=False)
+def _make_argument(metavar: str, help_text: str) -> typer.models.ArgumentInfo:
+    info: typer.models.ArgumentInfo = typer.Argument(
+        metavar=metavar, help=help_text, show_default=False
+    )
     return info
 
 
-Model = Annotated[str, _argument("MODEL", _MODEL)]
-OptionalModel = Annotated[str | None, _argument("MODEL", _MODEL)]
+Model = Annotated[str, _make_argument("MODEL", _MODEL)]
+OptionalModel = Annotated[str | None, _make_argument("MODEL", _MODEL)]
 _IMAGES = f"Image files, folders of them, or globs; {_DEMO}"
-Images = Annotated[list[str], _argument("IMAGE", _IMAGES)]
-OptionalImages = Annotated[list[str] | None, _argument("IMAGE", _IMAGES)]
+Images = Annotated[list[str], _make_argument("IMAGE", _IMAGES)]
+OptionalImages = Annotated[list[str] | None, _make_argument("IMAGE", _IMAGES)]
 ListedImages = Annotated[
     list[str],
-    _argument("IMAGE", f"Image files, folders of them, globs or .txt lists of paths; {_DEMO}"),
+    _make_argument("IMAGE", f"Image files, folders of them, globs or .txt lists of paths; {_DEMO}"),
 ]
-Image = Annotated[str | None, _argument("IMAGE", f"Image file; {_DEMO}")]
+Image = Annotated[str | None, _make_argument("IMAGE", f"Image file; {_DEMO}")]

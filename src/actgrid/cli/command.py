@@ -1,8 +1,8 @@
-"""Make commands from the definitions of their options.
+"""Build commands from option definitions.
 
-Flags, help, completion and the reading of values are derived from the definitions. A command is a
-function with arguments and one parameter `options`, in a file of its own in
-`actgrid.cli.commands`. The decorator `command` names its groups of options.
+Flags, help texts, shell completion and the parsing of values are derived from the definitions of
+the options. A command is a function in a module of `actgrid.cli.commands`, with positional
+arguments and one parameter `options`. The decorator `command` lists its option groups.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from actgrid.cli.messages import CommandStop, messages
+from actgrid.cli.messages import CommandStop, configure_output
 from actgrid.cli.words import WORDS
 from actgrid.errors import ActgridError
 from actgrid.option_groups import UNSET, Option, options_of, pick_options
@@ -26,7 +26,7 @@ from actgrid.options import GeneralOptions
 
 __all__ = [
     "Command",
-    "LeftOut",
+    "NoneMeaning",
     "Options",
     "Panel",
     "command",
@@ -38,20 +38,20 @@ __all__ = [
 _REQUIRED = inspect.Parameter.empty
 _SHORT = {"output": "-o", "version": "-V", "quiet": "-q", "verbose": "-v"}
 _ENVIRONMENT = {"token": "ACTGRID_TOKEN"}
-_MAX_METAVAR = 16  # characters
+_MAX_METAVAR_LENGTH = 16  # characters
 _GENERAL = options_of(GeneralOptions)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Options that `--help` shows together.
+    """A group of options that `--help` shows in one panel.
 
-    Attributes
+    Parameters
     ----------
     title
         Heading of the panel.
     options
-        Definitions by name.
+        Option name -> definition.
     """
 
     title: str
@@ -60,113 +60,119 @@ class Panel:
 
 @dataclass(frozen=True)
 class Command:
-    """A command: the function that typer calls, and the options that it was made from."""
+    """A command: the function that typer calls, and its panels of options."""
 
     run: Callable[..., None]
     panels: tuple[Panel, ...]
 
 
-class LeftOut(str):
-    """What a command does where an option is not given, which then is None."""
+class NoneMeaning(str):
+    """A description of what a command does if an option is not given and thus None."""
 
 
 class Options(dict[str, Any]):
-    """Values of a command's options by name."""
+    """The values of a command's options: name -> value."""
 
     def of(self, *groups: type) -> dict[str, Any]:
-        """Return the values of the options that some groups define."""
+        """Return the values of the options that the given groups define."""
         return pick_options(self, *groups)
 
 
 def flag_of(name: str) -> str:
-    """Return the flag of an option on the command line."""
+    """Return the flag of an option, such as ``--batch-size`` for ``batch_size``."""
     return f"--{name.replace('_', '-')}"
 
 
 def panel(group: type, *names: str) -> Panel:
-    """Return the options of a group, or those of the given names, under the group's docstring."""
-    known = options_of(group)
+    """Return a help panel of an option group, titled with the group's docstring."""
+    options = options_of(group)
     title = (group.__doc__ or "").partition("\n")[0].rstrip(".")
-    return Panel(title, {name: known[name] for name in names or known})
+    return Panel(title, {name: options[name] for name in names or options})
 
 
 def command(*groups: type | Panel, **defaults: Any) -> Callable[[Callable[..., None]], Command]:
-    """Decorate the function of a command.
+    """Make a command of the decorated function.
 
-    The parameter `options` of the function takes the values of the options.
+    The function receives the values of the options as its parameter `options`.
 
     Parameters
     ----------
     groups
-        Groups of options, each shown as a panel of `--help`.
+        Option groups; `--help` shows each as a panel.
     defaults
-        Defaults of this command where they differ from the definitions.
+        Defaults of this command, where they differ from the definitions.
     """
     panels = tuple(
         replace(
-            each,
+            group_panel,
             options={
-                name: _with_default(option, defaults.get(name, option.default))
-                for name, option in each.options.items()
+                name: _replace_default(option, defaults.get(name, option.default))
+                for name, option in group_panel.options.items()
             },
         )
-        for each in (group if isinstance(group, Panel) else panel(group) for group in groups)
+        for group_panel in (group if isinstance(group, Panel) else panel(group) for group in groups)
     )
-    options = {name: option for each in panels for name, option in each.options.items()}
+    options = {
+        name: option for group_panel in panels for name, option in group_panel.options.items()
+    }
 
     def decorate(function: Callable[..., None]) -> Command:
         arguments = [
-            each
-            for each in inspect.signature(function, eval_str=True).parameters.values()
-            if each.name != "options"
+            parameter
+            for parameter in inspect.signature(function, eval_str=True).parameters.values()
+            if parameter.name != "options"
         ]
 
-        def run(context: typer.Context, **given: Any) -> None:
-            general = _general_options(context, given)
-            texts = {name: given.pop(name) for name in options}
+        def run(context: typer.Context, **arguments: Any) -> None:
+            general = _pop_general_options(context, arguments)
+            texts = {name: arguments.pop(name) for name in options}
             values = Options(general)
             for name, option in options.items():
                 if texts[name] is not None or option.default is not UNSET:
-                    values[name] = _value(name, option, texts[name])
-            with messages(general["quiet"], general["verbose"], values.get("json", False)):
-                _call(functools.partial(function, **given, options=values), general["verbose"])
+                    values[name] = _read_value(name, option, texts[name])
+            with configure_output(general["quiet"], general["verbose"], values.get("json", False)):
+                _call(functools.partial(function, **arguments, options=values), general["verbose"])
 
         parameters = [
             inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
-            *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in arguments),
+            *(argument.replace(kind=inspect.Parameter.KEYWORD_ONLY) for argument in arguments),
             *general_parameters(),
         ]
-        for each in panels:
-            parameters += [_parameter(name, option, each) for name, option in each.options.items()]
+        for group_panel in panels:
+            parameters += [
+                _make_parameter(name, option, group_panel)
+                for name, option in group_panel.options.items()
+            ]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {each.name: each.annotation for each in parameters}
-        run.__name__, run.__doc__ = function.__name__, _reflowed(function.__doc__ or "")
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        run.__name__, run.__doc__ = function.__name__, _join_lines(function.__doc__ or "")
         return Command(run, panels)
 
     return decorate
 
 
-def _with_default(option: Option, default: Any) -> Option:
-    if isinstance(default, LeftOut):
+def _replace_default(option: Option, default: Any) -> Option:
+    if isinstance(default, NoneMeaning):
         return replace(option, default=None, none=str(default))
     return replace(option, default=default)
 
 
 def general_parameters() -> Iterator[inspect.Parameter]:
-    """Yield the parameters of the options that stand before and after the name of a command."""
+    """Yield typer parameters for the general options, such as ``--quiet``."""
     for name, option in _GENERAL.items():
-        yield _parameter(name, option)
+        yield _make_parameter(name, option)
 
 
-def _reflowed(doc: str) -> str:
-    """Return a docstring with each paragraph in one line, which the terminal then wraps."""
-    return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(doc).split("\n\n"))
+def _join_lines(doc: str) -> str:
+    """Join the lines of each paragraph of a docstring; the terminal wraps them again."""
+    paragraphs = inspect.cleandoc(doc).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def _general_options(context: typer.Context, given: dict[str, Any]) -> dict[str, bool]:
-    """Return the general options, given before or after the name of the command."""
-    before = context.parent.params if context.parent is not None else {}
-    return {name: bool(given.pop(name) or before.get(name)) for name in _GENERAL}
+def _pop_general_options(context: typer.Context, arguments: dict[str, Any]) -> dict[str, bool]:
+    """Remove the general options from `arguments` and return their values."""
+    leading = context.parent.params if context.parent is not None else {}
+    return {name: bool(arguments.pop(name) or leading.get(name)) for name in _GENERAL}
 
 
 def _call(function: Callable[[], None], verbose: bool) -> None:
@@ -180,12 +186,12 @@ def _call(function: Callable[[], None], verbose: bool) -> None:
         raise
 
 
-def _parameter(
+def _make_parameter(
     name: str,
     option: Option,
-    shown_in: Panel | None = None,
+    help_panel: Panel | None = None,
 ) -> inspect.Parameter:
-    """Return the parameter by which typer reads an option as text."""
+    """Return the typer parameter that reads an option as text."""
     is_flag = isinstance(option.type, Flag)
     flag = flag_of(name)
     if is_flag and option.default is not False:
@@ -196,69 +202,74 @@ def _parameter(
         help=" ".join(
             [
                 option.help,
-                *_unnamed_words(option),
+                *_list_unnamed_words(option),
                 *(["Repeatable."] if option.is_repeatable else []),
-                _default_text(option),
+                _describe_default(option),
             ]
         ).rstrip(),
-        metavar="" if is_flag else _metavar(option.type),
+        metavar="" if is_flag else _format_metavar(option.type),
         show_default=False,
-        rich_help_panel=None if shown_in is None else shown_in.title,
+        rich_help_panel=None if help_panel is None else help_panel.title,
         envvar=_ENVIRONMENT.get(name),
         show_envvar=False,
         is_eager=name == "version",
         callback=_show_version if name == "version" else None,
-        autocompletion=None if is_flag else _completion(name, option),
+        autocompletion=None if is_flag else _make_completion(name, option),
     )
-    kind: Any = bool | None if is_flag else list[str] | None if option.is_repeatable else str | None
+    annotation: Any = (
+        bool | None if is_flag else list[str] | None if option.is_repeatable else str | None
+    )
     default: Any = None
     if option.default is _REQUIRED:
-        kind, default = str, _REQUIRED
+        annotation, default = str, _REQUIRED
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
         default=default,
-        annotation=Annotated[kind, info],
+        annotation=Annotated[annotation, info],
     )
 
 
-def _show_version(is_wanted: bool | None) -> None:
-    if is_wanted:
+def _show_version(is_given: bool | None) -> None:
+    if is_given:
         typer.echo(f"actgrid {metadata.version('actgrid')}")
         raise typer.Exit
 
 
-def _metavar(kind: OptionType) -> str:
-    # Long lists of words would leave no room for the help, which says what each word means.
-    return kind.metavar if len(kind.metavar) <= _MAX_METAVAR else "WORD"
+def _format_metavar(option_type: OptionType) -> str:
+    # A long list of words leaves no room for the help text, which explains the words.
+    is_short = len(option_type.metavar) <= _MAX_METAVAR_LENGTH
+    return option_type.metavar if is_short else "WORD"
 
 
-def _unnamed_words(option: Option) -> list[str]:
-    """Return a sentence with the words of an option, unless its metavar or help names them."""
+def _list_unnamed_words(option: Option) -> list[str]:
+    """List the allowed words of an option in a sentence, unless its help already does."""
     words = option.type.words
-    if len(option.type.metavar) <= _MAX_METAVAR or all(word in option.help for word in words):
+    if len(option.type.metavar) <= _MAX_METAVAR_LENGTH or all(
+        word in option.help for word in words
+    ):
         return []
     return [f"One of {', '.join(words)}."]
 
 
-def _default_text(option: Option) -> str:
+def _describe_default(option: Option) -> str:
     default = option.default
     if default is None and option.none:
         return f"(default: {option.none})"
     if default in (_REQUIRED, UNSET, None, ()) or isinstance(default, bool):
         return ""
-    return f"(default: {_default_word(option)})"
+    return f"(default: {_format_default(option)})"
 
 
-def _default_word(option: Option) -> str:
-    """Return the default of an option as it would be written on the command line."""
+def _format_default(option: Option) -> str:
+    """Format the default of an option as the command line accepts it."""
     for unit, shift in (("GiB", 30), ("MiB", 20)):
         if option.type.metavar == "BYTES" and option.default % (1 << shift) == 0:
             return f"{option.default >> shift}{unit}"
     return f"{option.default:g}" if isinstance(option.default, float) else str(option.default)
 
 
-def _completion(name: str, option: Option) -> Callable[[str], list[str]] | None:
+def _make_completion(name: str, option: Option) -> Callable[[str], list[str]] | None:
     if name not in WORDS and not option.type.words:
         return None
 
@@ -269,14 +280,14 @@ def _completion(name: str, option: Option) -> Callable[[str], list[str]] | None:
     return complete
 
 
-def _value(name: str, option: Option, given: bool | str | Sequence[str] | None) -> Any:
-    """Return the value of an option from what was given on the command line."""
+def _read_value(name: str, option: Option, text: bool | str | Sequence[str] | None) -> Any:
+    """Convert the command-line text of an option to its value, or return the default."""
     flag = flag_of(name)
-    if given is None or given == []:
+    if text is None or text == []:
         is_single = option.is_repeatable and isinstance(option.default, str)
         return [option.default] if is_single else option.default
-    if isinstance(given, bool):
-        return given
-    if isinstance(given, str):
-        return option.type.read(flag, given)
-    return [option.type.read(flag, text) for text in given]
+    if isinstance(text, bool):
+        return text
+    if isinstance(text, str):
+        return option.type.read(flag, text)
+    return [option.type.read(flag, item) for item in text]

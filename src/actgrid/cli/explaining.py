@@ -1,4 +1,4 @@
-"""Read the options of `actgrid explain`, and draw its heatmaps."""
+"""Parse the options of `actgrid explain`, and draw its heatmaps."""
 
 from __future__ import annotations
 
@@ -21,36 +21,37 @@ from actgrid.models.labels import read_labels
 from actgrid.rendering import Heatmap, Sheet
 
 __all__ = [
-    "draw",
-    "labels_choice",
-    "method_choice",
+    "draw_heatmap",
+    "parse_targets",
     "picture_names",
-    "target_choice",
-    "targets_as_options",
-    "warnings_in_a_line",
+    "print_warnings_in_one_line",
+    "read_labels_option",
+    "rephrase_target_errors",
+    "select_methods",
 ]
 
 
-def method_choice(
+def select_methods(
     names: Sequence[str], layer: str | None, options: Mapping[str, Any]
 ) -> dict[Method, dict[str, Any]]:
-    """Return the methods, each with those of the options that it takes.
+    """Return the named attribution methods, each with the given options that it takes.
 
     Raises
     ------
     OptionError
-        If there is no such method, or none of the methods takes an option.
+        If a method is unknown, or an option belongs to none of the methods.
     MissingDependencyError
-        If a method needs a package that is not there.
+        If a method needs a package that is not installed.
     """
     methods = list(dict.fromkeys(map(find_method, names)))
     check_options(methods, layer, {})
-    known = list(dict.fromkeys(name for method in methods for name in method.options))
+    accepted = list(dict.fromkeys(name for method in methods for name in method.options))
     for name in options:
-        if name not in known:
+        if name not in accepted:
             raise OptionError(
-                f"{flag_of(name)} is no option of {', '.join(method.name for method in methods)}; "
-                f"options: {', '.join(map(flag_of, known)) or 'none'}"
+                f"{flag_of(name)} is not an option of "
+                f"{', '.join(method.name for method in methods)}; "
+                f"options: {', '.join(map(flag_of, accepted)) or 'none'}"
             )
     if any(method.name == "lime" for method in methods):
         check_packages()
@@ -63,8 +64,8 @@ def method_choice(
 def picture_names(
     files: Sequence[Path], methods: Iterable[Method], targets: Sequence[str]
 ) -> Iterator[str]:
-    """Yield the names of the pictures of each file, method and target, without suffixes."""
-    # Several targets of an image are told apart by what was given for each.
+    """Yield the file name without suffix for each image, method and target."""
+    # With several targets, the name ends in the text of the target.
     endings = [f"_{safe_name(text)}" for text in targets] if len(targets) > 1 else [""]
     yield from unique_names(
         f"{name}_{method.name}{ending}"
@@ -74,19 +75,24 @@ def picture_names(
     )
 
 
-def labels_choice(texts: Sequence[str] | None) -> Labels:
-    """Return the class names in the files that `--labels` gives, FILE or OUTPUT=FILE.
+def read_labels_option(texts: Sequence[str] | None) -> Labels:
+    """Read the class names from the values of `--labels`: FILE or OUTPUT=FILE.
+
+    Returns
+    -------
+    sequence of str, dict or None
+        Class names; a dict by output if outputs are given; None without `--labels`.
 
     Raises
     ------
     MissingFileError, OptionError
-        If a file cannot be read, or several files name the classes of one output.
+        If a file cannot be read, or several files belong to one output.
     """
     files: dict[str | None, Path] = {}
     for text in texts or ():
-        head, equals, file = text.partition("=")
+        output, equals, file = text.partition("=")
         is_file = not equals or Path(text).exists()
-        name = None if is_file else head
+        name = None if is_file else output
         if name in files:
             raise OptionError(
                 "--labels must be one file, or OUTPUT=FILE for each output of the model, not "
@@ -96,81 +102,84 @@ def labels_choice(texts: Sequence[str] | None) -> Labels:
     labels = {name: read_labels(file) for name, file in files.items()}
     if None in labels:
         if len(labels) > 1:
-            raise OptionError("--labels must name an output in each of several files, OUTPUT=FILE")
+            raise OptionError("--labels must be OUTPUT=FILE in each of several values")
         return labels[None]
-    return {_position_or_name(name): known for name, known in labels.items() if name} or None
+    return {_parse_output(name): names for name, names in labels.items() if name} or None
 
 
-def target_choice(texts: Sequence[str], labels: Labels) -> Any:
-    """Return the targets that `--target` gives: names, indices, or OUTPUT=CLASS.
+def parse_targets(texts: Sequence[str], labels: Labels) -> Any:
+    """Parse the values of `--target`: class names, class indices, or OUTPUT=CLASS.
 
     Raises
     ------
     TargetError
-        If a class is none of those named, or of no model.
+        If a class does not exist in the labels, or its index is negative.
     """
-    targets = [_target(text, labels) for text in texts]
+    targets = [_parse_target(text, labels) for text in texts]
     return None if not targets else targets if len(targets) > 1 else targets[0]
 
 
-def _target(text: str, labels: Labels) -> Any:
-    head, equals, name = text.partition("=")
-    known: Sequence[str] | None = None if isinstance(labels, Mapping) else labels
-    if equals and head.strip() and text not in (known or ()):
-        place = _position_or_name(head.strip())
-        known = labels.get(place) if isinstance(labels, Mapping) else known
-        return {place: _class(name, known)}
-    return _class(text, known)
+def _parse_target(text: str, labels: Labels) -> Any:
+    output_text, equals, name = text.partition("=")
+    class_names: Sequence[str] | None = None if isinstance(labels, Mapping) else labels
+    if equals and output_text.strip() and text not in (class_names or ()):
+        output = _parse_output(output_text.strip())
+        class_names = labels.get(output) if isinstance(labels, Mapping) else class_names
+        return {output: _parse_class(name, class_names)}
+    return _parse_class(text, class_names)
 
 
-def _position_or_name(text: str) -> int | str:
+def _parse_output(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
-def _class(text: str, labels: Sequence[str] | None) -> int | str:
+def _parse_class(text: str, labels: Sequence[str] | None) -> int | str:
     is_index = text.strip().lstrip("-").isdecimal()
     target = int(text) if is_index else text
-    # Without names a name may still be one of the model's.
+    # Without labels, a name is looked up later, among the labels of the model.
     if labels is not None or is_index:
-        wanted = class_indices([target], labels)
+        indices = class_indices([target], labels)
         if labels is not None:
-            check_classes(wanted, len(labels))
+            check_classes(indices, len(labels))
     return target
 
 
 @contextmanager
-def targets_as_options() -> Iterator[None]:
-    """Let errors of targets advise `--target` instead of Python's ``target=``."""
+def rephrase_target_errors() -> Iterator[None]:
+    """Rephrase target errors for the command line: `--target` instead of ``target=``."""
     try:
         yield
     except OutputTargetError as error:
         advice = (
             f"give --target {error.heads[0]}=CLASS, such as --target {error.heads[0]}=0"
             if error.heads
-            else "its target is a function, which needs Python: actgrid.explain(..., target=...)"
+            else "such a model needs a function as target, in Python: "
+            "actgrid.explain(..., target=...)"
         )
         raise TargetError(f"{error.problem}: {advice}") from error
 
 
 @contextmanager
-def warnings_in_a_line() -> Iterator[None]:
-    """Print each warning of a map of zeros as one line, without the line of code it is from."""
+def print_warnings_in_one_line() -> Iterator[None]:
+    """Print each ZeroAttributionWarning in one line, without its source line."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", ZeroAttributionWarning)
-        show_as_usual = warnings.showwarning
+        default_showwarning = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
             if issubclass(category, ZeroAttributionWarning):
                 print(f"actgrid: {message}", file=sys.stderr)
             else:
-                show_as_usual(message, category, *place)
+                default_showwarning(message, category, *place)
 
         warnings.showwarning = show  # type: ignore[assignment]
         yield
 
 
-def draw(heatmap: Heatmap, style: str, alpha: float, cmap: str | None, clip: float) -> Sheet:
-    """Return a heatmap's picture; a map alone is an overlay that hides the image."""
+def draw_heatmap(
+    heatmap: Heatmap, style: str, alpha: float, cmap: str | None, clip: float
+) -> Sheet:
+    """Return the picture of a heatmap in a style: overlay, contours or map."""
     if style == "contours":
         return heatmap.contours(clip=clip)
     return heatmap.overlay(alpha=1 if style == "map" else alpha, cmap=cmap, clip=clip)

@@ -1,4 +1,4 @@
-"""TensorFlow and models, loaded without the messages that come with them."""
+"""Load TensorFlow, models, layers and inputs for commands."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from actgrid.models.preprocessing import Preprocessing, find_preprocessing
 from actgrid.progress import held_back
 
 __all__ = [
-    "layer_choice",
     "load_inputs",
     "load_model",
     "load_tensorflow",
-    "used_preprocessing",
+    "parse_layers",
+    "resolve_preprocessing",
 ]
 
 
 def load_model(spec: str, weights: str, safe_mode: bool) -> Any:
-    """Return `actgrid.load_model`'s model; Keras tells of downloads on standard error instead.
+    """Load a model with `actgrid.load_model`; Keras's messages go to standard error.
 
-    The modules of ``package.module:function`` may also be in the current folder, which is searched
-    after all others: its files never replace a library.
+    A module of ``package.module:function`` may be in the current folder. That folder is searched
+    last, so that its files never replace a library.
     """
     load_tensorflow()
     folder = str(Path.cwd())
@@ -43,39 +43,39 @@ def load_model(spec: str, weights: str, safe_mode: bool) -> Any:
         return models.load_model(spec, weights=weights, safe_mode=safe_mode)
 
 
-def used_preprocessing(model: Any, preprocess: Any) -> Preprocessing:
-    """Return how pixels are prepared for a model, for a command to print; it warns of nothing."""
+def resolve_preprocessing(model: Any, preprocess: Any) -> Preprocessing:
+    """Return the preprocessing of a model for a command to print, without warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AssumptionWarning)
         return find_preprocessing(preprocess, model)
 
 
-def layer_choice(model: Any, names: list[str] | None) -> list[Any] | None:
-    """Return what `--layers` names: paths and globs, else indices and Keras layer classes."""
+def parse_layers(model: Any, names: list[str] | None) -> list[Any] | None:
+    """Parse the values of `--layers`: paths, globs, indices and Keras layer classes."""
     if names is None:
         return None
     paths = {node.path for node in model_operations(model)}
 
-    def choice(name: str) -> Any:
+    def parse(name: str) -> Any:
         if name in paths:
             return name
         if name.lstrip("-").isdigit():
             return int(name)
-        known = getattr(keras().layers, name, None)
-        return known if isinstance(known, type) else name
+        layer_class = getattr(keras().layers, name, None)
+        return layer_class if isinstance(layer_class, type) else name
 
-    return [choice(name) for name in names]
+    return [parse(name) for name in names]
 
 
 def load_inputs(path: Path) -> dict[str, Any]:
-    """Return the arrays of a NumPy .npz file by name, as samples of a model's inputs.
+    """Read the arrays of a NumPy .npz file: input name -> one sample of that input.
 
     Raises
     ------
     MissingFileError
-        If there is no such file.
+        If the file does not exist.
     FormatError
-        If it is no .npz file of numbers.
+        If the file is not a .npz file of numbers.
     """
     if not path.exists():
         raise MissingFileError(f"there is no file {path}")
@@ -83,7 +83,7 @@ def load_inputs(path: Path) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-            raise ValueError("it holds other files than arrays")
+            raise ValueError("the file contains other data than arrays")
         return arrays
     except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise FormatError(
@@ -92,15 +92,15 @@ def load_inputs(path: Path) -> dict[str, Any]:
 
 
 def load_tensorflow() -> None:
-    """Import TensorFlow, which writes to standard error past all of its own settings.
+    """Import TensorFlow without the messages that it writes to standard error.
 
-    What it wrote is shown after all if the import fails.
+    The messages are printed if the import fails.
 
     Raises
     ------
     MissingDependencyError
-        If it is not installed.
+        If TensorFlow is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with held_back():
-        keras().layers  # noqa: B018  (Keras loads lazily, and TensorFlow with it)
+        keras().layers  # noqa: B018  (this access imports Keras and TensorFlow)

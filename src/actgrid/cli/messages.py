@@ -1,4 +1,4 @@
-"""Log messages of a command, quietness, and the exception that ends a command early."""
+"""Configure the printed output of commands, and end commands early."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 
-__all__ = ["CommandStop", "messages"]
+__all__ = ["CommandStop", "configure_output"]
 
 
-class CommandStop(Exception):  # noqa: N818  (an interrupted run is no error)
-    """End the command with an exit code, after one line on standard error.
+class CommandStop(Exception):  # noqa: N818  (an interruption is not an error)
+    """Ends the command with one line on standard error and an exit code.
 
-    Attributes
+    Parameters
     ----------
+    message
+        Text of the line.
     code
-        The exit code.
+        Exit code of the process.
     """
 
     def __init__(self, message: str, code: int) -> None:
@@ -26,39 +28,40 @@ class CommandStop(Exception):  # noqa: N818  (an interrupted run is no error)
 
 
 @contextmanager
-def messages(quiet: bool, verbose: bool, as_json: bool) -> Iterator[None]:
-    """Show log messages on standard error as asked; with `quiet`, show nothing but JSON.
+def configure_output(is_quiet: bool, is_verbose: bool, as_json: bool) -> Iterator[None]:
+    """Apply the options --quiet and --verbose while a command runs.
 
-    Without `verbose` only the death of a Ray worker is told. Errors are printed by the caller,
-    after this context has ended.
+    A quiet command prints only JSON. A verbose command prints log messages on standard error; any
+    other command prints only warnings about Ray workers that died. The caller prints errors
+    outside of this context.
     """
     with ExitStack() as stack:
-        if quiet:
-            nowhere = stack.enter_context(open(os.devnull, "w"))  # noqa: PTH123
-            stack.enter_context(redirect_stderr(nowhere))
+        if is_quiet:
+            devnull = stack.enter_context(open(os.devnull, "w"))  # noqa: PTH123
+            stack.enter_context(redirect_stderr(devnull))
             if not as_json:
-                stack.enter_context(redirect_stdout(nowhere))
-        if verbose:
-            stack.enter_context(_logged("actgrid", logging.INFO))
-        elif not quiet:
-            stack.enter_context(_logged("actgrid.runs.ray", logging.WARNING))
+                stack.enter_context(redirect_stdout(devnull))
+        if is_verbose:
+            stack.enter_context(_print_log("actgrid", logging.INFO))
+        elif not is_quiet:
+            stack.enter_context(_print_log("actgrid.runs.ray", logging.WARNING))
         yield
 
 
 @contextmanager
-def _logged(name: str, level: int) -> Iterator[None]:
-    """Print the messages of a logger from a level on, each as one line."""
+def _print_log(name: str, level: int) -> Iterator[None]:
+    """Print the messages of a logger on standard error, each in one line."""
 
-    class Lines(logging.Handler):
+    class LineHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             print(f"actgrid: {record.getMessage()}", file=sys.stderr, flush=True)
 
-    logger, handler = logging.getLogger(name), Lines(level)
-    before = logger.level
+    logger, handler = logging.getLogger(name), LineHandler(level)
+    previous_level = logger.level
     logger.addHandler(handler)
-    logger.setLevel(min(level, before or level))
+    logger.setLevel(min(level, previous_level or level))
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(before)
+        logger.setLevel(previous_level)

@@ -1,4 +1,4 @@
-"""Start and finish a run over many images, with its progress, events and summary."""
+"""Start a run over many images, and print its progress, events and summary."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 
 from actgrid.cli import report
 from actgrid.cli.command import Options
-from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
+from actgrid.cli.loading import load_model, parse_layers, resolve_preprocessing
 from actgrid.cli.messages import CommandStop
 from actgrid.errors import OptionError, OutputError, suggest
 from actgrid.options import DrawingOptions, ModelOptions, RayOptions, RunOptions
@@ -37,16 +37,16 @@ _SOME_FAILED, _INTERRUPTED = 1, 130
 def start_run(
     model: str, images: list[str], options: Options, *, is_drawn: bool, top: int | None
 ) -> Run:
-    """Return a run by the options of the command.
+    """Check the options of a command, load the model, and return the run.
 
-    Wrong options are found before the model loads.
+    Invalid options are reported before the model loads.
 
     Parameters
     ----------
     is_drawn
-        Whether layers are drawn.
+        Whether the run draws layers.
     top
-        Number of top images in statistics; None: no statistics.
+        Number of top images per channel in the statistics; None: no statistics.
     """
     check_start(options)
     if is_drawn:
@@ -63,167 +63,167 @@ def start_run(
     if engine == "ray":
         from actgrid.runs.ray import RayEngine
 
-        # Ray would tell of workers that died on standard output; it reads this once, when loaded.
+        # Ray prints messages about dead workers on standard output; it reads this at import.
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
-        # TensorFlow would take all of a GPU, here where only workers need it.
+        # By default, TensorFlow takes all GPU memory, also in this process, which needs none.
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         settings["engine"] = RayEngine(
             model=partial(load_model, model, **loaded), **options.of(RayOptions)
         )
     network = load_model(model, **loaded)
-    used_preprocessing(network, options["preprocess"])  # which finish_run prints
+    resolve_preprocessing(network, options["preprocess"])  # checks the option
     drawing: Any = options.of(DrawingOptions) if is_drawn else None
-    layers = layer_choice(network, options["layers"])
+    layers = parse_layers(network, options["layers"])
     return Run(network, items, layers, output=output, drawing=drawing, top=top, **settings)
 
 
 def finish_run(run: Run, options: Options) -> None:
-    """Process the images of a run; print a line for each image and a summary, or events.
+    """Process the images of a run and print its results.
 
     Raises
     ------
     typer.Exit
         With code 1 if images failed.
     CommandStop, OutputError
-        If it was stopped; the message tells how to go on.
+        If the run was stopped; the message says how to continue.
     """
     as_json, top_channels = options["json"], options["top_channels"]
-    pace = _Pace(run)
-    before = run.recorded
-    prepared = used_preprocessing(run.extractor.model, run.loading.preprocess)
+    speed = _SpeedMeter(run)
+    recorded_before = run.recorded
+    preprocessing = resolve_preprocessing(run.extractor.model, run.loading.preprocess)
     if as_json:
-        about = report.preprocessing_as_dict(prepared)
-        _tell(
+        _print_event(
             "start",
             output=run.store.place(),
             images=run.total,
-            recorded=before,
-            preprocessing=about,
+            recorded=recorded_before,
+            preprocessing=report.preprocessing_as_dict(preprocessing),
         )
     with (
         run,
-        progress(run.total, run.doing, done=before) as advance,
-        _stopping(run),
+        progress(run.total, run.doing, completed=recorded_before) as advance,
+        _report_interruption(run),
     ):
         for record in run:
-            figures = pace.figures() if pace.is_time() else None
-            advance(pace.text(figures))
+            figures = speed.measure() if speed.is_due() else None
+            advance(speed.describe(figures))
             if not as_json:
-                print(_line(record, run), flush=True)
+                print(_describe_record(record, run), flush=True)
                 continue
-            _tell("image", **asdict(record))
+            _print_event("image", **asdict(record))
             if figures is not None:
-                _tell("progress", **figures)
+                _print_event("progress", **figures)
         if run.summary().statistics is not None:
             run.finish(top_channels)
     summary = run.summary()
     if as_json:
-        _tell(
+        _print_event(
             "end",
             output=summary.output,
             images=summary.images,
             failed=summary.failed,
             seconds=round(summary.seconds, 3),
-            loads={name: round(load, 3) for name, load in pace.loads().items()},
+            loads={name: round(load, 3) for name, load in speed.loads().items()},
         )
         _exit_if_failed(summary, options["quiet"])
         return
-    is_summed_up = summary.images != 1 or summary.failed or summary.statistics is not None
-    if is_summed_up:
+    has_summary = summary.images != 1 or summary.failed or summary.statistics is not None
+    if has_summary:
         print()
-    report.print_preprocessing(prepared)
-    if is_summed_up:
-        already = f" ({before:,} before)" if before else ""
+    report.print_preprocessing(preprocessing)
+    if has_summary:
+        earlier = f" ({recorded_before:,} before)" if recorded_before else ""
         plural = "" if summary.images == 1 else "s"
         print(
-            f"{summary.images:,} image{plural}{already}, {summary.failed:,} failed: "
+            f"{summary.images:,} image{plural}{earlier}, {summary.failed:,} failed: "
             f"{summary.output}"
         )
     _exit_if_failed(summary, options["quiet"])
 
 
-def _exit_if_failed(summary: Summary, quiet: bool) -> None:
+def _exit_if_failed(summary: Summary, is_quiet: bool) -> None:
     if not summary.failed:
         return
-    if quiet:
+    if is_quiet:
         message = f"{summary.failed:,} of {summary.images:,} images failed: {summary.output}"
         raise CommandStop(message, _SOME_FAILED)
     raise typer.Exit(_SOME_FAILED)
 
 
 @contextmanager
-def _stopping(run: Run) -> Iterator[None]:
-    """Say how far a run came that is stopped, and how to go on."""
+def _report_interruption(run: Run) -> Iterator[None]:
+    """Report the recorded images of an interrupted run, and how to continue it."""
 
-    def state() -> str:
-        of = f" of {run.total:,}" if run.total is not None else ""
-        return f"{run.kept():,}{of} images are recorded, --resume goes on"
+    def describe_state() -> str:
+        total = f" of {run.total:,}" if run.total is not None else ""
+        return f"{run.kept():,}{total} images are recorded; continue with --resume"
 
     try:
         yield
     except KeyboardInterrupt as error:
-        raise CommandStop(f"interrupted: {state()}", _INTERRUPTED) from error
+        raise CommandStop(f"interrupted: {describe_state()}", _INTERRUPTED) from error
     except OutputError as error:
-        raise OutputError(f"{error}; {state()}") from error
+        raise OutputError(f"{error}; {describe_state()}") from error
 
 
-def _tell(event: str, **facts: Any) -> None:
+def _print_event(event: str, **facts: Any) -> None:
     print(json.dumps({"event": event, **facts}), flush=True)
 
 
-def _line(record: Record, run: Run) -> str:
+def _describe_record(record: Record, run: Run) -> str:
     if record.failed:
         return f"{record.image}: failed: {record.error}"
     layers = f"{len(record.dead)} layer{'s' if len(record.dead) != 1 else ''}"
     channels = sum(info.channels or 0 for info in run.extractor.layers.values())
     dead = sum(record.dead.values())
-    place = f": {run.store.place(record.files[0].rpartition('/')[0])}" if record.files else ""
-    return f"{record.image}: {layers}, {channels:,} channels, {dead:,} dead{place}"
+    folder = f": {run.store.place(record.files[0].rpartition('/')[0])}" if record.files else ""
+    return f"{record.image}: {layers}, {channels:,} channels, {dead:,} dead{folder}"
 
 
-class _Pace:
-    """Speed of a run, and load of its stages since the last figures."""
+class _SpeedMeter:
+    """Measures images per second, and the number of busy threads of each stage."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._start = self._last = time.perf_counter()
-        self._images = run.recorded
-        self._seconds = dict(run.meter.seconds)
-        self._text = ""
+        self._start = self._last_time = time.perf_counter()
+        self._images_before = run.recorded
+        self._last_seconds = dict(run.meter.seconds)
+        self._description = ""
 
-    def is_time(self) -> bool:
-        """Return whether figures are due: at the first image, then once a second."""
-        return not self._text or time.perf_counter() - self._last >= _PROGRESS_SECONDS
+    def is_due(self) -> bool:
+        """Return whether to measure now: at the first image, then once a second."""
+        elapsed = time.perf_counter() - self._last_time
+        return not self._description or elapsed >= _PROGRESS_SECONDS
 
     def rate(self) -> float:
-        """Return images per second."""
-        passed = time.perf_counter() - self._start
-        return (self._run.recorded - self._images) / passed if passed else 0.0
+        """Return the mean number of images per second since the start."""
+        elapsed = time.perf_counter() - self._start
+        return (self._run.recorded - self._images_before) / elapsed if elapsed else 0.0
 
     def loads(self) -> dict[str, float]:
-        """Return how many threads each stage has kept busy, on average."""
-        passed = time.perf_counter() - self._start
-        return {name: seconds / passed for name, seconds in self._run.meter.seconds.items()}
+        """Return the mean number of busy threads of each stage since the start."""
+        elapsed = time.perf_counter() - self._start
+        return {name: seconds / elapsed for name, seconds in self._run.meter.seconds.items()}
 
-    def figures(self) -> dict[str, Any]:
-        """Return what there is to say now; loads are those since this was asked last."""
+    def measure(self) -> dict[str, Any]:
+        """Return the progress and speed now, and the loads since the previous measurement."""
         now = time.perf_counter()
         seconds = dict(self._run.meter.seconds)
-        passed = now - self._last
-        loads = {name: (seconds[name] - self._seconds[name]) / passed for name in seconds}
-        self._last, self._seconds = now, seconds
+        elapsed = now - self._last_time
+        loads = {name: (seconds[name] - self._last_seconds[name]) / elapsed for name in seconds}
+        self._last_time, self._last_seconds = now, seconds
         rate, total = self.rate(), self._run.total
-        left = None if total is None or not rate else (total - self._run.recorded) / rate
+        seconds_left = None if total is None or not rate else (total - self._run.recorded) / rate
         return {
             "recorded": self._run.recorded,
             "images_per_second": round(rate, 3),
-            "seconds_left": None if left is None else round(left, 1),
+            "seconds_left": None if seconds_left is None else round(seconds_left, 1),
             "loads": {name: round(load, 2) for name, load in loads.items()},
         }
 
-    def text(self, figures: Mapping[str, Any] | None) -> str:
-        """Return what stands beside the bar, by the last figures that there were."""
+    def describe(self, figures: Mapping[str, Any] | None) -> str:
+        """Return the text beside the progress bar; without new figures, the previous text."""
         if figures is not None:
             loads = " ".join(f"{name} {load:.1f}" for name, load in figures["loads"].items())
-            self._text = f"{figures['images_per_second']:.1f} images/s  {loads}"
-        return self._text
+            self._description = f"{figures['images_per_second']:.1f} images/s  {loads}"
+        return self._description

@@ -1,4 +1,4 @@
-"""Words that shells complete, of options whose types do not list them."""
+"""Words for shell completion of options whose types do not list their words."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterable, Mapping
 __all__ = ["WORDS"]
 
 
-def _method_names() -> Iterable[str]:
+def _list_methods() -> Iterable[str]:
     from actgrid.attribution.methods import all_methods
 
     return all_methods()
 
 
-def _colormap_names() -> Iterable[str]:
+def _list_colormaps() -> Iterable[str]:
     from cmap import Catalog
 
     return sorted({str(name).rsplit(":", 1)[-1] for name in Catalog()})
 
 
-# By the name of the option; the functions are called when a shell completes.
+# Option name -> function that lists the words; called only for shell completion.
 WORDS: Mapping[str, Callable[[], Iterable[str]]] = {
-    "method": _method_names,
-    "cmap": _colormap_names,
+    "method": _list_methods,
+    "cmap": _list_colormaps,
 }

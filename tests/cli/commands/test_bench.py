@@ -1,4 +1,4 @@
-"""`actgrid bench`."""
+"""Tests of the command `actgrid bench`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 
 import actgrid
 
-Result = Any  # see conftest.py
+Result = Any  # the class in conftest.py, which tests cannot import
 Run = Callable[..., Result]
 
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Return what makes the cases two: a kernel so much slower than today's, and another thing."""
+    """Replace the cases by two: a kernel slowed down by a factor, and a constant one."""
     seconds = {"kernel": 2.0, "other": 0.5}
     factors = {"kernel": 1.0, "other": 1.0}
     monkeypatch.setattr("actgrid.bench.bench_cases", lambda quick: seconds)
@@ -54,7 +54,7 @@ def test_bench_prints_and_saves_figures(
 
 
 @pytest.mark.parametrize("other", ["figures", "build"])
-def test_bench_fails_for_a_kernel_made_slower_and_passes_an_equal_one(
+def test_bench_fails_for_slower_kernel_and_passes_equal_kernel(
     run: Run, kernel: Callable[[float], None], tmp_path: Path, other: str
 ) -> None:
     path = Path(actgrid.__file__).parents[1]
@@ -73,12 +73,12 @@ def test_bench_fails_for_a_kernel_made_slower_and_passes_an_equal_one(
     report = run("bench", "--quick", "--against", path, "--json")
     assert report.code == 1
     assert json.loads(report.out)["slower"] == ["kernel"]
-    assert json.loads(report.out)["left_out"] == {}
+    assert json.loads(report.out)["skipped"] == {}
     assert json.loads(report.out)["cases"]["kernel"]["ratio"] == pytest.approx(1.3)
     assert run("bench", "--quick", "--against", path, "--tolerance", 0.5).code == 0
 
 
-def test_bench_tells_of_cases_that_the_other_build_cannot_run(
+def test_bench_lists_cases_that_other_build_cannot_run(
     run: Run, kernel: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("actgrid.bench.check_builds", lambda *builds: {"other": "no such thing"})
@@ -86,17 +86,17 @@ def test_bench_tells_of_cases_that_the_other_build_cannot_run(
     result = run(*against)
     assert result.code == 0
     assert result.out.splitlines()[-2:] == [
-        "left out, the other build cannot run it: other (no such thing)",
+        "skipped, because the other build cannot run it: other (no such thing)",
         "slower by more than 15%: nothing",
     ]
     report = json.loads(run(*against, "--json").out)
-    assert report["left_out"] == {"other": "no such thing"}
+    assert report["skipped"] == {"other": "no such thing"}
     assert list(report["cases"]) == ["kernel"]
 
 
-def test_bench_measures_for_real(run: Run, tmp_path: Path) -> None:
+def test_bench_measures_real_builds(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     assert run("bench", "--rounds", 1, "--save", path).code == 0
-    # However noisy the machine, nothing becomes a hundred times slower meanwhile.
+    # No noise of a machine makes a case a hundred times slower.
     against = ("bench", "--quick", "--rounds", 1, "--against", path, "--tolerance", 100)
     assert run(*against).code == 0

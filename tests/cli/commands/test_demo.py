@@ -1,4 +1,4 @@
-"""`actgrid demo`."""
+"""Tests of the command `actgrid demo`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-Result = Any  # see conftest.py
+Result = Any  # the class in conftest.py, which tests cannot import
 Run = Callable[..., Result]
 
 
@@ -34,9 +34,9 @@ def test_demo_draws_every_spatial_layer(run: Run, tmp_path: Path) -> None:
     assert re.search(r"0\.36\d +Egyptian cat", result.out)
     heatmap = tmp_path / "demo" / "gradcam.png"
     assert f"\ncat.jpg: gradcam: Egyptian cat 8.897: {heatmap}\n" in result.out
-    # The face is seen, the fur at the edge is not.
+    # The heatmap marks the face of the cat, and not the fur at the edge.
     with Image.open(heatmap) as picture:
-        assert picture.size == (451, 300)  # as the photo
+        assert picture.size == (451, 300)  # of the photo
         red, _, blue = np.asarray(picture)[100:150, 60:180].mean((0, 1))
         assert red > blue + 40
         red, _, blue = np.asarray(picture)[150:, 200:].mean((0, 1))
@@ -45,7 +45,7 @@ def test_demo_draws_every_spatial_layer(run: Run, tmp_path: Path) -> None:
     assert sum(layer["channels"] for layer in read_stats(tmp_path / "demo")["layers"]) == 62243
 
 
-def test_demo_for_machines(run: Run, tmp_path: Path) -> None:
+def test_demo_prints_json(run: Run, tmp_path: Path) -> None:
     report = json.loads(run("demo", "--json", "-o", tmp_path).out)
     assert report["top"][0]["name"] == "Egyptian cat"
     assert 0.36 <= report["top"][0]["probability"] <= 0.37

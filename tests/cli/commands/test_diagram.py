@@ -1,4 +1,4 @@
-"""`actgrid diagram`."""
+"""Tests of the command `actgrid diagram`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from PIL import Image
 
-Result = Any  # see conftest.py
+Result = Any  # the class in conftest.py, which tests cannot import
 Run = Callable[..., Result]
 
 
-def test_diagram_draws_boxes_and_tells_of_them(run: Run, model_file: Path, tmp_path: Path) -> None:
+def test_diagram_draws_boxes_and_prints_counts(run: Run, model_file: Path, tmp_path: Path) -> None:
     result = run("diagram", model_file, "-o", tmp_path / "new" / "d.png")
     assert result.code == 0
     assert "1 Input" in result.out
@@ -21,9 +21,9 @@ def test_diagram_draws_boxes_and_tells_of_them(run: Run, model_file: Path, tmp_p
         assert picture.mode == "RGB"
     options = ["--layers", "0", "--no-names", "--no-legend", "--side", 40, "--json"]
     result = run("diagram", model_file, "-o", tmp_path / "e.webp", *options)
-    (told,) = result.events
-    assert told["file"] == str(tmp_path / "e.webp")
-    assert [box["type"] for box in told["boxes"]] == ["Input", "Conv2D"]
+    (printed,) = result.events
+    assert printed["file"] == str(tmp_path / "e.webp")
+    assert [box["type"] for box in printed["boxes"]] == ["Input", "Conv2D"]
 
 
 def test_diagram_of_an_image(run: Run, photo: Path, model_file: Path, tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_diagram_of_an_image(run: Run, photo: Path, model_file: Path, tmp_path: 
     assert (tmp_path / "d.png").read_bytes() != (tmp_path / "e.png").read_bytes()
 
 
-def test_diagram_says_what_is_wrong_in_one_line(run: Run, model_file: Path, tmp_path: Path) -> None:
+def test_diagram_prints_errors_in_one_line(run: Run, model_file: Path, tmp_path: Path) -> None:
     command = ["diagram", "none.keras", "-o", tmp_path / "d.png"]
     run(*command, "--side", 1).assert_one_clear_line("side")
     run(*command, "--cmap", "virdis").assert_one_clear_line("viridis")

@@ -1,4 +1,4 @@
-"""`actgrid explain`."""
+"""Tests of the command `actgrid explain`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from PIL import Image
 import actgrid
 from actgrid.attribution.requests import prepare_request
 
-# What the command says of a model that does not tell how it wants pixels.
-ASSUMED = "preprocessing: unit (assumed: pixels divided by 255); --preprocess says otherwise"
+# The printed line about preprocessing, for a model without known preprocessing.
+ASSUMED = "preprocessing: unit (assumed: pixels divided by 255); change it with --preprocess"
 
-Result = Any  # see conftest.py
+Result = Any  # the class in conftest.py, which tests cannot import
 Run = Callable[..., Result]
 
 
@@ -67,23 +67,23 @@ def test_explain_names_targets_by_a_file_of_labels(
 ) -> None:
     (tmp_path / "names.txt").write_text("ant\nbee\ndog\ncat of Egypt\n\n")
     arguments = ["explain", model_file, photo, "-o", tmp_path, "--json"]
-    (one,) = explained(
+    (record,) = explained(
         run(*arguments, "--labels", tmp_path / "names.txt", "--target", "cat of egypt")
     )
     (other,) = explained(run(*arguments, "--target", "3"))
-    assert one == {**other, "name": "cat of Egypt"}
-    assert one["target"] == 3
-    assert one["method"] == "gradcam"
-    assert one["layer"] == "relu"
-    assert one["is_logit"] is False
-    assert one["file"] == str(tmp_path / "cat_gradcam.png")
+    assert record == {**other, "name": "cat of Egypt"}
+    assert record["target"] == 3
+    assert record["method"] == "gradcam"
+    assert record["layer"] == "relu"
+    assert record["is_logit"] is False
+    assert record["file"] == str(tmp_path / "cat_gradcam.png")
     wrong = run(*arguments, "--labels", photo)
     wrong.assert_one_clear_line("cat.jpg cannot be read as names of classes")
 
 
 @pytest.fixture(scope="module")
 def two_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose outputs tell a kind, one of three, and whether it is a cat."""
+    """A model with two outputs: three classes by softmax, and one sigmoid."""
     keras.utils.set_random_seed(6)
     inputs = keras.Input((12, 12, 3))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, name="conv")(inputs))
@@ -147,13 +147,16 @@ def test_explain_takes_outputs_and_names_of_their_classes(
         (["--target", "kind=3"], "there is no class 3: output 'kind' has 3 classes, 0 to 2"),
         (["--target", "kind=lien", *labels], "no class is called 'lien' (did you mean lion?)"),
         (["--labels", f"kind={tmp_path}/none.txt"], "there is no file"),
-        (["--labels", f"{tmp_path}/cats.txt", *labels], "--labels must name an output in each"),
+        (
+            ["--labels", f"{tmp_path}/cats.txt", *labels],
+            "--labels must be OUTPUT=FILE in each of several values",
+        ),
         ([*labels, *labels], "--labels must be one file, or OUTPUT=FILE"),
     ):
         run(*arguments, *wrong).assert_one_clear_line(words)
 
 
-def test_explain_of_dense_outputs_says_that_their_targets_need_python(
+def test_explain_of_dense_outputs_requires_python_target(
     run: Run, photo: Path, tmp_path: Path
 ) -> None:
     inputs = keras.Input((12, 12, 3))
@@ -163,11 +166,13 @@ def test_explain_of_dense_outputs_says_that_their_targets_need_python(
     for model, *target in (("one",), ("two",), ("two", "--target", "a=0")):
         arguments = ["explain", tmp_path / f"{model}.keras", photo, "-o", tmp_path, *target]
         result = run(*arguments)
-        result.assert_one_clear_line("a function, which needs Python: actgrid.explain(..., target=")
+        result.assert_one_clear_line(
+            "such a model needs a function as target, in Python: actgrid.explain(..., target="
+        )
         assert "lambda" not in result.err
 
 
-def test_explain_says_in_one_line_why_a_map_is_zero(
+def test_explain_prints_why_map_is_zero_in_one_line(
     run: Run, model_file: Path, photo: Path, tmp_path: Path
 ) -> None:
     model = keras.models.load_model(model_file)
@@ -199,7 +204,7 @@ def test_explain_takes_many_images_in_batches_and_names_each_picture(
     methods = ["--method", "gradcam", "--method", "guided_gradcam", "--style", "map"]
     batched = explained(run(*arguments, *methods, "-o", tmp_path / "2", "--batch-size", 2))
     assert sizes == [2, 2, 1]
-    assert [Path(one["file"]).name for one in batched] == [
+    assert [Path(record["file"]).name for record in batched] == [
         *("a_gradcam.png", "a_guided_gradcam.png"),
         *("a_guided_gradcam-2.png", "a_guided_guided_gradcam.png"),
         *("b_gradcam.png", "b_guided_gradcam.png"),
@@ -207,16 +212,16 @@ def test_explain_takes_many_images_in_batches_and_names_each_picture(
         *("c_gradcam.png", "c_guided_gradcam.png"),
     ]
     assert len(list((tmp_path / "2").iterdir())) == 10
-    # Batches change nothing.
+    # The results do not depend on the batch size.
     model = actgrid.load_model(model_file)
-    for one in batched:
-        heatmap = actgrid.explain(model, one["image"], one["method"])
-        assert one["score"] == pytest.approx(float(heatmap.score[0]), rel=1e-4)  # type: ignore[index]
+    for record in batched:
+        heatmap = actgrid.explain(model, record["image"], record["method"])
+        assert record["score"] == pytest.approx(float(heatmap.score[0]), rel=1e-4)  # type: ignore[index]
         expected = heatmap.overlay(alpha=1).to_rgb()
-        assert np.abs(pixels(one["file"]).astype(int) - expected).max() <= 2
+        assert np.abs(pixels(record["file"]).astype(int) - expected).max() <= 2
 
 
-def test_explain_prepares_images_as_told_and_draws_them_as_they_are(
+def test_explain_applies_preprocessing_only_to_model_input(
     run: Run, photo: Path, tmp_path: Path
 ) -> None:
     model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 3)])
@@ -230,7 +235,7 @@ def test_explain_prepares_images_as_told_and_draws_them_as_they_are(
     assert plain["file"].endswith("cat_gradcam.tiff")
     assert plain["preprocessing"] == {"name": "none", "reason": "as given", "assumed": False}
     assert other["preprocessing"]["name"] == "ResNet50"
-    # Drawn last, of blue before red and negative values too; yet the picture is the photo.
+    # The model's input is BGR with negative values; the picture shows the photo itself.
     with Image.open(photo) as image:
         np.testing.assert_array_equal(pixels(other["file"]), np.asarray(image.convert("RGB")))
     batch = actgrid.load_images(photo, size=(20, 24), preprocess="ResNet50", fit="pad")
@@ -242,9 +247,9 @@ def test_explain_prepares_images_as_told_and_draws_them_as_they_are(
 
 def test_explain_draws_contours(run: Run, model_file: Path, photo: Path, tmp_path: Path) -> None:
     arguments = ["explain", model_file, photo, "-o", tmp_path, "--method", "occlusion", "--json"]
-    (one,) = explained(run(*arguments, "--style", "contours", "--patch", "4x2"))
+    (record,) = explained(run(*arguments, "--style", "contours", "--patch", "4x2"))
     heatmap = actgrid.explain(actgrid.load_model(model_file), photo, "occlusion", patch=(4, 2))
-    np.testing.assert_array_equal(pixels(one["file"]), heatmap.contours().to_rgb())
+    np.testing.assert_array_equal(pixels(record["file"]), heatmap.contours().to_rgb())
 
 
 def test_explain_lists_the_methods(run: Run) -> None:
@@ -258,7 +263,7 @@ def test_explain_lists_the_methods(run: Run) -> None:
     )
     methods = json.loads(run("explain", "--list", "--json").out)
     assert len(methods) == len(result.out.splitlines()) - 1 == 14
-    (occlusion,) = (one for one in methods if one["method"] == "occlusion")
+    (occlusion,) = (method for method in methods if method["method"] == "occlusion")
     assert occlusion["needs"] == ["batch"]
     needs = {method["method"]: method["needs"] for method in methods}
     assert needs["saliency"] == ["gradients"]
@@ -272,7 +277,7 @@ def test_explain_lists_the_methods(run: Run) -> None:
     assert occlusion["options"] == {"patch": None, "stride": None, "baseline": "mean"}
 
 
-def test_what_cannot_be_explained_is_said_before_tensorflow_is_loaded(
+def test_explain_reports_invalid_options_before_loading_tensorflow(
     model_file: Path, photo: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "names.txt").write_text("ant\nbee\n")
@@ -290,9 +295,9 @@ def test_what_cannot_be_explained_is_said_before_tensorflow_is_loaded(
         ("--method", "gradcan"): ["did you mean gradcam"],
         ("--method", "saliency", "--layer", "conv"): ["leave layer out"],
         ("--method", "lime"): ["lime needs scikit-learn", "actgrid[explain]"],
-        ("--stepz", "3"): ["no option is called --stepz (did you mean --steps", "explain --help"],
-        ("--steps", "9"): ["--steps is no option of gradcam; options: --token-grid"],
-        ("--patch", "4", "--method", "saliency"): ["--patch is no option of saliency", "--reduce"],
+        ("--stepz", "3"): ["unknown option --stepz (did you mean --steps", "explain --help"],
+        ("--steps", "9"): ["--steps is not an option of gradcam; options: --token-grid"],
+        ("--patch", "4", "--method", "saliency"): ["--patch is not an option of saliency", "--reduce"],
         ("--steps", "ten", "--method", "integrated_gradients"): [
             "--steps must be an integer from 2 to 1024, not 'ten'"
         ],
@@ -325,7 +330,9 @@ def test_what_cannot_be_explained_is_said_before_tensorflow_is_loaded(
     assert not (tmp_path / "out").exists()
 
 
-def test_explain_knows_an_application_by_its_layers(run: Run, photo: Path, tmp_path: Path) -> None:
+def test_explain_recognizes_application_by_its_layers(
+    run: Run, photo: Path, tmp_path: Path
+) -> None:
     network = keras.applications.MobileNet(weights=None, alpha=0.25, name="mine")
     network.save(tmp_path / "mine.keras")
     arguments = ["explain", tmp_path / "mine.keras", photo, "-o", tmp_path, "--method", "saliency"]
@@ -335,11 +342,11 @@ def test_explain_knows_an_application_by_its_layers(run: Run, photo: Path, tmp_p
     assert line.startswith("cat.jpg: saliency: Egyptian cat ")
     reason = "the architecture of keras.applications.MobileNet"
     assert prepared == f"preprocessing: MobileNet ({reason})"
-    (told,) = run(*arguments, "--json").events
-    assert told["preprocessing"] == {"name": "MobileNet", "reason": reason, "assumed": False}
+    (printed,) = run(*arguments, "--json").events
+    assert printed["preprocessing"] == {"name": "MobileNet", "reason": reason, "assumed": False}
 
 
-def test_imagenets_names_are_asked_for_by_a_word(run: Run, photo: Path, tmp_path: Path) -> None:
+def test_labels_imagenet_selects_imagenet_names(run: Run, photo: Path, tmp_path: Path) -> None:
     layers = keras.layers
     network = keras.Sequential(
         [keras.Input((8, 8, 3)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(1000)]

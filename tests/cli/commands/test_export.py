@@ -1,4 +1,4 @@
-"""`actgrid export`."""
+"""Tests of the command `actgrid export`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 Run = Callable[..., Any]
 
 
-def test_a_site(run: Run, model_file: Path, photo: Path, tmp_path: Path) -> None:
+def test_export_writes_site(run: Run, model_file: Path, photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "site"
     result = run("export", model_file, photo, "-o", out, "--layers", "conv", "--scope", "layer")
     assert result.code == 0
@@ -20,7 +20,7 @@ def test_a_site(run: Run, model_file: Path, photo: Path, tmp_path: Path) -> None
     ]
 
 
-def test_a_site_of_no_such_layer_is_one_line(
+def test_export_of_unknown_layer_prints_one_line(
     run: Run, model_file: Path, photo: Path, tmp_path: Path
 ) -> None:
     result = run("export", model_file, photo, "-o", tmp_path / "site", "--layers", "cnv")

@@ -1,4 +1,4 @@
-"""`actgrid info`."""
+"""Tests of the command `actgrid info`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 import actgrid
 
-Result = Any  # see conftest.py
+Result = Any  # the class in conftest.py, which tests cannot import
 Run = Callable[..., Result]
 
 
@@ -29,7 +29,7 @@ def test_info_names_versions_backends_and_devices(run: Run) -> None:
     assert re.search(r"^backend native +available \(used by auto\)", text, re.M)
 
 
-def test_info_says_why_a_backend_is_not_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info_prints_why_backend_is_unavailable(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "actgrid.rendering.backends.native_backend", None)
     facts = json.loads(run("info", "--json").out)
     assert "install actgrid again where a C++20 compiler" in facts["backends"]["native"]

@@ -1,4 +1,4 @@
-"""`actgrid layers`."""
+"""Tests of the command `actgrid layers`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import actgrid
 from actgrid.cli import report
 
-Result = Any  # see conftest.py
+Result = Any  # the class in conftest.py, which tests cannot import
 Run = Callable[..., Result]
 
 
@@ -27,7 +27,7 @@ def test_layers_lists_the_models_layers(run: Run, model_file: Path) -> None:
     assert len(lines) == 6
 
 
-def test_layers_for_machines(run: Run, model_file: Path) -> None:
+def test_layers_prints_json(run: Run, model_file: Path) -> None:
     layers = json.loads(run("layers", model_file, "--json").out)
     assert [layer["path"] for layer in layers] == ["conv", "relu", "pool", "flat", "head"]
     assert layers[0] == {
@@ -42,7 +42,7 @@ def test_layers_for_machines(run: Run, model_file: Path) -> None:
     }
 
 
-def test_layer_paths_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+def test_brackets_in_layer_paths_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
     class Named(keras.layers.Layer):  # type: ignore[misc]
         def call(self, x: Any) -> Any:
             return {"/b": x, "bold": x + 1}

@@ -1,4 +1,4 @@
-"""`actgrid maximize`."""
+"""Tests of the command `actgrid maximize`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from PIL import Image
 
 import actgrid
 
-Result = Any  # see conftest.py
+Result = Any  # the class in conftest.py, which tests cannot import
 Run = Callable[..., Result]
 
 
-def test_maximize_draws_channels_and_tells_what_they_were_brought_to(
+def test_maximize_draws_channels_and_prints_activations(
     run: Run, model_file: Path, tmp_path: Path
 ) -> None:
     options = ["--layer", "conv", "--channels", "3,0-1", "--steps", 4, "--jitter", 0.2]
@@ -33,18 +33,16 @@ def test_maximize_draws_channels_and_tells_what_they_were_brought_to(
     assert result.out.splitlines()[-1].startswith("conv, 3 channels: ")
 
 
-def test_maximize_for_machines(run: Run, model_file: Path, tmp_path: Path) -> None:
+def test_maximize_prints_json(run: Run, model_file: Path, tmp_path: Path) -> None:
     options = ["--layer", -1, "--steps", 9, "--parametrization", "pixel", "--json", "--rotate", 0]
     result = run("maximize", model_file, *options, "-o", tmp_path / "head.webp")
-    told = json.loads(result.out)
-    assert told["layer"] == "head"
-    assert [one["channel"] for one in told["channels"]] == [0, 1, 2, 3]
-    assert all(one["activation"] > one["initial_activation"] for one in told["channels"])
+    printed = json.loads(result.out)
+    assert printed["layer"] == "head"
+    assert [item["channel"] for item in printed["channels"]] == [0, 1, 2, 3]
+    assert all(item["activation"] > item["initial_activation"] for item in printed["channels"])
 
 
-def test_maximize_says_what_is_wrong_in_one_line(
-    run: Run, model_file: Path, tmp_path: Path
-) -> None:
+def test_maximize_prints_errors_in_one_line(run: Run, model_file: Path, tmp_path: Path) -> None:
     def wrong(*options: object, model: object = "none.keras") -> Result:
         return run("maximize", model, "--layer", "conv", "-o", tmp_path / "a.png", *options)
 
@@ -61,7 +59,7 @@ def test_maximize_says_what_is_wrong_in_one_line(
     result = run(
         "maximize", model_file, "-o", tmp_path / "b.png", "--steps", 1, *labelled, "--json"
     )
-    assert [each["channel"] for each in json.loads(result.out)["channels"]] == [2]
+    assert [channel["channel"] for channel in json.loads(result.out)["channels"]] == [2]
     wrong("--layer", "cnov", model=model_file).assert_one_clear_line("did you mean conv")
 
 

@@ -1,4 +1,4 @@
-"""`actgrid render`."""
+"""Tests of the command `actgrid render`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 
 import actgrid
-from actgrid.cli.loading import layer_choice
+from actgrid.cli.loading import parse_layers
 
-# What the command says of a model that does not tell how it wants pixels.
-ASSUMED = "preprocessing: unit (assumed: pixels divided by 255); --preprocess says otherwise"
+# The printed line about preprocessing, for a model without known preprocessing.
+ASSUMED = "preprocessing: unit (assumed: pixels divided by 255); change it with --preprocess"
 
-Result = Any  # see conftest.py
+Result = Any  # the class in conftest.py, which tests cannot import
 Run = Callable[..., Result]
 
 
@@ -102,7 +102,7 @@ def test_layers_option_takes_globs_classes_indices_and_repeats(
     assert drawn("*o*") == ["conv", "pool"]
     assert drawn("Conv2D", "MaxPooling2D") == ["conv", "pool"]
     assert drawn(1, -1) == ["relu", "head"]
-    assert layer_choice(keras.Sequential([keras.layers.ReLU(name="Conv2D")]), ["Conv2D"]) == [
+    assert parse_layers(keras.Sequential([keras.layers.ReLU(name="Conv2D")]), ["Conv2D"]) == [
         "Conv2D"
     ]
 
@@ -117,9 +117,9 @@ def test_images_of_folders_and_globs_in_batches(
             picture.rotate(90 * turns, expand=True).save(inputs / place / "cat.png")
     result = run("render", model_file, inputs, "-o", tmp_path / "out", "--batch-size", 3)
     assert result.code == 0
-    # The folders are those of the images; of a glob they are not known.
+    # Outputs of a folder keep its subfolders; the files of a glob have no common folder.
     folders = {"a/cat": "cat", "b/cat": "cat-2", "c/cat": "cat-3", "c/d/cat": "cat-4"}
-    # Batches change nothing.
+    # The results do not depend on the batch size.
     run("render", model_file, inputs / "**" / "*.png", "-o", tmp_path / "one", "--batch-size", 1)
     for folder, numbered in folders.items():
         batched, single = (
@@ -158,15 +158,15 @@ def test_images_of_several_sizes_through_a_model_of_any_size(
     assert read_stats(tmp_path / "sized" / "cat")["layers"][0]["shape"] == [18, 22, 2]
 
 
-def test_model_of_a_module_in_the_working_directory(photo: Path, tmp_path: Path) -> None:
+def test_model_from_module_in_current_folder(photo: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import keras\n"
         "def build():\n"
         "    return keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3)])\n"
     )
-    # The command as it is installed, which imports TensorFlow itself.
+    # A new process of the installed command, which imports TensorFlow itself.
     command = [str(Path(sys.executable).with_name("actgrid")), "render", "mine:build", str(photo)]
     done = subprocess.run([*command, "-o", "out"], capture_output=True, text=True, cwd=tmp_path)
-    # TensorFlow's start-up messages and a progress bar are not for a pipe.
+    # Neither TensorFlow's messages nor a progress bar are printed to a pipe.
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "out" / "cat" / "stats.json").exists()

@@ -1,4 +1,4 @@
-"""`actgrid render-weights`."""
+"""Tests of the command `actgrid render-weights`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from PIL import Image
 
 import actgrid
 
-Result = Any  # see conftest.py
+Result = Any  # the class in conftest.py, which tests cannot import
 Run = Callable[..., Result]
 
 
-def test_render_weights_draws_the_kernels_and_tells_of_them(
+def test_render_weights_draws_kernels_and_prints_table(
     run: Run, model_file: Path, tmp_path: Path
 ) -> None:
     result = run("render-weights", model_file, "-o", tmp_path)
@@ -40,14 +40,19 @@ def test_render_weights_of_named_layers_with_options(
         "order", "1-0"
     )
     result = run("render-weights", model_file, "-o", tmp_path, *options[:-1], "1,0")
-    told = json.loads(result.out)["weights"]
-    assert [one["path"] for one in told] == ["conv/kernel", "conv/bias", "head/kernel", "head/bias"]
-    assert [one["file"] for one in told][:2] == ["00_conv_kernel.webp", "01_conv_bias.webp"]
+    printed = json.loads(result.out)["weights"]
+    assert [item["path"] for item in printed] == [
+        "conv/kernel",
+        "conv/bias",
+        "head/kernel",
+        "head/bias",
+    ]
+    assert [item["file"] for item in printed][:2] == ["00_conv_kernel.webp", "01_conv_bias.webp"]
     with Image.open(tmp_path / "00_conv_kernel.webp") as picture:
         assert picture.size == (2 * 11, 2 * 7)
 
 
-def test_render_weights_says_what_is_wrong_in_one_line(
+def test_render_weights_prints_errors_in_one_line(
     run: Run, model_file: Path, tmp_path: Path
 ) -> None:
     command = ["render-weights", model_file, "-o", tmp_path]

@@ -1,4 +1,4 @@
-"""`actgrid serve`."""
+"""Tests of the command `actgrid serve`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Run = Callable[..., Any]
 def served(
     start: Callable[..., Any], *arguments: object, **environment: str
 ) -> Iterator[tuple[Any, str]]:
-    """Start the command as a user would; yield the process and the address that it prints."""
+    """Start `actgrid serve` in a process; yield the process and the printed address."""
     process = start("serve", *arguments, "--port", 0, env={**os.environ, **environment})
     try:
         line = process.stdout.readline()
@@ -35,7 +35,9 @@ def served(
         process.communicate()
 
 
-def test_served_until_interrupted(start: Callable[..., Any], model_file: Path, photo: Path) -> None:
+def test_serve_runs_until_interrupted(
+    start: Callable[..., Any], model_file: Path, photo: Path
+) -> None:
     with served(start, model_file, photo.parent) as (process, address):
         assert httpx.get(address).text.startswith("<!doctype html>")
         listed = httpx.get(f"{address}api/images.json").json()
@@ -76,7 +78,7 @@ def make():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("code", [LOADING, STARTING], ids=["loading", "starting"])
-def test_a_signal_ends_it_while_the_model_is_made(
+def test_signal_stops_serve_while_model_loads(
     start: Callable[..., Any], tmp_path: Path, code: str, number: signal.Signals
 ) -> None:
     (tmp_path / "slow_model.py").write_text(code)
@@ -84,11 +86,11 @@ def test_a_signal_ends_it_while_the_model_is_made(
         while not (tmp_path / "begun").exists():
             assert process.poll() is None
             time.sleep(0.05)
-        assert_it_ends(process, number)
+        assert_process_ends(process, number)
 
 
-def assert_it_ends(process: Any, number: signal.Signals) -> None:
-    """Send a signal; check that the process ends in two seconds with 0, and says nothing."""
+def assert_process_ends(process: Any, number: signal.Signals) -> None:
+    """Check that a process ends silently with code 0 in two seconds after a signal."""
     start = time.monotonic()
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -98,7 +100,7 @@ def assert_it_ends(process: Any, number: signal.Signals) -> None:
 
 @contextmanager
 def open_request(address: str, method: str, path: str, more: str = "\r\n\r\n") -> Iterator[None]:
-    """Send a request and read no answer; close the connection at the end."""
+    """Send a request without reading the response; close the connection at the end."""
     parts = urlsplit(address)
     with socket.create_connection((parts.hostname or "", parts.port or 0)) as connection:
         connection.sendall(f"{method} /{path} HTTP/1.1\r\nHost: localhost{more}".encode())
@@ -116,14 +118,14 @@ def wait_for_progress(address: str, place: str, state: str = "running") -> None:
 
 @pytest.fixture(scope="module")
 def demo(start: Callable[..., Any]) -> Iterator[tuple[Any, str, str]]:
-    """Serve the embedded model; yield the process, its address, and where its heatmaps are."""
+    """Serve the embedded model; yield process, address and the URL of its heatmaps."""
     with served(start, "demo") as (process, address):
         (image,) = httpx.get(f"{address}api/images.json").json()["images"]
         yield process, address, f"api/images/{image['id']}/heatmaps"
 
 
 def cpu_seconds(process: Any) -> float:
-    """Return the processor time that a process has used."""
+    """Return the processor time of a process in seconds."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -133,7 +135,7 @@ SLOW = ["rise", "occlusion", "integrated_gradients", "smoothgrad", "scorecam", "
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("method", SLOW)
-def test_what_is_cancelled_uses_no_processor(demo: tuple[Any, str, str], method: str) -> None:
+def test_cancelled_heatmap_uses_no_processor_time(demo: tuple[Any, str, str], method: str) -> None:
     process, address, heatmaps = demo
     if method == "lime":
         pytest.importorskip("skimage")
@@ -143,18 +145,18 @@ def test_what_is_cancelled_uses_no_processor(demo: tuple[Any, str, str], method:
     with open_request(address, "GET", resource):
         wait_for_progress(address, place)
     wait_for_progress(address, place, "none")
-    time.sleep(1)  # in which the run of the model ends that had begun
+    time.sleep(1)  # a batch that has started still ends
     before = cpu_seconds(process)
     time.sleep(1)
     assert cpu_seconds(process) - before < 0.2
 
 
-def test_quick_heatmaps_and_clicks_do_not_wait_for_slow_ones(demo: tuple[Any, str, str]) -> None:
+def test_quick_requests_do_not_wait_for_slow_heatmaps(demo: tuple[Any, str, str]) -> None:
     _, address, heatmaps = demo
     image = heatmaps.rpartition("/")[0]
     slow = [f"{heatmaps}/rise/{target}" for target in (7, 8)]
     with httpx.Client(base_url=address, timeout=120) as client, ExitStack() as requests:
-        assert client.get(f"{heatmaps}/gradcam/1.json").status_code == 200  # compiled now
+        assert client.get(f"{heatmaps}/gradcam/1.json").status_code == 200  # compiles the function
         for place in slow:
             requests.enter_context(open_request(address, "GET", f"{place}.json"))
         for place in slow:
@@ -165,7 +167,7 @@ def test_quick_heatmaps_and_clicks_do_not_wait_for_slow_ones(demo: tuple[Any, st
         ):
             start = time.monotonic()
             assert client.get(path).status_code == 200
-            # Each of the slow ones takes half a minute.
+            # Each slow heatmap takes half a minute.
             assert time.monotonic() - start < 8
         for place in slow:
             progress = client.get(f"{place}/progress.json").json()
@@ -173,7 +175,7 @@ def test_quick_heatmaps_and_clicks_do_not_wait_for_slow_ones(demo: tuple[Any, st
             assert 0 < progress["done"] < progress["total"] == 2000
 
 
-def test_a_signal_ends_it_in_a_heatmap_and_a_stalled_upload(start: Callable[..., Any]) -> None:
+def test_signal_stops_serve_during_heatmap_and_stalled_upload(start: Callable[..., Any]) -> None:
     with served(start, "demo") as (process, address):
         (image,) = httpx.get(f"{address}api/images.json").json()["images"]
         place = f"api/images/{image['id']}/heatmaps/rise/9"
@@ -183,10 +185,10 @@ def test_a_signal_ends_it_in_a_heatmap_and_a_stalled_upload(start: Callable[...,
             open_request(address, "POST", "api/images", half),
         ):
             wait_for_progress(address, place)
-            assert_it_ends(process, signal.SIGTERM)
+            assert_process_ends(process, signal.SIGTERM)
 
 
-def test_a_token_from_the_environment(start: Callable[..., Any], model_file: Path) -> None:
+def test_token_from_environment_variable(start: Callable[..., Any], model_file: Path) -> None:
     with served(start, model_file, "--host", "0.0.0.0", ACTGRID_TOKEN="sesame") as (_, address):
         assert address.endswith("?token=sesame")
         place = re.sub(r"//[^:]+:(\d+)/.*", r"//127.0.0.1:\1/api/model.json", address)
@@ -207,7 +209,7 @@ def test_a_token_from_the_environment(start: Callable[..., Any], model_file: Pat
         (["--token", "open sesame"], ["without spaces"]),
     ],
 )
-def test_what_cannot_be_served_is_one_line(
+def test_serve_prints_errors_in_one_line(
     run: Run, model_file: Path, arguments: list[str], words: list[str]
 ) -> None:
     run("serve", model_file, *arguments).assert_one_clear_line(*words)

@@ -1,1 +1,1 @@
-"""Commands of the command line: the function in each file that has the name of the file."""
+"""Command modules: each defines the command that has the name of its file."""

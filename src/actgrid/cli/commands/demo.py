@@ -1,4 +1,4 @@
-"""`actgrid demo`."""
+"""The command `actgrid demo`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from actgrid.options import FolderOptions, JsonOptions
 
 @command(FolderOptions, JsonOptions, output="actgrid-demo")
 def demo(options: Options) -> None:
-    """Draw the layers of the embedded network for a photo, and a heatmap of its class."""
+    """Draw the layers of the embedded network for its photo, and a Grad-CAM heatmap."""
     from actgrid.attribution import explain
     from actgrid.cli import report
     from actgrid.cli.loading import load_model
@@ -26,26 +26,23 @@ def demo(options: Options) -> None:
     writable_folder(output)
     network = load_model("demo", "imagenet", safe_mode=True)
     batch = load_images(photo(), model=network)
-    # The class probabilities come out of the same run as the activations.
+    # One forward pass gives the activations and the class probabilities.
     head = network.layers[-1]
     extractor = Extractor(network, lambda layer: len(layer.output.shape) > 2 or layer is head)
     activations = extractor(batch)
     top = top_classes(activations.pop(head.name)[0])
     about = {"image": "cat.jpg", "model": network.name}
-    drawn = save_layers(output, extractor.layers, activations, about=about)
+    layers = save_layers(output, extractor.layers, activations, about=about)
     heatmap, file = explain(network, photo()), output / "gradcam.png"
     heatmap.overlay().save(file)
     if options["json"]:
         classes = [{"name": name, "probability": probability} for name, probability in top]
         explained = report.heatmap_as_dict(Path("cat.jpg"), heatmap, file)
-        typer.echo(
-            json.dumps(
-                {**report.as_dict("cat.jpg", output, drawn), "top": classes, "explained": explained}
-            )
-        )
+        facts = report.drawn_layers_as_dict("cat.jpg", output, layers)
+        typer.echo(json.dumps(facts | {"top": classes, "explained": explained}))
         return
-    report.print_layers(drawn)
+    report.print_layers(layers)
     report.print_top(top)
     print()
     report.print_heatmap(Path("cat.jpg"), heatmap, file)
-    report.print_place(output, drawn)
+    report.print_output_folder(output, layers)

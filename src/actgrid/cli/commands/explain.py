@@ -1,4 +1,4 @@
-"""`actgrid explain`."""
+"""The command `actgrid explain`."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ from actgrid.progress import progress
 def explain(
     model: OptionalModel = None, images: OptionalImages = None, *, options: Options
 ) -> None:
-    """Draw where in images a model sees a class: OUTPUT/IMAGE_METHOD.png.
+    """Explain predictions: draw a heatmap of each image in OUTPUT/IMAGE_METHOD.png.
 
-    With several targets the files are OUTPUT/IMAGE_METHOD_TARGET.png. actgrid explain --list --json
-    shows which method takes which options, and their defaults.
+    With several targets, the files are OUTPUT/IMAGE_METHOD_TARGET.png. actgrid explain --list
+    --json prints the options of each method and their defaults.
     """
     from actgrid.cli import report
 
@@ -57,35 +57,35 @@ def explain(
         report.print_methods(options["json"])
         return
     if model is None or not images or options["output"] is None:
-        raise OptionError("MODEL, IMAGE and --output are needed, but for actgrid explain --list")
+        raise OptionError("MODEL, IMAGE and --output are required, except with --list")
 
     from actgrid.cli.explaining import (
-        draw,
-        labels_choice,
-        method_choice,
+        draw_heatmap,
+        parse_targets,
         picture_names,
-        target_choice,
-        targets_as_options,
-        warnings_in_a_line,
+        print_warnings_in_one_line,
+        read_labels_option,
+        rephrase_target_errors,
+        select_methods,
     )
-    from actgrid.cli.loading import layer_choice, load_model, used_preprocessing
+    from actgrid.cli.loading import load_model, parse_layers, resolve_preprocessing
     from actgrid.encoding import writable_folder
     from actgrid.models.image_sources import find_images
     from actgrid.models.images import load_images, load_photos
     from actgrid.runs import explain_images
 
-    # What is wrong with these is said before a model is loaded.
+    # Invalid options are reported before the model loads, which takes seconds.
     texts, layer, drawing = options["target"] or [], options["layer"], options.of(OverlayOptions)
-    methods = method_choice(options["method"], layer, options.of(MethodOptions))
-    labels = labels_choice(options["labels"])
-    target = target_choice(texts, labels)
+    methods = select_methods(options["method"], layer, options.of(MethodOptions))
+    labels = read_labels_option(options["labels"])
+    target = parse_targets(texts, labels)
     files = [file for image in images for file in find_images(image)]
     output = Path(options["output"])
     writable_folder(output)
     network = load_model(model, **options.of(ModelOptions))
     size, preprocess, fit = (options[name] for name in ("size", "preprocess", "fit"))
-    prepared = used_preprocessing(network, preprocess)
-    layers = layer_choice(network, None if layer is None else [layer])
+    preprocessing = resolve_preprocessing(network, preprocess)
+    layers = parse_layers(network, None if layer is None else [layer])
     results = explain_images(
         network,
         files,
@@ -99,20 +99,20 @@ def explain(
     )
     names = picture_names(files, methods, texts)
     with (
-        targets_as_options(),
-        warnings_in_a_line(),
+        rephrase_target_errors(),
+        print_warnings_in_one_line(),
         progress(len(files), "explaining") as advance,
     ):
         for file, heatmaps in results:
             for heatmap in heatmaps:
                 picture = output / f"{next(names)}.{options['format']}"
-                draw(heatmap, options["style"], **drawing).save(picture)
+                draw_heatmap(heatmap, options["style"], **drawing).save(picture)
                 if options["json"]:
-                    about = report.preprocessing_as_dict(prepared)
+                    about = report.preprocessing_as_dict(preprocessing)
                     line = report.heatmap_as_dict(file, heatmap, picture) | {"preprocessing": about}
                     typer.echo(json.dumps(line))
                 else:
                     report.print_heatmap(file, heatmap, picture)
             advance()
     if not options["json"]:
-        report.print_preprocessing(prepared)
+        report.print_preprocessing(preprocessing)

@@ -1,4 +1,4 @@
-"""`actgrid info`."""
+"""The command `actgrid info`."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from actgrid.options import JsonOptions
 
 @command(JsonOptions)
 def info(options: Options) -> None:
-    """Show versions, rendering backends, the processor and devices."""
+    """Print versions, rendering backends, the processor and TensorFlow's devices."""
     from actgrid.cli import report
     from actgrid.rendering import backend_problems
 
     backends = backend_problems()
     facts: dict[str, Any] = {
         "versions": {"actgrid": metadata.version("actgrid"), "python": platform.python_version()}
-        | {name: _version(name) for name in report.PACKAGES},
+        | {name: _find_version(name) for name in report.PACKAGES},
         "backends": {name: problem or "available" for name, problem in backends.items()},
         "auto": next(name for name, problem in backends.items() if problem is None),
         "cpu": _describe_processor(has_native=backends["native"] is None),
-        "devices": _devices(),
+        "devices": _list_devices(),
     }
     if options["json"]:
         typer.echo(json.dumps(facts))
@@ -34,7 +34,7 @@ def info(options: Options) -> None:
         report.print_facts(facts)
 
 
-def _version(package: str) -> str | None:
+def _find_version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -50,7 +50,7 @@ def _describe_processor(has_native: bool) -> dict[str, Any]:
     return facts
 
 
-def _devices() -> list[str] | str:
+def _list_devices() -> list[str] | str:
     from actgrid.cli.loading import load_tensorflow
     from actgrid.errors import MissingDependencyError
     from actgrid.models.frameworks import tensorflow

@@ -1,4 +1,4 @@
-"""`actgrid layers`."""
+"""The command `actgrid layers`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from actgrid.options import JsonOptions, ModelOptions
 
 @command(ModelOptions, JsonOptions, weights="random")
 def layers(model: Model, options: Options) -> None:
-    """List the layers of a model: path, type, shape, parameters."""
+    """List the layers of a model: path, type, output shape, channels and parameters."""
     from actgrid.cli import report
     from actgrid.cli.loading import load_model
     from actgrid.models import list_layers

@@ -1,4 +1,4 @@
-"""`actgrid maximize`."""
+"""The command `actgrid maximize`."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ from actgrid.options import (
     batch_size=16,
 )
 def maximize(model: Model, options: Options) -> None:
-    """Synthesize the images that maximize a layer's channels, or a class: a tile for each."""
+    """Synthesize images that maximize the channels of a layer, or a class score."""
     from actgrid import attribution
     from actgrid.cli import report
-    from actgrid.cli.explaining import labels_choice
-    from actgrid.cli.loading import layer_choice, load_inputs, load_model, used_preprocessing
+    from actgrid.cli.explaining import read_labels_option
+    from actgrid.cli.loading import load_inputs, load_model, parse_layers, resolve_preprocessing
     from actgrid.encoding import image_format, writable_folder
 
-    # What is wrong with these is said before a model is loaded.
+    # Invalid options are reported before the model loads, which takes seconds.
     inputs = None if options["inputs"] is None else load_inputs(Path(options["inputs"]))
-    labels: Any = labels_choice(options["labels"])
+    labels: Any = read_labels_option(options["labels"])
     output = Path(options["output"])
     image_format(output.suffix)
     writable_folder(output.parent)
     network = load_model(model, **options.of(ModelOptions))
-    prepared = used_preprocessing(network, options["preprocess"])
-    (layer,) = layer_choice(network, [options["layer"]]) or [None]
-    found = attribution.maximize(
+    preprocessing = resolve_preprocessing(network, options["preprocess"])
+    (layer,) = parse_layers(network, [options["layer"]]) or [None]
+    maximization = attribution.maximize(
         network,
         layer,
         inputs=inputs,
@@ -70,10 +70,10 @@ def maximize(model: Model, options: Options) -> None:
             ChannelOptions, MaximizeOptions, ImageInputOptions, SheetOptions, BatchOptions
         ),
     )
-    found.save(output)
+    maximization.save(output)
     if options["json"]:
-        about = {"preprocessing": report.preprocessing_as_dict(prepared)}
-        typer.echo(json.dumps(report.maximization_as_dict(output, found) | about))
+        about = {"preprocessing": report.preprocessing_as_dict(preprocessing)}
+        typer.echo(json.dumps(report.maximization_as_dict(output, maximization) | about))
     else:
-        report.print_preprocessing(prepared)
-        report.print_maximization(output, found)
+        report.print_preprocessing(preprocessing)
+        report.print_maximization(output, maximization)

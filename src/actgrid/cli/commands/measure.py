@@ -1,4 +1,4 @@
-"""`actgrid measure`."""
+"""The command `actgrid measure`."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from actgrid.options import (
     EventOptions,
 )
 def measure(model: Model, images: ListedImages, options: Options) -> None:
-    """Measure a model's channels over images: dead channels, and each channel's top images.
+    """Measure channel statistics over images: dead channels, top images of channels.
 
-    OUTPUT/report.html shows the results, stats.npz and summary.json hold them, top/NN_LAYER.png
-    are the images that activate the channels most. manifest.jsonl and run.json are as with
-    actgrid render. The exit code is 1 if images failed.
+    OUTPUT/report.html shows the results, and stats.npz and summary.json contain them.
+    OUTPUT/top/NN_LAYER.png shows the images that activate each channel most. manifest.jsonl and
+    run.json are described under actgrid render. The exit code is 1 if images failed.
     """
     from actgrid.cli.running import finish_run, start_run
 

@@ -1,4 +1,4 @@
-"""`actgrid render`."""
+"""The command `actgrid render`."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from actgrid.options import (
     EventOptions,
 )
 def render(model: Model, images: ListedImages, options: Options) -> None:
-    """Draw a model's layers for images: OUTPUT/IMAGE/NN_LAYER.png and stats.json.
+    """Draw the activation maps of layers for images: OUTPUT/IMAGE/NN_LAYER.png.
 
-    OUTPUT/manifest.jsonl has a line for each image, OUTPUT/run.json describes the run. The exit
+    OUTPUT/manifest.jsonl has a line for each image, and OUTPUT/run.json describes the run. The exit
     code is 1 if images failed.
     """
     from actgrid.cli.running import finish_run, start_run

@@ -1,4 +1,4 @@
-"""`actgrid render-weights`."""
+"""The command `actgrid render-weights`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from actgrid.cli.arguments import Model
-from actgrid.cli.command import LeftOut, Options, command
+from actgrid.cli.command import NoneMeaning, Options, command
 from actgrid.options import (
     SIGNED,
     BackendOptions,
@@ -33,24 +33,24 @@ from actgrid.options import (
     ThreadOptions,
     JsonOptions,
     **SIGNED,
-    layers=LeftOut("every convolution"),
+    layers=NoneMeaning("all convolutions"),
 )
 def render_weights(model: Model, options: Options) -> None:
-    """Draw a model's weights, by default of every convolution: OUTPUT/NN_LAYER_WEIGHT.png."""
+    """Draw the weights of layers, by default convolutions: OUTPUT/NN_LAYER_WEIGHT.png."""
     from actgrid.cli import report
-    from actgrid.cli.loading import layer_choice, load_model
+    from actgrid.cli.loading import load_model, parse_layers
     from actgrid.encoding import writable_folder
     from actgrid.figures import save_weights
     from actgrid.rendering.backends import load_backend
 
-    # What is wrong with these is said before a model is loaded.
+    # Invalid options are reported before the model loads, which takes seconds.
     load_backend(options["backend"])
     output = Path(options["output"])
     writable_folder(output)
     network = load_model(model, **options.of(ModelOptions))
-    chosen = layer_choice(network, options["layers"])
-    drawn = save_weights(output, network, chosen, **options.of(WeightFileOptions))
+    selected = parse_layers(network, options["layers"])
+    drawn_weights = save_weights(output, network, selected, **options.of(WeightFileOptions))
     if options["json"]:
-        typer.echo(json.dumps(report.weights_as_dict(output, drawn)))
+        typer.echo(json.dumps(report.weights_as_dict(output, drawn_weights)))
     else:
-        report.print_weights(output, drawn)
+        report.print_weights(output, drawn_weights)

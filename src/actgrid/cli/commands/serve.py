@@ -1,4 +1,4 @@
-"""`actgrid serve`."""
+"""The command `actgrid serve`."""
 
 from __future__ import annotations
 
@@ -36,39 +36,41 @@ from actgrid.options import (
     BatchOptions,
 )
 def serve(model: Model, images: OptionalImages = None, *, options: Options) -> None:
-    """Show every layer, channel and heatmap of images in the browser.
+    """Serve the viewer: every layer, channel and heatmap of images in the browser.
 
-    The page can add other images. The command prints the address of the page and serves it until
-    SIGINT (Ctrl-C) or SIGTERM, and exits with 0 then. The HTTP API is described at
-    /api/openapi.json. The token can also be given as the environment variable ACTGRID_TOKEN.
+    Further images can be added on the page. The command prints the address of the page and serves
+    it until SIGINT (Ctrl-C) or SIGTERM, and then exits with code 0. /api/openapi.json describes the
+    HTTP API. The environment variable ACTGRID_TOKEN can also set the token.
     """
     with _exit_on_signals():
         import actgrid
         from actgrid.cli import report
-        from actgrid.cli.loading import load_model, used_preprocessing
-        from actgrid.cli.viewing import viewer_options
+        from actgrid.cli.loading import load_model, resolve_preprocessing
+        from actgrid.cli.viewing import read_viewer_options
 
-        # What is wrong with these is said before a model is loaded.
-        shown = images or (["demo"] if model == "demo" else [])
-        viewing = viewer_options(shown, options)
+        # Invalid options are reported before the model loads, which takes seconds.
+        images = images or (["demo"] if model == "demo" else [])
+        viewing = read_viewer_options(images, options)
 
-        def ready(url: str) -> None:
-            typer.echo(f"the viewer is at {url} (Ctrl-C ends it)")
-            report.print_preprocessing(prepared)
+        def announce(url: str) -> None:
+            typer.echo(f"the viewer is at {url} (stop it with Ctrl-C)")
+            report.print_preprocessing(preprocessing)
             if options["open"]:
                 webbrowser.open(url)
 
         network = load_model(model, **options.of(ModelOptions))
-        prepared = used_preprocessing(network, options["preprocess"])
-        actgrid.serve(network, ready=ready, **viewing, **options.of(ServerOptions, UploadOptions))
+        preprocessing = resolve_preprocessing(network, options["preprocess"])
+        actgrid.serve(
+            network, ready=announce, **viewing, **options.of(ServerOptions, UploadOptions)
+        )
 
 
 @contextmanager
 def _exit_on_signals() -> Iterator[None]:
-    """Exit with code 0 at SIGINT or SIGTERM, whatever the threads of TensorFlow are doing.
+    """Exit at once with code 0 at SIGINT or SIGTERM.
 
-    A server has nothing to finish. Python's own exit would wait for the threads that run the
-    model. While uvicorn runs it answers the signals itself, closes, and raises them again.
+    Python's regular exit would wait for the threads that run the model. While uvicorn runs, it
+    handles the signals itself, closes, and raises them again.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
