@@ -1,1 +1,1 @@
-"""Measured figures, peers and targets: `python -m benchmarks`, or `pytest benchmarks`."""
+"""Benchmarks and their targets: `python -m benchmarks` or `pytest benchmarks`."""

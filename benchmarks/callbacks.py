@@ -1,4 +1,4 @@
-"""Training with pictures of every epoch: what they add to it."""
+"""Benchmarks of callbacks: the time that they add to the epochs of a training."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from benchmarks.workload import Array, folder
 __all__ = ["CALLBACKS"]
 
 _BATCH = 32
-# Short epochs, in turn with those of others: in long ones the machine's moods hide a few
-# milliseconds. What a callback adds at the end of one does not depend on its length.
+# Short epochs: in long epochs, noise exceeds the few milliseconds that a callback adds at the end
+# of an epoch, whose length does not matter.
 _BATCHES = 50
 _EPOCHS = 8
-# An epoch of CIFAR-10, of 50,000 images, has so many.
-_TUTORIAL = 1563
+# Batches in an epoch of CIFAR-10 (50,000 images).
+_CIFAR10_BATCHES = 1563
 _SAMPLES = 4
 _LAYERS = ["conv2d", "max_pooling2d", "conv2d_1", "max_pooling2d_1", "conv2d_2"]
 
 
 @cache
-def network() -> Any:
-    """Return the network of TensorFlow's tutorial on CNNs, for 32 x 32 images."""
+def get_network() -> Any:
+    """Return the network of TensorFlow's CNN tutorial, for images of 32 x 32 pixels."""
     import keras
     from keras import layers
 
@@ -55,17 +55,17 @@ def network() -> Any:
 
 
 @cache
-def images() -> tuple[Array, Array]:
+def get_data() -> tuple[Array, Array]:
     random = np.random.default_rng(0)
     count = _BATCH * _BATCHES
     return random.random((count, 32, 32, 3), np.float32), random.integers(0, 10, count)
 
 
-def epoch(make: Callable[[], list[Any]]) -> Callable[[], float]:
-    """Train some epochs with callbacks, and return the median of their milliseconds.
+def prepare_epochs(make_callbacks: Callable[[], list[Any]]) -> Callable[[], float]:
+    """Prepare a training that returns the median milliseconds of an epoch.
 
-    But for the first one: in every other, what the one before has left is written beside the
-    training, and its own is taken at the end.
+    The first epoch is not counted: from the second epoch on, the results of the previous epoch
+    are written during the training.
     """
     import keras
 
@@ -77,13 +77,13 @@ def epoch(make: Callable[[], list[Any]]) -> Callable[[], float]:
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self.times.append(perf_counter())
 
-    x, y = images()
-    callbacks = make()
+    x, y = get_data()
+    callbacks = make_callbacks()
 
     def run() -> float:
         clock = Clock()
         with contextlib.redirect_stdout(io.StringIO()):  # tf-explain's progress bars
-            network().fit(
+            get_network().fit(
                 x, y, _BATCH, epochs=_EPOCHS + 1, verbose=0, callbacks=[*callbacks, clock]
             )
         return statistics.median(np.diff(clock.times)) * 1e3
@@ -91,46 +91,46 @@ def epoch(make: Callable[[], list[Any]]) -> Callable[[], float]:
     return run
 
 
-def grids() -> list[Any]:
-    x, _ = images()
+def make_grids_callback() -> list[Any]:
+    x, _ = get_data()
     return [ActivationGrids(x[:_SAMPLES], _LAYERS, log_dir=folder() / "callbacks" / "grids")]
 
 
-def health() -> list[Any]:
-    x, _ = images()
+def make_health_callback() -> list[Any]:
+    x, _ = get_data()
     return [ChannelHealth(x[:64], _LAYERS, log_dir=folder() / "callbacks" / "health", lost=1)]
 
 
-def tf_explain() -> list[Any]:
-    """Return tf-explain's, one for each layer: it draws one, of all samples in one picture."""
+def make_tf_explain_callbacks() -> list[Any]:
+    """Return a callback of tf-explain for each layer: it draws only one layer."""
     from tf_explain.callbacks.activations_visualization import ActivationsVisualizationCallback
 
-    x, _ = images()
+    x, _ = get_data()
     logs = folder() / "callbacks" / "tf-explain"
     return [
         ActivationsVisualizationCallback((x[:_SAMPLES], None), [layer], logs) for layer in _LAYERS
     ]
 
 
-def of_an_epoch(ours: float, alone: float) -> float:
-    """Return what is added at the end of an epoch, in percent of the tutorial's."""
-    return 100 * (ours - alone) / (alone * _TUTORIAL / _BATCHES)
+def compute_overhead(ours: float, reference: float) -> float:
+    """Return the added time of an epoch as a percentage of a CIFAR-10 epoch."""
+    return 100 * (ours - reference) / (reference * _CIFAR10_BATCHES / _BATCHES)
 
 
 CALLBACKS = Group(
     f"epoch of {_BATCHES} batches of {_BATCH}, CIFAR-10 tutorial's network, 5 layers, "
     f"{_SAMPLES} samples",
     {
-        "no callback": partial(epoch, list),
-        "ActivationGrids": partial(epoch, grids),
-        "ChannelHealth, 64 samples": partial(epoch, health),
-        "tf-explain's callback": partial(epoch, tf_explain),
+        "no callback": partial(prepare_epochs, list),
+        "ActivationGrids": partial(prepare_epochs, make_grids_callback),
+        "ChannelHealth, 64 samples": partial(prepare_epochs, make_health_callback),
+        "tf-explain's callback": partial(prepare_epochs, make_tf_explain_callbacks),
     },
     (
         Target(
             "ActivationGrids, of the tutorial's epoch",
             *("ActivationGrids", "no callback", 2),
-            how=of_an_epoch,
+            compare=compute_overhead,
             unit="%",
         ),
     ),

@@ -1,4 +1,4 @@
-"""Explanations: batches through one compiled function, against the tutorials' loops."""
+"""Benchmarks of explanations: batches of actgrid against loops of tutorials."""
 
 from __future__ import annotations
 
@@ -20,45 +20,45 @@ _PATCH, _STRIDE = 32, 16
 
 
 @cache
-def network() -> Any:
+def get_network() -> Any:
     return actgrid.demo.model()
 
 
 @cache
-def images() -> Array:
+def get_images() -> Array:
     photo = actgrid.demo.photo()
-    turned = [photo.rotate(360 / _BATCH * number) for number in range(_BATCH)]
-    return actgrid.load_images(turned, model=network())
+    photos = [photo.rotate(360 / _BATCH * number) for number in range(_BATCH)]
+    return actgrid.load_images(photos, model=get_network())
 
 
-def ours(method: str, count: int = _BATCH, **options: Any) -> Run:
-    x = images()[:count]
+def prepare_explain(method: str, count: int = _BATCH, **options: Any) -> Run:
+    x = get_images()[:count]
 
     def run() -> None:
-        actgrid.explain(network(), x, method, _CLASS, **options)
+        actgrid.explain(get_network(), x, method, _CLASS, **options)
 
-    run()  # compiled
+    run()  # compile before timing
     return run
 
 
 def explain_images(count: int) -> Run:
-    """Explain many images, 32 at once."""
-    x = np.tile(images(), (count // _BATCH, 1, 1, 1))
+    """Prepare the Grad-CAM explanation of many images in batches of 32."""
+    x = np.tile(get_images(), (count // _BATCH, 1, 1, 1))
 
     def run() -> None:
-        actgrid.explain(network(), x, "gradcam", _CLASS, batch_size=_BATCH)
+        actgrid.explain(get_network(), x, "gradcam", _CLASS, batch_size=_BATCH)
 
     return run
 
 
 def gradcam_loop() -> Run:
-    """Explain one image as in keras.io's example of Grad-CAM: a tape around a second model."""
+    """Prepare Grad-CAM of one image as on keras.io, with a gradient tape."""
     import keras
     import tensorflow as tf
 
-    outputs = [network().get_layer("head_relu").output, network().output]
-    model = keras.Model(network().inputs[0], outputs)
-    image = images()[:1]
+    outputs = [get_network().get_layer("head_relu").output, get_network().output]
+    model = keras.Model(get_network().inputs[0], outputs)
+    image = get_images()[:1]
 
     def run() -> None:
         with tf.GradientTape() as tape:
@@ -72,51 +72,56 @@ def gradcam_loop() -> Run:
     return run
 
 
-def integrated_gradients_loop(at_once: int) -> Run:
-    """Explain one image as in keras.io's example: a tape for each step, or for several at once."""
+def integrated_gradients_loop(batch_size: int) -> Run:
+    """Prepare integrated gradients of one image as on keras.io, with gradient tapes.
+
+    Each tape computes `batch_size` steps.
+    """
     import tensorflow as tf
 
-    image = images()[:1]
-    shares = np.linspace(0, 1, _STEPS, dtype=np.float32)
+    image = get_images()[:1]
+    fractions = np.linspace(0, 1, _STEPS, dtype=np.float32)
 
     def run() -> None:
         gradients = []
-        for start in range(0, _STEPS, at_once):
-            steps = tf.constant(shares[start : start + at_once, None, None, None] * image)
+        for start in range(0, _STEPS, batch_size):
+            steps = tf.constant(fractions[start : start + batch_size, None, None, None] * image)
             with tf.GradientTape() as tape:
                 tape.watch(steps)
-                score = network()(steps)[:, _CLASS]
+                score = get_network()(steps)[:, _CLASS]
             gradients.append(tape.gradient(score, steps))
-        found = tf.concat(gradients, 0)
-        (tf.reduce_mean((found[:-1] + found[1:]) / 2, 0) * image).numpy()
+        path_gradients = tf.concat(gradients, 0)
+        (tf.reduce_mean((path_gradients[:-1] + path_gradients[1:]) / 2, 0) * image).numpy()
 
     return run
 
 
 def predict_patches() -> Run:
-    """Let Keras predict the images that occlusion makes, which are there already."""
-    image = images()[0]
-    hidden = []
+    """Prepare Keras predictions of occluded images, which are created in advance."""
+    image = get_images()[0]
+    occluded_images = []
     for top in range(0, image.shape[0], _STRIDE):
         for left in range(0, image.shape[1], _STRIDE):
-            one = image.copy()
-            one[top : top + _PATCH, left : left + _PATCH] = image.mean((0, 1))
-            hidden.append(one)
-    patches = np.stack(hidden)
-    return lambda: network().predict(patches, batch_size=32, verbose=0)
+            occluded = image.copy()
+            occluded[top : top + _PATCH, left : left + _PATCH] = image.mean((0, 1))
+            occluded_images.append(occluded)
+    patches = np.stack(occluded_images)
+    return lambda: get_network().predict(patches, batch_size=32, verbose=0)
 
 
 EXPLAIN = Group(
     "explaining one image of 32, EfficientNet-Lite0",
     {
-        "gradcam": partial(ours, "gradcam"),
+        "gradcam": partial(prepare_explain, "gradcam"),
         "gradcam, a tape for each image": gradcam_loop,
-        "integrated_gradients": partial(ours, "integrated_gradients", steps=_STEPS),
+        "integrated_gradients": partial(prepare_explain, "integrated_gradients", steps=_STEPS),
         "integrated_gradients, a tape for each image and step": partial(
             integrated_gradients_loop, 1
         ),
         "integrated_gradients, a tape for each image": partial(integrated_gradients_loop, _STEPS),
-        "occlusion, 196 patches": partial(ours, "occlusion", 1, patch=_PATCH, stride=_STRIDE),
+        "occlusion, 196 patches": partial(
+            prepare_explain, "occlusion", 1, patch=_PATCH, stride=_STRIDE
+        ),
         "model.predict, 196 patches": predict_patches,
     },
     (
@@ -134,5 +139,5 @@ EXPLAIN = Group(
         Target("occlusion over predict", "occlusion, 196 patches", "model.predict, 196 patches", 1),
     ),
     count={"gradcam": _BATCH, "integrated_gradients": _BATCH},
-    most_rounds=3,
+    max_rounds=3,
 )

@@ -1,4 +1,4 @@
-"""End to end: image files to a picture of each layer."""
+"""Benchmarks from image files to a picture file of each layer."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from benchmarks.workload import COLUMNS, IMAGES, Array, folder, photos, textbook
 __all__ = ["FILES", "PEERS", "draw_photos", "forward_photos"]
 
 
-def load(file: Path) -> Array:
+def load_photo(file: Path) -> Array:
     return actgrid.load_images(file, model=vgg16().model)
 
 
 def forward_photos() -> Run:
-    """Run the network alone: the images are loaded before."""
-    extractor, batches = vgg16(), [load(file) for file in photos()]
+    """Prepare the forward pass alone, on images that are already loaded."""
+    extractor, batches = vgg16(), [load_photo(file) for file in photos()]
 
     def run() -> None:
         for batch in batches:
@@ -37,19 +37,22 @@ def forward_photos() -> Run:
 
 
 def draw_photos() -> Run:
+    """Prepare a run of actgrid from the files of photos to picture files."""
     drawing: DrawingOptions = {"columns": COLUMNS, "padding": 0}
     job = Job(None, Work(drawing), str(folder() / "actgrid"))
 
     def run() -> None:
-        drawn = job.run(vgg16(), find_items(photos()).start())
-        assert sum(len(event.files) == 19 for event in drawn if isinstance(event, Record)) == IMAGES
+        events = job.run(vgg16(), find_items(photos()).start())
+        assert (
+            sum(len(event.files) == 19 for event in events if isinstance(event, Record)) == IMAGES
+        )
 
     return run
 
 
 @cache
-def layer_outputs() -> tuple[list[str], Any]:
-    """Return the layers' names and a model with all their outputs, as the tutorials make it."""
+def make_output_model() -> tuple[list[str], Any]:
+    """Return the names of the layers, and a Keras model with all their outputs."""
     import keras
 
     model = vgg16().model
@@ -58,19 +61,19 @@ def layer_outputs() -> tuple[list[str], Any]:
     return [layer.name for layer in layers], keras.Model(model.inputs, outputs)
 
 
-def tutorial() -> Run:
-    """As the textbook and the tutorials after it: predict, loop, imshow, savefig."""
+def draw_with_matplotlib() -> Run:
+    """Prepare the way of the textbook and tutorials: predict, loop, imshow, savefig."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    names, model = layer_outputs()
+    names, model = make_output_model()
     output = folder() / "tutorial"
     output.mkdir(exist_ok=True)
 
     def run() -> None:
-        activations = model.predict(load(photos()[0]), verbose=0)
+        activations = model.predict(load_photo(photos()[0]), verbose=0)
         for name, activation in zip(names, activations, strict=True):
             display = textbook(activation)
             size = activation.shape[1]
@@ -84,15 +87,15 @@ def tutorial() -> Run:
     return run
 
 
-def tf_explain() -> Run:
-    """By tf-explain's ExtractActivations, layer by layer."""
+def draw_with_tf_explain() -> Run:
+    """Prepare ExtractActivations of tf-explain, which runs the model for each layer."""
     from tf_explain.core.activations import ExtractActivations
 
     explainer = ExtractActivations()
-    names, _ = layer_outputs()
+    names, _ = make_output_model()
 
     def run() -> None:
-        batch = load(photos()[0])
+        batch = load_photo(photos()[0])
         with contextlib.redirect_stdout(io.StringIO()):  # Keras's progress bars
             for name in names:
                 picture = explainer.explain((batch, None), vgg16().model, [name])
@@ -106,12 +109,16 @@ FILES = Group(
     {"forward pass alone": forward_photos, "actgrid": draw_photos},
     (Target("image to files over forward alone", "actgrid", "forward pass alone", 1.35, 1.15),),
     count={"forward pass alone": IMAGES, "actgrid": IMAGES},
-    most_rounds=5,
+    max_rounds=5,
 )
 
 PEERS = Group(
     "image to 18 files, VGG16, one image",
-    {"actgrid": draw_photos, "textbook loop + matplotlib": tutorial, "tf-explain": tf_explain},
+    {
+        "actgrid": draw_photos,
+        "textbook loop + matplotlib": draw_with_matplotlib,
+        "tf-explain": draw_with_tf_explain,
+    },
     (
         Target(
             "textbook + matplotlib over ours",
@@ -124,5 +131,5 @@ PEERS = Group(
         Target("tf-explain over ours", "tf-explain", "actgrid", 15, 20, True),
     ),
     count={"actgrid": IMAGES},
-    most_rounds=2,
+    max_rounds=2,
 )

@@ -1,4 +1,4 @@
-"""All benchmarks, by the names that `python -m benchmarks` takes."""
+"""All groups of benchmarks: name on the command line -> Group."""
 
 from __future__ import annotations
 

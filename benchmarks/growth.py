@@ -1,4 +1,4 @@
-"""How the time grows with channels, tiles and images: per million values."""
+"""Benchmarks of scaling: time per value by channels, tile size and images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _IMAGES = (1, 4, 16, 64)
 _VALUES = 1 << 22
 
 
-def drawing(shape: Shape) -> Run:
+def prepare_render(shape: Shape) -> Run:
     activations = np.random.default_rng(0).standard_normal(shape, np.float32)
 
     def run() -> None:
@@ -30,30 +30,30 @@ def drawing(shape: Shape) -> Run:
     return run
 
 
-def growth(title: str, shapes: dict[str, Shape]) -> Group:
+def make_group(title: str, shapes: dict[str, Shape]) -> Group:
     return Group(
         f"actgrid.render, ms per million values: {title}",
-        {name: partial(drawing, shape) for name, shape in shapes.items()},
+        {name: partial(prepare_render, shape) for name, shape in shapes.items()},
         count={name: float(np.prod(shape)) / 1e6 for name, shape in shapes.items()},
     )
 
 
-def _channels(pixels: int) -> int:
+def _count_channels(pixels: int) -> int:
     return max(4, min(16384, _VALUES // pixels**2))
 
 
 GROWTH: dict[str, Group] = {
-    "channels": growth(
+    "channels": make_group(
         "channels of 14 x 14", {f"{count:,} channels": (1, 14, 14, count) for count in _CHANNELS}
     ),
-    "pixels": growth(
+    "pixels": make_group(
         "tiles, at most 4 million values",
         {
-            f"{side} x {side} x {_channels(side):,}": (1, side, side, _channels(side))
+            f"{side} x {side} x {_count_channels(side):,}": (1, side, side, _count_channels(side))
             for side in _PIXELS
         },
     ),
-    "images": growth(
+    "images": make_group(
         "images of 28 x 28 x 64",
         {f"{count} image{'s' if count > 1 else ''}": (count, 28, 28, 64) for count in _IMAGES},
     ),

@@ -1,4 +1,4 @@
-"""What takes a process of its own: peak memory, and the time to start."""
+"""Benchmarks of whole processes: peak memory and start-up time."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from benchmarks.workload import folder
 
 __all__ = ["DEMO", "EXPLAIN_MEMORY", "IMAGES_MEMORY", "MEMORY", "START"]
 
-# Of VGG16's 18 layers, one image.
-_BATCH = 60.3
-# Images to explain, 32 at once, and the size of one in MB.
+# Activations of one image in MB.
+_ACTIVATIONS_MB = 60.3
+# Numbers of images to explain in batches of 32, and the size of an image in MB.
 _FEW, _MANY = 64, 640
-_IMAGE = 224 * 224 * 3 * 4 / 1e6
+_IMAGE_MB = 224 * 224 * 3 * 4 / 1e6
 
 
 def main() -> None:
-    """Run what is named on the command line, and print this process's peak memory in bytes."""
+    """Run the case that the command line names, and print the peak memory in bytes."""
     from benchmarks import explain, files, throughput
 
     cases: dict[str, Prepare] = {
@@ -40,48 +40,48 @@ def main() -> None:
         ),
     }
     cases[sys.argv[1]]()()
-    print(_memory("VmHWM"))
+    print(_read_memory("VmHWM"))
 
 
 def _print_memory(images: int) -> None:
     if images % 100 == 0:
-        print(images, _memory("VmRSS") // 10**6, "MB")
+        print(images, _read_memory("VmRSS") // 10**6, "MB")
 
 
-def _memory(what: str) -> int:
+def _read_memory(field: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(what):
+        if line.startswith(field):
             return int(line.split()[1]) * 1024
-    raise ImportError("this system does not tell a process's memory")
+    raise ImportError("this system does not report the memory of a process")
 
 
-def peak_memory(case: str, *arguments: str) -> Callable[[], float]:
+def prepare_peak_memory(case: str, *arguments: str) -> Callable[[], float]:
     if not Path("/proc/self/status").exists():
-        raise ImportError("only Linux tells a process's peak memory")
+        raise ImportError("only Linux reports the peak memory of a process")
     command = [sys.executable, "-m", "benchmarks.processes", case, *arguments]
 
     def run() -> float:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return int(done.stdout.split()[-1]) / 1e6
+        process = subprocess.run(command, capture_output=True, text=True, check=True)
+        return int(process.stdout.split()[-1]) / 1e6
 
     return run
 
 
-def started(*arguments: str) -> Run:
+def prepare_process(*arguments: str) -> Run:
     return partial(
         subprocess.run, [sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True
     )
 
 
-def batches(ours: float, theirs: float) -> float:
-    return (ours - theirs) / _BATCH
+def count_extra_batches(ours: float, reference: float) -> float:
+    return (ours - reference) / _ACTIVATIONS_MB
 
 
 MEMORY = Group(
     "peak memory of a process, VGG16, 20 images",
     {
-        "forward pass alone": partial(peak_memory, "forward"),
-        "actgrid, image to files": partial(peak_memory, "actgrid"),
+        "forward pass alone": partial(prepare_peak_memory, "forward"),
+        "actgrid, image to files": partial(prepare_peak_memory, "actgrid"),
     },
     (
         Target(
@@ -89,56 +89,56 @@ MEMORY = Group(
             "actgrid, image to files",
             "forward pass alone",
             1.5,
-            how=batches,
+            compare=count_extra_batches,
             unit="batches",
         ),
     ),
     unit="MB",
-    most_rounds=3,
+    max_rounds=3,
 )
 
 
-def inputs(many: float, few: float) -> float:
-    return (many - few) / ((_MANY - _FEW) * _IMAGE)
+def memory_per_input(many: float, few: float) -> float:
+    return (many - few) / ((_MANY - _FEW) * _IMAGE_MB)
 
 
 EXPLAIN_MEMORY = Group(
     "peak memory of a process, gradcam, 32 images at once",
     {
-        f"{_FEW} images": partial(peak_memory, "explain few"),
-        f"{_MANY} images": partial(peak_memory, "explain many"),
+        f"{_FEW} images": partial(prepare_peak_memory, "explain few"),
+        f"{_MANY} images": partial(prepare_peak_memory, "explain many"),
     },
     (
-        # The array, TensorFlow's copy, and the pictures beneath the maps, a quarter of it.
+        # The array, the copy of TensorFlow, and the photos under the maps (a quarter).
         Target(
             "memory of more images over their size",
             f"{_MANY} images",
             f"{_FEW} images",
             3,
-            how=inputs,
+            compare=memory_per_input,
         ),
     ),
     unit="MB",
-    most_rounds=1,
+    max_rounds=1,
 )
 
 IMAGES_MEMORY = Group(
     "peak memory of a process, drawing and statistics of 33 layers, 8 images at once",
     {
-        "200 images": partial(peak_memory, "images", "200"),
-        "2,000 images": partial(peak_memory, "images", "2000"),
+        "200 images": partial(prepare_peak_memory, "images", "200"),
+        "2,000 images": partial(prepare_peak_memory, "images", "2000"),
     },
     (Target("memory of 2,000 images over that of 200", "2,000 images", "200 images", 1.1),),
     unit="MB",
-    most_rounds=1,
+    max_rounds=1,
 )
 
 START = Group(
     "start of a process",
     {
-        "python -c pass": partial(started, "-c", "pass"),
-        "python -c 'import actgrid'": partial(started, "-c", "import actgrid"),
-        "actgrid --help": partial(started, "-m", "actgrid", "--help"),
+        "python -c pass": partial(prepare_process, "-c", "pass"),
+        "python -c 'import actgrid'": partial(prepare_process, "-c", "import actgrid"),
+        "actgrid --help": partial(prepare_process, "-m", "actgrid", "--help"),
     },
     (
         Target(
@@ -146,7 +146,7 @@ START = Group(
             "python -c 'import actgrid'",
             "python -c pass",
             150,
-            how=operator.sub,
+            compare=operator.sub,
             unit="ms",
         ),
         Target(
@@ -154,7 +154,7 @@ START = Group(
             "actgrid --help",
             "python -c pass",
             300,
-            how=operator.sub,
+            compare=operator.sub,
             unit="ms",
         ),
     ),
@@ -162,8 +162,12 @@ START = Group(
 
 DEMO = Group(
     "cold start",
-    {"actgrid demo": lambda: started("-m", "actgrid", "demo", "-o", str(folder() / "demo"))},
-    most_rounds=3,
+    {
+        "actgrid demo": lambda: prepare_process(
+            "-m", "actgrid", "demo", "-o", str(folder() / "demo")
+        )
+    },
+    max_rounds=3,
 )
 
 if __name__ == "__main__":

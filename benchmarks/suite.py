@@ -1,4 +1,4 @@
-"""What a group of benchmarks is, and how it is measured."""
+"""Groups of benchmark cases, their targets, and their measurement."""
 
 from __future__ import annotations
 
@@ -7,63 +7,81 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from actgrid.bench import Prepare, interleaved, paired
+from actgrid.bench import Prepare, compare_pairs, time_interleaved
 
-__all__ = ["Group", "Measured", "Target", "written"]
+__all__ = ["Group", "GroupResult", "Target", "format_number"]
 
 
 @dataclass(frozen=True)
 class Target:
-    """What one case of a group must be beside another: `of` over `over`, or as `how` says."""
+    """A bound on the ratio, or another comparison, of two cases of a group.
 
-    figure: str
-    of: str
-    over: str
+    Parameters
+    ----------
+    name
+        Description of the compared value.
+    case, reference
+        Names of the cases; the value is the case over the reference.
+    must
+        Bound that is required.
+    aim
+        Better bound that is desired.
+    is_minimum
+        Whether the bounds are minima; otherwise maxima.
+    compare
+        Compares the values of the two cases.
+    unit
+        Unit of the compared value.
+    """
+
+    name: str
+    case: str
+    reference: str
     must: float
     aim: float | None = None
-    least: bool = False
-    how: Callable[[float, float], float] = operator.truediv
+    is_minimum: bool = False
+    compare: Callable[[float, float], float] = operator.truediv
     unit: str = "x"
 
-    def holds(self, reached: float) -> bool:
-        return reached >= self.must if self.least else reached <= self.must
+    def is_met(self, value: float) -> bool:
+        return value >= self.must if self.is_minimum else value <= self.must
 
-    def written(self, value: float) -> str:
-        return f"{written(value)}{'' if self.unit == 'x' else ' '}{self.unit}"
+    def format(self, value: float) -> str:
+        return f"{format_number(value)}{'' if self.unit == 'x' else ' '}{self.unit}"
 
-    def bound(self, value: float | None) -> str:
-        return "" if value is None else f"{'>=' if self.least else '<='} {self.written(value)}"
+    def format_bound(self, bound: float | None) -> str:
+        sign = ">=" if self.is_minimum else "<="
+        return "" if bound is None else f"{sign} {self.format(bound)}"
 
 
-def written(value: float) -> str:
-    """Return a number with three digits."""
+def format_number(value: float) -> str:
+    """Format a number with three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 @dataclass(frozen=True)
 class Group:
-    """Cases that are measured in turn, and what is wanted of them.
+    """A group of benchmark cases that are timed in turn, and their targets.
 
-    A case that needs what is not installed raises ImportError when it is prepared, and is left
-    out.
+    A case whose preparation raises ImportError is skipped.
     """
 
     title: str
     cases: Mapping[str, Prepare]
     targets: tuple[Target, ...] = ()
-    # Of ms: the time of a run. Of anything else: what a run returns.
+    # If the unit is ms, a value is the time of a run, otherwise its return value.
     unit: str = "ms"
-    # How many of what the figure is for, such as images, a case does in one run.
+    # Case -> number of items, such as images, that a run processes; values are per item.
     count: Mapping[str, float] = field(default_factory=dict)
-    most_rounds: int = 1000
+    max_rounds: int = 1000
 
-    def measure(self, rounds: int) -> Measured:
-        rounds = min(rounds, self.most_rounds)
-        missing = {name: problem for name in self.cases if (problem := self._problem(name))}
+    def measure(self, rounds: int) -> GroupResult:
+        rounds = min(rounds, self.max_rounds)
+        missing = {name: problem for name in self.cases if (problem := self._find_problem(name))}
         cases = {name: case for name, case in self.cases.items() if name not in missing}
         if self.unit == "ms":
-            seconds = interleaved(cases, rounds)
-            values = {name: [one * 1e3 for one in times] for name, times in seconds.items()}
+            seconds = time_interleaved(cases, rounds)
+            values = {name: [time * 1e3 for time in times] for name, times in seconds.items()}
         else:
             values = {name: [] for name in cases}
             for _ in range(rounds):
@@ -72,9 +90,9 @@ class Group:
         for name, count in self.count.items():
             if name in values:
                 values[name] = [value / count for value in values[name]]
-        return Measured(self, values, missing)
+        return GroupResult(self, values, missing)
 
-    def _problem(self, name: str) -> str | None:
+    def _find_problem(self, name: str) -> str | None:
         try:
             self.cases[name]()
         except ImportError as error:
@@ -83,8 +101,8 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Figures of a group: the values of each case, round by round."""
+class GroupResult:
+    """The result of a group: values of each case by round, and skipped cases."""
 
     group: Group
     values: dict[str, list[float]]
@@ -93,7 +111,9 @@ class Measured:
     def median(self, name: str) -> float:
         return statistics.median(self.values[name])
 
-    def reached(self, target: Target) -> float | None:
-        if not {target.of, target.over} <= set(self.values):
+    def value(self, target: Target) -> float | None:
+        if not {target.case, target.reference} <= set(self.values):
             return None
-        return paired(self.values[target.of], self.values[target.over], target.how)
+        return compare_pairs(
+            self.values[target.case], self.values[target.reference], target.compare
+        )

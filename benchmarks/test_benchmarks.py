@@ -1,4 +1,7 @@
-"""The same benchmarks by pytest-benchmark: `pytest benchmarks --benchmark-group-by=group`."""
+"""Run the benchmarks with pytest-benchmark.
+
+Usage: ``pytest benchmarks --benchmark-group-by=group``.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.groups import GROUPS
 
-# What the peers warn of is not ours to mend.
+# Warnings of other packages do not fail a benchmark.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -22,13 +25,13 @@ def test_benchmark(benchmark: BenchmarkFixture, name: str, case: str) -> None:
     except ImportError as error:
         pytest.skip(str(error))
     benchmark.group = group.title
-    timed = group.unit == "ms"
+    is_timed = group.unit == "ms"
     result = benchmark.pedantic(
         lambda run: run(),
         setup=lambda: ((prepare(),), {}),
-        rounds=min(5, group.most_rounds) if timed else 1,
-        warmup_rounds=1 if timed else 0,
+        rounds=min(5, group.max_rounds) if is_timed else 1,
+        warmup_rounds=1 if is_timed else 0,
     )
-    if not timed:
+    if not is_timed:
         benchmark.extra_info[group.unit] = result
-    benchmark.extra_info["in one run"] = group.count.get(case, 1)
+    benchmark.extra_info["items per run"] = group.count.get(case, 1)

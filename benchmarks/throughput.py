@@ -1,4 +1,4 @@
-"""Many images: how many a second, against the forward pass alone."""
+"""Benchmarks of runs over many images, against the forward pass alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["RAY", "THROUGHPUT", "run_images"]
 _COUNT = 500
 _BATCH = 8
 _DRAWING = {"format": "png"}
-# What is chosen of each network: all that `actgrid render` draws by itself, or a part.
+# Title -> name of the network and selection of its layers; None: the default of actgrid render.
 _NETWORKS: dict[str, tuple[str, object]] = {
     "VGG16, 18 layers": ("VGG16", LAYERS),
     "embedded network, all 141 layers": ("demo", None),
@@ -30,24 +30,24 @@ _NETWORKS: dict[str, tuple[str, object]] = {
 
 
 @cache
-def network(name: str) -> Any:
+def get_network(name: str) -> Any:
     return vgg16().model if name == "VGG16" else actgrid.load_model("demo")
 
 
-def files(count: int) -> list[Path]:
+def repeat_photos(count: int) -> list[Path]:
     return [photos()[index % len(photos())] for index in range(count)]
 
 
 @cache
-def batch(name: str) -> Array:
-    return actgrid.load_images(files(_BATCH), model=network(name))
+def load_batch(name: str) -> Array:
+    return actgrid.load_images(repeat_photos(_BATCH), model=get_network(name))
 
 
-def forward(name: str) -> Run:
-    """Run the compiled network alone, on images that are loaded already."""
+def prepare_forward(name: str) -> Run:
+    """Prepare the compiled forward pass alone, on images that are already loaded."""
     import tensorflow as tf
 
-    model, images = network(name), tf.constant(batch(name))
+    model, images = get_network(name), tf.constant(load_batch(name))
     compiled = tf.function(lambda x: model(x, training=False))
     compiled(images)
 
@@ -58,52 +58,61 @@ def forward(name: str) -> Run:
     return run
 
 
-def extraction(name: str, layers: Any) -> Run:
-    """Run the network and let it hand out its layers, which nobody looks at."""
-    found, images = actgrid.Extractor(network(name), layers), batch(name)
-    found(images)
+def prepare_extraction(name: str, layers: Any) -> Run:
+    """Prepare the extraction of the activations of layers, without further processing."""
+    extractor, images = actgrid.Extractor(get_network(name), layers), load_batch(name)
+    extractor(images)
 
     def run() -> None:
         for _ in range(-(-_COUNT // _BATCH)):
-            found(images)
+            extractor(images)
 
     return run
 
 
 def run_images(
-    name: str, layers: Any, count: int, each: Callable[[int], None] = lambda done: None, **work: Any
+    name: str,
+    layers: Any,
+    count: int,
+    report: Callable[[int], None] = lambda completed: None,
+    **options: Any,
 ) -> None:
-    """Do a run over so many photo files, in memory: disks have moods."""
+    """Process photo files with `actgrid.runs.Run`, with output to files in memory."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     folder = tempfile.mkdtemp(prefix="actgrid-benchmarks-", dir=memory)
     try:
         run = ImageRun(
-            network(name), files(count), layers, output=folder, batch_size=_BATCH, **work
+            get_network(name),
+            repeat_photos(count),
+            layers,
+            output=folder,
+            batch_size=_BATCH,
+            **options,
         )
         for record in run:
             assert not record.failed
-            each(record.index + 1)
+            report(record.index + 1)
     finally:
         shutil.rmtree(folder)
 
 
-def images(name: str, layers: Any, **work: Any) -> Run:
-    run_images(name, layers, _BATCH, **work)  # what is only done once is done
-    return partial(run_images, name, layers, _COUNT, **work)
+def prepare_run(name: str, layers: Any, **options: Any) -> Run:
+    run_images(name, layers, _BATCH, **options)  # compile before timing
+    return partial(run_images, name, layers, _COUNT, **options)
 
 
-def _rate(reached: float, alone: float) -> float:
-    """Return the share of the forward pass's images per second."""
-    return alone / reached
+def _compare_rates(ours: float, forward: float) -> float:
+    """Return images per second as a fraction of those of the forward pass alone."""
+    return forward / ours
 
 
-def _group(title: str, name: str, layers: Any) -> Group:
+def _make_group(title: str, name: str, layers: Any) -> Group:
     cases: Mapping[str, Any] = {
-        "forward pass alone": partial(forward, name),
-        "forward pass that hands out the layers": partial(extraction, name, layers),
-        "statistics only, from files": partial(images, name, layers, top=9),
-        "drawing, files to files": partial(images, name, layers, drawing=_DRAWING),
-        "drawing and statistics": partial(images, name, layers, drawing=_DRAWING, top=9),
+        "forward pass alone": partial(prepare_forward, name),
+        "forward pass that hands out the layers": partial(prepare_extraction, name, layers),
+        "statistics only, from files": partial(prepare_run, name, layers, top=9),
+        "drawing, files to files": partial(prepare_run, name, layers, drawing=_DRAWING),
+        "drawing and statistics": partial(prepare_run, name, layers, drawing=_DRAWING, top=9),
     }
     targets = (
         Target(
@@ -111,16 +120,16 @@ def _group(title: str, name: str, layers: Any) -> Group:
             "statistics only, from files",
             "forward pass alone",
             0.9,
-            least=True,
-            how=_rate,
+            is_minimum=True,
+            compare=_compare_rates,
         ),
         Target(
             "images/s with drawing over forward alone",
             "drawing, files to files",
             "forward pass alone",
             0.7,
-            least=True,
-            how=_rate,
+            is_minimum=True,
+            compare=_compare_rates,
         ),
     )
     return Group(
@@ -128,29 +137,29 @@ def _group(title: str, name: str, layers: Any) -> Group:
         cases,
         targets,
         count=dict.fromkeys(cases, _COUNT),
-        most_rounds=1,
+        max_rounds=1,
     )
 
 
 THROUGHPUT: dict[str, Group] = {
-    f"throughput-{number}": _group(title, *chosen)
-    for number, (title, chosen) in enumerate(_NETWORKS.items(), 1)
+    f"throughput-{number}": _make_group(title, *network)
+    for number, (title, network) in enumerate(_NETWORKS.items(), 1)
 }
 
 
-def on_ray() -> Run:
+def prepare_ray_run() -> Run:
     from actgrid.runs.ray import RayEngine
 
     engine = RayEngine(actors=2, model=partial(actgrid.load_model, "demo"))
-    work: dict[str, Any] = {"drawing": _DRAWING, "shard_size": 25}
-    return partial(run_images, "demo", "*_relu", _COUNT, engine=engine, **work)
+    options: dict[str, Any] = {"drawing": _DRAWING, "shard_size": 25}
+    return partial(run_images, "demo", "*_relu", _COUNT, engine=engine, **options)
 
 
 RAY = Group(
     f"{_COUNT} images, ms each: embedded network, 33 ReLU layers, drawing",
     {
-        "local": partial(images, "demo", "*_relu", drawing=_DRAWING, shard_size=25),
-        "Ray, two actors, with their start": on_ray,
+        "local": partial(prepare_run, "demo", "*_relu", drawing=_DRAWING, shard_size=25),
+        "Ray, two actors, with their start": prepare_ray_run,
     },
     (
         Target(
@@ -161,5 +170,5 @@ RAY = Group(
         ),
     ),
     count=dict.fromkeys(("local", "Ray, two actors, with their start"), _COUNT),
-    most_rounds=1,
+    max_rounds=1,
 )

@@ -1,4 +1,4 @@
-"""The viewer: from a click to pixels on the screen, many clients at once, and the page's weight."""
+"""Benchmarks of the viewer: time from click to pixels, load test, page size."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ __all__ = ["VIEWER"]
 
 _IMAGES = 8
 _CLIENTS, _SECONDS = 20, 60
-# Memory is compared from here on: by then everything has been asked for.
-_SETTLED = 30
-# Clicks on a card of the graph, and resolves with the milliseconds until its channels are seen.
+# Seconds after which every kind of request has been made: memory should not grow from then on.
+_WARMUP_SECONDS = 30
+# Clicks on a card of the graph, and resolves with the milliseconds until its channels are drawn.
 _CLICK = """path => new Promise(resolve => {
   const canvas = document.querySelector("#layer canvas");
   const card = document.querySelector(`[data-path="${CSS.escape(path)}"]`);
   const start = performance.now();
-  const seen = () => {
+  const check = () => {
     if (canvas.dataset.shown?.startsWith(path + "|"))
       requestAnimationFrame(() => setTimeout(() => resolve(performance.now() - start)));
-    else requestAnimationFrame(seen);
+    else requestAnimationFrame(check);
   };
   card.click();
-  seen();
+  check();
 })"""
 
 
 @contextmanager
-def served() -> Iterator[tuple[str, int]]:
-    """Start the viewer as a user would; yield its address and process."""
+def start_viewer() -> Iterator[tuple[str, int]]:
+    """Start `actgrid serve`; yield its address and the id of its process."""
     images = folder() / "viewer"
     images.mkdir(exist_ok=True)
     for photo in photos()[:_IMAGES]:
@@ -62,20 +62,20 @@ def served() -> Iterator[tuple[str, int]]:
         process.wait()
 
 
-class Clicks(NamedTuple):
-    """Milliseconds from a click on a layer to its pixels, layer by layer."""
+class ClickTimes(NamedTuple):
+    """Milliseconds from a click to pixels for each layer, on first and second click."""
 
     cold: list[float]
     warm: list[float]
 
 
 @cache
-def clicks() -> Clicks:
-    """Click on every layer of the embedded network, twice."""
+def measure_clicks() -> ClickTimes:
+    """Click on every layer of the embedded network twice, and time each click."""
     from playwright.sync_api import sync_playwright
 
     names = ("chromium", "chromium-browser", "google-chrome")
-    with served() as (address, _), sync_playwright() as playwright:
+    with start_viewer() as (address, _), sync_playwright() as playwright:
         chromium = next(filter(None, map(shutil.which, names)), None)
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1440, "height": 900})
@@ -85,23 +85,29 @@ def clicks() -> Clicks:
         paths = page.eval_on_selector_all(
             "[data-path]", "cards => cards.map(card => card.dataset.path)"
         )
-        drawn = paths[2:]  # the input is not drawn, and the first layer is already shown
-        found = Clicks(*([page.evaluate(_CLICK, path) for path in drawn] for _ in range(2)))
+        layer_paths = paths[2:]  # without the input, and the first layer, which is already shown
+        times = ClickTimes(
+            *([page.evaluate(_CLICK, path) for path in layer_paths] for _ in range(2))
+        )
         browser.close()
-    return found
+    return times
 
 
-def percentile(times: Callable[[Clicks], list[float]]) -> Callable[[], Callable[[], float]]:
+def click_case(select: Callable[[ClickTimes], list[float]]) -> Callable[[], Callable[[], float]]:
     def prepare() -> Callable[[], float]:
-        import playwright.sync_api  # noqa: F401  (that it is missing is said before)
+        import playwright.sync_api  # noqa: F401  (raises ImportError if it is missing)
 
-        return lambda: float(np.percentile(times(clicks()), 95))
+        return lambda: float(np.percentile(select(measure_clicks()), 95))
 
     return prepare
 
 
-class Load(NamedTuple):
-    """What many clients at once did, and what it cost."""
+class LoadResult(NamedTuple):
+    """The result of a load test: number of requests, errors, latency and memory.
+
+    `latency` is the 95th percentile in milliseconds. `growth` is the final memory over that after
+    the warm-up. `peak` is in MB.
+    """
 
     requests: int
     problems: Counter[str]
@@ -110,35 +116,35 @@ class Load(NamedTuple):
     peak: float
 
 
-def memory(process: int, what: str = "VmRSS") -> float:
-    """Return a process's memory in MB."""
+def read_memory(process: int, field: str = "VmRSS") -> float:
+    """Return the memory of a process in MB."""
     status = Path(f"/proc/{process}/status").read_text()
-    return int(status.partition(f"{what}:")[2].split()[0]) / 1024
+    return int(status.partition(f"{field}:")[2].split()[0]) / 1024
 
 
 @cache
-def load() -> Load:
-    """Ask for anything, in many clients at once, for a minute."""
-    with served() as (address, process):
-        return asyncio.run(_loaded(address, process))
+def measure_load() -> LoadResult:
+    """Send random requests from many clients at the same time for a minute."""
+    with start_viewer() as (address, process):
+        return asyncio.run(_send_requests(address, process))
 
 
-async def _loaded(address: str, process: int) -> Load:
+async def _send_requests(address: str, process: int) -> LoadResult:
     import httpx
 
     limits = httpx.Limits(max_connections=_CLIENTS)
     async with httpx.AsyncClient(base_url=address, timeout=120, limits=limits) as client:
         model = (await client.get("api/model.json")).json()
         images = (await client.get("api/images.json")).json()["images"]
-        drawn = [index for index, node in enumerate(model["nodes"]) if node["drawn"]]
+        layers = [index for index, node in enumerate(model["nodes"]) if node["drawn"]]
         kernels = [index for index, node in enumerate(model["nodes"]) if node["kernel"]]
         upload = photos()[0].read_bytes()
         problems: Counter[str] = Counter()
         times: list[float] = []
         end = time.perf_counter() + _SECONDS
 
-        def wish(chance: random.Random) -> str:
-            image, layer = chance.choice(images)["id"], chance.choice(drawn)
+        def choose_url(chance: random.Random) -> str:
+            image, layer = chance.choice(images)["id"], chance.choice(layers)
             place = f"api/images/{image}"
             normalize = chance.choice(model["controls"]["layer"]["normalize"]["words"])
             scope = chance.choice(model["controls"]["layer"]["scope"]["words"])
@@ -157,82 +163,82 @@ async def _loaded(address: str, process: int) -> Load:
                 [8, 8, 2, 2, 2, 1, 1, 1, 1],
             )[0]
 
-        async def person(number: int) -> None:
+        async def run_client(number: int) -> None:
             chance = random.Random(number)
             while (start := time.perf_counter()) < end:
                 try:
                     if chance.random() < 0.02:
                         response = await client.post("api/images", content=upload)
                     else:
-                        response = await client.get(wish(chance))
+                        response = await client.get(choose_url(chance))
                     if response.is_error:
                         problems[f"{response.status_code} {response.text[:80]}"] += 1
                 except httpx.HTTPError as error:
                     problems[repr(error)] += 1
                 times.append(time.perf_counter() - start)
 
-        async def watch() -> float:
-            await asyncio.sleep(_SETTLED)
-            return memory(process)
+        async def measure_warm_memory() -> float:
+            await asyncio.sleep(_WARMUP_SECONDS)
+            return read_memory(process)
 
-        watching = asyncio.create_task(watch())
-        await asyncio.gather(*map(person, range(_CLIENTS)))
-        return Load(
+        warm_memory = asyncio.create_task(measure_warm_memory())
+        await asyncio.gather(*map(run_client, range(_CLIENTS)))
+        return LoadResult(
             len(times),
             problems,
             float(np.percentile(times, 95)) * 1e3,
-            memory(process) / await watching,
-            memory(process, "VmHWM"),
+            read_memory(process) / await warm_memory,
+            read_memory(process, "VmHWM"),
         )
 
 
-def figure(of: Callable[[Load], float]) -> Callable[[], Callable[[], float]]:
+def load_case(select: Callable[[LoadResult], float]) -> Callable[[], Callable[[], float]]:
     def prepare() -> Callable[[], float]:
-        import httpx  # noqa: F401  (that it is missing is said before)
+        import httpx  # noqa: F401  (raises ImportError if it is missing)
 
         if not Path("/proc/self/status").exists():
-            raise ImportError("only Linux tells a process's memory")
-        return lambda: of(load())
+            raise ImportError("only Linux reports the memory of a process")
+        return lambda: select(measure_load())
 
     return prepare
 
 
-def weight() -> Callable[[], float]:
+def prepare_page_size() -> Callable[[], float]:
     from actgrid.web.page_files import page_files
 
     return lambda: sum(map(len, page_files().values())) / 1e3
 
 
-def most(name: str, must: float, unit: str) -> Target:
-    """Return the bound of a figure by itself."""
-    return Target(name, name, name, must, how=lambda value, _: value, unit=unit)
+def maximum(name: str, must: float, unit: str) -> Target:
+    """Return an upper bound on the value of a case itself."""
+    return Target(name, name, name, must, compare=lambda value, _: value, unit=unit)
 
 
 _COLD = "click on a layer not seen before, to pixels, 95th percentile, ms"
 _WARM = "click on a layer seen before, to pixels, 95th percentile, ms"
 _PROBLEMS = f"{_CLIENTS} clients for {_SECONDS} s: errors"
-_GROWTH = f"the same: memory at the end over that after {_SETTLED} s"
-_WEIGHT = "the page without images, kB"
+_GROWTH = f"the same: memory at the end over that after {_WARMUP_SECONDS} s"
+_PAGE_SIZE = "the page without images, kB"
 
 VIEWER = Group(
     "the viewer, embedded network, headless Chromium",
     {
-        _COLD: percentile(lambda clicks: clicks.cold),
-        _WARM: percentile(lambda clicks: clicks.warm),
-        _PROBLEMS: figure(lambda load: load.problems.total()),
-        "the same: requests": figure(lambda load: load.requests),
-        "the same: 95th percentile of a request, ms": figure(lambda load: load.latency),
-        "the same: peak memory, MB": figure(lambda load: load.peak),
-        _GROWTH: figure(lambda load: load.growth),
-        _WEIGHT: weight,
+        _COLD: click_case(lambda times: times.cold),
+        _WARM: click_case(lambda times: times.warm),
+        _PROBLEMS: load_case(lambda result: result.problems.total()),
+        "the same: requests": load_case(lambda result: result.requests),
+        "the same: 95th percentile of a request, ms": load_case(lambda result: result.latency),
+        "the same: peak memory, MB": load_case(lambda result: result.peak),
+        _GROWTH: load_case(lambda result: result.growth),
+        _PAGE_SIZE: prepare_page_size,
     },
     (
-        most(_COLD, 300, "ms"),
-        most(_WARM, 60, "ms"),
-        most(_PROBLEMS, 0, "errors"),
-        most(_GROWTH, 1.1, "x"),
-        most(_WEIGHT, 200, "kB"),
+        maximum(_COLD, 300, "ms"),
+        maximum(_WARM, 60, "ms"),
+        maximum(_PROBLEMS, 0, "errors"),
+        maximum(_GROWTH, 1.1, "x"),
+        maximum(_PAGE_SIZE, 200, "kB"),
     ),
     unit="",
-    most_rounds=1,
+    max_rounds=1,
 )

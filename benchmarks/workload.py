@@ -1,4 +1,4 @@
-"""What is drawn: VGG16's 18 convolution and pooling layers; and how else it can be drawn."""
+"""The common workload, 18 layers of VGG16, and other ways of drawing it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = [
     "IMAGES",
     "LAYERS",
     "Array",
-    "Job",
+    "PaintTask",
     "folder",
     "grids",
-    "jobs",
+    "make_tasks",
     "montage",
     "photos",
     "textbook",
@@ -44,7 +44,10 @@ LAYERS = ["*conv*", "*pool*"]
 
 @cache
 def vgg16() -> actgrid.Extractor:
-    """Return an extractor of 5,696 channels, 60 MB of float32 for an image. Weights are random."""
+    """Return an extractor of the 18 layers of VGG16 with random weights.
+
+    The layers have 5,696 channels: 60 MB of float32 for an image.
+    """
     import keras
 
     keras.utils.set_random_seed(0)
@@ -54,26 +57,26 @@ def vgg16() -> actgrid.Extractor:
 
 @cache
 def vgg16_activations() -> list[Array]:
-    """Return what one photo makes of VGG16: (1, H, W, C) float32."""
+    """Return the activations of one photo in VGG16: arrays (1, H, W, C) of float32."""
     batch = actgrid.load_images(actgrid.demo.photo(), model=vgg16().model)
     return list(vgg16()(batch).values())
 
 
 @cache
 def grids(model: str) -> list[actgrid.Grid]:
-    """Return drawn layers, of ``"VGG16"`` or ``"demo"``, whose weights are trained."""
+    """Return the grids of the layers of ``"VGG16"`` (random) or ``"demo"`` (trained)."""
     if model == "VGG16":
-        found = vgg16_activations()
+        activations = vgg16_activations()
     else:
         network = actgrid.load_model("demo")
         batch = actgrid.load_images(actgrid.demo.photo(), model=network)
-        found = list(actgrid.Extractor(network, "*_relu")(batch).values())
-    return [actgrid.render(x, columns=COLUMNS, padding=0) for x in found]
+        activations = list(actgrid.Extractor(network, "*_relu")(batch).values())
+    return [actgrid.render(x, columns=COLUMNS, padding=0) for x in activations]
 
 
 @cache
 def folder() -> Path:
-    """Return a folder for files, removed at exit."""
+    """Return a temporary folder that is removed at exit."""
     path = Path(tempfile.mkdtemp(prefix="actgrid-benchmarks-"))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
@@ -81,7 +84,7 @@ def folder() -> Path:
 
 @cache
 def photos() -> list[Path]:
-    """Return the files of 20 photos."""
+    """Write 20 photos, and return their paths."""
     files = [folder() / f"{number}.jpg" for number in range(IMAGES)]
     for number, file in enumerate(files):
         actgrid.demo.photo().rotate(360 / IMAGES * number).save(file, quality=90)
@@ -89,33 +92,33 @@ def photos() -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Job:
-    """An activation's tiles, and a canvas to draw them on."""
+class PaintTask:
+    """The tiles of an activation, their positions, and the canvas to paint them on."""
 
     tiles: Array
     origins: npt.NDArray[np.int64]
     canvas: npt.NDArray[np.uint8]
 
 
-def jobs(activations: list[Array], data_format: str = "channels_last") -> list[Job]:
-    """Return tiles and canvases for activations (1, H, W, C) or (1, C, H, W)."""
-    made = []
+def make_tasks(activations: list[Array], data_format: str = "channels_last") -> list[PaintTask]:
+    """Return a paint task for each activation (1, H, W, C) or (1, C, H, W)."""
+    tasks = []
     for activation in activations:
         tiles = tile(activation, data_format=data_format).tiles
         channels, _, height, width = tiles.shape
         layout = Layout(channels, height, width, COLUMNS, 0)
-        made.append(Job(tiles, layout.origins().reshape(-1, 1), layout.canvas(0)))
-    return made
+        tasks.append(PaintTask(tiles, layout.origins().reshape(-1, 1), layout.canvas(0)))
+    return tasks
 
 
-# --- other ways ---
+# --- other implementations ---
 
 
 def textbook(activation: Array) -> npt.NDArray[np.float64]:
-    """Draw (1, H, W, C) as in Deep Learning with Python (Chollet, 2017), section 5.4.1.
+    """Draw (1, H, W, C) as in Chollet, Deep Learning with Python (2017), 5.4.1.
 
-    Written anew after the book, whose loop works in place on views of the activation and fills a
-    float64 picture; constant channels become NaN there too. The activation is overwritten.
+    Like the loop of the book, this function works in place on views of the activation, which is
+    overwritten, and fills a float64 picture. Constant channels become NaN.
     """
     size, channels = activation.shape[1], activation.shape[-1]
     rows = channels // COLUMNS
@@ -134,7 +137,7 @@ def textbook(activation: Array) -> npt.NDArray[np.float64]:
 
 
 def vectorised(activation: Array) -> npt.NDArray[np.uint8]:
-    """Draw (1, H, W, C) without a loop, as one would write it in NumPy."""
+    """Draw (1, H, W, C) in NumPy without a loop."""
     x = activation[0]
     height, width, channels = x.shape
     with np.errstate(all="ignore"):
@@ -146,9 +149,10 @@ def vectorised(activation: Array) -> npt.NDArray[np.uint8]:
 
 
 def montage(activation: Array, rescale: bool) -> Array:
-    """Tile (1, H, W, C) by scikit-image; it maps each tile by its extremes only if told to.
+    """Tile (1, H, W, C) with scikit-image.
 
-    Then the activation is overwritten.
+    With `rescale`, each tile is mapped by its minimum and maximum, and the activation is
+    overwritten.
     """
     from skimage.util import montage
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from actgrid.bench import Build, check_builds, opened_build, started_worker, this_build
-from actgrid.bench.builds import any_processor
+from actgrid.bench import Build, check_builds, get_this_build, open_build, start_worker
+from actgrid.bench.builds import choose_processor
 from actgrid.errors import BackendError, MissingFileError, OptionError
 
 Copied = Callable[..., Path]
@@ -40,7 +40,7 @@ backend-path = ["."]
 
 
 def read_build_facts(build: Build) -> Any:
-    with started_worker(build) as worker:
+    with start_worker(build) as worker:
         return worker.describe()
 
 
@@ -64,17 +64,17 @@ def make_wheel(folder: Path, name: str = "actgrid") -> Path:
 
 
 def test_this_build_is_the_tested_package() -> None:
-    facts = read_build_facts(this_build())
-    assert Path(facts["folder"]) == this_build().folder
+    facts = read_build_facts(get_this_build())
+    assert Path(facts["folder"]) == get_this_build().folder
     assert facts["python"] == sys.version.split()[0]
 
 
 def test_build_from_folder_of_package(copied: Copied) -> None:
     folder = copied("other", "__init__.py", "__version__ = '9.9'\n")
-    with opened_build(folder) as build:
+    with open_build(folder) as build:
         facts = read_build_facts(build)
     assert (facts["folder"], facts["version"]) == (str(folder), "9.9")
-    assert facts["backend"] == read_build_facts(this_build())["backend"]
+    assert facts["backend"] == read_build_facts(get_this_build())["backend"]
 
 
 def test_wheel_and_checkout_are_installed_temporarily(copied: Copied, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_wheel_and_checkout_are_installed_temporarily(copied: Copied, tmp_path: 
     )
     wheel = copied("wheel")
     for path in (checkout, make_wheel(make_checkout(wheel))):
-        with opened_build(path) as build:
+        with open_build(path) as build:
             facts = read_build_facts(build)
             assert build.folder is not None
             assert Path(facts["folder"]) == build.folder.resolve()
@@ -104,20 +104,20 @@ def test_build_from_environment_and_interpreter(copied: Copied, tmp_path: Path) 
     (site,) = environment.glob("lib/python*/site-packages")
     (site / "others.pth").write_text("\n".join([str(other), *filter(None, sys.path)]))
     for path in (environment, environment / "bin" / "python"):
-        with opened_build(path) as build:
+        with open_build(path) as build:
             assert build.python == str(environment / "bin" / "python")
             assert read_build_facts(build)["folder"] == str(other)
 
 
 def test_path_that_is_no_build_is_rejected(tmp_path: Path) -> None:
     with (
-        pytest.raises(MissingFileError, match="none: no such file or folder; it takes a wheel, a"),
-        opened_build(tmp_path / "none"),
+        pytest.raises(MissingFileError, match="none: no such file or folder; expected a wheel, a"),
+        open_build(tmp_path / "none"),
     ):
         pass
     with (
-        pytest.raises(OptionError, match="is no build of actgrid; it takes a wheel, a checkout"),
-        opened_build(tmp_path),
+        pytest.raises(OptionError, match="is not a build of actgrid; expected a wheel, a checkout"),
+        open_build(tmp_path),
     ):
         pass
 
@@ -133,7 +133,7 @@ def test_failed_installation_reports_reason(tmp_path: Path) -> None:
     }.items():
         with (
             pytest.raises(OptionError, match=f"{path.name} cannot be installed: {message}"),
-            opened_build(path),
+            open_build(path),
         ):
             pass
 
@@ -142,7 +142,7 @@ def test_wheel_of_another_package_is_rejected(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     wheel = make_wheel(make_checkout(other, "othergrid"), "othergrid")
-    with pytest.raises(OptionError, match="is another package than actgrid"), opened_build(wheel):
+    with pytest.raises(OptionError, match="is a package other than actgrid"), open_build(wheel):
         pass
 
 
@@ -162,46 +162,48 @@ def test_package_that_shadows_build_is_rejected(copied: Copied) -> None:
     hiding = copied("hiding")
     code = f"__file__ = {str(hiding / 'actgrid' / '__init__.py')!r}\n"
     other = copied("other", "__init__.py", code)
-    with pytest.raises(OptionError, match=r"other cannot be imported: .*hiding comes first"):
+    with pytest.raises(OptionError, match=r"other cannot be imported: .*hiding takes precedence"):
         read_build_facts(Build(sys.executable, other))
 
 
 def test_cases_that_other_build_lacks_are_listed(copied: Copied) -> None:
     code = "\ndel palette\n"
-    with opened_build(copied("other", "rendering/__init__.py", code)) as other:
-        assert check_builds(other, this_build(), ["encode", "percentiles"]) == {
+    with open_build(copied("other", "rendering/__init__.py", code)) as other:
+        assert check_builds(other, get_this_build(), ["encode", "percentiles"]) == {
             "encode": "ImportError: cannot import name 'palette' from 'actgrid.rendering' "
             f"({other.folder}/actgrid/rendering/__init__.py)"
         }
-        with pytest.raises(OptionError, match="runs none of the cases: ImportError"):
-            check_builds(other, this_build(), ["encode"])
+        with pytest.raises(OptionError, match="cannot run any of the cases: ImportError"):
+            check_builds(other, get_this_build(), ["encode"])
         with pytest.raises(BackendError, match="cannot import name 'palette'"):
-            check_builds(this_build(), other, ["encode"])
+            check_builds(get_this_build(), other, ["encode"])
 
 
 @pytest.mark.skipif(
-    read_build_facts(this_build())["backend"] != "native", reason="the C++ core was not built"
+    read_build_facts(get_this_build())["backend"] != "native", reason="the C++ core was not built"
 )
 def test_builds_that_draw_differently_are_not_compared(copied: Copied) -> None:
     folder = copied("other")
     for core in (folder / "actgrid").glob("_core.*"):
         core.unlink()
-    with pytest.raises(OptionError, match=r"the other one's backend is num.*, this .* native"):
-        check_builds(Build(sys.executable, folder), this_build(), ["encode"])
+    with pytest.raises(
+        OptionError, match=r"backend of the other build is num.*, of this build native"
+    ):
+        check_builds(Build(sys.executable, folder), get_this_build(), ["encode"])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes cannot be bound")
 def test_processes_of_a_round_share_a_processor() -> None:
-    assert {any_processor() for _ in range(200)} == os.sched_getaffinity(0)
+    assert {choose_processor() for _ in range(200)} == os.sched_getaffinity(0)
     processor = min(os.sched_getaffinity(0))
-    with started_worker(this_build(), processor) as worker:
+    with start_worker(get_this_build(), processor) as worker:
         assert os.sched_getaffinity(worker.process.pid) == {processor}
         worker.describe()
         assert 1e-6 < worker.time("measure, 7 px") < 0.1
 
 
 def test_ended_worker_process_is_reported() -> None:
-    with started_worker(this_build()) as worker:
+    with start_worker(get_this_build()) as worker:
         worker.describe()
         worker.process.kill()
         for _ in range(2):
@@ -211,7 +213,7 @@ def test_ended_worker_process_is_reported() -> None:
 
 def test_worker_processes_are_ended() -> None:
     with ExitStack() as opened:
-        worker = opened.enter_context(started_worker(this_build()))
+        worker = opened.enter_context(start_worker(get_this_build()))
         worker.describe()
         assert worker.process.poll() is None
     assert worker.process.returncode == -9
@@ -228,7 +230,7 @@ def test_measure_finds_doubled_work_only(copied: Copied) -> None:
     slow = copied("slow", "encoding/__init__.py", code)
     command = [sys.executable, "-m", "actgrid", "bench", "--quick", "--json", "--against"]
     done = subprocess.run(
-        [*command, str(this_build().folder)],
+        [*command, str(get_this_build().folder)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(slow), *filter(None, sys.path)])},
         capture_output=True,
         text=True,

@@ -5,7 +5,7 @@ import operator
 from functools import partial
 from typing import Any
 
-from actgrid.bench import interleaved, paired
+from actgrid.bench import compare_pairs, time_interleaved
 from actgrid.bench.measuring import Run
 
 
@@ -16,7 +16,7 @@ def test_interleaved_runs_cases_forwards_and_backwards() -> None:
         done.append(f"prepare {name}")
         return partial(done.append, name)
 
-    seconds = interleaved({name: partial(prepare, name) for name in "abc"}, 2)
+    seconds = time_interleaved({name: partial(prepare, name) for name in "abc"}, 2)
     assert [name for name in done if len(name) == 1] == list("abc" + "cba" + "abc")
     assert done[:4] == ["prepare a", "a", "prepare b", "b"]
     assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2, "c": 2}
@@ -29,16 +29,16 @@ def test_preparation_and_first_round_are_not_timed(clock: Any) -> None:
         clock.now += 50
         return clock.work(first.pop() if first else 2.0)  # type: ignore[no-any-return]
 
-    assert interleaved({"a": prepare}, 3) == {"a": [2.0, 2.0, 2.0]}
+    assert time_interleaved({"a": prepare}, 3) == {"a": [2.0, 2.0, 2.0]}
 
 
 def test_garbage_collection_is_disabled_while_timing() -> None:
     seen: list[bool] = []
-    interleaved({"a": lambda: lambda: seen.append(gc.isenabled())}, 1)
+    time_interleaved({"a": lambda: lambda: seen.append(gc.isenabled())}, 1)
     assert seen == [False, False]
     assert gc.isenabled()
 
 
 def test_disturbed_round_does_not_change_ratio() -> None:
-    assert paired([2.0, 20.0, 2.2, 2.0], [1.0, 10.0, 1.1, 1.0]) == 2.0
-    assert paired([5.0, 7.0, 90.0], [4.0, 4.0, 4.0], operator.sub) == 3.0
+    assert compare_pairs([2.0, 20.0, 2.2, 2.0], [1.0, 10.0, 1.1, 1.0]) == 2.0
+    assert compare_pairs([5.0, 7.0, 90.0], [4.0, 4.0, 4.0], operator.sub) == 3.0

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from actgrid.bench import (
-    Figure,
+    Timing,
     Turn,
+    alternate_builds,
+    alternate_with_yardstick,
+    get_this_build,
     is_clear,
     is_steady,
     measure,
-    this_build,
-    turns_of_builds,
-    turns_with_yardsticks,
 )
 
 
 class Processes:
-    """A substitute for the worker processes of each round, with given times and ratios."""
+    """A substitute for the worker processes of each round, with given times."""
 
     def __init__(self, **ratios: list[float]) -> None:
         self.ratios = {
@@ -49,16 +49,16 @@ class Processes:
 
 
 def slower(processes: Processes, tolerance: float = 0.15, rounds: int = 25) -> list[str]:
-    figures = measure(list(processes.ratios), processes, rounds, is_clear(tolerance))
-    return [name for name, figure in figures.items() if figure.ratio > 1 + tolerance]
+    timings = measure(list(processes.ratios), processes, rounds, is_clear(tolerance))
+    return [name for name, timing in timings.items() if timing.ratio > 1 + tolerance]
 
 
 # --- measuring ---
 
 
-def test_figure_contains_ratio_and_both_times() -> None:
-    figure = measure(["a"], Processes(a=[0.5]), 25, is_steady)["a"]
-    assert figure == Figure(0.5, 0.0, 2.0, 1.0)
+def test_timing_contains_ratio_and_both_times() -> None:
+    timing = measure(["a"], Processes(a=[0.5]), 25, is_steady)["a"]
+    assert timing == Timing(0.5, 0.0, 2.0, 1.0)
 
 
 def test_cases_take_turns_and_every_second_turn_is_reversed() -> None:
@@ -72,12 +72,12 @@ def test_clear_cases_stop_early_and_others_use_all_rounds() -> None:
     noise = np.random.default_rng(0).uniform(1, 2, 30).tolist()
     processes = Processes(steady=[1.0], wild=noise)
     ticks: list[None] = []
-    figures = measure(["steady", "wild"], processes, 20, is_steady, lambda: ticks.append(None))
+    timings = measure(["steady", "wild"], processes, 20, is_steady, lambda: ticks.append(None))
     assert (processes.rounds("steady"), processes.rounds("wild")) == (5, 20)
     assert processes.started == 20
     assert len(ticks) == 2 * 20
-    assert figures["wild"].ratio == pytest.approx(np.median(noise[:20]))
-    assert 0.01 < figures["wild"].error < 0.2
+    assert timings["wild"].ratio == pytest.approx(np.median(noise[:20]))
+    assert 0.01 < timings["wild"].error < 0.2
 
 
 def test_few_rounds_have_infinite_error() -> None:
@@ -145,20 +145,20 @@ def test_both_builds_are_timed_in_given_order(monkeypatch: pytest.MonkeyPatch) -
         processors.append(processor)
         yield Fake(build)
 
-    monkeypatch.setattr("actgrid.bench.regression.started_worker", started)
+    monkeypatch.setattr("actgrid.bench.regression.start_worker", started)
     sides: Any = ("old", "new")
-    with turns_of_builds(*sides) as turn:
+    with alternate_builds(*sides) as turn:
         assert turn("a", False) == turn("a", True) == (4.0, 5.0)
     assert [build for build, _ in timed] == ["old", "new", "new", "old"]
     assert processors[0] == processors[1]  # both builds suffer the same disturbances
     timed.clear()
-    with turns_with_yardsticks(sides[1], {"a": 3.0}) as turn:
+    with alternate_with_yardstick(sides[1], {"a": 3.0}) as turn:
         assert turn("a", False) == turn("a", True) == (7.5, 5.0)
     assert [part for _, part in timed] == ["yardstick", "ours", "ours", "yardstick"]
 
 
 def test_comparison_of_a_build_with_itself() -> None:
-    with turns_of_builds(this_build(), this_build()) as turn:
+    with alternate_builds(get_this_build(), get_this_build()) as turn:
         before, now = turn("measure, 7 px", True)
     assert 1e-6 < before < 0.1
     assert 1e-6 < now < 0.1

@@ -1,4 +1,4 @@
-"""Tests of commands: agreement with option definitions, help, usage errors, completion."""
+"""Tests of commands: option definitions, help, usage errors, completion."""
 
 import inspect
 import json

@@ -1,4 +1,4 @@
-"""Tests of behaviour common to all commands: arguments, errors, interruption, exit."""
+"""Tests of all commands: arguments, errors, interruption, exit codes."""
 
 from __future__ import annotations
 

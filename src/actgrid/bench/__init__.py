@@ -1,45 +1,45 @@
-"""Times of cases, and the performance regression check: this build against another one.
+"""Performance regression check: compare the speed of two builds.
 
-The cases are part of the package, not of `benchmarks/` in the repository, since the command
-`actgrid bench` compares installed builds: each build runs the cases that it was installed with.
+The benchmark cases are part of the package, and not of the folder `benchmarks/`, because the
+command `actgrid bench` runs them on installed builds.
 """
 
-from actgrid.bench.builds import Build, Worker, opened_build, started_worker, this_build
+from actgrid.bench.builds import Build, Worker, get_this_build, open_build, start_worker
 from actgrid.bench.cases import Case, bench_cases
-from actgrid.bench.figures import load, machine, save
-from actgrid.bench.measuring import Prepare, Run, interleaved, paired
+from actgrid.bench.measuring import Prepare, Run, compare_pairs, time_interleaved
 from actgrid.bench.regression import (
-    Figure,
+    Timing,
     Turn,
+    alternate_builds,
+    alternate_with_yardstick,
     check_builds,
     is_clear,
     is_steady,
     measure,
-    turns_of_builds,
-    turns_with_yardsticks,
 )
+from actgrid.bench.timings import describe_machine, load_timings, save_timings
 
 __all__ = [
     "Build",
     "Case",
-    "Figure",
     "Prepare",
     "Run",
+    "Timing",
     "Turn",
     "Worker",
+    "alternate_builds",
+    "alternate_with_yardstick",
     "bench_cases",
     "check_builds",
-    "interleaved",
+    "compare_pairs",
+    "describe_machine",
+    "get_this_build",
     "is_clear",
     "is_steady",
-    "load",
-    "machine",
+    "load_timings",
     "measure",
-    "opened_build",
-    "paired",
-    "save",
-    "started_worker",
-    "this_build",
-    "turns_of_builds",
-    "turns_with_yardsticks",
+    "open_build",
+    "save_timings",
+    "start_worker",
+    "time_interleaved",
 ]

@@ -1,12 +1,11 @@
-"""Cases to time, each beside a yardstick.
+"""Benchmark cases of the regression check, each with a yardstick.
 
-A yardstick is fixed work of NumPy, zlib or Python.
+A yardstick is a fixed computation with NumPy, zlib or Python. A recorded time is a ratio to the
+yardstick. Therefore never change a yardstick, or the inputs of a case: add a new case with a new
+name instead.
 
-A recorded figure is a ratio to its yardstick, so figures last only as long as the yardsticks:
-never change them, nor the inputs of a case. A changed case is a new case with a new name.
-
-A worker process runs these cases on another build of actgrid too. So each case imports what it
-needs of actgrid when it is prepared: a case that another build cannot run leaves the others alone.
+Worker processes also run these cases on other builds of actgrid. Each case imports actgrid only
+when it is prepared, so that a case which another build cannot run does not affect other cases.
 """
 
 from __future__ import annotations
@@ -32,7 +31,22 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Case:
-    """Work of ours, and the fixed work that it is measured against."""
+    """A benchmark case: a function of actgrid, and a fixed computation for comparison.
+
+    Parameters
+    ----------
+    ours : callable
+        Prepares the case, and returns the function to time.
+    yardstick : callable
+        Prepares the fixed computation, and returns the function to time.
+
+    Examples
+    --------
+    >>> case = actgrid.bench.bench_cases(quick=True)["encode"]
+    >>> compress = case.yardstick()
+    >>> len(compress()) > 0
+    True
+    """
 
     ours: Prepare
     yardstick: Prepare
@@ -41,9 +55,9 @@ class Case:
 # --- yardsticks ---
 
 
-def _arithmetic() -> Run:
-    """Scale, clip and narrow floats that stay in the cache: vector arithmetic, as in the core."""
-    values = _relu((1 << 14,))
+def _prepare_arithmetic() -> Run:
+    """Prepare vector arithmetic like that of the C++ core, on cached data."""
+    values = _make_activation((1 << 14,))
     scratch, levels = np.empty_like(values), np.empty(values.size, np.uint8)
 
     def run() -> None:
@@ -56,22 +70,22 @@ def _arithmetic() -> Run:
     return run
 
 
-def _deflate() -> Run:
-    """Deflate by zlib."""
-    data = _levels(100, 200).tobytes()
+def _prepare_deflate() -> Run:
+    """Prepare a compression with zlib."""
+    data = _make_levels(100, 200).tobytes()
     return lambda: zlib.compress(data, 1)
 
 
-def _interpreter() -> Run:
-    """Run Python's own loop, and NumPy on next to nothing."""
-    few = np.ones(8)
+def _prepare_interpreter() -> Run:
+    """Prepare a loop in Python, with NumPy calls on a small array."""
+    ones = np.ones(8)
 
     def run() -> int:
         total = 0
         for i in range(6000):
             total += i * i % 7
         for _ in range(100):
-            few.sum()
+            ones.sum()
         return total
 
     return run
@@ -81,48 +95,48 @@ def _interpreter() -> Run:
 
 
 @cache
-def _relu(shape: tuple[int, ...]) -> Array:
-    """Return float32 values, half of them zero, as after a ReLU."""
+def _make_activation(shape: tuple[int, ...]) -> Array:
+    """Return float32 values of which half are zero, like the output of a ReLU."""
     return np.maximum(np.random.default_rng(0).standard_normal(shape, np.float32), 0)
 
 
 @cache
-def _levels(height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Return a picture that deflates about as well as a drawn grid."""
-    return (_relu((height, width)) * 80).astype(np.uint8)
+def _make_levels(height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Return a uint8 picture with the compression ratio of a typical grid."""
+    return (_make_activation((height, width)) * 80).astype(np.uint8)
 
 
-def _first(x: Array) -> Array:
+def _to_channels_first(x: Array) -> Array:
     return np.ascontiguousarray(np.moveaxis(x, -1, 0))
 
 
 _SHAPE = (56, 56, 128)
 
-# (H, W, C), of which every round copies: where in memory an array lies matters too.
+# Arrays (H, W, C). Each round copies them, because the address of an array affects the speed.
 _ACTIVATIONS: dict[str, Callable[[], Array]] = {
-    "float32": lambda: _relu(_SHAPE).copy(),
-    "224 px": lambda: _relu((224, 224, 64)).copy(),
-    "7 px": lambda: _relu((7, 7, 512)).copy(),
-    "channels first": lambda: np.moveaxis(_first(_relu(_SHAPE)), 0, -1),
-    # Steps that are powers of two would crowd a few sets of the cache: how much so is chance.
-    "every second channel": lambda: _relu((56, 56, 240)).copy()[..., ::2],
-    "reversed": lambda: _relu((56, 56, 120)).copy()[::-1, ::-1, ::-1],
-    "float16": lambda: _relu(_SHAPE).astype(np.float16),
-    "float64": lambda: _relu(_SHAPE).astype(np.float64),
-    "uint8": lambda: (_relu(_SHAPE) * 80).astype(np.uint8),
+    "float32": lambda: _make_activation(_SHAPE).copy(),
+    "224 px": lambda: _make_activation((224, 224, 64)).copy(),
+    "7 px": lambda: _make_activation((7, 7, 512)).copy(),
+    "channels first": lambda: np.moveaxis(_to_channels_first(_make_activation(_SHAPE)), 0, -1),
+    # 240, because strides of a power of two map to few sets of the cache, with random effect.
+    "every second channel": lambda: _make_activation((56, 56, 240)).copy()[..., ::2],
+    "reversed": lambda: _make_activation((56, 56, 120)).copy()[::-1, ::-1, ::-1],
+    "float16": lambda: _make_activation(_SHAPE).astype(np.float16),
+    "float64": lambda: _make_activation(_SHAPE).astype(np.float64),
+    "uint8": lambda: (_make_activation(_SHAPE) * 80).astype(np.uint8),
 }
 
 
-def _bfloat16() -> Array:
-    import ml_dtypes  # it comes with TensorFlow
+def _make_bfloat16() -> Array:
+    import ml_dtypes  # a dependency of TensorFlow
 
-    return _relu(_SHAPE).astype(ml_dtypes.bfloat16)
-
-
-# --- ours ---
+    return _make_activation(_SHAPE).astype(ml_dtypes.bfloat16)
 
 
-def _measuring(activation: Callable[[], Array]) -> Run:
+# --- cases ---
+
+
+def _prepare_measure(activation: Callable[[], Array]) -> Run:
     from actgrid.rendering.backends import load_backend
     from actgrid.rendering.tiles import tile
 
@@ -130,7 +144,7 @@ def _measuring(activation: Callable[[], Array]) -> Run:
     return partial(load_backend().measure, tiles, 1)
 
 
-def _painting(activation: Callable[[], Array]) -> Run:
+def _prepare_paint(activation: Callable[[], Array]) -> Run:
     from actgrid.rendering.backends import load_backend
     from actgrid.rendering.layout import Layout
     from actgrid.rendering.normalize import parse_normalize
@@ -147,21 +161,21 @@ def _painting(activation: Callable[[], Array]) -> Run:
     return partial(backend.paint, tiles, mapping, origins, layout.canvas(0), 1)
 
 
-def _percentiles() -> Run:
+def _prepare_percentiles() -> Run:
     from actgrid.rendering.backends import load_backend
     from actgrid.rendering.normalize import parse_normalize
     from actgrid.rendering.tiles import tile
 
-    tiles = tile(_relu((28, 28, 32)).copy()).tiles
+    tiles = tile(_make_activation((28, 28, 32)).copy()).tiles
     backend = load_backend()
     stats = backend.measure(tiles, 1)
     return partial(parse_normalize("percentile").mapping, tiles, stats, "channel", backend)
 
 
-def _small_grids() -> Run:
+def _prepare_small_grids() -> Run:
     import actgrid
 
-    activation = _relu((1, 8, 8, 16)).copy()
+    activation = _make_activation((1, 8, 8, 16)).copy()
 
     def run() -> None:
         for _ in range(8):
@@ -170,16 +184,16 @@ def _small_grids() -> Run:
     return run
 
 
-def _png() -> Run:
+def _prepare_png() -> Run:
     from actgrid.encoding import encode_png
     from actgrid.rendering import palette
 
-    return partial(encode_png, _levels(256, 400).copy(), palette("viridis"))
+    return partial(encode_png, _make_levels(256, 400).copy(), palette("viridis"))
 
 
 @cache
-def _extractor() -> Any:
-    """Return an extractor of 17 layers that cost next to nothing: the rest is ours."""
+def _make_extractor() -> Any:
+    """Return an extractor of 17 cheap layers, where the overhead dominates."""
     from actgrid.models import Extractor
     from actgrid.models.frameworks import keras
 
@@ -188,8 +202,8 @@ def _extractor() -> Any:
     return Extractor(keras().Sequential(network + [layers.ReLU() for _ in range(16)]))
 
 
-def _extraction() -> Run:
-    extractor, batch = _extractor(), _relu((1, 32, 32, 3)).copy()
+def _prepare_extraction() -> Run:
+    extractor, batch = _make_extractor(), _make_activation((1, 32, 32, 3)).copy()
 
     def run() -> None:
         for _ in range(2):
@@ -198,15 +212,15 @@ def _extraction() -> Run:
     return run
 
 
-def _files() -> Run:
+def _prepare_files() -> Run:
     from actgrid.demo import photo
     from actgrid.runs.jobs import Job
     from actgrid.runs.sources import find_items
     from actgrid.runs.work import Work
 
-    extractor, images = _extractor(), find_items([photo()] * 2)
+    extractor, images = _make_extractor(), find_items([photo()] * 2)
     work = Work({}, threads=1)
-    # Disks have moods.
+    # Files in memory: the speed of disks varies.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
     def run() -> None:
@@ -217,13 +231,13 @@ def _files() -> Run:
     return run
 
 
-def _times(count: int, yardstick: Prepare) -> Prepare:
+def _repeat(count: int, yardstick: Prepare) -> Prepare:
     def prepare() -> Run:
-        once = yardstick()
+        run_once = yardstick()
 
         def run() -> None:
             for _ in range(count):
-                once()
+                run_once()
 
         return run
 
@@ -231,22 +245,37 @@ def _times(count: int, yardstick: Prepare) -> Prepare:
 
 
 def bench_cases(quick: bool = False) -> dict[str, Case]:
-    """Return the cases by name; the `quick` ones need no TensorFlow.
+    """Return the benchmark cases of the regression check.
 
-    All drawing is on one thread: what a second one brings depends on who else uses the machine.
+    All cases use one thread: the gain of a second thread depends on other load of the machine.
+
+    Parameters
+    ----------
+    quick : bool
+        Whether to return only the cases that need no TensorFlow.
+
+    Returns
+    -------
+    dict
+        Name -> Case.
+
+    Examples
+    --------
+    >>> "encode" in actgrid.bench.bench_cases(quick=True)
+    True
     """
     activations = dict(_ACTIVATIONS)
     if not quick:
-        activations["bfloat16"] = _bfloat16
+        activations["bfloat16"] = _make_bfloat16
     cases: dict[str, Case] = {}
     for name, activation in activations.items():
-        yardstick = _times(8, _arithmetic) if name == "224 px" else _arithmetic
-        cases[f"measure, {name}"] = Case(partial(_measuring, activation), yardstick)
-        cases[f"paint, {name}"] = Case(partial(_painting, activation), yardstick)
-    cases["percentiles"] = Case(_percentiles, _interpreter)
-    cases["small grids"] = Case(_small_grids, _interpreter)
-    cases["encode"] = Case(_png, _deflate)
+        yardstick = _repeat(8, _prepare_arithmetic) if name == "224 px" else _prepare_arithmetic
+        cases[f"measure, {name}"] = Case(partial(_prepare_measure, activation), yardstick)
+        cases[f"paint, {name}"] = Case(partial(_prepare_paint, activation), yardstick)
+    cases["percentiles"] = Case(_prepare_percentiles, _prepare_interpreter)
+    cases["small grids"] = Case(_prepare_small_grids, _prepare_interpreter)
+    cases["encode"] = Case(_prepare_png, _prepare_deflate)
     if not quick:
-        cases["extract"] = Case(_extraction, _times(4, _interpreter))
-        cases["image to files"] = Case(_files, _times(20, _deflate))
+        cases["extract"] = Case(_prepare_extraction, _repeat(4, _prepare_interpreter))
+        cases["image to files"] = Case(_prepare_files, _repeat(20, _prepare_deflate))
     return cases

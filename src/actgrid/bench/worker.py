@@ -1,9 +1,10 @@
-"""Script of a worker process, which times cases of one build on request.
+"""Script of a worker process that times benchmark cases on request.
 
-The script and the cases are those of the build that compares; the package that they import is the
-build under test. Nothing here may import `actgrid.bench`, which another build need not have.
+The script and the cases belong to the build that runs the comparison. The package `actgrid` that
+they import is the build under test. Another build may lack `actgrid.bench`, therefore nothing here
+may import it.
 
-Requests and answers are lines of JSON on standard input and output.
+Requests and answers are JSON lines on standard input and output.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from typing import Any
 
 __all__: list[str] = []
 
-_SECONDS = 0.003  # of one turn: longer than a time slice of a busy machine
-_FEWEST_RUNS = 3
+_TURN_SECONDS = 0.003  # longer than the time slice of another process
+_MIN_RUNS = 3
 
 
 def describe_build() -> dict[str, Any]:
-    """Return which actgrid is imported, and what its speed depends on."""
+    """Return facts about the imported build: folder, version, backend, SIMD, Python."""
     import actgrid
     from actgrid.rendering.backends import load_backend
 
@@ -45,17 +46,17 @@ def describe_build() -> dict[str, Any]:
     return facts
 
 
-def fastest_run(prepare: Callable[[], Callable[[], object]]) -> float:
-    """Return the seconds of the fastest run of a case that is prepared anew.
+def time_fastest_run(prepare: Callable[[], Callable[[], object]]) -> float:
+    """Prepare a case and return the seconds of its fastest run.
 
-    Interruptions only ever add time, so the fastest of many runs is the least disturbed.
+    Interruptions only add time, so the fastest of several runs is the least disturbed.
     """
     run = prepare()
     run()
     seconds: list[float] = []
     gc.disable()
     start = end = perf_counter()
-    while len(seconds) < _FEWEST_RUNS or end - start < _SECONDS:
+    while len(seconds) < _MIN_RUNS or end - start < _TURN_SECONDS:
         begin = perf_counter()
         run()
         end = perf_counter()
@@ -65,11 +66,11 @@ def fastest_run(prepare: Callable[[], Callable[[], object]]) -> float:
 
 
 def main() -> None:
-    """Answer each request: the seconds of a case, or why the case cannot run."""
-    # Libraries may print: only answers leave on what was standard output.
+    """Answer each request with the seconds of a case, or the reason why it cannot run."""
+    # Libraries may print to standard output: answers use a duplicate of its file descriptor.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    # The paths of a build that was installed into a folder; else the interpreter's own.
+    # The paths of a build in a folder; without arguments, the packages of the interpreter.
     sys.path[:] = sys.argv[1:] or sys.path
     sys.path.insert(0, str(Path(__file__).parent))
     cases = importlib.import_module("cases").bench_cases()
@@ -78,7 +79,7 @@ def main() -> None:
     for line in sys.stdin:
         name, part = json.loads(line)
         try:
-            answer: dict[str, Any] = {"seconds": fastest_run(getattr(cases[name], part))}
+            answer: dict[str, Any] = {"seconds": time_fastest_run(getattr(cases[name], part))}
         except Exception as error:
             answer = {"problem": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers)

@@ -16,7 +16,7 @@ from rich.table import Table
 from actgrid.attribution import Maximization
 from actgrid.attribution.comparison import target_texts
 from actgrid.attribution.methods import all_methods
-from actgrid.bench import Figure
+from actgrid.bench import Timing
 from actgrid.figures import DrawnLayer, DrawnWeight
 from actgrid.models import LayerInfo
 from actgrid.models.preprocessing import Preprocessing
@@ -26,14 +26,12 @@ __all__ = [
     "PACKAGES",
     "diagram_as_dict",
     "drawn_layers_as_dict",
-    "figures_as_dict",
     "find_slower_cases",
     "heatmap_as_dict",
     "maximization_as_dict",
     "preprocessing_as_dict",
     "print_diagram",
     "print_facts",
-    "print_figures",
     "print_heatmap",
     "print_infos",
     "print_layers",
@@ -41,8 +39,10 @@ __all__ = [
     "print_methods",
     "print_output_folder",
     "print_preprocessing",
+    "print_timings",
     "print_top",
     "print_weights",
+    "timings_as_dict",
     "weights_as_dict",
 ]
 
@@ -270,31 +270,31 @@ def print_facts(facts: dict[str, Any]) -> None:
         print(f"{name:{width}}  {value}")
 
 
-def find_slower_cases(figures: Mapping[str, Figure], tolerance: float | None) -> list[str] | None:
+def find_slower_cases(timings: Mapping[str, Timing], tolerance: float | None) -> list[str] | None:
     """Return the cases slower by more than the tolerance; None without a tolerance."""
     if tolerance is None:
         return None
-    return [name for name, figure in figures.items() if figure.ratio > 1 + tolerance]
+    return [name for name, timing in timings.items() if timing.ratio > 1 + tolerance]
 
 
-def print_figures(
-    figures: Mapping[str, Figure], skipped: Mapping[str, str], tolerance: float | None
+def print_timings(
+    timings: Mapping[str, Timing], skipped: Mapping[str, str], tolerance: float | None
 ) -> None:
     """Print a table of timings; with a tolerance, also the cases that became slower."""
-    slower = find_slower_cases(figures, tolerance)
+    slower = find_slower_cases(timings, tolerance)
     if slower is None:
         numbers = ("ms", "over yardstick", "+-")
         table = _make_table("case", *numbers, right=numbers)
-        for name, figure in figures.items():
-            ratio, error = f"{figure.ratio:.3f}", f"{figure.error:.1%}"
-            table.add_row(name, f"{figure.now:.3f}", ratio, error)
+        for name, timing in timings.items():
+            ratio, error = f"{timing.ratio:.3f}", f"{timing.error:.1%}"
+            table.add_row(name, f"{timing.now:.3f}", ratio, error)
         _make_console().print(table)
         return
     right = ("ms before", "ms now", "change", "+-")
     table = _make_table("case", *right, "", right=right)
-    for name, figure in figures.items():
-        milliseconds = f"{figure.before:.3f}", f"{figure.now:.3f}"
-        change, error = f"{figure.ratio - 1:+.1%}", f"{figure.error:.1%}"
+    for name, timing in timings.items():
+        milliseconds = f"{timing.before:.3f}", f"{timing.now:.3f}"
+        change, error = f"{timing.ratio - 1:+.1%}", f"{timing.error:.1%}"
         table.add_row(name, *milliseconds, change, error, "slower" if name in slower else "")
     _make_console().print(table)
     print()
@@ -303,10 +303,10 @@ def print_figures(
     print(f"slower by more than {tolerance:.0%}: {'; '.join(slower) or 'nothing'}")
 
 
-def figures_as_dict(
-    figures: Mapping[str, Figure], skipped: Mapping[str, str], tolerance: float | None
+def timings_as_dict(
+    timings: Mapping[str, Timing], skipped: Mapping[str, str], tolerance: float | None
 ) -> dict[str, Any]:
     """Return timings and the cases that became slower as a dict for JSON."""
-    cases = {"cases": {name: asdict(figure) for name, figure in figures.items()}}
-    slower = find_slower_cases(figures, tolerance)
+    cases = {"cases": {name: asdict(timing) for name, timing in timings.items()}}
+    slower = find_slower_cases(timings, tolerance)
     return cases if slower is None else cases | {"slower": slower, "skipped": dict(skipped)}

@@ -25,23 +25,23 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     monkeypatch.setattr("actgrid.bench.bench_cases", lambda quick: seconds)
 
     @contextmanager
-    def turns_with_yardsticks(build: Any, ratios: dict[str, float]) -> Iterator[Any]:
+    def alternate_with_yardstick(build: Any, ratios: dict[str, float]) -> Iterator[Any]:
         yield lambda case, _: (ratios[case], seconds[case] * factors[case])
 
     @contextmanager
-    def turns_of_builds(before: Any, now: Any) -> Iterator[Any]:
+    def alternate_builds(before: Any, now: Any) -> Iterator[Any]:
         yield lambda case, _: (seconds[case], seconds[case] * factors[case])
 
-    monkeypatch.setattr("actgrid.bench.turns_with_yardsticks", turns_with_yardsticks)
-    monkeypatch.setattr("actgrid.bench.turns_of_builds", turns_of_builds)
+    monkeypatch.setattr("actgrid.bench.alternate_with_yardstick", alternate_with_yardstick)
+    monkeypatch.setattr("actgrid.bench.alternate_builds", alternate_builds)
     monkeypatch.setattr("actgrid.bench.check_builds", lambda *builds: {})
     return lambda factor: factors.update(kernel=factor)
 
 
-def test_bench_prints_and_saves_figures(
+def test_bench_prints_and_saves_timings(
     run: Run, kernel: Callable[[float], None], tmp_path: Path
 ) -> None:
-    result = run("bench", "--quick", "--save", tmp_path / "new" / "figures.json")
+    result = run("bench", "--quick", "--save", tmp_path / "new" / "timings.json")
     assert (result.code, result.err) == (0, "")
     lines = [line.split() for line in result.out.splitlines()]
     assert lines == [
@@ -49,17 +49,17 @@ def test_bench_prints_and_saves_figures(
         ["kernel", "2000.000", "2.000", "0.0%"],
         ["other", "500.000", "0.500", "0.0%"],
     ]
-    kept = json.loads((tmp_path / "new" / "figures.json").read_text())["cases"]
+    kept = json.loads((tmp_path / "new" / "timings.json").read_text())["cases"]
     assert {"cases": kept} == json.loads(run("bench", "--quick", "--json").out)
 
 
-@pytest.mark.parametrize("other", ["figures", "build"])
+@pytest.mark.parametrize("other", ["timings", "build"])
 def test_bench_fails_for_slower_kernel_and_passes_equal_kernel(
     run: Run, kernel: Callable[[float], None], tmp_path: Path, other: str
 ) -> None:
     path = Path(actgrid.__file__).parents[1]
-    if other == "figures":
-        path = tmp_path / "figures.json"
+    if other == "timings":
+        path = tmp_path / "timings.json"
         run("bench", "--quick", "--save", path)
     equal = run("bench", "--quick", "--against", path)
     assert (equal.code, equal.err) == (0, "")
@@ -95,7 +95,7 @@ def test_bench_lists_cases_that_other_build_cannot_run(
 
 
 def test_bench_measures_real_builds(run: Run, tmp_path: Path) -> None:
-    path = tmp_path / "figures.json"
+    path = tmp_path / "timings.json"
     assert run("bench", "--rounds", 1, "--save", path).code == 0
     # No noise of a machine makes a case a hundred times slower.
     against = ("bench", "--quick", "--rounds", 1, "--against", path, "--tolerance", 100)

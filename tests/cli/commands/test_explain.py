@@ -297,7 +297,10 @@ def test_explain_reports_invalid_options_before_loading_tensorflow(
         ("--method", "lime"): ["lime needs scikit-learn", "actgrid[explain]"],
         ("--stepz", "3"): ["unknown option --stepz (did you mean --steps", "explain --help"],
         ("--steps", "9"): ["--steps is not an option of gradcam; options: --token-grid"],
-        ("--patch", "4", "--method", "saliency"): ["--patch is not an option of saliency", "--reduce"],
+        ("--patch", "4", "--method", "saliency"): [
+            "--patch is not an option of saliency",
+            "--reduce",
+        ],
         ("--steps", "ten", "--method", "integrated_gradients"): [
             "--steps must be an integer from 2 to 1024, not 'ten'"
         ],

@@ -42,27 +42,27 @@ def bench(options: Options) -> None:
     cases = list(bench.bench_cases(quick))
     reference = dict.fromkeys(cases, 1.0)
     if against is not None and against.suffix == ".json":
-        reference = bench.load(against, cases, quick)
+        reference = bench.load_timings(against, cases, quick)
     if not quick:
         load_tensorflow()  # reports a missing package
-    this = bench.this_build()
-    start = partial(bench.turns_with_yardsticks, this, reference)
+    this = bench.get_this_build()
+    start = partial(bench.alternate_with_yardstick, this, reference)
     skipped: dict[str, str] = {}
     with ExitStack() as stack:
         if against is not None and against.suffix != ".json":
-            other = stack.enter_context(bench.opened_build(against))
+            other = stack.enter_context(bench.open_build(against))
             skipped = bench.check_builds(other, this, cases)
             cases = [name for name in cases if name not in skipped]
-            start = partial(bench.turns_of_builds, other, this)
+            start = partial(bench.alternate_builds, other, this)
         is_settled = bench.is_steady if against is None else bench.is_clear(tolerance)
         advance = stack.enter_context(progress(len(cases) * rounds, "measuring"))
-        figures = bench.measure(cases, start, rounds, is_settled, advance)
+        timings = bench.measure(cases, start, rounds, is_settled, advance)
     if save is not None:
-        bench.save(save, figures)
+        bench.save_timings(save, timings)
     limit = None if against is None else tolerance
     if options["json"]:
-        typer.echo(json.dumps(report.figures_as_dict(figures, skipped, limit)))
+        typer.echo(json.dumps(report.timings_as_dict(timings, skipped, limit)))
     else:
-        report.print_figures(figures, skipped, limit)
-    if report.find_slower_cases(figures, limit):
+        report.print_timings(timings, skipped, limit)
+    if report.find_slower_cases(timings, limit):
         raise typer.Exit(1)

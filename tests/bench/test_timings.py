@@ -8,46 +8,46 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actgrid.bench import Figure, load, machine, save
+from actgrid.bench import Timing, describe_machine, load_timings, save_timings
 from actgrid.errors import MissingFileError, OptionError, OutputError
 
 CASES = ["a", "b"]
 
 
-def figures(**ratios: float) -> dict[str, Figure]:
-    return {name: Figure(ratio, 0.0, 1.0, ratio) for name, ratio in ratios.items()}
+def timings(**ratios: float) -> dict[str, Timing]:
+    return {name: Timing(ratio, 0.0, 1.0, ratio) for name, ratio in ratios.items()}
 
 
-def test_saved_figures_load_again(tmp_path: Path) -> None:
-    path = tmp_path / "figures.json"
-    kept = {"a": Figure(1.25, 0.01, 3.5, 4.5), "b": Figure(0.5, 0.0, 2.0, 1.0)}
-    save(path, kept)
-    assert load(path, CASES) == {"a": 1.25, "b": 0.5}
+def test_saved_timings_load_again(tmp_path: Path) -> None:
+    path = tmp_path / "timings.json"
+    kept = {"a": Timing(1.25, 0.01, 3.5, 4.5), "b": Timing(0.5, 0.0, 2.0, 1.0)}
+    save_timings(path, kept)
+    assert load_timings(path, CASES) == {"a": 1.25, "b": 0.5}
     record = json.loads(path.read_text())
-    assert record["machine"] == machine()
+    assert record["machine"] == describe_machine()
     assert record["machine"]["numpy"] == np.__version__
-    assert [file.name for file in tmp_path.iterdir()] == ["figures.json"]
+    assert [file.name for file in tmp_path.iterdir()] == ["timings.json"]
 
 
 def test_quick_comparison_takes_its_cases_from_a_whole_file(tmp_path: Path) -> None:
-    path = tmp_path / "figures.json"
-    save(path, figures(a=1.0, b=2.0, c=3.0))
-    assert load(path, CASES, quick=True)["b"] == 2.0
-    with pytest.raises(OptionError, match="figures of unknown cases: c: save it anew"):
-        load(path, CASES)
-    save(path, figures(a=1.0))
+    path = tmp_path / "timings.json"
+    save_timings(path, timings(a=1.0, b=2.0, c=3.0))
+    assert load_timings(path, CASES, quick=True)["b"] == 2.0
+    with pytest.raises(OptionError, match="contains unknown cases: c: save the file again"):
+        load_timings(path, CASES)
+    save_timings(path, timings(a=1.0))
     for quick in (True, False):
-        with pytest.raises(OptionError, match="no figure for b: save it anew"):
-            load(path, CASES, quick)
+        with pytest.raises(OptionError, match="does not contain b: save the file again"):
+            load_timings(path, CASES, quick)
 
 
-def test_missing_figures_file_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(MissingFileError, match=r"no file .*none.json.* --save makes one"):
-        load(tmp_path / "none.json", CASES)
+def test_missing_timings_file_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"no file .*none.json.* actgrid bench --save"):
+        load_timings(tmp_path / "none.json", CASES)
     with pytest.raises(OptionError, match="cannot be read: Is a directory"):
-        load(tmp_path, CASES)
+        load_timings(tmp_path, CASES)
     with pytest.raises(OutputError, match="cannot write"):
-        save(tmp_path / "none" / "figures.json", figures(a=1.0))
+        save_timings(tmp_path / "none" / "timings.json", timings(a=1.0))
 
 
 @pytest.mark.parametrize(
@@ -64,22 +64,22 @@ def test_missing_figures_file_is_rejected(tmp_path: Path) -> None:
     ],
 )
 def test_file_of_another_format_is_rejected(tmp_path: Path, change: Any) -> None:
-    path = tmp_path / "figures.json"
-    save(path, figures(a=1.0, b=1.0))
+    path = tmp_path / "timings.json"
+    save_timings(path, timings(a=1.0, b=1.0))
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
-    with pytest.raises(OptionError, match="is no file that actgrid bench --save wrote"):
-        load(path, CASES)
+    with pytest.raises(OptionError, match="is not a file of actgrid bench --save"):
+        load_timings(path, CASES)
     path.write_bytes(b"\xff\x00")
-    with pytest.raises(OptionError, match="is no file that actgrid bench --save wrote"):
-        load(path, CASES)
+    with pytest.raises(OptionError, match="is not a file of actgrid bench --save"):
+        load_timings(path, CASES)
 
 
-def test_figures_of_another_format_version_are_rejected(tmp_path: Path) -> None:
-    path = tmp_path / "figures.json"
-    save(path, figures(a=1.0, b=1.0))
+def test_timings_of_another_format_version_are_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "timings.json"
+    save_timings(path, timings(a=1.0, b=1.0))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 1, "cases": "others"}))
-    with pytest.raises(OptionError, match="is of version 1, this is version 2: save it anew"):
-        load(path, CASES)
+    with pytest.raises(OptionError, match="format version 1, expected 2: save the file again"):
+        load_timings(path, CASES)
 
 
 @pytest.mark.parametrize(
@@ -94,32 +94,32 @@ def test_figures_of_another_format_version_are_rejected(tmp_path: Path) -> None:
     ],
     ids=lambda elsewhere: next(iter(elsewhere)),
 )
-def test_figures_of_another_processor_are_rejected(
+def test_timings_of_another_processor_are_rejected(
     tmp_path: Path, elsewhere: dict[str, Any]
 ) -> None:
-    path = tmp_path / "figures.json"
-    save(path, figures(a=1.0, b=1.0))
+    path = tmp_path / "timings.json"
+    save_timings(path, timings(a=1.0, b=1.0))
     record = json.loads(path.read_text())
     ((fact, recorded),) = elsewhere.items()
     here = record["machine"][fact]
     record["machine"] |= elsewhere
     path.write_text(json.dumps(record))
     with pytest.raises(OptionError) as refused:
-        load(path, CASES)
+        load_timings(path, CASES)
     assert str(refused.value) == (
-        f"{path} was recorded elsewhere and says nothing here: {fact} {recorded}, here {here}; "
+        f"{path} was saved under other conditions: {fact} {recorded}, here {here}; "
         "compare two builds instead: --against a wheel, a checkout or an environment with "
         "another actgrid"
     )
 
 
-def test_figures_are_accepted_with_other_packages_and_kernel(tmp_path: Path) -> None:
-    path = tmp_path / "figures.json"
-    save(path, figures(a=1.0, b=1.0))
+def test_timings_are_accepted_with_other_packages_and_kernel(tmp_path: Path) -> None:
+    path = tmp_path / "timings.json"
+    save_timings(path, timings(a=1.0, b=1.0))
     record = json.loads(path.read_text())
     record["machine"] |= {"actgrid": "0.0.1", "pillow": "1", "isal": "1", "system": "Linux-1"}
     path.write_text(json.dumps(record))
-    assert load(path, CASES) == {"a": 1.0, "b": 1.0}
+    assert load_timings(path, CASES) == {"a": 1.0, "b": 1.0}
 
 
 @pytest.mark.parametrize("family", [25, 26])
@@ -128,12 +128,12 @@ def test_processors_are_distinguished_by_family_and_model(
 ) -> None:
     facts = f"cpu family\t: {family}\nmodel\t\t: 1\nmodel name\t: AMD EPYC\nflags\t\t: avx2\n"
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{facts}\nprocessor\t: 1\n{facts}")
-    monkeypatch.setattr("actgrid.bench.figures._CPUINFO", tmp_path / "cpuinfo")
-    assert machine()["processor"] == f"AMD EPYC (cpu family {family}, model 1)"
+    monkeypatch.setattr("actgrid.bench.timings._CPUINFO", tmp_path / "cpuinfo")
+    assert describe_machine()["processor"] == f"AMD EPYC (cpu family {family}, model 1)"
 
 
 def test_processor_has_a_name_on_other_systems(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("actgrid.bench.figures._CPUINFO", tmp_path / "none")
-    assert machine()["processor"] in (platform.processor(), platform.machine())
+    monkeypatch.setattr("actgrid.bench.timings._CPUINFO", tmp_path / "none")
+    assert describe_machine()["processor"] in (platform.processor(), platform.machine())
