@@ -1,6 +1,6 @@
-"""Cats and dogs: one channel of one layer of a network saved as ``.h5``.
+"""Cats and dogs: draw one channel of a layer of a network saved as ``.h5``.
 
-Any folder of images in the folders ``cat`` and ``dog`` does: ``--images FOLDER``.
+``--images FOLDER`` takes a folder that contains the image folders ``cat`` and ``dog``.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from PIL import Image
 
 import actgrid
 from actgrid.models.image_sources import find_images
-from common import options
+from common import read_options
 from drawings import PETS, write_folder
 
 SIZE = 96
 
 
 def train_and_save(folder: Path, epochs: int, file: Path) -> None:
-    """Train a network on a folder of images, and save it as tutorials of its time did."""
+    """Train a network on a folder of images, and save it in the HDF5 format."""
     data = keras.utils.image_dataset_from_directory(folder, image_size=(SIZE, SIZE), seed=0)
     model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), layers.Rescaling(1 / 255)])
     for number, filters in enumerate((32, 64, 128), 1):
@@ -35,9 +35,9 @@ def train_and_save(folder: Path, epochs: int, file: Path) -> None:
 
 
 def main() -> None:
-    output, quick, images = options(__doc__, "cats_and_dogs", images=True)
+    output, quick, images = read_options(__doc__, "cats_and_dogs", images=True)
     if images is None:
-        print("drawings stand in for a folder of photos")
+        print("no image folder given: generated drawings are used")
         images = write_folder(output / "images", PETS, 30 if quick else 300, SIZE)
     cat = find_images(images / "cat")[0]
     keras.utils.set_random_seed(0)
@@ -49,7 +49,7 @@ def main() -> None:
     grid = actgrid.render_model(model, cat, "conv2d_1")["conv2d_1"]
     grid.save(output / "conv2d_1.png")
 
-    # The channel that this cat excites most, in colour, over the cat.
+    # Draw the channel that this image activates most over the image.
     strongest = int(grid.stats.mean.argmax())
     activation = actgrid.Extractor(model, "conv2d_1")(actgrid.load_images(cat, model=model))
     heatmap = actgrid.Heatmap(activation["conv2d_1"][..., strongest], images=Image.open(cat))

@@ -1,6 +1,6 @@
-"""CIFAR-10: what every channel sees while the network learns, in TensorBoard and as a movie.
+"""CIFAR-10: draw all channels during training, in TensorBoard and as a movie.
 
-Afterwards the network is saved, loaded again and explained. To see what was written:
+Afterwards the network is saved, loaded and explained. Show the logs with
 ``tensorboard --logdir out/cifar10/logs`` (``pip install tensorboard``).
 """
 
@@ -13,8 +13,8 @@ from keras import layers
 
 import actgrid
 from actgrid.callbacks import ActivationGrids, ChannelHealth, Explanations, TrainingMovie
-from common import options, or_drawn
-from drawings import CLASSES, drawn
+from common import load_or_generate, read_options
+from drawings import CLASSES, draw
 
 NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -22,8 +22,8 @@ NAMES = (
 )
 
 
-def network() -> Any:
-    """Return TensorFlow's tutorial network, not trained."""
+def make_network() -> Any:
+    """Return the untrained network of TensorFlow's CNN tutorial."""
     return keras.Sequential(
         [
             keras.Input((32, 32, 3)),
@@ -41,19 +41,19 @@ def network() -> Any:
 
 
 def main() -> None:
-    output, quick, _ = options(__doc__, "cifar10")
+    output, quick, _ = read_options(__doc__, "cifar10")
     keras.utils.set_random_seed(0)
     names: tuple[str, ...] = NAMES
 
-    def stand_in() -> Any:
+    def generate() -> Any:
         nonlocal names
         names = CLASSES
-        return drawn(CLASSES, 300 if quick else 5000, 32), drawn(CLASSES, 100, 32, seed=1)
+        return draw(CLASSES, 300 if quick else 5000, 32), draw(CLASSES, 100, 32, seed=1)
 
-    (x, y), (tests, truth) = or_drawn(keras.datasets.cifar10.load_data, stand_in, quick)
+    (x, y), (tests, truth) = load_or_generate(keras.datasets.cifar10.load_data, generate, quick)
     x, tests = x / 255.0, tests / 255.0
-    watched, logs = tests[:3], output / "logs"
-    model = network()
+    samples, logs = tests[:3], output / "logs"
+    model = make_network()
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(
         x,
@@ -61,10 +61,10 @@ def main() -> None:
         epochs=2 if quick else 10,
         validation_data=(tests, truth),
         callbacks=[
-            ActivationGrids(watched, ["conv*", "pool*"], log_dir=logs / "grids", zoom=2),
+            ActivationGrids(samples, ["conv*", "pool*"], log_dir=logs / "grids", zoom=2),
             ChannelHealth(tests[:100], log_dir=logs / "health"),
-            Explanations(watched, "gradcam", log_dir=logs / "gradcam"),
-            TrainingMovie(watched[:1], "conv*", folder=output, zoom=2),
+            Explanations(samples, "gradcam", log_dir=logs / "gradcam"),
+            TrainingMovie(samples[:1], "conv*", folder=output, zoom=2),
         ],
         verbose=2,
     )
@@ -72,10 +72,10 @@ def main() -> None:
 
     loaded = actgrid.load_model(output / "cifar10.keras")
     large = keras.ops.image.resize(tests[:6], (96, 96), interpolation="nearest")
-    found = actgrid.explain(loaded, tests[:6], "gradcam", labels=names)
-    print("seen as", ", ".join(found.labels or ()))
+    heatmap = actgrid.explain(loaded, tests[:6], "gradcam", labels=names)
+    print("predicted classes:", ", ".join(heatmap.labels or ()))
     pixels = (large * 255).numpy().astype("uint8")
-    actgrid.Heatmap(found.values, images=pixels).save(output / "explained.png")
+    actgrid.Heatmap(heatmap.values, images=pixels).save(output / "explained.png")
     print(f"logs: {logs.resolve()}, pictures: {output.resolve()}")
 
 

@@ -1,4 +1,4 @@
-"""What all examples share: their options, and data that may not be to be had."""
+"""Command-line options of the examples, and data sets with a fallback."""
 
 from __future__ import annotations
 
@@ -7,40 +7,45 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Options", "options", "or_drawn"]
+__all__ = ["Options", "load_or_generate", "read_options"]
 
 
 class Options(NamedTuple):
-    """Of the command line."""
+    """The command-line options of an example."""
 
     output: Path
     quick: bool
     images: Path | None = None
 
 
-def options(what: str | None, output: str, images: bool = False) -> Options:
-    """Return the options, with the folder for the pictures made.
+def read_options(doc: str | None, output: str, images: bool = False) -> Options:
+    """Read the command-line options, and create the output folder.
 
-    `images` tells whether there is one for a folder of them.
+    `doc` is the docstring of the example. With `images`, there is an option for an image folder.
     """
-    parser = argparse.ArgumentParser(description=(what or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, default=Path("out") / output, metavar="FOLDER")
     parser.add_argument(
-        "--quick", action="store_true", help="drawings instead of real data, and little of them"
+        "--quick", action="store_true", help="use few generated drawings instead of real data"
     )
     if images:
-        parser.add_argument("--images", type=Path, metavar="FOLDER", help="with one for each class")
-    found = Options(**vars(parser.parse_args()))
-    found.output.mkdir(parents=True, exist_ok=True)
-    return found
+        parser.add_argument(
+            "--images",
+            type=Path,
+            metavar="FOLDER",
+            help="folder that contains an image folder for each class",
+        )
+    options = Options(**vars(parser.parse_args()))
+    options.output.mkdir(parents=True, exist_ok=True)
+    return options
 
 
-def or_drawn(load: Callable[[], Any], stand_in: Callable[[], Any], quick: bool) -> Any:
-    """Return what `load` gives; where it fails, or if it is to be quick, drawings, and say so."""
+def load_or_generate(load: Callable[[], Any], generate: Callable[[], Any], quick: bool) -> Any:
+    """Return the data of `load`, or of `generate` if `quick` or the download fails."""
     if not quick:
         try:
             return load()
-        except Exception as error:  # what Keras raises where there is no network
-            print(f"not to be had: {str(error).splitlines()[0]}")
-    print("drawings stand in for the real data")
-    return stand_in()
+        except Exception as error:  # Keras raises Exception itself without a network
+            print(f"download failed: {str(error).splitlines()[0]}")
+    print("generated drawings are used instead of the real data")
+    return generate()

@@ -1,6 +1,6 @@
-"""Five kinds of things from a folder of images: what each layer sees, as arrays and over the photo.
+"""Five classes of images: activations of each layer, as arrays and over the photo.
 
-Any folder with a folder of images for each class does: ``--images FOLDER``.
+``--images FOLDER`` takes a folder that contains an image folder for each class.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from keras import layers
 
 import actgrid
 from actgrid.models.image_sources import find_images
-from common import options
+from common import read_options
 from drawings import THINGS, write_folder
 
 SIZE = 96
 
 
 def train(folder: Path, epochs: int) -> tuple[Any, list[str]]:
-    """Return a network trained on a folder of images, and the names of its classes."""
+    """Train a network on a folder of images; return it and the names of its classes."""
     data, tests = keras.utils.image_dataset_from_directory(
         folder, image_size=(SIZE, SIZE), validation_split=0.2, subset="both", seed=0
     )
@@ -49,9 +49,9 @@ def train(folder: Path, epochs: int) -> tuple[Any, list[str]]:
 
 
 def main() -> None:
-    output, quick, images = options(__doc__, "five_classes", images=True)
+    output, quick, images = read_options(__doc__, "five_classes", images=True)
     if images is None:
-        print("drawings stand in for a folder of photos")
+        print("no image folder given: generated drawings are used")
         images = write_folder(output / "images", THINGS, 20 if quick else 200, SIZE)
     keras.utils.set_random_seed(0)
     model, classes = train(images, epochs=1 if quick else 15)
@@ -64,7 +64,7 @@ def main() -> None:
         print(f"{path:10} {activation.shape}")
         actgrid.render(activation).save(output / f"{path}.png")
 
-    # The channels that vary most, over the image.
+    # Draw the channels with the largest standard deviation over the image.
     for path in ("conv1", "conv2", "conv3"):
         activation = activations[path][0]
         strongest = np.argsort(-activation.std((0, 1)))[:8]

@@ -1,6 +1,6 @@
-"""MNIST: filters, channels for a seven, Grad-CAM, LIME, what each digit looks like to the network.
+"""MNIST: filters, channels, Grad-CAM, LIME, synthesized digits, diagram.
 
-A network of three convolutions (32, 64 and 64 channels), 458,570 parameters.
+The network has three convolutions (32, 64 and 64 channels) and 458,570 parameters.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 from keras import layers
 
 import actgrid
-from common import options, or_drawn
-from drawings import digits
+from common import load_or_generate, read_options
+from drawings import draw_digits
 
 
-def network() -> Any:
-    """Return the network, not trained."""
+def make_network() -> Any:
+    """Return the untrained network."""
     return keras.Sequential(
         [
             keras.Input((28, 28, 1)),
@@ -35,19 +35,20 @@ def network() -> Any:
 
 
 def main() -> None:
-    output, quick, _ = options(__doc__, "mnist")
+    output, quick, _ = read_options(__doc__, "mnist")
     keras.utils.set_random_seed(0)
-    (x, y), (tests, truth) = or_drawn(
+    (x, y), (tests, truth) = load_or_generate(
         keras.datasets.mnist.load_data,
-        lambda: (digits(600 if quick else 10_000), digits(200, seed=1)),
+        lambda: (draw_digits(600 if quick else 10_000), draw_digits(200, seed=1)),
         quick,
     )
     x, tests = x[..., None] / 255.0, tests[..., None] / 255.0
-    model = network()
+    model = make_network()
     print(f"{model.count_params():,} parameters")
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(x, y, epochs=2, batch_size=32 if quick else 128, verbose=2)
-    print(f"right about {model.evaluate(tests, truth, verbose=0)[1]:.1%} of {len(tests)} others")
+    accuracy = model.evaluate(tests, truth, verbose=0)[1]
+    print(f"accuracy on {len(tests)} test images: {accuracy:.1%}")
 
     for path, grid in actgrid.render_weights(model, "conv*", zoom=3).items():
         if path.endswith("kernel"):
@@ -57,19 +58,19 @@ def main() -> None:
     for path, grid in actgrid.render_model(model, seven, zoom=4).items():
         grid.save(output / f"seven_{path}.png")
 
-    one_of_each = np.stack([tests[truth == digit][0] for digit in range(10)])
-    large = (one_of_each * 255).astype(np.uint8).repeat(4, 1).repeat(4, 2)
+    examples = np.stack([tests[truth == digit][0] for digit in range(10)])
+    large = (examples * 255).astype(np.uint8).repeat(4, 1).repeat(4, 2)
     methods: dict[str, dict[str, Any]] = {
         "gradcam": {},
         "integrated_gradients": {},
         "lime": {"segments": 40, "samples": 100 if quick else 1000},
     }
-    for method, its_options in methods.items():
-        found = actgrid.explain(model, one_of_each, method, **its_options)
-        heatmap = actgrid.Heatmap(found.values, images=large, signed=found.signed)
+    for method, method_options in methods.items():
+        explanation = actgrid.explain(model, examples, method, **method_options)
+        heatmap = actgrid.Heatmap(explanation.values, images=large, signed=explanation.signed)
         heatmap.overlay(columns=5).save(output / f"{method}.png")
 
-    wanted = actgrid.maximize(
+    maximization = actgrid.maximize(
         model,
         "digits",
         range(10),
@@ -79,7 +80,7 @@ def main() -> None:
         preprocess="unit",
         columns=5,
     )
-    picture = wanted.to_image()
+    picture = maximization.to_image()
     picture.resize((picture.width * 4, picture.height * 4), 0).save(output / "digits.png")
 
     actgrid.diagram(model, seven).save(output / "diagram.png")

@@ -1,7 +1,7 @@
-"""Circles, squares and triangles: a small network, and what every channel of it sees.
+"""Circles, squares and triangles: draw every channel of a small network.
 
-After the textbook's look at intermediate activations (Chollet, Deep Learning with Python, 2017,
-section 5.4.1), whose loop over layers, columns and rows is three lines here.
+This example follows the section on intermediate activations of Chollet, Deep Learning with Python
+(2017), section 5.4.1. Three lines replace its loop over layers, columns and rows.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import keras
 from keras import layers
 
 import actgrid
-from common import options
-from drawings import SHAPES, drawn
+from common import read_options
+from drawings import SHAPES, draw
 
 
 def main() -> None:
-    output, quick, _ = options(__doc__, "shapes")
+    output, quick, _ = read_options(__doc__, "shapes")
     keras.utils.set_random_seed(0)
-    x, y = drawn(SHAPES, 300 if quick else 1500, 64)
+    x, y = draw(SHAPES, 300 if quick else 1500, 64)
     model = keras.Sequential(
         [
             keras.Input((64, 64, 3)),
@@ -36,11 +36,11 @@ def main() -> None:
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(x, y, epochs=2 if quick else 6, verbose=2)
 
-    tests, truth = drawn(SHAPES, 60, 64, seed=1)
+    tests, truth = draw(SHAPES, 60, 64, seed=1)
     accuracy = model.evaluate(tests, truth, verbose=0)[1]
-    print(f"right about {accuracy:.0%} of {len(tests)} new pictures")
+    print(f"accuracy on {len(tests)} test images: {accuracy:.0%}")
 
-    # Every channel of every intermediate layer.
+    # Draw every channel of every intermediate layer.
     grids = actgrid.render_model(model, tests[2:3], zoom=2)
     for number, (path, grid) in enumerate(grids.items()):
         grid.save(output / f"{number}_{path}.png")

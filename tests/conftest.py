@@ -54,7 +54,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 @dataclass
 class Clock:
-    """A substitute for `time.perf_counter` in actgrid.bench that advances only by `work`."""
+    """A substitute for `time.perf_counter` that advances only by `work`."""
 
     now: float = 0.0
 
@@ -62,7 +62,7 @@ class Clock:
         return self.now
 
     def work(self, *seconds: float) -> Run:
-        """Return a function that advances the clock by the given seconds in turn, repeatedly."""
+        """Return a function that advances the clock by the given seconds in turn."""
         times = itertools.cycle(seconds)
 
         def run() -> None:

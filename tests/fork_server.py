@@ -1,4 +1,4 @@
-"""Start Python processes quickly, as forks of a process that has imported TensorFlow.
+"""Start Python processes as forks of a process that has imported TensorFlow.
 
 `python fork_server.py serve SOCKET` imports TensorFlow and forks for each request. A new process is
 orphaned, and so becomes a child of whoever started the server (a "subreaper"), which can wait for
@@ -55,7 +55,7 @@ def request_process(
 
 
 def serve(listener: socket.socket) -> dict[str, Any]:
-    """Fork for each request until standard input closes; return the request in the fork."""
+    """Fork for each request until standard input closes; return it in the fork."""
     while True:
         ready: list[Any] = [listener, 0]
         ready, _, _ = select.select(ready, [], [])

@@ -1,4 +1,4 @@
-"""Tests that functions, docstrings and documentation agree with the option definitions."""
+"""Tests that functions, docstrings and pages agree with the option definitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests that default pictures equal those of a textbook, for all layers of two networks.
+"""Tests that default pictures equal a textbook's, for two networks.
 
 The reference follows the loop of Chollet, Deep Learning with Python (2017), section 5.4.1.
 """
@@ -16,7 +16,7 @@ import actgrid
 
 
 def textbook(activation: npt.NDArray[Any], columns: int) -> npt.NDArray[np.uint8]:
-    """Tile (H, W, C) like the book, and also draw the channels of an incomplete last row."""
+    """Tile (H, W, C) like the book, with the channels of an incomplete last row."""
     height, width, channels = activation.shape
     rows = -(-channels // columns)
     picture = np.zeros((rows * height, min(columns, channels) * width), np.uint8)

@@ -52,7 +52,7 @@ def test_every_example_writes_its_pictures(script: str, run: Run, tmp_path: Path
     output = run(script, "--quick")
     assert str(tmp_path / "out") in output
     if script != "shapes":  # the example whose data are drawings
-        assert "drawings stand in" in output
+        assert "generated drawings are used" in output
     for pattern in PICTURES[script]:
         found = list((tmp_path / "out").glob(pattern))
         assert found, pattern
@@ -74,7 +74,7 @@ def test_examples_accept_folders_of_photos(script: str, run: Run, tmp_path: Path
             pixels = random.integers(0, 256, shape, np.uint8)
             Image.fromarray(pixels).save(folder / f"{number}.png")
     output = run(script, "--quick", "--images", str(tmp_path / "photos"))
-    assert "stand in" not in output
+    assert "generated drawings" not in output
     assert list((tmp_path / "out").glob("*_over_image.png"))
 
 
@@ -82,5 +82,5 @@ def test_mnist_example_has_network_of_tutorial(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    network = runpy.run_path(str(EXAMPLES / "mnist.py"))["network"]
+    network = runpy.run_path(str(EXAMPLES / "mnist.py"))["make_network"]
     assert network().count_params() == 458_570
