@@ -11,10 +11,10 @@ from typing import Any
 import actgrid
 from actgrid.bench import Run
 from actgrid.options import DrawingOptions
-from actgrid.runs.jobs import Job
 from actgrid.runs.manifest import Record
+from actgrid.runs.processing import ProcessingOptions
+from actgrid.runs.run_spec import RunSpec
 from actgrid.runs.sources import find_items
-from actgrid.runs.work import Work
 from benchmarks.suite import Group, Target
 from benchmarks.workload import COLUMNS, IMAGES, Array, folder, photos, textbook, vgg16
 
@@ -39,10 +39,10 @@ def forward_photos() -> Run:
 def draw_photos() -> Run:
     """Prepare a run of actgrid from the files of photos to picture files."""
     drawing: DrawingOptions = {"columns": COLUMNS, "padding": 0}
-    job = Job(None, Work(drawing), str(folder() / "actgrid"))
+    spec = RunSpec(None, ProcessingOptions(drawing), str(folder() / "actgrid"))
 
     def run() -> None:
-        events = job.run(vgg16(), find_items(photos()).start())
+        events = spec.process(vgg16(), find_items(photos()).start())
         assert (
             sum(len(event.files) == 19 for event in events if isinstance(event, Record)) == IMAGES
         )

@@ -291,7 +291,7 @@ def test_verbose_prints_log_messages(
     for general in (["-v", *command, "--resume"], [*command, "--resume", "--verbose"]):
         result = run(*general)
         assert result.code == 0
-        assert result.err == f"actgrid: {tmp_path / 'out'}: 1 images are done already\n"
+        assert result.err == f"actgrid: {tmp_path / 'out'}: 1 images are already recorded\n"
     assert run(*command, "--overwrite").err == ""
 
 

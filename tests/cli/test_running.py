@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 import actgrid
-from actgrid.runs.work import STAGES
+from actgrid.runs.processing import STAGES
 
 # The printed line about preprocessing, for a model without known preprocessing.
 ASSUMED = "preprocessing: unit (assumed: pixels divided by 255); change it with --preprocess"
@@ -177,7 +177,7 @@ def test_failures_are_logged_and_not_printed(
     assert messages[1][0] == "WARNING"
     assert re.fullmatch(rf"{folder}/cat/1.png failed: .* is not an image .*", messages[1][1])
     assert [level for level, _ in messages].count("WARNING") == 2
-    assert messages[7] == ("INFO", f"{tmp_path / 'out'}: 7 images are done already")
+    assert messages[7] == ("INFO", f"{tmp_path / 'out'}: 7 images are already recorded")
     assert all(record.name.startswith("actgrid.") for record in caplog.records)
 
 
@@ -440,10 +440,10 @@ def test_unfinished_run_is_neither_overwritten_nor_mixed(
     run(*arguments, "--on-error", "raise").assert_one_clear_line("1.png")
     before = content(out)
     run(*arguments).assert_one_clear_line("unfinished run", "resume", "overwrite")
-    run(*arguments, "--resume", "--overwrite").assert_one_clear_line("not both")
+    run(*arguments, "--resume", "--overwrite").assert_one_clear_line("exclude each other")
     other = run(*arguments, "--resume", "--cmap", "magma", "--batch-size", 3, "--layers", "conv")
     other.assert_one_clear_line(
-        f"the run in {out} cannot be resumed, it differs: ",
+        f"the run in {out} cannot be resumed with different settings: ",
         'layers was ["relu"], is ["conv","relu"]',
         'options.draw.cmap was "viridis", is "magma"',
         "options.batch_size was 8, is 3",
@@ -460,7 +460,9 @@ def test_unfinished_run_is_neither_overwritten_nor_mixed(
     # Resuming a finished run changes nothing; without an option it is not replaced.
     before = content(out)
     assert run(*arguments, "--cmap", "magma", "--resume").code == 1
-    run(*arguments).assert_one_clear_line(f"{out} holds a finished run of 7 images", "--overwrite")
+    run(*arguments).assert_one_clear_line(
+        f"{out} contains a finished run of 7 images", "--overwrite"
+    )
     assert content(out) == before
     assert run(*arguments, "--overwrite").code == 1
     assert about(out)["options"]["draw"]["cmap"] == "viridis"
@@ -522,7 +524,7 @@ def test_run_interrupted_during_report_resumes_there(
 
     arguments = ["measure", model_file, images, "-o", tmp_path / "out"]
     with monkeypatch.context() as patched:
-        patched.setattr("actgrid.runs.runs.write_findings", interrupt)
+        patched.setattr("actgrid.runs.runs.write_results", interrupt)
         run(*arguments).assert_one_clear_line(
             "interrupted: 9 of 9 images are recorded; continue with --resume", code=130
         )
@@ -630,7 +632,7 @@ def test_unwritable_output_prints_one_line(
         (["--top", "0", "--statistics"], ["--top must be at least 1, not 0"]),
         (["--top-channels", "-1"], ["--top-channels"]),
         (["--engine", "spark"], ["--engine must be one of local, ray, not 'spark'"]),
-        (["--resume", "--overwrite"], ["resumed or overwritten, not both"]),
+        (["--resume", "--overwrite"], ["exclude each other"]),
         (["--fit", "squeeze"], ["crop, pad, stretch"]),
         (["--size", "9x9"], ["takes an input of"]),
         (["--preprocess", "vgg"], ["VGG16"]),
@@ -670,7 +672,7 @@ def test_missing_inputs_are_rejected(run: Run, model_file: Path, tmp_path: Path)
             ("none.jpg", "there is no image none.jpg"),
             (tmp_path / "*.jpg", "there is no image"),
             (tmp_path / "empty", "empty holds no images"),
-            (tmp_path / "list.txt", "list.txt names no images"),
+            (tmp_path / "list.txt", "list.txt contains no images"),
         ):
             result = run(command, model_file, inputs, "-o", tmp_path / "out")
             result.assert_one_clear_line(words)

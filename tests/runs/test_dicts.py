@@ -1,4 +1,4 @@
-"""Runs over datasets whose elements are dicts."""
+"""Tests of runs over datasets whose elements are dicts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 
 from actgrid import measure_images, render_images
 from actgrid.errors import DtypeError, OptionError, RunError, ShapeError
-from actgrid.runs.jobs import Loading
+from actgrid.runs.run_spec import ImageLoader
 from actgrid.runs.sources import find_items
 
 Array = npt.NDArray[Any]
@@ -41,8 +41,8 @@ def two_inputs() -> Any:
 
 
 def dataset(*element: Any, batch: int | None = None) -> Any:
-    found = tf.data.Dataset.from_tensor_slices(element if len(element) > 1 else element[0])
-    return found if batch is None else found.batch(batch)
+    result = tf.data.Dataset.from_tensor_slices(element if len(element) > 1 else element[0])
+    return result if batch is None else result.batch(batch)
 
 
 FEATURES = {"image": PIXELS, "label": CLASSES, "name": np.array([b"x"] * COUNT)}
@@ -62,7 +62,7 @@ FEATURES = {"image": PIXELS, "label": CLASSES, "name": np.array([b"x"] * COUNT)}
         lambda batch: [({"photo": image}, 1) for image in PIXELS],
     ],
 )
-def test_the_image_in_a_dict_is_measured(make: Any, batch: int | None) -> None:
+def test_image_of_a_dict_is_measured(make: Any, batch: int | None) -> None:
     model = one_input()
     stats = measure_images(model, make(batch), "conv", preprocess="none")
     values = np.asarray(model(PIXELS.astype(np.float32)))
@@ -70,7 +70,7 @@ def test_the_image_in_a_dict_is_measured(make: Any, batch: int | None) -> None:
     np.testing.assert_allclose(stats.layers["conv"].mean, values.mean((0, 1, 2)), rtol=1e-5)
 
 
-def test_labels_come_from_the_dict_or_beside_it() -> None:
+def test_labels_of_dicts_and_pairs() -> None:
     for inputs in (dataset(FEATURES), dataset({"image": PIXELS}, CLASSES)):
         assert [item.label for item in find_items(inputs).start()] == list("01010")
 
@@ -85,7 +85,7 @@ def test_labels_come_from_the_dict_or_beside_it() -> None:
         lambda inputs: [{name: array[i] for name, array in inputs.items()} for i in range(COUNT)],
     ],
 )
-def test_several_inputs_are_run_by_name(make: Any, tmp_path: Path) -> None:
+def test_several_inputs_are_passed_by_name(make: Any, tmp_path: Path) -> None:
     model = two_inputs()
     inputs = {"depth": DEPTH, "photo": PIXELS.astype(np.float32), "other": CLASSES}
     stats = measure_images(
@@ -109,13 +109,13 @@ def test_several_inputs_are_drawn(tmp_path: Path) -> None:
     assert (summary.images, summary.failed) == (2, 0)
     with Image.open(tmp_path / "000001" / "00_merged.png") as image:
         levels = np.asarray(image)
-    # Four tiles of 8 x 9, near to square: two rows of two.
+    # Four tiles of 8 x 9: the layout nearest to square has two rows.
     np.testing.assert_array_equal(levels[:8, :9], PIXELS[1, ..., 0])
     records = (tmp_path / "manifest.jsonl").read_text().splitlines()
     assert [json.loads(record)["status"] for record in records] == ["done", "done"]
 
 
-def test_a_dataset_of_unknown_rank_may_hold_dicts() -> None:
+def test_dataset_of_unknown_rank_with_dicts() -> None:
     def unknown(element: Any) -> Any:
         image = tf.numpy_function(lambda array: array, [element], tf.uint8)
         return {"image": image}
@@ -125,7 +125,7 @@ def test_a_dataset_of_unknown_rank_may_hold_dicts() -> None:
         np.testing.assert_array_equal([item.image() for item in items], PIXELS)
 
 
-def test_what_cannot_be_told_is_said() -> None:
+def test_ambiguous_dict_is_reported() -> None:
     two = {"left": PIXELS[0], "right": PIXELS[1]}
     (item,) = find_items([two]).start()
     with pytest.raises(DtypeError, match="a dict of 'left', 'right', of which 2 can be the image"):
@@ -134,9 +134,9 @@ def test_what_cannot_be_told_is_said() -> None:
     (none,) = find_items([{"text": "x"}]).start()
     with pytest.raises(DtypeError, match="of which 0 can be the image"):
         none.image()
-    with pytest.raises(ShapeError, match="of one length, not 'a': 2, 'b': 3"):
+    with pytest.raises(ShapeError, match="equal lengths, not 'a': 2, 'b': 3"):
         find_items({"a": PIXELS[:2], "b": PIXELS[:3]})
-    with pytest.raises(OptionError, match=r"must be of arrays, not of int \('b'\)"):
+    with pytest.raises(OptionError, match=r"must contain arrays, not int \('b'\)"):
         find_items({"a": PIXELS, "b": 3})
     with pytest.raises(OptionError, match="no images were given"):
         find_items({})
@@ -144,16 +144,18 @@ def test_what_cannot_be_told_is_said() -> None:
 
 def test_statistics_of_nothing_are_an_error() -> None:
     two = {"left": PIXELS, "right": PIXELS}
-    with pytest.raises(RunError, match=r"none of 5 images could be used; the first: .*'image'"):
+    with pytest.raises(
+        RunError, match=r"none of 5 images could be used; the first error: .*'image'"
+    ):
         measure_images(one_input(), dataset(two))
-    with pytest.raises(RunError, match=r"the first: .*also takes the inputs 'photo'"):
+    with pytest.raises(RunError, match=r"the first error: .*also takes the inputs 'photo'"):
         measure_images(two_inputs(), {"depth": DEPTH}, preprocess="prepared")
 
 
-def test_several_inputs_are_no_files(tmp_path: Path) -> None:
+def test_files_are_rejected_for_several_inputs(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     Image.fromarray(PIXELS[0]).save(file)
     for preprocess in ("auto", "prepared"):
-        with pytest.raises(ShapeError, match="the model takes"):
+        with pytest.raises(ShapeError, match=r"the model (has|takes)"):
             measure_images(two_inputs(), file, preprocess=preprocess)
-    Loading(preprocess="prepared").check(two_inputs())
+    ImageLoader(preprocess="prepared").check(two_inputs())

@@ -1,4 +1,4 @@
-"""Event files, read back with TensorBoard's own reader."""
+"""Tests of event files, which TensorBoard's reader reads."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from actgrid.runs.events import EventWriter
 def read(folder: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0})
-    found.Reload()
-    return found
+    accumulator = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0})
+    accumulator.Reload()
+    return accumulator
 
 
-def test_pictures_are_our_own_bytes(tmp_path: Path) -> None:
+def test_images_contain_the_given_png_bytes(tmp_path: Path) -> None:
     grids = [actgrid.render(np.random.default_rng(seed).random((5, 7, 3))) for seed in (0, 1)]
     pngs = [grid.to_png() for grid in grids]
     events = EventWriter(tmp_path / "logs")
@@ -31,14 +31,14 @@ def test_pictures_are_our_own_bytes(tmp_path: Path) -> None:
     events.close()
 
     (event,) = read(tmp_path / "logs").Tensors("a/layer")
-    width, height, *found = event.tensor_proto.string_val
+    width, height, *accumulator = event.tensor_proto.string_val
     assert event.step == 3
-    assert found == pngs
+    assert accumulator == pngs
     assert (int(height), int(width)) == grids[0].levels.shape
-    assert Image.open(io.BytesIO(found[1])).mode == "P"
+    assert Image.open(io.BytesIO(accumulator[1])).mode == "P"
 
 
-def test_numbers_and_histograms(tmp_path: Path) -> None:
+def test_scalars_and_histograms(tmp_path: Path) -> None:
     from tensorboard.util import tensor_util
 
     events = EventWriter(tmp_path)
@@ -50,38 +50,43 @@ def test_numbers_and_histograms(tmp_path: Path) -> None:
     events.histogram("diverged", [1e20, 1e20 * (1 + 1e-15)], 0)
     events.flush()
 
-    found = read(tmp_path)
-    values = [tensor_util.make_ndarray(one.tensor_proto) for one in found.Tensors("dead")]
+    accumulator = read(tmp_path)
+    values = [tensor_util.make_ndarray(event.tensor_proto) for event in accumulator.Tensors("dead")]
     np.testing.assert_array_equal(values, [0.5, np.nan])
     counts = {}
     for tag in ("means", "constant", "none", "diverged"):
-        (event,) = found.Tensors(tag)
+        (event,) = accumulator.Tensors(tag)
         buckets = tensor_util.make_ndarray(event.tensor_proto)
         assert buckets.shape == (30, 3)
         counts[tag] = buckets[:, 2]
     assert counts["means"][[0, 10, 29]].tolist() == [1, 2, 1]
-    assert [one.sum() for one in counts.values()] == [4, 2, 0, 2]
-    plugins = [found.SummaryMetadata(tag).plugin_data.plugin_name for tag in ("dead", "means")]
+    assert [event.sum() for event in counts.values()] == [4, 2, 0, 2]
+    plugins = [
+        accumulator.SummaryMetadata(tag).plugin_data.plugin_name for tag in ("dead", "means")
+    ]
     assert plugins == ["scalars", "histograms"]
     events.close()
 
 
-def test_what_cannot_be_written(tmp_path: Path) -> None:
+def test_unwritable_folder_raises_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(actgrid.ActgridError, match=r"cannot write events to .*file"):
         EventWriter(tmp_path / "file" / "logs")
 
 
-def test_what_does_not_fit_is_told_and_what_follows_is_found(tmp_path: Path) -> None:
-    """TensorFlow tells nothing of that, and leaves half a record, at which readers stop."""
+def test_full_disk_is_reported_and_later_summaries_are_readable(tmp_path: Path) -> None:
+    """TensorFlow itself ignores the error and leaves an incomplete record."""
     resource = pytest.importorskip("resource")
     png = actgrid.render(np.random.default_rng(0).random((40, 40, 16))).to_png()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    limits = {3: 3.5, 5: 0.5}  # of a file, in pictures: one ends within a record, one before it
+    limits = {
+        3: 3.5,
+        5: 0.5,
+    }  # file size limits in units of a picture: within a record, and at its start
     events, refused = EventWriter(tmp_path), {}
     for step in range(8):
-        most = int(limits[step] * len(png)) if step in limits else soft
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+        max_records = int(limits[step] * len(png)) if step in limits else soft
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_records, hard))
         try:
             events.images("layer", [png], step)
             events.flush()
@@ -92,12 +97,12 @@ def test_what_does_not_fit_is_told_and_what_follows_is_found(tmp_path: Path) -> 
     events.close()
     assert list(refused) == [3, 5]
     assert all("No space left" in reason for reason in refused.values())
-    found = read(tmp_path).Tensors("layer")
-    assert [event.step for event in found] == [0, 1, 2, 4, 6, 7]
-    assert {event.tensor_proto.string_val[2] for event in found} == {png}
+    accumulator = read(tmp_path).Tensors("layer")
+    assert [event.step for event in accumulator] == [0, 1, 2, 4, 6, 7]
+    assert {event.tensor_proto.string_val[2] for event in accumulator} == {png}
 
 
-def test_a_folder_that_is_removed_is_made_again(tmp_path: Path) -> None:
+def test_removed_folder_is_created_again(tmp_path: Path) -> None:
     events = EventWriter(tmp_path / "logs")
     events.scalar("loss", 1, 0)
     events.flush()

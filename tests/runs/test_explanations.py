@@ -34,20 +34,20 @@ def model() -> Any:
 
 
 def photo(name: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any]]:
-    """Return the pixels and the input that a name such as "7-12x10" stands for."""
+    """Return pixels and input for a file name such as "7-12x10": value, height, width."""
     seed, _, size = name.partition("-")
     height, width = map(int, size.split("x"))
     levels = np.random.default_rng(int(seed)).integers(0, 256, (1, height, width, 3))
     return levels.astype(np.float32), levels / np.float32(255)
 
 
-def test_images_come_in_their_order_each_by_every_method(model: Any) -> None:
+def test_explain_images_yields_every_method_in_order(model: Any) -> None:
     names = ["0-9x8", "1-9x8", "2-9x8", "3-6x7", "4-9x8"]
-    found = explain_images(
+    results = explain_images(
         model, list(map(Path, names)), lambda file: photo(file.name)[1], METHODS, 3, batch_size=2
     )
     seen = []
-    for file, heatmaps in found:
+    for file, heatmaps in results:
         seen.append(file.name)
         pixels, batch = photo(file.name)
         for heatmap, (method, options) in zip(heatmaps, METHODS.items(), strict=True):
@@ -59,7 +59,7 @@ def test_images_come_in_their_order_each_by_every_method(model: Any) -> None:
     assert seen == names
 
 
-def test_no_more_than_a_batch_is_loaded_ahead(model: Any) -> None:
+def test_explain_images_loads_at_most_one_batch(model: Any) -> None:
     loaded: list[str] = []
 
     def load(file: Path) -> npt.NDArray[Any]:
@@ -67,15 +67,15 @@ def test_no_more_than_a_batch_is_loaded_ahead(model: Any) -> None:
         return photo(file.name)[1]
 
     files = [Path(f"{number}-9x8") for number in range(7)]
-    found = explain_images(model, files, load, METHODS, batch_size=3)
-    next(found)
+    results = explain_images(model, files, load, METHODS, batch_size=3)
+    next(results)
     assert len(loaded) == 3
-    assert len(list(found)) == 6
+    assert len(list(results)) == 6
     with pytest.raises(OptionError, match="batch_size must be at least 1"):
         next(explain_images(model, files, load, METHODS, batch_size=0))
 
 
-def test_maps_lie_over_the_photos_of_their_files(model: Any) -> None:
+def test_maps_are_drawn_over_photos(model: Any) -> None:
     files = [Path("0-9x8"), Path("1-9x8")]
     opened: list[str] = []
 
@@ -84,10 +84,10 @@ def test_maps_lie_over_the_photos_of_their_files(model: Any) -> None:
         pixels = photo(file.name)[0][0].astype(np.uint8).repeat(3, 0).repeat(3, 1)
         return Photo(pixels, (0, 3, 27, 24))
 
-    found = explain_images(
+    results = explain_images(
         model, files, lambda file: photo(file.name)[1], METHODS, batch_size=2, photo_of=photo_of
     )
-    _, heatmaps = next(found)
+    _, heatmaps = next(results)
     assert opened == ["0-9x8"]
     for heatmap in heatmaps:
         np.testing.assert_array_equal(heatmap.images, photo_of(files[0]).pixels[None])

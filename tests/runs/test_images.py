@@ -1,4 +1,4 @@
-"""`actgrid.render_images` and `actgrid.measure_images`."""
+"""Tests of `actgrid.render_images` and `actgrid.measure_images`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 import actgrid
 from actgrid.errors import ImageError, LayerError, MissingFileError, OptionError, RunError
 from actgrid.runs import Run, Summary
-from actgrid.runs.engines import local
+from actgrid.runs.engines import run_locally
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +75,12 @@ def test_pictures_are_those_of_render_model(tmp_path: Path, model: Any, photos: 
         grid = actgrid.render_model(model, x, "conv", **options)["conv"]
         with Image.open(out / "cat" / f"{index}" / "00_conv.png") as picture:
             difference = np.abs(np.asarray(picture).astype(int) - grid.levels)
-            # A batch of eight may round otherwise than one of one.
+            # A batch of eight may round differently from a single image.
             assert difference.max() <= 1
             assert (difference > 0).mean() < 0.01
 
 
-def test_a_model_is_named_as_everywhere(tmp_path: Path, model: Any, photos: Path) -> None:
+def test_model_specification_is_accepted(tmp_path: Path, model: Any, photos: Path) -> None:
     model.save(tmp_path / "small.keras")
     of_file, of_model = tmp_path / "file", tmp_path / "model"
     actgrid.render_images(str(tmp_path / "small.keras"), photos, output=of_file, batch_size=2)
@@ -90,7 +90,7 @@ def test_a_model_is_named_as_everywhere(tmp_path: Path, model: Any, photos: Path
     assert about[0]["model"] == about[1]["model"]
 
 
-def test_statistics_come_with_pictures(tmp_path: Path, model: Any, photos: Path) -> None:
+def test_render_images_with_statistics(tmp_path: Path, model: Any, photos: Path) -> None:
     summary = actgrid.render_images(model, photos, output=tmp_path / "out", statistics=True, top=2)
     assert summary.statistics is not None
     assert (summary.statistics.images, summary.statistics.top) == (5, 2)
@@ -100,13 +100,13 @@ def test_statistics_come_with_pictures(tmp_path: Path, model: Any, photos: Path)
     }
 
 
-def test_images_that_fail_are_counted_or_stop_it(tmp_path: Path, model: Any, photos: Path) -> None:
+def test_failed_images_are_counted_or_raise(tmp_path: Path, model: Any, photos: Path) -> None:
     (photos / "cat" / "2.png").write_bytes(b"no image")
     summary = actgrid.render_images(model, photos, output=tmp_path / "skip")
     assert (summary.images, summary.failed) == (5, 1)
     with pytest.raises(ImageError, match=r"2\.png"):
         actgrid.render_images(model, photos, output=tmp_path / "raise", on_error="raise")
-    # What was stopped is not lost by mistake, and goes on.
+    # A stopped run is not replaced without an option, and can be resumed.
     with pytest.raises(RunError, match="unfinished run"):
         actgrid.render_images(model, photos, output=tmp_path / "raise")
     assert actgrid.render_images(model, photos, output=tmp_path / "raise", resume=True).failed == 1
@@ -130,7 +130,7 @@ def test_inputs_may_be_a_dataset(tmp_path: Path, model: Any) -> None:
     np.testing.assert_allclose(stats["max"], activation.max((0, 1, 2)), 1e-4)
 
 
-def test_what_is_wrong_is_told_before_anything_is_written(
+def test_errors_are_raised_before_anything_is_written(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
     wrong: list[tuple[type[Exception], dict[str, Any]]] = [
@@ -170,14 +170,14 @@ def test_statistics_are_those_of_all_images(model: Any, photos: Path) -> None:
         np.testing.assert_allclose(layer.mean, values.mean(axes), 1e-5, 1e-7)
         np.testing.assert_allclose(layer.std, values.std(axes), 1e-4, 1e-6)
         np.testing.assert_allclose(layer.max, values.max(axes), 1e-5)
-        np.testing.assert_array_equal(layer.activated, (values > 0).any(axes[1:]).sum(0))
+        np.testing.assert_array_equal(layer.activating_images, (values > 0).any(axes[1:]).sum(0))
     best = activations["conv"].max((1, 2)).argmax(0)
-    tops = [stats.layers["conv"].top(channel)[0] for channel in range(5)]
+    tops = [stats.layers["conv"].get_top_images(channel)[0] for channel in range(5)]
     assert [top.index for top in tops] == best.tolist()
     assert tops[0].name == str(files[best[0]])
 
 
-def test_without_an_output_nothing_is_kept(
+def test_measure_images_without_output_writes_nothing(
     model: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "temporary"
@@ -193,27 +193,31 @@ def test_without_an_output_nothing_is_kept(
     assert names(photos) == before
 
 
-def test_with_an_output_all_is_kept_there(tmp_path: Path, model: Any, photos: Path) -> None:
+def test_measure_images_with_output_writes_results(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
     out = tmp_path / "out"
-    found = actgrid.measure_images(model, photos, output=out, top=2, top_channels=1)
+    stats = actgrid.measure_images(model, photos, output=out, top=2, top_channels=1)
     assert names(out) == [
         *("manifest.jsonl", "report.html", "run.json", "stats.npz", "summary.json"),
         *("top/00_conv.png", "top/01_pool.png"),
     ]
-    kept = actgrid.DatasetStats.load(out / "stats.npz")
-    assert kept.summary() == found.summary() == json.loads((out / "summary.json").read_bytes())
+    saved_stats = actgrid.DatasetStats.load(out / "stats.npz")
+    assert (
+        saved_stats.summary() == stats.summary() == json.loads((out / "summary.json").read_bytes())
+    )
     with Image.open(out / "top" / "00_conv.png") as sheet:
         height = sheet.height
     again = actgrid.measure_images(
         model, photos, output=out, top=2, top_channels="all", resume=True
     )
-    assert again.summary() == found.summary()
+    assert again.summary() == stats.summary()
     with Image.open(out / "top" / "00_conv.png") as sheet:
         assert sheet.height > height
 
 
 @pytest.mark.parametrize("channels", [0, -1, None, "none"])
-def test_channels_to_show_are_checked_before_anything_is_measured(
+def test_top_channels_is_checked_before_measuring(
     tmp_path: Path, model: Any, photos: Path, channels: Any
 ) -> None:
     with pytest.raises(OptionError, match="top_channels must be"):
@@ -224,27 +228,29 @@ def test_channels_to_show_are_checked_before_anything_is_measured(
 # --- engines
 
 
-def test_an_engine_does_the_work(tmp_path: Path, model: Any, photos: Path) -> None:
+def test_custom_engine_is_called(tmp_path: Path, model: Any, photos: Path) -> None:
     seen: list[Any] = []
 
-    def engine(job: Any, extractor: Any, items: Any, **options: Any) -> Iterator[Any]:
-        seen.append((job, list(extractor.layers), items.total, options["first"]))
-        yield from local(job, extractor, items, **options)
+    def engine(spec: Any, extractor: Any, items: Any, **options: Any) -> Iterator[Any]:
+        seen.append((spec, list(extractor.layers), items.total, options["first"]))
+        yield from run_locally(spec, extractor, items, **options)
 
     summary = actgrid.render_images(model, photos, "pool", output=tmp_path / "out", engine=engine)
     stats = actgrid.measure_images(model, photos, output=tmp_path / "stats", engine=engine)
     assert (summary.images, stats.images) == (5, 5)
-    job, paths, total, first = seen[0]
+    spec, paths, total, first = seen[0]
     assert (paths, total, first) == (["pool"], 5, 0)
-    assert (job.output, job.sink, job.work.batch_size) == (str(tmp_path / "out"), "folders", 8)
-    assert seen[1][0].work.drawing is None
+    assert (spec.output, spec.sink, spec.options.batch_size) == (
+        str(tmp_path / "out"),
+        "folders",
+        8,
+    )
+    assert seen[1][0].options.drawing is None
 
 
-def test_an_engine_that_breaks_off_leaves_what_can_be_resumed(
-    tmp_path: Path, model: Any, photos: Path
-) -> None:
+def test_run_stopped_by_engine_can_be_resumed(tmp_path: Path, model: Any, photos: Path) -> None:
     def engine(*arguments: Any, **options: Any) -> Iterator[Any]:
-        for number, event in enumerate(local(*arguments, **options)):
+        for number, event in enumerate(run_locally(*arguments, **options)):
             if number == 2:
                 raise ConnectionError("a worker is gone")
             yield event
@@ -256,10 +262,10 @@ def test_an_engine_that_breaks_off_leaves_what_can_be_resumed(
     assert [record.index for record in run] == [2, 3, 4]
 
 
-def test_they_take_what_a_run_takes() -> None:
+def test_functions_accept_options_of_run() -> None:
     run, render, measure = (
-        set(inspect.signature(one).parameters)
-        for one in (Run, actgrid.render_images, actgrid.measure_images)
+        set(inspect.signature(function).parameters)
+        for function in (Run, actgrid.render_images, actgrid.measure_images)
     )
     shared = run - {"self", "drawing", "loading"}
     assert shared <= render

@@ -31,24 +31,24 @@ BROKEN = 6
 FORK_SERVER = Path(__file__).parents[1] / "fork_server.py"
 LEFTOVER = f".{'0' * 32}.part"
 
-# Ray Data warns of options of its own that it sets itself.
+# Ray Data warns about options that it sets itself.
 pytestmark = pytest.mark.filterwarnings(r"ignore:.*is deprecated:DeprecationWarning:ray\.data")
 
 
 def forked_workers(fork_server: str) -> dict[str, str]:
-    """Return the environment for Ray's workers that has them forked, instead of started.
+    """Return environment variables that make Ray fork its workers from fork_server.py.
 
-    So they need not import TensorFlow.
+    Forked workers need not import TensorFlow.
     """
     return {"py_executable": f"{sys.executable} -S {FORK_SERVER} run {fork_server}"}
 
 
 @pytest.fixture(scope="module")
 def ray(fork_server: str) -> Iterator[Any]:
-    """Return Ray, running with two CPUs for actors and one beside them."""
+    """Start Ray with two CPUs for actors and one more, and return the module."""
     module = pytest.importorskip("ray", exc_type=ImportError)
     pytest.importorskip("ray.data", exc_type=ImportError)
-    # Workers do not find this file: they are sent what is taken from it.
+    # Workers cannot import this file: its functions are sent by value.
     module.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     options = {"include_dashboard": False, "log_to_driver": False}
     module.init("local", num_cpus=3, runtime_env=forked_workers(fork_server), **options)
@@ -65,7 +65,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of images whose first pixel tells which they are; one is broken."""
+    """Write images whose first pixel is their number, and one broken image."""
     folder = tmp_path_factory.mktemp("photos")
     for index in range(IMAGES):
         pixels = np.random.default_rng(index).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
@@ -101,8 +101,8 @@ def run(
     return Run(model, photos, output=output, preprocess=scaled, **{**options, **given})
 
 
-def dies_once(flag: Path, leftover: Path) -> Preprocess:
-    """Return what kills its process in the middle of the first shard, while it writes a file."""
+def make_killer(flag: Path, leftover: Path) -> Preprocess:
+    """Return a function that kills its process once, while the first shard is written."""
     flag.touch()
 
     def preprocess(pixels: Array) -> Array:
@@ -117,7 +117,7 @@ def dies_once(flag: Path, leftover: Path) -> Preprocess:
 
 
 def content(folder: Path) -> dict[str, Any]:
-    """Return all files of a run, less what depends on the time."""
+    """Read all files of a run, without durations."""
     found: dict[str, Any] = {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
@@ -132,7 +132,7 @@ def content(folder: Path) -> dict[str, Any]:
 def expected(
     model_file: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], dict[str, Any]]:
-    """Return what gives the files that the local engine writes for a sink."""
+    """Return a function that runs the local engine, and returns its files."""
     folder = tmp_path_factory.mktemp("local")
     for sink in ("folders", "tar"):
         list(run(model_file, photos, folder / sink, sink=sink))
@@ -140,7 +140,7 @@ def expected(
 
 
 @pytest.mark.parametrize("sink", ["folders", "tar"])
-def test_output_is_that_of_the_local_engine_although_a_worker_is_killed(
+def test_ray_writes_files_of_local_engine_despite_killed_worker(
     ray: Any,
     model_file: Path,
     photos: Path,
@@ -152,30 +152,30 @@ def test_output_is_that_of_the_local_engine_although_a_worker_is_killed(
     flag, output = tmp_path / "flag", tmp_path / "output"
     leftover = output / LEFTOVER if sink == "tar" else output / "002" / LEFTOVER
     engine = RayEngine(actors=2, model=partial(load, model_file))
-    going = run(model_file, photos, output, dies_once(flag, leftover), sink=sink, engine=engine)
+    going = run(model_file, photos, output, make_killer(flag, leftover), sink=sink, engine=engine)
     for index, record in enumerate(going):
         assert record.index == index
         assert all((output / re.sub(r"(\.tar)/.*", r"\1", file)).exists() for file in record.files)
     assert not flag.exists()
     assert content(output) == expected(sink)
-    # Who watches hears of it, once.
+    # The death is logged once.
     (message,) = (line for name, _, line in caplog.record_tuples if name == "actgrid.runs.ray")
     assert message == (
         f"1 Ray worker died at images {photos / '000.png'} to {photos / '003.png'} and was "
-        "replaced; the run goes on"
+        "replaced; the run continues"
     )
     assert going.meter.images >= IMAGES
     assert all(going.meter.seconds.values())
 
 
-def test_a_run_that_was_stopped_is_resumed(
+def test_stopped_run_is_resumed(
     ray: Any,
     model_file: Path,
     photos: Path,
     tmp_path: Path,
     expected: Callable[[str], dict[str, Any]],
 ) -> None:
-    engine = RayEngine(actors=1)  # which is sent the model
+    engine = RayEngine(actors=1)  # the worker receives a copy of the model
     for record in run(model_file, photos, tmp_path, engine=engine):
         if record.index == SHARD + 1:
             break
@@ -185,48 +185,46 @@ def test_a_run_that_was_stopped_is_resumed(
     assert content(tmp_path) == expected("folders")
 
 
-def test_a_finished_run_needs_no_workers(model_file: Path, photos: Path, tmp_path: Path) -> None:
+def test_finished_run_starts_no_workers(model_file: Path, photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", exc_type=ImportError)
     list(run(model_file, photos, tmp_path, shard_size=IMAGES))
-    engine = RayEngine(num_gpus=500)  # which there are not
+    engine = RayEngine(num_gpus=500)  # more than available
     going = run(model_file, photos, tmp_path, shard_size=IMAGES, resume=True, engine=engine)
     assert list(going) == []
 
 
-# --- what stops a run
+# --- errors
 
 
-def stopped(going: Run, kind: type[Exception], match: str) -> list[int]:
-    """Return which images were recorded before an error stopped a run."""
+def stop_early(going: Run, kind: type[Exception], match: str) -> list[int]:
+    """Return the images that were recorded before an error stopped the run."""
     seen: list[int] = []
     with pytest.raises(kind, match=match):
         seen.extend(record.index for record in going)
     return seen
 
 
-def test_a_bad_image_stops_a_run_after_those_before_it(
+def test_broken_image_stops_run_after_earlier_images(
     ray: Any, model_file: Path, photos: Path, tmp_path: Path
 ) -> None:
     going = run(model_file, photos, tmp_path, on_error="raise", engine=RayEngine(actors=1))
-    assert stopped(going, OSError, rf"{BROKEN:03}\.png") == list(range(BROKEN))
+    assert stop_early(going, OSError, rf"{BROKEN:03}\.png") == list(range(BROKEN))
 
 
-def test_what_cannot_be_written_stops_a_run(
-    ray: Any, model_file: Path, photos: Path, tmp_path: Path
-) -> None:
+def test_write_error_stops_run(ray: Any, model_file: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "005").write_bytes(b"in the way")
     going = run(model_file, photos, tmp_path, engine=RayEngine(actors=1))
-    assert stopped(going, OutputError, "cannot make the folder") == list(range(5))
+    assert stop_early(going, OutputError, "cannot make the folder") == list(range(5))
 
 
-def test_images_that_kill_each_worker_stop_a_run(
+def test_images_that_kill_every_worker_stop_run(
     ray: Any,
     model_file: Path,
     photos: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("actgrid.runs.ray._MOST_ATTEMPTS", 1)
+    monkeypatch.setattr("actgrid.runs.ray._MAX_ATTEMPTS", 1)
 
     def dies(pixels: Array) -> Array:
         if pixels[0, 0, 0, 0] == SHARD:
@@ -234,47 +232,47 @@ def test_images_that_kill_each_worker_stop_a_run(
         return pixels
 
     going = run(model_file, photos, tmp_path, dies, engine=RayEngine(actors=1))
-    assert stopped(going, RunError, r"died.*004\.png to .*007\.png") == list(range(SHARD))
+    assert stop_early(going, RunError, r"died.*004\.png to .*007\.png") == list(range(SHARD))
 
 
-def test_workers_that_make_another_model_are_refused(
+def test_different_model_of_workers_is_rejected(
     ray: Any, model_file: Path, photos: Path, tmp_path: Path
 ) -> None:
     going = run(model_file, photos, tmp_path, engine=RayEngine(actors=1, model=random_model))
-    assert stopped(going, ModelError, "random weights.*save") == []
+    assert stop_early(going, ModelError, "random weights.*save") == []
     assert not list(tmp_path.glob("0*"))
 
 
-def test_a_model_that_cannot_be_sent_is_refused(ray: Any, photos: Path, tmp_path: Path) -> None:
+def test_model_that_cannot_be_pickled_is_rejected(ray: Any, photos: Path, tmp_path: Path) -> None:
     class Unsaved(keras.layers.ReLU):  # type: ignore[misc]
         def get_config(self) -> Any:
             raise NotImplementedError("a layer without a config")
 
     model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), Unsaved()])
     going = run(model, photos, tmp_path, engine=RayEngine())
-    message = "sent to workers.*a layer without a config; give .* a function that returns it"
-    assert stopped(going, ModelError, message) == []
+    message = "sent to workers.*a layer without a config; pass .* a function that returns the model"
+    assert stop_early(going, ModelError, message) == []
 
 
-def test_more_actors_than_there_are_cpus_for_are_refused(
+def test_too_many_actors_for_cpus_are_rejected(
     ray: Any, model_file: Path, photos: Path, tmp_path: Path
 ) -> None:
     going = run(model_file, photos, tmp_path, engine=RayEngine(actors=3))
     message = r"Ray has 3 logical CPUs, .*3 actors .* need 4.*ray\.init\(num_cpus=4\)"
-    assert stopped(going, OptionError, message) == []
+    assert stop_early(going, OptionError, message) == []
     going = run(model_file, photos, tmp_path, engine=RayEngine(num_gpus=500))
-    assert stopped(going, OptionError, r"logical GPUs, .* need 1000") == []
+    assert stop_early(going, OptionError, r"logical GPUs, .* need 1000") == []
 
 
-def test_a_cluster_that_is_not_there_is_told(
+def test_unreachable_cluster_is_reported(
     ray: Any, model_file: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     going = run(model_file, photos, tmp_path, engine=RayEngine(address="127.0.0.1:1"))
-    assert stopped(going, OptionError, "cannot be reached at 127.0.0.1:1: .*refused") == []
+    assert stop_early(going, OptionError, "cannot be reached at 127.0.0.1:1: .*refused") == []
 
 
-def test_workers_must_see_the_output(
+def test_workers_require_access_to_output(
     ray: Any, model_file: Path, photos: Path, tmp_path: Path
 ) -> None:
     def elsewhere(*arguments: Any, begin: Any, **options: Any) -> Iterator[Any]:
@@ -285,21 +283,21 @@ def test_workers_must_see_the_output(
         return RayEngine(actors=1)(*arguments, begin=begin_elsewhere, **options)
 
     going = run(model_file, photos, tmp_path, engine=elsewhere)
-    assert stopped(going, OutputError, f"{tmp_path} is another place.*machines share") == []
+    assert stop_early(going, OutputError, f"{tmp_path} is a different folder.*machines share") == []
 
 
-def test_images_that_are_no_files_are_refused(model_file: Path, tmp_path: Path) -> None:
+def test_arrays_are_rejected_by_ray_engine(model_file: Path, tmp_path: Path) -> None:
     arrays = [np.zeros((SIDE, SIDE, 3), np.uint8)]
     going = Run(model_file, arrays, output=tmp_path, drawing={}, engine=RayEngine())
-    assert stopped(going, OptionError, "give files") == []
+    assert stop_early(going, OptionError, "requires image files") == []
 
 
-def test_no_ray_is_told(
+def test_missing_ray_is_reported(
     model_file: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     going = run(model_file, photos, tmp_path, engine=RayEngine())
-    assert stopped(going, MissingDependencyError, r"pip install 'actgrid\[ray\]'") == []
+    assert stop_early(going, MissingDependencyError, r"pip install 'actgrid\[ray\]'") == []
 
 
 @pytest.mark.parametrize(
@@ -311,15 +309,15 @@ def test_no_ray_is_told(
         ({"num_cpus": "two"}, "num_cpus must be a number"),
     ],
 )
-def test_numbers_are_checked_at_once(options: dict[str, Any], message: str) -> None:
+def test_engine_checks_its_numbers(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         RayEngine(**options)
 
 
-# --- Ray that the command starts
+# --- Ray started by the command
 
 
-# A model whose second call, the first in a worker, kills its process.
+# A model that kills its process at the second call, the first call in a worker.
 NETS = """
 import os, signal
 from pathlib import Path
@@ -340,12 +338,15 @@ def make():
 
 
 @pytest.mark.slow
-def test_the_command_starts_ray_and_tells_of_a_worker_that_died_alone(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_command_starts_ray_and_reports_only_dead_workers(photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", exc_type=ImportError)
     (tmp_path / "nets.py").write_text(NETS)
-    for name in ("h5py", "numpy", "PIL", "orjson"):  # which no worker may import from here
+    for name in (
+        "h5py",
+        "numpy",
+        "PIL",
+        "orjson",
+    ):  # workers must not import them from the current folder
         (tmp_path / f"{name}.py").write_text("import os; os._exit(9)")
     command = [sys.executable, "-m", "actgrid", "render", "nets:make", str(photos), "--layers", "1"]
     ran = subprocess.run(
@@ -356,7 +357,7 @@ def test_the_command_starts_ray_and_tells_of_a_worker_that_died_alone(
     )
     assert ran.stderr == (
         f"actgrid: 1 Ray worker died while loading the model on {socket.gethostname()} and was "
-        "replaced; the run goes on\n"
+        "replaced; the run continues\n"
     )
     assert ran.returncode == 1
     lines = ran.stdout.splitlines()

@@ -58,20 +58,20 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def content(folder: Path) -> dict[str, Any]:
-    """Return every file of a run, the manifest without the times that images took."""
-    found: dict[str, Any] = {}
+    """Read all files of a run; durations are removed from the manifest."""
+    contents: dict[str, Any] = {}
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if name == "manifest.jsonl":
             lines = map(json.loads, path.read_bytes().splitlines())
-            found[name] = [{**line, "milliseconds": 0} for line in lines]
+            contents[name] = [{**line, "milliseconds": 0} for line in lines]
         elif path.is_file():
-            found[name] = path.read_bytes()
-    return found
+            contents[name] = path.read_bytes()
+    return contents
 
 
-def stopped(run: Run, after: int) -> None:
-    """Leave a run after so many images, as Ctrl-C does."""
+def stop_early(run: Run, after: int) -> None:
+    """Stop a run after some images, like Ctrl-C."""
     records = iter(run)
     for _ in range(after):
         next(records)
@@ -82,17 +82,17 @@ def options(**more: Any) -> dict[str, Any]:
     return {"drawing": DRAWING, "batch_size": 2, "shard_size": 4, **more}
 
 
-# --- what a run writes
+# --- output files
 
 
-def test_a_run_leaves_pictures_a_manifest_and_what_it_was_of(
+def test_run_writes_pictures_manifest_and_description(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
     run = Run(model, photos, "*o*l*", output=tmp_path, **options(top=2))
     records = list(run)
     assert [record.index for record in records] == list(range(11))
     assert list(map(json.loads, (tmp_path / "manifest.jsonl").read_bytes().splitlines())) == [
-        json.loads(record.line()) for record in records
+        json.loads(record.to_line()) for record in records
     ]
     first = records[0]
     assert first.image == str(photos / "class0" / "000.png")
@@ -126,7 +126,7 @@ def test_bytes_do_not_depend_on_threads_or_batches_in_flight(
     assert content(tmp_path / "1") == content(tmp_path / "3")
 
 
-def test_statistics_alone_are_those_beside_drawing(
+def test_statistics_are_equal_with_and_without_drawing(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
     for name, drawing in (("alone", None), ("beside", DRAWING)):
@@ -138,10 +138,10 @@ def test_statistics_alone_are_those_beside_drawing(
     for path, layer in beside.layers.items():
         np.testing.assert_allclose(alone.layers[path].mean, layer.mean, 1e-6)
         np.testing.assert_array_equal(alone.layers[path].top_index, layer.top_index)
-        np.testing.assert_array_equal(alone.layers[path].top_place, layer.top_place)
+        np.testing.assert_array_equal(alone.layers[path].top_position, layer.top_position)
 
 
-def test_datasets_and_arrays_are_inputs_too(tmp_path: Path, model: Any) -> None:
+def test_datasets_and_arrays_as_inputs(tmp_path: Path, model: Any) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3)).astype(np.uint8)
     dataset = tf.data.Dataset.from_tensor_slices((images, np.arange(5))).batch(2)
     for name, inputs in (("dataset", dataset), ("array", images), ("stream", iter(images))):
@@ -154,24 +154,22 @@ def test_datasets_and_arrays_are_inputs_too(tmp_path: Path, model: Any) -> None:
         assert run.total == (5 if name == "array" else None)
     pictures = [path for path in content(tmp_path / "array") if path.endswith(".png")]
     for name in ("dataset", "stream"):
-        found = content(tmp_path / name)
-        assert all(found[path] == content(tmp_path / "array")[path] for path in pictures)
+        contents = content(tmp_path / name)
+        assert all(contents[path] == content(tmp_path / "array")[path] for path in pictures)
     assert len(pictures) == 15
 
 
-def test_arrays_that_are_prepared_are_taken_as_they_are(tmp_path: Path, model: Any) -> None:
+def test_prepared_arrays_are_unchanged(tmp_path: Path, model: Any) -> None:
     images = np.random.default_rng(0).normal(size=(3, 12, 12, 3))
     run = Run(model, images, "conv", output=tmp_path, top=1, preprocess="prepared", batch_size=2)
     list(run)
-    wanted = keras.Model(model.inputs, model.layers[0].output).predict(images, verbose=0)
+    expected = keras.Model(model.inputs, model.layers[0].output).predict(images, verbose=0)
     statistics = run.summary().statistics
     assert statistics is not None
-    np.testing.assert_allclose(statistics.layers["conv"].max, wanted.max((0, 1, 2)), 1e-5)
+    np.testing.assert_allclose(statistics.layers["conv"].max, expected.max((0, 1, 2)), 1e-5)
 
 
-def test_the_layers_of_a_model_of_any_size_are_those_asked_for(
-    tmp_path: Path, photos: Path
-) -> None:
+def test_layers_of_model_of_any_size(tmp_path: Path, photos: Path) -> None:
     list(
         Run(network(side=None), photos, ["conv", keras.layers.Conv2D], output=tmp_path, **options())
     )
@@ -179,10 +177,10 @@ def test_the_layers_of_a_model_of_any_size_are_those_asked_for(
     assert about["layers"] == ["conv", "Conv2D"]
 
 
-def test_a_model_of_one_batch_size_is_given_that(tmp_path: Path, photos: Path) -> None:
+def test_fixed_batch_size_of_model_is_used(tmp_path: Path, photos: Path) -> None:
     convolution = keras.layers.Conv2D(2, 3)
-    one = keras.Sequential([keras.Input(batch_shape=(1, 12, 12, 3)), convolution])
-    records = list(Run(one, photos, output=tmp_path, **options()))
+    fixed_model = keras.Sequential([keras.Input(batch_shape=(1, 12, 12, 3)), convolution])
+    records = list(Run(fixed_model, photos, output=tmp_path, **options()))
     assert not any(record.failed for record in records)
     assert json.loads((tmp_path / "run.json").read_bytes())["options"]["batch_size"] == 1
 
@@ -195,17 +193,19 @@ def test_an_image_called_top_keeps_its_pictures(tmp_path: Path, model: Any) -> N
     run = Run(model, tmp_path / "in", output=tmp_path / "out", **options(top=1))
     records = list(run)
     run.finish()
-    # Two equal images have equal pictures, which no sheet has taken the place of.
+    # Equal images have equal pictures; no sheet has overwritten them.
     first, last = records[0].files[:-1], records[1].files[:-1]
     assert len(first) == len(last) == 3
-    for one, other in zip(first, last, strict=True):
-        assert (tmp_path / "out" / one).read_bytes() == (tmp_path / "out" / other).read_bytes()
+    for first_file, second_file in zip(first, last, strict=True):
+        assert (tmp_path / "out" / first_file).read_bytes() == (
+            tmp_path / "out" / second_file
+        ).read_bytes()
     assert len(list((tmp_path / "out" / "top").iterdir())) == 3
 
 
 def test_a_run_inside_the_folder_of_its_images_is_resumed(tmp_path: Path, model: Any) -> None:
     folder = write_photos(tmp_path, 5)
-    stopped(Run(model, folder, output=folder / "out", **options()), 2)
+    stop_early(Run(model, folder, output=folder / "out", **options()), 2)
     run = Run(model, folder, output=folder / "out", **options(resume=True))
     assert run.total == 5
     list(run)
@@ -215,9 +215,7 @@ def test_a_run_inside_the_folder_of_its_images_is_resumed(tmp_path: Path, model:
         Run(model, folder, output=folder, **options())
 
 
-def test_a_shorter_run_leaves_no_tar_of_a_longer_one(
-    tmp_path: Path, model: Any, photos: Path
-) -> None:
+def test_shorter_run_removes_shards_of_longer_run(tmp_path: Path, model: Any, photos: Path) -> None:
     list(Run(model, photos, output=tmp_path, **options(sink="tar")))
     assert len(list(tmp_path.glob("shard-*.tar"))) == 3
     list(Run(model, photos / "class0", output=tmp_path, **options(sink="tar", overwrite=True)))
@@ -227,21 +225,21 @@ def test_a_shorter_run_leaves_no_tar_of_a_longer_one(
     ]
 
 
-def test_inputs_that_turn_out_to_be_none_are_a_run_of_none(tmp_path: Path, model: Any) -> None:
+def test_run_of_empty_iterator(tmp_path: Path, model: Any) -> None:
     list(Run(model, np.zeros((2, 12, 12, 3)), output=tmp_path, **options(top=1)))
     empty = tf.data.Dataset.from_tensor_slices(np.zeros((3, 12, 12, 3))).filter(lambda x: False)
     run = Run(model, empty, output=tmp_path, **options(top=1, overwrite=True))
     assert list(run) == []
     run.finish()
     assert run.summary().images == 0
-    # Of what was there before nothing stays that would seem to be of this run.
+    # No file of the earlier run remains that would seem to belong to this run.
     assert not (tmp_path / "manifest.jsonl").exists()
     assert not (tmp_path / "stats.npz").exists()
     assert json.loads((tmp_path / "summary.json").read_bytes())["images"] == 0
 
 
-class Generated:
-    """So many images, each made when it is asked for."""
+class GeneratedImages:
+    """A sequence of images that are generated on access."""
 
     def __init__(self, count: int, side: int) -> None:
         self._count, self._side = count, side
@@ -261,13 +259,15 @@ def resident_megabytes() -> float:
 
 
 @pytest.mark.parametrize("drawing", [None, DRAWING])
-def test_memory_does_not_grow_with_the_images(tmp_path: Path, drawing: Any) -> None:
+def test_memory_is_independent_of_number_of_images(tmp_path: Path, drawing: Any) -> None:
     keras.utils.set_random_seed(1)
     conv = keras.layers.Conv2D(16, 3, activation="relu", name="conv")
     wide = keras.Sequential([keras.Input((48, 48, 3)), conv])
-    # Of each image the activation alone takes 135 kB: all of them, 270 MB.
+    # The activations of all images together would take 270 MB (135 kB each).
     used = []
-    run = Run(wide, Generated(2000, 48), output=tmp_path, drawing=drawing, top=2, batch_size=8)
+    run = Run(
+        wide, GeneratedImages(2000, 48), output=tmp_path, drawing=drawing, top=2, batch_size=8
+    )
     for record in run:
         assert not record.failed
         if record.index % 50 == 0:
@@ -284,27 +284,29 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path, drawing: Any) -> N
 def test_a_stopped_run_is_resumed_to_the_same_bytes(
     tmp_path: Path, model: Any, photos: Path, sink: str, after: int
 ) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    list(Run(model, photos, output=whole, **options(sink=sink, top=2)))
-    stopped(Run(model, photos, output=parts, **options(sink=sink, top=2)), after)
-    kept = {name: path.stat().st_mtime_ns for name in content(parts) if (path := parts / name)}
+    complete, interrupted = tmp_path / "complete", tmp_path / "interrupted"
+    list(Run(model, photos, output=complete, **options(sink=sink, top=2)))
+    stop_early(Run(model, photos, output=interrupted, **options(sink=sink, top=2)), after)
+    kept = {
+        name: path.stat().st_mtime_ns
+        for name in content(interrupted)
+        if (path := interrupted / name)
+    }
     if after:
-        assert not json.loads((parts / "run.json").read_bytes())["finished"]
-    run = Run(model, photos, output=parts, **options(sink=sink, top=2, resume=True))
+        assert not json.loads((interrupted / "run.json").read_bytes())["finished"]
+    run = Run(model, photos, output=interrupted, **options(sink=sink, top=2, resume=True))
     before = run.recorded
     assert before >= after
     assert [record.index for record in run] == list(range(before, 11))
-    assert content(parts) == content(whole)
+    assert content(interrupted) == content(complete)
     if sink == "folders":
-        # What was recorded has not been written again.
-        done = [record["files"] for record in content(parts)["manifest.jsonl"][:before]]
+        # Files of recorded images are not written again.
+        done = [record["files"] for record in content(interrupted)["manifest.jsonl"][:before]]
         for file in (file for files in done for file in files):
-            assert (parts / file).stat().st_mtime_ns == kept[file]
+            assert (interrupted / file).stat().st_mtime_ns == kept[file]
 
 
-def test_resuming_a_finished_run_or_none_is_no_error(
-    tmp_path: Path, model: Any, photos: Path
-) -> None:
+def test_resume_of_finished_or_missing_run(tmp_path: Path, model: Any, photos: Path) -> None:
     assert len(list(Run(model, photos, output=tmp_path, **options(top=1, resume=True)))) == 11
     before = content(tmp_path)
     run = Run(model, photos, output=tmp_path, **options(top=1, resume=True))
@@ -313,43 +315,41 @@ def test_resuming_a_finished_run_or_none_is_no_error(
     assert content(tmp_path) == before
 
 
-def test_a_half_written_line_and_leftovers_are_no_record(
+def test_incomplete_line_and_temporary_files_are_ignored(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    list(Run(model, photos, output=whole, **options()))
-    stopped(Run(model, photos, output=parts, **options()), 5)
-    with (parts / "manifest.jsonl").open("ab") as file:
+    complete, interrupted = tmp_path / "complete", tmp_path / "interrupted"
+    list(Run(model, photos, output=complete, **options()))
+    stop_early(Run(model, photos, output=interrupted, **options()), 5)
+    with (interrupted / "manifest.jsonl").open("ab") as file:
         file.write(b'{"index":5,"image":"x')
     leftover = "." + "0" * 32 + ".part"
-    (parts / leftover).write_bytes(b"half")
-    (parts / "class1" / "005").mkdir(parents=True, exist_ok=True)
-    (parts / "class1" / "005" / leftover).write_bytes(b"half")
-    list(Run(model, photos, output=parts, **options(resume=True)))
-    assert content(parts) == content(whole)
+    (interrupted / leftover).write_bytes(b"half")
+    (interrupted / "class1" / "005").mkdir(parents=True, exist_ok=True)
+    (interrupted / "class1" / "005" / leftover).write_bytes(b"half")
+    list(Run(model, photos, output=interrupted, **options(resume=True)))
+    assert content(interrupted) == content(complete)
 
 
-def test_statistics_of_more_than_is_recorded_are_taken_again(
+def test_statistics_beyond_the_manifest_are_measured_again(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    list(Run(model, photos, output=whole, **options(top=2)))
-    manifest = (whole / "manifest.jsonl").read_bytes().splitlines(keepends=True)
+    complete, interrupted = tmp_path / "complete", tmp_path / "interrupted"
+    list(Run(model, photos, output=complete, **options(top=2)))
+    manifest = (complete / "manifest.jsonl").read_bytes().splitlines(keepends=True)
     for kept in (0, 2, 9):
-        list(Run(model, photos, output=parts, **options(top=2, overwrite=True)))
-        # As after a crash of the machine, which may lose the end of a file and keep another.
-        (parts / "manifest.jsonl").write_bytes(b"".join(manifest[:kept]))
-        list(Run(model, photos, output=parts, **options(top=2, resume=True)))
-        assert content(parts) == content(whole)
+        list(Run(model, photos, output=interrupted, **options(top=2, overwrite=True)))
+        # A crash of the machine can lose the end of one file and keep another.
+        (interrupted / "manifest.jsonl").write_bytes(b"".join(manifest[:kept]))
+        list(Run(model, photos, output=interrupted, **options(top=2, resume=True)))
+        assert content(interrupted) == content(complete)
 
 
-def test_an_engine_that_cannot_begin_leaves_what_was_there(
-    tmp_path: Path, model: Any, photos: Path
-) -> None:
+def test_failing_engine_keeps_earlier_run(tmp_path: Path, model: Any, photos: Path) -> None:
     def engine(*arguments: Any, begin: Any, **options: Any) -> Iterator[Any]:
         if reached:
             begin()
-            assert set(content(tmp_path)) == {"run.json"}  # which workers elsewhere look for
+            assert set(content(tmp_path)) == {"run.json"}  # workers on other machines read it
         raise OptionError("no such cluster")
         yield
 
@@ -361,33 +361,29 @@ def test_an_engine_that_cannot_begin_leaves_what_was_there(
         assert (content(tmp_path) == before) is not reached
 
 
-def test_a_run_that_is_overwritten_leaves_no_half_of_a_file(
-    tmp_path: Path, model: Any, photos: Path
-) -> None:
-    whole, other = tmp_path / "whole", tmp_path / "other"
-    list(Run(model, photos, output=whole, **options(sink="tar")))
-    stopped(Run(model, photos, output=other, **options(sink="tar")), 5)
+def test_overwrite_removes_temporary_files(tmp_path: Path, model: Any, photos: Path) -> None:
+    complete, other = tmp_path / "complete", tmp_path / "other"
+    list(Run(model, photos, output=complete, **options(sink="tar")))
+    stop_early(Run(model, photos, output=other, **options(sink="tar")), 5)
     (other / ("." + "0" * 32 + ".part")).write_bytes(b"half")
     list(Run(model, photos, output=other, **options(sink="tar", overwrite=True)))
-    assert content(other) == content(whole)
+    assert content(other) == content(complete)
 
 
-def test_what_a_killed_process_left_beside_the_sheets_is_removed(
-    tmp_path: Path, model: Any, photos: Path
-) -> None:
+def test_temporary_sheets_are_removed(tmp_path: Path, model: Any, photos: Path) -> None:
     run = Run(model, photos, output=tmp_path, **options(top=1))
     list(run)
     run.finish(1)
-    wanted = content(tmp_path)
+    expected = content(tmp_path)
     (tmp_path / "top" / ("." + "0" * 32 + ".part")).write_bytes(b"half")
     run = Run(model, photos, output=tmp_path, **options(top=1, resume=True))
     assert list(run) == []
     run.finish(1)
-    assert content(tmp_path) == wanted
+    assert content(tmp_path) == expected
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"batch_size": 3}, "options.batch_size was 2, is 3"),
         ({"drawing": {**DRAWING, "cmap": "gray"}}, 'options.draw.cmap was "viridis", is "gray"'),
@@ -396,36 +392,40 @@ def test_what_a_killed_process_left_beside_the_sheets_is_removed(
         ({"fit": "pad"}, 'options.fit was "crop", is "pad"'),
     ],
 )
-def test_other_options_are_refused_with_the_difference(
-    tmp_path: Path, model: Any, photos: Path, changed: dict[str, Any], told: str
+def test_resume_with_different_options_is_rejected(
+    tmp_path: Path, model: Any, photos: Path, changed: dict[str, Any], message: str
 ) -> None:
-    stopped(Run(model, photos, output=tmp_path, **options()), 2)
+    stop_early(Run(model, photos, output=tmp_path, **options()), 2)
     before = content(tmp_path)
-    with pytest.raises(RunError, match="cannot be resumed, it differs") as problem:
+    with pytest.raises(RunError, match="cannot be resumed with different settings") as problem:
         Run(model, photos, output=tmp_path, **{**options(resume=True), **changed})
-    assert told in str(problem.value)
+    assert message in str(problem.value)
     assert content(tmp_path) == before
 
 
-def test_other_weights_and_images_are_refused(tmp_path: Path, model: Any, photos: Path) -> None:
-    stopped(Run(model, photos, output=tmp_path, **options()), 2)
+def test_resume_with_different_weights_or_images_is_rejected(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    stop_early(Run(model, photos, output=tmp_path, **options()), 2)
     with pytest.raises(RunError, match=r"model\.fingerprint was"):
         Run(network(seed=2), photos, output=tmp_path, **options(resume=True))
-    with pytest.raises(RunError, match=r"inputs\.images was 11, is 6; other names, labels"):
+    with pytest.raises(RunError, match=r"inputs\.images was 11, is 6; names, labels"):
         Run(model, photos / "class0", output=tmp_path, **options(resume=True))
 
 
-def test_an_unfinished_run_is_not_lost_by_mistake(tmp_path: Path, model: Any, photos: Path) -> None:
-    stopped(Run(model, photos, output=tmp_path, **options()), 3)
+def test_unfinished_run_is_not_replaced_without_option(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
+    stop_early(Run(model, photos, output=tmp_path, **options()), 3)
     before = content(tmp_path)
-    with pytest.raises(RunError, match=r"unfinished run \(\d+ images are recorded\)"):
+    with pytest.raises(RunError, match=r"unfinished run of \d+ images"):
         Run(model, photos, output=tmp_path, **options())
     assert content(tmp_path) == before
     assert len(list(Run(model, photos, output=tmp_path, **options(overwrite=True)))) == 11
-    # Nor is a finished one.
+    # The same holds for a finished run.
     before = content(tmp_path)
     with pytest.raises(
-        RunError, match=r"holds a finished run of 11 images: overwrite=True \(--over"
+        RunError, match=r"contains a finished run of 11 images: overwrite=True \(--over"
     ):
         Run(model, photos / "class0", output=tmp_path, **options())
     assert content(tmp_path) == before
@@ -435,7 +435,7 @@ def test_an_unfinished_run_is_not_lost_by_mistake(tmp_path: Path, model: Any, ph
 
 @pytest.mark.parametrize("sink", ["folders", "tar"])
 @pytest.mark.parametrize("before", ["finished", "stopped"])
-def test_a_run_that_is_overwritten_leaves_none_of_its_files(
+def test_overwrite_removes_files_of_earlier_run(
     tmp_path: Path, model: Any, photos: Path, sink: str, before: str
 ) -> None:
     expected, out = tmp_path / "expected", tmp_path / "out"
@@ -446,8 +446,8 @@ def test_a_run_that_is_overwritten_leaves_none_of_its_files(
         list(run)
         run.finish()
     else:
-        stopped(run, 7)
-        # As of images that were being drawn.
+        stop_early(run, 7)
+        # Temporary files of images that were being drawn.
         for name in ("class1/009", "001"):
             (out / name).mkdir(parents=True, exist_ok=True)
             (out / name / "01_pool.png").write_bytes(b"of the run that was stopped")
@@ -456,17 +456,19 @@ def test_a_run_that_is_overwritten_leaves_none_of_its_files(
     (out / "001").mkdir(exist_ok=True)
     (out / "001" / "notes.txt").write_text("mine")
     list(Run(model, photos / "class1", output=out, **later, overwrite=True))
-    found = content(out)
-    assert found.pop("notes.txt") == found.pop("001/notes.txt") == b"mine"
+    contents = content(out)
+    assert contents.pop("notes.txt") == contents.pop("001/notes.txt") == b"mine"
     if before == "stopped" and sink == "folders":
-        # What a killed process left of images that this run does not have.
-        assert found.pop("class1/009/01_pool.png") == b"of the run that was stopped"
+        # Temporary files of images that this run does not contain.
+        assert contents.pop("class1/009/01_pool.png") == b"of the run that was stopped"
     if sink == "tar":
-        found = {name: data for name, data in found.items() if not name.endswith("01_pool.png")}
-    assert found == content(expected)
+        contents = {
+            name: data for name, data in contents.items() if not name.endswith("01_pool.png")
+        }
+    assert contents == content(expected)
 
 
-def test_a_manifest_cannot_have_other_files_removed(
+def test_manifest_paths_outside_of_output_are_not_removed(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
     out, kept = tmp_path / "out", tmp_path / "kept.png"
@@ -479,10 +481,12 @@ def test_a_manifest_cannot_have_other_files_removed(
     assert kept.read_bytes() == b"not of this run"
 
 
-# --- two at once
+# --- concurrent runs
 
 
-def test_two_runs_never_write_to_one_folder(tmp_path: Path, model: Any, photos: Path) -> None:
+def test_concurrent_runs_in_one_folder_are_rejected(
+    tmp_path: Path, model: Any, photos: Path
+) -> None:
     expected, out = tmp_path / "expected", tmp_path / "out"
     list(Run(model, photos, output=expected, **options()))
     first = Run(model, photos, output=out, **options())
@@ -493,17 +497,17 @@ def test_two_runs_never_write_to_one_folder(tmp_path: Path, model: Any, photos: 
             Run(model, photos, output=out, **options(**more))
     assert len(list(records)) == 10
     assert content(out) == content(expected)
-    # It has ended, though it is still there.
+    # The run has ended, but the object still exists.
     assert list(Run(model, photos, output=out, **options(resume=True))) == []
 
 
-def test_a_run_that_fails_is_closed_or_killed_lets_go_of_its_folder(
+def test_ended_run_unlocks_its_folder(
     tmp_path: Path, model: Any, photos: Path, start_python: Callable[..., Any]
 ) -> None:
-    with pytest.raises(LayerError) as failed:  # whose traceback holds the run
+    with pytest.raises(LayerError) as failed:  # its traceback references the run
         Run(model, photos, output=tmp_path, **options(layers="nope"))
     with Run(model, photos, output=tmp_path, **options(top=1)) as run:
-        list(run)  # and no report
+        list(run)  # without finish
     file = tmp_path / "model.keras"
     model.save(file)
     out = tmp_path / "out"
@@ -515,13 +519,13 @@ def test_a_run_that_fails_is_closed_or_killed_lets_go_of_its_folder(
     assert failed.value
 
 
-# --- power cuts
+# --- power failure
 
 
-def test_what_is_recorded_of_whole_shards_survives_a_power_cut(
+def test_records_of_synced_shards_survive_power_failure(
     tmp_path: Path, model: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the device is what was there when the file system was last waited for."""
+    """The test keeps only files that existed at the last synchronization."""
     expected, out = tmp_path / "expected", tmp_path / "out"
     list(Run(model, photos, output=expected, **options(top=2)))
     durable: list[Path] = []
@@ -536,9 +540,9 @@ def test_what_is_recorded_of_whole_shards_survives_a_power_cut(
     recorded = [lines(folder / "manifest.jsonl") for folder in durable]
     assert {4, 8, 11} <= set(recorded)
     for folder, count in zip(durable, recorded, strict=True):
-        found = content(folder)
-        for record in found.get("manifest.jsonl", []):
-            assert all(found[file] for file in record["files"])
+        contents = content(folder)
+        for record in contents.get("manifest.jsonl", []):
+            assert all(contents[file] for file in record["files"])
         run = Run(model, photos, output=folder, **options(top=2, resume=True))
         assert run.recorded == count
         list(run)
@@ -548,12 +552,12 @@ def test_what_is_recorded_of_whole_shards_survives_a_power_cut(
 @pytest.mark.parametrize("loss", ["missing", "empty", "truncated", "zeros"])
 @pytest.mark.parametrize("file", ["01_pool.png", "stats.json"])
 @pytest.mark.parametrize("after", [7, 8])  # shards have four images
-def test_files_that_a_power_cut_lost_are_written_again(
+def test_files_lost_in_power_failure_are_written_again(
     tmp_path: Path, model: Any, photos: Path, loss: str, file: str, after: int
 ) -> None:
     expected, out = tmp_path / "expected", tmp_path / "out"
     list(Run(model, photos, output=expected, **options()))
-    stopped(Run(model, photos, output=out, **options()), after)
+    stop_early(Run(model, photos, output=out, **options()), after)
     manifest = content(out)["manifest.jsonl"]
     assert len(manifest) == after
     lost = out / Path(manifest[5]["files"][0]).parent / file
@@ -569,35 +573,35 @@ def test_files_that_a_power_cut_lost_are_written_again(
     assert content(out) == content(expected)
 
 
-def test_the_files_of_something_else_are_told(tmp_path: Path, model: Any, photos: Path) -> None:
+def test_foreign_files_are_reported(tmp_path: Path, model: Any, photos: Path) -> None:
     (tmp_path / "run.json").write_text("[]")
-    with pytest.raises(RunError, match=r"run\.json is not one of actgrid's"):
+    with pytest.raises(RunError, match=r"run\.json is not a file of actgrid"):
         Run(model, photos, output=tmp_path, **options())
     (tmp_path / "run.json").unlink()
-    stopped(Run(model, photos, output=tmp_path, **options()), 2)
+    stop_early(Run(model, photos, output=tmp_path, **options()), 2)
     (tmp_path / "manifest.jsonl").write_text('{"some": "json"}\n')
-    with pytest.raises(RunError, match=r"manifest\.jsonl is not one of actgrid's"):
+    with pytest.raises(RunError, match=r"manifest\.jsonl is not a manifest of actgrid"):
         Run(model, photos, output=tmp_path, **options(resume=True))
 
 
-def test_a_run_goes_to_a_url_and_is_resumed_there(model: Any, photos: Path, tmp_path: Path) -> None:
+def test_run_at_url_is_resumed(model: Any, photos: Path, tmp_path: Path) -> None:
     list(Run(model, photos, output=tmp_path, **options(top=2)))
     url = f"memory://runs/{tmp_path.name}"
-    stopped(Run(model, photos, output=url, **options(top=2)), 6)
+    stop_early(Run(model, photos, output=url, **options(top=2)), 6)
     store = open_store(url)
-    assert store.names("manifest") == []  # of a shard at once, where nothing can be appended to
+    assert store.names("manifest") == []  # remote records are written per shard
     assert store.names("manifest/") == ["manifest/000000.jsonl"]
     run = Run(model, photos, output=url, **options(top=2, resume=True))
     assert run.recorded == 4
     list(run)
     assert store.names("manifest/") == []
-    for name, wanted in content(tmp_path).items():
-        found = store.read(name)
+    for name, expected in content(tmp_path).items():
+        contents = store.read(name)
         if name == "manifest.jsonl":
-            lines = map(json.loads, (found or b"").splitlines())
-            assert [{**line, "milliseconds": 0} for line in lines] == wanted
+            lines = map(json.loads, (contents or b"").splitlines())
+            assert [{**line, "milliseconds": 0} for line in lines] == expected
         else:
-            assert found == wanted, name
+            assert contents == expected, name
 
 
 # --- images that fail
@@ -611,7 +615,7 @@ def broken(tmp_path: Path) -> Path:
     return folder
 
 
-def test_bad_images_never_stop_a_folder(tmp_path: Path, model: Any, broken: Path) -> None:
+def test_broken_images_in_folder_are_skipped(tmp_path: Path, model: Any, broken: Path) -> None:
     with Run(model, broken, output=tmp_path / "out", **options(top=1)) as run:
         records = list(run)
     failed = [record for record in records if record.failed]
@@ -620,14 +624,12 @@ def test_bad_images_never_stop_a_folder(tmp_path: Path, model: Any, broken: Path
     assert "truncated or broken" in (failed[1].error or "")
     assert run.summary().failed == 2
     assert run.summary().statistics.images == 4  # type: ignore[union-attr]
-    # Failures are part of what is resumed.
+    # Failed images are also recorded.
     again = Run(model, broken, output=tmp_path / "out", **options(top=1, resume=True))
     assert again.summary().failed == 2
 
 
-def test_a_single_bad_file_is_an_error_but_may_be_skipped(
-    tmp_path: Path, model: Any, broken: Path
-) -> None:
+def test_single_broken_file_raises_unless_skipped(tmp_path: Path, model: Any, broken: Path) -> None:
     files = [broken / "class0" / "000.png", broken / "class0" / "002.png"]
     run = Run(model, files, output=tmp_path / "out", **options())
     seen: list[Record] = []
@@ -639,25 +641,23 @@ def test_a_single_bad_file_is_an_error_but_may_be_skipped(
         list(Run(model, broken, output=tmp_path / "raise", on_error="raise", **options()))
 
 
-def test_a_run_that_replaces_another_does_so_before_its_first_picture(
+def test_overwrite_removes_earlier_run_before_first_picture(
     tmp_path: Path, model: Any, photos: Path, broken: Path
 ) -> None:
     list(Run(model, photos, output=tmp_path / "out", **options()))
     again = options(overwrite=True)
-    # Pictures may have been written when it stops, in the places of those that were recorded.
+    # New pictures may have overwritten recorded ones when the run stops.
     with pytest.raises(ImageError):
         list(Run(model, [broken / "class0" / "002.png"], output=tmp_path / "out", **again))
     assert not (tmp_path / "out" / "manifest.jsonl").exists()
     assert not json.loads((tmp_path / "out" / "run.json").read_bytes())["finished"]
 
 
-def test_a_full_disk_stops_the_run_which_can_be_resumed(
-    tmp_path: Path, model: Any, photos: Path
-) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    list(Run(model, photos, output=whole, **options(sink="tar")))
-    size = (whole / "shard-000000.tar").stat().st_size
-    run = Run(model, photos, output=parts, **options(sink="tar"))
+def test_run_stopped_by_full_disk_can_be_resumed(tmp_path: Path, model: Any, photos: Path) -> None:
+    complete, interrupted = tmp_path / "complete", tmp_path / "interrupted"
+    list(Run(model, photos, output=complete, **options(sink="tar")))
+    size = (complete / "shard-000000.tar").stat().st_size
+    run = Run(model, photos, output=interrupted, **options(sink="tar"))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
@@ -667,15 +667,15 @@ def test_a_full_disk_stops_the_run_which_can_be_resumed(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)
-    assert not list(parts.glob("shard*"))
-    list(Run(model, photos, output=parts, **options(sink="tar", resume=True)))
-    assert content(parts) == content(whole)
+    assert not list(interrupted.glob("shard*"))
+    list(Run(model, photos, output=interrupted, **options(sink="tar", resume=True)))
+    assert content(interrupted) == content(complete)
 
 
 # --- options
 
 
-def test_what_is_wrong_is_said_before_anything_is_written(
+def test_errors_are_raised_before_anything_is_written(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
     output = tmp_path / "out"
@@ -697,7 +697,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(
     assert not output.exists() or not list(output.iterdir())
 
 
-# --- killed
+# --- killed processes
 
 
 WORK = """
@@ -720,7 +720,7 @@ def lines(manifest: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("sink", "kills"), [("folders", 12), ("tar", 4)])
-def test_killed_at_random_moments_and_resumed_it_is_byte_identical(
+def test_run_killed_at_random_moments_resumes_to_same_bytes(
     tmp_path: Path, start_python: Callable[..., Any], sink: str, kills: int
 ) -> None:
     write_photos(tmp_path / "photos", 300, side=70)
@@ -728,22 +728,22 @@ def test_killed_at_random_moments_and_resumed_it_is_byte_identical(
     convolutions = [keras.layers.Conv2D(16, 3, activation="relu") for _ in range(8)]
     file = tmp_path / "model.keras"
     keras.Sequential([keras.Input((64, 64, 3)), *convolutions]).save(file)
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    complete, interrupted = tmp_path / "complete", tmp_path / "interrupted"
     start = partial(start_python, "-c", WORK, file, tmp_path / "photos")
-    assert start(whole, sink).wait() == 0
+    assert start(complete, sink).wait() == 0
 
     seed = random.SystemRandom().randrange(1000)
     print("seed", seed)  # shown if the test fails
     chance = random.Random(seed)
     for _ in range(kills):
-        before = lines(parts / "manifest.jsonl")
-        process = start(parts, sink)
-        wanted = before + chance.randrange(6)
-        while lines(parts / "manifest.jsonl") < wanted and process.poll() is None:
+        before = lines(interrupted / "manifest.jsonl")
+        process = start(interrupted, sink)
+        expected = before + chance.randrange(6)
+        while lines(interrupted / "manifest.jsonl") < expected and process.poll() is None:
             time.sleep(0.001)
         time.sleep(chance.uniform(0, 0.1))
         assert process.poll() is None, "it was done before it was killed so often"
         process.kill()
         process.wait()
-    assert start(parts, sink).wait() == 0
-    assert content(parts) == content(whole)
+    assert start(interrupted, sink).wait() == 0
+    assert content(interrupted) == content(complete)

@@ -25,23 +25,25 @@ def item(index: int, key: str | None = None) -> Item:
     return Item(index, f"{index}.jpg", key or KEYS[index], Path(f"{index}.jpg"))
 
 
-def pieces(one: Item, file: str) -> list[bytes]:
-    return [one.key.encode(), b" ", file.encode() * (one.index + 1)]
+def pieces(image: Item, file: str) -> list[bytes]:
+    return [image.key.encode(), b" ", file.encode() * (image.index + 1)]
 
 
 def fill(sink: Sink, items: list[Item], images_per_shard: int, seed: int) -> list[list[str]]:
-    """Put files from threads in any order, finish image after image, shard after shard."""
+    """Put files from several threads, and finish images and shards in order."""
     order = random.Random(seed)
-    places = []
+    names = []
     with sink, ThreadPoolExecutor(3) as pool:
-        for number, shard in itertools.groupby(items, lambda one: one.index // images_per_shard):
+        for number, shard in itertools.groupby(
+            items, lambda image: image.index // images_per_shard
+        ):
             images = list(shard)
             puts = list(itertools.product(images, FILES))
             order.shuffle(puts)
             list(pool.map(lambda put: sink.put(put[0], put[1], pieces(*put)), puts))
-            places += [sink.finish(one, FILES) for one in images]
+            names += [sink.finish(image, FILES) for image in images]
             sink.close_shard(number)
-    return places
+    return names
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -52,29 +54,29 @@ def content(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_folders_hold_the_files_of_their_image(tmp_path: Path) -> None:
+def test_folder_sink_writes_files_of_image(tmp_path: Path) -> None:
     items = [item(index) for index in range(5)]
     sink = FolderSink(open_store(tmp_path))
-    assert not sink.whole_shards
-    places = fill(sink, items, 2, seed=0)
-    assert places == [[f"{key}/{file}" for file in FILES] for key in KEYS]
+    assert not sink.writes_whole_shards
+    names = fill(sink, items, 2, seed=0)
+    assert names == [[f"{key}/{file}" for file in FILES] for key in KEYS]
     assert content(tmp_path) == {
-        f"{one.key}/{file}": b"".join(pieces(one, file)) for one in items for file in FILES
+        f"{image.key}/{file}": b"".join(pieces(image, file)) for image in items for file in FILES
     }
 
 
-def test_a_file_of_a_folder_is_there_at_once(tmp_path: Path) -> None:
+def test_folder_sink_writes_files_immediately(tmp_path: Path) -> None:
     with FolderSink(open_store(tmp_path)) as sink:
         sink.put(item(0), "00_stem.png", [b"1", b"2"])
         assert content(tmp_path) == {"cat/001/00_stem.png": b"12"}
 
 
-def test_nothing_stays_of_a_dropped_image_but_what_was_not_its_own(tmp_path: Path) -> None:
+def test_drop_removes_only_files_of_the_image(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "notes.txt").touch()
     with FolderSink(open_store(tmp_path)) as sink:
-        for one in (item(0, "cat"), item(1, "cat/001"), item(2, "cat/002")):
-            sink.put(one, "00_stem.png", [b""])
+        for image in (item(0, "cat"), item(1, "cat/001"), item(2, "cat/002")):
+            sink.put(image, "00_stem.png", [b""])
         sink.drop(item(0, "cat"), FILES)
         sink.drop(item(1, "cat/001"), FILES)
         sink.drop(item(3, "dog"), FILES)
@@ -85,7 +87,7 @@ def test_nothing_stays_of_a_dropped_image_but_what_was_not_its_own(tmp_path: Pat
         assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["x", "notes.txt"]
 
 
-def test_what_a_killed_process_left_goes_with_the_image_that_is_done_again(tmp_path: Path) -> None:
+def test_finish_removes_temporary_files_of_killed_process(tmp_path: Path) -> None:
     leftover = "." + "0" * 32 + ".part"
     for key in ("cat/001", "dog/001"):
         (tmp_path / key).mkdir(parents=True)
@@ -101,10 +103,10 @@ def test_what_a_killed_process_left_goes_with_the_image_that_is_done_again(tmp_p
 # --- tar
 
 
-def test_entries_are_those_of_webdataset_in_order_and_the_contents_alone(tmp_path: Path) -> None:
+def test_tar_entries_follow_webdataset(tmp_path: Path) -> None:
     items = [item(index) for index in range(5)]
-    places = fill(TarSink(open_store(tmp_path), 2), items, 2, seed=0)
-    assert places == [
+    names = fill(TarSink(open_store(tmp_path), 2), items, 2, seed=0)
+    assert names == [
         [f"shard-00000{number}.tar/{key}.{file}" for file in (*FILES[:2], "json")]
         for number, key in zip((0, 0, 1, 1, 2), KEYS, strict=True)
     ]
@@ -114,17 +116,17 @@ def test_entries_are_those_of_webdataset_in_order_and_the_contents_alone(tmp_pat
         with tarfile.open(tmp_path / f"shard-00000{number}.tar") as tar:
             entries = tar.getmembers()
             assert [entry.name for entry in entries] == [
-                f"{one.key}.{file}"
-                for one in shard
+                f"{image.key}.{file}"
+                for image in shard
                 for file in ("00_stem.png", "01_block.conv_1.png", "json")
             ]
-            for entry, (one, file) in zip(entries, itertools.product(shard, FILES), strict=True):
+            for entry, (image, file) in zip(entries, itertools.product(shard, FILES), strict=True):
                 assert (entry.mtime, entry.uid, entry.gid, entry.mode) == (0, 0, 0, 0o644)
                 assert (entry.uname, entry.gname) == ("", "")
                 assert entry.isreg()
                 file_in_tar = tar.extractfile(entry)
                 assert file_in_tar is not None
-                assert file_in_tar.read() == b"".join(pieces(one, file))
+                assert file_in_tar.read() == b"".join(pieces(image, file))
 
 
 def test_bytes_do_not_depend_on_timing(tmp_path: Path) -> None:
@@ -144,21 +146,21 @@ def test_webdataset_reads_the_images(tmp_path: Path, output: str) -> None:
         {"url": name, "stream": io.BytesIO(store.read(name) or b"")}
         for name in store.names("shard-")
     ]
-    found = list(reading.group_by_keys(reading.tar_file_expander(shards)))
-    assert [sample["__key__"] for sample in found] == KEYS
-    for sample, one in zip(found, items, strict=True):
+    samples = list(reading.group_by_keys(reading.tar_file_expander(shards)))
+    assert [sample["__key__"] for sample in samples] == KEYS
+    for sample, image in zip(samples, items, strict=True):
         assert {name for name in sample if not name.startswith("__")} == {
             "00_stem.png",
             "01_block.conv_1.png",
             "json",
         }
-        assert sample["json"] == b"".join(pieces(one, "stats.json"))
-        assert sample["00_stem.png"] == b"".join(pieces(one, "00_stem.png"))
+        assert sample["json"] == b"".join(pieces(image, "stats.json"))
+        assert sample["00_stem.png"] == b"".join(pieces(image, "00_stem.png"))
 
 
 def test_a_shard_appears_when_it_is_closed(tmp_path: Path) -> None:
     with TarSink(open_store(tmp_path), 2) as sink:
-        assert sink.whole_shards
+        assert sink.writes_whole_shards
         for index in range(2):
             sink.put(item(index), "00_stem.png", [b"1"])
             sink.finish(item(index), FILES[:1])
@@ -167,7 +169,7 @@ def test_a_shard_appears_when_it_is_closed(tmp_path: Path) -> None:
         assert [path.name for path in tmp_path.iterdir()] == ["shard-000000.tar"]
 
 
-def test_images_that_failed_are_in_no_shard(tmp_path: Path) -> None:
+def test_failed_images_are_not_in_shards(tmp_path: Path) -> None:
     with TarSink(open_store(tmp_path), 2) as sink:
         for index in (0, 1, 2):
             sink.put(item(index), "00_stem.png", [b"1"])
@@ -183,7 +185,7 @@ def test_images_that_failed_are_in_no_shard(tmp_path: Path) -> None:
         assert tar.getnames() == []
 
 
-def test_an_interruption_leaves_no_half_shard(tmp_path: Path) -> None:
+def test_interruption_leaves_no_partial_shard(tmp_path: Path) -> None:
     def interrupted() -> None:
         with TarSink(open_store(tmp_path), 2) as sink:
             sink.put(item(0), "00_stem.png", [b"1"])
@@ -197,9 +199,7 @@ def test_an_interruption_leaves_no_half_shard(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is full")
-def test_a_full_disk_is_an_output_error_where_it_is_met(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_raises_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Path.open
 
     def on_a_full_disk(path: Path, mode: str) -> BinaryIO:
@@ -214,7 +214,7 @@ def test_a_full_disk_is_an_output_error_where_it_is_met(
         assert list(tmp_path.iterdir()) == []
 
 
-def test_no_permission_is_an_output_error(tmp_path: Path) -> None:
+def test_missing_permission_raises_output_error(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
     store: Store = open_store(Path("/sys") if os.geteuid() == 0 else closed)

@@ -49,12 +49,12 @@ def labels(inputs: Any) -> list[str | None]:
 # --- files
 
 
-def test_a_folders_items_are_keyed_and_labelled_by_their_relative_paths(tmp_path: Path) -> None:
+def test_keys_and_labels_of_folder(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     touch(folder, "dog/b/002.jpg", "dog/001.jpg", "cat/001.png", "zoo.gif", "notes.md")
     items = find_items(folder)
     assert items.total == 4
-    assert items.files
+    assert items.are_files
     assert list(items.start()) == [
         Item(0, str(folder / "cat/001.png"), "cat/001", folder / "cat/001.png", "cat"),
         Item(1, str(folder / "dog/001.jpg"), "dog/001", folder / "dog/001.jpg", "dog"),
@@ -63,7 +63,7 @@ def test_a_folders_items_are_keyed_and_labelled_by_their_relative_paths(tmp_path
     ]
 
 
-def test_the_current_folder_and_one_named_with_a_slash(
+def test_current_folder_and_folder_with_slash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touch(tmp_path, "a/b/1.png")
@@ -77,14 +77,14 @@ def test_the_current_folder_and_one_named_with_a_slash(
         assert (item.key, item.name) == (key, name)
 
 
-def test_files_and_globs_are_keyed_by_their_stems(tmp_path: Path) -> None:
+def test_keys_of_files_and_globs(tmp_path: Path) -> None:
     touch(tmp_path, "a/cat.jpg", "b/Cat.png", "b/dog.v2.png")
     mixed = [str(tmp_path / "a/cat.jpg"), tmp_path / "b", str(tmp_path / "*" / "*.png")]
     assert keys(mixed) == ["cat", "Cat-2", "dog_v2", "Cat-3", "dog_v2-2"]
     assert labels(mixed) == [None] * 5
 
 
-def test_a_file_named_twice_is_there_twice(tmp_path: Path) -> None:
+def test_repeated_file_is_included_twice(tmp_path: Path) -> None:
     (file,) = touch(tmp_path, "cat.jpg")
     first, second = find_items([file, str(file)]).start()
     assert first.name == second.name
@@ -101,10 +101,10 @@ def test_a_file_named_twice_is_there_twice(tmp_path: Path) -> None:
         max_size=6,
     )
 )
-def test_keys_are_unique_safe_and_end_at_no_dot(paths: list[list[str]]) -> None:
-    found = unlisted_keys(["/".join(f"x{part}" for part in parts) for parts in paths])
-    assert len({key.casefold() for key in found}) == len(paths)
-    for key in found:
+def test_keys_are_unique_safe_and_without_dots(paths: list[list[str]]) -> None:
+    items_found = unlisted_keys(["/".join(f"x{part}" for part in parts) for parts in paths])
+    assert len({key.casefold() for key in items_found}) == len(paths)
+    for key in items_found:
         assert "." not in key
         assert not set('<>:"\\|?*') & set(key)
         assert all(part for part in key.split("/"))
@@ -112,12 +112,12 @@ def test_keys_are_unique_safe_and_end_at_no_dot(paths: list[list[str]]) -> None:
 
 def unlisted_keys(paths: list[str]) -> list[str]:
     from actgrid.figures.files import unique_names
-    from actgrid.runs.sources import _key
+    from actgrid.runs.sources import _make_key
 
-    return unique_names(_key(Path(path).parts) for path in paths)
+    return unique_names(_make_key(Path(path).parts) for path in paths)
 
 
-def test_start_goes_on_from_an_index_and_again(tmp_path: Path) -> None:
+def test_start_from_index_repeatedly(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{number}.png" for number in range(5)))
     items = find_items(tmp_path)
     every = list(items.start())
@@ -126,7 +126,7 @@ def test_start_goes_on_from_an_index_and_again(tmp_path: Path) -> None:
         assert list(items.start(index)) == every[index:]
 
 
-def test_links_to_folders_are_not_followed_but_those_to_files_and_the_input_itself(
+def test_only_links_to_files_and_to_the_input_are_followed(
     tmp_path: Path,
 ) -> None:
     touch(tmp_path, "photos/a/1.png")
@@ -137,14 +137,16 @@ def test_links_to_folders_are_not_followed_but_those_to_files_and_the_input_itse
     assert keys(tmp_path / "photos") == keys(tmp_path / "link") == ["2", "3", "a/1"]
 
 
-def test_a_link_to_a_file_that_is_gone_says_so(tmp_path: Path) -> None:
+def test_broken_link_is_reported(tmp_path: Path) -> None:
     (tmp_path / "gone.png").symlink_to("nowhere.png")
     (item,) = find_items(tmp_path).start()
-    with pytest.raises(MissingFileError, match=r"gone\.png is a link to nowhere\.png, which is no"):
+    with pytest.raises(
+        MissingFileError, match=r"gone\.png is a link to nowhere\.png, which is not"
+    ):
         item.image()
 
 
-def test_hidden_files_are_no_images_unless_named(tmp_path: Path) -> None:
+def test_hidden_files_are_included_only_if_named(tmp_path: Path) -> None:
     touch(tmp_path, "1.png", "._1.png", ".cache/2.png", "sub/.3.png")
     assert keys(tmp_path) == ["1"]
     assert keys(f"{tmp_path}/**/*.png") == ["1"]
@@ -152,7 +154,7 @@ def test_hidden_files_are_no_images_unless_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inputs", ["", [""], ["a.png", ""]])
-def test_an_empty_path_is_not_the_current_folder(
+def test_empty_path_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: Any
 ) -> None:
     touch(tmp_path, "a.png")
@@ -162,7 +164,7 @@ def test_an_empty_path_is_not_the_current_folder(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="others have no such names")
-def test_names_that_are_no_utf8_are_escaped_for_json_and_still_opened(tmp_path: Path) -> None:
+def test_non_utf8_names_are_escaped_and_opened(tmp_path: Path) -> None:
     folder = os.path.join(os.fsencode(tmp_path), b"\xe9t\xe9")  # noqa: PTH118
     Path(os.fsdecode(folder)).mkdir()
     file = Path(os.fsdecode(os.path.join(folder, b"caf\xe9.png")))  # noqa: PTH118
@@ -175,14 +177,14 @@ def test_names_that_are_no_utf8_are_escaped_for_json_and_still_opened(tmp_path: 
     assert load_images([item.image()], model=None).shape == (1, 2, 3, 3)
 
 
-def test_the_digest_tells_names_keys_and_labels_apart(tmp_path: Path) -> None:
-    one, two = touch(tmp_path, "a/1.png", "a/2.png")
+def test_digest_depends_on_names_keys_and_labels(tmp_path: Path) -> None:
+    first, second = touch(tmp_path, "a/1.png", "a/2.png")
     (tmp_path / "list.txt").write_text("a/1.png\nb/2.png")
     (tmp_path / "other.txt").write_text("a/1.png\tcat\nb/2.png")
     sources: list[Any] = [
-        [one, two],
-        [two, one],
-        [one],
+        [first, second],
+        [second, first],
+        [first],
         tmp_path,
         tmp_path / "list.txt",
         tmp_path / "other.txt",
@@ -193,22 +195,22 @@ def test_the_digest_tells_names_keys_and_labels_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["no.jpg", "no.txt", "no*.png", "empty"])
-def test_what_is_not_there_is_missing_at_once(tmp_path: Path, name: str) -> None:
+def test_missing_files_are_reported_immediately(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
-    (there,) = touch(tmp_path, "there.png")
+    (present,) = touch(tmp_path, "there.png")
     with pytest.raises(MissingFileError, match=name.replace("*", r"\*")):
-        find_items([there, tmp_path / name])
+        find_items([present, tmp_path / name])
 
 
-def test_an_iterator_of_paths_is_one_of_files(tmp_path: Path) -> None:
+def test_iterator_of_paths(tmp_path: Path) -> None:
     touch(tmp_path, "1.png", "2.png")
     items = find_items(tmp_path.glob("*.png"))
-    assert items.files
+    assert items.are_files
     assert sorted(item.key for item in items.start()) == ["1", "2"]
     assert keys({str(tmp_path / "1.png")}) == ["1"]
 
 
-def test_what_a_run_writes_into_a_folder_of_images_is_none_of_them(
+def test_output_inside_image_folder_is_excluded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, out = tmp_path / "photos", tmp_path / "photos" / "a" / "out"
@@ -217,9 +219,9 @@ def test_what_a_run_writes_into_a_folder_of_images_is_none_of_them(
     (tmp_path / "link").symlink_to(out)
     for source in (folder, Path("photos"), f"{folder}/**/*.png", "photos/**/*.*"):
         for output in (out, Path("photos/../photos/a/out"), Path("link")):
-            found = [item.name for item in find_items(source, output).start()]
-            assert [Path(name).name for name in found] == ["1.png", "2.png", "3.png"], source
-    # Unless they are asked for, or what is written is elsewhere.
+            items_found = [item.name for item in find_items(source, output).start()]
+            assert [Path(name).name for name in items_found] == ["1.png", "2.png", "3.png"], source
+    # They are included if they are given, or if the output is elsewhere.
     for source in (out, f"{out}/*/*.png", out / "1" / "00_relu.png"):
         assert len(list(find_items(source, tmp_path).start())) == 1
     assert len(list(find_items(f"{out}/*/*.png", out).start())) == 1
@@ -229,13 +231,13 @@ def test_what_a_run_writes_into_a_folder_of_images_is_none_of_them(
         find_items(folder / "a" / "out", out / "1")
 
 
-def test_a_folder_of_images_is_no_place_to_write_to(tmp_path: Path) -> None:
+def test_image_folder_as_output_is_rejected(tmp_path: Path) -> None:
     touch(tmp_path / "photos", "a/1.png")
-    with pytest.raises(OptionError, match=r"is the folder of the images.*may be inside it"):
+    with pytest.raises(OptionError, match=r"is the folder of the images.*for example inside it"):
         find_items(tmp_path / "photos", tmp_path / "photos" / "a" / "..")
 
 
-def test_no_image_is_called_like_the_folders_of_a_run(tmp_path: Path) -> None:
+def test_reserved_folder_names_are_not_used_as_keys(tmp_path: Path) -> None:
     files = touch(tmp_path, "Top.png", "manifest.png", "top/1.png", "top.gif")
     assert keys(tmp_path) == ["Top-2", "manifest-2", "top/1", "top-3"]
     assert keys(files[:1]) == ["Top-2"]
@@ -244,26 +246,26 @@ def test_no_image_is_called_like_the_folders_of_a_run(tmp_path: Path) -> None:
 # --- text lists
 
 
-def test_a_list_names_files_beside_it_and_their_labels(
+def test_text_list_with_relative_paths_and_labels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    content = "a/1.png\tcat\r\n\r\n  /there/2.png \t big dog\n~/3.png\n~unknown.png\t\nb/é 1.png"
+    content = "a/1.png\tcat\r\n\r\n  /present/2.png \t big dog\n~/3.png\n~unknown.png\t\nb/é 1.png"
     file = tmp_path / "LIST.TXT"
     file.write_bytes(b"\xef\xbb\xbf" + content.encode())
     items = find_items(file)
     assert items.total == 5
-    assert items.files
+    assert items.are_files
     assert [(item.name, item.key, item.label) for item in items.start()] == [
         (str(tmp_path / "a/1.png"), "1", "cat"),
-        ("/there/2.png", "2", "big dog"),
+        ("/present/2.png", "2", "big dog"),
         ("/home/me/3.png", "3", None),
         (str(tmp_path / "~unknown.png"), "unknown", None),
         (str(tmp_path / "b/é 1.png"), "é_1", None),
     ]
 
 
-def test_files_in_a_list_are_not_looked_at(tmp_path: Path) -> None:
+def test_files_of_text_list_are_not_checked(tmp_path: Path) -> None:
     touch(tmp_path, "folder/1.png")
     file = tmp_path / "list.txt"
     file.write_text(f"nowhere.png\nfolder\nfolder/*.png\na\0.png\n{'x' * 300}.png\nfolder/1.png")
@@ -277,14 +279,14 @@ def test_files_in_a_list_are_not_looked_at(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \r\n\t\n", b"\xef\xbb\xbf"])
-def test_a_list_of_nothing_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_empty_text_list_is_rejected(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "list.txt"
     file.write_bytes(content)
-    with pytest.raises(MissingFileError, match=r"the list .*list\.txt names no images"):
+    with pytest.raises(MissingFileError, match=r"the list .*list\.txt contains no images"):
         find_items(file)
 
 
-def test_a_list_of_names_that_are_no_utf8(tmp_path: Path) -> None:
+def test_text_list_with_non_utf8_names(tmp_path: Path) -> None:
     file = tmp_path / "list.txt"
     file.write_bytes(b"caf\xe9.png\tcaf\xe9")
     (item,) = find_items(file).start()
@@ -296,26 +298,26 @@ def test_a_list_of_names_that_are_no_utf8(tmp_path: Path) -> None:
 # --- arrays
 
 
-def test_a_batch_is_its_images_and_other_arrays_are_one() -> None:
+def test_batch_arrays_and_single_image_arrays() -> None:
     batch = np.arange(5 * 4 * 3 * 3, dtype=np.uint8).reshape(5, 4, 3, 3)
     items = find_items(batch)
     assert items.total == 5
-    assert not items.files
+    assert not items.are_files
     assert items.digest() is None
     for start in (0, 3):
-        found = list(items.start(start))
-        assert [item.index for item in found] == list(range(start, 5))
-        assert [item.key for item in found] == [f"{index:06}" for index in range(start, 5)]
-        for item in found:
+        items_found = list(items.start(start))
+        assert [item.index for item in items_found] == list(range(start, 5))
+        assert [item.key for item in items_found] == [f"{index:06}" for index in range(start, 5)]
+        for item in items_found:
             assert item.name == item.key
             assert item.label is None
             np.testing.assert_array_equal(item.image(), batch[item.index])
-    for one in (batch[0], batch[0, ..., 0]):
-        (item,) = find_items(one).start()
-        np.testing.assert_array_equal(item.image(), one)
+    for array in (batch[0], batch[0, ..., 0]):
+        (item,) = find_items(array).start()
+        np.testing.assert_array_equal(item.image(), array)
 
 
-def test_pictures_are_images(tmp_path: Path) -> None:
+def test_pillow_images_as_inputs(tmp_path: Path) -> None:
     picture = Image.new("RGB", (4, 3))
     for inputs in (picture, [picture], iter([(picture, "cat")])):
         (item,) = find_items(inputs).start()
@@ -345,8 +347,8 @@ def test_labels_of_pairs(label: Any, expected: str | None) -> None:
         assert labels([pair]) == [expected]
 
 
-class Counted:
-    """A sequence that is no iterable, as datasets for PyTorch are, and tells what was read."""
+class CountingSequence:
+    """A sequence without __iter__, like datasets of PyTorch, that counts accesses."""
 
     def __init__(self) -> None:
         self.read: list[int] = []
@@ -359,21 +361,21 @@ class Counted:
         return np.full((2, 2, 3), index, np.uint8), index % 3
 
 
-def test_of_a_sequence_only_what_is_wanted_is_read() -> None:
-    counted = Counted()
+def test_sequence_is_read_lazily() -> None:
+    counted = CountingSequence()
     items = find_items(counted)
     assert items.total == 10
-    found = list(items.start(7))
+    items_found = list(items.start(7))
     assert counted.read == [7, 8, 9]
-    assert [(item.index, item.key, item.label) for item in found] == [
+    assert [(item.index, item.key, item.label) for item in items_found] == [
         (7, "000007", "1"),
         (8, "000008", "2"),
         (9, "000009", "0"),
     ]
-    assert found[0].image()[0, 0, 0] == 7
+    assert items_found[0].image()[0, 0, 0] == 7
 
 
-def test_an_iterator_is_read_as_it_is_wanted() -> None:
+def test_iterator_is_read_lazily() -> None:
     read = []
 
     def images() -> Iterator[Array]:
@@ -383,9 +385,9 @@ def test_an_iterator_is_read_as_it_is_wanted() -> None:
 
     items = find_items(images())
     assert items.total is None
-    found = items.start(5)
-    assert next(found).image()[0, 0] == 5
-    assert next(found).index == 6
+    items_found = items.start(5)
+    assert next(items_found).image()[0, 0] == 5
+    assert next(items_found).index == 6
     assert max(read) == 6
 
 
@@ -402,9 +404,7 @@ BAD: list[tuple[Any, type[ActgridError], str]] = [
 
 
 @pytest.mark.parametrize(("bad", "kind", "message"), BAD)
-def test_a_wrong_element_is_an_error_of_its_own(
-    bad: Any, kind: type[ActgridError], message: str
-) -> None:
+def test_invalid_element_fails_alone(bad: Any, kind: type[ActgridError], message: str) -> None:
     image = np.zeros((4, 3, 3))
     for inputs in ([image, bad, image], iter([image, bad, image])):
         first, wrong, last = find_items(inputs).start()
@@ -413,7 +413,7 @@ def test_a_wrong_element_is_an_error_of_its_own(
         assert first.image().shape == last.image().shape == (4, 3, 3)
 
 
-def test_what_an_iterator_raises_is_its_own() -> None:
+def test_errors_of_iterators_propagate() -> None:
     def images() -> Iterator[Array]:
         yield np.zeros((2, 2))
         raise RuntimeError("the camera is gone")
@@ -425,13 +425,13 @@ def test_what_an_iterator_raises_is_its_own() -> None:
 
 
 @pytest.mark.parametrize("nothing", [[], (), iter([]), np.zeros((0, 4, 4, 3)), np.zeros(0)])
-def test_no_images_are_refused(nothing: Any) -> None:
+def test_empty_inputs_are_rejected(nothing: Any) -> None:
     with pytest.raises(OptionError, match="no images were given"):
         find_items(nothing)
 
 
 @pytest.mark.parametrize("nonsense", [7, None, b"a.png", object()])
-def test_what_holds_no_images_is_refused(nonsense: Any) -> None:
+def test_unsupported_inputs_are_rejected(nonsense: Any) -> None:
     with pytest.raises(OptionError, match=f"not {type(nonsense).__name__}"):
         find_items(nonsense)
 
@@ -447,7 +447,7 @@ def images() -> Array:
 @pytest.mark.parametrize("batch", [None, 1, 4, 20])
 @pytest.mark.parametrize("shapes", ["known", "unknown"])
 @pytest.mark.parametrize("paired", [True, False])
-def test_a_datasets_images_whatever_their_batches(
+def test_images_of_batched_and_unbatched_datasets(
     images: Array, batch: int | None, shapes: str, paired: bool
 ) -> None:
     tf = importlib.import_module("tensorflow")
@@ -457,22 +457,22 @@ def test_a_datasets_images_whatever_their_batches(
         dataset = dataset.batch(batch)
     if shapes == "unknown":
         spec = dataset.element_spec
-        types = tf.nest.map_structure(lambda one: one.dtype, spec)
+        types = tf.nest.map_structure(lambda tensor: tensor.dtype, spec)
         elements = list(dataset.as_numpy_iterator())
         dataset = tf.data.Dataset.from_generator(lambda: iter(elements), types)
     items = find_items(dataset)
     assert items.total == (10 if shapes == "known" and not batch else None)
-    assert not items.files
+    assert not items.are_files
     assert items.digest() is None
     for start in (0, 6):
-        found = list(items.start(start))
-        assert [item.index for item in found] == list(range(start, 10))
-        for item in found:
+        items_found = list(items.start(start))
+        assert [item.index for item in items_found] == list(range(start, 10))
+        for item in items_found:
             np.testing.assert_array_equal(item.image(), images[item.index])
             assert item.label == (str(item.index % 3) if paired else None)
 
 
-def test_a_datasets_class_vectors_and_weights(images: Array) -> None:
+def test_labels_of_dataset_from_class_vectors(images: Array) -> None:
     tf = importlib.import_module("tensorflow")
     one_hot = np.eye(5, dtype=np.float32)[[3, 1, 0]]
     dataset = tf.data.Dataset.from_tensor_slices((images[:3], one_hot, np.ones(3))).batch(2)
@@ -481,7 +481,7 @@ def test_a_datasets_class_vectors_and_weights(images: Array) -> None:
     assert labels(dataset) == ["cat", "dög"]
 
 
-def test_a_dataset_of_anything_else_is_refused(images: Array) -> None:
+def test_dataset_without_images_is_rejected(images: Array) -> None:
     tf = importlib.import_module("tensorflow")
     slices = tf.data.Dataset.from_tensor_slices
     for dataset in (
@@ -491,13 +491,13 @@ def test_a_dataset_of_anything_else_is_refused(images: Array) -> None:
         slices(images).batch(2).batch(2),
         slices(((images, images), np.arange(10))),
     ):
-        with pytest.raises(OptionError, match=r"the dataset's elements are .*: map them"):
+        with pytest.raises(OptionError, match=r"the elements of the dataset are .*: convert them"):
             find_items(dataset)
-    with pytest.raises(OptionError, match="never ends: take"):
+    with pytest.raises(OptionError, match="infinite: limit it with dataset"):
         find_items(slices(images).batch(2).repeat())
     with pytest.raises(OptionError, match="no images were given"):
         find_items(slices(images).take(0))
-    with pytest.raises(OptionError, match="cannot be taken apart"):
+    with pytest.raises(OptionError, match="cannot be split"):
         find_items(slices((images[None], [1])))
 
 

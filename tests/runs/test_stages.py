@@ -19,22 +19,22 @@ from actgrid.errors import DeviceError, MissingFileError, ModelError, OutputErro
 from actgrid.models import LayerInfo
 from actgrid.options import DrawingOptions
 from actgrid.runs.manifest import Record
+from actgrid.runs.processing import STAGES, FinishedShard, ProcessingOptions, StageMeter
 from actgrid.runs.sinks import FolderSink, TarSink
 from actgrid.runs.sources import Item
-from actgrid.runs.stages import process
+from actgrid.runs.stages import process_images
 from actgrid.runs.stores import open_store
-from actgrid.runs.work import STAGES, Meter, Shard, Work
 from actgrid.statistics.dataset import DatasetStats
 
 Array = npt.NDArray[Any]
 
-PATIENCE = 20  # seconds, for what happens at once unless it never does
+PATIENCE = 20  # seconds until a test fails that would otherwise wait for ever
 DRAWING: DrawingOptions = {"format": "png"}
 FILES = ["00_one.png", "01_two.png", "stats.json"]
 
 
 class FakeExtractor:
-    """Two layers for a batch of images: the images themselves, and twice that."""
+    """An extractor of two layers: the images themselves, and twice the images."""
 
     def __init__(self, before: Callable[[int], None] = lambda call: None) -> None:
         self.model = SimpleNamespace(name="fake")
@@ -50,23 +50,23 @@ class FakeExtractor:
         self._before(len(self.batches))
         self.batches.append(len(x))
         activations = {"one": x * 1, "two": x * 2}
-        self.alive.update(map(Held, activations.values()))
+        self.alive.update(map(TrackedArray, activations.values()))
         return activations
 
 
-class Held:
-    """Dies with an array, which a WeakSet cannot hold: arrays have no hash."""
+class TrackedArray:
+    """An object with the lifetime of an array; a WeakSet cannot contain arrays."""
 
     def __init__(self, array: Array) -> None:
-        weakref.finalize(array, lambda held: held, self)
+        weakref.finalize(array, lambda tracked: tracked, self)
 
 
 def item(index: int) -> Item:
     return Item(index, f"{index}.jpg", f"{index:03}", Path(f"{index}.jpg"), None)
 
 
-def load(one: Item) -> Array:
-    return np.random.default_rng(one.index).normal(size=(1, 4, 4, 3)).astype(np.float32)
+def load(image: Item) -> Array:
+    return np.random.default_rng(image.index).normal(size=(1, 4, 4, 3)).astype(np.float32)
 
 
 def run(
@@ -77,13 +77,13 @@ def run(
     tar: bool = False,
     start: int = 0,
     recorded: dict[int, bool] | None = None,
-    meter: Meter | None = None,
+    meter: StageMeter | None = None,
     **work: Any,
-) -> Iterator[Record | Shard]:
-    job = Work(**{"drawing": DRAWING, **work})
+) -> Iterator[Record | FinishedShard]:
+    job = ProcessingOptions(**{"drawing": DRAWING, **work})
     store = open_store(output)
     with TarSink(store, job.shard_size) if tar else FolderSink(store) as sink:
-        yield from process(
+        yield from process_images(
             cast(actgrid.Extractor, extractor or FakeExtractor()),
             map(item, range(start, count)),
             load,
@@ -94,7 +94,7 @@ def run(
         )
 
 
-def records(events: Iterator[Record | Shard]) -> list[Record]:
+def records(events: Iterator[Record | FinishedShard]) -> list[Record]:
     return [event for event in events if isinstance(event, Record)]
 
 
@@ -108,19 +108,17 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def our_threads() -> list[str]:
     stages = ("actgrid-inputs", "actgrid-load", "actgrid-draw", "actgrid-write")
-    return [one.name for one in threading.enumerate() if one.name.startswith(stages)]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(stages)]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_images_come_in_order_with_their_files(
-    tmp_path: Path, batch_size: int, threads: int
-) -> None:
+def test_records_are_in_order_with_files(tmp_path: Path, batch_size: int, threads: int) -> None:
     extractor = FakeExtractor()
     seen = []
     for event in run(tmp_path, extractor=extractor, batch_size=batch_size, threads=threads):
-        if isinstance(event, Shard):
-            assert event == Shard(0, None)
+        if isinstance(event, FinishedShard):
+            assert event == FinishedShard(0, None)
             continue
         seen.append(event.index)
         assert event.files == [f"{event.index:03}/{file}" for file in FILES]
@@ -135,7 +133,7 @@ def test_images_come_in_order_with_their_files(
     assert not our_threads()
 
 
-def test_an_image_is_drawn_while_the_model_runs_on_the_next(tmp_path: Path) -> None:
+def test_drawing_overlaps_with_the_next_batch(tmp_path: Path) -> None:
     def wait_for_the_last(call: int) -> None:
         if call:
             for _ in range(PATIENCE * 100):
@@ -147,12 +145,12 @@ def test_an_image_is_drawn_while_the_model_runs_on_the_next(tmp_path: Path) -> N
     assert len(records(run(tmp_path, extractor=FakeExtractor(wait_for_the_last)))) == 6
 
 
-def test_the_next_image_is_loaded_while_the_model_runs(tmp_path: Path) -> None:
+def test_loading_overlaps_with_the_model(tmp_path: Path) -> None:
     loaded = [threading.Event() for _ in range(6)]
 
-    def note(one: Item) -> Array:
-        loaded[one.index].set()
-        return load(one)
+    def note(image: Item) -> Array:
+        loaded[image.index].set()
+        return load(image)
 
     def wait_for_the_next(call: int) -> None:
         if call + 1 < len(loaded):
@@ -161,33 +159,33 @@ def test_the_next_image_is_loaded_while_the_model_runs(tmp_path: Path) -> None:
     assert len(records(run(tmp_path, extractor=FakeExtractor(wait_for_the_next), load=note))) == 6
 
 
-def test_images_are_loaded_a_few_ahead_and_no_more(tmp_path: Path) -> None:
+def test_prefetching_is_limited(tmp_path: Path) -> None:
     loaded: list[int] = []
     ahead: list[int] = []
 
-    def note(one: Item) -> Array:
-        loaded.append(one.index)
-        return load(one)
+    def note(image: Item) -> Array:
+        loaded.append(image.index)
+        return load(image)
 
     extractor = FakeExtractor(lambda call: ahead.append(len(loaded) - call))
     list(run(tmp_path, 60, extractor, note, threads=1))
-    # One that runs, one that was taken from the queue, two in it, one that waits to enter it.
+    # One batch runs, one left the queue, two are in the queue, one waits to enter.
     assert max(ahead) <= 5
 
 
-def test_there_are_never_the_activations_of_more_than_two_batches(tmp_path: Path) -> None:
+def test_at_most_two_batches_of_activations_are_in_memory(tmp_path: Path) -> None:
     alive: list[int] = []
     extractor = FakeExtractor(lambda call: alive.append(len(extractor.alive)))
     list(run(tmp_path, 30, extractor, threads=1, top=2))
-    # Before each run those of the last one, at most: two layers.
+    # Before each run, at most the two layers of the previous batch exist.
     assert len(alive) == 30
     assert max(alive) <= 2
 
 
 def test_bytes_do_not_depend_on_threads_or_timing(tmp_path: Path) -> None:
-    def slow_at_random(one: Item) -> Array:
+    def slow_at_random(image: Item) -> Array:
         threading.Event().wait(np.random.default_rng().uniform(0, 0.01))
-        return load(one)
+        return load(image)
 
     for name, threads in (("one", 1), ("four", 4)):
         for tar in (False, True):
@@ -202,33 +200,40 @@ def test_bytes_do_not_depend_on_threads_or_timing(tmp_path: Path) -> None:
 
 
 def fails_at(*indices: int) -> Callable[[Item], Array]:
-    def fail(one: Item) -> Array:
-        if one.index in indices:
-            raise MissingFileError(f"no such file: {one.name}")
-        return load(one)
+    def fail(image: Item) -> Array:
+        if image.index in indices:
+            raise MissingFileError(f"no such file: {image.name}")
+        return load(image)
 
     return fail
 
 
-def test_images_before_one_that_cannot_be_loaded_are_drawn(tmp_path: Path) -> None:
+def test_images_before_a_load_error_are_drawn(tmp_path: Path) -> None:
     seen: list[int] = []
     events = run(tmp_path, load=fails_at(3))
     with pytest.raises(FileNotFoundError, match=r"3\.jpg"):
-        seen.extend(one.index for one in events if isinstance(one, Record))
+        seen.extend(event.index for event in events if isinstance(event, Record))
     assert seen == [0, 1, 2]
     assert not our_threads()
 
 
 @pytest.mark.parametrize("tar", [False, True])
-def test_an_image_that_cannot_be_loaded_is_recorded_and_left_out(tmp_path: Path, tar: bool) -> None:
+def test_load_error_is_recorded_and_skipped(tmp_path: Path, tar: bool) -> None:
     extractor = FakeExtractor()
-    found = records(
+    recorded_images = records(
         run(tmp_path, 6, extractor, fails_at(1, 5), tar, batch_size=2, skip_errors=True)
     )
-    assert [one.status for one in found] == ["done", "failed", "done", "done", "done", "failed"]
-    assert found[1].error == "no such file: 1.jpg"
-    assert found[1].files == []
-    # It takes no place in a batch.
+    assert [record.status for record in recorded_images] == [
+        "done",
+        "failed",
+        "done",
+        "done",
+        "done",
+        "failed",
+    ]
+    assert recorded_images[1].error == "no such file: 1.jpg"
+    assert recorded_images[1].files == []
+    # The failed image does not count in its batch.
     assert extractor.batches == [2, 2]
     if not tar:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["000", "002", "003", "004"]
@@ -236,11 +241,17 @@ def test_an_image_that_cannot_be_loaded_is_recorded_and_left_out(tmp_path: Path,
 
 def test_all_images_may_fail(tmp_path: Path) -> None:
     events = list(run(tmp_path, 3, load=fails_at(0, 1, 2), skip_errors=True, shard_size=2, top=1))
-    assert [type(event) for event in events] == [Record, Record, Shard, Record, Shard]
+    assert [type(event) for event in events] == [
+        Record,
+        Record,
+        FinishedShard,
+        Record,
+        FinishedShard,
+    ]
     assert all(event.failed for event in events if isinstance(event, Record))
 
 
-def test_what_the_model_refuses_fails_alone(tmp_path: Path) -> None:
+def test_image_that_the_model_rejects_fails_alone(tmp_path: Path) -> None:
     class Refusing(FakeExtractor):
         def __call__(self, x: Array) -> dict[str, Array]:
             if (x == load(item(3))).all((1, 2, 3)).any():
@@ -248,14 +259,14 @@ def test_what_the_model_refuses_fails_alone(tmp_path: Path) -> None:
             return super().__call__(x)
 
     extractor = Refusing()
-    found = records(run(tmp_path, 6, extractor, batch_size=3, skip_errors=True))
-    assert [one.index for one in found if one.failed] == [3]
-    assert "not this one" in (found[3].error or "")
+    recorded_images = records(run(tmp_path, 6, extractor, batch_size=3, skip_errors=True))
+    assert [record.index for record in recorded_images if record.failed] == [3]
+    assert "not this one" in (recorded_images[3].error or "")
     assert extractor.batches == [3, 1, 1]
 
 
-def test_a_model_that_the_device_cannot_run_stops_everything(tmp_path: Path) -> None:
-    """No image is to blame: all others would be recorded as failed, too."""
+def test_unusable_model_stops_the_run(tmp_path: Path) -> None:
+    """Otherwise all images would be recorded as failed."""
 
     class Impossible(FakeExtractor):
         def __call__(self, x: Array) -> dict[str, Array]:
@@ -267,52 +278,54 @@ def test_a_model_that_the_device_cannot_run_stops_everything(tmp_path: Path) -> 
     assert not our_threads()
 
 
-def test_what_cannot_be_drawn_fails_and_nothing_stays_of_it(tmp_path: Path) -> None:
-    def empty(one: Item) -> Array:
-        array = load(one)
-        return array[:, :0] if one.index == 1 else array
+def test_drawing_error_removes_files_of_image(tmp_path: Path) -> None:
+    def empty(image: Item) -> Array:
+        array = load(image)
+        return array[:, :0] if image.index == 1 else array
 
-    found = records(run(tmp_path, 3, load=empty, skip_errors=True))
-    assert [one.failed for one in found] == [False, True, False]
-    assert "empty" in (found[1].error or "")
+    recorded_images = records(run(tmp_path, 3, load=empty, skip_errors=True))
+    assert [record.failed for record in recorded_images] == [False, True, False]
+    assert "empty" in (recorded_images[1].error or "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000", "002"]
 
 
-def test_images_of_different_sizes_never_share_a_batch(tmp_path: Path) -> None:
-    def sized(one: Item) -> Array:
-        return load(one)[:, : 2 if one.index in (1, 2) else 4]
+def test_images_of_different_sizes_are_in_different_batches(tmp_path: Path) -> None:
+    def sized(image: Item) -> Array:
+        return load(image)[:, : 2 if image.index in (1, 2) else 4]
 
     extractor = FakeExtractor()
     assert len(records(run(tmp_path, 6, extractor, sized, batch_size=3))) == 6
     assert extractor.batches == [1, 2, 3]
 
 
-def test_a_file_that_cannot_be_written_stops_everything(tmp_path: Path) -> None:
+def test_write_error_stops_the_run(tmp_path: Path) -> None:
     (tmp_path / "002").write_bytes(b"in the way")
     seen: list[int] = []
     events = run(tmp_path, skip_errors=True)
     with pytest.raises(OutputError, match="cannot make the folder"):
-        seen.extend(one.index for one in events if isinstance(one, Record))
+        seen.extend(event.index for event in events if isinstance(event, Record))
     assert seen == [0, 1]
     assert not our_threads()
 
 
-def test_inputs_that_break_off_break_the_run_after_what_came_before(tmp_path: Path) -> None:
+def test_error_of_input_iterator_is_raised_after_earlier_images(tmp_path: Path) -> None:
     def inputs() -> Iterator[Item]:
         yield from map(item, range(3))
         raise RuntimeError("the stream broke off")
 
     extractor = cast(actgrid.Extractor, FakeExtractor())
     sink = FolderSink(open_store(tmp_path))
-    events = process(extractor, inputs(), load, sink, Work(DRAWING, skip_errors=True))
+    events = process_images(
+        extractor, inputs(), load, sink, ProcessingOptions(DRAWING, skip_errors=True)
+    )
     seen: list[int] = []
     with pytest.raises(RuntimeError, match="broke off"):
-        seen.extend(one.index for one in events if isinstance(one, Record))
+        seen.extend(event.index for event in events if isinstance(event, Record))
     assert seen == [0, 1, 2]
     assert not our_threads()
 
 
-def test_whoever_stops_listening_stops_the_threads(tmp_path: Path) -> None:
+def test_closing_the_iterator_stops_the_threads(tmp_path: Path) -> None:
     extractor = FakeExtractor()
     events = run(tmp_path, 100, extractor)
     next(events)
@@ -324,15 +337,15 @@ def test_whoever_stops_listening_stops_the_threads(tmp_path: Path) -> None:
 # --- shards
 
 
-def test_shards_end_after_their_images_and_batches_never_cross_them(tmp_path: Path) -> None:
+def test_batches_do_not_cross_shards(tmp_path: Path) -> None:
     extractor = FakeExtractor()
     events = list(run(tmp_path, 7, extractor, shard_size=3, batch_size=2))
-    order = [event.number if isinstance(event, Shard) else -1 for event in events]
+    order = [event.number if isinstance(event, FinishedShard) else -1 for event in events]
     assert order == [-1, -1, -1, 0, -1, -1, -1, 1, -1, 2]
     assert extractor.batches == [2, 1, 2, 1, 1]
 
 
-def test_records_of_a_tar_come_when_it_is_complete(tmp_path: Path) -> None:
+def test_records_of_tar_shard_are_yielded_when_complete(tmp_path: Path) -> None:
     for event in run(tmp_path, 5, tar=True, shard_size=3):
         if isinstance(event, Record):
             shard = tmp_path / f"shard-{event.index // 3:06}.tar"
@@ -352,14 +365,22 @@ def of(images: list[int]) -> DatasetStats:
     return stats
 
 
-def assert_same(found: DatasetStats | None, wanted: DatasetStats) -> None:
-    assert found is not None
-    assert found.images == wanted.images
-    for path, layer in wanted.layers.items():
-        mine = found.layers[path]
+def assert_same(recorded_images: DatasetStats | None, expected: DatasetStats) -> None:
+    assert recorded_images is not None
+    assert recorded_images.images == expected.images
+    for path, layer in expected.layers.items():
+        mine = recorded_images.layers[path]
         np.testing.assert_allclose(mine.mean, layer.mean, 1e-6)
         np.testing.assert_allclose(mine.std, layer.std, 1e-6)
-        for name in ("count", "min", "max", "top_max", "top_index", "top_place", "activated"):
+        for name in (
+            "count",
+            "min",
+            "max",
+            "top_max",
+            "top_index",
+            "top_position",
+            "activating_images",
+        ):
             np.testing.assert_array_equal(getattr(mine, name), getattr(layer, name))
 
 
@@ -371,13 +392,13 @@ def test_a_shard_has_the_statistics_of_its_images(
     shards = [
         event
         for event in run(tmp_path, 7, load=fails_at(2), skip_errors=True, **options)
-        if isinstance(event, Shard)
+        if isinstance(event, FinishedShard)
     ]
     first, second = (shard.statistics for shard in shards)
     assert first is not None
     assert second is not None
     assert_same(first, of([0, 1, 3]))
-    # What the first shard keeps off the top is not among the second's.
+    # Images below the thresholds of the first shard are not in the second's top.
     assert second.images == 3
     first.merge(second)
     assert_same(first, of([0, 1, 3, 4, 5, 6]))
@@ -388,47 +409,47 @@ def test_a_shard_has_the_statistics_of_its_images(
 
 
 @pytest.mark.parametrize("top", [None, 2])
-def test_what_is_recorded_is_not_written_again_but_measured(
+def test_recorded_images_are_measured_and_not_written_again(
     tmp_path: Path, top: int | None
 ) -> None:
     extractor = FakeExtractor()
     recorded = {0: False, 1: True, 2: False, 3: False}
     options: dict[str, Any] = {"batch_size": 2, "top": top, "skip_errors": True}
     events = list(run(tmp_path, 6, extractor, fails_at(1), recorded=recorded, **options))
-    assert [one.index for one in events if isinstance(one, Record)] == [4, 5]
+    assert [event.index for event in events if isinstance(event, Record)] == [4, 5]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["004", "005"]
-    # 0 and 2 make a batch, as before; without statistics nobody asks for it.
+    # Images 0 and 2 form a batch; without statistics, the batch is not needed.
     assert extractor.batches == ([2, 2, 1] if top else [2, 1])
     if top:
-        (shard,) = (one for one in events if isinstance(one, Shard))
+        (shard,) = (event for event in events if isinstance(event, FinishedShard))
         assert_same(shard.statistics, of([0, 2, 3, 4, 5]))
 
 
 @pytest.mark.parametrize("tar", [False, True])
-def test_batches_are_the_same_beside_what_the_model_refused(tmp_path: Path, tar: bool) -> None:
+def test_rejected_images_do_not_change_batches(tmp_path: Path, tar: bool) -> None:
     class Refusing(FakeExtractor):
         def __call__(self, x: Array) -> dict[str, Array]:
             if x.shape[1] < 4:
                 raise ShapeError("too small")
             return super().__call__(x)
 
-    def sized(one: Item) -> Array:
-        return load(one)[:, : 2 if one.index == 2 else 4]
+    def sized(image: Item) -> Array:
+        return load(image)[:, : 2 if image.index == 2 else 4]
 
     options: dict[str, Any] = {"batch_size": 4, "top": 2, "skip_errors": True}
     once, again = Refusing(), Refusing()
     list(run(tmp_path, 5, once, sized, **options))
     recorded = {0: False, 1: False, 2: True}
-    found = records(run(tmp_path, 5, again, sized, tar, recorded=recorded, **options))
-    assert [one.index for one in found] == [3, 4]
+    recorded_images = records(run(tmp_path, 5, again, sized, tar, recorded=recorded, **options))
+    assert [record.index for record in recorded_images] == [3, 4]
     assert again.batches == once.batches == [2, 2]
 
 
 @pytest.mark.parametrize("tar", [False, True])
-def test_what_failed_has_failed_though_it_can_be_used_now(tmp_path: Path, tar: bool) -> None:
+def test_recorded_failures_stay_failed(tmp_path: Path, tar: bool) -> None:
     events = list(run(tmp_path, 4, recorded={0: True, 1: False}, tar=tar, top=2))
-    assert [one.index for one in records(iter(events))] == [2, 3]
-    (shard,) = (one for one in events if isinstance(one, Shard))
+    assert [record.index for record in records(iter(events))] == [2, 3]
+    (shard,) = (event for event in events if isinstance(event, FinishedShard))
     assert_same(shard.statistics, of([1, 2, 3]))
     assert not (tmp_path / "000").exists()
     if tar:
@@ -436,31 +457,31 @@ def test_what_failed_has_failed_though_it_can_be_used_now(tmp_path: Path, tar: b
             assert {name.partition(".")[0] for name in opened.getnames()} == {"001", "002", "003"}
 
 
-def test_a_tar_is_written_whole_again(tmp_path: Path) -> None:
+def test_tar_shard_is_written_again_completely(tmp_path: Path) -> None:
     list(run(tmp_path / "once", 5, tar=True, shard_size=3))
     again = records(run(tmp_path / "again", 5, tar=True, shard_size=3, recorded={0: False}))
-    assert [one.index for one in again] == [1, 2, 3, 4]
+    assert [record.index for record in again] == [1, 2, 3, 4]
     assert content(tmp_path / "once") == content(tmp_path / "again")
 
 
-# --- the meter
+# --- meter
 
 
-def test_a_meter_knows_what_went_through_and_how_long_stages_worked(tmp_path: Path) -> None:
-    meter = Meter()
+def test_meter_counts_images_and_stage_seconds(tmp_path: Path) -> None:
+    meter = StageMeter()
     list(run(tmp_path, 6, meter=meter))
     assert meter.images == 6
     assert tuple(meter.seconds) == STAGES
     assert all(seconds > 0 for seconds in meter.seconds.values())
 
 
-def test_seconds_of_threads_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_meter_adds_seconds_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()
     monkeypatch.setattr("actgrid.runs.stages.time.perf_counter", lambda: next(clock))
-    meter = Meter()
+    meter = StageMeter()
     for _ in range(3):
-        with meter.busy("draw"):
+        with meter.time_stage("draw"):
             pass
-    with pytest.raises(ZeroDivisionError), meter.busy("load"):
+    with pytest.raises(ZeroDivisionError), meter.time_stage("load"):
         raise ZeroDivisionError
     assert meter.seconds == {"load": 1, "model": 0, "draw": 3, "write": 0}

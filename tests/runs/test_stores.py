@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from actgrid.errors import ImageError, MissingDependencyError, OptionError, OutputError
-from actgrid.runs.stores import Store, _RemoteStore, local_folder, open_store
+from actgrid.runs.stores import Store, _RemoteStore, find_local_folder, open_store
 
 fsspec = importlib.import_module("fsspec")
 FileSystem: Any = fsspec.AbstractFileSystem
@@ -34,7 +34,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return open_store(url) if request.param == "file:" else _RemoteStore(url)
 
 
-def test_what_is_written_is_read_listed_and_removed(store: Store) -> None:
+def test_write_read_list_and_remove(store: Store) -> None:
     assert store.read("a.json") is None
     assert store.names() == []
     store.write("a.json", b"one")
@@ -57,8 +57,8 @@ def test_what_is_written_is_read_listed_and_removed(store: Store) -> None:
     assert store.names("dog/") == ["dog/0.png"]
 
 
-def test_a_large_file_is_there_once_it_is_whole(store: Store) -> None:
-    with store.writing("shards/1.tar") as file:
+def test_large_file_appears_when_complete(store: Store) -> None:
+    with store.open_for_writing("shards/1.tar") as file:
         for number in range(5):
             file.write(b"%d" % number * 100_000)
         assert file.tell() == 500_000
@@ -67,14 +67,14 @@ def test_a_large_file_is_there_once_it_is_whole(store: Store) -> None:
 
 
 def half_written(store: Store, error: BaseException) -> None:
-    with store.writing("shards/1.tar") as file:
+    with store.open_for_writing("shards/1.tar") as file:
         file.write(b"half")
         raise error
 
 
 @pytest.mark.parametrize("store", ["local", "file:", "fsspec's disk"], indirect=True)
 @pytest.mark.parametrize("error", [ImageError("of an image"), KeyboardInterrupt()])
-def test_an_error_leaves_what_was_there(store: Store, error: BaseException) -> None:
+def test_error_keeps_existing_file(store: Store, error: BaseException) -> None:
     for before in (None, b"before"):
         if before:
             store.write("shards/1.tar", before)
@@ -85,7 +85,7 @@ def test_an_error_leaves_what_was_there(store: Store, error: BaseException) -> N
         assert store.names("shards/") == (["shards/1.tar"] if before else [])
 
 
-def test_what_is_appended_is_at_the_end(store: Store) -> None:
+def test_append(store: Store) -> None:
     for line in (b"1\n", b"2\n", b"3\n"):
         store.append("manifest.jsonl", line)
         content = store.read("manifest.jsonl")
@@ -94,13 +94,13 @@ def test_what_is_appended_is_at_the_end(store: Store) -> None:
     assert content == b"1\n2\n3\n"
 
 
-def test_only_folders_of_this_machine_are_local(store: Store) -> None:
-    assert store.local == (type(store) is not _RemoteStore)
-    assert store.place().endswith("/run")
-    assert store.place("a/b.png") == f"{store.place()}/a/b.png"
+def test_is_local_only_for_local_folders(store: Store) -> None:
+    assert store.is_local == (type(store) is not _RemoteStore)
+    assert store.full_path().endswith("/run")
+    assert store.full_path("a/b.png") == f"{store.full_path()}/a/b.png"
 
 
-def test_threads_write_at_once(store: Store) -> None:
+def test_concurrent_writes(store: Store) -> None:
     names = [f"{number % 7}/{number}.bin" for number in range(100)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda name: store.write(name, name.encode() * 50), names))
@@ -108,7 +108,7 @@ def test_threads_write_at_once(store: Store) -> None:
         assert store.read(name) == name.encode() * 50
 
 
-def test_folders_that_are_empty_go_with_their_last_file(tmp_path: Path) -> None:
+def test_empty_folders_are_removed(tmp_path: Path) -> None:
     store = open_store(tmp_path / "run")
     for name in ("a/b/1", "a/2", "c/3"):
         store.write(name)
@@ -119,19 +119,19 @@ def test_folders_that_are_empty_go_with_their_last_file(tmp_path: Path) -> None:
     assert list((tmp_path / "run").iterdir()) == []
 
 
-# --- what a killed process leaves
+# --- temporary files of killed processes
 
 KILLED = """
 import os, signal, sys
 from actgrid.runs.stores import open_store
 store = open_store(sys.argv[1])
-with store.writing("cat/a.png") as file, store.writing("b.tar") as tar:
+with store.open_for_writing("cat/a.png") as file, store.open_for_writing("b.tar") as tar:
     file.write(b"half"), file.flush()
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_a_killed_process_leaves_is_not_listed_and_can_be_removed(tmp_path: Path) -> None:
+def test_temporary_files_are_not_listed_and_can_be_cleaned(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.write("cat/b.png", b"whole")
     store.write("cat/.hidden.part", b"somebody's")
@@ -148,14 +148,14 @@ def test_what_a_killed_process_leaves_is_not_listed_and_can_be_removed(tmp_path:
     assert sorted(path.name for path in (tmp_path / "cat").iterdir()) == [".hidden.part", "b.png"]
 
 
-def test_nothing_is_left_at_a_url() -> None:
+def test_remote_store_leaves_no_incomplete_files() -> None:
     store = open_store("memory://bucket/other")
     store.write("a/1.png", b"1")
     store.clean(["", "a"])
     assert store.names("a/") == ["a/1.png"]
 
 
-# --- what goes wrong
+# --- errors
 
 
 def write(store: Store) -> None:
@@ -163,7 +163,7 @@ def write(store: Store) -> None:
 
 
 def write_piece_by_piece(store: Store) -> None:
-    with store.writing("a/b.bin") as file:
+    with store.open_for_writing("a/b.bin") as file:
         file.write(bytes(5000))
 
 
@@ -172,7 +172,7 @@ def append(store: Store) -> None:
 
 
 @pytest.mark.parametrize("attempt", [write, write_piece_by_piece, append])
-def test_a_full_disk_is_one_clear_line(tmp_path: Path, attempt: Callable[[Store], None]) -> None:
+def test_full_disk_raises_output_error(tmp_path: Path, attempt: Callable[[Store], None]) -> None:
     store = open_store(tmp_path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -187,7 +187,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path, attempt: Callable[[Store]
         assert list((tmp_path / "a").iterdir()) == []
 
 
-def test_a_file_where_a_folder_is_to_be(store: Store) -> None:
+def test_file_in_place_of_folder(store: Store) -> None:
     store.write("a", b"file")
     for attempt in (write, write_piece_by_piece, append):
         with pytest.raises(OutputError, match=r"^cannot .*/a") as caught:
@@ -197,22 +197,22 @@ def test_a_file_where_a_folder_is_to_be(store: Store) -> None:
 
 
 @pytest.mark.parametrize("store", ["local", "memory"], indirect=True)
-def test_a_folder_where_a_file_is_to_be(store: Store) -> None:
+def test_folder_in_place_of_file(store: Store) -> None:
     store.write("a/b.bin/c", b"")
     for attempt in (write, write_piece_by_piece, append):
         with pytest.raises(OutputError, match=r"^cannot \w+ .*/a/b\.bin: "):
             attempt(store)
-    if store.local:
+    if store.is_local:
         for act in (store.read, store.remove):
             with pytest.raises(OutputError, match=r"^cannot (read|remove) .*/a/b\.bin: Is a dir"):
                 act("a/b.bin")
 
 
-def test_no_permission_is_one_clear_line(tmp_path: Path) -> None:
+def test_missing_permission_raises_output_error(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
     if os.geteuid() == 0:
-        closed = Path("/sys")  # where not even root may write
+        closed = Path("/sys")  # not writable even for root
     store = open_store(closed)
     for attempt in (write, append):
         with pytest.raises(OutputError, match=r"Permission denied|not permitted|Read-only"):
@@ -222,15 +222,15 @@ def test_no_permission_is_one_clear_line(tmp_path: Path) -> None:
 
 
 class Cloud(FileSystem):  # type: ignore[misc]
-    """Buckets, of which there are none, and somebody else's errors."""
+    """A file system without buckets that raises foreign exceptions."""
 
     protocol = "cloud"
-    made: list[str] = []  # noqa: RUF012
+    created: list[str] = []  # noqa: RUF012
 
     def mkdir(self, path: str, create_parents: bool = True, **options: Any) -> None:
         if "/" in path and not create_parents:
             raise FileNotFoundError(path)
-        self.made.append(path)
+        self.created.append(path)
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         raise RuntimeError("the token\n  has expired")
@@ -245,25 +245,25 @@ class Cloud(FileSystem):  # type: ignore[misc]
 @pytest.fixture
 def cloud() -> None:
     fsspec.register_implementation("cloud", Cloud, clobber=True)
-    Cloud.made.clear()
+    Cloud.created.clear()
 
 
 @pytest.mark.usefixtures("cloud")
-def test_a_bucket_that_does_not_exist_is_not_made() -> None:
+def test_missing_bucket_is_not_created() -> None:
     for url in ("cloud://bucket/run", "cloud://bucket"):
         store = open_store(url)
         with pytest.raises(OutputError, match=rf"^cannot write {url}/a/b\.bin: .*bucket/"):
             write(store)
-    assert Cloud.made == []
+    assert Cloud.created == []
 
 
 @pytest.mark.usefixtures("cloud")
-def test_whatever_a_file_system_raises_is_one_line() -> None:
+def test_file_system_errors_become_output_errors() -> None:
     store = open_store("cloud://bucket")
     acts: list[Callable[[], Any]] = [
         lambda: store.read("b.bin"),
         lambda: store.write("b.bin", b""),
-        lambda: store.writing("b.bin").__enter__(),
+        lambda: store.open_for_writing("b.bin").__enter__(),
         lambda: store.append("b.bin", b""),
         lambda: store.names(),
         lambda: store.remove("b.bin"),
@@ -276,13 +276,13 @@ def test_whatever_a_file_system_raises_is_one_line() -> None:
             act()
 
 
-def test_a_url_of_no_known_kind_is_refused() -> None:
+def test_unknown_url_scheme_is_rejected() -> None:
     with pytest.raises(OptionError, match=r"nope://bucket/run cannot be opened: .*nope"):
         open_store("nope://bucket/run")
 
 
-def test_what_a_url_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    # One that fsspec knows, whose package does not exist.
+def test_missing_package_of_url_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A scheme that fsspec supports through a package that is not installed.
     fsspec.register_implementation("far", "no_such_package.Far", clobber=True)
     with pytest.raises(MissingDependencyError, match=r"far://run cannot be opened: .*no_such_pack"):
         open_store("far://run")
@@ -300,7 +300,11 @@ def test_a_local_folder_needs_no_fsspec(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
-def test_a_folder_on_this_machine_is_told_from_a_url(tmp_path: Path) -> None:
-    assert local_folder(tmp_path) == local_folder(str(tmp_path)) == tmp_path
-    assert local_folder(f"file://{tmp_path}") == local_folder(f"local://{tmp_path}") == tmp_path
-    assert local_folder("s3://bucket/run") is None
+def test_find_local_folder(tmp_path: Path) -> None:
+    assert find_local_folder(tmp_path) == find_local_folder(str(tmp_path)) == tmp_path
+    assert (
+        find_local_folder(f"file://{tmp_path}")
+        == find_local_folder(f"local://{tmp_path}")
+        == tmp_path
+    )
+    assert find_local_folder("s3://bucket/run") is None

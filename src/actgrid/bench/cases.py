@@ -214,18 +214,18 @@ def _prepare_extraction() -> Run:
 
 def _prepare_files() -> Run:
     from actgrid.demo import photo
-    from actgrid.runs.jobs import Job
+    from actgrid.runs.processing import ProcessingOptions
+    from actgrid.runs.run_spec import RunSpec
     from actgrid.runs.sources import find_items
-    from actgrid.runs.work import Work
 
     extractor, images = _make_extractor(), find_items([photo()] * 2)
-    work = Work({}, threads=1)
+    options = ProcessingOptions({}, threads=1)
     # Files in memory: the speed of disks varies.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
     def run() -> None:
         with tempfile.TemporaryDirectory(dir=memory) as folder:
-            for _ in Job(None, work, folder).run(extractor, images.start()):
+            for _ in RunSpec(None, options, folder).process(extractor, images.start()):
                 pass
 
     return run

@@ -24,7 +24,7 @@ from actgrid.rendering.backends import load_backend
 from actgrid.runs.manifest import Record
 from actgrid.runs.runs import Run, Summary, check_start
 from actgrid.runs.sources import find_items
-from actgrid.runs.stores import local_folder, open_store
+from actgrid.runs.stores import find_local_folder, open_store
 
 __all__ = ["finish_run", "start_run"]
 
@@ -57,7 +57,7 @@ def start_run(
             f"--engine must be one of {', '.join(_ENGINES)}, not {engine!r}"
             f"{suggest(engine, _ENGINES)}"
         )
-    items = find_items(images, local_folder(output))
+    items = find_items(images, find_local_folder(output))
     open_store(output)
     loaded = options.of(ModelOptions)
     if engine == "ray":
@@ -90,18 +90,18 @@ def finish_run(run: Run, options: Options) -> None:
     as_json, top_channels = options["json"], options["top_channels"]
     speed = _SpeedMeter(run)
     recorded_before = run.recorded
-    preprocessing = resolve_preprocessing(run.extractor.model, run.loading.preprocess)
+    preprocessing = resolve_preprocessing(run.extractor.model, run.loader.preprocess)
     if as_json:
         _print_event(
             "start",
-            output=run.store.place(),
+            output=run.store.full_path(),
             images=run.total,
             recorded=recorded_before,
             preprocessing=report.preprocessing_as_dict(preprocessing),
         )
     with (
         run,
-        progress(run.total, run.doing, completed=recorded_before) as advance,
+        progress(run.total, run.activity, completed=recorded_before) as advance,
         _report_interruption(run),
     ):
         for record in run:
@@ -156,7 +156,7 @@ def _report_interruption(run: Run) -> Iterator[None]:
 
     def describe_state() -> str:
         total = f" of {run.total:,}" if run.total is not None else ""
-        return f"{run.kept():,}{total} images are recorded; continue with --resume"
+        return f"{run.count_recorded():,}{total} images are recorded; continue with --resume"
 
     try:
         yield
@@ -176,7 +176,7 @@ def _describe_record(record: Record, run: Run) -> str:
     layers = f"{len(record.dead)} layer{'s' if len(record.dead) != 1 else ''}"
     channels = sum(info.channels or 0 for info in run.extractor.layers.values())
     dead = sum(record.dead.values())
-    folder = f": {run.store.place(record.files[0].rpartition('/')[0])}" if record.files else ""
+    folder = f": {run.store.full_path(record.files[0].rpartition('/')[0])}" if record.files else ""
     return f"{record.image}: {layers}, {channels:,} channels, {dead:,} dead{folder}"
 
 

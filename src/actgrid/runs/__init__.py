@@ -1,4 +1,4 @@
-"""Many inputs to many files: runs that stream, resume and spread over machines."""
+"""Process many images to files or statistics, in runs that can be resumed."""
 
 from actgrid.runs.explanations import explain_images
 from actgrid.runs.images import measure_images, render_images

@@ -1,4 +1,4 @@
-"""Engines: what does the work of a run, in this process or elsewhere."""
+"""Engines, which process the images of a run in this process or in others."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from actgrid.models import Extractor
-from actgrid.runs.jobs import Job
 from actgrid.runs.manifest import Record
+from actgrid.runs.processing import FinishedShard, StageMeter
+from actgrid.runs.run_spec import RunSpec
 from actgrid.runs.sources import Items
-from actgrid.runs.work import Meter, Shard
 
-__all__ = ["Engine", "local"]
+__all__ = ["Engine", "run_locally"]
 
 
 class Engine(Protocol):
-    """Does the work of a job: in this process, or elsewhere."""
+    """Processes the images of a run, in this process or in others."""
 
     def __call__(
         self,
-        job: Job,
+        spec: RunSpec,
         extractor: Extractor,
         items: Items,
         *,
@@ -27,23 +27,24 @@ class Engine(Protocol):
         begin: Callable[[], None],
         recorded: Mapping[int, bool],
         thresholds: Mapping[str, Any],
-        meter: Meter,
-    ) -> Iterator[Record | Shard]:
-        """Yield what `process` does, of the items from `first` on, which begins a shard.
+        meter: StageMeter,
+    ) -> Iterator[Record | FinishedShard]:
+        """Yield the records and finished shards of the items from index `first` on.
 
-        `begin` is called once the engine can work, before anything is written.
+        `first` is the index of the first image of a shard. The engine calls `begin` once it is
+        ready, before anything is written. See `process_images`.
         """
 
 
-def local(
-    job: Job,
+def run_locally(
+    spec: RunSpec,
     extractor: Extractor,
     items: Items,
     *,
     first: int,
     begin: Callable[[], None],
     **options: Any,
-) -> Iterator[Record | Shard]:
-    """Do the work in this process."""
+) -> Iterator[Record | FinishedShard]:
+    """Process the images in this process, see `Engine`."""
     begin()
-    yield from job.run(extractor, items.start(first), **options)
+    yield from spec.process(extractor, items.start(first), **options)

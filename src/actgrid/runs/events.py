@@ -1,4 +1,4 @@
-"""Pictures, numbers and histograms to TensorBoard."""
+"""Write images, scalars and histograms to TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -20,34 +20,36 @@ from actgrid.models.frameworks import tensorflow
 
 __all__ = ["EventWriter"]
 
-# What TensorBoard calls them: its plugin, and the class of its data.
+# Plugin name and data class of each kind of summary in TensorBoard.
 _SCALAR = ("scalars", 1)
 _HISTOGRAM = ("histograms", 2)
 _IMAGE = ("images", 3)
-_BUCKETS = 30  # of a histogram, as many as TensorBoard's own have
-# A record of the file: its length, a checksum of that, the data, a checksum of these.
-_RECORD = struct.Struct("<Q")
-_AROUND = _RECORD.size + 4 + 4
-_SIZE_IN_PNG = struct.Struct(">16xII")  # width and height follow the signature and two words
+_BUCKETS = 30  # buckets of a histogram, the default of TensorBoard
+# A record in the file: length, checksum of the length, data, checksum of the data.
+_RECORD_LENGTH = struct.Struct("<Q")
+_RECORD_OVERHEAD = _RECORD_LENGTH.size + 4 + 4
+_PNG_SIZE = struct.Struct(">16xII")  # width and height are at offset 16 of a PNG file
 
 
 class EventWriter:
-    """Writes to an event file that TensorBoard shows, by TensorFlow alone.
+    """Writes summaries to an event file that TensorBoard shows.
 
-    Calls may come from any thread; they are written by `flush` at the latest.
+    Only TensorFlow is needed. The methods may be called from several threads. `flush` writes all
+    summaries to the file.
 
     Parameters
     ----------
-    log_dir
-        The folder; made if need be.
+    log_dir : str or pathlib.Path
+        The folder; created if it does not exist.
 
     Raises
     ------
     OutputError
-        If the folder or the file cannot be made; likewise by every call that cannot write.
+        If the folder or the file cannot be created, or a method cannot write.
 
     Examples
     --------
+    >>> grid = actgrid.render(np.random.default_rng(0).random((1, 8, 8, 4)))
     >>> events = EventWriter("logs")
     >>> events.images("conv2d", [grid.to_png()], step=3)
     >>> events.close()
@@ -57,24 +59,26 @@ class EventWriter:
         self.log_dir = str(log_dir)
         self._lock = RLock()
         self._file: _EventFile | None = None
-        with self._writing():  # what cannot be written is to be known before it is there
+        with (
+            self._translate_errors()
+        ):  # reports an unwritable folder now, and not at the first write
             self._file = _EventFile(self.log_dir)
 
     def images(self, tag: str, pngs: Sequence[bytes], step: int) -> None:
-        """Write pictures of one size, as PNG files, to be shown beside each other."""
-        width, height = _SIZE_IN_PNG.unpack_from(pngs[0])
+        """Write PNG files of equal size, which TensorBoard shows side by side."""
+        width, height = _PNG_SIZE.unpack_from(pngs[0])
         self._write(tag, [b"%d" % width, b"%d" % height, *pngs], step, _IMAGE)
 
     def scalar(self, tag: str, value: float, step: int) -> None:
-        """Write a number, to be drawn as a curve over steps."""
+        """Write a number, which TensorBoard draws as a curve over the steps."""
         self._write(tag, np.float32(value), step, _SCALAR)
 
     def histogram(self, tag: str, values: npt.ArrayLike, step: int) -> None:
-        """Write how values are distributed, but for those that are not finite."""
+        """Write a histogram of the finite values of an array."""
         array = np.asarray(values, np.float64).ravel()
         finite = array[np.isfinite(array)]
         low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-        # Values that are equal, or nearly so for float32, have buckets around them.
+        # The range of values that are equal in float32 is extended on both sides.
         rounding = 1e-5 * max(abs(low), abs(high))
         if high - low <= rounding:
             low, high = low - max(rounding, 0.5), high + max(rounding, 0.5)
@@ -83,21 +87,20 @@ class EventWriter:
         self._write(tag, buckets.astype(np.float32), step, _HISTOGRAM)
 
     def flush(self) -> None:
-        """Write what has not been written yet.
+        """Write all buffered summaries to the file.
 
         Raises
         ------
         OutputError
-            If something of it could not be written, and is lost. What is written afterwards goes
-            to another file.
+            If a summary could not be written; it is lost. Later summaries go to another file.
         """
-        with self._writing():
+        with self._translate_errors():
             if self._file is not None:
                 self._file.flush()
 
     def close(self) -> None:
-        """Write the rest, and let go of the file."""
-        with self._writing():
+        """Write all buffered summaries, and close the file."""
+        with self._translate_errors():
             if self._file is not None:
                 self._file.close()
 
@@ -108,13 +111,13 @@ class EventWriter:
             data_class=data_class,
             plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name=plugin),
         )
-        with self._writing(), tf.device("CPU"):
+        with self._translate_errors(), tf.device("CPU"):
             if self._file is None:
                 self._file = _EventFile(self.log_dir)
             self._file.write(tag, tf.constant(value), step, metadata)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             with self._lock:
                 yield
@@ -125,24 +128,24 @@ class EventWriter:
 
 
 class _EventFile:
-    """One file, of which is known how much is whole: TensorFlow does not tell of a full disk."""
+    """An event file that detects a full disk, which TensorFlow does not report."""
 
     def __init__(self, log_dir: str) -> None:
-        # By which it is found; TensorBoard looks at what is before.
+        # A unique suffix identifies the file; TensorBoard ignores the suffix.
         suffix = f".{uuid.uuid4().hex[:8]}.v2"
         self._writer = tensorflow().summary.create_file_writer(log_dir, filename_suffix=suffix)
         self._writer.flush()
-        # Stores elsewhere show a file when it is closed, or in parts.
-        found = [] if "://" in log_dir else list(Path(log_dir).glob(f"*{suffix}"))
-        self._path = found[0] if found else None
-        self._whole = 0  # bytes
-        self._records = 1  # since then: at first the version of the format
+        # A remote file appears only when it is closed, or in parts.
+        paths = [] if "://" in log_dir else list(Path(log_dir).glob(f"*{suffix}"))
+        self._path = paths[0] if paths else None
+        self._complete_bytes = 0  # end of the last record that is known to be complete
+        self._pending_records = 1  # records after it: at first the version of the format
         self._check()
 
     def write(self, tag: str, value: Any, step: int, metadata: Any) -> None:
         with self._writer.as_default():
             tensorflow().summary.write(tag, value, step, metadata)
-        self._records += 1
+        self._pending_records += 1
 
     def flush(self) -> None:
         self._writer.flush()
@@ -153,22 +156,25 @@ class _EventFile:
         self._check()
 
     def _check(self) -> None:
-        """Raise OSError unless all records are in the file; leave those that are, and whole."""
+        """Raise OSError if records are missing in the file; remove an incomplete record."""
         if self._path is None:
             return
         with self._path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            while self._records:
-                file.seek(self._whole)
-                header = file.read(_RECORD.size)
-                end = self._whole + _AROUND
-                if len(header) < _RECORD.size or (end := end + _RECORD.unpack(header)[0]) > size:
+            while self._pending_records:
+                file.seek(self._complete_bytes)
+                header = file.read(_RECORD_LENGTH.size)
+                if len(header) < _RECORD_LENGTH.size:
                     break
-                self._whole, self._records = end, self._records - 1
-        if self._records:
+                (length,) = _RECORD_LENGTH.unpack(header)
+                end = self._complete_bytes + _RECORD_OVERHEAD + length
+                if end > size:
+                    break
+                self._complete_bytes, self._pending_records = end, self._pending_records - 1
+        if self._pending_records:
             self._writer.close()
-            # A reader would stop at half a record.
-            os.truncate(self._path, self._whole)
-            if not self._whole:
+            # A reader stops at an incomplete record.
+            os.truncate(self._path, self._complete_bytes)
+            if not self._complete_bytes:
                 self._path.unlink()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,4 +1,4 @@
-"""`actgrid.render_images` and `actgrid.measure_images`: a model over many images."""
+"""The functions `actgrid.render_images` and `actgrid.measure_images`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from actgrid.options import (
     RenderImagesOptions,
     RunOptions,
 )
-from actgrid.progress import progress as shown
+from actgrid.progress import progress as show_progress
 from actgrid.runs.runs import Run, Summary
 from actgrid.statistics.dataset import DatasetStats
 
@@ -34,53 +34,55 @@ def render_images(
     output: str | Path,
     **options: Unpack[RenderImagesOptions],
 ) -> Summary:
-    """Draw a model's layers for many images, to files.
+    """Draw the activation maps of many images, and write them to files.
 
-    Images are streamed: while the model runs on a batch, the next ones are loaded, and the last
-    one is drawn and written. What is written does not depend on threads or timing. A run that was
-    stopped, however, goes on with `resume` to the same bytes.
+    Images are streamed: while the model runs on a batch, the next images are loaded, and the
+    previous ones are drawn and written. The written files do not depend on threads or timing. A run
+    that was interrupted can be continued with `resume`, and then writes the same bytes.
 
     Parameters
     ----------
-    model
-        A Keras model, or anything that `actgrid.load_model` takes.
-    images
-        Image files, folders (recursively), globs, ``.txt`` lists of paths, or several of these; a
-        `tf.data.Dataset` of images, (image, label) or batches of these; an iterable of arrays of
-        pixels 0 to 255 or Pillow images, or of (image, label).
-    layers
-        Which, see `actgrid.Extractor`; None: every one with a spatial output.
-    output
-        A folder, or a URL that fsspec takes, such as ``"s3://bucket/run"``. It gets the pictures;
+    model : keras.Model or str or pathlib.Path
+        A Keras model, or a model specification, see `actgrid.load_model`.
+    images : str, pathlib.Path, PIL.Image.Image, array, tf.data.Dataset or iterable
+        Image files, folders (searched recursively), globs, ``.txt`` lists of paths, or several of
+        these; a `tf.data.Dataset` of images, (image, label) or batches of these; an iterable of
+        Pillow images or arrays (H, W, C) with values from 0 to 255, or of (image, label).
+    layers : str, int, type, callable or sequence of these, optional
+        Layers to draw, see `actgrid.Extractor`; None: all layers with a spatial output.
+    output : str or pathlib.Path
+        A folder, or an fsspec URL such as ``"s3://bucket/run"``. It receives the pictures;
         ``manifest.jsonl``, a line for each image with its status, files, dead channels by layer,
-        milliseconds and error; and ``run.json``: the model's fingerprint, layers, options and
+        milliseconds and error; and ``run.json``, the fingerprint of the model, layers, options and
         versions.
     **options
-        See `actgrid.options.RenderImagesOptions`. With ``preprocess="prepared"`` images are arrays
-        that the model takes as they are.
+        See `actgrid.options.RenderImagesOptions`. With ``preprocess="prepared"``, images are arrays
+        that are passed to the model unchanged.
 
     Returns
     -------
     Summary
-        How many images are recorded and how many of them failed.
+        Number of recorded and failed images.
 
     Raises
     ------
     RunError
-        If `output` holds a run and neither `resume` nor `overwrite` is given, if the run to resume
-        was of other options, which the message tells, or if another run is writing there. Also a
-        ValueError.
+        If `output` contains a run and neither `resume` nor `overwrite` is given, if the run to
+        resume has different options, or if another run is writing to `output`. Also a ValueError.
     OutputError
-        If something cannot be written; the run can be resumed. Also an OSError.
+        If a file cannot be written; the run can be resumed. Also an OSError.
     ActgridError
-        Whatever `load_model`, `Extractor`, `load_images` and `render` raise, before anything is
+        Errors of `load_model`, `Extractor`, `load_images` and `render`, raised before anything is
         written.
 
     Examples
     --------
-    >>> summary = actgrid.render_images("demo", "photos", "*_relu", output="out", resume=True)
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")])
+    >>> images = np.zeros((2, 8, 8, 3), np.uint8)
+    >>> summary = actgrid.render_images(model, images, output="out", preprocess="unit")
     >>> summary.images, summary.failed
-    (1000, 2)
+    (2, 0)
     """
     run = Run(
         model,
@@ -91,7 +93,7 @@ def render_images(
         top=options["top"] if options["statistics"] else None,
         **cast(RunOptions, pick_options(options, RunOptions)),
     )
-    return _carried_out(run, options["progress"], options["top_channels"])
+    return _process(run, options["progress"], options["top_channels"])
 
 
 @takes_options(MeasureImagesOptions)
@@ -103,37 +105,43 @@ def measure_images(
     output: str | Path | None = None,
     **options: Unpack[MeasureImagesOptions],
 ) -> DatasetStats:
-    """Measure every channel of a model's layers over many images, without drawing.
+    """Measure statistics of every channel of a model's layers over many images.
 
     Parameters
     ----------
-    model, images, layers
-        As for `render_images`.
-    output
-        A folder or URL, which gets ``stats.npz``, ``summary.json``, ``report.html``, the sheets
-        ``top/NN_layer.png``, and the manifest of `render_images`; None: nothing is kept.
+    model : keras.Model or str or pathlib.Path
+        A Keras model, or a model specification, see `actgrid.load_model`.
+    images : str, pathlib.Path, PIL.Image.Image, array, tf.data.Dataset or iterable
+        The images, see `render_images`.
+    layers : str, int, type, callable or sequence of these, optional
+        Layers to measure, see `actgrid.Extractor`; None: all layers with a spatial output.
+    output : str or pathlib.Path or None
+        A folder or URL. It receives ``stats.npz``, ``summary.json``, ``report.html``, the sheets
+        ``top/NN_layer.png``, and the manifest of `render_images`; None: no files are written.
     **options
         See `actgrid.options.MeasureImagesOptions`.
 
     Returns
     -------
     DatasetStats
-        By layer and channel mean, standard deviation, extremes, share of zeros, how many images
-        activate it, and which do most.
+        For each layer and channel: mean, standard deviation, minimum, maximum, fraction of zeros,
+        number of images that activate the channel, and the images that activate it most.
 
     Raises
     ------
     RunError
-        If no image could be used and there is no `output`, whose manifest would tell. Also a
-        ValueError.
+        If no image could be used and there is no `output`. Also a ValueError.
     ActgridError
-        Whatever `render_images` raises.
+        Errors of `render_images`.
 
     Examples
     --------
-    >>> stats = actgrid.measure_images("demo", "photos", "*_relu", output="stats")
-    >>> stats.layers["stem_relu"].dead.sum()
-    4
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")])
+    >>> images = np.zeros((2, 8, 8, 3), np.uint8)
+    >>> stats = actgrid.measure_images(model, images, preprocess="unit")
+    >>> stats.images, stats.layers["conv"].dead.sum()
+    (2, np.int64(4))
     """
 
     def measure(folder: str | Path) -> Run:
@@ -148,28 +156,30 @@ def measure_images(
 
     progress = options["progress"]
     if output is None and (options["resume"] or options["overwrite"]):
-        raise OptionError("resume and overwrite are for a run in a folder: give output")
+        raise OptionError("resume and overwrite require output, the folder of the run")
     if output is not None:
-        found = _carried_out(measure(output), progress, options["top_channels"]).statistics
+        stats = _process(measure(output), progress, options["top_channels"]).statistics
     else:
         with tempfile.TemporaryDirectory(prefix="actgrid-") as folder:
-            found = _carried_out(measure(folder), progress, kept=False).statistics
-    assert found is not None
-    return found
+            stats = _process(measure(folder), progress, is_temporary=True).statistics
+    assert stats is not None
+    return stats
 
 
-def _carried_out(
-    run: Run, progress: bool, top_channels: int | str = "all", kept: bool = True
+def _process(
+    run: Run, progress: bool, top_channels: int | str = "all", is_temporary: bool = False
 ) -> Summary:
     problem = None
     with run:
-        with shown(run.total, run.doing, progress, run.recorded) as advance:
+        with show_progress(run.total, run.activity, progress, run.recorded) as advance:
             for record in run:
                 problem = problem or record.error
                 advance()
         summary = run.summary()
-        if not kept and summary.failed and summary.failed == summary.images:
-            raise RunError(f"none of {summary.images:,} images could be used; the first: {problem}")
-        if kept and run.summary().statistics is not None:
+        if is_temporary and summary.failed and summary.failed == summary.images:
+            raise RunError(
+                f"none of {summary.images:,} images could be used; the first error: {problem}"
+            )
+        if not is_temporary and run.summary().statistics is not None:
             run.finish(top_channels)
         return run.summary()

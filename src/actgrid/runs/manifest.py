@@ -1,4 +1,4 @@
-"""What a run has done and of what: ``manifest.jsonl`` and ``run.json``."""
+"""The records of a run in ``manifest.jsonl``, and its description in ``run.json``."""
 
 from __future__ import annotations
 
@@ -15,36 +15,35 @@ from actgrid.errors import RunError
 from actgrid.runs.sources import Item
 from actgrid.runs.stores import Store
 
-__all__ = ["MANIFEST", "RUN", "Manifest", "Record", "check_same", "read_run", "write_run"]
+__all__ = ["MANIFEST", "RUN", "Manifest", "Record", "check_same_run", "read_run", "write_run"]
 
 MANIFEST, RUN = "manifest.jsonl", "run.json"
-# Characters of a value in a message.
-_SHOWN = 60
+_MAX_VALUE_LENGTH = 60  # characters of a value in a message
 
 
 @dataclass(frozen=True)
 class Record:
-    """What became of an image: a line of the manifest.
+    """The result of processing one image: a line of the manifest.
 
-    Attributes
+    Parameters
     ----------
-    index
-        Its place among the inputs, from 0.
-    image
-        What it is called: the path of its file as it was found, or its number.
-    label
-        Name of its folder, or what came with it; None if it has none.
-    status
+    index : int
+        Position of the image among the inputs, from 0.
+    image : str
+        Path of the image file, or the index as text.
+    label : str or None
+        Name of the image's folder, or its given label; None if it has no label.
+    status : str
         ``"done"`` or ``"failed"``.
-    files
-        Its files, below the folder of the run; for tar files ``shard.tar/entry``.
-    dead
-        By layer path, how many channels are dead for this image.
-    milliseconds
-        Time taken to load, run, draw and write it, summed over threads: all that differs from
-        run to run.
-    error
-        What was wrong with it, if it failed.
+    files : list of str
+        Files of the image relative to the output; ``shard.tar/entry`` for tar shards.
+    dead : dict
+        Layer path -> number of channels that are dead on this image.
+    milliseconds : float
+        Time to load, run, draw and write the image, summed over threads. This is the only field
+        that differs between equal runs.
+    error : str or None
+        The error message of a failed image.
     """
 
     index: int
@@ -65,7 +64,7 @@ class Record:
         milliseconds: float,
         error: Exception | None,
     ) -> Record:
-        """Return the record of an image that has come through, or failed by an error."""
+        """Create the record of an image that was processed or failed."""
         return cls(
             index=item.index,
             image=item.name,
@@ -74,35 +73,33 @@ class Record:
             files=[] if error else list(files),
             dead={} if error else dict(dead),
             milliseconds=round(milliseconds, 3),
-            error=None if error is None else _reason(error),
+            error=None if error is None else _describe_error(error),
         )
 
     @property
     def failed(self) -> bool:
-        """Whether the image could not be used."""
+        """Return whether the image could not be processed."""
         return self.status == "failed"
 
-    def line(self) -> bytes:
-        """Return the line of the manifest."""
+    def to_line(self) -> bytes:
+        """Return the record as a line of JSON."""
         return orjson.dumps(asdict(self), option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _reason(error: Exception) -> str:
-    known = " ".join(str(error).split()).encode(errors="replace").decode()
-    return known if known and isinstance(error, (OSError, ValueError)) else _named(error, known)
-
-
-def _named(error: Exception, message: str) -> str:
+def _describe_error(error: Exception) -> str:
+    message = " ".join(str(error).split()).encode(errors="replace").decode()
+    if message and isinstance(error, (OSError, ValueError)):
+        return message
     name = type(error).__name__
     return f"{name}: {message}" if message else name
 
 
 class Manifest:
-    """The records of a run, a line for each image, in their order.
+    """The file of the records of a run, with a line for each image, in order.
 
-    Where files can be appended to, each line is written at once. Elsewhere, as on object stores,
-    the lines of a shard make a file, ``manifest/000003.jsonl``, and the manifest is joined of these
-    at the end.
+    On a local disk, each record is appended at once. On object stores, which cannot append, the
+    records of each shard are written to a file such as ``manifest/000003.jsonl``, and the files are
+    joined at the end of the run.
     """
 
     def __init__(self, store: Store) -> None:
@@ -110,38 +107,38 @@ class Manifest:
         self._lines: list[bytes] = []
 
     def __iter__(self) -> Iterator[Record]:
-        """Yield what is recorded; a last line that was not written whole is none."""
-        for line in self._stored():
+        """Yield the stored records; an incomplete last line is ignored."""
+        for line in self._read_lines():
             try:
                 yield Record(**orjson.loads(line))
             except (ValueError, TypeError) as error:
                 raise RunError(
-                    f"{self._store.place(MANIFEST)} is not one of actgrid's: {error}"
+                    f"{self._store.full_path(MANIFEST)} is not a manifest of actgrid: {error}"
                 ) from error
 
     def __len__(self) -> int:
-        """Return how many records there are, as files: not what is held back of a shard."""
-        return sum(1 for _ in self._stored())
+        """Return the number of stored records, without the buffered records of a shard."""
+        return sum(1 for _ in self._read_lines())
 
-    def _stored(self) -> Iterator[bytes]:
-        # Once joined the manifest is whole, and parts are only what is left to be removed.
-        for name in self._store.names(MANIFEST) or self._parts():
+    def _read_lines(self) -> Iterator[bytes]:
+        # If the joined file exists it is complete, and remaining parts are ignored.
+        for name in self._store.names(MANIFEST) or self._list_parts():
             for line in self._store.lines(name):
                 if line.endswith(b"\n"):
                     yield line
 
-    def _parts(self) -> list[str]:
+    def _list_parts(self) -> list[str]:
         return self._store.names("manifest/")
 
     def files(self) -> Iterator[str]:
-        """Yield the files that hold the recorded images; none if the manifest cannot be read."""
+        """Yield the files of the recorded images; none if the manifest cannot be read."""
         shards: set[str] = set()
         with suppress(RunError):
             for record in self:
                 for name in record.files:
                     file = PurePosixPath(name)
                     if file.is_absolute() or ".." in file.parts:
-                        continue  # which no run has written
+                        continue  # no run writes outside of its output
                     if file.parts[0].endswith(".tar") and len(file.parts) > 1:
                         shards.add(file.parts[0])
                     else:
@@ -149,36 +146,36 @@ class Manifest:
         yield from shards
 
     def reset(self) -> None:
-        """Forget what is recorded."""
-        for name in [MANIFEST, *self._parts()]:
+        """Remove all records."""
+        for name in [MANIFEST, *self._list_parts()]:
             self._store.remove(name)
 
     def repair(self) -> None:
-        """Remove a last line that was not written whole."""
-        self._store.cut(MANIFEST)
+        """Remove an incomplete last line."""
+        self._store.remove_incomplete_line(MANIFEST)
 
     def keep(self, count: int) -> None:
-        """Remove every record but the first `count`."""
-        lines = list(islice(self._stored(), count))
+        """Keep the first `count` records, and remove the others."""
+        lines = list(islice(self._read_lines(), count))
         self._store.write(MANIFEST, *lines)
 
     def append(self, record: Record) -> None:
-        """Add a record; its files are complete."""
-        if self._store.local:
-            self._store.append(MANIFEST, record.line())
+        """Append a record of an image whose files are complete."""
+        if self._store.is_local:
+            self._store.append(MANIFEST, record.to_line())
         else:
-            self._lines.append(record.line())
+            self._lines.append(record.to_line())
 
     def end_shard(self, number: int) -> None:
-        """Write what has been held back of a shard."""
+        """Write the buffered records of a shard."""
         if self._lines:
             self._store.write(f"manifest/{number:06}.jsonl", *self._lines)
             self._lines = []
 
     def close(self) -> None:
-        """Join what is in parts."""
-        if parts := self._parts():
-            with self._store.writing(MANIFEST) as file:
+        """Join the files of the shards, if there are any."""
+        if parts := self._list_parts():
+            with self._store.open_for_writing(MANIFEST) as file:
                 for name in parts:
                     file.write(self._store.read(name) or b"")
             for name in parts:
@@ -186,12 +183,12 @@ class Manifest:
 
 
 def read_run(store: Store) -> dict[str, Any] | None:
-    """Return what ``run.json`` says, None if there is none.
+    """Read the description of a run from ``run.json``; None if there is no such file.
 
     Raises
     ------
     RunError
-        If it is not one.
+        If the file is not a description of a run.
     """
     text = store.read(RUN)
     if text is None:
@@ -201,50 +198,52 @@ def read_run(store: Store) -> dict[str, Any] | None:
     except ValueError:
         run = None
     if not isinstance(run, dict) or "options" not in run:
-        raise RunError(f"{store.place(RUN)} is not one of actgrid's")
+        raise RunError(f"{store.full_path(RUN)} is not a file of actgrid")
     return run
 
 
 def write_run(store: Store, run: Mapping[str, Any]) -> None:
-    """Write ``run.json``."""
+    """Write the description of a run to ``run.json``."""
     store.write(RUN, orjson.dumps(run, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
-def check_same(store: Store, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise RunError, which tells the differences, unless a run is of the same as one before."""
-    old, new = dict(_flat(before)), dict(_flat(orjson.loads(orjson.dumps(now))))
+def check_same_run(store: Store, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise RunError, which lists the differences, if the descriptions of runs differ."""
+    old, new = dict(_flatten(before)), dict(_flatten(orjson.loads(orjson.dumps(now))))
     differences = [
-        "other names, labels or another order of images"
+        "names, labels or order of the images"
         if name == "inputs.digest"
-        else f"{name} {_change(old.get(name), new.get(name))}"
+        else f"{name} {_describe_change(old.get(name), new.get(name))}"
         for name in dict.fromkeys([*old, *new])
         if old.get(name) != new.get(name)
     ]
     if differences:
         raise RunError(
-            f"the run in {store.place()} cannot be resumed, it differs: {'; '.join(differences)}"
+            f"the run in {store.full_path()} cannot be resumed with different settings: "
+            f"{'; '.join(differences)}"
         )
 
 
-def _flat(run: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(run: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in run.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 
 
-def _change(old: Any, new: Any) -> str:
-    """Tell what a value was and is; of long ones, what follows where they begin to differ."""
-    was, now = (orjson.dumps(value).decode() for value in (old, new))
+def _describe_change(old: Any, new: Any) -> str:
+    """Describe the old and new value; long values start near their first difference."""
+    old_text, new_text = (orjson.dumps(value).decode() for value in (old, new))
     start = 0
-    if max(len(was), len(now)) > _SHOWN:
-        pairs = enumerate(zip(was, now, strict=False))
-        start = max(next((at for at, (one, other) in pairs if one != other), 0) - _SHOWN // 3, 0)
+    if max(len(old_text), len(new_text)) > _MAX_VALUE_LENGTH:
+        pairs = enumerate(zip(old_text, new_text, strict=False))
+        first_difference = next((i for i, (before, after) in pairs if before != after), 0)
+        start = max(first_difference - _MAX_VALUE_LENGTH // 3, 0)
 
-    def part(text: str) -> str:
+    def shorten(text: str) -> str:
         rest = text[start:]
-        more = len(rest) > _SHOWN
-        return f"{'...' if start else ''}{rest[:_SHOWN]}{'...' if more else ''}"
+        is_cut = len(rest) > _MAX_VALUE_LENGTH
+        return f"{'...' if start else ''}{rest[:_MAX_VALUE_LENGTH]}{'...' if is_cut else ''}"
 
-    return f"was {part(was)}, is {part(now)}"
+    return f"was {shorten(old_text)}, is {shorten(new_text)}"

@@ -1,7 +1,7 @@
-"""The work of a run on Ray: actors on this machine or on the machines of a cluster.
+"""Process runs with Ray: actors on this machine or on the machines of a cluster.
 
-Ray Data would read images too, but decode them otherwise than the local engine, and stop at the
-first that is broken. So its rows are shards of the run, and workers read the images themselves.
+Ray Data could also read images, but it decodes them differently from the local engine, and stops at
+the first broken image. Therefore its rows are shards of the run, and the workers read the images.
 """
 
 from __future__ import annotations
@@ -37,61 +37,71 @@ from actgrid.models import Extractor
 from actgrid.models.networks import network_of
 from actgrid.option_checks import integer_option, number_option
 from actgrid.progress import held_back
-from actgrid.runs.jobs import Job
 from actgrid.runs.manifest import RUN, Record
+from actgrid.runs.processing import FinishedShard, StageMeter
+from actgrid.runs.run_spec import RunSpec
 from actgrid.runs.sources import Item, Items
 from actgrid.runs.stores import open_store
-from actgrid.runs.work import Meter, Shard
-from actgrid.statistics.dataset import DatasetStats, bytes_of, stats_from, top_thresholds
+from actgrid.statistics.dataset import (
+    DatasetStats,
+    get_top_thresholds,
+    stats_from_bytes,
+    stats_to_bytes,
+)
 
 __all__ = ["RayEngine"]
 
 _log = logging.getLogger(__name__)
 
-# Workers die of what they do, or of what befalls their machines.
-_MOST_ATTEMPTS = 4
-# While a worker is at a shard, the next one waits beside it.
+# Attempts at a shard before the run stops: a shard may kill its workers.
+_MAX_ATTEMPTS = 4
+# The shard that a worker processes, and the next one.
 _SHARDS_IN_FLIGHT = 2
-# For Ray where it is started: it would tell of itself, here and to its makers.
+# Disable messages and usage statistics of a Ray instance that actgrid starts.
 _ENVIRONMENT = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}
-_PATIENCE = 10  # seconds
-_GIVE_MODEL = "give RayEngine a function that returns it, as model=..."
+_CONNECT_SECONDS = 10
+_MODEL_ADVICE = "pass RayEngine a function that returns the model, as model=..."
 
 
 @dataclass(frozen=True)
 class RayEngine:
-    """Does the work of a run by actors of Ray's, each with a model, shard by shard.
+    """Processes the shards of a run with Ray actors, each of which loads the model.
 
-    What is written is what the local engine writes. Where Ray runs already it is used as it is;
-    otherwise a cluster is joined, or Ray is started on this machine for the time of the run.
+    The written files are those of the local engine. If Ray is already initialized, it is used.
+    Otherwise a cluster is joined, or Ray is started on this machine for the duration of the run.
 
     Parameters
     ----------
-    actors
-        How many processes work.
-    num_gpus, num_cpus
-        How many logical GPUs and CPUs of Ray's each of them takes.
-    address
-        Of a cluster to join, ``"auto"`` for the one at hand; None: Ray on this machine.
-    model
-        Returns the model, on each worker. None: each is sent a copy of the run's model.
+    actors : int
+        Number of worker processes.
+    num_gpus : float
+        Logical GPUs of each actor.
+    num_cpus : float
+        Logical CPUs of each actor.
+    address : str or None
+        Address of a cluster to join; ``"auto"``: the cluster that is already running; None: a new
+        Ray instance on this machine.
+    model : callable or None
+        Returns the model on each worker; None: each worker receives a copy of the run's model.
 
     Raises
     ------
     OptionError
-        If a number cannot be used; in a run also if Ray has too few CPUs or GPUs, if there is no
-        cluster at the address, or if images are not files. Also a ValueError.
+        If a number is not valid. In a run: if Ray has too few CPUs or GPUs, if the cluster cannot
+        be reached, or if the images are not files. Also a ValueError.
     MissingDependencyError
-        In a run, if Ray is not installed. Also an ImportError.
+        In a run: if Ray is not installed. Also an ImportError.
     ModelError
-        In a run, if workers cannot have its model. Also a ValueError.
+        In a run: if a worker cannot load the model. Also a ValueError.
     RunError
-        In a run, if Ray stops, or workers die of a shard. Also a ValueError.
+        In a run: if Ray stops, or a shard repeatedly kills workers. Also a ValueError.
 
     Examples
     --------
-    >>> run = Run("demo", "photos", "activations", drawing={}, engine=RayEngine(actors=4))
-    >>> records = list(run)
+    >>> from actgrid.runs import RayEngine, Run
+    >>> engine = RayEngine(actors=4)
+    >>> run = Run("demo", "photos", output="out", drawing={}, engine=engine)  # doctest: +SKIP
+    >>> records = list(run)  # doctest: +SKIP
     """
 
     actors: int = 2
@@ -107,7 +117,7 @@ class RayEngine:
 
     def __call__(
         self,
-        job: Job,
+        spec: RunSpec,
         extractor: Extractor,
         items: Items,
         *,
@@ -115,44 +125,44 @@ class RayEngine:
         begin: Callable[[], None],
         recorded: Mapping[int, bool],
         thresholds: Mapping[str, Any],
-        meter: Meter,
-    ) -> Iterator[Record | Shard]:
-        """Yield what `process` does, see `Engine`; workers have thresholds of their own."""
-        if not items.files:
+        meter: StageMeter,
+    ) -> Iterator[Record | FinishedShard]:
+        """Yield records and finished shards, see `Engine`; workers keep own thresholds."""
+        if not items.are_files:
             raise OptionError(
-                "with Ray the workers read the images themselves: give files, not arrays"
+                "engine='ray' requires image files, because the workers read the images"
             )
-        ray = _ray()
-        shards = list(_packed_shards(job, items, first, recorded))
+        ray = _import_ray()
+        shards = list(_pickle_shards(spec, items, first, recorded))
         if not shards:
             return
-        with self._connected(ray):
+        with self._connect(ray):
             self._check_resources(ray.cluster_resources())
-            # A reference, so that workers fetch a large model once, by shared memory.
-            plan = ray.put(_packed_plan(ray, job, extractor, self.model))
+            # With a reference, workers fetch a large model once, through shared memory.
+            task = ray.put(_pickle_task(ray, spec, extractor, self.model))
             begin()
-            results = self._results(ray, shards, plan)
+            results = self._iterate_results(ray, shards, task)
             with closing(results):  # type: ignore[type-var]
-                for done in results:
-                    if done.deaths:
+                for result in results:
+                    if result.deaths:
                         _log.warning(
-                            "%d Ray worker%s died %s and %s replaced; the run goes on",
-                            done.deaths,
-                            "s" if done.deaths > 1 else "",
-                            done.place,
-                            "were" if done.deaths > 1 else "was",
+                            "%d Ray worker%s died %s and %s replaced; the run continues",
+                            result.deaths,
+                            "s" if result.deaths > 1 else "",
+                            result.activity,
+                            "were" if result.deaths > 1 else "was",
                         )
-                    meter.add(done.images, done.seconds)
-                    yield from done.records
-                    if done.problem is not None:
-                        raise done.problem from RuntimeError(f"in a worker:\n{done.trace}")
-                    stats = done.statistics and stats_from(done.statistics)
-                    yield Shard(done.number, stats or None)
-        # Nobody writes there any more, and of tar shards this is where killed workers did.
-        open_store(job.output).clean()
+                    meter.add(result.images, result.seconds)
+                    yield from result.records
+                    if result.problem is not None:
+                        raise result.problem from RuntimeError(f"in a worker:\n{result.trace}")
+                    stats = result.statistics and stats_from_bytes(result.statistics)
+                    yield FinishedShard(result.number, stats or None)
+        # All workers have ended; remove incomplete tar files of killed workers.
+        open_store(spec.output).clean()
 
     @contextmanager
-    def _connected(self, ray: Any) -> Iterator[None]:
+    def _connect(self, ray: Any) -> Iterator[None]:
         if ray.is_initialized():
             yield
             return
@@ -160,12 +170,12 @@ class RayEngine:
         options: dict[str, Any] = {"address": self.address}
         if self.address is None:
             problem = "Ray cannot be started"
-            cpus = max(os.cpu_count() or 1, math.ceil(self._cpus))
+            cpus = max(os.cpu_count() or 1, math.ceil(self._needed_cpus))
             options = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
-        with _quiet():
+        with _silence_ray():
             try:
-                _knock(self.address)
-                with held_back(), _own_end(), _own_path():
+                _check_reachable(self.address)
+                with held_back(), _keep_sigterm_handler(), _protect_import_path():
                     ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
             except (OSError, ValueError, RuntimeError) as error:
                 raise OptionError(f"{problem}: {error}") from error
@@ -175,32 +185,32 @@ class RayEngine:
                 ray.shutdown()
 
     @property
-    def _cpus(self) -> float:
+    def _needed_cpus(self) -> float:
         return self.actors * self.num_cpus + 1
 
-    def _check_resources(self, there: Mapping[str, float]) -> None:
-        """Raise OptionError where Ray would wait for ever for what it does not have."""
-        for name, needed in (("CPU", self._cpus), ("GPU", self.actors * self.num_gpus)):
-            if needed > (found := there.get(name, 0)):
-                share = self.num_cpus if name == "CPU" else self.num_gpus
+    def _check_resources(self, resources: Mapping[str, float]) -> None:
+        """Raise OptionError if Ray has too few CPUs or GPUs: it would wait for ever."""
+        for name, needed in (("CPU", self._needed_cpus), ("GPU", self.actors * self.num_gpus)):
+            if needed > (available := resources.get(name, 0)):
+                per_actor = self.num_cpus if name == "CPU" else self.num_gpus
                 raise OptionError(
-                    f"Ray has {found:g} logical {name}s, and {self.actors} actors with {share:g} "
-                    f"each{' and one beside them' if name == 'CPU' else ''} need {needed:g}: take "
-                    f"fewer actors, or start Ray with more, as by "
+                    f"Ray has {available:g} logical {name}s, but {self.actors} actors with "
+                    f"{per_actor:g} each{' and one more CPU' if name == 'CPU' else ''} need "
+                    f"{needed:g}: use fewer actors, or start Ray with more, such as by "
                     f"ray.init(num_{name.lower()}s={math.ceil(needed)})"
                 )
 
-    def _results(self, ray: Any, shards: list[bytes], plan: Any) -> Iterator[_Done]:
-        """Yield what workers return, in the order of the shards."""
+    def _iterate_results(self, ray: Any, shards: list[bytes], task: Any) -> Iterator[_ShardResult]:
+        """Yield the results of the workers in the order of the shards."""
         data = importlib.import_module("ray.data")
-        counter = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts)
-        attempts = counter.remote(_MOST_ATTEMPTS)
+        counter = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_AttemptCounter)
+        attempts = counter.remote(_MAX_ATTEMPTS)
         actors = min(self.actors, len(shards))
-        # Where a worker dies Ray begins its block again: one shard.
+        # If a worker dies, Ray processes its block again: a block is one shard.
         dataset = data.from_items(
             [{"shard": shard} for shard in shards], override_num_blocks=len(shards)
         )
-        shards.clear()  # Ray has them: of a million images they are large
+        shards.clear()  # Ray has a copy, which is large for a million images
         dataset.context.execution_options.preserve_order = True
         dataset.context.execution_no_progress_timeout_s = -1  # a shard may take long
         dataset.context.enable_progress_bars = False
@@ -208,7 +218,7 @@ class RayEngine:
         dataset = dataset.map_batches(
             _Worker,
             batch_size=1,
-            fn_constructor_args=(plan, attempts),
+            fn_constructor_args=(task, attempts),
             compute=data.ActorPoolStrategy(
                 size=actors,
                 max_tasks_in_flight_per_actor=_SHARDS_IN_FLIGHT,
@@ -217,34 +227,36 @@ class RayEngine:
             num_gpus=self.num_gpus,
         )
         try:
-            with closing(iter(dataset.iter_batches(batch_size=None, prefetch_batches=0))) as done:
-                for batch in done:
-                    yield from map(pickle.loads, batch["done"])
+            with closing(
+                iter(dataset.iter_batches(batch_size=None, prefetch_batches=0))
+            ) as batches:
+                for batch in batches:
+                    yield from map(pickle.loads, batch["result"])
         except ray.exceptions.RayError as error:
-            raise RunError(f"Ray stopped: {_first_line(error)}") from error
+            raise RunError(f"Ray stopped: {_get_first_line(error)}") from error
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What a worker is to do; its model is a function that returns it, or a pickled one."""
+class _WorkerTask:
+    """The task of a worker: specification of the run, and the model or its function."""
 
-    job: Job
+    spec: RunSpec
     model: Callable[[], Any] | bytes
     fingerprint: str
     folder: str
 
-    def extractor(self) -> Extractor:
-        """Return the extractor, of the same model as the driver's."""
-        # Before TensorFlow is loaded. Several workers may share a GPU.
+    def make_extractor(self) -> Extractor:
+        """Load the model, check that it is that of the driver, and return its extractor."""
+        # TensorFlow reads these at import. Several workers may share a GPU.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         with suppress(OSError):
             os.chdir(self.folder)  # paths may be relative
-        store = open_store(self.job.output)
+        store = open_store(self.spec.output)
         if store.read(RUN) is None:
             raise OutputError(
-                f"{store.place()} is another place on {socket.gethostname()}, where a worker runs: "
-                "write to a folder that all machines share, or to a URL"
+                f"{store.full_path()} is a different folder on {socket.gethostname()}, where a "
+                "worker runs: write to a folder that all machines share, or to a URL"
             )
         try:
             model = pickle.loads(self.model) if isinstance(self.model, bytes) else self.model()
@@ -252,20 +264,20 @@ class _Plan:
             raise
         except Exception as error:
             raise ModelError(
-                f"a worker cannot load the model: {type(error).__name__}: {_first_line(error)}; "
-                f"{_GIVE_MODEL}"
+                f"a worker cannot load the model: {type(error).__name__}: "
+                f"{_get_first_line(error)}; {_MODEL_ADVICE}"
             ) from error
         if network_of(model).fingerprint() != self.fingerprint:
             raise ModelError(
-                "a worker loads another model than this process, of random weights perhaps: save "
-                "the model to a .keras file, and give that"
+                "a worker loads a model that differs from the model of this process, for example "
+                "by random weights: save the model to a .keras file, and pass the file"
             )
-        return self.job.extractor(model)
+        return self.spec.make_extractor(model)
 
 
 @dataclass
-class _Done:
-    """What a worker has done of a shard, and the problem that stopped it, if any."""
+class _ShardResult:
+    """The result of a shard: records, statistics, and an error that stopped it."""
 
     number: int
     records: list[Record] = field(default_factory=list)
@@ -274,12 +286,12 @@ class _Done:
     seconds: Mapping[str, float] = field(default_factory=dict)
     problem: Exception | None = None
     trace: str = ""
-    # Workers that died before this one did it, and what they were doing.
+    # Number of workers that died at this shard before, and their activity.
     deaths: int = 0
-    place: str = ""
+    activity: str = ""
 
-    def fail(self, error: Exception) -> None:
-        """Note a problem. Ray would raise one of its own that only tells of it."""
+    def set_problem(self, error: Exception) -> None:
+        """Store an exception and its traceback, which Ray itself would not transmit."""
         self.trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         try:
             self.problem = pickle.loads(pickle.dumps(error))
@@ -288,190 +300,202 @@ class _Done:
 
 
 class _Worker:
-    """Holds model and extractor, and does shard after shard."""
+    """An actor that loads the model once and processes shards."""
 
-    def __init__(self, plan: Any, attempts: Any) -> None:
-        # The model is loaded with the first shard: Ray replaces a worker that dies of a task, but
-        # waits for ever for one that dies here.
+    def __init__(self, task: Any, attempts: Any) -> None:
+        # The model is loaded with the first shard: Ray replaces a worker that dies in a task, but
+        # waits for ever for a worker that dies in its constructor.
         self._ray = importlib.import_module("ray")
-        self._plan, self._attempts = plan, attempts
+        self._task, self._attempts = task, attempts
         self._extractor: Extractor | None = None
         self._problem: Exception | None = None
 
-    def _load(self, place: str) -> int:
-        """Load the model; return how many workers died of that in this one's place."""
+    def _load(self, activity: str) -> int:
+        """Load the model; return the number of earlier workers that died while loading it."""
         if self._problem is not None:
             raise self._problem
         try:
-            me = self._ray.get_runtime_context().get_actor_id()  # the same once it is begun again
-            deaths = self._attempt(me, place) - 1
-            # The process that began the run has said what it assumes.
+            actor_id = self._ray.get_runtime_context().get_actor_id()  # kept after a restart
+            deaths = self._count_attempt(actor_id, activity) - 1
+            # The driver process has already issued these warnings.
             warnings.simplefilter("ignore", AssumptionWarning)
-            plan: _Plan = pickle.loads(self._ray.get(self._plan))
-            self._job, self._extractor = plan.job, plan.extractor()
+            task: _WorkerTask = pickle.loads(self._ray.get(self._task))
+            self._spec, self._extractor = task.spec, task.make_extractor()
         except Exception as error:
             self._problem = error
             raise
-        self._attempts.succeed.remote(me)
-        top = self._job.work.top
-        self._seen = None if top is None else DatasetStats(top=top)
-        self._last = -1
+        self._attempts.succeed.remote(actor_id)
+        top = self._spec.options.top
+        self._statistics = None if top is None else DatasetStats(top=top)
+        self._last_number = -1
         return deaths
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what was done of shards."""
-        return {"done": [pickle.dumps(self._do(*pickle.loads(one))) for one in batch["shard"]]}
+        """Process the shards of a batch, and return their pickled results."""
+        return {
+            "result": [
+                pickle.dumps(self._process(*pickle.loads(shard))) for shard in batch["shard"]
+            ]
+        }
 
-    def _do(self, number: int, items: list[Item], recorded: Mapping[int, bool]) -> _Done:
-        done, meter = _Done(number), Meter()
+    def _process(
+        self, number: int, items: list[Item], recorded: Mapping[int, bool]
+    ) -> _ShardResult:
+        result, meter = _ShardResult(number), StageMeter()
         try:
-            extractor = self._begin(done, items)
-            # Those that it did before are there when this one is merged, if they come before it.
-            seen = self._seen if number > self._last else None
-            self._last = max(self._last, number)
-            thresholds = {} if seen is None else top_thresholds(seen, items[0].index)
-            for event in self._job.run(
+            extractor = self._prepare(result, items)
+            # Only statistics of earlier shards can raise the thresholds: these are merged first.
+            statistics = self._statistics if number > self._last_number else None
+            self._last_number = max(self._last_number, number)
+            thresholds = (
+                {} if statistics is None else get_top_thresholds(statistics, items[0].index)
+            )
+            for event in self._spec.process(
                 extractor, items, recorded=recorded, thresholds=thresholds, meter=meter
             ):
                 if isinstance(event, Record):
-                    done.records.append(event)
+                    result.records.append(event)
                 elif event.statistics is not None:
-                    done.statistics = bytes_of(event.statistics)
-                    if seen is not None:
-                        seen.merge(event.statistics)
+                    result.statistics = stats_to_bytes(event.statistics)
+                    if statistics is not None:
+                        statistics.merge(event.statistics)
         except Exception as error:
-            done.fail(error)
-        done.images, done.seconds = meter.images, meter.seconds
-        return done
+            result.set_problem(error)
+        result.images, result.seconds = meter.images, meter.seconds
+        return result
 
-    def _begin(self, done: _Done, items: list[Item]) -> Extractor:
+    def _prepare(self, result: _ShardResult, items: list[Item]) -> Extractor:
+        """Load the model if necessary, and count this attempt at the shard."""
         if self._extractor is None:
-            done.place = f"while loading the model on {socket.gethostname()}"
-            done.deaths = self._load(done.place)
+            result.activity = f"while loading the model on {socket.gethostname()}"
+            result.deaths = self._load(result.activity)
         assert self._extractor is not None
-        place = f"at images {items[0].name} to {items[-1].name}"
-        if deaths := self._attempt(done.number, place) - 1:
-            done.deaths, done.place = deaths, place
+        activity = f"at images {items[0].name} to {items[-1].name}"
+        if deaths := self._count_attempt(result.number, activity) - 1:
+            result.deaths, result.activity = deaths, activity
         return self._extractor
 
-    def _attempt(self, what: object, place: str) -> int:
-        """Return how often something has been begun, with this time."""
+    def _count_attempt(self, key: object, activity: str) -> int:
+        """Count an attempt; raise RunError if there were too many."""
         count: int
-        count, max_count = self._ray.get(self._attempts.begin.remote(what))
+        count, max_count = self._ray.get(self._attempts.begin.remote(key))
         if count > max_count:
             raise RunError(
-                f"{max_count} workers died, one after the other, {place}: is there too little "
-                "memory for so many workers?"
+                f"{max_count} workers died in succession {activity}: the machine may have too "
+                "little memory for this number of workers"
             )
         return count
 
 
-class _Attempts:
-    """Counts how often something is begun that kills workers, as Ray would do for ever."""
+class _AttemptCounter:
+    """Counts attempts at shards: Ray would retry a shard that kills workers for ever."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._begun: Counter[object] = Counter()
+    def __init__(self, max_attempts: int) -> None:
+        self._max_attempts = max_attempts
+        self._counts: Counter[object] = Counter()
 
-    def begin(self, what: object) -> tuple[int, int]:
-        """Return how often it has been begun, with this time, and how often it may be."""
-        self._begun[what] += 1
-        return self._begun[what], self._most
+    def begin(self, key: object) -> tuple[int, int]:
+        """Count an attempt; return the number of attempts and the allowed maximum."""
+        self._counts[key] += 1
+        return self._counts[key], self._max_attempts
 
-    def succeed(self, what: object) -> None:
-        """Forget how often it was begun."""
-        del self._begun[what]
+    def succeed(self, key: object) -> None:
+        """Reset the number of attempts."""
+        del self._counts[key]
 
 
-def _packed_shards(
-    job: Job, items: Items, first: int, recorded: Mapping[int, bool]
+def _pickle_shards(
+    spec: RunSpec, items: Items, first: int, recorded: Mapping[int, bool]
 ) -> Iterator[bytes]:
-    """Yield each shard: its number, its items, and what is recorded of them."""
-    size = job.work.shard_size
+    """Yield each shard as pickled bytes: number, items, and recorded items."""
+    size = spec.options.shard_size
     for number, group in groupby(items.start(first), lambda item: item.index // size):
         shard = list(group)
-        known = {item.index: recorded[item.index] for item in shard if item.index in recorded}
-        yield pickle.dumps((number, shard, known))
+        recorded_items = {
+            item.index: recorded[item.index] for item in shard if item.index in recorded
+        }
+        yield pickle.dumps((number, shard, recorded_items))
 
 
-def _packed_plan(
-    ray: Any, job: Job, extractor: Extractor, model: Callable[[], Any] | None
+def _pickle_task(
+    ray: Any, spec: RunSpec, extractor: Extractor, model: Callable[[], Any] | None
 ) -> bytes:
-    # Layers may be chosen by objects, which are others on a worker.
-    job = replace(job, layers=list(extractor.layers) or job.layers)
+    # Paths select the layers, because layer objects are different objects on a worker.
+    spec = replace(spec, layers=list(extractor.layers) or spec.layers)
     name = extractor.model.name
     try:
         source = model or pickle.dumps(extractor.model)
     except Exception as error:
         raise ModelError(
             f"the model {name!r} cannot be sent to workers: {type(error).__name__}: "
-            f"{_first_line(error)}; {_GIVE_MODEL}"
+            f"{_get_first_line(error)}; {_MODEL_ADVICE}"
         ) from error
-    plan = _Plan(job, source, network_of(extractor.model).fingerprint(), str(Path.cwd()))
+    fingerprint = network_of(extractor.model).fingerprint()
+    task = _WorkerTask(spec, source, fingerprint, str(Path.cwd()))
     try:
-        packed: bytes = ray.cloudpickle.dumps(plan)
+        pickled: bytes = ray.cloudpickle.dumps(task)
     except Exception as error:
         raise OptionError(
-            f"what workers are to do cannot be sent to them: {type(error).__name__}: "
-            f"{_first_line(error)}"
+            f"the options cannot be sent to workers: {type(error).__name__}: "
+            f"{_get_first_line(error)}"
         ) from error
-    return packed
+    return pickled
 
 
 @contextmanager
-def _own_end() -> Iterator[None]:
-    """Let SIGTERM do what it did before, instead of telling where C++ stood."""
-    before = signal.getsignal(signal.SIGTERM)
+def _keep_sigterm_handler() -> Iterator[None]:
+    """Restore the SIGTERM handler, which Ray replaces when it starts."""
+    handler = signal.getsignal(signal.SIGTERM)
     yield
-    with suppress(ValueError):  # in another thread than the main one
-        signal.signal(signal.SIGTERM, before)
+    with suppress(ValueError):  # raised outside of the main thread
+        signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager
-def _own_path() -> Iterator[None]:
-    """Keep Ray from importing modules of the current folder before those of libraries.
+def _protect_import_path() -> Iterator[None]:
+    """Keep workers from importing modules of the current folder instead of libraries.
 
-    Ray puts the driver's current folder first on its workers' `sys.path`: a file there, such as a
-    download called h5py.py, would be imported in the place of a library. Nothing is done where this
-    process itself looks there first, as a notebook does.
+    Ray puts the current folder of the driver first on the `sys.path` of its workers. A file there,
+    such as a download named h5py.py, would be imported instead of the library. If this process
+    itself searches that folder first, as a notebook does, nothing is changed.
     """
     folder, package = Path.cwd(), Path(__file__).parents[2]
-    before = takewhile(lambda path: path != package, (Path(entry).resolve() for entry in sys.path))
-    if folder in before:
+    paths = (Path(entry).resolve() for entry in sys.path)
+    if folder in takewhile(lambda path: path != package, paths):
         yield
         return
-    os.chdir(package)  # where workers look anyway
+    os.chdir(package)  # already on the path of workers
     try:
         yield
     finally:
         os.chdir(folder)
 
 
-def _knock(address: str | None) -> None:
-    """Raise OSError where nobody answers at HOST:PORT, for whom Ray waits many minutes."""
+def _check_reachable(address: str | None) -> None:
+    """Raise OSError if HOST:PORT does not answer; Ray itself would wait many minutes."""
     host, colon, port = (address or "").rpartition(":")
     if colon and port.isdigit() and "/" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
 
 
-def _first_line(error: Exception) -> str:
+def _get_first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), "")
 
 
-def _ray() -> Any:
+def _import_ray() -> Any:
     try:
         module = importlib.import_module("ray")
         importlib.import_module("ray.data")
     except ImportError as error:
         raise MissingDependencyError(
-            f"the engine ray needs Ray ({error}); to get it, pip install 'actgrid[ray]'"
+            f"engine='ray' needs Ray ({error}); install it with pip install 'actgrid[ray]'"
         ) from error
     return module
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what Ray tells of itself from the terminal; its folder has logs."""
+def _silence_ray() -> Iterator[None]:
+    """Suppress messages of Ray on the terminal; Ray also writes log files."""
     loggers = [logging.getLogger(name) for name in ("ray", "ray.data")]
     levels = [logger.level for logger in loggers]
     added = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}

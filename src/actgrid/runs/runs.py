@@ -1,4 +1,4 @@
-"""A run: a model over many images, to files, a manifest and statistics, begun or resumed."""
+"""Runs: process many images with a model, to files, a manifest and statistics."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from actgrid.models.types import LayersLike, ModelLike
 from actgrid.option_groups import check_option, complete_options, takes_options
 from actgrid.options import DrawingOptions, RunOptions, StatisticsOptions
 from actgrid.rendering.backends import first_backend, load_backend
-from actgrid.runs.engines import Engine, local
-from actgrid.runs.findings import REPORT, SUMMARY, TOP, write_findings
-from actgrid.runs.jobs import Job, Loading
+from actgrid.runs.engines import Engine, run_locally
 from actgrid.runs.manifest import (
     MANIFEST,
     Manifest,
     Record,
-    check_same,
+    check_same_run,
     read_run,
     write_run,
 )
+from actgrid.runs.processing import FinishedShard, ProcessingOptions, StageMeter
 from actgrid.runs.ray import RayEngine
-from actgrid.runs.sinks import shard_name
+from actgrid.runs.results import REPORT, SUMMARY, TOP, write_results
+from actgrid.runs.run_spec import ImageLoader, RunSpec
+from actgrid.runs.sinks import format_shard_name
 from actgrid.runs.sources import Items, find_items
-from actgrid.runs.stores import Store, local_folder, open_store
-from actgrid.runs.work import Meter, Shard, Work
+from actgrid.runs.stores import Store, find_local_folder, open_store
 from actgrid.statistics.dataset import (
     STATISTICS,
     DatasetStats,
-    bytes_of,
-    stats_from,
-    top_thresholds,
+    get_top_thresholds,
+    stats_from_bytes,
+    stats_to_bytes,
 )
 
 if TYPE_CHECKING:
@@ -60,20 +60,26 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Summary:
-    """What came of a run.
+    """The result of a run: numbers of images, output and statistics.
 
-    Attributes
+    Parameters
     ----------
-    images
-        How many are recorded, by this process or before it was resumed.
-    failed
-        How many of them failed.
-    output
-        Where everything is.
-    seconds
-        How long this process took.
-    statistics
-        Of all images, where they were taken.
+    images : int
+        Number of recorded images, including those before the run was resumed.
+    failed : int
+        Number of failed images among them.
+    output : str
+        Path or URL of the output.
+    seconds : float
+        Duration of the run in this process.
+    statistics : DatasetStats or None
+        Statistics over all images; None if they were not measured.
+
+    Examples
+    --------
+    >>> from actgrid.runs import Summary
+    >>> Summary(images=10, failed=1, output="out", seconds=2.5, statistics=None).failed
+    1
     """
 
     images: int
@@ -85,35 +91,46 @@ class Summary:
 
 @takes_options(RunOptions)
 class Run:
-    """A model over many images. To iterate over it does the work, and yields record after record.
+    """Processes many images with a model; iteration yields a record for each image.
 
-    Where statistics are taken, `finish` then makes a report of them. The output is locked against
-    other runs until the run has ended or failed, or is closed; a ``with`` block closes it.
+    With statistics, call `finish` after the iteration to write the report. The output is locked
+    against other runs until this run ends, fails or is closed. A ``with`` block closes the run.
 
     Parameters
     ----------
-    model
-        A Keras model, or anything that `actgrid.load_model` takes.
-    images
-        See `find_items`.
-    layers
-        Which, see `actgrid.Extractor`.
-    output
-        A folder, or a URL that fsspec takes.
-    drawing
+    model : keras.Model or str or pathlib.Path
+        A Keras model, or a model specification, see `actgrid.load_model`.
+    images : str, pathlib.Path, PIL.Image.Image, array, tf.data.Dataset or iterable
+        The images, see `actgrid.render_images`.
+    layers : str, int, type, callable or sequence of these, optional
+        The layers, see `actgrid.Extractor`; None: all layers with a spatial output.
+    output : str or pathlib.Path
+        A folder, or an fsspec URL.
+    drawing : dict or None
         Options of the pictures, see `actgrid.options.DrawingOptions`; None: nothing is drawn.
-    top
-        Number of top images to keep for each channel in statistics; None: none are taken.
+    top : int or None
+        Number of top images per channel in the statistics; None: no statistics.
     **options
         See `actgrid.options.RunOptions`.
 
     Raises
     ------
     RunError
-        If an earlier run would be lost, if the one to resume is of other options, or if another
-        run is writing to the same output. Also a ValueError.
+        If `output` contains a run and neither `resume` nor `overwrite` is given, if the run to
+        resume has different options, or if another run is writing to `output`. Also a ValueError.
     ActgridError
-        Whatever `find_items`, `load_model`, `Extractor` and `render` raise.
+        Errors of `actgrid.load_model`, `actgrid.Extractor` and `actgrid.render`, or of the images.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from actgrid.runs import Run
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")])
+    >>> images = np.zeros((2, 8, 8, 3), np.uint8)
+    >>> with Run(model, images, output="out", drawing={}, preprocess="unit") as run:
+    ...     records = list(run)
+    >>> records[0].files
+    ['000000/00_conv.png', '000000/stats.json']
     """
 
     def __init__(
@@ -128,212 +145,219 @@ class Run:
         **options: Unpack[RunOptions],
     ) -> None:
         check_start(options)
-        work = Work(
-            drawing=None if drawing is None else _checked(drawing),
+        processing = ProcessingOptions(
+            drawing=None if drawing is None else _check_drawing(drawing),
             top=None if top is None else check_option(StatisticsOptions, "top", top),
             batch_size=options["batch_size"],
             shard_size=options["shard_size"],
             threads=options["threads"],
         )
-        loading = Loading(options["size"], options["preprocess"], options["fit"])
+        loader = ImageLoader(options["size"], options["preprocess"], options["fit"])
         self.items = (
-            images if isinstance(images, Items) else find_items(images, local_folder(output))
+            images if isinstance(images, Items) else find_items(images, find_local_folder(output))
         )
-        usual = "raise" if self.items.single else "skip"
-        work = replace(work, skip_errors=(options["on_error"] or usual) == "skip")
-        self.meter = Meter()
+        default = "raise" if self.items.are_named_files else "skip"
+        on_error = options["on_error"] or default
+        processing = replace(processing, skip_errors=on_error == "skip")
+        self.meter = StageMeter()
         self.recorded = 0
         self.failed = 0
-        self._engine = _engine(options["engine"])
-        self._job = Job(layers, work, str(output), loading, options["sink"])
+        self._engine = _get_engine(options["engine"])
+        self._spec = RunSpec(layers, processing, str(output), loader, options["sink"])
         self.store = open_store(output)
         self._manifest = Manifest(self.store)
-        self._statistics = None if work.top is None else DatasetStats(top=work.top)
+        self._statistics = None if processing.top is None else DatasetStats(top=processing.top)
         self._first = 0
-        self._before: dict[int, bool] = {}
-        self._begun = False
+        self._recorded_before: dict[int, bool] = {}  # index -> whether the image failed
+        self._has_begun = False
         self._start = time.perf_counter()
-        with ExitStack() as locked:
-            locked.enter_context(self.store.lock())
+        with ExitStack() as lock:
+            lock.enter_context(self.store.lock())
             self._prepare(model, options["resume"], options["overwrite"])
-            self._locked = locked.pop_all()
+            self._lock = lock.pop_all()
 
     def _prepare(self, model: ModelLike, resume: bool, overwrite: bool) -> None:
-        """Load the model, and find out what an earlier run has done."""
-        before = read_run(self.store)
-        if before is not None and not resume and not overwrite:
-            self._check_nothing_is_lost(before)
+        """Load the model, and prepare to resume or overwrite an earlier run."""
+        earlier_run = read_run(self.store)
+        if earlier_run is not None and not resume and not overwrite:
+            self._check_can_replace(earlier_run)
         network = load_model(model)
-        self._job.loading.check(network, self.items.files)
-        if (fixed := batch_size_of(network)) is not None:
-            self._job = replace(self._job, work=replace(self._job.work, batch_size=fixed))
-        self.extractor = self._job.extractor(network)
-        self._run = self._describe()
-        if before is not None and resume:
-            finished = before.pop("finished", False)
-            check_same(self.store, before, self._run)
-            self._resume(finished)
-            _log.info("%s: %d images are done already", self.store.place(), self.recorded)
-            self._begun = True
-        self._replaces = before is not None and not self._begun
-        if before is not None and self._replaces and not before.get("finished"):
-            self._job = replace(self._job, replaces_unfinished=True)
+        self.loader.check(network, self.items.are_files)
+        if (fixed_size := batch_size_of(network)) is not None:
+            processing = replace(self._spec.options, batch_size=fixed_size)
+            self._spec = replace(self._spec, options=processing)
+        self.extractor = self._spec.make_extractor(network)
+        self._description = self._describe()
+        if earlier_run is not None and resume:
+            is_finished = earlier_run.pop("finished", False)
+            check_same_run(self.store, earlier_run, self._description)
+            self._resume(is_finished)
+            _log.info("%s: %d images are already recorded", self.store.full_path(), self.recorded)
+            self._has_begun = True
+        self._replaces = earlier_run is not None and not self._has_begun
+        if earlier_run is not None and self._replaces and not earlier_run.get("finished"):
+            self._spec = replace(self._spec, replaces_unfinished=True)
         if resume or overwrite:
-            # What a process left that was killed; sinks look after the folders of images.
+            # Temporary files of a killed process; the sinks clean the folders of images.
             self.store.clean(["", TOP])
 
     @property
-    def doing(self) -> str:
-        """What is done to the images, in a word."""
-        return "measuring" if self._job.work.drawing is None else "drawing"
+    def activity(self) -> str:
+        """The activity of the run: ``"drawing"`` or ``"measuring"``."""
+        return "measuring" if self._spec.options.drawing is None else "drawing"
 
     @property
-    def loading(self) -> Loading:
-        """How images become input of the model."""
-        return self._job.loading
+    def loader(self) -> ImageLoader:
+        """The loader of the images."""
+        return self._spec.loader
 
     @property
     def total(self) -> int | None:
-        """How many images there are; None: not known."""
+        """Number of images; None if it is not known."""
         return self.items.total
 
-    # --- begin or resume
+    # --- start or resume
 
     def _describe(self) -> dict[str, Any]:
-        job, work = self._job, self._job.work
+        """Return the description of the run for ``run.json``."""
+        spec, processing, loader = self._spec, self._spec.options, self._spec.loader
+        drawing = processing.drawing
         model = self.extractor.model
-        found = list(self.extractor.layers)
+        layers = list(self.extractor.layers)
         options = {
-            "draw": work.drawing and {name: _plain(value) for name, value in work.drawing.items()},
-            "top": work.top,
-            "size": _plain(job.loading.size),
-            "preprocess": _plain(job.loading.preprocess),
-            "fit": job.loading.fit,
-            "sink": job.sink,
-            "batch_size": work.batch_size,
-            "shard_size": work.shard_size,
+            "draw": drawing and {name: _to_json(value) for name, value in drawing.items()},
+            "top": processing.top,
+            "size": _to_json(loader.size),
+            "preprocess": _to_json(loader.preprocess),
+            "fit": loader.fit,
+            "sink": spec.sink,
+            "batch_size": processing.batch_size,
+            "shard_size": processing.shard_size,
         }
         return {
             "model": {"name": model.name, "fingerprint": network_of(model).fingerprint()},
-            "layers": found or _plain(job.layers),
+            "layers": layers or _to_json(spec.layers),
             "options": options,
             "inputs": {"images": self.items.total, "digest": self.items.digest()},
             "versions": {name: metadata.version(name) for name in _PACKAGES},
         }
 
-    def _check_nothing_is_lost(self, before: Mapping[str, Any]) -> None:
+    def _check_can_replace(self, earlier_run: Mapping[str, Any]) -> None:
+        """Raise RunError if the output contains recorded images of an earlier run."""
         count = len(self._manifest)
-        if before.get("finished"):
+        if earlier_run.get("finished"):
             raise RunError(
-                f"{self.store.place()} holds a finished run of {count} images: overwrite=True "
-                "(--overwrite) replaces it and removes its files, or choose another folder"
+                f"{self.store.full_path()} contains a finished run of {count} images: "
+                "overwrite=True (--overwrite) replaces it and removes its files; or choose another "
+                "folder"
             )
         if count:
             raise RunError(
-                f"{self.store.place()} holds an unfinished run ({count} images are recorded): "
-                "resume=True (--resume) goes on, overwrite=True (--overwrite) begins anew"
+                f"{self.store.full_path()} contains an unfinished run of {count} images: "
+                "resume=True (--resume) continues it, overwrite=True (--overwrite) replaces it"
             )
 
     def _begin(self) -> None:
-        """Replace what an earlier run wrote by an empty run of these options."""
-        self._begun = True
+        """Remove the files of an earlier run, and write the description of this run."""
+        self._has_begun = True
         if self._replaces:
             for name in self._manifest.files():
                 self.store.remove(name)
         self._manifest.reset()
         for name in (STATISTICS, SUMMARY, REPORT, *self.store.names(TOP)):
             self.store.remove(name)
-        write_run(self.store, {**self._run, "finished": False})
+        write_run(self.store, {**self._description, "finished": False})
 
-    def _resume(self, finished: bool) -> None:
-        """Find out where to go on: at the first shard of which something is missing."""
-        size = self._job.work.shard_size
+    def _resume(self, is_finished: bool) -> None:
+        """Find the first shard that is incomplete, where the run continues."""
+        size = self._spec.options.shard_size
         self._manifest.repair()
-        counted = None
+        measured_images = None
         if self._statistics is not None:
-            counted = 0
-            if (saved := self.store.read(STATISTICS)) is not None:
-                self._statistics = stats_from(saved)
-                counted = self._statistics.images
-        used = 0
-        unsynced: list[Record] = []  # of the last shard: the next one begins after a sync
+            measured_images = 0
+            if (data := self.store.read(STATISTICS)) is not None:
+                self._statistics = stats_from_bytes(data)
+                measured_images = self._statistics.images
+        done_images = 0
+        unsynced: list[Record] = []  # records of the last shard: files are synced after a shard
         for index, record in enumerate(self._manifest):
             if record.index != index:
                 raise RunError(
-                    f"{self.store.place(MANIFEST)} has image {record.index} in the place of {index}"
+                    f"{self.store.full_path(MANIFEST)} contains image {record.index} instead of "
+                    f"{index}"
                 )
             if index % size == 0:
                 unsynced.clear()
-            # The statistics that were saved are those of the shards up to here.
-            if index % size == 0 and counted in (None, used):
+            # The saved statistics include exactly the shards before this image.
+            if index % size == 0 and measured_images in (None, done_images):
                 self._start_at(index)
             unsynced.append(record)
-            self._before[index] = record.failed
-            used += not record.failed
+            self._recorded_before[index] = record.failed
+            done_images += not record.failed
             self.failed += record.failed
             self.recorded += 1
-        for record in () if finished else self._lost(unsynced):
-            del self._before[record.index]
-            used -= not record.failed
+        for record in () if is_finished else self._remove_lost_records(unsynced):
+            del self._recorded_before[record.index]
+            done_images -= not record.failed
             self.failed -= record.failed
             self.recorded -= 1
-        whole = self.recorded % size == 0 or self.recorded == self.total
-        if counted == used or (counted is None and whole):
+        is_complete = self.recorded % size == 0 or self.recorded == self.total
+        if measured_images == done_images or (measured_images is None and is_complete):
             self._start_at(self.recorded)
         if self._statistics is not None and self._first == 0:
-            # Saved ones may know of more than is recorded.
+            # The saved statistics may include images that are not recorded.
             self._statistics = DatasetStats(top=self._statistics.top)
 
-    def _lost(self, records: list[Record]) -> list[Record]:
-        """Return, and remove from the manifest, the records whose files a power cut has lost.
+    def _remove_lost_records(self, records: list[Record]) -> list[Record]:
+        """Remove records from the manifest whose files a power failure has lost.
 
-        Files of the shards before are on the device. Of the last shard, each record with a file
-        that is missing or truncated goes, and each record after it.
+        Files of earlier shards are on the storage device. In the last shard, the first record with
+        a missing or truncated file and all later records are removed and returned.
         """
-        # A tar is on the device before its images are recorded.
-        if not self.store.local or self._job.sink == "tar":
+        # A tar file is on the storage device before its images are recorded.
+        if not self.store.is_local or self._spec.sink == "tar":
             return []
         for position, record in enumerate(records):
-            if not all(_is_whole(self.store, name) for name in record.files):
+            if not all(_is_complete(self.store, name) for name in record.files):
                 self._manifest.keep(record.index)
                 return records[position:]
         return []
 
     def _start_at(self, index: int) -> None:
         self._first = index
-        self._before.clear()
+        self._recorded_before.clear()
 
-    # --- do the work
+    # --- process the images
 
     def __iter__(self) -> Iterator[Record]:
-        with ExitStack() as unlocking:
-            unlocking.callback(self.close)
-            yield from self._work()
+        with ExitStack() as stack:
+            stack.callback(self.close)
+            yield from self._process()
             if self._statistics is not None:
-                unlocking.pop_all()  # `finish` is still to come
+                stack.pop_all()  # `finish` closes the run
 
-    def _work(self) -> Iterator[Record]:
+    def _process(self) -> Iterator[Record]:
         def begin() -> None:
-            # Before a picture takes the place of one that an earlier run records. Workers elsewhere
-            # look for run.json, to know that they see the same place.
-            if not self._begun and (self._replaces or self._engine is not local):
+            # The files of an earlier run are removed before the first picture is written. Workers
+            # on other machines check by run.json that they have access to the same folder.
+            if not self._has_begun and (self._replaces or self._engine is not run_locally):
                 self._begin()
 
         events = self._engine(
-            self._job,
+            self._spec,
             self.extractor,
             self.items,
             first=self._first,
             begin=begin,
-            recorded=self._before,
-            thresholds=self._thresholds(),
+            recorded=self._recorded_before,
+            thresholds=self._get_thresholds(),
             meter=self.meter,
         )
         with closing(events):  # type: ignore[type-var]
             for event in events:
-                if not self._begun:
+                if not self._has_begun:
                     self._begin()
-                if isinstance(event, Shard):
+                if isinstance(event, FinishedShard):
                     self._end_shard(event)
                     continue
                 self._manifest.append(event)
@@ -344,63 +368,63 @@ class Run:
                 else:
                     _log.debug("%s is done", event.image)
                 yield event
-        if not self._begun:
+        if not self._has_begun:
             self._begin()
         self._manifest.close()
         self._remove_other_shards()
         if self._statistics is None:
             self.finish()
 
-    def _thresholds(self) -> Mapping[str, Any]:
+    def _get_thresholds(self) -> Mapping[str, Any]:
         if self._statistics is None:
             return {}
-        return top_thresholds(self._statistics, self._first)
+        return get_top_thresholds(self._statistics, self._first)
 
     def _remove_other_shards(self) -> None:
-        """Remove what a longer run left here, which a reader of all tar files would take along."""
-        if self._job.sink == "tar":
-            count = -(-self.recorded // self._job.work.shard_size)
-            others = set(self.store.names("shard-")) - set(map(shard_name, range(count)))
+        """Remove tar shards of an earlier, longer run."""
+        if self._spec.sink == "tar":
+            count = -(-self.recorded // self._spec.options.shard_size)
+            others = set(self.store.names("shard-")) - set(map(format_shard_name, range(count)))
             for name in others:
                 self.store.remove(name)
 
-    def _end_shard(self, shard: Shard) -> None:
+    def _end_shard(self, shard: FinishedShard) -> None:
         self._manifest.end_shard(shard.number)
         if self._statistics is not None and shard.statistics is not None:
             self._statistics.merge(shard.statistics)
-            self.store.write(STATISTICS, bytes_of(self._statistics))
+            self.store.write(STATISTICS, stats_to_bytes(self._statistics))
         self.store.sync()
 
     def finish(self, top_channels: int | str = 8) -> None:
-        """Write what is made of statistics, see `write_findings`: then the run is finished.
+        """Write the summary, report and top images of the statistics, and finish the run.
 
-        To be called at the end of a run that takes statistics.
+        Call this method after the iteration over a run with statistics.
 
         Parameters
         ----------
-        top_channels
+        top_channels : int or "all"
             Number of channels of each layer that are shown with their top images; ``"all"``: all
-            that are not dead.
+            channels that are not dead.
         """
         if self._statistics is not None:
-            drawing = self._job.work.drawing or {}
-            write_findings(
+            drawing = self._spec.options.drawing or {}
+            write_results(
                 self.store,
                 self._statistics,
                 self.extractor,
-                self._job.layers,
+                self._spec.layers,
                 self.items,
-                self._job.loading,
+                self.loader,
                 channels=None if top_channels == "all" else int(top_channels),
                 drawing={name: drawing[name] for name in ("normalize", "scope", "cmap") if drawing},
             )
-        write_run(self.store, {**self._run, "finished": True})
+        write_run(self.store, {**self._description, "finished": True})
         self.store.sync()
         self.close()
 
     def close(self) -> None:
-        """Unlock the output, if that has not been done."""
-        self._locked.close()
+        """Unlock the output."""
+        self._lock.close()
 
     def __enter__(self) -> Run:
         return self
@@ -408,40 +432,51 @@ class Run:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def kept(self) -> int:
-        """Return how many images a resumed run will find recorded.
+    def count_recorded(self) -> int:
+        """Return the number of images in the manifest, from which the run can be resumed.
 
-        From the files: an interruption may come after an image was recorded, before it is counted.
+        After an interruption it can exceed `recorded`, which is counted after an image is recorded.
+
+        Returns
+        -------
+        int
+            Number of recorded images.
         """
-        return len(self._manifest) if self._begun else 0
+        return len(self._manifest) if self._has_begun else 0
 
     def summary(self) -> Summary:
-        """Return what came of it so far."""
+        """Return the result of the run so far.
+
+        Returns
+        -------
+        Summary
+            Numbers of images, output and statistics.
+        """
         return Summary(
             images=self.recorded,
             failed=self.failed,
-            output=self.store.place(),
+            output=self.store.full_path(),
             seconds=time.perf_counter() - self._start,
             statistics=self._statistics,
         )
 
 
 def check_start(options: Mapping[str, Any]) -> None:
-    """Raise OptionError if a run is to be both resumed and overwritten."""
+    """Raise OptionError if both `resume` and `overwrite` are set."""
     if options["resume"] and options["overwrite"]:
-        raise OptionError("a run is resumed or overwritten, not both")
+        raise OptionError("resume and overwrite exclude each other: give only one of them")
 
 
-def _engine(engine: Any) -> Engine:
+def _get_engine(engine: Any) -> Engine:
     if callable(engine):
         return cast(Engine, engine)
     if engine not in ("local", "ray"):
         raise OptionError(f"engine must be local, ray or a RayEngine, not {engine!r}")
-    return RayEngine() if engine == "ray" else local
+    return RayEngine() if engine == "ray" else run_locally
 
 
-def _is_whole(store: Store, name: str) -> bool:
-    """Return whether a picture or JSON file of a run is there and not truncated."""
+def _is_complete(store: Store, name: str) -> bool:
+    """Return whether a picture or JSON file exists and is not truncated."""
     data = store.read(name)
     if not data:
         return False
@@ -450,17 +485,17 @@ def _is_whole(store: Store, name: str) -> bool:
             orjson.loads(data)
         else:
             with Image.open(io.BytesIO(data)) as image:
-                # PNG has checksums, which take a tenth of the time of decoding.
+                # Verifying the checksums of a PNG takes a tenth of the time of decoding.
                 image.verify() if image.format == "PNG" else image.load()
     except (OSError, SyntaxError, ValueError, EOFError, struct.error):
         return False
     return True
 
 
-def _checked(drawing: DrawingOptions) -> DrawingOptions:
-    """Return all options of drawing, checked as far as they can be before there is a model.
+def _check_drawing(drawing: DrawingOptions) -> DrawingOptions:
+    """Check and complete the drawing options, as far as possible without a model.
 
-    The backend is one, by its name: what another draws may differ by a level.
+    The backend ``"auto"`` is replaced by a name: pictures of backends can differ by a level.
     """
     options = cast(DrawingOptions, complete_options(DrawingOptions, drawing))
     load_backend(options["backend"])
@@ -469,13 +504,13 @@ def _checked(drawing: DrawingOptions) -> DrawingOptions:
     return options
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as JSON can tell it, the same whenever it is the same."""
+def _to_json(value: Any) -> Any:
+    """Convert a value for JSON, equal values to equal results."""
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, (list, tuple, range, np.ndarray)):
-        return [_plain(one) for one in value]
-    named = getattr(value, "__qualname__", None) or getattr(value, "name", None)
-    return str(named or type(value).__qualname__)
+        return [_to_json(item) for item in value]
+    name = getattr(value, "__qualname__", None) or getattr(value, "name", None)
+    return str(name or type(value).__qualname__)

@@ -1,4 +1,4 @@
-"""How the files of images are laid out: a folder for each image, or tar shards."""
+"""Sinks, which write the files of images: a folder for each image, or tar shards."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from typing import TypeVar
 from actgrid.runs.sources import Item
 from actgrid.runs.stores import Store
 
-__all__ = ["FolderSink", "Sink", "TarSink", "shard_name"]
+__all__ = ["FolderSink", "Sink", "TarSink", "format_shard_name"]
 
 Self = TypeVar("Self", bound="Sink")
 
-# The name of a layer's picture in the folder of an image, see `numbered_files`.
+# File name of a layer's picture, see `numbered_files`.
 _PICTURE = re.compile(r"\d{2,}_.+\.\w+")
 
 
 class Sink(ABC):
-    """Takes the files of images, in a ``with`` block, which an error leaves with none half written.
+    """Base class of sinks: context managers that write the files of images.
 
-    All of its methods raise OutputError.
+    After an error, no file is incomplete. All methods can raise OutputError.
 
     Attributes
     ----------
-    whole_shards
-        Whether images of a shard are complete only when the shard is.
+    writes_whole_shards
+        Whether the images of a shard become complete only with the shard.
     """
 
-    whole_shards: bool
+    writes_whole_shards: bool
 
     @abstractmethod
     def put(self, item: Item, file: str, pieces: Sequence[bytes]) -> None:
-        """Take a file of an image, from any thread, in any order."""
+        """Write or buffer a file of an image; called by several threads in any order."""
 
     @abstractmethod
     def finish(self, item: Item, files: Sequence[str]) -> list[str]:
-        """Return the names in the store of the files of an image, which have all been put.
+        """Complete an image whose files have been put; return the names of its files.
 
-        Called image after image, by one thread.
+        Called by one thread, in the order of the images.
         """
 
     @abstractmethod
     def drop(self, item: Item, files: Sequence[str]) -> None:
-        """Let nothing stay of the files of an image that failed, which nobody puts any more."""
+        """Remove the files of an image that failed."""
 
     @abstractmethod
     def close_shard(self, number: int) -> None:
-        """Complete a shard all of whose images have been finished or dropped."""
+        """Complete a shard whose images have all been finished or dropped."""
 
     def __enter__(self: Self) -> Self:
         return self
@@ -61,17 +61,17 @@ class Sink(ABC):
 
 
 class FolderSink(Sink):
-    """A folder for each image, called by its key: files are written as they come.
+    """Writes the files of each image at once, to a folder with the name of its key.
 
     Parameters
     ----------
     store
-        Where.
+        Store of the files.
     remove_others
-        Whether pictures that an earlier run left in an image's folder are removed.
+        Whether to remove pictures of an earlier run from the folder of an image.
     """
 
-    whole_shards = False
+    writes_whole_shards = False
 
     def __init__(self, store: Store, remove_others: bool = False) -> None:
         self._store = store
@@ -82,12 +82,12 @@ class FolderSink(Sink):
         self._store.write(f"{item.key}/{file}", *pieces)
 
     def finish(self, item: Item, files: Sequence[str]) -> list[str]:
-        """Return their names, and remove what a process left that was killed at this image."""
+        """Return the names of the files, and remove temporary files of a killed process."""
         self._clean(item, files)
         return [f"{item.key}/{file}" for file in files]
 
     def drop(self, item: Item, files: Sequence[str]) -> None:
-        """Remove those that are there, and no others."""
+        """Remove the named files of an image, if they exist."""
         self._clean(item, files)
         for file in files:
             self._store.remove(f"{item.key}/{file}")
@@ -101,82 +101,82 @@ class FolderSink(Sink):
                     self._store.remove(name)
 
     def close_shard(self, number: int) -> None:
-        """Wait until its files are on the device."""
+        """Wait until all files are on the storage device."""
         self._store.sync()
 
     def __exit__(self, *error: object) -> None: ...
 
 
 class TarSink(Sink):
-    """Tar files as WebDataset reads them: the entries of an image follow each other.
+    """Writes tar shards in the WebDataset format: consecutive entries for each image.
 
-    Image ``dog/001`` has the entries ``dog/001.NN_layer.png`` and, for its ``stats.json``,
-    ``dog/001.json``. Bytes depend on the images only. Those of an image are held until it is
-    finished. A shard without images is an empty tar.
+    Image ``dog/001`` has the entries ``dog/001.NN_layer.png`` and ``dog/001.json`` (its
+    ``stats.json``). The bytes depend only on the images. The files of an image are buffered until
+    the image is finished. A shard without images is an empty tar file.
 
     Parameters
     ----------
     store
-        Where.
+        Store of the files.
     images_per_shard
-        How many inputs, those that fail too, make a shard.
+        Number of images in a shard, including failed images.
 
     References
     ----------
     https://github.com/webdataset/webdataset
     """
 
-    whole_shards = True
+    writes_whole_shards = True
 
     def __init__(self, store: Store, images_per_shard: int = 100) -> None:
         self._store = store
         self._images_per_shard = images_per_shard
-        self._held: dict[int, dict[str, bytes]] = {}
+        self._buffers: dict[int, dict[str, bytes]] = {}
         self._tar: tarfile.TarFile | None = None
-        self._open = ExitStack()  # the tar, and the file that it is written to
+        self._open_files = ExitStack()  # the tar archive and its file
 
     def put(self, item: Item, file: str, pieces: Sequence[bytes]) -> None:
-        """Hold a file."""
-        self._held.setdefault(item.index, {})[file] = b"".join(pieces)
+        """Buffer a file."""
+        self._buffers.setdefault(item.index, {})[file] = b"".join(pieces)
 
     def finish(self, item: Item, files: Sequence[str]) -> list[str]:
-        """Write the entries and return their names, below that of the tar."""
+        """Write the entries of an image, and return their names ``shard.tar/entry``."""
         number = item.index // self._images_per_shard
-        held = self._held.pop(item.index, {})
+        contents = self._buffers.pop(item.index, {})
         names = []
-        with self._shard(number) as tar:
+        with self._open_shard(number) as tar:
             for file in files:
                 entry = tarfile.TarInfo(f"{item.key}.{'json' if file == 'stats.json' else file}")
-                entry.size = len(held[file])
-                tar.addfile(entry, io.BytesIO(held[file]))
-                names.append(f"{shard_name(number)}/{entry.name}")
+                entry.size = len(contents[file])
+                tar.addfile(entry, io.BytesIO(contents[file]))
+                names.append(f"{format_shard_name(number)}/{entry.name}")
         return names
 
     def drop(self, item: Item, files: Sequence[str]) -> None:
-        """Forget what is held."""
-        self._held.pop(item.index, None)
+        """Discard the buffered files of an image."""
+        self._buffers.pop(item.index, None)
 
     def close_shard(self, number: int) -> None:
-        """Let the tar appear under its name."""
-        with self._shard(number):
+        """Complete the tar file, which then appears under its name."""
+        with self._open_shard(number):
             self._tar = None
-        self._open.close()
+        self._open_files.close()
         self._store.sync()
 
     def __exit__(self, *error: object) -> None:
-        self._open.__exit__(*error)  # type: ignore[arg-type]
+        self._open_files.__exit__(*error)  # type: ignore[arg-type]
 
     @contextmanager
-    def _shard(self, number: int) -> Iterator[tarfile.TarFile]:
-        """Yield the tar of a shard; if it cannot be written, nothing of it stays."""
-        with self._open.pop_all() as opened:
+    def _open_shard(self, number: int) -> Iterator[tarfile.TarFile]:
+        """Yield the tar file of a shard; after an error, the file is removed."""
+        with self._open_files.pop_all() as stack:
             if self._tar is None:
-                file = opened.enter_context(self._store.writing(shard_name(number)))
-                self._tar = opened.enter_context(tarfile.TarFile(fileobj=file, mode="w"))
+                file = stack.enter_context(self._store.open_for_writing(format_shard_name(number)))
+                self._tar = stack.enter_context(tarfile.TarFile(fileobj=file, mode="w"))
             yield self._tar
-            self._open = opened.pop_all()
+            self._open_files = stack.pop_all()
 
 
-def shard_name(number: int) -> str:
-    """Return the name of the tar of a shard."""
+def format_shard_name(number: int) -> str:
+    """Return the file name of a tar shard, such as ``shard-000003.tar``."""
     return f"shard-{number:06}.tar"

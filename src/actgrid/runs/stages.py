@@ -1,4 +1,4 @@
-"""Many images through a model: loading, running, drawing and writing, all at once."""
+"""Process images in concurrent stages: load, run the model, draw, write."""
 
 from __future__ import annotations
 
@@ -36,54 +36,51 @@ from actgrid.models import Extractor
 from actgrid.models.inputs import batch_shape, join_batches
 from actgrid.options import DrawingOptions
 from actgrid.runs.manifest import Record
+from actgrid.runs.processing import FinishedShard, ProcessingOptions, StageMeter
 from actgrid.runs.sinks import Sink
 from actgrid.runs.sources import Item
-from actgrid.runs.work import Meter, Shard, Work
-from actgrid.statistics.dataset import DatasetStats, add_image, top_thresholds
+from actgrid.statistics.dataset import DatasetStats, add_image, get_top_thresholds
 from actgrid.statistics.measurements import MeasuredLayer, measure_batch, measure_sample
 
-__all__ = ["process"]
+__all__ = ["process_images"]
 
 T = TypeVar("T")
-Image = npt.NDArray[Any]
+Array = npt.NDArray[Any]
 
 _STATS = "stats.json"
-# Batches that are loaded ahead of the model.
-_AHEAD = 2
+# Number of batches that are loaded ahead of the model.
+_PREFETCHED_BATCHES = 2
 
 
 @dataclass
-class _Entry:
-    """An image on its way, as a batch of one: an array, or a dict of arrays by input.
-
-    Without an `image` it has failed, by `error`.
-    """
+class _LoadedImage:
+    """An image in the stages: a batch of size 1, or the error that loading raised."""
 
     item: Item
-    image: Any
+    x: Any
     error: Exception | None
     milliseconds: float
-    # Returns what became of its layers, once it did.
+    # Waits for the drawing and measuring of the layers, and returns the results.
     finish: Callable[[], tuple[list[DrawnLayer], list[MeasuredLayer]]] = field(
         default=lambda: ([], [])
     )
 
 
 @contextmanager
-def _ahead(values: Iterable[T], most: int) -> Iterator[Iterator[T]]:
-    """Yield an iterator over values that a thread takes ahead, at most so many of them."""
-    waiting: queue.Queue[Callable[[], T] | None] = queue.Queue(most)
+def _prefetch(values: Iterable[T], max_values: int) -> Iterator[Iterator[T]]:
+    """Yield an iterator whose next values a thread fetches in advance."""
+    fetched: queue.Queue[Callable[[], T] | None] = queue.Queue(max_values)
     stop = threading.Event()
 
     def put(value: Callable[[], T] | None) -> None:
         while not stop.is_set():
             try:
-                waiting.put(value, timeout=0.1)
+                fetched.put(value, timeout=0.1)
                 return
             except queue.Full:
                 pass
 
-    def fill() -> None:
+    def fetch() -> None:
         def fail(error: BaseException) -> T:
             raise error
 
@@ -96,121 +93,129 @@ def _ahead(values: Iterable[T], most: int) -> Iterator[Iterator[T]]:
             put(lambda error=error: fail(error))  # type: ignore[misc]
         put(None)
 
-    filler = threading.Thread(target=fill, name="actgrid-inputs", daemon=True)
-    filler.start()
+    thread = threading.Thread(target=fetch, name="actgrid-inputs", daemon=True)
+    thread.start()
     try:
-        yield (value() for value in iter(waiting.get, None))
+        yield (value() for value in iter(fetched.get, None))
     finally:
         stop.set()
-        filler.join()
+        thread.join()
 
 
-def process(
+def process_images(
     extractor: Extractor,
     items: Iterable[Item],
     load: Callable[[Item], Any],
     sink: Sink,
-    work: Work,
+    options: ProcessingOptions,
     *,
     recorded: Mapping[int, bool] | None = None,
     thresholds: Mapping[str, Any] | None = None,
-    meter: Meter | None = None,
-) -> Iterator[Record | Shard]:
-    """Draw, measure and write image after image.
+    meter: StageMeter | None = None,
+) -> Iterator[Record | FinishedShard]:
+    """Draw, measure and write images in concurrent stages.
 
-    While the model runs on a batch, threads load the next ones, and draw and write the last one:
-    there are never the activations of more than two. What is written depends on the images and
-    their order alone.
+    While the model runs on a batch, threads load the next batch, and draw and write the previous
+    one. The activations of at most two batches are in memory. The written files depend only on the
+    images and their order.
+
+    Whether the iteration ends, fails or is closed, no files remain of an image whose record was not
+    yielded.
 
     Parameters
     ----------
+    extractor : Extractor
+        Extracts the activations.
     items
-        The images, from the first of a shard on.
+        The images, starting at the first image of a shard.
     load
-        Returns an image as a batch of one for the model, an array or a dict of arrays; called by
-        several threads.
+        Loads an image as a batch of size 1, an array or a dict of arrays. Several threads call it.
     sink
-        Where the pictures go.
+        Receives the picture files.
+    options
+        Options for the processing.
     recorded
-        By index, whether images failed that an earlier run has recorded. They are run again with
-        the others of their batch, because a model's results may depend on its size, and for the
-        statistics of their shard; nothing is written of them unless the sink takes whole shards.
-        What failed has failed, whatever becomes of it now.
+        Index -> whether the image failed, for images that an earlier run recorded. The model runs
+        on them again, because its results can depend on the batch, and for the statistics of their
+        shard. Their files are written again only if the sink writes whole shards. An image that
+        failed stays failed.
     thresholds
-        By layer path, of the images before, see `top_thresholds`.
+        Layer path -> thresholds of the earlier images, see `get_top_thresholds`.
     meter
-        Is told what goes on.
+        Counts images and busy seconds.
 
     Yields
     ------
-    Record or Shard
-        A record for each image that has none, in order, once all its files are complete; and a
-        shard once all of its images are recorded.
+    Record or FinishedShard
+        A record for each new image, in order, once all its files are complete; and a finished shard
+        once all its images are recorded.
 
     Raises
     ------
     OutputError
-        If something cannot be written.
+        If a file cannot be written.
     Exception
-        Whatever is wrong with an image, unless such are left out; those before it are yielded.
-
-    However it ends, no files stay of an image whose record was not yielded.
+        If an image cannot be used and errors are not skipped; earlier images are yielded before.
     """
-    flow = _Flow(extractor, load, sink, work, recorded or {}, thresholds or {}, meter or Meter())
+    pipeline = _Pipeline(
+        extractor, load, sink, options, recorded or {}, thresholds or {}, meter or StageMeter()
+    )
     try:
-        for event in _run_stages(flow, items, work):
+        for event in _run_stages(pipeline, items, options):
             if isinstance(event, Record):
-                flow.unrecorded.pop(event.index, None)
+                pipeline.unrecorded.pop(event.index, None)
             yield event
     finally:
-        flow.drop_unrecorded()
+        pipeline.drop_unrecorded()
 
 
-def _run_stages(flow: _Flow, items: Iterable[Item], work: Work) -> Iterator[Record | Shard]:
+def _run_stages(
+    pipeline: _Pipeline, items: Iterable[Item], options: ProcessingOptions
+) -> Iterator[Record | FinishedShard]:
     with (
-        worker_threads(work.threads, "draw") as flow.drawers,
-        worker_threads(work.threads, "load") as loaders,
+        worker_threads(options.threads, "draw") as pipeline.drawers,
+        worker_threads(options.threads, "load") as loaders,
         worker_threads(1, "write") as writer,
     ):
-        loading = (loaders.submit(flow.load, item) for item in items)
-        waiting: deque[list[Future[list[Record | Shard]]]] = deque()
+        loading = (loaders.submit(pipeline.load, item) for item in items)
+        pending: deque[list[Future[list[Record | FinishedShard]]]] = deque()
         number: int | None = None
         problem: Exception | None = None
-        with _ahead(loading, _AHEAD * work.batch_size) as loaded:
-            batches = flow.batches(future.result() for future in loaded)
+        with _prefetch(loading, _PREFETCHED_BATCHES * options.batch_size) as prefetched:
+            batches = pipeline.group_batches(future.result() for future in prefetched)
             while True:
                 try:
                     batch = next(batches, None)
                 except Exception as error:
-                    # The inputs broke off: what came before is finished.
+                    # The input iterator failed: the images before the error are still finished.
                     batch, problem = None, error
                 if batch is None:
                     break
-                finishing = []
-                last, number = number, batch[0].item.index // work.shard_size
-                if last is not None and last != number:
-                    finishing.append(writer.submit(flow.end_shard, last))
-                flow.start(batch)
-                finishing += [writer.submit(flow.finish, entry) for entry in batch]
+                writes = []
+                previous, number = number, batch[0].item.index // options.shard_size
+                if previous is not None and previous != number:
+                    writes.append(writer.submit(pipeline.end_shard, previous))
+                pipeline.start(batch)
+                writes += [writer.submit(pipeline.finish, image) for image in batch]
                 del batch
-                waiting.append(finishing)
-                if len(waiting) > 1:
-                    yield from _results(waiting.popleft())
+                pending.append(writes)
+                if len(pending) > 1:
+                    yield from _iterate_results(pending.popleft())
         if number is not None and problem is None:
-            waiting.append([writer.submit(flow.end_shard, number)])
-        for finishing in waiting:
-            yield from _results(finishing)
+            pending.append([writer.submit(pipeline.end_shard, number)])
+        for writes in pending:
+            yield from _iterate_results(writes)
         if problem is not None:
             raise problem
 
 
-def _results(futures: Iterable[Future[list[T]]]) -> Iterator[T]:
+def _iterate_results(futures: Iterable[Future[list[T]]]) -> Iterator[T]:
     for future in futures:
         yield from future.result()
 
 
-class _Flow:
-    """What the stages of `process` do."""
+class _Pipeline:
+    """The stages of `process_images`, and the state that they share."""
 
     drawers: ThreadPoolExecutor
 
@@ -219,61 +224,61 @@ class _Flow:
         extractor: Extractor,
         load: Callable[[Item], Any],
         sink: Sink,
-        work: Work,
+        options: ProcessingOptions,
         recorded: Mapping[int, bool],
         thresholds: Mapping[str, Any],
-        meter: Meter,
+        meter: StageMeter,
     ) -> None:
         self._extractor = extractor
         self._load = load
         self._sink = sink
-        self._work = work
+        self._options = options
         self._recorded = recorded
         self._meter = meter
-        self._thresholds_before = thresholds
-        # Of the shard that is being written.
-        self._statistics = self._no_statistics()
+        self._earlier_thresholds = thresholds
+        # The state of the current shard.
+        self._statistics = self._make_statistics()
         self._thresholds: Mapping[str, Any] = {}
-        self._held: list[Record | Shard] = []
-        # By index, images of which files may have been written, and whose records are to come.
+        self._shard_records: list[Record | FinishedShard] = []
+        # Index -> image whose files may have been written before its record was yielded.
         self.unrecorded: dict[int, Item] = {}
 
-    def _no_statistics(self) -> DatasetStats | None:
-        return None if self._work.top is None else DatasetStats(top=self._work.top)
+    def _make_statistics(self) -> DatasetStats | None:
+        return None if self._options.top is None else DatasetStats(top=self._options.top)
 
     # --- load
 
-    def load(self, item: Item) -> _Entry:
-        image, problem, start = None, None, time.perf_counter()
+    def load(self, item: Item) -> _LoadedImage:
+        x, problem, start = None, None, time.perf_counter()
         try:
-            with self._meter.busy("load"):
-                image = self._load(item)
+            with self._meter.time_stage("load"):
+                x = self._load(item)
         except Exception as error:
             problem = error
-        return _Entry(item, image, problem, (time.perf_counter() - start) * 1e3)
+        return _LoadedImage(item, x, problem, (time.perf_counter() - start) * 1e3)
 
-    def batches(self, entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
-        """Group images that follow each other: of one shard, and of one shape but for failed ones.
+    def group_batches(self, images: Iterable[_LoadedImage]) -> Iterator[list[_LoadedImage]]:
+        """Group consecutive images of one shard and shape into batches.
 
-        These go along, so that they change no batch.
+        Failed images are added to the current batch and do not count.
         """
-        batch: list[_Entry] = []
+        batch: list[_LoadedImage] = []
         shape: Any = None
-        images = 0
+        count = 0
         try:
-            for entry in entries:
-                full = bool(batch) and entry.item.index % self._work.shard_size == 0
-                if entry.image is not None:
+            for image in images:
+                is_full = bool(batch) and image.item.index % self._options.shard_size == 0
+                if image.x is not None:
                     fits = (
-                        shape in (None, batch_shape(entry.image)) and images < self._work.batch_size
+                        shape in (None, batch_shape(image.x)) and count < self._options.batch_size
                     )
-                    full = full or not fits
-                if full:
+                    is_full = is_full or not fits
+                if is_full:
                     yield batch
-                    batch, shape, images = [], None, 0
-                batch.append(entry)
-                if entry.image is not None:
-                    shape, images = batch_shape(entry.image), images + 1
+                    batch, shape, count = [], None, 0
+                batch.append(image)
+                if image.x is not None:
+                    shape, count = batch_shape(image.x), count + 1
         except Exception:
             if batch:
                 yield batch
@@ -283,158 +288,161 @@ class _Flow:
 
     # --- model
 
-    def start(self, batch: list[_Entry]) -> None:
-        """Run the model on a batch and let its images be drawn or measured."""
-        images = [entry for entry in batch if entry.image is not None]
-        if not any(map(self._matters, images)):
+    def start(self, batch: list[_LoadedImage]) -> None:
+        """Run the model on a batch, and start to draw or measure its images."""
+        images = [image for image in batch if image.x is not None]
+        if not any(map(self._is_needed, images)):
             return
         start = time.perf_counter()
         try:
-            with self._meter.busy("model"):
-                activations = self._extractor(join_batches([entry.image for entry in images]))
+            with self._meter.time_stage("model"):
+                activations = self._extractor(join_batches([image.x for image in images]))
         except UnusableModelError:
-            raise  # no image is to blame, and every other one would fail as well
+            raise  # the model fails on every image
         except (ModelError, ShapeError, DtypeError) as error:
             if len(images) == 1:
-                images[0].image, images[0].error = None, error
+                images[0].x, images[0].error = None, error
             else:
-                for entry in images:  # one may be to blame, and not the others
-                    self.start([entry])
+                for image in images:  # a single image may have caused the error
+                    self.start([image])
             return
-        share = (time.perf_counter() - start) * 1e3 / len(images)
-        for entry in images:
-            entry.image = np.empty(0)  # has served
-            entry.milliseconds += share
-        if self._work.drawing is None:
+        milliseconds = (time.perf_counter() - start) * 1e3 / len(images)
+        for image in images:
+            image.x = np.empty(0)  # frees the memory
+            image.milliseconds += milliseconds
+        if self._options.drawing is None:
             self._start_measuring(images, activations)
         else:
-            self._start_drawing(images, activations, self._work.drawing)
+            self._start_drawing(images, activations, self._options.drawing)
 
-    def _matters(self, entry: _Entry) -> bool:
+    def _is_needed(self, image: _LoadedImage) -> bool:
         return (
-            entry.item.index not in self._recorded
-            or self._sink.whole_shards
-            or self._work.top is not None
+            image.item.index not in self._recorded
+            or self._sink.writes_whole_shards
+            or self._options.top is not None
         )
 
     def _start_drawing(
-        self, images: list[_Entry], activations: dict[str, Image], options: DrawingOptions
+        self, images: list[_LoadedImage], activations: dict[str, Array], drawing: DrawingOptions
     ) -> None:
         infos, batch = self._extractor.layers, len(images)
-        files = numbered_files(list(activations), picture_suffix(options))
-        for sample, entry in enumerate(images):
-            put = self._put_of(entry)
+        files = numbered_files(list(activations), picture_suffix(drawing))
+        for sample, image in enumerate(images):
+            put = self._get_writer(image)
             if put is not None:
-                self.unrecorded[entry.item.index] = entry.item
+                self.unrecorded[image.item.index] = image.item
 
             def draw(
                 path: str,
-                activation: Image,
+                activation: Array,
                 file: str,
                 sample: int = sample,
                 put: Callable[..., None] | None = put,
             ) -> tuple[DrawnLayer, MeasuredLayer | None]:
-                info, start, of_layer = infos[path], time.perf_counter(), None
-                with self._meter.busy("draw"):
+                info, start, measured = infos[path], time.perf_counter(), None
+                with self._meter.time_stage("draw"):
                     grid, pieces = draw_file(
-                        info, activation, batch=batch, sample=sample, **options
+                        info, activation, batch=batch, sample=sample, **drawing
                     )
-                    if self._work.top is not None:
-                        threshold = self._threshold_of(path)
-                        of_layer = measure_sample(info, activation, sample, grid.stats, threshold)
+                    if self._options.top is not None:
+                        threshold = self._get_threshold(path)
+                        measured = measure_sample(info, activation, sample, grid.stats, threshold)
                 if put is not None:
-                    with self._meter.busy("write"):
+                    with self._meter.time_stage("write"):
                         put(file, pieces)
-                return DrawnLayer.of(info, activation, grid, file, start), of_layer
+                return DrawnLayer.of(info, activation, grid, file, start), measured
 
-            drawing = [
+            futures = [
                 self.drawers.submit(draw, path, activation, file)
                 for (path, activation), file in zip(activations.items(), files, strict=True)
             ]
 
             def finish(
-                drawing: list[Future[tuple[DrawnLayer, MeasuredLayer | None]]] = drawing,
+                futures: list[Future[tuple[DrawnLayer, MeasuredLayer | None]]] = futures,
             ) -> tuple[list[DrawnLayer], list[MeasuredLayer]]:
-                wait(drawing)  # so that nothing is written any more if one fails
-                layers = [future.result() for future in drawing]
-                return [drawn for drawn, _ in layers], [one for _, one in layers if one]
+                wait(futures)  # after an error, no layer is written any more
+                layers = [future.result() for future in futures]
+                return (
+                    [drawn for drawn, _ in layers],
+                    [measured for _, measured in layers if measured],
+                )
 
-            entry.finish = finish
+            image.finish = finish
 
-    def _put_of(self, entry: _Entry) -> Callable[..., None] | None:
-        """Return what takes the files of an image; None if these are there, or are to be none."""
-        failed = self._recorded.get(entry.item.index)
-        if failed or (failed is not None and not self._sink.whole_shards):
+    def _get_writer(self, image: _LoadedImage) -> Callable[..., None] | None:
+        """Return a function that writes a file of an image; None if no files are needed."""
+        has_failed = self._recorded.get(image.item.index)
+        if has_failed or (has_failed is not None and not self._sink.writes_whole_shards):
             return None
-        return lambda file, pieces: self._sink.put(entry.item, file, pieces)
+        return lambda file, pieces: self._sink.put(image.item, file, pieces)
 
-    def _start_measuring(self, images: list[_Entry], activations: dict[str, Image]) -> None:
+    def _start_measuring(self, images: list[_LoadedImage], activations: dict[str, Array]) -> None:
         infos, batch = self._extractor.layers, len(images)
 
-        def measure(path: str, activation: Image) -> list[MeasuredLayer]:
-            with self._meter.busy("draw"):
-                threshold = self._threshold_of(path)
+        def measure(path: str, activation: Array) -> list[MeasuredLayer]:
+            with self._meter.time_stage("draw"):
+                threshold = self._get_threshold(path)
                 return measure_batch(infos[path], activation, batch=batch, threshold=threshold)
 
-        measuring = [
+        futures = [
             self.drawers.submit(measure, path, activation)
             for path, activation in activations.items()
         ]
-        for sample, entry in enumerate(images):
+        for sample, image in enumerate(images):
 
             def finish(sample: int = sample) -> tuple[list[DrawnLayer], list[MeasuredLayer]]:
-                return [], [future.result()[sample] for future in measuring]
+                return [], [future.result()[sample] for future in futures]
 
-            entry.finish = finish
+            image.finish = finish
 
-    def _threshold_of(self, path: str) -> Any:
-        before, here = self._thresholds_before.get(path), self._thresholds.get(path)
-        if before is None or here is None:
-            return here if before is None else before
-        return np.maximum(before, here)
+    def _get_threshold(self, path: str) -> Any:
+        earlier, current = self._earlier_thresholds.get(path), self._thresholds.get(path)
+        if earlier is None or current is None:
+            return current if earlier is None else earlier
+        return np.maximum(earlier, current)
 
-    # --- write, by one thread in the order of the images
+    # --- write, in one thread and in the order of the images
 
-    def finish(self, entry: _Entry) -> list[Record | Shard]:
-        """Return the record of an image whose files are complete; none if there is one already."""
-        if self._recorded.get(entry.item.index):
-            return []  # it failed, and was here to make the same batches again
+    def finish(self, image: _LoadedImage) -> list[Record | FinishedShard]:
+        """Complete the files of an image, and return its record if it is new."""
+        if self._recorded.get(image.item.index):
+            return []  # a recorded failure only completed the batch
         drawn: list[DrawnLayer] = []
         layers: list[MeasuredLayer] = []
         files: list[str] = []
-        problem = entry.error
-        if entry.image is not None:
+        problem = image.error
+        if image.x is not None:
             try:
-                drawn, layers = entry.finish()
-                files = self._write(entry, drawn)
+                drawn, layers = image.finish()
+                files = self._write(image, drawn)
             except (OutputError, OptionError):
-                raise  # which is no fault of this image
+                raise  # the image did not cause the error
             except ActgridError as error:
                 problem = error
-                if self._put_of(entry):
-                    self._drop(entry.item)
-        if problem is not None and not self._work.skip_errors:
+                if self._get_writer(image):
+                    self._drop(image.item)
+        if problem is not None and not self._options.skip_errors:
             raise problem
-        if problem is None and self._statistics is not None and entry.image is not None:
-            add_image(self._statistics, entry.item.index, entry.item.name, layers)
-            self._thresholds = top_thresholds(self._statistics, entry.item.index + 1)
-        if entry.item.index in self._recorded:
+        if problem is None and self._statistics is not None and image.x is not None:
+            add_image(self._statistics, image.item.index, image.item.name, layers)
+            self._thresholds = get_top_thresholds(self._statistics, image.item.index + 1)
+        if image.item.index in self._recorded:
             return []
         self._meter.images += 1
-        dead = {one.info.path: int(one.stats.dead.sum()) for one in drawn or layers}
-        milliseconds = entry.milliseconds + sum(layer.milliseconds for layer in drawn)
-        record = Record.of(entry.item, files, dead, milliseconds, problem)
-        if not self._sink.whole_shards:
+        dead = {layer.info.path: int(layer.stats.dead.sum()) for layer in drawn or layers}
+        milliseconds = image.milliseconds + sum(layer.milliseconds for layer in drawn)
+        record = Record.of(image.item, files, dead, milliseconds, problem)
+        if not self._sink.writes_whole_shards:
             return [record]
-        self._held.append(record)
+        self._shard_records.append(record)
         return []
 
-    def _write(self, entry: _Entry, drawn: list[DrawnLayer]) -> list[str]:
-        """Complete the files of an image and return their names."""
-        if self._work.drawing is None or (put := self._put_of(entry)) is None:
+    def _write(self, image: _LoadedImage, drawn: list[DrawnLayer]) -> list[str]:
+        """Complete the files of an image, and return their names."""
+        if self._options.drawing is None or (put := self._get_writer(image)) is None:
             return []
-        with self._meter.busy("write"):
-            item = entry.item
+        with self._meter.time_stage("write"):
+            item = image.item
             about = {"image": item.name, "model": self._extractor.model.name}
             if item.label is not None:
                 about["label"] = item.label
@@ -442,22 +450,22 @@ class _Flow:
             return self._sink.finish(item, [*(layer.file for layer in drawn), _STATS])
 
     def _drop(self, item: Item) -> None:
-        if self._work.drawing is not None:
-            suffix = picture_suffix(self._work.drawing)
+        if self._options.drawing is not None:
+            suffix = picture_suffix(self._options.drawing)
             files = numbered_files(list(self._extractor.layers), suffix)
             self._sink.drop(item, [*files, _STATS])
 
     def drop_unrecorded(self) -> None:
-        """Let nothing stay of images that a run which is stopped has not recorded."""
+        """Remove the files of images whose records were not yielded."""
         for item in self.unrecorded.values():
-            with suppress(OutputError):  # what stopped the run may be the reason
+            with suppress(OutputError):  # the same error may have stopped the run
                 self._drop(item)
 
-    def end_shard(self, number: int) -> list[Record | Shard]:
-        """Return what was held back until a shard is complete, and the shard."""
-        with self._meter.busy("write"):
+    def end_shard(self, number: int) -> list[Record | FinishedShard]:
+        """Close a shard, and return its buffered records and the finished shard."""
+        with self._meter.time_stage("write"):
             self._sink.close_shard(number)
-        ended = [*self._held, Shard(number, self._statistics)]
-        self._thresholds_before = {path: self._threshold_of(path) for path in self._thresholds}
-        self._statistics, self._held = self._no_statistics(), []
-        return ended
+        events = [*self._shard_records, FinishedShard(number, self._statistics)]
+        self._earlier_thresholds = {path: self._get_threshold(path) for path in self._thresholds}
+        self._statistics, self._shard_records = self._make_statistics(), []
+        return events

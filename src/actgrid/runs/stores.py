@@ -1,4 +1,4 @@
-"""Where files of a run go: a local folder, or a place that fsspec knows."""
+"""Stores of the files of a run: a local folder, or a remote location of fsspec."""
 
 from __future__ import annotations
 
@@ -28,101 +28,102 @@ from actgrid.errors import (
     RunError,
 )
 
-__all__ = ["Store", "local_folder", "open_store"]
+__all__ = ["Store", "find_local_folder", "open_store"]
 
-_MAX_REASON = 300  # characters
+_MAX_ERROR_LENGTH = 300  # characters
 
 
 def open_store(output: str | os.PathLike[str]) -> Store:
-    """Return the store at a local folder, made if need be, or at a URL (``s3://bucket/run``).
+    """Open the store at a local folder, or at a URL such as ``s3://bucket/run``.
 
     Raises
     ------
     OutputError
-        If the folder cannot be made, or the place cannot be reached.
+        If the folder cannot be created, or the URL cannot be reached.
     OptionError
-        If `output` is empty, or the URL is of no kind that fsspec knows.
+        If `output` is empty, or fsspec does not support the URL.
     MissingDependencyError
-        If fsspec, or what it needs for such a URL, is not installed.
+        If fsspec, or a package that it needs for the URL, is not installed.
     """
     if not str(output).removeprefix("file://").removeprefix("local://"):
-        raise OptionError(f"output={output!r} is empty: give a folder or a URL")
-    folder = local_folder(output)
+        raise OptionError(f"output={output!r} is empty; expected a folder or a URL")
+    folder = find_local_folder(output)
     return _RemoteStore(str(output)) if folder is None else _LocalStore(folder)
 
 
-def local_folder(output: str | os.PathLike[str]) -> Path | None:
-    """Return the folder on this machine that an output is, None if it is elsewhere."""
+def find_local_folder(output: str | os.PathLike[str]) -> Path | None:
+    """Return the local folder of an output; None if the output is remote."""
     if not isinstance(output, str) or "://" not in output:
         return Path(output)
-    if output.startswith(("file://", "local://")):  # which fsspec would not write aside
+    if output.startswith(("file://", "local://")):  # fsspec would not write local files atomically
         return Path(output.partition("://")[2])
     return None
 
 
 class Store(ABC):
-    """A folder of files. Their names are relative, with ``/`` between folders.
+    """Base class of stores: a folder of files with relative names.
 
-    Its methods may be called by several threads. All raise OutputError, in one line, where they
-    fail for whatever reason.
+    The methods may be called by several threads. Each raises OutputError, with a message of one
+    line, if it fails.
 
     Attributes
     ----------
-    local
-        Whether it is a folder on this machine, where to append to a file costs what is appended.
+    is_local
+        Whether the store is a local folder, where appending to a file is cheap.
     """
 
-    local: bool
+    is_local: bool
 
     @abstractmethod
-    def place(self, name: str = "") -> str:
-        """Return the whole path or URL of a file, or of the store."""
+    def full_path(self, name: str = "") -> str:
+        """Return the complete path or URL of a file, or of the store."""
 
     @abstractmethod
     def write(self, name: str, *pieces: bytes) -> None:
-        """Write a file, whole or not at all; folders are made."""
+        """Write a file atomically; folders are created."""
 
     @abstractmethod
-    def writing(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """Yield a large file to write, which is there, whole, unless an error leaves the block."""
+    def open_for_writing(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """Open a large file for writing; it appears when complete, and not after an error."""
 
     @abstractmethod
     def append(self, name: str, data: bytes) -> None:
-        """Add to the end of a file. After it, a process that is killed does not lose it."""
+        """Append to a file; the data is safe if the process is killed afterwards."""
 
     @abstractmethod
     def read(self, name: str) -> bytes | None:
-        """Return a file's content; None if there is none."""
+        """Return the content of a file; None if the file does not exist."""
 
     @abstractmethod
     def lines(self, name: str) -> Iterator[bytes]:
-        """Yield the lines of a file, with their ends; none if there is no file."""
+        """Yield the lines of a file with line ends; none if the file does not exist."""
 
     @abstractmethod
-    def cut(self, name: str) -> None:
-        """Remove the last line of a file if it has no end, as when it was being appended."""
+    def remove_incomplete_line(self, name: str) -> None:
+        """Remove the last line of a file if it has no line end, after a killed append."""
 
     @abstractmethod
     def names(self, prefix: str = "") -> list[str]:
-        """Return the names of the files that begin so, sorted; none in folders below."""
+        """Return the sorted names of files with a prefix, without files in subfolders."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file if it exists."""
 
     @abstractmethod
     def clean(self, folders: Iterable[str] = ("",)) -> None:
-        """Remove what killed processes left in folders of which they were writing files.
+        """Remove temporary files that killed processes left in folders.
 
-        Nobody may be writing there. ``""`` is the store itself; folders below are not looked at.
+        No other process may be writing there. The folder ``""`` is the store itself. Subfolders are
+        not searched.
         """
 
     @abstractmethod
     def lock(self) -> AbstractContextManager[object]:
-        """Lock the store against other runs for a ``with`` block, where the place can be locked.
+        """Lock the store against other runs while the context is open.
 
-        A process that ends, however it ends, unlocks the store. Object stores cannot be locked,
-        nor can some network file systems, nor folders on Windows.
+        The lock ends with the process, also if it is killed. Object stores, some network file
+        systems, and folders on Windows cannot be locked.
 
         Raises
         ------
@@ -132,28 +133,30 @@ class Store(ABC):
 
     @abstractmethod
     def sync(self) -> None:
-        """Wait until everything written so far is on the device, safe from a power cut."""
+        """Wait until all written files are on the storage device, safe from power loss."""
 
     @contextmanager
-    def _attempt(self, to: str, name: str) -> Iterator[None]:
+    def _translate_errors(self, action: str, name: str) -> Iterator[None]:
         try:
             yield
         except ActgridError:
             raise
         except Exception as error:
-            # What fsspec raises may be of any library.
-            raise OutputError(f"cannot {to} {self.place(name)}: {_reason(error)}") from error
+            # fsspec raises exceptions of many libraries.
+            raise OutputError(
+                f"cannot {action} {self.full_path(name)}: {_describe_error(error)}"
+            ) from error
 
 
 class _LocalStore(Store):
-    """A folder on this machine."""
+    """A store in a local folder."""
 
-    local = True
+    is_local = True
 
     def __init__(self, folder: Path) -> None:
         self.folder = writable_folder(folder)
 
-    def place(self, name: str = "") -> str:
+    def full_path(self, name: str = "") -> str:
         return str(self.folder / name)
 
     def write(self, name: str, *pieces: bytes) -> None:
@@ -161,53 +164,53 @@ class _LocalStore(Store):
         try:
             write_file(file, *pieces)
         except OutputError as error:
-            # To look for the folder first would take longer than all the files in it.
+            # Checking first whether the folder exists would take longer than writing its files.
             if not isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
                 raise
-            write_file(self._made(name), *pieces)
+            write_file(self._make_parent(name), *pieces)
 
-    def writing(self, name: str) -> AbstractContextManager[BinaryIO]:
-        return writing_file(self._made(name))
+    def open_for_writing(self, name: str) -> AbstractContextManager[BinaryIO]:
+        return writing_file(self._make_parent(name))
 
     def append(self, name: str, data: bytes) -> None:
-        with self._attempt("write", name), self._made(name).open("ab") as file:
+        with self._translate_errors("write", name), self._make_parent(name).open("ab") as file:
             file.write(data)
 
     def read(self, name: str) -> bytes | None:
-        with self._attempt("read", name):
+        with self._translate_errors("read", name):
             try:
                 return (self.folder / name).read_bytes()
             except FileNotFoundError:
                 return None
 
     def lines(self, name: str) -> Iterator[bytes]:
-        with self._attempt("read", name):
+        with self._translate_errors("read", name):
             try:
                 with (self.folder / name).open("rb") as file:
                     yield from file
             except FileNotFoundError:
                 pass
 
-    def cut(self, name: str) -> None:
-        whole = 0
+    def remove_incomplete_line(self, name: str) -> None:
+        complete_bytes = 0
         for line in self.lines(name):
-            whole += len(line) if line.endswith(b"\n") else 0
-        with self._attempt("write", name), suppress(FileNotFoundError):
-            os.truncate(self.folder / name, whole)
+            complete_bytes += len(line) if line.endswith(b"\n") else 0
+        with self._translate_errors("write", name), suppress(FileNotFoundError):
+            os.truncate(self.folder / name, complete_bytes)
 
     def names(self, prefix: str = "") -> list[str]:
         folder, slash, start = prefix.rpartition("/")
         return sorted(
             f"{folder}{slash}{entry.name}"
-            for entry in self._entries(folder)
+            for entry in self._list_entries(folder)
             if entry.name.startswith(start) and entry.is_file() and not is_leftover(entry.name)
         )
 
     def remove(self, name: str) -> None:
         file = self.folder / name
-        with self._attempt("remove", name):
+        with self._translate_errors("remove", name):
             file.unlink(missing_ok=True)
-        # As at a URL, where there are no folders that are empty.
+        # Empty folders are removed, as on object stores, which have none.
         with suppress(OSError):
             while file.parent != self.folder:
                 file = file.parent
@@ -215,34 +218,35 @@ class _LocalStore(Store):
 
     def clean(self, folders: Iterable[str] = ("",)) -> None:
         for folder in folders:
-            for entry in self._entries(folder):
+            for entry in self._list_entries(folder):
                 if is_leftover(entry.name):
-                    with self._attempt("remove", f"{folder}/{entry.name}"):
+                    with self._translate_errors("remove", f"{folder}/{entry.name}"):
                         Path(entry).unlink(missing_ok=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         with ExitStack() as locks:
-            with self._attempt("lock", ""):
+            with self._translate_errors("lock", ""):
                 is_locked = locks.enter_context(lock_folder(self.folder))
             if not is_locked:
                 raise RunError(
-                    f"another run is writing to {self.place()}: wait until it has ended, or choose "
+                    f"another run is writing to {self.full_path()}: wait until it ends, or choose "
                     "another folder"
                 )
             yield
 
     def sync(self) -> None:
-        with self._attempt("write", ""):
+        with self._translate_errors("write", ""):
             sync_file_system(self.folder)
 
-    def _made(self, name: str) -> Path:
+    def _make_parent(self, name: str) -> Path:
+        """Create the folder of a file, and return the path of the file."""
         file = self.folder / name
         writable_folder(file.parent)
         return file
 
-    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
-        with self._attempt("read", folder):
+    def _list_entries(self, folder: str) -> list[os.DirEntry[str]]:
+        with self._translate_errors("read", folder):
             try:
                 with os.scandir(self.folder / folder) as entries:
                     return list(entries)
@@ -251,20 +255,20 @@ class _LocalStore(Store):
 
 
 class _RemoteStore(Store):
-    """A place that fsspec knows, by its URL.
+    """A store at a URL of fsspec.
 
-    A file that is written at once is one object, sent whole. What is written piece by piece
-    appears when it is complete where the file system can do so, as those of the clouds can.
+    `write` sends a file as one object. A file of `open_for_writing` appears when it is complete, if
+    the file system supports this, as cloud storage does.
     """
 
-    local = False
+    is_local = False
 
     def __init__(self, url: str) -> None:
         try:
             core = importlib.import_module("fsspec.core")
         except ImportError as error:
             raise MissingDependencyError(
-                f"{url} needs fsspec ({error}); to get it, pip install 'actgrid[remote]'"
+                f"{url} needs fsspec ({error}); install it with pip install 'actgrid[remote]'"
             ) from error
         try:
             self._files, root = core.url_to_fs(url)
@@ -272,36 +276,36 @@ class _RemoteStore(Store):
             raise MissingDependencyError(f"{url} cannot be opened: {error}") from error
         except ValueError as error:
             raise OptionError(f"{url} cannot be opened: {error}") from error
-        except Exception as error:  # of whatever library reaches the place, such as ftplib
-            raise OutputError(f"{url} cannot be reached: {_reason(error)}") from error
+        except Exception as error:  # fsspec raises exceptions of many libraries, such as ftplib
+            raise OutputError(f"{url} cannot be reached: {_describe_error(error)}") from error
         self._root: str = root.rstrip("/")
-        self._make_once = lru_cache(1024)(self._make)
+        self._make_folder_once = lru_cache(1024)(self._make_folder)
 
-    def place(self, name: str = "") -> str:
+    def full_path(self, name: str = "") -> str:
         url: str = self._files.unstrip_protocol(self._path(name))
         return url
 
     def write(self, name: str, *pieces: bytes) -> None:
-        with self._attempt("write", name):
-            self._files.pipe_file(self._made(name), b"".join(pieces))
+        with self._translate_errors("write", name):
+            self._files.pipe_file(self._make_parent(name), b"".join(pieces))
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[BinaryIO]:
-        with self._attempt("write", name):
-            file: Any = self._files.open(self._made(name), "wb", autocommit=False)
+    def open_for_writing(self, name: str) -> Iterator[BinaryIO]:
+        with self._translate_errors("write", name):
+            file: Any = self._files.open(self._make_parent(name), "wb", autocommit=False)
             try:
                 with file:
                     yield file
             except BaseException:
-                getattr(file, "discard", _nothing)()
+                getattr(file, "discard", _do_nothing)()
                 raise
-            getattr(file, "commit", _nothing)()  # which Hadoop's files do not have
+            getattr(file, "commit", _do_nothing)()  # files of Hadoop have no such method
 
     def append(self, name: str, data: bytes) -> None:
         self.write(name, self.read(name) or b"", data)
 
     def read(self, name: str) -> bytes | None:
-        with self._attempt("read", name):
+        with self._translate_errors("read", name):
             try:
                 content: bytes = self._files.cat_file(self._path(name))
             except FileNotFoundError:
@@ -311,43 +315,44 @@ class _RemoteStore(Store):
     def lines(self, name: str) -> Iterator[bytes]:
         yield from (self.read(name) or b"").splitlines(keepends=True)
 
-    def cut(self, name: str) -> None:
-        """Do nothing: a file is whole here."""
+    def remove_incomplete_line(self, name: str) -> None:
+        """Return without action: remote files are complete."""
 
     def names(self, prefix: str = "") -> list[str]:
         folder, slash, start = prefix.rpartition("/")
-        with self._attempt("read", folder):
-            self._files.invalidate_cache()  # others may have written since
+        with self._translate_errors("read", folder):
+            self._files.invalidate_cache()  # other processes may have written
             try:
                 entries = self._files.ls(self._path(folder), detail=True)
             except FileNotFoundError:
                 return []
-        files = [Path(one["name"]).name for one in entries if one["type"] == "file"]
+        files = [Path(entry["name"]).name for entry in entries if entry["type"] == "file"]
         return sorted(f"{folder}{slash}{name}" for name in files if name.startswith(start))
 
     def remove(self, name: str) -> None:
-        with self._attempt("remove", name), suppress(FileNotFoundError):
+        with self._translate_errors("remove", name), suppress(FileNotFoundError):
             self._files.rm_file(self._path(name))
 
     def clean(self, folders: Iterable[str] = ("",)) -> None:
-        """Do nothing: what is not complete has no name here."""
+        """Return without action: incomplete remote files have no name."""
 
     def lock(self) -> AbstractContextManager[object]:
         return nullcontext()
 
     def sync(self) -> None:
-        """Return at once: an object that has been sent is durable."""
+        """Return without action: remote objects are durable once they are sent."""
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
-    def _made(self, name: str) -> str:
+    def _make_parent(self, name: str) -> str:
+        """Create the folder of a file, and return the path of the file."""
         path = self._path(name)
-        self._make_once(path.rpartition("/")[0])
+        self._make_folder_once(path.rpartition("/")[0])
         return path
 
-    def _make(self, folder: str) -> None:
-        """Make a folder with its parents, but no bucket, which has no slash before its name."""
+    def _make_folder(self, folder: str) -> None:
+        """Create a folder with its parents, except for the bucket."""
         if "/" not in folder:
             return
         with suppress(FileExistsError):
@@ -357,14 +362,14 @@ class _RemoteStore(Store):
                 parent = folder.rpartition("/")[0]
                 if "/" not in parent:
                     raise
-                self._make(parent)
+                self._make_folder(parent)
                 self._files.mkdir(folder, create_parents=False)
 
 
-def _reason(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-    return textwrap.shorten(reason, _MAX_REASON)
+    return textwrap.shorten(reason, _MAX_ERROR_LENGTH)
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass

@@ -1,4 +1,4 @@
-"""All that a worker needs to know, wherever it runs."""
+"""The specification of a run, which workers in other processes also receive."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from actgrid.models.types import LayersLike
 from actgrid.option_groups import check_option
 from actgrid.options import InputOptions
 from actgrid.runs.manifest import Record
+from actgrid.runs.processing import FinishedShard, ProcessingOptions, StageMeter
 from actgrid.runs.sinks import FolderSink, Sink, TarSink
 from actgrid.runs.sources import Item
-from actgrid.runs.stages import process
+from actgrid.runs.stages import process_images
 from actgrid.runs.stores import open_store
-from actgrid.runs.work import Meter, Shard, Work
 
-__all__ = ["Job", "Loading"]
+__all__ = ["ImageLoader", "RunSpec"]
 
 
 @dataclass(frozen=True)
-class Loading:
-    """How images become input of a model, see `actgrid.load_images`.
+class ImageLoader:
+    """Loads images as model input, with the options of `actgrid.load_images`.
 
-    With ``preprocess="prepared"`` they are arrays, or dicts of arrays, that the model takes as they
-    are.
+    With ``preprocess="prepared"``, images are arrays, or dicts of arrays, that are passed to the
+    model unchanged.
     """
 
     size: int | tuple[int, int] | None = None
@@ -50,16 +50,18 @@ class Loading:
 
     @property
     def is_prepared(self) -> bool:
-        """Whether the images are the model's input as they are."""
+        """Return whether images are passed to the model unchanged."""
         return isinstance(self.preprocess, str) and self.preprocess == "prepared"
 
     def check(self, model: Any, are_files: bool = False) -> None:
-        """Raise what would be raised for every image: a wrong option, a model of something else.
+        """Raise the error that would occur for every image: an invalid option or model.
 
         Parameters
         ----------
+        model
+            The model.
         are_files
-            Whether the images are files, each of which is the only input of the model.
+            Whether the images are files.
         """
         check_option(InputOptions, "fit", self.fit)
         if self.size is not None:
@@ -68,135 +70,147 @@ class Loading:
             image_input(model)
             preprocessing(self.preprocess, model)
         elif are_files and len(input_aliases(model)) > 1:
-            raise ShapeError("the model takes several inputs, of which an image is one")
+            raise ShapeError("the model has several inputs, but an image file is only one of them")
         elif are_files:
-            raise OptionError("preprocess='prepared' takes arrays, and the images are files")
+            raise OptionError("preprocess='prepared' requires arrays, but the images are files")
 
     def load(self, model: Any, item: Item) -> Any:
-        """Return an image as a batch of one for the model: an array, or a dict of arrays."""
+        """Load an image as a batch of size 1: an array, or a dict of arrays by input name."""
         if self.is_prepared:
-            return _as_given(model, item)
-        image = _image(model, item)
+            return _take_unchanged(model, item)
+        image = _get_image(model, item)
         return load_images(
             image, size=self.size, preprocess=self.preprocess, model=model, fit=self.fit
         )
 
     def load_with_pixels(self, model: Any, item: Item) -> tuple[npt.NDArray[Any], Any]:
-        """Return an image as pixels 0 to 255, (1, H, W, C), and as the model takes it.
+        """Load an image for display and as model input.
+
+        Returns
+        -------
+        tuple
+            Pixels (1, H, W, C) from 0 to 255, and the model input as a batch of size 1.
 
         Raises
         ------
         ShapeError
-            If it is an array of another kind.
+            If no input of the model has the shape of an image.
         """
         if not self.is_prepared:
-            image = _image(model, item)
+            image = _get_image(model, item)
             return load_with_pixels(
                 image, size=self.size, preprocess=self.preprocess, model=model, fit=self.fit
             )
-        given = self.load(model, item)
-        arrays = tensorflow().nest.flatten(prepare_inputs(model, given))
-        images = [place for place, array in enumerate(arrays) if len(array.shape) == 4]
+        x = self.load(model, item)
+        arrays = tensorflow().nest.flatten(prepare_inputs(model, x))
+        images = [position for position, array in enumerate(arrays) if len(array.shape) == 4]
         if not images:
-            raise ShapeError(f"{tuple(arrays[0].shape[1:])} is no image")
+            raise ShapeError(f"shape {tuple(arrays[0].shape[1:])} is not the shape of an image")
         image = np.asarray(arrays[images[0]])
         if input_data_format(model, images[0]) == "channels_first":
             image = np.moveaxis(image, 1, -1)
         low, high = float(image.min()), float(image.max())
-        return (image - low) * np.float32(255 / ((high - low) or 1)), given
+        return (image - low) * np.float32(255 / ((high - low) or 1)), x
 
-    def spec(self, model: Any) -> Any:
-        """Return a TensorSpec of the batches that the model will be given, None if not known."""
+    def input_spec(self, model: Any) -> Any:
+        """Return the TensorSpec of the input batches; None if the shape is unknown."""
         spec, tf = input_specs(model), tensorflow()
         if not isinstance(spec, tf.TensorSpec):
             return None
         shape = spec.shape.as_list()
         if not self.is_prepared:
-            _, channels_first, fixed = image_input(model)
-            size = fixed if self.size is None else image_size(self.size)
+            _, channels_first, fixed_size = image_input(model)
+            size = fixed_size if self.size is None else image_size(self.size)
             sides = slice(2, 4) if channels_first else slice(1, 3)
             shape[sides] = size or (None, None)
             spec = tf.TensorSpec(shape, tf.float32)
         return None if None in shape[1:] else spec
 
 
-def _image(model: Any, item: Item) -> Any:
-    """Return the image of an item for a model of one image."""
-    return item.image(_names(model) if isinstance(item.source, Mapping) else ())
+def _get_image(model: Any, item: Item) -> Any:
+    return item.image(_list_input_names(model) if isinstance(item.source, Mapping) else ())
 
 
-def _names(model: Any) -> list[str]:
+def _list_input_names(model: Any) -> list[str]:
     return [name for aliases in input_aliases(model) for name in aliases]
 
 
-def _as_given(model: Any, item: Item) -> Any:
-    """Return what a model takes of an element: of a dict the entries that are inputs."""
+def _take_unchanged(model: Any, item: Item) -> Any:
+    """Return an item unchanged as a batch of size 1; of a dict, the model inputs."""
     if isinstance(item.source, Mapping):
-        known = _names(model)
-        entries = {name: value for name, value in item.source.items() if not known or name in known}
+        input_names = _list_input_names(model)
+        entries = {
+            name: value
+            for name, value in item.source.items()
+            if not input_names or name in input_names
+        }
         if entries:
-            return {name: _array(item, value)[None] for name, value in entries.items()}
-        return _array(item, item.image())[None]
-    return _array(item, item.source)[None]
+            return {name: _to_array(item, value)[None] for name, value in entries.items()}
+        return _to_array(item, item.image())[None]
+    return _to_array(item, item.source)[None]
 
 
-def _array(item: Item, value: Any) -> npt.NDArray[Any]:
+def _to_array(item: Item, value: Any) -> npt.NDArray[Any]:
     array = np.asarray(value)
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise DtypeError(
-            f"with preprocess='prepared' images are arrays of numbers; image {item.index} is "
+            f"preprocess='prepared' requires arrays of numbers; image {item.index} is "
             f"{type(value).__name__}"
         )
     return array
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is done to images, and where to.
+class RunSpec:
+    """The specification of a run: layers, processing options, output, image loader.
 
-    Attributes
+    Parameters
     ----------
     layers
-        Which, see `actgrid.Extractor`.
-    output
+        The layers, see `actgrid.Extractor`.
+    options : ProcessingOptions
+        Options for processing the images.
+    output : str
         A folder or URL.
-    sink
-        ``"folders"`` or ``"tar"``.
-    replaces_unfinished
-        Whether the output may hold pictures of an unfinished run, which are to be removed.
+    loader : ImageLoader
+        Loads the images.
+    sink : {"folders", "tar"}
+        Layout of the files.
+    replaces_unfinished : bool
+        Whether to remove pictures that an unfinished run left in the output.
     """
 
     layers: LayersLike
-    work: Work
+    options: ProcessingOptions
     output: str
-    loading: Loading = Loading()
+    loader: ImageLoader = ImageLoader()
     sink: str = "folders"
     replaces_unfinished: bool = False
 
-    def extractor(self, model: Any) -> Extractor:
-        """Return an extractor of the layers, traced where the model's input is known."""
+    def make_extractor(self, model: Any) -> Extractor:
+        """Return an extractor of the layers; it is traced if the input shape is known."""
         extractor = Extractor(model, self.layers)
-        if (spec := self.loading.spec(extractor.model)) is not None:
+        if (spec := self.loader.input_spec(extractor.model)) is not None:
             trace_layers(extractor, spec)
         return extractor
 
-    def run(
+    def process(
         self,
         extractor: Extractor,
         items: Iterable[Item],
         *,
         recorded: Mapping[int, bool] | None = None,
         thresholds: Mapping[str, Any] | None = None,
-        meter: Meter | None = None,
-    ) -> Iterator[Record | Shard]:
-        """Do the work, see `process`."""
+        meter: StageMeter | None = None,
+    ) -> Iterator[Record | FinishedShard]:
+        """Process images, and yield records and finished shards, see `process_images`."""
         with self._open_sink() as sink:
-            yield from process(
+            yield from process_images(
                 extractor,
                 items,
-                lambda item: self.loading.load(extractor.model, item),
+                lambda item: self.loader.load(extractor.model, item),
                 sink,
-                self.work,
+                self.options,
                 recorded=recorded,
                 thresholds=thresholds,
                 meter=meter,
@@ -205,5 +219,5 @@ class Job:
     def _open_sink(self) -> Sink:
         store = open_store(self.output)
         if self.sink == "tar":
-            return TarSink(store, self.work.shard_size)
+            return TarSink(store, self.options.shard_size)
         return FolderSink(store, remove_others=self.replaces_unfinished)

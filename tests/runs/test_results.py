@@ -14,8 +14,8 @@ from keras import layers
 from PIL import Image
 
 from actgrid.errors import OutputError
-from actgrid.runs.findings import write_findings
-from actgrid.runs.jobs import Loading
+from actgrid.runs.results import write_results
+from actgrid.runs.run_spec import ImageLoader
 from actgrid.runs.runs import Run
 from actgrid.runs.stores import open_store
 
@@ -51,15 +51,15 @@ def sheet(output: Path, name: str = "00_conv.png") -> Array:
         return np.asarray(picture.convert("RGB"))
 
 
-def gone(output: Path) -> tuple[set[str], set[str]]:
-    """Return the images that the report says could not be had again, and those that it shows."""
+def find_missing_images(output: Path) -> tuple[set[str], set[str]]:
+    """Return the images that the report lists as missing, and the images that it shows."""
     text = (output / "report.html").read_text()
     data = text.split('<script type="application/json" id="data">')[1].split("</script>")[0]
     missing: set[str] = set()
     shown: set[str] = set()
     for picture in json.loads(data)["pictures"].values():
         for rank, name in enumerate(picture["names"]):
-            (missing if rank in picture["gone"] else shown).add(name)
+            (missing if rank in picture["missing"] else shown).add(name)
     return missing, shown
 
 
@@ -67,7 +67,7 @@ FILES = ["manifest.jsonl", "run.json", "stats.npz"]
 FOUND = ["report.html", "summary.json", "top/00_conv.png", "top/01_pool.png"]
 
 
-def test_what_was_found_is_written(tmp_path: Path) -> None:
+def test_results_are_written(tmp_path: Path) -> None:
     run = measured(tmp_path, images())
     assert names(tmp_path) == FILES
     run.finish()
@@ -91,29 +91,29 @@ def test_fewer_channels_make_smaller_sheets(tmp_path: Path) -> None:
     assert heights[0] < heights[1] < heights[2]
 
 
-def test_the_same_images_give_the_same_sheets_whatever_they_came_from(tmp_path: Path) -> None:
+def test_sheets_do_not_depend_on_kind_of_inputs(tmp_path: Path) -> None:
     pixels = images()
     (tmp_path / "in").mkdir()
-    for index, one in enumerate(pixels):
-        Image.fromarray(one).save(tmp_path / "in" / f"{index:06}.png")
+    for index, array in enumerate(pixels):
+        Image.fromarray(array).save(tmp_path / "in" / f"{index:06}.png")
     dataset = tf.data.Dataset.from_tensor_slices(pixels)
     inputs = {"files": tmp_path / "in", "array": pixels, "list": [*pixels], "dataset": dataset}
     for name, source in inputs.items():
         measured(tmp_path / name, source).finish()
-    wanted = sheet(tmp_path / "array")
+    expected = sheet(tmp_path / "array")
     for name in ("list", "dataset", "files"):
-        found = sheet(tmp_path / name)
-        np.testing.assert_array_equal(found, wanted)
+        pixels_found = sheet(tmp_path / name)
+        np.testing.assert_array_equal(pixels_found, expected)
 
 
-def test_a_dataset_is_passed_once_more_and_no_more(tmp_path: Path) -> None:
+def test_dataset_is_iterated_once_for_sheets(tmp_path: Path) -> None:
     passes: list[int] = []
 
     def elements() -> Iterator[Array]:
         passes.append(0)
-        for one in images(20):
+        for array in images(20):
             passes[-1] += 1
-            yield one
+            yield array
 
     spec = tf.TensorSpec((12, 12, 3), tf.uint8)
     run = measured(tmp_path, tf.data.Dataset.from_generator(elements, output_signature=spec))
@@ -123,35 +123,38 @@ def test_a_dataset_is_passed_once_more_and_no_more(tmp_path: Path) -> None:
     assert 1 <= passes[1] <= 20
 
 
-def test_of_a_stream_the_images_are_missing(tmp_path: Path) -> None:
+def test_top_images_of_a_stream_are_missing(tmp_path: Path) -> None:
     run = measured(tmp_path / "stream", iter(images()))
     run.finish()
     measured(tmp_path / "again", images()).finish()
     assert names(tmp_path / "stream") == names(tmp_path / "again")
-    missing, shown = gone(tmp_path / "stream")
+    missing, shown = find_missing_images(tmp_path / "stream")
     assert not shown
-    assert (shown, missing) == gone(tmp_path / "again")
-    # Statistics do not need them.
+    assert (shown, missing) == find_missing_images(tmp_path / "again")
+    # Statistics do not need the files again.
     stream, again = (tmp_path / name / "stats.npz" for name in ("stream", "again"))
     assert stream.read_bytes() == again.read_bytes()
 
 
-def test_images_deleted_or_changed_meanwhile_are_missing(tmp_path: Path) -> None:
+def test_deleted_or_changed_images_are_missing(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     files = [tmp_path / "in" / f"{index}.png" for index in range(4)]
-    for file, one in zip(files, images(), strict=False):
-        Image.fromarray(one).save(file)
+    for file, array in zip(files, images(), strict=False):
+        Image.fromarray(array).save(file)
     run = measured(tmp_path / "out", tmp_path / "in")
     run.finish("all")
-    before = gone(tmp_path / "out")
+    before = find_missing_images(tmp_path / "out")
     assert before == (set(), set(map(str, files)))
     files[0].unlink()
     files[1].write_bytes(b"no image any more")
     run.finish("all")
-    assert gone(tmp_path / "out") == (set(map(str, files[:2])), set(map(str, files[2:])))
+    assert find_missing_images(tmp_path / "out") == (
+        set(map(str, files[:2])),
+        set(map(str, files[2:])),
+    )
 
 
-def test_of_a_model_of_any_size_images_keep_theirs(tmp_path: Path) -> None:
+def test_images_keep_their_size_for_model_of_any_size(tmp_path: Path) -> None:
     mixed = [images(1, side)[0] for side in (12, 17, 9, 12)]
     dataset = tf.data.Dataset.from_generator(
         lambda: iter(mixed), output_signature=tf.TensorSpec((None, None, 3), tf.uint8)
@@ -159,16 +162,16 @@ def test_of_a_model_of_any_size_images_keep_theirs(tmp_path: Path) -> None:
     sheets = []
     for name, inputs in (("list", mixed), ("dataset", dataset)):
         measured(tmp_path / name, inputs, network(None)).finish()
-        assert gone(tmp_path / name)[0] == set()
+        assert find_missing_images(tmp_path / name)[0] == set()
         assert names(tmp_path / name) == sorted(FILES + FOUND)
         sheets.append(sheet(tmp_path / name))
     np.testing.assert_array_equal(sheets[0], sheets[1])
-    # Of a stream not even the size of one is known.
+    # The size of images of a stream is unknown.
     measured(tmp_path / "stream", iter(mixed), network(None)).finish()
-    assert gone(tmp_path / "stream")[1] == set()
+    assert find_missing_images(tmp_path / "stream")[1] == set()
 
 
-def test_activations_and_inputs_that_are_no_pictures_have_sheets_too(tmp_path: Path) -> None:
+def test_sheets_of_activations_and_inputs_without_space(tmp_path: Path) -> None:
     sequence = keras.Sequential([keras.Input((9, 3)), layers.Conv1D(4, 3, name="conv")])
     volume = keras.Sequential([keras.Input((6, 6, 6, 2)), layers.Conv3D(3, 3, name="conv")])
     many = keras.Sequential([keras.Input((6, 6, 12)), layers.Conv2D(3, 3, name="conv")])
@@ -182,7 +185,7 @@ def test_activations_and_inputs_that_are_no_pictures_have_sheets_too(tmp_path: P
         assert names(output) == sorted([*FILES, *FOUND[:3]])
 
 
-def test_of_no_image_there_is_a_summary(tmp_path: Path) -> None:
+def test_summary_without_images(tmp_path: Path) -> None:
     run = measured(tmp_path, [np.zeros((2, 2, 7))] * 3)
     assert run.summary().failed == 3
     run.finish()
@@ -199,7 +202,7 @@ def test_without_statistics_nothing_is_written(tmp_path: Path) -> None:
     assert names(tmp_path) == before
 
 
-def test_tiles_are_drawn_as_the_pictures_are(tmp_path: Path) -> None:
+def test_tiles_use_drawing_options(tmp_path: Path) -> None:
     for cmap in ("gray", "magma"):
         run = Run(
             network(), images(), output=tmp_path / cmap, drawing={"cmap": cmap, "zoom": 2}, top=1
@@ -211,7 +214,7 @@ def test_tiles_are_drawn_as_the_pictures_are(tmp_path: Path) -> None:
     assert (gray != magma).any()
 
 
-def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_write_error_raises_output_error(tmp_path: Path) -> None:
     run = measured(tmp_path, images())
     (tmp_path / "top").touch()
     with pytest.raises(OutputError, match=r"cannot make the folder .*top"):
@@ -219,5 +222,5 @@ def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
     statistics = run.summary().statistics
     assert statistics is not None
     store = open_store(f"memory://{tmp_path.name}")
-    write_findings(store, statistics, run.extractor, None, run.items, Loading())
+    write_results(store, statistics, run.extractor, None, run.items, ImageLoader())
     assert store.names("top/") == FOUND[2:]
