@@ -39,7 +39,7 @@ def infos() -> dict[str, LayerInfo]:
 
 
 def activations(count: int = 20) -> dict[str, Array]:
-    """Return those of a conv layer with dead, nearly dead and broken channels, and of others."""
+    """Return activations with dead, nearly dead and non-finite channels."""
     rng = np.random.default_rng(4)
     conv = rng.gamma(1, 1, (count, 6, 6, COUNTS["conv"])).astype(np.float32)
     conv *= rng.gamma(2, 1, COUNTS["conv"]).astype(np.float32)
@@ -58,8 +58,8 @@ def measured() -> DatasetStats:
     return stats
 
 
-class Remembered:
-    """An extractor of activations that are there: its input is which."""
+class FixedExtractor:
+    """An extractor of given activations: its input selects the images."""
 
     layers = infos()
 
@@ -73,7 +73,7 @@ def load(index: int) -> tuple[Array, Array]:
 
 
 def pictured(stats: DatasetStats, **options: Any) -> Any:
-    extractor: Any = Remembered()
+    extractor: Any = FixedExtractor()
     return find_top_images(extractor, stats, load, {}, channels=4, cell=32, **options)
 
 
@@ -104,7 +104,7 @@ def channels(page: Page, column: int = 1) -> list[int]:
 
 
 def all_channels(page: Page) -> list[int]:
-    """Return the channels of all pages."""
+    """Return the channels on all pages of the table."""
     found = channels(page)
     while page.is_enabled("#next"):
         page.click("#next")
@@ -119,36 +119,39 @@ def test_layers_and_counts(page: Page) -> None:
     totals = [
         sum(counts)
         for counts in zip(
-            *((one.count.size, one.dead.sum(), one.nearly_dead().sum()) for one in known),
+            *(
+                (layer.count.size, layer.dead.sum(), layer.find_nearly_dead().sum())
+                for layer in known
+            ),
             strict=True,
         )
     ]
     assert rows[0] == ["all layers", *(str(count) for count in totals)]
-    for row, one in zip(rows[1:], known, strict=True):
-        assert row[0] == one.info.path
-        counts = one.count.size, one.dead.sum(), one.nearly_dead().sum()
+    for row, layer in zip(rows[1:], known, strict=True):
+        assert row[0] == layer.info.path
+        counts = layer.count.size, layer.dead.sum(), layer.find_nearly_dead().sum()
         assert row[1:] == [str(count) for count in counts]
     assert totals == [132, 4, 2]
     assert texts(page, "#cards b") == ["20", "3", "132", "4", "2"]
 
 
-def test_names_are_shown_as_they_are_and_do_not_run(page: Page) -> None:
+def test_names_are_escaped(page: Page) -> None:
     assert page.inner_text("#title") == f"{NASTY}: channels over 20 images"
     assert page.title() == f"{NASTY}: channels over 20 images"
     assert page.inner_text("#about") == NASTY
     choose(page, 1)
     assert page.inner_text("#layer") == NASTY
-    assert page.locator("b").count() == 5  # those of the cards
+    assert page.locator("b").count() == 5  # only those in the cards
     assert page.locator("img:not([src^='data:'])").count() == 0
 
 
-STATISTICS = ["mean", "std", "min", "max", "zeros", "activated", "nonfinite"]
+STATISTICS = ["mean", "std", "min", "max", "zeros", "activatingImages", "nonfinite"]
 
 
 def expected_order(layer: LayerStats, statistic: str, descending: bool) -> list[int]:
-    names = {"zeros": "zero_fraction"}
+    names = {"zeros": "zero_fraction", "activatingImages": "activating_images"}
     values = getattr(layer, names.get(statistic, statistic)).astype(np.float32)
-    order = np.argsort(-values if descending else values, kind="stable")  # NaN comes last
+    order = np.argsort(-values if descending else values, kind="stable")  # NaN is sorted last
     return [int(channel) for channel in order]
 
 
@@ -169,14 +172,14 @@ def test_clicking_a_heading_sorts(page: Page, statistic: str) -> None:
     assert all_channels(page) == list(range(120))
 
 
-def test_the_keyboard_sorts_and_chooses(page: Page) -> None:
+def test_keyboard_sorts_and_selects(page: Page) -> None:
     page.focus("tr[data-layer='2'] button")
     page.keyboard.press("Enter")
     assert page.inner_text("#layer") == "dense"
     page.focus("[data-key=max]")
     page.keyboard.press("Space")
     assert channels(page) == expected_order(measured().layers["dense"], "max", True)
-    page.keyboard.press("Space")  # the heading still has the focus
+    page.keyboard.press("Space")  # the heading keeps the focus
     assert channels(page) == expected_order(measured().layers["dense"], "max", False)
 
 
@@ -200,7 +203,7 @@ def test_all_layers_are_sorted_together(page: Page) -> None:
     assert page.inner_text("#page") == "1 to 50 of 132"
 
 
-def test_only_dead_channels_are_shown_if_asked_for(page: Page) -> None:
+def test_filter_of_dead_channels(page: Page) -> None:
     choose(page, 0)
     page.select_option("#state", "2")
     assert channels(page) == [3, 50, 119]
@@ -213,11 +216,12 @@ def test_only_dead_channels_are_shown_if_asked_for(page: Page) -> None:
 
 def bars(page: Page) -> list[int]:
     return [
-        int(one.get_attribute("data-count") or "") for one in page.locator("#histogram g.bin").all()
+        int(layer.get_attribute("data-count") or "")
+        for layer in page.locator("#histogram g.bin").all()
     ]
 
 
-@pytest.mark.parametrize("statistic", ["mean", "std", "min", "max", "zeros", "activated"])
+@pytest.mark.parametrize("statistic", ["mean", "std", "min", "max", "zeros", "activatingImages"])
 def test_the_histogram(page: Page, statistic: str) -> None:
     stats = measured()
     choose(page, 0)
@@ -225,12 +229,14 @@ def test_the_histogram(page: Page, statistic: str) -> None:
     layer = stats.layers["conv"]
     values = {
         "zeros": layer.zero_fraction,
-        "activated": layer.activated / layer.images,
+        "activatingImages": layer.activating_images / layer.images,
     }.get(statistic, getattr(layer, statistic, None))
     assert values is not None
     values = values.astype(np.float32).astype(np.float64)
     values = values[np.isfinite(values)]
-    limits = (0.0, 1.0) if statistic in ("zeros", "activated") else (values.min(), values.max())
+    limits = (
+        (0.0, 1.0) if statistic in ("zeros", "activatingImages") else (values.min(), values.max())
+    )
     assert bars(page) == np.histogram(values, 48, limits)[0].tolist()
     missing = layer.count.size - values.size
     assert page.inner_text("#left-out") == (
@@ -280,7 +286,7 @@ def test_the_names_of_a_channels_top_images_are_shown(page: Page) -> None:
     page.select_option("#state", "0")
     button = page.locator(f"#channels tr.channel:has(td:first-child:text-is('{plain}')) button")
     button.click()
-    names = [image.name for image in stats.layers["conv"].top(plain)]
+    names = [image.name for image in stats.layers["conv"].get_top_images(plain)]
     assert texts(page, "tr.more li") == names
     assert button.get_attribute("aria-expanded") == "true"
     button.click()
@@ -292,15 +298,13 @@ def test_a_channel_without_finite_values(page: Page) -> None:
     page.click("[data-key=nonfinite]")
     row = texts(page, "#channels tr:first-child td")
     assert row[:2] == ["9", "\N{EN DASH}"]
-    assert row[-1] == ""  # no image excites it
+    assert row[-1] == ""  # no image activates the channel
 
 
-def test_pictures_beyond_the_limit_are_left_out_and_the_page_says_so(
-    opened: Opened, tmp_path: Path
-) -> None:
+def test_pictures_beyond_limit_are_omitted_and_counted(opened: Opened, tmp_path: Path) -> None:
     stats = measured()
     path = tmp_path / "report.html"
-    whole = make_report(stats, model="m", top_images=pictured(stats))
+    complete = make_report(stats, model="m", top_images=pictured(stats))
     save_report(path, stats, model="m", top_images=pictured(stats), picture_bytes=20_000)
     with opened(path) as page:
         some = page.inner_text("#pictures-note")
@@ -309,7 +313,7 @@ def test_pictures_beyond_the_limit_are_left_out_and_the_page_says_so(
         shown, left = map(int, match.groups())
         assert shown + left == 12
         assert 0 < shown < 12
-        # The first channel of every layer comes before the second of any.
+        # The first channels of all layers come before the second channels.
         found = []
         for at in range(3):
             choose(page, at)
@@ -317,27 +321,27 @@ def test_pictures_beyond_the_limit_are_left_out_and_the_page_says_so(
         assert sum(found) == shown
         assert max(found) - min(found) <= 1
     pictures = sum(map(len, re.findall(rb'data:image/[^"]+', path.read_bytes())))
-    assert pictures <= 20_000 < len(whole)
+    assert pictures <= 20_000 < len(complete)
     bare = make_report(stats, model="m")
     assert b"data:image" not in bare
 
 
-def test_without_pictures_there_is_no_place_for_them(opened: Opened, tmp_path: Path) -> None:
+def test_page_without_pictures(opened: Opened, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     save_report(path, measured(), model="m")
     with opened(path) as page:
         assert not page.is_visible("#top")
 
 
-def test_of_too_many_names_the_first_are_kept(
+def test_too_many_names_are_limited(
     opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stats = DatasetStats(top=3)
-    one = {"dense": activations()["dense"][:, :1]}
-    stats.update(one, {"dense": infos()["dense"]}, [f"{i:0100}" for i in range(20)])
+    layer = {"dense": activations()["dense"][:, :1]}
+    stats.update(layer, {"dense": infos()["dense"]}, [f"{i:0100}" for i in range(20)])
     path = tmp_path / "report.html"
     for limit, depth in ((10_000, 3), (250, 2), (110, 1), (50, 0)):
-        monkeypatch.setattr("actgrid.statistics.report._MOST_NAMES", limit)
+        monkeypatch.setattr("actgrid.statistics.report._MAX_NAME_BYTES", limit)
         save_report(path, stats, model="m")
         with opened(path) as page:
             note = page.inner_text("#names-note")
@@ -348,15 +352,17 @@ def test_of_too_many_names_the_first_are_kept(
                     f"Of the 3 images that are known for each channel the first {depth}"
                 )
             else:
-                assert note.startswith("Which images excite each channel most is left out here")
+                assert note.startswith(
+                    "The names of the images that activate each channel most are omitted"
+                )
             buttons = page.locator("td.names button")
             assert buttons.count() == (1 if depth else 0)
             if depth:
-                names = [image.name for image in stats.layers["dense"].top(0)[:depth]]
+                names = [image.name for image in stats.layers["dense"].get_top_images(0)[:depth]]
                 assert (buttons.get_attribute("title") or "").split("\n") == names
 
 
-def test_no_image_at_all(opened: Opened, tmp_path: Path) -> None:
+def test_report_without_images(opened: Opened, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     save_report(path, DatasetStats(), model="m")
     with opened(path) as page:
@@ -364,7 +370,7 @@ def test_no_image_at_all(opened: Opened, tmp_path: Path) -> None:
         assert page.inner_text("#page") == "none"
 
 
-def test_it_is_drawn_in_dark_too(browser: Browser, report: Path) -> None:
+def test_dark_mode(browser: Browser, report: Path) -> None:
     grounds = []
     for scheme in ("light", "dark"):
         page = browser.new_page(color_scheme=scheme)
@@ -382,7 +388,7 @@ def test_a_narrow_window_does_not_scroll_sideways(browser: Browser, report: Path
     page.close()
 
 
-def test_file_names_that_are_no_text(opened: Opened, tmp_path: Path) -> None:
+def test_undecodable_file_names(opened: Opened, tmp_path: Path) -> None:
     stats = DatasetStats(top=1)
     stats.update({"dense": activations()["dense"][:1]}, {"dense": infos()["dense"]}, ["\udcff.jpg"])
     path = tmp_path / "report.html"
@@ -391,12 +397,12 @@ def test_file_names_that_are_no_text(opened: Opened, tmp_path: Path) -> None:
         assert page.locator("td.names button").first.inner_text() == "▸ \udcff.jpg"
 
 
-def test_equal_statistics_make_equal_pages() -> None:
+def test_equal_statistics_give_equal_pages() -> None:
     assert make_report(measured(), model="m") == make_report(measured(), model="m")
 
 
 def test_the_page_stays_small() -> None:
-    """So many channels as the embedded model has, with nine images named for each."""
+    """The page has the channels of the embedded model and nine names for each."""
     stats = DatasetStats(top=9)
     values = np.random.default_rng(0).standard_normal((12, 62_243)).astype(np.float32)
     about = LayerInfo("dense", "Dense", (None, 62_243), "float32", "channels_last", 0, 0)
@@ -407,10 +413,10 @@ def test_the_page_stays_small() -> None:
     assert len(json.loads(data)["names"]) == 12
 
 
-def test_what_cannot_be_done_is_said_so(tmp_path: Path) -> None:
+def test_invalid_arguments_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="picture_bytes must be at least 0, not -1"):
         make_report(measured(), model="m", picture_bytes=-1)
-    with pytest.raises(OptionError, match="share must be a number from 0 to 1"):
-        make_report(measured(), model="m", share=3)
+    with pytest.raises(OptionError, match="fraction must be a number from 0 to 1"):
+        make_report(measured(), model="m", nearly_dead_fraction=3)
     with pytest.raises(OutputError, match="cannot write"):
         save_report(tmp_path / "none" / "report.html", measured(), model="m")

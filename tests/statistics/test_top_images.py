@@ -23,7 +23,7 @@ SIDE = 16
 
 
 def small_model() -> Any:
-    keras.utils.set_random_seed(7)  # the same weights each time
+    keras.utils.set_random_seed(7)  # reproducible weights
     return keras.Sequential(
         [
             keras.Input((SIDE, SIDE, 3)),
@@ -47,7 +47,7 @@ def measured(extractor: Extractor, images: Array, top: int = 3) -> DatasetStats:
 
 
 class Loader:
-    """Gives images by index, and remembers which."""
+    """Loads images by index, and records the indices."""
 
     def __init__(self, images: Array, lost: tuple[int, ...] = ()) -> None:
         self.images = images
@@ -75,87 +75,87 @@ def found(
     return find_top_images(extractor, stats, loader, fields, **options), stats, extractor, loader
 
 
-def test_the_channels_with_the_largest_maxima_are_shown() -> None:
+def test_channels_with_largest_maxima_are_selected() -> None:
     tops, stats, _, _ = found(channels=2)
     assert list(tops) == ["conv", "pool", "dense"]
     for path, top in tops.items():
         best = np.argsort(-stats.layers[path].max)[:2]
         np.testing.assert_array_equal(top.channels, best)
         assert [list(images) for images in top.images] == [
-            stats.layers[path].top(int(channel)) for channel in best
+            stats.layers[path].get_top_images(int(channel)) for channel in best
         ]
         assert top.tiles.shape == (2, 64, 64, 3)
         assert top.patches.shape == (2, 3, 64, 64, 3)
         assert not top.missing.any()
 
 
-def test_a_patch_is_what_the_channel_sees() -> None:
-    # Three pixels are shown in a cell of thrice as many: each is one pixel of the photo, enlarged.
+def test_patch_is_receptive_field_of_maximum() -> None:
+    # Each of three pixels of the photo is enlarged to three pixels of the cell.
     tops, stats, _, loader = found(["conv"], cell=9, background=7)
     top = tops["conv"]
     for row, channel in enumerate(top.channels):
-        for rank, image in enumerate(stats.layers["conv"].top(int(channel))):
+        for rank, image in enumerate(stats.layers["conv"].get_top_images(int(channel))):
             padded = np.pad(loader.images[image.index], ((1, 1), (1, 1), (0, 0)), constant_values=7)
-            y, x = image.place
+            y, x = image.position
             patch = Image.fromarray(padded[y : y + 3, x : x + 3]).resize(
                 (9, 9), Image.Resampling.BICUBIC
             )
             np.testing.assert_array_equal(top.patches[row, rank], np.asarray(patch))
 
 
-def test_where_all_is_seen_the_whole_image_is_shown() -> None:
+def test_large_receptive_field_shows_whole_image() -> None:
     tops, stats, _, loader = found(["dense"], cell=SIDE)
     top = tops["dense"]
     for row, channel in enumerate(top.channels):
-        for rank, image in enumerate(stats.layers["dense"].top(int(channel))):
+        for rank, image in enumerate(stats.layers["dense"].get_top_images(int(channel))):
             np.testing.assert_array_equal(top.patches[row, rank], loader.images[image.index])
 
 
-def test_a_tile_is_drawn_as_render_does() -> None:
+def test_tile_equals_render() -> None:
     tops, stats, extractor, loader = found(["conv", "pool"], cell=SIDE, cmap="magma")
     activations = extractor(loader.images)
     for path, top in tops.items():
         for row, channel in enumerate(top.channels.tolist()):
-            best = stats.layers[path].top(channel)[0].index
+            best = stats.layers[path].get_top_images(channel)[0].index
             grid = draw_layer(extractor.layers[path], activations[path], sample=best, cmap="magma")
             tile = palette("magma")[grid.tile(channel)]
             enlarged = tile.repeat(SIDE // len(tile), 0).repeat(SIDE // len(tile), 1)
             np.testing.assert_array_equal(top.tiles[row], enlarged)
 
 
-def test_each_image_is_loaded_once_in_order_and_run_where_a_tile_needs_it() -> None:
+def test_each_image_is_loaded_once_in_order() -> None:
     _, stats, _, loader = found(count=20, batch_size=2)
     shown = {
         image.index
         for layer in stats.layers.values()
         for channel in range(layer.count.size)
-        for image in layer.top(channel)
+        for image in layer.get_top_images(channel)
     }
     assert set(loader.loaded) <= shown
     assert loader.loaded == sorted(set(loader.loaded))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
-def test_the_size_of_batches_does_not_matter(batch_size: int) -> None:
+def test_result_does_not_depend_on_batch_size(batch_size: int) -> None:
     truth, *_ = found()
     tops, *_ = found(batch_size=batch_size)
     for path, top in tops.items():
         np.testing.assert_array_equal(top.patches, truth[path].patches)
-        # The last digits of products of matrices may differ with the batch.
+        # Rounding of matrix products can depend on the batch size.
         assert np.abs(top.tiles.astype(int) - truth[path].tiles).max() <= 2
 
 
-def test_an_image_that_is_gone_leaves_a_blank() -> None:
+def test_missing_image_has_blank_patch() -> None:
     truth, *_ = found()
     tops, _, _, _ = found(lost=(0, 1))
     seen = 0
     for path, top in tops.items():
         for row, images in enumerate(top.images):
             for rank, image in enumerate(images):
-                gone = image.index in (0, 1)
-                assert top.missing[row, rank] == gone
-                seen += gone
-                if gone:
+                is_missing = image.index in (0, 1)
+                assert top.missing[row, rank] == is_missing
+                seen += is_missing
+                if is_missing:
                     assert (top.patches[row, rank] == 200).all()
                     assert rank > 0 or (top.tiles[row] == 200).all()
                 else:
@@ -165,7 +165,7 @@ def test_an_image_that_is_gone_leaves_a_blank() -> None:
     assert seen
 
 
-def test_dead_channels_are_left_out() -> None:
+def test_dead_channels_are_excluded() -> None:
     model = small_model()
     kernel, bias = model.get_layer("conv").get_weights()
     kernel[..., 1:4] = 0
@@ -179,17 +179,17 @@ def test_dead_channels_are_left_out() -> None:
     assert set(tops["conv"].channels.tolist()) == set(range(5)) - dead
 
 
-def test_a_layer_of_dead_channels_has_none() -> None:
+def test_layer_of_dead_channels_is_excluded() -> None:
     model = small_model()
     model.get_layer("conv").set_weights(
-        [np.zeros_like(one) for one in model.get_layer("conv").get_weights()]
+        [np.zeros_like(array) for array in model.get_layer("conv").get_weights()]
     )
     extractor = Extractor(model, "conv")
     loader = Loader(photos(2))
     assert find_top_images(extractor, measured(extractor, loader.images), loader, {}) == {}
 
 
-def test_layers_that_are_no_images() -> None:
+def test_layers_without_images() -> None:
     volume = keras.Sequential(
         [keras.Input((4, 6, 6, 1)), layers.Conv3D(2, 3, padding="same", name="volume")]
     )
@@ -228,7 +228,7 @@ def test_pixels_of_any_channels(shape: tuple[int, ...]) -> None:
 
 
 def test_a_sheet_has_a_row_for_each_channel(tmp_path: Path) -> None:
-    tops, *_ = found(count=2)  # of two images, where three are kept
+    tops, *_ = found(count=2)  # two images, although top is three
     assert list(tops) == ["conv", "pool", "dense"]
     sheet = tops["conv"].sheet()
     assert sheet.columns == 4
@@ -247,6 +247,6 @@ def test_a_sheet_has_a_row_for_each_channel(tmp_path: Path) -> None:
     [{"channels": 0}, {"cell": 2}, {"batch_size": 0}, {"background": 300}, {"order": "max"}],
     ids=str,
 )
-def test_bad_options_are_refused(options: dict[str, Any]) -> None:
+def test_invalid_options_are_rejected(options: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=next(iter(options))):
         found(count=1, **options)

@@ -251,7 +251,7 @@ def test_statistics_are_shown_by_channel(model: Any, photos: Path, tmp_path: Pat
         np.testing.assert_allclose(found["mean"], stats.layers["conv"].mean, 1e-5)
         names = {image.name: image.id for image in viewer.images.listed(0, 9)}
         top = found["top"][2][0]
-        assert top["image"] == names[Path(stats.layers["conv"].top(2)[0].name).name]
+        assert top["image"] == names[Path(stats.layers["conv"].get_top_images(2)[0].name).name]
 
 
 def test_without_fastapi_it_says_what_to_install() -> None:

@@ -35,7 +35,7 @@ from actgrid.errors import (
 from actgrid.models.drawing import draw_layer, draw_weight
 from actgrid.models.layers import model_weights
 from actgrid.rendering.stats import reshape_stats
-from actgrid.statistics.measurements import image_stats
+from actgrid.statistics.measurements import measure_image_stats
 from actgrid.web import heatmaps as heatmaps_module
 from actgrid.web import layers as layers_module
 from actgrid.web import maximized as maximized_module
@@ -248,7 +248,7 @@ async def test_levels_and_statistics_are_those_of_the_library(kind: str) -> None
         assert layer["path"] == about["path"]
         assert activation.dtype.name == about["dtype"]
         assert layer["shape"] == list(activation.shape[1:])
-        stats = reshape_stats(image_stats(info, activation, batch=1), -1)
+        stats = reshape_stats(measure_image_stats(info, activation, batch=1), -1)
         for name in ("mean", "std", "min", "max", "zero_fraction", "nonfinite"):
             assert layer["stats"][name] == plain_numbers(getattr(stats, name))
         tiles = layer["tiles"]
@@ -461,7 +461,7 @@ async def test_thumbnails_are_small_grids(kind: str) -> None:
         finite = activation[np.isfinite(activation)].astype(np.float64)
         found = [summary[name] for name in ("min", "max", "mean")]
         np.testing.assert_allclose(found, [finite.min(), finite.max(), finite.mean()], rtol=1e-5)
-        stats = reshape_stats(image_stats(info, activation, batch=1), -1)
+        stats = reshape_stats(measure_image_stats(info, activation, batch=1), -1)
         if info.kind in ("dense", "sequence"):
             grid = draw_layer(info, activation, normalize="minmax")
         else:
@@ -838,11 +838,11 @@ async def test_a_datasets_statistics_are_matched_by_path_and_name() -> None:
     layer = stats.layers["conv"]
     assert found["images"] == 3
     assert found["mean"] == plain_numbers(layer.mean)
-    assert found["activated"] == layer.activated.tolist()
+    assert found["activating_images"] == layer.activating_images.tolist()
     assert found["dead"] == []
     ids = {"image": store.listed(0, 1)[0].id, "image (3)": store.listed(2, 1)[0].id}
     for channel, top in enumerate(found["top"]):
-        wanted = layer.top(channel)
+        wanted = layer.get_top_images(channel)
         # Of an image that is not here, where its file was is not told.
         assert [one["name"] for one in top] == [one.name.removeprefix("far/") for one in wanted]
         assert [one["image"] for one in top] == [ids.get(one.name) for one in wanted]

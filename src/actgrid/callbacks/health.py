@@ -24,7 +24,7 @@ from actgrid.options import HealthOptions
 from actgrid.rendering import ChannelStats
 from actgrid.rendering.stats import arrays_of, reshape_stats, stats_of
 from actgrid.runs.events import EventWriter
-from actgrid.statistics.measurements import image_stats
+from actgrid.statistics.measurements import measure_image_stats
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -124,7 +124,7 @@ class ChannelHealth(TrainingCallback):
         for activations in self._samples.activations():
             batch, infos = samples_in(activations), self._samples.layers
             for path, activation in activations.items():
-                stats = image_stats(
+                stats = measure_image_stats(
                     infos[path], activation, batch=batch, threads=thread_count(None)
                 )
                 batches.setdefault(path, []).append(stats)

@@ -1,4 +1,4 @@
-"""Statistics of many inputs: they merge, tell dead channels and top images, and make a report."""
+"""Statistics of channels over many images: dead channels, top images, reports."""
 
 from actgrid.statistics.dataset import DatasetStats
 from actgrid.statistics.layer_stats import LayerStats, TopImage

@@ -1,4 +1,4 @@
-"""`actgrid.DatasetStats`: statistics of every channel over many images."""
+"""The class `actgrid.DatasetStats`: statistics of every channel over many images."""
 
 from __future__ import annotations
 
@@ -20,86 +20,97 @@ from actgrid.rendering.stats import import_pandas
 from actgrid.statistics.accumulator import Accumulator
 from actgrid.statistics.layer_stats import NEARLY_DEAD, LayerStats
 from actgrid.statistics.measurements import MeasuredLayer, measure_batch
-from actgrid.statistics.storage import from_bytes, to_bytes
+from actgrid.statistics.storage import deserialize, serialize
 
 if TYPE_CHECKING:
     import pandas
     from typing_extensions import Unpack
 
-__all__ = ["STATISTICS", "DatasetStats", "add_image", "bytes_of", "stats_from", "top_thresholds"]
+__all__ = [
+    "STATISTICS",
+    "DatasetStats",
+    "add_image",
+    "get_top_thresholds",
+    "stats_from_bytes",
+    "stats_to_bytes",
+]
 
 Array = npt.NDArray[Any]
 
-# The file that a run leaves them in.
+# File name of the statistics in the output of a run.
 STATISTICS = "stats.npz"
 
 
 @takes_options(TopOptions)
 class DatasetStats:
-    """Statistics of every channel over a dataset: gathered image by image, merged, saved.
+    """Statistics of every channel over a dataset: updated, merged and saved.
 
-    Neither the order in which images are added nor how they are spread over several of these that
-    are merged matters to the result, but for the last digits of means and standard deviations
-    (1e-6 relative). Those are merged by the formula of Chan, Golub and LeVeque, *Updating Formulae
-    and a Pairwise Algorithm for Computing Sample Variances* (1979), in float64.
+    The result depends neither on the order of the images nor on their distribution over several
+    objects that are merged, except for rounding of means and standard deviations (1e-6 relative).
 
     Parameters
     ----------
     **options
         See `actgrid.options.TopOptions`.
 
-    Attributes
-    ----------
-    images : int
-        Number of images that were added.
-
     Raises
     ------
     OptionError
-        If `top` is not a positive integer.
+        If `top` is not a positive integer. Also a ValueError.
+
+    References
+    ----------
+    Chan, Golub and LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample
+    Variances, 1979. The statistics are merged by their formula in float64.
 
     Examples
     --------
-    >>> extractor = actgrid.Extractor(model, "*conv*")
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.ReLU(name="relu")])
+    >>> extractor = actgrid.Extractor(model)
     >>> stats = actgrid.DatasetStats()
-    >>> for names, x in batches:
-    ...     stats.update(extractor(x), extractor.layers, names)
-    >>> stats.layers["block1_conv1"].dead.sum()
-    3
+    >>> for value in (-1, 1, 2):
+    ...     stats.update(extractor(np.full((5, 8, 8, 3), value)), extractor.layers)
+    >>> stats
+    <DatasetStats 15 images, 1 layers, 3 channels>
+    >>> stats.layers["relu"].mean
+    array([1., 1., 1.])
     >>> stats.save("stats.npz")
+    >>> actgrid.DatasetStats.load("stats.npz").images
+    15
     """
 
     def __init__(self, **options: Unpack[TopOptions]) -> None:
         self._accumulator = Accumulator(options["top"])
 
     @classmethod
-    def _of(cls, accumulator: Accumulator) -> DatasetStats:
+    def _from_accumulator(cls, accumulator: Accumulator) -> DatasetStats:
         stats = cls(top=accumulator.top)
         stats._accumulator = accumulator
         return stats
 
     def __repr__(self) -> str:
-        known = self._accumulator
+        accumulator = self._accumulator
         return (
-            f"<DatasetStats {self.images} images, {len(known.infos)} layers, "
-            f"{len(known.maxima)} channels>"
+            f"<DatasetStats {self.images} images, {len(accumulator.infos)} layers, "
+            f"{len(accumulator.maxima)} channels>"
         )
 
     @property
     def images(self) -> int:
-        """Number of images that were added."""
+        """Number of images in the statistics."""
         return self._accumulator.images
 
     @property
     def top(self) -> int:
-        """Number of images kept for each channel."""
+        """Number of top images per channel."""
         return self._accumulator.top
 
     @property
     def layers(self) -> dict[str, LayerStats]:
-        """Statistics of each layer, by layer path, in the order in which the layers run."""
-        known = self._accumulator
-        return {path: known.layer_stats(path) for path in known.infos}
+        """Statistics of each layer: layer path -> LayerStats, in the order of execution."""
+        accumulator = self._accumulator
+        return {path: accumulator.compute_layer_stats(path) for path in accumulator.infos}
 
     def update(
         self,
@@ -111,33 +122,41 @@ class DatasetStats:
         threads: int | None = 1,
         backend: str = "auto",
     ) -> None:
-        """Add the images of a batch.
+        """Add the activations of a batch of images.
 
         Parameters
         ----------
-        activations, layers
-            By layer path, as an `Extractor` gives them: what it returns, and its `layers`.
-        names
-            Of the images; None: their indices, ``"000017"``.
-        start
-            Index of the first of them; None: they follow those that were added.
-        threads, backend
-            As in `actgrid.render`.
+        activations : dict
+            Layer path -> array (N, ...) of numbers, as `Extractor` returns them.
+        layers : dict
+            Layer path -> LayerInfo, such as `Extractor.layers`.
+        names : sequence of str or None
+            Names of the N images; None: their indices, such as ``"000017"``.
+        start : int or None
+            Index of the first image; None: the images follow those already added.
+        threads : int or None
+            Maximum number of threads; None: one thread per processor.
+        backend : {"auto", "native", "numba", "numpy"}
+            Implementation that measures, see `actgrid.render`.
 
         Raises
         ------
-        OptionError, ShapeError
-            If there are more or fewer names than images, or the layers are not those of the
-            images before. Both are ValueErrors.
+        OptionError
+            If the number of names differs from the number of images. Also a ValueError.
+        ShapeError
+            If the layers differ from those of earlier images. Also a ValueError.
         """
         batch = batch_size(activations) if names is None else len(names)
         first = self.images if start is None else integer_option("start", start, 0)
         if names is None:
             names = [f"{first + sample:06}" for sample in range(batch)]
         elif batch != batch_size(activations):
-            raise OptionError(f"{batch} names were given for {batch_size(activations)} images")
+            raise OptionError(
+                f"the number of names must equal the number of images: got {batch} names for "
+                f"{batch_size(activations)} images"
+            )
         thresholds = self._accumulator.thresholds(first)
-        found = [
+        measured = [
             measure_batch(
                 layers[path],
                 activation,
@@ -148,42 +167,54 @@ class DatasetStats:
             )
             for path, activation in activations.items()
         ]
-        for sample, one in enumerate(zip(*found, strict=True)):
-            self._accumulator.add(first + sample, names[sample], one)
+        for sample, image_layers in enumerate(zip(*measured, strict=True)):
+            self._accumulator.add(first + sample, names[sample], image_layers)
 
     def merge(self, other: DatasetStats) -> None:
-        """Add all images of other statistics, of other images, in place.
+        """Add statistics of other images in place.
+
+        Parameters
+        ----------
+        other : DatasetStats
+            Statistics of the same layers over other images.
 
         Raises
         ------
         OptionError
-            If the other keeps another number of top images.
+            If the other statistics have a different `top`. Also a ValueError.
         ShapeError
-            If its layers are others. Both are ValueErrors.
+            If the other statistics have different layers. Also a ValueError.
         """
         self._accumulator.merge(other._accumulator)
 
-    def summary(self, share: float = NEARLY_DEAD) -> dict[str, Any]:
+    def summary(self, nearly_dead_fraction: float = NEARLY_DEAD) -> dict[str, Any]:
         """Return the dead, nearly dead and non-finite channels of each layer, for JSON.
 
         Parameters
         ----------
-        share
-            A channel that less than this share of the images activates is nearly dead.
+        nearly_dead_fraction : float
+            A channel is nearly dead if less than this fraction of the images activates it, 0 to 1.
+
+        Returns
+        -------
+        dict
+            ``images``, ``top``, ``nearly_dead_fraction``, ``totals`` and ``layers``, a list with a
+            dict for each layer.
         """
         layers = []
         for path, layer in self.layers.items():
-            dead, nearly = np.flatnonzero(layer.dead), np.flatnonzero(layer.nearly_dead(share))
+            dead = np.flatnonzero(layer.dead)
+            nearly_dead = np.flatnonzero(layer.find_nearly_dead(nearly_dead_fraction))
             layers.append(
                 {
                     "path": path,
                     "type": layer.info.type,
                     "channels": layer.count.size,
                     "dead": dead.size,
-                    "nearly_dead": nearly.size,
+                    "nearly_dead": nearly_dead.size,
                     "nonfinite": int(layer.nonfinite.sum()),
                     "dead_channels": dead.tolist(),
-                    "nearly_dead_channels": nearly.tolist(),
+                    "nearly_dead_channels": nearly_dead.tolist(),
                 }
             )
         totals = {
@@ -193,28 +224,23 @@ class DatasetStats:
         return {
             "images": self.images,
             "top": self.top,
-            "nearly_dead_share": share,
+            "nearly_dead_fraction": nearly_dead_fraction,
             "totals": {"layers": len(layers)} | totals,
             "layers": layers,
         }
 
     def to_frame(self) -> pandas.DataFrame:
-        """Return a pandas DataFrame with a row for each channel of each layer.
+        """Convert the statistics to a pandas DataFrame with a row for each channel.
 
         Returns
         -------
         pandas.DataFrame
-            The columns are those of `LayerStats.to_frame`; the index is ``(layer, channel)``.
+            Columns: those of `LayerStats.to_frame`. Index: ``(layer, channel)``.
 
         Raises
         ------
         MissingDependencyError
             If pandas is not installed. Also an ImportError.
-
-        Examples
-        --------
-        >>> frame = stats.to_frame()
-        >>> frame.groupby("layer")["dead"].sum()
         """
         frames = {path: layer.to_frame() for path, layer in self.layers.items()}
         if not frames:
@@ -222,35 +248,46 @@ class DatasetStats:
         return import_pandas().concat(frames, names=["layer"])
 
     def save(self, path: str | Path) -> None:
-        """Write everything to a file, whole or not at all; equal statistics make equal files.
+        """Write the statistics to a NumPy ``.npz`` file, atomically.
 
-        The file is NumPy's ``.npz``, which `numpy.load` reads too: `count`, `mean`, `deviation`
-        (the sum of squares), `min`, `max`, `zeros`, `nonfinite`, `activated`, `top_max`,
-        `top_index` and `top_place` of the channels of all layers one after the other, and `about`,
-        the layers and names as JSON.
+        `numpy.load` can also read the file. It contains the arrays `count`, `mean`, `m2` (sum of
+        squared deviations from the mean), `min`, `max`, `zeros` (number of zeros), `nonfinite`,
+        `activating_images`, `top_max`, `top_index` and `top_position` over the concatenated
+        channels of all layers, and `about`, the layers and image names as JSON. Equal statistics
+        give equal files.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+            The file.
 
         Raises
         ------
         OutputError
-            If it cannot be written. Also an OSError.
+            If the file cannot be written. Also an OSError.
         """
-        write_file(path, to_bytes(self._accumulator))
+        write_file(path, serialize(self._accumulator))
 
     @classmethod
     def load(cls, path: str | Path) -> DatasetStats:
-        """Return statistics that were saved.
+        """Read statistics from a file that `save` wrote.
 
         Parameters
         ----------
-        path
-            The file, or the folder that a run left it in.
+        path : str or pathlib.Path
+            The file, or the output folder of a run.
+
+        Returns
+        -------
+        DatasetStats
+            The statistics.
 
         Raises
         ------
         MissingFileError
-            If there is no such file. Also a FileNotFoundError.
+            If the file does not exist. Also a FileNotFoundError.
         FormatError
-            If it holds something else. Also a ValueError.
+            If the file has another format or format version. Also a ValueError.
         """
         path = Path(path)
         if path.is_dir():
@@ -262,32 +299,32 @@ class DatasetStats:
         except OSError as error:
             raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
         try:
-            return cls._of(from_bytes(data))
+            return cls._from_accumulator(deserialize(data))
         except FormatError as error:
             raise FormatError(f"{path}: {error}") from error
 
 
 def add_image(stats: DatasetStats, index: int, name: str, layers: Sequence[MeasuredLayer]) -> None:
-    """Add one image to statistics; see `Accumulator.add`."""
+    """Add the measurements of one image to statistics, see `Accumulator.add`."""
     stats._accumulator.add(index, name, layers)
 
 
-def top_thresholds(stats: DatasetStats, index: int = 0) -> dict[str, npt.NDArray[np.float64]]:
-    """Return the smallest maximum that enters the top, see `Accumulator.thresholds`."""
+def get_top_thresholds(stats: DatasetStats, index: int = 0) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the thresholds of the top images, see `Accumulator.thresholds`."""
     return stats._accumulator.thresholds(index)
 
 
-def bytes_of(stats: DatasetStats) -> bytes:
-    """Return the file that `DatasetStats.save` writes."""
-    return to_bytes(stats._accumulator)
+def stats_to_bytes(stats: DatasetStats) -> bytes:
+    """Return the content of the file that `DatasetStats.save` writes."""
+    return serialize(stats._accumulator)
 
 
-def stats_from(data: bytes) -> DatasetStats:
-    """Return the statistics that `bytes_of` made bytes of.
+def stats_from_bytes(data: bytes) -> DatasetStats:
+    """Restore statistics from the bytes of `stats_to_bytes`.
 
     Raises
     ------
     FormatError
-        If `data` holds something else. Also a ValueError.
+        If `data` has another format. Also a ValueError.
     """
-    return DatasetStats._of(from_bytes(data))
+    return DatasetStats._from_accumulator(deserialize(data))

@@ -1,4 +1,4 @@
-"""What one batch of images makes of a layer's channels: statistics, and where the maxima are."""
+"""Measure the channels of a layer for each image: statistics, positions of maxima."""
 
 from __future__ import annotations
 
@@ -16,52 +16,54 @@ from actgrid.rendering.backends import load_backend
 from actgrid.rendering.stats import arrays_of, reshape_stats, stats_of
 from actgrid.rendering.tiles import as_array
 
-__all__ = ["MAX_AXES", "MeasuredLayer", "image_stats", "measure_batch", "measure_sample"]
+__all__ = ["MAX_AXES", "MeasuredLayer", "measure_batch", "measure_image_stats", "measure_sample"]
 
 Array = npt.NDArray[Any]
 
-# Spatial axes of an activation: a volume's.
+# Maximum number of spatial axes of an activation: three for a volume.
 MAX_AXES = 3
-# Values compared at once while a maximum is searched for: they are to stay in the cache.
-_BLOCK = 1 << 16
+# Number of values compared at once in the search for maxima; they fit in the cache.
+_BLOCK_SIZE = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredLayer:
-    """What one image made of a layer. Made by `measure_batch` or `measure_sample`.
+    """Measurements of a layer for one image, from `measure_batch` or `measure_sample`.
 
-    Attributes
+    Parameters
     ----------
     info
         The layer.
     shape
-        Of the activation of one image, without the batch axis.
+        Shape of the activation of one image, without the batch axis.
     channels
-        Those whose maximum reached the threshold, in order: they alone can enter the top.
+        Sorted indices of the channels whose maximum reached the threshold: only these can get a new
+        top image.
     """
 
     info: LayerInfo
     shape: tuple[int, ...]
     channels: npt.NDArray[np.intp]
-    # All arrays of the statistics, one under the other, and all axes that a place may have: what
-    # many layers have is joined in few steps.
+    # All statistics stacked in one array, and positions with the maximum number of axes, so that
+    # the arrays of all layers can be concatenated at once.
     _values: npt.NDArray[np.float64]
     _size: int
-    _places: npt.NDArray[np.int32]
+    _positions: npt.NDArray[np.int32]
 
     @property
     def stats(self) -> ChannelStats:
-        """Statistics of each channel, (channels,). Each channel of a dense layer has one value."""
+        """Statistics of each channel, arrays (channels,)."""
         *values, nonfinite = self._values
         return stats_of([*values, nonfinite.astype(np.int64)], self._size)
 
     @property
-    def places(self) -> npt.NDArray[np.int32]:
-        """Where the maxima of `channels` are, (len(channels), spatial axes), first in C order.
+    def positions(self) -> npt.NDArray[np.int32]:
+        """Positions of the maxima of `channels`, (len(channels), spatial axes).
 
-        (y, x) for an image, (z, y, x) for a volume, (t,) for a sequence, () for a dense layer.
+        Each is (y, x) for an image, (z, y, x) for a volume, (t,) for a sequence, () for a dense
+        layer. Of equal maxima, the first in C order counts.
         """
-        return self._places[:, : len(self.shape) - 1]
+        return self._positions[:, : len(self.shape) - 1]
 
 
 def measure_batch(
@@ -73,47 +75,48 @@ def measure_batch(
     threads: int = 1,
     backend: str = "auto",
 ) -> list[MeasuredLayer]:
-    """Measure a layer's activation, image by image, in one call of a backend.
+    """Measure the activation of a layer for each image of a batch.
 
     Parameters
     ----------
     info
         The layer.
     activation
-        Its output for a batch, as an extractor gives it.
+        Output of the layer for a batch, from an extractor.
     batch
-        Images in the batch. A layer that gives one output for all of them gives it for each.
+        Number of images in the batch. If the layer has a single output for the whole batch, it
+        counts for each image.
     threshold
-        (channels,): a maximum below it need not be found again in the activation, see
-        `Accumulator.thresholds`; None finds all.
+        (channels,): smallest maxima whose position is needed, see `Accumulator.thresholds`; None:
+        the positions of all maxima are found.
     threads, backend
-        As in `actgrid.render`.
+        See `actgrid.render`.
 
     Returns
     -------
-    list
+    list of MeasuredLayer
         One for each image.
 
     Raises
     ------
     ShapeError
-        If the activation is empty, or not of the batch.
+        If the activation is empty, or its length is not that of the batch.
     """
-    values = _of_batch(info, activation, batch)
-    stats = _image_stats(info, values, threads, backend)
-    found = _located(info, values, stats, threshold)
-    return found if len(found) == batch else found * batch
+    values = _check_batch(info, activation, batch)
+    stats = _measure_images(info, values, threads, backend)
+    measured = _locate_maxima(info, values, stats, threshold)
+    return measured if len(measured) == batch else measured * batch
 
 
-def image_stats(
+def measure_image_stats(
     info: LayerInfo, activation: Array, *, batch: int, threads: int = 1, backend: str = "auto"
 ) -> ChannelStats:
-    """Return the statistics of each channel in each image, (channels, images).
+    """Measure the statistics of each channel in each image, arrays (channels, images).
 
-    A layer that gives one output for all images has one column. Pooled over axis 1 they are those
-    of all images together. Parameters and errors are those of `measure_batch`.
+    A layer with a single output for the whole batch has one column. For parameters and errors, see
+    `measure_batch`.
     """
-    return _image_stats(info, _of_batch(info, activation, batch), threads, backend)
+    return _measure_images(info, _check_batch(info, activation, batch), threads, backend)
 
 
 def measure_sample(
@@ -123,50 +126,58 @@ def measure_sample(
     stats: ChannelStats,
     threshold: npt.NDArray[np.float64] | None = None,
 ) -> MeasuredLayer:
-    """Return what `measure_batch` does of one image that was drawn.
+    """Measure one image of a batch, with the statistics of its grid.
 
     Parameters
     ----------
+    info
+        The layer.
+    activation
+        Output of the layer for a batch.
     sample
-        Which image of the batch.
+        Position of the image in the batch.
     stats
-        Those of the layer's grid.
+        Statistics of the grid of this image.
+    threshold
+        See `measure_batch`.
     """
     values = as_array(activation)
     values = values[sample if len(values) > 1 else 0][None]
-    if info.kind == "dense":  # the grid knows only what the channels are together
+    if info.kind == "dense":  # the grid has statistics of all channels together
         stats = _single_values(values.T)
-    (found,) = _located(info, values, reshape_stats(stats, -1, 1), threshold)
-    return found
+    (measured,) = _locate_maxima(info, values, reshape_stats(stats, -1, 1), threshold)
+    return measured
 
 
-def _of_batch(info: LayerInfo, activation: Array, batch: int) -> Array:
-    """Return an activation, of as many images as there are, or of one for all."""
+def _check_batch(info: LayerInfo, activation: Array, batch: int) -> Array:
+    """Return the activation of the images of a batch, or a single one for all images."""
     values = as_array(activation)
     if 0 in values.shape:
-        raise ShapeError(f"layer {info.path}: an activation of {values.shape} is empty")
+        raise ShapeError(f"layer {info.path}: activation of shape {values.shape} is empty")
     if len(values) < batch and len(values) != 1:
-        raise ShapeError(f"layer {info.path}: {values.shape} is no activation of {batch} images")
+        raise ShapeError(
+            f"layer {info.path}: activation of shape {values.shape} does not contain {batch} images"
+        )
     return values[:batch]
 
 
-def _image_stats(info: LayerInfo, values: Array, threads: int, backend: str) -> ChannelStats:
+def _measure_images(info: LayerInfo, values: Array, threads: int, backend: str) -> ChannelStats:
     if info.kind == "dense":
         return _single_values(values.T)
-    return load_backend(backend).measure(_tiles(values, info), threads)
+    return load_backend(backend).measure(_to_tiles(values, info), threads)
 
 
-def _tiles(values: Array, info: LayerInfo) -> Array:
-    """Return the activation of a batch as tiles of one image and channel each."""
+def _to_tiles(values: Array, info: LayerInfo) -> Array:
+    """Return a view of a batch as tiles (channels, images, height, width)."""
     tiles = np.moveaxis(values, 1 if info.data_format == "channels_first" else -1, 0)
     channels, batch, *sides = tiles.shape
     if len(sides) == 1:
         return tiles[..., None]
-    return tiles.reshape(channels, batch, -1, sides[-1])  # slices one above the other: a view
+    return tiles.reshape(channels, batch, -1, sides[-1])  # stacks the slices of a volume
 
 
 def _single_values(values: Array) -> ChannelStats:
-    """Return the statistics of channels that have one value each."""
+    """Return the statistics of channels with a single value each."""
     single = values.astype(np.float64)
     finite = np.isfinite(single)
     single[~finite] = np.nan
@@ -176,56 +187,59 @@ def _single_values(values: Array) -> ChannelStats:
     return ChannelStats(single, std, single, single, zero_fraction, nonfinite, 1)
 
 
-def _located(
+def _locate_maxima(
     info: LayerInfo, values: Array, stats: ChannelStats, threshold: npt.NDArray[np.float64] | None
 ) -> list[MeasuredLayer]:
-    """Return what was measured of each image; `stats` are of (channels, images)."""
-    last = np.moveaxis(values, 1, -1) if info.data_format == "channels_first" else values
-    batch, *sides, count = last.shape
-    joined = np.ascontiguousarray(np.stack(arrays_of(stats)).transpose(2, 0, 1))
-    maxima, alive = stats.max.T, ~stats.dead.T
+    """Find the positions of maxima; `stats` are arrays (channels, images)."""
+    channels_last = np.moveaxis(values, 1, -1) if info.data_format == "channels_first" else values
+    batch, *sides, count = channels_last.shape
+    stacked = np.ascontiguousarray(np.stack(arrays_of(stats)).transpose(2, 0, 1))
+    maxima, is_alive = stats.max.T, ~stats.dead.T
     images, channels = np.nonzero(maxima >= (-np.inf if threshold is None else threshold))
-    flat = np.zeros(channels.size, np.intp)
-    # The maximum of a constant channel is where it begins. Dead ones may be in every image's top.
-    search = np.flatnonzero(alive[images, channels])
+    flat_positions = np.zeros(channels.size, np.intp)
+    # The maximum of a constant channel is its first value; dead channels need no search.
+    search = np.flatnonzero(is_alive[images, channels])
     if search.size:
-        where = images[search], channels[search]
-        flat[search] = _first_places(last.reshape(batch, -1, count), *where, maxima[where])
-    places = np.full((channels.size, MAX_AXES), -1, np.int32)
-    for axis, indices in enumerate(np.unravel_index(flat, sides) if sides else ()):
-        places[:, axis] = indices
+        pairs = images[search], channels[search]
+        flat_positions[search] = _find_first(
+            channels_last.reshape(batch, -1, count), *pairs, maxima[pairs]
+        )
+    positions = np.full((channels.size, MAX_AXES), -1, np.int32)
+    for axis, indices in enumerate(np.unravel_index(flat_positions, sides) if sides else ()):
+        positions[:, axis] = indices
     ends = np.searchsorted(images, np.arange(batch + 1))
     return [
         MeasuredLayer(
             info,
             values.shape[1:],
             channels[start:stop],
-            joined[image],
+            stacked[image],
             stats.size,
-            places[start:stop],
+            positions[start:stop],
         )
         for image, (start, stop) in enumerate(pairwise(ends.tolist()))
     ]
 
 
-def _first_places(
+def _find_first(
     values: Array,
     images: npt.NDArray[np.intp],
     channels: npt.NDArray[np.intp],
     maxima: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.intp]:
-    """Return where in `values`, (images, places, all channels), each maximum is first."""
-    found = np.zeros(channels.size, np.intp)
+    """Find the first position of each maximum in an array of images."""
+    positions = np.zeros(channels.size, np.intp)
     if values.dtype.kind not in "iu":
-        maxima = maxima.astype(values.dtype)  # which it came from
-    left = np.arange(channels.size)
+        maxima = maxima.astype(values.dtype)  # the dtype of the maxima before measuring
+    remaining = np.arange(channels.size)
     start = 0
-    while left.size and start < values.shape[1]:
-        # So few places at once that neighbouring channels find them in the cache.
-        stop = start + max(1, _BLOCK // left.size)
-        hits = values[images[left], start:stop, channels[left]] == maxima[left, None]
-        here = hits.any(1)
-        found[left[here]] = start + hits[here].argmax(1)
-        left = left[~here]
+    while remaining.size and start < values.shape[1]:
+        # A block of positions stays in the cache for neighbouring channels.
+        stop = start + max(1, _BLOCK_SIZE // remaining.size)
+        block = values[images[remaining], start:stop, channels[remaining]]
+        hits = block == maxima[remaining, None]
+        has_hit = hits.any(1)
+        positions[remaining[has_hit]] = start + hits[has_hit].argmax(1)
+        remaining = remaining[~has_hit]
         start = stop
-    return found
+    return positions

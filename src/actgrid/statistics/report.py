@@ -1,11 +1,11 @@
-"""`report.html`: statistics over many images as one page that opens anywhere."""
+"""Create ``report.html``: a self-contained page of statistics over many images."""
 
 from __future__ import annotations
 
 import base64
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from itertools import zip_longest
 from pathlib import Path
@@ -26,11 +26,11 @@ __all__ = ["make_report", "save_report"]
 
 Array = npt.NDArray[Any]
 
-# Bytes of names that a page may have: of many images only the first for each channel are named.
-_MOST_NAMES = 2_000_000
-_FEW_NAMES = 2**16 - 1  # so many have numbers of two bytes
-_NO_NAME = 2**32 - 1  # in two bytes the largest number too
-_NEARLY, _DEAD = 1, 2
+# Bytes of image names in a page: with more images, only the first ones of each channel are named.
+_MAX_NAME_BYTES = 2_000_000
+_MAX_UINT16_NAMES = 2**16 - 1  # more names need four bytes for each index
+_NO_NAME = 2**32 - 1  # also the largest number if truncated to two bytes
+_NEARLY_DEAD, _DEAD = 1, 2
 _QUALITY = 80
 
 
@@ -40,71 +40,83 @@ def make_report(
     model: str,
     about: str = "",
     top_images: Mapping[str, TopImages] | None = None,
-    share: float = NEARLY_DEAD,
+    nearly_dead_fraction: float = NEARLY_DEAD,
     picture_bytes: int = 4_000_000,
 ) -> bytes:
-    """Return statistics as one page of HTML that needs nothing else.
+    """Create a self-contained HTML page of statistics.
 
-    It lists layers with their dead and nearly dead channels, and shows of each layer histograms of
-    any statistic over its channels, a table of these that can be sorted, and the images that
-    excite them most.
+    The page lists the layers with their dead and nearly dead channels. For each layer it shows
+    histograms of the statistics over the channels, a sortable table of the channels, and the images
+    that activate each channel most.
 
     Parameters
     ----------
-    stats
+    stats : DatasetStats
         The statistics.
-    model
-        The model's name.
-    about
-        A line about where they come from.
-    top_images
-        By layer path: pictures, see `find_top_images`.
-    share
-        A channel that less than this share of the images activates is nearly dead.
-    picture_bytes
-        Of the pictures so many bytes are put into the page, those of each layer's first channels
-        first. The page says how many are left out.
+    model : str
+        Name of the model.
+    about : str
+        One line that describes the origin of the statistics.
+    top_images : dict or None
+        Layer path -> TopImages, see `find_top_images`; None: no pictures.
+    nearly_dead_fraction : float
+        A channel is nearly dead if less than this fraction of the images activates it, 0 to 1.
+    picture_bytes : int
+        Maximum size of all pictures in bytes. The first channels of each layer have priority, and
+        the page says how many channels have no pictures.
 
     Returns
     -------
     bytes
-        The page, UTF-8.
+        The page in UTF-8.
 
     Raises
     ------
     OptionError
-        If an option cannot be used. Also a ValueError.
+        If an option is not valid. Also a ValueError.
+
+    Examples
+    --------
+    >>> from actgrid.statistics import make_report
+    >>> make_report(actgrid.DatasetStats(), model="small")[:15]
+    b'<!doctype html>'
     """
     limit = integer_option("picture_bytes", picture_bytes, 0)
-    known = stats.layers
+    layer_stats = stats.layers  # each access copies
     layers: list[dict[str, Any]] = []
     offset = 0
-    for path, layer in known.items():
-        dead, nearly = int(layer.dead.sum()), int(layer.nearly_dead(share).sum())
-        layers.append(_about_layer(path, layer.info, offset, layer.count.size, dead, nearly))
+    for path, layer in layer_stats.items():
+        dead = int(layer.dead.sum())
+        nearly_dead = int(layer.find_nearly_dead(nearly_dead_fraction).sum())
+        layers.append(
+            _describe_layer(path, layer.info, offset, layer.count.size, dead, nearly_dead)
+        )
         offset += layer.count.size
-    depth, names, tops = _names(list(known.values()), stats.top)
-    pictures = _pictures(layers, top_images or {}, limit)
+    depth, names, top_indices = _collect_names(list(layer_stats.values()), stats.top)
+    pictures = _encode_pictures(layers, top_images or {}, limit)
+    states = [_get_states(layer, nearly_dead_fraction) for layer in layer_stats.values()]
     data = {
         "title": f"{model}: channels over {stats.images:,} images",
         "about": about,
         "images": stats.images,
         "top": stats.top,
-        "share": share,
+        "nearlyDeadFraction": nearly_dead_fraction,
         "dead": sum(layer["dead"] for layer in layers),
-        "nearly": sum(layer["nearly"] for layer in layers),
+        "nearlyDead": sum(layer["nearlyDead"] for layer in layers),
         "layers": layers,
-        "values": _values(list(known.values()), stats.images),
-        "states": _base64(_joined(_states(layer, share) for layer in known.values()), np.uint8),
+        "values": _encode_values(list(layer_stats.values()), stats.images),
+        "states": _encode_base64(_concatenate(states), np.uint8),
         "depth": depth,
         "names": names,
-        "tops": _base64(tops, np.uint16 if len(names) < _FEW_NAMES else np.uint32),
+        "topIndices": _encode_base64(
+            top_indices, np.uint16 if len(names) < _MAX_UINT16_NAMES else np.uint32
+        ),
         "pictures": pictures,
-        "withoutPictures": sum(layer["unpictured"] for layer in layers),
+        "channelsWithoutPictures": sum(layer["channelsWithoutPictures"] for layer in layers),
         "cell": max((top.tiles.shape[1] for top in (top_images or {}).values()), default=0),
     }
-    # Nothing in it ends the script that it is in, whatever names hold; file names that are no
-    # text pass as escapes too.
+    # Escaping "<" keeps names from closing the script element. ASCII escapes also represent file
+    # names that are not valid Unicode.
     encoded = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     template = files("actgrid.statistics").joinpath("report.html").read_text("utf-8")
     head, rest = template.split("@TITLE@")
@@ -120,36 +132,43 @@ def save_report(
     model: str,
     about: str = "",
     top_images: Mapping[str, TopImages] | None = None,
-    share: float = NEARLY_DEAD,
+    nearly_dead_fraction: float = NEARLY_DEAD,
     picture_bytes: int = 4_000_000,
 ) -> None:
     """Write the page of `make_report` to a file.
 
     Parameters
     ----------
-    path
+    path : str or pathlib.Path
         The file.
-    stats, model, about, top_images, share, picture_bytes
-        As for `make_report`.
+    stats, model, about, top_images, nearly_dead_fraction, picture_bytes : object
+        See `make_report`.
 
     Raises
     ------
+    OptionError
+        If an option is not valid. Also a ValueError.
     OutputError
-        If it cannot be written. Also an OSError.
+        If the file cannot be written. Also an OSError.
+
+    Examples
+    --------
+    >>> from actgrid.statistics import save_report
+    >>> save_report("report.html", actgrid.DatasetStats(), model="small")
     """
     page = make_report(
         stats,
         model=model,
         about=about,
         top_images=top_images,
-        share=share,
+        nearly_dead_fraction=nearly_dead_fraction,
         picture_bytes=picture_bytes,
     )
     write_file(path, page)
 
 
-def _about_layer(
-    path: str, info: LayerInfo, offset: int, channels: int, dead: int, nearly: int
+def _describe_layer(
+    path: str, info: LayerInfo, offset: int, channels: int, dead: int, nearly_dead: int
 ) -> dict[str, Any]:
     sides = ("?" if side is None else str(side) for side in info.shape[1:])
     return {
@@ -160,90 +179,98 @@ def _about_layer(
         "offset": offset,
         "channels": channels,
         "dead": dead,
-        "nearly": nearly,
-        "pictured": [],
-        "unpictured": 0,
+        "nearlyDead": nearly_dead,
+        "channelsWithPictures": [],
+        "channelsWithoutPictures": 0,
     }
 
 
-def _joined(arrays: Any) -> Array:
-    listed = list(arrays)
-    return np.concatenate(listed) if listed else np.zeros(0)
+def _concatenate(arrays: Iterable[Array]) -> Array:
+    """Concatenate arrays, of which there may be none."""
+    array_list = list(arrays)
+    return np.concatenate(array_list) if array_list else np.zeros(0)
 
 
-def _base64(array: Array, dtype: Any) -> str:
-    """Return an array in few characters, as little-endian numbers."""
+def _encode_base64(array: Array, dtype: Any) -> str:
+    """Encode an array as little-endian numbers in base64."""
     data = array.astype(np.dtype(dtype).newbyteorder("<")).tobytes()
     return base64.b64encode(data).decode("ascii")
 
 
-@np.errstate(over="ignore")  # what float32 does not hold is shown as infinite
-def _values(layers: list[LayerStats], images: int) -> dict[str, str]:
+@np.errstate(over="ignore")  # values beyond float32 become infinite
+def _encode_values(layers: list[LayerStats], images: int) -> dict[str, str]:
     columns: dict[str, list[Array]] = {
         "mean": [layer.mean for layer in layers],
         "std": [layer.std for layer in layers],
         "min": [layer.min for layer in layers],
         "max": [layer.max for layer in layers],
         "zeros": [layer.zero_fraction for layer in layers],
-        "activated": [layer.activated / max(images, 1) for layer in layers],
+        "activatingImages": [layer.activating_images / max(images, 1) for layer in layers],
     }
     if any(layer.nonfinite.any() for layer in layers):
         columns["nonfinite"] = [layer.nonfinite for layer in layers]
-    return {name: _base64(_joined(arrays), np.float32) for name, arrays in columns.items()}
+    return {
+        name: _encode_base64(_concatenate(arrays), np.float32) for name, arrays in columns.items()
+    }
 
 
-def _states(layer: LayerStats, share: float) -> Array:
-    return np.where(layer.dead, _DEAD, np.where(layer.nearly_dead(share), _NEARLY, 0))
+def _get_states(layer: LayerStats, nearly_dead_fraction: float) -> Array:
+    """Return the state of each channel: dead, nearly dead, or 0."""
+    is_nearly_dead = layer.find_nearly_dead(nearly_dead_fraction)
+    return np.where(layer.dead, _DEAD, np.where(is_nearly_dead, _NEARLY_DEAD, 0))
 
 
-def _names(layers: list[LayerStats], top: int) -> tuple[int, list[str], Array]:
-    """Return how many images are named for each channel, the names, and which are whose."""
-    named: dict[int, str] = {}
+def _collect_names(layers: list[LayerStats], top: int) -> tuple[int, list[str], Array]:
+    """Return (names per channel, image names, (channels, n) indices into the names)."""
+    names: dict[int, str] = {}
     for layer in layers:
-        named |= layer.names()
-    indices = _joined(layer.top_index for layer in layers).reshape(-1, top)
+        names |= layer.get_names()
+    indices = _concatenate(layer.top_index for layer in layers).reshape(-1, top)
     for depth in range(top, 0, -1):
         used = np.unique(indices[:, :depth])
         used = used[used >= 0]
-        if sum(len(named[index]) + 3 for index in used.tolist()) <= _MOST_NAMES:
-            kept = indices[:, :depth]
-            positions = np.where(kept < 0, _NO_NAME, np.searchsorted(used, kept))
-            return depth, [named[index] for index in used.tolist()], positions
+        if sum(len(names[index]) + 3 for index in used.tolist()) <= _MAX_NAME_BYTES:
+            shown = indices[:, :depth]
+            positions = np.where(shown < 0, _NO_NAME, np.searchsorted(used, shown))
+            return depth, [names[index] for index in used.tolist()], positions
     return 0, [], np.zeros(0)
 
 
-def _pictures(
-    layers: list[dict[str, Any]], found: Mapping[str, TopImages], limit: int
+def _encode_pictures(
+    layers: list[dict[str, Any]], top_images: Mapping[str, TopImages], limit: int
 ) -> dict[int, dict[str, Any]]:
-    """Return pictures by channel, as many as there is room for, and note in the layers which."""
+    """Encode the pictures of channels up to a size limit, and update `layers`."""
     rows = [
-        [(layer, found[layer["path"]], row) for row in range(found[layer["path"]].channels.size)]
+        [
+            (layer, top_images[layer["path"]], row)
+            for row in range(len(top_images[layer["path"]].tiles))
+        ]
         for layer in layers
-        if layer["path"] in found
+        if layer["path"] in top_images
     ]
     pictures: dict[int, dict[str, Any]] = {}
     size = 0
     for turn in zip_longest(*rows):
         for layer, top, row in filter(None, turn):
-            uri = _strip(top, row) if size < limit else ""
+            uri = _encode_strip(top, row) if size < limit else ""
             size += len(uri)
             if not uri or size > limit:
                 size = limit
-                layer["unpictured"] += 1
+                layer["channelsWithoutPictures"] += 1
                 continue
             channel = layer["offset"] + int(top.channels[row])
-            layer["pictured"].append(channel)
+            layer["channelsWithPictures"].append(channel)
             pictures[channel] = {
                 "uri": uri,
                 "maxima": [image.maximum for image in top.images[row]],
                 "names": [image.name for image in top.images[row]],
-                "gone": np.flatnonzero(top.missing[row]).tolist(),
+                "missing": np.flatnonzero(top.missing[row]).tolist(),
             }
     return pictures
 
 
-def _strip(top: TopImages, row: int) -> str:
-    """Return a channel's tile and patches side by side, as a data URI."""
+def _encode_strip(top: TopImages, row: int) -> str:
+    """Return the tile and patches of a channel side by side as a data URI."""
     count = len(top.images[row])
     cells = [top.tiles[row], *top.patches[row, :count]]
     kind = "webp" if features.check("webp") else "jpeg"

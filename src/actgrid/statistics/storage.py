@@ -1,4 +1,4 @@
-"""Statistics to bytes and back: NumPy's ``.npz``."""
+"""Serialize statistics to bytes in the ``.npz`` format of NumPy, and back."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from actgrid.models import LayerInfo
 from actgrid.models.archives import check_zip
 from actgrid.statistics.accumulator import Accumulator
 
-__all__ = ["from_bytes", "to_bytes"]
+__all__ = ["deserialize", "serialize"]
 
 Array = npt.NDArray[Any]
 
-_FORMAT = "actgrid dataset statistics 1"
+_FORMAT, _VERSION = "actgrid dataset statistics", 2
 
 
-def to_bytes(statistics: Accumulator) -> bytes:
-    """Return the file that `DatasetStats.save` writes."""
-    statistics.drop_names(keep=0)
+def serialize(statistics: Accumulator) -> bytes:
+    """Return the content of the file that `DatasetStats.save` writes."""
+    statistics.drop_names(max_names=0)
     about = {
-        "format": _FORMAT,
+        "format": f"{_FORMAT} {_VERSION}",
         "images": statistics.images,
         "layers": [asdict(info) for info in statistics.infos.values()],
         "channels": [part.stop - part.start for part in statistics.slices.values()],
         "names": sorted(statistics.names.items()),
     }
-    # As ASCII, in which even file names that are no text can be written.
+    # ASCII with escapes can represent all file names, also those that are not valid Unicode.
     encoded = np.frombuffer(json.dumps(about).encode("ascii"), np.uint8)
     buffer = io.BytesIO()
-    members: dict[str, Any] = {"about": encoded} | statistics.values | statistics.tops()
-    # Not compressed, which would take longer than a hundred images.
+    members: dict[str, Any] = {"about": encoded} | (statistics.values | statistics.get_top_arrays())
+    # Compression would take longer than processing a hundred images.
     np.savez(buffer, **members)
     return buffer.getvalue()
 
 
-def from_bytes(data: bytes) -> Accumulator:
-    """Return what `to_bytes` made bytes of.
+def deserialize(data: bytes) -> Accumulator:
+    """Restore statistics from the bytes of `serialize`.
 
     Raises
     ------
     FormatError
-        If it is none of that. Also a ValueError.
+        If the data has another format or format version. Also a ValueError.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -57,25 +57,30 @@ def from_bytes(data: bytes) -> Accumulator:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays: dict[str, Array] = dict(file)
         about = json.loads(arrays["about"].tobytes())
-        if about["format"] != _FORMAT:
-            raise FormatError(f"of the format {about['format']!r}, not {_FORMAT!r}")
+        name, _, version = about["format"].rpartition(" ")
+        if name == _FORMAT and version != str(_VERSION):
+            raise FormatError(
+                f"format version {version}, expected {_VERSION}: measure the images again"
+            )
+        if name != _FORMAT:
+            raise FormatError(f"format {about['format']!r}, expected {_FORMAT!r}")
         infos = [LayerInfo(**{**info, "shape": tuple(info["shape"])}) for info in about["layers"]]
         if sum(about["channels"]) != len(arrays["top_max"]):
-            raise FormatError(f"top_max is not of {sum(about['channels'])} channels")
+            raise FormatError(f"top_max must have {sum(about['channels'])} channels")
         stats = Accumulator(arrays["top_max"].shape[1])
         stats.start({info.path: info for info in infos}, about["channels"])
         stats.images = about["images"]
         stats.names = dict(about["names"])
-        for name, empty in (stats.values | stats.tops()).items():
-            if (arrays[name].shape, arrays[name].dtype) != (empty.shape, empty.dtype):
-                raise FormatError(f"{name} is not of {empty.shape} {empty.dtype}")
+        for name, expected in (stats.values | stats.get_top_arrays()).items():
+            if (arrays[name].shape, arrays[name].dtype) != (expected.shape, expected.dtype):
+                raise FormatError(f"{name} must be {expected.shape} {expected.dtype}")
         stats.values = {name: arrays[name] for name in stats.values}
         stats.maxima = arrays["top_max"]
-        stats.indices, stats.places = arrays["top_index"], arrays["top_place"]
+        stats.indices, stats.positions = arrays["top_index"], arrays["top_position"]
     except (
         *(KeyError, TypeError, ValueError, IndexError, AttributeError, EOFError),
         *(OSError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error),
     ) as error:
         reason = f": {error}" if isinstance(error, FormatError) else ""
-        raise FormatError(f"these are no statistics that actgrid saved{reason}") from error
+        raise FormatError(f"not a statistics file of this version of actgrid{reason}") from error
     return stats

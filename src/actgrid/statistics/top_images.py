@@ -1,4 +1,4 @@
-"""The images that excite channels most: patches of what each channel sees of them."""
+"""Find the images that activate channels most, and cut out the activating patches."""
 
 from __future__ import annotations
 
@@ -33,30 +33,40 @@ __all__ = ["TopImages", "find_top_images"]
 
 Array = npt.NDArray[Any]
 Pictures = npt.NDArray[np.uint8]
-# Returns an image's pixels, (H, W, C), and the batch of one that the model takes; None where it
-# cannot be had again.
+# Loads an image by index: its pixels (H, W, C) and a batch of size 1 for the model; None if the
+# image is missing.
 Load = Callable[[int], "tuple[Array, Array] | None"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TopImages:
-    """What excites some channels of a layer most. Made by `find_top_images`.
+    """The images that activate channels of a layer most, from `find_top_images`.
 
-    Attributes
+    Parameters
     ----------
-    info
+    info : LayerInfo
         The layer.
-    channels
-        (n,) int: the channels.
-    images
-        For each of them, the images that excite it most, the one that does most first.
-    tiles
-        (n, cell, cell, 3) uint8: the channel, drawn for the first of its images.
-    patches
-        (n, top, cell, cell, 3) uint8: what the channel sees of each image where it is largest.
-    missing
-        (n, top) bool: which images could not be had again. Their patches are blank, as are those
-        where a channel has fewer images.
+    channels : numpy.ndarray
+        (n,) int: indices of the channels.
+    images : tuple of tuple of TopImage
+        For each channel, the images that activate it most, largest maximum first.
+    tiles : numpy.ndarray
+        (n, cell, cell, 3) uint8: the activation map of the channel for its first image.
+    patches : numpy.ndarray
+        (n, top, cell, cell, 3) uint8: the receptive field of the maximum in each image; blank if
+        the image is missing or the channel has fewer images.
+    missing : numpy.ndarray
+        (n, top) bool: whether the image could not be loaded again.
+
+    Examples
+    --------
+    >>> from actgrid.statistics import TopImage, TopImages
+    >>> shape = (None, 4, 4, 2)
+    >>> info = actgrid.LayerInfo("conv", "Conv2D", shape, "float32", "channels_last", 0, 0)
+    >>> image = TopImage(index=0, name="cat.jpg", maximum=2.5, position=(1, 1))
+    >>> tiles, patches = np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 1, 8, 8, 3), np.uint8)
+    >>> TopImages(info, np.array([1]), ((image,),), tiles, patches, np.zeros((1, 1), bool))
+    <TopImages conv, 1 channels>
     """
 
     info: LayerInfo
@@ -70,13 +80,19 @@ class TopImages:
         return f"<TopImages {self.info.path}, {self.channels.size} channels>"
 
     def sheet(self) -> Sheet:
-        """Return the pictures of all channels: a row for each, its tile first."""
+        """Arrange the pictures in a sheet with a row for each channel, its tile first.
+
+        Returns
+        -------
+        Sheet
+            The captions are the maximum and the name of each image.
+        """
         count, top, side = self.patches.shape[:3]
         rows = np.concatenate([self.tiles[:, None], self.patches], 1)
         captions = []
         for channel, images in zip(self.channels, self.images, strict=True):
-            under = [f"{image.maximum:.3g} {Path(image.name).stem}" for image in images]
-            captions += [f"channel {channel}", *under, *[""] * (top - len(images))]
+            image_captions = [f"{image.maximum:.3g} {Path(image.name).stem}" for image in images]
+            captions += [f"channel {channel}", *image_captions, *[""] * (top - len(images))]
         return lay_out_sheet(
             rows.reshape(count * (1 + top), side, side, 3),
             columns=1 + top,
@@ -96,81 +112,97 @@ def find_top_images(
     batch_size: int = 8,
     **render_options: Unpack[TileLevelOptions],
 ) -> dict[str, TopImages]:
-    """Cut the patches that excite channels most out of their images, and draw these channels.
+    """Cut out the image patches that activate channels most, and draw the channels.
 
-    Each image is loaded once, in the order of their indices, and the model run on those for which
-    a channel is drawn.
+    Each image is loaded once, in the order of the indices. The model runs on the first image of
+    each channel.
 
     Parameters
     ----------
-    extractor
-        Of the layers that the statistics are of.
-    stats
+    extractor : Extractor
+        Extractor of the layers of the statistics.
+    stats : DatasetStats
         The statistics.
-    load
-        Returns for an image's index its pixels, (H, W, C) as the model saw them, and the model's
-        input, a batch of one; or None where it cannot be had again.
-    fields
-        By layer path, see `receptive_fields`. Where there is none, the whole image is shown.
-    channels
-        How many channels of each layer: those with the largest maxima. None: all but dead ones.
-    cell
-        Side of each picture, in pixels.
-    background
-        Level of what is blank: beyond an image's edges, and beside what is not square.
-    batch_size
-        Images in one run of the model.
-    render_options
+    load : callable
+        Takes an image index, and returns the pixels (H, W, C) of the model's input and the input
+        itself, a batch of size 1; or None if the image is missing.
+    fields : dict
+        Layer path -> ReceptiveField; for a layer without field, the whole image is shown.
+    channels : int or None
+        Number of channels of each layer, largest maxima first; None: all channels that are not
+        dead.
+    cell : int
+        Side of each picture in pixels.
+    background : int
+        Level of blank pixels, 0 to 255: beyond the edges of an image, and beside patches that are
+        not square.
+    batch_size : int
+        Maximum number of images in a batch.
+    **render_options
         Normalization and colormap of the tiles, see `actgrid.options.TileLevelOptions`.
 
     Returns
     -------
     dict
-        Layer path -> TopImages, for layers that have channels which are not dead.
+        Layer path -> TopImages, for layers with channels that are not dead.
 
     Raises
     ------
     OptionError
-        If an option cannot be used. Also a ValueError.
+        If an option is not valid. Also a ValueError.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from actgrid.statistics import find_top_images
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.ReLU(name="relu")])
+    >>> extractor = actgrid.Extractor(model)
+    >>> images = np.random.default_rng(0).random((5, 8, 8, 3), np.float32)
+    >>> stats = actgrid.DatasetStats(top=2)
+    >>> stats.update(extractor(images), extractor.layers)
+    >>> load = lambda index: (images[index], images[index : index + 1])
+    >>> top_images = find_top_images(extractor, stats, load, fields={}, cell=16)
+    >>> top_images["relu"].patches.shape
+    (3, 2, 16, 16, 3)
     """
     cell = integer_option("cell", cell, 8)
     batch_size = integer_option("batch_size", batch_size, 1)
     background = check_option(GridOptions, "background", background)
     if channels is not None:
         integer_option("channels", channels, 1)
-    known = stats.layers
-    found = {
-        path: _blank(layer, chosen, stats.top, cell, background)
-        for path, layer in known.items()
-        if (chosen := _most_excited(layer, channels)).size
+    top_images = {
+        path: _make_blank(layer, selected, stats.top, cell, background)
+        for path, layer in stats.layers.items()
+        if (selected := _select_channels(layer, channels)).size
     }
     options = complete_options(TileLevelOptions, render_options)
-    drawer = _Drawer(extractor, found, cell, background, batch_size, options)
-    for index, uses in _uses(found):
+    drawer = _TileDrawer(extractor, top_images, cell, background, batch_size, options)
+    for index, uses in _group_by_image(top_images):
         image = load(index)
         if image is None:
             for path, row, rank in uses:
-                found[path].missing[row, rank] = True
+                top_images[path].missing[row, rank] = True
             continue
         pixels, x = image
-        picture = _picture(pixels)
+        picture = _to_picture(pixels)
         for path, row, rank in uses:
-            top = found[path].images[row][rank]
-            patch = _cut(picture, _window(fields.get(path), top.place, picture), background)
-            found[path].patches[row, rank] = _fitted(patch, cell, background)
+            image_position = top_images[path].images[row][rank].position
+            window = _find_window(fields.get(path), image_position, picture)
+            patch = _crop(picture, window, background)
+            top_images[path].patches[row, rank] = _fit(patch, cell, background)
         drawer.add(x, [(path, row) for path, row, rank in uses if rank == 0])
     drawer.draw()
-    return found
+    return top_images
 
 
-def _most_excited(layer: LayerStats, count: int | None) -> npt.NDArray[np.intp]:
-    """Return so many channels, those with the largest maxima first, without those that are dead."""
+def _select_channels(layer: LayerStats, count: int | None) -> npt.NDArray[np.intp]:
+    """Return `count` channels that are not dead, largest maximum first; None: all."""
     order = np.argsort(-layer.top_max[:, 0], kind="stable")
-    alive = ~layer.dead & (layer.top_index[:, 0] >= 0)
-    return order[alive[order]][:count]
+    is_alive = ~layer.dead & (layer.top_index[:, 0] >= 0)
+    return order[is_alive[order]][:count]
 
 
-def _blank(
+def _make_blank(
     layer: LayerStats, channels: npt.NDArray[np.intp], top: int, cell: int, background: int
 ) -> TopImages:
     shape = (channels.size, top, cell, cell, 3)
@@ -178,37 +210,39 @@ def _blank(
     return TopImages(
         info=layer.info,
         channels=channels,
-        images=tuple(tuple(layer.top(int(channel))) for channel in channels),
+        images=tuple(tuple(layer.get_top_images(int(channel))) for channel in channels),
         tiles=patches[:, 0].copy(),
         patches=patches,
         missing=np.zeros(shape[:2], bool),
     )
 
 
-def _uses(found: Mapping[str, TopImages]) -> Iterator[tuple[int, list[tuple[str, int, int]]]]:
-    """Yield each image's index, in order, and where it is shown: path, row and rank."""
+def _group_by_image(
+    top_images: Mapping[str, TopImages],
+) -> Iterator[tuple[int, list[tuple[str, int, int]]]]:
+    """Yield each image index in order, with the (path, row, rank) of its patches."""
     uses: dict[int, list[tuple[str, int, int]]] = {}
-    for path, top in found.items():
-        for row, images in enumerate(top.images):
+    for path, layer in top_images.items():
+        for row, images in enumerate(layer.images):
             for rank, image in enumerate(images):
                 uses.setdefault(image.index, []).append((path, row, rank))
     yield from sorted(uses.items())
 
 
-class _Drawer:
-    """Draws tiles, of several images in one run of the model."""
+class _TileDrawer:
+    """Draws the tiles of channels, and runs the model on batches of images."""
 
     def __init__(
         self,
         extractor: Extractor,
-        found: Mapping[str, TopImages],
+        top_images: Mapping[str, TopImages],
         cell: int,
         background: int,
         batch_size: int,
         options: dict[str, Any],
     ) -> None:
         self._extractor = extractor
-        self._found = found
+        self._top_images = top_images
         self._cell = cell
         self._background = background
         self._batch_size = batch_size
@@ -217,7 +251,7 @@ class _Drawer:
         self._uses: list[list[tuple[str, int]]] = []
 
     def add(self, x: Any, uses: list[tuple[str, int]]) -> None:
-        """Take an image, and the path and row of each tile that is to be drawn of it."""
+        """Add an image, and the (path, row) of each tile to draw from it."""
         if not uses:
             return
         if self._inputs and (
@@ -228,7 +262,7 @@ class _Drawer:
         self._uses.append(uses)
 
     def draw(self) -> None:
-        """Draw what was taken."""
+        """Draw the tiles of the added images."""
         if not self._inputs:
             return
         activations = self._extractor(join_batches(self._inputs))
@@ -237,45 +271,46 @@ class _Drawer:
             rows: dict[str, list[int]] = {}
             for path, row in uses:
                 rows.setdefault(path, []).append(row)
-            for path, ours in rows.items():
-                top = self._found[path]
+            for path, layer_rows in rows.items():
+                layer = self._top_images[path]
                 grid = draw_layer(
                     infos[path],
                     activations[path],
                     batch=batch,
                     sample=sample,
-                    **{**self._options, "order": top.channels[ours].tolist(), "zoom": 1},
+                    **{**self._options, "order": layer.channels[layer_rows].tolist(), "zoom": 1},
                 )
-                for row in ours:
-                    top.tiles[row] = self._tile(grid, top, row)
+                for row in layer_rows:
+                    layer.tiles[row] = self._draw_tile(grid, layer, row)
         self._inputs, self._uses = [], []
 
-    def _tile(self, grid: Grid, top: TopImages, row: int) -> Pictures:
-        place = top.images[row][0].place
-        # Of a volume the slice with the maximum.
-        levels = grid.tile(int(top.channels[row]), place[0] if top.info.kind == "volume" else 0)
-        if top.info.kind == "sequence" and levels.shape[1] == 1:
-            levels = np.repeat(levels, len(levels), 1)  # a column, too narrow to be seen
-        return _fitted(palette(grid.cmap)[levels], self._cell, self._background, nearest=True)
+    def _draw_tile(self, grid: Grid, layer: TopImages, row: int) -> Pictures:
+        position = layer.images[row][0].position
+        # A volume is shown by the slice with the maximum.
+        depth = position[0] if layer.info.kind == "volume" else 0
+        levels = grid.tile(int(layer.channels[row]), depth)
+        if layer.info.kind == "sequence" and levels.shape[1] == 1:
+            levels = np.repeat(levels, len(levels), 1)  # a column of one pixel would be invisible
+        return _fit(palette(grid.cmap)[levels], self._cell, self._background, nearest=True)
 
 
-def _picture(pixels: Array) -> Pictures:
-    """Return an image's pixels as (H, W, 3) levels."""
+def _to_picture(pixels: Array) -> Pictures:
+    """Convert the pixels of an image to RGB levels (H, W, 3)."""
     pixels = np.asarray(pixels)
     pixels = pixels.reshape(pixels.shape[-3:])
     pictures = as_pictures(pixels[None])
-    if pictures is None:  # of channels that are no colours
+    if pictures is None:  # the channels are not colours
         pictures = as_pictures(pixels.mean(-1, keepdims=True)[None])
         assert pictures is not None
     return np.broadcast_to(pictures[0], (*pixels.shape[:2], 3))
 
 
-def _window(field: ReceptiveField | None, place: tuple[int, ...], picture: Pictures) -> Box:
-    """Return what to show of an image: along an axis that a field is longer than, all of it."""
+def _find_window(field: ReceptiveField | None, position: tuple[int, ...], picture: Pictures) -> Box:
+    """Return the part of an image to show: the receptive field, or an entire axis."""
     height, width = picture.shape[:2]
     if field is None:
         return 0, 0, height, width
-    top, left, bottom, right = field.window(place)
+    top, left, bottom, right = field.window(position)
     if bottom - top >= height:
         top, bottom = 0, height
     if right - left >= width:
@@ -283,29 +318,29 @@ def _window(field: ReceptiveField | None, place: tuple[int, ...], picture: Pictu
     return top, left, bottom, right
 
 
-def _cut(picture: Pictures, window: Box, background: int) -> Pictures:
-    """Return part of a picture, with a background beyond its edges."""
+def _crop(picture: Pictures, window: Box, background: int) -> Pictures:
+    """Crop a picture, with a background beyond its edges."""
     top, left, bottom, right = window
     height, width = picture.shape[:2]
     patch = np.full((max(bottom - top, 1), max(right - left, 1), 3), background, np.uint8)
     rows = slice(min(max(top, 0), height), min(max(bottom, 0), height))
     columns = slice(min(max(left, 0), width), min(max(right, 0), width))
-    seen = picture[rows, columns]
+    visible = picture[rows, columns]
     y, x = rows.start - top, columns.start - left
-    patch[y : y + seen.shape[0], x : x + seen.shape[1]] = seen
+    patch[y : y + visible.shape[0], x : x + visible.shape[1]] = visible
     return patch
 
 
-def _fitted(picture: Pictures, cell: int, background: int, nearest: bool = False) -> Pictures:
-    """Return a picture brought to fit a square, in its middle."""
+def _fit(picture: Pictures, cell: int, background: int, nearest: bool = False) -> Pictures:
+    """Resize a picture to fit a square, and centre it."""
     height, width = picture.shape[:2]
     scale = cell / max(height, width)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
-    # What is enlarged shows its pixels; what is made smaller is averaged.
-    enlarge = nearest and scale >= 1
-    how = Image.Resampling.NEAREST if enlarge else Image.Resampling.BICUBIC
-    resized = np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(size, how))
-    fitted = np.full((cell, cell, 3), background, np.uint8)
+    # An enlarged tile shows its pixels; a reduced one is averaged.
+    is_enlarged = nearest and scale >= 1
+    filter_ = Image.Resampling.NEAREST if is_enlarged else Image.Resampling.BICUBIC
+    resized = np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(size, filter_))
+    square = np.full((cell, cell, 3), background, np.uint8)
     y, x = (cell - size[1]) // 2, (cell - size[0]) // 2
-    fitted[y : y + size[1], x : x + size[0]] = resized
-    return fitted
+    square[y : y + size[1], x : x + size[0]] = resized
+    return square

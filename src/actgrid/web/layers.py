@@ -25,7 +25,7 @@ from actgrid.rendering.layout import near_square
 from actgrid.rendering.stats import reshape_stats
 from actgrid.rendering.tiles import Tiling, tile
 from actgrid.statistics import LayerStats
-from actgrid.statistics.measurements import image_stats
+from actgrid.statistics.measurements import measure_image_stats
 from actgrid.web.images import ImageStore
 
 __all__ = [
@@ -162,7 +162,7 @@ def draw_kernel(weight: Weight) -> tuple[dict[str, Any], bytes]:
 
 def measured_facts(stats: LayerStats, images: ImageStore) -> dict[str, Any]:
     """Return the statistics of a layer's channels over many images, and those they like best."""
-    names = stats.names()
+    names = stats.get_names()
     found = {index: images.find(name) for index, name in names.items()}
 
     def top_image(index: int, maximum: float | None) -> dict[str, Any]:
@@ -173,7 +173,10 @@ def measured_facts(stats: LayerStats, images: ImageStore) -> dict[str, Any]:
 
     return {
         "images": stats.images,
-        **{name: plain_numbers(getattr(stats, name)) for name in (*_STATISTICS, "activated")},
+        **{
+            name: plain_numbers(getattr(stats, name))
+            for name in (*_STATISTICS, "activating_images")
+        },
         "dead": np.flatnonzero(stats.dead).tolist(),
         "top": [
             [
@@ -212,7 +215,7 @@ def _tiling(info: LayerInfo, activation: Array) -> Tiling:
 
 def _stats(info: LayerInfo, activation: Array) -> ChannelStats:
     """Return the statistics of each channel."""
-    return reshape_stats(image_stats(info, activation[:1], batch=1), -1)
+    return reshape_stats(measure_image_stats(info, activation[:1], batch=1), -1)
 
 
 def _dead(stats: ChannelStats) -> npt.NDArray[np.intp]:

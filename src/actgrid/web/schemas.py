@@ -181,7 +181,9 @@ class Dataset(BaseModel):
     min: Numbers
     max: Numbers
     zero_fraction: Numbers
-    activated: list[int] = Field(description="How many images have a value above zero in it.")
+    activating_images: list[int] = Field(
+        description="Number of images with a value above zero in the channel."
+    )
     dead: list[int]
     top: list[list[TopImage]]
 

@@ -293,7 +293,7 @@ export class ChannelView {
   drawDataset({ channel }) {
     const loaded = this.datasetLoaded;
     const lines = statisticsOf({ ...loaded, nonfinite: [] }, channel);
-    lines.push(["active in", `${loaded.activated[channel]} of ${counted(loaded.images, "image")}`]);
+    lines.push(["active in", `${loaded.activating_images[channel]} of ${counted(loaded.images, "image")}`]);
     const top = loaded.top[channel]
       .map(({ name, image, maximum }) => ({ id: image, name, value: maximum }));
     const dead = loaded.dead.includes(channel);
