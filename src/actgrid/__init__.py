@@ -6,8 +6,10 @@ imported at its first use. Rendering an array needs only NumPy and Pillow.
 Examples
 --------
 >>> model = actgrid.load_model("demo")
->>> grids = actgrid.render_model(model, actgrid.demo.photo(), layers="stem_conv")
+>>> x = actgrid.load_images(actgrid.demo.photo(), model=model)
+>>> grids = actgrid.render_model(model, x, layers="stem_conv")
 >>> grids["stem_conv"]
+<Grid 677 x 677, 32 tiles, viridis>
 """
 
 from __future__ import annotations
