@@ -1,6 +1,7 @@
-"""Write src/actgrid/models/architectures.txt anew: python -m tests.models.application_digests.
+"""Generate src/actgrid/models/architectures.txt.
 
-Needed where Keras changes a network, or gets another one. It takes some minutes and 4 GiB.
+Usage: python -m tests.models.application_digests. Run it when Keras changes or adds an application.
+It takes some minutes and 4 GiB.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from typing import Any
 import keras
 
 import actgrid
-from actgrid.models.architectures import DEMO, kernel_lines
+from actgrid.models.architectures import DEMO, describe_kernels
 from actgrid.models.frameworks import applications
 
 FILE = Path(actgrid.__file__).parent / "models" / "architectures.txt"
 
-# The widths that ImageNet weights exist for, and other variants.
+# Widths for which ImageNet weights exist, and other variants.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "MobileNet": [{"alpha": alpha} for alpha in (0.25, 0.5, 0.75, 1.0)],
     "MobileNetV2": [{"alpha": alpha} for alpha in (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)],
@@ -28,29 +29,31 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def digest_lines(name: str) -> Iterator[str]:
-    """Yield a line for each variant of an application: its kernels without and with the head."""
+def iterate_digest_lines(name: str) -> Iterator[str]:
+    """Yield a line for each variant of an application."""
     for options in VARIANTS.get(name, [{}]):
-        make = getattr(keras.applications, name)
-        whole = make(weights=None, **options)
-        size = whole.input_shape[1:]
-        kernels = list(kernel_lines(whole))
-        base = make(weights=None, include_top=False, input_shape=size, **options)
-        count = len(list(kernel_lines(base)))
-        assert kernels[:count] == list(kernel_lines(base))
-        yield _line(name, kernels, count)
-        del whole, base
+        application = getattr(keras.applications, name)
+        complete_model = application(weights=None, **options)
+        input_shape = complete_model.input_shape[1:]
+        kernels = list(describe_kernels(complete_model))
+        base_model = application(
+            weights=None, include_top=False, input_shape=input_shape, **options
+        )
+        count = len(list(describe_kernels(base_model)))
+        assert kernels[:count] == list(describe_kernels(base_model))
+        yield _format_line(name, kernels, count)
+        del complete_model, base_model
         keras.backend.clear_session()
         gc.collect()
 
 
-def demo_line() -> str:
+def make_demo_line() -> str:
     """Return the line of the embedded model, whose head is one layer."""
-    kernels = list(kernel_lines(actgrid.demo.model()))
-    return _line(DEMO, kernels, len(kernels) - 1)
+    kernels = list(describe_kernels(actgrid.demo.model()))
+    return _format_line(DEMO, kernels, len(kernels) - 1)
 
 
-def _line(name: str, kernels: Sequence[str], count: int) -> str:
+def _format_line(name: str, kernels: Sequence[str], count: int) -> str:
     fields = [
         f"{len(part)} {hashlib.sha256(''.join(part).encode()).hexdigest()[:16]}"
         for part in (kernels[:count], kernels)
@@ -59,5 +62,5 @@ def _line(name: str, kernels: Sequence[str], count: int) -> str:
 
 
 if __name__ == "__main__":
-    lines = [line for name in applications() for line in digest_lines(name)]
-    FILE.write_text("\n".join(sorted([*lines, demo_line()])) + "\n", "utf-8")
+    lines = [line for name in applications() for line in iterate_digest_lines(name)]
+    FILE.write_text("\n".join(sorted([*lines, make_demo_line()])) + "\n", "utf-8")

@@ -5,5 +5,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _same_weights_each_time() -> None:
+def _set_random_seed() -> None:
     keras.utils.set_random_seed(20)

@@ -1,4 +1,4 @@
-"""Known architectures, told by their layers."""
+"""Tests of `actgrid.models.architectures`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import keras
 import pytest
 from keras import layers
-from tests.models.application_digests import FILE, demo_line, digest_lines
+from tests.models.application_digests import FILE, iterate_digest_lines, make_demo_line
 
 from actgrid import load_model
 from actgrid.models.architectures import DEMO, Architecture, find_architecture
 from actgrid.models.frameworks import applications
 
 
-def test_every_application_is_known() -> None:
+def test_every_application_has_a_digest() -> None:
     assert {line.split()[0] for line in FILE.read_text("utf-8").splitlines()} == {
         DEMO,
         *applications(),
@@ -23,13 +23,13 @@ def test_every_application_is_known() -> None:
 
 
 @pytest.mark.parametrize("name", ["VGG16", "MobileNetV3Small"])
-def test_the_digests_are_those_of_the_installed_keras(name: str) -> None:
-    known = FILE.read_text("utf-8").splitlines()
-    assert sorted(digest_lines(name)) == [line for line in known if line.split()[0] == name]
+def test_digests_match_installed_keras(name: str) -> None:
+    lines = FILE.read_text("utf-8").splitlines()
+    assert sorted(iterate_digest_lines(name)) == [line for line in lines if line.split()[0] == name]
 
 
-def test_the_demo_is_known_from_a_file_too(tmp_path: Path) -> None:
-    assert demo_line() in FILE.read_text("utf-8").splitlines()
+def test_demo_is_recognized_after_saving(tmp_path: Path) -> None:
+    assert make_demo_line() in FILE.read_text("utf-8").splitlines()
     model = load_model("demo")
     assert find_architecture(model) == Architecture(DEMO, True)
     model.save(tmp_path / "copy.keras")
@@ -41,7 +41,7 @@ def mobilenet() -> Any:
     return keras.applications.MobileNetV2(weights=None, alpha=0.35)
 
 
-def test_only_a_network_with_its_head_is_whole(mobilenet: Any) -> None:
+def test_only_network_with_its_head_is_complete(mobilenet: Any) -> None:
     assert find_architecture(mobilenet) == Architecture("MobileNetV2", True)
     features = mobilenet.layers[-2].output
     for model in (
@@ -56,12 +56,12 @@ def test_only_a_network_with_its_head_is_whole(mobilenet: Any) -> None:
     assert find_architecture(wrapped) == Architecture("MobileNetV2", True)
 
 
-def test_other_models_have_no_known_architecture(mobilenet: Any) -> None:
-    own = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(2, 3)], name="vgg16")
-    assert find_architecture(own) is None
+def test_other_models_are_not_recognized(mobilenet: Any) -> None:
+    custom_model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(2, 3)], name="vgg16")
+    assert find_architecture(custom_model) is None
     assert find_architecture(keras.Sequential()) is None
-    # A layer with a kernel before it: what reaches the network is no image.
-    before = keras.Sequential(
+    # With a kernel before it, the input of the network is not an image.
+    prefixed = keras.Sequential(
         [keras.Input((224, 224, 1)), layers.Conv2D(3, 1), mobilenet], name="gray"
     )
-    assert find_architecture(before) is None
+    assert find_architecture(prefixed) is None

@@ -1,3 +1,5 @@
+"""Tests of `actgrid.models.extraction`."""
+
 from __future__ import annotations
 
 import itertools
@@ -19,50 +21,50 @@ from actgrid import ActgridError, Extractor, list_layers
 from actgrid.errors import DeviceError, LayerError, ModelError, OptionError, ShapeError
 from actgrid.models import LayerInfo
 from actgrid.models.extraction import run_transform, trace_layers
-from actgrid.models.fingerprint import fingerprint
-from actgrid.models.graph import layer_graph
-from actgrid.models.receptive_fields import receptive_fields
+from actgrid.models.fingerprint import compute_fingerprint
+from actgrid.models.graph import build_layer_graph
+from actgrid.models.receptive_fields import compute_receptive_fields
 
 Array = npt.NDArray[Any]
 
 
-def pixels(*shape: int) -> Array:
+def make_pixels(*shape: int) -> Array:
     return np.random.default_rng(1).normal(size=shape).astype(np.float32)
 
 
-def predicted(inputs: Any, tensors: Mapping[str, Any], x: Any) -> dict[str, Array]:
-    """What Keras itself computes for tensors of a Functional model."""
+def predict_tensors(inputs: Any, tensors: Mapping[str, Any], x: Any) -> dict[str, Array]:
+    """Return the values that Keras computes for tensors of a functional model."""
     values = keras.Model(inputs, list(tensors.values())).predict(x, verbose=0)
     return dict(zip(tensors, values if isinstance(values, list) else [values], strict=True))
 
 
-def layer_outputs(model: Any, x: Any, *names: str) -> dict[str, Array]:
-    return predicted(model.inputs, {name: model.get_layer(name).output for name in names}, x)
+def predict_layers(model: Any, x: Any, *names: str) -> dict[str, Array]:
+    return predict_tensors(model.inputs, {name: model.get_layer(name).output for name in names}, x)
 
 
-def assert_same(
-    found: Mapping[str, Array], truth: Mapping[str, Any], tolerance: float = 1e-5
+def assert_activations_close(
+    activations: Mapping[str, Array], expected: Mapping[str, Any], tolerance: float = 1e-5
 ) -> None:
-    assert list(found) == list(truth)
-    for path, array in found.items():
-        expected = np.asarray(truth[path])
-        assert array.dtype == expected.dtype, path
-        assert array.shape == expected.shape, path
+    assert list(activations) == list(expected)
+    for path, array in activations.items():
+        expected_array = np.asarray(expected[path])
+        assert array.dtype == expected_array.dtype, path
+        assert array.shape == expected_array.shape, path
         np.testing.assert_allclose(
             array.astype(np.float64),
-            expected.astype(np.float64),
+            expected_array.astype(np.float64),
             rtol=tolerance,
             atol=tolerance / 10,
             err_msg=path,
         )
 
 
-def assert_untouched(model: Any) -> None:
+def assert_calls_restored(model: Any) -> None:
     for layer in model._flatten_layers():
         assert "call" not in vars(layer), layer.name
 
 
-def small_cnn() -> Any:
+def make_small_cnn() -> Any:
     return keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -99,7 +101,7 @@ class Subclassed(keras.Model):  # type: ignore[misc]
             x = block(x)
         return self.head(keras.ops.mean(x, axis=(1, 2)))
 
-    def by_hand(self, x: Array) -> dict[str, Any]:
+    def call_separately(self, x: Array) -> dict[str, Any]:
         truth = {"stem": self.stem(x)}
         value = truth["stem"]
         for block in self.blocks:
@@ -119,20 +121,20 @@ class HasUnused(keras.Model):  # type: ignore[misc]
         return self.used(x)
 
 
-class Fused(layers.Layer):  # type: ignore[misc]
-    """Raises while it is traced, once it is lit."""
+class FailsOnDemand(layers.Layer):  # type: ignore[misc]
+    """A layer that raises during tracing if `is_failing` is set."""
 
-    lit = False
+    is_failing = False
 
     def call(self, x: Any) -> Any:
-        if self.lit:
+        if self.is_failing:
             raise RuntimeError("boom")
         return x * 2
 
 
 class FailsWhenRun(layers.Layer):  # type: ignore[misc]
     def call(self, x: Any) -> Any:
-        # Not a stateful operation, which TensorFlow would run whether or not it is needed.
+        # A stateless operation: TensorFlow runs stateful operations even if they are not needed.
         return tf.gather(x, tf.shape(x)[0] + 1, axis=0)[None]
 
     def compute_output_shape(self, shape: Any) -> Any:
@@ -143,24 +145,28 @@ class FailsWhenRun(layers.Layer):  # type: ignore[misc]
 
 
 def test_sequential_activations_equal_predict() -> None:
-    model = small_cnn()
-    x = pixels(2, 8, 8, 3)
-    found = Extractor(model, "*")(x)
-    assert_same(found, layer_outputs(model, x, "conv1", "pool", "conv2", "flatten", "dense"))
+    model = make_small_cnn()
+    x = make_pixels(2, 8, 8, 3)
+    activations = Extractor(model, "*")(x)
+    assert_activations_close(
+        activations, predict_layers(model, x, "conv1", "pool", "conv2", "flatten", "dense")
+    )
 
 
-def test_without_a_choice_every_spatial_layer_is_taken() -> None:
-    model = small_cnn()
-    x = pixels(2, 8, 8, 3)
-    assert_same(Extractor(model)(x), layer_outputs(model, x, "conv1", "pool", "conv2"))
+def test_default_selects_every_spatial_layer() -> None:
+    model = make_small_cnn()
+    x = make_pixels(2, 8, 8, 3)
+    assert_activations_close(
+        Extractor(model)(x), predict_layers(model, x, "conv1", "pool", "conv2")
+    )
 
 
-def test_sequential_without_an_input_layer_works_once_built() -> None:
+def test_sequential_without_input_layer() -> None:
     model = keras.Sequential([layers.Conv2D(2, 3, name="a"), layers.Conv2D(3, 3, name="b")])
-    x = pixels(1, 8, 8, 3)
-    found = Extractor(model)(x)
+    x = make_pixels(1, 8, 8, 3)
+    activations = Extractor(model)(x)
     first = model.get_layer("a")(x)
-    assert_same(found, {"a": first, "b": model.get_layer("b")(first)})
+    assert_activations_close(activations, {"a": first, "b": model.get_layer("b")(first)})
 
 
 def test_functional_with_branches_equals_predict() -> None:
@@ -170,12 +176,14 @@ def test_functional_with_branches_equals_predict() -> None:
     both = layers.Add(name="both")([left, right])
     joined = layers.Concatenate(name="joined")([both, left])
     model = keras.Model(inputs, joined)
-    x = pixels(2, 8, 8, 3)
-    truth = predicted(inputs, {"left": left, "right": right, "both": both, "joined": joined}, x)
-    found = Extractor(model)(x)
-    assert list(found)[-2:] == ["both", "joined"]
-    assert_same({path: found[path] for path in truth}, truth)
-    assert set(found) == set(truth)
+    x = make_pixels(2, 8, 8, 3)
+    truth = predict_tensors(
+        inputs, {"left": left, "right": right, "both": both, "joined": joined}, x
+    )
+    activations = Extractor(model)(x)
+    assert list(activations)[-2:] == ["both", "joined"]
+    assert_activations_close({path: activations[path] for path in truth}, truth)
+    assert set(activations) == set(truth)
 
 
 def test_nested_models_have_paths_two_levels_deep() -> None:
@@ -187,82 +195,82 @@ def test_nested_models_have_paths_two_levels_deep() -> None:
     backbone = keras.Model(inputs, inner(stem), name="backbone")
     model = keras.Sequential([backbone, layers.Conv2D(2, 1, name="top")], name="whole")
     model.build((None, 8, 8, 3))
-    x = pixels(2, 8, 8, 3)
+    x = make_pixels(2, 8, 8, 3)
 
     truth = {"backbone/stem": backbone.get_layer("stem")(x)}
     truth["backbone/block/conv"] = inner.get_layer("conv")(truth["backbone/stem"])
     truth["backbone/block/relu"] = np.maximum(truth["backbone/block/conv"], 0)
     truth["top"] = model.get_layer("top")(truth["backbone/block/relu"])
-    assert_same(Extractor(model)(x), truth)
+    assert_activations_close(Extractor(model)(x), truth)
 
     chosen = Extractor(model, ["backbone", "backbone/block"])(x)
     result = truth["backbone/block/relu"]
-    assert_same(chosen, {"backbone/block": result, "backbone": result})
+    assert_activations_close(chosen, {"backbone/block": result, "backbone": result})
     np.testing.assert_allclose(chosen["backbone"], backbone.predict(x, verbose=0), rtol=1e-5)
 
 
-def test_subclassed_model_equals_its_layers_called_by_hand() -> None:
+def test_subclassed_model_equals_separate_layer_calls() -> None:
     model = Subclassed()
-    x = pixels(2, 8, 8, 3)
+    x = make_pixels(2, 8, 8, 3)
     model(x)
-    assert_same(Extractor(model)(x), model.by_hand(x))
+    assert_activations_close(Extractor(model)(x), model.call_separately(x))
 
 
-def test_subclassed_model_that_was_never_called_is_built() -> None:
+def test_uncalled_subclassed_model_is_built() -> None:
     model = Subclassed()
-    x = pixels(2, 8, 8, 3)
+    x = make_pixels(2, 8, 8, 3)
     extractor = Extractor(model)
-    found = extractor(x)
-    assert_same(found, model.by_hand(x))
-    other = pixels(3, 10, 10, 3)
-    assert_same(extractor(other), model.by_hand(other))
-    assert_untouched(model)
+    activations = extractor(x)
+    assert_activations_close(activations, model.call_separately(x))
+    other = make_pixels(3, 10, 10, 3)
+    assert_activations_close(extractor(other), model.call_separately(other))
+    assert_calls_restored(model)
 
 
-def test_a_layer_alone_is_a_model_of_its_sublayers() -> None:
+def test_layer_is_accepted_as_a_model() -> None:
     block = Residual("block")
-    x = pixels(2, 8, 8, 4)
-    found = Extractor(block)(x)
+    x = make_pixels(2, 8, 8, 4)
+    activations = Extractor(block)(x)
     first = block.first(x)
-    assert_same(found, {"first": first, "second": block.second(first)})
+    assert_activations_close(activations, {"first": first, "second": block.second(first)})
 
 
-def test_a_layer_called_several_times_has_a_path_for_each_call() -> None:
+def test_shared_layer_has_a_path_for_each_call() -> None:
     inputs = keras.Input((8, 8, 3))
     shared = layers.Conv2D(3, 3, padding="same", name="shared")
     first = shared(inputs)
     second = shared(first)
     third = shared(second)
     model = keras.Model(inputs, layers.Add(name="sum")([first, third]))
-    x = pixels(2, 8, 8, 3)
-    truth = predicted(inputs, {"shared": first, "shared:1": second, "shared:2": third}, x)
+    x = make_pixels(2, 8, 8, 3)
+    truth = predict_tensors(inputs, {"shared": first, "shared:1": second, "shared:2": third}, x)
     everything = truth | {"sum": truth["shared"] + truth["shared:2"]}
-    assert_same(Extractor(model)(x), everything)
-    assert_same(Extractor(model, "shared")(x), truth)
-    assert_same(Extractor(model, "shared:1")(x), {"shared:1": truth["shared:1"]})
+    assert_activations_close(Extractor(model)(x), everything)
+    assert_activations_close(Extractor(model, "shared")(x), truth)
+    assert_activations_close(Extractor(model, "shared:1")(x), {"shared:1": truth["shared:1"]})
 
 
 @pytest.mark.parametrize("glob", ["shared:*", "shared:[12]", "*:?"])
-def test_later_calls_are_chosen_by_glob(glob: str) -> None:
+def test_later_calls_are_selected_by_glob(glob: str) -> None:
     inputs = keras.Input((8, 8, 3))
     shared = layers.Conv2D(3, 1, name="shared")
     model = keras.Model(inputs, shared(shared(shared(inputs))))
-    assert list(Extractor(model, glob)(pixels(1, 8, 8, 3))) == ["shared:1", "shared:2"]
+    assert list(Extractor(model, glob)(make_pixels(1, 8, 8, 3))) == ["shared:1", "shared:2"]
 
 
-def test_a_shared_nested_model_has_a_path_for_each_call() -> None:
+def test_shared_nested_model_has_a_path_for_each_call() -> None:
     tower = keras.Sequential(
         [keras.Input((8, 8, 3)), layers.Conv2D(2, 3, name="conv")], name="tower"
     )
     left, right = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
     model = keras.Model([left, right], layers.Add(name="sum")([tower(left), tower(right)]))
-    a, b = pixels(1, 8, 8, 3), pixels(1, 8, 8, 3) + 1
+    a, b = make_pixels(1, 8, 8, 3), make_pixels(1, 8, 8, 3) + 1
     by_hand = [tower.predict(x, verbose=0) for x in (a, b)]
-    found = Extractor(model)([a, b])
-    assert set(found) == {"tower/conv", "tower/conv:1", "sum"}
-    assert_same({"sum": found["sum"]}, {"sum": by_hand[0] + by_hand[1]})
-    # Keras runs the towers in an order of its own.
-    in_order = [found["tower/conv"], found["tower/conv:1"]]
+    activations = Extractor(model)([a, b])
+    assert set(activations) == {"tower/conv", "tower/conv:1", "sum"}
+    assert_activations_close({"sum": activations["sum"]}, {"sum": by_hand[0] + by_hand[1]})
+    # Keras does not run the towers in the order of creation.
+    in_order = [activations["tower/conv"], activations["tower/conv:1"]]
     order = by_hand if np.allclose(in_order[0], by_hand[0], atol=1e-5) else by_hand[::-1]
     np.testing.assert_allclose(in_order, order, rtol=1e-5, atol=1e-6)
 
@@ -273,12 +281,12 @@ def test_list_of_inputs_and_of_outputs() -> None:
     b = layers.Conv2D(2, 3, name="b")(other)
     c = layers.Add(name="c")([a, b])
     model = keras.Model([image, other], [c, layers.Flatten(name="flat")(a)])
-    x = [pixels(2, 8, 8, 3), pixels(2, 8, 8, 1)]
-    truth = predicted([image, other], {"a": a, "b": b, "c": c}, x)
-    found = Extractor(model)(x)
-    assert set(found) == set(truth)
-    assert_same({path: found[path] for path in truth}, truth)
-    assert_same(Extractor(model, "c")(tuple(x)), {"c": truth["c"]})
+    x = [make_pixels(2, 8, 8, 3), make_pixels(2, 8, 8, 1)]
+    truth = predict_tensors([image, other], {"a": a, "b": b, "c": c}, x)
+    activations = Extractor(model)(x)
+    assert set(activations) == set(truth)
+    assert_activations_close({path: activations[path] for path in truth}, truth)
+    assert_activations_close(Extractor(model, "c")(tuple(x)), {"c": truth["c"]})
 
 
 def test_dict_of_inputs_and_of_outputs() -> None:
@@ -290,11 +298,11 @@ def test_dict_of_inputs_and_of_outputs() -> None:
     b = layers.Conv2D(2, 3, name="b")(inputs["mask"])
     c = layers.Multiply(name="c")([a, b])
     model = keras.Model(inputs, {"product": c, "left": a})
-    x = {"mask": pixels(2, 8, 8, 1), "image": pixels(2, 8, 8, 3)}
-    truth = predicted(inputs, {"a": a, "b": b, "c": c}, x)
-    found = Extractor(model)(x)
-    assert set(found) == set(truth)
-    assert_same({path: found[path] for path in truth}, truth)
+    x = {"mask": make_pixels(2, 8, 8, 1), "image": make_pixels(2, 8, 8, 3)}
+    truth = predict_tensors(inputs, {"a": a, "b": b, "c": c}, x)
+    activations = Extractor(model)(x)
+    assert set(activations) == set(truth)
+    assert_activations_close({path: activations[path] for path in truth}, truth)
     assert {info.path for info in list_layers(model)} == set(truth)
 
 
@@ -305,11 +313,11 @@ def test_lstm_states_are_further_outputs() -> None:
     )
     joined = layers.Concatenate(name="joined")([hidden, cell])
     model = keras.Model(inputs, [sequence, joined])
-    x = pixels(2, 5, 3)
-    truth = predicted(inputs, {"lstm": sequence, "lstm[1]": hidden, "lstm[2]": cell}, x)
-    assert_same(Extractor(model, "lstm")(x), truth, 1e-4)
-    assert_same(Extractor(model)(x), {"lstm": truth["lstm"]}, 1e-4)
-    assert_same(Extractor(model, "lstm[2]")(x), {"lstm[2]": truth["lstm[2]"]}, 1e-4)
+    x = make_pixels(2, 5, 3)
+    truth = predict_tensors(inputs, {"lstm": sequence, "lstm[1]": hidden, "lstm[2]": cell}, x)
+    assert_activations_close(Extractor(model, "lstm")(x), truth, 1e-4)
+    assert_activations_close(Extractor(model)(x), {"lstm": truth["lstm"]}, 1e-4)
+    assert_activations_close(Extractor(model, "lstm[2]")(x), {"lstm[2]": truth["lstm[2]"]}, 1e-4)
 
 
 def test_bidirectional_and_time_distributed_layers() -> None:
@@ -321,8 +329,10 @@ def test_bidirectional_and_time_distributed_layers() -> None:
             layers.Bidirectional(layers.GRU(3, return_sequences=True), name="both"),
         ]
     )
-    x = pixels(2, 4, 8, 8, 1)
-    assert_same(Extractor(model)(x), layer_outputs(model, x, "each", "flat", "both"), 1e-4)
+    x = make_pixels(2, 4, 8, 8, 1)
+    assert_activations_close(
+        Extractor(model)(x), predict_layers(model, x, "each", "flat", "both"), 1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -340,8 +350,8 @@ def test_bidirectional_and_time_distributed_layers() -> None:
 )
 def test_convolutions_of_every_rank(shape: tuple[int, ...], layer: Any) -> None:
     model = keras.Sequential([keras.Input(shape), layer, layers.LayerNormalization(name="norm")])
-    x = pixels(2, *shape)
-    assert_same(Extractor(model)(x), layer_outputs(model, x, "conv", "norm"), 1e-4)
+    x = make_pixels(2, *shape)
+    assert_activations_close(Extractor(model)(x), predict_layers(model, x, "conv", "norm"), 1e-4)
 
 
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])
@@ -355,13 +365,13 @@ def test_mixed_precision_keeps_the_dtype(half: str) -> None:
             layers.Activation("relu", dtype="float32", name="out"),
         ]
     )
-    x = pixels(2, 8, 8, 3)
-    found = Extractor(model)(x)
-    assert [array.dtype.name for array in found.values()] == [half, half, "float32"]
+    x = make_pixels(2, 8, 8, 3)
+    activations = Extractor(model)(x)
+    assert [array.dtype.name for array in activations.values()] == [half, half, "float32"]
     by_hand = {"conv": model.get_layer("conv")(x)}
     by_hand["norm"] = model.get_layer("norm")(by_hand["conv"])
     by_hand["out"] = model.get_layer("out")(by_hand["norm"])
-    assert_same(found, by_hand, 2e-2)
+    assert_activations_close(activations, by_hand, 2e-2)
 
 
 def test_quantised_layers_are_captured() -> None:
@@ -370,9 +380,11 @@ def test_quantised_layers_are_captured() -> None:
     )
     for layer in model.layers:
         layer.quantize("int8")
-    x = pixels(2, 6, 8)
+    x = make_pixels(2, 6, 8)
     first = model.get_layer("a")(x)
-    assert_same(Extractor(model)(x), {"a": first, "b": model.get_layer("b")(first)}, 1e-4)
+    assert_activations_close(
+        Extractor(model)(x), {"a": first, "b": model.get_layer("b")(first)}, 1e-4
+    )
     assert all("quantized_call" not in vars(layer) for layer in model.layers)
 
 
@@ -382,8 +394,8 @@ def test_images_of_any_size() -> None:
     )
     extractor = Extractor(model)
     for size in (8, 12, 10, 9, 16):
-        x = pixels(1, size, size + 1, 3)
-        assert_same(extractor(x), layer_outputs(model, x, "a", "b"))
+        x = make_pixels(1, size, size + 1, 3)
+        assert_activations_close(extractor(x), predict_layers(model, x, "a", "b"))
     assert extractor.trace_count <= 3
 
 
@@ -396,21 +408,21 @@ def test_channels_first_model() -> None:
             layers.MaxPooling2D(data_format="channels_first", name="pool"),
         ]
     )
-    x = pixels(2, 3, 8, 8)
+    x = make_pixels(2, 3, 8, 8)
     try:
-        truth = layer_outputs(model, x, "conv", "relu", "pool")
+        truth = predict_layers(model, x, "conv", "relu", "pool")
     except (tf.errors.UnimplementedError, tf.errors.InvalidArgumentError):
-        # A CPU for which TensorFlow does not use oneDNN: the error says so, and what would do.
+        # On a CPU without oneDNN an error explains the problem.
         with pytest.raises(DeviceError, match=r"cannot run the channels-first .*oneDNN; .*NHWC"):
             Extractor(model)(x)
         return
     extractor = Extractor(model)
-    assert_same(extractor(x), truth)
+    assert_activations_close(extractor(x), truth)
     assert {info.data_format for info in extractor.layers.values()} == {"channels_first"}
     assert [info.channels for info in extractor.layers.values()] == [4, 4, 4]
 
 
-def test_layers_without_a_format_have_that_of_the_layer_before() -> None:
+def test_data_format_is_inherited_from_previous_layer() -> None:
     inputs = keras.Input((8, 8, 3))
     x = layers.Permute((3, 1, 2), name="permute")(inputs)
     x = layers.AveragePooling2D(2, data_format="channels_first", name="first")(x)
@@ -423,15 +435,15 @@ def test_layers_without_a_format_have_that_of_the_layer_before() -> None:
     }
 
 
-def test_attention_is_drawn_as_a_whole_but_its_parts_can_be_chosen() -> None:
+def test_parts_of_attention_are_selected_only_by_name() -> None:
     inputs = keras.Input((6, 8))
     attention = layers.MultiHeadAttention(2, 4, name="mha")
     attended = attention(inputs, inputs)
     added = layers.Add(name="add")([inputs, attended])
     model = keras.Model(inputs, added)
-    x = pixels(2, 6, 8)
-    truth = predicted(inputs, {"mha": attended, "add": added}, x)
-    assert_same(Extractor(model)(x), truth)
+    x = make_pixels(2, 6, 8)
+    truth = predict_tensors(inputs, {"mha": attended, "add": added}, x)
+    assert_activations_close(Extractor(model)(x), truth)
     parts = Extractor(model, ["mha/query", "mha/key", "mha/value"])(x)
     by_hand = {
         "mha/query": attention.query_dense(x),
@@ -439,13 +451,13 @@ def test_attention_is_drawn_as_a_whole_but_its_parts_can_be_chosen() -> None:
         "mha/value": attention.value_dense(x),
     }
     assert set(parts) == set(by_hand)
-    assert_same({path: parts[path] for path in by_hand}, by_hand)
+    assert_activations_close({path: parts[path] for path in by_hand}, by_hand)
 
 
 # --- training
 
 
-def noisy_model() -> Any:
+def make_noisy_model() -> Any:
     model = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -457,27 +469,29 @@ def noisy_model() -> Any:
     return model
 
 
-def test_layers_run_as_in_inference_by_default() -> None:
-    x = pixels(4, 8, 8, 3)
-    found = Extractor(noisy_model())(x)
+def test_inference_mode_is_the_default() -> None:
+    x = make_pixels(4, 8, 8, 3)
+    activations = Extractor(make_noisy_model())(x)
     normalised = x - np.array([1, 2, 3], np.float32)
-    assert_same(found, {"norm": normalised, "drop": normalised})
+    assert_activations_close(activations, {"norm": normalised, "drop": normalised})
 
 
-def test_layers_run_as_in_training_on_request() -> None:
-    x = pixels(4, 8, 8, 3) * 5 + 7
-    found = Extractor(noisy_model(), training=True)(x)
+def test_training_mode() -> None:
+    x = make_pixels(4, 8, 8, 3) * 5 + 7
+    activations = Extractor(make_noisy_model(), training=True)(x)
     normalised = (x - x.mean((0, 1, 2))) / x.std((0, 1, 2))
-    np.testing.assert_allclose(found["norm"], normalised, rtol=1e-3, atol=1e-4)
-    kept = found["drop"] != 0
-    assert 0.3 < kept.mean() < 0.7
-    np.testing.assert_allclose(found["drop"][kept], 2 * found["norm"][kept], rtol=1e-5)
+    np.testing.assert_allclose(activations["norm"], normalised, rtol=1e-3, atol=1e-4)
+    is_kept = activations["drop"] != 0
+    assert 0.3 < is_kept.mean() < 0.7
+    np.testing.assert_allclose(
+        activations["drop"][is_kept], 2 * activations["norm"][is_kept], rtol=1e-5
+    )
 
 
-def test_running_as_in_training_does_not_train_the_model() -> None:
-    model = noisy_model()
+def test_training_mode_does_not_update_the_model() -> None:
+    model = make_noisy_model()
     before = model.get_weights()
-    Extractor(model, training=True)(pixels(4, 8, 8, 3))
+    Extractor(model, training=True)(make_pixels(4, 8, 8, 3))
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
@@ -485,60 +499,64 @@ def test_running_as_in_training_does_not_train_the_model() -> None:
 # --- the compiled function
 
 
-def test_one_shape_is_traced_once() -> None:
-    extractor = Extractor(small_cnn())
+def test_one_input_shape_is_traced_once() -> None:
+    extractor = Extractor(make_small_cnn())
     assert extractor.trace_count == 0
     assert extractor.layers == {}
-    extractor(pixels(2, 8, 8, 3))
-    extractor(pixels(2, 8, 8, 3) + 1)
+    extractor(make_pixels(2, 8, 8, 3))
+    extractor(make_pixels(2, 8, 8, 3) + 1)
     assert extractor.trace_count == 1
     assert list(extractor.layers) == ["conv1", "pool", "conv2"]
 
 
-def test_a_last_smaller_batch_works() -> None:
-    model = small_cnn()
+def test_smaller_last_batch() -> None:
+    model = make_small_cnn()
     extractor = Extractor(model)
-    x = pixels(11, 8, 8, 3)
-    truth = layer_outputs(model, x, "conv1", "pool", "conv2")
+    x = make_pixels(11, 8, 8, 3)
+    truth = predict_layers(model, x, "conv1", "pool", "conv2")
     for start in range(0, 11, 4):
         part = slice(start, start + 4)
-        assert_same(extractor(x[part]), {path: all_[part] for path, all_ in truth.items()})
+        assert_activations_close(
+            extractor(x[part]), {path: all_[part] for path, all_ in truth.items()}
+        )
     assert extractor.trace_count <= 2
     extractor(x[:1])
     assert extractor.trace_count <= 2
 
 
-def test_traced_beforehand_the_layers_are_known_and_no_call_traces_again() -> None:
-    model = small_cnn()
+def test_trace_layers_avoids_later_traces() -> None:
+    model = make_small_cnn()
     extractor = Extractor(model, "*o*")
-    found = trace_layers(extractor, tf.TensorSpec((None, 8, 8, 3)))
-    assert list(found) == ["conv1", "pool", "conv2"]
-    assert found == extractor.layers
-    assert found["conv1"].shape == (None, 6, 6, 4)
-    x = pixels(5, 8, 8, 3)
+    infos = trace_layers(extractor, tf.TensorSpec((None, 8, 8, 3)))
+    assert list(infos) == ["conv1", "pool", "conv2"]
+    assert infos == extractor.layers
+    assert infos["conv1"].shape == (None, 6, 6, 4)
+    x = make_pixels(5, 8, 8, 3)
     for part in (x, x[:1], x[:3]):
-        assert_same(extractor(part), layer_outputs(model, part, "conv1", "pool", "conv2"))
+        assert_activations_close(
+            extractor(part), predict_layers(model, part, "conv1", "pool", "conv2")
+        )
     assert extractor.trace_count == 1
-    assert extractor.layers == found
-    assert_untouched(model)
+    assert extractor.layers == infos
+    assert_calls_restored(model)
 
 
-def small(info: LayerInfo, tensor: Any) -> Any:
+def slice_rows(info: LayerInfo, tensor: Any) -> Any:
     return tensor[:, :2]
 
 
-def test_a_transform_can_be_traced_beforehand() -> None:
-    model = small_cnn()
+def test_trace_layers_with_transform() -> None:
+    model = make_small_cnn()
     extractor = Extractor(model, "conv1")
-    assert list(trace_layers(extractor, tf.TensorSpec((None, 8, 8, 3)), small)) == ["conv1"]
-    x = pixels(3, 8, 8, 3)
+    assert list(trace_layers(extractor, tf.TensorSpec((None, 8, 8, 3)), slice_rows)) == ["conv1"]
+    x = make_pixels(3, 8, 8, 3)
     for part in (x, x[:1]):
-        found = run_transform(extractor, part, small)["conv1"]
-        np.testing.assert_allclose(found, layer_outputs(model, part, "conv1")["conv1"][:, :2])
+        sliced = run_transform(extractor, part, slice_rows)["conv1"]
+        np.testing.assert_allclose(sliced, predict_layers(model, part, "conv1")["conv1"][:, :2])
     assert extractor.trace_count == 1
 
 
-def test_a_model_of_any_size_is_traced_once_for_all_sizes() -> None:
+def test_trace_layers_with_free_size() -> None:
     model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3, name="conv")])
     extractor = Extractor(model)
     assert trace_layers(extractor, tf.TensorSpec((None, None, None, 3)))["conv"].shape[1:3] == (
@@ -546,25 +564,25 @@ def test_a_model_of_any_size_is_traced_once_for_all_sizes() -> None:
         None,
     )
     for side in (4, 9):
-        x = pixels(2, side, 5, 3)
-        assert_same(extractor(x), layer_outputs(model, x, "conv"))
+        x = make_pixels(2, side, 5, 3)
+        assert_activations_close(extractor(x), predict_layers(model, x, "conv"))
     assert extractor.trace_count == 1
 
 
 @pytest.mark.filterwarnings("ignore:`build..` was called on layer:UserWarning")
-def test_what_cannot_be_traced_is_told_as_for_a_call() -> None:
-    model = small_cnn()
+def test_trace_layers_raises_as_a_call_does() -> None:
+    model = make_small_cnn()
     for wrong in ((None, 9, 8, 3), (None, 8, 8, 1), (8, 8, 3)):
         with pytest.raises(ShapeError, match=r"takes an input of \(None, 8, 8, 3\)"):
             trace_layers(Extractor(model), tf.TensorSpec(wrong))
     subclassed = HasUnused()
-    subclassed(pixels(1, 8, 8, 3))
+    subclassed(make_pixels(1, 8, 8, 3))
     with pytest.raises(LayerError, match="unused"):
         trace_layers(Extractor(subclassed, "unused"), tf.TensorSpec((None, 8, 8, 3)))
-    assert_untouched(subclassed)
+    assert_calls_restored(subclassed)
 
 
-def test_layers_come_in_the_order_in_which_they_run() -> None:
+def test_layers_are_in_execution_order() -> None:
     class Backwards(keras.Model):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
@@ -576,77 +594,83 @@ def test_layers_come_in_the_order_in_which_they_run() -> None:
             return self.c(self.b(self.a(x)))
 
     model = Backwards()
-    x = pixels(1, 4, 4, 3)
+    x = make_pixels(1, 4, 4, 3)
     assert list(Extractor(model)(x)) == ["a", "b", "c"]
     assert list(Extractor(model, ["c", "a"])(x)) == ["a", "c"]
 
 
-def test_what_the_chosen_layers_do_not_need_is_not_run() -> None:
+def test_unneeded_layers_do_not_run() -> None:
     inputs = keras.Input((8, 8, 3))
     early = layers.Conv2D(2, 3, name="early")(inputs)
     model = keras.Model(inputs, FailsWhenRun(name="fails")(early))
-    x = pixels(2, 8, 8, 3)
+    x = make_pixels(2, 8, 8, 3)
     with pytest.raises(ModelError) as refused:
         Extractor(model)(x)
-    # What TensorFlow says, without the stack that it puts before it.
-    assert re.fullmatch(r"the model cannot be run on \(2, 8, 8, 3\): .{5,200}", str(refused.value))
+    # The message of TensorFlow without its stack trace.
+    assert re.fullmatch(
+        r"the model cannot be run on inputs of shape \(2, 8, 8, 3\): .{5,200}", str(refused.value)
+    )
     assert "File" not in str(refused.value)
-    assert_same(Extractor(model, "early")(x), predicted(inputs, {"early": early}, x))
+    assert_activations_close(
+        Extractor(model, "early")(x), predict_tensors(inputs, {"early": early}, x)
+    )
 
 
-def test_arrays_are_read_only_and_share_tensorflows_memory() -> None:
-    for path, array in Extractor(small_cnn(), "*")(pixels(2, 8, 8, 3)).items():
+def test_arrays_are_read_only_views_of_tensorflow_memory() -> None:
+    for path, array in Extractor(make_small_cnn(), "*")(make_pixels(2, 8, 8, 3)).items():
         assert not array.flags.writeable, path
         assert not array.flags.owndata, path
         assert array.flags.c_contiguous, path
 
 
-def test_arrays_outlive_the_extractor_and_later_calls() -> None:
-    extractor = Extractor(small_cnn(), "conv1")
-    x = pixels(2, 8, 8, 3)
+def test_arrays_stay_valid_after_later_calls() -> None:
+    extractor = Extractor(make_small_cnn(), "conv1")
+    x = make_pixels(2, 8, 8, 3)
     first = extractor(x)["conv1"]
-    kept = first.copy()
+    copy = first.copy()
     for _ in range(5):
         extractor(x * 3)
     del extractor
-    np.testing.assert_array_equal(first, kept)
+    np.testing.assert_array_equal(first, copy)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float64", "float16", "int32", "bool"])
-def test_inputs_of_other_dtypes_are_taken_as_predict_takes_them(dtype: str) -> None:
-    model = small_cnn()
+def test_input_dtypes_are_converted_as_in_predict(dtype: str) -> None:
+    model = make_small_cnn()
     x = (np.arange(2 * 8 * 8 * 3).reshape(2, 8, 8, 3) % 251).astype(dtype)
-    assert_same(Extractor(model)(x), layer_outputs(model, x, "conv1", "pool", "conv2"), 1e-4)
+    assert_activations_close(
+        Extractor(model)(x), predict_layers(model, x, "conv1", "pool", "conv2"), 1e-4
+    )
 
 
-def test_tensors_are_taken() -> None:
-    x = pixels(2, 8, 8, 3)
-    extractor = Extractor(small_cnn())
-    assert_same(extractor(tf.constant(x)), extractor(x))
+def test_tensors_are_accepted() -> None:
+    x = make_pixels(2, 8, 8, 3)
+    extractor = Extractor(make_small_cnn())
+    assert_activations_close(extractor(tf.constant(x)), extractor(x))
     assert extractor.trace_count == 1
 
 
-def test_what_a_transform_makes_of_each_activation_is_what_leaves() -> None:
+def test_run_transform_returns_results_of_the_transform() -> None:
     def sums(info: LayerInfo, tensor: Any, factor: Any) -> dict[str, Any]:
         return {info.path: tf.reduce_sum(tensor) * factor}
 
-    extractor, x = Extractor(small_cnn(), ["conv1", "pool"]), pixels(2, 8, 8, 3)
+    extractor, x = Extractor(make_small_cnn(), ["conv1", "pool"]), make_pixels(2, 8, 8, 3)
     activations = extractor(x)
     for factor in (1.0, -2.0):
-        found = run_transform(extractor, x, sums, tf.constant(factor))
-        assert list(found) == ["conv1", "pool"]
+        results = run_transform(extractor, x, sums, tf.constant(factor))
+        assert list(results) == ["conv1", "pool"]
         for path, array in activations.items():
-            np.testing.assert_allclose(found[path][path], factor * array.sum(), rtol=1e-4)
-    # Traced once for each: the values of arguments are inputs.
+            np.testing.assert_allclose(results[path][path], factor * array.sum(), rtol=1e-4)
+    # The extractor and the transform need one trace each: arguments are inputs of the graph.
     assert extractor.trace_count == 2
-    assert_same(extractor(x), activations)
+    assert_activations_close(extractor(x), activations)
     assert extractor.trace_count == 2
 
 
-def test_threads_and_extractors_may_share_a_model() -> None:
-    model = small_cnn()
-    inputs = [pixels(2, 8, 8, 3) + offset for offset in range(8)]
-    truth = [layer_outputs(model, x, "conv1", "pool", "conv2") for x in inputs]
+def test_threads_and_extractors_can_share_a_model() -> None:
+    model = make_small_cnn()
+    inputs = [make_pixels(2, 8, 8, 3) + offset for offset in range(8)]
+    truth = [predict_layers(model, x, "conv1", "pool", "conv2") for x in inputs]
     extractors = [Extractor(model, ["conv1", "conv2"]), Extractor(model, "*pool*")]
     paths = [["conv1", "conv2"], ["pool"]]
     ready = threading.Barrier(8)
@@ -657,39 +681,39 @@ def test_threads_and_extractors_may_share_a_model() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(work, range(8)))
-    for number, found in enumerate(results):
-        for turn, activations in enumerate(found):
-            wanted = paths[(number + turn) % 2]
-            assert_same(activations, {path: truth[number][path] for path in wanted})
+    for number, thread_results in enumerate(results):
+        for turn, activations in enumerate(thread_results):
+            selection = paths[(number + turn) % 2]
+            assert_activations_close(activations, {path: truth[number][path] for path in selection})
     assert [extractor.trace_count for extractor in extractors] == [1, 1]
-    assert_untouched(model)
+    assert_calls_restored(model)
 
 
 def test_calls_in_other_threads_are_not_recorded() -> None:
-    seen: list[str] = []
+    shapes: list[str] = []
 
     class Meddling(layers.Layer):  # type: ignore[misc]
         meddles = False
 
         def call(self, x: Any) -> Any:
             if self.meddles:
-                other = threading.Thread(target=lambda: seen.append(str(conv(eager).shape)))
+                other = threading.Thread(target=lambda: shapes.append(str(conv(eager).shape)))
                 other.start()
                 other.join()
             return x * 1.0
 
-    eager = pixels(3, 8, 8, 3)
+    eager = make_pixels(3, 8, 8, 3)
     conv = layers.Conv2D(2, 3, name="conv")
     meddling = Meddling(name="meddling")
     model = keras.Sequential([keras.Input((8, 8, 3)), meddling, conv])
     meddling.meddles = True
-    assert list(Extractor(model)(pixels(1, 8, 8, 3))) == ["meddling", "conv"]
-    assert seen == ["(3, 6, 6, 2)"]
+    assert list(Extractor(model)(make_pixels(1, 8, 8, 3))) == ["meddling", "conv"]
+    assert shapes == ["(3, 6, 6, 2)"]
 
 
-def test_the_model_is_unchanged() -> None:
-    model = small_cnn()
-    x = pixels(2, 8, 8, 3)
+def test_extraction_does_not_change_the_model() -> None:
+    model = make_small_cnn()
+    x = make_pixels(2, 8, 8, 3)
     before = model.predict(x, verbose=0)
     attributes = {layer.name: set(vars(layer)) for layer in model._flatten_layers()}
     Extractor(model)(x)
@@ -699,23 +723,23 @@ def test_the_model_is_unchanged() -> None:
     model.fit(x, np.zeros((2, 3)), verbose=0)
 
 
-def test_the_model_is_unchanged_after_a_trace_that_raises() -> None:
-    fused = Fused(name="fused")
+def test_failed_trace_does_not_change_the_model() -> None:
+    fused = FailsOnDemand(name="fused")
     model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(2, 3, name="conv"), fused])
-    x = pixels(2, 8, 8, 3)
+    x = make_pixels(2, 8, 8, 3)
     before = np.asarray(model(x))
     extractor = Extractor(model)
-    fused.lit = True
-    with pytest.raises(ModelError, match=r"Fused\.call\(\): RuntimeError: boom"):
+    fused.is_failing = True
+    with pytest.raises(ModelError, match=r"FailsOnDemand\.call\(\): RuntimeError: boom"):
         extractor(x)
-    assert_untouched(model)
-    fused.lit = False
+    assert_calls_restored(model)
+    fused.is_failing = False
     np.testing.assert_allclose(model(x), before, rtol=1e-5)
-    assert_same(extractor(x), layer_outputs(model, x, "conv", "fused"))
+    assert_activations_close(extractor(x), predict_layers(model, x, "conv", "fused"))
 
 
-def test_a_call_of_the_layers_own_is_kept() -> None:
-    model = small_cnn()
+def test_replaced_call_method_is_kept() -> None:
+    model = make_small_cnn()
     conv = model.get_layer("conv1")
     original = conv.call
 
@@ -723,24 +747,26 @@ def test_a_call_of_the_layers_own_is_kept() -> None:
         return 2 * original(x)
 
     vars(conv)["call"] = doubled
-    x = pixels(1, 8, 8, 3)
-    found = Extractor(model, "conv1")(x)
+    x = make_pixels(1, 8, 8, 3)
+    activations = Extractor(model, "conv1")(x)
     assert vars(conv)["call"] is doubled
-    assert_same(found, {"conv1": doubled(tf.constant(x))})
+    assert_activations_close(activations, {"conv1": doubled(tf.constant(x))})
 
 
-def test_an_extractor_takes_model_specs(tmp_path: Any) -> None:
-    model = small_cnn()
+def test_extractor_accepts_model_specs(tmp_path: Any) -> None:
+    model = make_small_cnn()
     model.save(tmp_path / "small.keras")
-    x = pixels(2, 8, 8, 3)
-    assert_same(Extractor(tmp_path / "small.keras", "conv1")(x), layer_outputs(model, x, "conv1"))
+    x = make_pixels(2, 8, 8, 3)
+    assert_activations_close(
+        Extractor(tmp_path / "small.keras", "conv1")(x), predict_layers(model, x, "conv1")
+    )
 
 
-# --- choosing layers
+# --- selecting layers
 
 
 @pytest.mark.parametrize(
-    ("wanted", "paths"),
+    ("selection", "paths"),
     [
         ("conv1", ["conv1"]),
         ("conv*", ["conv1", "conv2"]),
@@ -759,14 +785,14 @@ def test_an_extractor_takes_model_specs(tmp_path: Any) -> None:
         ((name for name in ["pool"]), ["pool"]),
     ],
 )
-def test_layers_are_chosen(wanted: Any, paths: list[str]) -> None:
-    model = small_cnn()
-    x = pixels(2, 8, 8, 3)
-    assert_same(Extractor(model, wanted)(x), layer_outputs(model, x, *paths))
+def test_layers_are_selected(selection: Any, paths: list[str]) -> None:
+    model = make_small_cnn()
+    x = make_pixels(2, 8, 8, 3)
+    assert_activations_close(Extractor(model, selection)(x), predict_layers(model, x, *paths))
 
 
 @pytest.fixture
-def nested() -> Any:
+def nested_model() -> Any:
     backbone = keras.Sequential(
         [keras.Input((8, 8, 3)), layers.Conv2D(2, 3, name="conv"), layers.ReLU(name="relu")],
         name="backbone",
@@ -775,7 +801,7 @@ def nested() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "paths"),
+    ("selection", "paths"),
     [
         ("conv", ["conv"]),
         ("backbone/conv", ["backbone/conv"]),
@@ -787,16 +813,18 @@ def nested() -> Any:
         (layers.ReLU, ["backbone/relu"]),
     ],
 )
-def test_layers_inside_nested_models_are_chosen(nested: Any, wanted: Any, paths: list[str]) -> None:
-    assert list(Extractor(nested, wanted)(pixels(1, 8, 8, 3))) == paths
+def test_layers_in_nested_models_are_selected(
+    nested_model: Any, selection: Any, paths: list[str]
+) -> None:
+    assert list(Extractor(nested_model, selection)(make_pixels(1, 8, 8, 3))) == paths
 
 
 # --- errors
 
 
-def test_an_unknown_layer_is_a_key_error_that_names_close_ones() -> None:
+def test_unknown_layer_raises_key_error_with_suggestions() -> None:
     with pytest.raises(LayerError) as caught:
-        Extractor(small_cnn(), "cnov1")
+        Extractor(make_small_cnn(), "cnov1")
     assert isinstance(caught.value, KeyError)
     assert isinstance(caught.value, ActgridError)
     message = str(caught.value)
@@ -805,124 +833,124 @@ def test_an_unknown_layer_is_a_key_error_that_names_close_ones() -> None:
     assert "did you mean" in message
 
 
-def test_an_unknown_layer_unlike_any_lists_what_there_is() -> None:
+def test_unknown_layer_error_lists_layers() -> None:
     with pytest.raises(LayerError, match=r"no layer is called 'zzz'.*conv1, pool"):
-        Extractor(small_cnn(), "zzz")
+        Extractor(make_small_cnn(), "zzz")
 
 
-def test_close_names_are_found_inside_nested_models(nested: Any) -> None:
-    nested.build((None, 8, 8, 3))
+def test_unknown_layer_error_suggests_nested_layers(nested_model: Any) -> None:
+    nested_model.build((None, 8, 8, 3))
     with pytest.raises(LayerError, match="backbone/relu"):
-        Extractor(nested, "rellu")
+        Extractor(nested_model, "rellu")
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "selection",
     ["*nothing*", ["conv1", "nothing"], layers.LSTM, lambda layer: False, 5, -6, 10**20],
 )
-def test_what_matches_no_layer_is_refused_before_the_model_runs(wanted: Any) -> None:
+def test_selection_without_match_raises_before_running(selection: Any) -> None:
     with pytest.raises(LayerError):
-        Extractor(small_cnn(), wanted)
+        Extractor(make_small_cnn(), selection)
 
 
-def test_an_index_out_of_range_is_refused_with_the_number_of_layers() -> None:
-    with pytest.raises(LayerError, match="no layer 7: it has 5"):
-        Extractor(small_cnn(), 7)
+def test_index_out_of_range_raises() -> None:
+    with pytest.raises(LayerError, match="got 7; the model has 5 layers"):
+        Extractor(make_small_cnn(), 7)
 
 
-def test_an_index_into_a_layer_that_has_no_list_of_layers_is_refused() -> None:
+def test_index_into_a_layer_raises() -> None:
     with pytest.raises(LayerError):
-        Extractor(Residual("block"), 0)(pixels(1, 8, 8, 4))
+        Extractor(Residual("block"), 0)(make_pixels(1, 8, 8, 4))
 
 
-def test_a_call_that_is_not_made_is_refused() -> None:
+def test_missing_call_raises() -> None:
     with pytest.raises(LayerError, match="conv1:3"):
-        Extractor(small_cnn(), "conv1:3")(pixels(1, 8, 8, 3))
+        Extractor(make_small_cnn(), "conv1:3")(make_pixels(1, 8, 8, 3))
 
 
-# Keras finds such a model odd.
+# Keras warns about this model.
 @pytest.mark.filterwarnings("ignore:`build..` was called on layer:UserWarning")
-def test_a_layer_that_is_never_called_is_refused() -> None:
+def test_uncalled_layer_raises() -> None:
     model = HasUnused()
-    with pytest.raises(LayerError, match=r"no layer is called 'unused'.*does not call"):
-        Extractor(model, "unused")(pixels(1, 8, 8, 3))
-    assert_untouched(model)
+    with pytest.raises(LayerError, match=r"no layer is called 'unused'.*never calls"):
+        Extractor(model, "unused")(make_pixels(1, 8, 8, 3))
+    assert_calls_restored(model)
 
 
-def test_a_layer_that_is_called_only_in_a_loop_is_refused() -> None:
+def test_looped_layer_raises() -> None:
     model = keras.Sequential([keras.Input((5, 3)), layers.LSTM(4, name="lstm")])
     extractor = Extractor(model, "lstm/lstm_cell")
-    with pytest.raises(LayerError, match=r"lstm/lstm_cell.*in a loop only"):
-        extractor(pixels(1, 5, 3))
+    with pytest.raises(LayerError, match=r"lstm/lstm_cell.*only in a loop"):
+        extractor(make_pixels(1, 5, 3))
 
 
-def test_the_layers_of_an_unbuilt_model_are_checked_when_it_runs() -> None:
+def test_layers_of_unbuilt_model_are_checked_on_first_call() -> None:
     extractor = Extractor(Subclassed(), "stme")
     with pytest.raises(LayerError, match="stem"):
-        extractor(pixels(1, 8, 8, 3))
+        extractor(make_pixels(1, 8, 8, 3))
 
 
 @pytest.mark.parametrize("empty", [[], (), set(), iter([])])
-def test_no_layers_are_refused(empty: Any) -> None:
+def test_empty_selection_raises(empty: Any) -> None:
     with pytest.raises(OptionError, match="layers is empty"):
-        Extractor(small_cnn(), empty)
+        Extractor(make_small_cnn(), empty)
 
 
-@pytest.mark.parametrize("wanted", [1.5, [None], [["conv1"]], {"conv1": 1.5}.values(), True])
-def test_layers_of_the_wrong_type_are_refused(wanted: Any) -> None:
+@pytest.mark.parametrize("selection", [1.5, [None], [["conv1"]], {"conv1": 1.5}.values(), True])
+def test_invalid_selection_type_raises(selection: Any) -> None:
     with pytest.raises(OptionError, match="layers takes paths, globs"):
-        Extractor(small_cnn(), wanted)
+        Extractor(make_small_cnn(), selection)
 
 
-def test_a_layer_object_stands_for_itself() -> None:
-    # It is callable, but no predicate.
-    model = small_cnn()
+def test_layer_object_selects_itself() -> None:
+    # A layer is callable, but not a predicate.
+    model = make_small_cnn()
     layer = model.layers[0]
-    assert list(Extractor(model, layer)(pixels(1, *model.input_shape[1:]))) == [layer.name]
+    assert list(Extractor(model, layer)(make_pixels(1, *model.input_shape[1:]))) == [layer.name]
     with pytest.raises(LayerError, match="no layer matches"):
-        Extractor(model, small_cnn().layers[0])
+        Extractor(model, make_small_cnn().layers[0])
 
 
-def test_a_missing_batch_axis_is_a_value_error_that_says_so() -> None:
-    extractor = Extractor(small_cnn())
+def test_missing_batch_axis_raises_with_hint() -> None:
+    extractor = Extractor(make_small_cnn())
     with pytest.raises(
         ShapeError, match=r"\(None, 8, 8, 3\), not \(8, 8, 3\).*x\[None\]"
     ) as caught:
-        extractor(pixels(8, 8, 3))
+        extractor(make_pixels(8, 8, 3))
     assert isinstance(caught.value, ValueError)
 
 
-def test_a_missing_batch_axis_is_noticed_in_a_dict() -> None:
+def test_missing_batch_axis_in_dict_raises_with_hint() -> None:
     image = keras.Input((8, 8, 3), name="image")
     model = keras.Model({"image": image}, layers.Conv2D(2, 3, name="conv")(image))
     with pytest.raises(ShapeError, match=r"x\[None\]"):
-        Extractor(model)({"image": pixels(8, 8, 3)})
+        Extractor(model)({"image": make_pixels(8, 8, 3)})
 
 
-def test_an_input_of_the_wrong_size_is_refused_without_that_hint() -> None:
+def test_wrong_size_raises_without_hint() -> None:
     with pytest.raises(ShapeError) as caught:
-        Extractor(small_cnn())(pixels(1, 9, 8, 3))
+        Extractor(make_small_cnn())(make_pixels(1, 9, 8, 3))
     assert "(1, 9, 8, 3)" in str(caught.value)
     assert "x[None]" not in str(caught.value)
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_wrong_number_of_inputs_is_refused(count: int) -> None:
+def test_wrong_number_of_inputs_raises(count: int) -> None:
     a, b = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
     extractor = Extractor(keras.Model([a, b], layers.Add(name="add")([a, b])))
     with pytest.raises(ShapeError, match=rf"2 inputs \(.*\), not {count}"):
-        extractor([pixels(1, 8, 8, 3)] * count)
+        extractor([make_pixels(1, 8, 8, 3)] * count)
 
 
-def test_a_model_without_a_spatial_layer_needs_a_choice() -> None:
+def test_model_without_spatial_layer_needs_a_selection() -> None:
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2, name="dense")])
-    x = pixels(2, 3)
+    x = make_pixels(2, 3)
     with pytest.raises(LayerError, match="no layer with a spatial output"):
         Extractor(model)(x)
-    assert_same(Extractor(model, "dense")(x), layer_outputs(model, x, "dense"))
+    assert_activations_close(Extractor(model, "dense")(x), predict_layers(model, x, "dense"))
 
 
-def test_what_is_no_model_is_refused() -> None:
+def test_non_model_raises() -> None:
     with pytest.raises(ModelError):
         Extractor(object())  # type: ignore[arg-type]
 
@@ -930,8 +958,8 @@ def test_what_is_no_model_is_refused() -> None:
 # --- list_layers
 
 
-def test_layers_are_listed_with_what_they_give() -> None:
-    listed = list_layers(small_cnn())
+def test_list_layers_describes_outputs() -> None:
+    listed = list_layers(make_small_cnn())
     assert [info.path for info in listed] == ["conv1", "pool", "conv2", "flatten", "dense"]
     assert [info.type for info in listed] == [
         "Conv2D",
@@ -950,13 +978,13 @@ def test_layers_are_listed_with_what_they_give() -> None:
     assert [info.parameters for info in listed] == [112, 0, 85, 0, 63]
     assert [info.index for info in listed] == [0, 1, 2, 3, 4]
     assert [info.channels for info in listed] == [4, 4, 5, 20, 3]
-    assert [info.spatial for info in listed] == [True, True, True, False, False]
+    assert [info.is_spatial for info in listed] == [True, True, True, False, False]
     assert [info.kind for info in listed] == ["image", "image", "image", "dense", "dense"]
     assert {info.dtype for info in listed} == {"float32"}
     assert {info.data_format for info in listed} == {"channels_last"}
 
 
-def test_the_index_is_that_of_model_layers() -> None:
+def test_index_is_position_in_model_layers() -> None:
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, layers.ReLU(name="b")(layers.Conv2D(2, 3, name="a")(inputs)))
     for info in list_layers(model):
@@ -964,20 +992,20 @@ def test_the_index_is_that_of_model_layers() -> None:
         assert model.layers[info.index].name == info.path
 
 
-def test_layers_inside_have_no_index(nested: Any) -> None:
-    nested.build((None, 8, 8, 3))
-    indices = {info.path: info.index for info in list_layers(nested)}
+def test_nested_layers_have_no_index(nested_model: Any) -> None:
+    nested_model.build((None, 8, 8, 3))
+    indices = {info.path: info.index for info in list_layers(nested_model)}
     assert indices == {"backbone/conv": None, "backbone/relu": None, "backbone": 0, "conv": 1}
 
 
-def test_a_subclassed_model_is_listed_once_its_input_is_known() -> None:
+def test_list_layers_of_subclassed_model_needs_an_input() -> None:
     model = Subclassed()
     with pytest.raises(ModelError, match=r"subclassed.*call it once, or pass an input") as caught:
         list_layers(model)
     assert isinstance(caught.value, ValueError)
-    x = pixels(2, 8, 8, 3)
-    given = list_layers(model, x)
-    assert [info.path for info in given] == [
+    x = make_pixels(2, 8, 8, 3)
+    listed_with_input = list_layers(model, x)
+    assert [info.path for info in listed_with_input] == [
         "stem",
         "block1/first",
         "block1/second",
@@ -987,33 +1015,33 @@ def test_a_subclassed_model_is_listed_once_its_input_is_known() -> None:
         "block2",
         "head",
     ]
-    assert given[0].shape == (2, 6, 6, 4)
-    assert_untouched(model)
-    listed = list_layers(model)  # built by now
-    assert [info.path for info in listed] == [info.path for info in given]
+    assert listed_with_input[0].shape == (2, 6, 6, 4)
+    assert_calls_restored(model)
+    listed = list_layers(model)  # built by the previous call
+    assert [info.path for info in listed] == [info.path for info in listed_with_input]
     assert listed[0].shape == (None, 6, 6, 4)
     assert {info.path: info.parameters for info in listed}["block1"] == 2 * (3 * 3 * 4 * 4 + 4)
 
 
-def test_shared_layers_are_listed_for_each_call() -> None:
+def test_list_layers_lists_each_call() -> None:
     inputs = keras.Input((8, 8, 3))
     shared = layers.Conv2D(3, 1, name="shared")
     model = keras.Model(inputs, shared(shared(inputs)))
     assert [info.path for info in list_layers(model)] == ["shared", "shared:1"]
 
 
-def test_a_model_with_a_fixed_batch_size_is_listed() -> None:
+def test_list_layers_with_fixed_batch_size() -> None:
     model = keras.Sequential([keras.Input((8, 8, 3), batch_size=4), layers.Conv2D(2, 3, name="a")])
     assert [info.shape for info in list_layers(model)] == [(4, 6, 6, 2)]
 
 
 def test_layer_infos_can_be_compared_and_hashed() -> None:
-    model = small_cnn()
+    model = make_small_cnn()
     assert list_layers(model) == list_layers(model)
     assert len(set(list_layers(model))) == 5
 
 
-def test_a_model_whose_call_is_a_tf_function_shows_its_layers() -> None:
+def test_layers_in_tf_function_call_are_captured() -> None:
     class Compiled(keras.Model):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
@@ -1025,13 +1053,13 @@ def test_a_model_whose_call_is_a_tf_function_shows_its_layers() -> None:
             return self.second(self.first(x))
 
     model = Compiled()
-    x = pixels(1, 8, 8, 3)
+    x = make_pixels(1, 8, 8, 3)
     activations = Extractor(model)(x)
     assert list(activations) == ["first", "second"]
     np.testing.assert_allclose(activations["second"], np.asarray(model(x)), rtol=1e-5)
 
 
-def test_permuted_activations_are_channels_last_again() -> None:
+def test_permute_changes_data_format() -> None:
     model = keras.Sequential(
         [
             keras.Input((3, 8, 8)),
@@ -1050,14 +1078,14 @@ def test_permuted_activations_are_channels_last_again() -> None:
     }
 
 
-def test_one_shape_is_traced_once_by_a_model_never_called_before() -> None:
+def test_uncalled_model_is_traced_once() -> None:
     extractor = Extractor(Subclassed())
     for _ in range(2):
-        extractor(pixels(1, 8, 8, 3))
+        extractor(make_pixels(1, 8, 8, 3))
     assert extractor.trace_count == 1
 
 
-def test_a_tf_function_of_a_models_own_keeps_its_branches_on_tensors() -> None:
+def test_tensor_branches_in_tf_function_call_work() -> None:
     class Branching(keras.Model):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
@@ -1072,24 +1100,24 @@ def test_a_tf_function_of_a_models_own_keeps_its_branches_on_tensors() -> None:
             return self.relu(y)
 
     model = Branching()
-    x = pixels(1, 8, 8, 3)
+    x = make_pixels(1, 8, 8, 3)
     activations = Extractor(model)(x)
     np.testing.assert_allclose(activations["relu"], np.asarray(model(x)), rtol=1e-5)
 
 
-def test_each_branch_has_the_data_format_of_what_it_is_given() -> None:
+def test_branches_have_separate_data_formats() -> None:
     inputs = keras.Input((8, 8, 3))
     last = layers.ReLU(name="relu_last")(layers.Conv2D(4, 3, name="conv")(inputs))
-    moved = layers.Permute((3, 1, 2), name="permute")(inputs)
-    pool = layers.MaxPooling2D(data_format="channels_first", name="pool")(moved)
+    permuted = layers.Permute((3, 1, 2), name="permute")(inputs)
+    pool = layers.MaxPooling2D(data_format="channels_first", name="pool")(permuted)
     first = layers.ReLU(name="relu_first")(pool)
     model = keras.Model(inputs, [layers.Flatten()(last), layers.Flatten()(first)])
-    found = {layer.path: (layer.data_format, layer.channels) for layer in list_layers(model)}
-    assert found["relu_last"] == ("channels_last", 4)
-    assert found["relu_first"] == ("channels_first", 3)
+    formats = {layer.path: (layer.data_format, layer.channels) for layer in list_layers(model)}
+    assert formats["relu_last"] == ("channels_last", 4)
+    assert formats["relu_first"] == ("channels_first", 3)
 
 
-def test_a_subclassed_model_of_several_inputs_is_listed_once_called() -> None:
+def test_list_layers_of_subclassed_model_with_dict_input() -> None:
     class Several(keras.Model):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
@@ -1100,14 +1128,14 @@ def test_a_subclassed_model_of_several_inputs_is_listed_once_called() -> None:
             return self.a(inputs["a"]), self.b(inputs["b"])
 
     model = Several()
-    model({"a": pixels(1, 5), "b": pixels(1, 6)})
+    model({"a": make_pixels(1, 5), "b": make_pixels(1, 6)})
     assert [(layer.path, layer.shape) for layer in list_layers(model)] == [
         ("a", (None, 3)),
         ("b", (None, 4)),
     ]
 
 
-def test_an_optional_input_may_be_left_out() -> None:
+def test_optional_input_may_be_none() -> None:
     class Maybe(layers.Layer):  # type: ignore[misc]
         def call(self, x: Any, y: Any = None) -> Any:
             return x if y is None else x + y
@@ -1118,22 +1146,22 @@ def test_an_optional_input_may_be_left_out() -> None:
     a = keras.Input((8, 8, 3), name="a")
     b = keras.Input((8, 8, 3), name="b", optional=True)
     model = keras.Model({"a": a, "b": b}, layers.Conv2D(2, 3, name="conv")(Maybe()(a, b)))
-    x = pixels(1, 8, 8, 3)
+    x = make_pixels(1, 8, 8, 3)
     activations = Extractor(model, "conv")({"a": x, "b": None})
     expected = model({"a": x, "b": None})
     np.testing.assert_allclose(activations["conv"], np.asarray(expected), rtol=1e-5)
 
 
-def test_an_index_of_an_input_says_that_it_computes_nothing() -> None:
+def test_index_of_input_layer_raises() -> None:
     with pytest.raises(LayerError, match="layer 0 is an input of the model"):
         Extractor(keras.Model(i := keras.Input((4, 4, 3)), layers.ReLU()(i)), 0)
 
 
-# --- operations of functional models, which are no layers
+# --- operations of functional models
 
 
-def with_operations() -> Any:
-    """A functional model of layers and operations, with a nested one that is called twice."""
+def make_operation_model() -> Any:
+    """Return a model of layers and operations, with a shared nested model."""
     ops = keras.ops
     patch = keras.Input((6, 6, 4), name="patch")
     inner = keras.Model(patch, ops.tanh(layers.Conv2D(4, 1, name="point")(patch) * 3), name="inner")
@@ -1144,13 +1172,13 @@ def with_operations() -> Any:
     return keras.Model(inputs, ops.mean(inner(left) - inner(right), (1, 2)), name="outer")
 
 
-def test_operations_of_functional_models_are_captured_under_their_names() -> None:
-    model, x = with_operations(), pixels(2, 8, 8, 3)
+def test_operations_are_captured_by_name() -> None:
+    model, x = make_operation_model(), make_pixels(2, 8, 8, 3)
     inner = model.get_layer("inner")
     names = {type(operation).__name__: operation.name for operation in model.operations}
     scale = next(op.name for op in inner.operations if type(op).__name__ == "Multiply")
     tanh = next(op.name for op in inner.operations if type(op).__name__ == "Tanh")
-    found = Extractor(model, "*")(x)
+    activations = Extractor(model, "*")(x)
 
     conv = np.asarray(model.get_layer("conv")(x))
     relu = np.maximum(conv, 0)
@@ -1158,8 +1186,8 @@ def test_operations_of_functional_models_are_captured_under_their_names() -> Non
     flipped = conv[:, ::-1]
     points = [np.asarray(inner.get_layer("point")(part)) for part in (scaled, flipped)]
     ends = [np.tanh(3 * point) for point in points]
-    assert_same(
-        found,
+    assert_activations_close(
+        activations,
         {
             "conv": conv,
             names["Relu"]: relu,
@@ -1182,7 +1210,7 @@ def test_operations_of_functional_models_are_captured_under_their_names() -> Non
         },
     )
     infos = {info.path: info for info in list_layers(model)}
-    assert list(infos) == list(found)
+    assert list(infos) == list(activations)
     operation = infos[names["Relu"]]
     assert (operation.type, operation.parameters, operation.index) == ("Relu", 0, None)
     assert operation.shape == (None, 6, 6, 4)
@@ -1190,50 +1218,52 @@ def test_operations_of_functional_models_are_captured_under_their_names() -> Non
         assert not any("call" in vars(operation) for operation in part.operations)
 
 
-def test_operations_are_chosen_by_name_glob_class_and_object() -> None:
-    model, x = with_operations(), pixels(1, 8, 8, 3)
+def test_operations_are_selected_by_name_glob_class_and_object() -> None:
+    model, x = make_operation_model(), make_pixels(1, 8, 8, 3)
     relu = next(op for op in model.operations if type(op).__name__ == "Relu")
     for choice in (relu.name, relu.name[:-1] + "?", relu, type(relu)):
         assert list(Extractor(model, choice)(x)) == [relu.name], choice
     layers_alone = ["conv", "inner/point", "inner", "inner/point:1", "inner:1"]
     assert list(Extractor(model, layers.Layer)(x)) == layers_alone
-    # A predicate on layers may ask for what only layers have.
+    # A predicate is called with layers only, not with operations.
     assert list(Extractor(model, lambda layer: layer.count_params() > 20)(x)) == ["conv"]
     assert len(Extractor(model, keras.Operation)(x)) == len(list_layers(model))
     with pytest.raises(LayerError, match=r"did you mean .*inner"):
         Extractor(model, "iner")
-    assert len(Extractor(model)(x)) == len(list_layers(model)) - 3  # the mean, and each "inner"
+    assert (
+        len(Extractor(model)(x)) == len(list_layers(model)) - 3
+    )  # without the mean and the two "inner"
 
 
-def test_weights_and_other_rooms_know_operations() -> None:
-    model, x = with_operations(), pixels(1, 8, 8, 3)
+def test_other_functions_accept_operations() -> None:
+    model, x = make_operation_model(), make_pixels(1, 8, 8, 3)
     add = next(op.name for op in model.operations if type(op).__name__ == "Add")
     assert list(actgrid.render_weights(model, "*")) == [
         "conv/kernel", "conv/bias", "inner/point/kernel", "inner/point/bias"
     ]  # fmt: skip
     with pytest.raises(LayerError, match="have no weights"):
         actgrid.render_weights(model, add)
-    field = receptive_fields(model, layers=add)[add]
+    field = compute_receptive_fields(model, layers=add)[add]
     assert field is not None
     assert field.size == (3, 3)
     assert list(actgrid.render_model(model, x, add)) == [add]
     assert actgrid.explain(model, x, method="gradcam", layer=add, target=0).layer == add
     assert actgrid.maximize(model, add, 0, steps=1).layer == add
-    graph = layer_graph(model)
+    graph = build_layer_graph(model)
     paths = [info.path for info in graph.infos]
     fed_by = {paths[start] for start, end in graph.edges if paths[end] == add}
     assert fed_by == {next(op.name for op in model.operations if type(op).__name__ == "Multiply")}
-    assert fingerprint(model) == fingerprint(model)
+    assert compute_fingerprint(model) == compute_fingerprint(model)
 
 
-def test_operations_are_captured_from_a_loaded_model(tmp_path: Any) -> None:
-    model, x = with_operations(), pixels(1, 8, 8, 3)
+def test_operations_of_loaded_model_are_captured(tmp_path: Any) -> None:
+    model, x = make_operation_model(), make_pixels(1, 8, 8, 3)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
-    assert_same(Extractor(loaded, "*")(x), Extractor(model, "*")(x))
+    assert_activations_close(Extractor(loaded, "*")(x), Extractor(model, "*")(x))
 
 
-def test_axes_that_an_operation_moves_are_those_of_no_layer() -> None:
+def test_transpose_operation_changes_data_format() -> None:
     inputs = keras.Input((3, 8, 8))
     conv = layers.Conv2D(4, 3, data_format="channels_first", name="conv")(inputs)
     model = keras.Model(inputs, keras.ops.relu(keras.ops.transpose(conv, (0, 2, 3, 1))))
@@ -1242,8 +1272,8 @@ def test_axes_that_an_operation_moves_are_those_of_no_layer() -> None:
     ]  # fmt: skip
 
 
-def test_each_call_of_a_shared_layer_can_be_named() -> None:
-    model, x = with_operations(), pixels(1, 8, 8, 3)
+def test_calls_of_shared_layers_are_selected_by_number() -> None:
+    model, x = make_operation_model(), make_pixels(1, 8, 8, 3)
     everything = Extractor(model, "*")(x)
     for choice, paths in {
         "inner/point": ["inner/point", "inner/point:1"],
@@ -1252,7 +1282,9 @@ def test_each_call_of_a_shared_layer_can_be_named() -> None:
         "*/point:0": ["inner/point"],
         "conv:0": ["conv"],
     }.items():
-        assert_same(Extractor(model, choice)(x), {path: everything[path] for path in paths})
+        assert_activations_close(
+            Extractor(model, choice)(x), {path: everything[path] for path in paths}
+        )
     split = next(op.name for op in model.operations if type(op).__name__ == "Split")
     assert list(Extractor(model, f"{split}:0[[]1]")(x)) == [f"{split}[1]"]
     assert list(Extractor(model, f"{split}:0")(x)) == [split]
@@ -1265,13 +1297,13 @@ def test_each_call_of_a_shared_layer_can_be_named() -> None:
 # --- layers inside wrappers
 
 
-def step_by_step(inner: Any, name: str, x: Array) -> Array:
-    """Compute a layer inside a model for each time step alone, (N, T, ...)."""
+def predict_step_by_step(inner: Any, name: str, x: Array) -> Array:
+    """Compute a layer inside a model for each time step separately, (N, T, ...)."""
     part = keras.Model(inner.inputs, inner.get_layer(name).output)
     return np.stack([part.predict(x[:, step], verbose=0) for step in range(x.shape[1])], 1)
 
 
-def frame_network() -> Any:
+def make_frame_network() -> Any:
     model = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -1286,8 +1318,8 @@ def frame_network() -> Any:
 
 
 @pytest.mark.parametrize("steps", [5, None])
-def test_layers_inside_time_distributed_give_all_steps(steps: int | None) -> None:
-    inner = frame_network()
+def test_layers_inside_time_distributed_return_all_steps(steps: int | None) -> None:
+    inner = make_frame_network()
     model = keras.Sequential(
         [
             keras.Input((steps, 8, 8, 3)),
@@ -1295,12 +1327,14 @@ def test_layers_inside_time_distributed_give_all_steps(steps: int | None) -> Non
             layers.LSTM(2, name="lstm"),
         ]
     )
-    x = pixels(2, 5, 8, 8, 3)
-    truth = {f"each/frames/{name}": step_by_step(inner, name, x) for name in ("conv", "norm")}
-    averages = step_by_step(inner, "average", x)
+    x = make_pixels(2, 5, 8, 8, 3)
+    truth = {
+        f"each/frames/{name}": predict_step_by_step(inner, name, x) for name in ("conv", "norm")
+    }
+    averages = predict_step_by_step(inner, "average", x)
     truth |= dict.fromkeys(["each/frames/average", "each/frames", "each"], averages)
     truth["lstm"] = model.predict(x, verbose=0)
-    assert_same(Extractor(model, "*")(x), truth)
+    assert_activations_close(Extractor(model, "*")(x), truth)
     assert list(Extractor(model)(x)) == [
         "each/frames/conv",
         "each/frames/norm",
@@ -1309,7 +1343,7 @@ def test_layers_inside_time_distributed_give_all_steps(steps: int | None) -> Non
     shapes = {info.path: info.shape for info in list_layers(model)}
     assert shapes["each/frames/conv"] == (None, steps, 6, 6, 4)
     assert actgrid.render_model(model, x[:1], "each/frames/conv")
-    graph = layer_graph(model)
+    graph = build_layer_graph(model)
     paths = [info.path for info in graph.infos]
     edges = [(paths[start], paths[end]) for start, end in graph.edges]
     assert edges == list(itertools.pairwise(paths))
@@ -1317,30 +1351,32 @@ def test_layers_inside_time_distributed_give_all_steps(steps: int | None) -> Non
 
 
 def test_gradients_reach_layers_inside_time_distributed() -> None:
-    inner = frame_network()
+    inner = make_frame_network()
     inputs = keras.Input((5, 8, 8, 3))
     model = keras.Model(inputs, layers.TimeDistributed(inner, name="each")(inputs))
-    x = pixels(2, 5, 8, 8, 3)
-    found = actgrid.gradients(
+    x = make_pixels(2, 5, 8, 8, 3)
+    gradients = actgrid.gradients(
         model, x, 0, loss=lambda y, output: tf.reduce_sum(output), layers="each/frames/conv"
     )
     norm = inner.get_layer("norm")
-    slope = norm.gamma / tf.sqrt(norm.moving_variance + norm.epsilon) / 36  # of 6 x 6 places
+    slope = (
+        norm.gamma / tf.sqrt(norm.moving_variance + norm.epsilon) / 36
+    )  # mean over 6 x 6 positions
     expected = np.broadcast_to(slope, (2, 5, 6, 6, 4))
-    np.testing.assert_allclose(found.activations["each/frames/conv"], expected, rtol=1e-5)
+    np.testing.assert_allclose(gradients.activations["each/frames/conv"], expected, rtol=1e-5)
 
 
-def test_time_distributed_layers_may_be_nested() -> None:
+def test_nested_time_distributed_layers() -> None:
     inner = layers.TimeDistributed(layers.Dense(3, name="dense"), name="inner")
     model = keras.Sequential(
         [keras.Input((None, 4, 5, 2)), layers.TimeDistributed(inner, name="outer")]
     )
     model.layers[0].layer.layer.bias.assign([1.0, 2.0, 3.0])
-    x = pixels(2, 3, 4, 5, 2)
+    x = make_pixels(2, 3, 4, 5, 2)
     truth = model.predict(x, verbose=0)
-    found = Extractor(model, "*")(x)
-    assert list(found) == ["outer/inner/dense", "outer/inner", "outer"]
-    for path, array in found.items():
+    activations = Extractor(model, "*")(x)
+    assert list(activations) == ["outer/inner/dense", "outer/inner", "outer"]
+    for path, array in activations.items():
         np.testing.assert_allclose(array, truth, rtol=1e-5, atol=1e-6, err_msg=path)
 
 
@@ -1354,25 +1390,27 @@ def test_masks_reach_layers_inside_time_distributed() -> None:
             layers.TimeDistributed(layers.LSTM(2, name="lstm"), name="sentences"),
         ]
     )
-    found = Extractor(model, ["sentences", "sentences/lstm"])(words)
+    activations = Extractor(model, ["sentences", "sentences/lstm"])(words)
     truth = model.predict(words, verbose=0)
     lstm = model.get_layer("sentences").layer
-    for path, array in found.items():
+    for path, array in activations.items():
         np.testing.assert_allclose(array, truth, rtol=1e-5, atol=1e-6, err_msg=path)
     for step in range(2):
         mask = words[:, step] > 0
         by_hand = np.asarray(lstm(embedding(words[:, step]), mask=mask))
-        np.testing.assert_allclose(found["sentences/lstm"][:, step], by_hand, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            activations["sentences/lstm"][:, step], by_hand, rtol=1e-5, atol=1e-6
+        )
 
 
 class Centred(layers.Layer):  # type: ignore[misc]
-    """Subtracts the mean of the batch: each sample depends on all others of its time step."""
+    """A layer that subtracts the mean of the batch."""
 
     def call(self, x: Any) -> Any:
         return x - keras.ops.mean(x, axis=0, keepdims=True)
 
 
-def centred_frames() -> list[tuple[str, Any]]:
+def make_centred_networks() -> list[tuple[str, Any]]:
     inputs = keras.Input((4,))
     normal = layers.Dense(3, name="dense")
     operation = normal(inputs)
@@ -1402,7 +1440,7 @@ def centred_frames() -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["own", "operation", "lambda", "activation", "axis"])
-def test_layers_that_mix_the_samples_of_a_step_run_as_keras_runs_them(kind: str) -> None:
+def test_layers_that_mix_samples_run_step_by_step(kind: str) -> None:
     if kind == "axis":
         inner = keras.Sequential(
             [
@@ -1413,24 +1451,26 @@ def test_layers_that_mix_the_samples_of_a_step_run_as_keras_runs_them(kind: str)
             name="axis",
         )
     else:
-        inner = dict(centred_frames())[kind]
+        inner = dict(make_centred_networks())[kind]
     model = keras.Sequential([keras.Input((5, 4)), layers.TimeDistributed(inner, name="each")])
-    x = pixels(2, 5, 4)
-    found = Extractor(model, "*")(x)
-    np.testing.assert_allclose(found["each"], model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+    x = make_pixels(2, 5, 4)
+    activations = Extractor(model, "*")(x)
+    np.testing.assert_allclose(
+        activations["each"], model.predict(x, verbose=0), rtol=1e-5, atol=1e-6
+    )
     dense = inner.get_layer("dense")
     by_step = np.stack([dense(x[:, step]) for step in range(5)], 1)
-    np.testing.assert_allclose(found[f"each/{kind}/dense"], by_step, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(activations[f"each/{kind}/dense"], by_step, rtol=1e-5, atol=1e-6)
     end = np.stack([inner(x[:, step]) for step in range(5)], 1)
-    np.testing.assert_allclose(found[f"each/{kind}"], end, rtol=1e-5, atol=1e-6)
-    graph = layer_graph(model)
+    np.testing.assert_allclose(activations[f"each/{kind}"], end, rtol=1e-5, atol=1e-6)
+    graph = build_layer_graph(model)
     paths = [info.path for info in graph.infos]
     edges = {(paths[start], paths[end]) for start, end in graph.edges}
     assert (paths[0], f"each/{kind}/dense") in edges
     assert all(any(start == path for start, _ in edges) for path in paths[:-1])
 
 
-def test_time_distributed_runs_as_keras_runs_it_in_training() -> None:
+def test_time_distributed_in_training_mode() -> None:
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
         [
@@ -1438,13 +1478,13 @@ def test_time_distributed_runs_as_keras_runs_it_in_training() -> None:
             layers.TimeDistributed(layers.BatchNormalization(name="norm"), name="each"),
         ]
     )
-    x = pixels(6, 3, 4)
-    found = Extractor(model, "*", training=True)(x)
+    x = make_pixels(6, 3, 4)
+    activations = Extractor(model, "*", training=True)(x)
     steps = [
         (x[:, step] - x[:, step].mean(0)) / np.sqrt(x[:, step].var(0) + 1e-3) for step in range(3)
     ]
     for path in ("each/norm", "each"):
-        np.testing.assert_allclose(found[path], np.stack(steps, 1), rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(activations[path], np.stack(steps, 1), rtol=1e-3, atol=1e-4)
 
 
 def test_layers_inside_other_wrappers_are_captured() -> None:
@@ -1462,12 +1502,12 @@ def test_layers_inside_other_wrappers_are_captured() -> None:
             Doubling(point, name="doubling"),
         ]
     )
-    x = pixels(2, 8, 8, 3)
+    x = make_pixels(2, 8, 8, 3)
     truth = {"pipeline/shift": 2 * x}
     truth["spectral"] = np.asarray(conv(2 * x))
     truth["doubling/point"] = np.asarray(point(truth["spectral"]))
     truth["doubling"] = 2 * truth["doubling/point"]
-    assert_same(Extractor(model)(x), truth)
+    assert_activations_close(Extractor(model)(x), truth)
     everything = Extractor(model, "*")(x)
     np.testing.assert_array_equal(everything["spectral"], everything["spectral/conv"])
 
@@ -1475,10 +1515,10 @@ def test_layers_inside_other_wrappers_are_captured() -> None:
 def test_both_directions_of_a_bidirectional_layer_are_captured() -> None:
     both = layers.Bidirectional(layers.LSTM(3, return_sequences=True, name="lstm"), name="both")
     model = keras.Sequential([keras.Input((5, 2)), both])
-    x = pixels(2, 5, 2)
-    found = Extractor(model, "both/*_lstm")(x)
-    assert_same(
-        found,
+    x = make_pixels(2, 5, 2)
+    activations = Extractor(model, "both/*_lstm")(x)
+    assert_activations_close(
+        activations,
         {
             "both/forward_lstm": both.forward_layer(x),
             "both/backward_lstm": both.backward_layer(x),
@@ -1486,7 +1526,7 @@ def test_both_directions_of_a_bidirectional_layer_are_captured() -> None:
     )
 
 
-def test_every_output_of_a_nested_structure_has_a_name_of_its_own() -> None:
+def test_nested_outputs_have_distinct_paths() -> None:
     class Nest(layers.Layer):  # type: ignore[misc]
         def call(self, x: Any) -> Any:
             return x, [[x + 1, x + 2], x + 3], {"a": [x + 4, x + 5]}
@@ -1500,8 +1540,8 @@ def test_every_output_of_a_nested_structure_has_a_name_of_its_own() -> None:
             return self.nest(x)[0]
 
     x = np.zeros((1, 2, 2, 1), np.float32)
-    found = Extractor(Model())(x)
-    assert {path: array.flat[0] for path, array in found.items()} == {
+    activations = Extractor(Model())(x)
+    assert {path: array.flat[0] for path, array in activations.items()} == {
         "nest": 0,
         "nest[1]": 1,
         "nest[1][0][1]": 2,
@@ -1511,7 +1551,7 @@ def test_every_output_of_a_nested_structure_has_a_name_of_its_own() -> None:
     }
 
 
-# --- what a model that is not functional takes
+# --- inputs of models that are not functional
 
 
 class OwnBuild(keras.Model):  # type: ignore[misc]
@@ -1550,33 +1590,35 @@ class TakesAnyArguments(OwnBuild):
         return self.conv(args[0])
 
 
-class KeepsAConfig(BuildsFromNothing):
+class HasBuildConfig(BuildsFromNothing):
     def get_build_config(self) -> Any:
         return {"input_shape": (None, 8, 8, 3)}
 
 
-@pytest.mark.parametrize("kind", [BuildsFromShape, KeepsAConfig])
-def test_what_a_model_of_its_own_build_takes_is_known_after_a_call(kind: Any) -> None:
+@pytest.mark.parametrize("kind", [BuildsFromShape, HasBuildConfig])
+def test_input_of_custom_build_is_known_after_a_call(kind: Any) -> None:
     model = kind()
-    model(pixels(2, 8, 8, 3))
+    model(make_pixels(2, 8, 8, 3))
     assert [(info.path, info.shape) for info in list_layers(model)] == [("conv", (None, 6, 6, 2))]
 
 
-@pytest.mark.filterwarnings("ignore:.*looks like it has unbuilt state")  # Keras's, of *inputs
+@pytest.mark.filterwarnings("ignore:.*looks like it has unbuilt state")  # raised by Keras for *args
 @pytest.mark.parametrize(
     "kind", [BuildsFromNothing, BuildsFromAnything, IsBuiltAtOnce, TakesAnyArguments]
 )
-def test_what_keras_does_not_keep_is_known_after_a_call_through_actgrid(kind: Any) -> None:
-    model, x = kind(), pixels(2, 8, 8, 3)
+def test_input_unknown_to_keras_is_known_after_extraction(kind: Any) -> None:
+    model, x = kind(), make_pixels(2, 8, 8, 3)
     model(x)
-    with pytest.raises(ModelError, match=r"'own_build' is not known, as Keras keeps no shapes"):
+    with pytest.raises(
+        ModelError, match=r"'own_build' is not known, because Keras stores no shapes"
+    ):
         list_layers(model)
     Extractor(model)(x)
     assert [(info.path, info.shape) for info in list_layers(model)] == [("conv", (None, 6, 6, 2))]
     assert actgrid.diagram(model).to_rgb().any()
 
 
-def test_types_of_inputs_are_known_after_a_call_through_actgrid() -> None:
+def test_input_dtypes_are_known_after_extraction() -> None:
     class Tokens(keras.Model):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
@@ -1591,7 +1633,7 @@ def test_types_of_inputs_are_known_after_a_call_through_actgrid() -> None:
     assert [(info.path, info.shape) for info in list_layers(model)] == [("dense", (None, 3, 4))]
 
 
-def test_a_model_of_several_arguments_is_refused_in_words() -> None:
+def test_model_with_several_arguments_raises() -> None:
     class TakesTwo(OwnBuild):
         def build(self, left_shape: Any, right_shape: Any) -> None:
             self.conv.build(left_shape)
@@ -1599,26 +1641,30 @@ def test_a_model_of_several_arguments_is_refused_in_words() -> None:
         def call(self, left: Any, right: Any) -> Any:  # type: ignore[override]
             return self.conv(left) + self.conv(right)
 
-    model, x = TakesTwo(), pixels(1, 8, 8, 3)
+    model, x = TakesTwo(), make_pixels(1, 8, 8, 3)
     model(x, x)
     with pytest.raises(
-        ModelError, match=r"takes several arguments \(left, right\).*call\(self, inp"
+        ModelError, match=r"takes several arguments: got left, right.*call\(self, inp"
     ):
         list_layers(model)
 
 
-def test_calls_of_a_shared_layer_are_numbered_in_the_order_in_which_they_were_made() -> None:
-    # Keras runs calls of one depth in another order.
+def test_shared_calls_are_numbered_in_creation_order() -> None:
+    # Keras does not run calls of equal depth in the order of creation.
     shared = layers.Conv2D(3, 3, name="shared")
     inner = keras.Sequential(
         [keras.Input((8, 8, 1)), layers.Conv2D(2, 3, name="conv")], name="inner"
     )
     images = [keras.Input((8, 8, 1)) for _ in range(3)]
-    outputs = [*(shared(one) for one in images), *(inner(one) for one in images)]
+    outputs = [*(shared(image) for image in images), *(inner(image) for image in images)]
     model = keras.Model(images, layers.Concatenate(name="all")(outputs))
-    x = [pixels(1, 8, 8, 1) + number for number in range(3)]
-    found = Extractor(model, ["shared", "inner/conv"])(x)
-    for number, one in enumerate(x):
+    x = [make_pixels(1, 8, 8, 1) + number for number in range(3)]
+    activations = Extractor(model, ["shared", "inner/conv"])(x)
+    for number, image in enumerate(x):
         suffix = f":{number}" if number else ""
-        np.testing.assert_allclose(found[f"shared{suffix}"], shared(one), rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(found[f"inner/conv{suffix}"], inner(one), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            activations[f"shared{suffix}"], shared(image), rtol=1e-5, atol=1e-6
+        )
+        np.testing.assert_allclose(
+            activations[f"inner/conv{suffix}"], inner(image), rtol=1e-5, atol=1e-6
+        )

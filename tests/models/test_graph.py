@@ -1,3 +1,5 @@
+"""Tests of `actgrid.models.graph`."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -9,19 +11,19 @@ import tensorflow as tf
 from keras import layers
 
 from actgrid.errors import ModelError
-from actgrid.models.graph import INPUT, LayerGraph, layer_graph
+from actgrid.models.graph import INPUT, LayerGraph, build_layer_graph
 
 
-def edges(graph: LayerGraph) -> set[tuple[str, str]]:
+def list_edges(graph: LayerGraph) -> set[tuple[str, str]]:
     return {(graph.infos[start].path, graph.infos[end].path) for start, end in graph.edges}
 
 
-def outputs(graph: LayerGraph) -> list[str]:
+def list_outputs(graph: LayerGraph) -> list[str]:
     return [graph.infos[index].path for index in graph.outputs]
 
 
-def of_keras(model: Any) -> set[tuple[str, str]]:
-    """The edges that Keras itself keeps of a Functional model."""
+def list_keras_edges(model: Any) -> set[tuple[str, str]]:
+    """Return the edges that Keras stores for a functional model."""
     return {
         (tensor._keras_history.operation.name, layer.name)
         for layer in model.layers
@@ -30,34 +32,34 @@ def of_keras(model: Any) -> set[tuple[str, str]]:
     }
 
 
-def residual() -> Any:
+def make_residual_model() -> Any:
     image = layers.Input((8, 8, 3), name="image")
     stem = layers.Conv2D(4, 3, padding="same", name="stem")(image)
     x = layers.BatchNormalization(name="bn")(stem)
-    x = layers.Dropout(0.5, name="dropout")(x)  # which passes its input on
+    x = layers.Dropout(0.5, name="dropout")(x)  # returns its input during inference
     x = layers.Add(name="add")([stem, x])
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(image, layers.Dense(2, name="head")(x), name="residual")
 
 
-def test_edges_are_those_that_keras_knows() -> None:
-    model = residual()
-    graph = layer_graph(model)
-    assert edges(graph) == of_keras(model)
+def test_edges_equal_keras_graph() -> None:
+    model = make_residual_model()
+    graph = build_layer_graph(model)
+    assert list_edges(graph) == list_keras_edges(model)
     assert [info.path for info in graph.infos] == [layer.name for layer in model.layers]
-    assert (graph.inputs, outputs(graph)) == ((0,), ["head"])
+    assert (graph.inputs, list_outputs(graph)) == ((0,), ["head"])
     assert graph.infos[0].type == INPUT
     assert graph.infos[0].shape == (None, 8, 8, 3)
 
 
-def test_edges_of_a_large_graph_are_those_that_keras_knows() -> None:
+def test_edges_equal_keras_graph_of_inception() -> None:
     model = keras.applications.InceptionV3(weights=None)
-    graph = layer_graph(model)
-    assert edges(graph) == of_keras(model)
+    graph = build_layer_graph(model)
+    assert list_edges(graph) == list_keras_edges(model)
     assert all(start < end for start, end in graph.edges)
 
 
-def test_insides_of_nested_models_are_nodes() -> None:
+def test_layers_of_nested_models_are_nodes() -> None:
     inner = keras.Sequential(
         [layers.Input((8, 8, 4)), layers.Conv2D(4, 1, name="a"), layers.ReLU(name="b")],
         name="inner",
@@ -65,7 +67,7 @@ def test_insides_of_nested_models_are_nodes() -> None:
     image = layers.Input((8, 8, 4), name="image")
     x = inner(layers.ReLU(name="first")(image))
     model = keras.Model(image, layers.Add(name="add")([x, inner(x)]))
-    assert edges(layer_graph(model)) == {
+    assert list_edges(build_layer_graph(model)) == {
         ("image", "first"),
         ("first", "inner/a"),
         ("inner/a", "inner/b"),
@@ -98,40 +100,40 @@ class Net(keras.Model):  # type: ignore[misc]
         return {"scores": self.head(keras.ops.mean(hidden, (1, 2)) * 2), "hidden": hidden}
 
 
-def test_operations_between_layers_are_part_of_an_edge() -> None:
-    graph = layer_graph(Net(), np.zeros((1, 4, 4, 3), np.float32))
+def test_operations_between_layers_belong_to_edges() -> None:
+    graph = build_layer_graph(Net(), np.zeros((1, 4, 4, 3), np.float32))
     image = graph.infos[0].path
-    assert edges(graph) == {
+    assert list_edges(graph) == {
         (image, "block/conv"),
         (image, "block/attention"),
         ("block/conv", "block/attention"),
-        (image, "block"),  # the layer's own addition, after those inside it
+        (image, "block"),  # the addition in the layer, after the layers inside it
         ("block/attention", "block"),
         ("block", "head"),
     }
-    assert set(outputs(graph)) == {"head", "block"}
+    assert set(list_outputs(graph)) == {"head", "block"}
 
 
-def test_several_inputs_and_outputs_of_a_layer() -> None:
+def test_layer_with_several_inputs_and_outputs() -> None:
     series = layers.Input((5, 3), name="series")
     extra = layers.Input((4,), name="extra")
     _, state, _ = layers.LSTM(4, return_state=True, name="lstm")(series)
     model = keras.Model({"series": series, "extra": extra}, layers.Add(name="add")([state, extra]))
-    graph = layer_graph(model)
-    assert {("series", "lstm"), ("series", "lstm[1]"), ("extra", "add")} <= edges(graph)
-    assert {start for start, end in edges(graph) if end == "add"} - {"extra"} <= {
+    graph = build_layer_graph(model)
+    assert {("series", "lstm"), ("series", "lstm[1]"), ("extra", "add")} <= list_edges(graph)
+    assert {start for start, end in list_edges(graph) if end == "add"} - {"extra"} <= {
         "lstm",
         "lstm[1]",
     }
     assert len(graph.inputs) == 2
 
 
-def test_a_spec_tells_the_shape_where_the_model_leaves_it_open() -> None:
+def test_spec_fixes_open_shape() -> None:
     model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3, name="conv")])
-    graph = layer_graph(model, tf.TensorSpec((None, 9, 7, 3)))
+    graph = build_layer_graph(model, tf.TensorSpec((None, 9, 7, 3)))
     assert [info.shape for info in graph.infos] == [(None, 9, 7, 3), (None, 7, 5, 2)]
 
 
-def test_a_model_whose_input_is_not_known() -> None:
+def test_unknown_input_raises() -> None:
     with pytest.raises(ModelError, match="is not known"):
-        layer_graph(Net())
+        build_layer_graph(Net())

@@ -1,3 +1,5 @@
+"""Tests of loading images: sources, sizes, image modes, preprocessing and errors."""
+
 from __future__ import annotations
 
 import os
@@ -15,8 +17,8 @@ from PIL import Image
 import actgrid
 from actgrid import ActgridError, explain, load_images
 from actgrid.errors import ImageError, MissingFileError, ModelError, OptionError, ShapeError
-from actgrid.models.image_inputs import image_input
-from actgrid.models.image_sources import find_images, images_in_folder, open_images
+from actgrid.models.image_inputs import find_image_input
+from actgrid.models.image_sources import find_images, iterate_folder_images, open_images
 from actgrid.models.images import load_photos, load_with_pixels
 from actgrid.runs.sources import find_items
 from actgrid.web.images import ImageStore
@@ -24,26 +26,26 @@ from actgrid.web.images import ImageStore
 Array = npt.NDArray[Any]
 
 
-def colours(height: int = 4, width: int = 6) -> Array:
-    """An RGB picture of which every pixel differs from every other."""
+def make_picture(height: int = 4, width: int = 6) -> Array:
+    """Return an RGB picture whose pixels all differ."""
     y, x = np.mgrid[:height, :width]
     return np.stack([y * 40, x * 40, (y * width + x) * 5], axis=-1).astype(np.uint8)
 
 
-def taking(*shape: int | None, name: str = "model") -> Any:
-    """A model that takes inputs of this shape."""
+def make_model(*shape: int | None, name: str = "model") -> Any:
+    """Return a model with inputs of this shape."""
     return keras.Sequential([keras.Input(shape), layers.Activation("relu")], name=name)
 
 
-def taking_first(*shape: int | None) -> Any:
-    """A model that takes inputs of this shape, with the channels first."""
+def make_channels_first_model(*shape: int | None) -> Any:
+    """Return a channels-first model with inputs of this shape."""
     flatten = layers.Flatten(data_format="channels_first")
     return keras.Sequential([keras.Input(shape), flatten])
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Images of level 10, 20, 30 and 40, and files of other kinds."""
+    """A folder of images of level 10, 20, 30 and 40, and other files."""
     root = tmp_path / "photos"
     (root / "sub" / "deeper").mkdir(parents=True)
     for level, name in enumerate(["a.png", "b.JPG", "sub/c.png", "sub/deeper/d.bmp"], 1):
@@ -53,11 +55,11 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def levels(batch: Array) -> list[int]:
+def round_means(batch: Array) -> list[int]:
     return [round(float(image.mean())) for image in batch]
 
 
-def plain(source: Any, size: Any = None, **options: Any) -> Array:
+def load_unprepared(source: Any, size: Any = None, **options: Any) -> Array:
     return load_images(source, size=size, preprocess="none", **options)
 
 
@@ -65,27 +67,27 @@ def plain(source: Any, size: Any = None, **options: Any) -> Array:
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_a_file(folder: Path, kind: Callable[[Path], Any]) -> None:
-    batch = plain(kind(folder / "a.png"))
+def test_file(folder: Path, kind: Callable[[Path], Any]) -> None:
+    batch = load_unprepared(kind(folder / "a.png"))
     assert batch.shape == (1, 4, 5, 3)
     assert batch.dtype == np.float32
-    assert levels(batch) == [10]
+    assert round_means(batch) == [10]
 
 
-def test_a_folder_is_read_recursively_in_order(folder: Path) -> None:
-    assert levels(plain(folder)) == [10, 20, 30, 40]
+def test_folder_is_read_recursively_in_order(folder: Path) -> None:
+    assert round_means(load_unprepared(folder)) == [10, 20, 30, 40]
     names = [str(path.relative_to(folder)) for path in find_images(folder)]
     assert names == ["a.png", "b.JPG", str(Path("sub/c.png")), str(Path("sub/deeper/d.bmp"))]
 
 
-def test_models_and_weights_beside_images_are_no_images(folder: Path) -> None:
-    # Pillow knows the suffix .h5, but cannot read such a file.
+def test_other_files_in_folder_are_ignored(folder: Path) -> None:
+    # Pillow registers the suffix .h5, but cannot read these files.
     (folder / "weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    assert levels(plain(folder)) == [10, 20, 30, 40]
+    assert round_means(load_unprepared(folder)) == [10, 20, 30, 40]
 
 
 @pytest.mark.parametrize(
-    ("pattern", "found"),
+    ("pattern", "expected"),
     [
         ("*.png", [10]),
         ("?.*", [10, 20]),
@@ -96,23 +98,23 @@ def test_models_and_weights_beside_images_are_no_images(folder: Path) -> None:
         ("sub/**/?.*", [30, 40]),
     ],
 )
-def test_globs(folder: Path, pattern: str, found: list[int]) -> None:
-    assert levels(plain(str(folder / pattern))) == found
+def test_globs(folder: Path, pattern: str, expected: list[int]) -> None:
+    assert round_means(load_unprepared(str(folder / pattern))) == expected
 
 
-def test_folders_that_a_glob_matches_are_no_images(folder: Path) -> None:
+def test_folders_matched_by_glob_are_ignored(folder: Path) -> None:
     (folder / "notes.txt").unlink()
     (folder / "sub" / "model.keras").unlink()
-    assert levels(plain(str(folder / "**"))) == [10, 20, 30, 40]
+    assert round_means(load_unprepared(str(folder / "**"))) == [10, 20, 30, 40]
 
 
-def test_a_file_whose_name_looks_like_a_glob(tmp_path: Path) -> None:
+def test_file_name_with_glob_characters(tmp_path: Path) -> None:
     Image.new("L", (2, 2), 50).save(tmp_path / "a[1].png")
     Image.new("L", (2, 2), 60).save(tmp_path / "a1.png")
-    assert levels(plain(tmp_path / "a[1].png")) == [50]
+    assert round_means(load_unprepared(tmp_path / "a[1].png")) == [50]
 
 
-def test_lists_of_all_kinds_keep_their_order(folder: Path) -> None:
+def test_mixed_list_keeps_order(folder: Path) -> None:
     sources = [
         folder / "sub" / "c.png",
         Image.new("RGB", (5, 4), (50, 50, 50)),
@@ -120,43 +122,45 @@ def test_lists_of_all_kinds_keep_their_order(folder: Path) -> None:
         str(folder / "?.*"),
         np.full((2, 4, 5, 1), 70.0),
     ]
-    assert levels(plain(sources)) == [30, 50, 60, 10, 20, 70, 70]
-    assert levels(plain(source for source in sources[:2])) == [30, 50]
+    assert round_means(load_unprepared(sources)) == [30, 50, 60, 10, 20, 70, 70]
+    assert round_means(load_unprepared(source for source in sources[:2])) == [30, 50]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int64", "float16", "float32", "float64"])
-def test_arrays_of_pixels_keep_their_values(dtype: str) -> None:
-    array = colours().astype(dtype)
-    np.testing.assert_array_equal(plain(array), colours()[None])
+def test_arrays_keep_values(dtype: str) -> None:
+    array = make_picture().astype(dtype)
+    np.testing.assert_array_equal(load_unprepared(array), make_picture()[None])
 
 
 def test_float_pixels_are_not_rounded() -> None:
-    array = colours() + np.float32(0.25)
-    np.testing.assert_array_equal(plain(array), array[None])
+    array = make_picture() + np.float32(0.25)
+    np.testing.assert_array_equal(load_unprepared(array), array[None])
 
 
-def test_pixels_beyond_the_levels_are_clipped() -> None:
+def test_out_of_range_pixels_are_clipped() -> None:
     array = np.array([[-5.0, 0.5], [255.0, 1000.0]])
-    np.testing.assert_array_equal(plain(array)[0, ..., 0], [[0, 0.5], [255, 255]])
+    np.testing.assert_array_equal(load_unprepared(array)[0, ..., 0], [[0, 0.5], [255, 255]])
 
 
 def test_grayscale_arrays() -> None:
-    gray = colours()[..., 2]
+    gray = make_picture()[..., 2]
     for array in (gray, gray[..., None], gray.astype(np.float32)):
-        np.testing.assert_array_equal(plain(array), np.repeat(gray[None, ..., None], 3, -1))
+        np.testing.assert_array_equal(
+            load_unprepared(array), np.repeat(gray[None, ..., None], 3, -1)
+        )
 
 
-def test_a_batch_of_arrays_is_several_images() -> None:
-    batch = np.stack([colours(), colours() // 2])
-    np.testing.assert_array_equal(plain(batch), batch)
+def test_4d_array_is_several_images() -> None:
+    batch = np.stack([make_picture(), make_picture() // 2])
+    np.testing.assert_array_equal(load_unprepared(batch), batch)
 
 
-def test_sources_are_not_changed() -> None:
-    array = colours().astype(np.float32)
-    picture = Image.fromarray(colours())
+def test_sources_are_not_modified() -> None:
+    array = make_picture().astype(np.float32)
+    picture = Image.fromarray(make_picture())
     load_images([array, picture], preprocess=lambda pixels: np.multiply(pixels, 2, out=pixels))
-    np.testing.assert_array_equal(array, colours())
-    np.testing.assert_array_equal(np.asarray(picture), colours())
+    np.testing.assert_array_equal(array, make_picture())
+    np.testing.assert_array_equal(np.asarray(picture), make_picture())
 
 
 # --- sizes
@@ -166,77 +170,81 @@ def test_sources_are_not_changed() -> None:
     ("size", "expected"), [((3, 7), (3, 7)), (5, (5, 5)), ([2, 4], (2, 4)), (None, (4, 6))]
 )
 def test_sizes_are_height_and_width(size: Any, expected: tuple[int, int]) -> None:
-    assert plain(colours(), size).shape == (1, *expected, 3)
+    assert load_unprepared(make_picture(), size).shape == (1, *expected, 3)
 
 
 @pytest.mark.parametrize("size", [np.int64(5), (np.int64(5), np.int32(5)), np.array([5, 5])])
-def test_sizes_may_be_numpys_integers(size: Any) -> None:
-    assert plain(colours(), size).shape == (1, 5, 5, 3)
+def test_sizes_may_be_numpy_integers(size: Any) -> None:
+    assert load_unprepared(make_picture(), size).shape == (1, 5, 5, 3)
 
 
-def test_the_size_is_the_models_unless_one_is_given() -> None:
-    model = taking(7, 9, 3)
-    assert plain(colours(), model=model).shape == (1, 7, 9, 3)
-    assert plain(colours(), 5, model=model).shape == (1, 5, 5, 3)
-    assert image_input(model)[2] == (7, 9)
+def test_size_defaults_to_model_input() -> None:
+    model = make_model(7, 9, 3)
+    assert load_unprepared(make_picture(), model=model).shape == (1, 7, 9, 3)
+    assert load_unprepared(make_picture(), 5, model=model).shape == (1, 5, 5, 3)
+    assert find_image_input(model)[2] == (7, 9)
 
 
-def test_images_keep_their_size_where_the_models_is_not_fixed() -> None:
-    model = taking(None, None, 3)
-    assert plain(colours(), model=model).shape == (1, 4, 6, 3)
-    assert image_input(model)[2] is None
+def test_images_keep_size_for_models_without_fixed_size() -> None:
+    model = make_model(None, None, 3)
+    assert load_unprepared(make_picture(), model=model).shape == (1, 4, 6, 3)
+    assert find_image_input(model)[2] is None
 
 
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [((None, 12, 3), (8, 12)), ((None, 3, 3), (2, 3)), ((8, None, 3), (8, 12))],
 )
-def test_images_keep_their_shape_where_the_model_fixes_one_side(
+def test_images_keep_aspect_ratio_if_one_side_is_fixed(
     shape: tuple[int | None, ...], expected: tuple[int, int]
 ) -> None:
-    model = taking(*shape)
-    assert plain(colours(), model=model).shape == (1, *expected, 3)
-    (photo,) = load_photos(colours(), model=model)
+    model = make_model(*shape)
+    assert load_unprepared(make_picture(), model=model).shape == (1, *expected, 3)
+    (photo,) = load_photos(make_picture(), model=model)
     assert photo.box == (0, 0, 4, 6)
-    assert image_input(model).size is None
+    assert find_image_input(model).size is None
 
 
-def test_a_model_that_says_nothing_of_its_input_takes_rgb_of_any_size() -> None:
+def test_model_with_unknown_input_takes_rgb_of_any_size() -> None:
     model = keras.Sequential([layers.Conv2D(2, 3)])
-    assert plain(colours(), model=model).shape == (1, 4, 6, 3)
+    assert load_unprepared(make_picture(), model=model).shape == (1, 4, 6, 3)
 
 
-def test_images_of_one_size_stay_exact() -> None:
+def test_images_of_target_size_are_exact() -> None:
     for fit in ("crop", "pad", "stretch"):
-        np.testing.assert_array_equal(plain(colours(), (4, 6), fit=fit), colours()[None])
+        np.testing.assert_array_equal(
+            load_unprepared(make_picture(), (4, 6), fit=fit), make_picture()[None]
+        )
 
 
-def test_crop_takes_the_middle() -> None:
-    wide = plain(colours(4, 8), 4, fit="crop")
-    np.testing.assert_array_equal(wide, colours(4, 8)[None, :, 2:6])
-    tall = plain(colours(6, 4), (2, 4), fit="crop")
-    np.testing.assert_array_equal(tall, colours(6, 4)[None, 2:4])
+def test_crop_takes_the_center() -> None:
+    wide_image = load_unprepared(make_picture(4, 8), 4, fit="crop")
+    np.testing.assert_array_equal(wide_image, make_picture(4, 8)[None, :, 2:6])
+    tall_image = load_unprepared(make_picture(6, 4), (2, 4), fit="crop")
+    np.testing.assert_array_equal(tall_image, make_picture(6, 4)[None, 2:4])
 
 
 def test_crop_is_the_default() -> None:
-    np.testing.assert_array_equal(plain(colours(4, 8), 4), plain(colours(4, 8), 4, fit="crop"))
+    np.testing.assert_array_equal(
+        load_unprepared(make_picture(4, 8), 4), load_unprepared(make_picture(4, 8), 4, fit="crop")
+    )
 
 
-def test_pad_shows_the_whole_image_on_black() -> None:
-    wide = plain(colours(2, 6) + 1, 6, fit="pad")
-    np.testing.assert_array_equal(wide[0, 2:4], colours(2, 6) + 1)
-    assert not wide[0, :2].any()
-    assert not wide[0, 4:].any()
-    tall = plain((colours(6, 2) + 1).astype(np.float32), 6, fit="pad")
-    np.testing.assert_array_equal(tall[0, :, 2:4], colours(6, 2) + 1)
-    assert not tall[0, :, :2].any()
-    assert not tall[0, :, 4:].any()
+def test_pad_adds_black_borders() -> None:
+    wide_image = load_unprepared(make_picture(2, 6) + 1, 6, fit="pad")
+    np.testing.assert_array_equal(wide_image[0, 2:4], make_picture(2, 6) + 1)
+    assert not wide_image[0, :2].any()
+    assert not wide_image[0, 4:].any()
+    tall_image = load_unprepared((make_picture(6, 2) + 1).astype(np.float32), 6, fit="pad")
+    np.testing.assert_array_equal(tall_image[0, :, 2:4], make_picture(6, 2) + 1)
+    assert not tall_image[0, :, :2].any()
+    assert not tall_image[0, :, 4:].any()
 
 
-def test_stretch_shows_the_whole_image() -> None:
+def test_stretch_resizes_whole_image() -> None:
     halves = np.zeros((4, 8), np.uint8)
     halves[:, 4:] = 200
-    batch = plain(halves, (8, 4), fit="stretch")
+    batch = load_unprepared(halves, (8, 4), fit="stretch")
     assert batch.shape == (1, 8, 4, 3)
     assert (batch[0, :, 0] < 20).all()
     assert (batch[0, :, -1] > 180).all()
@@ -245,69 +253,69 @@ def test_stretch_shows_the_whole_image() -> None:
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_a_flat_image_stays_flat_at_any_size(fit: str, dtype: str) -> None:
-    batch = plain(np.full((5, 5, 3), 77, dtype), 13, fit=fit)
+def test_constant_image_stays_constant_when_resized(fit: str, dtype: str) -> None:
+    batch = load_unprepared(np.full((5, 5, 3), 77, dtype), 13, fit=fit)
     np.testing.assert_allclose(batch, 77, atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_resizing_does_not_leave_the_levels(dtype: str) -> None:
+def test_resized_pixels_stay_in_range(dtype: str) -> None:
     edges = np.zeros((8, 8), dtype)
     edges[2:6, 2:6] = 255  # bicubic resampling overshoots here
-    batch = plain(edges, 21)
+    batch = load_unprepared(edges, 21)
     assert batch.min() == 0
     assert batch.max() == 255
 
 
-def test_a_very_long_image_can_be_cropped() -> None:
-    assert plain(colours(1, 100), (50, 1)).shape == (1, 50, 1, 3)
+def test_crop_of_extreme_aspect_ratio() -> None:
+    assert load_unprepared(make_picture(1, 100), (50, 1)).shape == (1, 50, 1, 3)
 
 
 # --- kinds of images
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tiff", ".webp"])
-def test_exif_orientation_is_honoured(tmp_path: Path, suffix: str) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, suffix: str) -> None:
     array = np.zeros((16, 32, 3), np.uint8)
-    array[:8, :16] = (255, 0, 0)  # red at the top left, as it was stored
+    array[:8, :16] = (255, 0, 0)  # red at the top left, as stored
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise: it is then at the top right
+    exif[0x0112] = 6  # rotate clockwise: red is then at the top right
     path = tmp_path / f"turned{suffix}"
     Image.fromarray(array).save(path, exif=exif, quality=95)
-    batch = plain(path)
+    batch = load_unprepared(path)
     assert batch.shape == (1, 32, 16, 3)
     assert batch[0, 4, 12, 0] > 200
     assert batch[0, 4, 4, 0] < 50
     assert batch[0, 28, 12, 0] < 50
     with Image.open(path) as picture:
-        np.testing.assert_array_equal(plain(picture), batch)
+        np.testing.assert_array_equal(load_unprepared(picture), batch)
 
 
-def saved(image: Image.Image, path: Path, **options: Any) -> Path:
+def save_image(image: Image.Image, path: Path, **options: Any) -> Path:
     image.save(path, **options)
     return path
 
 
 def test_grayscale_files(tmp_path: Path) -> None:
-    gray = colours()[..., 2]
-    path = saved(Image.fromarray(gray), tmp_path / "gray.png")
-    np.testing.assert_array_equal(plain(path), np.repeat(gray[None, ..., None], 3, -1))
+    gray = make_picture()[..., 2]
+    path = save_image(Image.fromarray(gray), tmp_path / "gray.png")
+    np.testing.assert_array_equal(load_unprepared(path), np.repeat(gray[None, ..., None], 3, -1))
 
 
 def test_palette_files(tmp_path: Path) -> None:
-    image = Image.fromarray(colours()).quantize(24)
-    path = saved(image, tmp_path / "palette.png")
-    np.testing.assert_array_equal(plain(path)[0], np.asarray(image.convert("RGB")))
+    image = Image.fromarray(make_picture()).quantize(24)
+    path = save_image(image, tmp_path / "palette.png")
+    np.testing.assert_array_equal(load_unprepared(path)[0], np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.parametrize("transparency", [0, bytes([0, 128, 255])])
 def test_palette_files_with_transparency(tmp_path: Path, transparency: int | bytes) -> None:
     image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8))
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
-    path = saved(image, tmp_path / "palette.png", transparency=transparency)
+    path = save_image(image, tmp_path / "palette.png", transparency=transparency)
     red, green, blue = [255, 0, 0], [0, 255, 0], [0, 0, 255]
-    np.testing.assert_array_equal(plain(path)[0], [[red, green], [blue, green]])
-    alpha = plain(path, model=taking(2, 2, 4))[0, ..., 3]
+    np.testing.assert_array_equal(load_unprepared(path)[0], [[red, green], [blue, green]])
+    alpha = load_unprepared(path, model=make_model(2, 2, 4))[0, ..., 3]
     expected = [0, 255, 255] if transparency == 0 else [0, 128, 255]
     np.testing.assert_array_equal(alpha, np.array(expected)[[[0, 1], [2, 1]]])
 
@@ -316,16 +324,16 @@ def test_palette_files_with_transparency(tmp_path: Path, transparency: int | byt
 def test_files_with_an_alpha_channel(tmp_path: Path, mode: str) -> None:
     array = np.full((2, 2, len(mode)), 90, np.uint8)
     array[..., -1] = 200
-    path = saved(Image.fromarray(array), tmp_path / "alpha.png")
-    np.testing.assert_array_equal(plain(path), np.full((1, 2, 2, 3), 90))
+    path = save_image(Image.fromarray(array), tmp_path / "alpha.png")
+    np.testing.assert_array_equal(load_unprepared(path), np.full((1, 2, 2, 3), 90))
 
 
 def test_16_bit_files_are_scaled_exactly(tmp_path: Path) -> None:
     array = np.array([[0, 257, 1000], [32768, 65535, 255]], np.uint16)
-    path = saved(Image.fromarray(array), tmp_path / "deep.png")
+    path = save_image(Image.fromarray(array), tmp_path / "deep.png")
     with Image.open(path) as image:
         assert image.mode.startswith("I")
-    batch = plain(path)
+    batch = load_unprepared(path)
     assert batch.shape == (1, 2, 3, 3)
     np.testing.assert_array_equal(batch[0, ..., 0], array.astype(np.float32) / 257)
     assert batch[0, 0, 1, 0] == 1
@@ -334,99 +342,108 @@ def test_16_bit_files_are_scaled_exactly(tmp_path: Path) -> None:
 
 def test_float_files(tmp_path: Path) -> None:
     array = np.array([[0, 0.5], [100.25, 255]], np.float32)
-    path = saved(Image.fromarray(array), tmp_path / "float.tiff")
-    np.testing.assert_array_equal(plain(path)[0, ..., 1], array)
+    path = save_image(Image.fromarray(array), tmp_path / "float.tiff")
+    np.testing.assert_array_equal(load_unprepared(path)[0, ..., 1], array)
 
 
 def test_1_bit_files(tmp_path: Path) -> None:
-    path = saved(Image.fromarray(np.array([[True, False]])), tmp_path / "bits.png")
-    np.testing.assert_array_equal(plain(path)[0], [[[255] * 3, [0] * 3]])
+    path = save_image(Image.fromarray(np.array([[True, False]])), tmp_path / "bits.png")
+    np.testing.assert_array_equal(load_unprepared(path)[0], [[[255] * 3, [0] * 3]])
 
 
 def test_cmyk_files(tmp_path: Path) -> None:
-    path = saved(Image.new("CMYK", (8, 8), (0, 0, 0, 0)), tmp_path / "print.jpg")
-    assert plain(path).min() > 250
+    path = save_image(Image.new("CMYK", (8, 8), (0, 0, 0, 0)), tmp_path / "print.jpg")
+    assert load_unprepared(path).min() > 250
 
 
-def test_an_animation_is_its_first_frame(tmp_path: Path) -> None:
+def test_animation_uses_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 4), (level, 0, 0)) for level in (40, 80)]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
-    batch = plain(tmp_path / "moving.gif")
+    batch = load_unprepared(tmp_path / "moving.gif")
     assert batch.shape == (1, 4, 4, 3)
     assert (batch[..., 0] == 40).all()
 
 
-# --- what the model takes
+# --- input of the model
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_a_grayscale_model(dtype: str) -> None:
-    model = taking(4, 6, 1)
-    array = colours()
+def test_grayscale_model(dtype: str) -> None:
+    model = make_model(4, 6, 1)
+    array = make_picture()
     luma = array @ np.array([0.299, 0.587, 0.114])
-    batch = plain(array.astype(dtype), model=model)
+    batch = load_unprepared(array.astype(dtype), model=model)
     assert batch.shape == (1, 4, 6, 1)
     np.testing.assert_allclose(batch[0, ..., 0], luma, atol=1)
-    gray = plain(array[..., 0].astype(dtype), model=model)
+    gray = load_unprepared(array[..., 0].astype(dtype), model=model)
     np.testing.assert_array_equal(gray[0, ..., 0], array[..., 0])
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_a_model_of_four_channels(dtype: str) -> None:
-    model = taking(4, 6, 4)
-    opaque = plain(colours().astype(dtype), model=model)
-    np.testing.assert_array_equal(opaque[0, ..., :3], colours())
+def test_model_with_four_channels(dtype: str) -> None:
+    model = make_model(4, 6, 4)
+    opaque = load_unprepared(make_picture().astype(dtype), model=model)
+    np.testing.assert_array_equal(opaque[0, ..., :3], make_picture())
     assert (opaque[..., 3] == 255).all()
-    rgba = np.dstack([colours(), colours()[..., 2]]).astype(dtype)
-    np.testing.assert_array_equal(plain(rgba, model=model), rgba[None])
-    gray = plain(colours()[..., 2].astype(dtype), model=model)
-    np.testing.assert_array_equal(gray[0, ..., 1], colours()[..., 2])
+    rgba = np.dstack([make_picture(), make_picture()[..., 2]]).astype(dtype)
+    np.testing.assert_array_equal(load_unprepared(rgba, model=model), rgba[None])
+    gray = load_unprepared(make_picture()[..., 2].astype(dtype), model=model)
+    np.testing.assert_array_equal(gray[0, ..., 1], make_picture()[..., 2])
     assert (gray[..., 3] == 255).all()
 
 
-def test_a_channels_first_model() -> None:
-    batch = plain(colours(), model=taking_first(3, 4, 6))
-    np.testing.assert_array_equal(batch, colours().transpose(2, 0, 1)[None])
-    assert load_images(colours(), model=taking_first(1, 8, 9)).shape == (1, 1, 8, 9)
+def test_channels_first_model() -> None:
+    batch = load_unprepared(make_picture(), model=make_channels_first_model(3, 4, 6))
+    np.testing.assert_array_equal(batch, make_picture().transpose(2, 0, 1)[None])
+    assert load_images(make_picture(), model=make_channels_first_model(1, 8, 9)).shape == (
+        1,
+        1,
+        8,
+        9,
+    )
 
 
-def test_a_channels_first_model_gets_preprocessing_along_the_channels() -> None:
-    batch = load_images(colours(), preprocess="VGG16", model=taking_first(3, 4, 6))
-    truth = load_images(colours(), preprocess="VGG16", model=taking(4, 6, 3))
+def test_channels_first_model_with_application_preprocessing() -> None:
+    batch = load_images(
+        make_picture(), preprocess="VGG16", model=make_channels_first_model(3, 4, 6)
+    )
+    truth = load_images(make_picture(), preprocess="VGG16", model=make_model(4, 6, 3))
     np.testing.assert_array_equal(batch, truth.transpose(0, 3, 1, 2))
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 2), (8, 8, 7), (10,), (5, 10), (4, 8, 8, 3)])
-def test_a_model_that_takes_no_images_is_refused(shape: tuple[int, ...]) -> None:
+def test_model_without_image_input_raises(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="the model takes"):
-        plain(colours(), model=taking(*shape))
+        load_unprepared(make_picture(), model=make_model(*shape))
 
 
-def test_a_model_of_several_inputs_is_refused() -> None:
+def test_model_with_several_inputs_raises() -> None:
     a, b = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
     with pytest.raises(ShapeError, match="the model takes"):
-        plain(colours(), model=keras.Model([a, b], layers.Add()([a, b])))
+        load_unprepared(make_picture(), model=keras.Model([a, b], layers.Add()([a, b])))
 
 
 # --- preprocessing
 
 
-UNIT = colours()[None] / np.float32(255)
+UNIT_PIXELS = make_picture()[None] / np.float32(255)
 
 
-def application_pixels(module: Any) -> Array:
-    prepared: Array = module.preprocess_input(colours()[None].astype(np.float32))
+def preprocess_picture(module: Any) -> Array:
+    prepared: Array = module.preprocess_input(make_picture()[None].astype(np.float32))
     return prepared
 
 
-def test_without_a_model_pixels_become_0_to_1() -> None:
-    np.testing.assert_array_equal(load_images(colours()), UNIT)
+def test_no_model_scales_pixels_to_unit_range() -> None:
+    np.testing.assert_array_equal(load_images(make_picture()), UNIT_PIXELS)
 
 
-def test_a_model_of_ones_own_gets_0_to_1() -> None:
-    np.testing.assert_array_equal(load_images(colours(), model=taking(4, 6, 3)), UNIT)
+def test_custom_model_scales_pixels_to_unit_range() -> None:
+    np.testing.assert_array_equal(
+        load_images(make_picture(), model=make_model(4, 6, 3)), UNIT_PIXELS
+    )
     empty = keras.Sequential(name="empty")
-    np.testing.assert_array_equal(load_images(colours(), model=empty), UNIT)
+    np.testing.assert_array_equal(load_images(make_picture(), model=empty), UNIT_PIXELS)
 
 
 @pytest.fixture(scope="module")
@@ -436,15 +453,15 @@ def mobilenet() -> Any:
     )
 
 
-def test_an_application_gets_its_own_preprocessing(mobilenet: Any) -> None:
-    array = colours(32, 32)
+def test_application_gets_its_preprocessing(mobilenet: Any) -> None:
+    array = make_picture(32, 32)
     truth = keras.applications.mobilenet_v2.preprocess_input(array[None].astype(np.float32))
     np.testing.assert_array_equal(load_images(array, model=mobilenet), truth)
-    assert truth.min() == -1  # unlike that of a model of one's own
+    assert truth.min() == -1  # unlike the unit range of a custom model
 
 
-def test_a_model_that_begins_with_an_application_gets_its_preprocessing(mobilenet: Any) -> None:
-    array = colours(32, 32)
+def test_model_that_starts_with_application_gets_its_preprocessing(mobilenet: Any) -> None:
+    array = make_picture(32, 32)
     truth = load_images(array, model=mobilenet)
     head = layers.GlobalAveragePooling2D()
     stacked = keras.Sequential([keras.Input((32, 32, 3)), mobilenet, head], name="mine")
@@ -464,62 +481,64 @@ def test_a_model_that_begins_with_an_application_gets_its_preprocessing(mobilene
     ],
     ids=["Rescaling", "Normalization"],
 )
-def test_a_model_that_prepares_its_input_gets_pixels(first: Any) -> None:
+def test_model_with_scaling_layer_gets_pixels(first: Any) -> None:
     model = keras.Sequential([keras.Input((4, 6, 3)), first, layers.Conv2D(2, 3)])
-    np.testing.assert_array_equal(load_images(colours(), model=model), colours()[None])
+    np.testing.assert_array_equal(load_images(make_picture(), model=model), make_picture()[None])
     inputs = keras.Input((4, 6, 3))
     functional = keras.Model(inputs, layers.Conv2D(2, 3)(first(inputs)))
-    np.testing.assert_array_equal(load_images(colours(), model=functional), colours()[None])
+    np.testing.assert_array_equal(
+        load_images(make_picture(), model=functional), make_picture()[None]
+    )
     nested = keras.Sequential([keras.Input((4, 6, 3)), functional])
-    np.testing.assert_array_equal(load_images(colours(), model=nested), colours()[None])
+    np.testing.assert_array_equal(load_images(make_picture(), model=nested), make_picture()[None])
 
 
-def test_an_application_after_a_rescaling_layer_gets_pixels(mobilenet: Any) -> None:
+def test_application_after_rescaling_layer_gets_pixels(mobilenet: Any) -> None:
     rescaling = layers.Rescaling(1 / 127.5, offset=-1)
     model = keras.Sequential([keras.Input((32, 32, 3)), rescaling, mobilenet], name="mine")
-    array = colours(32, 32)
+    array = make_picture(32, 32)
     np.testing.assert_array_equal(load_images(array, model=model), array[None])
 
 
 @pytest.mark.parametrize("name", ["VGG16", "vgg16", "Vgg16"])
-def test_preprocessing_by_the_name_of_an_application(name: str) -> None:
-    truth = application_pixels(keras.applications.vgg16)
-    np.testing.assert_array_equal(load_images(colours(), preprocess=name), truth)
+def test_preprocessing_by_application_name(name: str) -> None:
+    truth = preprocess_picture(keras.applications.vgg16)
+    np.testing.assert_array_equal(load_images(make_picture(), preprocess=name), truth)
 
 
-def test_a_given_preprocessing_comes_before_the_models(mobilenet: Any) -> None:
-    batch = load_images(colours(32, 32), preprocess="none", model=mobilenet)
-    np.testing.assert_array_equal(batch, colours(32, 32)[None])
-    unit = load_images(colours(32, 32), preprocess="unit", model=mobilenet)
-    np.testing.assert_array_equal(unit, colours(32, 32)[None] / np.float32(255))
+def test_preprocess_option_overrides_model(mobilenet: Any) -> None:
+    batch = load_images(make_picture(32, 32), preprocess="none", model=mobilenet)
+    np.testing.assert_array_equal(batch, make_picture(32, 32)[None])
+    unit = load_images(make_picture(32, 32), preprocess="unit", model=mobilenet)
+    np.testing.assert_array_equal(unit, make_picture(32, 32)[None] / np.float32(255))
     assert unit.dtype == np.float32
 
 
-def test_a_function_gets_the_whole_batch() -> None:
-    seen: list[Array] = []
+def test_preprocess_function_receives_whole_batch() -> None:
+    batches: list[Array] = []
 
     def prepare(pixels: Array) -> Any:
-        seen.append(pixels)
-        return (pixels + 1).tolist()  # anything that NumPy takes
+        batches.append(pixels)
+        return (pixels + 1).tolist()  # any array-like result is accepted
 
-    batch = load_images([colours(), colours()], preprocess=prepare)
-    assert seen[0].shape == (2, 4, 6, 3)
-    assert seen[0].dtype == np.float32
-    np.testing.assert_array_equal(batch[1], colours() + 1.0)
+    batch = load_images([make_picture(), make_picture()], preprocess=prepare)
+    assert batches[0].shape == (2, 4, 6, 3)
+    assert batches[0].dtype == np.float32
+    np.testing.assert_array_equal(batch[1], make_picture() + 1.0)
 
 
-def test_an_unknown_preprocessing_is_refused_with_close_names() -> None:
+def test_unknown_preprocessing_raises_with_suggestions() -> None:
     with pytest.raises(OptionError, match=r"not 'vgg61' \(did you mean .*VGG16") as caught:
-        load_images(colours(), preprocess="vgg61")
+        load_images(make_picture(), preprocess="vgg61")
     assert isinstance(caught.value, ValueError)
     with pytest.raises(OptionError, match="not 3"):
-        load_images(colours(), preprocess=3)  # type: ignore[arg-type]
+        load_images(make_picture(), preprocess=3)  # type: ignore[arg-type]
 
 
 # --- errors
 
 
-def test_a_missing_file_is_a_file_not_found_error(tmp_path: Path) -> None:
+def test_missing_file_raises_file_not_found_error(tmp_path: Path) -> None:
     for source in (tmp_path / "nothing.png", str(tmp_path / "*.png"), [tmp_path / "nothing.png"]):
         with pytest.raises(MissingFileError, match=r"there is no image .*\.png") as caught:
             load_images(source)
@@ -527,7 +546,7 @@ def test_a_missing_file_is_a_file_not_found_error(tmp_path: Path) -> None:
         assert isinstance(caught.value, ActgridError)
 
 
-def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
+def test_folder_without_images_raises(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(MissingFileError, match="holds no images") as caught:
         load_images(tmp_path)
@@ -535,7 +554,7 @@ def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no image at all", b"\x89PNG\r\n\x1a\n"])
-def test_a_file_that_is_no_image_is_an_os_error(tmp_path: Path, content: bytes) -> None:
+def test_invalid_image_raises_os_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.png"
     path.write_bytes(content)
     with pytest.raises(ImageError) as caught:
@@ -545,86 +564,88 @@ def test_a_file_that_is_no_image_is_an_os_error(tmp_path: Path, content: bytes) 
     assert str(path) in str(caught.value)
 
 
-def test_what_pillow_does_not_know_is_called_no_image(tmp_path: Path) -> None:
+def test_unknown_image_format_raises(tmp_path: Path) -> None:
     (tmp_path / "words.png").write_text("words")
     with pytest.raises(ImageError, match="is not an image that Pillow can read"):
         load_images(tmp_path / "words.png")
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tiff", ".webp", ".gif"])
-@pytest.mark.parametrize("share", [0.4, 0.8])
-def test_a_truncated_image_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
+@pytest.mark.parametrize("kept_fraction", [0.4, 0.8])
+def test_truncated_image_raises(tmp_path: Path, suffix: str, kept_fraction: float) -> None:
     path = tmp_path / f"half{suffix}"
     noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(path)
     data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
+    path.write_bytes(data[: int(len(data) * kept_fraction)])
     with pytest.raises(ImageError) as caught:
         load_images(path)
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("most", [70, 20], ids=["warning", "error"])
-def test_a_decompression_bomb_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+@pytest.mark.parametrize("max_pixels", [70, 20], ids=["warning", "error"])
+def test_decompression_bomb_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_pixels: int
 ) -> None:
-    path = saved(Image.new("L", (10, 10)), tmp_path / "bomb.png")
+    path = save_image(Image.new("L", (10, 10)), tmp_path / "bomb.png")
     # Pillow warns beyond this many pixels, and raises beyond twice as many.
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
-    with pytest.raises(ImageError, match=rf"too large to be safe: more than {most} pixels"):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", max_pixels)
+    with pytest.raises(
+        ImageError, match=rf"too large to be safe: expected at most {max_pixels} pixels"
+    ):
         load_images(path)
 
 
 @pytest.mark.parametrize(
     "shape", [(0, 8, 3), (8, 0), (0, 0, 3), (8,), (), (8, 8, 2), (8, 8, 5), (1, 1, 8, 8, 3)]
 )
-def test_arrays_that_are_no_images_are_refused(shape: tuple[int, ...]) -> None:
+def test_array_of_wrong_shape_raises(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match=r"an image must be \(H, W\)") as caught:
         load_images(np.zeros(shape, np.uint8))
     assert isinstance(caught.value, ValueError)
 
 
 @pytest.mark.parametrize("array", [np.zeros((4, 4), complex), np.full((4, 4), "a")])
-def test_arrays_that_are_no_pixels_are_refused(array: Array) -> None:
-    with pytest.raises(OptionError, match="must be of pixels 0 to 255"):
+def test_array_of_wrong_dtype_raises(array: Array) -> None:
+    with pytest.raises(OptionError, match="must have numeric pixels from 0 to 255"):
         load_images(array)
 
 
 def test_images_of_different_sizes_need_a_size() -> None:
-    images = [colours(4, 6), colours(5, 5)]
-    with pytest.raises(ShapeError, match=r"4 x 6, 5 x 5.*give a size"):
+    images = [make_picture(4, 6), make_picture(5, 5)]
+    with pytest.raises(ShapeError, match=r"4 x 6, 5 x 5.*set size"):
         load_images(images)
-    assert plain(images, 3).shape == (2, 3, 3, 3)
+    assert load_unprepared(images, 3).shape == (2, 3, 3, 3)
 
 
 @pytest.mark.parametrize(
     "size",
     [0, -1, (0, 5), (5,), (5, 5, 3), "large", 2.5, (5, 2.5), (5, None), ("5", "5")],
 )
-def test_a_bad_size_is_refused(size: Any) -> None:
+def test_invalid_size_raises(size: Any) -> None:
     with pytest.raises(OptionError, match="size must be"):
-        load_images(colours(), size=size)
+        load_images(make_picture(), size=size)
 
 
 @pytest.mark.parametrize("fit", ["middle", "", None])
-def test_a_bad_fit_is_refused(fit: Any) -> None:
+def test_invalid_fit_raises(fit: Any) -> None:
     with pytest.raises(OptionError, match="fit must be one of crop, pad, stretch"):
-        load_images(colours(), fit=fit)
+        load_images(make_picture(), fit=fit)
 
 
 @pytest.mark.parametrize("source", [None, 5, [None], 1.5])
-def test_what_is_no_source_is_refused(source: Any) -> None:
-    with pytest.raises(OptionError, match="images are files, folders"):
+def test_invalid_source_raises(source: Any) -> None:
+    with pytest.raises(OptionError, match="images must be files, folders"):
         load_images(source)
 
 
 @pytest.mark.parametrize("source", [[], (), np.zeros((0, 4, 4, 3))])
-def test_no_images_are_refused(source: Any) -> None:
+def test_empty_sources_raise(source: Any) -> None:
     with pytest.raises(OptionError, match="no images were given"):
         load_images(source)
 
 
-def first_steps(*steps: Any, name: str | None = None) -> Any:
+def make_model_with_layers(*steps: Any, name: str | None = None) -> Any:
     return keras.Sequential(
         [keras.Input((16, 16, 3)), *steps, keras.layers.Conv2D(2, 3)], name=name
     )
@@ -633,22 +654,24 @@ def first_steps(*steps: Any, name: str | None = None) -> Any:
 @pytest.mark.parametrize(
     "model",
     [
-        first_steps(keras.layers.RandomFlip(), keras.layers.Rescaling(1 / 255)),
-        first_steps(
+        make_model_with_layers(keras.layers.RandomFlip(), keras.layers.Rescaling(1 / 255)),
+        make_model_with_layers(
             keras.Sequential([keras.layers.RandomFlip(), keras.layers.RandomRotation(0.1)]),
             keras.layers.Rescaling(1 / 255),
         ),
-        first_steps(keras.layers.Resizing(16, 16), keras.layers.Rescaling(1 / 255)),
-        first_steps(keras.layers.Rescaling(1 / 127.5, offset=-1), name="mobilenetv2_flowers"),
+        make_model_with_layers(keras.layers.Resizing(16, 16), keras.layers.Rescaling(1 / 255)),
+        make_model_with_layers(
+            keras.layers.Rescaling(1 / 127.5, offset=-1), name="mobilenetv2_flowers"
+        ),
     ],
     ids=["augmentation", "nested augmentation", "resizing", "named like an application"],
 )
-def test_a_model_that_scales_its_input_is_left_to_it(model: Any) -> None:
+def test_models_with_scaling_layers_get_pixels(model: Any) -> None:
     picture = np.full((16, 16, 3), 200, np.uint8)
     assert load_images(picture, model=model).max() == 200
 
 
-def test_arithmetic_before_an_application_is_its_preprocessing() -> None:
+def test_arithmetic_before_application_replaces_preprocessing() -> None:
     inputs = keras.Input((32, 32, 3))
     backbone = keras.applications.MobileNetV2(
         input_shape=(32, 32, 3), weights=None, include_top=False
@@ -660,36 +683,38 @@ def test_arithmetic_before_an_application_is_its_preprocessing() -> None:
     assert load_images(picture, model=bare).max() == 1
 
 
-def test_mode_i_may_hold_8_or_16_bits() -> None:
-    for most, expected in ((255, 255), (65535, 255)):
-        picture = Image.fromarray(np.array([[0, most]], np.int32))
+def test_mode_i_with_8_or_16_bits() -> None:
+    for max_value, expected in ((255, 255), (65535, 255)):
+        picture = Image.fromarray(np.array([[0, max_value]], np.int32))
         assert load_images(picture, preprocess="none")[0, 0, :, 0].tolist() == [0, expected]
 
 
-def test_pictures_premultiplied_by_alpha_are_read() -> None:
+def test_premultiplied_alpha() -> None:
     picture = Image.new("RGBA", (3, 2), (200, 100, 50, 255)).convert("RGBa")
     assert load_images(picture, preprocess="none")[0, 0, 0].tolist() == [200, 100, 50]
 
 
-def test_tensors_are_images_too() -> None:
+def test_tensors_are_accepted() -> None:
     import tensorflow as tf
 
     tensor = tf.constant(np.full((2, 4, 5, 3), 9, np.uint8))
     assert load_images(tensor, preprocess="none").shape == (2, 4, 5, 3)
 
 
-def test_pixels_come_with_what_is_prepared_of_them() -> None:
-    levels = np.random.default_rng(1).integers(0, 256, (2, 6, 5, 3)).astype(np.uint8)
-    # In place, as Keras' own functions do, and for channels first.
-    model = taking_first(3, 6, 5)
-    pixels, batch = load_with_pixels(levels, preprocess="ResNet50", model=model)
-    np.testing.assert_array_equal(pixels, levels)
-    np.testing.assert_array_equal(batch, load_images(levels, preprocess="ResNet50", model=model))
+def test_load_with_pixels_returns_pixels_and_batch() -> None:
+    round_means = np.random.default_rng(1).integers(0, 256, (2, 6, 5, 3)).astype(np.uint8)
+    # The preprocessing works in place, as Keras functions do, and channels come first.
+    model = make_channels_first_model(3, 6, 5)
+    pixels, batch = load_with_pixels(round_means, preprocess="ResNet50", model=model)
+    np.testing.assert_array_equal(pixels, round_means)
+    np.testing.assert_array_equal(
+        batch, load_images(round_means, preprocess="ResNet50", model=model)
+    )
     mean = np.array([103.939, 116.779, 123.68], np.float32)
-    np.testing.assert_allclose(np.moveaxis(batch, 1, -1), levels[..., ::-1] - mean, rtol=1e-4)
+    np.testing.assert_allclose(np.moveaxis(batch, 1, -1), round_means[..., ::-1] - mean, rtol=1e-4)
 
 
-def test_a_folder_is_walked_in_the_order_of_its_paths(tmp_path: Path) -> None:
+def test_folder_images_are_sorted_by_path(tmp_path: Path) -> None:
     names = ["a.png", "a/1.png", "a/b/1.png", "a b/1.png", "a-b.png", "B/1.png", "é.png", "a/0.PNG"]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -701,21 +726,21 @@ def test_a_folder_is_walked_in_the_order_of_its_paths(tmp_path: Path) -> None:
     for hidden in (".DS_Store", "._a.png", ".thumbnails/1.png", "a/.1.png"):
         (tmp_path / hidden).parent.mkdir(exist_ok=True)
         (tmp_path / hidden).touch()
-    # Of links that lead nowhere the caller is to hear; of other files in the place of one not.
+    # Broken links are yielded, so that the caller reports them; special files are not.
     (tmp_path / "a/nowhere.png").symlink_to("nothing.png")
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "a/pipe.png").symlink_to(tmp_path / "pipe.png")
     links = ["a/2.png", "a/itself.png", "a/nowhere.png"]
     paths = sorted(tmp_path / name for name in [*names, *links])
     assert find_images(tmp_path) == paths
-    assert [tmp_path / name for name in images_in_folder(tmp_path)] == paths
+    assert [tmp_path / name for name in iterate_folder_images(tmp_path)] == paths
 
 
 # --- sizes of models without symbolic inputs
 
 
-class Convolutional(keras.Model):  # type: ignore[misc]
-    """A subclassed network that takes images of any size, or with `dense` of one size."""
+class ConvolutionalModel(keras.Model):  # type: ignore[misc]
+    """A subclassed model for images of any size, or with `dense` of one size."""
 
     def __init__(self, dense: bool = False) -> None:
         super().__init__()
@@ -727,36 +752,36 @@ class Convolutional(keras.Model):  # type: ignore[misc]
         return self.dense(self.ending(self.convolution(x)))
 
 
-def test_what_a_convolutional_network_was_called_with_first_fixes_no_size() -> None:
-    model = Convolutional()
+def test_first_call_of_convolutional_model_fixes_no_size() -> None:
+    model = ConvolutionalModel()
     model(np.zeros((1, 9, 11, 3), np.float32))
-    assert image_input(model).size is None
-    assert plain(colours(), model=model).shape == (1, 4, 6, 3)
-    assert plain(colours(), 5, model=model).shape == (1, 5, 5, 3)
-    # Nothing of the model is another one for having been asked.
-    assert [tuple(one.shape) for one in model.weights] == [(3, 3, 3, 2), (2,), (2, 2), (2,)]
+    assert find_image_input(model).size is None
+    assert load_unprepared(make_picture(), model=model).shape == (1, 4, 6, 3)
+    assert load_unprepared(make_picture(), 5, model=model).shape == (1, 5, 5, 3)
+    # The weights of the model have not changed.
+    assert [tuple(weight.shape) for weight in model.weights] == [(3, 3, 3, 2), (2,), (2, 2), (2,)]
 
 
-def test_a_dense_layer_after_flatten_fixes_the_size_that_it_was_called_with() -> None:
-    model = Convolutional(dense=True)
+def test_flatten_and_dense_fix_size_of_first_call() -> None:
+    model = ConvolutionalModel(dense=True)
     model(np.zeros((1, 9, 11, 3), np.float32))
-    assert image_input(model).size == (9, 11)
-    assert plain(colours(), model=model).shape == (1, 9, 11, 3)
+    assert find_image_input(model).size == (9, 11)
+    assert load_unprepared(make_picture(), model=model).shape == (1, 9, 11, 3)
 
 
-def test_a_size_that_the_model_cannot_take_is_not_remembered() -> None:
-    class Own(Convolutional):
+def test_size_of_failed_call_is_not_stored() -> None:
+    class Own(ConvolutionalModel):
         def build(self, input_shape: Any) -> None:
             self.convolution.build((None, 24, 24, 3))
             self.dense.build((None, 22 * 22 * 2))
 
     model = Own(dense=True)
     with pytest.raises(ModelError):
-        explain(model, plain(colours()), "saliency")
-    assert image_input(model).size is None
-    explain(model, plain(colours(), 24), "saliency", 0)
-    assert image_input(model).size == (24, 24)
-    assert plain(colours(), model=model).shape == (1, 24, 24, 3)
+        explain(model, load_unprepared(make_picture()), "saliency")
+    assert find_image_input(model).size is None
+    explain(model, load_unprepared(make_picture(), 24), "saliency", 0)
+    assert find_image_input(model).size == (24, 24)
+    assert load_unprepared(make_picture(), model=model).shape == (1, 24, 24, 3)
 
 
 # --- photos in their own size
@@ -773,7 +798,7 @@ def test_a_size_that_the_model_cannot_take_is_not_remembered() -> None:
         (None, "crop", (0, 0, 20, 40)),
     ],
 )
-def test_a_photo_has_the_part_that_the_model_is_given(
+def test_photo_box_is_the_part_for_the_model(
     size: Any, fit: str, box: tuple[int, int, int, int]
 ) -> None:
     array = np.random.default_rng(0).integers(0, 256, (20, 40, 3)).astype(np.uint8)
@@ -782,38 +807,38 @@ def test_a_photo_has_the_part_that_the_model_is_given(
     assert photo.box == box
 
 
-def test_the_part_of_a_photo_is_what_is_loaded_of_it() -> None:
+def test_photo_box_contains_loaded_pixels() -> None:
     array = np.random.default_rng(0).integers(0, 256, (20, 40, 3)).astype(np.uint8)
-    (photo,) = load_photos(Image.fromarray(array), model=taking(20, 20, 3))
+    (photo,) = load_photos(Image.fromarray(array), model=make_model(20, 20, 3))
     top, left, bottom, right = photo.box
-    loaded = plain(array, model=taking(20, 20, 3))[0]
+    loaded = load_unprepared(array, model=make_model(20, 20, 3))[0]
     np.testing.assert_array_equal(photo.pixels[top:bottom, left:right], loaded)
 
 
-def test_photos_of_a_gray_model_keep_their_colours(tmp_path: Path) -> None:
+def test_photos_of_grayscale_model_keep_colours(tmp_path: Path) -> None:
     array = np.random.default_rng(0).integers(0, 256, (20, 40, 3)).astype(np.uint8)
-    path = saved(Image.fromarray(array), tmp_path / "photo.png")
+    path = save_image(Image.fromarray(array), tmp_path / "photo.png")
     opened = open_images([path, array])
     assert isinstance(opened[0], Image.Image)
-    for photo in load_photos(opened, model=taking(8, 8, 1)):
+    for photo in load_photos(opened, model=make_model(8, 8, 1)):
         np.testing.assert_array_equal(photo.pixels, array)
 
 
-def test_demo_is_the_embedded_photo_before_any_path(
+def test_demo_is_the_embedded_photo_not_a_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo").mkdir()
-    Image.fromarray(colours()).save(tmp_path / "demo" / "own.png")
+    Image.fromarray(make_picture()).save(tmp_path / "demo" / "own.png")
     photo = np.asarray(actgrid.demo.photo(), np.float32)[None]
     np.testing.assert_array_equal(load_images("demo", preprocess="none"), photo)
     np.testing.assert_array_equal(load_images(["demo"], preprocess="none"), photo)
-    own = colours()[None].astype(np.float32)
+    own = make_picture()[None].astype(np.float32)
     for path in ("./demo", Path("demo"), "demo/own.png", "dem*/own.png"):
         np.testing.assert_array_equal(load_images(path, preprocess="none"), own)
     (item,) = find_items("demo").start()
     assert (item.key, item.source) == ("cat", find_images("demo")[0])
-    assert find_items("demo").are_named_files
+    assert find_items("demo").single
     assert [image.name for image in ImageStore("demo").listed(0, 9)] == ["cat.jpg"]
     assert [image.name for image in ImageStore(["./demo", "demo"]).listed(0, 9)] == [
         "own.png",

@@ -1,3 +1,5 @@
+"""Tests of `actgrid.models.loading` and `actgrid.models.keras_files`."""
+
 from __future__ import annotations
 
 import json
@@ -23,11 +25,11 @@ from actgrid.errors import MissingFileError, ModelError
 Array = npt.NDArray[Any]
 
 
-def pixels(*shape: int) -> Array:
+def make_pixels(*shape: int) -> Array:
     return np.random.default_rng(1).normal(size=shape).astype(np.float32)
 
 
-def sequential() -> Any:
+def make_sequential_model() -> Any:
     model = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -44,7 +46,7 @@ def sequential() -> Any:
     return model
 
 
-def functional() -> Any:
+def make_functional_model() -> Any:
     inputs = keras.Input((8, 8, 3), name="image")
     left = layers.Conv2D(4, 3, padding="same", name="left")(inputs)
     right = layers.Conv2D(4, 1, name="right")(inputs)
@@ -54,7 +56,7 @@ def functional() -> Any:
 
 
 def assert_same_model(loaded: Any, original: Any) -> None:
-    x = pixels(2, 8, 8, 3)
+    x = make_pixels(2, 8, 8, 3)
     np.testing.assert_allclose(
         loaded.predict(x, verbose=0), original.predict(x, verbose=0), rtol=1e-5, atol=1e-6
     )
@@ -63,14 +65,14 @@ def assert_same_model(loaded: Any, original: Any) -> None:
 # --- models and files
 
 
-def test_a_model_is_returned_as_it_is() -> None:
-    model = sequential()
+def test_keras_model_is_returned_unchanged() -> None:
+    model = make_sequential_model()
     assert load_model(model) is model
     layer = layers.Dense(2)
     assert load_model(layer) is layer
 
 
-@pytest.mark.parametrize("make", [sequential, functional])
+@pytest.mark.parametrize("make", [make_sequential_model, make_functional_model])
 @pytest.mark.parametrize("suffix", [".keras", ".h5", ".hdf5"])
 @pytest.mark.parametrize("kind", [str, Path])
 def test_files_are_loaded(
@@ -84,15 +86,15 @@ def test_files_are_loaded(
     assert [info.path for info in list_layers(loaded)] == [info.path for info in list_layers(model)]
 
 
-def loss_that_no_one_can_load(truth: Any, found: Any) -> Any:
+def unregistered_loss(truth: Any, found: Any) -> Any:
     return keras.ops.mean(truth - found)
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_files_are_loaded_for_inference(tmp_path: Path, suffix: str) -> None:
-    model = sequential()
-    model.compile("sgd", loss=loss_that_no_one_can_load)
-    model.fit(pixels(2, 8, 8, 3), np.zeros((2, 3)), verbose=0)
+    model = make_sequential_model()
+    model.compile("sgd", loss=unregistered_loss)
+    model.fit(make_pixels(2, 8, 8, 3), np.zeros((2, 3)), verbose=0)
     path = tmp_path / f"model{suffix}"
     model.save(path)
     loaded = load_model(path)
@@ -100,16 +102,16 @@ def test_files_are_loaded_for_inference(tmp_path: Path, suffix: str) -> None:
     assert_same_model(loaded, model)
 
 
-def as_keras_2(config: Any) -> Any:
-    """Rewrite a model's configuration to what Keras 2 wrote."""
+def convert_to_keras_2(config: Any) -> Any:
+    """Convert a model's configuration to the format of Keras 2."""
     if isinstance(config, list):
-        return [as_keras_2(value) for value in config]
+        return [convert_to_keras_2(value) for value in config]
     if not isinstance(config, dict):
         return config
     if config.get("class_name") == "DTypePolicy":
         return config["config"]["name"]
     new = {"module", "registered_name", "build_config", "compile_config", "quantization_config"}
-    old = {key: as_keras_2(value) for key, value in config.items() if key not in new}
+    old = {key: convert_to_keras_2(value) for key, value in config.items() if key not in new}
     if "batch_shape" in old:
         old["batch_input_shape"] = old.pop("batch_shape")
         old.pop("optional", None)
@@ -120,7 +122,7 @@ def as_keras_2(config: Any) -> Any:
     return old
 
 
-def inbound_as_keras_2(nodes: list[Any]) -> list[Any]:
+def convert_inbound_to_keras_2(nodes: list[Any]) -> list[Any]:
     old = []
     for node in nodes:
         arguments = node["args"][0]
@@ -134,8 +136,8 @@ def rewrite_as_keras_2(path: Path) -> None:
         config = json.loads(file.attrs["model_config"])
         for layer in config["config"]["layers"]:
             if layer.get("inbound_nodes"):
-                layer["inbound_nodes"] = inbound_as_keras_2(layer["inbound_nodes"])
-        config = as_keras_2(config)
+                layer["inbound_nodes"] = convert_inbound_to_keras_2(layer["inbound_nodes"])
+        config = convert_to_keras_2(config)
         for key in ("input_layers", "output_layers"):
             ends = config["config"].get(key)
             if ends and not isinstance(ends[0], list):
@@ -151,8 +153,8 @@ def rewrite_as_keras_2(path: Path) -> None:
             group.attrs["weight_names"] = [(name + ":0").encode() for name in names]
 
 
-@pytest.mark.parametrize("make", [sequential, functional])
-def test_hdf5_files_of_keras_2_are_loaded(tmp_path: Path, make: Callable[[], Any]) -> None:
+@pytest.mark.parametrize("make", [make_sequential_model, make_functional_model])
+def test_keras_2_hdf5_files_are_loaded(tmp_path: Path, make: Callable[[], Any]) -> None:
     model = make()
     path = tmp_path / "model.h5"
     model.save(path)
@@ -164,34 +166,36 @@ def test_hdf5_files_of_keras_2_are_loaded(tmp_path: Path, make: Callable[[], Any
     assert "registered_name" not in text
     loaded = load_model(path)
     assert_same_model(loaded, model)
-    activations = Extractor(loaded)(pixels(1, 8, 8, 3))
-    assert list(activations) == list(Extractor(model)(pixels(1, 8, 8, 3)))
+    activations = Extractor(loaded)(make_pixels(1, 8, 8, 3))
+    assert list(activations) == list(Extractor(model)(make_pixels(1, 8, 8, 3)))
 
 
-def test_depthwise_convolutions_of_keras_2_are_loaded(tmp_path: Path) -> None:
+def test_keras_2_depthwise_convolutions_are_loaded(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((8, 8, 3)), layers.DepthwiseConv2D(3, name="depthwise")])
     path = tmp_path / "model.h5"
     model.save(path)
     rewrite_as_keras_2(path)
     with h5py.File(path, "r+") as file:
         config = json.loads(file.attrs["model_config"])
-        config["config"]["layers"][1]["config"]["groups"] = 1  # Keras 2 wrote it, Keras 3 has none
+        config["config"]["layers"][1]["config"]["groups"] = (
+            1  # written by Keras 2, unknown to Keras 3
+        )
         file.attrs["model_config"] = json.dumps(config)
     assert_same_model(load_model(path), model)
 
 
 @pytest.fixture(scope="module")
 def saved_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
-    model = functional()
+    model = make_functional_model()
     folder = tmp_path_factory.mktemp("export") / "saved"
     model.export(folder, verbose=False)
     return model, folder
 
 
-def test_a_saved_model_gives_its_outputs(saved_model: tuple[Any, Path]) -> None:
+def test_saved_model_returns_its_outputs(saved_model: tuple[Any, Path]) -> None:
     model, folder = saved_model
     loaded = load_model(str(folder))
-    x = pixels(3, 8, 8, 3)
+    x = make_pixels(3, 8, 8, 3)
     (output,) = keras.tree.flatten(loaded.predict(x, verbose=0))
     truth = model.predict(x, verbose=0)
     np.testing.assert_allclose(output, truth, rtol=1e-5, atol=1e-6)
@@ -205,13 +209,13 @@ def test_a_saved_model_gives_its_outputs(saved_model: tuple[Any, Path]) -> None:
 # --- applications, functions
 
 
-def test_an_application_with_random_weights() -> None:
+def test_application_with_random_weights() -> None:
     model = load_model("keras:MobileNet", weights="random")
     assert model.name == "mobilenet_1.00_224"
     assert model.input_shape == (None, 224, 224, 3)
 
 
-def test_an_application_with_a_weights_file(tmp_path: Path) -> None:
+def test_application_with_weights_file(tmp_path: Path) -> None:
     model = keras.applications.MobileNet(weights=None)
     path = tmp_path / "mobile.weights.h5"
     model.save_weights(path)
@@ -220,14 +224,14 @@ def test_an_application_with_a_weights_file(tmp_path: Path) -> None:
         np.testing.assert_array_equal(old, new)
 
 
-def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_model_raise(tmp_path: Path) -> None:
     path = tmp_path / "other.weights.h5"
-    sequential().save_weights(path)
+    make_sequential_model().save_weights(path)
     with pytest.raises(ModelError, match=r"keras:MobileNet with weights .*other\.weights\.h5"):
         load_model("keras:MobileNet", weights=path)
 
 
-def test_the_demo_model() -> None:
+def test_demo_model() -> None:
     model = load_model("demo")
     assert model.name == "efficientnet_lite0"
     assert model.output_shape == (None, 1000)
@@ -261,7 +265,7 @@ def make_badly():
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    # A name of its own: Python keeps what it imported.
+    # A unique name, because Python caches imported modules.
     name = "actgrid_" + "".join(filter(str.isalnum, tmp_path.name))
     (tmp_path / f"{name}.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
@@ -269,15 +273,15 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("target", ["make", "Factory.build", "MODEL"])
-def test_a_function_of_a_module(module: str, target: str) -> None:
+def test_function_spec(module: str, target: str) -> None:
     assert load_model(f"{module}:{target}").name == "made"
 
 
-def test_a_class_of_a_module(module: str) -> None:
+def test_class_spec(module: str) -> None:
     assert type(load_model(f"{module}:Own")).__name__ == "Own"
 
 
-def test_a_module_inside_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_module_in_package_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "actgrid_package"
     folder.mkdir()
     (folder / "__init__.py").touch()
@@ -292,7 +296,7 @@ def test_a_module_inside_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     "spec", ["nothing.keras", "nothing.h5", "nothing.hdf5", "no/such/folder", Path("nothing")]
 )
-def test_a_missing_file_is_a_file_not_found_error(spec: str | Path) -> None:
+def test_missing_file_raises_file_not_found_error(spec: str | Path) -> None:
     with pytest.raises(MissingFileError, match=r"nothing|no/such/folder") as caught:
         load_model(spec)
     assert isinstance(caught.value, FileNotFoundError)
@@ -301,9 +305,7 @@ def test_a_missing_file_is_a_file_not_found_error(spec: str | Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 100, b"PK\x03\x04 but no archive"])
 @pytest.mark.parametrize("name", ["model.keras", "model.h5", "model.txt", "model"])
-def test_a_file_that_is_no_model_is_a_value_error(
-    tmp_path: Path, name: str, content: bytes
-) -> None:
+def test_invalid_file_raises_value_error(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ModelError) as caught:
@@ -313,20 +315,20 @@ def test_a_file_that_is_no_model_is_a_value_error(
     assert f"{path} is not a Keras model file" in str(caught.value)
 
 
-def test_weights_alone_are_no_model(tmp_path: Path) -> None:
+def test_weights_file_is_not_a_model(tmp_path: Path) -> None:
     path = tmp_path / "model.weights.h5"
-    sequential().save_weights(path)
+    make_sequential_model().save_weights(path)
     with pytest.raises(ModelError, match=r"is not a Keras model file: .*config"):
         load_model(path)
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-@pytest.mark.parametrize("share", [0.5, 0.99])
-def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
+@pytest.mark.parametrize("kept_fraction", [0.5, 0.99])
+def test_truncated_file_raises(tmp_path: Path, suffix: str, kept_fraction: float) -> None:
     path = tmp_path / f"model{suffix}"
-    sequential().save(path)
+    make_sequential_model().save(path)
     data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
+    path.write_bytes(data[: int(len(data) * kept_fraction)])
     with pytest.raises(ModelError, match=r"is not a Keras model file: .*truncated"):
         load_model(path)
 
@@ -344,7 +346,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) 
     ],
 )
 @pytest.mark.parametrize("name", ["model.keras", "model.h5"])
-def test_what_a_file_is_instead_of_a_model_is_told(
+def test_invalid_file_error_describes_content(
     tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -353,16 +355,14 @@ def test_what_a_file_is_instead_of_a_model_is_told(
 
 
 @pytest.mark.parametrize(("kind", "other"), [(".keras", ".h5"), (".h5", ".keras")])
-def test_a_file_of_another_suffix_is_told_what_its_name_must_be(
-    tmp_path: Path, kind: str, other: str
-) -> None:
-    sequential().save(tmp_path / f"model{kind}")
+def test_wrong_suffix_error_names_expected_suffix(tmp_path: Path, kind: str, other: str) -> None:
+    make_sequential_model().save(tmp_path / f"model{kind}")
     renamed = (tmp_path / f"model{kind}").rename(tmp_path / f"renamed{other}")
     with pytest.raises(ModelError, match=rf"so its name must end in \{kind}"):
         load_model(renamed)
 
 
-def test_a_truncated_saved_model_is_told(saved_model: tuple[Any, Path], tmp_path: Path) -> None:
+def test_truncated_saved_model_raises(saved_model: tuple[Any, Path], tmp_path: Path) -> None:
     folder = tmp_path / "saved"
     shutil.copytree(saved_model[1], folder)
     graph = (folder / "saved_model.pb").read_bytes()
@@ -376,8 +376,8 @@ def test_a_truncated_saved_model_is_told(saved_model: tuple[Any, Path], tmp_path
         load_model(folder)
 
 
-def edited(folder: Path, copy: Path, edit: Callable[[Any], None]) -> Path:
-    """Return a copy of a SavedModel, its graph changed by `edit`."""
+def copy_with_edit(folder: Path, copy: Path, edit: Callable[[Any], None]) -> Path:
+    """Copy a SavedModel, apply `edit` to its graph, and return the copy."""
     shutil.copytree(folder, copy)
     graph = saved_model_pb2.SavedModel()
     graph.ParseFromString((copy / "saved_model.pb").read_bytes())
@@ -387,7 +387,7 @@ def edited(folder: Path, copy: Path, edit: Callable[[Any], None]) -> Path:
 
 
 def add_slot(graph: Any) -> None:
-    # As optimizers of Keras 2 have it, whose class only Keras 2 knows.
+    # Optimizers of Keras 2 have slots, whose class only Keras 2 knows.
     nodes = graph.object_graph_def.nodes
     first, second, *_ = (i for i, node in enumerate(nodes) if node.HasField("variable"))
     owner = next(node for node in nodes if node.user_object.identifier == "trackable_list_wrapper")
@@ -412,20 +412,23 @@ def break_graph(graph: Any) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (add_slot, "it holds the state of an optimizer, .*include_optimizer=False"),
-        (rename_operation, "it needs the operation OwnConv, which is none of TensorFlow's: import"),
+        (add_slot, "it contains the state of an optimizer, .*include_optimizer=False"),
+        (
+            rename_operation,
+            "it needs the operation OwnConv, which is not part of TensorFlow: first import",
+        ),
         (break_graph, r"cannot read what TensorFlow 2\.3\.1 wrote \(.*model\.export\(folder\)"),
     ],
 )
-def test_why_tensorflow_cannot_load_a_saved_model_is_told(
+def test_saved_model_error_explains_cause(
     saved_model: tuple[Any, Path], tmp_path: Path, edit: Callable[[Any], None], message: str
 ) -> None:
-    folder = edited(saved_model[1], tmp_path / "edited", edit)
+    folder = copy_with_edit(saved_model[1], tmp_path / "edited", edit)
     with pytest.raises(ModelError, match=f"cannot be loaded as a SavedModel: .*{message}"):
         load_model(folder)
 
 
-def test_missing_and_damaged_parts_of_a_saved_model_are_named(
+def test_saved_model_error_names_damaged_part(
     saved_model: tuple[Any, Path], tmp_path: Path
 ) -> None:
     for name, message in (("no", r"there is no .*variables\.index"), ("few", "are damaged")):
@@ -442,24 +445,24 @@ def test_missing_and_damaged_parts_of_a_saved_model_are_named(
     with pytest.raises(ModelError, match=r"saved_model\.pb is empty"):
         load_model(folder)
     tf.saved_model.save(tf.Module(), str(tmp_path / "module"))
-    with pytest.raises(ModelError, match=r"has no signatures, which say what it takes"):
+    with pytest.raises(ModelError, match=r"has no signatures, which define its inputs"):
         load_model(tmp_path / "module")
 
 
-def test_a_saved_model_of_several_inputs_is_run(tmp_path: Path) -> None:
+def test_saved_model_with_several_inputs(tmp_path: Path) -> None:
     class Both(tf.Module):  # type: ignore[misc]
         @tf.function(input_signature=[tf.TensorSpec((None, 3))] * 2)  # type: ignore[untyped-decorator]
         def __call__(self, left: Any, right: Any) -> Any:
             return {"sum": left + right}
 
-    both = Both()
-    tf.saved_model.save(both, str(tmp_path), signatures=both.__call__)
-    x = {"left": pixels(2, 3), "right": pixels(2, 3) * 2}
-    found = Extractor(load_model(tmp_path), "saved_model")(x)
-    np.testing.assert_array_equal(found["saved_model[sum]"], x["left"] + x["right"])
+    module = Both()
+    tf.saved_model.save(module, str(tmp_path), signatures=module.__call__)
+    x = {"left": make_pixels(2, 3), "right": make_pixels(2, 3) * 2}
+    outputs = Extractor(load_model(tmp_path), "saved_model")(x)
+    np.testing.assert_array_equal(outputs["saved_model[sum]"], x["left"] + x["right"])
 
 
-def test_an_archive_that_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_other_zip_archive_raises(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "nothing")
@@ -472,7 +475,7 @@ class Unknown(layers.Layer):  # type: ignore[misc]
         return x
 
 
-def test_a_layer_that_cannot_be_found_is_named(tmp_path: Path) -> None:
+def test_unknown_layer_class_is_named(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     keras.Sequential([keras.Input((8, 8, 3)), Unknown()]).save(path)
     with zipfile.ZipFile(path) as archive:
@@ -485,16 +488,16 @@ def test_a_layer_that_cannot_be_found_is_named(tmp_path: Path) -> None:
         load_model(path)
 
 
-def with_code(path: Path) -> Any:
+def save_model_with_lambda(path: Path) -> Any:
     model = keras.Sequential([keras.Input((8, 8, 3)), layers.Lambda(lambda x: x * 2)])
     model.save(path)
     return model
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5", ".hdf5"])
-def test_code_in_a_file_is_refused_unless_trusted(tmp_path: Path, suffix: str) -> None:
+def test_lambda_layer_raises_in_safe_mode(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"model{suffix}"
-    model = with_code(path)
+    model = save_model_with_lambda(path)
     with pytest.raises(ModelError) as caught:
         load_model(path)
     for part in (str(path), "Lambda", "safe_mode=False", "--no-safe-mode"):
@@ -503,17 +506,17 @@ def test_code_in_a_file_is_refused_unless_trusted(tmp_path: Path, suffix: str) -
 
 
 @pytest.mark.parametrize("spelling", ["Lambda", "\\u004cambda"])
-def test_code_in_hdf5_is_refused_before_keras_sees_it(
+def test_lambda_layer_in_hdf5_raises_before_keras_loads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
 ) -> None:
     path = tmp_path / "model.h5"
-    with_code(path)
+    save_model_with_lambda(path)
     with h5py.File(path, "r+") as file:
         config = file.attrs["model_config"].replace('"Lambda"', f'"{spelling}"')
         assert json.loads(config) == json.loads(file.attrs["model_config"])
         file.attrs["model_config"] = config
 
-    # What older releases of Keras do.
+    # Older releases of Keras run the code.
     def runs_the_code(*args: object, **kwargs: object) -> None:
         pytest.fail("the file was given to Keras")
 
@@ -522,13 +525,13 @@ def test_code_in_hdf5_is_refused_before_keras_sees_it(
         load_model(path)
 
 
-def test_a_folder_that_is_no_saved_model_is_refused(tmp_path: Path) -> None:
+def test_other_folder_raises(tmp_path: Path) -> None:
     (tmp_path / "variables").mkdir()
-    with pytest.raises(ModelError, match=r"is a folder, but no SavedModel: .*saved_model\.pb"):
+    with pytest.raises(ModelError, match=r"is a folder, but not a SavedModel: .*saved_model\.pb"):
         load_model(tmp_path)
 
 
-def test_a_broken_saved_model_is_refused(tmp_path: Path) -> None:
+def test_invalid_saved_model_raises(tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").write_bytes(b"garbage")
     with pytest.raises(ModelError, match="cannot be loaded as a SavedModel"):
         load_model(tmp_path)
@@ -537,17 +540,17 @@ def test_a_broken_saved_model_is_refused(tmp_path: Path) -> None:
 # --- errors: names
 
 
-def test_an_unknown_application_is_refused_with_close_names() -> None:
-    with pytest.raises(ModelError, match=r"no 'VGG61' \(did you mean .*VGG16"):
+def test_unknown_application_error_suggests_names() -> None:
+    with pytest.raises(ModelError, match=r"no model 'VGG61' \(did you mean .*VGG16"):
         load_model("keras:VGG61")
 
 
-def test_a_missing_weights_file_is_named() -> None:
+def test_missing_weights_file_raises() -> None:
     with pytest.raises(MissingFileError, match=r"no weights file nothing\.h5"):
         load_model("keras:MobileNet", weights="nothing.h5")
 
 
-def test_weights_that_cannot_be_fetched_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_weights_download_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(weights: str) -> None:
         raise Exception("URL fetch failure on https://example.org/mobilenet.h5: None -- refused")
 
@@ -559,17 +562,17 @@ def test_weights_that_cannot_be_fetched_are_named(monkeypatch: pytest.MonkeyPatc
     assert "URL fetch failure" in str(caught.value.__cause__)
 
 
-def test_an_unknown_module_is_named() -> None:
+def test_unknown_module_raises() -> None:
     with pytest.raises(ModelError, match="there is no module 'actgrid_nowhere'"):
         load_model("actgrid_nowhere.nets:make")
 
 
-def test_an_unknown_function_is_refused_with_close_names(module: str) -> None:
+def test_unknown_function_error_suggests_names(module: str) -> None:
     with pytest.raises(ModelError, match=rf"{module} has no 'mak' \(did you mean .*make"):
         load_model(f"{module}:mak")
 
 
-def test_a_function_that_returns_no_model_is_refused(module: str) -> None:
+def test_function_without_model_raises(module: str) -> None:
     with pytest.raises(ModelError, match="make_nothing must return a Keras model, not None"):
         load_model(f"{module}:make_nothing")
 
@@ -584,7 +587,7 @@ def test_a_function_that_returns_no_model_is_refused(module: str) -> None:
         ("math:pi", "math:pi must return a Keras model, not 3.14"),
     ],
 )
-def test_a_function_of_something_else_is_refused(spec: str, message: str) -> None:
+def test_unsuitable_function_raises(spec: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         load_model(spec)
 
@@ -601,7 +604,7 @@ def test_a_function_of_something_else_is_refused(spec: str, message: str) -> Non
         ),
     ],
 )
-def test_a_module_that_cannot_be_imported_is_refused(
+def test_failing_import_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, message: str
 ) -> None:
     name = f"actgrid_broken_{abs(hash(code))}"
@@ -611,49 +614,49 @@ def test_a_module_that_cannot_be_imported_is_refused(
         load_model(f"{name}:make")
 
 
-def test_an_error_of_the_function_is_told(module: str) -> None:
+def test_error_in_model_function_is_reported(module: str) -> None:
     with pytest.raises(ModelError, match="make_badly raised KeyError: 'weights'"):
         load_model(f"{module}:make_badly")
 
 
-def test_what_is_neither_a_model_nor_a_function_is_refused(module: str) -> None:
+def test_other_module_attribute_raises(module: str) -> None:
     with pytest.raises(ModelError, match="COUNT"):
         load_model(f"{module}:COUNT")
 
 
 @pytest.mark.parametrize("spec", ["nonsense", "a:b:c", "vgg 16", "", "keras:", ".relative:make"])
-def test_nonsense_is_refused(spec: str) -> None:
+def test_invalid_spec_raises(spec: str) -> None:
     with pytest.raises(ModelError):
         load_model(spec)
 
 
 @pytest.mark.parametrize(("spec", "close"), [("VGG16", "keras:VGG16"), ("dem", "demo")])
-def test_nonsense_close_to_a_name_is_refused_with_it(spec: str, close: str) -> None:
-    with pytest.raises(ModelError, match=rf"'{spec}' is no model: .*did you mean .*{close}"):
+def test_invalid_spec_error_suggests_names(spec: str, close: str) -> None:
+    with pytest.raises(ModelError, match=rf"'{spec}' is not a model .*did you mean .*{close}"):
         load_model(spec)
 
 
 @pytest.mark.parametrize("spec", [None, 42, object(), [], keras.Sequential, b"demo"])
-def test_an_object_that_is_no_spec_is_refused(spec: Any) -> None:
-    with pytest.raises(ModelError, match="a model is a Keras model or"):
+def test_invalid_spec_type_raises(spec: Any) -> None:
+    with pytest.raises(ModelError, match="a model must be a Keras model or"):
         load_model(spec)
 
 
 def _function() -> None: ...
 
 
-OTHERS = {
+NON_MODELS = {
     "keras_2": (
         type("Sequential", (), {"__module__": "tf_keras.src.engine.sequential"})(),
-        r"not Sequential, one of Keras 2 \(tf_keras\): save it with model\.save\('model\.h5'\)",
+        r"not Sequential, a Keras 2 model \(tf_keras\): save it with model\.save\('model\.h5'\)",
     ),
     "torch": (
         type("Net", (type("Module", (), {"__module__": "torch.nn.modules.module"}),), {})(),
-        "not Net, one of PyTorch",
+        "not Net, a PyTorch model",
     ),
     "flax": (
         type("Net", (type("Module", (), {"__module__": "flax.linen.module"}),), {})(),
-        "not Net, one of Flax: export it as a SavedModel",
+        "not Net, a Flax model: export it as a SavedModel",
     ),
     "module": (tf.Module(), r"not Module, a tf\.Module: .*tf\.saved_model\.save"),
     "class": (layers.Dense, r"not the class Dense: give an instance of it, Dense\(\.\.\.\)"),
@@ -664,14 +667,14 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("kind", OTHERS)
-def test_what_is_given_for_a_model_is_told_with_what_would_do(kind: str) -> None:
-    value, message = OTHERS[kind]
+@pytest.mark.parametrize("kind", NON_MODELS)
+def test_non_model_error_explains_conversion(kind: str) -> None:
+    value, message = NON_MODELS[kind]
     with pytest.raises(ModelError, match=message):
         load_model(value)
 
 
-def test_a_function_of_keras_is_told_how_to_become_a_model() -> None:
+def test_keras_function_error_explains_conversion() -> None:
     inputs = keras.Input((3,))
     function = keras.Function(inputs, keras.ops.relu(inputs))
     with pytest.raises(ModelError, match=r"a keras\.Function: give keras\.Model\(function\.inputs"):
@@ -679,8 +682,8 @@ def test_a_function_of_keras_is_told_how_to_become_a_model() -> None:
     assert load_model(keras.Model(function.inputs, function.outputs)).built
 
 
-def test_any_path_object_is_taken(tmp_path: Path) -> None:
-    model = sequential()
+def test_any_path_like_object_is_accepted(tmp_path: Path) -> None:
+    model = make_sequential_model()
     model.save(tmp_path / "model.keras")
 
     class Elsewhere(os.PathLike[str]):
@@ -690,7 +693,7 @@ def test_any_path_object_is_taken(tmp_path: Path) -> None:
     assert_same_model(load_model(Elsewhere()), model)
 
 
-def test_a_layer_that_cannot_be_found_in_hdf5_is_named(tmp_path: Path) -> None:
+def test_unknown_layer_class_in_hdf5_is_named(tmp_path: Path) -> None:
     class Unheard(keras.layers.Layer):  # type: ignore[misc]
         def call(self, x: Any) -> Any:
             return x
@@ -700,7 +703,7 @@ def test_a_layer_that_cannot_be_found_in_hdf5_is_named(tmp_path: Path) -> None:
         load_model(tmp_path / "unheard.h5")
 
 
-def test_a_function_that_keras_itself_cannot_load_is_a_short_error(tmp_path: Path) -> None:
+def test_keras_loading_error_is_short(tmp_path: Path) -> None:
     dense = keras.layers.Dense(2, activation=lambda x: x * 2)
     with pytest.warns(UserWarning, match="lambda"):
         keras.Sequential([keras.Input((2,)), dense]).save(tmp_path / "code.keras")

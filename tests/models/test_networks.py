@@ -1,4 +1,4 @@
-"""Networks of other kinds than Keras's: a NumPy function, a TensorFlow function, a file."""
+"""Tests of networks of other kinds than Keras models."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from actgrid.errors import (
     TargetError,
 )
 from actgrid.models.calls import Trace
-from actgrid.models.graph import layer_graph
+from actgrid.models.graph import build_layer_graph
 from actgrid.models.network import InputInfo
-from actgrid.models.networks import network_kinds, network_of
-from actgrid.models.receptive_fields import receptive_fields
+from actgrid.models.networks import get_network, list_network_kinds
+from actgrid.models.receptive_fields import compute_receptive_fields
 from actgrid.web.cache import Cache
 from actgrid.web.engine import Engine
 
@@ -40,12 +40,12 @@ Array = npt.NDArray[Any]
 WEIGHTS = np.random.default_rng(3).normal(size=(3, 2)).astype(np.float32)
 
 
-def info(path: str, index: int, *sides: int | None, kind: str) -> LayerInfo:
+def make_info(path: str, index: int, *sides: int | None, kind: str) -> LayerInfo:
     return LayerInfo(path, kind, (None, *sides), "float32", "channels_last", 0, index)
 
 
 class Edges:
-    """A NumPy function of images (N, 8, 6, 3): differences of rows, then two scores."""
+    """A NumPy network on images (N, 8, 6, 3): differences of rows, and two scores."""
 
     name = "edges"
     inputs: Sequence[InputInfo] = (InputInfo("image", (None, 8, 6, 3)),)
@@ -56,9 +56,9 @@ class Edges:
 
     def list_layers(self, x: Any = None) -> list[LayerInfo]:
         return [
-            info("rows", 0, 7, 6, 3, kind="Difference"),
-            info("half", 1, 7, 3, 3, kind="Slice"),
-            info("scores", 2, 2, kind="Product"),
+            make_info("rows", 0, 7, 6, 3, kind="Difference"),
+            make_info("half", 1, 7, 3, 3, kind="Slice"),
+            make_info("scores", 2, 2, kind="Product"),
         ]
 
     def run(self, x: Any, paths: Sequence[str]) -> dict[str, Array]:
@@ -78,7 +78,7 @@ def compute(x: Array) -> dict[str, Array]:
 
 
 class Compiled:
-    """The same scores by a `tf.function`, which knows no shapes before it has run."""
+    """A `tf.function` with the same scores and unknown shapes."""
 
     name = "compiled"
     inputs: Sequence[InputInfo] = ()
@@ -97,7 +97,7 @@ class Compiled:
             raise ModelError("the shapes of compiled are not known: give an input")
         outputs = self.function(x)
         return [
-            info(path, index, *outputs[path].shape[1:], kind="Function")
+            make_info(path, index, *outputs[path].shape[1:], kind="Function")
             for index, path in enumerate(["squares", "scores"])
         ]
 
@@ -110,13 +110,13 @@ class Compiled:
 
 
 class Differentiable(Compiled):
-    """The same, whose operations TensorFlow can follow."""
+    """The same network, with operations that TensorFlow can differentiate."""
 
     def trace(self, inputs: Any, training: bool = False) -> Trace:
         return Trace(self._compute(inputs)["scores"], [])
 
 
-def pixels(count: int = 2) -> Array:
+def make_pixels(count: int = 2) -> Array:
     return np.random.default_rng(5).normal(size=(count, 8, 6, 3)).astype(np.float32)
 
 
@@ -130,21 +130,21 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def scaled(folder: Path) -> Array:
-    """Return what the photos are as input: pixels divided by 255, which is assumed."""
+def load_scaled_photos(folder: Path) -> Array:
+    """Return the photos as model inputs: pixels divided by 255, as assumed."""
     images = [np.asarray(Image.open(file)) for file in sorted(folder.iterdir())]
-    pixels: Array = np.stack(images).astype(np.float32) / np.float32(255)
-    return pixels
+    make_pixels: Array = np.stack(images).astype(np.float32) / np.float32(255)
+    return make_pixels
 
 
 # --- layers and activations
 
 
-def test_layers_are_listed_before_a_run_or_by_an_input() -> None:
+def test_list_layers_with_and_without_input() -> None:
     assert [layer.path for layer in actgrid.list_layers(Edges())] == ["rows", "half", "scores"]
     with pytest.raises(ModelError, match="give an input"):
         actgrid.list_layers(Compiled())
-    layers = actgrid.list_layers(Compiled(), pixels())
+    layers = actgrid.list_layers(Compiled(), make_pixels())
     assert [(layer.path, layer.shape) for layer in layers] == [
         ("squares", (None, 8, 6, 3)),
         ("scores", (None, 2)),
@@ -161,8 +161,8 @@ def test_layers_are_listed_before_a_run_or_by_an_input() -> None:
         (type("Product", (), {}), ["scores"]),
     ],
 )
-def test_activations_are_those_of_the_function(layers: Any, paths: list[str]) -> None:
-    x = pixels()
+def test_extractor_returns_outputs_of_the_network(layers: Any, paths: list[str]) -> None:
+    x = make_pixels()
     extractor = Extractor(Edges(), layers)
     activations = extractor(x)
     assert list(activations) == paths
@@ -172,15 +172,15 @@ def test_activations_are_those_of_the_function(layers: Any, paths: list[str]) ->
         assert not activation.flags.writeable
 
 
-def test_a_network_of_tensorflow_gives_arrays() -> None:
-    x = pixels()
+def test_tensorflow_network_returns_arrays() -> None:
+    x = make_pixels()
     activations = Extractor(Compiled(), "*")(x)
     np.testing.assert_allclose(activations["squares"], np.square(x), rtol=1e-6)
     np.testing.assert_allclose(activations["scores"], compute(x)["scores"], rtol=1e-5)
 
 
-def test_inputs_fit_a_network_as_they_fit_a_keras_model() -> None:
-    x = pixels().astype(np.float64)
+def test_inputs_are_prepared_as_for_keras_models() -> None:
+    x = make_pixels().astype(np.float64)
     extractor = Extractor(Edges(), "rows")
     expected = compute(x.astype(np.float32))["rows"]
     np.testing.assert_array_equal(extractor({"image": x})["rows"], expected)
@@ -191,29 +191,31 @@ def test_inputs_fit_a_network_as_they_fit_a_keras_model() -> None:
         extractor({"photo": x})
 
 
-def test_layers_that_a_network_does_not_have_are_refused() -> None:
+def test_unknown_layers_raise() -> None:
     with pytest.raises(LayerError, match=r"no layer is called 'row' \(did you mean rows"):
-        Extractor(Edges(), "row")(pixels())
+        Extractor(Edges(), "row")(make_pixels())
     with pytest.raises(LayerError, match="no layer matches 7"):
-        Extractor(Edges(), 7)(pixels())
+        Extractor(Edges(), 7)(make_pixels())
 
 
-def test_a_network_that_fails_is_told_like_a_model_that_fails() -> None:
+def test_failing_network_raises_model_error() -> None:
     class Failing(Edges):
         def run(self, x: Any, paths: Sequence[str]) -> dict[str, Array]:
             raise ValueError("the session is closed")
 
-    with pytest.raises(ModelError, match=r"cannot be run on \(2, 8, 6, 3\): the session is closed"):
-        Extractor(Failing())(pixels())
+    with pytest.raises(
+        ModelError, match=r"cannot be run on inputs of shape \(2, 8, 6, 3\): the session is closed"
+    ):
+        Extractor(Failing())(make_pixels())
     with pytest.raises(ModelError, match=r"the session is closed"):
-        actgrid.explain(Failing(), pixels(), "occlusion")
+        actgrid.explain(Failing(), make_pixels(), "occlusion")
 
 
 # --- pictures and statistics
 
 
-def test_layers_are_drawn() -> None:
-    x = pixels()
+def test_render_model_draws_network_layers() -> None:
+    x = make_pixels()
     grids = actgrid.render_model(Edges(), x, sample=1, normalize="minmax", zoom=2)
     assert list(grids) == ["rows", "half"]
     for path, grid in grids.items():
@@ -221,11 +223,11 @@ def test_layers_are_drawn() -> None:
         np.testing.assert_array_equal(grid.levels, expected.levels)
 
 
-def test_photos_are_drawn_and_measured(photos: Path, tmp_path: Path) -> None:
-    network, x = Edges(), scaled(photos)
+def test_render_and_measure_photos(photos: Path, tmp_path: Path) -> None:
+    network, x = Edges(), load_scaled_photos(photos)
     summary = actgrid.render_images(network, photos, output=tmp_path / "out", batch_size=2)
     assert (summary.images, summary.failed) == (3, 0)
-    # The last, smaller batch comes as it is.
+    # The last, smaller batch is not padded.
     assert network.batches == [2, 1]
     for number, folder in enumerate(sorted((tmp_path / "out").glob("*/"))):
         expected = actgrid.render(compute(x)["rows"], sample=number)
@@ -248,24 +250,24 @@ def test_photos_are_drawn_and_measured(photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("network", [Edges(), Compiled()], ids=["numpy", "tensorflow"])
-def test_occlusion_is_the_fall_of_the_score(network: Any) -> None:
-    x = pixels()
+def test_occlusion_is_the_decrease_of_the_score(network: Any) -> None:
+    x = make_pixels()
     options: Any = {"patch": (4, 3), "stride": (4, 3), "baseline": 0.5}
     heatmap = actgrid.explain(network, x, "occlusion", [1, 0], batch_size=3, **options)
     scores = compute(x)["scores"][[0, 1], [1, 0]]
     np.testing.assert_allclose(np.asarray(heatmap.score), scores, rtol=1e-5)
     for top in (0, 4):
         for left in (0, 3):
-            hidden = x.copy()
-            hidden[:, top : top + 4, left : left + 3] = 0.5
-            fall = scores - compute(hidden)["scores"][[0, 1], [1, 0]]
+            occluded = x.copy()
+            occluded[:, top : top + 4, left : left + 3] = 0.5
+            decrease = scores - compute(occluded)["scores"][[0, 1], [1, 0]]
             patch = heatmap.values[:, top : top + 4, left : left + 3]
-            expected = np.broadcast_to(fall[:, None, None], patch.shape)
+            expected = np.broadcast_to(decrease[:, None, None], patch.shape)
             np.testing.assert_allclose(patch, expected, rtol=1e-4, atol=1e-5)
 
 
 class Gated:
-    """A NumPy function of an image and a gate, with two outputs."""
+    """A NumPy network with two inputs, an image and a gate, and two outputs."""
 
     name = "gated"
     inputs: Sequence[InputInfo] = (
@@ -275,7 +277,7 @@ class Gated:
     outputs: Sequence[str] = ("sums", "means")
 
     def list_layers(self, x: Any = None) -> list[LayerInfo]:
-        return [info("sums", 0, 2, kind="Sum"), info("means", 1, 3, kind="Mean")]
+        return [make_info("sums", 0, 2, kind="Sum"), make_info("means", 1, 3, kind="Mean")]
 
     def run(self, x: Any, paths: Sequence[str]) -> dict[str, Array]:
         gate, image = x
@@ -285,7 +287,7 @@ class Gated:
         return "gated-1"
 
 
-def test_one_of_several_outputs_and_inputs_is_explained() -> None:
+def test_explain_network_with_several_inputs_and_outputs() -> None:
     image = np.random.default_rng(2).normal(size=(2, 3, 4, 4)).astype(np.float32)
     gate = np.array([[1, 2], [3, -4]], np.float32)
     x = {"image": image, "gate": gate}
@@ -302,18 +304,20 @@ def test_one_of_several_outputs_and_inputs_is_explained() -> None:
         Extractor(Gated(), "sums")({"image": image})
 
 
-def test_a_network_that_was_explained_can_be_pickled() -> None:
-    network, x = Edges(), pixels()
+def test_explained_network_can_be_pickled() -> None:
+    network, x = Edges(), make_pixels()
     expected = actgrid.explain(network, x, "occlusion")
-    again = pickle.loads(pickle.dumps(network))
-    np.testing.assert_array_equal(actgrid.explain(again, x, "occlusion").values, expected.values)
+    restored = pickle.loads(pickle.dumps(network))
+    np.testing.assert_array_equal(actgrid.explain(restored, x, "occlusion").values, expected.values)
 
 
-def test_methods_that_need_only_a_batch_function_take_photos(photos: Path) -> None:
+def test_perturbation_methods_take_photos(photos: Path) -> None:
     files = sorted(photos.iterdir())
     heatmap = actgrid.explain(Edges(), files, "rise", samples=20)
     assert heatmap.values.shape == (3, 8, 6)
-    np.testing.assert_array_equal(heatmap.target, compute(scaled(photos))["scores"].argmax(1))
+    np.testing.assert_array_equal(
+        heatmap.target, compute(load_scaled_photos(photos))["scores"].argmax(1)
+    )
 
 
 @pytest.mark.parametrize(
@@ -325,19 +329,19 @@ def test_methods_that_need_only_a_batch_function_take_photos(photos: Path) -> No
         ("scorecam", "a spatial layer"),
     ],
 )
-def test_methods_that_need_more_say_what(method: str, needs: str) -> None:
+def test_unsupported_methods_name_missing_capability(method: str, needs: str) -> None:
     match = (
         f"{method} needs {needs}, which the network 'edges' of class Edges does not give: choose "
         "one of occlusion, rise, lime, or give a Keras model"
     )
     with pytest.raises(CapabilityError, match=match):
-        actgrid.explain(Edges(), pixels(), method)
+        actgrid.explain(Edges(), make_pixels(), method)
     with pytest.raises(CapabilityError, match=match):
-        actgrid.compare_methods(Edges(), pixels(), ["occlusion", method])
+        actgrid.compare_methods(Edges(), make_pixels(), ["occlusion", method])
 
 
-def test_gradients_of_a_network_that_tensorflow_can_follow() -> None:
-    x = pixels(1)
+def test_gradients_of_differentiable_network() -> None:
+    x = make_pixels(1)
     heatmap = actgrid.explain(Differentiable(), x, "saliency", 1, reduce="sum")
     expected = (2 * x * WEIGHTS[:, 1]).sum(-1) / 48
     np.testing.assert_allclose(heatmap.values, expected, rtol=1e-4, atol=1e-6)
@@ -348,27 +352,25 @@ def test_gradients_of_a_network_that_tensorflow_can_follow() -> None:
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
-        (actgrid.maximize, ("rows",), "maximize follows the layers"),
-        (actgrid.gradients, (pixels(), 0), "gradients follows the layers"),
-        (actgrid.diagram, (), "diagram follows the layers"),
-        (layer_graph, (), "the graph of layers follows the layers"),
-        (receptive_fields, (), "receptive_fields follows the layers"),
-        (partial(Engine, cache=Cache(1)), (), "the viewer follows the layers"),
+        (actgrid.maximize, ("rows",), "maximize needs layers"),
+        (actgrid.gradients, (make_pixels(), 0), "gradients needs layers"),
+        (actgrid.diagram, (), "diagram needs layers"),
+        (build_layer_graph, (), "the graph of layers needs layers"),
+        (compute_receptive_fields, (), "compute_receptive_fields needs layers"),
+        (partial(Engine, cache=Cache(1)), (), "the viewer needs layers"),
         (actgrid.render_weights, (), "render_weights needs the weights"),
     ],
 )
-def test_functions_that_need_a_keras_model_say_so(
-    function: Any, arguments: Any, message: str
-) -> None:
+def test_functions_that_need_keras_raise(function: Any, arguments: Any, message: str) -> None:
     with pytest.raises(CapabilityError, match=f"^{message}.*the network 'edges'.*Keras model"):
         function(Edges(), *arguments)
-    with pytest.raises(CapabilityError, match="not compiled by TensorFlow"):
-        actgrid.render_model(Edges(), pixels(), backend="tensorflow")
-    with pytest.raises(CapabilityError, match="leave training out"):
+    with pytest.raises(CapabilityError, match="does not run inside TensorFlow"):
+        actgrid.render_model(Edges(), make_pixels(), backend="tensorflow")
+    with pytest.raises(CapabilityError, match="training=True is not supported"):
         Extractor(Edges(), training=True)
 
 
-def test_the_example_of_the_docs_runs(
+def test_example_of_the_docs_runs(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -386,9 +388,9 @@ def test_the_example_of_the_docs_runs(
 
 
 @pytest.fixture
-def kind_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Add one module to the folder of models: a kind whose files hold a factor."""
-    room = importlib.import_module("actgrid.models")
+def network_kind_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Add a network kind, whose files contain a factor, as a module."""
+    package = importlib.import_module("actgrid.models")
     (tmp_path / "factor_network.py").write_text(
         """
 from pathlib import Path
@@ -429,14 +431,14 @@ def load(path, safe_mode):
 KIND = NetworkKind(wrap, lambda path: path.suffix == ".factor", load)
 """
     )
-    monkeypatch.setattr(room, "__path__", [*room.__path__, str(tmp_path)])
-    network_kinds.cache_clear()
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    list_network_kinds.cache_clear()
     yield tmp_path
-    network_kinds.cache_clear()
+    list_network_kinds.cache_clear()
 
 
-def test_a_kind_of_network_is_one_file(kind_in_a_file: Path) -> None:
-    path = kind_in_a_file / "model.factor"
+def test_network_kind_is_loaded_from_one_file(network_kind_folder: Path) -> None:
+    path = network_kind_folder / "model.factor"
     path.write_text("2.5")
     x = np.arange(32, dtype=np.float32).reshape(2, 4, 4, 1)
     np.testing.assert_array_equal(Extractor(path)(x)["product"], x * 2.5)
@@ -450,23 +452,23 @@ def test_a_kind_of_network_is_one_file(kind_in_a_file: Path) -> None:
     assert grid.levels.tolist() == [[153] * 4] * 4
     stats = actgrid.measure_images(model, [np.full((4, 4), 51, np.uint8)] * 2)
     assert stats.layers["product"].max.tolist() == pytest.approx([0.6])
-    # Keras is found beside it.
-    assert network_of(keras.Sequential(name="empty")).name == "empty"
+    # Keras models are still recognized.
+    assert get_network(keras.Sequential(name="empty")).name == "empty"
 
 
-def test_a_keras_model_fulfils_the_protocol() -> None:
+def test_keras_model_fulfils_the_protocol() -> None:
     inputs = keras.Input((3, 6, 6), name="image")
     hidden = keras.layers.Permute((2, 3, 1), name="last")(inputs)
     outputs = keras.layers.Dense(2, name="scores")(keras.layers.Flatten(name="flat")(hidden))
     model = keras.Model(inputs, outputs, name="small")
-    network: Any = network_of(model)
+    network: Any = get_network(model)
     assert network.name == "small"
     assert network.inputs == [InputInfo("image", (None, 3, 6, 6), "float32", "channels_first")]
     assert network.outputs == ["scores"]
     assert [layer.path for layer in network.list_layers()] == ["last", "flat", "scores"]
     x = np.random.default_rng(0).normal(size=(2, 3, 6, 6)).astype(np.float32)
-    found = network.run(x, ["last", "scores"])
-    np.testing.assert_array_equal(found["last"], x.transpose(0, 2, 3, 1))
-    np.testing.assert_allclose(found["scores"], model.predict(x, verbose=0), rtol=1e-5)
+    results = network.run(x, ["last", "scores"])
+    np.testing.assert_array_equal(results["last"], x.transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(results["scores"], model.predict(x, verbose=0), rtol=1e-5)
     assert [weight.path for weight in network.weights()] == ["scores/kernel", "scores/bias"]
     assert len(network.fingerprint()) == 32

@@ -1,4 +1,4 @@
-"""What is done to pixels before a model gets them, decided by the layers of the model."""
+"""Tests of the choice of preprocessing by the layers of a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keras import layers
 
 from actgrid import load_images, load_model
 from actgrid.errors import AssumptionWarning, OptionError
-from actgrid.models.preprocessing import find_preprocessing, preprocessing
+from actgrid.models.preprocessing import find_preprocessing, get_preprocess_function
 
 Array = npt.NDArray[Any]
 
@@ -23,12 +23,12 @@ PIXELS = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.floa
 SIZE = (32, 32, 3)
 
 
-def small(*steps: Any, name: str = "own") -> Any:
+def make_small_model(*steps: Any, name: str = "own") -> Any:
     return keras.Sequential([keras.Input(SIZE), *steps, layers.Conv2D(2, 3)], name=name)
 
 
-def decided(model: Any) -> str:
-    """Return the name of the preprocessing of a model that tells what it wants."""
+def find_name_without_warning(model: Any) -> str:
+    """Return the name of the automatic preprocessing; a warning is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return find_preprocessing("auto", model).name
@@ -38,7 +38,7 @@ def decided(model: Any) -> str:
 
 
 class Scaled(keras.Model):  # type: ignore[misc]
-    """Scales its input by arithmetic, or not."""
+    """A model that applies the function `scale` to its input."""
 
     def __init__(self, scale: Callable[[Any], Any]) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Scaled(keras.Model):  # type: ignore[misc]
         return self.convolution(self.scale(x))
 
 
-def called(scale: Callable[[Any], Any]) -> Any:
+def make_called_model(scale: Callable[[Any], Any]) -> Any:
     model = Scaled(scale)
     model(np.zeros((1, *SIZE), np.float32))
     return model
@@ -70,70 +70,76 @@ class Stem(layers.Layer):  # type: ignore[misc]
         return x
 
 
-def functional(function: Callable[[Any], Any]) -> Any:
+def make_functional_model(function: Callable[[Any], Any]) -> Any:
     inputs = keras.Input(SIZE)
     return keras.Model(inputs, layers.Conv2D(2, 3)(function(inputs)))
 
 
-SCALING: dict[str, Callable[[], Any]] = {
-    "rescaling": lambda: small(layers.Rescaling(1 / 255)),
-    "normalization": lambda: small(layers.Normalization(mean=[120.0] * 3, variance=[3600.0] * 3)),
-    "after augmentation": lambda: small(
+SCALING_MODELS: dict[str, Callable[[], Any]] = {
+    "rescaling": lambda: make_small_model(layers.Rescaling(1 / 255)),
+    "normalization": lambda: make_small_model(
+        layers.Normalization(mean=[120.0] * 3, variance=[3600.0] * 3)
+    ),
+    "after augmentation": lambda: make_small_model(
         layers.RandomFlip(), layers.Resizing(16, 16), layers.Rescaling(1 / 255)
     ),
-    "nested": lambda: small(keras.Sequential([keras.Input(SIZE), layers.Rescaling(1 / 255)])),
-    "operators": lambda: functional(lambda x: x / 127.5 - 1),
-    "operations": lambda: functional(
+    "nested": lambda: make_small_model(
+        keras.Sequential([keras.Input(SIZE), layers.Rescaling(1 / 255)])
+    ),
+    "operators": lambda: make_functional_model(lambda x: x / 127.5 - 1),
+    "operations": lambda: make_functional_model(
         lambda x: keras.ops.multiply(keras.ops.cast(x, "float32"), 1 / 255)
     ),
-    "lambda": lambda: small(layers.Lambda(lambda x: x / 255.0)),
-    "application's function": lambda: small(
+    "lambda": lambda: make_small_model(layers.Lambda(lambda x: x / 255.0)),
+    "application's function": lambda: make_small_model(
         layers.Lambda(keras.applications.vgg16.preprocess_input)
     ),
-    "own layer": lambda: small(Centred()),
-    "layer inside an own layer": lambda: small(
+    "own layer": lambda: make_small_model(Centred()),
+    "layer inside an own layer": lambda: make_small_model(
         Stem(layers.Rescaling(1 / 255), layers.Conv2D(3, 1))
     ),
-    "subclassed, arithmetic": lambda: called(lambda x: x / 255.0),
-    "subclassed, layer": lambda: called(layers.Rescaling(1 / 255)),
+    "subclassed, arithmetic": lambda: make_called_model(lambda x: x / 255.0),
+    "subclassed, layer": lambda: make_called_model(layers.Rescaling(1 / 255)),
     "demo": lambda: load_model("demo"),
 }
 
 
-@pytest.mark.parametrize("name", SCALING)
-def test_a_model_that_scales_its_input_gets_pixels(name: str) -> None:
-    model = SCALING[name]()
-    assert decided(model) == "none"
-    np.testing.assert_array_equal(preprocessing("auto", model)(PIXELS), PIXELS)
+@pytest.mark.parametrize("name", SCALING_MODELS)
+def test_models_that_scale_pixels_get_pixels(name: str) -> None:
+    model = SCALING_MODELS[name]()
+    assert find_name_without_warning(model) == "none"
+    np.testing.assert_array_equal(get_preprocess_function("auto", model)(PIXELS), PIXELS)
 
 
 IMAGENET_MEAN, IMAGENET_VARIANCE = [0.485, 0.456, 0.406], [0.229**2, 0.224**2, 0.225**2]
-UNIT: dict[str, Callable[[], Any]] = {
-    "ImageNet's mean, of 1": lambda: small(
+UNIT_MODELS: dict[str, Callable[[], Any]] = {
+    "ImageNet's mean, of 1": lambda: make_small_model(
         layers.Normalization(mean=IMAGENET_MEAN, variance=IMAGENET_VARIANCE)
     ),
-    "to -1 to 1": lambda: small(layers.Rescaling(2.0, offset=-1)),
-    "operators": lambda: functional(lambda x: x * 2 - 1),
-    "back to pixels": lambda: small(layers.Rescaling(255.0)),
-    "back to pixels, then scaled": lambda: small(
+    "to -1 to 1": lambda: make_small_model(layers.Rescaling(2.0, offset=-1)),
+    "operators": lambda: make_functional_model(lambda x: x * 2 - 1),
+    "back to pixels": lambda: make_small_model(layers.Rescaling(255.0)),
+    "back to pixels, then scaled": lambda: make_small_model(
         layers.Rescaling(255.0), layers.Rescaling(1 / 127.5, offset=-1)
     ),
-    "subclassed": lambda: called(lambda x: (x - 0.5) * 2),
-    "lambda": lambda: small(layers.Lambda(lambda x: (x - 0.45) / 0.22)),
+    "subclassed": lambda: make_called_model(lambda x: (x - 0.5) * 2),
+    "lambda": lambda: make_small_model(layers.Lambda(lambda x: (x - 0.45) / 0.22)),
 }
 
 
-@pytest.mark.parametrize("name", UNIT)
-def test_a_model_that_scales_0_to_1_itself_gets_0_to_1(name: str) -> None:
-    model = UNIT[name]()
-    assert decided(model) == "unit"
-    np.testing.assert_array_equal(preprocessing("auto", model)(PIXELS), PIXELS / np.float32(255))
+@pytest.mark.parametrize("name", UNIT_MODELS)
+def test_models_that_scale_unit_range_get_unit_range(name: str) -> None:
+    model = UNIT_MODELS[name]()
+    assert find_name_without_warning(model) == "unit"
+    np.testing.assert_array_equal(
+        get_preprocess_function("auto", model)(PIXELS), PIXELS / np.float32(255)
+    )
 
 
-# --- applications, by their structure
+# --- applications, recognized by their structure
 
 
-def test_an_application_under_any_name_is_known_by_its_layers() -> None:
+def test_application_is_recognized_by_its_layers() -> None:
     base = keras.applications.MobileNetV2(
         weights=None, input_shape=SIZE, include_top=False, alpha=0.35, name="backbone"
     )
@@ -145,8 +151,8 @@ def test_an_application_under_any_name_is_known_by_its_layers() -> None:
     ]
     truth = keras.applications.mobilenet_v2.preprocess_input(PIXELS.copy())
     for model in models:
-        assert decided(model) == "MobileNetV2"
-        np.testing.assert_array_equal(preprocessing("auto", model)(PIXELS.copy()), truth)
+        assert find_name_without_warning(model) == "MobileNetV2"
+        np.testing.assert_array_equal(get_preprocess_function("auto", model)(PIXELS.copy()), truth)
         batch = load_images(PIXELS, model=model)
         np.testing.assert_array_equal(batch, truth)
 
@@ -160,22 +166,22 @@ def test_an_application_under_any_name_is_known_by_its_layers() -> None:
         ("MobileNet", "mobilenet"),
     ],
 )
-def test_each_application_gets_the_preprocessing_of_its_module(name: str, module: str) -> None:
+def test_applications_get_preprocessing_of_their_module(name: str, module: str) -> None:
     make = getattr(keras.applications, name)
     model = make(weights=None, include_top=False, input_shape=SIZE, name="own")
-    assert decided(model) == name
+    assert find_name_without_warning(model) == name
     truth = getattr(keras.applications, module).preprocess_input(PIXELS.copy())
-    np.testing.assert_array_equal(preprocessing("auto", model)(PIXELS.copy()), truth)
+    np.testing.assert_array_equal(get_preprocess_function("auto", model)(PIXELS.copy()), truth)
 
 
-def test_a_model_that_is_called_like_an_application_is_none() -> None:
+def test_name_of_an_application_is_ignored() -> None:
     for name in ("vgg16_dogs", "mobilenetv2_1.00_224", "efficientnetb0"):
-        model = small(name=name)
+        model = make_small_model(name=name)
         with pytest.warns(AssumptionWarning):
             assert find_preprocessing("auto", model).name == "unit"
 
 
-def test_other_kernels_are_another_architecture() -> None:
+def test_other_kernels_are_not_recognized() -> None:
     # VGG16 with half of the filters: its weights cannot be those of ImageNet.
     half = keras.Sequential([keras.Input(SIZE)], name="vgg16")
     for filters, repeats in ((32, 2), (64, 2), (128, 3), (256, 3), (256, 3)):
@@ -195,35 +201,38 @@ def test_other_kernels_are_another_architecture() -> None:
         "MobileNetV3Small",
     ],
 )
-def test_an_application_without_its_own_scaling_gets_what_it_would_do(name: str) -> None:
-    make = getattr(keras.applications, name)
+def test_application_without_preprocessing_gets_equal_scaling(name: str) -> None:
+    application = getattr(keras.applications, name)
     options = {"weights": None, "input_shape": SIZE, "include_top": False, "pooling": "avg"}
-    whole, bare = make(**options), make(**options, include_preprocessing=False)
-    held = (layers.Rescaling, layers.Normalization)
-    bare.set_weights(
+    complete_model, bare_model = (
+        application(**options),
+        application(**options, include_preprocessing=False),
+    )
+    scaling_layers = (layers.Rescaling, layers.Normalization)
+    bare_model.set_weights(
         [
             array
-            for layer in whole.layers
-            if not isinstance(layer, held)
+            for layer in complete_model.layers
+            if not isinstance(layer, scaling_layers)
             for array in layer.get_weights()
         ]
     )
-    assert decided(whole) == "none"
-    prepared = preprocessing("auto", bare)(PIXELS.copy())
-    assert decided(bare) != "none"
-    expected = whole(PIXELS)
+    assert find_name_without_warning(complete_model) == "none"
+    prepared = get_preprocess_function("auto", bare_model)(PIXELS.copy())
+    assert find_name_without_warning(bare_model) != "none"
+    expected = complete_model(PIXELS)
     scale = float(np.abs(expected).max())
-    np.testing.assert_allclose(bare(prepared) / scale, expected / scale, atol=1e-4)
+    np.testing.assert_allclose(bare_model(prepared) / scale, expected / scale, atol=1e-4)
 
 
-# --- models that do not tell
+# --- models that do not show what they need
 
 
-def test_what_is_assumed_is_said_once_for_a_model() -> None:
-    model = small()
+def test_assumption_warns_once_per_model() -> None:
+    model = make_small_model()
     with pytest.warns(
         AssumptionWarning,
-        match=r"'own' does not tell .*: unit \(assumed: .* 255\); to say otherwise, give preproc",
+        match=r"model 'own': unit \(assumed: .* 255\); to choose another one, set preproc",
     ):
         batch = load_images(PIXELS, model=model)
     np.testing.assert_array_equal(batch, PIXELS / np.float32(255))
@@ -231,49 +240,51 @@ def test_what_is_assumed_is_said_once_for_a_model() -> None:
         warnings.simplefilter("error")
         load_images(PIXELS, model=model)
         for preprocess in ("none", "unit", "VGG16", lambda pixels: pixels):
-            load_images(PIXELS, model=small(), preprocess=preprocess)
+            load_images(PIXELS, model=make_small_model(), preprocess=preprocess)
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        small,
-        lambda: small(layers.BatchNormalization()),
-        lambda: small(layers.Rescaling(1.0)),
-        lambda: small(layers.Normalization(mean=0.0, variance=1.0)),
-        lambda: functional(lambda x: x / 2),
-        lambda: small(layers.RandomFlip(), layers.ZeroPadding2D()),
-        lambda: small(layers.Lambda(lambda x: x[:, ::-1])),
-        lambda: called(lambda x: x),
-        lambda: called(layers.BatchNormalization()),
-        lambda: called(tf.function(lambda x: x / 255)),  # a graph of its own is not looked into
-        lambda: functional(lambda x: layers.Conv2D(3, 1)(x) / 255),
+        make_small_model,
+        lambda: make_small_model(layers.BatchNormalization()),
+        lambda: make_small_model(layers.Rescaling(1.0)),
+        lambda: make_small_model(layers.Normalization(mean=0.0, variance=1.0)),
+        lambda: make_functional_model(lambda x: x / 2),
+        lambda: make_small_model(layers.RandomFlip(), layers.ZeroPadding2D()),
+        lambda: make_small_model(layers.Lambda(lambda x: x[:, ::-1])),
+        lambda: make_called_model(lambda x: x),
+        lambda: make_called_model(layers.BatchNormalization()),
+        lambda: make_called_model(
+            tf.function(lambda x: x / 255)
+        ),  # a nested graph is not inspected
+        lambda: make_functional_model(lambda x: layers.Conv2D(3, 1)(x) / 255),
         lambda: keras.Sequential([layers.Conv2D(2, 3)]),
-        lambda: Scaled(lambda x: x / 255),  # never called: nothing is known of it
+        lambda: Scaled(lambda x: x / 255),  # never called: its input is unknown
     ],
 )
-def test_models_that_do_not_tell_get_0_to_1(make: Callable[[], Any]) -> None:
+def test_unknown_models_get_unit_range(make: Callable[[], Any]) -> None:
     with pytest.warns(AssumptionWarning):
-        found = find_preprocessing("auto", make())
-    assert found.is_assumed
-    assert found.name == "unit"
+        preprocessing = find_preprocessing("auto", make())
+    assert preprocessing.is_assumed
+    assert preprocessing.name == "unit"
 
 
-def test_a_model_that_is_called_later_tells_then() -> None:
+def test_choice_is_repeated_after_first_call() -> None:
     model = Scaled(lambda x: x / 255)
     with pytest.warns(AssumptionWarning):
         assert find_preprocessing("auto", model).name == "unit"
     model(PIXELS)
-    assert decided(model) == "none"
+    assert find_name_without_warning(model) == "none"
 
 
-def test_without_a_model_pixels_become_0_to_1_without_a_warning() -> None:
+def test_no_model_gets_unit_range_without_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert find_preprocessing("auto").describe() == "unit (no model was given)"
 
 
-def test_what_is_given_is_named() -> None:
+def test_given_preprocessing_is_described() -> None:
     def halved(pixels: Array) -> Array:
         return pixels / 2
 
@@ -284,12 +295,12 @@ def test_what_is_given_is_named() -> None:
         find_preprocessing("VGG17")
 
 
-def test_deciding_changes_nothing_of_the_model() -> None:
-    model = called(layers.BatchNormalization())
-    before = [array.copy() for array in model.get_weights()]
+def test_choice_does_not_change_the_model() -> None:
+    model = make_called_model(layers.BatchNormalization())
+    weights_before = [array.copy() for array in model.get_weights()]
     expected = model(PIXELS)
     with pytest.warns(AssumptionWarning):
         find_preprocessing("auto", model)
-    for array, same in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(array, same)
+    for array, expected_array in zip(model.get_weights(), weights_before, strict=True):
+        np.testing.assert_array_equal(array, expected_array)
     np.testing.assert_array_equal(model(PIXELS), expected)

@@ -1,3 +1,5 @@
+"""Tests of `actgrid.models.receptive_fields`."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -15,54 +17,54 @@ from hypothesis import strategies as st
 from keras import layers
 
 from actgrid.errors import LayerError, ModelError
-from actgrid.models.receptive_fields import ReceptiveField, receptive_fields
+from actgrid.models.receptive_fields import ReceptiveField, compute_receptive_fields
 
 Build = Callable[[Any], Any]
 
 
 @pytest.fixture(autouse=True)
-def _same_weights_each_time() -> None:
+def _set_random_seed() -> None:
     keras.utils.set_random_seed(3)
 
 
-def whole(*numbers: int) -> ReceptiveField:
-    """Return the field of (size, stride, start), the same along both axes."""
+def make_square_field(*numbers: int) -> ReceptiveField:
+    """Return a field with the same size, stride and start along both axes."""
     size, stride, start = numbers
     return ReceptiveField((size, size), (stride, stride), (start, start))
 
 
-def functional(build: Build, shape: tuple[int | None, ...] = (32, 32, 3)) -> Any:
-    """Return a model whose last layer is called "out"."""
+def make_functional_model(build: Build, shape: tuple[int | None, ...] = (32, 32, 3)) -> Any:
+    """Return a functional model whose last layer is called "out"."""
     x = keras.Input(shape)
     return keras.Model(x, layers.Identity(name="out")(build(x)))
 
 
-def out(model: Any, x: Any = None) -> ReceptiveField | None:
-    return receptive_fields(model, x, "out")["out"]
+def compute_output_field(model: Any, x: Any = None) -> ReceptiveField | None:
+    return compute_receptive_fields(model, x, "out")["out"]
 
 
-# By hand
+# Known values
 
 
-def test_vgg16() -> None:
-    """The figures of Araujo, Norris and Sim (2019), and of the textbook's formula."""
+def test_vgg16_matches_published_values() -> None:
+    """Values of Araujo, Norris and Sim (2019) and of the recursive formula."""
     model = keras.applications.VGG16(weights=None)
-    fields = receptive_fields(model)
+    fields = compute_receptive_fields(model)
     assert len(fields) == 18
-    found = {
+    values = {
         path: (field.size[0], field.stride[0], field.start[0])
         for path, field in fields.items()
         if field
     }
-    assert found["block1_conv1"] == (3, 1, -1)
-    assert found["block1_conv2"] == (5, 1, -2)
-    assert found["block1_pool"] == (6, 2, -2)
-    assert found["block5_conv3"] == (196, 16, -90)
-    assert found["block5_pool"] == (212, 32, -90)
+    assert values["block1_conv1"] == (3, 1, -1)
+    assert values["block1_conv2"] == (5, 1, -2)
+    assert values["block1_pool"] == (6, 2, -2)
+    assert values["block5_conv3"] == (196, 16, -90)
+    assert values["block5_pool"] == (212, 32, -90)
 
 
-def test_resnet50() -> None:
-    fields = receptive_fields(
+def test_resnet50_matches_published_values() -> None:
+    fields = compute_receptive_fields(
         keras.applications.ResNet50(weights=None), layers=["conv5_block3_out"]
     )
     field = fields["conv5_block3_out"]
@@ -74,55 +76,59 @@ def test_resnet50() -> None:
 @pytest.mark.parametrize(
     ("build", "field"),
     [
-        (layers.Conv2D(2, 3), whole(3, 1, 0)),
-        (layers.Conv2D(2, 3, padding="same"), whole(3, 1, -1)),
-        (layers.Conv2D(2, 4, padding="same"), whole(4, 1, -1)),
-        # Of one pixel of padding none comes before: 32 is even.
-        (layers.Conv2D(2, 3, strides=2, padding="same"), whole(3, 2, 0)),
-        (layers.Conv2D(2, 3, dilation_rate=2), whole(5, 1, 0)),
-        (layers.MaxPooling2D(2), whole(2, 2, 0)),
-        (layers.ZeroPadding2D(3), whole(1, 1, -3)),
-        (layers.Cropping2D(3), whole(1, 1, 3)),
+        (layers.Conv2D(2, 3), make_square_field(3, 1, 0)),
+        (layers.Conv2D(2, 3, padding="same"), make_square_field(3, 1, -1)),
+        (layers.Conv2D(2, 4, padding="same"), make_square_field(4, 1, -1)),
+        # With an even size, the one padding pixel comes last.
+        (layers.Conv2D(2, 3, strides=2, padding="same"), make_square_field(3, 2, 0)),
+        (layers.Conv2D(2, 3, dilation_rate=2), make_square_field(5, 1, 0)),
+        (layers.MaxPooling2D(2), make_square_field(2, 2, 0)),
+        (layers.ZeroPadding2D(3), make_square_field(1, 1, -3)),
+        (layers.Cropping2D(3), make_square_field(1, 1, 3)),
         (layers.UpSampling2D(2), None),
-        (lambda x: layers.Conv2D(2, 3)(layers.MaxPooling2D(2)(x)), whole(6, 2, 0)),
+        (lambda x: layers.Conv2D(2, 3)(layers.MaxPooling2D(2)(x)), make_square_field(6, 2, 0)),
     ],
 )
-def test_one_layer(build: Build, field: ReceptiveField | None) -> None:
+def test_single_layer(build: Build, field: ReceptiveField | None) -> None:
     if field is None:
         half = Fraction(1, 2)
         field = ReceptiveField((3 * half, 3 * half), (half, half), (-half, -half))
-    assert out(functional(build)) == field
+    assert compute_output_field(make_functional_model(build)) == field
 
 
-def test_each_axis_has_its_own() -> None:
-    field = out(functional(layers.Conv2D(2, (1, 5), strides=(1, 2)), (20, 40, 3)))
+def test_axes_have_separate_fields() -> None:
+    field = compute_output_field(
+        make_functional_model(layers.Conv2D(2, (1, 5), strides=(1, 2)), (20, 40, 3))
+    )
     assert field is not None
     assert (field.size, field.stride, field.start) == ((1, 5), (1, 2), (0, 0))
 
 
 def test_window_and_box() -> None:
-    field = whole(10, 4, -3)
+    field = make_square_field(10, 4, -3)
     assert field.window((0, 2)) == (-3, 5, 7, 15)
     assert field.box((0, 2), (32, 12)) == (0, 5, 7, 12)
-    assert field.box((100, 0), (32, 32)) == (32, 0, 32, 7)  # padding alone
-    # Each place of an image enlarged to twice its size sees one pixel.
-    enlarged = out(functional(layers.UpSampling2D(2)))
+    assert field.box((100, 0), (32, 32)) == (32, 0, 32, 7)  # only padding
+    # Each position of an image enlarged by a factor of 2 depends on one pixel.
+    enlarged = compute_output_field(make_functional_model(layers.UpSampling2D(2)))
     assert enlarged is not None
-    assert [enlarged.window((at, at)) for at in range(4)] == [
-        (at // 2, at // 2, at // 2 + 1, at // 2 + 1) for at in range(4)
+    assert [enlarged.window((index, index)) for index in range(4)] == [
+        (index // 2, index // 2, index // 2 + 1, index // 2 + 1) for index in range(4)
     ]
 
 
-# By gradients
+# Comparison with gradients
 
 
-def seen(model: Any, image: npt.NDArray[Any], place: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Return which pixels of an image a place of the last output depends on."""
+def find_used_pixels(
+    model: Any, image: npt.NDArray[Any], position: tuple[int, int]
+) -> npt.NDArray[np.bool_]:
+    """Return a mask of the pixels that a position of the output depends on."""
     x = tf.constant(image)
     with tf.GradientTape() as tape:
         tape.watch(x)
         outputs = model(x, training=False)
-        value = tf.reduce_sum(outputs[0, place[0], place[1]])
+        value = tf.reduce_sum(outputs[0, position[0], position[1]])
     gradient = tape.gradient(value, x)
     if gradient is None:
         return np.zeros(image.shape[1:3], bool)
@@ -131,72 +137,72 @@ def seen(model: Any, image: npt.NDArray[Any], place: tuple[int, int]) -> npt.NDA
 
 
 def assert_exact(build: Build, shape: tuple[int, int, int] = (24, 21, 2)) -> None:
-    """Every place sees nothing outside of its box, and some place sees each edge of its."""
-    model = functional(build, shape)
-    field = out(model)
+    """Assert that boxes contain all used pixels and are as small as possible."""
+    model = make_functional_model(build, shape)
+    field = compute_output_field(model)
     assert field is not None
     rng = np.random.default_rng(5)
     image = rng.uniform(0.1, 1, (1, *shape)).astype(np.float32)
-    # Positive weights: no gradients cancel each other, no relu is off.
-    model.set_weights([rng.uniform(0.1, 1, one.shape) for one in model.get_weights()])
+    # With positive weights no gradients cancel and every ReLU is active.
+    model.set_weights([rng.uniform(0.1, 1, weight.shape) for weight in model.get_weights()])
     _, height, width, _ = model.output_shape
     size = shape[:2]
-    reached = np.zeros(4, bool)
+    reached_edges = np.zeros(4, bool)
     for y in sorted({0, 1, height // 2, height // 2 + 1, height - 1}):
         for x in sorted({0, 1, width // 2, width // 2 + 1, width - 1}):
-            used = seen(model, image, (y, x))
+            used = find_used_pixels(model, image, (y, x))
             box = top, left, bottom, right = field.box((y, x), size)
             assert used.sum() == used[top:bottom, left:right].sum(), (y, x, field)
             if box == field.window((y, x)) and used.any():
                 rows, columns = np.flatnonzero(used.any(1)), np.flatnonzero(used.any(0))
                 edges = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
-                reached |= np.array(edges) == np.array(box)
-    assert reached.all(), field
+                reached_edges |= np.array(edges) == np.array(box)
+    assert reached_edges.all(), field
 
 
 PADDING = st.sampled_from(["same", "valid"])
 
 
-def step(layer: Any, **options: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+def draw_layer_factory(layer: Any, **options: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.builds(partial, st.just(layer), **options)
 
 
-def sides(first: int, last: int) -> st.SearchStrategy[Any]:
-    pair = st.tuples(st.integers(first, last), st.integers(first, last))
+def draw_side_pairs(min_value: int, max_value: int) -> st.SearchStrategy[Any]:
+    pair = st.tuples(st.integers(min_value, max_value), st.integers(min_value, max_value))
     return st.tuples(pair, pair)
 
 
-STEPS = st.one_of(
-    step(
+LAYER_FACTORIES = st.one_of(
+    draw_layer_factory(
         layers.Conv2D,
         filters=st.just(2),
         kernel_size=st.integers(1, 4),
         strides=st.integers(1, 2),
         padding=PADDING,
     ),
-    step(
+    draw_layer_factory(
         layers.Conv2D,
         filters=st.just(2),
         kernel_size=st.integers(2, 3),
         dilation_rate=st.integers(2, 3),
         padding=PADDING,
     ),
-    step(layers.DepthwiseConv2D, kernel_size=st.integers(1, 3), padding=PADDING),
-    # Unlike that of the largest, the gradient of the mean reaches all that is looked at.
-    step(
+    draw_layer_factory(layers.DepthwiseConv2D, kernel_size=st.integers(1, 3), padding=PADDING),
+    # The gradient of a mean, unlike that of a maximum, reaches the whole window.
+    draw_layer_factory(
         layers.AveragePooling2D,
         pool_size=st.integers(1, 3),
         strides=st.integers(1, 2),
         padding=PADDING,
     ),
-    step(layers.ZeroPadding2D, padding=sides(0, 2)),
-    step(layers.Cropping2D, cropping=sides(0, 2)),
-    step(layers.BatchNormalization),
+    draw_layer_factory(layers.ZeroPadding2D, padding=draw_side_pairs(0, 2)),
+    draw_layer_factory(layers.Cropping2D, cropping=draw_side_pairs(0, 2)),
+    draw_layer_factory(layers.BatchNormalization),
 )
 
 
 @settings(max_examples=20)
-@given(st.lists(STEPS, min_size=1, max_size=3))
+@given(st.lists(LAYER_FACTORIES, min_size=1, max_size=3))
 def test_chains_of_layers(steps: list[Any]) -> None:
     def build(x: Any) -> Any:
         for make in steps:
@@ -206,33 +212,33 @@ def test_chains_of_layers(steps: list[Any]) -> None:
     assert_exact(build, (64, 61, 1))
 
 
-def branches(*, merge: Any, strides: int = 1) -> Build:
+def make_branches(*, merge: Any, strides: int = 1) -> Build:
     def build(x: Any) -> Any:
-        wide = layers.Conv2D(2, 5, strides, "same")(layers.Conv2D(2, 3, padding="same")(x))
-        return merge([wide, layers.Conv2D(2, 1, strides, "same")(x)])
+        wide_branch = layers.Conv2D(2, 5, strides, "same")(layers.Conv2D(2, 3, padding="same")(x))
+        return merge([wide_branch, layers.Conv2D(2, 1, strides, "same")(x)])
 
     return build
 
 
-def gated(x: Any) -> Any:
+def apply_gate(x: Any) -> Any:
     x = layers.Conv2D(4, 3, 2)(x)
     gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
     gate = layers.Conv2D(4, 1, activation="sigmoid")(gate)
     return layers.Multiply()([x, gate])
 
 
-def padded(x: Any, data_format: str = "channels_last") -> Any:
+def apply_padding(x: Any, data_format: str = "channels_last") -> Any:
     x = layers.Conv2D(2, 3, 2, "same", data_format=data_format)(x)
     x = layers.ZeroPadding2D(1, data_format=data_format)(x)
     return layers.AveragePooling2D(2, data_format=data_format)(x)
 
 
-def channels_first(x: Any) -> Any:
-    moved = padded(layers.Permute((3, 1, 2))(x), "channels_first")
-    return layers.Permute((2, 3, 1))(moved)
+def apply_channels_first(x: Any) -> Any:
+    padded = apply_padding(layers.Permute((3, 1, 2))(x), "channels_first")
+    return layers.Permute((2, 3, 1))(padded)
 
 
-def pixels_to_channels(x: Any) -> Any:
+def move_pixels_to_channels(x: Any) -> Any:
     x = layers.Reshape((12, 2, 7, 3, 2))(x)
     x = layers.Permute((1, 3, 2, 4, 5))(x)
     return layers.Conv2D(2, 2)(layers.Reshape((12, 7, 12))(x))
@@ -244,7 +250,7 @@ class Sliced(layers.Layer):  # type: ignore[misc]
 
 
 class Separate(keras.Model):  # type: ignore[misc]
-    """A subclassed model inside another."""
+    """A subclassed model, to be nested in another model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -255,10 +261,10 @@ class Separate(keras.Model):  # type: ignore[misc]
         return tf.nn.space_to_depth(self.second(self.first(x))[:, 1:9, 1:9], 2)
 
 
-EXACT: dict[str, Build] = {
-    "add": branches(merge=layers.Add()),
-    "concatenate": branches(merge=layers.Concatenate()),
-    "multiply": branches(merge=layers.Multiply(), strides=2),
+TRACKED_BUILDS: dict[str, Build] = {
+    "add": make_branches(merge=layers.Add()),
+    "concatenate": make_branches(merge=layers.Concatenate()),
+    "multiply": make_branches(merge=layers.Multiply(), strides=2),
     "transposed": layers.Conv2DTranspose(2, 3, 2, "same"),
     "transposed, valid": layers.Conv2DTranspose(2, 4, 2),
     "transposed, then a convolution": lambda x: layers.Conv2D(2, 3, 2)(
@@ -277,8 +283,8 @@ EXACT: dict[str, Build] = {
     "grouped": layers.Conv2D(4, 3, groups=2),
     "a subclassed model": lambda x: Separate()(x),
     "slices": lambda x: Sliced()(x),
-    "padded": padded,
-    "pixels to channels": pixels_to_channels,
+    "padded": apply_padding,
+    "pixels to channels": move_pixels_to_channels,
     "dense over channels": lambda x: layers.Conv2D(2, 3)(layers.Dense(3)(x)),
     "einsum": lambda x: layers.EinsumDense("abcd,de->abce", (11, 10, 3))(layers.Conv2D(2, 3, 2)(x)),
     "normalized over channels": lambda x: layers.LayerNormalization()(layers.Conv2D(3, 3)(x)),
@@ -288,22 +294,26 @@ EXACT: dict[str, Build] = {
 }
 
 
-@pytest.mark.parametrize("build", EXACT.values(), ids=EXACT)
-def test_gradients_agree(build: Build) -> None:
+@pytest.mark.parametrize("build", TRACKED_BUILDS.values(), ids=TRACKED_BUILDS)
+def test_fields_match_gradients(build: Build) -> None:
     assert_exact(build)
 
 
-def test_fields_of_channels_first_layers_are_those_of_channels_last_ones() -> None:
-    """Not by gradients: without oneDNN, TensorFlow computes none of these on a CPU."""
-    assert out(functional(channels_first)) == out(functional(padded))
+def test_channels_first_fields_equal_channels_last() -> None:
+    """Compare fields, not gradients, which TensorFlow lacks on a CPU without oneDNN."""
+    assert compute_output_field(
+        make_functional_model(apply_channels_first)
+    ) == compute_output_field(make_functional_model(apply_padding))
 
 
-def test_a_gate_that_is_the_same_everywhere_is_left_out() -> None:
-    assert out(functional(gated)) == whole(3, 2, 0)
-    assert out(functional(layers.GroupNormalization(1))) == whole(1, 1, 0)
+def test_global_gate_is_ignored() -> None:
+    assert compute_output_field(make_functional_model(apply_gate)) == make_square_field(3, 2, 0)
+    assert compute_output_field(
+        make_functional_model(layers.GroupNormalization(1))
+    ) == make_square_field(1, 1, 0)
 
 
-def test_a_skip_from_before_a_stride_is_followed() -> None:
+def test_skip_connection_across_stride() -> None:
     def unet(x: Any) -> Any:
         down = layers.Conv2D(4, 3, 2, padding="same")(x)
         up = layers.Conv2DTranspose(4, 2, 2)(down)
@@ -312,9 +322,9 @@ def test_a_skip_from_before_a_stride_is_followed() -> None:
     assert_exact(unet, (24, 20, 2))
 
 
-# What is not followed
+# Untracked operations
 
-NONE: dict[str, Build] = {
+UNTRACKED_BUILDS: dict[str, Build] = {
     "global pooling": lambda x: layers.GlobalAveragePooling2D(keepdims=True)(x),
     "dense": lambda x: layers.Reshape((4, 4, 3))(layers.Dense(48)(layers.Flatten()(x))),
     "a flattened image": lambda x: layers.Flatten()(x),
@@ -332,37 +342,41 @@ NONE: dict[str, Build] = {
 }
 
 
-@pytest.mark.parametrize("build", NONE.values(), ids=NONE)
-def test_what_sees_everything_has_none(build: Build) -> None:
-    assert out(functional(build)) is None
+@pytest.mark.parametrize("build", UNTRACKED_BUILDS.values(), ids=UNTRACKED_BUILDS)
+def test_untracked_operations_have_no_field(build: Build) -> None:
+    assert compute_output_field(make_functional_model(build)) is None
 
 
-def test_what_is_no_image_has_none() -> None:
+def test_non_image_outputs_have_no_field() -> None:
     sequence = keras.Sequential([keras.Input((9, 4)), layers.Conv1D(2, 3, name="out")])
-    assert out(sequence) is None
+    assert compute_output_field(sequence) is None
     volume = keras.Sequential([keras.Input((5, 5, 5, 1)), layers.Conv3D(2, 3, name="out")])
-    assert out(volume) is None
+    assert compute_output_field(volume) is None
 
 
-def test_two_images_have_none() -> None:
+def test_two_image_inputs_have_no_field() -> None:
     first, second = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
     model = keras.Model([first, second], layers.Add(name="out")([first, second]))
-    assert out(model) is None
+    assert compute_output_field(model) is None
 
 
-# Models of other kinds
+# Other models
 
 
-def test_a_model_that_takes_any_size() -> None:
-    model = functional(layers.Conv2D(2, 3, 2, "same"), (None, None, 3))
-    assert out(model) is None  # how much it pads depends on the size
-    assert out(model, np.zeros((1, 32, 32, 3), np.float32)) == whole(3, 2, 0)
-    assert out(model, np.zeros((1, 33, 33, 3), np.float32)) == whole(3, 2, -1)
-    plain = functional(layers.Conv2D(2, 3, padding="same"), (None, None, 3))
-    assert out(plain) == whole(3, 1, -1)
+def test_model_without_fixed_size() -> None:
+    model = make_functional_model(layers.Conv2D(2, 3, 2, "same"), (None, None, 3))
+    assert compute_output_field(model) is None  # the padding depends on the size
+    assert compute_output_field(model, np.zeros((1, 32, 32, 3), np.float32)) == make_square_field(
+        3, 2, 0
+    )
+    assert compute_output_field(model, np.zeros((1, 33, 33, 3), np.float32)) == make_square_field(
+        3, 2, -1
+    )
+    unstrided = make_functional_model(layers.Conv2D(2, 3, padding="same"), (None, None, 3))
+    assert compute_output_field(unstrided) == make_square_field(3, 1, -1)
 
 
-def test_a_channels_first_model() -> None:
+def test_channels_first_model() -> None:
     model = keras.Sequential(
         [
             keras.Input((3, 32, 30)),
@@ -370,23 +384,23 @@ def test_a_channels_first_model() -> None:
             layers.MaxPooling2D(2, data_format="channels_first", name="out"),
         ]
     )
-    assert out(model) == whole(5, 4, 0)
+    assert compute_output_field(model) == make_square_field(5, 4, 0)
 
 
-def test_a_model_that_was_not_called_needs_an_input() -> None:
+def test_uncalled_model_needs_an_input() -> None:
     with pytest.raises(ModelError, match="call it once, or pass an input"):
-        receptive_fields(Separate())
-    found = receptive_fields(Separate(), np.zeros((1, 24, 24, 3), np.float32), [0])
-    assert list(found.values()) == [whole(5, 1, -2)]
+        compute_receptive_fields(Separate())
+    fields = compute_receptive_fields(Separate(), np.zeros((1, 24, 24, 3), np.float32), [0])
+    assert list(fields.values()) == [make_square_field(5, 1, -2)]
 
 
-def test_a_layer_that_there_is_not() -> None:
+def test_unknown_layer_raises() -> None:
     with pytest.raises(LayerError, match="no layer is called 'none'"):
-        receptive_fields(functional(layers.ReLU()), layers="none")
+        compute_receptive_fields(make_functional_model(layers.ReLU()), layers="none")
 
 
-def test_the_embedded_model() -> None:
-    fields = receptive_fields("demo")
+def test_demo_model() -> None:
+    fields = compute_receptive_fields("demo")
     assert all(fields.values())
     last = fields[list(fields)[-1]]
     assert last is not None

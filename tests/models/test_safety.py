@@ -1,3 +1,5 @@
+"""Tests of `actgrid.models.safety`."""
+
 from __future__ import annotations
 
 import json
@@ -14,13 +16,13 @@ import tensorflow as tf
 
 from actgrid import load_model
 from actgrid.errors import ModelError
-from actgrid.models.safety import REFUSED_OPERATIONS, unsafe_config, unsafe_saved_model
+from actgrid.models.safety import REFUSED_OPERATIONS, find_unsafe_config, find_unsafe_operation
 
 SPEC = tf.TensorSpec((None, 4))
 
 
-def save(folder: Path, call: Callable[[Any], Any], **attributes: Any) -> Path:
-    """Write a SavedModel of a function, with objects that it holds."""
+def save_function(folder: Path, call: Callable[[Any], Any], **attributes: Any) -> Path:
+    """Save a function as a SavedModel, with objects as attributes of its module."""
     module = tf.Module()
     for name, value in attributes.items():
         setattr(module, name, value)
@@ -30,7 +32,7 @@ def save(folder: Path, call: Callable[[Any], Any], **attributes: Any) -> Path:
     return folder
 
 
-def writes(target: Path) -> Callable[[Any], Any]:
+def make_writing_function(target: Path) -> Callable[[Any], Any]:
     def call(x: Any) -> Any:
         tf.io.write_file(str(target), "written")
         return x
@@ -38,65 +40,63 @@ def writes(target: Path) -> Callable[[Any], Any]:
     return call
 
 
-def reads(x: Any) -> Any:
+def read_a_file(x: Any) -> Any:
     return x + tf.cast(tf.strings.length(tf.io.read_file("/etc/hostname")), tf.float32)
 
 
-def calls_python(x: Any) -> Any:
+def call_python(x: Any) -> Any:
     return tf.ensure_shape(tf.py_function(lambda y: y, [x], tf.float32), (None, 4))
 
 
-def in_a_branch(x: Any) -> Any:
-    return tf.cond(tf.reduce_sum(x) > 1e9, lambda: reads(x), lambda: x)
+def read_in_a_branch(x: Any) -> Any:
+    return tf.cond(tf.reduce_sum(x) > 1e9, lambda: read_a_file(x), lambda: x)
 
 
-def in_a_map(x: Any) -> Any:
-    return tf.map_fn(lambda row: row + reads(row), x)
+def read_in_a_map(x: Any) -> Any:
+    return tf.map_fn(lambda row: row + read_a_file(row), x)
 
 
-def saves_a_checkpoint(x: Any) -> Any:
+def save_a_checkpoint(x: Any) -> Any:
     tf.raw_ops.SaveV2(
         prefix="/tmp/x", tensor_names=["a"], shape_and_slices=[""], tensors=[tf.identity(x)]
     )
     return x
 
 
-def restores_a_checkpoint(x: Any) -> Any:
-    (found,) = tf.raw_ops.RestoreV2(
+def restore_a_checkpoint(x: Any) -> Any:
+    (restored,) = tf.raw_ops.RestoreV2(
         prefix="/tmp/x", tensor_names=["a"], shape_and_slices=[""], dtypes=[tf.float32]
     )
-    return x + tf.reduce_sum(found)
+    return x + tf.reduce_sum(restored)
 
 
-def prints_to_a_file(x: Any) -> Any:
+def print_to_a_file(x: Any) -> Any:
     tf.print("text", output_stream="file:///tmp/x")
     return x
 
 
 UNSAFE: dict[str, Callable[[Any], Any]] = {
-    "ReadFile": reads,
-    "EagerPyFunc": calls_python,
-    "ReadFile in a branch": in_a_branch,
-    "ReadFile in a map": in_a_map,
-    "SaveV2": saves_a_checkpoint,
-    "RestoreV2": restores_a_checkpoint,
-    "PrintV2": prints_to_a_file,
+    "ReadFile": read_a_file,
+    "EagerPyFunc": call_python,
+    "ReadFile in a branch": read_in_a_branch,
+    "ReadFile in a map": read_in_a_map,
+    "SaveV2": save_a_checkpoint,
+    "RestoreV2": restore_a_checkpoint,
+    "PrintV2": print_to_a_file,
 }
 
 
 @pytest.mark.parametrize("name", UNSAFE)
-def test_operations_that_access_files_or_python_are_named_and_refused(
-    tmp_path: Path, name: str
-) -> None:
-    folder = save(tmp_path / "saved", UNSAFE[name])
+def test_unsafe_operations_raise_with_name(tmp_path: Path, name: str) -> None:
+    folder = save_function(tmp_path / "saved", UNSAFE[name])
     with pytest.raises(ModelError) as caught:
         load_model(folder)
     for part in (str(folder), f"the operation {name.split()[0]},", "--no-safe-mode"):
         assert part in str(caught.value)
 
 
-def test_nothing_of_a_refused_saved_model_has_run(tmp_path: Path) -> None:
-    folder = save(tmp_path / "saved", writes(tmp_path / "evil"))
+def test_refused_saved_model_does_not_run(tmp_path: Path) -> None:
+    folder = save_function(tmp_path / "saved", make_writing_function(tmp_path / "evil"))
     with pytest.raises(ModelError, match="WriteFile"):
         load_model(folder)
     assert not (tmp_path / "evil").exists()
@@ -105,7 +105,7 @@ def test_nothing_of_a_refused_saved_model_has_run(tmp_path: Path) -> None:
     assert (tmp_path / "evil").read_text() == "written"
 
 
-def test_a_table_that_is_read_from_a_file_is_refused(tmp_path: Path) -> None:
+def test_table_from_file_is_unsafe(tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("a\nb\n")
     file = tf.lookup.TextFileInitializer(
         str(tmp_path / "words.txt"), tf.string, 0, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
@@ -116,41 +116,41 @@ def test_a_table_that_is_read_from_a_file_is_refused(tmp_path: Path) -> None:
         return x + tf.cast(table.lookup(tf.constant("a")), tf.float32)
 
     assert "InitializeTableFromTextFileV2" in str(
-        unsafe_saved_model(save(tmp_path / "saved", call, table=table))
+        find_unsafe_operation(save_function(tmp_path / "saved", call, table=table))
     )
 
 
-def test_a_graph_as_text_is_checked_as_well(tmp_path: Path) -> None:
+def test_text_graph_is_checked(tmp_path: Path) -> None:
     from google.protobuf import text_format
     from tensorflow.core.protobuf import saved_model_pb2
 
-    folder = save(tmp_path / "saved", reads)
+    folder = save_function(tmp_path / "saved", read_a_file)
     binary = folder / "saved_model.pb"
     graph = saved_model_pb2.SavedModel.FromString(binary.read_bytes())
     (folder / "saved_model.pbtxt").write_text(text_format.MessageToString(graph))
     binary.unlink()
-    assert "ReadFile" in str(unsafe_saved_model(folder))
+    assert "ReadFile" in str(find_unsafe_operation(folder))
 
 
-def test_a_saver_that_writes_while_it_restores_is_refused(tmp_path: Path) -> None:
+def test_saver_that_writes_on_restore_is_unsafe(tmp_path: Path) -> None:
     from tensorflow.core.protobuf import saved_model_pb2
 
     def call(x: Any) -> Any:
         return x * weights
 
     weights = tf.Variable(np.ones(4, np.float32))
-    folder = save(tmp_path / "saved", call, weights=weights)
-    assert unsafe_saved_model(folder) is None
+    folder = save_function(tmp_path / "saved", call, weights=weights)
+    assert find_unsafe_operation(folder) is None
     binary = folder / "saved_model.pb"
     model = saved_model_pb2.SavedModel.FromString(binary.read_bytes())
     saver = model.meta_graphs[0].saver_def
     saver.restore_op_name = saver.save_tensor_name.partition(":")[0]
     binary.write_bytes(model.SerializeToString())
-    assert "SaveV2" in str(unsafe_saved_model(folder))
+    assert "SaveV2" in str(find_unsafe_operation(folder))
 
 
-def harmless(tmp_path: Path) -> dict[str, Path]:
-    """Return SavedModels as Keras and TensorFlow write them."""
+def save_harmless_models(tmp_path: Path) -> dict[str, Path]:
+    """Save harmless SavedModels, and return their folders by name."""
     inputs = keras.Input((4,))
     outputs = keras.layers.Dropout(0.5)(keras.layers.Dense(3, activation="relu")(inputs))
     model = keras.Model(inputs, keras.layers.BatchNormalization()(outputs))
@@ -168,17 +168,17 @@ def harmless(tmp_path: Path) -> dict[str, Path]:
     return {
         "export": tmp_path / "export",
         "save": tmp_path / "save",
-        "table": save(tmp_path / "table", call, table=table),
+        "table": save_function(tmp_path / "table", call, table=table),
     }
 
 
-def test_saved_models_as_keras_writes_them_are_loaded(tmp_path: Path) -> None:
-    for folder in harmless(tmp_path).values():
-        assert unsafe_saved_model(folder) is None
+def test_genuine_saved_models_are_safe(tmp_path: Path) -> None:
+    for folder in save_harmless_models(tmp_path).values():
+        assert find_unsafe_operation(folder) is None
     load_model(tmp_path / "export")
 
 
-def test_a_saved_model_of_tensorflow_1_is_loaded(tmp_path: Path) -> None:
+def test_tensorflow_1_saved_model_is_safe(tmp_path: Path) -> None:
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
         x = v1.placeholder(tf.float32, (None, 4), name="x")
@@ -188,26 +188,26 @@ def test_a_saved_model_of_tensorflow_1_is_loaded(tmp_path: Path) -> None:
         signature = v1.saved_model.predict_signature_def({"x": x}, {"y": y})
         builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
         builder.save()
-    assert unsafe_saved_model(tmp_path / "old") is None
+    assert find_unsafe_operation(tmp_path / "old") is None
 
 
-# Operations of which an argument only looks like the name of a file or a server.
+# Operations with an argument whose name only resembles that of a file or a server.
 HARMLESS_ARGUMENTS = {
     *("CTCBeamSearchDecoder", "ExperimentalSetStatsAggregatorDataset", "RegexFullMatch"),
     *("RegexReplace", "SetStatsAggregatorDataset", "StaticRegexFullMatch", "StaticRegexReplace"),
     "TensorSliceDataset",  # is_files
 }
-# These are refused by the value of their attribute.
-BY_ATTRIBUTE = {"DecodeProtoV2", "EncodeProto", "FixedUnigramCandidateSampler", "PrintV2"}
-# The saver's, see above.
-CHECKPOINTS = {
+# Operations that are refused by the value of an attribute.
+REFUSED_BY_ATTRIBUTE = {"DecodeProtoV2", "EncodeProto", "FixedUnigramCandidateSampler", "PrintV2"}
+# Operations of the saver, see above.
+CHECKPOINT_OPERATIONS = {
     *("DTensorRestoreV2", "MergeV2Checkpoints", "Restore", "RestoreSlice", "RestoreV2", "Save"),
     *("SaveSlices", "SaveV2"),
 }
 
 
-def test_every_operation_that_takes_a_file_or_an_address_is_decided() -> None:
-    """Name operations of a later TensorFlow that nobody has looked at."""
+def test_every_file_or_network_operation_is_classified() -> None:
+    """Detect operations of a later TensorFlow that are not classified yet."""
     from tensorflow.core.framework import op_def_pb2
     from tensorflow.python.client import pywrap_tf_session
 
@@ -222,47 +222,55 @@ def test_every_operation_that_takes_a_file_or_an_address_is_decided() -> None:
     accessing = {
         operation.name
         for operation in operations
-        if any(suspicious.search(each.name) for each in (*operation.attr, *operation.input_arg))
+        if any(
+            suspicious.search(argument.name) for argument in (*operation.attr, *operation.input_arg)
+        )
         or re.search(r"PyFunc|^Rpc|CustomCall(V2)?$", operation.name)
     }
-    decided = REFUSED_OPERATIONS | HARMLESS_ARGUMENTS | BY_ATTRIBUTE | CHECKPOINTS
-    assert accessing - decided == set()
+    classified = (
+        REFUSED_OPERATIONS | HARMLESS_ARGUMENTS | REFUSED_BY_ATTRIBUTE | CHECKPOINT_OPERATIONS
+    )
+    assert accessing - classified == set()
     assert len(accessing & REFUSED_OPERATIONS) > 50
 
 
 # --- configurations of .keras and .h5 files
 
 
-def layer(class_name: str, **config: Any) -> dict[str, Any]:
+def make_layer_config(class_name: str, **config: Any) -> dict[str, Any]:
     return {"module": "keras.layers", "class_name": class_name, "config": config}
 
 
-def function(module: str, name: str) -> dict[str, Any]:
+def make_function_config(module: str, name: str) -> dict[str, Any]:
     return {"module": module, "class_name": "function", "config": name}
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"layers": [layer("Lambda")]}, "Lambda layer"),
-        ({"a": [{"b": layer("TFSMLayer", filepath="x")}]}, "TFSMLayer"),
-        (layer("Dense", activation={"class_name": "__lambda__"}), "Lambda function"),
-        (layer("StringLookup", vocabulary="/etc/passwd"), "would read the file '/etc/passwd'"),
-        (layer("Dense", activation=function("keras.utils", "get_file")), "keras.utils.get_file"),
-        (function("keras.config", "enable_unsafe_deserialization"), "enable_unsafe"),
+        ({"layers": [make_layer_config("Lambda")]}, "Lambda layer"),
+        ({"a": [{"b": make_layer_config("TFSMLayer", filepath="x")}]}, "TFSMLayer"),
+        (make_layer_config("Dense", activation={"class_name": "__lambda__"}), "Lambda function"),
+        (
+            make_layer_config("StringLookup", vocabulary="/etc/passwd"),
+            "would read the file '/etc/passwd'",
+        ),
+        (
+            make_layer_config("Dense", activation=make_function_config("keras.utils", "get_file")),
+            "keras.utils.get_file",
+        ),
+        (make_function_config("keras.config", "enable_unsafe_deserialization"), "enable_unsafe"),
     ],
 )
-def test_configurations_that_run_code_or_load_files_are_refused(
-    tmp_path: Path, config: Any, message: str
-) -> None:
-    assert message in str(unsafe_config(config))
+def test_unsafe_configurations_raise(tmp_path: Path, config: Any, message: str) -> None:
+    assert message in str(find_unsafe_config(config))
     with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
         archive.writestr("config.json", json.dumps(config))
-    with pytest.raises(ModelError, match=r"model\.keras holds .*--no-safe-mode"):
+    with pytest.raises(ModelError, match=r"model\.keras contains .*--no-safe-mode"):
         load_model(tmp_path / "model.keras")
 
 
-def test_configurations_of_keras_layers_pass(tmp_path: Path) -> None:
+def test_keras_configurations_are_safe(tmp_path: Path) -> None:
     layers = keras.layers
     lookup = layers.StringLookup(vocabulary=["a", "b"])
     model = keras.Sequential(
@@ -270,9 +278,14 @@ def test_configurations_of_keras_layers_pass(tmp_path: Path) -> None:
     )
     model.save(tmp_path / "text.keras")
     assert load_model(tmp_path / "text.keras").layers[0].get_vocabulary() == ["[UNK]", "a", "b"]
-    relu = function("keras.activations", "relu")
-    assert unsafe_config([layer("Dense", activation=relu), function("builtins", "mine")]) is None
+    relu = make_function_config("keras.activations", "relu")
+    assert (
+        find_unsafe_config(
+            [make_layer_config("Dense", activation=relu), make_function_config("builtins", "mine")]
+        )
+        is None
+    )
     nested: Any = []
     for _ in range(10_000):
         nested = [nested]
-    assert unsafe_config(nested) is None
+    assert find_unsafe_config(nested) is None

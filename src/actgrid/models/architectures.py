@@ -1,4 +1,4 @@
-"""Recognize the networks of `keras.applications` and the demo by their kernels."""
+"""Recognize known architectures of `keras.applications` by their kernels."""
 
 from __future__ import annotations
 
@@ -11,54 +11,55 @@ from typing import Any, NamedTuple
 from actgrid.models.frameworks import keras
 from actgrid.models.network import is_network
 
-__all__ = ["DEMO", "Architecture", "find_architecture", "kernel_lines"]
+__all__ = ["DEMO", "Architecture", "describe_kernels", "find_architecture"]
 
-# The name of the embedded model's architecture.
+# Name of the architecture of the embedded demo model.
 DEMO = "demo"
 
 
 class Architecture(NamedTuple):
-    """The architecture that a model has, or begins with.
+    """A known architecture that a model has or starts with.
 
     Attributes
     ----------
     name
         A name in `keras.applications`, or ``"demo"``.
-    is_whole
-        Whether the model has it with its head of 1000 classes, and nothing else with weights.
+    is_complete
+        Whether the model is the whole architecture with its head of 1000 classes, and has no
+        further weights.
     """
 
     name: str
-    is_whole: bool
+    is_complete: bool
 
 
 def find_architecture(model: Any) -> Architecture | None:
-    """Return the known architecture whose kernels are the first, or all, of a model.
+    """Return the known architecture that a model has or starts with; None if unknown.
 
-    The kernels of all layers are compared in order, by the class, the shape and the strides. Names
-    of models and layers do not count.
+    The kernels of all layers are compared in order, by class, shape and strides. Names of models
+    and layers do not matter.
     """
     if is_network(model):
         return None
-    known = _digests()
-    counts = {count for count, _ in known}
-    found: Architecture | None = None
+    digests = _read_digests()
+    counts = {count for count, _ in digests}
+    architecture: Architecture | None = None
     digest, total = hashlib.sha256(), 0
-    for total, line in enumerate(kernel_lines(model), 1):
+    for total, line in enumerate(describe_kernels(model), 1):
         digest.update(line.encode())
         if total in counts:
-            found = known.get((total, digest.hexdigest()[:16]), found)
-    complete = known.get((total, digest.hexdigest()[:16]))
-    if complete is not None and complete.is_whole and _ends_in_classes(model):
+            architecture = digests.get((total, digest.hexdigest()[:16]), architecture)
+    complete = digests.get((total, digest.hexdigest()[:16]))
+    if complete is not None and complete.is_complete and _ends_in_classes(model):
         return complete
-    return None if found is None else found._replace(is_whole=False)
+    return None if architecture is None else architecture._replace(is_complete=False)
 
 
 def _ends_in_classes(model: Any) -> bool:
-    """Return whether the last kernel of a model gives logits or their softmax."""
-    nested = keras().Model
+    """Return whether the last kernel of a model computes logits or their softmax."""
+    model_class = keras().Model
     for layer in reversed(model.layers):
-        if isinstance(layer, nested):
+        if isinstance(layer, model_class):
             return _ends_in_classes(layer)
         if any(len(variable.shape) > 1 for variable in layer.weights):
             activation = getattr(layer, "activation", None)
@@ -66,11 +67,11 @@ def _ends_in_classes(model: Any) -> bool:
     return False
 
 
-def kernel_lines(model: Any) -> Iterator[str]:
-    """Yield a line for each kernel of a model's layers, in order, nested models included."""
+def describe_kernels(model: Any) -> Iterator[str]:
+    """Yield a line for each kernel of a model in order, nested models included."""
     for layer in getattr(model, "layers", []):
         if isinstance(layer, keras().Model):
-            yield from kernel_lines(layer)
+            yield from describe_kernels(layer)
             continue
         strides = tuple(getattr(layer, "strides", ()) or ())
         for variable in layer.weights:
@@ -79,12 +80,12 @@ def kernel_lines(model: Any) -> Iterator[str]:
 
 
 @lru_cache(maxsize=1)
-def _digests() -> dict[tuple[int, str], Architecture]:
-    """Return architectures by the number and the digest of their kernels."""
-    found: dict[tuple[int, str], Architecture] = {}
+def _read_digests() -> dict[tuple[int, str], Architecture]:
+    """Return the known architectures by the number and the digest of their kernels."""
+    architectures: dict[tuple[int, str], Architecture] = {}
     text = (files(__package__) / "architectures.txt").read_text("utf-8")
     for line in text.splitlines():
         name, *fields = line.split()
-        for is_whole, (count, digest) in enumerate((fields[:2], fields[2:])):
-            found[int(count), digest] = Architecture(name, bool(is_whole))
-    return found
+        for is_complete, (count, digest) in enumerate((fields[:2], fields[2:])):
+            architectures[int(count), digest] = Architecture(name, bool(is_complete))
+    return architectures

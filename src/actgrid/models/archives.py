@@ -1,4 +1,4 @@
-"""Bounded reads of zip archives and HDF5 files."""
+"""Check zip archives and HDF5 files for oversized or external content."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from actgrid.errors import FormatError
 __all__ = ["check_archive", "check_zip", "is_hdf5", "read_member"]
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-# Weights hardly compress, and pruned weights by about 10: an archive may grow to so many times its
-# own size and the allowance together. DEFLATE alone reaches a factor of 1,000.
+# Maximum size of the contents: this factor times the size of the archive, plus the allowance.
+# Weights hardly compress, pruned weights by a factor of about 10; DEFLATE reaches 1,000.
 _MAX_EXPANSION = 20
 _ALLOWANCE = 64 << 20  # bytes
 # The fixed part of a zip member's local header ends with the lengths of its two variable parts.
@@ -26,22 +26,22 @@ _LOCAL_HEADER = struct.Struct("<26xHH")
 
 
 def check_archive(path: Path) -> None:
-    """Raise FormatError if reading a file would take far more memory than its size on disk.
+    """Raise FormatError if a file declares far more data than its size on disk.
 
-    Zip archives, with the HDF5 files inside them, and HDF5 files are checked by what their headers
-    declare, without reading the data; any other file passes.
+    Zip archives, the HDF5 files inside them, and HDF5 files are checked by the sizes that their
+    headers declare, without reading the data. Other files are not checked.
 
     Raises
     ------
     FormatError
-        If members or datasets declare more bytes than a genuine archive of this size has, or if
-        an HDF5 file refers to other files. Also a ValueError.
+        If members or datasets declare more bytes than a genuine archive of this size contains, or
+        if an HDF5 file refers to other files. Also a ValueError.
     OSError, zipfile.BadZipFile
         If the file cannot be read.
     """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        # A file may be both: either format may begin after other data.
+        # A file can be both zip and HDF5, because either format may start after other data.
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 check_zip(archive, size)
@@ -54,7 +54,7 @@ def check_archive(path: Path) -> None:
 
 
 def is_hdf5(file: BinaryIO) -> bool:
-    """Return whether a file is HDF5, whose signature stands at 0, 512, 1024, 2048, ... bytes."""
+    """Return whether a file has the HDF5 signature, at byte 0, 512, 1024, 2048, ..."""
     size, offset = file.seek(0, os.SEEK_END), 0
     while offset < size:
         file.seek(offset)
@@ -67,10 +67,12 @@ def is_hdf5(file: BinaryIO) -> bool:
 def check_zip(archive: zipfile.ZipFile, size: int) -> None:
     """Raise FormatError if the members of a zip archive declare too many bytes.
 
-    A member is never read beyond the size that it declares.
+    The size that a member declares is also the most that is read from it.
 
     Parameters
     ----------
+    archive
+        The open archive.
     size
         Size of the archive in bytes.
     """
@@ -89,7 +91,7 @@ def read_member(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
     """
     declared = archive.getinfo(name).file_size
     if declared > max_bytes:
-        raise FormatError(f"{name} declares {declared:,} bytes, expected at most {max_bytes:,}")
+        raise FormatError(f"{name} declares {declared:,} bytes; expected at most {max_bytes:,}")
     return archive.read(name)
 
 
@@ -97,7 +99,7 @@ def _check_size(declared: int, size: int, parts: str) -> None:
     limit = _MAX_EXPANSION * size + _ALLOWANCE
     if declared > limit:
         raise FormatError(
-            f"{parts} declare {declared:,} bytes of data in a file of {size:,} bytes, "
+            f"{parts} declare {declared:,} bytes of data in a file of {size:,} bytes; "
             f"expected at most {limit:,}"
         )
 
@@ -115,14 +117,14 @@ def _check_hdf5(file: BinaryIO | IO[bytes], size: int) -> None:
 
     with h5py.File(file, "r") as root:
         declared = 0
-        for dataset in _datasets(root):
+        for dataset in _iterate_datasets(root):
             if dataset.external or dataset.is_virtual:
                 raise FormatError(f"the HDF5 dataset {dataset.name} is stored in another file")
             declared += math.prod(dataset.shape or ()) * dataset.dtype.itemsize
         _check_size(declared, size, "its HDF5 datasets")
 
 
-def _datasets(root: Any) -> Iterator[Any]:
+def _iterate_datasets(root: Any) -> Iterator[Any]:
     """Yield every dataset of an HDF5 file once, without following links by path."""
     import h5py
 
@@ -149,13 +151,13 @@ def _datasets(root: Any) -> Iterator[Any]:
 def _open_seekable(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, file: BinaryIO
 ) -> BinaryIO | IO[bytes]:
-    """Return a member of a zip archive as a file that seeks quickly in both directions."""
+    """Open a member of a zip archive as a file that seeks quickly."""
     if member.compress_type == zipfile.ZIP_STORED:
-        # ZipFile's own files read everything again to go back, before Python 3.13.
+        # Before Python 3.13, a member file seeks back by reading from its start again.
         file.seek(member.header_offset)
-        names = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+        name_lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
         return _Section(
-            file, member.header_offset + _LOCAL_HEADER.size + sum(names), member.file_size
+            file, member.header_offset + _LOCAL_HEADER.size + sum(name_lengths), member.file_size
         )
     unpacked = tempfile.TemporaryFile()  # noqa: SIM115  (the caller closes it)
     with archive.open(member) as packed:

@@ -1,4 +1,4 @@
-"""The calls of a model's layers, as a trace of the model records and chooses them."""
+"""Record layer calls while a model is traced, and select calls by layer."""
 
 from __future__ import annotations
 
@@ -7,24 +7,35 @@ from typing import Any, NamedTuple
 
 from actgrid.errors import LayerError, ModelError
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.inputs import is_real, map_tensors
+from actgrid.models.inputs import is_real_dtype, map_tensors
 from actgrid.models.layers import (
     NO_SPATIAL_LAYER,
     LayerInfo,
     Node,
     Selection,
-    model_operations,
+    collect_operations,
 )
 
-__all__ = ["Call", "Trace", "choose_calls", "visible_calls"]
+__all__ = ["Call", "Trace", "choose_calls", "filter_visible_calls"]
 
 
 @dataclass(frozen=True)
 class Call:
-    """A layer's output, as a symbolic tensor of the graph being traced.
+    """One call of a layer, with its output as a symbolic tensor of the traced graph.
 
-    `inputs` are the arguments that the layer was called with. Where `tensor` was put together for
-    a layer that ran once for each time step, `parts` are the steps' outputs.
+    Attributes
+    ----------
+    node
+        The layer.
+    info
+        Description of the output.
+    tensor
+        The output.
+    inputs
+        Arguments that the layer was called with.
+    parts
+        Outputs of the separate time steps, if `tensor` was stacked from a layer that ran once for
+        each time step; else empty.
     """
 
     node: Node
@@ -35,10 +46,15 @@ class Call:
 
 
 class Trace(NamedTuple):
-    """One run of a model on symbolic inputs: what it returns, and the calls of its layers.
+    """Return value and layer calls of a model that was run on symbolic inputs.
 
-    Calls come in the order in which they end; those in loops and branches, whose tensors do not
-    outlive them, are left out. Of `results`, whatever the model returns, `outputs` are tensors.
+    Attributes
+    ----------
+    results
+        The return value of the model, of any type.
+    calls
+        Layer calls in the order in which they end. Calls inside loops and branches are left out,
+        because their tensors do not exist outside.
     """
 
     results: Any
@@ -46,71 +62,80 @@ class Trace(NamedTuple):
 
     @property
     def outputs(self) -> Any:
-        """The model's output: a tensor, or a structure of tensors, in which some may be None.
+        """The model's output: a tensor, or a structure of tensors and None.
 
         Raises
         ------
         ModelError
-            If the model returns anything else, such as None, a string or a sparse tensor.
+            If the model returns a value that is not a tensor, such as None, a string or a sparse
+            tensor.
         """
         tf = tensorflow()
         try:
             flat = tf.nest.flatten(self.results)
-        except TypeError as error:  # as of keys that cannot be sorted
+        except TypeError as error:  # such as keys that cannot be sorted
             raise ModelError(f"the model's output cannot be read: {error}") from error
         if all(value is None for value in flat):
             raise ModelError("the model returns None instead of an output")
-        outputs = map_tensors(_dense_tensor, self.results)
-        if isinstance(outputs, tf.Tensor) and not is_real(outputs.dtype):
-            raise ModelError(f"the model returns {outputs.dtype.name}, expected real numbers")
+        outputs = map_tensors(_convert_to_dense, self.results)
+        if isinstance(outputs, tf.Tensor) and not is_real_dtype(outputs.dtype):
+            raise ModelError(f"the model returns {outputs.dtype.name}; expected real numbers")
         return outputs
 
 
-def _dense_tensor(value: Any) -> Any:
-    """Return what a model gave as one of its outputs as a tensor."""
+def _convert_to_dense(value: Any) -> Any:
+    """Return one output value of a model as a dense tensor."""
     tf = tensorflow()
-    kind = type(value).__name__
+    type_name = type(value).__name__
     if isinstance(value, (tf.RaggedTensor, tf.SparseTensor)):
-        way = "value.to_tensor()" if kind == "RaggedTensor" else "tf.sparse.to_dense(value)"
-        raise ModelError(f"the model returns a {kind}, expected a dense tensor: return {way}")
+        conversion = (
+            "value.to_tensor()" if type_name == "RaggedTensor" else "tf.sparse.to_dense(value)"
+        )
+        raise ModelError(
+            f"the model returns a {type_name}; expected a dense tensor: return {conversion}"
+        )
     try:
         return tf.convert_to_tensor(value)
     except (ValueError, TypeError) as error:
-        raise ModelError(f"the model returns a {kind}, expected a tensor") from error
+        raise ModelError(f"the model returns a {type_name}; expected a tensor") from error
 
 
 def choose_calls(model: Any, calls: list[Call], selection: Selection) -> list[Call]:
-    """Return the calls of a trace of the model that are wanted.
+    """Return the traced calls whose layers are selected.
 
     Raises
     ------
     LayerError
-        If something that is wanted is not among them.
+        If the selection names a layer that was not called.
     """
-    if selection.everything:
-        return _spatial(calls)
-    selection.check(model, model_operations(model))
-    selection.check_found(model, ((call.node, call.info.path) for call in calls))
-    return [call for call in calls if selection.wants(call.node, call.info.path, model)]
+    if selection.selects_all:
+        return _choose_spatial(calls)
+    selection.check_model(model, collect_operations(model))
+    selection.check_calls(model, ((call.node, call.info.path) for call in calls))
+    return [call for call in calls if selection.matches(call.node, call.info.path, model)]
 
 
-def _spatial(calls: list[Call]) -> list[Call]:
-    chosen = [call for call in visible_calls(calls) if call.info.spatial]
+def _choose_spatial(calls: list[Call]) -> list[Call]:
+    chosen = [call for call in filter_visible_calls(calls) if call.info.is_spatial]
     if not chosen:
         raise LayerError(NO_SPATIAL_LAYER)
     return chosen
 
 
-def visible_calls(calls: list[Call]) -> list[Call]:
-    """Return the calls that a user knows of, without the insides of Keras's own layers."""
+def filter_visible_calls(calls: list[Call]) -> list[Call]:
+    """Return the calls of layers that a user created, not Keras-internal layers."""
     chosen: list[Call] = []
     for call in calls:
-        places = [place for place, other in enumerate(chosen) if other.tensor is call.tensor]
-        # The output of a nested model is mostly that of the last layer inside it.
-        if not (call.node.composite and places):
-            if not call.node.internal:
+        positions = [
+            position
+            for position, chosen_call in enumerate(chosen)
+            if chosen_call.tensor is call.tensor
+        ]
+        # A nested model usually returns the output tensor of its last layer.
+        if not (call.node.is_composite and positions):
+            if not call.node.is_internal:
                 chosen.append(call)
-        elif getattr(call.node.layer, "layer", None) is chosen[places[-1]].node.layer:
-            # A wrapper, such as TimeDistributed, stands for the one layer that it wraps.
-            chosen[places[-1]] = call
+        elif getattr(call.node.layer, "layer", None) is chosen[positions[-1]].node.layer:
+            # A wrapper such as TimeDistributed is listed instead of the layer that it wraps.
+            chosen[positions[-1]] = call
     return chosen

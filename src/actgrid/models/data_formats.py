@@ -1,91 +1,96 @@
-"""The data format of a model's inputs, as the layers of the model state it."""
+"""Find the data format of the inputs of a model from its layers."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from actgrid.models.frameworks import keras
-from actgrid.models.inputs import input_structure
-from actgrid.models.layers import model_layers
+from actgrid.models.inputs import get_input_structure
+from actgrid.models.layers import collect_layers
 from actgrid.models.network import is_network
 from actgrid.options import DATA_FORMATS
 
-__all__ = ["input_data_format", "permuted_format"]
+__all__ = ["find_input_data_format", "permute_data_format"]
 
-# The axis of the input that each axis of a tensor holds.
+# For each axis of a tensor, the axis of the model input that it corresponds to.
 _Axes = tuple[int, ...]
 
 
-def input_data_format(model: Any, position: int = 0) -> str:
+def find_input_data_format(model: Any, position: int = 0) -> str:
     """Return ``"channels_last"`` or ``"channels_first"`` for an input of a model.
 
-    The first layer with a data format that the input reaches decides, through layers that permute
-    axes. Where no layer has one, the setting of Keras does: ``keras.config.image_data_format()``.
+    The format is that of the first layer with a data format that the input reaches, converted
+    through layers that permute axes. Without such a layer it is
+    ``keras.config.image_data_format()``.
 
     Parameters
     ----------
+    model
+        The model.
     position
-        Which input, in the order of TensorFlow's nests.
+        Position of the input, in the order of `tf.nest`.
     """
     if is_network(model):
         return model.inputs[position].data_format if model.inputs else "channels_last"
-    return _format_of(model, position) or str(keras().config.image_data_format())
+    return _trace_format(model, position) or str(keras().config.image_data_format())
 
 
-def _format_of(model: Any, position: int) -> str | None:
+def _trace_format(model: Any, position: int) -> str | None:
     k = keras()
-    if input_structure(model) is None or not hasattr(model, "operations"):
-        return _format_in_order(model)
-    symbolic = model.inputs[position]
-    rank = len(symbolic.shape)
-    # Of each tensor that the input becomes, which axes of the input its axes hold.
-    reached: dict[int, _Axes] = {id(symbolic): tuple(range(rank))}
-    for operation in model.operations:  # in an order in which they can run
+    if get_input_structure(model) is None or not hasattr(model, "operations"):
+        return _scan_layers(model)
+    symbolic_input = model.inputs[position]
+    rank = len(symbolic_input.shape)
+    # Axes of the model input that the axes of each derived tensor correspond to, by tensor id.
+    axes_by_tensor: dict[int, _Axes] = {id(symbolic_input): tuple(range(rank))}
+    for operation in model.operations:  # in topological order
         for node in operation._inbound_nodes:
-            for place, tensor in enumerate(node.input_tensors):
-                axes = reached.get(id(tensor))
+            for input_position, tensor in enumerate(node.input_tensors):
+                axes = axes_by_tensor.get(id(tensor))
                 if axes is None:
                     continue
                 if isinstance(operation, k.Model):
-                    stated = _format_of(operation, place)
+                    declared = _trace_format(operation, input_position)
                 else:
-                    stated = _stated(operation) or _format_in_order(operation)
-                if stated is not None:
-                    return _in_input(stated, axes)
-                moved = _permutation(operation, rank)
-                after = axes if moved is None else tuple(axes[axis] for axis in moved)
-                reached |= {
-                    id(output): after for output in node.outputs if len(output.shape) == rank
+                    declared = _get_declared_format(operation) or _scan_layers(operation)
+                if declared is not None:
+                    return _convert_to_input_format(declared, axes)
+                permutation = _get_permutation(operation, rank)
+                output_axes = (
+                    axes if permutation is None else tuple(axes[axis] for axis in permutation)
+                )
+                axes_by_tensor |= {
+                    id(output): output_axes for output in node.outputs if len(output.shape) == rank
                 }
     return None
 
 
-def _format_in_order(layer: Any) -> str | None:
-    """Return the format of the input of a layer, by the first one inside it that has a format."""
+def _scan_layers(layer: Any) -> str | None:
+    """Return the input format of a layer, from the first sublayer with a data format."""
     axes: _Axes = (0, 1, 2, 3)
     if not hasattr(layer, "_flatten_layers"):  # an operation
         return None
-    for node in model_layers(layer):
-        if (moved := _permutation(node.layer, len(axes))) is not None:
-            axes = tuple(axes[axis] for axis in moved)
-        if (stated := _stated(node.layer)) is not None:
-            return _in_input(stated, axes)
+    for node in collect_layers(layer):
+        if (permutation := _get_permutation(node.layer, len(axes))) is not None:
+            axes = tuple(axes[axis] for axis in permutation)
+        if (declared := _get_declared_format(node.layer)) is not None:
+            return _convert_to_input_format(declared, axes)
     return None
 
 
-def _stated(operation: Any) -> str | None:
-    stated = getattr(operation, "data_format", None)
-    return str(stated) if stated in DATA_FORMATS else None
+def _get_declared_format(operation: Any) -> str | None:
+    declared = getattr(operation, "data_format", None)
+    return str(declared) if declared in DATA_FORMATS else None
 
 
-def _in_input(stated: str, axes: _Axes) -> str | None:
-    """Return the format of an input whose axes reach a layer with a data format in this order."""
-    axis = axes[1 if stated == "channels_first" else -1]
+def _convert_to_input_format(declared: str, axes: _Axes) -> str | None:
+    """Convert a layer's data format to that of the input, by the axes of the input."""
+    axis = axes[1 if declared == "channels_first" else -1]
     return {1: "channels_first", len(axes) - 1: "channels_last"}.get(axis)
 
 
-def _permutation(operation: Any, rank: int) -> _Axes | None:
-    """Return the axes of its input that a layer or operation puts in the place of each axis."""
+def _get_permutation(operation: Any, rank: int) -> _Axes | None:
+    """Return the axis permutation of a layer; None if the layer keeps the axes."""
     if isinstance(operation, keras().layers.Permute) and len(operation.dims) == rank - 1:
         return (0, *operation.dims)
     axes = getattr(operation, "axes", None)
@@ -94,16 +99,17 @@ def _permutation(operation: Any, rank: int) -> _Axes | None:
     return None
 
 
-def permuted_format(layer: Any, data_format: str, rank: int) -> str | None:
-    """Return the format of what a layer makes of an input of this format.
+def permute_data_format(layer: Any, data_format: str, rank: int) -> str | None:
+    """Return the data format of a layer's output for an input of a data format.
 
     Returns
     -------
     str or None
-        Another one if the layer permutes the axes; None if it moves the channels to neither end.
+        The other format if the layer permutes the channel axis; None if the layer moves the
+        channels to neither end.
     """
-    moved = _permutation(layer, rank)
-    if moved is None:
+    permutation = _get_permutation(layer, rank)
+    if permutation is None:
         return data_format
-    place = moved.index(1 if data_format == "channels_first" else rank - 1)
-    return {1: "channels_first", rank - 1: "channels_last"}.get(place)
+    channel_axis = permutation.index(1 if data_format == "channels_first" else rank - 1)
+    return {1: "channels_first", rank - 1: "channels_last"}.get(channel_axis)

@@ -1,4 +1,4 @@
-"""Activations and weights, drawn by what is known of their layers."""
+"""Render activations and weights with the settings that suit their layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from actgrid.rendering import Grid, render
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["draw_layer", "draw_weight", "filters"]
+__all__ = ["arrange_kernel_axes", "draw_layer", "draw_weight"]
 
 
 def draw_layer(
@@ -25,10 +25,19 @@ def draw_layer(
     batch: int = 1,
     **options: Unpack[RenderArrayOptions],
 ) -> Grid:
-    """Draw one layer's activation, by what is known of the layer; see `actgrid.render`.
+    """Render the activation of a layer; kind and data format come from its LayerInfo.
 
-    A layer that gives one output for the whole of a larger `batch`, such as an embedding of
-    positions, has that drawn for every sample.
+    Parameters
+    ----------
+    info
+        Description of the layer output.
+    activation
+        The output, with its batch axis.
+    batch
+        Number of samples in the batch. A layer may return one output for the whole batch, such as
+        an embedding of positions; this output is drawn for every sample.
+    **options
+        See `actgrid.render`.
     """
     if info.kind != "sequence":
         options["token_grid"] = None
@@ -44,24 +53,24 @@ def draw_layer(
 def draw_weight(
     weight: Weight, values: npt.NDArray[Any], **options: Unpack[RenderArrayOptions]
 ) -> Grid:
-    """Draw a weight, or an array like it, with a row for each output channel of a convolution.
+    """Render a weight as a grid, with a row for each output channel of a kernel.
 
-    See `actgrid.render`; by default zero is the middle of a diverging colormap.
+    By default zero is in the middle of a diverging colormap. See `actgrid.render` for the options.
     """
-    given: RenderArrayOptions = {**SIGNED, "kind": "kernel", **options}
-    return render(filters(weight, values), **given)
+    weight_options: RenderArrayOptions = {**SIGNED, "kind": "kernel", **options}
+    return render(arrange_kernel_axes(weight, values), **weight_options)
 
 
-def filters(weight: Weight, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return a kernel with its input and output channels last, in this order."""
+def arrange_kernel_axes(weight: Weight, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a kernel with its last axes in the order input, output channels."""
     layers = keras().layers
     layer = weight.nodes[-1].layer if weight.nodes else None
     if values.ndim < 3:
         return values
     if isinstance(layer, (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)):
         return np.swapaxes(values, -1, -2)
-    depthwise = isinstance(layer, (layers.DepthwiseConv1D, layers.DepthwiseConv2D))
-    if depthwise or weight.variable.name == "depthwise_kernel":
-        # Each output channel sees one input channel.
+    is_depthwise = isinstance(layer, (layers.DepthwiseConv1D, layers.DepthwiseConv2D))
+    if is_depthwise or weight.variable.name == "depthwise_kernel":
+        # Each output channel reads one input channel.
         return values.reshape(*values.shape[:-2], 1, -1)
     return values

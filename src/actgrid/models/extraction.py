@@ -1,4 +1,4 @@
-"""The extractor: any layers' activations, from one compiled function."""
+"""Extract the activations of any layers of a model."""
 
 from __future__ import annotations
 
@@ -12,126 +12,134 @@ from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.listed_layers import ListedLayers
 from actgrid.models.loading import load_model
 from actgrid.models.network import LayerFunction, Network, is_compiled
-from actgrid.models.networks import list_network_layers, network_of
+from actgrid.models.networks import get_network, list_network_layers
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
 
 __all__ = ["Extractor", "is_traceable", "list_layers", "run_transform", "trace_layers"]
 
 
 class Extractor:
-    """Runs a model and returns the activations of chosen layers.
+    """Run a model and return the activations of selected layers.
 
-    A Keras model runs in one compiled `tf.function`, in which each layer's output is captured as it
-    is traced. TensorFlow leaves out whatever the chosen layers do not need. The model may be of
-    any kind: Sequential, Functional, nested, subclassed. It is changed no more than by
-    ``model.predict``: only the state of stateful layers moves on. Calls may come from several
-    threads.
+    A Keras model runs in one compiled `tf.function`, in which the outputs of the layers are
+    captured during tracing. TensorFlow skips every operation that the selected layers do not need.
+    The model
+    may be of any kind: Sequential, Functional, nested or subclassed. As with ``model.predict``,
+    only the state of stateful layers changes. Calls from several threads are allowed.
 
     Parameters
     ----------
-    model
-        A Keras model, or anything that `load_model` takes.
-    layers
-        Which layers: None for every layer with a spatial output; a layer path
-        (``"block1_conv1"``, ``"outer/inner"``), a glob (``"*conv*"``), a layer, a layer class,
-        an index into ``model.layers``, a predicate on layers, or a list of any of these. A path
-        stands for all calls of a layer: ``"conv:0"`` is its first alone, ``"conv:1"`` its second.
-        Operations of functional models (``keras.ops.relu(x)``, ``x * 2 + 1``) are chosen like
-        layers, by the names that Keras gives them (``model.operations``), but not by an index or
-        a predicate.
-    training
-        Whether the model runs as in training (dropout, batch statistics). What training would
-        update, such as moving averages, stays as it is.
+    model : keras.Model, Network, str or pathlib.Path
+        A Keras model, or any other model that `load_model` accepts.
+    layers : str, int, keras.Layer, type, callable or list of these, optional
+        Layers to extract: a layer path (``"block1_conv1"``, ``"outer/inner"``), a glob
+        (``"*conv*"``), a layer, a layer class, an index into ``model.layers``, a predicate on
+        layers, or a list of these. None selects every layer with a spatial output. A path selects
+        all calls
+        of a layer: ``"conv:0"`` selects the first call only, ``"conv:1"`` the second. Operations of
+        functional models (``keras.ops.relu(x)``, ``x * 2 + 1``) are selected like layers, by the
+        names that Keras gives them (``model.operations``), but not by an index or a predicate.
+    training : bool, default False
+        Whether to run the model in training mode (dropout, batch statistics). Variables that
+        training updates, such as moving averages, do not change.
 
     Attributes
     ----------
-    model
-        The model.
-    trace_count : int
-        How often the model has been traced: once for one shape of input, and at most a few
-        times for many.
+    model : keras.Model or Network
+        The loaded model.
 
     Raises
     ------
     LayerError
-        If no layer matches an item of `layers`; the message lists close names. Also a KeyError.
+        If an item of `layers` matches no layer; the message lists close names. Also a KeyError.
     OptionError, ModelError
-        If `layers` or `model` cannot be understood. Both are ValueErrors.
+        If `layers` or `model` is invalid. Both are ValueErrors.
 
     Examples
     --------
-    >>> extractor = actgrid.Extractor(model, "*conv*")
-    >>> activations = extractor(images)  # (N, H, W, 3)
-    >>> activations["block1_conv1"].shape
-    (1, 224, 224, 64)
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")])
+    >>> extractor = actgrid.Extractor(model, "conv*")
+    >>> activations = extractor(np.zeros((2, 8, 8, 3)))
+    >>> activations["conv"].shape
+    (2, 6, 6, 4)
     """
 
     def __init__(
         self, model: ModelLike, layers: LayersLike = None, *, training: bool = False
     ) -> None:
         self.model: Any = load_model(model)
-        self._function = _layer_function(network_of(self.model), Selection(layers), training)
+        self._function = _make_layer_function(get_network(self.model), Selection(layers), training)
 
     @property
     def layers(self) -> dict[str, LayerInfo]:
-        """Return the extracted layers by path; empty until the first call."""
+        """Descriptions of the extracted layers by path; empty until the first call."""
         return self._function.layers
 
     @property
     def trace_count(self) -> int:
-        """Return the number of times the model has been traced."""
+        """Number of times that the model has been traced.
+
+        Inputs of one shape need one trace; inputs of many shapes need a few.
+        """
         return self._function.trace_count
 
     def __call__(self, x: ModelInput) -> dict[str, npt.NDArray[Any]]:
-        """Return the activations for a batch.
+        """Return the activations for a batch of inputs.
 
         Parameters
         ----------
-        x
-            The model's input, with its batch axis; a list or dict of them for several inputs.
+        x : array_like, list or dict
+            The model's input with its batch axis; a list or dict of arrays for several inputs.
 
         Returns
         -------
-        dict
-            Layer path -> array, in the order in which the layers run. The arrays share
-            TensorFlow's memory where that is on the CPU, and are read-only.
+        dict of {str: numpy.ndarray}
+            Layer path -> activation, in the order in which the layers run. The arrays are
+            read-only; on the CPU they share TensorFlow's memory.
 
         Raises
         ------
         ShapeError
-            If `x` has not the shape of the model's input. Also a ValueError.
+            If the shape of `x` does not fit the model's input. Also a ValueError.
         LayerError
-            If a chosen layer is not called by the model.
+            If the model does not call a selected layer.
         ModelError
-            If the model cannot be run on `x`, as where a layer needs a larger image; a DeviceError
-            if this device cannot run it at all, as a CPU a channels-first convolution. ValueErrors.
+            If the model cannot be run on `x`, for example because a layer needs a larger image. The
+            subclass DeviceError if this device cannot run the model at all, for example
+            channels-first convolutions on a CPU. Both are ValueErrors.
         """
         return self._function(x)
 
 
-def _layer_function(network: Network, selection: Selection, training: bool) -> LayerFunction:
+def _make_layer_function(network: Network, selection: Selection, training: bool) -> LayerFunction:
     if is_compiled(network):
         return network.compile_layers(selection, training)
     return ListedLayers(network, selection, training)
 
 
 def is_traceable(extractor: Extractor) -> bool:
-    """Return whether an extractor's model is compiled, so that transforms can run inside."""
+    """Return whether the model of an extractor runs in a compiled function."""
     return not isinstance(extractor._function, ListedLayers)
 
 
 def trace_layers(
     extractor: Extractor, specs: Any, transform: Callable[..., Any] | None = None
 ) -> dict[str, LayerInfo]:
-    """Return the layers that an extractor will give, without running its model.
+    """Return the layers that an extractor will extract, without running its model.
 
     Parameters
     ----------
     specs
-        The model's input as TensorSpecs, whose batch axis may be free: calls that fit them trace
-        the model no more.
+        The model's input as TensorSpecs; the batch axis may be None. Later calls with inputs that
+        fit these specs need no further trace.
     transform
-        The transform of later calls of `run_transform`; None: calls of the extractor itself.
+        The transform of later calls of `run_transform`; None for calls of the extractor itself.
+
+    Returns
+    -------
+    dict of {str: LayerInfo}
+        Layer path -> description of the output.
 
     Raises
     ------
@@ -144,27 +152,27 @@ def trace_layers(
 def run_transform(
     extractor: Extractor, x: ModelInput, transform: Callable[..., Any], *arguments: Any
 ) -> dict[str, Any]:
-    """Return the result of a transform for each activation, computed in the compiled function.
+    """Apply a transform to each activation inside an extractor's compiled function.
 
-    Only this result leaves the function, and the device. Equal transforms share one compiled
-    function, which is kept.
+    Only the results of the transform leave the device. Equal transforms share one compiled
+    function, which is cached.
 
     Parameters
     ----------
     extractor
-        An extractor of a compiled model, see `is_traceable`.
+        An extractor of a compiled model; see `is_traceable`.
     x
         The model's input, as for a call of the extractor.
     transform
-        Hashable; takes a `LayerInfo`, the activation as a symbolic tensor, and `arguments`, and
+        Hashable function of a `LayerInfo`, the activation as a symbolic tensor, and `arguments`. It
         returns a structure of tensors.
-    arguments
-        Tensors, whose values may differ from call to call.
+    *arguments
+        Tensors passed to `transform`. Their values may differ from call to call.
 
     Returns
     -------
-    dict
-        Layer path -> structure of TensorFlow's tensors.
+    dict of {str: structure of tf.Tensor}
+        Layer path -> result of the transform.
 
     Raises
     ------
@@ -177,17 +185,22 @@ def run_transform(
 
 
 def list_layers(model: ModelLike, x: ModelInput | None = None) -> list[LayerInfo]:
-    """Return what every layer of a model gives, in the order in which the layers run.
+    """List every layer output of a model, in the order in which the layers run.
 
     Operations of functional models (``keras.ops.relu(x)``, ``x * 2 + 1``) are listed like layers.
 
     Parameters
     ----------
-    model
-        A Keras model, or anything that `load_model` takes.
-    x
-        An input, for a model that does not know the shape of its own: a subclassed one that has
-        not been called.
+    model : keras.Model, Network, str or pathlib.Path
+        A Keras model, or any other model that `load_model` accepts.
+    x : array_like, list or dict, optional
+        An input, for a model whose input shape is not known: a subclassed model that has not been
+        called.
+
+    Returns
+    -------
+    list of LayerInfo
+        One entry for each output of each call of a layer.
 
     Raises
     ------
@@ -200,7 +213,7 @@ def list_layers(model: ModelLike, x: ModelInput | None = None) -> list[LayerInfo
     ['rescaling', 'stem_conv', 'stem_bn']
     """
     loaded = load_model(model)
-    network = network_of(loaded)
+    network = get_network(loaded)
     if x is not None and not is_compiled(network):
         return list_network_layers(network, prepare_inputs(loaded, x))
     return network.list_layers(x)

@@ -1,4 +1,4 @@
-"""Telling whether a model is the same as before."""
+"""Compute fingerprints of models."""
 
 from __future__ import annotations
 
@@ -10,45 +10,48 @@ import numpy as np
 from isal import isal_zlib
 
 from actgrid.models.frameworks import keras
-from actgrid.models.layers import model_layers
+from actgrid.models.layers import collect_layers
 
-__all__ = ["fingerprint"]
+__all__ = ["compute_fingerprint"]
 
 
-def fingerprint(model: Any) -> str:
-    """Return 32 hexadecimal digits that are the same for the same layers and weights.
+def compute_fingerprint(model: Any) -> str:
+    """Return a hash of a model's layers and weights, as 32 hexadecimal digits.
 
-    The names that Keras gives to models and inputs, which count those made before, do not matter;
-    names of layers do, because pictures are named after them.
+    The automatic names of models and inputs, which Keras numbers in order of creation, do not
+    matter. Names of layers do, because pictures are named after layers.
 
     Examples
     --------
-    >>> fingerprint(actgrid.load_model("demo")) == fingerprint(actgrid.load_model("demo"))
-    True
+    >>> from actgrid.models.fingerprint import compute_fingerprint
+    >>> len(compute_fingerprint(actgrid.load_model("demo")))
+    32
     """
-    layers = [f"{node.path} {_config(node.layer)}" for node in model_layers(model)]
-    text = "\n".join([_config(model), *layers])
-    counted = [model.name, *(layer.name for layer in _inputs(model))]
-    for number, name in enumerate(counted):
+    layers = [f"{node.path} {_serialize_config(node.layer)}" for node in collect_layers(model)]
+    text = "\n".join([_serialize_config(model), *layers])
+    automatic_names = [model.name, *(layer.name for layer in _list_input_layers(model))]
+    for number, name in enumerate(automatic_names):
         text = text.replace(json.dumps(name), f'"counted:{number}"')
     digest = hashlib.sha256(text.encode())
     for variable in model.weights:
         values = np.ascontiguousarray(variable.numpy())
-        # Much faster than a cryptographic hash: nobody forges weights here.
+        # Faster than a cryptographic hash, which is not needed: weights are not forged here.
         checksum = isal_zlib.crc32(values.reshape(-1).view(np.uint8))
         digest.update(f"{values.shape} {values.dtype} {checksum:08x}\n".encode())
     return digest.hexdigest()[:32]
 
 
-def _config(layer: Any) -> str:
-    kind = type(layer).__name__
+def _serialize_config(layer: Any) -> str:
+    class_name = type(layer).__name__
     try:
         config = layer.get_config()
-        return kind + json.dumps(config, sort_keys=True, default=lambda it: type(it).__name__)
+        return class_name + json.dumps(
+            config, sort_keys=True, default=lambda value: type(value).__name__
+        )
     except Exception:
-        return kind  # one of the user's own, which cannot be saved
+        return class_name  # a custom layer that cannot be saved
 
 
-def _inputs(model: Any) -> list[Any]:
-    found = model._flatten_layers(include_self=False, recursive=True)
-    return [layer for layer in found if isinstance(layer, keras().layers.InputLayer)]
+def _list_input_layers(model: Any) -> list[Any]:
+    layers = model._flatten_layers(include_self=False, recursive=True)
+    return [layer for layer in layers if isinstance(layer, keras().layers.InputLayer)]

@@ -1,4 +1,4 @@
-"""TensorFlow and Keras, imported when first needed."""
+"""Import TensorFlow and Keras on first use."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ __all__ = ["applications", "keras", "tensorflow"]
 
 
 def tensorflow() -> Any:
-    """Return the module tensorflow.
+    """Import and return the module tensorflow.
 
     Raises
     ------
     MissingDependencyError
-        If it is not installed.
+        If TensorFlow is not installed.
     """
     try:
         return importlib.import_module("tensorflow")
     except ImportError as error:
         raise MissingDependencyError(
-            f"models need TensorFlow ({error}); to get it, pip install 'actgrid[tensorflow]'"
+            f"models need TensorFlow ({error}); to install it, pip install 'actgrid[tensorflow]'"
         ) from error
 
 
 def keras() -> Any:
-    """Return the module keras, which must be Keras 3 running on TensorFlow.
+    """Import and return Keras 3, which must use the TensorFlow backend.
 
     Raises
     ------
     MissingDependencyError
         If TensorFlow is not installed.
     ModelError
-        If Keras runs on another backend.
+        If Keras uses another backend.
     """
     tensorflow()
     module = importlib.import_module("keras")
-    running = module.config.backend()
-    if running != "tensorflow":
+    backend = module.config.backend()
+    if backend != "tensorflow":
         raise ModelError(
-            f"Keras runs on the backend {running!r} here; actgrid needs KERAS_BACKEND=tensorflow"
+            f"unsupported Keras backend: got {backend!r}; expected KERAS_BACKEND=tensorflow"
         )
     return module
 

@@ -1,4 +1,4 @@
-"""Functions of a model's input, run as graphs of TensorFlow."""
+"""Run functions of model inputs as TensorFlow graphs."""
 
 from __future__ import annotations
 
@@ -6,55 +6,56 @@ from collections.abc import Callable
 from typing import Any
 
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.refusals import refusal
+from actgrid.models.model_errors import make_model_error
 
 __all__ = ["GraphFunction"]
 
 
 class GraphFunction:
-    """A function that is traced into graphs, one for each kind of input, and run as these.
+    """A function that TensorFlow traces once per input signature and runs as graph.
 
-    It is run so under ``tf.config.run_functions_eagerly(True)`` too, where a call of a
-    `tf.function` would run Python's code each time: what is captured while a model is traced
-    exists in graphs alone.
+    Graphs are also used under ``tf.config.run_functions_eagerly(True)``, where a call of a
+    `tf.function` would run the Python code: layer outputs that are captured during a trace exist
+    only in graphs.
 
     Parameters
     ----------
     function
-        Takes a model's inputs and further arguments, structures of symbolic tensors, and returns
-        a structure of them.
+        Function of a model's inputs and further arguments, all structures of symbolic tensors. It
+        returns a structure of symbolic tensors.
     relax_shapes
-        Whether a graph for another shape is made for all shapes, so that not each needs its own.
+        Whether the second graph accepts all shapes, so that further shapes need no graph of their
+        own.
     """
 
     def __init__(self, function: Callable[..., Any], *, relax_shapes: bool = False) -> None:
-        # Keras runs layers without AutoGraph too.
+        # Keras also runs layers without AutoGraph.
         self._function = tensorflow().function(
             function, autograph=False, reduce_retracing=relax_shapes
         )
 
     def trace(self, inputs: Any, *arguments: Any) -> None:
-        """Make the graph for inputs like these, tensors or TensorSpecs, unless there is one."""
+        """Create the graph for inputs of this signature, unless it exists."""
         self._function.get_concrete_function(inputs, *arguments)
 
     def __call__(self, inputs: Any, *arguments: Any) -> Any:
-        """Run the graph for these inputs, which is made if there is none.
+        """Run the graph for these inputs; create the graph first if it does not exist.
 
         Raises
         ------
         ModelError
-            If the model cannot be run on them.
+            If the model cannot be run on these inputs.
         """
-        # Outside of the `try`: what an operation raises while it is traced is the model's.
+        # Outside the `try`: errors during tracing come from the code of the model.
         graph = self._function.get_concrete_function(inputs, *arguments)
         try:
             return graph(inputs, *arguments)
         except tensorflow().errors.OpError as error:
-            # As of a stateful layer, which is made for batches of one size.
-            raise refusal(inputs, error) from error
+            # Such as from a stateful layer, which accepts batches of one size only.
+            raise make_model_error(inputs, error) from error
 
     @property
     def trace_count(self) -> int:
-        """Number of graphs made so far."""
+        """Number of graphs created so far."""
         count: int = self._function.experimental_get_tracing_count()
         return count

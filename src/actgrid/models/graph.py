@@ -1,4 +1,4 @@
-"""How a model's layers feed each other."""
+"""Build the graph of a model: which layer outputs are inputs of which layers."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from actgrid.models.calls import Call, Trace, visible_calls
-from actgrid.models.data_formats import input_data_format
+from actgrid.models.calls import Call, Trace, filter_visible_calls
+from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.inputs import is_real, names_of
+from actgrid.models.inputs import is_real_dtype, list_input_names
 from actgrid.models.layers import LayerInfo
 from actgrid.models.loading import load_model
 from actgrid.models.network import check_compiled
-from actgrid.models.networks import network_of
-from actgrid.models.tracing import leaves, trace_inputs, trace_model
+from actgrid.models.networks import get_network
+from actgrid.models.tracing import flatten_outputs, prepare_trace_inputs, trace_model
 from actgrid.models.types import ModelInput, ModelLike
 
-__all__ = ["INPUT", "LayerGraph", "input_infos", "layer_graph"]
+__all__ = ["INPUT", "LayerGraph", "build_layer_graph", "describe_inputs"]
 
-# What stands for the class of a layer where a model's input is listed as one.
+# The `LayerInfo.type` of a model's input.
 INPUT = "Input"
 
 
 @dataclass(frozen=True)
 class LayerGraph:
-    """A model's inputs and the calls of its layers, and which of them feed which.
+    """The layer calls of a model as nodes, and the data flow as edges.
 
     Attributes
     ----------
     infos
-        The nodes: the model's inputs, of type ``"Input"``, then what its layers give, in the
-        order in which they run. The insides of Keras's own layers are left out.
+        The nodes: the model's inputs, of type ``"Input"``, then the layer outputs, in the order in
+        which the layers run. Layers inside Keras's own composite layers are left out.
     edges
-        (from, to): positions in `infos`, the first always the lower one. Operations between layers
-        count as part of the edge.
+        Pairs (source, target) of positions in `infos`, where source < target. Operations between
+        layers count as part of the edge.
     inputs, outputs
-        Positions of the model's inputs, and of what it returns.
+        Positions of the model's inputs, and of the outputs that the model returns.
     """
 
     infos: tuple[LayerInfo, ...]
@@ -45,15 +45,15 @@ class LayerGraph:
     outputs: tuple[int, ...]
 
 
-def layer_graph(model: ModelLike, x: ModelInput | None = None) -> LayerGraph:
-    """Return how a model's layers feed each other.
+def build_layer_graph(model: ModelLike, x: ModelInput | None = None) -> LayerGraph:
+    """Return the graph of data flow between the layers of a model.
 
     Parameters
     ----------
     model
-        A Keras model, or anything that `actgrid.load_model` takes.
+        A Keras model, or any other model that `actgrid.load_model` accepts.
     x
-        An input, or a TensorSpec, for a model that does not know the shape of its own.
+        An input, or a TensorSpec, for a model whose input shape is not known.
 
     Raises
     ------
@@ -62,78 +62,85 @@ def layer_graph(model: ModelLike, x: ModelInput | None = None) -> LayerGraph:
 
     Examples
     --------
-    >>> graph = layer_graph("demo")
-    >>> [graph.infos[i].path for edge in graph.edges[:2] for i in edge]
+    >>> from actgrid.models.graph import build_layer_graph
+    >>> graph = build_layer_graph("demo")
+    >>> [graph.infos[node].path for edge in graph.edges[:2] for node in edge]
     ['image', 'rescaling', 'rescaling', 'stem_conv']
     """
     tf = tensorflow()
     network: Any = load_model(model)
-    check_compiled(network_of(network), "the graph of layers")
-    found: list[LayerGraph] = []
+    check_compiled(get_network(network), "the graph of layers")
+    graphs: list[LayerGraph] = []
 
     def trace(inputs: Any) -> None:
-        given = list(input_infos(network, inputs))
-        found.append(_connected(given, trace_model(network, inputs)))
+        model_inputs = list(describe_inputs(network, inputs))
+        graphs.append(_connect(model_inputs, trace_model(network, inputs)))
 
-    tf.function(trace, autograph=False).get_concrete_function(trace_inputs(network, x))
-    return found[-1]
+    tf.function(trace, autograph=False).get_concrete_function(prepare_trace_inputs(network, x))
+    return graphs[-1]
 
 
-def input_infos(model: Any, inputs: Any) -> Iterator[tuple[LayerInfo, Any]]:
-    """Yield a model's symbolic inputs of real numbers, described as if layers gave them."""
+def describe_inputs(model: Any, inputs: Any) -> Iterator[tuple[LayerInfo, Any]]:
+    """Yield the LayerInfo and tensor of each symbolic model input of a real dtype."""
     tensors = tensorflow().nest.flatten(inputs)
-    for position, (name, tensor) in enumerate(zip(names_of(model, inputs), tensors, strict=True)):
-        if tensor is not None and is_real(tensor.dtype) and tensor.shape.rank is not None:
+    for position, (name, tensor) in enumerate(
+        zip(list_input_names(model, inputs), tensors, strict=True)
+    ):
+        if tensor is not None and is_real_dtype(tensor.dtype) and tensor.shape.rank is not None:
             shape = tuple(tensor.shape)
-            data_format = input_data_format(model, position)
+            data_format = find_input_data_format(model, position)
             yield LayerInfo(name, INPUT, shape, tensor.dtype.name, data_format, 0, None), tensor
 
 
-def _connected(given: list[tuple[LayerInfo, Any]], trace: Trace) -> LayerGraph:
-    calls = visible_calls(trace.calls)
-    # What gave a tensor, by the tensor's name. A layer that passes its input on, as dropout does,
-    # takes its place for the layers after it.
-    givers = {tensor.name: index for index, (_, tensor) in enumerate(given)}
+def _connect(model_inputs: list[tuple[LayerInfo, Any]], trace: Trace) -> LayerGraph:
+    calls = filter_visible_calls(trace.calls)
+    # Node that produced a tensor, by the tensor's name. A layer that returns its input, as dropout
+    # does, becomes the producer for the layers after it.
+    producers = {tensor.name: index for index, (_, tensor) in enumerate(model_inputs)}
     edges: list[tuple[int, int]] = []
-    for index, call in enumerate(calls, len(given)):
-        edges += [(giver, index) for giver in _givers(_sources(call, calls), givers)]
-        givers |= {tensor.name: index for tensor in (call.tensor, *call.parts)}
+    for index, call in enumerate(calls, len(model_inputs)):
+        edges += [
+            (producer, index) for producer in _find_producers(_find_sources(call, calls), producers)
+        ]
+        producers |= {tensor.name: index for tensor in (call.tensor, *call.parts)}
     return LayerGraph(
-        infos=(*(info for info, _ in given), *(call.info for call in calls)),
+        infos=(*(info for info, _ in model_inputs), *(call.info for call in calls)),
         edges=tuple(edges),
-        inputs=tuple(range(len(given))),
-        outputs=tuple(_givers(_tensors(trace.results), givers)),
+        inputs=tuple(range(len(model_inputs))),
+        outputs=tuple(_find_producers(_list_tensors(trace.results), producers)),
     )
 
 
-def _sources(call: Call, calls: list[Call]) -> list[Any]:
-    """Return the tensors that a call is fed by.
+def _find_sources(call: Call, calls: list[Call]) -> list[Any]:
+    """Return the input tensors of a call.
 
-    A composite layer is fed by the layers inside it that are seen: these end before it does.
+    The input of a composite layer is the output of the visible layers inside, which end before it.
     """
-    inside = call.node.path + "/"
-    if call.node.composite and any(one.node.path.startswith(inside) for one in calls):
+    inner_prefix = call.node.path + "/"
+    if call.node.is_composite and any(
+        inner_call.node.path.startswith(inner_prefix) for inner_call in calls
+    ):
         return [call.tensor]
-    return _tensors(call.inputs)
+    return _list_tensors(call.inputs)
 
 
-def _tensors(structure: Any) -> list[Any]:
+def _list_tensors(structure: Any) -> list[Any]:
     tf = tensorflow()
-    return [one for one in leaves(structure) if isinstance(one, tf.Tensor)]
+    return [leaf for leaf in flatten_outputs(structure) if isinstance(leaf, tf.Tensor)]
 
 
-def _givers(tensors: Iterable[Any], givers: dict[str, int]) -> list[int]:
-    """Return the nodes that tensors come from, looking through the operations in between."""
-    found: set[int] = set()
-    seen: set[str] = set()
-    left = list(tensors)
-    while left:
-        tensor = left.pop()
-        if tensor.name in seen:
+def _find_producers(tensors: Iterable[Any], producers: dict[str, int]) -> list[int]:
+    """Return the nodes that produced tensors, across the operations in between."""
+    nodes: set[int] = set()
+    visited: set[str] = set()
+    pending = list(tensors)
+    while pending:
+        tensor = pending.pop()
+        if tensor.name in visited:
             continue
-        seen.add(tensor.name)
-        if tensor.name in givers:
-            found.add(givers[tensor.name])
+        visited.add(tensor.name)
+        if tensor.name in producers:
+            nodes.add(producers[tensor.name])
         else:
-            left += tensor.op.inputs
-    return sorted(found)
+            pending += tensor.op.inputs
+    return sorted(nodes)

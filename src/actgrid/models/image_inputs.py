@@ -1,4 +1,4 @@
-"""The image input of a model: channels, data format, size."""
+"""Find the channels, data format and size of the image that a model takes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 from actgrid.errors import (
     ShapeError,
 )
-from actgrid.models.data_formats import input_data_format
+from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.functions import GraphFunction
 from actgrid.models.image_pixels import MODES
-from actgrid.models.inputs import input_structure, names_of
-from actgrid.models.tracing import known_specs, trace_model, unchanged
+from actgrid.models.inputs import get_input_structure, list_input_names
+from actgrid.models.tracing import find_input_specs, keep_state, trace_model
 
-__all__ = ["ImageInput", "fixed_sides", "image_input"]
+__all__ = ["ImageInput", "find_fixed_sides", "find_image_input"]
 
 
 class ImageInput(NamedTuple):
-    """What a model takes as its image.
+    """The image input of a model: channels, data format and size.
 
     Attributes
     ----------
@@ -37,74 +37,78 @@ class ImageInput(NamedTuple):
     size: tuple[int, int] | None
 
 
-def image_input(model: Any) -> ImageInput:
-    """Return what a model takes as its image.
+def find_image_input(model: Any) -> ImageInput:
+    """Return the channels, data format and size of the image that a model takes.
 
     Raises
     ------
     ShapeError
-        If it takes something else than one batch of images.
+        If the input of the model is not one batch of images.
     """
-    specs = None if model is None else known_specs(model)
+    specs = None if model is None else find_input_specs(model)
     if specs is None:
         return ImageInput(3, False, None)
     shapes = [tuple(spec.shape) for spec in tensorflow().nest.flatten(specs)]
     shape = shapes[0]
     if len(shapes) > 1:
-        names = ", ".join(map(repr, names_of(model, specs)))
+        names = ", ".join(map(repr, list_input_names(model, specs)))
         raise ShapeError(
             f"the model takes {len(shapes)} inputs ({names}), not one batch of images: image files "
-            "cannot be all of them; give arrays, by the names of the inputs, in a dict or in a "
-            "dataset of dicts with preprocess='prepared'"
+            "cannot be passed for all inputs; expected arrays by the names of the inputs, in a "
+            "dict or in a dataset of dicts with preprocess='prepared'"
         )
     if len(shape) != 4:
-        raise ShapeError(f"the model takes {shape}, not a batch of images")
-    channels_first = input_data_format(model) == "channels_first"
+        raise ShapeError(f"the model takes an input of shape {shape}, not a batch of images")
+    channels_first = find_input_data_format(model) == "channels_first"
     channels = shape[1 if channels_first else 3] or 3
     if channels not in MODES:
-        raise ShapeError(f"the model takes {shape}: no image has {channels} channels")
-    height, width = fixed_sides(model)
+        raise ShapeError(
+            f"the model takes an input of shape {shape}: no image has {channels} channels"
+        )
+    height, width = find_fixed_sides(model)
     return ImageInput(channels, channels_first, (height, width) if height and width else None)
 
 
-def fixed_sides(model: Any) -> tuple[int | None, int | None]:
-    """Return the height and width of images that a model fixes, None where it fixes none.
+def find_fixed_sides(model: Any) -> tuple[int | None, int | None]:
+    """Return the fixed height and width of a model's image input, or None for each.
 
-    A model without symbolic inputs is traced once on images of the size that it was called with,
-    and of twice that size: it fixes the size if it takes the former alone.
+    A model without symbolic inputs is traced once on images of the size of its first call and once
+    on images of twice this size. The size is fixed if only the first trace succeeds.
     """
-    (spec,) = tensorflow().nest.flatten(known_specs(model))
-    first = input_data_format(model) == "channels_first"
-    height, width = spec.shape[2:4] if first else spec.shape[1:3]
-    if input_structure(model) is None and not _fixes_size(model, spec, first):
+    (spec,) = tensorflow().nest.flatten(find_input_specs(model))
+    channels_first = find_input_data_format(model) == "channels_first"
+    height, width = spec.shape[2:4] if channels_first else spec.shape[1:3]
+    if get_input_structure(model) is None and not _fixes_size(model, spec, channels_first):
         return None, None
     return height, width
 
 
-# By model, the shape that was tried and whether the model fixes its size.
-_TRIED: weakref.WeakKeyDictionary[Any, tuple[Any, bool]] = weakref.WeakKeyDictionary()
+# By model: the shape that was traced, and whether the model fixes this size.
+_PROBED_SHAPES: weakref.WeakKeyDictionary[Any, tuple[Any, bool]] = weakref.WeakKeyDictionary()
 
 
 def _fixes_size(model: Any, spec: Any, channels_first: bool) -> bool:
-    """Return whether a model can be traced on images of this size, and of no other."""
+    """Return whether a model can be traced on images of this size only."""
     shape = tuple(spec.shape)
-    if (known := _TRIED.get(model)) is not None and known[0] == shape:
-        return known[1]
+    if (cached := _PROBED_SHAPES.get(model)) is not None and cached[0] == shape:
+        return cached[1]
     sides = slice(2, 4) if channels_first else slice(1, 3)
-    twice: list[int | None] = list(shape)
-    twice[sides] = [None if side is None else 2 * side for side in shape[sides]]
-    fixes = not _can_trace(model, twice, spec.dtype) and _can_trace(model, shape, spec.dtype)
-    _TRIED[model] = shape, fixes
-    return fixes
+    doubled_shape: list[int | None] = list(shape)
+    doubled_shape[sides] = [None if side is None else 2 * side for side in shape[sides]]
+    is_fixed = not _can_trace(model, doubled_shape, spec.dtype) and _can_trace(
+        model, shape, spec.dtype
+    )
+    _PROBED_SHAPES[model] = shape, is_fixed
+    return is_fixed
 
 
 def _can_trace(model: Any, shape: Sequence[int | None], dtype: Any) -> bool:
     def trace(inputs: Any) -> Any:
-        with unchanged():
+        with keep_state():
             return trace_model(model, inputs).outputs
 
     try:
         GraphFunction(trace).trace(tensorflow().TensorSpec(shape, dtype))
-    except Exception:  # of the layers, which may raise anything
+    except Exception:  # layers may raise any exception
         return False
     return True

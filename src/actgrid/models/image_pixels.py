@@ -1,4 +1,4 @@
-"""Convert images to pixels of one mode, and fit them to a size."""
+"""Convert images to pixels of one mode, and resize, crop or pad them to a size."""
 
 from __future__ import annotations
 
@@ -14,66 +14,69 @@ from actgrid.errors import (
     OptionError,
     ShapeError,
 )
-from actgrid.models.image_sources import reading_image
+from actgrid.models.image_sources import raise_image_errors
 
 __all__ = [
     "MODES",
     "Pixels",
+    "compute_visible_box",
+    "convert_to_planes",
     "fit_planes",
-    "image_planes",
-    "image_size",
-    "visible_box",
+    "parse_image_size",
 ]
 
 Pixels = npt.NDArray[np.float32]
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-# An input of the model as float32 RGB takes 12 bytes a pixel.
+# As float32 RGB a model input takes 12 bytes per pixel, so that 2**27 pixels take 1.5 GiB.
 _MAX_PIXELS = 1 << 27
 _RESAMPLING = Image.Resampling.BICUBIC
 
 
-def visible_box(
+def compute_visible_box(
     height: int, width: int, target: tuple[int, int] | None, fit: str
 ) -> tuple[int, int, int, int]:
-    """Return the part of an image that is brought to a size, as top, left, bottom and right."""
+    """Return the box (top, left, bottom, right) of an image that becomes `target`.
+
+    With ``fit="pad"`` the box extends beyond the image.
+    """
     if target is None or fit == "stretch":
         return 0, 0, height, width
     ratio = target[1] / target[0]
     if fit == "crop":
-        left, top, right, bottom = _middle_box(width, height, ratio)
+        left, top, right, bottom = _compute_center_box(width, height, ratio)
         return top, left, bottom, right
-    across, down = max(width, round(height * ratio)), max(height, round(width / ratio))
-    left, top = (width - across) // 2, (height - down) // 2
-    return top, left, top + down, left + across
+    box_width, box_height = max(width, round(height * ratio)), max(height, round(width / ratio))
+    left, top = (width - box_width) // 2, (height - box_height) // 2
+    return top, left, top + box_height, left + box_width
 
 
-def image_planes(source: Any, channels: int) -> list[Image.Image]:
-    """Return an image as Pillow images of 8-bit or float levels 0 to 255, to be stacked."""
+def convert_to_planes(source: Any, channels: int) -> list[Image.Image]:
+    """Convert an image to Pillow images of levels 0 to 255, one per channel or mode."""
     if isinstance(source, np.ndarray):
-        return _array_planes(source, channels)
+        return _convert_array(source, channels)
     if isinstance(source, Image.Image):
-        return _picture_planes(source, channels)
-    with reading_image(source), Image.open(source) as image:
-        return _picture_planes(image, channels)
+        return _convert_picture(source, channels)
+    with raise_image_errors(source), Image.open(source) as image:
+        return _convert_picture(image, channels)
 
 
-def _picture_planes(image: Image.Image, channels: int) -> list[Image.Image]:
+def _convert_picture(image: Image.Image, channels: int) -> list[Image.Image]:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
-        # 16-bit grayscale, which a plain conversion would clip. Mode I may hold 8 bits as well.
+        # A plain conversion would clip 16-bit grayscale. Mode I can also hold 8-bit values.
         values = np.asarray(image).astype(np.float32)
-        wide = image.mode != "I" or values.max() > 255
-        return _array_planes(values / 257 if wide else values, channels)
+        is_16_bit = image.mode != "I" or values.max() > 255
+        return _convert_array(values / 257 if is_16_bit else values, channels)
     if image.mode == "F":
-        return _array_planes(np.asarray(image), channels)
-    if image.mode in ("La", "RGBa"):  # multiplied by alpha, which converts to no other mode
+        return _convert_array(np.asarray(image), channels)
+    if image.mode in ("La", "RGBa"):  # premultiplied alpha, which Pillow converts to no other mode
         image = image.convert(image.mode.upper())
     if "transparency" in image.info:
         image = image.convert("RGBA")
     return [image.convert(MODES[channels])]
 
 
-def _array_planes(array: npt.NDArray[Any], channels: int) -> list[Image.Image]:
+def _convert_array(array: npt.NDArray[Any], channels: int) -> list[Image.Image]:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in MODES or 0 in array.shape:
@@ -84,7 +87,9 @@ def _array_planes(array: npt.NDArray[Any], channels: int) -> list[Image.Image]:
         picture = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
         return [picture.convert(MODES[channels])]
     if array.dtype.kind not in "fiub":
-        raise OptionError(f"an image must be of pixels 0 to 255, not of dtype {array.dtype}")
+        raise OptionError(
+            f"an image must have numeric pixels from 0 to 255, not dtype {array.dtype}"
+        )
     planes = array.astype(np.float32)
     if channels == 1 and planes.shape[2] >= 3:
         # ITU-R 601 luma, as Pillow converts 8-bit colour.
@@ -97,11 +102,11 @@ def _array_planes(array: npt.NDArray[Any], channels: int) -> list[Image.Image]:
 
 
 def fit_planes(planes: Sequence[Image.Image], size: tuple[int, int] | None, fit: str) -> Pixels:
-    """Return planes of an image, brought to a size, as pixels 0 to 255, (H, W, C)."""
+    """Fit the planes of an image to a size, and stack them as (H, W, C) float32."""
     if size is not None:
         height, width = size
         if fit == "crop":
-            planes = [_middle(plane, width / height) for plane in planes]
+            planes = [_crop_center(plane, width / height) for plane in planes]
         if fit == "pad":
             planes = [ImageOps.pad(plane, (width, height), _RESAMPLING) for plane in planes]
         else:
@@ -110,26 +115,28 @@ def fit_planes(planes: Sequence[Image.Image], size: tuple[int, int] | None, fit:
     return np.clip(stacked, 0, 255)
 
 
-def _middle(image: Image.Image, ratio: float) -> Image.Image:
-    """Return the largest middle part of an image with this ratio of width to height."""
-    return image.crop(_middle_box(image.width, image.height, ratio))
+def _crop_center(image: Image.Image, ratio: float) -> Image.Image:
+    """Crop the largest centred part of an image with this ratio of width to height."""
+    return image.crop(_compute_center_box(image.width, image.height, ratio))
 
 
-def _middle_box(width: int, height: int, ratio: float) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of the largest middle part with this ratio."""
-    across = min(width, max(1, round(height * ratio)))
-    down = min(height, max(1, round(width / ratio)))
-    left, top = (width - across) // 2, (height - down) // 2
-    return left, top, left + across, top + down
+def _compute_center_box(width: int, height: int, ratio: float) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of the largest centred box with this ratio."""
+    box_width = min(width, max(1, round(height * ratio)))
+    box_height = min(height, max(1, round(width / ratio)))
+    left, top = (width - box_width) // 2, (height - box_height) // 2
+    return left, top, left + box_width, top + box_height
 
 
-def image_size(size: Any) -> tuple[int, int]:
-    """Return (height, width) as an option gives it, one number standing for both.
+def parse_image_size(size: Any) -> tuple[int, int]:
+    """Return (height, width) for a value of the option `size`.
+
+    A single number is used for both.
 
     Raises
     ------
     OptionError
-        If it is no size.
+        If the value is not a valid size.
     """
     try:
         height, width = size if np.ndim(size) else (size, size)

@@ -1,4 +1,4 @@
-"""Image files, arrays and pictures to the batch that a model wants."""
+"""Load images and prepare them as a batch for a model."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from actgrid.errors import (
     OptionError,
     ShapeError,
 )
-from actgrid.models.image_inputs import fixed_sides, image_input
+from actgrid.models.image_inputs import find_fixed_sides, find_image_input
 from actgrid.models.image_pixels import (
     Pixels,
+    compute_visible_box,
+    convert_to_planes,
     fit_planes,
-    image_planes,
-    image_size,
-    visible_box,
+    parse_image_size,
 )
 from actgrid.models.image_sources import expand_sources
 from actgrid.models.loading import load_model
-from actgrid.models.preprocessing import preprocessing
-from actgrid.models.tracing import known_specs
+from actgrid.models.preprocessing import get_preprocess_function
+from actgrid.models.tracing import find_input_specs
 from actgrid.models.types import ImageSources, ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import InputOptions
@@ -38,17 +38,18 @@ __all__ = ["Photo", "load_images", "load_photos", "load_with_pixels"]
 def load_images(
     images: ImageSources, model: ModelLike | None = None, **options: Unpack[InputOptions]
 ) -> npt.NDArray[Any]:
-    """Return images as one batch, ready for a model.
+    """Load images as one batch of pixels, prepared for a model.
 
     Parameters
     ----------
-    images
-        An image file, a folder (its image files, recursively, without hidden ones), a glob, a
-        Pillow image, an array of pixels 0 to 255, (H, W) or (H, W, C), or a list of any of these.
-        EXIF orientation is honoured; grayscale, palette, RGBA and 16-bit images are converted.
-    model
-        The model they are for: decides size, channels, data format, and ``"auto"``. None stands
-        for a model that takes (N, H, W, 3).
+    images : path, str, PIL.Image.Image, array_like or list of these
+        An image file, a folder (its image files, recursively, without hidden files), a glob, a
+        Pillow image, an array of pixels 0 to 255, (H, W) or (H, W, C), or a list of these.
+        The EXIF orientation is applied; grayscale, palette, RGBA and 16-bit images are converted.
+    model : keras.Model, Network, str or pathlib.Path, optional
+        The model that the images are for. Its input decides the size, the channels and the data
+        format, and its layers decide the preprocessing ``"auto"``. None: a model that takes
+        (N, H, W, 3).
     **options
         See `actgrid.options.InputOptions`. A function for `preprocess` takes the batch,
         (N, H, W, C) float32.
@@ -61,36 +62,37 @@ def load_images(
     Raises
     ------
     MissingFileError
-        If a file does not exist or a glob or folder holds no image. Also a FileNotFoundError.
+        If a file does not exist, or a glob or folder contains no image. Also a FileNotFoundError.
     ImageError
         If a file is not an image, is truncated, or is a decompression bomb. Also an OSError.
     OptionError, ShapeError
-        If an option cannot be used, or images without a fixed size differ in theirs. Both are
+        If an option is invalid, or the images differ in size and no size is fixed. Both are
         ValueErrors.
 
     Warns
     -----
     AssumptionWarning
-        Once for a model, if ``"auto"`` has to assume x / 255.
+        Once for each model for which ``"auto"`` has to assume x / 255.
 
     Notes
     -----
-    ``"auto"`` decides by the layers of the model, never by its name:
+    ``"auto"`` chooses the preprocessing by the layers of the model, never by its name:
 
-    1. A model that scales its input before its first kernel (by a Rescaling or Normalization
-       layer, by arithmetic, or inside a layer of its own) gets pixels 0 to 255.
-    2. A model whose first kernels are those of a network in `keras.applications` gets what that
-       network wants: its ``preprocess_input``, or, if it was made with
-       ``include_preprocessing=False``, what it would otherwise do itself.
-    3. Any other model gets x / 255, which is assumed: a warning says so.
+    1. A model that scales its input before its first kernel (in a Rescaling or Normalization layer,
+       by arithmetic, or inside a custom layer) gets pixels 0 to 255.
+    2. A model whose first kernels are those of a network in `keras.applications` gets the
+       preprocessing of that network: its ``preprocess_input``, or, for a network created with
+       ``include_preprocessing=False``, the scaling that the network would otherwise contain.
+    3. Any other model gets x / 255. This is an assumption, and a warning says so.
 
     Examples
     --------
-    >>> batch = actgrid.load_images(["cat.jpg", "dog.png"], size=224)
-    >>> batch.shape
+    >>> from actgrid import demo
+    >>> demo.photo().save("cat.png")
+    >>> actgrid.load_images(["cat.png", "cat.png"], size=224).shape
     (2, 224, 224, 3)
     """
-    pixels, prepare = _loaded(images, _network(model), options)
+    pixels, prepare = _load_pixels(images, _load_optional_model(model), options)
     return prepare(pixels)
 
 
@@ -98,20 +100,20 @@ def load_images(
 def load_with_pixels(
     images: ImageSources, model: ModelLike | None = None, **options: Unpack[InputOptions]
 ) -> tuple[Pixels, npt.NDArray[Any]]:
-    """Return images as pixels 0 to 255, (N, H, W, C), and as `load_images` prepares them."""
-    pixels, prepare = _loaded(images, _network(model), options)
+    """Load images as pixels 0 to 255, (N, H, W, C), and as prepared by `load_images`."""
+    pixels, prepare = _load_pixels(images, _load_optional_model(model), options)
     return pixels, prepare(pixels.copy())
 
 
 class Photo(NamedTuple):
-    """An image as it is, and the part of it that a model is given.
+    """An image in its own size, and the box of the pixels that a model receives.
 
     Attributes
     ----------
     pixels
         (H, W, 3) uint8 RGB, in the image's own size.
     box
-        Top, left, bottom and right of that part in pixels. It reaches beyond the image where the
+        Top, left, bottom and right of the box in pixels. The box extends beyond the image where the
         image is padded.
     """
 
@@ -123,62 +125,67 @@ class Photo(NamedTuple):
 def load_photos(
     images: ImageSources, model: ModelLike | None = None, **options: Unpack[InputOptions]
 ) -> list[Photo]:
-    """Return images in their own sizes, each with the part that `load_images` takes of it.
+    """Load images in their own sizes, with the box of the pixels a model receives.
 
     Parameters
     ----------
-    images, model, options
-        As for `load_images`; without a model and a size it takes all of an image.
+    images, model
+        As for `load_images`; without a model and a size the box is the whole image.
+    **options
+        As for `load_images`.
     """
-    network = _network(model)
-    image_input(network)
-    target_of, fit = _targets(options["size"], network), options["fit"]
+    network = _load_optional_model(model)
+    find_image_input(network)
+    choose_target, fit = _choose_target_sizes(options["size"], network), options["fit"]
     photos = []
     for source in expand_sources(images):
-        pixels = np.rint(fit_planes(image_planes(source, 3), None, fit)).astype(np.uint8)
+        pixels = np.rint(fit_planes(convert_to_planes(source, 3), None, fit)).astype(np.uint8)
         height, width, _ = pixels.shape
-        photos.append(Photo(pixels, visible_box(height, width, target_of(height, width), fit)))
+        photos.append(
+            Photo(pixels, compute_visible_box(height, width, choose_target(height, width), fit))
+        )
     return photos
 
 
-def _targets(size: Any, model: Any) -> Callable[[int, int], tuple[int, int] | None]:
-    """Return what gives the size that an image of a height and width is brought to.
+def _choose_target_sizes(size: Any, model: Any) -> Callable[[int, int], tuple[int, int] | None]:
+    """Return a function from an image's (height, width) to its target size.
 
-    Of a model that fixes one side alone, the other one keeps the shape of the image.
+    For a model that fixes only one side, the other side keeps the aspect ratio of the image.
     """
     if size is not None:
-        given = image_size(size)
-        return lambda height, width: given
-    known = None if model is None else known_specs(model)
-    down, across = (None, None) if known is None else fixed_sides(model)
+        fixed_size = parse_image_size(size)
+        return lambda height, width: fixed_size
+    specs = None if model is None else find_input_specs(model)
+    fixed_height, fixed_width = (None, None) if specs is None else find_fixed_sides(model)
 
-    def target(height: int, width: int) -> tuple[int, int] | None:
-        if down is None and across is None:
+    def choose_target(height: int, width: int) -> tuple[int, int] | None:
+        if fixed_height is None and fixed_width is None:
             return None
         return (
-            down or max(1, round(height * (across or 0) / width)),
-            across or max(1, round(width * (down or 0) / height)),
+            fixed_height or max(1, round(height * (fixed_width or 0) / width)),
+            fixed_width or max(1, round(width * (fixed_height or 0) / height)),
         )
 
-    return target
+    return choose_target
 
 
-def _network(model: ModelLike | None) -> Any:
+def _load_optional_model(model: ModelLike | None) -> Any:
     return None if model is None else load_model(model)
 
 
-def _loaded(
+def _load_pixels(
     sources: ImageSources, model: Any, options: InputOptions
 ) -> tuple[Pixels, Callable[[Pixels], npt.NDArray[Any]]]:
-    """Return images as pixels, and what makes the model's batch of them, perhaps in place."""
-    channels, channels_first, _ = image_input(model)
-    target_of = _targets(options["size"], model)
-    prepare = preprocessing(options["preprocess"], model)
+    """Return images as pixels, and a function that prepares them for the model."""
+    channels, channels_first, _ = find_image_input(model)
+    choose_target = _choose_target_sizes(options["size"], model)
+    prepare = get_preprocess_function(options["preprocess"], model)
     fit = options["fit"]
-    # One by one: there is never more than one image in its own size.
-    opened = (image_planes(source, channels) for source in expand_sources(sources))
+    # A generator, so that only one image at a time is in memory in its own size.
+    planes_of_images = (convert_to_planes(source, channels) for source in expand_sources(sources))
     images = [
-        fit_planes(planes, target_of(planes[0].height, planes[0].width), fit) for planes in opened
+        fit_planes(planes, choose_target(planes[0].height, planes[0].width), fit)
+        for planes in planes_of_images
     ]
     if not images:
         raise OptionError("no images were given")
@@ -186,11 +193,11 @@ def _loaded(
     if len(shapes) > 1:
         raise ShapeError(
             f"images of different sizes ({', '.join(f'{h} x {w}' for h, w in sorted(shapes))}) "
-            "make no batch: give a size"
+            "cannot form a batch: set size"
         )
 
-    def prepared(pixels: Pixels) -> npt.NDArray[Any]:
+    def prepare_batch(pixels: Pixels) -> npt.NDArray[Any]:
         batch = np.asarray(prepare(pixels))
         return np.moveaxis(batch, -1, 1) if channels_first else batch
 
-    return np.stack(images), prepared
+    return np.stack(images), prepare_batch

@@ -1,4 +1,4 @@
-"""The inputs of a model: structure, names, shapes."""
+"""Inspect the inputs of a model, and convert data to its input structure."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from actgrid.models.frameworks import keras, tensorflow
 
 __all__ = [
     "as_tensors",
-    "batch_shape",
-    "batch_size_of",
-    "input_aliases",
-    "input_names",
-    "input_specs",
-    "input_structure",
-    "is_real",
+    "build_submodel",
+    "find_input_position",
+    "flatten_with_paths",
+    "get_batch_shape",
+    "get_fixed_batch_size",
+    "get_input_structure",
+    "is_real_dtype",
     "join_batches",
-    "leaves_with_paths",
+    "list_input_aliases",
+    "list_input_layer_names",
+    "list_input_names",
     "map_tensors",
-    "names_of",
-    "partial_model",
-    "position_of",
     "prepare_inputs",
+    "read_input_specs",
 ]
 
 
 class _ModelInput(NamedTuple):
-    """A symbolic input of a model with all names that stand for it.
+    """A symbolic input of a model with every name that users may give it.
 
-    The first of `names` is shown to users.
+    Messages show the first of `names`.
     """
 
     tensor: Any
     names: tuple[str, ...]
 
 
-def input_structure(model: Any) -> Any:
-    """Return a model's symbolic inputs in the structure that it takes; None if it has none.
+def get_input_structure(model: Any) -> Any:
+    """Return a model's symbolic inputs in their structure; None if it has none.
 
-    Functional models and Sequential models with an input have symbolic inputs.
+    Functional models, and Sequential models with an input, have symbolic inputs.
     """
     structure = getattr(model, "_inputs_struct", None)
     if structure is None and getattr(model, "inputs", None):
@@ -50,55 +50,60 @@ def input_structure(model: Any) -> Any:
     return structure
 
 
-def input_specs(model: Any) -> Any:
-    """Return a structure of TensorSpecs with a free batch axis; None if the model does not know.
+def read_input_specs(model: Any) -> Any:
+    """Return a model's declared inputs as TensorSpecs; None if they are unknown.
 
-    A Functional or Sequential model knows its inputs, any other what it was first called with.
+    A Functional or Sequential model declares its inputs. Other models store the shapes of their
+    first call.
     """
     tf = tensorflow()
-    structure = input_structure(model)
+    structure = get_input_structure(model)
     if structure is not None:
         return tf.nest.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype), structure)
-    get_config = getattr(model, "get_build_config", None)  # of Keras models alone
+    get_config = getattr(model, "get_build_config", None)  # only Keras models have this method
     config = None if get_config is None else get_config()
     shape = (config or {}).get("input_shape")
-    return None if shape is None else _from_shapes(shape)
+    return None if shape is None else _make_specs(shape)
 
 
-def _from_shapes(shape: Any) -> Any:
+def _make_specs(shape: Any) -> Any:
     if isinstance(shape, dict):
-        return {name: _from_shapes(one) for name, one in shape.items()}
+        return {name: _make_specs(item) for name, item in shape.items()}
     if all(side is None or isinstance(side, int) for side in shape):
         return tensorflow().TensorSpec((None, *shape[1:]), keras().config.floatx())
-    return [_from_shapes(one) for one in shape]
+    return [_make_specs(item) for item in shape]
 
 
-def batch_size_of(model: Any) -> int | None:
-    """Return the one batch size that a model takes; None if it takes any."""
-    sizes = {spec.shape[0] for spec in tensorflow().nest.flatten(input_specs(model)) if spec}
+def get_fixed_batch_size(model: Any) -> int | None:
+    """Return the fixed batch size of a model; None if it accepts any size."""
+    sizes = {spec.shape[0] for spec in tensorflow().nest.flatten(read_input_specs(model)) if spec}
     return next(iter(sizes)) if len(sizes) == 1 else None
 
 
-def input_names(model: Any) -> list[str]:
-    """Return the names of a model's input layers, in order; none if it has not said what it takes.
+def list_input_layer_names(model: Any) -> list[str]:
+    """Return the names of a model's input layers, in order.
 
-    Which are not those of its symbolic inputs, that Keras numbers.
+    The list is empty if the model declares no inputs.
+
+    These are not the names of the symbolic inputs, which Keras numbers.
     """
-    return [one._keras_history.operation.name for one in getattr(model, "inputs", None) or []]
+    return [tensor._keras_history.operation.name for tensor in getattr(model, "inputs", None) or []]
 
 
-def names_of(model: Any, inputs: Any) -> list[str]:
-    """Return the names of inputs for a model, in the order of TensorFlow's nests.
+def list_input_names(model: Any, inputs: Any) -> list[str]:
+    """Return the names of a model's inputs, in the order of `tf.nest`.
 
     Parameters
     ----------
+    model
+        The model.
     inputs
-        What the model is run on: the result of `prepare_inputs`, or TensorSpecs.
+        Inputs in the structure of the model: the result of `prepare_inputs`, or TensorSpecs.
     """
-    known = list(_model_inputs(input_structure(model)))
-    if known:
-        return [entry.names[0] for entry in known]
-    paths = [path for path, _ in leaves_with_paths(inputs)]
+    entries = list(_iterate_inputs(get_input_structure(model)))
+    if entries:
+        return [entry.names[0] for entry in entries]
+    paths = [path for path, _ in flatten_with_paths(inputs)]
     if len(paths) == 1 and not any(isinstance(key, str) for key in paths[0]):
         return ["input"]
     return [
@@ -107,114 +112,118 @@ def names_of(model: Any, inputs: Any) -> list[str]:
     ]
 
 
-def input_aliases(model: Any) -> list[tuple[str, ...]]:
-    """Return all names of each input of a model, in order; none if it has no symbolic inputs."""
-    return [entry.names for entry in _model_inputs(input_structure(model))]
+def list_input_aliases(model: Any) -> list[tuple[str, ...]]:
+    """Return all names of each symbolic input of a model, in order."""
+    return [entry.names for entry in _iterate_inputs(get_input_structure(model))]
 
 
-def position_of(model: Any, inputs: Any, name: str) -> int:
-    """Return the position of the input called `name`, in the order of TensorFlow's nests.
+def find_input_position(model: Any, inputs: Any, name: str) -> int:
+    """Return the position of the input called `name`, in the order of `tf.nest`.
 
     Raises
     ------
     OptionError
-        If the model has no such input.
+        If the model has no input of this name.
     """
-    names = names_of(model, inputs)
-    for position, aliases in enumerate(input_aliases(model) or [(known,) for known in names]):
+    names = list_input_names(model, inputs)
+    for position, aliases in enumerate(
+        list_input_aliases(model) or [(known_name,) for known_name in names]
+    ):
         if name in aliases:
             return position
-    raise OptionError(_no_input(name, names))
+    raise OptionError(_explain_unknown_name(name, names))
 
 
-def _no_input(name: object, names: Sequence[str]) -> str:
+def _explain_unknown_name(name: object, names: Sequence[str]) -> str:
     hint = suggest(str(name), names)
     return f"the model has no input {name!r}{hint}; inputs: {', '.join(map(repr, names))}"
 
 
-def leaves_with_paths(
+def flatten_with_paths(
     structure: Any, path: tuple[Any, ...] = ()
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yield the path and value of each leaf of a structure, in TensorFlow's order."""
+    """Yield (path, value) for each leaf of a structure, in the order of `tf.nest`."""
     if isinstance(structure, Mapping):
         for key in sorted(structure):
-            yield from leaves_with_paths(structure[key], (*path, key))
+            yield from flatten_with_paths(structure[key], (*path, key))
     elif isinstance(structure, (list, tuple)):
         for position, value in enumerate(structure):
-            yield from leaves_with_paths(value, (*path, position))
+            yield from flatten_with_paths(value, (*path, position))
     else:
         yield path, structure
 
 
-def _model_inputs(structure: Any) -> Iterator[_ModelInput]:
-    """Yield the inputs in a structure of a model's symbolic inputs.
+def _iterate_inputs(structure: Any) -> Iterator[_ModelInput]:
+    """Yield the model inputs in a structure of symbolic inputs.
 
-    An input is called by the key that it has in the structure, by its path, and by the name of its
-    layer. A key of several inputs stands for none of them.
+    An input can be named by its key in the structure, by its path, and by the name of its layer. A
+    key that several inputs share names none of them.
     """
-    leaves = [] if structure is None else list(leaves_with_paths(structure))
+    leaves = [] if structure is None else list(flatten_with_paths(structure))
     keys = [path[-1] if path and isinstance(path[-1], str) else None for path, _ in leaves]
     for (path, tensor), key in zip(leaves, keys, strict=True):
         history = getattr(tensor, "_keras_history", None)
         layer = tensor.name if history is None else history.operation.name
-        dotted = [".".join(map(str, path))] if any(isinstance(part, str) for part in path) else []
+        dotted_path = (
+            [".".join(map(str, path))] if any(isinstance(part, str) for part in path) else []
+        )
         if key is None:
-            names = [layer, *dotted]
+            names = [layer, *dotted_path]
         else:
-            names = [*([key] if keys.count(key) == 1 else []), *dotted, layer]
+            names = [*([key] if keys.count(key) == 1 else []), *dotted_path, layer]
         yield _ModelInput(tensor, tuple(dict.fromkeys([*names, tensor.name])))
 
 
-def partial_model(model: Any, outputs: Any) -> Any:
-    """Return a model of the same inputs with other outputs, of its symbolic tensors."""
+def build_submodel(model: Any, outputs: Any) -> Any:
+    """Return a model with the same inputs and other symbolic tensors as outputs."""
     inputs = model.inputs
     return keras().Model(inputs if len(inputs) > 1 else inputs[0], outputs)
 
 
-def batch_shape(inputs: Any) -> Any:
-    """Return the shape of a batch of inputs; of a dict of arrays, their shapes by name."""
+def get_batch_shape(inputs: Any) -> Any:
+    """Return the shape of a batch; for a dict of arrays, a dict of shapes."""
     if isinstance(inputs, Mapping):
         return {name: array.shape for name, array in inputs.items()}
     return inputs.shape
 
 
 def join_batches(batches: Sequence[Any]) -> Any:
-    """Return batches of inputs of one shape, arrays or dicts of arrays, as one batch."""
+    """Concatenate batches of one shape, given as arrays or dicts of arrays."""
     if isinstance(batches[0], Mapping):
         return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
     return np.concatenate(batches)
 
 
-def is_real(dtype: Any) -> bool:
-    """Tell whether a TensorFlow type is one of real numbers, which can be drawn."""
+def is_real_dtype(dtype: Any) -> bool:
+    """Return whether a TensorFlow dtype holds real numbers or bools."""
     return bool(dtype.is_floating or dtype.is_integer or dtype.is_bool)
 
 
 def as_tensors(x: Any) -> Any:
-    """Return a model's input, an array or a structure of them, as tensors; TensorSpecs stay."""
-    return map_tensors(_as_tensor, x)
+    """Convert the arrays in a model's input to tensors; keep TensorSpecs."""
+    return map_tensors(_convert_to_tensor, x)
 
 
 def map_tensors(function: Callable[[Any], Any], inputs: Any) -> Any:
-    """Return a model's input with a function of each tensor in its place.
+    """Apply a function to each tensor in a structure of model inputs.
 
-    An optional input that is left out, None, stays so.
+    None, which stands for an omitted optional input, is not passed to the function.
     """
 
-    def mapped(tensor: Any) -> Any:
+    def apply(tensor: Any) -> Any:
         return None if tensor is None else function(tensor)
 
-    return tensorflow().nest.map_structure(mapped, inputs)
+    return tensorflow().nest.map_structure(apply, inputs)
 
 
-def _as_tensor(value: Any) -> Any:
+def _convert_to_tensor(value: Any) -> Any:
     tf = tensorflow()
     if isinstance(value, (tf.Tensor, tf.TensorSpec)):
         return value
     try:
         array = np.asarray(value)
         if array.dtype == np.float64:
-            # As `model.predict` does: NumPy's default is no wish for double precision.
+            # As in `model.predict`: float64 is NumPy's default, not a request for it.
             array = array.astype(keras().config.floatx())
         return tf.convert_to_tensor(array)
     except (ValueError, TypeError) as error:
@@ -224,14 +233,16 @@ def _as_tensor(value: Any) -> Any:
 
 
 def prepare_inputs(model: Any, x: Any, *, single: bool = False) -> Any:
-    """Return a model's input as tensors in the structure that the model takes.
+    """Convert data to tensors in the input structure of a model.
 
-    What ``model.predict`` takes is taken here: arrays or lists of numbers, a list for one input, a
-    batch without a channel axis of length 1. Inputs in a dict are found by name: the key with which
-    the model was made, the path of keys, or the name of the input layer.
+    The accepted forms are those of ``model.predict``: arrays or lists of numbers, a list for one
+    input, a batch without a channel axis of length 1. The keys of a dict are names of inputs: the
+    key that the model was created with, the path of keys, or the name of the input layer.
 
     Parameters
     ----------
+    model
+        The model.
     x
         Arrays, tensors or TensorSpecs, alone or in a list, tuple or dict.
     single
@@ -240,89 +251,105 @@ def prepare_inputs(model: Any, x: Any, *, single: bool = False) -> Any:
     Raises
     ------
     DtypeError
-        If something is no array of numbers.
+        If a value is not an array of numbers.
     OptionError
-        If a dict has a name that is no input of the model.
+        If a key of a dict is not an input of the model.
     ShapeError
         If an input is missing, or the number of inputs or a shape does not fit the model.
     """
-    structure = input_structure(model)
+    structure = get_input_structure(model)
     if structure is None:
         inputs = as_tensors(x)
         if single and getattr(inputs, "shape", None) is not None and inputs.shape.rank == 3:
-            specs = input_specs(model)
+            specs = read_input_specs(model)
             rank = specs.shape.rank if isinstance(specs, tensorflow().TensorSpec) else 4
             return inputs[None] if rank == 4 else inputs
         return inputs
-    known = list(_model_inputs(structure))
-    values = _arranged(structure, x, [entry.names[0] for entry in known])
-    tensors = [_unpacked(value, entry.tensor) for value, entry in zip(values, known, strict=True)]
+    entries = list(_iterate_inputs(structure))
+    values = _arrange_values(structure, x, [entry.names[0] for entry in entries])
+    tensors = [
+        _unpack_value(value, entry.tensor) for value, entry in zip(values, entries, strict=True)
+    ]
     if single:
-        tensors = _batches_of_one(tensors, [tuple(entry.tensor.shape) for entry in known])
-    for place, entry in enumerate(known):
-        tensors[place] = _fitted(tensors[place], entry, several=len(known) > 1)
+        tensors = _add_batch_axes(tensors, [tuple(entry.tensor.shape) for entry in entries])
+    for position, entry in enumerate(entries):
+        tensors[position] = _fit_shape(
+            tensors[position], entry, has_several_inputs=len(entries) > 1
+        )
     return tensorflow().nest.pack_sequence_as(structure, tensors)
 
 
-def _arranged(structure: Any, x: Any, names: Sequence[str]) -> list[Any]:
-    """Return the values in `x`, one for each leaf of a structure of symbolic inputs, in order."""
+def _arrange_values(structure: Any, x: Any, names: Sequence[str]) -> list[Any]:
+    """Return the values in `x` in the order of the leaves of the input structure."""
     if isinstance(x, Mapping):
         if isinstance(structure, Mapping) and set(x) == set(structure):
             return [
-                value for key in sorted(x) for value in _arranged(structure[key], x[key], names)
+                value
+                for key in sorted(x)
+                for value in _arrange_values(structure[key], x[key], names)
             ]
-        return _by_name(structure, x, names)
-    inside: list[Any] | None = None
+        return _arrange_named_values(structure, x, names)
+    children: list[Any] | None = None
     if isinstance(structure, Mapping):
-        # Keras reads a list by position where the keys are in order, else neither order is meant.
+        # Keras reads a list by position only if the keys are sorted; else the order is ambiguous.
         if list(structure) == sorted(structure):
-            inside = list(structure.values())
+            children = list(structure.values())
     elif isinstance(structure, (list, tuple)):
-        inside = list(structure)
+        children = list(structure)
     else:
         return [x]
-    if inside is not None:
-        if len(inside) == 1 and not (isinstance(x, (list, tuple)) and len(x) == 1):
-            return _arranged(inside[0], x, names)
+    if children is not None:
+        if len(children) == 1 and not (isinstance(x, (list, tuple)) and len(x) == 1):
+            return _arrange_values(children[0], x, names)
         if isinstance(x, (list, tuple)):
-            if len(x) == len(inside):
-                pairs = zip(inside, x, strict=True)
-                return [value for part, given in pairs for value in _arranged(part, given, names)]
-            if len(x) == len(list(leaves_with_paths(structure))):
+            if len(x) == len(children):
+                pairs = zip(children, x, strict=True)
+                return [
+                    value
+                    for child, value_part in pairs
+                    for value in _arrange_values(child, value_part, names)
+                ]
+            if len(x) == len(list(flatten_with_paths(structure))):
                 return list(x)
     count = len(x) if isinstance(x, (list, tuple)) else 1
-    shown = ", ".join(map(repr, names))
-    if inside is None:
-        raise ShapeError(f"the model takes a dict of the inputs {shown}, not {_kind(x)}")
-    raise ShapeError(f"the model takes {len(names)} inputs ({shown}), not {count}")
+    name_list = ", ".join(map(repr, names))
+    if children is None:
+        raise ShapeError(
+            f"the model takes a dict of the inputs {name_list}, not {_describe_value(x)}"
+        )
+    raise ShapeError(f"the model takes {len(names)} inputs ({name_list}), not {count}")
 
 
-def _by_name(structure: Any, x: Mapping[Any, Any], names: Sequence[str]) -> list[Any]:
-    """Return the values of a dict, one for each leaf of a structure of symbolic inputs."""
-    known = list(_model_inputs(structure))
-    shown = [entry.names[0] for entry in known]
-    found: dict[int, Any] = {}
+def _arrange_named_values(structure: Any, x: Mapping[Any, Any], names: Sequence[str]) -> list[Any]:
+    """Return the values of a dict in the order of the leaves of the input structure."""
+    entries = list(_iterate_inputs(structure))
+    known_names = [entry.names[0] for entry in entries]
+    values_by_position: dict[int, Any] = {}
     for name, value in x.items():
-        places = [place for place, entry in enumerate(known) if name in entry.names]
-        if not places and isinstance(structure, Mapping) and name in structure:
-            # A key of the outer dict stands for all inputs below it.
-            paths = [path for path, _ in leaves_with_paths(structure)]
-            places = [place for place, path in enumerate(paths) if path[0] == name]
-            found |= zip(places, _arranged(structure[name], value, names), strict=True)
-        elif not places:
-            raise OptionError(_no_input(name, names if len(names) == len(known) else shown))
-        elif places[0] in found:
-            raise OptionError(f"the input {shown[places[0]]!r} is given twice")
+        positions = [position for position, entry in enumerate(entries) if name in entry.names]
+        if not positions and isinstance(structure, Mapping) and name in structure:
+            # A key of the outer dict names all inputs below it.
+            paths = [path for path, _ in flatten_with_paths(structure)]
+            positions = [position for position, path in enumerate(paths) if path[0] == name]
+            values_by_position |= zip(
+                positions, _arrange_values(structure[name], value, names), strict=True
+            )
+        elif not positions:
+            raise OptionError(
+                _explain_unknown_name(name, names if len(names) == len(entries) else known_names)
+            )
+        elif positions[0] in values_by_position:
+            raise OptionError(f"the input {known_names[positions[0]]!r} is given twice")
         else:
-            found[places[0]] = value
+            values_by_position[positions[0]] = value
     missing = [
-        shown[place]
-        for place, entry in enumerate(known)
-        if place not in found and not _is_optional(entry.tensor)
+        known_names[position]
+        for position, entry in enumerate(entries)
+        if position not in values_by_position and not _is_optional(entry.tensor)
     ]
     if missing:
         raise ShapeError(f"the model also takes the inputs {', '.join(map(repr, missing))}")
-    return [found.get(place) for place in range(len(known))]
+    return [values_by_position.get(position) for position in range(len(entries))]
 
 
 def _is_optional(tensor: Any) -> bool:
@@ -330,35 +357,37 @@ def _is_optional(tensor: Any) -> bool:
     return bool(history is not None and getattr(history.operation, "optional", False))
 
 
-def _kind(x: Any) -> str:
+def _describe_value(x: Any) -> str:
     return f"a {type(x).__name__} of {len(x)}" if isinstance(x, (list, tuple)) else "one array"
 
 
-def _unpacked(x: Any, symbolic: Any) -> Any:
-    """Return the tensor of one input, which may be in a list of its own."""
+def _unpack_value(x: Any, symbolic: Any) -> Any:
+    """Return the tensor of one input; the value may be wrapped in a list."""
     if x is None:
         return None
     is_listed = isinstance(x, (list, tuple)) and x and hasattr(x[0], "shape")
-    # A list of samples is a batch; a list of batches is one of inputs.
+    # A list of samples is a batch; a list of batches is a list of inputs.
     if is_listed and not _is_batch((len(x), *x[0].shape), tuple(symbolic.shape)):
         if len(x) > 1:
             raise ShapeError(f"the model takes 1 input, not {len(x)}")
         x = x[0]
-    return _as_tensor(x)
+    return _convert_to_tensor(x)
 
 
-def _is_batch(found: tuple[int | None, ...], expected: tuple[int | None, ...]) -> bool:
-    """Return whether a shape is that of an input, perhaps without a last axis of length 1."""
-    return _fits(expected, found) or (expected[-1:] == (1,) and _fits(expected[:-1], found))
+def _is_batch(shape: tuple[int | None, ...], expected: tuple[int | None, ...]) -> bool:
+    """Return whether a shape fits an input, with or without a last axis of length 1."""
+    return _fits(expected, shape) or (expected[-1:] == (1,) and _fits(expected[:-1], shape))
 
 
-def _batches_of_one(tensors: Sequence[Any], shapes: Sequence[tuple[int | None, ...]]) -> list[Any]:
-    """Return the tensors of one sample with a batch axis; those of a batch stay."""
+def _add_batch_axes(tensors: Sequence[Any], shapes: Sequence[tuple[int | None, ...]]) -> list[Any]:
+    """Add a batch axis to each tensor of one sample; return batches unchanged."""
 
     def is_sample(tensor: Any, expected: tuple[int | None, ...]) -> bool:
-        found = tuple(tensor.shape)
-        gray = expected[1:-1] if expected[-1:] == (1,) and len(expected) > 3 else None
-        return _fits(expected[1:], found) or (gray is not None and _fits(gray, found))
+        shape = tuple(tensor.shape)
+        without_channels = expected[1:-1] if expected[-1:] == (1,) and len(expected) > 3 else None
+        return _fits(expected[1:], shape) or (
+            without_channels is not None and _fits(without_channels, shape)
+        )
 
     pairs = [pair for pair in zip(tensors, shapes, strict=True) if pair[0] is not None]
     if all(is_sample(*pair) for pair in pairs):
@@ -366,39 +395,39 @@ def _batches_of_one(tensors: Sequence[Any], shapes: Sequence[tuple[int | None, .
     return list(tensors)
 
 
-def _fitted(tensor: Any, entry: _ModelInput, several: bool) -> Any:
-    """Return a tensor in the shape of an input, with or without a last axis of length 1.
+def _fit_shape(tensor: Any, entry: _ModelInput, has_several_inputs: bool) -> Any:
+    """Return a tensor in the shape of an input; a last axis of length 1 may differ.
 
     Raises
     ------
     ShapeError
-        If it does not fit.
+        If the shape does not fit.
     """
     if tensor is None:
         return None
-    expected, found = tuple(entry.tensor.shape), tuple(tensor.shape)
-    if _fits(expected, found):
+    expected, shape = tuple(entry.tensor.shape), tuple(tensor.shape)
+    if _fits(expected, shape):
         return tensor
-    if expected[-1:] == (1,) and _fits(expected[:-1], found):
-        return _reshaped(tensor, (*found, 1))
-    if found[-1:] == (1,) and _fits(expected, found[:-1]):
-        return _reshaped(tensor, found[:-1])
-    hint = "; add a batch axis: x[None]" if _fits(expected[1:], found) else ""
-    name = f" {entry.names[0]!r}" if several else ""
-    raise ShapeError(f"the model takes an input{name} of {expected}, not {found}{hint}")
+    if expected[-1:] == (1,) and _fits(expected[:-1], shape):
+        return _change_last_axis(tensor, (*shape, 1))
+    if shape[-1:] == (1,) and _fits(expected, shape[:-1]):
+        return _change_last_axis(tensor, shape[:-1])
+    hint = "; add a batch axis: x[None]" if _fits(expected[1:], shape) else ""
+    name = f" {entry.names[0]!r}" if has_several_inputs else ""
+    raise ShapeError(f"the model takes an input{name} of {expected}, not {shape}{hint}")
 
 
-def _reshaped(tensor: Any, shape: tuple[int | None, ...]) -> Any:
-    """Return a tensor or TensorSpec with an axis of length 1 more or less at its end."""
+def _change_last_axis(tensor: Any, shape: tuple[int | None, ...]) -> Any:
+    """Add or remove a last axis of length 1 of a tensor or TensorSpec."""
     tf = tensorflow()
     if isinstance(tensor, tf.TensorSpec):
         return tf.TensorSpec(shape, tensor.dtype)
-    more = len(shape) > tensor.shape.rank
-    return tf.expand_dims(tensor, -1) if more else tf.squeeze(tensor, -1)
+    is_added = len(shape) > tensor.shape.rank
+    return tf.expand_dims(tensor, -1) if is_added else tf.squeeze(tensor, -1)
 
 
-def _fits(expected: tuple[int | None, ...], found: tuple[int | None, ...]) -> bool:
-    return len(expected) == len(found) and all(
-        want is None or have is None or want == have
-        for want, have in zip(expected, found, strict=True)
+def _fits(expected: tuple[int | None, ...], shape: tuple[int | None, ...]) -> bool:
+    return len(expected) == len(shape) and all(
+        expected_side is None or side is None or expected_side == side
+        for expected_side, side in zip(expected, shape, strict=True)
     )

@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 from actgrid.errors import FormatError, ModelError, strip_terminal_codes
 from actgrid.models.archives import check_archive, is_hdf5, read_member
 from actgrid.models.frameworks import keras, tensorflow
-from actgrid.models.safety import unsafe_config, unsafe_saved_model
+from actgrid.models.safety import find_unsafe_config, find_unsafe_operation
 
-__all__ = ["SUFFIXES", "first_line", "load_file", "load_saved_model"]
+__all__ = ["SUFFIXES", "extract_error_line", "load_file", "load_saved_model"]
 
 _HDF5 = (".h5", ".hdf5")
 SUFFIXES = (".keras", *_HDF5)
@@ -24,8 +24,8 @@ _CONFIG = "config.json"
 _MAX_CONFIG_BYTES = 32 << 20
 
 
-def first_line(error: BaseException) -> str:
-    """Return the reason of an error of Keras, which comes after a page of configuration."""
+def extract_error_line(error: BaseException) -> str:
+    """Return the reason of a Keras error as one line."""
     text = strip_terminal_codes(str(error)).rpartition("Exception encountered:")[2]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if lines and lines[0].startswith("Exception encountered when calling"):
@@ -34,15 +34,15 @@ def first_line(error: BaseException) -> str:
 
 
 def load_file(path: Path, safe_mode: bool) -> Any:
-    """Return the model in a ``.keras`` or ``.h5`` file."""
+    """Load the model in a ``.keras`` or ``.h5`` file."""
     config = None
     try:
         config = _read_config(path)
         if safe_mode:
-            _refuse(path, unsafe_config(config))
+            _raise_if_unsafe(path, find_unsafe_config(config))
         return keras().models.load_model(
             path,
-            custom_objects=_keras_2_layers() if path.suffix in _HDF5 else None,
+            custom_objects=_define_keras_2_layers() if path.suffix in _HDF5 else None,
             compile=False,
             safe_mode=safe_mode,
         )
@@ -50,20 +50,20 @@ def load_file(path: Path, safe_mode: bool) -> Any:
         raise
     except Exception as error:
         problem = "is not a Keras model file" if config is None else "cannot be loaded"
-        raise ModelError(f"{path} {problem}: {first_line(error)}") from error
+        raise ModelError(f"{path} {problem}: {extract_error_line(error)}") from error
 
 
-def _refuse(path: Path, finding: str | None) -> None:
-    """Raise ModelError if something was found in a model that safe mode refuses."""
+def _raise_if_unsafe(path: Path, finding: str | None) -> None:
+    """Raise ModelError if `finding` describes unsafe content of a model file."""
     if finding is not None:
         raise ModelError(
-            f"{path} holds {finding}; if you trust the model, load it with safe_mode=False "
+            f"{path} contains {finding}; if you trust the model, load it with safe_mode=False "
             "(--no-safe-mode)"
         )
 
 
 def _read_config(path: Path) -> Any:
-    """Return the configuration in a model file that is safe to read."""
+    """Return the model configuration in a file whose declared sizes are safe to read."""
     with path.open("rb") as file:
         is_zip, start = zipfile.is_zipfile(file), _read_start(file)
         suffixes = _HDF5 if is_hdf5(file) and not is_zip else (".keras",)
@@ -71,7 +71,7 @@ def _read_config(path: Path) -> Any:
         raise FormatError(_describe_start(start))
     if path.suffix not in suffixes:
         content = "HDF5" if suffixes == _HDF5 else "a zip archive"
-        raise FormatError(f"it holds {content}, so its name must end in {' or '.join(suffixes)}")
+        raise FormatError(f"it contains {content}, so its name must end in {' or '.join(suffixes)}")
     try:
         check_archive(path)
     except FormatError as error:
@@ -81,7 +81,7 @@ def _read_config(path: Path) -> Any:
 
         with h5py.File(path) as file:
             if (text := file.attrs.get("model_config")) is None:
-                raise FormatError("it has no model_config, so it may hold weights alone")
+                raise FormatError("it has no model_config, so it may contain only weights")
     else:
         with zipfile.ZipFile(path) as archive:
             if _CONFIG not in archive.namelist():
@@ -96,7 +96,7 @@ def _read_start(file: BinaryIO) -> bytes:
 
 
 def _describe_start(start: bytes) -> str:
-    """Return what a file is that is neither a zip archive nor HDF5, judged by its first bytes."""
+    """Describe a file that is neither a zip archive nor HDF5, by its first bytes."""
     if not start:
         return "it is empty"
     if start.startswith(b"PK"):
@@ -106,8 +106,8 @@ def _describe_start(start: bytes) -> str:
     return f"it is neither a zip archive (.keras) nor HDF5 (.h5), it begins with {start[:16]!r}"
 
 
-def _keras_2_layers() -> dict[str, Any]:
-    """Return layers that take what Keras 2 wrote of them and Keras 3 refuses."""
+def _define_keras_2_layers() -> dict[str, Any]:
+    """Return layer classes that accept arguments which only Keras 2 knows."""
 
     class DepthwiseConv2D(keras().layers.DepthwiseConv2D):  # type: ignore[misc]
         def __init__(self, *args: Any, groups: int = 1, **kwargs: Any) -> None:
@@ -117,17 +117,17 @@ def _keras_2_layers() -> dict[str, Any]:
 
 
 def load_saved_model(path: Path, safe_mode: bool) -> Any:
-    """Return a SavedModel as a model of one layer."""
+    """Load a SavedModel folder as a Keras model of one layer."""
     if not (path / "saved_model.pb").exists():
-        raise ModelError(f"{path} is a folder, but no SavedModel: it has no saved_model.pb")
+        raise ModelError(f"{path} is a folder, but not a SavedModel: it has no saved_model.pb")
     k, tf = keras(), tensorflow()
     try:
         if safe_mode:
-            _refuse(path, unsafe_saved_model(path))
+            _raise_if_unsafe(path, find_unsafe_operation(path))
         signatures = tf.saved_model.load(os.fspath(path)).signatures
         if not signatures:
             raise ModelError(
-                f"the SavedModel {path} has no signatures, which say what it takes: save it with "
+                f"the SavedModel {path} has no signatures, which define its inputs: save it with "
                 "model.export(folder), or tf.saved_model.save(module, folder, signatures=...)"
             )
         endpoint = "serving_default" if "serving_default" in signatures else next(iter(signatures))
@@ -138,9 +138,10 @@ def load_saved_model(path: Path, safe_mode: bool) -> Any:
         }
         layer = k.layers.TFSMLayer(os.fspath(path), call_endpoint=endpoint, name="saved_model")
         if len(inputs) == 1:
-            (single,) = inputs.values()
-            return k.Model(single, layer(single))
-        # Keras passes them on as one dict, and a signature takes several by their names alone.
+            (single_input,) = inputs.values()
+            return k.Model(single_input, layer(single_input))
+        # Keras passes several inputs as one dict; a signature accepts them only as keyword
+        # arguments.
         signature = layer.call_endpoint_fn
         layer.call_endpoint_fn = lambda inputs: signature(**inputs)
         return k.Model(inputs, layer(inputs))
@@ -148,22 +149,23 @@ def load_saved_model(path: Path, safe_mode: bool) -> Any:
         raise
     except Exception as error:
         raise ModelError(
-            f"{path} cannot be loaded as a SavedModel: {_saved_model_problem(path, error)}"
+            f"{path} cannot be loaded as a SavedModel: {_explain_load_failure(path, error)}"
         ) from error
 
 
-def _saved_model_problem(path: Path, error: Exception) -> str:
-    """Return why TensorFlow cannot load a SavedModel, and the way on."""
+def _explain_load_failure(path: Path, error: Exception) -> str:
+    """Return why TensorFlow cannot load a SavedModel, and what to do."""
     text = str(error)
     if "add_slot" in text:
         return (
-            "it holds the state of an optimizer, which only Keras 2 can load: save it there "
-            "without, with model.export(folder) or model.save(folder, include_optimizer=False)"
+            "it contains the state of an optimizer, which only Keras 2 can load: save it there "
+            "without the optimizer, with model.export(folder) or model.save(folder, "
+            "include_optimizer=False)"
         )
     if unknown := re.search(r"Op type not registered '([^']*)'", text):
         return (
-            f"it needs the operation {unknown[1]}, which is none of TensorFlow's: import the "
-            "package that defines it, such as tensorflow_text, before"
+            f"it needs the operation {unknown[1]}, which is not part of TensorFlow: first import "
+            "the package that defines it, such as tensorflow_text"
         )
     if "Failed to find any matching files" in text:
         return f"its weights are missing: there is no {path / 'variables' / 'variables.index'}"
@@ -171,18 +173,18 @@ def _saved_model_problem(path: Path, error: Exception) -> str:
         return f"its weights, in {path / 'variables'}, are damaged"
     if (path / "saved_model.pb").stat().st_size == 0:
         return "saved_model.pb is empty"
-    problem = first_line(error)
+    problem = extract_error_line(error)
     if isinstance(error, (OSError, ValueError, tensorflow().errors.OpError)):
         return problem
-    # The words of an error inside TensorFlow, or Keras, tell little.
+    # Messages of internal TensorFlow or Keras errors say little.
     return (
         f"TensorFlow {tensorflow().__version__} cannot read what TensorFlow "
-        f"{_saved_by(path)} wrote ({type(error).__name__}: {problem}): load it there and save it "
-        "with model.export(folder)"
+        f"{_read_tensorflow_version(path)} wrote ({type(error).__name__}: {problem}): load it "
+        "there and save it with model.export(folder)"
     )
 
 
-def _saved_by(path: Path) -> str:
+def _read_tensorflow_version(path: Path) -> str:
     """Return the version of TensorFlow that wrote a SavedModel."""
     loader = importlib.import_module("tensorflow.python.saved_model.loader_impl")
     graphs = loader.parse_saved_model(os.fspath(path)).meta_graphs

@@ -1,4 +1,4 @@
-"""Keras models as networks: layers, runs, gradients and weights."""
+"""Wrap Keras models as networks: list layers, run, differentiate, read weights."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ from typing import Any
 import numpy.typing as npt
 
 from actgrid.models.calls import Trace
-from actgrid.models.data_formats import input_data_format
-from actgrid.models.fingerprint import fingerprint
+from actgrid.models.data_formats import find_input_data_format
+from actgrid.models.fingerprint import compute_fingerprint
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.functions import GraphFunction
-from actgrid.models.inputs import names_of
+from actgrid.models.inputs import list_input_names
 from actgrid.models.keras_files import SUFFIXES, load_file, load_saved_model
 from actgrid.models.keras_layer_function import KerasLayerFunction
-from actgrid.models.layers import LayerInfo, Selection, Weight, model_weights
+from actgrid.models.layers import LayerInfo, Selection, Weight, collect_weights
 from actgrid.models.network import InputInfo, NetworkKind
-from actgrid.models.tracing import known_specs, leaves, trace_inputs, trace_model
+from actgrid.models.tracing import (
+    find_input_specs,
+    flatten_outputs,
+    prepare_trace_inputs,
+    trace_model,
+)
 
 __all__ = ["KIND", "KerasNetwork"]
 
 
 class KerasNetwork:
-    """A Keras model as a network that is differentiable, editable and compiled."""
+    """A Keras model as a network that can be differentiated, edited and compiled."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -36,14 +41,17 @@ class KerasNetwork:
 
     @property
     def inputs(self) -> list[InputInfo]:
-        """The inputs, in the order of TensorFlow's nests; empty if they are not known."""
-        specs = known_specs(self.model)
+        """Descriptions of the inputs, in the order of `tf.nest`; empty if not known."""
+        specs = find_input_specs(self.model)
         if specs is None:
             return []
-        names = names_of(self.model, specs)
+        names = list_input_names(self.model, specs)
         return [
             InputInfo(
-                name, tuple(spec.shape), spec.dtype.name, input_data_format(self.model, position)
+                name,
+                tuple(spec.shape),
+                spec.dtype.name,
+                find_input_data_format(self.model, position),
             )
             for position, (name, spec) in enumerate(
                 zip(names, tensorflow().nest.flatten(specs), strict=True)
@@ -56,7 +64,7 @@ class KerasNetwork:
         return self._trace_layers(None)[1]
 
     def list_layers(self, x: Any = None) -> list[LayerInfo]:
-        """Return what every layer gives, in the order in which the layers run.
+        """List every layer output of the model, in the order in which the layers run.
 
         Raises
         ------
@@ -66,37 +74,39 @@ class KerasNetwork:
         return self._trace_layers(x)[0]
 
     def _trace_layers(self, x: Any) -> tuple[list[LayerInfo], list[str]]:
-        """Return every layer, and the paths of those whose outputs the model returns."""
+        """Return the LayerInfo of every layer output, and the paths of model outputs."""
         infos: list[LayerInfo] = []
         outputs: list[str] = []
 
         def trace(inputs: Any) -> None:
-            found = self.trace(inputs)
-            infos[:] = [call.info for call in found.calls]
-            paths = {id(call.tensor): call.info.path for call in found.calls}
-            outputs[:] = [paths[id(leaf)] for leaf in leaves(found.results) if id(leaf) in paths]
+            traced = self.trace(inputs)
+            infos[:] = [call.info for call in traced.calls]
+            paths = {id(call.tensor): call.info.path for call in traced.calls}
+            outputs[:] = [
+                paths[id(leaf)] for leaf in flatten_outputs(traced.results) if id(leaf) in paths
+            ]
 
-        GraphFunction(trace).trace(trace_inputs(self.model, x))
+        GraphFunction(trace).trace(prepare_trace_inputs(self.model, x))
         return infos, outputs
 
     def run(self, x: Any, paths: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-        """Return the outputs of layers, by their paths."""
+        """Return the outputs of layers by path."""
         return self.compile_layers(Selection(list(paths)))(x)
 
     def fingerprint(self) -> str:
-        """Return 32 hexadecimal digits that are the same for the same layers and weights."""
-        return fingerprint(self.model)
+        """Return 32 hexadecimal digits that are equal for equal layers and weights."""
+        return compute_fingerprint(self.model)
 
     def trace(self, inputs: Any, training: bool = False) -> Trace:
-        """Run the model on symbolic inputs, while a `tf.function` is traced."""
+        """Run the model on symbolic inputs while a `tf.function` is traced."""
         return trace_model(self.model, inputs, training)
 
     def weights(self) -> list[Weight]:
-        """Return every weight of the model, each once, in the order of ``model.weights``."""
-        return model_weights(self.model)
+        """Return every weight of the model once, in the order of ``model.weights``."""
+        return collect_weights(self.model)
 
     def compile_layers(self, selection: Selection, training: bool = False) -> KerasLayerFunction:
-        """Return the compiled function of the layers that a selection asks for."""
+        """Return the compiled function that computes the layers of a selection."""
         return KerasLayerFunction(self.model, selection, training)
 
 
@@ -104,7 +114,7 @@ def _wrap(model: object) -> KerasNetwork | None:
     return KerasNetwork(model) if isinstance(model, keras().layers.Layer) else None
 
 
-def _takes(path: Path) -> bool:
+def _accepts(path: Path) -> bool:
     return path.is_dir() or path.suffix in SUFFIXES
 
 
@@ -112,4 +122,4 @@ def _load(path: Path, safe_mode: bool) -> Any:
     return (load_saved_model if path.is_dir() else load_file)(path, safe_mode)
 
 
-KIND = NetworkKind(_wrap, _takes, _load, keeps_model=True)
+KIND = NetworkKind(_wrap, _accepts, _load, returns_model=True)

@@ -1,4 +1,4 @@
-"""The names of a model's classes."""
+"""Load and look up the names of the classes of a model."""
 
 from __future__ import annotations
 
@@ -12,36 +12,41 @@ from typing import Any
 from actgrid.errors import MissingFileError, OptionError, TargetError, suggest
 from actgrid.models.architectures import find_architecture
 
-__all__ = ["IMAGENET", "class_index", "imagenet_labels", "labels_of", "read_labels"]
+__all__ = ["IMAGENET", "find_class_index", "load_imagenet_labels", "read_labels", "resolve_labels"]
 
-# What asks for the names of ImageNet's classes.
+# The value of the option `labels` that selects the class names of ImageNet.
 IMAGENET = "imagenet"
 
 
 @lru_cache(maxsize=1)
-def imagenet_labels() -> tuple[str, ...]:
-    """Return the names of the 1000 classes of ImageNet (ILSVRC-2012), in the order of models.
+def load_imagenet_labels() -> tuple[str, ...]:
+    """Return the names of the 1000 ImageNet classes (ILSVRC-2012).
+
+    The names are in the order of the outputs of ImageNet models.
 
     Examples
     --------
-    >>> imagenet_labels()[285]
+    >>> from actgrid.models.labels import load_imagenet_labels
+    >>> load_imagenet_labels()[285]
     'Egyptian cat'
     """
     return tuple((files(__package__) / "imagenet_labels.txt").read_text("utf-8").splitlines())
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Return the names in a text file of one class a line; of ``imagenet`` those of ImageNet.
+    """Read class names from a text file with one name per line.
+
+    The path ``imagenet`` needs no file: it returns the ImageNet names.
 
     Raises
     ------
     MissingFileError
-        If there is no such file.
+        If the file does not exist.
     OptionError
-        If it is no such text.
+        If the file is not a text file or is empty.
     """
     if str(path) == IMAGENET:
-        return imagenet_labels()
+        return load_imagenet_labels()
     try:
         labels = tuple(line.strip() for line in path.read_text("utf-8-sig").rstrip().splitlines())
     except FileNotFoundError:
@@ -49,40 +54,45 @@ def read_labels(path: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"{path} cannot be read as names of classes: {error}") from error
     if not labels:
-        raise OptionError(f"{path} names no class")
+        raise OptionError(f"{path} is empty; expected one class name per line")
     return labels
 
 
-def labels_of(
+def resolve_labels(
     model: Any, count: int, labels: Sequence[str] | None = None
 ) -> tuple[str, ...] | None:
-    """Return the names of the classes of a model.
+    """Return the names of the classes of a model; None if they are not known.
 
     Parameters
     ----------
+    model
+        The model.
     count
         The number of classes.
     labels
-        The names in the order of the classes, or a text file of them; ``"imagenet"``, those of
-        ImageNet; None: those of
-        ImageNet if the model is a whole network of `keras.applications` or the demo, see
-        `find_architecture`.
+        The names in the order of the classes; a text file with one name per line; ``"imagenet"``
+        for the ImageNet classes. None: the ImageNet classes if the model is a complete network of
+        `keras.applications` or the demo (see `find_architecture`), else unknown.
 
     Returns
     -------
     tuple of str or None
-        None if they are not known.
+        The names of the classes.
 
     Raises
     ------
     TargetError
-        If other than `count` names are given, or something else.
+        If the number of names is not `count`, or `labels` has another type.
     """
     if labels is None:
-        if count != len(imagenet_labels()):
+        if count != len(load_imagenet_labels()):
             return None
         architecture = find_architecture(model)
-        return imagenet_labels() if architecture is not None and architecture.is_whole else None
+        return (
+            load_imagenet_labels()
+            if architecture is not None and architecture.is_complete
+            else None
+        )
     if isinstance(labels, (str, os.PathLike)):
         labels = read_labels(Path(labels))
     if (
@@ -98,23 +108,23 @@ def labels_of(
     return tuple(labels)
 
 
-def class_index(name: str, labels: Sequence[str] | None) -> int:
-    """Return the class of a name, whatever its case.
+def find_class_index(name: str, labels: Sequence[str] | None) -> int:
+    """Return the index of the class with a name, ignoring case.
 
     Raises
     ------
     TargetError
-        If no class has this name, or several have; or if the names are not known.
+        If no class or several classes have this name, or if the class names are not known.
     """
     if labels is None:
         raise TargetError(
             f"the names of the model's classes are not known: give the index of {name!r}, or labels"
         )
-    wanted = name.strip().casefold()
-    found = [index for index, label in enumerate(labels) if label.casefold() == wanted]
-    if not found:
+    folded_name = name.strip().casefold()
+    matches = [index for index, label in enumerate(labels) if label.casefold() == folded_name]
+    if not matches:
         raise TargetError(f"no class is called {name!r}{suggest(name, labels)}")
-    if len(found) > 1:
-        indices = " or ".join(map(str, found))
-        raise TargetError(f"{len(found)} classes are called {name!r}: give an index, {indices}")
-    return found[0]
+    if len(matches) > 1:
+        indices = " or ".join(map(str, matches))
+        raise TargetError(f"{len(matches)} classes are called {name!r}: give an index, {indices}")
+    return matches[0]

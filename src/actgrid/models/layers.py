@@ -1,4 +1,4 @@
-"""The layers of a model: where they are, what they give, and which are wanted."""
+"""Describe, enumerate and select the layers and weights of a model."""
 
 from __future__ import annotations
 
@@ -19,42 +19,50 @@ __all__ = [
     "Node",
     "Selection",
     "Weight",
-    "model_layers",
-    "model_operations",
-    "model_weights",
+    "collect_layers",
+    "collect_operations",
+    "collect_weights",
 ]
 
 
-# As in "name:0" and "name:0[1]", for the first call of a layer.
+# Matches the suffix of "name:0" and "name:0[1]", which name the first call of a layer.
 _FIRST_CALL = re.compile(r":0(?=$|\[)")
 NO_SPATIAL_LAYER = "the model has no layer with a spatial output; name the layers to extract"
-# What an output with a batch axis is drawn as, by its rank.
+# Kind of picture that an output with a batch axis is drawn as, by rank.
 _KIND_OF_RANK = {2: "dense", 3: "sequence", 4: "image", 5: "volume"}
 
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """One output of one call of a layer, or of an operation of a functional model.
+    """Describe one output of one call of a layer: path, type, shape and dtype.
 
-    Attributes
+    Parameters
     ----------
-    path
+    path : str
         The layer path: the layer's name; ``outer/inner`` inside nested models and layers;
-        ``name:1`` for its second call; ``name[1]`` or ``name[key]`` for its further outputs. An
-        operation (``keras.ops.relu(x)``, ``x * 2``) has the name that Keras gives it
-        (``model.operations``).
-    type
-        Class of the layer or operation.
-    shape
-        Shape of the output; None where it is not fixed, as the batch mostly is not.
-    dtype
+        ``name:1`` for the second call of a layer; ``name[1]`` or ``name[key]`` for further outputs.
+        An operation
+        (``keras.ops.relu(x)``, ``x * 2``) has the name that Keras gives it (``model.operations``).
+    type : str
+        Class name of the layer or operation.
+    shape : tuple of (int or None)
+        Shape of the output; None for a side that is not fixed, such as the batch axis.
+    dtype : str
         Name of the output's dtype.
-    data_format
-        ``"channels_last"`` or ``"channels_first"``.
-    parameters
-        How many weights the layer has.
-    index
-        Position in ``model.layers``; None inside nested layers.
+    data_format : {"channels_last", "channels_first"}
+        Position of the channel axis.
+    parameters : int
+        Number of weight values of the layer.
+    index : int or None
+        Position in ``model.layers``; None for layers inside other layers.
+
+    Examples
+    --------
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")])
+    >>> info = actgrid.list_layers(model)[0]
+    >>> info.path, info.type, info.shape, info.channels
+    ('conv', 'Conv2D', (None, 6, 6, 4), 4)
     """
 
     path: str
@@ -67,30 +75,30 @@ class LayerInfo:
 
     @property
     def channels(self) -> int | None:
-        """Length of the channel axis."""
+        """Length of the channel axis; None if this length is not fixed."""
         if len(self.shape) < 2:
             return None
         return self.shape[1 if self.data_format == "channels_first" else -1]
 
     @property
     def kind(self) -> str:
-        """What the output is drawn as: ``"dense"``, ``"sequence"``, ``"image"``, ``"volume"``.
+        """Kind of output: ``"dense"``, ``"sequence"``, ``"image"`` or ``"volume"``.
 
         Raises
         ------
         ShapeError
-            If its rank is that of none of them.
+            If the output has another rank than 2 to 5.
         """
         try:
             return _KIND_OF_RANK[len(self.shape)]
         except KeyError:
             raise ShapeError(
-                f"layer {self.path}: an output of {self.shape} cannot be drawn"
+                f"layer {self.path}: an output of shape {self.shape} cannot be drawn"
             ) from None
 
     @property
-    def spatial(self) -> bool:
-        """Whether there are axes between batch and channels: an image, a volume, a sequence."""
+    def is_spatial(self) -> bool:
+        """True if axes lie between batch and channels: an image, volume or sequence."""
         return 3 <= len(self.shape) <= 5
 
 
@@ -98,36 +106,49 @@ class LayerInfo:
 class Node:
     """A layer of a model, called or not, or an operation of a functional model.
 
-    Operations are Keras's `keras.Operation` that are no layers: they have neither weights nor an
+    An operation is a `keras.Operation` that is not a layer. Operations have no weights and no
     `index`.
 
-    `internal` layers are parts of Keras's own composite layers, such as the projections of an
-    attention. `looped` ones run in a loop, whose values do not outlive it: the cells of recurrent
-    layers. `call_order` has the numbers of a layer's calls in the order in which Keras runs them:
-    functional models run calls of one depth in another order than they were made in.
+    Attributes
+    ----------
+    layer
+        The Keras layer or operation.
+    path
+        Layer path, without the number of a call.
+    index
+        Position in ``model.layers``; None for layers inside other layers.
+    is_internal
+        Whether the layer is part of one of Keras's own composite layers, such as a projection of an
+        attention layer.
+    is_looped
+        Whether the layer runs in a loop, such as the cell of a recurrent layer. Its values do not
+        exist outside the loop.
+    call_order
+        Numbers of the layer's calls in the order in which Keras runs the calls. Functional models
+        do not run calls of equal depth in the order of creation.
     """
 
     layer: Any = field(repr=False)
     path: str
     index: int | None
-    internal: bool
-    looped: bool
+    is_internal: bool
+    is_looped: bool
     call_order: tuple[int, ...] = (0,)
 
-    def call_number(self, run: int) -> int:
-        """Return the number of the call that is the `run`-th to be run; both count from 0."""
+    def call_number(self, run_index: int) -> int:
+        """Return the number of the call at a position of the execution order, from 0."""
         count = len(self.call_order)
-        return run // count * count + self.call_order[run % count]
+        return run_index // count * count + self.call_order[run_index % count]
 
     @property
     def is_layer(self) -> bool:
-        """Whether the node is a layer, and not an operation."""
+        """True for a layer, False for an operation."""
         return isinstance(self.layer, keras().layers.Layer)
 
     @property
-    def composite(self) -> bool:
-        """Whether there are layers inside."""
-        return self.is_layer and bool(sublayers(self.layer))
+    def is_composite(self) -> bool:
+        """True if the layer contains other layers."""
+        return self.is_layer and bool(list_sublayers(self.layer))
 
     @property
     def parameters(self) -> int:
@@ -135,90 +156,97 @@ class Node:
         return self.layer.count_params() if self.is_layer and self.layer.built else 0
 
 
-def sublayers(layer: Any) -> list[Any]:
-    """Return a layer's direct sublayers, but for the inputs of models, which compute nothing."""
-    found = layer._flatten_layers(include_self=False, recursive=False)
-    inputs = keras().layers.InputLayer
-    return [sublayer for sublayer in found if not isinstance(sublayer, inputs)]
+def list_sublayers(layer: Any) -> list[Any]:
+    """Return the direct sublayers of a layer, without the input layers of models."""
+    layers = layer._flatten_layers(include_self=False, recursive=False)
+    input_layer = keras().layers.InputLayer
+    return [sublayer for sublayer in layers if not isinstance(sublayer, input_layer)]
 
 
-def _suboperations(layer: Any) -> list[Any]:
-    """Return a layer's direct sublayers and, of a functional model, its operations."""
-    layers = sublayers(layer)
+def _list_suboperations(layer: Any) -> list[Any]:
+    """Return the direct sublayers and operations of a layer."""
+    layers = list_sublayers(layer)
     if not isinstance(layer, keras().Function):
         return layers
-    kind = keras().layers.Layer
-    return layers + [operation for operation in layer.operations if not isinstance(operation, kind)]
+    layer_class = keras().layers.Layer
+    return layers + [
+        operation for operation in layer.operations if not isinstance(operation, layer_class)
+    ]
 
 
-def model_layers(model: Any) -> list[Node]:
-    """Return every layer inside a model, each once, outer before inner."""
-    return [node for node in model_operations(model) if node.is_layer]
+def collect_layers(model: Any) -> list[Node]:
+    """Return every layer inside a model once, outer layers before inner layers."""
+    return [node for node in collect_operations(model) if node.is_layer]
 
 
-def model_operations(model: Any) -> list[Node]:
-    """Return every layer and operation inside a model, each once, outer before inner."""
+def collect_operations(model: Any) -> list[Node]:
+    """Return every layer and operation inside a model once, outer before inner."""
     k = keras()
-    recurrent = k.layers.RNN
-    # What is inside of these are layers of the user's, and no parts that Keras makes.
-    holders = (k.Model, k.layers.Wrapper, k.layers.Pipeline)
+    recurrent_class = k.layers.RNN
+    # Layers inside these classes are created by the user, not by Keras.
+    container_classes = (k.Model, k.layers.Wrapper, k.layers.Pipeline)
     nodes: list[Node] = []
-    seen = {id(model)}
+    visited = {id(model)}
     positions = {id(layer): index for index, layer in enumerate(getattr(model, "layers", []))}
 
     def descend(
-        parent: Any, prefix: str, internal: bool, looped: bool, outer: tuple[int, ...]
+        parent: Any, prefix: str, is_internal: bool, is_looped: bool, outer_order: tuple[int, ...]
     ) -> None:
-        orders = _call_orders(parent)
-        for layer in _suboperations(parent):
-            if id(layer) in seen:
+        orders = _find_call_orders(parent)
+        for layer in _list_suboperations(parent):
+            if id(layer) in visited:
                 continue
-            seen.add(id(layer))
+            visited.add(id(layer))
             path = prefix + layer.name
             own_order = orders.get(id(layer), (0,))
             order = tuple(
-                block * len(own_order) + number for block in outer for number in own_order
+                outer_number * len(own_order) + number
+                for outer_number in outer_order
+                for number in own_order
             )
-            node = Node(layer, path, positions.get(id(layer)), internal, looped, order)
+            node = Node(layer, path, positions.get(id(layer)), is_internal, is_looped, order)
             nodes.append(node)
             if not node.is_layer:
                 continue
-            loop = isinstance(layer, recurrent) and not layer.unroll
-            own = type(layer).__module__.startswith("keras.") and not isinstance(layer, holders)
-            descend(layer, path + "/", internal or own, looped or loop, order)
+            is_loop = isinstance(layer, recurrent_class) and not layer.unroll
+            is_keras_layer = type(layer).__module__.startswith("keras.") and not isinstance(
+                layer, container_classes
+            )
+            descend(layer, path + "/", is_internal or is_keras_layer, is_looped or is_loop, order)
 
-    descend(model, "", internal=False, looped=False, outer=(0,))
+    descend(model, "", is_internal=False, is_looped=False, outer_order=(0,))
     return nodes
 
 
-def _call_orders(model: Any) -> dict[int, tuple[int, ...]]:
-    """Return of the operations of a functional model, by their ids, `Node.call_order`."""
+def _find_call_orders(model: Any) -> dict[int, tuple[int, ...]]:
+    """Return `Node.call_order` by id for each operation of a functional model."""
     if not isinstance(model, keras().Function):
         return {}
     runs: dict[int, list[int]] = {}
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
-            made = node.operation._inbound_nodes.index(node)
-            runs.setdefault(id(node.operation), []).append(made)
+            creation_number = node.operation._inbound_nodes.index(node)
+            runs.setdefault(id(node.operation), []).append(creation_number)
     return {
-        key: tuple(sorted(numbers).index(number) for number in numbers)
-        for key, numbers in runs.items()
+        operation_id: tuple(sorted(numbers).index(number) for number in numbers)
+        for operation_id, numbers in runs.items()
     }
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight of a model.
+    """A weight variable of a model with its path and the layers that hold it.
 
     Attributes
     ----------
     path
-        Layer path and name: ``"block1_conv1/kernel"``; ``name:1`` for the second of a name.
+        Layer path and name, such as ``"block1_conv1/kernel"``; ``name:1`` for the second weight of
+        the same name.
     nodes
-        The layers that have it, outer before inner: the last one made it. Empty for one that the
-        model itself made.
+        Layers that hold the weight, outer before inner; the last layer created it. Empty for a
+        weight that the model itself created.
     variable
-        Keras's variable.
+        The Keras variable.
     """
 
     path: str
@@ -226,20 +254,20 @@ class Weight:
     variable: Any = field(repr=False)
 
 
-def model_weights(model: Any) -> list[Weight]:
-    """Return every weight of a model, each once, in the order of ``model.weights``.
+def collect_weights(model: Any) -> list[Weight]:
+    """Return every weight of a model once, in the order of ``model.weights``.
 
     Raises
     ------
     ModelError
-        If the model has not made its weights yet. Also a ValueError.
+        If the model has not created its weights yet. Also a ValueError.
     """
     if not model.built:
         raise ModelError(
-            f"the model {model.name!r} has no weights yet, which come with its first call"
+            f"the model {model.name!r} has no weights yet: call it once to create them"
         )
     holders: dict[int, list[Node]] = {}
-    for node in model_layers(model):
+    for node in collect_layers(model):
         for variable in node.layer.weights:
             holders.setdefault(id(variable), []).append(node)
     weights: list[Weight] = []
@@ -254,30 +282,33 @@ def model_weights(model: Any) -> list[Weight]:
 
 
 class Selection:
-    """The layers that an option `layers` asks for. Equal ones ask for the same.
+    """A selection of layers, as given by an option `layers`.
+
+    Equal options make equal selections.
 
     Parameters
     ----------
     layers
-        None: every layer with a spatial output, but for internal ones and for composites whose
-        output is that of a layer inside. Otherwise a layer path, a glob over layer paths, a
-        layer or operation, a class of them, an index into ``model.layers``, a predicate on layers,
-        or several of these. A layer's name stands for all its calls and outputs; ``name:0`` for
-        the first call alone.
+        None selects every layer with a spatial output, except internal layers and composite layers
+        that return the output of a layer inside. Otherwise a layer path, a glob over layer paths, a
+        layer or operation, a class of layers, an index into ``model.layers``, a predicate on
+        layers, or a list of these. The name of a layer selects all its calls and outputs;
+        ``name:0`` selects
+        the first call only.
 
     Raises
     ------
     OptionError
-        If it is none of these.
+        If `layers` has another type or is an empty list.
     """
 
     def __init__(self, layers: object) -> None:
-        self.everything = layers is None
+        self.selects_all = layers is None
         self._items: list[Any] = []
         if layers is None:
             return
-        single = isinstance(layers, (str, type)) or not isinstance(layers, Iterable)
-        self._items = [layers] if single else list(layers)  # type: ignore[call-overload]
+        is_single = isinstance(layers, (str, type)) or not isinstance(layers, Iterable)
+        self._items = [layers] if is_single else list(layers)  # type: ignore[call-overload]
         if not self._items:
             raise OptionError("layers is empty: name at least one layer, or leave it out")
         for item in self._items:
@@ -293,86 +324,91 @@ class Selection:
     def __hash__(self) -> int:
         return hash(tuple(self._items))
 
-    def wants(self, node: Node, path: str, model: Any) -> bool:
-        """Tell whether the call at `path` of a layer is wanted."""
-        return any(self._matches(item, node, path, model) for item in self._items)
+    def matches(self, node: Node, path: str, model: Any) -> bool:
+        """Return whether the call at `path` of a layer is selected."""
+        return any(self._matches_item(item, node, path, model) for item in self._items)
 
-    def choose(self, infos: Sequence[LayerInfo]) -> list[LayerInfo]:
-        """Return the layers that are wanted of a network that only lists its layers.
+    def select(self, infos: Sequence[LayerInfo]) -> list[LayerInfo]:
+        """Return the selected layers of a network that can only list its layers.
 
-        A class stands for the layers of a type of its name. A predicate takes a `LayerInfo`.
+        A class selects the layers whose type has the name of the class. A predicate receives a
+        `LayerInfo`.
 
         Raises
         ------
         LayerError
-            If an item stands for none of the layers.
+            If an item matches no layer.
         """
-        if self.everything:
-            spatial = [info for info in infos if info.spatial]
-            if not spatial:
+        if self.selects_all:
+            spatial_infos = [info for info in infos if info.is_spatial]
+            if not spatial_infos:
                 raise LayerError(NO_SPATIAL_LAYER)
-            return spatial
+            return spatial_infos
         for item in self._items:
             if not any(_matches_info(item, info) for info in infos):
-                raise self._nothing(item, [info.path for info in infos])
+                raise self._make_no_match_error(item, [info.path for info in infos])
         return [info for info in infos if any(_matches_info(item, info) for item in self._items)]
 
-    def check(self, model: Any, nodes: list[Node]) -> None:
-        """Raise LayerError unless every item can stand for some layer of the model."""
+    def check_model(self, model: Any, nodes: list[Node]) -> None:
+        """Raise LayerError unless every item matches a layer of the model."""
         for item in self._items:
             if _is_index(item):
                 count = len(getattr(model, "layers", []))
                 if not -count <= item < count:
-                    raise LayerError(f"the model has no layer {item}: it has {count}")
+                    raise LayerError(
+                        f"layer index out of range: got {item}; the model has {count} layers"
+                    )
                 if isinstance(model.layers[item], keras().layers.InputLayer):
                     raise LayerError(
-                        f"layer {item} is an input of the model, which computes nothing"
+                        f"layer {item} is an input of the model, which has no activation"
                     )
             path = ""
             if isinstance(item, str):
                 if re.search(r"[*?\[]", item) and re.search(r"[:\[]", item):
-                    continue  # a glob that may be over calls and outputs, not known before a trace
+                    # A glob over calls or outputs, which are known only after a trace.
+                    continue
                 path = re.sub(r":\d+$", "", item)
             if not any(
-                self._matches(item, node, node.path, model) or node.path == path for node in nodes
+                self._matches_item(item, node, node.path, model) or node.path == path
+                for node in nodes
             ):
-                raise self._nothing(item, [node.path for node in nodes])
+                raise self._make_no_match_error(item, [node.path for node in nodes])
 
-    def choose_weights(self, model: Any) -> list[Weight]:
-        """Return the weights of the layers that are wanted, and of the layers inside these.
+    def select_weights(self, model: Any) -> list[Weight]:
+        """Return the weights of the selected layers and of the layers inside them.
 
         Raises
         ------
         LayerError
-            If an item is no layer, or one without weights.
+            If an item matches no layer, or only layers without weights.
         """
-        weights = model_weights(model)
-        if self.everything:
+        weights = collect_weights(model)
+        if self.selects_all:
             return weights
-        self.check(model, model_operations(model))
-        holders = {node.path: node for weight in weights for node in weight.nodes}.values()
+        self.check_model(model, collect_operations(model))
+        weighted_nodes = {node.path: node for weight in weights for node in weight.nodes}.values()
         for item in self._items:
-            if not any(self._matches(item, node, node.path, model) for node in holders):
-                raise LayerError(f"the layers that {_shown(item)} stands for have no weights")
+            if not any(self._matches_item(item, node, node.path, model) for node in weighted_nodes):
+                raise LayerError(f"the layers that match {_describe_item(item)} have no weights")
         return [
             weight
             for weight in weights
-            if any(self.wants(node, node.path, model) for node in weight.nodes)
+            if any(self.matches(node, node.path, model) for node in weight.nodes)
         ]
 
-    def check_found(self, model: Any, found: Iterable[tuple[Node, str]]) -> None:
-        """Raise LayerError unless every item stands for some call that was captured."""
-        calls = list(found)
+    def check_calls(self, model: Any, captured: Iterable[tuple[Node, str]]) -> None:
+        """Raise LayerError unless every item matches a captured call."""
+        calls = list(captured)
         for item in self._items:
-            if not any(self._matches(item, node, path, model) for node, path in calls):
-                error = self._nothing(item, [path for _, path in calls])
+            if not any(self._matches_item(item, node, path, model) for node, path in calls):
+                error = self._make_no_match_error(item, [path for _, path in calls])
                 raise LayerError(
-                    f"{error}; layers that the model does not call, or calls in a loop only, "
+                    f"{error}; layers that the model never calls, or calls only in a loop, "
                     "have no activations"
                 )
 
     @staticmethod
-    def _matches(item: Any, node: Node, path: str, model: Any) -> bool:
+    def _matches_item(item: Any, node: Node, path: str, model: Any) -> bool:
         if isinstance(item, str):
             if item in (node.path, path):
                 return True
@@ -389,12 +425,13 @@ class Selection:
         return node.is_layer and bool(predicate(node.layer))
 
     @staticmethod
-    def _nothing(item: Any, known: list[str]) -> LayerError:
+    def _make_no_match_error(item: Any, paths: list[str]) -> LayerError:
         if isinstance(item, str):
             return LayerError(
-                f"no layer is called {item!r}" + (suggest(item, known) or f" ({_some(known)})")
+                f"no layer is called {item!r}"
+                + (suggest(item, paths) or f" ({_list_examples(paths)})")
             )
-        return LayerError(f"no layer matches {_shown(item)}")
+        return LayerError(f"no layer matches {_describe_item(item)}")
 
 
 def _matches_info(item: Any, info: LayerInfo) -> bool:
@@ -407,13 +444,13 @@ def _matches_info(item: Any, info: LayerInfo) -> bool:
     return bool(item(info))
 
 
-def _shown(item: Any) -> str:
+def _describe_item(item: Any) -> str:
     return item.__name__ if isinstance(item, type) else repr(item)
 
 
-def _some(known: list[str]) -> str:
-    shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
-    return f"there are {shown}" if known else "there is none"
+def _list_examples(paths: list[str]) -> str:
+    examples = ", ".join(paths[:8]) + (", ..." if len(paths) > 8 else "")
+    return f"layers: {examples}" if paths else "the model has no layers"
 
 
 def _is_index(item: object) -> bool:

@@ -1,4 +1,4 @@
-"""The outputs of chosen layers of a network that is run as it is, without TensorFlow."""
+"""Compute outputs of selected layers of a network outside TensorFlow."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ __all__ = ["ListedLayers"]
 
 
 class ListedLayers:
-    """Runs a network and returns the outputs of chosen layers: a `LayerFunction`.
+    """Run a network outside TensorFlow and return the outputs of selected layers.
+
+    Implements `LayerFunction`.
 
     Raises
     ------
     CapabilityError
-        If the network is to run as in training.
+        If `training` is True.
     """
 
     trace_count = 0
@@ -30,7 +32,7 @@ class ListedLayers:
     def __init__(self, network: Network, selection: Selection, training: bool) -> None:
         if training:
             raise CapabilityError(
-                f"the network {network.name!r} runs only as in use: leave training out"
+                f"training=True is not supported by the network {network.name!r}; expected False"
             )
         self._network = network
         self._selection = selection
@@ -38,14 +40,14 @@ class ListedLayers:
 
     @property
     def layers(self) -> dict[str, LayerInfo]:
-        """Chosen layers by path; empty until they are known."""
+        """Selected layers by path; empty until the first call or trace."""
         return dict(self._infos)
 
     def __call__(self, x: Any) -> dict[str, npt.NDArray[Any]]:
-        """Return the outputs for a batch, as read-only arrays."""
+        """Return the layer outputs for a batch, as read-only arrays by layer path."""
         inputs = prepare_inputs(self._network, x)
         if not self._infos:
-            self._choose(list_network_layers(self._network, inputs))
+            self._select(list_network_layers(self._network, inputs))
         outputs = run_network(self._network, inputs, list(self._infos))
         for array in outputs.values():
             array.setflags(write=False)
@@ -54,21 +56,21 @@ class ListedLayers:
     def trace(
         self, specs: Any, transform: Callable[..., Any] | None = None
     ) -> dict[str, LayerInfo]:
-        """Return the chosen layers, if the network tells them before it has run."""
+        """Return the selected layers, or an empty dict if their shapes are not known yet."""
         prepare_inputs(self._network, specs)
         try:
             infos = self._network.list_layers()
         except ModelError:
             return {}
-        self._choose(infos)
+        self._select(infos)
         return self.layers
 
     def run(self, x: Any, transform: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-        """Refuse to run a transform, which only a compiled function can."""
+        """Raise CapabilityError: transforms need a compiled network."""
         raise CapabilityError(
-            f"the network {self._network.name!r} is not compiled by TensorFlow, which "
+            f"the network {self._network.name!r} does not run inside TensorFlow, which "
             "backend='tensorflow' and the viewer need: choose another backend"
         )
 
-    def _choose(self, infos: list[LayerInfo]) -> None:
-        self._infos = {info.path: info for info in self._selection.choose(infos)}
+    def _select(self, infos: list[LayerInfo]) -> None:
+        self._infos = {info.path: info for info in self._selection.select(infos)}

@@ -1,4 +1,4 @@
-"""Load the model that a specification stands for."""
+"""Load models from files, names and functions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from actgrid.errors import ActgridError, MissingFileError, ModelError, suggest
 from actgrid.models.archives import check_archive
 from actgrid.models.frameworks import applications, keras, tensorflow
-from actgrid.models.keras_files import SUFFIXES, first_line, load_file
-from actgrid.models.networks import find_network, network_kinds, usable_model
+from actgrid.models.keras_files import SUFFIXES, extract_error_line, load_file
+from actgrid.models.networks import find_network, list_network_kinds, unwrap_model
 from actgrid.models.types import ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import ModelOptions
@@ -28,113 +28,124 @@ SPECS = (
     "a .keras or .h5 file, a SavedModel folder, keras:NAME (an application such as keras:VGG16), "
     "demo, or package.module:function"
 )
-# Short names for functions that return a model.
+# Short names of functions that return a model.
 _ALIASES = {"demo": "actgrid.demo:model"}
 _FUNCTION_SPEC = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
 
 @takes_options(ModelOptions)
 def load_model(spec: ModelLike, **options: Unpack[ModelOptions]) -> Any:
-    """Return the model that a specification stands for: mostly a Keras model.
+    """Load a model from a file, an application name or a function.
 
     Parameters
     ----------
-    spec
-        A Keras model or a network of another kind, which is returned as it is; the path of a
+    spec : keras.Model, Network, str or pathlib.Path
+        A Keras model or a network of another kind, which is returned unchanged; the path of a
         ``.keras`` or ``.h5`` file or of a SavedModel folder; ``"keras:VGG16"`` (any name in
         `keras.applications`); ``"demo"``, the embedded model; or ``"package.module:function"``, a
-        function that returns a model. Files are loaded for inference, not compiled. Of a
-        SavedModel only the outputs can be seen.
+        function that returns a model. Files are loaded for inference, not compiled. A SavedModel
+        shows only its outputs, not its layers.
     **options
         See `actgrid.options.ModelOptions`. In ``.keras`` and ``.h5`` files `safe_mode` refuses
-        Lambda layers, layers that load other files and functions that are no operations; in
-        SavedModels operations that access files, the network or Python.
+        Lambda layers, layers that load other files, and functions that are not operations; in
+        SavedModels, operations that access files, the network or Python.
+
+    Returns
+    -------
+    keras.Model or Network
+        The model.
 
     Raises
     ------
     ModelError
-        If the specification, the file or the name cannot be used. Also a ValueError.
+        If the specification, the file or the name is invalid. Also a ValueError.
     MissingFileError
-        If there is no such file. Also a FileNotFoundError.
+        If the file does not exist. Also a FileNotFoundError.
     MissingDependencyError
         If TensorFlow is not installed. Also an ImportError.
 
     Examples
     --------
-    >>> model = actgrid.load_model("keras:MobileNetV2", weights="random")
-    >>> model = actgrid.load_model("model.keras")
+    >>> import keras
+    >>> keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)]).save("model.keras")
+    >>> actgrid.load_model("model.keras").output_shape
+    (None, 6, 6, 4)
+    >>> actgrid.load_model("keras:MobileNetV2", weights="random").count_params()
+    3538984
     """
     if find_network(spec) is not None:
-        return usable_model(spec)
+        return unwrap_model(spec)
     if not isinstance(spec, (str, os.PathLike)):
-        raise ModelError(f"a model is a Keras model or {SPECS}, not {_describe_value(spec)}")
+        raise ModelError(
+            f"a model must be a Keras model or {SPECS}, not {_describe_non_model(spec)}"
+        )
     text = os.fspath(spec)
     if text.startswith("keras:"):
-        return _application(text.removeprefix("keras:"), options["weights"])
+        return _load_application(text.removeprefix("keras:"), options["weights"])
     if not text:
-        raise ModelError(f"the model is empty: give {SPECS}")
+        raise ModelError(f"model is empty; expected {SPECS}")
     path = Path(text)
     if text in _ALIASES:
-        return _from_function(_ALIASES[text])
+        return _call_model_function(_ALIASES[text])
     if path.exists():
-        kinds = (kind for kind in network_kinds() if kind.takes(path))
+        kinds = (kind for kind in list_network_kinds() if kind.accepts(path))
         kind, safe_mode = next(kinds, None), options["safe_mode"]
-        # The error of a file of no kind says what Keras finds in it.
+        # For a file of no known kind, load_file raises an error that describes its content.
         loaded = load_file(path, safe_mode) if kind is None else kind.load(path, safe_mode)
-        return usable_model(loaded)
+        return unwrap_model(loaded)
     if isinstance(spec, os.PathLike) or path.suffix in SUFFIXES or os.sep in text:
         raise MissingFileError(f"there is no model file {text}")
     if is_function_spec(text):
-        return _from_function(text)
-    known = [f"keras:{name}" for name in applications()] + list(_ALIASES)
-    raise ModelError(f"{text!r} is no model: give {SPECS}{suggest(text, known)}")
+        return _call_model_function(text)
+    specs = [f"keras:{name}" for name in applications()] + list(_ALIASES)
+    raise ModelError(f"{text!r} is not a model{suggest(text, specs)}; expected {SPECS}")
 
 
-# Packages of models that users try, by the name of a class's module, and the way to Keras's.
+# Other packages whose models users pass, by module name, and how to get a Keras model from them.
 _OTHER_PACKAGES = {
     "tf_keras": (
-        "one of Keras 2 (tf_keras): save it with model.save('model.h5') or model.export('folder'), "
-        "and give that path"
+        "a Keras 2 model (tf_keras): save it with model.save('model.h5') or "
+        "model.export('folder'), and give that path"
     ),
-    "torch": "one of PyTorch: build it with Keras and copy the weights",
-    "flax": "one of Flax: export it as a SavedModel with jax2tf, and give that folder",
+    "torch": "a PyTorch model: build it with Keras and copy the weights",
+    "flax": "a Flax model: export it as a SavedModel with jax2tf, and give that folder",
 }
 
 
-def _describe_value(value: object) -> str:
-    """Describe a value that is not a model, and the way to a Keras model."""
+def _describe_non_model(value: object) -> str:
+    """Describe a value that is not a model, and how to get a Keras model from it."""
     k, tf = keras(), tensorflow()
-    kind = value if isinstance(value, type) else type(value)
+    value_class = value if isinstance(value, type) else type(value)
     if isinstance(value, type) and issubclass(value, k.layers.Layer):
         return f"the class {value.__name__}: give an instance of it, {value.__name__}(...)"
-    packages = {base.__module__.partition(".")[0] for base in kind.__mro__}
+    packages = {base.__module__.partition(".")[0] for base in value_class.__mro__}
     for package, description in _OTHER_PACKAGES.items():
         if package in packages:
-            return f"{kind.__name__}, {description}"
+            return f"{value_class.__name__}, {description}"
     if isinstance(value, k.Function):
         return "a keras.Function: give keras.Model(function.inputs, function.outputs)"
     if isinstance(value, k.KerasTensor):
         return "a symbolic tensor: give keras.Model(inputs, outputs)"
     if isinstance(value, tf.Module):
         return (
-            f"{kind.__name__}, a tf.Module: save it with tf.saved_model.save and signatures, and "
-            "give that folder, or call it in a keras.Model"
+            f"{value_class.__name__}, a tf.Module: save it with tf.saved_model.save and "
+            "signatures, and give that folder, or call it in a keras.Model"
         )
     if inspect.isroutine(value) or isinstance(value, tf.types.experimental.PolymorphicFunction):
-        name = getattr(value, "__name__", kind.__name__)
+        name = getattr(value, "__name__", value_class.__name__)
         return f"the function {name}: give the model that it returns"
     return reprlib.repr(value)
 
 
 def is_function_spec(spec: str) -> bool:
-    """Return whether a specification has the form ``package.module:function``."""
+    """Return whether a model specification has the form ``package.module:function``."""
     return _FUNCTION_SPEC.fullmatch(spec) is not None and not spec.startswith("keras:")
 
 
-def _application(name: str, weights: str | Path) -> Any:
-    known = applications()
-    if name not in known:
-        raise ModelError(f"keras.applications has no {name!r}{suggest(name, known)}")
+def _load_application(name: str, weights: str | Path) -> Any:
+    names = applications()
+    if name not in names:
+        raise ModelError(f"keras.applications has no model {name!r}{suggest(name, names)}")
     weights = os.fspath(weights)
     is_file = weights not in ("imagenet", "random")
     if is_file and not Path(weights).exists():
@@ -142,23 +153,25 @@ def _application(name: str, weights: str | Path) -> Any:
     try:
         if is_file:
             check_archive(Path(weights))
-        given = None if weights == "random" else weights
-        return getattr(keras().applications, name)(weights=given)
+        keras_weights = None if weights == "random" else weights
+        return getattr(keras().applications, name)(weights=keras_weights)
     except Exception as error:
         raise ModelError(
-            f"keras:{name} with weights {weights!r} cannot be loaded: {first_line(error)}; "
+            f"keras:{name} with weights {weights!r} cannot be loaded: {extract_error_line(error)}; "
             "weights may also be random or a file"
         ) from error
 
 
-def _from_function(spec: str) -> Any:
+def _call_model_function(spec: str) -> Any:
     module_name, _, function_name = spec.partition(":")
     try:
         target: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ModelError(f"{spec}: there is no module {error.name!r}") from error
     except (Exception, SystemExit) as error:
-        raise ModelError(f"{spec}: importing {module_name} raised {_describe(error)}") from error
+        raise ModelError(
+            f"{spec}: importing {module_name} raised {_describe_error(error)}"
+        ) from error
     try:
         for part in function_name.split("."):
             target = getattr(target, part)
@@ -175,13 +188,17 @@ def _from_function(spec: str) -> Any:
             raise
         except (Exception, SystemExit) as error:
             raise ModelError(
-                f"{spec} raised {_describe(error)}; expected a function that takes no arguments "
-                "and returns a Keras model"
+                f"{spec} raised {_describe_error(error)}; expected a function that takes no "
+                "arguments and returns a Keras model"
             ) from error
     if find_network(model) is None:
-        raise ModelError(f"{spec} must return a Keras model, not {_describe_value(model)}")
-    return usable_model(model)
+        raise ModelError(f"{spec} must return a Keras model, not {_describe_non_model(model)}")
+    return unwrap_model(model)
 
 
-def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {first_line(error)}" if str(error) else type(error).__name__
+def _describe_error(error: BaseException) -> str:
+    return (
+        f"{type(error).__name__}: {extract_error_line(error)}"
+        if str(error)
+        else type(error).__name__
+    )

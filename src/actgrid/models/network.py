@@ -1,8 +1,8 @@
-"""The protocol of a network: what actgrid asks of a model of any kind.
+"""Protocols of a network: methods that actgrid calls on a model of any kind.
 
-A kind of network is one file in this folder, whose name ends in ``_network`` and which has a
-`NetworkKind` called ``KIND``; see `actgrid.models.networks`. An object of any class that fulfils
-`Network` is taken as it is.
+Each kind of network is one file in this folder, whose name ends in ``_network`` and which defines
+a `NetworkKind` called ``KIND``; see `actgrid.models.networks`. An object of any class that fulfils
+`Network` is used without a wrapper.
 """
 
 from __future__ import annotations
@@ -37,18 +37,24 @@ __all__ = [
 
 @dataclass(frozen=True)
 class InputInfo:
-    """One input of a network.
+    """Describe one input of a network: its name, shape, dtype and data format.
 
-    Attributes
+    Parameters
     ----------
-    name
-        Name by which a dict of inputs gives it.
-    shape
-        Shape with the batch axis; None where a side is not fixed.
-    dtype
-        Name of the dtype that the network computes with. Inputs are cast to it.
-    data_format
-        ``"channels_last"`` or ``"channels_first"``.
+    name : str
+        Name of the input, used as the key in a dict of inputs.
+    shape : tuple of (int or None)
+        Shape with the batch axis; None for a side that is not fixed.
+    dtype : str, default "float32"
+        Name of the dtype that the network computes with. Inputs are cast to this dtype.
+    data_format : {"channels_last", "channels_first"}, default "channels_last"
+        Position of the channel axis.
+
+    Examples
+    --------
+    >>> from actgrid.models import InputInfo
+    >>> InputInfo("image", (None, 64, 64, 3)).dtype
+    'float32'
     """
 
     name: str
@@ -57,11 +63,32 @@ class InputInfo:
     data_format: str = "channels_last"
 
 
-class Network(Protocol):
-    """A model of any kind that lists its layers and runs.
+class Network(Protocol):  # numpydoc ignore=PR01
+    """A model of any kind that lists its layers and computes their outputs.
 
-    Instances must be hashable, and allow attributes and weak references, as those of an ordinary
-    class do: compiled functions are kept with them.
+    Instances must be hashable and must allow attributes and weak references, as instances of an
+    ordinary class do: compiled functions are cached with them.
+
+    Examples
+    --------
+    A network that computes the differences of neighbouring rows and returns mean scores:
+
+    >>> from actgrid.models import InputInfo, LayerInfo
+    >>> class Edges:
+    ...     name = "edges"
+    ...     inputs = (InputInfo("image", (None, 8, 8, 3)),)
+    ...     outputs = ("scores",)
+    ...     def list_layers(self, x=None):
+    ...         return [
+    ...             LayerInfo("rows", "Diff", (None, 7, 8, 3), "float32", "channels_last", 0, 0),
+    ...             LayerInfo("scores", "Mean", (None, 3), "float32", "channels_last", 0, 1),
+    ...         ]
+    ...     def run(self, x, paths):
+    ...         return {"rows": x[:, 1:] - x[:, :-1], "scores": x.mean((1, 2))}
+    ...     def fingerprint(self):
+    ...         return "edges-1"
+    >>> actgrid.Extractor(Edges())(np.zeros((1, 8, 8, 3)))["rows"].shape
+    (1, 7, 8, 3)
     """
 
     @property
@@ -70,19 +97,24 @@ class Network(Protocol):
 
     @property
     def inputs(self) -> Sequence[InputInfo]:
-        """The inputs, in order; empty if they are not known."""
+        """Descriptions of the inputs, in order; empty if the inputs are not known."""
 
     @property
     def outputs(self) -> Sequence[str]:
         """Paths of the layers whose outputs the network returns."""
 
     def list_layers(self, x: Any = None) -> list[LayerInfo]:
-        """Return what every layer gives, in the order in which the layers run.
+        """List every layer output of the network, in the order in which the layers run.
 
         Parameters
         ----------
-        x
-            The input, for a network that cannot tell shapes before it has run.
+        x : array_like, optional
+            An input, for a network that does not know its shapes before it has run.
+
+        Returns
+        -------
+        list of LayerInfo
+            One entry for each layer output.
 
         Raises
         ------
@@ -91,92 +123,104 @@ class Network(Protocol):
         """
 
     def run(self, x: Any, paths: Sequence[str]) -> Mapping[str, npt.ArrayLike]:
-        """Return the outputs of layers, by their paths.
+        """Compute the outputs of layers for a batch of inputs.
 
         Parameters
         ----------
-        x
-            NumPy's array of the one input with its batch axis; a list of arrays, in the order of
-            `inputs`, for several inputs.
-        paths
-            Paths of layers, as `list_layers` gives them.
+        x : numpy.ndarray or list of numpy.ndarray
+            The input with its batch axis; for several inputs, a list in the order of `inputs`.
+        paths : sequence of str
+            Paths of layers, as listed by `list_layers`.
+
+        Returns
+        -------
+        dict of {str: array_like}
+            Layer path -> output.
         """
 
     def fingerprint(self) -> str:
-        """Return a text that is the same for networks that compute the same."""
+        """Return a text that is equal for networks that compute the same function.
+
+        Returns
+        -------
+        str
+            Any text. A run is resumed only by a network with the fingerprint of the run.
+        """
 
 
 class DifferentiableNetwork(Network, Protocol):
-    """A network whose operations TensorFlow can follow, and differentiate."""
+    """A network that TensorFlow can trace and differentiate."""
 
     def trace(self, inputs: Any, training: bool = False) -> Trace:
-        """Run on symbolic inputs, while a `tf.function` is traced."""
+        """Run the network on symbolic inputs while a `tf.function` is traced."""
 
 
 class EditableNetwork(Network, Protocol):
     """A network whose weights can be read and assigned."""
 
     def weights(self) -> list[Weight]:
-        """Return every weight, each once."""
+        """Return every weight of the network once."""
 
 
 class LayerFunction(Protocol):
-    """Runs a network and returns the outputs of chosen layers."""
+    """A function that runs a network and returns the outputs of selected layers."""
 
     @property
     def layers(self) -> dict[str, LayerInfo]:
-        """Chosen layers by path; empty until they are known."""
+        """Selected layers by path; empty until the first call or trace."""
 
     @property
     def trace_count(self) -> int:
-        """Return the number of times the network has been traced."""
+        """Number of times the network has been traced."""
 
     def __call__(self, x: Any) -> dict[str, npt.NDArray[Any]]:
-        """Return the outputs for a batch, as read-only arrays."""
+        """Return the layer outputs for a batch, as read-only arrays by layer path."""
 
     def trace(
         self, specs: Any, transform: Callable[..., Any] | None = None
     ) -> dict[str, LayerInfo]:
-        """Return the layers of calls on inputs like `specs`, TensorSpecs, without running."""
+        """Trace the network on TensorSpecs and return the selected layers."""
 
     def run(self, x: Any, transform: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-        """Return what a transform makes of each output, see `extraction.run_transform`."""
+        """Apply a transform to each layer output; see `extraction.run_transform`."""
 
 
 class CompiledNetwork(Network, Protocol):
-    """A network that gives the outputs of chosen layers from one compiled function."""
+    """A network that computes selected layers in one compiled function."""
 
     def compile_layers(self, selection: Selection, training: bool) -> LayerFunction:
-        """Return the function of the layers that a selection asks for."""
+        """Return the compiled function that computes the layers of a selection."""
 
 
 @dataclass(frozen=True)
 class NetworkKind:
-    """A kind of network: how models of this kind are recognized and loaded.
+    """A kind of network: how to recognize and load its models.
 
     Attributes
     ----------
     wrap
-        Returns the network of a model object of this kind; None for any other object.
-    takes
-        Returns whether a file or folder that exists is a model of this kind, by its name.
+        Function that wraps a model object as a `Network`; returns None for an object of another
+        kind.
+    accepts
+        Function that returns whether an existing file or folder is a model of this kind, judged by
+        its name.
     load
-        Returns the model in a file or folder. The second argument is `safe_mode`: whether to
-        refuse a file that holds code.
-    keeps_model
+        Function that loads the model in a file or folder. Its second argument is `safe_mode`:
+        whether to refuse files that contain code.
+    returns_model
         Whether `actgrid.load_model` returns the model object itself, as for Keras, and not the
         network that wraps it.
     """
 
     wrap: Callable[[object], Network | None]
-    takes: Callable[[Path], bool]
+    accepts: Callable[[Path], bool]
     load: Callable[[Path, bool], Any]
-    keeps_model: bool = False
+    returns_model: bool = False
 
 
 def is_network(value: object) -> TypeGuard[Network]:
-    """Return whether an object fulfils `Network` by the methods of its class."""
-    # Not isinstance of a runtime protocol, which would evaluate the properties.
+    """Return whether the class of an object has the methods of `Network`."""
+    # isinstance() with a runtime-checkable protocol would evaluate the properties.
     return _has_methods(value, "list_layers", "run", "fingerprint")
 
 
@@ -191,7 +235,7 @@ def is_editable(network: Network) -> TypeGuard[EditableNetwork]:
 
 
 def is_compiled(network: Network) -> TypeGuard[CompiledNetwork]:
-    """Return whether a network gives its layers from one compiled function."""
+    """Return whether a network computes its layers in one compiled function."""
     return _has_methods(network, "compile_layers")
 
 
@@ -200,29 +244,29 @@ def _has_methods(value: object, *names: str) -> bool:
 
 
 def check_compiled(network: Network, purpose: str) -> None:
-    """Raise CapabilityError unless TensorFlow can follow the layers of a network.
+    """Raise CapabilityError unless a network's layers run inside TensorFlow.
 
     Parameters
     ----------
     purpose
-        The function that needs the layers; the message begins with it.
+        Name of the function that needs the layers; the error message starts with this name.
     """
     if not is_compiled(network):
         raise CapabilityError(
-            f"{purpose} follows the layers of a model through TensorFlow, which "
-            f"{describe_network(network)} does not allow: give a Keras model"
+            f"{purpose} needs layers that run inside TensorFlow, which "
+            f"{describe_network(network)} does not have; expected a Keras model"
         )
 
 
 def check_editable(network: Network, purpose: str) -> None:
-    """Raise CapabilityError unless the weights of a network can be read; see `check_compiled`."""
+    """Raise CapabilityError unless the weights of a network can be read."""
     if not is_editable(network):
         raise CapabilityError(
             f"{purpose} needs the weights of a model, which {describe_network(network)} does not "
-            "give: give a Keras model"
+            "have; expected a Keras model"
         )
 
 
 def describe_network(network: Network) -> str:
-    """Return the name and the class of a network, for error messages."""
+    """Return the name and the class of a network as a phrase for error messages."""
     return f"the network {network.name!r} of class {type(network).__name__}"

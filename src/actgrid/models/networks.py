@@ -1,4 +1,4 @@
-"""Find the network of a model among the kinds of networks."""
+"""Wrap models as networks of a known kind, and run or trace networks."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from actgrid.errors import ModelError
 from actgrid.models.calls import Trace
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import LayerInfo
+from actgrid.models.model_errors import raise_model_errors
 from actgrid.models.network import Network, NetworkKind, is_differentiable, is_network
-from actgrid.models.refusals import running
 
 __all__ = [
     "find_network",
+    "get_network",
+    "list_network_kinds",
     "list_network_layers",
-    "network_kinds",
-    "network_of",
     "run_network",
     "trace_network",
-    "usable_model",
+    "unwrap_model",
 ]
 
 
 @lru_cache(maxsize=1)
-def network_kinds() -> tuple[NetworkKind, ...]:
-    """Return the ``KIND`` of each module of this folder whose name ends in ``_network``."""
-    room = importlib.import_module(str(__package__))
-    modules = sorted(module.name for module in pkgutil.iter_modules(room.__path__))
+def list_network_kinds() -> tuple[NetworkKind, ...]:
+    """Return the `NetworkKind` of each module whose name ends in ``_network``."""
+    package = importlib.import_module(str(__package__))
+    modules = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
     return tuple(
         importlib.import_module(f"{__package__}.{name}").KIND
         for name in modules
@@ -41,62 +41,71 @@ def network_kinds() -> tuple[NetworkKind, ...]:
 
 
 def find_network(model: object) -> Network | None:
-    """Return the network of a model object; None if the object is a model of no kind."""
+    """Return a model object as a `Network`; None if the object is no known model."""
     if is_network(model):
         return model
-    return next(filter(None, (kind.wrap(model) for kind in network_kinds())), None)
+    return next(filter(None, (kind.wrap(model) for kind in list_network_kinds())), None)
 
 
-def usable_model(model: object) -> Any:
-    """Return what functions work on: a Keras model itself, of other kinds the network.
+def unwrap_model(model: object) -> Any:
+    """Return the object that represents a model in actgrid's functions.
 
-    An object that is a model of no kind is returned as it is.
+    Returns
+    -------
+    object
+        A Keras model itself; for other kinds of models, the `Network` that wraps the model. An
+        object of no known kind is returned unchanged.
     """
     if is_network(model):
         return model
-    for kind in network_kinds():
+    for kind in list_network_kinds():
         network = kind.wrap(model)
         if network is not None:
-            return model if kind.keeps_model else network
+            return model if kind.returns_model else network
     return model
 
 
-def network_of(model: object) -> Network:
-    """Return the network of a model that `load_model` returned."""
+def get_network(model: object) -> Network:
+    """Return the `Network` of a model that `load_model` returned."""
     network = find_network(model)
     if network is None:
-        raise ModelError(f"a {type(model).__name__} is a model of no kind that actgrid knows")
+        raise ModelError(
+            f"model of unknown kind: got a {type(model).__name__}; expected a Keras model or a "
+            "network"
+        )
     return network
 
 
 def run_network(network: Network, inputs: Any, paths: Sequence[str]) -> dict[str, Any]:
-    """Run a network that TensorFlow cannot follow, and return the outputs of layers as arrays.
+    """Run a network outside TensorFlow; return layer outputs as NumPy arrays.
 
     Parameters
     ----------
     inputs
         Arrays or tensors in the structure that `prepare_inputs` returns.
+    paths
+        Paths of the layers.
 
     Raises
     ------
     ModelError
         If the network fails.
     """
-    arrays = _input_arrays(network, inputs)
-    with running(inputs):
+    arrays = _convert_inputs(network, inputs)
+    with raise_model_errors(inputs):
         outputs = network.run(arrays, paths)
         return {path: np.asarray(outputs[path]) for path in paths}
 
 
 def list_network_layers(network: Network, inputs: Any) -> list[LayerInfo]:
-    """Return what the layers of a network give for inputs that `prepare_inputs` returned."""
-    arrays = _input_arrays(network, inputs)
-    with running(inputs):
+    """List the layer outputs of a network for inputs that `prepare_inputs` returned."""
+    arrays = _convert_inputs(network, inputs)
+    with raise_model_errors(inputs):
         return network.list_layers(arrays)
 
 
-def _input_arrays(network: Network, inputs: Any) -> Any:
-    """Return inputs as NumPy's arrays, in the dtypes that the network takes."""
+def _convert_inputs(network: Network, inputs: Any) -> Any:
+    """Return inputs as NumPy arrays in the dtypes of the network."""
     tensors = tensorflow().nest.flatten(inputs)
     if not network.inputs:
         arrays = [np.asarray(tensor) for tensor in tensors]
@@ -107,16 +116,16 @@ def _input_arrays(network: Network, inputs: Any) -> Any:
 
 
 def trace_network(model: object, inputs: Any) -> Trace:
-    """Run a model of any kind on symbolic inputs, while a `tf.function` is traced.
+    """Run a model of any kind on symbolic inputs while a `tf.function` is traced.
 
-    A network that TensorFlow cannot follow becomes a single operation without a gradient, which
-    runs the network when the function is run. Then no calls of layers are recorded.
+    A network that TensorFlow cannot trace becomes a single operation without a gradient, which runs
+    the network when the function runs. In this case the trace has no layer calls.
     """
-    network = network_of(model)
+    network = get_network(model)
     if is_differentiable(network):
         return network.trace(inputs)
     tf = tensorflow()
-    infos = _output_infos(network, inputs)
+    infos = _describe_outputs(network, inputs)
     paths = [info.path for info in infos]
 
     def run(*arrays: Any) -> list[Any]:
@@ -132,14 +141,14 @@ def trace_network(model: object, inputs: Any) -> Trace:
     return Trace(outputs if len(outputs) > 1 else outputs[0], [])
 
 
-def _output_infos(network: Network, inputs: Any) -> list[LayerInfo]:
-    """Return the outputs of a network for symbolic inputs."""
+def _describe_outputs(network: Network, inputs: Any) -> list[LayerInfo]:
+    """Return the LayerInfo of each output of a network for symbolic inputs."""
     try:
-        layers = network.list_layers()
-    except ModelError:  # shapes are known only after a run: on one sample of zeros
+        infos = network.list_layers()
+    except ModelError:  # shapes are known only after a run: run a sample of zeros
         zeros = tensorflow().nest.map_structure(
             lambda tensor: np.zeros((1, *tensor.shape[1:]), tensor.dtype.as_numpy_dtype), inputs
         )
-        layers = list_network_layers(network, zeros)
-    by_path = {info.path: info for info in layers}
-    return [by_path[path] for path in network.outputs]
+        infos = list_network_layers(network, zeros)
+    infos_by_path = {info.path: info for info in infos}
+    return [infos_by_path[path] for path in network.outputs]

@@ -1,4 +1,4 @@
-"""Prepare the pixels of images for a model."""
+"""Choose and apply the preprocessing of image pixels for a model."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import numpy.typing as npt
 from actgrid.errors import AssumptionWarning, OptionError, caller_level, suggest
 from actgrid.models.architectures import DEMO, find_architecture
 from actgrid.models.frameworks import applications, keras, tensorflow
-from actgrid.models.inputs import input_specs, input_structure
+from actgrid.models.inputs import get_input_structure, read_input_specs
 from actgrid.models.network import is_network
-from actgrid.models.tracing import trace_model, unchanged
+from actgrid.models.tracing import keep_state, trace_model
 from actgrid.option_groups import options_of
 from actgrid.options import PreparationOptions
 
-__all__ = ["Preprocessing", "find_preprocessing", "preprocessing"]
+__all__ = ["Preprocessing", "find_preprocessing", "get_preprocess_function"]
 
 Pixels = npt.NDArray[np.float32]
 Function = Callable[[Any], Any]
 
-# Layers before the first kernel that leave pixels what they are, besides those named Random...
+# Layers before the first kernel that do not scale pixels, besides those named Random...
 _NEUTRAL_LAYERS = frozenset(
     [
         *("Resizing", "CenterCrop", "Cropping2D", "ZeroPadding2D", "UpSampling2D", "Pipeline"),
@@ -33,8 +33,8 @@ _NEUTRAL_LAYERS = frozenset(
     ]
 )
 _ARITHMETIC = frozenset(["Add", "Subtract", "Multiply", "Divide", "TrueDivide", "DivideNoNan"])
-# TensorFlow's operations between the input and the first kernel: those that scale pixels, and those
-# that leave them what they are.
+# TensorFlow operations between the input and the first kernel: those that scale pixels, and those
+# that do not.
 _SCALING_OPERATIONS = frozenset(["Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "DivNoNan"])
 _NEUTRAL_OPERATIONS = frozenset(
     [
@@ -44,8 +44,8 @@ _NEUTRAL_OPERATIONS = frozenset(
         *("ClipByValue", "Maximum", "Minimum", "Split", "SplitV", "Unpack", "Pack"),
     ]
 )
-# The scaling that applications hold where they are made with `include_preprocessing`.
-_HELD = {
+# The scaling inside applications created with `include_preprocessing=True`, by name prefix.
+_BUILT_IN_SCALING = {
     "EfficientNetV2B": "torch",
     "EfficientNetV2": "x / 128 - 1",
     "EfficientNetB": "torch",
@@ -55,18 +55,18 @@ _HELD = {
 
 
 class Preprocessing(NamedTuple):
-    """What is done to pixels 0 to 255 for a model.
+    """The preprocessing of pixels 0 to 255 for a model, and why it was chosen.
 
     Attributes
     ----------
     name
-        What it is called: ``"none"``, ``"unit"``, a name in `keras.applications`, or a formula.
+        ``"none"``, ``"unit"``, a name in `keras.applications`, or a formula.
     reason
-        How that was decided.
+        Why this preprocessing was chosen.
     is_assumed
-        Whether the model does not tell what it wants.
+        Whether the preprocessing is an assumption because the model does not show what it needs.
     function
-        From pixels, (N, H, W, C) float32, an array or a tensor, to what the model takes.
+        Function from pixels, (N, H, W, C) float32, array or tensor, to the input of the model.
     """
 
     name: str
@@ -79,41 +79,43 @@ class Preprocessing(NamedTuple):
         return f"{self.name} ({self.reason})"
 
 
-def preprocessing(preprocess: object, model: Any = None) -> Function:
-    """Return the function that the option `preprocess` stands for, see `load_images`.
+def get_preprocess_function(preprocess: object, model: Any = None) -> Function:
+    """Return the function for a value of the option `preprocess`; see `load_images`.
 
     Raises
     ------
     OptionError
-        If there is none of that name.
+        If the value is unknown.
     """
     return find_preprocessing(preprocess, model).function
 
 
 def find_preprocessing(preprocess: object, model: Any = None) -> Preprocessing:
-    """Return what the option `preprocess` stands for; see `load_images`.
+    """Return the preprocessing for a value of the option `preprocess`.
 
     Warns
     -----
     AssumptionWarning
-        Once for a model, if ``"auto"`` has to assume something.
+        Once for each model for which ``"auto"`` has to make an assumption.
 
     Raises
     ------
     OptionError
-        If there is none of that name.
+        If the value is unknown.
     """
     if callable(preprocess):
         name = getattr(preprocess, "__name__", type(preprocess).__name__)
         return Preprocessing(name, "the given function", False, preprocess)
     if preprocess == "auto":
-        return _automatic(model)
-    known = {"none": _unchanged, "unit": _unit}
-    if isinstance(preprocess, str) and preprocess in known:
-        return Preprocessing(preprocess, "as given", False, known[preprocess])
+        return _choose_automatically(model)
+    functions = {"none": _keep_pixels, "unit": _scale_to_unit}
+    if isinstance(preprocess, str) and preprocess in functions:
+        return Preprocessing(preprocess, "as given", False, functions[preprocess])
     for application in applications():
         if isinstance(preprocess, str) and application.lower() == preprocess.lower():
-            return Preprocessing(application, "as given", False, _of_application(application))
+            return Preprocessing(
+                application, "as given", False, _get_application_function(application)
+            )
     expected = options_of(PreparationOptions)["preprocess"].type.expected
     raise OptionError(
         f"preprocess must be {expected}, not {preprocess!r}"
@@ -121,62 +123,62 @@ def find_preprocessing(preprocess: object, model: Any = None) -> Preprocessing:
     )
 
 
-def _unchanged(pixels: Any) -> Any:
+def _keep_pixels(pixels: Any) -> Any:
     return pixels
 
 
-def _unit(pixels: Any) -> Any:
+def _scale_to_unit(pixels: Any) -> Any:
     return pixels / np.float32(255)
 
 
-_ASSUMED = Preprocessing("unit", "assumed: pixels divided by 255", True, _unit)
+_ASSUMED = Preprocessing("unit", "assumed: pixels divided by 255", True, _scale_to_unit)
 
 
-def _of_application(application: str) -> Function:
-    room = keras().applications
-    module = getattr(room, application).__module__.rsplit(".", 1)[-1]
-    preprocess_input = getattr(room, module).preprocess_input
+def _get_application_function(application: str) -> Function:
+    package = keras().applications
+    module = getattr(package, application).__module__.rsplit(".", 1)[-1]
+    preprocess_input = getattr(package, module).preprocess_input
     return lambda pixels: preprocess_input(pixels, data_format="channels_last")
 
 
-# What was decided for a model, and how many layers it had then.
-_DECIDED: weakref.WeakKeyDictionary[Any, tuple[object, Preprocessing]] = weakref.WeakKeyDictionary()
+# By model: whether it was built, its number of layers, and the preprocessing chosen then.
+_CHOICES: weakref.WeakKeyDictionary[Any, tuple[object, Preprocessing]] = weakref.WeakKeyDictionary()
 
 
-def _automatic(model: Any) -> Preprocessing:
+def _choose_automatically(model: Any) -> Preprocessing:
     if model is None:
-        return Preprocessing("unit", "no model was given", False, _unit)
+        return Preprocessing("unit", "no model was given", False, _scale_to_unit)
     state = (getattr(model, "built", True), len(getattr(model, "layers", [])))
-    decided = _DECIDED.get(model)
-    if decided is None or decided[0] != state:
-        was_assumed = decided is not None and decided[1].is_assumed
-        decided = state, _decide(model)
-        _DECIDED[model] = decided
-        if decided[1].is_assumed and not was_assumed:
+    choice = _CHOICES.get(model)
+    if choice is None or choice[0] != state:
+        was_assumed = choice is not None and choice[1].is_assumed
+        choice = state, _choose_by_layers(model)
+        _CHOICES[model] = choice
+        if choice[1].is_assumed and not was_assumed:
             warnings.warn(
-                f"the model {model.name!r} does not tell what it wants done to pixels 0 to 255: "
-                f"{decided[1].describe()}; to say otherwise, give preprocess='none', the name of "
-                "a Keras application, or a function",
+                f"the preprocessing of pixels 0 to 255 is not known for the model {model.name!r}: "
+                f"{choice[1].describe()}; to choose another one, set preprocess='none', the name "
+                "of a Keras application, or a function",
                 AssumptionWarning,
                 stacklevel=caller_level(),
             )
-    return decided[1]
+    return choice[1]
 
 
-def _decide(model: Any) -> Preprocessing:
+def _choose_by_layers(model: Any) -> Preprocessing:
     if is_network(model):
         return _ASSUMED
-    scale, offset = _affine(model)
+    scale, offset = _measure_scaling(model)
     if (scale, offset) != _NO_SCALING:
-        return _of_scaling(scale, offset)
+        return _choose_by_scaling(scale, offset)
     architecture = find_architecture(model)
     if architecture is None or architecture.name == DEMO:
         return _ASSUMED
     name = architecture.name
     reason = f"the architecture of keras.applications.{name}"
-    mode = next((mode for start, mode in _HELD.items() if name.startswith(start)), None)
+    mode = next((mode for start, mode in _BUILT_IN_SCALING.items() if name.startswith(start)), None)
     if mode is None:
-        return Preprocessing(name, reason, False, _of_application(name))
+        return Preprocessing(name, reason, False, _get_application_function(name))
     reason += " without its own scaling"
     if mode == "x / 128 - 1":
         return Preprocessing(mode, reason, False, lambda pixels: pixels / np.float32(128) - 1)
@@ -189,104 +191,110 @@ def _decide(model: Any) -> Preprocessing:
     )
 
 
-def _of_scaling(scale: float, offset: float) -> Preprocessing:
-    """Return what a model wants that maps an input x to ``scale * x + offset`` itself.
+def _choose_by_scaling(scale: float, offset: float) -> Preprocessing:
+    """Return the preprocessing for a model that computes ``scale * x + offset``.
 
-    The middle of the range that it expects is where that is zero. Without an offset, the range is
-    the one that the scale brings nearer to 1.
+    The expected range of x is centred where ``scale * x + offset`` is zero. Without an offset, it
+    is the range, 0 to 1 or 0 to 255, that the scale brings nearer to 1.
     """
-    pixels = Preprocessing("none", "the model scales its input itself", False, _unchanged)
+    no_scaling = Preprocessing("none", "the model scales its input itself", False, _keep_pixels)
     middle = -offset / scale if scale else np.inf
     if offset and middle > 0:
         is_unit, is_clear = middle <= 1, True
     else:
-        is_unit, is_clear = scale > _BETWEEN, not _BETWEEN < scale < 1 / _BETWEEN
+        is_unit, is_clear = (
+            scale > _SCALE_THRESHOLD,
+            not _SCALE_THRESHOLD < scale < 1 / _SCALE_THRESHOLD,
+        )
     if not is_unit:
-        return pixels
+        return no_scaling
     if is_clear:
-        return Preprocessing("unit", "the model scales pixels from 0 to 1 itself", False, _unit)
+        return Preprocessing(
+            "unit", "the model scales pixels from 0 to 1 itself", False, _scale_to_unit
+        )
     return Preprocessing(
-        "unit", "assumed: pixels divided by 255, which the model scales", True, _unit
+        "unit", "assumed: pixels divided by 255, which the model scales", True, _scale_to_unit
     )
 
 
-# What `_affine` returns for a model that hands its input on as it is.
+# Result of `_measure_scaling` for a model that does not scale its input.
 _NO_SCALING = (1.0, 0.0)
-# A scale below it brings 0 to 255 nearer to 1 than it does 0 to 1.
-_BETWEEN = 1 / 16
+# A smaller scale brings the range 0 to 255 nearer to 1 than the range 0 to 1.
+_SCALE_THRESHOLD = 1 / 16
 
 
-def _affine(model: Any) -> tuple[float, float]:
-    """Return scale and offset of what reaches the first kernel of a model, on average.
+def _measure_scaling(model: Any) -> tuple[float, float]:
+    """Return the mean scale and offset of a model's input before the first kernel.
 
-    The layers before it are run on constant images. A scale of 0 stands for what is not linear.
+    The layers before the first kernel are run on constant images. A scale of 0 means that they are
+    not linear.
     """
     tf = tensorflow()
-    specs = _specs_of(model)
-    flat = [] if specs is None else tf.nest.flatten(specs)
-    if len(flat) != 1 or flat[0].shape.rank is None:
+    specs = _find_specs(model)
+    specs_list = [] if specs is None else tf.nest.flatten(specs)
+    if len(specs_list) != 1 or specs_list[0].shape.rank is None:
         return _NO_SCALING
-    shape = [side or _PROBE_SIDE for side in flat[0].shape[1:]]
+    shape = [side or _PROBE_SIDE for side in specs_list[0].shape[1:]]
     values = np.array(_PROBES, np.float32).reshape(-1, *[1] * len(shape))
     with tf.init_scope():
-        images = tf.cast(tf.broadcast_to(values, (len(_PROBES), *shape)), flat[0].dtype)
+        images = tf.cast(tf.broadcast_to(values, (len(_PROBES), *shape)), specs_list[0].dtype)
     try:
-        with tf.init_scope(), unchanged():  # also where a function is being traced
-            reached, _ = _front(model, images)
-    except Exception:  # of the layers, which may raise anything
+        with tf.init_scope(), keep_state():  # also works while a function is being traced
+            scaled, _ = _run_to_first_kernel(model, images)
+    except Exception:  # layers may raise any exception
         return _NO_SCALING
-    if reached is images:
+    if scaled is images:
         return _NO_SCALING
-    means = np.asarray(reached, np.float64).reshape(len(_PROBES), -1).mean(1)
+    means = np.asarray(scaled, np.float64).reshape(len(_PROBES), -1).mean(1)
     offset, scale = float(means[0]), float(means[1] - means[0])
     is_linear = np.isclose(means[2], scale * _PROBES[2] + offset, rtol=1e-2, atol=1e-3)
     return (scale, offset) if is_linear else (0.0, offset)
 
 
-# Constant images that a model is probed with, and their sides where these are free.
+# Values of the constant images that a model is probed with, and the length of free sides.
 _PROBES = (0.0, 1.0, 255.0)
 _PROBE_SIDE = 32
 
 
-def _front(layer: Any, images: Any) -> tuple[Any, bool]:
-    """Return what a layer makes of constant images before its first kernel, and if it has one.
+def _run_to_first_kernel(layer: Any, images: Any) -> tuple[Any, bool]:
+    """Run a layer on images up to its first kernel; also return if it has a kernel.
 
-    What only moves pixels about is left out.
+    Layers that only move pixels are skipped.
     """
     k = keras()
-    kind = type(layer).__name__
-    if isinstance(layer, k.layers.InputLayer) or kind.startswith("Random"):
+    class_name = type(layer).__name__
+    if isinstance(layer, k.layers.InputLayer) or class_name.startswith("Random"):
         return images, False
-    if not isinstance(layer, k.layers.Layer):  # an operation of a Functional model
-        return (_operate(layer, images) if kind in _ARITHMETIC else images), False
+    if not isinstance(layer, k.layers.Layer):  # an operation of a functional model
+        return (_run_operation(layer, images) if class_name in _ARITHMETIC else images), False
     if isinstance(layer, (k.layers.Rescaling, k.layers.Normalization)):
         return layer(images), False
-    if input_structure(layer) is not None or isinstance(layer, k.Sequential):
-        for step in getattr(layer, "operations", None) or layer.layers:
-            images, has_kernel = _front(step, images)
+    if get_input_structure(layer) is not None or isinstance(layer, k.Sequential):
+        for sublayer in getattr(layer, "operations", None) or layer.layers:
+            images, has_kernel = _run_to_first_kernel(sublayer, images)
             if has_kernel:
                 return images, True
         return images, False
-    if kind in _NEUTRAL_LAYERS:
+    if class_name in _NEUTRAL_LAYERS:
         return images, False
-    if any(len(variable.shape) > 1 for variable in layer.weights) and not _layers_in(layer):
+    if any(len(variable.shape) > 1 for variable in layer.weights) and not _has_sublayers(layer):
         return images, True
-    return _front_in_graph(layer, images)
+    return _trace_to_first_kernel(layer, images)
 
 
-def _operate(operation: Any, images: Any) -> Any:
-    """Return the result of an operation of a Functional model, with images for its tensors."""
+def _run_operation(operation: Any, images: Any) -> Any:
+    """Run an operation of a functional model with images in the place of its tensors."""
     arguments = operation._inbound_nodes[-1].arguments
-    args, kwargs = arguments.fill_in({id(one): images for one in arguments.keras_tensors})
+    args, kwargs = arguments.fill_in({id(tensor): images for tensor in arguments.keras_tensors})
     return operation(*args, **kwargs)
 
 
-def _layers_in(layer: Any) -> bool:
+def _has_sublayers(layer: Any) -> bool:
     return any(layer._flatten_layers(include_self=False, recursive=False))
 
 
-def _front_in_graph(layer: Any, images: Any) -> tuple[Any, bool]:
-    """Return `_front` of a layer of any kind, by the operations that it runs."""
+def _trace_to_first_kernel(layer: Any, images: Any) -> tuple[Any, bool]:
+    """Run the TensorFlow operations of a layer up to its first kernel."""
     tf = tensorflow()
     is_scaled = has_kernel = False
 
@@ -298,36 +306,36 @@ def _front_in_graph(layer: Any, images: Any) -> tuple[Any, bool]:
             layer(inputs, training=False)
         else:
             layer(inputs)
-        found, has_kernel = _followed(inputs)
-        is_scaled = found is not inputs
-        return found
+        scaled, has_kernel = _follow_scaling(inputs)
+        is_scaled = scaled is not inputs
+        return scaled
 
     spec = tf.TensorSpec(images.shape, images.dtype)
     function = tf.function(run, autograph=False).get_concrete_function(spec)
-    # What a layer does may take long, so that it is only run if it scales.
+    # Running the layer may take long and is needed only if it scales.
     return (function(images) if is_scaled else images), has_kernel
 
 
-def _followed(inputs: Any) -> tuple[Any, bool]:
-    """Return the symbolic tensor that inputs become before a kernel, and if there is one."""
-    scaled, waiting, seen = inputs, [inputs], set()
-    while waiting:
-        tensor = waiting.pop(0)
+def _follow_scaling(inputs: Any) -> tuple[Any, bool]:
+    """Return the tensor before the first kernel, and whether there is a kernel."""
+    scaled, pending, visited = inputs, [inputs], set()
+    while pending:
+        tensor = pending.pop(0)
         for operation in tensor.consumers():
-            if operation.name in seen:
+            if operation.name in visited:
                 continue
-            seen.add(operation.name)
+            visited.add(operation.name)
             if operation.type in _SCALING_OPERATIONS:
                 if not _reads_variables(operation):
                     scaled = operation.outputs[0]
             elif operation.type not in _NEUTRAL_OPERATIONS and operation.type != "Shape":
                 return scaled, True
-            waiting += [] if operation.type == "Shape" else operation.outputs
+            pending += [] if operation.type == "Shape" else operation.outputs
     return scaled, False
 
 
-def _specs_of(layer: Any) -> Any:
-    specs = input_specs(layer)
+def _find_specs(layer: Any) -> Any:
+    specs = read_input_specs(layer)
     if specs is None and getattr(layer, "_inbound_nodes", None):
         tensors = layer._inbound_nodes[0].input_tensors
         if len(tensors) == 1:
@@ -336,13 +344,13 @@ def _specs_of(layer: Any) -> Any:
 
 
 def _reads_variables(operation: Any) -> bool:
-    """Return whether something that an operation takes comes from the variables of a model."""
-    waiting, seen = [tensor.op for tensor in operation.inputs], set()
-    while waiting:
-        source = waiting.pop()
-        if source.type == "ReadVariableOp":
+    """Return whether an operand of an operation depends on variables of a model."""
+    pending, visited = [tensor.op for tensor in operation.inputs], set()
+    while pending:
+        operand = pending.pop()
+        if operand.type == "ReadVariableOp":
             return True
-        if source.name not in seen:
-            seen.add(source.name)
-            waiting += [tensor.op for tensor in source.inputs]
+        if operand.name not in visited:
+            visited.add(operand.name)
+            pending += [tensor.op for tensor in operand.inputs]
     return False

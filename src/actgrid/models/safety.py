@@ -1,4 +1,4 @@
-"""Checks of model files for content that could access files, the network or Python."""
+"""Find content of model files that could access files, the network or Python."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__all__ = ["REFUSED_OPERATIONS", "unsafe_config", "unsafe_saved_model"]
+__all__ = ["REFUSED_OPERATIONS", "find_unsafe_config", "find_unsafe_operation"]
 
 # Parts of a Keras configuration that run Python code or load files of their own. Releases of Keras
 # before 3.13 refuse only some of them in safe mode.
-_CODE = {
+_UNSAFE_CLASSES = {
     "Lambda": "a Lambda layer, code that would run here",
     "__lambda__": "a Lambda function, code that would run here",
     "TFSMLayer": "a TFSMLayer, which would load another model",
 }
-# Where Keras functions that a configuration may refer to live; others, such as
-# keras.utils.get_file, are no operations of a model.
+# Modules of the Keras functions that a configuration may refer to. Other functions, such as
+# keras.utils.get_file, are not operations of a model.
 _FUNCTION_MODULES = (
     *("keras.activations", "keras.initializers", "keras.losses", "keras.metrics"),
     *("keras.ops", "keras.random", "keras.regularizers", "keras.constraints"),
@@ -26,7 +26,7 @@ _FUNCTION_MODULES = (
 
 # TensorFlow operations that read or write files, use the network, call Python or native callbacks,
 # or run a graph that is data. Names are those of TensorFlow 2.16 to 2.21.
-_FILES = """
+_FILE_OPERATIONS = """
     CSVDataset CSVDatasetV2 CacheDataset CacheDatasetV2
     CalibrationStatisticsSaver CloseSummaryWriter CreateSummaryDbWriter CreateSummaryFileWriter
     DatasetToTFRecord DebugIdentity DebugIdentityV2 DebugIdentityV3 DebugNanCount
@@ -44,28 +44,33 @@ _FILES = """
     WriteGraphSummary WriteHistogramSummary WriteImageSummary WriteRawProtoSummary
     WriteScalarSummary WriteSummary
 """
-_NETWORK = """
+_NETWORK_OPERATIONS = """
     CollectiveInitializeCommunicator ConfigureDistributedTPU DataServiceDataset DataServiceDatasetV2
     DataServiceDatasetV3 DataServiceDatasetV4 DeleteRpcFutureResource DistributedSave
     RegisterDataset RegisterDatasetV2 Rpc RpcCall RpcCheckStatus RpcClient RpcGetValue RpcServer
     RpcServerRegister RpcServerStart TryRpc
 """
-_PYTHON = """
+_PYTHON_OPERATIONS = """
     DatasetFromGraph DeserializeIterator EagerPyFunc MlirPassthroughOp PyFunc PyFuncStateless
     XlaCustomCall XlaCustomCallV2 _XlaHostComputeMlir
 """
-REFUSED_OPERATIONS = frozenset((_FILES + _NETWORK + _PYTHON).split())
+REFUSED_OPERATIONS = frozenset(
+    (_FILE_OPERATIONS + _NETWORK_OPERATIONS + _PYTHON_OPERATIONS).split()
+)
 
-# Operations of checkpoints, which every SavedModel has in the part that saves and restores it.
-_SAVING = frozenset(["DTensorSaveV2", "MergeV2Checkpoints", "Save", "SaveSlices", "SaveV2"])
-_RESTORING = frozenset(["DTensorRestoreV2", "Restore", "RestoreSlice", "RestoreV2"])
+# Checkpoint operations, which every SavedModel contains in its saver.
+_SAVE_OPERATIONS = frozenset(
+    ["DTensorSaveV2", "MergeV2Checkpoints", "Save", "SaveSlices", "SaveV2"]
+)
+_RESTORE_OPERATIONS = frozenset(["DTensorRestoreV2", "Restore", "RestoreSlice", "RestoreV2"])
 
 
 def _is_inline_descriptor(source: str) -> bool:
     return source in ("", "local://") or source.startswith("bytes://")
 
 
-# Operations that access a file if an attribute names one: the attribute, and its harmless values.
+# Operations that access a file if an attribute names a file: the attribute, and a test for harmless
+# values.
 _FILE_ATTRIBUTES: dict[str, tuple[str, Callable[[str], bool]]] = {
     "DecodeProtoV2": ("descriptor_source", _is_inline_descriptor),
     "EncodeProto": ("descriptor_source", _is_inline_descriptor),
@@ -74,14 +79,14 @@ _FILE_ATTRIBUTES: dict[str, tuple[str, Callable[[str], bool]]] = {
 }
 
 
-def unsafe_config(config: Any) -> str | None:
-    """Return what in a Keras configuration could run code or load files, or None."""
-    # A loop: a configuration may be nested more deeply than Python recurses.
+def find_unsafe_config(config: Any) -> str | None:
+    """Describe the first unsafe part of a Keras configuration; None if safe."""
+    # A loop, because a configuration may be nested more deeply than the recursion limit.
     pending = [config]
     while pending:
         value = pending.pop()
         if isinstance(value, Mapping):
-            if finding := _unsafe_object(value):
+            if finding := _describe_unsafe_object(value):
                 return finding
             pending.extend(value.values())
         elif isinstance(value, list):
@@ -89,36 +94,38 @@ def unsafe_config(config: Any) -> str | None:
     return None
 
 
-def _unsafe_object(value: Mapping[str, Any]) -> str | None:
+def _describe_unsafe_object(value: Mapping[str, Any]) -> str | None:
     name, module, config = value.get("class_name"), value.get("module"), value.get("config")
-    if isinstance(name, str) and name in _CODE:
-        return _CODE[name]
+    if isinstance(name, str) and name in _UNSAFE_CLASSES:
+        return _UNSAFE_CLASSES[name]
     if isinstance(config, Mapping) and isinstance(config.get("vocabulary"), str):
         return f"a {name} layer that would read the file {config['vocabulary']!r}"
-    of_keras = name == "function" and isinstance(module, str) and module.split(".")[0] == "keras"
-    if of_keras and not str(module).startswith(_FUNCTION_MODULES):
-        return f"the function {module}.{config}, which is no operation of a model"
+    is_keras_function = (
+        name == "function" and isinstance(module, str) and module.split(".")[0] == "keras"
+    )
+    if is_keras_function and not str(module).startswith(_FUNCTION_MODULES):
+        return f"the function {module}.{config}, which is not an operation of a model"
     return None
 
 
-def unsafe_saved_model(folder: Path) -> str | None:
-    """Return the operation of a SavedModel that is refused in safe mode, or None.
+def find_unsafe_operation(folder: Path) -> str | None:
+    """Describe the first unsafe operation of a SavedModel; None if safe.
 
     Raises
     ------
     OSError
         If the graph cannot be read.
     """
-    # What TensorFlow itself reads, whichever of its formats the file has.
+    # TensorFlow's own parser reads every format of the file.
     loader = import_module("tensorflow.python.saved_model.loader_impl")
     for graph in loader.parse_saved_model(os.fspath(folder)).meta_graphs:
-        if (name := next(_unsafe_operations(graph), None)) is not None:
+        if (name := next(_iterate_unsafe_operations(graph), None)) is not None:
             return f"the operation {name}, which accesses files, the network or Python"
     return None
 
 
-def _unsafe_operations(graph: Any) -> Iterator[str]:
-    """Yield operations that are refused in a MetaGraphDef, wherever they are in it."""
+def _iterate_unsafe_operations(graph: Any) -> Iterator[str]:
+    """Yield the names of refused operations anywhere in a MetaGraphDef."""
     functions = {
         function.signature.name: list(function.node_def)
         for function in graph.graph_def.library.function
@@ -127,12 +134,16 @@ def _unsafe_operations(graph: Any) -> Iterator[str]:
     for node in (*nodes.values(), *(node for body in functions.values() for node in body)):
         if node.op in REFUSED_OPERATIONS or _names_file(node):
             yield node.op
-    # Checkpoints are read and written by the saver alone, never by what loading and calling run.
+    # Only the saver may read and write checkpoints, not the code that loading and calls run.
     saver = graph.saver_def
-    called = _reachable(nodes, functions, _entry_nodes(graph), _entry_functions(graph))
-    restored = _reachable(nodes, functions, [saver.restore_op_name], [])
-    yield from (node.op for node in called if node.op in _SAVING | _RESTORING)
-    yield from (node.op for node in restored if node.op in _SAVING)
+    callable_nodes = _iterate_reachable_nodes(
+        nodes, functions, _list_entry_nodes(graph), _list_entry_functions(graph)
+    )
+    restore_nodes = _iterate_reachable_nodes(nodes, functions, [saver.restore_op_name], [])
+    yield from (
+        node.op for node in callable_nodes if node.op in _SAVE_OPERATIONS | _RESTORE_OPERATIONS
+    )
+    yield from (node.op for node in restore_nodes if node.op in _SAVE_OPERATIONS)
 
 
 def _names_file(node: Any) -> bool:
@@ -142,7 +153,7 @@ def _names_file(node: Any) -> bool:
     return not is_harmless(node.attr[name].s.decode(errors="replace"))
 
 
-def _entry_nodes(graph: Any) -> list[str]:
+def _list_entry_nodes(graph: Any) -> list[str]:
     """Return the nodes of the main graph that loading runs or that signatures return."""
     names = [
         info.name
@@ -154,19 +165,19 @@ def _entry_nodes(graph: Any) -> list[str]:
     return names
 
 
-def _entry_functions(graph: Any) -> list[str]:
-    """Return the functions that objects of the model can call."""
+def _list_entry_functions(graph: Any) -> list[str]:
+    """Return the names of the functions that objects of the model can call."""
     return list(graph.object_graph_def.concrete_functions)
 
 
-def _reachable(
+def _iterate_reachable_nodes(
     nodes: Mapping[str, Any],
     functions: Mapping[str, list[Any]],
     names: Iterable[str],
     called: Iterable[str],
 ) -> Iterator[Any]:
-    """Yield every node that the given nodes depend on or that the functions contain."""
-    pending_nodes = [_node_name(name) for name in names]
+    """Yield every node that the named nodes depend on or that the functions contain."""
+    pending_nodes = [_parse_node_name(name) for name in names]
     pending_functions = list(called)
     visited: set[tuple[str, str]] = set()
     while pending_nodes or pending_functions:
@@ -176,7 +187,7 @@ def _reachable(
                 continue
             visited.add(("node", name))
             body = [nodes[name]]
-            pending_nodes += map(_node_name, nodes[name].input)
+            pending_nodes += map(_parse_node_name, nodes[name].input)
         else:
             name = pending_functions.pop()
             if ("function", name) in visited:
@@ -185,15 +196,15 @@ def _reachable(
             body = functions.get(name, [])
         for node in body:
             yield node
-            pending_functions += _called_functions(node)
+            pending_functions += _list_called_functions(node)
 
 
-def _node_name(source: str) -> str:
-    """Return the node of an input or output: ``name``, ``name:1`` or ``^name`` for control."""
+def _parse_node_name(source: str) -> str:
+    """Return the node name of an input ``name``, ``name:1`` or ``^name``."""
     return source.lstrip("^").partition(":")[0]
 
 
-def _called_functions(node: Any) -> list[str]:
+def _list_called_functions(node: Any) -> list[str]:
     names = [node.op]  # a function may be called like an operation
     for value in node.attr.values():
         names += [value.func.name, *(function.name for function in value.list.func)]

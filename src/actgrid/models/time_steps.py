@@ -1,4 +1,4 @@
-"""Layers inside TimeDistributed: all time steps of their activations, in one tensor."""
+"""Capture activations inside TimeDistributed for all time steps at once."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from typing import Any
 
 from actgrid.models.frameworks import keras, tensorflow
 
-__all__ = ["TimeSteps", "is_time_distributed", "sample_wise"]
+__all__ = ["TimeSteps", "is_sample_wise", "is_time_distributed"]
 
-# Layers of Keras that run any code, which may mix the samples of a batch.
-_ANY_CODE = ("Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper")
-_FUNCTIONS = ("activation", "recurrent_activation")
+# Keras layers that run arbitrary code, which may mix the samples of a batch.
+_CUSTOM_CODE_LAYERS = ("Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper")
+_FUNCTION_ATTRIBUTES = ("activation", "recurrent_activation")
 
 
 class TimeSteps:
-    """Runs the layers inside TimeDistributed once, on the batch of all time steps.
+    """Run the layers inside TimeDistributed once on the batch of all time steps.
 
-    Keras itself runs them for one step after the other, or in a loop where the number of steps is
-    free. Activations, (N * T, ...), are split into (N, T, ...) and merged again for the next layer,
-    so that the model's output depends on what is captured.
+    Keras itself runs them step by step, or in a loop if the number of steps is free. Activations,
+    (N * T, ...), are split into (N, T, ...) and merged again for the next layer, so that the
+    model's output depends on the captured tensors.
     """
 
     def __init__(self) -> None:
         self._counts: list[Any] = []
-        # What a tensor has been split into. The tensor is kept so that its id is not used again.
+        # By id of a merged tensor: the tensor, which is kept so that its id is not reused, and the
+        # split tensor.
         self._splits: dict[int, tuple[Any, Any]] = {}
 
     def call(self, layer: Any, inputs: Any, mask: Any = None) -> Any:
-        """Run a TimeDistributed layer whose inner layer is `sample_wise` on all time steps.
+        """Run a TimeDistributed layer whose inner layer is sample-wise on all time steps.
 
         Parameters
         ----------
@@ -53,18 +54,18 @@ class TimeSteps:
             self._counts.pop()
 
         def split(tensor: Any) -> Any:
-            _, known = self._splits.get(id(tensor), (None, None))
-            if known is not None and not self._counts:
-                return known
+            _, split_tensor = self._splits.get(id(tensor), (None, None))
+            if split_tensor is not None and not self._counts:
+                return split_tensor
             steps = _split_axis(tensor, [count])
-            if known is not None:
-                self._splits[id(steps)] = steps, known
+            if split_tensor is not None:
+                self._splits[id(steps)] = steps, split_tensor
             return steps
 
         return tf.nest.map_structure(split, outputs)
 
     def capture(self, outputs: Any) -> tuple[Any, Any]:
-        """Return what a layer gave with its time axes, and what to give to the next layer."""
+        """Return a layer's outputs with time axes, and those for the next layer."""
         if not self._counts:
             return outputs, outputs
         nest = tensorflow().nest
@@ -83,45 +84,45 @@ class TimeSteps:
 
 
 def _split_axis(tensor: Any, counts: list[Any]) -> Any:
-    """Return (N * T, ...) as (N, T, ...), with an axis for each of `counts`."""
-    rest = tensor.shape[1:]
-    split = _reshape(tensor, counts, rest, 1)
-    known = [count if isinstance(count, int) else None for count in counts]
-    split.set_shape([split.shape[0], *known, *rest])
+    """Reshape (N * T, ...) to (N, T, ...), with one time axis for each of `counts`."""
+    sides = tensor.shape[1:]
+    split = _reshape(tensor, counts, sides, 1)
+    static_counts = [count if isinstance(count, int) else None for count in counts]
+    split.set_shape([split.shape[0], *static_counts, *sides])
     return split
 
 
 def _merge_axes(tensor: Any, count: int) -> Any:
-    """Return (N, T, ...) as (N * T, ...), for `count` time axes."""
-    rest = tensor.shape[1 + count :]
-    merged = _reshape(tensor, [], rest, 1 + count)
-    merged.set_shape([merged.shape[0], *rest])
+    """Reshape (N, T, ...) to (N * T, ...), merging `count` time axes."""
+    sides = tensor.shape[1 + count :]
+    merged = _reshape(tensor, [], sides, 1 + count)
+    merged.set_shape([merged.shape[0], *sides])
     return merged
 
 
-def _reshape(tensor: Any, counts: list[Any], rest: Any, start: int) -> Any:
-    """Reshape a tensor to (-1, *counts, ...), `rest` being its axes from `start` on."""
+def _reshape(tensor: Any, counts: list[Any], sides: Any, start: int) -> Any:
+    """Reshape a tensor to (-1, *counts, *sides)."""
     tf = tensorflow()
-    if rest.is_fully_defined():
-        return tf.reshape(tensor, [-1, *counts, *rest])
+    if sides.is_fully_defined():
+        return tf.reshape(tensor, [-1, *counts, *sides])
     return tf.reshape(tensor, tf.concat([[-1, *counts], tf.shape(tensor)[start:]], 0))
 
 
 def is_time_distributed(layer: Any) -> bool:
-    """Return whether a layer runs as Keras's TimeDistributed does."""
-    kind = keras().layers.TimeDistributed
-    return isinstance(layer, kind) and type(layer).call is kind.call
+    """Return whether a layer runs with the `call` method of Keras's TimeDistributed."""
+    time_distributed = keras().layers.TimeDistributed
+    return isinstance(layer, time_distributed) and type(layer).call is time_distributed.call
 
 
-def sample_wise(layer: Any) -> bool:
-    """Return whether a layer surely computes each sample from that sample alone.
+def is_sample_wise(layer: Any) -> bool:
+    """Return whether a layer is known to compute each sample from that sample only.
 
-    This is known of Keras's own layers alone, and only where they run no code of a user's.
+    Only Keras's own layers that run no user code are known to do so.
     """
-    return all(_is_sample_wise(part) for part in (layer, *_parts(layer)))
+    return all(_is_part_sample_wise(part) for part in (layer, *_iterate_parts(layer)))
 
 
-def _parts(layer: Any) -> Iterator[Any]:
+def _iterate_parts(layer: Any) -> Iterator[Any]:
     """Yield all layers and operations inside a layer."""
     yield from layer._flatten_layers(include_self=False, recursive=True)
     for part in layer._flatten_layers(include_self=True, recursive=True):
@@ -129,16 +130,18 @@ def _parts(layer: Any) -> Iterator[Any]:
             yield from part.operations
 
 
-def _is_sample_wise(layer: Any) -> bool:
-    kind, layers = type(layer), keras().layers
+def _is_part_sample_wise(layer: Any) -> bool:
+    layer_class, layers = type(layer), keras().layers
     if isinstance(layer, layers.InputLayer):
-        return layer.batch_shape[0] is None  # else it takes batches of that size alone
+        return layer.batch_shape[0] is None  # else it accepts only batches of this size
     axes = getattr(layer, "axis", None)
-    functions: list[Callable[..., Any] | None] = [getattr(layer, name, None) for name in _FUNCTIONS]
+    functions: list[Callable[..., Any] | None] = [
+        getattr(layer, name, None) for name in _FUNCTION_ATTRIBUTES
+    ]
     return (
         isinstance(layer, layers.Layer)
-        and kind.__module__.startswith("keras.")
-        and kind.__name__ not in _ANY_CODE
+        and layer_class.__module__.startswith("keras.")
+        and layer_class.__name__ not in _CUSTOM_CODE_LAYERS
         and not getattr(layer, "stateful", False)
         and getattr(layer, "quantization_mode", None) is None
         and 0 not in (axes if isinstance(axes, (list, tuple)) else [axes])

@@ -1,4 +1,4 @@
-"""Watching a model's layers while it is traced."""
+"""Trace models on symbolic inputs and capture the outputs of their layers."""
 
 from __future__ import annotations
 
@@ -13,78 +13,89 @@ from typing import Any, NamedTuple
 
 from actgrid.errors import ModelError
 from actgrid.models.calls import Call, Trace
-from actgrid.models.data_formats import input_data_format, permuted_format
+from actgrid.models.data_formats import find_input_data_format, permute_data_format
 from actgrid.models.frameworks import keras, tensorflow
-from actgrid.models.inputs import input_specs, is_real, map_tensors, prepare_inputs
-from actgrid.models.layers import LayerInfo, Node, model_operations
+from actgrid.models.inputs import is_real_dtype, map_tensors, prepare_inputs, read_input_specs
+from actgrid.models.layers import LayerInfo, Node, collect_operations
+from actgrid.models.model_errors import raise_model_errors
 from actgrid.models.network import is_network
-from actgrid.models.refusals import running
-from actgrid.models.time_steps import TimeSteps, is_time_distributed, sample_wise
+from actgrid.models.time_steps import TimeSteps, is_sample_wise, is_time_distributed
 from actgrid.options import DATA_FORMATS
 
-__all__ = ["build", "known_specs", "leaves", "trace_inputs", "trace_model", "unchanged"]
+__all__ = [
+    "build_model",
+    "find_input_specs",
+    "flatten_outputs",
+    "keep_state",
+    "prepare_trace_inputs",
+    "trace_model",
+]
 
-# Layers and operations after which no axis is known to be that of channels.
-_MOVES_AXES = {"Reshape", "Moveaxis", "Swapaxes"}
+# Layers and operations after which the position of the channel axis is unknown.
+_AXIS_MOVING_CLASSES = {"Reshape", "Moveaxis", "Swapaxes"}
 _FIRST_OUTPUTS = re.compile(r"(\[0\])+$")
-# One trace at a time: two at once would undo each other's changes to a model they share.
+# Only one trace runs at a time: a trace replaces methods of the layers, which models may share.
 _TRACING = threading.RLock()
-# By model, TensorSpecs of what was given for it to be run on, and of what it could be traced with
-# of that. What it is only tried on is neither.
-_GIVEN: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-_TRACED: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+# TensorSpecs by model: of the inputs that users passed, and of those inputs on which a trace
+# succeeded. Inputs that actgrid only probes a model with are not recorded.
+_BUILD_SPECS: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+_TRACED_SPECS: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
 @contextmanager
-def _watched(
-    layer: Any, name: str, record: Callable[[Any, Any], Any], instead: Any = None
+def _intercept_method(
+    layer: Any, name: str, record: Callable[[Any, Any], Any], replacement: Any = None
 ) -> Iterator[None]:
-    """Let `record` see what the method `name` of a layer takes and returns in this thread.
+    """Replace a method of a layer so that `record` receives each call.
 
-    What `record` returns goes on instead of it. `instead` is called for the method itself, with it
-    as the first argument.
+    Calls in other threads are not recorded.
+
+    `record` takes ((args, kwargs), outputs), and its return value replaces the outputs.
+    `replacement` is called instead of the method, with the original method as its first argument.
     """
     original = getattr(layer, name)
-    compiled = getattr(getattr(type(layer), name, None), "python_function", None)
-    if compiled is not None:
-        # A tf.function of its own would keep its layers' outputs to itself; inside ours it needs
-        # no compiling, only its `if` and `for` on tensors converted.
-        original = functools.partial(tensorflow().autograph.to_graph(compiled), layer)
-    if instead is not None:
-        original = functools.partial(instead, original)
-    tracer = threading.get_ident()
+    python_function = getattr(getattr(type(layer), name, None), "python_function", None)
+    if python_function is not None:
+        # Tensors inside a nested tf.function cannot leave it. Inside the outer function only
+        # AutoGraph's conversion of `if` and `for` is needed.
+        original = functools.partial(tensorflow().autograph.to_graph(python_function), layer)
+    if replacement is not None:
+        original = functools.partial(replacement, original)
+    tracing_thread = threading.get_ident()
 
     @functools.wraps(getattr(layer, name))
-    def watched(*args: Any, **kwargs: Any) -> Any:
+    def intercepted(*args: Any, **kwargs: Any) -> Any:
         outputs = original(*args, **kwargs)
-        return record((args, kwargs), outputs) if threading.get_ident() == tracer else outputs
+        return (
+            record((args, kwargs), outputs) if threading.get_ident() == tracing_thread else outputs
+        )
 
-    # Past Keras's attribute tracking, which a layer that is built may refuse.
+    # Bypasses Keras's attribute tracking, which refuses changes to a built layer.
     attributes = vars(layer)
-    own = attributes.get(name)
-    attributes[name] = watched
+    previous = attributes.get(name)
+    attributes[name] = intercepted
     try:
         yield
     finally:
-        if own is None:
+        if previous is None:
             del attributes[name]
         else:
-            attributes[name] = own
+            attributes[name] = previous
 
 
-def unchanged() -> Any:
-    """Return a context in which a model is traced so that its state stays when it is run.
+def keep_state() -> Any:
+    """Return a context in which running a traced model does not change its state.
 
-    That is what a stateful layer remembers, and the seeds of layers that are random in use. Each
-    function wants a context of its own: it cannot read what another one has assigned there.
+    The state consists of the memory of stateful layers and the seeds of random layers. Each
+    `tf.function` needs its own context, because it cannot read tensors of another function.
     """
     return keras().StatelessScope()
 
 
 @contextmanager
-def _seeds_moved(model: Any) -> Iterator[None]:
-    """Hold back what layers assign to a model's variables, but for the state of random seeds."""
-    with unchanged() as scope:
+def _keep_state_except_seeds(model: Any) -> Iterator[None]:
+    """Discard assignments to a model's variables, except to random seeds."""
+    with keep_state() as scope:
         yield
     for variable in model.variables:
         if variable.path.endswith("seed_generator_state"):
@@ -93,90 +104,97 @@ def _seeds_moved(model: Any) -> Iterator[None]:
                 variable.assign(value)
 
 
-def build(model: Any, inputs: Any) -> None:
-    """Make the layers and weights of a Keras model that makes them when first called.
+def build_model(model: Any, inputs: Any) -> None:
+    """Create the weights of a Keras model that creates them in its first call.
 
-    To be called with whatever a model is to be run on; see `known_specs`.
+    Must be called with every input that a user passes; see `find_input_specs`.
 
     Raises
     ------
     ModelError
-        If it cannot be run on these inputs.
+        If the model cannot be run on these inputs.
     """
     if is_network(model):
         return
     if not model.built:
-        with _TRACING, running(inputs):
+        with _TRACING, raise_model_errors(inputs):
             model(inputs, training=False)
     if not getattr(model, "inputs", None):
-        _GIVEN[model] = map_tensors(_free_batch, inputs)
+        _BUILD_SPECS[model] = map_tensors(_relax_batch, inputs)
 
 
-def leaves(structure: Any) -> list[Any]:
-    """Flatten a structure of dicts, lists and tuples. Keys of a dict need no order."""
-    return [value for _, value in _outputs(structure)]
+def flatten_outputs(structure: Any) -> list[Any]:
+    """Flatten a structure of dicts, lists and tuples without sorting dict keys."""
+    return [value for _, value in _iterate_outputs(structure)]
 
 
-def _outputs(outputs: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (suffix of the layer path, tensor) of each output in a structure.
+def _iterate_outputs(outputs: Any, suffix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (suffix of the layer path, tensor) for each output in a structure.
 
-    The first of a list needs no number, so that a layer's first output has its name.
+    The first output of a list has no number, so that the first output of a layer has the layer's
+    name.
     """
     if isinstance(outputs, dict):
         for key, value in outputs.items():
-            yield from _outputs(value, f"{place}[{key}]")
+            yield from _iterate_outputs(value, f"{suffix}[{key}]")
     elif isinstance(outputs, (list, tuple)):
         for position, value in enumerate(outputs):
-            yield from _outputs(value, f"{place}[{position}]")
+            yield from _iterate_outputs(value, f"{suffix}[{position}]")
     else:
-        yield _FIRST_OUTPUTS.sub("", place), outputs
+        yield _FIRST_OUTPUTS.sub("", suffix), outputs
 
 
 class _DataFormats:
-    """The data format of each tensor: a layer that does not say has that of what it is given."""
+    """Data formats of tensors; a layer without a data format has that of its input."""
 
     def __init__(self, model: Any, inputs: Any) -> None:
-        self._of_tensor = {
-            id(tensor): input_data_format(model, position)
+        self._formats_by_id = {
+            id(tensor): find_input_data_format(model, position)
             for position, tensor in enumerate(tensorflow().nest.flatten(inputs))
         }
 
-    def of(self, layer: Any, inputs: Any, *outputs: Any) -> str:
-        """Return the format of a layer's outputs, and remember it for the layers they go to."""
+    def assign(self, layer: Any, inputs: Any, *outputs: Any) -> str:
+        """Return and store the data format of a layer's outputs."""
         k = keras()
-        stated = getattr(layer, "data_format", None)
-        given = [self._of_tensor.get(id(tensor)) for tensor in leaves(inputs)]
-        inherited = next(filter(None, given), None)
-        if any(kind.__name__ in _MOVES_AXES for kind in type(layer).__mro__):
-            inherited = None  # only convention tells
+        declared = getattr(layer, "data_format", None)
+        input_formats = [self._formats_by_id.get(id(tensor)) for tensor in flatten_outputs(inputs)]
+        inherited = next(filter(None, input_formats), None)
+        if any(kind.__name__ in _AXIS_MOVING_CLASSES for kind in type(layer).__mro__):
+            inherited = None  # only the convention is left
         elif inherited is not None:
-            inherited = permuted_format(layer, inherited, len(leaves(outputs)[0].shape))
-        found = stated if stated in DATA_FORMATS else inherited or k.config.image_data_format()
-        self._of_tensor |= {id(tensor): found for tensor in leaves(outputs)}
-        return str(found)
+            inherited = permute_data_format(
+                layer, inherited, len(flatten_outputs(outputs)[0].shape)
+            )
+        data_format = (
+            declared if declared in DATA_FORMATS else inherited or k.config.image_data_format()
+        )
+        self._formats_by_id |= {id(tensor): data_format for tensor in flatten_outputs(outputs)}
+        return str(data_format)
 
 
 def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
-    """Run a model on symbolic inputs, to be called while a `tf.function` is traced.
+    """Run a model on symbolic inputs and record its layer calls.
+
+    Must be called while a `tf.function` is traced.
 
     Raises
     ------
     ModelError
-        If the model cannot be run on them.
+        If the model cannot be run on these inputs.
     """
     tf = tensorflow()
-    recorded: list[_Record] = []
+    records: list[_Record] = []
     time_steps = TimeSteps()
-    with _TRACING, ExitStack() as watching:
-        # A recurrent layer also runs its cell once outside of the loop, only to learn shapes.
-        for node in (node for node in model_operations(model) if not node.looped):
+    with _TRACING, ExitStack() as interceptions:
+        # A recurrent layer also runs its cell once outside the loop, only to infer shapes.
+        for node in (node for node in collect_operations(model) if not node.is_looped):
             quantized = getattr(node.layer, "quantization_mode", None) is not None
-            name = "quantized_call" if quantized else "call"
+            method_name = "quantized_call" if quantized else "call"
 
             def record(inputs: Any, outputs: Any, node: Node = node) -> Any:
-                outputs, given_on = time_steps.capture(outputs)
-                recorded.append(_Record(node, inputs, outputs, given_on))
-                return given_on
+                outputs, passed_outputs = time_steps.capture(outputs)
+                records.append(_Record(node, inputs, outputs, passed_outputs))
+                return passed_outputs
 
             def distribute(
                 original: Any,
@@ -186,43 +204,47 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
                 node: Node = node,
             ) -> Any:
                 shape = None if mask is None else mask.shape
-                fits = shape is None or tuple(shape[:2]) == tuple(inputs.shape[:2])
-                if fits and not training and sample_wise(node.layer.layer):
+                mask_fits = shape is None or tuple(shape[:2]) == tuple(inputs.shape[:2])
+                if mask_fits and not training and is_sample_wise(node.layer.layer):
                     return time_steps.call(node.layer, inputs, mask)
-                start = len(recorded)
+                first_record = len(records)
                 outputs = original(inputs, training=training, mask=mask)
-                recorded[start:] = _stack_steps(recorded[start:], node.layer.layer)
+                records[first_record:] = _stack_time_steps(records[first_record:], node.layer.layer)
                 return outputs
 
-            instead = distribute if is_time_distributed(node.layer) else None
-            watching.enter_context(_watched(node.layer, name, record, instead))
-        watching.enter_context(_watched(model, "call", lambda inputs, outputs: outputs))
+            replacement = distribute if is_time_distributed(node.layer) else None
+            interceptions.enter_context(
+                _intercept_method(node.layer, method_name, record, replacement)
+            )
+        interceptions.enter_context(
+            _intercept_method(model, "call", lambda inputs, outputs: outputs)
+        )
         if training:
-            watching.enter_context(_seeds_moved(model))
-        with running(inputs):
+            interceptions.enter_context(_keep_state_except_seeds(model))
+        with raise_model_errors(inputs):
             results = model(inputs, training=training)
-    if model in _GIVEN and _GIVEN[model] == map_tensors(_free_batch, inputs):
-        _TRACED[model] = _GIVEN[model]
+    if model in _BUILD_SPECS and _BUILD_SPECS[model] == map_tensors(_relax_batch, inputs):
+        _TRACED_SPECS[model] = _BUILD_SPECS[model]
 
     graph = tf.compat.v1.get_default_graph()
     calls: list[Call] = []
     counts: Counter[str] = Counter()
     data_formats = _DataFormats(model, inputs)
-    for node, arguments, outputs, given_on, parts in recorded:
-        data_format = data_formats.of(node.layer, arguments, outputs, given_on)
-        captured = [
+    for node, arguments, outputs, passed_outputs, parts in records:
+        data_format = data_formats.assign(node.layer, arguments, outputs, passed_outputs)
+        tensors = [
             (suffix, tensor)
-            for suffix, tensor in _outputs(outputs)
+            for suffix, tensor in _iterate_outputs(outputs)
             if isinstance(tensor, tf.Tensor)
             and getattr(tensor, "graph", graph) is graph
-            and is_real(tensor.dtype)
+            and is_real_dtype(tensor.dtype)
             and tensor.shape.rank is not None
         ]
-        if not captured:
+        if not tensors:
             continue
         repeat = node.call_number(counts[node.path])
         counts[node.path] += 1
-        for suffix, tensor in captured:
+        for suffix, tensor in tensors:
             info = LayerInfo(
                 path=node.path + (f":{repeat}" if repeat else "") + suffix,
                 type=type(node.layer).__name__,
@@ -237,19 +259,19 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
 
 
 class _Record(NamedTuple):
-    """A layer's call: its arguments, its outputs, and what goes on to the next layer of these."""
+    """A recorded layer call, with the outputs passed to the next layer."""
 
     node: Node
     inputs: Any
     outputs: Any
-    given_on: Any
+    passed_outputs: Any
     parts: tuple[Any, ...] = ()
 
 
-def _stack_steps(records: list[_Record], layer: Any) -> list[_Record]:
-    """Stack the calls of the single steps in which a TimeDistributed runs `layer`.
+def _stack_time_steps(records: list[_Record], layer: Any) -> list[_Record]:
+    """Stack the calls of the separate time steps of a TimeDistributed layer.
 
-    Calls stay as they are where the steps do not call the same layers.
+    Records are returned unchanged if the steps do not call the same layers.
     """
     tf = tensorflow()
     steps: list[list[_Record]] = [[]]
@@ -257,63 +279,69 @@ def _stack_steps(records: list[_Record], layer: Any) -> list[_Record]:
         steps[-1].append(record)
         if record.node.layer is layer:
             steps.append([])
-    *complete, rest = steps
-    if rest or len({tuple(record.node.path for record in step) for step in complete}) != 1:
+    *complete_steps, incomplete_step = steps
+    if (
+        incomplete_step
+        or len({tuple(record.node.path for record in step) for step in complete_steps}) != 1
+    ):
         return records
     stacked = []
-    for calls in zip(*complete, strict=True):
-        structures = [record.outputs for record in calls]
-        if not all(isinstance(tensor, tf.Tensor) for tensor in leaves(structures)):
+    for step_records in zip(*complete_steps, strict=True):
+        structures = [record.outputs for record in step_records]
+        if not all(isinstance(tensor, tf.Tensor) for tensor in flatten_outputs(structures)):
             return records
         outputs = tf.nest.map_structure(lambda *tensors: tf.stack(tensors, 1), *structures)
-        inputs = [record.inputs for record in calls]
-        parts = (*leaves(structures), *(part for record in calls for part in record.parts))
-        stacked.append(_Record(calls[0].node, inputs, outputs, outputs, parts))
+        inputs = [record.inputs for record in step_records]
+        parts = (
+            *flatten_outputs(structures),
+            *(part for record in step_records for part in record.parts),
+        )
+        stacked.append(_Record(step_records[0].node, inputs, outputs, outputs, parts))
     return stacked
 
 
-def _free_batch(tensor: Any) -> Any:
+def _relax_batch(tensor: Any) -> Any:
     return tensorflow().TensorSpec((None, *tensor.shape[1:]), tensor.dtype)
 
 
-def trace_inputs(model: Any, x: Any) -> Any:
-    """Return what a model can be traced with: `x`, or if that is None what the model says it takes.
+def prepare_trace_inputs(model: Any, x: Any) -> Any:
+    """Return the inputs to trace a model with: `x`, or the model's TensorSpecs.
 
     Raises
     ------
     ModelError
-        If it does not say, or cannot be run on `x`.
+        If `x` is None and the model's input is not known, or the model cannot be run on `x`.
     """
     if x is not None:
         inputs = prepare_inputs(model, x)
-        build(model, inputs)
+        build_model(model, inputs)
         return inputs
-    specs = known_specs(model)
+    specs = find_input_specs(model)
     if specs is None:
-        raise ModelError(_unknown_input(model))
+        raise ModelError(_explain_unknown_input(model))
     return specs
 
 
-def known_specs(model: Any) -> Any:
-    """Return what a model takes as TensorSpecs, as it says or was run on; None if not known."""
-    # Models that are not functional may not know it: Keras keeps no dtypes, and no shapes where
-    # the model's own `build` takes none.
-    specs = _TRACED.get(model)
-    return input_specs(model) if specs is None else specs
+def find_input_specs(model: Any) -> Any:
+    """Return a model's inputs as TensorSpecs; None if they are not known."""
+    # A model that is not functional may not know its inputs: Keras stores no dtypes, and no shapes
+    # if the `build` method of the model takes none.
+    specs = _TRACED_SPECS.get(model)
+    return read_input_specs(model) if specs is None else specs
 
 
-def _unknown_input(model: Any) -> str:
-    """Return why it is not known what a model takes, and the way on."""
+def _explain_unknown_input(model: Any) -> str:
+    """Return an error message: why the input of a model is unknown, and what to do."""
     shapes = (model.get_build_config() or {}).get("shapes_dict")
     if shapes:
         arguments = ", ".join(name.removesuffix("_shape") for name in shapes)
         return (
-            f"the model {model.name!r} takes several arguments ({arguments}), and actgrid, like "
-            "model.predict, gives it one: write call(self, inputs) with a dict or list of them"
+            f"the model {model.name!r} takes several arguments: got {arguments}; expected one, as "
+            "for model.predict: write call(self, inputs) with a dict or list of them"
         )
     if model.built:
         return (
-            f"the input of the model {model.name!r} is not known, as Keras keeps no shapes for "
-            "its build(): pass an input, once"
+            f"the input of the model {model.name!r} is not known, because Keras stores no shapes "
+            "for its build(): pass an input, once"
         )
     return f"the input of the model {model.name!r} is not known: call it once, or pass an input"

@@ -1,4 +1,4 @@
-"""Types of arguments that public functions share: model, input, layers, target."""
+"""Type aliases for arguments: model, input, layers, target."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 
 class KerasLayer(Protocol):
-    """A Keras layer, model or operation, as far as its type needs to be known here."""
+    """A Keras layer, model or operation, typed by the members that actgrid uses."""
 
     @property
     def name(self) -> str:
@@ -36,15 +36,15 @@ class KerasLayer(Protocol):
         """Return the layer's configuration."""
 
 
-# A model, or what `actgrid.load_model` makes a model of: a Keras model, a network of another kind,
-# the path of a file or folder, or a specification such as "keras:VGG16" or "demo".
+# Anything that `actgrid.load_model` accepts: a Keras model, a network of another kind, the path of
+# a file or folder, or a specification such as "keras:VGG16" or "demo".
 ModelLike: TypeAlias = KerasLayer | Network | str | os.PathLike[str]
 
-# One layer: its path, a Keras layer, or an index into `model.layers`.
+# A single layer: its path, a Keras layer, or an index into `model.layers`.
 LayerLike: TypeAlias = str | int | KerasLayer
 
-# Layers: paths, globs, layers, classes of layers, indices, predicates, or several of these. None
-# stands for every layer with a spatial output.
+# A selection of layers: paths, globs, layers, layer classes, indices, predicates, or a list of
+# these. None selects every layer with a spatial output.
 LayersLike: TypeAlias = (
     LayerLike
     | type
@@ -53,13 +53,14 @@ LayersLike: TypeAlias = (
     | None
 )
 
-# Images: a file, a folder, a glob, a Pillow image, an array of pixels 0 to 255, or several.
+# Image sources: a file, a folder, a glob, a Pillow image, an array of pixels 0 to 255, or a list of
+# these.
 ImageSources: TypeAlias = (
     str | os.PathLike[str] | Image.Image | npt.NDArray[Any] | Iterable["ImageSources"]
 )
 
 # The input of a model, with its batch axis: an array or tensor, or a list or dict of them for
-# several inputs. Functions that prepare images also take image files and Pillow images.
+# several inputs. Functions that prepare images also accept image files and Pillow images.
 ModelInput: TypeAlias = (
     npt.ArrayLike
     | os.PathLike[str]
@@ -68,8 +69,8 @@ ModelInput: TypeAlias = (
     | Mapping[Any, "ModelInput | None"]
 )
 
-# What is explained: a class or its name, a function of the output, a list of these for several
-# images, or a dict of these by output. None stands for the predicted class.
+# An explanation target: a class index or name, a function of the output, a list of these with an
+# entry for each image, or a dict of these by output name. None selects the predicted class.
 TargetLike: TypeAlias = (
     int
     | str

@@ -1,6 +1,6 @@
-"""Receptive fields: which pixels of a model's input each place of an activation sees."""
+"""Compute receptive fields of layer outputs in pixels of the model's input."""
 
+from actgrid.models.receptive_fields.propagation import compute_receptive_fields
 from actgrid.models.receptive_fields.result import Box, ReceptiveField
-from actgrid.models.receptive_fields.walk import receptive_fields
 
-__all__ = ["Box", "ReceptiveField", "receptive_fields"]
+__all__ = ["Box", "ReceptiveField", "compute_receptive_fields"]

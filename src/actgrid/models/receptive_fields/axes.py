@@ -1,4 +1,4 @@
-"""Rules of operations that move, cut or join axes: slices, transpositions, reshapes."""
+"""Propagation rules of operations that move, cut or join axes."""
 
 from __future__ import annotations
 
@@ -10,213 +10,245 @@ from typing import Any
 
 from actgrid.models.receptive_fields.operands import (
     Rule,
-    constant,
-    known_sides,
-    only_places,
-    shape_of,
+    get_only_spans,
+    read_constant,
+    read_shape,
+    require_fixed_sides,
 )
-from actgrid.models.receptive_fields.places import CannotFollowError, Places, Span, State
+from actgrid.models.receptive_fields.spans import ImageSpans, Span, State, UntrackableError
 
 __all__ = ["RULES"]
 
 
-def _strided_slice(operation: Any, given: Sequence[State]) -> list[State]:
-    places, shape = only_places(given), shape_of(operation.inputs[0])
-    if places.width is not None:
-        raise CannotFollowError
-    begin, steps = (constant(operation.inputs[at]) for at in (1, 3))
+def _propagate_strided_slice(operation: Any, input_states: Sequence[State]) -> list[State]:
+    image_spans, shape = get_only_spans(input_states), read_shape(operation.inputs[0])
+    if image_spans.width is not None:
+        raise UntrackableError
+    begin, steps = (read_constant(operation.inputs[index]) for index in (1, 3))
 
-    def masked(name: str, bit: int) -> bool:
+    def is_masked(name: str, bit: int) -> bool:
         return bool(operation.get_attr(f"{name}_mask") >> bit & 1)
 
-    if any(masked("new_axis", bit) for bit in range(len(begin))):
-        raise CannotFollowError
-    spans = dict(zip(places.axes, places.spans, strict=True))
+    if any(is_masked("new_axis", bit) for bit in range(len(begin))):
+        raise UntrackableError
+    spans = dict(zip(image_spans.axes, image_spans.spans, strict=True))
     moves: dict[int, int] = {}
-    axis = kept = 0
+    axis = output_axis = 0
     for bit in range(len(begin)):
-        skipped = 1
-        if masked("ellipsis", bit):
-            skipped = len(shape) - len(begin) + 1
+        axis_count = 1
+        if is_masked("ellipsis", bit):
+            axis_count = len(shape) - len(begin) + 1
         elif axis in spans:
-            if masked("shrink_axis", bit) or steps[bit] < 1:
-                raise CannotFollowError
-            first = 0 if masked("begin", bit) else begin[bit]
+            if is_masked("shrink_axis", bit) or steps[bit] < 1:
+                raise UntrackableError
+            first = 0 if is_masked("begin", bit) else begin[bit]
             if first < 0:
-                first = max(first + known_sides([shape[axis]])[0], 0)
+                first = max(first + require_fixed_sides([shape[axis]])[0], 0)
             spans[axis] = spans[axis].read(steps[bit], first)
-        elif masked("shrink_axis", bit):
+        elif is_masked("shrink_axis", bit):
             axis += 1
             continue
-        moves |= {axis + offset: kept + offset for offset in range(skipped)}
-        axis, kept = axis + skipped, kept + skipped
-    moves |= {axis + offset: kept + offset for offset in range(len(shape) - axis)}
-    y, x = places.axes
-    return [replace(places, spans=(spans[y], spans[x])).moved(moves.__getitem__)]
+        moves |= {axis + offset: output_axis + offset for offset in range(axis_count)}
+        axis, output_axis = axis + axis_count, output_axis + axis_count
+    moves |= {axis + offset: output_axis + offset for offset in range(len(shape) - axis)}
+    y, x = image_spans.axes
+    return [replace(image_spans, spans=(spans[y], spans[x])).map_axes(moves.__getitem__)]
 
 
-def _slice(operation: Any, given: Sequence[State]) -> list[State]:
-    places, begin = only_places(given), constant(operation.inputs[1])
-    if places.width is not None:
-        return [check_axes(places, shape_of(operation.inputs[0]), shape_of(operation.outputs[0]))]
-    return [places.read(places.axes, lambda span, at: span.read(1, begin[places.axes[at]]))]
-
-
-def check_axes(places: Places, before: list[int | None], after: list[int | None]) -> Places:
-    """Return places that are unchanged if their axes are."""
-    if any(before[axis] != after[axis] for axis in places.axes):
-        raise CannotFollowError
-    return places
-
-
-def _same_places(operation: Any, given: Sequence[State], position: int = 0) -> list[State]:
-    """Return the places of an operation that leaves their axes at the same length."""
-    places, before = only_places(given, position), shape_of(operation.inputs[position])
-    return [check_axes(places, before, shape_of(tensor)) for tensor in operation.outputs]
-
-
-def _split(operation: Any, given: Sequence[State]) -> list[State]:
-    return _same_places(operation, given, 1)
-
-
-def _concatenation(operation: Any, given: Sequence[State]) -> list[State]:
-    *tensors, axis = operation.inputs
-    found: Places | None = None
-    for tensor, state in zip(tensors, given, strict=False):
-        if state is None:
-            continue
-        if not isinstance(state, Places):
-            raise CannotFollowError
-        if constant(axis) % len(shape_of(tensor)) in state.axes:
-            raise CannotFollowError
-        found = state if found is None else found.union(state)
-    return [found]
-
-
-def _stacked(operation: Any, given: Sequence[State]) -> list[State]:
-    rank = len(shape_of(operation.outputs[0]))
-    new = operation.get_attr("axis") % rank
-    found: Places | None = None
-    for state in given:
-        if state is None:
-            continue
-        if not isinstance(state, Places):
-            raise CannotFollowError
-        moved = state.moved(lambda axis: axis + (axis >= new))
-        found = moved if found is None else found.union(moved)
-    return [found]
-
-
-def _unstacked(operation: Any, given: Sequence[State]) -> list[State]:
-    places = only_places(given)
-    removed = operation.get_attr("axis") % len(shape_of(operation.inputs[0]))
-    return [remove_axes(places, [removed])] * len(operation.outputs)
-
-
-def remove_axes(places: Places, removed: Sequence[int]) -> Places:
-    """Return places along the axes that are left."""
-    if set(removed) & set(places.axes):
-        raise CannotFollowError
-    return places.moved(lambda axis: axis - sum(earlier < axis for earlier in removed))
-
-
-def _transposition(operation: Any, given: Sequence[State]) -> list[State]:
-    return [only_places(given).moved(constant(operation.inputs[1]).index)]
-
-
-def _expansion(operation: Any, given: Sequence[State]) -> list[State]:
-    new = constant(operation.inputs[1])
-    new = (new[0] if isinstance(new, list) else new) % len(shape_of(operation.outputs[0]))
-    return [only_places(given).moved(lambda axis: axis + (axis >= new))]
-
-
-def _squeeze(operation: Any, given: Sequence[State]) -> list[State]:
-    shape = shape_of(operation.inputs[0])
-    removed = [axis % len(shape) for axis in operation.get_attr("squeeze_dims")]
+def _propagate_slice(operation: Any, input_states: Sequence[State]) -> list[State]:
+    image_spans, begin = get_only_spans(input_states), read_constant(operation.inputs[1])
+    if image_spans.width is not None:
+        return [
+            check_axes_unchanged(
+                image_spans, read_shape(operation.inputs[0]), read_shape(operation.outputs[0])
+            )
+        ]
     return [
-        remove_axes(
-            only_places(given), removed or [axis for axis, side in enumerate(shape) if side == 1]
+        image_spans.read(
+            image_spans.axes, lambda span, index: span.read(1, begin[image_spans.axes[index]])
         )
     ]
 
 
-def _gathered(operation: Any, given: Sequence[State]) -> list[State]:
-    places, axis = only_places(given), constant(operation.inputs[2])
-    axis %= len(shape_of(operation.inputs[0]))
-    if axis in places.axes or operation.get_attr("batch_dims"):
-        raise CannotFollowError
-    more = len(shape_of(operation.inputs[1])) - 1
-    return [places.moved(lambda at: at + more * (at > axis))]
+def check_axes_unchanged(
+    image_spans: ImageSpans, old_shape: list[int | None], new_shape: list[int | None]
+) -> ImageSpans:
+    """Return image spans; raise UntrackableError if an image axis changes length."""
+    if any(old_shape[axis] != new_shape[axis] for axis in image_spans.axes):
+        raise UntrackableError
+    return image_spans
 
 
-def _reshaping(operation: Any, given: Sequence[State]) -> list[State]:
-    places = only_places(given)
-    before, after = shape_of(operation.inputs[0]), shape_of(operation.outputs[0])
-    if before == after:
-        return [places]
-    found: dict[int, tuple[int, Span]] = {}
-    width: int | None = None
-    spans = dict(zip(places.axes, places.spans, strict=True))
-    for old, new in _groups(known_sides(before), known_sides(after)):
-        here = [axis for axis in old if axis in spans]
-        if not here:
+def _propagate_unchanged(
+    operation: Any, input_states: Sequence[State], position: int = 0
+) -> list[State]:
+    """Return the spans of an operation that must keep the lengths of the image axes."""
+    image_spans, old_shape = (
+        get_only_spans(input_states, position),
+        read_shape(operation.inputs[position]),
+    )
+    return [
+        check_axes_unchanged(image_spans, old_shape, read_shape(tensor))
+        for tensor in operation.outputs
+    ]
+
+
+def _propagate_split(operation: Any, input_states: Sequence[State]) -> list[State]:
+    return _propagate_unchanged(operation, input_states, 1)
+
+
+def _propagate_concatenation(operation: Any, input_states: Sequence[State]) -> list[State]:
+    *tensors, axis = operation.inputs
+    union: ImageSpans | None = None
+    for tensor, state in zip(tensors, input_states, strict=False):
+        if state is None:
             continue
-        if places.width is not None:
-            # Rows that followed each other along one axis.
-            if len(old) > 1:
-                raise CannotFollowError
-            if len(new) == 2 and after[new[1]] == places.width:
-                return [Places(places.spans, (new[0], new[1]))]
-            if len(new) != 1:
-                raise CannotFollowError
-            return [replace(places, axes=(new[0], new[0]))]
-        if old == list(places.axes) and len(new) == 1:
-            return [Places(places.spans, (new[0], new[0]), before[old[1]])]
-        if len(here) > 1 or old[0] not in spans:
-            raise CannotFollowError
-        span = spans[old[0]]
-        if len(old) == 1:  # an axis is cut into several: the first still counts places
-            within = math.prod(known_sides([after[axis] for axis in new[1:]]))
-            found[old[0]] = new[0], span.read(within, 0, within - 1) if within > 1 else span
-        elif len(new) == 1:  # each place is repeated, or places interleave
-            within = math.prod(known_sides([before[axis] for axis in old[1:]]))
-            found[old[0]] = new[0], span.read_floor(Fraction(1, within), Fraction(0))
+        if not isinstance(state, ImageSpans):
+            raise UntrackableError
+        if read_constant(axis) % len(read_shape(tensor)) in state.axes:
+            raise UntrackableError
+        union = state if union is None else union.union(state)
+    return [union]
+
+
+def _propagate_stack(operation: Any, input_states: Sequence[State]) -> list[State]:
+    rank = len(read_shape(operation.outputs[0]))
+    new_axis = operation.get_attr("axis") % rank
+    union: ImageSpans | None = None
+    for state in input_states:
+        if state is None:
+            continue
+        if not isinstance(state, ImageSpans):
+            raise UntrackableError
+        moved_spans = state.map_axes(lambda axis: axis + (axis >= new_axis))
+        union = moved_spans if union is None else union.union(moved_spans)
+    return [union]
+
+
+def _propagate_unstack(operation: Any, input_states: Sequence[State]) -> list[State]:
+    image_spans = get_only_spans(input_states)
+    removed = operation.get_attr("axis") % len(read_shape(operation.inputs[0]))
+    return [remove_axes(image_spans, [removed])] * len(operation.outputs)
+
+
+def remove_axes(image_spans: ImageSpans, removed: Sequence[int]) -> ImageSpans:
+    """Return image spans with the numbers of their axes after other axes are removed."""
+    if set(removed) & set(image_spans.axes):
+        raise UntrackableError
+    return image_spans.map_axes(
+        lambda axis: axis - sum(removed_axis < axis for removed_axis in removed)
+    )
+
+
+def _propagate_transpose(operation: Any, input_states: Sequence[State]) -> list[State]:
+    return [get_only_spans(input_states).map_axes(read_constant(operation.inputs[1]).index)]
+
+
+def _propagate_expand_dims(operation: Any, input_states: Sequence[State]) -> list[State]:
+    new_axis = read_constant(operation.inputs[1])
+    new_axis = (new_axis[0] if isinstance(new_axis, list) else new_axis) % len(
+        read_shape(operation.outputs[0])
+    )
+    return [get_only_spans(input_states).map_axes(lambda axis: axis + (axis >= new_axis))]
+
+
+def _propagate_squeeze(operation: Any, input_states: Sequence[State]) -> list[State]:
+    shape = read_shape(operation.inputs[0])
+    removed = [axis % len(shape) for axis in operation.get_attr("squeeze_dims")]
+    return [
+        remove_axes(
+            get_only_spans(input_states),
+            removed or [axis for axis, side in enumerate(shape) if side == 1],
+        )
+    ]
+
+
+def _propagate_gather(operation: Any, input_states: Sequence[State]) -> list[State]:
+    image_spans, axis = get_only_spans(input_states), read_constant(operation.inputs[2])
+    axis %= len(read_shape(operation.inputs[0]))
+    if axis in image_spans.axes or operation.get_attr("batch_dims"):
+        raise UntrackableError
+    added_axes = len(read_shape(operation.inputs[1])) - 1
+    return [image_spans.map_axes(lambda image_axis: image_axis + added_axes * (image_axis > axis))]
+
+
+def _propagate_reshape(operation: Any, input_states: Sequence[State]) -> list[State]:
+    image_spans = get_only_spans(input_states)
+    old_shape, new_shape = read_shape(operation.inputs[0]), read_shape(operation.outputs[0])
+    if old_shape == new_shape:
+        return [image_spans]
+    new_spans: dict[int, tuple[int, Span]] = {}
+    width: int | None = None
+    spans = dict(zip(image_spans.axes, image_spans.spans, strict=True))
+    for old_axes, new_axes in _group_axes(
+        require_fixed_sides(old_shape), require_fixed_sides(new_shape)
+    ):
+        image_axes = [axis for axis in old_axes if axis in spans]
+        if not image_axes:
+            continue
+        if image_spans.width is not None:
+            # The rows of the image followed each other along one axis.
+            if len(old_axes) > 1:
+                raise UntrackableError
+            if len(new_axes) == 2 and new_shape[new_axes[1]] == image_spans.width:
+                return [ImageSpans(image_spans.spans, (new_axes[0], new_axes[1]))]
+            if len(new_axes) != 1:
+                raise UntrackableError
+            return [replace(image_spans, axes=(new_axes[0], new_axes[0]))]
+        if old_axes == list(image_spans.axes) and len(new_axes) == 1:
+            return [
+                ImageSpans(image_spans.spans, (new_axes[0], new_axes[0]), old_shape[old_axes[1]])
+            ]
+        if len(image_axes) > 1 or old_axes[0] not in spans:
+            raise UntrackableError
+        span = spans[old_axes[0]]
+        if len(old_axes) == 1:  # an axis is split: the first part keeps the image positions
+            factor = math.prod(require_fixed_sides([new_shape[axis] for axis in new_axes[1:]]))
+            new_spans[old_axes[0]] = (
+                new_axes[0],
+                span.read(factor, 0, factor - 1) if factor > 1 else span,
+            )
+        elif len(new_axes) == 1:  # axes are joined: positions are repeated or interleaved
+            factor = math.prod(require_fixed_sides([old_shape[axis] for axis in old_axes[1:]]))
+            new_spans[old_axes[0]] = new_axes[0], span.read_floor(Fraction(1, factor), Fraction(0))
         else:
-            raise CannotFollowError
-    if set(found) != set(places.axes):
-        raise CannotFollowError  # an axis of one pixel, which cannot be told from any other
-    (y, y_span), (x, x_span) = (found[axis] for axis in places.axes)
-    return [Places((y_span, x_span), (y, x), width)]
+            raise UntrackableError
+    if set(new_spans) != set(image_spans.axes):
+        raise UntrackableError  # an image axis of length 1 cannot be told from other such axes
+    (y, y_span), (x, x_span) = (new_spans[axis] for axis in image_spans.axes)
+    return [ImageSpans((y_span, x_span), (y, x), width)]
 
 
-def _groups(before: list[int], after: list[int]) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield which axes become which when an array is reshaped, without those of length 1."""
-    old = [axis for axis, side in enumerate(before) if side != 1]
-    new = [axis for axis, side in enumerate(after) if side != 1]
-    while old and new:
-        first, second = [old.pop(0)], [new.pop(0)]
-        sizes = before[first[0]], after[second[0]]
+def _group_axes(
+    old_shape: list[int], new_shape: list[int]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield the groups of axes that a reshape maps to each other."""
+    old_axes = [axis for axis, side in enumerate(old_shape) if side != 1]
+    new_axes = [axis for axis, side in enumerate(new_shape) if side != 1]
+    while old_axes and new_axes:
+        old_group, new_group = [old_axes.pop(0)], [new_axes.pop(0)]
+        sizes = old_shape[old_group[0]], new_shape[new_group[0]]
         while sizes[0] != sizes[1]:
             if sizes[0] < sizes[1]:
-                first.append(old.pop(0))
-                sizes = sizes[0] * before[first[-1]], sizes[1]
+                old_group.append(old_axes.pop(0))
+                sizes = sizes[0] * old_shape[old_group[-1]], sizes[1]
             else:
-                second.append(new.pop(0))
-                sizes = sizes[0], sizes[1] * after[second[-1]]
-        yield first, second
+                new_group.append(new_axes.pop(0))
+                sizes = sizes[0], sizes[1] * new_shape[new_group[-1]]
+        yield old_group, new_group
 
 
 RULES: dict[str, Rule] = {
-    "StridedSlice": _strided_slice,
-    "Slice": _slice,
-    **dict.fromkeys(["SplitV", "Tile"], _same_places),
-    "Split": _split,
-    "ConcatV2": _concatenation,
-    "Pack": _stacked,
-    "Unpack": _unstacked,
-    "Transpose": _transposition,
-    "ExpandDims": _expansion,
-    "Squeeze": _squeeze,
-    "GatherV2": _gathered,
-    "Reshape": _reshaping,
+    "StridedSlice": _propagate_strided_slice,
+    "Slice": _propagate_slice,
+    **dict.fromkeys(["SplitV", "Tile"], _propagate_unchanged),
+    "Split": _propagate_split,
+    "ConcatV2": _propagate_concatenation,
+    "Pack": _propagate_stack,
+    "Unpack": _propagate_unstack,
+    "Transpose": _propagate_transpose,
+    "ExpandDims": _propagate_expand_dims,
+    "Squeeze": _propagate_squeeze,
+    "GatherV2": _propagate_gather,
+    "Reshape": _propagate_reshape,
 }

@@ -1,4 +1,4 @@
-"""Read the operands of an operation for the rules: shapes, constants, the input with places."""
+"""Read the operands of TensorFlow operations: shapes, constants, image spans."""
 
 from __future__ import annotations
 
@@ -6,43 +6,43 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.receptive_fields.places import CannotFollowError, Places, State
+from actgrid.models.receptive_fields.spans import ImageSpans, State, UntrackableError
 
-__all__ = ["Rule", "constant", "known_sides", "only_places", "shape_of"]
+__all__ = ["Rule", "get_only_spans", "read_constant", "read_shape", "require_fixed_sides"]
 
-# From an operation of TensorFlow and the states of its inputs to those of its outputs. A rule
-# raises CannotFollowError where it cannot tell.
+# Function from a TensorFlow operation and the states of its inputs to the states of its outputs. A
+# rule raises UntrackableError if the pixels that the operation reads cannot be tracked.
 Rule: TypeAlias = Callable[[Any, Sequence[State]], Sequence[State]]
 
 
-def only_places(given: Sequence[State], position: int = 0) -> Places:
-    """Return the state of the one input that depends on the image."""
-    state = given[position]
-    if not isinstance(state, Places) or any(
-        other for at, other in enumerate(given) if at != position
+def get_only_spans(input_states: Sequence[State], position: int = 0) -> ImageSpans:
+    """Return the image spans of the only input that depends on the image."""
+    state = input_states[position]
+    if not isinstance(state, ImageSpans) or any(
+        other for index, other in enumerate(input_states) if index != position
     ):
-        raise CannotFollowError
+        raise UntrackableError
     return state
 
 
-def constant(tensor: Any) -> Any:
-    """Return the value of a tensor as a list or number."""
+def read_constant(tensor: Any) -> Any:
+    """Return the value of a constant tensor as a list or number."""
     value = tensorflow().get_static_value(tensor)
     if value is None:
-        raise CannotFollowError
+        raise UntrackableError
     return value.tolist()
 
 
-def shape_of(tensor: Any) -> list[int | None]:
-    """Return the sides of a symbolic tensor, None where a side is not fixed."""
+def read_shape(tensor: Any) -> list[int | None]:
+    """Return the shape of a symbolic tensor as a list; None for a free side."""
     if tensor.shape.rank is None:
-        raise CannotFollowError
+        raise UntrackableError
     shape: list[int | None] = tensor.shape.as_list()
     return shape
 
 
-def known_sides(sides: Sequence[int | None]) -> list[int]:
-    """Return sides that must all be fixed."""
+def require_fixed_sides(sides: Sequence[int | None]) -> list[int]:
+    """Return side lengths; raise UntrackableError if a side is not fixed."""
     if None in sides:
-        raise CannotFollowError
+        raise UntrackableError
     return list(sides)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The receptive field of a layer's output."""
+"""Describe the receptive field of a layer's output."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ from typing import TypeAlias
 __all__ = ["Box", "Length", "ReceptiveField"]
 
 Length: TypeAlias = int | Fraction
-# top, left, bottom, right; the last two are the first row and column outside.
+# Top, left, bottom, right. Bottom and right are exclusive.
 Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """The pixels that each place of an activation sees, in the model's input.
+    """The receptive fields of the positions of an activation, in input pixels.
 
-    Lengths are whole numbers, or fractions where layers enlarge.
+    Lengths are integers, or fractions behind layers that enlarge the image.
 
-    Attributes
+    Parameters
     ----------
-    size
-        (height, width) of what one place sees.
-    stride
-        (y, x): how far apart what two neighbours see is.
-    start
-        (y, x): where what place (0, 0) sees begins; negative in the padding.
+    size : tuple of (int or fractions.Fraction)
+        (height, width) of the receptive field of one position.
+    stride : tuple of (int or fractions.Fraction)
+        (y, x) distance between the receptive fields of neighbouring positions.
+    start : tuple of (int or fractions.Fraction)
+        (y, x) of the top left corner of the receptive field of position (0, 0); negative in the
+        padding.
 
     Examples
     --------
+    >>> from actgrid.models import ReceptiveField
     >>> field = ReceptiveField(size=(3, 3), stride=(2, 2), start=(-1, -1))
     >>> field.window((0, 4))
     (-1, 7, 2, 10)
@@ -43,23 +45,50 @@ class ReceptiveField:
     stride: tuple[Length, Length]
     start: tuple[Length, Length]
 
-    def window(self, place: Sequence[int]) -> Box:
-        """Return what the place (y, x) sees, as if the image went on beyond its edges."""
-        at_y, at_x = (
-            start + int(at) * stride
-            for at, stride, start in zip(place, self.stride, self.start, strict=True)
+    def window(self, position: Sequence[int]) -> Box:
+        """Return the receptive field of a position as a box, not clipped to the image.
+
+        Parameters
+        ----------
+        position : sequence of int
+            (y, x) in the activation.
+
+        Returns
+        -------
+        tuple of int
+            Top, left, bottom and right in pixels; bottom and right are exclusive.
+        """
+        first_y, first_x = (
+            start + int(index) * stride
+            for index, stride, start in zip(position, self.stride, self.start, strict=True)
         )
         height, width = self.size
-        # Of the pixels at the bounds none is seen in part.
-        return math.ceil(at_y), math.ceil(at_x), math.floor(at_y + height), math.floor(at_x + width)
+        # Fractional bounds are rounded inwards: a pixel counts only if it lies inside completely.
+        return (
+            math.ceil(first_y),
+            math.ceil(first_x),
+            math.floor(first_y + height),
+            math.floor(first_x + width),
+        )
 
-    def box(self, place: Sequence[int], size: tuple[int, int]) -> Box:
-        """Return what the place (y, x) sees of an image of this (height, width).
+    def box(self, position: Sequence[int], size: tuple[int, int]) -> Box:
+        """Return the receptive field of a position as a box, clipped to the image.
 
-        It is empty where that is padding alone.
+        Parameters
+        ----------
+        position : sequence of int
+            (y, x) in the activation.
+        size : tuple of int
+            (height, width) of the image in pixels.
+
+        Returns
+        -------
+        tuple of int
+            Top, left, bottom and right in pixels; bottom and right are exclusive. The box is empty
+            if the receptive field lies in the padding.
         """
         height, width = size
-        top, left, bottom, right = self.window(place)
+        top, left, bottom, right = self.window(position)
         return (
             min(max(top, 0), height),
             min(max(left, 0), width),

@@ -1,4 +1,4 @@
-"""Rules of operations on values: element by element, reductions, products."""
+"""Propagation rules of operations on values: element-wise, reductions, products."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from actgrid.models.receptive_fields.axes import remove_axes
-from actgrid.models.receptive_fields.operands import Rule, constant, only_places, shape_of
-from actgrid.models.receptive_fields.places import WHOLE, CannotFollowError, Places, State
+from actgrid.models.receptive_fields.operands import Rule, get_only_spans, read_constant, read_shape
+from actgrid.models.receptive_fields.spans import UNTRACKED, ImageSpans, State, UntrackableError
 
 __all__ = ["RULES"]
 
-# Operations whose every output value comes from the input values at the same place.
-_ELEMENT_WISE = [
+# Operations whose output values each depend only on the input values at the same position.
+_ELEMENT_WISE_OPERATIONS = [
     *("Abs", "Acos", "Add", "AddN", "AddV2", "Asin", "Asinh", "Atan", "Atan2", "Atanh"),
     *("BiasAdd", "BroadcastTo", "Cast", "Ceil", "CheckNumerics", "ClipByValue", "Cos"),
     *("Cosh", "Digamma", "Div", "DivNoNan", "Elu", "EnsureShape", "Equal", "Erf", "Erfc"),
@@ -28,100 +28,112 @@ _ELEMENT_WISE = [
 ]
 
 
-def _element_wise(operation: Any, given: Sequence[State]) -> list[State]:
-    shape = shape_of(operation.outputs[0])
-    places: Places | None = None
-    for tensor, state in zip(operation.inputs, given, strict=True):
-        if isinstance(state, Places):
-            moved = _broadcast(state, shape_of(tensor), shape)
-            places = moved if places is None else places.union(moved)
-    if places is None:
-        raise CannotFollowError
-    for tensor, state in zip(operation.inputs, given, strict=True):
-        if state is WHOLE and not _is_broadcast(shape_of(tensor), shape, places.axes):
-            raise CannotFollowError
-    return [places] * len(operation.outputs)
+def _propagate_element_wise(operation: Any, input_states: Sequence[State]) -> list[State]:
+    shape = read_shape(operation.outputs[0])
+    image_spans: ImageSpans | None = None
+    for tensor, state in zip(operation.inputs, input_states, strict=True):
+        if isinstance(state, ImageSpans):
+            broadcast_spans = _broadcast_spans(state, read_shape(tensor), shape)
+            image_spans = (
+                broadcast_spans if image_spans is None else image_spans.union(broadcast_spans)
+            )
+    if image_spans is None:
+        raise UntrackableError
+    for tensor, state in zip(operation.inputs, input_states, strict=True):
+        if state is UNTRACKED and not _is_broadcast_along(
+            read_shape(tensor), shape, image_spans.axes
+        ):
+            raise UntrackableError
+    return [image_spans] * len(operation.outputs)
 
 
-def _broadcast(places: Places, sides: list[int | None], to: list[int | None]) -> Places:
-    shift = len(to) - len(sides)
-    if any(sides[axis] == 1 != to[axis + shift] for axis in places.axes):
-        raise CannotFollowError
-    return places.moved(lambda axis: axis + shift)
+def _broadcast_spans(
+    image_spans: ImageSpans, sides: list[int | None], target: list[int | None]
+) -> ImageSpans:
+    shift = len(target) - len(sides)
+    if any(sides[axis] == 1 != target[axis + shift] for axis in image_spans.axes):
+        raise UntrackableError
+    return image_spans.map_axes(lambda axis: axis + shift)
 
 
-def _is_broadcast(sides: list[int | None], to: list[int | None], axes: tuple[int, int]) -> bool:
-    """Return whether a tensor is broadcast along the axes of places, which are longer than 1."""
-    shift = len(to) - len(sides)
-    return any(to[axis] != 1 for axis in axes) and all(
+def _is_broadcast_along(
+    sides: list[int | None], target: list[int | None], axes: tuple[int, int]
+) -> bool:
+    """Return whether a tensor is broadcast along all image axes."""
+    shift = len(target) - len(sides)
+    return any(target[axis] != 1 for axis in axes) and all(
         axis < shift or sides[axis - shift] == 1 for axis in axes
     )
 
 
-def _pass_on(operation: Any, given: Sequence[State]) -> Sequence[State]:
-    return given
+def _propagate_identity(operation: Any, input_states: Sequence[State]) -> Sequence[State]:
+    return input_states
 
 
-def _no_part(operation: Any, given: Sequence[State]) -> list[State]:
-    """Return the state of what knows shapes only."""
+def _propagate_shape_query(operation: Any, input_states: Sequence[State]) -> list[State]:
+    """Return no state: the outputs depend only on the shape of the input."""
     return [None] * len(operation.outputs)
 
 
-def _across_channels(operation: Any, given: Sequence[State]) -> list[State]:
-    places = only_places(given)
-    if len(shape_of(operation.inputs[0])) - 1 in places.axes:
-        raise CannotFollowError
-    return [places]
+def _propagate_across_channels(operation: Any, input_states: Sequence[State]) -> list[State]:
+    image_spans = get_only_spans(input_states)
+    if len(read_shape(operation.inputs[0])) - 1 in image_spans.axes:
+        raise UntrackableError
+    return [image_spans]
 
 
-def _reduction(operation: Any, given: Sequence[State]) -> list[State]:
-    places, axes = only_places(given), constant(operation.inputs[1])
-    rank = len(shape_of(operation.inputs[0]))
+def _propagate_reduction(operation: Any, input_states: Sequence[State]) -> list[State]:
+    image_spans, axes = get_only_spans(input_states), read_constant(operation.inputs[1])
+    rank = len(read_shape(operation.inputs[0]))
     removed = {axis % rank for axis in ([axes] if isinstance(axes, int) else axes)}
-    found = remove_axes(places, sorted(removed))
-    return [places if operation.get_attr("keep_dims") else found]
+    reduced_spans = remove_axes(image_spans, sorted(removed))
+    return [image_spans if operation.get_attr("keep_dims") else reduced_spans]
 
 
-def _matrix_product(operation: Any, given: Sequence[State]) -> list[State]:
-    places = only_places(given)
-    rank = len(shape_of(operation.inputs[0]))
-    turned = "transpose_a" if operation.type == "MatMul" else "adj_x"
-    if operation.get_attr(turned) or rank - 1 in places.axes:
-        raise CannotFollowError
-    shift = len(shape_of(operation.outputs[0])) - rank
-    return [places.moved(lambda axis: axis + shift)]
+def _propagate_matrix_product(operation: Any, input_states: Sequence[State]) -> list[State]:
+    image_spans = get_only_spans(input_states)
+    rank = len(read_shape(operation.inputs[0]))
+    transpose_attribute = "transpose_a" if operation.type == "MatMul" else "adj_x"
+    if operation.get_attr(transpose_attribute) or rank - 1 in image_spans.axes:
+        raise UntrackableError
+    shift = len(read_shape(operation.outputs[0])) - rank
+    return [image_spans.map_axes(lambda axis: axis + shift)]
 
 
-def _einsum(operation: Any, given: Sequence[State]) -> list[State]:
-    position = next(at for at, state in enumerate(given) if state)
-    places = only_places(given, position)
+def _propagate_einsum(operation: Any, input_states: Sequence[State]) -> list[State]:
+    position = next(index for index, state in enumerate(input_states) if state)
+    image_spans = get_only_spans(input_states, position)
     terms, product = operation.get_attr("equation").decode().split("->")
     labels = terms.split(",")
     if "." in terms:
-        raise CannotFollowError
+        raise UntrackableError
 
-    def move(axis: int) -> int:
+    def find_output_axis(axis: int) -> int:
         label = labels[position][axis]
         if label not in product or terms.count(label) > 1:
-            raise CannotFollowError
+            raise UntrackableError
         return int(product.index(label))
 
-    return [places.moved(move)]
+    return [image_spans.map_axes(find_output_axis)]
 
 
-def _batch_norm(operation: Any, given: Sequence[State]) -> list[State]:
+def _propagate_batch_norm(operation: Any, input_states: Sequence[State]) -> list[State]:
     if operation.get_attr("is_training"):
-        raise CannotFollowError
-    return [only_places(given), *[None] * (len(operation.outputs) - 1)]
+        raise UntrackableError
+    return [get_only_spans(input_states), *[None] * (len(operation.outputs) - 1)]
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(_ELEMENT_WISE, _element_wise),
-    **dict.fromkeys(["IdentityN"], _pass_on),
-    **dict.fromkeys(["Shape", "ShapeN", "Size", "Rank", "OnesLike", "ZerosLike"], _no_part),
-    **dict.fromkeys(["Softmax", "LogSoftmax", "LRN"], _across_channels),
-    **dict.fromkeys(["Mean", "Sum", "Max", "Min", "Prod", "Any", "All"], _reduction),
-    **dict.fromkeys(["MatMul", "BatchMatMulV2"], _matrix_product),
-    "Einsum": _einsum,
-    **dict.fromkeys(["FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"], _batch_norm),
+    **dict.fromkeys(_ELEMENT_WISE_OPERATIONS, _propagate_element_wise),
+    **dict.fromkeys(["IdentityN"], _propagate_identity),
+    **dict.fromkeys(
+        ["Shape", "ShapeN", "Size", "Rank", "OnesLike", "ZerosLike"], _propagate_shape_query
+    ),
+    **dict.fromkeys(["Softmax", "LogSoftmax", "LRN"], _propagate_across_channels),
+    **dict.fromkeys(["Mean", "Sum", "Max", "Min", "Prod", "Any", "All"], _propagate_reduction),
+    **dict.fromkeys(["MatMul", "BatchMatMulV2"], _propagate_matrix_product),
+    "Einsum": _propagate_einsum,
+    **dict.fromkeys(
+        ["FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"], _propagate_batch_norm
+    ),
 }
