@@ -1,4 +1,4 @@
-"""native and numba against the NumPy reference, and the reference against hand-worked values."""
+"""Tests of the backends against the NumPy reference and hand-computed values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from actgrid.errors import BackendError, OptionError
 from actgrid.rendering import backends
 from actgrid.rendering.backends import (
     BACKENDS,
-    backend_problems,
+    find_backend_problems,
     load_backend,
     native_backend,
     numpy_backend,
@@ -32,8 +32,8 @@ from actgrid.rendering.normalize import Mapping, parse_normalize
 from actgrid.rendering.stats import ChannelStats
 
 # The native core in each variant that this processor can run.
-FAST = (*(f"native-{variant}" for variant in _core.simd_variants()), "numba")
-ALL = (*FAST, "numpy")
+FAST_BACKENDS = (*(f"native-{variant}" for variant in _core.simd_variants()), "numba")
+ALL_BACKENDS = (*FAST_BACKENDS, "numpy")
 DTYPES = [
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64", "bfloat16"),
@@ -45,7 +45,7 @@ Array = npt.NDArray[Any]
 
 @pytest.fixture(scope="module")
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The name of a backend, with the variant of the native one in use."""
+    """Yield the name of a backend, with a variant of the native backend selected."""
     name, _, variant = request.param.partition("-")
     fastest = _core.simd_variant()
     _core.use_simd_variant(variant or fastest)
@@ -53,140 +53,140 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     _core.use_simd_variant(fastest)
 
 
-def dtype_of(name: str) -> np.dtype[Any]:
+def get_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
-def assert_stats_agree(found: ChannelStats, expected: ChannelStats, tiles: Array) -> None:
-    wide = np.abs(tiles.astype(np.float64))
-    largest = np.max(wide, initial=0, where=np.isfinite(wide))
+def assert_stats_agree(stats: ChannelStats, expected: ChannelStats, tiles: Array) -> None:
+    magnitudes = np.abs(tiles.astype(np.float64))
+    largest = np.max(magnitudes, initial=0, where=np.isfinite(magnitudes))
     for name in ("mean", "std", "min", "max", "zero_fraction"):
-        # A mean that is zero but for rounding is compared by the size of what was summed.
+        # A mean near zero is compared relative to the size of the summed values.
         np.testing.assert_allclose(
-            getattr(found, name),
+            getattr(stats, name),
             getattr(expected, name),
             rtol=1e-6,
             atol=1e-6 * largest if name == "std" else 1e-12 * largest,
             err_msg=name,
         )
-    np.testing.assert_array_equal(found.nonfinite, expected.nonfinite)
-    np.testing.assert_array_equal(found.dead, expected.dead)
-    assert found.size == expected.size
+    np.testing.assert_array_equal(stats.nonfinite, expected.nonfinite)
+    np.testing.assert_array_equal(stats.dead, expected.dead)
+    assert stats.size == expected.size
 
 
 def paint(backend: str, tiles: Array, stats: ChannelStats, normalize: str, threads: int) -> Array:
     channels, slices, height, width = tiles.shape
-    mapping = parse_normalize(normalize).mapping(
+    mapping = parse_normalize(normalize).compute_mapping(
         tiles, stats, "channel", load_backend(backend), threads
     )
     canvas = np.full((channels * height, slices * (width + 1)), 7, np.uint8)
     c, s = np.meshgrid(np.arange(channels), np.arange(slices), indexing="ij")
     origin = c * height * canvas.shape[1] + s * (width + 1)
-    origin[::3] = -1  # some tiles are not drawn
+    origin[::3] = -1  # every third tile is not drawn
     load_backend(backend).paint(tiles, mapping, origin, canvas, threads)
     return canvas
 
 
 @st.composite
-def strided_tiles(draw: st.DrawFn) -> Array:
-    """Tiles of any dtype as views that are transposed, sliced and reversed."""
-    dtype = dtype_of(draw(st.sampled_from(DTYPES)))
-    # Channels, slices, height, width: more of the first or the last than any register holds.
-    most = draw(st.sampled_from(((37, 3, 5, 7), (7, 2, 5, 37))))
-    shape = draw(st.tuples(*(st.integers(1, side) for side in most)))
+def draw_strided_tiles(draw: st.DrawFn) -> Array:
+    """Draw tiles of any dtype as transposed, sliced and reversed views."""
+    dtype = get_dtype(draw(st.sampled_from(DTYPES)))
+    # Channels, slices, height, width: the first or last side exceeds every register width.
+    max_sides = draw(st.sampled_from(((37, 3, 5, 7), (7, 2, 5, 37))))
+    shape = draw(st.tuples(*(st.integers(1, side) for side in max_sides)))
     axes = draw(st.permutations(range(4)))
     steps = draw(st.tuples(*(st.sampled_from((1, 1, 2, -1)) for _ in range(4))))
-    stored = tuple(shape[axis] * abs(steps[axis]) for axis in axes)
+    stored_shape = tuple(shape[axis] * abs(steps[axis]) for axis in axes)
     values: Array
     if dtype.kind in "iub":
-        values = draw(hnp.arrays(dtype, stored))
+        values = draw(hnp.arrays(dtype, stored_shape))
     else:
-        # Within float16's range, and far from where a square overflows float64.
+        # In the range of float16, and far below values whose squares overflow float64.
         source: Any = np.float16 if dtype.itemsize == 2 else np.float32
         floats = st.floats(-6e4, 6e4, width=16 if dtype.itemsize == 2 else 32)
-        special = st.sampled_from((0.0, 0.0, np.nan, np.inf, -np.inf))
-        values = draw(hnp.arrays(source, stored, elements=floats | special)).astype(dtype)
+        special_values = st.sampled_from((0.0, 0.0, np.nan, np.inf, -np.inf))
+        values = draw(hnp.arrays(source, stored_shape, elements=floats | special_values)).astype(
+            dtype
+        )
     view = values.transpose(np.argsort(axes))
     tiles: Array = view[tuple(slice(None, None, step) for step in steps)]
     return tiles
 
 
-@pytest.mark.parametrize("backend", FAST, indirect=True)
-@given(tiles=strided_tiles(), threads=st.sampled_from((1, 3)))
+@pytest.mark.parametrize("backend", FAST_BACKENDS, indirect=True)
+@given(tiles=draw_strided_tiles(), threads=st.sampled_from((1, 3)))
 @settings(max_examples=300)
-def test_statistics_agree_with_the_reference(backend: str, tiles: Array, threads: int) -> None:
-    found = load_backend(backend).measure(tiles, threads)
-    assert_stats_agree(found, numpy_backend.measure(tiles, 1), tiles)
+def test_statistics_match_reference(backend: str, tiles: Array, threads: int) -> None:
+    result = load_backend(backend).measure(tiles, threads)
+    assert_stats_agree(result, numpy_backend.measure(tiles, 1), tiles)
 
 
-@pytest.mark.parametrize("backend", FAST, indirect=True)
+@pytest.mark.parametrize("backend", FAST_BACKENDS, indirect=True)
 @given(
-    tiles=strided_tiles(),
+    tiles=draw_strided_tiles(),
     threads=st.sampled_from((1, 3)),
     normalize=st.sampled_from(NORMALIZATIONS),
 )
 @settings(max_examples=300)
-def test_levels_agree_with_the_reference(
-    backend: str, tiles: Array, threads: int, normalize: str
-) -> None:
+def test_levels_match_reference(backend: str, tiles: Array, threads: int, normalize: str) -> None:
     stats = numpy_backend.measure(tiles, 1)
-    found = paint(backend, tiles, stats, normalize, threads).astype(int)
+    result = paint(backend, tiles, stats, normalize, threads).astype(int)
     expected = paint("numpy", tiles, stats, normalize, 1)
-    # The same float32 operations in the same order: not one pixel in ten thousand, none at all.
-    np.testing.assert_array_equal(found, expected)
+    # Equal float32 operations in the same order: results are identical.
+    np.testing.assert_array_equal(result, expected)
 
 
-@pytest.mark.parametrize("backend", FAST, indirect=True)
+@pytest.mark.parametrize("backend", FAST_BACKENDS, indirect=True)
 @given(
-    tiles=strided_tiles(),
+    tiles=draw_strided_tiles(),
     threads=st.sampled_from((1, 3)),
     limits=st.tuples(st.floats(0, 100), st.floats(0, 100)),
     pooled=st.booleans(),
 )
 @settings(max_examples=200)
-def test_percentiles_are_numpys(
+def test_percentiles_match_numpy(
     backend: str, tiles: Array, threads: int, limits: tuple[float, float], pooled: bool
 ) -> None:
-    found = load_backend(backend).percentiles(tiles, limits, pooled, threads)
+    result = load_backend(backend).percentiles(tiles, limits, pooled, threads)
     expected = numpy_backend.percentiles(tiles, limits, pooled, 1)
-    np.testing.assert_allclose(found, expected, rtol=1e-14)
-    assert found[0].shape == found[1].shape == ((1, 1) if pooled else tiles.shape[:2])
+    np.testing.assert_allclose(result, expected, rtol=1e-14)
+    assert result[0].shape == result[1].shape == ((1, 1) if pooled else tiles.shape[:2])
 
 
-@pytest.mark.parametrize("backend", ALL, indirect=True)
-def test_percentiles_by_hand(backend: str) -> None:
+@pytest.mark.parametrize("backend", ALL_BACKENDS, indirect=True)
+def test_percentiles_of_known_values(backend: str) -> None:
     tiles = np.array([[0, 10, 20, 30, 40], [5, np.nan, np.inf, 5, 5]], np.float32)[:, None, None]
     low, high = load_backend(backend).percentiles(tiles, (10, 75), False, 1)
     assert low.tolist() == [[4], [5]]
     assert high.tolist() == [[30], [5]]
     low, high = load_backend(backend).percentiles(tiles, (0, 100), True, 1)
     assert (low.tolist(), high.tolist()) == ([[0]], [[40]])
-    none = load_backend(backend).percentiles(tiles[1:, :, :, 1:3], (1, 99), False, 1)
-    assert [one.tolist() for one in none] == [[[0]], [[0]]]
+    limits = load_backend(backend).percentiles(tiles[1:, :, :, 1:3], (1, 99), False, 1)
+    assert [limit.tolist() for limit in limits] == [[[0]], [[0]]]
 
 
-@pytest.mark.parametrize("backend", FAST, indirect=True)
+@pytest.mark.parametrize("backend", FAST_BACKENDS, indirect=True)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
-def test_large_pictures_meet_the_tolerance(backend: str, dtype: str, data_format: str) -> None:
-    # Large enough for several threads, with a tail of channels and of pixels.
+def test_large_pictures_match_reference(backend: str, dtype: str, data_format: str) -> None:
+    # Large enough for several threads, with remainders of channels and pixels.
     values = np.random.default_rng(0).normal(3, 40, (1, 61, 73, 83)).clip(0)
-    values = values.astype(dtype_of(dtype))
+    values = values.astype(get_dtype(dtype))
     if data_format == "channels_first":
         values = np.ascontiguousarray(np.moveaxis(values, -1, 1))
     options: dict[str, Any] = {"data_format": data_format, "columns": 9}
-    found = actgrid.render(values, backend=backend, threads=2, **options)
+    result = actgrid.render(values, backend=backend, threads=2, **options)
     expected = actgrid.render(values, backend="numpy", **options)
-    difference = np.abs(found.levels.astype(int) - expected.levels)
+    difference = np.abs(result.levels.astype(int) - expected.levels)
     assert difference.max() <= 1
     assert (difference > 0).mean() <= 1e-4
-    np.testing.assert_allclose(found.stats.mean, expected.stats.mean, rtol=1e-6)
-    np.testing.assert_allclose(found.stats.std, expected.stats.std, rtol=1e-6)
+    np.testing.assert_allclose(result.stats.mean, expected.stats.mean, rtol=1e-6)
+    np.testing.assert_allclose(result.stats.std, expected.stats.std, rtol=1e-6)
 
 
-@pytest.mark.parametrize("backend", ALL, indirect=True)
-def test_small_deviation_from_a_large_mean_is_measured(backend: str) -> None:
-    # 1e4 +- 1e-2: the squares of such values agree in all digits that float64 has to spare.
+@pytest.mark.parametrize("backend", ALL_BACKENDS, indirect=True)
+def test_small_deviation_from_large_mean_is_accurate(backend: str) -> None:
+    # 1e4 +- 1e-2: squares of such values lose the deviation to rounding in float64.
     offsets = np.random.default_rng(1).normal(0, 1e-2, (1000, 1000))
     tiles = np.stack([1e4 + offsets, -1e4 + offsets])[:, None].astype(np.float64)
     stats = load_backend(backend).measure(tiles, 2)
@@ -199,19 +199,19 @@ def test_small_deviation_from_a_large_mean_is_measured(backend: str) -> None:
     np.testing.assert_allclose(stats.std.ravel(), np.array(deviation, float), rtol=1e-9)
 
 
-@pytest.mark.parametrize("backend", ALL, indirect=True)
-def test_an_outlier_in_the_first_pixel_costs_no_accuracy(backend: str) -> None:
+@pytest.mark.parametrize("backend", ALL_BACKENDS, indirect=True)
+def test_outlier_in_first_pixel_keeps_accuracy(backend: str) -> None:
     tiles = np.random.default_rng(2).normal(5, 1, (8, 1, 300, 300)).astype(np.float32)
     tiles[:, :, 0, 0] = 1e4
     for view in (tiles, np.ascontiguousarray(tiles.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2)):
         stats = load_backend(backend).measure(view, 1)
-        wide = tiles.astype(np.float64)
-        np.testing.assert_allclose(stats.mean, wide.mean((2, 3)), rtol=1e-12)
-        np.testing.assert_allclose(stats.std, wide.std((2, 3)), rtol=1e-9)
+        expected = tiles.astype(np.float64)
+        np.testing.assert_allclose(stats.mean, expected.mean((2, 3)), rtol=1e-12)
+        np.testing.assert_allclose(stats.std, expected.std((2, 3)), rtol=1e-9)
 
 
-@pytest.mark.parametrize("backend", ALL, indirect=True)
-def test_statistics_by_hand(backend: str) -> None:
+@pytest.mark.parametrize("backend", ALL_BACKENDS, indirect=True)
+def test_statistics_of_known_values(backend: str) -> None:
     tiles = np.array(
         [
             [[1, 2], [3, 6]],  # mean 3, variance (4 + 1 + 0 + 9) / 4
@@ -232,9 +232,9 @@ def test_statistics_by_hand(backend: str) -> None:
     np.testing.assert_array_equal(stats.dead.ravel(), [False, False, False, False, True])
 
 
-@pytest.mark.parametrize("backend", ALL, indirect=True)
+@pytest.mark.parametrize("backend", ALL_BACKENDS, indirect=True)
 @pytest.mark.parametrize("channels", [1, 4, 5, 16])
-def test_levels_by_hand(backend: str, channels: int) -> None:
+def test_levels_of_known_values(backend: str, channels: int) -> None:
     # minmax of 0, 1, 2 is 0.5, 128, 255.5: levels 0, 128, 255.
     row = np.array([0, 1, 2, np.nan, np.inf, -np.inf], np.float32)
     activation = np.repeat(row[None, :, None], channels, axis=2)
@@ -242,11 +242,11 @@ def test_levels_by_hand(backend: str, channels: int) -> None:
     assert grid.levels.tolist() == [[0, 128, 255, 0, 255, 0]] * channels
 
 
-@pytest.mark.parametrize("backend", ALL, indirect=True)
+@pytest.mark.parametrize("backend", ALL_BACKENDS, indirect=True)
 @pytest.mark.parametrize("channels", [1, 4, 16])
-# The scale of a range so wide is too small for float32.
+# The scale of this range is too small for float32.
 @pytest.mark.parametrize(("normalize", "level"), [("standard", 128), ("range(0, 1e60)", 0)])
-def test_flat_tile_keeps_nan_and_infinities(
+def test_constant_tile_keeps_nan_and_infinities(
     backend: str, channels: int, normalize: str, level: int
 ) -> None:
     row = np.array([3, np.nan, np.inf, -np.inf, 3], np.float32)
@@ -255,10 +255,10 @@ def test_flat_tile_keeps_nan_and_infinities(
     assert grid.levels.tolist() == [[level, 0, 255, 0, level]] * channels
 
 
-@pytest.mark.parametrize("backend", ALL, indirect=True)
+@pytest.mark.parametrize("backend", ALL_BACKENDS, indirect=True)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_next_to_constant_channel_stays_finite(backend: str, dtype: str) -> None:
-    # 64 / std overflows the type it is drawn in.
+def test_nearly_constant_channel_stays_finite(backend: str, dtype: str) -> None:
+    # 64 / std overflows the dtype.
     tiny = float(np.finfo(dtype).smallest_subnormal)
     activation = np.array([0, tiny, 0, tiny], dtype).reshape(2, 2, 1)
     levels = actgrid.render(activation, backend=backend, normalize="minmax").levels
@@ -266,8 +266,8 @@ def test_next_to_constant_channel_stays_finite(backend: str, dtype: str) -> None
     assert levels[0, 1] >= levels[0, 0]
 
 
-@pytest.mark.parametrize("backend", ALL, indirect=True)
-def test_all_half_precision_numbers_are_read_exactly(backend: str) -> None:
+@pytest.mark.parametrize("backend", ALL_BACKENDS, indirect=True)
+def test_all_half_precision_numbers_are_exact(backend: str) -> None:
     bits = np.arange(1 << 16, dtype=np.uint16)
     for dtype in (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)):
         values = bits.view(dtype)
@@ -275,77 +275,81 @@ def test_all_half_precision_numbers_are_read_exactly(backend: str) -> None:
             finite = values[np.isfinite(values)]
         tiles = np.stack([finite, finite[::-1]] * 4)[:, None, None]
         stats = load_backend(backend).measure(tiles, 1)
-        wide = finite.astype(np.float64)
-        np.testing.assert_allclose(stats.std[:, 0], wide.std(), rtol=1e-9)
-        np.testing.assert_array_equal(stats.max[:, 0], wide.max())
-        # Every one by itself, subnormals too.
+        expected = finite.astype(np.float64)
+        np.testing.assert_allclose(stats.std[:, 0], expected.std(), rtol=1e-9)
+        np.testing.assert_array_equal(stats.max[:, 0], expected.max())
+        # Every number separately, including subnormals.
         for lanes in (1, 8):
-            each = np.broadcast_to(finite[:, None, None, None], (finite.size, 1, 1, lanes))
-            found = load_backend(backend).measure(each, 1).min[:, 0]
-            np.testing.assert_array_equal(found, wide)
+            separate_tiles = np.broadcast_to(
+                finite[:, None, None, None], (finite.size, 1, 1, lanes)
+            )
+            minima = load_backend(backend).measure(separate_tiles, 1).min[:, 0]
+            np.testing.assert_array_equal(minima, expected)
 
 
-@pytest.mark.parametrize("backend", FAST, indirect=True)
-def test_result_does_not_depend_on_the_number_of_threads(backend: str) -> None:
+@pytest.mark.parametrize("backend", FAST_BACKENDS, indirect=True)
+def test_result_does_not_depend_on_threads(backend: str) -> None:
     values = np.random.default_rng(3).normal(size=(1, 64, 64, 100)).astype(np.float32)
-    one = actgrid.render(values, backend=backend, threads=1)
+    single_threaded = actgrid.render(values, backend=backend, threads=1)
     for threads in (2, 3, 64):
-        many = actgrid.render(values, backend=backend, threads=threads)
-        np.testing.assert_array_equal(many.levels, one.levels)
-        np.testing.assert_array_equal(many.stats.std, one.stats.std)
+        multi_threaded = actgrid.render(values, backend=backend, threads=threads)
+        np.testing.assert_array_equal(multi_threaded.levels, single_threaded.levels)
+        np.testing.assert_array_equal(multi_threaded.stats.std, single_threaded.stats.std)
 
 
-@pytest.mark.parametrize("backend", FAST, indirect=True)
-def test_many_threads_may_render_at_once(backend: str) -> None:
+@pytest.mark.parametrize("backend", FAST_BACKENDS, indirect=True)
+def test_concurrent_rendering(backend: str) -> None:
     values = [
         np.random.default_rng(seed).normal(size=(1, 64, 64, 70)).astype(np.float32)
         for seed in range(6)
     ]
     expected = [actgrid.render(value, backend=backend, threads=1).levels for value in values]
-    found: dict[int, Array] = {}
+    results: dict[int, Array] = {}
 
-    def work(index: int) -> None:
+    def render_repeatedly(index: int) -> None:
         for _ in range(5):
-            found[index] = actgrid.render(values[index], backend=backend, threads=2).levels
+            results[index] = actgrid.render(values[index], backend=backend, threads=2).levels
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(values))]
+    threads = [
+        threading.Thread(target=render_repeatedly, args=(index,)) for index in range(len(values))
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     for index, levels in enumerate(expected):
-        np.testing.assert_array_equal(found[index], levels)
+        np.testing.assert_array_equal(results[index], levels)
 
 
-@pytest.mark.parametrize("backend", ALL, indirect=True)
-def test_unaligned_memory_is_read(backend: str) -> None:
-    # A float32 field after a single byte: addresses that are no multiple of four.
+@pytest.mark.parametrize("backend", ALL_BACKENDS, indirect=True)
+def test_unaligned_memory(backend: str) -> None:
+    # A float32 field after a single byte, so that addresses are not multiples of four.
     records = np.zeros((5, 6, 9), np.dtype([("tag", "u1"), ("value", "<f4")]))
     records["value"] = np.random.default_rng(4).normal(size=records.shape)
     unaligned = records["value"]
     assert not unaligned.flags.aligned
-    found = actgrid.render(unaligned, backend=backend)
+    result = actgrid.render(unaligned, backend=backend)
     expected = actgrid.render(unaligned.copy(), backend="numpy")
-    np.testing.assert_array_equal(found.levels, expected.levels)
+    np.testing.assert_array_equal(result.levels, expected.levels)
 
 
 @pytest.mark.parametrize("variant", _core.simd_variants())
-def test_environment_chooses_the_variant(variant: str) -> None:
+def test_environment_selects_variant(variant: str) -> None:
     program = (
         "import actgrid, numpy; from actgrid import _core; "
         "actgrid.render(numpy.ones((2, 2, 2)), backend='native'); print(_core.simd_variant())"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "ACTGRID_SIMD": variant},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == variant
+    assert process.stdout.strip() == variant
 
 
-def test_unknown_variant_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_variant_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACTGRID_SIMD", "mmx")
     with pytest.raises(OptionError, match=r"ACTGRID_SIMD must be one of .*, not 'mmx'"):
         native_backend._check_variant()
@@ -359,77 +363,86 @@ def resize(backend: str, maps: Array, height: int, width: int, threads: int = 1)
     return resized
 
 
-def plainly_resized(values: Array, height: int, width: int) -> Array:
-    """One map, pixel by pixel: between the four values whose centres are nearest."""
-    wide = values.astype(np.float64)
-    found = np.empty((height, width))
+def resize_pixel_by_pixel(values: Array, height: int, width: int) -> Array:
+    """Resize one map pixel by pixel, from the four nearest source pixels."""
+    source = values.astype(np.float64)
+    resized = np.empty((height, width))
     for i, j in np.ndindex(height, width):
-        y = min(max((i + 0.5) * len(wide) / height - 0.5, 0), len(wide) - 1)
-        x = min(max((j + 0.5) * wide.shape[1] / width - 0.5, 0), wide.shape[1] - 1)
+        y = min(max((i + 0.5) * len(source) / height - 0.5, 0), len(source) - 1)
+        x = min(max((j + 0.5) * source.shape[1] / width - 0.5, 0), source.shape[1] - 1)
         top, left = int(y), int(x)
-        bottom, right = min(top + 1, len(wide) - 1), min(left + 1, wide.shape[1] - 1)
-        upper = wide[top, left] + (wide[top, right] - wide[top, left]) * (x - left)
-        lower = wide[bottom, left] + (wide[bottom, right] - wide[bottom, left]) * (x - left)
-        found[i, j] = upper + (lower - upper) * (y - top)
-    return found
+        bottom, right = min(top + 1, len(source) - 1), min(left + 1, source.shape[1] - 1)
+        upper = source[top, left] + (source[top, right] - source[top, left]) * (x - left)
+        lower = source[bottom, left] + (source[bottom, right] - source[bottom, left]) * (x - left)
+        resized[i, j] = upper + (lower - upper) * (y - top)
+    return resized
 
 
-sides = st.integers(1, 40)
+side_lengths = st.integers(1, 40)
 
 
 @st.composite
-def float_maps(draw: st.DrawFn) -> Array:
-    shape = draw(st.tuples(st.integers(1, 3), sides, sides))
-    special = st.sampled_from((0.0, -0.0, np.nan, np.inf, -np.inf, 3e38, -3e38))
-    return draw(hnp.arrays(np.float32, shape, elements=st.floats(-1e3, 1e3, width=32) | special))
+def draw_float_maps(draw: st.DrawFn) -> Array:
+    shape = draw(st.tuples(st.integers(1, 3), side_lengths, side_lengths))
+    special_values = st.sampled_from((0.0, -0.0, np.nan, np.inf, -np.inf, 3e38, -3e38))
+    return draw(
+        hnp.arrays(np.float32, shape, elements=st.floats(-1e3, 1e3, width=32) | special_values)
+    )
 
 
-@pytest.mark.parametrize("backend", ALL, indirect=True)
-def test_resize_by_hand(backend: str) -> None:
-    # Centres lie a quarter and three quarters of the way, or beyond the outermost.
+@pytest.mark.parametrize("backend", ALL_BACKENDS, indirect=True)
+def test_resize_of_known_values(backend: str) -> None:
+    # Centres lie at one and three quarters between source pixels, or outside them.
     maps = np.array([[[0, 4], [8, 12]], [[5, 5], [5, 5]]], np.float32)
     first, second = resize(backend, maps, 4, 4)
     assert first.tolist() == [[0, 1, 3, 4], [2, 3, 5, 6], [6, 7, 9, 10], [8, 9, 11, 12]]
     assert np.unique(second).tolist() == [5]
-    # To half: each pixel is the middle of four.
+    # At half size each pixel is the mean of four pixels.
     assert resize(backend, first[None], 2, 2).tolist() == [[[1.5, 4.5], [7.5, 10.5]]]
 
 
-@pytest.mark.parametrize("backend", ALL, indirect=True)
-@given(shape=st.tuples(sides, sides), height=sides, width=sides)
+@pytest.mark.parametrize("backend", ALL_BACKENDS, indirect=True)
+@given(shape=st.tuples(side_lengths, side_lengths), height=side_lengths, width=side_lengths)
 @settings(max_examples=50)
 def test_resize_is_bilinear(backend: str, shape: tuple[int, int], height: int, width: int) -> None:
     values = np.random.default_rng(0).random(shape, np.float32)
-    found = resize(backend, values[None], height, width)[0]
-    np.testing.assert_allclose(found, plainly_resized(values, height, width), atol=1e-6)
+    result = resize(backend, values[None], height, width)[0]
+    np.testing.assert_allclose(result, resize_pixel_by_pixel(values, height, width), atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", FAST, indirect=True)
-@given(maps=float_maps(), height=sides, width=sides, threads=st.sampled_from((1, 3)))
+@pytest.mark.parametrize("backend", FAST_BACKENDS, indirect=True)
+@given(
+    maps=draw_float_maps(), height=side_lengths, width=side_lengths, threads=st.sampled_from((1, 3))
+)
 @settings(max_examples=200)
-def test_resized_maps_agree_with_the_reference(
+def test_resized_maps_match_reference(
     backend: str, maps: Array, height: int, width: int, threads: int
 ) -> None:
-    # The same float32 operations in the same order.
+    # Equal float32 operations in the same order.
     expected = resize("numpy", maps, height, width)
     np.testing.assert_array_equal(resize(backend, maps, height, width, threads), expected)
 
 
-@pytest.mark.parametrize("backend", ALL, indirect=True)
-@given(maps=float_maps())
+@pytest.mark.parametrize("backend", ALL_BACKENDS, indirect=True)
+@given(maps=draw_float_maps())
 @settings(max_examples=50)
-def test_resize_to_the_same_size_changes_nothing(backend: str, maps: Array) -> None:
+def test_resize_to_same_size_is_identity(backend: str, maps: Array) -> None:
     np.testing.assert_array_equal(resize(backend, maps, *maps.shape[1:]), maps)
 
 
-@pytest.mark.parametrize("backend", ALL, indirect=True)
-@given(value=st.floats(width=32), shape=st.tuples(sides, sides), height=sides, width=sides)
+@pytest.mark.parametrize("backend", ALL_BACKENDS, indirect=True)
+@given(
+    value=st.floats(width=32),
+    shape=st.tuples(side_lengths, side_lengths),
+    height=side_lengths,
+    width=side_lengths,
+)
 @settings(max_examples=50)
-def test_a_constant_map_stays_constant(
+def test_resized_constant_map_stays_constant(
     backend: str, value: float, shape: tuple[int, int], height: int, width: int
 ) -> None:
-    found = resize(backend, np.full((1, *shape), value, np.float32), height, width)
-    np.testing.assert_array_equal(found, np.full_like(found, value))
+    result = resize(backend, np.full((1, *shape), value, np.float32), height, width)
+    np.testing.assert_array_equal(result, np.full_like(result, value))
 
 
 def overlay(
@@ -442,54 +455,52 @@ def overlay(
     return overlaid
 
 
-@pytest.mark.parametrize("backend", ALL, indirect=True)
-@pytest.mark.parametrize(("scale", "five"), [(10, 50), (0, 0)])
-def test_overlay_by_hand(backend: str, scale: float, five: int) -> None:
+@pytest.mark.parametrize("backend", ALL_BACKENDS, indirect=True)
+@pytest.mark.parametrize(("scale", "level_of_five"), [(10, 50), (0, 0)])
+def test_overlay_of_known_values(backend: str, scale: float, level_of_five: int) -> None:
     values = np.array([[5, np.nan, np.inf, -np.inf, 1e9, -1]], np.float32)
-    levels = [five, 0, 255, 0, 255 if scale else 0, 0]
+    levels = [level_of_five, 0, 255, 0, 255 if scale else 0, 0]
     colours = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)[levels]
     image = np.random.default_rng(1).integers(0, 256, (1, 6, 3), np.uint8)
     for alpha in (0, 0.25, 0.5, 1):
-        found = overlay(backend, values, (0, scale, 0.5), image, alpha)
+        overlaid = overlay(backend, values, (0, scale, 0.5), image, alpha)
         expected = np.trunc(image + (colours.astype(float) - image) * alpha + 0.5)
-        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(overlaid[0], expected[0])
 
 
-@pytest.mark.parametrize("backend", FAST, indirect=True)
+@pytest.mark.parametrize("backend", FAST_BACKENDS, indirect=True)
 @given(
-    maps=float_maps(),
-    height=sides,
-    width=sides,
+    maps=draw_float_maps(),
+    height=side_lengths,
+    width=side_lengths,
     alpha=st.floats(0, 1),
     scale=st.sampled_from((0.0, 0.3, 10.0)),
     threads=st.sampled_from((1, 3)),
 )
 @settings(max_examples=200)
-def test_overlaid_pictures_agree_with_the_reference(
+def test_overlays_match_reference(
     backend: str, maps: Array, height: int, width: int, alpha: float, scale: float, threads: int
 ) -> None:
     image = np.random.default_rng(2).integers(0, 256, (height, width, 3), np.uint8)
     arguments = (maps[0], (1, scale, 128), image, alpha)
-    found = overlay(backend, *arguments, threads)
-    np.testing.assert_array_equal(found, overlay("numpy", *arguments))
+    result = overlay(backend, *arguments, threads)
+    np.testing.assert_array_equal(result, overlay("numpy", *arguments))
 
 
-@pytest.mark.parametrize("backend", FAST, indirect=True)
+@pytest.mark.parametrize("backend", FAST_BACKENDS, indirect=True)
 @pytest.mark.parametrize("shape", [(14, 14), (1500, 900)])
-def test_large_overlays_agree_and_do_not_depend_on_threads(
-    backend: str, shape: tuple[int, int]
-) -> None:
+def test_large_overlays_match_for_any_threads(backend: str, shape: tuple[int, int]) -> None:
     values = np.random.default_rng(3).random(shape, np.float32)
     image = np.random.default_rng(4).integers(0, 256, (701, 1003, 3), np.uint8)
     expected = overlay("numpy", values, (0, 255, 0.5), image, 0.4)
     for threads in (1, 2, 64):
-        found = overlay(backend, values, (0, 255, 0.5), image, 0.4, threads)
-        np.testing.assert_array_equal(found, expected)
+        result = overlay(backend, values, (0, 255, 0.5), image, 0.4, threads)
+        np.testing.assert_array_equal(result, expected)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_forked_child_renders() -> None:
-    # In a process of its own: this one has threads of TensorFlow's and of other tests.
+    # In a new process, because this process has threads of TensorFlow and of other tests.
     program = """
 import os, warnings, numpy, actgrid
 warnings.simplefilter("ignore")  # Python 3.12 warns of forking beside threads
@@ -504,8 +515,10 @@ assert (actgrid.render(x, threads=4).levels == expected).all()
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells of the threads")
-def test_one_thread_starts_no_other_and_more_are_kept() -> None:
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="/proc lists threads only on Linux"
+)
+def test_thread_pool_is_reused() -> None:
     program = """
 import os, numpy, actgrid
 x = numpy.ones((1, 128, 128, 64), "float32")
@@ -517,14 +530,14 @@ for _ in range(5):
     actgrid.render(x, threads=3)
 print(count() - before)
 """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True
     )
-    assert done.stdout.split() == ["0", "2"]
+    assert process.stdout.split() == ["0", "2"]
 
 
-def test_every_backend_is_there() -> None:
-    assert backend_problems() == dict.fromkeys(BACKENDS)
+def test_every_backend_is_available() -> None:
+    assert find_backend_problems() == dict.fromkeys(BACKENDS)
 
 
 def test_auto_prefers_native() -> None:
@@ -532,24 +545,24 @@ def test_auto_prefers_native() -> None:
 
 
 @pytest.mark.parametrize("name", ["native", "numba"])
-def test_missing_backend_is_named_with_its_remedy(
+def test_missing_backend_error_names_install_command(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = f"actgrid.rendering.backends.{name}_backend"
     monkeypatch.setitem(__import__("sys").modules, module, None)
-    with pytest.raises(BackendError, match=rf"{name} backend is not there .*install") as caught:
+    with pytest.raises(BackendError, match=rf"{name} backend is not available .*install") as caught:
         actgrid.render(np.ones((2, 2, 2)), backend=name)
     assert isinstance(caught.value, ImportError)
-    # auto takes the next one.
-    backends.first_backend.cache_clear()
+    # "auto" selects the next backend.
+    backends.find_first_backend.cache_clear()
     try:
         assert load_backend("auto") is load_backend("numba" if name == "native" else "native")
         actgrid.render(np.ones((2, 2, 2)))
     finally:
-        backends.first_backend.cache_clear()
+        backends.find_first_backend.cache_clear()
 
 
-def test_unknown_backend_is_refused() -> None:
+def test_unknown_backend_raises() -> None:
     with pytest.raises(OptionError, match="one of auto, native, numba, numpy, not 'cuda'"):
         actgrid.render(np.ones((2, 2, 2)), backend="cuda")
 

@@ -1,3 +1,5 @@
+"""Tests of `actgrid.rendering.palette`."""
+
 from __future__ import annotations
 
 import logging
@@ -9,34 +11,35 @@ import pytest
 from actgrid.errors import OptionError
 from actgrid.rendering import palette
 
-# The one colormap whose definition in the package cmap is another.
-DIFFERENT = {"gist_stern", "gist_stern_r"}
+# The colormap whose definition in the package cmap differs from matplotlib.
+DIFFERENT_COLORMAPS = {"gist_stern", "gist_stern_r"}
 
 
 @pytest.mark.parametrize("name", sorted(matplotlib.colormaps))
-def test_every_colormap_of_matplotlibs_is_there(
+def test_every_matplotlib_colormap_is_available(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
         colours = palette(name)
     assert colours.shape == (256, 3)
     assert colours.dtype == np.uint8
-    if name not in DIFFERENT:
+    if name not in DIFFERENT_COLORMAPS:
         expected = matplotlib.colormaps[name](np.linspace(0, 1, 256))[:, :3] * 255
-        # Maps of more than 256 entries are interpolated where matplotlib takes the nearest.
+        # Colormaps of more than 256 entries are interpolated, but matplotlib takes the nearest
+        # entry.
         assert np.abs(colours - expected).max() <= 2.2
     assert caplog.text == ""
 
 
-def test_gray_shows_each_level_as_itself() -> None:
+def test_gray_palette_is_identity() -> None:
     np.testing.assert_array_equal(palette("gray"), np.arange(256)[:, None].repeat(3, 1))
 
 
-def test_palette_cannot_be_changed() -> None:
+def test_palette_is_read_only() -> None:
     with pytest.raises(ValueError, match="read-only"):
         palette("magma")[0] = 1
 
 
-def test_mistyped_name_lists_close_ones() -> None:
+def test_unknown_name_raises_with_suggestions() -> None:
     with pytest.raises(OptionError, match=r"'magna' \(did you mean .*magma"):
         palette("magna")

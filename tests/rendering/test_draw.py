@@ -1,4 +1,4 @@
-"""Options of `actgrid.render`."""
+"""Tests of the options of `actgrid.render`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from actgrid.errors import OptionError
 from actgrid.rendering import BACKENDS
 
 
-def steps(channels: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """(2, 3, channels): every value of channel c is 10 c."""
+def make_constant_channels(channels: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return (2, 3, channels), where every value of channel c is 10 c."""
     return np.broadcast_to(np.arange(channels, dtype=np.float32) * 10, (2, 3, channels))
 
 
-def drawn(channels: int, **options: Any) -> list[list[int]]:
-    grid = actgrid.render(steps(channels), normalize="range(0, 255)", **options)
+def render_levels(channels: int, **options: Any) -> list[list[int]]:
+    grid = actgrid.render(make_constant_channels(channels), normalize="range(0, 255)", **options)
     return grid.levels.tolist()  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_tiles_fill_rows_with_padding_between_them(backend: str) -> None:
-    assert drawn(3, columns=2, padding=1, background=9, backend=backend) == [
+    assert render_levels(3, columns=2, padding=1, background=9, backend=backend) == [
         [0, 0, 0, 9, 10, 10, 10],
         [0, 0, 0, 9, 10, 10, 10],
         [9, 9, 9, 9, 9, 9, 9],
@@ -38,17 +38,22 @@ def test_tiles_fill_rows_with_padding_between_them(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_zoom_repeats_pixels(backend: str) -> None:
-    once = np.array(drawn(3, columns=2, backend=backend))
+    unzoomed = np.array(render_levels(3, columns=2, backend=backend))
     assert (
-        drawn(3, columns=2, zoom=3, backend=backend) == np.kron(once, np.ones((3, 3), int)).tolist()
+        render_levels(3, columns=2, zoom=3, backend=backend)
+        == np.kron(unzoomed, np.ones((3, 3), int)).tolist()
     )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("channels", [5, 12])
-def test_order_draws_the_channels_given_and_no_others(backend: str, channels: int) -> None:
+def test_order_selects_channels(backend: str, channels: int) -> None:
     grid = actgrid.render(
-        steps(channels), normalize="range(0, 255)", order=[4, 0, 3], columns=3, backend=backend
+        make_constant_channels(channels),
+        normalize="range(0, 255)",
+        order=[4, 0, 3],
+        columns=3,
+        backend=backend,
     )
     assert grid.levels[0, ::4].tolist() == [40, 0, 30]
     assert grid.levels.shape == (2, 3 * 4 - 1)
@@ -80,19 +85,21 @@ def test_order_by_statistic_is_largest_first_and_stable() -> None:
 def test_default_columns_make_the_picture_nearest_to_square(
     count: int, height: int, width: int, padding: int
 ) -> None:
-    def elongation(columns: int) -> float:
-        wide = columns * (width + padding) - padding
-        high = -(-count // columns) * (height + padding) - padding
-        return max(wide / high, high / wide)
+    def compute_elongation(columns: int) -> float:
+        grid_width = columns * (width + padding) - padding
+        grid_height = -(-count // columns) * (height + padding) - padding
+        return max(grid_width / grid_height, grid_height / grid_width)
 
     grid = actgrid.render(np.zeros((height, width, count), np.uint8), padding=padding)
     picture_height, picture_width = grid.levels.shape
-    found = max(picture_width / picture_height, picture_height / picture_width)
-    assert found == pytest.approx(min(elongation(columns) for columns in range(1, count + 1)))
+    elongation = max(picture_width / picture_height, picture_height / picture_width)
+    assert elongation == pytest.approx(
+        min(compute_elongation(columns) for columns in range(1, count + 1))
+    )
 
 
-def test_more_columns_than_tiles_leave_no_empty_columns() -> None:
-    assert actgrid.render(steps(3), columns=16, padding=0).levels.shape == (2, 9)
+def test_columns_are_limited_to_tile_count() -> None:
+    assert actgrid.render(make_constant_channels(3), columns=16, padding=0).levels.shape == (2, 9)
 
 
 @given(st.integers(1, 70), st.integers(1, 20))
@@ -127,16 +134,16 @@ def test_no_channel_is_dropped(channels: int, columns: int) -> None:
         ({"cmap": None}, "must be the name of a colormap"),
     ],
 )
-def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_raise(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message) as caught:
-        actgrid.render(steps(3), **options)
+        actgrid.render(make_constant_channels(3), **options)
     assert isinstance(caught.value, ValueError)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_memory_above_the_input_is_at_most_twice_the_canvas(backend: str) -> None:
     x = np.random.default_rng(0).normal(size=(1, 224, 224, 64)).astype(np.float32)
-    actgrid.render(x, backend=backend, padding=0)  # compiles, loads
+    actgrid.render(x, backend=backend, padding=0)  # warm-up: compiles and imports
     tracemalloc.start()
     try:
         grid = actgrid.render(x, backend=backend, padding=0)
@@ -146,11 +153,11 @@ def test_memory_above_the_input_is_at_most_twice_the_canvas(backend: str) -> Non
     assert peak <= 2 * grid.levels.nbytes
 
 
-def test_any_number_of_threads_will_do() -> None:
-    assert drawn(3, threads=10**10) == drawn(3, threads=1)
+def test_any_number_of_threads() -> None:
+    assert render_levels(3, threads=10**10) == render_levels(3, threads=1)
 
 
-def test_a_sequence_is_never_cut_into_rows() -> None:
+def test_sequence_is_not_cut_into_rows() -> None:
     x = np.random.default_rng(0).normal(size=(1, 48, 64))
     grid = actgrid.render(x, kind="sequence", columns=16)
     assert grid.levels.shape == (48, 64)
@@ -160,7 +167,7 @@ def test_a_sequence_is_never_cut_into_rows() -> None:
 @pytest.mark.parametrize(
     "normalize", ["standard", "minmax", ("range", 1e39, 2e39), ("range", -1e308, 1e308)]
 )
-def test_extreme_values_warn_of_nothing(backend: str, normalize: Any) -> None:
+def test_extreme_values_do_not_warn(backend: str, normalize: Any) -> None:
     for x in (
         np.array([-1e200, 1e200, 0, 1]).reshape(2, 2, 1),
         np.array([-1.7e308, 1.7e308]).reshape(1, 2, 1),

@@ -1,3 +1,5 @@
+"""Tests of `actgrid.Grid`."""
+
 from __future__ import annotations
 
 import io
@@ -28,14 +30,14 @@ def test_image_is_indexed_with_the_colormap_as_palette(grid: actgrid.Grid) -> No
     np.testing.assert_array_equal(np.asarray(image.convert("RGB")), grid.to_rgb())
 
 
-def test_rgb_is_the_palette_of_each_level(grid: actgrid.Grid) -> None:
+def test_to_rgb_applies_the_palette(grid: actgrid.Grid) -> None:
     rgb = grid.to_rgb()
     assert rgb.shape == (*grid.levels.shape, 3)
     assert rgb.dtype == np.uint8
     np.testing.assert_array_equal(rgb[4, 5], palette("viridis")[grid.levels[4, 5]])
 
 
-def test_gray_is_grayscale() -> None:
+def test_gray_colormap_makes_grayscale_images() -> None:
     grid = actgrid.render(np.arange(12.0).reshape(2, 3, 2), cmap="gray")
     assert grid.to_image().mode == "L"
     opened = Image.open(io.BytesIO(grid.to_png()))
@@ -44,7 +46,7 @@ def test_gray_is_grayscale() -> None:
 
 
 @pytest.mark.parametrize("compression", ["fast", "small"])
-def test_png_holds_the_levels(grid: actgrid.Grid, compression: str) -> None:
+def test_png_contains_the_levels(grid: actgrid.Grid, compression: str) -> None:
     opened = Image.open(io.BytesIO(grid.to_png(compression)))
     assert opened.mode == "P"
     np.testing.assert_array_equal(np.asarray(opened), grid.levels)
@@ -66,13 +68,13 @@ def test_saves_in_the_format_of_the_suffix(grid: actgrid.Grid, tmp_path: Path, s
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_save_hands_options_to_pillow(grid: actgrid.Grid, tmp_path: Path) -> None:
+def test_save_passes_options_to_pillow(grid: actgrid.Grid, tmp_path: Path) -> None:
     grid.save(tmp_path / "lossless.webp", lossless=True)
     with Image.open(tmp_path / "lossless.webp") as opened:
         np.testing.assert_array_equal(np.asarray(opened.convert("RGB")), grid.to_rgb())
 
 
-def test_save_refuses_what_it_cannot_write(grid: actgrid.Grid, tmp_path: Path) -> None:
+def test_save_raises_for_invalid_targets(grid: actgrid.Grid, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"suffix '\.pgn' \(did you mean .*\.png"):
         grid.save(tmp_path / "grid.pgn")
     with pytest.raises(OptionError, match="suffix ''"):
@@ -87,31 +89,31 @@ def test_save_refuses_what_it_cannot_write(grid: actgrid.Grid, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tile_is_a_view_of_what_was_drawn(grid: actgrid.Grid) -> None:
-    # Channel 6 is in row 1, column 2: 5 + 2 pixels down, 2 * (7 + 2) right, all threefold.
+def test_tile_is_a_view_of_levels(grid: actgrid.Grid) -> None:
+    # Channel 6 is in row 1, column 2: 5 + 2 pixels down, 2 * (7 + 2) right, times zoom 3.
     tile = grid.tile(6)
     assert tile.shape == (15, 21)
     np.testing.assert_array_equal(tile, grid.levels[21:36, 54:75])
     assert np.shares_memory(tile, grid.levels)
 
 
-def test_tile_of_what_is_not_drawn_is_refused(grid: actgrid.Grid) -> None:
-    with pytest.raises(OptionError, match="channel 11 is not drawn; 11 tiles are"):
+def test_tile_that_is_not_drawn_raises(grid: actgrid.Grid) -> None:
+    with pytest.raises(OptionError, match="channel 11 is not drawn: the grid has 11 tiles"):
         grid.tile(11)
-    with pytest.raises(OptionError, match="channel 3 has 1 tiles, no tile 1"):
+    with pytest.raises(OptionError, match="channel 3 has 1 tiles: there is no part 1"):
         grid.tile(3, 1)
 
 
-def test_locate_finds_the_channel_under_each_pixel(grid: actgrid.Grid) -> None:
+def test_locate_returns_channel_at_pixel(grid: actgrid.Grid) -> None:
     height, width = grid.levels.shape
-    found = np.array([[grid.locate(x, y) for x in range(width)] for y in range(height)])
+    located = np.array([[grid.locate(x, y) for x in range(width)] for y in range(height)])
     for channel in grid.channels:
-        y, x = np.nonzero(found == channel)
+        y, x = np.nonzero(located == channel)
         tile = grid.levels[y.min() : y.max() + 1, x.min() : x.max() + 1]
         np.testing.assert_array_equal(tile, grid.tile(channel))
         assert y.size == tile.size
-    # Between tiles and in the one unused cell there is nothing.
-    assert (found == None).sum() == height * width - 11 * 15 * 21  # noqa: E711
+    # Padding and the unused cell have no channel.
+    assert (located == None).sum() == height * width - 11 * 15 * 21  # noqa: E711
     assert grid.locate(width - 1, height - 1) is None
 
 
@@ -123,7 +125,7 @@ def test_locate_follows_the_order() -> None:
 
 
 @pytest.mark.parametrize(("x", "y"), [(-1, 0), (0, -1), (10**6, 0), (0, 10**6)])
-def test_locate_outside_the_picture_is_refused(grid: actgrid.Grid, x: int, y: int) -> None:
+def test_locate_outside_picture_raises(grid: actgrid.Grid, x: int, y: int) -> None:
     with pytest.raises(OptionError, match="outside the 102 x 57 picture"):
         grid.locate(x, y)
 

@@ -1,3 +1,5 @@
+"""Tests of `actgrid.Heatmap`."""
+
 from __future__ import annotations
 
 import pickle
@@ -19,29 +21,35 @@ PHOTOS = np.random.default_rng(1).integers(0, 256, (3, 24, 30, 3), np.uint8)
 Array = npt.NDArray[Any]
 
 
-def only(sheet: Sheet) -> Array:
-    """The one picture of a sheet."""
+def get_only_picture(sheet: Sheet) -> Array:
+    """Return the only picture of a sheet."""
     picture: Array
     (picture,) = sheet.pictures
     return picture
 
 
-# --- what it keeps ---
+# --- construction and indexing ---
 
 
-def test_keeps_maps_as_float32_and_images_as_rgb() -> None:
+def test_maps_are_float32_and_images_are_rgb() -> None:
     heatmap = actgrid.Heatmap(MAPS[0].astype(np.float64), images=PHOTOS[0])
     assert heatmap.values.dtype == np.float32
     np.testing.assert_array_equal(heatmap.values, MAPS[:1])
     assert heatmap.images is not None
     np.testing.assert_array_equal(heatmap.images, PHOTOS[:1])
-    absent = (heatmap.target, heatmap.labels, heatmap.score, heatmap.method, heatmap.layer)
-    assert absent == (None,) * 5
+    optional_attributes = (
+        heatmap.target,
+        heatmap.labels,
+        heatmap.score,
+        heatmap.method,
+        heatmap.layer,
+    )
+    assert optional_attributes == (None,) * 5
     assert (heatmap.signed, heatmap.is_logit, heatmap.details) == (False, False, {})
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", ">f8"])
-def test_any_real_numbers_are_maps(dtype: str) -> None:
+def test_maps_of_any_real_dtype(dtype: str) -> None:
     values = np.arange(12).reshape(3, 4) % 2
     np.testing.assert_array_equal(actgrid.Heatmap(values.astype(dtype)).values[0], values)
 
@@ -56,26 +64,26 @@ def test_any_real_numbers_are_maps(dtype: str) -> None:
         tuple(np.repeat(PHOTOS[..., :1], 3, axis=3)),
     ],
 )
-def test_images_come_in_many_forms(images: Any) -> None:
-    found = actgrid.Heatmap(MAPS, images=images).images
-    assert found is not None
-    np.testing.assert_array_equal(found, np.repeat(PHOTOS[..., :1], 3, axis=3))
+def test_image_formats(images: Any) -> None:
+    converted = actgrid.Heatmap(MAPS, images=images).images
+    assert converted is not None
+    np.testing.assert_array_equal(converted, np.repeat(PHOTOS[..., :1], 3, axis=3))
 
 
 @pytest.mark.parametrize("image", [PHOTOS[0], Image.fromarray(PHOTOS[0]), [PHOTOS[0]]])
-def test_one_image_stands_for_all_maps(image: Any) -> None:
-    found = actgrid.Heatmap(MAPS, images=image).images
-    np.testing.assert_array_equal(found, np.stack([PHOTOS[0]] * 3))
+def test_single_image_is_used_for_all_maps(image: Any) -> None:
+    converted = actgrid.Heatmap(MAPS, images=image).images
+    np.testing.assert_array_equal(converted, np.stack([PHOTOS[0]] * 3))
 
 
-def test_photos_are_turned_as_their_camera_was_held() -> None:
+def test_exif_orientation_is_applied() -> None:
     photo = Image.fromarray(PHOTOS[0])
     photo.getexif()[0x0112] = 6  # a quarter turn clockwise
-    found = actgrid.Heatmap(MAPS[0], images=photo).images
-    np.testing.assert_array_equal(found, np.rot90(PHOTOS[0], -1)[None])
+    converted = actgrid.Heatmap(MAPS[0], images=photo).images
+    np.testing.assert_array_equal(converted, np.rot90(PHOTOS[0], -1)[None])
 
 
-def test_what_is_below_zero_is_signed_unless_told() -> None:
+def test_signed_defaults_to_negative_values() -> None:
     assert actgrid.Heatmap(MAPS - 0.5).signed is True
     assert actgrid.Heatmap(MAPS - 0.5, signed=False).signed is False
     assert actgrid.Heatmap(MAPS, signed=True).signed is True
@@ -103,7 +111,7 @@ def heatmap() -> actgrid.Heatmap:
     )
 
 
-def test_a_part_keeps_what_belongs_to_it(heatmap: actgrid.Heatmap) -> None:
+def test_indexing_selects_entries_of_all_attributes(heatmap: actgrid.Heatmap) -> None:
     assert len(heatmap) == 3
     for last in (heatmap[-1], heatmap[2], heatmap[np.int64(2)], heatmap[2:], [*heatmap][2]):
         np.testing.assert_array_equal(last.values, MAPS[2:])
@@ -120,10 +128,10 @@ def test_a_part_keeps_what_belongs_to_it(heatmap: actgrid.Heatmap) -> None:
     assert heatmap[::2].labels == ("cat", "axolotl")
 
 
-def test_a_part_that_is_not_there_is_refused(heatmap: actgrid.Heatmap) -> None:
+def test_index_out_of_range_raises(heatmap: actgrid.Heatmap) -> None:
     with pytest.raises(IndexError):
         heatmap[3]
-    with pytest.raises(OptionError, match="takes none of 3 maps"):
+    with pytest.raises(OptionError, match="selects none of 3 maps"):
         heatmap[3:]
 
 
@@ -132,10 +140,10 @@ def test_repr_is_one_line(heatmap: actgrid.Heatmap) -> None:
     assert repr(actgrid.Heatmap(MAPS[0])) == "<Heatmap 1 map of 5 x 4>"
 
 
-def test_can_be_sent_to_another_process(heatmap: actgrid.Heatmap) -> None:
-    again = pickle.loads(pickle.dumps(heatmap))
-    np.testing.assert_array_equal(again.to_rgb(), heatmap.to_rgb())
-    assert repr(again) == repr(heatmap)
+def test_heatmap_can_be_pickled(heatmap: actgrid.Heatmap) -> None:
+    restored = pickle.loads(pickle.dumps(heatmap))
+    np.testing.assert_array_equal(restored.to_rgb(), heatmap.to_rgb())
+    assert repr(restored) == repr(heatmap)
 
 
 @pytest.mark.parametrize(
@@ -158,116 +166,118 @@ def test_can_be_sent_to_another_process(heatmap: actgrid.Heatmap) -> None:
         ({"labels": [1, 2, 3]}, OptionError, "labels must be 3 names"),
     ],
 )
-def test_what_cannot_be_is_refused(options: dict[str, Any], error: Any, message: str) -> None:
+def test_invalid_arguments_raise(options: dict[str, Any], error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         actgrid.Heatmap(**{"values": MAPS, **options})
 
 
-# --- how it is drawn ---
+# --- drawing ---
 
 
-def test_resized_is_bilinear() -> None:
-    found = actgrid.Heatmap([[0, 4], [8, 12]]).resized(4, 4)
-    assert found.dtype == np.float32
-    assert found[0].tolist() == [[0, 1, 3, 4], [2, 3, 5, 6], [6, 7, 9, 10], [8, 9, 11, 12]]
+def test_resize_is_bilinear() -> None:
+    resized = actgrid.Heatmap([[0, 4], [8, 12]]).resize(4, 4)
+    assert resized.dtype == np.float32
+    assert resized[0].tolist() == [[0, 1, 3, 4], [2, 3, 5, 6], [6, 7, 9, 10], [8, 9, 11, 12]]
     with pytest.raises(OptionError, match="height must be at least 1"):
-        actgrid.Heatmap(MAPS).resized(0, 4)
+        actgrid.Heatmap(MAPS).resize(0, 4)
 
 
-def test_the_middle_of_an_even_blend_is_halfway_between_photo_and_colour() -> None:
-    # At the map's own size: 0, 1/2 and 1 are levels 0, 128 and 255.
+def test_overlay_blends_photo_and_colours() -> None:
+    # Without resizing, 0, 1/2 and 1 are levels 0, 128 and 255.
     photo = np.full((1, 4, 3), 100, np.uint8)
     heatmap = actgrid.Heatmap([[0, 1, 2, np.nan]], images=photo)
     colours = palette("viridis")[[0, 128, 255, 0]].astype(float)
     expected = np.floor((100 + colours) / 2 + 0.5)
-    np.testing.assert_array_equal(only(heatmap.overlay(clip=100))[0], expected)
-    np.testing.assert_array_equal(only(heatmap.overlay(alpha=0)), photo)
-    whole = only(heatmap.overlay(alpha=1, cmap="magma", clip=100))[0]
-    np.testing.assert_array_equal(whole, palette("magma")[[0, 128, 255, 0]])
+    np.testing.assert_array_equal(get_only_picture(heatmap.overlay(clip=100))[0], expected)
+    np.testing.assert_array_equal(get_only_picture(heatmap.overlay(alpha=0)), photo)
+    opaque_picture = get_only_picture(heatmap.overlay(alpha=1, cmap="magma", clip=100))[0]
+    np.testing.assert_array_equal(opaque_picture, palette("magma")[[0, 128, 255, 0]])
 
 
-def test_zero_of_signed_maps_is_in_the_middle_of_a_diverging_colormap() -> None:
+def test_zero_of_signed_maps_is_the_middle_colour() -> None:
     photo = np.zeros((1, 3, 3), np.uint8)
     heatmap = actgrid.Heatmap([[-4, 0, 2]], images=photo)
     expected = palette("RdBu_r")[[0, 128, 191]]  # 128 + 127.5 * (-1, 0, 1/2)
-    np.testing.assert_array_equal(only(heatmap.overlay(alpha=1, clip=100))[0], expected)
+    np.testing.assert_array_equal(get_only_picture(heatmap.overlay(alpha=1, clip=100))[0], expected)
 
 
-def levels(values: Array, **options: Any) -> Array:
-    """The levels that single-row maps draw as."""
+def compute_levels(values: Array, **options: Any) -> Array:
+    """Return the levels that single-row maps are drawn with."""
     photo = np.zeros((*np.shape(values), 3), np.uint8)
     heatmap = actgrid.Heatmap(values, images=photo)
-    return only(heatmap.overlay(alpha=1, cmap="gray", **options))[..., 0]
+    return get_only_picture(heatmap.overlay(alpha=1, cmap="gray", **options))[..., 0]
 
 
-def test_a_few_outliers_do_not_darken_the_rest() -> None:
+def test_clip_ignores_outliers() -> None:
     values = np.append(np.arange(200.0), 1e6)[None]
-    assert levels(values, clip=100)[0, :200].max() == 0
-    # The 99th percentile of 201 values is entry 198 of them.
+    assert compute_levels(values, clip=100)[0, :200].max() == 0
+    # The 99th percentile of 201 values is entry 198.
     expected = np.trunc(np.arange(200.0) * (255 / 198) + 0.5).clip(0, 255)
-    np.testing.assert_array_equal(levels(values)[0, :200], expected)
-    # Of signed maps it is that of absolute values.
-    signed = levels(np.concatenate([-values, values], 1))[0]
+    np.testing.assert_array_equal(compute_levels(values)[0, :200], expected)
+    # For signed maps it is the percentile of absolute values.
+    signed = compute_levels(np.concatenate([-values, values], 1))[0]
     assert signed[[0, 198, 200, 399, 401]].tolist() == [128, 0, 0, 255, 255]
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_sparse_map_is_drawn_to_its_largest_value(sign: int) -> None:
+def test_sparse_map_uses_its_largest_value(sign: int) -> None:
     values = np.zeros((1, 1000))
     values[0, :2] = sign * 2, sign
     expected = [255, 128] if sign > 0 else [0, 64]
-    assert levels(values)[0, :2].tolist() == expected
+    assert compute_levels(values)[0, :2].tolist() == expected
 
 
 @pytest.mark.parametrize(("value", "level"), [(0, 0), (5, 0), (np.nan, 0), (-5, 0)])
-def test_constant_maps_draw_flat(value: float, level: int) -> None:
-    assert np.unique(levels(np.full((2, 3), value))).tolist() == [level]
+def test_constant_maps_have_one_level(value: float, level: int) -> None:
+    assert np.unique(compute_levels(np.full((2, 3), value))).tolist() == [level]
 
 
-def test_each_map_has_its_own_range() -> None:
+def test_maps_have_separate_ranges() -> None:
     maps = np.stack([MAPS[0], MAPS[0] * 1000 + 5])
     first, second = actgrid.Heatmap(maps, images=PHOTOS[0]).overlay(clip=100).pictures
     assert np.abs(first.astype(int) - second).max() <= 1
 
 
-def test_overlay_has_a_picture_for_each_image_and_does_not_depend_on_threads() -> None:
+def test_overlay_does_not_depend_on_threads() -> None:
     photos = np.random.default_rng(2).integers(0, 256, (2, 500, 400, 3), np.uint8)
     heatmap = actgrid.Heatmap(MAPS[:2], images=photos)
-    one = heatmap.overlay(threads=1)
-    assert one.pictures.shape == photos.shape
-    np.testing.assert_array_equal(heatmap.overlay(threads=3).pictures, one.pictures)
-    np.testing.assert_array_equal(only(heatmap[1].overlay()), one.pictures[1])
+    single_threaded = heatmap.overlay(threads=1)
+    assert single_threaded.pictures.shape == photos.shape
+    np.testing.assert_array_equal(heatmap.overlay(threads=3).pictures, single_threaded.pictures)
+    np.testing.assert_array_equal(
+        get_only_picture(heatmap[1].overlay()), single_threaded.pictures[1]
+    )
     assert heatmap.overlay(columns=1).to_rgb().shape == (1004, 400, 3)
 
 
-def disc_map(size: int = 101) -> Array:
-    """1 in the middle, falling to 0 and below it in the corners, with the distance."""
-    middle = size // 2
-    y, x = np.mgrid[:size, :size] - middle
-    values: Array = 1 - np.hypot(y, x) / middle
+def make_disc_map(size: int = 101) -> Array:
+    """Return a map that is 1 in the centre and falls linearly with the distance."""
+    center = size // 2
+    y, x = np.mgrid[:size, :size] - center
+    values: Array = 1 - np.hypot(y, x) / center
     return values
 
 
-def test_contours_run_where_the_map_crosses_the_levels() -> None:
-    values = disc_map().clip(0)
+def test_contours_follow_the_levels() -> None:
+    values = make_disc_map().clip(0)
     photo = np.full((101, 101, 3), 10, np.uint8)
     heatmap = actgrid.Heatmap(values, images=photo)
-    drawn = only(heatmap.contours((0.5,), (200, 0, 0), clip=100))
+    drawn = get_only_picture(heatmap.contours((0.5,), (200, 0, 0), clip=100))
     line = (drawn == (200, 0, 0)).all(-1)
     assert (drawn[~line] == 10).all()
-    # A ring of radius 25, a pixel wide.
+    # A ring of radius 25 and width 1 pixel.
     assert np.abs(values[line] - 0.5).max() < 1.5 / 50
     assert 2 * np.pi * 25 * 0.8 < line.sum() < 2 * np.pi * 25 * 1.5
     assert line[50, 24] or line[50, 25]
-    three = only(heatmap.contours(color="red", clip=100))
-    assert 2.5 < (three == (255, 0, 0)).all(-1).sum() / line.sum() < 3.5
+    three_contours = get_only_picture(heatmap.contours(color="red", clip=100))
+    assert 2.5 < (three_contours == (255, 0, 0)).all(-1).sum() / line.sum() < 3.5
 
 
-def test_contours_of_signed_maps_are_in_two_colours() -> None:
-    values = np.concatenate([disc_map().clip(0), -2 * disc_map().clip(0)], 1)
+def test_contours_of_signed_maps_have_two_colours() -> None:
+    values = np.concatenate([make_disc_map().clip(0), -2 * make_disc_map().clip(0)], 1)
     photo = np.zeros((*values.shape, 3), np.uint8)
     heatmap = actgrid.Heatmap(values, images=photo)
-    drawn = only(heatmap.contours([0.25], "red", "blue", clip=100))
+    drawn = get_only_picture(heatmap.contours([0.25], "red", "blue", clip=100))
     red, blue = ((drawn == colour).all(-1) for colour in ((255, 0, 0), (0, 0, 255)))
     assert red.any()
     assert blue.any()
@@ -277,10 +287,10 @@ def test_contours_of_signed_maps_are_in_two_colours() -> None:
 
 
 @pytest.mark.parametrize(("side", "width", "drawn"), [(90, None, 1), (1000, None, 5), (90, 4, 4)])
-def test_lines_are_as_wide_as_the_image_asks(side: int, width: int | None, drawn: int) -> None:
+def test_contour_width(side: int, width: int | None, drawn: int) -> None:
     photo = np.zeros((side, side, 3), np.uint8)
     heatmap = actgrid.Heatmap([[0, 1]], images=photo)
-    line = only(heatmap.contours(0.5, "white", width=width, clip=100))[..., 0] == 255
+    line = get_only_picture(heatmap.contours(0.5, "white", width=width, clip=100))[..., 0] == 255
     assert line.sum(1).tolist() == [drawn] * side
     assert abs(np.flatnonzero(line[0]).mean() - side / 2) <= 1
 
@@ -288,10 +298,10 @@ def test_lines_are_as_wide_as_the_image_asks(side: int, width: int | None, drawn
 def test_constant_maps_have_no_contours() -> None:
     for values in (np.zeros((4, 5)), np.full((4, 5), 3.0), np.full((4, 5), np.nan)):
         heatmap = actgrid.Heatmap(values, images=PHOTOS[0])
-        np.testing.assert_array_equal(only(heatmap.contours()), PHOTOS[0])
+        np.testing.assert_array_equal(get_only_picture(heatmap.contours()), PHOTOS[0])
 
 
-def test_bare_maps_are_tiles_of_a_grid() -> None:
+def test_to_grid_draws_maps_as_tiles() -> None:
     grid = actgrid.Heatmap(MAPS).to_grid(columns=3, padding=0)
     expected = actgrid.render(np.moveaxis(MAPS, 0, -1), normalize="minmax", columns=3, padding=0)
     np.testing.assert_array_equal(grid.levels, expected.levels)
@@ -301,10 +311,10 @@ def test_bare_maps_are_tiles_of_a_grid() -> None:
     assert actgrid.Heatmap(MAPS).to_grid(cmap="gray").cmap == "gray"
 
 
-def test_shows_the_overlay_or_else_the_bare_maps(heatmap: actgrid.Heatmap, tmp_path: Path) -> None:
+def test_picture_is_overlay_or_bare_maps(heatmap: actgrid.Heatmap, tmp_path: Path) -> None:
     np.testing.assert_array_equal(heatmap.to_rgb(), heatmap.overlay().to_rgb())
-    bare = actgrid.Heatmap(MAPS)
-    np.testing.assert_array_equal(bare.to_rgb(), bare.to_grid().to_rgb())
+    imageless = actgrid.Heatmap(MAPS)
+    np.testing.assert_array_equal(imageless.to_rgb(), imageless.to_grid().to_rgb())
     heatmap.save(tmp_path / "heatmap.png")
     with Image.open(tmp_path / "heatmap.png") as opened:
         np.testing.assert_array_equal(np.asarray(opened), heatmap.to_rgb())
@@ -312,7 +322,7 @@ def test_shows_the_overlay_or_else_the_bare_maps(heatmap: actgrid.Heatmap, tmp_p
 
 
 @pytest.mark.parametrize("draw", [actgrid.Heatmap.overlay, actgrid.Heatmap.contours])
-def test_without_images_there_is_nothing_to_draw_over(draw: Any) -> None:
+def test_drawing_over_images_needs_images(draw: Any) -> None:
     with pytest.raises(OptionError, match=r"give them as Heatmap\(values, images=...\)"):
         draw(actgrid.Heatmap(MAPS))
 
@@ -332,7 +342,7 @@ def test_without_images_there_is_nothing_to_draw_over(draw: Any) -> None:
         ("contours", {"width": 0}, "width must be at least 1"),
     ],
 )
-def test_option_that_cannot_be_is_refused(
+def test_invalid_options_raise(
     heatmap: actgrid.Heatmap, draw: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(OptionError, match=message):
@@ -340,7 +350,7 @@ def test_option_that_cannot_be_is_refused(
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5])
-def test_levels_are_what_an_overlay_colours(shift: float) -> None:
+def test_levels_match_overlay_colours(shift: float) -> None:
     heatmap = actgrid.Heatmap(MAPS - np.float32(shift), images=PHOTOS)
     levels = heatmap.levels(clip=90)
     assert levels.dtype == np.uint8
@@ -356,74 +366,82 @@ def test_levels_need_images() -> None:
         actgrid.Heatmap(MAPS).levels()
 
 
-# --- maps of a part of an image
+# --- maps of a region of an image
 
 
-def boxed(box: tuple[int, int, int, int], alpha: float = 1.0, size: int = 8) -> Array:
+def draw_boxed_map(box: tuple[int, int, int, int], alpha: float = 1.0, size: int = 8) -> Array:
     photo = np.full((size, size, 3), 200, np.uint8)
     values = np.arange(4, dtype=np.float32).reshape(2, 2)
     heatmap = actgrid.Heatmap(values, images=photo, boxes=box)
-    return only(heatmap.overlay(alpha=alpha, cmap="gray", clip=100))
+    return get_only_picture(heatmap.overlay(alpha=alpha, cmap="gray", clip=100))
 
 
-def whole(height: int, width: int) -> Array:
+def draw_unboxed_map(height: int, width: int) -> Array:
     photo = np.full((height, width, 3), 200, np.uint8)
     values = np.arange(4, dtype=np.float32).reshape(2, 2)
-    return only(actgrid.Heatmap(values, images=photo).overlay(alpha=1.0, cmap="gray", clip=100))
+    return get_only_picture(
+        actgrid.Heatmap(values, images=photo).overlay(alpha=1.0, cmap="gray", clip=100)
+    )
 
 
-def test_a_map_covers_its_box_and_the_rest_is_darkened() -> None:
-    drawn = boxed((1, 2, 5, 8))
-    np.testing.assert_array_equal(drawn[1:5, 2:8], whole(4, 6))
-    outside = np.ones((8, 8), bool)
-    outside[1:5, 2:8] = False
-    assert not drawn[outside].any()
-    half = boxed((1, 2, 5, 8), alpha=0.5)
-    np.testing.assert_array_equal(half[outside], np.full((40, 3), 100))
-    np.testing.assert_array_equal(boxed((1, 2, 5, 8), alpha=0), np.full((8, 8, 3), 200))
+def test_box_is_covered_and_rest_is_darkened() -> None:
+    drawn = draw_boxed_map((1, 2, 5, 8))
+    np.testing.assert_array_equal(drawn[1:5, 2:8], draw_unboxed_map(4, 6))
+    is_outside = np.ones((8, 8), bool)
+    is_outside[1:5, 2:8] = False
+    assert not drawn[is_outside].any()
+    half_blended = draw_boxed_map((1, 2, 5, 8), alpha=0.5)
+    np.testing.assert_array_equal(half_blended[is_outside], np.full((40, 3), 100))
+    np.testing.assert_array_equal(draw_boxed_map((1, 2, 5, 8), alpha=0), np.full((8, 8, 3), 200))
 
 
-def test_a_box_may_reach_beyond_the_image() -> None:
-    drawn = boxed((-4, 0, 12, 8))
-    np.testing.assert_array_equal(drawn, whole(16, 8)[4:12])
+def test_box_may_extend_beyond_image() -> None:
+    drawn = draw_boxed_map((-4, 0, 12, 8))
+    np.testing.assert_array_equal(drawn, draw_unboxed_map(16, 8)[4:12])
 
 
-def test_a_box_of_the_whole_image_is_none() -> None:
-    np.testing.assert_array_equal(boxed((0, 0, 8, 8)), whole(8, 8))
+def test_box_of_whole_image_equals_no_box() -> None:
+    np.testing.assert_array_equal(draw_boxed_map((0, 0, 8, 8)), draw_unboxed_map(8, 8))
 
 
-def test_contours_run_in_the_box_alone() -> None:
+def test_contours_stay_in_box() -> None:
     photo = np.zeros((40, 60, 3), np.uint8)
-    heatmap = actgrid.Heatmap(disc_map(20), images=photo, boxes=(5, 30, 25, 50))
-    drawn = only(heatmap.contours([0.5], color="#ffffff"))
-    alone = actgrid.Heatmap(disc_map(20), images=np.zeros((20, 20, 3), np.uint8))
-    np.testing.assert_array_equal(drawn[5:25, 30:50], only(alone.contours([0.5], color="#ffffff")))
+    heatmap = actgrid.Heatmap(make_disc_map(20), images=photo, boxes=(5, 30, 25, 50))
+    drawn = get_only_picture(heatmap.contours([0.5], color="#ffffff"))
+    boxless = actgrid.Heatmap(make_disc_map(20), images=np.zeros((20, 20, 3), np.uint8))
+    np.testing.assert_array_equal(
+        drawn[5:25, 30:50], get_only_picture(boxless.contours([0.5], color="#ffffff"))
+    )
     assert drawn[5:25, 30:50].any()
     drawn[5:25, 30:50] = 0
     assert not drawn.any()
 
 
-def test_a_heatmap_goes_over_another_image(heatmap: actgrid.Heatmap) -> None:
+def test_replace_images(heatmap: actgrid.Heatmap) -> None:
     photo = np.random.default_rng(3).integers(0, 256, (9, 7, 3)).astype(np.uint8)
-    over = heatmap.over(photo, (0, 0, 9, 6))
-    assert over.images is not None
-    assert over.boxes is not None
-    np.testing.assert_array_equal(over.values, heatmap.values)
-    np.testing.assert_array_equal(over.images, np.stack([photo] * len(heatmap)))
-    np.testing.assert_array_equal(over.boxes, [[0, 0, 9, 6]] * len(heatmap))
-    assert (over.labels, over.method, over.layer) == (heatmap.labels, heatmap.method, heatmap.layer)
-    assert over[1].boxes is not None
-    np.testing.assert_array_equal(over[1].boxes, [[0, 0, 9, 6]])
+    replaced = heatmap.replace_images(photo, (0, 0, 9, 6))
+    assert replaced.images is not None
+    assert replaced.boxes is not None
+    np.testing.assert_array_equal(replaced.values, heatmap.values)
+    np.testing.assert_array_equal(replaced.images, np.stack([photo] * len(heatmap)))
+    np.testing.assert_array_equal(replaced.boxes, [[0, 0, 9, 6]] * len(heatmap))
+    assert (replaced.labels, replaced.method, replaced.layer) == (
+        heatmap.labels,
+        heatmap.method,
+        heatmap.layer,
+    )
+    assert replaced[1].boxes is not None
+    np.testing.assert_array_equal(replaced[1].boxes, [[0, 0, 9, 6]])
 
 
 @pytest.mark.parametrize(
     ("boxes", "error", "message"),
     [
         ([0, 0, 4], ShapeError, r"boxes must be \(4,\) or \(2, 4\)"),
-        ([0.0, 0.0, 4.0, 4.0], DtypeError, "boxes must be whole pixels"),
+        ([0.0, 0.0, 4.0, 4.0], DtypeError, "boxes must be integers"),
         ([4, 0, 4, 4], OptionError, "boxes must be top, left, bottom and right"),
     ],
 )
-def test_what_is_no_box_is_refused(boxes: Any, error: Any, message: str) -> None:
+def test_invalid_boxes_raise(boxes: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         actgrid.Heatmap(np.zeros((2, 3, 3)), images=PHOTOS[0], boxes=boxes)

@@ -1,3 +1,5 @@
+"""Tests of `actgrid.rendering.normalize`."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -10,64 +12,64 @@ from actgrid.errors import OptionError
 from actgrid.rendering.normalize import Normalization, parse_normalize
 
 
-def levels(values: Any, **options: Any) -> list[int]:
-    """The levels of one row of one channel."""
+def render_levels(values: Any, **options: Any) -> list[int]:
+    """Render one row of one channel, and return its levels."""
     row = np.asarray(values, np.float32)[None, :, None]
     return list(actgrid.render(row, **options).levels[0].tolist())
 
 
-def test_standard_is_the_textbooks_and_truncates() -> None:
+def test_standard_matches_formula_and_truncates() -> None:
     # mean 2, std 1: (x - 2) * 64 + 128.
-    assert levels([1, 3, 1, 3]) == [64, 192, 64, 192]
+    assert render_levels([1, 3, 1, 3]) == [64, 192, 64, 192]
     # mean 1, std sqrt(2): (2 - 1) / sqrt(2) * 64 + 128 = 173.25
-    assert levels([0, 0, 0, 0, 0, 1, 1, 3, 3, 2])[-1] == int(1 / np.sqrt(1.4) * 64 + 128)
+    assert render_levels([0, 0, 0, 0, 0, 1, 1, 3, 3, 2])[-1] == int(1 / np.sqrt(1.4) * 64 + 128)
 
 
-def test_standard_clips_what_is_far_from_the_mean() -> None:
-    drawn = levels([0] * 99 + [1000])
-    assert drawn[-1] == 255
-    assert levels([0] * 99 + [-1000])[-1] == 0
+def test_standard_clips_outliers() -> None:
+    levels = render_levels([0] * 99 + [1000])
+    assert levels[-1] == 255
+    assert render_levels([0] * 99 + [-1000])[-1] == 0
 
 
 def test_minmax_rounds_to_nearest() -> None:
-    # 1/3 of 255 is 85; 0.1 of 255 is 25.5, which half up makes 26.
-    assert levels([0, 1, 3], normalize="minmax") == [0, 85, 255]
-    assert levels([0, 1, 10], normalize="minmax") == [0, 26, 255]
+    # 1/3 of 255 is 85; 0.1 of 255 is 25.5, which is rounded up to 26.
+    assert render_levels([0, 1, 3], normalize="minmax") == [0, 85, 255]
+    assert render_levels([0, 1, 10], normalize="minmax") == [0, 26, 255]
 
 
 def test_symmetric_puts_zero_in_the_middle() -> None:
-    # 127.5 / 2 per unit, on 128.
-    assert levels([-2, -1, 0, 1, 1.5], normalize="symmetric") == [0, 64, 128, 191, 223]
+    # 127.5 / 2 per unit, from 128.
+    assert render_levels([-2, -1, 0, 1, 1.5], normalize="symmetric") == [0, 64, 128, 191, 223]
 
 
-def test_percentile_equals_numpys() -> None:
+def test_percentile_equals_numpy() -> None:
     values = np.random.default_rng(0).normal(size=101)
     low, high = np.percentile(values.astype(np.float32), [10, 90])
     expected = np.clip((values - low) / (high - low) * 255 + 0.5, 0, 255).astype(int)
-    found = np.array(levels(values, normalize="percentile(10, 90)"))
-    assert np.abs(found - expected).max() <= 1
-    assert (found != expected).mean() < 0.05
+    levels = np.array(render_levels(values, normalize="percentile(10, 90)"))
+    assert np.abs(levels - expected).max() <= 1
+    assert (levels != expected).mean() < 0.05
 
 
 def test_percentile_defaults_to_1_and_99_and_ignores_nonfinite_values() -> None:
     assert parse_normalize("percentile") == Normalization("percentile", (1, 99))
-    with_nan = levels([*range(100), np.nan, np.inf], normalize="percentile(0, 100)")
-    assert with_nan[:100] == levels(range(100), normalize="minmax")
+    with_nan = render_levels([*range(100), np.nan, np.inf], normalize="percentile(0, 100)")
+    assert with_nan[:100] == render_levels(range(100), normalize="minmax")
     assert with_nan[100:] == [0, 255]
 
 
-def test_range_is_fixed() -> None:
-    assert levels([-1, 0, 1, 2, 9], normalize="range(0, 2)") == [0, 0, 128, 255, 255]
+def test_range_uses_given_limits() -> None:
+    assert render_levels([-1, 0, 1, 2, 9], normalize="range(0, 2)") == [0, 0, 128, 255, 255]
 
 
 @pytest.mark.parametrize("normalize", ["standard", "symmetric"])
-def test_constant_channel_is_drawn_at_the_middle(normalize: str) -> None:
-    assert levels([0, 0], normalize=normalize) == [128, 128]
+def test_constant_channel_has_middle_level(normalize: str) -> None:
+    assert render_levels([0, 0], normalize=normalize) == [128, 128]
 
 
 @pytest.mark.parametrize("normalize", ["minmax", "percentile"])
-def test_constant_channel_is_drawn_at_level_0(normalize: str) -> None:
-    assert levels([5, 5], normalize=normalize) == [0, 0]
+def test_constant_channel_has_level_0(normalize: str) -> None:
+    assert render_levels([5, 5], normalize=normalize) == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -75,12 +77,12 @@ def test_constant_channel_is_drawn_at_level_0(normalize: str) -> None:
 )
 def test_layer_scope_maps_all_tiles_alike(normalize: str) -> None:
     values = np.array([[0, 1], [2, 3]], np.float32)
-    two = np.stack([values, values + 1], axis=-1)
-    grid = actgrid.render(two, normalize=normalize, scope="layer", padding=0)
-    flat = actgrid.render(
+    channels = np.stack([values, values + 1], axis=-1)
+    grid = actgrid.render(channels, normalize=normalize, scope="layer", padding=0)
+    joined = actgrid.render(
         np.concatenate([values, values + 1], axis=1)[..., None], normalize=normalize
     )
-    np.testing.assert_array_equal(grid.levels, flat.levels)
+    np.testing.assert_array_equal(grid.levels, joined.levels)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,9 @@ def test_layer_scope_maps_all_tiles_alike(normalize: str) -> None:
         (("minmax",), ("minmax", ())),
     ],
 )
-def test_ways_of_writing_it(value: object, expected: tuple[str, tuple[float, ...]] | None) -> None:
+def test_parse_normalize_formats(
+    value: object, expected: tuple[str, tuple[float, ...]] | None
+) -> None:
     if expected is None:
         with pytest.raises(OptionError):
             parse_normalize(value)
@@ -116,7 +120,7 @@ def test_ways_of_writing_it(value: object, expected: tuple[str, tuple[float, ...
         ("percentile(50, 101)", "between 0 and 100"),
     ],
 )
-def test_what_cannot_be_is_refused(value: object, message: str) -> None:
+def test_invalid_normalize_raises(value: object, message: str) -> None:
     with pytest.raises(OptionError, match=message) as caught:
         actgrid.render(np.ones((2, 2, 2)), normalize=value)  # type: ignore[arg-type]
     assert isinstance(caught.value, ValueError)

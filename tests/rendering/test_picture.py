@@ -1,3 +1,5 @@
+"""Tests of `actgrid.rendering.Picture`."""
+
 from __future__ import annotations
 
 import io
@@ -21,13 +23,13 @@ class Noise(Picture):
         return PIXELS
 
 
-def opened(data: bytes) -> npt.NDArray[Any]:
+def decode(data: bytes) -> npt.NDArray[Any]:
     image = Image.open(io.BytesIO(data))
     assert image.mode == "RGB"
     return np.asarray(image)
 
 
-def test_what_has_no_pixels_is_no_picture() -> None:
+def test_picture_is_abstract() -> None:
     with pytest.raises(TypeError, match="to_rgb"):
         Picture()  # type: ignore[abstract]
 
@@ -39,9 +41,9 @@ def test_image_is_rgb() -> None:
 
 
 @pytest.mark.parametrize("compression", ["fast", "small", "none"])
-def test_png_holds_the_pixels(compression: str) -> None:
+def test_png_contains_the_pixels(compression: str) -> None:
     data = Noise().to_png(compression)
-    np.testing.assert_array_equal(opened(data), PIXELS)
+    np.testing.assert_array_equal(decode(data), PIXELS)
     assert (len(data) > PIXELS.size) or compression != "none"
 
 
@@ -60,14 +62,14 @@ def test_saves_in_the_format_of_the_suffix(tmp_path: Path, suffix: str) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_save_hands_options_on(tmp_path: Path) -> None:
+def test_save_passes_options_to_pillow(tmp_path: Path) -> None:
     Noise().save(tmp_path / "lossless.webp", lossless=True)
-    np.testing.assert_array_equal(opened((tmp_path / "lossless.webp").read_bytes()), PIXELS)
+    np.testing.assert_array_equal(decode((tmp_path / "lossless.webp").read_bytes()), PIXELS)
     Noise().save(tmp_path / "plain.png", compression="none")
     assert (tmp_path / "plain.png").stat().st_size > PIXELS.size
 
 
-def test_save_refuses_what_it_cannot_write(tmp_path: Path) -> None:
+def test_save_raises_for_invalid_targets(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"suffix '\.pgn' \(did you mean .*\.png"):
         Noise().save(tmp_path / "picture.pgn")
     with pytest.raises(OptionError, match="one of fast, small, none, not 'best'"):
@@ -77,7 +79,7 @@ def test_save_refuses_what_it_cannot_write(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_kind_of_picture_has_what_a_picture_has() -> None:
+def test_all_pictures_share_the_base_class() -> None:
     grid = render(np.arange(48.0).reshape(4, 4, 3))
     sheet = lay_out_sheet(PIXELS[None])
     heatmap = Heatmap(np.arange(16.0).reshape(4, 4), images=PIXELS)

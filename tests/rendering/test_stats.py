@@ -1,3 +1,5 @@
+"""Tests of `actgrid.ChannelStats`."""
+
 from __future__ import annotations
 
 import json
@@ -18,18 +20,18 @@ from actgrid.rendering.backends import numpy_backend
     st.sampled_from([None, 0, 1, (0, 1)]),
     st.sampled_from([0.0, 0.3, 1.0]),
 )
-def test_pooled_statistics_are_those_of_all_values_together(
-    seed: int, axis: int | tuple[int, ...] | None, share: float
+def test_pooled_statistics_equal_statistics_of_joined_values(
+    seed: int, axis: int | tuple[int, ...] | None, nan_fraction: float
 ) -> None:
     random = np.random.default_rng(seed)
     tiles = random.normal(1e3, 1, (3, 4, 5, 6)).round(1) - 1e3
-    tiles[random.random(tiles.shape) < share] = np.nan
+    tiles[random.random(tiles.shape) < nan_fraction] = np.nan
     pooled = numpy_backend.measure(tiles, 1).pool(axis)
-    over = (0, 1) if axis is None else axis
-    order = (*np.atleast_1d(over), 2, 3)
-    rest = [a for a in range(4) if a not in order]
-    joined = tiles.transpose(*rest, *order).reshape(
-        [1 if a in np.atleast_1d(over) else tiles.shape[a] for a in (0, 1)] + [1, -1]
+    pooled_axes = (0, 1) if axis is None else axis
+    order = (*np.atleast_1d(pooled_axes), 2, 3)
+    other_axes = [a for a in range(4) if a not in order]
+    joined = tiles.transpose(*other_axes, *order).reshape(
+        [1 if a in np.atleast_1d(pooled_axes) else tiles.shape[a] for a in (0, 1)] + [1, -1]
     )
     expected = numpy_backend.measure(joined, 1)
     for name in ("mean", "std", "min", "max", "zero_fraction"):
@@ -40,15 +42,15 @@ def test_pooled_statistics_are_those_of_all_values_together(
     assert pooled.size == expected.size
 
 
-def test_dead_means_one_finite_value() -> None:
+def test_dead_channels_have_one_finite_value() -> None:
     x = np.array([[0, 3, 1, np.nan, np.inf], [0, 3, 2, 4, np.inf]])[:, None]
     assert actgrid.render(x).stats.dead.tolist() == [True, True, False, False, False]
 
 
-def test_dictionary_is_plain_json() -> None:
+def test_to_dict_can_be_written_as_json() -> None:
     x = np.array([[0, 1, np.nan], [0, 3, np.inf]])[:, None]
-    plain = json.loads(json.dumps(actgrid.render(x).stats.to_dict(), allow_nan=False))
-    assert plain == {
+    result = json.loads(json.dumps(actgrid.render(x).stats.to_dict(), allow_nan=False))
+    assert result == {
         "mean": [0, 2, None],
         "std": [0, 1, None],
         "min": [0, 1, None],
@@ -59,8 +61,8 @@ def test_dictionary_is_plain_json() -> None:
     }
 
 
-def test_statistics_are_a_frame_with_a_row_for_each_channel() -> None:
-    pytest.importorskip("pandas")  # the sanitizers run where the core alone is
+def test_to_frame_has_one_row_per_channel() -> None:
+    pytest.importorskip("pandas")  # missing where the sanitizers run
     x = np.array([[[0, 1, 2], [0, 3, np.nan]]], np.float32)
     frame = actgrid.render(x).stats.to_frame()
     assert frame.index.name == "channel"
@@ -72,7 +74,7 @@ def test_statistics_are_a_frame_with_a_row_for_each_channel() -> None:
     assert frame["dead"].tolist() == [True, False, False]
 
 
-def test_a_frame_needs_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_to_frame_needs_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'actgrid\[pandas\]'"):
         actgrid.render(np.ones((2, 2, 1))).stats.to_frame()

@@ -1,4 +1,4 @@
-"""What each kind of activation is drawn as."""
+"""Tests of the tiles that each kind of activation is drawn as."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from actgrid.errors import DtypeError, OptionError, ShapeError
 from actgrid.rendering.tiles import as_array, tile
 
 
-def numbered(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+def make_numbered(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
 
 
-def test_image_is_a_tile_for_each_channel() -> None:
-    x = numbered(2, 3, 4, 5)
+def test_image_has_one_tile_per_channel() -> None:
+    x = make_numbered(2, 3, 4, 5)
     tiles = tile(x, sample=1).tiles
     assert tiles.shape == (5, 1, 3, 4)
     np.testing.assert_array_equal(tiles[2, 0], x[1, :, :, 2])
@@ -26,8 +26,8 @@ def test_image_is_a_tile_for_each_channel() -> None:
     np.testing.assert_array_equal(tile(first, sample=1, data_format="channels_first").tiles, tiles)
 
 
-def test_volume_is_a_row_of_slices_for_each_channel() -> None:
-    x = numbered(1, 2, 3, 4, 5)
+def test_volume_has_one_row_of_slices_per_channel() -> None:
+    x = make_numbered(1, 2, 3, 4, 5)
     tiling = tile(x)
     assert tiling.tiles.shape == (5, 2, 3, 4)
     assert tiling.columns == 2
@@ -42,10 +42,10 @@ def test_volume_is_a_row_of_slices_for_each_channel() -> None:
 
 
 def test_sequence_is_one_picture_of_steps_by_channels() -> None:
-    x = numbered(1, 6, 10)
+    x = make_numbered(1, 6, 10)
     grid = actgrid.render(x, kind="sequence", normalize="range(0, 255)")
     np.testing.assert_array_equal(grid.levels, x[0])
-    # One mapping for the one picture, statistics for each channel.
+    # The picture has one mapping; statistics are per channel.
     pooled = actgrid.render(x, kind="sequence", normalize="minmax")
     assert pooled.levels.min() == 0
     assert pooled.levels.max() == 255
@@ -57,40 +57,40 @@ def test_sequence_is_one_picture_of_steps_by_channels() -> None:
 
 
 def test_token_grid_skips_leading_tokens() -> None:
-    x = numbered(1, 1 + 6, 4)
+    x = make_numbered(1, 1 + 6, 4)
     grid = actgrid.render(x, token_grid=(2, 3), padding=0, columns=4, normalize="range(0, 255)")
     expected = x[0, 1:].reshape(2, 3, 4)
     np.testing.assert_array_equal(grid.tile(2), expected[..., 2])
     assert grid.levels.shape == (2, 12)
 
 
-def test_dense_is_folded_near_to_square() -> None:
-    grid = actgrid.render(numbered(1, 10), normalize="range(0, 255)", background=99)
+def test_dense_is_folded_nearly_square() -> None:
+    grid = actgrid.render(make_numbered(1, 10), normalize="range(0, 255)", background=99)
     assert grid.levels.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 99, 99]]
     assert grid.stats.mean.tolist() == [4.5]
     assert not grid.stats.dead.any()
     assert grid.locate(1, 2) == 9
     assert grid.locate(2, 2) is None
-    np.testing.assert_array_equal(actgrid.render(numbered(10)[None][0]).stats.mean, [4.5])
+    np.testing.assert_array_equal(actgrid.render(make_numbered(10)[None][0]).stats.mean, [4.5])
 
 
-def test_kernel_is_a_row_for_each_output_channel() -> None:
-    x = numbered(3, 2, 4, 5)
+def test_kernel_has_one_row_per_output_channel() -> None:
+    x = make_numbered(3, 2, 4, 5)
     grid = actgrid.render(x, kind="kernel", padding=0, normalize="range(0, 255)")
     assert grid.levels.shape == (5 * 3, 4 * 2)
     np.testing.assert_array_equal(grid.tile(3, 2), x[:, :, 2, 3])
     np.testing.assert_array_equal(grid.levels[9:12, 4:6], x[:, :, 2, 3])
 
 
-def test_kernel_of_one_input_channel_is_near_to_square() -> None:
-    x = numbered(2, 2, 1, 4)
+def test_kernel_of_one_input_channel_is_nearly_square() -> None:
+    x = make_numbered(2, 2, 1, 4)
     grid = actgrid.render(x, kind="kernel", padding=0, normalize="range(0, 255)")
     assert grid.levels.tolist() == [[0, 4, 1, 5], [8, 12, 9, 13], [2, 6, 3, 7], [10, 14, 11, 15]]
     assert grid.stats.mean.tolist() == [6, 7, 8, 9]
 
 
-def test_kernel_of_a_3d_convolution_is_a_row_of_slices_for_each_input_channel() -> None:
-    x = numbered(2, 3, 1, 4, 5)
+def test_3d_kernel_has_one_row_of_slices_per_input_channel() -> None:
+    x = make_numbered(2, 3, 1, 4, 5)
     grid = actgrid.render(x, kind="kernel", padding=0, normalize="range(0, 255)")
     assert grid.levels.shape == (5 * 3, 4 * 2 * 1)
     for output in range(5):
@@ -102,8 +102,8 @@ def test_kernel_of_a_3d_convolution_is_a_row_of_slices_for_each_input_channel() 
     np.testing.assert_allclose(grid.stats.mean, x.mean((0, 1, 2, 3)))
 
 
-def test_kernel_of_a_1d_convolution_is_a_tile_of_steps_by_inputs_for_each_output() -> None:
-    x = numbered(3, 4, 6)
+def test_1d_kernel_has_one_tile_per_output_channel() -> None:
+    x = make_numbered(3, 4, 6)
     grid = actgrid.render(x, kind="kernel", normalize="range(0, 255)")
     assert grid.channels.tolist() == [0, 1, 2, 3, 4, 5]
     for output in range(6):
@@ -111,56 +111,56 @@ def test_kernel_of_a_1d_convolution_is_a_tile_of_steps_by_inputs_for_each_output
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (1, 3, 5), (1, 1, 3, 5), (1, 1, 1, 3, 5)], ids=str)
-def test_kernel_without_sides_is_one_picture_of_inputs_by_outputs(shape: tuple[int, ...]) -> None:
-    x = numbered(*shape)
+def test_pointwise_kernel_is_one_picture(shape: tuple[int, ...]) -> None:
+    x = make_numbered(*shape)
     grid = actgrid.render(x, kind="kernel", normalize="range(0, 255)")
     np.testing.assert_array_equal(grid.levels, x.reshape(3, 5))
     np.testing.assert_array_equal(grid.stats.mean, x.reshape(3, 5).mean(0))
-    # One mapping for the one picture.
+    # The picture has one mapping.
     symmetric = actgrid.render(x - 7, kind="kernel", normalize="symmetric").levels
     assert symmetric.tolist()[0] == [0, 18, 36, 55, 73]
     assert symmetric.tolist()[2] == [182, 200, 219, 237, 255]
 
 
 def test_bias_is_drawn_like_a_dense_layer() -> None:
-    x = numbered(7)
+    x = make_numbered(7)
     grid = actgrid.render(x, kind="kernel", normalize="range(0, 255)")
     np.testing.assert_array_equal(grid.levels, actgrid.render(x, normalize="range(0, 255)").levels)
     assert grid.levels.tolist() == [[0, 1, 2], [3, 4, 5], [6, 0, 0]]
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 6), (2, 4, 5, 6), (1, 2, 4, 5, 6), (3, 7), (7,)], ids=str)
-def test_tiles_share_the_activations_memory(shape: tuple[int, ...]) -> None:
-    x = numbered(*shape)
+def test_tiles_share_memory_with_activation(shape: tuple[int, ...]) -> None:
+    x = make_numbered(*shape)
     assert np.shares_memory(tile(as_array(x)).tiles, x)
     assert as_array(x) is x
     strided = x[..., ::-2]
     assert np.shares_memory(tile(strided).tiles, x)
 
 
-def test_token_grid_and_kernel_share_the_memory_too() -> None:
-    x = numbered(2, 10, 6)
+def test_token_grid_and_kernel_share_memory() -> None:
+    x = make_numbered(2, 10, 6)
     assert np.shares_memory(tile(x, token_grid=(3, 3)).tiles, x)
     assert not tile(x, token_grid=(3, 3)).tiles.flags.writeable
     for shape in ((3, 3, 4, 5), (3, 4, 5), (4, 5), (1, 1, 4, 5), (5,)):
-        k = numbered(*shape)
+        k = make_numbered(*shape)
         assert np.shares_memory(tile(k[..., ::-2], kind="kernel").tiles, k)
 
 
-def test_the_activation_is_not_changed() -> None:
-    x = numbered(1, 4, 4, 3)
+def test_activation_is_not_modified() -> None:
+    x = make_numbered(1, 4, 4, 3)
     x.flags.writeable = False
     before = x.copy()
     actgrid.render(x)
     np.testing.assert_array_equal(x, before)
 
 
-def test_other_byte_orders_are_drawn() -> None:
-    x = numbered(4, 4, 3)
+def test_other_byte_orders() -> None:
+    x = make_numbered(4, 4, 3)
     np.testing.assert_array_equal(actgrid.render(x.astype(">f4")).levels, actgrid.render(x).levels)
 
 
-def test_anything_numpy_can_read_is_drawn() -> None:
+def test_nested_lists_are_accepted() -> None:
     assert actgrid.render([[[1.0], [2.0]]], normalize="minmax").levels.tolist() == [[0, 255]]
 
 
@@ -179,7 +179,7 @@ def test_anything_numpy_can_read_is_drawn() -> None:
         (np.ones((2, 2, 2, 2)), {"sample": 2}, OptionError, "sample 2 .* there are only 2"),
         (np.ones((2, 2, 2, 2)), {"sample": -3}, OptionError, "sample -3"),
         (np.ones((2, 2, 2)), {"sample": 1}, OptionError, "no batch axis"),
-        (np.ones((2, 2, 2, 2)), {"kind": "kernel", "sample": 1}, OptionError, "no samples"),
+        (np.ones((2, 2, 2, 2)), {"kind": "kernel", "sample": 1}, OptionError, "has no samples"),
         (np.ones((2, 2, 2)), {"kind": "picture"}, OptionError, "kind must be one of image"),
         (np.ones((2, 2, 2)), {"data_format": "NCHW"}, OptionError, "data_format must be .*'NCHW'"),
         (np.ones((2, 2, 2)), {"token_grid": (2, 2)}, ShapeError, "2 tokens do not fill"),
@@ -197,7 +197,7 @@ def test_anything_numpy_can_read_is_drawn() -> None:
         (np.ones((2, 2, 2), "m8[s]"), {}, DtypeError, "timedelta64"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(
+def test_invalid_arrays_raise(
     values: Any, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message) as caught:
@@ -207,5 +207,5 @@ def test_what_cannot_be_drawn_is_refused(
 
 
 def test_negative_sample_counts_from_the_end() -> None:
-    x = numbered(3, 4, 4, 2)
+    x = make_numbered(3, 4, 4, 2)
     np.testing.assert_array_equal(actgrid.render(x, sample=-1).levels, actgrid.render(x[2]).levels)

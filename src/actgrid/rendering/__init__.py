@@ -1,6 +1,6 @@
-"""Arrays to pictures: measure, map, paint. Knows NumPy, not TensorFlow."""
+"""Render arrays as pictures: grids, heatmaps, sheets and diagrams; no TensorFlow."""
 
-from actgrid.rendering.backends import BACKENDS, backend_problems
+from actgrid.rendering.backends import BACKENDS, find_backend_problems
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.diagram import Box, Diagram, draw_diagram
 from actgrid.rendering.draw import ORDERS, render
@@ -20,9 +20,9 @@ __all__ = [
     "Heatmap",
     "Picture",
     "Sheet",
-    "backend_problems",
     "draw_diagram",
     "encode_picture",
+    "find_backend_problems",
     "lay_out_sheet",
     "palette",
     "render",

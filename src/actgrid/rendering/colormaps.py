@@ -1,4 +1,4 @@
-"""Colormaps by name."""
+"""Look up colormaps by name."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["palette"]
 
 
 def palette(name: str) -> npt.NDArray[np.uint8]:
-    """Return the colours of the 256 levels.
+    """Return the colours of a colormap for the 256 levels.
 
     Parameters
     ----------
-    name
-        Any name that matplotlib knows (``"viridis"``, ``"RdBu_r"``, ``"gray"``), or that the
-        catalog of the package `cmap <https://cmap-docs.readthedocs.io>`_ lists.
+    name : str
+        A name of a matplotlib colormap (``"viridis"``, ``"RdBu_r"``, ``"gray"``), or a name in the
+        catalog of the package `cmap <https://cmap-docs.readthedocs.io>`_.
 
     Returns
     -------
@@ -35,15 +35,16 @@ def palette(name: str) -> npt.NDArray[np.uint8]:
 
     Examples
     --------
+    >>> from actgrid.rendering import palette
     >>> palette("gray")[200]
     array([200, 200, 200], dtype=uint8)
     """
     check_option(GridOptions, "cmap", name)
-    return _palette(name)
+    return _compute_palette(name)
 
 
 @lru_cache(maxsize=64)
-def _palette(name: str) -> npt.NDArray[np.uint8]:
+def _compute_palette(name: str) -> npt.NDArray[np.uint8]:
     colours = np.asarray(find_colormap(name)(np.linspace(0, 1, 256)))[:, :3]
     levels = np.round(colours * 255).astype(np.uint8)
     levels.setflags(write=False)

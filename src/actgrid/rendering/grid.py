@@ -1,4 +1,4 @@
-"""A drawn grid: levels, what they show, and ways out."""
+"""A rendered grid of tiles with its statistics."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ __all__ = ["Grid"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Grid(Picture):
-    """Every channel of an activation, tiled into one picture. Made by `actgrid.render`.
+class Grid(Picture):  # numpydoc ignore=PR01
+    """Every channel of an activation as one tile of a picture.
 
-    Attributes
+    `actgrid.render` returns a grid.
+
+    Parameters
     ----------
-    levels
-        (height, width) uint8: the picture before colour.
-    stats
-        `ChannelStats` of each channel of the activation, by channel (not by tile), whichever are
-        drawn. A dense layer, whose channels are single values, has one entry for all of them.
-    channels
-        (tiles,) int: the channel that each tile shows, in the order of the tiles.
-    cmap
+    levels : numpy.ndarray
+        The picture before colour, (height, width) uint8.
+    stats : ChannelStats
+        Statistics of each channel of the activation, by channel index, not by tile. A dense layer,
+        whose channels are single values, has one entry for all channels.
+    channels : numpy.ndarray
+        Channel index of each tile, (tiles,) int, in the order of the tiles.
+    cmap : str
         Name of the colormap.
 
     Examples
@@ -37,6 +39,8 @@ class Grid(Picture):
     >>> grid = actgrid.render(np.random.rand(1, 8, 8, 16))
     >>> grid.levels.shape
     (35, 35)
+    >>> grid.channels[:4]
+    array([0, 1, 2, 3])
     >>> grid.save("activations.png")
     """
 
@@ -52,46 +56,64 @@ class Grid(Picture):
         return f"<Grid {width} x {height}, {len(self.channels)} tiles, {self.cmap}>"
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
-        """Return the picture in colour, (height, width, 3) uint8."""
+        """Apply the colormap to the levels.
+
+        Returns
+        -------
+        numpy.ndarray
+            (height, width, 3) uint8.
+        """
         return palette(self.cmap)[self.levels]
 
     def _indexed(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         return self.levels, palette(self.cmap)
 
     def tile(self, channel: int, part: int = 0) -> npt.NDArray[np.uint8]:
-        """Return the levels of one tile, as drawn: a view of `levels`.
+        """Return the levels of one tile, as a view of `levels`.
 
         Parameters
         ----------
-        channel
-            A channel that is drawn.
-        part
-            Which of the channel's tiles, where it has several (the depth slice of a volume, the
-            input channel of a kernel).
+        channel : int
+            Index of a channel that is drawn.
+        part : int, default 0
+            Index among the tiles of the channel, if it has several: the depth slice of a volume, or
+            the input channel of a kernel.
+
+        Returns
+        -------
+        numpy.ndarray
+            (height, width) uint8.
 
         Raises
         ------
         OptionError
-            If that tile is not drawn.
+            If this tile is not drawn.
         """
         cells = np.flatnonzero(self.channels == channel)
         if not cells.size:
-            raise OptionError(f"channel {channel} is not drawn; {len(self.channels)} tiles are")
+            raise OptionError(
+                f"channel {channel} is not drawn: the grid has {len(self.channels)} tiles"
+            )
         if not 0 <= part < cells.size:
-            raise OptionError(f"channel {channel} has {cells.size} tiles, no tile {part}")
-        y, x = self._layout.corner(int(cells[part]))
+            raise OptionError(f"channel {channel} has {cells.size} tiles: there is no part {part}")
+        y, x = self._layout.find_corner(int(cells[part]))
         return self.levels[
             y * self._zoom : (y + self._layout.tile_height) * self._zoom,
             x * self._zoom : (x + self._layout.tile_width) * self._zoom,
         ]
 
     def locate(self, x: int, y: int) -> int | None:
-        """Return the channel drawn at a pixel, None in padding and unused cells.
+        """Return the channel drawn at a pixel; None in padding and unused cells.
 
         Parameters
         ----------
-        x, y
-            Pixels from the left and from the top.
+        x, y : int
+            Pixel coordinates from the left and from the top.
+
+        Returns
+        -------
+        int or None
+            Channel index.
 
         Raises
         ------
@@ -101,5 +123,5 @@ class Grid(Picture):
         height, width = self.levels.shape
         if not (0 <= x < width and 0 <= y < height):
             raise OptionError(f"pixel ({x}, {y}) is outside the {width} x {height} picture")
-        cell = self._layout.cell(y // self._zoom, x // self._zoom)
+        cell = self._layout.find_cell(y // self._zoom, x // self._zoom)
         return None if cell is None else int(self.channels[cell])

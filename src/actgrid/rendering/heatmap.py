@@ -1,4 +1,4 @@
-"""Heatmaps: how much each part of an image matters, drawn over it."""
+"""Attribution maps of images, drawn as overlays, contours or grids."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from actgrid.options import (
 )
 from actgrid.rendering.backends import load_backend
 from actgrid.rendering.colormaps import palette
-from actgrid.rendering.contours import Region, band_edges, stroke
+from actgrid.rendering.contours import Region, find_band_edges, stroke
 from actgrid.rendering.draw import render
 from actgrid.rendering.grid import Grid
 from actgrid.rendering.heatmap_inputs import (
@@ -43,50 +43,53 @@ if TYPE_CHECKING:
 
 __all__ = ["Heatmap"]
 
-# The width of contours beside the shorter side of an image.
-_LINE_SHARE = 1 / 200
+# Width of contours as a fraction of the shorter side of an image.
+_LINE_WIDTH_FRACTION = 1 / 200
 
-# How maps without a sign are drawn, those with one being `SIGNED`.
-_UNSIGNED: RenderOptions = {"normalize": "minmax", "cmap": "viridis"}
+# Render options of unsigned maps; those of signed maps are `SIGNED`.
+_UNSIGNED_OPTIONS: RenderOptions = {"normalize": "minmax", "cmap": "viridis"}
 
 Colour = str | tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
 class Heatmap(Picture):
-    """Maps of how much each part of some images matters, and ways to draw them.
+    """Maps of how much each part of an image contributes to a score.
 
-    `actgrid.explain` returns one; any array draws as well. Saved, or shown by a notebook, it is
-    its `overlay`, or the bare maps where there are no images.
+    `actgrid.explain` returns a heatmap; a heatmap can also be made from any array. As a picture it
+    is its `overlay`, or the bare maps if there are no images.
 
     Parameters
     ----------
-    values
-        (N, H, W) or (H, W) real numbers: a map for each image, of any size. NaN draws as level 0.
-    images
-        What the maps are of: uint8 pixels (N, height, width, 3) or (N, height, width, 1), those of
-        one image without N, a Pillow image, or a list of images of one size. One image may stand
-        for all N.
-    boxes
-        (N, 4) int, or (4,) for all: the part of each image that its map covers, as top, left,
-        bottom and right in pixels. It may reach beyond the image, as where a photo was padded for
-        the model. None: the whole image.
-    target
-        (N,) int: the index of the class that each map explains, -1 for a function beside classes;
-        None if no map explains a class.
-    labels
-        The names of those N classes, or of functions beside them.
-    score
-        (N,): what the target scored.
-    signed
-        Whether values below zero speak against the target; None: whether there are any.
-    method, layer
-        Names of the method and of the layer it looked at.
-    is_logit
+    values : array_like
+        (N, H, W) or (H, W) real numbers: one map for each image, of any size. NaN is drawn as level
+        0.
+    images : array_like, PIL.Image.Image or list of these, optional
+        Images of the maps: uint8 pixels (N, height, width, 3) or (N, height, width, 1), one image
+        without N, a Pillow image, or a list of images of one size. A single image is used for all N
+        maps.
+    boxes : array_like, optional
+        (N, 4) int, or (4,) for all maps: the region of the image that a map covers, as top, left,
+        bottom and right in pixels. The region may extend beyond the image, as for a photo that was
+        padded for the model. None: the whole image.
+    target : array_like, optional
+        (N,) int: index of the class that each map explains; -1 for a function of the output. None
+        if no map explains a class.
+    labels : iterable of str, optional
+        Names of the N classes or functions.
+    score : array_like, optional
+        (N,): score of the target of each map.
+    signed : bool, optional
+        Whether negative values count against the target. None: True if there are negative values.
+    method : str, optional
+        Name of the attribution method.
+    layer : str, optional
+        Path of the layer that the method used.
+    is_logit : bool, default False
         Whether `score` is a logit: the value before a softmax or sigmoid.
-    details
+    details : dict, optional
         Further results of the method by name, such as LIME's weights. Arrays, lists and tuples of
-        length N have an entry for each map.
+        length N have one entry per map.
 
     Attributes
     ----------
@@ -97,24 +100,25 @@ class Heatmap(Picture):
     boxes
         (N, 4) int64, or None.
     target, labels, score, signed, method, layer, is_logit, details
-        As given: `target` int64, `labels` a tuple, `score` float32, `details` a dict.
+        The arguments: `target` as int64, `labels` as a tuple, `score` as float32, `details` as a
+        dict.
 
     Raises
     ------
     ShapeError, OptionError
-        If an array has not the shape it must have, or an option cannot be used. Both are
-        ValueErrors.
+        If an array has the wrong shape, or an option is invalid. Both are ValueErrors.
     DtypeError
-        If `values` are not real numbers or `images` not uint8. Also a TypeError.
+        If `values` are not real numbers, or `images` are not uint8. Also a TypeError.
 
     Examples
     --------
-    >>> photo = Image.open("cat.jpg")
+    >>> photo = np.zeros((224, 224, 3), np.uint8)
     >>> heatmap = actgrid.Heatmap(np.random.rand(14, 14), images=photo)
     >>> heatmap.values.shape
     (1, 14, 14)
-    >>> heatmap.save("cat-heatmap.png")
-    >>> heatmap.overlay(alpha=0.7, cmap="inferno").save("cat-inferno.png")
+    >>> heatmap.overlay(alpha=0.7, cmap="inferno").pictures.shape
+    (1, 224, 224, 3)
+    >>> heatmap.save("heatmap.png")
     """
 
     values: npt.NDArray[np.float32]
@@ -146,7 +150,7 @@ class Heatmap(Picture):
     ) -> None:
         maps = as_maps(values)
         count = len(maps)
-        given = {
+        attributes = {
             "values": maps,
             "images": None if images is None else as_photos(images, count),
             "boxes": None if boxes is None else as_boxes(boxes, count),
@@ -159,25 +163,25 @@ class Heatmap(Picture):
             "is_logit": bool(is_logit),
             "details": dict(details or {}),
         }
-        for name, value in given.items():
+        for name, value in attributes.items():
             object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __getitem__(self, index: int | slice) -> Heatmap:
-        """Return one of the maps, or several, as a heatmap of its own."""
+        """Return one or several of the maps as a heatmap."""
         if isinstance(index, slice):
             rows = index
         else:
-            place = range(len(self))[operator.index(index)]
-            rows = slice(place, place + 1)
+            position = range(len(self))[operator.index(index)]
+            rows = slice(position, position + 1)
         if not self.values[rows].size:
-            raise OptionError(f"{index} takes none of {len(self)} maps")
+            raise OptionError(f"{index} selects none of {len(self)} maps")
 
-        def taken(entries: Any) -> Any:
-            several = isinstance(entries, (list, tuple)) or np.ndim(entries) > 0
-            return entries[rows] if several and len(entries) == len(self) else entries
+        def select_entries(entries: Any) -> Any:
+            is_sequence = isinstance(entries, (list, tuple)) or np.ndim(entries) > 0
+            return entries[rows] if is_sequence and len(entries) == len(self) else entries
 
         return Heatmap(
             self.values[rows],
@@ -190,7 +194,7 @@ class Heatmap(Picture):
             method=self.method,
             layer=self.layer,
             is_logit=self.is_logit,
-            details={name: taken(entries) for name, entries in self.details.items()},
+            details={name: select_entries(entries) for name, entries in self.details.items()},
         )
 
     def __iter__(self) -> Iterator[Heatmap]:
@@ -198,44 +202,61 @@ class Heatmap(Picture):
 
     def __repr__(self) -> str:
         count, height, width = self.values.shape
-        known = [self.method, self.layer, *(self.labels or ())[:3]]
+        names = [self.method, self.layer, *(self.labels or ())[:3]]
         if self.labels and count > 3:
-            known.append("...")
+            names.append("...")
         maps = "1 map" if count == 1 else f"{count} maps"
-        return f"<Heatmap {', '.join([f'{maps} of {width} x {height}', *filter(None, known)])}>"
+        return f"<Heatmap {', '.join([f'{maps} of {width} x {height}', *filter(None, names)])}>"
 
-    def over(self, images: object, boxes: object = None) -> Heatmap:
-        """Return the same maps over other images.
+    def replace_images(self, images: object, boxes: object = None) -> Heatmap:
+        """Return the same maps with other images.
 
         Parameters
         ----------
-        images, boxes
-            As for the class.
+        images : array_like, PIL.Image.Image or list of these
+            The images, as in the constructor.
+        boxes : array_like, optional
+            The regions of the images that the maps cover, as in the constructor.
+
+        Returns
+        -------
+        Heatmap
+            The maps with these images.
 
         Raises
         ------
         ShapeError, DtypeError
-            As for the class.
+            As in the constructor.
 
         Examples
         --------
-        >>> heatmap.over(Image.open("cat.jpg")).save("cat-heatmap.png")
+        >>> heatmap = actgrid.Heatmap(np.random.rand(14, 14))
+        >>> photo = np.zeros((30, 40, 3), np.uint8)
+        >>> heatmap.replace_images(photo).overlay().pictures.shape
+        (1, 30, 40, 3)
         """
-        given = {one.name: getattr(self, one.name) for one in fields(self)}
-        return Heatmap(**given | {"images": images, "boxes": boxes})
+        arguments = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Heatmap(**arguments | {"images": images, "boxes": boxes})
 
-    def resized(
+    def resize(
         self, height: int, width: int, *, threads: int | None = None
     ) -> npt.NDArray[np.float32]:
-        """Return the maps in another size, (N, height, width) float32, resized bilinearly.
+        """Resize the maps bilinearly.
 
-        Pixels are squares, and the outermost values reach to the edges, as in
-        ``tf.image.resize``.
+        As in ``tf.image.resize``, pixels are squares, and the outermost values extend to the edges.
 
         Parameters
         ----------
-        threads
-            At most this many; None: one for each processor. The result does not depend on it.
+        height, width : int
+            New size of the maps in pixels.
+        threads : int, optional
+            Maximum number of threads. The result does not depend on this number. None: one thread
+            per processor.
+
+        Returns
+        -------
+        numpy.ndarray
+            (N, height, width) float32.
 
         Raises
         ------
@@ -243,9 +264,9 @@ class Heatmap(Picture):
             If a side is not a positive integer. Also a ValueError.
         """
         sides = (integer_option("height", height, 1), integer_option("width", width, 1))
-        found = np.empty((len(self), *sides), np.float32)
-        load_backend().resize(self.values, found, thread_count(threads))
-        return found
+        resized = np.empty((len(self), *sides), np.float32)
+        load_backend().resize(self.values, resized, thread_count(threads))
+        return resized
 
     @takes_options(HeatmapOptions)
     def overlay(self, **options: Unpack[HeatmapOptions]) -> Sheet:
@@ -259,31 +280,34 @@ class Heatmap(Picture):
         Returns
         -------
         Sheet
-            Its ``pictures`` are as large as the images.
+            A sheet whose ``pictures`` have the size of the images.
 
         Raises
         ------
         OptionError
-            If there are no images, or an option cannot be used. Also a ValueError.
+            If there are no images, or an option is invalid. Also a ValueError.
 
         Notes
         -----
-        The colormap goes from the smallest value of a map to the percentile `clip`, so that a few
-        outliers do not darken all the rest; ``clip=100`` draws the exact range. For signed maps
-        zero is in the middle of the colormap, and the percentile is that of absolute values.
+        The colormap extends from the smallest value of a map to the percentile `clip`, so that a
+        few outliers do not darken the rest; ``clip=100`` uses the exact range. For signed maps zero
+        is in the
+        middle of the colormap, and the percentile is that of absolute values.
 
         Examples
         --------
+        >>> photo = np.zeros((30, 40, 3), np.uint8)
+        >>> heatmap = actgrid.Heatmap(np.random.rand(14, 14), images=photo)
         >>> heatmap.overlay(alpha=0.7).save("overlay.png")
         """
-        overlaid = self._overlaid(
+        overlaid = self._draw_overlays(
             options["alpha"], options["cmap"] or self.cmap, options["clip"], options["threads"]
         )
         return lay_out_sheet(overlaid, columns=options["columns"])
 
     @takes_options(LevelOptions)
     def levels(self, **options: Unpack[LevelOptions]) -> npt.NDArray[np.uint8]:
-        """Return each map as `overlay` draws it before colour, in the size of its image.
+        """Return the levels of each map before colour, in the size of its image.
 
         Parameters
         ----------
@@ -293,19 +317,20 @@ class Heatmap(Picture):
         Returns
         -------
         numpy.ndarray
-            (N, height, width) uint8.
+            (N, height, width) uint8, as coloured by `overlay`.
 
         Raises
         ------
         OptionError
-            If there are no images, or an option cannot be used. Also a ValueError.
+            If there are no images, or an option is invalid. Also a ValueError.
 
         Examples
         --------
-        >>> heatmap.levels().shape
-        (1, 224, 224)
+        >>> photo = np.zeros((30, 40, 3), np.uint8)
+        >>> actgrid.Heatmap(np.random.rand(14, 14), images=photo).levels().shape
+        (1, 30, 40)
         """
-        return self._overlaid(1.0, "gray", options["clip"], options["threads"])[..., 0]
+        return self._draw_overlays(1.0, "gray", options["clip"], options["threads"])[..., 0]
 
     @takes_options(ContourOptions)
     def contours(
@@ -317,143 +342,161 @@ class Heatmap(Picture):
         width: int | None = None,
         **options: Unpack[ContourOptions],
     ) -> Sheet:
-        """Draw lines over each image where its map crosses some shares of its range.
+        """Draw contour lines of each map over its image.
 
         Parameters
         ----------
-        levels
-            Shares, or one, between 0 and 1, of the range that `clip` leaves, as in `overlay`. For
-            signed maps they are shares of the largest absolute value, on either side of zero.
-        color, negative_color
-            Of lines, and of those below zero in signed maps: a name, ``"#rrggbb"`` or (r, g, b).
-        width
-            Of lines, in pixels; None: a 200th of an image's shorter side.
+        levels : float or iterable of float, default (0.25, 0.5, 0.75)
+            Fractions from 0 to 1 of the range of a map, which `clip` limits as in `overlay`. For
+            signed maps, fractions of the largest absolute value, on both sides of zero.
+        color : str or tuple of int, default "#ffd000"
+            Colour of the lines: a name, ``"#rrggbb"`` or (r, g, b).
+        negative_color : str or tuple of int, default "#00a0ff"
+            Colour of the lines below zero in signed maps.
+        width : int, optional
+            Width of the lines in pixels. None: 1/200 of the shorter side of an image.
         **options
             See `actgrid.options.ContourOptions`.
 
         Returns
         -------
         Sheet
-            Its ``pictures`` are as large as the images.
+            A sheet whose ``pictures`` have the size of the images.
 
         Raises
         ------
         OptionError
-            If there are no images, or an option cannot be used. Also a ValueError.
+            If there are no images, or an option is invalid. Also a ValueError.
 
         Examples
         --------
+        >>> photo = np.zeros((30, 40, 3), np.uint8)
+        >>> heatmap = actgrid.Heatmap(np.random.rand(14, 14), images=photo)
         >>> heatmap.contours([0.5], color="red").save("contours.png")
         """
-        photos, boxes = self._images(), self._regions()
-        given = levels if isinstance(levels, Iterable) else [levels]
-        shares = [number_option("levels", share, 0, 1) for share in given]
+        photos, regions = self._require_images(), self._list_regions()
+        level_list = levels if isinstance(levels, Iterable) else [levels]
+        fractions = [number_option("levels", fraction, 0, 1) for fraction in level_list]
         sides = photos.shape[1:3]
         if width is None:
-            width = max(1, round(min(sides) * _LINE_SHARE))
+            width = max(1, round(min(sides) * _LINE_WIDTH_FRACTION))
         width = integer_option("width", width, 1)
         lines = [(1, as_colour("color", color))]
         if self.signed:
             lines.append((-1, as_colour("negative_color", negative_color)))
-        stats = self._measured(options["clip"])
-        drawn = photos.copy()
-        draw, threads = load_backend(), thread_count(options["threads"])
-        for one, low, high, box, picture in zip(
-            self.values, stats.min, stats.max, boxes, drawn, strict=True
+        stats = self._measure_ranges(options["clip"])
+        pictures = photos.copy()
+        backend, threads = load_backend(), thread_count(options["threads"])
+        for map_values, low, high, region, picture in zip(
+            self.values, stats.min, stats.max, regions, pictures, strict=True
         ):
-            values = np.empty(box.sides, np.float32)
-            draw.resize(one[None], values[None], threads)
-            inside, outside = box.slices(sides)
+            values = np.empty(region.sides, np.float32)
+            backend.resize(map_values[None], values[None], threads)
+            region_slices, image_slices = region.compute_slices(sides)
             for sign, colour in lines:
-                bands = np.zeros(box.sides, np.int16)
-                for share in shares:
-                    bands += sign * values >= low + share * (high - low)
-                picture[outside][stroke(band_edges(bands), width)[inside]] = colour
-        return lay_out_sheet(drawn, columns=options["columns"])
+                bands = np.zeros(region.sides, np.int16)
+                for fraction in fractions:
+                    bands += sign * values >= low + fraction * (high - low)
+                picture[image_slices][stroke(find_band_edges(bands), width)[region_slices]] = colour
+        return lay_out_sheet(pictures, columns=options["columns"])
 
     @takes_options(RenderOptions, normalize=UNSET, cmap=UNSET, background=UNSET)
     def to_grid(self, **options: Unpack[RenderOptions]) -> Grid:
-        """Draw the bare maps by `actgrid.render`, a tile for each.
+        """Render the bare maps as a grid, one tile per map.
 
         Parameters
         ----------
         **options
             See `actgrid.options.RenderOptions`. By default `normalize` is ``"minmax"`` and `cmap`
-            ``"viridis"``; for signed maps ``"symmetric"`` and ``"RdBu_r"``, on its middle.
+            ``"viridis"``; for signed maps ``"symmetric"`` and ``"RdBu_r"``, whose middle level is
+            also the background.
+
+        Returns
+        -------
+        Grid
+            The grid.
 
         Examples
         --------
-        >>> heatmap.to_grid(zoom=8, cmap="gray").save("maps.png")
+        >>> heatmap = actgrid.Heatmap(np.random.rand(14, 14))
+        >>> heatmap.to_grid(zoom=8, cmap="gray").levels.shape
+        (112, 112)
         """
-        given: RenderOptions = {**self._drawing, **options}
-        return render(self.values, kind="image", data_format="channels_first", **given)
+        render_options: RenderOptions = {**self._render_options, **options}
+        return render(self.values, kind="image", data_format="channels_first", **render_options)
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
-        """Return the overlay, or the bare maps if there are no images: (height, width, 3) uint8."""
+        """Draw the overlay, or the bare maps if there are no images.
+
+        Returns
+        -------
+        numpy.ndarray
+            (height, width, 3) uint8.
+        """
         return (self.to_grid() if self.images is None else self.overlay()).to_rgb()
 
     @property
     def cmap(self) -> str:
-        """Name of the colormap that suits the maps: a diverging one if they are signed."""
-        return self._drawing["cmap"]
+        """Name of the default colormap: a diverging colormap if the maps are signed."""
+        return self._render_options["cmap"]
 
-    def _overlaid(
+    def _draw_overlays(
         self, alpha: float, cmap: str, clip: float, threads: int | None
     ) -> npt.NDArray[np.uint8]:
-        photos, boxes = self._images(), self._regions()
+        photos, regions = self._require_images(), self._list_regions()
         colours = palette(cmap)
-        draw, threads = load_backend(), thread_count(threads)
+        backend, threads = load_backend(), thread_count(threads)
         overlaid = np.empty(photos.shape, np.uint8)
-        for values, mapping, photo, box, out in zip(
-            self.values, self._mappings(clip), photos, boxes, overlaid, strict=True
+        for values, mapping, photo, region, overlay in zip(
+            self.values, self._iterate_mappings(clip), photos, regions, overlaid, strict=True
         ):
-            if box == (0, 0, *photo.shape[:2]):
-                draw.overlay(values, mapping, colours, photo, alpha, out, threads)
+            if region == (0, 0, *photo.shape[:2]):
+                backend.overlay(values, mapping, colours, photo, alpha, overlay, threads)
                 continue
-            # What the map does not cover is darkened: the model did not see it.
-            out[:] = photo * np.float32(1 - alpha) + np.float32(0.5)
-            inside, outside = box.slices(photo.shape[:2])
-            under = np.zeros((*box.sides, 3), np.uint8)
-            under[inside] = photo[outside]
-            part = np.empty_like(under)
-            draw.overlay(values, mapping, colours, under, alpha, part, threads)
-            out[outside] = part[inside]
+            # Pixels outside the region are darkened, because they are no input of the model.
+            overlay[:] = photo * np.float32(1 - alpha) + np.float32(0.5)
+            region_slices, image_slices = region.compute_slices(photo.shape[:2])
+            region_pixels = np.zeros((*region.sides, 3), np.uint8)
+            region_pixels[region_slices] = photo[image_slices]
+            region_overlay = np.empty_like(region_pixels)
+            backend.overlay(values, mapping, colours, region_pixels, alpha, region_overlay, threads)
+            overlay[image_slices] = region_overlay[region_slices]
         return overlaid
 
     @property
-    def _drawing(self) -> RenderOptions:
-        return SIGNED if self.signed else _UNSIGNED
+    def _render_options(self) -> RenderOptions:
+        return SIGNED if self.signed else _UNSIGNED_OPTIONS
 
-    def _images(self) -> npt.NDArray[np.uint8]:
+    def _require_images(self) -> npt.NDArray[np.uint8]:
         if self.images is None:
             raise OptionError(
                 "there are no images to draw over: give them as Heatmap(values, images=...), "
-                "or draw the bare maps by to_grid()"
+                "or draw the bare maps with to_grid()"
             )
         return self.images
 
-    def _regions(self) -> list[Region]:
+    def _list_regions(self) -> list[Region]:
         if self.boxes is None:
-            return [Region(0, 0, *self._images().shape[1:3])] * len(self)
+            return [Region(0, 0, *self._require_images().shape[1:3])] * len(self)
         return [Region(*map(int, box)) for box in self.boxes]
 
-    def _measured(self, clip: float) -> ChannelStats:
-        """Return the statistics of each map, (N, 1), with the ends of what is drawn as extremes.
+    def _measure_ranges(self, clip: float) -> ChannelStats:
+        """Return statistics of each map, with the drawn range as `min` and `max`.
 
-        Of signed maps they are those of absolute values.
+        For signed maps they are statistics of absolute values.
         """
-        draw = load_backend()
+        backend = load_backend()
         tiles = (np.abs(self.values) if self.signed else self.values)[:, None]
-        stats = draw.measure(tiles, 1)
-        _, high = draw.percentiles(tiles, (0, clip), False, 1)
+        stats = backend.measure(tiles, 1)
+        _, high = backend.percentiles(tiles, (0, clip), False, 1)
         low = np.zeros_like(high) if self.signed else stats.min
-        # Where next to all values are the smallest, the few others are what there is to see.
+        # If nearly all values are the smallest, the percentile is too: use the largest value.
         return replace(stats, min=low, max=np.where(high > low, high, stats.max))
 
     @np.errstate(divide="ignore", over="ignore", invalid="ignore")
-    def _mappings(self, clip: float) -> Iterator[Mapping]:
-        """Yield how the values of each map become levels."""
-        stats = self._measured(clip)
-        normalization = parse_normalize(self._drawing["normalize"])
-        terms = normalization.terms(stats, stats.min, stats.max, np.float32)
-        return (Mapping(*one) for one in zip(*terms, strict=True))
+    def _iterate_mappings(self, clip: float) -> Iterator[Mapping]:
+        """Return an iterator over the mapping of each map from values to levels."""
+        stats = self._measure_ranges(clip)
+        normalization = parse_normalize(self._render_options["normalize"])
+        terms = normalization.compute_terms(stats, stats.min, stats.max, np.float32)
+        return (Mapping(*entry) for entry in zip(*terms, strict=True))

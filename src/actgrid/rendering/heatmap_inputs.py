@@ -1,4 +1,4 @@
-"""What a heatmap is made of, checked: maps, images, regions, and an entry for each map."""
+"""Check and convert the constructor arguments of a heatmap."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["as_boxes", "as_colour", "as_entries", "as_labels", "as_maps", "as_ph
 
 
 def as_maps(values: object) -> npt.NDArray[np.float32]:
-    """Return maps as (N, height, width) float32."""
+    """Convert maps to (N, height, width) float32."""
     array = as_array(values)
     maps = array[None] if array.ndim == 2 else array
     if maps.ndim != 3 or maps.size == 0:
@@ -28,19 +28,21 @@ def as_maps(values: object) -> npt.NDArray[np.float32]:
 
 
 def as_photos(images: object, count: int) -> npt.NDArray[np.uint8]:
-    """Return the image of each of `count` maps, (count, height, width, 3) uint8."""
-    photos = _pixels(images)
+    """Return one image for each of `count` maps, (count, height, width, 3) uint8."""
+    photos = _convert_images(images)
     if len(photos) not in (1, count):
-        raise ShapeError(f"{len(photos)} images were given for {count} maps")
+        raise ShapeError(
+            f"wrong number of images: {len(photos)} images were given for {count} maps"
+        )
     return np.broadcast_to(photos, (count, *photos.shape[1:]))
 
 
-def _pixels(images: Any) -> npt.NDArray[np.uint8]:
-    """Return images as (N, height, width, 3)."""
+def _convert_images(images: Any) -> npt.NDArray[np.uint8]:
+    """Convert images to (N, height, width, 3) uint8."""
     if isinstance(images, (list, tuple)):
-        parts = [_pixels(image) for image in images]
+        parts = [_convert_images(image) for image in images]
         if len({part.shape[1:] for part in parts}) != 1:
-            raise ShapeError("images must be of one size, and at least one")
+            raise ShapeError("images must be at least one, and all of one size")
         return np.concatenate(parts)
     if isinstance(images, Image.Image):
         images = ImageOps.exif_transpose(images).convert("RGB")
@@ -54,17 +56,18 @@ def _pixels(images: Any) -> npt.NDArray[np.uint8]:
         )
     if pixels.dtype != np.uint8:
         raise DtypeError(
-            f"images must be uint8 pixels, 0 to 255, not {pixels.dtype}; of floats from 0 to 1 "
-            "(images * 255).astype('uint8') makes them"
+            f"images must be uint8 pixels, 0 to 255, not {pixels.dtype}; convert floats from 0 to "
+            "1 "
+            "with (images * 255).astype('uint8')"
         )
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:3], 3)))
 
 
 def as_boxes(boxes: Any, count: int) -> npt.NDArray[np.int64]:
-    """Return the box of each of `count` maps, (count, 4): top, left, bottom, right."""
+    """Return one box for each of `count` maps, (count, 4): top, left, bottom, right."""
     array = np.asarray(boxes)
     if array.dtype.kind not in "iu":
-        raise DtypeError(f"boxes must be whole pixels, not of {array.dtype}")
+        raise DtypeError(f"boxes must be integers, not {array.dtype}")
     if array.shape not in ((4,), (count, 4)):
         raise ShapeError(f"boxes must be (4,) or ({count}, 4), not {array.shape}")
     array = np.broadcast_to(array.astype(np.int64), (count, 4))
@@ -73,21 +76,21 @@ def as_boxes(boxes: Any, count: int) -> npt.NDArray[np.int64]:
     return array
 
 
-def as_entries(name: str, given: object, count: int, kinds: str, dtype: type[Any]) -> Any:
-    """Return one number for each map, or None if there are none."""
-    if given is None:
+def as_entries(name: str, values: object, count: int, dtype_kinds: str, dtype: type[Any]) -> Any:
+    """Return an array of one number for each map, or None."""
+    if values is None:
         return None
-    numbers = np.atleast_1d(np.asarray(given))
-    if numbers.dtype.kind not in kinds:
-        wanted = "class indices" if "f" not in kinds else "numbers"
-        raise DtypeError(f"{name} must be {wanted}, not of {numbers.dtype}")
+    numbers = np.atleast_1d(np.asarray(values))
+    if numbers.dtype.kind not in dtype_kinds:
+        expected = "class indices" if "f" not in dtype_kinds else "numbers"
+        raise DtypeError(f"{name} must be {expected}, not of {numbers.dtype}")
     if numbers.shape != (count,):
         raise ShapeError(f"{name} must be ({count},), one for each map, not {numbers.shape}")
     return numbers.astype(dtype)
 
 
 def as_labels(labels: Any, count: int) -> tuple[str, ...] | None:
-    """Return a name for each of `count` maps, or None if there are none."""
+    """Return a tuple of one name for each of `count` maps, or None."""
     if labels is None:
         return None
     names = (labels,) if isinstance(labels, str) else tuple(labels)

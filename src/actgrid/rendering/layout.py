@@ -1,4 +1,4 @@
-"""Where on the canvas each tile goes."""
+"""Compute the positions of tiles in a grid."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.encoding import blank_levels
+from actgrid.encoding import make_blank_levels
 
 __all__ = [
     "Layout",
-    "near_square",
+    "choose_columns",
 ]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A grid of equal cells, filled row by row.
+    """A grid of equally large cells, filled row by row.
 
     Attributes
     ----------
     count
-        Tiles drawn.
+        Number of tiles.
     tile_height, tile_width
         Size of a tile in pixels.
     columns
-        Cells in a row.
+        Number of cells in a row.
     padding
         Pixels between neighbouring cells.
     """
@@ -40,7 +40,7 @@ class Layout:
 
     @property
     def rows(self) -> int:
-        """Rows of cells; the last may be part-filled."""
+        """Number of rows of cells, including a partly filled last row."""
         return -(-self.count // self.columns)
 
     @property
@@ -53,20 +53,20 @@ class Layout:
         """Width of the picture in pixels."""
         return self.columns * (self.tile_width + self.padding) - self.padding
 
-    def corner(self, cell: Any) -> tuple[Any, Any]:
-        """Return (y, x) of the top left pixel of a cell, or of each cell of an array."""
+    def find_corner(self, cell: Any) -> tuple[Any, Any]:
+        """Return (y, x) of the top left pixel of a cell, or of each cell in an array."""
         row, column = divmod(cell, self.columns)
         return row * (self.tile_height + self.padding), column * (self.tile_width + self.padding)
 
-    def origins(self) -> npt.NDArray[np.int64]:
-        """Return the offset on the canvas of each cell's top left pixel, cell by cell."""
-        y, x = self.corner(np.arange(self.count))
-        stride = self.width + 1  # of `blank_levels`
+    def compute_origins(self) -> npt.NDArray[np.int64]:
+        """Return the canvas offset of the top left pixel of each cell."""
+        y, x = self.find_corner(np.arange(self.count))
+        stride = self.width + 1  # rows of `make_blank_levels` have one more byte
         origins: npt.NDArray[np.int64] = y * stride + x
         return origins
 
-    def cell(self, y: int, x: int) -> int | None:
-        """Return the cell that holds a pixel; None for padding and unused cells."""
+    def find_cell(self, y: int, x: int) -> int | None:
+        """Return the cell at a pixel; None in padding and unused cells."""
         row, down = divmod(y, self.tile_height + self.padding)
         column, right = divmod(x, self.tile_width + self.padding)
         if down >= self.tile_height or right >= self.tile_width:
@@ -74,15 +74,24 @@ class Layout:
         cell = row * self.columns + column
         return cell if cell < self.count else None
 
-    def canvas(self, background: int) -> npt.NDArray[np.uint8]:
-        """Return a canvas on which all that no tile covers is `background`."""
-        covered = self.padding == 0 and self.rows * self.columns == self.count
-        return blank_levels(self.height, self.width, None if covered else background)
+    def make_canvas(self, background: int) -> npt.NDArray[np.uint8]:
+        """Return a canvas whose pixels outside the tiles have the level `background`."""
+        is_covered = self.padding == 0 and self.rows * self.columns == self.count
+        return make_blank_levels(self.height, self.width, None if is_covered else background)
 
 
-def near_square(count: int, height: int, width: int, padding: int) -> int:
-    """Return how many tiles in a row make the picture of `count` tiles nearest to square."""
-    columns = np.arange(count, 0, -1)  # of equally square pictures the wider one is found first
-    wide = columns * (width + padding) - padding
-    high = -(-count // columns) * (height + padding) - padding
-    return int(columns[np.argmin(np.maximum(wide, high) / np.minimum(wide, high))])
+def choose_columns(count: int, height: int, width: int, padding: int) -> int:
+    """Return the number of columns that makes a grid nearest to square."""
+    columns = np.arange(
+        count, 0, -1
+    )  # descending, so that argmin prefers the wider of two equally square pictures
+    picture_width = columns * (width + padding) - padding
+    picture_height = -(-count // columns) * (height + padding) - padding
+    return int(
+        columns[
+            np.argmin(
+                np.maximum(picture_width, picture_height)
+                / np.minimum(picture_width, picture_height)
+            )
+        ]
+    )

@@ -1,4 +1,4 @@
-"""The mapping from values to levels, worked out from what was measured."""
+"""Compute the mapping from activation values to levels 0 to 255."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy.typing as npt
 from actgrid.option_checks import read_normalize
 from actgrid.rendering.stats import ChannelStats
 
-__all__ = ["Mapping", "Normalization", "drawn_dtype", "parse_normalize"]
+__all__ = ["Mapping", "Normalization", "choose_render_dtype", "parse_normalize"]
 
 Float64s = npt.NDArray[np.float64]
 
 
-def drawn_dtype(dtype: np.dtype[Any]) -> type[np.float32] | type[np.float64]:
-    """Return the type to draw a dtype in: float64 for 64-bit elements, else float32."""
+def choose_render_dtype(dtype: np.dtype[Any]) -> type[np.float32] | type[np.float64]:
+    """Return the dtype to render with: float64 for 64-bit elements, else float32."""
     return np.float64 if dtype.itemsize == 8 else np.float32
 
 
 class Percentiles(Protocol):
-    """What the mapping asks of a backend."""
+    """A backend that can compute percentiles."""
 
     def percentiles(
         self, tiles: npt.NDArray[Any], limits: tuple[float, ...], pooled: bool, threads: int
@@ -32,9 +32,10 @@ class Percentiles(Protocol):
 
 @dataclass(frozen=True)
 class Mapping:
-    """``level = uint8(trunc(clip((x - shift) * scale + base, 0, 255)))``.
+    """A linear mapping from values to levels for each tile.
 
-    All three are (channels, slices) float64, one entry per tile.
+    ``level = uint8(trunc(clip((x - shift) * scale + base, 0, 255)))``. All three attributes are
+    (channels, slices) float64, with one entry per tile.
     """
 
     shift: Float64s
@@ -44,13 +45,13 @@ class Mapping:
 
 @dataclass(frozen=True)
 class Normalization:
-    """A named normalisation with its numbers, such as ``percentile(1, 99)``."""
+    """A named normalization with its limits, such as ``percentile(1, 99)``."""
 
     name: str
     limits: tuple[float, ...] = ()
 
     @np.errstate(divide="ignore", over="ignore", invalid="ignore")
-    def mapping(
+    def compute_mapping(
         self,
         tiles: npt.NDArray[Any],
         stats: ChannelStats,
@@ -58,73 +59,84 @@ class Normalization:
         backend: Percentiles,
         threads: int = 1,
     ) -> Mapping:
-        """Return the mapping of `tiles`, (channels, slices, height, width).
+        """Return the mapping of `tiles`, (channels, slices, height, width), to levels.
 
         Parameters
         ----------
+        tiles
+            The tiles.
         stats
-            Measured of these tiles, (channels, slices).
+            Statistics of these tiles, (channels, slices).
         scope
-            ``"channel"``: each tile by its own statistics; ``"layer"``: all by those of the whole.
+            ``"channel"``: map each tile by its own statistics; ``"layer"``: map all tiles by their
+            pooled statistics.
         backend, threads
-            What works out percentiles, if it maps by those.
+            Backend and number of threads for percentiles, if the normalization needs them.
         """
         if scope == "layer":
             stats = stats.pool()
         low, high = stats.min, stats.max
         if self.name == "percentile":
             low, high = backend.percentiles(tiles, self.limits, scope == "layer", threads)
-        mapping = Mapping(*self.terms(stats, low, high, drawn_dtype(tiles.dtype)))
+        mapping = Mapping(*self.compute_terms(stats, low, high, choose_render_dtype(tiles.dtype)))
         shape = tiles.shape[:2]
         if mapping.shift.shape == shape:
             return mapping
-        terms = (mapping.shift, mapping.scale, mapping.base)  # one for the whole layer
+        terms = (mapping.shift, mapping.scale, mapping.base)  # one entry for the whole layer
         return Mapping(*(np.ascontiguousarray(np.broadcast_to(term, shape)) for term in terms))
 
-    def terms(
+    def compute_terms(
         self, stats: ChannelStats, low: Any, high: Any, real: type[np.floating[Any]], xp: Any = np
     ) -> tuple[Any, Any, Any]:
-        """Return shift, scale and base by what was measured, in arrays of the same shape.
+        """Return shift, scale and base for measured statistics.
 
         Parameters
         ----------
+        stats
+            The statistics.
         low, high
-            The smallest and the largest value, or the two percentiles if it maps by those.
+            The smallest and largest values, or two percentiles for the normalization
+            ``"percentile"``.
         real
-            The type to draw in.
+            The dtype to render with.
         xp
-            The arrays' module: numpy, or one that has its functions.
+            The array module: numpy, or a module with the same functions.
         """
 
-        def known(values: Any) -> Any:
-            # Of a tile without a finite value no level depends on the mapping.
+        def replace_nonfinite(values: Any) -> Any:
+            # Levels of a tile without finite values do not depend on the mapping.
             return xp.where(xp.isfinite(values), values, 0.0)
 
         if self.name == "standard":
-            shift, span, gain, base = known(stats.mean), stats.std, 64.0, 128.0
+            shift, span, gain, base = replace_nonfinite(stats.mean), stats.std, 64.0, 128.0
         elif self.name == "symmetric":
             shift = xp.zeros_like(low)
-            span = xp.maximum(xp.abs(known(low)), xp.abs(known(high)))
+            span = xp.maximum(xp.abs(replace_nonfinite(low)), xp.abs(replace_nonfinite(high)))
             gain, base = 127.5, 128.0
         else:
             if self.name == "range":
                 low, high = (xp.zeros_like(low) + limit for limit in self.limits)
-            shift, span, gain, base = known(low), known(high) - known(low), 255.0, 0.5
-        # What divides by next to nothing must stay finite in the type it is drawn in.
+            shift, span, gain, base = (
+                replace_nonfinite(low),
+                replace_nonfinite(high) - replace_nonfinite(low),
+                255.0,
+                0.5,
+            )
+        # Division by a tiny span must stay finite in the dtype to render with.
         largest = float(np.finfo(real).max)
         scale = xp.where(span > 0, xp.minimum(gain / span, largest), 0.0)
-        # What rounding takes from the shift would be many levels where a channel hardly deviates
-        # from its mean: the base makes up for it.
+        # The rounding error of the shift would be many levels for a channel with a tiny standard
+        # deviation, so that the base compensates it.
         rounded = xp.asarray(xp.asarray(xp.clip(shift, -largest, largest), real), np.float64)
         return rounded, scale, base - (shift - rounded) * scale
 
 
 def parse_normalize(value: object) -> Normalization:
-    """Return the normalization that a value of the option `normalize` stands for.
+    """Return the normalization for a value of the option `normalize`.
 
     Raises
     ------
     OptionError
-        If there is no such normalization, or its limits cannot be used.
+        If the normalization is unknown, or its limits are invalid.
     """
     return value if isinstance(value, Normalization) else Normalization(*read_normalize(value))

@@ -1,4 +1,4 @@
-"""The base class of pictures: conversion to images, arrays and files."""
+"""Base class of pictures: conversion to images, arrays and files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import numpy.typing as npt
 from PIL import Image
 
 from actgrid.encoding import encode, write_file
-from actgrid.encoding.png import to_pillow
+from actgrid.encoding.png import convert_to_pillow
 from actgrid.option_checks import thread_count
 
 __all__ = ["Picture", "encode_picture"]
 
 
 class Picture(ABC):
-    """A picture: `to_rgb` makes it, and all else follows from that.
+    """Base class of pictures, which can be saved, converted and shown in notebooks.
+
+    A subclass implements `to_rgb`.
 
     Examples
     --------
@@ -31,37 +33,54 @@ class Picture(ABC):
 
     @abstractmethod
     def to_rgb(self) -> npt.NDArray[np.uint8]:
-        """Return the picture, (height, width, 3) uint8."""
+        """Return the picture as RGB pixels.
+
+        Returns
+        -------
+        numpy.ndarray
+            (height, width, 3) uint8.
+        """
 
     def _indexed(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
-        """Return the pixels and the palette of levels, None where the pixels are RGB."""
+        """Return levels and their palette, or RGB pixels and None."""
         return self.to_rgb(), None
 
     def to_image(self) -> Image.Image:
-        """Return a Pillow image: mode RGB; of levels mode P with a palette, or L for gray."""
-        return to_pillow(*self._indexed())
+        """Convert the picture to a Pillow image.
+
+        Returns
+        -------
+        PIL.Image.Image
+            Mode RGB; for levels, mode P with a palette, or mode L for a gray palette.
+        """
+        return convert_to_pillow(*self._indexed())
 
     def to_png(self, compression: str = "fast", threads: int | None = None) -> bytes:
-        """Return the picture as a PNG file; levels make an indexed file, or a grayscale one.
+        """Encode the picture as a PNG file; levels become an indexed or grayscale file.
 
         Parameters
         ----------
-        compression
-            ``"fast"``; ``"small"`` for a smaller file in about thirty times the time; ``"none"``
-            for a file that is not compressed.
-        threads
-            Maximum number of threads that deflate a large picture; None: one for each processor.
-            The file does not depend on it.
+        compression : {"fast", "small", "none"}, default "fast"
+            ``"small"`` makes a smaller file in about thirty times the time; ``"none"`` does not
+            compress.
+        threads : int, optional
+            Maximum number of threads that compress a large picture. The file does not depend on
+            this number. None: one thread per processor.
+
+        Returns
+        -------
+        bytes
+            The PNG file.
 
         Raises
         ------
         OptionError
-            If an option cannot be used. Also a ValueError.
+            If an option is invalid. Also a ValueError.
         """
         return b"".join(encode_picture(self, "picture.png", compression, threads))
 
     def _repr_png_(self) -> bytes:
-        return self.to_png()  # what a notebook shows
+        return self.to_png()  # shown by notebooks
 
     def save(
         self,
@@ -70,21 +89,24 @@ class Picture(ABC):
         threads: int | None = None,
         **pillow_options: object,
     ) -> None:
-        """Write the picture to a file, whole or not at all.
+        """Write the picture to a file; on an error no partial file is left.
 
         Parameters
         ----------
-        path
-            Its suffix chooses the format: .png, .webp, .jpg, .tiff or any other that Pillow writes.
-        compression, threads
-            For PNG, as in `to_png`.
-        **pillow_options
-            Given to Pillow's ``Image.save``, such as ``quality=90``.
+        path : str or pathlib.Path
+            File to write. The suffix selects the format: .png, .webp, .jpg, .tiff or any other
+            format that Pillow writes.
+        compression : {"fast", "small", "none"}, default "fast"
+            Compression of PNG files, as in `to_png`.
+        threads : int, optional
+            Number of threads for PNG files, as in `to_png`.
+        **pillow_options : object
+            Options of Pillow's ``Image.save``, such as ``quality=90``.
 
         Raises
         ------
         OptionError
-            If the suffix is of no format that can be written, or an option cannot be used. Also a
+            If Pillow cannot write files with this suffix, or an option is invalid. Also a
             ValueError.
         OutputError
             If the file cannot be written. Also an OSError.
@@ -99,7 +121,33 @@ def encode_picture(
     threads: int | None = None,
     **pillow_options: object,
 ) -> list[bytes]:
-    """Return the file that `Picture.save` would write, in pieces."""
+    """Encode a picture as the file that `Picture.save` would write.
+
+    Parameters
+    ----------
+    picture : Picture
+        The picture.
+    path : str or pathlib.Path
+        File name, of which only the suffix is used.
+    compression : {"fast", "small", "none"}, default "fast"
+        Compression of PNG files.
+    threads : int, optional
+        Number of threads for PNG files. None: one thread per processor.
+    **pillow_options : object
+        Options of Pillow's ``Image.save``.
+
+    Returns
+    -------
+    list of bytes
+        The file in consecutive pieces.
+
+    Examples
+    --------
+    >>> from actgrid.rendering import encode_picture
+    >>> picture = actgrid.render(np.ones((4, 4, 3)))
+    >>> b"".join(encode_picture(picture, "ones.png")) == picture.to_png()
+    True
+    """
     pixels, palette = picture._indexed()
     return encode(
         path,

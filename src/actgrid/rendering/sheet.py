@@ -1,4 +1,4 @@
-"""Pictures side by side, with text."""
+"""Lay out pictures as a table with titles and captions."""
 
 from __future__ import annotations
 
@@ -14,34 +14,37 @@ from actgrid.encoding import check_picture_size
 from actgrid.errors import DtypeError, OptionError, ShapeError
 from actgrid.option_groups import check_option
 from actgrid.options import GridOptions, SheetOptions
-from actgrid.rendering.layout import Layout, near_square
+from actgrid.rendering.layout import Layout, choose_columns
 from actgrid.rendering.picture import Picture
 
-__all__ = ["Sheet", "lay_out_sheet", "shortened"]
+__all__ = ["Sheet", "lay_out_sheet", "shorten_text"]
 
-# Text is this share of a picture's width in size, yet never too small to be read.
-_TEXT_SHARE = 1 / 16
-_LEAST_TEXT = 10
+# Font size as a fraction of a picture's width, and its readable minimum in pixels.
+_FONT_SIZE_FRACTION = 1 / 16
+_MIN_FONT_SIZE = 10
 _ELLIPSIS = "…"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Sheet(Picture):
-    """Pictures of one size in rows and columns. Made by `lay_out_sheet`.
+class Sheet(Picture):  # numpydoc ignore=PR01
+    """A labelled table of pictures of one size.
 
-    Attributes
+    `lay_out_sheet` returns a sheet.
+
+    Parameters
     ----------
-    pictures
+    pictures : numpy.ndarray
         (N, height, width, 3) uint8.
-    titles
-        The headings of the columns; empty if there are none.
-    captions
-        The line under each picture; empty if there are none.
-    background
-        Level of what is between the pictures, 0 (black) to 255 (white).
+    titles : tuple of str
+        Titles of the columns; empty for none.
+    captions : tuple of str
+        Captions under the pictures; empty for none.
+    background : int
+        Level of the area between the pictures, 0 (black) to 255 (white).
 
     Examples
     --------
+    >>> from actgrid.rendering import lay_out_sheet
     >>> sheet = lay_out_sheet(np.zeros((4, 32, 32, 3), np.uint8), padding=2)
     >>> sheet.to_rgb().shape
     (66, 66, 3)
@@ -51,30 +54,36 @@ class Sheet(Picture):
     titles: tuple[str, ...]
     captions: tuple[str, ...]
     background: int
-    _layout: Layout  # of cells: a picture and its caption
+    _layout: Layout  # a cell holds a picture and its caption
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __repr__(self) -> str:
         layout = self._layout
-        height = layout.height + _line_height(self.titles, layout.tile_width)
+        height = layout.height + _get_line_height(self.titles, layout.tile_width)
         return f"<Sheet {layout.width} x {height}, {len(self)} pictures>"
 
     @property
     def columns(self) -> int:
-        """Pictures in a row."""
+        """Number of pictures in a row."""
         return self._layout.columns
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
-        """Return the sheet, (height, width, 3) uint8."""
+        """Draw the sheet.
+
+        Returns
+        -------
+        numpy.ndarray
+            (height, width, 3) uint8.
+        """
         layout = self._layout
         _, height, width, _ = self.pictures.shape
-        top = _line_height(self.titles, width)
+        top = _get_line_height(self.titles, width)
         shape = (top + layout.height, layout.width, 3)
         check_picture_size(*shape[:2])
         sheet = np.full(shape, self.background, np.uint8)
-        corners = [layout.corner(cell) for cell in range(len(self))]
+        corners = [layout.find_corner(cell) for cell in range(len(self))]
         for picture, (y, x) in zip(self.pictures, corners, strict=True):
             sheet[top + y : top + y + height, x : x + width] = picture
         lines = [
@@ -87,11 +96,13 @@ class Sheet(Picture):
         if not lines:
             return sheet
         image = Image.fromarray(sheet)
-        draw, font = ImageDraw.Draw(image), _font(width)
-        ink = (0, 0, 0) if self.background >= 128 else (255, 255, 255)
+        draw, font = ImageDraw.Draw(image), _load_font(width)
+        text_colour = (0, 0, 0) if self.background >= 128 else (255, 255, 255)
         for text, (y, x) in lines:
-            place = (x + width / 2, y)
-            draw.text(place, shortened(text, font, width), fill=ink, font=font, anchor="ma")
+            position = (x + width / 2, y)
+            draw.text(
+                position, shorten_text(text, font, width), fill=text_colour, font=font, anchor="ma"
+            )
         return np.asarray(image)
 
 
@@ -104,60 +115,72 @@ def lay_out_sheet(
     titles: Iterable[str] | None = None,
     captions: Iterable[str] | None = None,
 ) -> Sheet:
-    """Lay out pictures in rows and columns.
+    """Lay out pictures as a table with optional titles and captions.
 
     Parameters
     ----------
-    pictures
-        (N, height, width, 3) uint8, or N pictures of one size, (height, width, 3).
-    columns
-        Pictures in a row; None: as many as bring the sheet nearest to square.
-    padding
+    pictures : numpy.ndarray or sequence of numpy.ndarray
+        (N, height, width, 3) uint8, or N pictures of one size, (height, width, 3) uint8.
+    columns : int, optional
+        Number of pictures in a row. None: the number that makes the sheet nearest to square.
+    padding : int, default 4
         Pixels between pictures.
-    background
-        Level of the rest, 0 (black) to 255 (white); text is black or white, whichever is seen.
-    titles
-        Headings of the columns, as many as there are.
-    captions
-        A line for under each picture, as many as there are, ``""`` for none.
+    background : int, default 255
+        Level of the remaining area, 0 (black) to 255 (white). The text is black or white, whichever
+        contrasts more.
+    titles : iterable of str, optional
+        Titles of the columns, one for each column.
+    captions : iterable of str, optional
+        Captions under the pictures, one for each picture; ``""`` for none.
 
     Returns
     -------
     Sheet
-        Text that is wider than its picture ends in an ellipsis. The font is Pillow's own, which
-        has Latin letters.
+        The sheet. Text that is wider than its picture is cut with an ellipsis. The font is the
+        default font of Pillow, which has Latin letters.
 
     Raises
     ------
     ShapeError, OptionError
-        If the pictures are not of one size, or an option cannot be used. Both are ValueErrors.
+        If the pictures differ in size, or an option is invalid. Both are ValueErrors.
     DtypeError
-        If they are not uint8. Also a TypeError.
+        If the pictures are not uint8. Also a TypeError.
 
     Examples
     --------
+    >>> from actgrid.rendering import lay_out_sheet
     >>> photos = np.zeros((2, 64, 96, 3), np.uint8)
     >>> sheet = lay_out_sheet(photos, columns=2, titles=["before", "after"])
+    >>> len(sheet), sheet.columns
+    (2, 2)
     >>> sheet.save("photos.png")
     """
-    stacked = _stacked(pictures)
+    stacked = _stack_pictures(pictures)
     count, height, width, _ = stacked.shape
     padding = check_option(SheetOptions, "padding", padding)
-    under = _texts("captions", captions)
-    if under and len(under) != count:
-        raise OptionError(f"captions must be {count}, one for each picture, not {len(under)}")
-    cell_height = height + _line_height(under, width)
+    caption_texts = _convert_texts("captions", captions)
+    if caption_texts and len(caption_texts) != count:
+        raise OptionError(
+            f"captions must be {count}, one for each picture, not {len(caption_texts)}"
+        )
+    cell_height = height + _get_line_height(caption_texts, width)
     if columns is None:
-        columns = near_square(count, cell_height, width, padding)
+        columns = choose_columns(count, cell_height, width, padding)
     columns = min(check_option(SheetOptions, "columns", columns), count)
-    above = _texts("titles", titles)
-    if above and len(above) != columns:
-        raise OptionError(f"titles must be {columns}, one for each column, not {len(above)}")
+    title_texts = _convert_texts("titles", titles)
+    if title_texts and len(title_texts) != columns:
+        raise OptionError(f"titles must be {columns}, one for each column, not {len(title_texts)}")
     layout = Layout(count, cell_height, width, columns, padding)
-    return Sheet(stacked, above, under, check_option(GridOptions, "background", background), layout)
+    return Sheet(
+        stacked,
+        title_texts,
+        caption_texts,
+        check_option(GridOptions, "background", background),
+        layout,
+    )
 
 
-def _stacked(pictures: Any) -> npt.NDArray[np.uint8]:
+def _stack_pictures(pictures: Any) -> npt.NDArray[np.uint8]:
     try:
         stacked = np.asarray(pictures)
     except ValueError:
@@ -169,27 +192,27 @@ def _stacked(pictures: Any) -> npt.NDArray[np.uint8]:
     return stacked
 
 
-def _texts(name: str, texts: Any) -> tuple[str, ...]:
+def _convert_texts(name: str, texts: Any) -> tuple[str, ...]:
     if texts is None:
         return ()
-    listed = () if isinstance(texts, str) else tuple(texts)
-    if not listed or not all(isinstance(text, str) for text in listed):
+    text_tuple = () if isinstance(texts, str) else tuple(texts)
+    if not text_tuple or not all(isinstance(text, str) for text in text_tuple):
         raise OptionError(f"{name} must be a list of texts, not {texts!r}")
-    return listed
+    return text_tuple
 
 
-def _font(width: int) -> Any:
-    return ImageFont.load_default(max(_LEAST_TEXT, round(width * _TEXT_SHARE)))
+def _load_font(width: int) -> Any:
+    return ImageFont.load_default(max(_MIN_FONT_SIZE, round(width * _FONT_SIZE_FRACTION)))
 
 
-def _line_height(texts: tuple[str, ...], width: int) -> int:
-    """Return the height of a line of text in a column of this width; 0 if there is no text."""
-    return sum(_font(width).getmetrics()) if any(texts) else 0
+def _get_line_height(texts: tuple[str, ...], width: int) -> int:
+    """Return the height of a text line in a column of this width; 0 without text."""
+    return sum(_load_font(width).getmetrics()) if any(texts) else 0
 
 
-def shortened(text: str, font: Any, width: int) -> str:
-    """Return a text as one line that is no wider than this, with an ellipsis if it was."""
-    whole = text = " ".join(text.split())
-    while text and font.getlength(text if text == whole else text + _ELLIPSIS) > width:
+def shorten_text(text: str, font: Any, width: int) -> str:
+    """Shorten a text to one line of at most `width` pixels, with an ellipsis."""
+    full_text = text = " ".join(text.split())
+    while text and font.getlength(text if text == full_text else text + _ELLIPSIS) > width:
         text = text[:-1]
-    return text if text == whole else (text.rstrip() + _ELLIPSIS if text else "")
+    return text if text == full_text else (text.rstrip() + _ELLIPSIS if text else "")

@@ -1,4 +1,4 @@
-"""What is measured of each channel."""
+"""Statistics of the channels of an activation."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ChannelStats",
-    "arrays_of",
     "assign_stats",
+    "get_named_arrays",
     "import_pandas",
-    "named_arrays",
+    "list_stat_arrays",
+    "make_stats",
     "reshape_stats",
-    "stats_of",
 ]
 
 _ARRAYS = ("mean", "std", "min", "max", "zero_fraction", "nonfinite")
@@ -31,28 +31,36 @@ _ARRAYS = ("mean", "std", "min", "max", "zero_fraction", "nonfinite")
 
 @dataclass(frozen=True, eq=False)
 class ChannelStats:
-    """Statistics over the finite values of each channel.
+    """Statistics over the finite values of each channel of an activation.
 
-    All arrays have one shape: (channels,) in `Grid.stats`, where entry c is channel c of the
-    activation, whichever channels are drawn and in whatever order. A channel with no finite value
-    has NaN for everything but `nonfinite`.
+    All arrays have the same shape: (channels,) in `Grid.stats`, where entry c is channel c of the
+    activation, whichever channels are drawn and in whatever order. A channel without finite values
+    has NaN in every array except `nonfinite`.
 
-    Attributes
+    Parameters
     ----------
-    mean, std, min, max
-        float64. The standard deviation is the population's (``ddof=0``).
-    zero_fraction
-        float64: the share of the finite values that are zero, 0 to 1.
-    nonfinite
-        int64: how many values are NaN or infinite.
-    size
-        int: how many values each channel has, finite or not.
+    mean : numpy.ndarray
+        Means, float64.
+    std : numpy.ndarray
+        Population standard deviations (``ddof=0``), float64.
+    min : numpy.ndarray
+        Smallest values, float64.
+    max : numpy.ndarray
+        Largest values, float64.
+    zero_fraction : numpy.ndarray
+        Fractions of the finite values that are zero, 0 to 1, float64.
+    nonfinite : numpy.ndarray
+        Numbers of values that are NaN or infinite, int64.
+    size : int
+        Number of values of each channel, finite or not.
 
     Examples
     --------
-    >>> grid = actgrid.render(np.zeros((4, 4, 2)))
-    >>> grid.stats.dead
-    array([ True,  True])
+    >>> stats = actgrid.render(np.array([[[0.0, 1.0], [0.0, 3.0]]])).stats
+    >>> stats.mean
+    array([0., 2.])
+    >>> stats.dead
+    array([ True, False])
     """
 
     mean: npt.NDArray[np.float64]
@@ -65,39 +73,45 @@ class ChannelStats:
 
     @property
     def dead(self) -> npt.NDArray[np.bool_]:
-        """Whether all values of a channel are the same finite value (for ReLU: zero)."""
+        """Mask of dead channels, bool: all values are the same finite value."""
         dead: npt.NDArray[np.bool_] = (self.nonfinite == 0) & (self.min == self.max)
         return dead
 
     def pool(self, axis: int | tuple[int, ...] | None = None) -> ChannelStats:
-        """Return the statistics of the values of several entries taken together.
+        """Pool the statistics of several entries, as if their values were one channel.
 
         Parameters
         ----------
-        axis
-            The axes of entries to pool; None pools all into one. Pooled axes stay, with length 1.
+        axis : int or tuple of int, optional
+            Axes of the arrays to pool over. Pooled axes keep length 1. None pools all entries into
+            one.
+
+        Returns
+        -------
+        ChannelStats
+            The pooled statistics.
         """
         finite = self.size - self.nonfinite
-        has = finite > 0
+        has_finite = finite > 0
 
-        def total(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-            summed: npt.NDArray[np.float64] = np.sum(
-                values * finite, axis, where=has, keepdims=True
+        def weighted_sum(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+            result: npt.NDArray[np.float64] = np.sum(
+                values * finite, axis, where=has_finite, keepdims=True
             )
-            return summed
+            return result
 
         count = np.sum(finite, axis, keepdims=True)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            mean = total(self.mean) / count
-            std = np.sqrt(total(self.std**2 + (self.mean - mean) ** 2) / count)
-            zero_fraction = total(self.zero_fraction) / count
-        low = np.min(self.min, axis, where=has, initial=np.inf, keepdims=True)
-        high = np.max(self.max, axis, where=has, initial=-np.inf, keepdims=True)
-        # Equal constants pool to that constant, without a deviation of the rounding's size.
-        constant = low == high
+            mean = weighted_sum(self.mean) / count
+            std = np.sqrt(weighted_sum(self.std**2 + (self.mean - mean) ** 2) / count)
+            zero_fraction = weighted_sum(self.zero_fraction) / count
+        low = np.min(self.min, axis, where=has_finite, initial=np.inf, keepdims=True)
+        high = np.max(self.max, axis, where=has_finite, initial=-np.inf, keepdims=True)
+        # Equal constants pool to that constant, with an exact standard deviation of 0.
+        is_constant = low == high
         return ChannelStats(
-            mean=np.where(constant, low, mean),
-            std=np.where(constant, 0.0, std),
+            mean=np.where(is_constant, low, mean),
+            std=np.where(is_constant, 0.0, std),
             min=np.where(count > 0, low, np.nan),
             max=np.where(count > 0, high, np.nan),
             zero_fraction=zero_fraction,
@@ -106,23 +120,30 @@ class ChannelStats:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain lists for JSON; None stands for NaN and infinities."""
+        """Convert the statistics to lists that can be written as JSON.
 
-        def plain(values: npt.NDArray[Any]) -> list[Any]:
-            listed: list[Any] = values.tolist()
+        Returns
+        -------
+        dict of {str: list}
+            Attribute name -> values, with None for NaN and infinities. ``"dead"`` lists the indices
+            of the dead channels.
+        """
+
+        def convert(values: npt.NDArray[Any]) -> list[Any]:
+            numbers: list[Any] = values.tolist()
             if np.isfinite(values).all():
-                return listed
-            return [value if math.isfinite(value) else None for value in listed]
+                return numbers
+            return [value if math.isfinite(value) else None for value in numbers]
 
-        return {name: plain(values) for name, values in named_arrays(self).items()}
+        return {name: convert(values) for name, values in get_named_arrays(self).items()}
 
     def to_frame(self) -> pandas.DataFrame:
-        """Return a pandas DataFrame with a row for each channel.
+        """Convert the statistics to a pandas DataFrame with one row per channel.
 
         Returns
         -------
         pandas.DataFrame
-            The columns are the arrays of this class, and ``dead``; the index is ``channel``.
+            The columns are the arrays of this class and ``dead``; the index is ``channel``.
 
         Raises
         ------
@@ -131,57 +152,60 @@ class ChannelStats:
 
         Examples
         --------
-        >>> actgrid.render(np.zeros((4, 4, 2))).stats.to_frame()["dead"].sum()
+        >>> stats = actgrid.render(np.zeros((4, 4, 2))).stats
+        >>> int(stats.to_frame()["dead"].sum())
         2
         """
-        columns = {name: values.reshape(-1) for name, values in _by_name(self).items()}
+        columns = {
+            name: values.reshape(-1) for name, values in _get_contiguous_arrays(self).items()
+        }
         frame = import_pandas().DataFrame(columns | {"dead": self.dead.reshape(-1)})
         return frame.rename_axis("channel")
 
 
-def stats_of(arrays: Iterable[npt.NDArray[Any]], size: int) -> ChannelStats:
-    """Return statistics made of arrays in the order of the attributes."""
+def make_stats(arrays: Iterable[npt.NDArray[Any]], size: int) -> ChannelStats:
+    """Make ChannelStats from arrays in the order of its attributes."""
     mean, std, low, high, zero_fraction, nonfinite = arrays
     return ChannelStats(mean, std, low, high, zero_fraction, nonfinite, size)
 
 
-def arrays_of(stats: ChannelStats) -> list[npt.NDArray[Any]]:
-    """Return the arrays of statistics in the order of the attributes."""
+def list_stat_arrays(stats: ChannelStats) -> list[npt.NDArray[Any]]:
+    """Return the arrays of ChannelStats in the order of its attributes."""
     return [getattr(stats, name) for name in _ARRAYS]
 
 
 def reshape_stats(stats: ChannelStats, *shape: int) -> ChannelStats:
-    """Return the same entries in another shape, as `numpy.reshape` would."""
-    return stats_of((values.reshape(shape) for values in arrays_of(stats)), stats.size)
+    """Reshape the arrays of ChannelStats, as `numpy.reshape` does."""
+    return make_stats((values.reshape(shape) for values in list_stat_arrays(stats)), stats.size)
 
 
 def assign_stats(stats: ChannelStats, index: tuple[int, ...], other: ChannelStats) -> None:
-    """Put the one entry of `other` at `index` of the arrays of `stats`."""
-    for mine, theirs in zip(arrays_of(stats), arrays_of(other), strict=True):
-        mine[index] = theirs.item()
+    """Assign the single entry of `other` to `index` in the arrays of `stats`."""
+    for target, source in zip(list_stat_arrays(stats), list_stat_arrays(other), strict=True):
+        target[index] = source.item()
 
 
-def named_arrays(stats: ChannelStats) -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays by the names of the attributes, and the dead channels as ``"dead"``."""
-    return _by_name(stats) | {"dead": np.flatnonzero(stats.dead)}
+def get_named_arrays(stats: ChannelStats) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of ChannelStats by name, and the dead channels as ``"dead"``."""
+    return _get_contiguous_arrays(stats) | {"dead": np.flatnonzero(stats.dead)}
 
 
 def import_pandas() -> Any:
-    """Return the module pandas.
+    """Import and return the module pandas.
 
     Raises
     ------
     MissingDependencyError
-        If it is not installed. Also an ImportError.
+        If pandas is not installed. Also an ImportError.
     """
     try:
         return importlib.import_module("pandas")
     except ImportError as error:
         raise MissingDependencyError(
-            f"to_frame needs pandas, which is not installed ({error}); to get it, "
+            f"to_frame needs pandas, which is not installed ({error}); to install it, "
             "pip install 'actgrid[pandas]'"
         ) from error
 
 
-def _by_name(stats: ChannelStats) -> dict[str, npt.NDArray[Any]]:
-    return dict(zip(_ARRAYS, map(np.ascontiguousarray, arrays_of(stats)), strict=True))
+def _get_contiguous_arrays(stats: ChannelStats) -> dict[str, npt.NDArray[Any]]:
+    return dict(zip(_ARRAYS, map(np.ascontiguousarray, list_stat_arrays(stats)), strict=True))

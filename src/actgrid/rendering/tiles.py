@@ -1,4 +1,4 @@
-"""From an activation of any kind to the tiles it is drawn as, without copying it."""
+"""View activations of any kind as tiles, without copying."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ DTYPES = frozenset(
     + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 )
 
-# What each kind of array looks like, in channels_last order; N may be left out. Kernels also come
-# with one or three sides, or none.
+# Shape of each kind of array, in channels_last order; N is optional. Kernels may also have one or
+# three sides, or none.
 KINDS = {
     "image": "(N, H, W, C)",
     "volume": "(N, D, H, W, C)",
@@ -48,29 +48,30 @@ class Tiling:
     Attributes
     ----------
     tiles
-        (channels, slices, height, width) view. Two axes count the tiles, because depth slices and
-        channels together seldom have a single stride.
+        (channels, slices, height, width) view. Two axes count the tiles, because channels and depth
+        slices together rarely have a single stride.
     columns
-        Tiles in a row of the picture, where the kind of activation decides it.
-    joined
-        The tiles are parts of one picture: no padding between them, one mapping for all.
-    single_values
-        The channels are single values, of which only statistics over all of them tell anything.
+        Number of tiles in a row of the picture, if the kind of activation decides it; else None.
+    is_joined
+        Whether the tiles are parts of one picture, without padding and with one mapping.
+    has_single_values
+        Whether the channels are single values, so that only statistics over all channels are
+        useful.
     """
 
     tiles: Array
     columns: int | None = None
-    joined: bool = False
-    single_values: bool = False
+    is_joined: bool = False
+    has_single_values: bool = False
 
 
 def as_array(activations: object) -> Array:
-    """Return what can be drawn as an array, without a copy where its memory can be shared.
+    """Convert an activation to an array, without a copy if its memory can be shared.
 
     Raises
     ------
     DtypeError
-        If its elements are not real numbers or bools.
+        If the elements are not real numbers or bools.
     """
     array = np.asarray(activations)
     check_dtype(array.dtype)
@@ -83,8 +84,9 @@ def check_dtype(dtype: np.dtype[Any]) -> None:
     """Raise DtypeError unless arrays of a dtype can be drawn."""
     if dtype.name not in DTYPES:
         raise DtypeError(
-            f"arrays of dtype {dtype} cannot be drawn; float16, bfloat16, float32, float64, "
-            "integers and bool can"
+            f"arrays of dtype {dtype} cannot be drawn; expected float16, bfloat16, float32, "
+            "float64, "
+            "integers or bool"
         )
 
 
@@ -96,14 +98,16 @@ def tile(
     data_format: str | None = "channels_last",
     token_grid: int | tuple[int, int] | None = None,
 ) -> Tiling:
-    """Return the tiles of one sample; see `actgrid.render` for the parameters.
+    """View one sample of an activation as tiles.
+
+    See `actgrid.render` for the parameters.
 
     Raises
     ------
     OptionError
-        If an option has no such value.
+        If an option is invalid.
     ShapeError
-        If the array is empty, or has not the rank of its kind.
+        If the array is empty, or its rank does not fit its kind.
     """
     sample = integer_option("sample", sample)
     check_option(ArrayOptions, "data_format", data_format)
@@ -112,45 +116,47 @@ def tile(
         if kind is None:
             raise ShapeError(
                 f"an array of shape {array.shape} has no rank that can be drawn; "
-                f"it must be one of {', '.join(KINDS.values())}"
+                f"expected one of {', '.join(KINDS.values())}"
             )
     check_option(ArrayOptions, "kind", kind)
     if token_grid is not None and kind != "sequence":
-        raise OptionError(f"token_grid is for sequences, not for kind {kind!r}")
+        raise OptionError(f"token_grid is only for sequences, not for kind {kind!r}")
     if 0 in array.shape:
         raise ShapeError(f"an array of shape {array.shape} is empty: nothing can be drawn")
     if kind == "kernel":
         if sample != 0:
-            raise OptionError("a kernel has no samples")
-        return _kernel_tiling(array)
+            raise OptionError(
+                f"sample must be 0 for kind 'kernel', which has no samples, not {sample}"
+            )
+        return _tile_kernel(array)
 
-    one = _sample(array, kind, sample)
+    sample_values = _select_sample(array, kind, sample)
     channels_first = data_format == "channels_first"
     if kind == "dense":
-        return _dense_tiling(one)
+        return _tile_dense(sample_values)
     if not channels_first:
-        one = np.moveaxis(one, -1, 0)
+        sample_values = np.moveaxis(sample_values, -1, 0)
     if kind == "image":
-        return Tiling(one[:, None])
+        return Tiling(sample_values[:, None])
     if kind == "volume":
-        return Tiling(one, columns=one.shape[1])
+        return Tiling(sample_values, columns=sample_values.shape[1])
     if token_grid is None:
-        return _sequence_tiling(one)
-    return Tiling(_token_tiles(one, token_grid)[:, None])
+        return _tile_sequence(sample_values)
+    return Tiling(_view_tokens(sample_values, token_grid)[:, None])
 
 
-def _dense_tiling(values: Array) -> Tiling:
-    return Tiling(values[:, None, None, None], joined=True, single_values=True)
+def _tile_dense(values: Array) -> Tiling:
+    return Tiling(values[:, None, None, None], is_joined=True, has_single_values=True)
 
 
-def _sequence_tiling(channels: Array) -> Tiling:
-    # One T x C picture: channel by channel, a column of T pixels each.
-    return Tiling(channels[:, None, :, None], columns=channels.shape[0], joined=True)
+def _tile_sequence(channels: Array) -> Tiling:
+    # One T x C picture, in which each channel is a column of T pixels.
+    return Tiling(channels[:, None, :, None], columns=channels.shape[0], is_joined=True)
 
 
-def _kernel_tiling(array: Array) -> Tiling:
+def _tile_kernel(array: Array) -> Tiling:
     if array.ndim == 1:
-        return _dense_tiling(array)
+        return _tile_dense(array)
     if not 2 <= array.ndim <= 5:
         raise ShapeError(
             "a kernel must be (kd, kh, kw, Cin, Cout), (kh, kw, Cin, Cout), (kw, Cin, Cout), "
@@ -158,40 +164,41 @@ def _kernel_tiling(array: Array) -> Tiling:
         )
     *sides, inputs, outputs = array.shape
     if max(sides, default=1) == 1:
-        return _sequence_tiling(array.reshape(inputs, outputs).T)
+        return _tile_sequence(array.reshape(inputs, outputs).T)
     if len(sides) == 1:
         return Tiling(array.transpose(2, 0, 1)[:, None])
-    # Two axes at most count the tiles: of three, two become one, which takes a copy.
+    # Only two axes can count the tiles. Joining two of three axes takes a copy.
     tiles = np.moveaxis(array, (-1, -2), (0, 1)).reshape(outputs, -1, *sides[-2:])
     return Tiling(tiles, columns=tiles.shape[1] if tiles.shape[1] > 1 else None)
 
 
-def _sample(array: Array, kind: str, sample: int) -> Array:
+def _select_sample(array: Array, kind: str, sample: int) -> Array:
     rank = KINDS[kind].count(",")  # without N
     if array.ndim == rank:
         if sample != 0:
             raise OptionError(
-                f"sample {sample} was asked for, but an array of shape {array.shape} and kind "
-                f"{kind!r} has no batch axis"
+                f"sample must be 0, not {sample}: an array of shape {array.shape} and kind "
+                f"{kind!r} "
+                "has no batch axis"
             )
         return array
     if array.ndim != rank + 1:
-        raise _wrong_rank(array, kind)
+        raise _make_rank_error(array, kind)
     sampled: Array = array[sample_option(sample, len(array))]
     return sampled
 
 
-def _wrong_rank(array: Array, kind: str) -> ShapeError:
+def _make_rank_error(array: Array, kind: str) -> ShapeError:
     return ShapeError(f"an array of kind {kind!r} must be {KINDS[kind]}, not {array.shape}")
 
 
-def _token_tiles(channels: Array, token_grid: int | tuple[int, int]) -> Array:
+def _view_tokens(channels: Array, token_grid: int | tuple[int, int]) -> Array:
     height, width = check_option(GridOptions, "token_grid", token_grid)
     tokens = channels.shape[1]
     leading = tokens - height * width
     if leading < 0:
         raise ShapeError(f"{tokens} tokens do not fill a grid of {height} x {width}")
-    # Class and register tokens come first. One stride becomes two: still no copy.
+    # Class and register tokens come first. Splitting one stride into two takes no copy.
     used = channels[:, leading:]
     channel_stride, token_stride = used.strides
     return np.lib.stride_tricks.as_strided(

@@ -1,24 +1,32 @@
-"""Measuring and painting, three times over: the same results at different speeds.
+"""Backends that measure and paint tiles: equal results at different speeds.
 
 A backend is a module with five functions:
 
 ``measure(tiles, threads) -> ChannelStats``
-    Statistics of each tile. `tiles` is a (channels, slices, height, width) view of any strides;
-    the arrays of the result are (channels, slices).
+    Compute the statistics of each tile. `tiles` is a (channels, slices, height, width) view with
+    any strides; the arrays of the result are (channels, slices).
 ``percentiles(tiles, limits, pooled, threads) -> (low, high)``
-    Two percentiles, 0 to 100, of the finite values of each tile, (channels, slices) float64, or of
-    all tiles, (1, 1): those of ``numpy.percentile``, 0 where there is no finite value.
+    Compute two percentiles, 0 to 100, of the finite values of each tile, (channels, slices)
+    float64, or of all tiles, (1, 1). They equal those of ``numpy.percentile``, or 0 without finite
+    values.
 ``paint(tiles, mapping, origin, canvas, threads) -> None``
-    Draws each tile at ``origin``, (channels, slices) int64 offsets in bytes of the top left pixel
-    from the first pixel of `canvas`, (height, width) uint8, whose rows may lie apart; a tile with
-    a negative origin is not drawn.
+    Draw each tile at ``origin``, (channels, slices) int64 offsets in bytes of the top left pixel
+    from the first pixel of `canvas`, (height, width) uint8, whose rows need not be contiguous. A
+    tile with a negative origin is not drawn.
 ``resize(values, resized, threads) -> None``
-    Resizes (maps, height, width) float32 bilinearly to the height and width of `resized`: pixels
-    are squares, and the outermost values reach to the edges, as in ``tf.image.resize``.
+    Resize (maps, height, width) float32 bilinearly to the height and width of `resized`. As in
+    ``tf.image.resize``, pixels are squares, and the outermost values extend to the edges.
 ``overlay(values, mapping, palette, image, alpha, overlaid, threads) -> None``
-    Lays one map, (height, width) float32, resized to `image`, (height, width, 3) uint8, over it:
-    `mapping`, of one tile, and `palette`, (256, 3) uint8, make its colours, of which `alpha`, 0 to
-    1, is seen: each component of `overlaid` is ``trunc(image + (colour - image) * alpha + 0.5)``.
+    Resize one map, (height, width) float32, to `image`, (height, width, 3) uint8, and blend it.
+    `mapping`, of one tile, and `palette`, (256, 3) uint8, define its colours. `alpha`, 0 to 1, is
+    the weight of the colour: each component of `overlaid` is
+    ``trunc(image + (colour - image) * alpha + 0.5)``.
+
+Examples
+--------
+>>> from actgrid.rendering.backends import find_backend_problems
+>>> find_backend_problems()["numpy"] is None
+True
 """
 
 from __future__ import annotations
@@ -34,22 +42,42 @@ from actgrid.errors import BackendError, OptionError
 from actgrid.rendering.normalize import Mapping, Percentiles
 from actgrid.rendering.stats import ChannelStats
 
-__all__ = ["BACKENDS", "Backend", "backend_problems", "first_backend", "load_backend"]
+__all__ = ["BACKENDS", "Backend", "find_backend_problems", "find_first_backend", "load_backend"]
 
-# In the order in which "auto" tries them.
+# In the order in which "auto" tries the backends.
 BACKENDS = ("native", "numba", "numpy")
 
 _REMEDIES = {
-    "native": "install actgrid again where a C++20 compiler (GCC or Clang) is found",
+    "native": "install actgrid again with a C++20 compiler (GCC or Clang)",
     "numba": "pip install 'actgrid[numba]'",
 }
 
 
-class Backend(Percentiles, Protocol):
-    """What a backend module offers."""
+class Backend(Percentiles, Protocol):  # numpydoc ignore=PR01
+    """The functions of a backend module.
+
+    Examples
+    --------
+    >>> from actgrid.rendering.backends import load_backend
+    >>> load_backend("numpy").measure(np.ones((2, 1, 3, 3)), threads=1).mean.tolist()
+    [[1.0], [1.0]]
+    """
 
     def measure(self, tiles: npt.NDArray[Any], threads: int) -> ChannelStats:
-        """Return the statistics of each tile."""
+        """Compute the statistics of each tile.
+
+        Parameters
+        ----------
+        tiles : numpy.ndarray
+            (channels, slices, height, width), with any strides.
+        threads : int
+            Maximum number of threads.
+
+        Returns
+        -------
+        ChannelStats
+            Statistics with arrays of shape (channels, slices).
+        """
 
     def paint(
         self,
@@ -59,12 +87,37 @@ class Backend(Percentiles, Protocol):
         canvas: npt.NDArray[np.uint8],
         threads: int,
     ) -> None:
-        """Draw each tile that has an origin."""
+        """Draw each tile that has an origin.
+
+        Parameters
+        ----------
+        tiles : numpy.ndarray
+            (channels, slices, height, width), with any strides.
+        mapping : Mapping
+            Mapping of each tile from values to levels.
+        origin : numpy.ndarray
+            (channels, slices) int64: canvas offset of the top left pixel of each tile; negative for
+            tiles that are not drawn.
+        canvas : numpy.ndarray
+            (height, width) uint8, which is modified.
+        threads : int
+            Maximum number of threads.
+        """
 
     def resize(
         self, values: npt.NDArray[np.float32], resized: npt.NDArray[np.float32], threads: int
     ) -> None:
-        """Resize each map bilinearly."""
+        """Resize each map bilinearly.
+
+        Parameters
+        ----------
+        values : numpy.ndarray
+            (maps, height, width) float32.
+        resized : numpy.ndarray
+            (maps, new height, new width) float32, which is modified.
+        threads : int
+            Maximum number of threads.
+        """
 
     def overlay(
         self,
@@ -76,20 +129,51 @@ class Backend(Percentiles, Protocol):
         overlaid: npt.NDArray[np.uint8],
         threads: int,
     ) -> None:
-        """Lay a map in colour over a picture."""
+        """Blend a map in colour with an image.
+
+        Parameters
+        ----------
+        values : numpy.ndarray
+            The map, (height, width) float32.
+        mapping : Mapping
+            Mapping of the map from values to levels.
+        palette : numpy.ndarray
+            Colours of the levels, (256, 3) uint8.
+        image : numpy.ndarray
+            The image, (height, width, 3) uint8.
+        alpha : float
+            Weight of the colours, 0 to 1.
+        overlaid : numpy.ndarray
+            The result, (height, width, 3) uint8, which is modified.
+        threads : int
+            Maximum number of threads.
+        """
 
 
-def _import(name: str) -> Backend:
+def _import_backend(name: str) -> Backend:
     return cast(Backend, importlib.import_module(f"{__name__}.{name}_backend"))
 
 
 @lru_cache(maxsize=1)
-def first_backend() -> str:
-    """Return the name of the backend that ``"auto"`` stands for."""
-    # Once: an import that fails is searched for anew each time, longer than a small grid takes.
+def find_first_backend() -> str:
+    """Return the name of the first backend that can be imported.
+
+    Returns
+    -------
+    str
+        A name in `BACKENDS`.
+
+    Examples
+    --------
+    >>> from actgrid.rendering.backends import find_first_backend
+    >>> find_first_backend() in ("native", "numba", "numpy")
+    True
+    """
+    # Cached, because Python repeats the search for a failed import, which is slower than rendering
+    # a small grid.
     for name in BACKENDS[:-1]:
         try:
-            _import(name)
+            _import_backend(name)
             return name
         except ImportError:
             pass
@@ -97,29 +181,57 @@ def first_backend() -> str:
 
 
 def load_backend(name: str = "auto") -> Backend:
-    """Return a backend by name; ``"auto"`` is the first of `BACKENDS` that is there.
+    """Import and return a backend by name.
+
+    Parameters
+    ----------
+    name : str, default "auto"
+        A name in `BACKENDS`, or ``"auto"`` for the first backend that can be imported.
+
+    Returns
+    -------
+    Backend
+        The backend module.
 
     Raises
     ------
     OptionError
-        If there is no backend of that name.
+        If there is no backend of this name.
     BackendError
-        If it cannot be used here; the message says how to get it.
+        If the backend cannot be imported. The message says how to install it.
+
+    Examples
+    --------
+    >>> from actgrid.rendering.backends import load_backend
+    >>> load_backend("numpy").__name__
+    'actgrid.rendering.backends.numpy_backend'
     """
     if name == "auto":
-        return _import(first_backend())
+        return _import_backend(find_first_backend())
     if name not in BACKENDS:
         raise OptionError(f"backend must be auto or one of {', '.join(BACKENDS)}, not {name!r}")
     try:
-        return _import(name)
+        return _import_backend(name)
     except ImportError as error:
         raise BackendError(
-            f"the {name} backend is not there ({error}); to get it, {_REMEDIES[name]}"
+            f"the {name} backend is not available ({error}); to install it, {_REMEDIES[name]}"
         ) from error
 
 
-def backend_problems() -> dict[str, str | None]:
-    """Return for each backend why it cannot be used, or None if it can."""
+def find_backend_problems() -> dict[str, str | None]:
+    """Return why each backend cannot be used.
+
+    Returns
+    -------
+    dict of {str: str or None}
+        Backend name -> error message; None for a backend that can be used.
+
+    Examples
+    --------
+    >>> from actgrid.rendering import find_backend_problems
+    >>> find_backend_problems()["numpy"] is None
+    True
+    """
     problems: dict[str, str | None] = {}
     for name in BACKENDS:
         try:

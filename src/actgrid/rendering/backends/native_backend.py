@@ -1,4 +1,4 @@
-"""The C++ core. Importing this fails where actgrid was installed without a compiler."""
+"""Backend in C++, which raises ImportError if it was not installed."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["measure", "overlay", "paint", "percentiles", "resize"]
 
 
 def _check_variant() -> None:
-    """Raise OptionError if the environment asks for a variant of the core that there is not."""
-    wanted = os.environ.get("ACTGRID_SIMD")
+    """Raise OptionError if ACTGRID_SIMD names an unavailable variant."""
+    variant = os.environ.get("ACTGRID_SIMD")
     variants = _core.simd_variants()
-    if wanted and wanted not in variants:
+    if variant and variant not in variants:
         raise OptionError(
-            f"ACTGRID_SIMD must be one of {', '.join(variants)} on this processor, not {wanted!r}"
+            f"ACTGRID_SIMD must be one of {', '.join(variants)} on this processor, not {variant!r}"
         )
 
 
@@ -34,6 +34,7 @@ _check_variant()
 
 
 def measure(tiles: npt.NDArray[Any], threads: int) -> ChannelStats:
+    """Compute the statistics of each tile; see `actgrid.rendering.backends`."""
     mean, std, low, high, zeros, nonfinite = _core.measure(tiles, threads)
     size = tiles.shape[2] * tiles.shape[3]
     with np.errstate(invalid="ignore"):
@@ -44,6 +45,7 @@ def measure(tiles: npt.NDArray[Any], threads: int) -> ChannelStats:
 def percentiles(
     tiles: npt.NDArray[Any], limits: tuple[float, ...], pooled: bool, threads: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Compute two percentiles of each tile; see `actgrid.rendering.backends`."""
     low, high = limits
     return _core.percentiles(tiles, low, high, pooled, threads)
 
@@ -55,10 +57,12 @@ def paint(
     canvas: npt.NDArray[np.uint8],
     threads: int,
 ) -> None:
+    """Draw each tile on a canvas; see `actgrid.rendering.backends`."""
     _core.paint(tiles, mapping.shift, mapping.scale, mapping.base, origin, canvas, threads)
 
 
 def resize(values: npt.NDArray[np.float32], resized: npt.NDArray[np.float32], threads: int) -> None:
+    """Resize maps bilinearly; see `actgrid.rendering.backends`."""
     _core.resize(values, resized, threads)
 
 
@@ -71,5 +75,6 @@ def overlay(
     overlaid: npt.NDArray[np.uint8],
     threads: int,
 ) -> None:
+    """Blend a map in colour with an image; see `actgrid.rendering.backends`."""
     terms = (mapping.shift.item(), mapping.scale.item(), mapping.base.item())
     _core.overlay(values, *terms, palette, image, alpha, overlaid, threads)

@@ -1,4 +1,4 @@
-"""The fallback for installations without the C++ core: the same loops, compiled on first use."""
+"""Backend in numba, compiled on first use."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import numpy.typing as npt
 
 from actgrid.rendering.backends import numpy_backend
 
-# A map over a picture is drawn once, not for each of many channels: to compile loops for it would
-# take longer than they save.
+# An overlay is drawn once, not for each of many channels, so that compiled loops would save less
+# time than their compilation takes.
 from actgrid.rendering.backends.numpy_backend import overlay, percentiles, resize
-from actgrid.rendering.normalize import Mapping, drawn_dtype
+from actgrid.rendering.normalize import Mapping, choose_render_dtype
 from actgrid.rendering.stats import ChannelStats, assign_stats
 
 __all__ = ["measure", "overlay", "paint", "percentiles", "resize"]
 
 Array = npt.NDArray[Any]
 
-# Channels taken side by side where they are neighbours in memory: enough to fill the widest
-# registers, few enough for a row of them to stay in the cache.
-_CHANNELS = 64
-# Values that NumPy widens at once where numba does not know the type.
-_WIDENED = 1 << 16
+# Number of channels processed together where channels are adjacent in memory: enough to fill the
+# widest registers, few enough for a row of them to stay in the cache.
+_CHANNEL_COUNT = 64
+# Number of values that NumPy converts at a time for dtypes that numba does not support.
+_CONVERTED_VALUES = 1 << 16
 
 
 def _compile(kernel: Callable[..., Any]) -> Callable[..., Any]:
@@ -34,16 +34,17 @@ def _compile(kernel: Callable[..., Any]) -> Callable[..., Any]:
     compiled: Callable[..., Any]
     try:
         compiled = numba.njit(cache=True, **options)(kernel)
-    except RuntimeError:  # nowhere to keep what is compiled, as in a read-only container
+    except RuntimeError:  # no writable cache folder, as in a read-only container
         compiled = numba.njit(**options)(kernel)
     return compiled
 
 
 @_compile
-def _measure_neighbours(
+def _measure_adjacent(
     x: Array, first: int, last: int, pivot: Array, sums: Array, bounds: Array, zeros: Array
 ) -> None:
-    # x is (height, width, channels). No branch and no index arithmetic: the inner loop vectorises.
+    # x is (height, width, channels). Without branches and index arithmetic, the inner loop is
+    # vectorised.
     total, square, low, high = sums[0], sums[1], bounds[0], bounds[1]
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
@@ -84,9 +85,9 @@ def _measure_rows(
 
 
 @_compile
-def _level(value: Any, shift: Any, scale: Any, base: Any, zero: Any, top: Any) -> Any:
+def _compute_level(value: Any, shift: Any, scale: Any, base: Any, zero: Any, top: Any) -> Any:
     v = (value - shift) * scale + base
-    # In a flat tile (scale 0) infinity times zero is NaN, yet +inf is level 255.
+    # In a constant tile (scale 0) infinity times zero is NaN, but +inf must be level 255.
     v = top if value == np.inf else v
     v = v if v > zero else zero  # NaN compares false
     v = v if v < top else top
@@ -94,7 +95,7 @@ def _level(value: Any, shift: Any, scale: Any, base: Any, zero: Any, top: Any) -
 
 
 @_compile
-def _paint_neighbours(
+def _paint_adjacent(
     x: Array,
     first: int,
     last: int,
@@ -112,7 +113,7 @@ def _paint_neighbours(
         for j in range(x.shape[1]):
             pixel, out = x[i, j, first:last], levels[j]
             for c in range(last - first):
-                out[c] = _level(real(pixel[c]), shift[c], scale[c], base[c], zero, top)
+                out[c] = _compute_level(real(pixel[c]), shift[c], scale[c], base[c], zero, top)
         for c in range(last - first):
             start = origin[c] + i * stride
             if origin[c] >= 0:
@@ -142,55 +143,56 @@ def _paint_rows(
             start = origin[c] + i * stride
             pixels, row = x[first + c, i], canvas[start : start + x.shape[2]]
             for j in range(x.shape[2]):
-                row[j] = _level(real(pixels[j]), shift[c], scale[c], base[c], zero, top)
+                row[j] = _compute_level(real(pixels[j]), shift[c], scale[c], base[c], zero, top)
 
 
-def _are_neighbours(tiles: Array) -> bool:
-    """Whether channels lie closer together in memory than the pixels of a row."""
+def _are_channels_adjacent(tiles: Array) -> bool:
+    """Return whether channels are closer together in memory than pixels of a row."""
     return tiles.shape[0] > 1 and abs(tiles.strides[0]) <= abs(tiles.strides[3])
 
 
-def _bands(
-    tiles: Array, part: int, first: int, last: int, neighbours: bool
+def _iterate_bands(
+    tiles: Array, part: int, first: int, last: int, is_adjacent: bool
 ) -> Iterator[tuple[int, Array, int, int]]:
-    """Yield (row, band, first, last): bands of rows of one slice, for the kernels to take.
+    """Yield (row, band, first, last) for bands of rows of one slice.
 
-    Types that numba does not know are widened, a band at a time; any other is one whole view.
+    Dtypes that numba does not support are converted band by band; others are one whole view.
     """
     x = tiles[:, part]
     bands: Iterator[tuple[int, Array, int, int]]
     if x.dtype.itemsize == 2 and x.dtype.kind not in "iu":
         x = x[first:last]
-        rows = max(1, _WIDENED * x.shape[1] // x.size)
+        rows = max(1, _CONVERTED_VALUES * x.shape[1] // x.size)
         bands = (
             (row, x[:, row : row + rows].astype(np.float32, order="K"), 0, last - first)
             for row in range(0, x.shape[1], rows)
         )
     else:
         bands = iter([(0, x.view(np.uint8) if x.dtype == np.bool_ else x, first, last)])
-    if neighbours:
+    if is_adjacent:
         return ((row, band.transpose(1, 2, 0), *ends) for row, band, *ends in bands)
     return bands
 
 
-def _for_ranges(tiles: Array, threads: int, task: Callable[[int, int, int], None]) -> None:
-    """Call task(slice, first, last) for ranges of channels that together cover all tiles."""
+def _run_ranges(tiles: Array, threads: int, task: Callable[[int, int, int], None]) -> None:
+    """Call task(slice, first, last) for ranges of channels that cover all tiles."""
     ranges = [
-        (part, first, min(first + _CHANNELS, tiles.shape[0]))
+        (part, first, min(first + _CHANNEL_COUNT, tiles.shape[0]))
         for part in range(tiles.shape[1])
-        for first in range(0, tiles.shape[0], _CHANNELS)
+        for first in range(0, tiles.shape[0], _CHANNEL_COUNT)
     ]
     if threads == 1 or len(ranges) == 1:
-        for one in ranges:
-            task(*one)
+        for channel_range in ranges:
+            task(*channel_range)
     else:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda one: task(*one), ranges))
+            list(pool.map(lambda channel_range: task(*channel_range), ranges))
 
 
 def measure(tiles: Array, threads: int) -> ChannelStats:
-    neighbours = _are_neighbours(tiles)
-    kernel = _measure_neighbours if neighbours else _measure_rows
+    """Compute the statistics of each tile; see `actgrid.rendering.backends`."""
+    is_adjacent = _are_channels_adjacent(tiles)
+    kernel = _measure_adjacent if is_adjacent else _measure_rows
     shape, size = tiles.shape[:2], tiles.shape[2] * tiles.shape[3]
     pivot = tiles[:, :, 0, 0].astype(np.float64)
     sums = np.zeros((2, *shape))
@@ -198,29 +200,29 @@ def measure(tiles: Array, threads: int) -> ChannelStats:
     zeros = np.zeros(shape, np.int64)
 
     def task(part: int, first: int, last: int) -> None:
-        at = np.s_[..., first:last, part]
-        pivots = np.ascontiguousarray(pivot[at])
+        index = np.s_[..., first:last, part]
+        pivots = np.ascontiguousarray(pivot[index])
         range_sums = np.zeros((2, last - first))
         range_zeros = np.zeros(last - first, np.int64)
         range_bounds = None
-        for _, band, start, stop in _bands(tiles, part, first, last, neighbours):
+        for _, band, start, stop in _iterate_bands(tiles, part, first, last, is_adjacent):
             if range_bounds is None:
-                corner = band[0, 0, start:stop] if neighbours else band[start:stop, 0, 0]
+                corner = band[0, 0, start:stop] if is_adjacent else band[start:stop, 0, 0]
                 range_bounds = np.stack([corner, corner])
             kernel(band, start, stop, pivots, range_sums, range_bounds, range_zeros)
-        sums[at], bounds[at], zeros[at] = range_sums, range_bounds, range_zeros
+        sums[index], bounds[index], zeros[index] = range_sums, range_bounds, range_zeros
 
     with np.errstate(all="ignore"):
-        _for_ranges(tiles, threads, task)
+        _run_ranges(tiles, threads, task)
         offset = sums[0] / size
         variance = np.maximum(sums[1] / size - offset**2, 0)
         low, high = bounds
-        # A constant channel has no deviation at all, not one of the rounding's size.
+        # The standard deviation of a constant channel is exactly 0, without a rounding error.
         std = np.where(low == high, 0.0, np.sqrt(variance))
     stats = ChannelStats(
         pivot + offset, std, low, high, zeros / size, np.zeros(shape, np.int64), size
     )
-    # NaN and infinities, if there were any, are in the sum of squares.
+    # NaN and infinities make the sum of squares nonfinite.
     for c, part in np.argwhere(~np.isfinite(sums[1])):
         tile = tiles[c : c + 1, part : part + 1]
         assign_stats(stats, (c, part), numpy_backend.measure(tile, threads))
@@ -234,11 +236,12 @@ def paint(
     canvas: npt.NDArray[np.uint8],
     threads: int,
 ) -> None:
-    neighbours = _are_neighbours(tiles)
-    kernel = _paint_neighbours if neighbours else _paint_rows
-    real = drawn_dtype(tiles.dtype)
+    """Draw each tile on a canvas; see `actgrid.rendering.backends`."""
+    is_adjacent = _are_channels_adjacent(tiles)
+    kernel = _paint_adjacent if is_adjacent else _paint_rows
+    real = choose_render_dtype(tiles.dtype)
     stride = canvas.strides[0]
-    # All bytes from the first pixel to the last, those between rows too.
+    # All bytes from the first pixel to the last, including those between rows.
     pixels = np.lib.stride_tricks.as_strided(
         canvas, ((canvas.shape[0] - 1) * stride + canvas.shape[1],), (1,)
     )
@@ -247,10 +250,10 @@ def paint(
         shift = mapping.shift[first:last, part].astype(real)
         scale = mapping.scale[first:last, part].astype(real)
         base = mapping.base[first:last, part].astype(real)
-        corner = np.ascontiguousarray(origin[first:last, part])
-        for row, band, start, stop in _bands(tiles, part, first, last, neighbours):
-            # A tile that is not drawn stays negative whatever the row.
-            at = np.where(corner < 0, -1, corner + row * stride)
-            kernel(band, start, stop, shift, scale, base, at, pixels, stride)
+        tile_origin = np.ascontiguousarray(origin[first:last, part])
+        for row, band, start, stop in _iterate_bands(tiles, part, first, last, is_adjacent):
+            # The origin of a tile that is not drawn stays negative in every band.
+            band_origin = np.where(tile_origin < 0, -1, tile_origin + row * stride)
+            kernel(band, start, stop, shift, scale, base, band_origin, pixels, stride)
 
-    _for_ranges(tiles, threads, task)
+    _run_ranges(tiles, threads, task)

@@ -1,6 +1,6 @@
-"""The reference: the arithmetic as the design states it, in plain NumPy.
+"""Reference backend in plain NumPy, against which the other backends are tested.
 
-Written to be read and to be checked against; it uses one thread.
+It uses one thread.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.rendering.normalize import Mapping, drawn_dtype
-from actgrid.rendering.stats import ChannelStats, stats_of
+from actgrid.rendering.normalize import Mapping, choose_render_dtype
+from actgrid.rendering.stats import ChannelStats, make_stats
 
 __all__ = ["measure", "overlay", "paint", "percentiles", "resize"]
 
-# Values taken at once, so that temporaries stay in the cache and small beside the picture.
+# Number of values processed at a time, so that temporary arrays stay in the cache.
 _BLOCK = 1 << 16
-_PIXELS = (2, 3)
+_PIXEL_AXES = (2, 3)
 
-Block = tuple[slice, slice]  # of channels, of rows
+Block = tuple[slice, slice]  # channels, rows
 
 
-def _blocks(tiles: npt.NDArray[Any]) -> Iterator[list[Block]]:
-    """Yield for a range of channels the bands of rows to take one after the other."""
+def _iterate_blocks(tiles: npt.NDArray[Any]) -> Iterator[list[Block]]:
+    """Yield, for each range of channels, the bands of rows to process in order."""
     channels, slices, height, width = tiles.shape
     step = max(1, _BLOCK // (slices * height * width))
     rows = max(1, _BLOCK // (slices * width))
@@ -35,43 +35,46 @@ def _blocks(tiles: npt.NDArray[Any]) -> Iterator[list[Block]]:
 
 
 def measure(tiles: npt.NDArray[Any], threads: int) -> ChannelStats:
+    """Compute the statistics of each tile; see `actgrid.rendering.backends`."""
     size = tiles.shape[2] * tiles.shape[3]
-    parts = [_measure(tiles, bands) for bands in _blocks(tiles)]
-    return stats_of((np.concatenate(column) for column in zip(*parts, strict=True)), size)
+    parts = [_measure_bands(tiles, bands) for bands in _iterate_blocks(tiles)]
+    return make_stats((np.concatenate(column) for column in zip(*parts, strict=True)), size)
 
 
-def _values(tiles: npt.NDArray[Any], band: Block) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """Return a band's values and which of them are finite."""
+def _read_band(
+    tiles: npt.NDArray[Any], band: Block
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Return the values of a band as float64, and a mask of the finite values."""
     channels, rows = band
     x = tiles[channels, :, rows].astype(np.float64)
     return x, np.isfinite(x)
 
 
 @np.errstate(all="ignore")
-def _measure(tiles: npt.NDArray[Any], bands: list[Block]) -> list[npt.NDArray[Any]]:
+def _measure_bands(tiles: npt.NDArray[Any], bands: list[Block]) -> list[npt.NDArray[Any]]:
     count = zeros = np.zeros((), np.int64)
     total = square = np.zeros(())
     low, high = np.array(np.inf), np.array(-np.inf)
     for band in bands:
-        x, finite = _values(tiles, band)
-        count = count + finite.sum(_PIXELS)
-        total = total + np.where(finite, x, 0).sum(_PIXELS)
-        zeros = zeros + (x == 0).sum(_PIXELS)
-        low = np.minimum(low, np.where(finite, x, np.inf).min(_PIXELS))
-        high = np.maximum(high, np.where(finite, x, -np.inf).max(_PIXELS))
+        x, finite = _read_band(tiles, band)
+        count = count + finite.sum(_PIXEL_AXES)
+        total = total + np.where(finite, x, 0).sum(_PIXEL_AXES)
+        zeros = zeros + (x == 0).sum(_PIXEL_AXES)
+        low = np.minimum(low, np.where(finite, x, np.inf).min(_PIXEL_AXES))
+        high = np.maximum(high, np.where(finite, x, -np.inf).max(_PIXEL_AXES))
     mean = total / count
     for band in bands:
-        x, finite = _values(tiles, band)
-        square = square + (np.where(finite, x - mean[..., None, None], 0) ** 2).sum(_PIXELS)
+        x, finite = _read_band(tiles, band)
+        square = square + (np.where(finite, x - mean[..., None, None], 0) ** 2).sum(_PIXEL_AXES)
     std = np.sqrt(square / count)
-    # The mean of equal values may differ from them by a rounding; they do not deviate.
-    constant = low == high
-    none = count == 0
+    # The mean of equal values may have a rounding error; their deviation is exactly 0.
+    is_constant = low == high
+    is_empty = count == 0
     return [
-        np.where(constant, low, mean),
-        np.where(constant, 0.0, std),
-        np.where(none, np.nan, low),
-        np.where(none, np.nan, high),
+        np.where(is_constant, low, mean),
+        np.where(is_constant, 0.0, std),
+        np.where(is_empty, np.nan, low),
+        np.where(is_empty, np.nan, high),
         zeros / count,
         tiles.shape[2] * tiles.shape[3] - count,
     ]
@@ -80,17 +83,19 @@ def _measure(tiles: npt.NDArray[Any], bands: list[Block]) -> list[npt.NDArray[An
 def percentiles(
     tiles: npt.NDArray[Any], limits: tuple[float, ...], pooled: bool, threads: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    def of(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Compute two percentiles of each tile; see `actgrid.rendering.backends`."""
+
+    def compute(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         with np.errstate(invalid="ignore"):  # signalling NaN
             finite = values[np.isfinite(values)].astype(np.float64)
         return np.percentile(finite, limits) if finite.size else np.zeros(2)
 
     if pooled:
-        found = of(tiles)[:, None, None]
+        limits_by_tile = compute(tiles)[:, None, None]
     else:
-        found = np.array([[of(tile) for tile in channel] for channel in tiles])
-        found = np.moveaxis(found, -1, 0)
-    return found[0], found[1]
+        limits_by_tile = np.array([[compute(tile) for tile in channel] for channel in tiles])
+        limits_by_tile = np.moveaxis(limits_by_tile, -1, 0)
+    return limits_by_tile[0], limits_by_tile[1]
 
 
 def paint(
@@ -100,10 +105,11 @@ def paint(
     canvas: npt.NDArray[np.uint8],
     threads: int,
 ) -> None:
+    """Draw each tile on a canvas; see `actgrid.rendering.backends`."""
     top, left = np.divmod(origin, canvas.strides[0])
-    for bands in _blocks(tiles):
+    for bands in _iterate_blocks(tiles):
         for channels, rows in bands:
-            levels = _levels(tiles[channels, :, rows], mapping, channels)
+            levels = _compute_levels(tiles[channels, :, rows], mapping, channels)
             height, width = levels.shape[2:]
             for tile, y, x, start in zip(
                 levels.reshape(-1, height, width),
@@ -117,8 +123,10 @@ def paint(
 
 
 @np.errstate(invalid="ignore", over="ignore")
-def _levels(tiles: npt.NDArray[Any], mapping: Mapping, block: slice) -> npt.NDArray[np.uint8]:
-    real: Any = drawn_dtype(tiles.dtype)
+def _compute_levels(
+    tiles: npt.NDArray[Any], mapping: Mapping, block: slice
+) -> npt.NDArray[np.uint8]:
+    real: Any = choose_render_dtype(tiles.dtype)
     x = tiles.astype(real)
     shift = mapping.shift[block].astype(real)[..., None, None]
     scale = mapping.scale[block].astype(real)[..., None, None]
@@ -130,30 +138,36 @@ def _levels(tiles: npt.NDArray[Any], mapping: Mapping, block: slice) -> npt.NDAr
     return levels
 
 
-def _neighbours(
-    count: int, wanted: int
+def _compute_neighbours(
+    count: int, new_count: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.float32]]:
-    """Return for each pixel of a resized axis the two it lies between, and how far from the first.
+    """Return two source pixels and their weight for each pixel of a resized axis.
 
-    Its centre, i + 0.5, lies at (i + 0.5) * count / wanted - 0.5: in (2 * wanted)ths, exactly.
+    The centre of pixel i, i + 0.5, corresponds to (i + 0.5) * count / new_count - 0.5, which is a
+    multiple of 1 / (2 * new_count) and is computed in integers.
     """
-    whole = 2 * wanted
-    at = np.clip((2 * np.arange(wanted) + 1) * count - wanted, 0, (count - 1) * whole)
-    first, rest = np.divmod(at, whole)
-    return first, first + (rest != 0), (rest / whole).astype(np.float32)
+    denominator = 2 * new_count
+    position = np.clip(
+        (2 * np.arange(new_count) + 1) * count - new_count, 0, (count - 1) * denominator
+    )
+    first, remainder = np.divmod(position, denominator)
+    return first, first + (remainder != 0), (remainder / denominator).astype(np.float32)
 
 
-def _between(a: npt.NDArray[Any], b: npt.NDArray[Any], part: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    # Equal values need no arithmetic, which would turn two infinities into NaN.
-    return np.where(a == b, a, a * (1 - part) + b * part)
+def _interpolate(
+    a: npt.NDArray[Any], b: npt.NDArray[Any], weight: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    # Equal values are kept, because arithmetic would turn two infinities into NaN.
+    return np.where(a == b, a, a * (1 - weight) + b * weight)
 
 
 @np.errstate(invalid="ignore")
 def resize(values: npt.NDArray[np.float32], resized: npt.NDArray[np.float32], threads: int) -> None:
-    first, second, part = _neighbours(values.shape[1], resized.shape[1])
-    mixed = _between(values[:, first], values[:, second], part[:, None])
-    first, second, part = _neighbours(values.shape[2], resized.shape[2])
-    resized[:] = _between(mixed[..., first], mixed[..., second], part)
+    """Resize maps bilinearly; see `actgrid.rendering.backends`."""
+    first, second, weight = _compute_neighbours(values.shape[1], resized.shape[1])
+    resized_rows = _interpolate(values[:, first], values[:, second], weight[:, None])
+    first, second, weight = _compute_neighbours(values.shape[2], resized.shape[2])
+    resized[:] = _interpolate(resized_rows[..., first], resized_rows[..., second], weight)
 
 
 def overlay(
@@ -165,8 +179,9 @@ def overlay(
     overlaid: npt.NDArray[np.uint8],
     threads: int,
 ) -> None:
+    """Blend a map in colour with an image; see `actgrid.rendering.backends`."""
     resized = np.empty((1, *image.shape[:2]), np.float32)
     resize(values[None], resized, threads)
-    colours = palette[_levels(resized[None], mapping, slice(None))[0, 0]]
+    colours = palette[_compute_levels(resized[None], mapping, slice(None))[0, 0]]
     difference = np.subtract(colours, image, dtype=np.float32)
     overlaid[:] = image + difference * np.float32(alpha) + np.float32(0.5)
