@@ -1,3 +1,5 @@
+"""Tests of `actgrid.encoding.Animation`."""
+
 from __future__ import annotations
 
 import io
@@ -18,19 +20,21 @@ Levels = npt.NDArray[np.uint8]
 FORMATS = pytest.mark.parametrize("suffix", [".webp", ".gif"])
 
 
-def animated(frames: list[Levels], suffix: str, cmap: str = "viridis", **options: Any) -> bytes:
-    movie = Animation(suffix, palette(cmap), **options)
+def encode_animation(
+    frames: list[Levels], suffix: str, cmap: str = "viridis", **options: Any
+) -> bytes:
+    animation = Animation(suffix, palette(cmap), **options)
     for levels in frames:
-        movie.append(levels)
-    return b"".join(movie.pieces())
+        animation.append(levels)
+    return b"".join(animation.encode_pieces())
 
 
-def decoded(file: bytes) -> list[Levels]:
+def decode_frames(file: bytes) -> list[Levels]:
     with Image.open(io.BytesIO(file)) as image:
         return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
 
 
-def noise(*shape: int) -> Levels:
+def make_noise(*shape: int) -> Levels:
     return np.random.default_rng(3).integers(0, 256, shape, np.uint8)
 
 
@@ -38,87 +42,91 @@ def noise(*shape: int) -> Levels:
 @given(
     shape=st.tuples(*[st.integers(1, 4), st.integers(1, 40), st.integers(1, 40)]),
     cmap=st.sampled_from(["viridis", "gray", "RdBu_r"]),
-    most=st.sampled_from([0, 1, 255]),
+    max_level=st.sampled_from([0, 1, 255]),
     data=st.data(),
 )
-def test_every_pixel_is_the_palettes(
-    suffix: str, shape: tuple[int, int, int], cmap: str, most: int, data: Any
+def test_pixels_are_palette_colours(
+    suffix: str, shape: tuple[int, int, int], cmap: str, max_level: int, data: Any
 ) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 9)))
-    frames = list(rng.integers(0, most + 1, shape, np.uint8))
-    found = decoded(animated(frames, suffix, cmap))
-    assert len(found) == len(frames)
-    for levels, pixels in zip(frames, found, strict=True):
+    frames = list(rng.integers(0, max_level + 1, shape, np.uint8))
+    decoded = decode_frames(encode_animation(frames, suffix, cmap))
+    assert len(decoded) == len(frames)
+    for levels, pixels in zip(frames, decoded, strict=True):
         np.testing.assert_array_equal(pixels, palette(cmap)[levels])
 
 
 @FORMATS
-def test_all_levels_in_a_picture_of_many_blocks(suffix: str) -> None:
-    frames = [np.arange(256, dtype=np.uint8).repeat(301).reshape(-1, 301), noise(256, 301)]
-    found = decoded(animated(frames, suffix, "gray"))
-    np.testing.assert_array_equal(found, np.stack(frames)[..., None].repeat(3, -1))
+def test_all_levels_in_large_frames(suffix: str) -> None:
+    frames = [np.arange(256, dtype=np.uint8).repeat(301).reshape(-1, 301), make_noise(256, 301)]
+    decoded = decode_frames(encode_animation(frames, suffix, "gray"))
+    np.testing.assert_array_equal(decoded, np.stack(frames)[..., None].repeat(3, -1))
 
 
 @FORMATS
-def test_a_frame_like_the_one_before_stays_a_frame(suffix: str) -> None:
-    levels = noise(9, 11)
-    assert len(decoded(animated([levels] * 5, suffix))) == 5
+def test_repeated_frames_are_kept(suffix: str) -> None:
+    levels = make_noise(9, 11)
+    assert len(decode_frames(encode_animation([levels] * 5, suffix))) == 5
 
 
 @FORMATS
 def test_durations(suffix: str) -> None:
-    frames = [noise(6, 7)] * 3
-    with Image.open(io.BytesIO(animated(frames, suffix, milliseconds=120, hold=1500))) as image:
-        times = []
+    frames = [make_noise(6, 7)] * 3
+    with Image.open(
+        io.BytesIO(encode_animation(frames, suffix, milliseconds=120, hold=1500))
+    ) as image:
+        durations = []
         for frame in ImageSequence.Iterator(image):
             frame.load()
-            times.append(frame.info["duration"])
-    assert times == [120, 120, 1500]
-    with Image.open(io.BytesIO(animated(frames[:1], suffix, milliseconds=50))) as image:
+            durations.append(frame.info["duration"])
+    assert durations == [120, 120, 1500]
+    with Image.open(io.BytesIO(encode_animation(frames[:1], suffix, milliseconds=50))) as image:
         image.load()
         assert getattr(image, "n_frames", 1) == 1
 
 
-def test_gif_counts_in_hundredths_of_a_second() -> None:
-    for milliseconds, found in ((4, 10), (33, 30), (37, 40)):
-        file = animated([noise(6, 7)] * 2, ".gif", milliseconds=milliseconds)
+def test_gif_rounds_to_hundredths_of_a_second() -> None:
+    for milliseconds, expected in ((4, 10), (33, 30), (37, 40)):
+        file = encode_animation([make_noise(6, 7)] * 2, ".gif", milliseconds=milliseconds)
         with Image.open(io.BytesIO(file)) as image:
-            assert image.info["duration"] == found
+            assert image.info["duration"] == expected
 
 
-# What Pillow calls a loop is, in a GIF, how often the movie is played after the first time.
+# For GIF files, Pillow reports the number of repetitions after the first time.
 @pytest.mark.parametrize(
-    ("suffix", "loop", "found"),
+    ("suffix", "loop", "expected"),
     [(".webp", 0, 0), (".webp", 3, 3), (".gif", 0, 0), (".gif", 3, 2), (".gif", 1, None)],
 )
-def test_how_often_it_is_played(suffix: str, loop: int, found: int | None) -> None:
-    with Image.open(io.BytesIO(animated([noise(4, 4)] * 2, suffix, loop=loop))) as image:
-        assert image.info.get("loop") == found
+def test_loop_count(suffix: str, loop: int, expected: int | None) -> None:
+    with Image.open(
+        io.BytesIO(encode_animation([make_noise(4, 4)] * 2, suffix, loop=loop))
+    ) as image:
+        assert image.info.get("loop") == expected
 
 
 @FORMATS
-def test_the_file_is_whole_after_every_frame(suffix: str) -> None:
-    frames = [noise(5, 6), noise(5, 6)[::-1], noise(5, 6)[:, ::-1]]
-    movie = Animation(suffix, palette("viridis"))
+def test_file_is_valid_after_every_frame(suffix: str) -> None:
+    frames = [make_noise(5, 6), make_noise(5, 6)[::-1], make_noise(5, 6)[:, ::-1]]
+    animation = Animation(suffix, palette("viridis"))
     for count, levels in enumerate(frames, 1):
-        movie.append(levels)
-        found = decoded(b"".join(movie.pieces()))
-        np.testing.assert_array_equal(found, palette("viridis")[np.stack(frames[:count])])
-        assert len(movie) == count
+        animation.append(levels)
+        decoded = decode_frames(b"".join(animation.encode_pieces()))
+        np.testing.assert_array_equal(decoded, palette("viridis")[np.stack(frames[:count])])
+        assert len(animation) == count
 
 
 @FORMATS
-def test_frames_have_one_size(suffix: str) -> None:
-    movie = Animation(suffix, palette("viridis"))
-    with pytest.raises(ShapeError, match="a frame at least"):
-        movie.pieces()
-    movie.append(noise(4, 5))
-    with pytest.raises(ShapeError, match=r"\(4, 5\), not of \(5, 4\)"):
-        movie.append(noise(5, 4))
-    assert len(decoded(b"".join(movie.pieces()))) == 1
+def test_frames_of_different_size_raise(suffix: str) -> None:
+    animation = Animation(suffix, palette("viridis"))
+    with pytest.raises(ShapeError, match="has no frames"):
+        animation.encode_pieces()
+    animation.append(make_noise(4, 5))
+    with pytest.raises(ShapeError, match=r"\(4, 5\) of the first frame, not \(5, 4\)"):
+        animation.append(make_noise(5, 4))
+    assert len(decode_frames(b"".join(animation.encode_pieces()))) == 1
 
 
-def test_what_cannot_be() -> None:
+def test_invalid_options_raise() -> None:
     colours = palette("viridis")
     with pytest.raises(OptionError, match=r"\.webp or \.gif, not '\.mp4'"):
         Animation(".mp4", colours)

@@ -1,33 +1,33 @@
-"""Levels and a palette to files. Knows arrays and bytes, no grid."""
+"""Encode pictures as image files and animations, and write files atomically."""
 
 from actgrid.encoding.animation import Animation, check_animation
 from actgrid.encoding.files import (
-    is_leftover,
+    is_partial_file,
     lock_folder,
+    make_folder,
+    open_atomic_file,
     sync_file_system,
-    writable_folder,
     write_file,
-    writing_file,
 )
-from actgrid.encoding.images import encode, image_format
+from actgrid.encoding.images import encode, find_image_format
 from actgrid.encoding.png import (
-    blank_levels,
     check_picture_size,
     encode_png,
+    make_blank_levels,
 )
 
 __all__ = [
     "Animation",
-    "blank_levels",
     "check_animation",
     "check_picture_size",
     "encode",
     "encode_png",
-    "image_format",
-    "is_leftover",
+    "find_image_format",
+    "is_partial_file",
     "lock_folder",
+    "make_blank_levels",
+    "make_folder",
+    "open_atomic_file",
     "sync_file_system",
-    "writable_folder",
     "write_file",
-    "writing_file",
 ]

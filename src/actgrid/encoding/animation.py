@@ -1,4 +1,4 @@
-"""Animated WebP and GIF, put together of frames that are encoded once."""
+"""Encode animated WebP and GIF files from frames that are encoded once."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy.typing as npt
 from actgrid.encoding.images import encode
 from actgrid.errors import OptionError, ShapeError
 
-__all__ = ["ANIMATIONS", "Animation", "check_animation"]
+__all__ = ["ANIMATION_FORMATS", "Animation", "check_animation"]
 
 Levels = npt.NDArray[np.uint8]
 
-_MOST_LOOPS = 0xFFFF
+_MAX_LOOPS = 0xFFFF
 
 
 @dataclass(frozen=True)
@@ -27,58 +27,68 @@ class _Format:
     Attributes
     ----------
     options
-        For Pillow, which encodes a frame.
-    data
-        Takes from the file of one frame what an animation has of it.
-    file
-        Returns the pieces of the file: of (height, width), the palette, frames with the
-        milliseconds that each is shown, and how often they are played, 0 for ever.
-    longest
-        Milliseconds that a frame can be shown.
+        Pillow options to encode a frame.
+    extract_frame
+        Function that extracts the data of a frame from the file of one picture.
+    assemble
+        Function that returns the file in pieces, given (height, width), the palette, frames with
+        their durations in milliseconds, and the number of loops (0: endless).
+    max_milliseconds
+        Longest duration of a frame.
     """
 
     options: dict[str, Any]
-    data: Callable[[bytes], bytes]
-    file: Callable[[tuple[int, int], Levels, list[tuple[bytes, int]], int], list[bytes]]
-    longest: int
+    extract_frame: Callable[[bytes], bytes]
+    assemble: Callable[[tuple[int, int], Levels, list[tuple[bytes, int]], int], list[bytes]]
+    max_milliseconds: int
 
 
 class Animation:
-    """A picture that moves: frames of one size, of levels and one palette.
+    """An animated picture: frames of one size, as levels with one palette.
 
-    Pillow would encode every frame anew for each file, drop those that equal the one before, and
-    choose colours. Here a frame is encoded when it is appended, without loss, and every file that
-    is made is whole: decoded pixels are those of the palette exactly.
+    Pillow would encode every frame again for each file, drop repeated frames, and choose colours.
+    Here a frame is encoded losslessly once, when it is appended, and the file can be made at any
+    time.
+    Decoded pixels are exactly the colours of the palette.
 
     Parameters
     ----------
-    suffix
-        ``".webp"`` or ``".gif"``.
-    palette
-        (256, 3) uint8 RGB of each level.
-    milliseconds
-        How long each frame is shown. GIF counts in hundredths of a second.
-    hold
-        How long the last one is; None: like the others.
-    loop
-        How often it is played; 0 for ever.
+    suffix : {".webp", ".gif"}
+        File suffix of the format.
+    palette : numpy.ndarray
+        (256, 3) uint8 RGB colours of the levels.
+    milliseconds : int, default 200
+        Duration of each frame. GIF rounds it to hundredths of a second.
+    hold : int, optional
+        Duration of the last frame in milliseconds. None: like the other frames.
+    loop : int, default 0
+        How often the animation is played; 0 for endless.
 
     Raises
     ------
     OptionError
-        If there is no such format, or a time or `loop` is out of its range. Also a ValueError.
+        If the suffix is unknown, or a duration or `loop` is out of range. Also a ValueError.
 
     Notes
     -----
-    The formats are those of *GIF89a* (CompuServe 1990), with Netscape's extension to loop, and of
-    *WebP* (RFC 9649).
+    The formats follow the GIF89a specification with Netscape's looping extension, and RFC 9649.
+
+    References
+    ----------
+    CompuServe, 1990, Graphics Interchange Format, Version 89a.
+
+    Zern, Massimino and Alakuijala, 2024, WebP Image Format, RFC 9649.
 
     Examples
     --------
-    >>> movie = Animation(".webp", palette)
-    >>> for levels in pictures:
-    ...     movie.append(levels)
-    >>> write_file("movie.webp", *movie.pieces())
+    >>> from actgrid.encoding import Animation, write_file
+    >>> from actgrid.rendering import palette
+    >>> animation = Animation(".webp", palette("viridis"), milliseconds=100)
+    >>> for level in (0, 128, 255):
+    ...     animation.append(np.full((8, 8), level, np.uint8))
+    >>> len(animation)
+    3
+    >>> write_file("animation.webp", *animation.encode_pieces())
     """
 
     def __init__(
@@ -101,112 +111,159 @@ class Animation:
         return len(self._frames)
 
     def append(self, levels: Levels) -> None:
-        """Encode a frame, (height, width) uint8, and put it at the end.
+        """Encode a frame and append it.
+
+        Parameters
+        ----------
+        levels : numpy.ndarray
+            The frame, (height, width) uint8.
 
         Raises
         ------
         ShapeError
-            If it has another size than the frames before. Also a ValueError.
+            If the frame differs in size from the previous frames. Also a ValueError.
         OptionError
-            If it is too large for the format. Also a ValueError.
+            If the frame is too large for the format. Also a ValueError.
         """
         height, width = levels.shape
         self._check_size((height, width))
-        picture = encode(f"frame{self._suffix}", levels, self._palette, **self._format.options)
-        self._frames.append(self._format.data(b"".join(picture)))
+        pieces = encode(f"frame{self._suffix}", levels, self._palette, **self._format.options)
+        self._frames.append(self._format.extract_frame(b"".join(pieces)))
         self._size = height, width
 
     def extend(self, other: Animation) -> None:
-        """Put the frames of another animation, which has the same palette and format, at the end.
+        """Append the frames of another animation with the same palette and format.
+
+        Parameters
+        ----------
+        other : Animation
+            The other animation.
 
         Raises
         ------
         ShapeError
-            If they have another size. Also a ValueError.
+            If the frames differ in size. Also a ValueError.
         """
         self._check_size(other._size)
         self._size = other._size
         self._frames += other._frames
 
-    def pieces(self) -> list[bytes]:
-        """Return the file of all frames so far, in pieces.
+    def encode_pieces(self) -> list[bytes]:
+        """Return the animation file with all frames so far.
+
+        Returns
+        -------
+        list of bytes
+            The file in consecutive pieces.
 
         Raises
         ------
         ShapeError
-            If there is none. Also a ValueError.
+            If there are no frames. Also a ValueError.
         """
         if self._size is None:
-            raise ShapeError("an animation needs a frame at least")
-        times = [self._milliseconds] * len(self)
+            raise ShapeError("the animation has no frames; expected at least one")
+        durations = [self._milliseconds] * len(self)
         if self._hold is not None:
-            times[-1] = self._hold
-        shown = list(zip(self._frames, times, strict=True))
-        return self._format.file(self._size, self._palette, shown, self._loop)
+            durations[-1] = self._hold
+        timed_frames = list(zip(self._frames, durations, strict=True))
+        return self._format.assemble(self._size, self._palette, timed_frames, self._loop)
 
     def _check_size(self, size: tuple[int, int] | None) -> None:
         if self._size not in (None, size):
-            raise ShapeError(f"the frames are of {self._size}, not of {size}")
+            raise ShapeError(
+                f"frames must have the size {self._size} of the first frame, not {size}"
+            )
 
 
 def check_animation(suffix: str, milliseconds: int, hold: int | None, loop: int) -> _Format:
-    """Return the format of a suffix; raise what `Animation` would for these options."""
-    found = ANIMATIONS.get(suffix)
-    if found is None:
-        raise OptionError(f"animations are {' or '.join(ANIMATIONS)}, not {suffix!r}")
-    times = {"milliseconds": milliseconds, "hold": milliseconds if hold is None else hold}
-    ranges = {name: (time, 1, found.longest) for name, time in times.items()}
-    for name, (value, least, most) in (ranges | {"loop": (loop, 0, _MOST_LOOPS)}).items():
-        if not hasattr(value, "__index__") or not least <= value <= most:
+    """Return the format of a suffix, after a check of the options of `Animation`.
+
+    Parameters
+    ----------
+    suffix : str
+        File suffix, ``".webp"`` or ``".gif"``.
+    milliseconds : int
+        Duration of each frame.
+    hold : int or None
+        Duration of the last frame; None: like the other frames.
+    loop : int
+        How often the animation is played; 0 for endless.
+
+    Returns
+    -------
+    object
+        The format, as used by `Animation`.
+
+    Raises
+    ------
+    OptionError
+        If an option is invalid. Also a ValueError.
+
+    Examples
+    --------
+    >>> from actgrid.encoding import check_animation
+    >>> check_animation(".webp", 200, None, 0).max_milliseconds
+    16777215
+    """
+    file_format = ANIMATION_FORMATS.get(suffix)
+    if file_format is None:
+        raise OptionError(f"suffix must be {' or '.join(ANIMATION_FORMATS)}, not {suffix!r}")
+    durations = {"milliseconds": milliseconds, "hold": milliseconds if hold is None else hold}
+    ranges = {
+        name: (duration, 1, file_format.max_milliseconds) for name, duration in durations.items()
+    }
+    for name, (value, low, high) in (ranges | {"loop": (loop, 0, _MAX_LOOPS)}).items():
+        if not hasattr(value, "__index__") or not low <= value <= high:
             raise OptionError(
-                f"{name} must be an integer from {least} to {most:,} for {suffix}, not {value!r}"
+                f"{name} must be an integer from {low} to {high:,} for {suffix}, not {value!r}"
             )
-    return found
+    return file_format
 
 
 # --- GIF ---
 
 _GIF_SIZE = struct.Struct("<6sHHBBB")  # signature, width, height, flags, background, aspect
-_PALETTE_FOLLOWS, _ALL_COLOURS = 0x80, 7  # 2 ** (7 + 1) of them
+_PALETTE_FOLLOWS, _ALL_COLOURS = 0x80, 7  # 2 ** (7 + 1) colours
 _EXTENSION, _IMAGE, _END = 0x21, 0x2C, 0x3B
 _IMAGE_SIZE = struct.Struct("<BHHHHB")  # introducer, left, top, width, height, flags
-_KEEP = 1 << 2  # a frame stays until the next one, which covers it
+_KEEP = 1 << 2  # a frame stays until the next frame replaces it
 
 
-def _palette_bytes(flags: int) -> int:
+def _count_palette_bytes(flags: int) -> int:
     return 3 * 2 ** ((flags & _ALL_COLOURS) + 1) if flags & _PALETTE_FOLLOWS else 0
 
 
-def _gif_data(file: bytes) -> bytes:
-    """Return the image of a GIF of one: its descriptor and data, without a palette."""
+def _extract_gif_image(file: bytes) -> bytes:
+    """Return the descriptor and data of the image in a GIF of one frame."""
     *_, flags, _, _ = _GIF_SIZE.unpack_from(file)
-    place = _GIF_SIZE.size + _palette_bytes(flags)
-    while file[place] == _EXTENSION:
-        place = _after_blocks(file, place + 2)
-    introducer, *box, flags = _IMAGE_SIZE.unpack_from(file, place)
-    # The one palette is the animation's, of which the data are levels.
-    start = place + _IMAGE_SIZE.size + _palette_bytes(flags)
+    position = _GIF_SIZE.size + _count_palette_bytes(flags)
+    while file[position] == _EXTENSION:
+        position = _skip_blocks(file, position + 2)
+    introducer, *box, flags = _IMAGE_SIZE.unpack_from(file, position)
+    # The animation has one palette, which the data index; the palette of the frame is dropped.
+    start = position + _IMAGE_SIZE.size + _count_palette_bytes(flags)
     descriptor = _IMAGE_SIZE.pack(introducer, *box, flags & ~(_PALETTE_FOLLOWS | _ALL_COLOURS))
-    return descriptor + file[start : _after_blocks(file, start + 1)]
+    return descriptor + file[start : _skip_blocks(file, start + 1)]
 
 
-def _after_blocks(file: bytes, place: int) -> int:
-    """Return where blocks end that begin here, the last of which is empty."""
-    while length := file[place]:
-        place += 1 + length
-    return place + 1
+def _skip_blocks(file: bytes, position: int) -> int:
+    """Return the position after a sequence of GIF data blocks."""
+    while length := file[position]:
+        position += 1 + length
+    return position + 1
 
 
-def _gif(
+def _assemble_gif(
     size: tuple[int, int], palette: Levels, frames: list[tuple[bytes, int]], loop: int
 ) -> list[bytes]:
     height, width = size
     flags = _PALETTE_FOLLOWS | _ALL_COLOURS << 4 | _ALL_COLOURS
     pieces = [_GIF_SIZE.pack(b"GIF89a", width, height, flags, 0, 0), palette.tobytes()]
     if loop != 1:
-        # Netscape counts what follows the first time.
-        again = max(loop - 1, 0)
-        pieces.append(b"\x21\xff\x0bNETSCAPE2.0" + struct.pack("<BBHB", 3, 1, again, 0))
+        # The Netscape extension counts the repetitions after the first time.
+        repetitions = max(loop - 1, 0)
+        pieces.append(b"\x21\xff\x0bNETSCAPE2.0" + struct.pack("<BBHB", 3, 1, repetitions, 0))
     for data, milliseconds in frames:
         hundredths = max(1, round(milliseconds / 10))
         pieces += [struct.pack("<BBBBHBB", _EXTENSION, 0xF9, 4, _KEEP, hundredths, 0, 0), data]
@@ -216,44 +273,53 @@ def _gif(
 # --- WebP ---
 
 _ANIMATED = 1 << 1
-_NO_BLENDING = 1 << 1  # a frame replaces what is there
+_NO_BLENDING = 1 << 1  # a frame replaces the previous pixels
 
 
-def _24_bits(*numbers: int) -> bytes:
+def _pack_24_bits(*numbers: int) -> bytes:
     return b"".join(number.to_bytes(3, "little") for number in numbers)
 
 
-def _chunk(kind: bytes, *data: bytes) -> list[bytes]:
-    """Return a chunk, whose data are padded to an even length."""
+def _make_chunk(kind: bytes, *data: bytes) -> list[bytes]:
+    """Return a RIFF chunk in pieces; its data are padded to an even length."""
     length = sum(map(len, data))
     return [kind + struct.pack("<I", length), *data, *([b"\0"] if length % 2 else [])]
 
 
-def _webp_data(file: bytes) -> bytes:
-    """Return the chunks of a WebP file of one picture without metadata: its data alone."""
+def _extract_webp_chunks(file: bytes) -> bytes:
+    """Return the chunks in a WebP file of one picture without metadata."""
     return file[len(b"RIFF----WEBP") :]
 
 
-def _webp(
+def _assemble_webp(
     size: tuple[int, int], palette: Levels, frames: list[tuple[bytes, int]], loop: int
 ) -> list[bytes]:
     height, width = size
 
     def chunks() -> Iterator[bytes]:
         yield b"WEBP"
-        yield from _chunk(b"VP8X", bytes([_ANIMATED, 0, 0, 0]), _24_bits(width - 1, height - 1))
-        yield from _chunk(b"ANIM", bytes(4), struct.pack("<H", loop))
+        yield from _make_chunk(
+            b"VP8X", bytes([_ANIMATED, 0, 0, 0]), _pack_24_bits(width - 1, height - 1)
+        )
+        yield from _make_chunk(b"ANIM", bytes(4), struct.pack("<H", loop))
         for data, milliseconds in frames:
-            shown = _24_bits(0, 0, width - 1, height - 1, milliseconds) + bytes([_NO_BLENDING])
-            yield from _chunk(b"ANMF", shown, data)
+            frame_header = _pack_24_bits(0, 0, width - 1, height - 1, milliseconds) + bytes(
+                [_NO_BLENDING]
+            )
+            yield from _make_chunk(b"ANMF", frame_header, data)
 
-    return _chunk(b"RIFF", *chunks())
+    return _make_chunk(b"RIFF", *chunks())
 
 
-ANIMATIONS = {
-    # Searching longer for a few percent would take several times as long.
+ANIMATION_FORMATS = {
+    # Other settings save a few percent in several times the time.
     ".webp": _Format(
-        {"lossless": True, "method": 2, "quality": 0}, _webp_data, _webp, (1 << 24) - 1
+        {"lossless": True, "method": 2, "quality": 0},
+        _extract_webp_chunks,
+        _assemble_webp,
+        (1 << 24) - 1,
     ),
-    ".gif": _Format({"optimize": False, "interlace": 0}, _gif_data, _gif, 10 * 0xFFFF),
+    ".gif": _Format(
+        {"optimize": False, "interlace": 0}, _extract_gif_image, _assemble_gif, 10 * 0xFFFF
+    ),
 }

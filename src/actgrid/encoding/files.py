@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files atomically, make and lock folders."""
 
 from __future__ import annotations
 
@@ -13,158 +13,255 @@ from typing import BinaryIO
 from actgrid.errors import ActgridError, OutputError
 
 __all__ = [
-    "is_leftover",
+    "is_partial_file",
     "lock_folder",
+    "make_folder",
+    "open_atomic_file",
     "sync_file_system",
-    "writable_folder",
     "write_file",
-    "writing_file",
 ]
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-_MOST_PIECES = 1024  # that POSIX lets be written at once: IOV_MAX
-_PART = re.compile(r"\.[0-9a-f]{32}\.part")
+_MAX_PIECES = 1024  # per writev call: IOV_MAX of Linux
+_PARTIAL_NAME = re.compile(r"\.[0-9a-f]{32}\.part")
 
 
-def _refused(what: str, path: Path, error: OSError) -> OutputError:
-    return OutputError(f"cannot {what} {path}: {error.strerror or error}")
+def _make_output_error(action: str, path: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot {action} {path}: {error.strerror or error}")
 
 
-def writable_folder(path: str | Path) -> Path:
-    """Return `path` as a folder, made with its parents where it does not exist.
+def make_folder(path: str | Path) -> Path:
+    """Create a folder with its parents, unless it exists, and return its path.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The folder.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
 
     Raises
     ------
     OutputError
-        If it cannot be made or is not a folder, or if `path` is an empty string.
+        If the folder cannot be created, is not a folder, or `path` is an empty string.
+
+    Examples
+    --------
+    >>> from actgrid.encoding import make_folder
+    >>> make_folder("results/images").is_dir()
+    True
     """
-    if path == "":  # as a Path it would be the current folder
+    if path == "":  # Path("") would be the current folder
         raise OutputError("cannot make a folder without a name: the path is empty")
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _refused("make the folder", folder, error) from error
+        raise _make_output_error("make the folder", folder, error) from error
     return folder
 
 
 def write_file(path: str | Path, *pieces: bytes) -> None:
-    """Write a file aside, piece after piece, and rename it into place: no reader sees half of it.
+    """Write a file atomically: write a temporary file, then rename it to `path`.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The file.
+    *pieces : bytes
+        The content in consecutive pieces.
 
     Raises
     ------
     OutputError
-        If it cannot be written: no such folder, no permission, no space. What was at `path`
-        before is then still there, and nothing else.
+        If the file cannot be written (missing folder, no permission, no space). A previous file at
+        `path` is kept, and no temporary file is left.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from actgrid.encoding import write_file
+    >>> write_file("data.bin", b"ab", b"cd")
+    >>> Path("data.bin").read_bytes()
+    b'abcd'
     """
-    # In as few calls as can be: each of them lets other threads run, and may wait long to go on.
-    with _aside(path) as part:
-        file = os.open(part, _NEW_FILE, 0o666)
+    # Few system calls: each releases the GIL and may wait long to get it back.
+    with _replace_on_success(path) as temporary_path:
+        file = os.open(temporary_path, _NEW_FILE, 0o666)
         try:
-            _write_all(file, pieces)
+            _write_pieces(file, pieces)
         finally:
             os.close(file)
 
 
 @contextmanager
-def writing_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Yield a file to write aside, which is renamed into place unless an error leaves the block.
+def open_atomic_file(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a temporary file, which becomes `path` at the end of the block.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The file.
+
+    Yields
+    ------
+    file object
+        The temporary file, opened for binary writing.
 
     Raises
     ------
     OutputError
-        See `write_file`.
+        If the file cannot be written; see `write_file`.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from actgrid.encoding import open_atomic_file
+    >>> with open_atomic_file("data.bin") as file:
+    ...     _ = file.write(b"abcd")
+    >>> Path("data.bin").read_bytes()
+    b'abcd'
     """
-    with _aside(path) as part, part.open("xb") as file:
+    with _replace_on_success(path) as temporary_path, temporary_path.open("xb") as file:
         yield file
 
 
 @contextmanager
-def _aside(path: str | Path) -> Iterator[Path]:
-    """Yield the name to write a file by, which is renamed unless an error leaves the block."""
+def _replace_on_success(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path, which is renamed to `path` unless the block raises."""
     path = Path(path)
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
+    temporary_path = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         try:
-            yield part
-            os.replace(part, path)  # noqa: PTH105  (Path.replace takes longer)
+            yield temporary_path
+            os.replace(temporary_path, path)  # noqa: PTH105  (Path.replace is slower)
         except BaseException:
-            part.unlink(missing_ok=True)
+            temporary_path.unlink(missing_ok=True)
             raise
     except ActgridError:
         raise
     except OSError as error:
-        raise _refused("write", path, error) from error
+        raise _make_output_error("write", path, error) from error
 
 
-def _write_all(file: int, pieces: Sequence[bytes]) -> None:
-    left = sum(map(len, pieces))
-    if hasattr(os, "writev") and len(pieces) <= _MOST_PIECES:
-        left -= os.writev(file, pieces)
-        if not left:
+def _write_pieces(file: int, pieces: Sequence[bytes]) -> None:
+    remaining_bytes = sum(map(len, pieces))
+    if hasattr(os, "writev") and len(pieces) <= _MAX_PIECES:
+        remaining_bytes -= os.writev(file, pieces)
+        if not remaining_bytes:
             return
-    # A disk that is nearly full takes a part, and tells why when it is asked again.
-    rest = memoryview(b"".join(pieces))[-left:]
-    while rest:
-        rest = rest[os.write(file, rest) :]
+    # A nearly full disk accepts part of the data; the next call raises the reason.
+    remaining = memoryview(b"".join(pieces))[-remaining_bytes:]
+    while remaining:
+        remaining = remaining[os.write(file, remaining) :]
 
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[bool]:
-    """Lock a folder for a ``with`` block; yield False if another process or block has locked it.
+    """Lock a folder in a ``with`` block, if no other process or block has locked it.
 
-    The lock is on the folder itself: no file is left behind, and a process that ends unlocks it.
-    Where the system or the file system has no such locks, the folder counts as locked.
+    The lock belongs to the folder itself: no file is created, and the lock ends with the process.
+    If the system or the file system does not support such locks, the folder counts as locked.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        An existing folder.
+
+    Yields
+    ------
+    bool
+        Whether the folder is locked by this block; False if it was locked elsewhere.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from actgrid.encoding import lock_folder
+    >>> with lock_folder(Path(".")) as is_locked:
+    ...     print(is_locked)
+    True
     """
     try:
         import fcntl
     except ImportError:  # Windows
         yield True
         return
-    opened = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         is_locked = True
         try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             is_locked = False
-        except OSError:  # as on NFS, which locks only what is open for writing
+        except OSError:  # such as NFS, which locks only files that are open for writing
             pass
         yield is_locked
     finally:
-        os.close(opened)
+        os.close(descriptor)
 
 
 def sync_file_system(folder: Path) -> None:
-    """Wait until the file system that holds a folder has written everything to its device.
+    """Wait until the file system of a folder has written all data to its device.
 
-    One call for many files: to wait for each by `os.fsync` takes as long as writing them again.
-    Where the system has no such call, nothing is done.
+    One call for many files is faster than `os.fsync` for each file. If the system has no such call,
+    nothing is done.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        An existing folder.
 
     Raises
     ------
     OSError
         If the device reports that data were lost.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from actgrid.encoding import sync_file_system
+    >>> sync_file_system(Path("."))
     """
     import ctypes
 
     library = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
-    sync = getattr(library, "syncfs", None)  # of Linux
+    sync = getattr(library, "syncfs", None)  # available on Linux
     if sync is None:
         getattr(os, "sync", lambda: None)()
         return
-    opened = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        if sync(opened):
+        if sync(descriptor):
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
     finally:
-        os.close(opened)
+        os.close(descriptor)
 
 
-def is_leftover(name: str) -> bool:
-    """Tell whether a file has the name that one has while it is written.
+def is_partial_file(name: str) -> bool:
+    """Return whether a file name is that of a temporary file that is being written.
 
-    Where nobody is writing, a process that was killed has left it.
+    If no process is writing, such a file was left by a process that was killed.
+
+    Parameters
+    ----------
+    name : str
+        Name of the file, without its folder.
+
+    Returns
+    -------
+    bool
+        True for names that `write_file` and `open_atomic_file` use.
+
+    Examples
+    --------
+    >>> from actgrid.encoding import is_partial_file
+    >>> is_partial_file("picture.png")
+    False
+    >>> is_partial_file("." + 32 * "0" + ".part")
+    True
     """
-    return _PART.fullmatch(name) is not None
+    return _PARTIAL_NAME.fullmatch(name) is not None

@@ -1,4 +1,4 @@
-"""PNG, written for speed: a fast deflate of bands of rows, by several threads."""
+"""Encode PNG files fast: several threads deflate bands of rows."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from actgrid.options import FileOptions
 
 try:
     from actgrid import _core
-except ImportError:  # installed without a compiler: ISA-L deflates, in about twice the time
+except ImportError:  # installed without a compiler: ISA-L deflates in about twice the time
     _core = None  # type: ignore[assignment]
 
 __all__ = [
-    "blank_levels",
+    "convert_to_pillow",
     "encode_png",
-    "is_gray",
-    "png_pieces",
-    "to_pillow",
+    "encode_png_pieces",
+    "is_gray_palette",
+    "make_blank_levels",
 ]
 
 Levels = npt.NDArray[np.uint8]
@@ -41,24 +41,35 @@ _NO_FILTER, _SUB, _PAETH = 0, 1, 4
 _GRAY_PALETTE = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
 _ZLIB_HEADER = b"\x78\x01"
 _RAW_DEFLATE = -15
-# Of the sizes of ISA-L's buffer the one that makes the smallest blocks, each with its own codes.
-_BUFFER = 2
-# Bytes that one thread deflates by themselves. They do not depend on the number of threads.
+# The ISA-L buffer size that makes the smallest blocks, each with its own Huffman codes.
+_BUFFER_LEVEL = 2
+# Bytes of a band, which one thread deflates. It does not depend on the number of threads, so that
+# the file does not either.
 _BAND_BYTES = 1 << 20
-# Bytes of a band that are tried with every filter to choose one.
+# Bytes of a band that are compressed with every filter to choose the best filter.
 _SAMPLE_BYTES = 1 << 15
 _ADLER_BASE = 65521
-# About 32,768 x 32,768: six times what Pillow opens without being asked to, and 1 GiB of levels.
+# 32,768 x 32,768 pixels: 1 GiB of levels, and six times the limit at which Pillow refuses files.
 _MAX_PIXELS = 1 << 30
 
 
 def check_picture_size(height: int, width: int) -> None:
     """Raise OptionError if a picture has too many pixels to be drawn and opened.
 
+    Parameters
+    ----------
+    height, width : int
+        Size of the picture in pixels.
+
     Raises
     ------
     OptionError
         If there are more than 2**30 pixels. Also a ValueError.
+
+    Examples
+    --------
+    >>> from actgrid.encoding import check_picture_size
+    >>> check_picture_size(1000, 2000)
     """
     if height * width > _MAX_PIXELS:
         raise OptionError(
@@ -67,20 +78,34 @@ def check_picture_size(height: int, width: int) -> None:
         )
 
 
-def blank_levels(height: int, width: int, background: int | None = None) -> Levels:
-    """Return levels to draw on, which `encode_png` can deflate where they are.
+def make_blank_levels(height: int, width: int, background: int | None = None) -> Levels:
+    """Return levels to draw on, which `encode_png` can compress without a copy.
 
-    Each row comes after the byte that says how it is filtered, as in a PNG file.
+    In memory, each row follows a byte for the PNG filter type, as in a PNG file.
 
     Parameters
     ----------
-    background
-        The level of all pixels; None leaves them as they come.
+    height, width : int
+        Size of the picture in pixels.
+    background : int, optional
+        Level of all pixels, 0 to 255. None: the pixels are uninitialized.
+
+    Returns
+    -------
+    numpy.ndarray
+        (height, width) uint8.
 
     Raises
     ------
     OptionError
-        See `check_picture_size`.
+        If there are more than 2**30 pixels. Also a ValueError.
+
+    Examples
+    --------
+    >>> from actgrid.encoding import make_blank_levels
+    >>> make_blank_levels(2, 3, background=9)
+    array([[9, 9, 9],
+           [9, 9, 9]], dtype=uint8)
     """
     check_picture_size(height, width)
     rows = np.empty((height, width + 1), np.uint8)
@@ -90,8 +115,8 @@ def blank_levels(height: int, width: int, background: int | None = None) -> Leve
     return rows[:, 1:]
 
 
-def _unfiltered(levels: Levels) -> Levels:
-    """Return levels as rows of a filter byte and pixels: no copy if made by `blank_levels`."""
+def _add_filter_bytes(levels: Levels) -> Levels:
+    """Return rows with a filter byte before the pixels, without a copy if possible."""
     height, width = levels.shape
     base = levels.base
     if (
@@ -104,35 +129,35 @@ def _unfiltered(levels: Levels) -> Levels:
         and not base[:, 0].any()
     ):
         return base
-    rows = blank_levels(height, width)
+    rows = make_blank_levels(height, width)
     rows[:] = levels
-    whole: Levels = rows.base  # type: ignore[assignment]
-    return whole
+    rows_with_filter: Levels = rows.base  # type: ignore[assignment]
+    return rows_with_filter
 
 
-def is_gray(palette: Levels | None) -> bool:
-    """Tell whether a palette shows level i as gray i, so that none needs to be stored."""
+def is_gray_palette(palette: Levels | None) -> bool:
+    """Return whether a palette maps each level i to gray i, or is None."""
     return palette is None or np.array_equal(palette, _GRAY_PALETTE)
 
 
-def to_pillow(levels: Levels, palette: Levels | None = None) -> Image.Image:
-    """Return levels as a Pillow image of mode P with this palette, or of mode L if it is gray."""
+def convert_to_pillow(levels: Levels, palette: Levels | None = None) -> Image.Image:
+    """Convert levels to a Pillow image of mode P with this palette, or L for gray."""
     image = Image.fromarray(levels)
-    if palette is not None and not is_gray(palette):
+    if palette is not None and not is_gray_palette(palette):
         image.putpalette(palette.tobytes())  # turns mode L into mode P
     return image
 
 
-def _chunk(kind: bytes, *data: bytes) -> list[bytes]:
-    """Return the pieces of a chunk, to be joined when all are there."""
+def _make_chunk(kind: bytes, *data: bytes) -> list[bytes]:
+    """Return the pieces of a PNG chunk."""
     checksum = 0
     for piece in (kind, *data):
         checksum = isal_zlib.crc32(piece, checksum)
     return [struct.pack(">I", sum(map(len, data))), kind, *data, struct.pack(">I", checksum)]
 
 
-def _subtracted(rows: Levels) -> Levels:
-    """Return rows with the filter "sub": each pixel less the one to its left."""
+def _filter_sub(rows: Levels) -> Levels:
+    """Apply the PNG filter "sub": subtract the pixel to the left."""
     filtered = np.empty_like(rows)
     filtered[:, 0] = _SUB
     filtered[:, 1:2] = rows[:, 1:2]
@@ -140,63 +165,65 @@ def _subtracted(rows: Levels) -> Levels:
     return filtered
 
 
-def _paeth(rows: Levels) -> Levels:
-    """Return rows with the filter "Paeth", but for the first, which has none above: "sub"."""
+def _filter_paeth(rows: Levels) -> Levels:
+    """Apply the PNG filter "Paeth", and "sub" to the first row."""
     filtered = np.empty_like(rows)
-    filtered[:1] = _subtracted(rows[:1])
+    filtered[:1] = _filter_sub(rows[:1])
     filtered[1:, 0] = _PAETH
     assert _core is not None
     _core.filter_paeth(rows, filtered)
     return filtered
 
 
-def _filtered(rows: Levels) -> Levels:
-    """Return rows with the filter that makes a sample of them the smallest, for all of them."""
+def _choose_filter(rows: Levels) -> Levels:
+    """Apply the filter with which a sample of the rows compresses best."""
     height, width = rows.shape
-    filters: list[Callable[[Levels], Levels]] = [lambda rows: rows, _subtracted]
+    filters: list[Callable[[Levels], Levels]] = [lambda rows: rows, _filter_sub]
     if _core is not None:
-        filters.append(_paeth)
-    # Rows that are neighbours, as a filter looks at two.
+        filters.append(_filter_paeth)
+    # Adjacent rows, because the filter "Paeth" reads two rows.
     count = min(height, max(2, _SAMPLE_BYTES // width))
     start = (height - count) // 2
     sample = rows[start : start + count]
-    best = min(filters, key=lambda filtered: _deflated_size(filtered(sample)))
-    return best(rows)
+    best_filter = min(filters, key=lambda apply: _estimate_deflated_size(apply(sample)))
+    return best_filter(rows)
 
 
-def _deflated_size(rows: Levels) -> int:
-    """Return about how many bytes rows are once deflated."""
+def _estimate_deflated_size(rows: Levels) -> int:
+    """Estimate the number of bytes of deflated rows."""
     if _core is not None:
         return _core.estimate_deflated(rows)
-    return len(_deflate(rows, last=True))
+    return len(_deflate(rows, is_last=True))
 
 
-def _deflate(rows: Levels, last: bool) -> bytes:
-    """Return the bytes of rows as raw deflate; if not the last, more may follow."""
+def _deflate(rows: Levels, is_last: bool) -> bytes:
+    """Return rows as raw deflate data, which further data may follow unless `last`."""
     if _core is not None:
-        return _core.deflate(rows, last)
-    return _finished(isal_zlib.compressobj(1, zlib.DEFLATED, _RAW_DEFLATE, _BUFFER), rows, last)
+        return _core.deflate(rows, is_last)
+    return _finish_deflate(
+        isal_zlib.compressobj(1, zlib.DEFLATED, _RAW_DEFLATE, _BUFFER_LEVEL), rows, is_last
+    )
 
 
-def _finished(deflater: Any, rows: Levels, last: bool) -> bytes:
-    # Flushed to a whole byte, so that the next band can follow.
-    flush = zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH
+def _finish_deflate(deflater: Any, rows: Levels, is_last: bool) -> bytes:
+    # Flushed to a full byte, so that the next band can follow.
+    flush = zlib.Z_FINISH if is_last else zlib.Z_SYNC_FLUSH
     data: bytes = deflater.compress(rows) + deflater.flush(flush)
     return data
 
 
-def _deflate_band(rows: Levels, last: bool, stored: bool) -> tuple[bytes, int, int]:
-    """Return a band as raw deflate, its Adler-32 and the number of bytes that it was of."""
-    if stored:
-        data = _finished(zlib.compressobj(0, zlib.DEFLATED, _RAW_DEFLATE), rows, last)
+def _deflate_band(rows: Levels, is_last: bool, is_stored: bool) -> tuple[bytes, int, int]:
+    """Return a band as raw deflate data, its Adler-32, and its number of bytes."""
+    if is_stored:
+        data = _finish_deflate(zlib.compressobj(0, zlib.DEFLATED, _RAW_DEFLATE), rows, is_last)
     else:
-        rows = _filtered(rows)
-        data = _deflate(rows, last)
+        rows = _choose_filter(rows)
+        data = _deflate(rows, is_last)
     return data, isal_zlib.adler32(rows), rows.nbytes
 
 
-def _joined_adler(first: int, second: int, length: int) -> int:
-    """Return the Adler-32 of two pieces of data; `length` is that of the second (RFC 1950)."""
+def _combine_adler32(first: int, second: int, length: int) -> int:
+    """Return the Adler-32 of two joined pieces; the second has `length` bytes."""
     low, high = first & 0xFFFF, first >> 16
     high = (high + (second >> 16) + length * (low - 1)) % _ADLER_BASE
     low = (low + (second & 0xFFFF) - 1) % _ADLER_BASE
@@ -204,39 +231,41 @@ def _joined_adler(first: int, second: int, length: int) -> int:
 
 
 @lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
-    """Return threads to deflate bands with, made once: new ones have no memory to use again."""
+def _get_pool() -> ThreadPoolExecutor:
+    """Return the shared thread pool, which stays warm between pictures."""
     return ThreadPoolExecutor(thread_name_prefix="actgrid-png")
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # the threads stay with the parent
+    os.register_at_fork(
+        after_in_child=_get_pool.cache_clear
+    )  # a forked child has no threads of the parent
 
 
-def _data_chunks(rows: Levels, stored: bool, threads: int) -> list[bytes]:
+def _make_data_chunks(rows: Levels, is_stored: bool, threads: int) -> list[bytes]:
     """Return the IDAT chunks: one for each band, and one for the checksum of all."""
     height, width = rows.shape
     step = max(1, _BAND_BYTES // width)
     starts = range(0, height, step)
 
     def deflate(start: int) -> tuple[bytes, int, int]:
-        return _deflate_band(rows[start : start + step], start + step >= height, stored)
+        return _deflate_band(rows[start : start + step], start + step >= height, is_stored)
 
     threads = min(threads, len(starts))
-    turns = [starts[turn::threads] for turn in range(threads)]
+    batches = [starts[batch::threads] for batch in range(threads)]
 
-    def deflate_turn(turn: range) -> list[tuple[bytes, int, int]]:
-        return [deflate(start) for start in turn]
+    def deflate_batch(batch: range) -> list[tuple[bytes, int, int]]:
+        return [deflate(start) for start in batch]
 
-    others = [_pool().submit(deflate_turn, turn) for turn in turns[1:]]
-    done = [deflate_turn(turns[0]), *(other.result() for other in others)]
+    futures = [_get_pool().submit(deflate_batch, batch) for batch in batches[1:]]
+    results = [deflate_batch(batches[0]), *(future.result() for future in futures)]
     adler = 1
     chunks: list[bytes] = []
     for number, _ in enumerate(starts):
-        band, one, length = done[number % threads][number // threads]
-        adler = _joined_adler(adler, one, length)
-        chunks += _chunk(b"IDAT", *([] if number else [_ZLIB_HEADER]), band)
-    return chunks + _chunk(b"IDAT", struct.pack(">I", adler))
+        band, checksum, length = results[number % threads][number // threads]
+        adler = _combine_adler32(adler, checksum, length)
+        chunks += _make_chunk(b"IDAT", *([] if number else [_ZLIB_HEADER]), band)
+    return chunks + _make_chunk(b"IDAT", struct.pack(">I", adler))
 
 
 def encode_png(
@@ -246,63 +275,68 @@ def encode_png(
     compression: str = "fast",
     threads: int = 1,
 ) -> bytes:
-    r"""Encode levels as an 8-bit PNG: indexed, or grayscale where the palette is gray.
+    r"""Encode levels as an 8-bit PNG file: indexed, or grayscale for a gray palette.
 
     Parameters
     ----------
-    levels
-        (height, width) uint8. Those made by `blank_levels` are not copied.
-    palette
-        (256, 3) uint8 RGB of each level; None for grayscale.
-    compression
-        ``"fast"``: deflate without a search for anything but runs, of rows with the best of
-        three filters; without the native core, deflate at level 1 by ISA-L.
-        ``"small"``: as small as Pillow gets, some thirty times slower. ``"none"``: not
-        compressed, for what is compressed again later.
-    threads
-        At most this many deflate one picture; the file does not depend on it. ``"small"`` uses
-        one.
+    levels : numpy.ndarray
+        (height, width) uint8. Arrays made by `make_blank_levels` are not copied.
+    palette : numpy.ndarray, optional
+        (256, 3) uint8 RGB colours of the levels. None for grayscale.
+    compression : {"fast", "small", "none"}, default "fast"
+        ``"fast"``: deflate of runs only, with the best of three filters; without the native core,
+        deflate at level 1 by ISA-L. ``"small"``: Pillow's best compression, about thirty times
+        slower. ``"none"``: no compression, for data that are compressed later.
+    threads : int, default 1
+        Maximum number of threads. The file does not depend on this number. ``"small"`` uses one
+        thread.
 
     Returns
     -------
     bytes
-        The whole file, after the PNG specification (https://www.w3.org/TR/png-3/).
+        The file.
 
     Raises
     ------
     ShapeError
         If `levels` is not a picture of at least one pixel.
     OptionError
-        If `compression` is none of the three.
+        If `compression` is invalid.
+
+    References
+    ----------
+    W3C, 2025, Portable Network Graphics (PNG) Specification, Third Edition,
+    https://www.w3.org/TR/png-3/.
 
     Examples
     --------
+    >>> from actgrid.encoding import encode_png
     >>> encode_png(np.zeros((2, 3), np.uint8))[:4]
     b'\x89PNG'
     """
-    return b"".join(png_pieces(levels, palette, compression=compression, threads=threads))
+    return b"".join(encode_png_pieces(levels, palette, compression=compression, threads=threads))
 
 
-def png_pieces(
+def encode_png_pieces(
     levels: Levels,
     palette: Levels | None = None,
     *,
     compression: str = "fast",
     threads: int = 1,
 ) -> list[bytes]:
-    """Return what `encode_png` does in pieces, which a file takes without a copy of them joined."""
+    """Return the file of `encode_png` in consecutive pieces, which saves a copy."""
     check_option(FileOptions, "compression", compression)
     if levels.ndim != 2 or levels.size == 0:
         raise ShapeError(f"levels must be (height, width) and not empty, not {levels.shape}")
     if compression == "small":
         buffer = io.BytesIO()
-        to_pillow(levels, palette).save(buffer, "PNG", optimize=True)
+        convert_to_pillow(levels, palette).save(buffer, "PNG", optimize=True)
         return [buffer.getvalue()]
     height, width = levels.shape
-    gray = is_gray(palette)
+    gray = is_gray_palette(palette)
     header = struct.pack(">IIBBBBB", width, height, 8, _GRAYSCALE if gray else _INDEXED, 0, 0, 0)
-    pieces = [_SIGNATURE, *_chunk(b"IHDR", header)]
+    pieces = [_SIGNATURE, *_make_chunk(b"IHDR", header)]
     if palette is not None and not gray:
-        pieces += _chunk(b"PLTE", palette.tobytes())
-    pieces += _data_chunks(_unfiltered(levels), compression == "none", threads)
-    return pieces + _chunk(b"IEND")
+        pieces += _make_chunk(b"PLTE", palette.tobytes())
+    pieces += _make_data_chunks(_add_filter_bytes(levels), compression == "none", threads)
+    return pieces + _make_chunk(b"IEND")
