@@ -1,4 +1,4 @@
-"""An ImageNet-trained network, a photo and the class names, shipped with the package."""
+"""An embedded network trained on ImageNet, with a photo and the class names."""
 
 from __future__ import annotations
 
@@ -9,23 +9,29 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from actgrid.demo.efficientnet_lite0 import build
-from actgrid.models.labels import imagenet_labels
+from actgrid.demo.efficientnet_lite0 import build_model
+from actgrid.models.labels import load_imagenet_labels
 
-__all__ = ["labels", "model", "photo", "top_classes"]
+__all__ = ["find_top_classes", "labels", "model", "photo"]
 
 _FILES = files(__name__)
 
 
 def model() -> Any:
-    """Return EfficientNet-Lite0 with its ImageNet weights, a Keras model.
+    """Return EfficientNet-Lite0 with its ImageNet weights.
 
-    It takes (N, 224, 224, 3) RGB pixels, 0 to 255, and returns (N, 1000) class probabilities.
+    The model takes (N, 224, 224, 3) RGB pixels from 0 to 255 and returns (N, 1000) class
+    probabilities.
+
+    Returns
+    -------
+    keras.Model
+        A new model. The source of the weights is named in the file NOTICE.
 
     References
     ----------
-    Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, 2019,
-    https://arxiv.org/abs/1905.11946. Weights: see the file NOTICE.
+    Tan and Le, 2019, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks,
+    https://arxiv.org/abs/1905.11946.
 
     Examples
     --------
@@ -33,7 +39,7 @@ def model() -> Any:
     >>> network.count_params()
     4694024
     """
-    network = build()
+    network = build_model()
     with as_file(_FILES / "efficientnet_lite0_float16.npz") as path, np.load(path) as arrays:
         for layer in network.layers:
             count = len(layer.weights)
@@ -44,7 +50,12 @@ def model() -> Any:
 
 
 def photo() -> Image.Image:
-    """Return the photo of a cat, 451 x 300 RGB.
+    """Return the embedded photo of a cat.
+
+    Returns
+    -------
+    PIL.Image.Image
+        A new RGB image of 451 x 300 pixels.
 
     Examples
     --------
@@ -58,25 +69,44 @@ def photo() -> Image.Image:
 
 
 def labels() -> tuple[str, ...]:
-    """Return the names of the 1000 ImageNet classes, in the order of the model's outputs.
+    """Return the names of the 1000 ImageNet classes, in output order.
+
+    Returns
+    -------
+    tuple of str
+        The names.
 
     Examples
     --------
     >>> actgrid.demo.labels()[285]
     'Egyptian cat'
     """
-    return imagenet_labels()
+    return load_imagenet_labels()
 
 
-def top_classes(probabilities: npt.NDArray[np.float32], count: int = 5) -> list[tuple[str, float]]:
-    """Return the likeliest classes of one image, as (name, probability), likeliest first.
+def find_top_classes(
+    probabilities: npt.NDArray[np.float32], count: int = 5
+) -> list[tuple[str, float]]:
+    """Return the most probable classes of one image, in descending order.
 
     Parameters
     ----------
-    probabilities
-        (1000,) as the model returns them.
-    count
-        How many classes.
+    probabilities : numpy.ndarray
+        (1000,) float32 probabilities, as returned by the model for one image.
+    count : int, default 5
+        Number of classes.
+
+    Returns
+    -------
+    list of tuple
+        Pairs (name, probability).
+
+    Examples
+    --------
+    >>> probabilities = np.zeros(1000, np.float32)
+    >>> probabilities[285] = 0.75
+    >>> actgrid.demo.find_top_classes(probabilities, 1)
+    [('Egyptian cat', 0.75)]
     """
-    best = np.argsort(-probabilities, kind="stable")[:count]
-    return [(labels()[index], float(probabilities[index])) for index in best]
+    indices = np.argsort(-probabilities, kind="stable")[:count]
+    return [(labels()[index], float(probabilities[index])) for index in indices]
