@@ -1,4 +1,4 @@
-"""Small networks of every kind, each with ReLUs, a global average and a softmax."""
+"""Fixtures: small networks of several model types."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras import layers
 SIDE, CLASSES, BATCH = 12, 3, 5
 
 
-def features() -> list[Any]:
+def make_features() -> list[Any]:
     return [
         layers.Conv2D(4, 3, activation="relu", name="conv1"),
         layers.MaxPooling2D(name="pool"),
@@ -21,13 +21,13 @@ def features() -> list[Any]:
     ]
 
 
-def sequential() -> Any:
+def make_sequential() -> Any:
     head = [layers.GlobalAveragePooling2D(), layers.Dense(CLASSES, activation="softmax")]
-    return keras.Sequential([keras.Input((SIDE, SIDE, 3)), *features(), *head])
+    return keras.Sequential([keras.Input((SIDE, SIDE, 3)), *make_features(), *head])
 
 
-def functional() -> Any:
-    first, pool, last = features()
+def make_functional() -> Any:
+    first, pool, last = make_features()
     inputs = keras.Input((SIDE, SIDE, 3))
     x = last(pool(first(inputs)))
     x = layers.Add()([x, layers.Conv2D(5, 1, activation="relu", name="skip")(x)])
@@ -35,8 +35,8 @@ def functional() -> Any:
     return keras.Model(inputs, layers.Softmax()(layers.Dense(CLASSES)(x)))
 
 
-def nested() -> Any:
-    inner = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *features()], name="inner")
+def make_nested() -> Any:
+    inner = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *make_features()], name="inner")
     head = [layers.GlobalAveragePooling2D(), layers.Dense(CLASSES, activation="softmax")]
     return keras.Sequential([keras.Input((SIDE, SIDE, 3)), inner, *head])
 
@@ -44,7 +44,7 @@ def nested() -> Any:
 class Subclassed(keras.Model):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.pool, self.last = features()
+        self.first, self.pool, self.last = make_features()
         self.average = layers.GlobalAveragePooling2D()
         self.dense = layers.Dense(CLASSES, activation="softmax", name="head")
 
@@ -52,8 +52,8 @@ class Subclassed(keras.Model):  # type: ignore[misc]
         return self.dense(self.average(self.last(self.pool(self.first(x)))))
 
 
-def multi_input() -> Any:
-    first, pool, last = features()
+def make_multi_input() -> Any:
+    first, pool, last = make_features()
     vector = keras.Input((2,), name="vector")
     image = keras.Input((SIDE, SIDE, 3), name="image")
     x = layers.GlobalAveragePooling2D()(last(pool(first(image))))
@@ -63,40 +63,40 @@ def multi_input() -> Any:
     )
 
 
-KINDS: dict[str, Callable[[], Any]] = {
-    "sequential": sequential,
-    "functional": functional,
-    "nested": nested,
+MODEL_MAKERS: dict[str, Callable[[], Any]] = {
+    "sequential": make_sequential,
+    "functional": make_functional,
+    "nested": make_nested,
     "subclassed": Subclassed,
-    "multi_input": multi_input,
+    "multi_input": make_multi_input,
 }
 
 
-def make(kind: str) -> tuple[Any, Any]:
-    """A model of a kind and a batch for it."""
+def make_model(model_type: str) -> tuple[Any, Any]:
+    """Return a model of a type, and a batch of inputs for the model."""
     keras.utils.set_random_seed(3)
     random = np.random.default_rng(4)
-    model = KINDS[kind]()
+    model = MODEL_MAKERS[model_type]()
     x: Any = random.normal(size=(BATCH, SIDE, SIDE, 3)).astype(np.float32)
-    if kind == "multi_input":
+    if model_type == "multi_input":
         x = {"vector": random.normal(size=(BATCH, 2)).astype(np.float32), "image": x}
     model(x)
     return model, x
 
 
-@pytest.fixture(scope="session", params=sorted(KINDS))
-def any_kind(request: pytest.FixtureRequest) -> tuple[Any, Any]:
-    return make(request.param)
+@pytest.fixture(scope="session", params=sorted(MODEL_MAKERS))
+def any_model(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    return make_model(request.param)
 
 
 @pytest.fixture(scope="session")
 def cnn() -> tuple[Any, Any]:
-    return make("sequential")
+    return make_model("sequential")
 
 
 @pytest.fixture(scope="session")
 def cnn_logits(cnn: tuple[Any, Any]) -> Any:
-    """The same network without its softmax."""
+    """Return the network of `cnn` without its softmax."""
     model, x = cnn
     logits = keras.Sequential([*model.layers[:-1], layers.Dense(CLASSES)])
     logits.build(x.shape)
@@ -105,8 +105,8 @@ def cnn_logits(cnn: tuple[Any, Any]) -> Any:
 
 
 @pytest.fixture
-def linear() -> Callable[..., Any]:
-    """A network without anything between the image and its outputs but one dense layer."""
+def make_linear() -> Callable[..., Any]:
+    """Return a function that builds a network of one dense layer from its weights."""
 
     def build(weights: Any, activation: str | None = None) -> Any:
         *sides, classes = weights.shape

@@ -1,3 +1,5 @@
+"""Tables of maps of several methods, by `compare_methods`."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -33,25 +35,25 @@ def images() -> npt.NDArray[np.float32]:
     return random.integers(0, 256, (3, 12, 10, 3)).astype(np.float32)
 
 
-def cells(sheet: Any) -> npt.NDArray[np.uint8]:
-    """Return the pictures by row and column."""
+def get_cells(sheet: Any) -> npt.NDArray[np.uint8]:
+    """Return the pictures of a sheet by row and column, (rows, columns, height, width, 3)."""
     pictures: npt.NDArray[np.uint8] = sheet.pictures
     return pictures.reshape(-1, sheet.columns, *pictures.shape[1:])
 
 
-def test_images_are_down_and_methods_across(model: Any, images: Any) -> None:
+def test_rows_are_images_and_columns_are_methods(model: Any, images: Any) -> None:
     methods = ["occlusion", "gradcam", "saliency"]
     sheet = actgrid.compare_methods(model, images, methods, alpha=0.7, clip=90)
     assert sheet.titles == ("image", *methods)
-    drawn = cells(sheet)
-    assert drawn.shape == (3, 4, 12, 10, 3)
-    np.testing.assert_array_equal(drawn[:, 0], images)
+    pictures = get_cells(sheet)
+    assert pictures.shape == (3, 4, 12, 10, 3)
+    np.testing.assert_array_equal(pictures[:, 0], images)
     for column, method in enumerate(methods, 1):
         overlay = actgrid.explain(model, images, method).overlay(alpha=0.7, clip=90)
-        np.testing.assert_array_equal(drawn[:, column], overlay.pictures)
+        np.testing.assert_array_equal(pictures[:, column], overlay.pictures)
 
 
-def test_each_row_is_captioned_by_its_class_and_score(model: Any, images: Any) -> None:
+def test_captions_show_class_and_score(model: Any, images: Any) -> None:
     labels = ["ant", "bee", "cat", "dog"]
     heatmap = actgrid.explain(model, images, labels=labels)
     assert heatmap.labels is not None
@@ -66,25 +68,25 @@ def test_each_row_is_captioned_by_its_class_and_score(model: Any, images: Any) -
     assert [caption.split()[0] for caption in indices] == ["2", "0", "1"]
 
 
-def test_all_methods_explain_the_class_that_is_predicted(model: Any, images: Any) -> None:
+def test_all_methods_explain_the_predicted_class(model: Any, images: Any) -> None:
     predicted = model.predict(images, verbose=0).argmax(1)
     assert len(set(predicted)) > 1
-    predicting = actgrid.compare_methods(model, images, ["gradcam", "occlusion"], batch_size=2)
-    named = actgrid.compare_methods(
+    by_prediction = actgrid.compare_methods(model, images, ["gradcam", "occlusion"], batch_size=2)
+    by_class = actgrid.compare_methods(
         model, images, ["gradcam", "occlusion"], predicted, batch_size=2
     )
-    np.testing.assert_array_equal(predicting.pictures, named.pictures)
-    assert predicting.captions == named.captions
+    np.testing.assert_array_equal(by_prediction.pictures, by_class.pictures)
+    assert by_prediction.captions == by_class.captions
 
 
-def test_targets_of_every_kind(model: Any, images: Any) -> None:
+def test_targets_as_class_list_and_function(model: Any, images: Any) -> None:
     def other(outputs: Any) -> Any:
         return outputs[:, 3]
 
     for target in (3, [0, None, 2], other):
         sheet = actgrid.compare_methods(model, images, ["saliency"], target)
         overlay = actgrid.explain(model, images, "saliency", target).overlay()
-        np.testing.assert_array_equal(cells(sheet)[:, 1], overlay.pictures)
+        np.testing.assert_array_equal(get_cells(sheet)[:, 1], overlay.pictures)
     assert np.allclose(
         [float(caption) for caption in sheet.captions[::2]],
         model.predict(images, verbose=0)[:, 3],
@@ -92,9 +94,7 @@ def test_targets_of_every_kind(model: Any, images: Any) -> None:
     )
 
 
-def test_options_reach_their_method_and_the_layer_those_that_look_at_one(
-    model: Any, images: Any
-) -> None:
+def test_options_and_layer_are_passed_to_their_methods(model: Any, images: Any) -> None:
     methods: dict[str, dict[str, Any]] = {
         "occlusion": {"patch": 5, "baseline": 0},
         "layercam": {},
@@ -102,49 +102,49 @@ def test_options_reach_their_method_and_the_layer_those_that_look_at_one(
     }
     sheet = actgrid.compare_methods(model, images, methods, layer="first", cmap="magma")
     assert sheet.titles == ("image", *methods)
-    drawn = cells(sheet)
+    pictures = get_cells(sheet)
     for column, (method, options) in enumerate(methods.items(), 1):
         layer = "first" if method == "layercam" else None
         heatmap = actgrid.explain(model, images, method, layer=layer, **options)
         np.testing.assert_array_equal(
-            drawn[:, column], heatmap.overlay(cmap="magma").pictures, err_msg=method
+            pictures[:, column], heatmap.overlay(cmap="magma").pictures, err_msg=method
         )
 
 
-def test_one_image_and_the_default_methods(model: Any, images: Any) -> None:
+def test_single_image_with_default_methods(model: Any, images: Any) -> None:
     sheet = actgrid.compare_methods(model, images[0])
     assert len(sheet) == sheet.columns == 5
     assert sheet.titles[1:] == ("gradcam", "smoothgrad", "integrated_gradients", "occlusion")
     assert actgrid.compare_methods(model, images[:1], "gradcam").titles == ("image", "gradcam")
 
 
-def test_files_are_loaded_once_and_drawn_as_they_are(
+def test_files_are_loaded_once_and_drawn_unmodified(
     images: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Its pixels are divided by 255 before the model sees them.
+    # For a model without preprocessing of its own, pixels are divided by 255.
     model = keras.Sequential(
         [keras.Input((12, 10, 3)), keras.layers.Conv2D(3, 3), keras.layers.Flatten()]
     )
     files = []
-    for number, pixels in enumerate(images):
-        files.append(tmp_path / f"{number}.png")
+    for index, pixels in enumerate(images):
+        files.append(tmp_path / f"{index}.png")
         Image.fromarray(pixels.astype(np.uint8)).save(files[-1])
     opened = []
-    real = Image.open
+    original_open = Image.open
 
-    def counted(file: Any, *arguments: Any) -> Any:
+    def record_open(file: Any, *arguments: Any) -> Any:
         opened.append(file)
-        return real(file, *arguments)
+        return original_open(file, *arguments)
 
-    monkeypatch.setattr(Image, "open", counted)
+    monkeypatch.setattr(Image, "open", record_open)
     sheet = actgrid.compare_methods(model, files, ["gradcam", "saliency"])
     assert opened == files
-    np.testing.assert_array_equal(cells(sheet)[:, 0], images)
+    np.testing.assert_array_equal(get_cells(sheet)[:, 0], images)
     prepared = actgrid.load_images(files, model=model)
     np.testing.assert_array_equal(prepared, np.float32(images) / np.float32(255))
     heatmap = actgrid.explain(model, prepared, "saliency")
-    bare = actgrid.Heatmap(heatmap.values, images=images.astype(np.uint8), signed=False)
-    np.testing.assert_array_equal(cells(sheet)[:, 2], bare.overlay().pictures)
+    expected = actgrid.Heatmap(heatmap.values, images=images.astype(np.uint8), signed=False)
+    np.testing.assert_array_equal(get_cells(sheet)[:, 2], expected.overlay().pictures)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_files_are_loaded_once_and_drawn_as_they_are(
         (
             {"methods": {"gradcam": {"patch": 2}}},
             OptionError,
-            "gradcam: unknown option 'patch'",
+            "gradcam has no option 'patch'",
         ),
         ({"methods": {"gradcam": None}}, OptionError, "options of gradcam must be a dict"),
         ({"methods": ["saliency"], "layer": "first"}, OptionError, "leave layer out"),
@@ -170,34 +170,34 @@ def test_files_are_loaded_once_and_drawn_as_they_are(
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused(
+def test_invalid_arguments_are_rejected(
     model: Any, images: Any, arguments: dict[str, Any], error: Any, message: str
 ) -> None:
     with pytest.raises(error, match=message):
         actgrid.compare_methods(model, images, **arguments)
 
 
-def test_images_that_cannot_be_seen_are_refused() -> None:
+def test_images_of_five_channels_are_rejected() -> None:
     model = keras.Sequential([keras.Input((6, 6, 5)), keras.layers.Flatten()])
-    with pytest.raises(ShapeError, match="too many channels to be drawn"):
+    with pytest.raises(ShapeError, match="must have 1, 3 or 4 channels to be drawn"):
         actgrid.compare_methods(model, np.ones((1, 6, 6, 5)), ["saliency"])
 
 
-def test_files_for_a_channels_first_model_are_drawn_as_they_are(images: Any, tmp_path: Any) -> None:
+def test_files_of_channels_first_model_are_drawn_unmodified(images: Any, tmp_path: Any) -> None:
     flatten = keras.layers.Flatten(data_format="channels_first")
     model = keras.Sequential([keras.Input((3, 12, 10)), flatten])
-    files = [tmp_path / f"{number}.png" for number in range(3)]
+    files = [tmp_path / f"{index}.png" for index in range(3)]
     for file, pixels in zip(files, images, strict=True):
         Image.fromarray(pixels.astype(np.uint8)).save(file)
     sheet = actgrid.compare_methods(model, files, ["saliency"], 0)
-    np.testing.assert_array_equal(cells(sheet)[:, 0], images)
+    np.testing.assert_array_equal(get_cells(sheet)[:, 0], images)
 
 
-def test_gray_images_are_drawn_as_gray() -> None:
+def test_gray_images_are_drawn_gray() -> None:
     model = keras.Sequential(
         [keras.Input((8, 6, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
     )
     images = np.random.default_rng(0).random((2, 8, 6, 1), np.float32)
-    drawn = cells(actgrid.compare_methods(model, images, ["saliency"]))
-    assert drawn.shape == (2, 2, 8, 6, 3)
-    np.testing.assert_allclose(drawn[:, 0], np.repeat(images, 3, -1) * 255, atol=0.5)
+    pictures = get_cells(actgrid.compare_methods(model, images, ["saliency"]))
+    assert pictures.shape == (2, 2, 8, 6, 3)
+    np.testing.assert_allclose(pictures[:, 0], np.repeat(images, 3, -1) * 255, atol=0.5)

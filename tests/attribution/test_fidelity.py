@@ -1,4 +1,4 @@
-"""Whether the maps show what the trained network goes by."""
+"""Fidelity of attribution maps, by deletion and insertion curves of the embedded network."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from actgrid.attribution.methods import all_methods
 Array = npt.NDArray[Any]
 
 DATA = Path(__file__).parent / "data"
-# Parts are hidden in blocks that are as large as what a photo shows: holes of a finer pattern harm
-# whatever is left as much as what is gone.
+# Parts are hidden in blocks of the size of the photo's objects: a finer pattern of holes also
+# disturbs the pixels that remain visible.
 SIDE, BLOCK, STEPS = 224, 56, 6
 QUICK: dict[str, dict[str, Any]] = {
     "scorecam": {"max_channels": 32},
@@ -29,7 +29,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"steps": 10},
     "smoothgrad": {"samples": 10},
 }
-# The sign of these changes from pixel to pixel: how much a part matters is the size.
+# Methods whose sign changes from pixel to pixel: the importance is the absolute value.
 PIXELWISE = {"gradient_x_input", "integrated_gradients"}
 
 
@@ -44,57 +44,57 @@ def photos(network: Any) -> Array:
 
 
 @pytest.fixture(scope="module")
-def explained(network: Any, photos: Array) -> Callable[[str], Array]:
-    """What each method says of the photos, worked out once."""
+def explain_photos(network: Any, photos: Array) -> Callable[[str], Array]:
+    """Return a cached function from a method to its maps of the photos, (N, SIDE, SIDE)."""
 
     @cache
-    def explained(method: str) -> Array:
+    def explain_photos(method: str) -> Array:
         if method == "lime":
             pytest.importorskip("sklearn")
             pytest.importorskip("skimage")
         heatmap = actgrid.explain(network, photos, method, **QUICK.get(method, {}))
         return heatmap.resized(SIDE, SIDE)
 
-    return explained
+    return explain_photos
 
 
 @pytest.mark.parametrize(
     "method", ["gradcam", "gradcam++", "cam", "layercam", "integrated_gradients", "lime", "rise"]
 )
-def test_the_top_decile_lies_on_the_cat(explained: Callable[[str], Array], method: str) -> None:
-    # The face and what else is sharp of the cat, drawn by hand: three quarters of the photo.
+def test_top_decile_lies_on_the_cat(explain_photos: Callable[[str], Array], method: str) -> None:
+    # Mask of the cat's face and of its other parts in focus, drawn by hand.
     cat = np.asarray(Image.open(DATA / "cat_mask.png")) > 0
-    values = explained(method)[0]
+    values = explain_photos(method)[0]
     top = values >= np.quantile(values, 0.9)
-    least = 0.65 if method == "integrated_gradients" else 0.95
-    assert cat[top].mean() > least
+    min_fraction = 0.65 if method == "integrated_gradients" else 0.95
+    assert cat[top].mean() > min_fraction
 
 
 class Curves:
-    """How the probability falls as the most important parts go, and rises as they come."""
+    """Deletion and insertion curves: the probability as important parts are hidden or shown."""
 
     def __init__(self, network: Any, x: Array) -> None:
         self.network, self.x = network, x
         self.classes = network.predict(x, verbose=0).argmax(1)
-        self.nothing = np.broadcast_to(x.mean((1, 2), keepdims=True), x.shape)
+        self.mean_colour = np.broadcast_to(x.mean((1, 2), keepdims=True), x.shape)
 
-    def areas(self, importance: Array) -> Array:
-        """The areas under both curves, the means over the photos."""
+    def compute_areas(self, importance: Array) -> Array:
+        """Return the areas under the deletion and the insertion curve, means over the photos."""
         blocks = SIDE // BLOCK
         shape = (len(importance), blocks, BLOCK, blocks, BLOCK)
         parts = importance.reshape(shape).mean((2, 4)).reshape(len(importance), -1)
         ranks = np.argsort(np.argsort(-parts, axis=1, kind="stable"), axis=1) / blocks**2
         ranks = ranks.reshape(-1, blocks, blocks).repeat(BLOCK, 1).repeat(BLOCK, 2)[..., None]
-        shown = []
-        # With nothing or all of it hidden, all importance is alike.
-        for share in np.linspace(0, 1, STEPS + 2)[1:-1]:
-            shown.append(np.where(ranks < share, self.nothing, self.x))  # deletion
-            shown.append(np.where(ranks < share, self.x, self.nothing))  # insertion
-        probabilities = self.network.predict(np.concatenate(shown), batch_size=32, verbose=0)
-        of_class = probabilities.reshape(STEPS, 2, len(self.x), -1)[
+        images = []
+        # Without the end points, which do not depend on the importance.
+        for fraction in np.linspace(0, 1, STEPS + 2)[1:-1]:
+            images.append(np.where(ranks < fraction, self.mean_colour, self.x))  # deletion
+            images.append(np.where(ranks < fraction, self.x, self.mean_colour))  # insertion
+        probabilities = self.network.predict(np.concatenate(images), batch_size=32, verbose=0)
+        class_probabilities = probabilities.reshape(STEPS, 2, len(self.x), -1)[
             :, :, np.arange(len(self.x)), self.classes
         ]
-        areas: Array = of_class.mean((0, 2))
+        areas: Array = class_probabilities.mean((0, 2))
         return areas
 
 
@@ -104,25 +104,27 @@ def curves(network: Any, photos: Array) -> Curves:
 
 
 @pytest.fixture(scope="module")
-def by_chance(curves: Curves) -> Array:
-    """Both areas for random heatmaps."""
+def random_areas(curves: Curves) -> Array:
+    """Return the areas under both curves for random maps."""
     random = np.random.default_rng(0)
-    areas = [curves.areas(random.random((len(curves.x), SIDE, SIDE))) for _ in range(6)]
+    areas = [curves.compute_areas(random.random((len(curves.x), SIDE, SIDE))) for _ in range(6)]
     mean: Array = np.mean(areas, 0)
     return mean
 
 
 @pytest.mark.parametrize("method", all_methods())
-def test_what_matters_is_found_better_than_by_chance(
-    explained: Callable[[str], Array], curves: Curves, by_chance: Array, method: str
+def test_areas_are_better_than_random(
+    explain_photos: Callable[[str], Array], curves: Curves, random_areas: Array, method: str
 ) -> None:
-    importance = explained(method)
-    deletion, insertion = curves.areas(np.abs(importance) if method in PIXELWISE else importance)
-    assert deletion < by_chance[0]
-    assert insertion > by_chance[1]
+    importance = explain_photos(method)
+    deletion, insertion = curves.compute_areas(
+        np.abs(importance) if method in PIXELWISE else importance
+    )
+    assert deletion < random_areas[0]
+    assert insertion > random_areas[1]
 
 
-def test_integrated_gradients_are_complete(network: Any, photos: Array) -> None:
-    found = actgrid.explain(network, photos, "integrated_gradients")
-    rise = found.score - np.array(found.details["baseline_score"])
-    np.testing.assert_allclose(found.values.sum((1, 2)), rise, rtol=0.01)
+def test_integrated_gradients_sum_to_score_change(network: Any, photos: Array) -> None:
+    heatmap = actgrid.explain(network, photos, "integrated_gradients")
+    rise = heatmap.score - np.array(heatmap.details["baseline_score"])
+    np.testing.assert_allclose(heatmap.values.sum((1, 2)), rise, rtol=0.01)

@@ -1,4 +1,4 @@
-"""Guided backpropagation through all kinds of ReLUs, against gradients by hand."""
+"""Guided backpropagation through all variants of ReLU, against gradients computed by hand."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from actgrid.errors import ModelError
 Array = npt.NDArray[Any]
 
 
-def normal(*shape: int, seed: int = 0) -> Array:
+def make_normal(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def close(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
-    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+def assert_close(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 def test_guided_backprop_by_hand() -> None:
-    # Two pixels, three hidden units. Before the ReLU they are 3, 0.5 and -2; the output weighs
-    # them by 2, -3 and 5.
+    # Two pixels and three hidden units, which are 3, 0.5 and -2 before the ReLU. The weights of the
+    # output are 2, -3 and 5.
     model = keras.Sequential(
         [keras.Input((1, 2, 1)), layers.Flatten(), layers.Dense(3, "relu"), layers.Dense(1)]
     )
@@ -36,29 +36,29 @@ def test_guided_backprop_by_hand() -> None:
     model.layers[1].set_weights([hidden, np.array([0.0, 0.5, 0.0])])
     model.layers[2].set_weights([np.array([[2.0], [-3.0], [5.0]]), np.zeros(1)])
     x = np.ones((1, 1, 2, 1), np.float32)
-    # The third unit is off; the second speaks against the output: guided, it is not passed.
-    close(explain(model, x, "saliency", reduce="sum").values[0], [[1 * 2 + 3, 2 * 2 - 3]])
+    # The third unit is inactive. The second has a negative gradient, which guiding removes.
+    assert_close(explain(model, x, "saliency", reduce="sum").values[0], [[1 * 2 + 3, 2 * 2 - 3]])
     guided = explain(model, x, "guided_backprop", reduce="sum")
-    close(guided.values[0], [[1 * 2, 2 * 2]])
+    assert_close(guided.values[0], [[1 * 2, 2 * 2]])
 
 
-def test_guided_backprop_stops_where_relu6_is_full() -> None:
+def test_guided_backprop_is_zero_above_relu6_maximum() -> None:
     steps = [layers.Conv2D(1, 1, use_bias=False), layers.ReLU(6), layers.Flatten()]
     model = keras.Sequential([keras.Input((1, 2, 1)), *steps, layers.Dense(1)])
     model.layers[0].set_weights([np.ones((1, 1, 1, 1))])
     model.layers[-1].set_weights([np.array([[2.0], [2.0]]), np.zeros(1)])
     x = np.array([5.0, 7.0], np.float32).reshape(1, 1, 2, 1)
-    close(explain(model, x, "guided_backprop").values[0], [[2, 0]])
+    assert_close(explain(model, x, "guided_backprop").values[0], [[2, 0]])
 
 
-def test_guiding_needs_relus(linear: Callable[..., Any]) -> None:
-    with pytest.raises(ModelError, match="guides ReLUs, and the model has none"):
-        explain(linear(normal(2, 2, 1, 2)), normal(1, 2, 2, 1), "guided_backprop")
+def test_model_without_relus_is_rejected(make_linear: Callable[..., Any]) -> None:
+    with pytest.raises(ModelError, match="guided_backprop needs ReLUs, and the model has none"):
+        explain(make_linear(make_normal(2, 2, 1, 2)), make_normal(1, 2, 2, 1), "guided_backprop")
 
 
-# Seven pixels, one for each part of the functions below, and what each counts for in the score.
+# Seven pixels, one for each piece of the functions below, and their weights in the score.
 PIXELS = np.array([-9.0, -1.0, -0.25, 0.5, 1.5, 3.0, 7.0], np.float32)
-COUNTS = np.array([2.0, -3.0, 5.0, -11.0, 7.0, 13.0, 17.0], np.float32)
+WEIGHTS = np.array([2.0, -3.0, 5.0, -11.0, 7.0, 13.0, 17.0], np.float32)
 
 
 class Function(layers.Layer):  # type: ignore[misc]
@@ -79,27 +79,27 @@ class Subclassed(keras.Model):  # type: ignore[misc]
         return self.head(self.flat(self.function(x)))
 
 
-def models(function: Callable[[Any], Any]) -> dict[str, Any]:
-    """Models that apply a function to the image and count its values."""
+def make_models(function: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return models whose score is the weighted sum of a function of the image."""
 
-    def head() -> Any:
-        kernel = COUNTS[:, None]
+    def make_head() -> Any:
+        kernel = WEIGHTS[:, None]
         return layers.Dense(1, kernel_initializer=lambda shape, dtype: tf.constant(kernel))
 
     image = keras.Input((1, 7, 1))
-    made = {"subclassed": Subclassed(function, head())}
+    models = {"subclassed": Subclassed(function, make_head())}
     layer = function if isinstance(function, layers.Layer) else Function(function)
-    made["sequential"] = keras.Sequential([image, layer, layers.Flatten(), head()])
-    return made
+    models["sequential"] = keras.Sequential([image, layer, layers.Flatten(), make_head()])
+    return models
 
 
-def guided_by_hand(function: Callable[[Any], Any]) -> Array:
-    """Return the positive part of what comes from the score, times the function's derivative."""
+def compute_guided_gradient(function: Callable[[Any], Any]) -> Array:
+    """Return the positive part of the upstream gradient, times the function's derivative."""
     x = tf.constant(PIXELS.reshape(1, 1, 7, 1))
     with tf.GradientTape() as tape:
         tape.watch(x)
         result = function(x)
-    upstream = np.maximum(COUNTS, 0).reshape(1, 1, 7, 1)
+    upstream = np.maximum(WEIGHTS, 0).reshape(1, 1, 7, 1)
     return np.ravel(tape.gradient(result, x, upstream))
 
 
@@ -152,21 +152,21 @@ RELUS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", RELUS)
-def test_every_kind_of_relu_is_guided(kind: str) -> None:
-    function = RELUS[kind]
+@pytest.mark.parametrize("name", RELUS)
+def test_every_relu_variant_is_guided(name: str) -> None:
+    function = RELUS[name]
     x = PIXELS.reshape(1, 1, 7, 1)
-    for model in models(function).values():
-        found = explain(model, x, "guided_backprop", reduce="sum")
-        expected = guided_by_hand(function)
-        close(np.ravel(found.values), expected)
-        assert (expected[COUNTS < 0] == 0).all()
-        # Keras is as it was before.
-        plain = explain(model, x, "saliency", reduce="sum")
-        assert np.ravel(plain.values)[3] <= 0
+    for model in make_models(function).values():
+        heatmap = explain(model, x, "guided_backprop", reduce="sum")
+        expected = compute_guided_gradient(function)
+        assert_close(np.ravel(heatmap.values), expected)
+        assert (expected[WEIGHTS < 0] == 0).all()
+        # The patches of Keras are undone.
+        saliency = explain(model, x, "saliency", reduce="sum")
+        assert np.ravel(saliency.values)[3] <= 0
 
 
-NO_RELUS: dict[str, Callable[[Any], Any]] = {
+OTHER_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "hard_silu": keras.activations.hard_silu,
     "hard_sigmoid": keras.activations.hard_sigmoid,
     "ops.hard_silu": keras.ops.hard_silu,
@@ -183,25 +183,25 @@ NO_RELUS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", NO_RELUS)
-def test_what_is_no_relu_keeps_its_gradient(kind: str) -> None:
-    function = NO_RELUS[kind]
+@pytest.mark.parametrize("name", OTHER_FUNCTIONS)
+def test_other_functions_keep_their_gradient(name: str) -> None:
+    function = OTHER_FUNCTIONS[name]
     x = PIXELS.reshape(1, 1, 7, 1)
-    for model in models(function).values():
-        with pytest.raises(ModelError, match="guides ReLUs, and the model has none"):
+    for model in make_models(function).values():
+        with pytest.raises(ModelError, match="guided_backprop needs ReLUs, and the model has none"):
             explain(model, x, "guided_backprop")
-    # Beside a ReLU that lets all pass.
-    for model in models(lambda x: function(tf.nn.relu(x + 10) - 10)).values():
-        found = explain(model, x, "guided_backprop", reduce="sum")
+    # With a ReLU that is active at all pixels.
+    for model in make_models(lambda x: function(tf.nn.relu(x + 10) - 10)).values():
+        heatmap = explain(model, x, "guided_backprop", reduce="sum")
         with tf.GradientTape() as tape:
             pixels = tf.constant(x)
             tape.watch(pixels)
             result = function(pixels)
-        upstream = np.ravel(tape.gradient(result, pixels, COUNTS.reshape(1, 1, 7, 1)))
-        close(np.ravel(found.values), np.maximum(upstream, 0), 1e-4)
+        upstream = np.ravel(tape.gradient(result, pixels, WEIGHTS.reshape(1, 1, 7, 1)))
+        assert_close(np.ravel(heatmap.values), np.maximum(upstream, 0), 1e-4)
 
 
-def test_guiding_goes_through_a_network_of_mixed_relus() -> None:
+def test_network_of_mixed_relus() -> None:
     keras.utils.set_random_seed(3)
     first, second = layers.Conv2D(4, 3), layers.Conv2D(5, 3, activation="leaky_relu")
     prelu = layers.PReLU(alpha_initializer=keras.initializers.Constant(0.2))
@@ -210,7 +210,7 @@ def test_guiding_goes_through_a_network_of_mixed_relus() -> None:
     model = keras.Sequential(
         [keras.Input((8, 8, 3)), first, prelu, second, capped, layers.Flatten(), head]
     )
-    x = normal(2, 8, 8, 3)
+    x = make_normal(2, 8, 8, 3)
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def guide(values: Any) -> Any:
@@ -222,5 +222,5 @@ def test_guiding_goes_through_a_network_of_mixed_relus() -> None:
         values = guide(capped(guide(second(guide(prelu(first(pixels)))))))
         score = head(layers.Flatten()(values))[:, 1]
     expected = tape.gradient(score, pixels).numpy().sum(-1)
-    found = explain(model, x, "guided_backprop", 1, reduce="sum")
-    close(found.values, expected, 1e-4)
+    heatmap = explain(model, x, "guided_backprop", 1, reduce="sum")
+    assert_close(heatmap.values, expected, 1e-4)

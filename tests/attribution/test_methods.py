@@ -1,4 +1,4 @@
-"""Methods are found in the files of their families, and say what they need."""
+"""The registry of attribution methods, and their declared needs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 from keras import layers
 
 import actgrid
-from actgrid.attribution.method import DECLARED
+from actgrid.attribution.method import DECLARED_METHODS
 from actgrid.attribution.methods import all_methods
 from actgrid.errors import OptionError
 
-FAMILY = '''
+MODULE = '''
 import numpy as np
 
 from actgrid.attribution.batches import Attribution
@@ -26,32 +26,32 @@ from actgrid.attribution.method import method
 
 @method("brightness", "Nobody 2012, https://example.org")
 def brightness(batch, *, seed=0):
-    """Return the mean of the channels: a method that needs no more than the image."""
-    return Attribution(np.float32(batch.image).mean(-1) + seed, batch.read())
+    """Return the mean of the channels; needs only the image."""
+    return Attribution(np.float32(batch.image).mean(-1) + seed, batch.compute_scores())
 '''
 
 
 @pytest.fixture
-def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Add one file to the folder of attribution methods."""
-    room = importlib.import_module("actgrid.attribution")
-    (tmp_path / "bright_family.py").write_text(FAMILY)
-    monkeypatch.setattr(room, "__path__", [*room.__path__, str(tmp_path)])
+def brightness_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Add a module with one method to the package of attribution methods."""
+    package = importlib.import_module("actgrid.attribution")
+    (tmp_path / "bright_family.py").write_text(MODULE)
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
     all_methods.cache_clear()
     yield
-    DECLARED.pop("actgrid.attribution.bright_family", None)
+    DECLARED_METHODS.pop("actgrid.attribution.bright_family", None)
     sys.modules.pop("actgrid.attribution.bright_family", None)
     all_methods.cache_clear()
 
 
-def test_a_method_is_one_file(family: None) -> None:
+def test_method_of_added_module_is_available(brightness_module: None) -> None:
     model = keras.Sequential([keras.Input((4, 4, 3)), layers.Flatten(), layers.Dense(2)])
     x = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
     heatmap = actgrid.explain(model, x, "brightness", seed=3)
     np.testing.assert_allclose(heatmap.values, x.mean(-1) + 3, rtol=1e-5)
-    with pytest.raises(OptionError, match="brightness: the input is looked at, not a layer"):
+    with pytest.raises(OptionError, match="brightness explains the input and takes no layer"):
         actgrid.explain(model, x, "brightness", layer="dense")
-    # A family that needs only a function of a batch comes among those, by the year of its paper.
+    # Modules without needs come last, ordered by the year of their first paper.
     assert list(all_methods())[-4:] == ["brightness", "occlusion", "rise", "lime"]
     assert (all_methods()["brightness"].needs, all_methods()["brightness"].options) == (
         (),
@@ -59,7 +59,7 @@ def test_a_method_is_one_file(family: None) -> None:
     )
 
 
-def test_methods_come_in_the_order_of_their_families() -> None:
+def test_methods_are_grouped_by_needs() -> None:
     assert "brightness" not in all_methods()
     assert {name: method.needs for name, method in all_methods().items()} == {
         "saliency": ("gradients",),

@@ -1,4 +1,4 @@
-"""The default layer of class activation maps, on the kinds of models that people have."""
+"""The default layer of class activation maps, for common architectures."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(2, SIDE, SIDE, 3)).astype(np.float32)
 
 
-def default_layer(model: Any, x: Any = X, **options: Any) -> Any:
+def find_default_layer(model: Any, x: Any = X, **options: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ZeroAttributionWarning)
         return explain(model, x, **options).layer
 
 
-def classifier(*features: Any, classes: int = 3, side: int = SIDE) -> Any:
-    """Layers between an image and a global average with a dense layer."""
+def make_classifier(*features: Any, classes: int = 3, side: int = SIDE) -> Any:
+    """Return a classifier of some layers, a global average and a dense layer."""
     keras.utils.set_random_seed(1)
     head = [layers.GlobalAveragePooling2D(), layers.Dense(classes)]
     return keras.Sequential([keras.Input((side, side, 3)), *features, *head])
@@ -55,8 +55,8 @@ def conv(name: str = "conv", filters: int = 4, **options: Any) -> Any:
         [layers.Lambda(lambda x: x[:, 1:-1, 1:-1])],
     ],
 )
-def test_layers_that_only_move_values_are_no_default(after: list[Any]) -> None:
-    assert default_layer(classifier(conv(), *after)) == "conv"
+def test_layers_that_only_move_values_are_skipped(after: list[Any]) -> None:
+    assert find_default_layer(make_classifier(conv(), *after)) == "conv"
 
 
 @pytest.mark.parametrize(
@@ -75,33 +75,33 @@ def test_layers_that_only_move_values_are_no_default(after: list[Any]) -> None:
         lambda: layers.Conv2DTranspose(5, 3, strides=2, name="last"),
     ],
 )
-def test_layers_that_compute_are_the_default(last: Callable[[], Any]) -> None:
-    assert default_layer(classifier(conv(), last())) == "last"
+def test_layers_that_compute_are_used(last: Callable[[], Any]) -> None:
+    assert find_default_layer(make_classifier(conv(), last())) == "last"
 
 
-def test_a_squeeze_and_excitation_leaves_the_product() -> None:
+def test_squeeze_and_excitation_uses_the_product() -> None:
     inputs = keras.Input((SIDE, SIDE, 3))
     x = conv()(inputs)
     gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
     gate = layers.Conv2D(4, 1, activation="sigmoid", name="gate")(gate)
     x = layers.Multiply(name="product")([x, gate])
     model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
-    assert default_layer(model) == "product"
+    assert find_default_layer(model) == "product"
 
 
 class Shuffle(layers.Layer):  # type: ignore[misc]
-    """Shuffles groups of channels, as ShuffleNet does: through five axes."""
+    """Layer that shuffles groups of channels through five axes, as in ShuffleNet."""
 
     def call(self, x: Any) -> Any:
         split = tf.reshape(x, (-1, SIDE, SIDE, 2, 2))
         return tf.reshape(tf.transpose(split, (0, 1, 2, 4, 3)), (-1, SIDE, SIDE, 4))
 
 
-def test_a_default_layer_after_shuffled_channels() -> None:
-    assert default_layer(classifier(conv(), Shuffle(), conv("last"))) == "last"
+def test_layer_after_shuffled_channels_is_used() -> None:
+    assert find_default_layer(make_classifier(conv(), Shuffle(), conv("last"))) == "last"
 
 
-BEFORE = {
+PREPROCESSING_LAYERS = {
     "rescaling": lambda: layers.Rescaling(1 / 255),
     "normalization": lambda: layers.Normalization(mean=[1.0, 2, 3], variance=[1.0, 2, 3]),
     "batch": layers.BatchNormalization,
@@ -116,12 +116,14 @@ BEFORE = {
 }
 
 
-@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("preprocessing", PREPROCESSING_LAYERS)
 @pytest.mark.parametrize("method", ["gradcam", "cam", "scorecam", "guided_gradcam"])
-def test_what_prepares_the_image_is_no_layer_for_maps(before: str, method: str) -> None:
-    # A multilayer perceptron behind it has no layer for them at all.
+def test_preprocessing_layers_are_not_used(preprocessing: str, method: str) -> None:
+    # The multilayer perceptron that follows has no spatial layer.
     head = [layers.Flatten(), layers.Dense(4, "relu"), layers.Dense(2)]
-    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), BEFORE[before](), *head])
+    model = keras.Sequential(
+        [keras.Input((SIDE, SIDE, 3)), PREPROCESSING_LAYERS[preprocessing](), *head]
+    )
     with pytest.raises(LayerError, match=r"no layer with a spatial output.*lime") as caught:
         explain(model, X, method)
     layerless = (
@@ -131,7 +133,7 @@ def test_what_prepares_the_image_is_no_layer_for_maps(before: str, method: str) 
     assert layerless in str(caught.value)
 
 
-def two_branches() -> Any:
+def make_two_branch_model() -> Any:
     keras.utils.set_random_seed(5)
     front, side = keras.Input((8, 8, 3), name="front"), keras.Input((8, 8, 3), name="side")
     pooled = [
@@ -143,31 +145,31 @@ def two_branches() -> Any:
 
 
 @pytest.mark.parametrize("name", ["front", "side"])
-def test_the_default_layer_lies_after_the_chosen_input(name: str) -> None:
-    model = two_branches()
+def test_default_layer_follows_the_chosen_input(name: str) -> None:
+    model = make_two_branch_model()
     front, side = RANDOM.normal(size=(2, 2, 8, 8, 3)).astype(np.float32)
-    found = explain(model, [front, side], target=1, image_input=name)
-    assert found.layer == f"{name}_conv"
+    heatmap = explain(model, [front, side], target=1, image_input=name)
+    assert heatmap.layer == f"{name}_conv"
     outputs = [model.get_layer(f"{name}_conv").output, model.output]
     with tf.GradientTape() as tape:
         activation, scores = keras.Model(model.inputs, outputs)([front, side])
         score = scores[:, 1]
     weights = tf.reduce_mean(tape.gradient(score, activation), (1, 2), keepdims=True)
     expected = tf.nn.relu(tf.reduce_sum(weights * activation, -1))
-    np.testing.assert_allclose(found.values, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(heatmap.values, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_after_two_branches_joined_in_space_both_have_one_default_layer() -> None:
+def test_spatially_joined_branches_share_the_default_layer() -> None:
     inputs = [keras.Input((8, 8, 3), name=name) for name in ("front", "side")]
     x = layers.Concatenate()([conv(f"{image.name}_conv")(image) for image in inputs])
     x = conv("joint")(x)
     model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
     x = list(RANDOM.normal(size=(2, 2, 8, 8, 3)).astype(np.float32))
     for name in ("front", "side"):
-        assert default_layer(model, x, image_input=name) == "joint"
+        assert find_default_layer(model, x, image_input=name) == "joint"
 
 
-def test_an_input_beside_the_score_has_no_default_layer() -> None:
+def test_input_that_does_not_affect_the_score_is_rejected() -> None:
     inputs = [keras.Input((8, 8, 3), name=name) for name in ("front", "side")]
     outputs = [
         layers.GlobalAveragePooling2D()(conv(f"{image.name}_conv")(image)) for image in inputs
@@ -178,12 +180,12 @@ def test_an_input_beside_the_score_has_no_default_layer() -> None:
         explain(model, x, target=lambda outputs: outputs[0][:, 0], image_input="side")
 
 
-def encoder_decoder(up: Callable[[], Any], skip: bool) -> Any:
-    """A U-Net in small, or the same without the connections past the bottleneck."""
+def make_encoder_decoder(upsampling: Callable[[], Any], skip: bool) -> Any:
+    """Return a small U-Net, or an encoder-decoder without skip connections."""
     inputs = keras.Input((SIDE, SIDE, 3))
     first = conv("encoder", activation="relu")(layers.Rescaling(0.5)(inputs))
     x = conv("bottleneck", activation="relu")(layers.MaxPooling2D()(first))
-    x = up()(x)
+    x = upsampling()(x)
     x = layers.Concatenate(name="joined")([x, first]) if skip else x
     x = conv("decoder", activation="relu")(x)
     return keras.Model(inputs, layers.Conv2D(2, 1, activation="softmax", name="head")(x))
@@ -194,7 +196,7 @@ class PixelShuffle(layers.Layer):  # type: ignore[misc]
         return tf.nn.depth_to_space(x, 2)
 
 
-UP = {
+UPSAMPLING_LAYERS = {
     "nearest": lambda: layers.UpSampling2D(2),
     "bilinear": lambda: layers.UpSampling2D(2, interpolation="bilinear"),
     "transposed": lambda: layers.Conv2DTranspose(4, 2, strides=2),
@@ -210,40 +212,40 @@ def corner(outputs: Any) -> Any:
 
 
 @pytest.mark.parametrize("skip", [False, True])
-@pytest.mark.parametrize("up", UP)
-def test_an_encoder_decoder_is_explained_at_its_bottleneck(up: str, skip: bool) -> None:
-    model = encoder_decoder(UP[up], skip)
-    assert default_layer(model, target=corner) == "bottleneck"
-    assert default_layer(model, target=corner, layer="decoder") == "decoder"
+@pytest.mark.parametrize("upsampling", UPSAMPLING_LAYERS)
+def test_default_layer_of_encoder_decoder_is_its_bottleneck(upsampling: str, skip: bool) -> None:
+    model = make_encoder_decoder(UPSAMPLING_LAYERS[upsampling], skip)
+    assert find_default_layer(model, target=corner) == "bottleneck"
+    assert find_default_layer(model, target=corner, layer="decoder") == "decoder"
 
 
-def test_a_flattened_output_is_one_of_pixels_too() -> None:
-    model = encoder_decoder(UP["nearest"], True)
+def test_flattened_output_of_encoder_decoder_uses_bottleneck() -> None:
+    model = make_encoder_decoder(UPSAMPLING_LAYERS["nearest"], True)
     flat = keras.Model(model.inputs, layers.Reshape((-1, 2))(model.output))
-    assert default_layer(flat, target=lambda outputs: outputs[:, 5, 1]) == "bottleneck"
+    assert find_default_layer(flat, target=lambda outputs: outputs[:, 5, 1]) == "bottleneck"
 
 
-def test_a_classifier_that_enlarges_is_explained_at_its_last_layer() -> None:
+def test_classifier_with_upsampling_uses_its_last_layer() -> None:
     features = [conv("first"), layers.MaxPooling2D(), layers.UpSampling2D(), conv("last")]
-    assert default_layer(classifier(*features)) == "last"
+    assert find_default_layer(make_classifier(*features)) == "last"
 
 
-def test_a_dense_prediction_without_enlargement_leaves_its_head_out() -> None:
+def test_dense_prediction_without_upsampling_skips_its_head() -> None:
     model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), conv("first"), conv("second")])
     model.add(layers.BatchNormalization(name="normal"))
     model.add(layers.Conv2D(2, 1, name="head"))
     model.add(layers.Softmax())
-    assert default_layer(model, target=corner) == "normal"
+    assert find_default_layer(model, target=corner) == "normal"
 
 
-def test_one_convolution_is_the_head_itself() -> None:
+def test_single_convolution_is_the_head_and_is_rejected() -> None:
     model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), layers.Rescaling(0.5), conv("head")])
     with pytest.raises(LayerError, match="before its last learned operation and before it enlarg"):
         explain(model, X, target=corner)
 
 
-def test_a_pooled_branch_that_is_spread_again_is_no_decoder() -> None:
-    # As in DeepLab.
+def test_upsampled_pooling_branch_is_not_a_decoder() -> None:
+    # DeepLab has such a branch.
     inputs = keras.Input((SIDE, SIDE, 3))
     x = conv("backbone", strides=2)(inputs)
     pooled = layers.GlobalAveragePooling2D(keepdims=True)(x)
@@ -251,16 +253,16 @@ def test_a_pooled_branch_that_is_spread_again_is_no_decoder() -> None:
     x = layers.Concatenate()([conv("atrous", dilation_rate=2)(x), pooled])
     x = layers.UpSampling2D(2)(layers.Conv2D(4, 1, activation="relu", name="projection")(x))
     model = keras.Model(inputs, layers.Conv2D(2, 1)(x))
-    assert default_layer(model, target=corner) == "projection"
+    assert find_default_layer(model, target=corner) == "projection"
 
 
-def test_a_dense_bottleneck_ends_what_corresponds_to_the_image() -> None:
+def test_layers_after_dense_bottleneck_are_skipped() -> None:
     def decoder() -> list[Any]:
         dense = [layers.Flatten(), layers.Dense(8), layers.Dense(SIDE * SIDE * 3)]
         return [*dense, layers.Reshape((SIDE, SIDE, 3)), conv("decoder"), conv("head")]
 
     model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), conv("encoder"), *decoder()])
-    assert default_layer(model, target=corner) == "encoder"
+    assert find_default_layer(model, target=corner) == "encoder"
     generator = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *decoder()])
     with pytest.raises(LayerError, match="no layer with a spatial output"):
         explain(generator, X, target=corner)
@@ -276,18 +278,18 @@ APPLICATIONS = {
 
 
 @pytest.mark.parametrize("name", APPLICATIONS)
-def test_applications_are_explained_at_the_layer_of_the_papers(name: str) -> None:
+def test_default_layer_of_keras_applications(name: str) -> None:
     model = getattr(keras.applications, name)(weights=None, classes=5, input_shape=(224, 224, 3))
     layer, sides = APPLICATIONS[name]
     target = np.zeros((1, 224, 224, 3), np.float32)
     target[0, 60:150, 80:100] = 200
-    found = explain(model, target, "cam" if name == "ResNet50" else "layercam", 0)
-    assert found.values.shape == (1, *sides)
-    assert layer in (None, found.layer)
+    heatmap = explain(model, target, "cam" if name == "ResNet50" else "layercam", 0)
+    assert heatmap.values.shape == (1, *sides)
+    assert layer in (None, heatmap.layer)
 
 
 class Attention(layers.Layer):  # type: ignore[misc]
-    """A vision transformer in small, whose class token alone is read."""
+    """Transformer block: attention and a dense layer, with residual connections."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name=name)
@@ -328,12 +330,10 @@ def transformer() -> Any:
 
 
 @pytest.mark.parametrize("method", ["gradcam", "layercam", "scorecam"])
-def test_a_class_token_is_explained_before_the_last_attention(
-    transformer: Any, method: str
-) -> None:
-    found = explain(transformer, X, method, 1, token_grid=(4, 4))
-    assert found.layer == "first"
-    assert found.values.shape == (2, 4, 4)
+def test_class_token_model_uses_layer_before_last_attention(transformer: Any, method: str) -> None:
+    heatmap = explain(transformer, X, method, 1, token_grid=(4, 4))
+    assert heatmap.layer == "first"
+    assert heatmap.values.shape == (2, 4, 4)
     if method == "gradcam":
         tokens = transformer.blocks[0](transformer.embed(X))
         with tf.GradientTape() as tape:
@@ -343,31 +343,31 @@ def test_a_class_token_is_explained_before_the_last_attention(
         weights = tf.reduce_mean(gradient, 1, keepdims=True)
         expected = tf.nn.relu(tf.reduce_sum(weights * tokens[:, 1:], -1))
         np.testing.assert_allclose(
-            found.values, np.reshape(expected, (2, 4, 4)), rtol=1e-3, atol=1e-6
+            heatmap.values, np.reshape(expected, (2, 4, 4)), rtol=1e-3, atol=1e-6
         )
 
 
-def test_a_named_layer_after_the_last_attention_is_warned_of(transformer: Any) -> None:
+def test_layer_after_last_attention_warns(transformer: Any) -> None:
     with pytest.warns(ZeroAttributionWarning, match=r"gradcam: 2 of 2 maps are zero.*layer normal"):
-        found = explain(transformer, X, target=1, layer="normal", token_grid=(4, 4))
-    assert not found.values.any()
+        heatmap = explain(transformer, X, target=1, layer="normal", token_grid=(4, 4))
+    assert not heatmap.values.any()
 
 
-def test_a_transformer_wants_its_grid_of_tokens(transformer: Any) -> None:
+def test_transformer_needs_token_grid(transformer: Any) -> None:
     with pytest.raises(LayerError, match=r"token_grid=\(h, w\).*or layer='patches'"):
         explain(transformer, X)
-    found = explain(transformer, X, layer="patches", target=1)
-    assert found.values.shape == (2, 4, 4)
+    heatmap = explain(transformer, X, layer="patches", target=1)
+    assert heatmap.values.shape == (2, 4, 4)
 
 
-def test_a_transformer_without_a_convolution_wants_its_grid_too() -> None:
+def test_transformer_without_convolution_needs_token_grid() -> None:
     inputs = keras.Input((SIDE, SIDE, 3))
     x = layers.Reshape((16, SIDE * 3))(inputs)
     x = layers.Dense(4, "relu", name="mixed")(x)
     model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(x)))
     with pytest.raises(LayerError, match=r"token_grid=\(h, w\)"):
         explain(model, X)
-    assert default_layer(model, token_grid=(4, 4)) == "mixed"
+    assert find_default_layer(model, token_grid=(4, 4)) == "mixed"
     with pytest.raises(
         LayerError,
         match=r"no layer of 25 or more tokens, .*: it has at most 16, which fill "
@@ -376,12 +376,12 @@ def test_a_transformer_without_a_convolution_wants_its_grid_too() -> None:
         explain(model, X, token_grid=(5, 5))
 
 
-def test_tokens_beside_a_class_token_are_counted(transformer: Any) -> None:
+def test_error_counts_tokens_with_class_token(transformer: Any) -> None:
     with pytest.raises(LayerError, match=r"at most 17, which fill token_grid=\(4, 4\)"):
         explain(transformer, X, token_grid=(5, 5))
 
 
-ATTENTION: dict[str, Callable[[Any], Any]] = {
+ATTENTION_LAYERS: dict[str, Callable[[Any], Any]] = {
     "both axes": lambda x: layers.MultiHeadAttention(2, 3, attention_axes=(1, 2))(x, x),
     "rows": lambda x: layers.MultiHeadAttention(2, 3, attention_axes=(1,))(x, x),
     "columns": lambda x: layers.MultiHeadAttention(2, 3, attention_axes=(2,))(x, x),
@@ -399,28 +399,28 @@ ATTENTION: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ATTENTION)
+@pytest.mark.parametrize("attention", ATTENTION_LAYERS)
 @pytest.mark.parametrize("after", ["nothing", "residual", "convolution"])
-def test_an_attention_between_pixels_is_no_default_layer(kind: str, after: str) -> None:
+def test_attention_between_pixels_is_skipped(attention: str, after: str) -> None:
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 3))
     x = conv("last", activation="relu")(conv("first", activation="relu")(inputs))
-    y = ATTENTION[kind](x)
+    y = ATTENTION_LAYERS[attention](x)
     if after == "residual":
         y = layers.Add(name="sum")([x, y])
     elif after == "convolution":
         y = conv("attended")(y)
     model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(y)))
     expected = "sum" if after == "residual" else "last"
-    assert default_layer(model, X[:, :8, :8]) == expected
+    assert find_default_layer(model, X[:, :8, :8]) == expected
 
 
-def test_a_convolutional_network_before_a_transformer_is_explained_at_its_last_layer() -> None:
+def test_convolutions_before_a_transformer_are_used() -> None:
     inputs = keras.Input((SIDE, SIDE, 3))
     x = conv("last", strides=4, activation="relu")(conv("first", activation="relu")(inputs))
     x = layers.Reshape((16, 4))(x)
     x = layers.GlobalAveragePooling1D()(Attention("block")(layers.Dense(6)(x)))
-    assert default_layer(keras.Model(inputs, layers.Dense(2)(x))) == "last"
+    assert find_default_layer(keras.Model(inputs, layers.Dense(2)(x))) == "last"
 
 
 QUICK: dict[str, dict[str, Any]] = {
@@ -433,19 +433,19 @@ QUICK: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("method", [name for name in all_methods() if name != "cam"])
-def test_a_map_of_zeros_is_warned_of(method: str) -> None:
+def test_zero_map_warns(method: str) -> None:
     if method == "lime":
         pytest.importorskip("sklearn")
-    model = classifier(conv(activation="relu"), layers.ReLU(name="last"))
+    model = make_classifier(conv(activation="relu"), layers.ReLU(name="last"))
     weights = [np.zeros_like(weight) for weight in model.get_weights()]
     model.set_weights(weights)
     with pytest.warns(ZeroAttributionWarning, match=rf"{method.replace('+', '.')}: 2 of 2 maps"):
-        found = explain(model, X, method, 0, **QUICK.get(method, {}))
-    assert not found.values.any()
+        heatmap = explain(model, X, method, 0, **QUICK.get(method, {}))
+    assert not heatmap.values.any()
 
 
-def test_why_a_map_is_zero() -> None:
-    model = classifier(conv(activation="relu"))
+def test_warning_gives_the_reason_for_a_zero_map() -> None:
+    model = make_classifier(conv(activation="relu"))
     model.layers[0].set_weights([np.ones((3, 3, 3, 4)), np.ones(4)])
     x = np.abs(X)
     model.layers[-1].set_weights([-np.ones((4, 3)), np.zeros(3)])
@@ -461,22 +461,22 @@ def test_why_a_map_is_zero() -> None:
         explain(model, x, "gradcam", 0)
 
 
-@pytest.mark.parametrize("kind", ["output", "layer"])
-def test_a_saturated_output_is_not_advised_an_earlier_layer(kind: str) -> None:
+@pytest.mark.parametrize("attention", ["output", "layer"])
+def test_warning_of_saturated_output_does_not_advise_earlier_layer(attention: str) -> None:
     inputs = keras.Input((SIDE, SIDE, 3))
     x = layers.GlobalAveragePooling2D()(conv(activation="relu")(inputs))
-    if kind == "layer":
+    if attention == "layer":
         x = layers.Dense(4, "sigmoid")(100 + x)
     x = layers.Dense(1)(x)
-    model = keras.Model(inputs, x if kind == "layer" else keras.ops.clip(100 + x, 0, 1))
+    model = keras.Model(inputs, x if attention == "layer" else keras.ops.clip(100 + x, 0, 1))
     model.set_weights([np.ones_like(weight) for weight in model.get_weights()])
     with pytest.warns(ZeroAttributionWarning, match="layer conv and in the image.*occl") as caught:
         explain(model, np.abs(X), "gradcam")
     assert "earlier layer" not in str(caught[0].message)
 
 
-def test_an_image_that_is_rounded_first_has_a_reason_too() -> None:
-    model = classifier(layers.Lambda(tf.round), conv(activation="relu"))
+def test_warning_for_model_that_rounds_its_input() -> None:
+    model = make_classifier(layers.Lambda(tf.round), conv(activation="relu"))
     model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
     with pytest.warns(ZeroAttributionWarning, match="gradient of the score is zero in the layer"):
         explain(model, X, "gradcam")

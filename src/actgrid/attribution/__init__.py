@@ -1,4 +1,4 @@
-"""A model and a target to heatmaps: what in the image, or in the network, makes the score."""
+"""Attribution maps, loss gradients and activation maximization for Keras models."""
 
 from actgrid.attribution.comparison import compare_methods
 from actgrid.attribution.explaining import explain

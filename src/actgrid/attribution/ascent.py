@@ -1,4 +1,4 @@
-"""Gradient ascent on the images that maximize channels."""
+"""Gradient ascent (Adam) on images, to maximize the activation of channels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.canvas import Canvas
+from actgrid.attribution.image_parametrization import ImageParametrization
 from actgrid.attribution.maximization_inputs import MaximizationInputs
 from actgrid.attribution.random_transforms import RandomTransform
 from actgrid.errors import (
@@ -21,14 +21,14 @@ from actgrid.models.layers import Selection
 from actgrid.models.logits import before_softmax
 from actgrid.models.tracing import trace_model
 
-__all__ = ["AscentOptions", "AscentStep", "Objective", "ascend"]
+__all__ = ["AscentOptions", "AscentStep", "ChannelMeans", "ascend"]
 
-# A channel that a ReLU keeps silent rises by this share of what it would otherwise.
-_LEAK = 0.1
+# Slope of a ReLU below zero, so that inactive units receive a gradient.
+_LEAKY_SLOPE = 0.1
 
 
 class AscentOptions(NamedTuple):
-    """Options of `maximize` that do not depend on the model, checked."""
+    """Checked options of `maximize` that do not depend on the model."""
 
     steps: int
     learning_rate: float
@@ -45,50 +45,73 @@ def ascend(
     inputs: MaximizationInputs,
     advance: Callable[[], object],
 ) -> Any:
-    """Return the parameters of the images that maximize these channels."""
+    """Run gradient ascent for some channels; return the parameters of their images.
+
+    Parameters
+    ----------
+    step
+        The compiled `AscentStep`.
+    noise
+        (1, ...) float32 parameters of the initial image.
+    channels
+        (K,) channel indices; each channel gets an image of its own.
+    advance
+        Callback that is called after each step.
+
+    Returns
+    -------
+    tensor
+        (K, ...) float32 parameters.
+    """
     tf = tensorflow()
-    start = tf.repeat(noise, len(channels), 0)
-    around = inputs.with_image(tf.constant(channels))
-    state = (start, tf.zeros_like(start), tf.zeros_like(start))
-    weights = tf.constant([options.learning_rate, options.total_variation])
-    for number in range(options.steps):
-        place = tf.constant([options.seed % 2**63, number], "int64")
-        state = step((*state, around), place, weights)
+    initial = tf.repeat(noise, len(channels), 0)
+    model_inputs = inputs.with_image(tf.constant(channels))
+    state = (initial, tf.zeros_like(initial), tf.zeros_like(initial))
+    rates = tf.constant([options.learning_rate, options.total_variation])
+    for index in range(options.steps):
+        step_seed = tf.constant([options.seed % 2**63, index], "int64")
+        state = step((*state, model_inputs), step_seed, rates)
         advance()
     return state[0]
 
 
 @dataclass(frozen=True)
-class Objective:
-    """The path of a layer, and the mean activation of each of its channels, (N, C)."""
+class ChannelMeans:
+    """Function that returns a layer's path and the mean activation of its channels, (N, C)."""
 
     layer: Selection
 
     def __call__(self, model: Any, inputs: Any) -> tuple[Any, Any]:
-        """Return the path and the means as symbolic tensors."""
-        call = self.call(model, inputs)
+        """Return the layer path and the channel means, (N, C), as symbolic tensors."""
+        call = self.find_call(model, inputs)
         logits = before_softmax(call.tensor)
-        means = _channel_means(call.tensor if logits is None else logits, call)
+        means = _average_channels(call.tensor if logits is None else logits, call)
         return tensorflow().constant(call.info.path), means
 
-    def call(self, model: Any, inputs: Any) -> Call:
-        """Return the one call of the model's layers that is wanted."""
+    def find_call(self, model: Any, inputs: Any) -> Call:
+        """Return the single layer call that `layer` selects.
+
+        Raises
+        ------
+        LayerError
+            If `layer` selects several calls, or a call whose output has no float channels.
+        """
         calls = choose_calls(model, trace_model(model, inputs).calls, self.layer)
         if len(calls) > 1:
             known = [call.info.path for call in calls]
-            # The name of a shared layer stands for all its calls, name:0 for the first alone.
+            # The bare name of a shared layer selects all its calls, `name:0` only the first.
             paths = ", ".join(f"{path}:0" if f"{path}:1" in known else path for path in known[:5])
-            raise LayerError(f"layer stands for {len(calls)} ({paths}): name one of them")
+            raise LayerError(f"layer must be one layer: got {len(calls)} ({paths}); name one")
         if calls[0].info.channels is None or not calls[0].tensor.dtype.is_floating:
             raise LayerError(
                 f"layer {calls[0].info.path} has no channels to maximise: its output is "
-                f"{calls[0].info.dtype} of {calls[0].info.shape}"
+                f"{calls[0].info.dtype} of shape {calls[0].info.shape}"
             )
         return calls[0]
 
 
-def _channel_means(tensor: Any, call: Call) -> Any:
-    """Return the mean of each channel, (N, C), of a tensor like the layer's output."""
+def _average_channels(tensor: Any, call: Call) -> Any:
+    """Return the mean of each channel, (N, C), of a tensor laid out like a call's output."""
     tf = tensorflow()
     channel = 1 if call.info.data_format == "channels_first" else len(tensor.shape) - 1
     others = [axis for axis in range(1, len(tensor.shape)) if axis != channel]
@@ -97,52 +120,56 @@ def _channel_means(tensor: Any, call: Call) -> Any:
 
 @dataclass(frozen=True)
 class AscentStep:
-    """One step of Adam up a layer's channels, one for each image."""
+    """Function that updates the parameters of each image by one Adam step."""
 
     layer: Selection
-    canvas: Canvas
+    parametrization: ImageParametrization
     position: int
     transform: RandomTransform
 
-    def __call__(self, model: Any, state: Any, seed: Any, options: Any) -> Any:
-        """Return the next parameters, and the moments of their gradients."""
+    def __call__(self, model: Any, state: Any, step_seed: Any, rates: Any) -> Any:
+        """Return the updated parameters and the first and second moments of their gradients."""
         tf = tensorflow()
-        parameters, mean, square, around = state
-        # The model's inputs, with a channel for each image.
-        tensors = tf.nest.flatten(around)
+        parameters, first_moment, second_moment, model_inputs = state
+        # The image input carries the channel index of each image: each call passes one structure.
+        tensors = tf.nest.flatten(model_inputs)
         channels = tensors[self.position]
-        rate, smoothness = options[0], options[1]
-        shares = self.canvas.shares(parameters)
-        transformed = self.transform(shares, tf.ensure_shape(seed, [2]))
-        tensors[self.position] = self.canvas.prepared(model, transformed)
-        inputs = tf.nest.pack_sequence_as(around, tensors)
-        call = Objective(self.layer).call(model, inputs)
-        means = _channel_means(_leaky_tensor(call.tensor), call)
-        reached = tf.gather(means, channels, axis=1, batch_dims=1)
-        (slope,) = tf.gradients(reached, shares)
-        if slope is None:
+        learning_rate, smoothness = rates[0], rates[1]
+        images = self.parametrization.to_unit_images(parameters)
+        transformed = self.transform(images, tf.ensure_shape(step_seed, [2]))
+        tensors[self.position] = self.parametrization.to_model_input(model, transformed)
+        inputs = tf.nest.pack_sequence_as(model_inputs, tensors)
+        call = ChannelMeans(self.layer).find_call(model, inputs)
+        means = _average_channels(_make_leaky(call.tensor), call)
+        activations = tf.gather(means, channels, axis=1, batch_dims=1)
+        (gradient,) = tf.gradients(activations, images)
+        if gradient is None:
             raise LayerError(
                 f"layer {call.info.path} does not depend on the image, or cannot be differentiated"
             )
-        # In units of its own, or what one layer calls smooth would leave another one blank.
-        slope = tf.math.divide_no_nan(slope, tf.math.reduce_std(slope, (1, 2, 3), keepdims=True))
-        slope -= smoothness * tf.gradients(tf.image.total_variation(shares), shares)[0]
-        (slope,) = tf.gradients(shares, parameters, slope)
+        # Normalized to unit deviation: gradients of layers differ by orders of magnitude, and
+        # total_variation is relative to them.
+        gradient = tf.math.divide_no_nan(
+            gradient, tf.math.reduce_std(gradient, (1, 2, 3), keepdims=True)
+        )
+        gradient -= smoothness * tf.gradients(tf.image.total_variation(images), images)[0]
+        (gradient,) = tf.gradients(images, parameters, gradient)
 
-        # Kingma and Ba, Adam, 2014, https://arxiv.org/abs/1412.6980, whose state is a tensor here:
-        # its variables would have the size of the first batch.
-        mean = 0.9 * mean + 0.1 * slope
-        square = 0.999 * square + 0.001 * slope**2
-        count = tf.cast(seed[1] + 1, "float32")
-        deviation = tf.sqrt(square / (1 - 0.999**count)) + 1e-12
-        return parameters + rate * mean / (1 - 0.9**count) / deviation, mean, square
+        # Adam (Kingma and Ba, 2014, https://arxiv.org/abs/1412.6980) with its state in tensors:
+        # the variables of a Keras optimizer would fix the size of the first batch.
+        first_moment = 0.9 * first_moment + 0.1 * gradient
+        second_moment = 0.999 * second_moment + 0.001 * gradient**2
+        count = tf.cast(step_seed[1] + 1, "float32")
+        deviation = tf.sqrt(second_moment / (1 - 0.999**count)) + 1e-12
+        update = learning_rate * first_moment / (1 - 0.9**count) / deviation
+        return parameters + update, first_moment, second_moment
 
 
-def _leaky_tensor(tensor: Any) -> Any:
-    """Return what a softmax is taken of, a ReLU with a slope below zero, or the tensor itself."""
+def _make_leaky(tensor: Any) -> Any:
+    """Return the logits before a softmax, a leaky version of a ReLU, or the tensor unchanged."""
     logits = before_softmax(tensor)
     if logits is not None:
         return logits
     if tensor.op.type in ("Relu", "Relu6"):
-        return tensorflow().nn.leaky_relu(tensor.op.inputs[0], _LEAK)
+        return tensorflow().nn.leaky_relu(tensor.op.inputs[0], _LEAKY_SLOPE)
     return tensor

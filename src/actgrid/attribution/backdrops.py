@@ -1,4 +1,4 @@
-"""The pictures that maps are drawn over."""
+"""Backdrops: the pictures that attribution maps are drawn over."""
 
 from __future__ import annotations
 
@@ -12,46 +12,47 @@ from actgrid.errors import DtypeError, ShapeError
 from actgrid.models.image_sources import are_images
 from actgrid.models.images import Photo, load_photos
 
-__all__ = ["Backdrop", "as_pictures", "backdrop_of_photos", "given_backdrop"]
+__all__ = ["Backdrop", "make_backdrop", "make_photo_backdrop", "to_pictures"]
 
-# Photos of one size are kept in that size up to so many bytes in all, or else made smaller.
+# Photos of one size keep that size up to this total number of bytes, and are shrunk beyond it.
 _MAX_BYTES = 512 << 20
-# The longest side of photos of several sizes, which are brought to one.
+# Longest side of photos of different sizes after they are resized to a common size.
 _MAX_SIDE = 1024
-# Values below and above these percentiles do not decide what the units are, or how far the range of
-# an image reaches.
+# Percentiles between which the values decide the units of a batch (0 to 1, or 0 to 255).
 _UNIT_PERCENTILES = (1, 99)
-_PERCENTILES = (0.1, 99.9)
-# Pixels that were resized may leave their range by this fraction of it.
+# Percentiles of an image that are stretched to levels 0 and 255 if the units are unknown.
+_STRETCH_PERCENTILES = (0.1, 99.9)
+# Bicubic resizing may overshoot the range of pixel values by this fraction of the range.
 _TOLERANCE = 0.05
-# Of images from 0 to 255 that are not black, a pixel is at least as light as this.
-_LEAST_LIGHT = 16.0
+# Images from 0 to 255 that are not black have a pixel value of at least this.
+_MIN_BRIGHTEST = 16.0
 
 
 class Backdrop(NamedTuple):
-    """Pictures that maps are drawn over.
+    """Pictures that attribution maps are drawn over.
 
     Attributes
     ----------
     images
-        (N, height, width, 3) uint8.
+        (N, height, width, 3) uint8 RGB pixels.
     boxes
-        (N, 4): the part of each that its map covers, see `Heatmap`; None: all of it.
+        (N, 4) int64: top, left, bottom and right of the part of each picture that its map covers;
+        None: the maps cover the whole pictures.
     """
 
     images: npt.NDArray[np.uint8]
     boxes: npt.NDArray[np.int64] | None
 
-    def repeated(self, images: list[int]) -> Backdrop:
-        """Return the pictures of these images, of which one may come several times."""
-        if images == list(range(len(self.images))):
+    def select(self, indices: list[int]) -> Backdrop:
+        """Return a backdrop of the pictures at the given indices, which may repeat."""
+        if indices == list(range(len(self.images))):
             return self
-        return Backdrop(self.images[images], None if self.boxes is None else self.boxes[images])
+        return Backdrop(self.images[indices], None if self.boxes is None else self.boxes[indices])
 
-    def reduced(self, side: int) -> Backdrop:
-        """Return the same with pictures whose sides are at most so long."""
+    def shrink(self, max_side: int) -> Backdrop:
+        """Return the backdrop, shrunk so that no side exceeds `max_side` pixels."""
         height, width = self.images.shape[1:3]
-        scale = side / max(height, width)
+        scale = max_side / max(height, width)
         if scale >= 1:
             return self
         size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -64,100 +65,111 @@ class Backdrop(NamedTuple):
         return Backdrop(np.stack(images), boxes)
 
 
-def backdrop_of_photos(photos: list[Photo]) -> Backdrop:
-    """Return photos as one backdrop.
+def make_photo_backdrop(photos: list[Photo]) -> Backdrop:
+    """Combine photos into one backdrop.
 
-    One photo, or several of one size, keep their size. Others are cut to the parts that the model
-    is given, all of one size.
+    Photos of one size keep it. Photos of different sizes are cropped to the parts that the model
+    sees, and resized to a common size.
     """
     first = photos[0].pixels.shape
-    alike = all(photo.pixels.shape == first for photo in photos)
-    if alike and len(photos) * photos[0].pixels.nbytes <= _MAX_BYTES:
+    have_one_size = all(photo.pixels.shape == first for photo in photos)
+    if have_one_size and len(photos) * photos[0].pixels.nbytes <= _MAX_BYTES:
         boxes = np.array([photo.box for photo in photos], np.int64)
-        is_whole = bool((boxes == (0, 0, *first[:2])).all())
+        cover_all = bool((boxes == (0, 0, *first[:2])).all())
         images = np.stack([photo.pixels for photo in photos])
-        return Backdrop(images, None if is_whole else boxes)
+        return Backdrop(images, None if cover_all else boxes)
     sides = [(bottom - top, right - left) for _, (top, left, bottom, right) in photos]
     height, width = max(sides)
     scale = min(1.0, _MAX_SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     parts = []
     for pixels, (top, left, bottom, right) in photos:
-        # Pillow leaves black what lies outside of a picture.
+        # Pillow fills the area outside of the photo with black.
         part = Image.fromarray(pixels).crop((left, top, right, bottom))
         parts.append(np.asarray(part.resize(size, Image.Resampling.BICUBIC)))
     return Backdrop(np.stack(parts), None)
 
 
-def given_backdrop(pixels: Any, count: int) -> Backdrop:
-    """Return the pictures given by the option `pixels`, one for each map.
+def make_backdrop(pixels: Any, count: int) -> Backdrop:
+    """Convert the option `pixels` to a backdrop with one picture for each of `count` images.
 
     Raises
     ------
     ShapeError
-        If there are not as many, or they are no pictures.
+        If the number of pictures is not `count`, or the array is not shaped like pictures.
     DtypeError
-        If they are not numbers.
+        If the array is not numeric.
     """
     if are_images(pixels):
-        backdrop = backdrop_of_photos(load_photos(pixels))
+        backdrop = make_photo_backdrop(load_photos(pixels))
     else:
         array = np.asarray(pixels)
         if array.dtype.kind not in "biuf":
-            raise DtypeError(f"pixels must be numbers from 0 to 255, not of {array.dtype}")
+            raise DtypeError(f"pixels must be numbers from 0 to 255: got dtype {array.dtype}")
         if array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 3, 4)):
             array = array[None]
         if array.ndim == 3:
             array = array[..., None]
         if array.ndim != 4 or array.shape[-1] not in (1, 3, 4) or array.size == 0:
             raise ShapeError(
-                f"pixels must be (N, height, width, 1 or 3) from 0 to 255, not {np.shape(pixels)}"
+                "pixels must have the shape (N, height, width, 1 or 3), with values from 0 to 255: "
+                f"got {np.shape(pixels)}"
             )
         if array.dtype.kind == "f":
-            levels = as_pictures(np.nan_to_num(array))
-            assert levels is not None  # of 1, 3 or 4 channels
+            levels = to_pictures(np.nan_to_num(array))
+            assert levels is not None  # arrays of 1, 3 or 4 channels are always converted
         else:
             levels = np.clip(array, 0, 255).astype(np.uint8)
-        backdrop = Backdrop(_as_rgb(levels), None)
+        backdrop = Backdrop(_to_rgb(levels), None)
     if len(backdrop.images) != count:
-        raise ShapeError(f"pixels are {len(backdrop.images)} pictures for {count} images")
+        raise ShapeError(
+            f"pixels must have one picture for each image: got {len(backdrop.images)} pictures for "
+            f"{count} images"
+        )
     return backdrop
 
 
-def _as_rgb(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _to_rgb(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     colours = levels[..., :3]
     return np.ascontiguousarray(np.broadcast_to(colours, (*colours.shape[:3], 3)))
 
 
-def as_pictures(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
-    """Return inputs as pictures, (N, H, W, 3); None for those of too many channels to be seen.
+def to_pictures(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
+    """Convert model inputs to RGB pictures; return None unless they have 1, 3 or 4 channels.
 
-    The range of all images, but for a hundredth of the values at either end, tells the units:
-    0 to 1, 0 to 255, or units of the model's own, whose range is stretched image by image.
+    The range of the batch, without the lowest and highest 1% of the values, decides the units:
+    0 to 1, 0 to 255, or other units. In other units, each image is stretched to 0 to 255.
 
     Parameters
     ----------
     pixels
         (N, H, W, C) real numbers.
+
+    Returns
+    -------
+    ndarray or None
+        (N, H, W, 3) uint8.
     """
     if pixels.shape[-1] not in (1, 3, 4):
         return None
     pixels = pixels[..., :3]
     low, high = map(float, np.percentile(pixels, _UNIT_PERCENTILES))
     brightest = float(pixels.max())
-    is_whole = bool((pixels == np.rint(pixels)).all())
+    is_integral = bool((pixels == np.rint(pixels)).all())
     limits: tuple[float, float] | None = None
     if pixels.dtype == np.uint8:
         limits = (0.0, 255.0)
-    elif low >= -_TOLERANCE and high <= 1 + 2 * _TOLERANCE and not (is_whole and brightest > 1):
+    elif low >= -_TOLERANCE and high <= 1 + 2 * _TOLERANCE and not (is_integral and brightest > 1):
         limits = (0.0, 1.0)
-    elif low >= -_TOLERANCE * 255 and brightest >= _LEAST_LIGHT and high <= 255 * (1 + _TOLERANCE):
+    elif (
+        low >= -_TOLERANCE * 255 and brightest >= _MIN_BRIGHTEST and high <= 255 * (1 + _TOLERANCE)
+    ):
         limits = (0.0, 255.0)
     levels = np.empty((*pixels.shape[:3], 3), np.uint8)
-    # One by one: there may be many, and each takes several times its size on the way.
+    # Image by image: the conversion needs several times the memory of the image.
     for picture, image in zip(levels, pixels, strict=True):
-        first, last = limits or map(float, np.percentile(image, _PERCENTILES))
-        if not last > first:  # one value next to everywhere
+        first, last = limits or map(float, np.percentile(image, _STRETCH_PERCENTILES))
+        if not last > first:  # nearly all values are equal
             first, last = 0.0, 255.0
         scaled = (image - first) * (255 / (last - first))
         picture[:] = np.clip(scaled, 0, 255) + 0.5

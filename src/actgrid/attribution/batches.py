@@ -1,4 +1,4 @@
-"""Images, their model and target classes, as attribution methods take them."""
+"""Batches of images with their model and target classes: the input of attribution methods."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.compiled import Body, compiled
-from actgrid.attribution.outputs import Evidence
-from actgrid.attribution.scores import Score, TargetScores, read
+from actgrid.attribution.compiled import Body, compile_function
+from actgrid.attribution.outputs import BinaryEvidence
+from actgrid.attribution.scores import Score, TargetScores, read_target_scores
 from actgrid.attribution.targets import check_classes
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models.calls import Call
@@ -26,16 +26,28 @@ __all__ = [
     "ExplainedBatch",
     "ScoreReader",
     "SymbolicRun",
-    "baseline_rows",
-    "image_rows",
-    "row_numbers",
+    "expand_to_rank",
+    "gather_baseline",
+    "gather_rows",
 ]
 
-_BASELINES = "baseline must be a number, one for each channel, 'mean', or an image"
+_BASELINES = "baseline must be a number, one number for each channel, 'mean', or an image"
 
 
 class SymbolicRun(NamedTuple):
-    """A model's run on symbolic inputs: `outputs` are all its output tensors."""
+    """Symbolic tensors of one run of a model.
+
+    Attributes
+    ----------
+    image
+        The explained input.
+    outputs
+        All output tensors of the model.
+    target_scores
+        The scores of the targets.
+    calls
+        The layer calls of the run, in order.
+    """
 
     image: Any
     outputs: list[Any]
@@ -45,70 +57,77 @@ class SymbolicRun(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoreReader:
-    """How a model is run and read.
+    """Runs a model on symbolic inputs and computes target scores from its output.
 
     Attributes
     ----------
-    image
-        Which of its inputs is the image, in the order of TensorFlow's nests. Methods that need
-        no height and width take a sequence (N, T, C) or a volume (N, D, H, W, C) in its place.
+    image_index
+        Index of the image among the flattened inputs of the model (order of `tf.nest.flatten`).
+        Methods that need no height and width also take a sequence (N, T, C) or a volume
+        (N, D, H, W, C) as the image.
     channels_first
-        Whether that is (N, C, ...).
+        Whether the image is (N, C, ...).
     score
-        A function that computes the scores from the output; None: the scores of classes.
-    head
-        Position of the output that is read; None: the only one.
+        Function that computes the scores from the output; None: the scores of classes.
+    output_index
+        Index of the output that is read; None: the only output.
     evidence
-        What tells that an output of one value is one of two classes.
-    output
-        The name of the output, if the model has several.
+        Evidence that an output of one value stands for two classes, see `BinaryEvidence`.
+    output_name
+        Name of the output; None if the model has only one.
     """
 
-    image: int
+    image_index: int
     channels_first: bool
     score: Score | None
-    head: int | None = None
-    evidence: Evidence = None
-    output: str | None = None
+    output_index: int | None = None
+    evidence: BinaryEvidence = None
+    output_name: str | None = None
 
     @property
     def channel_axis(self) -> int:
-        """The image's axis of channels."""
+        """Axis of the image's channels: 1 or -1."""
         return 1 if self.channels_first else -1
 
     @property
-    def spatial(self) -> slice:
-        """The image's axes between samples and channels."""
+    def spatial_slice(self) -> slice:
+        """Slice of the image's shape that has its spatial axes."""
         return slice(2, None) if self.channels_first else slice(1, -1)
 
     def with_image(self, inputs: Any, image: Any) -> Any:
-        """Return inputs with another image."""
+        """Return a model's inputs with the image replaced."""
         nest = tensorflow().nest
         tensors = nest.flatten(inputs)
-        tensors[self.image] = image
+        tensors[self.image_index] = image
         return nest.pack_sequence_as(inputs, tensors)
 
-    def image_of(self, inputs: Any) -> Any:
-        """Return the image of inputs."""
-        return tensorflow().nest.flatten(inputs)[self.image]
+    def get_image(self, inputs: Any) -> Any:
+        """Return the image among a model's inputs."""
+        return tensorflow().nest.flatten(inputs)[self.image_index]
 
     def run(self, model: Any, inputs: Any, target_classes: Any) -> SymbolicRun:
-        """Run a model on symbolic inputs and read its output; its state stays as it is."""
+        """Run a model on symbolic inputs and score its output, without changing its state."""
         with unchanged():
             trace = trace_network(model, inputs)
         return SymbolicRun(
-            self.image_of(inputs),
+            self.get_image(inputs),
             tensorflow().nest.flatten(trace.outputs),
-            read(
-                model, inputs, trace.outputs, target_classes, self.score, self.head, self.evidence
+            read_target_scores(
+                model,
+                inputs,
+                trace.outputs,
+                target_classes,
+                self.score,
+                self.output_index,
+                self.evidence,
             ),
             trace.calls,
         )
 
 
 @dataclass(frozen=True)
-class _ReadScores:
-    """Only the scores."""
+class _ScoreFunction:
+    """Function that returns the target scores of images."""
 
     reader: ScoreReader
 
@@ -118,20 +137,24 @@ class _ReadScores:
 
 @dataclass(frozen=True, eq=False)
 class ExplainedBatch:
-    """A batch of images, the model that takes them, and the class to explain for each.
+    """A batch of images, their model, and the class to explain for each image.
 
     Attributes
     ----------
+    model
+        The model that is explained.
     inputs
-        The model's inputs, tensors of N samples each.
+        Structure of the model's input tensors, of N samples each.
     target_classes
-        (N,) int32, the class of each image to explain, -1 for the predicted one.
+        (N,) int32: the class to explain for each image, -1 for the predicted class.
+    reader
+        Computes the target scores.
     batch_size
-        How many images the model is run on at once, at most.
+        Maximum number of images in one run of the model.
     progress
-        Called before each run of the model, and between other steps that take long, with the
-        numbers of finished samples and of all samples of this pass. What it raises ends the
-        computation.
+        Callback ``progress(done, total)`` with the numbers of finished and of all samples of the
+        current pass. It is called before each run of the model and between other slow steps. An
+        exception that it raises ends the computation.
     """
 
     model: Any
@@ -146,41 +169,47 @@ class ExplainedBatch:
 
     @property
     def image(self) -> Any:
-        """The input that is explained, a tensor."""
-        return self.reader.image_of(self.inputs)
+        """Tensor of the N images that are explained."""
+        return self.reader.get_image(self.inputs)
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """Lengths of the image's spatial axes: height and width."""
-        return tuple(self.image.shape[self.reader.spatial])
+        """Lengths of the image's spatial axes, (height, width) for 2-D images."""
+        return tuple(self.image.shape[self.reader.spatial_slice])
 
-    def groups(self) -> Iterator[ExplainedBatch]:
-        """Yield at most `batch_size` images at a time."""
+    def split(self) -> Iterator[ExplainedBatch]:
+        """Yield consecutive parts of the batch with at most `batch_size` images each."""
         for start in range(0, len(self), self.batch_size):
             part = slice(start, start + self.batch_size)
-            with tensorflow().device("CPU"):  # or all would go where the model runs
+            with tensorflow().device("CPU"):  # the whole batch may not fit on the GPU
                 inputs = map_tensors(itemgetter(part), self.inputs)
             yield replace(self, inputs=inputs, target_classes=self.target_classes[part])
 
     def run(self, body: Body, *arguments: Any) -> Any:
-        """Run a body, compiled, on all images."""
+        """Compile a function for the model and run it on all images; return its result."""
         self.report(0, len(self))
-        return compiled(self.model, body)(self.inputs, self.target_classes, *arguments)
+        return compile_function(self.model, body)(self.inputs, self.target_classes, *arguments)
 
     def run_samples(self, body: Body, samples: int, *arguments: Any) -> Iterator[Any]:
-        """Run a body on every sample of every image, `batch_size` of them at once.
+        """Run a compiled function on `samples` variants of every image, batch by batch.
+
+        Parameters
+        ----------
+        body
+            Called as ``body(model, inputs, target_classes, image, sample, *arguments)``, with
+            the inputs and classes of all images, and the image index and the sample index of each
+            row of the current batch, both (rows,) int32; see `gather_rows`.
+        samples
+            Number of samples of each image.
 
         Yields
         ------
         structure
-            What the body gives for the next rows, all samples of an image before the next image.
-            The body takes ``(model, inputs, target_classes, image, sample, *arguments)``: the
-            inputs and classes of all images, and the image and the sample of each row, see
-            `image_rows`.
+            Result of `body` for the next rows. All samples of an image precede the next image.
         """
         tf = tensorflow()
         total = len(self) * samples
-        function = compiled(self.model, body)
+        function = compile_function(self.model, body)
         for start in range(0, total, self.batch_size):
             rows = tf.range(start, min(start + self.batch_size, total))
             image, sample = rows // samples, rows % samples
@@ -188,78 +217,90 @@ class ExplainedBatch:
             yield function(self.inputs, self.target_classes, image, sample, *arguments)
 
     def report(self, done: int, total: int) -> None:
-        """Report progress; raise what the receiver raises to end the computation."""
+        """Call the progress callback, which may raise an exception to end the computation."""
         if self.progress is not None:
             self.progress(done, total)
 
-    def read(self) -> TargetScores:
-        """Return what the model says of the images as they are, in NumPy's arrays; checked."""
-        return self.check_scores(self.run(_ReadScores(self.reader)))
+    def compute_scores(self) -> TargetScores:
+        """Run the model on the unmodified images; return checked scores as NumPy arrays."""
+        return self.check_scores(self.run(_ScoreFunction(self.reader)))
 
-    def rows(self, images: Sequence[int], target_classes: Any) -> ExplainedBatch:
-        """Return the same of some of the images, which may come several times."""
+    def select(self, indices: Sequence[int], target_classes: Any) -> ExplainedBatch:
+        """Return a batch of the images at the given indices, which may repeat."""
         with tensorflow().device("CPU"):
             inputs = self.inputs
-            if list(images) != list(range(len(self))):
-                inputs = image_rows(inputs, images)
+            if list(indices) != list(range(len(self))):
+                inputs = gather_rows(inputs, indices)
             return replace(
                 self, inputs=inputs, target_classes=tensorflow().constant(target_classes)
             )
 
     def with_image(self, image: Any) -> ExplainedBatch:
-        """Return the same with another image."""
+        """Return the batch with its images replaced."""
         return replace(self, inputs=self.reader.with_image(self.inputs, image))
 
     def check_scores(self, target_scores: TargetScores) -> TargetScores:
-        """Return target scores as NumPy arrays, checked.
+        """Check target scores and convert them to NumPy arrays.
 
         Raises
         ------
         TargetError
-            If a target class is none of the model's.
+            If the model has no such target class.
         ShapeError
-            If there is not one score for each image.
+            If the number of scores is not the number of images.
         """
-        found = TargetScores(*(np.asarray(tensor) for tensor in target_scores))
-        if len(found.scores) != len(self):
+        arrays = TargetScores(*(np.asarray(tensor) for tensor in target_scores))
+        if len(arrays.scores) != len(self):
             raise ShapeError(
-                f"there must be one score for each of {len(self)} images, not {len(found.scores)}"
+                f"target must give one score for each image: got {len(arrays.scores)} scores for "
+                f"{len(self)} images"
             )
         if self.reader.score is None:
-            check_classes(np.asarray(self.target_classes), int(found.count), self.reader.output)
-        return found
+            classes = np.asarray(self.target_classes)
+            check_classes(classes, int(arrays.count), self.reader.output_name)
+        return arrays
 
     def with_classes_of(self, target_scores: TargetScores) -> ExplainedBatch:
-        """Return the batch with fixed classes, as other images may have other predicted classes."""
+        """Return the batch with its target classes set to the classes of `target_scores`.
+
+        Modified images, such as masked ones, may have other predicted classes.
+        """
         return replace(self, target_classes=tensorflow().constant(target_scores.classes))
 
-    def baseline(self, value: Any) -> Any:
-        """Return what stands for nothing, a tensor to be broadcast over the images: N or 1 of it.
+    def make_baseline(self, value: Any) -> Any:
+        """Convert the option `baseline` to a tensor that broadcasts over the images.
 
         Parameters
         ----------
         value
-            A number or one for each channel, in the model's units; ``"mean"``, each image's mean
-            colour; an image or one for each image.
+            A number or one number for each channel, in the model's units; ``"mean"``: each image's
+            mean colour; one image, or one image for each image of the batch.
+
+        Returns
+        -------
+        tensor
+            Float32 of the image's rank, with N or 1 rows.
 
         Raises
         ------
-        OptionError, ShapeError
-            If it is none of these.
+        OptionError
+            If the value is not numeric and not ``"mean"``, or is not finite.
+        ShapeError
+            If the value cannot be broadcast to the images.
         """
         tf = tensorflow()
         shape = tuple(self.image.shape)
         if isinstance(value, str):
             if value != "mean":
                 raise OptionError(f"{_BASELINES}, not {value!r}")
-            spatial = range(len(shape))[self.reader.spatial]
+            spatial = range(len(shape))[self.reader.spatial_slice]
             return tf.reduce_mean(self.image, list(spatial), keepdims=True)
         try:
             array = np.asarray(value, np.float32)
         except (TypeError, ValueError):
             array = np.array(np.nan)
         if not np.isfinite(array).all():
-            raise OptionError(f"{_BASELINES}, all of them finite, not {value!r}")
+            raise OptionError(f"{_BASELINES}, and finite, not {value!r}")
         if array.ndim == 1 and self.reader.channels_first:
             array = array.reshape(-1, *(1,) * (len(shape) - 2))
         array = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
@@ -268,48 +309,50 @@ class ExplainedBatch:
         except ValueError:
             fits = False
         if not fits:
-            raise ShapeError(f"a baseline of {np.shape(value)} does not fit images of {shape}")
+            raise ShapeError(
+                f"baseline of shape {np.shape(value)} does not broadcast to images of {shape}"
+            )
         return tf.constant(array)
 
 
 class Attribution(NamedTuple):
-    """What a method says of some images.
+    """Attribution maps of a batch of images, computed by one method.
 
     Attributes
     ----------
     values
-        (N, H, W) float32.
+        (N, H, W) float32 maps.
     target_scores
-        The scores of the images.
+        Target scores of the images.
     signed
-        Whether values below zero speak against the target.
+        Whether values below zero contribute against the target.
     layer
-        Path of the layer that was looked at; "" for the input.
+        Path of the layer whose activations were used; "" for the model's input.
     details
-        Further results, with an entry for each image.
+        Further results by name, with an entry for each image.
     zero_reasons
-        Why the map of each image would be zero everywhere; empty: because of the gradient.
+        Reason that each map would be zero everywhere, for warnings; empty: the gradient is zero.
     """
 
     values: npt.NDArray[np.float32]
     target_scores: TargetScores
     signed: bool = False
     layer: str = ""
-    details: dict[str, Any] = {}  # noqa: RUF012  (never changed)
+    details: dict[str, Any] = {}  # noqa: RUF012  (never mutated)
     zero_reasons: Sequence[str] = ()
 
 
-def image_rows(tensors: Any, image: Any) -> Any:
-    """Return of a structure of tensors of N images the rows of these images."""
-    return map_tensors(lambda tensor: tensorflow().gather(tensor, image), tensors)
+def gather_rows(tensors: Any, indices: Any) -> Any:
+    """Gather rows by index from each tensor of a structure."""
+    return map_tensors(lambda tensor: tensorflow().gather(tensor, indices), tensors)
 
 
-def row_numbers(numbers: Any, tensor: Any) -> Any:
-    """Return one number for each row of a tensor, (rows,), to be broadcast over the row."""
-    return tensorflow().reshape(numbers, (-1, *(1,) * (tensor.shape.rank - 1)))
+def expand_to_rank(values: Any, tensor: Any) -> Any:
+    """Reshape values, (rows,), to (rows, 1, ...) of the rank of a tensor, for broadcasting."""
+    return tensorflow().reshape(values, (-1, *(1,) * (tensor.shape.rank - 1)))
 
 
-def baseline_rows(baseline: Any, image: Any) -> Any:
-    """Return the row of `ExplainedBatch.baseline` for each image, or its only row."""
+def gather_baseline(baseline: Any, image: Any) -> Any:
+    """Gather the baseline of each image index, from a baseline of N rows or of one row."""
     tf = tensorflow()
     return tf.gather(baseline, tf.minimum(image, tf.shape(baseline)[0] - 1))

@@ -1,4 +1,4 @@
-"""Class activation maps: what a layer's channels say of the target, and where."""
+"""Attribution methods that weigh the channels of a layer: class activation maps (CAM)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from actgrid.attribution.input_gradients import (
     saliency,
 )
 from actgrid.attribution.method import method
-from actgrid.attribution.perturbation import masked_scores
+from actgrid.attribution.perturbation import score_masked_images
 from actgrid.attribution.scores import TargetScores
-from actgrid.attribution.target_layers import grid_advice, target_calls, token_calls
+from actgrid.attribution.target_layers import (
+    find_target_calls,
+    find_token_calls,
+    suggest_token_grid,
+)
 from actgrid.errors import LayerError, ModelError, OptionError, ShapeError
 from actgrid.models.calls import Call, choose_calls
 from actgrid.models.frameworks import tensorflow
@@ -28,101 +32,114 @@ from actgrid.options import MethodOptions
 
 __all__ = [
     "Formula",
-    "by_mean_gradient",
     "cam",
+    "compute_layer_maps",
     "gradcam",
     "gradcam_plus_plus",
     "guided_gradcam",
-    "layer_maps",
     "layercam",
+    "list_spatial_axes",
     "scorecam",
-    "spatial_axes",
+    "weigh_by_mean_gradient",
 ]
 
-# What weighs the channels of Score-CAM: the softmax of the scores over the channels, as in the
-# paper, or the probability of the class, as in its authors' code.
+# Channel weights of Score-CAM: "softmax" is the softmax of the scores over the channels, as in the
+# paper; "probability" is the probability of the class, as in its authors' code.
 Weighting = Literal["softmax", "probability"]
 
-# From activations and gradients, (N, h, w, C), to maps, (N, h, w); of sequences and volumes too.
+# Maps activations and gradients, both (N, h, w, C), to attribution maps, (N, h, w). The spatial
+# axes may also be those of a sequence (N, T, C) or of a volume (N, D, h, w, C).
 Formula = Callable[[Any, Any], Any]
 
 
-# Why a map is zero everywhere.
+# Reasons for which a map is zero everywhere.
 _NO_CHANNEL = "no channel of the layer {} contributes positively to the score"
 _AFTER_ATTENTION = (
-    "as it is after the last attention to a class token: name an earlier layer, or none"
+    "as for every layer after the last attention to the class token: choose an earlier layer, or "
+    "leave out layer"
 )
 _SATURATED = (
-    "and in the image, as it is where the output or a whole layer is saturated: occlusion and rise "
-    "need no gradient"
+    "and in the image, as for a saturated output or layer: occlusion and rise need no gradient"
 )
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """The layer to use: None for the default, or the layer path of one call of it.
+class _LayerChoice:
+    """The layer of a class activation map.
 
-    `any_rank` tells that its output may be a sequence or a volume too.
+    Attributes
+    ----------
+    choice
+        The user's selection, or the path of one call of a layer; None: the default layer.
+    token_grid
+        (h, w) of the tokens, for layers that return (N, T, C); None: the layer is spatial.
+    any_rank
+        Whether the layer may also return a sequence or a volume.
     """
 
-    chosen: Selection | str | None
+    choice: Selection | str | None
     token_grid: tuple[int, int] | None
     any_rank: bool = False
 
-    def activation(self, model: Any, run: SymbolicRun) -> tuple[Call, Any, Any]:
-        """Return the layer's call, its activation, and the gradient of the scores by that.
+    def find_activation(self, model: Any, run: SymbolicRun) -> tuple[Call, Any, Any]:
+        """Return the layer's call, its activation, and the gradient of the scores.
+
+        Activation and gradient are float32 with channels last.
 
         Raises
         ------
         LayerError
-            If no layer, or no single one, is meant, or the score does not depend on it.
+            If the choice matches no layer or several, or the score does not depend on the layer.
         ShapeError
-            If it has no picture for each channel.
+            If the layer's output has no spatial axes.
         """
         tf = tensorflow()
-        calls = self._calls(model, run)
+        calls = self._find_calls(model, run)
         for call in reversed(calls):
             (gradient,) = tf.gradients(run.target_scores.scores, call.tensor)
             if gradient is not None:
-                return call, self._pictures(call, call.tensor), self._pictures(call, gradient)
+                return call, self._to_spatial(call, call.tensor), self._to_spatial(call, gradient)
         raise LayerError(
-            f"the score does not depend on the layer {calls[-1].info.path}, or not smoothly"
+            f"the score does not depend on the layer {calls[-1].info.path}, or has no gradient "
+            "with respect to its output"
         )
 
-    def token_gradients(self, run: SymbolicRun) -> tuple[Any, Any]:
-        """Return the paths of all layers of tokens, and how large the gradients by these are."""
+    def measure_token_gradients(self, run: SymbolicRun) -> tuple[Any, Any]:
+        """Return the paths of all token layers, and the largest absolute gradient of each."""
         tf = tensorflow()
         height, width = self.token_grid or (1, 1)
-        calls = token_calls(run.calls, run.target_scores.scores, height * width)
+        calls = find_token_calls(run.calls, run.target_scores.scores, height * width)
         gradients = tf.gradients(run.target_scores.scores, [call.tensor for call in calls])
-        sizes = [
+        magnitudes = [
             tf.constant(0.0)
             if gradient is None
-            else tf.reduce_max(tf.abs(self._pictures(call, gradient)))
+            else tf.reduce_max(tf.abs(self._to_spatial(call, gradient)))
             for call, gradient in zip(calls, gradients, strict=True)
         ]
-        return tf.constant([call.info.path for call in calls]), tf.stack(sizes)
+        return tf.constant([call.info.path for call in calls]), tf.stack(magnitudes)
 
-    def _calls(self, model: Any, run: SymbolicRun) -> list[Call]:
-        if self.chosen is None:
-            return target_calls(run.calls, run.image, run.target_scores.scores, run.outputs)
-        if isinstance(self.chosen, str):
-            return [call for call in run.calls if call.info.path == self.chosen]
+    def _find_calls(self, model: Any, run: SymbolicRun) -> list[Call]:
+        """Return the candidate calls; the last that the score depends on is used."""
+        if self.choice is None:
+            return find_target_calls(run.calls, run.image, run.target_scores.scores, run.outputs)
+        if isinstance(self.choice, str):
+            return [call for call in run.calls if call.info.path == self.choice]
         ranks = (3, 4, 5) if self.any_rank else (4,) if self.token_grid is None else (3,)
-        found = choose_calls(model, run.calls, self.chosen)
-        paths = list(dict.fromkeys(call.node.path for call in found))
+        calls = choose_calls(model, run.calls, self.choice)
+        paths = list(dict.fromkeys(call.node.path for call in calls))
         if len(paths) > 1:
             raise LayerError(f"layer must be one layer, not {len(paths)}: {', '.join(paths[:5])}")
-        # Of several calls the last that the score depends on.
-        for call in found:
+        for call in calls:
             if len(call.info.shape) not in ranks:
                 raise ShapeError(
-                    f"layer {call.info.path} gives {call.info.shape}, no picture for each channel"
-                    + ("; say token_grid=(h, w)" if len(call.info.shape) == 3 else "")
+                    f"layer {call.info.path} has no height and width: its output is "
+                    f"{call.info.shape}"
+                    + ("; pass token_grid=(h, w)" if len(call.info.shape) == 3 else "")
                 )
-        return found
+        return calls
 
-    def _pictures(self, call: Call, tensor: Any) -> Any:
+    def _to_spatial(self, call: Call, tensor: Any) -> Any:
+        """Return a tensor like a call's output as float32 with spatial axes, channels last."""
         tf = tensorflow()
         tensor = tf.cast(tensor, tf.float32)
         if self.token_grid is not None:
@@ -131,20 +148,21 @@ class _Layer:
             if tokens is not None and tokens < height * width:
                 raise ShapeError(
                     f"layer {call.info.path}: {tokens} tokens do not fill a grid of "
-                    f"{height} x {width}{grid_advice(tokens)}"
+                    f"{height} x {width}{suggest_token_grid(tokens)}"
                 )
-            # The last ones, after class and register tokens.
+            # Class and register tokens come first and are skipped.
             return tf.reshape(tensor[:, -height * width :], (-1, height, width, tensor.shape[-1]))
-        first = call.info.data_format == "channels_first"
-        return tf.transpose(tensor, (0, *range(2, tensor.shape.rank), 1)) if first else tensor
+        channels_first = call.info.data_format == "channels_first"
+        channels_last = (0, *range(2, tensor.shape.rank), 1)
+        return tf.transpose(tensor, channels_last) if channels_first else tensor
 
 
 @dataclass(frozen=True)
-class _Maps:
-    """A map for each image, or with `formula` None the activations themselves."""
+class _MapFunction:
+    """Function that computes a map for each image; with `formula` None, the activations."""
 
     reader: ScoreReader
-    layer: _Layer
+    layer: _LayerChoice
     formula: Formula | None
     linear: bool = False
 
@@ -153,7 +171,7 @@ class _Maps:
     ) -> tuple[Any, Any, Any, TargetScores]:
         tf = tensorflow()
         run = self.reader.run(model, inputs, target_classes)
-        call, activation, gradient = self.layer.activation(model, run)
+        call, activation, gradient = self.layer.find_activation(model, run)
         if self.linear:
             _check_linear(run.target_scores.scores, call)
         maps = activation if self.formula is None else self.formula(activation, gradient)
@@ -162,61 +180,62 @@ class _Maps:
 
 
 @dataclass(frozen=True)
-class _TokenGradients:
-    """Layers of tokens, and how large the gradients by their patches are."""
+class _TokenGradientFunction:
+    """Function that returns the paths of token layers and their largest absolute gradients."""
 
     reader: ScoreReader
-    layer: _Layer
+    layer: _LayerChoice
 
     def __call__(self, model: Any, inputs: Any, target_classes: Any) -> tuple[Any, Any]:
-        return self.layer.token_gradients(self.reader.run(model, inputs, target_classes))
+        return self.layer.measure_token_gradients(self.reader.run(model, inputs, target_classes))
 
 
-def _weighed(activation: Any, weights: Any) -> Any:
+def _sum_channels(activation: Any, weights: Any) -> Any:
+    """Return the weighted sum of the channels of an activation."""
     return tensorflow().reduce_sum(activation * weights, -1)
 
 
-def spatial_axes(activation: Any) -> list[int]:
-    """Return the axes between samples and channels of an activation, channels last."""
+def list_spatial_axes(activation: Any) -> list[int]:
+    """Return the axes between the batch axis and the last axis, the channels."""
     return list(range(1, activation.shape.rank - 1))
 
 
-def by_mean_gradient(activation: Any, gradient: Any) -> Any:
-    """Return the sum of the channels, each weighed by its mean gradient."""
-    mean = tensorflow().reduce_mean(gradient, spatial_axes(gradient), keepdims=True)
-    return _weighed(activation, mean)
+def weigh_by_mean_gradient(activation: Any, gradient: Any) -> Any:
+    """Return the sum of the channels, each weighted by its mean gradient, (N, h, w)."""
+    mean = tensorflow().reduce_mean(gradient, list_spatial_axes(gradient), keepdims=True)
+    return _sum_channels(activation, mean)
 
 
-def _gradcam(activation: Any, gradient: Any) -> Any:
-    return tensorflow().nn.relu(by_mean_gradient(activation, gradient))
+def _compute_gradcam(activation: Any, gradient: Any) -> Any:
+    return tensorflow().nn.relu(weigh_by_mean_gradient(activation, gradient))
 
 
-def _gradcam_plus_plus(activation: Any, gradient: Any) -> Any:
-    # Of the exponential of the score, as in the paper: its factor exp(score), the same in all
-    # channels, is left out, as it overflows. The paper's g^2 / (2 g^2 + total g^3) is taken
-    # without its powers, which leave the range of float32.
+def _compute_gradcam_plus_plus(activation: Any, gradient: Any) -> Any:
+    # The paper differentiates exp(score). Its factor exp(score) is equal for all channels and is
+    # left out, as it overflows. The paper's g^2 / (2 g^2 + total g^3) is divided by g^2, as the
+    # powers of g leave the range of float32.
     tf = tensorflow()
-    axes = spatial_axes(activation)
+    axes = list_spatial_axes(activation)
     total = tf.reduce_sum(activation, axes, keepdims=True)
     weights = tf.math.divide_no_nan(tf.nn.relu(gradient), 2 + total * gradient)
     weights = tf.reduce_sum(weights, axes, keepdims=True)
-    return tf.nn.relu(_weighed(activation, weights))
+    return tf.nn.relu(_sum_channels(activation, weights))
 
 
-def _layercam(activation: Any, gradient: Any) -> Any:
+def _compute_layercam(activation: Any, gradient: Any) -> Any:
     tf = tensorflow()
-    return tf.nn.relu(_weighed(activation, tf.nn.relu(gradient)))
+    return tf.nn.relu(_sum_channels(activation, tf.nn.relu(gradient)))
 
 
-def _cam(activation: Any, gradient: Any) -> Any:
-    # Global averaging divides the head's weights by the number of positions.
+def _compute_cam(activation: Any, gradient: Any) -> Any:
+    # Global averaging divides the gradient by the number of positions.
     tf = tensorflow()
     positions = tf.cast(tf.reduce_prod(tf.shape(gradient)[1:-1]), gradient.dtype)
-    return _weighed(activation, gradient * positions)
+    return _sum_channels(activation, gradient * positions)
 
 
-# What leaves scores linear in a layer. `Mean` is the global average.
-_LINEAR = frozenset(
+# Operations through which a score stays linear in a layer. `Mean` is the global average.
+_LINEAR_OPERATIONS = frozenset(
     [
         "AddV2",
         "BiasAdd",
@@ -242,33 +261,34 @@ _LINEAR = frozenset(
 
 def _check_linear(scores: Any, call: Call) -> None:
     """Raise ModelError unless only a global average and a dense layer follow a call."""
-    after: set[str] = set()
-    waiting = list(call.tensor.consumers())
-    while waiting:
-        operation = waiting.pop()
-        if operation.name not in after:
-            after.add(operation.name)
-            waiting += [user for output in operation.outputs for user in output.consumers()]
-    between: dict[str, str] = {}
-    waiting = [scores.op]
-    while waiting:
-        operation = waiting.pop()
-        if operation.name in after and operation.name not in between:
-            between[operation.name] = operation.type
-            # What is gathered, not which: that the classes are predicted changes nothing.
+    descendants: set[str] = set()
+    pending = list(call.tensor.consumers())
+    while pending:
+        operation = pending.pop()
+        if operation.name not in descendants:
+            descendants.add(operation.name)
+            pending += [user for output in operation.outputs for user in output.consumers()]
+    types_by_name: dict[str, str] = {}
+    pending = [scores.op]
+    while pending:
+        operation = pending.pop()
+        if operation.name in descendants and operation.name not in types_by_name:
+            types_by_name[operation.name] = operation.type
+            # The indices of a gather are ignored: predicted classes derive from the layer too, by
+            # operations that are not linear.
             inputs = (
                 list(operation.inputs)[:1] if operation.type == "GatherV2" else operation.inputs
             )
-            waiting += [tensor.op for tensor in inputs]
-    kinds = set(between.values())
-    if "Mean" not in kinds or not kinds <= _LINEAR:
+            pending += [tensor.op for tensor in inputs]
+    operation_types = set(types_by_name.values())
+    if "Mean" not in operation_types or not operation_types <= _LINEAR_OPERATIONS:
         raise ModelError(
-            f"cam needs a global average and one dense layer after the layer {call.info.path}, "
-            "and there is something else; gradcam does not"
+            f"cam needs a model with only a global average and one dense layer after the layer "
+            f"{call.info.path}; gradcam has no such requirement"
         )
 
 
-def layer_maps(
+def compute_layer_maps(
     batch: ExplainedBatch,
     layer: LayerLike | None,
     formula: Formula | None,
@@ -277,71 +297,76 @@ def layer_maps(
     linear: bool = False,
     any_rank: bool = False,
 ) -> Attribution:
-    """Return the maps that a formula makes of a layer's activations and their gradients.
+    """Compute maps from a layer's activations and gradients with a formula.
 
     Parameters
     ----------
     formula
-        Hashable, as the compiled function is kept by it; None: the activations themselves.
+        A hashable function, as compiled functions are cached by it; None: return the activations
+        as maps.
     linear
-        Whether only a global average and a dense layer may follow; the maps are signed then.
+        Whether to require that only a global average and a dense layer follow the layer. The maps
+        are signed then.
     any_rank
-        Whether a layer that is named may give (N, T, C) or (N, D, H, W, C) too, for maps (N, T) or
+        Whether a chosen layer may also return (N, T, C) or (N, D, H, W, C), for maps of (N, T) or
         (N, D, H, W).
     """
-    chosen = replace(_layer(batch, layer, token_grid), any_rank=any_rank)
-    body = _Maps(batch.reader, chosen, formula, linear)
+    choice = replace(_choose_layer(batch, layer, token_grid), any_rank=any_rank)
+    body = _MapFunction(batch.reader, choice, formula, linear)
     path, maps, has_gradient, target_scores = batch.run(body)
     name = path.numpy().decode()
     target_scores = batch.check_scores(target_scores)
-    zero = f"the gradient of the score is zero in the layer {name}"
+    zero_gradient = f"the gradient of the score is zero in the layer {name}"
     reasons = np.full(len(batch), _NO_CHANNEL.format(name), object)
-    has_none = ~np.asarray(has_gradient)
-    if has_none.any():
-        reasons = np.where(has_none, f"{zero} {_SATURATED}", reasons)
-        in_image = _reaches_image(batch.with_classes_of(target_scores))
-        reasons = np.where(has_none & in_image, f"{zero}, {_AFTER_ATTENTION}", reasons)
+    lacks_gradient = ~np.asarray(has_gradient)
+    if lacks_gradient.any():
+        reasons = np.where(lacks_gradient, f"{zero_gradient} {_SATURATED}", reasons)
+        reaches_image = _has_image_gradient(batch.with_classes_of(target_scores))
+        after_attention = lacks_gradient & reaches_image
+        reasons = np.where(after_attention, f"{zero_gradient}, {_AFTER_ATTENTION}", reasons)
     return Attribution(np.asarray(maps), target_scores, linear, name, zero_reasons=tuple(reasons))
 
 
-def _reaches_image(batch: ExplainedBatch) -> Any:
-    """Return for each image whether the gradient of the score by it is not zero."""
+def _has_image_gradient(batch: ExplainedBatch) -> Any:
+    """Return (N,) bool: whether the score has a nonzero gradient with respect to each image."""
     try:
         gradients = saliency(batch).values
-    except ModelError:  # something before the layer is not differentiable
+    except ModelError:  # an operation before the layer is not differentiable
         return np.zeros(len(batch), bool)
     return gradients.reshape(len(batch), -1).any(1)
 
 
-def _layer(batch: ExplainedBatch, layer: LayerLike | None, token_grid: Any) -> _Layer:
+def _choose_layer(batch: ExplainedBatch, layer: LayerLike | None, token_grid: Any) -> _LayerChoice:
     if isinstance(layer, (list, tuple, set)):
         raise OptionError(f"layer must be one layer, not {layer!r}")
     grid = check_option(MethodOptions, "token_grid", token_grid)
     if layer is not None or grid is None:
-        return _Layer(None if layer is None else Selection(layer), grid)
-    # After the last attention to a class token, patches have a gradient, and it is zero.
-    paths, sizes = batch.run(_TokenGradients(batch.reader, _Layer(None, grid)))
-    chosen = np.flatnonzero(sizes)
-    if not chosen.size:
+        return _LayerChoice(None if layer is None else Selection(layer), grid)
+    # After the last attention to the class token, the gradient of the patch tokens exists but is
+    # zero.
+    body = _TokenGradientFunction(batch.reader, _LayerChoice(None, grid))
+    paths, magnitudes = batch.run(body)
+    nonzero = np.flatnonzero(magnitudes)
+    if not nonzero.size:
         raise LayerError(
-            "the gradient of the score is zero in every layer of tokens: methods such as occlusion "
-            "need no gradient"
+            "the gradient of the score is zero in every layer of tokens: use a method that needs "
+            "no gradient, such as occlusion"
         )
-    return _Layer(paths.numpy()[chosen[-1]].decode(), grid)
+    return _LayerChoice(paths.numpy()[nonzero[-1]].decode(), grid)
 
 
 @method("cam", "Zhou 2015, https://arxiv.org/abs/1512.04150", needs=["gradients", "layer"])
 def cam(batch: ExplainedBatch, layer: LayerLike | None = None) -> Attribution:
-    """Weigh the channels before a global average by the dense layer after it."""
-    return layer_maps(batch, layer, _cam, linear=True)
+    """Weight the channels before a global average by the dense layer that follows."""
+    return compute_layer_maps(batch, layer, _compute_cam, linear=True)
 
 
 @method("gradcam", "Selvaraju 2016, https://arxiv.org/abs/1610.02391", needs=["gradients", "layer"])
 def gradcam(
     batch: ExplainedBatch, layer: LayerLike | None = None, *, token_grid: Any = None
 ) -> Attribution:
-    """Weigh a layer's channels by their mean gradient; keep what is positive."""
-    return layer_maps(batch, layer, _gradcam, token_grid=token_grid)
+    """Weight a layer's channels by their mean gradient; keep only positive contributions."""
+    return compute_layer_maps(batch, layer, _compute_gradcam, token_grid=token_grid)
 
 
 @method(
@@ -352,18 +377,18 @@ def gradcam(
 def gradcam_plus_plus(
     batch: ExplainedBatch, layer: LayerLike | None = None, *, token_grid: Any = None
 ) -> Attribution:
-    """Weigh a layer's channels by their positive gradients: finds several objects of a class."""
-    return layer_maps(batch, layer, _gradcam_plus_plus, token_grid=token_grid)
+    """Weight a layer's channels by their positive gradients; finds several objects of a class."""
+    return compute_layer_maps(batch, layer, _compute_gradcam_plus_plus, token_grid=token_grid)
 
 
-def _masks(image: Any, sample: Any, sides: tuple[int, int], maps: Any) -> Any:
-    """Return each channel, enlarged, from 0 at its lowest value to 1 at its highest."""
+def _make_channel_masks(image: Any, sample: Any, sides: tuple[int, int], maps: Any) -> Any:
+    """Return channels as masks: resized to the image and scaled to the range 0 to 1."""
     tf = tensorflow()
-    chosen = tf.gather_nd(maps, tf.stack([image, sample], 1))
-    larger = tf.image.resize(chosen[..., None], sides)[..., 0]
-    low = tf.reduce_min(larger, (1, 2), keepdims=True)
-    high = tf.reduce_max(larger, (1, 2), keepdims=True)
-    return tf.math.divide_no_nan(larger - low, high - low)
+    channels = tf.gather_nd(maps, tf.stack([image, sample], 1))
+    resized = tf.image.resize(channels[..., None], sides)[..., 0]
+    low = tf.reduce_min(resized, (1, 2), keepdims=True)
+    high = tf.reduce_max(resized, (1, 2), keepdims=True)
+    return tf.math.divide_no_nan(resized - low, high - low)
 
 
 @method("scorecam", "Wang 2019, https://arxiv.org/abs/1910.01279", needs=["layer"])
@@ -376,26 +401,26 @@ def scorecam(
     weighting: Weighting = "softmax",
     token_grid: Any = None,
 ) -> Attribution:
-    """Weigh a layer's channels by the score of the image where they are active; no gradients."""
-    body = _Maps(batch.reader, _layer(batch, layer, token_grid), None)
+    """Weight a layer's channels by the score of the image masked by them; needs no gradients."""
+    body = _MapFunction(batch.reader, _choose_layer(batch, layer, token_grid), None)
     path, activation, _, target_scores = batch.run(body)
     target_scores = batch.check_scores(target_scores)
     if weighting == "probability" and not target_scores.is_logit:
         raise OptionError(
             "weighting='probability' needs a model that ends in a softmax or sigmoid, and a class "
-            "as the target: take weighting='softmax'"
+            "as the target; use weighting='softmax'"
         )
     tf = tensorflow()
     activation = tf.transpose(activation, (0, 3, 1, 2))
     if max_channels is not None and max_channels < activation.shape[1]:
-        strongest = tf.argsort(-tf.math.reduce_std(activation, (2, 3)), stable=True)
-        strongest = strongest[:, :max_channels]
-        activation = tf.gather(activation, strongest, batch_dims=1)
-    # A constant channel has no mask, and says nothing of any place.
+        by_deviation = tf.argsort(-tf.math.reduce_std(activation, (2, 3)), stable=True)
+        by_deviation = by_deviation[:, :max_channels]
+        activation = tf.gather(activation, by_deviation, batch_dims=1)
+    # A constant channel cannot be scaled to a mask: its weight is zero.
     varies = tf.reduce_max(activation, (2, 3)) > tf.reduce_min(activation, (2, 3))
-    scores = masked_scores(
+    scores = score_masked_images(
         batch.with_classes_of(target_scores),
-        _masks,
+        _make_channel_masks,
         int(activation.shape[1]),
         baseline,
         activation,
@@ -419,8 +444,8 @@ def scorecam(
 def layercam(
     batch: ExplainedBatch, layer: LayerLike | None = None, *, token_grid: Any = None
 ) -> Attribution:
-    """Weigh each value of a layer by its own positive gradient: sharp in earlier layers too."""
-    return layer_maps(batch, layer, _layercam, token_grid=token_grid)
+    """Weight each activation of a layer by its own positive gradient; sharp in early layers."""
+    return compute_layer_maps(batch, layer, _compute_layercam, token_grid=token_grid)
 
 
 @method(
@@ -435,9 +460,9 @@ def guided_gradcam(
     reduce: Reduction = "max",
     token_grid: Any = None,
 ) -> Attribution:
-    """Multiply guided backpropagation by Grad-CAM: fine detail of the class alone."""
+    """Multiply guided backpropagation by Grad-CAM: class-specific maps with fine detail."""
     coarse = gradcam(batch, layer, token_grid=token_grid)
     fine = guided_backprop(batch, reduce=reduce)
     tf = tensorflow()
-    larger = tf.image.resize(coarse.values[..., None], batch.sides)[..., 0]
-    return coarse._replace(values=fine.values * np.asarray(larger))
+    resized = tf.image.resize(coarse.values[..., None], batch.sides)[..., 0]
+    return coarse._replace(values=fine.values * np.asarray(resized))

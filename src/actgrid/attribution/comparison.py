@@ -1,4 +1,4 @@
-"""`actgrid.compare_methods`: what several methods say of the same images, on one sheet."""
+"""Compare attribution methods on the same images, in one table of pictures."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from actgrid.rendering import Heatmap, Sheet, lay_out_sheet
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["compare_methods", "target_texts"]
+__all__ = ["compare_methods", "format_targets"]
 
-# The longest side of a picture on the sheet, in pixels.
+# Longest side of a picture in the table, in pixels.
 _MAX_SIDE = 512
-# One of each kind, as those of a kind look alike: they take seconds and need no extra.
-_DEFAULT = ("gradcam", "smoothgrad", "integrated_gradients", "occlusion")
+# One method of each family, as methods of a family give similar maps. These methods take seconds
+# and need no optional packages.
+_DEFAULT_METHODS = ("gradcam", "smoothgrad", "integrated_gradients", "occlusion")
 
 
 @takes_options(CompareOptions, batch_size=32)
@@ -37,73 +38,94 @@ def compare_methods(
     layer: LayerLike | None = None,
     **options: Unpack[CompareOptions],
 ) -> Sheet:
-    """Draw what several methods say of the same images: images down, methods across.
+    """Draw the attribution maps of several methods in a table: a row for each image.
 
     Parameters
     ----------
-    model, x, target
-        As in `actgrid.explain`. All methods explain the same class of an image: if `target` is
-        None, the one that the model predicts.
-    methods
-        Names of methods, or a dict of each one's options by its name; None: ``gradcam``,
-        ``smoothgrad``, ``integrated_gradients`` and ``occlusion``.
-    layer
-        For those of the methods that look at a layer, as in `actgrid.explain`.
+    model : keras.Model or str
+        The model to explain, or anything that `actgrid.load_model` takes.
+    x : array_like, dict, list or image sources
+        The model's input or image files, as in `actgrid.explain`.
+    methods : list of str or dict, optional
+        Names of methods, see `actgrid.explain`; or a dict from the name of a method to a dict of
+        its options. None: ``gradcam``, ``smoothgrad``, ``integrated_gradients`` and
+        ``occlusion``.
+    target : int, str, callable, list or dict, optional
+        The class or function to explain, as in `actgrid.explain`. None: the class that the model
+        predicts for the image. All methods explain the same class of an image.
+    layer : str, int or keras.Layer, optional
+        Layer for the methods that use a layer, as in `actgrid.explain`. None: the default layer.
     **options
         See `actgrid.options.CompareOptions`; `cmap` is that of all methods.
 
     Returns
     -------
     Sheet
-        Each row begins with the image itself, over the class that is explained and its score.
-        Columns are headed by the methods' names. Photos are made smaller where a side is longer
-        than 512 pixels.
+        A table of labelled pictures. Each row shows the image, then its map by each method; the
+        caption of the image gives the explained class and its score. The column titles are the
+        names of the methods. Images with a side longer than 512 pixels are shrunk.
 
     Raises
     ------
-    OptionError, ShapeError
-        If there is no such method or option, or the images have too many channels to be seen.
-        Both are ValueErrors.
+    OptionError
+        If a method or an option is unknown or invalid. Also a ValueError.
+    ShapeError
+        If the images do not have 1, 3 or 4 channels and cannot be drawn. Also a ValueError.
     ActgridError
-        Whatever else `explain` raises.
+        If `actgrid.explain` cannot explain the model or the target.
 
     Examples
     --------
-    >>> sheet = actgrid.compare_methods("demo", ["cat.jpg", "rocket.jpg"])
+    >>> import keras
+    >>> keras.utils.set_random_seed(0)
+    >>> model = keras.Sequential([
+    ...     keras.Input((32, 32, 3)),
+    ...     keras.layers.Conv2D(8, 3, activation="relu"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(4, activation="softmax"),
+    ... ])
+    >>> images = np.random.default_rng(0).random((2, 32, 32, 3))
+    >>> sheet = actgrid.compare_methods(model, images, ["saliency", "occlusion"], target=1)
+    >>> sheet.titles
+    ('image', 'saliency', 'occlusion')
     >>> sheet.save("methods.png")
-    >>> patches = {"occlusion": {"patch": 16}, "scorecam": {"max_channels": 100}}
-    >>> actgrid.compare_methods("demo", "cat.jpg", patches, target="tabby").save("tabby.png")
+
+    Options of each method are given in a dict:
+
+    >>> methods = {"occlusion": {"patch": 8}, "smoothgrad": {"samples": 10}}
+    >>> sheet = actgrid.compare_methods(model, images, methods)
     """
-    chosen = _chosen(methods)
-    check_options(list(chosen), layer, {})
-    for method, method_options in chosen.items():
+    options_by_method = _parse_methods(methods)
+    check_options(list(options_by_method), layer, {})
+    for method, method_options in options_by_method.items():
         check_options([method], None, method_options)
     request = prepare_request(model, x, target, **pick_options(options, RequestOptions))
-    check_needs(list(chosen), request.batch.model)
+    check_needs(list(options_by_method), request.batch.model)
     if request.backdrop is None:
         raise ShapeError(
-            f"images of shape {tuple(request.batch.image.shape)} have too many channels to be "
-            "drawn: explain gives the maps alone"
+            "images must have 1, 3 or 4 channels to be drawn: got shape "
+            f"{tuple(request.batch.image.shape)}; use explain, which returns the maps alone"
         )
-    backdrop = request.backdrop.reduced(_MAX_SIDE)
+    backdrop = request.backdrop.shrink(_MAX_SIDE)
     pictures = backdrop.images
     request = replace(request.with_predicted_classes(), backdrop=backdrop)
     heatmaps = [
-        request.explain(method, layer, method_options) for method, method_options in chosen.items()
+        request.explain(method, layer, method_options)
+        for method, method_options in options_by_method.items()
     ]
     overlay = cast(OverlayOptions, pick_options(options, OverlayOptions))
     columns = [pictures, *(heatmap.overlay(**overlay).pictures for heatmap in heatmaps)]
-    captions = ([text, *[""] * len(heatmaps)] for text in target_texts(heatmaps[0]))
+    captions = ([text, *[""] * len(heatmaps)] for text in format_targets(heatmaps[0]))
     return lay_out_sheet(
         np.stack(columns, 1).reshape(-1, *pictures.shape[1:]),
         columns=len(columns),
-        titles=["image", *(method.name for method in chosen)],
+        titles=["image", *(method.name for method in options_by_method)],
         captions=[text for row in captions for text in row],
     )
 
 
-def target_texts(heatmap: Heatmap) -> list[str]:
-    """Return what each map of `explain` is of, and its score: ``"Egyptian cat 8.9"``."""
+def format_targets(heatmap: Heatmap) -> list[str]:
+    """Return the target and score of each map as text, such as ``"Egyptian cat 8.9"``."""
     scores = [f"{score:.4g}" for score in np.asarray(heatmap.score)]
     if heatmap.target is None:
         return scores
@@ -116,17 +138,17 @@ def target_texts(heatmap: Heatmap) -> list[str]:
     return [f"{name} {score}" for name, score in zip(names, scores, strict=True)]
 
 
-def _chosen(methods: Any) -> dict[Method, dict[str, Any]]:
-    """Return each method's options."""
+def _parse_methods(methods: Any) -> dict[Method, dict[str, Any]]:
+    """Return the options of each chosen method."""
     if isinstance(methods, Mapping):
         for name, options in methods.items():
             if not isinstance(options, Mapping):
                 raise OptionError(f"the options of {name} must be a dict, not {options!r}")
-        chosen = {find_method(name): dict(options) for name, options in methods.items()}
+        options_by_method = {find_method(name): dict(options) for name, options in methods.items()}
     else:
-        several = isinstance(methods, Iterable) and not isinstance(methods, str)
-        names = _DEFAULT if methods is None else methods if several else [methods]
-        chosen = {find_method(name): {} for name in names}
-    if not chosen:
-        raise OptionError("methods must name at least one")
-    return chosen
+        is_list = isinstance(methods, Iterable) and not isinstance(methods, str)
+        names = _DEFAULT_METHODS if methods is None else methods if is_list else [methods]
+        options_by_method = {find_method(name): {} for name in names}
+    if not options_by_method:
+        raise OptionError("methods must name at least one method")
+    return options_by_method

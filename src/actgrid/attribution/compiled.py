@@ -1,4 +1,4 @@
-"""Functions of a model, compiled once and kept with it."""
+"""Compile functions of a model once, and cache them with the model."""
 
 from __future__ import annotations
 
@@ -11,87 +11,89 @@ from actgrid.models.frameworks import tensorflow
 from actgrid.models.functions import GraphFunction
 from actgrid.models.inputs import map_tensors
 
-__all__ = ["Body", "Compiled", "compiled", "kept"]
+__all__ = ["Body", "CompiledFunction", "compile_function", "get_function_cache"]
 
-# Of one model. What is made anew for each call, such as a lambda, would pile up otherwise.
-_MOST_KEPT = 32
+# Number of compiled functions cached for a model. A target function that is created anew for each
+# call, such as a lambda, adds a function each time.
+_MAX_FUNCTIONS = 32
 _ATTRIBUTE = "_actgrid_functions"
 
 
 class Body(Hashable, Protocol):
-    """What a compiled function does. Equal bodies share one function."""
+    """Protocol of a function to compile. Equal bodies share one compiled function."""
 
     def __call__(self, model: Any, inputs: Any, /, *arguments: Any) -> Any:
-        """Return a structure of symbolic tensors."""
+        """Return a structure of symbolic tensors, computed from the model's symbolic inputs."""
 
 
-class Compiled:
-    """A body as a compiled function of a model's inputs and further tensors.
+class CompiledFunction:
+    """Compiled function of a model's inputs and further tensors.
 
-    It is traced once for inputs of one shape, however large the batch is, and whatever the shapes
-    of the other arguments. It sees new weights, but no layer that was put into the model later.
-    It does not keep the model alive.
+    The function is traced once for each shape of the inputs, with any batch size and any shapes of
+    the other arguments. It uses the current weights of the model, but not layers that were added
+    later. It holds only a weak reference to the model.
 
     Attributes
     ----------
     body
-        Which is run. Equal ones of later calls are not.
+        The function that is compiled. Equal bodies of later calls are not run.
     """
 
     def __init__(self, model: Any, body: Body) -> None:
         self.body: Any = body
-        model_of = weakref.ref(model)
+        get_model = weakref.ref(model)
 
         def trace(inputs: Any, *arguments: Any) -> Any:
-            return body(model_of(), inputs, *arguments)
+            return body(get_model(), inputs, *arguments)
 
         self._function = GraphFunction(trace)
-        self._traced: set[Any] = set()
+        self._traced_shapes: set[Any] = set()
 
     def __call__(self, inputs: Any, *arguments: Any) -> Any:
-        """Run the body; see `Body`."""
+        """Run the compiled function on tensors; return what its body returns."""
         tf = tensorflow()
 
-        def one_shape(tensor: Any) -> Any:
+        def free_batch_axis(tensor: Any) -> Any:
             return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype)
 
-        def any_shape(tensor: Any) -> Any:
+        def free_all_axes(tensor: Any) -> Any:
             return tf.TensorSpec((None,) * len(tensor.shape), tensor.dtype)
 
-        specs = map_tensors(one_shape, inputs), *map_tensors(any_shape, arguments)
+        specs = map_tensors(free_batch_axis, inputs), *map_tensors(free_all_axes, arguments)
         shapes = tuple(tf.nest.flatten(specs))
-        if shapes not in self._traced:
+        if shapes not in self._traced_shapes:
             self._function.trace(*specs)
-            self._traced.add(shapes)
+            self._traced_shapes.add(shapes)
         return self._function(inputs, *arguments)
 
     @property
     def trace_count(self) -> int:
-        """How often it was traced."""
+        """Number of times the function was traced."""
         return self._function.trace_count
 
 
-class _Functions(OrderedDict[Body, Compiled]):
-    """Compiled functions that stay behind when their model is copied or pickled."""
+class _FunctionCache(OrderedDict[Body, CompiledFunction]):
+    """Cache of compiled functions that is empty after its model is copied or pickled."""
 
-    def __reduce__(self) -> tuple[type[_Functions], tuple[()]]:
-        return _Functions, ()
+    def __reduce__(self) -> tuple[type[_FunctionCache], tuple[()]]:
+        return _FunctionCache, ()
 
 
-def kept(model: Any) -> OrderedDict[Body, Compiled]:
-    """Return the functions that are kept with a model, the one used last at the end."""
-    # As an attribute, and past Keras's tracking of these: a body may hold the model, as functions
-    # of its users do, and in a table of our own would keep it alive for good.
-    functions: _Functions = vars(model).setdefault(_ATTRIBUTE, _Functions())
+def get_function_cache(model: Any) -> OrderedDict[Body, CompiledFunction]:
+    """Return a model's cache of compiled functions, the most recently used at the end."""
+    # The cache is an attribute of the model: a body may refer to the model, as target functions
+    # do, so a module-level cache would keep the model alive. `vars` bypasses Keras's attribute
+    # tracking.
+    functions: _FunctionCache = vars(model).setdefault(_ATTRIBUTE, _FunctionCache())
     return functions
 
 
-def compiled(model: Any, body: Body) -> Compiled:
-    """Return the compiled function of a body, which is made once and kept with the model."""
-    functions = kept(model)
+def compile_function(model: Any, body: Body) -> CompiledFunction:
+    """Compile a function of a model, or return the cached result of an earlier call."""
+    functions = get_function_cache(model)
     if body not in functions:
-        functions[body] = Compiled(model, body)
-        if len(functions) > _MOST_KEPT:
+        functions[body] = CompiledFunction(model, body)
+        if len(functions) > _MAX_FUNCTIONS:
             functions.popitem(last=False)
     functions.move_to_end(body)
     return functions[body]

@@ -1,4 +1,4 @@
-"""`actgrid.explain`: a model, images and a method to heatmaps."""
+"""Compute attribution maps of a model's predictions by a named method."""
 
 from __future__ import annotations
 
@@ -26,162 +26,208 @@ def explain(
     layer: LayerLike | None = None,
     **options: Unpack[ExplainOptions],
 ) -> Heatmap:
-    """Tell what part of each image makes the model's score for a target.
+    """Compute an attribution map for each image: how much each part contributes to a score.
 
     Parameters
     ----------
-    model
-        A Keras model of any kind, or anything that `actgrid.load_model` takes.
-    x
-        The model's input with its batch axis, already preprocessed, or one image without;
-        or image files or Pillow images, which `actgrid.load_images` prepares for this model. Of
-        several inputs, in a list or dict, one is the image that is explained.
-    method
-        ======================== =============================================================
-        ``saliency``             gradient of the score (Simonyan 2013)
-        ``gradient_x_input``     times the input (Shrikumar 2016)
-        ``integrated_gradients`` integrated from a baseline: sums to the score's rise from there
-                                 (Sundararajan 2017)
-        ``smoothgrad``           averaged over noisy copies (Smilkov 2017)
-        ``guided_backprop``      through ReLUs only where positive (Springenberg 2014)
-        ``cam``                  channels before global averaging, weighed by the dense layer
-                                 after it (Zhou 2015)
-        ``gradcam``              channels of a layer, weighed by their mean gradient
-                                 (Selvaraju 2016)
-        ``gradcam++``            by their positive gradients (Chattopadhyay 2017)
-        ``scorecam``             by the score of the image where they are active (Wang 2019)
-        ``layercam``             each value by its own positive gradient (Jiang 2021)
-        ``guided_gradcam``       guided_backprop times gradcam (Selvaraju 2016)
-        ``occlusion``            fall of the score where a patch is hidden (Zeiler 2013)
-        ``rise``                 mean score where a pixel is seen in random masks (Petsiuk 2018)
-        ``lime``                 weights of superpixels in a local linear model (Ribeiro 2016)
-        ======================== =============================================================
-    target
-        What is explained: None, the predicted class; a class's index or name; a list of these, one
-        for each image; for one image a list of several, or for N images a list of N lists: a map
-        for each, image by image. For a model with several outputs a dict by the name or position
-        of the output, ``{"head": 3}``, or a pair ``("head", 3)``; each output in a dict has a map.
-        A function in place of the class is called with this output alone.
+    model : keras.Model or str
+        The model to explain, or anything that `actgrid.load_model` takes.
+    x : array_like, dict, list or image sources
+        The model's input, already preprocessed: with its batch axis, (N, H, W, C), or one image
+        without it. Or image files or Pillow images, which `actgrid.load_images` prepares for the
+        model. For a model with several inputs, a list or dict; one input is the image that is
+        explained, see `image_input`.
+    method : str, optional
+        Name of the attribution method, see Notes.
+    target : int, str, callable, list or dict, optional
+        The class to explain, by index or name, or a function that computes a score. None: the
+        class that the model predicts.
 
-        Or a function of the model's output, in TensorFlow's operations, that gives one score for
-        each image, (N,): for regression, segmentation, detection. A function that needs two
-        positional arguments is called with the output and the input, as for the loss of a
-        reconstruction: ``lambda outputs, inputs: tf.reduce_mean((outputs - inputs) ** 2,
-        (1, 2, 3))``. Pass the same function each time: one is compiled for each.
-    layer
-        For class activation maps: a layer path, a Keras layer, or an index into
-        ``model.layers``; None: the default layer, see Notes.
+        A list gives a target for each image; for one image, it gives several targets. A list of N
+        lists gives several targets for each of N images. There is one map for each target, ordered
+        by image.
+
+        For a model with several outputs, a dict from the name or index of an output to its target,
+        ``{"head": 3}``, or a pair ``("head", 3)``. Each output in the dict has a map.
+
+        A function takes the model's output (or the chosen output) and returns one score for each
+        image, (N,), in TensorFlow operations; for regression, segmentation or detection. A
+        function with two required positional arguments takes the output and the input, for
+        instance to explain a reconstruction error: ``lambda outputs, inputs:
+        tf.reduce_mean((outputs - inputs) ** 2, (1, 2, 3))``. Pass the same function object in
+        repeated calls: each new function is compiled again.
+    layer : str, int or keras.Layer, optional
+        Layer for class activation maps: a layer path, an index into ``model.layers`` or a Keras
+        layer. None: the default layer, see Notes.
     **options
-        See `actgrid.options.ExplainOptions`; which of them a method takes is told in Notes.
+        See `actgrid.options.ExplainOptions`. Notes list the options of each method.
 
     Returns
     -------
     Heatmap
-        `values` are (N, H, W) float32, of the image's size, or the layer's for class activation
-        maps (drawing enlarges them). `score` is the model's score for the target, read before
-        the softmax or sigmoid if the model ends in one (`is_logit` tells).
-        `details` has ``zero_reason``, for each map why it is zero everywhere, if one is;
-        ``output``, the names of the outputs, if the model has several; and further results: of
-        integrated_gradients ``baseline_score`` and ``convergence_delta``, what the steps miss
-        of the rise of the score; of lime, for each
-        image, ``segments`` (H, W), ``weights`` and ``intercept`` of the linear model,
-        ``r_squared``, its weighted R^2, and ``mask`` (H, W), the superpixels that contribute most
-        to the target.
+        `values` are the maps, (N, H, W) float32. They have the size of the image, or of the layer
+        for class activation maps (drawing enlarges these). `score` is the model's score for the
+        target, before the final softmax or sigmoid if the model ends in one; `is_logit` is True
+        then. `details` may have these entries, each a sequence of length N:
+
+        - ``zero_reason``: why a map is zero everywhere, None for other maps; only if a map is zero.
+        - ``output``: names of the outputs, for a model with several outputs.
+        - integrated_gradients: ``baseline_score``, the score of the baseline, and
+          ``convergence_delta``, the difference between the change of the score and the sum of the
+          attributions, before `complete` distributes it.
+        - lime: ``segments`` (H, W), the superpixel of each pixel; ``weights`` and ``intercept`` of
+          the linear model; ``r_squared``, its weighted R^2; and ``mask`` (H, W) bool, the
+          superpixels that contribute most to the target.
 
     Raises
     ------
-    OptionError, TargetError, ShapeError, ModelError
-        If an option, the target, the input or the model cannot be used, and why. ValueErrors.
+    OptionError
+        If an option is unknown or invalid. Also a ValueError.
+    TargetError
+        If the model has no such class or output, or the target function fails. Also a ValueError.
+    ShapeError
+        If the input does not fit the model, or the layer's output is not spatial. Also a
+        ValueError.
+    ModelError
+        If the model cannot be run, or does not meet the method's needs. Also a ValueError.
     DtypeError
         If the input is not of real numbers. Also a TypeError.
     LayerError
-        If the layer is none, or not one of the model's. Also a KeyError.
+        If `layer` matches no layer or several layers. Also a KeyError.
     MissingDependencyError
-        If lime's packages are not there: ``pip install 'actgrid[explain]'``. Also an ImportError.
+        If the packages of lime are not installed: ``pip install 'actgrid[explain]'``. Also an
+        ImportError.
 
     Warns
     -----
     ZeroAttributionWarning
-        If a map is zero everywhere, and why. Its class is
+        If a map is zero everywhere; the message gives the reason. The class is
         ``actgrid.attribution.ZeroAttributionWarning``.
 
     Notes
     -----
-    `labels` may be a dict of those of several outputs. `image_input` is by default the first input
-    of rank 4, in the order of the model's inputs; inputs in a dict are ordered by their names.
-    `pixels` are (N, height, width, 1 or 3) of any size, integers from 0 to 255 or floats, whose
-    range tells the units; or image files or Pillow images.
+    **Methods**
 
-    Options of the methods, with their defaults:
+    ======================== =============================================================
+    ``saliency``             gradient of the score (Simonyan 2013)
+    ``gradient_x_input``     gradient times the input (Shrikumar 2016)
+    ``integrated_gradients`` gradient integrated from a baseline to the input
+                             (Sundararajan 2017)
+    ``smoothgrad``           gradient averaged over noisy copies of the input (Smilkov 2017)
+    ``guided_backprop``      gradient that passes ReLUs only where positive
+                             (Springenberg 2014)
+    ``cam``                  channels before global average pooling, weighted by the dense
+                             layer after it (Zhou 2015)
+    ``gradcam``              channels of a layer, weighted by their mean gradient
+                             (Selvaraju 2016)
+    ``gradcam++``            channels of a layer, weighted by their positive gradients
+                             (Chattopadhyay 2017)
+    ``scorecam``             channels of a layer, weighted by the score of the image masked
+                             by the channel (Wang 2019)
+    ``layercam``             activations of a layer, each weighted by its positive gradient
+                             (Jiang 2021)
+    ``guided_gradcam``       guided_backprop times gradcam (Selvaraju 2016)
+    ``occlusion``            decrease of the score if a patch is hidden (Zeiler 2013)
+    ``rise``                 mean score of random masks that keep a pixel (Petsiuk 2018)
+    ``lime``                 weights of superpixels in a local linear model (Ribeiro 2016)
+    ======================== =============================================================
+
+    **Options of the methods**, with their defaults:
 
     gradients
-        `reduce`: ``"max"`` (of the absolute values over the image's channels), ``"norm"`` or
-        ``"sum"``, which keeps the sign, and is the default where the sum means something.
-        integrated_gradients: `steps` (50), `baseline` (0), `quadrature`
-        (``"gauss-legendre"`` or ``"trapezoid"``), `complete` (True: what the steps miss of
-        the score's rise is spread over the pixels in proportion to what they have).
+        `reduce`, how the channels of the image are combined: ``"max"`` (of the absolute values),
+        ``"norm"`` or ``"sum"``, which keeps the sign and is the default of gradient_x_input and
+        integrated_gradients.
+        integrated_gradients: `steps` (50), `baseline` (0), `quadrature` (``"gauss-legendre"`` or
+        ``"trapezoid"``), `complete` (True: the convergence delta is distributed over the pixels in
+        proportion to their absolute attributions, so that these sum to the change of the score).
         smoothgrad: `samples` (50), `noise` (0.15 of the image's range), `seed` (0).
     class activation maps
         `token_grid`: (h, w), for a layer of (N, T, C) tokens, such as a vision transformer's;
-        leading class tokens are skipped. scorecam: `max_channels` (None: all), the number of
-        channels to try, those that vary most; `baseline` (0), in whose place the image is seen
-        where a channel is active; `weighting`, what weighs a channel:
-        ``"softmax"``, the softmax over the channels of the class's score for these images, as
-        in the paper, or ``"probability"``, the class's probability for its image, as in its
-        authors' code. A channel that is constant has no mask, and no weight.
+        leading class tokens are skipped.
+        scorecam: `max_channels` (None: all), the number of channels to try, those with the largest
+        standard deviation; `baseline` (0), the value of hidden pixels; `weighting`:
+        ``"softmax"``, the softmax over the channels of the scores of the masked images, as in the
+        paper, or ``"probability"``, the probability of the class for the masked image, as in the
+        authors' code. A constant channel has weight 0.
     occlusion
-        `patch` (None: a seventh of the shorter side) and `stride` (None: half of the patch),
-        in pixels or (height, width); `baseline`. Patches are whole and lie symmetrically from
-        border to border: `stride` is the most that two neighbours are apart.
+        `patch` (None: a seventh of the shorter side) and `stride` (None: half of the patch), in
+        pixels or (height, width); `baseline`. Patches lie completely inside the image and
+        symmetrically from border to border; `stride` is the largest distance between neighbours.
     rise
-        `samples` (2000) masks of `grid_size` x `grid_size` (7) cells, each cell seen with
+        `samples` (2000) masks of `grid_size` x `grid_size` (7) cells, each cell kept with
         probability `keep_probability` (0.5); `baseline`, `seed`.
     lime
-        `segments` (64): about how many superpixels SLIC makes, or a function of an image
-        (H, W, C), or their numbers, (N, H, W) integers; `samples` (1000), `kernel_width`
-        (0.25), `ridge` (1.0), `features` (5) in the mask, `seed`, `baseline` (None: the mean
-        colour of each superpixel).
+        `segments` (64): approximate number of SLIC superpixels, or a function that segments an
+        image (H, W, C), or the segments, (N, H, W) integers; `samples` (1000), `kernel_width`
+        (0.25), `ridge` (1.0), `features` (5), the number of superpixels in ``mask``, `seed`,
+        `baseline` (None: the mean colour of each superpixel).
 
-    `baseline` is what stands for nothing, in the model's units: a number, one for each
+    `baseline` replaces hidden or absent pixels, in the model's units: a number, one number for each
     channel, an image, or ``"mean"``, each image's mean colour.
 
-    The default layer of class activation maps is the last one, in nested models too, whose output
+    `labels` may be a dict from outputs to their class names. `image_input` is by default the first
+    input of rank 4, in the order of the model's inputs; inputs in a dict are ordered by their
+    names. `pixels` are (N, height, width, 1 or 3) of any size, integers from 0 to 255 or floats,
+    whose range decides the units; or image files or Pillow images.
 
-    - lies on the way from the explained image to the score,
-    - corresponds in space with the image: it does not come after a flattening, and is no
-      attention between tokens,
-    - comes from a learned operation that mixes channels or pixels, such as a convolution, so that
-      it is no rescaling, augmentation, normalization or resizing,
-    - is not 1 x 1, and no pooling, padding, cropping, upsampling or permutation: the last
-      convolution of VGG (14 x 14), as in Grad-CAM's paper, and not the pooling after it.
+    **Default layer.** The default layer of class activation maps is the last layer, also of nested
+    models, whose output
 
-    If the model's output itself has height and width, as for segmentation, the default layer comes
-    before the first enlargement of feature maps, which is the bottleneck of an encoder-decoder
-    (Vinogradova 2020, Seg-Grad-CAM), and before the last convolution. With `token_grid` the default
-    layer is the last layer of tokens in which the gradient by the patches is not zero.
+    - lies between the explained image and the score,
+    - corresponds spatially to the image: it does not follow a flattening, and is not attention
+      between tokens,
+    - comes from a learned operation that mixes channels or pixels, such as a convolution, so it is
+      not a rescaling, augmentation, normalization or resizing,
+    - is not 1 x 1, and not a pooling, padding, cropping, upsampling or permutation. In VGG, this is
+      the last convolution (14 x 14), as in the paper of Grad-CAM, and not the pooling after it.
 
-    A model with one output value l before a sigmoid has the classes 0 and 1, whose scores are -l
-    and l. So has a model whose one value is a logit because the model was compiled with
-    ``BinaryCrossentropy(from_logits=True)``, or because two `labels` are given and nothing bounds
-    the value. A value p that is a probability, by a binary cross-entropy of probabilities or
-    because the last operations keep it between 0 and 1, has the scores 1 - p and p. Otherwise one
-    value is the score of class 0, as in regression. Of several sigmoids, as for several labels,
-    each class has its own logit, also if their heads are concatenated. A softmax or sigmoid is also
-    seen if operations follow that only move its values, or clip them near 0 and 1.
+    If the model's output has height and width, as for segmentation, the default layer comes before
+    the first enlargement of feature maps, the bottleneck of an encoder-decoder (Vinogradova 2020,
+    Seg-Grad-CAM), and before the last convolution. With `token_grid`, the default layer is the last
+    layer of tokens in which the gradient of the patch tokens is not zero.
 
-    Each method is one compiled function for a shape of images and a target function; functions
-    are kept with the model. They see new weights, but no layer that is changed or put into the
-    model later.
+    **Models with one output value.** A model with one output value l before a sigmoid has the
+    classes 0 and 1, with the scores -l and l. The same holds for a model compiled with
+    ``BinaryCrossentropy(from_logits=True)``, and for one with two `labels` and an unbounded output.
+    An output p that is a probability, because the loss is a binary cross-entropy of probabilities
+    or because the last operations keep p between 0 and 1, has the scores 1 - p and p. Otherwise the
+    output is the score of class 0, as in regression. With several sigmoids, as in multi-label
+    classification, each class has its own logit, also if the heads are concatenated. A softmax or
+    sigmoid is also recognized before operations that only move its values, or clip them near 0 and
+    1.
+
+    **Compilation.** A method is compiled once for each shape of images and each target function,
+    and cached with the model. Compiled functions use the current weights of the model, but not
+    layers that are changed or added later.
+
+    References
+    ----------
+    Simonyan et al., Deep Inside Convolutional Networks, 2013, https://arxiv.org/abs/1312.6034.
+    Selvaraju et al., Grad-CAM, 2016, https://arxiv.org/abs/1610.02391.
+    Vinogradova et al., Towards Interpretable Semantic Segmentation via Gradient-weighted Class
+    Activation Mapping, 2020, https://arxiv.org/abs/2002.11434.
 
     Examples
     --------
-    >>> heatmap = actgrid.explain("demo", actgrid.demo.photo(), target="tabby")
+    >>> import keras
+    >>> keras.utils.set_random_seed(0)
+    >>> model = keras.Sequential([
+    ...     keras.Input((32, 32, 3)),
+    ...     keras.layers.Conv2D(8, 3, activation="relu"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(4, activation="softmax"),
+    ... ])
+    >>> images = np.random.default_rng(0).random((2, 32, 32, 3))
+    >>> heatmap = actgrid.explain(model, images, method="occlusion", target=1, patch=8)
     >>> heatmap.values.shape
-    (1, 7, 7)
-    >>> heatmap.save("tabby.png")
+    (2, 32, 32)
+    >>> heatmap.target.tolist()
+    [1, 1]
+    >>> heatmap.save("occlusion.png")
     """
-    chosen = find_method(method)
+    attribution_method = find_method(method)
     method_options = pick_options(options, MethodOptions)
-    check_options([chosen], layer, method_options)
+    check_options([attribution_method], layer, method_options)
     request = prepare_request(model, x, target, **pick_options(options, RequestOptions))
-    return request.explain(chosen, layer, method_options)
+    return request.explain(attribution_method, layer, method_options)

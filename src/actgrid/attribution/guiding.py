@@ -1,4 +1,4 @@
-"""Guided backpropagation: ReLUs pass back only positive gradients."""
+"""Guided backpropagation: ReLUs that propagate only positive gradients."""
 
 from __future__ import annotations
 
@@ -14,40 +14,41 @@ import numpy as np
 from actgrid.errors import ModelError
 from actgrid.models.frameworks import keras, tensorflow
 
-__all__ = ["guided"]
+__all__ = ["guide_relus"]
 
-# One trace at a time changes methods of Keras.
-_PATCHING = threading.RLock()
-_NAME = "ActgridGuided"
+# Methods of Keras are patched during a trace: only one trace at a time may do so.
+_PATCH_LOCK = threading.RLock()
+_GRADIENT_PREFIX = "ActgridGuided"
 
 
 @contextmanager
-def guided(graph: Any) -> Iterator[Callable[[], None]]:
-    """Yield a function that makes the ReLUs of a model guided, to be called after its trace.
+def guide_relus(graph: Any) -> Iterator[Callable[[], None]]:
+    """Yield a function that guides the gradients of a graph's ReLUs; call it after tracing.
 
-    A ReLU is an operation of TensorFlow (Relu, Relu6, LeakyRelu), a maximum or a selection with
-    zero or with a multiple of the input, a product x * (x > 0), or a function of Keras made of
-    several operations: PReLU, and ReLU with a slope and a threshold or a largest value. Those of
-    several operations are guided at their output. The ReLU6 in a hard sigmoid is none.
+    These count as ReLUs:
+
+    - the operations Relu, Relu6 and LeakyRelu, except the Relu6 in a hard sigmoid;
+    - a maximum or a selection (`tf.where`) with zero or with a multiple of the input;
+    - a product x * (x > 0);
+    - the Keras layers PReLU, and ReLU with a slope and a threshold or maximum. These have several
+      operations, and only the gradient at their output is changed.
 
     Parameters
     ----------
     graph
-        The graph in which the model is traced.
+        The graph in which the model is traced inside the context.
 
     Raises
     ------
     ModelError
-        By the function, if the model has no ReLU.
+        By the yielded function, if the graph has no ReLU.
     """
     inner: set[str] = set()
     outputs: list[Any] = []
 
-    def guided_at_output(function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function of Keras whose output is guided, not the operations inside."""
-
+    def guide_output(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
-        def watched(*args: Any, **kwargs: Any) -> Any:
+        def record_output(*args: Any, **kwargs: Any) -> Any:
             if tensorflow().compat.v1.get_default_graph() is not graph:
                 return function(*args, **kwargs)
             before = len(graph.get_operations())
@@ -56,7 +57,7 @@ def guided(graph: Any) -> Iterator[Callable[[], None]]:
             outputs.append(result.op)
             return result
 
-        return watched
+        return record_output
 
     def guide() -> None:
         relus = [
@@ -65,18 +66,22 @@ def guided(graph: Any) -> Iterator[Callable[[], None]]:
             if operation.name not in inner and _is_relu(operation)
         ]
         if not relus and not outputs:
-            raise ModelError("guided_backprop guides ReLUs, and the model has none; try saliency")
+            raise ModelError("guided_backprop needs ReLUs, and the model has none; use saliency")
         for operation in relus + outputs:
-            operation._set_attr("_gradient_op_type", _attribute(_registered()[operation.type]))
+            operation._set_attr(
+                "_gradient_op_type", _make_attribute(_register_gradients()[operation.type])
+            )
 
-    with _PATCHING, ExitStack() as patches:
-        for owner, name, wrap in _compound_relus():
-            patches.enter_context(_patched(owner, name, wrap, guided_at_output))
+    with _PATCH_LOCK, ExitStack() as patches:
+        for owner, name, wrap in _list_compound_relus():
+            patches.enter_context(_patch_attribute(owner, name, wrap, guide_output))
         yield guide
 
 
 @contextmanager
-def _patched(owner: Any, name: str, wrap: Callable[..., Any], decorate: Any) -> Iterator[None]:
+def _patch_attribute(
+    owner: Any, name: str, wrap: Callable[..., Any], decorate: Any
+) -> Iterator[None]:
     original = vars(owner)[name]
     setattr(owner, name, wrap(original, decorate))
     try:
@@ -85,10 +90,10 @@ def _patched(owner: Any, name: str, wrap: Callable[..., Any], decorate: Any) -> 
         setattr(owner, name, original)
 
 
-def _compound_relus() -> list[tuple[Any, str, Callable[..., Any]]]:
-    """Return the functions of Keras that make a ReLU of several others."""
+def _list_compound_relus() -> list[tuple[Any, str, Callable[..., Any]]]:
+    """Return (owner, name, wrapper) of Keras methods with ReLUs of several operations."""
 
-    def relu(original: staticmethod[..., Any], decorate: Any) -> staticmethod[..., Any]:
+    def wrap_relu(original: staticmethod[..., Any], decorate: Any) -> staticmethod[..., Any]:
         function = original.__func__
         compound = decorate(function)
 
@@ -96,98 +101,96 @@ def _compound_relus() -> list[tuple[Any, str, Callable[..., Any]]]:
         def call(
             x: Any, negative_slope: float = 0.0, max_value: Any = None, threshold: float = 0.0
         ) -> Any:
-            several = negative_slope != 0 and (max_value is not None or threshold != 0)
-            chosen = compound if several else function
-            return chosen(
-                x, negative_slope=negative_slope, max_value=max_value, threshold=threshold
-            )
+            is_compound = negative_slope != 0 and (max_value is not None or threshold != 0)
+            relu = compound if is_compound else function
+            return relu(x, negative_slope=negative_slope, max_value=max_value, threshold=threshold)
 
         return staticmethod(call)
 
-    def method(original: Any, decorate: Any) -> Any:
+    def wrap_method(original: Any, decorate: Any) -> Any:
         return decorate(original)
 
     activations = sys.modules[keras().activations.relu.__module__]
     return [
-        (activations.ReLU, "static_call", relu),
-        (keras().layers.PReLU, "call", method),
+        (activations.ReLU, "static_call", wrap_relu),
+        (keras().layers.PReLU, "call", wrap_method),
     ]
 
 
 def _is_relu(operation: Any) -> bool:
-    """Return whether an operation is a ReLU, or a variant of it, by itself."""
+    """Return whether a single operation computes a ReLU or a variant of it."""
     if operation.type in ("Relu", "LeakyRelu"):
         return True
     if operation.type == "Relu6":
         return not _is_hard_sigmoid(operation)
     if operation.type == "Maximum":
         first, second = operation.inputs
-        return _is_slope_of(second, first) or _is_slope_of(first, second)
+        return _is_scaled_down(second, first) or _is_scaled_down(first, second)
     if operation.type == "SelectV2":
-        condition, chosen, other = operation.inputs
-        above, below = _compared(condition)
-        return (above is chosen and _is_slope_of(other, chosen)) or (
-            below is other and _is_slope_of(chosen, other)
+        condition, if_true, if_false = operation.inputs
+        above, below = _parse_comparison(condition)
+        return (above is if_true and _is_scaled_down(if_false, if_true)) or (
+            below is if_false and _is_scaled_down(if_true, if_false)
         )
-    return operation.type == "Mul" and _gate(operation) is not None
+    return operation.type == "Mul" and _find_gated_factor(operation) is not None
 
 
-def _compared(condition: Any) -> tuple[Any, Any]:
-    """Return the tensor that is above a number where a condition holds, and the one below."""
-    compared = condition.op
-    if compared.type not in ("Greater", "GreaterEqual", "Less", "LessEqual"):
+def _parse_comparison(condition: Any) -> tuple[Any, Any]:
+    """Return the tensors that a condition requires to be above and below a constant, or None."""
+    comparison = condition.op
+    if comparison.type not in ("Greater", "GreaterEqual", "Less", "LessEqual"):
         return None, None
-    large, small = compared.inputs
-    if compared.type.startswith("Less"):
+    large, small = comparison.inputs
+    if comparison.type.startswith("Less"):
         large, small = small, large
     return (
-        large if _number(small) is not None else None,
-        small if _number(large) is not None else None,
+        large if _get_constant(small) is not None else None,
+        small if _get_constant(large) is not None else None,
     )
 
 
-def _gate(operation: Any) -> int | None:
-    """Return which factor of x * (x > 0) is x; None if a product is no such gate."""
+def _find_gated_factor(operation: Any) -> int | None:
+    """Return the index of the factor x in a product x * (x > 0); None for other products."""
     for position, factor in enumerate(operation.inputs):
         mask = operation.inputs[1 - position].op
         if mask.type == "Cast" and mask.inputs[0].dtype.is_bool:
-            above, _ = _compared(mask.inputs[0])
+            above, _ = _parse_comparison(mask.inputs[0])
             if above is factor:
                 return position
     return None
 
 
 def _is_hard_sigmoid(operation: Any) -> bool:
-    """Return whether a ReLU6 is that of a hard sigmoid: relu6(x + 3) / 6."""
+    """Return whether a ReLU6 operation is part of a hard sigmoid, relu6(x + 3) / 6."""
     before = operation.inputs[0].op
     users = [user.type for user in operation.outputs[0].consumers()]
     return (
         before.type in ("Add", "AddV2")
-        and any(_number(tensor) == 3 for tensor in before.inputs)
+        and any(_get_constant(tensor) == 3 for tensor in before.inputs)
         and bool(users)
         and set(users) <= {"Mul", "RealDiv"}
     )
 
 
-def _is_slope_of(tensor: Any, x: Any) -> bool:
-    """Return whether a tensor is zero, or a tensor x times a number less than 1."""
-    if tensor.op.type == "ZerosLike" or _number(tensor) == 0:
+def _is_scaled_down(tensor: Any, x: Any) -> bool:
+    """Return whether a tensor is zero, or x times a constant in [0, 1)."""
+    if tensor.op.type == "ZerosLike" or _get_constant(tensor) == 0:
         return True
     if tensor.op.type != "Mul":
         return False
-    factors = [_number(factor) for factor in tensor.op.inputs if factor is not x]
+    factors = [_get_constant(factor) for factor in tensor.op.inputs if factor is not x]
     return len(factors) == 1 and factors[0] is not None and 0 <= factors[0] < 1
 
 
-def _number(tensor: Any) -> float | None:
-    """Return the number that a tensor always is; None if it is not one."""
+def _get_constant(tensor: Any) -> float | None:
+    """Return the value of a constant scalar tensor; None for other tensors."""
     value = tensorflow().get_static_value(tensor)
     return float(value) if value is not None and np.ndim(value) == 0 else None
 
 
 @cache
-def _registered() -> dict[str, str]:
-    """Register guided gradients; return their names by type of operation."""
+def _register_gradients() -> dict[str, str]:
+    """Register guided gradients with TensorFlow; return their names by operation type."""
     tf = tensorflow()
     raw = tf.raw_ops
 
@@ -204,8 +207,8 @@ def _registered() -> dict[str, str]:
             alpha=operation.get_attr("alpha"),
         )
 
-    def choice(condition: Any, tensors: Any, upstream: Any) -> list[Any]:
-        """Return the gradients by two tensors, of which one is chosen; none by a single number."""
+    def split_gradient(condition: Any, tensors: Any, upstream: Any) -> list[Any]:
+        """Return the gradients of the two operands of a selection; None for scalar operands."""
         upstream = tf.nn.relu(upstream)
         zero = tf.zeros_like(upstream)
         gradients = tf.where(condition, upstream, zero), tf.where(condition, zero, upstream)
@@ -216,14 +219,14 @@ def _registered() -> dict[str, str]:
 
     def maximum(operation: Any, upstream: Any) -> list[Any]:
         first, second = operation.inputs
-        return choice(first > second, (first, second), upstream)
+        return split_gradient(first > second, (first, second), upstream)
 
     def select(operation: Any, upstream: Any) -> list[Any]:
         condition, *tensors = operation.inputs
-        return [None, *choice(condition, tensors, upstream)]
+        return [None, *split_gradient(condition, tensors, upstream)]
 
     def product(operation: Any, upstream: Any) -> list[Any]:
-        position = _gate(operation)
+        position = _find_gated_factor(operation)
         assert position is not None
         gradients = [None, None]
         gradients[position] = tf.nn.relu(upstream) * operation.inputs[1 - position]
@@ -242,11 +245,11 @@ def _registered() -> dict[str, str]:
         "Identity": identity,
     }
     for name, gradient in gradients.items():
-        tf.RegisterGradient(_NAME + name)(gradient)
-    return {name: _NAME + name for name in gradients}
+        tf.RegisterGradient(_GRADIENT_PREFIX + name)(gradient)
+    return {name: _GRADIENT_PREFIX + name for name in gradients}
 
 
-def _attribute(name: str) -> Any:
+def _make_attribute(name: str) -> Any:
     from tensorflow.core.framework.attr_value_pb2 import AttrValue
 
     return AttrValue(s=name.encode())

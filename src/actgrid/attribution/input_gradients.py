@@ -1,4 +1,4 @@
-"""Gradients of the score with respect to the image."""
+"""Attribution methods that use the gradient of the score with respect to the image."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from actgrid.attribution.batches import (
     Attribution,
     ExplainedBatch,
     ScoreReader,
-    baseline_rows,
-    image_rows,
-    row_numbers,
+    expand_to_rank,
+    gather_baseline,
+    gather_rows,
 )
-from actgrid.attribution.guiding import guided
+from actgrid.attribution.guiding import guide_relus
 from actgrid.attribution.method import method
 from actgrid.attribution.scores import TargetScores
 from actgrid.errors import ModelError
 from actgrid.models.frameworks import tensorflow
 
 __all__ = [
-    "SEEDS",
+    "SEED_LIMIT",
     "Reduction",
-    "as_it_is",
+    "add_noise",
     "gradient_x_input",
     "guided_backprop",
     "integrated_gradients",
-    "noisy",
-    "on_the_way",
+    "interpolate",
+    "keep_image",
     "saliency",
     "smoothgrad",
-    "summed_gradients",
+    "sum_gradients",
 ]
 
 Array = npt.NDArray[Any]
 
-# How the channels of the image become one value.
+# How the gradients of a pixel's channels are combined to one value.
 Reduction = Literal["max", "norm", "sum"]
 _REDUCTIONS: dict[str, Callable[..., Any]] = {
     "max": lambda values, axis: np.abs(values).max(axis),
@@ -47,42 +47,46 @@ _REDUCTIONS: dict[str, Callable[..., Any]] = {
     "sum": lambda values, axis: values.sum(axis),
 }
 
-# As many are whole numbers in float32 too.
-SEEDS = 2**24
+# Seeds are passed in a float32 table, which represents integers exactly up to this value.
+SEED_LIMIT = 2**24
 
-# From images, baselines, which sample of each to take, and a table of numbers, to that sample.
+# Function (image, baseline, sample, table) that makes a sample of each image: sample has the sample
+# index of each row, and table the parameters of the function.
 Sampling = Callable[[Any, Any, Any, Any], Any]
 
 
-def as_it_is(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
-    """Return the image itself."""
+def keep_image(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
+    """Return the images unchanged, as a `Sampling`."""
     return image
 
 
-def on_the_way(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
-    """Between the baseline and the image; the table says how far."""
-    share = row_numbers(tensorflow().gather(table, sample), image)
-    return baseline + share * (image - baseline)
+def interpolate(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
+    """Interpolate between baseline and image; `table` has the fraction of each sample, 0 to 1."""
+    fraction = expand_to_rank(tensorflow().gather(table, sample), image)
+    return baseline + fraction * (image - baseline)
 
 
-def noisy(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
-    """With noise; the table has its share of each image's range, and the seed."""
+def add_noise(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
+    """Add Gaussian noise to images.
+
+    `table` has the standard deviation, relative to each image's range, and the seed.
+    """
     tf = tensorflow()
     axes = list(range(1, image.shape.rank))
     span = tf.reduce_max(image, axes, keepdims=True) - tf.reduce_min(image, axes, keepdims=True)
     seed = tf.cast(table[1], tf.int32)
 
-    def noise(one: Any) -> Any:
-        # By the sample alone: neither batches nor other images change it.
-        return tf.random.stateless_normal(tf.shape(image)[1:], (seed, one))
+    def make_noise(index: Any) -> Any:
+        # Seeded by the sample index: the noise is independent of the batch and of other images.
+        return tf.random.stateless_normal(tf.shape(image)[1:], (seed, index))
 
-    drawn = tf.map_fn(noise, sample, fn_output_signature=tf.float32)
-    return image + table[0] * span * drawn
+    noise = tf.map_fn(make_noise, sample, fn_output_signature=tf.float32)
+    return image + table[0] * span * noise
 
 
 @dataclass(frozen=True)
-class _Gradients:
-    """Sums over each image's samples of their gradients, by weights."""
+class _GradientFunction:
+    """Function that returns the weighted sum of the gradients of each image's samples."""
 
     reader: ScoreReader
     sampling: Sampling
@@ -100,14 +104,14 @@ class _Gradients:
         weights: Any,
     ) -> tuple[Any, TargetScores]:
         tf = tensorflow()
-        count = tf.shape(self.reader.image_of(inputs))[0]
-        inputs, target_classes = image_rows((inputs, target_classes), image)
-        pixels = self.reader.image_of(inputs)
-        baseline = tf.broadcast_to(baseline_rows(baseline, image), tf.shape(pixels))
+        count = tf.shape(self.reader.get_image(inputs))[0]
+        inputs, target_classes = gather_rows((inputs, target_classes), image)
+        pixels = self.reader.get_image(inputs)
+        baseline = tf.broadcast_to(gather_baseline(baseline, image), tf.shape(pixels))
         pixels = tf.ensure_shape(self.sampling(pixels, baseline, sample, table), pixels.shape)
         inputs = self.reader.with_image(inputs, pixels)
         if self.guided:
-            with guided(tf.compat.v1.get_default_graph()) as guide:
+            with guide_relus(tf.compat.v1.get_default_graph()) as guide:
                 run = self.reader.run(model, inputs, target_classes)
             guide()
         else:
@@ -115,78 +119,83 @@ class _Gradients:
         (gradient,) = tf.gradients(run.target_scores.scores, pixels)
         if gradient is None:
             raise ModelError(
-                "the score has no gradient with respect to the image: something between them is "
-                "not differentiable; occlusion, rise and lime need none"
+                "the score has no gradient with respect to the image: an operation between them "
+                "is not differentiable; use occlusion, rise or lime, which need no gradient"
             )
-        weighed = gradient * row_numbers(tf.gather(weights, sample), gradient)
-        return tf.math.unsorted_segment_sum(weighed, image, count), run.target_scores
+        weighted = gradient * expand_to_rank(tf.gather(weights, sample), gradient)
+        return tf.math.unsorted_segment_sum(weighted, image, count), run.target_scores
 
 
-def summed_gradients(
+def sum_gradients(
     batch: ExplainedBatch,
     sampling: Sampling,
     weights: npt.ArrayLike,
     table: npt.ArrayLike = 0.0,
     baseline: Any = None,
 ) -> Array:
-    """Return for each image the weighed sum of its samples' gradients, of the image's shape.
+    """Compute the weighted sum of the gradients of each image's samples.
 
     Parameters
     ----------
     batch
-        The images, whose target classes are fixed.
+        The images, with fixed target classes.
     sampling
-        A function of a module, as the compiled function is kept by it: such as `noisy`.
+        A module-level function such as `add_noise`: compiled functions are cached by it.
     weights
-        One for each sample.
+        (S,) weight of each sample.
     table
-        Numbers for `sampling`.
+        Parameters of `sampling`.
     baseline
-        See `ExplainedBatch.baseline`; None where `sampling` needs none.
+        Result of `ExplainedBatch.make_baseline`; None if `sampling` uses no baseline.
+
+    Returns
+    -------
+    ndarray
+        Float32 of the shape of the images.
     """
     tf = tensorflow()
     total = tf.zeros_like(batch.image)
-    scale = tf.constant(weights, tf.float32)
+    sample_weights = tf.constant(weights, tf.float32)
     arguments = (
         tf.zeros((1,) * len(total.shape)) if baseline is None else baseline,
         tf.constant(table, tf.float32),
-        scale,
+        sample_weights,
     )
-    body = _Gradients(batch.reader, sampling)
-    for part, _ in batch.run_samples(body, len(scale), *arguments):
+    body = _GradientFunction(batch.reader, sampling)
+    for part, _ in batch.run_samples(body, len(sample_weights), *arguments):
         total += part
     return np.asarray(total)
 
 
-def _attribution(
+def _reduce_channels(
     values: Array, batch: ExplainedBatch, reduce: str, target_scores: TargetScores
 ) -> Attribution:
-    """Return one value for each pixel of values for each of its channels."""
-    flat = _REDUCTIONS[reduce](values, axis=batch.reader.channel_axis)
-    return Attribution(np.asarray(flat, np.float32), target_scores, signed=reduce == "sum")
+    """Combine the channels of each pixel; return the maps as an attribution."""
+    maps = _REDUCTIONS[reduce](values, axis=batch.reader.channel_axis)
+    return Attribution(np.asarray(maps, np.float32), target_scores, signed=reduce == "sum")
 
 
-def _gradients(batch: ExplainedBatch, guided: bool = False) -> tuple[Array, TargetScores]:
-    """Return the gradients at the images, and what the model says of these."""
+def _compute_gradients(batch: ExplainedBatch, guided: bool = False) -> tuple[Array, TargetScores]:
+    """Return the gradients at the unmodified images, and their target scores."""
     tf = tensorflow()
-    body = _Gradients(batch.reader, as_it_is, guided)
-    nothing = tf.zeros((1,) * len(batch.image.shape)), tf.zeros(1), tf.ones(1)
-    ((gradients, target_scores),) = batch.run_samples(body, 1, *nothing)
+    body = _GradientFunction(batch.reader, keep_image, guided)
+    baseline, table, weights = tf.zeros((1,) * len(batch.image.shape)), tf.zeros(1), tf.ones(1)
+    ((gradients, target_scores),) = batch.run_samples(body, 1, baseline, table, weights)
     return np.asarray(gradients), batch.check_scores(target_scores)
 
 
 @method("saliency", "Simonyan 2013, https://arxiv.org/abs/1312.6034", needs=["gradients"])
 def saliency(batch: ExplainedBatch, *, reduce: Reduction = "max") -> Attribution:
-    """Take the gradient of the score: what a small change of each pixel would do to it."""
-    gradients, target_scores = _gradients(batch)
-    return _attribution(gradients, batch, reduce, target_scores)
+    """Compute the gradient of the score: its change for a small change of each pixel."""
+    gradients, target_scores = _compute_gradients(batch)
+    return _reduce_channels(gradients, batch, reduce, target_scores)
 
 
 @method("gradient_x_input", "Shrikumar 2016, https://arxiv.org/abs/1605.01713", needs=["gradients"])
 def gradient_x_input(batch: ExplainedBatch, *, reduce: Reduction = "sum") -> Attribution:
-    """Multiply the gradient by the image: for a linear model each pixel's share of the score."""
-    gradients, target_scores = _gradients(batch)
-    return _attribution(gradients * np.asarray(batch.image), batch, reduce, target_scores)
+    """Multiply the gradient by the image; exact contributions for a linear model."""
+    gradients, target_scores = _compute_gradients(batch)
+    return _reduce_channels(gradients * np.asarray(batch.image), batch, reduce, target_scores)
 
 
 Quadrature = Literal["gauss-legendre", "trapezoid"]
@@ -207,31 +216,32 @@ def integrated_gradients(
     complete: bool = True,
     reduce: Reduction = "sum",
 ) -> Attribution:
-    """Integrate the gradient from a baseline to the image: the shares sum to the score's rise."""
+    """Integrate the gradient from a baseline to the image; sums to the change of the score."""
     if quadrature == "trapezoid":
-        shares = np.linspace(0, 1, steps)
+        fractions = np.linspace(0, 1, steps)
         weights = np.full(steps, 1 / (steps - 1))
         weights[[0, -1]] /= 2
     else:
         nodes, weights = np.polynomial.legendre.leggauss(steps)
-        shares, weights = (nodes + 1) / 2, weights / 2
-    target_scores = batch.read()
+        fractions, weights = (nodes + 1) / 2, weights / 2
+    target_scores = batch.compute_scores()
     batch = batch.with_classes_of(target_scores)
-    start = batch.baseline(baseline)
-    integral = summed_gradients(batch, on_the_way, weights, shares, start)
-    shares_of_rise = integral * np.asarray(batch.image - start)
-    before = batch.with_image(tensorflow().zeros_like(batch.image) + start).read()
+    start = batch.make_baseline(baseline)
+    integral = sum_gradients(batch, interpolate, weights, fractions, start)
+    contributions = integral * np.asarray(batch.image - start)
+    baseline_images = tensorflow().zeros_like(batch.image) + start
+    baseline_scores = batch.with_image(baseline_images).compute_scores().scores
     axes = (1, 2, 3)
-    convergence_delta = target_scores.scores - before.scores - shares_of_rise.sum(axes)
+    convergence_delta = target_scores.scores - baseline_scores - contributions.sum(axes)
     if complete:
-        # Gradients of deep networks jump about so much on the way that no few steps catch all.
-        size = np.abs(shares_of_rise)
-        total = size.sum(axes)
+        # Gradients of deep networks vary so much along the path that few steps leave a large delta.
+        magnitude = np.abs(contributions)
+        total = magnitude.sum(axes)
         ratio = np.divide(convergence_delta, total, np.zeros_like(total), where=total > 0)
-        shares_of_rise += ratio[:, None, None, None] * size
-    found = _attribution(shares_of_rise, batch, reduce, target_scores)
-    return found._replace(
-        details={"baseline_score": before.scores, "convergence_delta": convergence_delta}
+        contributions += ratio[:, None, None, None] * magnitude
+    attribution = _reduce_channels(contributions, batch, reduce, target_scores)
+    return attribution._replace(
+        details={"baseline_score": baseline_scores, "convergence_delta": convergence_delta}
     )
 
 
@@ -245,18 +255,18 @@ def smoothgrad(
     reduce: Reduction = "max",
 ) -> Attribution:
     """Average the gradient over noisy copies of the image."""
-    target_scores = batch.read()
+    target_scores = batch.compute_scores()
     batch = batch.with_classes_of(target_scores)
     weights = np.full(samples, 1 / samples)
-    table = np.array([noise, seed % SEEDS])
-    average = summed_gradients(batch, noisy, weights, table)
-    return _attribution(average, batch, reduce, target_scores)
+    table = np.array([noise, seed % SEED_LIMIT])
+    average = sum_gradients(batch, add_noise, weights, table)
+    return _reduce_channels(average, batch, reduce, target_scores)
 
 
 @method(
     "guided_backprop", "Springenberg 2014, https://arxiv.org/abs/1412.6806", needs=["gradients"]
 )
 def guided_backprop(batch: ExplainedBatch, *, reduce: Reduction = "max") -> Attribution:
-    """Take the gradient that ReLUs pass back only where it is positive."""
-    gradients, target_scores = _gradients(batch, guided=True)
-    return _attribution(gradients, batch, reduce, target_scores)
+    """Compute the gradient of the score; ReLUs propagate only its positive values."""
+    gradients, target_scores = _compute_gradients(batch, guided=True)
+    return _reduce_channels(gradients, batch, reduce, target_scores)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.compiled import compiled
+from actgrid.attribution.compiled import compile_function
 from actgrid.errors import ActgridError, LayerError, OptionError, ShapeError, suggest
 from actgrid.models.calls import choose_calls
 from actgrid.models.drawing import draw_layer, draw_weight
@@ -36,25 +36,38 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Gradients:
-    """Gradients of a loss. Made by `actgrid.gradients`.
+    """Gradients of a loss with respect to activations and weights, from `actgrid.gradients`.
 
-    Attributes
+    Parameters
     ----------
-    loss
-        The loss: the mean over the batch.
-    activations
-        Layer path -> gradient with respect to the layer's activation, of its shape, (N, ...).
-    weights
-        Layer path and name (``"block1_conv1/kernel"``) -> gradient with respect to a trainable
-        weight, of its shape.
+    loss : float
+        Mean loss over the batch.
+    activations : dict of str to ndarray
+        Layer path -> gradient of the loss with respect to the layer's activation, with the shape
+        of the activation, (N, ...).
+    weights : dict of str to ndarray
+        Weight path (``"block1_conv1/kernel"``) -> gradient of the loss with respect to a trainable
+        weight, with the shape of the weight.
+    _infos : mapping of str to LayerInfo
+        Layer path -> description of the layer, for drawing.
+    _weights : mapping of str to Weight
+        Weight path -> description of the weight, for drawing.
 
     Examples
     --------
+    >>> import keras
+    >>> model = keras.Sequential([
+    ...     keras.Input((32, 32, 3)),
+    ...     keras.layers.Conv2D(8, 3, activation="relu", name="conv"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(4, activation="softmax"),
+    ... ])
+    >>> images, classes = np.random.rand(5, 32, 32, 3), np.array([0, 1, 2, 3, 0])
     >>> loss = "sparse_categorical_crossentropy"
-    >>> found = actgrid.gradients(model, images, classes, loss=loss)
-    >>> found.weights["conv/kernel"].shape
-    (3, 3, 3, 32)
-    >>> found.render_weights()["conv/kernel"].save("conv_kernel_gradient.png")
+    >>> gradients = actgrid.gradients(model, images, classes, loss=loss)
+    >>> gradients.weights["conv/kernel"].shape
+    (3, 3, 3, 8)
+    >>> gradients.render_weights()["conv/kernel"].save("conv_kernel_gradient.png")
     """
 
     loss: float
@@ -71,24 +84,24 @@ class Gradients:
 
     @takes_options(RenderArrayOptions, data_format=None, **SIGNED)
     def render_activations(self, **options: Unpack[RenderArrayOptions]) -> dict[str, Grid]:
-        """Draw the gradient with respect to each activation, as the activation is drawn.
+        """Draw the gradient with respect to each activation as a grid of its channels.
 
         Parameters
         ----------
         **options
             See `actgrid.options.RenderArrayOptions`. By default ``normalize="symmetric"``,
-            ``cmap="RdBu_r"`` and ``background=128``: white is zero. `sample` chooses the image
-            of the batch.
+            ``cmap="RdBu_r"`` and ``background=128``: white is zero. `sample` is the index of the
+            image in the batch.
 
         Returns
         -------
-        dict
-            Layer path -> Grid.
+        dict of str to Grid
+            Layer path -> grid.
 
         Raises
         ------
         OptionError
-            If an option cannot be used. Also a ValueError.
+            If an option is invalid. Also a ValueError.
         """
         batch = max(map(len, self.activations.values()), default=1)
         return {
@@ -98,22 +111,23 @@ class Gradients:
 
     @takes_options(RenderOptions, **SIGNED)
     def render_weights(self, **options: Unpack[RenderOptions]) -> dict[str, Grid]:
-        """Draw the gradient with respect to each weight, as `actgrid.render_weights` draws these.
+        """Draw the gradient with respect to each weight, laid out as by `actgrid.render_weights`.
 
         Parameters
         ----------
         **options
-            As for `render_activations`.
+            See `actgrid.options.RenderOptions`. By default ``normalize="symmetric"``,
+            ``cmap="RdBu_r"`` and ``background=128``: white is zero.
 
         Returns
         -------
-        dict
-            Layer path and name of the weight -> Grid. Scalars are left out.
+        dict of str to Grid
+            Weight path (``"conv/kernel"``) -> grid. Scalar weights are left out.
 
         Raises
         ------
         OptionError
-            If an option cannot be used. Also a ValueError.
+            If an option is invalid. Also a ValueError.
         """
         return {
             path: draw_weight(self._weights[path], gradient, **options)
@@ -131,67 +145,80 @@ def gradients(
     loss: object = None,
     training: bool = False,
 ) -> Gradients:
-    """Return the gradients of a loss with respect to activations and trainable weights.
+    """Compute the gradients of a loss with respect to activations and trainable weights.
 
     Parameters
     ----------
-    model
-        A Keras model, or anything that `actgrid.load_model` takes.
-    x
-        The model's input, with its batch axis; a list or dict of them for several inputs.
-    y
-        What the loss compares the output with: an array, or whatever structure of arrays a
-        callable takes.
-    layers
-        The layers whose activations to take, see `actgrid.Extractor`; None: every one with a
-        spatial output. Activations that are not of floating point have no gradient and are left
-        out.
-    loss
-        The name of a Keras loss, a ``keras.losses.Loss`` or a class of them, or a callable
-        ``loss(y, output)`` that returns a tensor, of which the mean is taken; its output is that
-        of the model, whatever its structure. None: the loss that the model was compiled with.
-    training
-        Whether the model runs as in training (dropout, batch statistics). Nothing is updated.
+    model : keras.Model or str
+        The model, or anything that `actgrid.load_model` takes.
+    x : array_like, dict or list
+        The model's input with its batch axis, (N, ...); a list or dict of arrays for several
+        inputs.
+    y : array_like or structure of array_like
+        The targets: the first argument of the loss.
+    layers : str, int, type, callable, list or None, optional
+        The layers for whose activations to compute gradients, see `actgrid.Extractor`. None: all
+        layers with a spatial output. Activations of integer type have no gradient and are left out.
+    loss : str, keras.losses.Loss, type or callable, optional
+        The name of a Keras loss, a Keras loss or its class, or a function ``loss(y, output)`` that
+        returns a tensor, which is averaged. The function receives the model's output in its
+        structure. None: the loss that the model was compiled with.
+    training : bool, optional
+        Whether the model runs in training mode (dropout, batch statistics). No weight is updated.
 
     Returns
     -------
     Gradients
-        Where the loss does not depend on an activation or a weight, its gradient is zero.
+        The loss and its gradients. The gradient with respect to an activation or weight on which
+        the loss does not depend is zero.
 
     Raises
     ------
     OptionError
-        If there is no such loss, or None is given and the model was not compiled with one loss
-        for one output. Also a ValueError.
+        If the loss is unknown, or `loss` is None and the model was not compiled with exactly one
+        loss. Also a ValueError.
     ShapeError
         If `x` does not fit the model, or `y` the loss. Also a ValueError.
     LayerError
-        If no layer matches an item of `layers`, or none has gradients. Also a KeyError.
+        If an item of `layers` matches no layer, or no activation is of floating point. Also a
+        KeyError.
 
     Examples
     --------
+    >>> import keras
+    >>> model = keras.Sequential([
+    ...     keras.Input((32, 32, 3)),
+    ...     keras.layers.Conv2D(8, 3, activation="relu", name="conv"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(4, activation="softmax"),
+    ... ])
+    >>> images, classes = np.random.rand(5, 32, 32, 3), np.array([0, 1, 2, 3, 0])
     >>> loss = "sparse_categorical_crossentropy"
-    >>> found = actgrid.gradients(model, images, classes, "conv", loss=loss)
-    >>> found.activations["conv"].shape
-    (8, 30, 30, 32)
+    >>> gradients = actgrid.gradients(model, images, classes, "conv", loss=loss)
+    >>> gradients.activations["conv"].shape
+    (5, 30, 30, 8)
     """
     network: Any = load_model(model)
     check_compiled(network_of(network), "gradients")
-    wanted = _wanted(network, loss)
-    inputs, truth = prepare_inputs(network, x), as_tensors(y)
+    resolved_loss = _resolve_loss(network, loss)
+    inputs, targets = prepare_inputs(network, x), as_tensors(y)
     build(network, inputs)
     weights = {
         weight.path: weight for weight in model_weights(network) if weight.variable.trainable
     }
-    function = compiled(
-        network, _LossGradients(wanted, Selection(layers), training, frozenset(weights))
+    function = compile_function(
+        network, _LossGradients(resolved_loss, Selection(layers), training, frozenset(weights))
     )
-    value, activations, slopes = function((inputs, truth))
+    value, activation_gradients, weight_gradients = function((inputs, targets))
     infos = function.body.infos
     return Gradients(
         float(value),
-        {path: np.asarray(activations[path]) for path in infos if path in activations},
-        {path: np.asarray(slopes[path]) for path in weights},
+        {
+            path: np.asarray(activation_gradients[path])
+            for path in infos
+            if path in activation_gradients
+        },
+        {path: np.asarray(weight_gradients[path]) for path in weights},
         infos,
         weights,
     )
@@ -199,58 +226,64 @@ def gradients(
 
 @dataclass(frozen=True)
 class _Loss:
-    """A loss, by what was given for it.
+    """A resolved loss option.
 
-    `whole` tells that it is the caller's own affair what the output is.
+    Attributes
+    ----------
+    loss
+        Name, loss, loss class or function.
+    is_custom
+        Whether the loss is the user's function, which may take any structure of outputs.
     """
 
-    given: Any
-    whole: bool
+    loss: Any
+    is_custom: bool
 
-    def __call__(self, truth: Any, outputs: Any) -> Any:
+    def __call__(self, targets: Any, outputs: Any) -> Any:
         """Return the mean loss as a symbolic scalar."""
         tf = tensorflow()
-        function = _function(self.given)
-        if self.whole:
+        function = _get_loss_function(self.loss)
+        if self.is_custom:
             try:
-                value = function(truth, outputs)
+                value = function(targets, outputs)
             except ActgridError:
                 raise
             except Exception as error:
                 structure = map_tensors(lambda tensor: tuple(tensor.shape), outputs)
                 raise OptionError(
-                    f"loss failed on an output of {structure}: {reason(error)}"
+                    f"loss failed on an output of shape {structure}: {reason(error)}"
                 ) from error
             if value is None:
                 raise OptionError("loss must return a tensor, not None")
             return tf.reduce_mean(value)
         if not isinstance(outputs, tf.Tensor):
             raise OptionError(
-                f"the model has {len(tf.nest.flatten(outputs))} outputs, and a loss of Keras is of "
-                "one: give a callable loss(y, outputs) on all of them"
+                "loss must be a function loss(y, outputs) for a model with several outputs: got a "
+                f"Keras loss and {len(tf.nest.flatten(outputs))} outputs"
             )
         try:
-            return tf.reduce_mean(function(truth, outputs))
+            return tf.reduce_mean(function(targets, outputs))
         except (ValueError, TypeError, AttributeError) as error:
-            found = map_tensors(lambda tensor: tuple(tensor.shape), truth)
+            shapes = map_tensors(lambda tensor: tuple(tensor.shape), targets)
             raise ShapeError(
-                f"y of {found} does not fit the output of {tuple(outputs.shape)}: {reason(error)}"
+                f"y of shape {shapes} does not fit the output of shape {tuple(outputs.shape)}: "
+                f"{reason(error)}"
             ) from error
 
 
-def _wanted(model: Any, loss: object) -> _Loss:
-    """Return the loss that an option stands for, None being what the model was compiled with.
+def _resolve_loss(model: Any, loss: object) -> _Loss:
+    """Return the loss of the option `loss`, or for None the loss the model was compiled with.
 
     Raises
     ------
     OptionError
-        If there is none.
+        If the option is no loss, or the model was not compiled with exactly one loss.
     """
     if loss is not None:
-        known = _function(loss)
+        function = _get_loss_function(loss)
         losses = keras().losses
-        own = not isinstance(known, losses.Loss) and not _is_of_keras(known)
-        return _Loss(loss, whole=own)
+        is_custom = not isinstance(function, losses.Loss) and not _is_from_keras(function)
+        return _Loss(loss, is_custom)
     compiled_with = getattr(model, "loss", None)
     if isinstance(compiled_with, Mapping):
         compiled_with = list(compiled_with.values())
@@ -258,24 +291,30 @@ def _wanted(model: Any, loss: object) -> _Loss:
         if len(compiled_with) > 1:
             raise OptionError(
                 f"the model was compiled with {len(compiled_with)} losses, one for each output: "
-                "give one, a callable loss(y, outputs) on all of them"
+                "pass loss, a function loss(y, outputs) of all outputs"
             )
         compiled_with = compiled_with[0] if compiled_with else None
     if compiled_with is None:
         raise OptionError(
-            "the model was not compiled with a loss (a model that is loaded from a file never is): "
-            "give one, such as loss='categorical_crossentropy'"
+            "the model was not compiled with a loss (models loaded from a file never are): pass "
+            "loss, such as loss='categorical_crossentropy'"
         )
-    _function(compiled_with)
-    return _Loss(compiled_with, whole=False)
+    _get_loss_function(compiled_with)
+    return _Loss(compiled_with, is_custom=False)
 
 
-def _is_of_keras(function: Any) -> bool:
+def _is_from_keras(function: Any) -> bool:
     return str(getattr(function, "__module__", "")).startswith("keras.")
 
 
-def _function(loss: Any) -> Callable[[Any, Any], Any]:
-    """Return a loss as a function of truth and output."""
+def _get_loss_function(loss: Any) -> Callable[[Any, Any], Any]:
+    """Return a loss as a function (targets, output) -> values.
+
+    Raises
+    ------
+    OptionError
+        If the value is not a loss.
+    """
     losses = keras().losses
     if isinstance(loss, type) and issubclass(loss, losses.Loss):
         return loss()  # type: ignore[no-any-return]
@@ -288,21 +327,21 @@ def _function(loss: Any) -> Callable[[Any, Any], Any]:
     if callable(loss):
         return loss  # type: ignore[no-any-return]
     raise OptionError(
-        "loss must be the name of a Keras loss, a keras.losses.Loss, or a callable "
+        "loss must be the name of a Keras loss, a keras.losses.Loss, or a function "
         f"loss(y, output), not {loss!r}"
     )
 
 
 @dataclass(frozen=True)
 class _LossGradients:
-    """The loss, and its gradients by layer path and by path of the weight."""
+    """Function that returns a loss and its gradients by layer path and by weight path."""
 
     loss: _Loss
     layers: Selection
     training: bool
-    # Which may be others once layers are frozen.
+    # Paths of the trainable weights: they change when the user freezes layers.
     weights: frozenset[str]
-    # What the layers are is known once the model is traced.
+    # Descriptions of the layers, filled while the model is traced.
     infos: dict[str, LayerInfo] = field(default_factory=dict, compare=False)
 
     def __call__(self, model: Any, inputs: Any) -> Any:
@@ -315,7 +354,7 @@ class _LossGradients:
             if call.tensor.dtype.is_floating
         ]
         if not calls:
-            raise LayerError("the chosen layers have no activations of floating point")
+            raise LayerError("layers must match activations of floating point: got none")
         self.infos.update((call.info.path, call.info) for call in calls)
         value = self.loss(y, trace.outputs)
 
@@ -326,13 +365,13 @@ class _LossGradients:
             if weight.path in self.weights
         }
         sources = [*activations.values(), *weights.values()]
-        found = [
+        gradients = [
             tf.zeros_like(source) if gradient is None else tf.convert_to_tensor(gradient)
             for source, gradient in zip(sources, tf.gradients(value, sources), strict=True)
         ]
         count = len(activations)
         return (
             value,
-            dict(zip(activations, found[:count], strict=True)),
-            dict(zip(weights, found[count:], strict=True)),
+            dict(zip(activations, gradients[:count], strict=True)),
+            dict(zip(weights, gradients[count:], strict=True)),
         )

@@ -1,4 +1,4 @@
-"""Activation maximisation: the inputs that excite a channel or a class."""
+"""Activation maximization: synthesize inputs that maximize a channel, unit or class score."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.ascent import AscentOptions, AscentStep, Objective, ascend
-from actgrid.attribution.canvas import Canvas
-from actgrid.attribution.compiled import compiled
+from actgrid.attribution.ascent import AscentOptions, AscentStep, ChannelMeans, ascend
+from actgrid.attribution.compiled import compile_function
+from actgrid.attribution.image_parametrization import ImageParametrization
 from actgrid.attribution.maximization_inputs import MaximizationInputs
 from actgrid.attribution.random_transforms import RandomTransform
 from actgrid.attribution.targets import are_several
@@ -43,34 +43,45 @@ __all__ = ["Maximization", "maximize"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Maximization(Picture):
-    """The inputs that excite channels, drawn as one tile each. Made by `actgrid.maximize`.
+    """Inputs that maximize channels of a layer, drawn as one tile for each channel.
 
-    Attributes
+    `actgrid.maximize` returns an instance.
+
+    Parameters
     ----------
-    inputs
-        (K, H, W, C) float32, or (K, C, H, W) for a channels-first model: in the model's units.
-    images
-        (K, H, W, 3) uint8: the same as pixels. (K, H, W, C) if the model's images have two or more
-        than four channels and none were chosen to be drawn in colour.
-    layer
+    inputs : ndarray
+        (K, H, W, C) float32, or (K, C, H, W) for a channels-first model: the inputs in the model's
+        units.
+    images : ndarray
+        (K, H, W, 3) uint8: the inputs as RGB pixels. (K, H, W, C) if the model's images have two or
+        more than four channels and `rgb_channels` was not given.
+    layer : str
         Path of the layer.
-    channels
-        (K,) int: the channel that each of them is for.
-    activations
-        (K,) float32: what the channel's mean activation is for them, untransformed.
-    initial_activations
-        (K,) float32: the mean activation for the noise that the ascent begins with.
-    columns
-        Tiles in a row; None: as many as bring the picture nearest to square.
-    padding
+    channels : ndarray
+        (K,) int: the channel that each input maximizes.
+    activations : ndarray
+        (K,) float32: the channel's mean activation for each input, without random transforms.
+    initial_activations : ndarray
+        (K,) float32: the channel's mean activation for the initial noise.
+    columns : int or None, optional
+        Number of tiles in a row. None: the number that makes the picture nearest to square.
+    padding : int, optional
         Pixels between tiles.
 
     Examples
     --------
-    >>> found = actgrid.maximize("demo", "head_relu", range(4))
-    >>> found.images.shape
-    (4, 224, 224, 3)
-    >>> found.save("head.png")
+    >>> import keras
+    >>> keras.utils.set_random_seed(0)
+    >>> model = keras.Sequential([
+    ...     keras.Input((32, 32, 3)),
+    ...     keras.layers.Conv2D(8, 3, activation="relu", name="conv"),
+    ... ])
+    >>> maximization = actgrid.maximize(model, "conv", range(4), steps=40, learning_rate=0.3)
+    >>> maximization.images.shape
+    (4, 32, 32, 3)
+    >>> bool((maximization.activations > maximization.initial_activations).all())
+    True
+    >>> maximization.save("conv.png")
     """
 
     inputs: npt.NDArray[np.float32]
@@ -90,9 +101,14 @@ class Maximization(Picture):
         return f"<Maximization of {self.layer}: {len(self)} channels, {width} x {height}>"
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
-        """Return the tiles in one picture, (height, width, 3) uint8.
+        """Return the picture of all tiles as RGB pixels.
 
-        Images that are no RGB have a row of gray tiles each, one for each channel.
+        Images that are not RGB are drawn as a row of gray tiles, one for each channel.
+
+        Returns
+        -------
+        ndarray
+            (height, width, 3) uint8.
         """
         images, columns = self.images, self.columns
         if images.shape[-1] != 3:
@@ -113,62 +129,65 @@ def maximize(
     progress: bool | Callable[[], object] = False,
     **options: Unpack[MaximizeImageOptions],
 ) -> Maximization:
-    """Draw the inputs that excite channels of a layer, or classes, the most.
+    """Synthesize the inputs that maximize channels, units or class scores of a layer.
 
-    Gradient ascent (Adam) on the pixels of an image that begins as faint noise, for the mean of
-    a channel's activation, which of a dense layer is a unit's. What a softmax is taken of stands
-    for its classes; a ReLU is read with a slope of a tenth below zero, or a silent channel would
-    never wake. At each step the image is moved, turned and scaled at random, so that no single
-    pixel matters.
+    An image of faint noise is optimized by gradient ascent (Adam) to maximize the mean activation
+    of a channel (for a dense layer, of a unit). If the layer ends in a softmax, the logit is
+    maximized instead of the probability. ReLU gradients are replaced by a leaky slope of 0.1, so
+    that inactive units receive a gradient. At each step the image is shifted, rotated and scaled
+    at random, which suppresses high-frequency patterns.
 
     Parameters
     ----------
-    model
-        A Keras model, or anything that `actgrid.load_model` takes. It takes images, of any number
-        of channels.
-    layer
-        Which layer, see `actgrid.Extractor`: one.
-    channels
-        Which of its channels: one, or several, by number, or the names of classes if the layer
-        is as long as `labels`; None: all.
-    inputs
-        Values of the model's other inputs, by name, where it takes several: one sample of each.
-        They stay as they are: for them, no value would be as good as another.
-    progress
-        Whether to show a progress bar, on a terminal; or a function that is called after each
-        step, and ends all by what it raises.
+    model : keras.Model or str
+        The model, or anything that `actgrid.load_model` takes. It must take images, with any
+        number of channels.
+    layer : str, int, type or callable
+        A single layer, see `actgrid.Extractor`.
+    channels : int, str, iterable of int or str, or None, optional
+        Channels of the layer, by index, or by class name if the layer has as many channels as
+        there are `labels`. None: all channels.
+    inputs : mapping of str to array_like, optional
+        For a model with several inputs: one sample of each input other than the image, by name.
+        These inputs stay constant. None: the image is the only input.
+    progress : bool or callable, optional
+        Whether to show a progress bar on a terminal; or a function that is called without
+        arguments after each step. An exception that the function raises ends the optimization.
     **options
-        See `actgrid.options.MaximizeImageOptions`. `preprocess` may be a function, of a symbolic
-        tensor (N, H, W, C). Without a `size`, images have the model's where that is fixed, or that
-        of the images it was last run on. `image_input` is by default the one image that `inputs`
-        does not give.
+        See `actgrid.options.MaximizeImageOptions`. `preprocess` may be a function of a symbolic
+        tensor (N, H, W, C). `size` is by default the fixed input size of the model, or the size of
+        the images it was last run on. `image_input` is by default the only image input that
+        `inputs` leaves out.
 
     Returns
     -------
     Maximization
-        Images, inputs and activations; itself a picture with a tile for each channel.
+        The images, inputs and activations; also a picture with a tile for each channel.
 
     Raises
     ------
     LayerError
-        If `layer` is no layer of the model, or several. Also a KeyError.
+        If `layer` matches no layer or several layers. Also a KeyError.
     TargetError
         If the layer has no such channel or class. Also a ValueError.
-    OptionError, ShapeError
-        If an option cannot be used, the model takes no images, an input is neither given nor the
-        image, or the model fixes no size and `size` is not given. Both are ValueErrors.
+    OptionError
+        If an option is invalid, the image size is unknown, or an input is missing in `inputs`.
+        Also a ValueError.
+    ShapeError
+        If the model takes no images, or a sample in `inputs` has the wrong shape. Also a
+        ValueError.
     ModelError
-        If the model cannot be run on images of that size. Also a ValueError.
+        If the model cannot be run on images of this size. Also a ValueError.
 
     Notes
     -----
-    With ``parametrization="fourier"`` the image is changed by its spatial frequencies, each as
-    readily as it occurs in photos, and in colours as they go together in photos.
-    `total_variation` is a fraction of the typical pull of the activation on a pixel. Images with
-    two or more than four channels, as multi-spectral ones, are drawn as a row of gray tiles, one
-    for each channel, unless `rgb_channels` names three. The random numbers are the same for all
-    channels: a channel's image does not depend on what others are asked for, nor on the batches,
-    but for rounding. Memory grows with `batch_size`.
+    With ``parametrization="fourier"`` the spatial frequencies of the image are optimized, scaled by
+    their amplitude in natural photos, and its colours are decorrelated as in natural photos.
+    `total_variation` is relative to the standard deviation of the activation's gradient. Images
+    with two or more than four channels, such as multispectral images, are drawn as a row of gray
+    tiles, one for each channel, unless `rgb_channels` selects three. All channels use the same
+    random numbers: the image of a channel depends neither on the other channels nor on
+    `batch_size`, except for rounding. Memory grows with `batch_size`.
 
     References
     ----------
@@ -178,11 +197,27 @@ def maximize(
 
     Examples
     --------
-    >>> actgrid.maximize("demo", "predictions", "Egyptian cat").save("cat.png")
+    >>> import keras
+    >>> keras.utils.set_random_seed(0)
+    >>> model = keras.Sequential([
+    ...     keras.Input((32, 32, 3)),
+    ...     keras.layers.Conv2D(8, 3, activation="relu", name="conv"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(4, activation="softmax", name="head"),
+    ... ])
+    >>> maximization = actgrid.maximize(model, "head", [0, 2], steps=5)
+    >>> maximization.channels.tolist()
+    [0, 2]
+    >>> maximization.save("classes.png")
+
+    Classes by name, with the embedded ImageNet network:
+
+    >>> actgrid.maximize("demo", "predictions", "Egyptian cat")  # doctest: +SKIP
+    <Maximization of predictions: 1 channels, 224 x 224>
     """
     if layer is None:
-        raise LayerError("name the layer whose channels are to be maximised")
-    ascent = AscentOptions(
+        raise LayerError("layer must be the layer whose channels to maximize, not None")
+    ascent_options = AscentOptions(
         steps=options["steps"],
         learning_rate=options["learning_rate"],
         total_variation=options["total_variation"],
@@ -192,8 +227,8 @@ def maximize(
     batch_size, seed = options["batch_size"], options["seed"]
     network: Any = load_model(model)
     check_compiled(network_of(network), "maximize")
-    model_inputs = MaximizationInputs.of(network, inputs, options["image_input"])
-    canvas = Canvas.of(
+    model_inputs = MaximizationInputs.from_options(network, inputs, options["image_input"])
+    parametrization = ImageParametrization.from_options(
         network,
         model_inputs,
         options["parametrization"],
@@ -202,49 +237,63 @@ def maximize(
         options["rgb_channels"],
     )
 
-    objective = compiled(network, Objective(Selection(layer)))
-    gray = model_inputs.with_image(canvas.inputs(network, canvas.noise(seed)))
-    gray = prepare_inputs(network, gray)
-    build(network, gray)
-    found_path, means = objective(gray)
-    path, before = found_path.numpy().decode(), means.numpy()[0]
-    wanted = _channels(network, channels, len(before), path, options["labels"])
-
-    step = compiled(
-        network, AscentStep(Selection(layer), canvas, model_inputs.position, ascent.transform)
+    channel_means = compile_function(network, ChannelMeans(Selection(layer)))
+    noise = parametrization.make_noise(seed)
+    noise_inputs = model_inputs.with_image(
+        parametrization.parameters_to_model_input(network, noise)
     )
-    chunks = [wanted[i : i + batch_size] for i in range(0, len(wanted), batch_size)]
-    drawn: list[tuple[Any, ...]] = []
-    shown = progress_bar(len(chunks) * ascent.steps, "maximising", bool(progress))
-    with nullcontext(progress) if callable(progress) else shown as advance:
+    noise_inputs = prepare_inputs(network, noise_inputs)
+    build(network, noise_inputs)
+    path_tensor, means = channel_means(noise_inputs)
+    path, initial_means = path_tensor.numpy().decode(), means.numpy()[0]
+    indices = _resolve_channels(network, channels, len(initial_means), path, options["labels"])
+
+    step = compile_function(
+        network,
+        AscentStep(
+            Selection(layer), parametrization, model_inputs.position, ascent_options.transform
+        ),
+    )
+    chunks = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
+    results: list[tuple[Any, ...]] = []
+    bar = progress_bar(len(chunks) * ascent_options.steps, "maximising", bool(progress))
+    with nullcontext(progress) if callable(progress) else bar as advance:
         for chunk in chunks:
-            found = ascend(step, canvas.noise(seed), chunk, ascent, model_inputs, advance)
-            image = canvas.inputs(network, found)
-            reached = objective(model_inputs.with_image(image))[1].numpy()[
-                np.arange(len(chunk)), chunk
-            ]
-            drawn.append((image.numpy(), canvas.images(found), reached))
-    values, images, reached = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
-    columns, padding = options["columns"], options["padding"]
-    return Maximization(values, images, path, wanted, reached, before[wanted], columns, padding)
+            parameters = ascend(step, noise, chunk, ascent_options, model_inputs, advance)
+            image = parametrization.parameters_to_model_input(network, parameters)
+            means = channel_means(model_inputs.with_image(image))[1].numpy()
+            activations = means[np.arange(len(chunk)), chunk]
+            results.append((image.numpy(), parametrization.to_pixels(parameters), activations))
+    values, images, activations = (np.concatenate(parts) for parts in zip(*results, strict=True))
+    return Maximization(
+        values,
+        images,
+        path,
+        indices,
+        activations,
+        initial_means[indices],
+        options["columns"],
+        options["padding"],
+    )
 
 
-def _channels(
-    model: Any, wanted: Any, count: int, layer: str, labels: Sequence[str] | str | None
+def _resolve_channels(
+    model: Any, channels: Any, count: int, layer: str, labels: Sequence[str] | str | None
 ) -> npt.NDArray[np.intp]:
-    """Return the channels of a layer that are asked for, by number or by the name of a class."""
-    wanted = check_option(ChannelOptions, "channels", wanted)
-    if wanted is None:
+    """Return the indices of the channels given by index or class name; None: all channels."""
+    channels = check_option(ChannelOptions, "channels", channels)
+    if channels is None:
         return np.arange(count)
-    listed = list(wanted) if are_several(wanted) else [wanted]
-    if not listed:
-        raise TargetError("channels is empty: name at least one, or leave it out")
-    names = labels_of(model, count, labels) if any(isinstance(one, str) for one in listed) else None
-    numbers = [
-        class_index(one, names) if isinstance(one, str) else integer_option("a channel", one)
-        for one in listed
+    items = list(channels) if are_several(channels) else [channels]
+    if not items:
+        raise TargetError("channels is empty: name at least one channel, or leave channels out")
+    has_names = any(isinstance(item, str) for item in items)
+    names = labels_of(model, count, labels) if has_names else None
+    indices = [
+        class_index(item, names) if isinstance(item, str) else integer_option("a channel", item)
+        for item in items
     ]
-    for number in numbers:
-        if not 0 <= number < count:
-            raise TargetError(f"layer {layer} has the channels 0 to {count - 1}, not {number}")
-    return np.array(numbers, np.intp)
+    for index in indices:
+        if not 0 <= index < count:
+            raise TargetError(f"layer {layer} has the channels 0 to {count - 1}, not {index}")
+    return np.array(indices, np.intp)

@@ -1,4 +1,4 @@
-"""The inputs of a model whose image is optimized."""
+"""Model inputs of activation maximization: an optimized image and constants."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ __all__ = ["MaximizationInputs"]
 
 @dataclass(frozen=True)
 class MaximizationInputs:
-    """The inputs of a model: which is the image, and the values of the others.
+    """The inputs of a model whose image is optimized and whose other inputs are constant.
 
     Attributes
     ----------
     specs
-        The model's inputs as TensorSpecs, in its structure; that of an RGB image of any size for a
-        model that does not say.
+        Structure of TensorSpecs of the model's inputs. A model of unknown inputs is assumed to take
+        one RGB image of any size.
     position
-        Of the image, in the order of TensorFlow's nests.
+        Index of the image among the flattened inputs (order of `tf.nest.flatten`).
     others
-        (1, ...) tensors in that order, without the image.
+        (1, ...) tensors: the other inputs, in the same order.
     """
 
     specs: Any
@@ -42,15 +42,24 @@ class MaximizationInputs:
     others: tuple[Any, ...]
 
     @classmethod
-    def of(
-        cls, model: Any, values: Mapping[str, Any] | None, chosen: int | str | None
+    def from_options(
+        cls, model: Any, values: Mapping[str, Any] | None, image_input: int | str | None
     ) -> MaximizationInputs:
-        """Return a model's inputs, of which all but the image are given by name.
+        """Create the inputs from the options `inputs` and `image_input` of `maximize`.
+
+        Parameters
+        ----------
+        values
+            One sample of each input other than the image, by name.
+        image_input
+            Name or index of the image; None: the only image that `values` leaves out.
 
         Raises
         ------
-        OptionError, ShapeError
-            If that leaves no single image.
+        OptionError
+            If an input is missing or unknown, or the image is ambiguous.
+        ShapeError
+            If the model takes no batch of images, or a sample has the wrong shape.
         """
         tf = tensorflow()
         specs = known_specs(model)
@@ -60,69 +69,70 @@ class MaximizationInputs:
         values = {} if values is None else values
         if not isinstance(values, Mapping):
             raise OptionError(
-                f"inputs must be a dict of the model's inputs beside the image, of the names "
-                f"{', '.join(names)}; not {reprlib.repr(values)}"
+                f"inputs must be a dict of the model's inputs other than the image, by name "
+                f"({', '.join(names)}), not {reprlib.repr(values)}"
             )
         values = {names[position_of(model, specs, name)]: values[name] for name in values}
-        position = cls._position(model, specs, names, values, chosen)
+        position = cls._find_image(model, specs, names, values, image_input)
         missing = [
-            name for place, name in enumerate(names) if place != position and name not in values
+            name for index, name in enumerate(names) if index != position and name not in values
         ]
         if missing:
             raise OptionError(
-                f"the model also takes {', '.join(missing)}: give a sample of each by name, "
+                f"the model also takes {', '.join(missing)}: pass a sample of each by name, "
                 f"inputs={{{missing[0]!r}: ...}} (--inputs FILE.npz)"
             )
         others = [
-            _one_sample(name, values[name], spec)
-            for place, (name, spec) in enumerate(zip(names, flat, strict=True))
-            if place != position
+            _to_sample(name, values[name], spec)
+            for index, (name, spec) in enumerate(zip(names, flat, strict=True))
+            if index != position
         ]
         return cls(specs, position, tuple(others))
 
     @staticmethod
-    def _position(
+    def _find_image(
         model: Any,
         specs: Any,
         names: list[str],
         values: Mapping[str, Any],
-        chosen: int | str | None,
+        image_input: int | str | None,
     ) -> int:
+        """Return the index of the image among the flattened inputs."""
         flat = tensorflow().nest.flatten(specs)
-        if isinstance(chosen, str):
-            places = [position_of(model, specs, chosen)]
-        elif chosen is not None:
-            places = [integer_option("image_input", chosen, 0, len(flat) - 1)]
+        if isinstance(image_input, str):
+            candidates = [position_of(model, specs, image_input)]
+        elif image_input is not None:
+            candidates = [integer_option("image_input", image_input, 0, len(flat) - 1)]
         else:
-            places = [place for place, name in enumerate(names) if name not in values]
-            images = [place for place in places if len(flat[place].shape) == 4]
+            candidates = [index for index, name in enumerate(names) if name not in values]
+            images = [index for index in candidates if len(flat[index].shape) == 4]
             if len(images) > 1:
-                found = ", ".join(names[place] for place in images)
+                image_names = ", ".join(names[index] for index in images)
                 raise OptionError(
-                    f"the model takes several images ({found}): give all but one by inputs=, or "
-                    "say image_input="
+                    f"the model takes several images ({image_names}): pass all but one in inputs, "
+                    "or choose one by image_input"
                 )
-            places = images or places
-        if len(places) != 1 or len(flat[places[0]].shape) != 4:
+            candidates = images or candidates
+        if len(candidates) != 1 or len(flat[candidates[0]].shape) != 4:
             shapes = ", ".join(str(tuple(spec.shape)) for spec in flat)
             raise ShapeError(f"the model takes {shapes}, not a batch of images")
-        return places[0]
+        return candidates[0]
 
     @property
     def image_shape(self) -> tuple[int | None, ...]:
-        """Shape of the image, with its batch axis."""
+        """Shape of the image input, with its batch axis; None for free axes."""
         return tuple(tensorflow().nest.flatten(self.specs)[self.position].shape)
 
     def with_image(self, image: Any) -> Any:
-        """Return what the model takes: an image for each sample, with the other inputs."""
+        """Return the structure of the model's inputs for a batch of images, (N, ...)."""
         tf = tensorflow()
         tensors = [tf.repeat(other, len(image), 0) for other in self.others]
         tensors.insert(self.position, image)
         return tf.nest.pack_sequence_as(self.specs, tensors)
 
 
-def _one_sample(name: str, value: Any, spec: Any) -> Any:
-    """Return one sample of an input, with its batch axis, as a tensor of its type."""
+def _to_sample(name: str, value: Any, spec: Any) -> Any:
+    """Convert a value to one sample of an input, a tensor (1, ...) of its dtype."""
     tf = tensorflow()
     try:
         tensor = tf.convert_to_tensor(np.asarray(value))

@@ -1,4 +1,4 @@
-"""Declare a function as an attribution method, with what it needs of a network."""
+"""Declaration of attribution methods, with the capabilities that they need of a network."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any, Literal, TypeVar, cast
 from actgrid.option_groups import options_of
 from actgrid.options import MethodOptions
 
-__all__ = ["DECLARED", "Method", "Need", "check_values", "method"]
+__all__ = ["DECLARED_METHODS", "Method", "Need", "check_values", "method"]
 
-# What a network must give beside its output for a batch.
+# Capabilities of a network beyond computing the output of a batch.
 Need = Literal["gradients", "layer"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -22,19 +22,20 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Method:
-    """An attribution method: how much each part of an image contributes to the score.
+    """An attribution method: a function that computes maps, and its requirements.
 
     Attributes
     ----------
     name
-        Name of the method in `explain`.
+        Value of the option `method` of `actgrid.explain`.
     run
-        From a `ExplainedBatch`, the layer if the method takes one, and options, to a `Attribution`.
+        Function that takes an `ExplainedBatch`, `layer` if the method uses a layer, and options,
+        and returns an `Attribution`.
     source
-        Author, year and address of the paper.
+        Author, year and URL of the paper.
     needs
-        What it needs of a network beside the output for a batch: ``"gradients"`` of the score,
-        or ``"layer"``, a layer with height and width.
+        Required capabilities of the network: ``"gradients"`` of the score, or ``"layer"``, a
+        layer with height and width.
     """
 
     name: str
@@ -44,17 +45,17 @@ class Method:
 
     @property
     def summary(self) -> str:
-        """Return the first line of the docstring of `run`."""
+        """First line of the docstring of `run`."""
         return (inspect.getdoc(self.run) or "").splitlines()[0]
 
     @property
     def takes_layer(self) -> bool:
-        """Return whether the method looks at a layer, not at the input alone."""
+        """True if the method uses the activations of a layer."""
         return "layer" in self.needs
 
     @property
     def options(self) -> dict[str, Any]:
-        """Return the options with their defaults: the keyword-only parameters of `run`."""
+        """Default of each option by name: the keyword-only parameters of `run`."""
         parameters = inspect.signature(self.run).parameters.values()
         return {
             parameter.name: parameter.default
@@ -64,19 +65,24 @@ class Method:
 
     @property
     def year(self) -> int:
-        """Return the year of the paper."""
-        found = re.search(r"\b\d{4}\b", self.source)
-        assert found is not None, self.source
-        return int(found[0])
+        """Year of publication of the paper."""
+        match = re.search(r"\b\d{4}\b", self.source)
+        assert match is not None, self.source
+        return int(match[0])
 
 
 def check_values(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options of methods, checked as `actgrid.options.MethodOptions` defines them.
+    """Check method options by their definitions in `actgrid.options.MethodOptions`.
+
+    Returns
+    -------
+    dict
+        Checked values by name; options without a definition are unchanged.
 
     Raises
     ------
     OptionError
-        If an option cannot have its value. Also a ValueError.
+        If a value is invalid. Also a ValueError.
     """
     known = options_of(MethodOptions)
     return {
@@ -85,28 +91,25 @@ def check_values(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-# Every method of the modules that were imported, by module, in the order of declaration.
-DECLARED: dict[str, list[Method]] = {}
+# Declared methods by the name of their module, in the order of declaration.
+DECLARED_METHODS: dict[str, list[Method]] = {}
 
 
 def method(
     name: str, source: str, *, needs: Iterable[Need] = ()
 ) -> Callable[[_Function], _Function]:
-    """Return a decorator that declares a function as a method; see `Method`.
+    """Return a decorator that declares a function as an attribution method.
 
-    Examples
-    --------
-    >>> @method("saliency", "Simonyan 2013, https://arxiv.org/abs/1312.6034", needs=["gradients"])
-    ... def saliency(batch: ExplainedBatch, *, reduce: str = "max") -> Attribution: ...
+    The decorated function checks its options. For the parameters see `Method`.
     """
 
     def declare(function: _Function) -> _Function:
         @functools.wraps(function)
-        def checked(*arguments: Any, **options: Any) -> Any:
+        def run_checked(*arguments: Any, **options: Any) -> Any:
             return function(*arguments, **check_values(options))
 
-        declared = Method(name, checked, source, tuple(needs))
-        DECLARED.setdefault(function.__module__, []).append(declared)
-        return cast(_Function, checked)
+        declared = Method(name, run_checked, source, tuple(needs))
+        DECLARED_METHODS.setdefault(function.__module__, []).append(declared)
+        return cast(_Function, run_checked)
 
     return declare

@@ -1,4 +1,4 @@
-"""Find attribution methods by name: every method that a module of this folder declares."""
+"""Registry of the attribution methods that the modules of this package declare."""
 
 from __future__ import annotations
 
@@ -8,50 +8,51 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from actgrid.attribution.method import DECLARED, Method, check_values
+from actgrid.attribution.method import DECLARED_METHODS, Method, check_values
 from actgrid.errors import CapabilityError, OptionError, suggest
 from actgrid.models.network import Network, describe_network, is_compiled, is_differentiable
 from actgrid.models.networks import network_of
 from actgrid.models.types import LayerLike, ModelLike
 
-__all__ = ["all_methods", "check_needs", "check_options", "find_method", "layerless_methods"]
+__all__ = ["all_methods", "check_needs", "check_options", "find_method", "list_layerless_methods"]
 
-_WORDS = {"gradients": "gradients", "layer": "a spatial layer"}
+_NEED_NAMES = {"gradients": "gradients", "layer": "a spatial layer"}
 
 
 @lru_cache(maxsize=1)
 def all_methods() -> dict[str, Method]:
-    """Return every method by name.
+    """Return all attribution methods by name.
 
-    Families, one module each, come in the order of what they need: gradients of the input, a
-    layer, no more than a function of a batch; then by the year of their first paper.
+    Methods are grouped by module. Modules are ordered by their needs (gradients of the input, a
+    layer, neither), then by the year of their first paper.
     """
-    room = importlib.import_module(str(__package__))
-    names = [f"{__package__}.{module.name}" for module in pkgutil.iter_modules(room.__path__)]
+    package = importlib.import_module(str(__package__))
+    names = [f"{__package__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
     for name in names:
         importlib.import_module(name)
-    families = sorted((DECLARED[name] for name in names if name in DECLARED), key=_family_order)
+    families = [DECLARED_METHODS[name] for name in names if name in DECLARED_METHODS]
+    families.sort(key=_get_sort_key)
     return {method.name: method for family in families for method in family}
 
 
-def _family_order(family: Sequence[Method]) -> tuple[int, int]:
+def _get_sort_key(family: Sequence[Method]) -> tuple[int, int]:
     needs = {need for method in family for need in method.needs}
     group = 1 if "layer" in needs else 0 if "gradients" in needs else 2
     return group, min(method.year for method in family)
 
 
-def layerless_methods() -> str:
-    """Return the names of the methods that need no layer, for error messages."""
+def list_layerless_methods() -> str:
+    """Return the names of the methods that need no layer, separated by commas."""
     return ", ".join(name for name, method in all_methods().items() if not method.takes_layer)
 
 
 def find_method(name: object) -> Method:
-    """Return a method by its name.
+    """Return the attribution method of a name.
 
     Raises
     ------
     OptionError
-        If there is no method of that name.
+        If no method has this name.
     """
     methods = all_methods()
     if not isinstance(name, str) or name not in methods:
@@ -63,42 +64,49 @@ def find_method(name: object) -> Method:
 def check_options(
     methods: Sequence[Method], layer: LayerLike | None, options: Mapping[str, Any]
 ) -> None:
-    """Raise OptionError unless the methods take a layer that is given, and each option.
+    """Check that some methods take a layer, unless `layer` is None, and take all options.
 
     Parameters
     ----------
     options
-        Values by name.
+        Option values by name. Each must be an option of at least one method.
+
+    Raises
+    ------
+    OptionError
+        If no method takes a layer that is given, or an option is unknown or invalid.
     """
     names = ", ".join(method.name for method in methods)
     if layer is not None and not any(method.takes_layer for method in methods):
-        raise OptionError(f"{names}: the input is looked at, not a layer: leave layer out")
+        raise OptionError(f"{names} explains the input and takes no layer: leave layer out")
     known = list(dict.fromkeys(option for method in methods for option in method.options))
     for option in options:
         if option not in known:
             raise OptionError(
-                f"{names}: unknown option {option!r}{suggest(option, known)}; "
-                f"options are {', '.join(known) or 'none'}"
+                f"{names} has no option {option!r}{suggest(option, known)}; "
+                f"options: {', '.join(known) or 'none'}"
             )
     check_values(options)
 
 
 def check_needs(methods: Iterable[Method], model: ModelLike) -> None:
-    """Raise CapabilityError unless the network of a model gives what each method needs."""
+    """Raise CapabilityError unless a model's network has the capabilities of each method."""
     network = network_of(model)
     for method in methods:
-        missing = _missing_needs(method, network)
+        missing = _list_missing_needs(method, network)
         if missing:
-            others = [
-                name for name, other in all_methods().items() if not _missing_needs(other, network)
+            usable = [
+                name
+                for name, other in all_methods().items()
+                if not _list_missing_needs(other, network)
             ]
             raise CapabilityError(
                 f"{method.name} needs {' and '.join(missing)}, which {describe_network(network)} "
-                f"does not give: choose one of {', '.join(others)}, or give a Keras model"
+                f"does not provide: use one of {', '.join(usable)}, or a Keras model"
             )
 
 
-def _missing_needs(method: Method, network: Network) -> list[str]:
-    """Return in words what a method needs and a network does not give."""
-    given = {"gradients": is_differentiable(network), "layer": is_compiled(network)}
-    return [_WORDS[need] for need in method.needs if not given[need]]
+def _list_missing_needs(method: Method, network: Network) -> list[str]:
+    """Return the names of the capabilities that a method needs and a network lacks."""
+    has_capability = {"gradients": is_differentiable(network), "layer": is_compiled(network)}
+    return [_NEED_NAMES[need] for need in method.needs if not has_capability[need]]

@@ -1,4 +1,4 @@
-"""The outputs of a model: names, structure, and what tells of two classes."""
+"""The outputs of a model: names, structure, and evidence of binary classification."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from actgrid.models.network import is_network
 from actgrid.models.networks import trace_network
 from actgrid.models.tracing import unchanged
 
-__all__ = ["Evidence", "binary_evidence", "output_names", "output_specs"]
+__all__ = ["BinaryEvidence", "find_binary_evidence", "get_output_specs", "list_output_names"]
 
-# What tells, beside the operations, that an output of one value is one of two classes: the loss is
-# one of logits or of probabilities, or two names are given.
-Evidence = Literal["logit", "probability", "names"] | None
+# Evidence, beyond the model's operations, that an output of one value stands for two classes: the
+# model's loss takes a logit or a probability, or the user gave two class names.
+BinaryEvidence = Literal["logit", "probability", "names"] | None
 
 
-def output_names(model: Any, outputs: Any) -> list[str]:
-    """Return the names of a model's outputs, in the order of TensorFlow's nests.
+def list_output_names(model: Any, outputs: Any) -> list[str]:
+    """Return the names of a model's outputs, in the order of `tf.nest.flatten`.
 
-    Those are the keys of a dict, the names of the output layers of a list, or else positions.
+    The names are the keys of a dict, the names of the output layers for a list, or else indices.
     """
     paths = [path for path, _ in leaves_with_paths(outputs)]
     if is_network(model):
         return list(model.outputs)
     if not isinstance(outputs, Mapping):
         names = list(getattr(model, "output_names", None) or [])
-        if not names:  # of a Sequential
+        if not names:  # a Sequential has no `output_names`
             tensors = getattr(model, "outputs", None) or []
             names = [tensor._keras_history.operation.name for tensor in tensors]
         if len(set(names)) == len(paths) and all(len(path) < 2 for path in paths):
@@ -37,8 +37,8 @@ def output_names(model: Any, outputs: Any) -> list[str]:
     return ["/".join(map(str, path)) or "output" for path in paths]
 
 
-def output_specs(model: Any, inputs: Any) -> Any:
-    """Return the structure of a model's outputs; one that does not tell is traced for it.
+def get_output_specs(model: Any, inputs: Any) -> Any:
+    """Return the structure of a model's outputs, tracing the model if necessary.
 
     Raises
     ------
@@ -51,25 +51,37 @@ def output_specs(model: Any, inputs: Any) -> Any:
     if not is_network(model) and len(getattr(model, "outputs", None) or []) == 1:
         return model.outputs[0]
     tf = tensorflow()
-    traced: list[Any] = []
+    specs_of_traces: list[Any] = []
 
     def trace(inputs: Any) -> None:
         with unchanged():
             outputs = trace_network(model, inputs).outputs
-        traced.append(map_tensors(tf.TensorSpec.from_tensor, outputs))
+        specs_of_traces.append(map_tensors(tf.TensorSpec.from_tensor, outputs))
 
     specs = map_tensors(tf.TensorSpec.from_tensor, inputs)
     GraphFunction(trace).trace(specs)
-    return traced[0]
+    return specs_of_traces[0]
 
 
-def binary_evidence(model: Any, heads: Sequence[str], head: int, labels: Any = None) -> Evidence:
-    """Return what tells of two classes for an output: the loss of the model, or two names."""
+def find_binary_evidence(
+    model: Any, names: Sequence[str], index: int, labels: Any = None
+) -> BinaryEvidence:
+    """Return the evidence that an output stands for two classes; None if there is none.
+
+    Parameters
+    ----------
+    names
+        Names of the model's outputs.
+    index
+        Index of the output.
+    labels
+        Class names of the output, if they are known.
+    """
     loss = getattr(model, "loss", None)
     if isinstance(loss, Mapping):
-        loss = loss.get(heads[head])
+        loss = loss.get(names[index])
     elif isinstance(loss, (list, tuple)):
-        loss = loss[head] if head < len(loss) else None
+        loss = loss[index] if index < len(loss) else None
     losses = keras().losses
     if isinstance(loss, str):
         loss = losses.get(loss)
@@ -77,5 +89,5 @@ def binary_evidence(model: Any, heads: Sequence[str], head: int, labels: Any = N
         return "logit" if loss.from_logits else "probability"
     if loss in (losses.binary_crossentropy, losses.binary_focal_crossentropy):
         return "probability"
-    two = hasattr(labels, "__len__") and not isinstance(labels, str) and len(labels) == 2
-    return "names" if two else None
+    has_two = hasattr(labels, "__len__") and not isinstance(labels, str) and len(labels) == 2
+    return "names" if has_two else None

@@ -1,4 +1,4 @@
-"""Move, turn and scale images at random."""
+"""Random translation, rotation and scaling of images, in TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,31 +11,55 @@ __all__ = ["RandomTransform", "transform_images"]
 
 
 class RandomTransform(NamedTuple):
-    """How far an image is moved, turned and scaled at random."""
+    """Random affine transform of a batch of images.
+
+    Attributes
+    ----------
+    jitter
+        Maximum shift, as a fraction of the shorter side.
+    rotate
+        Maximum angle in degrees.
+    scale
+        Maximum change of the scale: 0.1 scales by 0.9 to 1.1.
+    """
 
     jitter: float
     rotate: float
     scale: float
 
     def __call__(self, images: Any, seed: Any) -> Any:
-        """Return symbolic images, (N, H, W, C), all of them transformed alike."""
+        """Apply one random transform, chosen by `seed`, to all images, (N, H, W, C)."""
         if not any(self):
             return images
         tf = tensorflow()
         down, right, turn, zoom = tf.unstack(tf.random.stateless_uniform([4], seed, -1, 1))
-        far = self.jitter * min(images.shape[1:3])
+        max_shift = self.jitter * min(images.shape[1:3])
         angle, size = turn * math.radians(self.rotate), 1 + zoom * self.scale
-        return transform_images(images, angle, size, down * far, right * far)
+        return transform_images(images, angle, size, down * max_shift, right * max_shift)
 
 
 def transform_images(images: Any, angle: Any, size: Any, down: Any = 0.0, right: Any = 0.0) -> Any:
-    """Return images, (N, H, W, C), rotated by radians and enlarged about the middle.
+    """Rotate, scale and shift images about their centre, with mirrored edges.
 
-    They are then looked at from so many pixels further down and right, and mirrored at their edges.
+    Parameters
+    ----------
+    images
+        (N, H, W, C) tensor.
+    angle
+        Rotation in radians.
+    size
+        Scale factor; above 1 enlarges.
+    down, right
+        Shift of the visible window in pixels.
+
+    Returns
+    -------
+    tensor
+        (N, H, W, C).
     """
     tf = tensorflow()
     cos, sin = tf.cos(angle) / size, tf.sin(angle) / size
-    # About the middle; each pixel comes from where this takes it.
+    # The operation takes the inverse transform, from output pixels to input pixels.
     height, width = images.shape[1:3]
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
     to_x = middle_x - cos * middle_x + sin * middle_y + right

@@ -1,4 +1,4 @@
-"""Prepare images and targets, run methods on them, and make a heatmap of the results."""
+"""Explanation requests: prepare images and targets, run methods, and combine the maps."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import numpy.typing as npt
 
 from actgrid.attribution.backdrops import (
     Backdrop,
-    as_pictures,
-    backdrop_of_photos,
-    given_backdrop,
+    make_backdrop,
+    make_photo_backdrop,
+    to_pictures,
 )
 from actgrid.attribution.batches import Attribution, ExplainedBatch, ScoreReader
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_needs
-from actgrid.attribution.outputs import binary_evidence, output_names, output_specs
+from actgrid.attribution.outputs import find_binary_evidence, get_output_specs, list_output_names
 from actgrid.attribution.targets import (
     PREDICTED,
-    class_indices,
-    head_index,
-    names_heads,
-    target_rows,
+    find_output_index,
+    list_target_rows,
+    may_name_outputs,
+    parse_classes,
 )
 from actgrid.errors import DtypeError, OptionError, ShapeError, TargetError, caller_level
 from actgrid.models import load_model
@@ -43,56 +43,58 @@ from actgrid.rendering import Heatmap
 
 __all__ = ["ExplanationRequest", "Labels", "ZeroAttributionWarning", "prepare_request"]
 
-# Of the classes, or of those of each of several outputs.
+# Class names, or a dict from outputs to their class names.
 Labels = Sequence[str] | Mapping[Any, Sequence[str]] | None
 _NO_GRADIENT = (
-    "the gradient of the score with respect to the image is zero, or is stopped on its way"
+    "the gradient of the score with respect to the image is zero, or an operation stops it"
 )
 
 
 class ZeroAttributionWarning(UserWarning):
-    """A map of `explain` is zero everywhere; the message says why."""
+    """Warning that a map of `actgrid.explain` is zero everywhere, with the reason."""
 
 
 @dataclass(frozen=True, eq=False)
 class OutputRequest:
-    """Images and classes of one output of the model.
+    """Images and targets for one output of the model.
 
     Attributes
     ----------
-    rows
-        Which of all maps these are.
-    head
-        The name of the output; None if the model has one, or the target is a function.
+    batch
+        The images and their classes; an image with several targets is repeated.
+    map_indices
+        Index of each map among all maps of the explanation.
+    output_name
+        Name of the output; None if the model has only one, or the target is a function.
     labels
-        Names of the classes, if any were given.
+        Names of the classes, if they are known.
     """
 
     batch: ExplainedBatch
-    rows: Sequence[int]
-    head: str | None
+    map_indices: Sequence[int]
+    output_name: str | None
     labels: Sequence[str] | None
 
 
 @dataclass(frozen=True, eq=False)
 class ExplanationRequest:
-    """Images, a model and a target, for any method.
+    """Prepared images, model and targets, which any method can explain.
 
     Attributes
     ----------
-    heads
-        What is asked of each output of the model that is explained.
+    output_requests
+        A request for each explained output of the model.
     backdrop
-        What the maps are drawn over; None if the images have too many channels to be seen.
+        Pictures that the maps are drawn over; None if the images cannot be drawn as RGB.
     """
 
-    heads: tuple[OutputRequest, ...]
+    output_requests: tuple[OutputRequest, ...]
     backdrop: Backdrop | None
 
     @property
     def batch(self) -> ExplainedBatch:
-        """The images and classes of the first output."""
-        return self.heads[0].batch
+        """Images and classes of the first output."""
+        return self.output_requests[0].batch
 
     def explain(
         self,
@@ -102,34 +104,40 @@ class ExplanationRequest:
         *,
         warn: bool = True,
     ) -> Heatmap:
-        """Return what a method says, of a layer if it looks at one.
+        """Compute the maps of a method and return them as one heatmap.
 
         Parameters
         ----------
+        layer
+            Layer, for methods that use one; None: the default layer.
+        options
+            Options of the method, by name.
         warn
-            Whether to warn of maps that are zero everywhere; `details` has the reasons anyway.
+            Whether to warn of maps that are zero everywhere. `details` has the reasons anyway.
         """
         check_needs([method], self.batch.model)
-        chosen = {**options, "layer": layer} if method.takes_layer else options
-        found = [
-            (head, method.run(group, **chosen))
-            for head in self.heads
-            for group in head.batch.groups()
+        arguments = {**options, "layer": layer} if method.takes_layer else options
+        attributions = [
+            (request, method.run(part, **arguments))
+            for request in self.output_requests
+            for part in request.batch.split()
         ]
-        reasons = _zero_reasons([part for _, part in found])
+        reasons = _list_zero_reasons([attribution for _, attribution in attributions])
         if warn:
             _warn_of_zeros(reasons, method.name)
-        rows = [row for head in self.heads for row in head.rows]
-        return _heatmap(found, np.argsort(rows), self.backdrop, method.name, reasons)
+        indices = [index for request in self.output_requests for index in request.map_indices]
+        order = np.argsort(indices)
+        return _make_heatmap(attributions, order, self.backdrop, method.name, reasons)
 
     def with_predicted_classes(self) -> ExplanationRequest:
-        """Return the request with the predicted class of each image that has no target."""
-        heads = []
-        for head in self.heads:
-            classes = [group.read().classes for group in head.batch.groups()]
+        """Return a copy in which images without a target have their predicted class as target."""
+        requests = []
+        for request in self.output_requests:
+            classes = [part.compute_scores().classes for part in request.batch.split()]
             target_classes = tensorflow().constant(np.concatenate(classes))
-            heads.append(replace(head, batch=replace(head.batch, target_classes=target_classes)))
-        return replace(self, heads=tuple(heads))
+            batch = replace(request.batch, target_classes=target_classes)
+            requests.append(replace(request, batch=batch))
+        return replace(self, output_requests=tuple(requests))
 
 
 def prepare_request(
@@ -143,18 +151,19 @@ def prepare_request(
     progress: Callable[[int, int], object] | None = None,
     any_rank: bool = False,
 ) -> ExplanationRequest:
-    """Return the images, classes and pictures of an explanation; see `explain`.
+    """Prepare the images, targets and pictures of an explanation.
+
+    See `actgrid.explain` for the parameters that are not listed.
 
     Parameters
     ----------
-    pixels
-        As in `explain`.
     progress
-        Called before each run of the model with the numbers of finished samples and of all samples
-        of this pass. What it raises ends the computation.
+        Callback ``progress(done, total)``, called before each run of the model with the numbers of
+        finished and of all samples of the current pass. An exception that it raises ends the
+        computation.
     any_rank
-        Whether the input that `image_input` names may have any rank, for methods that need no
-        image. It has its batch axis then.
+        Whether the explained input may have any rank, for methods that need no image. It must have
+        a batch axis then.
     """
     batch_size = integer_option("batch_size", batch_size, 1)
     model = load_model(model)
@@ -164,26 +173,27 @@ def prepare_request(
         sources = open_images(x)
         x = load_images(sources, model=model)
         photos = load_photos(sources, model=model)
-    with tf.device("CPU"):  # a GPU is to hold a batch of them, not all
+    with tf.device("CPU"):  # only a batch at a time is moved to a GPU
         inputs = prepare_inputs(model, x, single=not any_rank)
     build(model, inputs)
     tensors = tf.nest.flatten(inputs)
-    position = _image_position(model, inputs, image_input, any_rank)
-    image = tensors[position]
+    image_index = _find_image(model, inputs, image_input, any_rank)
+    image = tensors[image_index]
     if not is_real(image.dtype):
         raise DtypeError(f"images must be real numbers, not {image.dtype.name}")
     with tf.device("CPU"):
-        # Integers have no gradients, and no part between two of them.
-        tensors[position] = image = tf.cast(image, tf.float32)
-        finite = bool(tf.reduce_all(tf.math.is_finite(image)))
+        # Integer tensors have no gradients and cannot be interpolated.
+        tensors[image_index] = image = tf.cast(image, tf.float32)
+        is_finite = bool(tf.reduce_all(tf.math.is_finite(image)))
     if 0 in image.shape:
-        raise ShapeError(f"images of shape {tuple(image.shape)} are empty: nothing to explain")
+        raise ShapeError(f"images must not be empty: got shape {tuple(image.shape)}")
     counts = [len(tensor) for tensor in tensors if tensor is not None]
     if len(set(counts)) > 1:
-        raise ShapeError(f"the inputs must be of as many samples each, not {counts}")
-    if not finite:
-        raise OptionError("the images have NaN or infinite values, which no map could explain")
-    reader = ScoreReader(position, input_data_format(model, position) == "channels_first", None)
+        raise ShapeError(f"the inputs must have the same number of samples: got {counts}")
+    if not is_finite:
+        raise OptionError("the images must be finite: got NaN or infinite values")
+    channels_first = input_data_format(model, image_index) == "channels_first"
+    reader = ScoreReader(image_index, channels_first, None)
     batch = ExplainedBatch(
         model,
         tf.nest.pack_sequence_as(inputs, tensors),
@@ -194,141 +204,155 @@ def prepare_request(
     )
     backdrop = None
     if pixels is not None:
-        backdrop = given_backdrop(pixels, len(batch))
+        backdrop = make_backdrop(pixels, len(batch))
     elif photos:
-        backdrop = backdrop_of_photos(photos)
+        backdrop = make_photo_backdrop(photos)
     elif len(image.shape) == 4:
         values = np.asarray(image)
-        pictures = as_pictures(np.moveaxis(values, 1, -1) if reader.channels_first else values)
+        pictures = to_pictures(np.moveaxis(values, 1, -1) if reader.channels_first else values)
         backdrop = None if pictures is None else Backdrop(pictures, None)
-    heads, images = _output_requests(batch, target, labels)
-    return ExplanationRequest(heads, None if backdrop is None else backdrop.repeated(images))
+    requests, images = _make_output_requests(batch, target, labels)
+    return ExplanationRequest(requests, None if backdrop is None else backdrop.select(images))
 
 
-def _output_requests(
+def _make_output_requests(
     batch: ExplainedBatch, target: TargetLike, labels: Labels
 ) -> tuple[tuple[OutputRequest, ...], list[int]]:
-    """Return a request for each output that is explained, and the image of each map."""
+    """Return a request for each explained output, and the image index of each map."""
     model = batch.model
-    # Models that do not tell their outputs are traced for them only if these are named.
-    named = isinstance(labels, Mapping) or names_heads(target)
-    if named or hasattr(model, "_outputs_struct"):
-        names = output_names(model, output_specs(model, batch.inputs))
+    # Subclassed models are traced for the names of their outputs, only if the names are needed.
+    needs_names = isinstance(labels, Mapping) or may_name_outputs(target)
+    if needs_names or hasattr(model, "_outputs_struct"):
+        names = list_output_names(model, get_output_specs(model, batch.inputs))
     else:
         names = ["output"]
-    rows = target_rows(target, len(batch), names)
-    labels_by_head = (
-        {head_index(name, names): known for name, known in labels.items()}
+    rows = list_target_rows(target, len(batch), names)
+    labels_by_output = (
+        {find_output_index(name, names): class_names for name, class_names in labels.items()}
         if isinstance(labels, Mapping)
         else dict.fromkeys(range(len(names)), labels)
     )
-    heads = []
+    requests = []
     scores = [row.target if callable(row.target) else None for row in rows]
     for score in scores:
         if not isinstance(score, Hashable | None):
             raise TargetError(
-                "a target function must be hashable, as its compiled function is kept for the next "
-                f"call: got {score!r}; give a plain function"
+                "target functions must be hashable, as their compiled functions are cached: got "
+                f"{score!r}; pass a plain function"
             )
-    sources = [(row.head, score) for row, score in zip(rows, scores, strict=True)]
-    for head, score in dict.fromkeys(sources):
-        chosen = [index for index, each in enumerate(sources) if each == (head, score)]
-        known = labels_by_head.get(head or 0) if score is None else None
-        name = names[head or 0] if len(names) > 1 else None
-        evidence = binary_evidence(model, names, head or 0, known)
-        reader = replace(batch.reader, score=score, head=head, evidence=evidence, output=name)
-        part = replace(batch, reader=reader)
-        targets = [rows[index].target if score is None else None for index in chosen]
-        class_names = None
-        if known is not None or any(isinstance(target, str) for target in targets):
-            class_names = labels_of(model, int(next(part.groups()).read().count), known)
-        part = part.rows(
-            [rows[index].image for index in chosen], class_indices(targets, class_names)
+    sources = [(row.output, score) for row, score in zip(rows, scores, strict=True)]
+    for output, score in dict.fromkeys(sources):
+        indices = [index for index, source in enumerate(sources) if source == (output, score)]
+        output_labels = labels_by_output.get(output or 0) if score is None else None
+        name = names[output or 0] if len(names) > 1 else None
+        reader = replace(
+            batch.reader,
+            score=score,
+            output_index=output,
+            evidence=find_binary_evidence(model, names, output or 0, output_labels),
+            output_name=name,
         )
-        heads.append(OutputRequest(part, chosen, name, known))
-    return tuple(heads), [row.image for row in rows]
+        output_batch = replace(batch, reader=reader)
+        targets = [rows[index].target if score is None else None for index in indices]
+        class_names = None
+        if output_labels is not None or any(isinstance(target, str) for target in targets):
+            class_count = int(next(output_batch.split()).compute_scores().count)
+            class_names = labels_of(model, class_count, output_labels)
+        output_batch = output_batch.select(
+            [rows[index].image for index in indices], parse_classes(targets, class_names)
+        )
+        requests.append(OutputRequest(output_batch, indices, name, output_labels))
+    return tuple(requests), [row.image for row in rows]
 
 
-def _image_position(
-    model: Any, inputs: Any, chosen: int | str | None, any_rank: bool = False
+def _find_image(
+    model: Any, inputs: Any, image_input: int | str | None, any_rank: bool = False
 ) -> int:
-    """Return which of the inputs is the image, in the order of TensorFlow's nests."""
+    """Return the index of the image among the flattened inputs (order of `tf.nest.flatten`)."""
     tensors = tensorflow().nest.flatten(inputs)
     shapes = [None if tensor is None else tuple(tensor.shape) for tensor in tensors]
-    images = [position for position, shape in enumerate(shapes) if shape and len(shape) == 4]
-    if chosen is None:
-        position = images[0] if images else None
-    elif isinstance(chosen, str):
-        position = position_of(model, inputs, chosen)
+    images = [index for index, shape in enumerate(shapes) if shape and len(shape) == 4]
+    if image_input is None:
+        image_index = images[0] if images else None
+    elif isinstance(image_input, str):
+        image_index = position_of(model, inputs, image_input)
     else:
-        position = integer_option("image_input", chosen, 0)
-    if position is None or position not in (range(len(shapes)) if any_rank else images):
+        image_index = integer_option("image_input", image_input, 0)
+    if image_index is None or image_index not in (range(len(shapes)) if any_rank else images):
         raise ShapeError(
-            "only images are explained, (N, H, W, C): the model's input is "
+            "only images, (N, H, W, C), can be explained: the model's input is "
             + ", ".join(map(str, shapes))
         )
-    return position
+    return image_index
 
 
-def _zero_reasons(found: Sequence[Attribution]) -> list[str | None]:
-    """Return of each map why it is zero everywhere; None if it is not."""
+def _list_zero_reasons(attributions: Sequence[Attribution]) -> list[str | None]:
+    """Return for each map the reason that it is zero everywhere; None for other maps."""
     reasons: list[str | None] = []
-    for group in found:
-        for index, value in enumerate(group.values):
-            reason = group.zero_reasons[index] if group.zero_reasons else _NO_GRADIENT
+    for attribution in attributions:
+        for index, value in enumerate(attribution.values):
+            known_reasons = attribution.zero_reasons
+            reason = known_reasons[index] if known_reasons else _NO_GRADIENT
             reasons.append(None if value.any() else reason)
     return reasons
 
 
 def _warn_of_zeros(reasons: Sequence[str | None], method: str) -> None:
-    """Warn of maps that are zero everywhere, and say why they are."""
+    """Issue a warning for each reason for which maps are zero everywhere."""
     for reason, count in Counter(filter(None, reasons)).items():
         text = f"{method}: {count} of {len(reasons)} maps are zero everywhere: {reason}"
         warnings.warn(text, ZeroAttributionWarning, stacklevel=caller_level())
 
 
-def _heatmap(
-    found: Sequence[tuple[OutputRequest, Attribution]],
+def _make_heatmap(
+    attributions: Sequence[tuple[OutputRequest, Attribution]],
     order: npt.NDArray[np.intp],
     backdrop: Backdrop | None,
     method: str,
     zero_reasons: Sequence[str | None],
 ) -> Heatmap:
-    """Return what was found of groups of images as one heatmap.
+    """Combine the attributions of batches of images to one heatmap.
 
     Parameters
     ----------
+    attributions
+        Each attribution with the request it answers.
     order
-        For each map of the heatmap, which of the found it is.
+        (N,) indices that sort the concatenated maps.
+    zero_reasons
+        Reasons for maps that are zero everywhere, in the order of `attributions`.
     """
-    parts = [part for _, part in found]
+    parts = [part for _, part in attributions]
     first = parts[0]
     shapes = {part.values.shape[1:]: f"{part.layer} {part.values.shape[1:]}" for part in parts}
     if len(shapes) > 1:
         raise ShapeError(
-            f"maps of several outputs must have one size, not those of {', '.join(shapes.values())}"
-            ": name one layer, or explain one output at a time"
+            f"maps of several outputs must have one size: got {', '.join(shapes.values())}; choose "
+            "one layer, or explain one output at a time"
         )
     names: list[str] = []
     is_named = False
-    for head, part in found:
-        known = None
+    for request, part in attributions:
+        class_names = None
         if part.target_scores.count:
-            known = labels_of(head.batch.model, int(part.target_scores.count), head.labels)
-            is_named = is_named or known is not None
-        score = head.batch.reader.score
+            class_count = int(part.target_scores.count)
+            class_names = labels_of(request.batch.model, class_count, request.labels)
+            is_named = is_named or class_names is not None
+        score = request.batch.reader.score
         for index in part.target_scores.classes:
             if score is not None:
                 names.append(getattr(score, "__name__", type(score).__name__))
             else:
-                names.append(str(index) if known is None else known[index])
+                names.append(str(index) if class_names is None else class_names[index])
     details: dict[str, list[Any]] = {
         name: [entry for part in parts for entry in part.details[name]] for name in first.details
     }
     if any(zero_reasons):
         details["zero_reason"] = list(zero_reasons)
-    if found[0][0].head is not None:
-        details["output"] = [head.head for head, part in found for _ in part.values]
+    if attributions[0][0].output_name is not None:
+        details["output"] = [
+            request.output_name for request, part in attributions for _ in part.values
+        ]
     return Heatmap(
         np.concatenate([part.values for part in parts])[order],
         images=None if backdrop is None else backdrop.images,

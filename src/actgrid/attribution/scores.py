@@ -1,4 +1,4 @@
-"""Read the scores of targets in the symbolic output of a model."""
+"""Compute target scores from the symbolic output of a model."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from actgrid.attribution.outputs import Evidence, binary_evidence, output_names
-from actgrid.attribution.target_layers import ancestors
+from actgrid.attribution.outputs import BinaryEvidence, find_binary_evidence, list_output_names
+from actgrid.attribution.target_layers import collect_ancestors
 from actgrid.attribution.targets import PREDICTED
 from actgrid.errors import ActgridError, OutputTargetError, ShapeError, TargetError
 from actgrid.models.frameworks import tensorflow
@@ -20,19 +20,28 @@ from actgrid.models.networks import trace_network
 from actgrid.models.refusals import reason
 from actgrid.models.tracing import unchanged
 
-__all__ = ["TargetScores", "binary_output", "read"]
+__all__ = ["TargetScores", "find_binary_output", "read_target_scores"]
 
-# From a model's output, and its input if the function takes two arguments, to one score for each
-# image.
+# Function of a model's output, and of its input if the function takes two arguments, that returns
+# one score for each image.
 Score = Callable[..., Any]
 
 
 class TargetScores(NamedTuple):
-    """Scores of a batch, (N,) float32, and what they are of.
+    """Target scores of a batch of images.
 
-    `classes`, (N,) int32, are -1 where the target is a function. `count` is the number of classes,
-    0 then; `is_logit` tells whether the scores are logits, read before a softmax or sigmoid;
-    `probabilities` are what these make of the scores, NaN for other scores.
+    Attributes
+    ----------
+    scores
+        (N,) float32.
+    classes
+        (N,) int32: the class of each score; -1 if the target is a function.
+    count
+        Number of classes; 0 if the target is a function.
+    is_logit
+        Whether the scores are logits, read before a final softmax or sigmoid.
+    probabilities
+        (N,) float32: probabilities of the classes; NaN if the scores are not logits.
     """
 
     scores: Any
@@ -42,67 +51,73 @@ class TargetScores(NamedTuple):
     probabilities: Any
 
 
-def read(
+def read_target_scores(
     model: Any,
     inputs: Any,
     outputs: Any,
     target_classes: Any,
     score: Score | None,
-    head: int | None,
-    evidence: Evidence,
+    output_index: int | None,
+    evidence: BinaryEvidence,
 ) -> TargetScores:
-    """Return the scores of the targets in a model's symbolic output.
+    """Compute the scores of the targets from a model's symbolic output.
 
-    The logit before a softmax or sigmoid is the score: these squeeze it, and softmax mixes the
-    other classes into its gradient. A single logit l is read as the two classes 0 and 1, whose
-    scores are -l and l, and a single probability p as those of scores 1 - p and p.
+    If the model ends in a softmax or sigmoid, the score is the logit: the activations saturate, and
+    softmax mixes the other classes into the gradient. A single logit l has the classes 0 and 1
+    with scores -l and l, and a single probability p the scores 1 - p and p.
 
     Parameters
     ----------
     target_classes
-        (N,) int32, the classes.
+        (N,) int32 class indices; -1: the predicted class.
     score
-        A function of the outputs, or of the one that is read, and of the inputs too if it takes
-        two arguments; None: classes.
-    head
-        Position of the output to read; None: the only one, for a function all.
+        Function of the output (of all outputs if `output_index` is None), and of the inputs if it
+        takes two arguments. None: the scores of classes.
+    output_index
+        Index of the output to read; None: the only output.
     evidence
-        Of two classes, for an output of one value.
+        Evidence that an output of one value stands for two classes.
+
+    Returns
+    -------
+    TargetScores
+        Symbolic tensors.
 
     Raises
     ------
     TargetError
-        If the output has no classes, and `score` does not tell what to make of it; or if `score`
-        fails, or gives scores that do not derive from the output.
+        If the output has no classes and `score` is None; or if `score` fails, or does not depend on
+        the output.
     ShapeError
-        If `score` does not give one number for each image.
+        If `score` does not return one number for each image.
     """
     tf = tensorflow()
     tensors = [tensor for _, tensor in leaves_with_paths(outputs)]
     if score is not None:
-        scores = _scores_by(score, outputs if head is None else tensors[head], inputs)
-        none = tf.fill(tf.shape(target_classes), PREDICTED)
+        output = outputs if output_index is None else tensors[output_index]
+        scores = _call_score(score, output, inputs)
+        no_class = tf.fill(tf.shape(target_classes), PREDICTED)
         unknown = tf.fill(tf.shape(target_classes), np.nan)
-        return TargetScores(scores, none, tf.constant(0), tf.constant(False), unknown)
+        return TargetScores(scores, no_class, tf.constant(0), tf.constant(False), unknown)
 
-    if head is None and len(tensors) > 1:
-        names = output_names(model, outputs)
+    if output_index is None and len(tensors) > 1:
+        names = list_output_names(model, outputs)
         known: Iterable[str | int] = names if len(set(names)) == len(names) else range(len(names))
         ranks = [tensor.shape.rank for tensor in tensors]
         raise OutputTargetError(
             f"the model has {len(tensors)} outputs, {', '.join(map(repr, names))}",
-            _advice(outputs, names),
+            _suggest_target(outputs, names),
             [name for name, rank in zip(known, ranks, strict=True) if rank in (1, 2)],
         )
-    output = tensors[head or 0]
+    output = tensors[output_index or 0]
     if output.shape.rank not in (1, 2):
-        name = None if head is None else output_names(model, outputs)[head]
+        name = None if output_index is None else list_output_names(model, outputs)[output_index]
         owner = "the model's output" if name is None else f"the output {name!r}"
         raise OutputTargetError(
             f"{owner}, {tuple(output.shape)}, is not one score for each class",
-            _advice(outputs, None)
+            _suggest_target(outputs, None)
             if name is None
-            else f"target={{{name!r}: lambda outputs: {_mean_score((), output)}}}",
+            else f"target={{{name!r}: lambda outputs: {_write_mean_score((), output)}}}",
         )
     logits = logits_of(output)
     scores = tf.cast(output if logits is None else logits.tensor, tf.float32)
@@ -111,7 +126,7 @@ def read(
         scores, probabilities = scores[:, None], probabilities[:, None]
     is_logit = logits is not None
     predicted = tf.argmax(scores, 1, tf.int32)
-    kind = _binary_kind(output, logits, evidence) if scores.shape[1] == 1 else None
+    kind = _find_binary_kind(output, logits, evidence) if scores.shape[1] == 1 else None
     if kind is not None:
         scores = tf.concat([1 - scores if kind == "probability" else -scores, scores], 1)
         is_logit = kind == "logit"
@@ -119,11 +134,11 @@ def read(
         probabilities = tf.sigmoid(scores)
     count = tf.shape(scores)[1]
     classes = tf.where(target_classes < 0, predicted, target_classes)
-    # A class that there is not does not stop the device; `check_classes` tells.
-    chosen = tf.minimum(classes, count - 1)
-    probability = tf.gather(probabilities, chosen, batch_dims=1)
+    # Out-of-range classes are clipped here, as the graph cannot raise; `check_classes` raises.
+    clipped = tf.minimum(classes, count - 1)
+    probability = tf.gather(probabilities, clipped, batch_dims=1)
     return TargetScores(
-        tf.gather(scores, chosen, batch_dims=1),
+        tf.gather(scores, clipped, batch_dims=1),
         classes,
         count,
         tf.constant(is_logit),
@@ -131,23 +146,23 @@ def read(
     )
 
 
-def binary_output(model: Any, inputs: Any, labels: Any = None) -> str | None:
-    """Return how a model of one output value predicts two classes; None if it does not.
+def find_binary_output(model: Any, inputs: Any, labels: Any = None) -> str | None:
+    """Return the kind of a binary classifier's single output value; None for other models.
 
     Parameters
     ----------
     inputs
-        What the model takes, as TensorSpecs or tensors.
+        The model's inputs, as TensorSpecs or tensors.
     labels
-        Names of the classes, if any are given.
+        Names of the classes, if they are known.
 
     Returns
     -------
     str or None
-        What the value tells of class 1: its ``"probability"``, its ``"logit"``, or ``"sign"``, if
-        positive values stand for it and the value is bounded.
+        ``"probability"`` or ``"logit"`` of class 1, or ``"sign"`` if the value is bounded and
+        positive values stand for class 1.
     """
-    found: list[str | None] = [None]
+    kinds: list[str | None] = [None]
 
     def trace(inputs: Any) -> None:
         with unchanged():
@@ -156,23 +171,24 @@ def binary_output(model: Any, inputs: Any, labels: Any = None) -> str | None:
         if others or tuple(output.shape[1:]) not in ((), (1,)):
             return
         logits = logits_of(output)
-        kind = _binary_kind(output, logits, binary_evidence(model, ["output"], 0, labels))
-        found.append("probability" if kind is not None and logits is not None else kind)
+        evidence = find_binary_evidence(model, ["output"], 0, labels)
+        kind = _find_binary_kind(output, logits, evidence)
+        kinds.append("probability" if kind is not None and logits is not None else kind)
 
     tensorflow().function(trace, autograph=False).get_concrete_function(inputs)
-    return found[-1]
+    return kinds[-1]
 
 
-def _binary_kind(
-    output: Any, logits: Logits | None, evidence: Evidence
+def _find_binary_kind(
+    output: Any, logits: Logits | None, evidence: BinaryEvidence
 ) -> Literal["logit", "probability", "sign"] | None:
-    """Return what the score of an output of one value tells of class 1; None: nothing."""
+    """Return how a single output value encodes class 1; None if it does not."""
     if logits is not None:
         return "logit" if logits.activation == "sigmoid" else None
     if evidence == "logit":
         return "logit"
     low, high = bounds_of(output)
-    # A sixth of 6 may be a little more than 1.
+    # A hard sigmoid is relu6(x) / 6, which may exceed 1 by rounding.
     if evidence == "probability" or 0 <= low < high < 1.001:
         return "probability"
     if evidence is None or not low < 0 < high:
@@ -180,12 +196,12 @@ def _binary_kind(
     return "logit" if math.isinf(low) and math.isinf(high) else "sign"
 
 
-def _scores_by(score: Score, outputs: Any, inputs: Any) -> Any:
-    """Return the scores that a function gives, (N,) float32."""
+def _call_score(score: Score, outputs: Any, inputs: Any) -> Any:
+    """Call a target function and return its scores, (N,) float32."""
     tf = tensorflow()
     try:
         result = score(outputs, inputs) if _takes_inputs(score) else score(outputs)
-        scores = _one_for_each(result)
+        scores = _check_score_shape(result)
     except ActgridError:
         raise
     except Exception as error:
@@ -194,14 +210,14 @@ def _scores_by(score: Score, outputs: Any, inputs: Any) -> Any:
             f"the target function fails on the model's output, {shapes}: "
             f"{reason(error).rstrip('.')}; write it in TensorFlow's operations, as it is compiled"
         ) from error
-    found = ancestors([scores])
-    if all(tensor.name not in found for tensor in tf.nest.flatten(outputs)):
+    ancestors = collect_ancestors([scores])
+    if all(tensor.name not in ancestors for tensor in tf.nest.flatten(outputs)):
         raise TargetError("the target function's scores do not depend on the model's output")
     return scores
 
 
-def _one_for_each(scores: Any) -> Any:
-    """Return what a function gives as (N,) float32."""
+def _check_score_shape(scores: Any) -> Any:
+    """Convert the result of a target function to (N,) float32; raise ShapeError otherwise."""
     tf = tensorflow()
     if scores is None:
         raise ShapeError("the target must give one score for each image, (N,), not None")
@@ -216,40 +232,40 @@ def _one_for_each(scores: Any) -> Any:
 
 
 def _takes_inputs(score: Score) -> bool:
-    """Return whether a function needs two positional arguments: outputs and inputs."""
+    """Return whether a function requires two positional arguments: outputs and inputs."""
     try:
         parameters = inspect.signature(score).parameters.values()
-    except (TypeError, ValueError):  # of some functions that are not written in Python
+    except (TypeError, ValueError):  # some built-in functions have no signature
         return False
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [
+    required = [
         parameter
         for parameter in parameters
         if parameter.kind in kinds and parameter.default is parameter.empty
     ]
-    return len(needed) > 1
+    return len(required) > 1
 
 
-def _advice(outputs: Any, heads: Sequence[str] | None) -> str:
-    """Return a target that would do for a model's outputs, as Python code.
+def _suggest_target(outputs: Any, names: Sequence[str] | None) -> str:
+    """Return Python code of a valid target for a model's outputs, for error messages.
 
     Parameters
     ----------
-    heads
-        The names of the outputs if one of them is to be chosen.
+    names
+        Names of the outputs, if the target must choose one; None: a function of all outputs.
     """
     leaves = list(leaves_with_paths(outputs))
-    function = f"target=lambda outputs: {_mean_score(*leaves[0])}"
+    function = f"target=lambda outputs: {_write_mean_score(*leaves[0])}"
     for index, (path, tensor) in enumerate(leaves):
-        if heads is not None and tensor.shape.rank in (1, 2):
-            name = heads[index] if len(set(heads)) == len(heads) else index
-            function = f"target=lambda outputs: {_mean_score(path, tensor)}"
+        if names is not None and tensor.shape.rank in (1, 2):
+            name = names[index] if len(set(names)) == len(names) else index
+            function = f"target=lambda outputs: {_write_mean_score(path, tensor)}"
             return f"a target of one of them, such as target={{{name!r}: 0}} or {function}"
     return f"a target that returns one score for each image, such as {function}"
 
 
-def _mean_score(path: tuple[Any, ...], tensor: Any) -> str:
-    """Return the code of a score for each image, of one output: the mean of its first channel."""
+def _write_mean_score(path: tuple[Any, ...], tensor: Any) -> str:
+    """Return Python code that computes the mean of the first channel of an output."""
     output = "outputs" + "".join(f"[{key!r}]" for key in path)
     rank = tensor.shape.rank
     if rank == 1:

@@ -1,4 +1,4 @@
-"""The layer that class activation maps use if none is named."""
+"""Choice of the default layer of class activation maps."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from actgrid.attribution.methods import layerless_methods
+from actgrid.attribution.methods import list_layerless_methods
 from actgrid.errors import LayerError
 from actgrid.models.calls import Call
 from actgrid.models.frameworks import tensorflow
 
 __all__ = [
-    "ancestors",
-    "grid_advice",
-    "sides_of",
-    "target_calls",
-    "token_calls",
+    "collect_ancestors",
+    "find_target_calls",
+    "find_token_calls",
+    "get_output_sides",
+    "suggest_token_grid",
 ]
 
-# Operations that mix channels or neighbouring pixels, by an operand of weights.
+# Operations that mix channels or neighbouring pixels if one operand is a weight.
 _MIXING = frozenset(
     [
         "BatchMatMul",
@@ -35,9 +35,9 @@ _MIXING = frozenset(
         "XlaConvV2",
     ]
 )
-# Operations that attend: products of two tensors that both derive from the image.
+# Operations that compute attention if both operands derive from the image.
 _PRODUCTS = frozenset(["BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"])
-# Compiled functions, such as the layers of a SavedModel, hide their operations.
+# Calls of compiled functions, such as the layers of a SavedModel, whose operations are hidden.
 _FUNCTIONS = frozenset(["PartitionedCall", "StatefulPartitionedCall"])
 _RESIZING = frozenset(
     [
@@ -49,7 +49,7 @@ _RESIZING = frozenset(
     ]
 )
 _REPEATING = frozenset(["BroadcastTo", "DepthToSpace", "Tile"])
-# Operations that only move, leave out, merge or repeat values.
+# Operations that only move, drop, merge or repeat values.
 _MOVING = (
     _RESIZING
     | _REPEATING
@@ -69,36 +69,43 @@ _MOVING = (
         ]
     )
 )
-# Where Keras has its layers that do the same.
+# Modules of the Keras layers that do the same.
 _MOVING_LAYERS = tuple(
     f"keras.src.layers.{folder}." for folder in ("pooling", "preprocessing", "reshaping")
 )
 
 
-class _Place(NamedTuple):
-    """How a tensor of rank 3 or more derives from the image.
+class _Derivation(NamedTuple):
+    """Derivation of a tensor of rank 3 or more from the image.
 
-    `mixings` counts the learned operations that mix, up to 2. `enlarged` tells whether feature
-    maps were enlarged on the way. `tokens` tells whether all ways lead through sequences
-    (N, T, C) or attention, and `mixed_tokens` whether such sequences were mixed.
+    Attributes
+    ----------
+    mixing_count
+        Number of learned operations that mix channels or pixels, at most 2.
+    is_enlarged
+        Whether feature maps were enlarged between the image and the tensor.
+    is_tokens
+        Whether every path from the image leads through sequences (N, T, C) or attention.
+    has_mixed_tokens
+        Whether learned operations mixed such sequences.
     """
 
-    mixings: int = 0
-    enlarged: bool = False
-    tokens: bool = False
-    mixed_tokens: bool = False
+    mixing_count: int = 0
+    is_enlarged: bool = False
+    is_tokens: bool = False
+    has_mixed_tokens: bool = False
 
 
-def target_calls(
+def find_target_calls(
     calls: Sequence[Call], image: Any, scores: Any, outputs: Iterable[Any]
 ) -> list[Call]:
-    """Return the calls that class activation maps can use by themselves, the best one last.
+    """Return the layer calls that suit class activation maps, the default call last.
 
-    A call fits if its output
+    A call is suitable if its output
 
     - lies between the image and the scores,
-    - corresponds in space with the image: tensors of rank 4 or more connect the two,
-    - comes from learned weights that mix channels or pixels, as those of a convolution do,
+    - corresponds spatially to the image: tensors of rank 4 or more connect the two,
+    - comes from learned weights that mix channels or pixels, such as those of a convolution,
     - is not only pooled, padded, cropped, resized, permuted or reshaped, and not 1 x 1,
     - and, if the scores are read from an output with spatial axes, comes before the feature maps
       are enlarged, and before the last learned operation.
@@ -106,83 +113,93 @@ def target_calls(
     Parameters
     ----------
     calls
-        Of a trace, in their order.
+        The calls of a trace, in order.
     image, scores
-        Symbolic tensors of that trace.
+        Symbolic tensors of the trace.
     outputs
         The model's output tensors.
 
     Raises
     ------
     LayerError
-        If no call fits.
+        If no call is suitable.
     """
-    flow = _Flow(calls, image)
-    way = ancestors([scores])
-    spatial_output = any(
-        output.name in way and output.shape.rank is not None and output.shape.rank > 2
+    flow = _ImageFlow(calls, image)
+    score_ancestors = collect_ancestors([scores])
+    has_spatial_output = any(
+        output.name in score_ancestors and output.shape.rank is not None and output.shape.rank > 2
         and not _is_single(output)
         for output in outputs
     )  # fmt: skip
-    before_head = ancestors(
+    before_head = collect_ancestors(
         tensor
-        for operation in flow.mixing
-        if operation.outputs[0].name in way
+        for operation in flow.mixing_operations
+        if operation.outputs[0].name in score_ancestors
         for tensor in operation.inputs
         if tensor.name in flow.from_image
     )
-    fitting: dict[str, Call] = {}
+    candidates: dict[str, Call] = {}
     for call in calls:
         name = call.tensor.name
-        place = flow.places.get(name)
+        derivation = flow.derivations.get(name)
         if (
-            place is not None
-            and name in way
-            and place.mixings
-            and not place.tokens
-            and not (spatial_output and (place.enlarged or name not in before_head))
+            derivation is not None
+            and name in score_ancestors
+            and derivation.mixing_count
+            and not derivation.is_tokens
+            and not (has_spatial_output and (derivation.is_enlarged or name not in before_head))
             and call.info.spatial
             and call.info.kind == "image"
             and call.tensor.dtype.is_floating
-            and sides_of(call) != (1, 1)
+            and get_output_sides(call) != (1, 1)
             and not call.node.internal
         ):
-            fitting.setdefault(name, call)  # a composite returns the tensor of a layer inside it
-    found = [call for call in fitting.values() if not _only_moves(call)]
-    of_tokens = any(name in way and place.mixed_tokens for name, place in flow.places.items())
-    if of_tokens and all(flow.places[call.tensor.name].mixings < 2 for call in found):
-        named = f", or layer={found[-1].info.path!r}, the patch embedding" if found else ""
-        raise LayerError(
-            "the model works on tokens: give token_grid=(h, w), the number of patches down and "
-            f"across, for its last layer of tokens{named}; or take a method that needs no layer: "
-            f"{layerless_methods()}"
+            candidates.setdefault(name, call)  # a composite returns the tensor of a layer inside it
+    suitable = [call for call in candidates.values() if not _only_moves(call)]
+    uses_tokens = any(
+        name in score_ancestors and derivation.has_mixed_tokens
+        for name, derivation in flow.derivations.items()
+    )
+    if uses_tokens and all(
+        flow.derivations[call.tensor.name].mixing_count < 2 for call in suitable
+    ):
+        embedding = (
+            f", or layer={suitable[-1].info.path!r}, the patch embedding" if suitable else ""
         )
-    if not found:
-        reason = (
+        raise LayerError(
+            "the model works on tokens: pass token_grid=(h, w), the number of patches down and "
+            f"across, for its last layer of tokens{embedding}; or use a method that needs no "
+            f"layer: {list_layerless_methods()}"
+        )
+    if not suitable:
+        requirement = (
             "before its last learned operation and before it enlarges feature maps"
-            if spatial_output
+            if has_spatial_output
             else "after a learned operation such as a convolution"
         )
         raise LayerError(
             "the model has no layer with a spatial output that corresponds to the image "
-            f"{reason}: name a layer, or take a method that needs no layer: {layerless_methods()}"
+            f"{requirement}: choose a layer, or use a method that needs no layer: "
+            f"{list_layerless_methods()}"
         )
-    return found
+    return suitable
 
 
-def token_calls(calls: Sequence[Call], scores: Any, tokens: int) -> list[Call]:
-    """Return the calls that give at least `tokens` tokens (N, T, C) that lead to the scores.
+def find_token_calls(calls: Sequence[Call], scores: Any, tokens: int) -> list[Call]:
+    """Return the layer calls whose output is at least `tokens` tokens, (N, T, C).
+
+    Only calls that the scores derive from are returned.
 
     Raises
     ------
     LayerError
-        If no call does.
+        If there is no such call.
     """
-    way = ancestors([scores])
+    score_ancestors = collect_ancestors([scores])
     sequences: dict[str, Call] = {}
     for call in calls:
         if (
-            call.tensor.name in way
+            call.tensor.name in score_ancestors
             and call.info.spatial
             and call.info.kind == "sequence"
             and call.tensor.dtype.is_floating
@@ -190,52 +207,53 @@ def token_calls(calls: Sequence[Call], scores: Any, tokens: int) -> list[Call]:
         ):
             sequences.setdefault(call.tensor.name, call)
     counts = {name: call.info.shape[1] for name, call in sequences.items()}
-    fitting = [
+    suitable = [
         call
         for name, call in sequences.items()
         if (count := counts[name]) is None or count >= tokens
     ]
-    if not fitting:
+    if not suitable:
         largest = max((count for count in counts.values() if count is not None), default=0)
-        found = f": it has at most {largest}{grid_advice(largest)};" if largest else ":"
+        hint = f": it has at most {largest}{suggest_token_grid(largest)};" if largest else ":"
         raise LayerError(
-            f"the model has no layer of {tokens} or more tokens, (N, T, C){found} leave token_grid "
-            f"out, or take a method that needs no layer: {layerless_methods()}"
+            f"the model has no layer of {tokens} or more tokens, (N, T, C){hint} leave token_grid "
+            f"out, or use a method that needs no layer: {list_layerless_methods()}"
         )
-    return fitting
+    return suitable
 
 
-def grid_advice(tokens: int) -> str:
-    """Return the square grid that some tokens fill, after class tokens, as advice."""
+def suggest_token_grid(tokens: int) -> str:
+    """Return advice for an error message: the largest square grid that some tokens fill."""
     side = math.isqrt(tokens)
     return f", which fill token_grid=({side}, {side})" if side > 1 else ""
 
 
-def sides_of(call: Call) -> tuple[int | None, ...]:
-    """Return height and width of the output of a call."""
+def get_output_sides(call: Call) -> tuple[int | None, ...]:
+    """Return the height and width of the output of a layer call."""
     shape = call.info.shape
     return shape[2:] if call.info.data_format == "channels_first" else shape[1:3]
 
 
-class _Flow:
-    """What becomes of the image in the graph that is being traced.
+class _ImageFlow:
+    """Tensors and operations of a traced graph that derive from the image.
 
     Attributes
     ----------
     from_image
         Names of all tensors that derive from the image.
-    mixing
-        Operations that mix such tensors by weights.
-    places
-        Of the tensors of rank 3 or more that such tensors connect with the image, by their names.
+    mixing_operations
+        Operations that mix such tensors by learned weights.
+    derivations
+        Derivation of each tensor that is connected to the image by tensors of rank 3 or more, by
+        the tensor's name.
     """
 
     def __init__(self, calls: Sequence[Call], image: Any) -> None:
         self.from_image = {image.name}
-        self.mixing: list[Any] = []
-        self.places = {image.name: _Place()}
-        # A layer connects its input and output whatever it does inside: a dense layer multiplies
-        # matrices, and a group normalization reshapes.
+        self.mixing_operations: list[Any] = []
+        self.derivations = {image.name: _Derivation()}
+        # A layer connects its input and output whatever operations it has inside: a dense layer
+        # reshapes for its matrix product, and so does a group normalization.
         leaves = {call.tensor.name: call for call in calls if not call.node.composite}
         learned: set[str] = set()
         for operation in image.graph.get_operations():
@@ -248,55 +266,63 @@ class _Flow:
             self.from_image.update(tensor.name for tensor in outputs)
             mixes = _mixes(operation, learned)
             if mixes:
-                self.mixing.append(operation)
+                self.mixing_operations.append(operation)
             attends = operation.type in _PRODUCTS and self.from_image.issuperset(inputs)
             for output in outputs:
                 call = leaves.get(output.name)
-                place = self._place(operation.inputs, output, mixes, _enlarges(operation))
-                if place is not None and attends:
-                    place = place._replace(tokens=True)
+                derivation = self._derive(operation.inputs, output, mixes, _enlarges(operation))
+                if derivation is not None and attends:
+                    derivation = derivation._replace(is_tokens=True)
                 if call is not None:
-                    place = place or self._of_layer(call)
-                    place = place and place._replace(
-                        enlarged=place.enlarged or (place.mixings > 0 and self._doubles(call))
+                    derivation = derivation or self._derive_from_layer(call)
+                    derivation = derivation and derivation._replace(
+                        is_enlarged=derivation.is_enlarged
+                        or (derivation.mixing_count > 0 and self._doubles(call))
                     )
-                if place is not None:
-                    self.places.setdefault(output.name, place)
+                if derivation is not None:
+                    self.derivations.setdefault(output.name, derivation)
 
-    def _place(self, inputs: Any, output: Any, mixes: bool, enlarges: bool) -> _Place | None:
-        known = [self.places[tensor.name] for tensor in inputs if tensor.name in self.places]
+    def _derive(self, inputs: Any, output: Any, mixes: bool, enlarges: bool) -> _Derivation | None:
+        """Return the derivation of an operation's output; None if it is not spatial."""
+        known = [
+            self.derivations[tensor.name] for tensor in inputs if tensor.name in self.derivations
+        ]
         rank = output.shape.rank
         if not known or rank is None or rank < 3 or _is_single(output):
             return None
-        tokens = rank == 3 or all(place.tokens for place in known)
-        mixings = max(place.mixings for place in known)
-        return _Place(
-            min(mixings + mixes, 2),
-            any(place.enlarged for place in known) or (enlarges and mixings > 0),
-            tokens,
-            any(place.mixed_tokens or (place.tokens and mixes and rank == 3) for place in known),
+        is_tokens = rank == 3 or all(derivation.is_tokens for derivation in known)
+        mixing_count = max(derivation.mixing_count for derivation in known)
+        return _Derivation(
+            min(mixing_count + mixes, 2),
+            any(derivation.is_enlarged for derivation in known) or (enlarges and mixing_count > 0),
+            is_tokens,
+            any(
+                derivation.has_mixed_tokens or (derivation.is_tokens and mixes and rank == 3)
+                for derivation in known
+            ),
         )
 
-    def _of_layer(self, call: Call) -> _Place | None:
-        inputs = _tensors(call.inputs)
-        inside = ancestors([call.tensor], {tensor.name for tensor in inputs})
-        mixes = any(operation.outputs[0].name in inside for operation in self.mixing)
-        return self._place(inputs, call.tensor, mixes, enlarges=False)
+    def _derive_from_layer(self, call: Call) -> _Derivation | None:
+        """Return the derivation of a layer's output from the layer's inputs."""
+        inputs = _flatten_tensors(call.inputs)
+        inside = collect_ancestors([call.tensor], {tensor.name for tensor in inputs})
+        mixes = any(operation.outputs[0].name in inside for operation in self.mixing_operations)
+        return self._derive(inputs, call.tensor, mixes, enlarges=False)
 
     @staticmethod
     def _doubles(call: Call) -> bool:
-        """Return whether a layer makes its input at least twice as high or wide."""
-        first = call.info.data_format == "channels_first"
-        axes = slice(2, 4) if first else slice(1, 3)
+        """Return whether the output of a layer is at least twice as high or wide as its input."""
+        channels_first = call.info.data_format == "channels_first"
+        axes = slice(2, 4) if channels_first else slice(1, 3)
         return any(
             before is not None and after is not None and after >= 2 * before
-            for tensor in _tensors(call.inputs)
+            for tensor in _flatten_tensors(call.inputs)
             if tensor.shape.rank == call.tensor.shape.rank == 4
             for before, after in zip(tensor.shape[axes], call.tensor.shape[axes], strict=True)
         )
 
 
-def _tensors(inputs: Any) -> list[Any]:
+def _flatten_tensors(inputs: Any) -> list[Any]:
     tf = tensorflow()
     return [value for value in tf.nest.flatten(inputs) if isinstance(value, tf.Tensor)]
 
@@ -309,7 +335,7 @@ def _mixes(operation: Any, learned: set[str]) -> bool:
 
 
 def _enlarges(operation: Any) -> bool:
-    """Return whether an operation makes pictures larger."""
+    """Return whether an operation enlarges feature maps."""
     if operation.type == "Conv2DBackpropInput":
         return bool(max(operation.get_attr("strides")) > 1)
     if operation.type in _RESIZING:
@@ -319,13 +345,13 @@ def _enlarges(operation: Any) -> bool:
 
 
 def _is_single(tensor: Any) -> bool:
-    """Return whether a tensor has one position only, with channels last or first."""
+    """Return whether a tensor of rank 4 is 1 x 1, with channels last or first."""
     shape = list(tensor.shape)
     return len(shape) == 4 and [1, 1] in (shape[1:3], shape[2:])
 
 
 def _only_moves(call: Call) -> bool:
-    """Return whether a layer only moves, merges or repeats the values of its input."""
+    """Return whether a layer without weights only moves, merges or repeats values."""
     if call.info.parameters:
         return False
     operation = call.tensor.op
@@ -335,14 +361,20 @@ def _only_moves(call: Call) -> bool:
     return operation.type in _MOVING or module.startswith(_MOVING_LAYERS)
 
 
-def ancestors(tensors: Iterable[Any], stop: Iterable[str] = ()) -> set[str]:
-    """Return the names of tensors and of all that they derive from, up to those of `stop`."""
-    found = set(stop)
-    start = len(found)
-    waiting = list(tensors)
-    while waiting:
-        tensor = waiting.pop()
-        if tensor.name not in found:
-            found.add(tensor.name)
-            waiting += tensor.op.inputs
-    return found.difference(stop) if start else found
+def collect_ancestors(tensors: Iterable[Any], stop: Iterable[str] = ()) -> set[str]:
+    """Return the names of tensors and of all tensors they derive from, excluding `stop`.
+
+    Parameters
+    ----------
+    stop
+        Names of tensors that are not followed further.
+    """
+    visited = set(stop)
+    start = len(visited)
+    pending = list(tensors)
+    while pending:
+        tensor = pending.pop()
+        if tensor.name not in visited:
+            visited.add(tensor.name)
+            pending += tensor.op.inputs
+    return visited.difference(stop) if start else visited

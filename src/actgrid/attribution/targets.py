@@ -1,4 +1,4 @@
-"""Read the option `target`: the class or function to explain for each image."""
+"""Parse the option `target`: the class or function to explain for each image."""
 
 from __future__ import annotations
 
@@ -18,67 +18,76 @@ __all__ = [
     "TargetRow",
     "are_several",
     "check_classes",
-    "class_indices",
-    "head_index",
-    "names_heads",
-    "target_rows",
+    "find_output_index",
+    "list_target_rows",
+    "may_name_outputs",
+    "parse_classes",
 ]
 
-# Stands for the class that the model predicts.
+# Class index that stands for the class that the model predicts.
 PREDICTED = -1
 
 
 class TargetRow(NamedTuple):
-    """One map to compute.
+    """Image, output and target of one map.
 
-    `image` is the position of the image, `head` that of the output (None: the only one).
+    Attributes
+    ----------
+    image
+        Index of the image.
+    output
+        Index of the model's output; None: the only output.
+    target
+        None, a class index or name, or a function.
     """
 
     image: int
-    head: int | None
+    output: int | None
     target: Any
 
 
 def are_several(value: Any) -> bool:
-    """Return whether a value is a list or array of values, not a single value or its name."""
-    # Arrays and tensors of no axis can be iterated over by their type alone.
-    single = (
+    """Return whether a value is an iterable of values, not a string, function or scalar."""
+    # Zero-dimensional arrays and tensors have `__iter__`, but cannot be iterated over.
+    is_single = (
         isinstance(value, (str, bytes)) or callable(value) or len(getattr(value, "shape", "?")) == 0
     )
-    return isinstance(value, Iterable) and not single
+    return isinstance(value, Iterable) and not is_single
 
 
-def target_rows(target: TargetLike, images: int, heads: Sequence[str] = ()) -> list[TargetRow]:
-    """Return the maps that a target asks for, image by image.
+def list_target_rows(
+    target: TargetLike, images: int, outputs: Sequence[str] = ()
+) -> list[TargetRow]:
+    """Expand the option `target` to one row for each map, ordered by image.
 
     Parameters
     ----------
     target
         One target for all images; a list with a target, or a list of targets, for each image; for
-        one image a list of targets. Each may be a dict of targets by output, and a pair (output,
-        target) if the model has several outputs.
+        one image, a list of targets. A target may be a dict of targets by output, and a pair
+        (output, target) if the model has several outputs.
     images
         The number of images.
-    heads
-        The names of the model's outputs, see `output_names`.
+    outputs
+        Names of the model's outputs, see `list_output_names`.
 
     Raises
     ------
     TargetError
-        If the list has another length, or names an output that the model does not have.
+        If the list has the wrong length, or an output is unknown.
     """
-    if isinstance(target, str) and len(heads) > 1 and target in heads:
+    if isinstance(target, str) and len(outputs) > 1 and target in outputs:
         raise OutputTargetError(
-            f"{target!r} names an output and no class of it",
+            f"target {target!r} is the name of an output, not of a class",
             f"target={{{target!r}: None}} for the class that it predicts, or a class in its place",
             [target],
         )
-    by_head = _by_head(target, heads)
-    if by_head is not None:
+    targets_by_output = _group_by_output(target, outputs)
+    if targets_by_output is not None:
         rows = [
-            row._replace(head=head_index(name, heads))
-            for name, inner in by_head.items()
-            for row in target_rows(inner, images)
+            row._replace(output=find_output_index(name, outputs))
+            for name, output_target in targets_by_output.items()
+            for row in list_target_rows(output_target, images)
         ]
         return sorted(rows, key=operator.attrgetter("image"))
     if not are_several(target):
@@ -87,83 +96,88 @@ def target_rows(target: TargetLike, images: int, heads: Sequence[str] = ()) -> l
     if not targets:
         raise TargetError("target is an empty list: name at least one class")
     if images == 1:
-        return [row for entry in targets for row in target_rows(entry, 1, heads)]
+        return [row for entry in targets for row in list_target_rows(entry, 1, outputs)]
     if len(targets) != images:
         raise TargetError(
-            f"there are {images} images, but {len(targets)} targets: several targets for each "
-            "image are a list of lists, one for each image"
+            f"target must have one entry for each image: got {len(targets)} targets for {images} "
+            "images; pass a list of lists for several targets for each image"
         )
     return [
         row._replace(image=image)
         for image, entry in enumerate(targets)
-        for row in target_rows(entry, 1, heads)
+        for row in list_target_rows(entry, 1, outputs)
     ]
 
 
-def _by_head(target: Any, heads: Sequence[str]) -> Mapping[Any, Any] | None:
+def _group_by_output(target: Any, outputs: Sequence[str]) -> Mapping[Any, Any] | None:
     """Return targets by output; None if the target names no output."""
     if isinstance(target, Mapping):
         return target
-    if isinstance(target, tuple) and len(target) == 2 and len(heads) > 1:
-        name, inner = target
-        # Classes without an output would have no meaning here.
-        if isinstance(name, str) or _is_position(name):
-            return {name: inner}
+    if isinstance(target, tuple) and len(target) == 2 and len(outputs) > 1:
+        name, output_target = target
+        # A pair of classes would be ambiguous for a model with several outputs.
+        if isinstance(name, str) or _is_index(name):
+            return {name: output_target}
     return None
 
 
-def _is_position(value: Any) -> bool:
+def _is_index(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def names_heads(target: Any) -> bool:
-    """Return whether a target may name outputs of the model: a dict or a pair is in it."""
+def may_name_outputs(target: Any) -> bool:
+    """Return whether a target contains a dict or a pair, which may name outputs of the model."""
     if isinstance(target, Mapping) or (isinstance(target, tuple) and len(target) == 2):
         return True
-    return isinstance(target, (list, tuple)) and any(map(names_heads, target))
+    return isinstance(target, (list, tuple)) and any(map(may_name_outputs, target))
 
 
-def head_index(name: Any, heads: Sequence[str]) -> int:
-    """Return the position of an output that is named by its name or its position.
+def find_output_index(name: Any, outputs: Sequence[str]) -> int:
+    """Return the index of an output from its name or index.
 
     Raises
     ------
     TargetError
         If the model has no such output.
     """
-    if isinstance(name, str) and name in heads:
-        return heads.index(name)
-    if _is_position(name) and 0 <= name < len(heads):
+    if isinstance(name, str) and name in outputs:
+        return outputs.index(name)
+    if _is_index(name) and 0 <= name < len(outputs):
         return int(name)
-    if not heads:
-        raise TargetError(f"the targets of an output name an output again: {name!r}")
-    hint = suggest(name, heads) if isinstance(name, str) else ""
+    if not outputs:
+        raise TargetError(f"target of an output must be a class, not the output {name!r}")
+    hint = suggest(name, outputs) if isinstance(name, str) else ""
     raise TargetError(
-        f"the model has no output {name!r}{hint}; outputs: {', '.join(map(repr, heads))}"
+        f"the model has no output {name!r}{hint}; outputs: {', '.join(map(repr, outputs))}"
     )
 
 
-def class_indices(
+def parse_classes(
     targets: Iterable[Any], labels: Sequence[str] | None = None
 ) -> npt.NDArray[np.int32]:
-    """Return the class that each target stands for, -1 for the predicted one.
+    """Return the class index of each target, -1 for the predicted class.
 
     Parameters
     ----------
     targets
-        None, a class, or its name.
+        None, a class index, or a class name for each map.
     labels
         Names of the classes, if they are known.
+
+    Returns
+    -------
+    ndarray
+        (N,) int32. `check_classes` checks the indices against the number of classes.
 
     Raises
     ------
     TargetError
-        If one is no target. Whether there are so many classes is for `check_classes`.
+        If a target is not a class.
     """
-    return np.array([_class(target, labels) for target in targets], np.int32)
+    return np.array([_parse_class(target, labels) for target in targets], np.int32)
 
 
-def _class(target: Any, labels: Sequence[str] | None) -> int:
+def _parse_class(target: Any, labels: Sequence[str] | None) -> int:
     if target is None:
         return PREDICTED
     if isinstance(target, str):
@@ -172,7 +186,7 @@ def _class(target: Any, labels: Sequence[str] | None) -> int:
         if isinstance(target, (bool, np.bool_)):
             raise TypeError
         index = operator.index(target)
-    except (TypeError, AttributeError):  # the latter of tensors
+    except (TypeError, AttributeError):  # symbolic tensors raise AttributeError
         raise TargetError(
             "target must be a class, its name, a list of these, or a function of the output, "
             f"not {target!r}"
@@ -187,7 +201,7 @@ def _class(target: Any, labels: Sequence[str] | None) -> int:
 def check_classes(
     target_classes: npt.NDArray[np.int32], count: int, output: str | None = None
 ) -> None:
-    """Raise TargetError unless the classes are among the `count` of a model or output."""
+    """Raise TargetError if a class index is not below `count`, the number of classes."""
     if target_classes.size and (largest := int(target_classes.max())) >= count:
         owner = "the model has" if output is None else f"output {output!r} has"
         classes = "" if output is None else " classes" if count > 1 else " class"

@@ -1,0 +1,171 @@
+"""Parametrization of images by pixels or by spatial frequencies."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actgrid.attribution.maximization_inputs import MaximizationInputs
+from actgrid.errors import (
+    ModelError,
+    OptionError,
+)
+from actgrid.models.data_formats import input_data_format
+from actgrid.models.frameworks import tensorflow
+from actgrid.models.functions import GraphFunction
+from actgrid.models.image_pixels import image_size
+from actgrid.models.preprocessing import preprocessing
+from actgrid.models.tracing import trace_model
+from actgrid.option_checks import integer_option
+
+__all__ = ["ImageParametrization"]
+
+# Correlation of the colours of natural images: the square root of their covariance over ImageNet
+# (Olah et al., 2017), scaled to a largest column of length 1.
+_COLOURS = np.array([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]], np.float32)
+_COLOURS /= np.linalg.norm(_COLOURS, axis=0).max()
+# Standard deviation of the initial parameters, which make a nearly gray image.
+_NOISE = 0.01
+# Height and width of the image that a model is tried on if the size of its images is unknown.
+_TRIAL_SIDE = 64
+# Strength of the spectrum and exponent of its decay with the frequency. In photos the exponent is
+# about 1; a faster decay suppresses the high-frequency patterns that gradient ascent produces.
+_SPECTRUM_STRENGTH = 0.18
+_SPECTRUM_DECAY = 1.25
+
+
+@dataclass(frozen=True)
+class ImageParametrization:
+    """Mapping from optimized parameters to images, and from images to a model's input.
+
+    Attributes
+    ----------
+    basis
+        ``"pixels"`` or ``"fourier"``, the quantities that are optimized.
+    height, width, depth
+        Size of the images, and the number of their channels.
+    channels_first
+        Whether the model takes (N, C, H, W).
+    preprocess
+        See the option `preprocess` of `actgrid.maximize`.
+    rgb_channels
+        Indices of the channels that are drawn as red, green and blue; None: no selection.
+    """
+
+    basis: str
+    height: int
+    width: int
+    depth: int
+    channels_first: bool
+    preprocess: Any
+    rgb_channels: tuple[int, ...] | None
+
+    @classmethod
+    def from_options(
+        cls,
+        model: Any,
+        inputs: MaximizationInputs,
+        basis: str,
+        size: Any,
+        preprocess: Any,
+        rgb_channels: Any,
+    ) -> ImageParametrization:
+        """Create a parametrization for the image input of a model.
+
+        Raises
+        ------
+        OptionError
+            If an option is invalid, or the image size is unknown.
+        """
+        preprocessing(preprocess, model)
+        shape = inputs.image_shape
+        channels_first = input_data_format(model, inputs.position) == "channels_first"
+        depth = shape[1 if channels_first else 3] or 3
+        height, width = shape[2:4] if channels_first else shape[1:3]
+        rgb = None
+        if rgb_channels is not None:
+            if isinstance(rgb_channels, str) or len(rgb_channels) != 3:
+                raise OptionError(f"rgb_channels must be three channels, not {rgb_channels!r}")
+            rgb = tuple(
+                integer_option("a channel of rgb_channels", channel, 0, depth - 1)
+                for channel in rgb_channels
+            )
+        if size is not None:
+            height, width = image_size(size)
+        if height is None or width is None:
+            side = _TRIAL_SIDE
+            trial = cls(basis, side, side, depth, channels_first, preprocess, rgb)
+            raise OptionError(_explain_unknown_size(model, inputs, trial))
+        return cls(basis, height, width, depth, channels_first, preprocess, rgb)
+
+    def make_noise(self, seed: int) -> Any:
+        """Return the float32 parameters, (1, ...), of one nearly gray random image."""
+        shape: tuple[int, ...] = (self.height, self.width, self.depth)
+        if self.basis == "fourier":
+            shape = (self.depth, self.height, self.width // 2 + 1, 2)
+        noise = np.random.default_rng(seed).normal(0, _NOISE, (1, *shape))
+        return tensorflow().constant(noise, "float32")
+
+    def to_unit_images(self, parameters: Any) -> Any:
+        """Convert parameters to images, (N, H, W, C) with values from 0 to 1."""
+        tf = tensorflow()
+        values = parameters
+        if self.basis == "fourier":
+            spectrum = (
+                tf.complex(parameters[..., 0], parameters[..., 1]) * self._compute_amplitudes()
+            )
+            planes = tf.signal.irfft2d(spectrum, [self.height, self.width])
+            values = tf.transpose(planes, (0, 2, 3, 1))
+            if self.depth == 3:
+                values = tf.einsum("nhwc,dc->nhwd", values, _COLOURS)
+        return tf.sigmoid(values)
+
+    def _compute_amplitudes(self) -> Any:
+        """Return the amplitude of each spatial frequency, (H, W // 2 + 1) complex64."""
+        down, right = np.fft.fftfreq(self.height)[:, None], np.fft.rfftfreq(self.width)
+        lowest = 1 / max(self.height, self.width)
+        frequencies = np.maximum(np.hypot(down, right), lowest)
+        amplitudes = _SPECTRUM_STRENGTH / frequencies**_SPECTRUM_DECAY
+        return (amplitudes * math.sqrt(self.height * self.width)).astype(np.complex64)
+
+    def to_model_input(self, model: Any, images: Any) -> Any:
+        """Preprocess images, (N, H, W, C) from 0 to 1, to the model's image input."""
+        tf = tensorflow()
+        inputs = tf.cast(preprocessing(self.preprocess, model)(images * 255), "float32")
+        return tf.transpose(inputs, (0, 3, 1, 2)) if self.channels_first else inputs
+
+    def parameters_to_model_input(self, model: Any, parameters: Any) -> Any:
+        """Convert parameters to the model's image input."""
+        return self.to_model_input(model, self.to_unit_images(parameters))
+
+    def to_pixels(self, parameters: Any) -> npt.NDArray[np.uint8]:
+        """Convert parameters to displayable uint8 pixels, (N, H, W, 3) or (N, H, W, C)."""
+        images: npt.NDArray[np.float32] = self.to_unit_images(parameters).numpy()
+        levels = np.rint(images * 255).astype(np.uint8)
+        if self.rgb_channels is not None:
+            return levels[..., list(self.rgb_channels)]
+        if self.depth == 1:
+            return np.repeat(levels, 3, axis=-1)
+        return levels[..., :3] if self.depth == 4 else levels
+
+
+def _explain_unknown_size(
+    model: Any, inputs: MaximizationInputs, trial: ImageParametrization
+) -> str:
+    """Run a model on a trial image; return the error message for an unknown image size."""
+    if not model.built:
+        return "size is unknown, as the model has not been called: pass size=(height, width)"
+    image = trial.parameters_to_model_input(model, trial.make_noise(0))
+    run = GraphFunction(lambda tensors: trace_model(model, tensors).outputs)
+    try:
+        run.trace(inputs.with_image(image))
+    except ModelError as error:
+        return (
+            "size is unknown, as the model does not define it: pass size=(height, width); with "
+            f"{_TRIAL_SIDE} x {_TRIAL_SIDE}, {error}"
+        )
+    return "size is unknown, as the model takes images of any size: pass size=(height, width)"
