@@ -1,4 +1,4 @@
-"""`actgrid.diagram`: the boxes of a model, and what is seen on them."""
+"""Diagrams: the boxes of a model and the pictures on them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 import actgrid
 
 
-def small() -> Any:
+def make_small_model() -> Any:
     keras.utils.set_random_seed(0)
     return keras.Sequential(
         [
@@ -27,15 +27,15 @@ def small() -> Any:
     )
 
 
-def faces(diagram: actgrid.Diagram) -> dict[str, np.ndarray]:
-    found = {box.name: box.face for box in diagram.boxes}
-    seen = {name: face for name, face in found.items() if face is not None}
-    assert len(seen) == len(diagram)
-    return seen
+def get_faces(diagram: actgrid.Diagram) -> dict[str, np.ndarray]:
+    """Return the picture on each box by name; all boxes must have one."""
+    faces = {box.name: box.face for box in diagram.boxes if box.face is not None}
+    assert len(faces) == len(diagram)
+    return faces
 
 
-def test_boxes_are_the_inputs_and_the_layers_as_they_run() -> None:
-    boxes = actgrid.diagram(small()).boxes
+def test_boxes_are_inputs_and_layers_in_order() -> None:
+    boxes = actgrid.diagram(make_small_model()).boxes
     assert [(box.type, box.shape) for box in boxes] == [
         ("Input", (12, 8, 3)),
         ("Conv2D", (10, 6, 5)),
@@ -47,39 +47,39 @@ def test_boxes_are_the_inputs_and_the_layers_as_they_run() -> None:
     assert all(box.face is None for box in boxes)
 
 
-def test_each_box_shows_what_its_layer_gives() -> None:
-    model = small()
+def test_boxes_show_activations() -> None:
+    model = make_small_model()
     x = np.random.default_rng(0).random((3, 12, 8, 3), np.float32)
-    shown = faces(actgrid.diagram(model, x, sample=1, cmap="gray"))
-    found = actgrid.Extractor(model, ["conv", "flat", "dense"])(x)
-    strength = np.sqrt((found["conv"][1].astype(float) ** 2).mean(-1))
+    pictures = get_faces(actgrid.diagram(model, x, sample=1, cmap="gray"))
+    activations = actgrid.Extractor(model, ["conv", "flat", "dense"])(x)
+    strength = np.sqrt((activations["conv"][1].astype(float) ** 2).mean(-1))
     np.testing.assert_allclose(
-        shown["conv"][..., 0], 255 * (strength - strength.min()) / np.ptp(strength), atol=1
+        pictures["conv"][..., 0], 255 * (strength - strength.min()) / np.ptp(strength), atol=1
     )
-    units = found["dense"][1]
-    assert shown["dense"].shape == (4, 1, 3)
+    units = activations["dense"][1]
+    assert pictures["dense"].shape == (4, 1, 3)
     np.testing.assert_allclose(
-        shown["dense"][:, 0, 0], 255 * (units - units.min()) / np.ptp(units), atol=1
+        pictures["dense"][:, 0, 0], 255 * (units - units.min()) / np.ptp(units), atol=1
     )
-    # 75 units on 64 rows: each shows the larger of its one or two.
+    # 75 units on 64 rows: each row shows the maximum of one or two units.
     rows = np.arange(75) * 64 // 75
-    largest = np.array([found["flat"][1][rows == row].max() for row in range(64)])
+    largest = np.array([activations["flat"][1][rows == row].max() for row in range(64)])
     np.testing.assert_allclose(
-        shown["flat"][:, 0, 0], 255 * (largest - largest.min()) / np.ptp(largest), atol=1
+        pictures["flat"][:, 0, 0], 255 * (largest - largest.min()) / np.ptp(largest), atol=1
     )
 
 
-def test_the_input_is_the_picture_itself(tmp_path: Path) -> None:
-    model = small()
+def test_input_box_shows_the_image(tmp_path: Path) -> None:
+    model = make_small_model()
     pixels = np.random.default_rng(1).integers(0, 256, (12, 8, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "x.png")
-    photo, *_ = faces(actgrid.diagram(model, tmp_path / "x.png")).values()
+    photo, *_ = get_faces(actgrid.diagram(model, tmp_path / "x.png")).values()
     np.testing.assert_array_equal(photo, pixels)
-    photo, *_ = faces(actgrid.diagram(model, pixels[None].astype(np.float32) / 255)).values()
+    photo, *_ = get_faces(actgrid.diagram(model, pixels[None].astype(np.float32) / 255)).values()
     np.testing.assert_allclose(photo, pixels, atol=1)
 
 
-def test_every_kind_of_layer_and_several_inputs() -> None:
+def test_layers_of_every_rank_and_several_inputs() -> None:
     words = keras.Input((None, 6), name="words")
     film = keras.Input((4, 6, 8, 2), name="film")
     first = keras.Input((3, 8, 6), name="first")
@@ -90,8 +90,8 @@ def test_every_kind_of_layer_and_several_inputs() -> None:
     model = keras.Model({"words": words, "film": film, "first": first}, [a, b, c])
     random = np.random.default_rng(0).random
     x = {"words": random((1, 9, 6)), "film": random((1, 4, 6, 8, 2)), "first": random((1, 3, 8, 6))}
-    drawn = actgrid.diagram(model, x)
-    assert {box.name: box.shape for box in drawn.boxes} == {
+    diagram = actgrid.diagram(model, x)
+    assert {box.name: box.shape for box in diagram.boxes} == {
         "film": (4, 6, 8, 2),
         "first": (8, 6, 3),
         "words": (9, 6),
@@ -100,7 +100,7 @@ def test_every_kind_of_layer_and_several_inputs() -> None:
         "permute": (8, 6, 3),
         "pool": (4, 3, 3),
     }
-    assert {name: face.shape for name, face in faces(drawn).items()} == {
+    assert {name: face.shape for name, face in get_faces(diagram).items()} == {
         "film": (6, 8, 3),
         "first": (8, 6, 3),
         "words": (6, 9, 3),
@@ -109,12 +109,12 @@ def test_every_kind_of_layer_and_several_inputs() -> None:
         "permute": (8, 6, 3),
         "pool": (4, 3, 3),
     }
-    with pytest.raises(actgrid.ActgridError, match=r"size of words, .* is not fixed: give an"):
+    with pytest.raises(actgrid.ActgridError, match=r"size of words, .* is not fixed: pass an"):
         actgrid.diagram(model)
 
 
-def test_layers_are_chosen_and_nested_ones_are_shown_once() -> None:
-    inner = small()
+def test_layer_selection_and_nested_models() -> None:
+    inner = make_small_model()
     inner.name = "inner"
     outer = keras.Sequential(
         [keras.Input((12, 8, 3), name="input"), inner, layers.Dense(2, name="top")]
@@ -129,8 +129,8 @@ def test_layers_are_chosen_and_nested_ones_are_shown_once() -> None:
     assert [box.name for box in actgrid.diagram(attention).boxes] == ["tokens", "attention"]
 
 
-def test_a_model_that_was_not_called_yet() -> None:
-    class Own(keras.Model):  # type: ignore[misc]
+def test_model_that_is_not_built() -> None:
+    class CustomModel(keras.Model):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.conv = layers.Conv2D(3, 3, name="conv")
@@ -139,36 +139,36 @@ def test_a_model_that_was_not_called_yet() -> None:
             return self.conv(inputs)
 
     with pytest.raises(actgrid.ActgridError, match="call it once, or pass an input"):
-        actgrid.diagram(Own())
-    boxes = actgrid.diagram(Own(), np.ones((1, 8, 8, 3), np.float32)).boxes
+        actgrid.diagram(CustomModel())
+    boxes = actgrid.diagram(CustomModel(), np.ones((1, 8, 8, 3), np.float32)).boxes
     assert [(box.name, box.shape) for box in boxes] == [("input", (8, 8, 3)), ("conv", (6, 6, 3))]
 
 
-def test_text_has_no_box() -> None:
+def test_string_inputs_have_no_box() -> None:
     words = keras.Input((1,), dtype="string", name="words")
     numbers = layers.Hashing(9, name="hashed")(words)
     model = keras.Model(words, layers.Embedding(9, 2, name="embedded")(numbers))
-    drawn = actgrid.diagram(model, np.array([["cat"]]))
-    assert list(faces(drawn)) == ["hashed", "embedded"]
+    diagram = actgrid.diagram(model, np.array([["cat"]]))
+    assert list(get_faces(diagram)) == ["hashed", "embedded"]
     assert [box.name for box in actgrid.diagram(model).boxes] == ["hashed", "embedded"]
 
 
-def test_what_is_not_finite_leaves_the_rest_of_the_photo() -> None:
+def test_input_with_nan_and_infinity() -> None:
     x = np.full((1, 12, 8, 3), 0.5, np.float32)
     x[0, 0, :3, 0] = np.nan, np.inf, -np.inf
     x[0, 1, 0], x[0, 1, 1] = 0, 1
-    photo, *_ = faces(actgrid.diagram(small(), x)).values()
+    photo, *_ = get_faces(actgrid.diagram(make_small_model(), x)).values()
     assert photo[0, :4, 0].tolist() == [0, 255, 0, 128]
     assert (photo[2:] == 128).all()
-    photo, *_ = faces(actgrid.diagram(small(), np.full_like(x, np.nan))).values()
+    photo, *_ = get_faces(actgrid.diagram(make_small_model(), np.full_like(x, np.nan))).values()
     assert not photo.any()
 
 
-def test_many_diagrams_of_one_model(caplog: pytest.LogCaptureFixture) -> None:
-    """TensorFlow warns of functions that are traced again and again."""
+def test_repeated_diagrams_do_not_warn(caplog: pytest.LogCaptureFixture) -> None:
+    """Check that TensorFlow does not warn of repeated tracing."""
     import tensorflow as tf
 
-    model, x = small(), np.ones((1, 12, 8, 3), np.float32)
+    model, x = make_small_model(), np.ones((1, 12, 8, 3), np.float32)
     tf.get_logger().addHandler(caplog.handler)
     try:
         for _ in range(6):
@@ -178,26 +178,26 @@ def test_many_diagrams_of_one_model(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.records
 
 
-def test_what_is_wrong_is_said() -> None:
-    model = small()
+def test_invalid_arguments_are_rejected() -> None:
+    model = make_small_model()
     x = np.ones((2, 12, 8, 3), np.float32)
-    wrong: list[tuple[dict[str, Any], str]] = [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"side": 1}, "side must be"),
         ({"cmap": "virdis"}, "viridis"),
         ({"normalize": "maxmin"}, "minmax"),
-        ({"sample": 2}, "sample 2 does not exist: the batch has 2 samples"),
+        ({"sample": 2}, "sample 2 was asked for, but there are only 2"),
         ({"layers": "cnv"}, "conv"),
         ({"x": x[:, 1:]}, r"takes an input of \(None, 12, 8, 3\)"),
     ]
-    for options, words in wrong:
-        with pytest.raises(actgrid.ActgridError, match=words):
+    for options, message in cases:
+        with pytest.raises(actgrid.ActgridError, match=message):
             actgrid.diagram(model, **{"x": x, **options})
     assert actgrid.diagram(model, x, sample=-1).boxes[0].face is not None
 
 
-def test_the_demo_sees_its_cat() -> None:
+def test_demo_model_shows_the_predicted_class() -> None:
     diagram = actgrid.diagram("demo", actgrid.demo.photo())
     assert len(diagram) == 144
-    face = faces(diagram)["predictions"]
-    # The predicted class, 285 of 1000, is the brightest of the 64 parts.
+    face = get_faces(diagram)["predictions"]
+    # The predicted class, 285 of 1000, is in the brightest of the 64 rows.
     assert face[:, 0].sum(-1).argmax() == 285 * 64 // 1000

@@ -1,3 +1,5 @@
+"""File names, and the files of the layers of one image."""
+
 from __future__ import annotations
 
 import itertools
@@ -15,7 +17,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from actgrid.errors import OptionError, OutputError
-from actgrid.figures.files import folder_names, safe_name, save_layers, unique_names
+from actgrid.figures.files import (
+    make_folder_names,
+    make_safe_name,
+    make_unique_names,
+    save_layers,
+)
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
 
@@ -48,39 +55,39 @@ def assert_safe(name: str) -> None:
 @example("NUL.tar.gz")
 @example("a" * 99 + ".b")
 @example("block/conv:1[key]")
-def test_any_name_becomes_safe(name: str) -> None:
-    assert_safe(safe_name(name))
+def test_make_safe_name_returns_safe_names(name: str) -> None:
+    assert_safe(make_safe_name(name))
 
 
 @given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,60}[A-Za-z0-9]", fullmatch=True))
-def test_a_safe_name_stays(name: str) -> None:
+def test_make_safe_name_keeps_safe_names(name: str) -> None:
     if name.split(".")[0].lower() not in DEVICES:
-        assert safe_name(name) == name
+        assert make_safe_name(name) == name
 
 
 @given(st.text(max_size=150))
-def test_a_name_made_safe_is_as_long_at_most(name: str) -> None:
-    assert len(safe_name(name)) <= max(len(name), 1) + 1
+def test_make_safe_name_does_not_lengthen_names(name: str) -> None:
+    assert len(make_safe_name(name)) <= max(len(name), 1) + 1
 
 
 @pytest.mark.parametrize("device", sorted(DEVICES))
-def test_names_of_devices_are_avoided(device: str) -> None:
+def test_make_safe_name_avoids_device_names(device: str) -> None:
     for name in (device, device.upper(), f"{device}.png", f"{device}.tar.gz", f"/{device}/"):
-        assert_safe(safe_name(name))
+        assert_safe(make_safe_name(name))
 
 
 @pytest.mark.parametrize("letter", ["字", "é", "\U00020000"])
-def test_a_name_of_wide_letters_fits_a_file_system(tmp_path: Path, letter: str) -> None:
-    # Linux counts bytes, of which a name may have 255.
-    file = tmp_path / f"000_{safe_name(letter * 120)}.png"
+def test_safe_names_of_wide_letters_fit_the_file_system(tmp_path: Path, letter: str) -> None:
+    # Linux limits names to 255 bytes.
+    file = tmp_path / f"000_{make_safe_name(letter * 120)}.png"
     file.touch()
     assert file.exists()
 
 
-def test_names_stay_readable() -> None:
-    assert safe_name("backbone/block1_conv") == "backbone_block1_conv"
-    assert safe_name("shared:1") == "shared_1"
-    assert safe_name("Straße 7.jpeg") == "Straße_7.jpeg"
+def test_make_safe_name_examples() -> None:
+    assert make_safe_name("backbone/block1_conv") == "backbone_block1_conv"
+    assert make_safe_name("shared:1") == "shared_1"
+    assert make_safe_name("Straße 7.jpeg") == "Straße_7.jpeg"
 
 
 PATHS = st.lists(
@@ -90,8 +97,8 @@ PATHS = st.lists(
 
 
 @given(st.one_of(PATHS, st.lists(st.text(max_size=8), max_size=8)))
-def test_folder_names_are_safe_and_unique_whatever_the_case(stems: list[str]) -> None:
-    names = folder_names([Path(f"{number}", stem) for number, stem in enumerate(stems)])
+def test_folder_names_are_safe_and_unique_ignoring_case(stems: list[str]) -> None:
+    names = make_folder_names([Path(f"{number}", stem) for number, stem in enumerate(stems)])
     assert len(names) == len(stems)
     assert len({name.lower() for name in names}) == len(names)
     for name in names:
@@ -100,40 +107,41 @@ def test_folder_names_are_safe_and_unique_whatever_the_case(stems: list[str]) ->
         assert len(name) <= 110
 
 
-def test_folders_are_named_like_the_images() -> None:
+def test_folder_names_are_the_stems_of_images() -> None:
     images = [Path("x/cat.jpg"), Path("dog.png"), Path("y/Cat.png"), Path("cat"), Path("cat-2.gif")]
-    assert folder_names(images) == ["cat", "dog", "Cat-2", "cat-3", "cat-2-2"]
+    assert make_folder_names(images) == ["cat", "dog", "Cat-2", "cat-3", "cat-2-2"]
 
 
-def test_folder_names_are_unique_where_file_systems_fold_case_fully() -> None:
-    # As that of macOS does.
-    names = folder_names([Path("a/straße.jpg"), Path("b/STRASSE.jpg"), Path("c/strasse.jpg")])
+def test_folder_names_are_unique_under_full_case_folding() -> None:
+    # The file system of macOS folds case fully.
+    names = make_folder_names([Path("a/straße.jpg"), Path("b/STRASSE.jpg"), Path("c/strasse.jpg")])
     assert len({name.casefold() for name in names}) == 3
 
 
-def numbered_from_one(names: list[str]) -> list[str]:
-    unique: list[str] = []
-    for wanted in names:
-        candidates = (wanted if n == 1 else f"{wanted}-{n}" for n in itertools.count(1))
-        taken = {name.casefold() for name in unique}
-        unique.append(next(name for name in candidates if name.casefold() not in taken))
-    return unique
+def make_unique_names_by_loop(names: list[str]) -> list[str]:
+    """Return unique names by trying all numbers from 1 for each name."""
+    unique_names: list[str] = []
+    for base in names:
+        candidates = (base if n == 1 else f"{base}-{n}" for n in itertools.count(1))
+        used = {name.casefold() for name in unique_names}
+        unique_names.append(next(name for name in candidates if name.casefold() not in used))
+    return unique_names
 
 
 @given(st.lists(st.sampled_from(["a", "A", "a-2", "A-2", "a-3", "a-2-2", "ß", "SS", ""])))
-def test_a_name_has_the_first_number_that_is_free(names: list[str]) -> None:
-    assert unique_names(names) == numbered_from_one(names)
+def test_unique_names_use_the_first_free_number(names: list[str]) -> None:
+    assert make_unique_names(names) == make_unique_names_by_loop(names)
 
 
-def test_any_number_may_share_a_name() -> None:
-    # Counted from 1 each time, these would take hours.
-    assert unique_names(["x"] * 300_000)[-1] == "x-300000"
+def test_unique_names_of_many_equal_names() -> None:
+    # Trying all numbers from 1 for each name would take hours.
+    assert make_unique_names(["x"] * 300_000)[-1] == "x-300000"
 
 
 # --- files
 
 
-def infos(activations: Mapping[str, Array]) -> dict[str, LayerInfo]:
+def make_infos(activations: Mapping[str, Array]) -> dict[str, LayerInfo]:
     return {
         path: LayerInfo(
             path, "Conv2D", (None, *array.shape[1:]), array.dtype.name, "channels_last", 7, None
@@ -153,13 +161,11 @@ def activations() -> dict[str, Array]:
     }
 
 
-def test_each_layer_is_a_picture_with_the_levels_of_its_grid(
-    tmp_path: Path, activations: dict[str, Array]
-) -> None:
+def test_files_have_the_levels_of_the_grids(tmp_path: Path, activations: dict[str, Array]) -> None:
     options: dict[str, Any] = {"normalize": "minmax", "cmap": "magma", "zoom": 2}
-    known = infos(activations)
-    drawn = save_layers(tmp_path / "new" / "cat", known, activations, sample=1, **options)
-    assert [layer.file for layer in drawn] == [
+    infos = make_infos(activations)
+    layers = save_layers(tmp_path / "new" / "cat", infos, activations, sample=1, **options)
+    assert [layer.file for layer in layers] == [
         "00_stem.png",
         "01_block_conv_1.png",
         "02_tokens.png",
@@ -167,16 +173,16 @@ def test_each_layer_is_a_picture_with_the_levels_of_its_grid(
     ]
     folder = tmp_path / "new" / "cat"
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [*(layer.file for layer in drawn), "stats.json"]
+        [*(layer.file for layer in layers), "stats.json"]
     )
-    for layer, (path, array) in zip(drawn, activations.items(), strict=True):
-        grid = draw_layer(known[path], array, sample=1, **options)
+    for layer, (path, array) in zip(layers, activations.items(), strict=True):
+        grid = draw_layer(infos[path], array, sample=1, **options)
         with Image.open(tmp_path / "new" / "cat" / layer.file) as image:
             assert image.format == "PNG"
             assert image.mode == "P"
             np.testing.assert_array_equal(np.asarray(image), grid.levels)
             np.testing.assert_array_equal(np.asarray(image.convert("RGB")), grid.to_rgb())
-        assert layer.info is known[path]
+        assert layer.info is infos[path]
         assert layer.shape == array.shape[1:]
         assert layer.dtype == array.dtype.name
         assert layer.channels == array.shape[-1]
@@ -184,18 +190,20 @@ def test_each_layer_is_a_picture_with_the_levels_of_its_grid(
         assert layer.stats.to_dict() == grid.stats.to_dict()
 
 
-def test_statistics_are_those_of_the_grids(tmp_path: Path, activations: dict[str, Array]) -> None:
-    known = infos(activations)
-    drawn = save_layers(tmp_path, known, activations, about={"image": "cat.jpg", "seen": [1, 2]})
+def test_stats_file_has_the_statistics_of_the_grids(
+    tmp_path: Path, activations: dict[str, Array]
+) -> None:
+    infos = make_infos(activations)
+    layers = save_layers(tmp_path, infos, activations, about={"image": "cat.jpg", "seen": [1, 2]})
     saved = json.loads((tmp_path / "stats.json").read_text("utf-8"))
     assert set(saved) == {"image", "seen", "layers"}
     assert saved["image"] == "cat.jpg"
     assert saved["seen"] == [1, 2]
     assert [layer["path"] for layer in saved["layers"]] == list(activations)
-    for layer, (path, array), described in zip(
-        saved["layers"], activations.items(), drawn, strict=True
+    for layer, (path, array), record in zip(
+        saved["layers"], activations.items(), layers, strict=True
     ):
-        stats = draw_layer(known[path], array).stats
+        stats = draw_layer(infos[path], array).stats
         for name in ("mean", "std", "min", "max", "zero_fraction", "nonfinite"):
             assert layer[name] == getattr(stats, name).tolist(), name
         assert layer["dead"] == []
@@ -203,95 +211,97 @@ def test_statistics_are_those_of_the_grids(tmp_path: Path, activations: dict[str
         assert layer["shape"] == list(array.shape[1:])
         assert layer["dtype"] == array.dtype.name
         assert layer["channels"] == array.shape[-1]
-        assert layer["file"] == described.file
-        assert layer.items() >= described.describe().items()
+        assert layer["file"] == record.file
+        assert layer.items() >= record.describe().items()
 
 
-def test_what_is_no_number_is_null_and_dead_channels_are_listed(tmp_path: Path) -> None:
+def test_stats_file_has_null_for_nan_and_lists_dead_channels(tmp_path: Path) -> None:
     array = np.random.default_rng(4).normal(size=(1, 3, 3, 6)).astype(np.float32)
     array[..., 1] = np.nan
     array[..., 2] = 0
     array[..., 4] = 2.5
     array[0, 0, 0, 5] = np.inf
     activations = {"conv": array}
-    (drawn,) = save_layers(tmp_path, infos(activations), activations)
+    (record,) = save_layers(tmp_path, make_infos(activations), activations)
     text = (tmp_path / "stats.json").read_text("utf-8")
 
-    def refuse(constant: str) -> None:
+    def fail(constant: str) -> None:
         pytest.fail(f"{constant} is no JSON")
 
-    (layer,) = json.loads(text, parse_constant=refuse)["layers"]
+    (layer,) = json.loads(text, parse_constant=fail)["layers"]
     for name in ("mean", "std", "min", "max", "zero_fraction"):
         assert layer[name][1] is None, name
         assert None not in layer[name][2:], name
     assert layer["nonfinite"] == [0, 9, 0, 0, 0, 1]
     assert layer["dead"] == [2, 4]
-    assert drawn.dead == 2
+    assert record.dead_count == 2
     assert layer["zero_fraction"][2] == 1
     assert layer["mean"][4] == 2.5
     assert layer["max"][5] == float(array[np.isfinite(array[..., 5]), 5].max())
 
 
-def test_channels_first_layers_count_their_channels(tmp_path: Path) -> None:
+def test_channel_count_of_channels_first_layer(tmp_path: Path) -> None:
     array = np.random.default_rng(5).normal(size=(1, 3, 8, 9)).astype(np.float32)
     info = LayerInfo("conv", "Conv2D", (None, 3, 8, 9), "float32", "channels_first", 0, 0)
-    (drawn,) = save_layers(tmp_path, {"conv": info}, {"conv": array})
-    assert drawn.channels == 3
-    assert drawn.describe()["channels"] == 3
-    assert drawn.stats.mean.shape == (3,)
+    (record,) = save_layers(tmp_path, {"conv": info}, {"conv": array})
+    assert record.channels == 3
+    assert record.describe()["channels"] == 3
+    assert record.stats.mean.shape == (3,)
 
 
-def test_numbers_have_as_many_digits_as_the_last(tmp_path: Path) -> None:
+def test_file_numbers_have_equal_length(tmp_path: Path) -> None:
     activations = {f"layer{n}": np.ones((1, 2, 2, 1), np.float32) for n in range(101)}
-    drawn = save_layers(tmp_path, infos(activations), activations)
-    assert drawn[0].file == "000_layer0.png"
-    assert drawn[-1].file == "100_layer100.png"
+    layers = save_layers(tmp_path, make_infos(activations), activations)
+    assert layers[0].file == "000_layer0.png"
+    assert layers[-1].file == "100_layer100.png"
 
 
-def test_layers_whose_names_become_the_same_have_files_of_their_own(tmp_path: Path) -> None:
+def test_layers_with_equal_safe_names_have_different_files(tmp_path: Path) -> None:
     array = np.ones((1, 2, 2, 1), np.float32)
     activations = {"a/b": array, "a:b": array, "a_b": array}
-    drawn = save_layers(tmp_path, infos(activations), activations)
-    assert len({layer.file for layer in drawn}) == 3
+    layers = save_layers(tmp_path, make_infos(activations), activations)
+    assert len({layer.file for layer in layers}) == 3
 
 
 @pytest.mark.parametrize(("suffix", "name"), [(".webp", "WEBP"), (".jpg", "JPEG"), (".png", "PNG")])
 def test_other_formats_and_compressions(
     tmp_path: Path, activations: dict[str, Array], suffix: str, name: str
 ) -> None:
-    drawn = save_layers(
-        tmp_path, infos(activations), activations, format=suffix.lstrip("."), compression="small"
+    layers = save_layers(
+        tmp_path,
+        make_infos(activations),
+        activations,
+        format=suffix.lstrip("."),
+        compression="small",
     )
-    for layer in drawn:
+    for layer in layers:
         assert Path(layer.file).suffix == suffix
         with Image.open(tmp_path / layer.file) as image:
             image.load()
             assert image.format == name
 
 
-def test_files_are_replaced(tmp_path: Path, activations: dict[str, Array]) -> None:
-    known = infos(activations)
+def test_existing_files_are_replaced(tmp_path: Path, activations: dict[str, Array]) -> None:
+    infos = make_infos(activations)
     (tmp_path / "stats.json").write_text("old")
     for sample in (0, 1):
-        save_layers(tmp_path, known, activations, sample=sample)
+        save_layers(tmp_path, infos, activations, sample=sample)
     with Image.open(tmp_path / "00_stem.png") as image:
-        truth = draw_layer(known["stem"], activations["stem"], sample=1)
-        np.testing.assert_array_equal(np.asarray(image), truth.levels)
+        expected = draw_layer(infos["stem"], activations["stem"], sample=1)
+        np.testing.assert_array_equal(np.asarray(image), expected.levels)
     assert len(list(tmp_path.iterdir())) == 5
 
 
-def test_a_folder_that_cannot_be_made_is_named(
+def test_error_names_the_folder_that_cannot_be_created(
     tmp_path: Path, activations: dict[str, Array]
 ) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot make the folder") as caught:
-        save_layers(tmp_path / "file", infos(activations), activations)
+        save_layers(tmp_path / "file", make_infos(activations), activations)
     assert isinstance(caught.value, OSError)
     assert str(tmp_path / "file") in str(caught.value)
 
 
-def test_a_format_that_cannot_be_written_is_refused(
-    tmp_path: Path, activations: dict[str, Array]
-) -> None:
+def test_unknown_format_is_rejected(tmp_path: Path, activations: dict[str, Array]) -> None:
     with pytest.raises(OptionError, match="nope"):
-        save_layers(tmp_path, infos(activations), activations, format="nope")
+        save_layers(tmp_path, make_infos(activations), activations, format="nope")

@@ -1,7 +1,13 @@
-"""A network and one input to pictures: grids of activations and weights, and diagrams."""
+"""Pictures of a network: grids of activations and weights, files of grids, and diagrams."""
 
 from actgrid.figures.diagrams import diagram
-from actgrid.figures.files import DrawnLayer, folder_names, safe_name, save_layers, unique_names
+from actgrid.figures.files import (
+    DrawnLayer,
+    make_folder_names,
+    make_safe_name,
+    make_unique_names,
+    save_layers,
+)
 from actgrid.figures.grids import render_model
 from actgrid.figures.weights import DrawnWeight, render_weights, save_weights
 
@@ -9,11 +15,11 @@ __all__ = [
     "DrawnLayer",
     "DrawnWeight",
     "diagram",
-    "folder_names",
+    "make_folder_names",
+    "make_safe_name",
+    "make_unique_names",
     "render_model",
     "render_weights",
-    "safe_name",
     "save_layers",
     "save_weights",
-    "unique_names",
 ]

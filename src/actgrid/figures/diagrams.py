@@ -1,4 +1,4 @@
-"""`actgrid.diagram`: a model to a picture of its layers as boxes."""
+"""Draw diagrams of models, in which each layer is a box."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.backdrops import as_pictures
+from actgrid.attribution.backdrops import to_pictures
 from actgrid.errors import LayerError, ModelError
 from actgrid.models.calls import choose_calls, visible_calls
 from actgrid.models.frameworks import tensorflow
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["diagram"]
 
-_RANKS = (2, 3, 4, 5)  # of what there are boxes for, with the batch axis
-_UNITS = 64  # that are told apart on the bar of a dense layer
+# Ranks, with the batch axis, of outputs that are drawn as boxes.
+_RANKS = (2, 3, 4, 5)
+# Maximum number of rows on the bar of a dense layer.
+_MAX_ROWS = 64
 
 
 @takes_options(ModelDiagramOptions, normalize="minmax")
@@ -43,53 +45,69 @@ def diagram(
     layers: LayersLike = None,
     **options: Unpack[ModelDiagramOptions],
 ) -> Diagram:
-    """Draw a model's layers as boxes, each as large as what the layer gives.
+    """Draw a model's layers as boxes whose size shows the shape of the layer's output.
 
-    They stand in the order in which they run, after the model's inputs. Height and width are those
-    of a layer's images, depth is its channels; a dense layer is a bar, a sequence a sheet of steps
-    by channels. All lengths are as the square roots of these numbers, so that both 7 and 224 can
-    be seen. Colours are by type.
+    The boxes of the inputs come first, then those of the layers in the order in which they run.
+    For images, the height, width and depth of a box stand for height, width and channels. A dense
+    layer is a bar, and a sequence a sheet of steps by channels. All lengths are proportional to
+    the square root of the sizes, so that both 7 and 224 are visible. The colour shows the type of
+    the layer.
 
     Parameters
     ----------
-    model
-        A Keras model, or anything that `actgrid.load_model` takes.
-    x
+    model : keras.Model or str
+        The model, or anything that `actgrid.load_model` takes.
+    x : array_like, dict, list or image sources, optional
         The model's input with its batch axis, already preprocessed; or image files or Pillow
-        images, which `actgrid.load_images` then prepares for this model. Each box then shows on
-        its front what the layer gives for it: of images the root mean square over the channels,
-        of a dense layer its units, of a sequence its steps and channels, and of the input
-        itself what it is. None: boxes in the colour of their type.
-    layers
-        Which layers, see `actgrid.Extractor`; None: all but the insides of Keras's own layers.
+        images, which `actgrid.load_images` prepares for the model. The front of each box then
+        shows the layer's activation: for images the root mean square over the channels, for a
+        dense layer its units, for a sequence its steps and channels, and for an image input the
+        image. None: the boxes have plain colours.
+    layers : str, int, type, callable, list or None, optional
+        The layers to draw, see `actgrid.Extractor`. None: all layers, except the layers inside of
+        Keras's own layers.
     **options
         See `actgrid.options.ModelDiagramOptions`.
 
     Returns
     -------
     Diagram
-        A picture: ``save``, ``to_image``, ``to_rgb``, and shown by notebooks; `boxes` is what it
-        was drawn from.
+        A picture with the methods ``save``, ``to_image`` and ``to_rgb``. `boxes` are the boxes
+        that were drawn.
 
     Raises
     ------
     ModelError
-        If the model cannot be loaded or run, or its sizes are not fixed and `x` is not given.
-        Also a ValueError.
+        If the model cannot be loaded or run, or its sizes are not fixed and `x` is None. Also a
+        ValueError.
     LayerError
-        If no layer matches an item of `layers`, or none has an output that can be drawn. Also a
-        KeyError.
-    ShapeError, OptionError
-        If `x` does not fit the model, or an option cannot be used. Both are ValueErrors.
+        If an item of `layers` matches no layer, or no output can be drawn. Also a KeyError.
+    ShapeError
+        If `x` does not fit the model. Also a ValueError.
+    OptionError
+        If an option is invalid. Also a ValueError.
 
     References
     ----------
-    After the layered view of visualkeras (https://github.com/paulgavrikov/visualkeras).
+    Gavrikov, visualkeras, 2020, https://github.com/paulgavrikov/visualkeras (layered view).
 
     Examples
     --------
-    >>> actgrid.diagram("keras:VGG16").save("vgg16.png")
-    >>> actgrid.diagram("demo", actgrid.demo.photo(), "*_relu").save("cat.png")
+    >>> import keras
+    >>> model = keras.Sequential([
+    ...     keras.Input((32, 32, 3)),
+    ...     keras.layers.Conv2D(8, 3, activation="relu", name="conv"),
+    ...     keras.layers.GlobalAveragePooling2D(name="mean"),
+    ...     keras.layers.Dense(4, name="head"),
+    ... ])
+    >>> diagram = actgrid.diagram(model)
+    >>> [box.shape for box in diagram.boxes]
+    [(32, 32, 3), (30, 30, 8), (8,), (4,)]
+    >>> diagram.save("model.png")
+
+    With an input, the boxes show activations:
+
+    >>> actgrid.diagram(model, np.random.rand(1, 32, 32, 3)).save("activations.png")
     """
     network: Any = load_model(model)
     check_compiled(network_of(network), "diagram")
@@ -101,25 +119,26 @@ def diagram(
     infos: list[LayerInfo] = []
 
     def trace(inputs: Any, sample: Any) -> list[Any]:
-        given = [(info, one) for info, one in input_infos(network, inputs) if _has_box(info)]
-        shown = [*given, *_layers(network, inputs, selection)]
-        infos[:] = [info for info, _ in shown]
-        return [_seen(info, tensor, sample) for info, tensor in shown]
+        input_tensors = [pair for pair in input_infos(network, inputs) if _has_box(pair[0])]
+        tensors = [*input_tensors, *_list_outputs(network, inputs, selection)]
+        infos[:] = [info for info, _ in tensors]
+        return [_make_front(info, tensor, sample) for info, tensor in tensors]
 
     tf = tensorflow()
     function = tf.function(trace, autograph=False).get_concrete_function(
         inputs, tf.TensorSpec((), "int32")
     )
     if x is None:
-        boxes = [_box(info, info.shape) for info in infos]
+        boxes = [_make_box(info, info.shape) for info in infos]
     else:
-        given = [one for one in tf.nest.flatten(inputs) if one is not None]
-        sample = sample_option(options["sample"], max(map(len, given)))
+        flat_inputs = [tensor for tensor in tf.nest.flatten(inputs) if tensor is not None]
+        sample = sample_option(options["sample"], max(map(len, flat_inputs)))
         boxes = []
-        for info, (seen, shape) in zip(infos, function(inputs, tf.constant(sample)), strict=True):
-            front = np.asarray(seen)
+        fronts = function(inputs, tf.constant(sample))
+        for info, (tensor, shape) in zip(infos, fronts, strict=True):
+            front = np.asarray(tensor)
             if front.ndim == 3:
-                face = _photo(front if pixels is None else pixels[sample])
+                face = _to_picture(front if pixels is None else pixels[sample])
             else:
                 face = render(
                     front[..., None],
@@ -127,7 +146,7 @@ def diagram(
                     normalize=options["normalize"],
                     cmap=options["cmap"],
                 ).to_rgb()
-            boxes.append(_box(info, shape.numpy(), face))
+            boxes.append(_make_box(info, shape.numpy(), face))
     return draw_diagram(
         boxes,
         side=options["side"],
@@ -137,67 +156,74 @@ def diagram(
     )
 
 
-def _layers(model: Any, inputs: Any, selection: Selection) -> list[tuple[LayerInfo, Any]]:
-    """Return what the chosen layers give.
+def _list_outputs(model: Any, inputs: Any, selection: Selection) -> list[tuple[LayerInfo, Any]]:
+    """Return the symbolic outputs of the chosen layers that can be drawn.
 
     Raises
     ------
     LayerError
-        If there is nothing to be drawn.
+        If no output can be drawn.
     """
     calls = trace_model(model, inputs).calls
     calls = visible_calls(calls) if selection.everything else choose_calls(model, calls, selection)
-    drawn = [(call.info, call.tensor) for call in calls if _has_box(call.info)]
-    if not drawn:
+    outputs = [(call.info, call.tensor) for call in calls if _has_box(call.info)]
+    if not outputs:
         raise LayerError("no layer has an output that can be drawn")
-    return drawn
+    return outputs
 
 
 def _has_box(info: LayerInfo) -> bool:
     return len(info.shape) in _RANKS
 
 
-def _seen(info: LayerInfo, tensor: Any, sample: Any) -> tuple[Any, Any]:
-    """Return what is seen of one sample from the front, and the shape of all.
+def _make_front(info: LayerInfo, tensor: Any, sample: Any) -> tuple[Any, Any]:
+    """Return the values on the front of a box for one sample, and the shape of the tensor.
 
-    That is (h, w) values; of an input that is an image of one to four channels, the image.
+    The values are (h, w); for an image input of 1, 3 or 4 channels, (h, w, channels).
     """
     tf = tensorflow()
     shape = tf.shape(tensor)
-    # What is the same for all samples is there once.
-    one = tf.cast(tensor[tf.minimum(sample, shape[0] - 1)], tf.float32)
+    # Outputs that do not depend on the input have a single sample.
+    values = tf.cast(tensor[tf.minimum(sample, shape[0] - 1)], tf.float32)
     if info.data_format == "channels_first" and info.spatial:
-        one = tf.experimental.numpy.moveaxis(one, 0, -1)
+        values = tf.experimental.numpy.moveaxis(values, 0, -1)
     if info.kind == "dense":
-        return _bar(one), shape
+        return _pool_units(values), shape
     if info.kind == "sequence":
-        return tf.transpose(one), shape
+        return tf.transpose(values), shape
     if info.type == INPUT and info.kind == "image" and info.channels in (1, 3, 4):
-        return one, shape
+        return values, shape
     axes = (-1,) if info.kind == "image" else (0, -1)
-    return tf.sqrt(tf.reduce_mean(tf.square(one), axes)), shape
+    return tf.sqrt(tf.reduce_mean(tf.square(values), axes)), shape
 
 
-def _photo(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8] | None:
+def _to_picture(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8] | None:
     finite = image[np.isfinite(image)]
     low, high = (finite.min(), finite.max()) if finite.size else (0, 1)
-    pictures = as_pictures(np.nan_to_num(image[None], nan=low, posinf=high, neginf=low))
+    pictures = to_pictures(np.nan_to_num(image[None], nan=low, posinf=high, neginf=low))
     return None if pictures is None else pictures[0]
 
 
-def _bar(units: Any) -> Any:
-    """Return the largest of neighbouring units, (h, 1), so that a single one can be seen."""
+def _pool_units(units: Any) -> Any:
+    """Return units reduced to at most 64 rows, (rows, 1), by the maximum of neighbours."""
     tf = tensorflow()
     count = tf.shape(units)[0]
-    parts = tf.minimum(count, _UNITS)
-    part = tf.range(count) * parts // count
-    return tf.math.segment_max(units, part)[:, None]
+    row_count = tf.minimum(count, _MAX_ROWS)
+    rows = tf.range(count) * row_count // count
+    return tf.math.segment_max(units, rows)[:, None]
 
 
-def _box(
+def _make_box(
     info: LayerInfo, shape: Sequence[int | None], face: npt.NDArray[np.uint8] | None = None
 ) -> Box:
-    """Return the box of an output of this shape, batch and all.
+    """Return the box of an output.
+
+    Parameters
+    ----------
+    shape
+        Shape of the output with its batch axis.
+    face
+        RGB picture on the front; None: a plain colour.
 
     Raises
     ------
@@ -210,6 +236,6 @@ def _box(
     fixed = tuple(int(length) for length in lengths if length is not None)
     if len(fixed) < len(lengths):
         raise ModelError(
-            f"the size of {info.path}, {tuple(info.shape)}, is not fixed: give an input, x"
+            f"the size of {info.path}, {tuple(info.shape)}, is not fixed: pass an input, x"
         )
     return Box(info.path, info.type, fixed, face)

@@ -1,4 +1,4 @@
-"""The files of one image: a picture for each layer, and what was measured."""
+"""Files of one image: a picture for each layer, and their statistics in ``stats.json``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import orjson
 
 from actgrid.encoding import writable_folder, write_file
-from actgrid.figures.grids import batch_size
+from actgrid.figures.grids import get_batch_size
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
 from actgrid.option_checks import thread_count
@@ -36,38 +36,52 @@ __all__ = [
     "DrawnLayer",
     "describe",
     "draw_file",
-    "folder_names",
-    "numbered_files",
-    "picture_suffix",
-    "safe_name",
+    "get_picture_suffix",
+    "make_folder_names",
+    "make_safe_name",
+    "make_unique_names",
+    "number_files",
     "save_layers",
     "split_options",
-    "unique_names",
     "worker_threads",
 ]
 
-# Names that Windows keeps for devices, whatever their suffix.
+# Device names that Windows reserves, with any suffix.
 _RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
-# In bytes, of which most file systems take 255: there is to be room for a number and a suffix.
-_LONGEST = 100
+# Maximum length of a name in bytes. Most file systems allow 255; numbers and suffixes are added.
+_MAX_BYTES = 100
 
 
 @dataclass(frozen=True)
 class DrawnLayer:
-    """A layer that was drawn and saved.
+    """Record of a layer that was drawn and saved.
 
-    Attributes
+    Parameters
     ----------
-    info
-        The layer.
-    shape
+    info : LayerInfo
+        Description of the layer.
+    shape : tuple of int
         Shape of the activation of one image, without the batch axis.
-    stats
-        Of its channels.
-    file
-        Name of the picture.
-    milliseconds
-        Time taken to measure, paint, encode and write it.
+    dtype : str
+        Name of the activation's dtype.
+    stats : ChannelStats
+        Statistics of the channels.
+    file : str
+        File name of the picture.
+    milliseconds : float
+        Time to measure, paint, encode and write the picture.
+
+    Examples
+    --------
+    >>> import keras
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")
+    ... ])
+    >>> extractor = actgrid.Extractor(model)
+    >>> activations = extractor(np.random.rand(1, 8, 8, 3))
+    >>> layer, = actgrid.figures.save_layers("cat", extractor.layers, activations)
+    >>> layer.file, layer.shape, layer.channels
+    ('00_conv.png', (6, 6, 4), 4)
     """
 
     info: LayerInfo
@@ -78,26 +92,51 @@ class DrawnLayer:
     milliseconds: float
 
     @classmethod
-    def of(
+    def from_grid(
         cls, info: LayerInfo, activation: npt.NDArray[Any], grid: Grid, file: str, start: float
     ) -> DrawnLayer:
-        """Return what is to be known of a layer, drawn since `start` of `time.perf_counter`."""
+        """Create the record of a layer from its grid.
+
+        Parameters
+        ----------
+        info : LayerInfo
+            Description of the layer.
+        activation : ndarray
+            (N, ...) activation.
+        grid : Grid
+            The drawn grid.
+        file : str
+            File name of the picture.
+        start : float
+            Value of `time.perf_counter` when drawing started.
+
+        Returns
+        -------
+        DrawnLayer
+            The record; `milliseconds` is the time since `start`.
+        """
         milliseconds = (time.perf_counter() - start) * 1e3
         shape, dtype = activation.shape[1:], activation.dtype.name
         return cls(info, shape, dtype, grid.stats, file, milliseconds)
 
     @property
     def channels(self) -> int:
-        """How many channels the layer has."""
+        """Number of channels of the layer."""
         return self.shape[0 if self.info.data_format == "channels_first" else -1]
 
     @property
-    def dead(self) -> int:
-        """How many of them are dead."""
+    def dead_count(self) -> int:
+        """Number of dead channels: all their values are the same finite value."""
         return int(self.stats.dead.sum())
 
     def describe(self) -> dict[str, Any]:
-        """Return what the layer is, for JSON."""
+        """Return the description of the layer for ``stats.json``.
+
+        Returns
+        -------
+        dict of str to object
+            The path, type, shape, dtype, number of channels and file of the layer.
+        """
         return {
             "path": self.info.path,
             "type": self.info.type,
@@ -108,51 +147,102 @@ class DrawnLayer:
         }
 
 
-def safe_name(name: str) -> str:
-    """Return a name that any file system takes, as like the given one as can be."""
-    safe = re.sub(r"[^\w.+\-]+", "_", name).strip("._").encode()[:_LONGEST].decode(errors="ignore")
+def make_safe_name(name: str) -> str:
+    """Convert a name to a similar name that is valid in all common file systems.
+
+    Parameters
+    ----------
+    name : str
+        Any text, such as a layer path.
+
+    Returns
+    -------
+    str
+        Letters, digits and ``_.+-``, of at most 101 bytes in UTF-8.
+
+    Examples
+    --------
+    >>> actgrid.figures.make_safe_name("block1/conv:1")
+    'block1_conv_1'
+    """
+    encoded = re.sub(r"[^\w.+\-]+", "_", name).strip("._").encode()
+    safe = encoded[:_MAX_BYTES].decode(errors="ignore")
     safe = safe.rstrip(".") or "_"
     return f"_{safe}" if _RESERVED.fullmatch(safe) else safe
 
 
-def folder_names(images: Iterable[Path]) -> list[str]:
-    """Return for each image file the name of its folder: its stem, numbered where it repeats."""
-    return unique_names(safe_name(image.stem) for image in images)
+def make_folder_names(images: Iterable[Path]) -> list[str]:
+    """Return a unique folder name for each image file: its stem, numbered if it repeats.
+
+    Parameters
+    ----------
+    images : iterable of Path
+        Paths of image files.
+
+    Returns
+    -------
+    list of str
+        A name for each image, in order.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> actgrid.figures.make_folder_names([Path("a/cat.jpg"), Path("b/cat.png")])
+    ['cat', 'cat-2']
+    """
+    return make_unique_names(make_safe_name(image.stem) for image in images)
 
 
-def unique_names(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
-    """Return names, numbered where one repeats or is taken, whatever its case."""
-    unique: list[str] = []
-    # Of every name taken, the last number that was given to one like it.
-    numbers = {name.casefold(): 1 for name in taken}
-    for wanted in names:
-        name = wanted
-        number = numbers.get(wanted.casefold(), 1)
+def make_unique_names(names: Iterable[str], reserved: Iterable[str] = ()) -> list[str]:
+    """Add numbers to names that repeat, ignoring case.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Names, which may repeat.
+    reserved : iterable of str, optional
+        Names that must not occur in the result.
+
+    Returns
+    -------
+    list of str
+        A name for each item of `names`, unique without regard to case.
+
+    Examples
+    --------
+    >>> actgrid.figures.make_unique_names(["cat", "dog", "Cat"], reserved=["dog"])
+    ['cat', 'dog-2', 'Cat-2']
+    """
+    unique_names: list[str] = []
+    # The last number that was added to each name in use.
+    numbers = {name.casefold(): 1 for name in reserved}
+    for base in names:
+        name = base
+        number = numbers.get(base.casefold(), 1)
         while name.casefold() in numbers:
             number += 1
-            name = f"{wanted}-{number}"
+            name = f"{base}-{number}"
         numbers[name.casefold()] = 1
-        numbers[wanted.casefold()] = number
-        unique.append(name)
-    return unique
+        numbers[base.casefold()] = number
+        unique_names.append(name)
+    return unique_names
 
 
-def numbered_files(paths: Sequence[str], suffix: str) -> list[str]:
-    """Return the file for each of the pictures in a folder: ``NN_path.png``."""
+def number_files(paths: Sequence[str], suffix: str) -> list[str]:
+    """Return a numbered file name for each layer path: ``NN_path.png``."""
     digits = max(2, len(str(len(paths) - 1)))
-    return [f"{number:0{digits}}_{safe_name(path)}{suffix}" for number, path in enumerate(paths)]
+    return [f"{index:0{digits}}_{make_safe_name(path)}{suffix}" for index, path in enumerate(paths)]
 
 
 @contextmanager
 def worker_threads(threads: int | None, name: str) -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool of this many threads (None: one for each processor).
+    """Yield a pool of `threads` threads; None: one thread for each processor.
 
-    What waits for a thread when an error leaves is not done any more.
+    Pending tasks are cancelled when the context is left.
     """
-    # To draw with, as many as there are processors, although TensorFlow has as many of its own:
-    # together they keep all of them busy, which is what bounds the whole. One leaves them idle
-    # where TensorFlow waits; more, or less urgent ones, gain nothing: measured with 1 to 3 on 2
-    # processors.
+    # One drawing thread for each processor, besides TensorFlow's threads: fewer threads leave
+    # processors idle while TensorFlow waits, and more threads or a lower priority gain nothing
+    # (measured with 1 to 3 threads on 2 processors).
     pool = ThreadPoolExecutor(thread_count(threads), f"actgrid-{name}")
     try:
         yield pool
@@ -168,35 +258,43 @@ def draw_file(
     batch: int,
     **options: Unpack[RenderFileOptions],
 ) -> tuple[Grid, list[bytes]]:
-    """Draw a layer for one image of a batch, by one thread; also return the pieces of its file.
+    """Draw a layer for one image of a batch; return the grid and its encoded file.
 
-    Each layer is drawn by one thread of many: encoding takes most of the time, and layers need
-    not wait for each other.
+    The layer is drawn by a single thread: layers are drawn in parallel, and encoding takes most of
+    the time.
+
+    Returns
+    -------
+    grid : Grid
+        The drawn grid.
+    pieces : list of bytes
+        Consecutive parts of the picture file.
     """
     render_options, file_format, compression = split_options(options)
     grid = draw_layer(info, activation, batch=batch, **render_options)
     return grid, encode_picture(grid, f"picture.{file_format}", compression, 1)
 
 
-def picture_suffix(options: Mapping[str, Any]) -> str:
-    """Return the suffix of pictures that are drawn with these options."""
+def get_picture_suffix(options: Mapping[str, Any]) -> str:
+    """Return the file suffix, such as ``.png``, of the option `format` or its default."""
     return "." + str(options.get("format", options_of(FileOptions)["format"].default))
 
 
 def split_options(
     options: RenderFileOptions | WeightFileOptions,
 ) -> tuple[RenderArrayOptions, str, str]:
-    """Return the options of drawing, for one thread, and the format and compression of files."""
+    """Split options into render options (with `threads` 1), file format and compression."""
     render_options = cast(RenderArrayOptions, pick_options(options, RenderArrayOptions))
     render_options["threads"] = 1
     return render_options, options["format"], options["compression"]
 
 
-def describe(drawn: Iterable[DrawnLayer], about: Mapping[str, Any]) -> bytes:
-    """Return what ``stats.json`` says of the layers of an image, after what else it says."""
-    layers = [layer.describe() | named_arrays(layer.stats) for layer in drawn]
-    # Where `to_dict` has None, orjson writes null; it takes a third of the time from arrays.
-    return orjson.dumps({**about, "layers": layers}, option=orjson.OPT_SERIALIZE_NUMPY)
+def describe(layers: Iterable[DrawnLayer], about: Mapping[str, Any]) -> bytes:
+    """Return the content of ``stats.json``: the entries of `about`, then the layers."""
+    entries = [layer.describe() | named_arrays(layer.stats) for layer in layers]
+    # orjson writes NaN in arrays as null, like `to_dict`, and takes a third of the time for arrays
+    # that it takes for lists.
+    return orjson.dumps({**about, "layers": entries}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 @takes_options(RenderFileOptions, data_format=None)
@@ -208,35 +306,54 @@ def save_layers(
     about: Mapping[str, Any] | None = None,
     **options: Unpack[RenderFileOptions],
 ) -> list[DrawnLayer]:
-    """Draw and save every layer of one image as ``NN_layer.png``, and ``stats.json``.
+    """Draw the layers of one image and save them as ``NN_layer.png``, with ``stats.json``.
 
     Parameters
     ----------
-    folder
-        Where; made if need be.
-    infos, activations
-        By layer path, as `Extractor` gives them.
-    about
-        Further entries for ``stats.json``, such as the image's name.
+    folder : str or Path
+        Output folder; created if necessary.
+    infos : mapping of str to LayerInfo
+        Layer path -> description, as in `Extractor.layers`.
+    activations : mapping of str to ndarray
+        Layer path -> activation, (N, ...), as `Extractor` returns them.
+    about : mapping of str to object, optional
+        Further entries for ``stats.json``, such as the image's name. None: no further entries.
     **options
         See `actgrid.options.RenderFileOptions`.
+
+    Returns
+    -------
+    list of DrawnLayer
+        A record of each layer, in the order of `activations`.
 
     Raises
     ------
     OutputError
-        If a file cannot be written. Others may have been written; they are whole.
+        If a file cannot be written. Files that were already written are complete.
+
+    Examples
+    --------
+    >>> import keras
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")
+    ... ])
+    >>> extractor = actgrid.Extractor(model)
+    >>> activations = extractor(np.random.rand(1, 8, 8, 3))
+    >>> layers = actgrid.figures.save_layers("cat", extractor.layers, activations, zoom=4)
+    >>> [layer.file for layer in layers]
+    ['00_conv.png']
     """
-    place = writable_folder(folder)
-    batch = batch_size(activations)
+    output_folder = writable_folder(folder)
+    batch = get_batch_size(activations)
 
     def save(path: str, file: str) -> DrawnLayer:
         start, activation = time.perf_counter(), activations[path]
         grid, pieces = draw_file(infos[path], activation, batch=batch, **options)
-        write_file(place / file, *pieces)
-        return DrawnLayer.of(infos[path], activation, grid, file, start)
+        write_file(output_folder / file, *pieces)
+        return DrawnLayer.from_grid(infos[path], activation, grid, file, start)
 
-    files = numbered_files(list(activations), picture_suffix(options))
+    files = number_files(list(activations), get_picture_suffix(options))
     with worker_threads(options["threads"], "draw") as pool:
-        drawn = list(pool.map(save, activations, files))
-    write_file(place / "stats.json", describe(drawn, about or {}))
-    return drawn
+        layers = list(pool.map(save, activations, files))
+    write_file(output_folder / "stats.json", describe(layers, about or {}))
+    return layers

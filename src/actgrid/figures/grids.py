@@ -1,4 +1,4 @@
-"""`actgrid.render_model`: a model and an input to grids."""
+"""Draw the activations of a model for one input as grids."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from actgrid.errors import OptionError
-from actgrid.figures.on_device import draw_on_device, on_gpu
+from actgrid.figures.on_device import draw_on_device, is_gpu_used
 from actgrid.models import Extractor, load_images
 from actgrid.models.drawing import draw_layer
 from actgrid.models.extraction import is_traceable
@@ -21,7 +21,7 @@ from actgrid.rendering import Grid
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["batch_size", "render_model"]
+__all__ = ["get_batch_size", "render_model"]
 
 
 @takes_options(RenderModelOptions, data_format=None)
@@ -31,62 +31,78 @@ def render_model(
     layers: LayersLike = None,
     **options: Unpack[RenderModelOptions],
 ) -> dict[str, Grid]:
-    """Run a model on an input and draw its layers.
+    """Run a model on an input and draw the activations of its layers as grids.
 
     Parameters
     ----------
-    model
-        A Keras model, anything that `actgrid.load_model` takes, or an `actgrid.Extractor`, which
-        is worth making once where several inputs follow each other.
-    x
+    model : keras.Model, str or Extractor
+        The model, or anything that `actgrid.load_model` takes. An `actgrid.Extractor` avoids
+        compiling the model again for each of several inputs.
+    x : array_like, dict, list or image sources
         The model's input with its batch axis, already preprocessed; or image files or Pillow
-        images, which `actgrid.load_images` then prepares for this model.
-    layers
-        Which layers, see `actgrid.Extractor`; None: every one with a spatial output.
+        images, which `actgrid.load_images` prepares for the model.
+    layers : str, int, type, callable, list or None, optional
+        The layers to draw, see `actgrid.Extractor`. None: all layers with a spatial output, or
+        the layers of the extractor.
     **options
         See `actgrid.options.RenderModelOptions`.
 
     Returns
     -------
-    dict
-        Layer path -> Grid, in the order in which the layers run.
+    dict of str to Grid
+        Layer path -> grid, in the order in which the layers run.
 
     Raises
     ------
-    ActgridError
-        Whatever `load_model`, `Extractor`, `load_images` and `render` raise.
+    ModelError
+        If the model cannot be loaded or run. Also a ValueError.
+    LayerError
+        If an item of `layers` matches no layer. Also a KeyError.
+    ShapeError
+        If `x` does not fit the model, or an activation cannot be drawn. Also a ValueError.
+    OptionError
+        If an option is invalid, or `layers` is given with an extractor. Also a ValueError.
 
     Notes
     -----
-    The kind of each activation and its data format are known; `sample` chooses the image of a
-    batch, `token_grid` applies to sequences only. ``backend="tensorflow"`` draws inside the model's
-    compiled function: pictures and statistics leave the device, a quarter of the bytes, and no
-    activation does. ``"auto"`` is that where TensorFlow runs the model on a GPU; an extractor then
-    has XLA compile the drawing, which takes a while at first.
+    The kind and data format of each activation are those of its layer. `sample` is the index of
+    the image in the batch, and `token_grid` applies only to sequences. ``backend="tensorflow"``
+    draws inside the model's compiled function: only pictures and statistics are copied from the
+    device, a quarter of the bytes of the activations. ``"auto"`` uses this backend if TensorFlow
+    runs the model on a GPU. With an extractor, the drawing is then compiled by XLA, which makes
+    the first call slower.
 
     Examples
     --------
-    >>> grids = actgrid.render_model("demo", actgrid.demo.photo(), "*_relu", cmap="magma")
-    >>> grids["stem_relu"].save("stem_relu.png")
+    >>> import keras
+    >>> model = keras.Sequential([
+    ...     keras.Input((32, 32, 3)),
+    ...     keras.layers.Conv2D(8, 3, activation="relu", name="conv"),
+    ...     keras.layers.MaxPooling2D(name="pool"),
+    ... ])
+    >>> grids = actgrid.render_model(model, np.random.rand(1, 32, 32, 3), cmap="magma")
+    >>> list(grids)
+    ['conv', 'pool']
+    >>> grids["conv"].save("conv.png")
     """
     if isinstance(model, Extractor) and layers is not None:
-        raise OptionError("the layers are those of the extractor: leave them out here")
+        raise OptionError("layers must be None for an extractor, which has its own layers")
     extractor = model if isinstance(model, Extractor) else Extractor(model, layers)
     if are_images(x):
         x = load_images(x, model=extractor.model)
     backend = options["backend"]
-    gpu = backend in ("auto", "tensorflow") and is_traceable(extractor) and on_gpu()
-    if backend == "tensorflow" or (gpu and options["kind"] is None):
-        # An input or two would be drawn before XLA is done.
-        return draw_on_device(extractor, x, options, fuse=gpu and extractor is model)
+    uses_gpu = backend in ("auto", "tensorflow") and is_traceable(extractor) and is_gpu_used()
+    if backend == "tensorflow" or (uses_gpu and options["kind"] is None):
+        # XLA compiles longer than it takes to draw a few inputs: only an extractor is reused.
+        return draw_on_device(extractor, x, options, fuse=uses_gpu and extractor is model)
     activations = extractor(x)
     infos = extractor.layers
     return {
-        path: draw_layer(infos[path], activation, batch=batch_size(activations), **options)
+        path: draw_layer(infos[path], activation, batch=get_batch_size(activations), **options)
         for path, activation in activations.items()
     }
 
 
-def batch_size(activations: Mapping[str, npt.NDArray[Any]]) -> int:
-    """Return how many samples there are in activations of one run."""
+def get_batch_size(activations: Mapping[str, npt.NDArray[Any]]) -> int:
+    """Return the number of samples in the activations of one run."""
     return max(map(len, activations.values()))

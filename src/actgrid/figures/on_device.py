@@ -1,8 +1,8 @@
-"""Drawing inside the model's compiled function: pictures leave the device, not activations.
+"""Draw grids in TensorFlow, inside the compiled function of a model.
 
-The arithmetic is that of `actgrid.rendering.backends.numpy_backend`, in TensorFlow, and the rest
-that of `actgrid.render`. A trace may not know shapes, so those are tensors here. TensorFlow takes
-subnormal numbers for zeros.
+Only pictures and statistics are copied from the device, not activations. The arithmetic is that of
+`actgrid.rendering.backends.numpy_backend`. Shapes are tensors, as a trace may not know them.
+TensorFlow treats subnormal numbers as zeros.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ from actgrid.rendering.normalize import Normalization, drawn_dtype, parse_normal
 from actgrid.rendering.stats import arrays_of, stats_of
 from actgrid.rendering.tiles import check_dtype, tile
 
-__all__ = ["draw_on_device", "on_gpu"]
+__all__ = ["draw_on_device", "is_gpu_used"]
 
-_MOST = np.iinfo(np.int32).max  # TensorFlow's indices and shapes are int32
+# TensorFlow's indices and shapes are int32.
+_MAX_INDEX = np.iinfo(np.int32).max
 
-# Of tiles, (channels, slices, height, width), the axes over which to measure.
+# Axes of tiles, (channels, slices, height, width), over which statistics are computed.
 Axes = tuple[int, ...]
 _EACH_TILE: Axes = (2, 3)
 _EACH_CHANNEL: Axes = (1, 2, 3)
 _ALL: Axes = (0, 1, 2, 3)
 
 
-def on_gpu() -> bool:
-    """Tell whether TensorFlow would run a model on a GPU, here and now."""
+def is_gpu_used() -> bool:
+    """Return whether TensorFlow currently places operations on a GPU."""
     tf = tensorflow()
     return "GPU" in (tf.zeros(()) + 1.0).device
 
@@ -45,29 +46,36 @@ def on_gpu() -> bool:
 def draw_on_device(
     extractor: Extractor, x: Any, options: RenderModelOptions, *, fuse: bool
 ) -> dict[str, Grid]:
-    """Run a model and draw its layers where it runs; see `actgrid.render_model`.
+    """Run a model and draw its layers on the same device, as `actgrid.render_model` does.
 
     Parameters
     ----------
+    x
+        The model's input, with its batch axis.
     options
-        All of them, checked.
+        All options of `render_model`, checked.
     fuse
-        Whether XLA compiles the drawing: that takes time at first, and then fewer passes over the
-        device's memory.
+        Whether XLA compiles the drawing. The compilation takes time once; then the drawing makes
+        fewer passes over the device's memory.
+
+    Returns
+    -------
+    dict of str to Grid
+        Layer path -> grid.
     """
     tf = tensorflow()
     if options["kind"] is not None:
-        raise OptionError("the tensorflow backend knows what each layer gives: leave kind out")
+        raise OptionError("kind must be None for the tensorflow backend: leave kind out")
     for shape in map(np.shape, tf.nest.flatten(x)):
         if 0 in shape:
-            raise ShapeError(f"an input of shape {tuple(shape)} is empty: nothing can be drawn")
+            raise ShapeError(f"x must not be empty: got an input of shape {tuple(shape)}")
     sample, columns, order = options["sample"], options["columns"], options["order"]
     data_format = options["data_format"]
     token_grid = cast("tuple[int, int] | None", options["token_grid"])
-    drawing = _Drawing(
+    transform = _DrawTransform(
         normalization=parse_normalize(options["normalize"]),
         scope=options["scope"],
-        columns=None if columns is None else min(columns, _MOST),
+        columns=None if columns is None else min(columns, _MAX_INDEX),
         padding=options["padding"],
         background=options["background"],
         order=order if isinstance(order, str) else tuple(order),
@@ -75,15 +83,16 @@ def draw_on_device(
         token_grid=token_grid,
         fuse=fuse,
     )
-    drawn = run_transform(extractor, x, drawing, tf.constant(min(max(sample, -_MOST), _MOST)))
+    sample_tensor = tf.constant(min(max(sample, -_MAX_INDEX), _MAX_INDEX))
+    layers = run_transform(extractor, x, transform, sample_tensor)
     infos = extractor.layers
-    shapes = {path: tuple(layer.shape.numpy().tolist()) for path, layer in drawn.items()}
+    shapes = {path: tuple(layer.shape.numpy().tolist()) for path, layer in layers.items()}
     batch = max(shape[0] for shape in shapes.values())
     grids: dict[str, Grid] = {}
-    for path, layer in drawn.items():
+    for path, layer in layers.items():
         info, shape = infos[path], shapes[path]
-        # All that is here of the activation is its shape: enough for the layout, and to refuse
-        # what `render` would, before which the device does not stop.
+        # Only the shape of the activation is on the host. It suffices for the layout, and to raise
+        # the errors of `render`, which the device cannot raise.
         tiling = tile(
             np.broadcast_to(np.False_, shape),
             kind=info.kind,
@@ -92,8 +101,8 @@ def draw_on_device(
             token_grid=token_grid if info.kind == "sequence" else None,
         )
         count, slices = tiling.tiles.shape[:2]
-        if not isinstance(drawing.order, str):
-            check_channels(np.array(drawing.order), count)
+        if not isinstance(transform.order, str):
+            check_channels(np.array(transform.order), count)
         channels = layer.channels.numpy().astype(np.intp)
         *stats, nonfinite = layer.stats.numpy()
         grids[path] = Grid(
@@ -101,17 +110,25 @@ def draw_on_device(
             stats_of([*stats, nonfinite.astype(np.int64)], tiling.tiles.size // nonfinite.size),
             np.repeat(channels, slices),
             options["cmap"],
-            lay_out(tiling, channels.size, drawing.columns, drawing.padding),
+            lay_out(tiling, channels.size, transform.columns, transform.padding),
             options["zoom"],
         )
     return grids
 
 
-class _Drawn(NamedTuple):
-    """What leaves the device of a layer.
+class _DrawnTensors(NamedTuple):
+    """Tensors that are copied from the device for one layer.
 
-    `shape` is that of the activation, `channels` are those drawn, in order, and `stats` has a row
-    for each array of `ChannelStats`.
+    Attributes
+    ----------
+    canvas
+        (height, width) uint8 levels of the grid.
+    stats
+        Statistics, with a row for each array of `ChannelStats`.
+    channels
+        Indices of the drawn channels, in order.
+    shape
+        Shape of the activation.
     """
 
     canvas: Any
@@ -121,8 +138,8 @@ class _Drawn(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Drawing:
-    """How layers are drawn: a transform for `run_transform`."""
+class _DrawTransform:
+    """Transform for `run_transform` that draws an activation as a grid."""
 
     normalization: Normalization
     scope: str
@@ -134,167 +151,171 @@ class _Drawing:
     token_grid: tuple[int, int] | None
     fuse: bool
 
-    def __call__(self, info: LayerInfo, activation: Any, sample: Any) -> _Drawn:
+    def __call__(self, info: LayerInfo, activation: Any, sample: Any) -> _DrawnTensors:
         tf = tensorflow()
         check_dtype(np.dtype(activation.dtype.as_numpy_dtype))
         if 0 in activation.shape:
             raise ShapeError(
-                f"layer {info.path}: an output of {info.shape} is empty: nothing can be drawn"
+                f"layer {info.path}: the output must not be empty: got shape {info.shape}"
             )
         shape = tf.shape(activation)
-        one = activation[sample % shape[0]]  # one that there is not does not stop the device
+        # The index wraps, as the device cannot raise an error; the host checks the index.
+        values = activation[sample % shape[0]]
         channels_first = (self.data_format or info.data_format) == "channels_first"
-        canvas, stats, channels = self._draw(one, info.kind, channels_first)
-        return _Drawn(canvas, stats, channels, shape)
+        canvas, stats, channels = self._draw(values, info.kind, channels_first)
+        return _DrawnTensors(canvas, stats, channels, shape)
 
     @cached_property
     def _draw(self) -> Any:
-        # A function of its own is traced and optimized once for all layers of one shape.
+        # A separate function is traced and optimized once for all layers of one shape.
         return tensorflow().function(
-            self._canvas_stats_channels,
+            self._draw_sample,
             autograph=False,
             jit_compile=self.fuse,
             experimental_attributes={"_noinline": True},
         )
 
-    def _canvas_stats_channels(
-        self, one: Any, kind: str, channels_first: bool
-    ) -> tuple[Any, Any, Any]:
+    def _draw_sample(self, values: Any, kind: str, channels_first: bool) -> tuple[Any, Any, Any]:
+        """Return the canvas, the statistics and the drawn channels of one sample."""
         tf = tensorflow()
-        joined = kind == "dense" or (kind == "sequence" and self.token_grid is None)
-        tiles = self._tiles(one, kind, channels_first)
+        is_single_tile = kind == "dense" or (kind == "sequence" and self.token_grid is None)
+        tiles = self._make_tiles(values, kind, channels_first)
         wide = tf.cast(tiles, tf.float64)
-        measured = cache(lambda axes: _measure(wide, axes))
+        measure = cache(lambda axes: _measure(wide, axes))
 
-        channels = self._channels(measured(_EACH_CHANNEL), tf.shape(tiles)[0])
+        channels = self._order_channels(measure(_EACH_CHANNEL), tf.shape(tiles)[0])
         axes = _EACH_TILE if kind == "volume" else _EACH_CHANNEL
-        if joined or self.scope == "layer":
+        if is_single_tile or self.scope == "layer":
             axes = _ALL
-        stats = measured(axes)
+        stats = measure(axes)
         low, high = stats.min, stats.max
         if self.normalization.name == "percentile":
-            low, high = _percentiles(wide, self.normalization.limits, axes)
-        real = drawn_dtype(np.dtype(one.dtype.as_numpy_dtype))
+            low, high = _compute_percentiles(wide, self.normalization.limits, axes)
+        real = drawn_dtype(np.dtype(values.dtype.as_numpy_dtype))
         terms = self.normalization.terms(stats, low, high, real, tf.experimental.numpy)
         if self.order != "index":
             tiles = tf.gather(tiles, channels)
             if axes != _ALL:
                 terms = tuple(tf.gather(term, channels) for term in terms)
-        levels = _levels(tf.cast(tiles, real), *(tf.cast(term, real) for term in terms))
+        levels = _map_to_levels(tf.cast(tiles, real), *(tf.cast(term, real) for term in terms))
 
-        canvas = _paint(levels, self._layout(levels, kind, joined), self.background)
-        shown = measured(_ALL if kind == "dense" else _EACH_CHANNEL)
-        return canvas, tf.stack([tf.reshape(array, [-1]) for array in arrays_of(shown)]), channels
+        canvas = _paint(levels, self._lay_out(levels, kind, is_single_tile), self.background)
+        grid_stats = measure(_ALL if kind == "dense" else _EACH_CHANNEL)
+        rows = [tf.reshape(array, [-1]) for array in arrays_of(grid_stats)]
+        return canvas, tf.stack(rows), channels
 
-    def _tiles(self, one: Any, kind: str, channels_first: bool) -> Any:
-        """Return one sample as tiles, as `actgrid.rendering.tiles.tile` does."""
+    def _make_tiles(self, values: Any, kind: str, channels_first: bool) -> Any:
+        """Return one sample as tiles, (channels, slices, height, width)."""
         tf = tensorflow()
         if kind == "dense":
-            return one[:, None, None, None]
+            return values[:, None, None, None]
         if not channels_first:
-            axes = range(len(one.shape))
-            one = tf.transpose(one, [axes[-1], *axes[:-1]])
+            axes = range(len(values.shape))
+            values = tf.transpose(values, [axes[-1], *axes[:-1]])
         if kind == "volume":
-            return one
+            return values
         if kind == "image":
-            return one[:, None]
+            return values[:, None]
         if self.token_grid is None:
-            return one[:, None, :, None]
+            return values[:, None, :, None]
         height, width = self.token_grid
-        tokens = tf.shape(one)[1]
-        # The last ones, after class and register tokens. Too few do not stop the device.
-        used = tf.maximum(tf.range(tokens - height * width, tokens), 0)
-        return tf.reshape(tf.gather(one, used, axis=1), (-1, 1, height, width))
+        tokens = tf.shape(values)[1]
+        # Class and register tokens come first and are skipped. If there are too few tokens, indices
+        # are clipped, and the host raises the error.
+        indices = tf.maximum(tf.range(tokens - height * width, tokens), 0)
+        return tf.reshape(tf.gather(values, indices, axis=1), (-1, 1, height, width))
 
-    def _channels(self, stats: ChannelStats, count: Any) -> Any:
-        """Return the channels to draw, in order."""
+    def _order_channels(self, stats: ChannelStats, count: Any) -> Any:
+        """Return the indices of the channels to draw, in order."""
         tf = tensorflow()
         if not isinstance(self.order, str):
-            # One that there is not does not stop the device.
-            return tf.minimum(tf.constant(np.array(self.order).clip(0, _MOST), tf.int32), count - 1)
+            # Invalid indices are clipped, and the host raises the error.
+            indices = tf.constant(np.array(self.order).clip(0, _MAX_INDEX), tf.int32)
+            return tf.minimum(indices, count - 1)
         statistic = ORDERS[self.order]
         if statistic is None:
             return tf.range(count)
         keys = tf.reshape(getattr(stats, statistic), [-1])
         return tf.argsort(tf.where(~tf.math.is_nan(keys), -keys, np.inf), stable=True)
 
-    def _layout(self, levels: Any, kind: str, joined: bool) -> Layout:
-        """Return what `actgrid.rendering.draw.lay_out` does, of tensors."""
+    def _lay_out(self, levels: Any, kind: str, is_single_tile: bool) -> Layout:
+        """Return the layout of `actgrid.rendering.draw.lay_out`, of symbolic sizes."""
         tf = tensorflow()
-        drawn, slices, height, width = tf.unstack(tf.shape(levels))
-        count, padding = drawn * slices, 0 if joined else self.padding
-        if joined and kind == "sequence":
+        channels, slices, height, width = tf.unstack(tf.shape(levels))
+        count, padding = channels * slices, 0 if is_single_tile else self.padding
+        if is_single_tile and kind == "sequence":
             columns = count
         elif self.columns is not None:
             columns = tf.minimum(self.columns, count)
         elif kind == "volume":
             columns = slices
         else:
-            every: Any = Layout(count, height, width, tf.range(count, 0, -1), padding)
-            longer = tf.maximum(every.width, every.height)
-            shorter = tf.minimum(every.width, every.height)
-            columns = every.columns[tf.argmin(longer / shorter)]
+            # The layouts of all possible column counts.
+            candidates: Any = Layout(count, height, width, tf.range(count, 0, -1), padding)
+            longer = tf.maximum(candidates.width, candidates.height)
+            shorter = tf.minimum(candidates.width, candidates.height)
+            columns = candidates.columns[tf.argmin(longer / shorter)]
         return Layout(count, height, width, columns, padding)
 
 
 def _measure(x: Any, axes: Axes) -> ChannelStats:
-    """Return the statistics over some axes of tiles in float64, as arrays that keep those axes."""
+    """Return the statistics of float64 tiles over some axes, which are kept with length 1."""
     tf = tensorflow()
-    finite = tf.math.is_finite(x)
+    is_finite = tf.math.is_finite(x)
 
-    def total(values: Any) -> Any:
-        return tf.reduce_sum(tf.where(finite, values, 0.0), axes, keepdims=True)
+    def sum_finite(values: Any) -> Any:
+        return tf.reduce_sum(tf.where(is_finite, values, 0.0), axes, keepdims=True)
 
-    count = total(tf.ones_like(x))
-    mean = total(x) / count
-    std = tf.sqrt(total((x - mean) ** 2) / count)
-    low = tf.reduce_min(tf.where(finite, x, np.inf), axes, keepdims=True)
-    high = tf.reduce_max(tf.where(finite, x, -np.inf), axes, keepdims=True)
-    zeros = total(tf.cast(x == 0.0, x.dtype))
-    varied, some = low != high, count > 0.0
+    count = sum_finite(tf.ones_like(x))
+    mean = sum_finite(x) / count
+    std = tf.sqrt(sum_finite((x - mean) ** 2) / count)
+    low = tf.reduce_min(tf.where(is_finite, x, np.inf), axes, keepdims=True)
+    high = tf.reduce_max(tf.where(is_finite, x, -np.inf), axes, keepdims=True)
+    zeros = sum_finite(tf.cast(x == 0.0, x.dtype))
+    varies, has_finite = low != high, count > 0.0
     arrays = (
-        tf.where(varied, mean, low),
-        tf.where(varied, std, 0.0),
-        tf.where(some, low, np.nan),
-        tf.where(some, high, np.nan),
+        tf.where(varies, mean, low),
+        tf.where(varies, std, 0.0),
+        tf.where(has_finite, low, np.nan),
+        tf.where(has_finite, high, np.nan),
         zeros / count,
-        tf.reduce_sum(tf.cast(~finite, x.dtype), axes, keepdims=True),
+        tf.reduce_sum(tf.cast(~is_finite, x.dtype), axes, keepdims=True),
     )
     return ChannelStats(*arrays, size=0)
 
 
-def _percentiles(x: Any, limits: tuple[float, ...], axes: Axes) -> list[Any]:
-    """Return percentiles of the finite values over some axes, which stay: `numpy.percentile`'s."""
+def _compute_percentiles(x: Any, limits: tuple[float, ...], axes: Axes) -> list[Any]:
+    """Return percentiles of the finite values over some axes, as `numpy.percentile` (linear)."""
     tf = tensorflow()
-    kept = [1 if axis in axes else tf.shape(x)[axis] for axis in range(3)]
-    rows = tf.reshape(x, [*kept, -1])
-    finite = tf.math.is_finite(rows)
-    ascending = tf.sort(tf.where(finite, rows, np.inf))
-    last = tf.reduce_sum(tf.cast(finite, tf.int32), -1, keepdims=True) - 1
+    sizes = [1 if axis in axes else tf.shape(x)[axis] for axis in range(3)]
+    rows = tf.reshape(x, [*sizes, -1])
+    is_finite = tf.math.is_finite(rows)
+    ascending = tf.sort(tf.where(is_finite, rows, np.inf))
+    last = tf.reduce_sum(tf.cast(is_finite, tf.int32), -1, keepdims=True) - 1
 
-    def value(index: Any) -> Any:
+    def gather_value(index: Any) -> Any:
         return tf.gather(ascending, tf.maximum(tf.minimum(index, last), 0), batch_dims=3)
 
-    found = []
+    percentiles = []
     for limit in limits:
         position = tf.cast(last, x.dtype) * (limit / 100)
         below = tf.floor(position)
         index = tf.cast(below, tf.int32)
-        low, high = value(index), value(index + 1)
-        found.append(low + (high - low) * (position - below))
-    return found
+        low, high = gather_value(index), gather_value(index + 1)
+        percentiles.append(low + (high - low) * (position - below))
+    return percentiles
 
 
-def _levels(x: Any, shift: Any, scale: Any, base: Any) -> Any:
+def _map_to_levels(x: Any, shift: Any, scale: Any, base: Any) -> Any:
     tf = tensorflow()
-    v = (x - shift) * scale + base
-    v = tf.where(x != np.inf, v, 255.0)
-    v = tf.where(~tf.math.is_nan(v), v, 0.0)  # NaN; also -inf where the scale is 0
-    return tf.cast(tf.clip_by_value(v, 0.0, 255.0), tf.uint8)
+    values = (x - shift) * scale + base
+    values = tf.where(x != np.inf, values, 255.0)
+    values = tf.where(~tf.math.is_nan(values), values, 0.0)  # NaN, and -inf with scale 0
+    return tf.cast(tf.clip_by_value(values, 0.0, 255.0), tf.uint8)
 
 
 def _paint(levels: Any, layout: Layout, background: int) -> Any:
-    """Return the picture of tiles in the order of their cells."""
+    """Arrange the levels of tiles in a canvas, (height, width) uint8."""
     tf = tensorflow()
     rows, columns, padding = layout.rows, layout.columns, layout.padding
     height, width = layout.tile_height, layout.tile_width

@@ -1,4 +1,4 @@
-"""A model's weights to grids and files."""
+"""Draw the weights of a model as grids, and save them as files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from actgrid.encoding import writable_folder
 from actgrid.errors import LayerError
-from actgrid.figures.files import numbered_files, picture_suffix, split_options, worker_threads
+from actgrid.figures.files import (
+    get_picture_suffix,
+    number_files,
+    split_options,
+    worker_threads,
+)
 from actgrid.models.drawing import draw_weight
 from actgrid.models.layers import Selection, Weight, model_weights
 from actgrid.models.loading import load_model
@@ -28,22 +33,36 @@ __all__ = ["DrawnWeight", "render_weights", "save_weights"]
 
 @dataclass(frozen=True)
 class DrawnWeight:
-    """A weight that was drawn and saved.
+    """Record of a weight that was drawn and saved.
 
-    Attributes
+    Parameters
     ----------
-    path
-        Layer path and name of the weight.
-    type
-        Class of its layer.
-    shape, dtype
-        Of the weight.
-    min, max
-        Its smallest and its largest value.
-    file
-        The picture.
-    milliseconds
-        Time taken to measure, paint, encode and write it.
+    path : str
+        Layer path and name of the weight, such as ``"block1_conv1/kernel"``.
+    type : str
+        Class name of the layer.
+    shape : tuple of int
+        Shape of the weight.
+    dtype : str
+        Name of the weight's dtype.
+    min : float
+        Smallest value of the weight.
+    max : float
+        Largest value of the weight.
+    file : Path
+        Path of the picture.
+    milliseconds : float
+        Time to measure, paint, encode and write the picture.
+
+    Examples
+    --------
+    >>> import keras
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")
+    ... ])
+    >>> weight, = actgrid.figures.save_weights("weights", model)
+    >>> weight.path, weight.shape, weight.file.name
+    ('conv/kernel', (3, 3, 3, 4), '00_conv_kernel.png')
     """
 
     path: str
@@ -60,46 +79,53 @@ class DrawnWeight:
 def render_weights(
     model: ModelLike, layers: LayersLike = None, **options: Unpack[RenderOptions]
 ) -> dict[str, Grid]:
-    """Draw a model's weights: the filters of its convolutions, or all weights of chosen layers.
+    """Draw a model's convolution kernels, or all weights of chosen layers, as grids.
 
     Parameters
     ----------
-    model
-        A Keras model, or anything that `actgrid.load_model` takes.
-    layers
-        Which layers, see `actgrid.Extractor`: of these every weight that is not a scalar, and
-        those of the layers inside. None: the kernels of all convolutions, which are the weights
-        of three to five axes.
+    model : keras.Model or str
+        The model, or anything that `actgrid.load_model` takes.
+    layers : str, int, type, callable, list or None, optional
+        The layers, see `actgrid.Extractor`: all their weights except scalars are drawn, also those
+        of layers inside. None: the kernels of all convolutions, which are the weights of rank 3
+        to 5.
     **options
-        See `actgrid.options.RenderOptions`. Each tile is normalized by itself: for filters whose
-        strength can be compared, ``scope="layer"``.
+        See `actgrid.options.RenderOptions`. By default each tile is normalized separately; with
+        ``scope="layer"`` the magnitudes of filters can be compared.
 
     Returns
     -------
-    dict
-        Layer path and name of the weight (``"block1_conv1/kernel"``) -> Grid. Kernels are drawn
-        as with ``kind="kernel"``, a row for each output channel, those of transposed convolutions
-        too; depthwise ones as a tile for each output channel.
+    dict of str to Grid
+        Weight path (``"block1_conv1/kernel"``) -> grid. Kernels are drawn as with
+        ``kind="kernel"``, a row for each output channel, also those of transposed convolutions.
+        Depthwise kernels have a tile for each output channel.
 
     Raises
     ------
     LayerError
-        If no layer matches an item of `layers`, or has no weights; or if without `layers` there
-        is no convolution. Also a KeyError.
+        If an item of `layers` matches no layer, or only layers without weights; or if `layers` is
+        None and the model has no convolution. Also a KeyError.
     ModelError
-        If the model cannot be loaded, or has not been called and has no weights yet. Also a
-        ValueError.
-    OptionError, ShapeError
-        Whatever `render` raises.
+        If the model cannot be loaded, or is not built and has no weights. Also a ValueError.
+    OptionError
+        If an option is invalid. Also a ValueError.
+    ShapeError
+        If a weight has more axes than can be drawn. Also a ValueError.
 
     Examples
     --------
-    >>> grids = actgrid.render_weights("demo", "stem_conv", zoom=8)
-    >>> grids["stem_conv/kernel"].save("stem.png")
+    >>> import keras
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")
+    ... ])
+    >>> grids = actgrid.render_weights(model, zoom=8)
+    >>> grids["conv/kernel"].levels.shape
+    (120, 88)
+    >>> grids["conv/kernel"].save("kernel.png")
     """
-    chosen = _choose(load_model(model), layers)
+    weights = _choose_weights(load_model(model), layers)
     return {
-        weight.path: draw_weight(weight, weight.variable.numpy(), **options) for weight in chosen
+        weight.path: draw_weight(weight, weight.variable.numpy(), **options) for weight in weights
     }
 
 
@@ -114,22 +140,41 @@ def save_weights(
 
     Parameters
     ----------
-    folder
-        Where; made if need be.
-    model, layers
-        As for `render_weights`.
+    folder : str or Path
+        Output folder; created if necessary.
+    model : keras.Model or str
+        The model, or anything that `actgrid.load_model` takes.
+    layers : str, int, type, callable, list or None, optional
+        The layers, as in `actgrid.render_weights`. None: the kernels of all convolutions.
     **options
         See `actgrid.options.WeightFileOptions`.
+
+    Returns
+    -------
+    list of DrawnWeight
+        A record of each weight, in order.
 
     Raises
     ------
     OutputError
-        If a file cannot be written. Others may have been written; they are whole.
+        If a file cannot be written. Files that were already written are complete.
+    ActgridError
+        If `actgrid.render_weights` cannot draw the weights.
+
+    Examples
+    --------
+    >>> import keras
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")
+    ... ])
+    >>> weights = actgrid.figures.save_weights("weights", model, "conv")
+    >>> [weight.file.name for weight in weights]
+    ['00_conv_kernel.png', '01_conv_bias.png']
     """
     render_options, _, compression = split_options(options)
     network = load_model(model)
-    weights = _choose(network, layers)
-    place = writable_folder(folder)
+    weights = _choose_weights(network, layers)
+    output_folder = writable_folder(folder)
 
     def save(weight: Weight, file: Path) -> DrawnWeight:
         start = time.perf_counter()
@@ -147,16 +192,20 @@ def save_weights(
             milliseconds=(time.perf_counter() - start) * 1e3,
         )
 
-    files = numbered_files([weight.path for weight in weights], picture_suffix(options))
+    files = number_files([weight.path for weight in weights], get_picture_suffix(options))
     with worker_threads(options["threads"], "draw") as pool:
-        return list(pool.map(save, weights, [place / file for file in files]))
+        return list(pool.map(save, weights, [output_folder / file for file in files]))
 
 
-def _choose(model: Any, layers: LayersLike) -> list[Weight]:
+def _choose_weights(model: Any, layers: LayersLike) -> list[Weight]:
+    """Return the weights to draw: those of some layers, or the kernels of all convolutions."""
     check_editable(network_of(model), "render_weights")
     if layers is None:
-        kernels = [one for one in model_weights(model) if 3 <= len(one.variable.shape) <= 5]
+        kernels = [
+            weight for weight in model_weights(model) if 3 <= len(weight.variable.shape) <= 5
+        ]
         if not kernels:
-            raise LayerError("the model has no convolution; name the layers whose weights to draw")
+            raise LayerError("the model has no convolution: pass layers whose weights to draw")
         return kernels
-    return [one for one in Selection(layers).choose_weights(model) if len(one.variable.shape)]
+    weights = Selection(layers).choose_weights(model)
+    return [weight for weight in weights if len(weight.variable.shape)]
