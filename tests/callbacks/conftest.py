@@ -1,3 +1,5 @@
+"""Fixtures: a small CNN, its data, and readers of TensorBoard events."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -14,15 +16,18 @@ Array = npt.NDArray[Any]
 
 
 @pytest.fixture(autouse=True)
-def _same_weights_each_time() -> None:
+def _set_seed() -> None:
     keras.utils.set_random_seed(20)
 
 
 @pytest.fixture
 def cnn() -> Callable[[], Any]:
-    """Make a small CNN for 8 x 8 images and three classes, with all that training changes."""
+    """Return a function that makes a small CNN with batch normalization and dropout.
 
-    def make() -> Any:
+    The CNN takes 8 x 8 images and has three classes.
+    """
+
+    def make_cnn() -> Any:
         model = keras.Sequential(
             [
                 keras.Input((8, 8, 3)),
@@ -37,7 +42,7 @@ def cnn() -> Callable[[], Any]:
         model.compile("adam", "sparse_categorical_crossentropy")
         return model
 
-    return make
+    return make_cnn
 
 
 @pytest.fixture
@@ -51,30 +56,30 @@ def y() -> Array:
 
 
 @pytest.fixture
-def images() -> Callable[[Path], dict[str, dict[int, list[bytes]]]]:
-    """Read image summaries by TensorBoard's own reader: tag -> step -> files."""
+def read_images() -> Callable[[Path], dict[str, dict[int, list[bytes]]]]:
+    """Return a function that reads image summaries with TensorBoard: tag -> step -> files."""
 
     def read(folder: Path) -> dict[str, dict[int, list[bytes]]]:
-        found: dict[str, dict[int, list[bytes]]] = {}
-        events = _events(folder)
+        summaries: dict[str, dict[int, list[bytes]]] = {}
+        events = _read_events(folder)
         for tag in events.Tags()["tensors"]:
             assert events.SummaryMetadata(tag).plugin_data.plugin_name == "images"
-            found[tag] = {
+            summaries[tag] = {
                 event.step: list(event.tensor_proto.string_val[2:]) for event in events.Tensors(tag)
             }
-        return found
+        return summaries
 
     return read
 
 
 @pytest.fixture
-def numbers() -> Callable[[Path], dict[str, dict[int, Array]]]:
-    """Read scalars and histograms by TensorBoard's own reader: tag -> step -> array."""
+def read_numbers() -> Callable[[Path], dict[str, dict[int, Array]]]:
+    """Return a function that reads scalars and histograms: tag -> step -> array."""
 
     def read(folder: Path) -> dict[str, dict[int, Array]]:
         from tensorboard.util import tensor_util
 
-        events = _events(folder)
+        events = _read_events(folder)
         return {
             tag: {
                 event.step: tensor_util.make_ndarray(event.tensor_proto)
@@ -86,7 +91,7 @@ def numbers() -> Callable[[Path], dict[str, dict[int, Array]]]:
     return read
 
 
-def _events(folder: Path) -> Any:
+def _read_events(folder: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0})

@@ -1,3 +1,5 @@
+"""The callback `ActivationGrids`: grids of activations during training."""
+
 from __future__ import annotations
 
 import io
@@ -23,8 +25,8 @@ from actgrid.callbacks import ActivationGrids, ChannelHealth, Explanations, Trai
 from actgrid.errors import ModelError, OptionError
 
 
-class Truth(keras.callbacks.Callback):  # type: ignore[misc]
-    """What each epoch's grids are, drawn at once."""
+class DrawEpochs(keras.callbacks.Callback):  # type: ignore[misc]
+    """Callback that draws the grids of each epoch by `render_model`, as the expected result."""
 
     def __init__(self, data: Any, layers: Any = None, **options: Any) -> None:
         super().__init__()
@@ -39,55 +41,57 @@ class Truth(keras.callbacks.Callback):  # type: ignore[misc]
                 self.pngs.setdefault(path, {}).setdefault(epoch, []).append(grid.to_png())
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return the content of the files in a folder by relative path."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def test_every_layer_epoch_and_sample_to_tensorboard_and_files(
-    cnn: Any, x: Any, y: Any, tmp_path: Path, images: Any
+def test_grids_are_written_to_tensorboard_and_files(
+    cnn: Any, x: Any, y: Any, tmp_path: Path, read_images: Any
 ) -> None:
-    truth = Truth(x[:2])
+    expected = DrawEpochs(x[:2])
     grids = ActivationGrids(x[:2], log_dir=tmp_path / "logs", folder=tmp_path / "files")
-    cnn().fit(x, y, epochs=3, verbose=0, callbacks=[truth, grids])
-    assert list(truth.pngs) == ["conv", "norm", "pool", "dropout"]
-    assert truth.pngs["conv"][0] != truth.pngs["conv"][2]  # it has learned
-    assert images(tmp_path / "logs") == truth.pngs
-    assert files(tmp_path / "files") == {
-        f"{number:02}_{path}/{sample}_{step:06}.png": png
-        for number, (path, steps) in enumerate(truth.pngs.items())
+    cnn().fit(x, y, epochs=3, verbose=0, callbacks=[expected, grids])
+    assert list(expected.pngs) == ["conv", "norm", "pool", "dropout"]
+    assert expected.pngs["conv"][0] != expected.pngs["conv"][2]  # training changed the weights
+    assert read_images(tmp_path / "logs") == expected.pngs
+    assert read_files(tmp_path / "files") == {
+        f"{index:02}_{path}/{sample}_{step:06}.png": png
+        for index, (path, steps) in enumerate(expected.pngs.items())
         for step, pngs in steps.items()
         for sample, png in enumerate(pngs)
     }
 
 
-def test_options_of_rendering_and_one_sample(
-    cnn: Any, x: Any, y: Any, tmp_path: Path, images: Any
+def test_render_options_with_single_sample(
+    cnn: Any, x: Any, y: Any, tmp_path: Path, read_images: Any
 ) -> None:
     options: dict[str, Any] = {"cmap": "magma", "zoom": 2, "order": [2, 0], "normalize": "minmax"}
-    truth = Truth(x[:1], "conv", **options)
+    expected = DrawEpochs(x[:1], "conv", **options)
     options["order"] = iter(options["order"])
     grids = ActivationGrids(x[:1], "conv", folder=tmp_path, **options)
-    cnn().fit(x, y, epochs=2, verbose=0, callbacks=[truth, grids])
-    found = files(tmp_path)
-    assert found == {f"00_conv/{step:06}.png": truth.pngs["conv"][step][0] for step in (0, 1)}
+    cnn().fit(x, y, epochs=2, verbose=0, callbacks=[expected, grids])
+    assert read_files(tmp_path) == {
+        f"00_conv/{step:06}.png": expected.pngs["conv"][step][0] for step in (0, 1)
+    }
 
 
-def test_what_cannot_be_given(x: Any) -> None:
+def test_invalid_options_are_rejected(x: Any) -> None:
     with pytest.raises(OptionError, match=r"log_dir .*folder"):
         ActivationGrids(x)
     with pytest.raises(OptionError, match="no option 'sample'"):
         ActivationGrids(x, folder="out", sample=1)  # type: ignore[call-arg]
 
 
-def draw(callback: Any, *steps: int) -> None:
+def run_steps(callback: Any, *steps: int) -> None:
     for step in steps:
         callback(step)
     callback.close()
 
 
-def watching(x: Any, folder: Path) -> list[Any]:
-    """Return all callbacks, which write all that they can."""
+def make_callbacks(x: Any, folder: Path) -> list[Any]:
+    """Return an instance of each callback that writes all its outputs."""
     return [
         ActivationGrids(x[:2], every=2, log_dir=folder / "grids", folder=folder / "grids"),
         ChannelHealth(x, log_dir=folder / "health", batch_size=5),
@@ -96,8 +100,8 @@ def watching(x: Any, folder: Path) -> list[Any]:
     ]
 
 
-def test_training_is_the_same_with_and_without(cnn: Any, x: Any, y: Any, tmp_path: Path) -> None:
-    def trained(callbacks: list[Any]) -> tuple[list[Any], Any]:
+def test_callbacks_do_not_change_training(cnn: Any, x: Any, y: Any, tmp_path: Path) -> None:
+    def train(callbacks: list[Any]) -> tuple[list[Any], Any]:
         keras.utils.set_random_seed(3)
         model = cnn()
         history = model.fit(
@@ -110,13 +114,14 @@ def test_training_is_the_same_with_and_without(cnn: Any, x: Any, y: Any, tmp_pat
         )
         return [variable.numpy() for variable in model.variables], history.history
 
-    (alone, history), (watched, same) = trained([]), trained(watching(x, tmp_path))
-    assert history == same
-    for one, other in zip(alone, watched, strict=True):
-        np.testing.assert_array_equal(one, other)
+    expected, expected_history = train([])
+    variables, history = train(make_callbacks(x, tmp_path))
+    assert history == expected_history
+    for variable, expected_variable in zip(variables, expected, strict=True):
+        np.testing.assert_array_equal(variable, expected_variable)
 
 
-def test_the_state_of_layers_and_seeds_stays(tmp_path: Path) -> None:
+def test_state_of_layers_and_seeds_is_not_changed(tmp_path: Path) -> None:
     @keras.saving.register_keras_serializable()
     class AlwaysNoise(layers.Layer):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -132,34 +137,34 @@ def test_the_state_of_layers_and_seeds_stays(tmp_path: Path) -> None:
     x = np.random.default_rng(0).random((3, 5, 2), np.float32)
     model.predict(x, verbose=0)
     before = [variable.numpy() for variable in model.variables]
-    assert any(np.any(one) for one in before[-3:])
+    assert any(np.any(value) for value in before[-3:])
     for callback in (
         ActivationGrids(x, ["noise", "lstm"], folder=tmp_path),
         ChannelHealth(np.concatenate([x, x]), ["noise", "lstm"]),
     ):
         callback.set_model(model)
-        draw(callback, 0, 1)
-    for variable, kept in zip(model.variables, before, strict=True):
-        np.testing.assert_array_equal(variable.numpy(), kept)
+        run_steps(callback, 0, 1)
+    for variable, initial in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), initial)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(
-    policy: str, cnn: Any, x: Any, y: Any, tmp_path: Path, numbers: Any
+    policy: str, cnn: Any, x: Any, y: Any, tmp_path: Path, read_numbers: Any
 ) -> None:
     keras.mixed_precision.set_global_policy(policy)
     try:
         model = cnn()
     finally:
         keras.mixed_precision.set_global_policy("float32")
-    truth = Truth(x[:2])
-    callbacks = watching(x, tmp_path)
+    expected = DrawEpochs(x[:2])
+    callbacks = make_callbacks(x, tmp_path)
     callbacks[0] = ActivationGrids(x[:2], folder=tmp_path / "files")
-    model.fit(x, y, epochs=2, verbose=0, callbacks=[truth, *callbacks])
-    assert files(tmp_path / "files")["00_conv/1_000001.png"] == truth.pngs["conv"][1][1]
+    model.fit(x, y, epochs=2, verbose=0, callbacks=[expected, *callbacks])
+    assert read_files(tmp_path / "files")["00_conv/1_000001.png"] == expected.pngs["conv"][1][1]
     assert actgrid.Extractor(model)(x)["conv"].dtype.name == policy.removeprefix("mixed_")
     assert callbacks[1].history["conv/nonfinite"] == [0, 0]
-    assert len(numbers(tmp_path / "maps")["gradcam"]) == 2
+    assert len(read_numbers(tmp_path / "maps")["gradcam"]) == 2
 
 
 def test_mirrored_strategy(cnn: Any, x: Any, y: Any, tmp_path: Path) -> None:
@@ -167,14 +172,14 @@ def test_mirrored_strategy(cnn: Any, x: Any, y: Any, tmp_path: Path) -> None:
 
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         model = cnn()
-    truth = Truth(x[:2])
+    expected = DrawEpochs(x[:2])
     grids = ActivationGrids(x[:2], folder=tmp_path / "files")
-    callbacks = [truth, grids, *watching(x, tmp_path)]
+    callbacks = [expected, grids, *make_callbacks(x, tmp_path)]
     model.fit(x, y, epochs=2, verbose=0, callbacks=callbacks)
-    assert files(tmp_path / "files")["00_conv/1_000001.png"] == truth.pngs["conv"][1][1]
+    assert read_files(tmp_path / "files")["00_conv/1_000001.png"] == expected.pngs["conv"][1][1]
 
 
-def test_a_subclassed_model_that_is_not_built(x: Any, y: Any, tmp_path: Path) -> None:
+def test_subclassed_model_that_is_not_built(x: Any, y: Any, tmp_path: Path) -> None:
     class Small(keras.Model):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
@@ -185,56 +190,56 @@ def test_a_subclassed_model_that_is_not_built(x: Any, y: Any, tmp_path: Path) ->
         def call(self, inputs: Any) -> Any:
             return self.classes(self.pool(self.conv(inputs)))
 
-    for folder, fitted in ((tmp_path / "fit", True), (tmp_path / "hand", False)):
+    for folder, uses_fit in ((tmp_path / "fit", True), (tmp_path / "hand", False)):
         model = Small()
         model.compile("sgd", "sparse_categorical_crossentropy")
         grids = ActivationGrids(x[:1], folder=folder)
-        if fitted:
+        if uses_fit:
             model.fit(x, y, verbose=0, callbacks=[grids])
         else:
             grids.set_model(model)
-            draw(grids, 0)
-        assert list(files(folder)) == ["00_conv/000000.png"]
+            run_steps(grids, 0)
+        assert list(read_files(folder)) == ["00_conv/000000.png"]
 
 
 def test_several_inputs(tmp_path: Path) -> None:
     left, right = keras.Input((6, 6, 1), name="left"), keras.Input((6, 6, 1), name="right")
-    both = layers.Concatenate(name="both")([left, right])
-    model = keras.Model({"left": left, "right": right}, layers.Conv2D(2, 3, name="conv")(both))
+    joined = layers.Concatenate(name="joined")([left, right])
+    model = keras.Model({"left": left, "right": right}, layers.Conv2D(2, 3, name="conv")(joined))
     data = {"left": np.zeros((2, 6, 6, 1)), "right": np.ones((2, 6, 6, 1))}
     grids = ActivationGrids(data, folder=tmp_path)
-    health = ChannelHealth(data, "both", batch_size=1)
+    health = ChannelHealth(data, "joined", batch_size=1)
     for callback in (grids, health):
         callback.set_model(model)
-        draw(callback, 0)
-    assert sorted({name.split("/")[0] for name in files(tmp_path)}) == ["00_both", "01_conv"]
-    assert health.history["both/dead_channels"] == [2]
-    assert health.history["both/mean_zero_fraction"] == [0.5]
+        run_steps(callback, 0)
+    assert sorted({name.split("/")[0] for name in read_files(tmp_path)}) == ["00_joined", "01_conv"]
+    assert health.history["joined/dead_channels"] == [2]
+    assert health.history["joined/mean_zero_fraction"] == [0.5]
 
 
-def test_a_part_of_a_model_that_is_not_called_itself(x: Any, tmp_path: Path) -> None:
-    """As of generative adversarial networks."""
+def test_part_of_a_model_without_call(x: Any, tmp_path: Path) -> None:
+    """Check a generator that only `train_step` calls, as in generative adversarial networks."""
 
     class Pair(keras.Model):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.maker = keras.Sequential(
-                [keras.Input((4, 4, 2)), layers.Conv2DTranspose(3, 5, name="made")]
+            self.generator = keras.Sequential(
+                [keras.Input((4, 4, 2)), layers.Conv2DTranspose(3, 5, name="up")]
             )
 
         def train_step(self, data: Any) -> dict[str, Any]:
-            return {"loss": keras.ops.mean(self.maker(keras.ops.ones((1, 4, 4, 2))))}
+            return {"loss": keras.ops.mean(self.generator(keras.ops.ones((1, 4, 4, 2))))}
 
     model, data = Pair(), np.ones((1, 4, 4, 2))
     model.compile("sgd")
     grids = ActivationGrids(data, folder=tmp_path)
     with pytest.raises(ModelError, match=r"does not have a `call\(\)` method"):
         model.fit(x, verbose=0, callbacks=[grids])
-    grids.set_model(model.maker)
+    grids.set_model(model.generator)
     drawing = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: grids(epoch))
     model.fit(x, epochs=2, verbose=0, callbacks=[drawing])
     grids.close()
-    assert sorted(files(tmp_path)) == ["00_made/000000.png", "00_made/000001.png"]
+    assert sorted(read_files(tmp_path)) == ["00_up/000000.png", "00_up/000001.png"]
 
 
 def test_image_files_are_prepared_for_the_model(cnn: Any, tmp_path: Path) -> None:
@@ -243,12 +248,12 @@ def test_image_files_are_prepared_for_the_model(cnn: Any, tmp_path: Path) -> Non
     model = cnn()
     grids = ActivationGrids([tmp_path / "photo.png"], "conv", folder=tmp_path / "out")
     grids.set_model(model)
-    draw(grids, 12)
-    truth = actgrid.render_model(model, tmp_path / "photo.png", "conv")["conv"].to_png()
-    assert files(tmp_path / "out") == {"00_conv/000012.png": truth}
+    run_steps(grids, 12)
+    expected = actgrid.render_model(model, tmp_path / "photo.png", "conv")["conv"].to_png()
+    assert read_files(tmp_path / "out") == {"00_conv/000012.png": expected}
 
 
-def test_the_model_is_traced_once(cnn: Any, x: Any, y: Any, tmp_path: Path) -> None:
+def test_model_is_traced_once(cnn: Any, x: Any, y: Any, tmp_path: Path) -> None:
     grids = ActivationGrids(x[:2], folder=tmp_path)
     health, model = ChannelHealth(x, batch_size=5), cnn()
     for _ in range(2):
@@ -257,20 +262,22 @@ def test_the_model_is_traced_once(cnn: Any, x: Any, y: Any, tmp_path: Path) -> N
     assert health._samples._extractor.trace_count == 1
 
 
-def test_a_folder_that_goes_away(cnn: Any, x: Any, tmp_path: Path, images: Any) -> None:
-    """The disk's own failures are not to be had here: a file is where the folder was."""
+def test_output_that_fails_during_training(
+    cnn: Any, x: Any, tmp_path: Path, read_images: Any
+) -> None:
+    """Replace the folder by a file, to simulate a failure of the disk."""
     grids = ActivationGrids(x[:1], "conv", folder=tmp_path / "out", log_dir=tmp_path / "logs")
     grids.set_model(cnn())
-    draw(grids, 0)
+    run_steps(grids, 0)
     (tmp_path / "out" / "00_conv" / "000000.png").unlink()
     (tmp_path / "out" / "00_conv").rmdir()
     (tmp_path / "out" / "00_conv").write_text("")
-    with pytest.warns(RuntimeWarning, match=r"ActivationGrids: cannot make .*00_conv") as told:
-        draw(grids, 1, 2, 3)
-    assert len(told) == 1
+    with pytest.warns(RuntimeWarning, match=r"ActivationGrids: cannot make .*00_conv") as records:
+        run_steps(grids, 1, 2, 3)
+    assert len(records) == 1
     (tmp_path / "out" / "00_conv").unlink()
-    draw(grids, 4)
-    assert list(files(tmp_path / "out")) == ["00_conv/000004.png"]
+    run_steps(grids, 4)
+    assert list(read_files(tmp_path / "out")) == ["00_conv/000004.png"]
 
     from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 
@@ -278,19 +285,22 @@ def test_a_folder_that_goes_away(cnn: Any, x: Any, tmp_path: Path, images: Any) 
     assert [event.step for event in events.Tensors(".", "conv")] == [0, 1, 2, 3, 4]
 
 
-def test_beside_keras_own_tensorboard(
-    cnn: Any, x: Any, y: Any, tmp_path: Path, images: Any
+def test_same_folder_as_keras_tensorboard(
+    cnn: Any, x: Any, y: Any, tmp_path: Path, read_images: Any
 ) -> None:
     grids = ActivationGrids(x[:1], "conv", log_dir=tmp_path)
-    keras_own = keras.callbacks.TensorBoard(tmp_path)
-    cnn().fit(x, y, epochs=2, verbose=0, callbacks=[keras_own, grids])
-    assert list(images(tmp_path)["conv"]) == [0, 1]
+    tensorboard = keras.callbacks.TensorBoard(tmp_path)
+    cnn().fit(x, y, epochs=2, verbose=0, callbacks=[tensorboard, grids])
+    assert list(read_images(tmp_path)["conv"]) == [0, 1]
     assert any((tmp_path / "train").iterdir())
 
 
-def test_tensorboard_serves_our_pictures(cnn: Any, x: Any, y: Any, tmp_path: Path) -> None:
-    truth, grids = Truth(x[:2], "conv"), ActivationGrids(x[:2], "conv", log_dir=tmp_path / "run")
-    cnn().fit(x, y, epochs=2, verbose=0, callbacks=[truth, grids])
+def test_tensorboard_serves_the_pictures(cnn: Any, x: Any, y: Any, tmp_path: Path) -> None:
+    expected, grids = (
+        DrawEpochs(x[:2], "conv"),
+        ActivationGrids(x[:2], "conv", log_dir=tmp_path / "run"),
+    )
+    cnn().fit(x, y, epochs=2, verbose=0, callbacks=[expected, grids])
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(tmp_path)]
     command += ["--port", "0", "--host", "127.0.0.1", "--load_fast=false"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as server:
@@ -298,27 +308,29 @@ def test_tensorboard_serves_our_pictures(cnn: Any, x: Any, y: Any, tmp_path: Pat
         watchdog = threading.Timer(60, server.kill)
         watchdog.start()
         try:
-            told = (re.search(rb"http://\S+:\d+/", line) for line in server.stderr)
-            address = next(filter(None, told))[0].decode() + "data/plugin/images/"
+            matches = (re.search(rb"http://\S+:\d+/", line) for line in server.stderr)
+            address = next(filter(None, matches))[0].decode() + "data/plugin/images/"
 
-            def asked(what: str, **query: object) -> bytes:
-                url = f"{address}{what}?{urllib.parse.urlencode(query)}"
-                with urllib.request.urlopen(url, timeout=30) as answer:
-                    found: bytes = answer.read()
-                    return found
+            def fetch(path: str, **query: object) -> bytes:
+                url = f"{address}{path}?{urllib.parse.urlencode(query)}"
+                with urllib.request.urlopen(url, timeout=30) as response:
+                    content: bytes = response.read()
+                    return content
 
-            while not (tags := json.loads(asked("tags"))):
-                time.sleep(0.1)  # it has not read the folder yet
+            while not (tags := json.loads(fetch("tags"))):
+                time.sleep(0.1)  # TensorBoard has not read the folder yet
             assert list(tags["run"]) == ["conv"]
             samples = [
                 [
-                    asked(f"individualImage?{one['query']}".rstrip("?"))
-                    for one in json.loads(asked("images", run="run", tag="conv", sample=sample))
+                    fetch(f"individualImage?{image['query']}".rstrip("?"))
+                    for image in json.loads(fetch("images", run="run", tag="conv", sample=sample))
                 ]
                 for sample in (0, 1)
             ]
         finally:
             watchdog.cancel()
             server.kill()
-    assert samples == [[truth.pngs["conv"][step][sample] for step in (0, 1)] for sample in (0, 1)]
+    assert samples == [
+        [expected.pngs["conv"][step][sample] for step in (0, 1)] for sample in (0, 1)
+    ]
     assert Image.open(io.BytesIO(samples[0][0])).mode == "P"

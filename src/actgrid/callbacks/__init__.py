@@ -1,4 +1,4 @@
-"""Keras callbacks: what a network sees, while it is trained."""
+"""Keras callbacks that draw and measure activations during training."""
 
 from actgrid.callbacks.explanations import Explanations
 from actgrid.callbacks.grids import ActivationGrids

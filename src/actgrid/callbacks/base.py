@@ -1,4 +1,4 @@
-"""What all callbacks share: when they look at the model, and who writes what they saw."""
+"""Base class of the callbacks: when the model is observed, and how results are written."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from actgrid.option_checks import integer_option
 
 __all__ = ["Sink", "TrainingCallback"]
 
-# Steps that may wait to be written. Each holds what was seen, such as activations.
-_MOST_WAITING = 2
+# Number of steps that may wait to be written. Each holds observations such as activations.
+_MAX_PENDING = 2
 
 
 class Sink(Protocol):
-    """Where what was drawn goes, step by step; used by one thread."""
+    """Protocol of an output that receives the content of each step, from a single thread."""
 
-    def write(self, step: int, drawn: Any) -> None:
-        """Write what was drawn of a step, to be found by others at once.
+    def write(self, step: int, content: Any) -> None:
+        """Write the content of a step and flush the output.
 
         Raises
         ------
         OutputError
-            If it cannot be written.
+            If the content cannot be written.
         """
 
     def close(self) -> None:
-        """Let go of files."""
+        """Close all files."""
 
 
-class _Background:
-    """Does tasks in order on one thread, for which the interpreter waits before it ends."""
+class _TaskThread:
+    """Runs tasks in order on a single non-daemon thread."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "actgrid-callback")
         self._tasks: deque[Future[None]] = deque()
 
     def submit(self, task: Callable[..., None], *arguments: Any) -> None:
-        """Have a task done; wait while many others are to be done before it."""
+        """Submit a task; block while more than two tasks are pending."""
         self._tasks.append(self._pool.submit(task, *arguments))
-        while len(self._tasks) > _MOST_WAITING:
+        while len(self._tasks) > _MAX_PENDING:
             self._tasks.popleft().result()
 
     def close(self, last: Callable[[], None]) -> None:
-        """Wait until all is done, and one more task at last; raise what a task has raised."""
+        """Run a last task, wait for all tasks, and raise the first exception of a task."""
         self._tasks.append(self._pool.submit(last))
         self._pool.shutdown()
         for task in self._tasks:
@@ -60,89 +60,91 @@ _Callback = TypeVar("_Callback", bound="TrainingCallback")
 
 
 class TrainingCallback(keras().callbacks.Callback, ABC):  # type: ignore[misc]
-    """Looks at a model now and then while it is trained, and has what it saw written aside.
+    """Base class of callbacks that observe a model at regular steps of its training.
 
-    The model is looked at between two batches, by the thread that trains it. Drawing, encoding
-    and writing happen on another one, in order, while training goes on; when that falls behind,
+    The model is observed between two batches by the training thread. Another thread draws, encodes
+    and writes the observations in order while training continues. If three steps are pending,
     training waits.
 
     Parameters
     ----------
-    every
-        ``"epoch"``, or a number of batches.
+    every : str or int
+        ``"epoch"``, or the number of batches between two steps.
     """
 
     def __init__(self, every: str | int) -> None:
         super().__init__()
-        self._every = None if every == "epoch" else _batches(every)
+        self._every = None if every == "epoch" else _check_batches(every)
         if self._every is not None:
-            # Only here: for one who has this method, Keras waits for the loss of every batch.
+            # Set only if necessary: for callbacks with this method, Keras waits for the loss of
+            # every batch.
             self.on_train_batch_end = self._after_batch
-        self._seen = self._seen_before = 0  # batches: in all, and before this epoch
-        self._watched: Any = None
+        self._batch_count = self._batches_before_epoch = 0
+        self._observed_model: Any = None
         self._sinks: Sequence[Sink] = ()
-        self._background: _Background | None = None
-        self._warned = False
+        self._task_thread: _TaskThread | None = None
+        self._has_warned = False
 
     def set_model(self, model: Any) -> None:
-        """Choose the model to look at, as Keras does when training begins."""
+        """Set the model to observe; Keras calls this method when training begins."""
         if model is not self.model:
             self.close()
         super().set_model(model)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Check that the model can be drawn, before it is trained."""
-        self.close()  # what a training that raised has left open
+        """Check before training that the model can be observed, and open the outputs."""
+        self.close()  # outputs that a failed training left open
         self._begin()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Count batches on from here."""
-        self._seen_before = self._seen
+        """Remember the number of batches before this epoch."""
+        self._batches_before_epoch = self._batch_count
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Look at the model, if that is to be done every epoch."""
+        """Observe the model, if `every` is ``"epoch"``."""
         if self._every is None:
             self(epoch)
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Wait until everything is written."""
+        """Wait until all steps are written, and close the outputs."""
         self.close()
 
     def _after_batch(self, batch: int, logs: Any = None) -> None:
         assert self._every is not None
-        before, self._seen = self._seen, self._seen_before + batch + 1
-        # Several batches may be one execution, between which there is nothing to be seen.
-        if self._seen // self._every > before // self._every:
-            self(self._seen)
+        before, self._batch_count = self._batch_count, self._batches_before_epoch + batch + 1
+        # With `steps_per_execution`, Keras calls this method once for several batches.
+        if self._batch_count // self._every > before // self._every:
+            self(self._batch_count)
 
     def __call__(self, step: int) -> None:
-        """Look at the model now: what Keras does every epoch, for a loop of one's own.
+        """Observe the model now, in a custom training loop.
 
         Parameters
         ----------
-        step
-            What it is filed under.
+        step : int
+            Number of the step in file names and TensorBoard, 0 or more.
 
         Raises
         ------
         ModelError
-            If no model was given, by ``callback.set_model(model)``. Also a ValueError.
+            If no model was set by ``callback.set_model(model)``. Also a ValueError.
         """
         step = integer_option("step", step, 0)
-        if self._background is None:
+        if self._task_thread is None:
             self._begin()
-        assert self._background is not None
-        self._background.submit(self._record, step, self._look(step))
+        assert self._task_thread is not None
+        self._task_thread.submit(self._record, step, self._observe(step))
 
     def close(self) -> None:
-        """Wait until everything is written, and close the files. They are opened again if need be.
+        """Wait until all steps are written, and close the outputs.
 
-        Training by ``model.fit`` ends with this.
+        ``model.fit`` calls this method at its end. The next step opens the outputs again.
         """
-        background, self._background = self._background, None
-        if background is not None:
-            # By the thread that writes, or an interrupt here would take its files away.
-            background.close(self._close_sinks)
+        task_thread, self._task_thread = self._task_thread, None
+        if task_thread is not None:
+            # The writing thread closes the files: an interrupt here could otherwise close a file
+            # that is being written.
+            task_thread.close(self._close_sinks)
 
     def __enter__(self: _Callback) -> _Callback:
         return self
@@ -153,63 +155,63 @@ class TrainingCallback(keras().callbacks.Callback, ABC):  # type: ignore[misc]
     def _begin(self) -> None:
         model = self.model
         if model is None:
-            raise ModelError("no model to look at: callback.set_model(model) gives one")
-        if model is not self._watched:
+            raise ModelError("the callback has no model: call callback.set_model(model) first")
+        if model is not self._observed_model:
             self._prepare(model)
-            # What cannot be drawn is to be known before the first epoch, not after it.
-            self._draw(self._look(None))
-            self._watched = model
-        self._sinks = self._open()
-        self._background = _Background()
-        self._warned = False
+            # A trial run raises errors before the first epoch instead of after it.
+            self._draw(self._observe(None))
+            self._observed_model = model
+        self._sinks = self._open_sinks()
+        self._task_thread = _TaskThread()
+        self._has_warned = False
 
-    def _record(self, step: int, seen: Any) -> None:
-        drawn = self._draw(seen)
+    def _record(self, step: int, observation: Any) -> None:
+        content = self._draw(observation)
         for sink in self._sinks:
-            self._attempt(sink.write, step, drawn)
+            self._attempt(sink.write, step, content)
 
     def _close_sinks(self) -> None:
         for sink in self._sinks:
             self._attempt(sink.close)
 
     def _attempt(self, write: Callable[..., None], *arguments: Any) -> None:
-        """Write; where that fails, training is worth more than its pictures."""
+        """Call a method of a sink; on OutputError, warn once instead of ending the training."""
         try:
             write(*arguments)
         except OutputError as error:
-            if not self._warned:
-                self._warned = True
+            if not self._has_warned:
+                self._has_warned = True
                 warnings.warn(
-                    f"{type(self).__name__}: {error}; training goes on, and further failures "
-                    "are not told",
+                    f"{type(self).__name__}: {error}; training continues, and further failures "
+                    "are not reported",
                     RuntimeWarning,
                     stacklevel=2,
                 )
 
     @abstractmethod
     def _prepare(self, model: Any) -> None:
-        """Prepare for a model that was not looked at before."""
+        """Prepare for a model that was not observed before."""
 
     @abstractmethod
-    def _look(self, step: int | None) -> Any:
-        """Return what the model does now, which later training does not change.
+    def _observe(self, step: int | None) -> Any:
+        """Return an observation of the model that later training does not change.
 
         Parameters
         ----------
         step
-            None before training.
+            Number of the step; None for the trial run before training.
         """
 
     @abstractmethod
-    def _draw(self, seen: Any) -> Any:
-        """Return what was seen as the sinks take it."""
+    def _draw(self, observation: Any) -> Any:
+        """Convert an observation to the content that the sinks write."""
 
     @abstractmethod
-    def _open(self) -> Sequence[Sink]:
-        """Return where it goes, ready to be written."""
+    def _open_sinks(self) -> Sequence[Sink]:
+        """Open and return the sinks."""
 
 
-def _batches(every: object) -> int:
+def _check_batches(every: object) -> int:
     if isinstance(every, str):
         raise OptionError(f"every must be 'epoch' or a number of batches, not {every!r}")
     return integer_option("every", every, 1)

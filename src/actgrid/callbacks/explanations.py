@@ -1,4 +1,4 @@
-"""`Explanations`: heatmaps of a network while it is trained."""
+"""Keras callback that draws attribution maps during training."""
 
 from __future__ import annotations
 
@@ -21,43 +21,60 @@ __all__ = ["Explanations"]
 
 @takes_options(ExplanationsOptions, batch_size=32)
 class Explanations(PictureCallback):
-    """Explains the same images again and again while a model is trained.
+    """Keras callback that draws attribution maps of fixed images during training.
 
     Parameters
     ----------
-    data, method, target, layer
-        As in `actgrid.explain`; `data` also as in `ActivationGrids`. A target of None explains
-        for each image the class that is predicted at that time, which changes as the model learns;
-        name a class to follow it.
+    data : array_like, dict, list, image sources or dataset
+        The images to explain, as in `ActivationGrids`.
+    method : str, optional
+        Attribution method, as in `actgrid.explain`.
+    target : int, str, callable, list or dict, optional
+        The class or function to explain, as in `actgrid.explain`. None: the class that the model
+        predicts at each step, which may change during training.
+    layer : str, int or keras.Layer, optional
+        Layer for class activation maps, as in `actgrid.explain`. None: the default layer.
     **options
-        See `actgrid.options.ExplanationsOptions`. `log_dir` and `folder` are as in
-        `ActivationGrids`, with the method's name in the layer's place: the tag in TensorBoard is
-        ``"gradcam"``, files are ``00_gradcam/STEP.png``. Of inputs with too many channels to be
-        seen as images, the bare maps are drawn.
+        See `actgrid.options.ExplanationsOptions`. Outputs in `log_dir` and `folder` are named as
+        in `ActivationGrids`, with the method instead of the layer: the tag in TensorBoard is
+        ``"gradcam"``, files are ``00_gradcam/STEP.png``. Maps of images that do not have 1, 3 or 4
+        channels are drawn without the image.
 
     Raises
     ------
     OptionError
-        If an option cannot be used, or there is neither `log_dir` nor `folder`. Also a ValueError.
+        If an option is invalid, or both `log_dir` and `folder` are None. Also a ValueError.
     ActgridError
-        As `ActivationGrids`; when training begins: whatever `actgrid.explain` raises for these
-        images and options.
+        If `data` is invalid, as in `ActivationGrids`; or, when training begins, if
+        `actgrid.explain` cannot explain the images.
 
     Warns
     -----
     RuntimeWarning
-        As `ActivationGrids`.
+        If an output cannot be written, as in `ActivationGrids`.
 
     Notes
     -----
-    The maps are made between two batches, by the thread that trains, and drawn and written by
-    another, as in `ActivationGrids`. Methods that run a model hundreds of times for each image,
-    such as ``rise`` or ``lime``, hold training up for as long as that takes.
+    The training thread computes the maps between two batches. Another thread draws and writes
+    them, as in `ActivationGrids`. Methods that run the model hundreds of times for each image,
+    such as ``rise`` or ``lime``, slow training down.
 
     Examples
     --------
-    >>> maps = actgrid.callbacks.Explanations(x_test[:4], target=3, log_dir="logs/gradcam")
-    >>> model.fit(x_train, y_train, epochs=10, callbacks=[maps])
+    >>> import keras
+    >>> model = keras.Sequential([
+    ...     keras.Input((16, 16, 3)),
+    ...     keras.layers.Conv2D(4, 3, activation="relu"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2, activation="softmax"),
+    ... ])
+    >>> model.compile("sgd", "sparse_categorical_crossentropy")
+    >>> x, y = np.random.rand(8, 16, 16, 3), np.arange(8) % 2
+    >>> maps = actgrid.callbacks.Explanations(x[:1], "saliency", target=1, folder="maps")
+    >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[maps])
+    >>> from pathlib import Path
+    >>> sorted(path.as_posix() for path in Path("maps").rglob("*.png"))
+    ['maps/00_saliency/000000.png', 'maps/00_saliency/000001.png']
     """
 
     def __init__(
@@ -78,16 +95,20 @@ class Explanations(PictureCallback):
 
     def _prepare(self, model: Any) -> None:
         self._request = prepare_request(
-            model, self._data.inputs(model), self._target, **self._request_options
+            model, self._data.to_inputs(model), self._target, **self._request_options
         )
 
-    def _look(self, step: int | None) -> Any:
+    def _observe(self, step: int | None) -> Any:
         return self._request.explain(self._method, self._layer, self._options)
 
-    def _draw(self, seen: Any) -> dict[str, list[bytes]]:
-        if seen.images is None:
+    def _draw(self, observation: Any) -> dict[str, list[bytes]]:
+        heatmaps = observation
+        if heatmaps.images is None:
             cmap = self._overlay["cmap"]
             options = {"threads": 1} | ({} if cmap is None else {"cmap": cmap})
-            return {self._method.name: [one.to_grid(**options).to_png(threads=1) for one in seen]}
-        pictures = seen.overlay(**self._overlay, threads=1).pictures
-        return {self._method.name: [b"".join(encode("picture.png", one)) for one in pictures]}
+            grids = [heatmap.to_grid(**options) for heatmap in heatmaps]
+            return {self._method.name: [grid.to_png(threads=1) for grid in grids]}
+        pictures = heatmaps.overlay(**self._overlay, threads=1).pictures
+        return {
+            self._method.name: [b"".join(encode("picture.png", picture)) for picture in pictures]
+        }

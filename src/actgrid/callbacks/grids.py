@@ -1,4 +1,4 @@
-"""`ActivationGrids`: the activations of a network while it is trained."""
+"""Keras callback that draws grids of activations during training."""
 
 from __future__ import annotations
 
@@ -16,74 +16,88 @@ from actgrid.rendering.backends import load_backend
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["ActivationGrids", "check_layers", "drawing_options"]
+__all__ = ["ActivationGrids", "check_layers", "pick_render_options"]
 
 
 @takes_options(ActivationGridsOptions, threads=1, data_format=None)
 class ActivationGrids(PictureCallback):
-    """Draws chosen layers for the same samples again and again while a model is trained.
+    """Keras callback that draws the activations of fixed samples during training.
 
     Parameters
     ----------
-    data
-        The model's input with its batch axis, already preprocessed, a handful of samples; a list
-        or dict of them for several inputs; image files or Pillow images, which
-        `actgrid.load_images` prepares for the model; or a dataset as ``fit`` takes it, such as
-        ``validation.take(1)``, whose targets are left out. All samples are drawn. They are read
-        once, here.
-    layers
-        Which layers, see `actgrid.Extractor`; None: every one with a spatial output.
+    data : array_like, dict, list, image sources or dataset
+        The samples: the model's input with its batch axis, already preprocessed; a list or dict of
+        arrays for several inputs; image files or Pillow images, which `actgrid.load_images`
+        prepares for the model; or a dataset as ``fit`` takes it, such as ``validation.take(1)``,
+        whose targets are ignored. The data are read once, when the callback is created, and all
+        samples are drawn.
+    layers : str, int, type, callable, list or None, optional
+        The layers to draw, see `actgrid.Extractor`. None: all layers with a spatial output.
     **options
-        See `actgrid.options.ActivationGridsOptions`. `log_dir` gets an image summary for each
-        layer, tagged with its path, of one picture for each sample: indexed PNG files. `folder`
-        gets ``NN_LAYER/STEP.png``; of several samples ``NN_LAYER/SAMPLE_STEP.png``. Sorted by
-        name, the steps of one sample follow each other. The same step of a later training replaces
-        the earlier one's.
+        See `actgrid.options.ActivationGridsOptions`. `log_dir` receives an image summary for each
+        layer, with the layer path as tag and an indexed PNG for each sample. `folder` receives
+        files ``NN_LAYER/STEP.png``, or ``NN_LAYER/SAMPLE_STEP.png`` for several samples. Sorted by
+        name, the files of a sample are in the order of the steps. A later training replaces files
+        of equal step.
 
     Raises
     ------
     OptionError
-        If an option cannot be used, there is neither `log_dir` nor `folder`, or `data` is an
-        iterator or a dataset that never ends. Also a ValueError.
-    DtypeError, ShapeError, MissingFileError
-        If `data` are no numbers, are empty, or name a file that does not exist.
+        If an option is invalid, both `log_dir` and `folder` are None, or `data` is an iterator or
+        an infinite dataset. Also a ValueError.
+    DtypeError
+        If `data` is not numeric. Also a TypeError.
+    ShapeError
+        If `data` is empty. Also a ValueError.
+    MissingFileError
+        If an image file does not exist. Also a FileNotFoundError.
     OutputError
-        If a folder cannot be made. Also an OSError.
+        If a folder cannot be created. Also an OSError.
     ActgridError
-        When training begins: whatever `actgrid.Extractor`, `actgrid.load_images` and
-        `actgrid.render` raise for this model.
+        If the layers cannot be extracted or drawn; raised when training begins.
 
     Warns
     -----
     RuntimeWarning
-        If files cannot be written later on, as on a full disk: once, and training goes on. What
-        can be written again is.
+        If an output cannot be written during training, for instance on a full disk. The warning is
+        issued once, training continues, and later steps are written if possible.
 
     Notes
     -----
-    With ``every="epoch"`` the step is the epoch's index, from 0, as in Keras; with a number it is
-    the number of batches that this callback has seen. Where Keras runs several batches in one
-    execution, the model is looked at after the last of them.
+    With ``every="epoch"`` the step is the index of the epoch, from 0, as in Keras. With a number,
+    the step is the number of batches since the callback was created. If Keras runs several batches
+    in one execution, the model is observed after the last of these batches.
 
-    The layers are extracted by one compiled function, between two batches, by the thread that
-    trains, as in inference: nothing of the model is changed, not even the state of stateful
-    layers and of seeds. Another thread draws, encodes and writes what it has been given, in order;
-    training waits only when three steps are to be written. Each step is flushed.
-    Nothing is lost where training ends, raises or is interrupted: what was seen is still written,
-    and the interpreter does not exit before.
+    The training thread extracts the activations between two batches with one compiled function, in
+    inference mode. The model is not changed, including the state of stateful layers and of random
+    seeds. Another thread draws, encodes and writes the steps in order. Training waits only if three
+    steps are pending. Each step is flushed. If training ends, fails or is interrupted, pending
+    steps are written before the interpreter exits.
 
     Examples
     --------
-    >>> grids = actgrid.callbacks.ActivationGrids(x_test[:4], "conv*", log_dir="logs/grids")
-    >>> model.fit(x_train, y_train, epochs=10, callbacks=[grids])
+    >>> import keras
+    >>> model = keras.Sequential([
+    ...     keras.Input((16, 16, 3)),
+    ...     keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2, activation="softmax"),
+    ... ])
+    >>> model.compile("sgd", "sparse_categorical_crossentropy")
+    >>> x, y = np.random.rand(8, 16, 16, 3), np.arange(8) % 2
+    >>> grids = actgrid.callbacks.ActivationGrids(x[:1], "conv*", folder="grids")
+    >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[grids])
+    >>> from pathlib import Path
+    >>> sorted(path.as_posix() for path in Path("grids").rglob("*.png"))
+    ['grids/00_conv/000000.png', 'grids/00_conv/000001.png']
 
-    In a loop of one's own:
+    In a custom training loop:
 
-    >>> with actgrid.callbacks.ActivationGrids(x_test[:4], folder="grids") as grids:
+    >>> with actgrid.callbacks.ActivationGrids(x[:1], folder="loop") as grids:
     ...     grids.set_model(model)
-    ...     for step, (x, y) in enumerate(batches):
-    ...         model.train_on_batch(x, y)
-    ...         if step % 100 == 0:
+    ...     for step in range(20):
+    ...         loss = model.train_on_batch(x, y)
+    ...         if step % 10 == 0:
     ...             grids(step)
     """
 
@@ -92,33 +106,33 @@ class ActivationGrids(PictureCallback):
     ) -> None:
         super().__init__(options["every"], options["log_dir"], options["folder"])
         self._data, self._layers = read_data(data), check_layers(layers)
-        self._options = drawing_options(options)
+        self._options = pick_render_options(options)
 
     def _prepare(self, model: Any) -> None:
         self._samples = Samples(model, self._data, self._layers)
 
-    def _look(self, step: int | None) -> Any:
-        (activations,) = self._samples.activations()
+    def _observe(self, step: int | None) -> Any:
+        (activations,) = self._samples.extract()
         return activations
 
-    def _draw(self, seen: Any) -> dict[str, list[bytes]]:
-        drawn = draw_samples(self._samples.layers, seen, **self._options)
-        return {path: [grid.to_png(threads=1) for grid in grids] for path, grids in drawn.items()}
+    def _draw(self, observation: Any) -> dict[str, list[bytes]]:
+        layers = draw_samples(self._samples.layers, observation, **self._options)
+        return {path: [grid.to_png(threads=1) for grid in grids] for path, grids in layers.items()}
 
 
-def drawing_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of drawing among those of a callback."""
+def pick_render_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the render options among the options of a callback, after loading the backend."""
     load_backend(options["backend"])
     return pick_options(options, RenderArrayOptions)
 
 
 def check_layers(layers: LayersLike) -> LayersLike:
-    """Return a choice of layers if it is of a kind that `actgrid.Extractor` takes.
+    """Check the type of the option `layers`; return its value, with iterators as lists.
 
     Raises
     ------
     OptionError
-        If it is not. Also a ValueError.
+        If `actgrid.Extractor` does not take a value of this type. Also a ValueError.
     """
     layers = list(layers) if isinstance(layers, Iterator) else layers
     Selection(layers)

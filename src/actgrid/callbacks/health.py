@@ -1,4 +1,4 @@
-"""`ChannelHealth`: which channels of a network die, or give NaN, while it is trained."""
+"""Keras callback that reports dead channels and NaN values during training."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from actgrid.callbacks.base import Sink, TrainingCallback
 from actgrid.callbacks.grids import check_layers
-from actgrid.callbacks.pictures import event_folder
+from actgrid.callbacks.pictures import prepare_event_folder
 from actgrid.callbacks.samples import Samples, read_data
-from actgrid.figures.grids import batch_size as samples_in
+from actgrid.figures.grids import get_batch_size
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import model_weights
 from actgrid.models.types import LayersLike
@@ -24,80 +24,92 @@ from actgrid.options import HealthOptions
 from actgrid.rendering import ChannelStats
 from actgrid.rendering.stats import arrays_of, reshape_stats, stats_of
 from actgrid.runs.events import EventWriter
-from actgrid.statistics.measurements import measure_image_stats
+from actgrid.statistics.measurements import image_stats
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["ChannelHealth", "ChannelHealthWarning"]
 
-_MOST_NAMED = 8  # layers or weights in one warning
+# Maximum number of layers or weights named in one warning.
+_MAX_NAMES = 8
 
 
 class ChannelHealthWarning(UserWarning):
-    """Layers or weights have NaN or infinite values, or layers have lost many channels."""
+    """Warning of NaN or infinite values in layers or weights, or of channels that died."""
 
 
 @takes_options(HealthOptions, batch_size=32)
 class ChannelHealth(TrainingCallback):
-    """Measures every channel of chosen layers again and again while a model is trained.
+    """Keras callback that counts dead channels, zeros and NaN values during training.
 
     Parameters
     ----------
-    data
-        As in `ActivationGrids`, but as many samples as it takes to tell that a channel is dead:
-        some dozens. Statistics are those of all of them together.
-    layers
-        As in `ActivationGrids`.
+    data : array_like, dict, list, image sources or dataset
+        The samples, as in `ActivationGrids`. Some dozens of samples are needed to tell that a
+        channel is dead. Statistics are computed over all samples together.
+    layers : str, int, type, callable, list or None, optional
+        The layers to measure, see `actgrid.Extractor`. None: all layers with a spatial output.
     **options
-        See `actgrid.options.HealthOptions`. For each layer `log_dir` gets scalars,
+        See `actgrid.options.HealthOptions`. For each layer, `log_dir` receives the scalars
         ``LAYER/dead_channels``, ``LAYER/mean_zero_fraction`` and ``LAYER/nonfinite``, and
         histograms over the channels, ``LAYER/zero_fraction``, ``LAYER/mean`` and ``LAYER/std``.
 
     Attributes
     ----------
     steps : list of int
-        The steps measured, over all trainings of a model; another one begins anew.
-    history : dict
-        The same scalars, a list for each of one number for each step, as in Keras's `History`:
+        The measured steps, over all trainings of a model. Cleared if the model changes.
+    history : dict of str to list of float
+        A number for each step, by the name of the scalar, as in Keras's `History`:
 
         ``LAYER/dead_channels``
-            How many channels are dead: all their values are the same finite value (for ReLU:
-            zero).
+            Number of dead channels: all their values are the same finite value (for ReLU: zero).
         ``LAYER/mean_zero_fraction``
-            The share of the layer's finite values that are zero, 0 to 1; NaN if it has none.
+            Fraction of the layer's finite values that are zero, 0 to 1; NaN if no value is finite.
         ``LAYER/nonfinite``
-            How many values are NaN or infinite.
+            Number of values that are NaN or infinite.
 
     Raises
     ------
+    OptionError
+        If an option is invalid, or `data` is an iterator or an infinite dataset. Also a ValueError.
     ActgridError
-        As `ActivationGrids`.
+        If `data` is invalid or the layers cannot be extracted, as in `ActivationGrids`.
 
     Warns
     -----
     ChannelHealthWarning
-        Once for each layer that gives NaN or infinite values, once for each that has lost more
-        than `lost` of its channels, and once for each weight of the model, of any layer, that has
-        such values. Those of one step are in one warning.
+        If a layer returns NaN or infinite values, if more than the fraction `lost` of its channels
+        died, or if a weight of the model has NaN or infinite values. Each layer or weight is
+        reported once. The layers or weights of one step are in one warning.
     RuntimeWarning
-        As `ActivationGrids`.
+        If an output cannot be written, as in `ActivationGrids`.
 
     Notes
     -----
-    TensorFlow computes a convolution or dense layer and its ReLU in one on a CPU, which makes zeros
-    of NaN: a network whose weights have gone NaN may look dead. This is why weights are checked.
+    On a CPU, TensorFlow fuses a convolution or dense layer with its ReLU, and the fused operation
+    turns NaN into zero. Channels of a network with NaN weights may therefore look dead, which is
+    why the weights are checked, too.
 
-    Measuring is done between two batches by the thread that trains, at the speed of memory: so
-    `history` is complete at the end of each epoch, for callbacks that come later. Events are
-    written by another thread, as in `ActivationGrids`.
+    The training thread measures the activations between two batches. `history` is therefore
+    complete at the end of each epoch for the callbacks that follow. Another thread writes the
+    events, as in `ActivationGrids`.
 
     Examples
     --------
-    >>> health = actgrid.callbacks.ChannelHealth(x_test[:64], log_dir="logs/health")
-    >>> model.fit(x_train, y_train, epochs=10, callbacks=[health])
-    >>> health.history["conv2d/dead_channels"]
-    [0, 3, 11, 16, 16, 16, 16, 16, 16, 16]
+    >>> import keras
+    >>> model = keras.Sequential([
+    ...     keras.Input((16, 16, 3)),
+    ...     keras.layers.Conv2D(4, 3, activation="relu", bias_initializer="ones", name="conv"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2, activation="softmax"),
+    ... ])
+    >>> model.compile("sgd", "sparse_categorical_crossentropy")
+    >>> x, y = np.random.rand(32, 16, 16, 3), np.arange(32) % 2
+    >>> health = actgrid.callbacks.ChannelHealth(x, "conv")
+    >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[health])
+    >>> health.history["conv/dead_channels"]
+    [0, 0]
     """
 
     def __init__(
@@ -106,7 +118,7 @@ class ChannelHealth(TrainingCallback):
         super().__init__(options["every"])
         self._data, self._layers = read_data(data), check_layers(layers)
         log_dir = options["log_dir"]
-        self._log_dir = None if log_dir is None else event_folder(log_dir)
+        self._log_dir = None if log_dir is None else prepare_event_folder(log_dir)
         self._lost = options["lost"]
         self._batch_size = options["batch_size"]
         self.steps: list[int] = []
@@ -116,75 +128,77 @@ class ChannelHealth(TrainingCallback):
         self._samples = Samples(model, self._data, self._layers, self._batch_size)
         self._weights = model_weights(model)
         self.steps, self.history = [], {}
-        self._alive: dict[str, npt.NDArray[np.bool_]] = {}
-        self._warned_of: dict[str, set[str]] = {}
+        self._initially_alive: dict[str, npt.NDArray[np.bool_]] = {}
+        self._reported: dict[str, set[str]] = {}
 
-    def _look(self, step: int | None) -> dict[str, ChannelStats]:
+    def _observe(self, step: int | None) -> dict[str, ChannelStats]:
         batches: dict[str, list[ChannelStats]] = {}
-        for activations in self._samples.activations():
-            batch, infos = samples_in(activations), self._samples.layers
+        for activations in self._samples.extract():
+            batch, infos = get_batch_size(activations), self._samples.layers
             for path, activation in activations.items():
-                stats = measure_image_stats(
+                stats = image_stats(
                     infos[path], activation, batch=batch, threads=thread_count(None)
                 )
                 batches.setdefault(path, []).append(stats)
-        found = {path: _joined(stats) for path, stats in batches.items()}
+        stats_by_path = {path: _join_batches(stats) for path, stats in batches.items()}
         if step is None:
-            self._alive = {path: ~stats.dead for path, stats in found.items()}
+            self._initially_alive = {path: ~stats.dead for path, stats in stats_by_path.items()}
         else:
-            self._note(step, found)
-        return found
+            self._record_stats(step, stats_by_path)
+        return stats_by_path
 
-    def _note(self, step: int, found: Mapping[str, ChannelStats]) -> None:
+    def _record_stats(self, step: int, stats_by_path: Mapping[str, ChannelStats]) -> None:
+        """Append the statistics of a step to `history`, and warn of problems."""
         self.steps.append(step)
-        for path, stats in found.items():
-            for name, value in _scalars(stats).items():
+        for path, stats in stats_by_path.items():
+            for name, value in _compute_scalars(stats).items():
                 self.history.setdefault(f"{path}/{name}", []).append(value)
-        broken = [path for path, stats in found.items() if stats.nonfinite.any()]
-        self._warn(step, "layers give NaN or infinite values", {path: path for path in broken})
-        broken = [weight.path for weight in self._weights if not _all_finite(weight.variable)]
-        self._warn(step, "weights are NaN or infinite", {path: path for path in broken})
-        shrunk = {}
-        for path, stats in found.items():
-            alive = self._alive[path]
-            dead, before = int(stats.dead[alive].sum()), int(alive.sum())
-            if dead > self._lost * before:
-                shrunk[path] = f"{path} ({dead} of {before})"
-        self._warn(step, "layers have lost channels, which are dead now", shrunk)
+        paths = [path for path, stats in stats_by_path.items() if stats.nonfinite.any()]
+        self._warn(step, "layers return NaN or infinite values", {path: path for path in paths})
+        paths = [weight.path for weight in self._weights if not _is_finite(weight.variable)]
+        self._warn(step, "weights are NaN or infinite", {path: path for path in paths})
+        texts = {}
+        for path, stats in stats_by_path.items():
+            alive = self._initially_alive[path]
+            dead_count, alive_count = int(stats.dead[alive].sum()), int(alive.sum())
+            if dead_count > self._lost * alive_count:
+                texts[path] = f"{path} ({dead_count} of {alive_count})"
+        self._warn(step, "layers have lost channels, which are dead now", texts)
 
-    def _warn(self, step: int, what: str, paths: Mapping[str, str]) -> None:
-        """Warn of those paths that were not warned of before, as they are to be shown."""
-        known = self._warned_of.setdefault(what, set())
-        new = [shown for path, shown in paths.items() if path not in known]
-        known.update(paths)
-        if new:
-            named = ", ".join(new[:_MOST_NAMED])
-            more = f" and {len(new) - _MOST_NAMED} more" if len(new) > _MOST_NAMED else ""
-            message = f"step {step}: {what}: {named}{more}"
+    def _warn(self, step: int, problem: str, texts: Mapping[str, str]) -> None:
+        """Warn of the paths that were not reported before; `texts` are their descriptions."""
+        reported = self._reported.setdefault(problem, set())
+        new_texts = [text for path, text in texts.items() if path not in reported]
+        reported.update(texts)
+        if new_texts:
+            listed = ", ".join(new_texts[:_MAX_NAMES])
+            rest = len(new_texts) - _MAX_NAMES
+            message = f"step {step}: {problem}: {listed}{f' and {rest} more' if rest > 0 else ''}"
             warnings.warn(message, ChannelHealthWarning, stacklevel=2)
 
-    def _draw(self, seen: Any) -> dict[str, ChannelStats]:
-        return dict(seen)
+    def _draw(self, observation: Any) -> dict[str, ChannelStats]:
+        return dict(observation)
 
-    def _open(self) -> list[Sink]:
+    def _open_sinks(self) -> list[Sink]:
         return [] if self._log_dir is None else [_HealthEvents(self._log_dir)]
 
 
-def _all_finite(variable: Any) -> bool:
+def _is_finite(variable: Any) -> bool:
     tf = tensorflow()
     if not tf.as_dtype(variable.dtype).is_floating:
         return True
     return bool(tf.reduce_all(tf.math.is_finite(variable.value)))
 
 
-def _joined(batches: Iterable[ChannelStats]) -> ChannelStats:
-    """Return the statistics, (channels,), of samples that are (channels, samples) in batches."""
+def _join_batches(batches: Iterable[ChannelStats]) -> ChannelStats:
+    """Pool statistics of batches, (channels, samples) each, to statistics of (channels,)."""
     arrays, sizes = zip(*((arrays_of(stats), stats.size) for stats in batches), strict=True)
-    together = (np.concatenate(parts, 1) for parts in zip(*arrays, strict=True))
-    return reshape_stats(stats_of(together, sizes[0]).pool(1), -1)
+    joined = (np.concatenate(parts, 1) for parts in zip(*arrays, strict=True))
+    return reshape_stats(stats_of(joined, sizes[0]).pool(1), -1)
 
 
-def _scalars(stats: ChannelStats) -> dict[str, float]:
+def _compute_scalars(stats: ChannelStats) -> dict[str, float]:
+    """Return the scalars of a layer by name."""
     return {
         "dead_channels": int(stats.dead.sum()),
         "mean_zero_fraction": stats.pool().zero_fraction.item(),
@@ -196,9 +210,9 @@ class _HealthEvents:
     def __init__(self, log_dir: str | Path) -> None:
         self._events = EventWriter(log_dir)
 
-    def write(self, step: int, drawn: Mapping[str, ChannelStats]) -> None:
-        for path, stats in drawn.items():
-            for name, value in _scalars(stats).items():
+    def write(self, step: int, content: Mapping[str, ChannelStats]) -> None:
+        for path, stats in content.items():
+            for name, value in _compute_scalars(stats).items():
                 self._events.scalar(f"{path}/{name}", value, step)
             for name in ("zero_fraction", "mean", "std"):
                 self._events.histogram(f"{path}/{name}", getattr(stats, name), step)

@@ -1,4 +1,4 @@
-"""`TrainingMovie`: the activations of a network, one frame for each step of its training."""
+"""Keras callback that makes movies of activations, with a frame for each training step."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actgrid.callbacks.base import Sink, TrainingCallback
-from actgrid.callbacks.grids import check_layers, drawing_options
-from actgrid.callbacks.pictures import numbered_samples
+from actgrid.callbacks.grids import check_layers, pick_render_options
+from actgrid.callbacks.pictures import number_samples
 from actgrid.callbacks.samples import Samples, draw_samples, read_data
 from actgrid.encoding import Animation, check_animation, writable_folder, write_file
-from actgrid.figures.files import numbered_files
+from actgrid.figures.files import number_files
 from actgrid.models.types import LayersLike
 from actgrid.option_groups import takes_options
 from actgrid.options import MovieOptions
@@ -24,42 +24,57 @@ __all__ = ["TrainingMovie"]
 
 @takes_options(MovieOptions, threads=1, data_format=None)
 class TrainingMovie(TrainingCallback):
-    """Makes an animated picture of each layer, with a frame for each step of a training.
+    """Keras callback that makes an animation of each layer, with a frame for each step.
 
     Parameters
     ----------
-    data, layers
-        As in `ActivationGrids`.
-    folder
-        For the files, ``NN_LAYER.webp``; of several samples ``NN_LAYER_SAMPLE.webp``. Those of
-        this name are replaced.
+    data : array_like, dict, list, image sources or dataset
+        The samples, as in `ActivationGrids`.
+    layers : str, int, type, callable, list or None, optional
+        The layers to draw, see `actgrid.Extractor`. None: all layers with a spatial output.
+    folder : str or Path
+        Output folder for files ``NN_LAYER.webp``, or ``NN_LAYER_SAMPLE.webp`` for several samples.
+        Existing files of these names are replaced.
     **options
-        See `actgrid.options.MovieOptions`. Each step writes the files anew, as they are then: take
-        hundreds of steps, not many thousands. GIF counts in hundredths of a second.
+        See `actgrid.options.MovieOptions`. Each step rewrites the complete files, which suits
+        hundreds of steps rather than thousands. GIF rounds times to hundredths of a second.
 
     Raises
     ------
     OptionError
-        If an option cannot be used. Also a ValueError.
+        If an option is invalid; or, when training begins, if a picture is too large for the format
+        (for WebP at most 16,383 pixels on a side). Also a ValueError.
     ActgridError
-        As `ActivationGrids`; when training begins also OptionError for a picture that is too
-        large for the format, which for WebP has at most 16,383 pixels on a side.
+        If `data` is invalid or the layers cannot be extracted or drawn, as in `ActivationGrids`.
 
     Warns
     -----
     RuntimeWarning
-        As `ActivationGrids`. Frames that could not be written are in the file of a later step.
+        If a file cannot be written, as in `ActivationGrids`. The frames are in the file of the
+        next step that can be written.
 
     Notes
     -----
-    Frames are encoded once, without loss, and have the colours of the colormap exactly. After
-    each step the file is whole, so that nothing is lost where training is cut off. The object
-    holds the encoded frames: in a second training they go on, with another model they begin anew.
+    Frames are encoded once, losslessly, with the exact colours of the colormap. After each step the
+    file is complete, so no frame is lost if training is interrupted. The callback keeps the encoded
+    frames: a second training appends frames, and another model starts a new movie.
 
     Examples
     --------
-    >>> movie = actgrid.callbacks.TrainingMovie(x_test[:1], "conv*", folder="movie", zoom=4)
-    >>> model.fit(x_train, y_train, epochs=30, callbacks=[movie])
+    >>> import keras
+    >>> model = keras.Sequential([
+    ...     keras.Input((16, 16, 3)),
+    ...     keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2, activation="softmax"),
+    ... ])
+    >>> model.compile("sgd", "sparse_categorical_crossentropy")
+    >>> x, y = np.random.rand(8, 16, 16, 3), np.arange(8) % 2
+    >>> movie = actgrid.callbacks.TrainingMovie(x[:1], "conv*", folder="movie", zoom=4)
+    >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[movie])
+    >>> from pathlib import Path
+    >>> [path.as_posix() for path in Path("movie").iterdir()]
+    ['movie/00_conv.webp']
     """
 
     def __init__(
@@ -80,21 +95,21 @@ class TrainingMovie(TrainingCallback):
         check_animation(self._suffix, **self._times)
         self._data, self._layers = read_data(data), check_layers(layers)
         self._folder = writable_folder(folder)
-        self._options = drawing_options(options)
+        self._options = pick_render_options(options)
 
     def _prepare(self, model: Any) -> None:
         self._samples = Samples(model, self._data, self._layers)
-        self._movies = _Movies(self._suffix)
+        self._movies = _MovieFolder(self._suffix)
 
-    def _look(self, step: int | None) -> Any:
-        (activations,) = self._samples.activations()
+    def _observe(self, step: int | None) -> Any:
+        (activations,) = self._samples.extract()
         return activations
 
-    def _draw(self, seen: Any) -> dict[str, list[Animation]]:
-        """Return movies of one frame for each sample of each layer."""
-        drawn = draw_samples(self._samples.layers, seen, **self._options)
+    def _draw(self, observation: Any) -> dict[str, list[Animation]]:
+        """Return an animation of one frame for each sample of each layer."""
+        layers = draw_samples(self._samples.layers, observation, **self._options)
         movies: dict[str, list[Animation]] = {}
-        for path, grids in drawn.items():
+        for path, grids in layers.items():
             movies[path] = []
             for grid in grids:
                 movie = Animation(self._suffix, palette(grid.cmap), **self._times)
@@ -102,31 +117,31 @@ class TrainingMovie(TrainingCallback):
                 movies[path].append(movie)
         return movies
 
-    def _open(self) -> list[Sink]:
+    def _open_sinks(self) -> list[Sink]:
         self._movies.folder = writable_folder(self._folder)
         return [self._movies]
 
 
-class _Movies:
-    """Movies that grow, and their files."""
+class _MovieFolder:
+    """Sink that appends frames to movies and rewrites their files."""
 
     def __init__(self, suffix: str) -> None:
         self._suffix = suffix
         self._movies: dict[str, Animation] = {}
         self.folder = Path()
 
-    def write(self, step: int, drawn: dict[str, list[Animation]]) -> None:
-        grown = []
-        for name, movies in zip(numbered_files(list(drawn), ""), drawn.values(), strict=True):
-            for sample, movie in zip(numbered_samples(len(movies)), movies, strict=True):
+    def write(self, step: int, content: dict[str, list[Animation]]) -> None:
+        changed_files = []
+        for name, movies in zip(number_files(list(content), ""), content.values(), strict=True):
+            for sample, movie in zip(number_samples(len(movies)), movies, strict=True):
                 file = f"{name}{'_' if sample else ''}{sample}{self._suffix}"
                 if file in self._movies:
                     self._movies[file].extend(movie)
                 else:
                     self._movies[file] = movie
-                grown.append(file)
+                changed_files.append(file)
         writable_folder(self.folder)
-        for file in grown:
+        for file in changed_files:
             write_file(self.folder / file, *self._movies[file].pieces())
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of every step, to TensorBoard and to files."""
+"""Base class of callbacks that write pictures to TensorBoard and to files."""
 
 from __future__ import annotations
 
@@ -10,31 +10,33 @@ from typing import Any
 from actgrid.callbacks.base import Sink, TrainingCallback
 from actgrid.encoding import writable_folder, write_file
 from actgrid.errors import OptionError
-from actgrid.figures.files import numbered_files
+from actgrid.figures.files import number_files
 from actgrid.runs.events import EventWriter
 
-__all__ = ["PictureCallback", "event_folder", "numbered_samples"]
+__all__ = ["PictureCallback", "number_samples", "prepare_event_folder"]
 
-# What was drawn of each: PNG files, one for each sample.
+# PNG files by tag, such as a layer path: one file for each sample.
 Pictures = Mapping[str, Sequence[bytes]]
 
 
 class PictureCallback(TrainingCallback):
-    """Writes pictures of every step as PNG: what `_draw` returns, by tag one for each sample.
+    """Base class of callbacks whose `_draw` returns PNG pictures by tag, one for each sample.
 
     Parameters
     ----------
-    log_dir
-        Folder for TensorBoard; None: none.
-    folder
-        Folder for files; None: none.
+    every : str or int
+        ``"epoch"``, or the number of batches between two steps.
+    log_dir : str, Path or None
+        Log folder of TensorBoard; None: no events are written.
+    folder : str, Path or None
+        Folder for files; None: no files are written.
 
     Raises
     ------
     OptionError
-        If there is neither.
+        If both `log_dir` and `folder` are None.
     OutputError
-        If a folder cannot be made.
+        If a folder cannot be created.
     """
 
     def __init__(
@@ -43,16 +45,15 @@ class PictureCallback(TrainingCallback):
         super().__init__(every)
         if log_dir is None and folder is None:
             raise OptionError(
-                "the pictures are to go somewhere: give a log_dir for TensorBoard, a folder, or "
-                "both"
+                "log_dir and folder are both None: pass log_dir (for TensorBoard), folder, or both"
             )
-        self._log_dir = None if log_dir is None else event_folder(log_dir)
+        self._log_dir = None if log_dir is None else prepare_event_folder(log_dir)
         self._folder = None if folder is None else writable_folder(folder)
 
     @abstractmethod
-    def _draw(self, seen: Any) -> Pictures: ...
+    def _draw(self, observation: Any) -> Pictures: ...
 
-    def _open(self) -> list[Sink]:
+    def _open_sinks(self) -> list[Sink]:
         sinks: list[Sink] = []
         if self._log_dir is not None:
             sinks.append(_PictureEvents(self._log_dir))
@@ -65,8 +66,8 @@ class _PictureEvents:
     def __init__(self, log_dir: str | Path) -> None:
         self._events = EventWriter(log_dir)
 
-    def write(self, step: int, drawn: Pictures) -> None:
-        for tag, pngs in drawn.items():
+    def write(self, step: int, content: Pictures) -> None:
+        for tag, pngs in content.items():
             self._events.images(tag, pngs, step)
         self._events.flush()
 
@@ -78,23 +79,23 @@ class _PictureFolder:
     def __init__(self, folder: str | Path) -> None:
         self._folder = writable_folder(folder)
 
-    def write(self, step: int, drawn: Pictures) -> None:
-        for name, pngs in zip(numbered_files(list(drawn), ""), drawn.values(), strict=True):
+    def write(self, step: int, content: Pictures) -> None:
+        for name, pngs in zip(number_files(list(content), ""), content.values(), strict=True):
             folder = writable_folder(self._folder / name)
-            # Sorted by name, the steps of a sample follow each other.
-            for sample, png in zip(numbered_samples(len(pngs)), pngs, strict=True):
+            # The sample comes first: sorted by name, files of a sample are in order of the steps.
+            for sample, png in zip(number_samples(len(pngs)), pngs, strict=True):
                 write_file(folder / f"{sample}{'_' if sample else ''}{step:06}.png", png)
 
     def close(self) -> None:
         pass
 
 
-def event_folder(log_dir: str | Path) -> str | Path:
-    """Return a folder for TensorBoard, made where it is on this machine."""
+def prepare_event_folder(log_dir: str | Path) -> str | Path:
+    """Return a log folder of TensorBoard; create it unless it is a URL."""
     return log_dir if "://" in str(log_dir) else writable_folder(log_dir)
 
 
-def numbered_samples(count: int) -> Iterator[str]:
-    """Yield the number of each sample, with as many digits as the last; "" if there is one."""
+def number_samples(count: int) -> Iterator[str]:
+    """Yield the index of each sample, padded to equal length; "" for a single sample."""
     digits = len(str(count - 1))
     return (f"{sample:0{digits}}" if count > 1 else "" for sample in range(count))

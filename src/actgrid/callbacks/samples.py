@@ -1,4 +1,4 @@
-"""The fixed inputs that a model is watched on."""
+"""Fixed inputs for which callbacks extract activations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import OptionError, ShapeError
-from actgrid.figures.grids import batch_size
+from actgrid.figures.grids import get_batch_size
 from actgrid.models import Extractor, LayerInfo, load_images
 from actgrid.models.drawing import draw_layer
 from actgrid.models.extraction import trace_layers
@@ -32,19 +32,19 @@ __all__ = ["SampleData", "Samples", "draw_samples", "read_data"]
 
 Array = npt.NDArray[Any]
 
-# Samples of a dataset, whose size may not be known before it has been read.
+# Maximum number of samples of a dataset, whose size may be unknown before it is read.
 _MAX_SAMPLES = 10_000
 
 
 @dataclass(frozen=True)
 class SampleData:
-    """The inputs that a callback was given, checked as far as they can be without the model.
+    """The option `data` of a callback, checked as far as possible without the model.
 
     Attributes
     ----------
     values
-        Image sources; or tensors with their batch axis in the structure of the model's input; or,
-        of a dataset, one such structure for each element.
+        Image sources; or tensors with their batch axis, in the structure of the model's input; or
+        for a dataset, a list with such a structure for each element.
     is_dataset
         Whether `values` are the elements of a dataset.
     """
@@ -52,21 +52,22 @@ class SampleData:
     values: Any
     is_dataset: bool = False
 
-    def inputs(self, model: Any) -> Any:
-        """Return the inputs as one batch of tensors for a model."""
+    def to_inputs(self, model: Any) -> Any:
+        """Return the data as one batch of inputs for a model."""
         if not self.is_dataset:
             return load_images(self.values, model=model) if are_images(self.values) else self.values
         tf, specs = tensorflow(), input_specs(model)
         ranks = [spec.shape.rank for spec in tf.nest.flatten(specs)] if specs is not None else []
-        # A dataset for `fit` is batched; elements that lack the batch axis are samples.
-        found = [tensor.shape.rank for tensor in tf.nest.flatten(self.values[0])]
-        join = tf.stack if ranks == [rank + 1 for rank in found] else tf.concat
+        # Elements of a batched dataset are concatenated. Elements without a batch axis are single
+        # samples, which are stacked.
+        element_ranks = [tensor.shape.rank for tensor in tf.nest.flatten(self.values[0])]
+        join = tf.stack if ranks == [rank + 1 for rank in element_ranks] else tf.concat
         with tf.device("CPU"):
             return tf.nest.map_structure(lambda *parts: join(parts, axis=0), *self.values)
 
 
 def read_data(data: Any) -> SampleData:
-    """Return the inputs of a callback, read and checked.
+    """Read and check the option `data` of a callback.
 
     Parameters
     ----------
@@ -81,9 +82,9 @@ def read_data(data: Any) -> SampleData:
         If `data` is an iterator, or a dataset that is infinite or has more than 10,000 samples.
         Also a ValueError.
     MissingFileError
-        If there is no such image file. Also a FileNotFoundError.
+        If an image file does not exist. Also a FileNotFoundError.
     DtypeError
-        If arrays are not of numbers. Also a TypeError.
+        If an array is not numeric. Also a TypeError.
     ShapeError
         If there is no sample. Also a ValueError.
     """
@@ -92,17 +93,17 @@ def read_data(data: Any) -> SampleData:
         return SampleData(data)
     if isinstance(data, Iterator):
         raise OptionError(
-            f"data must be arrays, images or a dataset, got {type(data).__name__}: an iterator can "
-            "be read only once"
+            f"data must be arrays, images or a dataset: got the iterator {type(data).__name__}, "
+            "which can be read only once"
         )
-    elements = _elements(data)
-    with tensorflow().device("CPU"):  # a GPU is to hold a batch of them, not all
+    elements = _list_elements(data)
+    with tensorflow().device("CPU"):  # only a batch at a time is moved to a GPU
         values: Any = as_tensors(data) if elements is None else list(map(as_tensors, elements))
     if elements is not None and not values:
-        raise ShapeError("data is an empty dataset: nothing can be seen")
+        raise ShapeError("data must not be empty: got an empty dataset")
     for x in tensorflow().nest.flatten(values):
         if x is not None and 0 in x.shape:
-            raise ShapeError(f"data of shape {tuple(x.shape)} are empty: nothing can be seen")
+            raise ShapeError(f"data must not be empty: got shape {tuple(x.shape)}")
     return SampleData(values, elements is not None)
 
 
@@ -110,49 +111,51 @@ def _check_files(sources: Any) -> None:
     for source in sources if isinstance(sources, (list, tuple)) else [sources]:
         if isinstance(source, (list, tuple)):
             _check_files(source)
-        elif not hasattr(source, "size"):  # which a Pillow image has, and no path
+        elif not hasattr(source, "size"):  # Pillow images have this attribute, paths do not
             find_images(source)
 
 
-def _elements(data: Any) -> list[Any] | None:
-    """Return the inputs in each element of a dataset; None if `data` is no dataset."""
+def _list_elements(data: Any) -> list[Any] | None:
+    """Return the inputs of each element of a dataset; None if `data` is not a dataset."""
     elements: Any
     if isinstance(data, tensorflow().data.Dataset):
-        infinite = data.cardinality() == tensorflow().data.INFINITE_CARDINALITY
+        is_infinite = data.cardinality() == tensorflow().data.INFINITE_CARDINALITY
         elements = data
     elif isinstance(data, keras().utils.PyDataset):
-        infinite = data.num_batches is None
-        elements = (data[index] for index in range(0 if infinite else data.num_batches))
+        is_infinite = data.num_batches is None
+        elements = (data[index] for index in range(0 if is_infinite else data.num_batches))
     else:
         return None
-    if infinite:
-        raise OptionError("data is a dataset that never ends: data.take(n) gives n elements of it")
-    found: list[Any] = []
+    if is_infinite:
+        raise OptionError("data must be finite: got an infinite dataset; use data.take(n)")
+    input_list: list[Any] = []
     count = 0
     for element in elements:
         inputs = keras().utils.unpack_x_y_sample_weight(element)[0]
         count += max((len(x) if np.ndim(x) else 1) for x in tensorflow().nest.flatten(inputs))
         if count > _MAX_SAMPLES:
             raise OptionError(
-                f"data is a dataset of more than {_MAX_SAMPLES:,} samples: data.take(n) gives n "
-                "elements of it"
+                f"data must have at most {_MAX_SAMPLES:,} samples: got a dataset of more than "
+                f"{_MAX_SAMPLES:,}; use data.take(n)"
             )
-        found.append(inputs)
-    return found
+        input_list.append(inputs)
+    return input_list
 
 
 class Samples:
-    """A model's inputs, and the activations that it makes of them now.
+    """Fixed inputs of a model, whose current activations can be extracted.
 
     Parameters
     ----------
-    model, layers
-        As in `actgrid.Extractor`.
-    data
-        The inputs, see `read_data`.
-    batch_size
-        The model runs on at most so many of them at once, or on as many as it takes if that is
-        fixed; None: on all of them.
+    model : keras.Model
+        The model.
+    data : SampleData
+        The inputs, from `read_data`.
+    layers : str, int, type, callable, list or None
+        The layers to extract, as in `actgrid.Extractor`.
+    batch_size : int or None, optional
+        Maximum number of samples in one run, unless the model has a fixed batch size. None: all
+        samples in one run.
     """
 
     def __init__(
@@ -160,29 +163,29 @@ class Samples:
     ) -> None:
         self._extractor = Extractor(model, layers)
         with tensorflow().device("CPU"):
-            self._inputs = as_tensors(data.inputs(model))
-        fixed = batch_size_of(model)
-        self._batch_size = (fixed or batch_size) if batch_size else None
+            self._inputs = as_tensors(data.to_inputs(model))
+        fixed_size = batch_size_of(model)
+        self._batch_size = (fixed_size or batch_size) if batch_size else None
         batch = prepare_inputs(model, next(self._batches()))
         build(model, batch)
 
-        def of_any_batch(x: Any) -> Any:
-            return tensorflow().TensorSpec((fixed, *x.shape[1:]), x.dtype)
+        def make_spec(x: Any) -> Any:
+            return tensorflow().TensorSpec((fixed_size, *x.shape[1:]), x.dtype)
 
         with unchanged():
-            trace_layers(self._extractor, map_tensors(of_any_batch, batch))
+            trace_layers(self._extractor, map_tensors(make_spec, batch))
 
     @property
     def layers(self) -> dict[str, LayerInfo]:
-        """What is extracted, by layer path."""
+        """Layer path -> description of each extracted layer."""
         return self._extractor.layers
 
-    def activations(self) -> Iterator[dict[str, Array]]:
-        """Yield the activations of batch after batch, by layer path."""
+    def extract(self) -> Iterator[dict[str, Array]]:
+        """Yield the current activations of each batch, layer path -> (N, ...) array."""
         for inputs in self._batches():
             with unchanged():
-                found = self._extractor(inputs)
-            yield found
+                activations = self._extractor(inputs)
+            yield activations
 
     def _batches(self) -> Iterator[Any]:
         size = self._batch_size
@@ -198,8 +201,8 @@ class Samples:
 def draw_samples(
     infos: Mapping[str, LayerInfo], activations: Mapping[str, Array], **render_options: Any
 ) -> dict[str, list[Grid]]:
-    """Draw the layers for every sample of a batch: layer path -> its grids."""
-    batch = batch_size(activations)
+    """Draw the layers for every sample; return layer path -> list of grids, one a sample."""
+    batch = get_batch_size(activations)
     return {
         path: [
             draw_layer(infos[path], activation, batch=batch, sample=sample, **render_options)
