@@ -1,4 +1,4 @@
-"""Scripts as users have them, run with only their import lines changed."""
+"""Fixture that runs users' scripts, in which only import lines were changed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import pytest
 
 @pytest.fixture
 def run_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Return a function that runs a script in an empty folder and returns what it printed.
+    """Return a function that runs a script in an empty folder and returns its output.
 
-    Names given to it are there as if an earlier cell had made them.
+    Keyword arguments are variables of the script, as if an earlier notebook cell had set them.
     """
     monkeypatch.chdir(tmp_path)
 
     def run(script: str, **names: Any) -> str:
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed), warnings.catch_warnings():
-            # Old scripts use what Keras warns of.
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), warnings.catch_warnings():
+            # Old scripts use arguments that are deprecated in Keras.
             warnings.simplefilter("ignore")
             exec(compile(script, "script.py", "exec"), {"__name__": "__main__", **names})
-        return printed.getvalue()
+        return output.getvalue()
 
     return run

@@ -1,4 +1,4 @@
-"""keract's names, as its README, its examples and its own tests use them."""
+"""The replacement for keract, with the uses of its README, examples and tests."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Inner(keras.Model):  # type: ignore[misc]
 
 @pytest.fixture(scope="module")
 def nested() -> Any:
-    """A model that holds a model and a layer with layers."""
+    """Return a model that contains a model and a layer with inner layers."""
     keras.utils.set_random_seed(1)
     inputs = keras.Input((10,), name="i1")
     x = Block(name="block")(Inner(name="model")(inputs))
@@ -85,7 +85,7 @@ def convolution() -> Any:
     return model
 
 
-def test_keys_and_their_order(nested: Any) -> None:
+def test_keys_of_activations(nested: Any) -> None:
     x = uniform(32, 10)
     by_name = keract.get_activations(nested, x)
     assert list(by_name) == ["i1", "model", "block", "fc1"]
@@ -98,8 +98,8 @@ def test_keys_and_their_order(nested: Any) -> None:
     numbered = keract.get_activations(nested, x, output_format="numbered")
     assert list(numbered) == [0, 1, 2, 3]
     assert [value.shape for value in numbered.values()] == [(32, 10)] * 3 + [(32, 1)]
-    for one, other in zip(by_name.values(), numbered.values(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for array, numbered_array in zip(by_name.values(), numbered.values(), strict=True):
+        np.testing.assert_array_equal(array, numbered_array)
     np.testing.assert_array_equal(inside["model/relu"], by_name["model"])
 
 
@@ -109,10 +109,10 @@ def test_layers_by_name(nested: Any) -> None:
     assert list(keract.get_activations(nested, x, layer_name="fc1")) == ["fc1"]
     assert list(keract.get_activations(nested, x, layer_names="i1")) == ["i1"]
     names = ["block/fc1", "block/relu"]
-    found = keract.get_activations(nested, x, layer_names=names, nested=True)
-    assert list(found) == names
-    np.testing.assert_array_equal(found["block/relu"], np.maximum(found["block/fc1"], 0))
-    with pytest.raises(KeyError, match=r"no layer is called 'unknown'; there are i1, model"):
+    result = keract.get_activations(nested, x, layer_names=names, nested=True)
+    assert list(result) == names
+    np.testing.assert_array_equal(result["block/relu"], np.maximum(result["block/fc1"], 0))
+    with pytest.raises(KeyError, match=r"no layer is called 'unknown'; names: i1, model"):
         keract.get_activations(nested, x, layer_names="unknown")
     with pytest.raises(LayerError, match=r"did you mean block"):
         keract.get_activations(nested, x, layer_names="blok")
@@ -120,32 +120,34 @@ def test_layers_by_name(nested: Any) -> None:
         keract.get_activations(nested, x, layer_names=1)  # type: ignore[arg-type]
 
 
-def test_values_are_those_of_predict(convolution: Any) -> None:
+def test_activations_match_predict(convolution: Any) -> None:
     x = uniform(2, 8, 8, 1).astype(np.float32)
-    found = keract.get_activations(convolution, x)
-    assert list(found) == ["image", "conv", "pool", "drop", "flat", "out"]
-    np.testing.assert_allclose(found["out"], convolution.predict(x, verbose=0), rtol=1e-5)
-    np.testing.assert_array_equal(found["drop"], found["pool"])  # nothing is dropped
-    found["conv"][:] = 0  # a script may write to them
-    assert found["pool"].max() > 0
+    result = keract.get_activations(convolution, x)
+    assert list(result) == ["image", "conv", "pool", "drop", "flat", "out"]
+    np.testing.assert_allclose(result["out"], convolution.predict(x, verbose=0), rtol=1e-5)
+    np.testing.assert_array_equal(
+        result["drop"], result["pool"]
+    )  # dropout is inactive at inference
+    result["conv"][:] = 0  # scripts may write to the arrays
+    assert result["pool"].max() > 0
 
 
-def test_several_inputs_in_the_models_order() -> None:
+def test_several_inputs_in_model_order() -> None:
     widths = {"i4": 40, "i3": 30, "i2": 20, "i1": 10}
     inputs = {name: keras.Input((width,), name=name) for name, width in widths.items()}
     joined = layers.Concatenate(name="concat")([inputs[name] for name in ("i1", "i4", "i3", "i2")])
     model = keras.Model(list(inputs.values()), layers.Dense(1, name="fc1")(joined))
     x = [uniform(1, width) for width in widths.values()]
-    found = keract.get_activations(model, x)
-    assert {name: found[name].shape[1] for name in widths} == widths
-    np.testing.assert_allclose(found["concat"], np.hstack([x[3], *x[:3]]), rtol=1e-6)
+    result = keract.get_activations(model, x)
+    assert {name: result[name].shape[1] for name in widths} == widths
+    np.testing.assert_allclose(result["concat"], np.hstack([x[3], *x[:3]]), rtol=1e-6)
     by_name = keract.get_activations(model, dict(zip(widths, x, strict=True)))
-    np.testing.assert_array_equal(by_name["fc1"], found["fc1"])
+    np.testing.assert_array_equal(by_name["fc1"], result["fc1"])
     with pytest.raises(ShapeError, match=r"4 inputs \(.*\), not 2"):
         keract.get_activations(model, x[:2])
 
 
-def test_a_layer_of_several_outputs() -> None:
+def test_layer_of_several_outputs() -> None:
     inputs = keras.Input((None,), name="input")
     words = layers.Embedding(100, 4, name="embedding")(inputs)
     lstm = layers.LSTM(4, return_sequences=True, return_state=True, name="lstm")(words)
@@ -157,21 +159,21 @@ def test_a_layer_of_several_outputs() -> None:
     assert [key.count("lstm/") for key in full] == [3]
 
 
-def test_a_layer_that_is_called_twice() -> None:
+def test_layer_that_is_called_twice() -> None:
     inputs, layer = keras.Input((3,), name="i"), layers.Dense(3, name="fc")
     model = keras.Model(inputs, layer(layer(inputs)))
-    found = keract.get_activations(model, np.ones((1, 3)))
-    assert list(found) == ["i", "fc", "fc:1"]
+    result = keract.get_activations(model, np.ones((1, 3)))
+    assert list(result) == ["i", "fc", "fc:1"]
 
 
-def test_a_model_that_is_built_when_first_called() -> None:
+def test_model_that_is_built_by_its_first_call() -> None:
     model = keras.Sequential([layers.Dense(3, name="hidden"), layers.Dense(2, name="out")])
-    first, then = (list(keract.get_activations(model, uniform(4, 10))) for _ in range(2))
-    assert first == then
+    first, second = (list(keract.get_activations(model, uniform(4, 10))) for _ in range(2))
+    assert first == second
     assert first[1:] == ["hidden", "out"]
 
 
-def test_a_module_in_a_package_of_that_name(run_script: Callable[..., str]) -> None:
+def test_imports_of_the_inner_module(run_script: Callable[..., str]) -> None:
     script = "from actgrid.compat.keract import keract, get_activations\nprint(keract.__all__[0])"
     assert run_script(script) == "display_activations\n"
     for script in (
@@ -183,17 +185,19 @@ def test_a_module_in_a_package_of_that_name(run_script: Callable[..., str]) -> N
         assert run_script(f"{script}\nprint(get.__name__)") == "get_activations\n"
 
 
-def test_nodes(nested: Any) -> None:
+def test_nodes_to_evaluate(nested: Any) -> None:
     x = uniform(32, 10)
     layer = nested.layers[-1]
     nodes = [nested.layers[2].output, layer.kernel, layer.bias]
-    found = keract.get_activations(nested, x, nodes_to_evaluate=nodes)
-    assert list(found) == ["block:0", "fc1/kernel:0", "fc1/bias:0"]
-    expected = found["block:0"] @ found["fc1/kernel:0"] + found["fc1/bias:0"]
+    result = keract.get_activations(nested, x, nodes_to_evaluate=nodes)
+    assert list(result) == ["block:0", "fc1/kernel:0", "fc1/bias:0"]
+    expected = result["block:0"] @ result["fc1/kernel:0"] + result["fc1/bias:0"]
     np.testing.assert_allclose(keract.get_activations(nested, x)["fc1"], expected, rtol=1e-5)
-    both = keract.get_activations(nested, x, nodes_to_evaluate=[[layer.output, nodes[0]], nodes[0]])
-    assert list(both) == ["fc1:0_block:0", "block:0"]
-    np.testing.assert_array_equal(both["fc1:0_block:0"][1], both["block:0"])
+    listed = keract.get_activations(
+        nested, x, nodes_to_evaluate=[[layer.output, nodes[0]], nodes[0]]
+    )
+    assert list(listed) == ["fc1:0_block:0", "block:0"]
+    np.testing.assert_array_equal(listed["fc1:0_block:0"][1], listed["block:0"])
     assert list(keract.get_activations(nested, x, nodes_to_evaluate=nodes[0])) == ["block:0"]
     assert list(keract.get_activations(nested, x, nodes_to_evaluate=layer.bias)) == ["fc1/bias:0"]
     with pytest.raises(
@@ -206,26 +210,26 @@ def test_nodes(nested: Any) -> None:
         keract.get_activations(nested, x, nodes_to_evaluate=nodes, layer_names="fc1")
     with pytest.raises(LayerError, match="neither a symbolic tensor nor a weight"):
         keract.get_activations(nested, x, nodes_to_evaluate=["fc1"])
-    with pytest.raises(LayerError, match="cannot be had from the model's inputs alone"):
+    with pytest.raises(LayerError, match="cannot be computed from the model's inputs"):
         keract.get_activations(nested, x, nodes_to_evaluate=[keras.Input((2,))])
 
 
-def test_formats_are_checked(nested: Any) -> None:
+def test_unknown_output_format_is_rejected(nested: Any) -> None:
     with pytest.raises(OptionError, match="simple, full, numbered, not 'short'"):
         keract.get_activations(nested, uniform(1, 10), output_format="short")
 
 
-def test_no_model_is_traced_twice(convolution: Any) -> None:
-    from actgrid.attribution.compiled import kept
+def test_model_is_traced_once(convolution: Any) -> None:
+    from actgrid.attribution.compiled import get_function_cache
 
     for batch in (1, 2, 3):
         keract.get_activations(convolution, uniform(batch, 8, 8, 1))
-    assert [function.trace_count for function in kept(convolution).values()].count(1) == len(
-        kept(convolution)
-    )
+    assert [function.trace_count for function in get_function_cache(convolution).values()].count(
+        1
+    ) == len(get_function_cache(convolution))
 
 
-def test_gradients_are_those_of_a_tape(convolution: Any) -> None:
+def test_gradients_match_tape(convolution: Any) -> None:
     x = uniform(4, 8, 8, 1).astype(np.float32)
     y = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
     with tf.GradientTape() as tape:
@@ -239,21 +243,22 @@ def test_gradients_are_those_of_a_tape(convolution: Any) -> None:
 
     weights = keract.get_gradients_of_trainable_weights(convolution, x, y)
     assert list(weights) == ["conv/kernel:0", "conv/bias:0", "out/kernel:0", "out/bias:0"]
-    found = keract.get_gradients_of_activations(convolution, x, y)
-    assert list(found) == list(keract.get_activations(convolution, x))[1:]
-    for one, truth in zip((found["conv"], *weights.values()), expected, strict=True):
-        np.testing.assert_allclose(one, truth, rtol=1e-4, atol=1e-6)
+    result = keract.get_gradients_of_activations(convolution, x, y)
+    assert list(result) == list(keract.get_activations(convolution, x))[1:]
+    gradients = result["conv"], *weights.values()
+    for gradient, expected_gradient in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_gradients_of_chosen_layers(nested: Any) -> None:
     x, y = uniform(32, 10), uniform(32)
-    found = keract.get_gradients_of_activations(nested, x, y, nested=True)
-    assert list(found) == ["model/fc1", "model/relu", "block/fc1", "block/relu", "fc1"]
-    assert found["fc1"].shape == (32, 1)
-    with pytest.raises(LayerError, match="only inputs are named"):
+    result = keract.get_gradients_of_activations(nested, x, y, nested=True)
+    assert list(result) == ["model/fc1", "model/relu", "block/fc1", "block/relu", "fc1"]
+    assert result["fc1"].shape == (32, 1)
+    with pytest.raises(LayerError, match="at least one layer: got only inputs"):
         keract.get_gradients_of_activations(nested, x, y, layer_name="i1")
     numbered = keract.get_gradients_of_activations(nested, x, y, "block", "numbered")
-    np.testing.assert_allclose(numbered[0], found["block/relu"], rtol=1e-5)
+    np.testing.assert_allclose(numbered[0], result["block/relu"], rtol=1e-5)
     weights = keract.get_gradients_of_trainable_weights(nested, x, y)
     assert {name: gradient.shape for name, gradient in weights.items()} == {
         "model/fc1/kernel:0": (10, 10),
@@ -265,39 +270,39 @@ def test_gradients_of_chosen_layers(nested: Any) -> None:
     }
 
 
-def test_the_loss_is_of_all_outputs_and_with_regularization() -> None:
+def test_loss_includes_all_outputs_and_regularization() -> None:
     inputs = keras.Input((4,))
     a = layers.Dense(1, name="a", kernel_regularizer=keras.regularizers.L2(0.5))(inputs)
     model = keras.Model(inputs, [a, layers.Dense(2, name="b")(inputs)])
     model.compile(loss=["mse", "mse"], optimizer="adam", loss_weights=[2.0, 3.0])
     x = uniform(6, 4).astype(np.float32)
     y = [uniform(6, 1).astype(np.float32), uniform(6, 2).astype(np.float32)]
-    found = keract.get_gradients_of_trainable_weights(model, x, y)
+    result = keract.get_gradients_of_trainable_weights(model, x, y)
     kernel, bias = model.get_layer("a").get_weights()
     error = x @ kernel + bias - y[0]
     expected = 2 * 2 * x.T @ error / len(x) + kernel
-    np.testing.assert_allclose(found["a/kernel:0"], expected, rtol=1e-4)
+    np.testing.assert_allclose(result["a/kernel:0"], expected, rtol=1e-4)
     with pytest.raises(ShapeError, match=r"does not fit the model's loss"):
         keract.get_gradients_of_trainable_weights(model, x, [y[0], uniform(6, 5)])
 
 
-def test_a_model_compiled_anew_has_its_new_loss(convolution: Any) -> None:
+def test_recompiled_model_uses_its_new_loss(convolution: Any) -> None:
     model = keras.Sequential.from_config(convolution.get_config())
     x, y = uniform(2, 8, 8, 1), np.eye(3)[:2]
     with pytest.raises(OptionError, match="compile the model first"):
         keract.get_gradients_of_trainable_weights(model, x, y)
-    found = []
+    result = []
     for loss in ("mse", "mae"):
         model.compile(loss=loss, optimizer="adam")
-        found.append(keract.get_gradients_of_trainable_weights(model, x, y)["out/bias:0"])
-    assert np.abs(found[0] - found[1]).max() > 1e-3
+        result.append(keract.get_gradients_of_trainable_weights(model, x, y)["out/bias:0"])
+    assert np.abs(result[0] - result[1]).max() > 1e-3
 
 
-def opened(path: Path) -> Array:
+def read_pixels(path: Path) -> Array:
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-def test_pictures_are_saved_by_number_and_layer(
+def test_pictures_are_saved_as_numbered_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     values = np.arange(18, dtype=np.float32).reshape(1, 3, 3, 2)
@@ -314,11 +319,11 @@ def test_pictures_are_saved_by_number_and_layer(
     names = ["0_conv", "1_dense", "2_steps", "3_7", "4_lstm", "5_lstm[1]"]
     assert sorted(path.stem for path in folder.iterdir()) == names
     assert capsys.readouterr().out.splitlines()[:2] == [
-        "two (2, 3, 3, 1) -> left out: not of one sample",
+        "two (2, 3, 3, 1) -> skipped: not a single sample",
         "conv/Relu:0 (1, 3, 3, 2)",
     ]
-    # Two tiles one over the other, each from its smallest value to its largest.
-    picture = opened(folder / "0_conv.png")[..., 0]
+    # Two tiles, one above the other, each normalized by its minimum and maximum.
+    picture = read_pixels(folder / "0_conv.png")[..., 0]
     zoom = 2400 // 7
     assert picture.shape == (7 * zoom, 3 * zoom)
     levels = picture[zoom // 2 :: zoom, zoom // 2 :: zoom]
@@ -327,14 +332,14 @@ def test_pictures_are_saved_by_number_and_layer(
     np.testing.assert_array_equal(levels[4:], expected)
 
 
-def test_lines_rectangles_and_data_formats(tmp_path: Path) -> None:
+def test_dense_activations_and_data_formats(tmp_path: Path) -> None:
     dense = {"d": np.arange(32.0)[None]}
     keract.display_activations(dense, save=True, directory=tmp_path, fig_size=(3.2, 3.2))
-    assert opened(tmp_path / "0_d.png").shape[:2] == (10, 320)
+    assert read_pixels(tmp_path / "0_d.png").shape[:2] == (10, 320)
     keract.display_activations(
         dense, save=True, directory=tmp_path, fig_size=(0.1, 0.1), reshape_1d_layers=True
     )
-    assert opened(tmp_path / "0_d.png").shape[:2] == (8, 4)
+    assert read_pixels(tmp_path / "0_d.png").shape[:2] == (8, 4)
     image = uniform(1, 4, 5, 6)
     small = {"save": True, "fig_size": (0.01, 0.01)}
     keract.display_activations({"a": image}, directory=tmp_path, **small)  # type: ignore[arg-type]
@@ -344,7 +349,7 @@ def test_lines_rectangles_and_data_formats(tmp_path: Path) -> None:
         data_format="channels_first",
         **small,  # type: ignore[arg-type]
     )
-    last, first = opened(tmp_path / "0_a.png"), opened(tmp_path / "first" / "0_a.png")
+    last, first = read_pixels(tmp_path / "0_a.png"), read_pixels(tmp_path / "first" / "0_a.png")
     assert last.shape == (3 * 4 + 2, 2 * 5 + 1, 3)
     np.testing.assert_array_equal(last, first)
     with pytest.raises(OptionError, match="data_format must be one of"):
@@ -354,36 +359,38 @@ def test_lines_rectangles_and_data_formats(tmp_path: Path) -> None:
         keract.display_activations(dense, save=True, directory=tmp_path / "file")
 
 
-def test_heatmaps_lie_over_the_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_heatmaps_are_drawn_over_the_image(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     values = np.array([0.0, 1.0, 2.0, 4.0], np.float32).reshape(1, 2, 2, 1)
     image = np.full((1, 2, 2, 1), 100.0)
     keract.display_heatmaps(
         {"conv": values, "dense": np.ones((1, 3))}, image, directory=tmp_path, save=True
     )
     assert [path.name for path in tmp_path.iterdir()] == ["0_conv.png"]
-    assert "left out: values without a place" in capsys.readouterr().out
+    assert "skipped: no spatial axes" in capsys.readouterr().out
     levels = np.trunc(values[0, :, :, 0] * 255 / 4 + 0.5).astype(int)
     expected = 0.7 * 100 + 0.3 * palette("jet")[levels].astype(float)
-    found = opened(tmp_path / "0_conv.png")[300::600, 300::600].astype(float)
-    assert np.abs(found - expected).max() <= 1
+    result = read_pixels(tmp_path / "0_conv.png")[300::600, 300::600].astype(float)
+    assert np.abs(result - expected).max() <= 1
 
 
-def test_images_of_heatmaps(tmp_path: Path) -> None:
+def test_images_under_heatmaps(tmp_path: Path) -> None:
     maps = {"conv": uniform(1, 4, 4, 7), "steps": uniform(1, 4, 2)}
-    found = []
+    result = []
     for name, image in {"of 255": uniform(8, 8, 3) * 255, "of 1": uniform(8, 8, 3)}.items():
         keract.display_heatmaps(maps, np.rint(image * 255) / 255, tmp_path / name, save=True)
-        found.append(opened(tmp_path / name / "0_conv.png").astype(int))
+        result.append(read_pixels(tmp_path / name / "0_conv.png").astype(int))
         assert (tmp_path / name / "1_steps.png").exists()
-    assert np.abs(found[0] - found[1]).max() <= 1
-    # 26 in a row of images as wide as these would be too wide a picture.
+    assert np.abs(result[0] - result[1]).max() <= 1
+    # Images are shrunk so that 26 columns fit the figure.
     keract.display_heatmaps({"a": uniform(1, 4, 4, 650)}, np.ones((200, 300)), tmp_path, save=True)
-    assert 2300 < opened(tmp_path / "0_a.png").shape[1] < 2520
+    assert 2300 < read_pixels(tmp_path / "0_a.png").shape[1] < 2520
     with pytest.raises(ShapeError, match=r"input_image must be \(H, W, 3\) or \(H, W\)"):
         keract.display_heatmaps(maps, np.ones((2, 8, 8, 3)))
     with pytest.raises(ShapeError, match="input_image"):
         keract.display_heatmaps(maps, np.ones((1, 8, 8, 3)), fix=False)
-    with pytest.raises(ShapeError, match="3 or 4 axes, not 5"):
+    with pytest.raises(ShapeError, match="3 or 4 axes for heatmaps, not 5"):
         keract.display_heatmaps({"volume": uniform(1, 2, 2, 2, 2)}, np.ones((8, 8)))
 
 
@@ -391,19 +398,19 @@ def test_gradients_of_kernels_are_drawn(tmp_path: Path, capsys: pytest.CaptureFi
     gradients = {"conv/kernel:0": uniform(3, 2, 4, 5), "conv/bias:0": uniform(5)}
     keract.display_gradients_of_trainable_weights(gradients, directory=tmp_path, save=True)
     assert [path.name for path in tmp_path.iterdir()] == ["0_conv.png"]
-    height, width = 5 * 4 - 1, 4 * 3 - 1  # a row for each channel out
+    height, width = 5 * 4 - 1, 4 * 3 - 1  # a row for each output channel
     zoom = 1200 // height
-    assert opened(tmp_path / "0_conv.png").shape[:2] == (height * zoom, width * zoom)
-    assert "conv/bias:0 (5,) -> left out" in capsys.readouterr().out
+    assert read_pixels(tmp_path / "0_conv.png").shape[:2] == (height * zoom, width * zoom)
+    assert "conv/bias:0 (5,) -> skipped" in capsys.readouterr().out
 
 
-def test_json_holds_all_digits(tmp_path: Path, nested: Any) -> None:
+def test_json_files_round_trip(tmp_path: Path, nested: Any) -> None:
     activations = keract.get_activations(nested, uniform(2, 10))
     file = tmp_path / "activations.json"
     keract.persist_to_json_file(activations, file)
-    found = keract.load_activations_from_json_file(str(file))
-    assert list(found) == list(activations)
-    for name, array in found.items():
+    result = keract.load_activations_from_json_file(str(file))
+    assert list(result) == list(activations)
+    for name, array in result.items():
         np.testing.assert_array_equal(array, activations[name])
     keract.persist_to_json_file({0: np.array([np.nan, np.inf]), "l": [np.ones(2)] * 2}, file)
     assert list(json.loads(file.read_text())) == ["0", "l", "l[1]"]
@@ -418,24 +425,24 @@ def test_json_holds_all_digits(tmp_path: Path, nested: Any) -> None:
             keract.load_activations_from_json_file(file)
 
 
-def test_shown_by_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_are_shown_by_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib import pyplot
 
     shown: list[Any] = []
 
-    def show() -> None:
+    def record_figure() -> None:
         figure = pyplot.gcf()
         (image,) = figure.axes[0].get_images()
         shown.append((figure.get_suptitle(), tuple(figure.get_size_inches()), image.get_array()))
 
-    monkeypatch.setattr(pyplot, "show", show)
+    monkeypatch.setattr(pyplot, "show", record_figure)
     keract.display_activations({"conv": uniform(1, 2, 2, 1)}, fig_size=(2, 1))
     ((title, inches, array),) = shown
     assert (title, inches, array.shape) == ("conv", (2, 1), (100, 100, 3))
     assert not pyplot.get_fignums()
 
 
-def test_shown_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_are_shown_in_notebooks(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Any] = []
     shell = types.SimpleNamespace(kernel=True)
     ipython = types.SimpleNamespace(
@@ -446,7 +453,7 @@ def test_shown_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown[0].to_png().startswith(b"\x89PNG")
 
 
-def test_shown_by_the_systems_viewer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_are_shown_by_the_system_viewer(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Any] = []
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr(Image.Image, "show", lambda self, title: shown.append((title, self.mode)))
@@ -455,26 +462,26 @@ def test_shown_by_the_systems_viewer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["tf.compat.v1", "tensorflow.compat.v1"])
-def test_eager_execution_stays_on(name: str) -> None:
+def test_eager_execution_stays_enabled(name: str) -> None:
     module: Any = tf.compat.v1
     if name == "tensorflow.compat.v1":
         module = importlib.import_module(name)  # as Keras's TensorBoard callback does
         assert tf.compat.v1 is module
     assert module.disable_eager_execution.__module__ == "actgrid.compat.keract.eager"
-    with pytest.warns(UserWarning, match="Keras 3 needs eager execution"):
+    with pytest.warns(UserWarning, match="because Keras 3 needs it"):
         module.disable_eager_execution()
     assert tf.executing_eagerly()
 
 
 @pytest.mark.parametrize(
-    ("between", "expected"),
-    [("", "True"), ("tf.constant(1)", "take tf.compat.v1.disable_eager_execution() out of it")],
+    ("statement", "expected"),
+    [("", "True"), ("tf.constant(1)", "remove tf.compat.v1.disable_eager_execution()")],
 )
-def test_eager_execution_comes_back(between: str, expected: str) -> None:
+def test_eager_execution_is_enabled_again(statement: str, expected: str) -> None:
     script = f"""
 import tensorflow as tf
 tf.compat.v1.disable_eager_execution()
-{between}
+{statement}
 from actgrid.errors import ModelError
 try:
     from actgrid.compat import keract
@@ -482,8 +489,8 @@ try:
 except ModelError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert expected in done.stdout, done.stderr
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert expected in process.stdout, process.stderr
 
 
 README = """
@@ -519,14 +526,14 @@ m1 = Model(inputs=[a, b], outputs=last)
 m1.compile(optimizer='adam', loss='mse')
 inputs = [np.random.uniform(size=(5, 10)), np.random.uniform(size=(5, 10))]
 out = np.random.uniform(size=(5, 1))
-for found in (
+for result in (
     keract.get_activations(m1, inputs),
     keract.get_gradients_of_trainable_weights(m1, inputs, out),
     keract.get_gradients_of_activations(m1, inputs, out),
     keract.get_activations(m1, inputs, layer_names='last_layer'),
     keract.get_gradients_of_activations(m1, inputs, out, layer_names='last_layer'),
 ):
-    print(*(value.shape for value in found.values()))
+    print(*(value.shape for value in result.values()))
 """
 
 RECURRENT = """
@@ -540,12 +547,12 @@ model.add(LSTM(16, input_shape=(28, 28)))
 model.add(Dense(10, activation='softmax'))
 model.compile(loss='categorical_crossentropy', optimizer='adam', metrics=['accuracy'])
 x, y = np.random.uniform(size=(8, 28, 28)), np.eye(10)[:8]
-for found in (
+for result in (
     keract.get_activations(model, x),
     keract.get_gradients_of_trainable_weights(model, x, y),
     keract.get_gradients_of_activations(model, x, y),
 ):
-    print(*(value.shape for value in found.values()))
+    print(*(value.shape for value in result.values()))
 """
 
 MNIST = """
@@ -575,7 +582,7 @@ display_heatmaps(a, x_test[0:1] * 255, save=True, directory='heatmaps')
 """
 
 
-def test_the_readmes_example(run_script: Callable[..., str]) -> None:
+def test_example_of_readme(run_script: Callable[..., str]) -> None:
     assert run_script(README).splitlines() == [
         "i1 -> (32, 10) - Numpy array",
         "i2 -> (32, 10) - Numpy array",
@@ -586,7 +593,7 @@ def test_the_readmes_example(run_script: Callable[..., str]) -> None:
     ]
 
 
-def test_the_example_of_several_inputs(run_script: Callable[..., str]) -> None:
+def test_example_of_several_inputs(run_script: Callable[..., str]) -> None:
     layer_by_layer = "(5, 10) (5, 1)"
     assert run_script(SEVERAL_INPUTS).splitlines() == [
         f"(5, 10) (5, 10) {layer_by_layer}",
@@ -597,17 +604,17 @@ def test_the_example_of_several_inputs(run_script: Callable[..., str]) -> None:
     ]
 
 
-def test_the_recurrent_example(run_script: Callable[..., str]) -> None:
+def test_example_of_recurrent_network(run_script: Callable[..., str]) -> None:
     layer_by_layer = "(8, 16) (8, 10)"
     weights = "(28, 64) (16, 64) (64,) (16, 10) (10,)"
-    printed = run_script(RECURRENT).splitlines()
-    assert printed == [f"(8, 28, 28) {layer_by_layer}", weights, layer_by_layer]
+    output = run_script(RECURRENT).splitlines()
+    assert output == [f"(8, 28, 28) {layer_by_layer}", weights, layer_by_layer]
 
 
-def test_the_mnist_example(run_script: Callable[..., str], tmp_path: Path) -> None:
-    printed = run_script(MNIST).splitlines()
+def test_example_of_mnist(run_script: Callable[..., str], tmp_path: Path) -> None:
+    output = run_script(MNIST).splitlines()
     shapes = ["28, 28, 1", "26, 26, 32", "24, 24, 64", "12, 12, 64", "12, 12, 64"]
     shapes += ["9216", "128", "128", "10"]
-    assert printed[:9] == [f"(128, {shape})" for shape in shapes]
+    assert output[:9] == [f"(128, {shape})" for shape in shapes]
     assert len(list((tmp_path / "activations").iterdir())) == 9
     assert len(list((tmp_path / "heatmaps").iterdir())) == 5

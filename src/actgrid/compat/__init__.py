@@ -1,1 +1,1 @@
-"""The names of keract, tf-explain and tf-keras-vis, for scripts that were written for them."""
+"""Replacements for keract, tf-explain and tf-keras-vis with their public names."""

@@ -1,4 +1,4 @@
-"""A small network, and images for it."""
+"""Fixtures: a small network and images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras import layers
 
 @pytest.fixture(scope="package")
 def network() -> Any:
-    """A classifier whose softmax is a layer by itself."""
+    """Return a classifier that ends in a softmax layer."""
     keras.utils.set_random_seed(4)
     return keras.Sequential(
         [

@@ -1,4 +1,4 @@
-"""tf-explain's callbacks, whose event files TensorBoard's own reader reads."""
+"""The callbacks of tf-explain, whose event files are read by TensorBoard."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from actgrid.compat.tf_explain import callbacks, core
 from actgrid.errors import OptionError, OutputError
 
 
-def pictures(folder: Path) -> dict[str, list[tuple[int, Image.Image]]]:
-    """Return step and picture of all events in the one folder inside a folder, by tag."""
+def read_pictures(folder: Path) -> dict[str, list[tuple[int, Image.Image]]]:
+    """Return (step, picture) of all events in the only subfolder of a folder, by tag."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     (inner,) = folder.iterdir()
-    found = EventAccumulator(str(inner), size_guidance={"tensors": 0})
-    found.Reload()
+    events = EventAccumulator(str(inner), size_guidance={"tensors": 0})
+    events.Reload()
     return {
         tag: [
             (event.step, Image.open(io.BytesIO(event.tensor_proto.string_val[2])))
-            for event in found.Tensors(tag)
+            for event in events.Tensors(tag)
         ]
-        for tag in found.Tags()["tensors"]
+        for tag in events.Tags()["tensors"]
     }
 
 
@@ -56,7 +56,7 @@ def pictures(folder: Path) -> dict[str, list[tuple[int, Image.Image]]]:
         ),
     ],
 )
-def test_a_picture_is_written_at_each_epochs_end(
+def test_picture_is_written_after_each_epoch(
     name: str,
     arguments: dict[str, Any],
     tag: str,
@@ -67,34 +67,34 @@ def test_a_picture_is_written_at_each_epochs_end(
 ) -> None:
     model = keras.models.clone_model(network)
     model.compile("sgd", "categorical_crossentropy")
-    truth = np.eye(5)[[0, 1, 2]]
+    targets = np.eye(5)[[0, 1, 2]]
     callback = getattr(callbacks, f"{name}Callback")(
-        validation_data=(images, truth), output_dir=tmp_path / "logs", **arguments
+        validation_data=(images, targets), output_dir=tmp_path / "logs", **arguments
     )
-    model.fit(images, truth, epochs=2, verbose=0, callbacks=[callback])
-    ((found, steps),) = pictures(tmp_path / "logs").items()
-    assert found == tag
+    model.fit(images, targets, epochs=2, verbose=0, callbacks=[callback])
+    ((written_tag, steps),) = read_pictures(tmp_path / "logs").items()
+    assert written_tag == tag
     assert [step for step, _ in steps] == [0, 1]
     assert np.asarray(steps[0][1]).shape == shape
-    if name != "SmoothGrad":  # which has another noise each time
+    if name != "SmoothGrad":  # the noise is random
         method = "ExtractActivations" if name.startswith("Activations") else name
-        again = getattr(core, method)().explain((images, None), model, *arguments.values())
-        np.testing.assert_array_equal(np.asarray(steps[1][1]), again)
+        expected = getattr(core, method)().explain((images, None), model, *arguments.values())
+        np.testing.assert_array_equal(np.asarray(steps[1][1]), expected)
 
 
-def test_where_events_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_log_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    nothing = np.zeros((1, 4, 4, 3)), None
-    callbacks.GradientsInputsCallback(nothing, 0)
-    callbacks.SmoothGradCallback(nothing, 0)
+    data = np.zeros((1, 4, 4, 3)), None
+    callbacks.GradientsInputsCallback(data, 0)
+    callbacks.SmoothGradCallback(data, 0)
     names = sorted(path.name for path in (tmp_path / "logs").iterdir())
     assert names == ["gradients_inputs", "smoothgrad"]
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write events"):
-        callbacks.GradCAMCallback(nothing, 0, output_dir=tmp_path / "file")
+        callbacks.GradCAMCallback(data, 0, output_dir=tmp_path / "file")
 
 
-# Of the example on MNIST, whose data is another here.
+# The example on MNIST, with random images.
 TRAINING = """
 import numpy as np
 import tensorflow as tf
@@ -138,12 +138,12 @@ model.fit(train_images, train_labels, epochs=2, callbacks=callbacks)
 """
 
 
-def test_the_example_of_training(run_script: Callable[..., str], tmp_path: Path) -> None:
+def test_example_of_training(run_script: Callable[..., str], tmp_path: Path) -> None:
     run_script(TRAINING)
     folders = sorted((tmp_path / "logs").iterdir())
     sizes = {}
     for folder in folders:
-        ((_, steps),) = pictures(folder).items()
+        ((_, steps),) = read_pictures(folder).items()
         sizes[folder.name] = steps[1][1].size
     assert sizes == {
         "activations_visualizations": (144, 144),
@@ -156,7 +156,7 @@ def test_the_example_of_training(run_script: Callable[..., str], tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("data", "found"),
+    ("data", "description"),
     [
         (tf.data.Dataset.from_tensors((np.zeros((1, 4, 4, 3)), [0])), "_TensorDataset"),
         (np.zeros((2, 4, 4, 3)), "ndarray"),
@@ -165,16 +165,14 @@ def test_the_example_of_training(run_script: Callable[..., str], tmp_path: Path)
         ((["cat.jpg"], None), r"images of shape \(1,\) and dtype <U7"),
     ],
 )
-def test_data_that_cannot_be_explained_are_refused_at_once(
-    data: Any, found: str, tmp_path: Path
-) -> None:
+def test_invalid_data_are_rejected(data: Any, description: str, tmp_path: Path) -> None:
     for name in callbacks.__all__:
-        kind: Any = getattr(callbacks, name)
+        callback_class: Any = getattr(callbacks, name)
         options: dict[str, Any] = {"output_dir": tmp_path / "logs", "class_index": 0}
         if name == "ActivationsVisualizationCallback":
             options["layers_name"] = [options.pop("class_index")]
         if name == "OcclusionSensitivityCallback":
             options["patch_size"] = 2
-        with pytest.raises(OptionError, match=rf"validation_data must be .*got {found}"):
-            kind(data, **options)
+        with pytest.raises(OptionError, match=rf"validation_data must be .*got {description}"):
+            callback_class(data, **options)
     assert not (tmp_path / "logs").exists()

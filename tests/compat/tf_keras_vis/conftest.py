@@ -1,4 +1,4 @@
-"""A small network, and images for it."""
+"""Fixtures: small networks and their inputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras import layers
 
 @pytest.fixture
 def network() -> Any:
-    """A classifier; tests change it."""
+    """Return a classifier, which tests may modify."""
     keras.utils.set_random_seed(14)
     inputs = keras.Input((10, 10, 3), name="image")
     x = layers.Conv2D(6, 3, activation="relu", name="first")(inputs)
@@ -31,9 +31,11 @@ def images() -> npt.NDArray[np.float32]:
 
 @pytest.fixture
 def spatial_network() -> Callable[[tuple[int, ...], str], tuple[Any, npt.NDArray[np.float32]]]:
-    """Return a function that makes a network of sequences or volumes of these sides, and two."""
+    """Return a function that makes a network of sequences or volumes, and two inputs."""
 
-    def make(sides: tuple[int, ...], data_format: str) -> tuple[Any, npt.NDArray[np.float32]]:
+    def make_network(
+        sides: tuple[int, ...], data_format: str
+    ) -> tuple[Any, npt.NDArray[np.float32]]:
         keras.utils.set_random_seed(24)
         rank = len(sides)
         shape = (*sides, 2) if data_format == "channels_last" else (2, *sides)
@@ -41,13 +43,13 @@ def spatial_network() -> Callable[[tuple[int, ...], str], tuple[Any, npt.NDArray
         pooling = getattr(layers, f"GlobalAveragePooling{rank}D")
         inputs = keras.Input(shape)
         x = convolution(4, 3, activation="relu", name="conv", data_format=data_format)(inputs)
-        # Gradients that differ from place to place, and mostly are positive.
+        # With these weights, gradients vary between positions and are mostly positive.
         mostly_positive = keras.initializers.RandomUniform(-0.1, 0.3)
-        places = layers.Dense(3, kernel_initializer=mostly_positive)(layers.Flatten()(x))
+        positions = layers.Dense(3, kernel_initializer=mostly_positive)(layers.Flatten()(x))
         mean = layers.Dense(3, kernel_initializer=mostly_positive)(
             pooling(data_format=data_format)(x)
         )
-        model = keras.Model(inputs, layers.Add()([places, mean]))
+        model = keras.Model(inputs, layers.Add()([positions, mean]))
         return model, np.random.default_rng(25).random((2, *shape), np.float32)
 
-    return make
+    return make_network

@@ -1,4 +1,4 @@
-"""Gradient ascent on the input, step by step."""
+"""Activation maximization, as in tf-keras-vis."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from actgrid.compat.tf_keras_vis.activation_maximization.input_modifiers import 
     Scale,
 )
 from actgrid.compat.tf_keras_vis.activation_maximization.regularizers import Norm, TotalVariation2D
-from actgrid.compat.tf_keras_vis.utils import regularizers as older
+from actgrid.compat.tf_keras_vis.utils import regularizers as old_regularizers
 from actgrid.compat.tf_keras_vis.utils.model_modifiers import ReplaceToLinear
 from actgrid.compat.tf_keras_vis.utils.scores import CategoricalScore
 from actgrid.errors import ModelError, OptionError, ShapeError
 
 Array = npt.NDArray[Any]
-PLAIN: dict[str, Any] = {"input_modifiers": None, "regularizers": None}
+UNREGULARIZED: dict[str, Any] = {"input_modifiers": None, "regularizers": None}
 
 
-def test_a_step_is_that_of_the_optimizer(network: Any, images: Array) -> None:
+def test_step_of_optimizer(network: Any, images: Array) -> None:
     maximize = ActivationMaximization(network, ReplaceToLinear())
     norm = Norm(weight=2.0, p=2)
     with tf.GradientTape() as tape:
-        taken = tf.constant(images)
-        tape.watch(taken)
-        loss = norm(taken) - tf.gather(maximize.model(taken), [0, 1, 2], batch_dims=1)
-    slope = tape.gradient(loss, taken).numpy()
-    found = maximize(
+        tensor = tf.constant(images)
+        tape.watch(tensor)
+        loss = norm(tensor) - tf.gather(maximize.model(tensor), [0, 1, 2], batch_dims=1)
+    gradient = tape.gradient(loss, tensor).numpy()
+    result = maximize(
         CategoricalScore([0, 1, 2]),
         images,
         input_range=None,
@@ -54,64 +54,65 @@ def test_a_step_is_that_of_the_optimizer(network: Any, images: Array) -> None:
         steps=1,
         optimizer=keras.optimizers.SGD(0.5),
     )
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, images - 0.5 * slope, rtol=1e-4, atol=1e-6)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, images - 0.5 * gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_the_score_rises(network: Any) -> None:
+def test_score_increases(network: Any) -> None:
     maximize = ActivationMaximization(network, ReplaceToLinear())
     keras.utils.set_random_seed(20)
     seeds = tf.random.uniform((4, 10, 10, 3), 0, 255)
-    found = maximize(CategoricalScore([0, 1, 2, 3]), seeds, steps=30)
-    assert found.shape == (4, 10, 10, 3)
-    assert found.dtype == np.int64
-    assert (found.min(), found.max()) >= (0, 0)
-    assert found.max() <= 255
-    before, after = (np.diag(maximize.model(np.float32(x))) for x in (seeds, found))
+    result = maximize(CategoricalScore([0, 1, 2, 3]), seeds, steps=30)
+    assert result.shape == (4, 10, 10, 3)
+    assert result.dtype == np.int64
+    assert (result.min(), result.max()) >= (0, 0)
+    assert result.max() <= 255
+    before, after = (np.diag(maximize.model(np.float32(x))) for x in (seeds, result))
     assert (after > before + 10).all()
 
 
-def test_where_it_begins_and_what_it_is_cut_to(network: Any) -> None:
+def test_input_range(network: Any) -> None:
     maximize = ActivationMaximization(network, ReplaceToLinear())
 
-    def found(given: Any) -> Any:
+    def run(input_range: Any) -> Any:
         keras.utils.set_random_seed(21)
-        return maximize(CategoricalScore(1), input_range=given, steps=1, **PLAIN)
+        return maximize(CategoricalScore(1), input_range=input_range, steps=1, **UNREGULARIZED)
 
-    assert found((0, 255)).shape == (1, 10, 10, 3)
-    small = found((-1.0, 1.0))
+    assert run((0, 255)).shape == (1, 10, 10, 3)
+    small = run((-1.0, 1.0))
     assert small.dtype == np.float32
     assert (small.min(), small.max()) == (-1, 1)
-    # Steps of RMSprop move each value by some 30 at first.
-    for given in (None, (None, None), (10.0, None), (None, 10.0)):
-        values = found(given)
-        low, high = given or (None, None)
+    # The first steps of RMSprop change each value by about 30.
+    for input_range in (None, (None, None), (10.0, None), (None, 10.0)):
+        values = run(input_range)
+        low, high = input_range or (None, None)
         assert values.min() < -3 if low is None else values.min() == low
         assert values.max() > 3 if high is None else values.max() == high
-    for wrong in ((0, 1, 2), [(0, 1), (0, 1)], 255):
+    for invalid in ((0, 1, 2), [(0, 1), (0, 1)], 255):
         with pytest.raises(OptionError, match="input_range must be"):
-            found(wrong)
-    whole = keras.Sequential([keras.Input((None, None, 3)), layers.GlobalMaxPooling2D()])
-    with pytest.raises(OptionError, match="give a seed_input"):
-        ActivationMaximization(whole)(CategoricalScore(0))
+            run(invalid)
+    model = keras.Sequential([keras.Input((None, None, 3)), layers.GlobalMaxPooling2D()])
+    with pytest.raises(OptionError, match="pass seed_input"):
+        ActivationMaximization(model)(CategoricalScore(0))
 
 
-def test_an_optimizer_may_be_given_again(network: Any, images: Array) -> None:
+def test_optimizer_can_be_reused(network: Any, images: Array) -> None:
     maximize, adam = ActivationMaximization(network), keras.optimizers.Adam(3.0)
-    found = [
-        maximize(CategoricalScore(1), images, steps=2, optimizer=adam, **PLAIN) for _ in range(2)
+    result = [
+        maximize(CategoricalScore(1), images, steps=2, optimizer=adam, **UNREGULARIZED)
+        for _ in range(2)
     ]
-    np.testing.assert_array_equal(*found)
-    with pytest.raises(OptionError, match="optimizer must be one of"):
+    np.testing.assert_array_equal(*result)
+    with pytest.raises(OptionError, match=r"optimizer must be a keras\.optimizers\.Optimizer"):
         maximize(CategoricalScore(1), images, optimizer="adam")
     with pytest.raises(OptionError, match="steps must be at least 1"):
         maximize(CategoricalScore(1), images, steps=0)
-    with pytest.raises(ModelError, match="does not depend on every input"):
-        maximize(lambda output: tf.ones(3), images, **PLAIN)
+    with pytest.raises(ModelError, match="no gradient with respect to every input"):
+        maximize(lambda output: tf.ones(3), images, **UNREGULARIZED)
 
 
 def test_modifiers_of_inputs_gradients_and_results(network: Any, images: Array) -> None:
-    found = ActivationMaximization(network)(
+    result = ActivationMaximization(network)(
         CategoricalScore(1),
         images,
         input_range=None,
@@ -122,19 +123,19 @@ def test_modifiers_of_inputs_gradients_and_results(network: Any, images: Array) 
         optimizer=keras.optimizers.SGD(1.0),
         activation_modifiers=lambda x: -x,
     )
-    np.testing.assert_allclose(found, -((images * 2 + 1) * 2 + 1), rtol=1e-6)
+    np.testing.assert_allclose(result, -((images * 2 + 1) * 2 + 1), rtol=1e-6)
 
 
-def test_callbacks_see_every_step(network: Any, images: Array) -> None:
-    seen: list[Any] = []
+def test_callbacks_are_called_at_every_step(network: Any, images: Array) -> None:
+    events: list[Any] = []
 
-    class Watcher(Callback):
+    class RecordingCallback(Callback):
         def on_begin(self, **kwargs: Any) -> None:
-            seen.append(kwargs["steps"])
+            events.append(kwargs["steps"])
 
         def __call__(self, i: int, *args: Any, **kwargs: Any) -> None:
             values, grads, scores, outputs = args
-            seen.append(
+            events.append(
                 (
                     i,
                     values[0].shape,
@@ -146,32 +147,32 @@ def test_callbacks_see_every_step(network: Any, images: Array) -> None:
                 )
             )
             if i == 1:
-                raise RuntimeError("enough")
+                raise RuntimeError("stop")
 
         def on_end(self) -> None:
-            seen.append("end")
+            events.append("end")
 
     maximize = ActivationMaximization(network)
-    with pytest.raises(RuntimeError, match="enough"):
-        maximize(CategoricalScore(1), images, steps=5, callbacks=Watcher())
-    one = ((3, 10, 10, 3), (3, 10, 10, 3), (3,), (3, 4), ["TotalVariation2D", "Norm"], 3)
-    assert seen == [5, (0, *one), (1, *one), "end"]
+    with pytest.raises(RuntimeError, match="stop"):
+        maximize(CategoricalScore(1), images, steps=5, callbacks=RecordingCallback())
+    shapes = ((3, 10, 10, 3), (3, 10, 10, 3), (3,), (3, 4), ["TotalVariation2D", "Norm"], 3)
+    assert events == [5, (0, *shapes), (1, *shapes), "end"]
 
 
-def test_what_callbacks_print_and_write(
+def test_output_of_callbacks(
     network: Any, images: Array, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / "climb"
+    file = tmp_path / "ascent"
     maximize = ActivationMaximization(network)
-    watchers = [PrintLogger(interval=2), Progress(), GifGenerator2D(str(file))]
-    maximize(CategoricalScore(1), images, steps=4, callbacks=watchers)
-    printed = capsys.readouterr().out
-    assert "Steps: 002\tScores: [[" in printed
-    assert "Steps: 004" in printed
-    assert "Steps: 003" not in printed
-    assert "Score: " in printed
-    assert "TotalVariation2D: " in printed
-    with Image.open(tmp_path / "climb.gif") as movie:
+    callbacks = [PrintLogger(interval=2), Progress(), GifGenerator2D(str(file))]
+    maximize(CategoricalScore(1), images, steps=4, callbacks=callbacks)
+    output = capsys.readouterr().out
+    assert "Steps: 002\tScores: [[" in output
+    assert "Steps: 004" in output
+    assert "Steps: 003" not in output
+    assert "Score: " in output
+    assert "TotalVariation2D: " in output
+    with Image.open(tmp_path / "ascent.gif") as movie:
         assert (movie.n_frames, movie.size) == (4, (10, 10))
 
 
@@ -180,15 +181,15 @@ def test_several_inputs_by_name() -> None:
     a, b = keras.Input((5, 5, 1), name="a"), keras.Input((6, 6, 1), name="b")
     x = layers.Concatenate()([layers.Flatten()(a), layers.Flatten()(b)])
     model = keras.Model([a, b], layers.Dense(2)(x))
-    seen: list[str] = []
+    names: list[str] = []
 
-    class Names(Callback):
+    class RecordNames(Callback):
         def __call__(self, *args: Any, **kwargs: Any) -> None:
-            seen.extend(name for name, _ in kwargs["regularizations"])
+            names.extend(name for name, _ in kwargs["regularizations"])
 
     maximize = ActivationMaximization(model)
-    options: dict[str, Any] = {"steps": 1, "callbacks": [Names()]}
-    found = maximize(
+    options: dict[str, Any] = {"steps": 1, "callbacks": [RecordNames()]}
+    result = maximize(
         CategoricalScore(1),
         input_range=[(0, 255), (-1.0, 1.0)],
         input_modifiers={"a": Jitter(2)},
@@ -196,31 +197,31 @@ def test_several_inputs_by_name() -> None:
         activation_modifiers={"b": lambda x: x * 0},
         **options,
     )
-    assert [one.shape for one in found] == [(1, 5, 5, 1), (1, 6, 6, 1)]
-    assert [one.dtype for one in found] == [np.int64, np.float32]
-    assert not found[1].any()
-    assert seen == ["Norm(a)", "TotalVariation2D(b)", "Norm(b)"]
-    for name in ("input_modifiers", "regularizers", "activation_modifiers"):
-        with pytest.raises(OptionError, match=f"{name}: the model has no input c, but a, b"):
-            maximize(CategoricalScore(1), **{name: {"c": None}})  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="input_modifiers are for 3 inputs"):
+    assert [array.shape for array in result] == [(1, 5, 5, 1), (1, 6, 6, 1)]
+    assert [array.dtype for array in result] == [np.int64, np.float32]
+    assert not result[1].any()
+    assert names == ["Norm(a)", "TotalVariation2D(b)", "Norm(b)"]
+    for option in ("input_modifiers", "regularizers", "activation_modifiers"):
+        with pytest.raises(OptionError, match=f"{option}: the model has no input c; inputs: a, b"):
+            maximize(CategoricalScore(1), **{option: {"c": None}})  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="input_modifiers must be for at most 2 inputs: got 3"):
         maximize(CategoricalScore(1), input_modifiers=[[], [], []])
 
 
-def test_seeds_that_are_no_images() -> None:
+def test_vector_inputs() -> None:
     model = keras.Sequential([keras.Input((5,)), layers.Dense(2, name="out")])
     seeds = np.full((3, 5), 0.5, np.float32)
-    found = ActivationMaximization(model)(
+    result = ActivationMaximization(model)(
         CategoricalScore(1), seeds, (0.0, 1.0), None, [Norm(1.0)], steps=2
     )
-    assert found.shape == (3, 5)
-    score = model(found)[:, 1] - model(seeds)[:, 1]
+    assert result.shape == (3, 5)
+    score = model(result)[:, 1] - model(seeds)[:, 1]
     assert (score.numpy() > 0).all()
     with pytest.raises(ShapeError, match=r"the model takes an input of \(None, 5\), not \(3, 4\)"):
-        ActivationMaximization(model)(CategoricalScore(1), seeds[:, 1:], **PLAIN)
+        ActivationMaximization(model)(CategoricalScore(1), seeds[:, 1:], **UNREGULARIZED)
 
 
-def test_a_regularizer_reads_its_variables_at_each_call(network: Any, images: Array) -> None:
+def test_regularizer_reads_variables_at_each_call(network: Any, images: Array) -> None:
     factor = 0.0
     maximize = ActivationMaximization(network)
 
@@ -229,10 +230,10 @@ def test_a_regularizer_reads_its_variables_at_each_call(network: Any, images: Ar
 
     options: dict[str, Any] = {"input_range": None, "input_modifiers": None, "steps": 1}
     options["optimizer"] = keras.optimizers.SGD(1.0)
-    free = maximize(CategoricalScore(1), images, regularizers=regularizer, **options)
+    unregularized = maximize(CategoricalScore(1), images, regularizers=regularizer, **options)
     factor = 2.0
-    bound = maximize(CategoricalScore(1), images, regularizers=regularizer, **options)
-    np.testing.assert_allclose(free - bound, 2.0, atol=1e-5)
+    regularized = maximize(CategoricalScore(1), images, regularizers=regularizer, **options)
+    np.testing.assert_allclose(unregularized - regularized, 2.0, atol=1e-5)
     for name in ("input_modifiers", "regularizers"):
         with pytest.raises(OptionError, match=f"{name} must be functions of an input, not 3"):
             maximize(CategoricalScore(1), images, **{name: [3]})  # type: ignore[arg-type]
@@ -240,18 +241,18 @@ def test_a_regularizer_reads_its_variables_at_each_call(network: Any, images: Ar
 
 def test_input_modifiers() -> None:
     images = np.random.default_rng(23).random((2, 9, 9, 3), np.float32)
-    moved = np.asarray(Jitter(3)(images))
+    rolled = np.asarray(Jitter(3)(images))
     shifts = [
         (down, right)
         for down in range(-3, 3)
         for right in range(-3, 3)
-        if (np.roll(images, (down, right), (1, 2)) == moved).all()
+        if (np.roll(images, (down, right), (1, 2)) == rolled).all()
     ]
     assert len(shifts) == 1
     assert Jitter(0)(images) is images
-    turned = Rotate2D(degree=5)(images)
-    assert turned.shape == images.shape
-    assert 0 < np.abs(turned - images).mean() < np.abs(images[:, ::-1] - images).mean()
+    rotated = Rotate2D(degree=5)(images)
+    assert rotated.shape == images.shape
+    assert 0 < np.abs(rotated - images).mean() < np.abs(images[:, ::-1] - images).mean()
     np.testing.assert_allclose(Rotate(degree=0)(images), images, atol=1e-5)
     np.testing.assert_allclose(Scale(1.0, 1.0)(images), images, atol=1e-5)
     corners = np.asarray(Scale(2.0, 2.0)(images))[:, ::2, ::2]
@@ -335,9 +336,9 @@ from actgrid.compat.tf_keras_vis.utils.input_modifiers import Jitter, Rotate
 from actgrid.compat.tf_keras_vis.utils.losses import CategoricalLoss
 from actgrid.compat.tf_keras_vis.utils.regularizers import L2Norm, TotalVariation
 
-class Watcher(OptimizerCallback):
+class NamesCallback(OptimizerCallback):
     def on_begin(self):
-        print('begun')
+        print('begin')
     def __call__(self, i, values, grads, losses, model_outputs, **kwargs):
         print([name for name, _ in kwargs['regularizations']])
 
@@ -350,36 +351,38 @@ activation = activation_maximization(loss,
                                      steps=2,
                                      input_modifiers=[Jitter(jitter=2), Rotate(degree=2)],
                                      regularizers=[TotalVariation(10.), L2Norm(10.)],
-                                     callbacks=[Print(interval=2), GifGenerator('found'),
-                                                Watcher()])
+                                     callbacks=[Print(interval=2), GifGenerator('result'),
+                                                NamesCallback()])
 print(activation[0].shape)
 print(activation_maximization(CategoricalLoss(2), steps=1).shape)
 """
 
 
-def test_the_example_of_an_older_version(
+def test_example_of_older_version(
     run_script: Callable[..., str], network: Any, tmp_path: Path
 ) -> None:
-    begun, names, steps, *rest = run_script(OLDER, model=network).splitlines()
-    assert (begun, names) == ("begun", "['TotalVariation', 'L2Norm']")
+    begin, names, steps, *rest = run_script(OLDER, model=network).splitlines()
+    assert (begin, names) == ("begin", "['TotalVariation', 'L2Norm']")
     assert steps.startswith("Steps: 002\tScores: [")
     assert rest == [names, "(10, 10, 3)", "(1, 10, 10, 3)"]
-    with Image.open(tmp_path / "found.gif") as animation:
+    with Image.open(tmp_path / "result.gif") as animation:
         assert animation.size == (10, 10)
 
 
 def test_regularizers_of_older_versions() -> None:
     images = tf.constant([[[[0.0], [1.0]], [[3.0], [6.0]]], [[[2.0], [2.0]], [[2.0], [2.0]]]])
-    np.testing.assert_allclose(older.TotalVariation(weight=2)(images), [2 * 12 / 8, 0])
-    np.testing.assert_allclose(older.L2Norm(weight=3)(images), [3 * np.sqrt(46) / 4, 3 * 4 / 4])
-    np.testing.assert_allclose(older.Norm(weight=3, p=1)(images), [3 * 10 / 4, 3 * 2])
+    np.testing.assert_allclose(old_regularizers.TotalVariation(weight=2)(images), [2 * 12 / 8, 0])
+    np.testing.assert_allclose(
+        old_regularizers.L2Norm(weight=3)(images), [3 * np.sqrt(46) / 4, 3 * 4 / 4]
+    )
+    np.testing.assert_allclose(old_regularizers.Norm(weight=3, p=1)(images), [3 * 10 / 4, 3 * 2])
 
 
-def test_the_readmes_examples(run_script: Callable[..., str]) -> None:
-    printed = run_script(README)
-    assert "(1, 32, 32, 3)" in printed
-    assert printed.splitlines()[-1] == "(2, 32, 32)"
+def test_examples_of_readme(run_script: Callable[..., str]) -> None:
+    output = run_script(README)
+    assert "(1, 32, 32, 3)" in output
+    assert output.splitlines()[-1] == "(2, 32, 32)"
 
 
-def test_the_example_of_a_tutorial(run_script: Callable[..., str], network: Any) -> None:
+def test_example_of_tutorial(run_script: Callable[..., str], network: Any) -> None:
     assert run_script(TUTORIAL, model=network).strip() == "(3, 10, 10, 3) True True"

@@ -1,4 +1,4 @@
-"""Saliency, against what TensorFlow's tape gives."""
+"""Saliency of tf-keras-vis, against `tf.GradientTape`."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ SpatialNetwork = Callable[[tuple[int, ...], str], tuple[Any, Array]]
 SPATIAL = [((11,), "channels_last"), ((5, 6, 7), "channels_last"), ((5, 6, 7), "channels_first")]
 
 
-def gradient(score: Callable[[Any], Any], x: Array) -> Array:
+def compute_gradient(score: Callable[[Any], Any], x: Array) -> Array:
     with tf.GradientTape() as tape:
-        taken = tf.constant(x)
-        tape.watch(taken)
-        value = score(taken)
-    return np.asarray(tape.gradient(value, taken))
+        tensor = tf.constant(x)
+        tape.watch(tensor)
+        value = score(tensor)
+    return np.asarray(tape.gradient(value, tensor))
 
 
-def by_hand(output: Any) -> Any:
+def select_scores(output: Any) -> Any:
     return (output[0][1], output[1][0], output[2][3])
 
 
@@ -39,32 +39,33 @@ def by_hand(output: Any) -> Any:
     "score",
     [
         CategoricalScore([1, 0, 3]),
-        by_hand,
+        select_scores,
         lambda output: [output[0][1], output[1][0], output[2][3]],
         lambda output: tf.gather(output, [1, 0, 3], batch_dims=1),
     ],
 )
-def test_scores_as_tutorials_write_them(score: Any, network: Any, images: Array) -> None:
-    truth = gradient(lambda x: tf.gather(network(x), [1, 0, 3], batch_dims=1), images)
-    expected = normalize(np.abs(truth).max(-1))
-    found = Saliency(network)(score, images)
-    assert (found.shape, found.dtype) == ((3, 10, 10), np.float32)
-    assert found.min() == 0
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+def test_scores_of_tutorials(score: Any, network: Any, images: Array) -> None:
+    expected = compute_gradient(lambda x: tf.gather(network(x), [1, 0, 3], batch_dims=1), images)
+    expected = normalize(np.abs(expected).max(-1))
+    result = Saliency(network)(score, images)
+    assert (result.shape, result.dtype) == ((3, 10, 10), np.float32)
+    assert result.min() == 0
+    np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
-def test_a_score_reads_its_variables_at_each_call(network: Any, images: Array) -> None:
-    wanted = 1
+def test_score_reads_variables_at_each_call(network: Any, images: Array) -> None:
+    class_index = 1
 
     def score(output: Any) -> Any:
-        return output[:, wanted]
+        return output[:, class_index]
 
     saliency = Saliency(network)
-    found = []
-    for wanted in (1, 2):
-        found.append(saliency(score, images))
-        np.testing.assert_array_equal(found[-1], saliency(CategoricalScore(wanted), images))
-    assert not np.allclose(*found)
+    maps = []
+    for class_index in (1, 2):
+        maps.append(saliency(score, images))
+        expected = saliency(CategoricalScore(class_index), images)
+        np.testing.assert_array_equal(maps[-1], expected)
+    assert not np.allclose(*maps)
 
 
 @pytest.mark.parametrize(
@@ -77,56 +78,56 @@ def test_a_score_reads_its_variables_at_each_call(network: Any, images: Array) -
         lambda output: None,
     ],
 )
-def test_scores_that_cannot_be_traced(score: Any, network: Any, images: Array) -> None:
-    with pytest.raises(OptionError, match="a score is traced, and must be made of TensorFlow's"):
+def test_scores_that_cannot_be_traced_are_rejected(score: Any, network: Any, images: Array) -> None:
+    with pytest.raises(OptionError, match="a score is traced, and must consist of TensorFlow"):
         Saliency(network)(score, images)
 
 
-def test_scores_that_are_not_one_for_each_image(network: Any, images: Array) -> None:
+def test_scores_of_other_shapes(network: Any, images: Array) -> None:
     options: dict[str, Any] = {"normalize_map": False, "keepdims": True, "gradient_modifier": None}
-    one = Saliency(network)(lambda output: output[1][2], images, **options)
-    truth = gradient(lambda x: network(x)[1, 2], images)
-    np.testing.assert_allclose(one, truth, rtol=1e-3, atol=1e-7)
+    single = Saliency(network)(lambda output: output[1][2], images, **options)
+    expected = compute_gradient(lambda x: network(x)[1, 2], images)
+    np.testing.assert_allclose(single, expected, rtol=1e-3, atol=1e-7)
     mean = Saliency(network)(lambda output: output, images, **options)
-    truth = gradient(lambda x: tf.reduce_mean(network(x) ** 1, 1), images)
-    np.testing.assert_allclose(mean, truth, atol=1e-7)
+    expected = compute_gradient(lambda x: tf.reduce_mean(network(x) ** 1, 1), images)
+    np.testing.assert_allclose(mean, expected, atol=1e-7)
 
 
 def test_options(network: Any, images: Array) -> None:
-    truth = gradient(lambda x: network(x)[:, 2], images)
+    expected = compute_gradient(lambda x: network(x)[:, 2], images)
 
-    def found(**options: Any) -> Any:
+    def run(**options: Any) -> Any:
         return Saliency(network)(CategoricalScore(2), images, **options)
 
-    raw = found(normalize_map=False, keepdims=True, gradient_modifier=None)
-    np.testing.assert_allclose(raw, truth, rtol=1e-3, atol=1e-7)
-    old = found(standardize_saliency=False, gradient_modifier=lambda grads: -grads)
-    np.testing.assert_allclose(old, (-truth).max(-1), rtol=1e-3, atol=1e-7)
+    raw = run(normalize_map=False, keepdims=True, gradient_modifier=None)
+    np.testing.assert_allclose(raw, expected, rtol=1e-3, atol=1e-7)
+    old = run(standardize_saliency=False, gradient_modifier=lambda grads: -grads)
+    np.testing.assert_allclose(old, (-expected).max(-1), rtol=1e-3, atol=1e-7)
     with pytest.raises(OptionError, match="training must be False"):
-        found(training=True)
+        run(training=True)
     with pytest.raises(OptionError, match="smooth_samples must be at least 0"):
-        found(smooth_samples=-1)
+        run(smooth_samples=-1)
 
 
-def test_smoothgrad_follows_numpys_seed(network: Any, images: Array) -> None:
+def test_smoothgrad_uses_numpy_seed(network: Any, images: Array) -> None:
     saliency = Saliency(network)
 
     def smooth(seed: int, samples: int = 3, noise: float = 0.2) -> Any:
         np.random.seed(seed)  # noqa: NPY002
-        return saliency(by_hand, images, samples, noise, normalize_map=False)
+        return saliency(select_scores, images, samples, noise, normalize_map=False)
 
     np.testing.assert_array_equal(smooth(1), smooth(1))
     assert np.abs(smooth(1) - smooth(2)).max() > 1e-4
-    plain = saliency(by_hand, images, normalize_map=False)
-    np.testing.assert_allclose(smooth(1, noise=0), plain, rtol=1e-4, atol=1e-8)
-    # Absolute values are taken of each copy.
-    signed = saliency(by_hand, images, 3, gradient_modifier=None, normalize_map=False)
+    unsmoothed = saliency(select_scores, images, normalize_map=False)
+    np.testing.assert_allclose(smooth(1, noise=0), unsmoothed, rtol=1e-4, atol=1e-8)
+    # The absolute value of each copy is averaged.
+    signed = saliency(select_scores, images, 3, gradient_modifier=None, normalize_map=False)
     assert smooth(1).min() >= 0 > signed.min()
 
 
-def test_one_image_without_a_batch_axis(network: Any, images: Array) -> None:
-    found = Saliency(network)(CategoricalScore(1), images[0])
-    np.testing.assert_array_equal(found, Saliency(network)(CategoricalScore(1), images[:1]))
+def test_image_without_batch_axis(network: Any, images: Array) -> None:
+    result = Saliency(network)(CategoricalScore(1), images[0])
+    np.testing.assert_array_equal(result, Saliency(network)(CategoricalScore(1), images[:1]))
     listed = Saliency(network)(CategoricalScore(1), [images])
     assert isinstance(listed, list)
     assert listed[0].shape == (3, 10, 10)
@@ -136,14 +137,14 @@ def test_one_image_without_a_batch_axis(network: Any, images: Array) -> None:
         Saliency(network)(CategoricalScore(1), images[0, 0])
 
 
-def test_vectors_keep_their_channels() -> None:
+def test_vectors_need_keepdims() -> None:
     keras.utils.set_random_seed(21)
     model = keras.Sequential([keras.Input((5,)), layers.Dense(2, activation="tanh")])
     x = np.random.default_rng(22).random((3, 5), np.float32)
-    truth = gradient(lambda x: model(x)[:, 1], x)
+    expected = compute_gradient(lambda x: model(x)[:, 1], x)
     options: dict[str, Any] = {"normalize_map": False, "gradient_modifier": None}
-    found = Saliency(model)(CategoricalScore(1), x, keepdims=True, **options)
-    np.testing.assert_allclose(found, truth, rtol=1e-4, atol=1e-6)
+    result = Saliency(model)(CategoricalScore(1), x, keepdims=True, **options)
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-6)
     with pytest.raises(ShapeError, match=r"an input must have 3 axes or more, .* not \(3, 5\)"):
         Saliency(model)(CategoricalScore(1), x)
 
@@ -154,24 +155,24 @@ def test_sequences_and_volumes(
 ) -> None:
     model, x = spatial_network(sides, data_format)
     channels = -1 if data_format == "channels_last" else 1
-    truth = gradient(lambda x: tf.gather(model(x), [1, 0], batch_dims=1), x)
+    expected = compute_gradient(lambda x: tf.gather(model(x), [1, 0], batch_dims=1), x)
     saliency = Saliency(model)
-    found = saliency(lambda output: (output[0][1], output[1][0]), x)
-    assert (found.shape, found.dtype) == ((2, *sides), np.float32)
-    np.testing.assert_allclose(found, normalize(np.abs(truth).max(channels)), atol=1e-4)
+    result = saliency(lambda output: (output[0][1], output[1][0]), x)
+    assert (result.shape, result.dtype) == ((2, *sides), np.float32)
+    np.testing.assert_allclose(result, normalize(np.abs(expected).max(channels)), atol=1e-4)
     first = saliency(CategoricalScore(1), x[0], normalize_map=False)
-    np.testing.assert_allclose(first, np.abs(truth[:1]).max(channels), rtol=1e-3, atol=1e-6)
-    # The gradient of a network without an activation is the same in every noisy copy.
+    np.testing.assert_allclose(first, np.abs(expected[:1]).max(channels), rtol=1e-3, atol=1e-6)
+    # The gradient of a linear network does not depend on the noise.
     model.layers[1].activation = keras.activations.linear
-    truth = gradient(lambda x: model(x)[:, 1], x)
+    expected = compute_gradient(lambda x: model(x)[:, 1], x)
     options: dict[str, Any] = {"keepdims": True, "gradient_modifier": None, "normalize_map": False}
     smooth = Saliency(model)(CategoricalScore(1), x, smooth_samples=3, **options)
-    np.testing.assert_allclose(smooth, truth, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(smooth, expected, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("sides", [(11,), (3, 4, 5)])
-def test_noise_spans_the_whole_of_a_sample(sides: tuple[int, ...]) -> None:
-    # Half of the square has the noisy input itself as its gradient.
+def test_noise_is_relative_to_the_range_of_each_sample(sides: tuple[int, ...]) -> None:
+    # The gradient of half of the square is the noisy input.
     square = keras.Sequential([keras.Input((*sides, 2)), layers.Flatten()])
     x = np.random.default_rng(23).random((2, *sides, 2), np.float32)
     x[1] *= 3
@@ -181,17 +182,17 @@ def test_noise_spans_the_whole_of_a_sample(sides: tuple[int, ...]) -> None:
 
     options: dict[str, Any] = {"keepdims": True, "gradient_modifier": None, "normalize_map": False}
 
-    def noise_of(strength: float) -> Array:
+    def measure_noise(deviation: float) -> Array:
         np.random.seed(3)  # noqa: NPY002
-        found: Array = Saliency(square)(score, x, 1, strength, **options) - x
-        return found
+        noise: Array = Saliency(square)(score, x, 1, deviation, **options) - x
+        return noise
 
-    few, many = noise_of(0.1), noise_of(0.2)
-    np.testing.assert_allclose(many, 2 * few, atol=1e-5)
-    # Both samples have the same draws, each by its own range.
+    weak, strong = measure_noise(0.1), measure_noise(0.2)
+    np.testing.assert_allclose(strong, 2 * weak, atol=1e-5)
+    # Both samples have the same random numbers, scaled by the range of each sample.
     spans = [np.ptp(sample) for sample in x]
-    np.testing.assert_allclose(few[1] / spans[1], few[0] / spans[0], atol=1e-5)
-    assert np.std(few[0]) / spans[0] == pytest.approx(0.1, rel=0.35)
+    np.testing.assert_allclose(weak[1] / spans[1], weak[0] / spans[0], atol=1e-5)
+    assert np.std(weak[0]) / spans[0] == pytest.approx(0.1, rel=0.35)
 
 
 def test_several_inputs_and_outputs() -> None:
@@ -203,19 +204,21 @@ def test_several_inputs_and_outputs() -> None:
     rng = np.random.default_rng(17)
     image, numbers = rng.random((2, 6, 6, 1), np.float32), rng.random((2, 4), np.float32)
     scores = [CategoricalScore(1), InactiveScore()]
-    found, nothing = Saliency(model)(scores, [image, numbers], normalize_map=False)
-    assert nothing is None
-    truth = gradient(lambda x: model([x, tf.constant(numbers)])[0][:, 1], image)
-    np.testing.assert_allclose(found, np.abs(truth)[..., 0], rtol=1e-4)
+    result, vector_map = Saliency(model)(scores, [image, numbers], normalize_map=False)
+    assert vector_map is None
+    expected = compute_gradient(lambda x: model([x, tf.constant(numbers)])[0][:, 1], image)
+    np.testing.assert_allclose(result, np.abs(expected)[..., 0], rtol=1e-4)
     both = Saliency(model)([scores[0], scores[0]], [image, numbers], normalize_map=False)[0]
-    truth = truth + gradient(lambda x: model([x, tf.constant(numbers)])[1][:, 1], image)
-    np.testing.assert_allclose(both, np.abs(truth)[..., 0], rtol=1e-4)
-    with pytest.raises(OptionError, match="the model has 2 outputs, so there must be as many"):
+    expected = expected + compute_gradient(
+        lambda x: model([x, tf.constant(numbers)])[1][:, 1], image
+    )
+    np.testing.assert_allclose(both, np.abs(expected)[..., 0], rtol=1e-4)
+    with pytest.raises(OptionError, match="one function for each of the 2 outputs"):
         Saliency(model)(CategoricalScore(1), [image, numbers])
 
 
-def test_a_score_that_is_none(network: Any, images: Array) -> None:
-    with pytest.raises(OptionError, match="a score must be a function of the output, not 3"):
+def test_invalid_scores_are_rejected(network: Any, images: Array) -> None:
+    with pytest.raises(OptionError, match="score must be a function of the output, not 3"):
         Saliency(network)(3, images)
     with pytest.raises(TargetError, match="do not depend on the model's output"):
         Saliency(network)(lambda output: tf.ones(3), images)

@@ -1,4 +1,4 @@
-"""Scores and helpers."""
+"""Scores and helper functions of tf-keras-vis."""
 
 from __future__ import annotations
 
@@ -35,13 +35,15 @@ def test_categorical_scores() -> None:
     assert CategoricalScore(1).indices == [1]
     with pytest.raises(TargetError, match="there is no class 4: the model has 4"):
         CategoricalScore(4)(output)
-    with pytest.raises(OptionError, match="indices are 4, but there are 3 images"):
+    with pytest.raises(
+        OptionError, match="indices must be at most one for each of 3 images: got 4"
+    ):
         CategoricalScore([0, 1, 2, 3])(output)
     with pytest.raises(ShapeError, match="the output must be"):
         CategoricalScore(0)(output[0])
-    for nothing in (None, [], [None]):
+    for empty in (None, [], [None]):
         with pytest.raises(ValueError, match="indices must be a class or a list of them"):
-            CategoricalScore(nothing)  # type: ignore[arg-type]
+            CategoricalScore(empty)  # type: ignore[arg-type]
 
 
 def test_binary_scores() -> None:
@@ -54,17 +56,17 @@ def test_binary_scores() -> None:
         BinaryScore(None)
 
 
-def test_an_inactive_score_is_zero() -> None:
+def test_inactive_score_is_zero() -> None:
     assert not np.any(InactiveScore()(tf.ones((2, 3))))
 
 
-def test_scores_of_the_same_values_are_equal() -> None:
+def test_scores_are_compared_by_value() -> None:
     assert CategoricalScore([1, 2]) == CategoricalScore((1, 2))
     assert len({CategoricalScore(1), CategoricalScore(1), CategoricalScore(2)}) == 2
     assert CategoricalScore(1) != BinaryScore(True)
 
 
-def test_a_score_of_ones_own() -> None:
+def test_custom_score() -> None:
     class Mean(Score):
         def __call__(self, output: Any) -> Any:
             return tf.reduce_mean(output, 1)
@@ -74,13 +76,13 @@ def test_a_score_of_ones_own() -> None:
         Score()  # type: ignore[abstract]
 
 
-def test_lists() -> None:
+def test_listify() -> None:
     assert [listify(None), listify(1), listify((1, 2)), listify([3])] == [[], [1], [1, 2], [3]]
     assert listify(None, return_empty_list_if_none=False) == [None]
     assert listify((1, 2), convert_tuple_to_list=False) == [(1, 2)]
 
 
-def test_images_are_normalized_one_by_one() -> None:
+def test_images_are_normalized_separately() -> None:
     array = np.array([[[0.0, 2.0], [4.0, 8.0]], [[1.0, 1.0], [1.0, 3.0]]])
     expected = np.array([[[0, 0.25], [0.5, 1]], [[0, 0], [0, 1]]])
     np.testing.assert_allclose(standardize(array), expected, atol=1e-6)
@@ -89,11 +91,11 @@ def test_images_are_normalized_one_by_one() -> None:
     np.testing.assert_array_equal(normalize(array, None), standardize(array))
 
 
-def test_gpus_are_counted() -> None:
+def test_num_of_gpus() -> None:
     assert num_of_gpus()[0] == len(tf.config.list_physical_devices("GPU"))
 
 
-def test_layers_are_found_from_the_end(network: Any) -> None:
+def test_find_layer_starts_from_the_end(network: Any) -> None:
     def is_convolution(layer: Any) -> bool:
         return isinstance(layer, layers.Conv2D)
 

@@ -1,15 +1,18 @@
-"""The functions of keract, for scripts that were written for it.
+"""Replacement for keract: its functions for activations and gradients, on Keras 3.
 
+>>> import keras
 >>> from actgrid.compat import keract
->>> activations = keract.get_activations(model, images)
->>> keract.display_activations(activations, save=True)
+>>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")])
+>>> activations = keract.get_activations(model, np.zeros((1, 8, 8, 3)), layer_names="conv")
+>>> activations["conv"].shape
+(1, 6, 6, 4)
 
-Results have keract's keys, order and shapes. What differs: models need not be compiled for their
-activations, layers of every kind of model are found, and pictures are drawn by `actgrid.render`,
-without the title and the colour bar that matplotlib gave them.
+Results have the keys, order and shapes of keract. Differences: models need not be compiled for
+activations, layers of nested and subclassed models are found, and pictures are drawn by
+`actgrid.render`, without a title and colour bar.
 
-Keras 3 does not run without eager execution, which keract told its users to turn off:
-``tf.compat.v1.disable_eager_execution()`` does nothing but warn once this module is imported.
+Keras 3 needs eager execution, which keract's documentation told users to disable. After this module
+is imported, ``tf.compat.v1.disable_eager_execution()`` only issues a warning.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from actgrid.compat.keract.display import (
     display_gradients_of_trainable_weights,
     display_heatmaps,
 )
-from actgrid.compat.keract.eager import stay_eager
+from actgrid.compat.keract.eager import keep_eager_execution
 from actgrid.compat.keract.gradients import (
     get_gradients_of_activations,
     get_gradients_of_trainable_weights,
@@ -43,7 +46,8 @@ __all__ = [
     "persist_to_json_file",
 ]
 
-stay_eager()
+keep_eager_execution()
 
-# A module in a package of that name: `from keract import keract`, `from keract.keract import ...`.
+# keract is a module in a package of the same name, and scripts use `from keract import keract` and
+# `from keract.keract import ...`.
 keract = sys.modules[f"{__name__}.keract"] = sys.modules[__name__]

@@ -1,4 +1,4 @@
-"""Activations of layers, as keract returns them."""
+"""Activations of layers in the format of keract."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.compat.keract.extraction import check_input, run_layers, unchanged_tensor
+from actgrid.compat.keract.extraction import check_input, keep_tensor, run_layers
 from actgrid.compat.keract.layer_names import RequestedLayers
 from actgrid.errors import (
     LayerError,
@@ -40,85 +40,97 @@ def get_activations(
     *,
     layer_name: str | Iterable[str] | None = None,
 ) -> Activations:
-    """Return the activations of layers for an input.
+    """Compute the activations of layers for an input.
 
     Parameters
     ----------
-    model
-        A Keras model, or anything that `actgrid.load_model` takes.
-    x
-        The model's input with its batch axis; a list of them for several inputs.
-    layer_names
-        A layer's name or several; None: all layers. Layers in nested models are named
-        ``outer/inner``, and inputs by the names of their layers.
-    nodes_to_evaluate
-        Instead of layers: symbolic tensors such as ``model.layers[2].output``, and weights.
-    output_format
-        What the keys are: ``"simple"``, layers' names; ``"full"``, these with the TensorFlow
-        operation that gives the output, such as ``"conv2d/Relu:0"``; ``"numbered"``, 0, 1, ...
-    nested
-        Whether the layers inside nested models are given instead of these models.
-    auto_compile
-        Without effect: no model needs to be compiled.
-    layer_name
-        What keract before version 4 called `layer_names`.
+    model : keras.Model or str
+        The model, or anything that `actgrid.load_model` takes.
+    x : array_like, dict or list
+        The model's input with its batch axis, (N, ...); a list or dict of arrays for several
+        inputs.
+    layer_names : str or iterable of str, optional
+        Names of layers. Layers in nested models are named ``outer/inner``, and inputs by the names
+        of their layers. None: all layers.
+    nodes_to_evaluate : list, optional
+        Symbolic tensors such as ``model.layers[2].output``, and weights, to evaluate instead of
+        layers. None: evaluate layers.
+    output_format : str, optional
+        Format of the keys: ``"simple"``, names of layers; ``"full"``, names with the TensorFlow
+        operation of the output, such as ``"conv2d/Relu:0"``; ``"numbered"``, 0, 1, ...
+    nested : bool, optional
+        Whether to return the layers inside nested models instead of the nested models.
+    auto_compile : bool, optional
+        Ignored: models need not be compiled.
+    layer_name : str or iterable of str, optional
+        The name of `layer_names` in keract before version 4. None: `layer_names` is used.
 
     Returns
     -------
     dict
-        Key -> array: the inputs as they were given, then the layers in the order of
-        ``model.layers``. A layer with several outputs has a list of arrays.
+        Key -> array: the inputs, unmodified, then the layers in the order of ``model.layers``. A
+        layer with several outputs has a list of arrays.
 
     Raises
     ------
     LayerError
-        If there is no such layer, or a node is none of this model. Also a KeyError.
+        If the model has no such layer or node. Also a KeyError.
     OptionError
-        If `nodes_to_evaluate` is empty or given with `layer_names`, or `output_format` is none of
-        the three. Also a ValueError.
-    ShapeError, ModelError
-        If the model cannot be run on `x`. Both are ValueErrors.
+        If `nodes_to_evaluate` is empty or given with `layer_names`, or `output_format` is unknown.
+        Also a ValueError.
+    ShapeError
+        If `x` does not fit the model. Also a ValueError.
+    ModelError
+        If the model cannot be run. Also a ValueError.
 
     Notes
     -----
-    Symbolic tensors of Keras 3 have no names by TensorFlow's operations, so keys of ``"full"`` are
-    made of the layer's path and the type of the operation that runs today: it may be
-    ``"fc1/AddV2:0"`` where there was ``"fc1/BiasAdd:0"``, and a nested model has its own path. A
-    node's key is the name of its layer and the number of the output: ``"block1_conv1:0"``. The
-    second call of a layer is ``name:1``.
+    Symbolic tensors of Keras 3 are not named after TensorFlow operations. Keys of ``"full"``
+    therefore consist of the layer path and the type of the operation that computes the output,
+    which may differ from keract: ``"fc1/AddV2:0"`` instead of ``"fc1/BiasAdd:0"``. The key of a
+    node is the name of its layer and the index of the output: ``"block1_conv1:0"``. The second call
+    of a layer is ``name:1``.
 
     Examples
     --------
-    >>> activations = get_activations(model, images, layer_names=["conv", "pool"])
+    >>> import keras
+    >>> from actgrid.compat import keract
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)),
+    ...     keras.layers.Conv2D(4, 3, name="conv"),
+    ...     keras.layers.Flatten(name="flatten"),
+    ...     keras.layers.Dense(2, name="dense"),
+    ... ])
+    >>> activations = keract.get_activations(model, np.zeros((1, 8, 8, 3)), ["conv", "dense"])
     >>> [(name, array.shape) for name, array in activations.items()]
-    [('conv', (1, 26, 26, 32)), ('pool', (1, 13, 13, 32))]
+    [('conv', (1, 6, 6, 4)), ('dense', (1, 2))]
     """
     network: Any = load_model(model)
     if nodes_to_evaluate is not None:
         if layer_names is not None or layer_name is not None:
-            raise OptionError("give layer_names or nodes_to_evaluate, not both")
+            raise OptionError("pass either layer_names or nodes_to_evaluate, not both")
         k = keras()
-        alone = isinstance(nodes_to_evaluate, (k.KerasTensor, k.Variable))
-        nodes = [nodes_to_evaluate] if alone else list(nodes_to_evaluate)
-        return _evaluated(network, x, nodes)
-    wanted = RequestedLayers.of(
+        is_single = isinstance(nodes_to_evaluate, (k.KerasTensor, k.Variable))
+        nodes = [nodes_to_evaluate] if is_single else list(nodes_to_evaluate)
+        return _evaluate_nodes(network, x, nodes)
+    requested = RequestedLayers.from_names(
         network, x, layer_names if layer_name is None else layer_name, nested
     )
-    # Copies: what a script gets from keract it may write to.
-    found = {
+    # Scripts may write to the arrays of keract: copies are writable.
+    activations = {
         path: np.array(tensor)
-        for path, tensor in run_layers(network, x, wanted.layers, unchanged_tensor).items()
+        for path, tensor in run_layers(network, x, requested.layers, keep_tensor).items()
     }
-    return wanted.keyed(network, x, found, output_format)
+    return requested.format_results(network, x, activations, output_format)
 
 
-def _evaluated(model: Any, x: Any, nodes: list[Any]) -> Activations:
-    """Return the values of symbolic tensors, or lists of them, and of weights, by name."""
+def _evaluate_nodes(model: Any, x: Any, nodes: list[Any]) -> Activations:
+    """Return the values of symbolic tensors, lists of symbolic tensors, and weights, by name."""
     k = keras()
     if not nodes:
-        raise OptionError("nodes_to_evaluate is empty: give at least one, or leave it out")
+        raise OptionError("nodes_to_evaluate is empty: pass at least one node, or leave it out")
     weights = {id(weight.variable): weight.path for weight in model_weights(model)}
-    tensors = {str(place): node for place, node in enumerate(nodes) if id(node) not in weights}
+    tensors = {str(index): node for index, node in enumerate(nodes) if id(node) not in weights}
     for node in tensors.values():
         parts = node if isinstance(node, (list, tuple)) else [node]
         if not all(isinstance(part, k.KerasTensor) for part in parts):
@@ -128,24 +140,24 @@ def _evaluated(model: Any, x: Any, nodes: list[Any]) -> Activations:
         inputs = check_input(model, x)
         try:
             outputs = partial_model(model, tensors)(inputs, training=False)
-        except (ValueError, KeyError) as error:  # the latter in older versions of Keras
+        except (ValueError, KeyError) as error:  # older versions of Keras raise KeyError
             raise LayerError(
-                f"the nodes cannot be had from the model's inputs alone: {reason(error)}; layers "
-                "in nested models are had by layer_names"
+                f"the nodes cannot be computed from the model's inputs: {reason(error)}; use "
+                "layer_names for layers in nested models"
             ) from error
         values = map_tensors(np.array, outputs)
     results: Activations = {}
-    for place, node in enumerate(nodes):
+    for index, node in enumerate(nodes):
         if id(node) in weights:
             results[f"{weights[id(node)]}:0"] = node.numpy()
         else:
-            value = values[str(place)]
-            results[_node_name(node)] = list(value) if isinstance(value, tuple) else value
+            value = values[str(index)]
+            results[_make_node_name(node)] = list(value) if isinstance(value, tuple) else value
     return results
 
 
-def _node_name(node: Any) -> str:
+def _make_node_name(node: Any) -> str:
     if isinstance(node, (list, tuple)):
-        return "_".join(map(_node_name, node))
+        return "_".join(map(_make_node_name, node))
     history = node._keras_history
     return f"{history.operation.name}:{history.tensor_index}"

@@ -1,4 +1,4 @@
-"""Activations, heatmaps and gradients shown or saved."""
+"""Show or save activations, heatmaps and gradients, as keract does."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from actgrid.attribution.backdrops import as_pictures
-from actgrid.compat.keract.json_files import named_outputs
+from actgrid.attribution.backdrops import to_pictures
+from actgrid.compat.keract.json_files import iterate_outputs
 from actgrid.encoding import writable_folder
 from actgrid.errors import (
     OptionError,
@@ -27,7 +27,8 @@ __all__ = ["display_activations", "display_gradients_of_trainable_weights", "dis
 
 Array = npt.NDArray[Any]
 
-_PIXELS_IN_INCH = 100  # of matplotlib's figures
+# Default resolution of matplotlib's figures.
+_PIXELS_PER_INCH = 100
 _HEATMAPS_INCHES = (12, 12)
 
 
@@ -40,54 +41,67 @@ def display_activations(
     fig_size: tuple[float, float] = (24, 24),
     reshape_1d_layers: bool = False,
 ) -> None:
-    """Show or save a picture of each layer, with a tile for each channel, and print its shape.
+    """Show or save a grid of the channels of each layer, and print the shapes.
 
     Parameters
     ----------
-    activations
-        What `get_activations` returned, for one sample; arrays of more are left out.
-    cmap
-        Name of a colormap; None: ``"viridis"``.
-    save
-        Whether to save ``0_name.png``, ``1_name.png``, ... instead of showing the pictures.
-    directory
-        The folder to save in; made if need be.
-    data_format
+    activations : dict
+        Result of `get_activations` for one sample. Arrays of several samples are skipped.
+    cmap : str, optional
+        Name of a colormap. None: ``"viridis"``.
+    save : bool, optional
+        Whether to save files ``0_name.png``, ``1_name.png``, ... instead of showing the pictures.
+    directory : str or Path, optional
+        Output folder; created if necessary.
+    data_format : str, optional
         ``"channels_last"`` or ``"channels_first"``.
-    fig_size
-        Width and height in inches, of 100 pixels each: small tiles are enlarged as far as that.
-        Pictures that are larger by themselves stay so, with a pixel for each value.
-    reshape_1d_layers
-        Whether values without a place, (1, C), fill a rectangle instead of a line.
+    fig_size : tuple of float, optional
+        Width and height of a picture in inches of 100 pixels. Small tiles are enlarged to fill this
+        size. Larger pictures keep one pixel for each value.
+    reshape_1d_layers : bool, optional
+        Whether dense activations, (1, C), are folded to a rectangle instead of a line.
 
     Raises
     ------
-    OptionError, ShapeError, DtypeError
-        If an option or an array cannot be used. Also ValueErrors, or a TypeError.
+    OptionError
+        If an option is invalid. Also a ValueError.
+    ShapeError
+        If an array cannot be drawn. Also a ValueError.
+    DtypeError
+        If an array is not of real numbers. Also a TypeError.
     OutputError
         If a file cannot be written. Also an OSError.
 
     Examples
     --------
-    >>> display_activations(get_activations(model, image), save=True, directory="pictures")
-    conv (1, 26, 26, 32)
-    pool (1, 13, 13, 32)
+    >>> import keras
+    >>> from actgrid.compat import keract
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)),
+    ...     keras.layers.Conv2D(4, 3, name="conv"),
+    ...     keras.layers.Flatten(name="flatten"),
+    ...     keras.layers.Dense(2, name="dense"),
+    ... ])
+    >>> activations = keract.get_activations(model, np.zeros((1, 8, 8, 3)), ["conv", "dense"])
+    >>> keract.display_activations(activations, save=True, directory="pictures")
+    conv (1, 6, 6, 4)
+    dense (1, 2)
     """
     if data_format not in DATA_FORMATS:
         raise OptionError(f"data_format must be one of {DATA_FORMATS}, not {data_format!r}")
     display = _Display(directory if save else None, fig_size)
-    for name, array in _single(activations):
+    for name, array in _iterate_single(activations):
         tiles = np.atleast_1d(array[0])
         if data_format == "channels_first":
             tiles = np.moveaxis(tiles, 0, -1)
         if tiles.ndim == 1:
-            tiles = _as_line(tiles, reshape_1d_layers)
+            tiles = _make_line(tiles, reshape_1d_layers)
         elif tiles.ndim == 2:
-            tiles = tiles[None]  # a line for each channel
+            tiles = tiles[None]  # each channel of a sequence is a line
         channels = tiles.shape[-1]
-        # Of volumes each channel is a row by itself.
-        columns = _columns(channels) if tiles.ndim == 3 else None
-        display.grid(
+        # Each channel of a volume has a row.
+        columns = _choose_columns(channels) if tiles.ndim == 3 else None
+        display.draw_grid(
             name,
             tiles,
             normalize="minmax",
@@ -103,93 +117,127 @@ def display_heatmaps(
     save: bool = False,
     fix: bool = True,
 ) -> None:
-    """Show or save each layer's channels as heatmaps over an image, and print its shape.
+    """Show or save the channels of each layer as heatmaps over an image, and print the shapes.
 
     Parameters
     ----------
-    activations
-        What `get_activations` returned, for one sample; arrays of more, and those without a
-        place, (1, C), are left out.
-    input_image
-        The image, (H, W, 3) or (H, W), 0 to 255; values of 0 to 1, and preprocessed ones, are
-        brought to that range.
-    directory, save
-        As for `display_activations`.
-    fix
-        Whether a batch axis, and the channel axis of a gray image, are taken off first.
+    activations : dict
+        Result of `get_activations` for one sample. Arrays of several samples, and dense
+        activations, (1, C), are skipped.
+    input_image : array_like
+        The image, (H, W, 3) or (H, W), with values from 0 to 255. Other ranges, such as 0 to 1, are
+        scaled to 0 to 255.
+    directory : str or Path, optional
+        Output folder; created if necessary.
+    save : bool, optional
+        Whether to save files ``0_name.png``, ``1_name.png``, ... instead of showing the pictures.
+    fix : bool, optional
+        Whether to remove a batch axis, and the channel axis of a gray image.
 
     Raises
     ------
     ShapeError
-        If `input_image` is no image, or a layer has more axes than one. Also a ValueError.
+        If `input_image` is not an image, or a layer has more than 4 axes. Also a ValueError.
     OutputError
         If a file cannot be written. Also an OSError.
 
     Examples
     --------
-    >>> display_heatmaps(get_activations(model, image, "block1_conv1"), photo, save=True)
-    block1_conv1 (1, 224, 224, 64)
+    >>> import keras
+    >>> from actgrid.compat import keract
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)),
+    ...     keras.layers.Conv2D(4, 3, name="conv"),
+    ...     keras.layers.Flatten(name="flatten"),
+    ...     keras.layers.Dense(2, name="dense"),
+    ... ])
+    >>> image = np.random.rand(1, 8, 8, 3)
+    >>> activations = keract.get_activations(model, image, "conv")
+    >>> keract.display_heatmaps(activations, image, save=True, directory="heatmaps")
+    conv (1, 6, 6, 4)
     """
-    photo = _photo(input_image, fix)
-    first = keras().config.image_data_format() == "channels_first"
+    photo = _to_photo(input_image, fix)
+    is_channels_first = keras().config.image_data_format() == "channels_first"
     display = _Display(directory if save else None, _HEATMAPS_INCHES)
-    for name, array in _single(activations, least=3):
+    for name, array in _iterate_single(activations, min_axes=3):
         if array.ndim > 4:
-            raise ShapeError(f"layer {name}: maps over an image have 3 or 4 axes, not {array.ndim}")
-        maps = array[0] if first else np.moveaxis(array[0], -1, 0)
+            raise ShapeError(f"layer {name} must have 3 or 4 axes for heatmaps, not {array.ndim}")
+        maps = array[0] if is_channels_first else np.moveaxis(array[0], -1, 0)
         maps = maps.reshape(*maps.shape[:2], -1)
-        columns = _columns(len(maps))
-        heatmap = Heatmap(maps, images=display.fitted(photo, columns), signed=False)
-        display.put(name, heatmap.overlay(alpha=0.3, cmap="jet", clip=100, columns=columns))
+        columns = _choose_columns(len(maps))
+        heatmap = Heatmap(maps, images=display.fit_photo(photo, columns), signed=False)
+        display.output(name, heatmap.overlay(alpha=0.3, cmap="jet", clip=100, columns=columns))
 
 
 def display_gradients_of_trainable_weights(
     gradients: Mapping[Any, Any], directory: str | Path = ".", save: bool = False
 ) -> None:
-    """Show or save the gradients of each convolution's kernel, and print its shape.
+    """Show or save the gradients of convolution kernels, and print the shapes.
 
     Parameters
     ----------
-    gradients
-        What `get_gradients_of_trainable_weights` returned; arrays that are not
-        (height, width, channels in, channels out) are left out.
-    directory, save
-        As for `display_activations`.
+    gradients : dict
+        Result of `get_gradients_of_trainable_weights`. Arrays that are not (height, width, input
+        channels, output channels) are skipped.
+    directory : str or Path, optional
+        Output folder; created if necessary.
+    save : bool, optional
+        Whether to save files ``0_name.png``, ``1_name.png``, ... instead of showing the pictures.
 
     Raises
     ------
     OutputError
         If a file cannot be written. Also an OSError.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from actgrid.compat import keract
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)),
+    ...     keras.layers.Conv2D(4, 3, name="conv"),
+    ...     keras.layers.Flatten(name="flatten"),
+    ...     keras.layers.Dense(2, name="dense"),
+    ... ])
+    >>> model.compile(loss="mse")
+    >>> x, y = np.ones((1, 8, 8, 3)), np.ones((1, 2))
+    >>> gradients = keract.get_gradients_of_trainable_weights(model, x, y)
+    >>> keract.display_gradients_of_trainable_weights(
+    ...     {"conv/kernel:0": gradients["conv/kernel:0"]}, "gradients", save=True
+    ... )
+    conv/kernel:0 (3, 3, 3, 4)
     """
     display = _Display(directory if save else None, _HEATMAPS_INCHES)
     for name, gradient in gradients.items():
         array = np.asarray(gradient)
         if array.ndim != 4:
-            print(name, array.shape, "-> left out: not (height, width, channels in, channels out)")
+            print(name, array.shape, "-> skipped: not a 4-D convolution kernel")
             continue
         print(name, array.shape)
-        display.grid(name, array, normalize="minmax", kind="kernel")
+        display.draw_grid(name, array, normalize="minmax", kind="kernel")
 
 
-def _single(activations: Mapping[Any, Any], least: int = 1) -> Iterator[tuple[Any, Array]]:
-    """Yield those of one sample and so many axes; print the shape of each."""
-    for name, array in named_outputs(activations):
+def _iterate_single(
+    activations: Mapping[Any, Any], min_axes: int = 1
+) -> Iterator[tuple[Any, Array]]:
+    """Yield arrays of one sample with at least `min_axes` axes; print the shape of each array."""
+    for name, array in iterate_outputs(activations):
         if array.ndim < 1 or len(array) != 1:
-            print(name, array.shape, "-> left out: not of one sample")
-        elif array.ndim < least:
-            print(name, array.shape, "-> left out: values without a place")
+            print(name, array.shape, "-> skipped: not a single sample")
+        elif array.ndim < min_axes:
+            print(name, array.shape, "-> skipped: no spatial axes")
         else:
             print(name, array.shape)
             yield name, array
 
 
-def _columns(count: int) -> int:
-    """Return how many pictures a row has where there are about as many rows."""
+def _choose_columns(count: int) -> int:
+    """Return the number of columns of a nearly square arrangement of `count` pictures."""
     return -(-count // (math.isqrt(max(count - 1, 0)) + 1))
 
 
-def _as_line(values: Array, fold: bool) -> Array:
-    """Return values as one tile: a line that can be seen, or the rectangle nearest to square."""
+def _make_line(values: Array, fold: bool) -> Array:
+    """Return values as one tile: a thick line, or with `fold` a nearly square rectangle."""
     count = len(values)
     if not fold:
         return np.broadcast_to(values, (-(-count // 64), count))[..., None]
@@ -197,54 +245,54 @@ def _as_line(values: Array, fold: bool) -> Array:
     return values.reshape(-1, width, 1)
 
 
-def _photo(image: Any, fix: bool) -> npt.NDArray[np.uint8]:
-    """Return an image as pixels, (height, width, 3)."""
+def _to_photo(image: Any, fix: bool) -> npt.NDArray[np.uint8]:
+    """Convert an image to RGB pixels, (height, width, 3) uint8."""
     pixels = np.asarray(image)
     if fix and pixels.ndim == 4 and len(pixels) == 1:
         pixels = pixels[0]
     if pixels.ndim == 2 or (fix and pixels.ndim == 3 and pixels.shape[2] == 1):
         pixels = pixels.reshape(*pixels.shape[:2], 1)
-    pictures = as_pictures(pixels[None].astype(np.float32)) if pixels.ndim == 3 else None
+    pictures = to_pictures(pixels[None].astype(np.float32)) if pixels.ndim == 3 else None
     if pictures is None:
         raise ShapeError(f"input_image must be (H, W, 3) or (H, W), not {np.shape(image)}")
     return np.array(np.broadcast_to(pictures[0], (*pixels.shape[:2], 3)))
 
 
 class _Display:
-    """Shows pictures, or saves them one after the other.
+    """Shows pictures, or saves them as numbered files.
 
     Parameters
     ----------
-    folder
-        Where to save; None: they are shown.
-    inches
-        Width and height that they may have.
+    folder : str, Path or None
+        Output folder; None: the pictures are shown.
+    inches : tuple of float
+        Maximum width and height of enlarged pictures.
     """
 
     def __init__(self, folder: str | Path | None, inches: tuple[float, float]) -> None:
         self.folder = None if folder is None else writable_folder(folder)
         self.inches = inches
-        self.width, self.height = (max(1, int(side * _PIXELS_IN_INCH)) for side in inches)
+        self.width, self.height = (max(1, int(side * _PIXELS_PER_INCH)) for side in inches)
         self.count = 0
 
-    def grid(self, name: Any, tiles: Array, **options: Any) -> None:
-        """Draw tiles as large as there is room, and put the picture."""
-        drawn = render(tiles, **options)
-        height, width = drawn.levels.shape
+    def draw_grid(self, name: Any, tiles: Array, **options: Any) -> None:
+        """Draw tiles, enlarged to the available size, and show or save the grid."""
+        grid = render(tiles, **options)
+        height, width = grid.levels.shape
         zoom = min(self.width // width, self.height // height)
-        self.put(name, drawn if zoom < 2 else render(tiles, **options, zoom=zoom))
+        self.output(name, grid if zoom < 2 else render(tiles, **options, zoom=zoom))
 
-    def fitted(self, photo: npt.NDArray[np.uint8], columns: int) -> npt.NDArray[np.uint8]:
-        """Return an image as large, or as small, as so many in a row have room."""
+    def fit_photo(self, photo: npt.NDArray[np.uint8], columns: int) -> npt.NDArray[np.uint8]:
+        """Resize a photo so that `columns` copies fill a row."""
         height, width = photo.shape[:2]
         if zoom := self.width // (columns * width):
             return photo.repeat(zoom, 0).repeat(zoom, 1)
-        wide = max(1, min(width, 2 * self.width // columns))
-        size = wide, max(1, height * wide // width)
+        new_width = max(1, min(width, 2 * self.width // columns))
+        size = new_width, max(1, height * new_width // width)
         return np.asarray(Image.fromarray(photo).resize(size))
 
-    def put(self, name: Any, picture: Grid | Picture) -> None:
-        """Show a picture, or save it by the layer's name."""
+    def output(self, name: Any, picture: Grid | Picture) -> None:
+        """Show a picture, or save it under the layer's name."""
         if self.folder is None:
             _show(picture, str(name), self.inches)
         else:
@@ -253,7 +301,7 @@ class _Display:
 
 
 def _show(picture: Grid | Picture, title: str, inches: tuple[float, float]) -> None:
-    """Show a picture in the notebook, in matplotlib's window, or in the system's viewer."""
+    """Show a picture in a notebook, a matplotlib window or the system's image viewer."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     if ipython and hasattr(shell, "kernel"):

@@ -1,4 +1,4 @@
-"""Keep eager execution on, which Keras 3 needs."""
+"""Keep eager execution enabled, which Keras 3 needs."""
 
 from __future__ import annotations
 
@@ -11,28 +11,34 @@ from actgrid.errors import (
 )
 from actgrid.models.frameworks import tensorflow
 
-__all__ = ["stay_eager"]
+__all__ = ["keep_eager_execution"]
 
 
-def stay_eager() -> None:
-    """Keep eager execution on, whatever a script does."""
+def keep_eager_execution() -> None:
+    """Enable eager execution, and make ``disable_eager_execution`` only issue a warning.
+
+    Raises
+    ------
+    ModelError
+        If eager execution is disabled and can no longer be enabled.
+    """
     tf = tensorflow()
 
     def disable_eager_execution() -> None:
         warnings.warn(
-            "Keras 3 needs eager execution, so it stays on; nothing here needs it off",
+            "eager execution stays enabled, because Keras 3 needs it",
             stacklevel=2,
         )
 
-    # By its own name: that puts another module in the place of the attribute ``tf.compat.v1``, as
-    # Keras's TensorBoard callback would later.
+    # Importing the module by its full name replaces the attribute ``tf.compat.v1`` with the module
+    # that Keras's TensorBoard callback would put there later.
     v1: Any = importlib.import_module("tensorflow.compat.v1")
     if not tf.executing_eagerly():
         try:
             v1.enable_eager_execution()
         except ValueError as error:
             raise ModelError(
-                "Keras 3 needs eager execution, which this program has turned off and done without "
-                "already: take tf.compat.v1.disable_eager_execution() out of it"
+                "Keras 3 needs eager execution, which this program has disabled: remove "
+                "tf.compat.v1.disable_eager_execution()"
             ) from error
     v1.disable_eager_execution = disable_eager_execution

@@ -1,4 +1,4 @@
-"""Run a model and return what some of its layers give."""
+"""Run a model and return the activations of some layers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from actgrid.attribution.compiled import compiled
+from actgrid.attribution.compiled import compile_function
 from actgrid.models.calls import choose_calls
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import (
@@ -18,58 +18,60 @@ from actgrid.models.layers import Selection
 from actgrid.models.tracing import build, trace_model
 
 __all__ = [
-    "AnyOf",
     "LayerActivations",
+    "LayerSet",
     "check_input",
-    "operation_of",
+    "keep_tensor",
+    "name_operation",
     "run_layers",
-    "unchanged_tensor",
 ]
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class AnyOf:
-    """Tells whether a layer is one of these. Equal ones share compiled functions."""
+class LayerSet:
+    """Predicate that selects a set of layers. Equal sets share compiled functions."""
 
     layers: tuple[Any, ...]
 
     def __call__(self, layer: Any) -> bool:
-        """Return whether a layer is one of these."""
-        return any(layer is one for one in self.layers)
+        """Return whether a layer is in the set."""
+        return any(layer is member for member in self.layers)
 
 
-def unchanged_tensor(tensor: Any) -> Any:
-    """Return a tensor as it is: a transform for `run_layers`."""
+def keep_tensor(tensor: Any) -> Any:
+    """Return a tensor unchanged, as a transform for `run_layers`."""
     return tensor
 
 
-def operation_of(tensor: Any) -> Any:
-    """Return which output of what kind of operation a symbolic tensor is."""
+def name_operation(tensor: Any) -> Any:
+    """Return the operation type and output index of a symbolic tensor, such as ``"Relu:0"``."""
     return tensorflow().constant(f"{tensor.op.type}:{tensor.value_index}")
 
 
 @dataclass(frozen=True)
 class LayerActivations:
-    """What a transform makes of the activations of layers, by layer path."""
+    """Function that returns the transformed activations of layers by layer path."""
 
-    layers: AnyOf
+    layers: LayerSet
     transform: Callable[[Any], Any]
 
     def __call__(self, model: Any, inputs: Any) -> dict[str, Any]:
-        """Return the transformed output of each layer, by path."""
+        """Return the transformed output of each layer by layer path."""
         calls = choose_calls(model, trace_model(model, inputs).calls, Selection(self.layers))
         return {call.info.path: self.transform(call.tensor) for call in calls}
 
 
 def check_input(model: Any, x: Any) -> Any:
-    """Return what a model takes as tensors; its layers and the names of its inputs are known then.
+    """Convert `x` to the model's input tensors, and build the model.
 
     Raises
     ------
-    ShapeError, ModelError
-        If the model does not take it.
+    ShapeError
+        If `x` does not fit the model.
+    ModelError
+        If the model cannot be run.
     """
     inputs = prepare_inputs(model, x)
     build(model, inputs)
@@ -77,11 +79,12 @@ def check_input(model: Any, x: Any) -> Any:
 
 
 def run_layers(
-    model: Any, x: Any, layers: AnyOf, transform: Callable[[Any], Any]
+    model: Any, x: Any, layers: LayerSet, transform: Callable[[Any], Any]
 ) -> dict[str, Any]:
-    """Run a model, by a function that is kept: scripts ask for one image after the other."""
+    """Run a model with a cached function; return transformed activations by layer path."""
     inputs = check_input(model, x)
     if not layers.layers:
         return {}
-    found: dict[str, Any] = compiled(model, LayerActivations(layers, transform))(inputs)
-    return found
+    function = compile_function(model, LayerActivations(layers, transform))
+    activations: dict[str, Any] = function(inputs)
+    return activations

@@ -1,4 +1,4 @@
-"""Gradients of activations and weights, as keract returns them."""
+"""Gradients with respect to activations and weights in the format of keract."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from actgrid.attribution.loss_gradients import gradients
-from actgrid.compat.keract.layer_names import RequestedLayers, any_layer
+from actgrid.compat.keract.layer_names import RequestedLayers, select_any_layer
 from actgrid.errors import (
     LayerError,
     OptionError,
@@ -37,100 +37,153 @@ def get_gradients_of_activations(
     *,
     layer_name: str | Iterable[str] | None = None,
 ) -> Activations:
-    """Return the gradients of the loss with respect to the activations of layers.
+    """Compute the gradients of the loss with respect to the activations of layers.
 
     Parameters
     ----------
-    model
-        A model that was compiled with a loss.
-    x, y
-        Inputs and what the outputs should be, as for ``model.fit``.
-    layer_names, output_format, nested, layer_name
-        As for `get_activations`.
+    model : keras.Model or str
+        A model that was compiled with a loss, or anything that `actgrid.load_model` takes.
+    x : array_like, dict or list
+        The model's input with its batch axis, (N, ...), as for ``model.fit``.
+    y : array_like, dict or list
+        The targets, as for ``model.fit``.
+    layer_names : str or iterable of str, optional
+        Names of layers, as in `get_activations`. None: all layers.
+    output_format : str, optional
+        Format of the keys, as in `get_activations`.
+    nested : bool, optional
+        Whether to return the layers inside nested models instead of the nested models.
+    layer_name : str or iterable of str, optional
+        The name of `layer_names` in keract before version 4. None: `layer_names` is used.
 
     Returns
     -------
     dict
-        Like that of `get_activations` without the inputs. What is not of floating point has no
-        gradient and is left out; what the loss does not depend on has zeros.
+        Key -> gradient, with the shape of the activation. Inputs, and activations that are not of
+        floating point, are left out. Activations that do not affect the loss have zero gradients.
 
     Raises
     ------
-    LayerError, OptionError, ShapeError, ModelError
-        As for `get_activations`; OptionError also if the model was not compiled with a loss.
+    LayerError
+        If the model has no such layer, or only inputs are named. Also a KeyError.
+    OptionError
+        If the model was not compiled with a loss, or `output_format` is unknown. Also a ValueError.
+    ShapeError
+        If `x` does not fit the model, or `y` the loss. Also a ValueError.
+    ModelError
+        If the model cannot be run. Also a ValueError.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from actgrid.compat import keract
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)),
+    ...     keras.layers.Conv2D(4, 3, name="conv"),
+    ...     keras.layers.Flatten(name="flatten"),
+    ...     keras.layers.Dense(2, name="dense"),
+    ... ])
+    >>> model.compile(loss="mse")
+    >>> x, y = np.ones((1, 8, 8, 3)), np.ones((1, 2))
+    >>> gradients = keract.get_gradients_of_activations(model, x, y, "conv")
+    >>> gradients["conv"].shape
+    (1, 6, 6, 4)
     """
     network: Any = load_model(model)
-    wanted = RequestedLayers.of(
+    requested = RequestedLayers.from_names(
         network, x, layer_names if layer_name is None else layer_name, nested
     )
-    if not wanted.nodes:
-        raise LayerError("gradients are those of layers, and only inputs are named")
-    found = gradients(network, x, y, loss=_TotalLoss.of(network), layers=wanted.layers)
-    return replace(wanted, inputs={}).keyed(network, x, found.activations, output_format)
+    if not requested.nodes:
+        raise LayerError("layer_names must name at least one layer: got only inputs")
+    loss = _TotalLoss.from_model(network)
+    activations = gradients(network, x, y, loss=loss, layers=requested.layers).activations
+    return replace(requested, inputs={}).format_results(network, x, activations, output_format)
 
 
 def get_gradients_of_trainable_weights(model: Any, x: Any, y: Any) -> dict[str, Array]:
-    """Return the gradients of the loss with respect to the trainable weights.
+    """Compute the gradients of the loss with respect to the trainable weights.
 
     Parameters
     ----------
-    model
-        A model that was compiled with a loss.
-    x, y
-        Inputs and what the outputs should be, as for ``model.fit``.
+    model : keras.Model or str
+        A model that was compiled with a loss, or anything that `actgrid.load_model` takes.
+    x : array_like, dict or list
+        The model's input with its batch axis, (N, ...), as for ``model.fit``.
+    y : array_like, dict or list
+        The targets, as for ``model.fit``.
 
     Returns
     -------
-    dict
-        Name of the weight, such as ``"conv2d/kernel:0"``, -> gradient, of the weight's shape.
+    dict of str to ndarray
+        Name of the weight, such as ``"conv2d/kernel:0"`` -> gradient, with the weight's shape.
 
     Raises
     ------
     OptionError
         If the model was not compiled with a loss. Also a ValueError.
-    ShapeError, ModelError
-        If the model cannot be run on `x`, or `y` does not fit. Both are ValueErrors.
+    ShapeError
+        If `x` does not fit the model, or `y` the loss. Also a ValueError.
+    ModelError
+        If the model cannot be run. Also a ValueError.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from actgrid.compat import keract
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)),
+    ...     keras.layers.Conv2D(4, 3, name="conv"),
+    ...     keras.layers.Flatten(name="flatten"),
+    ...     keras.layers.Dense(2, name="dense"),
+    ... ])
+    >>> model.compile(loss="mse")
+    >>> x, y = np.ones((1, 8, 8, 3)), np.ones((1, 2))
+    >>> list(keract.get_gradients_of_trainable_weights(model, x, y))
+    ['conv/kernel:0', 'conv/bias:0', 'dense/kernel:0', 'dense/bias:0']
     """
     network: Any = load_model(model)
-    found = gradients(network, x, y, loss=_TotalLoss.of(network), layers=any_layer)
-    return {f"{path}:0": gradient for path, gradient in found.weights.items()}
+    loss = _TotalLoss.from_model(network)
+    weights = gradients(network, x, y, loss=loss, layers=select_any_layer).weights
+    return {f"{path}:0": gradient for path, gradient in weights.items()}
 
 
 @dataclass(frozen=True)
 class _TotalLoss:
-    """The loss that a model was compiled with: of all its outputs, with regularization.
+    """Loss function of a compiled model, over all outputs and with regularization.
 
     Attributes
     ----------
-    compiled
-        Keras's own loss: another one once the model is compiled anew.
+    model
+        The compiled model.
+    compile_loss
+        Keras's loss object, which changes if the model is compiled again.
     """
 
     model: Any
-    compiled: Any
+    compile_loss: Any
 
     @classmethod
-    def of(cls, model: Any) -> _TotalLoss:
-        """Return that of a model.
+    def from_model(cls, model: Any) -> _TotalLoss:
+        """Create the loss function of a compiled model.
 
         Raises
         ------
         OptionError
-            If it has none.
+            If the model was not compiled with a loss.
         """
         if getattr(model, "loss", None) is None:
             raise OptionError(
-                "gradients are those of the loss: compile the model first, as by "
+                "the model was not compiled with a loss: compile the model first, for instance by "
                 "model.compile(loss='mse', optimizer='adam')"
             )
         return cls(model, getattr(model, "_compile_loss", None))
 
-    def __call__(self, truth: Any, outputs: Any) -> Any:
+    def __call__(self, targets: Any, outputs: Any) -> Any:
         """Return the loss as a symbolic scalar."""
         try:
-            return self.model.compute_loss(y=truth, y_pred=outputs)
+            return self.model.compute_loss(y=targets, y_pred=outputs)
         except (ValueError, TypeError, KeyError) as error:
-            shapes = map_tensors(lambda tensor: tuple(tensor.shape), truth)
+            shapes = map_tensors(lambda tensor: tuple(tensor.shape), targets)
             raise ShapeError(
-                f"y of {shapes} does not fit the model's loss: {reason(error)}"
+                f"y of shape {shapes} does not fit the model's loss: {reason(error)}"
             ) from error

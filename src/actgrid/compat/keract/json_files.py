@@ -1,4 +1,4 @@
-"""Activations to JSON files and back."""
+"""Write activations to JSON files, and read them."""
 
 from __future__ import annotations
 
@@ -16,35 +16,65 @@ from actgrid.errors import (
     MissingFileError,
 )
 
-__all__ = ["load_activations_from_json_file", "named_outputs", "persist_to_json_file"]
+__all__ = ["iterate_outputs", "load_activations_from_json_file", "persist_to_json_file"]
 
 Array = npt.NDArray[Any]
 Activations = dict[Any, Any]
 
 
 def persist_to_json_file(activations: Mapping[Any, Any], filename: str | Path) -> None:
-    """Write activations to a JSON file: name -> nested lists.
+    """Write activations to a JSON file, as nested lists by name.
 
-    Outputs of a layer that has several are written as ``name``, ``name[1]``, ...
+    Parameters
+    ----------
+    activations : dict
+        Result of `get_activations`. The outputs of a layer with several outputs are written as
+        ``name``, ``name[1]``, ...
+    filename : str or Path
+        Path of the file.
 
     Raises
     ------
     OutputError
-        If it cannot be written. Also an OSError.
+        If the file cannot be written. Also an OSError.
+
+    Examples
+    --------
+    >>> from actgrid.compat import keract
+    >>> keract.persist_to_json_file({"conv": np.ones((1, 2))}, "activations.json")
+    >>> keract.load_activations_from_json_file("activations.json")
+    {'conv': array([[1., 1.]])}
     """
-    lists = {str(name): array.tolist() for name, array in named_outputs(activations)}
+    lists = {str(name): array.tolist() for name, array in iterate_outputs(activations)}
     write_file(filename, json.dumps(lists, indent=2).encode())
 
 
 def load_activations_from_json_file(filename: str | Path) -> dict[str, Array]:
-    """Return the activations of a file that `persist_to_json_file`, or keract, has written.
+    """Read activations from a JSON file that `persist_to_json_file` or keract wrote.
+
+    Parameters
+    ----------
+    filename : str or Path
+        Path of the file.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Name of the layer -> activation.
 
     Raises
     ------
     MissingFileError
-        If there is no such file. Also a FileNotFoundError.
+        If the file does not exist. Also a FileNotFoundError.
     FormatError
-        If it is no JSON of arrays by name. Also a ValueError.
+        If the file is not JSON, or not a dict of arrays. Also a ValueError.
+
+    Examples
+    --------
+    >>> from actgrid.compat import keract
+    >>> keract.persist_to_json_file({"conv": np.ones((1, 2))}, "activations.json")
+    >>> keract.load_activations_from_json_file("activations.json")["conv"].shape
+    (1, 2)
     """
     try:
         loaded = json.loads(Path(filename).read_bytes())
@@ -55,9 +85,9 @@ def load_activations_from_json_file(filename: str | Path) -> dict[str, Array]:
         raise FormatError(f"{filename} has no activations in JSON: {error}") from error
 
 
-def named_outputs(activations: Mapping[Any, Any]) -> Iterator[tuple[Any, Array]]:
-    """Yield name and array of each output."""
-    for name, found in activations.items():
-        outputs = found if isinstance(found, (list, tuple)) else [found]
-        for number, output in enumerate(outputs):
-            yield (f"{name}[{number}]" if number else name), np.asarray(output)
+def iterate_outputs(activations: Mapping[Any, Any]) -> Iterator[tuple[Any, Array]]:
+    """Yield (name, array) of each output of each layer."""
+    for name, value in activations.items():
+        outputs = value if isinstance(value, (list, tuple)) else [value]
+        for index, output in enumerate(outputs):
+            yield (f"{name}[{index}]" if index else name), np.asarray(output)

@@ -1,4 +1,4 @@
-"""The names by which keract takes layers, and the layers that they stand for."""
+"""Resolve the layer names of keract to layers, and format results with its keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from actgrid.compat.keract.extraction import AnyOf, check_input, operation_of, run_layers
+from actgrid.compat.keract.extraction import LayerSet, check_input, name_operation, run_layers
 from actgrid.errors import (
     LayerError,
     OptionError,
@@ -20,7 +20,7 @@ from actgrid.models.inputs import (
 )
 from actgrid.models.layers import Node, model_layers
 
-__all__ = ["RequestedLayers", "any_layer", "inputs_by_name"]
+__all__ = ["RequestedLayers", "name_inputs", "select_any_layer"]
 
 Array = npt.NDArray[Any]
 Activations = dict[Any, Any]
@@ -28,113 +28,130 @@ Activations = dict[Any, Any]
 OUTPUT_FORMATS = ("simple", "full", "numbered")
 
 
-def any_layer(layer: Any) -> bool:
-    """Choose every layer: a predicate for `Selection`."""
+def select_any_layer(layer: Any) -> bool:
+    """Return True for every layer, as a predicate for `Selection`."""
     return True
 
 
 @dataclass(frozen=True)
 class RequestedLayers:
-    """Which inputs, by name, and which layers, in the order of the model's."""
+    """The inputs and layers that a call requested.
+
+    Attributes
+    ----------
+    inputs
+        Requested inputs, name -> value.
+    nodes
+        Requested layers, in the order of the model.
+    """
 
     inputs: dict[str, Any]
     nodes: list[Node]
 
     @classmethod
-    def of(
+    def from_names(
         cls, model: Any, x: Any, names: str | Iterable[str] | None, nested: bool
     ) -> RequestedLayers:
-        """Return those that are named, or all.
+        """Resolve names of layers and inputs; None: all layers and inputs.
 
         Raises
         ------
         LayerError
-            If something is named that there is not.
-        ShapeError, ModelError
-            If the model does not take `x`.
+            If the model has no layer or input of a name.
+        ShapeError
+            If `x` does not fit the model.
+        ModelError
+            If the model cannot be run.
         """
         check_input(model, x)
-        inputs = inputs_by_name(model, x)
+        inputs = name_inputs(model, x)
         nodes = [node for node in model_layers(model) if not node.internal and not node.looped]
         if names is not None:
-            several = isinstance(names, Iterable) and not isinstance(names, str)
-            listed = list(names) if several else [names]
+            is_list = isinstance(names, Iterable) and not isinstance(names, str)
+            requested = list(names) if is_list else [names]
             known = [*inputs, *(node.path for node in nodes)]
-            for name in listed:
+            for name in requested:
                 if name not in known:
                     raise LayerError(
                         f"no layer is called {name!r}{suggest(str(name), known)}; "
-                        f"there are {', '.join(known)}"
+                        f"names: {', '.join(known)}"
                     )
-            chosen = {name: value for name, value in inputs.items() if name in listed}
-            return cls(chosen, [node for node in nodes if node.path in listed])
+            requested_inputs = {name: inputs[name] for name in inputs if name in requested}
+            return cls(requested_inputs, [node for node in nodes if node.path in requested])
         if nested:
-            outer = {path for node in nodes for path in _around(node.path)}
+            outer = {path for node in nodes for path in _list_outer_paths(node.path)}
             return cls(inputs, [node for node in nodes if node.path not in outer])
         return cls(inputs, [node for node in nodes if "/" not in node.path])
 
     @property
-    def layers(self) -> AnyOf:
-        """The layers themselves."""
-        return AnyOf(tuple(node.layer for node in self.nodes))
+    def layers(self) -> LayerSet:
+        """Set of the requested layers."""
+        return LayerSet(tuple(node.layer for node in self.nodes))
 
-    def keyed(
+    def format_results(
         self,
         model: Any,
         x: Any,
-        of_layers: Mapping[str, Array],
+        arrays_by_path: Mapping[str, Array],
         output_format: str,
     ) -> Activations:
-        """Return the inputs, and what was found of layers by layer path, in keract's dict.
+        """Return the inputs and the arrays of layers with the keys of keract.
+
+        Parameters
+        ----------
+        arrays_by_path
+            Layer path -> array.
+        output_format
+            See `get_activations`.
 
         Raises
         ------
         OptionError
-            If there is no such format.
+            If the format is unknown.
         """
         if output_format not in OUTPUT_FORMATS:
             raise OptionError(
                 f"output_format must be one of {', '.join(OUTPUT_FORMATS)}, not {output_format!r}"
             )
-        full = output_format == "full"
+        is_full = output_format == "full"
         operations: dict[str, Any] = {}
-        if full and of_layers:
-            # Nothing is computed for these: they are known once the model is traced.
-            operations = run_layers(model, x, self.layers, operation_of)
+        if is_full and arrays_by_path:
+            # Operation names are constants of the trace: no layer is computed.
+            operations = run_layers(model, x, self.layers, name_operation)
         results: Activations = {
-            f"{name}:0" if full else name: value for name, value in self.inputs.items()
+            f"{name}:0" if is_full else name: value for name, value in self.inputs.items()
         }
-        order = {node.path: place for place, node in enumerate(self.nodes)}
+        order = {node.path: index for index, node in enumerate(self.nodes)}
         calls: dict[str, list[str]] = {}
-        for path in sorted(of_layers, key=lambda path: order[_layer_of(path)]):
-            calls.setdefault(_call_of(path), []).append(path)
+        for path in sorted(arrays_by_path, key=lambda path: order[_strip_call_index(path)]):
+            calls.setdefault(_strip_output_key(path), []).append(path)
         for call, paths in calls.items():
             key = call
-            if full:
+            if is_full:
                 key = "_".join(f"{call}/{operations[path].numpy().decode()}" for path in paths)
-            arrays = [of_layers[path] for path in paths]
+            arrays = [arrays_by_path[path] for path in paths]
             results[key] = arrays[0] if len(arrays) == 1 else arrays
         return dict(enumerate(results.values())) if output_format == "numbered" else results
 
 
-def _around(path: str) -> list[str]:
-    """Return the paths of the layers that a layer is inside of."""
+def _list_outer_paths(path: str) -> list[str]:
+    """Return the paths of the models that contain a layer."""
     parts = path.split("/")
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
-def _call_of(path: str) -> str:
-    """Return a path without the number or key of a further output."""
+def _strip_output_key(path: str) -> str:
+    """Remove the index or key of an output from a layer path: ``name[1]`` -> ``name``."""
     return re.sub(r"\[.*\]$", "", path)
 
 
-def _layer_of(path: str) -> str:
-    """Return a path without the number of a further call."""
-    return re.sub(r":\d+$", "", _call_of(path))
+def _strip_call_index(path: str) -> str:
+    """Remove the index of a call and the key of an output: ``name:1[0]`` -> ``name``."""
+    return re.sub(r":\d+$", "", _strip_output_key(path))
 
 
-def inputs_by_name(model: Any, x: Any) -> dict[str, Any]:
-    """Return what is given for a model's inputs by the names of these."""
+def name_inputs(model: Any, x: Any) -> dict[str, Any]:
+    """Return the values of a model's inputs by the names of the inputs."""
     if isinstance(x, Mapping):
         return dict(x)
     values = list(x) if isinstance(x, (list, tuple)) else [x]

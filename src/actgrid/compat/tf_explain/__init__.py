@@ -1,11 +1,11 @@
-"""The names of tf-explain, for scripts that were written for it.
+"""Replacement for tf-explain: its classes and functions, on Keras 3.
 
 >>> from actgrid.compat.tf_explain.core.grad_cam import GradCAM
->>> grid = GradCAM().explain((images, None), model, class_index=281)
+>>> explainer = GradCAM()
 
-Arguments, shapes, dtypes and values are tf-explain's; what differs is said where it does. The work
-is done by `actgrid.attribution`, so models of every kind are explained, nested ones too, and
-OpenCV is not needed.
+Arguments, shapes, dtypes and values are those of tf-explain; docstrings state the differences.
+`actgrid.attribution` computes the maps, so nested and subclassed models are supported and OpenCV
+is not needed.
 """
 
 from actgrid.compat.tf_explain import callbacks, core, utils

@@ -1,4 +1,4 @@
-"""Grad-CAM."""
+"""Grad-CAM, as in tf-keras-vis."""
 
 from __future__ import annotations
 
@@ -8,42 +8,44 @@ from typing import Any
 
 import numpy as np
 
-from actgrid.attribution.class_maps import Formula, by_mean_gradient, layer_maps
+from actgrid.attribution.class_maps import Formula, compute_layer_maps, weigh_by_mean_gradient
 from actgrid.compat.tf_keras_vis.utils import find_layer
 from actgrid.compat.tf_keras_vis.visualization import (
     ModelVisualization,
-    anew,
     check_inference,
-    finished,
+    finish_maps,
+    force_retrace,
 )
 from actgrid.errors import LayerError
 from actgrid.models.frameworks import keras, tensorflow
 
-__all__ = ["Gradcam", "Modifier", "penultimate", "relu"]
+__all__ = ["Gradcam", "Modifier", "find_penultimate_layer", "relu"]
 
-# Of gradients or maps; None: they stay as they are.
+# Function that modifies gradients or maps; None: no modification.
 Modifier = Callable[[Any], Any] | None
 
 
 def relu(values: Any) -> Any:
-    """Return what is positive, and zero for the rest."""
+    """Set negative values to zero."""
     return tensorflow().nn.relu(values)
 
 
 @dataclass(frozen=True)
-class _MeanGradient:
-    """Channels, weighed by the mean of their modified gradients."""
+class _MeanGradientFormula:
+    """Formula that weights channels by the mean of their modified gradients."""
 
     modifier: Modifier
 
     def __call__(self, activation: Any, gradient: Any) -> Any:
         if self.modifier is not None:
             gradient = self.modifier(gradient)
-        return by_mean_gradient(activation, gradient)
+        return weigh_by_mean_gradient(activation, gradient)
 
 
 class Gradcam(ModelVisualization):
-    """Shows where a layer's channels speak for the score.
+    """Grad-CAM: computes maps of a layer's channels, weighted by their mean gradient.
+
+    See `ModelVisualization` for the arguments of the constructor.
 
     References
     ----------
@@ -66,96 +68,130 @@ class Gradcam(ModelVisualization):
         standardize_cam: bool | None = None,
         normalize_gradient: bool | None = None,
     ) -> Any:
-        """Return the class activation maps of images, volumes or sequences.
+        """Compute class activation maps of images, volumes or sequences.
 
         Parameters
         ----------
-        score
-            A function of the output, such as ``CategoricalScore([1, 294])``, that gives a score
-            for each image; a list of them for several outputs. It is traced.
-        seed_input
-            Images, (N, H, W, C) or one without N; or volumes (N, D, H, W, C), sequences (N, T, C)
-            or the tokens of texts, (N, T); a list for several inputs.
-        penultimate_layer
-            The layer: its place in ``model.layers``, its name, or itself; None: the last one.
-        seek_penultimate_conv_layer
-            Whether the layer that is looked at is the last convolution up to there.
-        gradient_modifier
-            What is done to the layer's gradients, in TensorFlow's operations.
-        activation_modifier
-            What is done to the maps, by default ``relu``.
-        training
-            Must be False.
-        expand_cam
-            Whether the maps are enlarged linearly to the images' size.
-        normalize_cam
-            Whether each map is brought to 0 to 1; `standardize_cam` before version 0.8.
-        unconnected_gradients, normalize_gradient
-            Without effect.
+        score : callable or list of callable
+            Function of the output that returns a score for each image, (N,), such as
+            ``CategoricalScore([1, 294])``; a list with a function for each output of the model.
+            Functions are traced.
+        seed_input : array_like or list of array_like
+            Images, (N, H, W, C), or one image without N; volumes (N, D, H, W, C), sequences
+            (N, T, C) or tokens (N, T); a list for several inputs.
+        penultimate_layer : int, str or keras.Layer, optional
+            The layer, by its index in ``model.layers``, by name or as an object. None: the last
+            layer.
+        seek_penultimate_conv_layer : bool, optional
+            Whether to use the last convolution up to this layer instead of the layer.
+        gradient_modifier : callable, optional
+            Function of TensorFlow operations that modifies the layer's gradients. None: unchanged
+            gradients.
+        activation_modifier : callable, optional
+            Function that modifies the maps, by default ``relu``. None: unchanged maps.
+        training : bool, optional
+            Must be False: the model is explained in inference mode.
+        expand_cam : bool, optional
+            Whether to resize the maps linearly to the size of the input.
+        normalize_cam : bool, optional
+            Whether to scale each map to the range 0 to 1.
+        unconnected_gradients : object, optional
+            Ignored.
+        standardize_cam : bool, optional
+            The name of `normalize_cam` before version 0.8. None: `normalize_cam` is used.
+        normalize_gradient : bool, optional
+            Ignored.
 
         Returns
         -------
-        numpy.ndarray or list
-            (N, H, W), (N, D, H, W) or (N, T) float32; a list of these where `seed_input` was a
-            list, with None for inputs that have other axes than the maps. Without `expand_cam` one
-            array in the layer's size.
+        ndarray or list
+            (N, H, W), (N, D, H, W) or (N, T) float32. If `seed_input` is a list, a list with the
+            maps for each input, None for inputs of another rank. Without `expand_cam`, a single
+            array in the size of the layer.
 
         Raises
         ------
-        OptionError, ShapeError, TargetError, ModelError
-            If an argument cannot be used. ValueErrors.
+        OptionError
+            If an argument is invalid. Also a ValueError.
+        ShapeError
+            If the inputs do not fit the model or the layer. Also a ValueError.
+        TargetError
+            If the model has no such class. Also a ValueError.
+        ModelError
+            If the model cannot be run. Also a ValueError.
         LayerError
-            If there is no such layer, or the score does not depend on it. Also a KeyError.
+            If the model has no such layer, or the score does not depend on the layer. Also a
+            KeyError.
 
         Examples
         --------
-        >>> gradcam = Gradcam(model, model_modifier=ReplaceToLinear())
-        >>> gradcam(CategoricalScore([1, 294]), images).shape
-        (2, 224, 224)
+        >>> import keras
+        >>> from actgrid.compat.tf_keras_vis.class_activation import Gradcam
+        >>> from actgrid.compat.tf_keras_vis.utils.scores import CategoricalScore
+        >>> model = keras.Sequential([
+        ...     keras.Input((8, 8, 3)),
+        ...     keras.layers.Conv2D(4, 3, activation="relu"),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ...     keras.layers.Dense(2),
+        ... ])
+        >>> images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+        >>> gradcam = Gradcam(model)
+        >>> gradcam(CategoricalScore([0, 1]), images).shape
+        (2, 8, 8)
         """
         check_inference(training)
-        normalized = normalize_cam if standardize_cam is None else standardize_cam
-        layer = penultimate(self.model, penultimate_layer, seek_penultimate_conv_layer)
+        normalize_maps = normalize_cam if standardize_cam is None else standardize_cam
+        layer = find_penultimate_layer(self.model, penultimate_layer, seek_penultimate_conv_layer)
         batches = self._batches(score, seed_input, min_rank=2)
-        # Any of them would do; tokens, which are integers, stay as they are beside images.
+        # Every batch has the same inputs. The one with the most axes is used: explaining tokens,
+        # which are integers, would convert them to floats.
         batch = max(
             (batch for batch in batches if batch is not None),
             key=lambda batch: len(batch.image.shape),
         )
-        formula = self._formula(anew(gradient_modifier), anew(activation_modifier))
-        maps = layer_maps(batch, layer, formula, any_rank=True).values
-        found = finished(maps, batches, activation_modifier, expand_cam, normalized)
-        return self._as_given(found, seed_input) if expand_cam else found
+        formula = self._make_formula(
+            force_retrace(gradient_modifier), force_retrace(activation_modifier)
+        )
+        maps = compute_layer_maps(batch, layer, formula, any_rank=True).values
+        results = finish_maps(maps, batches, activation_modifier, expand_cam, normalize_maps)
+        return self._unwrap(results, seed_input) if expand_cam else results
 
-    def _formula(self, gradient_modifier: Modifier, activation_modifier: Modifier) -> Formula:
-        return _MeanGradient(gradient_modifier)
+    def _make_formula(self, gradient_modifier: Modifier, activation_modifier: Modifier) -> Formula:
+        return _MeanGradientFormula(gradient_modifier)
 
 
-def penultimate(model: Any, wanted: Any, seek_convolution: bool) -> Any:
-    """Return the layer that is looked at.
+def find_penultimate_layer(model: Any, selection: Any, seek_convolution: bool) -> Any:
+    """Return the layer of a class activation map.
+
+    Parameters
+    ----------
+    selection
+        Index, name or layer; None: the last layer.
+    seek_convolution
+        Whether to return the last convolution up to the selected layer.
 
     Raises
     ------
     LayerError
-        If there is none such.
+        If the model has no such layer, or no convolution up to the layer.
     """
     k = keras().layers
-    layer = wanted
-    if wanted is None or isinstance(wanted, (int, np.integer)):
-        number = -1 if wanted is None else int(wanted)
-        if not -len(model.layers) <= number < len(model.layers):
-            raise LayerError(f"the model has no layer {number}: it has {len(model.layers)}")
-        layer = model.layers[number]
-    elif isinstance(wanted, str):
-        layer = find_layer(model, lambda one: one.name == wanted)
+    layer = selection
+    if selection is None or isinstance(selection, (int, np.integer)):
+        index = -1 if selection is None else int(selection)
+        if not -len(model.layers) <= index < len(model.layers):
+            raise LayerError(f"the model has no layer {index}: it has {len(model.layers)} layers")
+        layer = model.layers[index]
+    elif isinstance(selection, str):
+        layer = find_layer(model, lambda candidate: candidate.name == selection)
     if not isinstance(layer, k.Layer):
-        raise LayerError(f"penultimate_layer is no layer of the model: {wanted!r}")
+        raise LayerError(f"penultimate_layer must be a layer of the model: got {selection!r}")
     if seek_convolution:
-        kinds = tuple(getattr(k, name) for name in dir(k) if "Conv" in name and "LSTM" not in name)
-        layer = find_layer(model, lambda one: isinstance(one, kinds), offset=layer)
+        types = tuple(getattr(k, name) for name in dir(k) if "Conv" in name and "LSTM" not in name)
+        layer = find_layer(model, lambda candidate: isinstance(candidate, types), offset=layer)
         if layer is None:
             raise LayerError(
-                f"there is no convolution up to the layer {wanted!r}: with "
-                "seek_penultimate_conv_layer=False that layer itself is looked at"
+                f"the model has no convolution up to the layer {selection!r}: pass "
+                "seek_penultimate_conv_layer=False to use the layer"
             )
     return layer

@@ -1,11 +1,11 @@
-"""Grad-CAM++."""
+"""Grad-CAM++, as in tf-keras-vis."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from actgrid.attribution.class_maps import Formula, spatial_axes
+from actgrid.attribution.class_maps import Formula, list_spatial_axes
 from actgrid.compat.tf_keras_vis.class_activation import Gradcam, Modifier
 from actgrid.models.frameworks import tensorflow
 
@@ -13,42 +13,47 @@ __all__ = ["GradcamPlusPlus"]
 
 
 @dataclass(frozen=True)
-class _PositiveGradients:
-    """Channels, weighed by means of their positive gradients that count places by their share.
+class _GradcamPlusPlusFormula:
+    """Formula that weights channels by a weighted mean of their positive gradients.
 
-    `positive` is what leaves these.
+    Attributes
+    ----------
+    modifier
+        Modifies the gradients first.
+    positive
+        Selects positive gradients, such as ``relu``.
     """
 
     modifier: Modifier
     positive: Modifier
 
     def __call__(self, activation: Any, gradient: Any) -> Any:
-        # Of the exponential of the score, whose value is left out: it scales each map as a whole.
+        # The paper differentiates exp(score). Its value is left out, as it only scales each map.
         tf = tensorflow()
         if self.modifier is not None:
             gradient = self.modifier(gradient)
-        axes = spatial_axes(activation)
+        axes = list_spatial_axes(activation)
         total = tf.reduce_sum(activation, axes, keepdims=True)
-        shares = tf.math.divide_no_nan(1.0, 2 + gradient * total)
-        shares = tf.where(gradient == 0, tf.zeros_like(shares), shares)
-        shares = tf.math.divide_no_nan(shares, tf.reduce_sum(shares, axes, keepdims=True))
+        alphas = tf.math.divide_no_nan(1.0, 2 + gradient * total)
+        alphas = tf.where(gradient == 0, tf.zeros_like(alphas), alphas)
+        alphas = tf.math.divide_no_nan(alphas, tf.reduce_sum(alphas, axes, keepdims=True))
         if self.positive is not None:
             gradient = self.positive(gradient)
-        weights = tf.reduce_sum(gradient * shares, axes, keepdims=True)
+        weights = tf.reduce_sum(gradient * alphas, axes, keepdims=True)
         return tf.reduce_sum(activation * weights, -1)
 
 
 class GradcamPlusPlus(Gradcam):
-    """Shows where a layer's channels speak for the score, of several objects of a class too.
+    """Grad-CAM++: computes maps that show several objects of a class.
 
-    It is called as `Gradcam` is. `activation_modifier` is done to the gradients too, and is traced
-    for that. With ``normalize_cam=False`` a map has not tf-keras-vis's factor of exp(score), which
-    overflows.
+    The arguments are those of `Gradcam`. `activation_modifier` is also applied to the gradients,
+    and is traced. With ``normalize_cam=False``, maps do not have the factor exp(score) of
+    tf-keras-vis, which overflows.
 
     References
     ----------
     Chattopadhyay et al., Grad-CAM++, 2017, https://arxiv.org/abs/1710.11063.
     """
 
-    def _formula(self, gradient_modifier: Modifier, activation_modifier: Modifier) -> Formula:
-        return _PositiveGradients(gradient_modifier, activation_modifier)
+    def _make_formula(self, gradient_modifier: Modifier, activation_modifier: Modifier) -> Formula:
+        return _GradcamPlusPlusFormula(gradient_modifier, activation_modifier)

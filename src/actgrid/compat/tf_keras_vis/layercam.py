@@ -1,4 +1,4 @@
-"""LayerCAM."""
+"""LayerCAM, as in tf-keras-vis."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["Layercam"]
 
 
 @dataclass(frozen=True)
-class _OwnGradient:
-    """Channels, each value weighed by its own modified gradient."""
+class _LayercamFormula:
+    """Formula that weights each activation by its own modified gradient."""
 
     modifier: Modifier
 
@@ -25,7 +25,9 @@ class _OwnGradient:
 
 
 class Layercam(Gradcam):
-    """Shows where each value of a layer speaks for the score: sharp in earlier layers too.
+    """LayerCAM: computes maps of activations, each weighted by its own gradient.
+
+    See `ModelVisualization` for the arguments of the constructor.
 
     References
     ----------
@@ -48,9 +50,10 @@ class Layercam(Gradcam):
         standardize_cam: bool | None = None,
         normalize_gradient: bool | None = None,
     ) -> Any:
-        """Return the class activation maps of images, volumes or sequences.
+        """Compute class activation maps of images, volumes or sequences.
 
-        Parameters are those of `Gradcam`; `gradient_modifier` is ``relu`` by default.
+        The arguments and the result are those of `Gradcam`; `gradient_modifier` is ``relu`` by
+        default.
         """
         return super().__call__(
             score,
@@ -65,5 +68,5 @@ class Layercam(Gradcam):
             standardize_cam=standardize_cam,
         )
 
-    def _formula(self, gradient_modifier: Modifier, activation_modifier: Modifier) -> Formula:
-        return _OwnGradient(gradient_modifier)
+    def _make_formula(self, gradient_modifier: Modifier, activation_modifier: Modifier) -> Formula:
+        return _LayercamFormula(gradient_modifier)

@@ -1,4 +1,4 @@
-"""Saliency and SmoothGrad."""
+"""Saliency and SmoothGrad, as in tf-keras-vis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from actgrid.attribution.batches import ExplainedBatch
-from actgrid.attribution.input_gradients import SEEDS, as_it_is, noisy, summed_gradients
+from actgrid.attribution.input_gradients import SEED_LIMIT, add_noise, keep_image, sum_gradients
 from actgrid.compat.tf_keras_vis.utils import normalize
 from actgrid.compat.tf_keras_vis.visualization import ModelVisualization, check_inference
 from actgrid.models.frameworks import tensorflow
@@ -17,12 +17,14 @@ from actgrid.option_checks import integer_option, number_option
 __all__ = ["Saliency"]
 
 
-def _absolute(gradients: Any) -> Any:
+def _take_absolute(gradients: Any) -> Any:
     return tensorflow().abs(gradients)
 
 
 class Saliency(ModelVisualization):
-    """Shows how much the score changes with each pixel.
+    """Computes gradients of a score with respect to pixels (saliency, SmoothGrad).
+
+    See `ModelVisualization` for the arguments of the constructor.
 
     References
     ----------
@@ -37,56 +39,77 @@ class Saliency(ModelVisualization):
         smooth_samples: int = 0,
         smooth_noise: float = 0.20,
         keepdims: bool = False,
-        gradient_modifier: Callable[[Any], Any] | None = _absolute,
+        gradient_modifier: Callable[[Any], Any] | None = _take_absolute,
         training: bool = False,
         normalize_map: bool = True,
         unconnected_gradients: Any = None,
         *,
         standardize_saliency: bool | None = None,
     ) -> Any:
-        """Return the gradients of the score with respect to the input.
+        """Compute the gradients of the score with respect to the input.
 
         Parameters
         ----------
-        score
-            A function of the output, such as ``CategoricalScore([1, 294])``, that gives a score
-            for each image; a list of them for several outputs. It is traced.
-        seed_input
-            Images, (N, H, W, C) or one without N; or volumes (N, D, H, W, C) or sequences
-            (N, T, C); with `keepdims` vectors (N, C) too; a list for several inputs.
-        smooth_samples
-            Of how many noisy copies the gradients are averaged; 0: of the image itself.
-        smooth_noise
-            Standard deviation of the noise, as a share of the range of each image. It follows
-            NumPy's global generator: `numpy.random.seed` makes it repeatable.
-        keepdims
-            Whether the channels are kept and not their maximum.
-        gradient_modifier
-            What is done to the gradients of each copy, by default ``tf.abs``.
-        training
-            Must be False.
-        normalize_map
-            Whether each map is brought to 0 to 1; `standardize_saliency` before version 0.8.
-        unconnected_gradients
-            Without effect: a score that does not depend on the image is an error.
+        score : callable or list of callable
+            Function of the output that returns a score for each image, (N,), such as
+            ``CategoricalScore([1, 294])``; a list with a function for each output of the model.
+            Functions are traced.
+        seed_input : array_like or list of array_like
+            Images, (N, H, W, C), or one image without N; volumes (N, D, H, W, C) or sequences
+            (N, T, C); with `keepdims` also vectors (N, C); a list for several inputs.
+        smooth_samples : int, optional
+            Number of noisy copies over which the gradients are averaged. 0: gradients of the
+            unmodified input.
+        smooth_noise : float, optional
+            Standard deviation of the noise, relative to the range of each image. The noise is
+            seeded from NumPy's global generator and reproducible with `numpy.random.seed`.
+        keepdims : bool, optional
+            Whether to keep the channels instead of their maximum.
+        gradient_modifier : callable, optional
+            Function that modifies the gradients of each copy, by default ``tf.abs``. None:
+            unchanged gradients.
+        training : bool, optional
+            Must be False: the model is explained in inference mode.
+        normalize_map : bool, optional
+            Whether to scale each map to the range 0 to 1.
+        unconnected_gradients : object, optional
+            Ignored: a score that does not depend on the input raises an error.
+        standardize_saliency : bool, optional
+            The name of `normalize_map` before version 0.8. None: `normalize_map` is used.
 
         Returns
         -------
-        numpy.ndarray or list
-            (N, H, W), (N, D, H, W) or (N, T) float32; with `keepdims` of the shape of the input; a
-            list of these where `seed_input` was a list, with None for vectors (N, C), which have
-            a map only with `keepdims`. Noise is added to the input that is looked at alone.
+        ndarray or list
+            (N, H, W), (N, D, H, W) or (N, T) float32; with `keepdims` the shape of the input. If
+            `seed_input` is a list, a list with the maps for each input, None for vectors (N, C)
+            without `keepdims`. Noise is added only to the explained input.
 
         Raises
         ------
-        OptionError, ShapeError, TargetError, ModelError
-            If an argument cannot be used. ValueErrors.
+        OptionError
+            If an argument is invalid. Also a ValueError.
+        ShapeError
+            If the inputs do not fit the model. Also a ValueError.
+        TargetError
+            If the model has no such class. Also a ValueError.
+        ModelError
+            If the model cannot be run, or has no gradient. Also a ValueError.
 
         Examples
         --------
-        >>> saliency = Saliency(model, model_modifier=ReplaceToLinear())
-        >>> saliency(CategoricalScore([1, 294]), images, smooth_samples=20).shape
-        (2, 224, 224)
+        >>> import keras
+        >>> from actgrid.compat.tf_keras_vis.saliency import Saliency
+        >>> from actgrid.compat.tf_keras_vis.utils.scores import CategoricalScore
+        >>> model = keras.Sequential([
+        ...     keras.Input((8, 8, 3)),
+        ...     keras.layers.Conv2D(4, 3, activation="relu"),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ...     keras.layers.Dense(2),
+        ... ])
+        >>> images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+        >>> saliency = Saliency(model)
+        >>> saliency(CategoricalScore([0, 1]), images, smooth_samples=5).shape
+        (2, 8, 8)
         """
         check_inference(training)
         samples = integer_option("smooth_samples", smooth_samples, 0)
@@ -98,23 +121,26 @@ class Saliency(ModelVisualization):
             if batch is None:
                 maps.append(None)
                 continue
-            found = _gradients(batch, samples, noise, gradient_modifier)
+            gradients = _average_gradients(batch, samples, noise, gradient_modifier)
             if not keepdims:
-                found = found.max(batch.reader.channel_axis)
-            maps.append(normalize(found) if normalize_map else found)
-        return self._as_given(maps, seed_input)
+                gradients = gradients.max(batch.reader.channel_axis)
+            maps.append(normalize(gradients) if normalize_map else gradients)
+        return self._unwrap(maps, seed_input)
 
 
-def _gradients(
+def _average_gradients(
     batch: ExplainedBatch, samples: int, noise: float, modifier: Callable[[Any], Any] | None
 ) -> Any:
-    """Return the mean of modified gradients, sample by sample: the score wants each image once."""
-    # tf-keras-vis's noise came from this generator.
-    first = np.random.randint(SEEDS) if samples else 0  # noqa: NPY002
+    """Return the mean of the modified gradients of noisy samples, with the shape of the input.
+
+    Samples are computed one after another, as the score must receive each image exactly once.
+    """
+    # tf-keras-vis takes its noise from this generator.
+    first_seed = np.random.randint(SEED_LIMIT) if samples else 0  # noqa: NPY002
     total = np.zeros(batch.image.shape, np.float32)
     for sample in range(max(samples, 1)):
-        table = [noise, (first + sample) % SEEDS]
-        gradients = summed_gradients(batch, noisy if samples else as_it_is, [1.0], table)
+        table = [noise, (first_seed + sample) % SEED_LIMIT]
+        gradients = sum_gradients(batch, add_noise if samples else keep_image, [1.0], table)
         if modifier is not None:
             gradients = np.asarray(modifier(tensorflow().constant(gradients)))
         total += gradients

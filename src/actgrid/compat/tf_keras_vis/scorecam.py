@@ -1,4 +1,4 @@
-"""Score-CAM and Faster Score-CAM."""
+"""Score-CAM and Faster Score-CAM, as in tf-keras-vis."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.batches import ExplainedBatch
-from actgrid.attribution.class_maps import layer_maps
-from actgrid.attribution.perturbation import masked_scores
-from actgrid.compat.tf_keras_vis.class_activation import Modifier, penultimate, relu
+from actgrid.attribution.class_maps import compute_layer_maps
+from actgrid.attribution.perturbation import score_masked_images
+from actgrid.compat.tf_keras_vis.class_activation import Modifier, find_penultimate_layer, relu
 from actgrid.compat.tf_keras_vis.visualization import (
     BatchScore,
     ModelVisualization,
     check_inference,
-    enlarged,
-    finished,
-    fitting,
+    finish_maps,
+    match_rank,
+    resize_maps,
 )
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models.frameworks import keras, tensorflow
@@ -29,8 +29,8 @@ __all__ = ["ScoreCAM", "Scorecam"]
 
 
 @dataclass(frozen=True)
-class _ScoresOfGroups:
-    """Scores of the softmax, of several batches of images in one: each is scored as a whole."""
+class _GroupedScore:
+    """Score function of several concatenated batches, which scores the softmax of each batch."""
 
     score: BatchScore
 
@@ -40,39 +40,41 @@ class _ScoresOfGroups:
             tf.reshape(output, (-1, self.score.count, *output.shape[1:]))
             for output in tf.nest.flatten(outputs)
         ]
-        # What a score raises it raises here: out of map_fn, TensorFlow could not go on to make
-        # variables in a distribution strategy.
-        self._of_one([group[0] for group in groups])
-        scores = tf.map_fn(self._of_one, groups, fn_output_signature=tf.float32)
+        # This call raises the errors of a score. After an error inside of map_fn, TensorFlow can no
+        # longer create variables in a distribution strategy.
+        self._score_group([group[0] for group in groups])
+        scores = tf.map_fn(self._score_group, groups, fn_output_signature=tf.float32)
         return tf.reshape(scores, [-1])
 
-    def _of_one(self, outputs: list[Any]) -> Any:
+    def _score_group(self, outputs: list[Any]) -> Any:
         tf = tensorflow()
         total = tf.zeros(self.score.count)
-        for scores in self.score.values([tf.nn.softmax(output) for output in outputs]):
+        for scores in self.score.compute_scores([tf.nn.softmax(output) for output in outputs]):
             if scores.shape.rank == 0 and self.score.count == 1:
                 scores = scores[None]
             if scores.shape.rank != 1 or scores.shape[0] != self.score.count:
                 raise ShapeError(
-                    f"the score must be one for each of {self.score.count} images, not of shape "
+                    f"score must return one value for each of {self.score.count} images: got shape "
                     f"{tuple(scores.shape)}"
                 )
             total += scores
         return total
 
 
-def _own_mask(image: Any, sample: Any, sides: Any, maps: Any) -> Any:
-    """Return the map of each row, (rows, *sides), from 0 to 1."""
+def _make_masks(image: Any, sample: Any, sides: Any, maps: Any) -> Any:
+    """Return the map of each row as a mask, (rows, *sides), scaled to the range 0 to 1."""
     tf = tensorflow()
-    larger = enlarged(tf.gather(maps, image), sides)
-    axes = list(range(1, larger.shape.rank))
-    low = tf.reduce_min(larger, axes, keepdims=True)
-    high = tf.reduce_max(larger, axes, keepdims=True)
-    return (larger - low) / (high - low + keras().config.epsilon())
+    resized = resize_maps(tf.gather(maps, image), sides)
+    axes = list(range(1, resized.shape.rank))
+    low = tf.reduce_min(resized, axes, keepdims=True)
+    high = tf.reduce_max(resized, axes, keepdims=True)
+    return (resized - low) / (high - low + keras().config.epsilon())
 
 
 class Scorecam(ModelVisualization):
-    """Shows where a layer's channels are active that raise the score by themselves.
+    """Score-CAM: computes maps of a layer's channels, weighted by scores of masked inputs.
+
+    See `ModelVisualization` for the arguments of the constructor.
 
     References
     ----------
@@ -87,102 +89,141 @@ class Scorecam(ModelVisualization):
         seek_penultimate_conv_layer: bool = True,
         activation_modifier: Modifier = relu,
         batch_size: int = 32,
-        max_N: int | None = None,  # noqa: N803  (as it was called)
+        max_N: int | None = None,  # noqa: N803  (the name in tf-keras-vis)
         training: bool = False,
         expand_cam: bool = True,
         normalize_cam: bool = True,
         *,
         standardize_cam: bool | None = None,
     ) -> Any:
-        """Return the class activation maps, for which no gradients are needed.
+        """Compute class activation maps without gradients.
 
         Parameters
         ----------
-        score
-            As for `Gradcam`. It is given the softmax of the output, as in tf-keras-vis.
-        seed_input, penultimate_layer, seek_penultimate_conv_layer
-            As for `Gradcam`, but for tokens (N, T), which cannot be masked. Of several inputs the
-            first one that has the layer's axes is masked.
-        activation_modifier, training, expand_cam, normalize_cam, standardize_cam
-            As for `Gradcam`.
-        batch_size
-            How many masked images the model runs on at once, at least one for each image.
-        max_N
-            How many channels of each image are tried, those that vary most (Faster Score-CAM);
-            None, 0 or -1: all.
+        score : callable or list of callable
+            Function of the output that returns a score for each image, (N,), such as
+            ``CategoricalScore([1, 294])``; a list with a function for each output of the model.
+            Functions are traced. As in tf-keras-vis, functions receive the softmax of the output.
+        seed_input : array_like or list of array_like
+            Images, (N, H, W, C), or one image without N; volumes (N, D, H, W, C) or sequences
+            (N, T, C); a list for several inputs. The first input with the spatial rank of the layer
+            is masked.
+        penultimate_layer : int, str or keras.Layer, optional
+            The layer, by its index in ``model.layers``, by name or as an object. None: the last
+            layer.
+        seek_penultimate_conv_layer : bool, optional
+            Whether to use the last convolution up to this layer instead of the layer.
+        activation_modifier : callable, optional
+            Function that modifies the maps, by default ``relu``. None: unchanged maps.
+        batch_size : int, optional
+            Number of masked images in one run of the model, at least the number of images.
+        max_N : int, optional
+            Number of channels to use for each image, those with the largest standard deviation
+            (Faster Score-CAM). None, 0 or -1: all channels.
+        training : bool, optional
+            Must be False: the model is explained in inference mode.
+        expand_cam : bool, optional
+            Whether to resize the maps linearly to the size of the input.
+        normalize_cam : bool, optional
+            Whether to scale each map to the range 0 to 1.
+        standardize_cam : bool, optional
+            The name of `normalize_cam` before version 0.8. None: `normalize_cam` is used.
 
         Returns
         -------
-        numpy.ndarray or list
-            As `Gradcam`.
+        ndarray or list
+            (N, H, W), (N, D, H, W) or (N, T) float32. If `seed_input` is a list, a list with the
+            maps for each input, None for inputs of another rank. Without `expand_cam`, a single
+            array in the size of the layer.
 
         Raises
         ------
-        OptionError, ShapeError, TargetError, ModelError
-            If an argument cannot be used. ValueErrors.
+        OptionError
+            If an argument is invalid. Also a ValueError.
+        ShapeError
+            If the inputs do not fit the model or the layer. Also a ValueError.
+        TargetError
+            If the model has no such class. Also a ValueError.
+        ModelError
+            If the model cannot be run. Also a ValueError.
         LayerError
-            If there is no such layer. Also a KeyError.
+            If the model has no such layer, or the score does not depend on the layer. Also a
+            KeyError.
 
         Examples
         --------
-        >>> Scorecam(model)(CategoricalScore([1, 294]), images, max_N=10).shape
-        (2, 224, 224)
+        >>> import keras
+        >>> from actgrid.compat.tf_keras_vis.scorecam import Scorecam
+        >>> from actgrid.compat.tf_keras_vis.utils.scores import CategoricalScore
+        >>> model = keras.Sequential([
+        ...     keras.Input((8, 8, 3)),
+        ...     keras.layers.Conv2D(4, 3, activation="relu"),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ...     keras.layers.Dense(2),
+        ... ])
+        >>> images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+        >>> Scorecam(model)(CategoricalScore([0, 1]), images, max_N=2).shape
+        (2, 8, 8)
         """
         check_inference(training)
-        normalized = normalize_cam if standardize_cam is None else standardize_cam
+        normalize_maps = normalize_cam if standardize_cam is None else standardize_cam
         batch_size = integer_option("batch_size", batch_size, 1)
-        layer = penultimate(self.model, penultimate_layer, seek_penultimate_conv_layer)
+        layer = find_penultimate_layer(self.model, penultimate_layer, seek_penultimate_conv_layer)
         batches = self._batches(score, seed_input)
         batch = next(batch for batch in batches if batch is not None)
-        activation = layer_maps(batch, layer, None, any_rank=True).values
-        activation = activation[..., _strongest(activation, max_N)]
-        masked = fitting(batches, activation[..., 0])
-        batch = next(batch for batch in masked if batch is not None)
-        weights = _weights(batch, activation, batch_size)
+        activation = compute_layer_maps(batch, layer, None, any_rank=True).values
+        activation = activation[..., _select_channels(activation, max_N)]
+        matching = match_rank(batches, activation[..., 0])
+        batch = next(batch for batch in matching if batch is not None)
+        weights = _compute_weights(batch, activation, batch_size)
         maps = np.einsum("n...c,nc->n...", activation, weights)
-        found = finished(maps, batches, activation_modifier, expand_cam, normalized)
-        return self._as_given(found, seed_input) if expand_cam else found
+        results = finish_maps(maps, batches, activation_modifier, expand_cam, normalize_maps)
+        return self._unwrap(results, seed_input) if expand_cam else results
 
 
 ScoreCAM = Scorecam
 
 
-def _strongest(activation: npt.NDArray[Any], most: int | None) -> npt.NDArray[np.intp]:
-    """Return the channels that vary most in any of the images."""
+def _select_channels(
+    activation: npt.NDArray[Any], max_channels: int | None
+) -> npt.NDArray[np.intp]:
+    """Return the union of the channels with the largest standard deviation in each image."""
     count = activation.shape[-1]
-    if most is None or most <= 0:
+    if max_channels is None or max_channels <= 0:
         return np.arange(count)
-    if integer_option("max_N", most) > count:
-        raise OptionError(f"max_N must be at most {count}, the layer's channels, not {most}")
-    spread = activation.std(tuple(range(1, activation.ndim - 1)))
-    return np.unique(np.argsort(-spread, axis=1, kind="stable")[:, :most])
+    if integer_option("max_N", max_channels) > count:
+        raise OptionError(
+            f"max_N must be at most {count}, the layer's channels: got {max_channels}"
+        )
+    deviation = activation.std(tuple(range(1, activation.ndim - 1)))
+    return np.unique(np.argsort(-deviation, axis=1, kind="stable")[:, :max_channels])
 
 
-def _weights(
+def _compute_weights(
     batch: ExplainedBatch, activation: npt.NDArray[Any], batch_size: int
 ) -> npt.NDArray[np.float32]:
-    """Return the scores of the images behind each channel, (N, C)."""
+    """Return the scores of the images masked by each channel, (N, C)."""
     tf = tensorflow()
     count, channels = len(batch), activation.shape[-1]
     step = max(1, batch_size // count)
     score: Any = batch.reader.score
-    reader = replace(batch.reader, score=_ScoresOfGroups(score))
-    maps = np.moveaxis(activation, -1, 0)  # a batch of images for each channel
-    found = []
+    reader = replace(batch.reader, score=_GroupedScore(score))
+    maps = np.moveaxis(activation, -1, 0)  # a batch of masks for each channel
+    parts = []
     for start in range(0, channels, step):
-        part = maps[start : start + step].reshape(-1, *maps.shape[2:])
-        copies = len(part) // count
+        masks = maps[start : start + step].reshape(-1, *maps.shape[2:])
+        copies = len(masks) // count
 
-        def repeated(tensor: Any, copies: int = copies) -> Any:
+        def repeat(tensor: Any, copies: int = copies) -> Any:
             return tf.tile(tensor, [copies, *[1] * (len(tensor.shape) - 1)])
 
         group = replace(
             batch,
-            inputs=map_tensors(repeated, batch.inputs),
-            target_classes=repeated(batch.target_classes),
+            inputs=map_tensors(repeat, batch.inputs),
+            target_classes=repeat(batch.target_classes),
             reader=reader,
-            batch_size=len(part),
+            batch_size=len(masks),
         )
-        found.append(masked_scores(group, _own_mask, 1, 0.0, tf.constant(part)))
-    scores: npt.NDArray[np.float32] = np.concatenate(found).reshape(channels, count).T
+        parts.append(score_masked_images(group, _make_masks, 1, 0.0, tf.constant(masks)))
+    scores: npt.NDArray[np.float32] = np.concatenate(parts).reshape(channels, count).T
     return scores

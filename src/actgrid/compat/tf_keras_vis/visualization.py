@@ -1,4 +1,4 @@
-"""What tf-keras-vis's methods share: a model, modifiers of it, scores and inputs."""
+"""Base class of the methods of tf-keras-vis, and helpers for scores, inputs and maps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.batches import ExplainedBatch
-from actgrid.attribution.compiled import kept
+from actgrid.attribution.compiled import get_function_cache
 from actgrid.attribution.requests import prepare_request
 from actgrid.compat.tf_keras_vis.utils import listify, normalize
 from actgrid.errors import ActgridError, OptionError, ShapeError
@@ -24,75 +24,83 @@ from actgrid.models.refusals import reason
 __all__ = [
     "BatchScore",
     "ModelVisualization",
-    "anew",
     "check_inference",
-    "enlarged",
-    "finished",
-    "fitting",
+    "finish_maps",
+    "force_retrace",
+    "match_rank",
+    "resize_maps",
 ]
 
 Array = npt.NDArray[Any]
 
 
-def anew(function: Any) -> Any:
-    """Return a function that equals none of an earlier call, and so is traced, unless it is ours.
+def force_retrace(function: Any) -> Any:
+    """Wrap a user's function so that it differs from earlier calls and is traced again.
 
-    Scripts change the variables that their functions read.
+    Scripts may change variables that their functions read. Functions of this package, and None,
+    are returned unchanged.
     """
-    ours = str(getattr(function, "__module__", "")).startswith(f"{__package__}.")
-    return function if ours or function is None else partial(function)
+    is_own = str(getattr(function, "__module__", "")).startswith(f"{__package__}.")
+    return function if is_own or function is None else partial(function)
 
 
 @dataclass(frozen=True)
 class BatchScore:
-    """Scores of a batch of images: one function for each output, which sees the whole batch.
+    """Score function of a batch of images, from one function for each output of the model.
 
-    Functions may take images and classes out of the output by hand, so that the model must run on
-    as many images as they are written for.
+    Functions may index the images of the batch, so the model must always run on batches of `count`
+    images.
+
+    Attributes
+    ----------
+    functions
+        A score function for each output.
+    count
+        Number of images in the batch.
     """
 
     functions: tuple[Callable[[Any], Any], ...]
     count: int
 
-    def values(self, outputs: Any) -> list[Any]:
-        """Return of each output its scores as tensors: (N,), or whatever the function gives.
+    def compute_scores(self, outputs: Any) -> list[Any]:
+        """Return the scores of each output, (N,) or a scalar, as the function returns them.
 
         Raises
         ------
         OptionError
-            If there is not one function for each output, or one cannot be traced.
+            If the number of functions is not the number of outputs, or a function cannot be traced.
         """
         tf = tensorflow()
         tensors = tf.nest.flatten(outputs)
         if len(tensors) != len(self.functions):
             raise OptionError(
-                f"the model has {len(tensors)} outputs, so there must be as many scores in a list, "
-                f"not {len(self.functions)}"
+                f"score must be a list of one function for each of the {len(tensors)} outputs: got "
+                f"{len(self.functions)}"
             )
-        found = []
+        scores_by_output = []
         for function, tensor in zip(self.functions, tensors, strict=True):
-            whole = tf.ensure_shape(tensor, [self.count, *tensor.shape[1:]])
+            output = tf.ensure_shape(tensor, [self.count, *tensor.shape[1:]])
             try:
-                scores = tf.cast(tf.convert_to_tensor(function(whole)), tf.float32)
+                scores = tf.cast(tf.convert_to_tensor(function(output)), tf.float32)
             except ActgridError:
                 raise
             except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
                 raise OptionError(
-                    "a score is traced, and must be made of TensorFlow's operations: "
-                    f"{reason(error)}"
+                    f"a score is traced, and must consist of TensorFlow operations: {reason(error)}"
                 ) from error
-            found.append(tf.reduce_mean(scores, list(range(1, scores.shape.rank))))
-        return found
+            means = tf.reduce_mean(scores, list(range(1, scores.shape.rank)))
+            scores_by_output.append(means)
+        return scores_by_output
 
     def __call__(self, outputs: Any) -> Any:
-        """Return (N,) scores, summed over the outputs.
+        """Return the scores, (N,), summed over the outputs.
 
-        Of a function that gives fewer, such as that of one image of several, each image has an
-        equal share: the gradients are the same.
+        Fewer than N scores of a function are distributed equally over the images, which does not
+        change the gradients.
         """
         tf = tensorflow()
         total = tf.zeros(self.count)
-        for scores in self.values(outputs):
+        for scores in self.compute_scores(outputs):
             if scores.shape.rank == 1 and scores.shape[0] in (None, self.count):
                 total += scores
             else:
@@ -101,22 +109,38 @@ class BatchScore:
 
 
 class ModelVisualization(ABC):
-    """A way to look at a model.
+    """Base class of the methods of tf-keras-vis.
 
     Parameters
     ----------
-    model
-        A Keras model, or anything that `actgrid.load_model` takes.
-    model_modifier
-        What is done to the model first: a function of it, or several in a list, that return
-        another model or None. See `actgrid.compat.tf_keras_vis.utils.model_modifiers`.
-    clone
-        Whether a copy of the model is modified and not the model itself.
+    model : keras.Model or str
+        The model, or anything that `actgrid.load_model` takes.
+    model_modifier : callable or list of callable, optional
+        Functions that change the model in place and return None, or return another model. See
+        `actgrid.compat.tf_keras_vis.utils.model_modifiers`. None: the model is not modified.
+    clone : bool, optional
+        Whether to modify a copy of the model instead of the model.
 
     Raises
     ------
     OptionError
-        If a modifier is no function, or the model cannot be copied. Also a ValueError.
+        If a modifier is not callable, or the model cannot be copied. Also a ValueError.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from actgrid.compat.tf_keras_vis.saliency import Saliency
+    >>> from actgrid.compat.tf_keras_vis.utils.model_modifiers import ReplaceToLinear
+    >>> from actgrid.compat.tf_keras_vis.utils.scores import CategoricalScore
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)),
+    ...     keras.layers.Conv2D(4, 3, activation="relu"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2, activation="softmax"),
+    ... ])
+    >>> saliency = Saliency(model, model_modifier=ReplaceToLinear())
+    >>> saliency(CategoricalScore([0, 1]), np.random.rand(2, 8, 8, 3)).shape
+    (2, 8, 8)
     """
 
     def __init__(self, model: Any, model_modifier: Any = None, clone: bool = True) -> None:
@@ -124,99 +148,103 @@ class ModelVisualization(ABC):
         modifiers = listify(model_modifier)
         for modifier in modifiers:
             if not callable(modifier):
-                raise OptionError(f"model_modifier must be functions of a model, not {modifier!r}")
+                raise OptionError(f"model_modifier must be a function of a model, not {modifier!r}")
         if modifiers and clone:
-            self.model = _copied(self.model)
+            self.model = _copy_model(self.model)
         original = self.model
         for modifier in modifiers:
             modified = modifier(self.model)
             self.model = self.model if modified is None else modified
         if modifiers:
-            # Functions that were compiled before do not know of it.
-            kept(original).clear()
-            kept(self.model).clear()
+            # Cached functions were compiled from the unmodified model.
+            get_function_cache(original).clear()
+            get_function_cache(self.model).clear()
 
     @abstractmethod
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Look at the model."""
+        """Run the method; see the subclasses."""
 
     def _batches(
         self, score: Any, seed_input: Any, min_rank: int = 3
     ) -> list[ExplainedBatch | None]:
-        """Return the batch of each input, None for inputs of a lower rank.
+        """Return a batch that explains each input; None for inputs of a lower rank.
 
         Raises
         ------
-        OptionError, ShapeError
-            If the scores or the inputs do not fit the model, or no input has the rank.
+        OptionError
+            If the scores are not functions. Also a ValueError.
+        ShapeError
+            If the inputs do not fit the model, or no input has `min_rank` axes. Also a ValueError.
         """
-        inputs = self._inputs(seed_input)
-        given = inputs if len(inputs) > 1 else inputs[0]
-        chosen = [array.ndim >= min_rank and array.dtype.kind in "biuf" for array in inputs]
-        if not any(chosen):
+        inputs = self._prepare_inputs(seed_input)
+        model_input = inputs if len(inputs) > 1 else inputs[0]
+        is_explained = [array.ndim >= min_rank and array.dtype.kind in "biuf" for array in inputs]
+        if not any(is_explained):
             raise ShapeError(
                 f"an input must have {min_rank} axes or more, such as (N, T, C) or (N, H, W, C), "
                 "not " + ", ".join(str(array.shape) for array in inputs)
             )
         count = len(inputs[0])
-        scores = self._scores(score, count)
+        batch_score = self._make_batch_score(score, count)
 
-        def batch(position: int) -> ExplainedBatch:
+        def make_batch(index: int) -> ExplainedBatch:
             request = prepare_request(
                 self.model,
-                given,
-                scores,
-                image_input=position,
+                model_input,
+                batch_score,
+                image_input=index,
                 batch_size=count,
                 any_rank=True,
             )
             return request.batch
 
-        return [batch(position) if fits else None for position, fits in enumerate(chosen)]
+        return [
+            make_batch(index) if explained else None for index, explained in enumerate(is_explained)
+        ]
 
-    def _scores(self, score: Any, count: int) -> BatchScore:
+    def _make_batch_score(self, score: Any, count: int) -> BatchScore:
         functions = tuple(listify(score))
         for function in functions:
             if not callable(function):
-                raise OptionError(f"a score must be a function of the output, not {function!r}")
-        return BatchScore(tuple(map(anew, functions)), count)
+                raise OptionError(f"score must be a function of the output, not {function!r}")
+        return BatchScore(tuple(map(force_retrace, functions)), count)
 
-    def _inputs(self, seed_input: Any) -> list[Array]:
-        """Return the inputs with their batch axes."""
-        inputs = [np.asarray(one) for one in listify(seed_input)]
-        shapes = [tuple(one.shape) for one in getattr(self.model, "inputs", None) or []]
+    def _prepare_inputs(self, seed_input: Any) -> list[Array]:
+        """Return a list of the inputs with their batch axes."""
+        inputs = [np.asarray(value) for value in listify(seed_input)]
+        shapes = [tuple(tensor.shape) for tensor in getattr(self.model, "inputs", None) or []]
         inputs = [
-            one[None] if place < len(shapes) and one.ndim == len(shapes[place]) - 1 else one
-            for place, one in enumerate(inputs)
+            array[None] if index < len(shapes) and array.ndim == len(shapes[index]) - 1 else array
+            for index, array in enumerate(inputs)
         ]
         prepare_inputs(self.model, inputs)
         return inputs
 
-    def _as_given(self, maps: list[Any], seed_input: Any) -> Any:
-        """Return one array for an input that was not in a list."""
+    def _unwrap(self, maps: list[Any], seed_input: Any) -> Any:
+        """Return a single array instead of a list if the input was not a list."""
         return maps[0] if len(maps) == 1 and not isinstance(seed_input, list) else maps
 
 
-def _copied(model: Any) -> Any:
+def _copy_model(model: Any) -> Any:
     try:
         copy = keras().models.clone_model(model)
         copy.set_weights(model.get_weights())
     except (ValueError, NotImplementedError, TypeError) as error:
-        raise OptionError(f"the model {model.name!r} cannot be copied: give clone=False") from error
+        raise OptionError(f"the model {model.name!r} cannot be copied: pass clone=False") from error
     return copy
 
 
 def check_inference(training: bool) -> None:
-    """Raise OptionError unless the model runs as in inference: the gradients are those then."""
+    """Raise OptionError if `training` is True: models are explained in inference mode."""
     if training:
-        raise OptionError("training must be False: the model is explained as it predicts")
+        raise OptionError("training must be False: the model is explained in inference mode")
 
 
-def enlarged(maps: Any, sides: Any) -> Any:
-    """Return maps, (N, ...), with other sides: linear between corners that stay, as in scipy."""
+def resize_maps(maps: Any, sides: Any) -> Any:
+    """Resize maps, (N, ...), to other sides, linearly with aligned corners as in scipy."""
     tf = tensorflow()
     rank = maps.shape.rank
-    # One axis at a time, always the first one after the samples; it goes to the end.
+    # Each step resizes the first axis after the samples and moves the axis to the end.
     for axis in range(rank - 1):
         shape = tf.shape(maps)
         lines = tf.raw_ops.ResizeBilinear(
@@ -229,50 +257,57 @@ def enlarged(maps: Any, sides: Any) -> Any:
     return maps
 
 
-def fitting(batches: list[ExplainedBatch | None], maps: Array) -> list[ExplainedBatch | None]:
-    """Return the inputs whose axes are those of maps, (N, ...); None for the others.
+def match_rank(batches: list[ExplainedBatch | None], maps: Array) -> list[ExplainedBatch | None]:
+    """Return the batches whose inputs have the spatial rank of maps; None for others.
 
     Raises
     ------
     ShapeError
-        If there is none.
+        If no input has the spatial rank of the maps.
     """
-    found = [
-        batch if batch is not None and len(_sides(batch)) == maps.ndim - 1 else None
+    matching = [
+        batch if batch is not None and len(_get_map_sides(batch)) == maps.ndim - 1 else None
         for batch in batches
     ]
-    if not any(batch is not None for batch in found):
+    if not any(batch is not None for batch in matching):
         raise ShapeError(
-            f"the layer gives maps of {maps.shape[1:]}, and no input has as many axes between "
-            "samples and channels: name another layer"
+            f"the layer has maps of {maps.shape[1:]}, and no input has as many axes between "
+            "samples and channels: choose another layer"
         )
-    return found
+    return matching
 
 
-def _sides(batch: ExplainedBatch) -> tuple[int, ...]:
-    """Return the lengths of the axes that a map of an input has."""
-    # Tokens, (N, T), have no channels.
+def _get_map_sides(batch: ExplainedBatch) -> tuple[int, ...]:
+    """Return the sides of a map in the size of the input."""
+    # Tokens, (N, T), have no channel axis.
     return batch.sides or tuple(batch.image.shape[1:])
 
 
-def finished(
+def finish_maps(
     maps: Array,
     batches: list[ExplainedBatch | None],
     activation_modifier: Callable[[Any], Any] | None,
     expand: bool,
-    normalized: bool,
+    normalize_maps: bool,
 ) -> Any:
-    """Return class activation maps as they are asked for: those of the layer, or for each input."""
+    """Modify, resize and normalize class activation maps.
+
+    Returns
+    -------
+    ndarray or list
+        With `expand`, a list with the maps for each input, None for inputs of another rank;
+        otherwise the maps in the size of the layer.
+    """
     tf = tensorflow()
     if activation_modifier is not None:
         maps = np.asarray(activation_modifier(tf.constant(maps)), np.float32)
     if not expand:
-        return normalize(maps) if normalized else maps
-    found: list[Array | None] = []
-    for batch in fitting(batches, maps):
+        return normalize(maps) if normalize_maps else maps
+    maps_by_input: list[Array | None] = []
+    for batch in match_rank(batches, maps):
         if batch is None:
-            found.append(None)
+            maps_by_input.append(None)
             continue
-        larger = np.asarray(enlarged(tf.constant(maps), _sides(batch)))
-        found.append(normalize(larger) if normalized else larger)
-    return found
+        resized = np.asarray(resize_maps(tf.constant(maps), _get_map_sides(batch)))
+        maps_by_input.append(normalize(resized) if normalize_maps else resized)
+    return maps_by_input

@@ -1,4 +1,4 @@
-"""tf-explain's methods at the end of each epoch, for TensorBoard."""
+"""Keras callbacks of tf-explain, which write pictures to TensorBoard after each epoch."""
 
 from actgrid.compat.tf_explain.callbacks.activations_visualization import (
     ActivationsVisualizationCallback,

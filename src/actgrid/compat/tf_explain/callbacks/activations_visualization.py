@@ -1,4 +1,4 @@
-"""The activations of a layer at the end of each epoch."""
+"""Keras callback that draws activations after each epoch, as tf-explain does."""
 
 from __future__ import annotations
 
@@ -16,16 +16,34 @@ __all__ = ["ActivationsVisualizationCallback"]
 
 
 class ActivationsVisualizationCallback(ExplanationCallback):
-    """Writes what `ExtractActivations` draws.
+    """Keras callback that writes the activations of a layer to TensorBoard after each epoch.
 
     Parameters
     ----------
-    validation_data
-        (images, labels or None).
-    layers_name
-        The layer's name in a list.
-    output_dir
-        Events are written to a folder in there.
+    validation_data : tuple
+        Pair (images, labels); images are (N, height, width, C), labels are ignored and may be None.
+    layers_name : list of str
+        Name of the layer, in a list.
+    output_dir : str or Path, optional
+        Parent of the log folder, which is named after the current time.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from actgrid.compat.tf_explain.callbacks import ActivationsVisualizationCallback
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)),
+    ...     keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ...     keras.layers.Activation("softmax"),
+    ... ])
+    >>> model.compile("sgd", "sparse_categorical_crossentropy")
+    >>> x, y = np.random.rand(4, 8, 8, 3), np.arange(4) % 2
+    >>> callback = ActivationsVisualizationCallback((x, None), ["conv"], output_dir="logs")
+    >>> history = model.fit(x, y, verbose=0, callbacks=[callback])
+    >>> callback.tag
+    'Activations Visualization'
     """
 
     tag = "Activations Visualization"
@@ -40,5 +58,11 @@ class ActivationsVisualizationCallback(ExplanationCallback):
         self.layers_name = layers_name
 
     def explanation(self) -> npt.NDArray[np.uint8]:
-        """Return the picture for the model as it is."""
+        """Draw the picture of the model's current state.
+
+        Returns
+        -------
+        ndarray
+            Grid of pictures, uint8.
+        """
         return ExtractActivations().explain(self.validation_data, self.model, self.layers_name)

@@ -1,4 +1,4 @@
-"""What tf-explain's callbacks share."""
+"""Base class of the callbacks of tf-explain."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ __all__ = ["ExplanationCallback"]
 
 
 class ExplanationCallback(keras().callbacks.Callback):  # type: ignore[misc]
-    """Writes a picture at the end of each epoch, to be seen in TensorBoard under Images.
+    """Base class of callbacks that write a picture to TensorBoard after each epoch.
 
     Parameters
     ----------
-    validation_data
-        (images, labels or None).
-    output_dir
-        Events are written to a folder in there whose name is the time.
+    validation_data : tuple
+        Pair (images, labels); images are (N, height, width, C), labels are ignored and may be None.
+    output_dir : str or Path
+        Parent of the log folder, which is named after the current time.
 
     Attributes
     ----------
-    tag
-        The picture's name in TensorBoard.
+    tag : str
+        Tag of the picture in TensorBoard.
 
     Raises
     ------
     OutputError
-        If the folder cannot be made. Also an OSError.
+        If the folder cannot be created. Also an OSError.
     OptionError
         If `validation_data` is not a pair whose first part is an array of images. Also a
         ValueError.
@@ -53,24 +53,30 @@ class ExplanationCallback(keras().callbacks.Callback):  # type: ignore[misc]
 
     @abstractmethod
     def explanation(self) -> npt.NDArray[np.uint8]:
-        """Return the picture for the model as it is."""
+        """Draw the picture of the model's current state.
+
+        Returns
+        -------
+        ndarray
+            Grid of pictures, uint8.
+        """
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Write the picture."""
+        """Draw the picture and write the event."""
         png = b"".join(encode("explanation.png", self.explanation()))
         self.events.images(self.tag, [png], epoch)
         self.events.flush()
 
 
 def _check_data(data: Any) -> None:
-    """Raise OptionError at once for data that no method could explain at the end of an epoch."""
-    found = type(data).__name__
+    """Raise OptionError unless data are a pair whose first item is an array of images."""
+    description = type(data).__name__
     if isinstance(data, (tuple, list)) and len(data) == 2:
         images = np.asarray(data[0])
         if images.dtype.kind in "biuf" and images.ndim == 4 and images.size:
             return
-        found = f"images of shape {images.shape} and dtype {images.dtype}"
+        description = f"images of shape {images.shape} and dtype {images.dtype}"
     raise OptionError(
-        "validation_data must be (images, labels or None) with images of shape (N, H, W, C), got "
-        f"{found}"
+        "validation_data must be (images, labels or None) with images of shape (N, H, W, C): got "
+        f"{description}"
     )

@@ -1,4 +1,4 @@
-"""Integrated gradients at the end of each epoch."""
+"""Keras callback that draws integrated gradients after each epoch, as tf-explain does."""
 
 from __future__ import annotations
 
@@ -15,16 +15,36 @@ __all__ = ["IntegratedGradientsCallback"]
 
 
 class IntegratedGradientsCallback(ExplanationCallback):
-    """Writes what `IntegratedGradients` draws.
+    """Keras callback that writes integrated gradients to TensorBoard after each epoch.
 
     Parameters
     ----------
-    validation_data
-        (images, labels or None).
-    class_index, n_steps
-        As for `IntegratedGradients.explain`.
-    output_dir
-        Events are written to a folder in there.
+    validation_data : tuple
+        Pair (images, labels); images are (N, height, width, C), labels are ignored and may be None.
+    class_index : int
+        Index of the class.
+    n_steps : int, optional
+        Number of images on the path, including both ends; at least 2.
+    output_dir : str or Path, optional
+        Parent of the log folder, which is named after the current time.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from actgrid.compat.tf_explain.callbacks import IntegratedGradientsCallback
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)),
+    ...     keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ...     keras.layers.Activation("softmax"),
+    ... ])
+    >>> model.compile("sgd", "sparse_categorical_crossentropy")
+    >>> x, y = np.random.rand(4, 8, 8, 3), np.arange(4) % 2
+    >>> callback = IntegratedGradientsCallback((x, None), 1, output_dir="logs")
+    >>> history = model.fit(x, y, verbose=0, callbacks=[callback])
+    >>> callback.tag
+    'IntegratedGradients'
     """
 
     tag = "IntegratedGradients"
@@ -41,7 +61,13 @@ class IntegratedGradientsCallback(ExplanationCallback):
         self.n_steps = n_steps
 
     def explanation(self) -> npt.NDArray[np.uint8]:
-        """Return the picture for the model as it is."""
+        """Draw the picture of the model's current state.
+
+        Returns
+        -------
+        ndarray
+            Grid of pictures, uint8.
+        """
         return IntegratedGradients().explain(
             self.validation_data, self.model, self.class_index, self.n_steps
         )

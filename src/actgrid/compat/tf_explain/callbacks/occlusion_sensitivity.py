@@ -1,4 +1,4 @@
-"""Occlusion at the end of each epoch."""
+"""Keras callback that draws occlusion maps after each epoch, as tf-explain does."""
 
 from __future__ import annotations
 
@@ -15,16 +15,36 @@ __all__ = ["OcclusionSensitivityCallback"]
 
 
 class OcclusionSensitivityCallback(ExplanationCallback):
-    """Writes what `OcclusionSensitivity` draws.
+    """Keras callback that writes occlusion maps to TensorBoard after each epoch.
 
     Parameters
     ----------
-    validation_data
-        (images, labels or None).
-    class_index, patch_size
-        As for `OcclusionSensitivity.explain`.
-    output_dir
-        Events are written to a folder in there.
+    validation_data : tuple
+        Pair (images, labels); images are (N, height, width, C), labels are ignored and may be None.
+    class_index : int
+        Index of the class.
+    patch_size : int
+        Side of the hidden squares in pixels.
+    output_dir : str or Path, optional
+        Parent of the log folder, which is named after the current time.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from actgrid.compat.tf_explain.callbacks import OcclusionSensitivityCallback
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)),
+    ...     keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ...     keras.layers.Activation("softmax"),
+    ... ])
+    >>> model.compile("sgd", "sparse_categorical_crossentropy")
+    >>> x, y = np.random.rand(4, 8, 8, 3), np.arange(4) % 2
+    >>> callback = OcclusionSensitivityCallback((x, None), 1, 4, output_dir="logs")
+    >>> history = model.fit(x, y, verbose=0, callbacks=[callback])
+    >>> callback.tag
+    'Occlusion Sensitivity'
     """
 
     tag = "Occlusion Sensitivity"
@@ -41,7 +61,13 @@ class OcclusionSensitivityCallback(ExplanationCallback):
         self.patch_size = patch_size
 
     def explanation(self) -> npt.NDArray[np.uint8]:
-        """Return the picture for the model as it is."""
+        """Draw the picture of the model's current state.
+
+        Returns
+        -------
+        ndarray
+            Grid of pictures, uint8.
+        """
         return OcclusionSensitivity().explain(
             self.validation_data, self.model, self.class_index, self.patch_size
         )

@@ -1,4 +1,4 @@
-"""SmoothGrad at the end of each epoch."""
+"""Keras callback that draws SmoothGrad maps after each epoch, as tf-explain does."""
 
 from __future__ import annotations
 
@@ -15,16 +15,38 @@ __all__ = ["SmoothGradCallback"]
 
 
 class SmoothGradCallback(ExplanationCallback):
-    """Writes what `SmoothGrad` draws.
+    """Keras callback that writes SmoothGrad maps to TensorBoard after each epoch.
 
     Parameters
     ----------
-    validation_data
-        (images, labels or None).
-    class_index, num_samples, noise
-        As for `SmoothGrad.explain`.
-    output_dir
-        Events are written to a folder in there.
+    validation_data : tuple
+        Pair (images, labels); images are (N, height, width, C), labels are ignored and may be None.
+    class_index : int
+        Index of the class.
+    num_samples : int, optional
+        Number of noisy copies of each image.
+    noise : float, optional
+        Standard deviation of the noise, in the units of the images.
+    output_dir : str or Path, optional
+        Parent of the log folder, which is named after the current time.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from actgrid.compat.tf_explain.callbacks import SmoothGradCallback
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)),
+    ...     keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ...     keras.layers.Activation("softmax"),
+    ... ])
+    >>> model.compile("sgd", "sparse_categorical_crossentropy")
+    >>> x, y = np.random.rand(4, 8, 8, 3), np.arange(4) % 2
+    >>> callback = SmoothGradCallback((x, None), 1, output_dir="logs")
+    >>> history = model.fit(x, y, verbose=0, callbacks=[callback])
+    >>> callback.tag
+    'SmoothGrad'
     """
 
     tag = "SmoothGrad"
@@ -43,7 +65,13 @@ class SmoothGradCallback(ExplanationCallback):
         self.noise = noise
 
     def explanation(self) -> npt.NDArray[np.uint8]:
-        """Return the picture for the model as it is."""
+        """Draw the picture of the model's current state.
+
+        Returns
+        -------
+        ndarray
+            Grid of pictures, uint8.
+        """
         return SmoothGrad().explain(
             self.validation_data, self.model, self.class_index, self.num_samples, self.noise
         )

@@ -1,4 +1,4 @@
-"""The gradient with respect to the image at the end of each epoch."""
+"""Keras callback that draws gradients after each epoch, as tf-explain does."""
 
 from __future__ import annotations
 
@@ -15,16 +15,35 @@ __all__ = ["VanillaGradientsCallback"]
 
 
 class VanillaGradientsCallback(ExplanationCallback):
-    """Writes what `VanillaGradients` draws.
+    """Keras callback that writes gradients with respect to images to TensorBoard.
 
     Parameters
     ----------
-    validation_data
-        (images, labels or None).
-    class_index
-        The class.
-    output_dir
-        Events are written to a folder in there; None: ``logs/vanilla_gradients``.
+    validation_data : tuple
+        Pair (images, labels); images are (N, height, width, C), labels are ignored and may be None.
+    class_index : int
+        Index of the class.
+    output_dir : str or Path, optional
+        Parent of the log folder, which is named after the current time. None:
+        ``logs/vanilla_gradients``.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from actgrid.compat.tf_explain.callbacks import VanillaGradientsCallback
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)),
+    ...     keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ...     keras.layers.Activation("softmax"),
+    ... ])
+    >>> model.compile("sgd", "sparse_categorical_crossentropy")
+    >>> x, y = np.random.rand(4, 8, 8, 3), np.arange(4) % 2
+    >>> callback = VanillaGradientsCallback((x, None), 1, output_dir="logs")
+    >>> history = model.fit(x, y, verbose=0, callbacks=[callback])
+    >>> callback.tag
+    'VanillaGradients'
     """
 
     explainer = VanillaGradients()
@@ -39,12 +58,24 @@ class VanillaGradientsCallback(ExplanationCallback):
         self.score_model: Any = None
 
     def set_model(self, model: Any) -> None:
-        """Take the model that is trained."""
+        """Set the model to explain; Keras calls this method when training begins.
+
+        Parameters
+        ----------
+        model : keras.Model
+            The trained model.
+        """
         super().set_model(model)
         self.score_model = self.explainer.get_score_model(model)
 
     def explanation(self) -> npt.NDArray[np.uint8]:
-        """Return the picture for the model as it is."""
+        """Draw the picture of the model's current state.
+
+        Returns
+        -------
+        ndarray
+            Grid of pictures, uint8.
+        """
         return self.explainer.explain_score_model(
             self.validation_data, self.score_model, self.class_index
         )

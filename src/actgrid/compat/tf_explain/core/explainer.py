@@ -1,4 +1,4 @@
-"""What tf-explain's methods share."""
+"""Base class and helpers of the methods of tf-explain."""
 
 from __future__ import annotations
 
@@ -21,104 +21,116 @@ __all__ = [
     "ClassLoss",
     "ClassOutput",
     "Explainer",
-    "batch_of",
-    "class_number",
-    "images_of",
-    "inputs_of",
+    "check_class_index",
+    "get_images",
+    "get_inputs",
+    "make_batch",
 ]
 
 
 class Explainer:
-    """A method that makes a picture of an explanation."""
+    """Base class of methods that return a picture of an explanation."""
 
     def save(
         self, grid: npt.NDArray[np.uint8], output_dir: str | Path, output_name: str | Path
     ) -> None:
-        """Save what `explain` returned; the folder is made if need be.
+        """Save a picture that `explain` returned.
+
+        Parameters
+        ----------
+        grid : ndarray
+            (height, width) or (height, width, 3) uint8.
+        output_dir : str or Path
+            Output folder; created if necessary.
+        output_name : str or Path
+            File name; its suffix decides the format.
 
         Raises
         ------
         OutputError
-            If it cannot be written. Also an OSError.
+            If the file cannot be written. Also an OSError.
         OptionError
-            If the name's suffix is of no format that can be written. Also a ValueError.
+            If the format is unknown. Also a ValueError.
         """
         save_rgb(grid, output_dir, output_name)
 
 
-def inputs_of(validation_data: Any) -> npt.NDArray[Any]:
-    """Return the inputs of (inputs, labels or None), of any shape."""
+def get_inputs(validation_data: Any) -> npt.NDArray[Any]:
+    """Return the inputs, of any shape, of a pair (inputs, labels or None)."""
     try:
         inputs, _ = validation_data
     except (TypeError, ValueError):
         raise OptionError(
-            "validation_data must be a pair, (images, labels), where labels may be None"
+            "validation_data must be a pair (images, labels), where labels may be None"
         ) from None
     try:
         arrays = np.asarray(inputs)
     except ValueError:
-        raise ShapeError("images must be of one size, and the model's only input") from None
+        raise ShapeError("images must have one size, and be the only input") from None
     if 0 in arrays.shape:
-        raise ShapeError(f"images of shape {arrays.shape} are empty: nothing to explain")
+        raise ShapeError(f"images must not be empty: got shape {arrays.shape}")
     return arrays
 
 
-def images_of(validation_data: Any) -> npt.NDArray[Any]:
-    """Return the images of (images, labels or None)."""
-    images = inputs_of(validation_data)
+def get_images(validation_data: Any) -> npt.NDArray[Any]:
+    """Return the images, (N, height, width, C), of a pair (images, labels or None)."""
+    images = get_inputs(validation_data)
     if images.ndim != 4:
         raise ShapeError(f"images must be (N, height, width, C), not {images.shape}")
     return images
 
 
-def batch_of(
+def make_batch(
     model: Any, images: npt.NDArray[Any], score: Callable[[Any], Any], batch_size: int | None = None
 ) -> ExplainedBatch:
-    """Return what is asked of a model: a score, of its output, for each image."""
+    """Return a batch of images whose target is a score function of the model's output."""
     return prepare_request(model, images, score, batch_size=batch_size or 32).batch
 
 
 @dataclass(frozen=True)
 class ClassOutput:
-    """The output for one class, after the softmax if there is one. Equal ones share a function."""
+    """Score function that returns the output for a class, after a final softmax.
+
+    Equal instances share compiled functions.
+    """
 
     index: int
 
     def __call__(self, outputs: Any) -> Any:
-        """Return (N,) scores."""
-        return _checked(outputs, self.index)[:, self.index]
+        """Return the scores, (N,)."""
+        return _check_outputs(outputs, self.index)[:, self.index]
 
 
 @dataclass(frozen=True)
 class ClassLoss:
-    """The cross-entropy of the output, if the class were the true one."""
+    """Score function that returns the cross-entropy of the output for a true class."""
 
     index: int
 
     def __call__(self, outputs: Any) -> Any:
-        """Return (N,) losses."""
+        """Return the losses, (N,)."""
         tf = tensorflow()
-        truth = tf.one_hot(self.index, _checked(outputs, self.index).shape[-1])
+        one_hot = tf.one_hot(self.index, _check_outputs(outputs, self.index).shape[-1])
         return keras().losses.categorical_crossentropy(
-            tf.broadcast_to(truth, tf.shape(outputs)), outputs
+            tf.broadcast_to(one_hot, tf.shape(outputs)), outputs
         )
 
 
-def class_number(class_index: Any) -> int:
-    """Return the index of a class.
+def check_class_index(class_index: Any) -> int:
+    """Return the index of a class as an int.
 
     Raises
     ------
     TargetError
-        If it is none.
+        If the value is not an integer.
     """
     try:
         return operator.index(class_index)
     except TypeError:
-        raise TargetError(f"class_index must be a class's number, not {class_index!r}") from None
+        raise TargetError(f"class_index must be an integer, not {class_index!r}") from None
 
 
-def _checked(outputs: Any, index: int) -> Any:
+def _check_outputs(outputs: Any, index: int) -> Any:
     if not tensorflow().is_tensor(outputs) or outputs.shape.rank != 2:
         raise TargetError("the model must have one output, with a value for each class")
     count = outputs.shape[1]

@@ -1,4 +1,4 @@
-"""Grad-CAM."""
+"""Grad-CAM, as in tf-explain."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.class_maps import by_mean_gradient, layer_maps
+from actgrid.attribution.class_maps import compute_layer_maps, weigh_by_mean_gradient
 from actgrid.attribution.loss_gradients import gradients
 from actgrid.compat.tf_explain.core.explainer import (
     ClassOutput,
     Explainer,
-    batch_of,
-    class_number,
-    images_of,
+    check_class_index,
+    get_images,
+    make_batch,
 )
-from actgrid.compat.tf_explain.utils.display import VIRIDIS, stacked
+from actgrid.compat.tf_explain.utils.display import VIRIDIS, stack_heatmaps
 from actgrid.errors import ModelError
 from actgrid.models.extraction import Extractor
 from actgrid.models.frameworks import tensorflow
@@ -25,29 +25,49 @@ from actgrid.models.frameworks import tensorflow
 __all__ = ["GradCAM"]
 
 
-def _guided(activation: Any, gradient: Any) -> Any:
-    """Weigh channels by their gradients where both these and the activations are positive."""
+def _weigh_by_guided_gradient(activation: Any, gradient: Any) -> Any:
+    """Weight channels by their mean gradient, where activation and gradient are positive."""
+    return weigh_by_mean_gradient(activation, _guide_gradient(activation, gradient))
+
+
+def _guide_gradient(activation: Any, gradient: Any) -> Any:
+    """Set a gradient to zero unless the activation and the gradient are positive."""
     tf = tensorflow()
-    kept = (activation > 0) & (gradient > 0)
-    return by_mean_gradient(activation, tf.where(kept, gradient, tf.zeros_like(gradient)))
+    is_positive = (activation > 0) & (gradient > 0)
+    return tf.where(is_positive, gradient, tf.zeros_like(gradient))
 
 
 @dataclass(frozen=True)
 class _TotalOutput:
-    """The sum over a batch of the output for a class: a loss. Equal ones share a function."""
+    """Loss that is the sum of the output for a class over a batch."""
 
     output: ClassOutput
 
-    def __call__(self, truth: Any, outputs: Any) -> Any:
+    def __call__(self, targets: Any, outputs: Any) -> Any:
         return tensorflow().reduce_sum(self.output(outputs))
 
 
 class GradCAM(Explainer):
-    """Shows where a layer's channels speak for a class.
+    """Draws Grad-CAM maps: a layer's channels, weighted by their mean gradient.
 
     References
     ----------
     Selvaraju et al., Grad-CAM, 2016, https://arxiv.org/abs/1610.02391.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from actgrid.compat.tf_explain.core.grad_cam import GradCAM
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)),
+    ...     keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2, activation="softmax"),
+    ... ])
+    >>> images = np.random.default_rng(0).random((3, 8, 8, 3), np.float32)
+    >>> explainer = GradCAM()
+    >>> explainer.explain((images, None), model, class_index=1).shape
+    (16, 16, 3)
     """
 
     def explain(
@@ -60,54 +80,73 @@ class GradCAM(Explainer):
         colormap: int | str = VIRIDIS,
         image_weight: float = 0.7,
     ) -> npt.NDArray[np.uint8]:
-        """Return the heatmap over each image, in a square grid.
+        """Draw the Grad-CAM map over each image, in a square grid.
 
         Parameters
         ----------
-        validation_data
-            (images, labels or None); images may be a list of arrays of one size.
-        model
-            A Keras model.
-        class_index
-            The class.
-        layer_name
-            The layer, also one in a nested model: ``"outer/inner"``; None: the last one of
-            ``model.layers`` with pictures.
-        use_guided_grads
-            Whether gradients count only where they and the activations are positive.
-        colormap
-            OpenCV's number of it, or any by its name.
-        image_weight
-            How strong the image is beside the heatmap, 0 to 1.
+        validation_data : tuple
+            Pair (images, labels); images are (N, height, width, C), labels are ignored and may be
+            None.
+        model : keras.Model
+            The model.
+        class_index : int
+            Index of the class.
+        layer_name : str, optional
+            Name of the layer; ``"outer/inner"`` for a layer of a nested model. None: the last layer
+            of ``model.layers`` whose output has 4 axes.
+        use_guided_grads : bool, optional
+            Whether to use only positive gradients at positive activations.
+        colormap : int or str, optional
+            Number of an OpenCV colormap, or name of a colormap.
+        image_weight : float, optional
+            Weight of the image under the map, 0 to 1.
 
         Returns
         -------
-        numpy.ndarray
-            (rows x height, columns x width, 3) uint8. As in tf-explain, the map is not cut off at
-            zero.
+        ndarray
+            (rows x height, columns x width, 3) uint8. As in tf-explain, negative values of the map
+            are kept.
 
         Raises
         ------
-        ModelError, TargetError, ShapeError, OptionError
-            If the model has no such layer to infer, or an argument cannot be used. ValueErrors.
+        ModelError
+            If `layer_name` is None and no layer has 4 axes, or the model cannot be run. Also a
+            ValueError.
         LayerError
-            If there is no such layer. Also a KeyError.
+            If the model has no such layer. Also a KeyError.
+        TargetError
+            If the model has no such class. Also a ValueError.
+        ShapeError
+            If the images do not fit the model. Also a ValueError.
+        OptionError
+            If another argument is invalid. Also a ValueError.
 
         Examples
         --------
+        >>> import keras
+        >>> from actgrid.compat.tf_explain.core.grad_cam import GradCAM
+        >>> model = keras.Sequential([
+        ...     keras.Input((8, 8, 3)),
+        ...     keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ...     keras.layers.Dense(2, activation="softmax"),
+        ... ])
+        >>> images = np.random.default_rng(0).random((3, 8, 8, 3), np.float32)
         >>> explainer = GradCAM()
-        >>> grid = explainer.explain((images, None), model, class_index=281)
+        >>> grid = explainer.explain((images, None), model, class_index=1)
         >>> explainer.save(grid, ".", "grad_cam.png")
         """
-        images = images_of(validation_data)
+        images = get_images(validation_data)
         if layer_name is None:
             layer_name = self.infer_grad_cam_target_layer(model)
-        batch = batch_of(model, images, ClassOutput(class_number(class_index)))
-        formula = _guided if use_guided_grads else by_mean_gradient
+        batch = make_batch(model, images, ClassOutput(check_class_index(class_index)))
+        formula = _weigh_by_guided_gradient if use_guided_grads else weigh_by_mean_gradient
         maps = [
-            one for group in batch.groups() for one in layer_maps(group, layer_name, formula).values
+            image_map
+            for part in batch.split()
+            for image_map in compute_layer_maps(part, layer_name, formula).values
         ]
-        return stacked(maps, images, colormap, image_weight)
+        return stack_heatmaps(maps, images, colormap, image_weight)
 
     @staticmethod
     def get_gradients_and_filters(
@@ -117,35 +156,55 @@ class GradCAM(Explainer):
         class_index: int,
         use_guided_grads: bool = True,
     ) -> tuple[Any, Any]:
-        """Return a layer's activations, and the gradients of the output for a class.
+        """Compute a layer's activations and the gradients of the output for a class.
 
         Parameters
         ----------
-        images
-            (N, height, width, C).
-        model, layer_name, class_index, use_guided_grads
-            As for `explain`.
+        model : keras.Model
+            The model.
+        images : array_like
+            (N, height, width, C) images.
+        layer_name : str
+            Name of the layer.
+        class_index : int
+            Index of the class.
+        use_guided_grads : bool, optional
+            Whether to use only positive gradients at positive activations.
 
         Returns
         -------
-        tuple
-            Two tensors of the activations' shape.
+        activations : tensor
+            (N, h, w, C) float32.
+        gradients : tensor
+            Gradients of the output, with the shape of the activations.
         """
         tf = tensorflow()
         images = np.asarray(images, np.float32)
-        score = _TotalOutput(ClassOutput(class_number(class_index)))
-        found = gradients(model, images, 0, loss=score, layers=layer_name)
-        ((path, gradient),) = found.activations.items()
+        score = _TotalOutput(ClassOutput(check_class_index(class_index)))
+        by_path = gradients(model, images, 0, loss=score, layers=layer_name).activations
+        ((path, gradient),) = by_path.items()
         activations = tf.constant(Extractor(model, layer_name)(images)[path])
         gradient = tf.constant(gradient)
         if use_guided_grads:
-            kept = (activations > 0) & (gradient > 0)
-            gradient = tf.where(kept, gradient, tf.zeros_like(gradient))
+            gradient = _guide_gradient(activations, gradient)
         return activations, gradient
 
     @staticmethod
     def generate_ponderated_output(outputs: Any, grads: Any) -> list[Any]:
-        """Return for each image the sum of its channels, weighed by their mean gradients."""
+        """Sum the channels of each image, weighted by their mean gradients.
+
+        Parameters
+        ----------
+        outputs : sequence of tensor
+            Activations, (h, w, C) for each image.
+        grads : sequence of tensor
+            Gradients, (h, w, C) for each image.
+
+        Returns
+        -------
+        list of tensor
+            A map, (h, w), for each image.
+        """
         return [
             GradCAM.ponderate_output(output, gradient)
             for output, gradient in zip(outputs, grads, strict=True)
@@ -153,24 +212,47 @@ class GradCAM(Explainer):
 
     @staticmethod
     def ponderate_output(output: Any, grad: Any) -> Any:
-        """Return the sum of channels, (h, w, C), weighed by their mean gradients: (h, w)."""
+        """Sum the channels of one image, weighted by their mean gradients.
+
+        Parameters
+        ----------
+        output : tensor
+            (h, w, C) activations.
+        grad : tensor
+            (h, w, C) gradients.
+
+        Returns
+        -------
+        tensor
+            (h, w) map.
+        """
         tf = tensorflow()
         return tf.reduce_sum(tf.reduce_mean(grad, (0, 1)) * output, -1)
 
     @staticmethod
     def infer_grad_cam_target_layer(model: Any) -> str:
-        """Return the name of the last layer whose output has four axes.
+        """Return the name of the last layer whose output has 4 axes.
+
+        Parameters
+        ----------
+        model : keras.Model
+            The model.
+
+        Returns
+        -------
+        str
+            Name of the layer.
 
         Raises
         ------
         ModelError
-            If there is none. Also a ValueError.
+            If no layer has an output of 4 axes. Also a ValueError.
         """
         for layer in reversed(model.layers):
             try:
                 rank = len(layer.output.shape)
-            except (AttributeError, ValueError):  # a layer of several outputs, or of no model yet
+            except (AttributeError, ValueError):  # layers of several outputs or without a call
                 continue
             if rank == 4:
                 return str(layer.name)
-        raise ModelError("the model has no layer whose output is known to have pictures: name one")
+        raise ModelError("the model has no layer with an output of 4 axes: pass layer_name")

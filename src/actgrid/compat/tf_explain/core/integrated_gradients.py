@@ -1,4 +1,4 @@
-"""Integrated gradients."""
+"""Integrated gradients, as in tf-explain."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.input_gradients import as_it_is, on_the_way, summed_gradients
+from actgrid.attribution.input_gradients import interpolate, keep_image, sum_gradients
 from actgrid.compat.tf_explain.core.explainer import (
     ClassOutput,
     Explainer,
-    batch_of,
-    class_number,
-    images_of,
+    check_class_index,
+    get_images,
+    make_batch,
 )
 from actgrid.compat.tf_explain.utils.display import grid_display
 from actgrid.compat.tf_explain.utils.image import transform_to_normalized_grayscale
@@ -23,77 +23,154 @@ __all__ = ["IntegratedGradients"]
 
 
 class IntegratedGradients(Explainer):
-    """Shows the mean gradient on the way from a black image to each image.
+    """Draws the mean gradient on the path from a black image to each image.
 
-    That is not multiplied by the image, as the paper does: `actgrid.explain` does so.
+    As in tf-explain, the mean gradient is not multiplied by the image, unlike in the paper and in
+    `actgrid.explain`.
 
     References
     ----------
     Sundararajan et al., Axiomatic Attribution for Deep Networks, 2017,
     https://arxiv.org/abs/1703.01365.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from actgrid.compat.tf_explain.core.integrated_gradients import IntegratedGradients
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)),
+    ...     keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2, activation="softmax"),
+    ... ])
+    >>> images = np.random.default_rng(0).random((3, 8, 8, 3), np.float32)
+    >>> explainer = IntegratedGradients()
+    >>> explainer.explain((images, None), model, class_index=1, n_steps=5).shape
+    (16, 16)
     """
 
     def explain(
         self, validation_data: Any, model: Any, class_index: int, n_steps: int = 10
     ) -> npt.NDArray[np.uint8]:
-        """Return the absolute mean gradient of each image, in a square grid.
+        """Draw the absolute mean gradient of each image, in a square grid.
 
         Parameters
         ----------
-        validation_data
-            (images, labels or None).
-        model
-            A Keras model.
-        class_index
-            The class.
-        n_steps
-            Images on the way, the first and the last one included; at least 2.
+        validation_data : tuple
+            Pair (images, labels); images are (N, height, width, C), labels are ignored and may be
+            None.
+        model : keras.Model
+            The model.
+        class_index : int
+            Index of the class.
+        n_steps : int, optional
+            Number of images on the path, including both ends; at least 2.
 
         Returns
         -------
-        numpy.ndarray
+        ndarray
             (rows x height, columns x width) uint8; see `transform_to_normalized_grayscale`.
 
         Raises
         ------
-        TargetError, ShapeError, OptionError, ModelError
-            If an argument cannot be used. ValueErrors.
+        TargetError
+            If the model has no such class. Also a ValueError.
+        ShapeError
+            If the images do not fit the model. Also a ValueError.
+        OptionError
+            If another argument is invalid. Also a ValueError.
+        ModelError
+            If the model cannot be run. Also a ValueError.
 
         Examples
         --------
+        >>> import keras
+        >>> from actgrid.compat.tf_explain.core.integrated_gradients import IntegratedGradients
+        >>> model = keras.Sequential([
+        ...     keras.Input((8, 8, 3)),
+        ...     keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ...     keras.layers.Dense(2, activation="softmax"),
+        ... ])
+        >>> images = np.random.default_rng(0).random((3, 8, 8, 3), np.float32)
         >>> explainer = IntegratedGradients()
-        >>> grid = explainer.explain((images, None), model, class_index=281, n_steps=15)
+        >>> grid = explainer.explain((images, None), model, class_index=1, n_steps=5)
         >>> explainer.save(grid, ".", "integrated_gradients.png")
         """
         steps = integer_option("n_steps", n_steps, 2)
-        score = ClassOutput(class_number(class_index))
-        batch = batch_of(model, images_of(validation_data), score)
-        weights, shares = np.full(steps, 1 / steps), np.linspace(0, 1, steps)
-        gradients = summed_gradients(batch, on_the_way, weights, shares, batch.baseline(0.0))
+        score = ClassOutput(check_class_index(class_index))
+        batch = make_batch(model, get_images(validation_data), score)
+        weights, fractions = np.full(steps, 1 / steps), np.linspace(0, 1, steps)
+        gradients = sum_gradients(batch, interpolate, weights, fractions, batch.make_baseline(0.0))
         return grid_display(transform_to_normalized_grayscale(np.abs(gradients)))
 
     @staticmethod
     def get_integrated_gradients(
         interpolated_images: npt.NDArray[Any], model: Any, class_index: int, n_steps: int
     ) -> npt.NDArray[np.float32]:
-        """Return the mean gradient of the output for a class over each `n_steps` images."""
-        batch = batch_of(model, interpolated_images, ClassOutput(class_number(class_index)))
-        gradients = summed_gradients(batch, as_it_is, [1.0])
+        """Compute the mean gradient over each group of `n_steps` consecutive images.
+
+        Parameters
+        ----------
+        interpolated_images : ndarray
+            (N x n_steps, height, width, C) images.
+        model : keras.Model
+            The model.
+        class_index : int
+            Index of the class.
+        n_steps : int
+            Number of images in a group.
+
+        Returns
+        -------
+        ndarray
+            (N, height, width, C) float32.
+        """
+        batch = make_batch(model, interpolated_images, ClassOutput(check_class_index(class_index)))
+        gradients = sum_gradients(batch, keep_image, [1.0])
         means: npt.NDArray[np.float32]
         means = gradients.reshape(-1, n_steps, *gradients.shape[1:]).mean(1)
         return means
 
     @staticmethod
     def generate_interpolations(images: npt.ArrayLike, n_steps: int) -> npt.NDArray[Any]:
-        """Return the way from a black image to each image, (N * n_steps, H, W, C)."""
-        path = IntegratedGradients.generate_linear_path
-        ways = [path(np.zeros_like(image), image, n_steps) for image in np.asarray(images)]
-        return np.concatenate(ways)
+        """Interpolate between a black image and each image.
+
+        Parameters
+        ----------
+        images : array_like
+            (N, height, width, C) images.
+        n_steps : int
+            Number of images on each path, including both ends.
+
+        Returns
+        -------
+        ndarray
+            (N x n_steps, height, width, C).
+        """
+        make_path = IntegratedGradients.generate_linear_path
+        paths = [make_path(np.zeros_like(image), image, n_steps) for image in np.asarray(images)]
+        return np.concatenate(paths)
 
     @staticmethod
     def generate_linear_path(
         baseline: npt.NDArray[Any], target: npt.NDArray[Any], n_steps: int
     ) -> list[npt.NDArray[Any]]:
-        """Return `n_steps` images evenly from one image to another, both included."""
-        shares = np.linspace(0, 1, integer_option("n_steps", n_steps, 2))
-        return [baseline + (target - baseline) * share for share in shares]
+        """Interpolate linearly between two images.
+
+        Parameters
+        ----------
+        baseline : ndarray
+            First image, (height, width, C).
+        target : ndarray
+            Last image, (height, width, C).
+        n_steps : int
+            Number of images, including both ends.
+
+        Returns
+        -------
+        list of ndarray
+            `n_steps` images.
+        """
+        fractions = np.linspace(0, 1, integer_option("n_steps", n_steps, 2))
+        return [baseline + (target - baseline) * fraction for fraction in fractions]

@@ -1,4 +1,4 @@
-"""Occlusion."""
+"""Occlusion sensitivity, as in tf-explain."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.perturbation import masked_scores, outside_patch
+from actgrid.attribution.perturbation import mask_patch, score_masked_images
 from actgrid.compat.tf_explain.core.explainer import (
     ClassOutput,
     Explainer,
-    batch_of,
-    class_number,
-    images_of,
+    check_class_index,
+    get_images,
+    make_batch,
 )
-from actgrid.compat.tf_explain.utils.display import VIRIDIS, stacked
+from actgrid.compat.tf_explain.utils.display import VIRIDIS, stack_heatmaps
 from actgrid.compat.tf_explain.utils.image import GRAY
 from actgrid.models.frameworks import tensorflow
 from actgrid.option_checks import integer_option
@@ -25,17 +25,32 @@ __all__ = ["OcclusionSensitivity"]
 
 
 class OcclusionSensitivity(Explainer):
-    """Shows where hiding a part of the image lowers the model's confidence in a class.
+    """Draws where hiding a part of the image lowers the confidence in a class.
 
     Parameters
     ----------
-    batch_size
-        How many images the model runs on at once; None: 32.
+    batch_size : int or None, optional
+        Number of images in one run of the model. None: 32.
 
     References
     ----------
     Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2013,
     https://arxiv.org/abs/1311.2901.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from actgrid.compat.tf_explain.core.occlusion_sensitivity import OcclusionSensitivity
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)),
+    ...     keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2, activation="softmax"),
+    ... ])
+    >>> images = np.random.default_rng(0).random((3, 8, 8, 3), np.float32)
+    >>> explainer = OcclusionSensitivity()
+    >>> explainer.explain((images, None), model, class_index=1, patch_size=4).shape
+    (16, 16, 3)
     """
 
     def __init__(self, batch_size: int | None = None) -> None:
@@ -49,78 +64,97 @@ class OcclusionSensitivity(Explainer):
         patch_size: int,
         colormap: int | str = VIRIDIS,
     ) -> npt.NDArray[np.uint8]:
-        """Return the map of 1 - confidence over each image, in a square grid.
+        """Draw the map of 1 - confidence over each image, in a square grid.
 
         Parameters
         ----------
-        validation_data
-            (images, labels or None); images may be a list of arrays of one size.
-        model
-            A Keras model.
-        class_index
-            The class.
-        patch_size
-            Side of the square that is hidden, in pixels; squares lie side by side. They are filled
-            with 127.5, in whatever units the images are.
-        colormap
-            OpenCV's number of it, or any by its name.
+        validation_data : tuple
+            Pair (images, labels); images are (N, height, width, C), labels are ignored and may be
+            None.
+        model : keras.Model
+            The model.
+        class_index : int
+            Index of the class.
+        patch_size : int
+            Side of the hidden squares in pixels. The squares do not overlap. They are filled with
+            127.5, in the units of the images.
+        colormap : int or str, optional
+            Number of an OpenCV colormap, or name of a colormap.
 
         Returns
         -------
-        numpy.ndarray
-            (rows x height, columns x width, 3) uint8. Images need not be square, unlike in
-            tf-explain.
+        ndarray
+            (rows x height, columns x width, 3) uint8. Unlike in tf-explain, images need not be
+            square.
 
         Raises
         ------
-        TargetError, ShapeError, OptionError, ModelError
-            If an argument cannot be used. ValueErrors.
+        TargetError
+            If the model has no such class. Also a ValueError.
+        ShapeError
+            If the images do not fit the model. Also a ValueError.
+        OptionError
+            If another argument is invalid. Also a ValueError.
+        ModelError
+            If the model cannot be run. Also a ValueError.
 
         Examples
         --------
+        >>> import keras
+        >>> from actgrid.compat.tf_explain.core.occlusion_sensitivity import OcclusionSensitivity
+        >>> model = keras.Sequential([
+        ...     keras.Input((8, 8, 3)),
+        ...     keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ...     keras.layers.Dense(2, activation="softmax"),
+        ... ])
+        >>> images = np.random.default_rng(0).random((3, 8, 8, 3), np.float32)
         >>> explainer = OcclusionSensitivity()
-        >>> grid = explainer.explain((images, None), model, class_index=281, patch_size=20)
+        >>> grid = explainer.explain((images, None), model, class_index=1, patch_size=4)
         >>> explainer.save(grid, ".", "occlusion_sensitivity.png")
         """
-        images = images_of(validation_data)
-        maps = self._maps(model, images, class_index, patch_size)
-        return stacked(list(maps), images, colormap, 0.7)
+        images = get_images(validation_data)
+        maps = self._compute_maps(model, images, class_index, patch_size)
+        return stack_heatmaps(list(maps), images, colormap, 0.7)
 
     def get_sensitivity_map(
         self, model: Any, image: npt.ArrayLike, class_index: int, patch_size: int
     ) -> npt.NDArray[np.float32]:
-        """Return the map of 1 - confidence of one image, enlarged to its size.
+        """Compute the map of 1 - confidence of one image, resized to the image.
 
         Parameters
         ----------
-        image
-            (height, width, C).
-        model, class_index, patch_size
-            As for `explain`.
+        model : keras.Model
+            The model.
+        image : array_like
+            (height, width, C) image.
+        class_index : int
+            Index of the class.
+        patch_size : int
+            Side of the hidden squares in pixels.
 
         Returns
         -------
-        numpy.ndarray
+        ndarray
             (height, width) float32.
         """
         images = np.asarray(image)[None]
-        enlarged: npt.NDArray[np.float32]
-        (enlarged,) = Heatmap(self._maps(model, images, class_index, patch_size)).resized(
-            *images.shape[1:3]
-        )
-        return enlarged
+        heatmap = Heatmap(self._compute_maps(model, images, class_index, patch_size))
+        resized: npt.NDArray[np.float32]
+        (resized,) = heatmap.resized(*images.shape[1:3])
+        return resized
 
-    def _maps(
+    def _compute_maps(
         self, model: Any, images: npt.NDArray[Any], class_index: int, patch_size: int
     ) -> npt.NDArray[np.float32]:
-        """Return 1 - confidence behind each square, (N, rows, columns)."""
+        """Return 1 - confidence with each square hidden, (N, rows, columns)."""
         side = integer_option("patch_size", patch_size, 1)
-        score = ClassOutput(class_number(class_index))
-        batch = batch_of(model, images, score, self.batch_size)
+        score = ClassOutput(check_class_index(class_index))
+        batch = make_batch(model, images, score, self.batch_size)
         height, width = batch.sides
         tops, lefts = range(0, height, side), range(0, width, side)
         corners = np.array([(top, left) for top in tops for left in lefts], np.int32)
         tables = tensorflow().constant(corners), tensorflow().constant((side, side))
-        scores = masked_scores(batch, outside_patch, len(corners), GRAY, *tables)
+        scores = score_masked_images(batch, mask_patch, len(corners), GRAY, *tables)
         maps: npt.NDArray[np.float32] = 1 - scores.reshape(-1, len(tops), len(lefts))
         return maps

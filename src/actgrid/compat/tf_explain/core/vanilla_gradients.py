@@ -1,4 +1,4 @@
-"""The gradient with respect to the image."""
+"""Gradients with respect to the image, as in tf-explain."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.input_gradients import as_it_is, summed_gradients
+from actgrid.attribution.input_gradients import keep_image, sum_gradients
 from actgrid.compat.tf_explain.core.explainer import (
     ClassOutput,
     Explainer,
-    batch_of,
-    class_number,
-    images_of,
+    check_class_index,
+    get_images,
+    make_batch,
 )
 from actgrid.compat.tf_explain.utils.display import grid_display
 from actgrid.compat.tf_explain.utils.image import transform_to_normalized_grayscale
@@ -24,8 +24,8 @@ from actgrid.models.inputs import partial_model
 __all__ = ["ACTIVATION_LAYER_CLASSES", "UNSUPPORTED_ARCHITECTURE_WARNING", "VanillaGradients"]
 
 UNSUPPORTED_ARCHITECTURE_WARNING = (
-    "the last layer of the model is no activation by itself: gradients are those of the model's "
-    "output"
+    "the last layer of the model is not an activation layer: gradients of the model's output are "
+    "computed"
 )
 # Keras 3 has no ThresholdedReLU.
 ACTIVATION_LAYER_CLASSES = tuple(
@@ -35,48 +35,92 @@ ACTIVATION_LAYER_CLASSES = tuple(
 
 
 class VanillaGradients(Explainer):
-    """Shows how much the score of a class changes with each pixel.
+    """Draws the gradient of a class score with respect to each pixel.
 
     References
     ----------
     Simonyan et al., Deep Inside Convolutional Networks, 2013, https://arxiv.org/abs/1312.6034.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from actgrid.compat.tf_explain.core.vanilla_gradients import VanillaGradients
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)),
+    ...     keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ...     keras.layers.Activation("softmax"),
+    ... ])
+    >>> images = np.random.default_rng(0).random((3, 8, 8, 3), np.float32)
+    >>> explainer = VanillaGradients()
+    >>> explainer.explain((images, None), model, class_index=1).shape
+    (16, 16)
     """
 
     def explain(self, validation_data: Any, model: Any, class_index: int) -> npt.NDArray[np.uint8]:
-        """Return the absolute gradient of each image, in a square grid.
+        """Draw the absolute gradient of each image, in a square grid.
 
         Parameters
         ----------
-        validation_data
-            (images, labels or None).
-        model
-            A Keras model. If its last layer is an activation by itself, such as
-            ``Activation("softmax")``, the score before it is taken; if not there is a warning, and
-            it is the model's output.
-        class_index
-            The class.
+        validation_data : tuple
+            Pair (images, labels); images are (N, height, width, C), labels are ignored and may be
+            None.
+        model : keras.Model
+            The model. If its last layer is an activation layer, such as ``Activation("softmax")``,
+            the score before this layer is explained. Otherwise, a warning is issued and the output
+            is explained.
+        class_index : int
+            Index of the class.
 
         Returns
         -------
-        numpy.ndarray
+        ndarray
             (rows x height, columns x width) uint8; see `transform_to_normalized_grayscale`.
 
         Raises
         ------
-        TargetError, ShapeError, OptionError, ModelError
-            If an argument cannot be used. ValueErrors.
+        TargetError
+            If the model has no such class. Also a ValueError.
+        ShapeError
+            If the images do not fit the model. Also a ValueError.
+        OptionError
+            If another argument is invalid. Also a ValueError.
+        ModelError
+            If the model cannot be run. Also a ValueError.
 
         Examples
         --------
+        >>> import keras
+        >>> from actgrid.compat.tf_explain.core.vanilla_gradients import VanillaGradients
+        >>> model = keras.Sequential([
+        ...     keras.Input((8, 8, 3)),
+        ...     keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ...     keras.layers.Dense(2),
+        ...     keras.layers.Activation("softmax"),
+        ... ])
+        >>> images = np.random.default_rng(0).random((3, 8, 8, 3), np.float32)
         >>> explainer = VanillaGradients()
-        >>> grid = explainer.explain((images, None), model, class_index=281)
+        >>> grid = explainer.explain((images, None), model, class_index=1)
         >>> explainer.save(grid, ".", "vanilla_gradients.png")
         """
         score_model = self.get_score_model(model)
         return self.explain_score_model(validation_data, score_model, class_index)
 
     def get_score_model(self, model: Any) -> Any:
-        """Return a model without its last layer, if that is an activation; or else itself."""
+        """Return a model without its last layer if the layer is an activation layer.
+
+        Parameters
+        ----------
+        model : keras.Model
+            The model.
+
+        Returns
+        -------
+        keras.Model
+            A model that returns scores, or `model` if its last layer is not an activation layer.
+        """
         last = model.layers[-1] if model.layers else None
         if isinstance(last, ACTIVATION_LAYER_CLASSES) and getattr(model, "inputs", None):
             return partial_model(model, last.input)
@@ -86,8 +130,24 @@ class VanillaGradients(Explainer):
     def explain_score_model(
         self, validation_data: Any, score_model: Any, class_index: int
     ) -> npt.NDArray[np.uint8]:
-        """Do as `explain` with a model that `get_score_model` returned."""
-        images = images_of(validation_data)
+        """Draw the absolute gradient of each image for a model that returns scores.
+
+        Parameters
+        ----------
+        validation_data : tuple
+            Pair (images, labels); images are (N, height, width, C), labels are ignored and may be
+            None.
+        score_model : keras.Model
+            Result of `get_score_model`.
+        class_index : int
+            Index of the class.
+
+        Returns
+        -------
+        ndarray
+            (rows x height, columns x width) uint8, as from `explain`.
+        """
+        images = get_images(validation_data)
         gradients = self.compute_gradients(images, score_model, class_index)
         return grid_display(transform_to_normalized_grayscale(np.abs(gradients)))
 
@@ -95,6 +155,21 @@ class VanillaGradients(Explainer):
     def compute_gradients(
         images: npt.NDArray[Any], model: Any, class_index: int
     ) -> npt.NDArray[np.float32]:
-        """Return the gradients of the output for a class, of the images' shape."""
-        batch = batch_of(model, images, ClassOutput(class_number(class_index)))
-        return summed_gradients(batch, as_it_is, [1.0])
+        """Compute the gradients of the output for a class with respect to the images.
+
+        Parameters
+        ----------
+        images : ndarray
+            (N, height, width, C) images.
+        model : keras.Model
+            The model.
+        class_index : int
+            Index of the class.
+
+        Returns
+        -------
+        ndarray
+            Float32 of the shape of the images.
+        """
+        batch = make_batch(model, images, ClassOutput(check_class_index(class_index)))
+        return sum_gradients(batch, keep_image, [1.0])

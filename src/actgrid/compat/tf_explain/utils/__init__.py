@@ -1,1 +1,1 @@
-"""Pictures of explanations, as tf-explain arranges, colours and saves them."""
+"""Arrange, colour and save pictures, as tf-explain does."""

@@ -1,4 +1,4 @@
-"""Pictures in a grid, and heatmaps over images."""
+"""Arrange pictures in a grid, and draw heatmaps over images, as tf-explain does."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.backdrops import as_pictures
+from actgrid.attribution.backdrops import to_pictures
 from actgrid.errors import OptionError, ShapeError
 from actgrid.option_checks import integer_option, number_option
 from actgrid.rendering import Heatmap, palette
 
 __all__ = [
-    "as_levels",
     "filter_display",
     "grid_display",
     "heatmap_display",
     "image_to_uint_255",
-    "stacked",
+    "stack_heatmaps",
+    "to_levels",
 ]
 
 Array = npt.NDArray[Any]
 
+# Number of the colormap viridis in OpenCV.
 VIRIDIS = 16
-# The colormaps that OpenCV has numbers for, in their order.
-_OPENCV = (
+# Colormaps of OpenCV in the order of their numbers.
+_OPENCV_NAMES = (
     *("autumn", "bone", "jet", "winter", "rainbow", "ocean", "summer", "spring", "cool", "hsv"),
     *("pink", "hot", "fake_parula", "magma", "inferno", "plasma", "viridis", "cividis", "twilight"),
     *("twilight_shifted", "turbo"),
@@ -38,24 +39,34 @@ _OPENCV = (
 def grid_display(
     array: npt.ArrayLike, num_rows: int | None = None, num_columns: int | None = None
 ) -> Array:
-    """Return pictures side by side in one: as many rows as columns, unless a number is given.
+    """Arrange pictures in a grid, by default with as many rows as columns.
 
     Parameters
     ----------
-    array
-        (N, height, width) or (N, height, width, C); cells without a picture are zero.
-    num_rows, num_columns
-        How many. Where both are given and have too few cells, there is a warning, and there are as
-        many rows as the columns need.
+    array : array_like
+        (N, height, width) or (N, height, width, C) pictures.
+    num_rows : int, optional
+        Number of rows. If rows and columns have too few cells, a warning is issued and rows are
+        added. None: as many rows as necessary.
+    num_columns : int, optional
+        Number of columns. None: as many columns as necessary.
+
+    Returns
+    -------
+    ndarray
+        (rows x height, columns x width) or (rows x height, columns x width, C), of the dtype of
+        the pictures. Empty cells are zero.
 
     Raises
     ------
-    ShapeError, OptionError
-        If there is no picture, or a number is not positive. Both are ValueErrors.
+    ShapeError
+        If there is no picture. Also a ValueError.
+    OptionError
+        If a number is not positive. Also a ValueError.
     """
     pictures = np.asarray(array)
     if pictures.ndim < 3 or not pictures.size:
-        raise ShapeError(f"a grid is of pictures, (N, height, width), not of {pictures.shape}")
+        raise ShapeError(f"array must be pictures, (N, height, width), not {pictures.shape}")
     count = len(pictures)
     if num_columns is not None:
         columns = integer_option("num_columns", num_columns, 1)
@@ -63,8 +74,8 @@ def grid_display(
         if num_rows is not None:
             if integer_option("num_rows", num_rows, 1) < rows:
                 warnings.warn(
-                    f"{num_rows} rows of {columns} columns are too few for {count} pictures: there "
-                    f"are {rows} rows",
+                    f"{num_rows} rows of {columns} columns are too few for {count} pictures: using "
+                    f"{rows} rows",
                     stacklevel=2,
                 )
             rows = max(rows, num_rows)
@@ -84,12 +95,28 @@ def grid_display(
 def filter_display(
     array: npt.ArrayLike, num_rows: int | None = None, num_columns: int | None = None
 ) -> Array:
-    """Return every channel of activations (N, height, width, C) in a grid, image by image.
+    """Arrange all channels of activations in a grid, image by image.
+
+    Parameters
+    ----------
+    array : array_like
+        (N, height, width, C) activations.
+    num_rows : int, optional
+        Number of rows, as in `grid_display`.
+    num_columns : int, optional
+        Number of columns, as in `grid_display`.
+
+    Returns
+    -------
+    ndarray
+        (rows x height, columns x width), of the dtype of the activations.
 
     Raises
     ------
-    ShapeError, OptionError
-        As `grid_display`.
+    ShapeError
+        If the array does not have 4 axes. Also a ValueError.
+    OptionError
+        If a number is not positive. Also a ValueError.
     """
     activations = np.asarray(array)
     if activations.ndim != 4:
@@ -99,19 +126,34 @@ def filter_display(
 
 
 def image_to_uint_255(image: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    """Return an image as levels: uint8 as it is, 0 to 1 and -1 to 1 brought to 0 to 255.
+    """Convert an image to uint8 levels from 0 to 255.
 
-    Values beyond, which tf-explain let overflow, are taken as 0 to 255, or if they are beyond that
-    too brought to it from their smallest to their largest.
+    Images of uint8 are unchanged. The ranges 0 to 1 and -1 to 1 are scaled to 0 to 255. Larger
+    values, which overflow in tf-explain, are treated as 0 to 255, or stretched if they exceed 255.
+
+    Parameters
+    ----------
+    image : array_like
+        (height, width, 3) or (height, width, 1) image.
+
+    Returns
+    -------
+    ndarray
+        Uint8 levels.
+
+    Raises
+    ------
+    ShapeError
+        If an image with large values does not have 1, 3 or 4 channels. Also a ValueError.
     """
     values = np.asarray(image)
     if values.dtype == np.uint8:
         return values
     values = values.astype(np.float32)
     if values.min() >= -1 and values.max() <= 1:
-        shares = (values + 1) / 2 if values.min() < 0 else values
-        return (shares * 255).astype(np.uint8)
-    pictures = as_pictures(values[None])
+        unit_values = (values + 1) / 2 if values.min() < 0 else values
+        return (unit_values * 255).astype(np.uint8)
+    pictures = to_pictures(values[None])
     if pictures is None:
         raise ShapeError(f"an image must be (height, width, 3), not {values.shape}")
     levels: npt.NDArray[np.uint8] = pictures[0]
@@ -124,64 +166,68 @@ def heatmap_display(
     colormap: int | str = VIRIDIS,
     image_weight: float = 0.7,
 ) -> npt.NDArray[np.uint8]:
-    """Return an image with a heatmap added to it in colour.
+    """Add a coloured heatmap to an image.
 
     Parameters
     ----------
-    heatmap
-        (h, w), of any size.
-    original_image
-        (height, width, 3), or 1 for gray, which tf-explain did not take.
-    colormap
-        One of OpenCV's by its number, such as ``cv2.COLORMAP_JET``, or any by its name. The colours
-        are those of matplotlib's colormap of that name.
-    image_weight
-        How strong the image is, 0 to 1.
+    heatmap : array_like
+        (h, w) map of any size.
+    original_image : array_like
+        (height, width, 3) image, or (height, width, 1), which tf-explain does not support.
+    colormap : int or str, optional
+        Number of an OpenCV colormap, such as ``cv2.COLORMAP_JET``, or name of a colormap. The
+        colours are those of matplotlib's colormap of the same name.
+    image_weight : float, optional
+        Weight of the image, 0 to 1.
 
     Returns
     -------
-    numpy.ndarray
+    ndarray
         (height, width, 3) uint8.
 
     Raises
     ------
     OptionError
-        If there is no such colormap, or no such weight. Also a ValueError.
+        If the colormap or the weight is invalid. Also a ValueError.
     ShapeError
-        If the image is none. Also a ValueError.
+        If the image has another shape. Also a ValueError.
     """
     photo = image_to_uint_255(original_image)
     if photo.ndim != 3 or photo.shape[2] not in (1, 3):
         raise ShapeError(f"an image must be (height, width, 3), not {photo.shape}")
     (values,) = Heatmap(heatmap).resized(*photo.shape[:2])
     weight = np.float32(number_option("image_weight", image_weight, 0, 1))
-    colours = palette(_name(colormap))[as_levels(values)]
+    colours = palette(_get_colormap_name(colormap))[to_levels(values)]
     blended: Array = photo * weight + colours
     levels: npt.NDArray[np.uint8] = np.rint(np.clip(blended, 0, 255)).astype(np.uint8)
     return levels
 
 
-def as_levels(values: Array) -> npt.NDArray[np.uint8]:
-    """Return values from the smallest to the largest as levels; 0 if they are all the same."""
+def to_levels(values: Array) -> npt.NDArray[np.uint8]:
+    """Scale values from their minimum and maximum to uint8 levels; constant values become 0."""
     low, high = values.min(), values.max()
-    shares: Array = (values - low) / (high - low) if high > low else np.zeros_like(values)
-    return (shares * 255).astype(np.uint8)
+    unit_values: Array = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    return (unit_values * 255).astype(np.uint8)
 
 
-def _name(colormap: int | str) -> str:
+def _get_colormap_name(colormap: int | str) -> str:
+    """Return the name of a colormap from its name or its OpenCV number."""
     if isinstance(colormap, str):
         return colormap
     number = integer_option("colormap", colormap, 0)
-    if number >= len(_OPENCV):
-        raise OptionError(f"colormap must be 0 to {len(_OPENCV) - 1}, or a name, not {number}")
-    return _OPENCV[number]
+    if number >= len(_OPENCV_NAMES):
+        largest = len(_OPENCV_NAMES) - 1
+        raise OptionError(f"colormap must be 0 to {largest}, or a name, not {number}")
+    return _OPENCV_NAMES[number]
 
 
-def stacked(maps: Sequence[Array], images: Array, colormap: int | str, weight: float) -> Array:
-    """Return heatmaps over their images in one grid."""
+def stack_heatmaps(
+    maps: Sequence[Array], images: Array, colormap: int | str, weight: float
+) -> Array:
+    """Draw heatmaps over their images and arrange the pictures in a grid."""
     return grid_display(
         [
-            heatmap_display(one, image, colormap, weight)
-            for one, image in zip(maps, images, strict=True)
+            heatmap_display(image_map, image, colormap, weight)
+            for image_map, image in zip(maps, images, strict=True)
         ]
     )

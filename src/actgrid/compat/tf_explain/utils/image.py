@@ -1,4 +1,4 @@
-"""Values to gray levels."""
+"""Convert gradients to gray levels, and hide parts of images, as tf-explain does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from actgrid.models.frameworks import tensorflow
 
-# In the images' units, whatever these are.
+# Value of hidden pixels, in the units of the images.
 GRAY = 127.5
 
 __all__ = ["apply_grey_patch", "transform_to_normalized_grayscale"]
@@ -18,16 +18,23 @@ __all__ = ["apply_grey_patch", "transform_to_normalized_grayscale"]
 def apply_grey_patch(
     image: npt.ArrayLike, top_left_x: int, top_left_y: int, patch_size: int
 ) -> npt.NDArray[Any]:
-    """Return a copy of an image in which a square is 127.5, in whatever units the image is.
+    """Return a copy of an image in which a square has the value 127.5.
 
     Parameters
     ----------
-    image
-        (height, width, C).
-    top_left_x, top_left_y
-        Column and row of the square's top left corner.
-    patch_size
-        Side of the square, in pixels. What lies outside of the image is cut off.
+    image : array_like
+        (height, width, C) image.
+    top_left_x : int
+        Column of the top left corner of the square.
+    top_left_y : int
+        Row of the top left corner of the square.
+    patch_size : int
+        Side of the square in pixels. The square is clipped at the borders of the image.
+
+    Returns
+    -------
+    ndarray
+        (height, width, C), of the dtype of the image.
     """
     patched = np.array(image)
     rows = slice(top_left_y, top_left_y + patch_size)
@@ -36,19 +43,19 @@ def apply_grey_patch(
 
 
 def transform_to_normalized_grayscale(tensor: Any) -> npt.NDArray[np.uint8]:
-    """Return the sum over channels, standardized over all images and times 255, as uint8.
+    """Sum channels, standardize over all images, multiply by 255 and convert to uint8.
 
-    What is beyond 0 to 255 is cut off. tf-explain left that to the processor: most values were cut
-    off, and a few wrapped around.
+    Values outside of 0 to 255 are clipped. In tf-explain, they overflow in a way that depends on
+    the processor.
 
     Parameters
     ----------
-    tensor
-        (N, height, width, C) float.
+    tensor : array_like
+        (N, height, width, C) float values.
 
     Returns
     -------
-    numpy.ndarray
+    ndarray
         (N, height, width) uint8.
     """
     tf = tensorflow()

@@ -1,4 +1,4 @@
-"""Pictures to files."""
+"""Save pictures to files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,23 @@ __all__ = ["save_grayscale", "save_rgb"]
 def save_grayscale(
     image: npt.NDArray[np.uint8], output_dir: str | Path, output_name: str | Path
 ) -> None:
-    """Save a picture, (height, width) or (height, width, 3); the folder is made if need be.
+    """Save a picture to a file.
+
+    Parameters
+    ----------
+    image : ndarray
+        (height, width) or (height, width, 3) uint8.
+    output_dir : str or Path
+        Output folder; created if necessary.
+    output_name : str or Path
+        File name; its suffix decides the format.
 
     Raises
     ------
     OutputError
-        If it cannot be written. Also an OSError.
+        If the file cannot be written. Also an OSError.
     OptionError
-        If the name's suffix is of no format that can be written. Also a ValueError.
+        If the format is unknown. Also a ValueError.
     """
     pixels = np.ascontiguousarray(image, np.uint8)
     if pixels.ndim == 3 and pixels.shape[2] == 1:

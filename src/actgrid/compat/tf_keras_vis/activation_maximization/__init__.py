@@ -1,4 +1,4 @@
-"""Activation maximisation."""
+"""Activation maximization, as in tf-keras-vis."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.compiled import compiled
+from actgrid.attribution.compiled import compile_function
 from actgrid.compat.tf_keras_vis.activation_maximization.input_modifiers import Jitter, Rotate2D
 from actgrid.compat.tf_keras_vis.activation_maximization.regularizers import Norm, TotalVariation2D
 from actgrid.compat.tf_keras_vis.utils import listify
-from actgrid.compat.tf_keras_vis.visualization import BatchScore, ModelVisualization, anew
+from actgrid.compat.tf_keras_vis.visualization import (
+    BatchScore,
+    ModelVisualization,
+    force_retrace,
+)
 from actgrid.errors import ModelError, OptionError
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import input_names
@@ -30,35 +34,75 @@ _REGULARIZERS = (TotalVariation2D(weight=1.0), Norm(weight=0.3, p=1))
 
 
 @dataclass(frozen=True)
-class _Slope:
-    """Gradients of what is to be small, with the scores and regularizations that it is made of."""
+class _LossGradient:
+    """Function that returns gradients of the loss, scores, regularization terms and outputs.
+
+    The loss is the sum of the regularization terms minus the sum of the scores.
+
+    Attributes
+    ----------
+    score
+        Score function of the batch.
+    regularizers
+        Regularizers of each input.
+    training
+        Whether the model runs in training mode.
+    """
 
     score: BatchScore
-    # Of each input.
     regularizers: tuple[tuple[Any, ...], ...]
     training: bool
 
     def __call__(self, model: Any, inputs: list[Any]) -> Any:
         tf = tensorflow()
-        taken = [tf.ensure_shape(one, [self.score.count, *one.shape[1:]]) for one in inputs]
-        outputs = model(taken if len(taken) > 1 else taken[0], training=self.training)
-        scores = self.score.values(outputs)
+        tensors = [
+            tf.ensure_shape(tensor, [self.score.count, *tensor.shape[1:]]) for tensor in inputs
+        ]
+        outputs = model(tensors if len(tensors) > 1 else tensors[0], training=self.training)
+        scores = self.score.compute_scores(outputs)
         terms = [
-            regularizer(one)
-            for one, regularizers in zip(taken, self.regularizers, strict=True)
+            regularizer(tensor)
+            for tensor, regularizers in zip(tensors, self.regularizers, strict=True)
             for regularizer in regularizers
         ]
-        total = sum(map(tf.reduce_sum, terms)) - sum(map(tf.reduce_sum, scores))
-        slopes = tf.gradients(total, taken)
-        if any(slope is None for slope in slopes):
-            raise ModelError("the score does not depend on every input, or not smoothly")
-        return slopes, scores, terms, tf.nest.flatten(outputs)
+        loss = sum(map(tf.reduce_sum, terms)) - sum(map(tf.reduce_sum, scores))
+        gradients = tf.gradients(loss, tensors)
+        if any(gradient is None for gradient in gradients):
+            raise ModelError("the score has no gradient with respect to every input")
+        return gradients, scores, terms, tf.nest.flatten(outputs)
 
 
 class ActivationMaximization(ModelVisualization):
-    """Finds inputs that excite a model, by gradient ascent.
+    """Synthesizes inputs that maximize a score, by gradient ascent.
 
-    `actgrid.maximize` does so for channels and classes in fewer steps and in natural colours.
+    `actgrid.maximize` does the same for channels and classes, in fewer steps and with natural
+    colours.
+
+    Parameters
+    ----------
+    model : keras.Model or str
+        The model, or anything that `actgrid.load_model` takes.
+    model_modifier : callable or list of callable, optional
+        Functions that change the model in place and return None, or return another model. None:
+        the model is not modified.
+    clone : bool, optional
+        Whether to modify a copy of the model instead of the model.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from actgrid.compat.tf_keras_vis.activation_maximization import ActivationMaximization
+    >>> from actgrid.compat.tf_keras_vis.utils.scores import CategoricalScore
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 3)),
+    ...     keras.layers.Conv2D(4, 3, activation="relu"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+    >>> maximize = ActivationMaximization(model)
+    >>> maximize(CategoricalScore(1), steps=3).shape
+    (1, 8, 8, 3)
     """
 
     def __call__(
@@ -78,57 +122,76 @@ class ActivationMaximization(ModelVisualization):
         *,
         normalize_gradient: bool | None = None,
     ) -> Any:
-        """Return inputs that make the score large.
+        """Synthesize inputs that maximize the score.
 
         Parameters
         ----------
-        score
-            A function of the output, such as ``CategoricalScore([1, 294])``; a list of them for
-            several outputs. It is traced.
-        seed_input
-            What to begin with, (N, H, W, C) or one without N; a list for several inputs. None:
-            one at random.
-        input_range
-            (low, high) of the inputs, or a list of these; None for no bound.
-        input_modifiers
-            Functions of an input, done before each step, by default ``Jitter(4)`` and
-            ``Rotate2D(1)``; of several inputs a dict by the inputs' names, or a list of lists.
-        regularizers
-            Functions of an input that are to be small, likewise, by default
-            ``TotalVariation2D(1.0)`` and ``Norm(0.3, p=1)``. They are traced.
-        steps
-            How many.
-        optimizer
-            One of Keras's; None: ``RMSprop(1.0, rho=0.999)``. A copy of it is used, so that one may
-            be given time and again.
-        gradient_modifier
-            What is done to the gradients of each input.
-        callbacks
-            See `actgrid.compat.tf_keras_vis.activation_maximization.callbacks`.
-        training
-            Whether the model runs as in training.
-        unconnected_gradients, normalize_gradient
-            Without effect.
-        activation_modifiers
-            What is done to the result: a function, or a dict of them by the inputs' names.
+        score : callable or list of callable
+            Function of the output that returns a score for each image, (N,), such as
+            ``CategoricalScore([1, 294])``; a list with a function for each output of the model.
+            Functions are traced.
+        seed_input : array_like or list of array_like, optional
+            Initial images, (N, H, W, C), or one image without N; a list for several inputs. None:
+            a random image.
+        input_range : tuple or list of tuple, optional
+            (low, high) of the inputs, or a list with a range for each input. None: no bound.
+        input_modifiers : callable, list or dict, optional
+            Functions that modify an input before each step, by default ``Jitter(4)`` and
+            ``Rotate2D(1)``. For several inputs, a dict by the names of inputs, or a list of lists.
+        regularizers : callable, list or dict, optional
+            Functions of an input that are minimized, by default ``TotalVariation2D(1.0)`` and
+            ``Norm(0.3, p=1)``. For several inputs, as `input_modifiers`. Functions are traced.
+        steps : int, optional
+            Number of steps.
+        optimizer : keras.optimizers.Optimizer, optional
+            The optimizer, of which a copy is used. None: ``RMSprop(1.0, rho=0.999)``.
+        gradient_modifier : callable, optional
+            Function that modifies the gradients of each input. None: unchanged gradients.
+        callbacks : callable or list of callable, optional
+            See `actgrid.compat.tf_keras_vis.activation_maximization.callbacks`. None: no callbacks.
+        training : bool, optional
+            Whether the model runs in training mode.
+        unconnected_gradients : object, optional
+            Ignored.
+        activation_modifiers : callable or dict, optional
+            Function that modifies the result, or a dict of functions by the names of inputs. None:
+            unchanged results.
+        normalize_gradient : bool, optional
+            Ignored.
 
         Returns
         -------
-        numpy.ndarray or list
-            Of the input's shape: int64 where the low end of the range is an int, so that it can be
-            shown as pixels, and float32 otherwise. A list for several inputs, or if `seed_input`
-            was one.
+        ndarray or list
+            Inputs with the shape of `seed_input`: int64 if the lower bound is an int, so that they
+            can be shown as pixels, otherwise float32. A list for several inputs, or if `seed_input`
+            is a list.
 
         Raises
         ------
-        OptionError, ShapeError, TargetError, ModelError
-            If an argument cannot be used. ValueErrors.
+        OptionError
+            If an argument is invalid. Also a ValueError.
+        ShapeError
+            If the inputs do not fit the model. Also a ValueError.
+        TargetError
+            If the model has no such class. Also a ValueError.
+        ModelError
+            If the model cannot be run, or has no gradient. Also a ValueError.
 
         Examples
         --------
-        >>> maximize = ActivationMaximization(model, model_modifier=ReplaceToLinear())
-        >>> maximize(CategoricalScore(20), callbacks=[Progress()]).shape
-        (1, 224, 224, 3)
+        >>> import keras
+        >>> from actgrid.compat.tf_keras_vis.activation_maximization import ActivationMaximization
+        >>> from actgrid.compat.tf_keras_vis.utils.scores import CategoricalScore
+        >>> model = keras.Sequential([
+        ...     keras.Input((8, 8, 3)),
+        ...     keras.layers.Conv2D(4, 3, activation="relu"),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ...     keras.layers.Dense(2),
+        ... ])
+        >>> images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+        >>> maximize = ActivationMaximization(model)
+        >>> maximize(CategoricalScore(1), steps=3).shape
+        (1, 8, 8, 3)
         """
         arguments = {name: value for name, value in locals().items() if name != "self"}
         tf = tensorflow()
@@ -136,145 +199,162 @@ class ActivationMaximization(ModelVisualization):
         names = input_names(self.model)
         if not names:
             raise ModelError(f"the inputs of the model {self.model.name!r} are not known")
-        ranges = _ranges(input_range, len(names))
-        inputs = self._seeds(seed_input, ranges)
-        modifiers = _of_each_input("input_modifiers", input_modifiers, names)
-        penalties = _of_each_input("regularizers", regularizers, names)
-        last = _last_modifiers(activation_modifiers, names)
-        regularizing = tuple(tuple(map(anew, listed)) for listed in penalties)
-        scores_of = self._scores(score, len(inputs[0]))
-        slope = compiled(self.model, _Slope(scores_of, regularizing, training))
-        labels = _labels(penalties, names)
-        variables = [keras().Variable(one, dtype="float32") for one in inputs]
-        ascent = _copied(optimizer)
+        ranges = _parse_ranges(input_range, len(names))
+        inputs = self._make_seeds(seed_input, ranges)
+        modifiers = _list_by_input("input_modifiers", input_modifiers, names)
+        regularizers_by_input = _list_by_input("regularizers", regularizers, names)
+        result_modifiers = _list_result_modifiers(activation_modifiers, names)
+        traced_regularizers = tuple(
+            tuple(map(force_retrace, functions)) for functions in regularizers_by_input
+        )
+        batch_score = self._make_batch_score(score, len(inputs[0]))
+        compute_gradients = compile_function(
+            self.model, _LossGradient(batch_score, traced_regularizers, training)
+        )
+        labels = _make_labels(regularizers_by_input, names)
+        variables = [keras().Variable(array, dtype="float32") for array in inputs]
+        used_optimizer = _copy_optimizer(optimizer)
 
-        def step() -> tuple[Any, ...]:
+        def run_step() -> tuple[Any, ...]:
             for variable, functions in zip(variables, modifiers, strict=True):
                 value = tf.convert_to_tensor(variable.value)
                 for function in functions:
                     value = function(value)
                 variable.assign(value)
-            taken = [tf.convert_to_tensor(variable.value) for variable in variables]
-            slopes, scores, terms, outputs = slope(taken)
+            tensors = [tf.convert_to_tensor(variable.value) for variable in variables]
+            gradients, scores, terms, outputs = compute_gradients(tensors)
             if gradient_modifier is not None:
-                slopes = [gradient_modifier(one) for one in slopes]
-            ascent.apply(slopes, variables)
-            return slopes, scores, terms, outputs
+                gradients = [gradient_modifier(gradient) for gradient in gradients]
+            used_optimizer.apply(gradients, variables)
+            return gradients, scores, terms, outputs
 
-        watchers = listify(callbacks)
-        begun: list[Any] = []
+        callback_list = listify(callbacks)
+        started_callbacks: list[Any] = []
         results: list[Array] = []
         try:
-            for watcher in watchers:
-                told = {k: v for k, v in arguments.items() if k != "callbacks"}
-                # Those of version 0.5 are told nothing.
-                watcher.on_begin(**(told if signature(watcher.on_begin).parameters else {}))
-                begun.append(watcher)
-            for number in range(steps):
-                slopes, scores, terms, outputs = step()
-                if not watchers and number < steps - 1:
+            for callback in callback_list:
+                keywords = {k: v for k, v in arguments.items() if k != "callbacks"}
+                # Callbacks of version 0.5 take no arguments.
+                takes_keywords = bool(signature(callback.on_begin).parameters)
+                callback.on_begin(**(keywords if takes_keywords else {}))
+                started_callbacks.append(callback)
+            for index in range(steps):
+                gradients, scores, terms, outputs = run_step()
+                if not callback_list and index < steps - 1:
                     continue
                 results = [
-                    _clipped(variable.numpy(), bounds, modifier)
-                    for variable, bounds, modifier in zip(variables, ranges, last, strict=True)
+                    _finish_result(variable.numpy(), bounds, modifier)
+                    for variable, bounds, modifier in zip(
+                        variables, ranges, result_modifiers, strict=True
+                    )
                 ]
-                for watcher in watchers:
-                    watcher(
-                        number,
+                for callback in callback_list:
+                    callback(
+                        index,
                         results,
-                        slopes,
+                        gradients,
                         scores,
                         outputs,
                         regularizations=list(zip(labels, terms, strict=True)),
                         overall_score=[*(-score for score in scores), *terms],
                     )
         finally:
-            for watcher in begun:
-                watcher.on_end()
-        return self._as_given(results, seed_input)
+            for callback in started_callbacks:
+                callback.on_end()
+        return self._unwrap(results, seed_input)
 
-    def _seeds(self, seed_input: Any, ranges: list[Range]) -> list[Array]:
-        """Return what to begin with."""
+    def _make_seeds(self, seed_input: Any, ranges: list[Range]) -> list[Array]:
+        """Return the initial inputs as float32 arrays."""
         if seed_input is not None and not (isinstance(seed_input, list) and not seed_input):
-            return [one.astype(np.float32) for one in self._inputs(seed_input)]
+            return [array.astype(np.float32) for array in self._prepare_inputs(seed_input)]
         tf = tensorflow()
         seeds = []
         for tensor, (low, high) in zip(self.model.inputs, ranges, strict=True):
             shape = tuple(tensor.shape[1:])
             if None in shape:
-                raise OptionError(f"the model takes inputs of {shape}: give a seed_input")
-            seeds.append(np.asarray(tf.random.uniform((1, *shape), *_bounds(low, high))))
+                raise OptionError(f"the model takes inputs of {shape}: pass seed_input")
+            seeds.append(np.asarray(tf.random.uniform((1, *shape), *_choose_bounds(low, high))))
         return seeds
 
 
-def _ranges(given: Any, count: int) -> list[Range]:
-    ranges = listify(given, return_empty_list_if_none=False, convert_tuple_to_list=False)
+def _parse_ranges(input_range: Any, count: int) -> list[Range]:
+    """Return a range for each of `count` inputs."""
+    ranges = listify(input_range, return_empty_list_if_none=False, convert_tuple_to_list=False)
     if len(ranges) == 1:
         ranges = ranges * count
-    ranges = [(None, None) if one is None else one for one in ranges]
-    if len(ranges) != count or any(not isinstance(one, tuple) or len(one) != 2 for one in ranges):
-        raise OptionError(f"input_range must be (low, high), or {count} of these, not {given!r}")
+    ranges = [(None, None) if bounds is None else bounds for bounds in ranges]
+    if len(ranges) != count or any(
+        not isinstance(bounds, tuple) or len(bounds) != 2 for bounds in ranges
+    ):
+        raise OptionError(
+            f"input_range must be (low, high), or {count} of these, not {input_range!r}"
+        )
     return ranges
 
 
-def _bounds(low: float | None, high: float | None) -> tuple[float, float]:
-    """Return where to begin between bounds of which some are open."""
+def _choose_bounds(low: float | None, high: float | None) -> tuple[float, float]:
+    """Return finite bounds of the random initial input for a range that may be open."""
     if low is not None:
         return float(low), float(low + abs(low * 2) if high is None else high)
     return (0.0, 1.0) if high is None else (float(high - abs(high / 2)), float(high))
 
 
-def _of_each_input(name: str, given: Any, names: list[str]) -> list[list[Any]]:
-    """Return the functions for each input."""
-    if isinstance(given, Mapping):
-        _check_names(name, given, names)
-        return [listify(given.get(one)) for one in names]
-    functions = listify(given)
-    lists = functions if any(isinstance(one, list) for one in functions) else [functions]
-    if len(lists) > len(names):
-        raise OptionError(f"{name} are for {len(lists)} inputs, but the model has {len(names)}")
-    for function in (one for listed in lists for one in listify(listed)):
+def _list_by_input(option: str, value: Any, input_names: list[str]) -> list[list[Any]]:
+    """Return the list of functions for each input from the value of an option."""
+    if isinstance(value, Mapping):
+        _check_names(option, value, input_names)
+        return [listify(value.get(name)) for name in input_names]
+    items = listify(value)
+    lists = items if any(isinstance(item, list) for item in items) else [items]
+    if len(lists) > len(input_names):
+        raise OptionError(
+            f"{option} must be for at most {len(input_names)} inputs: got {len(lists)}"
+        )
+    for function in (function for functions in lists for function in listify(functions)):
         if not callable(function):
-            raise OptionError(f"{name} must be functions of an input, not {function!r}")
-    return [listify(one) for one in lists] + [[] for _ in names[len(lists) :]]
+            raise OptionError(f"{option} must be functions of an input, not {function!r}")
+    return [listify(functions) for functions in lists] + [[] for _ in input_names[len(lists) :]]
 
 
-def _check_names(name: str, given: Mapping[str, Any], names: list[str]) -> None:
-    unknown = set(given) - set(names)
+def _check_names(option: str, value: Mapping[str, Any], input_names: list[str]) -> None:
+    """Raise OptionError unless the keys of an option's value are names of inputs."""
+    unknown = set(value) - set(input_names)
     if unknown:
         raise OptionError(
-            f"{name}: the model has no input {', '.join(sorted(unknown))}, but {', '.join(names)}"
+            f"{option}: the model has no input {', '.join(sorted(unknown))}; inputs: "
+            f"{', '.join(input_names)}"
         )
 
 
-def _last_modifiers(given: Any, names: list[str]) -> list[Any]:
-    if isinstance(given, Mapping):
-        _check_names("activation_modifiers", given, names)
-        return [given.get(name) for name in names]
-    return [given] + [None for _ in names[1:]]
+def _list_result_modifiers(value: Any, input_names: list[str]) -> list[Any]:
+    """Return the function that modifies the result for each input, or None."""
+    if isinstance(value, Mapping):
+        _check_names("activation_modifiers", value, input_names)
+        return [value.get(name) for name in input_names]
+    return [value] + [None for _ in input_names[1:]]
 
 
-def _labels(regularizers: list[list[Any]], names: list[str]) -> list[str]:
-    """Return the names of all regularizers, with that of the input if there are several."""
+def _make_labels(regularizers_by_input: list[list[Any]], input_names: list[str]) -> list[str]:
+    """Return the names of all regularizers, with the name of the input for several inputs."""
     return [
-        getattr(regularizer, "name", f"regularizer-{number}")
-        + (f"({name})" if len(names) > 1 else "")
-        for name, listed in zip(names, regularizers, strict=True)
-        for number, regularizer in enumerate(listed)
+        getattr(regularizer, "name", f"regularizer-{index}")
+        + (f"({name})" if len(input_names) > 1 else "")
+        for name, regularizers in zip(input_names, regularizers_by_input, strict=True)
+        for index, regularizer in enumerate(regularizers)
     ]
 
 
-def _copied(optimizer: Any) -> Any:
-    """Return an optimizer that has not seen any variables yet."""
+def _copy_optimizer(optimizer: Any) -> Any:
+    """Return a new optimizer of the same configuration; None: RMSprop."""
     optimizers = keras().optimizers
     if optimizer is None:
         return optimizers.RMSprop(1.0, rho=0.999)
     if not isinstance(optimizer, optimizers.Optimizer):
-        raise OptionError(f"optimizer must be one of keras.optimizers, not {optimizer!r}")
+        raise OptionError(f"optimizer must be a keras.optimizers.Optimizer, not {optimizer!r}")
     return type(optimizer).from_config(optimizer.get_config())
 
 
-def _clipped(values: Array, bounds: Range, modifier: Callable[[Any], Any] | None) -> Any:
+def _finish_result(values: Array, bounds: Range, modifier: Callable[[Any], Any] | None) -> Any:
     low, high = bounds
     if low is not None or high is not None:
         values = np.clip(values, low, high)

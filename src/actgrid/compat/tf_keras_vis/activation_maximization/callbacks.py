@@ -1,4 +1,4 @@
-"""What is called at each step of `ActivationMaximization`."""
+"""Callbacks of `ActivationMaximization`, which are called at each step."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ __all__ = ["Callback", "GifGenerator2D", "PrintLogger", "Progress"]
 
 
 class Callback:
-    """Does nothing: a base for callbacks."""
+    """Base class of callbacks; its methods do nothing."""
 
     def on_begin(self, **kwargs: Any) -> None:
-        """Do something at the beginning.
+        """Handle the start of the optimization.
 
         Parameters
         ----------
-        kwargs
-            The arguments of the call, such as ``steps``.
+        **kwargs : object
+            Arguments of the call of `ActivationMaximization`, such as ``steps``.
         """
 
     def __call__(
         self, i: int, values: Any, grads: Any, scores: Any, model_outputs: Any, **kwargs: Any
     ) -> None:
-        """Do something at the end of a step.
+        """Handle the end of a step.
 
         Parameters
         ----------
-        i
-            The step, from 0.
-        values
-            What the inputs are: a list of arrays.
-        grads
-            Gradients, of the inputs' shapes.
-        scores
-            Of each output.
-        model_outputs
-            The outputs, in a list.
-        kwargs
+        i : int
+            Index of the step, from 0.
+        values : list of ndarray
+            Current inputs.
+        grads : list of tensor
+            Gradients, with the shapes of the inputs.
+        scores : list of tensor
+            Scores of each output.
+        model_outputs : list of tensor
+            Outputs of the model.
+        **kwargs : object
             ``regularizations``, a list of (name, value), and ``overall_score``, a list.
         """
 
     def on_end(self) -> None:
-        """Do something at the end, also after an error."""
+        """Handle the end of the optimization, also after an error."""
 
 
 class PrintLogger(Callback):
-    """Prints scores and regularization.
+    """Callback that prints scores and regularizations.
 
     Parameters
     ----------
-    interval
-        At every so many steps.
+    interval : int, optional
+        Number of steps between two lines.
     """
 
     def __init__(self, interval: int = 10) -> None:
@@ -67,39 +67,40 @@ class PrintLogger(Callback):
     def __call__(
         self, i: int, values: Any, grads: Any, scores: Any, model_outputs: Any, **kwargs: Any
     ) -> None:
-        """Print a line."""
+        """Print a line every `interval` steps."""
         if (i + 1) % self.interval == 0:
-            terms = [(name, _plain(value)) for name, value in kwargs["regularizations"]]
+            terms = [(name, _to_python(value)) for name, value in kwargs["regularizations"]]
             print(
-                f"Steps: {i + 1:03d}\tScores: {[_plain(score) for score in scores]},"
+                f"Steps: {i + 1:03d}\tScores: {[_to_python(score) for score in scores]},"
                 f"\tRegularization: {terms}"
             )
 
 
 class Progress(Callback):
-    """Shows Keras's progress bar."""
+    """Callback that shows the progress bar of Keras."""
 
     def on_begin(self, **kwargs: Any) -> None:
-        """Begin at 0 of so many steps."""
+        """Create the progress bar."""
         self.progbar = keras().utils.Progbar(kwargs.get("steps"))
 
     def __call__(
         self, i: int, values: Any, grads: Any, scores: Any, model_outputs: Any, **kwargs: Any
     ) -> None:
-        """Move it on."""
+        """Update the progress bar with the scores and regularizations of a step."""
         names = ["Score"] if len(scores) == 1 else [f"Score[{j}]" for j in range(len(scores))]
-        shown = [*zip(names, scores, strict=True), *kwargs["regularizations"]]
-        self.progbar.update(i + 1, [(name, float(np.mean(value))) for name, value in shown])
+        values_by_name = [*zip(names, scores, strict=True), *kwargs["regularizations"]]
+        means = [(name, float(np.mean(value))) for name, value in values_by_name]
+        self.progbar.update(i + 1, means)
 
 
 class GifGenerator2D(Callback):
-    """Writes an animation of the first image.
+    """Callback that writes an animation of the first image.
 
     Parameters
     ----------
-    path
-        Of the file; ``.gif`` is put to it where it is missing. Of several inputs each has its own,
-        ``name-1.gif`` being that of the second; tf-keras-vis left the last one's only.
+    path : str or Path
+        Path of the file; ``.gif`` is appended if necessary. Further inputs have files
+        ``name-1.gif``, ..., whereas tf-keras-vis writes only the last input.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -107,34 +108,37 @@ class GifGenerator2D(Callback):
         self.frames: list[list[Image.Image]] = []
 
     def on_begin(self, **kwargs: Any) -> None:
-        """Begin anew."""
+        """Delete the frames of an earlier run."""
         self.frames = []
 
     def __call__(
         self, i: int, values: Any, grads: Any, scores: Any, model_outputs: Any, **kwargs: Any
     ) -> None:
-        """Keep the image, with the step in its corner."""
+        """Append a frame that is labelled with the step."""
         self.frames = self.frames or [[] for _ in values]
         for frames, value in zip(self.frames, values, strict=True):
             pixels = np.clip(np.asarray(value)[0], 0, 255).astype(np.uint8)
-            frame = Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, _rgb(pixels))))
+            frame = Image.fromarray(
+                np.ascontiguousarray(np.broadcast_to(pixels, _get_rgb_shape(pixels)))
+            )
             ImageDraw.Draw(frame).text((10, 10), f"Step {i + 1}")
             frames.append(frame)
 
     def on_end(self) -> None:
-        """Write the files."""
+        """Write the animations."""
         path = self.path if self.path.suffix == ".gif" else Path(f"{self.path}.gif")
-        for number, frames in enumerate(self.frames):
+        for index, frames in enumerate(self.frames):
             buffer = io.BytesIO()
             frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], loop=0)
-            name = f"{path.stem}-{number}.gif" if number else path.name
+            name = f"{path.stem}-{index}.gif" if index else path.name
             write_file(path.with_name(name), buffer.getvalue())
 
 
-def _rgb(pixels: Any) -> tuple[int, int, int]:
+def _get_rgb_shape(pixels: Any) -> tuple[int, int, int]:
     height, width = pixels.shape[:2]
     return height, width, 3
 
 
-def _plain(value: Any) -> Any:
+def _to_python(value: Any) -> Any:
+    """Convert a tensor to a number or nested lists; return other values unchanged."""
     return np.asarray(value).tolist() if tensorflow().is_tensor(value) else value

@@ -1,4 +1,4 @@
-"""What is done to the inputs before each step of `ActivationMaximization`."""
+"""Input modifiers of `ActivationMaximization`, which transform inputs before each step."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ __all__ = ["InputModifier", "Jitter", "Rotate", "Rotate2D", "Scale"]
 
 
 class InputModifier(ABC):
-    """A function of an input, (N, ..., C), that returns it changed."""
+    """Base class of functions that transform an input, (N, ..., C)."""
 
     @abstractmethod
     def __call__(self, seed_input: Any) -> Any:
-        """Return the input changed."""
+        """Return the transformed input."""
 
 
 class Jitter(InputModifier):
-    """Moves images at random, and what leaves them comes in at the other side.
+    """Input modifier that rolls images by a random offset.
 
     Parameters
     ----------
-    jitter
-        By at most so many pixels.
+    jitter : int, optional
+        Maximum offset in pixels.
     """
 
     def __init__(self, jitter: int = 8) -> None:
         self.jitter = int(jitter)
 
     def __call__(self, seed_input: Any) -> Any:
-        """Return the images moved."""
+        """Return the rolled images."""
         axes = range(1, len(seed_input.shape) - 1)
         if not axes:
             raise ShapeError(f"images must be (N, ..., C), not {tuple(seed_input.shape)}")
@@ -47,40 +47,40 @@ class Jitter(InputModifier):
 
 
 class Rotate(InputModifier):
-    """Turns images at random; they are mirrored at their edges.
+    """Input modifier that rotates images by a random angle, with mirrored edges.
 
     Parameters
     ----------
-    axes
-        The two axes of the plane: those of images, (1, 2). tf-keras-vis took others too.
-    degree
-        By at most so many degrees.
+    axes : tuple of int, optional
+        Axes of the plane of rotation; must be (1, 2). tf-keras-vis also supports other axes.
+    degree : float, optional
+        Maximum angle in degrees.
 
     Raises
     ------
     OptionError
-        If the axes are others. Also a ValueError.
+        If the axes are not (1, 2). Also a ValueError.
     """
 
     def __init__(self, axes: tuple[int, int] = (1, 2), degree: float = 3.0) -> None:
         if sorted(axes) != [1, 2]:
-            raise OptionError(f"axes must be (1, 2), those of an image, not {axes!r}")
+            raise OptionError(f"axes must be (1, 2), the axes of an image, not {axes!r}")
         self.axes = axes
         self.degree = float(degree)
 
     def __call__(self, seed_input: Any) -> Any:
-        """Return the images turned."""
+        """Return the rotated images."""
         angle = math.radians(np.random.uniform(-self.degree, self.degree))  # noqa: NPY002
-        return _transformed(seed_input, angle, 1.0)
+        return _transform(seed_input, angle, 1.0)
 
 
 class Rotate2D(Rotate):
-    """Turns images at random; they are mirrored at their edges.
+    """Input modifier that rotates images by a random angle, with mirrored edges.
 
     Parameters
     ----------
-    degree
-        By at most so many degrees.
+    degree : float, optional
+        Maximum angle in degrees.
     """
 
     def __init__(self, degree: float = 3.0) -> None:
@@ -88,26 +88,29 @@ class Rotate2D(Rotate):
 
 
 class Scale(InputModifier):
-    """Makes images larger or smaller at random.
+    """Input modifier that scales images by a random factor.
 
-    What a smaller one leaves free is mirrored; in tf-keras-vis it was filled with means.
+    The border of an image that is made smaller is filled by mirroring; tf-keras-vis fills it with
+    means.
 
     Parameters
     ----------
-    low, high
-        The smallest and the largest factor.
+    low : float, optional
+        Minimum factor.
+    high : float, optional
+        Maximum factor.
     """
 
     def __init__(self, low: float = 0.9, high: float = 1.1) -> None:
         self.low, self.high = low, high
 
     def __call__(self, seed_input: Any) -> Any:
-        """Return the images scaled."""
+        """Return the scaled images."""
         factor = np.random.uniform(self.low, self.high)  # noqa: NPY002
-        return _transformed(seed_input, 0.0, factor)
+        return _transform(seed_input, 0.0, factor)
 
 
-def _transformed(images: Any, angle: float, size: float) -> Any:
+def _transform(images: Any, angle: float, size: float) -> Any:
     tf = tensorflow()
     if len(images.shape) != 4:
         raise ShapeError(f"images must be (N, H, W, C), not {tuple(images.shape)}")

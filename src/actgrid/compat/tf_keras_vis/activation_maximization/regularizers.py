@@ -1,4 +1,4 @@
-"""What counts against an input in `ActivationMaximization`."""
+"""Regularizers of `ActivationMaximization`, which are minimized."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Norm", "Regularizer", "TotalVariation2D"]
 
 
 class Regularizer(ABC):
-    """A function of an input, (N, ..., C), that is to be small.
+    """Base class of functions of an input, (N, ..., C), that are minimized.
 
     Parameters
     ----------
-    name
-        As callbacks show it.
+    name : str
+        Name that callbacks show.
     """
 
     def __init__(self, name: str) -> None:
@@ -27,18 +27,18 @@ class Regularizer(ABC):
 
     @abstractmethod
     def __call__(self, input_value: Any) -> Any:
-        """Return (N,) values. It is traced."""
+        """Return the regularization of each input, (N,); the method is traced."""
 
 
 class TotalVariation2D(ByValue, Regularizer):
-    """The sum of differences between neighbouring pixels, for each value of the image.
+    """Total variation of images, divided by the number of values of an image.
 
     Parameters
     ----------
-    weight
-        A factor.
-    name
-        As callbacks show it.
+    weight : float, optional
+        Factor of the regularization.
+    name : str, optional
+        Name that callbacks show.
     """
 
     def __init__(self, weight: float = 10.0, name: str = "TotalVariation2D") -> None:
@@ -46,7 +46,7 @@ class TotalVariation2D(ByValue, Regularizer):
         self.weight = float(weight)
 
     def __call__(self, input_value: Any) -> Any:
-        """Return (N,) values."""
+        """Return the regularization of each image, (N,)."""
         if input_value.shape.rank != 4:
             raise ShapeError(f"images must be (N, H, W, C), not {tuple(input_value.shape)}")
         count = math.prod(input_value.shape[1:])
@@ -54,16 +54,16 @@ class TotalVariation2D(ByValue, Regularizer):
 
 
 class Norm(ByValue, Regularizer):
-    """The p-norm, as a mean over the values of the input.
+    """P-norm of inputs, normalized by the number of values of an input.
 
     Parameters
     ----------
-    weight
-        A factor.
-    p
-        The order.
-    name
-        As callbacks show it.
+    weight : float, optional
+        Factor of the regularization.
+    p : int, optional
+        Order of the norm.
+    name : str, optional
+        Name that callbacks show.
     """
 
     def __init__(self, weight: float = 10.0, p: int = 2, name: str = "Norm") -> None:
@@ -72,7 +72,7 @@ class Norm(ByValue, Regularizer):
         self.p = int(p)
 
     def __call__(self, input_value: Any) -> Any:
-        """Return (N,) values."""
+        """Return the regularization of each input, (N,)."""
         tf = tensorflow()
         count = math.prod(input_value.shape[1:])
         flat = tf.reshape(input_value, (-1, count))

@@ -1,4 +1,4 @@
-"""tf-keras-vis's helpers."""
+"""Helper functions of tf-keras-vis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,19 @@ __all__ = ["find_layer", "listify", "normalize", "num_of_gpus", "standardize"]
 
 
 def num_of_gpus() -> tuple[int, int]:
-    """Return how many GPUs TensorFlow sees: physical and logical ones."""
+    """Return the numbers of physical and logical GPUs of TensorFlow.
+
+    Returns
+    -------
+    tuple of int
+        Number of physical GPUs, number of logical GPUs.
+
+    Examples
+    --------
+    >>> from actgrid.compat.tf_keras_vis.utils import num_of_gpus
+    >>> len(num_of_gpus())
+    2
+    """
     config = tensorflow().config
     physical = config.list_physical_devices("GPU")
     return len(physical), len(config.list_logical_devices("GPU")) if physical else 0
@@ -23,14 +35,27 @@ def num_of_gpus() -> tuple[int, int]:
 def listify(
     value: Any, return_empty_list_if_none: bool = True, convert_tuple_to_list: bool = True
 ) -> Any:
-    """Return a value in a list, unless it is one.
+    """Return a value as a list; lists are unchanged.
 
     Parameters
     ----------
-    return_empty_list_if_none
-        Whether None becomes ``[]`` and not ``[None]``.
-    convert_tuple_to_list
-        Whether a tuple becomes a list of its items and not of itself.
+    value : object
+        Any value.
+    return_empty_list_if_none : bool, optional
+        Whether None becomes ``[]`` instead of ``[None]``.
+    convert_tuple_to_list : bool, optional
+        Whether a tuple becomes a list of its items instead of a list with the tuple.
+
+    Returns
+    -------
+    list
+        `value`, or a list of its items, or a list with `value`.
+
+    Examples
+    --------
+    >>> from actgrid.compat.tf_keras_vis.utils import listify
+    >>> listify(1), listify((1, 2)), listify(None)
+    ([1], [1, 2], [])
     """
     if isinstance(value, list):
         return value
@@ -42,21 +67,56 @@ def listify(
 
 
 def standardize(array: npt.ArrayLike, value_range: Any = (1.0, 0.0)) -> npt.NDArray[Any]:
-    """Return each image of an array, (N, ...), from 0, its smallest value, to 1.
+    """Scale each image of an array to the range 0 to 1.
 
-    `value_range` is without effect, as in tf-keras-vis.
+    Parameters
+    ----------
+    array : array_like
+        (N, ...) images.
+    value_range : object, optional
+        Ignored, as in tf-keras-vis.
+
+    Returns
+    -------
+    ndarray
+        Float array of the same shape. A constant image becomes 0.
+
+    Examples
+    --------
+    >>> from actgrid.compat.tf_keras_vis.utils import standardize
+    >>> standardize([[1.0, 2.0, 3.0]]).round(3)
+    array([[0. , 0.5, 1. ]])
     """
     values = np.asarray(array)
     axes = tuple(range(1, values.ndim))
     low, high = values.min(axes, keepdims=True), values.max(axes, keepdims=True)
-    shares: npt.NDArray[Any] = (values - low) / (high - low + keras().config.epsilon())
-    return shares
+    scaled: npt.NDArray[Any] = (values - low) / (high - low + keras().config.epsilon())
+    return scaled
 
 
 def normalize(
     array: npt.ArrayLike, value_range: tuple[float, float] | None = (1.0, 0.0)
 ) -> npt.NDArray[Any]:
-    """Return each image of an array, (N, ...), in a range: (high, low), or 0 to 1."""
+    """Scale each image of an array to a range.
+
+    Parameters
+    ----------
+    array : array_like
+        (N, ...) images.
+    value_range : tuple of float, optional
+        (high, low) of the range. None: 0 to 1.
+
+    Returns
+    -------
+    ndarray
+        Float array of the same shape.
+
+    Examples
+    --------
+    >>> from actgrid.compat.tf_keras_vis.utils import normalize
+    >>> normalize([[1.0, 2.0, 3.0]], (10.0, 0.0)).round(3)
+    array([[ 0.,  5., 10.]])
+    """
     high, low = (1.0, 0.0) if value_range is None else value_range
     return (high - low) * standardize(array) + low
 
@@ -64,22 +124,39 @@ def normalize(
 def find_layer(
     model: Any, condition: Callable[[Any], bool], offset: Any = None, reverse: bool = True
 ) -> Any:
-    """Return the last layer of a condition, also in nested models; None if there is none.
+    """Return the last layer that meets a condition, also inside of nested models.
 
     Parameters
     ----------
-    offset
-        A layer: those after it are passed over.
-    reverse
-        Without effect, as in tf-keras-vis.
+    model : keras.Model
+        The model.
+    condition : callable
+        Function of a layer that returns a bool.
+    offset : keras.Layer, optional
+        The layer at which the search starts, towards the input. None: the last layer.
+    reverse : bool, optional
+        Ignored, as in tf-keras-vis.
+
+    Returns
+    -------
+    keras.Layer or None
+        The layer; None if no layer meets the condition.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from actgrid.compat.tf_keras_vis.utils import find_layer
+    >>> model = keras.Sequential([keras.layers.Dense(2, name="a"), keras.layers.ReLU()])
+    >>> find_layer(model, lambda layer: isinstance(layer, keras.layers.Dense)).name
+    'a'
     """
-    begun = offset is None
+    has_started = offset is None
     for layer in reversed(model.layers):
-        begun = begun or layer is offset
-        if begun and condition(layer):
+        has_started = has_started or layer is offset
+        if has_started and condition(layer):
             return layer
         if isinstance(layer, keras().Model):
-            found = find_layer(layer, condition, None if begun else offset)
-            if found is not None:
-                return found
+            inner_layer = find_layer(layer, condition, None if has_started else offset)
+            if inner_layer is not None:
+                return inner_layer
     return None

@@ -1,4 +1,4 @@
-"""Callbacks, by the names that they had before version 0.6."""
+"""Callbacks of activation maximization, with their names before version 0.6."""
 
 from actgrid.compat.tf_keras_vis.activation_maximization.callbacks import (
     Callback,

@@ -1,4 +1,4 @@
-"""Input modifiers, where they were before version 0.7."""
+"""Input modifiers, in their module before version 0.7."""
 
 from actgrid.compat.tf_keras_vis.activation_maximization.input_modifiers import (
     InputModifier,

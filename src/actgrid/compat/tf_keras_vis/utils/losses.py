@@ -1,4 +1,4 @@
-"""Scores, by the names that they had before version 0.6."""
+"""Scores, with their names before version 0.6."""
 
 from actgrid.compat.tf_keras_vis.utils.scores import (
     BinaryScore,

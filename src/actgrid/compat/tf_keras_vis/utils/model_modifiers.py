@@ -1,4 +1,4 @@
-"""What is done to a model before it is looked at."""
+"""Model modifiers of tf-keras-vis, which change a model before it is explained."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from actgrid.compat.tf_keras_vis.class_activation import penultimate
+from actgrid.compat.tf_keras_vis.class_activation import find_penultimate_layer
 from actgrid.errors import LayerError, OptionError
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import partial_model
@@ -21,71 +21,71 @@ __all__ = [
 
 
 class ModelModifier(ABC):
-    """A function of a model that changes it, or returns another one."""
+    """Base class of functions that change a model or return another model."""
 
     @abstractmethod
     def __call__(self, model: Any) -> Any:
-        """Return another model, or None if the model itself was changed."""
+        """Return another model, or None if the model was changed in place."""
 
 
 class ReplaceToLinear(ModelModifier):
-    """Takes the activations off the layers that give the outputs.
+    """Replaces the activation of the output layers by a linear activation.
 
-    It must come last in a list of modifiers.
+    In a list of modifiers, this modifier must be the last.
     """
 
     def __call__(self, model: Any) -> None:
-        """Change the model."""
+        """Change the model in place."""
         for output in model.outputs:
             output._keras_history.operation.activation = keras().activations.linear
 
 
 class ExtractIntermediateLayer(ModelModifier):
-    """Makes a model whose output is that of a layer.
+    """Creates a model whose output is the output of a layer.
 
     Parameters
     ----------
-    index_or_name
-        The layer's place in ``model.layers``, or its name.
+    index_or_name : int or str
+        Index of the layer in ``model.layers``, or its name.
 
     Raises
     ------
     OptionError
-        If it is neither. Also a ValueError.
+        If the value is neither an int nor a str. Also a ValueError.
     """
 
     def __init__(self, index_or_name: int | str) -> None:
         if not isinstance(index_or_name, (int, str)):
-            raise OptionError(f"index_or_name must be a number or a name, not {index_or_name!r}")
+            raise OptionError(f"index_or_name must be an index or a name, not {index_or_name!r}")
         self.index_or_name = index_or_name
 
     def __call__(self, model: Any) -> Any:
-        """Return that model.
+        """Return the model whose output is the layer's output.
 
         Raises
         ------
         LayerError
-            If there is no such layer. Also a KeyError.
+            If the model has no such layer. Also a KeyError.
         """
-        which = "name" if isinstance(self.index_or_name, str) else "index"
+        keyword = "name" if isinstance(self.index_or_name, str) else "index"
         try:
-            layer = model.get_layer(**{which: self.index_or_name})
+            layer = model.get_layer(**{keyword: self.index_or_name})
         except (ValueError, IndexError) as error:
             raise LayerError(f"the model has no layer {self.index_or_name!r}") from error
         return partial_model(model, layer.output)
 
 
 class ExtractIntermediateLayerForGradcam(ModelModifier):
-    """Makes a model that also returns what a layer gives, after the model's own outputs.
+    """Creates a model that returns the model's outputs and the output of a layer.
 
     Parameters
     ----------
-    penultimate_layer
-        The layer: its place in ``model.layers``, its name, or itself; None: the last one.
-    seek_conv_layer
-        Whether the layer that is returned is the last convolution up to there.
-    include_model_outputs
-        Whether the model's own outputs come first.
+    penultimate_layer : int, str or keras.Layer, optional
+        The layer, by its index in ``model.layers``, by name or as an object. None: the last layer.
+    seek_conv_layer : bool, optional
+        Whether to use the last convolution up to this layer instead of the layer.
+    include_model_outputs : bool, optional
+        Whether to include the model's outputs, before the layer's output.
     """
 
     def __init__(
@@ -99,27 +99,27 @@ class ExtractIntermediateLayerForGradcam(ModelModifier):
         self.include_model_outputs = include_model_outputs
 
     def __call__(self, model: Any) -> Any:
-        """Return that model.
+        """Return the model with the additional output.
 
         Raises
         ------
         LayerError
-            If there is no such layer. Also a KeyError.
+            If the model has no such layer. Also a KeyError.
         """
-        layer = penultimate(model, self.penultimate_layer, self.seek_conv_layer)
+        layer = find_penultimate_layer(model, self.penultimate_layer, self.seek_conv_layer)
         outputs = [*model.outputs, layer.output] if self.include_model_outputs else [layer.output]
         return partial_model(model, outputs)
 
 
 class GuidedBackpropagation(ModelModifier):
-    """Lets activations pass back only gradients that are positive, where they are themselves.
+    """Makes activations propagate only positive gradients, at positive inputs.
 
-    Layers whose activation is one of these are changed; a ``ReLU`` layer is none of them.
+    Layers with one of the target activations are changed, but not layers of type ``ReLU``.
 
     Parameters
     ----------
-    target_activations
-        Functions; None: ``keras.activations.relu``.
+    target_activations : iterable of callable, optional
+        Activation functions. None: ``keras.activations.relu``.
 
     References
     ----------
@@ -127,17 +127,18 @@ class GuidedBackpropagation(ModelModifier):
     """
 
     def __init__(self, target_activations: Iterable[Callable[[Any], Any]] | None = None) -> None:
-        given = [keras().activations.relu] if target_activations is None else target_activations
-        self.target_activations = list(given)
+        if target_activations is None:
+            target_activations = [keras().activations.relu]
+        self.target_activations = list(target_activations)
 
     def __call__(self, model: Any) -> None:
-        """Change the model."""
+        """Change the model in place."""
         for layer in model.layers:
             if getattr(layer, "activation", None) in self.target_activations:
-                layer.activation = _guided(layer.activation)
+                layer.activation = _guide_activation(layer.activation)
 
 
-def _guided(activation: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _guide_activation(activation: Callable[[Any], Any]) -> Callable[[Any], Any]:
     tf = tensorflow()
 
     def guided(x: Any) -> Any:

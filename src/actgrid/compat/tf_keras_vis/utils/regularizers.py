@@ -1,4 +1,4 @@
-"""Regularizers, where they were and as they counted before version 0.7."""
+"""Regularizers, in their module and with their scaling before version 0.7."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ __all__ = ["L2Norm", "Norm", "TotalVariation", "TotalVariation2D"]
 
 
 class TotalVariation2D(regularizers.TotalVariation2D):
-    """The newer one of that name, divided by the number of images."""
+    """Total variation of images, divided by the number of images."""
 
     def __call__(self, input_value: Any) -> Any:
-        """Return (N,) values."""
+        """Return the regularization of each image, (N,)."""
         return super().__call__(input_value) / input_value.shape[0]
 
 
 class TotalVariation(TotalVariation2D):
-    """`TotalVariation2D` by another name.
+    """Total variation of images: another name of `TotalVariation2D`.
 
     Parameters
     ----------
-    weight
-        A factor.
+    weight : float, optional
+        Factor of the regularization.
     """
 
     def __init__(self, weight: float = 10.0) -> None:
@@ -32,21 +32,21 @@ class TotalVariation(TotalVariation2D):
 
 
 class Norm(regularizers.Norm):
-    """The p-norm, divided by the number of values of the input."""
+    """P-norm of inputs, divided by the number of values of an input."""
 
     def __call__(self, input_value: Any) -> Any:
-        """Return (N,) values."""
+        """Return the regularization of each input, (N,)."""
         count = math.prod(input_value.shape[1:])
         return super().__call__(input_value) * count ** (1 / self.p - 1)
 
 
 class L2Norm(Norm):
-    """`Norm` of order 2.
+    """L2 norm of inputs, divided by the number of values of an input.
 
     Parameters
     ----------
-    weight
-        A factor.
+    weight : float, optional
+        Factor of the regularization.
     """
 
     def __init__(self, weight: float = 10.0) -> None:

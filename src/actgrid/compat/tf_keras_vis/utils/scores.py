@@ -1,4 +1,4 @@
-"""Scores: what is made of a model's output."""
+"""Score functions of tf-keras-vis, which compute scores from a model's output."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["BinaryScore", "ByValue", "CategoricalScore", "InactiveScore", "Score
 
 
 class Score(ABC):
-    """A function of a model's output, (N, ...), that gives N scores.
+    """Base class of functions that return N scores for a model's output, (N, ...).
 
     Parameters
     ----------
-    name
-        Of the score.
+    name : str, optional
+        Name of the score. None: no name.
     """
 
     def __init__(self, name: str | None = None) -> None:
@@ -27,11 +27,11 @@ class Score(ABC):
 
     @abstractmethod
     def __call__(self, output: Any) -> Any:
-        """Return the scores."""
+        """Return the scores, (N,)."""
 
 
 class ByValue:
-    """Equals what is of its class and has the same values: they share compiled functions."""
+    """Mixin that compares instances by value, to share compiled functions."""
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and vars(other) == vars(self)
@@ -41,28 +41,28 @@ class ByValue:
 
 
 class InactiveScore(ByValue, Score):
-    """Leaves an output out, of a model that has several."""
+    """Score function that ignores one of several outputs of a model."""
 
     def __init__(self) -> None:
         super().__init__("InactiveScore")
 
     def __call__(self, output: Any) -> Any:
-        """Return zeros that depend on the output."""
+        """Return zeros that depend on the output, with its shape."""
         return output * 0.0
 
 
 class BinaryScore(ByValue, Score):
-    """The output of a model with one value for each image, or its negative.
+    """Score function of a binary output, (N, 1): the output or its negative.
 
     Parameters
     ----------
-    target_values
-        True or False, for all images or in a list for each of them.
+    target_values : bool or iterable of bool
+        True for the output and False for its negative, for all images or for each image.
 
     Raises
     ------
     OptionError
-        If there is none. Also a ValueError.
+        If no value is given. Also a ValueError.
     """
 
     def __init__(self, target_values: bool | Iterable[bool] | None) -> None:
@@ -73,27 +73,27 @@ class BinaryScore(ByValue, Score):
         self.target_values = [bool(value) for value in values]
 
     def __call__(self, output: Any) -> Any:
-        """Return (N,) scores."""
+        """Return the scores, (N,)."""
         tf = tensorflow()
         if output.shape.rank != 2 or output.shape[1] != 1:
             raise ShapeError(f"the output must be (N, 1), not {tuple(output.shape)}")
-        values = _of_all("target_values", self.target_values, output)
+        values = _broadcast("target_values", self.target_values, output)
         signs = [1.0 if value else -1.0 for value in values]
         return tf.constant(signs, output.dtype) * output[:, 0]
 
 
 class CategoricalScore(ByValue, Score):
-    """The output for a class, or the mean of a channel.
+    """Score function that returns the output for a class, or the mean of a channel.
 
     Parameters
     ----------
-    indices
-        The class or channel, for all images or in a list for each of them.
+    indices : int or iterable of int
+        Index of the class or channel, for all images or for each image.
 
     Raises
     ------
     OptionError
-        If there is none. Also a ValueError.
+        If no index is given. Also a ValueError.
     """
 
     def __init__(self, indices: int | Iterable[int] | None) -> None:
@@ -104,21 +104,23 @@ class CategoricalScore(ByValue, Score):
         self.indices = [int(value) for value in values]
 
     def __call__(self, output: Any) -> Any:
-        """Return (N,) scores."""
+        """Return the scores, (N,)."""
         tf = tensorflow()
         rank, count = output.shape.rank, output.shape[-1]
         if rank < 2:
             raise ShapeError(f"the output must be (N, ..., C), not {tuple(output.shape)}")
         if max(self.indices) >= count:
             raise TargetError(f"there is no class {max(self.indices)}: the model has {count}")
-        indices = _of_all("indices", self.indices, output)
+        indices = _broadcast("indices", self.indices, output)
         scores = tf.stack([output[image, ..., index] for image, index in enumerate(indices)])
         return tf.reduce_mean(scores, list(range(1, rank - 1)))
 
 
-def _of_all(name: str, values: list[Any], output: Any) -> list[Any]:
-    """Return what is given for each image of a batch."""
+def _broadcast(name: str, values: list[Any], output: Any) -> list[Any]:
+    """Return a value for each image; a single value is repeated."""
     count = output.shape[0]
     if count is not None and len(values) > count:
-        raise OptionError(f"{name} are {len(values)}, but there are {count} images")
+        raise OptionError(
+            f"{name} must be at most one for each of {count} images: got {len(values)}"
+        )
     return values * int(count) if len(values) == 1 and count is not None else values
