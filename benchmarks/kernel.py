@@ -25,7 +25,7 @@ def prepare_kernel(tasks: list[PaintTask], name: str = "native", threads: int = 
     def run() -> None:
         for task in tasks:
             stats = backend.measure(task.tiles, threads)
-            mapping = standard.mapping(task.tiles, stats, "channel", backend)
+            mapping = standard.compute_mapping(task.tiles, stats, "channel", backend)
             backend.paint(task.tiles, mapping, task.origins, task.canvas, threads)
 
     return run

@@ -107,7 +107,9 @@ def make_tasks(activations: list[Array], data_format: str = "channels_last") -> 
         tiles = tile(activation, data_format=data_format).tiles
         channels, _, height, width = tiles.shape
         layout = Layout(channels, height, width, COLUMNS, 0)
-        tasks.append(PaintTask(tiles, layout.origins().reshape(-1, 1), layout.canvas(0)))
+        tasks.append(
+            PaintTask(tiles, layout.compute_origins().reshape(-1, 1), layout.make_canvas(0))
+        )
     return tasks
 
 

@@ -90,7 +90,7 @@ NAMESAKES = {
     "actgrid.callbacks.TrainingMovie": {"folder"},  # a required parameter
     "actgrid.figures.save_layers": {"folder"},
     "actgrid.figures.save_weights": {"folder"},
-    "actgrid.figures.unique_names": {"names"},
+    "actgrid.figures.make_unique_names": {"names"},
     "actgrid.maximize": {"progress"},  # also accepts a function
     "actgrid.runs.Run": {"top"},  # None: no statistics
     "actgrid.runs.explain_images": {"labels", "batch_size"},

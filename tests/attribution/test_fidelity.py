@@ -53,7 +53,7 @@ def explain_photos(network: Any, photos: Array) -> Callable[[str], Array]:
             pytest.importorskip("sklearn")
             pytest.importorskip("skimage")
         heatmap = actgrid.explain(network, photos, method, **QUICK.get(method, {}))
-        return heatmap.resized(SIDE, SIDE)
+        return heatmap.resize(SIDE, SIDE)
 
     return explain_photos
 

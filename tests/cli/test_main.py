@@ -332,7 +332,7 @@ def test_interrupt_prints_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("actgrid.rendering.backend_problems", interrupt)
+    monkeypatch.setattr("actgrid.rendering.find_backend_problems", interrupt)
     result = run("info")
     assert result.code == 130
     assert result.err == "actgrid: interrupted\n"

@@ -120,12 +120,12 @@ def test_folder_names_are_unique_under_full_case_folding() -> None:
 
 def make_unique_names_by_loop(names: list[str]) -> list[str]:
     """Return unique names by trying all numbers from 1 for each name."""
-    unique_names: list[str] = []
+    make_unique_names: list[str] = []
     for base in names:
         candidates = (base if n == 1 else f"{base}-{n}" for n in itertools.count(1))
-        used = {name.casefold() for name in unique_names}
-        unique_names.append(next(name for name in candidates if name.casefold() not in used))
-    return unique_names
+        used = {name.casefold() for name in make_unique_names}
+        make_unique_names.append(next(name for name in candidates if name.casefold() not in used))
+    return make_unique_names
 
 
 @given(st.lists(st.sampled_from(["a", "A", "a-2", "A-2", "a-3", "a-2-2", "ß", "SS", ""])))

@@ -26,7 +26,7 @@ from actgrid.models.drawing import draw_layer
 from actgrid.option_groups import complete_options
 from actgrid.options import RenderArrayOptions
 from actgrid.rendering import ORDERS
-from actgrid.rendering.stats import arrays_of
+from actgrid.rendering.stats import list_stat_arrays
 
 Array = npt.NDArray[Any]
 Draw = Callable[..., dict[str, Grid]]
@@ -379,7 +379,7 @@ def test_activations_are_not_returned_by_the_function(monkeypatch: pytest.Monkey
     assert len(canvases) == len(grids) == 2
     # One byte for each value of one sample, and a few numbers for each channel.
     assert sum(map(np.size, canvases)) == sum(array[0].size for array in extractor(x).values())
-    assert max(map(np.size, others)) == len(arrays_of(grids["conv"].stats)) * 5
+    assert max(map(np.size, others)) == len(list_stat_arrays(grids["conv"].stats)) * 5
 
 
 def test_options_are_traced_once() -> None:

@@ -15,7 +15,7 @@ import actgrid
 from actgrid import render_weights
 from actgrid.errors import LayerError, ModelError, ShapeError
 from actgrid.figures import save_weights
-from actgrid.models.layers import Selection, model_weights
+from actgrid.models.layers import Selection, collect_weights
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +90,7 @@ def test_weight_paths_are_unique() -> None:
 
     model = Scaled()
     model(np.zeros((1, 4, 3), np.float32))
-    weights = model_weights(model)
+    weights = collect_weights(model)
     assert [weight.path for weight in weights] == [
         *("scale", "pair/gain", "pair/gain:1"),
         *(f"rnn/lstm_cell/{name}" for name in ("kernel", "recurrent_kernel", "bias")),
@@ -100,7 +100,7 @@ def test_weight_paths_are_unique() -> None:
     )
     # A layer selects the weights of layers inside it; scalars are not drawn.
     assert list(render_weights(model, "rnn")) == [weight.path for weight in weights[3:]]
-    assert model_weights(model.pair)[1].path == "gain:1"
+    assert collect_weights(model.pair)[1].path == "gain:1"
 
 
 def test_rows_of_transposed_convolutions_are_output_channels() -> None:

@@ -838,7 +838,7 @@ def test_demo_is_the_embedded_photo_not_a_path(
         np.testing.assert_array_equal(load_images(path, preprocess="none"), own)
     (item,) = find_items("demo").start()
     assert (item.key, item.source) == ("cat", find_images("demo")[0])
-    assert find_items("demo").single
+    assert find_items("demo").are_named_files
     assert [image.name for image in ImageStore("demo").listed(0, 9)] == ["cat.jpg"]
     assert [image.name for image in ImageStore(["./demo", "demo"]).listed(0, 9)] == [
         "own.png",

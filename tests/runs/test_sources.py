@@ -111,10 +111,10 @@ def test_keys_are_unique_safe_and_without_dots(paths: list[list[str]]) -> None:
 
 
 def unlisted_keys(paths: list[str]) -> list[str]:
-    from actgrid.figures.files import unique_names
+    from actgrid.figures.files import make_unique_names
     from actgrid.runs.sources import _make_key
 
-    return unique_names(_make_key(Path(path).parts) for path in paths)
+    return make_unique_names(_make_key(Path(path).parts) for path in paths)
 
 
 def test_start_from_index_repeatedly(tmp_path: Path) -> None:

@@ -18,15 +18,15 @@ from actgrid import Extractor, render
 from actgrid.errors import FormatError, MissingFileError, OptionError, OutputError, ShapeError
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
-from actgrid.rendering.backends import backend_problems
-from actgrid.rendering.stats import arrays_of
+from actgrid.rendering.backends import find_backend_problems
+from actgrid.rendering.stats import list_stat_arrays
 from actgrid.statistics.dataset import DatasetStats, add_image, get_top_thresholds, stats_to_bytes
 from actgrid.statistics.layer_stats import TopImage
 from actgrid.statistics.measurements import measure_batch, measure_sample
 
 Array = npt.NDArray[Any]
 NAMES = ("count", "mean", "std", "min", "max", "zero_fraction", "nonfinite", "activating_images")
-BACKENDS = [name for name, problem in backend_problems().items() if problem is None]
+BACKENDS = [name for name, problem in find_backend_problems().items() if problem is None]
 
 
 def info(
@@ -169,7 +169,9 @@ def test_every_kind_and_dtype(
             np.testing.assert_array_equal(place, first)
         grid = draw_layer(about, activation, batch=3, sample=sample, backend=backend)
         drawn = measure_sample(about, activation, sample, grid.stats)
-        for mine, theirs in zip(arrays_of(layer.stats), arrays_of(drawn.stats), strict=True):
+        for mine, theirs in zip(
+            list_stat_arrays(layer.stats), list_stat_arrays(drawn.stats), strict=True
+        ):
             np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
         np.testing.assert_array_equal(layer.positions, drawn.positions)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from actgrid import Extractor
 from actgrid.errors import OptionError
 from actgrid.models.drawing import draw_layer
-from actgrid.models.receptive_fields import receptive_fields
+from actgrid.models.receptive_fields import compute_receptive_fields
 from actgrid.rendering.colormaps import palette
 from actgrid.statistics.dataset import DatasetStats
 from actgrid.statistics.top_images import TopImages, find_top_images
@@ -71,7 +71,7 @@ def found(
     extractor = Extractor(model, list(names))
     loader = Loader(photos(count), options.pop("lost", ()))
     stats = measured(extractor, loader.images)
-    fields = receptive_fields(model, layers=list(names))
+    fields = compute_receptive_fields(model, layers=list(names))
     return find_top_images(extractor, stats, loader, fields, **options), stats, extractor, loader
 
 

@@ -543,7 +543,7 @@ def test_what_goes_wrong_reaches_those_who_asked_and_no_others(tmp_path: Path) -
     [
         (
             tf.errors.ResourceExhaustedError,
-            r"memory for inputs of \(1, 16, 16, 3\): give a smaller",
+            r"memory for inputs of shape \(1, 16, 16, 3\): use a smaller",
         ),
         (tf.errors.UnimplementedError, "this device cannot run the model: not on a CPU"),
     ],
@@ -560,7 +560,7 @@ def test_what_a_device_cannot_do_is_told(
     graph = Mock(side_effect=fail)  # which is made, and fails when it is run
     function._function = Mock(get_concrete_function=Mock(return_value=graph))
     monkeypatch.setattr(
-        watched.engine._extractor._function, "_function", lambda transform: function
+        watched.engine._extractor._function, "_get_function", lambda transform: function
     )
 
     async def run() -> None:

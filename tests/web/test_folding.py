@@ -11,7 +11,7 @@ from keras import layers
 
 from actgrid import demo
 from actgrid.models import LayerInfo
-from actgrid.models.graph import LayerGraph, layer_graph
+from actgrid.models.graph import LayerGraph, build_layer_graph
 from actgrid.web.folding import Folding, fold
 
 
@@ -48,7 +48,7 @@ def test_a_layer_takes_its_followers() -> None:
             layers.Softmax(name="softmax"),
         ]
     )
-    graph = layer_graph(model)
+    graph = build_layer_graph(model)
     folding = fold(graph)
     assert members(graph, folding) == {
         ("unit", "conv"): ["conv", "bn", "relu"],
@@ -97,7 +97,7 @@ def test_calls_of_a_nested_model_fold_apart() -> None:
     )
     image = layers.Input((8, 8, 4), name="image")
     model = keras.Model(image, inner(layers.ReLU(name="between")(inner(image))))
-    graph = layer_graph(model)
+    graph = build_layer_graph(model)
     assert members(graph, fold(graph)) == {
         ("model", "inner"): ["inner/a", "inner/b"],
         ("model", "inner:1"): ["inner/a:1", "inner/b:1"],
@@ -109,7 +109,7 @@ def test_a_layer_that_is_called_twice_in_a_nested_model() -> None:
     twice = layers.Conv2D(4, 1, name="twice")
     inner = keras.Model(image, twice(layers.ReLU(name="relu")(twice(image))), name="inner")
     outer = layers.Input((8, 8, 4), name="image")
-    graph = layer_graph(keras.Model(outer, inner(outer)))
+    graph = build_layer_graph(keras.Model(outer, inner(outer)))
     assert members(graph, fold(graph)) == {
         ("model", "inner"): ["inner/twice", "inner/relu", "inner/twice:1"],
         ("unit", "inner/twice"): ["inner/twice", "inner/relu"],
@@ -121,7 +121,7 @@ def test_known_networks_fold_to_a_few_cards(model: str, most: int) -> None:
     network: Any = (
         demo.model() if model == "demo" else getattr(keras.applications, model)(weights=None)
     )
-    graph = layer_graph(network)
+    graph = build_layer_graph(network)
     folding = fold(graph)
     assert len(contracted(graph, folding, set())) <= most
 

@@ -33,7 +33,7 @@ from actgrid.errors import (
     TargetError,
 )
 from actgrid.models.drawing import draw_layer, draw_weight
-from actgrid.models.layers import model_weights
+from actgrid.models.layers import collect_weights
 from actgrid.rendering.stats import reshape_stats
 from actgrid.statistics.measurements import measure_image_stats
 from actgrid.web import heatmaps as heatmaps_module
@@ -726,7 +726,7 @@ async def test_kernels_are_drawn_around_zero(path: str) -> None:
     node = seen.node(path)
     about = await seen.viewer.kernel(node)
     orjson.dumps(about)
-    (weight,) = (one for one in model_weights(seen.model) if one.path == about["path"])
+    (weight,) = (one for one in collect_weights(seen.model) if one.path == about["path"])
     values = weight.variable.numpy()
     assert about["shape"] == list(values.shape)
     assert [about["min"], about["max"]] == plain_numbers(np.array([values.min(), values.max()]))

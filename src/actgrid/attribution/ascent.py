@@ -18,7 +18,7 @@ from actgrid.errors import (
 from actgrid.models.calls import Call, choose_calls
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import Selection
-from actgrid.models.logits import before_softmax
+from actgrid.models.logits import find_softmax_logits
 from actgrid.models.tracing import trace_model
 
 __all__ = ["AscentOptions", "AscentStep", "ChannelMeans", "ascend"]
@@ -84,7 +84,7 @@ class ChannelMeans:
     def __call__(self, model: Any, inputs: Any) -> tuple[Any, Any]:
         """Return the layer path and the channel means, (N, C), as symbolic tensors."""
         call = self.find_call(model, inputs)
-        logits = before_softmax(call.tensor)
+        logits = find_softmax_logits(call.tensor)
         means = _average_channels(call.tensor if logits is None else logits, call)
         return tensorflow().constant(call.info.path), means
 
@@ -167,7 +167,7 @@ class AscentStep:
 
 def _make_leaky(tensor: Any) -> Any:
     """Return the logits before a softmax, a leaky version of a ReLU, or the tensor unchanged."""
-    logits = before_softmax(tensor)
+    logits = find_softmax_logits(tensor)
     if logits is not None:
         return logits
     if tensor.op.type in ("Relu", "Relu6"):

@@ -19,7 +19,7 @@ from actgrid.models.calls import Call
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import map_tensors
 from actgrid.models.networks import trace_network
-from actgrid.models.tracing import unchanged
+from actgrid.models.tracing import keep_state
 
 __all__ = [
     "Attribution",
@@ -107,7 +107,7 @@ class ScoreReader:
 
     def run(self, model: Any, inputs: Any, target_classes: Any) -> SymbolicRun:
         """Run a model on symbolic inputs and score its output, without changing its state."""
-        with unchanged():
+        with keep_state():
             trace = trace_network(model, inputs)
         return SymbolicRun(
             self.get_image(inputs),

@@ -14,11 +14,11 @@ from actgrid.errors import (
     ModelError,
     OptionError,
 )
-from actgrid.models.data_formats import input_data_format
+from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.functions import GraphFunction
-from actgrid.models.image_pixels import image_size
-from actgrid.models.preprocessing import preprocessing
+from actgrid.models.image_pixels import parse_image_size
+from actgrid.models.preprocessing import get_preprocess_function
 from actgrid.models.tracing import trace_model
 from actgrid.option_checks import integer_option
 
@@ -81,9 +81,9 @@ class ImageParametrization:
         OptionError
             If an option is invalid, or the image size is unknown.
         """
-        preprocessing(preprocess, model)
+        get_preprocess_function(preprocess, model)
         shape = inputs.image_shape
-        channels_first = input_data_format(model, inputs.position) == "channels_first"
+        channels_first = find_input_data_format(model, inputs.position) == "channels_first"
         depth = shape[1 if channels_first else 3] or 3
         height, width = shape[2:4] if channels_first else shape[1:3]
         rgb = None
@@ -95,7 +95,7 @@ class ImageParametrization:
                 for channel in rgb_channels
             )
         if size is not None:
-            height, width = image_size(size)
+            height, width = parse_image_size(size)
         if height is None or width is None:
             side = _TRIAL_SIDE
             trial = cls(basis, side, side, depth, channels_first, preprocess, rgb)
@@ -135,7 +135,7 @@ class ImageParametrization:
     def to_model_input(self, model: Any, images: Any) -> Any:
         """Preprocess images, (N, H, W, C) from 0 to 1, to the model's image input."""
         tf = tensorflow()
-        inputs = tf.cast(preprocessing(self.preprocess, model)(images * 255), "float32")
+        inputs = tf.cast(get_preprocess_function(self.preprocess, model)(images * 255), "float32")
         return tf.transpose(inputs, (0, 3, 1, 2)) if self.channels_first else inputs
 
     def parameters_to_model_input(self, model: Any, parameters: Any) -> Any:

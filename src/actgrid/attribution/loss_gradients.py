@@ -15,12 +15,12 @@ from actgrid.models.calls import choose_calls
 from actgrid.models.drawing import draw_layer, draw_weight
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import as_tensors, map_tensors, prepare_inputs
-from actgrid.models.layers import LayerInfo, Selection, Weight, model_weights
+from actgrid.models.layers import LayerInfo, Selection, Weight, collect_weights
 from actgrid.models.loading import load_model
+from actgrid.models.model_errors import summarize_error
 from actgrid.models.network import check_compiled
-from actgrid.models.networks import network_of
-from actgrid.models.refusals import reason
-from actgrid.models.tracing import build, trace_model
+from actgrid.models.networks import get_network
+from actgrid.models.tracing import build_model, trace_model
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import SIGNED, RenderArrayOptions, RenderOptions
@@ -199,12 +199,12 @@ def gradients(
     (5, 30, 30, 8)
     """
     network: Any = load_model(model)
-    check_compiled(network_of(network), "gradients")
+    check_compiled(get_network(network), "gradients")
     resolved_loss = _resolve_loss(network, loss)
     inputs, targets = prepare_inputs(network, x), as_tensors(y)
-    build(network, inputs)
+    build_model(network, inputs)
     weights = {
-        weight.path: weight for weight in model_weights(network) if weight.variable.trainable
+        weight.path: weight for weight in collect_weights(network) if weight.variable.trainable
     }
     function = compile_function(
         network, _LossGradients(resolved_loss, Selection(layers), training, frozenset(weights))
@@ -251,7 +251,7 @@ class _Loss:
             except Exception as error:
                 structure = map_tensors(lambda tensor: tuple(tensor.shape), outputs)
                 raise OptionError(
-                    f"loss failed on an output of shape {structure}: {reason(error)}"
+                    f"loss failed on an output of shape {structure}: {summarize_error(error)}"
                 ) from error
             if value is None:
                 raise OptionError("loss must return a tensor, not None")
@@ -267,7 +267,7 @@ class _Loss:
             shapes = map_tensors(lambda tensor: tuple(tensor.shape), targets)
             raise ShapeError(
                 f"y of shape {shapes} does not fit the output of shape {tuple(outputs.shape)}: "
-                f"{reason(error)}"
+                f"{summarize_error(error)}"
             ) from error
 
 
@@ -361,7 +361,7 @@ class _LossGradients:
         activations = {call.info.path: call.tensor for call in calls}
         weights = {
             weight.path: weight.variable.value
-            for weight in model_weights(model)
+            for weight in collect_weights(model)
             if weight.path in self.weights
         }
         sources = [*activations.values(), *weights.values()]

@@ -21,12 +21,12 @@ from actgrid.errors import (
     TargetError,
 )
 from actgrid.models.inputs import prepare_inputs
-from actgrid.models.labels import class_index, labels_of
+from actgrid.models.labels import find_class_index, resolve_labels
 from actgrid.models.layers import Selection
 from actgrid.models.loading import load_model
 from actgrid.models.network import check_compiled
-from actgrid.models.networks import network_of
-from actgrid.models.tracing import build
+from actgrid.models.networks import get_network
+from actgrid.models.tracing import build_model
 from actgrid.models.types import LayersLike, ModelLike
 from actgrid.option_checks import integer_option
 from actgrid.option_groups import check_option, takes_options
@@ -226,7 +226,7 @@ def maximize(
     )
     batch_size, seed = options["batch_size"], options["seed"]
     network: Any = load_model(model)
-    check_compiled(network_of(network), "maximize")
+    check_compiled(get_network(network), "maximize")
     model_inputs = MaximizationInputs.from_options(network, inputs, options["image_input"])
     parametrization = ImageParametrization.from_options(
         network,
@@ -243,7 +243,7 @@ def maximize(
         parametrization.parameters_to_model_input(network, noise)
     )
     noise_inputs = prepare_inputs(network, noise_inputs)
-    build(network, noise_inputs)
+    build_model(network, noise_inputs)
     path_tensor, means = channel_means(noise_inputs)
     path, initial_means = path_tensor.numpy().decode(), means.numpy()[0]
     indices = _resolve_channels(network, channels, len(initial_means), path, options["labels"])
@@ -288,9 +288,11 @@ def _resolve_channels(
     if not items:
         raise TargetError("channels is empty: name at least one channel, or leave channels out")
     has_names = any(isinstance(item, str) for item in items)
-    names = labels_of(model, count, labels) if has_names else None
+    names = resolve_labels(model, count, labels) if has_names else None
     indices = [
-        class_index(item, names) if isinstance(item, str) else integer_option("a channel", item)
+        find_class_index(item, names)
+        if isinstance(item, str)
+        else integer_option("a channel", item)
         for item in items
     ]
     for index in indices:

@@ -14,9 +14,9 @@ from actgrid.errors import (
     ShapeError,
 )
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.inputs import names_of, position_of
-from actgrid.models.refusals import reason
-from actgrid.models.tracing import known_specs
+from actgrid.models.inputs import find_input_position, list_input_names
+from actgrid.models.model_errors import summarize_error
+from actgrid.models.tracing import find_input_specs
 from actgrid.option_checks import integer_option
 
 __all__ = ["MaximizationInputs"]
@@ -62,17 +62,17 @@ class MaximizationInputs:
             If the model takes no batch of images, or a sample has the wrong shape.
         """
         tf = tensorflow()
-        specs = known_specs(model)
+        specs = find_input_specs(model)
         if specs is None:
             specs = tf.TensorSpec((None, None, None, 3), "float32")
-        flat, names = tf.nest.flatten(specs), names_of(model, specs)
+        flat, names = tf.nest.flatten(specs), list_input_names(model, specs)
         values = {} if values is None else values
         if not isinstance(values, Mapping):
             raise OptionError(
                 f"inputs must be a dict of the model's inputs other than the image, by name "
                 f"({', '.join(names)}), not {reprlib.repr(values)}"
             )
-        values = {names[position_of(model, specs, name)]: values[name] for name in values}
+        values = {names[find_input_position(model, specs, name)]: values[name] for name in values}
         position = cls._find_image(model, specs, names, values, image_input)
         missing = [
             name for index, name in enumerate(names) if index != position and name not in values
@@ -100,7 +100,7 @@ class MaximizationInputs:
         """Return the index of the image among the flattened inputs."""
         flat = tensorflow().nest.flatten(specs)
         if isinstance(image_input, str):
-            candidates = [position_of(model, specs, image_input)]
+            candidates = [find_input_position(model, specs, image_input)]
         elif image_input is not None:
             candidates = [integer_option("image_input", image_input, 0, len(flat) - 1)]
         else:
@@ -138,7 +138,9 @@ def _to_sample(name: str, value: Any, spec: Any) -> Any:
         tensor = tf.convert_to_tensor(np.asarray(value))
         tensor = tf.cast(tensor, spec.dtype)
     except (ValueError, TypeError, tf.errors.OpError) as error:
-        raise OptionError(f"inputs: {name!r} must be {spec.dtype.name}: {reason(error)}") from error
+        raise OptionError(
+            f"inputs: {name!r} must be {spec.dtype.name}: {summarize_error(error)}"
+        ) from error
     if spec.shape.rank is not None and len(tensor.shape) == spec.shape.rank - 1:
         tensor = tensor[None]
     if not len(tensor.shape) or len(tensor) != 1:

@@ -11,7 +11,7 @@ from typing import Any
 from actgrid.attribution.method import DECLARED_METHODS, Method, check_values
 from actgrid.errors import CapabilityError, OptionError, suggest
 from actgrid.models.network import Network, describe_network, is_compiled, is_differentiable
-from actgrid.models.networks import network_of
+from actgrid.models.networks import get_network
 from actgrid.models.types import LayerLike, ModelLike
 
 __all__ = ["all_methods", "check_needs", "check_options", "find_method", "list_layerless_methods"]
@@ -91,7 +91,7 @@ def check_options(
 
 def check_needs(methods: Iterable[Method], model: ModelLike) -> None:
     """Raise CapabilityError unless a model's network has the capabilities of each method."""
-    network = network_of(model)
+    network = get_network(model)
     for method in methods:
         missing = _list_missing_needs(method, network)
         if missing:

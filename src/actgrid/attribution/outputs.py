@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.functions import GraphFunction
-from actgrid.models.inputs import leaves_with_paths, map_tensors
+from actgrid.models.inputs import flatten_with_paths, map_tensors
 from actgrid.models.network import is_network
 from actgrid.models.networks import trace_network
-from actgrid.models.tracing import unchanged
+from actgrid.models.tracing import keep_state
 
 __all__ = ["BinaryEvidence", "find_binary_evidence", "get_output_specs", "list_output_names"]
 
@@ -24,7 +24,7 @@ def list_output_names(model: Any, outputs: Any) -> list[str]:
 
     The names are the keys of a dict, the names of the output layers for a list, or else indices.
     """
-    paths = [path for path, _ in leaves_with_paths(outputs)]
+    paths = [path for path, _ in flatten_with_paths(outputs)]
     if is_network(model):
         return list(model.outputs)
     if not isinstance(outputs, Mapping):
@@ -54,7 +54,7 @@ def get_output_specs(model: Any, inputs: Any) -> Any:
     specs_of_traces: list[Any] = []
 
     def trace(inputs: Any) -> None:
-        with unchanged():
+        with keep_state():
             outputs = trace_network(model, inputs).outputs
         specs_of_traces.append(map_tensors(tf.TensorSpec.from_tensor, outputs))
 

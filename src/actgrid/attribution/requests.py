@@ -30,13 +30,13 @@ from actgrid.attribution.targets import (
 )
 from actgrid.errors import DtypeError, OptionError, ShapeError, TargetError, caller_level
 from actgrid.models import load_model
-from actgrid.models.data_formats import input_data_format
+from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.image_sources import are_images, open_images
 from actgrid.models.images import Photo, load_images, load_photos
-from actgrid.models.inputs import is_real, position_of, prepare_inputs
-from actgrid.models.labels import labels_of
-from actgrid.models.tracing import build
+from actgrid.models.inputs import find_input_position, is_real_dtype, prepare_inputs
+from actgrid.models.labels import resolve_labels
+from actgrid.models.tracing import build_model
 from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
 from actgrid.option_checks import integer_option
 from actgrid.rendering import Heatmap
@@ -175,11 +175,11 @@ def prepare_request(
         photos = load_photos(sources, model=model)
     with tf.device("CPU"):  # only a batch at a time is moved to a GPU
         inputs = prepare_inputs(model, x, single=not any_rank)
-    build(model, inputs)
+    build_model(model, inputs)
     tensors = tf.nest.flatten(inputs)
     image_index = _find_image(model, inputs, image_input, any_rank)
     image = tensors[image_index]
-    if not is_real(image.dtype):
+    if not is_real_dtype(image.dtype):
         raise DtypeError(f"images must be real numbers, not {image.dtype.name}")
     with tf.device("CPU"):
         # Integer tensors have no gradients and cannot be interpolated.
@@ -192,7 +192,7 @@ def prepare_request(
         raise ShapeError(f"the inputs must have the same number of samples: got {counts}")
     if not is_finite:
         raise OptionError("the images must be finite: got NaN or infinite values")
-    channels_first = input_data_format(model, image_index) == "channels_first"
+    channels_first = find_input_data_format(model, image_index) == "channels_first"
     reader = ScoreReader(image_index, channels_first, None)
     batch = ExplainedBatch(
         model,
@@ -257,7 +257,7 @@ def _make_output_requests(
         class_names = None
         if output_labels is not None or any(isinstance(target, str) for target in targets):
             class_count = int(next(output_batch.split()).compute_scores().count)
-            class_names = labels_of(model, class_count, output_labels)
+            class_names = resolve_labels(model, class_count, output_labels)
         output_batch = output_batch.select(
             [rows[index].image for index in indices], parse_classes(targets, class_names)
         )
@@ -275,7 +275,7 @@ def _find_image(
     if image_input is None:
         image_index = images[0] if images else None
     elif isinstance(image_input, str):
-        image_index = position_of(model, inputs, image_input)
+        image_index = find_input_position(model, inputs, image_input)
     else:
         image_index = integer_option("image_input", image_input, 0)
     if image_index is None or image_index not in (range(len(shapes)) if any_rank else images):
@@ -336,7 +336,7 @@ def _make_heatmap(
         class_names = None
         if part.target_scores.count:
             class_count = int(part.target_scores.count)
-            class_names = labels_of(request.batch.model, class_count, request.labels)
+            class_names = resolve_labels(request.batch.model, class_count, request.labels)
             is_named = is_named or class_names is not None
         score = request.batch.reader.score
         for index in part.target_scores.classes:

@@ -14,11 +14,11 @@ from actgrid.attribution.target_layers import collect_ancestors
 from actgrid.attribution.targets import PREDICTED
 from actgrid.errors import ActgridError, OutputTargetError, ShapeError, TargetError
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.inputs import leaves_with_paths
-from actgrid.models.logits import Logits, bounds_of, logits_of
+from actgrid.models.inputs import flatten_with_paths
+from actgrid.models.logits import Logits, compute_bounds, find_logits
+from actgrid.models.model_errors import summarize_error
 from actgrid.models.networks import trace_network
-from actgrid.models.refusals import reason
-from actgrid.models.tracing import unchanged
+from actgrid.models.tracing import keep_state
 
 __all__ = ["TargetScores", "find_binary_output", "read_target_scores"]
 
@@ -92,7 +92,7 @@ def read_target_scores(
         If `score` does not return one number for each image.
     """
     tf = tensorflow()
-    tensors = [tensor for _, tensor in leaves_with_paths(outputs)]
+    tensors = [tensor for _, tensor in flatten_with_paths(outputs)]
     if score is not None:
         output = outputs if output_index is None else tensors[output_index]
         scores = _call_score(score, output, inputs)
@@ -119,7 +119,7 @@ def read_target_scores(
             if name is None
             else f"target={{{name!r}: lambda outputs: {_write_mean_score((), output)}}}",
         )
-    logits = logits_of(output)
+    logits = find_logits(output)
     scores = tf.cast(output if logits is None else logits.tensor, tf.float32)
     probabilities = tf.cast(output, tf.float32)
     if output.shape.rank == 1:
@@ -165,12 +165,12 @@ def find_binary_output(model: Any, inputs: Any, labels: Any = None) -> str | Non
     kinds: list[str | None] = [None]
 
     def trace(inputs: Any) -> None:
-        with unchanged():
-            leaves = list(leaves_with_paths(trace_network(model, inputs).outputs))
+        with keep_state():
+            leaves = list(flatten_with_paths(trace_network(model, inputs).outputs))
         (_, output), *others = leaves
         if others or tuple(output.shape[1:]) not in ((), (1,)):
             return
-        logits = logits_of(output)
+        logits = find_logits(output)
         evidence = find_binary_evidence(model, ["output"], 0, labels)
         kind = _find_binary_kind(output, logits, evidence)
         kinds.append("probability" if kind is not None and logits is not None else kind)
@@ -187,7 +187,7 @@ def _find_binary_kind(
         return "logit" if logits.activation == "sigmoid" else None
     if evidence == "logit":
         return "logit"
-    low, high = bounds_of(output)
+    low, high = compute_bounds(output)
     # A hard sigmoid is relu6(x) / 6, which may exceed 1 by rounding.
     if evidence == "probability" or 0 <= low < high < 1.001:
         return "probability"
@@ -205,10 +205,11 @@ def _call_score(score: Score, outputs: Any, inputs: Any) -> Any:
     except ActgridError:
         raise
     except Exception as error:
-        shapes = ", ".join(str(tuple(tensor.shape)) for _, tensor in leaves_with_paths(outputs))
+        shapes = ", ".join(str(tuple(tensor.shape)) for _, tensor in flatten_with_paths(outputs))
         raise TargetError(
             f"the target function fails on the model's output, {shapes}: "
-            f"{reason(error).rstrip('.')}; write it in TensorFlow's operations, as it is compiled"
+            f"{summarize_error(error).rstrip('.')}; write it in TensorFlow's operations, "
+            "as it is compiled"
         ) from error
     ancestors = collect_ancestors([scores])
     if all(tensor.name not in ancestors for tensor in tf.nest.flatten(outputs)):
@@ -254,7 +255,7 @@ def _suggest_target(outputs: Any, names: Sequence[str] | None) -> str:
     names
         Names of the outputs, if the target must choose one; None: a function of all outputs.
     """
-    leaves = list(leaves_with_paths(outputs))
+    leaves = list(flatten_with_paths(outputs))
     function = f"target=lambda outputs: {_write_mean_score(*leaves[0])}"
     for index, (path, tensor) in enumerate(leaves):
         if names is not None and tensor.shape.rank in (1, 2):

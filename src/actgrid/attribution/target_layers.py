@@ -148,11 +148,11 @@ def find_target_calls(
             and derivation.mixing_count
             and not derivation.is_tokens
             and not (has_spatial_output and (derivation.is_enlarged or name not in before_head))
-            and call.info.spatial
+            and call.info.is_spatial
             and call.info.kind == "image"
             and call.tensor.dtype.is_floating
             and get_output_sides(call) != (1, 1)
-            and not call.node.internal
+            and not call.node.is_internal
         ):
             candidates.setdefault(name, call)  # a composite returns the tensor of a layer inside it
     suitable = [call for call in candidates.values() if not _only_moves(call)]
@@ -200,10 +200,10 @@ def find_token_calls(calls: Sequence[Call], scores: Any, tokens: int) -> list[Ca
     for call in calls:
         if (
             call.tensor.name in score_ancestors
-            and call.info.spatial
+            and call.info.is_spatial
             and call.info.kind == "sequence"
             and call.tensor.dtype.is_floating
-            and not call.node.internal
+            and not call.node.is_internal
         ):
             sequences.setdefault(call.tensor.name, call)
     counts = {name: call.info.shape[1] for name, call in sequences.items()}
@@ -254,7 +254,7 @@ class _ImageFlow:
         self.derivations = {image.name: _Derivation()}
         # A layer connects its input and output whatever operations it has inside: a dense layer
         # reshapes for its matrix product, and so does a group normalization.
-        leaves = {call.tensor.name: call for call in calls if not call.node.composite}
+        leaves = {call.tensor.name: call for call in calls if not call.node.is_composite}
         learned: set[str] = set()
         for operation in image.graph.get_operations():
             inputs = [tensor.name for tensor in operation.inputs]

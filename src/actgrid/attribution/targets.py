@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import OutputTargetError, TargetError, suggest
-from actgrid.models.labels import class_index
+from actgrid.models.labels import find_class_index
 from actgrid.models.types import TargetLike
 
 __all__ = [
@@ -181,7 +181,7 @@ def _parse_class(target: Any, labels: Sequence[str] | None) -> int:
     if target is None:
         return PREDICTED
     if isinstance(target, str):
-        return class_index(target, labels)
+        return find_class_index(target, labels)
     try:
         if isinstance(target, (bool, np.bool_)):
             raise TypeError

@@ -154,11 +154,11 @@ def _prepare_paint(activation: Callable[[], Array]) -> Run:
     channels, _, height, width = tiles.shape
     layout = Layout(channels, height, width, 16, 0)
     backend = load_backend()
-    mapping = parse_normalize("standard").mapping(
+    mapping = parse_normalize("standard").compute_mapping(
         tiles, backend.measure(tiles, 1), "channel", backend
     )
-    origins = layout.origins().reshape(-1, 1)
-    return partial(backend.paint, tiles, mapping, origins, layout.canvas(0), 1)
+    origins = layout.compute_origins().reshape(-1, 1)
+    return partial(backend.paint, tiles, mapping, origins, layout.make_canvas(0), 1)
 
 
 def _prepare_percentiles() -> Run:
@@ -169,7 +169,7 @@ def _prepare_percentiles() -> Run:
     tiles = tile(_make_activation((28, 28, 32)).copy()).tiles
     backend = load_backend()
     stats = backend.measure(tiles, 1)
-    return partial(parse_normalize("percentile").mapping, tiles, stats, "channel", backend)
+    return partial(parse_normalize("percentile").compute_mapping, tiles, stats, "channel", backend)
 
 
 def _prepare_small_grids() -> Run:

@@ -15,7 +15,7 @@ from typing import Any
 from actgrid.bench.regression import Timing
 from actgrid.encoding import write_file
 from actgrid.errors import MissingFileError, OptionError
-from actgrid.rendering.backends import first_backend
+from actgrid.rendering.backends import find_first_backend
 
 __all__ = ["describe_machine", "load_timings", "save_timings"]
 
@@ -41,7 +41,7 @@ def describe_machine() -> dict[str, Any]:
     >>> actgrid.bench.describe_machine()["processors"] > 0
     True
     """
-    backend, simd = first_backend(), None
+    backend, simd = find_first_backend(), None
     if backend == "native":
         from actgrid import _core
 

@@ -16,15 +16,15 @@ from actgrid.callbacks.pictures import prepare_event_folder
 from actgrid.callbacks.samples import Samples, read_data
 from actgrid.figures.grids import get_batch_size
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.layers import model_weights
+from actgrid.models.layers import collect_weights
 from actgrid.models.types import LayersLike
 from actgrid.option_checks import thread_count
 from actgrid.option_groups import takes_options
 from actgrid.options import HealthOptions
 from actgrid.rendering import ChannelStats
-from actgrid.rendering.stats import arrays_of, reshape_stats, stats_of
+from actgrid.rendering.stats import list_stat_arrays, make_stats, reshape_stats
 from actgrid.runs.events import EventWriter
-from actgrid.statistics.measurements import image_stats
+from actgrid.statistics.measurements import measure_image_stats
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -126,7 +126,7 @@ class ChannelHealth(TrainingCallback):
 
     def _prepare(self, model: Any) -> None:
         self._samples = Samples(model, self._data, self._layers, self._batch_size)
-        self._weights = model_weights(model)
+        self._weights = collect_weights(model)
         self.steps, self.history = [], {}
         self._initially_alive: dict[str, npt.NDArray[np.bool_]] = {}
         self._reported: dict[str, set[str]] = {}
@@ -136,7 +136,7 @@ class ChannelHealth(TrainingCallback):
         for activations in self._samples.extract():
             batch, infos = get_batch_size(activations), self._samples.layers
             for path, activation in activations.items():
-                stats = image_stats(
+                stats = measure_image_stats(
                     infos[path], activation, batch=batch, threads=thread_count(None)
                 )
                 batches.setdefault(path, []).append(stats)
@@ -192,9 +192,9 @@ def _is_finite(variable: Any) -> bool:
 
 def _join_batches(batches: Iterable[ChannelStats]) -> ChannelStats:
     """Pool statistics of batches, (channels, samples) each, to statistics of (channels,)."""
-    arrays, sizes = zip(*((arrays_of(stats), stats.size) for stats in batches), strict=True)
+    arrays, sizes = zip(*((list_stat_arrays(stats), stats.size) for stats in batches), strict=True)
     joined = (np.concatenate(parts, 1) for parts in zip(*arrays, strict=True))
-    return reshape_stats(stats_of(joined, sizes[0]).pool(1), -1)
+    return reshape_stats(make_stats(joined, sizes[0]).pool(1), -1)
 
 
 def _compute_scalars(stats: ChannelStats) -> dict[str, float]:

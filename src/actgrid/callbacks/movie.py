@@ -9,7 +9,7 @@ from actgrid.callbacks.base import Sink, TrainingCallback
 from actgrid.callbacks.grids import check_layers, pick_render_options
 from actgrid.callbacks.pictures import number_samples
 from actgrid.callbacks.samples import Samples, draw_samples, read_data
-from actgrid.encoding import Animation, check_animation, writable_folder, write_file
+from actgrid.encoding import Animation, check_animation, make_folder, write_file
 from actgrid.figures.files import number_files
 from actgrid.models.types import LayersLike
 from actgrid.option_groups import takes_options
@@ -94,7 +94,7 @@ class TrainingMovie(TrainingCallback):
         }
         check_animation(self._suffix, **self._times)
         self._data, self._layers = read_data(data), check_layers(layers)
-        self._folder = writable_folder(folder)
+        self._folder = make_folder(folder)
         self._options = pick_render_options(options)
 
     def _prepare(self, model: Any) -> None:
@@ -118,7 +118,7 @@ class TrainingMovie(TrainingCallback):
         return movies
 
     def _open_sinks(self) -> list[Sink]:
-        self._movies.folder = writable_folder(self._folder)
+        self._movies.folder = make_folder(self._folder)
         return [self._movies]
 
 
@@ -140,9 +140,9 @@ class _MovieFolder:
                 else:
                     self._movies[file] = movie
                 changed_files.append(file)
-        writable_folder(self.folder)
+        make_folder(self.folder)
         for file in changed_files:
-            write_file(self.folder / file, *self._movies[file].pieces())
+            write_file(self.folder / file, *self._movies[file].encode_pieces())
 
     def close(self) -> None:
         pass

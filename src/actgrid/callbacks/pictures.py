@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from actgrid.callbacks.base import Sink, TrainingCallback
-from actgrid.encoding import writable_folder, write_file
+from actgrid.encoding import make_folder, write_file
 from actgrid.errors import OptionError
 from actgrid.figures.files import number_files
 from actgrid.runs.events import EventWriter
@@ -48,7 +48,7 @@ class PictureCallback(TrainingCallback):
                 "log_dir and folder are both None: pass log_dir (for TensorBoard), folder, or both"
             )
         self._log_dir = None if log_dir is None else prepare_event_folder(log_dir)
-        self._folder = None if folder is None else writable_folder(folder)
+        self._folder = None if folder is None else make_folder(folder)
 
     @abstractmethod
     def _draw(self, observation: Any) -> Pictures: ...
@@ -77,11 +77,11 @@ class _PictureEvents:
 
 class _PictureFolder:
     def __init__(self, folder: str | Path) -> None:
-        self._folder = writable_folder(folder)
+        self._folder = make_folder(folder)
 
     def write(self, step: int, content: Pictures) -> None:
         for name, pngs in zip(number_files(list(content), ""), content.values(), strict=True):
-            folder = writable_folder(self._folder / name)
+            folder = make_folder(self._folder / name)
             # The sample comes first: sorted by name, files of a sample are in order of the steps.
             for sample, png in zip(number_samples(len(pngs)), pngs, strict=True):
                 write_file(folder / f"{sample}{'_' if sample else ''}{step:06}.png", png)
@@ -92,7 +92,7 @@ class _PictureFolder:
 
 def prepare_event_folder(log_dir: str | Path) -> str | Path:
     """Return a log folder of TensorBoard; create it unless it is a URL."""
-    return log_dir if "://" in str(log_dir) else writable_folder(log_dir)
+    return log_dir if "://" in str(log_dir) else make_folder(log_dir)
 
 
 def number_samples(count: int) -> Iterator[str]:

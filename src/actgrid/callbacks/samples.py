@@ -19,12 +19,12 @@ from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.image_sources import are_images, find_images
 from actgrid.models.inputs import (
     as_tensors,
-    batch_size_of,
-    input_specs,
+    get_fixed_batch_size,
     map_tensors,
     prepare_inputs,
+    read_input_specs,
 )
-from actgrid.models.tracing import build, unchanged
+from actgrid.models.tracing import build_model, keep_state
 from actgrid.models.types import LayersLike
 from actgrid.rendering import Grid
 
@@ -56,7 +56,7 @@ class SampleData:
         """Return the data as one batch of inputs for a model."""
         if not self.is_dataset:
             return load_images(self.values, model=model) if are_images(self.values) else self.values
-        tf, specs = tensorflow(), input_specs(model)
+        tf, specs = tensorflow(), read_input_specs(model)
         ranks = [spec.shape.rank for spec in tf.nest.flatten(specs)] if specs is not None else []
         # Elements of a batched dataset are concatenated. Elements without a batch axis are single
         # samples, which are stacked.
@@ -164,15 +164,15 @@ class Samples:
         self._extractor = Extractor(model, layers)
         with tensorflow().device("CPU"):
             self._inputs = as_tensors(data.to_inputs(model))
-        fixed_size = batch_size_of(model)
+        fixed_size = get_fixed_batch_size(model)
         self._batch_size = (fixed_size or batch_size) if batch_size else None
         batch = prepare_inputs(model, next(self._batches()))
-        build(model, batch)
+        build_model(model, batch)
 
         def make_spec(x: Any) -> Any:
             return tensorflow().TensorSpec((fixed_size, *x.shape[1:]), x.dtype)
 
-        with unchanged():
+        with keep_state():
             trace_layers(self._extractor, map_tensors(make_spec, batch))
 
     @property
@@ -183,7 +183,7 @@ class Samples:
     def extract(self) -> Iterator[dict[str, Array]]:
         """Yield the current activations of each batch, layer path -> (N, ...) array."""
         for inputs in self._batches():
-            with unchanged():
+            with keep_state():
                 activations = self._extractor(inputs)
             yield activations
 

@@ -13,10 +13,10 @@ from actgrid.attribution.lime import check_packages
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_options, find_method
 from actgrid.attribution.requests import Labels, ZeroAttributionWarning
-from actgrid.attribution.targets import check_classes, class_indices
+from actgrid.attribution.targets import check_classes, parse_classes
 from actgrid.cli.command import flag_of
 from actgrid.errors import OptionError, OutputTargetError, TargetError
-from actgrid.figures.files import folder_names, safe_name, unique_names
+from actgrid.figures.files import make_folder_names, make_safe_name, make_unique_names
 from actgrid.models.labels import read_labels
 from actgrid.rendering import Heatmap, Sheet
 
@@ -66,10 +66,10 @@ def picture_names(
 ) -> Iterator[str]:
     """Yield the file name without suffix for each image, method and target."""
     # With several targets, the name ends in the text of the target.
-    endings = [f"_{safe_name(text)}" for text in targets] if len(targets) > 1 else [""]
-    yield from unique_names(
+    endings = [f"_{make_safe_name(text)}" for text in targets] if len(targets) > 1 else [""]
+    yield from make_unique_names(
         f"{name}_{method.name}{ending}"
-        for name in folder_names(files)
+        for name in make_folder_names(files)
         for method in methods
         for ending in endings
     )
@@ -138,7 +138,7 @@ def _parse_class(text: str, labels: Sequence[str] | None) -> int | str:
     target = int(text) if is_index else text
     # Without labels, a name is looked up later, among the labels of the model.
     if labels is not None or is_index:
-        indices = class_indices([target], labels)
+        indices = parse_classes([target], labels)
         if labels is not None:
             check_classes(indices, len(labels))
     return target

@@ -15,7 +15,7 @@ import numpy as np
 from actgrid import models
 from actgrid.errors import AssumptionWarning, FormatError, MissingFileError
 from actgrid.models.frameworks import keras
-from actgrid.models.layers import model_operations
+from actgrid.models.layers import collect_operations
 from actgrid.models.loading import is_function_spec
 from actgrid.models.preprocessing import Preprocessing, find_preprocessing
 from actgrid.progress import held_back
@@ -54,7 +54,7 @@ def parse_layers(model: Any, names: list[str] | None) -> list[Any] | None:
     """Parse the values of `--layers`: paths, globs, indices and Keras layer classes."""
     if names is None:
         return None
-    paths = {node.path for node in model_operations(model)}
+    paths = {node.path for node in collect_operations(model)}
 
     def parse(name: str) -> Any:
         if name in paths:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from actgrid.attribution import Maximization
-from actgrid.attribution.comparison import target_texts
+from actgrid.attribution.comparison import format_targets
 from actgrid.attribution.methods import all_methods
 from actgrid.bench import Timing
 from actgrid.figures import DrawnLayer, DrawnWeight
@@ -78,7 +78,7 @@ def print_layers(drawn: list[DrawnLayer]) -> None:
             layer.info.type,
             _format_shape(layer.shape),
             str(layer.channels),
-            str(layer.dead),
+            str(layer.dead_count),
             f"{layer.milliseconds:.2f}",
         )
     _make_console().print(table)
@@ -197,7 +197,7 @@ def print_top(top: list[tuple[str, float]]) -> None:
 def print_output_folder(folder: Path, layers: list[DrawnLayer]) -> None:
     """Print the totals of the drawn layers, and the folder of the pictures."""
     channels = sum(layer.channels for layer in layers)
-    dead = sum(layer.dead for layer in layers)
+    dead = sum(layer.dead_count for layer in layers)
     count = f"{len(layers)} layer{'s' if len(layers) != 1 else ''}"
     print(f"\n{count}, {channels:,} channels, {dead:,} dead: {folder.resolve()}")
 
@@ -205,7 +205,7 @@ def print_output_folder(folder: Path, layers: list[DrawnLayer]) -> None:
 def drawn_layers_as_dict(image: str, folder: Path, drawn: list[DrawnLayer]) -> dict[str, Any]:
     """Return the drawn layers of an image as a dict for JSON."""
     layers = [
-        layer.describe() | {"dead": layer.dead, "milliseconds": round(layer.milliseconds, 3)}
+        layer.describe() | {"dead": layer.dead_count, "milliseconds": round(layer.milliseconds, 3)}
         for layer in drawn
     ]
     return {"image": image, "folder": str(folder), "layers": layers}
@@ -234,7 +234,7 @@ def print_methods(as_json: bool) -> None:
 
 def print_heatmap(file: Path, heatmap: Heatmap, picture: Path) -> None:
     """Print one line about the heatmap of an image."""
-    (target,) = target_texts(heatmap)
+    (target,) = format_targets(heatmap)
     print(f"{file.name}: {heatmap.method}: {target}: {picture}")
 
 

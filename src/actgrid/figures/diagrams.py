@@ -10,16 +10,16 @@ import numpy.typing as npt
 
 from actgrid.attribution.backdrops import to_pictures
 from actgrid.errors import LayerError, ModelError
-from actgrid.models.calls import choose_calls, visible_calls
+from actgrid.models.calls import choose_calls, filter_visible_calls
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.graph import INPUT, input_infos
+from actgrid.models.graph import INPUT, describe_inputs
 from actgrid.models.image_sources import are_images
 from actgrid.models.images import load_with_pixels
 from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.loading import load_model
 from actgrid.models.network import check_compiled
-from actgrid.models.networks import network_of
-from actgrid.models.tracing import trace_inputs, trace_model
+from actgrid.models.networks import get_network
+from actgrid.models.tracing import prepare_trace_inputs, trace_model
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.option_checks import sample_option
 from actgrid.option_groups import takes_options
@@ -110,16 +110,16 @@ def diagram(
     >>> actgrid.diagram(model, np.random.rand(1, 32, 32, 3)).save("activations.png")
     """
     network: Any = load_model(model)
-    check_compiled(network_of(network), "diagram")
+    check_compiled(get_network(network), "diagram")
     pixels = None
     if are_images(x):
         pixels, x = load_with_pixels(x, model=network)
-    inputs = trace_inputs(network, x)
+    inputs = prepare_trace_inputs(network, x)
     selection = Selection(layers)
     infos: list[LayerInfo] = []
 
     def trace(inputs: Any, sample: Any) -> list[Any]:
-        input_tensors = [pair for pair in input_infos(network, inputs) if _has_box(pair[0])]
+        input_tensors = [pair for pair in describe_inputs(network, inputs) if _has_box(pair[0])]
         tensors = [*input_tensors, *_list_outputs(network, inputs, selection)]
         infos[:] = [info for info, _ in tensors]
         return [_make_front(info, tensor, sample) for info, tensor in tensors]
@@ -165,7 +165,11 @@ def _list_outputs(model: Any, inputs: Any, selection: Selection) -> list[tuple[L
         If no output can be drawn.
     """
     calls = trace_model(model, inputs).calls
-    calls = visible_calls(calls) if selection.everything else choose_calls(model, calls, selection)
+    calls = (
+        filter_visible_calls(calls)
+        if selection.selects_all
+        else choose_calls(model, calls, selection)
+    )
     outputs = [(call.info, call.tensor) for call in calls if _has_box(call.info)]
     if not outputs:
         raise LayerError("no layer has an output that can be drawn")
@@ -185,7 +189,7 @@ def _make_front(info: LayerInfo, tensor: Any, sample: Any) -> tuple[Any, Any]:
     shape = tf.shape(tensor)
     # Outputs that do not depend on the input have a single sample.
     values = tf.cast(tensor[tf.minimum(sample, shape[0] - 1)], tf.float32)
-    if info.data_format == "channels_first" and info.spatial:
+    if info.data_format == "channels_first" and info.is_spatial:
         values = tf.experimental.numpy.moveaxis(values, 0, -1)
     if info.kind == "dense":
         return _pool_units(values), shape

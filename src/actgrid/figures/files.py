@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy.typing as npt
 import orjson
 
-from actgrid.encoding import writable_folder, write_file
+from actgrid.encoding import make_folder, write_file
 from actgrid.figures.grids import get_batch_size
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
@@ -27,7 +27,7 @@ from actgrid.options import (
     WeightFileOptions,
 )
 from actgrid.rendering import ChannelStats, Grid, encode_picture
-from actgrid.rendering.stats import named_arrays
+from actgrid.rendering.stats import get_named_arrays
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -213,7 +213,7 @@ def make_unique_names(names: Iterable[str], reserved: Iterable[str] = ()) -> lis
     >>> actgrid.figures.make_unique_names(["cat", "dog", "Cat"], reserved=["dog"])
     ['cat', 'dog-2', 'Cat-2']
     """
-    unique_names: list[str] = []
+    make_unique_names: list[str] = []
     # The last number that was added to each name in use.
     numbers = {name.casefold(): 1 for name in reserved}
     for base in names:
@@ -224,8 +224,8 @@ def make_unique_names(names: Iterable[str], reserved: Iterable[str] = ()) -> lis
             name = f"{base}-{number}"
         numbers[name.casefold()] = 1
         numbers[base.casefold()] = number
-        unique_names.append(name)
-    return unique_names
+        make_unique_names.append(name)
+    return make_unique_names
 
 
 def number_files(paths: Sequence[str], suffix: str) -> list[str]:
@@ -291,7 +291,7 @@ def split_options(
 
 def describe(layers: Iterable[DrawnLayer], about: Mapping[str, Any]) -> bytes:
     """Return the content of ``stats.json``: the entries of `about`, then the layers."""
-    entries = [layer.describe() | named_arrays(layer.stats) for layer in layers]
+    entries = [layer.describe() | get_named_arrays(layer.stats) for layer in layers]
     # orjson writes NaN in arrays as null, like `to_dict`, and takes a third of the time for arrays
     # that it takes for lists.
     return orjson.dumps({**about, "layers": entries}, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -343,7 +343,7 @@ def save_layers(
     >>> [layer.file for layer in layers]
     ['00_conv.png']
     """
-    output_folder = writable_folder(folder)
+    output_folder = make_folder(folder)
     batch = get_batch_size(activations)
 
     def save(path: str, file: str) -> DrawnLayer:

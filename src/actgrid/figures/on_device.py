@@ -19,10 +19,10 @@ from actgrid.models.extraction import run_transform
 from actgrid.models.frameworks import tensorflow
 from actgrid.options import RenderModelOptions
 from actgrid.rendering import ChannelStats, Grid
-from actgrid.rendering.draw import ORDERS, check_channels, lay_out, zoomed
+from actgrid.rendering.draw import ORDERS, check_channels, lay_out_tiles, zoom_canvas
 from actgrid.rendering.layout import Layout
-from actgrid.rendering.normalize import Normalization, drawn_dtype, parse_normalize
-from actgrid.rendering.stats import arrays_of, stats_of
+from actgrid.rendering.normalize import Normalization, choose_render_dtype, parse_normalize
+from actgrid.rendering.stats import list_stat_arrays, make_stats
 from actgrid.rendering.tiles import check_dtype, tile
 
 __all__ = ["draw_on_device", "is_gpu_used"]
@@ -106,11 +106,11 @@ def draw_on_device(
         channels = layer.channels.numpy().astype(np.intp)
         *stats, nonfinite = layer.stats.numpy()
         grids[path] = Grid(
-            zoomed(layer.canvas.numpy(), options["zoom"]),
-            stats_of([*stats, nonfinite.astype(np.int64)], tiling.tiles.size // nonfinite.size),
+            zoom_canvas(layer.canvas.numpy(), options["zoom"]),
+            make_stats([*stats, nonfinite.astype(np.int64)], tiling.tiles.size // nonfinite.size),
             np.repeat(channels, slices),
             options["cmap"],
-            lay_out(tiling, channels.size, transform.columns, transform.padding),
+            lay_out_tiles(tiling, channels.size, transform.columns, transform.padding),
             options["zoom"],
         )
     return grids
@@ -191,8 +191,8 @@ class _DrawTransform:
         low, high = stats.min, stats.max
         if self.normalization.name == "percentile":
             low, high = _compute_percentiles(wide, self.normalization.limits, axes)
-        real = drawn_dtype(np.dtype(values.dtype.as_numpy_dtype))
-        terms = self.normalization.terms(stats, low, high, real, tf.experimental.numpy)
+        real = choose_render_dtype(np.dtype(values.dtype.as_numpy_dtype))
+        terms = self.normalization.compute_terms(stats, low, high, real, tf.experimental.numpy)
         if self.order != "index":
             tiles = tf.gather(tiles, channels)
             if axes != _ALL:
@@ -201,7 +201,7 @@ class _DrawTransform:
 
         canvas = _paint(levels, self._lay_out(levels, kind, is_single_tile), self.background)
         grid_stats = measure(_ALL if kind == "dense" else _EACH_CHANNEL)
-        rows = [tf.reshape(array, [-1]) for array in arrays_of(grid_stats)]
+        rows = [tf.reshape(array, [-1]) for array in list_stat_arrays(grid_stats)]
         return canvas, tf.stack(rows), channels
 
     def _make_tiles(self, values: Any, kind: str, channels_first: bool) -> Any:

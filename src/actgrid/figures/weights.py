@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actgrid.encoding import writable_folder
+from actgrid.encoding import make_folder
 from actgrid.errors import LayerError
 from actgrid.figures.files import (
     get_picture_suffix,
@@ -16,10 +16,10 @@ from actgrid.figures.files import (
     worker_threads,
 )
 from actgrid.models.drawing import draw_weight
-from actgrid.models.layers import Selection, Weight, model_weights
+from actgrid.models.layers import Selection, Weight, collect_weights
 from actgrid.models.loading import load_model
 from actgrid.models.network import check_editable
-from actgrid.models.networks import network_of
+from actgrid.models.networks import get_network
 from actgrid.models.types import LayersLike, ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import SIGNED, RenderOptions, WeightFileOptions
@@ -174,7 +174,7 @@ def save_weights(
     render_options, _, compression = split_options(options)
     network = load_model(model)
     weights = _choose_weights(network, layers)
-    output_folder = writable_folder(folder)
+    output_folder = make_folder(folder)
 
     def save(weight: Weight, file: Path) -> DrawnWeight:
         start = time.perf_counter()
@@ -199,13 +199,13 @@ def save_weights(
 
 def _choose_weights(model: Any, layers: LayersLike) -> list[Weight]:
     """Return the weights to draw: those of some layers, or the kernels of all convolutions."""
-    check_editable(network_of(model), "render_weights")
+    check_editable(get_network(model), "render_weights")
     if layers is None:
         kernels = [
-            weight for weight in model_weights(model) if 3 <= len(weight.variable.shape) <= 5
+            weight for weight in collect_weights(model) if 3 <= len(weight.variable.shape) <= 5
         ]
         if not kernels:
             raise LayerError("the model has no convolution: pass layers whose weights to draw")
         return kernels
-    weights = Selection(layers).choose_weights(model)
+    weights = Selection(layers).select_weights(model)
     return [weight for weight in weights if len(weight.variable.shape)]

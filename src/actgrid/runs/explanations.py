@@ -103,7 +103,7 @@ def explain_images(
             heatmaps = [heatmap[row] for heatmap in results for row in rows]
             if photo_of is not None:
                 photo = photo_of(file)
-                heatmaps = [heatmap.over(photo.pixels, photo.box) for heatmap in heatmaps]
+                heatmaps = [heatmap.replace_images(photo.pixels, photo.box) for heatmap in heatmaps]
             yield file, heatmaps
 
 

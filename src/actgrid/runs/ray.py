@@ -34,7 +34,7 @@ from actgrid.errors import (
     RunError,
 )
 from actgrid.models import Extractor
-from actgrid.models.networks import network_of
+from actgrid.models.networks import get_network
 from actgrid.option_checks import integer_option, number_option
 from actgrid.progress import held_back
 from actgrid.runs.manifest import RUN, Record
@@ -267,7 +267,7 @@ class _WorkerTask:
                 f"a worker cannot load the model: {type(error).__name__}: "
                 f"{_get_first_line(error)}; {_MODEL_ADVICE}"
             ) from error
-        if network_of(model).fingerprint() != self.fingerprint:
+        if get_network(model).fingerprint() != self.fingerprint:
             raise ModelError(
                 "a worker loads a model that differs from the model of this process, for example "
                 "by random weights: save the model to a .keras file, and pass the file"
@@ -430,7 +430,7 @@ def _pickle_task(
             f"the model {name!r} cannot be sent to workers: {type(error).__name__}: "
             f"{_get_first_line(error)}; {_MODEL_ADVICE}"
         ) from error
-    fingerprint = network_of(extractor.model).fingerprint()
+    fingerprint = get_network(extractor.model).fingerprint()
     task = _WorkerTask(spec, source, fingerprint, str(Path.cwd()))
     try:
         pickled: bytes = ray.cloudpickle.dumps(task)

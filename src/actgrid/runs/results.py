@@ -11,9 +11,9 @@ import numpy.typing as npt
 import orjson
 
 from actgrid.errors import ModelError
-from actgrid.figures.files import numbered_files
+from actgrid.figures.files import number_files
 from actgrid.models import Extractor
-from actgrid.models.receptive_fields import receptive_fields
+from actgrid.models.receptive_fields import compute_receptive_fields
 from actgrid.models.types import LayersLike
 from actgrid.runs.run_spec import ImageLoader
 from actgrid.runs.sources import Item, Items
@@ -70,7 +70,7 @@ def write_results(
     layer_stats = stats.layers  # each access copies
     try:
         x = _make_example_input(layer_stats, items, loader, model)
-        fields = receptive_fields(model, x, layers)
+        fields = compute_receptive_fields(model, x, layers)
     except ModelError:
         fields = {}  # without receptive fields, whole images are shown
     top_images = find_top_images(
@@ -81,7 +81,7 @@ def write_results(
         channels=channels,
         **dict(drawing or {}),
     )
-    files = numbered_files(list(top_images), ".png")
+    files = number_files(list(top_images), ".png")
     for file, top in zip(files, top_images.values(), strict=True):
         store.write(TOP + file, top.sheet().to_png())
     about = f"{stats.images:,} images, {len(layer_stats):,} layers"

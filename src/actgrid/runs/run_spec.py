@@ -11,14 +11,14 @@ import numpy.typing as npt
 
 from actgrid.errors import DtypeError, OptionError, ShapeError
 from actgrid.models import Extractor, load_images
-from actgrid.models.data_formats import input_data_format
+from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.extraction import trace_layers
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.image_inputs import image_input
-from actgrid.models.image_pixels import image_size
+from actgrid.models.image_inputs import find_image_input
+from actgrid.models.image_pixels import parse_image_size
 from actgrid.models.images import load_with_pixels
-from actgrid.models.inputs import input_aliases, input_specs, prepare_inputs
-from actgrid.models.preprocessing import preprocessing
+from actgrid.models.inputs import list_input_aliases, prepare_inputs, read_input_specs
+from actgrid.models.preprocessing import get_preprocess_function
 from actgrid.models.types import LayersLike
 from actgrid.option_groups import check_option
 from actgrid.options import InputOptions
@@ -65,11 +65,11 @@ class ImageLoader:
         """
         check_option(InputOptions, "fit", self.fit)
         if self.size is not None:
-            image_size(self.size)
+            parse_image_size(self.size)
         if not self.is_prepared:
-            image_input(model)
-            preprocessing(self.preprocess, model)
-        elif are_files and len(input_aliases(model)) > 1:
+            find_image_input(model)
+            get_preprocess_function(self.preprocess, model)
+        elif are_files and len(list_input_aliases(model)) > 1:
             raise ShapeError("the model has several inputs, but an image file is only one of them")
         elif are_files:
             raise OptionError("preprocess='prepared' requires arrays, but the images are files")
@@ -107,20 +107,20 @@ class ImageLoader:
         if not images:
             raise ShapeError(f"shape {tuple(arrays[0].shape[1:])} is not the shape of an image")
         image = np.asarray(arrays[images[0]])
-        if input_data_format(model, images[0]) == "channels_first":
+        if find_input_data_format(model, images[0]) == "channels_first":
             image = np.moveaxis(image, 1, -1)
         low, high = float(image.min()), float(image.max())
         return (image - low) * np.float32(255 / ((high - low) or 1)), x
 
     def input_spec(self, model: Any) -> Any:
         """Return the TensorSpec of the input batches; None if the shape is unknown."""
-        spec, tf = input_specs(model), tensorflow()
+        spec, tf = read_input_specs(model), tensorflow()
         if not isinstance(spec, tf.TensorSpec):
             return None
         shape = spec.shape.as_list()
         if not self.is_prepared:
-            _, channels_first, fixed_size = image_input(model)
-            size = fixed_size if self.size is None else image_size(self.size)
+            _, channels_first, fixed_size = find_image_input(model)
+            size = fixed_size if self.size is None else parse_image_size(self.size)
             sides = slice(2, 4) if channels_first else slice(1, 3)
             shape[sides] = size or (None, None)
             spec = tf.TensorSpec(shape, tf.float32)
@@ -132,7 +132,7 @@ def _get_image(model: Any, item: Item) -> Any:
 
 
 def _list_input_names(model: Any) -> list[str]:
-    return [name for aliases in input_aliases(model) for name in aliases]
+    return [name for aliases in list_input_aliases(model) for name in aliases]
 
 
 def _take_unchanged(model: Any, item: Item) -> Any:

@@ -19,12 +19,12 @@ from PIL import Image
 
 from actgrid.errors import OptionError, RunError
 from actgrid.models import load_model
-from actgrid.models.inputs import batch_size_of
-from actgrid.models.networks import network_of
+from actgrid.models.inputs import get_fixed_batch_size
+from actgrid.models.networks import get_network
 from actgrid.models.types import LayersLike, ModelLike
 from actgrid.option_groups import check_option, complete_options, takes_options
 from actgrid.options import DrawingOptions, RunOptions, StatisticsOptions
-from actgrid.rendering.backends import first_backend, load_backend
+from actgrid.rendering.backends import find_first_backend, load_backend
 from actgrid.runs.engines import Engine, run_locally
 from actgrid.runs.manifest import (
     MANIFEST,
@@ -183,7 +183,7 @@ class Run:
             self._check_can_replace(earlier_run)
         network = load_model(model)
         self.loader.check(network, self.items.are_files)
-        if (fixed_size := batch_size_of(network)) is not None:
+        if (fixed_size := get_fixed_batch_size(network)) is not None:
             processing = replace(self._spec.options, batch_size=fixed_size)
             self._spec = replace(self._spec, options=processing)
         self.extractor = self._spec.make_extractor(network)
@@ -235,7 +235,7 @@ class Run:
             "shard_size": processing.shard_size,
         }
         return {
-            "model": {"name": model.name, "fingerprint": network_of(model).fingerprint()},
+            "model": {"name": model.name, "fingerprint": get_network(model).fingerprint()},
             "layers": layers or _to_json(spec.layers),
             "options": options,
             "inputs": {"images": self.items.total, "digest": self.items.digest()},
@@ -500,7 +500,7 @@ def _check_drawing(drawing: DrawingOptions) -> DrawingOptions:
     options = cast(DrawingOptions, complete_options(DrawingOptions, drawing))
     load_backend(options["backend"])
     if options["backend"] == "auto":
-        options["backend"] = first_backend()
+        options["backend"] = find_first_backend()
     return options
 
 

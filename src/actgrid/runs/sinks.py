@@ -17,7 +17,7 @@ __all__ = ["FolderSink", "Sink", "TarSink", "format_shard_name"]
 
 Self = TypeVar("Self", bound="Sink")
 
-# File name of a layer's picture, see `numbered_files`.
+# File name of a layer's picture, see `number_files`.
 _PICTURE = re.compile(r"\d{2,}_.+\.\w+")
 
 

@@ -18,9 +18,9 @@ import orjson
 from PIL import Image
 
 from actgrid.errors import DtypeError, ImageError, MissingFileError, OptionError, ShapeError
-from actgrid.figures.files import safe_name, unique_names
+from actgrid.figures.files import make_safe_name, make_unique_names
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.image_sources import DEMO, find_images, images_in_folder, is_folder
+from actgrid.models.image_sources import DEMO, find_images, is_folder, iterate_folder_images
 
 __all__ = ["Item", "Items", "find_items"]
 
@@ -253,7 +253,7 @@ class _Files(Items):
                         f"the output {output} is the folder of the images: its pictures would "
                         "become images; choose another folder, for example inside it"
                     )
-                for name in images_in_folder(folder, excluded):
+                for name in iterate_folder_images(folder, excluded):
                     parts = Path(name).parts
                     self._add(str(folder / name), parts[0] if len(parts) > 1 else None)
                     keys.append(_make_key(parts))
@@ -272,7 +272,7 @@ class _Files(Items):
                     keys.append(_make_key([file.name]))
         if not keys:
             raise OptionError("no images were given")
-        self._keys = unique_names(keys, _RESERVED_KEYS)
+        self._keys = make_unique_names(keys, _RESERVED_KEYS)
         self.total = len(keys)
 
     def _add(self, path: str, label: str | None) -> None:
@@ -438,7 +438,7 @@ def _find_glob_folder(pattern: Path) -> Path:
 def _make_key(parts: Sequence[str]) -> str:
     # In WebDataset, the key of an entry ends at its first dot.
     stems = [*parts[:-1], Path(parts[-1]).stem]
-    return "/".join(safe_name(stem.replace(".", "_")) for stem in stems)
+    return "/".join(make_safe_name(stem.replace(".", "_")) for stem in stems)
 
 
 def _format_label(label: Any = None) -> str | None:

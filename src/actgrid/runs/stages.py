@@ -28,12 +28,12 @@ from actgrid.figures.files import (
     DrawnLayer,
     describe,
     draw_file,
-    numbered_files,
-    picture_suffix,
+    get_picture_suffix,
+    number_files,
     worker_threads,
 )
 from actgrid.models import Extractor
-from actgrid.models.inputs import batch_shape, join_batches
+from actgrid.models.inputs import get_batch_shape, join_batches
 from actgrid.options import DrawingOptions
 from actgrid.runs.manifest import Record
 from actgrid.runs.processing import FinishedShard, ProcessingOptions, StageMeter
@@ -270,7 +270,8 @@ class _Pipeline:
                 is_full = bool(batch) and image.item.index % self._options.shard_size == 0
                 if image.x is not None:
                     fits = (
-                        shape in (None, batch_shape(image.x)) and count < self._options.batch_size
+                        shape in (None, get_batch_shape(image.x))
+                        and count < self._options.batch_size
                     )
                     is_full = is_full or not fits
                 if is_full:
@@ -278,7 +279,7 @@ class _Pipeline:
                     batch, shape, count = [], None, 0
                 batch.append(image)
                 if image.x is not None:
-                    shape, count = batch_shape(image.x), count + 1
+                    shape, count = get_batch_shape(image.x), count + 1
         except Exception:
             if batch:
                 yield batch
@@ -326,7 +327,7 @@ class _Pipeline:
         self, images: list[_LoadedImage], activations: dict[str, Array], drawing: DrawingOptions
     ) -> None:
         infos, batch = self._extractor.layers, len(images)
-        files = numbered_files(list(activations), picture_suffix(drawing))
+        files = number_files(list(activations), get_picture_suffix(drawing))
         for sample, image in enumerate(images):
             put = self._get_writer(image)
             if put is not None:
@@ -350,7 +351,7 @@ class _Pipeline:
                 if put is not None:
                     with self._meter.time_stage("write"):
                         put(file, pieces)
-                return DrawnLayer.of(info, activation, grid, file, start), measured
+                return DrawnLayer.from_grid(info, activation, grid, file, start), measured
 
             futures = [
                 self.drawers.submit(draw, path, activation, file)
@@ -451,8 +452,8 @@ class _Pipeline:
 
     def _drop(self, item: Item) -> None:
         if self._options.drawing is not None:
-            suffix = picture_suffix(self._options.drawing)
-            files = numbered_files(list(self._extractor.layers), suffix)
+            suffix = get_picture_suffix(self._options.drawing)
+            files = number_files(list(self._extractor.layers), suffix)
             self._sink.drop(item, [*files, _STATS])
 
     def drop_unrecorded(self) -> None:

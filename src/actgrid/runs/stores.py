@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from actgrid.encoding import (
-    is_leftover,
+    is_partial_file,
     lock_folder,
+    make_folder,
+    open_atomic_file,
     sync_file_system,
-    writable_folder,
     write_file,
-    writing_file,
 )
 from actgrid.errors import (
     ActgridError,
@@ -154,7 +154,7 @@ class _LocalStore(Store):
     is_local = True
 
     def __init__(self, folder: Path) -> None:
-        self.folder = writable_folder(folder)
+        self.folder = make_folder(folder)
 
     def full_path(self, name: str = "") -> str:
         return str(self.folder / name)
@@ -170,7 +170,7 @@ class _LocalStore(Store):
             write_file(self._make_parent(name), *pieces)
 
     def open_for_writing(self, name: str) -> AbstractContextManager[BinaryIO]:
-        return writing_file(self._make_parent(name))
+        return open_atomic_file(self._make_parent(name))
 
     def append(self, name: str, data: bytes) -> None:
         with self._translate_errors("write", name), self._make_parent(name).open("ab") as file:
@@ -203,7 +203,7 @@ class _LocalStore(Store):
         return sorted(
             f"{folder}{slash}{entry.name}"
             for entry in self._list_entries(folder)
-            if entry.name.startswith(start) and entry.is_file() and not is_leftover(entry.name)
+            if entry.name.startswith(start) and entry.is_file() and not is_partial_file(entry.name)
         )
 
     def remove(self, name: str) -> None:
@@ -219,7 +219,7 @@ class _LocalStore(Store):
     def clean(self, folders: Iterable[str] = ("",)) -> None:
         for folder in folders:
             for entry in self._list_entries(folder):
-                if is_leftover(entry.name):
+                if is_partial_file(entry.name):
                     with self._translate_errors("remove", f"{folder}/{entry.name}"):
                         Path(entry).unlink(missing_ok=True)
 
@@ -242,7 +242,7 @@ class _LocalStore(Store):
     def _make_parent(self, name: str) -> Path:
         """Create the folder of a file, and return the path of the file."""
         file = self.folder / name
-        writable_folder(file.parent)
+        make_folder(file.parent)
         return file
 
     def _list_entries(self, folder: str) -> list[os.DirEntry[str]]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from actgrid.encoding import write_file
 from actgrid.errors import FormatError, MissingFileError, OptionError
-from actgrid.figures.grids import batch_size
+from actgrid.figures.grids import get_batch_size
 from actgrid.models import LayerInfo
 from actgrid.option_checks import integer_option, thread_count
 from actgrid.option_groups import takes_options
@@ -146,14 +146,14 @@ class DatasetStats:
         ShapeError
             If the layers differ from those of earlier images. Also a ValueError.
         """
-        batch = batch_size(activations) if names is None else len(names)
+        batch = get_batch_size(activations) if names is None else len(names)
         first = self.images if start is None else integer_option("start", start, 0)
         if names is None:
             names = [f"{first + sample:06}" for sample in range(batch)]
-        elif batch != batch_size(activations):
+        elif batch != get_batch_size(activations):
             raise OptionError(
                 f"the number of names must equal the number of images: got {batch} names for "
-                f"{batch_size(activations)} images"
+                f"{get_batch_size(activations)} images"
             )
         thresholds = self._accumulator.thresholds(first)
         measured = [

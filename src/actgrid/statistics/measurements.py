@@ -13,7 +13,7 @@ from actgrid.errors import ShapeError
 from actgrid.models import LayerInfo
 from actgrid.rendering import ChannelStats
 from actgrid.rendering.backends import load_backend
-from actgrid.rendering.stats import arrays_of, reshape_stats, stats_of
+from actgrid.rendering.stats import list_stat_arrays, make_stats, reshape_stats
 from actgrid.rendering.tiles import as_array
 
 __all__ = ["MAX_AXES", "MeasuredLayer", "measure_batch", "measure_image_stats", "measure_sample"]
@@ -54,7 +54,7 @@ class MeasuredLayer:
     def stats(self) -> ChannelStats:
         """Statistics of each channel, arrays (channels,)."""
         *values, nonfinite = self._values
-        return stats_of([*values, nonfinite.astype(np.int64)], self._size)
+        return make_stats([*values, nonfinite.astype(np.int64)], self._size)
 
     @property
     def positions(self) -> npt.NDArray[np.int32]:
@@ -193,7 +193,7 @@ def _locate_maxima(
     """Find the positions of maxima; `stats` are arrays (channels, images)."""
     channels_last = np.moveaxis(values, 1, -1) if info.data_format == "channels_first" else values
     batch, *sides, count = channels_last.shape
-    stacked = np.ascontiguousarray(np.stack(arrays_of(stats)).transpose(2, 0, 1))
+    stacked = np.ascontiguousarray(np.stack(list_stat_arrays(stats)).transpose(2, 0, 1))
     maxima, is_alive = stats.max.T, ~stats.dead.T
     images, channels = np.nonzero(maxima >= (-np.inf if threshold is None else threshold))
     flat_positions = np.zeros(channels.size, np.intp)

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from actgrid.attribution.backdrops import as_pictures
-from actgrid.figures.grids import batch_size as batch_of
+from actgrid.attribution.backdrops import to_pictures
+from actgrid.figures.grids import get_batch_size
 from actgrid.models import Extractor, LayerInfo
 from actgrid.models.drawing import draw_layer
-from actgrid.models.inputs import batch_shape, join_batches
+from actgrid.models.inputs import get_batch_shape, join_batches
 from actgrid.models.receptive_fields import Box, ReceptiveField
 from actgrid.option_checks import integer_option
 from actgrid.option_groups import check_option, complete_options
@@ -255,7 +255,8 @@ class _TileDrawer:
         if not uses:
             return
         if self._inputs and (
-            len(self._inputs) == self._batch_size or batch_shape(self._inputs[0]) != batch_shape(x)
+            len(self._inputs) == self._batch_size
+            or get_batch_shape(self._inputs[0]) != get_batch_shape(x)
         ):
             self.draw()
         self._inputs.append(x)
@@ -266,7 +267,7 @@ class _TileDrawer:
         if not self._inputs:
             return
         activations = self._extractor(join_batches(self._inputs))
-        infos, batch = self._extractor.layers, batch_of(activations)
+        infos, batch = self._extractor.layers, get_batch_size(activations)
         for sample, uses in enumerate(self._uses):
             rows: dict[str, list[int]] = {}
             for path, row in uses:
@@ -298,9 +299,9 @@ def _to_picture(pixels: Array) -> Pictures:
     """Convert the pixels of an image to RGB levels (H, W, 3)."""
     pixels = np.asarray(pixels)
     pixels = pixels.reshape(pixels.shape[-3:])
-    pictures = as_pictures(pixels[None])
+    pictures = to_pictures(pixels[None])
     if pictures is None:  # the channels are not colours
-        pictures = as_pictures(pixels.mean(-1, keepdims=True)[None])
+        pictures = to_pictures(pixels.mean(-1, keepdims=True)[None])
         assert pictures is not None
     return np.broadcast_to(pictures[0], (*pixels.shape[:2], 3))
 

@@ -17,14 +17,14 @@ from actgrid.errors import ModelError, ShapeError
 from actgrid.models import Extractor, LayerInfo, load_model
 from actgrid.models.extraction import run_transform, trace_layers
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.graph import INPUT, layer_graph
-from actgrid.models.image_inputs import fixed_sides, image_input
-from actgrid.models.image_pixels import image_size
+from actgrid.models.graph import INPUT, build_layer_graph
+from actgrid.models.image_inputs import find_fixed_sides, find_image_input
+from actgrid.models.image_pixels import parse_image_size
 from actgrid.models.images import load_with_pixels
-from actgrid.models.inputs import as_tensors, batch_size_of, input_specs, prepare_inputs
+from actgrid.models.inputs import as_tensors, get_fixed_batch_size, prepare_inputs, read_input_specs
 from actgrid.models.network import check_compiled
-from actgrid.models.networks import network_of
-from actgrid.models.tracing import build
+from actgrid.models.networks import get_network
+from actgrid.models.tracing import build_model
 from actgrid.models.types import ModelLike
 from actgrid.option_checks import integer_option
 from actgrid.option_groups import check_option
@@ -141,15 +141,15 @@ class Engine:
         threads: ThreadPoolExecutor | None = None,
     ) -> None:
         self.model: Any = load_model(model)
-        check_compiled(network_of(self.model), "the viewer")
+        check_compiled(get_network(self.model), "the viewer")
         self._cache = cache
         self._preprocess = preprocess
         self._fit = fit
         check_option(InputOptions, "fit", fit)
-        _, channels_first, fixed = image_input(self.model)
-        self.size = fixed if size is None else image_size(size)
+        _, channels_first, fixed = find_image_input(self.model)
+        self.size = fixed if size is None else parse_image_size(size)
         self._spec = self._described(channels_first)
-        self.graph = layer_graph(self.model, self._spec)
+        self.graph = build_layer_graph(self.model, self._spec)
         self.drawn = [
             node
             for node, info in enumerate(self.graph.infos)
@@ -184,7 +184,7 @@ class Engine:
 
     def _described(self, channels_first: bool) -> Any:
         """Return the TensorSpec of what the model is given; make its weights if it has none."""
-        known = input_specs(self.model)
+        known = read_input_specs(self.model)
         sides = slice(2, 4) if channels_first else slice(1, 3)
         if self.size is None:
             if known is None:
@@ -192,19 +192,19 @@ class Engine:
                     f"the input of the model {self.model.name!r} is not known: give a size, or "
                     "call it once"
                 )
-            if any(fixed_sides(self.model)):
+            if any(find_fixed_sides(self.model)):
                 (taken,) = (tuple(spec.shape) for spec in tensorflow().nest.flatten(known))
                 raise ShapeError(f"the model takes {taken}: give a size")
         blank = as_tensors(self.prepare(_BLANK).x)
         shape: list[int | None] = [
-            None if known is None else batch_size_of(self.model),
+            None if known is None else get_fixed_batch_size(self.model),
             *blank.shape[1:],
         ]
         if self.size is None:
             shape[sides] = None, None
         spec = tensorflow().TensorSpec(shape, blank.dtype)
         prepare_inputs(self.model, spec)
-        build(self.model, blank)
+        build_model(self.model, blank)
         return spec
 
     async def start(self) -> None:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from actgrid.attribution.methods import find_method
-from actgrid.encoding import writable_folder, write_file
+from actgrid.encoding import make_folder, write_file
 from actgrid.errors import OptionError
 from actgrid.models import Extractor, load_model
 from actgrid.models.extraction import trace_layers
-from actgrid.models.tracing import trace_inputs
+from actgrid.models.tracing import prepare_trace_inputs
 from actgrid.models.types import LayersLike, ModelLike
 from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import ExportOptions, ViewerImageOptions
@@ -94,7 +94,7 @@ def export_site(
     about = viewer.about()
     drawn = {node["path"] for node in about["nodes"] if node["drawn"]}
     if layers is not None:
-        drawn &= set(trace_layers(Extractor(network, layers), trace_inputs(network, None)))
+        drawn &= set(trace_layers(Extractor(network, layers), prepare_trace_inputs(network, None)))
     about |= {
         "live": False,
         "nodes": [node | {"drawn": node["path"] in drawn} for node in about["nodes"]],
@@ -104,7 +104,7 @@ def export_site(
         "uploads": None,
         "maximize": False,
     }
-    folder = writable_folder(output)
+    folder = make_folder(output)
     renderings = list(product(normalizations, scopes))
     resources = list(_resources(viewer, about, renderings))
     with progress(len(resources), "exporting", options["progress"]) as advance:
@@ -183,7 +183,7 @@ async def _write(
             if not isinstance(content, bytes):
                 content = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
             file = folder / "api" / path
-            writable_folder(file.parent)
+            make_folder(file.parent)
             write_file(file, content)
             advance()
 

@@ -75,7 +75,7 @@ def fold(graph: LayerGraph) -> Folding:
 
     Examples
     --------
-    >>> folding = fold(layer_graph("demo"))
+    >>> folding = fold(build_layer_graph("demo"))
     >>> [group.title for group in folding.groups if group.name == "block2_add"]
     ['9 layers, 2 branches']
     """

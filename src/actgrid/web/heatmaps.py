@@ -10,7 +10,7 @@ from actgrid.attribution.methods import all_methods, check_options, find_method
 from actgrid.attribution.requests import prepare_request
 from actgrid.encoding import encode_png
 from actgrid.errors import MissingDependencyError, NotFoundError
-from actgrid.models.labels import class_index
+from actgrid.models.labels import find_class_index
 from actgrid.web.cache import Cache
 from actgrid.web.computations import Computations
 from actgrid.web.engine import Engine
@@ -69,7 +69,7 @@ class Heatmaps:
         path = self._viewed.layer_path(layer)
         check_options([chosen], path, {})
         if isinstance(target, str):
-            target = class_index(target, self._viewed.labels)
+            target = find_class_index(target, self._viewed.labels)
         return "heatmap", image, method, target, path
 
     def progress(self, key: _Key) -> dict[str, Any]:

@@ -25,7 +25,12 @@ from actgrid.errors import (
     ShapeError,
     TooLargeError,
 )
-from actgrid.models.image_sources import find_images, images_in_folder, is_folder, reading_image
+from actgrid.models.image_sources import (
+    find_images,
+    is_folder,
+    iterate_folder_images,
+    raise_image_errors,
+)
 from actgrid.models.images import load_images
 from actgrid.option_checks import integer_option
 
@@ -259,13 +264,13 @@ def _named(sources: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(sources, (str, os.PathLike)):
         folder = Path(sources)
         if is_folder(sources):
-            for name in images_in_folder(folder):
+            for name in iterate_folder_images(folder):
                 yield name.replace(os.sep, "/"), folder / name
         else:
             for path in find_images(sources):
                 yield path.name, path
     elif isinstance(sources, Image.Image):
-        with reading_image("the image"):
+        with raise_image_errors("the image"):
             sources.load()  # threads are to share it
         yield Path(getattr(sources, "filename", "") or "image").name, sources
     elif hasattr(sources, "__array__"):
@@ -318,7 +323,7 @@ def _decoded(data: bytes, most_pixels: int) -> Image.Image:
     """Return the picture in the bytes of a file that nobody vouches for."""
     if not data:
         raise ImageError("the image is empty")
-    with reading_image("the image"):
+    with raise_image_errors("the image"):
         try:
             image = Image.open(_Rationed(data), formats=_FORMATS)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -402,7 +407,7 @@ def read_image(source: Any, longest: int | None = None) -> Any:
     """
     if not isinstance(source, Path):
         return source
-    with reading_image(source.name), Image.open(source) as image:
+    with raise_image_errors(source.name), Image.open(source) as image:
         return _loaded(image, longest)
 
 

@@ -16,12 +16,12 @@ from PIL import Image
 from actgrid.encoding import encode_png
 from actgrid.errors import ActgridError, OptionError
 from actgrid.models import LayerInfo
-from actgrid.models.drawing import draw_layer, draw_weight, filters
-from actgrid.models.layers import Weight, model_weights
+from actgrid.models.drawing import arrange_kernel_axes, draw_layer, draw_weight
+from actgrid.models.layers import Weight, collect_weights
 from actgrid.option_checks import thread_count
 from actgrid.rendering import ChannelStats, Grid, render
-from actgrid.rendering.draw import lay_out
-from actgrid.rendering.layout import near_square
+from actgrid.rendering.draw import lay_out_tiles
+from actgrid.rendering.layout import choose_columns
 from actgrid.rendering.stats import reshape_stats
 from actgrid.rendering.tiles import Tiling, tile
 from actgrid.statistics import LayerStats
@@ -88,10 +88,10 @@ class _Tiles:
     def of(cls, tiling: Tiling) -> _Tiles:
         channels, slices, height, width = tiling.tiles.shape
         count = channels * slices
-        if tiling.joined and tiling.columns:
+        if tiling.is_joined and tiling.columns:
             columns = count
         else:
-            columns = near_square(channels, height, slices * width, 0) * slices
+            columns = choose_columns(channels, height, slices * width, 0) * slices
         rows = -(-count // columns)
 
         def sides(step: int) -> tuple[int, int]:
@@ -103,7 +103,7 @@ class _Tiles:
         ):
             step += 1
         high, wide = -(-height // step), -(-width // step)
-        return cls(count, columns, high, wide, slices, tiling.joined, step)
+        return cls(count, columns, high, wide, slices, tiling.is_joined, step)
 
     def picked(self, grid: Grid, tiling: Tiling) -> npt.NDArray[np.uint8]:
         """Return the levels of a grid of these tiles, drawn without padding, as they are shown."""
@@ -145,7 +145,7 @@ def draw_levels(info: LayerInfo, activation: Array, normalize: Any, scope: str) 
 def draw_kernel(weight: Weight) -> tuple[dict[str, Any], bytes]:
     """Return what a kernel is, and its levels, zero in the middle, in a grayscale PNG file."""
     values = weight.variable.numpy()
-    tiling = tile(filters(weight, values), kind="kernel")
+    tiling = tile(arrange_kernel_axes(weight, values), kind="kernel")
     tiles = _Tiles.of(tiling)
     grid = draw_weight(weight, values, scope="layer", columns=tiles.columns, padding=0)
     pooled = grid.stats.pool()
@@ -192,7 +192,7 @@ def measured_facts(stats: LayerStats, images: ImageStore) -> dict[str, Any]:
 def kernels(model: Any, infos: Sequence[LayerInfo]) -> dict[int, Weight]:
     """Return the kernel of each node whose layer has one that makes its channels."""
     kernels: dict[str, list[Weight]] = {}
-    for weight in model_weights(model):
+    for weight in collect_weights(model):
         if weight.nodes and weight.variable.name.endswith("kernel"):
             kernels.setdefault(weight.nodes[-1].path, []).append(weight)
     found: dict[int, Weight] = {}
@@ -202,7 +202,7 @@ def kernels(model: Any, infos: Sequence[LayerInfo]) -> dict[int, Weight]:
             shape = tuple(weight.variable.shape)
             if 2 <= len(shape) <= 5:
                 blank = np.broadcast_to(np.float32(0), shape)
-                made = tile(filters(weight, blank), kind="kernel").tiles.shape[0]
+                made = tile(arrange_kernel_axes(weight, blank), kind="kernel").tiles.shape[0]
                 if made == info.channels:
                     found[node] = weight
                     break
@@ -319,7 +319,7 @@ def check_size(info: LayerInfo, activation: Array, options: dict[str, Any]) -> N
     tiling = tile(activation, kind=info.kind, data_format=info.data_format, token_grid=token_grid)
     order = options["order"]
     channels = tiling.tiles.shape[0] if isinstance(order, str) else len(order)
-    layout = lay_out(tiling, channels, options["columns"], options["padding"])
+    layout = lay_out_tiles(tiling, channels, options["columns"], options["padding"])
     pixels = layout.height * layout.width * options["zoom"] ** 2
     if pixels > _MOST_DRAWN:
         raise OptionError(

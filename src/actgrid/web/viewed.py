@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actgrid.attribution.scores import binary_output
+from actgrid.attribution.scores import find_binary_output
 from actgrid.errors import LayerError, NotFoundError, suggest
 from actgrid.models import LayerInfo
-from actgrid.models.labels import labels_of
+from actgrid.models.labels import resolve_labels
 from actgrid.statistics import DatasetStats, LayerStats
 from actgrid.web.engine import Engine
 from actgrid.web.layers import kernels
@@ -65,9 +65,9 @@ class ViewedModel:
         if self.class_node is not None:
             self.class_count = self.infos[self.class_node].channels or 0
             if self.class_count == 1:
-                self.binary = binary_output(engine.model, engine.spec, labels)
+                self.binary = find_binary_output(engine.model, engine.spec, labels)
                 self.class_count = 1 if self.binary is None else 2
-            self.labels = labels_of(engine.model, self.class_count, labels)
+            self.labels = resolve_labels(engine.model, self.class_count, labels)
         self.measured = {} if dataset is None else self._match(dataset)
 
     def _find_class_node(self, engine: Engine) -> int | None:

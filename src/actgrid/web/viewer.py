@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.encoding import blank_levels, encode, encode_png
+from actgrid.encoding import encode, encode_png, make_blank_levels
 from actgrid.errors import NotFoundError
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
@@ -267,7 +267,7 @@ class Viewer:
         async def make() -> tuple[dict[str, Any], bytes]:
             count = len(self._viewed.infos)
             rows, columns = -(-count // _COLUMNS), min(count, _COLUMNS)
-            sprite = blank_levels(rows * _SIDE, columns * _SIDE, 0)
+            sprite = make_blank_levels(rows * _SIDE, columns * _SIDE, 0)
             found: list[dict[str, Any] | None] = [None] * count
 
             def draw(activations: list[tuple[int, Array]]) -> None:

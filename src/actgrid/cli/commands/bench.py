@@ -29,7 +29,7 @@ def bench(options: Options) -> None:
     from actgrid import bench
     from actgrid.cli import report
     from actgrid.cli.loading import load_tensorflow
-    from actgrid.encoding import writable_folder
+    from actgrid.encoding import make_folder
 
     # Invalid options are reported before the measurement, which takes minutes.
     save = None if options["save"] is None else Path(options["save"])
@@ -38,7 +38,7 @@ def bench(options: Options) -> None:
     if save is not None and against is not None:
         raise OptionError("--save and --against exclude each other: give only one of them")
     if save is not None:
-        writable_folder(save.parent)
+        make_folder(save.parent)
     cases = list(bench.bench_cases(quick))
     reference = dict.fromkeys(cases, 1.0)
     if against is not None and against.suffix == ".json":

@@ -17,20 +17,20 @@ def demo(options: Options) -> None:
     from actgrid.attribution import explain
     from actgrid.cli import report
     from actgrid.cli.loading import load_model
-    from actgrid.demo import photo, top_classes
-    from actgrid.encoding import writable_folder
+    from actgrid.demo import find_top_classes, photo
+    from actgrid.encoding import make_folder
     from actgrid.figures import save_layers
     from actgrid.models import Extractor, load_images
 
     output = Path(options["output"])
-    writable_folder(output)
+    make_folder(output)
     network = load_model("demo", "imagenet", safe_mode=True)
     batch = load_images(photo(), model=network)
     # One forward pass gives the activations and the class probabilities.
     head = network.layers[-1]
     extractor = Extractor(network, lambda layer: len(layer.output.shape) > 2 or layer is head)
     activations = extractor(batch)
-    top = top_classes(activations.pop(head.name)[0])
+    top = find_top_classes(activations.pop(head.name)[0])
     about = {"image": "cat.jpg", "model": network.name}
     layers = save_layers(output, extractor.layers, activations, about=about)
     heatmap, file = explain(network, photo()), output / "gradcam.png"

@@ -39,14 +39,14 @@ def diagram(model: Model, image: Image = None, *, options: Options) -> None:
     from actgrid import figures
     from actgrid.cli import report
     from actgrid.cli.loading import load_model, parse_layers, resolve_preprocessing
-    from actgrid.encoding import image_format, writable_folder
+    from actgrid.encoding import find_image_format, make_folder
     from actgrid.models.image_sources import find_images
 
     # Invalid options are reported before the model loads, which takes seconds.
     output = Path(options["output"])
-    image_format(output.suffix)
+    find_image_format(output.suffix)
     images = None if image is None else find_images(image)
-    writable_folder(output.parent)
+    make_folder(output.parent)
     weights = options["weights"] or ("random" if image is None else "imagenet")
     network = load_model(model, weights, options["safe_mode"])
     preprocessing = None if images is None else resolve_preprocessing(network, "auto")

@@ -69,7 +69,7 @@ def explain(
         select_methods,
     )
     from actgrid.cli.loading import load_model, parse_layers, resolve_preprocessing
-    from actgrid.encoding import writable_folder
+    from actgrid.encoding import make_folder
     from actgrid.models.image_sources import find_images
     from actgrid.models.images import load_images, load_photos
     from actgrid.runs import explain_images
@@ -81,7 +81,7 @@ def explain(
     target = parse_targets(texts, labels)
     files = [file for image in images for file in find_images(image)]
     output = Path(options["output"])
-    writable_folder(output)
+    make_folder(output)
     network = load_model(model, **options.of(ModelOptions))
     size, preprocess, fit = (options[name] for name in ("size", "preprocess", "fit"))
     preprocessing = resolve_preprocessing(network, preprocess)

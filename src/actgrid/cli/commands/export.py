@@ -39,12 +39,12 @@ def export(model: Model, images: Images, options: Options) -> None:
     from actgrid.cli import report
     from actgrid.cli.loading import load_model, parse_layers, resolve_preprocessing
     from actgrid.cli.viewing import read_viewer_options
-    from actgrid.encoding import writable_folder
+    from actgrid.encoding import make_folder
 
     # Invalid options are reported before the model loads, which takes seconds.
     viewing = read_viewer_options(images, options)
     output = Path(options["output"])
-    writable_folder(output)
+    make_folder(output)
     network = load_model(model, **options.of(ModelOptions))
     preprocessing = resolve_preprocessing(network, options["preprocess"])
     actgrid.export_site(

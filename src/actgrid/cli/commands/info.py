@@ -17,9 +17,9 @@ from actgrid.options import JsonOptions
 def info(options: Options) -> None:
     """Print versions, rendering backends, the processor and TensorFlow's devices."""
     from actgrid.cli import report
-    from actgrid.rendering import backend_problems
+    from actgrid.rendering import find_backend_problems
 
-    backends = backend_problems()
+    backends = find_backend_problems()
     facts: dict[str, Any] = {
         "versions": {"actgrid": metadata.version("actgrid"), "python": platform.python_version()}
         | {name: _find_version(name) for name in report.PACKAGES},

@@ -47,14 +47,14 @@ def maximize(model: Model, options: Options) -> None:
     from actgrid.cli import report
     from actgrid.cli.explaining import read_labels_option
     from actgrid.cli.loading import load_inputs, load_model, parse_layers, resolve_preprocessing
-    from actgrid.encoding import image_format, writable_folder
+    from actgrid.encoding import find_image_format, make_folder
 
     # Invalid options are reported before the model loads, which takes seconds.
     inputs = None if options["inputs"] is None else load_inputs(Path(options["inputs"]))
     labels: Any = read_labels_option(options["labels"])
     output = Path(options["output"])
-    image_format(output.suffix)
-    writable_folder(output.parent)
+    find_image_format(output.suffix)
+    make_folder(output.parent)
     network = load_model(model, **options.of(ModelOptions))
     preprocessing = resolve_preprocessing(network, options["preprocess"])
     (layer,) = parse_layers(network, [options["layer"]]) or [None]

@@ -39,14 +39,14 @@ def render_weights(model: Model, options: Options) -> None:
     """Draw the weights of layers, by default convolutions: OUTPUT/NN_LAYER_WEIGHT.png."""
     from actgrid.cli import report
     from actgrid.cli.loading import load_model, parse_layers
-    from actgrid.encoding import writable_folder
+    from actgrid.encoding import make_folder
     from actgrid.figures import save_weights
     from actgrid.rendering.backends import load_backend
 
     # Invalid options are reported before the model loads, which takes seconds.
     load_backend(options["backend"])
     output = Path(options["output"])
-    writable_folder(output)
+    make_folder(output)
     network = load_model(model, **options.of(ModelOptions))
     selected = parse_layers(network, options["layers"])
     drawn_weights = save_weights(output, network, selected, **options.of(WeightFileOptions))

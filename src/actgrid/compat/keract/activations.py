@@ -17,11 +17,11 @@ from actgrid.errors import (
 from actgrid.models import load_model
 from actgrid.models.frameworks import keras
 from actgrid.models.inputs import (
+    build_submodel,
     map_tensors,
-    partial_model,
 )
-from actgrid.models.layers import model_weights
-from actgrid.models.refusals import reason
+from actgrid.models.layers import collect_weights
+from actgrid.models.model_errors import summarize_error
 
 __all__ = ["get_activations"]
 
@@ -129,7 +129,7 @@ def _evaluate_nodes(model: Any, x: Any, nodes: list[Any]) -> Activations:
     k = keras()
     if not nodes:
         raise OptionError("nodes_to_evaluate is empty: pass at least one node, or leave it out")
-    weights = {id(weight.variable): weight.path for weight in model_weights(model)}
+    weights = {id(weight.variable): weight.path for weight in collect_weights(model)}
     tensors = {str(index): node for index, node in enumerate(nodes) if id(node) not in weights}
     for node in tensors.values():
         parts = node if isinstance(node, (list, tuple)) else [node]
@@ -139,11 +139,11 @@ def _evaluate_nodes(model: Any, x: Any, nodes: list[Any]) -> Activations:
     if tensors:
         inputs = check_input(model, x)
         try:
-            outputs = partial_model(model, tensors)(inputs, training=False)
+            outputs = build_submodel(model, tensors)(inputs, training=False)
         except (ValueError, KeyError) as error:  # older versions of Keras raise KeyError
             raise LayerError(
-                f"the nodes cannot be computed from the model's inputs: {reason(error)}; use "
-                "layer_names for layers in nested models"
+                f"the nodes cannot be computed from the model's inputs: "
+                f"{summarize_error(error)}; use layer_names for layers in nested models"
             ) from error
         values = map_tensors(np.array, outputs)
     results: Activations = {}

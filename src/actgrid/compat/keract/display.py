@@ -14,7 +14,7 @@ from PIL import Image
 
 from actgrid.attribution.backdrops import to_pictures
 from actgrid.compat.keract.json_files import iterate_outputs
-from actgrid.encoding import writable_folder
+from actgrid.encoding import make_folder
 from actgrid.errors import (
     OptionError,
     ShapeError,
@@ -270,7 +270,7 @@ class _Display:
     """
 
     def __init__(self, folder: str | Path | None, inches: tuple[float, float]) -> None:
-        self.folder = None if folder is None else writable_folder(folder)
+        self.folder = None if folder is None else make_folder(folder)
         self.inches = inches
         self.width, self.height = (max(1, int(side * _PIXELS_PER_INCH)) for side in inches)
         self.count = 0

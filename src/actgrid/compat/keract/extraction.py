@@ -15,7 +15,7 @@ from actgrid.models.inputs import (
     prepare_inputs,
 )
 from actgrid.models.layers import Selection
-from actgrid.models.tracing import build, trace_model
+from actgrid.models.tracing import build_model, trace_model
 
 __all__ = [
     "LayerActivations",
@@ -74,7 +74,7 @@ def check_input(model: Any, x: Any) -> Any:
         If the model cannot be run.
     """
     inputs = prepare_inputs(model, x)
-    build(model, inputs)
+    build_model(model, inputs)
     return inputs
 
 

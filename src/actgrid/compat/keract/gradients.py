@@ -19,7 +19,7 @@ from actgrid.models import load_model
 from actgrid.models.inputs import (
     map_tensors,
 )
-from actgrid.models.refusals import reason
+from actgrid.models.model_errors import summarize_error
 
 __all__ = ["get_gradients_of_activations", "get_gradients_of_trainable_weights"]
 
@@ -185,5 +185,5 @@ class _TotalLoss:
         except (ValueError, TypeError, KeyError) as error:
             shapes = map_tensors(lambda tensor: tuple(tensor.shape), targets)
             raise ShapeError(
-                f"y of shape {shapes} does not fit the model's loss: {reason(error)}"
+                f"y of shape {shapes} does not fit the model's loss: {summarize_error(error)}"
             ) from error

@@ -16,9 +16,9 @@ from actgrid.errors import (
     suggest,
 )
 from actgrid.models.inputs import (
-    input_names,
+    list_input_layer_names,
 )
-from actgrid.models.layers import Node, model_layers
+from actgrid.models.layers import Node, collect_layers
 
 __all__ = ["RequestedLayers", "name_inputs", "select_any_layer"]
 
@@ -65,7 +65,9 @@ class RequestedLayers:
         """
         check_input(model, x)
         inputs = name_inputs(model, x)
-        nodes = [node for node in model_layers(model) if not node.internal and not node.looped]
+        nodes = [
+            node for node in collect_layers(model) if not node.is_internal and not node.is_looped
+        ]
         if names is not None:
             is_list = isinstance(names, Iterable) and not isinstance(names, str)
             requested = list(names) if is_list else [names]
@@ -155,4 +157,4 @@ def name_inputs(model: Any, x: Any) -> dict[str, Any]:
     if isinstance(x, Mapping):
         return dict(x)
     values = list(x) if isinstance(x, (list, tuple)) else [x]
-    return dict(zip(input_names(model), values, strict=False))
+    return dict(zip(list_input_layer_names(model), values, strict=False))

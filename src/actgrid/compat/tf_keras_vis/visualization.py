@@ -19,7 +19,7 @@ from actgrid.errors import ActgridError, OptionError, ShapeError
 from actgrid.models import load_model
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import prepare_inputs
-from actgrid.models.refusals import reason
+from actgrid.models.model_errors import summarize_error
 
 __all__ = [
     "BatchScore",
@@ -86,7 +86,8 @@ class BatchScore:
                 raise
             except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
                 raise OptionError(
-                    f"a score is traced, and must consist of TensorFlow operations: {reason(error)}"
+                    "a score is traced, and must consist of TensorFlow operations: "
+                    f"{summarize_error(error)}"
                 ) from error
             means = tf.reduce_mean(scores, list(range(1, scores.shape.rank)))
             scores_by_output.append(means)

@@ -12,7 +12,7 @@ from actgrid.compat.tf_explain.core.explainer import Explainer, get_inputs
 from actgrid.compat.tf_explain.utils.display import grid_display, to_levels
 from actgrid.errors import LayerError, OptionError, ShapeError
 from actgrid.models import Extractor
-from actgrid.models.inputs import partial_model
+from actgrid.models.inputs import build_submodel
 from actgrid.option_checks import integer_option
 
 __all__ = ["ExtractActivations"]
@@ -138,4 +138,4 @@ class ExtractActivations(Explainer):
         outputs = [layer.output for layer in model.layers if layer.name in names]
         if not outputs:
             raise LayerError(f"the model has no layer {', '.join(map(repr, names))}")
-        return partial_model(model, outputs if len(outputs) > 1 else outputs[0])
+        return build_submodel(model, outputs if len(outputs) > 1 else outputs[0])

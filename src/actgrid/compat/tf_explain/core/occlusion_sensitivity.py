@@ -141,7 +141,7 @@ class OcclusionSensitivity(Explainer):
         images = np.asarray(image)[None]
         heatmap = Heatmap(self._compute_maps(model, images, class_index, patch_size))
         resized: npt.NDArray[np.float32]
-        (resized,) = heatmap.resized(*images.shape[1:3])
+        (resized,) = heatmap.resize(*images.shape[1:3])
         return resized
 
     def _compute_maps(

@@ -19,7 +19,7 @@ from actgrid.compat.tf_explain.core.explainer import (
 from actgrid.compat.tf_explain.utils.display import grid_display
 from actgrid.compat.tf_explain.utils.image import transform_to_normalized_grayscale
 from actgrid.models.frameworks import keras
-from actgrid.models.inputs import partial_model
+from actgrid.models.inputs import build_submodel
 
 __all__ = ["ACTIVATION_LAYER_CLASSES", "UNSUPPORTED_ARCHITECTURE_WARNING", "VanillaGradients"]
 
@@ -123,7 +123,7 @@ class VanillaGradients(Explainer):
         """
         last = model.layers[-1] if model.layers else None
         if isinstance(last, ACTIVATION_LAYER_CLASSES) and getattr(model, "inputs", None):
-            return partial_model(model, last.input)
+            return build_submodel(model, last.input)
         warnings.warn(UNSUPPORTED_ARCHITECTURE_WARNING, stacklevel=3)
         return model
 

@@ -195,7 +195,7 @@ def heatmap_display(
     photo = image_to_uint_255(original_image)
     if photo.ndim != 3 or photo.shape[2] not in (1, 3):
         raise ShapeError(f"an image must be (height, width, 3), not {photo.shape}")
-    (values,) = Heatmap(heatmap).resized(*photo.shape[:2])
+    (values,) = Heatmap(heatmap).resize(*photo.shape[:2])
     weight = np.float32(number_option("image_weight", image_weight, 0, 1))
     colours = palette(_get_colormap_name(colormap))[to_levels(values)]
     blended: Array = photo * weight + colours

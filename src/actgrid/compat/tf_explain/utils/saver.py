@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.encoding import encode, writable_folder, write_file
+from actgrid.encoding import encode, make_folder, write_file
 
 __all__ = ["save_grayscale", "save_rgb"]
 
@@ -36,7 +36,7 @@ def save_grayscale(
     pixels = np.ascontiguousarray(image, np.uint8)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
-    path = writable_folder(output_dir) / output_name
+    path = make_folder(output_dir) / output_name
     write_file(path, *encode(path, pixels))
 
 

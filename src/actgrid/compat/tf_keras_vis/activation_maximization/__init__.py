@@ -21,7 +21,7 @@ from actgrid.compat.tf_keras_vis.visualization import (
 )
 from actgrid.errors import ModelError, OptionError
 from actgrid.models.frameworks import keras, tensorflow
-from actgrid.models.inputs import input_names
+from actgrid.models.inputs import list_input_layer_names
 from actgrid.option_checks import integer_option
 
 __all__ = ["ActivationMaximization"]
@@ -196,7 +196,7 @@ class ActivationMaximization(ModelVisualization):
         arguments = {name: value for name, value in locals().items() if name != "self"}
         tf = tensorflow()
         steps = integer_option("steps", steps, 1)
-        names = input_names(self.model)
+        names = list_input_layer_names(self.model)
         if not names:
             raise ModelError(f"the inputs of the model {self.model.name!r} are not known")
         ranges = _parse_ranges(input_range, len(names))

@@ -9,7 +9,7 @@ from typing import Any
 from actgrid.compat.tf_keras_vis.class_activation import find_penultimate_layer
 from actgrid.errors import LayerError, OptionError
 from actgrid.models.frameworks import keras, tensorflow
-from actgrid.models.inputs import partial_model
+from actgrid.models.inputs import build_submodel
 
 __all__ = [
     "ExtractIntermediateLayer",
@@ -72,7 +72,7 @@ class ExtractIntermediateLayer(ModelModifier):
             layer = model.get_layer(**{keyword: self.index_or_name})
         except (ValueError, IndexError) as error:
             raise LayerError(f"the model has no layer {self.index_or_name!r}") from error
-        return partial_model(model, layer.output)
+        return build_submodel(model, layer.output)
 
 
 class ExtractIntermediateLayerForGradcam(ModelModifier):
@@ -108,7 +108,7 @@ class ExtractIntermediateLayerForGradcam(ModelModifier):
         """
         layer = find_penultimate_layer(model, self.penultimate_layer, self.seek_conv_layer)
         outputs = [*model.outputs, layer.output] if self.include_model_outputs else [layer.output]
-        return partial_model(model, outputs)
+        return build_submodel(model, outputs)
 
 
 class GuidedBackpropagation(ModelModifier):
