@@ -153,13 +153,13 @@ def test_make_backdrop_rejects_invalid_pixels(tmp_path: Path) -> None:
 # --- photos
 
 
-def photo(height: int, width: int, box: tuple[int, int, int, int]) -> Photo:
+def make_photo(height: int, width: int, box: tuple[int, int, int, int]) -> Photo:
     rows = np.arange(height)[:, None, None] % 250
     return Photo(np.broadcast_to(rows, (height, width, 3)).astype(np.uint8), box)
 
 
 def test_photos_of_one_size_are_unchanged() -> None:
-    photos = [photo(20, 30, (0, 5, 20, 25)), photo(20, 30, (0, 0, 20, 30))]
+    photos = [make_photo(20, 30, (0, 5, 20, 25)), make_photo(20, 30, (0, 0, 20, 30))]
     backdrop = make_photo_backdrop(photos)
     assert backdrop.boxes is not None
     assert make_photo_backdrop(photos[1:]).boxes is None
@@ -168,12 +168,16 @@ def test_photos_of_one_size_are_unchanged() -> None:
 
 
 def test_photos_of_several_sizes_are_cropped_to_the_model_input() -> None:
-    backdrop = make_photo_backdrop([photo(20, 30, (0, 5, 20, 25)), photo(40, 40, (10, 10, 30, 30))])
+    backdrop = make_photo_backdrop(
+        [make_photo(20, 30, (0, 5, 20, 25)), make_photo(40, 40, (10, 10, 30, 30))]
+    )
     assert backdrop.boxes is None
     assert backdrop.images.shape == (2, 20, 20, 3)
     np.testing.assert_array_equal(backdrop.images[0, :, 0, 0], np.arange(20))
     np.testing.assert_array_equal(backdrop.images[1, :, 0, 0], np.arange(10, 30))
-    large = make_photo_backdrop([photo(20, 30, (0, 5, 20, 25)), photo(2048, 9, (0, 0, 2048, 9))])
+    large = make_photo_backdrop(
+        [make_photo(20, 30, (0, 5, 20, 25)), make_photo(2048, 9, (0, 0, 2048, 9))]
+    )
     assert large.images.shape == (2, 1024, 4, 3)
 
 
@@ -218,8 +222,8 @@ def test_map_of_file_is_drawn_over_full_photo(file: Path) -> None:
         np.testing.assert_array_equal(heatmap.images[0], np.asarray(image))
     # The model is given the 30 x 30 pixels in the centre.
     np.testing.assert_array_equal(heatmap.boxes, [[0, 9, 30, 39]])
-    drawn = heatmap.overlay(alpha=0).pictures[0]
-    np.testing.assert_array_equal(drawn, heatmap.images[0])
+    overlay = heatmap.overlay(alpha=0).pictures[0]
+    np.testing.assert_array_equal(overlay, heatmap.images[0])
     assert not heatmap.levels()[0, :, :9].any()
     assert heatmap.levels()[0, :, 9:39].any()
 

@@ -248,7 +248,7 @@ def test_invalid_layers_and_options_are_rejected(cnn: tuple[Any, Any]) -> None:
         explain(model, x, layer=True)
     with pytest.raises(ShapeError, match=r"layer dense.* has no height and width.*\(None, 3\)"):
         explain(model, x, layer=-1)
-    with pytest.raises(OptionError, match="saliency explains the input and takes no layer"):
+    with pytest.raises(OptionError, match="saliency: layer must be None"):
         explain(model, x, "saliency", layer="conv1")
     with pytest.raises(OptionError, match="max_channels must be at least 1"):
         explain(model, x, "scorecam", max_channels=0)

@@ -157,7 +157,7 @@ def test_files_are_loaded_once_and_drawn_unmodified(
         (
             {"methods": {"gradcam": {"patch": 2}}},
             OptionError,
-            "gradcam has no option 'patch'",
+            "gradcam: unknown option 'patch'",
         ),
         ({"methods": {"gradcam": None}}, OptionError, "options of gradcam must be a dict"),
         ({"methods": ["saliency"], "layer": "first"}, OptionError, "leave layer out"),

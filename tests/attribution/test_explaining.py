@@ -407,7 +407,7 @@ def test_invalid_arguments_are_rejected(cnn: tuple[Any, Any]) -> None:
         explain(model, x, 3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"there is no option 'step' \(did you mean steps"):
         explain(model, x, "integrated_gradients", step=3)  # type: ignore[call-arg]
-    with pytest.raises(OptionError, match="saliency has no option 'steps'"):
+    with pytest.raises(OptionError, match="saliency: unknown option 'steps'"):
         explain(model, x, "saliency", steps=3)
     with pytest.raises(OptionError, match="batch_size must be at least 1"):
         explain(model, x, batch_size=0)

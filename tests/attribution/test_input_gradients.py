@@ -170,8 +170,8 @@ def test_smoothgrad_averages_over_noisy_copies(cnn: tuple[Any, Any]) -> None:
     silent = explain(model, x, "smoothgrad", noise=0, samples=3, reduce="sum")
     assert_close(silent.values, explain(model, x, "saliency", reduce="sum").values)
     first = explain(model, x, "smoothgrad", samples=4, seed=1)
-    again = explain(model, x, "smoothgrad", samples=4, seed=1, batch_size=3)
-    assert_close(again.values, first.values)
+    repeated = explain(model, x, "smoothgrad", samples=4, seed=1, batch_size=3)
+    assert_close(repeated.values, first.values)
     other = explain(model, x, "smoothgrad", samples=4, seed=2)
     assert not np.allclose(other.values, first.values, atol=1e-4)
     # A single sample, against TensorFlow's random numbers.

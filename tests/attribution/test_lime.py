@@ -110,8 +110,8 @@ def test_result_depends_on_seed_but_not_on_batch_size(
 ) -> None:
     model, x = cnn_and_smooth_images
     first = explain(model, x, "lime", segments=9, samples=40, seed=1)
-    again = explain(model, x, "lime", segments=9, samples=40, seed=1, batch_size=3)
-    np.testing.assert_allclose(again.values, first.values, rtol=1e-3, atol=1e-5)
+    repeated = explain(model, x, "lime", segments=9, samples=40, seed=1, batch_size=3)
+    np.testing.assert_allclose(repeated.values, first.values, rtol=1e-3, atol=1e-5)
     other = explain(model, x, "lime", segments=9, samples=40, seed=2)
     assert not np.allclose(other.values, first.values, rtol=1e-2)
 

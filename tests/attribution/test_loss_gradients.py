@@ -207,8 +207,8 @@ def test_training_mode_uses_batch_statistics_without_updates() -> None:
         expected = tf.reduce_mean((model(x, training=True) - y) ** 2)
     assert training.loss == pytest.approx(float(expected), rel=1e-5)
     model.set_weights(before)
-    again = gradients(model, x, y, loss="mse", layers="inner/bn")
-    assert again.loss == inference.loss
+    repeated = gradients(model, x, y, loss="mse", layers="inner/bn")
+    assert repeated.loss == inference.loss
     for weight, old in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, old)
 

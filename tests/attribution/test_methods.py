@@ -49,7 +49,7 @@ def test_method_of_added_module_is_available(brightness_module: None) -> None:
     x = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
     heatmap = actgrid.explain(model, x, "brightness", seed=3)
     np.testing.assert_allclose(heatmap.values, x.mean(-1) + 3, rtol=1e-5)
-    with pytest.raises(OptionError, match="brightness explains the input and takes no layer"):
+    with pytest.raises(OptionError, match="brightness: layer must be None"):
         actgrid.explain(model, x, "brightness", layer="dense")
     # Modules without needs come last, ordered by the year of their first paper.
     assert list(all_methods())[-4:] == ["brightness", "occlusion", "rise", "lime"]

@@ -203,10 +203,10 @@ def test_rise_finds_the_relevant_part(make_linear: Callable[..., Any]) -> None:
     y, z = np.unravel_index(heatmap.values[0].argmax(), (12, 12))
     assert 7 <= y <= 11
     assert 0 <= z <= 4
-    again = explain(
+    repeated = explain(
         make_linear(weights), x, "rise", 0, samples=400, grid_size=4, baseline=0.0, batch_size=7
     )
-    np.testing.assert_allclose(again.values, heatmap.values, rtol=1e-4)
+    np.testing.assert_allclose(repeated.values, heatmap.values, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def make_classifier(*features: Any, classes: int = 3, side: int = SIDE) -> Any:
     return keras.Sequential([keras.Input((side, side, 3)), *features, *head])
 
 
-def conv(name: str = "conv", filters: int = 4, **options: Any) -> Any:
+def make_conv(name: str = "conv", filters: int = 4, **options: Any) -> Any:
     return layers.Conv2D(filters, 3, padding="same", name=name, **options)
 
 
@@ -51,12 +51,12 @@ def conv(name: str = "conv", filters: int = 4, **options: Any) -> Any:
         [layers.Resizing(9, 9)],
         [layers.Reshape((SIDE // 2, SIDE * 2, 4)), layers.Permute((2, 1, 3))],
         [layers.Dropout(0.5), layers.SpatialDropout2D(0.5), layers.Activation("linear")],
-        [layers.GlobalMaxPooling2D(keepdims=True), conv("gate", activation="relu")],
+        [layers.GlobalMaxPooling2D(keepdims=True), make_conv("gate", activation="relu")],
         [layers.Lambda(lambda x: x[:, 1:-1, 1:-1])],
     ],
 )
 def test_layers_that_only_move_values_are_skipped(after: list[Any]) -> None:
-    assert find_default_layer(make_classifier(conv(), *after)) == "conv"
+    assert find_default_layer(make_classifier(make_conv(), *after)) == "conv"
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_layers_that_only_move_values_are_skipped(after: list[Any]) -> None:
     ],
 )
 def test_layers_that_compute_are_used(last: Callable[[], Any]) -> None:
-    assert find_default_layer(make_classifier(conv(), last())) == "last"
+    assert find_default_layer(make_classifier(make_conv(), last())) == "last"
 
 
 def test_squeeze_and_excitation_uses_the_product() -> None:
     inputs = keras.Input((SIDE, SIDE, 3))
-    x = conv()(inputs)
+    x = make_conv()(inputs)
     gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
     gate = layers.Conv2D(4, 1, activation="sigmoid", name="gate")(gate)
     x = layers.Multiply(name="product")([x, gate])
@@ -98,7 +98,7 @@ class Shuffle(layers.Layer):  # type: ignore[misc]
 
 
 def test_layer_after_shuffled_channels_is_used() -> None:
-    assert find_default_layer(make_classifier(conv(), Shuffle(), conv("last"))) == "last"
+    assert find_default_layer(make_classifier(make_conv(), Shuffle(), make_conv("last"))) == "last"
 
 
 PREPROCESSING_LAYERS = {
@@ -137,7 +137,7 @@ def make_two_branch_model() -> Any:
     keras.utils.set_random_seed(5)
     front, side = keras.Input((8, 8, 3), name="front"), keras.Input((8, 8, 3), name="side")
     pooled = [
-        layers.GlobalAveragePooling2D()(conv(f"{name}_conv", activation="relu")(image))
+        layers.GlobalAveragePooling2D()(make_conv(f"{name}_conv", activation="relu")(image))
         for name, image in (("side", side), ("front", front))
     ]
     head = layers.Dense(3, kernel_initializer="ones")
@@ -161,8 +161,8 @@ def test_default_layer_follows_the_chosen_input(name: str) -> None:
 
 def test_spatially_joined_branches_share_the_default_layer() -> None:
     inputs = [keras.Input((8, 8, 3), name=name) for name in ("front", "side")]
-    x = layers.Concatenate()([conv(f"{image.name}_conv")(image) for image in inputs])
-    x = conv("joint")(x)
+    x = layers.Concatenate()([make_conv(f"{image.name}_conv")(image) for image in inputs])
+    x = make_conv("joint")(x)
     model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
     x = list(RANDOM.normal(size=(2, 2, 8, 8, 3)).astype(np.float32))
     for name in ("front", "side"):
@@ -172,7 +172,7 @@ def test_spatially_joined_branches_share_the_default_layer() -> None:
 def test_input_that_does_not_affect_the_score_is_rejected() -> None:
     inputs = [keras.Input((8, 8, 3), name=name) for name in ("front", "side")]
     outputs = [
-        layers.GlobalAveragePooling2D()(conv(f"{image.name}_conv")(image)) for image in inputs
+        layers.GlobalAveragePooling2D()(make_conv(f"{image.name}_conv")(image)) for image in inputs
     ]
     model = keras.Model(inputs, outputs)
     x = list(RANDOM.normal(size=(2, 2, 8, 8, 3)).astype(np.float32))
@@ -183,11 +183,11 @@ def test_input_that_does_not_affect_the_score_is_rejected() -> None:
 def make_encoder_decoder(upsampling: Callable[[], Any], skip: bool) -> Any:
     """Return a small U-Net, or an encoder-decoder without skip connections."""
     inputs = keras.Input((SIDE, SIDE, 3))
-    first = conv("encoder", activation="relu")(layers.Rescaling(0.5)(inputs))
-    x = conv("bottleneck", activation="relu")(layers.MaxPooling2D()(first))
+    first = make_conv("encoder", activation="relu")(layers.Rescaling(0.5)(inputs))
+    x = make_conv("bottleneck", activation="relu")(layers.MaxPooling2D()(first))
     x = upsampling()(x)
     x = layers.Concatenate(name="joined")([x, first]) if skip else x
-    x = conv("decoder", activation="relu")(x)
+    x = make_conv("decoder", activation="relu")(x)
     return keras.Model(inputs, layers.Conv2D(2, 1, activation="softmax", name="head")(x))
 
 
@@ -226,12 +226,14 @@ def test_flattened_output_of_encoder_decoder_uses_bottleneck() -> None:
 
 
 def test_classifier_with_upsampling_uses_its_last_layer() -> None:
-    features = [conv("first"), layers.MaxPooling2D(), layers.UpSampling2D(), conv("last")]
+    features = [make_conv("first"), layers.MaxPooling2D(), layers.UpSampling2D(), make_conv("last")]
     assert find_default_layer(make_classifier(*features)) == "last"
 
 
 def test_dense_prediction_without_upsampling_skips_its_head() -> None:
-    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), conv("first"), conv("second")])
+    model = keras.Sequential(
+        [keras.Input((SIDE, SIDE, 3)), make_conv("first"), make_conv("second")]
+    )
     model.add(layers.BatchNormalization(name="normal"))
     model.add(layers.Conv2D(2, 1, name="head"))
     model.add(layers.Softmax())
@@ -239,7 +241,9 @@ def test_dense_prediction_without_upsampling_skips_its_head() -> None:
 
 
 def test_single_convolution_is_the_head_and_is_rejected() -> None:
-    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), layers.Rescaling(0.5), conv("head")])
+    model = keras.Sequential(
+        [keras.Input((SIDE, SIDE, 3)), layers.Rescaling(0.5), make_conv("head")]
+    )
     with pytest.raises(LayerError, match="before its last learned operation and before it enlarg"):
         explain(model, X, target=corner)
 
@@ -247,10 +251,10 @@ def test_single_convolution_is_the_head_and_is_rejected() -> None:
 def test_upsampled_pooling_branch_is_not_a_decoder() -> None:
     # DeepLab has such a branch.
     inputs = keras.Input((SIDE, SIDE, 3))
-    x = conv("backbone", strides=2)(inputs)
+    x = make_conv("backbone", strides=2)(inputs)
     pooled = layers.GlobalAveragePooling2D(keepdims=True)(x)
     pooled = layers.UpSampling2D(SIDE // 2)(layers.Conv2D(4, 1)(pooled))
-    x = layers.Concatenate()([conv("atrous", dilation_rate=2)(x), pooled])
+    x = layers.Concatenate()([make_conv("atrous", dilation_rate=2)(x), pooled])
     x = layers.UpSampling2D(2)(layers.Conv2D(4, 1, activation="relu", name="projection")(x))
     model = keras.Model(inputs, layers.Conv2D(2, 1)(x))
     assert find_default_layer(model, target=corner) == "projection"
@@ -259,9 +263,9 @@ def test_upsampled_pooling_branch_is_not_a_decoder() -> None:
 def test_layers_after_dense_bottleneck_are_skipped() -> None:
     def decoder() -> list[Any]:
         dense = [layers.Flatten(), layers.Dense(8), layers.Dense(SIDE * SIDE * 3)]
-        return [*dense, layers.Reshape((SIDE, SIDE, 3)), conv("decoder"), conv("head")]
+        return [*dense, layers.Reshape((SIDE, SIDE, 3)), make_conv("decoder"), make_conv("head")]
 
-    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), conv("encoder"), *decoder()])
+    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), make_conv("encoder"), *decoder()])
     assert find_default_layer(model, target=corner) == "encoder"
     generator = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *decoder()])
     with pytest.raises(LayerError, match="no layer with a spatial output"):
@@ -404,12 +408,12 @@ ATTENTION_LAYERS: dict[str, Callable[[Any], Any]] = {
 def test_attention_between_pixels_is_skipped(attention: str, after: str) -> None:
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 3))
-    x = conv("last", activation="relu")(conv("first", activation="relu")(inputs))
+    x = make_conv("last", activation="relu")(make_conv("first", activation="relu")(inputs))
     y = ATTENTION_LAYERS[attention](x)
     if after == "residual":
         y = layers.Add(name="sum")([x, y])
     elif after == "convolution":
-        y = conv("attended")(y)
+        y = make_conv("attended")(y)
     model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(y)))
     expected = "sum" if after == "residual" else "last"
     assert find_default_layer(model, X[:, :8, :8]) == expected
@@ -417,7 +421,9 @@ def test_attention_between_pixels_is_skipped(attention: str, after: str) -> None
 
 def test_convolutions_before_a_transformer_are_used() -> None:
     inputs = keras.Input((SIDE, SIDE, 3))
-    x = conv("last", strides=4, activation="relu")(conv("first", activation="relu")(inputs))
+    x = make_conv("last", strides=4, activation="relu")(
+        make_conv("first", activation="relu")(inputs)
+    )
     x = layers.Reshape((16, 4))(x)
     x = layers.GlobalAveragePooling1D()(Attention("block")(layers.Dense(6)(x)))
     assert find_default_layer(keras.Model(inputs, layers.Dense(2)(x))) == "last"
@@ -436,7 +442,7 @@ QUICK: dict[str, dict[str, Any]] = {
 def test_zero_map_warns(method: str) -> None:
     if method == "lime":
         pytest.importorskip("sklearn")
-    model = make_classifier(conv(activation="relu"), layers.ReLU(name="last"))
+    model = make_classifier(make_conv(activation="relu"), layers.ReLU(name="last"))
     weights = [np.zeros_like(weight) for weight in model.get_weights()]
     model.set_weights(weights)
     with pytest.warns(ZeroAttributionWarning, match=rf"{method.replace('+', '.')}: 2 of 2 maps"):
@@ -445,7 +451,7 @@ def test_zero_map_warns(method: str) -> None:
 
 
 def test_warning_gives_the_reason_for_a_zero_map() -> None:
-    model = make_classifier(conv(activation="relu"))
+    model = make_classifier(make_conv(activation="relu"))
     model.layers[0].set_weights([np.ones((3, 3, 3, 4)), np.ones(4)])
     x = np.abs(X)
     model.layers[-1].set_weights([-np.ones((4, 3)), np.zeros(3)])
@@ -464,7 +470,7 @@ def test_warning_gives_the_reason_for_a_zero_map() -> None:
 @pytest.mark.parametrize("attention", ["output", "layer"])
 def test_warning_of_saturated_output_does_not_advise_earlier_layer(attention: str) -> None:
     inputs = keras.Input((SIDE, SIDE, 3))
-    x = layers.GlobalAveragePooling2D()(conv(activation="relu")(inputs))
+    x = layers.GlobalAveragePooling2D()(make_conv(activation="relu")(inputs))
     if attention == "layer":
         x = layers.Dense(4, "sigmoid")(100 + x)
     x = layers.Dense(1)(x)
@@ -476,7 +482,7 @@ def test_warning_of_saturated_output_does_not_advise_earlier_layer(attention: st
 
 
 def test_warning_for_model_that_rounds_its_input() -> None:
-    model = make_classifier(layers.Lambda(tf.round), conv(activation="relu"))
+    model = make_classifier(layers.Lambda(tf.round), make_conv(activation="relu"))
     model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
     with pytest.warns(ZeroAttributionWarning, match="gradient of the score is zero in the layer"):
         explain(model, X, "gradcam")

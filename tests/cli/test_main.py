@@ -230,7 +230,10 @@ def test_closed_output_pipe_is_not_an_error(start: Callable[..., Any]) -> None:
             ["explain", "{model}", "{photo}", "-o", "{out}", "--layer", "convv"],
             ["'convv'", "did you mean conv"],
         ),
-        (["explain", "{model}", "{photo}", "-o", "{out}", "--layer", "flat"], ["no picture"]),
+        (
+            ["explain", "{model}", "{photo}", "-o", "{out}", "--layer", "flat"],
+            ["no height and width"],
+        ),
         (
             ["explain", "{model}", "{photo}", "-o", "{out}", "--method", "cam"],
             ["global average"],

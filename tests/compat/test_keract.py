@@ -33,7 +33,7 @@ from actgrid.rendering import palette
 Array = npt.NDArray[Any]
 
 
-def uniform(*shape: int) -> Array:
+def make_uniform(*shape: int) -> Array:
     return np.random.default_rng(3).uniform(size=shape)
 
 
@@ -86,7 +86,7 @@ def convolution() -> Any:
 
 
 def test_keys_of_activations(nested: Any) -> None:
-    x = uniform(32, 10)
+    x = make_uniform(32, 10)
     by_name = keract.get_activations(nested, x)
     assert list(by_name) == ["i1", "model", "block", "fc1"]
     assert by_name["i1"] is x
@@ -104,7 +104,7 @@ def test_keys_of_activations(nested: Any) -> None:
 
 
 def test_layers_by_name(nested: Any) -> None:
-    x = uniform(4, 10)
+    x = make_uniform(4, 10)
     assert list(keract.get_activations(nested, x, layer_names="block")) == ["block"]
     assert list(keract.get_activations(nested, x, layer_name="fc1")) == ["fc1"]
     assert list(keract.get_activations(nested, x, layer_names="i1")) == ["i1"]
@@ -121,7 +121,7 @@ def test_layers_by_name(nested: Any) -> None:
 
 
 def test_activations_match_predict(convolution: Any) -> None:
-    x = uniform(2, 8, 8, 1).astype(np.float32)
+    x = make_uniform(2, 8, 8, 1).astype(np.float32)
     result = keract.get_activations(convolution, x)
     assert list(result) == ["image", "conv", "pool", "drop", "flat", "out"]
     np.testing.assert_allclose(result["out"], convolution.predict(x, verbose=0), rtol=1e-5)
@@ -137,7 +137,7 @@ def test_several_inputs_in_model_order() -> None:
     inputs = {name: keras.Input((width,), name=name) for name, width in widths.items()}
     joined = layers.Concatenate(name="concat")([inputs[name] for name in ("i1", "i4", "i3", "i2")])
     model = keras.Model(list(inputs.values()), layers.Dense(1, name="fc1")(joined))
-    x = [uniform(1, width) for width in widths.values()]
+    x = [make_uniform(1, width) for width in widths.values()]
     result = keract.get_activations(model, x)
     assert {name: result[name].shape[1] for name in widths} == widths
     np.testing.assert_allclose(result["concat"], np.hstack([x[3], *x[:3]]), rtol=1e-6)
@@ -168,7 +168,7 @@ def test_layer_that_is_called_twice() -> None:
 
 def test_model_that_is_built_by_its_first_call() -> None:
     model = keras.Sequential([layers.Dense(3, name="hidden"), layers.Dense(2, name="out")])
-    first, second = (list(keract.get_activations(model, uniform(4, 10))) for _ in range(2))
+    first, second = (list(keract.get_activations(model, make_uniform(4, 10))) for _ in range(2))
     assert first == second
     assert first[1:] == ["hidden", "out"]
 
@@ -186,7 +186,7 @@ def test_imports_of_the_inner_module(run_script: Callable[..., str]) -> None:
 
 
 def test_nodes_to_evaluate(nested: Any) -> None:
-    x = uniform(32, 10)
+    x = make_uniform(32, 10)
     layer = nested.layers[-1]
     nodes = [nested.layers[2].output, layer.kernel, layer.bias]
     result = keract.get_activations(nested, x, nodes_to_evaluate=nodes)
@@ -216,21 +216,21 @@ def test_nodes_to_evaluate(nested: Any) -> None:
 
 def test_unknown_output_format_is_rejected(nested: Any) -> None:
     with pytest.raises(OptionError, match="simple, full, numbered, not 'short'"):
-        keract.get_activations(nested, uniform(1, 10), output_format="short")
+        keract.get_activations(nested, make_uniform(1, 10), output_format="short")
 
 
 def test_model_is_traced_once(convolution: Any) -> None:
     from actgrid.attribution.compiled import get_function_cache
 
     for batch in (1, 2, 3):
-        keract.get_activations(convolution, uniform(batch, 8, 8, 1))
+        keract.get_activations(convolution, make_uniform(batch, 8, 8, 1))
     assert [function.trace_count for function in get_function_cache(convolution).values()].count(
         1
     ) == len(get_function_cache(convolution))
 
 
 def test_gradients_match_tape(convolution: Any) -> None:
-    x = uniform(4, 8, 8, 1).astype(np.float32)
+    x = make_uniform(4, 8, 8, 1).astype(np.float32)
     y = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
     with tf.GradientTape() as tape:
         conv = convolution.layers[0](tf.constant(x))
@@ -251,7 +251,7 @@ def test_gradients_match_tape(convolution: Any) -> None:
 
 
 def test_gradients_of_chosen_layers(nested: Any) -> None:
-    x, y = uniform(32, 10), uniform(32)
+    x, y = make_uniform(32, 10), make_uniform(32)
     result = keract.get_gradients_of_activations(nested, x, y, nested=True)
     assert list(result) == ["model/fc1", "model/relu", "block/fc1", "block/relu", "fc1"]
     assert result["fc1"].shape == (32, 1)
@@ -275,20 +275,20 @@ def test_loss_includes_all_outputs_and_regularization() -> None:
     a = layers.Dense(1, name="a", kernel_regularizer=keras.regularizers.L2(0.5))(inputs)
     model = keras.Model(inputs, [a, layers.Dense(2, name="b")(inputs)])
     model.compile(loss=["mse", "mse"], optimizer="adam", loss_weights=[2.0, 3.0])
-    x = uniform(6, 4).astype(np.float32)
-    y = [uniform(6, 1).astype(np.float32), uniform(6, 2).astype(np.float32)]
+    x = make_uniform(6, 4).astype(np.float32)
+    y = [make_uniform(6, 1).astype(np.float32), make_uniform(6, 2).astype(np.float32)]
     result = keract.get_gradients_of_trainable_weights(model, x, y)
     kernel, bias = model.get_layer("a").get_weights()
     error = x @ kernel + bias - y[0]
     expected = 2 * 2 * x.T @ error / len(x) + kernel
     np.testing.assert_allclose(result["a/kernel:0"], expected, rtol=1e-4)
     with pytest.raises(ShapeError, match=r"does not fit the model's loss"):
-        keract.get_gradients_of_trainable_weights(model, x, [y[0], uniform(6, 5)])
+        keract.get_gradients_of_trainable_weights(model, x, [y[0], make_uniform(6, 5)])
 
 
 def test_recompiled_model_uses_its_new_loss(convolution: Any) -> None:
     model = keras.Sequential.from_config(convolution.get_config())
-    x, y = uniform(2, 8, 8, 1), np.eye(3)[:2]
+    x, y = make_uniform(2, 8, 8, 1), np.eye(3)[:2]
     with pytest.raises(OptionError, match="compile the model first"):
         keract.get_gradients_of_trainable_weights(model, x, y)
     result = []
@@ -310,8 +310,8 @@ def test_pictures_are_saved_as_numbered_files(
         "two": np.zeros((2, 3, 3, 1)),
         "conv/Relu:0": values,
         "dense": np.arange(6.0)[None],
-        "steps": uniform(1, 5, 3),
-        7: uniform(1, 2, 3, 3, 2),
+        "steps": make_uniform(1, 5, 3),
+        7: make_uniform(1, 2, 3, 3, 2),
         "lstm": [np.ones((1, 2)), np.ones((1, 4))],
     }
     folder = tmp_path / "new" / "folder"
@@ -340,7 +340,7 @@ def test_dense_activations_and_data_formats(tmp_path: Path) -> None:
         dense, save=True, directory=tmp_path, fig_size=(0.1, 0.1), reshape_1d_layers=True
     )
     assert read_pixels(tmp_path / "0_d.png").shape[:2] == (8, 4)
-    image = uniform(1, 4, 5, 6)
+    image = make_uniform(1, 4, 5, 6)
     small = {"save": True, "fig_size": (0.01, 0.01)}
     keract.display_activations({"a": image}, directory=tmp_path, **small)  # type: ignore[arg-type]
     keract.display_activations(
@@ -376,26 +376,31 @@ def test_heatmaps_are_drawn_over_the_image(
 
 
 def test_images_under_heatmaps(tmp_path: Path) -> None:
-    maps = {"conv": uniform(1, 4, 4, 7), "steps": uniform(1, 4, 2)}
+    maps = {"conv": make_uniform(1, 4, 4, 7), "steps": make_uniform(1, 4, 2)}
     result = []
-    for name, image in {"of 255": uniform(8, 8, 3) * 255, "of 1": uniform(8, 8, 3)}.items():
+    for name, image in {
+        "of 255": make_uniform(8, 8, 3) * 255,
+        "of 1": make_uniform(8, 8, 3),
+    }.items():
         keract.display_heatmaps(maps, np.rint(image * 255) / 255, tmp_path / name, save=True)
         result.append(read_pixels(tmp_path / name / "0_conv.png").astype(int))
         assert (tmp_path / name / "1_steps.png").exists()
     assert np.abs(result[0] - result[1]).max() <= 1
     # Images are shrunk so that 26 columns fit the figure.
-    keract.display_heatmaps({"a": uniform(1, 4, 4, 650)}, np.ones((200, 300)), tmp_path, save=True)
+    keract.display_heatmaps(
+        {"a": make_uniform(1, 4, 4, 650)}, np.ones((200, 300)), tmp_path, save=True
+    )
     assert 2300 < read_pixels(tmp_path / "0_a.png").shape[1] < 2520
     with pytest.raises(ShapeError, match=r"input_image must be \(H, W, 3\) or \(H, W\)"):
         keract.display_heatmaps(maps, np.ones((2, 8, 8, 3)))
     with pytest.raises(ShapeError, match="input_image"):
         keract.display_heatmaps(maps, np.ones((1, 8, 8, 3)), fix=False)
     with pytest.raises(ShapeError, match="3 or 4 axes for heatmaps, not 5"):
-        keract.display_heatmaps({"volume": uniform(1, 2, 2, 2, 2)}, np.ones((8, 8)))
+        keract.display_heatmaps({"volume": make_uniform(1, 2, 2, 2, 2)}, np.ones((8, 8)))
 
 
 def test_gradients_of_kernels_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    gradients = {"conv/kernel:0": uniform(3, 2, 4, 5), "conv/bias:0": uniform(5)}
+    gradients = {"conv/kernel:0": make_uniform(3, 2, 4, 5), "conv/bias:0": make_uniform(5)}
     keract.display_gradients_of_trainable_weights(gradients, directory=tmp_path, save=True)
     assert [path.name for path in tmp_path.iterdir()] == ["0_conv.png"]
     height, width = 5 * 4 - 1, 4 * 3 - 1  # a row for each output channel
@@ -405,7 +410,7 @@ def test_gradients_of_kernels_are_drawn(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_json_files_round_trip(tmp_path: Path, nested: Any) -> None:
-    activations = keract.get_activations(nested, uniform(2, 10))
+    activations = keract.get_activations(nested, make_uniform(2, 10))
     file = tmp_path / "activations.json"
     keract.persist_to_json_file(activations, file)
     result = keract.load_activations_from_json_file(str(file))
@@ -428,37 +433,41 @@ def test_json_files_round_trip(tmp_path: Path, nested: Any) -> None:
 def test_pictures_are_shown_by_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib import pyplot
 
-    shown: list[Any] = []
+    shown_pictures: list[Any] = []
 
     def record_figure() -> None:
         figure = pyplot.gcf()
         (image,) = figure.axes[0].get_images()
-        shown.append((figure.get_suptitle(), tuple(figure.get_size_inches()), image.get_array()))
+        shown_pictures.append(
+            (figure.get_suptitle(), tuple(figure.get_size_inches()), image.get_array())
+        )
 
     monkeypatch.setattr(pyplot, "show", record_figure)
-    keract.display_activations({"conv": uniform(1, 2, 2, 1)}, fig_size=(2, 1))
-    ((title, inches, array),) = shown
+    keract.display_activations({"conv": make_uniform(1, 2, 2, 1)}, fig_size=(2, 1))
+    ((title, inches, array),) = shown_pictures
     assert (title, inches, array.shape) == ("conv", (2, 1), (100, 100, 3))
     assert not pyplot.get_fignums()
 
 
 def test_pictures_are_shown_in_notebooks(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[Any] = []
+    shown_pictures: list[Any] = []
     shell = types.SimpleNamespace(kernel=True)
     ipython = types.SimpleNamespace(
-        get_ipython=lambda: shell, display=types.SimpleNamespace(display=shown.append)
+        get_ipython=lambda: shell, display=types.SimpleNamespace(display=shown_pictures.append)
     )
     monkeypatch.setitem(sys.modules, "IPython", ipython)
-    keract.display_heatmaps({"conv": uniform(1, 2, 2, 1)}, np.ones((4, 4)))
-    assert shown[0].to_png().startswith(b"\x89PNG")
+    keract.display_heatmaps({"conv": make_uniform(1, 2, 2, 1)}, np.ones((4, 4)))
+    assert shown_pictures[0].to_png().startswith(b"\x89PNG")
 
 
 def test_pictures_are_shown_by_the_system_viewer(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[Any] = []
+    shown_pictures: list[Any] = []
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr(Image.Image, "show", lambda self, title: shown.append((title, self.mode)))
-    keract.display_activations({"conv": uniform(1, 2, 2, 1)})
-    assert shown == [("conv", "P")]
+    monkeypatch.setattr(
+        Image.Image, "show", lambda self, title: shown_pictures.append((title, self.mode))
+    )
+    keract.display_activations({"conv": make_uniform(1, 2, 2, 1)})
+    assert shown_pictures == [("conv", "P")]
 
 
 @pytest.mark.parametrize("name", ["tf.compat.v1", "tensorflow.compat.v1"])

@@ -98,9 +98,11 @@ class ChannelMeans:
         """
         calls = choose_calls(model, trace_model(model, inputs).calls, self.layer)
         if len(calls) > 1:
-            known = [call.info.path for call in calls]
+            call_paths = [call.info.path for call in calls]
             # The bare name of a shared layer selects all its calls, `name:0` only the first.
-            paths = ", ".join(f"{path}:0" if f"{path}:1" in known else path for path in known[:5])
+            paths = ", ".join(
+                f"{path}:0" if f"{path}:1" in call_paths else path for path in call_paths[:5]
+            )
             raise LayerError(f"layer must be one layer: got {len(calls)} ({paths}); name one")
         if calls[0].info.channels is None or not calls[0].tensor.dtype.is_floating:
             raise LayerError(

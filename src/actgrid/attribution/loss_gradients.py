@@ -322,8 +322,8 @@ def _get_loss_function(loss: Any) -> Callable[[Any, Any], Any]:
         try:
             return losses.get(loss)  # type: ignore[no-any-return]
         except ValueError:
-            known = [name for name in dir(losses) if not name.startswith("_")]
-            raise OptionError(f"keras.losses has no {loss!r}{suggest(loss, known)}") from None
+            loss_names = [name for name in dir(losses) if not name.startswith("_")]
+            raise OptionError(f"keras.losses has no {loss!r}{suggest(loss, loss_names)}") from None
     if callable(loss):
         return loss  # type: ignore[no-any-return]
     raise OptionError(

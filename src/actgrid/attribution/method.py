@@ -84,9 +84,9 @@ def check_values(options: Mapping[str, Any]) -> dict[str, Any]:
     OptionError
         If a value is invalid. Also a ValueError.
     """
-    known = options_of(MethodOptions)
+    definitions = options_of(MethodOptions)
     return {
-        name: known[name].check(name, value) if name in known else value
+        name: definitions[name].check(name, value) if name in definitions else value
         for name, value in options.items()
     }
 

@@ -78,13 +78,13 @@ def check_options(
     """
     names = ", ".join(method.name for method in methods)
     if layer is not None and not any(method.takes_layer for method in methods):
-        raise OptionError(f"{names} explains the input and takes no layer: leave layer out")
-    known = list(dict.fromkeys(option for method in methods for option in method.options))
+        raise OptionError(f"{names}: layer must be None for methods of the input: leave layer out")
+    option_names = list(dict.fromkeys(option for method in methods for option in method.options))
     for option in options:
-        if option not in known:
+        if option not in option_names:
             raise OptionError(
-                f"{names} has no option {option!r}{suggest(option, known)}; "
-                f"options: {', '.join(known) or 'none'}"
+                f"{names}: unknown option {option!r}{suggest(option, option_names)}; "
+                f"options: {', '.join(option_names) or 'none'}"
             )
     check_values(options)
 

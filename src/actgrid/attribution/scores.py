@@ -102,12 +102,14 @@ def read_target_scores(
 
     if output_index is None and len(tensors) > 1:
         names = list_output_names(model, outputs)
-        known: Iterable[str | int] = names if len(set(names)) == len(names) else range(len(names))
+        output_keys: Iterable[str | int] = (
+            names if len(set(names)) == len(names) else range(len(names))
+        )
         ranks = [tensor.shape.rank for tensor in tensors]
         raise OutputTargetError(
             f"the model has {len(tensors)} outputs, {', '.join(map(repr, names))}",
             _suggest_target(outputs, names),
-            [name for name, rank in zip(known, ranks, strict=True) if rank in (1, 2)],
+            [name for name, rank in zip(output_keys, ranks, strict=True) if rank in (1, 2)],
         )
     output = tensors[output_index or 0]
     if output.shape.rank not in (1, 2):

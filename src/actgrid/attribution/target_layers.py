@@ -284,21 +284,22 @@ class _ImageFlow:
 
     def _derive(self, inputs: Any, output: Any, mixes: bool, enlarges: bool) -> _Derivation | None:
         """Return the derivation of an operation's output; None if it is not spatial."""
-        known = [
+        input_derivations = [
             self.derivations[tensor.name] for tensor in inputs if tensor.name in self.derivations
         ]
         rank = output.shape.rank
-        if not known or rank is None or rank < 3 or _is_single(output):
+        if not input_derivations or rank is None or rank < 3 or _is_single(output):
             return None
-        is_tokens = rank == 3 or all(derivation.is_tokens for derivation in known)
-        mixing_count = max(derivation.mixing_count for derivation in known)
+        is_tokens = rank == 3 or all(derivation.is_tokens for derivation in input_derivations)
+        mixing_count = max(derivation.mixing_count for derivation in input_derivations)
         return _Derivation(
             min(mixing_count + mixes, 2),
-            any(derivation.is_enlarged for derivation in known) or (enlarges and mixing_count > 0),
+            any(derivation.is_enlarged for derivation in input_derivations)
+            or (enlarges and mixing_count > 0),
             is_tokens,
             any(
                 derivation.has_mixed_tokens or (derivation.is_tokens and mixes and rank == 3)
-                for derivation in known
+                for derivation in input_derivations
             ),
         )
 

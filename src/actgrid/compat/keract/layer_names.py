@@ -71,12 +71,12 @@ class RequestedLayers:
         if names is not None:
             is_list = isinstance(names, Iterable) and not isinstance(names, str)
             requested = list(names) if is_list else [names]
-            known = [*inputs, *(node.path for node in nodes)]
+            known_names = [*inputs, *(node.path for node in nodes)]
             for name in requested:
-                if name not in known:
+                if name not in known_names:
                     raise LayerError(
-                        f"no layer is called {name!r}{suggest(str(name), known)}; "
-                        f"names: {', '.join(known)}"
+                        f"no layer is called {name!r}{suggest(str(name), known_names)}; "
+                        f"names: {', '.join(known_names)}"
                     )
             requested_inputs = {name: inputs[name] for name in inputs if name in requested}
             return cls(requested_inputs, [node for node in nodes if node.path in requested])
