@@ -98,7 +98,11 @@ def make_grids_callback() -> list[Any]:
 
 def make_health_callback() -> list[Any]:
     x, _ = get_data()
-    return [ChannelHealth(x[:64], _LAYERS, log_dir=folder() / "callbacks" / "health", lost=1)]
+    return [
+        ChannelHealth(
+            x[:64], _LAYERS, log_dir=folder() / "callbacks" / "health", max_lost_fraction=1
+        )
+    ]
 
 
 def make_tf_explain_callbacks() -> list[Any]:

@@ -892,7 +892,7 @@ class ActivationGridsOptions(WatchFileOptions, RenderOptions, KindOptions, total
 class HealthOptions(WatchOptions, BatchOptions, total=False):
     """Options for `actgrid.callbacks.ChannelHealth`."""
 
-    lost: Annotated[
+    max_lost_fraction: Annotated[
         float,
         Option(
             Number(0, 1),
@@ -908,10 +908,10 @@ class MovieOptions(StepOptions, RenderOptions, KindOptions, total=False):
     format: Annotated[
         str, Option(Choice(("webp", "gif")), "webp", "Format of the animation: webp or gif.")
     ]
-    milliseconds: Annotated[
+    frame_milliseconds: Annotated[
         int, Option(Integer(1, 655_350), 200, "Duration of each frame in milliseconds.")
     ]
-    hold: Annotated[
+    last_frame_milliseconds: Annotated[
         int, Option(Integer(1, 655_350), 1000, "Duration of the last frame in milliseconds.")
     ]
     loop: Annotated[

@@ -167,7 +167,12 @@ def test_warning_names_at_most_eight_layers() -> None:
 
 
 def test_invalid_options_are_rejected(x: Any) -> None:
-    for options in ({"lost": 1.5}, {"lost": "half"}, {"batch_size": 0}, {"every": 0}):
+    for options in (
+        {"max_lost_fraction": 1.5},
+        {"max_lost_fraction": "half"},
+        {"batch_size": 0},
+        {"every": 0},
+    ):
         with pytest.raises(OptionError, match=next(iter(options))):
             ChannelHealth(x, **options)
 

@@ -67,7 +67,13 @@ def test_movies_have_an_exact_frame_for_each_epoch(
 
 def test_frame_times_with_single_sample(cnn: Any, x: Any, y: Any, tmp_path: Path) -> None:
     movie = TrainingMovie(
-        x[:1], "conv", folder=tmp_path / "movies", every=2, milliseconds=50, hold=70, loop=2
+        x[:1],
+        "conv",
+        folder=tmp_path / "movies",
+        every=2,
+        frame_milliseconds=50,
+        last_frame_milliseconds=70,
+        loop=2,
     )
     cnn().fit(x, y, batch_size=2, verbose=0, callbacks=[movie])
     with Image.open(tmp_path / "movies" / "00_conv.webp") as image:
@@ -102,7 +108,12 @@ def test_unwritten_frame_is_in_a_later_file(cnn: Any, x: Any, tmp_path: Path) ->
 
 
 def test_invalid_options_are_rejected(x: Any, tmp_path: Path) -> None:
-    for options in ({"format": "mp4"}, {"milliseconds": 0}, {"hold": -1}, {"loop": 0.5}):
+    for options in (
+        {"format": "mp4"},
+        {"frame_milliseconds": 0},
+        {"last_frame_milliseconds": -1},
+        {"loop": 0.5},
+    ):
         with pytest.raises(OptionError):
             TrainingMovie(x, None, folder=tmp_path, **options)
     with pytest.raises(OptionError, match="no option 'sample'"):

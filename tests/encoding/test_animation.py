@@ -73,21 +73,27 @@ def test_repeated_frames_are_kept(suffix: str) -> None:
 def test_durations(suffix: str) -> None:
     frames = [make_noise(6, 7)] * 3
     with Image.open(
-        io.BytesIO(encode_animation(frames, suffix, milliseconds=120, hold=1500))
+        io.BytesIO(
+            encode_animation(frames, suffix, frame_milliseconds=120, last_frame_milliseconds=1500)
+        )
     ) as image:
         durations = []
         for frame in ImageSequence.Iterator(image):
             frame.load()
             durations.append(frame.info["duration"])
     assert durations == [120, 120, 1500]
-    with Image.open(io.BytesIO(encode_animation(frames[:1], suffix, milliseconds=50))) as image:
+    with Image.open(
+        io.BytesIO(encode_animation(frames[:1], suffix, frame_milliseconds=50))
+    ) as image:
         image.load()
         assert getattr(image, "n_frames", 1) == 1
 
 
 def test_gif_rounds_to_hundredths_of_a_second() -> None:
-    for milliseconds, expected in ((4, 10), (33, 30), (37, 40)):
-        file = encode_animation([make_noise(6, 7)] * 2, ".gif", milliseconds=milliseconds)
+    for frame_milliseconds, expected in ((4, 10), (33, 30), (37, 40)):
+        file = encode_animation(
+            [make_noise(6, 7)] * 2, ".gif", frame_milliseconds=frame_milliseconds
+        )
         with Image.open(io.BytesIO(file)) as image:
             assert image.info["duration"] == expected
 
@@ -130,11 +136,16 @@ def test_invalid_options_raise() -> None:
     colours = palette("viridis")
     with pytest.raises(OptionError, match=r"\.webp or \.gif, not '\.mp4'"):
         Animation(".mp4", colours)
-    for options in ({"milliseconds": 0}, {"hold": 0}, {"loop": -1}, {"milliseconds": 1.5}):
+    for options in (
+        {"frame_milliseconds": 0},
+        {"last_frame_milliseconds": 0},
+        {"loop": -1},
+        {"frame_milliseconds": 1.5},
+    ):
         with pytest.raises(OptionError, match=f"{next(iter(options))} must be an integer"):
             Animation(".webp", colours, **options)
     with pytest.raises(OptionError, match=r"655,350 for \.gif"):
-        Animation(".gif", colours, hold=655_351)
+        Animation(".gif", colours, last_frame_milliseconds=655_351)
     for suffix, side in ((".webp", 16_384), (".gif", 65_536)):
         with pytest.raises(OptionError, match=f"cannot be saved as {suffix[1:].upper()}"):
             Animation(suffix, colours).append(np.zeros((1, side), np.uint8))

@@ -79,8 +79,8 @@ class ChannelHealth(TrainingCallback):
     Warns
     -----
     ChannelHealthWarning
-        If a layer returns NaN or infinite values, if more than the fraction `lost` of its channels
-        died, or if a weight of the model has NaN or infinite values. Each layer or weight is
+        If a layer returns NaN or infinite values, if more than the fraction `max_lost_fraction` of
+        its channels died, or if a weight of the model has NaN or infinite values. Each layer or weight is
         reported once. The layers or weights of one step are in one warning.
     RuntimeWarning
         If an output cannot be written, as in `ActivationGrids`.
@@ -119,7 +119,7 @@ class ChannelHealth(TrainingCallback):
         self._data, self._layers = read_data(data), check_layers(layers)
         log_dir = options["log_dir"]
         self._log_dir = None if log_dir is None else prepare_event_folder(log_dir)
-        self._lost = options["lost"]
+        self._max_lost_fraction = options["max_lost_fraction"]
         self._batch_size = options["batch_size"]
         self.steps: list[int] = []
         self.history: dict[str, list[float]] = {}
@@ -161,7 +161,7 @@ class ChannelHealth(TrainingCallback):
         for path, stats in stats_by_path.items():
             alive = self._initially_alive[path]
             dead_count, alive_count = int(stats.dead[alive].sum()), int(alive.sum())
-            if dead_count > self._lost * alive_count:
+            if dead_count > self._max_lost_fraction * alive_count:
                 texts[path] = f"{path} ({dead_count} of {alive_count})"
         self._warn(step, "layers have lost channels, which are dead now", texts)
 

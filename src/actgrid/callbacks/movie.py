@@ -88,8 +88,8 @@ class TrainingMovie(TrainingCallback):
         super().__init__(options["every"])
         self._suffix = f".{options['format']}"
         self._times = {
-            "milliseconds": options["milliseconds"],
-            "hold": options["hold"],
+            "frame_milliseconds": options["frame_milliseconds"],
+            "last_frame_milliseconds": options["last_frame_milliseconds"],
             "loop": options["loop"],
         }
         check_animation(self._suffix, **self._times)

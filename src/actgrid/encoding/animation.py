@@ -57,9 +57,9 @@ class Animation:
         File suffix of the format.
     palette : numpy.ndarray
         (256, 3) uint8 RGB colours of the levels.
-    milliseconds : int, default 200
+    frame_milliseconds : int, default 200
         Duration of each frame. GIF rounds it to hundredths of a second.
-    hold : int, optional
+    last_frame_milliseconds : int, optional
         Duration of the last frame in milliseconds. None: like the other frames.
     loop : int, default 0
         How often the animation is played; 0 for endless.
@@ -83,7 +83,7 @@ class Animation:
     --------
     >>> from actgrid.encoding import Animation, write_file
     >>> from actgrid.rendering import palette
-    >>> animation = Animation(".webp", palette("viridis"), milliseconds=100)
+    >>> animation = Animation(".webp", palette("viridis"), frame_milliseconds=100)
     >>> for level in (0, 128, 255):
     ...     animation.append(np.full((8, 8), level, np.uint8))
     >>> len(animation)
@@ -96,14 +96,18 @@ class Animation:
         suffix: str,
         palette: Levels,
         *,
-        milliseconds: int = 200,
-        hold: int | None = None,
+        frame_milliseconds: int = 200,
+        last_frame_milliseconds: int | None = None,
         loop: int = 0,
     ) -> None:
-        self._format = check_animation(suffix, milliseconds, hold, loop)
+        self._format = check_animation(suffix, frame_milliseconds, last_frame_milliseconds, loop)
         self._suffix = suffix
         self._palette = palette
-        self._milliseconds, self._hold, self._loop = milliseconds, hold, loop
+        self._frame_milliseconds, self._last_frame_milliseconds, self._loop = (
+            frame_milliseconds,
+            last_frame_milliseconds,
+            loop,
+        )
         self._size: tuple[int, int] | None = None
         self._frames: list[bytes] = []
 
@@ -163,9 +167,9 @@ class Animation:
         """
         if self._size is None:
             raise ShapeError("the animation has no frames; expected at least one")
-        durations = [self._milliseconds] * len(self)
-        if self._hold is not None:
-            durations[-1] = self._hold
+        durations = [self._frame_milliseconds] * len(self)
+        if self._last_frame_milliseconds is not None:
+            durations[-1] = self._last_frame_milliseconds
         timed_frames = list(zip(self._frames, durations, strict=True))
         return self._format.assemble(self._size, self._palette, timed_frames, self._loop)
 
@@ -176,16 +180,18 @@ class Animation:
             )
 
 
-def check_animation(suffix: str, milliseconds: int, hold: int | None, loop: int) -> _Format:
+def check_animation(
+    suffix: str, frame_milliseconds: int, last_frame_milliseconds: int | None, loop: int
+) -> _Format:
     """Return the format of a suffix, after a check of the options of `Animation`.
 
     Parameters
     ----------
     suffix : str
         File suffix, ``".webp"`` or ``".gif"``.
-    milliseconds : int
+    frame_milliseconds : int
         Duration of each frame.
-    hold : int or None
+    last_frame_milliseconds : int or None
         Duration of the last frame; None: like the other frames.
     loop : int
         How often the animation is played; 0 for endless.
@@ -209,7 +215,12 @@ def check_animation(suffix: str, milliseconds: int, hold: int | None, loop: int)
     file_format = ANIMATION_FORMATS.get(suffix)
     if file_format is None:
         raise OptionError(f"suffix must be {' or '.join(ANIMATION_FORMATS)}, not {suffix!r}")
-    durations = {"milliseconds": milliseconds, "hold": milliseconds if hold is None else hold}
+    durations = {
+        "frame_milliseconds": frame_milliseconds,
+        "last_frame_milliseconds": frame_milliseconds
+        if last_frame_milliseconds is None
+        else last_frame_milliseconds,
+    }
     ranges = {
         name: (duration, 1, file_format.max_milliseconds) for name, duration in durations.items()
     }
