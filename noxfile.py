@@ -11,11 +11,12 @@ nox.options.sessions = ["lint", "tests"]
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, types and formatting."""
+    """Check style, types, formatting and the docstrings of public names."""
     session.install(".[dev]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    session.run("python", "tests/docstrings.py")
     sources = sorted(str(path) for path in Path("cpp").rglob("*.[ch]pp"))
     session.run("clang-format", "--dry-run", "--Werror", *sources)
 

@@ -1,0 +1,99 @@
+"""Check the docstrings of public names with numpydoc.
+
+Run as a script, this file prints what numpydoc finds.
+
+Usage: python tests/docstrings.py [PREFIX ...], with prefixes such as ``actgrid.models``. Without a
+prefix, all public names are checked.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import actgrid
+
+SOURCE = Path(actgrid.__file__).parent
+# numpydoc's optional sections, which are written only where they help: an extended summary, and
+# "See Also".
+OPTIONAL_SECTIONS = {"ES01", "SA01"}
+# The example of a class shows its methods and properties; an error is not made by users.
+NO_EXAMPLE = "EX01"
+
+
+def module_names() -> Iterator[str]:
+    """Yield the dotted names of all modules of actgrid, sorted."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+        if parts[-1] != "__main__":
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def package_names() -> Iterator[str]:
+    """Yield the dotted names of all public packages of actgrid, sorted."""
+    for path in sorted(SOURCE.rglob("__init__.py")):
+        name = ".".join(path.parent.relative_to(SOURCE.parent).parts)
+        if "._" not in name:
+            yield name
+
+
+def public_objects() -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, object) for each public function and class.
+
+    A name that several packages export is yielded once, under the first of them.
+    """
+    seen = set()
+    for package_name in package_names():
+        package = importlib.import_module(package_name)
+        for name in getattr(package, "__all__", ()):
+            value = getattr(package, name)
+            if callable(value) and value.__module__.startswith("actgrid") and value not in seen:
+                seen.add(value)
+                yield f"{package_name}.{name}", value
+
+
+def public_members(value: type) -> Iterator[str]:
+    """Yield the names of the public methods and properties of a class."""
+    for name, member in vars(value).items():
+        is_method = inspect.isfunction(member) or isinstance(
+            member, (property, classmethod, staticmethod)
+        )
+        if is_method and not name.startswith("_"):
+            yield name
+
+
+def faults(prefixes: tuple[str, ...] = ("actgrid",)) -> Iterator[str]:
+    """Yield a line for each fault that numpydoc finds in docstrings of public names."""
+    # numpydoc comes with actgrid[dev] alone.
+    from numpydoc.validate import validate
+
+    for name, value in public_objects():
+        if not name.startswith(prefixes):
+            continue
+        is_error = inspect.isclass(value) and issubclass(value, Exception)
+        ignored = OPTIONAL_SECTIONS | ({NO_EXAMPLE} if is_error else set())
+        members = public_members(value) if inspect.isclass(value) else ()
+        names = {name: ignored} | {
+            f"{name}.{member}": OPTIONAL_SECTIONS | {NO_EXAMPLE} for member in members
+        }
+        for documented, codes in names.items():
+            for code, message in validate(documented)["errors"]:
+                if code not in codes:
+                    yield f"{documented}: {code} {message}"
+
+
+def main() -> int:
+    """Print the faults of docstrings; return 1 if there are any."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    found = list(faults(tuple(sys.argv[1:]) or ("actgrid",)))
+    print("\n".join(found) or "numpydoc finds no fault in the docstrings of public names")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
