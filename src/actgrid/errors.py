@@ -92,18 +92,18 @@ class OutputTargetError(TargetError):
         Description of the problem.
     advice : str
         A target that would be accepted, as a Python expression.
-    heads : sequence of str or int
+    outputs : sequence of str or int
         Names or positions of the outputs that have classes, if the model has several outputs.
     """
 
-    def __init__(self, problem: str, advice: str, heads: Sequence[str | int] = ()) -> None:
-        super().__init__(problem, advice, heads)
+    def __init__(self, problem: str, advice: str, outputs: Sequence[str | int] = ()) -> None:
+        super().__init__(problem, advice, outputs)
         self.problem = problem
         self.advice = advice
-        self.heads = tuple(heads)
+        self.outputs = tuple(outputs)
 
     def __str__(self) -> str:
-        return f"{self.problem}: give {self.advice}"
+        return f"{self.problem}: pass {self.advice}"
 
 
 class ModelError(ActgridError, ValueError):

@@ -575,7 +575,7 @@ def test_unknown_classes_of_outputs_are_rejected() -> None:
         (("nope", 1), "the model has no output 'nope'; outputs: 'box', 'is_cat', 'kind'"),
         (("nope", "cat"), "the model has no output 'nope'; outputs"),
         ((9, 1), "the model has no output 9; outputs: 'box', 'is_cat', 'kind'"),
-        ("kind", r"'kind' is the name of an output, not of a class: give target=\{'kind': None\}"),
+        ("kind", r"'kind' is the name of an output, not of a class: pass target=\{'kind': None\}"),
     ):
         with pytest.raises(TargetError, match=message):
             explain(model, X, "saliency", target)
@@ -645,9 +645,9 @@ def test_labels_of_one_of_several_outputs() -> None:
 def test_error_of_output_without_classes_suggests_a_function() -> None:
     model = make_output_model(pack_all)
     for name in ("image", "volume", "sequence"):
-        with pytest.raises(TargetError, match=rf"the output '{name}', .*give target=") as caught:
+        with pytest.raises(TargetError, match=rf"the output '{name}', .*pass target=") as caught:
             explain(model, X, "saliency", {name: 1})
-        code = str(caught.value).partition("give target=")[2]
+        code = str(caught.value).partition("pass target=")[2]
         assert repr(name) in code
         heatmap = explain(model, X, "saliency", eval(code, {"tf": tf}))
         assert heatmap.details["output"] == [name] * 3

@@ -263,7 +263,7 @@ def test_bfloat16_layer() -> None:
 
 def test_layer_of_unsupported_rank_is_rejected() -> None:
     model = keras.Sequential([keras.Input((16,)), layers.Reshape((2, 2, 2, 2, 1), name="folded")])
-    with pytest.raises(ShapeError, match=r"layer folded: an output of \(1, 2, 2, 2, 2, 1\)"):
+    with pytest.raises(ShapeError, match=r"layer folded: an output of shape \(1, 2, 2, 2, 2, 1\)"):
         render_model(model, make_pixels(1, 16), "folded")
 
 

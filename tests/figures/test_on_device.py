@@ -455,7 +455,9 @@ def test_invalid_token_grids_are_rejected() -> None:
 
 def test_invalid_arguments_are_rejected() -> None:
     extractor, x = make_identity_extractor(make_pixels(1, 2, 2, 2, 2, 1))
-    with pytest.raises(ShapeError, match=r"layer identity: an output of \(1, 2, 2, 2, 2, 1\)"):
+    with pytest.raises(
+        ShapeError, match=r"layer identity: an output of shape \(1, 2, 2, 2, 2, 1\)"
+    ):
         draw_unfused(extractor, x)
     with pytest.raises(ShapeError, match="empty"):
         draw_unfused(Extractor(make_small_cnn()), make_pixels(0, 8, 8, 3))

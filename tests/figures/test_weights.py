@@ -138,7 +138,7 @@ def test_layers_without_weights_are_rejected() -> None:
     model = make_small_cnn()
     with pytest.raises(LayerError, match="did you mean conv"):
         render_weights(model, "convv")
-    with pytest.raises(LayerError, match="'flatten' stands for have no weights"):
+    with pytest.raises(LayerError, match="match 'flatten' have no weights"):
         render_weights(model, ["conv", "flatten"])
     with pytest.raises(LayerError, match="no convolution: pass layers"):
         render_weights(keras.Sequential([keras.Input((2,)), layers.Dense(2)]))

@@ -80,8 +80,8 @@ class ChannelHealth(TrainingCallback):
     -----
     ChannelHealthWarning
         If a layer returns NaN or infinite values, if more than the fraction `max_lost_fraction` of
-        its channels died, or if a weight of the model has NaN or infinite values. Each layer or weight is
-        reported once. The layers or weights of one step are in one warning.
+        its channels died, or if a weight of the model has NaN or infinite values. Each layer or
+        weight is reported once. The layers or weights of one step are in one warning.
     RuntimeWarning
         If an output cannot be written, as in `ActivationGrids`.
 

@@ -151,8 +151,8 @@ def rephrase_target_errors() -> Iterator[None]:
         yield
     except OutputTargetError as error:
         advice = (
-            f"give --target {error.heads[0]}=CLASS, such as --target {error.heads[0]}=0"
-            if error.heads
+            f"use --target {error.outputs[0]}=CLASS, such as --target {error.outputs[0]}=0"
+            if error.outputs
             else "such a model needs a function as target, in Python: "
             "actgrid.explain(..., target=...)"
         )

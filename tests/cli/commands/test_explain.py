@@ -141,9 +141,9 @@ def test_explain_takes_outputs_and_names_of_their_classes(
     assert result.out.startswith("cat.jpg: saliency: kind 1 ")
     for wrong, words in (
         (["--target", "kidn=1"], "no output 'kidn' (did you mean kind?)"),
-        (["--target", "1"], "the model has 2 outputs, 'is_cat', 'kind': give --target is_cat="),
-        ([], "give --target is_cat=CLASS, such as --target is_cat=0"),
-        (["--target", "kind"], "names an output and no class of it: give --target kind=CLASS"),
+        (["--target", "1"], "the model has 2 outputs, 'is_cat', 'kind': use --target is_cat="),
+        ([], "use --target is_cat=CLASS, such as --target is_cat=0"),
+        (["--target", "kind"], "is the name of an output, not of a class: use --target kind=CLASS"),
         (["--target", "kind=3"], "there is no class 3: output 'kind' has 3 classes, 0 to 2"),
         (["--target", "kind=lien", *labels], "no class is called 'lien' (did you mean lion?)"),
         (["--labels", f"kind={tmp_path}/none.txt"], "there is no file"),
@@ -182,7 +182,7 @@ def test_explain_prints_why_map_is_zero_in_one_line(
     assert result.code == 0
     assert result.err == (
         "actgrid: saliency: 1 of 1 maps are zero everywhere: the gradient of the score with "
-        "respect to the image is zero, or is stopped on its way\n"
+        "respect to the image is zero, or an operation stops it\n"
     )
 
 
@@ -257,7 +257,7 @@ def test_explain_lists_the_methods(run: Run) -> None:
     assert (result.code, result.err) == (0, "")
     assert re.search(r"^method +needs +summary +source *$", result.out, re.M)
     assert re.search(
-        r"^gradcam\+\+ +gradients, layer +Weigh .* https://arxiv.org/abs/1710.11063 *$",
+        r"^gradcam\+\+ +gradients, layer +Weight .* https://arxiv.org/abs/1710.11063 *$",
         result.out,
         re.M,
     )

@@ -32,7 +32,7 @@ def test_info_names_versions_backends_and_devices(run: Run) -> None:
 def test_info_prints_why_backend_is_unavailable(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "actgrid.rendering.backends.native_backend", None)
     facts = json.loads(run("info", "--json").out)
-    assert "install actgrid again where a C++20 compiler" in facts["backends"]["native"]
+    assert "install actgrid again with a C++20 compiler" in facts["backends"]["native"]
     assert facts["auto"] == "numba"
     assert facts["cpu"]["simd"] is None
     assert re.search(r"^processor +\w+$", run("info").out, re.M)
