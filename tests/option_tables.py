@@ -14,7 +14,7 @@ import actgrid
 from actgrid import options
 from actgrid.attribution.methods import all_methods
 from actgrid.cli.app import find_commands
-from actgrid.option_groups import UNSET, Option, options_of
+from actgrid.option_groups import UNSET, Option, get_options
 
 PAGE = Path(__file__).parents[1] / "docs" / "options.md"
 
@@ -48,8 +48,8 @@ def get_own_options(group: type) -> dict[str, Option]:
     for other in all_groups():
         if other is group:
             break
-        before |= {id(option) for option in options_of(other).values()}
-    return {name: option for name, option in options_of(group).items() if id(option) not in before}
+        before |= {id(option) for option in get_options(other).values()}
+    return {name: option for name, option in get_options(group).items() if id(option) not in before}
 
 
 def public_functions() -> Iterator[tuple[str, Any]]:
@@ -71,7 +71,7 @@ def get_function_options(function: Any) -> dict[str, tuple[Option, Any]]:
     if group is None:
         return {}
     parameters = inspect.signature(function).parameters
-    return {name: (option, parameters[name].default) for name, option in options_of(group).items()}
+    return {name: (option, parameters[name].default) for name, option in get_options(group).items()}
 
 
 def list_takers(group: type) -> list[str]:
@@ -101,7 +101,7 @@ def describe_defaults(name: str, option: Option) -> str:
         definition, default = get_function_options(value).get(name, (None, None))
         if definition is option and default is not UNSET and default != option.default:
             functions_by_default.setdefault(f"`{default!r}`", []).append(f"`{function}`")
-    if option is options_of(options.MethodOptions).get(name):
+    if option is get_options(options.MethodOptions).get(name):
         for method in all_methods().values():
             if name in method.options:
                 default = f"`{method.options[name]!r}`"

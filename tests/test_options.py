@@ -26,7 +26,7 @@ from actgrid.option_groups import (
     UNSET,
     Option,
     complete_options,
-    options_of,
+    get_options,
     takes_options,
 )
 from actgrid.option_types import Colormap, Integer
@@ -77,7 +77,7 @@ def test_signatures_and_docstrings_match_definitions(name: str) -> None:
     function = TAKERS[name]
     parameters = inspect.signature(function).parameters
     documented = inspect.getdoc(function) or ""
-    for key, option in options_of(function.__options__).items():
+    for key, option in get_options(function.__options__).items():
         assert parameters[key].kind is inspect.Parameter.KEYWORD_ONLY
         assert option.help in documented
     assert "**options" not in documented
@@ -100,14 +100,14 @@ NAMESAKES = {
 
 
 def test_functions_have_no_options_without_definition() -> None:
-    used = {key for function in TAKERS.values() for key in options_of(function.__options__)}
+    used = {key for function in TAKERS.values() for key in get_options(function.__options__)}
     found: dict[str, set[str]] = {}
     for name, function in FUNCTIONS.items():
         group = getattr(function, "__options__", None)
         if inspect.isclass(function) and group is None:
             continue  # attributes of a result have the names of options
         parameters = set(inspect.signature(function).parameters)
-        if own := parameters & used - set(options_of(group) if group else ()):
+        if own := parameters & used - set(get_options(group) if group else ()):
             found[name] = own
     assert found == NAMESAKES
 
@@ -124,20 +124,20 @@ def test_parameters_before_the_options_have_the_defaults_of_the_definitions(
     name: str, group: type
 ) -> None:
     parameters = inspect.signature(FUNCTIONS[name]).parameters
-    for key, option in options_of(group).items():
+    for key, option in get_options(group).items():
         assert parameters[key].default == option.default
 
 
 @pytest.mark.parametrize("method", all_methods().values(), ids=lambda method: method.name)
 def test_the_options_of_methods_are_defined(method: Any) -> None:
-    known = options_of(options.MethodOptions)
+    known = get_options(options.MethodOptions)
     for name, default in method.options.items():
         assert known[name].check(name, default) == default
 
 
 def test_words_of_options_match_implementation() -> None:
     def words(group: type, name: str) -> tuple[str, ...]:
-        return options_of(group)[name].type.words
+        return get_options(group)[name].type.words
 
     assert words(options.GridOptions, "order") == tuple(ORDERS)
     assert words(options.BackendOptions, "backend") == ("auto", *BACKENDS)
@@ -149,7 +149,7 @@ def test_mypy_knows_option_names_and_types() -> None:
     for group in GROUPS:
         assert typing.is_typeddict(group)
         hints = typing.get_type_hints(group)
-        assert set(hints) == set(options_of(group))
+        assert set(hints) == set(get_options(group))
 
 
 def test_annotations_of_functions_can_be_resolved() -> None:

@@ -4,11 +4,11 @@ import os
 
 import pytest
 
-from actgrid.progress import held_back
+from actgrid.progress import buffer_stderr
 
 
 def imported(problem: BaseException | None) -> None:
-    with held_back():
+    with buffer_stderr():
         os.write(2, b"from C++\n")
         if problem is not None:
             raise problem

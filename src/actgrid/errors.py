@@ -33,7 +33,7 @@ __all__ = [
     "TooLargeError",
     "UnknownOptionError",
     "UnusableModelError",
-    "caller_level",
+    "get_caller_level",
     "strip_terminal_codes",
     "suggest",
 ]
@@ -174,7 +174,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {', '.join(matches)}?)" if matches else ""
 
 
-def caller_level() -> int:
+def get_caller_level() -> int:
     """Return the ``stacklevel`` for a warning to point at the caller of actgrid."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and _is_actgrid_module(frame.f_globals.get("__name__", "")):

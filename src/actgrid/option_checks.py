@@ -14,14 +14,14 @@ __all__ = [
     "DEFAULT_LIMITS",
     "NORMALIZATIONS",
     "NORMALIZE_EXPECTED",
+    "check_integer",
+    "check_number",
+    "check_sample",
     "describe_bounds",
     "find_colormap",
-    "integer_option",
-    "number_option",
+    "list_writable_formats",
     "read_normalize",
-    "sample_option",
-    "thread_count",
-    "writable_formats",
+    "resolve_thread_count",
 ]
 
 _MAX_THREADS = 1024
@@ -42,7 +42,7 @@ NORMALIZE_EXPECTED = "one of " + ", ".join(
 )
 
 
-def integer_option(
+def check_integer(
     name: str, value: object, minimum: int | None = None, maximum: int | None = None
 ) -> int:
     """Return the value of an option as an int.
@@ -63,7 +63,7 @@ def integer_option(
     return number
 
 
-def number_option(name: str, value: Any, minimum: float = 0, maximum: float = math.inf) -> float:
+def check_number(name: str, value: Any, minimum: float = 0, maximum: float = math.inf) -> float:
     """Return the value of an option as a finite float.
 
     Raises
@@ -82,7 +82,7 @@ def number_option(name: str, value: Any, minimum: float = 0, maximum: float = ma
     return number
 
 
-def sample_option(sample: object, count: int) -> int:
+def check_sample(sample: object, count: int) -> int:
     """Return the non-negative position of a sample in a batch of `count` samples.
 
     A negative position counts from the end.
@@ -92,13 +92,13 @@ def sample_option(sample: object, count: int) -> int:
     OptionError
         If the position lies outside of the batch.
     """
-    position = integer_option("sample", sample)
+    position = check_integer("sample", sample)
     if not -count <= position < count:
         raise OptionError(f"sample {position} does not exist: the batch has {count} samples")
     return position % count
 
 
-def thread_count(threads: int | None) -> int:
+def resolve_thread_count(threads: int | None) -> int:
     """Return the number of threads to use.
 
     None means the number of processors that this process may run on.
@@ -109,7 +109,7 @@ def thread_count(threads: int | None) -> int:
         If `threads` is neither None nor a positive integer.
     """
     if threads is not None:
-        return min(integer_option("threads", threads, 1), _MAX_THREADS)
+        return min(check_integer("threads", threads, 1), _MAX_THREADS)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -181,7 +181,7 @@ def find_colormap(name: str) -> Any:
 
 
 @lru_cache(maxsize=1)
-def writable_formats() -> dict[str, str]:
+def list_writable_formats() -> dict[str, str]:
     """Return the image formats that Pillow can write: file suffix -> format name."""
     from PIL import Image
 

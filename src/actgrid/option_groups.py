@@ -16,7 +16,7 @@ __all__ = [
     "Option",
     "check_option",
     "complete_options",
-    "options_of",
+    "get_options",
     "pick_options",
     "takes_options",
 ]
@@ -76,7 +76,7 @@ def _get_hints(group: type) -> dict[str, Any]:
 
 
 @functools.cache
-def options_of(*groups: type) -> Mapping[str, Option]:
+def get_options(*groups: type) -> Mapping[str, Option]:
     """Return the options that groups define, in order of definition: name -> Option.
 
     Examples
@@ -101,7 +101,7 @@ def check_option(group: type, name: str, value: Any) -> Any:
     OptionError
         If the value is not allowed. Also a ValueError.
     """
-    return options_of(group)[name].check(name, value)
+    return get_options(group)[name].check(name, value)
 
 
 def complete_options(
@@ -125,7 +125,7 @@ def complete_options(
     OptionError
         If a value is not allowed. Also a ValueError.
     """
-    options = options_of(group)
+    options = get_options(group)
     for name in values:
         if name not in options:
             raise UnknownOptionError(
@@ -143,7 +143,7 @@ def complete_options(
 
 def pick_options(options: Mapping[str, Any], *groups: type) -> dict[str, Any]:
     """Select the options that several groups define from a dict of options."""
-    return {name: options[name] for name in options_of(*groups) if name in options}
+    return {name: options[name] for name in get_options(*groups) if name in options}
 
 
 def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:
@@ -188,7 +188,7 @@ def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:
                 default=defaults.get(name, option.default),
                 annotation=annotations[name],
             )
-            for name, option in options_of(group).items()
+            for name, option in get_options(group).items()
         ]
         wrapper.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[*parameters.values(), *keywords]
@@ -212,7 +212,7 @@ def _document_options(doc: str, group: type, defaults: Mapping[str, Any]) -> str
         return doc
     indent = match[1]
     lines: list[str] = []
-    for name, option in options_of(group).items():
+    for name, option in get_options(group).items():
         default = defaults.get(name, option.default)
         suffix = "" if default is UNSET else f", default {default!r}"
         # numpydoc's word for the type.

@@ -12,12 +12,12 @@ from actgrid.option_checks import (
     DEFAULT_LIMITS,
     NORMALIZATIONS,
     NORMALIZE_EXPECTED,
+    check_integer,
+    check_number,
     describe_bounds,
     find_colormap,
-    integer_option,
-    number_option,
+    list_writable_formats,
     read_normalize,
-    writable_formats,
 )
 
 __all__ = [
@@ -131,7 +131,7 @@ class Integer:
         return f"an integer{describe_bounds(self.minimum, self.maximum)}"
 
     def check(self, name: str, value: Any) -> int:
-        return integer_option(name, value, self.minimum, self.maximum)
+        return check_integer(name, value, self.minimum, self.maximum)
 
     def read(self, name: str, text: str) -> int:
         if not re.fullmatch(r"\s*[+-]?[0-9]{1,20}\s*", text):
@@ -166,7 +166,7 @@ class Number:
         return f"a number{describe_bounds(self.minimum, self.maximum)}"
 
     def check(self, name: str, value: Any) -> float:
-        number = number_option(name, value, self.minimum, self.maximum)
+        number = check_number(name, value, self.minimum, self.maximum)
         if self.is_open and number in (self.minimum, self.maximum):
             raise _value_error(name, value, self)
         return number
@@ -455,7 +455,7 @@ class FileFormat(_TextType):
     def check(self, name: str, value: Any) -> str:
         if not isinstance(value, str):
             raise _value_error(name, value, self)
-        formats = [suffix.lstrip(".") for suffix in writable_formats()]
+        formats = [suffix.lstrip(".") for suffix in list_writable_formats()]
         file_format = value.lower()
         if file_format not in formats:
             raise _value_error(name, value, self, suggest(file_format, formats))
@@ -471,7 +471,7 @@ class ByteCount(_TextType):
     expected: ClassVar[str] = "a number of bytes of at least 1, such as 512MiB"
 
     def check(self, name: str, value: Any) -> int:
-        return self.read(name, value) if isinstance(value, str) else integer_option(name, value, 1)
+        return self.read(name, value) if isinstance(value, str) else check_integer(name, value, 1)
 
     def read(self, name: str, text: str) -> int:
         match = re.fullmatch(r"\s*([0-9]{1,15})\s*([A-Za-z]*)\s*", text)

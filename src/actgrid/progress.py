@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["held_back", "progress"]
+__all__ = ["buffer_stderr", "show_progress"]
 
 
 @contextmanager
-def progress(
+def show_progress(
     total: int | None, description: str, is_shown: bool = True, completed: int = 0
 ) -> Iterator[Callable[..., None]]:
     """Show a progress bar on the terminal; yield a function that advances the bar.
@@ -71,7 +71,7 @@ def progress(
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
+def buffer_stderr() -> Iterator[None]:
     """Buffer standard error, also of C++ code; print it only after an exception."""
     sys.stderr.flush()
     stderr = os.dup(2)

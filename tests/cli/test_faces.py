@@ -21,7 +21,7 @@ from actgrid.cli import commands
 from actgrid.cli.app import app, find_commands
 from actgrid.cli.command import Command, Options, command
 from actgrid.models.image_sources import find_images
-from actgrid.option_groups import UNSET, Option, options_of
+from actgrid.option_groups import UNSET, Option, get_options
 from actgrid.option_types import Flag, Number
 
 Run = Callable[..., Any]
@@ -60,7 +60,7 @@ def option_parameters(name: str) -> dict[str, Any]:
 
 def defined(command: Command) -> Iterator[tuple[str, Option]]:
     """Yield (name, definition) for each option of a command."""
-    yield from options_of(GENERAL).items()
+    yield from get_options(GENERAL).items()
     for panel in command.panels:
         yield from panel.options.items()
 
@@ -82,7 +82,7 @@ def test_every_option_has_a_definition(name: str) -> None:
     assert set(parameters) == {option for option, _ in pairs}
     for option_name, option in pairs:
         groups = [
-            options_of(group)[option_name] for group in GROUPS if option_name in options_of(group)
+            get_options(group)[option_name] for group in GROUPS if option_name in get_options(group)
         ]
         matches = [
             group for group in groups if (group.type, group.help) == (option.type, option.help)

@@ -12,7 +12,7 @@ from playwright.sync_api import Page
 
 import actgrid
 from actgrid.errors import ActgridError
-from actgrid.option_groups import Option, options_of
+from actgrid.option_groups import Option, get_options
 from actgrid.option_types import Number
 from actgrid.options import (
     ExportOptions,
@@ -30,7 +30,7 @@ from actgrid.web.parameters import check_query, takes_query
 Client = httpx.Client
 Ask = Callable[..., httpx.Response]
 
-GRID, MAXIMIZE = options_of(GridOptions), options_of(MaximizeOptions)
+GRID, MAXIMIZE = get_options(GridOptions), get_options(MaximizeOptions)
 LAYER = "/api/images/{image}/layers/{layer}"
 MAXIMIZED = "/api/layers/{layer}/channels/{channel}/maximized"
 
@@ -78,7 +78,7 @@ def test_path_parameters_are_the_definitions(described: dict[str, Any]) -> None:
     for name in ("normalize", "scope"):
         assert found[name]["description"] == GRID[name].help
         assert found[name]["schema"].items() >= GRID[name].type.schema().items()
-    targets = options_of(TargetOptions)
+    targets = get_options(TargetOptions)
     place = "/api/images/{image}/heatmaps/{method}/{target}.json"
     for where, name in (("path", "method"), ("path", "target"), ("query", "layer")):
         text = parameters(described, place, where)[name]["description"]
@@ -168,7 +168,7 @@ def test_functions_take_the_definitions(
     function: Callable[..., Any], group: type, own: list[str]
 ) -> None:
     found = inspect.signature(function).parameters
-    options = options_of(group)
+    options = get_options(group)
     assert list(found) == [*own, *options]
     assert {name: found[name].default for name in options} == {
         name: option.default for name, option in options.items()
@@ -232,7 +232,7 @@ NORMALIZATIONS = ["standard", "minmax", "symmetric"]
 
 @pytest.mark.parametrize("name", HEATMAP_CONTROLS)
 def test_controls_of_a_heatmap_are_the_definitions(page: Page, client: Client, name: str) -> None:
-    option = options_of(TargetOptions, OverlayOptions)[name]
+    option = get_options(TargetOptions, OverlayOptions)[name]
     page.get_by_role("tab", name="Heatmap").click()
     label = field(page, "heatmap", HEATMAP_CONTROLS[name])
     none = f" Empty: {option.none}." if option.none else ""

@@ -20,7 +20,7 @@ from actgrid.models.functions import GraphFunction
 from actgrid.models.image_pixels import parse_image_size
 from actgrid.models.preprocessing import get_preprocess_function
 from actgrid.models.tracing import trace_model
-from actgrid.option_checks import integer_option
+from actgrid.option_checks import check_integer
 
 __all__ = ["ImageParametrization"]
 
@@ -91,7 +91,7 @@ class ImageParametrization:
             if isinstance(rgb_channels, str) or len(rgb_channels) != 3:
                 raise OptionError(f"rgb_channels must be three channels, not {rgb_channels!r}")
             rgb = tuple(
-                integer_option("a channel of rgb_channels", channel, 0, depth - 1)
+                check_integer("a channel of rgb_channels", channel, 0, depth - 1)
                 for channel in rgb_channels
             )
         if size is not None:

@@ -14,7 +14,7 @@ from actgrid.attribution.method import method
 from actgrid.attribution.perturbation import CONSTANT_SCORE, score_masked_images
 from actgrid.errors import MissingDependencyError, ShapeError
 from actgrid.models.frameworks import tensorflow
-from actgrid.option_checks import integer_option
+from actgrid.option_checks import check_integer
 
 __all__ = ["check_packages", "lime"]
 
@@ -34,7 +34,7 @@ def lime(
     seed: int = 0,
 ) -> Attribution:
     """Hide random superpixels and fit a linear model to the scores; map its weights."""
-    samples = integer_option("samples", samples, 2)
+    samples = check_integer("samples", samples, 2)
     linear_model = _import_optional("sklearn.linear_model", "scikit-learn")
     pixels = np.asarray(batch.image)
     if batch.reader.channels_first:
@@ -113,7 +113,7 @@ def _segment_images(pixels: Array, segments: Any) -> npt.NDArray[np.int32]:
         segment_maps = np.asarray(segments)
         segment_maps = segment_maps[None] if segment_maps.ndim == 2 else segment_maps
     else:
-        count = integer_option("segments", segments, 2)
+        count = check_integer("segments", segments, 2)
         segment_maps = np.stack([_run_slic(image, count) for image in pixels])
     if segment_maps.shape != pixels.shape[:3] or segment_maps.dtype.kind not in "iu":
         raise ShapeError(

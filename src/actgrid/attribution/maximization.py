@@ -28,10 +28,10 @@ from actgrid.models.network import check_compiled
 from actgrid.models.networks import get_network
 from actgrid.models.tracing import build_model
 from actgrid.models.types import LayersLike, ModelLike
-from actgrid.option_checks import integer_option
+from actgrid.option_checks import check_integer
 from actgrid.option_groups import check_option, takes_options
 from actgrid.options import ChannelOptions, MaximizeImageOptions
-from actgrid.progress import progress as progress_bar
+from actgrid.progress import show_progress
 from actgrid.rendering.picture import Picture
 from actgrid.rendering.sheet import lay_out_sheet
 
@@ -256,7 +256,7 @@ def maximize(
     )
     chunks = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
     results: list[tuple[Any, ...]] = []
-    bar = progress_bar(len(chunks) * ascent_options.steps, "maximising", bool(progress))
+    bar = show_progress(len(chunks) * ascent_options.steps, "maximizing", bool(progress))
     with nullcontext(progress) if callable(progress) else bar as advance:
         for chunk in chunks:
             parameters = ascend(step, noise, chunk, ascent_options, model_inputs, advance)
@@ -290,9 +290,7 @@ def _resolve_channels(
     has_names = any(isinstance(item, str) for item in items)
     names = resolve_labels(model, count, labels) if has_names else None
     indices = [
-        find_class_index(item, names)
-        if isinstance(item, str)
-        else integer_option("a channel", item)
+        find_class_index(item, names) if isinstance(item, str) else check_integer("a channel", item)
         for item in items
     ]
     for index in indices:

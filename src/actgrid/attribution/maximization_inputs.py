@@ -17,7 +17,7 @@ from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import find_input_position, list_input_names
 from actgrid.models.model_errors import summarize_error
 from actgrid.models.tracing import find_input_specs
-from actgrid.option_checks import integer_option
+from actgrid.option_checks import check_integer
 
 __all__ = ["MaximizationInputs"]
 
@@ -102,7 +102,7 @@ class MaximizationInputs:
         if isinstance(image_input, str):
             candidates = [find_input_position(model, specs, image_input)]
         elif image_input is not None:
-            candidates = [integer_option("image_input", image_input, 0, len(flat) - 1)]
+            candidates = [check_integer("image_input", image_input, 0, len(flat) - 1)]
         else:
             candidates = [index for index, name in enumerate(names) if name not in values]
             images = [index for index in candidates if len(flat[index].shape) == 4]

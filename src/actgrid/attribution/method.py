@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
-from actgrid.option_groups import options_of
+from actgrid.option_groups import get_options
 from actgrid.options import MethodOptions
 
 __all__ = ["DECLARED_METHODS", "Method", "Need", "check_values", "method"]
@@ -84,7 +84,7 @@ def check_values(options: Mapping[str, Any]) -> dict[str, Any]:
     OptionError
         If a value is invalid. Also a ValueError.
     """
-    definitions = options_of(MethodOptions)
+    definitions = get_options(MethodOptions)
     return {
         name: definitions[name].check(name, value) if name in definitions else value
         for name, value in options.items()

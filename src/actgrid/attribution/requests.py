@@ -28,7 +28,7 @@ from actgrid.attribution.targets import (
     may_name_outputs,
     parse_classes,
 )
-from actgrid.errors import DtypeError, OptionError, ShapeError, TargetError, caller_level
+from actgrid.errors import DtypeError, OptionError, ShapeError, TargetError, get_caller_level
 from actgrid.models import load_model
 from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.frameworks import tensorflow
@@ -38,7 +38,7 @@ from actgrid.models.inputs import find_input_position, is_real_dtype, prepare_in
 from actgrid.models.labels import resolve_labels
 from actgrid.models.tracing import build_model
 from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
-from actgrid.option_checks import integer_option
+from actgrid.option_checks import check_integer
 from actgrid.rendering import Heatmap
 
 __all__ = ["ExplanationRequest", "Labels", "ZeroAttributionWarning", "prepare_request"]
@@ -165,7 +165,7 @@ def prepare_request(
         Whether the explained input may have any rank, for methods that need no image. It must have
         a batch axis then.
     """
-    batch_size = integer_option("batch_size", batch_size, 1)
+    batch_size = check_integer("batch_size", batch_size, 1)
     model = load_model(model)
     tf = tensorflow()
     photos: list[Photo] = []
@@ -277,7 +277,7 @@ def _find_image(
     elif isinstance(image_input, str):
         image_index = find_input_position(model, inputs, image_input)
     else:
-        image_index = integer_option("image_input", image_input, 0)
+        image_index = check_integer("image_input", image_input, 0)
     if image_index is None or image_index not in (range(len(shapes)) if any_rank else images):
         raise ShapeError(
             "only images, (N, H, W, C), can be explained: the model's input is "
@@ -301,7 +301,7 @@ def _warn_of_zeros(reasons: Sequence[str | None], method: str) -> None:
     """Issue a warning for each reason for which maps are zero everywhere."""
     for reason, count in Counter(filter(None, reasons)).items():
         text = f"{method}: {count} of {len(reasons)} maps are zero everywhere: {reason}"
-        warnings.warn(text, ZeroAttributionWarning, stacklevel=caller_level())
+        warnings.warn(text, ZeroAttributionWarning, stacklevel=get_caller_level())
 
 
 def _make_heatmap(

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from actgrid.errors import ModelError, OptionError, OutputError
 from actgrid.models.frameworks import keras
-from actgrid.option_checks import integer_option
+from actgrid.option_checks import check_integer
 
 __all__ = ["Sink", "TrainingCallback"]
 
@@ -129,7 +129,7 @@ class TrainingCallback(keras().callbacks.Callback, ABC):  # type: ignore[misc]
         ModelError
             If no model was set by ``callback.set_model(model)``. Also a ValueError.
         """
-        step = integer_option("step", step, 0)
+        step = check_integer("step", step, 0)
         if self._task_thread is None:
             self._begin()
         assert self._task_thread is not None
@@ -214,4 +214,4 @@ class TrainingCallback(keras().callbacks.Callback, ABC):  # type: ignore[misc]
 def _check_batches(every: object) -> int:
     if isinstance(every, str):
         raise OptionError(f"every must be 'epoch' or a number of batches, not {every!r}")
-    return integer_option("every", every, 1)
+    return check_integer("every", every, 1)

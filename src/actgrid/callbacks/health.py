@@ -18,7 +18,7 @@ from actgrid.figures.grids import get_batch_size
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import collect_weights
 from actgrid.models.types import LayersLike
-from actgrid.option_checks import thread_count
+from actgrid.option_checks import resolve_thread_count
 from actgrid.option_groups import takes_options
 from actgrid.options import HealthOptions
 from actgrid.rendering import ChannelStats
@@ -137,7 +137,7 @@ class ChannelHealth(TrainingCallback):
             batch, infos = get_batch_size(activations), self._samples.layers
             for path, activation in activations.items():
                 stats = measure_image_stats(
-                    infos[path], activation, batch=batch, threads=thread_count(None)
+                    infos[path], activation, batch=batch, threads=resolve_thread_count(None)
                 )
                 batches.setdefault(path, []).append(stats)
         stats_by_path = {path: _join_batches(stats) for path, stats in batches.items()}

@@ -20,7 +20,7 @@ import typer
 from actgrid.cli.messages import CommandStop, configure_output
 from actgrid.cli.words import WORDS
 from actgrid.errors import ActgridError
-from actgrid.option_groups import UNSET, Option, options_of, pick_options
+from actgrid.option_groups import UNSET, Option, get_options, pick_options
 from actgrid.option_types import Flag, OptionType
 from actgrid.options import GeneralOptions
 
@@ -30,16 +30,16 @@ __all__ = [
     "Options",
     "Panel",
     "command",
-    "flag_of",
+    "format_flag",
     "general_parameters",
-    "panel",
+    "make_panel",
 ]
 
 _REQUIRED = inspect.Parameter.empty
 _SHORT = {"output": "-o", "version": "-V", "quiet": "-q", "verbose": "-v"}
 _ENVIRONMENT = {"token": "ACTGRID_TOKEN"}
 _MAX_METAVAR_LENGTH = 16  # characters
-_GENERAL = options_of(GeneralOptions)
+_GENERAL = get_options(GeneralOptions)
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ class Options(dict[str, Any]):
         return pick_options(self, *groups)
 
 
-def flag_of(name: str) -> str:
+def format_flag(name: str) -> str:
     """Return the flag of an option, such as ``--batch-size`` for ``batch_size``."""
     return f"--{name.replace('_', '-')}"
 
 
-def panel(group: type, *names: str) -> Panel:
+def make_panel(group: type, *names: str) -> Panel:
     """Return a help panel of an option group, titled with the group's docstring."""
-    options = options_of(group)
+    options = get_options(group)
     title = (group.__doc__ or "").partition("\n")[0].rstrip(".")
     return Panel(title, {name: options[name] for name in names or options})
 
@@ -110,7 +110,9 @@ def command(*groups: type | Panel, **defaults: Any) -> Callable[[Callable[..., N
                 for name, option in group_panel.options.items()
             },
         )
-        for group_panel in (group if isinstance(group, Panel) else panel(group) for group in groups)
+        for group_panel in (
+            group if isinstance(group, Panel) else make_panel(group) for group in groups
+        )
     )
     options = {
         name: option for group_panel in panels for name, option in group_panel.options.items()
@@ -193,9 +195,9 @@ def _make_parameter(
 ) -> inspect.Parameter:
     """Return the typer parameter that reads an option as text."""
     is_flag = isinstance(option.type, Flag)
-    flag = flag_of(name)
+    flag = format_flag(name)
     if is_flag and option.default is not False:
-        flag = f"{flag}/{flag_of(f'no_{name}')}"
+        flag = f"{flag}/{format_flag(f'no_{name}')}"
     declarations = [flag, *([_SHORT[name]] if name in _SHORT else [])]
     info = typer.Option(
         *declarations,
@@ -282,7 +284,7 @@ def _make_completion(name: str, option: Option) -> Callable[[str], list[str]] | 
 
 def _read_value(name: str, option: Option, text: bool | str | Sequence[str] | None) -> Any:
     """Convert the command-line text of an option to its value, or return the default."""
-    flag = flag_of(name)
+    flag = format_flag(name)
     if text is None or text == []:
         is_single = option.is_repeatable and isinstance(option.default, str)
         return [option.default] if is_single else option.default

@@ -14,7 +14,7 @@ from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_options, find_method
 from actgrid.attribution.requests import Labels, ZeroAttributionWarning
 from actgrid.attribution.targets import check_classes, parse_classes
-from actgrid.cli.command import flag_of
+from actgrid.cli.command import format_flag
 from actgrid.errors import OptionError, OutputTargetError, TargetError
 from actgrid.figures.files import make_folder_names, make_safe_name, make_unique_names
 from actgrid.models.labels import read_labels
@@ -49,9 +49,9 @@ def select_methods(
     for name in options:
         if name not in accepted:
             raise OptionError(
-                f"{flag_of(name)} is not an option of "
+                f"{format_flag(name)} is not an option of "
                 f"{', '.join(method.name for method in methods)}; "
-                f"options: {', '.join(map(flag_of, accepted)) or 'none'}"
+                f"options: {', '.join(map(format_flag, accepted)) or 'none'}"
             )
     if any(method.name == "lime" for method in methods):
         check_packages()

@@ -18,7 +18,7 @@ from actgrid.models.frameworks import keras
 from actgrid.models.layers import collect_operations
 from actgrid.models.loading import is_function_spec
 from actgrid.models.preprocessing import Preprocessing, find_preprocessing
-from actgrid.progress import held_back
+from actgrid.progress import buffer_stderr
 
 __all__ = [
     "load_inputs",
@@ -102,5 +102,5 @@ def load_tensorflow() -> None:
         If TensorFlow is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with held_back():
+    with buffer_stderr():
         keras().layers  # noqa: B018  (this access imports Keras and TensorFlow)

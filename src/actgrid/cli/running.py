@@ -19,7 +19,7 @@ from actgrid.cli.loading import load_model, parse_layers, resolve_preprocessing
 from actgrid.cli.messages import CommandStop
 from actgrid.errors import OptionError, OutputError, suggest
 from actgrid.options import DrawingOptions, ModelOptions, RayOptions, RunOptions
-from actgrid.progress import progress
+from actgrid.progress import show_progress
 from actgrid.rendering.backends import load_backend
 from actgrid.runs.manifest import Record
 from actgrid.runs.runs import Run, Summary, check_start
@@ -101,7 +101,7 @@ def finish_run(run: Run, options: Options) -> None:
         )
     with (
         run,
-        progress(run.total, run.activity, completed=recorded_before) as advance,
+        show_progress(run.total, run.activity, completed=recorded_before) as advance,
         _report_interruption(run),
     ):
         for record in run:

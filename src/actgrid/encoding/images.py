@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from actgrid.encoding.png import convert_to_pillow, encode_png_pieces
 from actgrid.errors import OptionError, suggest
-from actgrid.option_checks import writable_formats
+from actgrid.option_checks import list_writable_formats
 from actgrid.option_groups import check_option
 from actgrid.options import FileOptions
 
@@ -50,7 +50,7 @@ def find_image_format(suffix: str) -> str:
     >>> find_image_format(".jpg")
     'JPEG'
     """
-    formats = writable_formats()
+    formats = list_writable_formats()
     name = formats.get(suffix.lower())
     if name is None:
         raise OptionError(

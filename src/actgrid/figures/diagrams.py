@@ -21,7 +21,7 @@ from actgrid.models.network import check_compiled
 from actgrid.models.networks import get_network
 from actgrid.models.tracing import prepare_trace_inputs, trace_model
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
-from actgrid.option_checks import sample_option
+from actgrid.option_checks import check_sample
 from actgrid.option_groups import takes_options
 from actgrid.options import ModelDiagramOptions
 from actgrid.rendering import render
@@ -132,7 +132,7 @@ def diagram(
         boxes = [_make_box(info, info.shape) for info in infos]
     else:
         flat_inputs = [tensor for tensor in tf.nest.flatten(inputs) if tensor is not None]
-        sample = sample_option(options["sample"], max(map(len, flat_inputs)))
+        sample = check_sample(options["sample"], max(map(len, flat_inputs)))
         boxes = []
         fronts = function(inputs, tf.constant(sample))
         for info, (tensor, shape) in zip(infos, fronts, strict=True):

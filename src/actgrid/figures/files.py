@@ -18,8 +18,8 @@ from actgrid.encoding import make_folder, write_file
 from actgrid.figures.grids import get_batch_size
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
-from actgrid.option_checks import thread_count
-from actgrid.option_groups import options_of, pick_options, takes_options
+from actgrid.option_checks import resolve_thread_count
+from actgrid.option_groups import get_options, pick_options, takes_options
 from actgrid.options import (
     FileOptions,
     RenderArrayOptions,
@@ -243,7 +243,7 @@ def worker_threads(threads: int | None, name: str) -> Iterator[ThreadPoolExecuto
     # One drawing thread for each processor, besides TensorFlow's threads: fewer threads leave
     # processors idle while TensorFlow waits, and more threads or a lower priority gain nothing
     # (measured with 1 to 3 threads on 2 processors).
-    pool = ThreadPoolExecutor(thread_count(threads), f"actgrid-{name}")
+    pool = ThreadPoolExecutor(resolve_thread_count(threads), f"actgrid-{name}")
     try:
         yield pool
     finally:
@@ -277,7 +277,7 @@ def draw_file(
 
 def get_picture_suffix(options: Mapping[str, Any]) -> str:
     """Return the file suffix, such as ``.png``, of the option `format` or its default."""
-    return "." + str(options.get("format", options_of(FileOptions)["format"].default))
+    return "." + str(options.get("format", get_options(FileOptions)["format"].default))
 
 
 def split_options(

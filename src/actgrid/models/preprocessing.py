@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.errors import AssumptionWarning, OptionError, caller_level, suggest
+from actgrid.errors import AssumptionWarning, OptionError, get_caller_level, suggest
 from actgrid.models.architectures import DEMO, find_architecture
 from actgrid.models.frameworks import applications, keras, tensorflow
 from actgrid.models.inputs import get_input_structure, read_input_specs
 from actgrid.models.network import is_network
 from actgrid.models.tracing import keep_state, trace_model
-from actgrid.option_groups import options_of
+from actgrid.option_groups import get_options
 from actgrid.options import PreparationOptions
 
 __all__ = ["Preprocessing", "find_preprocessing", "get_preprocess_function"]
@@ -116,7 +116,7 @@ def find_preprocessing(preprocess: object, model: Any = None) -> Preprocessing:
             return Preprocessing(
                 application, "as given", False, _get_application_function(application)
             )
-    expected = options_of(PreparationOptions)["preprocess"].type.expected
+    expected = get_options(PreparationOptions)["preprocess"].type.expected
     raise OptionError(
         f"preprocess must be {expected}, not {preprocess!r}"
         f"{suggest(str(preprocess), applications())}"
@@ -160,7 +160,7 @@ def _choose_automatically(model: Any) -> Preprocessing:
                 f"{choice[1].describe()}; to choose another one, set preprocess='none', the name "
                 "of a Keras application, or a function",
                 AssumptionWarning,
-                stacklevel=caller_level(),
+                stacklevel=get_caller_level(),
             )
     return choice[1]
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from actgrid.encoding import make_blank_levels
 from actgrid.errors import OptionError
-from actgrid.option_checks import thread_count
+from actgrid.option_checks import resolve_thread_count
 from actgrid.option_groups import takes_options
 from actgrid.options import RenderArrayOptions
 from actgrid.rendering.backends import load_backend
@@ -103,7 +103,7 @@ def render(activations: npt.ArrayLike, **options: Unpack[RenderArrayOptions]) ->
     >>> grid.levels.shape
     (227, 911)
     """
-    backend, threads = load_backend(options["backend"]), thread_count(options["threads"])
+    backend, threads = load_backend(options["backend"]), resolve_thread_count(options["threads"])
     scope = options["scope"]
     tiling = tile(
         as_array(activations),

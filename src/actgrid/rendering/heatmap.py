@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import OptionError
-from actgrid.option_checks import integer_option, number_option, thread_count
+from actgrid.option_checks import check_integer, check_number, resolve_thread_count
 from actgrid.option_groups import UNSET, takes_options
 from actgrid.options import (
     SIGNED,
@@ -263,9 +263,9 @@ class Heatmap(Picture):
         OptionError
             If a side is not a positive integer. Also a ValueError.
         """
-        sides = (integer_option("height", height, 1), integer_option("width", width, 1))
+        sides = (check_integer("height", height, 1), check_integer("width", width, 1))
         resized = np.empty((len(self), *sides), np.float32)
-        load_backend().resize(self.values, resized, thread_count(threads))
+        load_backend().resize(self.values, resized, resolve_thread_count(threads))
         return resized
 
     @takes_options(HeatmapOptions)
@@ -376,17 +376,17 @@ class Heatmap(Picture):
         """
         photos, regions = self._require_images(), self._list_regions()
         level_list = levels if isinstance(levels, Iterable) else [levels]
-        fractions = [number_option("levels", fraction, 0, 1) for fraction in level_list]
+        fractions = [check_number("levels", fraction, 0, 1) for fraction in level_list]
         sides = photos.shape[1:3]
         if width is None:
             width = max(1, round(min(sides) * _LINE_WIDTH_FRACTION))
-        width = integer_option("width", width, 1)
+        width = check_integer("width", width, 1)
         lines = [(1, as_colour("color", color))]
         if self.signed:
             lines.append((-1, as_colour("negative_color", negative_color)))
         stats = self._measure_ranges(options["clip"])
         pictures = photos.copy()
-        backend, threads = load_backend(), thread_count(options["threads"])
+        backend, threads = load_backend(), resolve_thread_count(options["threads"])
         for map_values, low, high, region, picture in zip(
             self.values, stats.min, stats.max, regions, pictures, strict=True
         ):
@@ -445,7 +445,7 @@ class Heatmap(Picture):
     ) -> npt.NDArray[np.uint8]:
         photos, regions = self._require_images(), self._list_regions()
         colours = palette(cmap)
-        backend, threads = load_backend(), thread_count(threads)
+        backend, threads = load_backend(), resolve_thread_count(threads)
         overlaid = np.empty(photos.shape, np.uint8)
         for values, mapping, photo, region, overlay in zip(
             self.values, self._iterate_mappings(clip), photos, regions, overlaid, strict=True

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageColor, ImageOps
 
 from actgrid.errors import DtypeError, OptionError, ShapeError
-from actgrid.option_checks import integer_option
+from actgrid.option_checks import check_integer
 from actgrid.rendering.tiles import as_array
 
 __all__ = ["as_boxes", "as_colour", "as_entries", "as_labels", "as_maps", "as_photos"]
@@ -104,7 +104,7 @@ def as_colour(name: str, value: Any) -> tuple[int, ...]:
     try:
         if isinstance(value, str):
             return ImageColor.getrgb(value)[:3]
-        red, green, blue = (integer_option(name, component, 0, 255) for component in value)
+        red, green, blue = (check_integer(name, component, 0, 255) for component in value)
         return red, green, blue
     except (TypeError, ValueError):
         raise OptionError(

@@ -11,7 +11,7 @@ from PIL import Image
 
 from actgrid.encoding import encode, write_file
 from actgrid.encoding.png import convert_to_pillow
-from actgrid.option_checks import thread_count
+from actgrid.option_checks import resolve_thread_count
 
 __all__ = ["Picture", "encode_picture"]
 
@@ -154,6 +154,6 @@ def encode_picture(
         pixels,
         palette,
         compression=compression,
-        threads=thread_count(threads),
+        threads=resolve_thread_count(threads),
         **pillow_options,
     )

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import DtypeError, OptionError, ShapeError
-from actgrid.option_checks import integer_option, sample_option
+from actgrid.option_checks import check_integer, check_sample
 from actgrid.option_groups import check_option
 from actgrid.options import ArrayOptions, GridOptions
 
@@ -109,7 +109,7 @@ def tile(
     ShapeError
         If the array is empty, or its rank does not fit its kind.
     """
-    sample = integer_option("sample", sample)
+    sample = check_integer("sample", sample)
     check_option(ArrayOptions, "data_format", data_format)
     if kind is None:
         kind = "sequence" if token_grid is not None else _KIND_OF_RANK.get(array.ndim)
@@ -184,7 +184,7 @@ def _select_sample(array: Array, kind: str, sample: int) -> Array:
         return array
     if array.ndim != rank + 1:
         raise _make_rank_error(array, kind)
-    sampled: Array = array[sample_option(sample, len(array))]
+    sampled: Array = array[check_sample(sample, len(array))]
     return sampled
 
 

@@ -14,7 +14,7 @@ from actgrid.attribution.method import Method
 from actgrid.attribution.requests import Labels, prepare_request
 from actgrid.models.images import Photo
 from actgrid.models.types import LayerLike, TargetLike
-from actgrid.option_checks import integer_option
+from actgrid.option_checks import check_integer
 from actgrid.rendering import Heatmap
 
 __all__ = ["explain_images"]
@@ -84,7 +84,7 @@ def explain_images(
     >>> results[Path("image.png")][0].values.shape
     (1, 8, 8)
     """
-    batch_size = integer_option("batch_size", batch_size, 1)
+    batch_size = check_integer("batch_size", batch_size, 1)
     for batch in _group_batches(((file, load(file)) for file in files), batch_size):
         batch_files, inputs = zip(*batch, strict=True)
         request = prepare_request(

@@ -15,7 +15,7 @@ from actgrid.options import (
     RenderImagesOptions,
     RunOptions,
 )
-from actgrid.progress import progress as show_progress
+from actgrid.progress import show_progress
 from actgrid.runs.runs import Run, Summary
 from actgrid.statistics.dataset import DatasetStats
 

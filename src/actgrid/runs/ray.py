@@ -35,8 +35,8 @@ from actgrid.errors import (
 )
 from actgrid.models import Extractor
 from actgrid.models.networks import get_network
-from actgrid.option_checks import integer_option, number_option
-from actgrid.progress import held_back
+from actgrid.option_checks import check_integer, check_number
+from actgrid.progress import buffer_stderr
 from actgrid.runs.manifest import RUN, Record
 from actgrid.runs.processing import FinishedShard, StageMeter
 from actgrid.runs.run_spec import RunSpec
@@ -111,9 +111,9 @@ class RayEngine:
     model: Callable[[], Any] | None = None
 
     def __post_init__(self) -> None:
-        integer_option("actors", self.actors, 1)
-        number_option("num_gpus", self.num_gpus)
-        number_option("num_cpus", self.num_cpus)
+        check_integer("actors", self.actors, 1)
+        check_number("num_gpus", self.num_gpus)
+        check_number("num_cpus", self.num_cpus)
 
     def __call__(
         self,
@@ -175,7 +175,7 @@ class RayEngine:
         with _silence_ray():
             try:
                 _check_reachable(self.address)
-                with held_back(), _keep_sigterm_handler(), _protect_import_path():
+                with buffer_stderr(), _keep_sigterm_handler(), _protect_import_path():
                     ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
             except (OSError, ValueError, RuntimeError) as error:
                 raise OptionError(f"{problem}: {error}") from error

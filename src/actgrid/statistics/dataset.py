@@ -13,7 +13,7 @@ from actgrid.encoding import write_file
 from actgrid.errors import FormatError, MissingFileError, OptionError
 from actgrid.figures.grids import get_batch_size
 from actgrid.models import LayerInfo
-from actgrid.option_checks import integer_option, thread_count
+from actgrid.option_checks import check_integer, resolve_thread_count
 from actgrid.option_groups import takes_options
 from actgrid.options import TopOptions
 from actgrid.rendering.stats import import_pandas
@@ -147,7 +147,7 @@ class DatasetStats:
             If the layers differ from those of earlier images. Also a ValueError.
         """
         batch = get_batch_size(activations) if names is None else len(names)
-        first = self.images if start is None else integer_option("start", start, 0)
+        first = self.images if start is None else check_integer("start", start, 0)
         if names is None:
             names = [f"{first + sample:06}" for sample in range(batch)]
         elif batch != get_batch_size(activations):
@@ -162,7 +162,7 @@ class DatasetStats:
                 activation,
                 batch=batch,
                 threshold=thresholds.get(path),
-                threads=thread_count(threads),
+                threads=resolve_thread_count(threads),
                 backend=backend,
             )
             for path, activation in activations.items()

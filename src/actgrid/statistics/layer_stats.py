@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.models import LayerInfo
-from actgrid.option_checks import number_option
+from actgrid.option_checks import check_number
 from actgrid.rendering.stats import import_pandas
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class LayerStats:
         OptionError
             If `fraction` is not a number from 0 to 1. Also a ValueError.
         """
-        fraction = number_option("fraction", fraction, 0, 1)
+        fraction = check_number("fraction", fraction, 0, 1)
         is_nearly_dead: npt.NDArray[np.bool_] = ~self.dead & (
             self.activating_images < fraction * self.images
         )

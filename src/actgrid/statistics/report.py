@@ -17,7 +17,7 @@ from PIL import features
 
 from actgrid.encoding import encode, write_file
 from actgrid.models import LayerInfo
-from actgrid.option_checks import integer_option
+from actgrid.option_checks import check_integer
 from actgrid.statistics.dataset import DatasetStats
 from actgrid.statistics.layer_stats import NEARLY_DEAD, LayerStats
 from actgrid.statistics.top_images import TopImages
@@ -81,7 +81,7 @@ def make_report(
     >>> make_report(actgrid.DatasetStats(), model="small")[:15]
     b'<!doctype html>'
     """
-    limit = integer_option("picture_bytes", picture_bytes, 0)
+    limit = check_integer("picture_bytes", picture_bytes, 0)
     layer_stats = stats.layers  # each access copies
     layers: list[dict[str, Any]] = []
     offset = 0

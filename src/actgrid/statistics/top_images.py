@@ -17,7 +17,7 @@ from actgrid.models import Extractor, LayerInfo
 from actgrid.models.drawing import draw_layer
 from actgrid.models.inputs import get_batch_shape, join_batches
 from actgrid.models.receptive_fields import Box, ReceptiveField
-from actgrid.option_checks import integer_option
+from actgrid.option_checks import check_integer
 from actgrid.option_groups import check_option, complete_options
 from actgrid.options import GridOptions, TileLevelOptions
 from actgrid.rendering import Grid
@@ -165,11 +165,11 @@ def find_top_images(
     >>> top_images["relu"].patches.shape
     (3, 2, 16, 16, 3)
     """
-    cell = integer_option("cell", cell, 8)
-    batch_size = integer_option("batch_size", batch_size, 1)
+    cell = check_integer("cell", cell, 8)
+    batch_size = check_integer("batch_size", batch_size, 1)
     background = check_option(GridOptions, "background", background)
     if channels is not None:
-        integer_option("channels", channels, 1)
+        check_integer("channels", channels, 1)
     top_images = {
         path: _make_blank(layer, selected, stats.top, cell, background)
         for path, layer in stats.layers.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actgrid.option_groups import Option, options_of
+from actgrid.option_groups import Option, get_options
 from actgrid.option_types import Channels, Choice, Normalize
 from actgrid.options import GridOptions, OverlayOptions, TargetOptions
 
@@ -28,7 +28,7 @@ def page_controls(methods: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
     methods
         Names of the attribution methods that can be chosen.
     """
-    grid, heatmap = options_of(GridOptions), options_of(TargetOptions, OverlayOptions)
+    grid, heatmap = get_options(GridOptions), get_options(TargetOptions, OverlayOptions)
     offered = {"cmap": list(COLORMAPS), "method": methods}
     return {
         "layer": {name: _control(grid[name], offered.get(name)) for name in _LAYER},

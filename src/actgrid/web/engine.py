@@ -26,7 +26,7 @@ from actgrid.models.network import check_compiled
 from actgrid.models.networks import get_network
 from actgrid.models.tracing import build_model
 from actgrid.models.types import ModelLike
-from actgrid.option_checks import integer_option
+from actgrid.option_checks import check_integer
 from actgrid.option_groups import check_option
 from actgrid.options import InputOptions
 from actgrid.rendering.tiles import DTYPES
@@ -164,7 +164,7 @@ class Engine:
         ]
         self._extractor = Extractor(self.model, "*")
         self._compiled: set[int] = set()
-        self._batch_size = integer_option("batch_size", batch_size, 1)
+        self._batch_size = check_integer("batch_size", batch_size, 1)
         if self._spec.shape[0] is not None:
             self._batch_size = min(self._batch_size, self._spec.shape[0])
         # Of one image, by its shape and the depth: measured, as layers may be of any size.

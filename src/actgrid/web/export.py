@@ -21,7 +21,7 @@ from actgrid.models.tracing import prepare_trace_inputs
 from actgrid.models.types import LayersLike, ModelLike
 from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import ExportOptions, ViewerImageOptions
-from actgrid.progress import progress
+from actgrid.progress import show_progress
 from actgrid.web.images import ImageStore
 from actgrid.web.page_files import page_files
 from actgrid.web.viewer import Viewer
@@ -107,7 +107,7 @@ def export_site(
     folder = make_folder(output)
     renderings = list(product(normalizations, scopes))
     resources = list(_resources(viewer, about, renderings))
-    with progress(len(resources), "exporting", options["progress"]) as advance:
+    with show_progress(len(resources), "exporting", options["progress"]) as advance:
         asyncio.run(_write(viewer, folder, resources, advance))
     # What has the page's data first, and the page itself when everything it asks for is there.
     for name, content in sorted(page_files().items(), key=lambda file: file[0] == "index.html"):

@@ -32,7 +32,7 @@ from actgrid.models.image_sources import (
     raise_image_errors,
 )
 from actgrid.models.images import load_images
-from actgrid.option_checks import integer_option
+from actgrid.option_checks import check_integer
 
 __all__ = ["ImageStore", "StoredImage", "read_image", "sides_within", "thumbnail"]
 
@@ -118,15 +118,15 @@ class ImageStore:
         most_pixels: int = 50_000_000,
         most_uploads: int = 64,
     ) -> None:
-        self.most_bytes = integer_option("most_bytes", most_bytes, 1)
-        self.most_pixels = integer_option("most_pixels", most_pixels, 1)
+        self.most_bytes = check_integer("most_bytes", most_bytes, 1)
+        self.most_pixels = check_integer("most_pixels", most_pixels, 1)
         pillow = Image.MAX_IMAGE_PIXELS
         if pillow is not None and self.most_pixels > pillow:
             raise OptionError(
                 f"most_pixels must be at most {pillow}, the largest image that Pillow opens, "
                 f"not {most_pixels}"
             )
-        self.most_uploads = integer_option("most_uploads", most_uploads, 0)
+        self.most_uploads = check_integer("most_uploads", most_uploads, 0)
         self._given: dict[str, StoredImage] = {}
         self._uploads: OrderedDict[str, StoredImage] = OrderedDict()
         self._lock = threading.Lock()

@@ -18,7 +18,7 @@ from actgrid.errors import ActgridError, OptionError
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import arrange_kernel_axes, draw_layer, draw_weight
 from actgrid.models.layers import Weight, collect_weights
-from actgrid.option_checks import thread_count
+from actgrid.option_checks import resolve_thread_count
 from actgrid.rendering import ChannelStats, Grid, render
 from actgrid.rendering.draw import lay_out_tiles
 from actgrid.rendering.layout import choose_columns
@@ -139,7 +139,7 @@ def draw_levels(info: LayerInfo, activation: Array, normalize: Any, scope: str) 
         columns=tiles.columns,
         padding=0,
     )
-    return encode_png(tiles.picked(grid, tiling), threads=thread_count(None))
+    return encode_png(tiles.picked(grid, tiling), threads=resolve_thread_count(None))
 
 
 def draw_kernel(weight: Weight) -> tuple[dict[str, Any], bytes]:
@@ -157,7 +157,7 @@ def draw_kernel(weight: Weight) -> tuple[dict[str, Any], bytes]:
         "cmap": grid.cmap,
         "tiles": asdict(tiles),
     }
-    return about, encode_png(tiles.picked(grid, tiling), threads=thread_count(None))
+    return about, encode_png(tiles.picked(grid, tiling), threads=resolve_thread_count(None))
 
 
 def measured_facts(stats: LayerStats, images: ImageStore) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from fastapi import Path, Query, Request
 from pydantic import WithJsonSchema
 
 from actgrid.errors import OptionError, suggest
-from actgrid.option_groups import Option, options_of
+from actgrid.option_groups import Option, get_options
 
 __all__ = ["IMAGE_ID", "check_query", "describe_problem", "takes_path", "takes_query"]
 
@@ -53,7 +53,7 @@ def takes_path(group: type, *names: str) -> Callable[[Route], Route]:
 def _takes_options(
     group: type, names: tuple[str, ...], place: Callable[..., Any]
 ) -> Callable[[Route], Route]:
-    known = options_of(group)
+    known = get_options(group)
     options = {name: known[name] for name in names or known}
 
     def decorate(function: Route) -> Route:

@@ -21,7 +21,7 @@ from actgrid.errors import NotFoundError
 from actgrid.models import LayerInfo
 from actgrid.models.drawing import draw_layer
 from actgrid.models.types import ModelLike
-from actgrid.option_checks import read_normalize, thread_count
+from actgrid.option_checks import read_normalize, resolve_thread_count
 from actgrid.option_groups import check_option, complete_options, takes_options
 from actgrid.options import GridOptions, ViewerImageOptions
 from actgrid.rendering import palette
@@ -107,7 +107,7 @@ class Viewer:
             statistics = DatasetStats.load(statistics)
         self.images = images
         self._cache = Cache(options["cache_bytes"], self._is_current)
-        workers = thread_count(None)
+        workers = resolve_thread_count(None)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="actgrid-viewer")
         self._computations = Computations(self._cache)
         self._background = asyncio.Semaphore(workers)

@@ -12,7 +12,7 @@ import typer
 from actgrid.cli.command import Options, command
 from actgrid.errors import OptionError
 from actgrid.options import BenchOptions, JsonOptions
-from actgrid.progress import progress
+from actgrid.progress import show_progress
 
 
 @command(BenchOptions, JsonOptions)
@@ -55,7 +55,7 @@ def bench(options: Options) -> None:
             cases = [name for name in cases if name not in skipped]
             start = partial(bench.alternate_builds, other, this)
         is_settled = bench.is_steady if against is None else bench.is_clear(tolerance)
-        advance = stack.enter_context(progress(len(cases) * rounds, "measuring"))
+        advance = stack.enter_context(show_progress(len(cases) * rounds, "measuring"))
         timings = bench.measure(cases, start, rounds, is_settled, advance)
     if save is not None:
         bench.save_timings(save, timings)

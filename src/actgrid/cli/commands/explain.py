@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from actgrid.cli.arguments import OptionalImages, OptionalModel
-from actgrid.cli.command import Options, command, panel
+from actgrid.cli.command import Options, command, make_panel
 from actgrid.errors import OptionError
 from actgrid.options import (
     BatchOptions,
@@ -24,7 +24,7 @@ from actgrid.options import (
     StyleOptions,
     TargetOptions,
 )
-from actgrid.progress import progress
+from actgrid.progress import show_progress
 
 
 @command(
@@ -35,7 +35,7 @@ from actgrid.progress import progress
     MethodOptions,
     StyleOptions,
     OverlayOptions,
-    panel(FileOptions, "format"),
+    make_panel(FileOptions, "format"),
     InputOptions,
     ModelOptions,
     BatchOptions,
@@ -101,7 +101,7 @@ def explain(
     with (
         rephrase_target_errors(),
         print_warnings_in_one_line(),
-        progress(len(files), "explaining") as advance,
+        show_progress(len(files), "explaining") as advance,
     ):
         for file, heatmaps in results:
             for heatmap in heatmaps:

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from actgrid.cli.arguments import Model
-from actgrid.cli.command import Options, command, panel
+from actgrid.cli.command import Options, command, make_panel
 from actgrid.options import (
     BatchOptions,
     ChannelOptions,
@@ -32,7 +32,7 @@ from actgrid.options import (
     ChannelOptions,
     LabelOptions,
     MaximizeOptions,
-    panel(InputOptions, "size", "preprocess"),
+    make_panel(InputOptions, "size", "preprocess"),
     InputFileOptions,
     ImageInputOptions,
     SheetOptions,

@@ -12,7 +12,7 @@ from actgrid.attribution.input_gradients import SEED_LIMIT, add_noise, keep_imag
 from actgrid.compat.tf_keras_vis.utils import normalize
 from actgrid.compat.tf_keras_vis.visualization import ModelVisualization, check_inference
 from actgrid.models.frameworks import tensorflow
-from actgrid.option_checks import integer_option, number_option
+from actgrid.option_checks import check_integer, check_number
 
 __all__ = ["Saliency"]
 
@@ -112,8 +112,8 @@ class Saliency(ModelVisualization):
         (2, 8, 8)
         """
         check_inference(training)
-        samples = integer_option("smooth_samples", smooth_samples, 0)
-        noise = number_option("smooth_noise", smooth_noise)
+        samples = check_integer("smooth_samples", smooth_samples, 0)
+        noise = check_number("smooth_noise", smooth_noise)
         if standardize_saliency is not None:
             normalize_map = standardize_saliency
         maps: list[Any] = []

@@ -23,7 +23,7 @@ from actgrid.compat.tf_keras_vis.visualization import (
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import map_tensors
-from actgrid.option_checks import integer_option
+from actgrid.option_checks import check_integer
 
 __all__ = ["ScoreCAM", "Scorecam"]
 
@@ -167,7 +167,7 @@ class Scorecam(ModelVisualization):
         """
         check_inference(training)
         normalize_maps = normalize_cam if standardize_cam is None else standardize_cam
-        batch_size = integer_option("batch_size", batch_size, 1)
+        batch_size = check_integer("batch_size", batch_size, 1)
         layer = find_penultimate_layer(self.model, penultimate_layer, seek_penultimate_conv_layer)
         batches = self._batches(score, seed_input)
         batch = next(batch for batch in batches if batch is not None)
@@ -191,7 +191,7 @@ def _select_channels(
     count = activation.shape[-1]
     if max_channels is None or max_channels <= 0:
         return np.arange(count)
-    if integer_option("max_N", max_channels) > count:
+    if check_integer("max_N", max_channels) > count:
         raise OptionError(
             f"max_N must be at most {count}, the layer's channels: got {max_channels}"
         )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query, Response
 
-from actgrid.option_groups import options_of
+from actgrid.option_groups import get_options
 from actgrid.options import TargetOptions
 from actgrid.web import schemas
 from actgrid.web.routes.answers import PNG, Image, describe_picture, json_response
@@ -15,7 +15,7 @@ from actgrid.web.viewer import Viewer
 
 __all__ = ["add_routes"]
 
-_OPTIONS = options_of(TargetOptions)
+_OPTIONS = get_options(TargetOptions)
 
 Method = Annotated[
     str,

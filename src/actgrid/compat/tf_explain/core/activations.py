@@ -13,7 +13,7 @@ from actgrid.compat.tf_explain.utils.display import grid_display, to_levels
 from actgrid.errors import LayerError, OptionError, ShapeError
 from actgrid.models import Extractor
 from actgrid.models.inputs import build_submodel
-from actgrid.option_checks import integer_option
+from actgrid.option_checks import check_integer
 
 __all__ = ["ExtractActivations"]
 
@@ -95,7 +95,7 @@ class ExtractActivations(Explainer):
         names = [layers_name] if isinstance(layers_name, str) else list(layers_name)
         if not names:
             raise OptionError("layers_name must name a layer: got an empty list")
-        step = integer_option("batch_size", self.batch_size or 32, 1)
+        step = check_integer("batch_size", self.batch_size or 32, 1)
         extractor = Extractor(model, names)
         batches = [extractor(inputs[start : start + step]) for start in range(0, len(inputs), step)]
         tiles = []

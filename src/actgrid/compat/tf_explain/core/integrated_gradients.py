@@ -17,7 +17,7 @@ from actgrid.compat.tf_explain.core.explainer import (
 )
 from actgrid.compat.tf_explain.utils.display import grid_display
 from actgrid.compat.tf_explain.utils.image import transform_to_normalized_grayscale
-from actgrid.option_checks import integer_option
+from actgrid.option_checks import check_integer
 
 __all__ = ["IntegratedGradients"]
 
@@ -97,7 +97,7 @@ class IntegratedGradients(Explainer):
         >>> grid = explainer.explain((images, None), model, class_index=1, n_steps=5)
         >>> explainer.save(grid, ".", "integrated_gradients.png")
         """
-        steps = integer_option("n_steps", n_steps, 2)
+        steps = check_integer("n_steps", n_steps, 2)
         score = ClassOutput(check_class_index(class_index))
         batch = make_batch(model, get_images(validation_data), score)
         weights, fractions = np.full(steps, 1 / steps), np.linspace(0, 1, steps)
@@ -172,5 +172,5 @@ class IntegratedGradients(Explainer):
         list of ndarray
             `n_steps` images.
         """
-        fractions = np.linspace(0, 1, integer_option("n_steps", n_steps, 2))
+        fractions = np.linspace(0, 1, check_integer("n_steps", n_steps, 2))
         return [baseline + (target - baseline) * fraction for fraction in fractions]

@@ -18,7 +18,7 @@ from actgrid.compat.tf_explain.core.explainer import (
 from actgrid.compat.tf_explain.utils.display import VIRIDIS, stack_heatmaps
 from actgrid.compat.tf_explain.utils.image import GRAY
 from actgrid.models.frameworks import tensorflow
-from actgrid.option_checks import integer_option
+from actgrid.option_checks import check_integer
 from actgrid.rendering import Heatmap
 
 __all__ = ["OcclusionSensitivity"]
@@ -148,7 +148,7 @@ class OcclusionSensitivity(Explainer):
         self, model: Any, images: npt.NDArray[Any], class_index: int, patch_size: int
     ) -> npt.NDArray[np.float32]:
         """Return 1 - confidence with each square hidden, (N, rows, columns)."""
-        side = integer_option("patch_size", patch_size, 1)
+        side = check_integer("patch_size", patch_size, 1)
         score = ClassOutput(check_class_index(class_index))
         batch = make_batch(model, images, score, self.batch_size)
         height, width = batch.sides

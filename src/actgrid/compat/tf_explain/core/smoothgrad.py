@@ -17,7 +17,7 @@ from actgrid.compat.tf_explain.core.explainer import (
 )
 from actgrid.compat.tf_explain.utils.display import grid_display
 from actgrid.compat.tf_explain.utils.image import transform_to_normalized_grayscale
-from actgrid.option_checks import integer_option, number_option
+from actgrid.option_checks import check_integer, check_number
 
 __all__ = ["SmoothGrad"]
 
@@ -128,8 +128,8 @@ class SmoothGrad(Explainer):
         ndarray
             (N x num_samples, height, width, C). All copies of an image precede the next image.
         """
-        copies = np.repeat(images, integer_option("num_samples", num_samples, 1), 0)
-        deviation = number_option("noise", noise)
+        copies = np.repeat(images, check_integer("num_samples", num_samples, 1), 0)
+        deviation = check_number("noise", noise)
         noise_values = np.random.normal(0, deviation, copies.shape)  # noqa: NPY002
         noisy_images: npt.NDArray[Any] = copies + noise_values.astype(np.float32)
         return noisy_images

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from actgrid.attribution.backdrops import to_pictures
 from actgrid.errors import OptionError, ShapeError
-from actgrid.option_checks import integer_option, number_option
+from actgrid.option_checks import check_integer, check_number
 from actgrid.rendering import Heatmap, palette
 
 __all__ = [
@@ -69,10 +69,10 @@ def grid_display(
         raise ShapeError(f"array must be pictures, (N, height, width), not {pictures.shape}")
     count = len(pictures)
     if num_columns is not None:
-        columns = integer_option("num_columns", num_columns, 1)
+        columns = check_integer("num_columns", num_columns, 1)
         rows = -(-count // columns)
         if num_rows is not None:
-            if integer_option("num_rows", num_rows, 1) < rows:
+            if check_integer("num_rows", num_rows, 1) < rows:
                 warnings.warn(
                     f"{num_rows} rows of {columns} columns are too few for {count} pictures: using "
                     f"{rows} rows",
@@ -80,7 +80,7 @@ def grid_display(
                 )
             rows = max(rows, num_rows)
     elif num_rows is not None:
-        rows = integer_option("num_rows", num_rows, 1)
+        rows = check_integer("num_rows", num_rows, 1)
         columns = -(-count // rows)
     else:
         rows = columns = math.isqrt(count - 1) + 1
@@ -196,7 +196,7 @@ def heatmap_display(
     if photo.ndim != 3 or photo.shape[2] not in (1, 3):
         raise ShapeError(f"an image must be (height, width, 3), not {photo.shape}")
     (values,) = Heatmap(heatmap).resize(*photo.shape[:2])
-    weight = np.float32(number_option("image_weight", image_weight, 0, 1))
+    weight = np.float32(check_number("image_weight", image_weight, 0, 1))
     colours = palette(_get_colormap_name(colormap))[to_levels(values)]
     blended: Array = photo * weight + colours
     levels: npt.NDArray[np.uint8] = np.rint(np.clip(blended, 0, 255)).astype(np.uint8)
@@ -214,7 +214,7 @@ def _get_colormap_name(colormap: int | str) -> str:
     """Return the name of a colormap from its name or its OpenCV number."""
     if isinstance(colormap, str):
         return colormap
-    number = integer_option("colormap", colormap, 0)
+    number = check_integer("colormap", colormap, 0)
     if number >= len(_OPENCV_NAMES):
         largest = len(_OPENCV_NAMES) - 1
         raise OptionError(f"colormap must be 0 to {largest}, or a name, not {number}")

@@ -22,7 +22,7 @@ from actgrid.compat.tf_keras_vis.visualization import (
 from actgrid.errors import ModelError, OptionError
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import list_input_layer_names
-from actgrid.option_checks import integer_option
+from actgrid.option_checks import check_integer
 
 __all__ = ["ActivationMaximization"]
 
@@ -195,7 +195,7 @@ class ActivationMaximization(ModelVisualization):
         """
         arguments = {name: value for name, value in locals().items() if name != "self"}
         tf = tensorflow()
-        steps = integer_option("steps", steps, 1)
+        steps = check_integer("steps", steps, 1)
         names = list_input_layer_names(self.model)
         if not names:
             raise ModelError(f"the inputs of the model {self.model.name!r} are not known")
