@@ -216,7 +216,7 @@ def test_model_without_gradient_is_rejected() -> None:
         (
             "integrated_gradients",
             {"baseline": "black"},
-            "baseline must be mean, a number, one for each channel",
+            "baseline must be mean, a number, a number for each channel",
         ),
         ("smoothgrad", {"noise": -1}, "noise must be a number of at least 0, not -1"),
         ("smoothgrad", {"noise": float("nan")}, "noise must be a number"),

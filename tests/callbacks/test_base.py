@@ -396,7 +396,7 @@ def test_invalid_options_are_rejected(x: Any, tmp_path: Path) -> None:
             ({"normalize": "standart"}, "standart"),
             ({"zoom": 0}, "zoom must be at least 1"),
             ({"order": "men"}, "did you mean mean"),
-            ({"colums": 3}, "no option 'colums' .did you mean columns"),
+            ({"colums": 3}, "unknown option 'colums' .did you mean columns"),
         ):
             with pytest.raises(OptionError, match=message):
                 make(**options)

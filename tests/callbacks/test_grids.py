@@ -80,7 +80,7 @@ def test_render_options_with_single_sample(
 def test_invalid_options_are_rejected(x: Any) -> None:
     with pytest.raises(OptionError, match=r"log_dir .*folder"):
         ActivationGrids(x)
-    with pytest.raises(OptionError, match="no option 'sample'"):
+    with pytest.raises(OptionError, match="unknown option 'sample'"):
         ActivationGrids(x, folder="out", sample=1)  # type: ignore[call-arg]
 
 

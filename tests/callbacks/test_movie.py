@@ -116,7 +116,7 @@ def test_invalid_options_are_rejected(x: Any, tmp_path: Path) -> None:
     ):
         with pytest.raises(OptionError):
             TrainingMovie(x, None, folder=tmp_path, **options)
-    with pytest.raises(OptionError, match="no option 'sample'"):
+    with pytest.raises(OptionError, match="unknown option 'sample'"):
         TrainingMovie(x, None, folder=tmp_path, sample=0)  # type: ignore[call-arg]
 
 

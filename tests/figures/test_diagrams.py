@@ -185,7 +185,7 @@ def test_invalid_arguments_are_rejected() -> None:
         ({"side": 1}, "side must be"),
         ({"cmap": "virdis"}, "viridis"),
         ({"normalize": "maxmin"}, "minmax"),
-        ({"sample": 2}, "sample 2 was asked for, but there are only 2"),
+        ({"sample": 2}, "sample 2 does not exist: the batch has 2 samples"),
         ({"layers": "cnv"}, "conv"),
         ({"x": x[:, 1:]}, r"takes an input of \(None, 12, 8, 3\)"),
     ]

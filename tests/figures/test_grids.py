@@ -100,7 +100,7 @@ def test_sample_is_an_index_in_the_batch() -> None:
     for sample in (0, 1, -1):
         grid = render_model(model, x, "conv", sample=sample)["conv"]
         assert_same_grid(grid, render(Extractor(model, "conv")(x)["conv"][sample]))
-    with pytest.raises(OptionError, match="sample 3 was asked for, but there are only 3"):
+    with pytest.raises(OptionError, match="sample 3 does not exist: the batch has 3 samples"):
         render_model(model, x, sample=3)
 
 

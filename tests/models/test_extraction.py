@@ -1290,7 +1290,9 @@ def test_calls_of_shared_layers_are_selected_by_number() -> None:
     assert list(Extractor(model, f"{split}:0")(x)) == [split]
     with pytest.raises(LayerError, match="no layer is called 'conv:1'"):
         Extractor(model, "conv:1")(x)
-    with pytest.raises(LayerError, match=r"stands for 2 \(inner/point:0, inner/point:1\)"):
+    with pytest.raises(
+        LayerError, match=r"must be one layer: got 2 \(inner/point:0, inner/point:1\)"
+    ):
         actgrid.maximize(model, "inner/point", 0, steps=1)
 
 

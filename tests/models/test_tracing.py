@@ -209,7 +209,9 @@ def test_layer_accepts_any_input_structure(x: Array) -> None:
 
 def test_loss_error_names_output_shapes(x: Array) -> None:
     model = Head(lambda scores, features: [scores, features])
-    message = r"loss failed on an output of \[\(None, 3\), \(None, 4, 4, 2\)\]: TypeError: .*list"
+    message = (
+        r"loss failed on an output of shape \[\(None, 3\), \(None, 4, 4, 2\)\]: TypeError: .*list"
+    )
     with pytest.raises(OptionError, match=message):
         gradients(model, x, 0, loss=lambda y, outputs: tf.reduce_mean(outputs[..., 3]))
 

@@ -176,7 +176,7 @@ def test_nested_lists_are_accepted() -> None:
         (np.ones((1, 2, 0, 2)), {}, ShapeError, "is empty"),
         (np.ones((1, 2, 2, 0)), {}, ShapeError, "is empty"),
         (np.empty(0), {}, ShapeError, "is empty"),
-        (np.ones((2, 2, 2, 2)), {"sample": 2}, OptionError, "sample 2 .* there are only 2"),
+        (np.ones((2, 2, 2, 2)), {"sample": 2}, OptionError, "sample 2 .* has 2 samples"),
         (np.ones((2, 2, 2, 2)), {"sample": -3}, OptionError, "sample -3"),
         (np.ones((2, 2, 2)), {"sample": 1}, OptionError, "no batch axis"),
         (np.ones((2, 2, 2, 2)), {"kind": "kernel", "sample": 1}, OptionError, "has no samples"),

@@ -374,7 +374,7 @@ def test_statistics_of_other_layers_are_rejected() -> None:
         with pytest.raises(ShapeError, match=message):
             mine.merge(other)
         assert stats_to_bytes(mine) == before
-    with pytest.raises(OptionError, match="top=9 and with top=4 cannot be merged"):
+    with pytest.raises(OptionError, match="top=9 and top=4 cannot be merged"):
         mine.merge(DatasetStats(top=4))
 
 

@@ -240,7 +240,7 @@ def test_the_histogram(page: Page, statistic: str) -> None:
     assert bars(page) == np.histogram(values, 48, limits)[0].tolist()
     missing = layer.count.size - values.size
     assert page.inner_text("#left-out") == (
-        f"{missing} without a finite value are left out" if missing else ""
+        f"{missing} channels without a finite value are omitted" if missing else ""
     )
 
 
@@ -308,7 +308,7 @@ def test_pictures_beyond_limit_are_omitted_and_counted(opened: Opened, tmp_path:
     save_report(path, stats, model="m", top_images=pictured(stats), picture_bytes=20_000)
     with opened(path) as page:
         some = page.inner_text("#pictures-note")
-        match = re.search(r"(\d+) have some\. (\d+) more channels were drawn", some)
+        match = re.search(r"(\d+) channels have pictures\. Pictures of (\d+)", some)
         assert match
         shown, left = map(int, match.groups())
         assert shown + left == 12
@@ -349,7 +349,7 @@ def test_too_many_names_are_limited(
                 assert note == ""
             elif depth:
                 assert note.startswith(
-                    f"Of the 3 images that are known for each channel the first {depth}"
+                    f"Only the first {depth} of 3 images of each channel are named"
                 )
             else:
                 assert note.startswith(
