@@ -27,7 +27,7 @@ HEAD = np.array([[2.0, -1.0], [-3.0, 4.0]], np.float32)
 
 
 def make_two_channel_model(activation: str | None = "softmax") -> Any:
-    """Return a model whose channels are the positive and the negative part of the image."""
+    """Return a model whose channels are the positive and negative part of the image."""
     model = keras.Sequential(
         [
             keras.Input((2, 2, 1)),

@@ -36,7 +36,7 @@ def images() -> npt.NDArray[np.float32]:
 
 
 def get_cells(sheet: Any) -> npt.NDArray[np.uint8]:
-    """Return the pictures of a sheet by row and column, (rows, columns, height, width, 3)."""
+    """Return the pictures of a sheet, (rows, columns, height, width, 3)."""
     pictures: npt.NDArray[np.uint8] = sheet.pictures
     return pictures.reshape(-1, sheet.columns, *pictures.shape[1:])
 

@@ -1,4 +1,4 @@
-"""Fidelity of attribution maps, by deletion and insertion curves of the embedded network."""
+"""Fidelity of attribution maps by deletion and insertion curves."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def photos(network: Any) -> Array:
 
 @pytest.fixture(scope="module")
 def explain_photos(network: Any, photos: Array) -> Callable[[str], Array]:
-    """Return a cached function from a method to its maps of the photos, (N, SIDE, SIDE)."""
+    """Return a cached function: method -> maps of the photos (N, SIDE, SIDE)."""
 
     @cache
     def explain_photos(method: str) -> Array:
@@ -71,7 +71,7 @@ def test_top_decile_lies_on_the_cat(explain_photos: Callable[[str], Array], meth
 
 
 class Curves:
-    """Deletion and insertion curves: the probability as important parts are hidden or shown."""
+    """Probability of the class as important parts are deleted or inserted."""
 
     def __init__(self, network: Any, x: Array) -> None:
         self.network, self.x = network, x
@@ -79,7 +79,7 @@ class Curves:
         self.mean_colour = np.broadcast_to(x.mean((1, 2), keepdims=True), x.shape)
 
     def compute_areas(self, importance: Array) -> Array:
-        """Return the areas under the deletion and the insertion curve, means over the photos."""
+        """Return the mean areas under the deletion and insertion curves."""
         blocks = SIDE // BLOCK
         shape = (len(importance), blocks, BLOCK, blocks, BLOCK)
         parts = importance.reshape(shape).mean((2, 4)).reshape(len(importance), -1)

@@ -1,4 +1,4 @@
-"""Guided backpropagation through all variants of ReLU, against gradients computed by hand."""
+"""Tests of guided backpropagation through variants of ReLU, computed by hand."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def make_models(function: Callable[[Any], Any]) -> dict[str, Any]:
 
 
 def compute_guided_gradient(function: Callable[[Any], Any]) -> Array:
-    """Return the positive part of the upstream gradient, times the function's derivative."""
+    """Return the positive upstream gradient times the function's derivative."""
     x = tf.constant(PIXELS.reshape(1, 1, 7, 1))
     with tf.GradientTape() as tape:
         tape.watch(x)

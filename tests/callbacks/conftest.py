@@ -57,7 +57,7 @@ def y() -> Array:
 
 @pytest.fixture
 def read_images() -> Callable[[Path], dict[str, dict[int, list[bytes]]]]:
-    """Return a function that reads image summaries with TensorBoard: tag -> step -> files."""
+    """Return a function that reads image summaries: tag -> step -> files."""
 
     def read(folder: Path) -> dict[str, dict[int, list[bytes]]]:
         summaries: dict[str, dict[int, list[bytes]]] = {}

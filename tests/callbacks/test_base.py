@@ -270,7 +270,7 @@ CallbackMaker = Callable[..., Any]
 
 
 def list_makers(folder: Path) -> dict[str, CallbackMaker]:
-    """Return a function for each callback that makes the callback from data and options."""
+    """Return a function for each callback that creates it from data and options."""
     return {
         "ActivationGrids": partial(ActivationGrids, folder=folder / "grids"),
         "ChannelHealth": ChannelHealth,

@@ -26,7 +26,7 @@ from actgrid.errors import ModelError, OptionError
 
 
 class DrawEpochs(keras.callbacks.Callback):  # type: ignore[misc]
-    """Callback that draws the grids of each epoch by `render_model`, as the expected result."""
+    """Callback that draws the expected grids of each epoch by `render_model`."""
 
     def __init__(self, data: Any, layers: Any = None, **options: Any) -> None:
         super().__init__()
@@ -218,7 +218,7 @@ def test_several_inputs(tmp_path: Path) -> None:
 
 
 def test_part_of_a_model_without_call(x: Any, tmp_path: Path) -> None:
-    """Check a generator that only `train_step` calls, as in generative adversarial networks."""
+    """Check a generator that only `train_step` calls, as in GANs."""
 
     class Pair(keras.Model):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -149,7 +149,7 @@ def test_nonfinite_layers_and_weights_are_reported_once(value: float) -> None:
 
 
 def test_nan_hidden_by_fused_relu_is_found_in_the_weights() -> None:
-    """Check a ReLU that oneDNN fuses: NaN becomes zero. Without oneDNN, the activation is NaN."""
+    """Check a ReLU that oneDNN fuses, which converts NaN to zero."""
     data = np.arange(1.0, 5.0).reshape(1, 2, 2, 1)
     with pytest.warns(ChannelHealthWarning) as caught:
         measure_steps(make_convolutions([[1.0, 1.0]]), data, [np.nan, 1])

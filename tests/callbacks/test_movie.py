@@ -16,7 +16,7 @@ from actgrid.errors import OptionError
 
 
 class DrawEpochs(keras.callbacks.Callback):  # type: ignore[misc]
-    """Callback that draws the grids of each epoch by `render_model`, as the expected result."""
+    """Callback that draws the expected grids of each epoch by `render_model`."""
 
     def __init__(self, data: Any, **options: Any) -> None:
         super().__init__()

@@ -58,7 +58,7 @@ def make_pixels(*shape: int) -> Array:
 
 
 def make_identity_extractor(array: Array, *names: str) -> tuple[Extractor, Any]:
-    """Return the extractor of a model whose activations equal its input, and the input."""
+    """Return an extractor whose activations equal its input, and the input."""
     inputs = tensor = keras.Input(batch_shape=(None, *array.shape[1:]), dtype=array.dtype.name)
     for name in names or ("identity",):
         tensor = layers.Identity(autocast=False, name=name)(tensor)
@@ -124,7 +124,7 @@ def assert_agrees(grids: Mapping[str, Grid], extractor: Extractor, x: Any, **opt
 
 
 def make_special_values(dtype: str, *shape: int) -> Array:
-    """Return values with infinities, NaN, zeros, and channels that are constant or not finite."""
+    """Return values with infinities, NaN, zeros, and constant channels."""
     rng = np.random.default_rng(3)
     if dtype == "bool":
         return rng.random(shape) < 0.7

@@ -52,7 +52,7 @@ def sheet(output: Path, name: str = "00_conv.png") -> Array:
 
 
 def find_missing_images(output: Path) -> tuple[set[str], set[str]]:
-    """Return the images that the report lists as missing, and the images that it shows."""
+    """Return the missing images and the shown images of the report."""
     text = (output / "report.html").read_text()
     data = text.split('<script type="application/json" id="data">')[1].split("</script>")[0]
     missing: set[str] = set()

@@ -77,7 +77,7 @@ def ascend(
 
 @dataclass(frozen=True)
 class ChannelMeans:
-    """Function that returns a layer's path and the mean activation of its channels, (N, C)."""
+    """Function that returns a layer path and the mean of each channel, (N, C)."""
 
     layer: Selection
 
@@ -113,7 +113,7 @@ class ChannelMeans:
 
 
 def _average_channels(tensor: Any, call: Call) -> Any:
-    """Return the mean of each channel, (N, C), of a tensor laid out like a call's output."""
+    """Return the mean of each channel, (N, C), of the output of a layer."""
     tf = tensorflow()
     channel = 1 if call.info.data_format == "channels_first" else len(tensor.shape) - 1
     others = [axis for axis in range(1, len(tensor.shape)) if axis != channel]
@@ -130,7 +130,7 @@ class AscentStep:
     transform: RandomTransform
 
     def __call__(self, model: Any, state: Any, step_seed: Any, rates: Any) -> Any:
-        """Return the updated parameters and the first and second moments of their gradients."""
+        """Return updated parameters and the moments of their gradients (Adam step)."""
         tf = tensorflow()
         parameters, first_moment, second_moment, model_inputs = state
         # The image input carries the channel index of each image: each call passes one structure.
@@ -168,7 +168,7 @@ class AscentStep:
 
 
 def _make_leaky(tensor: Any) -> Any:
-    """Return the logits before a softmax, a leaky version of a ReLU, or the tensor unchanged."""
+    """Replace a softmax by its logits and a ReLU by a leaky ReLU in a tensor."""
     logits = find_softmax_logits(tensor)
     if logits is not None:
         return logits

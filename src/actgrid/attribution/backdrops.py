@@ -91,7 +91,7 @@ def make_photo_backdrop(photos: list[Photo]) -> Backdrop:
 
 
 def make_backdrop(pixels: Any, count: int) -> Backdrop:
-    """Convert the option `pixels` to a backdrop with one picture for each of `count` images.
+    """Convert the option `pixels` to a backdrop with one picture for each image.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def _to_rgb(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def to_pictures(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
-    """Convert model inputs to RGB pictures; return None unless they have 1, 3 or 4 channels.
+    """Convert model inputs to RGB pictures; None unless there are 1, 3 or 4 channels.
 
     The range of the batch, without the lowest and highest 1% of the values, decides the units:
     0 to 1, 0 to 255, or other units. In other units, each image is stretched to 0 to 255.

@@ -1,4 +1,4 @@
-"""Batches of images with their model and target classes: the input of attribution methods."""
+"""Batches of images with model and targets: the input of attribution methods."""
 
 from __future__ import annotations
 
@@ -348,11 +348,11 @@ def gather_rows(tensors: Any, indices: Any) -> Any:
 
 
 def expand_to_rank(values: Any, tensor: Any) -> Any:
-    """Reshape values, (rows,), to (rows, 1, ...) of the rank of a tensor, for broadcasting."""
+    """Reshape values (rows,) to (rows, 1, ...), for broadcasting with a tensor."""
     return tensorflow().reshape(values, (-1, *(1,) * (tensor.shape.rank - 1)))
 
 
 def gather_baseline(baseline: Any, image: Any) -> Any:
-    """Gather the baseline of each image index, from a baseline of N rows or of one row."""
+    """Gather the baseline of each image index; a single row is for all images."""
     tf = tensorflow()
     return tf.gather(baseline, tf.minimum(image, tf.shape(baseline)[0] - 1))

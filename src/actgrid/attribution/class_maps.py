@@ -1,4 +1,4 @@
-"""Attribution methods that weigh the channels of a layer: class activation maps (CAM)."""
+"""Class activation maps (CAM): attribution methods that weight channels."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class _LayerChoice:
         return calls
 
     def _to_spatial(self, call: Call, tensor: Any) -> Any:
-        """Return a tensor like a call's output as float32 with spatial axes, channels last."""
+        """Return the output of a layer as float32 with spatial axes, channels last."""
         tf = tensorflow()
         tensor = tf.cast(tensor, tf.float32)
         if self.token_grid is not None:
@@ -159,7 +159,7 @@ class _LayerChoice:
 
 @dataclass(frozen=True)
 class _MapFunction:
-    """Function that computes a map for each image; with `formula` None, the activations."""
+    """Function that computes a map for each image, or returns the activations."""
 
     reader: ScoreReader
     layer: _LayerChoice
@@ -181,7 +181,7 @@ class _MapFunction:
 
 @dataclass(frozen=True)
 class _TokenGradientFunction:
-    """Function that returns the paths of token layers and their largest absolute gradients."""
+    """Function that returns the paths and largest absolute gradients of token layers."""
 
     reader: ScoreReader
     layer: _LayerChoice
@@ -328,7 +328,7 @@ def compute_layer_maps(
 
 
 def _has_image_gradient(batch: ExplainedBatch) -> Any:
-    """Return (N,) bool: whether the score has a nonzero gradient with respect to each image."""
+    """Return (N,) bool: whether the score has a nonzero gradient for each image."""
     try:
         gradients = saliency(batch).values
     except ModelError:  # an operation before the layer is not differentiable
@@ -365,7 +365,7 @@ def cam(batch: ExplainedBatch, layer: LayerLike | None = None) -> Attribution:
 def gradcam(
     batch: ExplainedBatch, layer: LayerLike | None = None, *, token_grid: Any = None
 ) -> Attribution:
-    """Weight a layer's channels by their mean gradient; keep only positive contributions."""
+    """Weight a layer's channels by their mean gradient; keep positive values."""
     return compute_layer_maps(batch, layer, _compute_gradcam, token_grid=token_grid)
 
 
@@ -377,7 +377,7 @@ def gradcam(
 def gradcam_plus_plus(
     batch: ExplainedBatch, layer: LayerLike | None = None, *, token_grid: Any = None
 ) -> Attribution:
-    """Weight a layer's channels by their positive gradients; finds several objects of a class."""
+    """Weight a layer's channels by their positive gradients; finds several objects."""
     return compute_layer_maps(batch, layer, _compute_gradcam_plus_plus, token_grid=token_grid)
 
 
@@ -401,7 +401,7 @@ def scorecam(
     weighting: Weighting = "softmax",
     token_grid: Any = None,
 ) -> Attribution:
-    """Weight a layer's channels by the score of the image masked by them; needs no gradients."""
+    """Weight a layer's channels by the score of the image that they mask."""
     body = _MapFunction(batch.reader, _choose_layer(batch, layer, token_grid), None)
     path, activation, _, target_scores = batch.run(body)
     target_scores = batch.check_scores(target_scores)
@@ -444,7 +444,7 @@ def scorecam(
 def layercam(
     batch: ExplainedBatch, layer: LayerLike | None = None, *, token_grid: Any = None
 ) -> Attribution:
-    """Weight each activation of a layer by its own positive gradient; sharp in early layers."""
+    """Weight each activation of a layer by its own positive gradient."""
     return compute_layer_maps(batch, layer, _compute_layercam, token_grid=token_grid)
 
 
@@ -460,7 +460,7 @@ def guided_gradcam(
     reduce: Reduction = "max",
     token_grid: Any = None,
 ) -> Attribution:
-    """Multiply guided backpropagation by Grad-CAM: class-specific maps with fine detail."""
+    """Multiply guided backpropagation by Grad-CAM, for class-specific detail."""
     coarse = gradcam(batch, layer, token_grid=token_grid)
     fine = guided_backprop(batch, reduce=reduce)
     tf = tensorflow()

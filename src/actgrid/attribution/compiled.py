@@ -23,7 +23,7 @@ class Body(Hashable, Protocol):
     """Protocol of a function to compile. Equal bodies share one compiled function."""
 
     def __call__(self, model: Any, inputs: Any, /, *arguments: Any) -> Any:
-        """Return a structure of symbolic tensors, computed from the model's symbolic inputs."""
+        """Return symbolic tensors that are computed from the model's symbolic inputs."""
 
 
 class CompiledFunction:

@@ -26,7 +26,7 @@ def explain(
     layer: LayerLike | None = None,
     **options: Unpack[ExplainOptions],
 ) -> Heatmap:
-    """Compute an attribution map for each image: how much each part contributes to a score.
+    """Compute an attribution map for each image.
 
     Parameters
     ----------

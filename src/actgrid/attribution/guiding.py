@@ -23,7 +23,7 @@ _GRADIENT_PREFIX = "ActgridGuided"
 
 @contextmanager
 def guide_relus(graph: Any) -> Iterator[Callable[[], None]]:
-    """Yield a function that guides the gradients of a graph's ReLUs; call it after tracing.
+    """Yield a function that modifies the gradients of the ReLUs of a traced graph.
 
     These count as ReLUs:
 
@@ -136,7 +136,7 @@ def _is_relu(operation: Any) -> bool:
 
 
 def _parse_comparison(condition: Any) -> tuple[Any, Any]:
-    """Return the tensors that a condition requires to be above and below a constant, or None."""
+    """Return the tensors that a comparison with a constant bounds, or None."""
     comparison = condition.op
     if comparison.type not in ("Greater", "GreaterEqual", "Less", "LessEqual"):
         return None, None
@@ -150,7 +150,7 @@ def _parse_comparison(condition: Any) -> tuple[Any, Any]:
 
 
 def _find_gated_factor(operation: Any) -> int | None:
-    """Return the index of the factor x in a product x * (x > 0); None for other products."""
+    """Return the index of the factor x in a product x * (x > 0), or None."""
     for position, factor in enumerate(operation.inputs):
         mask = operation.inputs[1 - position].op
         if mask.type == "Cast" and mask.inputs[0].dtype.is_bool:
@@ -208,7 +208,7 @@ def _register_gradients() -> dict[str, str]:
         )
 
     def split_gradient(condition: Any, tensors: Any, upstream: Any) -> list[Any]:
-        """Return the gradients of the two operands of a selection; None for scalar operands."""
+        """Return the gradients of both operands of a selection; None for a scalar."""
         upstream = tf.nn.relu(upstream)
         zero = tf.zeros_like(upstream)
         gradients = tf.where(condition, upstream, zero), tf.where(condition, zero, upstream)

@@ -156,7 +156,7 @@ class ImageParametrization:
 def _explain_unknown_size(
     model: Any, inputs: MaximizationInputs, trial: ImageParametrization
 ) -> str:
-    """Run a model on a trial image; return the error message for an unknown image size."""
+    """Run a model on a trial image; return the message if the size is unknown."""
     if not model.built:
         return "size is unknown, as the model has not been called: pass size=(height, width)"
     image = trial.parameters_to_model_input(model, trial.make_noise(0))

@@ -1,4 +1,4 @@
-"""Attribution methods that use the gradient of the score with respect to the image."""
+"""Attribution methods based on the gradient with respect to the image."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def keep_image(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
 
 
 def interpolate(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
-    """Interpolate between baseline and image; `table` has the fraction of each sample, 0 to 1."""
+    """Interpolate between baseline and image by the fractions in `table`, 0 to 1."""
     fraction = expand_to_rank(tensorflow().gather(table, sample), image)
     return baseline + fraction * (image - baseline)
 
@@ -216,7 +216,7 @@ def integrated_gradients(
     complete: bool = True,
     reduce: Reduction = "sum",
 ) -> Attribution:
-    """Integrate the gradient from a baseline to the image; sums to the change of the score."""
+    """Integrate the gradient from a baseline; sums to the change of the score."""
     if quadrature == "trapezoid":
         fractions = np.linspace(0, 1, steps)
         weights = np.full(steps, 1 / (steps - 1))

@@ -96,7 +96,7 @@ def lime(
 def _make_segment_masks(
     image: Any, sample: Any, sides: Any, visible: Any, segment_maps: Any
 ) -> Any:
-    """Return masks, (rows, H, W), that are 1 at the visible superpixels of each sample."""
+    """Return masks (rows, H, W) that are 1 at the visible superpixels."""
     tf = tensorflow()
     pixel_count = tf.shape(segment_maps)[1] * tf.shape(segment_maps)[2]
     flat = tf.reshape(tf.gather(segment_maps, image), (-1, pixel_count))
@@ -106,7 +106,7 @@ def _make_segment_masks(
 
 
 def _segment_images(pixels: Array, segments: Any) -> npt.NDArray[np.int32]:
-    """Return the superpixel index of each pixel, (N, H, W), numbered from 0 without gaps."""
+    """Return the superpixel index of each pixel, (N, H, W), without gaps from 0."""
     if callable(segments):
         segment_maps = np.stack([np.asarray(segments(image)) for image in pixels])
     elif np.ndim(segments) >= 2:
@@ -154,7 +154,7 @@ def _average_colours(pixels: Array, segment_map: Array) -> Array:
 
 
 def check_packages() -> None:
-    """Raise MissingDependencyError unless the packages of lime are installed; import none."""
+    """Raise MissingDependencyError unless the packages of lime are installed."""
     for module, package in (("sklearn", "scikit-learn"), ("skimage", "scikit-image")):
         if find_spec(module) is None:
             raise _make_error(package, f"No module named {module!r}")

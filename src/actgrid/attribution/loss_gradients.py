@@ -36,7 +36,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Gradients:
-    """Gradients of a loss with respect to activations and weights, from `actgrid.gradients`.
+    """Gradients of a loss with respect to activations and weights.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ class Gradients:
 
     @takes_options(RenderOptions, **SIGNED)
     def render_weights(self, **options: Unpack[RenderOptions]) -> dict[str, Grid]:
-        """Draw the gradient with respect to each weight, laid out as by `actgrid.render_weights`.
+        """Draw the gradient with respect to each weight, as `actgrid.render_weights` does.
 
         Parameters
         ----------
@@ -145,7 +145,7 @@ def gradients(
     loss: object = None,
     training: bool = False,
 ) -> Gradients:
-    """Compute the gradients of a loss with respect to activations and trainable weights.
+    """Compute the gradients of a loss with respect to activations and weights.
 
     Parameters
     ----------
@@ -272,7 +272,7 @@ class _Loss:
 
 
 def _resolve_loss(model: Any, loss: object) -> _Loss:
-    """Return the loss of the option `loss`, or for None the loss the model was compiled with.
+    """Return the loss of the option `loss`; None: the loss of the compiled model.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Activation maximization: synthesize inputs that maximize a channel, unit or class score."""
+"""Activation maximization of channels, units or class scores."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ def maximize(
 def _resolve_channels(
     model: Any, channels: Any, count: int, layer: str, labels: Sequence[str] | str | None
 ) -> npt.NDArray[np.intp]:
-    """Return the indices of the channels given by index or class name; None: all channels."""
+    """Return channel indices from indices or class names; None: all channels."""
     channels = check_option(ChannelOptions, "channels", channels)
     if channels is None:
         return np.arange(count)

@@ -24,7 +24,7 @@ __all__ = ["MaximizationInputs"]
 
 @dataclass(frozen=True)
 class MaximizationInputs:
-    """The inputs of a model whose image is optimized and whose other inputs are constant.
+    """The inputs of a model: the image to optimize, and constant other inputs.
 
     Attributes
     ----------

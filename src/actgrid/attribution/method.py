@@ -1,4 +1,4 @@
-"""Declaration of attribution methods, with the capabilities that they need of a network."""
+"""Declaration of attribution methods, with the capabilities that they need."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def find_method(name: object) -> Method:
 def check_options(
     methods: Sequence[Method], layer: LayerLike | None, options: Mapping[str, Any]
 ) -> None:
-    """Check that some methods take a layer, unless `layer` is None, and take all options.
+    """Check that methods accept the given layer and options.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def check_options(
 
 
 def check_needs(methods: Iterable[Method], model: ModelLike) -> None:
-    """Raise CapabilityError unless a model's network has the capabilities of each method."""
+    """Raise CapabilityError if a network lacks a capability that a method needs."""
     network = get_network(model)
     for method in methods:
         missing = _list_missing_needs(method, network)

@@ -66,7 +66,7 @@ def get_output_specs(model: Any, inputs: Any) -> Any:
 def find_binary_evidence(
     model: Any, names: Sequence[str], index: int, labels: Any = None
 ) -> BinaryEvidence:
-    """Return the evidence that an output stands for two classes; None if there is none.
+    """Return the evidence that an output stands for two classes, or None.
 
     Parameters
     ----------

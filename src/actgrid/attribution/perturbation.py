@@ -167,7 +167,7 @@ def occlusion(
 
 
 def _place_patches(side: int, patch: int, stride: int) -> list[int]:
-    """Return the start indices of patches along an axis, symmetric from border to border.
+    """Return the start indices of patches along an axis, symmetric to its centre.
 
     Neighbouring patches are at most `stride` pixels apart, and their number is minimal.
     """
@@ -207,7 +207,7 @@ def rise(
     baseline: Any = "mean",
     seed: int = 0,
 ) -> Attribution:
-    """Hide random parts of the image; map the mean score of the masks that keep a pixel."""
+    """Hide random parts; map the mean score of the masks that keep a pixel."""
     tf = tensorflow()
     random = np.random.default_rng(seed)
     corners = (samples, grid_size + 2, grid_size + 2)

@@ -1,4 +1,4 @@
-"""Explanation requests: prepare images and targets, run methods, and combine the maps."""
+"""Explanation requests: prepare images and targets, run methods, combine maps."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class ExplanationRequest:
         return _make_heatmap(attributions, order, self.backdrop, method.name, reasons)
 
     def with_predicted_classes(self) -> ExplanationRequest:
-        """Return a copy in which images without a target have their predicted class as target."""
+        """Return a copy in which missing targets are the predicted classes."""
         requests = []
         for request in self.output_requests:
             classes = [part.compute_scores().classes for part in request.batch.split()]
@@ -268,7 +268,7 @@ def _make_output_requests(
 def _find_image(
     model: Any, inputs: Any, image_input: int | str | None, any_rank: bool = False
 ) -> int:
-    """Return the index of the image among the flattened inputs (order of `tf.nest.flatten`)."""
+    """Return the index of the image among the flattened inputs of the model."""
     tensors = tensorflow().nest.flatten(inputs)
     shapes = [None if tensor is None else tuple(tensor.shape) for tensor in tensors]
     images = [index for index, shape in enumerate(shapes) if shape and len(shape) == 4]

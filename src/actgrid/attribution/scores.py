@@ -149,7 +149,7 @@ def read_target_scores(
 
 
 def find_binary_output(model: Any, inputs: Any, labels: Any = None) -> str | None:
-    """Return the kind of a binary classifier's single output value; None for other models.
+    """Return the kind of output value of a binary classifier, or None.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def _call_score(score: Score, outputs: Any, inputs: Any) -> Any:
 
 
 def _check_score_shape(scores: Any) -> Any:
-    """Convert the result of a target function to (N,) float32; raise ShapeError otherwise."""
+    """Convert the result of a target function to (N,) float32."""
     tf = tensorflow()
     if scores is None:
         raise ShapeError("the target must give one score for each image, (N,), not None")

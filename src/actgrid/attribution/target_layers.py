@@ -223,7 +223,7 @@ def find_token_calls(calls: Sequence[Call], scores: Any, tokens: int) -> list[Ca
 
 
 def suggest_token_grid(tokens: int) -> str:
-    """Return advice for an error message: the largest square grid that some tokens fill."""
+    """Return advice for an error message: the largest square grid of the tokens."""
     side = math.isqrt(tokens)
     return f", which fill token_grid=({side}, {side})" if side > 1 else ""
 
@@ -312,7 +312,7 @@ class _ImageFlow:
 
     @staticmethod
     def _doubles(call: Call) -> bool:
-        """Return whether the output of a layer is at least twice as high or wide as its input."""
+        """Return whether a layer at least doubles the height or width of its input."""
         channels_first = call.info.data_format == "channels_first"
         axes = slice(2, 4) if channels_first else slice(1, 3)
         return any(
@@ -363,7 +363,7 @@ def _only_moves(call: Call) -> bool:
 
 
 def collect_ancestors(tensors: Iterable[Any], stop: Iterable[str] = ()) -> set[str]:
-    """Return the names of tensors and of all tensors they derive from, excluding `stop`.
+    """Return the names of tensors and their ancestors, excluding `stop`.
 
     Parameters
     ----------

@@ -47,7 +47,7 @@ class TargetRow(NamedTuple):
 
 
 def are_several(value: Any) -> bool:
-    """Return whether a value is an iterable of values, not a string, function or scalar."""
+    """Return whether a value is an iterable of values, and not a string."""
     # Zero-dimensional arrays and tensors have `__iter__`, but cannot be iterated over.
     is_single = (
         isinstance(value, (str, bytes)) or callable(value) or len(getattr(value, "shape", "?")) == 0
@@ -126,7 +126,7 @@ def _is_index(value: Any) -> bool:
 
 
 def may_name_outputs(target: Any) -> bool:
-    """Return whether a target contains a dict or a pair, which may name outputs of the model."""
+    """Return whether a target contains a dict or a pair, which can name outputs."""
     if isinstance(target, Mapping) or (isinstance(target, tuple) and len(target) == 2):
         return True
     return isinstance(target, (list, tuple)) and any(map(may_name_outputs, target))

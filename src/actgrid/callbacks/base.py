@@ -1,4 +1,4 @@
-"""Base class of the callbacks: when the model is observed, and how results are written."""
+"""Base class of the callbacks: schedule and writing of results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_PENDING = 2
 
 
 class Sink(Protocol):
-    """Protocol of an output that receives the content of each step, from a single thread."""
+    """Protocol of an output that receives the content of each step."""
 
     def write(self, step: int, content: Any) -> None:
         """Write the content of a step and flush the output.
@@ -175,7 +175,7 @@ class TrainingCallback(keras().callbacks.Callback, ABC):  # type: ignore[misc]
             self._attempt(sink.close)
 
     def _attempt(self, write: Callable[..., None], *arguments: Any) -> None:
-        """Call a method of a sink; on OutputError, warn once instead of ending the training."""
+        """Call a method of a sink; an OutputError is a warning, and training continues."""
         try:
             write(*arguments)
         except OutputError as error:

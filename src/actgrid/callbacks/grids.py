@@ -121,13 +121,13 @@ class ActivationGrids(PictureCallback):
 
 
 def pick_render_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the render options among the options of a callback, after loading the backend."""
+    """Return the render options of a callback, and load the backend."""
     load_backend(options["backend"])
     return pick_options(options, RenderArrayOptions)
 
 
 def check_layers(layers: LayersLike) -> LayersLike:
-    """Check the type of the option `layers`; return its value, with iterators as lists.
+    """Check the type of the option `layers`, and convert an iterator to a list.
 
     Raises
     ------

@@ -36,7 +36,7 @@ _MAX_NAMES = 8
 
 
 class ChannelHealthWarning(UserWarning):
-    """Warning of NaN or infinite values in layers or weights, or of channels that died."""
+    """Warning about dead channels, or NaN or infinite values in layers or weights."""
 
 
 @takes_options(HealthOptions, batch_size=32)
@@ -191,7 +191,7 @@ def _is_finite(variable: Any) -> bool:
 
 
 def _join_batches(batches: Iterable[ChannelStats]) -> ChannelStats:
-    """Pool statistics of batches, (channels, samples) each, to statistics of (channels,)."""
+    """Pool statistics of batches (channels, samples) to statistics (channels,)."""
     arrays, sizes = zip(*((list_stat_arrays(stats), stats.size) for stats in batches), strict=True)
     joined = (np.concatenate(parts, 1) for parts in zip(*arrays, strict=True))
     return reshape_stats(make_stats(joined, sizes[0]).pool(1), -1)

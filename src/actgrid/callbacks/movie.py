@@ -1,4 +1,4 @@
-"""Keras callback that makes movies of activations, with a frame for each training step."""
+"""Keras callback that makes movies of activation maps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["TrainingMovie"]
 
 @takes_options(MovieOptions, threads=1, data_format=None)
 class TrainingMovie(TrainingCallback):
-    """Keras callback that makes an animation of each layer, with a frame for each step.
+    """Keras callback that makes an animation of each layer, a frame for each step.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ Pictures = Mapping[str, Sequence[bytes]]
 
 
 class PictureCallback(TrainingCallback):
-    """Base class of callbacks whose `_draw` returns PNG pictures by tag, one for each sample.
+    """Base class of callbacks that write PNG pictures by tag, one for each sample.
 
     Parameters
     ----------

@@ -201,7 +201,7 @@ class Samples:
 def draw_samples(
     infos: Mapping[str, LayerInfo], activations: Mapping[str, Array], **render_options: Any
 ) -> dict[str, list[Grid]]:
-    """Draw the layers for every sample; return layer path -> list of grids, one a sample."""
+    """Draw the layers for every sample: layer path -> list of grids."""
     batch = get_batch_size(activations)
     return {
         path: [

@@ -1,4 +1,4 @@
-"""Pictures of a network: grids of activations and weights, files of grids, and diagrams."""
+"""Pictures of a network: grids of activations and weights, files, diagrams."""
 
 from actgrid.figures.diagrams import diagram
 from actgrid.figures.files import (

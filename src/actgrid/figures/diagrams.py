@@ -181,7 +181,7 @@ def _has_box(info: LayerInfo) -> bool:
 
 
 def _make_front(info: LayerInfo, tensor: Any, sample: Any) -> tuple[Any, Any]:
-    """Return the values on the front of a box for one sample, and the shape of the tensor.
+    """Return the values on the front of a box, and the shape of the tensor.
 
     The values are (h, w); for an image input of 1, 3 or 4 channels, (h, w, channels).
     """
@@ -209,7 +209,7 @@ def _to_picture(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8] | None:
 
 
 def _pool_units(units: Any) -> Any:
-    """Return units reduced to at most 64 rows, (rows, 1), by the maximum of neighbours."""
+    """Reduce units to at most 64 rows (rows, 1), by the maximum of neighbours."""
     tf = tensorflow()
     count = tf.shape(units)[0]
     row_count = tf.minimum(count, _MAX_ROWS)

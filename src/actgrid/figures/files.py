@@ -1,4 +1,4 @@
-"""Files of one image: a picture for each layer, and their statistics in ``stats.json``."""
+"""Files of one image: a picture of each layer, and ``stats.json``."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def make_safe_name(name: str) -> str:
 
 
 def make_folder_names(images: Iterable[Path]) -> list[str]:
-    """Return a unique folder name for each image file: its stem, numbered if it repeats.
+    """Return a unique folder name for each image file, from its stem.
 
     Parameters
     ----------
@@ -283,7 +283,7 @@ def get_picture_suffix(options: Mapping[str, Any]) -> str:
 def split_options(
     options: RenderFileOptions | WeightFileOptions,
 ) -> tuple[RenderArrayOptions, str, str]:
-    """Split options into render options (with `threads` 1), file format and compression."""
+    """Split options into render options, file format and compression."""
     render_options = cast(RenderArrayOptions, pick_options(options, RenderArrayOptions))
     render_options["threads"] = 1
     return render_options, options["format"], options["compression"]
@@ -306,7 +306,7 @@ def save_layers(
     about: Mapping[str, Any] | None = None,
     **options: Unpack[RenderFileOptions],
 ) -> list[DrawnLayer]:
-    """Draw the layers of one image and save them as ``NN_layer.png``, with ``stats.json``.
+    """Draw the layers of one image to ``NN_layer.png``, and write ``stats.json``.
 
     Parameters
     ----------

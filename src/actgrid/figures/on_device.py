@@ -46,7 +46,7 @@ def is_gpu_used() -> bool:
 def draw_on_device(
     extractor: Extractor, x: Any, options: RenderModelOptions, *, fuse: bool
 ) -> dict[str, Grid]:
-    """Run a model and draw its layers on the same device, as `actgrid.render_model` does.
+    """Run a model and draw its layers on the device of the model.
 
     Parameters
     ----------
@@ -259,7 +259,7 @@ class _DrawTransform:
 
 
 def _measure(x: Any, axes: Axes) -> ChannelStats:
-    """Return the statistics of float64 tiles over some axes, which are kept with length 1."""
+    """Return the statistics of float64 tiles over axes, which keep length 1."""
     tf = tensorflow()
     is_finite = tf.math.is_finite(x)
 
@@ -285,7 +285,7 @@ def _measure(x: Any, axes: Axes) -> ChannelStats:
 
 
 def _compute_percentiles(x: Any, limits: tuple[float, ...], axes: Axes) -> list[Any]:
-    """Return percentiles of the finite values over some axes, as `numpy.percentile` (linear)."""
+    """Return percentiles of the finite values over axes, like `numpy.percentile`."""
     tf = tensorflow()
     sizes = [1 if axis in axes else tf.shape(x)[axis] for axis in range(3)]
     rows = tf.reshape(x, [*sizes, -1])

@@ -198,7 +198,7 @@ def save_weights(
 
 
 def _choose_weights(model: Any, layers: LayersLike) -> list[Weight]:
-    """Return the weights to draw: those of some layers, or the kernels of all convolutions."""
+    """Return the weights to draw: of layers, or the kernels of all convolutions."""
     check_editable(get_network(model), "render_weights")
     if layers is None:
         kernels = [

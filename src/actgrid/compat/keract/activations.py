@@ -125,7 +125,7 @@ def get_activations(
 
 
 def _evaluate_nodes(model: Any, x: Any, nodes: list[Any]) -> Activations:
-    """Return the values of symbolic tensors, lists of symbolic tensors, and weights, by name."""
+    """Return the values of symbolic tensors and weights: name -> value."""
     k = keras()
     if not nodes:
         raise OptionError("nodes_to_evaluate is empty: pass at least one node, or leave it out")

@@ -117,7 +117,7 @@ def display_heatmaps(
     save: bool = False,
     fix: bool = True,
 ) -> None:
-    """Show or save the channels of each layer as heatmaps over an image, and print the shapes.
+    """Show or save the channels of each layer as heatmaps over an image.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def display_gradients_of_trainable_weights(
 def _iterate_single(
     activations: Mapping[Any, Any], min_axes: int = 1
 ) -> Iterator[tuple[Any, Array]]:
-    """Yield arrays of one sample with at least `min_axes` axes; print the shape of each array."""
+    """Yield arrays of one sample with at least `min_axes` axes, and print shapes."""
     for name, array in iterate_outputs(activations):
         if array.ndim < 1 or len(array) != 1:
             print(name, array.shape, "-> skipped: not a single sample")
@@ -237,7 +237,7 @@ def _choose_columns(count: int) -> int:
 
 
 def _make_line(values: Array, fold: bool) -> Array:
-    """Return values as one tile: a thick line, or with `fold` a nearly square rectangle."""
+    """Return values as one tile: a thick line, or a nearly square rectangle."""
     count = len(values)
     if not fold:
         return np.broadcast_to(values, (-(-count // 64), count))[..., None]

@@ -15,7 +15,7 @@ __all__ = ["keep_eager_execution"]
 
 
 def keep_eager_execution() -> None:
-    """Enable eager execution, and make ``disable_eager_execution`` only issue a warning.
+    """Enable eager execution; ``disable_eager_execution`` then only warns.
 
     Raises
     ------

@@ -46,7 +46,7 @@ def keep_tensor(tensor: Any) -> Any:
 
 
 def name_operation(tensor: Any) -> Any:
-    """Return the operation type and output index of a symbolic tensor, such as ``"Relu:0"``."""
+    """Return operation type and output index of a tensor, such as ``"Relu:0"``."""
     return tensorflow().constant(f"{tensor.op.type}:{tensor.value_index}")
 
 
@@ -81,7 +81,7 @@ def check_input(model: Any, x: Any) -> Any:
 def run_layers(
     model: Any, x: Any, layers: LayerSet, transform: Callable[[Any], Any]
 ) -> dict[str, Any]:
-    """Run a model with a cached function; return transformed activations by layer path."""
+    """Run a model with a cached function: layer path -> transformed activation."""
     inputs = check_input(model, x)
     if not layers.layers:
         return {}

@@ -131,7 +131,7 @@ class Saliency(ModelVisualization):
 def _average_gradients(
     batch: ExplainedBatch, samples: int, noise: float, modifier: Callable[[Any], Any] | None
 ) -> Any:
-    """Return the mean of the modified gradients of noisy samples, with the shape of the input.
+    """Return the mean of the modified gradients of noisy samples.
 
     Samples are computed one after another, as the score must receive each image exactly once.
     """

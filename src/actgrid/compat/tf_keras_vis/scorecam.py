@@ -30,7 +30,7 @@ __all__ = ["ScoreCAM", "Scorecam"]
 
 @dataclass(frozen=True)
 class _GroupedScore:
-    """Score function of several concatenated batches, which scores the softmax of each batch."""
+    """Score function of several concatenated batches of softmax outputs."""
 
     score: BatchScore
 
@@ -62,7 +62,7 @@ class _GroupedScore:
 
 
 def _make_masks(image: Any, sample: Any, sides: Any, maps: Any) -> Any:
-    """Return the map of each row as a mask, (rows, *sides), scaled to the range 0 to 1."""
+    """Return the map of each row as a mask (rows, *sides), scaled to 0 to 1."""
     tf = tensorflow()
     resized = resize_maps(tf.gather(maps, image), sides)
     axes = list(range(1, resized.shape.rank))
@@ -72,7 +72,7 @@ def _make_masks(image: Any, sample: Any, sides: Any, maps: Any) -> Any:
 
 
 class Scorecam(ModelVisualization):
-    """Score-CAM: computes maps of a layer's channels, weighted by scores of masked inputs.
+    """Score-CAM: weights channels of a layer by the scores of masked inputs.
 
     See `ModelVisualization` for the arguments of the constructor.
 
@@ -187,7 +187,7 @@ ScoreCAM = Scorecam
 def _select_channels(
     activation: npt.NDArray[Any], max_channels: int | None
 ) -> npt.NDArray[np.intp]:
-    """Return the union of the channels with the largest standard deviation in each image."""
+    """Return all channels with the largest standard deviation in some image."""
     count = activation.shape[-1]
     if max_channels is None or max_channels <= 0:
         return np.arange(count)

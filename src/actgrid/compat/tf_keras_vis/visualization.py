@@ -1,4 +1,4 @@
-"""Base class of the methods of tf-keras-vis, and helpers for scores, inputs and maps."""
+"""Base class of the methods of tf-keras-vis, and helper functions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Array = npt.NDArray[Any]
 
 
 def force_retrace(function: Any) -> Any:
-    """Wrap a user's function so that it differs from earlier calls and is traced again.
+    """Wrap a user's function so that it is traced again at each call.
 
     Scripts may change variables that their functions read. Functions of this package, and None,
     are returned unchanged.
@@ -46,7 +46,7 @@ def force_retrace(function: Any) -> Any:
 
 @dataclass(frozen=True)
 class BatchScore:
-    """Score function of a batch of images, from one function for each output of the model.
+    """Score function of a batch, composed of a function for each model output.
 
     Functions may index the images of the batch, so the model must always run on batches of `count`
     images.
@@ -63,7 +63,7 @@ class BatchScore:
     count: int
 
     def compute_scores(self, outputs: Any) -> list[Any]:
-        """Return the scores of each output, (N,) or a scalar, as the function returns them.
+        """Return the scores of each output, (N,) or a scalar.
 
         Raises
         ------
@@ -242,7 +242,7 @@ def check_inference(training: bool) -> None:
 
 
 def resize_maps(maps: Any, sides: Any) -> Any:
-    """Resize maps, (N, ...), to other sides, linearly with aligned corners as in scipy."""
+    """Resize maps (N, ...) linearly with aligned corners, like scipy."""
     tf = tensorflow()
     rank = maps.shape.rank
     # Each step resizes the first axis after the samples and moves the axis to the end.

@@ -1,4 +1,4 @@
-"""Keras callbacks of tf-explain, which write pictures to TensorBoard after each epoch."""
+"""Keras callbacks of tf-explain, which write pictures to TensorBoard."""
 
 from actgrid.compat.tf_explain.callbacks.activations_visualization import (
     ActivationsVisualizationCallback,

@@ -16,7 +16,7 @@ __all__ = ["ActivationsVisualizationCallback"]
 
 
 class ActivationsVisualizationCallback(ExplanationCallback):
-    """Keras callback that writes the activations of a layer to TensorBoard after each epoch.
+    """Keras callback that writes activations to TensorBoard after each epoch.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Keras callback that draws gradient times input after each epoch, as tf-explain does."""
+"""Keras callback that draws gradient times input after each epoch."""
 
 from __future__ import annotations
 

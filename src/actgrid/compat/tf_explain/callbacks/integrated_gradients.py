@@ -1,4 +1,4 @@
-"""Keras callback that draws integrated gradients after each epoch, as tf-explain does."""
+"""Keras callback that draws integrated gradients after each epoch."""
 
 from __future__ import annotations
 

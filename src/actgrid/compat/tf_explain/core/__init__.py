@@ -1,4 +1,4 @@
-"""Attribution methods of tf-explain, as classes with the methods `explain` and `save`."""
+"""Attribution methods of tf-explain, as classes with `explain` and `save`."""
 
 from actgrid.compat.tf_explain.core.activations import ExtractActivations
 from actgrid.compat.tf_explain.core.grad_cam import GradCAM

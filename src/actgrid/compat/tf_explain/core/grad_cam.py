@@ -26,7 +26,7 @@ __all__ = ["GradCAM"]
 
 
 def _weigh_by_guided_gradient(activation: Any, gradient: Any) -> Any:
-    """Weight channels by their mean gradient, where activation and gradient are positive."""
+    """Weight channels by their mean gradient at positive activations and gradients."""
     return weigh_by_mean_gradient(activation, _guide_gradient(activation, gradient))
 
 

@@ -204,7 +204,7 @@ def heatmap_display(
 
 
 def to_levels(values: Array) -> npt.NDArray[np.uint8]:
-    """Scale values from their minimum and maximum to uint8 levels; constant values become 0."""
+    """Scale values by minimum and maximum to uint8; constant values become 0."""
     low, high = values.min(), values.max()
     unit_values: Array = (values - low) / (high - low) if high > low else np.zeros_like(values)
     return (unit_values * 255).astype(np.uint8)

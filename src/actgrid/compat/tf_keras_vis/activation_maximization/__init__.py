@@ -35,7 +35,7 @@ _REGULARIZERS = (TotalVariation2D(weight=1.0), Norm(weight=0.3, p=1))
 
 @dataclass(frozen=True)
 class _LossGradient:
-    """Function that returns gradients of the loss, scores, regularization terms and outputs.
+    """Function that returns gradients, scores, regularization terms and outputs.
 
     The loss is the sum of the regularization terms minus the sum of the scores.
 
@@ -335,7 +335,7 @@ def _list_result_modifiers(value: Any, input_names: list[str]) -> list[Any]:
 
 
 def _make_labels(regularizers_by_input: list[list[Any]], input_names: list[str]) -> list[str]:
-    """Return the names of all regularizers, with the name of the input for several inputs."""
+    """Return the names of all regularizers, with the input's name if several."""
     return [
         getattr(regularizer, "name", f"regularizer-{index}")
         + (f"({name})" if len(input_names) > 1 else "")

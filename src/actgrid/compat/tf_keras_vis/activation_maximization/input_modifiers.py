@@ -1,4 +1,4 @@
-"""Input modifiers of `ActivationMaximization`, which transform inputs before each step."""
+"""Input modifiers of `ActivationMaximization`, applied before each step."""
 
 from __future__ import annotations
 
