@@ -14,56 +14,59 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# The compilation takes more than ten seconds.
+# Compiling takes more than ten seconds.
 pytestmark = pytest.mark.slow
 
 
-def tool(name: str) -> str:
-    """Return the path of a program in this environment, otherwise on the system."""
-    beside = Path(sys.executable).parent
-    found = shutil.which(name, path=f"{beside}{os.pathsep}{os.environ['PATH']}")
-    assert found, f"{name} is not installed"
-    return found
+def find_program(name: str) -> str:
+    """Return the path of a program, preferring the folder of the Python interpreter."""
+    folder = Path(sys.executable).parent
+    path = shutil.which(name, path=f"{folder}{os.pathsep}{os.environ['PATH']}")
+    assert path, f"{name} is not installed"
+    return path
 
 
-def run(name: str, *arguments: str | Path) -> str:
-    """Run a program that must succeed, and return its output."""
-    environment = {**os.environ, "PATH": f"{Path(tool('ninja')).parent}:{os.environ['PATH']}"}
-    command = [tool(name), *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def run_program(name: str, *arguments: str | Path) -> str:
+    """Run a program, check that it succeeds and return its output."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(find_program('ninja')).parent}:{os.environ['PATH']}",
+    }
+    command = [find_program(name), *map(str, arguments)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
 
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A build folder with the library and its test program."""
+    """Build the library and its test program, and return the build folder."""
     folder = tmp_path_factory.mktemp("build")
     options = ["-DACTGRID_BINDINGS=OFF", "-DACTGRID_TESTS=ON", "-DACTGRID_WERROR=ON"]
-    run("cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *options)
-    run("cmake", "--build", folder)
+    run_program("cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *options)
+    run_program("cmake", "--build", folder)
     return folder
 
 
-def test_core_passes_its_own_tests(build: Path) -> None:
-    printed = run("ctest", "--test-dir", build, "--output-on-failure", "--no-tests=error")
-    assert "100% tests passed" in printed
+def test_core_passes_ctest(build: Path) -> None:
+    output = run_program("ctest", "--test-dir", build, "--output-on-failure", "--no-tests=error")
+    assert "100% tests passed" in output
 
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
-def test_no_simd_variant_accesses_memory_outside_of_arrays(build: Path) -> None:
+def test_simd_variants_pass_valgrind(build: Path) -> None:
     program = build / "cpp" / "test_core"
-    variants = set(run(str(program)).split())
-    checked = run("valgrind", "-q", "--error-exitcode=9", program).split()
-    assert variants - set(checked) <= {"avx512"}  # valgrind does not support AVX-512
+    variants = set(run_program(str(program)).split())
+    checked_variants = run_program("valgrind", "-q", "--error-exitcode=9", program).split()
+    assert variants - set(checked_variants) <= {"avx512"}  # valgrind does not support AVX-512
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="there is but one variant")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="this platform has one variant only")
 @pytest.mark.parametrize("variant", ["avx2", "avx512"])
-def test_simd_variants_share_no_code_with_portable_code(build: Path, variant: str) -> None:
-    # The linker keeps any one of several definitions of an inline function: a copy compiled
-    # for AVX-512 would crash on other processors.
+def test_simd_variants_have_no_shared_symbols(build: Path, variant: str) -> None:
+    # The linker keeps one arbitrary definition of an inline function. A definition compiled for
+    # AVX-512 would crash on other processors.
     kernels = build / f"cpp/CMakeFiles/actgrid_{variant}.dir/src/kernels/variant.cpp.o"
-    shared = re.findall(r" [WVu] (.*)", run("nm", "-C", kernels))
-    assert shared
-    assert all(f"actgrid::{variant}::" in name for name in shared)
+    weak_symbols = re.findall(r" [WVu] (.*)", run_program("nm", "-C", kernels))
+    assert weak_symbols
+    assert all(f"actgrid::{variant}::" in name for name in weak_symbols)

@@ -1,4 +1,4 @@
-// actgrid._core: the C++ library as Python sees it. Checks arguments, knows nothing else.
+// The Python module actgrid._core, whose functions check their arguments and call the core.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -21,17 +21,17 @@ namespace py = pybind11;
 
 namespace {
 
-using Doubles = py::array_t<double, py::array::c_style>;
-using Integers = py::array_t<std::int64_t, py::array::c_style>;
+using Float64Array = py::array_t<double, py::array::c_style>;
+using Int64Array = py::array_t<std::int64_t, py::array::c_style>;
 
-actgrid::DType dtype_of(const py::array& array) {
+actgrid::DType get_dtype(const py::array& array) {
     using actgrid::DType;
-    struct Known {
+    struct SupportedType {
         char kind;
         py::ssize_t size;
         DType dtype;
     };
-    static constexpr Known all[] = {
+    static constexpr SupportedType supported_types[] = {
         {'f', 4, DType::float32}, {'f', 2, DType::float16}, {'f', 8, DType::float64},
         {'i', 1, DType::int8},    {'i', 2, DType::int16},   {'i', 4, DType::int32},
         {'i', 8, DType::int64},   {'u', 1, DType::uint8},   {'u', 2, DType::uint16},
@@ -40,19 +40,19 @@ actgrid::DType dtype_of(const py::array& array) {
     const py::dtype dtype = array.dtype();
     const char order = dtype.byteorder();
     if (order != '>')
-        for (const Known& known : all)
-            if (dtype.kind() == known.kind && dtype.itemsize() == known.size) return known.dtype;
-    // NumPy knows bfloat16 by its name only.
+        for (const SupportedType& type : supported_types)
+            if (dtype.kind() == type.kind && dtype.itemsize() == type.size) return type.dtype;
+    // bfloat16 is an extension type (ml_dtypes) that only its name identifies.
     const auto name = dtype.attr("name").cast<std::string>();
     if (name == "bfloat16" && order != '>') return DType::bfloat16;
     throw py::type_error("tiles of dtype " + name + " are not supported");
 }
 
-actgrid::Tiles tiles_of(const py::array& array) {
+actgrid::Tiles make_tiles(const py::array& array) {
     if (array.ndim() != 4) throw py::value_error("tiles must be (channels, slices, height, width)");
     if (array.size() == 0) throw py::value_error("tiles must not be empty");
     return {static_cast<const std::byte*>(array.data()),
-            dtype_of(array),
+            get_dtype(array),
             array.shape(0),
             array.shape(1),
             array.shape(2),
@@ -64,10 +64,10 @@ actgrid::Tiles tiles_of(const py::array& array) {
 }
 
 py::tuple measure(const py::array& array, int threads) {
-    const actgrid::Tiles tiles = tiles_of(array);
+    const actgrid::Tiles tiles = make_tiles(array);
     const std::array<py::ssize_t, 2> shape{tiles.channels, tiles.slices};
-    Doubles mean(shape), std(shape), min(shape), max(shape);
-    Integers zeros(shape), nonfinite(shape);
+    Float64Array mean(shape), std(shape), min(shape), max(shape);
+    Int64Array zeros(shape), nonfinite(shape);
     const actgrid::TileStats stats{mean.mutable_data(),  std.mutable_data(),
                                    min.mutable_data(),   max.mutable_data(),
                                    zeros.mutable_data(), nonfinite.mutable_data()};
@@ -79,28 +79,29 @@ py::tuple measure(const py::array& array, int threads) {
 }
 
 py::tuple percentiles(const py::array& array, double low, double high, bool pooled, int threads) {
-    const actgrid::Tiles tiles = tiles_of(array);
+    const actgrid::Tiles tiles = make_tiles(array);
     for (const double limit : {low, high})
         if (!(limit >= 0 && limit <= 100))
             throw py::value_error("percentiles lie between 0 and 100");
     const auto count = static_cast<std::size_t>(pooled ? 1 : tiles.count());
-    std::vector<std::array<double, 2>> found(count);
+    std::vector<std::array<double, 2>> results(count);
     {
         const py::gil_scoped_release released;
-        actgrid::percentiles(tiles, {low, high}, pooled, found.data(), threads);
+        actgrid::percentiles(tiles, {low, high}, pooled, results.data(), threads);
     }
     const std::array<py::ssize_t, 2> shape{pooled ? 1 : tiles.channels, pooled ? 1 : tiles.slices};
-    Doubles lows(shape), highs(shape);
+    Float64Array lows(shape), highs(shape);
     for (std::size_t i = 0; i < count; ++i) {
-        lows.mutable_data()[i] = found[i][0];
-        highs.mutable_data()[i] = found[i][1];
+        lows.mutable_data()[i] = results[i][0];
+        highs.mutable_data()[i] = results[i][1];
     }
     return py::make_tuple(lows, highs);
 }
 
-void paint(const py::array& array, const Doubles& shift, const Doubles& scale, const Doubles& base,
-           const Integers& origin, py::array_t<std::uint8_t> canvas, int threads) {
-    const actgrid::Tiles tiles = tiles_of(array);
+void paint(const py::array& array, const Float64Array& shift, const Float64Array& scale,
+           const Float64Array& base, const Int64Array& origin, py::array_t<std::uint8_t> canvas,
+           int threads) {
+    const actgrid::Tiles tiles = make_tiles(array);
     for (const py::ssize_t entries : {shift.size(), scale.size(), base.size(), origin.size()})
         if (entries != tiles.count())
             throw py::value_error("shift, scale, base and origin must have one entry per tile");
@@ -109,27 +110,27 @@ void paint(const py::array& array, const Doubles& shift, const Doubles& scale, c
         throw py::value_error("canvas must be rows of neighbouring bytes");
     const std::ptrdiff_t stride = canvas.strides(0);
     for (py::ssize_t i = 0; i < origin.size(); ++i) {
-        const std::int64_t start = origin.data()[i];
-        if (start >= 0 && (start / stride > canvas.shape(0) - tiles.height ||
-                           start % stride > canvas.shape(1) - tiles.width))
+        const std::int64_t offset = origin.data()[i];
+        if (offset >= 0 && (offset / stride > canvas.shape(0) - tiles.height ||
+                            offset % stride > canvas.shape(1) - tiles.width))
             throw py::value_error("a tile does not fit on the canvas at its origin");
     }
     const actgrid::Mapping mapping{shift.data(), scale.data(), base.data()};
-    const actgrid::Canvas target{canvas.mutable_data(), stride, origin.data()};
+    const actgrid::Canvas output{canvas.mutable_data(), stride, origin.data()};
     const py::gil_scoped_release released;
-    actgrid::paint(tiles, mapping, target, threads);
+    actgrid::paint(tiles, mapping, output, threads);
 }
 
-// The bytes of an object, for as long as this lives.
-class View {
+// A view of the bytes of a Python object, which it keeps alive.
+class BufferView {
   public:
-    explicit View(const py::buffer& buffer) {
+    explicit BufferView(const py::buffer& buffer) {
         if (PyObject_GetBuffer(buffer.ptr(), &view_, PyBUF_SIMPLE) != 0)
             throw py::error_already_set();
     }
-    ~View() { PyBuffer_Release(&view_); }
-    View(const View&) = delete;
-    View& operator=(const View&) = delete;
+    ~BufferView() { PyBuffer_Release(&view_); }
+    BufferView(const BufferView&) = delete;
+    BufferView& operator=(const BufferView&) = delete;
 
     const std::uint8_t* data() const { return static_cast<const std::uint8_t*>(view_.buf); }
     std::size_t size() const { return static_cast<std::size_t>(view_.len); }
@@ -139,61 +140,62 @@ class View {
 };
 
 std::size_t estimate_deflated(const py::buffer& buffer) {
-    const View bytes(buffer);
+    const BufferView bytes(buffer);
     const py::gil_scoped_release released;
     return actgrid::estimate_deflated(bytes.data(), bytes.size());
 }
 
 py::bytes deflate(const py::buffer& buffer, bool last) {
-    const View bytes(buffer);
-    // Kept by each thread: fresh memory for each picture takes longer than to write to it.
+    const BufferView bytes(buffer);
+    // Each thread reuses its buffer: allocating memory takes longer than writing to it.
     static thread_local std::vector<std::uint8_t> out;
-    std::size_t used = 0;
+    std::size_t size = 0;
     {
         const py::gil_scoped_release released;
         out.resize(std::max(out.size(), actgrid::deflate_capacity(bytes.size())));
-        used = actgrid::deflate(bytes.data(), bytes.size(), last, out.data());
+        size = actgrid::deflate(bytes.data(), bytes.size(), last, out.data());
     }
-    return {reinterpret_cast<const char*>(out.data()), used};
+    return {reinterpret_cast<const char*>(out.data()), size};
 }
 
-using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
+using UInt8Array = py::array_t<std::uint8_t, py::array::c_style>;
 
-void filter_paeth(const Bytes& rows, Bytes filtered) {
+void filter_paeth(const UInt8Array& rows, UInt8Array filtered) {
     if (rows.ndim() != 2 || filtered.ndim() != 2 || rows.shape(0) != filtered.shape(0) ||
         rows.shape(1) != filtered.shape(1) || rows.shape(1) < 2)
         throw py::value_error("rows and filtered must be of one shape, (height, 1 + width)");
     std::uint8_t* out = filtered.mutable_data();
     const py::gil_scoped_release released;
-    // The first byte of each row tells the filter.
+    // The first byte of each row is the filter type, not a pixel.
     actgrid::filter_paeth(rows.data() + 1, rows.shape(0), rows.shape(1) - 1, rows.shape(1),
                           out + 1);
 }
 
-using Floats = py::array_t<float, py::array::c_style>;
+using Float32Array = py::array_t<float, py::array::c_style>;
 
-// Of one map or several.
-actgrid::Maps maps_of(const Floats& values) {
+// Returns a (height, width) or (maps, height, width) array as maps.
+actgrid::Maps make_maps(const Float32Array& values) {
     const py::ssize_t rank = values.ndim();
     if (rank < 2 || values.size() == 0) throw py::value_error("values must not be empty");
     return {values.data(), rank == 3 ? values.shape(0) : 1, values.shape(rank - 2),
             values.shape(rank - 1)};
 }
 
-void resize(const Floats& values, Floats resized, int threads) {
+void resize(const Float32Array& values, Float32Array resized, int threads) {
     if (values.ndim() != 3 || resized.ndim() != 3 || resized.shape(0) != values.shape(0) ||
         resized.size() == 0)
         throw py::value_error("values and resized must be (maps, height, width), of as many maps");
-    const actgrid::Maps maps = maps_of(values);
+    const actgrid::Maps maps = make_maps(values);
     float* out = resized.mutable_data();
     const py::gil_scoped_release released;
     actgrid::resize(maps, resized.shape(1), resized.shape(2), out, threads);
 }
 
-void overlay(const Floats& values, double shift, double scale, double base, const Bytes& palette,
-             const Bytes& image, double alpha, Bytes overlaid, int threads) {
+void overlay(const Float32Array& values, double shift, double scale, double base,
+             const UInt8Array& palette, const UInt8Array& image, double alpha, UInt8Array overlaid,
+             int threads) {
     if (values.ndim() != 2) throw py::value_error("values must be (height, width)");
-    const actgrid::Maps map = maps_of(values);
+    const actgrid::Maps map = make_maps(values);
     if (palette.ndim() != 2 || palette.shape(0) != 256 || palette.shape(1) != 3)
         throw py::value_error("palette must be (256, 3)");
     if (image.ndim() != 3 || overlaid.ndim() != 3 || image.shape(2) != 3 || image.size() == 0 ||
@@ -210,7 +212,7 @@ void overlay(const Floats& values, double shift, double scale, double base, cons
 
 PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.doc() = "The compiled core of actgrid.";
-    actgrid::simd_variant();  // chosen now, before there are threads
+    actgrid::simd_variant();  // selects the kernel variant before other threads exist
     module.def("measure", &measure, py::arg("tiles"), py::arg("threads"));
     module.def("paint", &paint, py::arg("tiles"), py::arg("shift"), py::arg("scale"),
                py::arg("base"), py::arg("origin"), py::arg("canvas").noconvert(),

@@ -1,4 +1,4 @@
-// Reading elements of every DType as numbers.
+// Conversion of array elements of every DType to floating-point numbers.
 #pragma once
 
 #include <bit>
@@ -11,29 +11,31 @@
 
 namespace actgrid {
 
-struct Half {
+struct Float16 {
     std::uint16_t bits;
 };
-struct BFloat {
+struct BFloat16 {
     std::uint16_t bits;
 };
 
 /// Element types that can hold NaN and infinities.
 template <class T>
-concept Floating = std::floating_point<T> || std::same_as<T, Half> || std::same_as<T, BFloat>;
+concept Floating = std::floating_point<T> || std::same_as<T, Float16> || std::same_as<T, BFloat16>;
 
-/// The type to draw in: float64 for 64-bit elements, float32 for all others.
+/// The type in which levels are computed: float64 for 64-bit elements, float32 for all others.
 template <class T>
-using Drawn = std::conditional_t<sizeof(T) == 8, double, float>;
+using PaintReal = std::conditional_t<sizeof(T) == 8, double, float>;
 
-/// A type that holds every value of an element: float32 where it can.
+/// The smallest type, float32 or float64, that represents every value of an element type exactly,
+/// except 64-bit integers, which are rounded to float64.
 template <class T>
-using Exact = std::conditional_t<sizeof(T) <= 2 || std::same_as<T, float>, float, double>;
+using ExactReal = std::conditional_t<sizeof(T) <= 2 || std::same_as<T, float>, float, double>;
 
-// Functions here are static: each variant of the kernels compiles its own. Of a function that
-// they shared the linker would keep any one, and it might need a newer processor.
+// All functions here are static, so that each variant of the kernels compiles its own copy. For an
+// inline function with external linkage, the linker keeps one arbitrary copy, which might contain
+// instructions that this processor lacks.
 
-/// Reads from memory that may be unaligned.
+/// Reads a value from memory that may be unaligned.
 template <class T>
 static inline T load(const std::byte* address) {
     T value;
@@ -41,36 +43,37 @@ static inline T load(const std::byte* address) {
     return value;
 }
 
-/// float16 as float32, of one number's bits in 32, or of a vector's. Exponent and mantissa moved
-/// to float32's places are 2^112 too small, subnormals too; infinities and NaN then need the
-/// largest exponent.
+/// Converts float16 bits, held in 32-bit integers (a scalar or a vector), to float32. Shifting
+/// exponent and mantissa to their float32 positions gives a number that is too small by a factor of
+/// 2^112, for subnormals too. Infinities and NaN are then given the largest exponent.
 template <class Real, class Bits>
-static inline Real widen_half(Bits bits) {
+static inline Real widen_float16(Bits bits) {
     const Bits magnitude = (bits & 0x7fff) << 13;
     const Bits scaled = std::bit_cast<Bits>(std::bit_cast<Real>(magnitude) * 0x1p112f);
     const Bits special = magnitude >= 0x0f800000u ? Bits{} + 0x7f800000u : Bits{};
     return std::bit_cast<Real>(scaled | special | (bits & 0x8000) << 16);
 }
 
+/// Converts an element to a floating-point number.
 template <class Real, class T>
 static inline Real widen(T value) {
-    if constexpr (std::same_as<T, BFloat>) {
+    if constexpr (std::same_as<T, BFloat16>) {
         return std::bit_cast<float>(static_cast<std::uint32_t>(value.bits) << 16);
-    } else if constexpr (std::same_as<T, Half>) {
-        return widen_half<float>(std::uint32_t{value.bits});
+    } else if constexpr (std::same_as<T, Float16>) {
+        return widen_float16<float>(std::uint32_t{value.bits});
     } else {
         return static_cast<Real>(value);
     }
 }
 
-/// Calls action with a value of the element type that `dtype` names.
+/// Calls `action` with a zero of the C++ type that corresponds to `dtype`.
 template <class Action>
-static inline void with_element_type(DType dtype, const Action& action) {
+static inline void dispatch_dtype(DType dtype, const Action& action) {
     switch (dtype) {
         case DType::float16:
-            return action(Half{});
+            return action(Float16{});
         case DType::bfloat16:
-            return action(BFloat{});
+            return action(BFloat16{});
         case DType::float32:
             return action(float{});
         case DType::float64:

@@ -8,7 +8,7 @@ void filter_paeth(const std::uint8_t* pixels, std::ptrdiff_t height, std::ptrdif
                   std::ptrdiff_t stride, std::uint8_t* filtered) {
     for (std::ptrdiff_t y = 1; y < height; ++y) {
         const std::uint8_t* row = pixels + y * stride;
-        kernels().filter_paeth(row, row - stride, width, filtered + y * stride);
+        active_kernels().filter_paeth(row, row - stride, width, filtered + y * stride);
     }
 }
 

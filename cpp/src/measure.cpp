@@ -13,35 +13,36 @@
 namespace actgrid {
 namespace {
 
-// Totals of every channel, slice by slice, band by band.
-class AllTotals {
+// The totals of every tile in every band of rows.
+class BandTotals {
   public:
-    AllTotals(std::ptrdiff_t bands, std::ptrdiff_t tiles)
+    BandTotals(std::ptrdiff_t bands, std::ptrdiff_t tiles)
         : count_(bands * tiles),
           tiles_(tiles),
           sums_(static_cast<std::size_t>(4 * count_)),
           zeros_(static_cast<std::size_t>(count_)) {}
 
+    // Returns the totals of one band. Entries are ordered by slice, then channel.
     Totals band(std::ptrdiff_t band) {
-        double* sum = sums_.data();
-        return Totals{sum, sum + count_, sum + 2 * count_, sum + 3 * count_, zeros_.data()} +
+        double* sums = sums_.data();
+        return Totals{sums, sums + count_, sums + 2 * count_, sums + 3 * count_, zeros_.data()} +
                band * tiles_;
     }
 
-    // Adds the totals of all other bands to those of the first.
-    Totals merged(std::ptrdiff_t bands) {
-        const Totals all = band(0);
+    // Merges the totals of all bands into the first band, and returns them.
+    Totals merge(std::ptrdiff_t bands) {
+        const Totals merged = band(0);
         for (std::ptrdiff_t b = 1; b < bands; ++b) {
-            const Totals more = band(b);
+            const Totals other = band(b);
             for (std::ptrdiff_t i = 0; i < tiles_; ++i) {
-                all.sum[i] += more.sum[i];
-                all.square[i] += more.square[i];
-                all.low[i] = std::min(all.low[i], more.low[i]);
-                all.high[i] = std::max(all.high[i], more.high[i]);
-                all.zeros[i] += more.zeros[i];
+                merged.sum[i] += other.sum[i];
+                merged.square_sum[i] += other.square_sum[i];
+                merged.min[i] = std::min(merged.min[i], other.min[i]);
+                merged.max[i] = std::max(merged.max[i], other.max[i]);
+                merged.zeros[i] += other.zeros[i];
             }
         }
-        return all;
+        return merged;
     }
 
   private:
@@ -50,78 +51,81 @@ class AllTotals {
     std::vector<std::int64_t> zeros_;
 };
 
-// The entry at `to` of the statistics, from the entry at `from` of the totals.
-void finish(const TileStats& stats, std::ptrdiff_t to, double pivot, const Totals& totals,
-            std::ptrdiff_t from, std::ptrdiff_t finite) {
-    const double n = static_cast<double>(finite), low = totals.low[from], high = totals.high[from];
-    const double offset = totals.sum[from] / n;
-    const double square = totals.square[from] / n;  // infinite where values are beyond 1e154
+// Computes entry `tile` of the statistics from entry `entry` of the totals.
+void write_stats(const TileStats& stats, std::ptrdiff_t tile, double pivot, const Totals& totals,
+                 std::ptrdiff_t entry, std::ptrdiff_t finite_count) {
+    const double n = static_cast<double>(finite_count);
+    const double min = totals.min[entry], max = totals.max[entry];
+    const double offset = totals.sum[entry] / n;
+    const double square = totals.square_sum[entry] / n;  // infinite if values exceed 1e154
     const double variance = std::isinf(square) ? square : std::max(square - offset * offset, 0.0);
-    stats.mean[to] = pivot + offset;
-    // A constant tile has no deviation at all, not one of the rounding's size.
-    stats.std[to] = low == high ? 0 : std::sqrt(variance);
-    stats.min[to] = low;
-    stats.max[to] = high;
-    stats.zeros[to] = totals.zeros[from];
-    stats.nonfinite[to] = 0;
+    stats.mean[tile] = pivot + offset;
+    // The standard deviation of a constant tile is exactly 0, without rounding errors.
+    stats.std[tile] = min == max ? 0 : std::sqrt(variance);
+    stats.min[tile] = min;
+    stats.max[tile] = max;
+    stats.zeros[tile] = totals.zeros[entry];
+    stats.nonfinite[tile] = 0;
 }
 
-// The slow, careful way, for a tile that holds NaN or infinities.
+// Measures a tile that contains NaN or infinities. This is slower than the kernels.
 template <class T>
-void measure_finite(const Tiles& tiles, const std::byte* tile, const TileStats& stats,
-                    std::ptrdiff_t to) {
+void measure_finite_values(const Tiles& tiles, const std::byte* data, const TileStats& stats,
+                           std::ptrdiff_t tile) {
     constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-    double pivot = nan, sum = 0, square = 0, low = nan, high = nan;
+    double pivot = nan, sum = 0, square_sum = 0, min = nan, max = nan;
     std::int64_t zeros = 0;
-    std::ptrdiff_t finite = 0;
+    std::ptrdiff_t finite_count = 0;
     for (std::ptrdiff_t row = 0; row < tiles.height; ++row) {
         for (std::ptrdiff_t column = 0; column < tiles.width; ++column) {
             const double x = widen<double>(
-                load<T>(tile + row * tiles.row_stride + column * tiles.column_stride));
+                load<T>(data + row * tiles.row_stride + column * tiles.column_stride));
             if (!std::isfinite(x)) continue;
-            if (finite++ == 0) pivot = low = high = x;
+            if (finite_count++ == 0) pivot = min = max = x;
             const double d = x - pivot;
             sum += d;
-            square += d * d;
-            low = std::min(low, x);
-            high = std::max(high, x);
+            square_sum += d * d;
+            min = std::min(min, x);
+            max = std::max(max, x);
             zeros += x == 0;
         }
     }
-    // Without a finite value 0 / 0 and the rest come to NaN.
-    finish(stats, to, pivot, {&sum, &square, &low, &high, &zeros}, 0, finite);
-    stats.nonfinite[to] = tiles.pixels() - finite;
+    // Without finite values, all statistics are NaN.
+    write_stats(stats, tile, pivot, {&sum, &square_sum, &min, &max, &zeros}, 0, finite_count);
+    stats.nonfinite[tile] = tiles.pixels() - finite_count;
 }
 
 }  // namespace
 
 void measure(const Tiles& tiles, const TileStats& stats, int threads) {
-    const Kernels& kernel = kernels();
+    const Kernels& kernels = active_kernels();
     const Split split(tiles);
-    AllTotals all(split.bands(), tiles.count());
+    BandTotals band_totals(split.bands(), tiles.count());
     std::vector<double> pivots(static_cast<std::size_t>(tiles.count()));
-    with_element_type(tiles.dtype, [&]<class T>(T) {
-        const auto place = [&](std::ptrdiff_t slice, std::ptrdiff_t channel) {
+    dispatch_dtype(tiles.dtype, [&]<class T>(T) {
+        const auto get_entry = [&](std::ptrdiff_t slice, std::ptrdiff_t channel) {
             return slice * tiles.channels + channel;
         };
         for (std::ptrdiff_t slice = 0; slice < tiles.slices; ++slice)
             for (std::ptrdiff_t channel = 0; channel < tiles.channels; ++channel)
-                pivots[static_cast<std::size_t>(place(slice, channel))] =
+                pivots[static_cast<std::size_t>(get_entry(slice, channel))] =
                     widen<double>(load<T>(tiles.tile(channel, slice)));
-        split.for_parts(threads, [&](const Part& part) {
-            const std::ptrdiff_t first = place(part.slice, part.channel);
-            kernel.measure(packed(part.tiles), pivots.data() + first, all.band(part.band) + first);
+        split.for_each_part(threads, [&](const Part& part) {
+            const std::ptrdiff_t first = get_entry(part.slice, part.first_channel);
+            kernels.measure(pack(part.tiles), pivots.data() + first,
+                            band_totals.band(part.band) + first);
         });
-        const Totals totals = all.merged(split.bands());
+        const Totals totals = band_totals.merge(split.bands());
         for (std::ptrdiff_t slice = 0; slice < tiles.slices; ++slice) {
             for (std::ptrdiff_t channel = 0; channel < tiles.channels; ++channel) {
-                const std::ptrdiff_t from = place(slice, channel), to = tiles.index(channel, slice);
-                // NaN and infinities, if there were any, are in the sum of squares.
-                if (Floating<T> && !std::isfinite(totals.square[from]))
-                    measure_finite<T>(tiles, tiles.tile(channel, slice), stats, to);
+                const std::ptrdiff_t entry = get_entry(slice, channel);
+                const std::ptrdiff_t tile = tiles.index(channel, slice);
+                // NaN and infinities make the sum of squares nonfinite.
+                if (Floating<T> && !std::isfinite(totals.square_sum[entry]))
+                    measure_finite_values<T>(tiles, tiles.tile(channel, slice), stats, tile);
                 else
-                    finish(stats, to, pivots[static_cast<std::size_t>(from)], totals, from,
-                           tiles.pixels());
+                    write_stats(stats, tile, pivots[static_cast<std::size_t>(entry)], totals, entry,
+                                tiles.pixels());
             }
         }
     });

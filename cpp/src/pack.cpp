@@ -14,9 +14,9 @@ struct Axis {
     std::ptrdiff_t count, stride;
 };
 
-// Copies elements along three axes, the last one fastest.
+// Copies elements to contiguous memory. The inner axis varies fastest.
 template <class T>
-void copy(const std::byte* from, Axis outer, Axis middle, Axis inner, std::byte* to) {
+void copy_elements(const std::byte* from, Axis outer, Axis middle, Axis inner, std::byte* to) {
     for (std::ptrdiff_t i = 0; i < outer.count; ++i) {
         for (std::ptrdiff_t j = 0; j < middle.count; ++j) {
             const std::byte* element = from + i * outer.stride + j * middle.stride;
@@ -31,33 +31,34 @@ void copy(const std::byte* from, Axis outer, Axis middle, Axis inner, std::byte*
 
 }  // namespace
 
-Tiles packed(const Tiles& part) {
-    Tiles ready = part;
-    with_element_type(part.dtype, [&]<class T>(T) {
+Tiles pack(const Tiles& tiles) {
+    Tiles packed = tiles;
+    dispatch_dtype(tiles.dtype, [&]<class T>(T) {
         constexpr std::ptrdiff_t size = sizeof(T);
-        const std::ptrdiff_t step = part.width > 1 ? part.column_stride : part.row_stride;
-        const bool many = part.channels >= least_channels;
-        if ((many && part.channel_stride == size) || step == size) return;
+        const std::ptrdiff_t pixel_stride =
+            tiles.width > 1 ? tiles.column_stride : tiles.row_stride;
+        const bool has_enough_channels = tiles.channels >= min_interleaved_channels;
+        if ((has_enough_channels && tiles.channel_stride == size) || pixel_stride == size) return;
 
-        static thread_local std::vector<std::byte> memory;
-        memory.resize(std::max(memory.size(),
-                               static_cast<std::size_t>(part.channels * part.pixels() * size)));
-        ready.data = memory.data();
-        const Axis channels{part.channels, part.channel_stride};
-        const Axis rows{part.height, part.row_stride}, columns{part.width, part.column_stride};
-        if (many && std::abs(part.channel_stride) < std::abs(step)) {
-            copy<T>(part.data, rows, columns, channels, memory.data());
-            ready.channel_stride = size;
-            ready.column_stride = part.channels * size;
-            ready.row_stride = part.width * ready.column_stride;
+        static thread_local std::vector<std::byte> buffer;
+        buffer.resize(std::max(buffer.size(),
+                               static_cast<std::size_t>(tiles.channels * tiles.pixels() * size)));
+        packed.data = buffer.data();
+        const Axis channels{tiles.channels, tiles.channel_stride};
+        const Axis rows{tiles.height, tiles.row_stride}, columns{tiles.width, tiles.column_stride};
+        if (has_enough_channels && std::abs(tiles.channel_stride) < std::abs(pixel_stride)) {
+            copy_elements<T>(tiles.data, rows, columns, channels, buffer.data());
+            packed.channel_stride = size;
+            packed.column_stride = tiles.channels * size;
+            packed.row_stride = tiles.width * packed.column_stride;
         } else {
-            copy<T>(part.data, channels, rows, columns, memory.data());
-            ready.column_stride = size;
-            ready.row_stride = part.width * size;
-            ready.channel_stride = part.pixels() * size;
+            copy_elements<T>(tiles.data, channels, rows, columns, buffer.data());
+            packed.column_stride = size;
+            packed.row_stride = tiles.width * size;
+            packed.channel_stride = tiles.pixels() * size;
         }
     });
-    return ready;
+    return packed;
 }
 
 }  // namespace actgrid

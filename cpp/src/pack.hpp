@@ -1,13 +1,13 @@
-// Bringing values that lie apart together, so that kernels need not mind.
+// Copying of strided values to contiguous memory, so that the kernels need few memory layouts.
 #pragma once
 
 #include "actgrid/tiles.hpp"
 
 namespace actgrid {
 
-/// Returns a part, tiles of one slice, as the kernels take it: with channels that are neighbours in
-/// memory, or else with pixels that are. What has neither is copied to memory that this thread uses
-/// again at the next call.
-Tiles packed(const Tiles& part);
+/// Returns tiles of one slice in a layout that the kernels accept: either the channels of a pixel
+/// or the pixels of a row are contiguous. Tiles in another layout are copied to a buffer of the
+/// calling thread, which the next call overwrites.
+Tiles pack(const Tiles& tiles);
 
 }  // namespace actgrid

@@ -9,25 +9,27 @@
 namespace actgrid {
 
 void paint(const Tiles& tiles, const Mapping& mapping, const Canvas& canvas, int threads) {
-    const Kernels& kernel = kernels();
-    Split(tiles).for_parts(threads, [&](const Part& part) {
-        // What is not drawn is written too, row over row, to where nobody looks.
-        std::vector<std::uint8_t> nowhere;
-        Target targets[most_channels];
-        bool any = false;
+    const Kernels& kernels = active_kernels();
+    Split(tiles).for_each_part(threads, [&](const Part& part) {
+        // Kernels write every tile. The levels of a tile without an origin go to a row that is
+        // overwritten by the next row (stride 0) and then discarded.
+        std::vector<std::uint8_t> discarded_row;
+        TileTarget targets[max_part_channels];
+        bool has_drawn_tiles = false;
         for (std::ptrdiff_t c = 0; c < part.tiles.channels; ++c) {
-            const std::ptrdiff_t i = tiles.index(part.channel + c, part.slice);
+            const std::ptrdiff_t i = tiles.index(part.first_channel + c, part.slice);
             targets[c] = {mapping.shift[i], mapping.scale[i], mapping.base[i], nullptr, 0};
             if (canvas.origin[i] >= 0) {
-                targets[c].pixels = canvas.levels + canvas.origin[i] + part.row * canvas.stride;
+                targets[c].pixels =
+                    canvas.levels + canvas.origin[i] + part.first_row * canvas.stride;
                 targets[c].stride = canvas.stride;
-                any = true;
+                has_drawn_tiles = true;
             } else {
-                nowhere.resize(static_cast<std::size_t>(tiles.width));
-                targets[c].pixels = nowhere.data();
+                discarded_row.resize(static_cast<std::size_t>(tiles.width));
+                targets[c].pixels = discarded_row.data();
             }
         }
-        if (any) kernel.paint(packed(part.tiles), targets);
+        if (has_drawn_tiles) kernels.paint(pack(part.tiles), targets);
     });
 }
 

@@ -16,37 +16,38 @@
 namespace actgrid {
 namespace {
 
-// One call of parallel_for. It lives on the caller's stack.
+// The state of one parallel_for call, stored on the stack of the caller.
 struct Job {
     const std::function<void(std::ptrdiff_t)>& task;
     const std::ptrdiff_t count;
     std::atomic<std::ptrdiff_t> next{0};
-    int helpers_wanted;                   // guarded by the pool's mutex
-    std::atomic<int> helpers_at_work{0};  // changed under the pool's mutex
-    std::exception_ptr problem;
-    std::once_flag first_problem;
+    int missing_helpers;                 // guarded by the mutex of the pool
+    std::atomic<int> active_helpers{0};  // changed under the mutex of the pool
+    std::exception_ptr exception;
+    std::once_flag exception_flag;
 
-    Job(const std::function<void(std::ptrdiff_t)>& the_task, std::ptrdiff_t the_count, int helpers)
-        : task(the_task), count(the_count), helpers_wanted(helpers) {}
+    Job(const std::function<void(std::ptrdiff_t)>& job_task, std::ptrdiff_t task_count, int helpers)
+        : task(job_task), count(task_count), missing_helpers(helpers) {}
 
-    void work() {
+    // Runs tasks until none is left.
+    void run_tasks() {
         try {
             for (std::ptrdiff_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;)
                 task(i);
         } catch (...) {
-            std::call_once(first_problem, [&] { problem = std::current_exception(); });
-            next = count;  // nobody need go on
+            std::call_once(exception_flag, [&] { exception = std::current_exception(); });
+            next = count;  // no further task is started
         }
     }
 };
 
-// Looks for what is about to come before sleeping: to wake a thread takes as long as to draw a
-// small layer, and measuring is soon followed by painting.
+// Spins for a short time before the caller sleeps: waking a thread takes as long as painting a
+// small layer, and painting soon follows measuring.
 template <class Condition>
 void spin_until(const Condition& condition) {
-    constexpr auto patience = std::chrono::microseconds(100);
+    constexpr auto max_spin_time = std::chrono::microseconds(100);
     const auto start = std::chrono::steady_clock::now();
-    while (!condition() && std::chrono::steady_clock::now() - start < patience)
+    while (!condition() && std::chrono::steady_clock::now() - start < max_spin_time)
         for (int i = 0; i < 16 && !condition(); ++i)
             std::atomic_signal_fence(std::memory_order_seq_cst);
 }
@@ -54,70 +55,70 @@ void spin_until(const Condition& condition) {
 class Pool {
   public:
     void run(Job& job) {
-        const int helpers = job.helpers_wanted;
+        const int helpers = job.missing_helpers;
         std::unique_lock lock(mutex_);
-        grow(helpers);
-        const auto place = jobs_.insert(jobs_.end(), &job);
-        helpers_wanted_ += helpers;
+        start_threads(helpers);
+        const auto position = jobs_.insert(jobs_.end(), &job);
+        missing_helpers_ += helpers;
         lock.unlock();
-        for (int i = 0; i < helpers; ++i) wake_.notify_one();
-        job.work();
+        for (int i = 0; i < helpers; ++i) helpers_needed_.notify_one();
+        job.run_tasks();
         lock.lock();
-        // From here on nobody can come to help.
-        jobs_.erase(place);
-        helpers_wanted_ -= job.helpers_wanted;
+        // From here on no helper can join this job.
+        jobs_.erase(position);
+        missing_helpers_ -= job.missing_helpers;
         lock.unlock();
-        spin_until([&] { return job.helpers_at_work == 0; });
+        spin_until([&] { return job.active_helpers == 0; });
         lock.lock();
-        left_.wait(lock, [&] { return job.helpers_at_work == 0; });
+        helpers_finished_.wait(lock, [&] { return job.active_helpers == 0; });
     }
 
   private:
-    void grow(int threads) {
+    void start_threads(int threads) {
         try {
-            for (; threads_ < threads; ++threads_) std::thread([this] { help(); }).detach();
+            for (; threads_ < threads; ++threads_) std::thread([this] { run_helper(); }).detach();
         } catch (const std::exception&) {
-            // No more threads to be had: those there are, and the caller, do the work.
+            // The system allows no more threads. The existing threads and the caller run the tasks.
         }
     }
 
-    [[noreturn]] void help() {
+    [[noreturn]] void run_helper() {
         for (;;) {
-            spin_until([&] { return helpers_wanted_ > 0; });
+            spin_until([&] { return missing_helpers_ > 0; });
             std::unique_lock lock(mutex_);
-            wake_.wait(lock, [&] { return helpers_wanted_ > 0; });
+            helpers_needed_.wait(lock, [&] { return missing_helpers_ > 0; });
             Job& job = **std::find_if(jobs_.begin(), jobs_.end(),
-                                      [](Job* one) { return one->helpers_wanted > 0; });
-            --job.helpers_wanted;
-            --helpers_wanted_;
-            ++job.helpers_at_work;
+                                      [](Job* waiting) { return waiting->missing_helpers > 0; });
+            --job.missing_helpers;
+            --missing_helpers_;
+            ++job.active_helpers;
             lock.unlock();
-            job.work();
+            job.run_tasks();
             lock.lock();
-            if (--job.helpers_at_work == 0) left_.notify_all();
+            if (--job.active_helpers == 0) helpers_finished_.notify_all();
         }
     }
 
     std::mutex mutex_;
-    std::condition_variable wake_, left_;
+    std::condition_variable helpers_needed_, helpers_finished_;
     std::list<Job*> jobs_;
-    std::atomic<int> helpers_wanted_{0};  // by all jobs; changed under the mutex
+    std::atomic<int> missing_helpers_{0};  // of all jobs; changed under the mutex
     int threads_ = 0;
 };
 
-// Never destroyed: its threads wait until the process ends. After a fork none of them is there,
-// and the mutex may be held by one of them: the child starts anew.
-Pool* the_pool = nullptr;
+// The pool is never destroyed, because its threads wait until the process ends. A forked child has
+// none of these threads, and one of them may have held the mutex, so the child creates a new pool.
+Pool* pool_instance = nullptr;
 
-Pool& pool() {
-    static std::once_flag made;
-    std::call_once(made, [] {
-        the_pool = new Pool;
+Pool& get_pool() {
+    static std::once_flag creation_flag;
+    std::call_once(creation_flag, [] {
+        pool_instance = new Pool;
 #if __has_include(<pthread.h>)
-        pthread_atfork(nullptr, nullptr, [] { the_pool = new Pool; });
+        pthread_atfork(nullptr, nullptr, [] { pool_instance = new Pool; });
 #endif
     });
-    return *the_pool;
+    return *pool_instance;
 }
 
 }  // namespace
@@ -127,10 +128,10 @@ void parallel_for(std::ptrdiff_t count, int threads,
     const auto helpers = static_cast<int>(std::min<std::ptrdiff_t>(threads, count)) - 1;
     Job job(task, count, std::max(helpers, 0));
     if (helpers > 0)
-        pool().run(job);
+        get_pool().run(job);
     else
-        job.work();
-    if (job.problem) std::rethrow_exception(job.problem);
+        job.run_tasks();
+    if (job.exception) std::rethrow_exception(job.exception);
 }
 
 }  // namespace actgrid

@@ -8,7 +8,7 @@
 
 namespace actgrid {
 
-// One namespace for each compilation of kernels/variant.cpp.
+// Each compilation of kernels/variant.cpp defines its kernels in a namespace of its own.
 #define ACTGRID_DECLARE(variant)  \
     namespace variant {           \
     extern const Kernels kernels; \
@@ -21,52 +21,52 @@ ACTGRID_DECLARE(avx512)
 
 namespace {
 
-std::vector<const Kernels*> available() {
-    std::vector<const Kernels*> found{&ACTGRID_BASELINE::kernels};
+std::vector<const Kernels*> get_available_variants() {
+    std::vector<const Kernels*> variants{&ACTGRID_BASELINE::kernels};
 #ifdef ACTGRID_X86_VARIANTS
-    // What the build allows the compiler to use in each variant.
-    if (__builtin_cpu_supports("avx2")) found.push_back(&avx2::kernels);
+    // These are the instruction sets that CMakeLists.txt enables for each variant.
+    if (__builtin_cpu_supports("avx2")) variants.push_back(&avx2::kernels);
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        found.push_back(&avx512::kernels);
+        variants.push_back(&avx512::kernels);
 #endif
-    return found;
+    return variants;
 }
 
-// The variant of this name; null if this processor has none.
-const Kernels* find(const std::string& name) {
-    for (const Kernels* variant : available())
+// Returns the variant of this name, or null if it is not available on this processor.
+const Kernels* find_variant(const std::string& name) {
+    for (const Kernels* variant : get_available_variants())
         if (name == variant->name) return variant;
     return nullptr;
 }
 
-const Kernels* first_choice() {
-    const char* wanted = std::getenv("ACTGRID_SIMD");
-    const Kernels* found = wanted ? find(wanted) : nullptr;
-    return found ? found : available().back();
+const Kernels* select_initial_variant() {
+    const char* name = std::getenv("ACTGRID_SIMD");
+    const Kernels* variant = name ? find_variant(name) : nullptr;
+    return variant ? variant : get_available_variants().back();
 }
 
-std::atomic<const Kernels*>& in_use() {
-    static std::atomic<const Kernels*> chosen{first_choice()};
-    return chosen;
+std::atomic<const Kernels*>& active_variant() {
+    static std::atomic<const Kernels*> variant{select_initial_variant()};
+    return variant;
 }
 
 }  // namespace
 
-const Kernels& kernels() { return *in_use().load(std::memory_order_relaxed); }
+const Kernels& active_kernels() { return *active_variant().load(std::memory_order_relaxed); }
 
 std::vector<std::string> simd_variants() {
     std::vector<std::string> names;
-    for (const Kernels* variant : available()) names.emplace_back(variant->name);
+    for (const Kernels* variant : get_available_variants()) names.emplace_back(variant->name);
     return names;
 }
 
-std::string simd_variant() { return kernels().name; }
+std::string simd_variant() { return active_kernels().name; }
 
 void use_simd_variant(const std::string& name) {
-    const Kernels* found = find(name);
-    if (!found) throw std::invalid_argument("this processor has no " + name);
-    in_use() = found;
+    const Kernels* variant = find_variant(name);
+    if (!variant) throw std::invalid_argument("this processor has no " + name);
+    active_variant() = variant;
 }
 
 }  // namespace actgrid

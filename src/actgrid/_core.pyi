@@ -11,7 +11,7 @@ _Uint8s = npt.NDArray[np.uint8]
 def measure(
     tiles: npt.NDArray[Any], threads: int
 ) -> tuple[_Float64s, _Float64s, _Float64s, _Float64s, _Int64s, _Int64s]:
-    """Mean, std, min, max, zeros and nonfinite of each of (channels, slices) tiles."""
+    """Compute mean, std, min, max, zero and nonfinite counts per tile, each (channels, slices)."""
 
 def paint(
     tiles: npt.NDArray[Any],
@@ -22,24 +22,24 @@ def paint(
     canvas: npt.NDArray[np.uint8],
     threads: int,
 ) -> None:
-    """Draw each tile on the canvas at its origin, a byte offset; negative: not drawn."""
+    """Draw each tile on `canvas` at its origin, a byte offset; negative origins are not drawn."""
 
 def percentiles(
     tiles: npt.NDArray[Any], low: float, high: float, pooled: bool, threads: int
 ) -> tuple[_Float64s, _Float64s]:
-    """Two percentiles of the finite values of each tile, or of all: (channels, slices)."""
+    """Compute the percentiles `low` and `high`, each (channels, slices), or (1, 1) if pooled."""
 
 def deflate(data: _Uint8s, last: bool) -> bytes:
-    """Return data as raw deflate of literals and runs; if not `last`, more may follow."""
+    """Compress bytes as a raw deflate stream; if not `last`, another stream can be appended."""
 
 def estimate_deflated(data: _Uint8s) -> int:
-    """Return about how many bytes `deflate` would return."""
+    """Estimate the number of bytes that `deflate` would return."""
 
 def filter_paeth(rows: _Uint8s, filtered: _Uint8s) -> None:
-    """Filter rows of a filter byte and pixels, all but the first row and the filter bytes."""
+    """Apply the PNG filter Paeth to (height, 1 + width) rows, except row 0 and column 0."""
 
 def resize(values: _Float32s, resized: _Float32s, threads: int) -> None:
-    """Resize (maps, height, width) bilinearly to the height and width of `resized`."""
+    """Resize (maps, height, width) values bilinearly to the height and width of `resized`."""
 
 def overlay(
     values: _Float32s,
@@ -52,13 +52,13 @@ def overlay(
     overlaid: _Uint8s,
     threads: int,
 ) -> None:
-    """Lay a map, (height, width), resized and coloured, over a picture, (height, width, 3)."""
+    """Resize and colour a (height, width) map and blend it with a (height, width, 3) image."""
 
 def simd_variants() -> list[str]:
-    """Return the variants of the core that this processor can run, the fastest last."""
+    """Return the kernel variants that this processor can run, from slowest to fastest."""
 
 def simd_variant() -> str:
-    """Return the variant in use."""
+    """Return the name of the active kernel variant."""
 
 def use_simd_variant(name: str) -> None:
-    """Use this variant from now on. Raises ValueError if it is none of `simd_variants`."""
+    """Select the kernel variant; raise ValueError if it is not in `simd_variants()`."""

@@ -6,14 +6,14 @@
 
 namespace actgrid {
 
-/// Statistics of tiles over their finite values, an array of tiles.count() entries each; NaN where
-/// a tile has none.
+/// Output arrays for the statistics of tiles over their finite values, with tiles.count() entries
+/// each. Mean, std, min and max are NaN for a tile without finite values.
 struct TileStats {
     double *mean, *std, *min, *max;
     std::int64_t *zeros, *nonfinite;
 };
 
-/// Measures every tile. The result does not depend on `threads`.
+/// Computes the statistics of every tile. The result does not depend on `threads`.
 void measure(const Tiles& tiles, const TileStats& stats, int threads);
 
 }  // namespace actgrid

@@ -5,27 +5,29 @@
 
 namespace actgrid {
 
-/// Pictures of numbers, one after the other, row by row.
+/// A contiguous (count, height, width) array of maps.
 struct Maps {
     const float* values;
     std::ptrdiff_t count, height, width;
 };
 
-/// Resizes pictures bilinearly: pixels are squares, the outermost values reach to the edges.
-/// `resized` holds maps.count x height x width numbers.
+/// Resizes maps bilinearly. Pixels are squares, and the outermost values extend to the edges.
+/// `resized` receives maps.count x height x width values.
 void resize(const Maps& maps, std::ptrdiff_t height, std::ptrdiff_t width, float* resized,
             int threads);
 
-/// How much of a colour lies over a picture, and which colour: that of the value's level, which is
+/// Mapping from the values of a map to colours, and the weight of the colours in an overlay. The
+/// colour of a value is the palette entry of its level,
 /// uint8(trunc(clip((value - shift) * scale + base, 0, 255))).
 struct Colouring {
     double shift, scale, base;
     const std::uint8_t* palette;  // 256 x RGB
-    double alpha;                 // 0: the picture alone, 1: the colours alone
+    double alpha;                 // weight of the colour: 0 shows the image only, 1 the colour only
 };
 
-/// Lays one map, resized, over an RGB picture, height x width x 3: each component becomes
-/// trunc(image + (colour - image) * alpha + 0.5). `overlaid` may be `image`.
+/// Resizes one map to an RGB image, height x width x 3, and blends its colours with the image. Each
+/// component of `overlaid` is trunc(image + (colour - image) * alpha + 0.5). `overlaid` may be the
+/// same memory as `image`.
 void overlay(const Maps& map, const Colouring& colouring, const std::uint8_t* image,
              std::ptrdiff_t height, std::ptrdiff_t width, std::uint8_t* overlaid, int threads);
 

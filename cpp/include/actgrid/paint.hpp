@@ -6,21 +6,22 @@
 
 namespace actgrid {
 
-/// level = uint8(trunc(clip((x - shift) * scale + base, 0, 255))), one of each per tile.
+/// Mapping from values to levels, with one entry per tile in each array:
+/// level = uint8(trunc(clip((x - shift) * scale + base, 0, 255))).
 struct Mapping {
     const double* shift;
     const double* scale;
     const double* base;
 };
 
-/// A picture of 8-bit levels and where each tile goes on it.
+/// A picture of 8-bit levels, and the position of each tile in it.
 struct Canvas {
     std::uint8_t* levels;
-    std::ptrdiff_t stride;       // bytes from one row to the next
-    const std::int64_t* origin;  // per tile: offset of its top left pixel, negative: not drawn
+    std::ptrdiff_t stride;       // number of bytes from one row to the next
+    const std::int64_t* origin;  // per tile: offset of the top left pixel; negative if not drawn
 };
 
-/// Draws every tile that has an origin. Tiles on the canvas must not overlap.
+/// Paints the levels of every tile with a nonnegative origin. Tiles must not overlap on the canvas.
 void paint(const Tiles& tiles, const Mapping& mapping, const Canvas& canvas, int threads);
 
 }  // namespace actgrid

@@ -6,10 +6,11 @@
 
 namespace actgrid {
 
-/// Works out two percentiles, 0 to 100, of the finite values of every tile, or with `pooled` of
-/// all tiles together: those of numpy.percentile's "linear" method. `found` holds tiles.count()
-/// entries, or one; {0, 0} where there is no finite value.
+/// Computes two percentiles, 0 to 100, of the finite values of each tile, as numpy.percentile does
+/// with method="linear". If `pooled` is true, the values of all tiles are taken together. `results`
+/// receives tiles.count() entries, or one entry if pooled. Without finite values, an entry is
+/// {0, 0}.
 void percentiles(const Tiles& tiles, std::array<double, 2> limits, bool pooled,
-                 std::array<double, 2>* found, int threads);
+                 std::array<double, 2>* results, int threads);
 
 }  // namespace actgrid

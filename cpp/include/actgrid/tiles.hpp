@@ -1,4 +1,4 @@
-// What the core works on: a view of the caller's memory as channels x slices x height x width.
+// The input of the core: a view of the caller's memory as channels x slices x height x width.
 #pragma once
 
 #include <array>
@@ -7,7 +7,7 @@
 
 namespace actgrid {
 
-/// Element types. A bool array is read as uint8.
+/// Element types. Boolean arrays are read as uint8.
 enum class DType {
     float16,
     bfloat16,
@@ -23,7 +23,7 @@ enum class DType {
     uint64,
 };
 
-/// A strided view, never a copy. Strides are in bytes and may be negative, zero or unaligned.
+/// A strided view of tiles. Strides are in bytes and may be negative, zero or unaligned.
 struct Tiles {
     const std::byte* data;
     DType dtype;
@@ -33,10 +33,11 @@ struct Tiles {
     std::ptrdiff_t count() const { return channels * slices; }
     std::ptrdiff_t pixels() const { return height * width; }
 
-    /// Position of a tile in arrays that hold one entry per tile, channel by channel.
+    /// Returns the index of a tile in arrays with one entry per tile, ordered channel by channel.
     std::ptrdiff_t index(std::ptrdiff_t channel, std::ptrdiff_t slice) const {
         return channel * slices + slice;
     }
+    /// Returns the address of the first element of a tile.
     const std::byte* tile(std::ptrdiff_t channel, std::ptrdiff_t slice) const {
         return data + channel * channel_stride + slice * slice_stride;
     }

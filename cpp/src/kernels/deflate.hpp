@@ -1,4 +1,4 @@
-// Bytes taken apart into literals and runs, counted or written as codes.
+// Kernels that split bytes into literals and runs, and count or encode them.
 #pragma once
 
 #include <bit>
@@ -8,97 +8,102 @@
 
 namespace actgrid::ACTGRID_VARIANT {
 
-static_assert(std::endian::native == std::endian::little, "bits are written from the lowest on");
+static_assert(std::endian::native == std::endian::little, "BitWriter writes the low byte first");
 
-// Shorter runs take fewer bits as literals, which are short where runs are frequent.
-constexpr int shortest_run = 5;
-// A run that may have begun at the end of eight bytes is looked at if it has this many.
-constexpr int begun_run = 4;
+// Shorter runs take fewer bits as literals, because frequent literals have short codes.
+constexpr int min_run_length = 5;
+// Minimum number of equal bytes at the end of an 8-byte word for which the next word starts at the
+// first of them, so that a run across both words is found.
+constexpr int min_trailing_run = 4;
 
-static inline std::uint64_t eight(const std::uint8_t* from) {
+static inline std::uint64_t load_eight_bytes(const std::uint8_t* from) {
     return load<std::uint64_t>(reinterpret_cast<const std::byte*>(from));
 }
 
-// Calls literals(from, count), `count` being 8 wherever it can, and match(length) for runs of the
-// byte before. The first byte is a literal.
-template <class Literals, class Match>
-static inline void scan(const std::uint8_t* at, const std::uint8_t* end, const Literals& literals,
-                        const Match& match) {
-    literals(at++, 1);
+// Calls put_literals(from, count) for literals, 8 at a time where possible, and put_match(length)
+// for runs that repeat the byte before them. The first byte is a literal.
+template <class PutLiterals, class PutMatch>
+static inline void scan_runs(const std::uint8_t* at, const std::uint8_t* end,
+                             const PutLiterals& put_literals, const PutMatch& put_match) {
+    put_literals(at++, 1);
     while (end - at >= 8) {
-        // Zero bytes where a byte equals the one before.
-        const std::uint64_t changes = eight(at) ^ eight(at - 1);
+        // A byte of `changes` is zero if that byte equals the byte before it.
+        const std::uint64_t changes = load_eight_bytes(at) ^ load_eight_bytes(at - 1);
         if (changes == 0) {
-            const std::uint8_t* stop = at + 8;
-            while (end - stop >= 8 && eight(stop) == eight(stop - 1)) stop += 8;
-            while (stop < end && *stop == stop[-1]) ++stop;
-            while (at < stop) {
-                std::ptrdiff_t part = stop - at;
-                if (part > longest_match) {
-                    // What is left must not be too short for a match of its own.
-                    part = part - longest_match < shortest_match ? longest_match - shortest_match
-                                                                 : longest_match;
+            const std::uint8_t* run_end = at + 8;
+            while (end - run_end >= 8 && load_eight_bytes(run_end) == load_eight_bytes(run_end - 1))
+                run_end += 8;
+            while (run_end < end && *run_end == run_end[-1]) ++run_end;
+            while (at < run_end) {
+                std::ptrdiff_t length = run_end - at;
+                if (length > max_match_length) {
+                    // The rest must be long enough for another match.
+                    length = length - max_match_length < min_match_length
+                                 ? max_match_length - min_match_length
+                                 : max_match_length;
                 }
-                match(part);
-                at += part;
+                put_match(length);
+                at += length;
             }
             continue;
         }
-        if (const int equal = std::countr_zero(changes) / 8; equal >= shortest_run) {
-            match(equal);
+        if (const int equal = std::countr_zero(changes) / 8; equal >= min_run_length) {
+            put_match(equal);
             at += equal;
             continue;
         }
-        const int begun = std::countl_zero(changes) / 8;
-        const int count = begun >= begun_run ? 8 - begun : 8;
-        literals(at, count);
+        const int trailing = std::countl_zero(changes) / 8;
+        const int count = trailing >= min_trailing_run ? 8 - trailing : 8;
+        put_literals(at, count);
         at += count;
     }
-    for (; at < end; ++at) literals(at, 1);
+    for (; at < end; ++at) put_literals(at, 1);
 }
 
 static void count_symbols(const std::uint8_t* bytes, std::size_t size, std::uint32_t* counts) {
-    // Neighbouring literals are counted apart: adding to one number twice in a row takes long.
-    std::uint32_t apart[4][literals] = {};
-    scan(
+    // Consecutive literals use separate tables, because incrementing a counter twice in a row is
+    // slow.
+    std::uint32_t partial_counts[4][literal_count] = {};
+    scan_runs(
         bytes, bytes + size,
         [&](const std::uint8_t* from, int count) {
-            for (int i = 0; i < count; ++i) ++apart[i % 4][from[i]];
+            for (int i = 0; i < count; ++i) ++partial_counts[i % 4][from[i]];
         },
         [&](std::ptrdiff_t length) {
             ++counts[match_lengths[static_cast<std::size_t>(length)].symbol];
         });
-    for (int symbol = 0; symbol < literals; ++symbol)
-        counts[symbol] += apart[0][symbol] + apart[1][symbol] + apart[2][symbol] + apart[3][symbol];
+    for (int symbol = 0; symbol < literal_count; ++symbol)
+        counts[symbol] += partial_counts[0][symbol] + partial_counts[1][symbol] +
+                          partial_counts[2][symbol] + partial_counts[3][symbol];
 }
 
 static void put_symbols(const std::uint8_t* bytes, std::size_t size, const Code* codes,
-                        BitWriter& to) {
-    BitWriter out = to;  // a local copy stays in registers
-    scan(
+                        BitWriter& writer) {
+    BitWriter out = writer;  // a local copy stays in registers
+    scan_runs(
         bytes, bytes + size,
         [&](const std::uint8_t* from, int count) {
             if (count == 8) {
-                for (int i = 0; i < 4; ++i) put(out, codes[from[i]]);
+                for (int i = 0; i < 4; ++i) put_code(out, codes[from[i]]);
                 flush(out);
-                for (int i = 4; i < 8; ++i) put(out, codes[from[i]]);
+                for (int i = 4; i < 8; ++i) put_code(out, codes[from[i]]);
                 flush(out);
                 return;
             }
             for (int i = 0; i < count; ++i) {
-                put(out, codes[from[i]]);
+                put_code(out, codes[from[i]]);
                 if (i % 4 == 3) flush(out);
             }
             flush(out);
         },
         [&](std::ptrdiff_t length) {
-            const MatchLength& found = match_lengths[static_cast<std::size_t>(length)];
-            put(out, codes[found.symbol]);
-            put(out, found.extra, found.extra_bits);
-            put(out, 0, 1);  // distance 1, the only one
+            const MatchLength& match = match_lengths[static_cast<std::size_t>(length)];
+            put_code(out, codes[match.symbol]);
+            put_bits(out, match.extra_bits, match.extra_bit_count);
+            put_bits(out, 0, 1);  // distance 1, the only distance
             flush(out);
         });
-    to = out;
+    writer = out;
 }
 
 }  // namespace actgrid::ACTGRID_VARIANT

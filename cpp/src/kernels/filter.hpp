@@ -1,4 +1,4 @@
-// PNG's filter "Paeth", pixel by pixel: the compiler makes vectors of it.
+// Kernel of the PNG filter "Paeth", a loop over pixels that the compiler vectorizes.
 #pragma once
 
 #include "kernels.hpp"
@@ -9,13 +9,15 @@ static void filter_paeth(const std::uint8_t* row, const std::uint8_t* above, std
                          std::uint8_t* filtered) {
     filtered[0] = static_cast<std::uint8_t>(row[0] - above[0]);
     for (std::ptrdiff_t x = 1; x < width; ++x) {
-        using Number = std::int16_t;
-        const Number a = row[x - 1], b = above[x], c = above[x - 1];
-        const auto size = [](int n) { return static_cast<Number>(n < 0 ? -n : n); };
-        const Number from_a = size(b - c), from_b = size(a - c), from_c = size(a + b - 2 * c);
-        const Number nearer = from_b <= from_c ? b : c;
-        const Number least = from_b <= from_c ? from_b : from_c;
-        filtered[x] = static_cast<std::uint8_t>(row[x] - (from_a <= least ? a : nearer));
+        using Int16 = std::int16_t;
+        const Int16 a = row[x - 1], b = above[x], c = above[x - 1];
+        const auto absolute = [](int n) { return static_cast<Int16>(n < 0 ? -n : n); };
+        const Int16 distance_a = absolute(b - c), distance_b = absolute(a - c);
+        const Int16 distance_c = absolute(a + b - 2 * c);
+        const Int16 nearer_of_bc = distance_b <= distance_c ? b : c;
+        const Int16 min_distance_bc = distance_b <= distance_c ? distance_b : distance_c;
+        filtered[x] =
+            static_cast<std::uint8_t>(row[x] - (distance_a <= min_distance_bc ? a : nearer_of_bc));
     }
 }
 

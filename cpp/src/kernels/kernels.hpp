@@ -1,4 +1,4 @@
-// The loops over values, compiled once for each instruction set: what they take and give.
+// Interface of the kernels: the loops over values, compiled once for each instruction set.
 #pragma once
 
 #include <cstddef>
@@ -9,66 +9,75 @@
 
 namespace actgrid {
 
-/// Channels that a kernel is given at once, at most: the last part of many may have up to
-/// `least_channels` - 1 more, so that none has fewer.
-constexpr std::ptrdiff_t part_channels = 512;
-/// The most lanes that any variant's registers have.
-constexpr std::ptrdiff_t least_channels = 16;
-constexpr std::ptrdiff_t most_channels = part_channels + least_channels - 1;
+/// Maximum number of channels in a part, except that the last part of a slice may have up to
+/// `min_interleaved_channels` - 1 more, so that no part has too few channels.
+constexpr std::ptrdiff_t target_part_channels = 512;
+/// Minimum number of channels for the kernels that process several channels at once: the largest
+/// number of lanes in any variant.
+constexpr std::ptrdiff_t min_interleaved_channels = 16;
+/// Maximum number of channels that a kernel receives.
+constexpr std::ptrdiff_t max_part_channels = target_part_channels + min_interleaved_channels - 1;
 
-/// Totals of channels, an array of each. Sums are of differences from a pivot, a value of the
-/// channel itself: the variance then loses at most log2(pixels) bits to cancellation, whatever the
-/// mean.
+/// Running totals, with one entry per channel in each array. The sums are of differences from a
+/// pivot, which is a value of the channel: the variance then loses at most log2(pixels) bits to
+/// cancellation, whatever the mean is.
 struct Totals {
-    double *sum, *square, *low, *high;
+    double *sum, *square_sum, *min, *max;
     std::int64_t* zeros;
 
     Totals operator+(std::ptrdiff_t channels) const {
-        return {sum + channels, square + channels, low + channels, high + channels,
+        return {sum + channels, square_sum + channels, min + channels, max + channels,
                 zeros + channels};
     }
 };
 
-/// How a tile's values map to levels, and where it goes.
-struct Target {
+/// Mapping of one tile from values to levels, and the memory to which its levels are written.
+struct TileTarget {
     double shift, scale, base;
     std::uint8_t* pixels;
     std::ptrdiff_t stride;
 };
 
-/// Where the pixels of a resized row lie among those it is made of: between two neighbours, so far
-/// from the first; and up to where pixels lie between the same two.
+/// Linear interpolation along one axis, with one entry per output pixel in each array: the indices
+/// of the two input neighbours, the weight of the second, and the end of the run of output pixels
+/// that have the same neighbours.
 struct Neighbours {
-    const std::int32_t *first, *second, *end;
-    const float* part;
+    const std::int32_t *first, *second, *run_end;
+    const float* weight;
 };
 
-/// Tiles are of one slice, at most `most_channels` of them, and as `packed` gives them.
+/// The kernels of one variant. Tiles have one slice, at most `max_part_channels` channels and a
+/// layout that `pack` returns.
 struct Kernels {
     const char* name;
-    /// Works out the totals of each tile, by its pivot. Those of a tile that holds a NaN or
-    /// infinity have a sum of squares that is not finite.
-    void (*measure)(const Tiles& part, const double* pivots, const Totals& totals);
-    void (*paint)(const Tiles& part, const Target* targets);
-    /// Adds to `counts`, one for each of deflate's symbols, those that bytes are written as.
+    /// Computes the totals of each tile, relative to its pivot. If a tile contains NaN or an
+    /// infinity, its sum of squares is not finite.
+    void (*measure)(const Tiles& tiles, const double* pivots, const Totals& totals);
+    /// Writes the levels of each tile to its target.
+    void (*paint)(const Tiles& tiles, const TileTarget* targets);
+    /// Adds the number of occurrences of each deflate symbol in the encoding of `bytes` to
+    /// `counts`.
     void (*count_symbols)(const std::uint8_t* bytes, std::size_t size, std::uint32_t* counts);
+    /// Encodes `bytes` with the given codes.
     void (*put_symbols)(const std::uint8_t* bytes, std::size_t size, const Code* codes,
-                        BitWriter& to);
-    /// Filters one row, given the row above it.
+                        BitWriter& writer);
+    /// Applies the PNG filter "Paeth" to one row, given the row above.
     void (*filter_paeth)(const std::uint8_t* row, const std::uint8_t* above, std::ptrdiff_t width,
                          std::uint8_t* filtered);
-    /// Makes one row of a resized map of the `count` values above and below it, by way of `mixed`.
-    void (*resize_row)(const float* above, const float* below, float part, std::ptrdiff_t count,
-                       float* mixed, const Neighbours& columns, std::ptrdiff_t width,
+    /// Computes one row of a resized map from the input rows above and below, of `count` values
+    /// each. `blended` is a scratch buffer of `count` values.
+    void (*resize_row)(const float* above, const float* below, float weight, std::ptrdiff_t count,
+                       float* blended, const Neighbours& columns, std::ptrdiff_t width,
                        float* resized);
-    /// Lays the colours of levels over one row of an RGB picture, by way of `colours`, which has
-    /// room for one byte more, as `palette` has.
+    /// Blends the colours of levels with one row of an RGB image. `colours` is a scratch buffer of
+    /// 3 * width + 1 bytes, and `palette` has one spare byte at its end, because colours are copied
+    /// four bytes at a time.
     void (*overlay_row)(const std::uint8_t* levels, const std::uint8_t* palette, float alpha,
                         const std::uint8_t* image, std::ptrdiff_t width, std::uint8_t* colours,
                         std::uint8_t* overlaid);
 };
 
-/// The kernels in use.
-const Kernels& kernels();
+/// Returns the kernels of the active variant.
+const Kernels& active_kernels();
 
 }  // namespace actgrid

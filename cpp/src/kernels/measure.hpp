@@ -1,4 +1,4 @@
-// Adding up values: `lanes` channels side by side, or `lanes` pixels of one channel.
+// Kernels that accumulate statistics, for `lanes` channels at once or `lanes` pixels of a channel.
 #pragma once
 
 #include <algorithm>
@@ -9,180 +9,190 @@
 
 namespace actgrid::ACTGRID_VARIANT {
 
-// Numbers of `lanes` channels, from and to arrays.
+// Copy `lanes` numbers from and to arrays.
 template <class V, class Real>
-static inline void load_parts(V* vectors, const Real* from) {
+static inline void load_lanes(V* vectors, const Real* from) {
     std::memcpy(vectors, from, lanes * sizeof(Real));
 }
 template <class V, class Real>
-static inline void store_parts(const V* vectors, Real* to) {
+static inline void store_lanes(const V* vectors, Real* to) {
     std::memcpy(to, vectors, lanes * sizeof(Real));
 }
 
-// Running totals of a group of lanes.
+// Running totals of `lanes` channels, or of every lanes-th pixel of one channel.
 template <class T>
 struct LaneTotals {
-    static constexpr int bounds = parts<Exact<T>>;
-    using Bound = Register<Exact<T>>;
+    static constexpr int bound_registers = register_count<ExactReal<T>>;
+    using Bound = Register<ExactReal<T>>;
     using Doubles = Register<double>;
 
-    Doubles pivot[2], sum[2], square[2];
-    Bound low[bounds], high[bounds];
-    Truth<Exact<T>> zeros[bounds];
+    Doubles pivot[2], sum[2], square_sum[2];
+    Bound min[bound_registers], max[bound_registers];
+    Mask<ExactReal<T>> zeros[bound_registers];
 
-    explicit LaneTotals(const double* pivots) : sum{}, square{}, zeros{} {
-        load_parts(pivot, pivots);
-        for (int part = 0; part < bounds; ++part) {
-            if constexpr (bounds == 2)
-                low[part] = pivot[part];
+    explicit LaneTotals(const double* pivots) : sum{}, square_sum{}, zeros{} {
+        load_lanes(pivot, pivots);
+        for (int reg = 0; reg < bound_registers; ++reg) {
+            if constexpr (bound_registers == 2)
+                min[reg] = pivot[reg];
             else
-                low[part] = narrow(pivot);
-            high[part] = low[part];
+                min[reg] = narrow(pivot);
+            max[reg] = min[reg];
         }
     }
 
-    // Adds `count` groups, `step` bytes apart, and asks for what lies `ahead` bytes further on.
+    // Adds `count` groups of `lanes` elements, `step` bytes apart. Memory is prefetched
+    // `prefetch_offset` bytes ahead.
     void add(const std::byte* group, std::ptrdiff_t step, std::ptrdiff_t count,
-             std::ptrdiff_t ahead) {
+             std::ptrdiff_t prefetch_offset) {
         LaneTotals t = *this;  // a local copy stays in registers
         for (std::ptrdiff_t i = 0; i < count; ++i, group += step) {
-            __builtin_prefetch(group + ahead);
+            __builtin_prefetch(group + prefetch_offset);
             Bound x;
-            for (int part = 0; part < bounds; ++part) {
-                x = load_part<Exact<T>, T>(group, part);
-                t.low[part] = x < t.low[part] ? x : t.low[part];
-                t.high[part] = x > t.high[part] ? x : t.high[part];
-                t.zeros[part] -= x == 0;  // true is -1
+            for (int reg = 0; reg < bound_registers; ++reg) {
+                x = load_register<ExactReal<T>, T>(group, reg);
+                t.min[reg] = x < t.min[reg] ? x : t.min[reg];
+                t.max[reg] = x > t.max[reg] ? x : t.max[reg];
+                t.zeros[reg] -= x == 0;  // a true comparison yields -1
             }
-            for (int part = 0; part < 2; ++part) {
+            for (int reg = 0; reg < 2; ++reg) {
                 Doubles d;
-                if constexpr (sizeof(T) < 4)  // what took work to widen is not read anew
-                    d = widen_part(x, part) - t.pivot[part];
+                if constexpr (sizeof(T) < 4)  // loading x again would repeat a costly conversion
+                    d = widen_half_register(x, reg) - t.pivot[reg];
                 else
-                    d = load_part<double, T>(group, part) - t.pivot[part];
-                t.sum[part] += d;
-                t.square[part] += d * d;
+                    d = load_register<double, T>(group, reg) - t.pivot[reg];
+                t.sum[reg] += d;
+                t.square_sum[reg] += d * d;
             }
         }
         *this = t;
     }
 
-    // The totals of the lanes, each that of a channel.
+    // Writes the totals of each lane.
     void store(const Totals& totals) const {
-        store_parts(sum, totals.sum);
-        store_parts(square, totals.square);
-        Exact<T> bound[lanes];
-        std::conditional_t<bounds == 2, std::int64_t, std::int32_t> count[lanes];
-        store_parts(low, bound);
-        for (int lane = 0; lane < lanes; ++lane) totals.low[lane] = bound[lane];
-        store_parts(high, bound);
-        for (int lane = 0; lane < lanes; ++lane) totals.high[lane] = bound[lane];
-        store_parts(zeros, count);
+        store_lanes(sum, totals.sum);
+        store_lanes(square_sum, totals.square_sum);
+        ExactReal<T> bound[lanes];
+        std::conditional_t<bound_registers == 2, std::int64_t, std::int32_t> count[lanes];
+        store_lanes(min, bound);
+        for (int lane = 0; lane < lanes; ++lane) totals.min[lane] = bound[lane];
+        store_lanes(max, bound);
+        for (int lane = 0; lane < lanes; ++lane) totals.max[lane] = bound[lane];
+        store_lanes(zeros, count);
         for (int lane = 0; lane < lanes; ++lane) totals.zeros[lane] = count[lane];
     }
 };
 
-// Channels that are neighbours in memory, a group of lanes at a time; the last group may overlap
-// the one before, and comes to the same totals.
+// Measures channels that are contiguous in memory, in groups of `lanes`. The last group may overlap
+// the group before; both compute the same totals for the shared channels.
 template <class T>
-static void measure_interleaved(const Tiles& part, const double* pivots, const Totals& totals) {
-    // Pixels are taken in pieces of this many bytes: long enough to keep totals in registers for a
-    // while, short enough for what is asked for ahead to stay in the cache.
-    constexpr std::ptrdiff_t piece_bytes = 1 << 13;
+static void measure_interleaved(const Tiles& tiles, const double* pivots, const Totals& totals) {
+    // Size of the pieces in which pixels are read: large enough to keep the totals in registers for
+    // many pixels, small enough for the prefetched memory to stay in the cache.
+    constexpr std::ptrdiff_t max_piece_bytes = 1 << 13;
     constexpr std::ptrdiff_t size = sizeof(T);
-    const std::ptrdiff_t groups = group_count(part.channels);
-    const auto first = [&](std::ptrdiff_t group) { return first_channel(group, part.channels); };
-    // Room for the most groups; only those that there are come to life.
-    alignas(LaneTotals<T>) std::byte room[most_groups][sizeof(LaneTotals<T>)];
-    const auto at = [&](std::ptrdiff_t group) {
-        return std::launder(reinterpret_cast<LaneTotals<T>*>(room[group]));
+    const std::ptrdiff_t groups = count_groups(tiles.channels);
+    const auto find_first_channel = [&](std::ptrdiff_t group) {
+        return get_first_channel(group, tiles.channels);
     };
-    for (std::ptrdiff_t g = 0; g < groups; ++g) new (room[g]) LaneTotals<T>(pivots + first(g));
-    // Rows that follow each other in memory are one long row, as are rows of one pixel.
-    const bool dense = part.row_stride == part.width * part.column_stride || part.width == 1;
-    const std::ptrdiff_t rows = dense ? 1 : part.height;
-    const std::ptrdiff_t length = dense ? part.pixels() : part.width;
-    const std::ptrdiff_t step = part.width == 1 ? part.row_stride : part.column_stride;
-    const std::ptrdiff_t piece = std::max<std::ptrdiff_t>(1, piece_bytes / (size * part.channels));
+    // Uninitialized storage for the maximum number of groups. Only the groups in use are
+    // constructed.
+    alignas(LaneTotals<T>) std::byte storage[max_groups][sizeof(LaneTotals<T>)];
+    const auto get_totals = [&](std::ptrdiff_t group) -> LaneTotals<T>& {
+        return *std::launder(reinterpret_cast<LaneTotals<T>*>(storage[group]));
+    };
+    for (std::ptrdiff_t g = 0; g < groups; ++g)
+        new (storage[g]) LaneTotals<T>(pivots + find_first_channel(g));
+    // Contiguous rows are treated as one long row, and so are rows of one pixel.
+    const bool is_contiguous =
+        tiles.row_stride == tiles.width * tiles.column_stride || tiles.width == 1;
+    const std::ptrdiff_t rows = is_contiguous ? 1 : tiles.height;
+    const std::ptrdiff_t length = is_contiguous ? tiles.pixels() : tiles.width;
+    const std::ptrdiff_t step = tiles.width == 1 ? tiles.row_stride : tiles.column_stride;
+    const std::ptrdiff_t piece =
+        std::max<std::ptrdiff_t>(1, max_piece_bytes / (size * tiles.channels));
     for (std::ptrdiff_t row = 0; row < rows; ++row) {
         for (std::ptrdiff_t pixel = 0; pixel < length; pixel += piece) {
-            const std::byte* start = part.data + row * part.row_stride + pixel * step;
+            const std::byte* start = tiles.data + row * tiles.row_stride + pixel * step;
             const std::ptrdiff_t count = std::min(piece, length - pixel);
-            const std::ptrdiff_t ahead = count < piece ? 0 : piece * step;
+            const std::ptrdiff_t prefetch_offset = count < piece ? 0 : piece * step;
             for (std::ptrdiff_t g = 0; g < groups; ++g)
-                at(g)->add(start + first(g) * size, step, count, ahead);
+                get_totals(g).add(start + find_first_channel(g) * size, step, count,
+                                  prefetch_offset);
         }
     }
-    for (std::ptrdiff_t g = 0; g < groups; ++g) at(g)->store(totals + first(g));
+    for (std::ptrdiff_t g = 0; g < groups; ++g) get_totals(g).store(totals + find_first_channel(g));
 }
 
-// One channel's totals, added to by runs of neighbouring pixels.
+// Running totals of one channel, over runs of contiguous pixels.
 template <class T>
 struct ChannelTotals {
-    LaneTotals<T> groups;
-    double pivot, sum = 0, square = 0, low, high;
+    LaneTotals<T> lane_totals;
+    double pivot, sum = 0, square_sum = 0, min, max;
     std::int64_t zeros = 0;
 
     explicit ChannelTotals(const double (&pivots)[lanes])
-        : groups(pivots), pivot(pivots[0]), low(pivot), high(pivot) {}
+        : lane_totals(pivots), pivot(pivots[0]), min(pivot), max(pivot) {}
 
     void add(const std::byte* start, std::ptrdiff_t count) {
-        constexpr std::ptrdiff_t size = sizeof(T), ahead = 1 << 12;  // bytes: a page
-        groups.add(start, lanes * size, count / lanes, ahead);
+        constexpr std::ptrdiff_t size = sizeof(T), prefetch_offset = 1 << 12;  // one page
+        lane_totals.add(start, lanes * size, count / lanes, prefetch_offset);
         for (std::ptrdiff_t i = count / lanes * lanes; i < count; ++i) {
             const double x = widen<double>(load<T>(start + i * size)), d = x - pivot;
             sum += d;
-            square += d * d;
-            low = std::min(low, x);
-            high = std::max(high, x);
+            square_sum += d * d;
+            min = std::min(min, x);
+            max = std::max(max, x);
             zeros += x == 0;
         }
     }
 
     void store(const Totals& totals) {
-        double sums[lanes], squares[lanes], lows[lanes], highs[lanes];
+        double sums[lanes], square_sums[lanes], mins[lanes], maxs[lanes];
         std::int64_t counts[lanes];
-        groups.store({sums, squares, lows, highs, counts});
-        // By halves: side by side, and each sum of few terms.
+        lane_totals.store({sums, square_sums, mins, maxs, counts});
+        // Pairwise summation: the additions are independent, and rounding errors stay small.
         for (int half = lanes / 2; half > 0; half /= 2) {
             for (int lane = 0; lane < half; ++lane) {
                 sums[lane] += sums[lane + half];
-                squares[lane] += squares[lane + half];
-                lows[lane] = std::min(lows[lane], lows[lane + half]);
-                highs[lane] = std::max(highs[lane], highs[lane + half]);
+                square_sums[lane] += square_sums[lane + half];
+                mins[lane] = std::min(mins[lane], mins[lane + half]);
+                maxs[lane] = std::max(maxs[lane], maxs[lane + half]);
                 counts[lane] += counts[lane + half];
             }
         }
         *totals.sum = sum + sums[0];
-        *totals.square = square + squares[0];
-        *totals.low = std::min(low, lows[0]);
-        *totals.high = std::max(high, highs[0]);
+        *totals.square_sum = square_sum + square_sums[0];
+        *totals.min = std::min(min, mins[0]);
+        *totals.max = std::max(max, maxs[0]);
         *totals.zeros = zeros + counts[0];
     }
 };
 
-// Channel after channel, the pixels of each row neighbours in memory.
+// Measures channels one by one, for pixels that are contiguous in each row.
 template <class T>
-static void measure_planar(const Tiles& part, const double* pivots, const Totals& totals) {
-    const bool dense = part.row_stride == part.width * static_cast<std::ptrdiff_t>(sizeof(T));
-    const std::ptrdiff_t rows = dense ? 1 : part.height;
-    const std::ptrdiff_t length = dense ? part.pixels() : part.width;
-    for (std::ptrdiff_t channel = 0; channel < part.channels; ++channel) {
-        double pivot[lanes];
-        for (double& one : pivot) one = pivots[channel];
-        ChannelTotals<T> found(pivot);
-        const std::byte* row = part.data + channel * part.channel_stride;
-        for (std::ptrdiff_t y = 0; y < rows; ++y, row += part.row_stride) found.add(row, length);
-        found.store(totals + channel);
+static void measure_planar(const Tiles& tiles, const double* pivots, const Totals& totals) {
+    const bool is_contiguous =
+        tiles.row_stride == tiles.width * static_cast<std::ptrdiff_t>(sizeof(T));
+    const std::ptrdiff_t rows = is_contiguous ? 1 : tiles.height;
+    const std::ptrdiff_t length = is_contiguous ? tiles.pixels() : tiles.width;
+    for (std::ptrdiff_t channel = 0; channel < tiles.channels; ++channel) {
+        double lane_pivots[lanes];
+        for (double& lane_pivot : lane_pivots) lane_pivot = pivots[channel];
+        ChannelTotals<T> channel_totals(lane_pivots);
+        const std::byte* row = tiles.data + channel * tiles.channel_stride;
+        for (std::ptrdiff_t y = 0; y < rows; ++y, row += tiles.row_stride)
+            channel_totals.add(row, length);
+        channel_totals.store(totals + channel);
     }
 }
 
 template <class T>
-static void measure(const Tiles& part, const double* pivots, const Totals& totals) {
-    if (part.channel_stride == static_cast<std::ptrdiff_t>(sizeof(T)) && part.channels >= lanes)
-        measure_interleaved<T>(part, pivots, totals);
+static void measure(const Tiles& tiles, const double* pivots, const Totals& totals) {
+    if (tiles.channel_stride == static_cast<std::ptrdiff_t>(sizeof(T)) && tiles.channels >= lanes)
+        measure_interleaved<T>(tiles, pivots, totals);
     else
-        measure_planar<T>(part, pivots, totals);
+        measure_planar<T>(tiles, pivots, totals);
 }
 
 }  // namespace actgrid::ACTGRID_VARIANT

@@ -1,4 +1,4 @@
-// Rows of resized maps, and their colours over a picture: the compiler makes vectors of them.
+// Kernels that resize maps and blend them with images, in loops that the compiler vectorizes.
 #pragma once
 
 #include <cstring>
@@ -7,33 +7,33 @@
 
 namespace actgrid::ACTGRID_VARIANT {
 
-// Equal values need no arithmetic, which would turn two infinities into NaN.
-static inline float between(float a, float b, float part) {
-    const float mixed = a * (1 - part) + b * part;
-    return a == b ? a : mixed;
+// Equal values are returned as they are: the arithmetic would turn two infinities into NaN.
+static inline float interpolate(float a, float b, float weight) {
+    const float blended = a * (1 - weight) + b * weight;
+    return a == b ? a : blended;
 }
 
-static void resize_row(const float* above, const float* below, float part, std::ptrdiff_t count,
-                       float* mixed, const Neighbours& columns, std::ptrdiff_t width,
+static void resize_row(const float* above, const float* below, float weight, std::ptrdiff_t count,
+                       float* blended, const Neighbours& columns, std::ptrdiff_t width,
                        float* resized) {
-    for (std::ptrdiff_t x = 0; x < count; ++x) mixed[x] = between(above[x], below[x], part);
+    for (std::ptrdiff_t x = 0; x < count; ++x) blended[x] = interpolate(above[x], below[x], weight);
     for (std::ptrdiff_t x = 0; x < width;) {
-        const float a = mixed[columns.first[x]], b = mixed[columns.second[x]];
-        for (const std::ptrdiff_t end = columns.end[x]; x < end; ++x)
-            resized[x] = between(a, b, columns.part[x]);
+        const float a = blended[columns.first[x]], b = blended[columns.second[x]];
+        for (const std::ptrdiff_t run_end = columns.run_end[x]; x < run_end; ++x)
+            resized[x] = interpolate(a, b, columns.weight[x]);
     }
 }
 
 static void overlay_row(const std::uint8_t* levels, const std::uint8_t* palette, float alpha,
                         const std::uint8_t* image, std::ptrdiff_t width, std::uint8_t* colours,
                         std::uint8_t* overlaid) {
-    // The fourth byte is written over by the next pixel.
+    // Copying 4 bytes is faster than copying 3. The next pixel overwrites the fourth byte.
     for (std::ptrdiff_t x = 0; x < width; ++x)
         std::memcpy(colours + 3 * x, palette + 3 * levels[x], 4);
     for (std::ptrdiff_t i = 0; i < 3 * width; ++i) {
         const auto difference = static_cast<float>(colours[i] - image[i]);
-        const float mixed = static_cast<float>(image[i]) + difference * alpha + 0.5f;
-        overlaid[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(mixed));
+        const float blended = static_cast<float>(image[i]) + difference * alpha + 0.5f;
+        overlaid[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(blended));
     }
 }
 

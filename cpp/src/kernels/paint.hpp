@@ -1,4 +1,4 @@
-// Mapping values to levels: `lanes` channels side by side, or `lanes` pixels of one channel.
+// Kernels that map values to levels, for `lanes` channels at once or `lanes` pixels of one channel.
 #pragma once
 
 #include <algorithm>
@@ -10,64 +10,65 @@
 
 namespace actgrid::ACTGRID_VARIANT {
 
-static_assert(std::endian::native == std::endian::little, "a word's low byte is its first pixel");
+static_assert(std::endian::native == std::endian::little,
+              "the low byte of a word is its first pixel");
 
-// Pixels that one store writes, at most.
-constexpr int block_pixels = 16;
+// Maximum number of pixels per channel that are stored at once.
+constexpr int max_block_pixels = 16;
 constexpr int cache_line = 64;
 
-// What maps `lanes` elements, or `N` lanes' worth of them in one vector.
+// Vectors of the terms of the mapping from values to levels.
 template <class V>
-struct Line {
+struct VectorMapping {
     V shift, scale, base;
 };
 
-// Levels of a vector of numbers. A comparison with NaN is false: that makes NaN come out as 0.
-template <bool flat, class Reals>
-static inline Reals level(Reals x, const Line<Reals>& line) {
+// Maps a vector of numbers to levels. Comparisons with NaN are false, so that NaN becomes 0.
+template <bool is_flat, class Reals>
+static inline Reals map_to_levels(Reals x, const VectorMapping<Reals>& mapping) {
     using Real = std::remove_cvref_t<decltype(x[0])>;
     const Reals zero{}, top = zero + Real{255};
-    Reals v = (x - line.shift) * line.scale + line.base;
-    // In a flat tile (scale 0) an infinity times zero is NaN, yet +inf must come out as 255.
-    if constexpr (flat) v = x == zero + std::numeric_limits<Real>::infinity() ? top : v;
+    Reals v = (x - mapping.shift) * mapping.scale + mapping.base;
+    // In a flat tile (scale 0), infinity times zero is NaN, but +inf must become 255.
+    if constexpr (is_flat) v = x == zero + std::numeric_limits<Real>::infinity() ? top : v;
     v = v > zero ? v : zero;
     return v < top ? v : top;
 }
 
 using Words = Register<std::uint32_t>;
 
-// A group of neighbouring channels.
+// A group of `lanes` channels that are contiguous in memory.
 template <class T>
-struct Group {
-    using Real = Drawn<T>;
+struct ChannelGroup {
+    using Real = PaintReal<T>;
     static constexpr std::ptrdiff_t size = sizeof(T);
 
-    Line<Register<Real>> lines[parts<Real>];
+    VectorMapping<Register<Real>> mappings[register_count<Real>];
     std::uint8_t* pixels[lanes];
     std::ptrdiff_t strides[lanes];
-    std::ptrdiff_t offset;  // of its first channel in memory
-    bool flat;
+    std::ptrdiff_t offset;  // of the first channel, in bytes
+    bool has_flat_tiles;
 
-    void set(const Target* targets, std::ptrdiff_t first) {
+    void set(const TileTarget* targets, std::ptrdiff_t first_channel) {
         Real shift[lanes], scale[lanes], base[lanes];
-        offset = first * size;
-        flat = false;
+        offset = first_channel * size;
+        has_flat_tiles = false;
         for (int lane = 0; lane < lanes; ++lane) {
-            const Target& target = targets[first + lane];
+            const TileTarget& target = targets[first_channel + lane];
             shift[lane] = static_cast<Real>(target.shift);
             scale[lane] = static_cast<Real>(target.scale);
             base[lane] = static_cast<Real>(target.base);
-            flat |= Floating<T> && scale[lane] == 0;
+            has_flat_tiles |= Floating<T> && scale[lane] == 0;
             pixels[lane] = target.pixels;
             strides[lane] = target.stride;
         }
-        for (int part = 0; part < parts<Real>; ++part) {
-            constexpr int wide = lanes / parts<Real>;
+        for (int reg = 0; reg < register_count<Real>; ++reg) {
+            constexpr int count = lanes / register_count<Real>;
             using Numbers = Register<Real>;
-            const auto of = [&](const Real* numbers) {
-                return load<Numbers>(reinterpret_cast<const std::byte*>(numbers + part * wide));
+            const auto load_numbers = [&](const Real* numbers) {
+                return load<Numbers>(reinterpret_cast<const std::byte*>(numbers + reg * count));
             };
-            lines[part] = {of(shift), of(scale), of(base)};
+            mappings[reg] = {load_numbers(shift), load_numbers(scale), load_numbers(base)};
         }
     }
 
@@ -75,52 +76,52 @@ struct Group {
         for (int lane = 0; lane < lanes; ++lane) pixels[lane] += strides[lane];
     }
 
-    // The levels of one pixel, each in a word of its own.
+    // Computes the levels of one pixel, one 32-bit word per channel.
     template <bool is_flat>
-    Words levels(const std::byte* source) const {
-        // By way of signed integers: no target lacks that conversion.
-        const auto integers = [&](int part) {
-            return convert<Vector<std::int32_t, lanes / parts<Real>>>(
-                level<is_flat>(load_part<Real, T>(source, part), lines[part]));
+    Words compute_levels(const std::byte* source) const {
+        // All instruction sets can convert floats to signed integers. Few can convert to unsigned.
+        const auto compute_integers = [&](int reg) {
+            return convert<Vector<std::int32_t, lanes / register_count<Real>>>(
+                map_to_levels<is_flat>(load_register<Real, T>(source, reg), mappings[reg]));
         };
-        if constexpr (parts<Real> == 1)
-            return (Words)integers(0);
+        if constexpr (register_count<Real> == 1)
+            return (Words)compute_integers(0);
         else
-            return (Words)join(integers(0), integers(1));
+            return (Words)concatenate(compute_integers(0), compute_integers(1));
     }
 
-    // The levels of `count` <= 4 pixels side by side in the word of their lane.
+    // Computes the levels of `count` <= 4 pixels, packed into one word per channel.
     template <bool is_flat>
-    Words word(const std::byte* source, std::ptrdiff_t step, std::ptrdiff_t ahead,
-               std::ptrdiff_t count) const {
-        Words word{};
+    Words compute_words(const std::byte* source, std::ptrdiff_t step,
+                        std::ptrdiff_t prefetch_offset, std::ptrdiff_t count) const {
+        Words words{};
         for (std::ptrdiff_t pixel = 0; pixel < count; ++pixel, source += step) {
-            __builtin_prefetch(source + ahead);
-            word |= levels<is_flat>(source) << static_cast<std::uint32_t>(8 * pixel);
+            __builtin_prefetch(source + prefetch_offset);
+            words |= compute_levels<is_flat>(source) << static_cast<std::uint32_t>(8 * pixel);
         }
-        return word;
+        return words;
     }
 
-    // `count` pixels from pixel x of a row on: 16, 8, or any number up to 4.
+    // Paints `count` pixels (16, 8 or at most 4) of the current row, starting at column x.
     template <bool is_flat>
-    void block(const std::byte* source, std::ptrdiff_t step, std::ptrdiff_t ahead, std::ptrdiff_t x,
-               std::ptrdiff_t count) const {
+    void paint_block(const std::byte* source, std::ptrdiff_t step, std::ptrdiff_t prefetch_offset,
+                     std::ptrdiff_t x, std::ptrdiff_t count) const {
         source += offset;
-        if (x % cache_line == 0)  // where the next row goes, before it is written to
+        if (x % cache_line == 0)  // prefetch the output of the next row
             for (int lane = 0; lane < lanes; ++lane)
                 __builtin_prefetch(pixels[lane] + strides[lane] + x, 1);
-        if (count == block_pixels) {
-            const Words a = word<is_flat>(source, step, ahead, 4);
-            const Words b = word<is_flat>(source + 4 * step, step, ahead, 4);
-            const Words c = word<is_flat>(source + 8 * step, step, ahead, 4);
-            const Words d = word<is_flat>(source + 12 * step, step, ahead, 4);
+        if (count == max_block_pixels) {
+            const Words a = compute_words<is_flat>(source, step, prefetch_offset, 4);
+            const Words b = compute_words<is_flat>(source + 4 * step, step, prefetch_offset, 4);
+            const Words c = compute_words<is_flat>(source + 8 * step, step, prefetch_offset, 4);
+            const Words d = compute_words<is_flat>(source + 12 * step, step, prefetch_offset, 4);
             store<16>(a, b, c, d, x);
         } else if (count == 8) {
-            const Words a = word<is_flat>(source, step, ahead, 4);
-            const Words b = word<is_flat>(source + 4 * step, step, ahead, 4);
+            const Words a = compute_words<is_flat>(source, step, prefetch_offset, 4);
+            const Words b = compute_words<is_flat>(source + 4 * step, step, prefetch_offset, 4);
             store<8>(a, b, a, b, x);
         } else {
-            const Words a = word<is_flat>(source, step, ahead, count);
+            const Words a = compute_words<is_flat>(source, step, prefetch_offset, count);
             for (int lane = 0; lane < lanes; ++lane) {
                 const std::uint32_t bytes = a[lane];
                 std::memcpy(pixels[lane] + x, &bytes, static_cast<std::size_t>(count));
@@ -128,13 +129,18 @@ struct Group {
         }
     }
 
-    // Transposes blocks of 4 x 4 words, so that the words of each lane lie side by side.
+    // Stores four words per channel, after transposing blocks of 4 x 4 words so that the words of
+    // each channel are contiguous.
     template <int bytes>
     void store(Words a, Words b, Words c, Words d, std::ptrdiff_t x) const {
-        const Words ab = pick<0, 4, 1, 5>(a, b), cd = pick<0, 4, 1, 5>(c, d);
-        const Words ab2 = pick<2, 6, 3, 7>(a, b), cd2 = pick<2, 6, 3, 7>(c, d);
-        const Words rows[] = {pick<0, 1, 4, 5>(ab, cd), pick<2, 3, 6, 7>(ab, cd),
-                              pick<0, 1, 4, 5>(ab2, cd2), pick<2, 3, 6, 7>(ab2, cd2)};
+        const Words ab_low = shuffle_blocks<0, 4, 1, 5>(a, b);
+        const Words cd_low = shuffle_blocks<0, 4, 1, 5>(c, d);
+        const Words ab_high = shuffle_blocks<2, 6, 3, 7>(a, b);
+        const Words cd_high = shuffle_blocks<2, 6, 3, 7>(c, d);
+        const Words rows[] = {shuffle_blocks<0, 1, 4, 5>(ab_low, cd_low),
+                              shuffle_blocks<2, 3, 6, 7>(ab_low, cd_low),
+                              shuffle_blocks<0, 1, 4, 5>(ab_high, cd_high),
+                              shuffle_blocks<2, 3, 6, 7>(ab_high, cd_high)};
         for (int row = 0; row < 4; ++row)
             for (int block = 0; block < lanes / 4; ++block)
                 std::memcpy(pixels[4 * block + row] + x,
@@ -142,13 +148,13 @@ struct Group {
     }
 };
 
-// Calls action(x, count) for blocks of 16, 8 or at most 4 pixels that cover a row. The last one
-// may overlap the one before it, with the same levels there.
+// Calls action(x, count) for blocks of 16, 8 or at most 4 pixels that cover a row. The last block
+// may overlap the block before; both write the same levels.
 template <class Action>
-static inline void for_blocks(std::ptrdiff_t width, const Action& action) {
+static inline void for_each_block(std::ptrdiff_t width, const Action& action) {
     for (std::ptrdiff_t x = 0; x < width;) {
-        const std::ptrdiff_t left = width - x;
-        std::ptrdiff_t count = left > 8 ? 16 : left > 4 ? 8 : 4;
+        const std::ptrdiff_t remaining = width - x;
+        std::ptrdiff_t count = remaining > 8 ? 16 : remaining > 4 ? 8 : 4;
         while (count > 4 && count > width) count /= 2;
         count = std::min(count, width);
         x = std::min(x, width - count);
@@ -157,63 +163,66 @@ static inline void for_blocks(std::ptrdiff_t width, const Action& action) {
     }
 }
 
-// Channels that are neighbours in memory; the last group may overlap the one before.
+// Paints channels that are contiguous in memory. The last group may overlap the group before.
 template <class T>
-static void paint_interleaved(const Tiles& part, const Target* targets) {
-    const std::ptrdiff_t count = group_count(part.channels);
-    Group<T> groups[most_groups];
+static void paint_interleaved(const Tiles& tiles, const TileTarget* targets) {
+    const std::ptrdiff_t count = count_groups(tiles.channels);
+    ChannelGroup<T> groups[max_groups];
     for (std::ptrdiff_t g = 0; g < count; ++g)
-        groups[g].set(targets, first_channel(g, part.channels));
-    // What is asked for ahead: two blocks of pixels further, in the next row if need be.
-    const std::ptrdiff_t step = part.column_stride, ahead = 2 * block_pixels * step;
-    for (std::ptrdiff_t y = 0; y < part.height; ++y) {
-        const std::byte* source = part.data + y * part.row_stride;
-        for_blocks(part.width, [&](std::ptrdiff_t x, std::ptrdiff_t pixels) {
+        groups[g].set(targets, get_first_channel(g, tiles.channels));
+    // Prefetch two blocks of pixels ahead.
+    const std::ptrdiff_t step = tiles.column_stride, prefetch_offset = 2 * max_block_pixels * step;
+    for (std::ptrdiff_t y = 0; y < tiles.height; ++y) {
+        const std::byte* source = tiles.data + y * tiles.row_stride;
+        for_each_block(tiles.width, [&](std::ptrdiff_t x, std::ptrdiff_t pixels) {
             for (std::ptrdiff_t g = 0; g < count; ++g) {
-                if (groups[g].flat)
-                    groups[g].template block<true>(source + x * step, step, ahead, x, pixels);
+                if (groups[g].has_flat_tiles)
+                    groups[g].template paint_block<true>(source + x * step, step, prefetch_offset,
+                                                         x, pixels);
                 else
-                    groups[g].template block<false>(source + x * step, step, ahead, x, pixels);
+                    groups[g].template paint_block<false>(source + x * step, step, prefetch_offset,
+                                                          x, pixels);
             }
         });
         for (std::ptrdiff_t g = 0; g < count; ++g) groups[g].next_row();
     }
 }
 
-// Rows of neighbouring pixels of one channel.
+// The rows of one channel, each of contiguous pixels.
 struct Rows {
     const std::byte* source;
     std::ptrdiff_t stride, width, height;
 };
 
-// `N` pixels at a time; the last ones of a row may overlap those before.
-template <bool flat, int N, class T>
-static void paint_rows(Rows rows, const Target& target, std::uint8_t* pixels) {
-    using Real = Drawn<T>;
+// Paints `N` pixels at a time. The last N pixels of a row may overlap the N pixels before.
+template <bool is_flat, int N, class T>
+static void paint_rows(Rows rows, const TileTarget& target, std::uint8_t* pixels) {
+    using Real = PaintReal<T>;
     constexpr std::ptrdiff_t size = sizeof(T);
     if constexpr (N > 4) {
-        if (rows.width < N) return paint_rows<flat, N / 2, T>(rows, target, pixels);
+        if (rows.width < N) return paint_rows<is_flat, N / 2, T>(rows, target, pixels);
     }
     using Reals = Vector<Real, N>;
-    const Line<Reals> line{Reals{} + static_cast<Real>(target.shift),
-                           Reals{} + static_cast<Real>(target.scale),
-                           Reals{} + static_cast<Real>(target.base)};
-    const auto levels = [&](Reals x) {
+    const VectorMapping<Reals> mapping{Reals{} + static_cast<Real>(target.shift),
+                                       Reals{} + static_cast<Real>(target.scale),
+                                       Reals{} + static_cast<Real>(target.base)};
+    const auto compute_levels = [&](Reals x) {
         return convert<Vector<std::uint8_t, N>>(
-            convert<Vector<std::int32_t, N>>(level<flat>(x, line)));
+            convert<Vector<std::int32_t, N>>(map_to_levels<is_flat>(x, mapping)));
     };
     for (std::ptrdiff_t y = 0; y < rows.height; ++y) {
         if (rows.width < N) {
             Reals x{};
             for (std::ptrdiff_t i = 0; i < rows.width; ++i)
                 x[i] = widen<Real>(load<T>(rows.source + i * size));
-            const auto bytes = levels(x);
+            const auto bytes = compute_levels(x);
             std::memcpy(pixels, &bytes, static_cast<std::size_t>(rows.width));
         } else {
             for (std::ptrdiff_t x = 0; x < rows.width; x += N) {
-                const std::ptrdiff_t at = std::min(x, rows.width - N);
-                const auto bytes = levels(load_vector<Real, T, N>(rows.source + at * size));
-                std::memcpy(pixels + at, &bytes, N);
+                const std::ptrdiff_t column = std::min(x, rows.width - N);
+                const auto bytes =
+                    compute_levels(load_vector<Real, T, N>(rows.source + column * size));
+                std::memcpy(pixels + column, &bytes, N);
             }
         }
         rows.source += rows.stride;
@@ -221,25 +230,27 @@ static void paint_rows(Rows rows, const Target& target, std::uint8_t* pixels) {
     }
 }
 
+// Paints one channel.
 template <class T>
-static void paint_planar(const Rows& rows, const Target& target, std::uint8_t* pixels) {
-    constexpr int N = lanes / parts<Drawn<T>> < 4 ? 4 : lanes / parts<Drawn<T>>;
-    if (Floating<T> && static_cast<Drawn<T>>(target.scale) == 0)
+static void paint_planar(const Rows& rows, const TileTarget& target, std::uint8_t* pixels) {
+    constexpr int N =
+        lanes / register_count<PaintReal<T>> < 4 ? 4 : lanes / register_count<PaintReal<T>>;
+    if (Floating<T> && static_cast<PaintReal<T>>(target.scale) == 0)
         paint_rows<true, N, T>(rows, target, pixels);
     else
         paint_rows<false, N, T>(rows, target, pixels);
 }
 
 template <class T>
-static void paint(const Tiles& part, const Target* targets) {
-    if (part.channel_stride == static_cast<std::ptrdiff_t>(sizeof(T)) && part.channels >= lanes) {
-        paint_interleaved<T>(part, targets);
+static void paint(const Tiles& tiles, const TileTarget* targets) {
+    if (tiles.channel_stride == static_cast<std::ptrdiff_t>(sizeof(T)) && tiles.channels >= lanes) {
+        paint_interleaved<T>(tiles, targets);
         return;
     }
-    for (std::ptrdiff_t channel = 0; channel < part.channels; ++channel)
-        paint_planar<T>(
-            {part.data + channel * part.channel_stride, part.row_stride, part.width, part.height},
-            targets[channel], targets[channel].pixels);
+    for (std::ptrdiff_t channel = 0; channel < tiles.channels; ++channel)
+        paint_planar<T>({tiles.data + channel * tiles.channel_stride, tiles.row_stride, tiles.width,
+                         tiles.height},
+                        targets[channel], targets[channel].pixels);
 }
 
 }  // namespace actgrid::ACTGRID_VARIANT

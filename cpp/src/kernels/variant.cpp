@@ -1,4 +1,5 @@
-// Compiled once for each instruction set, each time with another ACTGRID_VARIANT.
+// The kernels of one variant. CMake compiles this file once for each instruction set, with a
+// different ACTGRID_VARIANT.
 #include "deflate.hpp"
 #include "filter.hpp"
 #include "kernels.hpp"
@@ -14,11 +15,11 @@ namespace actgrid::ACTGRID_VARIANT {
 extern const Kernels kernels;
 const Kernels kernels{
     ACTGRID_TEXT(ACTGRID_VARIANT),
-    [](const Tiles& part, const double* pivots, const Totals& totals) {
-        with_element_type(part.dtype, [&]<class T>(T) { measure<T>(part, pivots, totals); });
+    [](const Tiles& tiles, const double* pivots, const Totals& totals) {
+        dispatch_dtype(tiles.dtype, [&]<class T>(T) { measure<T>(tiles, pivots, totals); });
     },
-    [](const Tiles& part, const Target* targets) {
-        with_element_type(part.dtype, [&]<class T>(T) { paint<T>(part, targets); });
+    [](const Tiles& tiles, const TileTarget* targets) {
+        dispatch_dtype(tiles.dtype, [&]<class T>(T) { paint<T>(tiles, targets); });
     },
     &count_symbols,
     &put_symbols,

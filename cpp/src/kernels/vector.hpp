@@ -1,4 +1,4 @@
-// Registers of the instruction set being compiled for, in the compilers' portable vector types.
+// Vectors of the register width of the instruction set, in the vector types of GCC and Clang.
 #pragma once
 
 #include <array>
@@ -12,7 +12,7 @@
 #include "kernels.hpp"
 
 #ifndef ACTGRID_VARIANT
-#error "ACTGRID_VARIANT names the variant that this is compiled for"
+#error "ACTGRID_VARIANT must be the name of the variant to compile"
 #endif
 
 namespace actgrid::ACTGRID_VARIANT {
@@ -25,17 +25,18 @@ constexpr int register_bytes = 32;
 constexpr int register_bytes = 16;
 #endif
 
-/// Elements handled together: as many as a register has float32.
+/// Number of elements that are processed at once: the float32 capacity of a register.
 constexpr int lanes = register_bytes / 4;
 
-/// Neighbouring channels are taken in groups of `lanes`; the last one may overlap the one before.
-static inline std::ptrdiff_t group_count(std::ptrdiff_t channels) {
+/// Returns the number of groups of `lanes` channels. The last group may overlap the group before.
+static inline std::ptrdiff_t count_groups(std::ptrdiff_t channels) {
     return (channels + lanes - 1) / lanes;
 }
-static inline std::ptrdiff_t first_channel(std::ptrdiff_t group, std::ptrdiff_t channels) {
+/// Returns the index of the first channel of a group.
+static inline std::ptrdiff_t get_first_channel(std::ptrdiff_t group, std::ptrdiff_t channels) {
     return group * lanes < channels - lanes ? group * lanes : channels - lanes;
 }
-constexpr std::ptrdiff_t most_groups = (most_channels + lanes - 1) / lanes;
+constexpr std::ptrdiff_t max_groups = (max_part_channels + lanes - 1) / lanes;
 
 template <class T, int N>
 struct VectorType {
@@ -47,35 +48,35 @@ using Vector = typename VectorType<T, N>::type;
 template <class V>
 using Element = std::remove_cvref_t<decltype(V{}[0])>;
 
-/// `lanes` numbers of 4 bytes take one register, of 8 bytes two.
+/// Number of registers that hold `lanes` numbers: 1 for 4-byte numbers, 2 for 8-byte numbers.
 template <class Real>
-constexpr int parts = sizeof(Real) / 4;
+constexpr int register_count = sizeof(Real) / 4;
 template <class Real>
-using Register = Vector<Real, lanes / parts<Real>>;
+using Register = Vector<Real, lanes / register_count<Real>>;
 
-/// Integers as wide as a float: what comparing yields.
+/// The result of comparing two registers: integers of the same width, -1 for true, 0 for false.
 template <class Real>
-using Truth = Register<std::conditional_t<sizeof(Real) == 8, std::int64_t, std::int32_t>>;
+using Mask = Register<std::conditional_t<sizeof(Real) == 8, std::int64_t, std::int32_t>>;
 
-/// The numbers of `a`, then of `b`, at these positions, at most as many as `a` has.
+/// Selects numbers by index from the concatenation of `a` and `b`, at most as many as `a` has.
 template <class V, int... I>
 static inline auto shuffle(V a, V b, std::integer_sequence<int, I...>) {
-    using Picked = Vector<Element<V>, sizeof...(I)>;
+    using Selected = Vector<Element<V>, sizeof...(I)>;
 #if defined(__clang__) || __GNUC__ >= 12
-    return (Picked)__builtin_shufflevector(a, b, I...);
+    return (Selected)__builtin_shufflevector(a, b, I...);
 #else
     const V numbers = __builtin_shuffle(a, b, decltype(a == b){I...});
-    Picked picked;
-    std::memcpy(&picked, &numbers, sizeof picked);
-    return picked;
+    Selected selected;
+    std::memcpy(&selected, &numbers, sizeof selected);
+    return selected;
 #endif
 }
 
-/// The same numbers in another type.
+/// Converts the elements of a vector to another type.
 template <class To, class From>
 static inline To convert(From from) {
-    // Where GCC would take registers apart: four times slower. The masked forms are for GCC too,
-    // which warns of the others in its own headers.
+    // For these conversions GCC generates code that is four times slower. The unmasked AVX-512
+    // intrinsics cause warnings in the headers of GCC.
 #ifdef __AVX512F__
     if constexpr (std::same_as<From, Vector<float, 8>> && std::same_as<To, Vector<double, 8>>)
         return _mm512_maskz_cvtps_pd(0xff, from);
@@ -94,15 +95,15 @@ static inline To convert(From from) {
         return (To)_mm256_cvtepu16_epi32((__m128i)from);
 #endif
 #if !defined(__clang__) && __GNUC__ >= 12
-    // Of other vectors GCC widens those that fill a register, to twice the width.
+    // GCC converts other vectors well only if they fill a register and double their width.
     using Number = Element<From>;
     constexpr int size = sizeof(From), count = size / sizeof(Number), full = 16 / sizeof(Number);
     if constexpr (sizeof(To) == 4 * size)
         return convert<To>(convert<Vector<std::int16_t, count>>(from));
     if constexpr (sizeof(To) == 2 * size && size < 16 &&
                   std::floating_point<Number> == std::floating_point<Element<To>>) {
-        using Whole = std::conditional_t<size == 8, std::uint64_t, std::uint32_t>;
-        const Vector<Whole, 16 / size> filled{std::bit_cast<Whole>(from)};
+        using Integer = std::conditional_t<size == 8, std::uint64_t, std::uint32_t>;
+        const Vector<Integer, 16 / size> filled{std::bit_cast<Integer>(from)};
         const auto wide = __builtin_convertvector(std::bit_cast<Vector<Number, full>>(filled),
                                                   Vector<Element<To>, full>);
         return shuffle(wide, wide, std::make_integer_sequence<int, count>{});
@@ -111,24 +112,24 @@ static inline To convert(From from) {
     return __builtin_convertvector(from, To);
 }
 
-/// bfloat16 numbers, given as their bits, as float32: the upper half of those bits.
+/// Converts the bits of bfloat16 numbers to float32: they are the upper half of its bits.
 template <class Floats, class Bits>
-static inline Floats convert_bfloat(Bits bits) {
+static inline Floats convert_bfloat16(Bits bits) {
 #ifdef __AVX512BW__
     if constexpr (sizeof(Bits) == 32) {
-        const auto places = (__m512i)Vector<std::uint16_t, 32>{0, 0,  0, 1,  0, 2,  0, 3,  0, 4, 0,
-                                                               5, 0,  6, 0,  7, 0,  8, 0,  9, 0, 10,
-                                                               0, 11, 0, 12, 0, 13, 0, 14, 0, 15};
+        const auto indices = (__m512i)Vector<std::uint16_t, 32>{
+            0, 0, 0, 1, 0, 2,  0, 3,  0, 4,  0, 5,  0, 6,  0, 7,
+            0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14, 0, 15};
         const __m512i wide = _mm512_castsi256_si512((__m256i)bits);
-        return (Floats)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, places, wide);
+        return (Floats)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, indices, wide);
     }
 #endif
     return std::bit_cast<Floats>(convert<Vector<std::uint32_t, sizeof(Bits) / 2>>(bits) << 16);
 }
 
 #ifdef __F16C__
-/// Hides from Clang where numbers come from: rather than these it would compare the float16 ones,
-/// one by one.
+/// Hides the origin of numbers from Clang, which would otherwise compare the original float16
+/// numbers one by one.
 template <class V>
 static inline V hide_origin(V numbers) {
 #ifdef __clang__
@@ -138,9 +139,9 @@ static inline V hide_origin(V numbers) {
 }
 #endif
 
-/// float16 numbers, given as their bits, as float32.
+/// Converts the bits of float16 numbers to float32.
 template <class Floats, class Bits>
-static inline Floats convert_half(Bits bits) {
+static inline Floats convert_float16(Bits bits) {
 #ifdef __AVX512F__
     if constexpr (sizeof(Bits) == 32)
         return hide_origin(_mm512_maskz_cvtph_ps(0xffff, (__m256i)bits));
@@ -148,82 +149,82 @@ static inline Floats convert_half(Bits bits) {
 #ifdef __F16C__
     if constexpr (sizeof(Bits) == 16) return hide_origin(_mm256_cvtph_ps((__m128i)bits));
 #endif
-    return widen_half<Floats>(convert<Vector<std::uint32_t, sizeof(Bits) / 2>>(bits));
+    return widen_float16<Floats>(convert<Vector<std::uint32_t, sizeof(Bits) / 2>>(bits));
 }
 
-/// Two registers of doubles as one of floats.
+/// Converts two registers of doubles to one register of floats.
 static inline Register<float> narrow(const Register<double> (&wide)[2]) {
-    using Part = Vector<float, lanes / 2>;
-    const std::array<Part, 2> halves{convert<Part>(wide[0]), convert<Part>(wide[1])};
+    using Half = Vector<float, lanes / 2>;
+    const std::array<Half, 2> halves{convert<Half>(wide[0]), convert<Half>(wide[1])};
     return std::bit_cast<Register<float>>(halves);
 }
 
-/// The numbers of `a`, then those of `b`.
+/// Concatenates two vectors.
 template <class V, int... I>
-static inline auto join(V a, V b, std::integer_sequence<int, I...>) {
-    using Joined = Vector<Element<V>, sizeof...(I)>;
+static inline auto concatenate(V a, V b, std::integer_sequence<int, I...>) {
+    using Concatenated = Vector<Element<V>, sizeof...(I)>;
 #if defined(__clang__) || __GNUC__ >= 12
-    return (Joined)__builtin_shufflevector(a, b, I...);
+    return (Concatenated)__builtin_shufflevector(a, b, I...);
 #else
-    return std::bit_cast<Joined>(std::array<V, 2>{a, b});
+    return std::bit_cast<Concatenated>(std::array<V, 2>{a, b});
 #endif
 }
 template <class V>
-static inline auto join(V a, V b) {
-    return join(a, b, std::make_integer_sequence<int, 2 * sizeof(V) / sizeof(Element<V>)>{});
+static inline auto concatenate(V a, V b) {
+    return concatenate(a, b, std::make_integer_sequence<int, 2 * sizeof(V) / sizeof(Element<V>)>{});
 }
 
-/// A half of a register of floats, the first or the second, as doubles.
+/// Converts the first (`half` = 0) or second half of a register of floats to doubles.
 template <int... I>
-static inline Register<double> widen_part(Register<float> from, int part,
-                                          std::integer_sequence<int, I...>) {
+static inline Register<double> widen_half_register(Register<float> from, int half,
+                                                   std::integer_sequence<int, I...>) {
     const auto numbers =
-        part == 0 ? shuffle(from, from, std::integer_sequence<int, I...>{})
+        half == 0 ? shuffle(from, from, std::integer_sequence<int, I...>{})
                   : shuffle(from, from, std::integer_sequence<int, (I + lanes / 2)...>{});
     return convert<Register<double>>(numbers);
 }
-static inline Register<double> widen_part(Register<float> from, int part) {
-    return widen_part(from, part, std::make_integer_sequence<int, lanes / 2>{});
+static inline Register<double> widen_half_register(Register<float> from, int half) {
+    return widen_half_register(from, half, std::make_integer_sequence<int, lanes / 2>{});
 }
 
-/// N neighbouring elements as numbers.
+/// Loads N contiguous elements and converts them to floating-point numbers.
 template <class Real, class T, int N>
 static inline Vector<Real, N> load_vector(const std::byte* address) {
     using Reals = Vector<Real, N>;
-    if constexpr (std::same_as<T, Half> || std::same_as<T, BFloat>) {
+    if constexpr (std::same_as<T, Float16> || std::same_as<T, BFloat16>) {
         using Floats = Vector<float, N>;
         const auto bits = load<Vector<std::uint16_t, N>>(address);
-        if constexpr (std::same_as<T, Half>)
-            return convert<Reals>(convert_half<Floats>(bits));
+        if constexpr (std::same_as<T, Float16>)
+            return convert<Reals>(convert_float16<Floats>(bits));
         else
-            return convert<Reals>(convert_bfloat<Floats>(bits));
+            return convert<Reals>(convert_bfloat16<Floats>(bits));
     } else if constexpr (sizeof(T) < 4) {
-        // By way of 32 bits, the only integers that every target converts.
+        // All instruction sets can convert 32-bit integers to floats. Few can convert smaller ones.
         return convert<Reals>(convert<Vector<std::int32_t, N>>(load<Vector<T, N>>(address)));
     } else {
         return convert<Reals>(load<Vector<T, N>>(address));
     }
 }
 
-/// One part of `lanes` neighbouring elements, as numbers.
+/// Loads register number `reg` of `lanes` contiguous elements, converted to floating-point numbers.
 template <class Real, class T>
-static inline Register<Real> load_part(const std::byte* address, int part) {
-    constexpr int n = lanes / parts<Real>;
-    return load_vector<Real, T, n>(address + part * n * static_cast<int>(sizeof(T)));
+static inline Register<Real> load_register(const std::byte* address, int reg) {
+    constexpr int n = lanes / register_count<Real>;
+    return load_vector<Real, T, n>(address + reg * n * static_cast<int>(sizeof(T)));
 }
 
-// From every block of four 32-bit numbers of `a` and of `b`: two of each.
-template <int a0, int a1, int a2, int a3, class V, int... I>
-static inline V pick(V a, V b, std::integer_sequence<int, I...>) {
-    constexpr int from[] = {a0, a1, a2, a3};
-    // 0 to 3 are of a, 4 to 7 of b.
+// Selects, for every block of four 32-bit numbers, four of the eight numbers in that block of `a`
+// (indices 0 to 3) and of `b` (indices 4 to 7).
+template <int i0, int i1, int i2, int i3, class V, int... I>
+static inline V shuffle_blocks(V a, V b, std::integer_sequence<int, I...>) {
+    constexpr int indices[] = {i0, i1, i2, i3};
     return shuffle(a, b,
-                   std::integer_sequence<int, (I / 4 * 4 + from[I % 4] % 4 +
-                                               (from[I % 4] < 4 ? 0 : lanes))...>{});
+                   std::integer_sequence<int, (I / 4 * 4 + indices[I % 4] % 4 +
+                                               (indices[I % 4] < 4 ? 0 : lanes))...>{});
 }
-template <int a0, int a1, int a2, int a3, class V>
-static inline V pick(V a, V b) {
-    return pick<a0, a1, a2, a3>(a, b, std::make_integer_sequence<int, lanes>{});
+template <int i0, int i1, int i2, int i3, class V>
+static inline V shuffle_blocks(V a, V b) {
+    return shuffle_blocks<i0, i1, i2, i3>(a, b, std::make_integer_sequence<int, lanes>{});
 }
 
 }  // namespace actgrid::ACTGRID_VARIANT

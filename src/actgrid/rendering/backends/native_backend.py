@@ -1,4 +1,4 @@
-"""Backend in C++, which raises ImportError if it was not installed."""
+"""The native backend, which calls the C++ core (ImportError if the core is not built)."""
 
 from __future__ import annotations
 
