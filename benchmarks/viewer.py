@@ -204,9 +204,9 @@ def load_case(select: Callable[[LoadResult], float]) -> Callable[[], Callable[[]
 
 
 def prepare_page_size() -> Callable[[], float]:
-    from actgrid.web.page_files import page_files
+    from actgrid.web.page_files import read_page_files
 
-    return lambda: sum(map(len, page_files().values())) / 1e3
+    return lambda: sum(map(len, read_page_files().values())) / 1e3
 
 
 def maximum(name: str, must: float, unit: str) -> Target:

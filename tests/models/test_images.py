@@ -839,8 +839,8 @@ def test_demo_is_the_embedded_photo_not_a_path(
     (item,) = find_items("demo").start()
     assert (item.key, item.source) == ("cat", find_images("demo")[0])
     assert find_items("demo").are_named_files
-    assert [image.name for image in ImageStore("demo").listed(0, 9)] == ["cat.jpg"]
-    assert [image.name for image in ImageStore(["./demo", "demo"]).listed(0, 9)] == [
+    assert [image.name for image in ImageStore("demo").list_images(0, 9)] == ["cat.jpg"]
+    assert [image.name for image in ImageStore(["./demo", "demo"]).list_images(0, 9)] == [
         "own.png",
         "cat.jpg",
     ]

@@ -1,4 +1,4 @@
-"""A served viewer of a small model, and ways to ask it."""
+"""Fixtures: a small model, photos, a running viewer and clients of its HTTP API."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from PIL import Image
 
 import actgrid
 
-Ask = Callable[..., httpx.Response]
+SendRequest = Callable[..., httpx.Response]
 
 
 @pytest.fixture
-def ask() -> Ask:
-    """Send one request to an ASGI application, without a server."""
+def send_request() -> SendRequest:
+    """Return a function that sends a request to an ASGI application without a server."""
 
-    def ask(
+    def send_request(
         app: Any,
         path: str,
         method: str = "GET",
@@ -39,11 +39,11 @@ def ask() -> Ask:
 
         return asyncio.run(main())
 
-    return ask
+    return send_request
 
 
-def small_model() -> Any:
-    """Return a network with branches and a dense head of three classes."""
+def make_model() -> Any:
+    """Return a network with branches and a dense classifier of three classes."""
     keras.utils.set_random_seed(3)
     image = layers.Input((16, 12, 3), name="image")
     x = layers.Conv2D(6, 3, padding="same", activation="relu", name="conv")(image)
@@ -56,12 +56,12 @@ def small_model() -> Any:
 
 @pytest.fixture(scope="session")
 def model() -> Any:
-    return small_model()
+    return make_model()
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three photos of different sizes."""
+    """Return a folder of three photos of different sizes."""
     folder: Path = tmp_path_factory.mktemp("photos")
     for index, side in enumerate((24, 40, 33)):
         pixels = np.random.default_rng(index).integers(0, 256, (side, 20, 3), np.uint8)
@@ -77,7 +77,7 @@ def view(model: Any, photos: Path) -> Iterator[actgrid.web.View]:
 
 @pytest.fixture(scope="module")
 def client(view: actgrid.web.View) -> Iterator[httpx.Client]:
-    """Ask the served viewer, with its token."""
+    """Return an HTTP client of the running viewer, with its token."""
     address = urlsplit(view.url)
     (token,) = parse_qs(address.query)["token"]
     with httpx.Client(

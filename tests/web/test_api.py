@@ -1,4 +1,4 @@
-"""The API fuzzed from its own description: no input makes it fail."""
+"""Tests that fuzz the HTTP API from its OpenAPI description."""
 
 from __future__ import annotations
 
@@ -54,22 +54,22 @@ OPERATIONS = [
 
 @pytest.fixture(scope="module")
 def operations(client: httpx.Client) -> dict[tuple[str, str], Any]:
-    """Return the operations of the API's description, by method and path."""
-    described = client.get("/api/openapi.json").json()
-    schema: Any = schemathesis.openapi.from_dict(described)
+    """Return the operations of the OpenAPI description by method and path."""
+    description = client.get("/api/openapi.json").json()
+    schema: Any = schemathesis.openapi.from_dict(description)
     schema.config.update(base_url=str(client.base_url))
-    found = (result.ok() for result in schema.get_all_operations())
-    return {(operation.method.upper(), operation.path): operation for operation in found}
+    results = (result.ok() for result in schema.get_all_operations())
+    return {(operation.method.upper(), operation.path): operation for operation in results}
 
 
 @pytest.fixture(scope="module")
-def known(client: httpx.Client) -> dict[str, Any]:
-    """Parameters that there are, which fuzzing alone would seldom find."""
-    listed = client.get("/api/images.json").json()["images"]
-    return {"image": listed[0]["id"], "layer": 1, "channel": 2, "method": "gradcam"}
+def valid_parameters(client: httpx.Client) -> dict[str, Any]:
+    """Return parameters of existing resources, which random values rarely match."""
+    images = client.get("/api/images.json").json()["images"]
+    return {"image": images[0]["id"], "layer": 1, "channel": 2, "method": "gradcam"}
 
 
-def test_every_operation_is_fuzzed(operations: dict[tuple[str, str], Any]) -> None:
+def test_all_operations_are_fuzzed(operations: dict[tuple[str, str], Any]) -> None:
     assert sorted(operations) == sorted(OPERATIONS)
 
 
@@ -82,14 +82,14 @@ VALID, INVALID = schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMo
         (*operation, mode)
         for operation in OPERATIONS
         for mode in (VALID, INVALID)
-        # The model's description has no parameter that could be invalid.
+        # model.json has no parameter that could be invalid.
         if mode is VALID or operation[1] != "/api/model.json"
     ],
 )
-def test_nothing_makes_it_fail(
+def test_random_parameters_cause_no_server_error(
     operations: dict[tuple[str, str], Any],
     client: httpx.Client,
-    known: dict[str, Any],
+    valid_parameters: dict[str, Any],
     method: str,
     path: str,
     mode: Any,
@@ -98,12 +98,12 @@ def test_nothing_makes_it_fail(
 
     @given(operations[method, path].as_strategy(generation_mode=mode))
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-    def fuzzed(case: Any) -> None:
+    def fuzz(case: Any) -> None:
         case.call_and_validate(headers=headers, checks=CHECKS)
-        # The same, further in.
+        # Other parameters are checked only if the path matches an existing resource.
         case.path_parameters |= {
-            name: value for name, value in known.items() if name in case.path_parameters
+            name: value for name, value in valid_parameters.items() if name in case.path_parameters
         }
         case.call_and_validate(headers=headers, checks=CHECKS)
 
-    fuzzed()
+    fuzz()

@@ -1,4 +1,4 @@
-"""The HTTP API as its clients see it: a real server, a small model."""
+"""Tests of the HTTP API through a running server with a small model."""
 
 from __future__ import annotations
 
@@ -22,115 +22,116 @@ import actgrid
 from actgrid.models.images import load_with_pixels
 from actgrid.rendering import palette
 from actgrid.web import app
-from actgrid.web.page_files import page_files
+from actgrid.web.page_files import read_page_files
 from actgrid.web.routes import images as image_routes
 from actgrid.web.serving import make_viewer
 
-Ask = Callable[..., httpx.Response]
+SendRequest = Callable[..., httpx.Response]
 Client = httpx.Client
 
 
 @pytest.fixture(scope="module")
-def about(client: Client) -> dict[str, Any]:
-    found: dict[str, Any] = client.get("/api/model.json").json()
-    return found
+def model_info(client: Client) -> dict[str, Any]:
+    description: dict[str, Any] = client.get("/api/model.json").json()
+    return description
 
 
 @pytest.fixture(scope="module")
 def images(client: Client) -> dict[str, str]:
-    """The ids of the folder's images, by name."""
-    listed = client.get("/api/images.json").json()
-    return {image["name"]: image["id"] for image in listed["images"]}
+    """Return the ids of the images by name."""
+    response = client.get("/api/images.json").json()
+    return {image["name"]: image["id"] for image in response["images"]}
 
 
 @pytest.fixture(scope="module")
-def number(about: dict[str, Any]) -> dict[str, int]:
-    """The numbers of the layers, by path."""
-    return {node["path"]: index for index, node in enumerate(about["nodes"])}
+def node_index(model_info: dict[str, Any]) -> dict[str, int]:
+    """Return the indices of the layers by path."""
+    return {node["path"]: index for index, node in enumerate(model_info["nodes"])}
 
 
-def pixels(response: httpx.Response) -> Any:
+def decode_pixels(response: httpx.Response) -> Any:
     assert response.status_code == 200, response.text
     return np.asarray(Image.open(io.BytesIO(response.content)))
 
 
-def detail(response: httpx.Response, status: int) -> str:
+def read_detail(response: httpx.Response, status: int) -> str:
+    """Check the status of an error response, and return its message."""
     assert (response.status_code, response.headers["content-type"]) == (status, "application/json")
     text = response.json()["detail"]
     assert text
     return str(text)
 
 
-def test_the_model(about: dict[str, Any]) -> None:
-    assert about["name"] == "small"
-    assert about["live"]
-    nodes = {node["path"]: node for node in about["nodes"]}
+def test_model_json_describes_graph_classes_and_methods(model_info: dict[str, Any]) -> None:
+    assert model_info["name"] == "small"
+    assert model_info["live"]
+    nodes = {node["path"]: node for node in model_info["nodes"]}
     assert list(nodes) == ["image", "conv", "depthwise", "add", "last", "pool", "head"]
     assert nodes["conv"]["shape"] == [None, 16, 12, 6]
     assert [path for path, node in nodes.items() if node["kernel"]] == [
         *("conv", "depthwise", "last", "head")
     ]
     assert not nodes["image"]["drawn"]
-    assert [1, 3] in about["edges"]
-    assert about["groups"] == [
+    assert [1, 3] in model_info["edges"]
+    assert model_info["groups"] == [
         {"name": "add", "kind": "branches", "title": "2 layers, 2 branches", "parent": None}
     ]
-    assert about["classes"] == {"node": 6, "count": 3, "labels": ["cat", "dog", "bird"]}
-    assert "gradcam" in [method["name"] for method in about["methods"]]
+    assert model_info["classes"] == {"node": 6, "count": 3, "labels": ["cat", "dog", "bird"]}
+    assert "gradcam" in [method["name"] for method in model_info["methods"]]
 
 
-def test_images_some_at_a_time(client: Client) -> None:
-    listed = client.get("/api/images.json", params={"offset": 1, "limit": 1}).json()
-    assert listed["total"] >= 3
-    assert [image["name"] for image in listed["images"]] == ["photo1.png"]
+def test_images_json_returns_requested_range(client: Client) -> None:
+    response = client.get("/api/images.json", params={"offset": 1, "limit": 1}).json()
+    assert response["total"] >= 3
+    assert [image["name"] for image in response["images"]] == ["photo1.png"]
 
 
-def test_an_image_as_the_model_sees_it(
+def test_picture_shows_resized_image(
     client: Client, images: dict[str, str], model: Any, photos: Path
 ) -> None:
-    seen, _ = load_with_pixels(photos / "photo1.png", model=model)
-    found = pixels(client.get(f"/api/images/{images['photo1.png']}/picture.png"))
-    np.testing.assert_array_equal(found, np.rint(seen[0]).astype(np.uint8))
+    expected, _ = load_with_pixels(photos / "photo1.png", model=model)
+    picture = decode_pixels(client.get(f"/api/images/{images['photo1.png']}/picture.png"))
+    np.testing.assert_array_equal(picture, np.rint(expected[0]).astype(np.uint8))
     thumbnail = client.get(f"/api/images/{images['photo1.png']}/thumbnail.jpg")
     assert thumbnail.headers["content-type"] == "image/jpeg"
-    assert max(pixels(thumbnail).shape[:2]) <= 128
+    assert max(decode_pixels(thumbnail).shape[:2]) <= 128
 
 
 @pytest.mark.parametrize("path", ["conv", "add", "last", "head"])
-def test_the_service_draws_as_actgrid_does(
+def test_rendered_layer_equals_render_model(
     client: Client,
     images: dict[str, str],
-    number: dict[str, int],
+    node_index: dict[str, int],
     model: Any,
     photos: Path,
     path: str,
     assert_levels_agree: Any,
 ) -> None:
-    place = f"/api/images/{images['photo0.png']}/layers/{number[path]}.png"
+    url = f"/api/images/{images['photo0.png']}/layers/{node_index[path]}.png"
     options: dict[str, Any] = {"normalize": "minmax", "scope": "layer", "zoom": 3, "cmap": "magma"}
-    truth = actgrid.render_model(model, str(photos / "photo0.png"), path)[path]
-    assert_levels_agree(pixels(client.get(place)), truth.levels)
-    drawn = actgrid.render_model(model, str(photos / "photo0.png"), path, **options)[path]
-    found = Image.open(io.BytesIO(client.get(place, params=options).content)).convert("RGB")
-    assert_levels_agree(np.asarray(found), drawn.to_rgb(), palette("magma"))
+    expected = actgrid.render_model(model, str(photos / "photo0.png"), path)[path]
+    assert_levels_agree(decode_pixels(client.get(url)), expected.levels)
+    expected = actgrid.render_model(model, str(photos / "photo0.png"), path, **options)[path]
+    picture = Image.open(io.BytesIO(client.get(url, params=options).content)).convert("RGB")
+    assert_levels_agree(np.asarray(picture), expected.to_rgb(), palette("magma"))
 
 
 @pytest.mark.parametrize("scope", ["channel", "layer"])
 @pytest.mark.parametrize("normalize", ["standard", "percentile(5, 95)", "range(-1, 1)"])
-def test_levels_are_the_tiles_that_actgrid_draws(
+def test_levels_contain_tiles_of_render_model(
     client: Client,
     images: dict[str, str],
-    number: dict[str, int],
+    node_index: dict[str, int],
     model: Any,
     photos: Path,
     normalize: str,
     scope: str,
     assert_levels_agree: Any,
 ) -> None:
-    place = f"/api/images/{images['photo2.png']}/layers/{number['last']}"
-    tiles = client.get(f"{place}.json").json()["tiles"]
-    levels = pixels(client.get(f"{place}/{normalize}/{scope}.png"))
-    truth = actgrid.render_model(
+    url = f"/api/images/{images['photo2.png']}/layers/{node_index['last']}"
+    tiles = client.get(f"{url}.json").json()["tiles"]
+    levels = decode_pixels(client.get(f"{url}/{normalize}/{scope}.png"))
+    expected = actgrid.render_model(
         model, str(photos / "photo2.png"), "last", normalize=normalize, scope=scope
     )["last"]
     height, width = tiles["height"], tiles["width"]
@@ -138,19 +139,19 @@ def test_levels_are_the_tiles_that_actgrid_draws(
     for channel in range(9):
         row, column = divmod(channel, tiles["columns"])
         tile = levels[row * height : (row + 1) * height, column * width : (column + 1) * width]
-        assert_levels_agree(tile, truth.tile(channel))
+        assert_levels_agree(tile, expected.tile(channel))
 
 
-def test_statistics(
-    client: Client, images: dict[str, str], number: dict[str, int], model: Any, photos: Path
+def test_layer_statistics_and_histograms(
+    client: Client, images: dict[str, str], node_index: dict[str, int], model: Any, photos: Path
 ) -> None:
-    place = f"/api/images/{images['photo0.png']}/layers/{number['conv']}"
-    found = client.get(f"{place}.json").json()
-    truth = actgrid.render_model(model, str(photos / "photo0.png"), "conv")["conv"].stats
+    url = f"/api/images/{images['photo0.png']}/layers/{node_index['conv']}"
+    layer = client.get(f"{url}.json").json()
+    expected = actgrid.render_model(model, str(photos / "photo0.png"), "conv")["conv"].stats
     for name in ("mean", "std", "min", "max", "zero_fraction"):
-        np.testing.assert_allclose(found["stats"][name], getattr(truth, name), 1e-5, 1e-6)
-    assert found["shape"] == [16, 12, 6]
-    histograms = client.get(f"{place}/histograms.json").json()
+        np.testing.assert_allclose(layer["stats"][name], getattr(expected, name), 1e-5, 1e-6)
+    assert layer["shape"] == [16, 12, 6]
+    histograms = client.get(f"{url}/histograms.json").json()
     assert np.shape(histograms["counts"]) == (6, histograms["bins"])
     assert np.sum(histograms["counts"], 1).tolist() == [16 * 12] * 6
 
@@ -159,43 +160,47 @@ def test_classes_and_heatmap(
     client: Client, images: dict[str, str], model: Any, photos: Path
 ) -> None:
     image = images["photo0.png"]
-    found = client.get(f"/api/images/{image}/classes.json").json()
+    classes = client.get(f"/api/images/{image}/classes.json").json()
     x = actgrid.load_images(photos / "photo0.png", model=model)
     probabilities = model.predict(x, verbose=0)[0]
-    assert found["kind"] == "probability"
-    assert [one["index"] for one in found["top"]] == np.argsort(-probabilities).tolist()
+    assert classes["kind"] == "probability"
+    assert [entry["index"] for entry in classes["top"]] == np.argsort(-probabilities).tolist()
     np.testing.assert_allclose(
-        [one["value"] for one in found["top"]], np.sort(probabilities)[::-1], 1e-4
+        [entry["value"] for entry in classes["top"]], np.sort(probabilities)[::-1], 1e-4
     )
     heatmap = client.get(f"/api/images/{image}/heatmaps/gradcam/2.json").json()
     assert (heatmap["target"], heatmap["label"], heatmap["layer"]) == (2, "bird", "last")
-    levels = pixels(client.get(f"/api/images/{image}/heatmaps/gradcam/2.png"))
+    levels = decode_pixels(client.get(f"/api/images/{image}/heatmaps/gradcam/2.png"))
     assert levels.shape == (16, 12)
 
 
-def test_kernels(client: Client, number: dict[str, int], model: Any) -> None:
-    about = client.get(f"/api/layers/{number['conv']}/kernel.json").json()
+def test_kernel_levels_equal_render_weights(
+    client: Client, node_index: dict[str, int], model: Any
+) -> None:
+    kernel_info = client.get(f"/api/layers/{node_index['conv']}/kernel.json").json()
     kernel = model.get_layer("conv").kernel.numpy()
-    assert about["shape"] == list(kernel.shape)
-    np.testing.assert_allclose([about["min"], about["max"]], [kernel.min(), kernel.max()], 1e-5)
-    tiles = about["tiles"]
+    assert kernel_info["shape"] == list(kernel.shape)
+    np.testing.assert_allclose(
+        [kernel_info["min"], kernel_info["max"]], [kernel.min(), kernel.max()], 1e-5
+    )
+    tiles = kernel_info["tiles"]
     assert (tiles["count"], tiles["slices"], tiles["height"], tiles["width"]) == (18, 3, 3, 3)
-    levels = pixels(client.get(f"/api/layers/{number['conv']}/kernel.png"))
-    truth = actgrid.render_weights(model, "conv", scope="layer")["conv/kernel"]
+    levels = decode_pixels(client.get(f"/api/layers/{node_index['conv']}/kernel.png"))
+    expected = actgrid.render_weights(model, "conv", scope="layer")["conv/kernel"]
     row, column = divmod(4 * 3 + 2, tiles["columns"])
-    found = levels[row * 3 : row * 3 + 3, column * 3 : column * 3 + 3]
-    np.testing.assert_array_equal(found, truth.tile(4, 2))
+    tile = levels[row * 3 : row * 3 + 3, column * 3 : column * 3 + 3]
+    np.testing.assert_array_equal(tile, expected.tile(4, 2))
 
 
-def test_an_image_that_maximises(client: Client, number: dict[str, int]) -> None:
-    place = f"/api/layers/{number['last']}/channels/3/maximized.png"
-    one = pixels(client.get(place, params={"steps": 3}))
-    assert one.shape == (16, 12, 3)
-    other = pixels(client.get(place, params={"steps": 3, "seed": 1}))
-    assert (one != other).any()
+def test_maximized_image_depends_on_seed(client: Client, node_index: dict[str, int]) -> None:
+    url = f"/api/layers/{node_index['last']}/channels/3/maximized.png"
+    first = decode_pixels(client.get(url, params={"steps": 3}))
+    assert first.shape == (16, 12, 3)
+    second = decode_pixels(client.get(url, params={"steps": 3, "seed": 1}))
+    assert (first != second).any()
 
 
-# What is not there
+# Missing resources and invalid parameters
 
 
 @pytest.mark.parametrize(
@@ -210,36 +215,34 @@ def test_an_image_that_maximises(client: Client, number: dict[str, int]) -> None
         "/api/layers/{add}/channels/6/maximized.png",
     ],
 )
-def test_what_is_not_there_is_said_so(
-    client: Client, images: dict[str, str], number: dict[str, int], path: str
+def test_missing_resources_return_404(
+    client: Client, images: dict[str, str], node_index: dict[str, int], path: str
 ) -> None:
-    detail(client.get(path.format(image=images["photo0.png"], add=number["add"])), 404)
+    read_detail(client.get(path.format(image=images["photo0.png"], add=node_index["add"])), 404)
 
 
-def test_what_has_no_route_is_said_so(client: Client, images: dict[str, str]) -> None:
-    message = detail(client.get("/api/image.json"), 404)
-    assert (
-        message == "there is no resource /api/image.json; /api/openapi.json lists those of the API"
-    )
+def test_unknown_paths_and_methods_are_rejected(client: Client, images: dict[str, str]) -> None:
+    message = read_detail(client.get("/api/image.json"), 404)
+    assert message == "there is no resource /api/image.json; /api/openapi.json lists all resources"
     for method, path, allowed in [
         ("POST", "/api/model.json", "GET, HEAD"),
         ("GET", "/api/images", "POST"),
         ("PUT", f"/api/images/{images['photo0.png']}", "DELETE"),
     ]:
         response = client.request(method, path)
-        message = detail(response, 405)
-        assert message.startswith(f"{method} cannot be used on {path}; methods are ")
+        message = read_detail(response, 405)
+        assert message.startswith(f"{path} does not support {method}; expected ")
         assert sorted(response.headers["allow"].split(", ")) == allowed.split(", ")
         assert response.headers["allow"] in message
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/../app.py", "/%2e%2e/app.py", "/page/index.html"])
-def test_only_the_pages_own_files_are_served(client: Client, path: str) -> None:
+def test_only_files_of_the_page_are_served(client: Client, path: str) -> None:
     assert client.get(path).status_code == 404
 
 
 @pytest.mark.parametrize(
-    ("path", "words"),
+    ("path", "message"),
     [
         ("layers/{conv}/nonsense/channel.png", "normalize must be one of"),
         ("layers/{conv}/standard/nonsense.png", "scope must be one of"),
@@ -254,174 +257,181 @@ def test_only_the_pages_own_files_are_served(client: Client, path: str) -> None:
         ("heatmaps/saliency/0.json?layer=1", "leave layer out"),
     ],
 )
-def test_what_cannot_be_used_is_said_so(
-    client: Client, images: dict[str, str], number: dict[str, int], path: str, words: str
+def test_invalid_parameters_are_rejected(
+    client: Client, images: dict[str, str], node_index: dict[str, int], path: str, message: str
 ) -> None:
-    path = f"/api/images/{images['photo0.png']}/" + path.format(conv=number["conv"])
-    assert words in detail(client.get(path), 422)
+    path = f"/api/images/{images['photo0.png']}/" + path.format(conv=node_index["conv"])
+    assert message in read_detail(client.get(path), 422)
 
 
 # HEAD, and targets by name
 
 
-def test_head_answers_as_get_does(
-    client: Client, images: dict[str, str], number: dict[str, int]
+def test_head_returns_status_and_headers_of_get(
+    client: Client, images: dict[str, str], node_index: dict[str, int]
 ) -> None:
-    described = client.get("/api/openapi.json").json()["paths"]
-    known = {"image": images["photo0.png"], "layer": number["conv"], "channel": 1}
-    known |= {"method": "gradcam", "target": "dog", "normalize": "minmax", "scope": "layer"}
-    places = [path.format(**known) for path, methods in described.items() if "get" in methods]
-    assert len(places) == 19
-    places += ["/", "/main.js", "/style.css", "/api/openapi.json", "/nowhere", "/api/nowhere"]
-    places += [f"/api/images/{known['image']}/layers/999.json", "/api/images/xyz/picture.png"]
+    operations = client.get("/api/openapi.json").json()["paths"]
+    parameters = {"image": images["photo0.png"], "layer": node_index["conv"], "channel": 1}
+    parameters |= {"method": "gradcam", "target": "dog", "normalize": "minmax", "scope": "layer"}
+    urls = [path.format(**parameters) for path, methods in operations.items() if "get" in methods]
+    assert len(urls) == 19
+    urls += ["/", "/main.js", "/style.css", "/api/openapi.json", "/nowhere", "/api/nowhere"]
+    urls += [f"/api/images/{parameters['image']}/layers/999.json", "/api/images/xyz/picture.png"]
     statuses = set()
-    for place in places:
-        head, get = client.head(place), client.get(place)
+    for url in urls:
+        head, get = client.head(url), client.get(url)
         assert head.content == b""
         assert head.status_code == get.status_code
         for response in (head, get):
             response.headers.pop("date")
-        assert head.headers == get.headers, place
+        assert head.headers == get.headers, url
         statuses.add(get.status_code)
     assert statuses == {200, 404, 422}
     assert client.head("/api/images").status_code == 405
 
 
-def test_head_without_the_token_is_refused(view: actgrid.web.View) -> None:
+def test_head_without_token_is_rejected(view: actgrid.web.View) -> None:
     response = httpx.head(view.url.partition("?")[0] + "api/model.json")
     assert (response.status_code, response.content) == (401, b"")
 
 
 @pytest.mark.parametrize("name", ["dog", "DOG", "%20Dog%20", "1"])
-def test_a_heatmap_of_a_class_by_name(client: Client, images: dict[str, str], name: str) -> None:
-    place = f"/api/images/{images['photo0.png']}/heatmaps/gradcam"
-    assert client.get(f"{place}/{name}.json").json() == client.get(f"{place}/1.json").json()
-    assert client.get(f"{place}/{name}.png").content == client.get(f"{place}/1.png").content
+def test_heatmap_target_by_class_name(client: Client, images: dict[str, str], name: str) -> None:
+    url = f"/api/images/{images['photo0.png']}/heatmaps/gradcam"
+    assert client.get(f"{url}/{name}.json").json() == client.get(f"{url}/1.json").json()
+    assert client.get(f"{url}/{name}.png").content == client.get(f"{url}/1.png").content
 
 
-def test_a_heatmaps_layer_by_path(
-    client: Client, images: dict[str, str], number: dict[str, int]
+def test_heatmap_layer_by_path(
+    client: Client, images: dict[str, str], node_index: dict[str, int]
 ) -> None:
-    place = f"/api/images/{images['photo0.png']}/heatmaps/gradcam/dog.json"
-    by_path = client.get(place, params={"layer": "conv"}).json()
-    assert by_path == client.get(place, params={"layer": number["conv"]}).json()
+    url = f"/api/images/{images['photo0.png']}/heatmaps/gradcam/dog.json"
+    by_path = client.get(url, params={"layer": "conv"}).json()
+    assert by_path == client.get(url, params={"layer": node_index["conv"]}).json()
     assert by_path["layer"] == "conv"
 
 
-def test_names_of_classes_may_hold_anything(model: Any, photos: Path) -> None:
+def test_class_names_with_special_characters(model: Any, photos: Path) -> None:
     with actgrid.view(model, photos, labels=["a/b.json", "ü #?", "12"]) as view:
         base, _, token = view.url.partition("?token=")
         with httpx.Client(base_url=base, headers={"authorization": f"Bearer {token}"}) as client:
             image = client.get("/api/images.json").json()["images"][0]["id"]
             for name, target in [("a%2Fb.json", 0), ("%C3%BC%20%23%3F", 1), ("2", 2)]:
-                place = f"/api/images/{image}/heatmaps/gradcam/{name}"
-                assert client.get(f"{place}.json", timeout=60).json()["target"] == target
-                assert client.get(f"{place}/progress.json").json()["state"] == "ready"
-            # Digits are a number.
+                url = f"/api/images/{image}/heatmaps/gradcam/{name}"
+                assert client.get(f"{url}.json", timeout=60).json()["target"] == target
+                assert client.get(f"{url}/progress.json").json()["state"] == "ready"
+            # A name of digits is parsed as an index.
             assert client.get(f"/api/images/{image}/heatmaps/gradcam/12.json").status_code == 422
 
 
 # Long computations
 
 
-def test_progress_of_a_heatmap(client: Client, images: dict[str, str]) -> None:
-    place = f"/api/images/{images['photo1.png']}/heatmaps"
+def test_heatmap_progress(client: Client, images: dict[str, str]) -> None:
+    url = f"/api/images/{images['photo1.png']}/heatmaps"
 
-    def progress(heatmap: str) -> Any:
-        return client.get(f"{place}/{heatmap}/progress.json").json()
+    def get_progress(heatmap: str) -> Any:
+        return client.get(f"{url}/{heatmap}/progress.json").json()
 
-    nothing = {"state": "none", "done": 0, "total": 0}
-    assert progress("rise/0") == nothing
-    seen: list[dict[str, Any]] = []
+    no_progress = {"state": "none", "done": 0, "total": 0}
+    assert get_progress("rise/0") == no_progress
+    reports: list[dict[str, Any]] = []
     with ThreadPoolExecutor() as pool:
-        future = pool.submit(client.get, f"{place}/rise/0.json")
+        future = pool.submit(client.get, f"{url}/rise/0.json")
         while not future.done():
-            seen.append(progress("rise/cat"))
+            reports.append(get_progress("rise/cat"))
             sleep(0.02)
         assert future.result().status_code == 200
     running = [
-        report for report in seen if report["state"] == "running" and report["total"] == 2000
+        report for report in reports if report["state"] == "running" and report["total"] == 2000
     ]
     assert running
     done = [report["done"] for report in running]
     assert done == sorted(done)
-    assert {report["state"] for report in seen} <= {"none", "waiting", "running", "ready"}
-    assert progress("rise/0") == nothing | {"state": "ready"}
-    assert progress("rise/1") == nothing
-    assert "did you mean rise" in detail(client.get(f"{place}/rize/0/progress.json"), 422)
+    assert {report["state"] for report in reports} <= {"none", "waiting", "running", "ready"}
+    assert get_progress("rise/0") == no_progress | {"state": "ready"}
+    assert get_progress("rise/1") == no_progress
+    assert "did you mean rise" in read_detail(client.get(f"{url}/rize/0/progress.json"), 422)
 
 
-def test_progress_of_an_image_that_maximises(client: Client, number: dict[str, int]) -> None:
-    place = f"/api/layers/{number['last']}/channels/5/maximized"
+def test_maximized_image_progress(client: Client, node_index: dict[str, int]) -> None:
+    url = f"/api/layers/{node_index['last']}/channels/5/maximized"
     options = {"steps": 400, "seed": 1}
-    seen: list[dict[str, Any]] = []
+    reports: list[dict[str, Any]] = []
     with ThreadPoolExecutor() as pool:
-        future = pool.submit(client.get, f"{place}.png", params=options)
+        future = pool.submit(client.get, f"{url}.png", params=options)
         while not future.done():
-            seen.append(client.get(f"{place}/progress.json", params=options).json())
+            reports.append(client.get(f"{url}/progress.json", params=options).json())
             sleep(0.02)
         assert future.result().status_code == 200
-    assert any(report["state"] == "running" and 0 < report["done"] < 400 for report in seen)
-    assert {report["total"] for report in seen if report["done"]} == {400}
-    assert client.get(f"{place}/progress.json").json()["state"] == "none"  # of 64 steps
+    assert any(report["state"] == "running" and 0 < report["done"] < 400 for report in reports)
+    assert {report["total"] for report in reports if report["done"]} == {400}
+    assert (
+        client.get(f"{url}/progress.json").json()["state"] == "none"
+    )  # for the default number of steps
 
 
-def test_a_computation_ends_with_its_last_client(client: Client, images: dict[str, str]) -> None:
-    place = f"/api/images/{images['photo2.png']}/heatmaps/rise/2"
+def test_computation_ends_when_its_last_client_disconnects(
+    client: Client, images: dict[str, str]
+) -> None:
+    url = f"/api/images/{images['photo2.png']}/heatmaps/rise/2"
 
-    def state() -> str:
-        return str(client.get(f"{place}/progress.json").json()["state"])
+    def get_state() -> str:
+        return str(client.get(f"{url}/progress.json").json()["state"])
 
     with pytest.raises(httpx.ReadTimeout):
-        client.get(f"{place}.json", timeout=httpx.Timeout(60, read=0.2))
+        client.get(f"{url}.json", timeout=httpx.Timeout(60, read=0.2))
     for _ in range(200):
-        if state() == "none":
+        if get_state() == "none":
             break
         sleep(0.02)
-    assert state() == "none"
+    assert get_state() == "none"
 
 
 # Removing
 
 
-def test_an_upload_is_removed_with_all_that_was_made_of_it(
-    model: Any, photos: Path, number: dict[str, int]
+def test_delete_removes_upload_and_cached_results(
+    model: Any, photos: Path, node_index: dict[str, int]
 ) -> None:
     viewer = make_viewer(model, photos)
-    data = saved(Image.effect_noise((30, 30), 80), "PNG")
+    data = encode_image(Image.effect_noise((30, 30), 80), "PNG")
 
     async def main() -> None:
         transport = httpx.ASGITransport(app.make_app(viewer))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             before = (await client.get("/api/images.json")).json()
             assert [image["uploaded"] for image in before["images"]] == [False] * 3
-            kept, size = len(viewer._cache), viewer._cache.size
+            entry_count, size = len(viewer._cache), viewer._cache.size
             added = (await client.post("/api/images", content=data)).json()
             assert added["uploaded"]
-            place = f"/api/images/{added['id']}"
+            url = f"/api/images/{added['id']}"
             for path in (
                 *("thumbnail.jpg", "picture.png", "classes.json", "layers.json", "layers.png"),
-                *(f"layers/{number['conv']}.json", f"layers/{number['conv']}/minmax/layer.png"),
-                *("heatmaps/gradcam/predicted.json", f"layers/{number['conv']}.png?zoom=2"),
+                *(
+                    f"layers/{node_index['conv']}.json",
+                    f"layers/{node_index['conv']}/minmax/layer.png",
+                ),
+                *("heatmaps/gradcam/predicted.json", f"layers/{node_index['conv']}.png?zoom=2"),
             ):
-                assert (await client.get(f"{place}/{path}")).status_code == 200
-            assert len(viewer._cache) > kept + 8
-            response = await client.delete(place)
+                assert (await client.get(f"{url}/{path}")).status_code == 200
+            assert len(viewer._cache) > entry_count + 8
+            response = await client.delete(url)
             assert (response.status_code, response.content) == (204, b"")
-            assert (len(viewer._cache), viewer._cache.size) == (kept, size)
+            assert (len(viewer._cache), viewer._cache.size) == (entry_count, size)
             assert (await client.get("/api/images.json")).json() == before
             for path in ("thumbnail.jpg", "layers.json", "heatmaps/gradcam/predicted.json"):
-                assert (await client.get(f"{place}/{path}")).status_code == 404
-            assert "no such image" in detail(await client.delete(place), 404)
-            # The same bytes may come again.
+                assert (await client.get(f"{url}/{path}")).status_code == 404
+            assert "there is no image" in read_detail(await client.delete(url), 404)
+            # The same image can be uploaded again.
             assert (await client.post("/api/images", content=data)).json() == added
 
     asyncio.run(main())
 
 
-def test_images_that_were_not_uploaded_stay(client: Client, images: dict[str, str]) -> None:
+def test_given_images_cannot_be_removed(client: Client, images: dict[str, str]) -> None:
     response = client.delete(f"/api/images/{images['photo0.png']}")
-    message = detail(response, 409)
+    message = read_detail(response, 409)
     assert message.startswith(
         "photo0.png cannot be removed: the viewer was started with this image"
     )
@@ -429,15 +439,18 @@ def test_images_that_were_not_uploaded_stay(client: Client, images: dict[str, st
 
 
 @pytest.mark.parametrize("seconds", [0, 0.003, 0.01, 0.05])
-def test_what_is_on_its_way_for_a_removed_image_is_not_kept(
+def test_running_computations_of_removed_image_are_not_cached(
     model: Any, photos: Path, seconds: float
 ) -> None:
     async def main() -> None:
         viewer = make_viewer(model, photos)
-        image = viewer.images.add(saved(Image.effect_noise((30, 30), 80), "PNG"), "noise").id
+        image = viewer.images.add(encode_image(Image.effect_noise((30, 30), 80), "PNG"), "noise").id
         futures = [
             asyncio.ensure_future(computation)
-            for computation in (viewer.layers(image), viewer.heatmap(image, "occlusion", None))
+            for computation in (
+                viewer.get_layers(image),
+                viewer.get_heatmap(image, "occlusion", None),
+            )
         ]
         await asyncio.sleep(seconds)
         viewer.remove(image)
@@ -451,120 +464,124 @@ def test_what_is_on_its_way_for_a_removed_image_is_not_kept(
 # Uploads
 
 
-def png(*chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG file of these chunks, whatever they say."""
+def make_png(*chunks: tuple[bytes, bytes]) -> bytes:
+    """Return a PNG file with the given chunks, which may be invalid."""
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in chunks
     )
 
 
-def header(width: int, height: int) -> tuple[bytes, bytes]:
+def make_header(width: int, height: int) -> tuple[bytes, bytes]:
     return b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
 
 
-def saved(image: Image.Image, kind: str) -> bytes:
+def encode_image(image: Image.Image, image_format: str) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind)
+    image.save(buffer, image_format)
     return buffer.getvalue()
 
 
-def test_an_upload_is_looked_at_like_any_other(
-    client: Client, number: dict[str, int], model: Any, assert_levels_agree: Any
+def test_upload_is_rendered_like_given_images(
+    client: Client, node_index: dict[str, int], model: Any, assert_levels_agree: Any
 ) -> None:
     photo = actgrid.demo.photo()
-    data = saved(photo, "PNG")
+    data = encode_image(photo, "PNG")
     response = client.post("/api/images", params={"name": "my cat.png"}, content=data)
     assert response.status_code == 201
     added = response.json()
     assert added["name"] == "my cat.png"
     assert client.post("/api/images", content=data).json()["id"] == added["id"]
-    assert added["id"] in [one["id"] for one in client.get("/api/images.json").json()["images"]]
-    levels = pixels(client.get(f"/api/images/{added['id']}/layers/{number['conv']}.png"))
-    truth = actgrid.render_model(model, photo, "conv")["conv"].levels
-    assert_levels_agree(levels, truth)
+    assert added["id"] in [image["id"] for image in client.get("/api/images.json").json()["images"]]
+    levels = decode_pixels(client.get(f"/api/images/{added['id']}/layers/{node_index['conv']}.png"))
+    expected = actgrid.render_model(model, photo, "conv")["conv"].levels
+    assert_levels_agree(levels, expected)
 
 
-HOSTILE = {
+INVALID_UPLOADS = {
     "nothing": (b"", 422),
     "text": (b"hello", 422),
     "svg": (b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>", 422),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 422),
     "pdf": (b"%PDF-1.4\n", 422),
-    "truncated": (saved(Image.new("RGB", (64, 64), "red"), "PNG")[:60], 422),
-    "truncated jpeg": (saved(Image.effect_noise((64, 64), 50), "JPEG")[:400], 422),
-    "too many pixels": (png(header(60_000, 60_000), (b"IDAT", zlib.compress(b""))), 413),
+    "truncated": (encode_image(Image.new("RGB", (64, 64), "red"), "PNG")[:60], 422),
+    "truncated jpeg": (encode_image(Image.effect_noise((64, 64), 50), "JPEG")[:400], 422),
+    "too many pixels": (make_png(make_header(60_000, 60_000), (b"IDAT", zlib.compress(b""))), 413),
     "bomb": (
-        png(header(10_000, 10_000), (b"IDAT", zlib.compress(bytes(10_000_000), 9)), (b"IEND", b"")),
+        make_png(
+            make_header(10_000, 10_000),
+            (b"IDAT", zlib.compress(bytes(10_000_000), 9)),
+            (b"IEND", b""),
+        ),
         413,
     ),
     "huge text": (
-        png(
-            header(2, 2),
+        make_png(
+            make_header(2, 2),
             (b"zTXt", b"k\0\0" + zlib.compress(bytes(20_000_000), 9)),
             (b"IDAT", zlib.compress(bytes(6))),
             (b"IEND", b""),
         ),
         422,
     ),
-    "no sides": (png(header(0, 0), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")), 422),
+    "no sides": (make_png(make_header(0, 0), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")), 422),
 }
 
 
-@pytest.mark.parametrize(("data", "status"), HOSTILE.values(), ids=HOSTILE)
-def test_hostile_uploads_are_refused(client: Client, data: bytes, status: int) -> None:
+@pytest.mark.parametrize(("data", "status"), INVALID_UPLOADS.values(), ids=INVALID_UPLOADS)
+def test_invalid_uploads_are_rejected(client: Client, data: bytes, status: int) -> None:
     before = client.get("/api/images.json").json()["total"]
-    detail(client.post("/api/images", content=data), status)
+    read_detail(client.post("/api/images", content=data), status)
     assert client.get("/api/images.json").json()["total"] == before
 
 
-def test_an_upload_of_too_many_bytes(model: Any) -> None:
+def test_upload_with_too_many_bytes_is_rejected(model: Any) -> None:
     with actgrid.view(model, upload_bytes=1000) as view:
         token = view.url.rpartition("token=")[2]
-        place = view.url.rpartition("?")[0] + "api/images"
+        url = view.url.rpartition("?")[0] + "api/images"
         headers = {"authorization": f"Bearer {token}"}
 
-        def pieces() -> Iterator[bytes]:
+        def generate_pieces() -> Iterator[bytes]:
             for _ in range(50):
                 yield bytes(100)
 
-        for content in (bytes(2000), pieces()):
-            response = httpx.post(place, content=content, headers=headers)
-            assert "1,000 bytes" in detail(response, 413)
+        for content in (bytes(2000), generate_pieces()):
+            response = httpx.post(url, content=content, headers=headers)
+            assert "1,000 bytes" in read_detail(response, 413)
 
 
-def test_an_upload_that_does_not_end_is_given_up(
-    model: Any, ask: Ask, monkeypatch: pytest.MonkeyPatch
+def test_upload_that_does_not_end_times_out(
+    model: Any, send_request: SendRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_routes, "_SECONDS", 0.1)
+    monkeypatch.setattr(image_routes, "_MAX_UPLOAD_SECONDS", 0.1)
 
-    async def half() -> AsyncIterator[bytes]:
+    async def send_half() -> AsyncIterator[bytes]:
         yield b"half"
         await asyncio.Event().wait()
 
-    served = app.make_app(make_viewer(model))
-    answer = ask(served, "/api/images", "POST", content=half())
-    assert "did not come" in detail(answer, 408)
+    application = app.make_app(make_viewer(model))
+    response = send_request(application, "/api/images", "POST", content=send_half())
+    assert "the upload took more than" in read_detail(response, 408)
 
 
-def test_so_many_uploads_are_read_at_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_routes, "_UPLOADS", 1)
-    data = saved(Image.new("RGB", (4, 4)), "PNG")
+def test_concurrent_uploads_are_limited(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_routes, "_MAX_UPLOADS", 1)
+    data = encode_image(Image.new("RGB", (4, 4)), "PNG")
 
     async def main() -> None:
-        go_on = asyncio.Event()
+        may_continue = asyncio.Event()
 
-        async def slow() -> AsyncIterator[bytes]:
-            await go_on.wait()
+        async def send_later() -> AsyncIterator[bytes]:
+            await may_continue.wait()
             yield data
 
         transport = httpx.ASGITransport(app.make_app(make_viewer(model)))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            first = asyncio.create_task(client.post("/api/images", content=slow()))
+            first = asyncio.create_task(client.post("/api/images", content=send_later()))
             second = asyncio.create_task(client.post("/api/images", content=data))
             done, _ = await asyncio.wait([second], timeout=0.3)
             assert not done
-            go_on.set()
+            may_continue.set()
             assert {(await first).status_code, (await second).status_code} == {201}
 
     asyncio.run(main())
@@ -573,8 +590,8 @@ def test_so_many_uploads_are_read_at_once(model: Any, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     "name", ["../../etc/passwd", "/etc/passwd", "a\0b", "C:\\x.png", "<script>", "x" * 900]
 )
-def test_names_of_uploads_are_only_shown(client: Client, name: str) -> None:
-    data = saved(Image.new("L", (9, 9), len(name)), "PNG")
+def test_names_of_uploads_are_not_used_as_paths(client: Client, name: str) -> None:
+    data = encode_image(Image.new("L", (9, 9), len(name)), "PNG")
     added = client.post("/api/images", params={"name": name}, content=data)
     assert added.status_code == 201
     assert len(added.json()["name"]) <= 200
@@ -585,36 +602,37 @@ def test_names_of_uploads_are_only_shown(client: Client, name: str) -> None:
 # The page
 
 
-def test_the_page_is_light_and_asks_for_nothing_from_elsewhere(client: Client) -> None:
+def test_page_is_small_and_loads_no_external_files(client: Client) -> None:
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
-    files = page_files()
+    files = read_page_files()
     assert sum(map(len, files.values())) < 200_000
     for name, content in files.items():
-        served = client.get("/" if name == "index.html" else f"/{name}")
-        assert served.content == content
+        response = client.get("/" if name == "index.html" else f"/{name}")
+        assert response.content == content
         assert b"//cdn" not in content
-        kind = {".js": "text/javascript", ".css": "text/css"}.get(Path(name).suffix, "")
-        assert served.headers["content-type"].startswith(kind)
+        media_type = {".js": "text/javascript", ".css": "text/css"}.get(Path(name).suffix, "")
+        assert response.headers["content-type"].startswith(media_type)
 
 
-def test_the_documented_routes_are_those_of_the_description(client: Client) -> None:
-    described = {
+def test_documentation_lists_all_routes(client: Client) -> None:
+    operations = {
         (method.upper(), path)
-        for path, operations in client.get("/api/openapi.json").json()["paths"].items()
-        for method in operations
+        for path, methods in client.get("/api/openapi.json").json()["paths"].items()
+        for method in methods
     }
     documentation = (Path(__file__).parents[2] / "docs" / "viewer.md").read_text()
     rows = re.findall(r"^\| ([A-Z]+) \| `(/api/[^`]+)` \| \S.* \|$", documentation, re.MULTILINE)
     assert len(rows) == len(set(rows)) == 21
-    assert described == {*rows, *(("HEAD", path) for method, path in rows if method == "GET")}
+    assert operations == {*rows, *(("HEAD", path) for method, path in rows if method == "GET")}
 
 
-def test_the_description_lists_every_route(client: Client) -> None:
-    described = client.get("/api/openapi.json").json()
-    assert {"/api/images", "/api/images/{image}/layers/{layer}.png"} <= described["paths"].keys()
+def test_openapi_describes_all_routes(client: Client) -> None:
+    description = client.get("/api/openapi.json").json()
+    paths = description["paths"]
+    assert {"/api/images", "/api/images/{image}/layers/{layer}.png"} <= paths.keys()
     assert all(
-        one.get("summary") and one.get("description")
-        for operations in described["paths"].values()
-        for one in operations.values()
+        operation.get("summary") and operation.get("description")
+        for operations in paths.values()
+        for operation in operations.values()
     )

@@ -1,4 +1,4 @@
-"""What is kept, what is made once, and what stops when nobody waits."""
+"""Tests of the cache: limits, shared computations and cancellation."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actgrid.web.cache import Cache, size_of
+from actgrid.web.cache import Cache, estimate_size
 
 
-class Maker:
-    """Makes a value when told to, and counts."""
+class FakeComputation:
+    """A computation that finishes on command and counts its calls."""
 
-    def __init__(self, value: Any = b"made") -> None:
+    def __init__(self, value: Any = b"value") -> None:
         self.value = value
-        self.begun = self.cancelled = 0
-        self.go_on = asyncio.Event()
+        self.started_count = self.cancelled_count = 0
+        self.may_finish = asyncio.Event()
 
     async def __call__(self) -> Any:
-        self.begun += 1
+        self.started_count += 1
         try:
-            await self.go_on.wait()
+            await self.may_finish.wait()
         except asyncio.CancelledError:
-            self.cancelled += 1
+            self.cancelled_count += 1
             raise
         if isinstance(self.value, Exception):
             raise self.value
         return self.value
 
 
-async def settled() -> None:
-    """Let every task go as far as it can."""
+async def run_pending_tasks() -> None:
+    """Run all tasks until they wait for an event."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
-def test_what_was_put_is_found() -> None:
+def test_find_returns_stored_value() -> None:
     cache = Cache(100)
     cache.put("a", np.zeros(3, np.float32))
     assert "a" in cache
@@ -48,32 +48,32 @@ def test_what_was_put_is_found() -> None:
     assert (len(cache), cache.size) == (1, 12)
 
 
-def test_all_that_has_a_part_in_its_key_is_forgotten() -> None:
+def test_remove_deletes_all_keys_with_an_element() -> None:
     async def run() -> None:
         cache = Cache(1000)
         for key in [("a", 1), ("b", 1), ("c", "a", 2), "a"]:
             cache.put(key, np.zeros(10, np.uint8))
-        maker = Maker(np.zeros(10, np.uint8))
-        waiting = asyncio.ensure_future(cache.get(("d", "a"), maker))
-        await settled()
+        computation = FakeComputation(np.zeros(10, np.uint8))
+        request = asyncio.ensure_future(cache.get(("d", "a"), computation))
+        await run_pending_tasks()
         assert cache.is_pending(("d", "a"))
-        cache.forget("a")
+        cache.remove("a")
         assert not cache.is_pending(("d", "a"))
         assert [key for key in [("a", 1), ("b", 1), ("c", "a", 2), "a"] if key in cache] == [
             *(("b", 1), "a")
         ]
         assert cache.size == 20
-        # Who waits gets the value, which is not kept; who comes later has another made.
-        maker.go_on.set()
-        assert (await waiting).size == 10
+        # The value is returned to the request but not stored; a later request computes it again.
+        computation.may_finish.set()
+        assert (await request).size == 10
         assert ("d", "a") not in cache
-        await cache.get(("d", "a"), maker)
-        assert (maker.begun, cache.size) == (2, 30)
+        await cache.get(("d", "a"), computation)
+        assert (computation.started_count, cache.size) == (2, 30)
 
     asyncio.run(run())
 
 
-def test_what_was_not_used_for_longest_goes_first() -> None:
+def test_least_recently_used_value_is_evicted_first() -> None:
     cache = Cache(24)
     for name in "abc":
         cache.put(name, np.zeros(8, np.uint8))
@@ -83,17 +83,17 @@ def test_what_was_not_used_for_longest_goes_first() -> None:
     assert cache.size == 24
 
 
-def test_a_value_in_place_of_another_takes_its_room() -> None:
+def test_put_replaces_value_and_its_size() -> None:
     cache = Cache(24)
     cache.put("a", np.zeros(20, np.uint8))
     cache.put("a", np.zeros(10, np.uint8))
     assert cache.size == 10
-    cache.put("a", np.zeros(25, np.uint8))  # too large to be kept: nor is what it replaces
+    cache.put("a", np.zeros(25, np.uint8))  # too large to be stored; the previous value is removed
     assert (len(cache), cache.size) == (0, 0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 40)), max_size=60))
-def test_never_keeps_more_than_it_may(puts: list[tuple[int, int]]) -> None:
+def test_size_never_exceeds_limit(puts: list[tuple[int, int]]) -> None:
     cache = Cache(64)
     for key, size in puts:
         cache.put(key, np.zeros(size, np.uint8))
@@ -103,130 +103,130 @@ def test_never_keeps_more_than_it_may(puts: list[tuple[int, int]]) -> None:
         assert puts[-1][0] in cache
 
 
-def test_sizes_are_those_of_arrays_and_about_those_of_json() -> None:
-    assert size_of(np.zeros((2, 3), np.float64)) == 48
-    assert 1000 <= size_of(b"x" * 1000) <= 1100
-    listed = [float(number) for number in range(1000)]
-    assert 24_000 <= size_of(listed) <= 40_000
-    assert size_of({"a": listed, "b": listed}) >= 2 * size_of(listed)
-    assert size_of((np.zeros(10), b"")) >= 80
-    assert size_of([None, "text"]) > size_of([])
+def test_estimated_sizes_of_arrays_bytes_and_json() -> None:
+    assert estimate_size(np.zeros((2, 3), np.float64)) == 48
+    assert 1000 <= estimate_size(b"x" * 1000) <= 1100
+    numbers = [float(number) for number in range(1000)]
+    assert 24_000 <= estimate_size(numbers) <= 40_000
+    assert estimate_size({"a": numbers, "b": numbers}) >= 2 * estimate_size(numbers)
+    assert estimate_size((np.zeros(10), b"")) >= 80
+    assert estimate_size([None, "text"]) > estimate_size([])
 
 
-def test_a_value_is_made_once_however_many_ask() -> None:
+def test_concurrent_requests_share_computation() -> None:
     async def run() -> None:
-        cache, maker = Cache(1000), Maker(np.zeros(3))
-        asked = [asyncio.ensure_future(cache.get("key", maker)) for _ in range(5)]
-        await settled()
-        maker.go_on.set()
-        found = await asyncio.gather(*asked)
-        assert maker.begun == 1
-        assert all(value is found[0] for value in found)
-        assert await cache.get("key", maker) is found[0]
-        assert maker.begun == 1
+        cache, computation = Cache(1000), FakeComputation(np.zeros(3))
+        requests = [asyncio.ensure_future(cache.get("key", computation)) for _ in range(5)]
+        await run_pending_tasks()
+        computation.may_finish.set()
+        values = await asyncio.gather(*requests)
+        assert computation.started_count == 1
+        assert all(value is values[0] for value in values)
+        assert await cache.get("key", computation) is values[0]
+        assert computation.started_count == 1
 
     asyncio.run(run())
 
 
-def test_what_is_too_large_is_handed_out_and_not_kept() -> None:
+def test_too_large_value_is_returned_but_not_stored() -> None:
     async def run() -> None:
-        cache, maker = Cache(10), Maker(np.zeros(100))
-        maker.go_on.set()
-        assert (await cache.get("key", maker)).shape == (100,)
+        cache, computation = Cache(10), FakeComputation(np.zeros(100))
+        computation.may_finish.set()
+        assert (await cache.get("key", computation)).shape == (100,)
         assert len(cache) == 0
-        await cache.get("key", maker)
-        assert maker.begun == 2
+        await cache.get("key", computation)
+        assert computation.started_count == 2
 
     asyncio.run(run())
 
 
-def test_an_error_reaches_all_and_is_forgotten() -> None:
+def test_error_is_raised_in_all_requests_and_not_stored() -> None:
     async def run() -> None:
-        cache, maker = Cache(1000), Maker(ValueError("no"))
-        maker.go_on.set()
-        asked = [asyncio.ensure_future(cache.get("key", maker)) for _ in range(3)]
-        found = await asyncio.gather(*asked, return_exceptions=True)
-        assert [str(error) for error in found] == ["no"] * 3
-        assert maker.begun == 1
-        maker.value = b"better"
-        assert await cache.get("key", maker) == b"better"
+        cache, computation = Cache(1000), FakeComputation(ValueError("no"))
+        computation.may_finish.set()
+        requests = [asyncio.ensure_future(cache.get("key", computation)) for _ in range(3)]
+        errors = await asyncio.gather(*requests, return_exceptions=True)
+        assert [str(error) for error in errors] == ["no"] * 3
+        assert computation.started_count == 1
+        computation.value = b"better"
+        assert await cache.get("key", computation) == b"better"
 
     asyncio.run(run())
 
 
-def test_one_who_is_cancelled_does_not_stop_it_for_others() -> None:
+def test_cancelled_request_does_not_cancel_other_requests() -> None:
     async def run() -> None:
-        cache, maker = Cache(1000), Maker()
-        one, other = (asyncio.ensure_future(cache.get("key", maker)) for _ in range(2))
-        await settled()
-        one.cancel()
-        await settled()
-        assert maker.cancelled == 0
-        maker.go_on.set()
-        assert await other == b"made"
+        cache, computation = Cache(1000), FakeComputation()
+        cancelled, other = (asyncio.ensure_future(cache.get("key", computation)) for _ in range(2))
+        await run_pending_tasks()
+        cancelled.cancel()
+        await run_pending_tasks()
+        assert computation.cancelled_count == 0
+        computation.may_finish.set()
+        assert await other == b"value"
         with pytest.raises(asyncio.CancelledError):
-            await one
+            await cancelled
 
     asyncio.run(run())
 
 
-def test_it_stops_when_the_last_one_is_cancelled() -> None:
+def test_computation_is_cancelled_with_last_request() -> None:
     async def run() -> None:
-        cache, maker = Cache(1000), Maker()
-        asked = [asyncio.ensure_future(cache.get("key", maker)) for _ in range(2)]
-        await settled()
-        for one in asked:
-            one.cancel()
-        await settled()
-        assert maker.cancelled == 1
-        maker.go_on.set()
-        assert await cache.get("key", maker) == b"made"  # and begins anew
-        assert maker.begun == 2
+        cache, computation = Cache(1000), FakeComputation()
+        requests = [asyncio.ensure_future(cache.get("key", computation)) for _ in range(2)]
+        await run_pending_tasks()
+        for request in requests:
+            request.cancel()
+        await run_pending_tasks()
+        assert computation.cancelled_count == 1
+        computation.may_finish.set()
+        assert await cache.get("key", computation) == b"value"  # starts again
+        assert computation.started_count == 2
 
     asyncio.run(run())
 
 
-def test_one_who_asks_while_it_is_being_stopped_gets_a_new_one() -> None:
+def test_request_during_cancellation_starts_new_computation() -> None:
     async def run() -> None:
-        cache, maker = Cache(1000), Maker()
-        first = asyncio.ensure_future(cache.get("key", maker))
-        await settled()
+        cache, computation = Cache(1000), FakeComputation()
+        first = asyncio.ensure_future(cache.get("key", computation))
+        await run_pending_tasks()
         first.cancel()
-        second = asyncio.ensure_future(cache.get("key", maker))
-        await settled()
-        maker.go_on.set()
-        assert await second == b"made"
+        second = asyncio.ensure_future(cache.get("key", computation))
+        await run_pending_tasks()
+        computation.may_finish.set()
+        assert await second == b"value"
 
     asyncio.run(run())
 
 
-def test_what_is_made_of_something_else_stops_that_too() -> None:
+def test_cancellation_reaches_nested_computation() -> None:
     async def run() -> None:
-        cache, maker = Cache(1000), Maker()
+        cache, computation = Cache(1000), FakeComputation()
 
         async def outer() -> Any:
-            return (await cache.get("inner", maker)) + b"!"
+            return (await cache.get("inner", computation)) + b"!"
 
-        asked = asyncio.ensure_future(cache.get("outer", outer))
-        await settled()
-        asked.cancel()
-        await settled()
-        assert (maker.begun, maker.cancelled) == (1, 1)
-        maker.go_on.set()
-        assert await cache.get("outer", outer) == b"made!"
+        request = asyncio.ensure_future(cache.get("outer", outer))
+        await run_pending_tasks()
+        request.cancel()
+        await run_pending_tasks()
+        assert (computation.started_count, computation.cancelled_count) == (1, 1)
+        computation.may_finish.set()
+        assert await cache.get("outer", outer) == b"value!"
 
     asyncio.run(run())
 
 
-def test_closing_cancels_and_forgets() -> None:
+def test_close_cancels_computations_and_removes_values() -> None:
     async def run() -> None:
-        cache, maker = Cache(1000), Maker()
+        cache, computation = Cache(1000), FakeComputation()
         cache.put("a", b"b")
-        asked = asyncio.ensure_future(cache.get("key", maker))
-        await settled()
+        request = asyncio.ensure_future(cache.get("key", computation))
+        await run_pending_tasks()
         cache.close()
         with pytest.raises(asyncio.CancelledError):
-            await asked
-        assert (maker.cancelled, len(cache), cache.size) == (1, 0, 0)
+            await request
+        assert (computation.cancelled_count, len(cache), cache.size) == (1, 0, 0)
 
     asyncio.run(run())

@@ -1,4 +1,4 @@
-"""As few runs of the model as can be."""
+"""Tests of the engine: activations, batches, number of runs and errors."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from actgrid.web.images import ImageStore, StoredImage
 
 Array = npt.NDArray[Any]
 
-ROOM = 64 << 20
+CACHE_BYTES = 64 << 20
 
 
 @pytest.fixture(autouse=True)
-def _same_weights_each_time() -> None:
+def _seed_weights() -> None:
     keras.utils.set_random_seed(7)
 
 
-def network(side: int | None = 16, batch: int | None = None) -> Any:
-    """Eight layers of four depths, some of which look at an image of any size."""
+def make_model(side: int | None = 16, batch: int | None = None) -> Any:
+    """Return a network of eight layers; `side` None: images of any size."""
     return keras.Sequential(
         [
             keras.Input((side, side, 3), batch_size=batch),
@@ -51,436 +51,462 @@ def network(side: int | None = 16, batch: int | None = None) -> Any:
     )
 
 
-def pictures(count: int, height: int = 20, width: int = 24) -> list[StoredImage]:
+def make_images(count: int, height: int = 20, width: int = 24) -> list[StoredImage]:
     random = np.random.default_rng(3)
     images = [random.integers(0, 256, (height, width, 3), np.uint8) for _ in range(count)]
     return [StoredImage(f"{image.shape}-{n}", "image", image) for n, image in enumerate(images)]
 
 
-class Watched:
-    """An engine whose runs are counted: how many images each was of, and how many layers came."""
+class EngineProbe:
+    """An engine that records its runs.
 
-    def __init__(self, model: Any = None, room: int = ROOM, **options: Any) -> None:
-        self.cache = Cache(room)
-        self.engine = Engine(network() if model is None else model, self.cache, **options)
+    Attributes
+    ----------
+    runs
+        Number of images and number of returned layers of each run.
+    inputs
+        All images that the model ran on.
+    may_run
+        Event for which each run waits.
+    """
+
+    def __init__(self, model: Any = None, cache_bytes: int = CACHE_BYTES, **options: Any) -> None:
+        self.cache = Cache(cache_bytes)
+        self.engine = Engine(make_model() if model is None else model, self.cache, **options)
         self.runs: list[tuple[int, int]] = []
-        self.seen: list[Array] = []
-        self.go_on = threading.Event()
-        self.go_on.set()
+        self.inputs: list[Array] = []
+        self.may_run = threading.Event()
+        self.may_run.set()
         run = self.engine._extractor._function.run
 
-        def counted(x: Any, transform: Any, *arguments: Any) -> Any:
-            self.go_on.wait(20)
+        def record_run(x: Any, transform: Any, *arguments: Any) -> Any:
+            self.may_run.wait(20)
             self.runs.append((len(x), len(transform.paths)))
-            self.seen += list(x)
+            self.inputs += list(x)
             return run(x, transform, *arguments)
 
-        self.engine._extractor._function.run = counted  # type: ignore[method-assign]
+        self.engine._extractor._function.run = record_run  # type: ignore[method-assign]
 
-    def node(self, path: str) -> int:
-        return next(n for n, info in enumerate(self.engine.graph.infos) if info.path == path)
+    def find_node(self, path: str) -> int:
+        infos = self.engine.graph.infos
+        return next(node for node, info in enumerate(infos) if info.path == path)
 
 
-def expected(model: Any, image: StoredImage, path: str, **options: Any) -> Array:
+def compute_expected(model: Any, image: StoredImage, path: str, **options: Any) -> Array:
     x = load_images(image.source, model=model, **options)
     return Extractor(model, path)(x)[path]
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     for _ in range(2000):
         if condition():
             return
         await asyncio.sleep(0.005)
-    raise AssertionError("it never came")
+    raise AssertionError("the condition was never met")
 
 
-# --- what is given ---
+# --- activations and pictures ---
 
 
-def test_gives_what_an_extractor_does() -> None:
-    watched = Watched(network())
-    (image,) = pictures(1)
+def test_activations_equal_extractor() -> None:
+    probe = EngineProbe(make_model())
+    (image,) = make_images(1)
 
     async def run() -> None:
-        for node in watched.engine.drawn:
-            info = watched.engine.graph.infos[node]
-            found = await watched.engine.activation(image, node)
+        for node in probe.engine.drawable_nodes:
+            info = probe.engine.graph.infos[node]
+            activation = await probe.engine.get_activation(image, node)
             np.testing.assert_array_equal(
-                found, expected(watched.engine.model, image, info.path), strict=True
+                activation, compute_expected(probe.engine.model, image, info.path), strict=True
             )
-            assert not found.flags.writeable
-        await watched.engine.close()
+            assert not activation.flags.writeable
+        await probe.engine.close()
 
     asyncio.run(run())
 
 
-def test_the_picture_is_what_the_model_sees() -> None:
-    watched = Watched(network())
-    (image,) = pictures(1)
-    prepared = watched.engine.prepare(image.source)
-    np.testing.assert_array_equal(prepared.x, load_images(image.source, model=watched.engine.model))
-    # Nothing but x / 255 is done to the pixels.
+def test_picture_contains_pixels_before_preprocessing() -> None:
+    probe = EngineProbe(make_model())
+    (image,) = make_images(1)
+    prepared = probe.engine.prepare(image.source)
+    np.testing.assert_array_equal(prepared.x, load_images(image.source, model=probe.engine.model))
+    # The preprocessing of this model only divides by 255.
     assert prepared.picture.shape == (16, 16, 3)
     assert prepared.picture.dtype == np.uint8
     np.testing.assert_allclose(prepared.picture, prepared.x[0] * 255, atol=0.5001)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_pictures_are_shown_in_colour(channels: int) -> None:
+def test_pictures_have_three_channels(channels: int) -> None:
     model = keras.Sequential([keras.Input((8, 8, channels)), layers.ReLU()])
-    engine = Engine(model, Cache(ROOM))
+    engine = Engine(model, Cache(CACHE_BYTES))
     prepared = engine.prepare(Image.new("RGB", (9, 9), (200, 100, 50)))
     assert prepared.picture.shape == (8, 8, 3)
-    shown = [125, 125, 125] if channels == 1 else [200, 100, 50]
-    assert np.abs(prepared.picture.astype(int) - shown).max() <= 1
+    color = [125, 125, 125] if channels == 1 else [200, 100, 50]
+    assert np.abs(prepared.picture.astype(int) - color).max() <= 1
 
 
-def test_images_for_a_model_of_any_size_keep_theirs_within_limits() -> None:
-    watched = Watched(network(None))
-    assert watched.engine.size is None
-    small, large = pictures(1)[0], pictures(1, 40, 1200)[0]
-
-    async def run() -> None:
-        node = watched.node("relu2")
-        assert (await watched.engine.activation(small, node)).shape == (1, 16, 20, 6)
-        assert (await watched.engine.activation(large, node)).shape == (1, 13, 508, 6)
-        assert watched.engine._extractor.trace_count <= 1
-        await watched.engine.close()
-
-    asyncio.run(run())
-    assert Watched(network(None), size=(18, 22)).engine.size == (18, 22)
-
-
-def test_a_size_that_was_asked_for_is_what_the_graph_says() -> None:
-    watched = Watched(network(None), size=(18, 22))
-    assert watched.engine.graph.infos[watched.node("conv1")].shape == (None, 16, 20, 4)
-
-
-# --- how often the model runs ---
-
-
-def test_one_run_gives_all_layers() -> None:
-    watched = Watched()
-    (image,) = pictures(1)
+def test_images_keep_size_up_to_limit_if_input_size_is_not_fixed() -> None:
+    probe = EngineProbe(make_model(None))
+    assert probe.engine.size is None
+    small, large = make_images(1)[0], make_images(1, 40, 1200)[0]
 
     async def run() -> None:
-        async with watched.engine.everything(image) as activations:
-            assert list(activations) == watched.engine.drawn
-        for node in watched.engine.drawn:
-            await watched.engine.activation(image, node)
-        async with watched.engine.everything(image) as again:
-            assert all(again[node] is activations[node] for node in again)
-        await watched.engine.close()
+        node = probe.find_node("relu2")
+        assert (await probe.engine.get_activation(small, node)).shape == (1, 16, 20, 6)
+        assert (await probe.engine.get_activation(large, node)).shape == (1, 13, 508, 6)
+        assert probe.engine._extractor.trace_count <= 1
+        await probe.engine.close()
 
     asyncio.run(run())
-    assert watched.runs == [(1, 8)]
+    assert EngineProbe(make_model(None), size=(18, 22)).engine.size == (18, 22)
 
 
-def test_deeper_layers_are_run_only_when_they_are_needed() -> None:
-    watched = Watched()
-    (image,) = pictures(1)
+def test_graph_shapes_use_given_size() -> None:
+    probe = EngineProbe(make_model(None), size=(18, 22))
+    assert probe.engine.graph.infos[probe.find_node("conv1")].shape == (None, 16, 20, 4)
+
+
+# --- number of runs ---
+
+
+def test_one_run_returns_all_layers() -> None:
+    probe = EngineProbe()
+    (image,) = make_images(1)
+
+    async def run() -> None:
+        async with probe.engine.hold_activations(image) as activations:
+            assert list(activations) == probe.engine.drawable_nodes
+        for node in probe.engine.drawable_nodes:
+            await probe.engine.get_activation(image, node)
+        async with probe.engine.hold_activations(image) as cached:
+            assert all(cached[node] is activations[node] for node in cached)
+        await probe.engine.close()
+
+    asyncio.run(run())
+    assert probe.runs == [(1, 8)]
+
+
+def test_later_layers_are_computed_only_on_request() -> None:
+    probe = EngineProbe()
+    (image,) = make_images(1)
 
     async def run() -> None:
         for path in ("conv1", "relu1", "conv1", "relu2", "conv2", "head", "pool"):
-            await watched.engine.activation(image, watched.node(path))
-        await watched.engine.close()
+            await probe.engine.get_activation(image, probe.find_node(path))
+        await probe.engine.close()
 
     asyncio.run(run())
-    assert watched.runs == [(1, 2), (1, 4), (1, 8)]
+    assert probe.runs == [(1, 2), (1, 4), (1, 8)]
 
 
-def test_a_short_run_runs_no_later_layer() -> None:
-    reached: list[int] = []
+def test_run_of_early_layer_skips_later_layers() -> None:
+    calls: list[int] = []
 
-    class Told(layers.Layer):  # type: ignore[misc]
+    class RecordCalls(layers.Layer):  # type: ignore[misc]
         def call(self, x: Any) -> Any:
-            def tell(values: Any) -> Any:
-                reached.append(1)
+            def record(values: Any) -> Any:
+                calls.append(1)
                 return values
 
-            told = tf.numpy_function(tell, [x], x.dtype, stateful=False)
-            return tf.ensure_shape(told, x.shape)
+            y = tf.numpy_function(record, [x], x.dtype, stateful=False)
+            return tf.ensure_shape(y, x.shape)
 
-    model = keras.Sequential([keras.Input((8, 8, 3)), layers.ReLU(name="early"), Told(name="late")])
-    watched = Watched(model)
-    (image,) = pictures(1)
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.ReLU(name="early"), RecordCalls(name="late")]
+    )
+    probe = EngineProbe(model)
+    (image,) = make_images(1)
 
     async def run() -> None:
-        await watched.engine.activation(image, watched.node("early"))
-        assert not reached
-        await watched.engine.activation(image, watched.node("late"))
-        assert reached
-        await watched.engine.close()
+        await probe.engine.get_activation(image, probe.find_node("early"))
+        assert not calls
+        await probe.engine.get_activation(image, probe.find_node("late"))
+        assert calls
+        await probe.engine.close()
 
     asyncio.run(run())
 
 
-def test_once_started_a_longer_run_does_until_the_shorter_one_is_compiled() -> None:
-    watched = Watched()
-    (one, other) = pictures(2)
+def test_full_run_replaces_short_run_until_it_is_compiled() -> None:
+    probe = EngineProbe()
+    (first, second) = make_images(2)
 
     async def run() -> None:
-        blocked = threading.Event()
-        watched.engine._compiler.submit(blocked.wait, 20)
-        await watched.engine.start()
-        assert watched.runs == [(1, 8)]
-        await watched.engine.activation(one, watched.node("conv1"))
-        assert watched.runs == [(1, 8)] * 2
-        blocked.set()
-        await until(lambda: len(watched.runs) == 5)
-        assert sorted(watched.runs[2:]) == [(1, 2), (1, 4), (1, 6)]
-        await watched.engine.activation(other, watched.node("conv1"))
-        assert watched.runs[5:] == [(1, 2)]
-        await watched.engine.close()
+        may_compile = threading.Event()
+        probe.engine._compile_thread.submit(may_compile.wait, 20)
+        await probe.engine.start()
+        assert probe.runs == [(1, 8)]
+        await probe.engine.get_activation(first, probe.find_node("conv1"))
+        assert probe.runs == [(1, 8)] * 2
+        may_compile.set()
+        await wait_until(lambda: len(probe.runs) == 5)
+        assert sorted(probe.runs[2:]) == [(1, 2), (1, 4), (1, 6)]
+        await probe.engine.get_activation(second, probe.find_node("conv1"))
+        assert probe.runs[5:] == [(1, 2)]
+        await probe.engine.close()
 
     asyncio.run(run())
 
 
-def test_those_who_ask_together_share_a_run() -> None:
-    watched = Watched()
-    (image,) = pictures(1)
+def test_concurrent_requests_for_an_image_share_a_run() -> None:
+    probe = EngineProbe()
+    (image,) = make_images(1)
 
     async def run() -> None:
-        nodes = [watched.node(path) for path in ("conv1", "head", "relu2", "conv1")]
-        found = await asyncio.gather(*(watched.engine.activation(image, node) for node in nodes))
-        assert found[0] is found[3]
-        await watched.engine.close()
+        nodes = [probe.find_node(path) for path in ("conv1", "head", "relu2", "conv1")]
+        activations = await asyncio.gather(
+            *(probe.engine.get_activation(image, node) for node in nodes)
+        )
+        assert activations[0] is activations[3]
+        await probe.engine.close()
 
     asyncio.run(run())
-    assert watched.runs == [(1, 8)]
+    assert probe.runs == [(1, 8)]
 
 
-def test_images_that_wait_run_together() -> None:
-    watched = Watched(batch_size=4)
-    images = pictures(7)
-    node = watched.node("head")
+def test_waiting_images_run_as_a_batch() -> None:
+    probe = EngineProbe(batch_size=4)
+    images = make_images(7)
+    node = probe.find_node("head")
 
     async def run() -> None:
-        await watched.engine.start()
-        watched.engine._compiler.shutdown()
-        watched.runs.clear()
-        watched.go_on.clear()
-        first = asyncio.ensure_future(watched.engine.activation(images[0], node))
-        await until(lambda: bool(watched.engine._running))
+        await probe.engine.start()
+        probe.engine._compile_thread.shutdown()
+        probe.runs.clear()
+        probe.may_run.clear()
+        first = asyncio.ensure_future(probe.engine.get_activation(images[0], node))
+        await wait_until(lambda: bool(probe.engine._running_requests))
         others = [
-            asyncio.ensure_future(watched.engine.activation(image, node)) for image in images[1:]
+            asyncio.ensure_future(probe.engine.get_activation(image, node)) for image in images[1:]
         ]
-        await until(lambda: len(watched.engine._waiting) == 6)
-        watched.go_on.set()
-        found = await asyncio.gather(first, *others)
-        for image, activation in zip(images, found, strict=True):
+        await wait_until(lambda: len(probe.engine._waiting_requests) == 6)
+        probe.may_run.set()
+        activations = await asyncio.gather(first, *others)
+        for image, activation in zip(images, activations, strict=True):
             np.testing.assert_allclose(
-                activation, expected(watched.engine.model, image, "head"), rtol=1e-5
+                activation, compute_expected(probe.engine.model, image, "head"), rtol=1e-5
             )
-            kept = watched.cache.find(("activation", image.id, watched.node("conv1")))
-            assert kept.base is None or kept.base.nbytes == kept.nbytes  # memory of its own
-        await watched.engine.close()
+            cached = probe.cache.find(("activation", image.id, probe.find_node("conv1")))
+            assert cached.base is None or cached.base.nbytes == cached.nbytes  # not a view
+        await probe.engine.close()
 
     asyncio.run(run())
-    assert [count for count, _ in watched.runs] == [1, 4, 2]
+    assert [count for count, _ in probe.runs] == [1, 4, 2]
 
 
-def test_images_of_several_shapes_run_apart() -> None:
-    watched = Watched(network(None))
-    first, second = pictures(1), pictures(1, 30, 30)
-    later = [pictures(3)[1:], pictures(3, 30, 30)[1:], pictures(1, 24, 20)]
-    node = watched.node("head")
+def test_images_of_different_shapes_run_separately() -> None:
+    probe = EngineProbe(make_model(None))
+    first, second = make_images(1), make_images(1, 30, 30)
+    later = [make_images(3)[1:], make_images(3, 30, 30)[1:], make_images(1, 24, 20)]
+    node = probe.find_node("head")
 
     async def run() -> None:
-        # What a shape takes is known from its first image on.
+        # The memory of a shape is known after its first image.
         for image in (*first, *second):
-            await watched.engine.activation(image, node)
-        watched.runs.clear()
-        watched.go_on.clear()
+            await probe.engine.get_activation(image, node)
+        probe.runs.clear()
+        probe.may_run.clear()
         images = [image for pair in zip(*later[:2], strict=True) for image in pair] + later[2]
-        asked = [asyncio.ensure_future(watched.engine.activation(i, node)) for i in images]
-        await until(lambda: bool(watched.engine._running))
-        await until(lambda: len(watched.engine._waiting + watched.engine._running) == 5)
-        watched.go_on.set()
-        for image, activation in zip(images, await asyncio.gather(*asked), strict=True):
+        requests = [
+            asyncio.ensure_future(probe.engine.get_activation(image, node)) for image in images
+        ]
+        await wait_until(lambda: bool(probe.engine._running_requests))
+        await wait_until(
+            lambda: len(probe.engine._waiting_requests + probe.engine._running_requests) == 5
+        )
+        probe.may_run.set()
+        for image, activation in zip(images, await asyncio.gather(*requests), strict=True):
             np.testing.assert_allclose(
-                activation, expected(watched.engine.model, image, "head"), rtol=1e-5
+                activation, compute_expected(probe.engine.model, image, "head"), rtol=1e-5
             )
-        await watched.engine.close()
+        await probe.engine.close()
 
     asyncio.run(run())
-    assert sum(count for count, _ in watched.runs) == 5
-    assert len(watched.runs) in (3, 4)  # the first may have been alone
+    assert sum(count for count, _ in probe.runs) == 5
+    assert len(probe.runs) in (3, 4)  # the first image may have run alone
 
 
-def test_what_nobody_waits_for_any_more_is_not_run() -> None:
-    watched = Watched()
-    images = pictures(4)
-    node = watched.node("head")
+def test_cancelled_requests_are_not_run() -> None:
+    probe = EngineProbe()
+    images = make_images(4)
+    node = probe.find_node("head")
 
     async def run() -> None:
-        await watched.engine.start()
-        watched.engine._compiler.shutdown()
-        watched.seen.clear()
-        watched.go_on.clear()
-        asked = [asyncio.ensure_future(watched.engine.activation(images[0], node))]
-        await until(lambda: bool(watched.engine._running))
-        asked += [asyncio.ensure_future(watched.engine.activation(i, node)) for i in images[1:]]
-        twice = asyncio.ensure_future(watched.engine.activation(images[2], node))
-        await until(lambda: len(watched.engine._waiting) == 3)
-        asked[1].cancel()  # nobody else asked for that one
-        asked[2].cancel()  # but for this one `twice` did
+        await probe.engine.start()
+        probe.engine._compile_thread.shutdown()
+        probe.inputs.clear()
+        probe.may_run.clear()
+        requests = [asyncio.ensure_future(probe.engine.get_activation(images[0], node))]
+        await wait_until(lambda: bool(probe.engine._running_requests))
+        requests += [
+            asyncio.ensure_future(probe.engine.get_activation(image, node)) for image in images[1:]
+        ]
+        duplicate = asyncio.ensure_future(probe.engine.get_activation(images[2], node))
+        await wait_until(lambda: len(probe.engine._waiting_requests) == 3)
+        requests[1].cancel()  # the only request for this image
+        requests[2].cancel()  # `duplicate` requests the same image
         await asyncio.sleep(0)
-        watched.go_on.set()
-        await asyncio.gather(asked[0], asked[3], twice)
-        await watched.engine.close()
+        probe.may_run.set()
+        await asyncio.gather(requests[0], requests[3], duplicate)
+        await probe.engine.close()
 
     asyncio.run(run())
-    ran = [images[0], images[2], images[3]]
-    inputs = [watched.engine.prepare(image.source).x[0] for image in ran]
-    assert sorted(x.tobytes() for x in watched.seen) == sorted(x.tobytes() for x in inputs)
+    expected = [
+        probe.engine.prepare(image.source).x[0] for image in (images[0], images[2], images[3])
+    ]
+    assert sorted(x.tobytes() for x in probe.inputs) == sorted(x.tobytes() for x in expected)
 
 
-def test_a_batch_takes_no_more_than_half_of_the_cache() -> None:
-    watched = Watched()
-    images = pictures(6)
-    node = watched.node("head")
+def test_activations_of_a_batch_take_at_most_half_of_the_cache() -> None:
+    probe = EngineProbe()
+    images = make_images(6)
+    node = probe.find_node("head")
 
     async def run() -> None:
-        await watched.engine.start()
-        watched.engine._compiler.shutdown()
-        size = watched.engine._bytes[(1, 16, 16, 3), 3]
-        found = await watched.engine.activation(images[0], watched.node("conv1"))
-        assert found.nbytes == 14 * 14 * 4 * 4 < size
-        watched.cache.most_bytes = 5 * size  # half of which is two and a half
-        watched.runs.clear()
-        watched.go_on.clear()
-        asked = [asyncio.ensure_future(watched.engine.activation(i, node)) for i in images]
-        await until(lambda: len(watched.engine._waiting + watched.engine._running) == 6)
-        watched.go_on.set()
-        await asyncio.gather(*asked)
-        assert watched.cache.size <= watched.cache.most_bytes
-        await watched.engine.close()
+        await probe.engine.start()
+        probe.engine._compile_thread.shutdown()
+        size = probe.engine._bytes_per_image[(1, 16, 16, 3), 3]
+        activation = await probe.engine.get_activation(images[0], probe.find_node("conv1"))
+        assert activation.nbytes == 14 * 14 * 4 * 4 < size
+        probe.cache.max_bytes = 5 * size  # half of the cache holds two images
+        probe.runs.clear()
+        probe.may_run.clear()
+        requests = [
+            asyncio.ensure_future(probe.engine.get_activation(image, node)) for image in images
+        ]
+        await wait_until(
+            lambda: len(probe.engine._waiting_requests + probe.engine._running_requests) == 6
+        )
+        probe.may_run.set()
+        await asyncio.gather(*requests)
+        assert probe.cache.size <= probe.cache.max_bytes
+        await probe.engine.close()
 
     asyncio.run(run())
-    assert max(count for count, _ in watched.runs) == 2
+    assert max(count for count, _ in probe.runs) == 2
 
 
-def test_no_run_begins_while_much_is_held() -> None:
-    watched = Watched()
-    one, other = pictures(2)
+def test_no_run_starts_while_activations_are_held() -> None:
+    probe = EngineProbe()
+    first, second = make_images(2)
 
     async def run() -> None:
-        async with watched.engine.everything(one) as activations:
+        async with probe.engine.hold_activations(first) as activations:
             size = sum(activation.nbytes for activation in activations.values())
-            watched.cache.most_bytes = 2 * size - 1
-            node = watched.node("head")
-            waits = asyncio.ensure_future(watched.engine.activation(other, node))
-            await until(lambda: bool(watched.engine._waiting))
+            probe.cache.max_bytes = 2 * size - 1
+            node = probe.find_node("head")
+            request = asyncio.ensure_future(probe.engine.get_activation(second, node))
+            await wait_until(lambda: bool(probe.engine._waiting_requests))
             for _ in range(5):
                 await asyncio.sleep(0.002)
-            assert len(watched.runs) == 1
-        assert (await waits).shape == (1, 3)
-        await watched.engine.close()
+            assert len(probe.runs) == 1
+        assert (await request).shape == (1, 3)
+        await probe.engine.close()
 
     asyncio.run(run())
-    assert len(watched.runs) == 2
+    assert len(probe.runs) == 2
 
 
-def test_layers_that_do_not_fit_the_cache_are_given_all_the_same() -> None:
-    watched = Watched(room=100)
-    (image,) = pictures(1)
+def test_activations_larger_than_the_cache_are_returned() -> None:
+    probe = EngineProbe(cache_bytes=100)
+    (image,) = make_images(1)
 
     async def run() -> None:
-        async with watched.engine.everything(image) as activations:
+        async with probe.engine.hold_activations(image) as activations:
             assert len(activations) == 8
-        assert (await watched.engine.activation(image, watched.node("conv1"))).shape[3] == 4
-        assert watched.cache.size <= 100
-        await watched.engine.close()
+        assert (await probe.engine.get_activation(image, probe.find_node("conv1"))).shape[3] == 4
+        assert probe.cache.size <= 100
+        await probe.engine.close()
 
     asyncio.run(run())
 
 
-# --- models of many kinds ---
+# --- kinds of models ---
 
 
 class Positions(layers.Layer):  # type: ignore[misc]
-    """Gives the same for a whole batch."""
+    """A layer whose output does not depend on the batch."""
 
     def call(self, x: Any) -> Any:
         return tf.reshape(tf.range(8.0), (4, 2))
 
 
 class Windows(layers.Layer):  # type: ignore[misc]
-    """Gives four rows for each image."""
+    """A layer that returns four rows for each image."""
 
     def call(self, x: Any) -> Any:
         parts = tf.reshape(x, (-1, 2, 4, 2, 4, 3))
         return tf.reshape(tf.transpose(parts, (0, 1, 3, 2, 4, 5)), (-1, 4, 4, 3))
 
 
-def test_each_image_of_a_batch_gets_its_own_rows() -> None:
+def test_rows_of_a_batch_are_assigned_to_their_images() -> None:
     inputs = keras.Input((8, 8, 3))
     windows = Windows(name="windows")(inputs)
     model = keras.Model(inputs, [windows, Positions(name="positions")(inputs)])
-    watched = Watched(model)
-    images = pictures(4, 8, 8)
+    probe = EngineProbe(model)
+    images = make_images(4, 8, 8)
 
     async def run() -> None:
         results = await asyncio.get_running_loop().run_in_executor(
-            watched.engine._thread,
-            watched.engine._activations,
-            [watched.engine.prepare(image.source).x for image in images],
-            len(watched.engine._ends) - 1,
+            probe.engine._model_thread,
+            probe.engine._run_model,
+            [probe.engine.prepare(image.source).x for image in images],
+            len(probe.engine._prefix_ends) - 1,
         )
         for image, result in zip(images, results, strict=True):
-            x = watched.engine.prepare(image.source).x[0]
-            found = result[watched.node("windows")]
-            np.testing.assert_array_equal(found[1], x[:4, 4:])
-            assert result[watched.node("positions")].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
-        await watched.engine.close()
+            x = probe.engine.prepare(image.source).x[0]
+            activation = result[probe.find_node("windows")]
+            np.testing.assert_array_equal(activation[1], x[:4, 4:])
+            assert result[probe.find_node("positions")].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
+        await probe.engine.close()
 
     asyncio.run(run())
 
 
-def test_a_model_of_one_batch_size_is_run_on_that() -> None:
-    watched = Watched(network(batch=3), batch_size=8)
-    images = pictures(4)
+def test_model_with_fixed_batch_size() -> None:
+    probe = EngineProbe(make_model(batch=3), batch_size=8)
+    images = make_images(4)
 
     async def run() -> None:
-        await watched.engine.start()
-        found = await asyncio.gather(
-            *(watched.engine.activation(image, watched.node("head")) for image in images)
+        await probe.engine.start()
+        activations = await asyncio.gather(
+            *(probe.engine.get_activation(image, probe.find_node("head")) for image in images)
         )
-        for image, activation in zip(images, found, strict=True):
-            x = np.repeat(watched.engine.prepare(image.source).x, 3, axis=0)
-            wanted = Extractor(watched.engine.model, "head")(x)["head"][:1]
-            np.testing.assert_allclose(activation, wanted, rtol=1e-5)
-        await watched.engine.close()
+        for image, activation in zip(images, activations, strict=True):
+            x = np.repeat(probe.engine.prepare(image.source).x, 3, axis=0)
+            expected = Extractor(probe.engine.model, "head")(x)["head"][:1]
+            np.testing.assert_allclose(activation, expected, rtol=1e-5)
+        await probe.engine.close()
 
     asyncio.run(run())
-    assert {count for count, _ in watched.runs} == {3}
+    assert {count for count, _ in probe.runs} == {3}
 
 
-def test_a_model_that_was_never_called_needs_a_size() -> None:
-    class Own(keras.Model):  # type: ignore[misc]
+def test_model_that_was_not_called_needs_size() -> None:
+    class SubclassedModel(keras.Model):  # type: ignore[misc]
         def __init__(self) -> None:
-            super().__init__(name="own")
+            super().__init__(name="subclassed")
             self.conv = layers.Conv2D(4, 3, name="conv")
 
         def call(self, x: Any) -> Any:
             return self.conv(x)
 
-    with pytest.raises(ModelError, match="'own' is not known: give a size"):
-        Engine(Own(), Cache(ROOM))
-    engine = Engine(Own(), Cache(ROOM), size=12)
-    assert [engine.graph.infos[node].shape for node in engine.drawn] == [(None, 10, 10, 4)]
-    called = Own()
-    called(np.zeros((1, 9, 9, 3), np.float32))
-    assert Engine(called, Cache(ROOM)).size is None  # it takes images of any size
+    with pytest.raises(ModelError, match="'subclassed' is not known: give a size"):
+        Engine(SubclassedModel(), Cache(CACHE_BYTES))
+    engine = Engine(SubclassedModel(), Cache(CACHE_BYTES), size=12)
+    assert [engine.graph.infos[node].shape for node in engine.drawable_nodes] == [(None, 10, 10, 4)]
+    called_model = SubclassedModel()
+    called_model(np.zeros((1, 9, 9, 3), np.float32))
+    assert Engine(called_model, Cache(CACHE_BYTES)).size is None
 
 
-def two_inputs() -> Any:
+def make_model_with_two_inputs() -> Any:
     a, b = keras.Input((8, 8, 3)), keras.Input((2,))
     return keras.Model([a, b], [layers.ReLU()(a), layers.ReLU()(b)])
 
 
-def no_layers() -> Any:
+def make_model_without_layers() -> Any:
     inputs = keras.Input((8, 8, 3))
     return keras.Model(inputs, inputs)
 
@@ -488,7 +514,7 @@ def no_layers() -> Any:
 @pytest.mark.parametrize(
     ("make", "options", "error", "message"),
     [
-        (two_inputs, {}, ShapeError, "not one batch of images"),
+        (make_model_with_two_inputs, {}, ShapeError, "not one batch of images"),
         (lambda: keras.Sequential([keras.Input((5,)), layers.ReLU()]), {}, ShapeError, "images"),
         (
             lambda: keras.Sequential([keras.Input((8, 8, 7)), layers.ReLU()]),
@@ -502,38 +528,38 @@ def no_layers() -> Any:
             ShapeError,
             "give a size",
         ),
-        (network, {"size": 20}, ShapeError, "takes an input of"),
-        (network, {"fit": "squeeze"}, OptionError, "fit must be one of"),
-        (network, {"preprocess": "vgg"}, OptionError, "preprocess must be"),
-        (network, {"batch_size": 0}, OptionError, "batch_size must be at least 1"),
+        (make_model, {"size": 20}, ShapeError, "takes an input of"),
+        (make_model, {"fit": "squeeze"}, OptionError, "fit must be one of"),
+        (make_model, {"preprocess": "vgg"}, OptionError, "preprocess must be"),
+        (make_model, {"batch_size": 0}, OptionError, "batch_size must be at least 1"),
         (lambda: "keras:NoSuch", {}, ModelError, "NoSuch"),
-        (no_layers, {}, ModelError, "no layer that can be drawn"),
+        (make_model_without_layers, {}, ModelError, "no layer that can be drawn"),
     ],
 )
-def test_what_cannot_be_looked_at_is_told_at_once(
+def test_invalid_models_and_options_are_rejected(
     make: Callable[[], Any], options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        Engine(make(), Cache(ROOM), **options)
+        Engine(make(), Cache(CACHE_BYTES), **options)
 
 
-def test_what_goes_wrong_reaches_those_who_asked_and_no_others(tmp_path: Path) -> None:
-    watched = Watched(network(None))
+def test_errors_are_raised_only_for_the_image_that_causes_them(tmp_path: Path) -> None:
+    probe = EngineProbe(make_model(None))
     (tmp_path / "half.png").write_bytes(b"no image")
-    broken, good = ImageStore(tmp_path).listed(0, 1)[0], pictures(1)[0]
-    tiny = pictures(1, 2, 2)[0]
-    node = watched.node("head")
+    broken, good = ImageStore(tmp_path).list_images(0, 1)[0], make_images(1)[0]
+    tiny = make_images(1, 2, 2)[0]
+    node = probe.find_node("head")
 
     async def run() -> None:
-        found = await asyncio.gather(
-            *(watched.engine.activation(image, node) for image in (broken, tiny, good)),
+        results = await asyncio.gather(
+            *(probe.engine.get_activation(image, node) for image in (broken, tiny, good)),
             return_exceptions=True,
         )
-        assert isinstance(found[0], ImageError)
-        assert isinstance(found[1], ModelError)
-        assert isinstance(found[2], np.ndarray)
-        assert await watched.engine.activation(good, node) is found[2]
-        await watched.engine.close()
+        assert isinstance(results[0], ImageError)
+        assert isinstance(results[1], ModelError)
+        assert isinstance(results[2], np.ndarray)
+        assert await probe.engine.get_activation(good, node) is results[2]
+        await probe.engine.close()
 
     asyncio.run(run())
 
@@ -548,48 +574,48 @@ def test_what_goes_wrong_reaches_those_who_asked_and_no_others(tmp_path: Path) -
         (tf.errors.UnimplementedError, "this device cannot run the model: not on a CPU"),
     ],
 )
-def test_what_a_device_cannot_do_is_told(
+def test_device_errors_become_model_errors(
     error: Any, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watched = Watched()
+    probe = EngineProbe()
 
     def fail(*arguments: Any) -> Any:
         raise error(None, None, "not on a CPU")
 
     function = GraphFunction(lambda inputs: inputs)
-    graph = Mock(side_effect=fail)  # which is made, and fails when it is run
+    graph = Mock(side_effect=fail)  # fails when the graph runs
     function._function = Mock(get_concrete_function=Mock(return_value=graph))
     monkeypatch.setattr(
-        watched.engine._extractor._function, "_get_function", lambda transform: function
+        probe.engine._extractor._function, "_get_function", lambda transform: function
     )
 
     async def run() -> None:
         with pytest.raises(ModelError, match=message):
-            await watched.engine.activation(pictures(1)[0], watched.node("head"))
+            await probe.engine.get_activation(make_images(1)[0], probe.find_node("head"))
         with pytest.raises(ModelError, match=message):
-            await watched.engine.start()
-        await watched.engine.close()
+            await probe.engine.start()
+        await probe.engine.close()
 
     asyncio.run(run())
 
 
-def test_closing_cancels_who_waits() -> None:
-    watched = Watched()
-    one, other = pictures(2)
-    node = watched.node("head")
+def test_close_cancels_all_requests() -> None:
+    probe = EngineProbe()
+    first, second = make_images(2)
+    node = probe.find_node("head")
 
     async def run() -> None:
-        watched.go_on.clear()
-        runs = asyncio.ensure_future(watched.engine.activation(one, node))
-        await until(lambda: bool(watched.engine._running))
-        waits = asyncio.ensure_future(watched.engine.activation(other, node))
-        await until(lambda: bool(watched.engine._waiting))
-        await watched.engine.close()  # while the model still runs
-        for cancelled in (runs, waits):
+        probe.may_run.clear()
+        running = asyncio.ensure_future(probe.engine.get_activation(first, node))
+        await wait_until(lambda: bool(probe.engine._running_requests))
+        waiting = asyncio.ensure_future(probe.engine.get_activation(second, node))
+        await wait_until(lambda: bool(probe.engine._waiting_requests))
+        await probe.engine.close()  # while the model runs
+        for request in (running, waiting):
             with pytest.raises(asyncio.CancelledError):
-                await cancelled
-        watched.go_on.set()
-        watched.engine._thread.shutdown()
+                await request
+        probe.may_run.set()
+        probe.engine._model_thread.shutdown()
 
     asyncio.run(run())
-    assert len(watched.runs) == 1
+    assert len(probe.runs) == 1

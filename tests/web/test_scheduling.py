@@ -1,4 +1,4 @@
-"""Long computations take turns, report progress and end when they are cancelled."""
+"""Tests of the scheduler: turns, progress, errors and cancellation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(test: Callable[[Scheduler], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     for _ in range(4000):
         if condition():
             return
@@ -28,8 +28,10 @@ async def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("the condition was never met")
 
 
-def work(log: list[str], name: str, runs: int, seconds: float = 0.002) -> Callable[[LongTask], str]:
-    """Return a computation that runs a model so often, and notes its name each time."""
+def make_computation(
+    log: list[str], name: str, runs: int, seconds: float = 0.002
+) -> Callable[[LongTask], str]:
+    """Return a computation that simulates model runs and appends its name to a log."""
 
     def compute(task: LongTask) -> str:
         for done in range(runs):
@@ -46,15 +48,15 @@ def test_a_short_computation_overtakes_long_ones() -> None:
 
     async def test(scheduler: Scheduler) -> None:
         long = [
-            asyncio.ensure_future(scheduler.run(name, work(log, name, 10_000)))
+            asyncio.ensure_future(scheduler.run(name, make_computation(log, name, 10_000)))
             for name in ("first", "second")
         ]
-        await until(lambda: log.count("first") > 20 and log.count("second") > 20)
+        await wait_until(lambda: log.count("first") > 20 and log.count("second") > 20)
         before = len(log)
-        assert await scheduler.run("short", work(log, "short", 3)) == "short"
+        assert await scheduler.run("short", make_computation(log, "short", 3)) == "short"
         others = [name for name in log[before:] if name != "short"]
-        # A run that had begun, one that began before the short one had its thread, and one whose
-        # turn came as it had waited longest.
+        # A run that had started, a run that starts before the short task has its thread, and the
+        # turn of the task that has waited longest.
         assert len(others) <= 3
         assert not any(task.done() for task in long)
         for task in long:
@@ -67,28 +69,31 @@ def test_equal_computations_alternate() -> None:
     log: list[str] = []
 
     async def test(scheduler: Scheduler) -> None:
-        tasks = [scheduler.run(name, work(log, name, 60, 0.005)) for name in ("first", "second")]
+        tasks = [
+            scheduler.run(name, make_computation(log, name, 60, 0.005))
+            for name in ("first", "second")
+        ]
         assert await asyncio.gather(*tasks) == ["first", "second"]
 
     run(test)
-    # As long as both run, neither has much more than the other.
+    # While both run, they have about the same number of turns.
     shared = log[: max(log.index("first"), log.index("second")) + 80]
     assert abs(shared.count("first") - shared.count("second")) < 20
 
 
-def test_short_computations_that_keep_coming_do_not_hold_up_a_long_one() -> None:
+def test_long_computation_progresses_among_many_short_ones() -> None:
     log: list[str] = []
 
     async def test(scheduler: Scheduler) -> None:
-        long = asyncio.ensure_future(scheduler.run("long", work(log, "long", 10_000)))
-        await until(lambda: len(log) > 20)
+        long = asyncio.ensure_future(scheduler.run("long", make_computation(log, "long", 10_000)))
+        await wait_until(lambda: len(log) > 20)
         log.clear()
 
         async def run_short_tasks(name: str) -> None:
             for number in range(30):
-                await scheduler.run((name, number), work(log, "short", 4))
+                await scheduler.run((name, number), make_computation(log, "short", 4))
 
-        # There are always several that have used less time.
+        # Several tasks that have used less time always exist.
         await asyncio.gather(*(run_short_tasks(name) for name in "abcd"))
         assert log.count("short") == 480
         assert log.count("long") > 20
@@ -124,9 +129,10 @@ def test_cancelled_computations_end(closed: bool) -> None:
     async def test(scheduler: Scheduler) -> None:
         names = ("first", "second", "third")
         tasks = [
-            asyncio.ensure_future(scheduler.run(name, work(log, name, 10**6))) for name in names
+            asyncio.ensure_future(scheduler.run(name, make_computation(log, name, 10**6)))
+            for name in names
         ]
-        await until(lambda: set(log) == set(names))
+        await wait_until(lambda: set(log) == set(names))
         for task in tasks:
             task.cancel()
         if closed:
@@ -145,7 +151,7 @@ def test_cancelled_computations_end(closed: bool) -> None:
     run(test)
 
 
-def test_what_a_computation_raises_reaches_its_caller_and_ends_its_turn() -> None:
+def test_error_reaches_the_caller_and_ends_the_turn() -> None:
     def fail(task: LongTask) -> None:
         task.report(0, 1)
         raise ValueError("it failed")
@@ -153,21 +159,21 @@ def test_what_a_computation_raises_reaches_its_caller_and_ends_its_turn() -> Non
     async def test(scheduler: Scheduler) -> None:
         with pytest.raises(ValueError, match="it failed"):
             await scheduler.run("failing", fail)
-        assert await scheduler.run("next", work([], "next", 2)) == "next"
+        assert await scheduler.run("next", make_computation([], "next", 2)) == "next"
 
     run(test)
 
 
 def test_progress_is_that_of_the_longest_pass() -> None:
-    seen: list[tuple[bool, int, int]] = []
+    states: list[tuple[bool, int, int]] = []
 
     def compute(task: LongTask) -> None:
         for done, total in [(0, 1), (0, 8), (4, 8), (0, 1)]:
             task.report(done, total)
-            seen.append((task.started, task.done, task.total))
+            states.append((task.is_started, task.done, task.total))
 
     async def test(scheduler: Scheduler) -> None:
         await scheduler.run("task", compute)
 
     run(test)
-    assert seen == [(True, 0, 1), (True, 0, 8), (True, 4, 8), (True, 4, 8)]
+    assert states == [(True, 0, 1), (True, 0, 8), (True, 4, 8), (True, 4, 8)]

@@ -1,3 +1,5 @@
+"""Tests of `actgrid.serve` and `actgrid.view`."""
+
 from __future__ import annotations
 
 import asyncio
@@ -24,15 +26,15 @@ from actgrid.web.serving import make_viewer
 from actgrid.web.viewer import Viewer
 
 
-def opened(url: str) -> httpx.Response:
-    """What a page of this address asks for first."""
+def request_model(url: str) -> httpx.Response:
+    """Request model.json from the viewer with the URL of a page."""
     address, _, token = url.partition("?token=")
     headers = {"authorization": f"Bearer {token}"} if token else {}
     return httpx.get(f"{address}api/model.json", headers=headers)
 
 
-class Served:
-    """`actgrid.serve` in a thread."""
+class ServerThread:
+    """A call of `actgrid.serve` in a thread."""
 
     def __init__(self, model: Any, **options: Any) -> None:
         self.url = ""
@@ -49,54 +51,54 @@ class Served:
         assert started.wait(60)
 
 
-def test_loopback_wants_no_token(model: Any) -> None:
-    served = Served(model)
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", served.url)
-    assert opened(served.url).json()["name"] == "small"
+def test_loopback_address_needs_no_token(model: Any) -> None:
+    server = ServerThread(model)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", server.url)
+    assert request_model(server.url).json()["name"] == "small"
     host = {"host": "evil.example"}
-    assert httpx.get(served.url, headers=host).status_code == 400
+    assert httpx.get(server.url, headers=host).status_code == 400
 
 
-def test_other_addresses_want_a_token(model: Any) -> None:
-    served = Served(model, host="0.0.0.0")
-    token = served.url.partition("?token=")[2]
+def test_other_addresses_need_a_token(model: Any) -> None:
+    server = ServerThread(model, host="0.0.0.0")
+    token = server.url.partition("?token=")[2]
     assert len(token) >= 32
-    port = re.search(r":(\d+)/", served.url)
+    port = re.search(r":(\d+)/", server.url)
     assert port is not None
     local = f"http://127.0.0.1:{port[1]}/"
-    assert opened(local).status_code == 401
-    assert opened(f"{local}?token={token}").status_code == 200
+    assert request_model(local).status_code == 401
+    assert request_model(f"{local}?token={token}").status_code == 200
     assert httpx.get(local).status_code == 200  # the page itself
 
 
-def test_a_token_of_ones_own(model: Any) -> None:
-    served = Served(model, token="open/sesame&")
-    assert served.url.endswith("?token=open/sesame%26")
-    address = served.url.partition("?")[0]
-    assert opened(address).status_code == 401
-    assert opened(f"{address}?token=open/sesame&").status_code == 200
+def test_given_token_is_used(model: Any) -> None:
+    server = ServerThread(model, token="open/sesame&")
+    assert server.url.endswith("?token=open/sesame%26")
+    address = server.url.partition("?")[0]
+    assert request_model(address).status_code == 401
+    assert request_model(f"{address}?token=open/sesame&").status_code == 200
 
 
-def test_further_names_are_allowed(model: Any) -> None:
-    served = Served(model, allowed_hosts=["viewer.example"])
+def test_allowed_hosts_are_accepted(model: Any) -> None:
+    server = ServerThread(model, allowed_hosts=["viewer.example"])
     host = {"host": "viewer.example"}
-    assert httpx.get(f"{served.url}api/images.json", headers=host).status_code == 200
+    assert httpx.get(f"{server.url}api/images.json", headers=host).status_code == 200
 
 
 @pytest.fixture
-def taken() -> Iterator[int]:
-    """A port that somebody listens at."""
+def used_port() -> Iterator[int]:
+    """Yield a port at which another socket listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
-def test_a_port_that_is_taken(model: Any, taken: int) -> None:
-    with pytest.raises(OutputError, match=f"port {taken}: .*another port, or 0"):
-        actgrid.serve(model, port=taken)
+def test_port_in_use_raises(model: Any, used_port: int) -> None:
+    with pytest.raises(OutputError, match=f"port {used_port}: .*another port, or 0"):
+        actgrid.serve(model, port=used_port)
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({"port": -1}, "port must be at least 0"),
         ({"port": 1 << 16}, "port must be at most 65,535"),
@@ -111,17 +113,17 @@ def test_a_port_that_is_taken(model: Any, taken: int) -> None:
         ({"batch_size": 0}, "batch_size must be at least 1"),
     ],
 )
-def test_options_that_cannot_be_used(model: Any, options: dict[str, Any], words: str) -> None:
-    with pytest.raises(OptionError, match=words):
+def test_invalid_options_raise(model: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         actgrid.serve(model, **options)
 
 
-def test_a_host_that_is_not_here(model: Any) -> None:
+def test_unknown_host_raises(model: Any) -> None:
     with pytest.raises(OutputError, match=r"cannot listen at nowhere\.invalid"):
         actgrid.serve(model, host="nowhere.invalid", port=0)
 
 
-def test_a_model_that_takes_no_images() -> None:
+def test_model_without_image_input_raises() -> None:
     import keras
 
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
@@ -129,23 +131,23 @@ def test_a_model_that_takes_no_images() -> None:
         make_viewer(model)
 
 
-def test_a_view_in_a_notebook(model: Any, photos: Path) -> None:
+def test_view_shows_frame_in_a_notebook(model: Any, photos: Path) -> None:
     view = actgrid.view(model, photos / "photo0.png", height=500)
     try:
         cell = view._repr_html_()
         assert f'src="{view.url}"' in cell
         assert 'height="500"' in cell
-        assert opened(view.url).json()["name"] == "small"
-        assert opened(view.url.partition("?")[0]).status_code == 401
+        assert request_model(view.url).json()["name"] == "small"
+        assert request_model(view.url.partition("?")[0]).status_code == 401
         assert view.url in repr(view)
     finally:
         view.close()
     with pytest.raises(httpx.ConnectError):
-        opened(view.url)
+        request_model(view.url)
 
 
-class Failing(keras.layers.Layer):  # type: ignore[misc]
-    """Can be traced, but not run."""
+class FailingLayer(keras.layers.Layer):  # type: ignore[misc]
+    """A layer that can be traced, but raises when it runs."""
 
     def call(self, x: Any) -> Any:
         message = "it cannot be run"
@@ -156,19 +158,19 @@ class Failing(keras.layers.Layer):  # type: ignore[misc]
 
 
 @pytest.fixture
-def failing() -> Any:
+def failing_model() -> Any:
     image = keras.Input((8, 8, 3))
-    return keras.Model(image, keras.layers.Conv2D(2, 3)(Failing()(image)))
+    return keras.Model(image, keras.layers.Conv2D(2, 3)(FailingLayer()(image)))
 
 
 @pytest.mark.parametrize(
     ("run", "arguments"),
     [(actgrid.serve, {"port": 0}), (actgrid.view, {}), (actgrid.export_site, {"output": "site"})],
 )
-def test_a_model_that_fails_is_told_as_it_is(
+def test_errors_of_the_model_are_raised(
     run: Callable[..., object],
     arguments: dict[str, Any],
-    failing: Any,
+    failing_model: Any,
     photos: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -177,39 +179,41 @@ def test_a_model_that_fails_is_told_as_it_is(
     monkeypatch.chdir(tmp_path)
     threads = set(threading.enumerate())
     with pytest.raises(ModelError, match=r"cannot be run on .*RuntimeError: it cannot be run"):
-        run(failing, photos, **arguments)
+        run(failing_model, photos, **arguments)
     assert "Application startup failed" not in capfd.readouterr().err
     for thread in set(threading.enumerate()) - threads:
         thread.join(60)
         assert not thread.is_alive()
 
 
-def test_closing_waits_for_nobody(
+def test_close_aborts_open_requests(
     model: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = threading.Event()
+    requested = threading.Event()
     cancelled = threading.Event()
 
-    async def forever(viewer: Viewer, image: str) -> bytes:
-        asked.set()
+    async def wait_forever(viewer: Viewer, image: str) -> bytes:
+        requested.set()
         try:
             await asyncio.Event().wait()
         finally:
             cancelled.set()
         return b""
 
-    monkeypatch.setattr(Viewer, "picture", forever)
+    monkeypatch.setattr(Viewer, "get_picture", wait_forever)
     view = actgrid.view(model, photos)
     address, _, token = view.url.partition("?token=")
-    place = ("127.0.0.1", urlsplit(address).port or 0)
-    lines = f"Host: localhost\r\nAuthorization: Bearer {token}\r\n".encode()
+    server = ("127.0.0.1", urlsplit(address).port or 0)
+    headers = f"Host: localhost\r\nAuthorization: Bearer {token}\r\n".encode()
     with (
-        socket.create_connection(place) as stalled,
-        socket.create_connection(place) as waiting,
+        socket.create_connection(server) as stalled,
+        socket.create_connection(server) as waiting,
     ):
-        stalled.sendall(b"POST /api/images HTTP/1.1\r\n" + lines + b"Content-Length: 9\r\n\r\nhalf")
-        waiting.sendall(b"GET /api/images/0/picture.png HTTP/1.1\r\n" + lines + b"\r\n")
-        assert asked.wait(60)
+        stalled.sendall(
+            b"POST /api/images HTTP/1.1\r\n" + headers + b"Content-Length: 9\r\n\r\nhalf"
+        )
+        waiting.sendall(b"GET /api/images/0/picture.png HTTP/1.1\r\n" + headers + b"\r\n")
+        assert requested.wait(60)
         closing = threading.Thread(target=view.close, daemon=True)
         closing.start()
         closing.join(60)
@@ -217,7 +221,7 @@ def test_closing_waits_for_nobody(
         assert cancelled.is_set()
 
 
-def test_a_view_leaves_logging_as_it_is(model: Any, tmp_path: Path) -> None:
+def test_view_keeps_logging_configuration(model: Any, tmp_path: Path) -> None:
     handler = logging.FileHandler(tmp_path / "log", mode="w")
     logger = logging.getLogger("someone")
     logger.addHandler(handler)
@@ -228,39 +232,41 @@ def test_a_view_leaves_logging_as_it_is(model: Any, tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "still here\n"
 
 
-def test_a_view_of_arrays(model: Any) -> None:
+def test_view_of_arrays(model: Any) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 30, 30, 3), np.uint8)
     with actgrid.view(model, pixels) as view:
         address, _, token = view.url.partition("?token=")
         headers = {"authorization": f"Bearer {token}"}
-        listed = httpx.get(f"{address}api/images.json", headers=headers).json()
-        assert [image["name"] for image in listed["images"]] == ["image", "image (2)"]
+        response = httpx.get(f"{address}api/images.json", headers=headers).json()
+        assert [image["name"] for image in response["images"]] == ["image", "image (2)"]
 
 
-def test_a_view_elsewhere(model: Any) -> None:
+def test_view_uses_proxy_address(model: Any) -> None:
     with actgrid.view(model, address="/proxy/{port}/") as view:
         assert re.fullmatch(r"/proxy/\d+/\?token=\S+", view.url)
 
 
-def test_statistics_are_shown_by_channel(model: Any, photos: Path, tmp_path: Path) -> None:
+def test_dataset_statistics_are_matched_by_channel(
+    model: Any, photos: Path, tmp_path: Path
+) -> None:
     stats = actgrid.measure_images(model, photos, ["conv", "last"], output=tmp_path / "stats")
     for statistics in (stats, tmp_path / "stats", tmp_path / "stats" / "stats.npz"):
         viewer = make_viewer(model, photos, statistics=statistics)
-        assert viewer.about()["dataset"] == {"images": 3}
-        found = asyncio.run(viewer.dataset(1))
-        np.testing.assert_allclose(found["mean"], stats.layers["conv"].mean, 1e-5)
-        names = {image.name: image.id for image in viewer.images.listed(0, 9)}
-        top = found["top"][2][0]
-        assert top["image"] == names[Path(stats.layers["conv"].get_top_images(2)[0].name).name]
+        assert viewer.get_model_info()["dataset"] == {"images": 3}
+        dataset = asyncio.run(viewer.get_dataset_stats(1))
+        np.testing.assert_allclose(dataset["mean"], stats.layers["conv"].mean, 1e-5)
+        ids = {image.name: image.id for image in viewer.images.list_images(0, 9)}
+        top = dataset["top"][2][0]
+        assert top["image"] == ids[Path(stats.layers["conv"].get_top_images(2)[0].name).name]
 
 
-def test_without_fastapi_it_says_what_to_install() -> None:
+def test_missing_packages_raise_with_install_command() -> None:
     script = (
         "import sys; sys.modules['uvicorn'] = None\n"
         "import actgrid\n"
         "try: actgrid.view\n"
         "except ImportError as error: print(type(error).__name__, error)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout.startswith("MissingDependencyError the viewer needs FastAPI")
-    assert "pip install 'actgrid[web]'" in done.stdout
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert process.stdout.startswith("MissingDependencyError the viewer needs FastAPI")
+    assert "pip install 'actgrid[web]'" in process.stdout

@@ -1,9 +1,9 @@
-"""The viewer: a page to look around inside a network, and the HTTP API behind it.
+"""The viewer: a web page that shows the activations of a model, and its HTTP API.
 
 Raises
 ------
 MissingDependencyError
-    When imported without FastAPI, uvicorn or python-multipart. Also an ImportError.
+    If FastAPI, uvicorn or python-multipart is not installed. Also an ImportError.
 """
 
 from actgrid.errors import MissingDependencyError
@@ -14,7 +14,7 @@ try:
     import uvicorn as _uvicorn  # noqa: F401
 except ImportError as error:
     raise MissingDependencyError(
-        f"the viewer needs FastAPI, uvicorn and python-multipart ({error}); to get them, "
+        f"the viewer needs FastAPI, uvicorn and python-multipart ({error}); to install them, "
         "pip install 'actgrid[web]'"
     ) from error
 

@@ -1,4 +1,4 @@
-"""The HTTP API, documented as OpenAPI at ``/api/openapi.json``, and the page."""
+"""The ASGI application of the page and the HTTP API, with its OpenAPI description."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from starlette.exceptions import HTTPException
 
 from actgrid.errors import ActgridError, NotFoundError, TooLargeError
 from actgrid.web import schemas
-from actgrid.web.page_files import page_files
+from actgrid.web.page_files import read_page_files
 from actgrid.web.parameters import check_query, describe_problem
 from actgrid.web.routes import heatmaps, images, layers, model
-from actgrid.web.routes.answers import json_response
-from actgrid.web.security import CancelWhenGone, Guard
+from actgrid.web.routes.responses import json_response
+from actgrid.web.security import AccessControl, CancelOnDisconnect
 from actgrid.web.viewer import Viewer
 
-__all__ = ["make_app", "refuse"]
+__all__ = ["make_app", "respond_to_error"]
 
-_ABOUT = """
-Images in; layers, pictures and statistics out.
+_DESCRIPTION = """
+Activations, statistics and heatmaps of a model's layers for images.
 
-`POST` an image, or take one of `/api/images.json`, and ask for any layer of it: the number of a
-layer is its place in `nodes` of `/api/model.json`. The model runs once for an image, however many
-of its layers are asked for. Where the server was started with a token, requests need
-`Authorization: Bearer TOKEN`. What is wrong is told in `detail`.
+Upload an image with `POST`, or choose an image of `/api/images.json`. Layers are identified by
+their index in `nodes` of `/api/model.json`. The model runs once for each image, for all of its
+layers. If the server was started with a token, requests need `Authorization: Bearer TOKEN`. Error
+responses contain the reason in `detail`.
 
-`HEAD` answers as `GET` does, without the body. A query parameter that a resource does not have is
-refused. A computation is cancelled when its last client closes the connection.
+`HEAD` responds like `GET`, without the body. Unknown and repeated query parameters are rejected. A
+computation is cancelled when its last client closes the connection.
 """
 _PROBLEMS = {
-    400: "The server is not addressed by this name.",
+    400: "The host of the request is not allowed.",
     401: "The token is missing or wrong.",
-    403: "A page of another site may not ask.",
-    404: "There is no such image, layer or channel.",
-    413: "Too many bytes or pixels.",
-    422: "Something that cannot be used.",
+    403: "Cross-origin requests are not allowed.",
+    404: "The image, layer or channel does not exist.",
+    413: "The upload has too many bytes or pixels.",
+    422: "A parameter or an upload is invalid.",
 }
 
 
@@ -49,19 +49,19 @@ def make_app(
     *,
     hosts: Collection[str] | None = None,
     token: str | None = None,
-    framed: bool = False,
+    allow_frames: bool = False,
     ready: Callable[[], None] | None = None,
 ) -> FastAPI:
-    """Return the ASGI application.
+    """Create the ASGI application that serves the page and the HTTP API of a viewer.
 
     Parameters
     ----------
     viewer
-        What it shows. It is started and closed with the application.
-    hosts, token, framed
-        Who may ask, see `Guard`.
+        Contents of the page. The application starts and closes the viewer.
+    hosts, token, allow_frames
+        Access control, see `AccessControl`.
     ready
-        Called once the viewer has started.
+        Function that is called once the viewer has started.
     """
 
     @asynccontextmanager
@@ -76,12 +76,12 @@ def make_app(
 
     app = FastAPI(
         title="actgrid",
-        description=_ABOUT,
+        description=_DESCRIPTION,
         version=metadata.version("actgrid"),
         lifespan=lifespan,
         dependencies=[Depends(check_query)],
-        openapi_url=None,  # whose route would ignore unknown parameters
-        # Their pages load scripts from elsewhere.
+        openapi_url=None,  # FastAPI's own route would ignore unknown parameters
+        # These pages load scripts from other sites.
         docs_url=None,
         redoc_url=None,
         responses={
@@ -89,60 +89,60 @@ def make_app(
             for status, description in _PROBLEMS.items()
         },
     )
-    # The last one added is the outermost.
-    app.add_middleware(CancelWhenGone)
-    app.add_middleware(Guard, hosts=hosts, token=token, framed=framed)
-    app.add_exception_handler(ActgridError, refuse)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _not_routed)
+    # The middleware that is added last is the outermost.
+    app.add_middleware(CancelOnDisconnect)
+    app.add_middleware(AccessControl, hosts=hosts, token=token, allow_frames=allow_frames)
+    app.add_exception_handler(ActgridError, respond_to_error)
+    app.add_exception_handler(RequestValidationError, _respond_to_invalid_request)
+    app.add_exception_handler(HTTPException, _respond_to_http_error)
     for routes in (images, layers, heatmaps, model):
         routes.add_routes(app, viewer)
-    _add_description(app)
-    for name, content in page_files().items():
+    _add_openapi(app)
+    for name, content in read_page_files().items():
         _add_file(app, name, content)
     for route in app.routes:
         methods: set[str] = getattr(route, "methods", set())
         if "GET" in methods:
-            methods.add("HEAD")  # whose body the server leaves out
+            methods.add("HEAD")  # the server omits the body
     return app
 
 
-async def refuse(request: Request, error: Exception) -> Response:
-    """Answer with the message of an error of actgrid."""
-    kinds = {NotFoundError: 404, TooLargeError: 413}
-    status = next((code for kind, code in kinds.items() if isinstance(error, kind)), 422)
+async def respond_to_error(request: Request, error: Exception) -> Response:
+    """Return the JSON response for an error of actgrid, with status 404, 413 or 422."""
+    codes = {NotFoundError: 404, TooLargeError: 413}
+    status = next((code for kind, code in codes.items() if isinstance(error, kind)), 422)
     return json_response({"detail": str(error)}, status)
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
+async def _respond_to_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return json_response({"detail": "; ".join(map(describe_problem, error.errors()))}, 422)
 
 
-async def _not_routed(request: Request, error: Exception) -> Response:
+async def _respond_to_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path, headers = request.url.path, error.headers or {}
     detail = {
-        404: f"there is no resource {path}; /api/openapi.json lists those of the API",
-        405: f"{request.method} cannot be used on {path}; methods are {headers.get('Allow')}",
+        404: f"there is no resource {path}; /api/openapi.json lists all resources",
+        405: f"{path} does not support {request.method}; expected {headers.get('Allow')}",
     }.get(error.status_code, error.detail)
     return json_response({"detail": detail}, error.status_code, headers)
 
 
 def _add_file(app: FastAPI, name: str, content: bytes) -> None:
-    kind, _ = mimetypes.guess_type(name)
-    # What the machine's own tables say of .js may be something that browsers do not run.
-    media_type = "text/javascript" if name.endswith(".js") else kind
+    guessed_type, _ = mimetypes.guess_type(name)
+    # The type of .js files in the tables of the system may be a type that browsers do not run.
+    media_type = "text/javascript" if name.endswith(".js") else guessed_type
 
-    async def file(request: Request) -> Response:
+    async def get_file(request: Request) -> Response:
         return Response(content, media_type=media_type)
 
-    # No route of the API: parameters such as the page's token are for its scripts.
+    # Not a route of the HTTP API: the page's scripts use query parameters such as the token.
     path = "/" if name == "index.html" else f"/{name}"
-    app.add_route(path, file, include_in_schema=False)
+    app.add_route(path, get_file, include_in_schema=False)
 
 
-def _add_description(app: FastAPI) -> None:
+def _add_openapi(app: FastAPI) -> None:
     description = app.openapi()
     for operations in description["paths"].values():
         if "get" not in operations:
@@ -150,7 +150,7 @@ def _add_description(app: FastAPI) -> None:
         get = operations["get"]
         operations["head"] = get | {
             "summary": f"{get['summary']} Headers",
-            "description": f"Get the headers that GET has. GET: {get['description']}",
+            "description": f"Return the headers of the response to GET. GET: {get['description']}",
             "operationId": f"{get['operationId']}_head",
             "responses": {
                 status: {"description": response["description"]}
@@ -159,5 +159,5 @@ def _add_description(app: FastAPI) -> None:
         }
 
     @app.get("/api/openapi.json", include_in_schema=False)
-    async def openapi() -> Any:
+    async def get_openapi() -> Any:
         return json_response(description)

@@ -1,4 +1,4 @@
-"""What was worked out lately, as much of it as may be kept."""
+"""A cache with a memory limit for values that are computed asynchronously."""
 
 from __future__ import annotations
 
@@ -12,164 +12,182 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-__all__ = ["Cache", "size_of"]
+__all__ = ["Cache", "estimate_size"]
 
 T = TypeVar("T")
 
-_NUMBER = 32  # bytes of a Python number, with the place that a list has for it
+_NUMBER_BYTES = 32  # a Python number and its pointer in a list
 
 
-def size_of(value: Any) -> int:
-    """Return about how many bytes a value takes: an array, bytes, or what JSON has of them.
+def estimate_size(value: Any) -> int:
+    """Return the approximate memory of an array, bytes object or JSON value in bytes.
 
     Examples
     --------
-    >>> size_of(np.zeros((2, 3), np.float32))
+    >>> estimate_size(np.zeros((2, 3), np.float32))
     24
     """
     if isinstance(value, np.ndarray):
         return value.nbytes
     if isinstance(value, Mapping):
-        return sum(size_of(key) + size_of(entry) for key, entry in value.items())
+        return sum(estimate_size(key) + estimate_size(entry) for key, entry in value.items())
     if isinstance(value, (list, tuple)):
         if value and isinstance(value[0], (int, float)):
-            return _NUMBER * len(value)  # of which there may be very many
-        return sys.getsizeof(value) + sum(map(size_of, value))
+            return _NUMBER_BYTES * len(value)  # long lists of numbers are not iterated
+        return sys.getsizeof(value) + sum(map(estimate_size, value))
     return sys.getsizeof(value)
 
 
 @dataclass(eq=False)
-class _Flight:
-    """A value on its way, and how many wait for it."""
-
-    task: asyncio.Task[Any]
-    waiting: int = 0
-    is_kept: bool = True
-
-
-class Cache:
-    """Keeps values up to so many bytes, and makes each at most once at a time.
-
-    What was not used for longest goes first. Values are shared: they must not be changed. It
-    belongs to one event loop, in which all of its methods are to be called.
+class _Computation:
+    """A running computation of a value.
 
     Parameters
     ----------
-    most_bytes
-        How much may be kept, see `size_of`. A value that is larger is handed out, not kept.
-    is_current
-        Returns whether the value of a key may still be kept, once it is there; None: always.
+    task
+        Task that computes the value.
+    waiter_count
+        Number of callers that wait for the value.
+    is_stored
+        Whether to store the value when the task ends.
+    """
+
+    task: asyncio.Task[Any]
+    waiter_count: int = 0
+    is_stored: bool = True
+
+
+class Cache:
+    """A least-recently-used cache that limits memory and shares running computations.
+
+    The least recently used values are removed first. Callers share a value and must not modify it.
+    All methods must be called in one event loop.
+
+    Parameters
+    ----------
+    max_bytes
+        Maximum memory of all values, see `estimate_size`. A larger value is returned, not stored.
+    can_store
+        Function that takes a key and returns whether its value may be stored; None: always.
 
     Attributes
     ----------
-    most_bytes : int
-        As given.
+    max_bytes : int
+        Maximum memory of all values.
     size : int
-        Bytes of all that is kept.
+        Current memory of all values in bytes.
 
     Examples
     --------
-    >>> cache = Cache(1 << 20)
-    >>> async def make():
-    ...     return await asyncio.to_thread(render)
-    >>> picture = await cache.get("picture", make)
+    >>> cache = Cache(max_bytes=1 << 20)
+    >>> async def compute():
+    ...     return np.zeros(10, np.float32)
+    >>> asyncio.run(cache.get("zeros", compute)).shape
+    (10,)
+    >>> cache.size
+    40
     """
 
-    def __init__(
-        self, most_bytes: int, is_current: Callable[[Hashable], bool] | None = None
-    ) -> None:
-        self.most_bytes = most_bytes
-        self._is_current = is_current
+    def __init__(self, max_bytes: int, can_store: Callable[[Hashable], bool] | None = None) -> None:
+        self.max_bytes = max_bytes
+        self._can_store = can_store
         self.size = 0
-        self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
-        self._flights: dict[Hashable, _Flight] = {}
+        self._entries: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._computations: dict[Hashable, _Computation] = {}
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._entries)
 
     def __contains__(self, key: Hashable) -> bool:
-        return key in self._kept
+        return key in self._entries
 
     def is_pending(self, key: Hashable) -> bool:
-        """Return whether the value of a key is being made."""
-        return key in self._flights
+        """Return whether the value of a key is being computed."""
+        return key in self._computations
 
     def find(self, key: Hashable) -> Any:
-        """Return what is kept for a key; None if nothing is."""
-        if key not in self._kept:
+        """Return the stored value of a key, or None if no value is stored."""
+        if key not in self._entries:
             return None
-        self._kept.move_to_end(key)
-        return self._kept[key][0]
+        self._entries.move_to_end(key)
+        return self._entries[key][0]
 
     def put(self, key: Hashable, value: Any) -> None:
-        """Keep a value, in place of any that the key had, for as long as there is room.
+        """Store a value, replacing the previous value of the key.
 
-        A value that may no longer be kept is left out.
+        A value that is larger than the cache, or that may not be stored, is dropped.
         """
-        _, before = self._kept.pop(key, (None, 0))
-        self.size -= before
-        size = size_of(value)
-        if size > self.most_bytes or not (self._is_current is None or self._is_current(key)):
+        _, previous_size = self._entries.pop(key, (None, 0))
+        self.size -= previous_size
+        size = estimate_size(value)
+        if size > self.max_bytes or not (self._can_store is None or self._can_store(key)):
             return
-        self._kept[key] = value, size
+        self._entries[key] = value, size
         self.size += size
-        while self.size > self.most_bytes:
-            _, (_, freed) = self._kept.popitem(last=False)
-            self.size -= freed
+        while self.size > self.max_bytes:
+            _, (_, removed_size) = self._entries.popitem(last=False)
+            self.size -= removed_size
 
-    async def get(self, key: Hashable, make: Callable[[], Awaitable[T]]) -> T:
-        """Return what is kept for a key, or else what `make` makes, which is kept then.
+    async def get(self, key: Hashable, compute: Callable[[], Awaitable[T]]) -> T:
+        """Return the value of a key; compute and store the value if it is missing.
 
-        However many ask for it meanwhile, it is made once. When all of them were cancelled, so is
-        the making. What it raises reaches all who wait, and is forgotten.
+        Concurrent calls with the same key share one computation, which is cancelled when all of
+        these calls are cancelled. An exception is raised in all of them and is not stored.
 
         Parameters
         ----------
         key
-            What it is kept by.
-        make
-            Called without arguments, in a task of its own.
+            Key of the value.
+        compute
+            Function without parameters that returns an awaitable, which runs in its own task.
         """
-        found = self.find(key)
-        if found is not None:
-            return cast(T, found)
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = _Flight(asyncio.ensure_future(make()))
-            flight.task.add_done_callback(partial(self._keep, key, flight))
-            self._flights[key] = flight
-        flight.waiting += 1
+        value = self.find(key)
+        if value is not None:
+            return cast(T, value)
+        computation = self._computations.get(key)
+        if computation is None:
+            computation = _Computation(asyncio.ensure_future(compute()))
+            computation.task.add_done_callback(partial(self._store_result, key, computation))
+            self._computations[key] = computation
+        computation.waiter_count += 1
         try:
-            return cast(T, await asyncio.shield(flight.task))
+            return cast(T, await asyncio.shield(computation.task))
         finally:
-            flight.waiting -= 1
-            if not flight.waiting:
-                self._land(key, flight)
+            computation.waiter_count -= 1
+            if not computation.waiter_count:
+                self._end_computation(key, computation)
 
-    def forget(self, part: Hashable) -> None:
-        """Forget the values whose key is a tuple that contains `part`.
+    def remove(self, part: Hashable) -> None:
+        """Remove all values whose key is a tuple that contains an element.
 
-        Values that are being made are handed to those who wait for them, and not kept.
+        Running computations of such values continue, but their results are not stored.
+
+        Parameters
+        ----------
+        part
+            Element of the keys.
         """
-        for key in [key for key in self._kept if isinstance(key, tuple) and part in key]:
-            self.size -= self._kept.pop(key)[1]
-        for key in [key for key in self._flights if isinstance(key, tuple) and part in key]:
-            self._flights.pop(key).is_kept = False
+        for key in [key for key in self._entries if isinstance(key, tuple) and part in key]:
+            self.size -= self._entries.pop(key)[1]
+        for key in [key for key in self._computations if isinstance(key, tuple) and part in key]:
+            self._computations.pop(key).is_stored = False
 
-    def _keep(self, key: Hashable, flight: _Flight, task: asyncio.Task[Any]) -> None:
-        if flight.is_kept and not task.cancelled() and task.exception() is None:
+    def _store_result(
+        self, key: Hashable, computation: _Computation, task: asyncio.Task[Any]
+    ) -> None:
+        if computation.is_stored and not task.cancelled() and task.exception() is None:
             self.put(key, task.result())
 
-    def _land(self, key: Hashable, flight: _Flight) -> None:
-        # Whoever asks from now on is not to be given what is being cancelled.
-        if self._flights.get(key) is flight:
-            del self._flights[key]
-        flight.task.cancel()
+    def _end_computation(self, key: Hashable, computation: _Computation) -> None:
+        # Later calls must not join a computation that is being cancelled.
+        if self._computations.get(key) is computation:
+            del self._computations[key]
+        computation.task.cancel()
 
     def close(self) -> None:
-        """Cancel what is being made, and forget all that was."""
-        for flight in self._flights.values():
-            flight.task.cancel()
-        self._flights.clear()
-        self._kept.clear()
+        """Cancel all running computations and remove all values."""
+        for computation in self._computations.values():
+            computation.task.cancel()
+        self._computations.clear()
+        self._entries.clear()
         self.size = 0

@@ -1,4 +1,4 @@
-"""Long computations whose results are kept: `Computations`."""
+"""Long computations with cached results and progress."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 
 class Computations:
-    """Computes values in turns at the model, keeps them, and tells how far each one is.
+    """Runs long computations in threads, caches the results, and reports progress.
 
     Parameters
     ----------
     cache
-        What keeps the values.
+        Cache for the results.
     """
 
     def __init__(self, cache: Cache) -> None:
@@ -28,18 +28,18 @@ class Computations:
         self._scheduler = Scheduler()
 
     async def get(self, key: Hashable, compute: Callable[[LongTask], T]) -> T:
-        """Return the value of a key, computed in a thread unless it is kept."""
+        """Return the cached result of a key, or compute the result in a thread."""
         return await self._cache.get(key, partial(self._scheduler.run, key, compute))
 
     async def run(self, key: Hashable, compute: Callable[[LongTask], T]) -> T:
-        """Compute the value of a key in a thread; the caller keeps it."""
+        """Compute the result of a key in a thread without caching the result."""
         return await self._scheduler.run(key, compute)
 
-    def progress(self, key: Hashable) -> dict[str, Any]:
-        """Return how far the computation of the value of a key is."""
+    def get_progress(self, key: Hashable) -> dict[str, Any]:
+        """Return the state, finished steps and total steps of a computation, for JSON."""
         task = self._scheduler.find(key)
         if task is not None:
-            state = "running" if task.started else "waiting"
+            state = "running" if task.is_started else "waiting"
             return {"state": state, "done": task.done, "total": task.total}
         if key in self._cache:
             return {"state": "ready", "done": 0, "total": 0}

@@ -1,4 +1,4 @@
-"""The controls of the page, which are options as `actgrid.options` defines them."""
+"""Definitions of the page's controls, derived from `actgrid.options`."""
 
 from __future__ import annotations
 
@@ -8,40 +8,45 @@ from actgrid.option_groups import Option, get_options
 from actgrid.option_types import Channels, Choice, Normalize
 from actgrid.options import GridOptions, OverlayOptions, TargetOptions
 
-__all__ = ["COLORMAPS", "page_controls"]
+__all__ = ["COLORMAPS", "describe_controls"]
 
-# The colormaps that the page offers; the API draws with any.
+# Colormaps that the page offers; the HTTP API accepts all colormaps.
 COLORMAPS = (
     *("viridis", "gray", "magma", "inferno", "plasma", "cividis", "turbo"),
     *("RdBu_r", "coolwarm", "bone", "jet"),
 )
-# The controls of a layer, and those of a heatmap.
+# Options with a control in the layer panel and in the heatmap panel.
 _LAYER = ("normalize", "scope", "order", "cmap", "columns")
 _HEATMAP = ("method", "target", "layer", "alpha", "cmap")
 
 
-def page_controls(methods: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return the controls of the views of the page, each with its words, default and help.
+def describe_controls(methods: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the choices, defaults and help texts of the page's controls for JSON.
 
     Parameters
     ----------
     methods
-        Names of the attribution methods that can be chosen.
+        Names of the attribution methods that the page offers.
+
+    Returns
+    -------
+    dict
+        Panel ("layer" or "heatmap") -> option name -> description of the control.
     """
     grid, heatmap = get_options(GridOptions), get_options(TargetOptions, OverlayOptions)
-    offered = {"cmap": list(COLORMAPS), "method": methods}
+    choices = {"cmap": list(COLORMAPS), "method": methods}
     return {
-        "layer": {name: _control(grid[name], offered.get(name)) for name in _LAYER},
-        "heatmap": {name: _control(heatmap[name], offered.get(name)) for name in _HEATMAP},
+        "layer": {name: _describe_control(grid[name], choices.get(name)) for name in _LAYER},
+        "heatmap": {name: _describe_control(heatmap[name], choices.get(name)) for name in _HEATMAP},
     }
 
 
-def _control(option: Option, offered: list[str] | None) -> dict[str, Any]:
+def _describe_control(option: Option, choices: list[str] | None) -> dict[str, Any]:
     words = (
         list(option.type.words) if isinstance(option.type, Choice | Channels | Normalize) else []
     )
     return {
-        "words": words if offered is None else offered,
+        "words": words if choices is None else choices,
         "limited": list(option.type.limited) if isinstance(option.type, Normalize) else [],
         "default": option.default,
         "help": option.help,

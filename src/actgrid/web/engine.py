@@ -1,4 +1,4 @@
-"""The forward pass: activations by image and node, from as few runs of the model as can be."""
+"""Runs the model on images and caches the activations of all its layers."""
 
 from __future__ import annotations
 
@@ -31,29 +31,30 @@ from actgrid.option_groups import check_option
 from actgrid.options import InputOptions
 from actgrid.rendering.tiles import DTYPES
 from actgrid.web.cache import Cache
-from actgrid.web.images import StoredImage, read_image, sides_within
+from actgrid.web.images import StoredImage, compute_scaled_size, read_image
 
-__all__ = ["Engine", "Prepared"]
+__all__ = ["Engine", "PreparedImage"]
 
 Array = npt.NDArray[Any]
 
-# An image for a model of no fixed size is shown at its own, but for one that is larger.
-_LONGEST_SIDE = 512
-# Into so many parts the nodes are split, after each of which a run may stop.
-_DEPTHS = 4
-# What tells of which shape and dtype the model's inputs are.
+# Maximum height and width of images for a model whose input size is not fixed.
+_MAX_SIDE = 512
+# Number of prefixes of the network that are compiled separately. Activations of an early layer then
+# need no run of the whole network.
+_PREFIXES = 4
+# An image that is prepared to find the shape and dtype of the model's input.
 _BLANK = Image.new("RGB", (64, 64))
 
 
-class Prepared(NamedTuple):
-    """An image as a model takes it.
+class PreparedImage(NamedTuple):
+    """An image that is resized and preprocessed for the model.
 
-    Attributes
+    Parameters
     ----------
     picture
-        (height, width, 3) uint8: before it was preprocessed.
+        Pixels before preprocessing, of shape (height, width, 3) and dtype uint8.
     x
-        The model's input, a batch of one.
+        Input of the model, a batch of one image.
     """
 
     picture: npt.NDArray[np.uint8]
@@ -61,8 +62,8 @@ class Prepared(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Prefix:
-    """Take the activations of some nodes: no more of the model is run than these need."""
+class _OutputFilter:
+    """A transform that keeps the outputs of some layers; TensorFlow prunes the rest."""
 
     paths: frozenset[str]
 
@@ -71,62 +72,76 @@ class _Prefix:
 
 
 @dataclass(eq=False)
-class _Request:
-    """An image that waits for the model, or is in it, and those who wait for its activations."""
+class _ActivationRequest:
+    """A request for the activations of an image, which several callers can share.
+
+    Parameters
+    ----------
+    image
+        Id of the image.
+    x
+        Input of the model, a batch of one image.
+    prefix
+        Index of the prefix of the network to run.
+    futures
+        Futures of the callers.
+    """
 
     image: str
     x: Array
-    depth: int
+    prefix: int
     futures: list[asyncio.Future[dict[int, Array]]] = field(default_factory=list)
 
 
 class Engine:
-    """Runs a model on images and keeps the activations, by image and node.
+    """Runs a model on images in batches, and caches the activations of each layer.
 
-    One run of an image gives the activations of many nodes: of all up to the end of the quarter of
-    the network that a wanted one lies in. Images that are asked for while the model runs go into
-    its next run together; one that nobody waits for any more by then does not. All methods are
-    called in one event loop; the model runs in a thread of its own.
+    The nodes of the network are split into quarters. A run computes all nodes up to the end of the
+    quarter that contains the requested node. Images that are requested while the model runs form
+    the next batch, unless their requests are cancelled before it starts. All methods must be called
+    in one event loop; the model runs in its own thread.
 
     Parameters
     ----------
     model
-        A Keras model that takes a batch of images and nothing else, or anything that
-        `actgrid.load_model` takes.
+        A Keras model whose only input is a batch of images, or a model specification, see
+        `actgrid.load_model`.
     cache
-        What keeps the activations, and bounds how many are about at once.
+        Cache for the activations. Its size also limits the memory of a batch.
     size, preprocess, fit
-        As for `actgrid.load_images`. Images for a model whose size is not fixed keep theirs, made
-        smaller where a side is longer than 512 pixels.
+        See `actgrid.load_images`. If the input size of the model is not fixed and `size` is None,
+        images keep their size, except that larger images are reduced to at most 512 pixels a side.
     batch_size
-        How many images one run takes, at most: fewer where their activations would be more than
-        half of what the cache holds.
+        Maximum number of images in a batch. Batches are smaller if their activations would take
+        more than half of the cache.
     threads
-        What images are loaded in; None: threads of its own.
+        Threads that load images; None: own threads.
 
     Attributes
     ----------
     model
-        The model.
+        The Keras model.
     graph : LayerGraph
-        Its nodes.
-    drawn : list of int
-        The nodes whose activations can be drawn: those of two to five axes, but for inputs.
+        Nodes of the model: its inputs, and each call of its layers.
+    drawable_nodes : list of int
+        Indices of the nodes whose activations can be drawn: outputs of layers with 2 to 5 axes.
     size : tuple of int or None
-        (height, width) of all images; None if each has its own.
+        (height, width) of all images in pixels; None if images keep their size.
 
     Raises
     ------
     ModelError, ShapeError
-        If the model cannot be loaded, takes no images or several inputs, or if its size has to be
-        given and is not. Both are ValueErrors.
+        If the model cannot be loaded, has no image input or several inputs, or needs a `size`. Both
+        are ValueErrors.
     OptionError
         If an option cannot be used. Also a ValueError.
 
     Examples
     --------
-    >>> engine = Engine("demo", Cache(512 << 20))
-    >>> activation = await engine.activation(store["9f86d081884c7d65"], engine.drawn[0])
+    >>> engine = Engine("demo", Cache(max_bytes=512 << 20))
+    >>> image = StoredImage("0", "cat", actgrid.demo.photo())
+    >>> asyncio.run(engine.get_activation(image, engine.drawable_nodes[-1])).shape
+    (1, 1000)
     """
 
     def __init__(
@@ -148,264 +163,285 @@ class Engine:
         check_option(InputOptions, "fit", fit)
         _, channels_first, fixed = find_image_input(self.model)
         self.size = fixed if size is None else parse_image_size(size)
-        self._spec = self._described(channels_first)
+        self._spec = self._create_input_spec(channels_first)
         self.graph = build_layer_graph(self.model, self._spec)
-        self.drawn = [
+        self.drawable_nodes = [
             node
             for node, info in enumerate(self.graph.infos)
             if info.type != INPUT and 2 <= len(info.shape) <= 5 and info.dtype in DTYPES
         ]
-        if not self.drawn:
+        if not self.drawable_nodes:
             raise ModelError(f"the model {self.model.name!r} has no layer that can be drawn")
-        self._ends = _ends(len(self.drawn))
-        self._prefixes = [
-            _Prefix(frozenset(self.graph.infos[node].path for node in self.drawn[:end]))
-            for end in self._ends
+        self._prefix_ends = _compute_prefix_ends(len(self.drawable_nodes))
+        self._output_filters = [
+            _OutputFilter(
+                frozenset(self.graph.infos[node].path for node in self.drawable_nodes[:end])
+            )
+            for end in self._prefix_ends
         ]
         self._extractor = Extractor(self.model, "*")
-        self._compiled: set[int] = set()
+        self._compiled_prefixes: set[int] = set()
         self._batch_size = check_integer("batch_size", batch_size, 1)
         if self._spec.shape[0] is not None:
             self._batch_size = min(self._batch_size, self._spec.shape[0])
-        # Of one image, by its shape and the depth: measured, as layers may be of any size.
-        self._bytes: dict[tuple[tuple[int, ...], int], int] = {}
-        self._held = 0
-        self._waiting: list[_Request] = []
-        self._running: list[_Request] = []
+        # Measured memory of the activations of an image, by the shape of the input and the prefix.
+        self._bytes_per_image: dict[tuple[tuple[int, ...], int], int] = {}
+        self._held_bytes = 0
+        self._waiting_requests: list[_ActivationRequest] = []
+        self._running_requests: list[_ActivationRequest] = []
         self._task: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="actgrid-model")
-        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="actgrid-compiler")
-        self._threads = threads or ThreadPoolExecutor(thread_name_prefix="actgrid-images")
+        self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="actgrid-model")
+        self._compile_thread = ThreadPoolExecutor(1, thread_name_prefix="actgrid-compiler")
+        self._image_threads = threads or ThreadPoolExecutor(thread_name_prefix="actgrid-images")
 
     @property
-    def spec(self) -> Any:
-        """The input that the model is traced with, a TensorSpec."""
+    def input_spec(self) -> Any:
+        """TensorSpec of the input with which the model is traced."""
         return self._spec
 
-    def _described(self, channels_first: bool) -> Any:
-        """Return the TensorSpec of what the model is given; make its weights if it has none."""
-        known = read_input_specs(self.model)
+    def _create_input_spec(self, channels_first: bool) -> Any:
+        """Return the TensorSpec of the model's input, and build the model if needed."""
+        input_specs = read_input_specs(self.model)
         sides = slice(2, 4) if channels_first else slice(1, 3)
         if self.size is None:
-            if known is None:
+            if input_specs is None:
                 raise ModelError(
                     f"the input of the model {self.model.name!r} is not known: give a size, or "
-                    "call it once"
+                    "call the model once"
                 )
             if any(find_fixed_sides(self.model)):
-                (taken,) = (tuple(spec.shape) for spec in tensorflow().nest.flatten(known))
-                raise ShapeError(f"the model takes {taken}: give a size")
+                (shape,) = (tuple(spec.shape) for spec in tensorflow().nest.flatten(input_specs))
+                raise ShapeError(
+                    f"the input size of the model is only partly fixed: got {shape}; give a size"
+                )
         blank = as_tensors(self.prepare(_BLANK).x)
-        shape: list[int | None] = [
-            None if known is None else get_fixed_batch_size(self.model),
+        spec_shape: list[int | None] = [
+            None if input_specs is None else get_fixed_batch_size(self.model),
             *blank.shape[1:],
         ]
         if self.size is None:
-            shape[sides] = None, None
-        spec = tensorflow().TensorSpec(shape, blank.dtype)
+            spec_shape[sides] = None, None
+        spec = tensorflow().TensorSpec(spec_shape, blank.dtype)
         prepare_inputs(self.model, spec)
         build_model(self.model, blank)
         return spec
 
     async def start(self) -> None:
-        """Compile the model and run it once, so that the first image need not wait for that.
+        """Compile the model and run it once, so that the first image is not delayed.
 
-        Shorter runs are compiled behind the scenes; until they are there, longer ones do.
+        The whole network is compiled first, and shorter prefixes afterwards in the background.
         """
-        *shorter, longest = range(len(self._ends))
+        *shorter, longest = range(len(self._prefix_ends))
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._warm_up, longest)
-        for depth in shorter:
-            self._compiler.submit(self._warm_up, depth)
+        await loop.run_in_executor(self._model_thread, self._warm_up, longest)
+        for prefix in shorter:
+            self._compile_thread.submit(self._warm_up, prefix)
 
-    def _warm_up(self, depth: int) -> None:
-        self._compile(depth)
+    def _warm_up(self, prefix: int) -> None:
+        self._compile(prefix)
         if self.size is not None:
-            self._activations([self.prepare(_BLANK).x], depth)
+            self._run_model([self.prepare(_BLANK).x], prefix)
 
     async def close(self) -> None:
-        """Cancel whoever waits; a run that has begun ends in its thread, for nobody."""
-        for future in _unsettled([*self._running, *self._waiting]):
+        """Cancel all requests; drop the results of a run that has already started."""
+        for future in _get_unfinished_futures([*self._running_requests, *self._waiting_requests]):
             future.cancel()
-        self._waiting.clear()
+        self._waiting_requests.clear()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        for pool in (self._thread, self._compiler):
+        for pool in (self._model_thread, self._compile_thread):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def prepare(self, source: Any) -> Prepared:
-        """Return an image, a path, a Pillow image or an array, as the model takes it.
+    def prepare(self, source: Any) -> PreparedImage:
+        """Load, resize and preprocess an image from a path, a Pillow image or an array.
 
         Raises
         ------
         ImageError
-            If it cannot be read. Also an OSError.
+            If the image cannot be read. Also an OSError.
         """
         image, size, fit = read_image(source), self.size, self._fit
         if size is None:
-            size, fit = sides_within(image, _LONGEST_SIDE), "stretch"
+            size, fit = compute_scaled_size(image, _MAX_SIDE), "stretch"
         pixels, x = load_with_pixels(
             image, size=size, preprocess=self._preprocess, model=self.model, fit=fit
         )
         picture = np.rint(pixels[0, ..., :3]).astype(np.uint8)
-        return Prepared(np.repeat(picture, 3 // picture.shape[2], axis=2), x)
+        return PreparedImage(np.repeat(picture, 3 // picture.shape[2], axis=2), x)
 
-    async def prepared(self, image: StoredImage) -> Prepared:
-        """Return a stored image as the model takes it, which is kept."""
+    async def get_prepared(self, image: StoredImage) -> PreparedImage:
+        """Return a stored image, resized and preprocessed; the result is cached."""
 
-        async def make() -> Prepared:
+        async def compute() -> PreparedImage:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self.prepare, image.source)
+            return await loop.run_in_executor(self._image_threads, self.prepare, image.source)
 
-        return await self._cache.get(("prepared", image.id), make)
+        return await self._cache.get(("prepared", image.id), compute)
 
-    async def activation(self, image: StoredImage, node: int) -> Array:
-        """Return what a drawn node gives for an image, with the batch axis, read-only.
+    async def get_activation(self, image: StoredImage, node: int) -> Array:
+        """Return the activation of a drawable node for an image as a read-only batch of 1.
 
         Raises
         ------
         ImageError
             If the image cannot be read. Also an OSError.
         ModelError
-            If the model cannot be run on it. Also a ValueError.
+            If the model cannot be run on the image. Also a ValueError.
         """
-        found: Array | None = self._cache.find(("activation", image.id, node))
-        if found is None:
-            place = self.drawn.index(node)
-            depth = next(depth for depth, end in enumerate(self._ends) if place < end)
-            found = (await self._asked(image, depth))[node]
-        return found
+        activation: Array | None = self._cache.find(("activation", image.id, node))
+        if activation is None:
+            position = self.drawable_nodes.index(node)
+            prefix = next(prefix for prefix, end in enumerate(self._prefix_ends) if position < end)
+            activation = (await self._request_activations(image, prefix))[node]
+        return activation
 
     @asynccontextmanager
-    async def everything(self, image: StoredImage) -> AsyncIterator[Mapping[int, Array]]:
-        """Hold what all drawn nodes give for an image, by node.
+    async def hold_activations(self, image: StoredImage) -> AsyncIterator[Mapping[int, Array]]:
+        """Yield the activations of all drawable nodes for an image, by node.
 
-        While more is held than half of what the cache holds, the model does not run: nothing else
-        is to be asked for meanwhile.
+        While the held activations take more than half of the cache size, the model does not run.
+        The caller must therefore not request other activations inside the ``with`` block.
         """
-        kept = {node: self._cache.find(("activation", image.id, node)) for node in self.drawn}
-        if any(activation is None for activation in kept.values()):
-            kept = await self._asked(image, len(self._ends) - 1)
-        held = sum(activation.nbytes for activation in kept.values())
-        self._held += held
+        activations = {
+            node: self._cache.find(("activation", image.id, node)) for node in self.drawable_nodes
+        }
+        if any(activation is None for activation in activations.values()):
+            activations = await self._request_activations(image, len(self._prefix_ends) - 1)
+        size = sum(activation.nbytes for activation in activations.values())
+        self._held_bytes += size
         try:
-            yield kept
+            yield activations
         finally:
-            self._held -= held
-            self._go_on()
+            self._held_bytes -= size
+            self._start_next_run()
 
-    async def _asked(self, image: StoredImage, depth: int) -> dict[int, Array]:
-        """Return what a run as deep as this gives for an image, shared with others who ask."""
-        x = (await self.prepared(image)).x
-        for request in (*self._running, *self._waiting):
-            if request.image == image.id and (request in self._waiting or request.depth >= depth):
-                request.depth = max(request.depth, depth)
+    async def _request_activations(self, image: StoredImage, prefix: int) -> dict[int, Array]:
+        """Return the activations of a prefix of the network for an image, by node."""
+        x = (await self.get_prepared(image)).x
+        for request in (*self._running_requests, *self._waiting_requests):
+            if request.image == image.id and (
+                request in self._waiting_requests or request.prefix >= prefix
+            ):
+                request.prefix = max(request.prefix, prefix)
                 break
         else:
-            request = _Request(image.id, x, depth)
-            self._waiting.append(request)
+            request = _ActivationRequest(image.id, x, prefix)
+            self._waiting_requests.append(request)
         future: asyncio.Future[dict[int, Array]] = asyncio.get_running_loop().create_future()
         request.futures.append(future)
-        self._go_on()
+        self._start_next_run()
         return await future
 
-    def _go_on(self) -> None:
-        """Run the model on what waits, unless it runs or too much is held."""
-        if self._task is None and self._waiting and 2 * self._held <= self._cache.most_bytes:
+    def _start_next_run(self) -> None:
+        """Run the model on waiting images, unless it runs or too much memory is held."""
+        if (
+            self._task is None
+            and self._waiting_requests
+            and 2 * self._held_bytes <= self._cache.max_bytes
+        ):
             self._task = asyncio.ensure_future(self._run_waiting())
 
     async def _run_waiting(self) -> None:
         try:
-            # All who are about to ask have done so when this goes on.
+            # Tasks that are ready can add their requests before the batch is chosen.
             await asyncio.sleep(0)
-            self._running = self._next_batch()
-            if self._running:
-                await self._run(self._running)
-                # Those who were given something hold it when this goes on.
+            self._running_requests = self._take_batch()
+            if self._running_requests:
+                await self._run_batch(self._running_requests)
+                # Callers of `hold_activations` can count their memory before the next run.
                 await asyncio.sleep(0)
         finally:
-            self._running = []
+            self._running_requests = []
             self._task = None
-            self._go_on()
+            self._start_next_run()
 
-    def _next_batch(self) -> list[_Request]:
-        """Take what goes into the next run from what waits, without what nobody waits for."""
-        self._waiting = [request for request in self._waiting if _unsettled([request])]
-        if not self._waiting:
+    def _take_batch(self) -> list[_ActivationRequest]:
+        """Remove and return the next batch of waiting requests; drop cancelled requests."""
+        self._waiting_requests = [
+            request for request in self._waiting_requests if _get_unfinished_futures([request])
+        ]
+        if not self._waiting_requests:
             return []
-        shape = self._waiting[0].x.shape
-        alike = [request for request in self._waiting if request.x.shape == shape]
-        alike = alike[: self._batch_size]
-        depth = self._ready(alike)
-        half = self._cache.most_bytes // 2
-        # One image, where it is not known yet what it takes.
-        size = self._bytes.get((shape, depth), half)
-        batch = alike[: max(1, half // max(1, size))]
-        self._waiting = [request for request in self._waiting if request not in batch]
+        shape = self._waiting_requests[0].x.shape
+        candidates = [request for request in self._waiting_requests if request.x.shape == shape]
+        candidates = candidates[: self._batch_size]
+        prefix = self._choose_prefix(candidates)
+        half = self._cache.max_bytes // 2
+        # A single image while the memory of its activations is unknown.
+        size = self._bytes_per_image.get((shape, prefix), half)
+        batch = candidates[: max(1, half // max(1, size))]
+        self._waiting_requests = [
+            request for request in self._waiting_requests if request not in batch
+        ]
         return batch
 
-    async def _run(self, batch: list[_Request]) -> None:
-        """Run the model on images of one shape, and give each its activations."""
-        depth = self._ready(batch)
+    async def _run_batch(self, batch: list[_ActivationRequest]) -> None:
+        """Run the model on requests with the same input shape, and set their futures."""
+        prefix = self._choose_prefix(batch)
         inputs = [request.x for request in batch]
         loop = asyncio.get_running_loop()
         try:
-            results = await loop.run_in_executor(self._thread, self._activations, inputs, depth)
+            results = await loop.run_in_executor(
+                self._model_thread, self._run_model, inputs, prefix
+            )
         except Exception as error:
-            for future in _unsettled(batch):
+            for future in _get_unfinished_futures(batch):
                 future.set_exception(error)
             return
         for request, result in zip(batch, results, strict=True):
             for node, activation in result.items():
                 self._cache.put(("activation", request.image, node), activation)
-            for future in _unsettled([request]):
+            for future in _get_unfinished_futures([request]):
                 future.set_result(result)
 
-    def _ready(self, batch: list[_Request]) -> int:
-        """Return how deep a run is to be: of those that are compiled, the shortest that will do."""
-        depth = max(request.depth for request in batch)
-        return min((ready for ready in self._compiled if ready >= depth), default=depth)
+    def _choose_prefix(self, batch: list[_ActivationRequest]) -> int:
+        """Return the shortest compiled prefix that suffices for all requests of a batch."""
+        prefix = max(request.prefix for request in batch)
+        return min(
+            (compiled for compiled in self._compiled_prefixes if compiled >= prefix), default=prefix
+        )
 
-    def _compile(self, depth: int) -> None:
-        if depth not in self._compiled:
-            trace_layers(self._extractor, self._spec, self._prefixes[depth])
-            self._compiled.add(depth)
+    def _compile(self, prefix: int) -> None:
+        if prefix not in self._compiled_prefixes:
+            trace_layers(self._extractor, self._spec, self._output_filters[prefix])
+            self._compiled_prefixes.add(prefix)
 
-    def _activations(self, inputs: Sequence[Array], depth: int) -> list[dict[int, Array]]:
-        """Return for each of some inputs what the nodes up to a depth give."""
+    def _run_model(self, inputs: Sequence[Array], prefix: int) -> list[dict[int, Array]]:
+        """Run a prefix of the network on inputs, and return the activations of each input."""
         count = self._spec.shape[0] or len(inputs)
         batch = np.concatenate([*inputs, *[inputs[-1]] * (count - len(inputs))])
-        prefix = self._prefixes[depth]
-        self._compile(depth)
-        found = run_transform(self._extractor, batch, prefix)
+        self._compile(prefix)
+        outputs = run_transform(self._extractor, batch, self._output_filters[prefix])
         results: list[dict[int, Array]] = [{} for _ in inputs]
-        for node in self.drawn[: self._ends[depth]]:
-            # Taken out, so that no more than one is about beside its copies.
-            activation = np.asarray(found.pop(self.graph.infos[node].path))
+        for node in self.drawable_nodes[: self._prefix_ends[prefix]]:
+            # Removed from the dict, so that only one batch activation exists besides its copies.
+            activation = np.asarray(outputs.pop(self.graph.infos[node].path))
             for sample, result in enumerate(results):
-                result[node] = self._of_sample(node, activation, sample, count)
+                result[node] = self._extract_sample(node, activation, sample, count)
         size = sum(activation.nbytes for activation in results[0].values())
-        self._bytes[inputs[0].shape, depth] = size
+        self._bytes_per_image[inputs[0].shape, prefix] = size
         return results
 
-    def _of_sample(self, node: int, activation: Array, sample: int, count: int) -> Array:
-        """Return what a node gives for one of so many images, in memory of its own."""
+    def _extract_sample(self, node: int, activation: Array, sample: int, count: int) -> Array:
+        """Return the rows of a node's activation that belong to one sample, read-only."""
         shape, batch = self.graph.infos[node].shape, self._spec.shape[0]
-        # A layer may give several rows for each image, or the same for all of them.
-        several = shape[0] is None if batch is None else (shape[0] or 0) % batch == 0
-        rows, left = divmod(len(activation), count)
-        if several and not left and count > 1:
+        # A layer may return several rows for each image, or a constant number of rows.
+        scales_with_batch = shape[0] is None if batch is None else (shape[0] or 0) % batch == 0
+        rows, remainder = divmod(len(activation), count)
+        if scales_with_batch and not remainder and count > 1:
             activation = activation[sample * rows : (sample + 1) * rows].copy()
         activation.setflags(write=False)
         return activation
 
 
-def _unsettled(requests: list[_Request]) -> list[asyncio.Future[dict[int, Array]]]:
-    """Return what those have who still wait."""
+def _get_unfinished_futures(
+    requests: list[_ActivationRequest],
+) -> list[asyncio.Future[dict[int, Array]]]:
+    """Return the unfinished futures of requests."""
     return [future for request in requests for future in request.futures if not future.done()]
 
 
-def _ends(count: int) -> list[int]:
-    """Return where prefixes of so many nodes end, of which the last holds all."""
-    return sorted({-(-count * part // _DEPTHS) for part in range(1, _DEPTHS + 1)} - {0})
+def _compute_prefix_ends(count: int) -> list[int]:
+    """Return the numbers of nodes in the prefixes of a network of `count` nodes."""
+    return sorted({-(-count * part // _PREFIXES) for part in range(1, _PREFIXES + 1)} - {0})

@@ -1,4 +1,4 @@
-"""`actgrid.export_site`: the viewer as files for any web server."""
+"""The function `actgrid.export_site`, which writes the viewer as a static site."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import ExportOptions, ViewerImageOptions
 from actgrid.progress import show_progress
 from actgrid.web.images import ImageStore
-from actgrid.web.page_files import page_files
+from actgrid.web.page_files import read_page_files
 from actgrid.web.viewer import Viewer
 
 if TYPE_CHECKING:
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = ["export_site"]
 
-# Path of a file, and what returns its content, perhaps to be awaited: bytes, or what becomes JSON.
+# Path of a file, and a function that returns its content or an awaitable of its content: bytes, or
+# a value for JSON.
 _Resource = tuple[str, Callable[[], Any]]
-# At once: enough that the processors are never idle, few enough that one image's layers stay.
+# Number of concurrent writers: enough to keep the processors busy, and few enough that the
+# activations of the current image stay in the cache.
 _WRITERS = 4
 
 
@@ -46,137 +48,151 @@ def export_site(
     output: str | Path,
     **options: Unpack[ExportOptions],
 ) -> Path:
-    """Write the viewer as files: the same page with the data in it, for any web server.
+    """Write the viewer as a static site: the page, pictures and statistics as files.
 
-    Nothing runs there: what the page offers is what was written.
+    Any web server can serve the site. The page shows only the images, layers, normalizations and
+    methods that were written, because no model runs on the server.
 
     Parameters
     ----------
-    model, images
-        As for `actgrid.serve`.
-    layers
-        Layers whose channels can be looked at, see `actgrid.Extractor`; None: all that can be
-        drawn. The graph shows every layer.
-    output
-        A folder, made if need be. ``index.html`` is written last, when all else is there.
+    model : keras.Model or str or pathlib.Path
+        A Keras model whose only input is a batch of images, or a model specification, see
+        `actgrid.load_model`.
+    images : str, pathlib.Path, PIL.Image.Image, array or iterable of these
+        The images, see `actgrid.serve`.
+    layers : str, int, type, callable or sequence of these, optional
+        Layers whose channels the page shows, see `actgrid.Extractor`; None: all layers that can be
+        drawn. The graph contains all layers in either case.
+    output : str or pathlib.Path
+        The folder, created if missing. ``index.html`` is written last, after all other files.
     **options
-        Options of the page, see `actgrid.options.ExportOptions`. Each `normalize` is written with
-        each `scope`; a model without classes has no heatmaps.
+        See `actgrid.options.ExportOptions`. Each `normalize` is written with each `scope`. A model
+        without classes has no heatmaps.
 
     Returns
     -------
-    Path
+    pathlib.Path
         The folder.
 
     Raises
     ------
     OptionError
-        If there is no image, or an option cannot be used. Also a ValueError.
+        If there are no images, or an option is invalid. Also a ValueError.
     OutputError
         If a file cannot be written. Also an OSError.
     LayerError
         If no layer matches an item of `layers`. Also a KeyError.
     ActgridError
-        Whatever `actgrid.serve` and `actgrid.explain` raise.
+        Errors of `actgrid.serve` and `actgrid.explain`.
 
     Examples
     --------
-    >>> actgrid.export_site("demo", "photos/", "*_relu", output="site")
-    PosixPath('site')
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")])
+    >>> images = np.zeros((1, 8, 8, 3), np.uint8)
+    >>> site = actgrid.export_site(model, images, "conv", output="site", preprocess="unit")
+    >>> sorted(path.name for path in site.glob("*.html"))
+    ['index.html']
     """
-    normalizations, scopes = _several(options["normalize"]), _several(options["scope"])
-    methods = [find_method(method).name for method in _several(options["method"])]
-    network = load_model(model)
+    normalizations, scopes = _as_list(options["normalize"]), _as_list(options["scope"])
+    methods = [find_method(method).name for method in _as_list(options["method"])]
+    loaded = load_model(model)
     store = ImageStore(images)
-    viewer = Viewer(network, store, **pick_options(options, ViewerImageOptions))
+    viewer = Viewer(loaded, store, **pick_options(options, ViewerImageOptions))
     if not len(viewer.images):
-        raise OptionError("no images were given: a site shows those that it was written with")
-    about = viewer.about()
-    drawn = {node["path"] for node in about["nodes"] if node["drawn"]}
+        raise OptionError("no images were given: a site needs at least one image")
+    model_info = viewer.get_model_info()
+    drawable_paths = {node["path"] for node in model_info["nodes"] if node["drawn"]}
     if layers is not None:
-        drawn &= set(trace_layers(Extractor(network, layers), prepare_trace_inputs(network, None)))
-    about |= {
+        drawable_paths &= set(
+            trace_layers(Extractor(loaded, layers), prepare_trace_inputs(loaded, None))
+        )
+    model_info |= {
         "live": False,
-        "nodes": [node | {"drawn": node["path"] in drawn} for node in about["nodes"]],
-        "controls": _offered(about["controls"], normalize=normalizations, scope=scopes),
-        "methods": [method for method in about["methods"] if method["name"] in methods],
+        "nodes": [node | {"drawn": node["path"] in drawable_paths} for node in model_info["nodes"]],
+        "controls": _restrict_controls(
+            model_info["controls"], normalize=normalizations, scope=scopes
+        ),
+        "methods": [method for method in model_info["methods"] if method["name"] in methods],
         "targets": False,
         "uploads": None,
         "maximize": False,
     }
     folder = make_folder(output)
     renderings = list(product(normalizations, scopes))
-    resources = list(_resources(viewer, about, renderings))
+    resources = list(_iterate_resources(viewer, model_info, renderings))
     with show_progress(len(resources), "exporting", options["progress"]) as advance:
-        asyncio.run(_write(viewer, folder, resources, advance))
-    # What has the page's data first, and the page itself when everything it asks for is there.
-    for name, content in sorted(page_files().items(), key=lambda file: file[0] == "index.html"):
+        asyncio.run(_write_resources(viewer, folder, resources, advance))
+    # The page is written last, because it loads all other files.
+    for name, content in sorted(
+        read_page_files().items(), key=lambda file: file[0] == "index.html"
+    ):
         write_file(folder / name, content)
     return folder
 
 
-def _several(option: str | Sequence[str]) -> list[str]:
+def _as_list(option: str | Sequence[str]) -> list[str]:
     return [option] if isinstance(option, str) else list(option)
 
 
-def _offered(controls: dict[str, Any], **words: list[str]) -> dict[str, Any]:
-    """Return the controls of the page, those of a layer with nothing but the words written."""
+def _restrict_controls(controls: dict[str, Any], **choices: list[str]) -> dict[str, Any]:
+    """Return the page's controls with other choices of the given layer controls."""
     layer = controls["layer"] | {
-        name: controls["layer"][name] | {"words": known, "default": known[0]}
-        for name, known in words.items()
+        name: controls["layer"][name] | {"words": words, "default": words[0]}
+        for name, words in choices.items()
     }
     return controls | {"layer": layer}
 
 
-def _resources(
-    viewer: Viewer, about: dict[str, Any], renderings: list[tuple[str, str]]
+def _iterate_resources(
+    viewer: Viewer, model_info: dict[str, Any], renderings: list[tuple[str, str]]
 ) -> Iterator[_Resource]:
-    """Yield all that the page asks for, under the paths that it asks for."""
-    nodes = about["nodes"]
-    drawn = [layer for layer, node in enumerate(nodes) if node["drawn"]]
-    listed = viewer.images.listed(0, len(viewer.images))
-    for image in (one.id for one in listed):
-        place = f"images/{image}"
-        yield f"{place}/thumbnail.jpg", partial(viewer.thumbnail, image)
-        yield f"{place}/picture.png", partial(viewer.picture, image)
-        yield f"{place}/layers.json", partial(viewer.layers, image)
-        yield f"{place}/layers.png", partial(viewer.layers_sprite, image)
-        if about["classes"]:
-            yield f"{place}/classes.json", partial(viewer.classes, image)
-        for layer in drawn:
-            yield f"{place}/layers/{layer}.json", partial(viewer.layer, image, layer)
+    """Yield all resources of the HTTP API that the page loads, with their paths."""
+    nodes = model_info["nodes"]
+    drawable = [layer for layer, node in enumerate(nodes) if node["drawn"]]
+    stored_images = viewer.images.list_images(0, len(viewer.images))
+    for image in (stored.id for stored in stored_images):
+        prefix = f"images/{image}"
+        yield f"{prefix}/thumbnail.jpg", partial(viewer.get_thumbnail, image)
+        yield f"{prefix}/picture.png", partial(viewer.get_picture, image)
+        yield f"{prefix}/layers.json", partial(viewer.get_layers, image)
+        yield f"{prefix}/layers.png", partial(viewer.get_layers_sprite, image)
+        if model_info["classes"]:
+            yield f"{prefix}/classes.json", partial(viewer.get_classes, image)
+        for layer in drawable:
+            yield f"{prefix}/layers/{layer}.json", partial(viewer.get_layer, image, layer)
             yield (
-                f"{place}/layers/{layer}/histograms.json",
-                partial(viewer.histograms, image, layer),
+                f"{prefix}/layers/{layer}/histograms.json",
+                partial(viewer.get_histograms, image, layer),
             )
             for normalize, scope in renderings:
                 yield (
-                    f"{place}/layers/{layer}/{normalize}/{scope}.png",
-                    partial(viewer.levels, image, layer, normalize, scope),
+                    f"{prefix}/layers/{layer}/{normalize}/{scope}.png",
+                    partial(viewer.get_levels, image, layer, normalize, scope),
                 )
-        for method in (one["name"] for one in about["methods"]):
-            heatmap = f"{place}/heatmaps/{method}/predicted"
-            yield f"{heatmap}.json", partial(viewer.heatmap, image, method, None)
-            yield f"{heatmap}.png", partial(viewer.heatmap_levels, image, method, None)
-    for layer in drawn:
+        for method in (entry["name"] for entry in model_info["methods"]):
+            heatmap = f"{prefix}/heatmaps/{method}/predicted"
+            yield f"{heatmap}.json", partial(viewer.get_heatmap, image, method, None)
+            yield f"{heatmap}.png", partial(viewer.get_heatmap_levels, image, method, None)
+    for layer in drawable:
         if nodes[layer]["kernel"]:
-            yield f"layers/{layer}/kernel.json", partial(viewer.kernel, layer)
-            yield f"layers/{layer}/kernel.png", partial(viewer.kernel_levels, layer)
+            yield f"layers/{layer}/kernel.json", partial(viewer.get_kernel, layer)
+            yield f"layers/{layer}/kernel.png", partial(viewer.get_kernel_levels, layer)
         if nodes[layer]["measured"]:
-            yield f"layers/{layer}/dataset.json", partial(viewer.dataset, layer)
-    named = [{"id": image.id, "name": image.name, "uploaded": False} for image in listed]
-    yield "images.json", partial(dict, total=len(named), images=named)
-    yield "model.json", partial(dict, about)
+            yield f"layers/{layer}/dataset.json", partial(viewer.get_dataset_stats, layer)
+    entries = [{"id": image.id, "name": image.name, "uploaded": False} for image in stored_images]
+    yield "images.json", partial(dict, total=len(entries), images=entries)
+    yield "model.json", partial(dict, model_info)
 
 
-async def _write(
+async def _write_resources(
     viewer: Viewer, folder: Path, resources: list[_Resource], advance: Callable[[], None]
 ) -> None:
-    """Write the resources, a few at a time, in their order: an image's follow each other."""
-    left = iter(resources)
+    """Write resources to files in their order, several at a time."""
+    remaining = iter(resources)
 
     async def write() -> None:
-        for path, get in left:
+        for path, get in remaining:
             content = get()
             if inspect.isawaitable(content):
                 content = await content

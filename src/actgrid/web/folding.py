@@ -1,4 +1,4 @@
-"""What of a model's graph is folded into one card until someone opens it."""
+"""Groups of layers that the page folds into single cards of the graph."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from actgrid.models.graph import LayerGraph
 
 __all__ = ["Folding", "Group", "fold"]
 
-# Layers that belong to the one before them.
-_FOLLOWERS = re.compile(r".*Normalization|Activation|.*E?LU|Softmax|.*Dropout.*|Gaussian.*")
-_CALL = re.compile(r"(?P<path>.*?)(?P<call>:\d+)?(\[.*\])?")
+# Types of layers that are grouped with the layer before them.
+_FOLLOWER_TYPES = re.compile(r".*Normalization|Activation|.*E?LU|Softmax|.*Dropout.*|Gaussian.*")
+_NODE_PATH = re.compile(r"(?P<path>.*?)(?P<call>:\d+)?(\[.*\])?")
 
 
 @dataclass(frozen=True)
 class Group:
-    """Nodes that are folded into one.
+    """A group of nodes that the page shows as one card until a user opens it.
 
-    Attributes
+    Parameters
     ----------
     name
-        Path of the layer that it is named after: no two groups of a kind share theirs.
+        Path of the layer after which the group is named, unique among groups of the same kind.
     kind
-        ``"model"``: a nested model or composite layer; ``"branches"``: what lies between a fork
-        and its join, with the join; ``"unit"``: a layer with the normalisation, activation and
-        dropout after it.
+        ``"model"``: a nested model or composite layer; ``"branches"``: the nodes between a fork and
+        its join, and the join; ``"unit"``: a layer with the normalisation, activation and dropout
+        after it.
     title
-        What is in it.
+        Description of the contents.
     parent
-        Position of the group that it is in; None if it is in none.
+        Index of the smallest group that contains this group; None if there is no such group.
     """
 
     name: str
@@ -43,23 +43,31 @@ class Group:
 
 @dataclass(frozen=True)
 class Folding:
-    """The groups of a graph, outer before inner, and the innermost one of each node or None."""
+    """The groups of a graph.
+
+    Parameters
+    ----------
+    groups
+        The groups; an outer group comes before its inner groups.
+    innermost_groups
+        For each node, the index of the smallest group that contains it, or None.
+    """
 
     groups: tuple[Group, ...]
-    group_of: tuple[int | None, ...]
+    innermost_groups: tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
-class _Set:
-    """Nodes that could be a group."""
+class _Candidate:
+    """A set of nodes that can become a group."""
 
     name: str
     kind: str
     title: str
     nodes: frozenset[int]
 
-    def nests(self, other: _Set) -> bool:
-        """Tell whether one of the two is inside the other, and smaller, or they share nothing."""
+    def is_compatible(self, other: _Candidate) -> bool:
+        """Return whether two sets of nodes are disjoint, or one is a proper subset."""
         return (
             self.nodes < other.nodes
             or other.nodes < self.nodes
@@ -68,99 +76,114 @@ class _Set:
 
 
 def fold(graph: LayerGraph) -> Folding:
-    """Return what of a graph is folded.
+    """Find the groups of nodes in a graph that the page folds into cards.
 
-    Groups nest or have no node in common, and each can be taken for one node without making a
-    cycle of the graph.
+    Two groups are disjoint, or one contains the other. Replacing any group by a single node leaves
+    the graph without cycles.
 
     Examples
     --------
-    >>> folding = fold(build_layer_graph("demo"))
+    >>> from actgrid.models.graph import build_layer_graph
+    >>> folding = fold(build_layer_graph(actgrid.load_model("demo")))
     >>> [group.title for group in folding.groups if group.name == "block2_add"]
     ['9 layers, 2 branches']
     """
-    flow = _Flow(graph)
-    chosen: list[_Set] = []
-    for found in (_models(graph.infos, flow), _branches(graph, flow)):
-        # The larger ones first: of two that overlap they are what is seen before any is open.
-        for one in sorted(found, key=lambda one: -len(one.nodes)):
-            if len(one.nodes) > 1 and all(one.nests(other) for other in chosen):
-                chosen.append(one)
-    units = _units(graph.infos, flow, _innermost(chosen, len(graph.infos)))
+    adjacency = _Adjacency(graph)
+    chosen: list[_Candidate] = []
+    for candidates in (
+        _find_model_groups(graph.infos, adjacency),
+        _find_branch_groups(graph, adjacency),
+    ):
+        # Of two overlapping groups the larger one is kept, because it folds more of the graph.
+        for candidate in sorted(candidates, key=lambda candidate: -len(candidate.nodes)):
+            if len(candidate.nodes) > 1 and all(map(candidate.is_compatible, chosen)):
+                chosen.append(candidate)
+    innermost_groups = _find_innermost(chosen, len(graph.infos))
+    units = list(_find_unit_groups(graph.infos, adjacency, innermost_groups))
     chosen += [unit for unit in units if all(unit.nodes != other.nodes for other in chosen)]
-    chosen.sort(key=lambda one: (-len(one.nodes), min(one.nodes)))
+    chosen.sort(key=lambda candidate: (-len(candidate.nodes), min(candidate.nodes)))
     groups = [
-        Group(one.name, one.kind, one.title, _parent(one, chosen[:index]))
-        for index, one in enumerate(chosen)
+        Group(
+            candidate.name,
+            candidate.kind,
+            candidate.title,
+            _find_parent(candidate, chosen[:index]),
+        )
+        for index, candidate in enumerate(chosen)
     ]
-    return Folding(tuple(groups), tuple(_innermost(chosen, len(graph.infos))))
+    return Folding(tuple(groups), tuple(_find_innermost(chosen, len(graph.infos))))
 
 
-def _innermost(sets: list[_Set], count: int) -> list[int | None]:
-    """Return the smallest of these sets, as its position, that each node is in."""
-    found: list[int | None] = [None] * count
-    for index in sorted(range(len(sets)), key=lambda index: -len(sets[index].nodes)):
-        for node in sets[index].nodes:
-            found[node] = index
-    return found
+def _find_innermost(candidates: list[_Candidate], count: int) -> list[int | None]:
+    """Return the index of the smallest set that contains each of `count` nodes."""
+    innermost: list[int | None] = [None] * count
+    by_size = sorted(range(len(candidates)), key=lambda index: -len(candidates[index].nodes))
+    for index in by_size:
+        for node in candidates[index].nodes:
+            innermost[node] = index
+    return innermost
 
 
-def _parent(one: _Set, larger: list[_Set]) -> int | None:
-    """Return the position of the last, so the smallest, of some sets that holds another one."""
-    around = (index for index, other in enumerate(larger) if one.nodes < other.nodes)
-    return max(around, default=None)
+def _find_parent(candidate: _Candidate, larger: list[_Candidate]) -> int | None:
+    """Return the index of the smallest set in `larger` that contains a candidate."""
+    parents = (index for index, other in enumerate(larger) if candidate.nodes < other.nodes)
+    return max(parents, default=None)
 
 
-class _Flow:
-    """Who feeds whom."""
+class _Adjacency:
+    """Predecessors and successors of each node of a graph, in topological order."""
 
     def __init__(self, graph: LayerGraph) -> None:
         count = len(graph.infos)
-        self.after: list[set[int]] = [set() for _ in range(count)]
-        self.before: list[set[int]] = [set() for _ in range(count)]
+        self.successors: list[set[int]] = [set() for _ in range(count)]
+        self.predecessors: list[set[int]] = [set() for _ in range(count)]
         for start, end in graph.edges:
-            self.after[start].add(end)
-            self.before[end].add(start)
+            self.successors[start].add(end)
+            self.predecessors[end].add(start)
 
-    def reached(self, starts: set[int], stop: int) -> set[int]:
-        """Return the nodes before `stop` that can be reached from some nodes, with these."""
-        found: set[int] = set()
-        left = [node for node in starts if node < stop]
-        while left:
-            node = left.pop()
-            if node not in found:
-                found.add(node)
-                left += (after for after in self.after[node] if after < stop)
-        return found
+    def find_reachable(self, starts: set[int], stop: int) -> set[int]:
+        """Return all nodes before `stop` on paths from the start nodes, including these."""
+        reachable: set[int] = set()
+        remaining = [node for node in starts if node < stop]
+        while remaining:
+            node = remaining.pop()
+            if node not in reachable:
+                reachable.add(node)
+                remaining += (after for after in self.successors[node] if after < stop)
+        return reachable
 
-    def closed(self, nodes: frozenset[int]) -> bool:
-        """Tell whether no way leads out of some nodes and back: they can be taken for one."""
-        outside = set().union(*(self.after[node] for node in nodes)) - nodes
-        return not self.reached(outside, max(nodes) + 1) & nodes
+    def is_convex(self, nodes: frozenset[int]) -> bool:
+        """Return whether no path leaves a set of nodes and enters it again."""
+        outside = set().union(*(self.successors[node] for node in nodes)) - nodes
+        return not self.find_reachable(outside, max(nodes) + 1) & nodes
 
-    def joins(self) -> list[int | None]:
-        """Return the first node that every way from each node leads through; None if none does.
+    def find_post_dominators(self) -> list[int | None]:
+        """Return the immediate post-dominator of each node, or None if it has none.
 
-        Its immediate post-dominator: Cooper, Harvey and Kennedy, *A Simple, Fast Dominance
-        Algorithm*, 2001. As the graph has no cycles, one pass from the end suffices.
+        The immediate post-dominator is the first node that lies on every path from a node to the
+        outputs. The graph has no cycles, so one pass from the end suffices.
+
+        References
+        ----------
+        Cooper, Harvey and Kennedy, *A Simple, Fast Dominance Algorithm*, 2001.
         """
-        end = len(self.after)  # stands for what comes after all that nothing comes after
-        joins = [end] * (end + 1)
+        end = len(self.successors)  # a virtual node after all outputs
+        dominators = [end] * (end + 1)
         for node in reversed(range(end)):
-            first, *others = sorted(self.after[node]) or [end]
+            first, *others = sorted(self.successors[node]) or [end]
             for other in others:
                 while first != other:
-                    first, other = joins[min(first, other)], max(first, other)
-            joins[node] = first
-        return [None if join == end else join for join in joins[:end]]
+                    first, other = dominators[min(first, other)], max(first, other)
+            dominators[node] = first
+        return [None if dominator == end else dominator for dominator in dominators[:end]]
 
 
-def _models(infos: tuple[LayerInfo, ...], flow: _Flow) -> Iterator[_Set]:
-    """Yield the insides of each call of nested models and composite layers."""
+def _find_model_groups(infos: tuple[LayerInfo, ...], adjacency: _Adjacency) -> Iterator[_Candidate]:
+    """Yield the nodes inside each call of nested models and composite layers."""
     calls: dict[str, dict[str, dict[int, str]]] = defaultdict(lambda: defaultdict(dict))
     paths: list[tuple[str, str]] = []
     for node, info in enumerate(infos):
-        match = _CALL.fullmatch(info.path)
+        match = _NODE_PATH.fullmatch(info.path)
         assert match is not None
         path, call = match["path"], match["call"] or ""
         paths.append((path, call))
@@ -169,54 +192,58 @@ def _models(infos: tuple[LayerInfo, ...], flow: _Flow) -> Iterator[_Set]:
             calls["/".join(parts[:depth])][call][node] = path
     for node, (path, call) in enumerate(paths):
         if call in calls.get(path, {}):
-            calls[path][call][node] = path  # the composite layer's own output
+            calls[path][call][node] = path  # output of the composite layer itself
     for path, by_call in calls.items():
-        sets = {path + call: frozenset(nodes) for call, nodes in by_call.items()}
-        if len({frozenset(inner.values()) for inner in by_call.values()}) > 1:
-            # No second call, but an inner layer that is called twice.
-            sets = {path: frozenset().union(*sets.values())}
-        for name, nodes in sets.items():
-            if flow.closed(nodes):
-                yield _Set(name, "model", _counted(len(nodes), "layer"), nodes)
+        node_sets = {path + call: frozenset(nodes) for call, nodes in by_call.items()}
+        if len({frozenset(inner_paths.values()) for inner_paths in by_call.values()}) > 1:
+            # The model is called once, and one of its layers is called twice.
+            node_sets = {path: frozenset().union(*node_sets.values())}
+        for name, nodes in node_sets.items():
+            if adjacency.is_convex(nodes):
+                yield _Candidate(name, "model", _format_count(len(nodes), "layer"), nodes)
 
 
-def _branches(graph: LayerGraph, flow: _Flow) -> Iterator[_Set]:
-    """Yield what lies between each fork and its join, with the join."""
-    taken: set[int] = set()
-    for fork, join in enumerate(flow.joins()):
-        if join is None or len(flow.after[fork]) < 2:
+def _find_branch_groups(graph: LayerGraph, adjacency: _Adjacency) -> Iterator[_Candidate]:
+    """Yield the nodes between each fork and its join, with the join."""
+    joins: set[int] = set()
+    for fork, join in enumerate(adjacency.find_post_dominators()):
+        if join is None or len(adjacency.successors[fork]) < 2:
             continue
-        inside = flow.reached(flow.after[fork], join)
-        # What is fed from elsewhere, or most of the network, is no part of it.
-        fed = set().union(*(flow.before[node] for node in inside)) - inside
-        if fed - {fork} or 2 * len(inside) > len(graph.infos):
+        inside = adjacency.find_reachable(adjacency.successors[fork], join)
+        # Branches with other inputs than the fork, or with most of the network, are not folded.
+        inputs = set().union(*(adjacency.predecessors[node] for node in inside)) - inside
+        if inputs - {fork} or 2 * len(inside) > len(graph.infos):
             continue
         name = min(inside)
-        if join not in taken and flow.before[join] <= inside | {fork}:
-            taken.add(join)  # by the outermost fork, as this comes first
+        if join not in joins and adjacency.predecessors[join] <= inside | {fork}:
+            joins.add(join)  # belongs to the outermost fork, which comes first
             inside.add(join)
             name = join
-        count = _counted(len(inside), "layer")
-        ways = _counted(len(flow.after[fork]), "branch", "es")
-        yield _Set(graph.infos[name].path, "branches", f"{count}, {ways}", frozenset(inside))
+        layer_count = _format_count(len(inside), "layer")
+        branch_count = _format_count(len(adjacency.successors[fork]), "branch", "es")
+        title = f"{layer_count}, {branch_count}"
+        yield _Candidate(graph.infos[name].path, "branches", title, frozenset(inside))
 
 
-def _units(infos: tuple[LayerInfo, ...], flow: _Flow, group_of: list[int | None]) -> Iterator[_Set]:
-    """Yield layers with those that follow them in the same group."""
+def _find_unit_groups(
+    infos: tuple[LayerInfo, ...], adjacency: _Adjacency, innermost_groups: list[int | None]
+) -> Iterator[_Candidate]:
+    """Yield layers together with their normalisation, activation and dropout layers."""
     for start, info in enumerate(infos):
-        if not info.parameters or _FOLLOWERS.fullmatch(info.type):
+        if not info.parameters or _FOLLOWER_TYPES.fullmatch(info.type):
             continue
         nodes = [start]
-        while len(flow.after[nodes[-1]]) == 1:
-            (after,) = flow.after[nodes[-1]]
-            alone = len(flow.before[after]) == 1 and group_of[after] == group_of[start]
-            if not (alone and _FOLLOWERS.fullmatch(infos[after].type)):
+        while len(adjacency.successors[nodes[-1]]) == 1:
+            (after,) = adjacency.successors[nodes[-1]]
+            is_only_input = len(adjacency.predecessors[after]) == 1
+            is_in_group = innermost_groups[after] == innermost_groups[start]
+            if not (is_only_input and is_in_group and _FOLLOWER_TYPES.fullmatch(infos[after].type)):
                 break
             nodes.append(after)
         if len(nodes) > 1:
             title = " + ".join(infos[node].type for node in nodes)
-            yield _Set(info.path, "unit", title, frozenset(nodes))
+            yield _Candidate(info.path, "unit", title, frozenset(nodes))
 
 
-def _counted(count: int, what: str, plural: str = "s") -> str:
-    return f"{count} {what}" + (plural if count > 1 else "")
+def _format_count(count: int, noun: str, plural: str = "s") -> str:
+    return f"{count} {noun}" + (plural if count > 1 else "")

@@ -1,4 +1,4 @@
-"""Heatmaps of the viewer: which methods there are, and what each gives for an image."""
+"""Heatmaps of the viewer, which explain the score of a class for an image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from actgrid.web.cache import Cache
 from actgrid.web.computations import Computations
 from actgrid.web.engine import Engine
 from actgrid.web.images import ImageStore
-from actgrid.web.layers import plain_numbers
+from actgrid.web.layers import round_for_json
 from actgrid.web.scheduling import LongTask
 from actgrid.web.viewed import ViewedModel
 
@@ -26,12 +26,27 @@ _Result = tuple[dict[str, Any], bytes]
 
 
 class Heatmaps:
-    """Explains classes of a model for images.
+    """Computes and caches heatmaps for the classes of a model.
+
+    Parameters
+    ----------
+    engine
+        Engine that runs the model.
+    viewed
+        Nodes and classes of the model.
+    images
+        Images that can be explained.
+    cache
+        Cache for the heatmaps.
+    computations
+        Runs the attribution methods.
+    batch_size
+        Maximum number of samples in a batch.
 
     Attributes
     ----------
     methods : dict
-        The methods that can be used, by name; none for a model without classes.
+        Available attribution methods by name; empty for a model without classes.
     """
 
     def __init__(
@@ -43,46 +58,57 @@ class Heatmaps:
         computations: Computations,
         batch_size: int,
     ) -> None:
-        self.methods = {} if viewed.class_node is None else _usable_methods()
+        self.methods = {} if viewed.class_node is None else _find_available_methods()
         self._engine, self._viewed, self._images = engine, viewed, images
         self._cache, self._computations = cache, computations
         self._batch_size = batch_size
 
-    def key(
+    def make_key(
         self, image: str, method: str, target: int | str | None, layer: int | str | None
     ) -> _Key:
-        """Return what a heatmap is kept by: all that it depends on, checked.
+        """Check the parameters of a heatmap, and return its cache key.
+
+        Parameters
+        ----------
+        image
+            Id of an image.
+        method
+            Name of an attribution method.
+        target
+            Index or name of a class; None: the predicted class.
+        layer
+            Index or path of a layer; None: the default layer of the method.
 
         Raises
         ------
         NotFoundError
-            If there is no such image, layer, or method for this model.
+            If the image, layer or method does not exist, or the model has no classes.
         ActgridError
-            If the method, class or layer cannot be used.
+            If the method, class or layer is invalid.
         """
         self._images[image]
-        chosen = find_method(method)
+        attribution_method = find_method(method)
         if self._viewed.class_node is None:
-            raise NotFoundError("the model gives no classes that could be explained")
+            raise NotFoundError("the model has no classes to explain")
         if method not in self.methods:
             raise NotFoundError(f"{method} needs packages that are not installed")
-        path = self._viewed.layer_path(layer)
-        check_options([chosen], path, {})
+        path = self._viewed.find_layer_path(layer)
+        check_options([attribution_method], path, {})
         if isinstance(target, str):
             target = find_class_index(target, self._viewed.labels)
         return "heatmap", image, method, target, path
 
-    def progress(self, key: _Key) -> dict[str, Any]:
-        """Return how far the computation of a heatmap is."""
-        return self._computations.progress(key)
+    def get_progress(self, key: _Key) -> dict[str, Any]:
+        """Return the progress of the computation of a heatmap, for JSON."""
+        return self._computations.get_progress(key)
 
     async def get(self, key: _Key) -> _Result:
-        """Return the description of a heatmap, and its levels as a grayscale PNG file."""
+        """Return a heatmap as a description for JSON, and as a grayscale PNG file."""
         _, image, method, target, path = key
         stored = self._images[image]
 
-        async def make() -> _Result:
-            prepared = await self._engine.prepared(stored)
+        async def compute() -> _Result:
+            prepared = await self._engine.get_prepared(stored)
 
             def explain(task: LongTask) -> _Result:
                 request = prepare_request(
@@ -95,26 +121,26 @@ class Heatmaps:
                     progress=task.report,
                 )
                 heatmap = request.explain(self.methods[method], path, {}, warn=False)
-                about = {
+                description = {
                     "method": method,
                     "target": None if heatmap.target is None else int(heatmap.target[0]),
                     "label": None if heatmap.labels is None else heatmap.labels[0],
-                    "score": None if heatmap.score is None else plain_numbers(heatmap.score)[0],
+                    "score": None if heatmap.score is None else round_for_json(heatmap.score)[0],
                     "is_logit": heatmap.is_logit,
                     "signed": heatmap.signed,
                     "layer": heatmap.layer,
                     "cmap": heatmap.cmap,
                     "zero_reason": heatmap.details.get("zero_reason", [None])[0],
                 }
-                return about, encode_png(heatmap.levels()[0])
+                return description, encode_png(heatmap.levels()[0])
 
             return await self._computations.run(key, explain)
 
-        return await self._cache.get(key, make)
+        return await self._cache.get(key, compute)
 
 
-def _usable_methods() -> dict[str, Method]:
-    """Return the methods whose packages are installed."""
+def _find_available_methods() -> dict[str, Method]:
+    """Return the attribution methods whose packages are installed, by name."""
     try:
         check_packages()
     except MissingDependencyError:

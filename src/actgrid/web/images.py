@@ -1,4 +1,4 @@
-"""The images that are looked at: those on disk, and those that strangers send."""
+"""The images of the viewer: given images and uploads, which are untrusted."""
 
 from __future__ import annotations
 
@@ -34,38 +34,38 @@ from actgrid.models.image_sources import (
 from actgrid.models.images import load_images
 from actgrid.option_checks import check_integer
 
-__all__ = ["ImageStore", "StoredImage", "read_image", "sides_within", "thumbnail"]
+__all__ = ["ImageStore", "StoredImage", "compute_scaled_size", "make_thumbnail", "read_image"]
 
-# What is decoded of uploads: formats that are simple, and read by nothing but Pillow.
+# Accepted formats of uploads: simple formats that Pillow decodes without other programs.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-# Uploads are kept as pixels: at most of this side, and of so many bytes together.
-_LONGEST_SIDE = 2048
-_MOST_KEPT = 256 << 20
-_MOST_NAME = 200
-# A progressive JPEG has about ten scans. Each, however short, goes over all pixels.
-_MOST_SCANS = 40
-_MOST_SEGMENTS = 2000
-# Of a segment of a JPEG, which none of the bytes of its pixels look like.
-_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
-_SCAN, _END, _BARE = b"\xda", b"\xd9", (b"\x01", b"\xd8")
-# EXIF's orientations of pictures whose rows are columns.
-_TURNED_SIDEWAYS = (5, 6, 7, 8)
+# Uploads are stored as pixels, with a maximum side each and a maximum memory together.
+_MAX_SIDE = 2048
+_MAX_UPLOAD_MEMORY = 256 << 20
+_MAX_NAME_LENGTH = 200
+# A progressive JPEG has about ten scans. Decoding visits all pixels in each scan, however short.
+_MAX_SCANS = 40
+_MAX_SEGMENTS = 2000
+# The start of a JPEG segment; entropy-coded pixel data cannot contain this pattern.
+_SEGMENT_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
+_SCAN, _END, _WITHOUT_LENGTH = b"\xda", b"\xd9", (b"\x01", b"\xd8")
+# EXIF orientations that exchange width and height.
+_TRANSPOSED_ORIENTATIONS = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image that can be looked at.
+    """An image of the viewer.
 
-    Attributes
+    Parameters
     ----------
     id
         16 hexadecimal digits.
     name
-        What it is called.
+        Name that the page shows.
     source
-        What `actgrid.load_images` takes: a path, a Pillow image or an array.
+        A path, a Pillow image or an array, see `actgrid.load_images`.
     uploaded
-        Whether the image was uploaded, so that it may be removed.
+        Whether the image was uploaded. Only uploads can be removed.
     """
 
     id: str
@@ -75,151 +75,152 @@ class StoredImage:
 
 
 class ImageStore:
-    """The images that can be looked at: of folders and files, given ones, and those uploaded.
+    """The images of the viewer: files, folders, arrays and uploads.
 
-    An id is a hash, of the name or of the bytes that were uploaded, by which an image is found
-    among those that are listed: no id ever becomes a path. Calls may come from several threads.
+    The id of an image is a hash of its name, or of its bytes if it was uploaded. Ids are only
+    looked up and never used as paths. The methods are thread-safe.
 
     Parameters
     ----------
     sources
-        What `actgrid.load_images` takes: files, folders (their image files, recursively), globs,
-        Pillow images, arrays, or a list of these. Files are listed once, here, and not opened.
-    most_bytes, most_pixels
-        Of an upload. Pillow opens images of at most 89,478,485 pixels.
-    most_uploads
-        How many are kept: then the oldest is forgotten, earlier if all take more than 256 MB. 0
-        takes none.
+        Files, folders (searched recursively), globs, Pillow images, arrays, or a list of these, see
+        `actgrid.load_images`. Folders are read once, at construction, and no file is opened.
+    max_bytes, max_pixels
+        Maximum size of an upload. Pillow opens images of at most 89,478,485 pixels.
+    max_uploads
+        Maximum number of uploads; the oldest upload is removed first. Uploads are also limited to
+        256 MiB of pixels together. 0: no uploads are accepted.
 
     Attributes
     ----------
-    most_bytes, most_pixels, most_uploads : int
-        As given.
+    max_bytes, max_pixels, max_uploads : int
+        The limits of uploads.
 
     Raises
     ------
     MissingFileError
-        If a file does not exist, or a glob or folder holds no image. Also a FileNotFoundError.
+        If a file does not exist, or a glob or folder contains no image. Also a FileNotFoundError.
     OptionError, ShapeError
-        If the sources are something else, or a bound is no number. Both are ValueErrors.
+        If a source has another type or shape, or a limit is invalid. Both are ValueErrors.
 
     Examples
     --------
-    >>> store = ImageStore("photos")
-    >>> [image.name for image in store.listed(0, 2)]
-    ['cat.jpg', 'dogs/rex.jpg']
+    >>> store = ImageStore([np.zeros((8, 8, 3), np.uint8), actgrid.demo.photo()])
+    >>> [image.name for image in store.list_images(offset=0, limit=10)]
+    ['image', 'image (2)']
     """
 
     def __init__(
         self,
         sources: Any = (),
         *,
-        most_bytes: int = 32 << 20,
-        most_pixels: int = 50_000_000,
-        most_uploads: int = 64,
+        max_bytes: int = 32 << 20,
+        max_pixels: int = 50_000_000,
+        max_uploads: int = 64,
     ) -> None:
-        self.most_bytes = check_integer("most_bytes", most_bytes, 1)
-        self.most_pixels = check_integer("most_pixels", most_pixels, 1)
-        pillow = Image.MAX_IMAGE_PIXELS
-        if pillow is not None and self.most_pixels > pillow:
+        self.max_bytes = check_integer("max_bytes", max_bytes, 1)
+        self.max_pixels = check_integer("max_pixels", max_pixels, 1)
+        pillow_limit = Image.MAX_IMAGE_PIXELS
+        if pillow_limit is not None and self.max_pixels > pillow_limit:
             raise OptionError(
-                f"most_pixels must be at most {pillow}, the largest image that Pillow opens, "
-                f"not {most_pixels}"
+                f"max_pixels must be at most {pillow_limit}, the largest image that Pillow opens, "
+                f"not {max_pixels}"
             )
-        self.most_uploads = check_integer("most_uploads", most_uploads, 0)
-        self._given: dict[str, StoredImage] = {}
+        self.max_uploads = check_integer("max_uploads", max_uploads, 0)
+        self._sources: dict[str, StoredImage] = {}
         self._uploads: OrderedDict[str, StoredImage] = OrderedDict()
         self._lock = threading.Lock()
-        self._decoding = threading.Lock()  # one at a time: each may be large
-        for name, source in _named(sources):
-            self._list(name, source)
+        self._decoding = threading.Lock()  # one image at a time, because each can be large
+        for name, source in _iterate_sources(sources):
+            self._add_source(name, source)
 
     def __len__(self) -> int:
-        return len(self._given) + len(self._uploads)
+        return len(self._sources) + len(self._uploads)
 
     def __contains__(self, image: str) -> bool:
-        return image in self._given or image in self._uploads
+        return image in self._sources or image in self._uploads
 
     def __getitem__(self, image: str) -> StoredImage:
-        """Return the image of an id.
+        """Return the image with an id.
 
         Raises
         ------
         NotFoundError
-            If there is none. Also a LookupError.
+            If there is no image with this id. Also a LookupError.
         """
-        found = self._given.get(image) or self._uploads.get(image)
-        if found is None:
+        stored = self._sources.get(image) or self._uploads.get(image)
+        if stored is None:
             raise NotFoundError(
-                "there is no such image; an upload may have been removed, or forgotten"
+                f"there is no image with the id {image!r}; an uploaded image may have been removed"
             )
-        return found
+        return stored
 
-    def listed(self, offset: int, limit: int) -> list[StoredImage]:
-        """Return images from one on, those given first, in order, then those uploaded.
+    def list_images(self, offset: int, limit: int) -> list[StoredImage]:
+        """Return a range of the images: given images in their order, then uploads.
 
         Parameters
         ----------
-        offset, limit
-            Which is the first, and at most how many.
+        offset
+            Index of the first image.
+        limit
+            Maximum number of images.
         """
-        found = list(islice(self._given.values(), offset, offset + limit))
+        images = list(islice(self._sources.values(), offset, offset + limit))
         with self._lock:
             uploads = list(self._uploads.values())
-        start = max(0, offset - len(self._given))
-        return found + uploads[start : start + limit - len(found)]
+        start = max(0, offset - len(self._sources))
+        return images + uploads[start : start + limit - len(images)]
 
-    def find(self, name: str) -> StoredImage | None:
-        """Return the image of a name, or of the path of a file; None if there is none.
+    def find_by_name(self, name: str) -> StoredImage | None:
+        """Return the image with a name or file path, or None if there is no such image.
 
-        Of a path so much of the end counts as is the name of an image: ``"photos/cat.jpg"`` is
-        ``"cat.jpg"`` where `photos` is the folder.
+        A path matches an image whose name is the end of the path: ``"photos/cat.jpg"`` matches
+        ``"cat.jpg"``.
         """
         parts = Path(name).parts
         tails = ("/".join(parts[start:]) for start in range(len(parts)))
-        found = (self._given.get(_digest("file", tail.encode())) for tail in (name, *tails))
-        return next(filter(None, found), None)
+        images = (self._sources.get(_make_id("file", tail.encode())) for tail in (name, *tails))
+        return next(filter(None, images), None)
 
     def add(self, data: bytes, name: str) -> StoredImage:
-        """Keep an image that was uploaded, after it was checked and decoded.
+        """Check, decode and store an uploaded image.
 
-        PNG, JPEG, WebP, GIF and BMP are taken. The EXIF orientation is applied; what is longer
-        than 2048 pixels is made smaller. The same bytes are the same image.
+        PNG, JPEG, WebP, GIF and BMP are accepted. The EXIF orientation is applied, and larger
+        images are reduced to at most 2048 pixels a side. The same bytes give the same image.
 
         Parameters
         ----------
         data
-            The bytes of a file.
+            Contents of the image file.
         name
-            What it is called. It is shown, and nothing else: what is not printable is left out.
+            Name that the page shows. Characters that are not printable are removed.
 
         Raises
         ------
         TooLargeError
-            If it has more bytes or pixels than may be: found in its header, before any is decoded.
+            If the image has too many bytes or pixels; its header is checked before it is decoded.
         ImageError
-            If it is none of these formats, or broken. Also an OSError.
+            If the image has another format or is broken. Also an OSError.
         OptionError
-            If no uploads are taken. Also a ValueError.
+            If no uploads are accepted. Also a ValueError.
         """
-        if not self.most_uploads:
-            raise OptionError("no images can be added here")
-        if len(data) > self.most_bytes:
-            raise TooLargeError(
-                f"the image is of {len(data)} bytes; at most {self.most_bytes} are taken"
-            )
-        image = _digest("upload", data)
+        if not self.max_uploads:
+            raise OptionError("uploads are not accepted: max_uploads is 0")
+        if len(data) > self.max_bytes:
+            raise TooLargeError(f"the image has {len(data)} bytes; the limit is {self.max_bytes}")
+        image = _make_id("upload", data)
         with self._decoding:
             with self._lock:
                 if image in self._uploads:
                     self._uploads.move_to_end(image)
                     return self._uploads[image]
-            picture = _decoded(data, self.most_pixels)
-            added = StoredImage(image, _shown(name), picture, uploaded=True)
+            picture = _decode_upload(data, self.max_pixels)
+            added = StoredImage(image, _sanitize_name(name), picture, uploaded=True)
         with self._lock:
             self._uploads[image] = added
-            while len(self._uploads) > self.most_uploads or (
-                len(self._uploads) > 1 and sum(map(_bytes, self._uploads.values())) > _MOST_KEPT
+            while len(self._uploads) > self.max_uploads or (
+                len(self._uploads) > 1
+                and sum(map(_count_bytes, self._uploads.values())) > _MAX_UPLOAD_MEMORY
             ):
                 self._uploads.popitem(last=False)
         return added
@@ -248,19 +249,21 @@ class ImageStore:
         with self._lock:
             self._uploads.pop(image, None)
 
-    def _list(self, name: str, source: Any) -> None:
-        name = name.encode(errors="backslashreplace").decode()  # of files that are no UTF-8
-        numbered, count = name, 1
-        while (known := self._given.get(image := _digest("file", numbered.encode()))) is not None:
-            if isinstance(source, Path) and known.source == source:
+    def _add_source(self, name: str, source: Any) -> None:
+        name = name.encode(errors="backslashreplace").decode()  # names of files that are not UTF-8
+        unique_name, count = name, 1
+        while (
+            existing := self._sources.get(image := _make_id("file", unique_name.encode()))
+        ) is not None:
+            if isinstance(source, Path) and existing.source == source:
                 return
             count += 1
-            numbered = f"{name} ({count})"
-        self._given[image] = StoredImage(image, numbered, source)
+            unique_name = f"{name} ({count})"
+        self._sources[image] = StoredImage(image, unique_name, source)
 
 
-def _named(sources: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the names of images and what they are of."""
+def _iterate_sources(sources: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the name and source of each image: a path, a Pillow image or an array."""
     if isinstance(sources, (str, os.PathLike)):
         folder = Path(sources)
         if is_folder(sources):
@@ -271,187 +274,195 @@ def _named(sources: Any) -> Iterator[tuple[str, Any]]:
                 yield path.name, path
     elif isinstance(sources, Image.Image):
         with raise_image_errors("the image"):
-            sources.load()  # threads are to share it
+            sources.load()  # before several threads use the image
         yield Path(getattr(sources, "filename", "") or "image").name, sources
     elif hasattr(sources, "__array__"):
         array = np.asarray(sources)
         if array.ndim not in (2, 3, 4):
-            raise ShapeError(f"images must be (H, W), (H, W, C) or (N, H, W, C), not {array.shape}")
-        yield from (("image", one) for one in (array if array.ndim == 4 else [array]))
+            raise ShapeError(
+                f"images must have the shape (H, W), (H, W, C) or (N, H, W, C), not {array.shape}"
+            )
+        yield from (("image", image) for image in (array if array.ndim == 4 else [array]))
     elif isinstance(sources, Iterable):
         for source in sources:
-            yield from _named(source)
+            yield from _iterate_sources(source)
     else:
-        raise OptionError(f"images are files, folders, globs, arrays or pictures, not {sources!r}")
+        raise OptionError(
+            f"images must be files, folders, globs, arrays or Pillow images, not {sources!r}"
+        )
 
 
-def _digest(kind: str, data: bytes) -> str:
+def _make_id(kind: str, data: bytes) -> str:
+    """Return an id of 16 hexadecimal digits: a hash of `kind` and `data`."""
     digest = hashlib.sha256(kind.encode() + b"\0")
     digest.update(data)
     return digest.hexdigest()[:16]
 
 
-def _shown(name: str) -> str:
-    """Return a name that is fit to be shown."""
-    return "".join(filter(str.isprintable, name))[:_MOST_NAME].strip() or "image"
+def _sanitize_name(name: str) -> str:
+    """Return a name without unprintable characters, of at most 200 characters."""
+    return "".join(filter(str.isprintable, name))[:_MAX_NAME_LENGTH].strip() or "image"
 
 
-def _bytes(image: StoredImage) -> int:
+def _count_bytes(image: StoredImage) -> int:
     picture: Image.Image = image.source
     return picture.width * picture.height * len(picture.getbands())
 
 
-class _Rationed(io.BytesIO):
-    """A file that can be read only so often.
+class _LimitedReads(io.BytesIO):
+    """A file in memory that limits the number of reads.
 
-    A loop over its pieces reads each: one of millions of pieces, of a byte each, would keep a
-    processor busy for long. Large pictures are read in large parts.
+    A file of millions of tiny chunks would keep Pillow busy for a long time, with a read for each
+    chunk. Valid images of the same size need far fewer reads.
     """
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
-        self._left = 1000 + len(data) // 1024
+        self._remaining_reads = 1000 + len(data) // 1024
 
     def read(self, size: int | None = -1, /) -> bytes:
-        self._left -= 1
-        if self._left < 0:
-            raise ImageError("the image is made of too many small pieces")
+        self._remaining_reads -= 1
+        if self._remaining_reads < 0:
+            raise ImageError("the image file consists of too many small pieces")
         return super().read(size)
 
 
-def _decoded(data: bytes, most_pixels: int) -> Image.Image:
-    """Return the picture in the bytes of a file that nobody vouches for."""
+def _decode_upload(data: bytes, max_pixels: int) -> Image.Image:
+    """Check the header of an untrusted image file, and return its decoded picture."""
     if not data:
         raise ImageError("the image is empty")
     with raise_image_errors("the image"):
         try:
-            image = Image.open(_Rationed(data), formats=_FORMATS)
+            image = Image.open(_LimitedReads(data), formats=_FORMATS)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            # Of more pixels than Pillow opens, which are more than `most_pixels`.
+            # Pillow's own limit, which is at least `max_pixels`.
             raise TooLargeError(
-                f"the image has more than {most_pixels} pixels, which is the limit"
+                f"the image has more than {max_pixels} pixels, which is the limit"
             ) from None
         except UnidentifiedImageError:
             raise ImageError("the image is no PNG, JPEG, WebP, GIF or BMP") from None
         with image:
             width, height = image.size
-            if width * height > most_pixels:
+            if width * height > max_pixels:
                 raise TooLargeError(
-                    f"the image is of {width} x {height} pixels; at most {most_pixels} are taken"
+                    f"the image has {width} x {height} pixels; the limit is {max_pixels}"
                 )
             if image.format in ("JPEG", "MPO") and _has_many_scans(data):
-                raise ImageError("the image is a JPEG of too many scans")
-            return _smaller(_plain(_loaded(image, _LONGEST_SIDE)))
+                raise ImageError("the image is a JPEG with too many scans")
+            return _shrink(_strip_metadata(_load_upright(image, _MAX_SIDE)))
 
 
-def _loaded(image: Image.Image, longest: int | None) -> Image.Image:
-    """Return a picture decoded and turned: a JPEG at about the size that is asked for."""
-    if longest is not None:
-        image.draft(image.mode, (longest, longest))
+def _load_upright(image: Image.Image, max_side: int | None) -> Image.Image:
+    """Decode a picture, a JPEG at a reduced size, and apply its EXIF orientation."""
+    if max_side is not None:
+        image.draft(image.mode, (max_side, max_side))
     image.load()
     return ImageOps.exif_transpose(image)
 
 
 def _has_many_scans(data: bytes) -> bool:
-    """Tell whether a JPEG, as far as it is one picture, has more scans than any that is honest."""
-    place = scans = 0
-    for _ in range(_MOST_SEGMENTS):
-        marker = _MARKER.search(data, place)
+    """Return whether a JPEG has more scans or segments than any ordinary file."""
+    position = scans = 0
+    for _ in range(_MAX_SEGMENTS):
+        marker = _SEGMENT_MARKER.search(data, position)
         if marker is None or marker[1] == _END:
             return False
-        place = marker.end()
-        if marker[1] not in _BARE:
-            place += int.from_bytes(data[place : place + 2], "big")
+        position = marker.end()
+        if marker[1] not in _WITHOUT_LENGTH:
+            position += int.from_bytes(data[position : position + 2], "big")
         scans += marker[1] == _SCAN
-        if scans > _MOST_SCANS:
+        if scans > _MAX_SCANS:
             return True
     return True
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """Return a picture without what came with it, which may be large, but for transparency."""
+def _strip_metadata(image: Image.Image) -> Image.Image:
+    """Remove all metadata except transparency from a picture, and return the picture."""
     image.info = {name: image.info[name] for name in ("transparency",) if name in image.info}
     return image
 
 
-def _smaller(image: Image.Image) -> Image.Image:
-    if max(image.size) <= _LONGEST_SIDE:
+def _shrink(image: Image.Image) -> Image.Image:
+    """Return a picture reduced to at most 2048 pixels a side."""
+    if max(image.size) <= _MAX_SIDE:
         return image
     if image.mode.startswith("I;"):
         image = image.convert("I")
     elif image.mode not in ("L", "RGB", "RGBA", "I", "F"):
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    height, width = _within(image.height, image.width, _LONGEST_SIDE)
+    height, width = _scale_size(image.height, image.width, _MAX_SIDE)
     return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3)
 
 
-def _within(height: int, width: int, longest: int) -> tuple[int, int]:
-    share = min(1.0, longest / max(height, width))
-    return max(1, round(height * share)), max(1, round(width * share))
+def _scale_size(height: int, width: int, max_side: int) -> tuple[int, int]:
+    scale = min(1.0, max_side / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def read_image(source: Any, longest: int | None = None) -> Any:
-    """Return an image that `actgrid.load_images` takes, of a file its picture.
+def read_image(source: Any, max_side: int | None = None) -> Any:
+    """Return an image source as a Pillow image or array, opening it if it is a path.
 
     Parameters
     ----------
     source
         A path, a Pillow image or an array.
-    longest
-        A JPEG may be smaller than it is, but not than so many pixels; None: no smaller.
+    max_side
+        A JPEG may be decoded at a reduced size of at least this many pixels a side, which is
+        faster. None: the full size.
 
     Raises
     ------
     ImageError
-        If the file cannot be read: told without the folder that it is in. Also an OSError.
+        If the file cannot be read. The message contains the name without its folder. Also an
+        OSError.
     """
     if not isinstance(source, Path):
         return source
     with raise_image_errors(source.name), Image.open(source) as image:
-        return _loaded(image, longest)
+        return _load_upright(image, max_side)
 
 
-def sides_within(source: Any, longest: int) -> tuple[int, int]:
-    """Return (height, width) of an image, scaled so that no side is longer than `longest`.
+def compute_scaled_size(source: Any, max_side: int) -> tuple[int, int]:
+    """Return (height, width) of an image, reduced so that no side exceeds `max_side`.
 
     Parameters
     ----------
     source
-        A Pillow image or an array, (H, W) or (H, W, C).
-    longest
-        In pixels.
+        A Pillow image or an array, of shape (H, W) or (H, W, C).
+    max_side
+        Maximum height and width in pixels.
     """
     if not isinstance(source, Image.Image):
         height, width = np.shape(source)[:2]
-        return _within(height, width, longest)
+        return _scale_size(height, width, max_side)
     height, width = source.height, source.width
-    if source.getexif().get(ExifTags.Base.Orientation) in _TURNED_SIDEWAYS:
+    if source.getexif().get(ExifTags.Base.Orientation) in _TRANSPOSED_ORIENTATIONS:
         height, width = width, height
-    return _within(height, width, longest)
+    return _scale_size(height, width, max_side)
 
 
-def thumbnail(source: Any, longest: int = 128) -> bytes:
-    r"""Return a small picture of an image, a JPEG file.
+def make_thumbnail(source: Any, max_side: int = 128) -> bytes:
+    r"""Return an image reduced to thumbnail size as a JPEG file.
 
     Parameters
     ----------
     source
         A path, a Pillow image or an array.
-    longest
-        Of its sides, in pixels.
+    max_side
+        Maximum height and width in pixels.
 
     Raises
     ------
     ImageError
-        If it cannot be read. Also an OSError.
+        If the image cannot be read. Also an OSError.
 
     Examples
     --------
-    >>> thumbnail(actgrid.demo.photo())[:2]
+    >>> make_thumbnail(actgrid.demo.photo())[:2]
     b'\xff\xd8'
     """
-    image = read_image(source, 2 * longest)
+    image = read_image(source, 2 * max_side)
     pixels = load_images(
-        image, size=sides_within(image, longest), preprocess="none", fit="stretch"
+        image, size=compute_scaled_size(image, max_side), preprocess="none", fit="stretch"
     )[0]
     return b"".join(encode("thumbnail.jpg", np.rint(pixels).astype(np.uint8), quality=80))

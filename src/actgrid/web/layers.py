@@ -1,4 +1,4 @@
-"""What there is to show of a layer: numbers for JSON, and levels for pictures."""
+"""Descriptions of layers for JSON, and pictures of their channels and kernels."""
 
 from __future__ import annotations
 
@@ -30,50 +30,54 @@ from actgrid.web.images import ImageStore
 
 __all__ = [
     "check_size",
+    "compute_histograms",
+    "describe_dataset",
+    "describe_layer",
     "draw_kernel",
     "draw_levels",
-    "draw_summary",
-    "histograms",
-    "kernels",
-    "layer_facts",
-    "measured_facts",
-    "plain_numbers",
-    "top_classes",
+    "find_kernels",
+    "rank_classes",
+    "round_for_json",
+    "summarize_layer",
 ]
 
 Array = npt.NDArray[Any]
 
-# Of one picture: a browser draws no larger one.
-_MOST_PIXELS = 1 << 24
-_LONGEST_SIDE = 1 << 14
-# Of one that is drawn on request for whoever wants it as a file.
-_MOST_DRAWN = 1 << 26
-# Channels in a thumbnail, at most.
-_SHOWN = 16
+# Maximum size of a picture of levels; browsers cannot draw larger canvases.
+_MAX_PIXELS = 1 << 24
+_MAX_SIDE = 1 << 14
+# Maximum size of a picture that a client requests with its own options.
+_MAX_RENDERED_PIXELS = 1 << 26
+# Maximum number of channels in a thumbnail.
+_THUMBNAIL_CHANNELS = 16
 _BINS = 32
-# Values that are turned into numbers of bins at once.
-_BLOCK = 1 << 16
-_TOP = 5
+# Number of values that are binned at a time.
+_BLOCK_VALUES = 1 << 16
+_TOP_CLASSES = 5
 _DIGITS = 6
 _STATISTICS = ("mean", "std", "min", "max", "zero_fraction")
 
 
 @dataclass(frozen=True)
-class _Tiles:
-    """How tiles are laid out in a picture: tile t at row t // columns, column t % columns.
+class _TileLayout:
+    """Layout of tiles in a picture without padding, as the HTTP API describes it.
 
-    Attributes
+    Tile t is in row t // columns and column t % columns.
+
+    Parameters
     ----------
-    count, columns
-        Tiles, and how many are in a row.
+    count
+        Number of tiles.
+    columns
+        Number of tiles in a row.
     height, width
-        Of a tile in the picture.
+        Size of a tile in the picture, in pixels.
     slices
-        Tiles of each channel.
+        Number of tiles of each channel.
     joined
-        Whether they are parts of one picture.
+        Whether the tiles are parts of one picture.
     step
-        Every so manieth pixel of a tile, down and right, is in the picture.
+        Distance of the sampled pixels of a tile: 2 keeps every second row and column.
     """
 
     count: int
@@ -85,7 +89,7 @@ class _Tiles:
     step: int
 
     @classmethod
-    def of(cls, tiling: Tiling) -> _Tiles:
+    def from_tiling(cls, tiling: Tiling) -> _TileLayout:
         channels, slices, height, width = tiling.tiles.shape
         count = channels * slices
         if tiling.is_joined and tiling.columns:
@@ -94,19 +98,19 @@ class _Tiles:
             columns = choose_columns(channels, height, slices * width, 0) * slices
         rows = -(-count // columns)
 
-        def sides(step: int) -> tuple[int, int]:
+        def compute_size(step: int) -> tuple[int, int]:
             return rows * -(-height // step), columns * -(-width // step)
 
         step = 1
         while step < max(height, width) and (
-            math.prod(sides(step)) > _MOST_PIXELS or max(sides(step)) > _LONGEST_SIDE
+            math.prod(compute_size(step)) > _MAX_PIXELS or max(compute_size(step)) > _MAX_SIDE
         ):
             step += 1
-        high, wide = -(-height // step), -(-width // step)
-        return cls(count, columns, high, wide, slices, tiling.is_joined, step)
+        tile_height, tile_width = -(-height // step), -(-width // step)
+        return cls(count, columns, tile_height, tile_width, slices, tiling.is_joined, step)
 
-    def picked(self, grid: Grid, tiling: Tiling) -> npt.NDArray[np.uint8]:
-        """Return the levels of a grid of these tiles, drawn without padding, as they are shown."""
+    def select_pixels(self, grid: Grid, tiling: Tiling) -> npt.NDArray[np.uint8]:
+        """Return every `step`-th pixel of each tile of a grid without padding."""
         if self.step == 1:
             return grid.levels
         height, width = tiling.tiles.shape[2:]
@@ -115,73 +119,88 @@ class _Tiles:
         return cells.reshape(rows * self.height, self.columns * self.width)
 
 
-def layer_facts(info: LayerInfo, activation: Array) -> dict[str, Any]:
-    """Return the statistics of each channel of a layer, and how its tiles are laid out."""
-    stats = _stats(info, activation)
+def describe_layer(info: LayerInfo, activation: Array) -> dict[str, Any]:
+    """Return the channel statistics and the tile layout of a layer, for JSON."""
+    stats = _measure_channels(info, activation)
     return {
         "path": info.path,
         "shape": list(activation.shape[1:]),
-        "stats": {name: plain_numbers(getattr(stats, name)) for name in (*_STATISTICS, "nonfinite")}
-        | {"dead": _dead(stats).tolist()},
-        "tiles": asdict(_Tiles.of(_tiling(info, activation))),
+        "stats": {
+            name: round_for_json(getattr(stats, name)) for name in (*_STATISTICS, "nonfinite")
+        }
+        | {"dead": _find_dead_channels(stats).tolist()},
+        "tiles": asdict(_TileLayout.from_tiling(_make_tiling(info, activation))),
     }
 
 
 def draw_levels(info: LayerInfo, activation: Array, normalize: Any, scope: str) -> bytes:
-    """Return the levels of all tiles of a layer, without padding, in a grayscale PNG file."""
-    tiling = _tiling(info, activation)
-    tiles = _Tiles.of(tiling)
+    """Return the tiles of a layer without padding as a grayscale PNG file."""
+    tiling = _make_tiling(info, activation)
+    layout = _TileLayout.from_tiling(tiling)
     grid = draw_layer(
         info,
         activation,
         normalize=normalize,
         scope=scope,
-        columns=tiles.columns,
+        columns=layout.columns,
         padding=0,
     )
-    return encode_png(tiles.picked(grid, tiling), threads=resolve_thread_count(None))
+    return encode_png(layout.select_pixels(grid, tiling), threads=resolve_thread_count(None))
 
 
 def draw_kernel(weight: Weight) -> tuple[dict[str, Any], bytes]:
-    """Return what a kernel is, and its levels, zero in the middle, in a grayscale PNG file."""
+    """Return a kernel as a description for JSON, and as a grayscale PNG file.
+
+    Level 128 of the picture stands for zero.
+    """
     values = weight.variable.numpy()
     tiling = tile(arrange_kernel_axes(weight, values), kind="kernel")
-    tiles = _Tiles.of(tiling)
-    grid = draw_weight(weight, values, scope="layer", columns=tiles.columns, padding=0)
+    layout = _TileLayout.from_tiling(tiling)
+    grid = draw_weight(weight, values, scope="layer", columns=layout.columns, padding=0)
     pooled = grid.stats.pool()
-    about = {
+    description = {
         "path": weight.path,
         "shape": list(values.shape),
-        "min": plain_numbers(pooled.min)[0],
-        "max": plain_numbers(pooled.max)[0],
+        "min": round_for_json(pooled.min)[0],
+        "max": round_for_json(pooled.max)[0],
         "cmap": grid.cmap,
-        "tiles": asdict(tiles),
+        "tiles": asdict(layout),
     }
-    return about, encode_png(tiles.picked(grid, tiling), threads=resolve_thread_count(None))
+    return description, encode_png(
+        layout.select_pixels(grid, tiling), threads=resolve_thread_count(None)
+    )
 
 
-def measured_facts(stats: LayerStats, images: ImageStore) -> dict[str, Any]:
-    """Return the statistics of a layer's channels over many images, and those they like best."""
+def describe_dataset(stats: LayerStats, images: ImageStore) -> dict[str, Any]:
+    """Return the dataset statistics and top images of a layer's channels, for JSON.
+
+    Parameters
+    ----------
+    stats
+        Statistics of the layer over a dataset.
+    images
+        Images of the viewer, in which the top images are looked up by name.
+    """
     names = stats.get_names()
-    found = {index: images.find(name) for index, name in names.items()}
+    stored_images = {index: images.find_by_name(name) for index, name in names.items()}
 
-    def top_image(index: int, maximum: float | None) -> dict[str, Any]:
-        image = found[index]
-        # In what folders its files are is nobody else's business.
+    def describe_top_image(index: int, maximum: float | None) -> dict[str, Any]:
+        image = stored_images[index]
+        # Clients must not learn the folders of the server.
         name = PurePath(names[index]).name if image is None else image.name
         return {"name": name, "image": image and image.id, "maximum": maximum}
 
     return {
         "images": stats.images,
         **{
-            name: plain_numbers(getattr(stats, name))
+            name: round_for_json(getattr(stats, name))
             for name in (*_STATISTICS, "activating_images")
         },
         "dead": np.flatnonzero(stats.dead).tolist(),
         "top": [
             [
-                top_image(index, maximum)
-                for index, maximum in zip(indices, plain_numbers(maxima), strict=True)
+                describe_top_image(index, maximum)
+                for index, maximum in zip(indices, round_for_json(maxima), strict=True)
                 if index >= 0
             ]
             for indices, maxima in zip(stats.top_index.tolist(), stats.top_max, strict=True)
@@ -189,55 +208,61 @@ def measured_facts(stats: LayerStats, images: ImageStore) -> dict[str, Any]:
     }
 
 
-def kernels(model: Any, infos: Sequence[LayerInfo]) -> dict[int, Weight]:
-    """Return the kernel of each node whose layer has one that makes its channels."""
+def find_kernels(model: Any, infos: Sequence[LayerInfo]) -> dict[int, Weight]:
+    """Return, by node, the kernels whose output channels are the node's channels."""
     kernels: dict[str, list[Weight]] = {}
     for weight in collect_weights(model):
         if weight.nodes and weight.variable.name.endswith("kernel"):
             kernels.setdefault(weight.nodes[-1].path, []).append(weight)
-    found: dict[int, Weight] = {}
+    node_kernels: dict[int, Weight] = {}
     for node, info in enumerate(infos):
         path = info.path if info.path in kernels else re.sub(r"(:\d+)?(\[.*\])?$", "", info.path)
         for weight in kernels.get(path, []):
             shape = tuple(weight.variable.shape)
             if 2 <= len(shape) <= 5:
                 blank = np.broadcast_to(np.float32(0), shape)
-                made = tile(arrange_kernel_axes(weight, blank), kind="kernel").tiles.shape[0]
-                if made == info.channels:
-                    found[node] = weight
+                tiles = tile(arrange_kernel_axes(weight, blank), kind="kernel").tiles
+                if tiles.shape[0] == info.channels:
+                    node_kernels[node] = weight
                     break
-    return found
+    return node_kernels
 
 
-def _tiling(info: LayerInfo, activation: Array) -> Tiling:
+def _make_tiling(info: LayerInfo, activation: Array) -> Tiling:
     return tile(activation, kind=info.kind, data_format=info.data_format)
 
 
-def _stats(info: LayerInfo, activation: Array) -> ChannelStats:
-    """Return the statistics of each channel."""
+def _measure_channels(info: LayerInfo, activation: Array) -> ChannelStats:
+    """Return the statistics of each channel of the first sample."""
     return reshape_stats(measure_image_stats(info, activation[:1], batch=1), -1)
 
 
-def _dead(stats: ChannelStats) -> npt.NDArray[np.intp]:
-    """Return the dead channels. One that has a single value could be nothing else, and is not."""
+def _find_dead_channels(stats: ChannelStats) -> npt.NDArray[np.intp]:
+    """Return the indices of dead channels.
+
+    A channel with a single value is always constant, and does not count as dead.
+    """
     return np.flatnonzero(stats.dead) if stats.size > 1 else np.zeros(0, np.intp)
 
 
-def draw_summary(
+def summarize_layer(
     info: LayerInfo, activation: Array, cell: npt.NDArray[np.uint8]
 ) -> dict[str, Any] | None:
-    """Return what there is to say of a layer in short, and draw its thumbnail."""
+    """Return the summary of a layer for JSON, and draw its thumbnail into `cell`.
+
+    Returns None if the layer cannot be drawn.
+    """
     try:
-        stats = _stats(info, activation)
-        grid = _small_grid(info, activation, stats)
-    except ActgridError:  # as where a layer gives nothing for a small image
+        stats = _measure_channels(info, activation)
+        grid = _draw_small_grid(info, activation, stats)
+    except ActgridError:  # for example, an empty activation of a small image
         return None
     small = Image.fromarray(grid).resize(cell.shape[::-1], Image.Resampling.BOX)
     cell[:] = np.asarray(small)
     pooled = stats.pool()
-    low, high, mean = plain_numbers(np.concatenate([pooled.min, pooled.max, pooled.mean]))
+    low, high, mean = round_for_json(np.concatenate([pooled.min, pooled.max, pooled.mean]))
     return {
-        "dead": len(_dead(stats)) if stats.size > 1 else None,
+        "dead": len(_find_dead_channels(stats)) if stats.size > 1 else None,
         "min": low,
         "max": high,
         "mean": mean,
@@ -245,11 +270,15 @@ def draw_summary(
     }
 
 
-def _small_grid(info: LayerInfo, activation: Array, stats: ChannelStats) -> npt.NDArray[np.uint8]:
-    """Return the levels of a layer's channels that vary most, or of its one picture."""
+def _draw_small_grid(
+    info: LayerInfo, activation: Array, stats: ChannelStats
+) -> npt.NDArray[np.uint8]:
+    """Return a grid of the 16 channels with the highest standard deviation."""
     if info.kind in ("dense", "sequence"):
         return draw_layer(info, activation, normalize="minmax", threads=1).levels
-    order = np.argsort(np.where(np.isnan(stats.std), np.inf, -stats.std), kind="stable")[:_SHOWN]
+    order = np.argsort(np.where(np.isnan(stats.std), np.inf, -stats.std), kind="stable")[
+        :_THUMBNAIL_CHANNELS
+    ]
     options: dict[str, Any] = {
         "normalize": "minmax",
         "columns": math.ceil(math.sqrt(len(order))),
@@ -265,82 +294,87 @@ def _small_grid(info: LayerInfo, activation: Array, stats: ChannelStats) -> npt.
     return draw_layer(info, activation, **options).levels
 
 
-def top_classes(scores: Array, labels: Sequence[str] | None) -> dict[str, Any]:
-    """Return the classes of the highest scores."""
+def rank_classes(scores: Array, labels: Sequence[str] | None) -> dict[str, Any]:
+    """Return the five classes with the highest scores, for JSON."""
     values = scores.astype(np.float64)
-    shares = bool((values >= 0).all()) and math.isclose(values.sum(), 1, abs_tol=1e-3)
-    best = np.argsort(-values, kind="stable")[:_TOP]
+    are_probabilities = bool((values >= 0).all()) and math.isclose(values.sum(), 1, abs_tol=1e-3)
+    best = np.argsort(-values, kind="stable")[:_TOP_CLASSES]
     return {
-        "kind": "probability" if shares else "score",
+        "kind": "probability" if are_probabilities else "score",
         "top": [
             {"index": index, "name": None if labels is None else labels[index], "value": value}
-            for index, value in zip(best.tolist(), plain_numbers(values[best]), strict=True)
+            for index, value in zip(best.tolist(), round_for_json(values[best]), strict=True)
         ],
     }
 
 
-def histograms(info: LayerInfo, activation: Array) -> dict[str, Any]:
-    """Return how many values of each channel are in each of equal bins of its range."""
+def compute_histograms(info: LayerInfo, activation: Array) -> dict[str, Any]:
+    """Return a histogram of each channel between its minimum and maximum, for JSON.
+
+    All units of a dense layer share one histogram.
+    """
     values = activation[0]
     if info.data_format == "channels_first":
         values = np.moveaxis(values, 0, -1)
     rows = values.reshape(-1, 1) if info.kind == "dense" else values.reshape(-1, values.shape[-1])
-    stats = _stats(info, activation)
+    stats = _measure_channels(info, activation)
     if info.kind == "dense":
         stats = stats.pool()
-    known = np.isfinite(stats.min)
-    low, high = np.where(known, stats.min, 0), np.where(known, stats.max, 0)
+    has_finite = np.isfinite(stats.min)
+    low, high = np.where(has_finite, stats.min, 0), np.where(has_finite, stats.max, 0)
     channels = rows.shape[1]
     counts = np.zeros(channels * _BINS, np.int64)
-    # So few at once that they stay in the cache.
-    block = max(1, _BLOCK // channels)
+    # A block of rows that fits into the processor cache.
+    block_rows = max(1, _BLOCK_VALUES // channels)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         scale = np.where(high > low, _BINS / (high - low), 0)
-        for start in range(0, len(rows), block):
-            part = rows[start : start + block].astype(np.float64)
-            finite = np.isfinite(part)
-            part -= low
-            part *= scale
-            np.clip(part, 0, _BINS - 1, out=part)
-            bins = part.astype(np.intp)
+        for start in range(0, len(rows), block_rows):
+            block = rows[start : start + block_rows].astype(np.float64)
+            finite = np.isfinite(block)
+            block -= low
+            block *= scale
+            np.clip(block, 0, _BINS - 1, out=block)
+            bins = block.astype(np.intp)
             bins += np.arange(channels) * _BINS
             counts += np.bincount(bins[finite], minlength=counts.size)
     return {
         "bins": _BINS,
-        "low": plain_numbers(np.where(known, low, np.nan)),
-        "high": plain_numbers(np.where(known, high, np.nan)),
+        "low": round_for_json(np.where(has_finite, low, np.nan)),
+        "high": round_for_json(np.where(has_finite, high, np.nan)),
         "counts": counts.reshape(channels, _BINS).tolist(),
     }
 
 
 def check_size(info: LayerInfo, activation: Array, options: dict[str, Any]) -> None:
-    """Raise OptionError if a picture would be too large to be drawn for whoever asks."""
+    """Raise OptionError if a picture with these options would have too many pixels."""
     token_grid = options["token_grid"] if info.kind == "sequence" else None
     tiling = tile(activation, kind=info.kind, data_format=info.data_format, token_grid=token_grid)
     order = options["order"]
     channels = tiling.tiles.shape[0] if isinstance(order, str) else len(order)
     layout = lay_out_tiles(tiling, channels, options["columns"], options["padding"])
     pixels = layout.height * layout.width * options["zoom"] ** 2
-    if pixels > _MOST_DRAWN:
+    if pixels > _MAX_RENDERED_PIXELS:
         raise OptionError(
-            f"the picture would have {pixels} pixels; at most {_MOST_DRAWN} are drawn here: give "
+            f"the picture would have {pixels} pixels; the limit is {_MAX_RENDERED_PIXELS}: give "
             "another zoom, padding or columns"
         )
 
 
-def plain_numbers(values: Array) -> list[Any]:
-    """Return numbers for JSON, to 6 digits; None stands for NaN and infinities.
+def round_for_json(values: Array) -> list[Any]:
+    """Return an array as a list for JSON, rounded to 6 significant digits.
+
+    NaN and infinities become None.
 
     Examples
     --------
-    >>> plain_numbers(np.array([2 / 3, np.nan]))
+    >>> round_for_json(np.array([2 / 3, np.nan]))
     [0.666667, None]
     """
     if values.dtype.kind in "iub":
-        listed: list[Any] = values.tolist()
-        return listed
+        numbers: list[Any] = values.tolist()
+        return numbers
     if values.ndim > 1:
-        return [plain_numbers(row) for row in values]
+        return [round_for_json(row) for row in values]
     return [
         float(f"{number:.{_DIGITS}g}") if math.isfinite(number) else None
         for number in values.astype(np.float64).tolist()

@@ -1,4 +1,4 @@
-"""Images of the viewer that maximize a channel."""
+"""Images of the viewer that maximize a channel (activation maximization)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,24 @@ from actgrid.web.viewed import ViewedModel
 __all__ = ["MaximizedImages"]
 
 _Key = tuple[str, int, int, int, int]
-# Where the model does not fix the size of images, synthesized ones have this height and width.
+# Height and width of images for a model whose input size is not fixed.
 _SIDE = 224
 
 
 class MaximizedImages:
-    """Synthesizes images that maximize the channels of a model's layers."""
+    """Synthesizes and caches images that maximize the channels of a model's layers.
+
+    Parameters
+    ----------
+    engine
+        Engine that runs the model.
+    viewed
+        Nodes of the model.
+    computations
+        Runs the optimization and caches the images.
+    preprocess
+        See `actgrid.maximize`.
+    """
 
     def __init__(
         self,
@@ -36,33 +48,33 @@ class MaximizedImages:
         self._engine, self._viewed = engine, viewed
         self._computations, self._preprocess = computations, preprocess
 
-    def key(self, layer: int, channel: int, steps: int, seed: int) -> _Key:
-        """Return what an image is kept by: all that it depends on, checked.
+    def make_key(self, layer: int, channel: int, steps: int, seed: int) -> _Key:
+        """Check the parameters of a maximized image, and return its cache key.
 
         Raises
         ------
         NotFoundError
-            If there is no such layer or channel.
+            If the layer or channel does not exist.
         OptionError
-            If `steps` or `seed` cannot be used.
+            If `steps` or `seed` is invalid.
         """
-        info = self._viewed.infos[self._viewed.drawable_layer(layer)]
+        info = self._viewed.infos[self._viewed.check_drawable(layer)]
         if not 0 <= channel < (info.channels or math.inf):
             raise NotFoundError(f"{info.path} has no channel {channel}: it has {info.channels}")
         steps = check_option(MaximizeOptions, "steps", steps)
         return "maximized", layer, channel, steps, check_option(MaximizeOptions, "seed", seed)
 
-    def progress(self, key: _Key) -> dict[str, Any]:
-        """Return how far the computation of an image is."""
-        return self._computations.progress(key)
+    def get_progress(self, key: _Key) -> dict[str, Any]:
+        """Return the progress of the computation of a maximized image, for JSON."""
+        return self._computations.get_progress(key)
 
     async def get(self, key: _Key) -> bytes:
-        """Return an image as an RGB PNG file."""
+        """Return an image that maximizes a channel as an RGB PNG file."""
         _, layer, channel, steps, seed = key
 
-        def climb(task: LongTask) -> bytes:
-            finished = itertools.count(1)
-            found = maximize(
+        def compute(task: LongTask) -> bytes:
+            finished_steps = itertools.count(1)
+            image = maximize(
                 self._engine.model,
                 self._viewed.infos[layer].path,
                 channel,
@@ -70,8 +82,8 @@ class MaximizedImages:
                 size=self._engine.size or _SIDE,
                 preprocess=self._preprocess,
                 seed=seed,
-                progress=lambda: task.report(next(finished), steps),
+                progress=lambda: task.report(next(finished_steps), steps),
             )
-            return found.to_png()
+            return image.to_png()
 
-        return await self._computations.get(key, climb)
+        return await self._computations.get(key, compute)

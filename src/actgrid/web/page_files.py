@@ -1,13 +1,13 @@
-"""The files of the page."""
+"""The static files of the page."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 
-__all__ = ["page_files"]
+__all__ = ["read_page_files"]
 
 
-def page_files() -> dict[str, bytes]:
-    """Return the files of the page, by name."""
+def read_page_files() -> dict[str, bytes]:
+    """Return the contents of the page's static files by file name."""
     folder = files("actgrid.web").joinpath("page")
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}

@@ -1,4 +1,4 @@
-"""Long computations of the viewer: turns at the model, progress and cancellation."""
+"""A scheduler for long computations that share a model."""
 
 from __future__ import annotations
 
@@ -13,49 +13,51 @@ __all__ = ["LongTask", "Scheduler"]
 
 T = TypeVar("T")
 
-# Each holds a thread and its inputs; further ones wait until another ends.
+# Each task occupies a thread and the memory of its inputs. Further tasks wait.
 _MAX_TASKS = 64
-# Every so many turns the task goes that waits longest: short ones that keep coming would otherwise
-# hold up a long one for good.
+# Every eighth turn goes to the task that has waited longest. Otherwise, a continuous stream of
+# short tasks would block a long task forever.
 _LONGEST_WAIT_EVERY = 8
 
 
-class _Cancelled(Exception):  # noqa: N818  (nobody waits for the task any more)
+class _Cancelled(Exception):  # noqa: N818  (ends the thread; no caller receives the exception)
     """The task was cancelled."""
 
 
 class LongTask:
-    """A computation that runs the model many times, in a thread of its own.
+    """A computation in its own thread that runs the model many times.
 
     Attributes
     ----------
     done, total : int
-        Samples or steps that are finished, and how many there are; `total` is 0 until it is known.
-    started : bool
+        Number of finished and of all samples or steps; `total` is 0 until it is known.
+    is_started : bool
         Whether the computation has had its first turn.
     seconds : float
-        Time of all its turns.
+        Total duration of its turns.
+    is_cancelled : bool
+        Whether the computation was cancelled.
     """
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self.done = 0
         self.total = 0
-        self.started = False
+        self.is_started = False
         self.seconds = 0.0
         self.is_cancelled = False
 
     def report(self, done: int, total: int) -> None:
         """Report progress, and let another task run if it has used less time.
 
-        A computation calls this between two runs of the model. It does not return if the task
-        was cancelled.
+        A computation calls this method between two runs of the model. If the task was cancelled,
+        the method raises an exception, which ends the computation.
 
         Parameters
         ----------
         done, total
-            Finished samples and all samples of the current pass over the model. The pass with
-            the most samples is the one whose progress is shown: others take one or two runs.
+            Number of finished and of all samples of the current pass over the model. The pass with
+            the most samples determines the progress; other passes take one or two runs.
         """
         if total >= self.total:
             self.done, self.total = done, total
@@ -63,17 +65,22 @@ class LongTask:
 
 
 class Scheduler:
-    """Run long computations so that short ones do not wait for them.
+    """Runs long computations in turns so that short computations finish early.
 
-    One task uses the model at a time. After each run of the model the turn goes to the waiting
-    task that has used the least time so far (least attained service), so a computation of a few
-    runs overtakes one of hundreds, and tasks of equal length alternate. Every eighth turn goes to
-    the task that has waited longest.
+    One task uses the model at a time. After each run of the model, the turn goes to the waiting
+    task that has used the least time so far (least attained service). A computation of a few runs
+    therefore overtakes a computation of hundreds of runs, and tasks of equal length alternate.
+    Every eighth turn goes to the task that has waited longest.
 
     Examples
     --------
     >>> scheduler = Scheduler()
-    >>> await scheduler.run("rise", lambda task: compute(progress=task.report))
+    >>> def compute(task):
+    ...     for step in range(3):
+    ...         task.report(step, 3)
+    ...     return "finished"
+    >>> asyncio.run(scheduler.run("key", compute))
+    'finished'
     """
 
     def __init__(self) -> None:
@@ -86,24 +93,26 @@ class Scheduler:
         self._turn_start = 0.0
 
     def find(self, key: Hashable) -> LongTask | None:
-        """Return the unfinished task of a key, or None."""
+        """Return the unfinished task of a key, or None if there is no such task."""
         return self._tasks.get(key)
 
     async def run(self, key: Hashable, function: Callable[[LongTask], T]) -> T:
-        """Run a function in turns with other tasks; cancel it if the caller is cancelled.
+        """Run a function in a thread, in turns with other tasks, and return its result.
+
+        The function is cancelled if the caller is cancelled.
 
         Parameters
         ----------
         key
-            Name of the task for `find`. No two unfinished tasks may have the same.
+            Name of the task for `find`, unique among unfinished tasks.
         function
-            Is called in a thread with its task, whose `report` it calls between runs of the model.
+            Function that takes its task and calls `task.report` between runs of the model.
         """
         task = LongTask(self)
         self._tasks[key] = task
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._threads, self._perform, task, function)
+            return await loop.run_in_executor(self._threads, self._run_task, task, function)
         finally:
             del self._tasks[key]
             with self._changed:
@@ -118,22 +127,22 @@ class Scheduler:
             self._changed.notify_all()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _perform(self, task: LongTask, function: Callable[[LongTask], T]) -> T:
+    def _run_task(self, task: LongTask, function: Callable[[LongTask], T]) -> T:
         try:
             self._take_turn(task)
-            task.started = True
+            task.is_started = True
             return function(task)
         finally:
             self._end_turn(task)
 
     def yield_turn(self, task: LongTask) -> None:
-        """End the turn of a task and wait for its next one; raise if the task was cancelled."""
+        """End the turn of a task, and wait for its next turn; raise if it was cancelled."""
         self._end_turn(task)
         self._take_turn(task)
 
     def _take_turn(self, task: LongTask) -> None:
         def is_next() -> bool:
-            return self._current is None and task is self._next()
+            return self._current is None and task is self._choose_next()
 
         with self._changed:
             self._waiting.append(task)
@@ -141,7 +150,7 @@ class Scheduler:
                 self._changed.wait_for(lambda: task.is_cancelled or is_next())
             finally:
                 self._waiting.remove(task)
-                # Another task may be the next one now.
+                # Another task may now be next.
                 self._changed.notify_all()
             if task.is_cancelled:
                 raise _Cancelled
@@ -149,7 +158,7 @@ class Scheduler:
             self._turns += 1
             self._turn_start = monotonic()
 
-    def _next(self) -> LongTask:
+    def _choose_next(self) -> LongTask:
         if self._turns % _LONGEST_WAIT_EVERY == 0:
             return self._waiting[0]
         return min(self._waiting, key=lambda task: task.seconds)

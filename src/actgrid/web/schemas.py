@@ -1,4 +1,4 @@
-"""What the API's answers look like, for its description."""
+"""Pydantic models of the JSON responses, for the OpenAPI description."""
 
 from __future__ import annotations
 
@@ -22,33 +22,35 @@ __all__ = [
 ]
 
 Kind = Literal["image", "volume", "sequence", "dense"]
-# None stands for NaN and infinities.
+# None stands for NaN and infinity.
 Numbers = list[float | None]
 
 
 class Problem(BaseModel):
-    """What was wrong, what was found, and what would do."""
+    """An error."""
 
-    detail: str
+    detail: str = Field(description="The value that is invalid, and the expected values.")
 
 
 class Image(BaseModel):
-    """An image that can be looked at."""
+    """An image of the viewer."""
 
     id: str
     name: str
-    uploaded: bool = Field(description="The image was uploaded, so that it can be removed.")
+    uploaded: bool = Field(
+        description="Whether the image was uploaded. Only uploads can be removed."
+    )
 
 
 class Images(BaseModel):
-    """Some of the images."""
+    """A part of the list of images."""
 
-    total: int
+    total: int = Field(description="Number of all images.")
     images: list[Image]
 
 
 class Class(BaseModel):
-    """A class and what the model gives it."""
+    """A class and its score or probability."""
 
     index: int
     name: str | None
@@ -56,29 +58,33 @@ class Class(BaseModel):
 
 
 class Classes(BaseModel):
-    """The likeliest classes, the likeliest first."""
+    """The classes with the highest scores, in descending order."""
 
     kind: Literal["probability", "score"]
     top: list[Class]
 
 
 class Tiles(BaseModel):
-    """Where tiles are in a picture of levels without padding.
+    """Layout of the tiles in a picture without padding.
 
-    Tile t is in row t // columns, column t % columns, and shows channel t // slices.
+    Tile t is in row t // columns and column t % columns, and shows channel t // slices.
     """
 
-    count: int
-    columns: int
-    height: int
-    width: int
-    slices: int = Field(description="Tiles of each channel: of a volume, a kernel.")
-    joined: bool = Field(description="The tiles are parts of one picture.")
-    step: int = Field(description="Only every so many-th pixel is there, of very large layers.")
+    count: int = Field(description="Number of tiles.")
+    columns: int = Field(description="Number of tiles in a row.")
+    height: int = Field(description="Height of a tile in the picture, in pixels.")
+    width: int = Field(description="Width of a tile in the picture, in pixels.")
+    slices: int = Field(
+        description="Number of tiles of each channel; more than 1 for volumes and kernels."
+    )
+    joined: bool = Field(description="Whether the tiles are parts of one picture.")
+    step: int = Field(
+        description="Distance of the sampled pixels in a tile; more than 1 for very large layers."
+    )
 
 
 class ChannelStats(BaseModel):
-    """Statistics of each channel over its finite values; of a dense layer each unit's value."""
+    """Statistics of each channel or dense unit over its finite values."""
 
     mean: Numbers
     std: Numbers
@@ -86,22 +92,24 @@ class ChannelStats(BaseModel):
     max: Numbers
     zero_fraction: Numbers
     nonfinite: list[int]
-    dead: list[int] = Field(description="Channels whose values are all the same finite value.")
+    dead: list[int] = Field(
+        description="Indices of channels whose values are all the same finite value."
+    )
 
 
 class Layer(BaseModel):
-    """What a layer gives for an image."""
+    """Activation statistics and tile layout of a layer for an image."""
 
     path: str
-    shape: list[int] = Field(description="Without the batch axis.")
+    shape: list[int] = Field(description="Shape of the activation without the batch axis.")
     stats: ChannelStats
     tiles: Tiles
 
 
 class LayerSummary(BaseModel):
-    """How a layer fares for an image."""
+    """Summary of the activation of a layer for an image."""
 
-    dead: int | None = Field(description="Dead channels; null for dense layers.")
+    dead: int | None = Field(description="Number of dead channels; null for dense layers.")
     min: float | None
     max: float | None
     mean: float | None
@@ -109,73 +117,82 @@ class LayerSummary(BaseModel):
 
 
 class Layers(BaseModel):
-    """How each node of the model fares for an image; null for those that are not drawn.
+    """Summaries of all nodes of the model for an image.
 
-    In layers.png node i is in row i // columns, column i % columns, `side` pixels wide and high.
+    In layers.png, the thumbnail of node i is in row i // columns and column i % columns.
     """
 
-    side: int
-    columns: int
-    layers: list[LayerSummary | None]
+    side: int = Field(description="Width and height of a thumbnail in pixels.")
+    columns: int = Field(description="Number of thumbnails in a row.")
+    layers: list[LayerSummary | None] = Field(
+        description="Summary of each node; null for nodes that cannot be drawn."
+    )
 
 
 class Histograms(BaseModel):
-    """How many values of each channel lie in each of so many equal parts from low to high."""
+    """Histogram of the finite values of each channel, with bins of equal width."""
 
-    bins: int
-    low: Numbers
-    high: Numbers
-    counts: list[list[int]]
+    bins: int = Field(description="Number of bins.")
+    low: Numbers = Field(description="Minimum of each channel.")
+    high: Numbers = Field(description="Maximum of each channel.")
+    counts: list[list[int]] = Field(
+        description="Number of values in each bin, by channel. Units of a dense layer share one "
+        "histogram."
+    )
 
 
 class Heatmap(BaseModel):
-    """What a heatmap is of."""
+    """Class, score and layer of a heatmap."""
 
     method: str
-    target: int | None
-    label: str | None
-    score: float | None
-    is_logit: bool
-    signed: bool
-    layer: str | None
-    cmap: str = Field(description="The colormap that suits it.")
-    zero_reason: str | None = Field(description="Why the map is zero everywhere, if it is.")
+    target: int | None = Field(description="Index of the explained class.")
+    label: str | None = Field(description="Name of the explained class.")
+    score: float | None = Field(description="Score of the explained class.")
+    is_logit: bool = Field(description="Whether the score is a logit.")
+    signed: bool = Field(description="Whether the attributions can be negative.")
+    layer: str | None = Field(description="Path of the layer, for methods that use a layer.")
+    cmap: str = Field(description="Recommended colormap.")
+    zero_reason: str | None = Field(
+        description="Reason if the attribution is zero everywhere; otherwise null."
+    )
 
 
 class Progress(BaseModel):
-    """How far a long computation is."""
+    """Progress of a long computation."""
 
     state: Literal["none", "waiting", "running", "ready"] = Field(
-        description="`none`: nobody asks for the result. `waiting`: the computation has not begun. "
-        "`ready`: the result is kept and comes at once."
+        description="`none`: no client has requested the result. `waiting`: the computation has "
+        "not started. `running`: it has started. `ready`: the result is cached."
     )
-    done: int = Field(ge=0, description="Finished samples or steps.")
-    total: int = Field(ge=0, description="All samples or steps; 0 until that is known.")
+    done: int = Field(ge=0, description="Number of finished samples or steps.")
+    total: int = Field(ge=0, description="Number of all samples or steps; 0 until it is known.")
 
 
 class Kernel(BaseModel):
-    """A layer's kernel; channels are output channels."""
+    """Value range and tile layout of a layer's kernel; channels are output channels."""
 
     path: str
     shape: list[int]
     min: float | None
     max: float | None
-    cmap: str = Field(description="The colormap that suits it.")
+    cmap: str = Field(description="Recommended colormap.")
     tiles: Tiles
 
 
 class TopImage(BaseModel):
-    """An image that excites a channel; `id` is null where it is none of those at hand."""
+    """An image of a dataset that activates a channel most."""
 
     name: str
-    image: str | None
-    maximum: float | None
+    image: str | None = Field(
+        description="Id of the image; null if the image is not an image of the viewer."
+    )
+    maximum: float | None = Field(description="Maximum activation of the channel.")
 
 
 class Dataset(BaseModel):
     """Statistics of each channel over a dataset."""
 
-    images: int
+    images: int = Field(description="Number of images in the dataset.")
     mean: Numbers
     std: Numbers
     min: Numbers
@@ -184,12 +201,16 @@ class Dataset(BaseModel):
     activating_images: list[int] = Field(
         description="Number of images with a value above zero in the channel."
     )
-    dead: list[int]
-    top: list[list[TopImage]]
+    dead: list[int] = Field(
+        description="Indices of channels whose values are all the same finite value."
+    )
+    top: list[list[TopImage]] = Field(
+        description="Images that activate each channel most, in descending order."
+    )
 
 
 class Node(BaseModel):
-    """An input of the model, or what a layer gives."""
+    """A node of the model: an input, or a call of a layer."""
 
     path: str
     name: str
@@ -199,85 +220,92 @@ class Node(BaseModel):
     kind: Kind | None
     channels: int | None
     parameters: int
-    drawn: bool = Field(description="Its activations can be asked for.")
-    kernel: bool = Field(description="It has a kernel that can be asked for.")
-    measured: bool = Field(description="There are statistics of it over a dataset.")
-    group: int | None = Field(description="The innermost group that it is in.")
+    drawn: bool = Field(description="Whether activations of the node are available.")
+    kernel: bool = Field(description="Whether a kernel of the node is available.")
+    measured: bool = Field(description="Whether dataset statistics of the node are available.")
+    group: int | None = Field(description="Index of the innermost group that contains the node.")
 
 
 class Group(BaseModel):
-    """Nodes that are shown as one until it is opened."""
+    """A group of nodes that the page folds into one card."""
 
     name: str
     kind: Literal["model", "branches", "unit"]
     title: str
-    parent: int | None
+    parent: int | None = Field(description="Index of the group that contains this group.")
 
 
 class ModelClasses(BaseModel):
     """The classes of the model's output."""
 
-    node: int
-    count: int
-    labels: list[str] | None
+    node: int = Field(description="Index of the node whose values are the scores.")
+    count: int = Field(description="Number of classes.")
+    labels: list[str] | None = Field(description="Names of the classes.")
 
 
 class Method(BaseModel):
-    """A way to explain a class."""
+    """An attribution method."""
 
     name: str
     summary: str
-    source: str
-    layer: bool = Field(description="It looks at a layer, which may be chosen.")
+    source: str = Field(description="Author, year and title of the paper.")
+    layer: bool = Field(description="Whether the method uses a layer, which can be chosen.")
 
 
 class Control(BaseModel):
-    """A control of the page: an option, as actgrid.options defines it."""
+    """A control of the page, with the definition of its option."""
 
-    words: list[str] = Field(description="Words that the page offers; empty for other values.")
-    limited: list[str] = Field(description="Words that take two limits, as in `range(0, 6)`.")
+    words: list[str] = Field(description="Choices that the page offers; empty for other values.")
+    limited: list[str] = Field(description="Choices with two limits, such as `range(0, 6)`.")
     default: str | int | float | None
     help: str
-    none: str = Field(description="What no value stands for; empty if there is always a value.")
+    none: str = Field(description="Meaning of an empty value; empty if a value is required.")
 
 
 class Controls(BaseModel):
-    """The controls of the views of the page, by the names of options."""
+    """The controls of the page's panels, by the names of their options."""
 
     layer: dict[str, Control]
     heatmap: dict[str, Control]
 
 
 class DatasetSize(BaseModel):
-    """Of what dataset there are statistics."""
+    """The dataset of the statistics."""
 
-    images: int
+    images: int = Field(description="Number of images in the dataset.")
 
 
 class Uploads(BaseModel):
-    """What images may be added."""
+    """Limits of uploaded images."""
 
-    bytes: int = Field(description="Largest file.")
-    pixels: int = Field(description="Largest image.")
+    bytes: int = Field(description="Maximum size of a file in bytes.")
+    pixels: int = Field(description="Maximum number of pixels.")
 
 
 class Model(BaseModel):
-    """The model, and what can be asked for. Nodes are in the order in which they run."""
+    """The graph of the model, and the available resources and options.
+
+    Layers are identified by their index in `nodes`, which are in topological order.
+    """
 
     name: str
-    version: str
-    live: bool
-    parameters: int
+    version: str = Field(description="Version of actgrid.")
+    live: bool = Field(description="Whether a server runs the model; false for exported pages.")
+    parameters: int = Field(description="Number of parameters of the model.")
     nodes: list[Node]
-    edges: list[tuple[int, int]]
-    inputs: list[int]
-    outputs: list[int]
+    edges: list[tuple[int, int]] = Field(description="Pairs of nodes: from, to.")
+    inputs: list[int] = Field(description="Indices of the nodes.")
+    outputs: list[int] = Field(description="Indices of the nodes.")
     groups: list[Group]
     classes: ModelClasses | None
     controls: Controls
     methods: list[Method]
-    targets: bool = Field(description="Any class can be explained, not only the predicted one.")
+    targets: bool = Field(
+        description="Whether classes other than the predicted class can be explained."
+    )
     dataset: DatasetSize | None
-    uploads: Uploads | None
-    maximize: bool
-    colormaps: dict[str, str] = Field(description="Base64 of 256 x 3 bytes RGB.")
+    uploads: Uploads | None = Field(description="Null if uploads are not accepted.")
+    maximize: bool = Field(description="Whether maximized images are available.")
+    colormaps: dict[str, str] = Field(
+        description="Colormaps by name: 256 RGB entries, encoded in Base64."
+    )

@@ -1,4 +1,4 @@
-"""Who may ask: hosts, tokens, and pages of elsewhere. ASGI middleware around the application."""
+"""ASGI middleware for access control, security headers and cancellation."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["CONTENT_POLICY", "CancelWhenGone", "Guard"]
+__all__ = ["CONTENT_POLICY", "AccessControl", "CancelOnDisconnect"]
 
-# What the page may load: what it is shipped with, what it asks the API for, and what it makes.
+# The page may load its own files, resources of the HTTP API, and data that its scripts create.
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; media-src 'self' blob:; base-uri 'none'; form-action 'none'"
@@ -20,20 +20,20 @@ CONTENT_POLICY = (
 _API = "/api/"
 
 
-class Guard:
-    """Refuses what should not be asked, and forbids browsers what the page does not need.
+class AccessControl:
+    """Middleware that rejects forbidden requests and adds security headers.
 
     Parameters
     ----------
     app
-        The application.
+        The ASGI application.
     hosts
-        Names by which the server may be addressed, against DNS rebinding; None: any.
+        Allowed host names of requests, a protection against DNS rebinding; None: any host.
     token
-        What requests to the API must bring as ``Authorization: Bearer``; None: nothing. The page
-        itself is no secret.
-    framed
-        Whether pages of elsewhere, such as notebooks, may show the page in a frame.
+        Token that requests to the HTTP API must contain as ``Authorization: Bearer TOKEN``; None:
+        no token, but cross-origin requests are rejected. The page itself needs no token.
+    allow_frames
+        Whether pages of other origins, such as notebooks, may embed the page in a frame.
     """
 
     def __init__(
@@ -41,13 +41,13 @@ class Guard:
         app: ASGIApp,
         hosts: Collection[str] | None = None,
         token: str | None = None,
-        framed: bool = False,
+        allow_frames: bool = False,
     ) -> None:
         self._app = app
-        # A host that is no name is none of them.
-        self._hosts = None if hosts is None else set(map(_hostname, hosts)) - {None}
+        # Invalid names are parsed as None, which is never allowed.
+        self._hosts = None if hosts is None else set(map(_parse_hostname, hosts)) - {None}
         self._token = token
-        ancestors = "*" if framed else "'self'"
+        ancestors = "*" if allow_frames else "'self'"
         self._headers = [
             (b"content-security-policy", f"{CONTENT_POLICY}; frame-ancestors {ancestors}".encode()),
             (b"cross-origin-resource-policy", b"same-origin"),
@@ -57,50 +57,57 @@ class Guard:
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it with 4xx."""
+        """Pass a request to the application, or respond with a client error."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
 
-        async def guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *self._headers]
             await send(message)
 
-        refusal = next(self._refusals(scope), None)
+        refusal = next(self._find_refusals(scope), None)
         if refusal is None:
-            await self._app(scope, receive, guarded)
+            await self._app(scope, receive, send_with_headers)
             return
         status, detail = refusal
         headers = [(b"content-type", b"application/json")]
         if status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
-        await guarded({"type": "http.response.start", "status": status, "headers": headers})
-        await guarded({"type": "http.response.body", "body": orjson.dumps({"detail": detail})})
+        await send_with_headers(
+            {"type": "http.response.start", "status": status, "headers": headers}
+        )
+        await send_with_headers(
+            {"type": "http.response.body", "body": orjson.dumps({"detail": detail})}
+        )
 
-    def _refusals(self, scope: Scope) -> Iterator[tuple[int, str]]:
+    def _find_refusals(self, scope: Scope) -> Iterator[tuple[int, str]]:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get(b"host", "")
-        if self._hosts is not None and _hostname(host) not in self._hosts:
-            yield 400, f"the server is not addressed by the name {host!r}: see --allowed-hosts"
+        if self._hosts is not None and _parse_hostname(host) not in self._hosts:
+            yield 400, f"the host {host!r} is not allowed; --allowed-hosts adds allowed hosts"
         if not scope["path"].startswith(_API):
             return
         if self._token is not None:
-            kind, _, given = headers.get(b"authorization", "").partition(" ")
-            # Of bytes: of texts it takes ASCII only.
-            if kind.lower() != "bearer" or not hmac.compare_digest(
-                given.strip().encode("latin-1"), self._token.encode()
+            scheme, _, token = headers.get(b"authorization", "").partition(" ")
+            # Bytes, because compare_digest accepts only ASCII in str.
+            if scheme.lower() != "bearer" or not hmac.compare_digest(
+                token.strip().encode("latin-1"), self._token.encode()
             ):
-                yield 401, "the token is missing or wrong: give Authorization: Bearer TOKEN"
-        # With a token nobody else can ask in the user's name. Else the browser tells who asks.
+                yield (
+                    401,
+                    "the token is missing or wrong: expected Authorization: Bearer TOKEN",
+                )
+        # Other sites do not know the token. Without a token, browsers send the origin of a request.
         elif headers.get(b"sec-fetch-site", "none") not in ("none", "same-origin") or (
             b"origin" in headers and urlsplit(headers[b"origin"]).netloc != host
         ):
-            yield 403, "pages of other sites may not ask"
+            yield 403, "cross-origin requests are not allowed"
 
 
-def _hostname(host: str) -> str | None:
-    """Return a name, or an address, without a port, and as it compares."""
+def _parse_hostname(host: str) -> str | None:
+    """Return a host in lower case without its port, or None if it is invalid."""
     if host.count(":") > 1 and not host.startswith("["):
         host = f"[{host}]"
     try:
@@ -109,34 +116,34 @@ def _hostname(host: str) -> str | None:
         return None
 
 
-class CancelWhenGone:
-    """Cancels what is done for a request when its client has gone."""
+class CancelOnDisconnect:
+    """Middleware that cancels the processing of a request when its client disconnects."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Pass a request to the application, and cancel it if the client disconnects."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # One message at a time: who sends much is to wait until it is read.
+        # Holds one message, so that a client cannot send faster than the application reads.
         messages: asyncio.Queue[Message] = asyncio.Queue(1)
-        work = asyncio.ensure_future(self._app(scope, messages.get, send))
+        task = asyncio.ensure_future(self._app(scope, messages.get, send))
 
         async def listen() -> None:
             while (message := await receive())["type"] != "http.disconnect":
                 await messages.put(message)
-            work.cancel()
+            task.cancel()
 
         listener = asyncio.ensure_future(listen())
         try:
-            await work
+            await task
         except asyncio.CancelledError:
-            gone = listener.done() and not listener.cancelled()
-            work.cancel()  # where it is this one that was cancelled
-            await asyncio.wait([work])
-            if not gone:
+            is_disconnected = listener.done() and not listener.cancelled()
+            task.cancel()  # if this coroutine was cancelled instead
+            await asyncio.wait([task])
+            if not is_disconnected:
                 raise
         finally:
             listener.cancel()

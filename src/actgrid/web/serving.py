@@ -1,4 +1,4 @@
-"""`actgrid.serve` and `actgrid.view`: the viewer, for a browser and for a notebook."""
+"""The functions `actgrid.serve` and `actgrid.view`, which start the viewer."""
 
 from __future__ import annotations
 
@@ -41,80 +41,98 @@ def serve(
     ready: Callable[[str], None] | None = None,
     **options: Unpack[ServeOptions],
 ) -> None:
-    """Serve the viewer, a page to look around inside a network, until interrupted.
+    """Serve a web page that shows the activations of a model, until interrupted.
 
     Parameters
     ----------
-    model
-        A Keras model, or anything that `actgrid.load_model` takes.
-    images
-        Images that can be looked at: files, folders (recursively), globs, ``"demo"`` (the embedded
-        photo), Pillow images, arrays of pixels 0 to 255, or several of these. The page can add
-        others.
-    ready
-        Called with the page's address, which holds the token, once it can be opened.
+    model : keras.Model or str or pathlib.Path
+        A Keras model whose only input is a batch of images, or a model specification, see
+        `actgrid.load_model`.
+    images : str, pathlib.Path, PIL.Image.Image, array or iterable of these
+        Image files, folders (searched recursively), globs, ``"demo"`` (the embedded photo), Pillow
+        images, arrays (H, W), (H, W, C) or (N, H, W, C) with values from 0 to 255, or several of
+        these. Users of the page can upload further images.
+    ready : callable or None
+        Function that is called with the URL of the page, including its token, once the server
+        accepts requests.
     **options
-        Options of the viewer and its server, see `actgrid.options.ServeOptions`.
+        See `actgrid.options.ServeOptions`.
 
     Raises
     ------
     OptionError
-        If an option cannot be used. Also a ValueError.
+        If an option is invalid. Also a ValueError.
     OutputError
-        If the address cannot be listened at. Also an OSError.
+        If the server cannot listen at the address. Also an OSError.
     MissingDependencyError
         If FastAPI is not installed: ``pip install 'actgrid[web]'``. Also an ImportError.
     ActgridError
-        Whatever `load_model` and `load_images` raise.
+        Errors of `load_model` and `load_images`.
 
     Examples
     --------
-    >>> actgrid.serve("keras:VGG16", "photos/", ready=print)
+    >>> actgrid.serve("keras:VGG16", "photos/", ready=print)  # doctest: +SKIP
     http://127.0.0.1:8000/
     """
     host, token = options["host"], options["token"]
     if token is None and not _is_loopback(host):
         token = secrets.token_urlsafe(24)
     if token is not None and not re.fullmatch(r"[!-~]+", token):
-        raise OptionError("the token must be of ASCII letters, digits and signs, without spaces")
-    viewer = make_viewer(model, images, **pick_options(options, PageOptions))
-    with _listening(host, options["port"]) as listener:
-        url = _url(host, listener.getsockname()[1], token)
-        # With a token no page of elsewhere can ask, whatever name it finds for the server.
-        names = None if token else [*_LOOPBACK_NAMES, host, *options["allowed_hosts"]]
-        app = make_app(
-            viewer, hosts=names, token=token, ready=None if ready is None else lambda: ready(url)
+        raise OptionError(
+            "token must consist of ASCII letters, digits and punctuation, without spaces"
         )
-        with suppress(KeyboardInterrupt):  # which is how it is meant to end
+    viewer = make_viewer(model, images, **pick_options(options, PageOptions))
+    with _open_socket(host, options["port"]) as listener:
+        url = _format_url(host, listener.getsockname()[1], token)
+        # With a token, DNS rebinding is harmless, because other sites do not know the token.
+        hosts = None if token else [*_LOOPBACK_NAMES, host, *options["allowed_hosts"]]
+        app = make_app(
+            viewer, hosts=hosts, token=token, ready=None if ready is None else lambda: ready(url)
+        )
+        with suppress(KeyboardInterrupt):  # Ctrl-C ends the server without a traceback
             _Server(app).run(sockets=[listener])
 
 
 class View:
-    """The viewer in a notebook cell, served by a thread of this process. Made by `view`.
+    """A running viewer that notebooks show in a cell, created by `actgrid.view`.
+
+    A thread of this process serves the page. A ``with`` block closes the viewer at its end.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        The contents of the page.
+    height : int
+        Height of the cell in pixels.
+    address : str or None
+        URL at which the browser reaches this machine, with ``{port}`` for the port; None: the
+        browser runs on this machine.
 
     Attributes
     ----------
-    url
-        The page's address, which holds the token that it wants. Any browser on this machine may
-        open it.
+    url : str
+        URL of the page, including its token. Any browser on this machine can open the page.
 
     Examples
     --------
-    >>> with actgrid.view("demo", actgrid.demo.photo()) as view:
-    ...     view.url
-    'http://127.0.0.1:40571/?token=...'
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")])
+    >>> images = np.zeros((1, 8, 8, 3), np.uint8)
+    >>> with actgrid.view(model, images, preprocess="unit") as view:
+    ...     print(view.url)
+    http://127.0.0.1:.../?token=...
     """
 
     def __init__(self, viewer: Viewer, height: int, address: str | None) -> None:
         self._height = height
         token = secrets.token_urlsafe(24)
-        self._listener = _listening(_LOOPBACK, 0)
+        self._listener = _open_socket(_LOOPBACK, 0)
         port = self._listener.getsockname()[1]
-        self.url = _url(_LOOPBACK, port, token)
+        self.url = _format_url(_LOOPBACK, port, token)
         if address is not None:
             self.url = f"{address.format(port=port).rstrip('/')}/?token={token}"
         started = threading.Event()
-        app = make_app(viewer, token=token, framed=True, ready=started.set)
+        app = make_app(viewer, token=token, allow_frames=True, ready=started.set)
         self._server = _Server(app)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
@@ -142,7 +160,7 @@ class View:
         )
 
     def close(self) -> None:
-        """Stop serving. What the page shows stays until it asks for something else."""
+        """Stop the server; an open page keeps its contents but cannot load others."""
         self._server.should_exit = True
         self._thread.join()
         self._listener.close()
@@ -156,28 +174,38 @@ class View:
 
 @takes_options(ViewOptions)
 def view(model: ModelLike, images: Any = (), **options: Unpack[ViewOptions]) -> View:
-    """Show the viewer in a notebook cell.
+    """Show the viewer, a web page with the activations of a model, in a notebook cell.
 
     Parameters
     ----------
-    model, images
-        As for `actgrid.serve`.
+    model : keras.Model or str or pathlib.Path
+        A Keras model whose only input is a batch of images, or a model specification, see
+        `actgrid.load_model`.
+    images : str, pathlib.Path, PIL.Image.Image, array or iterable of these
+        The images, see `actgrid.serve`.
     **options
-        Options of the viewer and the cell, see `actgrid.options.ViewOptions`.
+        See `actgrid.options.ViewOptions`.
 
     Returns
     -------
     View
-        What the notebook shows. It is served until it is closed, or Python ends.
+        The running viewer, which notebooks display. Its server runs until the viewer is closed or
+        Python exits.
 
     Raises
     ------
     ActgridError
-        Whatever `actgrid.serve` raises.
+        Errors of `actgrid.serve`.
 
     Examples
     --------
-    >>> actgrid.view(model, ["cat.jpg", "dog.jpg"])
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")])
+    >>> images = np.zeros((1, 8, 8, 3), np.uint8)
+    >>> view = actgrid.view(model, images, preprocess="unit")
+    >>> view
+    <View http://127.0.0.1:.../?token=...>
+    >>> view.close()
     """
     viewer = make_viewer(model, images, **pick_options(options, PageOptions))
     return View(viewer, options["height"], options["address"])
@@ -185,9 +213,9 @@ def view(model: ModelLike, images: Any = (), **options: Unpack[ViewOptions]) -> 
 
 @takes_options(PageOptions)
 def make_viewer(model: ModelLike, images: Any = (), **options: Unpack[PageOptions]) -> Viewer:
-    """Return what `serve` and `view` show; see `serve` for the parameters."""
+    """Create the contents of the page; see `serve` for the parameters."""
     store = ImageStore(
-        images, most_bytes=options["upload_bytes"], most_pixels=options["upload_pixels"]
+        images, max_bytes=options["upload_bytes"], max_pixels=options["upload_pixels"]
     )
     return Viewer(model, store, **pick_options(options, ViewerImageOptions))
 
@@ -199,20 +227,20 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _open_socket(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         reason = str(error.strerror or error).partition(" (")[0]
         raise OutputError(
-            f"cannot listen at {host} port {port}: {reason}; another port, or 0 for any that is "
-            "free, may do"
+            f"cannot listen at {host} port {port}: {reason}; choose another port, or 0 for any "
+            "free port"
         ) from error
 
 
-def _url(host: str, port: int, token: str | None) -> str:
-    # Of all addresses at once, this machine's name is one that others may know.
+def _format_url(host: str, port: int, token: str | None) -> str:
+    # An address of all network interfaces is not valid in a URL, so the host name is used.
     if host in ("", "0.0.0.0", "::"):
         host = socket.gethostname()
     name = f"[{host}]" if ":" in host else host
@@ -220,28 +248,29 @@ def _url(host: str, port: int, token: str | None) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Starts and closes the application itself, whose errors reach whoever runs it as they are."""
+    """A server that raises startup errors of the application instead of logging them."""
 
     def __init__(self, app: FastAPI) -> None:
         config = uvicorn.Config(
             app,
             lifespan="off",
             log_level="warning",
-            log_config=None,  # any would close the handlers of this process's other loggers
+            log_config=None,  # a configuration would close the handlers of other loggers
             access_log=False,
             server_header=False,
         )
         super().__init__(config)
-        self._started = app.router.lifespan_context(app)
+        self._lifespan = app.router.lifespan_context(app)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        # Before uvicorn takes over the signals, which it answers only when it has started.
-        await self._started.__aenter__()
+        # The application starts before uvicorn installs its signal handlers, which would ignore
+        # Ctrl-C until the server has started.
+        await self._lifespan.__aenter__()
         await super().serve(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Nobody is waited for, neither who sends slowly nor who asked for what takes long.
+        # Connections are aborted; uvicorn would wait for slow uploads and long computations.
         for connection in self.server_state.connections:
             connection.transport.abort()
         await super().shutdown(sockets)
-        await self._started.__aexit__(None, None, None)
+        await self._lifespan.__aexit__(None, None, None)

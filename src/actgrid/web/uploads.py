@@ -1,4 +1,4 @@
-"""The body of an upload: an image file as it is, or in a form."""
+"""Parsing of uploads: an image file as the request body or in a form."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from actgrid.errors import OptionError, TooLargeError
 __all__ = ["Upload", "read_upload"]
 
 _FORM = "multipart/form-data"
-# Bytes of a form beside its file: boundaries, and headers of the parts.
-_FORM_BYTES = 1 << 16
+# Maximum number of bytes of a form besides its file: boundaries and headers of the parts.
+_MAX_FORM_OVERHEAD = 1 << 16
 _MAX_PARTS = 16
 _EXPECTED = "send one file and no other field, as curl -F file=@cat.jpg does"
 
@@ -23,40 +23,43 @@ _EXPECTED = "send one file and no other field, as curl -F file=@cat.jpg does"
 class Upload(NamedTuple):
     """An uploaded file.
 
-    Attributes
+    Parameters
     ----------
     data
-        The bytes of the file.
+        Contents of the file.
     name
-        The name of the file; None if the request has none.
+        Name of the file; None if the request has no name.
     """
 
     data: bytes
     name: str | None
 
 
-async def read_upload(request: Request, most_bytes: int) -> Upload:
-    """Read an uploaded file of at most `most_bytes` bytes, from a raw body or a form.
+async def read_upload(request: Request, max_bytes: int) -> Upload:
+    """Read an uploaded file of at most `max_bytes` bytes, from a raw body or a form.
 
-    No more is read than the file may have: neither a false length nor an endless body helps.
+    Reading stops at the limit, so that neither a wrong ``Content-Length`` nor an endless body is
+    read completely.
 
     Raises
     ------
     TooLargeError
-        If the file has more bytes. Also an OSError.
+        If the file has more than `max_bytes` bytes. Also an OSError.
     OptionError
-        If a form is broken, or does not hold exactly one file. Also a ValueError.
+        If a form is broken, or does not consist of exactly one file. Also a ValueError.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
-        pieces = [piece async for piece in _bounded(request, most_bytes, most_bytes)]
+        pieces = [piece async for piece in _read_limited(request, max_bytes, max_bytes)]
         return Upload(b"".join(pieces), None)
     parser = MultiPartParser(
         request.headers,
-        _bounded(request, most_bytes + _FORM_BYTES, most_bytes),
+        _read_limited(request, max_bytes + _MAX_FORM_OVERHEAD, max_bytes),
         max_files=_MAX_PARTS,
         max_fields=_MAX_PARTS,
     )
-    parser.spool_max_size = most_bytes + _FORM_BYTES  # in memory alone, not on the disk
+    parser.spool_max_size = (
+        max_bytes + _MAX_FORM_OVERHEAD
+    )  # keeps files in memory instead of on disk
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -72,22 +75,24 @@ async def read_upload(request: Request, most_bytes: int) -> Upload:
         data = await files[0].read()
     finally:
         await form.close()
-    if len(data) > most_bytes:
-        raise _too_many_bytes(most_bytes)
+    if len(data) > max_bytes:
+        raise _make_size_error(max_bytes)
     return Upload(data, files[0].filename)
 
 
-async def _bounded(request: Request, limit: int, most_bytes: int) -> AsyncGenerator[bytes, None]:
-    """Yield the pieces of a body; raise TooLargeError where it is longer than a limit."""
+async def _read_limited(
+    request: Request, limit: int, max_bytes: int
+) -> AsyncGenerator[bytes, None]:
+    """Yield the pieces of a request body; raise TooLargeError if it exceeds `limit`."""
     if int(request.headers.get("content-length") or 0) > limit:
-        raise _too_many_bytes(most_bytes)
+        raise _make_size_error(max_bytes)
     length = 0
     async for piece in request.stream():
         length += len(piece)
         if length > limit:
-            raise _too_many_bytes(most_bytes)
+            raise _make_size_error(max_bytes)
         yield piece
 
 
-def _too_many_bytes(most_bytes: int) -> TooLargeError:
-    return TooLargeError(f"the image has more than {most_bytes:,} bytes, which is the limit")
+def _make_size_error(max_bytes: int) -> TooLargeError:
+    return TooLargeError(f"the image has more than {max_bytes:,} bytes, which is the limit")

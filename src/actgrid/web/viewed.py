@@ -1,4 +1,4 @@
-"""Nodes, classes, kernels and statistics of the model in the viewer: `ViewedModel`."""
+"""The nodes, classes, kernels and dataset statistics of the viewer's model."""
 
 from __future__ import annotations
 
@@ -10,78 +10,79 @@ from actgrid.models import LayerInfo
 from actgrid.models.labels import resolve_labels
 from actgrid.statistics import DatasetStats, LayerStats
 from actgrid.web.engine import Engine
-from actgrid.web.layers import kernels
+from actgrid.web.layers import find_kernels
 
 __all__ = ["ViewedModel"]
 
 
 class ViewedModel:
-    """The nodes of a model and the names of its classes.
+    """The nodes, classes, kernels and dataset statistics of a model.
 
     Parameters
     ----------
     engine
-        What runs the model.
+        Engine that runs the model.
     labels
-        Names of the classes, as for `Viewer`.
+        Names of the classes, see `Viewer`.
     dataset
-        Statistics over many images; layers are matched by path.
+        Statistics over a dataset, matched with the layers by path; None: no statistics.
 
     Attributes
     ----------
     infos : sequence of LayerInfo
-        The nodes.
-    drawn : set of int
-        Nodes whose activations can be drawn.
+        Descriptions of the nodes: inputs, and calls of layers.
+    drawable_nodes : set of int
+        Indices of the nodes whose activations can be drawn.
     kernels : dict
-        The kernel of each node that has one.
+        Kernels by node.
     class_node : int or None
-        The node whose values are the scores of the classes, if there is just one.
+        Node whose values are the scores of the classes; None for a model without classes.
     class_count : int
-        Number of classes.
+        Number of classes; 0 for a model without classes.
     labels : tuple of str or None
         Names of the classes.
-    binary : str or None
-        If the model gives one value for two classes: what this value is.
-    measured : dict
-        Statistics over many images by node.
+    binary_output : str or None
+        Kind of the single output value of a binary classifier: ``"probability"``, ``"logit"`` or
+        ``"sign"``; None for other models.
+    dataset_stats : dict
+        Statistics over a dataset by node.
 
     Raises
     ------
     TargetError
-        If the labels do not name the classes.
+        If the labels do not match the classes.
     """
 
     def __init__(
         self, engine: Engine, labels: Sequence[str] | str | None, dataset: DatasetStats | None
     ) -> None:
         self.infos = engine.graph.infos
-        self.drawn = set(engine.drawn)
-        self.kernels = kernels(engine.model, self.infos)
+        self.drawable_nodes = set(engine.drawable_nodes)
+        self.kernels = find_kernels(engine.model, self.infos)
         self.class_node = self._find_class_node(engine)
         self.class_count = 0
         self.labels: tuple[str, ...] | None = None
-        self.binary: str | None = None
+        self.binary_output: str | None = None
         if self.class_node is not None:
             self.class_count = self.infos[self.class_node].channels or 0
             if self.class_count == 1:
-                self.binary = find_binary_output(engine.model, engine.spec, labels)
-                self.class_count = 1 if self.binary is None else 2
+                self.binary_output = find_binary_output(engine.model, engine.input_spec, labels)
+                self.class_count = 1 if self.binary_output is None else 2
             self.labels = resolve_labels(engine.model, self.class_count, labels)
-        self.measured = {} if dataset is None else self._match(dataset)
+        self.dataset_stats = {} if dataset is None else self._match_layers(dataset)
 
     def _find_class_node(self, engine: Engine) -> int | None:
         outputs = engine.graph.outputs
-        if len(outputs) != 1 or outputs[0] not in self.drawn:
+        if len(outputs) != 1 or outputs[0] not in self.drawable_nodes:
             return None
         (node,) = outputs
         info = self.infos[node]
-        given = getattr(engine.model, "outputs", None)
-        if given and tuple(given[0].shape) != info.shape:
-            return None  # the model computes something else from it
+        model_outputs = getattr(engine.model, "outputs", None)
+        if model_outputs and tuple(model_outputs[0].shape) != info.shape:
+            return None  # another operation computes the output from the node's values
         return node if info.kind == "dense" and info.channels else None
 
-    def _match(self, dataset: DatasetStats) -> dict[int, LayerStats]:
+    def _match_layers(self, dataset: DatasetStats) -> dict[int, LayerStats]:
         layers = dataset.layers
         return {
             node: layers[info.path]
@@ -89,30 +90,30 @@ class ViewedModel:
             if info.path in layers and layers[info.path].count.size == info.channels
         }
 
-    def known_layer(self, layer: int) -> int:
-        """Return the number of a node; raise NotFoundError if there is no such node."""
+    def check_layer(self, layer: int) -> int:
+        """Return the index of a node; raise NotFoundError if the node does not exist."""
         if not 0 <= layer < len(self.infos):
-            raise NotFoundError(f"there is no layer {layer}: there are 0 to {len(self.infos) - 1}")
+            raise NotFoundError(f"there is no layer {layer}: layers are 0 to {len(self.infos) - 1}")
         return layer
 
-    def drawable_layer(self, layer: int) -> int:
-        """Return the number of a node; raise NotFoundError if it cannot be drawn."""
-        if self.known_layer(layer) not in self.drawn:
-            raise NotFoundError(f"{self.infos[layer].path} gives nothing that can be drawn")
+    def check_drawable(self, layer: int) -> int:
+        """Return the index of a node; raise NotFoundError if the node cannot be drawn."""
+        if self.check_layer(layer) not in self.drawable_nodes:
+            raise NotFoundError(f"{self.infos[layer].path} has no activation that can be drawn")
         return layer
 
-    def layer_path(self, layer: int | str | None) -> str | None:
-        """Return the path of a node that is given by its number or its path.
+    def find_layer_path(self, layer: int | str | None) -> str | None:
+        """Return the path of a node from its index or path; None for None.
 
         Raises
         ------
         NotFoundError, LayerError
-            If there is no node of this number or path.
+            If there is no node with this index or path.
         """
         if layer is None:
             return None
         if not isinstance(layer, str):
-            return self.infos[self.known_layer(layer)].path
+            return self.infos[self.check_layer(layer)].path
         paths = [info.path for info in self.infos]
         if layer not in paths:
             raise LayerError(f"no layer is called {layer!r}{suggest(layer, paths)}")
@@ -122,13 +123,13 @@ class ViewedModel:
         return len(self.infos)
 
     def describe_nodes(self, groups: Sequence[int | None]) -> list[dict[str, object]]:
-        """Return the nodes for JSON, each with the innermost of the `groups` that it is in."""
+        """Return descriptions of the nodes for JSON; `groups` are their innermost groups."""
         return [
-            self._describe(node, info, group)
+            self._describe_node(node, info, group)
             for (node, info), group in zip(enumerate(self.infos), groups, strict=True)
         ]
 
-    def _describe(self, node: int, info: LayerInfo, group: int | None) -> dict[str, object]:
+    def _describe_node(self, node: int, info: LayerInfo, group: int | None) -> dict[str, object]:
         return {
             "path": info.path,
             "name": info.path.rsplit("/", 1)[-1],
@@ -138,8 +139,8 @@ class ViewedModel:
             "kind": info.kind if 2 <= len(info.shape) <= 5 else None,
             "channels": info.channels,
             "parameters": info.parameters,
-            "drawn": node in self.drawn,
+            "drawn": node in self.drawable_nodes,
             "kernel": node in self.kernels,
-            "measured": node in self.measured,
+            "measured": node in self.dataset_stats,
             "group": group,
         }

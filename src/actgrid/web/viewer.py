@@ -1,4 +1,4 @@
-"""The contents of the page and the HTTP API: `Viewer`."""
+"""The contents of the page and the HTTP API: JSON values and pictures."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from actgrid.rendering import palette
 from actgrid.statistics import DatasetStats
 from actgrid.web.cache import Cache
 from actgrid.web.computations import Computations
-from actgrid.web.controls import COLORMAPS, page_controls
+from actgrid.web.controls import COLORMAPS, describe_controls
 from actgrid.web.engine import Engine
 from actgrid.web.folding import fold
 from actgrid.web.heatmaps import Heatmaps
-from actgrid.web.images import ImageStore, thumbnail
+from actgrid.web.images import ImageStore, make_thumbnail
 from actgrid.web.layers import (
     check_size,
+    compute_histograms,
+    describe_dataset,
+    describe_layer,
     draw_kernel,
     draw_levels,
-    draw_summary,
-    histograms,
-    layer_facts,
-    measured_facts,
-    top_classes,
+    rank_classes,
+    summarize_layer,
 )
 from actgrid.web.maximized import MaximizedImages
 from actgrid.web.viewed import ViewedModel
@@ -54,44 +54,43 @@ __all__ = ["Viewer"]
 T = TypeVar("T")
 Array = npt.NDArray[Any]
 
-# Thumbnails of layers: their side, and how many are in a row.
+# Height and width of the thumbnails of layers in pixels, and number of thumbnails in a row.
 _SIDE, _COLUMNS = 96, 16
-# Drawn at a time of what nobody waits for in particular, so that a click gets its turn.
-_PIECE = 8
+# Number of thumbnails that a background task draws at a time; other requests run in between.
+_BATCH_SIZE = 8
 
 
 class Viewer:
-    """What there is to see of a model and images, as JSON and pictures. The rest is the page.
+    """The contents of the page: computes the resources of the HTTP API for a model.
 
-    All that it says is a dict of what JSON has, or the bytes of a file; the methods are named
-    after the resources that they are of. It belongs to one event loop; what takes time is done in
-    threads. Results are kept, as are activations, and shared: they must not be changed. Whatever
-    all who asked for it were cancelled for is not begun, or stopped where that can be.
+    Each resource is a dict for JSON or the bytes of a file. Images and layers are identified by the
+    id of the image and the index of the node. All methods must be called in one event loop; long
+    operations run in threads. Results are cached and shared, so callers must not modify them. A
+    computation is cancelled when all of its callers are cancelled.
 
     Parameters
     ----------
     model
-        A Keras model that takes a batch of images and nothing else, or anything that
-        `actgrid.load_model` takes.
+        A Keras model whose only input is a batch of images, or a model specification, see
+        `actgrid.load_model`.
     images
-        What can be looked at.
+        Images that can be viewed.
     **options
-        Options of the viewer, see `actgrid.options.ViewerImageOptions`. Without a `size`, images
-        for a model whose size is not fixed keep theirs, made smaller where a side is longer than
-        512 pixels. Layers are matched with `statistics` by path. A run of the model takes about as
-        much memory again as `cache_bytes`.
+        See `actgrid.options.ViewerImageOptions`. If the input size of the model is not fixed and
+        `size` is None, images keep their size, except that larger images are reduced to at most
+        512 pixels a side. `statistics` are matched with the layers by path. A run of the model
+        takes about `cache_bytes` of memory in addition to the cache.
 
     Raises
     ------
     ModelError, ShapeError, TargetError, OptionError
-        If the model, labels or an option cannot be used. ValueErrors.
+        If the model, the labels or an option is invalid. All are ValueErrors.
 
     Examples
     --------
-    >>> viewer = Viewer("demo", ImageStore("photos"))
-    >>> await viewer.start()
-    >>> image = viewer.images.listed(0, 1)[0].id
-    >>> (await viewer.classes(image))["top"][0]["name"]
+    >>> viewer = Viewer("demo", ImageStore(actgrid.demo.photo()))
+    >>> (image,) = viewer.images.list_images(offset=0, limit=1)
+    >>> asyncio.run(viewer.get_classes(image.id))["top"][0]["name"]
     'Egyptian cat'
     """
 
@@ -106,7 +105,7 @@ class Viewer:
         if isinstance(statistics, (str, Path)):
             statistics = DatasetStats.load(statistics)
         self.images = images
-        self._cache = Cache(options["cache_bytes"], self._is_current)
+        self._cache = Cache(options["cache_bytes"], self._can_store)
         workers = resolve_thread_count(None)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="actgrid-viewer")
         self._computations = Computations(self._cache)
@@ -133,26 +132,26 @@ class Viewer:
             self._engine, self._viewed, self._computations, options["preprocess"]
         )
         self._statistics = statistics
-        self._about = self._describe()
+        self._model_info = self._describe_model()
 
     # --- the model ---
 
     async def start(self) -> None:
-        """Compile the model and run it once, so that the first image need not wait for that."""
+        """Compile the model and run it once, so that the first image is not delayed."""
         await self._engine.start()
 
     async def close(self) -> None:
-        """Cancel what is asked for, and end the threads."""
+        """Cancel all computations, and end the threads."""
         self._cache.close()
         await self._engine.close()
         self._computations.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def about(self) -> dict[str, Any]:
-        """Return what the page knows of the model, its graph and what can be asked: model.json."""
-        return self._about
+    def get_model_info(self) -> dict[str, Any]:
+        """Return the graph, classes, methods and options of the model for JSON."""
+        return self._model_info
 
-    def _describe(self) -> dict[str, Any]:
+    def _describe_model(self) -> dict[str, Any]:
         graph, model, viewed = self._engine.graph, self._engine.model, self._viewed
         folding = fold(graph)
         methods = self._heatmaps.methods
@@ -161,7 +160,7 @@ class Viewer:
             "version": version("actgrid"),
             "live": True,
             "parameters": model.count_params(),
-            "nodes": viewed.describe_nodes(folding.group_of),
+            "nodes": viewed.describe_nodes(folding.innermost_groups),
             "edges": [list(edge) for edge in graph.edges],
             "inputs": list(graph.inputs),
             "outputs": list(graph.outputs),
@@ -173,7 +172,7 @@ class Viewer:
                 "count": viewed.class_count,
                 "labels": None if viewed.labels is None else list(viewed.labels),
             },
-            "controls": page_controls(list(methods)),
+            "controls": describe_controls(list(methods)),
             "methods": [
                 {
                     "name": method.name,
@@ -185,8 +184,8 @@ class Viewer:
             ],
             "targets": True,
             "dataset": None if self._statistics is None else {"images": self._statistics.images},
-            "uploads": {"bytes": self.images.most_bytes, "pixels": self.images.most_pixels}
-            if self.images.most_uploads
+            "uploads": {"bytes": self.images.max_bytes, "pixels": self.images.max_pixels}
+            if self.images.max_uploads
             else None,
             "maximize": True,
             "colormaps": {
@@ -202,263 +201,269 @@ class Viewer:
         Raises
         ------
         NotFoundError
-            If there is no such image. Also a LookupError.
+            If the image does not exist. Also a LookupError.
         OptionError
             If the image was not uploaded. Also a ValueError.
         """
         self.images.remove(image)
-        self._cache.forget(image)
+        self._cache.remove(image)
 
-    def _is_current(self, key: Any) -> bool:
-        """Return whether the image of a cache key is still there; a key without an image is."""
+    def _can_store(self, key: Any) -> bool:
+        """Return whether a cache key has no image, or an image that still exists."""
         return not isinstance(key[1], str) or key[1] in self.images
 
-    async def thumbnail(self, image: str) -> bytes:
-        """Return a small picture of an image, a JPEG file of at most 128 x 128 pixels."""
+    async def get_thumbnail(self, image: str) -> bytes:
+        """Return the thumbnail of an image, a JPEG file of at most 128 x 128 pixels."""
         stored = self.images[image]
-        make = partial(self._later, thumbnail, stored.source)
-        return await self._cache.get(("thumbnail", image), make)
+        compute = partial(self._run_in_background, make_thumbnail, stored.source)
+        return await self._cache.get(("thumbnail", image), compute)
 
-    async def picture(self, image: str) -> bytes:
-        """Return an image as the model sees it, before it is preprocessed: an RGB PNG file."""
+    async def get_picture(self, image: str) -> bytes:
+        """Return an image, resized for the model but not preprocessed, as an RGB PNG file."""
         stored = self.images[image]
 
-        async def make() -> bytes:
-            prepared = await self._engine.prepared(stored)
-            return await self._work(_rgb_png, prepared.picture)
+        async def compute() -> bytes:
+            prepared = await self._engine.get_prepared(stored)
+            return await self._run_in_thread(_encode_rgb_png, prepared.picture)
 
-        return await self._cache.get(("picture", image), make)
+        return await self._cache.get(("picture", image), compute)
 
-    async def classes(self, image: str) -> dict[str, Any]:
-        """Return the five classes that the model holds likeliest.
+    async def get_classes(self, image: str) -> dict[str, Any]:
+        """Return the five classes with the highest scores for an image, for JSON.
 
         Raises
         ------
         NotFoundError
-            If there is no such image, or the model has no classes. Also a LookupError.
+            If the image does not exist, or the model has no classes. Also a LookupError.
         """
         self.images[image]
         node, viewed = self._viewed.class_node, self._viewed
         if node is None:
-            raise NotFoundError("the model gives no classes")
+            raise NotFoundError("the model has no classes")
 
-        def make(info: LayerInfo, activation: Array) -> dict[str, Any]:
+        def compute(info: LayerInfo, activation: Array) -> dict[str, Any]:
             (scores,) = activation[:1]
-            if viewed.binary is not None:
-                other = 1 - scores if viewed.binary == "probability" else -scores
-                scores = np.concatenate([other, scores])
-            return top_classes(scores, viewed.labels)
+            if viewed.binary_output is not None:
+                class_0_score = 1 - scores if viewed.binary_output == "probability" else -scores
+                scores = np.concatenate([class_0_score, scores])
+            return rank_classes(scores, viewed.labels)
 
-        return await self._of_layer("classes", image, node, make)
+        return await self._compute_from_layer("classes", image, node, compute)
 
     # --- all layers of an image ---
 
-    async def layers(self, image: str) -> dict[str, Any]:
-        """Return what each layer made of an image, in short, and how their thumbnails lie."""
-        return (await self._overview(image))[0]
+    async def get_layers(self, image: str) -> dict[str, Any]:
+        """Return summaries and thumbnail positions of all layers for an image, for JSON."""
+        return (await self._compute_overview(image))[0]
 
-    async def layers_sprite(self, image: str) -> bytes:
-        """Return the thumbnails of all layers in one grayscale PNG file."""
-        return (await self._overview(image))[1]
+    async def get_layers_sprite(self, image: str) -> bytes:
+        """Return the thumbnails of all layers for an image as one grayscale PNG file."""
+        return (await self._compute_overview(image))[1]
 
-    async def _overview(self, image: str) -> tuple[dict[str, Any], bytes]:
+    async def _compute_overview(self, image: str) -> tuple[dict[str, Any], bytes]:
         stored = self.images[image]
 
-        async def make() -> tuple[dict[str, Any], bytes]:
+        async def compute() -> tuple[dict[str, Any], bytes]:
             count = len(self._viewed.infos)
             rows, columns = -(-count // _COLUMNS), min(count, _COLUMNS)
             sprite = make_blank_levels(rows * _SIDE, columns * _SIDE, 0)
-            found: list[dict[str, Any] | None] = [None] * count
+            summaries: list[dict[str, Any] | None] = [None] * count
 
             def draw(activations: list[tuple[int, Array]]) -> None:
                 for node, activation in activations:
                     row, column = divmod(node, _COLUMNS)
                     cell = sprite[row * _SIDE :, column * _SIDE :][:_SIDE, :_SIDE]
-                    found[node] = draw_summary(self._viewed.infos[node], activation, cell)
+                    summaries[node] = summarize_layer(self._viewed.infos[node], activation, cell)
 
-            async with self._engine.everything(stored) as activations:
+            async with self._engine.hold_activations(stored) as activations:
                 items = list(activations.items())
-                pieces = [items[i : i + _PIECE] for i in range(0, len(items), _PIECE)]
-                await asyncio.gather(*(self._later(draw, piece) for piece in pieces))
-            sides = {"side": _SIDE, "columns": _COLUMNS}
-            return sides | {"layers": found}, await self._work(encode_png, sprite)
+                batches = [items[i : i + _BATCH_SIZE] for i in range(0, len(items), _BATCH_SIZE)]
+                await asyncio.gather(*(self._run_in_background(draw, batch) for batch in batches))
+            layout = {"side": _SIDE, "columns": _COLUMNS}
+            return layout | {"layers": summaries}, await self._run_in_thread(encode_png, sprite)
 
-        return await self._cache.get(("overview", image), make)
+        return await self._cache.get(("overview", image), compute)
 
     # --- a layer of an image ---
 
-    async def layer(self, image: str, layer: int) -> dict[str, Any]:
-        """Return the statistics of each channel of a layer, and how its tiles are laid out."""
-        return await self._of_layer("layer", image, layer, layer_facts)
+    async def get_layer(self, image: str, layer: int) -> dict[str, Any]:
+        """Return the channel statistics and tile layout of a layer for an image, for JSON."""
+        return await self._compute_from_layer("layer", image, layer, describe_layer)
 
-    async def levels(self, image: str, layer: int, normalize: str, scope: str) -> bytes:
-        """Return the levels of all tiles of a layer, without padding, in a grayscale PNG file.
+    async def get_levels(self, image: str, layer: int, normalize: str, scope: str) -> bytes:
+        """Return all channels of a layer for an image as a grayscale PNG, without padding.
 
         Parameters
         ----------
         normalize, scope
-            As for `actgrid.render`, whose levels these are.
+            See `actgrid.render`.
         """
         name, limits = read_normalize(normalize)
         check_option(GridOptions, "scope", scope)
 
-        def make(info: LayerInfo, activation: Array) -> bytes:
+        def compute(info: LayerInfo, activation: Array) -> bytes:
             return draw_levels(info, activation, (name, *limits), scope)
 
-        return await self._of_layer(("levels", name, limits, scope), image, layer, make)
+        return await self._compute_from_layer(
+            ("levels", name, limits, scope), image, layer, compute
+        )
 
-    async def histograms(self, image: str, layer: int) -> dict[str, Any]:
-        """Return how the values of each channel are spread; of a dense layer, those of all."""
-        return await self._of_layer("histograms", image, layer, histograms)
+    async def get_histograms(self, image: str, layer: int) -> dict[str, Any]:
+        """Return a histogram of each channel of a layer for an image, for JSON."""
+        return await self._compute_from_layer("histograms", image, layer, compute_histograms)
 
-    async def rendered(self, image: str, layer: int, options: Mapping[str, Any]) -> bytes:
-        """Return a layer drawn by `actgrid.render`, a PNG file.
+    async def render_layer(self, image: str, layer: int, options: Mapping[str, Any]) -> bytes:
+        """Return the channels of a layer for an image, drawn as a grid, as a PNG file.
 
         Parameters
         ----------
         options
-            Some of `GridOptions`.
+            Options of `actgrid.render`, see `actgrid.options.GridOptions`.
 
         Raises
         ------
         OptionError
-            If an option cannot be used, or the picture would have more than 67 million pixels.
-            Also a ValueError.
+            If an option is invalid, or the picture would have more than 67,108,864 pixels. Also a
+            ValueError.
         """
         complete = complete_options(GridOptions, options)
 
-        def make(info: LayerInfo, activation: Array) -> bytes:
+        def compute(info: LayerInfo, activation: Array) -> bytes:
             check_size(info, activation, complete)
             return draw_layer(info, activation, **complete).to_png()
 
-        # Lists of channels may be long.
+        # A hash, because lists of channels can be long.
         key = "rendered", sha256(repr(sorted(complete.items())).encode()).digest()
-        return await self._of_layer(key, image, layer, make)
+        return await self._compute_from_layer(key, image, layer, compute)
 
-    async def _of_layer(
-        self, kind: Hashable, image: str, layer: int, make: Callable[[LayerInfo, Array], T]
+    async def _compute_from_layer(
+        self, kind: Hashable, image: str, layer: int, compute: Callable[[LayerInfo, Array], T]
     ) -> T:
-        """Return what is made of a layer's activation."""
-        stored, node = self.images[image], self._viewed.drawable_layer(layer)
+        """Return the cached result of a function of a layer's activation, run in a thread."""
+        stored, node = self.images[image], self._viewed.check_drawable(layer)
 
-        async def made() -> T:
-            activation = await self._engine.activation(stored, node)
-            return await self._work(make, self._viewed.infos[node], activation)
+        async def compute_in_thread() -> T:
+            activation = await self._engine.get_activation(stored, node)
+            return await self._run_in_thread(compute, self._viewed.infos[node], activation)
 
-        return await self._cache.get((kind, image, node), made)
+        return await self._cache.get((kind, image, node), compute_in_thread)
 
-    # --- what made the score ---
+    # --- heatmaps ---
 
-    async def heatmap(
+    async def get_heatmap(
         self,
         image: str,
         method: str,
         target: int | str | None,
         layer: int | str | None = None,
     ) -> dict[str, Any]:
-        """Return the class, the score and the layer that a heatmap explains.
+        """Return the class, score and layer of a heatmap of an image, for JSON.
 
         Parameters
         ----------
         method
-            One of those of `actgrid.explain` that `about` lists.
+            Name of an attribution method, see `actgrid.explain`.
         target
-            Number or name of a class; None: the predicted class.
+            Index or name of a class; None: the predicted class.
         layer
-            Number or path of a layer, for methods that explain by a layer; None: as
-            `actgrid.explain` chooses.
+            Index or path of a layer, for methods that use a layer; None: the default layer of the
+            method.
         """
-        return (await self._heatmaps.get(self._heatmaps.key(image, method, target, layer)))[0]
+        return (await self._heatmaps.get(self._heatmaps.make_key(image, method, target, layer)))[0]
 
-    async def heatmap_levels(
+    async def get_heatmap_levels(
         self,
         image: str,
         method: str,
         target: int | str | None,
         layer: int | str | None = None,
     ) -> bytes:
-        """Return a heatmap's levels in the size of the picture, a grayscale PNG file."""
-        return (await self._heatmaps.get(self._heatmaps.key(image, method, target, layer)))[1]
+        """Return a heatmap of an image as a grayscale PNG file, as large as the picture."""
+        return (await self._heatmaps.get(self._heatmaps.make_key(image, method, target, layer)))[1]
 
-    def heatmap_progress(
+    def get_heatmap_progress(
         self,
         image: str,
         method: str,
         target: int | str | None,
         layer: int | str | None = None,
     ) -> dict[str, Any]:
-        """Return how far the computation of a heatmap is; see `heatmap` for the parameters."""
-        return self._heatmaps.progress(self._heatmaps.key(image, method, target, layer))
+        """Return the progress of a heatmap for JSON; see `get_heatmap` for the parameters."""
+        return self._heatmaps.get_progress(self._heatmaps.make_key(image, method, target, layer))
 
-    # --- a layer of the network ---
+    # --- kernels, dataset statistics and maximized images ---
 
-    async def kernel(self, layer: int) -> dict[str, Any]:
-        """Return what the kernel of a layer is, and how its tiles are laid out.
+    async def get_kernel(self, layer: int) -> dict[str, Any]:
+        """Return the shape, value range and tile layout of a layer's kernel, for JSON.
 
         Raises
         ------
         NotFoundError
-            If there is no such layer, or it has no kernel. Also a LookupError.
+            If the layer does not exist or has no kernel. Also a LookupError.
         """
-        return (await self._weight(layer))[0]
+        return (await self._compute_kernel(layer))[0]
 
-    async def kernel_levels(self, layer: int) -> bytes:
-        """Return the levels of a layer's kernel, zero in the middle, in a grayscale PNG file."""
-        return (await self._weight(layer))[1]
+    async def get_kernel_levels(self, layer: int) -> bytes:
+        """Return the tiles of a layer's kernel as a grayscale PNG file; level 128 is zero."""
+        return (await self._compute_kernel(layer))[1]
 
-    async def _weight(self, layer: int) -> tuple[dict[str, Any], bytes]:
-        weight = self._viewed.kernels.get(self._viewed.known_layer(layer))
+    async def _compute_kernel(self, layer: int) -> tuple[dict[str, Any], bytes]:
+        weight = self._viewed.kernels.get(self._viewed.check_layer(layer))
         if weight is None:
             raise NotFoundError(f"{self._viewed.infos[layer].path} has no kernel")
-        return await self._cache.get(("kernel", layer), partial(self._work, draw_kernel, weight))
+        return await self._cache.get(
+            ("kernel", layer), partial(self._run_in_thread, draw_kernel, weight)
+        )
 
-    async def dataset(self, layer: int) -> dict[str, Any]:
-        """Return the statistics of a layer's channels over many images, and those they like best.
+    async def get_dataset_stats(self, layer: int) -> dict[str, Any]:
+        """Return the dataset statistics and top images of a layer's channels, for JSON.
 
         Raises
         ------
         NotFoundError
-            If there is no such layer, or nothing was measured of it. Also a LookupError.
+            If the layer does not exist or has no statistics. Also a LookupError.
         """
-        stats = self._viewed.measured.get(self._viewed.known_layer(layer))
+        stats = self._viewed.dataset_stats.get(self._viewed.check_layer(layer))
         if stats is None:
-            raise NotFoundError(f"no statistics are known of {self._viewed.infos[layer].path}")
-        make = partial(self._work, measured_facts, stats, self.images)
-        return await self._cache.get(("dataset", layer), make)
+            raise NotFoundError(f"{self._viewed.infos[layer].path} has no dataset statistics")
+        compute = partial(self._run_in_thread, describe_dataset, stats, self.images)
+        return await self._cache.get(("dataset", layer), compute)
 
-    async def maximized(self, layer: int, channel: int, steps: int, seed: int) -> bytes:
-        """Return an image that maximizes a channel of a layer, an RGB PNG file.
+    async def get_maximized_image(self, layer: int, channel: int, steps: int, seed: int) -> bytes:
+        """Synthesize an image that maximizes a channel of a layer, as an RGB PNG file.
 
         Parameters
         ----------
         steps, seed
-            As for `actgrid.maximize`.
+            See `actgrid.maximize`.
 
         Raises
         ------
         NotFoundError
-            If there is no such layer or channel. Also a LookupError.
+            If the layer or channel does not exist. Also a LookupError.
         ActgridError
-            Whatever `actgrid.maximize` raises.
+            Errors of `actgrid.maximize`.
         """
-        return await self._maximized.get(self._maximized.key(layer, channel, steps, seed))
+        return await self._maximized.get(self._maximized.make_key(layer, channel, steps, seed))
 
-    def maximized_progress(self, layer: int, channel: int, steps: int, seed: int) -> dict[str, Any]:
-        """Return how far the computation of `maximized` is; it has the same parameters."""
-        return self._maximized.progress(self._maximized.key(layer, channel, steps, seed))
+    def get_maximized_progress(
+        self, layer: int, channel: int, steps: int, seed: int
+    ) -> dict[str, Any]:
+        """Return the progress of a maximized image for JSON; see `get_maximized_image`."""
+        return self._maximized.get_progress(self._maximized.make_key(layer, channel, steps, seed))
 
     # --- threads ---
 
-    async def _work(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Do what someone waits for."""
+    async def _run_in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run a function in a thread, and return its result."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, function, *arguments)
 
-    async def _later(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Do one of many things, which are not to keep what someone waits for from its turn."""
+    async def _run_in_background(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run a function in a thread, without delaying calls of `_run_in_thread`."""
         async with self._background:
-            return await self._work(function, *arguments)
+            return await self._run_in_thread(function, *arguments)
 
 
-def _rgb_png(picture: npt.NDArray[np.uint8]) -> bytes:
+def _encode_rgb_png(picture: npt.NDArray[np.uint8]) -> bytes:
     return b"".join(encode("picture.png", picture))

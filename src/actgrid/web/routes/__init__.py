@@ -1,1 +1,1 @@
-"""The routes of the HTTP API, a file for each kind of resource."""
+"""The routes of the HTTP API, with a module for each kind of resource."""

@@ -1,4 +1,4 @@
-"""Routes of the heatmaps: what explains the score of a class."""
+"""Routes of the heatmaps, which explain the score of a class for an image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import FastAPI, Path, Query, Response
 from actgrid.option_groups import get_options
 from actgrid.options import TargetOptions
 from actgrid.web import schemas
-from actgrid.web.routes.answers import PNG, Image, describe_picture, json_response
+from actgrid.web.routes.responses import PNG, Image, describe_picture, json_response
 from actgrid.web.viewer import Viewer
 
 __all__ = ["add_routes"]
@@ -21,7 +21,7 @@ Method = Annotated[
     str,
     Path(
         max_length=32,
-        description=f"{_OPTIONS['method'].help} One of the model's `methods`.",
+        description=f"{_OPTIONS['method'].help} See `methods` of the model.",
         examples=["gradcam"],
     ),
 ]
@@ -34,13 +34,13 @@ Target = Annotated[
         examples=["predicted"],
     ),
 ]
-OfLayer = Annotated[
+LayerQuery = Annotated[
     str | None,
     Query(
         min_length=1,
         max_length=1000,
-        description=f"{_OPTIONS['layer'].help} Here a number is the place in `nodes` of the "
-        f"model. Left out: {_OPTIONS['layer'].none}.",
+        description=f"{_OPTIONS['layer'].help} An integer is an index in `nodes` of the "
+        f"model. If omitted: {_OPTIONS['layer'].none}.",
         examples=["1"],
     ),
 ]
@@ -49,41 +49,48 @@ OfLayer = Annotated[
 def add_routes(app: FastAPI, viewer: Viewer) -> None:
     """Add the routes of the heatmaps to the application."""
 
-    def class_of(target: str) -> int | str | None:
-        return None if target == "predicted" else _numbered(target)
+    def parse_target(target: str) -> int | str | None:
+        return None if target == "predicted" else _parse_index(target)
 
-    def layer_of(layer: str | None) -> int | str | None:
-        return None if layer is None else _numbered(layer)
+    def parse_layer(layer: str | None) -> int | str | None:
+        return None if layer is None else _parse_index(layer)
 
-    place = "/api/images/{image}/heatmaps/{method}/{target:path}"  # a name may have a slash
+    # The target is a path parameter, because names of classes may contain slashes.
+    prefix = "/api/images/{image}/heatmaps/{method}/{target:path}"
 
-    @app.get(f"{place}/progress.json", response_model=schemas.Progress, tags=["heatmaps"])
-    async def heatmap_progress(
-        image: Image, method: Method, target: Target, layer: OfLayer = None
+    @app.get(f"{prefix}/progress.json", response_model=schemas.Progress, tags=["heatmaps"])
+    async def get_heatmap_progress(
+        image: Image, method: Method, target: Target, layer: LayerQuery = None
     ) -> Any:
-        """Get how far the computation of a heatmap is. Asking starts nothing."""
+        """Return the progress of a heatmap, without starting the computation."""
         return json_response(
-            viewer.heatmap_progress(image, method, class_of(target), layer_of(layer))
+            viewer.get_heatmap_progress(image, method, parse_target(target), parse_layer(layer))
         )
 
-    @app.get(f"{place}.json", response_model=schemas.Heatmap, tags=["heatmaps"])
-    async def heatmap(image: Image, method: Method, target: Target, layer: OfLayer = None) -> Any:
-        """Get what a heatmap is of: the class, its score, the layer."""
-        return json_response(await viewer.heatmap(image, method, class_of(target), layer_of(layer)))
+    @app.get(f"{prefix}.json", response_model=schemas.Heatmap, tags=["heatmaps"])
+    async def get_heatmap(
+        image: Image, method: Method, target: Target, layer: LayerQuery = None
+    ) -> Any:
+        """Return the class, score and layer of a heatmap."""
+        return json_response(
+            await viewer.get_heatmap(image, method, parse_target(target), parse_layer(layer))
+        )
 
     @app.get(
-        f"{place}.png",
+        f"{prefix}.png",
         tags=["heatmaps"],
-        **describe_picture("Grayscale levels, as large as `picture.png`."),
+        **describe_picture("A grayscale picture in the size of `picture.png`."),
     )
-    async def heatmap_levels(
-        image: Image, method: Method, target: Target, layer: OfLayer = None
+    async def get_heatmap_levels(
+        image: Image, method: Method, target: Target, layer: LayerQuery = None
     ) -> Response:
-        """Get where in an image the model sees a class."""
-        png = await viewer.heatmap_levels(image, method, class_of(target), layer_of(layer))
+        """Return the attribution of each pixel of an image to the score of a class."""
+        png = await viewer.get_heatmap_levels(
+            image, method, parse_target(target), parse_layer(layer)
+        )
         return Response(png, media_type=PNG)
 
 
-def _numbered(text: str) -> int | str:
-    """Return a number if the text is one of up to nine digits, else the text, which is a name."""
+def _parse_index(text: str) -> int | str:
+    """Return a text of one to nine digits as an integer, and other texts unchanged."""
     return int(text) if re.fullmatch("[0-9]{1,9}", text) else text

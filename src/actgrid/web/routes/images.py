@@ -1,4 +1,4 @@
-"""Routes of the images: the list, uploads, and what the model sees."""
+"""Routes of the images: list, upload, removal, pictures and classes."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from fastapi import FastAPI, Query, Request, Response
 from actgrid.errors import OptionError
 from actgrid.web import schemas
 from actgrid.web.images import StoredImage
-from actgrid.web.routes.answers import BINARY, PNG, Image, describe_picture, json_response
+from actgrid.web.routes.responses import BINARY, PNG, Image, describe_picture, json_response
 from actgrid.web.uploads import read_upload
 from actgrid.web.viewer import Viewer
 
 __all__ = ["add_routes"]
 
-# Uploads are held whole until they are decoded: so many at once, and each has to come in this time.
-_UPLOADS = 8
-_SECONDS = 120
+# Uploads are kept in memory until they are decoded, so their number and duration are limited.
+_MAX_UPLOADS = 8
+_MAX_UPLOAD_SECONDS = 120
 
 
 def add_routes(app: FastAPI, viewer: Viewer) -> None:
     """Add the routes of the images to the application."""
-    uploads = asyncio.Semaphore(_UPLOADS)
+    uploads = asyncio.Semaphore(_MAX_UPLOADS)
 
     @app.get("/api/images.json", response_model=schemas.Images, tags=["images"])
-    async def images(
+    async def list_images(
         offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> Any:
-        """List the images, some at a time."""
-        listed = viewer.images.listed(offset, limit)
-        return json_response({"total": len(viewer.images), "images": list(map(_listed, listed))})
+        """Return `limit` images of the list, starting at index `offset`."""
+        page = viewer.images.list_images(offset, limit)
+        return json_response({"total": len(viewer.images), "images": list(map(_describe, page))})
 
     @app.post(
         "/api/images",
         status_code=201,
         response_model=schemas.Image,
         tags=["images"],
-        responses={408: {"model": schemas.Problem, "description": "It came too slowly."}},
+        responses={408: {"model": schemas.Problem, "description": "The upload took too long."}},
         openapi_extra={
             "requestBody": {
                 "required": True,
@@ -61,22 +61,25 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
         request: Request,
         name: Annotated[
             str | None,
-            Query(max_length=1000, description="What the image is called; that of a form's file."),
+            Query(
+                max_length=1000,
+                description="Name of the image. If omitted: the name of the file in the form.",
+            ),
         ] = None,
     ) -> Any:
-        """Add an image: PNG, JPEG, WebP, GIF or BMP, as the body or as the one file of a form."""
-        # Of others no more is read than what is on its way.
+        """Upload a PNG, JPEG, WebP, GIF or BMP as the body or as the only file of a form."""
+        # Bodies of further uploads are not read while they wait.
         async with uploads:
             try:
-                reading = read_upload(request, viewer.images.most_bytes)
-                upload = await asyncio.wait_for(reading, _SECONDS)
+                reading = read_upload(request, viewer.images.max_bytes)
+                upload = await asyncio.wait_for(reading, _MAX_UPLOAD_SECONDS)
             except asyncio.TimeoutError:
                 return json_response(
-                    {"detail": f"the image did not come in {_SECONDS} seconds"}, 408
+                    {"detail": f"the upload took more than {_MAX_UPLOAD_SECONDS} seconds"}, 408
                 )
-            called = name or upload.name or "image"
-            image = await asyncio.to_thread(viewer.images.add, upload.data, called)
-        return json_response(_listed(image), 201)
+            image_name = name or upload.name or "image"
+            image = await asyncio.to_thread(viewer.images.add, upload.data, image_name)
+        return json_response(_describe(image), 201)
 
     @app.delete(
         "/api/images/{image}",
@@ -96,26 +99,26 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
     @app.get(
         "/api/images/{image}/thumbnail.jpg",
         tags=["images"],
-        **describe_picture("At most 128 pixels wide and high.", "image/jpeg"),
+        **describe_picture("A picture of at most 128 x 128 pixels.", "image/jpeg"),
     )
-    async def thumbnail(image: Image) -> Response:
-        """Get a small picture of an image."""
-        return Response(await viewer.thumbnail(image), media_type="image/jpeg")
+    async def get_thumbnail(image: Image) -> Response:
+        """Return the thumbnail of an image."""
+        return Response(await viewer.get_thumbnail(image), media_type="image/jpeg")
 
     @app.get(
         "/api/images/{image}/picture.png",
         tags=["images"],
-        **describe_picture("RGB."),
+        **describe_picture("An RGB picture in the size of the model's input."),
     )
-    async def picture(image: Image) -> Response:
-        """Get an image as the model sees it: cropped and resized."""
-        return Response(await viewer.picture(image), media_type=PNG)
+    async def get_picture(image: Image) -> Response:
+        """Return an image as the model receives it, cropped and resized."""
+        return Response(await viewer.get_picture(image), media_type=PNG)
 
     @app.get("/api/images/{image}/classes.json", response_model=schemas.Classes, tags=["images"])
-    async def classes(image: Image) -> Any:
-        """Get the five classes that the model finds likeliest."""
-        return json_response(await viewer.classes(image))
+    async def get_classes(image: Image) -> Any:
+        """Return the five classes with the highest scores for an image."""
+        return json_response(await viewer.get_classes(image))
 
 
-def _listed(image: StoredImage) -> dict[str, Any]:
+def _describe(image: StoredImage) -> dict[str, Any]:
     return {"id": image.id, "name": image.name, "uploaded": image.uploaded}

@@ -1,4 +1,4 @@
-"""Routes of an image's layers: statistics, pictures and levels."""
+"""Routes of the activations of layers for an image: statistics and pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import FastAPI, Response
 from actgrid.options import GridOptions
 from actgrid.web import schemas
 from actgrid.web.parameters import takes_path, takes_query
-from actgrid.web.routes.answers import PNG, Image, Layer, describe_picture, json_response
+from actgrid.web.routes.responses import PNG, Image, Layer, describe_picture, json_response
 from actgrid.web.viewer import Viewer
 
 __all__ = ["add_routes"]
@@ -19,53 +19,55 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
     """Add the routes of the layers to the application."""
 
     @app.get("/api/images/{image}/layers.json", response_model=schemas.Layers, tags=["activations"])
-    async def layers(image: Image) -> Any:
-        """Get how each layer fares: dead channels, extremes."""
-        return json_response(await viewer.layers(image))
+    async def get_layers(image: Image) -> Any:
+        """Return the number of dead channels, minimum, maximum and mean of each layer."""
+        return json_response(await viewer.get_layers(image))
 
     @app.get(
         "/api/images/{image}/layers.png",
         tags=["activations"],
-        **describe_picture("Grayscale; see layers.json for where each layer is."),
+        **describe_picture("A grayscale picture; layers.json describes the layout."),
     )
-    async def layers_sprite(image: Image) -> Response:
-        """Get a thumbnail of each layer, all in one picture."""
-        return Response(await viewer.layers_sprite(image), media_type=PNG)
+    async def get_layers_sprite(image: Image) -> Response:
+        """Return thumbnails of all layers in one picture."""
+        return Response(await viewer.get_layers_sprite(image), media_type=PNG)
 
     @app.get(
         "/api/images/{image}/layers/{layer}.json",
         response_model=schemas.Layer,
         tags=["activations"],
     )
-    async def layer(image: Image, layer: Layer) -> Any:
-        """Get the statistics of each channel, and where its tiles are in the levels."""
-        return json_response(await viewer.layer(image, layer))
+    async def get_layer(image: Image, layer: Layer) -> Any:
+        """Return the statistics of each channel of a layer, and the layout of its tiles."""
+        return json_response(await viewer.get_layer(image, layer))
 
     @app.get(
         "/api/images/{image}/layers/{layer}.png",
         tags=["activations"],
-        **describe_picture("Indexed, or grayscale for `cmap=gray`."),
+        **describe_picture("An indexed picture; a grayscale picture for `cmap=gray`."),
     )
     @takes_query(GridOptions)
-    async def rendered(image: Image, layer: Layer, options: Any) -> Response:
-        """Get a layer's picture, drawn as by `actgrid.render`."""
-        return Response(await viewer.rendered(image, layer, options), media_type=PNG)
+    async def render_layer(image: Image, layer: Layer, options: Any) -> Response:
+        """Return a grid of a layer's channels, with the options of `actgrid.render`."""
+        return Response(await viewer.render_layer(image, layer, options), media_type=PNG)
 
     @app.get(
         "/api/images/{image}/layers/{layer}/histograms.json",
         response_model=schemas.Histograms,
         tags=["activations"],
     )
-    async def histograms(image: Image, layer: Layer) -> Any:
-        """Get how the values of each channel are spread between its extremes."""
-        return json_response(await viewer.histograms(image, layer))
+    async def get_histograms(image: Image, layer: Layer) -> Any:
+        """Return a histogram of each channel of a layer."""
+        return json_response(await viewer.get_histograms(image, layer))
 
     @app.get(
         "/api/images/{image}/layers/{layer}/{normalize}/{scope}.png",
         tags=["activations"],
-        **describe_picture("Grayscale: the levels; see the layer's `tiles` for where they are."),
+        **describe_picture(
+            "A grayscale picture of levels; `tiles` of the layer describes the layout."
+        ),
     )
     @takes_path(GridOptions, "normalize", "scope")
-    async def levels(image: Image, layer: Layer, options: Any) -> Response:
-        """Get the levels of all channels, to be coloured by whoever shows them."""
-        return Response(await viewer.levels(image, layer, **options), media_type=PNG)
+    async def get_levels(image: Image, layer: Layer, options: Any) -> Response:
+        """Return all channels of a layer without colours, for clients that colour them."""
+        return Response(await viewer.get_levels(image, layer, **options), media_type=PNG)

@@ -1,4 +1,4 @@
-"""Routes of the model: graph, kernels, dataset statistics, maximized images."""
+"""Routes of the model: graph, kernels, dataset statistics and maximized images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import FastAPI, Response
 from actgrid.options import MaximizeOptions
 from actgrid.web import schemas
 from actgrid.web.parameters import takes_query
-from actgrid.web.routes.answers import PNG, Channel, Layer, describe_picture, json_response
+from actgrid.web.routes.responses import PNG, Channel, Layer, describe_picture, json_response
 from actgrid.web.viewer import Viewer
 
 __all__ = ["add_routes"]
@@ -19,38 +19,38 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
     """Add the routes of the model to the application."""
 
     @app.get("/api/model.json", response_model=schemas.Model, tags=["model"])
-    async def model() -> Any:
-        """Get the model's layers, how they feed each other, and what can be asked for."""
-        return json_response(viewer.about())
+    async def get_model() -> Any:
+        """Return the model's graph, classes, attribution methods and options."""
+        return json_response(viewer.get_model_info())
 
     @app.get("/api/layers/{layer}/kernel.json", response_model=schemas.Kernel, tags=["model"])
-    async def kernel(layer: Layer) -> Any:
-        """Get the shape and the extremes of a layer's kernel, and where its tiles are."""
-        return json_response(await viewer.kernel(layer))
+    async def get_kernel(layer: Layer) -> Any:
+        """Return the shape, value range and tile layout of a layer's kernel."""
+        return json_response(await viewer.get_kernel(layer))
 
     @app.get(
         "/api/layers/{layer}/kernel.png",
         tags=["model"],
-        **describe_picture("Grayscale: zero is level 128."),
+        **describe_picture("A grayscale picture of the kernel; level 128 is zero."),
     )
-    async def kernel_levels(layer: Layer) -> Response:
-        """Get the levels of a layer's kernel, the tiles of each output channel together."""
-        return Response(await viewer.kernel_levels(layer), media_type=PNG)
+    async def get_kernel_levels(layer: Layer) -> Response:
+        """Return the tiles of a layer's kernel, ordered by output channel."""
+        return Response(await viewer.get_kernel_levels(layer), media_type=PNG)
 
     @app.get("/api/layers/{layer}/dataset.json", response_model=schemas.Dataset, tags=["model"])
-    async def dataset(layer: Layer) -> Any:
-        """Get the statistics and the top images of each channel over a dataset."""
-        return json_response(await viewer.dataset(layer))
+    async def get_dataset_statistics(layer: Layer) -> Any:
+        """Return the statistics and top images of each channel over a dataset."""
+        return json_response(await viewer.get_dataset_stats(layer))
 
     @app.get(
         "/api/layers/{layer}/channels/{channel}/maximized.png",
         tags=["model"],
-        **describe_picture("RGB, as large as the model's input."),
+        **describe_picture("An RGB picture in the size of the model's input."),
     )
     @takes_query(MaximizeOptions, "steps", "seed")
-    async def maximized(layer: Layer, channel: Channel, options: Any) -> Response:
-        """Synthesize an image that maximizes a channel: takes a while."""
-        png = await viewer.maximized(layer, channel, **options)
+    async def get_maximized_image(layer: Layer, channel: Channel, options: Any) -> Response:
+        """Synthesize an image that maximizes a channel; this takes several seconds."""
+        png = await viewer.get_maximized_image(layer, channel, **options)
         return Response(png, media_type=PNG)
 
     @app.get(
@@ -59,6 +59,6 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
         tags=["model"],
     )
     @takes_query(MaximizeOptions, "steps", "seed")
-    async def maximized_progress(layer: Layer, channel: Channel, options: Any) -> Any:
-        """Get how far the computation of maximized.png is. Asking starts nothing."""
-        return json_response(viewer.maximized_progress(layer, channel, **options))
+    async def get_maximized_progress(layer: Layer, channel: Channel, options: Any) -> Any:
+        """Return the progress of maximized.png, without starting the computation."""
+        return json_response(viewer.get_maximized_progress(layer, channel, **options))

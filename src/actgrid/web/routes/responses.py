@@ -1,4 +1,4 @@
-"""Answers of the HTTP API, and the path parameters that several routes have."""
+"""Responses and path parameters that several routes of the HTTP API share."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ BINARY = {"type": "string", "format": "binary"}
 Image = Annotated[
     str, Path(pattern=IMAGE_ID, description="Id of an image.", examples=["0f3c5a9b12d4"])
 ]
-Layer = Annotated[int, Path(ge=0, le=1_000_000, description="Place in `nodes` of the model.")]
-Channel = Annotated[int, Path(ge=0, le=100_000_000, description="Number of a channel, from 0.")]
+Layer = Annotated[int, Path(ge=0, le=1_000_000, description="Index in `nodes` of the model.")]
+Channel = Annotated[int, Path(ge=0, le=100_000_000, description="Index of a channel.")]
 
 
 def json_response(
     value: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return a value as JSON, without the checks that FastAPI makes of each number."""
+    """Return a value as a JSON response, without the validation of FastAPI."""
     body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(body, status, headers, media_type="application/json")
 
 
 def describe_picture(description: str, media_type: str = PNG) -> dict[str, Any]:
-    """Return the keywords that document a route whose answer is a picture."""
+    """Return the keywords for a route decorator that declare a picture as response."""
     content = {media_type: {"schema": BINARY}}
     return {
         "response_class": Response,
