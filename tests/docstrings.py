@@ -26,7 +26,7 @@ OPTIONAL_SECTIONS = {"ES01", "SA01"}
 NO_EXAMPLE = "EX01"
 
 
-def module_names() -> Iterator[str]:
+def list_module_names() -> Iterator[str]:
     """Yield the dotted names of all modules of actgrid, sorted."""
     for path in sorted(SOURCE.rglob("*.py")):
         parts = path.relative_to(SOURCE.parent).with_suffix("").parts
@@ -34,7 +34,7 @@ def module_names() -> Iterator[str]:
             yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def package_names() -> Iterator[str]:
+def list_package_names() -> Iterator[str]:
     """Yield the dotted names of all public packages of actgrid, sorted."""
     for path in sorted(SOURCE.rglob("__init__.py")):
         name = ".".join(path.parent.relative_to(SOURCE.parent).parts)
@@ -42,13 +42,13 @@ def package_names() -> Iterator[str]:
             yield name
 
 
-def public_objects() -> Iterator[tuple[str, Any]]:
+def list_public_objects() -> Iterator[tuple[str, Any]]:
     """Yield (dotted name, object) for each public function and class.
 
     A name that several packages export is yielded once, under the first of them.
     """
     seen = set()
-    for package_name in package_names():
+    for package_name in list_package_names():
         package = importlib.import_module(package_name)
         for name in getattr(package, "__all__", ()):
             value = getattr(package, name)
@@ -57,7 +57,7 @@ def public_objects() -> Iterator[tuple[str, Any]]:
                 yield f"{package_name}.{name}", value
 
 
-def public_members(value: type) -> Iterator[str]:
+def list_public_members(value: type) -> Iterator[str]:
     """Yield the names of the public methods and properties of a class."""
     for name, member in vars(value).items():
         is_method = inspect.isfunction(member) or isinstance(
@@ -67,17 +67,17 @@ def public_members(value: type) -> Iterator[str]:
             yield name
 
 
-def faults(prefixes: tuple[str, ...] = ("actgrid",)) -> Iterator[str]:
+def find_faults(prefixes: tuple[str, ...] = ("actgrid",)) -> Iterator[str]:
     """Yield a line for each fault that numpydoc finds in docstrings of public names."""
     # numpydoc comes with actgrid[dev] alone.
     from numpydoc.validate import validate
 
-    for name, value in public_objects():
+    for name, value in list_public_objects():
         if not name.startswith(prefixes):
             continue
         is_error = inspect.isclass(value) and issubclass(value, Exception)
         ignored = OPTIONAL_SECTIONS | ({NO_EXAMPLE} if is_error else set())
-        members = public_members(value) if inspect.isclass(value) else ()
+        members = list_public_members(value) if inspect.isclass(value) else ()
         names = {name: ignored} | {
             f"{name}.{member}": OPTIONAL_SECTIONS | {NO_EXAMPLE} for member in members
         }
@@ -90,7 +90,7 @@ def faults(prefixes: tuple[str, ...] = ("actgrid",)) -> Iterator[str]:
 def main() -> int:
     """Print the faults of docstrings; return 1 if there are any."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    found = list(faults(tuple(sys.argv[1:]) or ("actgrid",)))
+    found = list(find_faults(tuple(sys.argv[1:]) or ("actgrid",)))
     print("\n".join(found) or "numpydoc finds no fault in the docstrings of public names")
     return 1 if found else 0
 

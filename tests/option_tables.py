@@ -12,7 +12,7 @@ from typing import Any
 
 import actgrid
 from actgrid import options
-from actgrid.attribution.methods import all_methods
+from actgrid.attribution.methods import get_methods
 from actgrid.cli.app import find_commands
 from actgrid.option_groups import UNSET, Option, get_options
 
@@ -28,7 +28,7 @@ URL accept `percentile(1, 99)`. The last column says what None, or an omitted op
 """
 
 
-def all_groups() -> list[type]:
+def list_groups() -> list[type]:
     """Return all option groups in the order of their definition."""
     return [
         value
@@ -37,22 +37,22 @@ def all_groups() -> list[type]:
     ]
 
 
-def definition_groups() -> list[type]:
+def list_definition_groups() -> list[type]:
     """Return the groups that define own options, in the order of their definition."""
-    return [group for group in all_groups() if get_own_options(group)]
+    return [group for group in list_groups() if get_own_options(group)]
 
 
 def get_own_options(group: type) -> dict[str, Option]:
     """Return the options that a group itself defines, without inherited options."""
     before: set[int] = set()
-    for other in all_groups():
+    for other in list_groups():
         if other is group:
             break
         before |= {id(option) for option in get_options(other).values()}
     return {name: option for name, option in get_options(group).items() if id(option) not in before}
 
 
-def public_functions() -> Iterator[tuple[str, Any]]:
+def list_public_functions() -> Iterator[tuple[str, Any]]:
     """Yield (name, function) for public functions, classes and drawing methods."""
     for name in actgrid.__all__:
         yield f"actgrid.{name}", getattr(actgrid, name)
@@ -79,7 +79,7 @@ def list_takers(group: type) -> list[str]:
     own = get_own_options(group).items()
     return [
         name
-        for name, function in public_functions()
+        for name, function in list_public_functions()
         if all(get_function_options(function).get(key, (None,))[0] is option for key, option in own)
     ]
 
@@ -97,12 +97,12 @@ def find_commands_with(name: str, option: Option) -> list[str]:
 def describe_defaults(name: str, option: Option) -> str:
     """Describe the default of an option, and different defaults of functions."""
     functions_by_default: dict[str, list[str]] = {}
-    for function, value in public_functions():
+    for function, value in list_public_functions():
         definition, default = get_function_options(value).get(name, (None, None))
         if definition is option and default is not UNSET and default != option.default:
             functions_by_default.setdefault(f"`{default!r}`", []).append(f"`{function}`")
     if option is get_options(options.MethodOptions).get(name):
-        for method in all_methods().values():
+        for method in get_methods().values():
             if name in method.options:
                 default = f"`{method.options[name]!r}`"
                 functions_by_default.setdefault(default, []).append(f"`{method.name}`")
@@ -135,7 +135,7 @@ def format_row(name: str, option: Option) -> str:
 def make_page() -> str:
     """Return the page as Markdown: a section for each title, of one or more groups."""
     sections: dict[str, list[type]] = {}
-    for group in definition_groups():
+    for group in list_definition_groups():
         title = (group.__doc__ or "").splitlines()[0].rstrip(".").removeprefix("Options for ")
         title = title[0].upper() + title[1:]
         sections.setdefault(title, []).append(group)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.docstrings import module_names
+from tests.docstrings import list_module_names
 
 import actgrid
 
@@ -32,7 +32,7 @@ def find_examples(module_name: str) -> Iterator[doctest.DocTest]:
             yield from finder.find(value, f"{module_name}.{name}", module=False, globs=dict(names))
 
 
-@pytest.mark.parametrize("module_name", sorted(module_names()))
+@pytest.mark.parametrize("module_name", sorted(list_module_names()))
 def test_examples_in_docstrings(
     module_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,7 +46,7 @@ def test_packages_import_only_earlier_packages(path: Path) -> None:
     assert set(find_imported_packages(path)) <= allowed
 
 
-def module_name(path: Path) -> str:
+def get_module_name(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(
         ".__init__"
     )
@@ -73,7 +73,7 @@ def find_imported_modules(path: Path, known: set[str]) -> set[str]:
 
 
 def test_no_circular_imports() -> None:
-    paths = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+    paths = {get_module_name(path): path for path in PACKAGE.rglob("*.py")}
     imports = {name: find_imported_modules(path, set(paths)) for name, path in paths.items()}
     # Remove modules whose imports are all removed; a circle remains.
     while done := {name for name, others in imports.items() if not others & set(imports)}:

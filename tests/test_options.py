@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from tests.option_tables import (
     PAGE,
-    definition_groups,
     get_own_options,
+    list_definition_groups,
+    list_public_functions,
     make_page,
-    public_functions,
 )
 
 import actgrid
 from actgrid import options
-from actgrid.attribution.methods import all_methods
+from actgrid.attribution.methods import get_methods
 from actgrid.errors import OptionError, UnknownOptionError
 from actgrid.option_groups import (
     UNSET,
@@ -33,12 +33,12 @@ from actgrid.option_types import Colormap, Integer
 from actgrid.rendering import BACKENDS, ORDERS
 from actgrid.rendering.tiles import KINDS
 
-GROUPS = definition_groups()
-FUNCTIONS = dict(public_functions())
+GROUPS = list_definition_groups()
+FUNCTIONS = dict(list_public_functions())
 TAKERS = {name: each for name, each in FUNCTIONS.items() if hasattr(each, "__options__")}
 
 
-def named_options() -> list[tuple[str, str, Option]]:
+def list_named_options() -> list[tuple[str, str, Option]]:
     return [
         (group.__name__, name, option)
         for group in GROUPS
@@ -48,7 +48,7 @@ def named_options() -> list[tuple[str, str, Option]]:
 
 @pytest.mark.parametrize(
     ("group", "name", "option"),
-    [pytest.param(*each, id=f"{each[0]}-{each[1]}") for each in named_options()],
+    [pytest.param(*each, id=f"{each[0]}-{each[1]}") for each in list_named_options()],
 )
 def test_every_definition_is_complete(group: str, name: str, option: Option) -> None:
     assert re.fullmatch("[a-z]+(_[a-z]+)*", name)
@@ -63,7 +63,7 @@ def test_every_definition_is_complete(group: str, name: str, option: Option) -> 
 
 def test_every_option_is_defined_once() -> None:
     found: dict[tuple[str, str], str] = {}
-    for group, name, option in named_options():
+    for group, name, option in list_named_options():
         key = (name, option.help)
         assert key not in found, f"{name} is defined in {found[key]} and again in {group}"
         found[key] = group
@@ -128,7 +128,7 @@ def test_parameters_before_the_options_have_the_defaults_of_the_definitions(
         assert parameters[key].default == option.default
 
 
-@pytest.mark.parametrize("method", all_methods().values(), ids=lambda method: method.name)
+@pytest.mark.parametrize("method", get_methods().values(), ids=lambda method: method.name)
 def test_the_options_of_methods_are_defined(method: Any) -> None:
     known = get_options(options.MethodOptions)
     for name, default in method.options.items():
@@ -136,13 +136,13 @@ def test_the_options_of_methods_are_defined(method: Any) -> None:
 
 
 def test_words_of_options_match_implementation() -> None:
-    def words(group: type, name: str) -> tuple[str, ...]:
+    def get_words(group: type, name: str) -> tuple[str, ...]:
         return get_options(group)[name].type.words
 
-    assert words(options.GridOptions, "order") == tuple(ORDERS)
-    assert words(options.BackendOptions, "backend") == ("auto", *BACKENDS)
-    assert words(options.DeviceBackendOptions, "backend") == ("auto", *BACKENDS, "tensorflow")
-    assert words(options.ArrayOptions, "kind") == tuple(KINDS)
+    assert get_words(options.GridOptions, "order") == tuple(ORDERS)
+    assert get_words(options.BackendOptions, "backend") == ("auto", *BACKENDS)
+    assert get_words(options.DeviceBackendOptions, "backend") == ("auto", *BACKENDS, "tensorflow")
+    assert get_words(options.ArrayOptions, "kind") == tuple(KINDS)
 
 
 def test_mypy_knows_option_names_and_types() -> None:
@@ -188,7 +188,7 @@ class TintedOptions(options.RenderArrayOptions, TintOptions, total=False):
 
 
 @takes_options(TintedOptions, strength=5)
-def tinted(picture: str, **given: Any) -> dict[str, Any]:
+def tint(picture: str, **given: Any) -> dict[str, Any]:
     """Tint a picture.
 
     Parameters
@@ -207,17 +207,17 @@ def tinted(picture: str, **given: Any) -> dict[str, Any]:
 
 
 def test_new_definition_reaches_signature_and_docstring() -> None:
-    found = tinted("cat", tint="magma", zoom=2)
+    found = tint("cat", tint="magma", zoom=2)
     assert (found["tint"], found["strength"], found["zoom"], found["padding"]) == ("magma", 5, 2, 1)
-    assert inspect.signature(tinted).parameters["strength"].default == 5
-    documented = inspect.getdoc(tinted) or ""
+    assert inspect.signature(tint).parameters["strength"].default == 5
+    documented = inspect.getdoc(tint) or ""
     assert "tint : the name of a colormap, default 'gray'\n    Colormap that tints" in documented
     assert "strength : int from 0 to 9, default 5\n" in documented
     assert "Returns\n-------\ndict\n" in documented
     with pytest.raises(OptionError, match="no colormap is called 'mgma'"):
-        tinted("cat", tint="mgma")
+        tint("cat", tint="mgma")
     with pytest.raises(OptionError, match="strength must be at most 9, not 10"):
-        tinted("cat", strength=10)
+        tint("cat", strength=10)
 
 
 def test_options_without_default_are_omitted() -> None:

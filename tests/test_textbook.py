@@ -15,7 +15,7 @@ import pytest
 import actgrid
 
 
-def textbook(activation: npt.NDArray[Any], columns: int) -> npt.NDArray[np.uint8]:
+def tile_textbook(activation: npt.NDArray[Any], columns: int) -> npt.NDArray[np.uint8]:
     """Tile (H, W, C) like the book, with the channels of an incomplete last row."""
     height, width, channels = activation.shape
     rows = -(-channels // columns)
@@ -39,7 +39,7 @@ def textbook(activation: npt.NDArray[Any], columns: int) -> npt.NDArray[np.uint8
 
 def assert_agrees(activations: dict[str, npt.NDArray[Any]]) -> None:
     for path, activation in activations.items():
-        expected = textbook(activation[0], 16)
+        expected = tile_textbook(activation[0], 16)
         for backend in ("native", "numba", "numpy"):
             grid = actgrid.render(activation, columns=16, padding=0, backend=backend)
             difference = np.abs(grid.levels.astype(int) - expected)

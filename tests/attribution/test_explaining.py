@@ -19,7 +19,7 @@ from PIL import Image
 import actgrid
 from actgrid import ActgridError, explain
 from actgrid.attribution import compiled
-from actgrid.attribution.methods import all_methods
+from actgrid.attribution.methods import get_methods
 from actgrid.attribution.requests import prepare_request
 from actgrid.errors import (
     DtypeError,
@@ -42,7 +42,7 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("method", all_methods())
+@pytest.mark.parametrize("method", get_methods())
 def test_results_do_not_depend_on_the_batch(cnn: tuple[Any, Any], method: str) -> None:
     if method == "lime":
         pytest.importorskip("sklearn")
@@ -59,13 +59,13 @@ def test_results_do_not_depend_on_the_batch(cnn: tuple[Any, Any], method: str) -
     np.testing.assert_allclose(alone.values[0], together.values[2], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", all_methods())
+@pytest.mark.parametrize("method", get_methods())
 def test_every_method_on_every_model_type(any_model: tuple[Any, Any], method: str) -> None:
     if method == "lime":
         pytest.importorskip("sklearn")
     model, x = any_model
     heatmap = explain(model, x, method, **QUICK.get(method, {}))
-    has_layer_size = all_methods()[method].takes_layer and method != "guided_gradcam"
+    has_layer_size = get_methods()[method].takes_layer and method != "guided_gradcam"
     assert heatmap.values.shape == ((5, 4, 4) if has_layer_size else (5, 12, 12))
     assert np.isfinite(heatmap.values).all()
     assert heatmap.values.any(axis=(1, 2)).mean() > 0.5
@@ -74,7 +74,7 @@ def test_every_method_on_every_model_type(any_model: tuple[Any, Any], method: st
     np.testing.assert_array_equal(heatmap.target, model.predict(x, verbose=0).argmax(1))
 
 
-@pytest.mark.parametrize("method", all_methods())
+@pytest.mark.parametrize("method", get_methods())
 def test_functions_are_traced_once_for_all_batch_sizes(method: str) -> None:
     if method == "lime":
         pytest.importorskip("sklearn")
@@ -486,7 +486,7 @@ def test_demo_model_and_photo() -> None:
     assert heatmap.images.shape == (1, 300, 451, 3)
 
 
-@pytest.mark.parametrize("method", all_methods())
+@pytest.mark.parametrize("method", get_methods())
 def test_progress_is_called_before_each_run_and_may_raise(
     method: str, cnn: tuple[Any, Any]
 ) -> None:
@@ -502,7 +502,7 @@ def test_progress_is_called_before_each_run_and_may_raise(
 
     request = prepare_request(model, x[:2], batch_size=1, progress=stop_at_second_run)
     with pytest.raises(KeyboardInterrupt):
-        request.explain(all_methods()[method], None, {})
+        request.explain(get_methods()[method], None, {})
     assert len(runs) == 2
     assert all(0 <= done < total for done, total in runs)
 
@@ -513,5 +513,5 @@ def test_progress_counts_samples_of_each_pass(cnn: tuple[Any, Any]) -> None:
     request = prepare_request(
         model, x[:1], batch_size=4, progress=lambda done, total: reports.append((done, total))
     )
-    request.explain(all_methods()["rise"], None, {"samples": 10})
+    request.explain(get_methods()["rise"], None, {"samples": 10})
     assert reports == [(0, 1), (0, 10), (4, 10), (8, 10), *[(10, 10)] * 3]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import actgrid
-from actgrid.attribution.methods import all_methods
+from actgrid.attribution.methods import get_methods
 
 Array = npt.NDArray[Any]
 
@@ -112,7 +112,7 @@ def random_areas(curves: Curves) -> Array:
     return mean
 
 
-@pytest.mark.parametrize("method", all_methods())
+@pytest.mark.parametrize("method", get_methods())
 def test_areas_are_better_than_random(
     explain_photos: Callable[[str], Array], curves: Curves, random_areas: Array, method: str
 ) -> None:

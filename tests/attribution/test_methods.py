@@ -14,7 +14,7 @@ from keras import layers
 
 import actgrid
 from actgrid.attribution.method import DECLARED_METHODS
-from actgrid.attribution.methods import all_methods
+from actgrid.attribution.methods import get_methods
 from actgrid.errors import OptionError
 
 MODULE = '''
@@ -37,11 +37,11 @@ def brightness_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     package = importlib.import_module("actgrid.attribution")
     (tmp_path / "bright_family.py").write_text(MODULE)
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
-    all_methods.cache_clear()
+    get_methods.cache_clear()
     yield
     DECLARED_METHODS.pop("actgrid.attribution.bright_family", None)
     sys.modules.pop("actgrid.attribution.bright_family", None)
-    all_methods.cache_clear()
+    get_methods.cache_clear()
 
 
 def test_method_of_added_module_is_available(brightness_module: None) -> None:
@@ -52,16 +52,16 @@ def test_method_of_added_module_is_available(brightness_module: None) -> None:
     with pytest.raises(OptionError, match="brightness: layer must be None"):
         actgrid.explain(model, x, "brightness", layer="dense")
     # Modules without needs come last, ordered by the year of their first paper.
-    assert list(all_methods())[-4:] == ["brightness", "occlusion", "rise", "lime"]
-    assert (all_methods()["brightness"].needs, all_methods()["brightness"].options) == (
+    assert list(get_methods())[-4:] == ["brightness", "occlusion", "rise", "lime"]
+    assert (get_methods()["brightness"].needs, get_methods()["brightness"].options) == (
         (),
         {"seed": 0},
     )
 
 
 def test_methods_are_grouped_by_needs() -> None:
-    assert "brightness" not in all_methods()
-    assert {name: method.needs for name, method in all_methods().items()} == {
+    assert "brightness" not in get_methods()
+    assert {name: method.needs for name, method in get_methods().items()} == {
         "saliency": ("gradients",),
         "gradient_x_input": ("gradients",),
         "integrated_gradients": ("gradients",),
@@ -77,7 +77,7 @@ def test_methods_are_grouped_by_needs() -> None:
         "rise": (),
         "lime": (),
     }
-    names = [*all_methods()]
+    names = [*get_methods()]
     assert names[:5] == [
         *("saliency", "gradient_x_input", "integrated_gradients", "smoothgrad", "guided_backprop")
     ]

@@ -105,14 +105,14 @@ def test_occlusion_of_symmetric_image_is_symmetric(
 ) -> None:
     random = np.random.default_rng(0)
 
-    def symmetric(*shape: int) -> Any:
+    def make_symmetric(*shape: int) -> Any:
         half = random.normal(size=shape).astype(np.float32)
         half = half + half[::-1]
         return half + half[:, ::-1]
 
     heatmap = explain(
-        make_linear(symmetric(*size, 1, 1)),
-        symmetric(*size, 1)[None],
+        make_linear(make_symmetric(*size, 1, 1)),
+        make_symmetric(*size, 1)[None],
         "occlusion",
         patch=patch,
         stride=stride,

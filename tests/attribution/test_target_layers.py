@@ -14,7 +14,7 @@ from keras import layers
 
 from actgrid import explain
 from actgrid.attribution import ZeroAttributionWarning
-from actgrid.attribution.methods import all_methods
+from actgrid.attribution.methods import get_methods
 from actgrid.errors import LayerError
 
 SIDE = 16
@@ -261,13 +261,13 @@ def test_upsampled_pooling_branch_is_not_a_decoder() -> None:
 
 
 def test_layers_after_dense_bottleneck_are_skipped() -> None:
-    def decoder() -> list[Any]:
+    def make_decoder() -> list[Any]:
         dense = [layers.Flatten(), layers.Dense(8), layers.Dense(SIDE * SIDE * 3)]
         return [*dense, layers.Reshape((SIDE, SIDE, 3)), make_conv("decoder"), make_conv("head")]
 
-    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), make_conv("encoder"), *decoder()])
+    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), make_conv("encoder"), *make_decoder()])
     assert find_default_layer(model, target=corner) == "encoder"
-    generator = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *decoder()])
+    generator = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *make_decoder()])
     with pytest.raises(LayerError, match="no layer with a spatial output"):
         explain(generator, X, target=corner)
 
@@ -438,7 +438,7 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("method", [name for name in all_methods() if name != "cam"])
+@pytest.mark.parametrize("method", [name for name in get_methods() if name != "cam"])
 def test_zero_map_warns(method: str) -> None:
     if method == "lime":
         pytest.importorskip("sklearn")

@@ -14,10 +14,10 @@ PACKAGE = Path(actgrid.__file__).parent
 
 
 @pytest.fixture
-def copied(tmp_path: Path) -> Callable[..., Path]:
+def copy_build(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that copies the package and appends code to a module."""
 
-    def copied(name: str, module: str | None = None, code: str = "") -> Path:
+    def copy_build(name: str, module: str | None = None, code: str = "") -> Path:
         folder = tmp_path / name
         unneeded = shutil.ignore_patterns("__pycache__", "demo", "web", "*.pyi")
         shutil.copytree(PACKAGE, folder / "actgrid", ignore=unneeded)
@@ -26,4 +26,4 @@ def copied(tmp_path: Path) -> Callable[..., Path]:
                 file.write(code)
         return folder
 
-    return copied
+    return copy_build

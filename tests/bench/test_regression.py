@@ -44,11 +44,11 @@ class Processes:
 
         yield turn
 
-    def rounds(self, case: str) -> int:
+    def count_rounds(self, case: str) -> int:
         return sum(name == case for name, _ in self.turns) // 8
 
 
-def slower(processes: Processes, tolerance: float = 0.15, rounds: int = 25) -> list[str]:
+def find_slower_cases(processes: Processes, tolerance: float = 0.15, rounds: int = 25) -> list[str]:
     timings = measure(list(processes.ratios), processes, rounds, is_clear(tolerance))
     return [name for name, timing in timings.items() if timing.ratio > 1 + tolerance]
 
@@ -73,7 +73,7 @@ def test_clear_cases_stop_early_and_others_use_all_rounds() -> None:
     processes = Processes(steady=[1.0], wild=noise)
     ticks: list[None] = []
     timings = measure(["steady", "wild"], processes, 20, is_steady, lambda: ticks.append(None))
-    assert (processes.rounds("steady"), processes.rounds("wild")) == (5, 20)
+    assert (processes.count_rounds("steady"), processes.count_rounds("wild")) == (5, 20)
     assert processes.started == 20
     assert len(ticks) == 2 * 20
     assert timings["wild"].ratio == pytest.approx(np.median(noise[:20]))
@@ -89,15 +89,15 @@ def test_few_rounds_have_infinite_error() -> None:
 
 def test_slower_kernel_is_found_and_equal_kernel_passes() -> None:
     processes = Processes(equal=[1.0], slower=[1.2], faster=[0.5], little=[1.14])
-    assert slower(processes) == ["slower"]
+    assert find_slower_cases(processes) == ["slower"]
     # Only cases that seem slower run for more rounds.
-    assert [processes.rounds(name) for name in processes.ratios] == [5, 15, 5, 5]
+    assert [processes.count_rounds(name) for name in processes.ratios] == [5, 15, 5, 5]
 
 
 def test_disturbed_first_rounds_are_not_reported_as_slower() -> None:
     processes = Processes(disturbed=[1.6, 1.7, 1.6, 1.6, 1.7, 1.6, 1.0])
-    assert slower(processes) == []
-    assert processes.rounds("disturbed") > 15
+    assert find_slower_cases(processes) == []
+    assert processes.count_rounds("disturbed") > 15
 
 
 def test_noise_adds_rounds_and_is_not_reported_as_slower() -> None:
@@ -105,21 +105,21 @@ def test_noise_adds_rounds_and_is_not_reported_as_slower() -> None:
     luck = {f"case {i}": rng.lognormal(0, 0.05, 25).tolist() for i in range(420)}
     luck["disturbed"] = [1.0, 1.6, 1.0, 1.7, 1.0, 1.0]
     processes = Processes(**luck)
-    assert slower(processes) == []
-    assert processes.rounds("disturbed") > 5
+    assert find_slower_cases(processes) == []
+    assert processes.count_rounds("disturbed") > 5
 
 
 def test_slowdown_of_a_fifth_is_found_among_noise() -> None:
     rng = np.random.default_rng(2)
     ratios = {f"case {i}": rng.lognormal(np.log(1.2), 0.05, 25).tolist() for i in range(20)}
     processes = Processes(**ratios)
-    assert len(slower(processes)) == 20
-    assert max(processes.rounds(f"case {i}") for i in range(20)) > 5
+    assert len(find_slower_cases(processes)) == 20
+    assert max(processes.count_rounds(f"case {i}") for i in range(20)) > 5
 
 
 @pytest.mark.parametrize(("tolerance", "found"), [(0.0, ["a"]), (0.24, ["a"]), (0.25, [])])
 def test_slower_is_more_than_the_tolerance(tolerance: float, found: list[str]) -> None:
-    assert slower(Processes(a=[1.25]), tolerance) == found
+    assert find_slower_cases(Processes(a=[1.25]), tolerance) == found
 
 
 # --- processes ---
@@ -141,11 +141,11 @@ def test_both_builds_are_timed_in_given_order(monkeypatch: pytest.MonkeyPatch) -
             return {"old": 4.0, "new": 5.0}[self.build] / (2 if part == "yardstick" else 1)
 
     @contextmanager
-    def started(build: Any, processor: int | None = None) -> Iterator[Fake]:
+    def start_fake(build: Any, processor: int | None = None) -> Iterator[Fake]:
         processors.append(processor)
         yield Fake(build)
 
-    monkeypatch.setattr("actgrid.bench.regression.start_worker", started)
+    monkeypatch.setattr("actgrid.bench.regression.start_worker", start_fake)
     sides: Any = ("old", "new")
     with alternate_builds(*sides) as turn:
         assert turn("a", False) == turn("a", True) == (4.0, 5.0)

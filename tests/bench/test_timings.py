@@ -14,7 +14,7 @@ from actgrid.errors import MissingFileError, OptionError, OutputError
 CASES = ["a", "b"]
 
 
-def timings(**ratios: float) -> dict[str, Timing]:
+def make_timings(**ratios: float) -> dict[str, Timing]:
     return {name: Timing(ratio, 0.0, 1.0, ratio) for name, ratio in ratios.items()}
 
 
@@ -31,11 +31,11 @@ def test_saved_timings_load_again(tmp_path: Path) -> None:
 
 def test_quick_comparison_takes_its_cases_from_a_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "timings.json"
-    save_timings(path, timings(a=1.0, b=2.0, c=3.0))
+    save_timings(path, make_timings(a=1.0, b=2.0, c=3.0))
     assert load_timings(path, CASES, quick=True)["b"] == 2.0
     with pytest.raises(OptionError, match="contains unknown cases: c: save the file again"):
         load_timings(path, CASES)
-    save_timings(path, timings(a=1.0))
+    save_timings(path, make_timings(a=1.0))
     for quick in (True, False):
         with pytest.raises(OptionError, match="does not contain b: save the file again"):
             load_timings(path, CASES, quick)
@@ -47,7 +47,7 @@ def test_missing_timings_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="cannot be read: Is a directory"):
         load_timings(tmp_path, CASES)
     with pytest.raises(OutputError, match="cannot write"):
-        save_timings(tmp_path / "none" / "timings.json", timings(a=1.0))
+        save_timings(tmp_path / "none" / "timings.json", make_timings(a=1.0))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_missing_timings_file_is_rejected(tmp_path: Path) -> None:
 )
 def test_file_of_another_format_is_rejected(tmp_path: Path, change: Any) -> None:
     path = tmp_path / "timings.json"
-    save_timings(path, timings(a=1.0, b=1.0))
+    save_timings(path, make_timings(a=1.0, b=1.0))
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(OptionError, match="is not a file of actgrid bench --save"):
         load_timings(path, CASES)
@@ -76,7 +76,7 @@ def test_file_of_another_format_is_rejected(tmp_path: Path, change: Any) -> None
 
 def test_timings_of_another_format_version_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "timings.json"
-    save_timings(path, timings(a=1.0, b=1.0))
+    save_timings(path, make_timings(a=1.0, b=1.0))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 1, "cases": "others"}))
     with pytest.raises(OptionError, match="format version 1, expected 2: save the file again"):
         load_timings(path, CASES)
@@ -98,7 +98,7 @@ def test_timings_of_another_processor_are_rejected(
     tmp_path: Path, elsewhere: dict[str, Any]
 ) -> None:
     path = tmp_path / "timings.json"
-    save_timings(path, timings(a=1.0, b=1.0))
+    save_timings(path, make_timings(a=1.0, b=1.0))
     record = json.loads(path.read_text())
     ((fact, recorded),) = elsewhere.items()
     here = record["machine"][fact]
@@ -115,7 +115,7 @@ def test_timings_of_another_processor_are_rejected(
 
 def test_timings_are_accepted_with_other_packages_and_kernel(tmp_path: Path) -> None:
     path = tmp_path / "timings.json"
-    save_timings(path, timings(a=1.0, b=1.0))
+    save_timings(path, make_timings(a=1.0, b=1.0))
     record = json.loads(path.read_text())
     record["machine"] |= {"actgrid": "0.0.1", "pillow": "1", "isal": "1", "system": "Linux-1"}
     path.write_text(json.dumps(record))

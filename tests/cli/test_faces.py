@@ -44,13 +44,13 @@ NEEDED = inspect.Parameter.empty
 GROUPS = [group for group in vars(definitions).values() if hasattr(group, "__total__")]
 
 
-def click_command(name: str) -> Any:
+def get_click_command(name: str) -> Any:
     return typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
 
 
-def option_parameters(name: str) -> dict[str, Any]:
+def get_option_parameters(name: str) -> dict[str, Any]:
     """Return the options in the parser of a command: name -> parameter."""
-    parameters = click_command(name).params
+    parameters = get_click_command(name).params
     return {
         parameter.name: parameter
         for parameter in parameters
@@ -58,7 +58,7 @@ def option_parameters(name: str) -> dict[str, Any]:
     }
 
 
-def defined(command: Command) -> Iterator[tuple[str, Option]]:
+def list_definitions(command: Command) -> Iterator[tuple[str, Option]]:
     """Yield (name, definition) for each option of a command."""
     yield from get_options(GENERAL).items()
     for panel in command.panels:
@@ -77,8 +77,8 @@ def test_list_of_commands() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_has_a_definition(name: str) -> None:
-    parameters = option_parameters(name)
-    pairs = list(defined(COMMANDS[name]))
+    parameters = get_option_parameters(name)
+    pairs = list(list_definitions(COMMANDS[name]))
     assert set(parameters) == {option for option, _ in pairs}
     for option_name, option in pairs:
         groups = [
@@ -109,7 +109,7 @@ def test_every_option_has_a_definition(name: str) -> None:
 def test_defaults_are_those_of_the_python_function(name: str) -> None:
     parameters = inspect.signature(FUNCTIONS[name]).parameters
     compared = 0
-    for option_name, option in defined(COMMANDS[name]):
+    for option_name, option in list_definitions(COMMANDS[name]):
         if option_name not in parameters or option_name == "output":
             continue
         known = parameters[option_name].default
@@ -124,7 +124,7 @@ def test_every_option_of_a_python_function_is_on_the_command_line() -> None:
     missing = {}
     for name, function in FUNCTIONS.items():
         known = set(inspect.signature(function).parameters)
-        missing[name] = known - set(option_parameters(name)) - {"model", "images", "progress"}
+        missing[name] = known - set(get_option_parameters(name)) - {"model", "images", "progress"}
     assert missing == {
         "diagram": {"x", "sample"},
         "explain": {"x", "image_input", "pixels"},
@@ -147,7 +147,7 @@ class ExtraOptions(TypedDict, total=False):
 @command(ExtraOptions)
 def extra(options: Options) -> None:
     """Print the value of an option."""
-    print(json.dumps(options.of(ExtraOptions)))
+    print(json.dumps(options.select(ExtraOptions)))
 
 
 def test_new_definition_adds_an_option(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +185,7 @@ def test_images_follow_the_model() -> None:
     arguments = {
         name: [
             parameter.name
-            for parameter in click_command(name).params
+            for parameter in get_click_command(name).params
             if parameter.param_type_name == "argument"
         ]
         for name in COMMANDS
@@ -335,7 +335,7 @@ def test_word_demo_takes_precedence_over_file(
 # --- completion
 
 
-def completed(*words: str) -> list[str]:
+def complete_words(*words: str) -> list[str]:
     environment = {
         **os.environ,
         "_ACTGRID_COMPLETE": "complete_bash",
@@ -366,7 +366,7 @@ def completed(*words: str) -> list[str]:
     ],
 )
 def test_shells_complete_commands_options_and_words(words: list[str], found: list[str]) -> None:
-    assert completed(*words) == found
+    assert complete_words(*words) == found
 
 
 def test_the_completion_of_a_shell_can_be_shown() -> None:
@@ -406,7 +406,7 @@ def test_documented_commands_and_options_exist(document: Path) -> None:
         if not flags and name not in COMMANDS:
             continue  # prose
         assert name in COMMANDS, (name, rest)
-        parameters = click_command(name).params
+        parameters = get_click_command(name).params
         known = {
             flag
             for parameter in parameters
@@ -417,5 +417,5 @@ def test_documented_commands_and_options_exist(document: Path) -> None:
         assert any(
             flag in (*parameter.opts, *parameter.secondary_opts)
             for name in COMMANDS
-            for parameter in click_command(name).params
+            for parameter in get_click_command(name).params
         ), flag

@@ -60,24 +60,24 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def records(output: Path) -> list[dict[str, Any]]:
+def read_records(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (output / "manifest.jsonl").read_bytes().splitlines()]
 
 
-def about(output: Path) -> Any:
+def read_run_file(output: Path) -> Any:
     return json.loads((output / "run.json").read_bytes())
 
 
-def files(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
     return sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     )
 
 
-def content(folder: Path) -> dict[str, Any]:
+def read_content(folder: Path) -> dict[str, Any]:
     """Read all files of a run; durations are removed from the manifest."""
-    found: dict[str, Any] = {name: (folder / name).read_bytes() for name in files(folder)}
-    found["manifest.jsonl"] = [{**record, "milliseconds": 0} for record in records(folder)]
+    found: dict[str, Any] = {name: (folder / name).read_bytes() for name in list_files(folder)}
+    found["manifest.jsonl"] = [{**record, "milliseconds": 0} for record in read_records(folder)]
     return found
 
 
@@ -101,7 +101,7 @@ def test_render_of_folder_reports_number_of_broken_images(
     assert [line.split(": ")[0] for line in lines[:7]] == [
         str(folder / ("cat" if index < 4 else "dog") / f"{index}.png") for index in range(7)
     ]
-    found = records(out)
+    found = read_records(out)
     assert [record["status"] == "failed" for record in found] == [
         False,
         True,
@@ -115,7 +115,7 @@ def test_render_of_folder_reports_number_of_broken_images(
     assert [record["label"] for record in found] == ["cat"] * 4 + ["dog"] * 3
     # The manifest lists every file, and every file is complete.
     listed = [file for record in found for file in record["files"]]
-    assert files(out) == sorted([*listed, "manifest.jsonl", "run.json"])
+    assert list_files(out) == sorted([*listed, "manifest.jsonl", "run.json"])
     assert listed[-4:] == [
         f"dog/6/{name}" for name in ("00_conv.png", "01_relu.png", "02_pool.png", "stats.json")
     ]
@@ -136,17 +136,17 @@ def test_single_broken_file_prints_one_line(
     result = run("render", model_file, folder / "cat" / "1.png", "-o", out)
     result.assert_one_clear_line("1.png is not an image that Pillow can read")
     assert result.out == ""
-    assert not files(out)
+    assert not list_files(out)
     result = run("measure", model_file, folder / "dog" / "5.png", "-o", out)
     result.assert_one_clear_line("5.png is truncated or broken")
-    assert not files(out)
+    assert not list_files(out)
 
 
 def test_on_error_skips_or_stops(run: Run, model_file: Path, folder: Path, tmp_path: Path) -> None:
     arguments = ["render", model_file, folder, "-o", tmp_path / "raise"]
     result = run(*arguments, "--on-error", "raise")
     result.assert_one_clear_line("1.png is not an image")
-    assert [record["image"] for record in records(tmp_path / "raise")] == [
+    assert [record["image"] for record in read_records(tmp_path / "raise")] == [
         str(folder / "cat" / "0.png")
     ]
     # on_error does not affect the pictures: a run may resume with another value.
@@ -157,7 +157,7 @@ def test_on_error_skips_or_stops(run: Run, model_file: Path, folder: Path, tmp_p
     result = run(*single, "--on-error", "skip")
     assert (result.code, result.err) == (1, "")
     assert result.out.splitlines()[-1] == f"1 image, 1 failed: {tmp_path / 'skip'}"
-    (record,) = records(tmp_path / "skip")
+    (record,) = read_records(tmp_path / "skip")
     assert record["status"] == "failed"
 
 
@@ -192,7 +192,7 @@ def test_images_come_from_files_folders_globs_and_lists(
     inputs = [images / "8.png", images, f"{images}/[12].png", listed]
     result = run("render", model_file, *inputs, "-o", tmp_path / "out", "--layers", "relu")
     assert result.code == 1
-    found = records(tmp_path / "out")
+    found = read_records(tmp_path / "out")
     names = ["8", *"012345678", "1", "2", "3", "0", "none"]
     assert [Path(record["image"]).stem for record in found] == names
     assert [record["label"] for record in found] == [None] * 12 + ["three", None, "lost"]
@@ -245,7 +245,7 @@ def test_events_are_json_lines(
         for event in events
         if event["event"] == "image"
     ]
-    assert printed == records(out)
+    assert printed == read_records(out)
     progress = [event for event in events if event["event"] == "progress"]
     assert [event["recorded"] for event in progress] == list(range(1, 8))
     for event in progress:
@@ -298,7 +298,7 @@ def test_run_of_another_process_is_not_disturbed(
         process.send_signal(signal.SIGCONT)
         _, problem = process.communicate()
         assert (process.returncode, problem) == (0, "")
-    assert len(records(out)) == 40
+    assert len(read_records(out)) == 40
     assert run(*arguments, "--resume").code == 0
 
 
@@ -312,7 +312,7 @@ def test_overwrite_keeps_files_of_other_origin(
     assert run(*arguments, "conv").code == 0
     run(*arguments, "relu").assert_one_clear_line("finished run", "--overwrite")
     assert run(*arguments, "relu", "--overwrite").code == 0
-    assert not [name for name in files(out) if "conv" in name]
+    assert not [name for name in list_files(out) if "conv" in name]
     assert (out / "cat" / "notes.txt").read_text() == "mine"
 
 
@@ -326,7 +326,7 @@ def test_tars_and_statistics_in_one_pass(
     sink = ["--sink", "tar", "--shard-size", 3, "--batch-size", 2]
     result = run("render", model_file, folder, "-o", out, *sink, "--statistics", "--top", 2)
     assert result.code == 1
-    assert files(out) == [
+    assert list_files(out) == [
         *("manifest.jsonl", "report.html", "run.json"),
         *(f"shard-{number:06}.tar" for number in range(3)),
         *("stats.npz", "summary.json"),
@@ -336,7 +336,7 @@ def test_tars_and_statistics_in_one_pass(
     for shard in sorted(out.glob("*.tar")):
         with tarfile.open(shard) as tar:
             names += [f"{shard.name}/{name}" for name in tar.getnames()]
-    assert names == [file for record in records(out) for file in record["files"]]
+    assert names == [file for record in read_records(out) for file in record["files"]]
     assert names[:4] == [
         "shard-000000.tar/cat/0.00_conv.png",
         "shard-000000.tar/cat/0.01_relu.png",
@@ -373,7 +373,7 @@ def test_measure_writes_all_results(
     assert (result.code, result.err) == (1, "")
     assert result.out.splitlines()[-1] == f"7 images, 2 failed: {out}"
     assert re.fullmatch(r".*/0\.png: 2 layers, 9 channels, \d dead", result.out.splitlines()[0])
-    assert files(out) == [
+    assert list_files(out) == [
         *("manifest.jsonl", "report.html", "run.json", "stats.npz", "summary.json"),
         *("top/00_relu.png", "top/01_head.png"),
     ]
@@ -385,10 +385,10 @@ def test_measure_writes_all_results(
         assert (
             layer["dead_channels"] == np.flatnonzero(statistics.layers[layer["path"]].dead).tolist()
         )
-    assert all(record["files"] == [] for record in records(out))
-    assert set(records(out)[0]["dead"]) == {"relu", "head"}
-    assert about(out)["options"]["draw"] is None
-    assert about(out)["options"]["top"] == 2
+    assert all(record["files"] == [] for record in read_records(out))
+    assert set(read_records(out)[0]["dead"]) == {"relu", "head"}
+    assert read_run_file(out)["options"]["draw"] is None
+    assert read_run_file(out)["options"]["top"] == 2
     # A tile and two images for each of the three or all channels.
     with Image.open(out / "top" / "00_relu.png") as sheet:
         three = sheet.height
@@ -438,7 +438,7 @@ def test_unfinished_run_is_neither_overwritten_nor_mixed(
     out = tmp_path / "out"
     arguments = ["render", model_file, folder, "-o", out, "--layers", "relu"]
     run(*arguments, "--on-error", "raise").assert_one_clear_line("1.png")
-    before = content(out)
+    before = read_content(out)
     run(*arguments).assert_one_clear_line("unfinished run", "resume", "overwrite")
     run(*arguments, "--resume", "--overwrite").assert_one_clear_line("exclude each other")
     other = run(*arguments, "--resume", "--cmap", "magma", "--batch-size", 3, "--layers", "conv")
@@ -453,19 +453,19 @@ def test_unfinished_run_is_neither_overwritten_nor_mixed(
     run("render", "demo", folder, "-o", out, "--resume").assert_one_clear_line(
         'model.name was "small", is "efficientnet_lite0"', "model.fingerprint was"
     )
-    assert content(out) == before
+    assert read_content(out) == before
     assert run(*arguments, "--overwrite", "--cmap", "magma").code == 1
-    assert about(out)["options"]["draw"]["cmap"] == "magma"
-    assert about(out)["finished"]
+    assert read_run_file(out)["options"]["draw"]["cmap"] == "magma"
+    assert read_run_file(out)["finished"]
     # Resuming a finished run changes nothing; without an option it is not replaced.
-    before = content(out)
+    before = read_content(out)
     assert run(*arguments, "--cmap", "magma", "--resume").code == 1
     run(*arguments).assert_one_clear_line(
         f"{out} contains a finished run of 7 images", "--overwrite"
     )
-    assert content(out) == before
+    assert read_content(out) == before
     assert run(*arguments, "--overwrite").code == 1
-    assert about(out)["options"]["draw"]["cmap"] == "viridis"
+    assert read_run_file(out)["options"]["draw"]["cmap"] == "viridis"
 
 
 @pytest.fixture(scope="module")
@@ -491,7 +491,7 @@ def test_interrupted_run_reports_progress_and_how_to_continue(
         stopped.send_signal(signal.SIGINT)
         out, err = stopped.communicate()
     assert stopped.returncode == 130, err
-    done = len(records(interrupted))
+    done = len(read_records(interrupted))
     assert (
         err == f"actgrid: interrupted: {done} of 60 images are recorded; continue with --resume\n"
     )
@@ -500,7 +500,7 @@ def test_interrupted_run_reports_progress_and_how_to_continue(
     assert out.count("\n") <= done
     # No file is partial, and every recorded file exists.
     assert not list(interrupted.rglob("*.part"))
-    for record in records(interrupted):
+    for record in read_records(interrupted):
         for file in record["files"]:
             name, _, entry = file.partition(".tar/")
             if entry:
@@ -508,12 +508,12 @@ def test_interrupted_run_reports_progress_and_how_to_continue(
                     assert entry in tar.getnames()
             else:
                 assert (interrupted / file).exists()
-    assert not about(interrupted)["finished"]
+    assert not read_run_file(interrupted)["finished"]
     resumed = run(*arguments, "-o", interrupted, "--resume")
     assert (resumed.code, resumed.err) == (0, "")
     assert resumed.out.splitlines()[-1] == f"60 images ({done} before), 0 failed: {interrupted}"
     assert run(*arguments, "-o", complete).code == 0
-    assert content(interrupted) == content(complete)
+    assert read_content(interrupted) == read_content(complete)
 
 
 def test_run_interrupted_during_report_resumes_there(
@@ -528,12 +528,12 @@ def test_run_interrupted_during_report_resumes_there(
         run(*arguments).assert_one_clear_line(
             "interrupted: 9 of 9 images are recorded; continue with --resume", code=130
         )
-    assert "report.html" not in files(tmp_path / "out")
+    assert "report.html" not in list_files(tmp_path / "out")
     result = run(*arguments, "--resume")
     assert (result.code, result.out.splitlines()[0]) == (0, "")
     assert result.out.splitlines()[2].startswith("9 images (9 before), 0 failed: ")
     run(*arguments[:-1], tmp_path / "complete")
-    assert content(tmp_path / "out") == content(tmp_path / "complete")
+    assert read_content(tmp_path / "out") == read_content(tmp_path / "complete")
 
 
 def test_run_with_closed_output_pipe_can_be_resumed(
@@ -547,7 +547,7 @@ def test_run_with_closed_output_pipe_can_be_resumed(
         left.stdout.close()
         assert left.stderr.read() == ""
     assert left.returncode == 1
-    assert 1 <= len(records(out)) < 100
+    assert 1 <= len(read_records(out)) < 100
     result = run(*arguments, "--resume")
     assert result.out.splitlines()[-1].startswith("100 images (")
 
@@ -567,9 +567,9 @@ def test_full_disk_prints_how_to_continue(
         f"cannot write {out / 'shard-000000.tar'}: File too large; ",
         "0 of 9 images are recorded; continue with --resume",
     )
-    assert not files(out)
+    assert not list_files(out)
     assert run(*arguments, "-o", out, "--resume").code == 0
-    assert content(out) == content(tmp_path / "complete")
+    assert read_content(out) == read_content(tmp_path / "complete")
 
 
 # Drops the capability by which root ignores file permissions.
@@ -593,7 +593,7 @@ def test_lost_permission_prints_how_to_continue(
         _, err = stopped.communicate()
         interrupted.chmod(0o700)
     assert stopped.returncode == 2, err
-    done = len(records(interrupted))
+    done = len(read_records(interrupted))
     assert re.fullmatch(
         rf"actgrid: cannot make the folder {interrupted}/0\d\d: Permission denied; {done} of 60 "
         r"images are recorded; continue with --resume\n",
@@ -602,7 +602,7 @@ def test_lost_permission_prints_how_to_continue(
     assert 1 <= done < 60
     assert run(*arguments, "-o", interrupted, "--resume").code == 0
     assert run(*arguments, "-o", complete).code == 0
-    assert content(interrupted) == content(complete)
+    assert read_content(interrupted) == read_content(complete)
 
 
 def test_unwritable_output_prints_one_line(
@@ -654,7 +654,7 @@ def test_invalid_value_prints_one_line_and_writes_nothing(
     result = run(command, model_file, images, "-o", tmp_path / "out", *options)
     result.assert_one_clear_line(*words)
     assert result.out == ""
-    assert not (tmp_path / "out").exists() or not files(tmp_path / "out")
+    assert not (tmp_path / "out").exists() or not list_files(tmp_path / "out")
 
 
 def test_unknown_sink_is_rejected(run: Run, model_file: Path, images: Path, tmp_path: Path) -> None:

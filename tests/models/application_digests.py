@@ -16,7 +16,7 @@ import keras
 
 import actgrid
 from actgrid.models.architectures import DEMO, describe_kernels
-from actgrid.models.frameworks import applications
+from actgrid.models.frameworks import list_applications
 
 FILE = Path(actgrid.__file__).parent / "models" / "architectures.txt"
 
@@ -62,5 +62,5 @@ def _format_line(name: str, kernels: Sequence[str], count: int) -> str:
 
 
 if __name__ == "__main__":
-    lines = [line for name in applications() for line in iterate_digest_lines(name)]
+    lines = [line for name in list_applications() for line in iterate_digest_lines(name)]
     FILE.write_text("\n".join(sorted([*lines, make_demo_line()])) + "\n", "utf-8")

@@ -12,13 +12,13 @@ from tests.models.application_digests import FILE, iterate_digest_lines, make_de
 
 from actgrid import load_model
 from actgrid.models.architectures import DEMO, Architecture, find_architecture
-from actgrid.models.frameworks import applications
+from actgrid.models.frameworks import list_applications
 
 
 def test_every_application_has_a_digest() -> None:
     assert {line.split()[0] for line in FILE.read_text("utf-8").splitlines()} == {
         DEMO,
-        *applications(),
+        *list_applications(),
     }
 
 

@@ -743,14 +743,14 @@ def test_replaced_call_method_is_kept() -> None:
     conv = model.get_layer("conv1")
     original = conv.call
 
-    def doubled(x: Any) -> Any:
+    def double(x: Any) -> Any:
         return 2 * original(x)
 
-    vars(conv)["call"] = doubled
+    vars(conv)["call"] = double
     x = make_pixels(1, 8, 8, 3)
     activations = Extractor(model, "conv1")(x)
-    assert vars(conv)["call"] is doubled
-    assert_activations_close(activations, {"conv1": doubled(tf.constant(x))})
+    assert vars(conv)["call"] is double
+    assert_activations_close(activations, {"conv1": double(tf.constant(x))})
 
 
 def test_extractor_accepts_model_specs(tmp_path: Any) -> None:

@@ -285,12 +285,12 @@ def test_no_model_gets_unit_range_without_warning() -> None:
 
 
 def test_given_preprocessing_is_described() -> None:
-    def halved(pixels: Array) -> Array:
+    def halve(pixels: Array) -> Array:
         return pixels / 2
 
     assert find_preprocessing("none").describe() == "none (as given)"
     assert find_preprocessing("vgg16").describe() == "VGG16 (as given)"
-    assert find_preprocessing(halved).describe() == "halved (the given function)"
+    assert find_preprocessing(halve).describe() == "halve (the given function)"
     with pytest.raises(OptionError, match=r"not 'VGG17' \(did you mean .*VGG16"):
         find_preprocessing("VGG17")
 

@@ -314,12 +314,12 @@ def test_global_gate_is_ignored() -> None:
 
 
 def test_skip_connection_across_stride() -> None:
-    def unet(x: Any) -> Any:
+    def build_unet(x: Any) -> Any:
         down = layers.Conv2D(4, 3, 2, padding="same")(x)
         up = layers.Conv2DTranspose(4, 2, 2)(down)
         return layers.Concatenate()([up, layers.Conv2D(4, 3, padding="same")(x)])
 
-    assert_exact(unet, (24, 20, 2))
+    assert_exact(build_unet, (24, 20, 2))
 
 
 # Untracked operations

@@ -27,20 +27,20 @@ DEPTH = np.random.default_rng(1).random((COUNT, 8, 9), np.float32)
 CLASSES = np.arange(COUNT) % 2
 
 
-def one_input() -> Any:
+def make_one_input_model() -> Any:
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 9, 3), name="photo")
     return keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(layers.Rescaling(1.0)(inputs)))
 
 
-def two_inputs() -> Any:
+def make_two_input_model() -> Any:
     keras.utils.set_random_seed(0)
     photo, depth = keras.Input((8, 9, 3), name="photo"), keras.Input((8, 9, 1), name="depth")
     merged = layers.Concatenate(name="merged")([photo, layers.Rescaling(2.0)(depth)])
     return keras.Model({"photo": photo, "depth": depth}, merged)
 
 
-def dataset(*element: Any, batch: int | None = None) -> Any:
+def make_dataset(*element: Any, batch: int | None = None) -> Any:
     result = tf.data.Dataset.from_tensor_slices(element if len(element) > 1 else element[0])
     return result if batch is None else result.batch(batch)
 
@@ -52,10 +52,10 @@ FEATURES = {"image": PIXELS, "label": CLASSES, "name": np.array([b"x"] * COUNT)}
 @pytest.mark.parametrize(
     "make",
     [
-        lambda batch: dataset(FEATURES, batch=batch),
-        lambda batch: dataset({"image": PIXELS}, CLASSES, batch=batch),
-        lambda batch: dataset({"photo": PIXELS, "thumbnail": PIXELS[:, :4, :4]}, batch=batch),
-        lambda batch: dataset({"anything": PIXELS}, CLASSES, np.ones(COUNT), batch=batch),
+        lambda batch: make_dataset(FEATURES, batch=batch),
+        lambda batch: make_dataset({"image": PIXELS}, CLASSES, batch=batch),
+        lambda batch: make_dataset({"photo": PIXELS, "thumbnail": PIXELS[:, :4, :4]}, batch=batch),
+        lambda batch: make_dataset({"anything": PIXELS}, CLASSES, np.ones(COUNT), batch=batch),
         lambda batch: FEATURES,
         lambda batch: [{"image": image} for image in PIXELS],
         lambda batch: ({"image": Image.fromarray(image)} for image in PIXELS),
@@ -63,7 +63,7 @@ FEATURES = {"image": PIXELS, "label": CLASSES, "name": np.array([b"x"] * COUNT)}
     ],
 )
 def test_image_of_a_dict_is_measured(make: Any, batch: int | None) -> None:
-    model = one_input()
+    model = make_one_input_model()
     stats = measure_images(model, make(batch), "conv", preprocess="none")
     values = np.asarray(model(PIXELS.astype(np.float32)))
     assert stats.images == COUNT
@@ -71,22 +71,22 @@ def test_image_of_a_dict_is_measured(make: Any, batch: int | None) -> None:
 
 
 def test_labels_of_dicts_and_pairs() -> None:
-    for inputs in (dataset(FEATURES), dataset({"image": PIXELS}, CLASSES)):
+    for inputs in (make_dataset(FEATURES), make_dataset({"image": PIXELS}, CLASSES)):
         assert [item.label for item in find_items(inputs).start()] == list("01010")
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda inputs: dataset(inputs),
-        lambda inputs: dataset(inputs, batch=2),
-        lambda inputs: dataset(inputs, CLASSES, batch=3),
+        lambda inputs: make_dataset(inputs),
+        lambda inputs: make_dataset(inputs, batch=2),
+        lambda inputs: make_dataset(inputs, CLASSES, batch=3),
         lambda inputs: inputs,
         lambda inputs: [{name: array[i] for name, array in inputs.items()} for i in range(COUNT)],
     ],
 )
 def test_several_inputs_are_passed_by_name(make: Any, tmp_path: Path) -> None:
-    model = two_inputs()
+    model = make_two_input_model()
     inputs = {"depth": DEPTH, "photo": PIXELS.astype(np.float32), "other": CLASSES}
     stats = measure_images(
         model, make(inputs), "merged", preprocess="prepared", batch_size=2, output=tmp_path / "out"
@@ -99,7 +99,7 @@ def test_several_inputs_are_passed_by_name(make: Any, tmp_path: Path) -> None:
 def test_several_inputs_are_drawn(tmp_path: Path) -> None:
     inputs = {"depth": DEPTH[:2], "photo": PIXELS[:2].astype(np.float32)}
     summary = render_images(
-        two_inputs(),
+        make_two_input_model(),
         inputs,
         "merged",
         output=tmp_path,
@@ -116,12 +116,12 @@ def test_several_inputs_are_drawn(tmp_path: Path) -> None:
 
 
 def test_dataset_of_unknown_rank_with_dicts() -> None:
-    def unknown(element: Any) -> Any:
+    def lose_shape(element: Any) -> Any:
         image = tf.numpy_function(lambda array: array, [element], tf.uint8)
         return {"image": image}
 
-    for images in (tf.data.Dataset.from_tensor_slices(PIXELS), dataset(PIXELS, batch=2)):
-        items = list(find_items(images.map(unknown)).start())
+    for images in (tf.data.Dataset.from_tensor_slices(PIXELS), make_dataset(PIXELS, batch=2)):
+        items = list(find_items(images.map(lose_shape)).start())
         np.testing.assert_array_equal([item.image() for item in items], PIXELS)
 
 
@@ -147,9 +147,9 @@ def test_statistics_of_nothing_are_an_error() -> None:
     with pytest.raises(
         RunError, match=r"none of 5 images could be used; the first error: .*'image'"
     ):
-        measure_images(one_input(), dataset(two))
+        measure_images(make_one_input_model(), make_dataset(two))
     with pytest.raises(RunError, match=r"the first error: .*also takes the inputs 'photo'"):
-        measure_images(two_inputs(), {"depth": DEPTH}, preprocess="prepared")
+        measure_images(make_two_input_model(), {"depth": DEPTH}, preprocess="prepared")
 
 
 def test_files_are_rejected_for_several_inputs(tmp_path: Path) -> None:
@@ -157,5 +157,5 @@ def test_files_are_rejected_for_several_inputs(tmp_path: Path) -> None:
     Image.fromarray(PIXELS[0]).save(file)
     for preprocess in ("auto", "prepared"):
         with pytest.raises(ShapeError, match=r"the model (has|takes)"):
-            measure_images(two_inputs(), file, preprocess=preprocess)
-    ImageLoader(preprocess="prepared").check(two_inputs())
+            measure_images(make_two_input_model(), file, preprocess=preprocess)
+    ImageLoader(preprocess="prepared").check(make_two_input_model())

@@ -43,7 +43,7 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def names(folder: Path) -> list[str]:
+def list_names(folder: Path) -> list[str]:
     return sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     )
@@ -66,7 +66,7 @@ def test_pictures_are_those_of_render_model(tmp_path: Path, model: Any, photos: 
     assert (summary.images, summary.failed, summary.output) == (5, 0, str(out))
     assert summary.seconds > 0
     assert summary.statistics is None
-    assert names(out) == sorted(
+    assert list_names(out) == sorted(
         ["manifest.jsonl", "run.json"]
         + [f"cat/{index}/{name}" for index in range(5) for name in ("00_conv.png", "stats.json")]
     )
@@ -94,7 +94,7 @@ def test_render_images_with_statistics(tmp_path: Path, model: Any, photos: Path)
     summary = actgrid.render_images(model, photos, output=tmp_path / "out", statistics=True, top=2)
     assert summary.statistics is not None
     assert (summary.statistics.images, summary.statistics.top) == (5, 2)
-    assert set(names(tmp_path / "out")) >= {
+    assert set(list_names(tmp_path / "out")) >= {
         *("stats.npz", "summary.json", "report.html", "top/00_conv.png", "top/01_pool.png"),
         "cat/4/01_pool.png",
     }
@@ -115,7 +115,7 @@ def test_failed_images_are_counted_or_raise(tmp_path: Path, model: Any, photos: 
     summary = actgrid.render_images(
         model, photos, output=tmp_path / "raise", sink="tar", overwrite=True
     )
-    assert names(tmp_path / "raise")[-1] == "shard-000000.tar"
+    assert list_names(tmp_path / "raise")[-1] == "shard-000000.tar"
     assert summary.images == 5
 
 
@@ -150,7 +150,7 @@ def test_errors_are_raised_before_anything_is_written(
         given = {"model": model, "images": photos, "output": tmp_path / "out", **changed}
         with pytest.raises(kind):
             actgrid.render_images(**given)
-        assert not (tmp_path / "out").exists() or not names(tmp_path / "out"), changed
+        assert not (tmp_path / "out").exists() or not list_names(tmp_path / "out"), changed
 
 
 # --- measure_images
@@ -184,13 +184,13 @@ def test_measure_images_without_output_writes_nothing(
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
     monkeypatch.chdir(place)
-    before = names(photos)
+    before = list_names(photos)
     assert actgrid.measure_images(model, photos).images == 5
     (photos / "cat" / "2.png").write_bytes(b"no image")
     with pytest.raises(ImageError):
         actgrid.measure_images(model, photos, on_error="raise")
     assert list(place.iterdir()) == []
-    assert names(photos) == before
+    assert list_names(photos) == before
 
 
 def test_measure_images_with_output_writes_results(
@@ -198,7 +198,7 @@ def test_measure_images_with_output_writes_results(
 ) -> None:
     out = tmp_path / "out"
     stats = actgrid.measure_images(model, photos, output=out, top=2, top_channels=1)
-    assert names(out) == [
+    assert list_names(out) == [
         *("manifest.jsonl", "report.html", "run.json", "stats.npz", "summary.json"),
         *("top/00_conv.png", "top/01_pool.png"),
     ]

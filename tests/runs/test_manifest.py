@@ -12,12 +12,12 @@ from actgrid.runs.sources import Item
 from actgrid.runs.stores import Store, open_store
 
 
-def item(index: int, name: str = "cat/1.jpg", label: str | None = "cat") -> Item:
+def make_item(index: int, name: str = "cat/1.jpg", label: str | None = "cat") -> Item:
     return Item(index, name, "cat/1", Path(name), label)
 
 
 def record(index: int, error: Exception | None = None) -> Record:
-    return Record.of(item(index), [f"{index}/a.png"], {"relu": 2}, 12.34567, error)
+    return Record.create(make_item(index), [f"{index}/a.png"], {"relu": 2}, 12.34567, error)
 
 
 @pytest.fixture(params=["local", "remote"])
@@ -71,7 +71,7 @@ def test_error_of_record_is_one_line(error: Exception, reason: str) -> None:
 
 
 def test_unicode_names_are_kept() -> None:
-    entry = Record.of(item(0, 'é "quoted"\n\\x', "日本"), [], {}, 0, None)
+    entry = Record.create(make_item(0, 'é "quoted"\n\\x', "日本"), [], {}, 0, None)
     fields = json.loads(entry.to_line())
     assert (fields["image"], fields["label"]) == ('é "quoted"\n\\x', "日本")
     assert entry.to_line().count(b"\n") == 1
@@ -92,7 +92,7 @@ def test_records_are_read_in_order(store: Store) -> None:
     manifest.close()
     assert list(Manifest(store)) == expected_records
     assert store.read("manifest.jsonl") == b"".join(entry.to_line() for entry in expected_records)
-    assert store.names("manifest/") == []
+    assert store.list_names("manifest/") == []
 
 
 def test_record_is_written_immediately(tmp_path: Path) -> None:
@@ -106,12 +106,12 @@ def test_remote_records_are_written_per_shard(tmp_path: Path) -> None:
     store = open_store(f"memory://{tmp_path.name}")
     manifest = Manifest(store)
     manifest.append(record(0))
-    assert store.names("manifest/") == []
+    assert store.list_names("manifest/") == []
     manifest.end_shard(0)
     manifest.end_shard(1)  # all images of the shard are recorded
     manifest.append(record(1))
     manifest.end_shard(12)
-    assert store.names("manifest/") == ["manifest/000000.jsonl", "manifest/000012.jsonl"]
+    assert store.list_names("manifest/") == ["manifest/000000.jsonl", "manifest/000012.jsonl"]
     assert store.read("manifest/000012.jsonl") == record(1).to_line()
     assert list(Manifest(store)) == [record(0), record(1)]
 
@@ -123,7 +123,7 @@ def test_remaining_parts_are_not_read_twice(tmp_path: Path) -> None:
     store.write("manifest.jsonl", record(0).to_line())
     assert list(Manifest(store)) == [record(0)]
     Manifest(store).close()
-    assert store.names("manifest/") == []
+    assert store.list_names("manifest/") == []
     assert store.read("manifest.jsonl") == record(0).to_line()
 
 
@@ -162,7 +162,7 @@ def test_a_reset_manifest_is_empty(store: Store) -> None:
     manifest.end_shard(0)
     manifest.reset()
     assert list(manifest) == []
-    assert store.names("manifest") == store.names("manifest/") == []
+    assert store.list_names("manifest") == store.list_names("manifest/") == []
     manifest.reset()
 
 
@@ -181,7 +181,7 @@ RUN: dict[str, Any] = {
 }
 
 
-def changed(**options: Any) -> dict[str, Any]:
+def change_options(**options: Any) -> dict[str, Any]:
     return {**RUN, "options": {**RUN["options"], **options}}
 
 
@@ -203,14 +203,17 @@ def test_foreign_run_file_is_reported(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
-        (changed(batch_size=9), "options.batch_size was 8, is 9"),
-        (changed(top=3), "options.top was null, is 3"),
+        (change_options(batch_size=9), "options.batch_size was 8, is 9"),
+        (change_options(top=3), "options.top was null, is 3"),
         (
-            changed(draw=None),
+            change_options(draw=None),
             'options.draw.cmap was "gray", is null; options.draw.order was [0,1], is null',
         ),
-        (changed(draw={"cmap": "gray", "order": (0, 2)}), "options.draw.order was [0,1], is [0,2]"),
-        (changed(more="new"), 'options.more was null, is "new"'),
+        (
+            change_options(draw={"cmap": "gray", "order": (0, 2)}),
+            "options.draw.order was [0,1], is [0,2]",
+        ),
+        (change_options(more="new"), 'options.more was null, is "new"'),
         ({**RUN, "layers": None}, 'layers was ["a","b"], is null'),
         (
             {**RUN, "model": {"name": "other", "fingerprint": "34"}},
@@ -229,8 +232,10 @@ def test_differences_are_listed_by_name(tmp_path: Path, now: dict[str, Any], exp
 
 
 def test_tuples_equal_lists_in_descriptions(tmp_path: Path) -> None:
-    check_same_run(open_store(tmp_path), RUN, changed(draw={"cmap": "gray", "order": (0, 1)}))
-    check_same_run(open_store(tmp_path), RUN, changed(more=None))
+    check_same_run(
+        open_store(tmp_path), RUN, change_options(draw={"cmap": "gray", "order": (0, 1)})
+    )
+    check_same_run(open_store(tmp_path), RUN, change_options(more=None))
 
 
 def test_difference_of_long_values_is_shown(tmp_path: Path) -> None:

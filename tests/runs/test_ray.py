@@ -35,7 +35,7 @@ LEFTOVER = f".{'0' * 32}.part"
 pytestmark = pytest.mark.filterwarnings(r"ignore:.*is deprecated:DeprecationWarning:ray\.data")
 
 
-def forked_workers(fork_server: str) -> dict[str, str]:
+def get_fork_environment(fork_server: str) -> dict[str, str]:
     """Return environment variables that make Ray fork its workers from fork_server.py.
 
     Forked workers need not import TensorFlow.
@@ -51,7 +51,7 @@ def ray(fork_server: str) -> Iterator[Any]:
     # Workers cannot import this file: its functions are sent by value.
     module.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     options = {"include_dashboard": False, "log_to_driver": False}
-    module.init("local", num_cpus=3, runtime_env=forked_workers(fork_server), **options)
+    module.init("local", num_cpus=3, runtime_env=get_fork_environment(fork_server), **options)
     yield module
     module.shutdown()
 
@@ -59,7 +59,7 @@ def ray(fork_server: str) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("model") / "small.keras"
-    random_model().save(file)
+    make_random_model().save(file)
     return file
 
 
@@ -75,7 +75,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def random_model() -> Any:
+def make_random_model() -> Any:
     layers = keras.layers
     return keras.Sequential(
         [
@@ -94,11 +94,11 @@ def load(file: Path) -> Any:
 def run(
     model: Any, photos: Path, output: Path, preprocess: Preprocess | None = None, **given: Any
 ) -> Run:
-    def scaled(pixels: Array) -> Array:
+    def scale(pixels: Array) -> Array:
         return (preprocess(pixels) if preprocess else pixels) / 255
 
     options: dict[str, Any] = {"drawing": {}, "top": 2, "batch_size": 2, "shard_size": SHARD}
-    return Run(model, photos, output=output, preprocess=scaled, **{**options, **given})
+    return Run(model, photos, output=output, preprocess=scale, **{**options, **given})
 
 
 def make_killer(flag: Path, leftover: Path) -> Preprocess:
@@ -116,7 +116,7 @@ def make_killer(flag: Path, leftover: Path) -> Preprocess:
     return preprocess
 
 
-def content(folder: Path) -> dict[str, Any]:
+def read_content(folder: Path) -> dict[str, Any]:
     """Read all files of a run, without durations."""
     found: dict[str, Any] = {
         path.relative_to(folder).as_posix(): path.read_bytes()
@@ -136,7 +136,7 @@ def expected(
     folder = tmp_path_factory.mktemp("local")
     for sink in ("folders", "tar"):
         list(run(model_file, photos, folder / sink, sink=sink))
-    return lambda sink: content(folder / sink)
+    return lambda sink: read_content(folder / sink)
 
 
 @pytest.mark.parametrize("sink", ["folders", "tar"])
@@ -157,7 +157,7 @@ def test_ray_writes_files_of_local_engine_despite_killed_worker(
         assert record.index == index
         assert all((output / re.sub(r"(\.tar)/.*", r"\1", file)).exists() for file in record.files)
     assert not flag.exists()
-    assert content(output) == expected(sink)
+    assert read_content(output) == expected(sink)
     # The death is logged once.
     (message,) = (line for name, _, line in caplog.record_tuples if name == "actgrid.runs.ray")
     assert message == (
@@ -182,7 +182,7 @@ def test_stopped_run_is_resumed(
     resumed = run(model_file, photos, tmp_path, resume=True, engine=engine)
     assert resumed.recorded == SHARD + 2
     assert [record.index for record in resumed] == list(range(SHARD + 2, IMAGES))
-    assert content(tmp_path) == expected("folders")
+    assert read_content(tmp_path) == expected("folders")
 
 
 def test_finished_run_starts_no_workers(model_file: Path, photos: Path, tmp_path: Path) -> None:
@@ -226,19 +226,19 @@ def test_images_that_kill_every_worker_stop_run(
 ) -> None:
     monkeypatch.setattr("actgrid.runs.ray._MAX_ATTEMPTS", 1)
 
-    def dies(pixels: Array) -> Array:
+    def die(pixels: Array) -> Array:
         if pixels[0, 0, 0, 0] == SHARD:
             os.kill(os.getpid(), signal.SIGKILL)
         return pixels
 
-    going = run(model_file, photos, tmp_path, dies, engine=RayEngine(actors=1))
+    going = run(model_file, photos, tmp_path, die, engine=RayEngine(actors=1))
     assert stop_early(going, RunError, r"died.*004\.png to .*007\.png") == list(range(SHARD))
 
 
 def test_different_model_of_workers_is_rejected(
     ray: Any, model_file: Path, photos: Path, tmp_path: Path
 ) -> None:
-    going = run(model_file, photos, tmp_path, engine=RayEngine(actors=1, model=random_model))
+    going = run(model_file, photos, tmp_path, engine=RayEngine(actors=1, model=make_random_model))
     assert stop_early(going, ModelError, "random weights.*save") == []
     assert not list(tmp_path.glob("0*"))
 
@@ -275,14 +275,14 @@ def test_unreachable_cluster_is_reported(
 def test_workers_require_access_to_output(
     ray: Any, model_file: Path, photos: Path, tmp_path: Path
 ) -> None:
-    def elsewhere(*arguments: Any, begin: Any, **options: Any) -> Iterator[Any]:
+    def run_elsewhere(*arguments: Any, begin: Any, **options: Any) -> Iterator[Any]:
         def begin_elsewhere() -> None:
             begin()
             (tmp_path / "run.json").unlink()
 
         return RayEngine(actors=1)(*arguments, begin=begin_elsewhere, **options)
 
-    going = run(model_file, photos, tmp_path, engine=elsewhere)
+    going = run(model_file, photos, tmp_path, engine=run_elsewhere)
     assert stop_early(going, OutputError, f"{tmp_path} is a different folder.*machines share") == []
 
 

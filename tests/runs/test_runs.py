@@ -27,7 +27,7 @@ from actgrid.statistics.dataset import DatasetStats
 DRAWING: dict[str, Any] = {"format": "png"}
 
 
-def network(seed: int = 1, side: int | None = 12) -> Any:
+def make_network(seed: int = 1, side: int | None = 12) -> Any:
     keras.utils.set_random_seed(seed)
     layers = [
         keras.Input((side, side, 3)),
@@ -40,7 +40,7 @@ def network(seed: int = 1, side: int | None = 12) -> Any:
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return network()
+    return make_network()
 
 
 def write_photos(folder: Path, count: int, side: int = 20) -> Path:
@@ -57,7 +57,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_photos(tmp_path_factory.mktemp("photos"), 11)
 
 
-def content(folder: Path) -> dict[str, Any]:
+def read_content(folder: Path) -> dict[str, Any]:
     """Read all files of a run; durations are removed from the manifest."""
     contents: dict[str, Any] = {}
     for path in folder.rglob("*"):
@@ -78,7 +78,7 @@ def stop_early(run: Run, after: int) -> None:
     records.close()  # type: ignore[attr-defined]
 
 
-def options(**more: Any) -> dict[str, Any]:
+def make_options(**more: Any) -> dict[str, Any]:
     return {"drawing": DRAWING, "batch_size": 2, "shard_size": 4, **more}
 
 
@@ -88,7 +88,7 @@ def options(**more: Any) -> dict[str, Any]:
 def test_run_writes_pictures_manifest_and_description(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
-    run = Run(model, photos, "*o*l*", output=tmp_path, **options(top=2))
+    run = Run(model, photos, "*o*l*", output=tmp_path, **make_options(top=2))
     records = list(run)
     assert [record.index for record in records] == list(range(11))
     assert list(map(json.loads, (tmp_path / "manifest.jsonl").read_bytes().splitlines())) == [
@@ -122,15 +122,23 @@ def test_bytes_do_not_depend_on_threads_or_batches_in_flight(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
     for threads in (1, 3):
-        list(Run(model, photos, output=tmp_path / f"{threads}", threads=threads, **options(top=2)))
-    assert content(tmp_path / "1") == content(tmp_path / "3")
+        list(
+            Run(
+                model,
+                photos,
+                output=tmp_path / f"{threads}",
+                threads=threads,
+                **make_options(top=2),
+            )
+        )
+    assert read_content(tmp_path / "1") == read_content(tmp_path / "3")
 
 
 def test_statistics_are_equal_with_and_without_drawing(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
     for name, drawing in (("alone", None), ("beside", DRAWING)):
-        list(Run(model, photos, output=tmp_path / name, **options(top=2, drawing=drawing)))
+        list(Run(model, photos, output=tmp_path / name, **make_options(top=2, drawing=drawing)))
     assert not list((tmp_path / "alone").glob("class*"))
     alone, beside = (
         DatasetStats.load(tmp_path / name / "stats.npz") for name in ("alone", "beside")
@@ -145,17 +153,17 @@ def test_datasets_and_arrays_as_inputs(tmp_path: Path, model: Any) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3)).astype(np.uint8)
     dataset = tf.data.Dataset.from_tensor_slices((images, np.arange(5))).batch(2)
     for name, inputs in (("dataset", dataset), ("array", images), ("stream", iter(images))):
-        run = Run(model, inputs, output=tmp_path / name, **options())
+        run = Run(model, inputs, output=tmp_path / name, **make_options())
         records = list(run)
         assert [record.image for record in records] == [f"{index:06}" for index in range(5)]
         assert [record.label for record in records] == (
             list("01234") if name == "dataset" else [None] * 5
         )
         assert run.total == (5 if name == "array" else None)
-    pictures = [path for path in content(tmp_path / "array") if path.endswith(".png")]
+    pictures = [path for path in read_content(tmp_path / "array") if path.endswith(".png")]
     for name in ("dataset", "stream"):
-        contents = content(tmp_path / name)
-        assert all(contents[path] == content(tmp_path / "array")[path] for path in pictures)
+        contents = read_content(tmp_path / name)
+        assert all(contents[path] == read_content(tmp_path / "array")[path] for path in pictures)
     assert len(pictures) == 15
 
 
@@ -171,7 +179,13 @@ def test_prepared_arrays_are_unchanged(tmp_path: Path, model: Any) -> None:
 
 def test_layers_of_model_of_any_size(tmp_path: Path, photos: Path) -> None:
     list(
-        Run(network(side=None), photos, ["conv", keras.layers.Conv2D], output=tmp_path, **options())
+        Run(
+            make_network(side=None),
+            photos,
+            ["conv", keras.layers.Conv2D],
+            output=tmp_path,
+            **make_options(),
+        )
     )
     about = json.loads((tmp_path / "run.json").read_bytes())
     assert about["layers"] == ["conv", "Conv2D"]
@@ -180,7 +194,7 @@ def test_layers_of_model_of_any_size(tmp_path: Path, photos: Path) -> None:
 def test_fixed_batch_size_of_model_is_used(tmp_path: Path, photos: Path) -> None:
     convolution = keras.layers.Conv2D(2, 3)
     fixed_model = keras.Sequential([keras.Input(batch_shape=(1, 12, 12, 3)), convolution])
-    records = list(Run(fixed_model, photos, output=tmp_path, **options()))
+    records = list(Run(fixed_model, photos, output=tmp_path, **make_options()))
     assert not any(record.failed for record in records)
     assert json.loads((tmp_path / "run.json").read_bytes())["options"]["batch_size"] == 1
 
@@ -190,7 +204,7 @@ def test_an_image_called_top_keeps_its_pictures(tmp_path: Path, model: Any) -> N
     (tmp_path / "in").mkdir()
     for name in ("top.png", "z.png"):
         Image.fromarray(pixels).save(tmp_path / "in" / name)
-    run = Run(model, tmp_path / "in", output=tmp_path / "out", **options(top=1))
+    run = Run(model, tmp_path / "in", output=tmp_path / "out", **make_options(top=1))
     records = list(run)
     run.finish()
     # Equal images have equal pictures; no sheet has overwritten them.
@@ -205,20 +219,20 @@ def test_an_image_called_top_keeps_its_pictures(tmp_path: Path, model: Any) -> N
 
 def test_a_run_inside_the_folder_of_its_images_is_resumed(tmp_path: Path, model: Any) -> None:
     folder = write_photos(tmp_path, 5)
-    stop_early(Run(model, folder, output=folder / "out", **options()), 2)
-    run = Run(model, folder, output=folder / "out", **options(resume=True))
+    stop_early(Run(model, folder, output=folder / "out", **make_options()), 2)
+    run = Run(model, folder, output=folder / "out", **make_options(resume=True))
     assert run.total == 5
     list(run)
     assert run.summary().images == 5
-    assert len(list(Run(model, folder, output=folder / "out", **options(overwrite=True)))) == 5
+    assert len(list(Run(model, folder, output=folder / "out", **make_options(overwrite=True)))) == 5
     with pytest.raises(OptionError, match="is the folder of the images"):
-        Run(model, folder, output=folder, **options())
+        Run(model, folder, output=folder, **make_options())
 
 
 def test_shorter_run_removes_shards_of_longer_run(tmp_path: Path, model: Any, photos: Path) -> None:
-    list(Run(model, photos, output=tmp_path, **options(sink="tar")))
+    list(Run(model, photos, output=tmp_path, **make_options(sink="tar")))
     assert len(list(tmp_path.glob("shard-*.tar"))) == 3
-    list(Run(model, photos / "class0", output=tmp_path, **options(sink="tar", overwrite=True)))
+    list(Run(model, photos / "class0", output=tmp_path, **make_options(sink="tar", overwrite=True)))
     assert sorted(path.name for path in tmp_path.glob("shard-*.tar")) == [
         "shard-000000.tar",
         "shard-000001.tar",
@@ -226,9 +240,9 @@ def test_shorter_run_removes_shards_of_longer_run(tmp_path: Path, model: Any, ph
 
 
 def test_run_of_empty_iterator(tmp_path: Path, model: Any) -> None:
-    list(Run(model, np.zeros((2, 12, 12, 3)), output=tmp_path, **options(top=1)))
+    list(Run(model, np.zeros((2, 12, 12, 3)), output=tmp_path, **make_options(top=1)))
     empty = tf.data.Dataset.from_tensor_slices(np.zeros((3, 12, 12, 3))).filter(lambda x: False)
-    run = Run(model, empty, output=tmp_path, **options(top=1, overwrite=True))
+    run = Run(model, empty, output=tmp_path, **make_options(top=1, overwrite=True))
     assert list(run) == []
     run.finish()
     assert run.summary().images == 0
@@ -253,7 +267,7 @@ class GeneratedImages:
         return pixels
 
 
-def resident_megabytes() -> float:
+def get_resident_megabytes() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -271,7 +285,7 @@ def test_memory_is_independent_of_number_of_images(tmp_path: Path, drawing: Any)
     for record in run:
         assert not record.failed
         if record.index % 50 == 0:
-            used.append(resident_megabytes())
+            used.append(get_resident_megabytes())
     assert len(used) == 40
     assert max(used[20:]) - max(used[:10]) < 30
 
@@ -285,101 +299,101 @@ def test_a_stopped_run_is_resumed_to_the_same_bytes(
     tmp_path: Path, model: Any, photos: Path, sink: str, after: int
 ) -> None:
     complete, interrupted = tmp_path / "complete", tmp_path / "interrupted"
-    list(Run(model, photos, output=complete, **options(sink=sink, top=2)))
-    stop_early(Run(model, photos, output=interrupted, **options(sink=sink, top=2)), after)
+    list(Run(model, photos, output=complete, **make_options(sink=sink, top=2)))
+    stop_early(Run(model, photos, output=interrupted, **make_options(sink=sink, top=2)), after)
     kept = {
         name: path.stat().st_mtime_ns
-        for name in content(interrupted)
+        for name in read_content(interrupted)
         if (path := interrupted / name)
     }
     if after:
         assert not json.loads((interrupted / "run.json").read_bytes())["finished"]
-    run = Run(model, photos, output=interrupted, **options(sink=sink, top=2, resume=True))
+    run = Run(model, photos, output=interrupted, **make_options(sink=sink, top=2, resume=True))
     before = run.recorded
     assert before >= after
     assert [record.index for record in run] == list(range(before, 11))
-    assert content(interrupted) == content(complete)
+    assert read_content(interrupted) == read_content(complete)
     if sink == "folders":
         # Files of recorded images are not written again.
-        done = [record["files"] for record in content(interrupted)["manifest.jsonl"][:before]]
+        done = [record["files"] for record in read_content(interrupted)["manifest.jsonl"][:before]]
         for file in (file for files in done for file in files):
             assert (interrupted / file).stat().st_mtime_ns == kept[file]
 
 
 def test_resume_of_finished_or_missing_run(tmp_path: Path, model: Any, photos: Path) -> None:
-    assert len(list(Run(model, photos, output=tmp_path, **options(top=1, resume=True)))) == 11
-    before = content(tmp_path)
-    run = Run(model, photos, output=tmp_path, **options(top=1, resume=True))
+    assert len(list(Run(model, photos, output=tmp_path, **make_options(top=1, resume=True)))) == 11
+    before = read_content(tmp_path)
+    run = Run(model, photos, output=tmp_path, **make_options(top=1, resume=True))
     assert list(run) == []
     assert run.summary().images == 11
-    assert content(tmp_path) == before
+    assert read_content(tmp_path) == before
 
 
 def test_incomplete_line_and_temporary_files_are_ignored(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
     complete, interrupted = tmp_path / "complete", tmp_path / "interrupted"
-    list(Run(model, photos, output=complete, **options()))
-    stop_early(Run(model, photos, output=interrupted, **options()), 5)
+    list(Run(model, photos, output=complete, **make_options()))
+    stop_early(Run(model, photos, output=interrupted, **make_options()), 5)
     with (interrupted / "manifest.jsonl").open("ab") as file:
         file.write(b'{"index":5,"image":"x')
     leftover = "." + "0" * 32 + ".part"
     (interrupted / leftover).write_bytes(b"half")
     (interrupted / "class1" / "005").mkdir(parents=True, exist_ok=True)
     (interrupted / "class1" / "005" / leftover).write_bytes(b"half")
-    list(Run(model, photos, output=interrupted, **options(resume=True)))
-    assert content(interrupted) == content(complete)
+    list(Run(model, photos, output=interrupted, **make_options(resume=True)))
+    assert read_content(interrupted) == read_content(complete)
 
 
 def test_statistics_beyond_the_manifest_are_measured_again(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
     complete, interrupted = tmp_path / "complete", tmp_path / "interrupted"
-    list(Run(model, photos, output=complete, **options(top=2)))
+    list(Run(model, photos, output=complete, **make_options(top=2)))
     manifest = (complete / "manifest.jsonl").read_bytes().splitlines(keepends=True)
     for kept in (0, 2, 9):
-        list(Run(model, photos, output=interrupted, **options(top=2, overwrite=True)))
+        list(Run(model, photos, output=interrupted, **make_options(top=2, overwrite=True)))
         # A crash of the machine can lose the end of one file and keep another.
         (interrupted / "manifest.jsonl").write_bytes(b"".join(manifest[:kept]))
-        list(Run(model, photos, output=interrupted, **options(top=2, resume=True)))
-        assert content(interrupted) == content(complete)
+        list(Run(model, photos, output=interrupted, **make_options(top=2, resume=True)))
+        assert read_content(interrupted) == read_content(complete)
 
 
 def test_failing_engine_keeps_earlier_run(tmp_path: Path, model: Any, photos: Path) -> None:
     def engine(*arguments: Any, begin: Any, **options: Any) -> Iterator[Any]:
         if reached:
             begin()
-            assert set(content(tmp_path)) == {"run.json"}  # workers on other machines read it
+            assert set(read_content(tmp_path)) == {"run.json"}  # workers on other machines read it
         raise OptionError("no such cluster")
         yield
 
-    list(Run(model, photos, output=tmp_path, **options()))
-    before, reached = content(tmp_path), False
+    list(Run(model, photos, output=tmp_path, **make_options()))
+    before, reached = read_content(tmp_path), False
     for reached in (False, True):
         with pytest.raises(OptionError, match="no such cluster"):
-            list(Run(model, photos, output=tmp_path, **options(engine=engine, overwrite=True)))
-        assert (content(tmp_path) == before) is not reached
+            list(Run(model, photos, output=tmp_path, **make_options(engine=engine, overwrite=True)))
+        assert (read_content(tmp_path) == before) is not reached
 
 
 def test_overwrite_removes_temporary_files(tmp_path: Path, model: Any, photos: Path) -> None:
     complete, other = tmp_path / "complete", tmp_path / "other"
-    list(Run(model, photos, output=complete, **options(sink="tar")))
-    stop_early(Run(model, photos, output=other, **options(sink="tar")), 5)
+    list(Run(model, photos, output=complete, **make_options(sink="tar")))
+    stop_early(Run(model, photos, output=other, **make_options(sink="tar")), 5)
     (other / ("." + "0" * 32 + ".part")).write_bytes(b"half")
-    list(Run(model, photos, output=other, **options(sink="tar", overwrite=True)))
-    assert content(other) == content(complete)
+    list(Run(model, photos, output=other, **make_options(sink="tar", overwrite=True)))
+    assert read_content(other) == read_content(complete)
 
 
 def test_temporary_sheets_are_removed(tmp_path: Path, model: Any, photos: Path) -> None:
-    run = Run(model, photos, output=tmp_path, **options(top=1))
+    run = Run(model, photos, output=tmp_path, **make_options(top=1))
     list(run)
     run.finish(1)
-    expected = content(tmp_path)
+    expected = read_content(tmp_path)
     (tmp_path / "top" / ("." + "0" * 32 + ".part")).write_bytes(b"half")
-    run = Run(model, photos, output=tmp_path, **options(top=1, resume=True))
+    run = Run(model, photos, output=tmp_path, **make_options(top=1, resume=True))
     assert list(run) == []
     run.finish(1)
-    assert content(tmp_path) == expected
+    assert read_content(tmp_path) == expected
 
 
 @pytest.mark.parametrize(
@@ -395,42 +409,45 @@ def test_temporary_sheets_are_removed(tmp_path: Path, model: Any, photos: Path) 
 def test_resume_with_different_options_is_rejected(
     tmp_path: Path, model: Any, photos: Path, changed: dict[str, Any], message: str
 ) -> None:
-    stop_early(Run(model, photos, output=tmp_path, **options()), 2)
-    before = content(tmp_path)
+    stop_early(Run(model, photos, output=tmp_path, **make_options()), 2)
+    before = read_content(tmp_path)
     with pytest.raises(RunError, match="cannot be resumed with different settings") as problem:
-        Run(model, photos, output=tmp_path, **{**options(resume=True), **changed})
+        Run(model, photos, output=tmp_path, **{**make_options(resume=True), **changed})
     assert message in str(problem.value)
-    assert content(tmp_path) == before
+    assert read_content(tmp_path) == before
 
 
 def test_resume_with_different_weights_or_images_is_rejected(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
-    stop_early(Run(model, photos, output=tmp_path, **options()), 2)
+    stop_early(Run(model, photos, output=tmp_path, **make_options()), 2)
     with pytest.raises(RunError, match=r"model\.fingerprint was"):
-        Run(network(seed=2), photos, output=tmp_path, **options(resume=True))
+        Run(make_network(seed=2), photos, output=tmp_path, **make_options(resume=True))
     with pytest.raises(RunError, match=r"inputs\.images was 11, is 6; names, labels"):
-        Run(model, photos / "class0", output=tmp_path, **options(resume=True))
+        Run(model, photos / "class0", output=tmp_path, **make_options(resume=True))
 
 
 def test_unfinished_run_is_not_replaced_without_option(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
-    stop_early(Run(model, photos, output=tmp_path, **options()), 3)
-    before = content(tmp_path)
+    stop_early(Run(model, photos, output=tmp_path, **make_options()), 3)
+    before = read_content(tmp_path)
     with pytest.raises(RunError, match=r"unfinished run of \d+ images"):
-        Run(model, photos, output=tmp_path, **options())
-    assert content(tmp_path) == before
-    assert len(list(Run(model, photos, output=tmp_path, **options(overwrite=True)))) == 11
+        Run(model, photos, output=tmp_path, **make_options())
+    assert read_content(tmp_path) == before
+    assert len(list(Run(model, photos, output=tmp_path, **make_options(overwrite=True)))) == 11
     # The same holds for a finished run.
-    before = content(tmp_path)
+    before = read_content(tmp_path)
     with pytest.raises(
         RunError, match=r"contains a finished run of 11 images: overwrite=True \(--over"
     ):
-        Run(model, photos / "class0", output=tmp_path, **options())
-    assert content(tmp_path) == before
-    assert len(list(Run(model, photos / "class0", output=tmp_path, **options(overwrite=True)))) == 6
-    assert len(content(tmp_path)["manifest.jsonl"]) == 6
+        Run(model, photos / "class0", output=tmp_path, **make_options())
+    assert read_content(tmp_path) == before
+    assert (
+        len(list(Run(model, photos / "class0", output=tmp_path, **make_options(overwrite=True))))
+        == 6
+    )
+    assert len(read_content(tmp_path)["manifest.jsonl"]) == 6
 
 
 @pytest.mark.parametrize("sink", ["folders", "tar"])
@@ -439,9 +456,9 @@ def test_overwrite_removes_files_of_earlier_run(
     tmp_path: Path, model: Any, photos: Path, sink: str, before: str
 ) -> None:
     expected, out = tmp_path / "expected", tmp_path / "out"
-    later = options(layers="last", sink=sink, top=None, drawing={**DRAWING, "format": "webp"})
+    later = make_options(layers="last", sink=sink, top=None, drawing={**DRAWING, "format": "webp"})
     list(Run(model, photos / "class1", output=expected, **later))
-    run = Run(model, photos, output=out, **options(sink=sink, top=2))
+    run = Run(model, photos, output=out, **make_options(sink=sink, top=2))
     if before == "finished":
         list(run)
         run.finish()
@@ -456,7 +473,7 @@ def test_overwrite_removes_files_of_earlier_run(
     (out / "001").mkdir(exist_ok=True)
     (out / "001" / "notes.txt").write_text("mine")
     list(Run(model, photos / "class1", output=out, **later, overwrite=True))
-    contents = content(out)
+    contents = read_content(out)
     assert contents.pop("notes.txt") == contents.pop("001/notes.txt") == b"mine"
     if before == "stopped" and sink == "folders":
         # Temporary files of images that this run does not contain.
@@ -465,7 +482,7 @@ def test_overwrite_removes_files_of_earlier_run(
         contents = {
             name: data for name, data in contents.items() if not name.endswith("01_pool.png")
         }
-    assert contents == content(expected)
+    assert contents == read_content(expected)
 
 
 def test_manifest_paths_outside_of_output_are_not_removed(
@@ -473,11 +490,11 @@ def test_manifest_paths_outside_of_output_are_not_removed(
 ) -> None:
     out, kept = tmp_path / "out", tmp_path / "kept.png"
     kept.write_bytes(b"not of this run")
-    list(Run(model, photos, output=out, **options()))
+    list(Run(model, photos, output=out, **make_options()))
     lines = [json.loads(line) for line in (out / "manifest.jsonl").read_bytes().splitlines()]
     lines[0]["files"] = ["../kept.png", str(kept), "class0/../../kept.png"]
     (out / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    list(Run(model, photos, output=out, **options(overwrite=True)))
+    list(Run(model, photos, output=out, **make_options(overwrite=True)))
     assert kept.read_bytes() == b"not of this run"
 
 
@@ -488,34 +505,34 @@ def test_concurrent_runs_in_one_folder_are_rejected(
     tmp_path: Path, model: Any, photos: Path
 ) -> None:
     expected, out = tmp_path / "expected", tmp_path / "out"
-    list(Run(model, photos, output=expected, **options()))
-    first = Run(model, photos, output=out, **options())
+    list(Run(model, photos, output=expected, **make_options()))
+    first = Run(model, photos, output=out, **make_options())
     records = iter(first)
     next(records)
     for more in ({}, {"resume": True}, {"overwrite": True}):
         with pytest.raises(RunError, match=r"another run is writing to .*out: wait until"):
-            Run(model, photos, output=out, **options(**more))
+            Run(model, photos, output=out, **make_options(**more))
     assert len(list(records)) == 10
-    assert content(out) == content(expected)
+    assert read_content(out) == read_content(expected)
     # The run has ended, but the object still exists.
-    assert list(Run(model, photos, output=out, **options(resume=True))) == []
+    assert list(Run(model, photos, output=out, **make_options(resume=True))) == []
 
 
 def test_ended_run_unlocks_its_folder(
     tmp_path: Path, model: Any, photos: Path, start_python: Callable[..., Any]
 ) -> None:
     with pytest.raises(LayerError) as failed:  # its traceback references the run
-        Run(model, photos, output=tmp_path, **options(layers="nope"))
-    with Run(model, photos, output=tmp_path, **options(top=1)) as run:
+        Run(model, photos, output=tmp_path, **make_options(layers="nope"))
+    with Run(model, photos, output=tmp_path, **make_options(top=1)) as run:
         list(run)  # without finish
     file = tmp_path / "model.keras"
     model.save(file)
     out = tmp_path / "out"
     with start_python("-c", WORK, file, photos, out, "folders") as process:
-        while not lines(out / "manifest.jsonl") and process.poll() is None:
+        while not count_lines(out / "manifest.jsonl") and process.poll() is None:
             time.sleep(0.001)
         process.kill()
-    list(Run(model, photos, output=out, **options(top=2, resume=True)))
+    list(Run(model, photos, output=out, **make_options(top=2, resume=True)))
     assert failed.value
 
 
@@ -527,7 +544,7 @@ def test_records_of_synced_shards_survive_power_failure(
 ) -> None:
     """The test keeps only files that existed at the last synchronization."""
     expected, out = tmp_path / "expected", tmp_path / "out"
-    list(Run(model, photos, output=expected, **options(top=2)))
+    list(Run(model, photos, output=expected, **make_options(top=2)))
     durable: list[Path] = []
 
     def sync(folder: Path) -> None:
@@ -535,18 +552,18 @@ def test_records_of_synced_shards_survive_power_failure(
         durable.append(shutil.copytree(out, tmp_path / f"device{len(durable)}"))
 
     monkeypatch.setattr("actgrid.runs.stores.sync_file_system", sync)
-    list(Run(model, photos, output=out, **options(top=2)))
+    list(Run(model, photos, output=out, **make_options(top=2)))
     monkeypatch.undo()
-    recorded = [lines(folder / "manifest.jsonl") for folder in durable]
+    recorded = [count_lines(folder / "manifest.jsonl") for folder in durable]
     assert {4, 8, 11} <= set(recorded)
     for folder, count in zip(durable, recorded, strict=True):
-        contents = content(folder)
+        contents = read_content(folder)
         for record in contents.get("manifest.jsonl", []):
             assert all(contents[file] for file in record["files"])
-        run = Run(model, photos, output=folder, **options(top=2, resume=True))
+        run = Run(model, photos, output=folder, **make_options(top=2, resume=True))
         assert run.recorded == count
         list(run)
-        assert content(folder) == content(expected)
+        assert read_content(folder) == read_content(expected)
 
 
 @pytest.mark.parametrize("loss", ["missing", "empty", "truncated", "zeros"])
@@ -556,9 +573,9 @@ def test_files_lost_in_power_failure_are_written_again(
     tmp_path: Path, model: Any, photos: Path, loss: str, file: str, after: int
 ) -> None:
     expected, out = tmp_path / "expected", tmp_path / "out"
-    list(Run(model, photos, output=expected, **options()))
-    stop_early(Run(model, photos, output=out, **options()), after)
-    manifest = content(out)["manifest.jsonl"]
+    list(Run(model, photos, output=expected, **make_options()))
+    stop_early(Run(model, photos, output=out, **make_options()), after)
+    manifest = read_content(out)["manifest.jsonl"]
     assert len(manifest) == after
     lost = out / Path(manifest[5]["files"][0]).parent / file
     size = lost.stat().st_size
@@ -567,35 +584,35 @@ def test_files_lost_in_power_failure_are_written_again(
     else:
         data = {"empty": b"", "truncated": lost.read_bytes()[: size // 2], "zeros": bytes(size)}
         lost.write_bytes(data[loss])
-    run = Run(model, photos, output=out, **options(resume=True))
+    run = Run(model, photos, output=out, **make_options(resume=True))
     assert run.recorded == 5
     assert [record.index for record in run] == list(range(5, 11))
-    assert content(out) == content(expected)
+    assert read_content(out) == read_content(expected)
 
 
 def test_foreign_files_are_reported(tmp_path: Path, model: Any, photos: Path) -> None:
     (tmp_path / "run.json").write_text("[]")
     with pytest.raises(RunError, match=r"run\.json is not a file of actgrid"):
-        Run(model, photos, output=tmp_path, **options())
+        Run(model, photos, output=tmp_path, **make_options())
     (tmp_path / "run.json").unlink()
-    stop_early(Run(model, photos, output=tmp_path, **options()), 2)
+    stop_early(Run(model, photos, output=tmp_path, **make_options()), 2)
     (tmp_path / "manifest.jsonl").write_text('{"some": "json"}\n')
     with pytest.raises(RunError, match=r"manifest\.jsonl is not a manifest of actgrid"):
-        Run(model, photos, output=tmp_path, **options(resume=True))
+        Run(model, photos, output=tmp_path, **make_options(resume=True))
 
 
 def test_run_at_url_is_resumed(model: Any, photos: Path, tmp_path: Path) -> None:
-    list(Run(model, photos, output=tmp_path, **options(top=2)))
+    list(Run(model, photos, output=tmp_path, **make_options(top=2)))
     url = f"memory://runs/{tmp_path.name}"
-    stop_early(Run(model, photos, output=url, **options(top=2)), 6)
+    stop_early(Run(model, photos, output=url, **make_options(top=2)), 6)
     store = open_store(url)
-    assert store.names("manifest") == []  # remote records are written per shard
-    assert store.names("manifest/") == ["manifest/000000.jsonl"]
-    run = Run(model, photos, output=url, **options(top=2, resume=True))
+    assert store.list_names("manifest") == []  # remote records are written per shard
+    assert store.list_names("manifest/") == ["manifest/000000.jsonl"]
+    run = Run(model, photos, output=url, **make_options(top=2, resume=True))
     assert run.recorded == 4
     list(run)
-    assert store.names("manifest/") == []
-    for name, expected in content(tmp_path).items():
+    assert store.list_names("manifest/") == []
+    for name, expected in read_content(tmp_path).items():
         contents = store.read(name)
         if name == "manifest.jsonl":
             lines = map(json.loads, (contents or b"").splitlines())
@@ -616,7 +633,7 @@ def broken(tmp_path: Path) -> Path:
 
 
 def test_broken_images_in_folder_are_skipped(tmp_path: Path, model: Any, broken: Path) -> None:
-    with Run(model, broken, output=tmp_path / "out", **options(top=1)) as run:
+    with Run(model, broken, output=tmp_path / "out", **make_options(top=1)) as run:
         records = list(run)
     failed = [record for record in records if record.failed]
     assert [Path(record.image).name for record in failed] == ["002.png", "003.png"]
@@ -625,27 +642,30 @@ def test_broken_images_in_folder_are_skipped(tmp_path: Path, model: Any, broken:
     assert run.summary().failed == 2
     assert run.summary().statistics.images == 4  # type: ignore[union-attr]
     # Failed images are also recorded.
-    again = Run(model, broken, output=tmp_path / "out", **options(top=1, resume=True))
+    again = Run(model, broken, output=tmp_path / "out", **make_options(top=1, resume=True))
     assert again.summary().failed == 2
 
 
 def test_single_broken_file_raises_unless_skipped(tmp_path: Path, model: Any, broken: Path) -> None:
     files = [broken / "class0" / "000.png", broken / "class0" / "002.png"]
-    run = Run(model, files, output=tmp_path / "out", **options())
+    run = Run(model, files, output=tmp_path / "out", **make_options())
     seen: list[Record] = []
     with pytest.raises(ImageError, match="not an image"):
         seen.extend(run)
     assert not (tmp_path / "out" / "run.json").exists() or seen
-    assert len(list(Run(model, files, output=tmp_path / "skip", on_error="skip", **options()))) == 2
+    assert (
+        len(list(Run(model, files, output=tmp_path / "skip", on_error="skip", **make_options())))
+        == 2
+    )
     with pytest.raises(ImageError):
-        list(Run(model, broken, output=tmp_path / "raise", on_error="raise", **options()))
+        list(Run(model, broken, output=tmp_path / "raise", on_error="raise", **make_options()))
 
 
 def test_overwrite_removes_earlier_run_before_first_picture(
     tmp_path: Path, model: Any, photos: Path, broken: Path
 ) -> None:
-    list(Run(model, photos, output=tmp_path / "out", **options()))
-    again = options(overwrite=True)
+    list(Run(model, photos, output=tmp_path / "out", **make_options()))
+    again = make_options(overwrite=True)
     # New pictures may have overwritten recorded ones when the run stops.
     with pytest.raises(ImageError):
         list(Run(model, [broken / "class0" / "002.png"], output=tmp_path / "out", **again))
@@ -655,9 +675,9 @@ def test_overwrite_removes_earlier_run_before_first_picture(
 
 def test_run_stopped_by_full_disk_can_be_resumed(tmp_path: Path, model: Any, photos: Path) -> None:
     complete, interrupted = tmp_path / "complete", tmp_path / "interrupted"
-    list(Run(model, photos, output=complete, **options(sink="tar")))
+    list(Run(model, photos, output=complete, **make_options(sink="tar")))
     size = (complete / "shard-000000.tar").stat().st_size
-    run = Run(model, photos, output=interrupted, **options(sink="tar"))
+    run = Run(model, photos, output=interrupted, **make_options(sink="tar"))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
@@ -668,8 +688,8 @@ def test_run_stopped_by_full_disk_can_be_resumed(tmp_path: Path, model: Any, pho
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)
     assert not list(interrupted.glob("shard*"))
-    list(Run(model, photos, output=interrupted, **options(sink="tar", resume=True)))
-    assert content(interrupted) == content(complete)
+    list(Run(model, photos, output=interrupted, **make_options(sink="tar", resume=True)))
+    assert read_content(interrupted) == read_content(complete)
 
 
 # --- options
@@ -693,7 +713,7 @@ def test_errors_are_raised_before_anything_is_written(
     ]
     for kind, changed in wrong:
         with pytest.raises(kind):
-            Run(model, photos, output=output, **{**options(), **changed})
+            Run(model, photos, output=output, **{**make_options(), **changed})
     assert not output.exists() or not list(output.iterdir())
 
 
@@ -714,7 +734,7 @@ for _ in Run(model, photos, output=Path(output), sink=sink, resume=True, **optio
 """
 
 
-def lines(manifest: Path) -> int:
+def count_lines(manifest: Path) -> int:
     return manifest.read_bytes().count(b"\n") if manifest.exists() else 0
 
 
@@ -736,14 +756,14 @@ def test_run_killed_at_random_moments_resumes_to_same_bytes(
     print("seed", seed)  # shown if the test fails
     chance = random.Random(seed)
     for _ in range(kills):
-        before = lines(interrupted / "manifest.jsonl")
+        before = count_lines(interrupted / "manifest.jsonl")
         process = start(interrupted, sink)
         expected = before + chance.randrange(6)
-        while lines(interrupted / "manifest.jsonl") < expected and process.poll() is None:
+        while count_lines(interrupted / "manifest.jsonl") < expected and process.poll() is None:
             time.sleep(0.001)
         time.sleep(chance.uniform(0, 0.1))
         assert process.poll() is None, "it was done before it was killed so often"
         process.kill()
         process.wait()
     assert start(interrupted, sink).wait() == 0
-    assert content(interrupted) == content(complete)
+    assert read_content(interrupted) == read_content(complete)

@@ -21,11 +21,11 @@ FILES = ["00_stem.png", "01_block.conv_1.png", "stats.json"]
 KEYS = ["cat/001", "dog/001", "dog/é", "x", "y" * 90 + "/" + "z" * 100]
 
 
-def item(index: int, key: str | None = None) -> Item:
+def make_item(index: int, key: str | None = None) -> Item:
     return Item(index, f"{index}.jpg", key or KEYS[index], Path(f"{index}.jpg"))
 
 
-def pieces(image: Item, file: str) -> list[bytes]:
+def make_pieces(image: Item, file: str) -> list[bytes]:
     return [image.key.encode(), b" ", file.encode() * (image.index + 1)]
 
 
@@ -40,13 +40,13 @@ def fill(sink: Sink, items: list[Item], images_per_shard: int, seed: int) -> lis
             images = list(shard)
             puts = list(itertools.product(images, FILES))
             order.shuffle(puts)
-            list(pool.map(lambda put: sink.put(put[0], put[1], pieces(*put)), puts))
+            list(pool.map(lambda put: sink.put(put[0], put[1], make_pieces(*put)), puts))
             names += [sink.finish(image, FILES) for image in images]
             sink.close_shard(number)
     return names
 
 
-def content(folder: Path) -> dict[str, bytes]:
+def read_content(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
@@ -55,35 +55,37 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_folder_sink_writes_files_of_image(tmp_path: Path) -> None:
-    items = [item(index) for index in range(5)]
+    items = [make_item(index) for index in range(5)]
     sink = FolderSink(open_store(tmp_path))
     assert not sink.writes_whole_shards
     names = fill(sink, items, 2, seed=0)
     assert names == [[f"{key}/{file}" for file in FILES] for key in KEYS]
-    assert content(tmp_path) == {
-        f"{image.key}/{file}": b"".join(pieces(image, file)) for image in items for file in FILES
+    assert read_content(tmp_path) == {
+        f"{image.key}/{file}": b"".join(make_pieces(image, file))
+        for image in items
+        for file in FILES
     }
 
 
 def test_folder_sink_writes_files_immediately(tmp_path: Path) -> None:
     with FolderSink(open_store(tmp_path)) as sink:
-        sink.put(item(0), "00_stem.png", [b"1", b"2"])
-        assert content(tmp_path) == {"cat/001/00_stem.png": b"12"}
+        sink.put(make_item(0), "00_stem.png", [b"1", b"2"])
+        assert read_content(tmp_path) == {"cat/001/00_stem.png": b"12"}
 
 
 def test_drop_removes_only_files_of_the_image(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "notes.txt").touch()
     with FolderSink(open_store(tmp_path)) as sink:
-        for image in (item(0, "cat"), item(1, "cat/001"), item(2, "cat/002")):
+        for image in (make_item(0, "cat"), make_item(1, "cat/001"), make_item(2, "cat/002")):
             sink.put(image, "00_stem.png", [b""])
-        sink.drop(item(0, "cat"), FILES)
-        sink.drop(item(1, "cat/001"), FILES)
-        sink.drop(item(3, "dog"), FILES)
+        sink.drop(make_item(0, "cat"), FILES)
+        sink.drop(make_item(1, "cat/001"), FILES)
+        sink.drop(make_item(3, "dog"), FILES)
         left = [path.name for path in sorted(tmp_path.rglob("*"))]
         assert left == ["cat", "002", "00_stem.png", "x", "notes.txt"]
-        sink.drop(item(2, "cat/002"), FILES)
-        sink.drop(item(3, "x"), FILES)
+        sink.drop(make_item(2, "cat/002"), FILES)
+        sink.drop(make_item(3, "x"), FILES)
         assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["x", "notes.txt"]
 
 
@@ -93,18 +95,18 @@ def test_finish_removes_temporary_files_of_killed_process(tmp_path: Path) -> Non
         (tmp_path / key).mkdir(parents=True)
         (tmp_path / key / leftover).touch()
     with FolderSink(open_store(tmp_path)) as sink:
-        sink.put(item(0), FILES[0], [b""])
-        sink.finish(item(0), FILES[:1])
-        assert set(content(tmp_path)) == {"dog/001/" + leftover, "cat/001/" + FILES[0]}
-        sink.drop(item(1), FILES)
-    assert set(content(tmp_path)) == {"cat/001/" + FILES[0]}
+        sink.put(make_item(0), FILES[0], [b""])
+        sink.finish(make_item(0), FILES[:1])
+        assert set(read_content(tmp_path)) == {"dog/001/" + leftover, "cat/001/" + FILES[0]}
+        sink.drop(make_item(1), FILES)
+    assert set(read_content(tmp_path)) == {"cat/001/" + FILES[0]}
 
 
 # --- tar
 
 
 def test_tar_entries_follow_webdataset(tmp_path: Path) -> None:
-    items = [item(index) for index in range(5)]
+    items = [make_item(index) for index in range(5)]
     names = fill(TarSink(open_store(tmp_path), 2), items, 2, seed=0)
     assert names == [
         [f"shard-00000{number}.tar/{key}.{file}" for file in (*FILES[:2], "json")]
@@ -126,25 +128,27 @@ def test_tar_entries_follow_webdataset(tmp_path: Path) -> None:
                 assert entry.isreg()
                 file_in_tar = tar.extractfile(entry)
                 assert file_in_tar is not None
-                assert file_in_tar.read() == b"".join(pieces(image, file))
+                assert file_in_tar.read() == b"".join(make_pieces(image, file))
 
 
 def test_bytes_do_not_depend_on_timing(tmp_path: Path) -> None:
-    items = [item(index) for index in range(5)]
+    items = [make_item(index) for index in range(5)]
     for seed in range(3):
         fill(TarSink(open_store(tmp_path / f"{seed}"), 3), items, 3, seed)
-    assert content(tmp_path / "0") == content(tmp_path / "1") == content(tmp_path / "2")
+    assert (
+        read_content(tmp_path / "0") == read_content(tmp_path / "1") == read_content(tmp_path / "2")
+    )
 
 
 @pytest.mark.parametrize("output", ["local", "memory"])
 def test_webdataset_reads_the_images(tmp_path: Path, output: str) -> None:
-    items = [item(index) for index in range(5)]
+    items = [make_item(index) for index in range(5)]
     store = open_store(tmp_path if output == "local" else "memory://sinks")
     fill(TarSink(store, 2), items, 2, seed=0)
     reading = importlib.import_module("webdataset.tariterators")
     shards = [
         {"url": name, "stream": io.BytesIO(store.read(name) or b"")}
-        for name in store.names("shard-")
+        for name in store.list_names("shard-")
     ]
     samples = list(reading.group_by_keys(reading.tar_file_expander(shards)))
     assert [sample["__key__"] for sample in samples] == KEYS
@@ -154,16 +158,16 @@ def test_webdataset_reads_the_images(tmp_path: Path, output: str) -> None:
             "01_block.conv_1.png",
             "json",
         }
-        assert sample["json"] == b"".join(pieces(image, "stats.json"))
-        assert sample["00_stem.png"] == b"".join(pieces(image, "00_stem.png"))
+        assert sample["json"] == b"".join(make_pieces(image, "stats.json"))
+        assert sample["00_stem.png"] == b"".join(make_pieces(image, "00_stem.png"))
 
 
 def test_a_shard_appears_when_it_is_closed(tmp_path: Path) -> None:
     with TarSink(open_store(tmp_path), 2) as sink:
         assert sink.writes_whole_shards
         for index in range(2):
-            sink.put(item(index), "00_stem.png", [b"1"])
-            sink.finish(item(index), FILES[:1])
+            sink.put(make_item(index), "00_stem.png", [b"1"])
+            sink.finish(make_item(index), FILES[:1])
             assert not (tmp_path / "shard-000000.tar").exists()
         sink.close_shard(0)
         assert [path.name for path in tmp_path.iterdir()] == ["shard-000000.tar"]
@@ -172,12 +176,12 @@ def test_a_shard_appears_when_it_is_closed(tmp_path: Path) -> None:
 def test_failed_images_are_not_in_shards(tmp_path: Path) -> None:
     with TarSink(open_store(tmp_path), 2) as sink:
         for index in (0, 1, 2):
-            sink.put(item(index), "00_stem.png", [b"1"])
-        sink.drop(item(0), FILES)
-        sink.finish(item(1), FILES[:1])
+            sink.put(make_item(index), "00_stem.png", [b"1"])
+        sink.drop(make_item(0), FILES)
+        sink.finish(make_item(1), FILES[:1])
         sink.close_shard(0)
-        sink.drop(item(2), FILES)
-        sink.drop(item(3), FILES)
+        sink.drop(make_item(2), FILES)
+        sink.drop(make_item(3), FILES)
         sink.close_shard(1)
     with tarfile.open(tmp_path / "shard-000000.tar") as tar:
         assert tar.getnames() == ["dog/001.00_stem.png"]
@@ -186,15 +190,15 @@ def test_failed_images_are_not_in_shards(tmp_path: Path) -> None:
 
 
 def test_interruption_leaves_no_partial_shard(tmp_path: Path) -> None:
-    def interrupted() -> None:
+    def interrupt_run() -> None:
         with TarSink(open_store(tmp_path), 2) as sink:
-            sink.put(item(0), "00_stem.png", [b"1"])
-            sink.finish(item(0), FILES[:1])
+            sink.put(make_item(0), "00_stem.png", [b"1"])
+            sink.finish(make_item(0), FILES[:1])
             assert len(list(tmp_path.iterdir())) == 1
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        interrupted()
+        interrupt_run()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -208,9 +212,9 @@ def test_full_disk_raises_output_error(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Path, "open", on_a_full_disk)
     with TarSink(open_store(tmp_path), 2) as sink:
-        sink.put(item(0), "00_stem.png", [bytes(100_000)])
+        sink.put(make_item(0), "00_stem.png", [bytes(100_000)])
         with pytest.raises(OutputError, match=r"^cannot write .*/shard-000000\.tar: No space left"):
-            sink.finish(item(0), FILES[:1])
+            sink.finish(make_item(0), FILES[:1])
         assert list(tmp_path.iterdir()) == []
 
 
@@ -219,6 +223,6 @@ def test_missing_permission_raises_output_error(tmp_path: Path) -> None:
     closed.mkdir(mode=0o500)
     store: Store = open_store(Path("/sys") if os.geteuid() == 0 else closed)
     with pytest.raises(OutputError, match=r"Permission denied|not permitted|Read-only"):
-        FolderSink(store).put(item(0), "00_stem.png", [b""])
+        FolderSink(store).put(make_item(0), "00_stem.png", [b""])
     with pytest.raises(OutputError, match=r"Permission denied|not permitted|Read-only"):
-        TarSink(store).finish(item(0), [])
+        TarSink(store).finish(make_item(0), [])

@@ -38,11 +38,11 @@ def touch(folder: Path, *names: str) -> list[Path]:
     return files
 
 
-def keys(inputs: Any) -> list[str]:
+def list_keys(inputs: Any) -> list[str]:
     return [item.key for item in find_items(inputs).start()]
 
 
-def labels(inputs: Any) -> list[str | None]:
+def list_labels(inputs: Any) -> list[str | None]:
     return [item.label for item in find_items(inputs).start()]
 
 
@@ -80,8 +80,8 @@ def test_current_folder_and_folder_with_slash(
 def test_keys_of_files_and_globs(tmp_path: Path) -> None:
     touch(tmp_path, "a/cat.jpg", "b/Cat.png", "b/dog.v2.png")
     mixed = [str(tmp_path / "a/cat.jpg"), tmp_path / "b", str(tmp_path / "*" / "*.png")]
-    assert keys(mixed) == ["cat", "Cat-2", "dog_v2", "Cat-3", "dog_v2-2"]
-    assert labels(mixed) == [None] * 5
+    assert list_keys(mixed) == ["cat", "Cat-2", "dog_v2", "Cat-3", "dog_v2-2"]
+    assert list_labels(mixed) == [None] * 5
 
 
 def test_repeated_file_is_included_twice(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_repeated_file_is_included_twice(tmp_path: Path) -> None:
     )
 )
 def test_keys_are_unique_safe_and_without_dots(paths: list[list[str]]) -> None:
-    items_found = unlisted_keys(["/".join(f"x{part}" for part in parts) for parts in paths])
+    items_found = make_unlisted_keys(["/".join(f"x{part}" for part in parts) for parts in paths])
     assert len({key.casefold() for key in items_found}) == len(paths)
     for key in items_found:
         assert "." not in key
@@ -110,7 +110,7 @@ def test_keys_are_unique_safe_and_without_dots(paths: list[list[str]]) -> None:
         assert all(part for part in key.split("/"))
 
 
-def unlisted_keys(paths: list[str]) -> list[str]:
+def make_unlisted_keys(paths: list[str]) -> list[str]:
     from actgrid.figures.files import make_unique_names
     from actgrid.runs.sources import _make_key
 
@@ -134,7 +134,7 @@ def test_only_links_to_files_and_to_the_input_are_followed(
     (tmp_path / "photos/2.png").symlink_to(tmp_path / "photos/a/1.png")
     (tmp_path / "photos/3.png").symlink_to(tmp_path / "nowhere.png")
     (tmp_path / "link").symlink_to(tmp_path / "photos", target_is_directory=True)
-    assert keys(tmp_path / "photos") == keys(tmp_path / "link") == ["2", "3", "a/1"]
+    assert list_keys(tmp_path / "photos") == list_keys(tmp_path / "link") == ["2", "3", "a/1"]
 
 
 def test_broken_link_is_reported(tmp_path: Path) -> None:
@@ -148,9 +148,9 @@ def test_broken_link_is_reported(tmp_path: Path) -> None:
 
 def test_hidden_files_are_included_only_if_named(tmp_path: Path) -> None:
     touch(tmp_path, "1.png", "._1.png", ".cache/2.png", "sub/.3.png")
-    assert keys(tmp_path) == ["1"]
-    assert keys(f"{tmp_path}/**/*.png") == ["1"]
-    assert keys(tmp_path / "._1.png") == ["1"]
+    assert list_keys(tmp_path) == ["1"]
+    assert list_keys(f"{tmp_path}/**/*.png") == ["1"]
+    assert list_keys(tmp_path / "._1.png") == ["1"]
 
 
 @pytest.mark.parametrize("inputs", ["", [""], ["a.png", ""]])
@@ -207,7 +207,7 @@ def test_iterator_of_paths(tmp_path: Path) -> None:
     items = find_items(tmp_path.glob("*.png"))
     assert items.are_files
     assert sorted(item.key for item in items.start()) == ["1", "2"]
-    assert keys({str(tmp_path / "1.png")}) == ["1"]
+    assert list_keys({str(tmp_path / "1.png")}) == ["1"]
 
 
 def test_output_inside_image_folder_is_excluded(
@@ -239,8 +239,8 @@ def test_image_folder_as_output_is_rejected(tmp_path: Path) -> None:
 
 def test_reserved_folder_names_are_not_used_as_keys(tmp_path: Path) -> None:
     files = touch(tmp_path, "Top.png", "manifest.png", "top/1.png", "top.gif")
-    assert keys(tmp_path) == ["Top-2", "manifest-2", "top/1", "top-3"]
-    assert keys(files[:1]) == ["Top-2"]
+    assert list_keys(tmp_path) == ["Top-2", "manifest-2", "top/1", "top-3"]
+    assert list_keys(files[:1]) == ["Top-2"]
 
 
 # --- text lists
@@ -344,7 +344,7 @@ LABELS: list[tuple[Any, str | None]] = [
 def test_labels_of_pairs(label: Any, expected: str | None) -> None:
     image = np.zeros((4, 3, 3))
     for pair in ((image, label), [image, label], (image, label, 0.5)):
-        assert labels([pair]) == [expected]
+        assert list_labels([pair]) == [expected]
 
 
 class CountingSequence:
@@ -476,9 +476,9 @@ def test_labels_of_dataset_from_class_vectors(images: Array) -> None:
     tf = importlib.import_module("tensorflow")
     one_hot = np.eye(5, dtype=np.float32)[[3, 1, 0]]
     dataset = tf.data.Dataset.from_tensor_slices((images[:3], one_hot, np.ones(3))).batch(2)
-    assert labels(dataset) == ["3", "1", "0"]
+    assert list_labels(dataset) == ["3", "1", "0"]
     dataset = tf.data.Dataset.from_tensor_slices((images[:2], ["cat", "dög"]))
-    assert labels(dataset) == ["cat", "dög"]
+    assert list_labels(dataset) == ["cat", "dög"]
 
 
 def test_dataset_without_images_is_rejected(images: Array) -> None:

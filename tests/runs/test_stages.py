@@ -61,7 +61,7 @@ class TrackedArray:
         weakref.finalize(array, lambda tracked: tracked, self)
 
 
-def item(index: int) -> Item:
+def make_item(index: int) -> Item:
     return Item(index, f"{index}.jpg", f"{index:03}", Path(f"{index}.jpg"), None)
 
 
@@ -85,7 +85,7 @@ def run(
     with TarSink(store, job.shard_size) if tar else FolderSink(store) as sink:
         yield from process_images(
             cast(actgrid.Extractor, extractor or FakeExtractor()),
-            map(item, range(start, count)),
+            map(make_item, range(start, count)),
             load,
             sink,
             job,
@@ -94,11 +94,11 @@ def run(
         )
 
 
-def records(events: Iterator[Record | FinishedShard]) -> list[Record]:
+def select_records(events: Iterator[Record | FinishedShard]) -> list[Record]:
     return [event for event in events if isinstance(event, Record)]
 
 
-def content(folder: Path) -> dict[str, bytes]:
+def read_content(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
@@ -106,7 +106,7 @@ def content(folder: Path) -> dict[str, bytes]:
     }
 
 
-def our_threads() -> list[str]:
+def list_threads() -> list[str]:
     stages = ("actgrid-inputs", "actgrid-load", "actgrid-draw", "actgrid-write")
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(stages)]
 
@@ -126,11 +126,11 @@ def test_records_are_in_order_with_files(tmp_path: Path, batch_size: int, thread
         assert (event.image, event.status, event.error) == (f"{event.index}.jpg", "done", None)
         stats = json.loads((tmp_path / event.files[2]).read_bytes())
         assert stats["image"] == event.image
-        mean = load(item(event.index)).mean((0, 1, 2))
+        mean = load(make_item(event.index)).mean((0, 1, 2))
         np.testing.assert_allclose(stats["layers"][1]["mean"], 2 * mean, 1e-5)
     assert seen == list(range(6))
     assert extractor.batches == ([1] * 6 if batch_size == 1 else [4, 2])
-    assert not our_threads()
+    assert not list_threads()
 
 
 def test_drawing_overlaps_with_the_next_batch(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_drawing_overlaps_with_the_next_batch(tmp_path: Path) -> None:
                 threading.Event().wait(0.01)
             pytest.fail("the last image is not drawn while the model runs")
 
-    assert len(records(run(tmp_path, extractor=FakeExtractor(wait_for_the_last)))) == 6
+    assert len(select_records(run(tmp_path, extractor=FakeExtractor(wait_for_the_last)))) == 6
 
 
 def test_loading_overlaps_with_the_model(tmp_path: Path) -> None:
@@ -156,7 +156,10 @@ def test_loading_overlaps_with_the_model(tmp_path: Path) -> None:
         if call + 1 < len(loaded):
             assert loaded[call + 1].wait(PATIENCE)
 
-    assert len(records(run(tmp_path, extractor=FakeExtractor(wait_for_the_next), load=note))) == 6
+    assert (
+        len(select_records(run(tmp_path, extractor=FakeExtractor(wait_for_the_next), load=note)))
+        == 6
+    )
 
 
 def test_prefetching_is_limited(tmp_path: Path) -> None:
@@ -192,14 +195,14 @@ def test_bytes_do_not_depend_on_threads_or_timing(tmp_path: Path) -> None:
             folder = tmp_path / name / str(tar)
             options: dict[str, Any] = {"threads": threads, "shard_size": 3, "batch_size": 2}
             list(run(folder, 10, load=slow_at_random, tar=tar, **options))
-    assert content(tmp_path / "one") == content(tmp_path / "four")
-    assert "True/shard-000003.tar" in content(tmp_path / "one")
+    assert read_content(tmp_path / "one") == read_content(tmp_path / "four")
+    assert "True/shard-000003.tar" in read_content(tmp_path / "one")
 
 
 # --- images that fail
 
 
-def fails_at(*indices: int) -> Callable[[Item], Array]:
+def fail_at(*indices: int) -> Callable[[Item], Array]:
     def fail(image: Item) -> Array:
         if image.index in indices:
             raise MissingFileError(f"no such file: {image.name}")
@@ -210,18 +213,18 @@ def fails_at(*indices: int) -> Callable[[Item], Array]:
 
 def test_images_before_a_load_error_are_drawn(tmp_path: Path) -> None:
     seen: list[int] = []
-    events = run(tmp_path, load=fails_at(3))
+    events = run(tmp_path, load=fail_at(3))
     with pytest.raises(FileNotFoundError, match=r"3\.jpg"):
         seen.extend(event.index for event in events if isinstance(event, Record))
     assert seen == [0, 1, 2]
-    assert not our_threads()
+    assert not list_threads()
 
 
 @pytest.mark.parametrize("tar", [False, True])
 def test_load_error_is_recorded_and_skipped(tmp_path: Path, tar: bool) -> None:
     extractor = FakeExtractor()
-    recorded_images = records(
-        run(tmp_path, 6, extractor, fails_at(1, 5), tar, batch_size=2, skip_errors=True)
+    recorded_images = select_records(
+        run(tmp_path, 6, extractor, fail_at(1, 5), tar, batch_size=2, skip_errors=True)
     )
     assert [record.status for record in recorded_images] == [
         "done",
@@ -240,7 +243,7 @@ def test_load_error_is_recorded_and_skipped(tmp_path: Path, tar: bool) -> None:
 
 
 def test_all_images_may_fail(tmp_path: Path) -> None:
-    events = list(run(tmp_path, 3, load=fails_at(0, 1, 2), skip_errors=True, shard_size=2, top=1))
+    events = list(run(tmp_path, 3, load=fail_at(0, 1, 2), skip_errors=True, shard_size=2, top=1))
     assert [type(event) for event in events] == [
         Record,
         Record,
@@ -254,12 +257,12 @@ def test_all_images_may_fail(tmp_path: Path) -> None:
 def test_image_that_the_model_rejects_fails_alone(tmp_path: Path) -> None:
     class Refusing(FakeExtractor):
         def __call__(self, x: Array) -> dict[str, Array]:
-            if (x == load(item(3))).all((1, 2, 3)).any():
+            if (x == load(make_item(3))).all((1, 2, 3)).any():
                 raise ModelError("not this one")
             return super().__call__(x)
 
     extractor = Refusing()
-    recorded_images = records(run(tmp_path, 6, extractor, batch_size=3, skip_errors=True))
+    recorded_images = select_records(run(tmp_path, 6, extractor, batch_size=3, skip_errors=True))
     assert [record.index for record in recorded_images if record.failed] == [3]
     assert "not this one" in (recorded_images[3].error or "")
     assert extractor.batches == [3, 1, 1]
@@ -275,26 +278,26 @@ def test_unusable_model_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="no such convolution here"):
         list(run(tmp_path, 6, Impossible(), batch_size=3, skip_errors=True))
     assert list(tmp_path.iterdir()) == []
-    assert not our_threads()
+    assert not list_threads()
 
 
 def test_drawing_error_removes_files_of_image(tmp_path: Path) -> None:
-    def empty(image: Item) -> Array:
+    def load_empty(image: Item) -> Array:
         array = load(image)
         return array[:, :0] if image.index == 1 else array
 
-    recorded_images = records(run(tmp_path, 3, load=empty, skip_errors=True))
+    recorded_images = select_records(run(tmp_path, 3, load=load_empty, skip_errors=True))
     assert [record.failed for record in recorded_images] == [False, True, False]
     assert "empty" in (recorded_images[1].error or "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000", "002"]
 
 
 def test_images_of_different_sizes_are_in_different_batches(tmp_path: Path) -> None:
-    def sized(image: Item) -> Array:
+    def load_resized(image: Item) -> Array:
         return load(image)[:, : 2 if image.index in (1, 2) else 4]
 
     extractor = FakeExtractor()
-    assert len(records(run(tmp_path, 6, extractor, sized, batch_size=3))) == 6
+    assert len(select_records(run(tmp_path, 6, extractor, load_resized, batch_size=3))) == 6
     assert extractor.batches == [1, 2, 3]
 
 
@@ -305,12 +308,12 @@ def test_write_error_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot make the folder"):
         seen.extend(event.index for event in events if isinstance(event, Record))
     assert seen == [0, 1]
-    assert not our_threads()
+    assert not list_threads()
 
 
 def test_error_of_input_iterator_is_raised_after_earlier_images(tmp_path: Path) -> None:
     def inputs() -> Iterator[Item]:
-        yield from map(item, range(3))
+        yield from map(make_item, range(3))
         raise RuntimeError("the stream broke off")
 
     extractor = cast(actgrid.Extractor, FakeExtractor())
@@ -322,7 +325,7 @@ def test_error_of_input_iterator_is_raised_after_earlier_images(tmp_path: Path) 
     with pytest.raises(RuntimeError, match="broke off"):
         seen.extend(event.index for event in events if isinstance(event, Record))
     assert seen == [0, 1, 2]
-    assert not our_threads()
+    assert not list_threads()
 
 
 def test_closing_the_iterator_stops_the_threads(tmp_path: Path) -> None:
@@ -330,7 +333,7 @@ def test_closing_the_iterator_stops_the_threads(tmp_path: Path) -> None:
     events = run(tmp_path, 100, extractor)
     next(events)
     cast(Any, events).close()
-    assert not our_threads()
+    assert not list_threads()
     assert len(extractor.batches) <= 2
 
 
@@ -356,11 +359,11 @@ def test_records_of_tar_shard_are_yielded_when_complete(tmp_path: Path) -> None:
 # --- statistics
 
 
-def of(images: list[int]) -> DatasetStats:
+def measure_images(images: list[int]) -> DatasetStats:
     stats = DatasetStats(top=2)
     layers = FakeExtractor().layers
     for index in images:
-        x = load(item(index))
+        x = load(make_item(index))
         stats.update({"one": x, "two": x * 2}, layers, [f"{index}.jpg"], start=index)
     return stats
 
@@ -391,17 +394,17 @@ def test_a_shard_has_the_statistics_of_its_images(
     options: dict[str, Any] = {"drawing": drawing, "top": 2, "batch_size": 2, "shard_size": 4}
     shards = [
         event
-        for event in run(tmp_path, 7, load=fails_at(2), skip_errors=True, **options)
+        for event in run(tmp_path, 7, load=fail_at(2), skip_errors=True, **options)
         if isinstance(event, FinishedShard)
     ]
     first, second = (shard.statistics for shard in shards)
     assert first is not None
     assert second is not None
-    assert_same(first, of([0, 1, 3]))
+    assert_same(first, measure_images([0, 1, 3]))
     # Images below the thresholds of the first shard are not in the second's top.
     assert second.images == 3
     first.merge(second)
-    assert_same(first, of([0, 1, 3, 4, 5, 6]))
+    assert_same(first, measure_images([0, 1, 3, 4, 5, 6]))
     assert (tmp_path / "000").exists() == (drawing is not None)
 
 
@@ -415,14 +418,14 @@ def test_recorded_images_are_measured_and_not_written_again(
     extractor = FakeExtractor()
     recorded = {0: False, 1: True, 2: False, 3: False}
     options: dict[str, Any] = {"batch_size": 2, "top": top, "skip_errors": True}
-    events = list(run(tmp_path, 6, extractor, fails_at(1), recorded=recorded, **options))
+    events = list(run(tmp_path, 6, extractor, fail_at(1), recorded=recorded, **options))
     assert [event.index for event in events if isinstance(event, Record)] == [4, 5]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["004", "005"]
     # Images 0 and 2 form a batch; without statistics, the batch is not needed.
     assert extractor.batches == ([2, 2, 1] if top else [2, 1])
     if top:
         (shard,) = (event for event in events if isinstance(event, FinishedShard))
-        assert_same(shard.statistics, of([0, 2, 3, 4, 5]))
+        assert_same(shard.statistics, measure_images([0, 2, 3, 4, 5]))
 
 
 @pytest.mark.parametrize("tar", [False, True])
@@ -433,14 +436,16 @@ def test_rejected_images_do_not_change_batches(tmp_path: Path, tar: bool) -> Non
                 raise ShapeError("too small")
             return super().__call__(x)
 
-    def sized(image: Item) -> Array:
+    def load_resized(image: Item) -> Array:
         return load(image)[:, : 2 if image.index == 2 else 4]
 
     options: dict[str, Any] = {"batch_size": 4, "top": 2, "skip_errors": True}
     once, again = Refusing(), Refusing()
-    list(run(tmp_path, 5, once, sized, **options))
+    list(run(tmp_path, 5, once, load_resized, **options))
     recorded = {0: False, 1: False, 2: True}
-    recorded_images = records(run(tmp_path, 5, again, sized, tar, recorded=recorded, **options))
+    recorded_images = select_records(
+        run(tmp_path, 5, again, load_resized, tar, recorded=recorded, **options)
+    )
     assert [record.index for record in recorded_images] == [3, 4]
     assert again.batches == once.batches == [2, 2]
 
@@ -448,9 +453,9 @@ def test_rejected_images_do_not_change_batches(tmp_path: Path, tar: bool) -> Non
 @pytest.mark.parametrize("tar", [False, True])
 def test_recorded_failures_stay_failed(tmp_path: Path, tar: bool) -> None:
     events = list(run(tmp_path, 4, recorded={0: True, 1: False}, tar=tar, top=2))
-    assert [record.index for record in records(iter(events))] == [2, 3]
+    assert [record.index for record in select_records(iter(events))] == [2, 3]
     (shard,) = (event for event in events if isinstance(event, FinishedShard))
-    assert_same(shard.statistics, of([1, 2, 3]))
+    assert_same(shard.statistics, measure_images([1, 2, 3]))
     assert not (tmp_path / "000").exists()
     if tar:
         with tarfile.open(tmp_path / "shard-000000.tar") as opened:
@@ -459,9 +464,9 @@ def test_recorded_failures_stay_failed(tmp_path: Path, tar: bool) -> None:
 
 def test_tar_shard_is_written_again_completely(tmp_path: Path) -> None:
     list(run(tmp_path / "once", 5, tar=True, shard_size=3))
-    again = records(run(tmp_path / "again", 5, tar=True, shard_size=3, recorded={0: False}))
+    again = select_records(run(tmp_path / "again", 5, tar=True, shard_size=3, recorded={0: False}))
     assert [record.index for record in again] == [1, 2, 3, 4]
-    assert content(tmp_path / "once") == content(tmp_path / "again")
+    assert read_content(tmp_path / "once") == read_content(tmp_path / "again")
 
 
 # --- meter

@@ -36,7 +36,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 def test_write_read_list_and_remove(store: Store) -> None:
     assert store.read("a.json") is None
-    assert store.names() == []
+    assert store.list_names() == []
     store.write("a.json", b"one")
     store.write("a.json", b"two", b"", b"three")
     store.write("dog/b/1.png", b"1")
@@ -46,15 +46,15 @@ def test_write_read_list_and_remove(store: Store) -> None:
     assert store.read("dog/0.png") == b""
     assert store.read("dog/b/1.png") == b"1"
     assert store.read("dog/none.png") is None
-    assert store.names() == ["a.json"]
-    assert store.names("b") == []
-    assert store.names("dog/") == ["dog/0.png", "dog/10.png"]
-    assert store.names("dog/1") == ["dog/10.png"]
-    assert store.names("dog/b/") == ["dog/b/1.png"]
-    assert store.names("cat/") == []
+    assert store.list_names() == ["a.json"]
+    assert store.list_names("b") == []
+    assert store.list_names("dog/") == ["dog/0.png", "dog/10.png"]
+    assert store.list_names("dog/1") == ["dog/10.png"]
+    assert store.list_names("dog/b/") == ["dog/b/1.png"]
+    assert store.list_names("cat/") == []
     for name in ("dog/10.png", "dog/10.png", "none/none"):
         store.remove(name)
-    assert store.names("dog/") == ["dog/0.png"]
+    assert store.list_names("dog/") == ["dog/0.png"]
 
 
 def test_large_file_appears_when_complete(store: Store) -> None:
@@ -63,10 +63,10 @@ def test_large_file_appears_when_complete(store: Store) -> None:
             file.write(b"%d" % number * 100_000)
         assert file.tell() == 500_000
     assert store.read("shards/1.tar") == b"".join(b"%d" % n * 100_000 for n in range(5))
-    assert store.names("shards/") == ["shards/1.tar"]
+    assert store.list_names("shards/") == ["shards/1.tar"]
 
 
-def half_written(store: Store, error: BaseException) -> None:
+def write_half(store: Store, error: BaseException) -> None:
     with store.open_for_writing("shards/1.tar") as file:
         file.write(b"half")
         raise error
@@ -79,10 +79,10 @@ def test_error_keeps_existing_file(store: Store, error: BaseException) -> None:
         if before:
             store.write("shards/1.tar", before)
         with pytest.raises(type(error)) as caught:
-            half_written(store, error)
+            write_half(store, error)
         assert caught.value is error
         assert store.read("shards/1.tar") == before
-        assert store.names("shards/") == (["shards/1.tar"] if before else [])
+        assert store.list_names("shards/") == (["shards/1.tar"] if before else [])
 
 
 def test_append(store: Store) -> None:
@@ -96,8 +96,8 @@ def test_append(store: Store) -> None:
 
 def test_is_local_only_for_local_folders(store: Store) -> None:
     assert store.is_local == (type(store) is not _RemoteStore)
-    assert store.full_path().endswith("/run")
-    assert store.full_path("a/b.png") == f"{store.full_path()}/a/b.png"
+    assert store.get_full_path().endswith("/run")
+    assert store.get_full_path("a/b.png") == f"{store.get_full_path()}/a/b.png"
 
 
 def test_concurrent_writes(store: Store) -> None:
@@ -139,8 +139,8 @@ def test_temporary_files_are_not_listed_and_can_be_cleaned(tmp_path: Path) -> No
     assert done.returncode == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 2
     assert len(list((tmp_path / "cat").iterdir())) == 3
-    assert store.names() == []
-    assert store.names("cat/") == ["cat/.hidden.part", "cat/b.png"]
+    assert store.list_names() == []
+    assert store.list_names("cat/") == ["cat/.hidden.part", "cat/b.png"]
     store.clean(["", "nowhere"])
     assert [path.name for path in tmp_path.iterdir()] == ["cat"]
     assert len(list((tmp_path / "cat").iterdir())) == 3
@@ -152,7 +152,7 @@ def test_remote_store_leaves_no_incomplete_files() -> None:
     store = open_store("memory://bucket/other")
     store.write("a/1.png", b"1")
     store.clean(["", "a"])
-    assert store.names("a/") == ["a/1.png"]
+    assert store.list_names("a/") == ["a/1.png"]
 
 
 # --- errors
@@ -265,7 +265,7 @@ def test_file_system_errors_become_output_errors() -> None:
         lambda: store.write("b.bin", b""),
         lambda: store.open_for_writing("b.bin").__enter__(),
         lambda: store.append("b.bin", b""),
-        lambda: store.names(),
+        lambda: store.list_names(),
         lambda: store.remove("b.bin"),
     ]
     for act in acts:

@@ -29,21 +29,21 @@ NAMES = ("count", "mean", "std", "min", "max", "zero_fraction", "nonfinite", "ac
 BACKENDS = [name for name, problem in find_backend_problems().items() if problem is None]
 
 
-def info(
+def make_info(
     path: str, activation: Array | tuple[int, ...], data_format: str = "channels_last"
 ) -> LayerInfo:
     shape = activation if isinstance(activation, tuple) else activation.shape
     return LayerInfo(path, "Conv2D", (None, *shape[1:]), "float32", data_format, 0, 0)
 
 
-def random(*shape: int, seed: int = 0) -> Array:
+def make_random(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def of(activation: Array, top: int = 9, **options: Any) -> Any:
+def measure(activation: Array, top: int = 9, **options: Any) -> Any:
     """Return the statistics of a single layer."""
     stats = DatasetStats(top=top)
-    stats.update({"layer": activation}, {"layer": info("layer", activation, **options)})
+    stats.update({"layer": activation}, {"layer": make_info("layer", activation, **options)})
     return stats.layers["layer"]
 
 
@@ -75,7 +75,7 @@ def test_statistics_of_two_images_computed_by_hand() -> None:
     images[1, 0, :, 0] = [0, 4]
     images[:, 0, :, 1] = -1
     images[1, 0, 1, 2] = np.nan
-    layer = of(images, top=1)
+    layer = measure(images, top=1)
     assert layer.images == 2
     np.testing.assert_array_equal(layer.count, [4, 4, 3])
     np.testing.assert_array_equal(layer.mean, [2, -1, 0])
@@ -91,8 +91,8 @@ def test_statistics_of_two_images_computed_by_hand() -> None:
 
 
 def test_small_deviation_around_large_mean_is_accurate() -> None:
-    images = (1e4 + 1e-2 * random(40, 8, 8, 1)).astype(np.float32)
-    layer = of(images)
+    images = (1e4 + 1e-2 * make_random(40, 8, 8, 1)).astype(np.float32)
+    layer = measure(images)
     truth = images.astype(np.float64)
     assert layer.mean[0] == pytest.approx(truth.mean(), rel=1e-12)
     assert layer.std[0] == pytest.approx(truth.std(), rel=1e-9)
@@ -105,7 +105,7 @@ def test_statistics_equal_numpy_over_all_images(data: Any) -> None:
     flat = data.draw(st.lists(values, min_size=count * 8, max_size=count * 8))
     images = np.array(flat, np.float32).reshape(count, 2, 2, 2)
     top = data.draw(st.integers(1, 3))
-    layer = of(images, top=top)
+    layer = measure(images, top=top)
     for channel in range(2):
         channel_values = images[..., channel]
         finite = channel_values[np.isfinite(channel_values)].astype(np.float64)
@@ -151,8 +151,8 @@ DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64, np.int8, np.ui
 def test_every_kind_and_dtype(
     shape: tuple[int, ...], data_format: str, dtype: Any, backend: str
 ) -> None:
-    activation = (random(*shape) * 20 + 30).astype(dtype)
-    about = info("layer", activation, data_format)
+    activation = (make_random(*shape) * 20 + 30).astype(dtype)
+    about = make_info("layer", activation, data_format)
     found = measure_batch(about, activation, batch=3, backend=backend)
     last = np.moveaxis(activation, 1, -1) if data_format == "channels_first" else activation
     for sample, layer in enumerate(found):
@@ -177,11 +177,11 @@ def test_every_kind_and_dtype(
 
 
 def test_position_of_maximum_in_large_image() -> None:
-    activation = random(1, 300, 400, 3)
+    activation = make_random(1, 300, 400, 3)
     activation[0, 299, 399, 0] = 100
     activation[0, 150, 7, 1] = 100
     activation[0, 200, 7, 1] = 100
-    (layer,) = measure_batch(info("layer", activation), activation, batch=1)
+    (layer,) = measure_batch(make_info("layer", activation), activation, batch=1)
     assert layer.positions[:2].tolist() == [[299, 399], [150, 7]]
     assert layer.positions[2].tolist() == list(
         np.unravel_index(activation[0, ..., 2].argmax(), (300, 400))
@@ -191,13 +191,15 @@ def test_position_of_maximum_in_large_image() -> None:
 def test_positions_are_found_only_above_threshold() -> None:
     activation = np.array([1, 2, 3, np.nan], np.float32).reshape(1, 1, 1, 4)
     threshold = np.array([2, 2, 2, 2.0])
-    (layer,) = measure_batch(info("layer", activation), activation, batch=1, threshold=threshold)
+    (layer,) = measure_batch(
+        make_info("layer", activation), activation, batch=1, threshold=threshold
+    )
     assert layer.channels.tolist() == [1, 2]
 
 
 def test_single_output_for_batch_counts_for_each_image() -> None:
-    activation = random(1, 4, 4, 2)
-    about = info("layer", activation)
+    activation = make_random(1, 4, 4, 2)
+    about = make_info("layer", activation)
     found = measure_batch(about, activation, batch=3)
     assert len(found) == 3
     drawn = measure_sample(about, activation, 2, render(activation).stats)
@@ -211,7 +213,7 @@ def test_single_output_for_batch_counts_for_each_image() -> None:
 def test_activation_of_wrong_batch_is_rejected(shape: tuple[int, ...], message: str) -> None:
     activation = np.zeros(shape, np.float32)
     with pytest.raises(ShapeError, match=message):
-        measure_batch(info("layer", activation), activation, batch=3)
+        measure_batch(make_info("layer", activation), activation, batch=3)
 
 
 def test_dead_and_nearly_dead() -> None:
@@ -219,7 +221,7 @@ def test_dead_and_nearly_dead() -> None:
     images[:, 0, 0, 0] = 1
     images[7, 0, 0, 1] = 1  # one image of 200
     images[:3, 0, 0, 2] = 1  # three of them
-    layer = of(images)
+    layer = measure(images)
     assert layer.dead.tolist() == [False, False, False, True]
     assert layer.find_nearly_dead().tolist() == [False, True, False, False]
     assert layer.find_nearly_dead(0.02).tolist() == [False, True, True, False]
@@ -230,17 +232,17 @@ def test_dead_and_nearly_dead() -> None:
 # --- many images
 
 
-def two_layers(count: int = 12) -> tuple[dict[str, Array], dict[str, LayerInfo]]:
+def make_two_layers(count: int = 12) -> tuple[dict[str, Array], dict[str, LayerInfo]]:
     # Few different values, so that maxima are often equal.
-    conv = np.round(random(count, 4, 5, 6) * 2)
+    conv = np.round(make_random(count, 4, 5, 6) * 2)
     conv[::3, ..., 1] = np.nan
     conv[..., 2] = 0
-    dense = np.round(random(count, 3, seed=1))
+    dense = np.round(make_random(count, 3, seed=1))
     activations = {"conv": conv, "dense": dense}
-    return activations, {path: info(path, values) for path, values in activations.items()}
+    return activations, {path: make_info(path, values) for path, values in activations.items()}
 
 
-def added(order: Any, activations: dict[str, Array], infos: dict[str, LayerInfo]) -> DatasetStats:
+def add_all(order: Any, activations: dict[str, Array], infos: dict[str, LayerInfo]) -> DatasetStats:
     stats = DatasetStats(top=4)
     for index in order:
         batch = {path: values[index : index + 1] for path, values in activations.items()}
@@ -252,23 +254,23 @@ def added(order: Any, activations: dict[str, Array], infos: dict[str, LayerInfo]
 def test_result_does_not_depend_on_order_or_merging(
     order: list[int], cut: int, swapped: bool
 ) -> None:
-    activations, infos = two_layers()
+    activations, infos = make_two_layers()
     all_stats = DatasetStats(top=4)
     all_stats.update(activations, infos, [f"{index}.jpg" for index in range(12)])
-    parts = [added(order[:cut], activations, infos), added(order[cut:], activations, infos)]
+    parts = [add_all(order[:cut], activations, infos), add_all(order[cut:], activations, infos)]
     first, second = reversed(parts) if swapped else parts
     first.merge(second)
     assert_same(first, all_stats)
 
 
 def test_same_order_gives_same_bytes() -> None:
-    activations, infos = two_layers()
-    found = [stats_to_bytes(added(range(12), activations, infos)) for _ in range(2)]
+    activations, infos = make_two_layers()
+    found = [stats_to_bytes(add_all(range(12), activations, infos)) for _ in range(2)]
     assert found[0] == found[1]
 
 
 def test_earlier_threshold_gives_same_result() -> None:
-    activations, infos = two_layers()
+    activations, infos = make_two_layers()
     truth, stale = DatasetStats(top=2), DatasetStats(top=2)
     for index in range(12):
         measured = [
@@ -288,7 +290,7 @@ def test_earlier_threshold_gives_same_result() -> None:
 def test_equal_maximum_enters_only_with_lower_index() -> None:
     stats = DatasetStats(top=1)
     activation = np.full((1, 2, 2, 1), 6, np.float32)
-    about = {"layer": info("layer", activation)}
+    about = {"layer": make_info("layer", activation)}
     assert get_top_thresholds(stats) == {}
     stats.update({"layer": activation}, about, start=5)
     lower, higher = (get_top_thresholds(stats, index)["layer"] for index in (4, 6))
@@ -304,7 +306,7 @@ def test_names_of_other_images_are_removed() -> None:
     activation = np.zeros((5000, 1, 1, 1), np.float32)
     activation[:, 0, 0, 0] = np.arange(5000)
     stats = DatasetStats(top=2)
-    stats.update({"layer": activation}, {"layer": info("layer", activation)})
+    stats.update({"layer": activation}, {"layer": make_info("layer", activation)})
     assert len(stats._accumulator.names) <= 1024
     assert [image.name for image in stats.layers["layer"].get_top_images(0)] == ["004999", "004998"]
 
@@ -319,7 +321,7 @@ def test_a_real_model() -> None:
         ]
     )
     extractor = Extractor(model, ["conv", "dense"])
-    images = random(5, 8, 8, 3)
+    images = make_random(5, 8, 8, 3)
     stats = DatasetStats(top=3)
     for start in range(0, 5, 2):
         activations = extractor(images[start : start + 2])
@@ -341,10 +343,10 @@ def test_a_real_model() -> None:
 
 
 def test_number_of_names_must_match() -> None:
-    activation = random(2, 4, 4, 2)
+    activation = make_random(2, 4, 4, 2)
     with pytest.raises(OptionError, match="got 3 names for 2 images"):
         DatasetStats().update(
-            {"layer": activation}, {"layer": info("layer", activation)}, ["a", "b", "c"]
+            {"layer": activation}, {"layer": make_info("layer", activation)}, ["a", "b", "c"]
         )
 
 
@@ -355,21 +357,27 @@ def test_top_must_be_a_positive_integer(top: Any) -> None:
 
 
 def test_statistics_of_other_layers_are_rejected() -> None:
-    def stats(**channels: int) -> DatasetStats:
+    def make_stats(**channels: int) -> DatasetStats:
         new_stats = DatasetStats()
-        activations = {path: random(1, 2, 2, count) for path, count in channels.items()}
+        activations = {path: make_random(1, 2, 2, count) for path, count in channels.items()}
         new_stats.update(
-            activations, {path: info(path, values) for path, values in activations.items()}
+            activations, {path: make_info(path, values) for path, values in activations.items()}
         )
         return new_stats
 
     for other, message in [
-        (stats(conv=3), "layer pool is in these statistics, and not in the added"),
-        (stats(conv=3, pool=3, last=1), "layer last is not in these statistics, and in the added"),
-        (stats(conv=3, pool=4), "layer pool has 3 channels in these statistics, 4 in the added"),
-        (stats(pool=3, conv=3), "in another order"),
+        (make_stats(conv=3), "layer pool is in these statistics, and not in the added"),
+        (
+            make_stats(conv=3, pool=3, last=1),
+            "layer last is not in these statistics, and in the added",
+        ),
+        (
+            make_stats(conv=3, pool=4),
+            "layer pool has 3 channels in these statistics, 4 in the added",
+        ),
+        (make_stats(pool=3, conv=3), "in another order"),
     ]:
-        mine = stats(conv=3, pool=3)
+        mine = make_stats(conv=3, pool=3)
         before = stats_to_bytes(mine)
         with pytest.raises(ShapeError, match=message):
             mine.merge(other)
@@ -379,8 +387,8 @@ def test_statistics_of_other_layers_are_rejected() -> None:
 
 
 def test_merging_with_empty_statistics() -> None:
-    activations, infos = two_layers()
-    truth, empty = added(range(12), activations, infos), DatasetStats(top=4)
+    activations, infos = make_two_layers()
+    truth, empty = add_all(range(12), activations, infos), DatasetStats(top=4)
     empty.merge(truth)
     assert_same(empty, truth)
     truth.merge(DatasetStats(top=4))
@@ -395,8 +403,8 @@ def test_merging_with_empty_statistics() -> None:
 
 
 def test_save_and_load(tmp_path: Path) -> None:
-    activations, infos = two_layers()
-    stats = added(range(12), activations, infos)
+    activations, infos = make_two_layers()
+    stats = add_all(range(12), activations, infos)
     stats.update(
         {path: values[:1] for path, values in activations.items()}, infos, ["\udcff<é>.jpg"]
     )
@@ -412,8 +420,8 @@ def test_save_and_load(tmp_path: Path) -> None:
 
 
 def test_numpy_reads_the_file(tmp_path: Path) -> None:
-    activations, infos = two_layers()
-    added(range(12), activations, infos).save(tmp_path / "stats.npz")
+    activations, infos = make_two_layers()
+    add_all(range(12), activations, infos).save(tmp_path / "stats.npz")
     with np.load(tmp_path / "stats.npz", allow_pickle=False) as file:
         assert file["mean"].shape == (9,)
         assert file["top_position"].shape == (9, 4, 3)
@@ -421,29 +429,29 @@ def test_numpy_reads_the_file(tmp_path: Path) -> None:
     assert about["channels"] == [6, 3]
 
 
-def npz(**arrays: Any) -> bytes:
+def make_npz(**arrays: Any) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
-def changed(**arrays: Any) -> bytes:
-    activations, infos = two_layers()
-    data = stats_to_bytes(added(range(2), activations, infos))
+def change_npz(**arrays: Any) -> bytes:
+    activations, infos = make_two_layers()
+    data = stats_to_bytes(add_all(range(2), activations, infos))
     with np.load(io.BytesIO(data)) as file:
-        return npz(**(dict(file) | arrays))
+        return make_npz(**(dict(file) | arrays))
 
 
 OTHERS = {
     "nothing": lambda: b"",
     "text": lambda: b"not at all",
-    "an array": lambda: npz(x=np.zeros(3))[:40],
-    "other arrays": lambda: npz(x=np.zeros(3)),
-    "objects": lambda: changed(mean=np.array([{}] * 9, object)),
-    "fewer channels": lambda: changed(mean=np.zeros(8)),
-    "another dtype": lambda: changed(mean=np.zeros(9, np.float32)),
-    "another format": lambda: changed(about=np.frombuffer(b'{"format": "x"}', np.uint8)),
-    "half of it": lambda: changed()[:900],
+    "an array": lambda: make_npz(x=np.zeros(3))[:40],
+    "other arrays": lambda: make_npz(x=np.zeros(3)),
+    "objects": lambda: change_npz(mean=np.array([{}] * 9, object)),
+    "fewer channels": lambda: change_npz(mean=np.zeros(8)),
+    "another dtype": lambda: change_npz(mean=np.zeros(9, np.float32)),
+    "another format": lambda: change_npz(about=np.frombuffer(b'{"format": "x"}', np.uint8)),
+    "half of it": lambda: change_npz()[:900],
 }
 
 
@@ -460,7 +468,7 @@ def test_file_of_another_format_is_rejected(make: Any, tmp_path: Path) -> None:
 def test_earlier_format_version_is_rejected(tmp_path: Path) -> None:
     about = json.dumps({"format": "actgrid dataset statistics 1"}).encode()
     file = tmp_path / "stats.npz"
-    file.write_bytes(npz(about=np.frombuffer(about, np.uint8), deviation=np.zeros(3)))
+    file.write_bytes(make_npz(about=np.frombuffer(about, np.uint8), deviation=np.zeros(3)))
     with pytest.raises(FormatError, match=r"format version 1, expected 2: measure the images"):
         DatasetStats.load(file)
 
@@ -482,7 +490,7 @@ def test_summary() -> None:
     images[:, 0, 0, 1] = -1
     images[:, 0, 0, 2] = 1
     stats = DatasetStats(top=2)
-    stats.update({"conv": images}, {"conv": info("conv", images)})
+    stats.update({"conv": images}, {"conv": make_info("conv", images)})
     summary = stats.summary(nearly_dead_fraction=0.5)
     assert summary == {
         "images": 2,
@@ -506,8 +514,8 @@ def test_summary() -> None:
 
 
 def test_to_frame() -> None:
-    activations, infos = two_layers()
-    stats = added(range(12), activations, infos)
+    activations, infos = make_two_layers()
+    stats = add_all(range(12), activations, infos)
     frame = stats.to_frame()
     assert frame.index.names == ["layer", "channel"]
     assert len(frame) == sum(layer.count.size for layer in stats.layers.values())

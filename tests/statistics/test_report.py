@@ -27,18 +27,18 @@ IMAGES = [f"{NASTY}/{index}.jpg" for index in range(20)]
 COUNTS = {"conv": 120, NASTY: 5, "dense": 7}
 
 
-def infos() -> dict[str, LayerInfo]:
-    def info(path: str, *shape: int) -> LayerInfo:
+def make_infos() -> dict[str, LayerInfo]:
+    def make_info(path: str, *shape: int) -> LayerInfo:
         return LayerInfo(path, "Conv2D", (None, *shape), "float32", "channels_last", 9, 0)
 
     return {
-        "conv": info("conv", 6, 6, COUNTS["conv"]),
-        NASTY: info(NASTY, 3, 3, COUNTS[NASTY]),
-        "dense": info("dense", COUNTS["dense"]),
+        "conv": make_info("conv", 6, 6, COUNTS["conv"]),
+        NASTY: make_info(NASTY, 3, 3, COUNTS[NASTY]),
+        "dense": make_info("dense", COUNTS["dense"]),
     }
 
 
-def activations(count: int = 20) -> dict[str, Array]:
+def make_activations(count: int = 20) -> dict[str, Array]:
     """Return activations with dead, nearly dead and non-finite channels."""
     rng = np.random.default_rng(4)
     conv = rng.gamma(1, 1, (count, 6, 6, COUNTS["conv"])).astype(np.float32)
@@ -52,19 +52,19 @@ def activations(count: int = 20) -> dict[str, Array]:
     return {"conv": conv, NASTY: other, "dense": dense}
 
 
-def measured() -> DatasetStats:
+def measure() -> DatasetStats:
     stats = DatasetStats(top=3)
-    stats.update(activations(), infos(), IMAGES)
+    stats.update(make_activations(), make_infos(), IMAGES)
     return stats
 
 
 class FixedExtractor:
     """An extractor of given activations: its input selects the images."""
 
-    layers = infos()
+    layers = make_infos()
 
     def __call__(self, x: Array) -> dict[str, Array]:
-        return {path: values[x[:, 0]] for path, values in activations().items()}
+        return {path: values[x[:, 0]] for path, values in make_activations().items()}
 
 
 def load(index: int) -> tuple[Array, Array]:
@@ -72,16 +72,16 @@ def load(index: int) -> tuple[Array, Array]:
     return pixels, np.array([[index]])
 
 
-def pictured(stats: DatasetStats, **options: Any) -> Any:
+def draw_pictures(stats: DatasetStats, **options: Any) -> Any:
     extractor: Any = FixedExtractor()
     return find_top_images(extractor, stats, load, {}, channels=4, cell=32, **options)
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    stats = measured()
+    stats = measure()
     path = tmp_path_factory.mktemp("report") / "report.html"
-    save_report(path, stats, model=NASTY, about=NASTY, top_images=pictured(stats))
+    save_report(path, stats, model=NASTY, about=NASTY, top_images=draw_pictures(stats))
     return path
 
 
@@ -91,7 +91,7 @@ def page(opened: Opened, report: Path) -> Iterator[Page]:
         yield page
 
 
-def texts(page: Page, selector: str) -> list[str]:
+def read_texts(page: Page, selector: str) -> list[str]:
     return [text.strip() for text in page.locator(selector).all_inner_texts()]
 
 
@@ -99,23 +99,23 @@ def choose(page: Page, layer: int | str) -> None:
     page.click(f"tr[data-layer='{layer}'] button")
 
 
-def channels(page: Page, column: int = 1) -> list[int]:
-    return [int(text) for text in texts(page, f"#channels tr.channel td:nth-child({column})")]
+def read_channels(page: Page, column: int = 1) -> list[int]:
+    return [int(text) for text in read_texts(page, f"#channels tr.channel td:nth-child({column})")]
 
 
-def all_channels(page: Page) -> list[int]:
+def read_all_channels(page: Page) -> list[int]:
     """Return the channels on all pages of the table."""
-    found = channels(page)
+    found = read_channels(page)
     while page.is_enabled("#next"):
         page.click("#next")
-        found += channels(page)
+        found += read_channels(page)
     return found
 
 
 def test_layers_and_counts(page: Page) -> None:
-    stats = measured()
+    stats = measure()
     known = list(stats.layers.values())
-    rows = [texts(page, f"tr[data-layer='{at}'] td") for at in ("all", *range(len(known)))]
+    rows = [read_texts(page, f"tr[data-layer='{at}'] td") for at in ("all", *range(len(known)))]
     totals = [
         sum(counts)
         for counts in zip(
@@ -132,7 +132,7 @@ def test_layers_and_counts(page: Page) -> None:
         counts = layer.count.size, layer.dead.sum(), layer.find_nearly_dead().sum()
         assert row[1:] == [str(count) for count in counts]
     assert totals == [132, 4, 2]
-    assert texts(page, "#cards b") == ["20", "3", "132", "4", "2"]
+    assert read_texts(page, "#cards b") == ["20", "3", "132", "4", "2"]
 
 
 def test_names_are_escaped(page: Page) -> None:
@@ -148,7 +148,7 @@ def test_names_are_escaped(page: Page) -> None:
 STATISTICS = ["mean", "std", "min", "max", "zeros", "activatingImages", "nonfinite"]
 
 
-def expected_order(layer: LayerStats, statistic: str, descending: bool) -> list[int]:
+def compute_expected_order(layer: LayerStats, statistic: str, descending: bool) -> list[int]:
     names = {"zeros": "zero_fraction", "activatingImages": "activating_images"}
     values = getattr(layer, names.get(statistic, statistic)).astype(np.float32)
     order = np.argsort(-values if descending else values, kind="stable")  # NaN is sorted last
@@ -157,19 +157,19 @@ def expected_order(layer: LayerStats, statistic: str, descending: bool) -> list[
 
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_clicking_a_heading_sorts(page: Page, statistic: str) -> None:
-    layer = measured().layers["conv"]
+    layer = measure().layers["conv"]
     choose(page, 0)
-    assert all_channels(page) == list(range(120))
+    assert read_all_channels(page) == list(range(120))
     heading = f"[data-key={statistic}]"
     page.click(heading)
     assert page.get_attribute(f"th:has({heading})", "aria-sort") == "descending"
-    assert all_channels(page) == expected_order(layer, statistic, True)
+    assert read_all_channels(page) == compute_expected_order(layer, statistic, True)
     page.click(heading)
     assert page.get_attribute(f"th:has({heading})", "aria-sort") == "ascending"
     assert page.locator("th[aria-sort]").count() == 1
-    assert all_channels(page) == expected_order(layer, statistic, False)
+    assert read_all_channels(page) == compute_expected_order(layer, statistic, False)
     page.click("[data-key=channel]")
-    assert all_channels(page) == list(range(120))
+    assert read_all_channels(page) == list(range(120))
 
 
 def test_keyboard_sorts_and_selects(page: Page) -> None:
@@ -178,18 +178,18 @@ def test_keyboard_sorts_and_selects(page: Page) -> None:
     assert page.inner_text("#layer") == "dense"
     page.focus("[data-key=max]")
     page.keyboard.press("Space")
-    assert channels(page) == expected_order(measured().layers["dense"], "max", True)
+    assert read_channels(page) == compute_expected_order(measure().layers["dense"], "max", True)
     page.keyboard.press("Space")  # the heading keeps the focus
-    assert channels(page) == expected_order(measured().layers["dense"], "max", False)
+    assert read_channels(page) == compute_expected_order(measure().layers["dense"], "max", False)
 
 
 def test_all_layers_are_sorted_together(page: Page) -> None:
-    stats = measured()
+    stats = measure()
     page.click("[data-key=mean]")
     found = list(
         zip(
-            texts(page, "#channels td:nth-child(1)"),
-            channels(page, 2),
+            read_texts(page, "#channels td:nth-child(1)"),
+            read_channels(page, 2),
             strict=True,
         )
     )
@@ -206,15 +206,15 @@ def test_all_layers_are_sorted_together(page: Page) -> None:
 def test_filter_of_dead_channels(page: Page) -> None:
     choose(page, 0)
     page.select_option("#state", "2")
-    assert channels(page) == [3, 50, 119]
-    assert texts(page, ".tag") == ["dead"] * 3
+    assert read_channels(page) == [3, 50, 119]
+    assert read_texts(page, ".tag") == ["dead"] * 3
     page.select_option("#state", "1")
-    assert channels(page) == [7, 9]
+    assert read_channels(page) == [7, 9]
     page.select_option("#state", "0")
     assert page.inner_text("#page") == "1 to 50 of 115"
 
 
-def bars(page: Page) -> list[int]:
+def read_bars(page: Page) -> list[int]:
     return [
         int(layer.get_attribute("data-count") or "")
         for layer in page.locator("#histogram g.bin").all()
@@ -223,7 +223,7 @@ def bars(page: Page) -> list[int]:
 
 @pytest.mark.parametrize("statistic", ["mean", "std", "min", "max", "zeros", "activatingImages"])
 def test_the_histogram(page: Page, statistic: str) -> None:
-    stats = measured()
+    stats = measure()
     choose(page, 0)
     page.select_option("#statistic", statistic)
     layer = stats.layers["conv"]
@@ -237,7 +237,7 @@ def test_the_histogram(page: Page, statistic: str) -> None:
     limits = (
         (0.0, 1.0) if statistic in ("zeros", "activatingImages") else (values.min(), values.max())
     )
-    assert bars(page) == np.histogram(values, 48, limits)[0].tolist()
+    assert read_bars(page) == np.histogram(values, 48, limits)[0].tolist()
     missing = layer.count.size - values.size
     assert page.inner_text("#left-out") == (
         f"{missing} channels without a finite value are omitted" if missing else ""
@@ -252,12 +252,12 @@ def test_another_layer_or_statistic_changes_the_histogram(page: Page) -> None:
             page.select_option("#statistic", statistic)
             seen.append(page.inner_html("#histogram"))
     assert len(set(seen)) == len(seen)
-    assert sum(bars(page)) == 7
+    assert sum(read_bars(page)) == 7
 
 
 def test_pictures_are_shown(page: Page) -> None:
-    stats = measured()
-    tops = pictured(stats)
+    stats = measure()
+    tops = draw_pictures(stats)
     for at, (path, top) in enumerate(tops.items()):
         choose(page, at)
         strips = page.locator("#pictures .strip")
@@ -278,8 +278,8 @@ def test_pictures_are_shown(page: Page) -> None:
 
 
 def test_the_names_of_a_channels_top_images_are_shown(page: Page) -> None:
-    stats = measured()
-    tops = pictured(stats)
+    stats = measure()
+    tops = draw_pictures(stats)
     choose(page, 0)
     drawn = set(tops["conv"].channels.tolist())
     plain = next(channel for channel in range(120) if channel not in drawn | {3, 7, 9, 50, 119})
@@ -287,7 +287,7 @@ def test_the_names_of_a_channels_top_images_are_shown(page: Page) -> None:
     button = page.locator(f"#channels tr.channel:has(td:first-child:text-is('{plain}')) button")
     button.click()
     names = [image.name for image in stats.layers["conv"].get_top_images(plain)]
-    assert texts(page, "tr.more li") == names
+    assert read_texts(page, "tr.more li") == names
     assert button.get_attribute("aria-expanded") == "true"
     button.click()
     assert page.locator("tr.more").count() == 0
@@ -296,16 +296,16 @@ def test_the_names_of_a_channels_top_images_are_shown(page: Page) -> None:
 def test_a_channel_without_finite_values(page: Page) -> None:
     choose(page, 0)
     page.click("[data-key=nonfinite]")
-    row = texts(page, "#channels tr:first-child td")
+    row = read_texts(page, "#channels tr:first-child td")
     assert row[:2] == ["9", "\N{EN DASH}"]
     assert row[-1] == ""  # no image activates the channel
 
 
 def test_pictures_beyond_limit_are_omitted_and_counted(opened: Opened, tmp_path: Path) -> None:
-    stats = measured()
+    stats = measure()
     path = tmp_path / "report.html"
-    complete = make_report(stats, model="m", top_images=pictured(stats))
-    save_report(path, stats, model="m", top_images=pictured(stats), picture_bytes=20_000)
+    complete = make_report(stats, model="m", top_images=draw_pictures(stats))
+    save_report(path, stats, model="m", top_images=draw_pictures(stats), picture_bytes=20_000)
     with opened(path) as page:
         some = page.inner_text("#pictures-note")
         match = re.search(r"(\d+) channels have pictures\. Pictures of (\d+)", some)
@@ -328,7 +328,7 @@ def test_pictures_beyond_limit_are_omitted_and_counted(opened: Opened, tmp_path:
 
 def test_page_without_pictures(opened: Opened, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    save_report(path, measured(), model="m")
+    save_report(path, measure(), model="m")
     with opened(path) as page:
         assert not page.is_visible("#top")
 
@@ -337,8 +337,8 @@ def test_too_many_names_are_limited(
     opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stats = DatasetStats(top=3)
-    layer = {"dense": activations()["dense"][:, :1]}
-    stats.update(layer, {"dense": infos()["dense"]}, [f"{i:0100}" for i in range(20)])
+    layer = {"dense": make_activations()["dense"][:, :1]}
+    stats.update(layer, {"dense": make_infos()["dense"]}, [f"{i:0100}" for i in range(20)])
     path = tmp_path / "report.html"
     for limit, depth in ((10_000, 3), (250, 2), (110, 1), (50, 0)):
         monkeypatch.setattr("actgrid.statistics.report._MAX_NAME_BYTES", limit)
@@ -390,7 +390,9 @@ def test_a_narrow_window_does_not_scroll_sideways(browser: Browser, report: Path
 
 def test_undecodable_file_names(opened: Opened, tmp_path: Path) -> None:
     stats = DatasetStats(top=1)
-    stats.update({"dense": activations()["dense"][:1]}, {"dense": infos()["dense"]}, ["\udcff.jpg"])
+    stats.update(
+        {"dense": make_activations()["dense"][:1]}, {"dense": make_infos()["dense"]}, ["\udcff.jpg"]
+    )
     path = tmp_path / "report.html"
     save_report(path, stats, model="\udcff")
     with opened(path) as page:
@@ -398,7 +400,7 @@ def test_undecodable_file_names(opened: Opened, tmp_path: Path) -> None:
 
 
 def test_equal_statistics_give_equal_pages() -> None:
-    assert make_report(measured(), model="m") == make_report(measured(), model="m")
+    assert make_report(measure(), model="m") == make_report(measure(), model="m")
 
 
 def test_the_page_stays_small() -> None:
@@ -415,8 +417,8 @@ def test_the_page_stays_small() -> None:
 
 def test_invalid_arguments_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="picture_bytes must be at least 0, not -1"):
-        make_report(measured(), model="m", picture_bytes=-1)
+        make_report(measure(), model="m", picture_bytes=-1)
     with pytest.raises(OptionError, match="fraction must be a number from 0 to 1"):
-        make_report(measured(), model="m", nearly_dead_fraction=3)
+        make_report(measure(), model="m", nearly_dead_fraction=3)
     with pytest.raises(OutputError, match="cannot write"):
-        save_report(tmp_path / "none" / "report.html", measured(), model="m")
+        save_report(tmp_path / "none" / "report.html", measure(), model="m")

@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 SIDE = 16
 
 
-def small_model() -> Any:
+def make_small_model() -> Any:
     keras.utils.set_random_seed(7)  # reproducible weights
     return keras.Sequential(
         [
@@ -36,11 +36,11 @@ def small_model() -> Any:
     )
 
 
-def photos(count: int) -> Array:
+def make_photos(count: int) -> Array:
     return np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE, 3)).astype(np.uint8)
 
 
-def measured(extractor: Extractor, images: Array, top: int = 3) -> DatasetStats:
+def measure(extractor: Extractor, images: Array, top: int = 3) -> DatasetStats:
     stats = DatasetStats(top=top)
     stats.update(extractor(images), extractor.layers, [f"photo{i}.jpg" for i in range(len(images))])
     return stats
@@ -64,19 +64,19 @@ class Loader:
         return np.full((5, 5, 1), 90, np.uint8), self.images[index][None]
 
 
-def found(
+def search_top_images(
     names: Any = ("conv", "pool", "dense"), count: int = 6, **options: Any
 ) -> tuple[dict[str, TopImages], DatasetStats, Extractor, Loader]:
-    model = small_model()
+    model = make_small_model()
     extractor = Extractor(model, list(names))
-    loader = Loader(photos(count), options.pop("lost", ()))
-    stats = measured(extractor, loader.images)
+    loader = Loader(make_photos(count), options.pop("lost", ()))
+    stats = measure(extractor, loader.images)
     fields = compute_receptive_fields(model, layers=list(names))
     return find_top_images(extractor, stats, loader, fields, **options), stats, extractor, loader
 
 
 def test_channels_with_largest_maxima_are_selected() -> None:
-    tops, stats, _, _ = found(channels=2)
+    tops, stats, _, _ = search_top_images(channels=2)
     assert list(tops) == ["conv", "pool", "dense"]
     for path, top in tops.items():
         best = np.argsort(-stats.layers[path].max)[:2]
@@ -91,7 +91,7 @@ def test_channels_with_largest_maxima_are_selected() -> None:
 
 def test_patch_is_receptive_field_of_maximum() -> None:
     # Each of three pixels of the photo is enlarged to three pixels of the cell.
-    tops, stats, _, loader = found(["conv"], cell=9, background=7)
+    tops, stats, _, loader = search_top_images(["conv"], cell=9, background=7)
     top = tops["conv"]
     for row, channel in enumerate(top.channels):
         for rank, image in enumerate(stats.layers["conv"].get_top_images(int(channel))):
@@ -104,7 +104,7 @@ def test_patch_is_receptive_field_of_maximum() -> None:
 
 
 def test_large_receptive_field_shows_whole_image() -> None:
-    tops, stats, _, loader = found(["dense"], cell=SIDE)
+    tops, stats, _, loader = search_top_images(["dense"], cell=SIDE)
     top = tops["dense"]
     for row, channel in enumerate(top.channels):
         for rank, image in enumerate(stats.layers["dense"].get_top_images(int(channel))):
@@ -112,7 +112,7 @@ def test_large_receptive_field_shows_whole_image() -> None:
 
 
 def test_tile_equals_render() -> None:
-    tops, stats, extractor, loader = found(["conv", "pool"], cell=SIDE, cmap="magma")
+    tops, stats, extractor, loader = search_top_images(["conv", "pool"], cell=SIDE, cmap="magma")
     activations = extractor(loader.images)
     for path, top in tops.items():
         for row, channel in enumerate(top.channels.tolist()):
@@ -124,7 +124,7 @@ def test_tile_equals_render() -> None:
 
 
 def test_each_image_is_loaded_once_in_order() -> None:
-    _, stats, _, loader = found(count=20, batch_size=2)
+    _, stats, _, loader = search_top_images(count=20, batch_size=2)
     shown = {
         image.index
         for layer in stats.layers.values()
@@ -137,8 +137,8 @@ def test_each_image_is_loaded_once_in_order() -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
 def test_result_does_not_depend_on_batch_size(batch_size: int) -> None:
-    truth, *_ = found()
-    tops, *_ = found(batch_size=batch_size)
+    truth, *_ = search_top_images()
+    tops, *_ = search_top_images(batch_size=batch_size)
     for path, top in tops.items():
         np.testing.assert_array_equal(top.patches, truth[path].patches)
         # Rounding of matrix products can depend on the batch size.
@@ -146,8 +146,8 @@ def test_result_does_not_depend_on_batch_size(batch_size: int) -> None:
 
 
 def test_missing_image_has_blank_patch() -> None:
-    truth, *_ = found()
-    tops, _, _, _ = found(lost=(0, 1))
+    truth, *_ = search_top_images()
+    tops, _, _, _ = search_top_images(lost=(0, 1))
     seen = 0
     for path, top in tops.items():
         for row, images in enumerate(top.images):
@@ -166,13 +166,13 @@ def test_missing_image_has_blank_patch() -> None:
 
 
 def test_dead_channels_are_excluded() -> None:
-    model = small_model()
+    model = make_small_model()
     kernel, bias = model.get_layer("conv").get_weights()
     kernel[..., 1:4] = 0
     model.get_layer("conv").set_weights([kernel, bias])
     extractor = Extractor(model, "conv")
-    loader = Loader(photos(4))
-    stats = measured(extractor, loader.images)
+    loader = Loader(make_photos(4))
+    stats = measure(extractor, loader.images)
     dead = set(np.flatnonzero(stats.layers["conv"].dead).tolist())
     assert dead >= {1, 2, 3}
     tops = find_top_images(extractor, stats, loader, {}, channels=None)
@@ -180,13 +180,13 @@ def test_dead_channels_are_excluded() -> None:
 
 
 def test_layer_of_dead_channels_is_excluded() -> None:
-    model = small_model()
+    model = make_small_model()
     model.get_layer("conv").set_weights(
         [np.zeros_like(array) for array in model.get_layer("conv").get_weights()]
     )
     extractor = Extractor(model, "conv")
-    loader = Loader(photos(2))
-    assert find_top_images(extractor, measured(extractor, loader.images), loader, {}) == {}
+    loader = Loader(make_photos(2))
+    assert find_top_images(extractor, measure(extractor, loader.images), loader, {}) == {}
 
 
 def test_layers_without_images() -> None:
@@ -213,7 +213,7 @@ def test_pixels_of_any_channels(shape: tuple[int, ...]) -> None:
     extractor = Extractor(model)
     tops = find_top_images(
         extractor,
-        measured(extractor, images),
+        measure(extractor, images),
         lambda index: (images[index], images[index][None]),
         {},
         cell=SIDE,
@@ -228,7 +228,7 @@ def test_pixels_of_any_channels(shape: tuple[int, ...]) -> None:
 
 
 def test_a_sheet_has_a_row_for_each_channel(tmp_path: Path) -> None:
-    tops, *_ = found(count=2)  # two images, although top is three
+    tops, *_ = search_top_images(count=2)  # two images, although top is three
     assert list(tops) == ["conv", "pool", "dense"]
     sheet = tops["conv"].sheet()
     assert sheet.columns == 4
@@ -249,4 +249,4 @@ def test_a_sheet_has_a_row_for_each_channel(tmp_path: Path) -> None:
 )
 def test_invalid_options_are_rejected(options: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=next(iter(options))):
-        found(count=1, **options)
+        search_top_images(count=1, **options)

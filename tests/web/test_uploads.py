@@ -99,7 +99,7 @@ def test_default_limits_are_documented(client: httpx.Client) -> None:
     uploads = client.get("/api/model.json").json()["uploads"]
     assert uploads == {"bytes": 32 * 1024 * 1024, "pixels": 50_000_000}
     text = (Path(__file__).parents[2] / "docs" / "viewer.md").read_text()
-    assert re.search(r"at most 32 MiB \(33,554,432 bytes; [^)]*\)\s+and 50,000,000 pixels", text)
+    assert re.search(r"at most 32 MiB \(33,554,432 bytes; [^)]*\)\s+and\s+50,000,000 pixels", text)
 
 
 def test_upload_pixels_cannot_exceed_limit_of_pillow(model: Any) -> None:

@@ -15,7 +15,7 @@ from actgrid.attribution.compiled import compile_function
 from actgrid.attribution.image_parametrization import ImageParametrization
 from actgrid.attribution.maximization_inputs import MaximizationInputs
 from actgrid.attribution.random_transforms import RandomTransform
-from actgrid.attribution.targets import are_several
+from actgrid.attribution.targets import is_collection
 from actgrid.errors import (
     LayerError,
     TargetError,
@@ -284,7 +284,7 @@ def _resolve_channels(
     channels = check_option(ChannelOptions, "channels", channels)
     if channels is None:
         return np.arange(count)
-    items = list(channels) if are_several(channels) else [channels]
+    items = list(channels) if is_collection(channels) else [channels]
     if not items:
         raise TargetError("channels is empty: name at least one channel, or leave channels out")
     has_names = any(isinstance(item, str) for item in items)

@@ -14,13 +14,13 @@ from actgrid.models.network import Network, describe_network, is_compiled, is_di
 from actgrid.models.networks import get_network
 from actgrid.models.types import LayerLike, ModelLike
 
-__all__ = ["all_methods", "check_needs", "check_options", "find_method", "list_layerless_methods"]
+__all__ = ["check_needs", "check_options", "find_method", "get_methods", "list_layerless_methods"]
 
 _NEED_NAMES = {"gradients": "gradients", "layer": "a spatial layer"}
 
 
 @lru_cache(maxsize=1)
-def all_methods() -> dict[str, Method]:
+def get_methods() -> dict[str, Method]:
     """Return all attribution methods by name.
 
     Methods are grouped by module. Modules are ordered by their needs (gradients of the input, a
@@ -43,7 +43,7 @@ def _get_sort_key(family: Sequence[Method]) -> tuple[int, int]:
 
 def list_layerless_methods() -> str:
     """Return the names of the methods that need no layer, separated by commas."""
-    return ", ".join(name for name, method in all_methods().items() if not method.takes_layer)
+    return ", ".join(name for name, method in get_methods().items() if not method.takes_layer)
 
 
 def find_method(name: object) -> Method:
@@ -54,7 +54,7 @@ def find_method(name: object) -> Method:
     OptionError
         If no method has this name.
     """
-    methods = all_methods()
+    methods = get_methods()
     if not isinstance(name, str) or name not in methods:
         hint = suggest(name, methods) if isinstance(name, str) else ""
         raise OptionError(f"method must be one of {', '.join(methods)}, not {name!r}{hint}")
@@ -97,7 +97,7 @@ def check_needs(methods: Iterable[Method], model: ModelLike) -> None:
         if missing:
             usable = [
                 name
-                for name, other in all_methods().items()
+                for name, other in get_methods().items()
                 if not _list_missing_needs(other, network)
             ]
             raise CapabilityError(

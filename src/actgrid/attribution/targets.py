@@ -16,9 +16,9 @@ from actgrid.models.types import TargetLike
 __all__ = [
     "PREDICTED",
     "TargetRow",
-    "are_several",
     "check_classes",
     "find_output_index",
+    "is_collection",
     "list_target_rows",
     "may_name_outputs",
     "parse_classes",
@@ -46,7 +46,7 @@ class TargetRow(NamedTuple):
     target: Any
 
 
-def are_several(value: Any) -> bool:
+def is_collection(value: Any) -> bool:
     """Return whether a value is an iterable of values, and not a string."""
     # Zero-dimensional arrays and tensors have `__iter__`, but cannot be iterated over.
     is_single = (
@@ -90,7 +90,7 @@ def list_target_rows(
             for row in list_target_rows(output_target, images)
         ]
         return sorted(rows, key=operator.attrgetter("image"))
-    if not are_several(target):
+    if not is_collection(target):
         return [TargetRow(image, None, target) for image in range(images)]
     targets: list[Any] = list(target)  # type: ignore[arg-type]
     if not targets:

@@ -5,7 +5,7 @@ command `actgrid bench` runs them on installed builds.
 """
 
 from actgrid.bench.builds import Build, Worker, get_this_build, open_build, start_worker
-from actgrid.bench.cases import Case, bench_cases
+from actgrid.bench.cases import Case, make_cases
 from actgrid.bench.measuring import Prepare, Run, compare_pairs, time_interleaved
 from actgrid.bench.regression import (
     Timing,
@@ -29,7 +29,6 @@ __all__ = [
     "Worker",
     "alternate_builds",
     "alternate_with_yardstick",
-    "bench_cases",
     "check_builds",
     "compare_pairs",
     "describe_machine",
@@ -37,6 +36,7 @@ __all__ = [
     "is_clear",
     "is_steady",
     "load_timings",
+    "make_cases",
     "measure",
     "open_build",
     "save_timings",

@@ -105,7 +105,7 @@ class Worker:
         Parameters
         ----------
         case : str
-            Name of the case, see `bench_cases`.
+            Name of the case, see `make_cases`.
         part : {"ours", "yardstick"}
             Whether to time the case itself or its yardstick.
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from actgrid.bench.measuring import Prepare, Run
 
-__all__ = ["Case", "bench_cases"]
+__all__ = ["Case", "make_cases"]
 
 Array = npt.NDArray[Any]
 
@@ -42,7 +42,7 @@ class Case:
 
     Examples
     --------
-    >>> case = actgrid.bench.bench_cases(quick=True)["encode"]
+    >>> case = actgrid.bench.make_cases(quick=True)["encode"]
     >>> compress = case.yardstick()
     >>> len(compress()) > 0
     True
@@ -244,7 +244,7 @@ def _repeat(count: int, yardstick: Prepare) -> Prepare:
     return prepare
 
 
-def bench_cases(quick: bool = False) -> dict[str, Case]:
+def make_cases(quick: bool = False) -> dict[str, Case]:
     """Return the benchmark cases of the regression check.
 
     All cases use one thread: the gain of a second thread depends on other load of the machine.
@@ -261,7 +261,7 @@ def bench_cases(quick: bool = False) -> dict[str, Case]:
 
     Examples
     --------
-    >>> "encode" in actgrid.bench.bench_cases(quick=True)
+    >>> "encode" in actgrid.bench.make_cases(quick=True)
     True
     """
     activations = dict(_ACTIVATIONS)

@@ -73,7 +73,7 @@ def main() -> None:
     # The paths of a build in a folder; without arguments, the packages of the interpreter.
     sys.path[:] = sys.argv[1:] or sys.path
     sys.path.insert(0, str(Path(__file__).parent))
-    cases = importlib.import_module("cases").bench_cases()
+    cases = importlib.import_module("cases").make_cases()
     del sys.path[0]
     print(json.dumps(describe_build()), file=answers)
     for line in sys.stdin:

@@ -73,7 +73,7 @@ class NoneMeaning(str):
 class Options(dict[str, Any]):
     """The values of a command's options: name -> value."""
 
-    def of(self, *groups: type) -> dict[str, Any]:
+    def select(self, *groups: type) -> dict[str, Any]:
         """Return the values of the options that the given groups define."""
         return pick_options(self, *groups)
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from actgrid.attribution import Maximization
 from actgrid.attribution.comparison import format_targets
-from actgrid.attribution.methods import all_methods
+from actgrid.attribution.methods import get_methods
 from actgrid.bench import Timing
 from actgrid.figures import DrawnLayer, DrawnWeight
 from actgrid.models import LayerInfo
@@ -222,12 +222,12 @@ def print_methods(as_json: bool) -> None:
                 "source": method.source,
                 "options": method.options,
             }
-            for name, method in all_methods().items()
+            for name, method in get_methods().items()
         ]
         print(json.dumps(methods))
         return
     table = _make_table("method", "needs", "summary", "source")
-    for name, method in all_methods().items():
+    for name, method in get_methods().items():
         table.add_row(name, ", ".join(method.needs) or "batch", method.summary, method.source)
     _make_console().print(table)
 

@@ -51,7 +51,7 @@ def start_run(
     check_start(options)
     if is_drawn:
         load_backend(options["backend"])
-    output, engine, settings = options["output"], options["engine"], options.of(RunOptions)
+    output, engine, settings = options["output"], options["engine"], options.select(RunOptions)
     if engine not in _ENGINES:
         raise OptionError(
             f"--engine must be one of {', '.join(_ENGINES)}, not {engine!r}"
@@ -59,7 +59,7 @@ def start_run(
         )
     items = find_items(images, find_local_folder(output))
     open_store(output)
-    loaded = options.of(ModelOptions)
+    loaded = options.select(ModelOptions)
     if engine == "ray":
         from actgrid.runs.ray import RayEngine
 
@@ -68,11 +68,11 @@ def start_run(
         # By default, TensorFlow takes all GPU memory, also in this process, which needs none.
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         settings["engine"] = RayEngine(
-            model=partial(load_model, model, **loaded), **options.of(RayOptions)
+            model=partial(load_model, model, **loaded), **options.select(RayOptions)
         )
     network = load_model(model, **loaded)
     resolve_preprocessing(network, options["preprocess"])  # checks the option
-    drawing: Any = options.of(DrawingOptions) if is_drawn else None
+    drawing: Any = options.select(DrawingOptions) if is_drawn else None
     layers = parse_layers(network, options["layers"])
     return Run(network, items, layers, output=output, drawing=drawing, top=top, **settings)
 
@@ -94,7 +94,7 @@ def finish_run(run: Run, options: Options) -> None:
     if as_json:
         _print_event(
             "start",
-            output=run.store.full_path(),
+            output=run.store.get_full_path(),
             images=run.total,
             recorded=recorded_before,
             preprocessing=report.preprocessing_as_dict(preprocessing),
@@ -123,7 +123,7 @@ def finish_run(run: Run, options: Options) -> None:
             images=summary.images,
             failed=summary.failed,
             seconds=round(summary.seconds, 3),
-            loads={name: round(load, 3) for name, load in speed.loads().items()},
+            loads={name: round(load, 3) for name, load in speed.compute_loads().items()},
         )
         _exit_if_failed(summary, options["quiet"])
         return
@@ -176,7 +176,9 @@ def _describe_record(record: Record, run: Run) -> str:
     layers = f"{len(record.dead)} layer{'s' if len(record.dead) != 1 else ''}"
     channels = sum(info.channels or 0 for info in run.extractor.layers.values())
     dead = sum(record.dead.values())
-    folder = f": {run.store.full_path(record.files[0].rpartition('/')[0])}" if record.files else ""
+    folder = (
+        f": {run.store.get_full_path(record.files[0].rpartition('/')[0])}" if record.files else ""
+    )
     return f"{record.image}: {layers}, {channels:,} channels, {dead:,} dead{folder}"
 
 
@@ -195,12 +197,12 @@ class _SpeedMeter:
         elapsed = time.perf_counter() - self._last_time
         return not self._description or elapsed >= _PROGRESS_SECONDS
 
-    def rate(self) -> float:
+    def compute_rate(self) -> float:
         """Return the mean number of images per second since the start."""
         elapsed = time.perf_counter() - self._start
         return (self._run.recorded - self._images_before) / elapsed if elapsed else 0.0
 
-    def loads(self) -> dict[str, float]:
+    def compute_loads(self) -> dict[str, float]:
         """Return the mean number of busy threads of each stage since the start."""
         elapsed = time.perf_counter() - self._start
         return {name: seconds / elapsed for name, seconds in self._run.meter.seconds.items()}
@@ -212,7 +214,7 @@ class _SpeedMeter:
         elapsed = now - self._last_time
         loads = {name: (seconds[name] - self._last_seconds[name]) / elapsed for name in seconds}
         self._last_time, self._last_seconds = now, seconds
-        rate, total = self.rate(), self._run.total
+        rate, total = self.compute_rate(), self._run.total
         seconds_left = None if total is None or not rate else (total - self._run.recorded) / rate
         return {
             "recorded": self._run.recorded,

@@ -16,7 +16,7 @@ __all__ = ["read_viewer_options"]
 def read_viewer_options(images: list[str], options: Options) -> dict[str, Any]:
     """Return the images and options of a command as keyword arguments of the viewer."""
     statistics = options["statistics"]
-    return options.of(InputOptions, BatchOptions, ViewerOptions) | {
+    return options.select(InputOptions, BatchOptions, ViewerOptions) | {
         "images": [file for image in images for file in find_images(image)],
         "labels": read_labels_option(options["labels"]),
         "statistics": None if statistics is None else DatasetStats.load(statistics),

@@ -8,9 +8,9 @@ __all__ = ["WORDS"]
 
 
 def _list_methods() -> Iterable[str]:
-    from actgrid.attribution.methods import all_methods
+    from actgrid.attribution.methods import get_methods
 
-    return all_methods()
+    return get_methods()
 
 
 def _list_colormaps() -> Iterable[str]:

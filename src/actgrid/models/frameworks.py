@@ -7,7 +7,7 @@ from typing import Any
 
 from actgrid.errors import MissingDependencyError, ModelError
 
-__all__ = ["applications", "keras", "tensorflow"]
+__all__ = ["keras", "list_applications", "tensorflow"]
 
 
 def tensorflow() -> Any:
@@ -46,6 +46,6 @@ def keras() -> Any:
     return module
 
 
-def applications() -> list[str]:
+def list_applications() -> list[str]:
     """Return the names of the models in `keras.applications`."""
     return [name for name in dir(keras().applications) if name[0].isupper()]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from actgrid.errors import ActgridError, MissingFileError, ModelError, suggest
 from actgrid.models.archives import check_archive
-from actgrid.models.frameworks import applications, keras, tensorflow
+from actgrid.models.frameworks import keras, list_applications, tensorflow
 from actgrid.models.keras_files import SUFFIXES, extract_error_line, load_file
 from actgrid.models.networks import find_network, list_network_kinds, unwrap_model
 from actgrid.models.types import ModelLike
@@ -97,7 +97,7 @@ def load_model(spec: ModelLike, **options: Unpack[ModelOptions]) -> Any:
         raise MissingFileError(f"there is no model file {text}")
     if is_function_spec(text):
         return _call_model_function(text)
-    specs = [f"keras:{name}" for name in applications()] + list(_ALIASES)
+    specs = [f"keras:{name}" for name in list_applications()] + list(_ALIASES)
     raise ModelError(f"{text!r} is not a model{suggest(text, specs)}; expected {SPECS}")
 
 
@@ -143,7 +143,7 @@ def is_function_spec(spec: str) -> bool:
 
 
 def _load_application(name: str, weights: str | Path) -> Any:
-    names = applications()
+    names = list_applications()
     if name not in names:
         raise ModelError(f"keras.applications has no model {name!r}{suggest(name, names)}")
     weights = os.fspath(weights)

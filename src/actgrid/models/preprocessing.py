@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from actgrid.errors import AssumptionWarning, OptionError, get_caller_level, suggest
 from actgrid.models.architectures import DEMO, find_architecture
-from actgrid.models.frameworks import applications, keras, tensorflow
+from actgrid.models.frameworks import keras, list_applications, tensorflow
 from actgrid.models.inputs import get_input_structure, read_input_specs
 from actgrid.models.network import is_network
 from actgrid.models.tracing import keep_state, trace_model
@@ -111,7 +111,7 @@ def find_preprocessing(preprocess: object, model: Any = None) -> Preprocessing:
     functions = {"none": _keep_pixels, "unit": _scale_to_unit}
     if isinstance(preprocess, str) and preprocess in functions:
         return Preprocessing(preprocess, "as given", False, functions[preprocess])
-    for application in applications():
+    for application in list_applications():
         if isinstance(preprocess, str) and application.lower() == preprocess.lower():
             return Preprocessing(
                 application, "as given", False, _get_application_function(application)
@@ -119,7 +119,7 @@ def find_preprocessing(preprocess: object, model: Any = None) -> Preprocessing:
     expected = get_options(PreparationOptions)["preprocess"].type.expected
     raise OptionError(
         f"preprocess must be {expected}, not {preprocess!r}"
-        f"{suggest(str(preprocess), applications())}"
+        f"{suggest(str(preprocess), list_applications())}"
     )
 
 

@@ -65,7 +65,7 @@ class Grid(Picture):  # numpydoc ignore=PR01
         """
         return palette(self.cmap)[self.levels]
 
-    def _indexed(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    def _to_indexed(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         return self.levels, palette(self.cmap)
 
     def tile(self, channel: int, part: int = 0) -> npt.NDArray[np.uint8]:

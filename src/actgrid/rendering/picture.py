@@ -41,7 +41,7 @@ class Picture(ABC):
             (height, width, 3) uint8.
         """
 
-    def _indexed(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+    def _to_indexed(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
         """Return levels and their palette, or RGB pixels and None."""
         return self.to_rgb(), None
 
@@ -53,7 +53,7 @@ class Picture(ABC):
         PIL.Image.Image
             Mode RGB; for levels, mode P with a palette, or mode L for a gray palette.
         """
-        return convert_to_pillow(*self._indexed())
+        return convert_to_pillow(*self._to_indexed())
 
     def to_png(self, compression: str = "fast", threads: int | None = None) -> bytes:
         """Encode the picture as a PNG file; levels become an indexed or grayscale file.
@@ -148,7 +148,7 @@ def encode_picture(
     >>> b"".join(encode_picture(picture, "ones.png")) == picture.to_png()
     True
     """
-    pixels, palette = picture._indexed()
+    pixels, palette = picture._to_indexed()
     return encode(
         path,
         pixels,

@@ -56,7 +56,7 @@ class Record:
     error: str | None
 
     @classmethod
-    def of(
+    def create(
         cls,
         item: Item,
         files: Sequence[str],
@@ -113,7 +113,7 @@ class Manifest:
                 yield Record(**orjson.loads(line))
             except (ValueError, TypeError) as error:
                 raise RunError(
-                    f"{self._store.full_path(MANIFEST)} is not a manifest of actgrid: {error}"
+                    f"{self._store.get_full_path(MANIFEST)} is not a manifest of actgrid: {error}"
                 ) from error
 
     def __len__(self) -> int:
@@ -122,13 +122,13 @@ class Manifest:
 
     def _read_lines(self) -> Iterator[bytes]:
         # If the joined file exists it is complete, and remaining parts are ignored.
-        for name in self._store.names(MANIFEST) or self._list_parts():
-            for line in self._store.lines(name):
+        for name in self._store.list_names(MANIFEST) or self._list_parts():
+            for line in self._store.read_lines(name):
                 if line.endswith(b"\n"):
                     yield line
 
     def _list_parts(self) -> list[str]:
-        return self._store.names("manifest/")
+        return self._store.list_names("manifest/")
 
     def files(self) -> Iterator[str]:
         """Yield the files of the recorded images; none if the manifest cannot be read."""
@@ -198,7 +198,7 @@ def read_run(store: Store) -> dict[str, Any] | None:
     except ValueError:
         run = None
     if not isinstance(run, dict) or "options" not in run:
-        raise RunError(f"{store.full_path(RUN)} is not a file of actgrid")
+        raise RunError(f"{store.get_full_path(RUN)} is not a file of actgrid")
     return run
 
 
@@ -219,7 +219,7 @@ def check_same_run(store: Store, before: Mapping[str, Any], now: Mapping[str, An
     ]
     if differences:
         raise RunError(
-            f"the run in {store.full_path()} cannot be resumed with different settings: "
+            f"the run in {store.get_full_path()} cannot be resumed with different settings: "
             f"{'; '.join(differences)}"
         )
 

@@ -255,7 +255,7 @@ class _WorkerTask:
         store = open_store(self.spec.output)
         if store.read(RUN) is None:
             raise OutputError(
-                f"{store.full_path()} is a different folder on {socket.gethostname()}, where a "
+                f"{store.get_full_path()} is a different folder on {socket.gethostname()}, where a "
                 "worker runs: write to a folder that all machines share, or to a URL"
             )
         try:

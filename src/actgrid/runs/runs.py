@@ -192,7 +192,9 @@ class Run:
             is_finished = earlier_run.pop("finished", False)
             check_same_run(self.store, earlier_run, self._description)
             self._resume(is_finished)
-            _log.info("%s: %d images are already recorded", self.store.full_path(), self.recorded)
+            _log.info(
+                "%s: %d images are already recorded", self.store.get_full_path(), self.recorded
+            )
             self._has_begun = True
         self._replaces = earlier_run is not None and not self._has_begun
         if earlier_run is not None and self._replaces and not earlier_run.get("finished"):
@@ -247,13 +249,13 @@ class Run:
         count = len(self._manifest)
         if earlier_run.get("finished"):
             raise RunError(
-                f"{self.store.full_path()} contains a finished run of {count} images: "
+                f"{self.store.get_full_path()} contains a finished run of {count} images: "
                 "overwrite=True (--overwrite) replaces it and removes its files; or choose another "
                 "folder"
             )
         if count:
             raise RunError(
-                f"{self.store.full_path()} contains an unfinished run of {count} images: "
+                f"{self.store.get_full_path()} contains an unfinished run of {count} images: "
                 "resume=True (--resume) continues it, overwrite=True (--overwrite) replaces it"
             )
 
@@ -264,7 +266,7 @@ class Run:
             for name in self._manifest.files():
                 self.store.remove(name)
         self._manifest.reset()
-        for name in (STATISTICS, SUMMARY, REPORT, *self.store.names(TOP)):
+        for name in (STATISTICS, SUMMARY, REPORT, *self.store.list_names(TOP)):
             self.store.remove(name)
         write_run(self.store, {**self._description, "finished": False})
 
@@ -283,8 +285,8 @@ class Run:
         for index, record in enumerate(self._manifest):
             if record.index != index:
                 raise RunError(
-                    f"{self.store.full_path(MANIFEST)} contains image {record.index} instead of "
-                    f"{index}"
+                    f"{self.store.get_full_path(MANIFEST)} contains image {record.index} "
+                    f"instead of {index}"
                 )
             if index % size == 0:
                 unsynced.clear()
@@ -384,7 +386,9 @@ class Run:
         """Remove tar shards of an earlier, longer run."""
         if self._spec.sink == "tar":
             count = -(-self.recorded // self._spec.options.shard_size)
-            others = set(self.store.names("shard-")) - set(map(format_shard_name, range(count)))
+            others = set(self.store.list_names("shard-")) - set(
+                map(format_shard_name, range(count))
+            )
             for name in others:
                 self.store.remove(name)
 
@@ -455,7 +459,7 @@ class Run:
         return Summary(
             images=self.recorded,
             failed=self.failed,
-            output=self.store.full_path(),
+            output=self.store.get_full_path(),
             seconds=time.perf_counter() - self._start,
             statistics=self._statistics,
         )

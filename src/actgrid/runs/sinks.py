@@ -95,7 +95,7 @@ class FolderSink(Sink):
     def _clean(self, item: Item, files: Sequence[str]) -> None:
         self._store.clean([item.key])
         if self._remove_others:
-            names = self._store.names(f"{item.key}/")
+            names = self._store.list_names(f"{item.key}/")
             for name in set(names) - {f"{item.key}/{file}" for file in files}:
                 if _PICTURE.fullmatch(name.rpartition("/")[2]):
                     self._store.remove(name)

@@ -432,7 +432,7 @@ class _Pipeline:
         self._meter.images += 1
         dead = {layer.info.path: int(layer.stats.dead.sum()) for layer in drawn or layers}
         milliseconds = image.milliseconds + sum(layer.milliseconds for layer in drawn)
-        record = Record.of(image.item, files, dead, milliseconds, problem)
+        record = Record.create(image.item, files, dead, milliseconds, problem)
         if not self._sink.writes_whole_shards:
             return [record]
         self._shard_records.append(record)

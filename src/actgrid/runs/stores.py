@@ -75,7 +75,7 @@ class Store(ABC):
     is_local: bool
 
     @abstractmethod
-    def full_path(self, name: str = "") -> str:
+    def get_full_path(self, name: str = "") -> str:
         """Return the complete path or URL of a file, or of the store."""
 
     @abstractmethod
@@ -95,7 +95,7 @@ class Store(ABC):
         """Return the content of a file; None if the file does not exist."""
 
     @abstractmethod
-    def lines(self, name: str) -> Iterator[bytes]:
+    def read_lines(self, name: str) -> Iterator[bytes]:
         """Yield the lines of a file with line ends; none if the file does not exist."""
 
     @abstractmethod
@@ -103,7 +103,7 @@ class Store(ABC):
         """Remove the last line of a file if it has no line end, after a killed append."""
 
     @abstractmethod
-    def names(self, prefix: str = "") -> list[str]:
+    def list_names(self, prefix: str = "") -> list[str]:
         """Return the sorted names of files with a prefix, without files in subfolders."""
 
     @abstractmethod
@@ -144,7 +144,7 @@ class Store(ABC):
         except Exception as error:
             # fsspec raises exceptions of many libraries.
             raise OutputError(
-                f"cannot {action} {self.full_path(name)}: {_describe_error(error)}"
+                f"cannot {action} {self.get_full_path(name)}: {_describe_error(error)}"
             ) from error
 
 
@@ -156,7 +156,7 @@ class _LocalStore(Store):
     def __init__(self, folder: Path) -> None:
         self.folder = make_folder(folder)
 
-    def full_path(self, name: str = "") -> str:
+    def get_full_path(self, name: str = "") -> str:
         return str(self.folder / name)
 
     def write(self, name: str, *pieces: bytes) -> None:
@@ -183,7 +183,7 @@ class _LocalStore(Store):
             except FileNotFoundError:
                 return None
 
-    def lines(self, name: str) -> Iterator[bytes]:
+    def read_lines(self, name: str) -> Iterator[bytes]:
         with self._translate_errors("read", name):
             try:
                 with (self.folder / name).open("rb") as file:
@@ -193,12 +193,12 @@ class _LocalStore(Store):
 
     def remove_incomplete_line(self, name: str) -> None:
         complete_bytes = 0
-        for line in self.lines(name):
+        for line in self.read_lines(name):
             complete_bytes += len(line) if line.endswith(b"\n") else 0
         with self._translate_errors("write", name), suppress(FileNotFoundError):
             os.truncate(self.folder / name, complete_bytes)
 
-    def names(self, prefix: str = "") -> list[str]:
+    def list_names(self, prefix: str = "") -> list[str]:
         folder, slash, start = prefix.rpartition("/")
         return sorted(
             f"{folder}{slash}{entry.name}"
@@ -230,8 +230,8 @@ class _LocalStore(Store):
                 is_locked = locks.enter_context(lock_folder(self.folder))
             if not is_locked:
                 raise RunError(
-                    f"another run is writing to {self.full_path()}: wait until it ends, or choose "
-                    "another folder"
+                    f"another run is writing to {self.get_full_path()}: wait until it ends, or "
+                    "choose another folder"
                 )
             yield
 
@@ -281,7 +281,7 @@ class _RemoteStore(Store):
         self._root: str = root.rstrip("/")
         self._make_folder_once = lru_cache(1024)(self._make_folder)
 
-    def full_path(self, name: str = "") -> str:
+    def get_full_path(self, name: str = "") -> str:
         url: str = self._files.unstrip_protocol(self._path(name))
         return url
 
@@ -312,13 +312,13 @@ class _RemoteStore(Store):
                 return None
             return content
 
-    def lines(self, name: str) -> Iterator[bytes]:
+    def read_lines(self, name: str) -> Iterator[bytes]:
         yield from (self.read(name) or b"").splitlines(keepends=True)
 
     def remove_incomplete_line(self, name: str) -> None:
         """Return without action: remote files are complete."""
 
-    def names(self, prefix: str = "") -> list[str]:
+    def list_names(self, prefix: str = "") -> list[str]:
         folder, slash, start = prefix.rpartition("/")
         with self._translate_errors("read", folder):
             self._files.invalidate_cache()  # other processes may have written

@@ -6,7 +6,7 @@ from typing import Any
 
 from actgrid.attribution.lime import check_packages
 from actgrid.attribution.method import Method
-from actgrid.attribution.methods import all_methods, check_options, find_method
+from actgrid.attribution.methods import check_options, find_method, get_methods
 from actgrid.attribution.requests import prepare_request
 from actgrid.encoding import encode_png
 from actgrid.errors import MissingDependencyError, NotFoundError
@@ -144,5 +144,5 @@ def _find_available_methods() -> dict[str, Method]:
     try:
         check_packages()
     except MissingDependencyError:
-        return {name: method for name, method in all_methods().items() if name != "lime"}
-    return all_methods()
+        return {name: method for name, method in get_methods().items() if name != "lime"}
+    return get_methods()

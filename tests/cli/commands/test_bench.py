@@ -22,7 +22,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Replace the cases by two: a kernel slowed down by a factor, and a constant one."""
     seconds = {"kernel": 2.0, "other": 0.5}
     factors = {"kernel": 1.0, "other": 1.0}
-    monkeypatch.setattr("actgrid.bench.bench_cases", lambda quick: seconds)
+    monkeypatch.setattr("actgrid.bench.make_cases", lambda quick: seconds)
 
     @contextmanager
     def alternate_with_yardstick(build: Any, ratios: dict[str, float]) -> Iterator[Any]:

@@ -25,12 +25,12 @@ Result = Any  # the class in conftest.py, which tests cannot import
 Run = Callable[..., Result]
 
 
-def explained(result: Result) -> list[dict[str, Any]]:
+def read_explanations(result: Result) -> list[dict[str, Any]]:
     assert (result.code, result.err) == (0, "")
     return [json.loads(line) for line in result.out.splitlines()]
 
 
-def pixels(path: Path | str) -> Any:
+def read_pixels(path: Path | str) -> Any:
     with Image.open(path) as picture:
         return np.asarray(picture)
 
@@ -58,7 +58,7 @@ def test_explain_writes_the_overlay_of_each_method(
         file = tmp_path / f"cat_{method}.png"
         assert line == f"cat.jpg: {method}: 3 {heatmap.score[0]:.4g}: {file}"
         expected = heatmap.overlay(alpha=0.8, cmap="magma", clip=90).to_rgb()
-        assert np.abs(pixels(file).astype(int) - expected).max() <= 2
+        assert np.abs(read_pixels(file).astype(int) - expected).max() <= 2
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -67,10 +67,10 @@ def test_explain_names_targets_by_a_file_of_labels(
 ) -> None:
     (tmp_path / "names.txt").write_text("ant\nbee\ndog\ncat of Egypt\n\n")
     arguments = ["explain", model_file, photo, "-o", tmp_path, "--json"]
-    (record,) = explained(
+    (record,) = read_explanations(
         run(*arguments, "--labels", tmp_path / "names.txt", "--target", "cat of egypt")
     )
-    (other,) = explained(run(*arguments, "--target", "3"))
+    (other,) = read_explanations(run(*arguments, "--target", "3"))
     assert record == {**other, "name": "cat of Egypt"}
     assert record["target"] == 3
     assert record["method"] == "gradcam"
@@ -101,7 +101,7 @@ def test_explain_draws_a_picture_for_each_of_several_targets(
     targets = ["--target", "cat of Egypt", "--target", 0, "--target", "dog"]
     arguments = ["explain", model_file, photo, photo, "-o", tmp_path / "out", "--json", *targets]
     methods = ["--method", "saliency", "--method", "gradient_x_input"]
-    found = explained(run(*arguments, *methods, "--labels", tmp_path / "names.txt"))
+    found = read_explanations(run(*arguments, *methods, "--labels", tmp_path / "names.txt"))
     assert [entry["target"] for entry in found] == [2, 0, 3] * 4
     assert [entry["name"] for entry in found] == ["cat of Egypt", "ant", "dog"] * 4
     files = [
@@ -116,7 +116,7 @@ def test_explain_draws_a_picture_for_each_of_several_targets(
     for entry, heatmap in zip(found[3:6], expected, strict=True):
         assert heatmap.score is not None
         assert entry["score"] == pytest.approx(float(heatmap.score[0]), rel=1e-4)
-        drawn = pixels(entry["file"]).astype(int)
+        drawn = read_pixels(entry["file"]).astype(int)
         assert np.abs(drawn - heatmap.overlay().to_rgb()).max() <= 2
 
 
@@ -128,7 +128,7 @@ def test_explain_takes_outputs_and_names_of_their_classes(
     arguments = ["explain", two_heads, photo, "-o", tmp_path, "--method", "saliency"]
     targets = ["--target", "kind=lion", "--target", "is_cat=no", "--target", "1=0"]
     labels = ["--labels", f"kind={tmp_path}/kinds.txt", "--labels", f"is_cat={tmp_path}/cats.txt"]
-    found = explained(run(*arguments, *targets, *labels, "--json"))
+    found = read_explanations(run(*arguments, *targets, *labels, "--json"))
     about = [(entry["output"], entry["target"], entry["name"]) for entry in found]
     assert about == [("kind", 2, "lion"), ("is_cat", 0, "no"), ("kind", 0, "tabby")]
     assert all(entry["is_logit"] for entry in found)
@@ -195,14 +195,14 @@ def test_explain_takes_many_images_in_batches_and_names_each_picture(
             picture.rotate(90 * turns, expand=True).save(tmp_path / "in" / name)
     sizes = []
 
-    def counted(model: Any, x: Any, *arguments: Any, **options: Any) -> Any:
+    def count_calls(model: Any, x: Any, *arguments: Any, **options: Any) -> Any:
         sizes.append(len(x))
         return prepare_request(model, x, *arguments, **options)
 
-    monkeypatch.setattr("actgrid.runs.explanations.prepare_request", counted)
+    monkeypatch.setattr("actgrid.runs.explanations.prepare_request", count_calls)
     arguments = ["explain", model_file, tmp_path / "in", "--json"]
     methods = ["--method", "gradcam", "--method", "guided_gradcam", "--style", "map"]
-    batched = explained(run(*arguments, *methods, "-o", tmp_path / "2", "--batch-size", 2))
+    batched = read_explanations(run(*arguments, *methods, "-o", tmp_path / "2", "--batch-size", 2))
     assert sizes == [2, 2, 1]
     assert [Path(record["file"]).name for record in batched] == [
         *("a_gradcam.png", "a_guided_gradcam.png"),
@@ -218,7 +218,7 @@ def test_explain_takes_many_images_in_batches_and_names_each_picture(
         heatmap = actgrid.explain(model, record["image"], record["method"])
         assert record["score"] == pytest.approx(float(heatmap.score[0]), rel=1e-4)  # type: ignore[index]
         expected = heatmap.overlay(alpha=1).to_rgb()
-        assert np.abs(pixels(record["file"]).astype(int) - expected).max() <= 2
+        assert np.abs(read_pixels(record["file"]).astype(int) - expected).max() <= 2
 
 
 def test_explain_applies_preprocessing_only_to_model_input(
@@ -230,14 +230,14 @@ def test_explain_applies_preprocessing_only_to_model_input(
     options = ["--alpha", 0, "--fit", "pad", "--size", "20x24", "--format", "TIFF"]
     arguments = ["explain", tmp_path / "any.keras", photo, "-o", tmp_path, *options, "--json"]
     plain, other = (
-        explained(run(*arguments, "--preprocess", name))[0] for name in ("none", "ResNet50")
+        read_explanations(run(*arguments, "--preprocess", name))[0] for name in ("none", "ResNet50")
     )
     assert plain["file"].endswith("cat_gradcam.tiff")
     assert plain["preprocessing"] == {"name": "none", "reason": "as given", "assumed": False}
     assert other["preprocessing"]["name"] == "ResNet50"
     # The model's input is BGR with negative values; the picture shows the photo itself.
     with Image.open(photo) as image:
-        np.testing.assert_array_equal(pixels(other["file"]), np.asarray(image.convert("RGB")))
+        np.testing.assert_array_equal(read_pixels(other["file"]), np.asarray(image.convert("RGB")))
     batch = actgrid.load_images(photo, size=(20, 24), preprocess="ResNet50", fit="pad")
     score = actgrid.explain(model, batch, target=other["target"]).score
     assert score is not None
@@ -247,9 +247,9 @@ def test_explain_applies_preprocessing_only_to_model_input(
 
 def test_explain_draws_contours(run: Run, model_file: Path, photo: Path, tmp_path: Path) -> None:
     arguments = ["explain", model_file, photo, "-o", tmp_path, "--method", "occlusion", "--json"]
-    (record,) = explained(run(*arguments, "--style", "contours", "--patch", "4x2"))
+    (record,) = read_explanations(run(*arguments, "--style", "contours", "--patch", "4x2"))
     heatmap = actgrid.explain(actgrid.load_model(model_file), photo, "occlusion", patch=(4, 2))
-    np.testing.assert_array_equal(pixels(record["file"]), heatmap.contours().to_rgb())
+    np.testing.assert_array_equal(read_pixels(record["file"]), heatmap.contours().to_rgb())
 
 
 def test_explain_lists_the_methods(run: Run) -> None:

@@ -43,24 +43,24 @@ def test_maximize_prints_json(run: Run, model_file: Path, tmp_path: Path) -> Non
 
 
 def test_maximize_prints_errors_in_one_line(run: Run, model_file: Path, tmp_path: Path) -> None:
-    def wrong(*options: object, model: object = "none.keras") -> Result:
+    def run_wrongly(*options: object, model: object = "none.keras") -> Result:
         return run("maximize", model, "--layer", "conv", "-o", tmp_path / "a.png", *options)
 
-    wrong("--steps", 0).assert_one_clear_line("--steps must be at least 1")
-    wrong("--parametrization", "x").assert_one_clear_line("fourier, pixel")
-    wrong("--size", "axb").assert_one_clear_line("--size must be HxW")
-    wrong("--channels", "4-1").assert_one_clear_line("--channels", "4-1")
-    wrong("-o", tmp_path / "a.nope").assert_one_clear_line(".nope")
-    wrong().assert_one_clear_line("no model file none.keras")
-    wrong("--channels", 9, model=model_file).assert_one_clear_line("channels 0 to 4, not 9")
-    wrong("--channels", "cat", model=model_file).assert_one_clear_line("names", "not known")
+    run_wrongly("--steps", 0).assert_one_clear_line("--steps must be at least 1")
+    run_wrongly("--parametrization", "x").assert_one_clear_line("fourier, pixel")
+    run_wrongly("--size", "axb").assert_one_clear_line("--size must be HxW")
+    run_wrongly("--channels", "4-1").assert_one_clear_line("--channels", "4-1")
+    run_wrongly("-o", tmp_path / "a.nope").assert_one_clear_line(".nope")
+    run_wrongly().assert_one_clear_line("no model file none.keras")
+    run_wrongly("--channels", 9, model=model_file).assert_one_clear_line("channels 0 to 4, not 9")
+    run_wrongly("--channels", "cat", model=model_file).assert_one_clear_line("names", "not known")
     (tmp_path / "names.txt").write_text("ant\nbee\ncat\ndog\n")
     labelled = ["--layer", -1, "--channels", "cat", "--labels", tmp_path / "names.txt"]
     result = run(
         "maximize", model_file, "-o", tmp_path / "b.png", "--steps", 1, *labelled, "--json"
     )
     assert [channel["channel"] for channel in json.loads(result.out)["channels"]] == [2]
-    wrong("--layer", "cnov", model=model_file).assert_one_clear_line("did you mean conv")
+    run_wrongly("--layer", "cnov", model=model_file).assert_one_clear_line("did you mean conv")
 
 
 def test_maximize_takes_other_inputs_and_images_of_many_channels(run: Run, tmp_path: Path) -> None:

@@ -93,15 +93,15 @@ def test_render_options_reach_the_picture(
 def test_layers_option_takes_globs_classes_indices_and_repeats(
     run: Run, model_file: Path, photo: Path, tmp_path: Path
 ) -> None:
-    def drawn(*layers: object) -> list[str]:
+    def list_drawn_layers(*layers: object) -> list[str]:
         options = [part for layer in layers for part in ("--layers", layer)]
         result = run("render", model_file, photo, "-o", tmp_path, "--json", "--overwrite", *options)
         (image,) = (event for event in result.events if event["event"] == "image")
         return list(image["dead"])
 
-    assert drawn("*o*") == ["conv", "pool"]
-    assert drawn("Conv2D", "MaxPooling2D") == ["conv", "pool"]
-    assert drawn(1, -1) == ["relu", "head"]
+    assert list_drawn_layers("*o*") == ["conv", "pool"]
+    assert list_drawn_layers("Conv2D", "MaxPooling2D") == ["conv", "pool"]
+    assert list_drawn_layers(1, -1) == ["relu", "head"]
     assert parse_layers(keras.Sequential([keras.layers.ReLU(name="Conv2D")]), ["Conv2D"]) == [
         "Conv2D"
     ]

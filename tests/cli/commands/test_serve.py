@@ -20,7 +20,7 @@ Run = Callable[..., Any]
 
 
 @contextmanager
-def served(
+def start_server(
     start: Callable[..., Any], *arguments: object, **environment: str
 ) -> Iterator[tuple[Any, str]]:
     """Start `actgrid serve` in a process; yield the process and the printed address."""
@@ -38,7 +38,7 @@ def served(
 def test_serve_runs_until_interrupted(
     start: Callable[..., Any], model_file: Path, photo: Path
 ) -> None:
-    with served(start, model_file, photo.parent) as (process, address):
+    with start_server(start, model_file, photo.parent) as (process, address):
         assert httpx.get(address).text.startswith("<!doctype html>")
         listed = httpx.get(f"{address}api/images.json").json()
         assert [image["name"] for image in listed["images"]] == ["cat.jpg"]
@@ -119,12 +119,12 @@ def wait_for_progress(address: str, place: str, state: str = "running") -> None:
 @pytest.fixture(scope="module")
 def demo(start: Callable[..., Any]) -> Iterator[tuple[Any, str, str]]:
     """Serve the embedded model; yield process, address and the URL of its heatmaps."""
-    with served(start, "demo") as (process, address):
+    with start_server(start, "demo") as (process, address):
         (image,) = httpx.get(f"{address}api/images.json").json()["images"]
         yield process, address, f"api/images/{image['id']}/heatmaps"
 
 
-def cpu_seconds(process: Any) -> float:
+def get_cpu_seconds(process: Any) -> float:
     """Return the processor time of a process in seconds."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -146,9 +146,9 @@ def test_cancelled_heatmap_uses_no_processor_time(demo: tuple[Any, str, str], me
         wait_for_progress(address, place)
     wait_for_progress(address, place, "none")
     time.sleep(1)  # a batch that has started still ends
-    before = cpu_seconds(process)
+    before = get_cpu_seconds(process)
     time.sleep(1)
-    assert cpu_seconds(process) - before < 0.2
+    assert get_cpu_seconds(process) - before < 0.2
 
 
 def test_quick_requests_do_not_wait_for_slow_heatmaps(demo: tuple[Any, str, str]) -> None:
@@ -176,7 +176,7 @@ def test_quick_requests_do_not_wait_for_slow_heatmaps(demo: tuple[Any, str, str]
 
 
 def test_signal_stops_serve_during_heatmap_and_stalled_upload(start: Callable[..., Any]) -> None:
-    with served(start, "demo") as (process, address):
+    with start_server(start, "demo") as (process, address):
         (image,) = httpx.get(f"{address}api/images.json").json()["images"]
         place = f"api/images/{image['id']}/heatmaps/rise/9"
         half = "\r\nContent-Length: 9\r\n\r\nhalf"
@@ -189,7 +189,10 @@ def test_signal_stops_serve_during_heatmap_and_stalled_upload(start: Callable[..
 
 
 def test_token_from_environment_variable(start: Callable[..., Any], model_file: Path) -> None:
-    with served(start, model_file, "--host", "0.0.0.0", ACTGRID_TOKEN="sesame") as (_, address):
+    with start_server(start, model_file, "--host", "0.0.0.0", ACTGRID_TOKEN="sesame") as (
+        _,
+        address,
+    ):
         assert address.endswith("?token=sesame")
         place = re.sub(r"//[^:]+:(\d+)/.*", r"//127.0.0.1:\1/api/model.json", address)
         assert httpx.get(place).status_code == 401

@@ -39,7 +39,7 @@ def bench(options: Options) -> None:
         raise OptionError("--save and --against exclude each other: give only one of them")
     if save is not None:
         make_folder(save.parent)
-    cases = list(bench.bench_cases(quick))
+    cases = list(bench.make_cases(quick))
     reference = dict.fromkeys(cases, 1.0)
     if against is not None and against.suffix == ".json":
         reference = bench.load_timings(against, cases, quick)

@@ -50,7 +50,7 @@ def diagram(model: Model, image: Image = None, *, options: Options) -> None:
     weights = options["weights"] or ("random" if image is None else "imagenet")
     network = load_model(model, weights, options["safe_mode"])
     preprocessing = None if images is None else resolve_preprocessing(network, "auto")
-    drawing = options.of(DiagramOptions, LevelMapOptions)
+    drawing = options.select(DiagramOptions, LevelMapOptions)
     selected = parse_layers(network, options["layers"])
     picture = figures.diagram(network, images, selected, **drawing)
     picture.save(output)

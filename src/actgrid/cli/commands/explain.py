@@ -75,14 +75,18 @@ def explain(
     from actgrid.runs import explain_images
 
     # Invalid options are reported before the model loads, which takes seconds.
-    texts, layer, drawing = options["target"] or [], options["layer"], options.of(OverlayOptions)
-    methods = select_methods(options["method"], layer, options.of(MethodOptions))
+    texts, layer, drawing = (
+        options["target"] or [],
+        options["layer"],
+        options.select(OverlayOptions),
+    )
+    methods = select_methods(options["method"], layer, options.select(MethodOptions))
     labels = read_labels_option(options["labels"])
     target = parse_targets(texts, labels)
     files = [file for image in images for file in find_images(image)]
     output = Path(options["output"])
     make_folder(output)
-    network = load_model(model, **options.of(ModelOptions))
+    network = load_model(model, **options.select(ModelOptions))
     size, preprocess, fit = (options[name] for name in ("size", "preprocess", "fit"))
     preprocessing = resolve_preprocessing(network, preprocess)
     layers = parse_layers(network, None if layer is None else [layer])

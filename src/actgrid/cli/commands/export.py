@@ -45,7 +45,7 @@ def export(model: Model, images: Images, options: Options) -> None:
     viewing = read_viewer_options(images, options)
     output = Path(options["output"])
     make_folder(output)
-    network = load_model(model, **options.of(ModelOptions))
+    network = load_model(model, **options.select(ModelOptions))
     preprocessing = resolve_preprocessing(network, options["preprocess"])
     actgrid.export_site(
         network,
@@ -53,7 +53,7 @@ def export(model: Model, images: Images, options: Options) -> None:
         output=output,
         progress=True,
         **viewing,
-        **options.of(SiteOptions),
+        **options.select(SiteOptions),
     )
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     print(f"{output}: {size / 1e6:,.1f} MB; open it through a web server, for example")

@@ -19,7 +19,7 @@ def layers(model: Model, options: Options) -> None:
     from actgrid.cli.loading import load_model
     from actgrid.models import list_layers
 
-    infos = list_layers(load_model(model, **options.of(ModelOptions)))
+    infos = list_layers(load_model(model, **options.select(ModelOptions)))
     if options["json"]:
         typer.echo(json.dumps([{**asdict(info), "channels": info.channels} for info in infos]))
     else:

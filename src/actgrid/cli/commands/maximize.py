@@ -55,7 +55,7 @@ def maximize(model: Model, options: Options) -> None:
     output = Path(options["output"])
     find_image_format(output.suffix)
     make_folder(output.parent)
-    network = load_model(model, **options.of(ModelOptions))
+    network = load_model(model, **options.select(ModelOptions))
     preprocessing = resolve_preprocessing(network, options["preprocess"])
     (layer,) = parse_layers(network, [options["layer"]]) or [None]
     maximization = attribution.maximize(
@@ -66,7 +66,7 @@ def maximize(model: Model, options: Options) -> None:
         progress=True,
         size=options["size"],
         preprocess=options["preprocess"],
-        **options.of(
+        **options.select(
             ChannelOptions, MaximizeOptions, ImageInputOptions, SheetOptions, BatchOptions
         ),
     )

@@ -47,9 +47,9 @@ def render_weights(model: Model, options: Options) -> None:
     load_backend(options["backend"])
     output = Path(options["output"])
     make_folder(output)
-    network = load_model(model, **options.of(ModelOptions))
+    network = load_model(model, **options.select(ModelOptions))
     selected = parse_layers(network, options["layers"])
-    drawn_weights = save_weights(output, network, selected, **options.of(WeightFileOptions))
+    drawn_weights = save_weights(output, network, selected, **options.select(WeightFileOptions))
     if options["json"]:
         typer.echo(json.dumps(report.weights_as_dict(output, drawn_weights)))
     else:

@@ -58,10 +58,10 @@ def serve(model: Model, images: OptionalImages = None, *, options: Options) -> N
             if options["open"]:
                 webbrowser.open(url)
 
-        network = load_model(model, **options.of(ModelOptions))
+        network = load_model(model, **options.select(ModelOptions))
         preprocessing = resolve_preprocessing(network, options["preprocess"])
         actgrid.serve(
-            network, ready=announce, **viewing, **options.of(ServerOptions, UploadOptions)
+            network, ready=announce, **viewing, **options.select(ServerOptions, UploadOptions)
         )
 
 

@@ -1,4 +1,4 @@
-"""The native backend, which calls the C++ core (ImportError if the core is not built)."""
+"""The native backend, which calls the C++ core (ImportError if it is not built)."""
 
 from __future__ import annotations
 
