@@ -77,7 +77,7 @@ def ascend(
 
 @dataclass(frozen=True)
 class ChannelMeans:
-    """Function that returns a layer path and the mean of each channel, (N, C)."""
+    """Traceable function that returns a layer's path and its channel means, (N, C)."""
 
     layer: Selection
 
@@ -122,7 +122,7 @@ def _average_channels(tensor: Any, call: Call) -> Any:
 
 @dataclass(frozen=True)
 class AscentStep:
-    """Function that updates the parameters of each image by one Adam step."""
+    """Function that updates the optimized images by one gradient ascent step (Adam)."""
 
     layer: Selection
     parametrization: ImageParametrization
@@ -130,7 +130,7 @@ class AscentStep:
     transform: RandomTransform
 
     def __call__(self, model: Any, state: Any, step_seed: Any, rates: Any) -> Any:
-        """Return updated parameters and the moments of their gradients (Adam step)."""
+        """Return the updated image parameters and the first and second moments of Adam."""
         tf = tensorflow()
         parameters, first_moment, second_moment, model_inputs = state
         # The image input carries the channel index of each image: each call passes one structure.
@@ -168,7 +168,11 @@ class AscentStep:
 
 
 def _make_leaky(tensor: Any) -> Any:
-    """Replace a softmax by its logits and a ReLU by a leaky ReLU in a tensor."""
+    """Return a tensor that has a gradient where the given activation is saturated.
+
+    The output of a softmax is replaced by its logits, and the output of a ReLU by that of a leaky
+    ReLU of the same input. Other tensors are returned unchanged.
+    """
     logits = find_softmax_logits(tensor)
     if logits is not None:
         return logits

@@ -44,13 +44,13 @@ class Backdrop(NamedTuple):
     boxes: npt.NDArray[np.int64] | None
 
     def select(self, indices: list[int]) -> Backdrop:
-        """Return a backdrop of the pictures at the given indices, which may repeat."""
+        """Return a `Backdrop` of the pictures at the given indices, which may repeat."""
         if indices == list(range(len(self.images))):
             return self
         return Backdrop(self.images[indices], None if self.boxes is None else self.boxes[indices])
 
     def shrink(self, max_side: int) -> Backdrop:
-        """Return the backdrop, shrunk so that no side exceeds `max_side` pixels."""
+        """Return a `Backdrop` with pictures reduced to at most `max_side` pixels a side."""
         height, width = self.images.shape[1:3]
         scale = max_side / max(height, width)
         if scale >= 1:

@@ -95,14 +95,14 @@ class ScoreReader:
         return slice(2, None) if self.channels_first else slice(1, -1)
 
     def with_image(self, inputs: Any, image: Any) -> Any:
-        """Return a model's inputs with the image replaced."""
+        """Return a copy of a model's inputs with another image tensor."""
         nest = tensorflow().nest
         tensors = nest.flatten(inputs)
         tensors[self.image_index] = image
         return nest.pack_sequence_as(inputs, tensors)
 
     def get_image(self, inputs: Any) -> Any:
-        """Return the image among a model's inputs."""
+        """Return the image tensor among a model's inputs."""
         return tensorflow().nest.flatten(inputs)[self.image_index]
 
     def run(self, model: Any, inputs: Any, target_classes: Any) -> SymbolicRun:
@@ -127,7 +127,7 @@ class ScoreReader:
 
 @dataclass(frozen=True)
 class _ScoreFunction:
-    """Function that returns the target scores of images."""
+    """Function that computes the target scores of images."""
 
     reader: ScoreReader
 
@@ -186,7 +186,7 @@ class ExplainedBatch:
             yield replace(self, inputs=inputs, target_classes=self.target_classes[part])
 
     def run(self, body: Body, *arguments: Any) -> Any:
-        """Compile a function for the model and run it on all images; return its result."""
+        """Compile a function of the model, run it on all images, and return its result."""
         self.report(0, len(self))
         return compile_function(self.model, body)(self.inputs, self.target_classes, *arguments)
 
@@ -236,7 +236,7 @@ class ExplainedBatch:
             )
 
     def with_image(self, image: Any) -> ExplainedBatch:
-        """Return the batch with its images replaced."""
+        """Return a copy of the batch with other images."""
         return replace(self, inputs=self.reader.with_image(self.inputs, image))
 
     def check_scores(self, target_scores: TargetScores) -> TargetScores:
@@ -353,6 +353,6 @@ def expand_to_rank(values: Any, tensor: Any) -> Any:
 
 
 def gather_baseline(baseline: Any, image: Any) -> Any:
-    """Gather the baseline of each image index; a single row is for all images."""
+    """Return the baseline of each image index. A single baseline is used for all."""
     tf = tensorflow()
     return tf.gather(baseline, tf.minimum(image, tf.shape(baseline)[0] - 1))

@@ -82,14 +82,16 @@ class _LayerChoice:
     any_rank: bool = False
 
     def find_activation(self, model: Any, run: SymbolicRun) -> tuple[Call, Any, Any]:
-        """Return the layer's call, its activation, and the gradient of the scores.
+        """Return the layer call to explain, its activation, and the gradient there.
 
-        Activation and gradient are float32 with channels last.
+        The gradient is that of the target scores with respect to the activation. Activation and
+        gradient are float32 with channels last.
 
         Raises
         ------
         LayerError
-            If the choice matches no layer or several, or the score does not depend on the layer.
+            If the selection matches no layer or several, or the score does not depend on the
+            layer.
         ShapeError
             If the layer's output has no spatial axes.
         """
@@ -119,7 +121,10 @@ class _LayerChoice:
         return tf.constant([call.info.path for call in calls]), tf.stack(magnitudes)
 
     def _find_calls(self, model: Any, run: SymbolicRun) -> list[Call]:
-        """Return the candidate calls; the last that the score depends on is used."""
+        """Return the layer calls from which the maps may be computed, in execution order.
+
+        `find_activation` uses the last of these calls that the score depends on.
+        """
         if self.choice is None:
             return find_target_calls(run.calls, run.image, run.target_scores.scores, run.outputs)
         if isinstance(self.choice, str):
@@ -159,7 +164,11 @@ class _LayerChoice:
 
 @dataclass(frozen=True)
 class _MapFunction:
-    """Function that computes a map for each image, or returns the activations."""
+    """Function that computes a class activation map of each image from one layer.
+
+    It returns the layer's path, the maps, whether each image has a gradient, and the target scores.
+    Without a formula, the activations are returned in place of the maps.
+    """
 
     reader: ScoreReader
     layer: _LayerChoice

@@ -139,7 +139,7 @@ def format_targets(heatmap: Heatmap) -> list[str]:
 
 
 def _parse_methods(methods: Any) -> dict[Method, dict[str, Any]]:
-    """Return the options of each chosen method."""
+    """Convert the option `methods` to a dict: attribution method -> its options."""
     if isinstance(methods, Mapping):
         for name, options in methods.items():
             if not isinstance(options, Mapping):

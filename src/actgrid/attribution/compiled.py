@@ -73,7 +73,7 @@ class CompiledFunction:
 
 
 class _FunctionCache(OrderedDict[Body, CompiledFunction]):
-    """Cache of compiled functions that is empty after its model is copied or pickled."""
+    """Cache of a model's compiled functions, which copies of the model do not share."""
 
     def __reduce__(self) -> tuple[type[_FunctionCache], tuple[()]]:
         return _FunctionCache, ()

@@ -91,7 +91,10 @@ def _patch_attribute(
 
 
 def _list_compound_relus() -> list[tuple[Any, str, Callable[..., Any]]]:
-    """Return (owner, name, wrapper) of Keras methods with ReLUs of several operations."""
+    """List the Keras methods that compute a ReLU by several TensorFlow operations.
+
+    Each entry is the class, the name of its method, and a function that wraps the method.
+    """
 
     def wrap_relu(original: staticmethod[..., Any], decorate: Any) -> staticmethod[..., Any]:
         function = original.__func__
@@ -136,7 +139,10 @@ def _is_relu(operation: Any) -> bool:
 
 
 def _parse_comparison(condition: Any) -> tuple[Any, Any]:
-    """Return the tensors that a comparison with a constant bounds, or None."""
+    """Return the tensors that a comparison bounds from below and from above.
+
+    None in place of a tensor: the comparison is not with a constant on that side.
+    """
     comparison = condition.op
     if comparison.type not in ("Greater", "GreaterEqual", "Less", "LessEqual"):
         return None, None
@@ -208,7 +214,10 @@ def _register_gradients() -> dict[str, str]:
         )
 
     def split_gradient(condition: Any, tensors: Any, upstream: Any) -> list[Any]:
-        """Return the gradients of both operands of a selection; None for a scalar."""
+        """Return the guided gradients of both operands of a selection such as `tf.where`.
+
+        The gradient of a scalar operand is None.
+        """
         upstream = tf.nn.relu(upstream)
         zero = tf.zeros_like(upstream)
         gradients = tf.where(condition, upstream, zero), tf.where(condition, zero, upstream)

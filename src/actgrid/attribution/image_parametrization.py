@@ -111,7 +111,7 @@ class ImageParametrization:
         return tensorflow().constant(noise, "float32")
 
     def to_unit_images(self, parameters: Any) -> Any:
-        """Convert parameters to images, (N, H, W, C) with values from 0 to 1."""
+        """Convert image parameters to images, (N, H, W, C) with values from 0 to 1."""
         tf = tensorflow()
         values = parameters
         if self.basis == "fourier":
@@ -139,11 +139,14 @@ class ImageParametrization:
         return tf.transpose(inputs, (0, 3, 1, 2)) if self.channels_first else inputs
 
     def parameters_to_model_input(self, model: Any, parameters: Any) -> Any:
-        """Convert parameters to the model's image input."""
+        """Convert image parameters to the preprocessed image input of the model."""
         return self.to_model_input(model, self.to_unit_images(parameters))
 
     def to_pixels(self, parameters: Any) -> npt.NDArray[np.uint8]:
-        """Convert parameters to displayable uint8 pixels, (N, H, W, 3) or (N, H, W, C)."""
+        """Convert image parameters to displayable uint8 pixels, (N, H, W, 3).
+
+        Images of two or more than four channels, which have no RGB form, keep their C channels.
+        """
         images: npt.NDArray[np.float32] = self.to_unit_images(parameters).numpy()
         levels = np.rint(images * 255).astype(np.uint8)
         if self.rgb_channels is not None:
@@ -156,7 +159,10 @@ class ImageParametrization:
 def _explain_unknown_size(
     model: Any, inputs: MaximizationInputs, trial: ImageParametrization
 ) -> str:
-    """Run a model on a trial image; return the message if the size is unknown."""
+    """Return the error message for a model whose image size is unknown.
+
+    The model is run on a trial image, so that the message can name the model's own error.
+    """
     if not model.built:
         return "size is unknown, as the model has not been called: pass size=(height, width)"
     image = trial.parameters_to_model_input(model, trial.make_noise(0))

@@ -56,7 +56,10 @@ Sampling = Callable[[Any, Any, Any, Any], Any]
 
 
 def keep_image(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
-    """Return the images unchanged, as a `Sampling`."""
+    """Return the images unchanged.
+
+    This is the `Sampling` of methods that use the gradient at the image itself.
+    """
     return image
 
 
@@ -86,7 +89,10 @@ def add_noise(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
 
 @dataclass(frozen=True)
 class _GradientFunction:
-    """Function that returns the weighted sum of the gradients of each image's samples."""
+    """Function that sums the score's gradients over modified samples of each image.
+
+    It returns the weighted sums, in the shape of the images, and the target scores.
+    """
 
     reader: ScoreReader
     sampling: Sampling
@@ -133,18 +139,21 @@ def sum_gradients(
     table: npt.ArrayLike = 0.0,
     baseline: Any = None,
 ) -> Array:
-    """Compute the weighted sum of the gradients of each image's samples.
+    """Compute a weighted sum of score gradients over modified samples of each image.
+
+    The gradients are those of the target score with respect to the samples.
 
     Parameters
     ----------
     batch
         The images, with fixed target classes.
     sampling
-        A module-level function such as `add_noise`: compiled functions are cached by it.
+        Function that makes S samples of each image, such as `add_noise`. It must be defined at
+        module level, because the cache finds the compiled function by it.
     weights
-        (S,) weight of each sample.
+        (S,) weight of the gradient of each sample.
     table
-        Parameters of `sampling`.
+        Numbers that `sampling` receives, such as the noise level, or a fraction for each sample.
     baseline
         Result of `ExplainedBatch.make_baseline`; None if `sampling` uses no baseline.
 
@@ -170,13 +179,16 @@ def sum_gradients(
 def _reduce_channels(
     values: Array, batch: ExplainedBatch, reduce: str, target_scores: TargetScores
 ) -> Attribution:
-    """Combine the channels of each pixel; return the maps as an attribution."""
+    """Reduce gradients to one value per pixel, and return them as an `Attribution`."""
     maps = _REDUCTIONS[reduce](values, axis=batch.reader.channel_axis)
     return Attribution(np.asarray(maps, np.float32), target_scores, signed=reduce == "sum")
 
 
 def _compute_gradients(batch: ExplainedBatch, guided: bool = False) -> tuple[Array, TargetScores]:
-    """Return the gradients at the unmodified images, and their target scores."""
+    """Compute the gradient of the score at each unmodified image.
+
+    Return the gradients, in the shape of the images, and the target scores.
+    """
     tf = tensorflow()
     body = _GradientFunction(batch.reader, keep_image, guided)
     baseline, table, weights = tf.zeros((1,) * len(batch.image.shape)), tf.zeros(1), tf.ones(1)

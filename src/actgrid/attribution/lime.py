@@ -96,7 +96,7 @@ def lime(
 def _make_segment_masks(
     image: Any, sample: Any, sides: Any, visible: Any, segment_maps: Any
 ) -> Any:
-    """Return masks (rows, H, W) that are 1 at the visible superpixels."""
+    """Return masks (rows, H, W): 1 at visible superpixels and 0 at hidden superpixels."""
     tf = tensorflow()
     pixel_count = tf.shape(segment_maps)[1] * tf.shape(segment_maps)[2]
     flat = tf.reshape(tf.gather(segment_maps, image), (-1, pixel_count))

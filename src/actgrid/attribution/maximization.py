@@ -280,7 +280,7 @@ def maximize(
 def _resolve_channels(
     model: Any, channels: Any, count: int, layer: str, labels: Sequence[str] | str | None
 ) -> npt.NDArray[np.intp]:
-    """Return channel indices from indices or class names; None: all channels."""
+    """Convert channel indices or class names to channel indices. None: all channels."""
     channels = check_option(ChannelOptions, "channels", channels)
     if channels is None:
         return np.arange(count)

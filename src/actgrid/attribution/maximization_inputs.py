@@ -45,7 +45,7 @@ class MaximizationInputs:
     def from_options(
         cls, model: Any, values: Mapping[str, Any] | None, image_input: int | str | None
     ) -> MaximizationInputs:
-        """Create the inputs from the options `inputs` and `image_input` of `maximize`.
+        """Create the instance from the options `inputs` and `image_input` of `maximize`.
 
         Parameters
         ----------
@@ -53,6 +53,11 @@ class MaximizationInputs:
             One sample of each input other than the image, by name.
         image_input
             Name or index of the image; None: the only image that `values` leaves out.
+
+        Returns
+        -------
+        MaximizationInputs
+            The position of the image to optimize, and constant tensors of the other inputs.
 
         Raises
         ------
@@ -97,7 +102,7 @@ class MaximizationInputs:
         values: Mapping[str, Any],
         image_input: int | str | None,
     ) -> int:
-        """Return the index of the image among the flattened inputs."""
+        """Return the position of the image to optimize among the model's flattened inputs."""
         flat = tensorflow().nest.flatten(specs)
         if isinstance(image_input, str):
             candidates = [find_input_position(model, specs, image_input)]

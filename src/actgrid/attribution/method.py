@@ -45,7 +45,7 @@ class Method:
 
     @property
     def summary(self) -> str:
-        """First line of the docstring of `run`."""
+        """Summary of the method: the first line of the docstring of `run`."""
         return (inspect.getdoc(self.run) or "").splitlines()[0]
 
     @property

@@ -180,7 +180,10 @@ def _place_patches(side: int, patch: int, stride: int) -> list[int]:
 
 
 def _make_random_masks(image: Any, sample: Any, sides: Any, grids: Any, shifts: Any) -> Any:
-    """Return masks, (rows, H, W): coarse grids, enlarged bilinearly and shifted."""
+    """Return random masks, (rows, H, W) with values from 0 to 1.
+
+    Each mask is a coarse random grid, enlarged bilinearly and shifted.
+    """
     tf = tensorflow()
     corners = tf.shape(grids)[1]
     cells = corners - 2  # across the image; the shift needs one more cell

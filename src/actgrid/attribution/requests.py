@@ -93,7 +93,7 @@ class ExplanationRequest:
 
     @property
     def batch(self) -> ExplainedBatch:
-        """Images and classes of the first output."""
+        """The images and target classes of the first explained output."""
         return self.output_requests[0].batch
 
     def explain(
@@ -130,7 +130,7 @@ class ExplanationRequest:
         return _make_heatmap(attributions, order, self.backdrop, method.name, reasons)
 
     def with_predicted_classes(self) -> ExplanationRequest:
-        """Return a copy in which missing targets are the predicted classes."""
+        """Return a copy of the request with predicted classes in place of missing targets."""
         requests = []
         for request in self.output_requests:
             classes = [part.compute_scores().classes for part in request.batch.split()]
@@ -218,7 +218,10 @@ def prepare_request(
 def _make_output_requests(
     batch: ExplainedBatch, target: TargetLike, labels: Labels
 ) -> tuple[tuple[OutputRequest, ...], list[int]]:
-    """Return a request for each explained output, and the image index of each map."""
+    """Split a batch into one request for each explained output or target function.
+
+    Return the requests, and the image index of each map in the order of the option `target`.
+    """
     model = batch.model
     # Subclassed models are traced for the names of their outputs, only if the names are needed.
     needs_names = isinstance(labels, Mapping) or may_name_outputs(target)

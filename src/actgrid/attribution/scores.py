@@ -184,7 +184,10 @@ def find_binary_output(model: Any, inputs: Any, labels: Any = None) -> str | Non
 def _find_binary_kind(
     output: Any, logits: Logits | None, evidence: BinaryEvidence
 ) -> Literal["logit", "probability", "sign"] | None:
-    """Return how a single output value encodes class 1; None if it does not."""
+    """Return the form in which an output of one value encodes the score of class 1.
+
+    None: the value is not known to stand for two classes.
+    """
     if logits is not None:
         return "logit" if logits.activation == "sigmoid" else None
     if evidence == "logit":

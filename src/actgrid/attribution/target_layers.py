@@ -76,7 +76,7 @@ _MOVING_LAYERS = tuple(
 
 
 class _Derivation(NamedTuple):
-    """Derivation of a tensor of rank 3 or more from the image.
+    """Record of how a tensor of rank 3 or more is computed from the image.
 
     Attributes
     ----------
@@ -283,7 +283,10 @@ class _ImageFlow:
                     self.derivations.setdefault(output.name, derivation)
 
     def _derive(self, inputs: Any, output: Any, mixes: bool, enlarges: bool) -> _Derivation | None:
-        """Return the derivation of an operation's output; None if it is not spatial."""
+        """Return a `_Derivation`: how an operation's output is computed from the image.
+
+        None: the output does not depend on the image or has no spatial axes.
+        """
         input_derivations = [
             self.derivations[tensor.name] for tensor in inputs if tensor.name in self.derivations
         ]
@@ -304,7 +307,10 @@ class _ImageFlow:
         )
 
     def _derive_from_layer(self, call: Call) -> _Derivation | None:
-        """Return the derivation of a layer's output from the layer's inputs."""
+        """Return a `_Derivation` of a layer's output: how it is computed from the image.
+
+        None: the output does not depend on the image or has no spatial axes.
+        """
         inputs = _flatten_tensors(call.inputs)
         inside = collect_ancestors([call.tensor], {tensor.name for tensor in inputs})
         mixes = any(operation.outputs[0].name in inside for operation in self.mixing_operations)
@@ -346,7 +352,7 @@ def _enlarges(operation: Any) -> bool:
 
 
 def _is_single(tensor: Any) -> bool:
-    """Return whether a tensor of rank 4 is 1 x 1, with channels last or first."""
+    """Return whether a tensor of rank 4 has height 1 and width 1, in any data format."""
     shape = list(tensor.shape)
     return len(shape) == 4 and [1, 1] in (shape[1:3], shape[2:])
 
@@ -363,12 +369,18 @@ def _only_moves(call: Call) -> bool:
 
 
 def collect_ancestors(tensors: Iterable[Any], stop: Iterable[str] = ()) -> set[str]:
-    """Return the names of tensors and their ancestors, excluding `stop`.
+    """Return the names of tensors and of all tensors from which they are computed.
 
     Parameters
     ----------
     stop
-        Names of tensors that are not followed further.
+        Names of tensors at which the search ends. These names, and names of tensors that are
+        reached only through them, are not returned.
+
+    Returns
+    -------
+    set of str
+        Names of symbolic tensors.
     """
     visited = set(stop)
     start = len(visited)

@@ -110,7 +110,7 @@ def list_target_rows(
 
 
 def _group_by_output(target: Any, outputs: Sequence[str]) -> Mapping[Any, Any] | None:
-    """Return targets by output; None if the target names no output."""
+    """Return a dict: output -> its targets. None: `target` does not name an output."""
     if isinstance(target, Mapping):
         return target
     if isinstance(target, tuple) and len(target) == 2 and len(outputs) > 1:

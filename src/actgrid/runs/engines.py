@@ -15,7 +15,7 @@ __all__ = ["Engine", "run_locally"]
 
 
 class Engine(Protocol):
-    """Processes the images of a run, in this process or in others."""
+    """Protocol of a function that processes images of a run and yields the results."""
 
     def __call__(
         self,

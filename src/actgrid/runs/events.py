@@ -65,16 +65,16 @@ class EventWriter:
             self._file = _EventFile(self.log_dir)
 
     def images(self, tag: str, pngs: Sequence[bytes], step: int) -> None:
-        """Write PNG files of equal size, which TensorBoard shows side by side."""
+        """Write an image summary of PNG files of equal size, which are shown side by side."""
         width, height = _PNG_SIZE.unpack_from(pngs[0])
         self._write(tag, [b"%d" % width, b"%d" % height, *pngs], step, _IMAGE)
 
     def scalar(self, tag: str, value: float, step: int) -> None:
-        """Write a number, which TensorBoard draws as a curve over the steps."""
+        """Write a scalar summary, which TensorBoard draws as a curve over the steps."""
         self._write(tag, np.float32(value), step, _SCALAR)
 
     def histogram(self, tag: str, values: npt.ArrayLike, step: int) -> None:
-        """Write a histogram of the finite values of an array."""
+        """Write a histogram summary of the finite values of an array."""
         array = np.asarray(values, np.float64).ravel()
         finite = array[np.isfinite(array)]
         low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
@@ -128,7 +128,7 @@ class EventWriter:
 
 
 class _EventFile:
-    """An event file that detects a full disk, which TensorFlow does not report."""
+    """Writer of one TensorBoard event file that also reports a full disk."""
 
     def __init__(self, log_dir: str) -> None:
         # A unique suffix identifies the file; TensorBoard ignores the suffix.
@@ -156,7 +156,10 @@ class _EventFile:
         self._check()
 
     def _check(self) -> None:
-        """Raise OSError if records are missing in the file; remove an incomplete record."""
+        """Raise OSError if the event file lacks summaries that were written.
+
+        An incomplete summary at the end of the file is removed.
+        """
         if self._path is None:
             return
         with self._path.open("rb") as file:

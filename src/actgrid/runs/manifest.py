@@ -82,7 +82,7 @@ class Record:
         return self.status == "failed"
 
     def to_line(self) -> bytes:
-        """Return the record as a line of JSON."""
+        """Return the record of an image as a line of JSON."""
         return orjson.dumps(asdict(self), option=orjson.OPT_APPEND_NEWLINE)
 
 
@@ -131,7 +131,7 @@ class Manifest:
         return self._store.list_names("manifest/")
 
     def files(self) -> Iterator[str]:
-        """Yield the files of the recorded images; none if the manifest cannot be read."""
+        """Yield the file names of the recorded images; none if the manifest is unreadable."""
         shards: set[str] = set()
         with suppress(RunError):
             for record in self:
@@ -146,34 +146,34 @@ class Manifest:
         yield from shards
 
     def reset(self) -> None:
-        """Remove all records."""
+        """Remove all records of the manifest."""
         for name in [MANIFEST, *self._list_parts()]:
             self._store.remove(name)
 
     def repair(self) -> None:
-        """Remove an incomplete last line."""
+        """Remove the last line of the manifest file if it is incomplete."""
         self._store.remove_incomplete_line(MANIFEST)
 
     def keep(self, count: int) -> None:
-        """Keep the first `count` records, and remove the others."""
+        """Keep the first `count` records of the manifest, and remove the others."""
         lines = list(islice(self._read_lines(), count))
         self._store.write(MANIFEST, *lines)
 
     def append(self, record: Record) -> None:
-        """Append a record of an image whose files are complete."""
+        """Append the record of an image, whose files must be complete, to the manifest."""
         if self._store.is_local:
             self._store.append(MANIFEST, record.to_line())
         else:
             self._lines.append(record.to_line())
 
     def end_shard(self, number: int) -> None:
-        """Write the buffered records of a shard."""
+        """Write the buffered records of a finished shard to the manifest."""
         if self._lines:
             self._store.write(f"manifest/{number:06}.jsonl", *self._lines)
             self._lines = []
 
     def close(self) -> None:
-        """Join the files of the shards, if there are any."""
+        """Join the manifest files of the shards to one file, if there are any."""
         if parts := self._list_parts():
             with self._store.open_for_writing(MANIFEST) as file:
                 for name in parts:
@@ -233,7 +233,10 @@ def _flatten(run: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _describe_change(old: Any, new: Any) -> str:
-    """Describe the old and new value; long values start near their first difference."""
+    """Return a text with the old and the new value of a setting.
+
+    Long values are cut, and begin shortly before their first difference.
+    """
     old_text, new_text = (orjson.dumps(value).decode() for value in (old, new))
     start = 0
     if max(len(old_text), len(new_text)) > _MAX_VALUE_LENGTH:

@@ -59,7 +59,7 @@ class FinishedShard:
 
 
 class StageMeter:
-    """Counts processed images, and the busy seconds of each processing stage."""
+    """Counter of processed images, and of the busy seconds of each processing stage."""
 
     def __init__(self) -> None:
         self.images = 0
@@ -68,7 +68,7 @@ class StageMeter:
 
     @contextmanager
     def time_stage(self, stage: str) -> Iterator[None]:
-        """Add the duration of the ``with`` block to a stage."""
+        """Add the duration of the ``with`` block to the busy seconds of a pipeline stage."""
         start = time.perf_counter()
         try:
             yield
@@ -78,7 +78,7 @@ class StageMeter:
                 self.seconds[stage] += seconds
 
     def add(self, images: int, seconds: Mapping[str, float]) -> None:
-        """Add images and stage seconds of another process."""
+        """Add the image count and the stage seconds that another process measured."""
         self.images += images
         with self._lock:
             for stage, added in seconds.items():

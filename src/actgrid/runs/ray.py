@@ -127,7 +127,10 @@ class RayEngine:
         thresholds: Mapping[str, Any],
         meter: StageMeter,
     ) -> Iterator[Record | FinishedShard]:
-        """Yield records and finished shards, see `Engine`; workers keep own thresholds."""
+        """Process images on Ray; yield records and finished shards as `Engine` describes.
+
+        Each worker keeps its own thresholds of the top images.
+        """
         if not items.are_files:
             raise OptionError(
                 "engine='ray' requires image files, because the workers read the images"
@@ -189,7 +192,10 @@ class RayEngine:
         return self.actors * self.num_cpus + 1
 
     def _check_resources(self, resources: Mapping[str, float]) -> None:
-        """Raise OptionError if Ray has too few CPUs or GPUs: it would wait for ever."""
+        """Raise OptionError if Ray has too few CPUs or GPUs for the workers.
+
+        Ray itself would wait forever.
+        """
         for name, needed in (("CPU", self._needed_cpus), ("GPU", self.actors * self.num_gpus)):
             if needed > (available := resources.get(name, 0)):
                 per_actor = self.num_cpus if name == "CPU" else self.num_gpus
@@ -238,7 +244,7 @@ class RayEngine:
 
 @dataclass(frozen=True)
 class _WorkerTask:
-    """The task of a worker: specification of the run, and the model or its function."""
+    """Data that a Ray worker needs: the run specification and the model or its loader."""
 
     spec: RunSpec
     model: Callable[[], Any] | bytes
@@ -277,7 +283,7 @@ class _WorkerTask:
 
 @dataclass
 class _ShardResult:
-    """The result of a shard: records, statistics, and an error that stopped it."""
+    """Result of processing one shard: records, statistics and the error that ended it."""
 
     number: int
     records: list[Record] = field(default_factory=list)
@@ -291,7 +297,10 @@ class _ShardResult:
     activity: str = ""
 
     def set_problem(self, error: Exception) -> None:
-        """Store an exception and its traceback, which Ray itself would not transmit."""
+        """Store an exception and its traceback text in the result.
+
+        Ray itself would not transmit the traceback.
+        """
         self.trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         try:
             self.problem = pickle.loads(pickle.dumps(error))
@@ -300,7 +309,7 @@ class _ShardResult:
 
 
 class _Worker:
-    """An actor that loads the model once and processes shards."""
+    """Ray actor that loads the model once and then processes shards of images."""
 
     def __init__(self, task: Any, attempts: Any) -> None:
         # The model is loaded with the first shard: Ray replaces a worker that dies in a task, but
@@ -331,7 +340,10 @@ class _Worker:
         return deaths
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Process the shards of a batch, and return their pickled results."""
+        """Process each pickled shard in a batch of Ray Data.
+
+        Return a batch with one pickled `_ShardResult` for each shard.
+        """
         return {
             "result": [
                 pickle.dumps(self._process(*pickle.loads(shard))) for shard in batch["shard"]
@@ -365,7 +377,10 @@ class _Worker:
         return result
 
     def _prepare(self, result: _ShardResult, items: list[Item]) -> Extractor:
-        """Load the model if necessary, and count this attempt at the shard."""
+        """Load the model if necessary, and count the attempt to process a shard.
+
+        Return the extractor of the layers.
+        """
         if self._extractor is None:
             result.activity = f"while loading the model on {socket.gethostname()}"
             result.deaths = self._load(result.activity)
@@ -376,7 +391,10 @@ class _Worker:
         return self._extractor
 
     def _count_attempt(self, key: object, activity: str) -> int:
-        """Count an attempt; raise RunError if there were too many."""
+        """Count an attempt to process a shard or load the model; return the new count.
+
+        Raise RunError if the count exceeds the maximum.
+        """
         count: int
         count, max_count = self._ray.get(self._attempts.begin.remote(key))
         if count > max_count:
@@ -388,26 +406,29 @@ class _Worker:
 
 
 class _AttemptCounter:
-    """Counts attempts at shards: Ray would retry a shard that kills workers for ever."""
+    """Ray actor that counts how often workers tried to process each shard.
+
+    Without a limit, Ray would retry forever a shard whose images kill its worker.
+    """
 
     def __init__(self, max_attempts: int) -> None:
         self._max_attempts = max_attempts
         self._counts: Counter[object] = Counter()
 
     def begin(self, key: object) -> tuple[int, int]:
-        """Count an attempt; return the number of attempts and the allowed maximum."""
+        """Count an attempt for a key; return the number of attempts and the maximum."""
         self._counts[key] += 1
         return self._counts[key], self._max_attempts
 
     def succeed(self, key: object) -> None:
-        """Reset the number of attempts."""
+        """Reset the number of attempts for a key after a success."""
         del self._counts[key]
 
 
 def _pickle_shards(
     spec: RunSpec, items: Items, first: int, recorded: Mapping[int, bool]
 ) -> Iterator[bytes]:
-    """Yield each shard as pickled bytes: number, items, and recorded items."""
+    """Yield each shard as pickled bytes: its number, its items and the recorded items."""
     size = spec.options.shard_size
     for number, group in groupby(items.start(first), lambda item: item.index // size):
         shard = list(group)

@@ -91,7 +91,10 @@ def write_results(
 def _make_example_input(
     layer_stats: Mapping[str, LayerStats], items: Items, loader: ImageLoader, model: Any
 ) -> Array | None:
-    """Return an input of the size that the model received; None without images."""
+    """Return an example input of the size that the model received in the run.
+
+    None: the size varies, and the image cannot be loaded again.
+    """
     if (spec := loader.input_spec(model)) is not None:
         return np.zeros((1, *spec.shape[1:]), spec.dtype.as_numpy_dtype)
     index = max(int(layer.top_index.max()) for layer in layer_stats.values())

@@ -75,7 +75,7 @@ class ImageLoader:
             raise OptionError("preprocess='prepared' requires arrays, but the images are files")
 
     def load(self, model: Any, item: Item) -> Any:
-        """Load an image as a batch of size 1: an array, or a dict of arrays by input name."""
+        """Load an item as a batch of size 1: an array, or a dict of arrays by input name."""
         if self.is_prepared:
             return _take_unchanged(model, item)
         image = _get_image(model, item)
@@ -136,7 +136,10 @@ def _list_input_names(model: Any) -> list[str]:
 
 
 def _take_unchanged(model: Any, item: Item) -> Any:
-    """Return an item unchanged as a batch of size 1; of a dict, the model inputs."""
+    """Return the array of an item as a batch of size 1, without preprocessing.
+
+    Of a dict, the entries that are inputs of the model are returned.
+    """
     if isinstance(item.source, Mapping):
         input_names = _list_input_names(model)
         entries = {

@@ -177,7 +177,7 @@ class Run:
             self._lock = lock.pop_all()
 
     def _prepare(self, model: ModelLike, resume: bool, overwrite: bool) -> None:
-        """Load the model, and prepare to resume or overwrite an earlier run."""
+        """Load the model, and decide how to resume or overwrite an earlier run."""
         earlier_run = read_run(self.store)
         if earlier_run is not None and not resume and not overwrite:
             self._check_can_replace(earlier_run)
@@ -271,7 +271,7 @@ class Run:
         write_run(self.store, {**self._description, "finished": False})
 
     def _resume(self, is_finished: bool) -> None:
-        """Find the first shard that is incomplete, where the run continues."""
+        """Find the first incomplete shard of an interrupted run, where the run continues."""
         size = self._spec.options.shard_size
         self._manifest.repair()
         measured_images = None
@@ -427,7 +427,7 @@ class Run:
         self.close()
 
     def close(self) -> None:
-        """Unlock the output."""
+        """Unlock the output folder, so that other runs can write to it."""
         self._lock.close()
 
     def __enter__(self) -> Run:
@@ -437,9 +437,10 @@ class Run:
         self.close()
 
     def count_recorded(self) -> int:
-        """Return the number of images in the manifest, from which the run can be resumed.
+        """Return the number of images in the manifest, after which a run can be resumed.
 
-        After an interruption it can exceed `recorded`, which is counted after an image is recorded.
+        After an interruption, this number can exceed the attribute `recorded`, which is increased
+        only after the record of an image has been written.
 
         Returns
         -------
@@ -466,7 +467,7 @@ class Run:
 
 
 def check_start(options: Mapping[str, Any]) -> None:
-    """Raise OptionError if both `resume` and `overwrite` are set."""
+    """Raise OptionError if both options `resume` and `overwrite` are set."""
     if options["resume"] and options["overwrite"]:
         raise OptionError("resume and overwrite exclude each other: give only one of them")
 
@@ -509,7 +510,7 @@ def _check_drawing(drawing: DrawingOptions) -> DrawingOptions:
 
 
 def _to_json(value: Any) -> Any:
-    """Convert a value for JSON, equal values to equal results."""
+    """Convert an option value to JSON types. Equal values give equal results."""
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
     if isinstance(value, np.generic):

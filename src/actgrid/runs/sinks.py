@@ -22,21 +22,22 @@ _PICTURE = re.compile(r"\d{2,}_.+\.\w+")
 
 
 class Sink(ABC):
-    """Base class of sinks: context managers that write the files of images.
+    """Base class of output writers (sinks), which write the pictures of images.
 
-    After an error, no file is incomplete. All methods can raise OutputError.
+    A sink is a context manager. After an error, no file is incomplete. All methods can raise
+    OutputError.
 
     Attributes
     ----------
     writes_whole_shards
-        Whether the images of a shard become complete only with the shard.
+        Whether the files of an image appear only when its whole shard is complete.
     """
 
     writes_whole_shards: bool
 
     @abstractmethod
     def put(self, item: Item, file: str, pieces: Sequence[bytes]) -> None:
-        """Write or buffer a file of an image; called by several threads in any order."""
+        """Write or buffer a file of an image. Threads may call this in any order."""
 
     @abstractmethod
     def finish(self, item: Item, files: Sequence[str]) -> list[str]:
@@ -78,11 +79,11 @@ class FolderSink(Sink):
         self._remove_others = remove_others
 
     def put(self, item: Item, file: str, pieces: Sequence[bytes]) -> None:
-        """Write a file."""
+        """Write a file of an image to the output folder."""
         self._store.write(f"{item.key}/{file}", *pieces)
 
     def finish(self, item: Item, files: Sequence[str]) -> list[str]:
-        """Return the names of the files, and remove temporary files of a killed process."""
+        """Return the names of an image's files, and remove incomplete files."""
         self._clean(item, files)
         return [f"{item.key}/{file}" for file in files]
 
@@ -101,7 +102,7 @@ class FolderSink(Sink):
                     self._store.remove(name)
 
     def close_shard(self, number: int) -> None:
-        """Wait until all files are on the storage device."""
+        """Wait until all files of the shard are on the storage device."""
         self._store.sync()
 
     def __exit__(self, *error: object) -> None: ...
@@ -136,11 +137,11 @@ class TarSink(Sink):
         self._open_files = ExitStack()  # the tar archive and its file
 
     def put(self, item: Item, file: str, pieces: Sequence[bytes]) -> None:
-        """Buffer a file."""
+        """Buffer a file of an image until the image is finished."""
         self._buffers.setdefault(item.index, {})[file] = b"".join(pieces)
 
     def finish(self, item: Item, files: Sequence[str]) -> list[str]:
-        """Write the entries of an image, and return their names ``shard.tar/entry``."""
+        """Write an image's files to the tar file; return their names ``shard.tar/entry``."""
         number = item.index // self._images_per_shard
         contents = self._buffers.pop(item.index, {})
         names = []
@@ -157,7 +158,7 @@ class TarSink(Sink):
         self._buffers.pop(item.index, None)
 
     def close_shard(self, number: int) -> None:
-        """Complete the tar file, which then appears under its name."""
+        """Complete the tar file of a shard, which then appears under its name."""
         with self._open_shard(number):
             self._tar = None
         self._open_files.close()
@@ -168,7 +169,7 @@ class TarSink(Sink):
 
     @contextmanager
     def _open_shard(self, number: int) -> Iterator[tarfile.TarFile]:
-        """Yield the tar file of a shard; after an error, the file is removed."""
+        """Open the tar file of a shard for writing; after an error, remove the file."""
         with self._open_files.pop_all() as stack:
             if self._tar is None:
                 file = stack.enter_context(self._store.open_for_writing(format_shard_name(number)))

@@ -51,13 +51,19 @@ class Item:
     label: str | None = None
 
     def image(self, names: Iterable[str] = ()) -> Any:
-        """Return the image for `actgrid.load_images`: a path, a Pillow image or an array.
+        """Return the item's image for `actgrid.load_images`.
 
         Parameters
         ----------
         names
-            Possible keys of the image in a dict. Without such a key, the entry ``"image"`` is used,
-            and otherwise the only entry that has the shape of an image.
+            If the item is a dict: keys under which the image may be stored. If none of them is
+            present, the entry ``"image"`` is used. If that is missing too, the only entry that has
+            the shape of an image is used.
+
+        Returns
+        -------
+        pathlib.Path, PIL.Image.Image or ndarray
+            The image, which is not loaded if it is a file.
 
         Raises
         ------
@@ -66,7 +72,7 @@ class Item:
         ImageError
             If the file cannot be accessed. Also an OSError.
         DtypeError
-            If the source is not an image. Also a TypeError.
+            If the item is not an image. Also a TypeError.
         ShapeError
             If the array contains several images. Also a ValueError.
         """
@@ -91,7 +97,7 @@ class Item:
         return array
 
     def _get_entry(self, source: Mapping[str, Any], names: Iterable[str]) -> Any:
-        """Return the image of a dict."""
+        """Return the entry of a dict that contains the image."""
         for name in (*names, "image"):
             if name in source:
                 return source[name]
@@ -138,7 +144,10 @@ class Items(ABC):
         """
 
     def digest(self) -> str | None:
-        """Return a hash of all names, keys and labels; None if this would read the inputs."""
+        """Return a hash of the names, keys and labels of all images, as hexadecimal text.
+
+        None: they are not known before the inputs are read, as for an iterator.
+        """
         return None
 
 
@@ -233,7 +242,10 @@ class _Rows(Sequence[Any]):
 
 
 class _Files(Items):
-    """Image files. Only strings are stored for each, because there may be millions."""
+    """The `Items` of image files.
+
+    Only strings are stored for each file, because there may be millions of files.
+    """
 
     are_files = True
 
@@ -292,7 +304,7 @@ class _Files(Items):
 
 
 class _Elements(Items):
-    """The images of an iterable or a sequence."""
+    """The `Items` of an iterable or a sequence of images."""
 
     def __init__(self, elements: Any) -> None:
         self._elements = elements
@@ -317,7 +329,7 @@ class _Elements(Items):
 
 
 class _Dataset(_Elements):
-    """The images of a `tf.data.Dataset`, whose batches are split."""
+    """The `Items` of a `tf.data.Dataset`, whose batches are split into images."""
 
     def __init__(self, dataset: Any) -> None:
         spec = dataset.element_spec

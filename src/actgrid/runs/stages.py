@@ -54,7 +54,7 @@ _PREFETCHED_BATCHES = 2
 
 @dataclass
 class _LoadedImage:
-    """An image in the stages: a batch of size 1, or the error that loading raised."""
+    """Record of an image in the pipeline: a batch of size 1, or its loading error."""
 
     item: Item
     x: Any
@@ -290,7 +290,7 @@ class _Pipeline:
     # --- model
 
     def start(self, batch: list[_LoadedImage]) -> None:
-        """Run the model on a batch, and start to draw or measure its images."""
+        """Run the model on a batch of images, and start to draw or measure the images."""
         images = [image for image in batch if image.x is not None]
         if not any(map(self._is_needed, images)):
             return
@@ -405,7 +405,7 @@ class _Pipeline:
     # --- write, in one thread and in the order of the images
 
     def finish(self, image: _LoadedImage) -> list[Record | FinishedShard]:
-        """Complete the files of an image, and return its record if it is new."""
+        """Complete the files of an image; return its record unless the record is buffered."""
         if self._recorded.get(image.item.index):
             return []  # a recorded failure only completed the batch
         drawn: list[DrawnLayer] = []

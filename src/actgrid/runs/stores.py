@@ -316,7 +316,7 @@ class _RemoteStore(Store):
         yield from (self.read(name) or b"").splitlines(keepends=True)
 
     def remove_incomplete_line(self, name: str) -> None:
-        """Return without action: remote files are complete."""
+        """Return without action: remote files are never incomplete."""
 
     def list_names(self, prefix: str = "") -> list[str]:
         folder, slash, start = prefix.rpartition("/")

@@ -102,7 +102,7 @@ class Cache:
         return key in self._entries
 
     def is_pending(self, key: Hashable) -> bool:
-        """Return whether the value of a key is being computed."""
+        """Return whether the cached value of a key is still being computed."""
         return key in self._computations
 
     def find(self, key: Hashable) -> Any:
@@ -185,7 +185,7 @@ class Cache:
         computation.task.cancel()
 
     def close(self) -> None:
-        """Cancel all running computations and remove all values."""
+        """Cancel all running computations and remove all values of the cache."""
         for computation in self._computations.values():
             computation.task.cancel()
         self._computations.clear()

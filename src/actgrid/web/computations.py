@@ -47,5 +47,5 @@ class Computations:
         return {"state": state, "done": 0, "total": 0}
 
     def close(self) -> None:
-        """Cancel all computations."""
+        """Cancel all background computations of the viewer."""
         self._scheduler.close()

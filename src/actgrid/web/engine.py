@@ -63,7 +63,10 @@ class PreparedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class _OutputFilter:
-    """A transform that keeps the outputs of some layers; TensorFlow prunes the rest."""
+    """Extractor transform that keeps only the outputs of some layers.
+
+    TensorFlow then prunes the operations of the other layers.
+    """
 
     paths: frozenset[str]
 
@@ -334,7 +337,7 @@ class Engine:
         return await future
 
     def _start_next_run(self) -> None:
-        """Run the model on waiting images, unless it runs or too much memory is held."""
+        """Start the model on waiting images, unless it is running or memory is short."""
         if (
             self._task is None
             and self._waiting_requests
@@ -357,7 +360,7 @@ class Engine:
             self._start_next_run()
 
     def _take_batch(self) -> list[_ActivationRequest]:
-        """Remove and return the next batch of waiting requests; drop cancelled requests."""
+        """Remove the next batch of waiting requests from the queue, and return the batch."""
         self._waiting_requests = [
             request for request in self._waiting_requests if _get_unfinished_futures([request])
         ]
@@ -443,5 +446,5 @@ def _get_unfinished_futures(
 
 
 def _compute_prefix_ends(count: int) -> list[int]:
-    """Return the numbers of nodes in the prefixes of a network of `count` nodes."""
+    """Return the lengths, in nodes, of the compiled prefixes of a network."""
     return sorted({-(-count * part // _PREFIXES) for part in range(1, _PREFIXES + 1)} - {0})

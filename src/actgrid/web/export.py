@@ -136,7 +136,7 @@ def _as_list(option: str | Sequence[str]) -> list[str]:
 
 
 def _restrict_controls(controls: dict[str, Any], **choices: list[str]) -> dict[str, Any]:
-    """Return the page's controls with other choices of the given layer controls."""
+    """Return definitions of the page's controls with fewer choices of some controls."""
     layer = controls["layer"] | {
         name: controls["layer"][name] | {"words": words, "default": words[0]}
         for name, words in choices.items()

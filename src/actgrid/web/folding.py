@@ -59,7 +59,7 @@ class Folding:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A set of nodes that can become a group."""
+    """Candidate for a group: nodes of the graph that the page can fold into one card."""
 
     name: str
     kind: str
@@ -115,7 +115,7 @@ def fold(graph: LayerGraph) -> Folding:
 
 
 def _find_innermost(candidates: list[_Candidate], count: int) -> list[int | None]:
-    """Return the index of the smallest set that contains each of `count` nodes."""
+    """Return the index of the smallest node set around each of `count` nodes."""
     innermost: list[int | None] = [None] * count
     by_size = sorted(range(len(candidates)), key=lambda index: -len(candidates[index].nodes))
     for index in by_size:
@@ -142,7 +142,7 @@ class _Adjacency:
             self.predecessors[end].add(start)
 
     def find_reachable(self, starts: set[int], stop: int) -> set[int]:
-        """Return all nodes before `stop` on paths from the start nodes, including these."""
+        """Return the start nodes and all nodes that paths reach from them before `stop`."""
         reachable: set[int] = set()
         remaining = [node for node in starts if node < stop]
         while remaining:
@@ -204,7 +204,7 @@ def _find_model_groups(infos: tuple[LayerInfo, ...], adjacency: _Adjacency) -> I
 
 
 def _find_branch_groups(graph: LayerGraph, adjacency: _Adjacency) -> Iterator[_Candidate]:
-    """Yield the nodes between each fork and its join, with the join."""
+    """Yield the nodes between each fork and the node that joins its branches."""
     joins: set[int] = set()
     for fork, join in enumerate(adjacency.find_post_dominators()):
         if join is None or len(adjacency.successors[fork]) < 2:

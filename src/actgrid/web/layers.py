@@ -209,7 +209,7 @@ def describe_dataset(stats: LayerStats, images: ImageStore) -> dict[str, Any]:
 
 
 def find_kernels(model: Any, infos: Sequence[LayerInfo]) -> dict[int, Weight]:
-    """Return, by node, the kernels whose output channels are the node's channels."""
+    """Return a dict: node index -> the kernel that produces the channels of the node."""
     kernels: dict[str, list[Weight]] = {}
     for weight in collect_weights(model):
         if weight.nodes and weight.variable.name.endswith("kernel"):

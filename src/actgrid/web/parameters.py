@@ -95,7 +95,7 @@ def _make_parameter(name: str, option: Option, location: Callable[..., Any]) -> 
 
 
 def _parse_value(name: str, option: Option, text: str) -> Any:
-    """Parse the value of an option, see `OptionType.read`."""
+    """Convert the text of a query parameter to the value of its option."""
     limit = option.type.schema().get("maxLength", _MAX_LENGTH)
     if len(text) > limit:
         raise OptionError(f"{name} must have at most {limit} characters, not {_quote(text)}")

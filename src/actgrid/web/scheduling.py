@@ -21,7 +21,7 @@ _LONGEST_WAIT_EVERY = 8
 
 
 class _Cancelled(Exception):  # noqa: N818  (ends the thread; no caller receives the exception)
-    """The task was cancelled."""
+    """Raised in a background task that was cancelled."""
 
 
 class LongTask:
@@ -120,7 +120,7 @@ class Scheduler:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Cancel all tasks."""
+        """Cancel all background tasks."""
         with self._changed:
             for task in self._tasks.values():
                 task.is_cancelled = True
@@ -136,7 +136,10 @@ class Scheduler:
             self._end_turn(task)
 
     def yield_turn(self, task: LongTask) -> None:
-        """End the turn of a task, and wait for its next turn; raise if it was cancelled."""
+        """Let other background tasks run, and wait for the next turn of this task.
+
+        Raise an exception that ends the task if the task was cancelled.
+        """
         self._end_turn(task)
         self._take_turn(task)
 

@@ -27,7 +27,7 @@ Numbers = list[float | None]
 
 
 class Problem(BaseModel):
-    """An error."""
+    """Response for a request that failed."""
 
     detail: str = Field(description="The value that is invalid, and the expected values.")
 
@@ -58,7 +58,7 @@ class Class(BaseModel):
 
 
 class Classes(BaseModel):
-    """The classes with the highest scores, in descending order."""
+    """Description of the classes with the highest scores, in descending order."""
 
     kind: Literal["probability", "score"]
     top: list[Class]
@@ -98,7 +98,7 @@ class ChannelStats(BaseModel):
 
 
 class Layer(BaseModel):
-    """Activation statistics and tile layout of a layer for an image."""
+    """Description of a layer's activation for an image: statistics and tile layout."""
 
     path: str
     shape: list[int] = Field(description="Shape of the activation without the batch axis.")
@@ -142,7 +142,7 @@ class Histograms(BaseModel):
 
 
 class Heatmap(BaseModel):
-    """Class, score and layer of a heatmap."""
+    """Description of a heatmap: its target class, score and layer."""
 
     method: str
     target: int | None = Field(description="Index of the explained class.")
@@ -270,13 +270,13 @@ class Controls(BaseModel):
 
 
 class DatasetSize(BaseModel):
-    """The dataset of the statistics."""
+    """Description of the dataset over which statistics were computed."""
 
     images: int = Field(description="Number of images in the dataset.")
 
 
 class Uploads(BaseModel):
-    """Limits of uploaded images."""
+    """Limits of uploaded image files."""
 
     bytes: int = Field(description="Maximum size of a file in bytes.")
     pixels: int = Field(description="Maximum number of pixels.")

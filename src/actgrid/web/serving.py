@@ -213,7 +213,7 @@ def view(model: ModelLike, images: Any = (), **options: Unpack[ViewOptions]) -> 
 
 @takes_options(PageOptions)
 def make_viewer(model: ModelLike, images: Any = (), **options: Unpack[PageOptions]) -> Viewer:
-    """Create the contents of the page; see `serve` for the parameters."""
+    """Create the `Viewer` of a model and its images; see `serve` for the parameters."""
     store = ImageStore(
         images, max_bytes=options["upload_bytes"], max_pixels=options["upload_pixels"]
     )
@@ -248,7 +248,7 @@ def _format_url(host: str, port: int, token: str | None) -> str:
 
 
 class _Server(uvicorn.Server):
-    """A server that raises startup errors of the application instead of logging them."""
+    """Uvicorn server that raises startup errors of the application, and does not log."""
 
     def __init__(self, app: FastAPI) -> None:
         config = uvicorn.Config(

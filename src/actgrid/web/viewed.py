@@ -91,7 +91,7 @@ class ViewedModel:
         }
 
     def check_layer(self, layer: int) -> int:
-        """Return the index of a node; raise NotFoundError if the node does not exist."""
+        """Check the index of a node; raise NotFoundError if the model has no such node."""
         if not 0 <= layer < len(self.infos):
             raise NotFoundError(f"there is no layer {layer}: layers are 0 to {len(self.infos) - 1}")
         return layer
@@ -123,7 +123,10 @@ class ViewedModel:
         return len(self.infos)
 
     def describe_nodes(self, groups: Sequence[int | None]) -> list[dict[str, object]]:
-        """Return descriptions of the nodes for JSON; `groups` are their innermost groups."""
+        """Return a JSON description of each node of the model's graph.
+
+        `groups` has the index of the innermost group of each node, or None.
+        """
         return [
             self._describe_node(node, info, group)
             for (node, info), group in zip(enumerate(self.infos), groups, strict=True)

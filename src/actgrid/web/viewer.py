@@ -148,7 +148,7 @@ class Viewer:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def get_model_info(self) -> dict[str, Any]:
-        """Return the graph, classes, methods and options of the model for JSON."""
+        """Return the model's graph, classes, attribution methods and options for JSON."""
         return self._model_info
 
     def _describe_model(self) -> dict[str, Any]:
@@ -209,7 +209,10 @@ class Viewer:
         self._cache.remove(image)
 
     def _can_store(self, key: Any) -> bool:
-        """Return whether a cache key has no image, or an image that still exists."""
+        """Return whether a result may be cached: not if its image has been removed.
+
+        Results that depend on no image can always be cached.
+        """
         return not isinstance(key[1], str) or key[1] in self.images
 
     async def get_thumbnail(self, image: str) -> bytes:

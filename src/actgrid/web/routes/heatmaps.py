@@ -47,7 +47,7 @@ LayerQuery = Annotated[
 
 
 def add_routes(app: FastAPI, viewer: Viewer) -> None:
-    """Add the routes of the heatmaps to the application."""
+    """Add the routes that compute and serve heatmaps to a FastAPI app."""
 
     def parse_target(target: str) -> int | str | None:
         return None if target == "predicted" else _parse_index(target)
@@ -92,5 +92,5 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
 
 
 def _parse_index(text: str) -> int | str:
-    """Return a text of one to nine digits as an integer, and other texts unchanged."""
+    """Convert a text of one to nine digits to an integer; keep other texts unchanged."""
     return int(text) if re.fullmatch("[0-9]{1,9}", text) else text

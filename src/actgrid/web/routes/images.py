@@ -22,7 +22,7 @@ _MAX_UPLOAD_SECONDS = 120
 
 
 def add_routes(app: FastAPI, viewer: Viewer) -> None:
-    """Add the routes of the images to the application."""
+    """Add the routes that list, upload, serve and delete images to a FastAPI app."""
     uploads = asyncio.Semaphore(_MAX_UPLOADS)
 
     @app.get("/api/images.json", response_model=schemas.Images, tags=["images"])

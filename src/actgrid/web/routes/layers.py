@@ -16,7 +16,7 @@ __all__ = ["add_routes"]
 
 
 def add_routes(app: FastAPI, viewer: Viewer) -> None:
-    """Add the routes of the layers to the application."""
+    """Add the routes that serve activations of layers to a FastAPI app."""
 
     @app.get("/api/images/{image}/layers.json", response_model=schemas.Layers, tags=["activations"])
     async def get_layers(image: Image) -> Any:

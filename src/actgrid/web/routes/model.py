@@ -16,7 +16,7 @@ __all__ = ["add_routes"]
 
 
 def add_routes(app: FastAPI, viewer: Viewer) -> None:
-    """Add the routes of the model to the application."""
+    """Add the routes that describe the model and its layers to a FastAPI app."""
 
     @app.get("/api/model.json", response_model=schemas.Model, tags=["model"])
     async def get_model() -> Any:

@@ -31,7 +31,7 @@ def json_response(
 
 
 def describe_picture(description: str, media_type: str = PNG) -> dict[str, Any]:
-    """Return the keywords for a route decorator that declare a picture as response."""
+    """Return keyword arguments of a route decorator that declare a picture response."""
     content = {media_type: {"schema": BINARY}}
     return {
         "response_class": Response,
