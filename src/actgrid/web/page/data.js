@@ -1,65 +1,67 @@
-/** What comes from the server or the files of an export: each thing once, while it is wanted. */
+/** Requests to the server, or to the files of an export, with caches of the responses. */
 
 import { decodeLevels } from "./levels.js";
-import { askToken, authorization, currentToken } from "./token.js";
+import { authorizationHeaders, currentToken, requestToken } from "./token.js";
 
-const POLL = 400; // milliseconds between two questions for progress
-const STEPS = 64; // of maximizing a channel: few, as somebody waits for it
+const POLL_INTERVAL = 400; // milliseconds between two requests for progress
+const STEPS = 64; // gradient steps of maximizing a channel: few, as the user waits for the result
 
-/** Something that did not come; status 0: nobody answered. */
-export class Failure extends Error {
+/** A failed request, with the HTTP status; status 0 if the server did not answer. */
+export class RequestError extends Error {
   constructor(message, status) {
     super(message);
     this.status = status;
   }
 }
 
-/** What `fetch` says where nobody answers, or no longer: in the middle of an answer. */
-const gone = (error) =>
-  (error instanceof TypeError ? new Failure("The server does not answer.", 0) : error);
+/** Convert the TypeError of `fetch` after a lost connection; it may come in mid-response, too. */
+const convertError = (error) =>
+  (error instanceof TypeError ? new RequestError("The server does not answer.", 0) : error);
 
-/** Ask for a path relative to the page; a Failure says what the server said was wrong. */
+/** Request a path relative to the page; a RequestError has the message of the server. */
 export async function request(path, { headers = {}, ...options } = {}) {
   let response;
-  let used;
+  let token;
   do {
-    used = currentToken();
+    token = currentToken();
     try {
-      response = await fetch(path, { ...options, headers: { ...headers, ...authorization() } });
+      const allHeaders = { ...headers, ...authorizationHeaders() };
+      response = await fetch(path, { ...options, headers: allHeaders });
     } catch (error) {
-      throw gone(error);
+      throw convertError(error);
     }
-  } while (wantsToken(response) && await askToken(used));
+  } while (needsToken(response) && await requestToken(token));
   if (response.ok) return response;
-  if (wantsToken(response)) throw new Failure("The server asks for a token.", response.status);
-  const told = await response.json().catch(() => ({}));
-  const detail = typeof told.detail === "string" ? told.detail : response.statusText;
-  throw new Failure(detail || `The server answered ${response.status}.`, response.status);
+  if (needsToken(response)) throw new RequestError("The server requires a token.", response.status);
+  const body = await response.json().catch(() => ({}));
+  const detail = typeof body.detail === "string" ? body.detail : response.statusText;
+  const message = detail || `The server answered with status ${response.status}.`;
+  throw new RequestError(message, response.status);
 }
 
-const wantsToken = ({ status, headers }) =>
+const needsToken = ({ status, headers }) =>
   status === 401 && headers.get("www-authenticate")?.startsWith("Bearer");
 
 /**
- * Keeps what was fetched last, up to so many bytes. Those who want the same thing share one
- * request; it is broken off when none of them waits any more.
+ * A cache of decoded responses that discards the least recently used above `maxBytes`. Concurrent
+ * calls for one path share a request, which is aborted once no caller waits for it any more.
  */
-class Store {
-  constructor(bytes, decode, dropped = () => {}) {
-    Object.assign(this, { bytes, decode, dropped, used: 0, entries: new Map() });
+class ResponseCache {
+  constructor(maxBytes, decode, release = () => {}) {
+    Object.assign(this, { maxBytes, decode, release, usedBytes: 0, entries: new Map() });
   }
 
   async get(path, signal) {
     signal?.throwIfAborted();
     const entry = this.entries.get(path) ?? this.fetch(path);
     this.entries.delete(path);
-    this.entries.set(path, entry); // the last used is the last
+    this.entries.set(path, entry); // the most recently used entry is the last
     if (entry.done) return entry.value;
-    entry.waiting += 1;
+    entry.waiters += 1;
     return new Promise((resolve, reject) => {
       const leave = () => {
-        entry.waiting -= 1;
-        if (entry.waiting === 0 && !entry.done) this.drop(path, entry);
+        entry.waiters -= 1;
+        if (entry.waiters === 0 && !entry.done) this.drop(path, entry);
         reject(signal.reason);
       };
       signal?.addEventListener("abort", leave, { once: true });
@@ -70,32 +72,32 @@ class Store {
 
   fetch(path) {
     const controller = new AbortController();
-    const entry = { controller, waiting: 0, size: 0, done: false };
+    const entry = { controller, waiters: 0, size: 0, done: false };
     entry.promise = request(path, { signal: controller.signal }).then(this.decode).then(
       ({ value, size }) => {
-        if (this.entries.get(path) === entry) this.keep(entry, value, size);
+        if (this.entries.get(path) === entry) this.store(entry, value, size);
         return value;
       },
       (error) => {
         this.drop(path, entry);
-        throw gone(error);
+        throw convertError(error);
       },
     );
     entry.promise.catch(() => {});
     return entry;
   }
 
-  keep(entry, value, size) {
+  store(entry, value, size) {
     Object.assign(entry, { value, size, done: true });
-    this.used += size;
+    this.usedBytes += size;
     for (const [path, oldest] of this.entries) {
-      if (this.used <= this.bytes || oldest === entry) break;
+      if (this.usedBytes <= this.maxBytes || oldest === entry) break;
       if (oldest.done) this.drop(path, oldest);
     }
   }
 
-  /** Drop all that came for an image. */
-  forget(image) {
+  /** Discard all entries of an image. */
+  dropImage(image) {
     for (const [path, entry] of [...this.entries]) {
       if (path.includes(`images/${image}/`)) this.drop(path, entry);
     }
@@ -104,58 +106,58 @@ class Store {
   drop(path, entry) {
     if (this.entries.get(path) !== entry) return;
     this.entries.delete(path);
-    this.used -= entry.size;
-    if (entry.done) this.dropped(entry.value);
+    this.usedBytes -= entry.size;
+    if (entry.done) this.release(entry.value);
     else entry.controller.abort();
   }
 }
 
-const MEGABYTE = 2 ** 20;
+const MEBIBYTE = 2 ** 20;
 
-const jsons = new Store(32 * MEGABYTE, async (response) => {
+const jsonCache = new ResponseCache(32 * MEBIBYTE, async (response) => {
   const text = await response.text();
   return { value: JSON.parse(text), size: 2 * text.length };
 });
-const levelses = new Store(128 * MEGABYTE, async (response) => {
+const levelCache = new ResponseCache(128 * MEBIBYTE, async (response) => {
   const value = await decodeLevels(await response.blob());
   return { value, size: value.data.length };
 });
-const bitmaps = new Store(32 * MEGABYTE, async (response) => {
+const bitmapCache = new ResponseCache(32 * MEBIBYTE, async (response) => {
   const value = await createImageBitmap(await response.blob());
   return { value, size: 4 * value.width * value.height };
 });
-const addresses = new Store(64 * MEGABYTE, async (response) => {
+const imageUrlCache = new ResponseCache(64 * MEBIBYTE, async (response) => {
   const blob = await response.blob();
   return { value: URL.createObjectURL(blob), size: blob.size };
 }, URL.revokeObjectURL);
 
-export const json = (path, signal) => jsons.get(path, signal);
-/** {width, height, data}: a grayscale PNG's bytes, exactly. */
-export const levels = (path, signal) => levelses.get(path, signal);
-export const bitmap = (path, signal) => bitmaps.get(path, signal);
-/** An address for an <img>; a plain one could not carry the token. */
-export const picture = (path, signal) => addresses.get(path, signal);
+export const loadJson = (path, signal) => jsonCache.get(path, signal);
+/** Load a grayscale PNG as {width, height, data}, with its exact bytes. */
+export const loadLevels = (path, signal) => levelCache.get(path, signal);
+export const loadBitmap = (path, signal) => bitmapCache.get(path, signal);
+/** Load an image as an object URL for <img>, whose own requests could not send the token. */
+export const loadImageUrl = (path, signal) => imageUrlCache.get(path, signal);
 
-/** Remove an uploaded image, here and from the server. */
-export async function remove(image) {
+/** Delete an uploaded image from the server and from the caches. */
+export async function deleteImage(image) {
   await request(`api/images/${image}`, { method: "DELETE" });
-  for (const store of [jsons, levelses, bitmaps, addresses]) store.forget(image);
+  for (const cache of [jsonCache, levelCache, bitmapCache, imageUrlCache]) cache.dropImage(image);
 }
 
-/** Call `show` with {state, done, total} of a long computation now and then, until aborted. */
-export async function follow(path, signal, show) {
+/** Call `show` with the {state, done, total} of a computation at intervals, until aborted. */
+export async function pollProgress(path, signal, show) {
   while (!signal.aborted) {
-    await new Promise((resolve) => { setTimeout(resolve, POLL); });
+    await new Promise((resolve) => { setTimeout(resolve, POLL_INTERVAL); });
     if (signal.aborted) return;
-    // Progress that does not come is no failure: the result itself tells.
+    // A failed request for progress is ignored: the request for the result reports errors.
     const response = await request(path, { signal }).catch(() => null);
     const progress = await response?.json().catch(() => null);
     if (progress && !signal.aborted) show(progress);
   }
 }
 
-/** Send an image; return its {id, name, uploaded}. */
-export async function upload(blob, name) {
+/** Upload an image; return its {id, name, uploaded}. */
+export async function uploadImage(blob, name) {
   const response = await request(`api/images?name=${encodeURIComponent(name)}`, {
     method: "POST",
     headers: { "Content-Type": "application/octet-stream" },
@@ -164,7 +166,7 @@ export async function upload(blob, name) {
   return response.json();
 }
 
-/** Where things are. */
+/** Paths of the resources, relative to the page. */
 export const paths = {
   model: "api/model.json",
   images: (offset, limit) => `api/images.json?offset=${offset}&limit=${limit}`,
@@ -186,27 +188,27 @@ export const paths = {
     `api/layers/${layer}/channels/${channel}/maximized${kind}?steps=${STEPS}`,
 };
 
-/** Work of which only the last wish counts: a new one breaks the former off. */
-export class Task {
-  constructor(failed) {
-    Object.assign(this, { failed, key: null, controller: null });
-    document.addEventListener("again", () => {
-      if (this.broken) this.stop();
+/** A task of which only the latest run counts: a new run aborts the one before. */
+export class LatestTask {
+  constructor(onError) {
+    Object.assign(this, { onError, key: null, controller: null });
+    document.addEventListener("retry", () => {
+      if (this.hasFailed) this.stop();
     });
   }
 
-  /** Do the work unless it is already being done, or done, for this key. */
-  async run(key, work) {
+  /** Run `action` unless it is running, or has run, for this key. */
+  async run(key, action) {
     if (key === this.key) return;
     this.stop();
     const controller = new AbortController();
-    Object.assign(this, { key, controller, broken: false });
+    Object.assign(this, { key, controller, hasFailed: false });
     try {
-      await work(controller.signal);
+      await action(controller.signal);
     } catch (error) {
       if (controller.signal.aborted) return;
-      this.broken = true;
-      this.failed(error);
+      this.hasFailed = true;
+      this.onError(error);
     }
   }
 
@@ -216,9 +218,9 @@ export class Task {
   }
 }
 
-/** Show that the server is gone, with a way to try again. */
-export function lost(error) {
+/** Report an error to the page if the server does not answer. */
+export function reportLostConnection(error) {
   if (error.status === 0) {
-    document.dispatchEvent(new CustomEvent("lost", { detail: error.message }));
+    document.dispatchEvent(new CustomEvent("connection-lost", { detail: error.message }));
   }
 }

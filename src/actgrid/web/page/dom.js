@@ -1,11 +1,14 @@
-/** Elements, and numbers as text. */
+/** Functions that create page elements and format values as text. */
 
 const SVG = "http://www.w3.org/2000/svg";
 
 export const byId = (id) => document.getElementById(id);
 
-/** Make an element; all text goes in as text, for names of files and layers may hold anything. */
-export function make(tag, attributes = {}, ...inside) {
+/**
+ * Create an element. Strings are inserted as text, never as HTML: names of files and layers may
+ * contain any character.
+ */
+export function make(tag, attributes = {}, ...children) {
   const element = tag.startsWith("svg:")
     ? document.createElementNS(SVG, tag.slice(4))
     : document.createElement(tag);
@@ -14,59 +17,62 @@ export function make(tag, attributes = {}, ...inside) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...inside.filter((part) => part !== null && part !== undefined));
+  element.append(...children.filter((child) => child !== null && child !== undefined));
   return element;
 }
 
-export const button = (text, attributes, ...inside) =>
-  make("button", { type: "button", ...attributes }, text, ...inside);
+export const button = (text, attributes, ...children) =>
+  make("button", { type: "button", ...attributes }, text, ...children);
 
-export const div = (kind, ...inside) => make("div", { class: kind }, ...inside);
-export const span = (kind, ...inside) => make("span", { class: kind }, ...inside);
-/** A quiet line of text. */
-export const soft = (...inside) => make("p", { class: "soft" }, ...inside);
+export const div = (className, ...children) => make("div", { class: className }, ...children);
+export const span = (className, ...children) => make("span", { class: className }, ...children);
+/** Create a paragraph in the muted text colour. */
+export const mutedLine = (...children) => make("p", { class: "muted" }, ...children);
 
-export const saveButton = (what, onclick) =>
-  button("Save", { title: `Save ${what} as PNG`, "aria-label": `Save ${what} as PNG`, onclick });
-
-/** What went wrong can be tried again: whoever failed listens. */
-export const againButton = () =>
-  button("Try again", { onclick: () => document.dispatchEvent(new Event("again")) });
-
-/** Fill a note, which stands where there is nothing to show; null hides it. */
-export function say(note, text, retry = false) {
-  note.hidden = !text;
-  note.replaceChildren(text ?? "", ...(retry ? [againButton()] : []));
+export function saveButton(subject, onclick) {
+  const label = `Save ${subject} as PNG`;
+  return button("Save", { title: label, "aria-label": label, onclick });
 }
 
-export const ARROWS = {
+/** Create a button that dispatches "retry", on which failed tasks run again. */
+export const retryButton = () =>
+  button("Try again", { onclick: () => document.dispatchEvent(new Event("retry")) });
+
+/** Show a text in place of missing content, with a retry button if wanted; null hides the note. */
+export function showNote(note, text, canRetry = false) {
+  note.hidden = !text;
+  note.replaceChildren(text ?? "", ...(canRetry ? [retryButton()] : []));
+}
+
+/** Steps to the right and down for each arrow key. */
+export const ARROW_DIRECTIONS = {
   ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
 };
 
-/** Keys pressed with one of these are the browser's. */
-export const withModifier = (event) => event.ctrlKey || event.metaKey || event.altKey;
+/** Return whether a key is pressed with a modifier, as in shortcuts of the browser. */
+export const hasModifier = (event) => event.ctrlKey || event.metaKey || event.altKey;
 
-/** A select of [value, text] pairs; `chosen` is called with the value. */
-export function select(pairs, chosen) {
+/** Create a select element from [value, text] pairs; `onSelect` receives the selected value. */
+export function select(pairs, onSelect) {
   const options = pairs.map(([value, text]) => make("option", { value }, text));
-  const control = make("select", { onchange: () => chosen(control.value) }, ...options);
+  const control = make("select", { onchange: () => onSelect(control.value) }, ...options);
   return control;
 }
 
-/** A slider from 0 to 1. */
-export function slider(moved) {
-  const oninput = () => moved(Number(control.value));
+/** Create a slider from 0 to 1; `onMove` receives the number. */
+export function slider(onMove) {
+  const oninput = () => onMove(Number(control.value));
   const control = make("input", { type: "range", min: 0, max: 1, step: 0.05, oninput });
   return control;
 }
 
-/** How far a long computation is, with a button that cancels it. */
+/** The progress of a long computation, with a button that cancels it. */
 export class Progress {
-  constructor(cancel) {
+  constructor(onCancel) {
     this.text = make("span", { role: "status" });
     this.bar = make("progress", { max: 1, "aria-label": "Progress" });
     this.element = make("div", { class: "progress", hidden: true },
-      this.text, this.bar, button("Cancel", { onclick: cancel }));
+      this.text, this.bar, button("Cancel", { onclick: onCancel }));
   }
 
   /** Show {state, done, total}; null hides it. */
@@ -74,50 +80,51 @@ export class Progress {
     this.element.hidden = !progress;
     if (!progress) return;
     const { state, done, total } = progress;
-    const known = state === "running" && total > 1;
-    this.bar.toggleAttribute("value", known);
-    if (known) this.bar.value = done / total;
-    const text = known
-      ? `${percent(done / total)} (${done.toLocaleString("en")} of ${total.toLocaleString("en")})`
-      : "Computing…";
-    this.text.textContent = state === "waiting" ? "Waiting…" : text;
+    const isKnown = state === "running" && total > 1;
+    this.bar.toggleAttribute("value", isKnown);
+    this.text.textContent = state === "waiting" ? "Waiting…" : "Computing…";
+    if (!isKnown) return;
+    this.bar.value = done / total;
+    const counts = `${done.toLocaleString("en")} of ${total.toLocaleString("en")}`;
+    this.text.textContent = `${formatPercent(done / total)} (${counts})`;
   }
 }
 
-/** A list of names and values, given as pairs. */
-export function terms(lines) {
-  const pair = ([name, value]) => [make("dt", {}, name), make("dd", {}, value)];
-  return make("dl", {}, ...lines.flatMap(pair));
+/** Create a definition list from [name, value] pairs. */
+export function definitionList(pairs) {
+  const makeItems = ([name, value]) => [make("dt", {}, name), make("dd", {}, value)];
+  return make("dl", {}, ...pairs.flatMap(makeItems));
 }
 
-/** A canvas that is not on the page. */
-export const blank = (width, height) =>
+/** Create a canvas that is not part of the page. */
+export const createCanvas = (width, height) =>
   Object.assign(document.createElement("canvas"), { width, height });
 
-/** A control under its name. */
+/** Create a label element with a name above a control. */
 export function field(name, control, attributes = {}) {
-  const named = control.matches("select, input") ? control : control.querySelector("select, input");
-  named.ariaLabel = name; // the label's own text would tell all options, too
+  const input = control.matches("select, input") ? control : control.querySelector("select, input");
+  input.ariaLabel = name; // the text of the label element includes all options of a select
   return make("label", { class: "field", ...attributes }, make("span", {}, name), control);
 }
 
-/** A control of an option, with the option's help as its title. */
+/** Create a labelled control for an option, with the help text of the option as tooltip. */
 export function optionField(name, { help, none }, control, attributes = {}) {
   const title = none ? `${help} Empty: ${none}.` : help;
   return field(name, control, { title, ...attributes });
 }
 
-/** Four significant digits; a dash for what is not a number. */
-export function number(value) {
+/** Format a number with four significant digits, null as a dash. */
+export function formatNumber(value) {
   if (value === null || value === undefined) return "–";
   if (value === 0) return "0";
-  const size = Math.abs(value);
-  const text = size >= 1e5 || size < 1e-3 ? value.toExponential(2) : String(+value.toPrecision(4));
+  const magnitude = Math.abs(value);
+  const text = magnitude >= 1e5 || magnitude < 1e-3
+    ? value.toExponential(2) : String(+value.toPrecision(4));
   return text.replace("-", "−");
 }
 
-/** A fraction in percent with one decimal; only 0 and 1 themselves are written as 0.0% and 100.0%. */
-export function percent(fraction) {
+/** Format a fraction as a percentage with one decimal; only 0 and 1 become 0.0% and 100.0%. */
+export function formatPercent(fraction) {
   if (fraction === null || fraction === undefined) return "–";
   const value = 100 * fraction;
   if (value > 0 && value < 0.05) return "<0.1%";
@@ -125,33 +132,34 @@ export function percent(fraction) {
   return `${value.toFixed(1)}%`;
 }
 
-/** A number of bytes: in MiB from one on. */
-export const sizeText = (bytes) => (bytes < 2 ** 20
-  ? counted(bytes, "byte") : `${+(bytes / 2 ** 20).toFixed(1)} MiB`);
+/** Format a number of bytes, from 1 MiB on in MiB. */
+export const formatBytes = (bytes) => (bytes < 2 ** 20
+  ? formatCount(bytes, "byte") : `${+(bytes / 2 ** 20).toFixed(1)} MiB`);
 
-export const counted = (count, word) =>
-  `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+/** Format a count with its noun, such as "1 layer" or "2 layers". */
+export const formatCount = (count, noun) =>
+  `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
-/** A shape as it is read: without the batch, which is always open. */
-export const shapeText = (shape) =>
-  shape.slice(1).map((side) => side ?? "?").join(" × ") || "scalar";
+/** Format a shape without its batch axis, such as "112 × 112 × 32". */
+export const formatShape = (shape) =>
+  shape.slice(1).map((length) => length ?? "?").join(" × ") || "scalar";
 
-/** Call once after the calls have stopped coming for a while. */
-export function settled(delay, work) {
+/** Return a function that calls `action` once, `delay` milliseconds after its last call. */
+export function debounce(delay, action) {
   let timer = 0;
-  return (...given) => {
+  return (...args) => {
     clearTimeout(timer);
-    timer = setTimeout(() => work(...given), delay);
+    timer = setTimeout(() => action(...args), delay);
   };
 }
 
-/** Say something to those who do not see the page. */
+/** Announce a text to screen readers. */
 export function announce(text) {
   byId("status").textContent = text;
 }
 
-/** Show a message for a while. */
-export function toast(text, kind = "note") {
+/** Show a message for some seconds. */
+export function showToast(text, kind = "note") {
   const close = () => box.remove();
   const box = make("div", { class: `toast ${kind}` }, make("span", {}, text),
     button("×", { "aria-label": "Dismiss", onclick: close }));

@@ -1,79 +1,83 @@
-/** What in the image speaks for a class: a method's map over it. */
+/** The heatmap view: the attribution map of a target class over the image. */
 
-import { blended, copyTo } from "./channel.js";
+import { blendMap, drawEnlarged } from "./channel.js";
 import * as data from "./data.js";
 import {
-  announce, button, byId, div, make, number, optionField, Progress, say, saveButton, select, slider,
-  soft, span,
+  announce, button, byId, div, formatNumber, make, mutedLine, optionField, Progress, saveButton,
+  select, showNote, slider, span,
 } from "./dom.js";
 import { NO_IMAGES } from "./images.js";
-import { painted } from "./levels.js";
+import { paintLevels } from "./levels.js";
 import { saveCanvas } from "./save.js";
-import { get, go } from "./state.js";
+import { getState, updateState } from "./state.js";
 
 const DEFAULT = "";
 
 export class HeatmapView {
   constructor(model, images) {
     Object.assign(this, { model, images });
-    this.task = new data.Task((error) => this.fail(error));
-    this.naming = new data.Task((error) => this.sayNoClass(error.message));
+    this.task = new data.LatestTask((error) => this.fail(error));
+    this.targetTask = new data.LatestTask((error) => this.showTargetError(error.message));
     this.progress = new Progress(() => this.cancel());
-    this.cancelled = null; // key of the heatmap that the user cancelled
+    this.cancelled = null; // key of the cancelled heatmap
     if (model.methods.length) this.build();
   }
 
   build() {
     const { model } = this;
     const controls = model.controls.heatmap;
-    const own = [DEFAULT, "automatic"];
-    const named = (names) => names.map((name) => [name, name]);
-    this.method = select(named(controls.method.words), (method) => go({ method }));
-    this.layer = select([own, ...named(model.mapped.map(({ path }) => path))],
-      (path) => go({ over: path === DEFAULT ? null : path }));
-    this.cmap = select([own, ...named(controls.cmap.words)],
-      (name) => go({ colours: name === DEFAULT ? null : name }));
-    this.alpha = slider((alpha) => go({ alpha }, { step: false }));
+    const defaultPair = [DEFAULT, "automatic"];
+    const makePairs = (names) => names.map((name) => [name, name]);
+    this.method = select(makePairs(controls.method.words), (method) => updateState({ method }));
+    const paths = model.heatmapLayers.map(({ path }) => path);
+    this.layer = select([defaultPair, ...makePairs(paths)],
+      (path) => updateState({ over: path === DEFAULT ? null : path }));
+    this.cmap = select([defaultPair, ...makePairs(controls.cmap.words)],
+      (name) => updateState({ colours: name === DEFAULT ? null : name }));
+    this.alpha = slider((alpha) => updateState({ alpha }, { newEntry: false }));
     this.layerField = optionField("Layer", controls.layer, this.layer);
     this.title = make("h2", { role: "status" }, "Heatmap");
-    this.about = soft();
-    this.source = make("p", { class: "soft source" });
+    this.about = mutedLine();
+    this.source = make("p", { class: "muted source" });
     this.note = make("div", { class: "note", hidden: true });
     const options = div("options", optionField("Method", controls.method, this.method),
-      this.buildTarget(), this.layerField, optionField("Colours", controls.cmap, this.cmap),
-      optionField("Map over image", controls.alpha, this.alpha));
+      this.buildTarget(), this.layerField, optionField("Colormap", controls.cmap, this.cmap),
+      optionField("Alpha", controls.alpha, this.alpha));
     byId("heatmap").append(
       make("header", { class: "heading" }, div(null, this.title, this.about),
         saveButton("this view", () => this.save())),
-      options, this.noClass, this.progress.element, this.note, this.buildFigures());
+      options, this.targetError, this.progress.element, this.note, this.buildFigures());
   }
 
-  /** Where a class is typed; only where there are maps of any class. */
+  /** Create the input for the target class; null if the target cannot be selected. */
   buildTarget() {
-    this.noClass = make("p", { class: "error wrong", id: "no-class", role: "alert", hidden: true });
+    this.targetError = make("p", {
+      class: "error wrong", id: "target-error", role: "alert", hidden: true,
+    });
     this.target = make("input", {
       type: "search", list: "classes", placeholder: "predicted", autocomplete: "off",
-      "aria-describedby": "no-class", onchange: () => this.aim(), oninput: () => this.sayNoClass(),
+      "aria-describedby": "target-error",
+      onchange: () => this.applyTarget(), oninput: () => this.showTargetError(),
     });
     if (!this.model.targets) return null;
     const labels = this.model.classes?.labels ?? [];
     const options = labels.map((label, index) => make("option", { value: `${index} ${label}` }));
-    const known = make("datalist", { id: "classes" }, ...options);
+    const suggestions = make("datalist", { id: "classes" }, ...options);
     const { target } = this.model.controls.heatmap;
-    return optionField("Class", target, span("joined", this.target, known));
+    return optionField("Target", target, span("joined", this.target, suggestions));
   }
 
   buildFigures() {
-    const figure = (name, caption, label, kind = null) => {
+    const makeFigure = (name, caption, label, className = null) => {
       this[name] = make("canvas", { class: "tile", role: "img", "aria-label": label });
-      return make("figure", { class: kind }, this[name],
-        make("figcaption", { class: "soft" }, caption));
+      return make("figure", { class: className }, this[name],
+        make("figcaption", { class: "muted" }, caption));
     };
     this.figures = div("scroller parts",
       div("figures",
-        figure("canvas", "Map over the image", null, "large"),
-        figure("plain", "Image", "The image as the model sees it"),
-        figure("bare", "Map", "The map alone")),
+        makeFigure("canvas", "Heatmap over the image", null, "large"),
+        makeFigure("imageCanvas", "Image", "Model input"),
+        makeFigure("mapCanvas", "Heatmap", "Heatmap without the image")),
       this.source);
     return this.figures;
   }
@@ -83,16 +87,17 @@ export class HeatmapView {
     byId("heatmap").hidden = hidden;
     if (hidden) {
       this.task.stop();
-      if (this.method) this.rest();
+      if (this.method) this.hideProgress();
       return;
     }
-    const method = this.model.method(state);
+    const method = this.model.getMethod(state);
     this.showOptions(state, method);
     if (!state.image) {
-      this.say(NO_IMAGES);
+      this.showNote(NO_IMAGES);
       return;
     }
-    const target = state.target === "predicted" ? state.target : this.model.target(state.target);
+    const isPredicted = state.target === "predicted";
+    const target = isPredicted ? state.target : this.model.findTarget(state.target);
     const layer = method.layer && state.over !== null ? this.model.index.get(state.over) : null;
     const key = [state.image, method.name, target, layer].join("|");
     if (key === this.cancelled) return;
@@ -101,116 +106,117 @@ export class HeatmapView {
       byId("heatmap").classList.add("busy");
       this.title.textContent = `Computing ${method.name}…`;
       this.about.textContent = "";
-      const at = (kind) => data.paths.heatmap(state.image, method.name, target, layer, kind);
-      const done = new AbortController();
+      const getPath = (kind) =>
+        data.paths.heatmap(state.image, method.name, target, layer, kind);
+      const polling = new AbortController();
       this.progress.show(null);
       if (this.model.live) {
-        data.follow(at("/progress.json"), AbortSignal.any([signal, done.signal]),
-          (progress) => this.progress.show(progress));
+        data.pollProgress(getPath("/progress.json"), AbortSignal.any([signal, polling.signal]),
+          (report) => this.progress.show(report));
       }
       const [about, levels, picture] = await Promise.all([
-        data.json(at(".json"), signal), data.levels(at(".png"), signal),
-        data.bitmap(data.paths.picture(state.image), signal),
+        data.loadJson(getPath(".json"), signal), data.loadLevels(getPath(".png"), signal),
+        data.loadBitmap(data.paths.picture(state.image), signal),
       ]).finally(() => {
-        done.abort();
-        if (!signal.aborted) this.rest();
+        polling.abort();
+        if (!signal.aborted) this.hideProgress();
       });
       this.loaded = { about, levels, picture, key };
-      this.say(null);
-      this.draw(get());
+      this.showNote(null);
+      this.draw(getState());
     });
     if (this.loaded?.key === key) this.draw(state);
   }
 
   showOptions(state, method) {
     this.method.value = method.name;
-    const end = method.summary.endsWith(".") ? "" : ".";
-    this.source.textContent = `${method.summary}${end} ${method.source}`;
+    const period = method.summary.endsWith(".") ? "" : ".";
+    this.source.textContent = `${method.summary}${period} ${method.source}`;
     this.layerField.hidden = !(method.layer && this.model.live);
     this.layer.value = state.over ?? DEFAULT;
     this.cmap.value = state.colours ?? DEFAULT;
     this.alpha.value = state.alpha;
     if (document.activeElement !== this.target) {
-      const index = state.target === "predicted" ? null : this.model.target(state.target);
-      const label = index === null ? "" : this.model.label(index) ?? "";
+      const index = state.target === "predicted" ? null : this.model.findTarget(state.target);
+      const label = index === null ? "" : this.model.getLabel(index) ?? "";
       this.target.value = index === null ? "" : `${index} ${label}`.trim();
     }
   }
 
-  /** Show that nothing is being computed. */
-  rest() {
+  /** Hide the progress of a computation. */
+  hideProgress() {
     byId("heatmap").classList.remove("busy");
     this.progress.show(null);
   }
 
-  /** Stop the computation, on the server too, until the user wants it again. */
+  /** Cancel the computation, also on the server, until the user starts it again. */
   cancel() {
     this.cancelled = this.task.key;
     this.task.stop();
-    this.rest();
+    this.hideProgress();
     this.clear();
-    const again = () => {
+    const restart = () => {
       this.cancelled = null;
-      this.show(get());
+      this.show(getState());
     };
-    this.say("The computation was cancelled.");
-    this.note.append(button("Compute", { onclick: again }));
+    this.showNote("The computation was cancelled.");
+    this.note.append(button("Compute", { onclick: restart }));
     announce("Cancelled");
   }
 
-  /** Take what was typed: a class's name or number; nothing for the predicted one. */
-  aim() {
+  /** Use the entered class name or index as target; the predicted class if the input is empty. */
+  applyTarget() {
     const text = this.target.value.trim();
-    const index = text ? this.model.target(text) : null;
-    this.sayNoClass();
+    const index = text ? this.model.findTarget(text) : null;
+    this.showTargetError();
     if (!text || index !== null) {
-      go({ target: index === null ? "predicted" : String(index) });
+      updateState({ target: index === null ? "predicted" : String(index) });
       return;
     }
-    // The server says what is wrong with the name, and which names are close to it.
-    const { image, method } = get();
-    this.naming.run(text, async (signal) => {
-      const at = data.paths.heatmap(image, method, text, null, ".json");
-      go({ target: String((await data.json(at, signal)).target) });
+    // The error message of the server explains the problem and suggests similar names.
+    const { image, method } = getState();
+    this.targetTask.run(text, async (signal) => {
+      const path = data.paths.heatmap(image, method, text, null, ".json");
+      updateState({ target: String((await data.loadJson(path, signal)).target) });
     });
   }
 
-  /** Say what is wrong with the class; nothing if it is fine. */
-  sayNoClass(text = "") {
-    if (!text) this.naming.stop();
+  /** Show an error message for the target; an empty text hides the message. */
+  showTargetError(text = "") {
+    if (!text) this.targetTask.stop();
     this.target.ariaInvalid = String(Boolean(text));
-    this.noClass.hidden = !text;
-    this.noClass.textContent = text && text[0].toUpperCase() + text.slice(1);
+    this.targetError.hidden = !text;
+    this.targetError.textContent = text && text[0].toUpperCase() + text.slice(1);
   }
 
   draw(state) {
     const { about, levels, picture, key } = this.loaded;
-    const map = painted(levels, this.model.lut(state.colours ?? this.colormap(about)));
-    this.picture = blended(picture, map, state.alpha);
-    copyTo(this.canvas, this.picture, 672);
-    copyTo(this.plain, picture, 224);
-    copyTo(this.bare, map, 224);
+    const map = paintLevels(levels, this.model.getLut(state.colours ?? this.chooseColormap(about)));
+    this.picture = blendMap(picture, map, state.alpha);
+    drawEnlarged(this.canvas, this.picture, 672);
+    drawEnlarged(this.imageCanvas, picture, 224);
+    drawEnlarged(this.mapCanvas, map, 224);
     const label = about.label ?? (about.target === null ? "" : `class ${about.target}`);
     const score = about.is_logit ? "logit" : "score";
-    this.title.textContent = label || this.model.method(state).name;
+    this.title.textContent = label || this.model.getMethod(state).name;
     this.about.textContent = [
       about.target === null ? null : `class ${about.target}`,
-      about.score === null ? null : `${score} ${number(about.score)}`,
+      about.score === null ? null : `${score} ${formatNumber(about.score)}`,
       about.layer ? `layer ${about.layer}` : null,
       about.signed ? "signed: the middle colour is 0" : null,
       about.zero_reason ? `zero everywhere: ${about.zero_reason}` : null,
     ].filter(Boolean).join(" · ");
-    this.canvas.ariaLabel = `${about.method} of ${label} over the image`;
+    this.canvas.ariaLabel = `${about.method} heatmap of ${label} over the image`;
     this.canvas.dataset.shown = key;
   }
 
-  colormap(about) {
+  chooseColormap(about) {
     return about.cmap in this.model.colormaps ? about.cmap : Object.keys(this.model.colormaps)[0];
   }
 
-  say(text, retry = false) {
+  showNote(text, canRetry = false) {
     this.figures.hidden = Boolean(text);
-    say(this.note, text, retry);
+    showNote(this.note, text, canRetry);
   }
 
   clear() {
@@ -222,13 +228,13 @@ export class HeatmapView {
 
   fail(error) {
     this.clear();
-    this.say(error.message, true);
-    data.lost(error);
+    this.showNote(error.message, true);
+    data.reportLostConnection(error);
   }
 
   save() {
     if (!this.loaded) return;
-    const name = this.images.nameOf(get().image).replace(/\.\w+$/, "");
+    const name = this.images.getName(getState().image).replace(/\.\w+$/, "");
     saveCanvas(this.picture, `${name}-${this.loaded.about.method}.png`);
   }
 }

@@ -1,15 +1,16 @@
-/** The images: those of the folder, and those dropped, pasted, uploaded or taken by the webcam. */
+/** The image list: images of the server and images that the user adds, with their top classes. */
 
 import * as data from "./data.js";
 import {
-  announce, button, byId, counted, div, make, number, percent, sizeText, soft, span, toast,
+  announce, button, byId, div, formatBytes, formatCount, formatNumber, formatPercent, make,
+  mutedLine, showToast, span,
 } from "./dom.js";
-import { get, go, writeAddress } from "./state.js";
-import { takePicture } from "./webcam.js";
+import { getState, updateState, writeHash } from "./state.js";
+import { captureImage } from "./webcam.js";
 
-export const NO_IMAGES = "There are no images yet: add one, drop one here, or paste one.";
-const PAGE = 100;
-const FORMATS = "image/png,image/jpeg,image/webp,image/gif,image/bmp";
+export const NO_IMAGES = "There are no images yet. Add, drop or paste an image.";
+const PAGE_SIZE = 100;
+const MEDIA_TYPES = "image/png,image/jpeg,image/webp,image/gif,image/bmp";
 
 export class Images {
   constructor(model) {
@@ -17,132 +18,138 @@ export class Images {
     this.names = new Map();
     this.items = new Map();
     this.total = Infinity;
-    this.listed = 0; // of the server's list; uploads here come on top
-    this.classes = new data.Task((error) => this.failClasses(error));
-    this.portrait = new data.Task((error) => data.lost(error));
+    this.listed = 0; // number of images of the server's list that are loaded
+    this.classesTask = new data.LatestTask((error) => this.showClassesError(error));
+    this.pictureTask = new data.LatestTask((error) => data.reportLostConnection(error));
     this.listing = null;
     this.build();
   }
 
   build() {
-    this.current = make("img", { class: "current", alt: "", hidden: true });
+    this.currentImage = make("img", { class: "current", alt: "", hidden: true });
     this.name = make("h2", {});
-    this.top = make("ol", { class: "top-classes", "aria-label": "Top classes" });
+    this.topClasses = make("ol", { class: "top-classes", "aria-label": "Top classes" });
     this.list = make("div", {
-      class: "thumbnails", role: "group", "aria-label": "Images to choose from",
-      onkeydown: (event) => this.key(event),
+      class: "thumbnails", role: "group", "aria-label": "List of images",
+      onkeydown: (event) => this.handleKey(event),
     });
-    this.more = div("more");
-    this.count = soft();
-    byId("images").append(div("chosen", this.current, div(null, this.name, this.top)),
-      this.buildUpload(), this.count, div("scroller", this.list, this.more));
-    const near = { rootMargin: "200px" };
-    this.seen = new IntersectionObserver((entries) => this.loadSeen(entries), near);
-    this.end = new IntersectionObserver((entries) => {
+    this.listEnd = div("more");
+    this.count = mutedLine();
+    const description = div(null, this.name, this.topClasses);
+    byId("images").append(div("current-image", this.currentImage, description),
+      this.buildUpload(), this.count, div("scroller", this.list, this.listEnd));
+    const options = { rootMargin: "200px" };
+    const loadVisible = (entries) => this.loadVisible(entries);
+    this.thumbnailObserver = new IntersectionObserver(loadVisible, options);
+    this.endObserver = new IntersectionObserver((entries) => {
       if (entries.some((entry) => entry.isIntersecting)) {
-        this.listMore().catch((error) => data.lost(error));
+        this.listMore().catch((error) => data.reportLostConnection(error));
       }
-    }, near);
-    this.end.observe(this.more);
+    }, options);
+    this.endObserver.observe(this.listEnd);
   }
 
-  /** What adds images; only where the server takes them. */
+  /** Create the controls that add images, if the server accepts uploads. */
   buildUpload() {
     const tools = div("tools upload");
     if (!this.model.uploads) return tools;
     const file = make("input", {
-      type: "file", accept: FORMATS, multiple: true, class: "unseen", tabindex: -1,
+      type: "file", accept: MEDIA_TYPES, multiple: true, class: "visually-hidden", tabindex: -1,
       "aria-label": "Image files",
       onchange: async () => {
-        await this.take([...file.files]);
+        await this.uploadFiles([...file.files]);
         file.value = "";
       },
     });
-    const title = "Choose files; dropping and pasting works, too";
+    const title = "Select image files; you can also drop or paste images";
     tools.append(button("Add images", { onclick: () => file.click(), title }), file);
     if (navigator.mediaDevices?.getUserMedia) {
-      const onclick = () => this.fromWebcam();
+      const onclick = () => this.addFromWebcam();
       tools.append(button("Webcam", { "aria-haspopup": "dialog", onclick }));
     }
     const { bytes, pixels } = this.model.uploads;
-    const limits = `${sizeText(bytes)} and ${counted(pixels, "pixel")}`;
-    tools.append(soft(`PNG, JPEG, WebP, GIF or BMP of at most ${limits}`));
+    const limits = `${formatBytes(bytes)} and ${formatCount(pixels, "pixel")}`;
+    tools.append(mutedLine(`PNG, JPEG, WebP, GIF or BMP of at most ${limits}`));
     this.listenForDrops();
     window.addEventListener("paste", (event) => {
       const files = [...(event.clipboardData?.files ?? [])];
-      if (files.length) this.take(files);
+      if (files.length) this.uploadFiles(files);
     });
     return tools;
   }
 
   listenForDrops() {
-    let inside = 0;
-    const over = (on) => document.body.classList.toggle("dropping", on);
-    const files = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+    // Child elements cause "dragenter" and "dragleave" events, too: their difference counts.
+    let depth = 0;
+    const highlight = (isOn) => document.body.classList.toggle("dropping", isOn);
+    const hasFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
     window.addEventListener("dragenter", (event) => {
-      if (files(event)) over((inside += 1) > 0);
+      if (hasFiles(event)) highlight((depth += 1) > 0);
     });
     window.addEventListener("dragleave", (event) => {
-      if (files(event)) over((inside -= 1) > 0);
+      if (hasFiles(event)) highlight((depth -= 1) > 0);
     });
     window.addEventListener("dragover", (event) => {
-      if (files(event)) event.preventDefault();
+      if (hasFiles(event)) event.preventDefault();
     });
     window.addEventListener("drop", (event) => {
-      over(Boolean((inside = 0)));
-      if (!files(event)) return;
+      highlight(Boolean((depth = 0)));
+      if (!hasFiles(event)) return;
       event.preventDefault();
-      this.take([...event.dataTransfer.files]);
+      this.uploadFiles([...event.dataTransfer.files]);
     });
   }
 
-  async fromWebcam() {
-    const blob = await takePicture();
-    if (blob) await this.take([new File([blob], "webcam.jpg", { type: blob.type })]);
+  async addFromWebcam() {
+    const blob = await captureImage();
+    if (blob) await this.uploadFiles([new File([blob], "webcam.jpg", { type: blob.type })]);
   }
 
-  /** Send files to the server, and look at the last that it took. */
-  async take(files) {
+  /** Upload files to the server, and select the last accepted image. */
+  async uploadFiles(files) {
     for (const file of files) {
       const { bytes } = this.model.uploads;
       if (file.size > bytes) {
-        const limit = `the limit is ${bytes.toLocaleString("en")} (${sizeText(bytes)})`;
-        toast(`${file.name} has ${counted(file.size, "byte")}; ${limit}.`, "error");
+        const limit = `the limit is ${bytes.toLocaleString("en")} (${formatBytes(bytes)})`;
+        showToast(`${file.name} has ${formatCount(file.size, "byte")}; ${limit}.`, "error");
         continue;
       }
       document.body.classList.add("sending");
       try {
-        const added = await data.upload(file, file.name || "pasted.png");
-        const { id, name } = added;
+        const image = await data.uploadImage(file, file.name || "pasted.png");
+        const { id, name } = image;
         if (!this.items.has(id)) {
-          this.add(added, true);
+          this.addItem(image, true);
           this.total += 1;
         }
         this.showCount();
-        announce(`${name} was added`);
-        go({ image: id });
+        announce(`${name} added`);
+        updateState({ image: id });
       } catch (error) {
-        toast(error.status === 0 ? error.message : `${file.name}: ${error.message}`, "error");
+        showToast(error.status === 0 ? error.message : `${file.name}: ${error.message}`, "error");
       } finally {
         document.body.classList.remove("sending");
       }
     }
   }
 
-  /** Remove an uploaded image, and look at another one if it was looked at. */
+  /** Remove an uploaded image, and select another image if this one was selected. */
   async remove(id) {
-    const name = this.nameOf(id);
-    const other = this.another(id);
-    const { image, compare } = get();
-    const next = { image: image === id ? other : image, compare: compare === id ? null : compare };
-    if (next.image === next.compare) next.compare = null;
-    go(next, { step: false }); // what is asked for the image is broken off
-    writeAddress();
+    const name = this.getName(id);
+    const other = this.getNextId(id);
+    const { image, compare } = getState();
+    const changes = {
+      image: image === id ? other : image,
+      compare: compare === id ? null : compare,
+    };
+    if (changes.image === changes.compare) changes.compare = null;
+    updateState(changes, { newEntry: false }); // this aborts the requests for the image
+    writeHash();
     try {
-      await data.remove(id);
+      await data.deleteImage(id);
     } catch (error) {
-      if (error.status !== 404) { // 404: it is gone already
-        toast(`${name}: ${error.message}`, "error");
+      if (error.status !== 404) { // 404: the image does not exist any more
+        showToast(`${name}: ${error.message}`, "error");
         return;
       }
     }
@@ -151,150 +158,153 @@ export class Images {
     this.total -= 1;
     this.listed = Math.min(this.listed, this.total);
     this.showCount();
-    announce(`${name} was removed`);
+    announce(`${name} removed`);
   }
 
-  /** List the next page of images. */
+  /** Load the next page of the list. */
   listMore() {
     if (this.listed >= this.total) return Promise.resolve();
-    this.listing ??= this.list100().finally(() => { this.listing = null; });
+    this.listing ??= this.listPage().finally(() => { this.listing = null; });
     return this.listing;
   }
 
-  /** List pages until an image is among them. */
+  /** Load pages of the list until they contain an image. */
   async listTo(id) {
     while (!this.items.has(id) && this.listed < this.total) await this.listMore();
-    this.show(get());
+    this.show(getState());
   }
 
-  async list100() {
-    const path = this.model.live ? data.paths.images(this.listed, PAGE) : "api/images.json";
+  async listPage() {
+    const path = this.model.live ? data.paths.images(this.listed, PAGE_SIZE) : "api/images.json";
     const { total, images } = await (await data.request(path)).json();
     this.total = images.length ? total : this.listed;
     this.listed += images.length;
-    for (const image of images) if (!this.items.has(image.id)) this.add(image);
+    for (const image of images) if (!this.items.has(image.id)) this.addItem(image);
     this.showCount();
-    // The end may still be in sight: look again.
-    this.end.unobserve(this.more);
-    this.end.observe(this.more);
+    // The observer reports only changes, and the end of the list may still be visible.
+    this.endObserver.unobserve(this.listEnd);
+    this.endObserver.observe(this.listEnd);
   }
 
   showCount() {
-    this.mark(get());
+    this.markSelection(getState());
     const total = Math.max(Number.isFinite(this.total) ? this.total : 0, this.items.size);
-    this.count.textContent = total ? counted(total, "image") : "No images yet";
+    this.count.textContent = total ? formatCount(total, "image") : "No images yet";
   }
 
-  add({ id, name, uploaded }, first = false) {
+  addItem({ id, name, uploaded }, isFirst = false) {
     this.names.set(id, name);
     const image = make("img", { alt: "", width: 64, height: 64 });
     const pick = button("", {
-      class: "pick", title: name, "aria-label": name, onclick: () => go({ image: id }),
+      class: "pick", title: name, "aria-label": name, onclick: () => updateState({ image: id }),
     }, image);
-    const beside = button("", {
-      class: "beside", title: `Compare with ${name}`, "aria-label": `Compare with ${name}`,
-      "aria-pressed": "false", onclick: () => this.compare(id),
+    const compareButton = button("", {
+      class: "compare", title: `Compare with ${name}`, "aria-label": `Compare with ${name}`,
+      "aria-pressed": "false", onclick: () => this.toggleCompare(id),
     });
     const remove = uploaded ? button("×", {
       class: "remove", title: `Remove ${name}`, "aria-label": `Remove ${name}`,
       onclick: () => this.remove(id),
     }) : null;
-    const element = make("div", { class: "thumb", "data-image": id }, pick, beside, remove);
-    this.items.set(id, { element, image, pick, beside });
-    if (first) this.list.prepend(element);
+    const element = make("div", { class: "thumb", "data-image": id }, pick, compareButton, remove);
+    this.items.set(id, { element, image, pick, compareButton });
+    if (isFirst) this.list.prepend(element);
     else this.list.append(element);
-    this.seen.observe(element);
+    this.thumbnailObserver.observe(element);
   }
 
-  /** Show an image beside the chosen one, or no longer. */
-  compare(id) {
-    const compare = get().compare === id ? null : id;
-    go({ compare, tab: "layer", channel: null, pane: "view" });
+  /** Start or stop comparing an image with the selected image. */
+  toggleCompare(id) {
+    const compare = getState().compare === id ? null : id;
+    updateState({ compare, tab: "layer", channel: null, pane: "view" });
   }
 
-  loadSeen(entries) {
+  /** Load the thumbnails that have become visible. */
+  loadVisible(entries) {
     for (const { isIntersecting, target } of entries) {
       if (!isIntersecting) continue;
-      this.seen.unobserve(target);
+      this.thumbnailObserver.unobserve(target);
       const id = target.dataset.image;
-      showPicture(this.items.get(id).image, data.paths.thumbnail(id));
+      loadThumbnail(this.items.get(id).image, data.paths.thumbnail(id));
     }
   }
 
-  nameOf(id) {
+  getName(id) {
     return this.names.get(id) ?? "image";
   }
 
-  get first() {
+  get firstId() {
     return this.items.keys().next().value ?? null;
   }
 
-  /** The image after this one, to compare with. */
-  another(id) {
-    const all = [...this.items.keys()];
-    return all.length > 1 ? all[(all.indexOf(id) + 1) % all.length] : null;
+  /** Return the id of the image after this one; null if there is no other image. */
+  getNextId(id) {
+    const ids = [...this.items.keys()];
+    return ids.length > 1 ? ids[(ids.indexOf(id) + 1) % ids.length] : null;
   }
 
   show(state) {
-    this.mark(state);
+    this.markSelection(state);
     if (!state.image) {
-      this.portrait.stop();
-      this.classes.stop();
-      this.current.hidden = true;
+      this.pictureTask.stop();
+      this.classesTask.stop();
+      this.currentImage.hidden = true;
       this.name.replaceChildren();
-      this.top.replaceChildren();
+      this.topClasses.replaceChildren();
       return;
     }
     this.name.textContent = this.names.get(state.image) ?? "";
-    this.portrait.run(state.image, async (signal) => {
-      this.current.src = await data.picture(data.paths.picture(state.image), signal);
-      this.current.alt = `The image as the model sees it: ${this.nameOf(state.image)}`;
-      this.current.hidden = false;
+    this.pictureTask.run(state.image, async (signal) => {
+      this.currentImage.src = await data.loadImageUrl(data.paths.picture(state.image), signal);
+      this.currentImage.alt = `Model input: ${this.getName(state.image)}`;
+      this.currentImage.hidden = false;
     });
     if (!this.model.classes) return;
-    this.classes.run(state.image, async (signal) => {
-      this.top.classList.add("stale");
-      this.showClasses(await data.json(data.paths.classes(state.image), signal));
+    this.classesTask.run(state.image, async (signal) => {
+      this.topClasses.classList.add("stale");
+      this.showClasses(await data.loadJson(data.paths.classes(state.image), signal));
     });
   }
 
-  mark(state) {
-    for (const [id, { pick, beside }] of this.items) {
+  markSelection(state) {
+    for (const [id, { pick, compareButton }] of this.items) {
       pick.ariaCurrent = id === state.image ? "true" : null;
-      beside.ariaPressed = String(id === state.compare);
+      compareButton.ariaPressed = String(id === state.compare);
     }
   }
 
   showClasses({ kind, top }) {
-    const probable = kind === "probability";
-    const most = probable ? 1 : Math.max(...top.map(({ value }) => Math.abs(value ?? 0)), 1e-9);
-    this.top.classList.remove("stale");
-    this.top.replaceChildren(...top.map(({ index, name, value }) => {
+    const isProbability = kind === "probability";
+    const values = top.map(({ value }) => Math.abs(value ?? 0));
+    const max = isProbability ? 1 : Math.max(...values, 1e-9);
+    this.topClasses.classList.remove("stale");
+    this.topClasses.replaceChildren(...top.map(({ index, name, value }) => {
       const bar = make("i", {});
-      bar.style.width = `${(100 * Math.max(value ?? 0, 0)) / most}%`;
+      bar.style.width = `${(100 * Math.max(value ?? 0, 0)) / max}%`;
       const text = name ?? `class ${index}`;
+      const valueText = isProbability ? formatPercent(value) : formatNumber(value);
       return make("li", { title: `${text} (class ${index})` }, span("label", text),
-        span("value", probable ? percent(value) : number(value)), span("bar", bar));
+        span("value", valueText), span("bar", bar));
     }));
-    announce(`${this.nameOf(get().image)}: ${top[0]?.name ?? `class ${top[0]?.index}`}`);
+    announce(`${this.getName(getState().image)}: ${top[0]?.name ?? `class ${top[0]?.index}`}`);
   }
 
-  failClasses(error) {
-    this.top.replaceChildren(make("li", { class: "error" }, error.message));
-    data.lost(error);
+  showClassesError(error) {
+    this.topClasses.replaceChildren(make("li", { class: "error" }, error.message));
+    data.reportLostConnection(error);
   }
 
-  key(event) {
+  handleKey(event) {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;
-    const all = [...this.list.children];
-    const next = all[all.indexOf(event.target.closest(".thumb")) + step];
+    const items = [...this.list.children];
+    const next = items[items.indexOf(event.target.closest(".thumb")) + step];
     next?.querySelector(".pick").focus();
     event.preventDefault();
   }
 }
 
-/** Fill an <img>; one that cannot be had stays empty. */
-export function showPicture(element, path, signal) {
-  data.picture(path, signal).then((address) => { element.src = address; }, () => {});
+/** Load a thumbnail into an <img>, which stays empty if the request fails. */
+export function loadThumbnail(element, path, signal) {
+  data.loadImageUrl(path, signal).then((address) => { element.src = address; }, () => {});
 }

@@ -1,30 +1,31 @@
-/** Levels, colormaps, and grids made of them: what actgrid.render does, in the browser. */
+/** Levels, colormaps and grids: the steps of actgrid.render that run in the browser. */
 
-import { blank } from "./dom.js";
+import { createCanvas } from "./dom.js";
 
-const STRIP = 1 << 22; // pixels decoded at a time
-const LARGEST = 1 << 24; // pixels of a canvas that every browser can have
-const LONGEST = 32767; // and on a side
+const MAX_DECODED_PIXELS = 1 << 22; // pixels that are decoded at once
+const MAX_PIXELS = 1 << 24; // canvas size that every browser supports
+const MAX_SIDE = 32767; // canvas side that every browser supports
 
-/** Return the bytes of a grayscale PNG as they are in it, part by part. */
+/** Decode a grayscale PNG to its exact bytes, part by part to save memory. */
 export async function decodeLevels(blob) {
   const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
   const image = await createImageBitmap(blob, options);
   const { width, height } = image;
   const data = new Uint8Array(width * height);
-  const across = Math.min(width, 8192);
-  const down = Math.max(1, Math.min(height, 8192, Math.floor(STRIP / across)));
-  const canvas = blank(across, down);
+  const maxWidth = Math.min(width, 8192);
+  const maxRows = Math.floor(MAX_DECODED_PIXELS / maxWidth);
+  const maxHeight = Math.max(1, Math.min(height, 8192, maxRows));
+  const canvas = createCanvas(maxWidth, maxHeight);
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  for (let top = 0; top < height; top += down) {
-    for (let left = 0; left < width; left += across) {
-      const wide = Math.min(across, width - left);
-      const high = Math.min(down, height - top);
-      context.drawImage(image, left, top, wide, high, 0, 0, wide, high);
-      const rgba = context.getImageData(0, 0, wide, high).data;
-      for (let y = 0, from = 0; y < high; y += 1) {
+  for (let top = 0; top < height; top += maxHeight) {
+    for (let left = 0; left < width; left += maxWidth) {
+      const partWidth = Math.min(maxWidth, width - left);
+      const partHeight = Math.min(maxHeight, height - top);
+      context.drawImage(image, left, top, partWidth, partHeight, 0, 0, partWidth, partHeight);
+      const rgba = context.getImageData(0, 0, partWidth, partHeight).data;
+      for (let y = 0, from = 0; y < partHeight; y += 1) {
         let to = (top + y) * width + left;
-        for (const end = to + wide; to < end; to += 1, from += 4) data[to] = rgba[from];
+        for (const end = to + partWidth; to < end; to += 1, from += 4) data[to] = rgba[from];
       }
     }
   }
@@ -32,61 +33,63 @@ export async function decodeLevels(blob) {
   return { width, height, data };
 }
 
-/** Return the 256 colours of a colormap as pixels. */
-export function colours(base64) {
-  const raw = atob(base64);
+/** Return the 256 colours of a colormap, RGB bytes in base64, as RGBA pixels. */
+export function decodeColormap(base64) {
+  const rgb = atob(base64);
   const bytes = new Uint8ClampedArray(1024);
   for (let level = 0; level < 256; level += 1) {
-    for (let part = 0; part < 3; part += 1) {
-      bytes[4 * level + part] = raw.charCodeAt(3 * level + part);
+    for (let component = 0; component < 3; component += 1) {
+      bytes[4 * level + component] = rgb.charCodeAt(3 * level + component);
     }
     bytes[4 * level + 3] = 255;
   }
   return new Uint32Array(bytes.buffer);
 }
 
-/** Return how many tiles in a row make the picture nearest to square, as actgrid.render does. */
-export function nearSquare(count, height, width, padding) {
-  let best = Infinity;
-  let found = 1;
+/** Return the number of columns that makes a grid nearest to square, as actgrid.render does. */
+export function chooseColumns(count, height, width, padding) {
+  let bestRatio = Infinity;
+  let bestColumns = 1;
   for (let columns = count; columns > 0; columns -= 1) {
-    const wide = columns * (width + padding) - padding;
-    const high = Math.ceil(count / columns) * (height + padding) - padding;
-    const ratio = Math.max(wide, high) / Math.min(wide, high);
-    if (ratio < best) [best, found] = [ratio, columns];
+    const gridWidth = columns * (width + padding) - padding;
+    const gridHeight = Math.ceil(count / columns) * (height + padding) - padding;
+    const ratio = Math.max(gridWidth, gridHeight) / Math.min(gridWidth, gridHeight);
+    if (ratio < bestRatio) [bestRatio, bestColumns] = [ratio, columns];
   }
-  return found;
+  return bestColumns;
 }
 
-/** Where the tiles of some channels stand in a picture. */
+/** The layout of the tiles of some channels in one picture. */
 export class Grid {
-  constructor(tiles, channels, wanted = null) {
+  /** `columns` null: the number of columns that makes the grid nearest to square. */
+  constructor(tiles, channels, columns = null) {
     const { height, width, slices, joined } = tiles;
     const count = channels.length * slices;
     this.tiles = tiles;
     this.channels = channels;
     this.padding = joined ? 0 : 1;
-    const rows = Math.max(1, Math.floor(LONGEST / (height + this.padding)));
-    const least = Math.max(wanted ?? this.automatic(count), Math.ceil(count / rows));
-    const across = Math.max(1, Math.floor(LONGEST / (width + this.padding)));
-    this.columns = Math.min(least, across, Math.max(count, 1));
+    const maxRows = Math.max(1, Math.floor(MAX_SIDE / (height + this.padding)));
+    const maxColumns = Math.max(1, Math.floor(MAX_SIDE / (width + this.padding)));
+    const minColumns = Math.ceil(count / maxRows);
+    const preferred = Math.max(columns ?? this.chooseColumns(count), minColumns);
+    this.columns = Math.min(preferred, maxColumns, Math.max(count, 1));
     this.rows = Math.ceil(count / this.columns);
     this.count = count;
-    if (this.columns * (width + 1) * this.rows * (height + 1) > LARGEST) this.padding = 0;
+    if (this.columns * (width + 1) * this.rows * (height + 1) > MAX_PIXELS) this.padding = 0;
     this.width = this.columns * (width + this.padding) - this.padding;
     this.height = this.rows * (height + this.padding) - this.padding;
-    this.places = new Map(channels.map((channel, position) => [channel, position]));
+    this.positions = new Map(channels.map((channel, position) => [channel, position]));
   }
 
-  automatic(count) {
+  chooseColumns(count) {
     const { height, width, slices, joined } = this.tiles;
     if (slices > 1) return slices;
-    if (joined && height > 1) return count; // a sequence is one picture
-    return nearSquare(count, height, width, this.padding);
+    if (joined && height > 1) return count; // the columns of a sequence form one picture
+    return chooseColumns(count, height, width, this.padding);
   }
 
-  /** Left, top, width and height of a cell. */
-  cell(index) {
+  /** Return the {x, y, width, height} of a cell. */
+  getCellRect(index) {
     const { height, width } = this.tiles;
     return {
       x: (index % this.columns) * (width + this.padding),
@@ -96,60 +99,61 @@ export class Grid {
     };
   }
 
-  /** The cell at a pixel, with the padding after it; null outside. */
-  at(x, y) {
+  /** Return the index of the cell at a pixel, its padding included; null outside of the grid. */
+  findCell(x, y) {
     if (x < 0 || y < 0 || x >= this.width || y >= this.height) return null;
     const column = Math.floor(x / (this.tiles.width + this.padding));
     const index = Math.floor(y / (this.tiles.height + this.padding)) * this.columns + column;
     return index < this.count ? index : null;
   }
 
-  channel(cell) {
+  /** Return the channel of a cell. */
+  getChannel(cell) {
     return this.channels[Math.floor(cell / this.tiles.slices)];
   }
 
-  /** The first cell of a channel; undefined if it is not shown. */
-  first(channel) {
-    const position = this.places.get(channel);
+  /** Return the first cell of a channel; undefined if the grid does not contain the channel. */
+  getFirstCell(channel) {
+    const position = this.positions.get(channel);
     return position === undefined ? undefined : position * this.tiles.slices;
   }
 
-  /** Draw the tiles in colour on a canvas of one pixel for each level. */
+  /** Draw the tiles in colour on a new canvas, one pixel per level. */
   paint(levels, lut) {
-    const canvas = blank(this.width, this.height);
+    const canvas = createCanvas(this.width, this.height);
     const context = canvas.getContext("2d");
     const image = new ImageData(canvas.width, canvas.height);
     const pixels = new Uint32Array(image.data.buffer);
     const { height, width, slices, columns } = this.tiles;
     for (let cell = 0; cell < this.count; cell += 1) {
-      const tile = this.channel(cell) * slices + (cell % slices);
+      const tile = this.getChannel(cell) * slices + (cell % slices);
       const x = (tile % columns) * width;
       const y = Math.floor(tile / columns) * height;
-      const at = this.cell(cell);
-      const start = at.y * this.width + at.x;
-      colour(levels, { x, y, width, height }, lut, pixels, start, this.width);
+      const rect = this.getCellRect(cell);
+      const start = rect.y * this.width + rect.x;
+      writeColours(levels, { x, y, width, height }, lut, pixels, start, this.width);
     }
     context.putImageData(image, 0, 0);
     return canvas;
   }
 }
 
-/** Draw levels in colour, one pixel for each, of a part of them. */
-export function painted(levels, lut, part = { ...levels, x: 0, y: 0 }) {
-  const canvas = blank(part.width, part.height);
+/** Draw levels, or a part of them, in colour on a new canvas, one pixel per level. */
+export function paintLevels(levels, lut, part = { ...levels, x: 0, y: 0 }) {
+  const canvas = createCanvas(part.width, part.height);
   const image = new ImageData(part.width, part.height);
-  colour(levels, part, lut, new Uint32Array(image.data.buffer), 0, part.width);
+  writeColours(levels, part, lut, new Uint32Array(image.data.buffer), 0, part.width);
   canvas.getContext("2d").putImageData(image, 0, 0);
   return canvas;
 }
 
-/** Write the colours of a part of the levels among pixels, from `to` on, in rows of `stride`. */
-function colour(levels, { x, y, width, height }, lut, pixels, to, stride) {
+/** Write the colours of a part of the levels to pixels, from index `start` in rows of `stride`. */
+function writeColours(levels, { x, y, width, height }, lut, pixels, start, stride) {
   for (let row = 0; row < height; row += 1) {
     const from = (y + row) * levels.width + x;
-    const start = to + row * stride;
-    for (let right = 0; right < width; right += 1) {
-      pixels[start + right] = lut[levels.data[from + right]];
+    const to = start + row * stride;
+    for (let column = 0; column < width; column += 1) {
+      pixels[to + column] = lut[levels.data[from + column]];
     }
   }
 }

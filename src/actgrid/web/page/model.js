@@ -1,6 +1,6 @@
-/** The model that is looked at, and what of it a state names. */
+/** The description of the model, and the parts of it that a state refers to. */
 
-import { colours } from "./levels.js";
+import { decodeColormap } from "./levels.js";
 import { defaults } from "./state.js";
 
 const HEATMAP_KINDS = ["image", "volume", "sequence"];
@@ -9,46 +9,49 @@ export class Model {
   constructor(about) {
     Object.assign(this, about);
     this.index = new Map(this.nodes.map((node, index) => [node.path, index]));
-    this.groupKeys = uniqueKeys(this.groups);
+    this.groupKeys = makeUniqueKeys(this.groups);
     this.groupIndex = new Map(this.groupKeys.map((key, index) => [key, index]));
-    const found = (wanted) => this.nodes.findIndex((node) => node.drawn && wanted(node));
+    const findDrawn = (matches) => this.nodes.findIndex((node) => node.drawn && matches(node));
     this.luts = new Map();
-    this.last = this.lastNodes();
-    // At first the first layer that has learned something is shown, with its activation.
-    const learned = found((node) => node.kernel);
-    const first = Math.max(learned < 0 ? found(() => true) : learned, 0);
+    this.lastNodes = this.findLastNodes();
+    // The initial layer is the first one with a kernel, together with its activation function.
+    const withKernel = findDrawn((node) => node.kernel);
+    const first = Math.max(withKernel < 0 ? findDrawn(() => true) : withKernel, 0);
     const { group } = this.nodes[first];
-    this.first = this.groups[group]?.kind === "unit" ? this.last[group] : first;
+    const isUnit = this.groups[group]?.kind === "unit";
+    this.initialLayer = isUnit ? this.lastNodes[group] : first;
   }
 
-  /** The node that a card of each group shows: the last that can be drawn. */
-  lastNodes() {
-    const last = this.groups.map(() => null);
-    const better = (node, old) => node.drawn || old === null || !this.nodes[old].drawn;
+  /** Return the last drawable node of each group, which the card of the closed group shows. */
+  findLastNodes() {
+    const lastNodes = this.groups.map(() => null);
+    const isBetter = (node, old) => node.drawn || old === null || !this.nodes[old].drawn;
     this.nodes.forEach((node, index) => {
-      for (const group of this.groupsOf(index)) if (better(node, last[group])) last[group] = index;
+      for (const group of this.getGroups(index)) {
+        if (isBetter(node, lastNodes[group])) lastNodes[group] = index;
+      }
     });
-    return last;
+    return lastNodes;
   }
 
-  /** Groups of a node, outermost first. */
-  groupsOf(index) {
-    const found = [];
+  /** Return the groups that contain a node, outermost first. */
+  getGroups(index) {
+    const groups = [];
     for (let group = this.nodes[index].group; group !== null; group = this.groups[group].parent) {
-      found.unshift(group);
+      groups.unshift(group);
     }
-    return found;
+    return groups;
   }
 
-  /** What is shown where an address does not tell. */
+  /** The default values of the state. */
   get defaults() {
     const { methods } = this;
     const { normalize, scope, order, cmap } = this.controls.layer;
-    const usable = methods.filter(({ layer }) => !layer || this.mapped.length);
-    const usual = this.controls.heatmap.method.default;
-    const method = usable.find(({ name }) => name === usual) ?? usable[0] ?? methods[0];
+    const usable = methods.filter(({ layer }) => !layer || this.heatmapLayers.length);
+    const preferred = this.controls.heatmap.method.default;
+    const method = usable.find(({ name }) => name === preferred) ?? usable[0] ?? methods[0];
     return {
-      layer: this.nodes[this.first].path,
+      layer: this.nodes[this.initialLayer].path,
       normalize: normalize.default,
       scope: scope.default,
       order: order.default,
@@ -58,111 +61,115 @@ export class Model {
     };
   }
 
-  /** Index of the layer a state shows. */
-  layer(state) {
+  /** Return the node index of the layer in a state. */
+  getLayerIndex(state) {
     return this.index.get(state.layer);
   }
 
-  lut(name) {
-    if (!this.luts.has(name)) this.luts.set(name, colours(this.colormaps[name]));
+  /** Return the 256 colours of a colormap as pixels. */
+  getLut(name) {
+    if (!this.luts.has(name)) this.luts.set(name, decodeColormap(this.colormaps[name]));
     return this.luts.get(name);
   }
 
-  label(index) {
+  /** Return the label of a class; null without labels. */
+  getLabel(index) {
     return this.classes?.labels?.[index] ?? null;
   }
 
-  /** Index of the one class that has a number or a name; null if there is none. */
-  target(text) {
+  /** Return the index of the class with a number or a unique name; null if there is none. */
+  findTarget(text) {
     const labels = this.classes?.labels ?? [];
     const name = text.trim().toLowerCase();
-    const found = [...labels.keys()].filter((index) => {
+    const matches = [...labels.keys()].filter((index) => {
       const label = labels[index].toLowerCase();
-      return name === label || name === `${index} ${label}`; // as the list of classes has it
+      return name === label || name === `${index} ${label}`; // the format of the suggestions
     });
-    const given = /^\d+$/.test(name) ? [Number(name)] : found;
+    const indices = /^\d+$/.test(name) ? [Number(name)] : matches;
     const count = this.classes?.count ?? Infinity;
-    return given.length === 1 && given[0] < count ? given[0] : null;
+    return indices.length === 1 && indices[0] < count ? indices[0] : null;
   }
 
-  method(state) {
+  getMethod(state) {
     return this.methods.find(({ name }) => name === state.method);
   }
 
-  /** Layers whose maps a method can weigh. */
-  get mapped() {
+  /** Layers whose activation maps can be used by a method. */
+  get heatmapLayers() {
     return this.nodes.filter((node) => node.drawn && HEATMAP_KINDS.includes(node.kind));
   }
 
-  opened(state) {
-    const all = state.open.includes("*");
-    const open = (key) => all || state.open.includes(key);
-    return new Set([...this.groups.keys()].filter((group) => open(this.groupKeys[group])));
+  /** Return the set of groups that are open in a state. */
+  getOpenGroups(state) {
+    const areAllOpen = state.open.includes("*");
+    const isOpen = (key) => areAllOpen || state.open.includes(key);
+    return new Set([...this.groups.keys()].filter((group) => isOpen(this.groupKeys[group])));
   }
 
-  /** The names of opened groups as a state holds them. */
-  openNames(groups) {
+  /** Return the names of open groups for a state; ["*"] for all groups. */
+  formatOpenGroups(groups) {
     if (groups.size && groups.size === this.groups.length) return ["*"];
     return [...groups].sort((a, b) => a - b).map((group) => this.groupKeys[group]);
   }
 
-  /** Return a state in which all names are known, and tell what had to be left out. */
-  checked(state, tell) {
-    const known = { ...state };
-    const first = defaults();
-    const settle = (name, fine, what = name) => {
-      if (known[name] === first[name] || fine(known[name])) return;
-      tell(`${what} ${known[name]}`);
-      known[name] = first[name];
+  /** Return a state with defaults in place of unknown values, which are reported. */
+  validateState(state, reportMissing) {
+    const validState = { ...state };
+    const initial = defaults();
+    const check = (name, isValid, noun = name) => {
+      if (validState[name] === initial[name] || isValid(validState[name])) return;
+      reportMissing(`${noun} ${validState[name]}`);
+      validState[name] = initial[name];
     };
-    settle("layer", (path) => this.nodes[this.index.get(path)]?.drawn);
-    const node = this.nodes[this.layer(known)];
-    settle("channel", (channel) => node.channels === null || channel < node.channels);
-    settle("normalize", (name) => this.normalizes(name), "normalisation");
-    settle("scope", (name) => this.controls.layer.scope.words.includes(name));
-    settle("order", (name) => this.controls.layer.order.words.includes(name));
-    settle("cmap", (name) => name in this.colormaps, "colormap");
-    settle("colours", (name) => name in this.colormaps, "colormap");
-    settle("columns", (count) => count > 0, "number of columns");
-    settle("method", (name) => this.methods.some((method) => method.name === name));
-    settle("target", (text) => this.targets && this.target(text) !== null, "class");
-    settle("over", (path) => this.live && this.mapped.some((one) => one.path === path), "layer");
-    settle("tab", () => this.methods.length > 0);
-    known.open = known.open.filter((name) => {
-      const there = name === "*" || this.groupIndex.has(name);
-      if (!there) tell(`group ${name}`);
-      return there;
+    check("layer", (path) => this.nodes[this.index.get(path)]?.drawn);
+    const node = this.nodes[this.getLayerIndex(validState)];
+    check("channel", (channel) => node.channels === null || channel < node.channels);
+    check("normalize", (name) => this.acceptsNormalization(name), "normalization");
+    check("scope", (name) => this.controls.layer.scope.words.includes(name));
+    check("order", (name) => this.controls.layer.order.words.includes(name));
+    check("cmap", (name) => name in this.colormaps, "colormap");
+    check("colours", (name) => name in this.colormaps, "colormap");
+    check("columns", (count) => count > 0, "number of columns");
+    check("method", (name) => this.methods.some((method) => method.name === name));
+    check("target", (text) => this.targets && this.findTarget(text) !== null, "class");
+    const layers = this.heatmapLayers;
+    check("over", (path) => this.live && layers.some((layer) => layer.path === path), "layer");
+    check("tab", () => this.methods.length > 0);
+    validState.open = validState.open.filter((name) => {
+      const exists = name === "*" || this.groupIndex.has(name);
+      if (!exists) reportMissing(`group ${name}`);
+      return exists;
     });
-    return known;
+    return validState;
   }
 
-  /** Whether a normalisation can be had: one of the list, or live one with numbers that go up. */
-  normalizes(name) {
+  /** Return whether a normalization is offered: in the list, or, if live, with valid limits. */
+  acceptsNormalization(name) {
     if (this.controls.layer.normalize.words.includes(name)) return true;
     const limited = parseLimits(name)?.name;
     return this.live && this.controls.layer.normalize.limited.includes(limited);
   }
 }
 
-/** Read a normalisation with limits, such as "percentile(1, 99)"; null if the text is none. */
+/** Parse a normalization with limits, such as "percentile(1, 99)"; return null for other texts. */
 export function parseLimits(text) {
-  const found = /^(\w+)\(([^,()]+),([^,()]+)\)$/.exec(text);
-  if (!found) return null;
-  const [low, high] = [Number(found[2]), Number(found[3])];
-  const fine = low < high && Number.isFinite(low) && Number.isFinite(high)
-    && (found[1] !== "percentile" || (low >= 0 && high <= 100));
-  return fine ? { name: found[1], low, high } : null;
+  const match = /^(\w+)\(([^,()]+),([^,()]+)\)$/.exec(text);
+  if (!match) return null;
+  const [low, high] = [Number(match[2]), Number(match[3])];
+  const isValid = low < high && Number.isFinite(low) && Number.isFinite(high)
+    && (match[1] !== "percentile" || (low >= 0 && high <= 100));
+  return isValid ? { name: match[1], low, high } : null;
 }
 
-/** Write a normalisation with limits, as `parseLimits` reads it. */
-export const writeLimits = (name, low, high) => `${name}(${low}, ${high})`;
+/** Format a normalization with limits, as `parseLimits` reads it. */
+export const formatLimits = (name, low, high) => `${name}(${low}, ${high})`;
 
-/** Names of groups as they stand in an address: made different where they are not. */
-function uniqueKeys(groups) {
-  const seen = new Map();
+/** Return names of groups for the address, with a number after a repeated name. */
+function makeUniqueKeys(groups) {
+  const counts = new Map();
   return groups.map(({ name }) => {
-    const times = (seen.get(name) ?? 0) + 1;
-    seen.set(name, times);
-    return times === 1 ? name : `${name}#${times}`;
+    const count = (counts.get(name) ?? 0) + 1;
+    counts.set(name, count);
+    return count === 1 ? name : `${name}#${count}`;
   });
 }

@@ -1,35 +1,37 @@
-/** A canvas on which a large picture of tiles is moved and magnified. */
+/** A canvas on which a large picture of tiles can be panned and zoomed. */
 
-import { ARROWS, withModifier } from "./dom.js";
+import { ARROW_DIRECTIONS, hasModifier } from "./dom.js";
 
-const CLICK = 5; // pixels a pointer may move in a click
-const TWICK = 220; // milliseconds in which a second click makes a double one
-const MOST = 96; // screen pixels for one of the picture
+const CLICK_DISTANCE = 5; // pixels that a pointer may move during a click
+const DOUBLE_CLICK_TIME = 220; // maximum milliseconds between the clicks of a double click
+const MAX_SCALE = 96; // screen pixels per picture pixel
 
 /**
- * `on.view(view)` when it was moved (null: fitted), `on.hover(cell, point)` when another tile is
- * pointed at, `on.pick(cell)` when one is chosen, `on.drawn()` after pixels were drawn.
+ * Callbacks: `on.view(view)` after panning or zooming (null: fit to the canvas),
+ * `on.hover(cell, point)` when the pointer is over another cell, `on.pick(cell)` when the user
+ * selects a cell, `on.drawn()` after the picture is drawn.
  */
 export class Stage {
   constructor(canvas, on) {
     Object.assign(this, { canvas, on, picture: null, grid: null, view: null });
-    Object.assign(this, { hovered: null, cursor: null, pointers: new Map(), drag: null, asked: 0 });
+    Object.assign(this, { hovered: null, cursor: null, pointers: new Map(), drag: null, frame: 0 });
     this.context = canvas.getContext("2d");
     canvas.tabIndex = 0;
-    const listen = (name, work, options) => canvas.addEventListener(name, work.bind(this), options);
-    listen("pointerdown", this.down);
-    listen("pointermove", this.move);
-    listen("pointerup", this.up);
-    listen("pointercancel", this.cancel);
+    const listen = (name, action, options) =>
+      canvas.addEventListener(name, action.bind(this), options);
+    listen("pointerdown", this.startDrag);
+    listen("pointermove", this.movePointer);
+    listen("pointerup", this.endDrag);
+    listen("pointercancel", this.cancelDrag);
     listen("pointerleave", () => this.hover(null));
-    listen("wheel", this.wheel, { passive: false });
-    listen("dblclick", (event) => this.zoom(2, this.point(event)));
-    listen("keydown", this.key);
-    listen("blur", () => this.putCursor(null));
+    listen("wheel", this.zoomByWheel, { passive: false });
+    listen("dblclick", (event) => this.zoom(2, this.getPoint(event)));
+    listen("keydown", this.handleKey);
+    listen("blur", () => this.setCursor(null));
     new ResizeObserver(() => this.resize()).observe(canvas);
   }
 
-  /** Show a picture; `view` is kept by whoever owns the stage. */
+  /** Show a picture with the layout of its cells; the owner of the stage sets the view. */
   show(picture, grid) {
     Object.assign(this, { picture, grid });
     if (this.cursor !== null && this.cursor >= (grid?.count ?? 0)) this.cursor = null;
@@ -51,59 +53,61 @@ export class Stage {
     this.paint();
   }
 
-  /** The view that shows the whole picture. */
-  fitted() {
+  /** Return the view that shows the whole picture. */
+  fitView() {
     const { width, height } = this.grid;
-    const room = [this.canvas.clientWidth - 16, this.canvas.clientHeight - 16];
-    const scale = Math.max(Math.min(room[0] / width, room[1] / height, MOST), 1e-3);
+    const available = [this.canvas.clientWidth - 16, this.canvas.clientHeight - 16];
+    const fit = Math.min(available[0] / width, available[1] / height, MAX_SCALE);
+    const scale = Math.max(fit, 1e-3);
     return { x: width / 2, y: height / 2, scale };
   }
 
-  get place() {
-    return this.view ? this.kept(this.view) : this.fitted();
+  get currentView() {
+    return this.view ? this.clampView(this.view) : this.fitView();
   }
 
-  /** A view in which there is something to see: an address may say anything. */
-  kept(view) {
+  /** Return a view limited to the picture: the values of an address may be arbitrary. */
+  clampView(view) {
     const { width, height } = this.grid;
-    const between = (value, least, most) => Math.min(Math.max(value, least), most);
-    const scale = between(view.scale, this.fitted().scale / 4, MOST);
-    return { x: between(view.x, 0, width), y: between(view.y, 0, height), scale };
+    const clamp = (value, min, max) => Math.min(Math.max(value, min), max);
+    const scale = clamp(view.scale, this.fitView().scale / 4, MAX_SCALE);
+    return { x: clamp(view.x, 0, width), y: clamp(view.y, 0, height), scale };
   }
 
-  /** Where the picture begins on the canvas: at whole pixels, so that it does not tremble. */
+  /** Position of the picture on the canvas, rounded to whole pixels so that it does not flicker. */
   get origin() {
-    const { x, y, scale } = this.place;
+    const { x, y, scale } = this.currentView;
     const ratio = window.devicePixelRatio || 1;
-    const whole = (value) => Math.round(value * ratio) / ratio;
+    const round = (value) => Math.round(value * ratio) / ratio;
     const { clientWidth, clientHeight } = this.canvas;
-    return { x: whole(clientWidth / 2 - x * scale), y: whole(clientHeight / 2 - y * scale), scale };
+    return { x: round(clientWidth / 2 - x * scale), y: round(clientHeight / 2 - y * scale), scale };
   }
 
-  get middle() {
+  get centre() {
     return { x: this.canvas.clientWidth / 2, y: this.canvas.clientHeight / 2 };
   }
 
-  /** From pixels of the screen, on the canvas, to those of the picture. */
+  /** Convert a point on the canvas from screen pixels to picture pixels. */
   toPicture(point) {
     const { x, y, scale } = this.origin;
     return { x: (point.x - x) / scale, y: (point.y - y) / scale };
   }
 
-  /** Where a part of the picture is on the canvas, in pixels of the screen. */
-  toScreen(part) {
+  /** Convert a rectangle of the picture to screen pixels on the canvas. */
+  toScreen(rect) {
     const { x, y, scale } = this.origin;
-    const [width, height] = [part.width * scale, part.height * scale];
-    return { x: x + part.x * scale, y: y + part.y * scale, width, height };
+    const [width, height] = [rect.width * scale, rect.height * scale];
+    return { x: x + rect.x * scale, y: y + rect.y * scale, width, height };
   }
 
+  /** Paint in the next animation frame. */
   draw() {
-    this.asked ||= requestAnimationFrame(() => this.paint());
+    this.frame ||= requestAnimationFrame(() => this.paint());
   }
 
   paint() {
-    cancelAnimationFrame(this.asked);
-    this.asked = 0;
+    cancelAnimationFrame(this.frame);
+    this.frame = 0;
     const { canvas, context, picture } = this;
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, canvas.width, canvas.height);
@@ -115,173 +119,179 @@ export class Stage {
     context.setTransform(scale * ratio, 0, 0, scale * ratio, x * ratio, y * ratio);
     context.drawImage(picture, 0, 0);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    if (this.cursor !== null) this.outline(this.cursor, 3);
-    if (this.hovered !== null && this.hovered !== this.cursor) this.outline(this.hovered, 2);
+    if (this.cursor !== null) this.drawOutline(this.cursor, 3);
+    if (this.hovered !== null && this.hovered !== this.cursor) this.drawOutline(this.hovered, 2);
     this.on.drawn?.();
   }
 
-  outline(cell, width) {
+  drawOutline(cell, lineWidth) {
     const { context } = this;
-    const { x, y, width: wide, height: high } = this.toScreen(this.grid.cell(cell));
-    for (const [colour, line] of [["#000a", width + 2], ["#fff", width]]) {
+    const { x, y, width, height } = this.toScreen(this.grid.getCellRect(cell));
+    const offset = lineWidth / 2;
+    for (const [colour, strokeWidth] of [["#000a", lineWidth + 2], ["#fff", lineWidth]]) {
       context.strokeStyle = colour;
-      context.lineWidth = line;
-      context.strokeRect(x - width / 2, y - width / 2, wide + width, high + width);
+      context.lineWidth = strokeWidth;
+      context.strokeRect(x - offset, y - offset, width + lineWidth, height + lineWidth);
     }
   }
 
   moveTo(view) {
-    this.on.view(rounded(this.kept(view)));
+    this.on.view(roundView(this.clampView(view)));
   }
 
-  /** Magnify around a point of the canvas, its middle if none is given. */
-  zoom(factor, point = this.middle) {
+  /** Zoom around a point of the canvas, by default the centre. */
+  zoom(factor, point = this.centre) {
     if (!this.grid) return;
     const { x, y } = this.toPicture(point);
-    const place = this.place;
-    const { scale } = this.kept({ ...place, scale: place.scale * factor });
-    const kept = place.scale / scale;
-    this.moveTo({ x: x + (place.x - x) * kept, y: y + (place.y - y) * kept, scale });
+    const view = this.currentView;
+    const { scale } = this.clampView({ ...view, scale: view.scale * factor });
+    const ratio = view.scale / scale;
+    this.moveTo({ x: x + (view.x - x) * ratio, y: y + (view.y - y) * ratio, scale });
   }
 
   pan(right, down) {
     if (!this.grid) return;
-    const place = this.place;
-    this.moveTo({ ...place, x: place.x + right / place.scale, y: place.y + down / place.scale });
+    const view = this.currentView;
+    this.moveTo({ ...view, x: view.x + right / view.scale, y: view.y + down / view.scale });
   }
 
   /* Pointers */
 
-  point(event) {
+  getPoint(event) {
     const { left, top } = this.canvas.getBoundingClientRect();
     return { x: event.clientX - left, y: event.clientY - top };
   }
 
-  cellAt(point) {
+  findCell(point) {
     if (!this.grid || !this.picture) return null;
     const { x, y } = this.toPicture(point);
-    return this.grid.at(x, y);
+    return this.grid.findCell(x, y);
   }
 
-  down(event) {
+  startDrag(event) {
     if (event.button !== 0) return;
     this.canvas.setPointerCapture(event.pointerId);
-    this.pointers.set(event.pointerId, this.point(event));
-    if (this.pointers.size === 1) this.drag = { at: this.point(event), far: false };
-    else this.drag.far = true;
+    this.pointers.set(event.pointerId, this.getPoint(event));
+    if (this.pointers.size === 1) this.drag = { start: this.getPoint(event), hasMoved: false };
+    else this.drag.hasMoved = true;
   }
 
-  move(event) {
-    const point = this.point(event);
-    const before = this.pointers.get(event.pointerId);
-    if (!before) {
-      this.hover(this.cellAt(point), point);
+  movePointer(event) {
+    const point = this.getPoint(event);
+    const previous = this.pointers.get(event.pointerId);
+    if (!previous) {
+      this.hover(this.findCell(point), point);
       return;
     }
-    const [other] = [...this.pointers].flatMap(([id, at]) => (id === event.pointerId ? [] : [at]));
+    const [other] = [...this.pointers].flatMap(([id, position]) =>
+      (id === event.pointerId ? [] : [position]));
     this.pointers.set(event.pointerId, point);
     if (!this.grid) return;
     if (other) {
-      const apart = (one) => Math.max(Math.hypot(one.x - other.x, one.y - other.y), 1);
-      const middle = { x: (point.x + other.x) / 2, y: (point.y + other.y) / 2 };
-      this.pan((before.x - point.x) / 2, (before.y - point.y) / 2);
-      this.zoom(apart(point) / apart(before), middle);
+      const getDistance = ({ x, y }) => Math.max(Math.hypot(x - other.x, y - other.y), 1);
+      const centre = { x: (point.x + other.x) / 2, y: (point.y + other.y) / 2 };
+      this.pan((previous.x - point.x) / 2, (previous.y - point.y) / 2);
+      this.zoom(getDistance(point) / getDistance(previous), centre);
       return;
     }
-    this.drag.far ||= Math.hypot(point.x - this.drag.at.x, point.y - this.drag.at.y) > CLICK;
-    if (!this.drag.far) return;
+    const { start } = this.drag;
+    this.drag.hasMoved ||= Math.hypot(point.x - start.x, point.y - start.y) > CLICK_DISTANCE;
+    if (!this.drag.hasMoved) return;
     this.hover(null);
     this.canvas.classList.add("dragged");
-    this.pan(before.x - point.x, before.y - point.y);
+    this.pan(previous.x - point.x, previous.y - point.y);
   }
 
-  up(event) {
+  endDrag(event) {
     if (!this.pointers.delete(event.pointerId)) return;
     this.canvas.classList.remove("dragged");
-    if (this.pointers.size || this.drag.far) return;
-    const cell = this.cellAt(this.point(event));
-    // The second of two clicks magnifies; so the first one waits for it.
-    clearTimeout(this.clicked);
-    if (event.timeStamp - (this.last ?? -Infinity) > 2 * TWICK && cell !== null) {
-      this.clicked = setTimeout(() => this.on.pick(cell), TWICK);
+    if (this.pointers.size || this.drag.hasMoved) return;
+    const cell = this.findCell(this.getPoint(event));
+    // A double click zooms, so the action of a click is delayed until no second click can follow.
+    clearTimeout(this.clickTimer);
+    const elapsed = event.timeStamp - (this.lastClick ?? -Infinity);
+    if (elapsed > 2 * DOUBLE_CLICK_TIME && cell !== null) {
+      this.clickTimer = setTimeout(() => this.on.pick(cell), DOUBLE_CLICK_TIME);
     }
-    this.last = event.timeStamp;
+    this.lastClick = event.timeStamp;
   }
 
-  cancel(event) {
+  cancelDrag(event) {
     this.pointers.delete(event.pointerId);
     this.canvas.classList.remove("dragged");
   }
 
-  wheel(event) {
+  zoomByWheel(event) {
     event.preventDefault();
-    const lines = event.deltaMode === 1 ? 20 : 1;
-    this.zoom(Math.exp(-event.deltaY * lines * (event.ctrlKey ? 0.01 : 0.0016)), this.point(event));
-    this.hover(this.cellAt(this.point(event)), this.point(event));
+    const unit = event.deltaMode === 1 ? 20 : 1; // pixels of a line or of a pixel
+    const point = this.getPoint(event);
+    this.zoom(Math.exp(-event.deltaY * unit * (event.ctrlKey ? 0.01 : 0.0016)), point);
+    this.hover(this.findCell(point), point);
   }
 
   hover(cell, point) {
-    const same = cell === this.hovered;
+    const isSame = cell === this.hovered;
     this.hovered = cell;
-    if (cell !== null || !same) this.on.hover(cell, point);
-    if (!same) this.draw();
+    if (cell !== null || !isSame) this.on.hover(cell, point);
+    if (!isSame) this.draw();
   }
 
   /* Keys */
 
-  putCursor(cell) {
+  setCursor(cell) {
     if (cell === this.cursor) return;
     this.cursor = cell;
-    if (cell !== null) this.keepInView(this.grid.cell(cell));
-    const at = cell === null ? undefined : this.toScreen(this.grid.cell(cell));
-    this.on.hover(cell, at && { x: at.x + at.width, y: at.y + at.height }, true);
+    if (cell !== null) this.panTo(this.grid.getCellRect(cell));
+    const rect = cell === null ? undefined : this.toScreen(this.grid.getCellRect(cell));
+    this.on.hover(cell, rect && { x: rect.x + rect.width, y: rect.y + rect.height }, true);
     this.draw();
   }
 
-  keepInView(part) {
-    const at = this.toScreen(part);
-    const beyond = (from, size, room) =>
-      (from < 0 ? from - 8 : Math.max(0, Math.min(from + size + 8 - room, from)));
-    const right = beyond(at.x, at.width, this.canvas.clientWidth);
-    const down = beyond(at.y, at.height, this.canvas.clientHeight);
+  /** Pan as far as needed to show a rectangle of the picture. */
+  panTo(pictureRect) {
+    const rect = this.toScreen(pictureRect);
+    const getOverflow = (start, size, available) =>
+      (start < 0 ? start - 8 : Math.max(0, Math.min(start + size + 8 - available, start)));
+    const right = getOverflow(rect.x, rect.width, this.canvas.clientWidth);
+    const down = getOverflow(rect.y, rect.height, this.canvas.clientHeight);
     if (right || down) this.pan(right, down);
   }
 
-  key(event) {
-    if (!this.grid?.count || withModifier(event)) return;
-    const arrow = ARROWS[event.key];
+  handleKey(event) {
+    if (!this.grid?.count || hasModifier(event)) return;
+    const arrow = ARROW_DIRECTIONS[event.key];
     if (arrow && event.shiftKey) this.pan(arrow[0] * 80, arrow[1] * 80);
-    else if (arrow) this.step(arrow);
-    else if (event.key === "Home") this.putCursor(0);
-    else if (event.key === "End") this.putCursor(this.grid.count - 1);
+    else if (arrow) this.moveCursor(arrow);
+    else if (event.key === "Home") this.setCursor(0);
+    else if (event.key === "End") this.setCursor(this.grid.count - 1);
     else if (event.key === "Enter" || event.key === " ") this.on.pick(this.cursor ?? 0);
-    else if (event.key === "+" || event.key === "=") this.zoom(1.5, this.cursorPoint());
-    else if (event.key === "-") this.zoom(1 / 1.5, this.cursorPoint());
+    else if (event.key === "+" || event.key === "=") this.zoom(1.5, this.getCursorPoint());
+    else if (event.key === "-") this.zoom(1 / 1.5, this.getCursorPoint());
     else if (event.key === "0") this.on.view(null);
-    else if (event.key === "Escape" && this.cursor !== null) this.putCursor(null);
+    else if (event.key === "Escape" && this.cursor !== null) this.setCursor(null);
     else return;
     event.preventDefault();
     event.stopPropagation();
   }
 
-  cursorPoint() {
+  getCursorPoint() {
     if (this.cursor === null) return undefined;
-    const { x, y, width, height } = this.toScreen(this.grid.cell(this.cursor));
+    const { x, y, width, height } = this.toScreen(this.grid.getCellRect(this.cursor));
     return { x: x + width / 2, y: y + height / 2 };
   }
 
-  step([right, down]) {
+  moveCursor([right, down]) {
     if (this.cursor === null) {
-      this.putCursor(this.cellAt(this.middle) ?? 0);
+      this.setCursor(this.findCell(this.centre) ?? 0);
       return;
     }
     const next = this.cursor + right + down * this.grid.columns;
-    if (next >= 0 && next < this.grid.count) this.putCursor(next);
+    if (next >= 0 && next < this.grid.count) this.setCursor(next);
   }
 }
 
-/** A place as a link tells it, so that the link shows the very same pixels. */
-const rounded = ({ x, y, scale }) => ({
+/** Round a view as in the address, so that a link shows the same pixels. */
+const roundView = ({ x, y, scale }) => ({
   x: +x.toFixed(3),
   y: +y.toFixed(3),
   scale: +scale.toPrecision(6),

@@ -1,24 +1,25 @@
-/** What is looked at: one object, kept in the address so that a link opens the same view. */
+/** The state of the view, stored in the hash of the address so that a link opens the same view. */
 
-import { settled } from "./dom.js";
+import { debounce } from "./dom.js";
 
+// Each parameter has a codec: `read` returns undefined for a text that is not valid.
 const text = { read: (value) => value, write: (value) => value };
-const whole = {
+const integer = {
   read: (value) => (/^\d{1,9}$/.test(value) ? Number(value) : undefined),
   write: String,
 };
-/** Ids of images become parts of paths: they are nothing but hexadecimal digits. */
-const id = { ...text, read: (value) => (/^[\da-f]+$/.test(value) ? value : undefined) };
-const share = {
+/** Image ids become parts of paths, so only hexadecimal digits are accepted. */
+const imageId = { ...text, read: (value) => (/^[\da-f]+$/.test(value) ? value : undefined) };
+const fraction = {
   read: (value) => (value !== "" && value >= 0 && value <= 1 ? Number(value) : undefined),
   write: (value) => String(+value.toFixed(3)),
 };
-const oneOf = (...names) => ({
+const choiceOf = (...names) => ({
   ...text,
   read: (value) => (names.includes(value) ? value : undefined),
 });
-/** Middle of the view in pixels of the picture, and pixels of the screen for each of them. */
-const place = {
+/** Centre of the view in picture pixels, and the number of screen pixels per picture pixel. */
+const viewport = {
   read: (value) => {
     const numbers = value.split(",").map(Number);
     return numbers.length === 3 && numbers.every(Number.isFinite) && numbers[2] > 0
@@ -28,109 +29,115 @@ const place = {
 };
 
 /**
- * The name in the address of each part of the state, its default, and how it is written. Options
- * have the defaults of the model's controls, see `setDefaults`.
+ * Name, default value and codec of each hash parameter. `setDefaults` replaces the defaults of
+ * options by those of the model.
  */
-const PARTS = {
-  pane: ["view", oneOf("graph", "view", "images")],
-  tab: ["layer", oneOf("layer", "heatmap")],
-  image: [null, id],
+const PARAMETERS = {
+  pane: ["view", choiceOf("graph", "view", "images")],
+  tab: ["layer", choiceOf("layer", "heatmap")],
+  image: [null, imageId],
   layer: [null, text],
-  channel: [null, whole],
-  compare: [null, id],
+  channel: [null, integer],
+  compare: [null, imageId],
   normalize: [null, text],
   scope: [null, text],
   order: [null, text],
   cmap: [null, text],
-  show: ["all", oneOf("all", "dead", "live")],
-  columns: [null, whole],
-  view: [null, place],
-  blend: [0.6, share],
+  show: ["all", choiceOf("all", "dead", "live")],
+  columns: [null, integer],
+  view: [null, viewport],
+  blend: [0.6, fraction],
   method: [null, text],
   target: ["predicted", text],
   over: [null, text],
-  alpha: [null, share],
+  alpha: [null, fraction],
   colours: [null, text],
 };
-/** Names of opened groups; ["*"] stands for all of them. */
+/** Parameter with the names of the open groups; ["*"] means all groups. */
 const OPEN = "open";
 
 let current = defaults();
 
-/** Say what is shown where an address does not tell: the first image, the first layer. */
+/** Set the values of parameters that are not in the hash, such as the first image and layer. */
 export function setDefaults(values) {
-  for (const [name, value] of Object.entries(values)) PARTS[name][0] = value;
+  for (const [name, value] of Object.entries(values)) PARAMETERS[name][0] = value;
   current = defaults();
 }
 
 export function defaults() {
-  const state = Object.fromEntries(Object.entries(PARTS).map(([name, [value]]) => [name, value]));
+  const values = Object.entries(PARAMETERS).map(([name, [value]]) => [name, value]);
+  const state = Object.fromEntries(values);
   return { ...state, open: [] };
 }
 
-/** Read an address; return the state and what in it could not be understood. */
-export function read(hash) {
-  const given = new URLSearchParams(hash.replace(/^#/, ""));
+/** Parse a hash; return the state and a list of the parameters that are not valid. */
+export function parseHash(hash) {
+  const parameters = new URLSearchParams(hash.replace(/^#/, ""));
   const state = defaults();
-  const unknown = [];
-  for (const name of new Set(given.keys())) {
+  const invalid = [];
+  for (const name of new Set(parameters.keys())) {
     if (name === OPEN) {
-      state.open = given.getAll(OPEN);
+      state.open = parameters.getAll(OPEN);
       continue;
     }
-    const value = PARTS[name]?.[1].read(given.get(name));
-    if (value === undefined) unknown.push(`${name}=${given.get(name)}`);
+    const value = PARAMETERS[name]?.[1].read(parameters.get(name));
+    if (value === undefined) invalid.push(`${name}=${parameters.get(name)}`);
     else state[name] = value;
   }
-  return { state, unknown };
+  return { state, invalid };
 }
 
-/** Write a state as an address, without what is as it is at first. */
-export function write(state) {
-  const given = new URLSearchParams();
-  for (const [name, [value, kind]] of Object.entries(PARTS)) {
-    if (state[name] !== value && state[name] !== null) given.set(name, kind.write(state[name]));
+/** Format a state as a hash, without the parameters that have their default values. */
+export function formatHash(state) {
+  const parameters = new URLSearchParams();
+  for (const [name, [value, codec]] of Object.entries(PARAMETERS)) {
+    if (state[name] !== value && state[name] !== null) {
+      parameters.set(name, codec.write(state[name]));
+    }
   }
-  for (const name of state.open) given.append(OPEN, name);
-  return given.toString();
+  for (const name of state.open) parameters.append(OPEN, name);
+  return parameters.toString();
 }
 
-let changed = () => {};
+let onChange = () => {};
 
-export const get = () => current;
+export const getState = () => current;
 
-const address = (hash) => location.pathname + location.search + (hash ? `#${hash}` : "");
-const replace = (hash) => history.replaceState(null, "", address(hash));
-// Browsers refuse too many changes in a row, as a drag makes them.
-const replaceLater = settled(250, () => replace(write(current)));
+const formatUrl = (hash) => location.pathname + location.search + (hash ? `#${hash}` : "");
+const replaceHash = (hash) => history.replaceState(null, "", formatUrl(hash));
+// Browsers limit the rate of history changes, which dragging would exceed.
+const replaceHashLater = debounce(250, () => replaceHash(formatHash(current)));
 
-/** Change parts of the state: as a step one can go back from, or in place of the present one. */
-export function go(changes, { step = true } = {}) {
-  const before = write(current);
+/** Change parts of the state, in a new entry of the browser history or in the current entry. */
+export function updateState(changes, { newEntry = true } = {}) {
+  const before = formatHash(current);
   current = { ...current, ...changes };
-  const after = write(current);
+  const after = formatHash(current);
   if (after === before) return;
-  if (step) {
-    replace(before);
-    history.pushState(null, "", address(after));
+  if (newEntry) {
+    replaceHash(before);
+    history.pushState(null, "", formatUrl(after));
   } else {
-    replaceLater();
+    replaceHashLater();
   }
-  changed(current);
+  onChange(current);
 }
 
-/** Write the state into the address at once, as nothing may be left there of what is gone. */
-export const writeAddress = () => replace(write(current));
+/** Write the state to the address without delay, so that no deleted image remains in it. */
+export const writeHash = () => replaceHash(formatHash(current));
 
-/** Begin: `check` returns a state in which all names are known. */
-export function start(check, show) {
-  changed = show;
-  const open = () => {
-    const { state, unknown } = read(location.hash);
-    current = check(state, unknown);
-    replace(write(current));
-    changed(current);
+/**
+ * Show the state of the address now and after each step in the history. `validate` returns a state
+ * in which all names exist.
+ */
+export function start(validate, show) {
+  onChange = show;
+  const readAddress = () => {
+    const { state, invalid } = parseHash(location.hash);
+    current = validate(state, invalid);
+    replaceHash(formatHash(current));
+    onChange(current);
   };
-  window.addEventListener("popstate", open);
-  open();
+  window.addEventListener("popstate", readAddress);
+  readAddress();
 }

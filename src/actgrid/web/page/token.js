@@ -1,29 +1,30 @@
-/** The token that a server may want: from the address, from this tab, or typed by the user. */
+/** The access token of the server: from the address, from the session storage or from the user. */
 
-import { button, make, soft } from "./dom.js";
+import { button, make, mutedLine } from "./dom.js";
 
-// A proxy may serve other viewers under other paths of the same origin.
-const KEY = `actgrid-token ${location.pathname}`;
-const EXPLANATION = "This server asks for a token. It is printed where the server was started, "
-  + "in the address of the page after “?token=”.";
+// The path is part of the key: a proxy may serve several viewers from one origin.
+const STORAGE_KEY = `actgrid-token ${location.pathname}`;
+const EXPLANATION = "This server requires a token. The token is printed where the server was "
+  + "started, in the address of the page after “?token=”.";
 
-let token = fromAddress(location.search) ?? kept();
-let asking = null;
+let token = parseToken(location.search) ?? loadToken();
+let pendingForm = null;
 
-/** The headers that show the token to the server. */
-export const authorization = () => (token === null ? {} : { Authorization: `Bearer ${token}` });
+/** Return the request headers that contain the token. */
+export const authorizationHeaders = () =>
+  (token === null ? {} : { Authorization: `Bearer ${token}` });
 
-/** The token in use; null if there is none. */
+/** Return the current token; null if there is none. */
 export const currentToken = () => token;
 
 /**
- * Ask the user for a token in place of one that the server refused; return whether there is one.
- * All requests that were refused wait for the same answer.
+ * Ask the user for another token than a refused one; return whether the user entered a valid one.
+ * All refused requests wait for the same form.
  */
-export function askToken(refused) {
+export function requestToken(refused) {
   if (token !== refused) return Promise.resolve(true);
-  asking ??= showForm(refused).finally(() => { asking = null; });
-  return asking;
+  pendingForm ??= showForm(refused).finally(() => { pendingForm = null; });
+  return pendingForm;
 }
 
 /** Show the form until a token is accepted, or until the user closes it. */
@@ -36,26 +37,26 @@ function showForm(refused) {
       submit();
     },
   });
-  const problem = make("p", { class: "error", role: "alert" },
+  const error = make("p", { class: "error", role: "alert" },
     refused === null ? "" : "The token of this page is wrong.");
   const dialog = make("dialog", { class: "token", "aria-label": "Access" },
-    make("h2", {}, "Token"), soft(EXPLANATION),
-    // Nothing is ever submitted: a frame without forms would swallow it.
+    make("h2", {}, "Token"), mutedLine(EXPLANATION),
+    // The form is never submitted: sandboxed frames of notebooks may block forms.
     make("form", { class: "tools" }, input,
-      button("Open", { class: "strong", onclick: () => submit() })), problem);
+      button("Open", { class: "strong", onclick: () => submit() })), error);
 
   async function submit() {
-    const typed = fromAddress(input.value) ?? input.value.trim();
-    if (!typed) return;
-    problem.textContent = "";
-    problem.textContent = await refusal(typed);
-    input.ariaInvalid = String(Boolean(problem.textContent));
-    if (problem.textContent) {
+    const newToken = parseToken(input.value) ?? input.value.trim();
+    if (!newToken) return;
+    error.textContent = "";
+    error.textContent = await checkToken(newToken);
+    input.ariaInvalid = String(Boolean(error.textContent));
+    if (error.textContent) {
       input.focus();
       return;
     }
-    token = typed;
-    keep(typed);
+    token = newToken;
+    storeToken(newToken);
     dialog.close("accepted");
   }
 
@@ -70,11 +71,11 @@ function showForm(refused) {
   });
 }
 
-/** Why the server does not accept a token, in words; empty if it does. */
-async function refusal(typed) {
-  if (!/^[!-~]+$/.test(typed)) return "This token is wrong: tokens have no spaces or accents.";
+/** Return the error message for a token that the server refuses; empty if it accepts the token. */
+async function checkToken(newToken) {
+  if (!/^[!-~]+$/.test(newToken)) return "This token is wrong: tokens have no spaces or accents.";
   try {
-    const headers = { Authorization: `Bearer ${typed}` };
+    const headers = { Authorization: `Bearer ${newToken}` };
     const { status } = await fetch("api/images.json?limit=1", { method: "HEAD", headers });
     return status === 401 ? "This token is wrong." : "";
   } catch {
@@ -82,27 +83,27 @@ async function refusal(typed) {
   }
 }
 
-/** The token in an address or the part of one after the path; null if there is none. */
-function fromAddress(text) {
-  const found = /[?&]token=([^&#\s]*)/.exec(text);
-  return found ? new URLSearchParams(`token=${found[1]}`).get("token") : null;
+/** Return the token in an address or in its query; null if there is none. */
+function parseToken(text) {
+  const match = /[?&]token=([^&#\s]*)/.exec(text);
+  return match ? new URLSearchParams(`token=${match[1]}`).get("token") : null;
 }
 
-/** The token that was typed in this tab before; some frames may keep nothing. */
-function kept() {
+/** Return the stored token of this tab; null if there is none or storage is denied. */
+function loadToken() {
   try {
-    return sessionStorage.getItem(KEY);
+    return sessionStorage.getItem(STORAGE_KEY);
   } catch {
     return null;
   }
 }
 
-/** Keep a token for this tab, and never in the address: a wrong one that is there is removed. */
-function keep(typed) {
+/** Store a token for this tab, and remove the refused token from the address. */
+function storeToken(newToken) {
   try {
-    sessionStorage.setItem(KEY, typed);
+    sessionStorage.setItem(STORAGE_KEY, newToken);
   } catch {
-    // The token is asked for again when the page is loaded anew.
+    // Storage is denied: the page asks for the token again after a reload.
   }
   const query = new URLSearchParams(location.search);
   if (!query.has("token")) return;

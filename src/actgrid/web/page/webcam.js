@@ -1,18 +1,18 @@
-/** A picture taken by the webcam. */
+/** Capturing of an image with the webcam. */
 
-import { blank, button, div, make, toast } from "./dom.js";
-import { fileOf } from "./save.js";
+import { createCanvas, button, div, make, showToast } from "./dom.js";
+import { encodeCanvas } from "./save.js";
 
-/** Show what the webcam sees; return the picture that is taken, null if none is. */
-export async function takePicture() {
+/** Show the webcam in a dialog; return the captured image file, null if the user cancels. */
+export async function captureImage() {
   let stream;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch (error) {
-    toast(`The webcam cannot be used: ${error.message}`, "error");
+    showToast(`The webcam is not available: ${error.message}`, "error");
     return null;
   }
-  const name = "What the webcam sees";
+  const name = "Webcam preview";
   const video = make("video", { autoplay: true, playsinline: true, "aria-label": name });
   video.muted = true;
   video.srcObject = stream;
@@ -21,7 +21,7 @@ export async function takePicture() {
   try {
     return await new Promise((resolve) => {
       const capture = button("Take picture", { class: "strong", disabled: true, onclick: () => {
-        resolve(frame(video));
+        resolve(captureFrame(video));
         dialog.close();
       } });
       video.addEventListener("loadeddata", () => { capture.disabled = false; });
@@ -36,9 +36,9 @@ export async function takePicture() {
   }
 }
 
-/** The frame a video shows, as a JPEG file. */
-function frame(video) {
-  const canvas = blank(video.videoWidth, video.videoHeight);
+/** Return the current frame of a video as a JPEG file. */
+function captureFrame(video) {
+  const canvas = createCanvas(video.videoWidth, video.videoHeight);
   canvas.getContext("2d").drawImage(video, 0, 0);
-  return fileOf(canvas, "image/jpeg", 0.92);
+  return encodeCanvas(canvas, "image/jpeg", 0.92);
 }
