@@ -136,7 +136,7 @@ async def _send_requests(address: str, process: int) -> LoadResult:
     async with httpx.AsyncClient(base_url=address, timeout=120, limits=limits) as client:
         model = (await client.get("api/model.json")).json()
         images = (await client.get("api/images.json")).json()["images"]
-        layers = [index for index, node in enumerate(model["nodes"]) if node["drawn"]]
+        layers = [index for index, node in enumerate(model["nodes"]) if node["is_drawable"]]
         kernels = [index for index, node in enumerate(model["nodes"]) if node["kernel"]]
         upload = photos()[0].read_bytes()
         problems: Counter[str] = Counter()
@@ -146,8 +146,8 @@ async def _send_requests(address: str, process: int) -> LoadResult:
         def choose_url(chance: random.Random) -> str:
             image, layer = chance.choice(images)["id"], chance.choice(layers)
             place = f"api/images/{image}"
-            normalize = chance.choice(model["controls"]["layer"]["normalize"]["words"])
-            scope = chance.choice(model["controls"]["layer"]["scope"]["words"])
+            normalize = chance.choice(model["controls"]["layer"]["normalize"]["choices"])
+            scope = chance.choice(model["controls"]["layer"]["scope"]["choices"])
             return chance.choices(
                 [
                     f"{place}/layers/{layer}/{normalize}/{scope}.png",

@@ -64,14 +64,14 @@ def read_detail(response: httpx.Response, status: int) -> str:
 
 def test_model_json_describes_graph_classes_and_methods(model_info: dict[str, Any]) -> None:
     assert model_info["name"] == "small"
-    assert model_info["live"]
+    assert model_info["is_live"]
     nodes = {node["path"]: node for node in model_info["nodes"]}
     assert list(nodes) == ["image", "conv", "depthwise", "add", "last", "pool", "head"]
     assert nodes["conv"]["shape"] == [None, 16, 12, 6]
     assert [path for path, node in nodes.items() if node["kernel"]] == [
         *("conv", "depthwise", "last", "head")
     ]
-    assert not nodes["image"]["drawn"]
+    assert not nodes["image"]["is_drawable"]
     assert [1, 3] in model_info["edges"]
     assert model_info["groups"] == [
         {"name": "add", "kind": "branches", "title": "2 layers, 2 branches", "parent": None}

@@ -48,16 +48,16 @@ def test_site_contains_page_files(site: Path) -> None:
 
 def test_site_contains_all_offered_resources(site: Path) -> None:
     model_info = read_model_info(site)
-    assert not model_info["live"]
-    assert model_info["controls"]["layer"]["normalize"]["words"] == ["standard", "minmax"]
-    assert model_info["controls"]["layer"]["scope"]["words"] == ["channel", "layer"]
+    assert not model_info["is_live"]
+    assert model_info["controls"]["layer"]["normalize"]["choices"] == ["standard", "minmax"]
+    assert model_info["controls"]["layer"]["scope"]["choices"] == ["channel", "layer"]
     assert [method["name"] for method in model_info["methods"]] == ["saliency", "gradcam"]
     assert (model_info["targets"], model_info["uploads"], model_info["maximize"]) == (
         False,
         None,
         False,
     )
-    drawable = [index for index, node in enumerate(model_info["nodes"]) if node["drawn"]]
+    drawable = [index for index, node in enumerate(model_info["nodes"]) if node["is_drawable"]]
     assert [model_info["nodes"][index]["path"] for index in drawable] == ["conv", "last"]
     images = json.loads((site / "api" / "images.json").read_bytes())
     assert [image["name"] for image in images["images"]] == [f"photo{i}.png" for i in range(3)]
@@ -67,10 +67,10 @@ def test_site_contains_all_offered_resources(site: Path) -> None:
         expected = {"thumbnail.jpg", "picture.png", "classes.json", "layers.json", "layers.png"}
         for layer in drawable:
             expected |= {f"layers/{layer}.json", f"layers/{layer}/histograms.json"}
-            for normalize in model_info["controls"]["layer"]["normalize"]["words"]:
+            for normalize in model_info["controls"]["layer"]["normalize"]["choices"]:
                 expected |= {
                     f"layers/{layer}/{normalize}/{scope}.png"
-                    for scope in model_info["controls"]["layer"]["scope"]["words"]
+                    for scope in model_info["controls"]["layer"]["scope"]["choices"]
                 }
         for method in ("gradcam", "saliency"):
             expected |= {f"heatmaps/{method}/predicted.{suffix}" for suffix in ("json", "png")}
@@ -133,7 +133,9 @@ def test_site_works_on_any_web_server(address: str, site: Path) -> None:
 def test_site_can_be_overwritten(site: Path, model: Any, photos: Path) -> None:
     before = {file: file.read_bytes() for file in site.rglob("*.png")}
     actgrid.export_site(model, photos / "photo0.png", "conv", output=site)
-    assert [node["path"] for node in read_model_info(site)["nodes"] if node["drawn"]] == ["conv"]
+    assert [node["path"] for node in read_model_info(site)["nodes"] if node["is_drawable"]] == [
+        "conv"
+    ]
     assert before.keys() <= set(site.rglob("*.png"))
 
 

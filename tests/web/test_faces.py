@@ -195,18 +195,18 @@ def find_field(page: Page, panel: str, label: str) -> Any:
 
 
 LAYER_CONTROLS = {
-    "normalize": "Normalise",
-    "scope": "Scaled by",
-    "order": "Order by",
-    "cmap": "Colours",
+    "normalize": "Normalization",
+    "scope": "Scope",
+    "order": "Order",
+    "cmap": "Colormap",
     "columns": "Columns",
 }
 HEATMAP_CONTROLS = {
     "method": "Method",
-    "target": "Class",
+    "target": "Target",
     "layer": "Layer",
-    "cmap": "Colours",
-    "alpha": "Map over image",
+    "cmap": "Colormap",
+    "alpha": "Alpha",
 }
 
 

@@ -242,7 +242,7 @@ async def test_levels_and_statistics_equal_library(kind: str) -> None:
     viewer = case.viewer
     checked = 0
     for node, node_info in enumerate(case.model_info["nodes"]):
-        if not node_info["drawn"]:
+        if not node_info["is_drawable"]:
             continue
         info, activation = case.compute_activation(node_info["path"])
         layer = await viewer.get_layer(case.image, node)
@@ -354,7 +354,7 @@ async def test_single_values_are_not_dead() -> None:
 async def test_histograms_equal_numpy(kind: str) -> None:
     case = ViewerCase(MODELS[kind]())
     for node, node_info in enumerate(case.model_info["nodes"]):
-        if not node_info["drawn"]:
+        if not node_info["is_drawable"]:
             continue
         info, activation = case.compute_activation(node_info["path"])
         histograms = await case.viewer.get_histograms(case.image, node)
@@ -455,7 +455,7 @@ async def test_summaries_and_thumbnails_equal_library(kind: str) -> None:
     assert len(overview["layers"]) == count
     for node, summary in enumerate(overview["layers"]):
         cell = sprite[:, 96 * node :][:, :96]
-        if not case.model_info["nodes"][node]["drawn"]:
+        if not case.model_info["nodes"][node]["is_drawable"]:
             assert summary is None
             assert not cell.any()
             continue
@@ -638,7 +638,7 @@ def test_model_info() -> None:
     case = ViewerCase(make_cnn())
     model_info = case.model_info
     assert orjson.loads(orjson.dumps(model_info)) == model_info
-    assert (model_info["name"], model_info["live"]) == ("small", True)
+    assert (model_info["name"], model_info["is_live"]) == ("small", True)
     assert model_info["version"] == actgrid.__version__
     assert model_info["parameters"] == case.model.count_params()
     assert case.paths == [
@@ -653,9 +653,9 @@ def test_model_info() -> None:
         "kind": "image",
         "channels": 3,
         "parameters": 0,
-        "drawn": False,
+        "is_drawable": False,
         "kernel": False,
-        "measured": False,
+        "has_statistics": False,
         "group": None,
     }
     assert model_info["nodes"][1] | {"group": 0} == {
@@ -667,9 +667,9 @@ def test_model_info() -> None:
         "kind": "image",
         "channels": 5,
         "parameters": 140,
-        "drawn": True,
+        "is_drawable": True,
         "kernel": True,
-        "measured": False,
+        "has_statistics": False,
         "group": 0,
     }
     assert model_info["groups"][model_info["nodes"][1]["group"]]["kind"] == "unit"
@@ -846,7 +846,7 @@ async def test_dataset_statistics_are_matched_by_layer_path_and_image_name() -> 
     viewer = Viewer(model, store, statistics=stats)
     model_info = viewer.get_model_info()
     assert model_info["dataset"] == {"images": 3}
-    measured = [node["path"] for node in model_info["nodes"] if node["measured"]]
+    measured = [node["path"] for node in model_info["nodes"] if node["has_statistics"]]
     assert measured == list(extractor.layers)
     dataset = await viewer.get_dataset_stats(1)
     assert await viewer.get_dataset_stats(1) is dataset

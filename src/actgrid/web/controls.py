@@ -46,9 +46,11 @@ def _describe_control(option: Option, choices: list[str] | None) -> dict[str, An
         list(option.type.words) if isinstance(option.type, Choice | Channels | Normalize) else []
     )
     return {
-        "words": words if choices is None else choices,
-        "limited": list(option.type.limited) if isinstance(option.type, Normalize) else [],
+        "choices": words if choices is None else choices,
+        "choices_with_limits": list(option.type.limited)
+        if isinstance(option.type, Normalize)
+        else [],
         "default": option.default,
         "help": option.help,
-        "none": option.none,
+        "empty_meaning": option.none,
     }

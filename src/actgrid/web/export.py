@@ -102,14 +102,16 @@ def export_site(
     if not len(viewer.images):
         raise OptionError("no images were given: a site needs at least one image")
     model_info = viewer.get_model_info()
-    drawable_paths = {node["path"] for node in model_info["nodes"] if node["drawn"]}
+    drawable_paths = {node["path"] for node in model_info["nodes"] if node["is_drawable"]}
     if layers is not None:
         drawable_paths &= set(
             trace_layers(Extractor(loaded, layers), prepare_trace_inputs(loaded, None))
         )
     model_info |= {
-        "live": False,
-        "nodes": [node | {"drawn": node["path"] in drawable_paths} for node in model_info["nodes"]],
+        "is_live": False,
+        "nodes": [
+            node | {"is_drawable": node["path"] in drawable_paths} for node in model_info["nodes"]
+        ],
         "controls": _restrict_controls(
             model_info["controls"], normalize=normalizations, scope=scopes
         ),
@@ -138,7 +140,7 @@ def _as_list(option: str | Sequence[str]) -> list[str]:
 def _restrict_controls(controls: dict[str, Any], **choices: list[str]) -> dict[str, Any]:
     """Return definitions of the page's controls with fewer choices of some controls."""
     layer = controls["layer"] | {
-        name: controls["layer"][name] | {"words": words, "default": words[0]}
+        name: controls["layer"][name] | {"choices": words, "default": words[0]}
         for name, words in choices.items()
     }
     return controls | {"layer": layer}
@@ -149,7 +151,7 @@ def _iterate_resources(
 ) -> Iterator[_Resource]:
     """Yield all resources of the HTTP API that the page loads, with their paths."""
     nodes = model_info["nodes"]
-    drawable = [layer for layer, node in enumerate(nodes) if node["drawn"]]
+    drawable = [layer for layer, node in enumerate(nodes) if node["is_drawable"]]
     stored_images = viewer.images.list_images(0, len(viewer.images))
     for image in (stored.id for stored in stored_images):
         prefix = f"images/{image}"
@@ -178,7 +180,7 @@ def _iterate_resources(
         if nodes[layer]["kernel"]:
             yield f"layers/{layer}/kernel.json", partial(viewer.get_kernel, layer)
             yield f"layers/{layer}/kernel.png", partial(viewer.get_kernel_levels, layer)
-        if nodes[layer]["measured"]:
+        if nodes[layer]["has_statistics"]:
             yield f"layers/{layer}/dataset.json", partial(viewer.get_dataset_stats, layer)
     entries = [{"id": image.id, "name": image.name, "uploaded": False} for image in stored_images]
     yield "images.json", partial(dict, total=len(entries), images=entries)

@@ -220,9 +220,11 @@ class Node(BaseModel):
     kind: Kind | None
     channels: int | None
     parameters: int
-    drawn: bool = Field(description="Whether activations of the node are available.")
+    is_drawable: bool = Field(description="Whether activations of the node are available.")
     kernel: bool = Field(description="Whether a kernel of the node is available.")
-    measured: bool = Field(description="Whether dataset statistics of the node are available.")
+    has_statistics: bool = Field(
+        description="Whether dataset statistics of the node are available."
+    )
     group: int | None = Field(description="Index of the innermost group that contains the node.")
 
 
@@ -255,11 +257,15 @@ class Method(BaseModel):
 class Control(BaseModel):
     """A control of the page, with the definition of its option."""
 
-    words: list[str] = Field(description="Choices that the page offers; empty for other values.")
-    limited: list[str] = Field(description="Choices with two limits, such as `range(0, 6)`.")
+    choices: list[str] = Field(description="Choices that the page offers; empty for other values.")
+    choices_with_limits: list[str] = Field(
+        description="Choices with two limits, such as `range(0, 6)`."
+    )
     default: str | int | float | None
     help: str
-    none: str = Field(description="Meaning of an empty value; empty if a value is required.")
+    empty_meaning: str = Field(
+        description="Meaning of an empty value; empty if a value is required."
+    )
 
 
 class Controls(BaseModel):
@@ -290,7 +296,7 @@ class Model(BaseModel):
 
     name: str
     version: str = Field(description="Version of actgrid.")
-    live: bool = Field(description="Whether a server runs the model; false for exported pages.")
+    is_live: bool = Field(description="Whether a server runs the model; false for exported pages.")
     parameters: int = Field(description="Number of parameters of the model.")
     nodes: list[Node]
     edges: list[tuple[int, int]] = Field(description="Pairs of nodes: from, to.")

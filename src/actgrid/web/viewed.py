@@ -142,8 +142,8 @@ class ViewedModel:
             "kind": info.kind if 2 <= len(info.shape) <= 5 else None,
             "channels": info.channels,
             "parameters": info.parameters,
-            "drawn": node in self.drawable_nodes,
+            "is_drawable": node in self.drawable_nodes,
             "kernel": node in self.kernels,
-            "measured": node in self.dataset_stats,
+            "has_statistics": node in self.dataset_stats,
             "group": group,
         }

@@ -158,7 +158,7 @@ class Viewer:
         return {
             "name": model.name,
             "version": version("actgrid"),
-            "live": True,
+            "is_live": True,
             "parameters": model.count_params(),
             "nodes": viewed.describe_nodes(folding.innermost_groups),
             "edges": [list(edge) for edge in graph.edges],

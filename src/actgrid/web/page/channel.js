@@ -292,8 +292,8 @@ export class ChannelView {
   }
 
   showDataset(state) {
-    this.sections.dataset.hidden = !this.node.measured;
-    if (!this.node.measured) return;
+    this.sections.dataset.hidden = !this.node.has_statistics;
+    if (!this.node.has_statistics) return;
     this.datasetTask.run(this.layer, async (signal) => {
       this.datasetLoaded = null;
       this.dataset.replaceChildren(mutedLine("Loading…"));
@@ -321,7 +321,7 @@ export class ChannelView {
   /* Activation maximization */
 
   showMaximal(state) {
-    const isAvailable = this.model.maximize && this.model.live;
+    const isAvailable = this.model.maximize && this.model.is_live;
     this.sections.maximal.hidden = !isAvailable;
     if (!isAvailable) return;
     const key = `${this.layer}|${state.channel}`;

@@ -108,8 +108,8 @@ export function field(name, control, attributes = {}) {
 }
 
 /** Create a labelled control for an option, with the help text of the option as tooltip. */
-export function optionField(name, { help, none }, control, attributes = {}) {
-  const title = none ? `${help} Empty: ${none}.` : help;
+export function optionField(name, { help, empty_meaning: emptyMeaning }, control, attributes = {}) {
+  const title = emptyMeaning ? `${help} Empty: ${emptyMeaning}.` : help;
   return field(name, control, { title, ...attributes });
 }
 

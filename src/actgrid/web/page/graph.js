@@ -148,7 +148,7 @@ export class Graph {
     shape.textContent = formatShape(node.shape);
     pick.dataset.path = node.path;
     pick.title = `${node.path}\n${type.textContent}`;
-    pick.disabled = !node.drawn;
+    pick.disabled = !node.is_drawable;
   }
 
   /** Show the current layer on the card of its closed group, the last layer on other groups. */
@@ -231,7 +231,7 @@ export class Graph {
 
   openLayer(index) {
     const node = this.model.nodes[index];
-    if (!node.drawn) return;
+    if (!node.is_drawable) return;
     const initial = { channel: null, view: null, columns: null, pane: "view", tab: "layer" };
     updateState({ layer: node.path, ...initial });
   }
@@ -322,7 +322,7 @@ export class Graph {
     const getText = ({ path, type }) => `${path} ${type}`.toLowerCase();
     const matches = [...this.model.nodes.keys()].filter((index) => {
       const node = this.model.nodes[index];
-      return query && node.drawn && getText(node).includes(query);
+      return query && node.is_drawable && getText(node).includes(query);
     });
     this.resultCards = matches.map((index) => this.makeCard({ node: index, group: null }));
     for (const { pick, index } of this.resultCards) {

@@ -28,11 +28,11 @@ export class HeatmapView {
     const controls = model.controls.heatmap;
     const defaultPair = [DEFAULT, "automatic"];
     const makePairs = (names) => names.map((name) => [name, name]);
-    this.method = select(makePairs(controls.method.words), (method) => updateState({ method }));
+    this.method = select(makePairs(controls.method.choices), (method) => updateState({ method }));
     const paths = model.heatmapLayers.map(({ path }) => path);
     this.layer = select([defaultPair, ...makePairs(paths)],
       (path) => updateState({ over: path === DEFAULT ? null : path }));
-    this.cmap = select([defaultPair, ...makePairs(controls.cmap.words)],
+    this.cmap = select([defaultPair, ...makePairs(controls.cmap.choices)],
       (name) => updateState({ colours: name === DEFAULT ? null : name }));
     this.alpha = slider((alpha) => updateState({ alpha }, { newEntry: false }));
     this.layerField = optionField("Layer", controls.layer, this.layer);
@@ -110,7 +110,7 @@ export class HeatmapView {
         data.paths.heatmap(state.image, method.name, target, layer, kind);
       const polling = new AbortController();
       this.progress.show(null);
-      if (this.model.live) {
+      if (this.model.is_live) {
         data.pollProgress(getPath("/progress.json"), AbortSignal.any([signal, polling.signal]),
           (report) => this.progress.show(report));
       }
@@ -132,7 +132,7 @@ export class HeatmapView {
     this.method.value = method.name;
     const period = method.summary.endsWith(".") ? "" : ".";
     this.source.textContent = `${method.summary}${period} ${method.source}`;
-    this.layerField.hidden = !(method.layer && this.model.live);
+    this.layerField.hidden = !(method.layer && this.model.is_live);
     this.layer.value = state.over ?? DEFAULT;
     this.cmap.value = state.colours ?? DEFAULT;
     this.alpha.value = state.alpha;

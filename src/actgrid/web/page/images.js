@@ -175,7 +175,7 @@ export class Images {
   }
 
   async listPage() {
-    const path = this.model.live ? data.paths.images(this.listed, PAGE_SIZE) : "api/images.json";
+    const path = this.model.is_live ? data.paths.images(this.listed, PAGE_SIZE) : "api/images.json";
     const { total, images } = await (await data.request(path)).json();
     this.total = images.length ? total : this.listed;
     this.listed += images.length;

@@ -187,7 +187,7 @@ export class LayerView {
     const controls = this.model.controls.layer;
     const makePairs = (names) => names.map((name) => [name, name]);
     const makeSelect = (name) =>
-      select(makePairs(controls[name].words), (value) => updateState({ [name]: value }));
+      select(makePairs(controls[name].choices), (value) => updateState({ [name]: value }));
     for (const name of ["scope", "order", "cmap"]) this[name] = makeSelect(name);
     this.showSelect = select(makePairs(["all", "live", "dead"]), (show) => updateState({ show }));
     const updateColumns = debounce(250, () => {
@@ -206,11 +206,11 @@ export class LayerView {
       this.buildZoom());
   }
 
-  /** Create the control for the normalization; with a live server, also inputs for the limits. */
+  /** Create the control for the normalization; if a server runs the model, also inputs for the limits. */
   buildNormalization() {
-    const { live, controls } = this.model;
-    const { words, limited } = controls.layer.normalize;
-    const names = live ? [...words.filter((name) => !parseLimits(name)), ...limited] : words;
+    const { is_live: isLive, controls } = this.model;
+    const { choices, choices_with_limits: withLimits } = controls.layer.normalize;
+    const names = isLive ? [...choices.filter((name) => !parseLimits(name)), ...withLimits] : choices;
     this.normalize = select(names.map((name) => [name, name]),
       (name) => this.chooseNormalization(name));
     const makeInput = (label) => make("input", {
@@ -267,8 +267,8 @@ export class LayerView {
 
   showOptions(state) {
     const limits = parseLimits(state.normalize);
-    this.normalize.value = this.model.live && limits ? limits.name : state.normalize;
-    this.limits.hidden = !(limits && this.model.live);
+    this.normalize.value = this.model.is_live && limits ? limits.name : state.normalize;
+    this.limits.hidden = !(limits && this.model.is_live);
     if (limits && document.activeElement !== this.low && document.activeElement !== this.high) {
       [this.low.value, this.high.value] = [limits.low, limits.high];
     }
@@ -324,9 +324,9 @@ export class LayerView {
     const min = reduce(stats?.min, Math.min, Infinity);
     const max = reduce(stats?.max, Math.max, -Infinity);
     const limits = min < max ? [min, max].map((value) => +value.toPrecision(3)) : [0, 1];
-    const { words, limited } = this.model.controls.layer.normalize;
-    const preset = words.find((word) => parseLimits(word)?.name === name);
-    const normalize = limited.includes(name) ? formatLimits(name, ...limits) : name;
+    const { choices, choices_with_limits: withLimits } = this.model.controls.layer.normalize;
+    const preset = choices.find((choice) => parseLimits(choice)?.name === name);
+    const normalize = withLimits.includes(name) ? formatLimits(name, ...limits) : name;
     updateState({ normalize: preset ?? normalize });
   }
 

@@ -11,7 +11,7 @@ export class Model {
     this.index = new Map(this.nodes.map((node, index) => [node.path, index]));
     this.groupKeys = makeUniqueKeys(this.groups);
     this.groupIndex = new Map(this.groupKeys.map((key, index) => [key, index]));
-    const findDrawn = (matches) => this.nodes.findIndex((node) => node.drawn && matches(node));
+    const findDrawn = (matches) => this.nodes.findIndex((node) => node.is_drawable && matches(node));
     this.luts = new Map();
     this.lastNodes = this.findLastNodes();
     // The initial layer is the first one with a kernel, together with its activation function.
@@ -25,7 +25,7 @@ export class Model {
   /** Return the last drawable node of each group, which the card of the closed group shows. */
   findLastNodes() {
     const lastNodes = this.groups.map(() => null);
-    const isBetter = (node, old) => node.drawn || old === null || !this.nodes[old].drawn;
+    const isBetter = (node, old) => node.is_drawable || old === null || !this.nodes[old].is_drawable;
     this.nodes.forEach((node, index) => {
       for (const group of this.getGroups(index)) {
         if (isBetter(node, lastNodes[group])) lastNodes[group] = index;
@@ -96,7 +96,7 @@ export class Model {
 
   /** Layers whose activation maps can be used by a method. */
   get heatmapLayers() {
-    return this.nodes.filter((node) => node.drawn && HEATMAP_KINDS.includes(node.kind));
+    return this.nodes.filter((node) => node.is_drawable && HEATMAP_KINDS.includes(node.kind));
   }
 
   /** Return the set of groups that are open in a state. */
@@ -121,19 +121,19 @@ export class Model {
       reportMissing(`${noun} ${validState[name]}`);
       validState[name] = initial[name];
     };
-    check("layer", (path) => this.nodes[this.index.get(path)]?.drawn);
+    check("layer", (path) => this.nodes[this.index.get(path)]?.is_drawable);
     const node = this.nodes[this.getLayerIndex(validState)];
     check("channel", (channel) => node.channels === null || channel < node.channels);
     check("normalize", (name) => this.acceptsNormalization(name), "normalization");
-    check("scope", (name) => this.controls.layer.scope.words.includes(name));
-    check("order", (name) => this.controls.layer.order.words.includes(name));
+    check("scope", (name) => this.controls.layer.scope.choices.includes(name));
+    check("order", (name) => this.controls.layer.order.choices.includes(name));
     check("cmap", (name) => name in this.colormaps, "colormap");
     check("colours", (name) => name in this.colormaps, "colormap");
     check("columns", (count) => count > 0, "number of columns");
     check("method", (name) => this.methods.some((method) => method.name === name));
     check("target", (text) => this.targets && this.findTarget(text) !== null, "class");
     const layers = this.heatmapLayers;
-    check("over", (path) => this.live && layers.some((layer) => layer.path === path), "layer");
+    check("over", (path) => this.is_live && layers.some((layer) => layer.path === path), "layer");
     check("tab", () => this.methods.length > 0);
     validState.open = validState.open.filter((name) => {
       const exists = name === "*" || this.groupIndex.has(name);
@@ -145,9 +145,9 @@ export class Model {
 
   /** Return whether a normalization is offered: in the list, or, if live, with valid limits. */
   acceptsNormalization(name) {
-    if (this.controls.layer.normalize.words.includes(name)) return true;
+    if (this.controls.layer.normalize.choices.includes(name)) return true;
     const limited = parseLimits(name)?.name;
-    return this.live && this.controls.layer.normalize.limited.includes(limited);
+    return this.is_live && this.controls.layer.normalize.choices_with_limits.includes(limited);
   }
 }
 
