@@ -121,7 +121,7 @@ def _list_compound_relus() -> list[tuple[Any, str, Callable[..., Any]]]:
 
 
 def _is_relu(operation: Any) -> bool:
-    """Return whether a single operation computes a ReLU or a variant of it."""
+    """Return whether a TensorFlow operation is a ReLU or a variant, such as ReLU6."""
     if operation.type in ("Relu", "LeakyRelu"):
         return True
     if operation.type == "Relu6":

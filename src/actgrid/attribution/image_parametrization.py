@@ -53,7 +53,8 @@ class ImageParametrization:
     preprocess
         See the option `preprocess` of `actgrid.maximize`.
     rgb_channels
-        Indices of the channels that are drawn as red, green and blue; None: no selection.
+        Indices of the channels that are drawn as red, green and blue. None: the channels are
+        drawn in their order.
     """
 
     basis: str

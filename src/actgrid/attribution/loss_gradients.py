@@ -84,7 +84,7 @@ class Gradients:
 
     @takes_options(RenderArrayOptions, data_format=None, **SIGNED)
     def render_activations(self, **options: Unpack[RenderArrayOptions]) -> dict[str, Grid]:
-        """Draw the gradient with respect to each activation as a grid of its channels.
+        """Draw the loss gradient with respect to each activation as a grid of channels.
 
         Parameters
         ----------
@@ -111,7 +111,7 @@ class Gradients:
 
     @takes_options(RenderOptions, **SIGNED)
     def render_weights(self, **options: Unpack[RenderOptions]) -> dict[str, Grid]:
-        """Draw the gradient with respect to each weight, as `actgrid.render_weights` does.
+        """Draw the loss gradient of each weight, as `actgrid.render_weights` draws them.
 
         Parameters
         ----------

@@ -271,7 +271,7 @@ def _suggest_target(outputs: Any, names: Sequence[str] | None) -> str:
 
 
 def _write_mean_score(path: tuple[Any, ...], tensor: Any) -> str:
-    """Return Python code that computes the mean of the first channel of an output."""
+    """Return Python code for an error message: the mean of an output's first channel."""
     output = "outputs" + "".join(f"[{key!r}]" for key in path)
     rank = tensor.shape.rank
     if rank == 1:

@@ -428,7 +428,10 @@ class _AttemptCounter:
 def _pickle_shards(
     spec: RunSpec, items: Items, first: int, recorded: Mapping[int, bool]
 ) -> Iterator[bytes]:
-    """Yield each shard as pickled bytes: its number, its items and the recorded items."""
+    """Yield each shard as a pickled tuple for the workers.
+
+    The tuple contains the number of the shard, its items, and which items earlier runs recorded.
+    """
     size = spec.options.shard_size
     for number, group in groupby(items.start(first), lambda item: item.index // size):
         shard = list(group)

@@ -91,9 +91,10 @@ def write_results(
 def _make_example_input(
     layer_stats: Mapping[str, LayerStats], items: Items, loader: ImageLoader, model: Any
 ) -> Array | None:
-    """Return an example input of the size that the model received in the run.
+    """Return an array of the shape of an input that the model received in the run.
 
-    None: the size varies, and the image cannot be loaded again.
+    If the size differs between images, the input is that of an image that is loaded again. None:
+    the image cannot be loaded again.
     """
     if (spec := loader.input_spec(model)) is not None:
         return np.zeros((1, *spec.shape[1:]), spec.dtype.as_numpy_dtype)

@@ -191,7 +191,10 @@ class RunSpec:
     replaces_unfinished: bool = False
 
     def make_extractor(self, model: Any) -> Extractor:
-        """Return an extractor of the layers; it is traced if the input shape is known."""
+        """Return an extractor of the activations of the run's layers.
+
+        If the input shape is known, the extractor is compiled now, and otherwise at its first call.
+        """
         extractor = Extractor(model, self.layers)
         if (spec := self.loader.input_spec(extractor.model)) is not None:
             trace_layers(extractor, spec)

@@ -271,7 +271,10 @@ class Run:
         write_run(self.store, {**self._description, "finished": False})
 
     def _resume(self, is_finished: bool) -> None:
-        """Find the first incomplete shard of an interrupted run, where the run continues."""
+        """Read the records of an interrupted run, and set the image at which to continue.
+
+        The run continues at the first image of the first incomplete shard.
+        """
         size = self._spec.options.shard_size
         self._manifest.repair()
         measured_images = None

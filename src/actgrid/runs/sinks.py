@@ -24,8 +24,8 @@ _PICTURE = re.compile(r"\d{2,}_.+\.\w+")
 class Sink(ABC):
     """Base class of output writers (sinks), which write the pictures of images.
 
-    A sink is a context manager. After an error, no file is incomplete. All methods can raise
-    OutputError.
+    A sink is a context manager. After an error, no partly written file remains. All methods can
+    raise OutputError.
 
     Attributes
     ----------
@@ -41,18 +41,18 @@ class Sink(ABC):
 
     @abstractmethod
     def finish(self, item: Item, files: Sequence[str]) -> list[str]:
-        """Complete an image whose files have been put; return the names of its files.
+        """Finish writing the files of an image; return their names in the output folder.
 
         Called by one thread, in the order of the images.
         """
 
     @abstractmethod
     def drop(self, item: Item, files: Sequence[str]) -> None:
-        """Remove the files of an image that failed."""
+        """Remove the files of an image that cannot be processed."""
 
     @abstractmethod
     def close_shard(self, number: int) -> None:
-        """Complete a shard whose images have all been finished or dropped."""
+        """Finish writing a shard, after `finish` or `drop` was called for all its images."""
 
     def __enter__(self: Self) -> Self:
         return self
@@ -158,7 +158,7 @@ class TarSink(Sink):
         self._buffers.pop(item.index, None)
 
     def close_shard(self, number: int) -> None:
-        """Complete the tar file of a shard, which then appears under its name."""
+        """Finish writing the tar file of a shard, which then appears under its name."""
         with self._open_shard(number):
             self._tar = None
         self._open_files.close()

@@ -405,7 +405,7 @@ class _Pipeline:
     # --- write, in one thread and in the order of the images
 
     def finish(self, image: _LoadedImage) -> list[Record | FinishedShard]:
-        """Complete the files of an image; return its record unless the record is buffered."""
+        """Finish writing the files of an image; return its record unless it is buffered."""
         if self._recorded.get(image.item.index):
             return []  # a recorded failure only completed the batch
         drawn: list[DrawnLayer] = []
@@ -439,7 +439,7 @@ class _Pipeline:
         return []
 
     def _write(self, image: _LoadedImage, drawn: list[DrawnLayer]) -> list[str]:
-        """Complete the files of an image, and return their names."""
+        """Finish writing the files of an image; return their names in the output folder."""
         if self._options.drawing is None or (put := self._get_writer(image)) is None:
             return []
         with self._meter.time_stage("write"):

@@ -86,7 +86,7 @@ class ImageStore:
         Files, folders (searched recursively), globs, Pillow images, arrays, or a list of these, see
         `actgrid.load_images`. Folders are read once, at construction, and no file is opened.
     max_bytes, max_pixels
-        Maximum size of an upload. Pillow opens images of at most 89,478,485 pixels.
+        Maximum size of an upload in bytes, and in pixels: at most 89,478,485, the limit of Pillow.
     max_uploads
         Maximum number of uploads; the oldest upload is removed first. Uploads are also limited to
         256 MiB of pixels together. 0: no uploads are accepted.
@@ -194,6 +194,11 @@ class ImageStore:
             Contents of the image file.
         name
             Name that the page shows. Characters that are not printable are removed.
+
+        Returns
+        -------
+        StoredImage
+            The stored image.
 
         Raises
         ------

@@ -149,9 +149,9 @@ def draw_levels(info: LayerInfo, activation: Array, normalize: Any, scope: str) 
 
 
 def draw_kernel(weight: Weight) -> tuple[dict[str, Any], bytes]:
-    """Return a kernel as a description for JSON, and as a grayscale PNG file.
+    """Return a description of a kernel for JSON, and the bytes of a grayscale PNG.
 
-    Level 128 of the picture stands for zero.
+    Gray level 128 of the picture stands for the value zero.
     """
     values = weight.variable.numpy()
     tiling = tile(arrange_kernel_axes(weight, values), kind="kernel")

@@ -27,13 +27,13 @@ Numbers = list[float | None]
 
 
 class Problem(BaseModel):
-    """Response for a request that failed."""
+    """JSON response for a request that failed, with a message about the reason."""
 
     detail: str = Field(description="The value that is invalid, and the expected values.")
 
 
 class Image(BaseModel):
-    """An image of the viewer."""
+    """JSON object with the id and name of an image that the viewer can show."""
 
     id: str
     name: str
@@ -43,14 +43,14 @@ class Image(BaseModel):
 
 
 class Images(BaseModel):
-    """A part of the list of images."""
+    """JSON response with a part of the list of images, and their total number."""
 
     total: int = Field(description="Number of all images.")
     images: list[Image]
 
 
 class Class(BaseModel):
-    """A class and its score or probability."""
+    """JSON object with the index, name and score (or probability) of a class."""
 
     index: int
     name: str | None
@@ -58,14 +58,14 @@ class Class(BaseModel):
 
 
 class Classes(BaseModel):
-    """Description of the classes with the highest scores, in descending order."""
+    """JSON response with the classes of an image, from the highest score down."""
 
     kind: Literal["probability", "score"]
     top: list[Class]
 
 
 class Tiles(BaseModel):
-    """Layout of the tiles in a picture without padding.
+    """JSON object with the layout of the channel tiles in a picture without padding.
 
     Tile t is in row t // columns and column t % columns, and shows channel t // slices.
     """
@@ -84,7 +84,10 @@ class Tiles(BaseModel):
 
 
 class ChannelStats(BaseModel):
-    """Statistics of each channel or dense unit over its finite values."""
+    """JSON object with mean, std, minimum, maximum and zeros of each channel or unit.
+
+    The statistics are those of the finite values of a layer's activation for one image.
+    """
 
     mean: Numbers
     std: Numbers
@@ -98,7 +101,7 @@ class ChannelStats(BaseModel):
 
 
 class Layer(BaseModel):
-    """Description of a layer's activation for an image: statistics and tile layout."""
+    """JSON response with channel statistics and tile layout of a layer for an image."""
 
     path: str
     shape: list[int] = Field(description="Shape of the activation without the batch axis.")
@@ -107,7 +110,7 @@ class Layer(BaseModel):
 
 
 class LayerSummary(BaseModel):
-    """Summary of the activation of a layer for an image."""
+    """JSON object that summarizes the activation of a layer for an image."""
 
     dead: int | None = Field(description="Number of dead channels; null for dense layers.")
     min: float | None
@@ -130,7 +133,10 @@ class Layers(BaseModel):
 
 
 class Histograms(BaseModel):
-    """Histogram of the finite values of each channel, with bins of equal width."""
+    """JSON response with a histogram of the finite values of each channel of a layer.
+
+    The bins of a histogram have equal width.
+    """
 
     bins: int = Field(description="Number of bins.")
     low: Numbers = Field(description="Minimum of each channel.")
@@ -142,7 +148,7 @@ class Histograms(BaseModel):
 
 
 class Heatmap(BaseModel):
-    """Description of a heatmap: its target class, score and layer."""
+    """JSON response with the target class, score and layer of a heatmap."""
 
     method: str
     target: int | None = Field(description="Index of the explained class.")
@@ -158,7 +164,7 @@ class Heatmap(BaseModel):
 
 
 class Progress(BaseModel):
-    """Progress of a long computation."""
+    """JSON response with the state and progress of a long computation."""
 
     state: Literal["none", "waiting", "running", "ready"] = Field(
         description="`none`: no client has requested the result. `waiting`: the computation has "
@@ -169,7 +175,10 @@ class Progress(BaseModel):
 
 
 class Kernel(BaseModel):
-    """Value range and tile layout of a layer's kernel; channels are output channels."""
+    """JSON response with the value range and tile layout of the kernel of a layer.
+
+    The channels of the tile layout are the output channels of the kernel.
+    """
 
     path: str
     shape: list[int]
@@ -180,7 +189,7 @@ class Kernel(BaseModel):
 
 
 class TopImage(BaseModel):
-    """An image of a dataset that activates a channel most."""
+    """JSON object with one of the dataset's images that activate a channel most."""
 
     name: str
     image: str | None = Field(
@@ -190,7 +199,10 @@ class TopImage(BaseModel):
 
 
 class Dataset(BaseModel):
-    """Statistics of each channel over a dataset."""
+    """JSON response with statistics of each channel of a layer over a dataset.
+
+    They come from the saved results of `actgrid measure`.
+    """
 
     images: int = Field(description="Number of images in the dataset.")
     mean: Numbers
@@ -210,7 +222,7 @@ class Dataset(BaseModel):
 
 
 class Node(BaseModel):
-    """A node of the model: an input, or a call of a layer."""
+    """JSON object with a node of the model's graph: an input or a call of a layer."""
 
     path: str
     name: str
@@ -229,7 +241,7 @@ class Node(BaseModel):
 
 
 class Group(BaseModel):
-    """A group of nodes that the page folds into one card."""
+    """JSON object with a group of nodes that the page can collapse into one card."""
 
     name: str
     kind: Literal["model", "branches", "unit"]
@@ -238,7 +250,7 @@ class Group(BaseModel):
 
 
 class ModelClasses(BaseModel):
-    """The classes of the model's output."""
+    """JSON object with the classes of the model's output."""
 
     node: int = Field(description="Index of the node whose values are the scores.")
     count: int = Field(description="Number of classes.")
@@ -246,7 +258,7 @@ class ModelClasses(BaseModel):
 
 
 class Method(BaseModel):
-    """An attribution method."""
+    """JSON object with an attribution method that the page offers."""
 
     name: str
     summary: str
@@ -255,7 +267,7 @@ class Method(BaseModel):
 
 
 class Control(BaseModel):
-    """A control of the page, with the definition of its option."""
+    """JSON object with choices, default and help text of a control of the page."""
 
     choices: list[str] = Field(description="Choices that the page offers; empty for other values.")
     choices_with_limits: list[str] = Field(
@@ -269,20 +281,20 @@ class Control(BaseModel):
 
 
 class Controls(BaseModel):
-    """The controls of the page's panels, by the names of their options."""
+    """JSON object with the controls of the layer panel and the heatmap panel."""
 
     layer: dict[str, Control]
     heatmap: dict[str, Control]
 
 
 class DatasetSize(BaseModel):
-    """Description of the dataset over which statistics were computed."""
+    """JSON object with the size of the dataset over which statistics were computed."""
 
     images: int = Field(description="Number of images in the dataset.")
 
 
 class Uploads(BaseModel):
-    """Limits of uploaded image files."""
+    """JSON object with the limits of uploaded image files."""
 
     bytes: int = Field(description="Maximum size of a file in bytes.")
     pixels: int = Field(description="Maximum number of pixels.")

@@ -160,7 +160,7 @@ class View:
         )
 
     def close(self) -> None:
-        """Stop the server; an open page keeps its contents but cannot load others."""
+        """Stop the server. An open page keeps its contents, but cannot load more."""
         self._server.should_exit = True
         self._thread.join()
         self._listener.close()

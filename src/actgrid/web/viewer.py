@@ -452,7 +452,10 @@ class Viewer:
     def get_maximized_progress(
         self, layer: int, channel: int, steps: int, seed: int
     ) -> dict[str, Any]:
-        """Return the progress of a maximized image for JSON; see `get_maximized_image`."""
+        """Return the progress of computing a maximized image, for JSON.
+
+        For the parameters see `get_maximized_image`.
+        """
         return self._maximized.get_progress(self._maximized.make_key(layer, channel, steps, seed))
 
     # --- threads ---

@@ -206,7 +206,7 @@ export class LayerView {
       this.buildZoom());
   }
 
-  /** Create the control for the normalization; if a server runs the model, also inputs for the limits. */
+  /** Create the control for the normalization, and inputs for its limits if a server runs. */
   buildNormalization() {
     const { is_live: isLive, controls } = this.model;
     const { choices, choices_with_limits: withLimits } = controls.layer.normalize;
