@@ -269,7 +269,7 @@ _LINEAR_OPERATIONS = frozenset(
 
 
 def _check_linear(scores: Any, call: Call) -> None:
-    """Raise ModelError unless only a global average and a dense layer follow a call."""
+    """Raise ModelError if more than a global average and a dense layer follow a call."""
     descendants: set[str] = set()
     pending = list(call.tensor.consumers())
     while pending:

@@ -228,7 +228,7 @@ def integrated_gradients(
     complete: bool = True,
     reduce: Reduction = "sum",
 ) -> Attribution:
-    """Integrate the gradient from a baseline; sums to the change of the score."""
+    """Integrate the gradient from a baseline to the image; sums to the score change."""
     if quadrature == "trapezoid":
         fractions = np.linspace(0, 1, steps)
         weights = np.full(steps, 1 / (steps - 1))

@@ -186,9 +186,9 @@ def find_target_calls(
 
 
 def find_token_calls(calls: Sequence[Call], scores: Any, tokens: int) -> list[Call]:
-    """Return the layer calls whose output is at least `tokens` tokens, (N, T, C).
+    """Return the layer calls whose output is (N, T, C) with T >= `tokens`.
 
-    Only calls that the scores derive from are returned.
+    Calls are in the order of execution. Calls on which the scores do not depend are left out.
 
     Raises
     ------
@@ -283,7 +283,10 @@ class _ImageFlow:
                     self.derivations.setdefault(output.name, derivation)
 
     def _derive(self, inputs: Any, output: Any, mixes: bool, enlarges: bool) -> _Derivation | None:
-        """Return a `_Derivation`: how an operation's output is computed from the image.
+        """Return a `_Derivation` of an operation's output.
+
+        It records how many operations with learned weights lie between the image and the output,
+        and whether the output is enlarged or a sequence of tokens.
 
         None: the output does not depend on the image or has no spatial axes.
         """

@@ -92,7 +92,7 @@ class EventWriter:
         Raises
         ------
         OutputError
-            If a summary could not be written; it is lost. Later summaries go to another file.
+            If writing fails. Buffered summaries are lost, and later summaries go to a new file.
         """
         with self._translate_errors():
             if self._file is not None:

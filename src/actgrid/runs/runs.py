@@ -453,12 +453,12 @@ class Run:
         return len(self._manifest) if self._has_begun else 0
 
     def summary(self) -> Summary:
-        """Return the result of the run so far.
+        """Return a summary of the images that the run has processed so far.
 
         Returns
         -------
         Summary
-            Numbers of images, output and statistics.
+            Numbers of recorded and failed images, the output folder, and the statistics.
         """
         return Summary(
             images=self.recorded,

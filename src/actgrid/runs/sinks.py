@@ -37,7 +37,11 @@ class Sink(ABC):
 
     @abstractmethod
     def put(self, item: Item, file: str, pieces: Sequence[bytes]) -> None:
-        """Write or buffer a file of an image. Threads may call this in any order."""
+        """Write an output file of an image, such as a picture of a layer.
+
+        A sink may buffer the file until `finish` is called for the image. Threads may call this
+        method for images in any order.
+        """
 
     @abstractmethod
     def finish(self, item: Item, files: Sequence[str]) -> list[str]:

@@ -68,7 +68,10 @@ class _LoadedImage:
 
 @contextmanager
 def _prefetch(values: Iterable[T], max_values: int) -> Iterator[Iterator[T]]:
-    """Yield an iterator whose next values a thread fetches in advance."""
+    """Yield an iterator over `values` for which a thread fetches values in advance.
+
+    The thread holds at most `max_values` values, and ends when the context ends.
+    """
     fetched: queue.Queue[Callable[[], T] | None] = queue.Queue(max_values)
     stop = threading.Event()
 
@@ -371,7 +374,10 @@ class _Pipeline:
             image.finish = finish
 
     def _get_writer(self, image: _LoadedImage) -> Callable[..., None] | None:
-        """Return a function that writes a file of an image; None if no files are needed."""
+        """Return a function (name, pieces) that writes an output file of an image.
+
+        None: an earlier run has already written the files of the image.
+        """
         has_failed = self._recorded.get(image.item.index)
         if has_failed or (has_failed is not None and not self._sink.writes_whole_shards):
             return None

@@ -85,9 +85,9 @@ class _ActivationRequest:
     x
         Input of the model, a batch of one image.
     prefix
-        Index of the prefix of the network to run.
+        Index of the prefix of the network to run: its first nodes in topological order.
     futures
-        Futures of the callers.
+        Futures of the callers, which receive the activations.
     """
 
     image: str

@@ -91,24 +91,26 @@ class ViewedModel:
         }
 
     def check_layer(self, layer: int) -> int:
-        """Check the index of a node; raise NotFoundError if the model has no such node."""
+        """Check and return a node index; raise NotFoundError if there is no such node."""
         if not 0 <= layer < len(self.infos):
             raise NotFoundError(f"there is no layer {layer}: layers are 0 to {len(self.infos) - 1}")
         return layer
 
     def check_drawable(self, layer: int) -> int:
-        """Return the index of a node; raise NotFoundError if the node cannot be drawn."""
+        """Check and return a node index; raise NotFoundError if it cannot be drawn."""
         if self.check_layer(layer) not in self.drawable_nodes:
             raise NotFoundError(f"{self.infos[layer].path} has no activation that can be drawn")
         return layer
 
     def find_layer_path(self, layer: int | str | None) -> str | None:
-        """Return the path of a node from its index or path; None for None.
+        """Return the path of the node with an index or path; return None for None.
 
         Raises
         ------
-        NotFoundError, LayerError
-            If there is no node with this index or path.
+        NotFoundError
+            If no node has the index.
+        LayerError
+            If no node has the path.
         """
         if layer is None:
             return None
