@@ -1,4 +1,4 @@
-"""Tests of the page in a browser, with a viewer that is started by the command line."""
+"""Tests of the page in a browser, with a viewer started by the command line."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def activations(demo_model: Any, folder: Path) -> dict[str, Array]:
 def url(
     demo_model: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory, start_python: Any
 ) -> Iterator[str]:
-    """Serve the demo by the command line, with statistics of one layer; yield the address."""
+    """Serve the demo with statistics of one layer; yield the address of the viewer."""
     stats = tmp_path_factory.mktemp("stats") / "stats.npz"
     actgrid.measure_images(demo_model, folder, CONV, top_channels="all").save(stats)
     command = ["-m", "actgrid", "serve", "demo", folder, "--port", 0, "--statistics", stats]
@@ -110,7 +110,7 @@ def shared_page(browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture
 def open_page(browser: Browser, shared_page: Page, url: str) -> OpenPage:
-    """Open the page and check that it logs no problems and sends no requests to other servers.
+    """Open the page; check that it logs no problem and calls no other server.
 
     Messages that match `allowed_problems` are ignored. With `fresh`, or with options of a browser
     context, a new page is opened instead of the shared page.
@@ -169,7 +169,7 @@ def get_image_ids(page: Page) -> list[str]:
 
 
 def wait_for(page: Page, *values: str, canvas: str = CANVAS) -> None:
-    """Wait until a canvas shows the state, with these values (layer, image, normalize, scope)."""
+    """Wait until a canvas shows the given layer, image, normalization and scope."""
     image = "compare" if ".second" in canvas else "image"
     page.wait_for_function(IS_SHOWN, arg=[canvas, image, values], timeout=20_000)
 
@@ -241,6 +241,7 @@ def test_initial_view_shows_network_image_and_classes(open_page: OpenPage) -> No
     with open_page("", fresh=True) as page:
         wait_for(page, STEM)
         expect(page.get_by_role("heading", level=1)).to_have_text("efficientnet_lite0")
+        expect(page.locator("#about")).to_have_text("143 layers · 4,694,024 parameters")
         expect(page.locator("#layer h2")).to_have_text(STEM)
         expect(page.locator("#images h2")).to_have_text("cat.png")
         expect(page.locator(".thumb img[src]")).to_have_count(3)
@@ -269,7 +270,7 @@ def test_every_card_has_a_thumbnail(open_page: OpenPage) -> None:
 
 @pytest.fixture
 def assert_enlarged_levels_agree(assert_levels_agree: Any) -> Callable[..., None]:
-    """Check that pixels of the page equal levels that are enlarged by an integer factor."""
+    """Check that pixels of the page equal levels enlarged by an integer factor."""
 
     def assert_agree(pixels: Array, levels: Array, cmap: str, zoom: int) -> None:
         small = pixels[::zoom, ::zoom]

@@ -677,9 +677,11 @@ def test_model_info() -> None:
     assert kernels == ["conv", "depthwise", "separable", "head"]
     assert model_info["edges"] == [[node, node + 1] for node in range(7)]
     assert (model_info["inputs"], model_info["outputs"]) == ([0], [7])
-    words = {name: control["words"] for name, control in model_info["controls"]["layer"].items()}
-    assert words["scope"] == ["channel", "layer"]
-    assert words["order"] == ["index", "mean", "std", "max", "zeros"]
+    choices = {
+        name: control["choices"] for name, control in model_info["controls"]["layer"].items()
+    }
+    assert choices["scope"] == ["channel", "layer"]
+    assert choices["order"] == ["index", "mean", "std", "max", "zeros"]
     gradcam = next(method for method in model_info["methods"] if method["name"] == "gradcam")
     assert gradcam["layer"] is True
     assert gradcam["source"].startswith("Selvaraju")

@@ -94,7 +94,7 @@ async function checkImages(state, images) {
 
 function showSummary(model) {
   byId("title").replaceChildren(model.name);
-  const layers = model.nodes.filter(({ drawn }) => drawn).length;
+  const layers = model.nodes.filter((node) => node.is_drawable).length;
   const counts = [formatCount(layers, "layer"), formatCount(model.parameters, "parameter")];
   byId("about").textContent = counts.join(" · ");
   byId("about").title = `actgrid ${model.version}`;
