@@ -46,45 +46,45 @@ class ActgridError(Exception):
     """Base class of all exceptions that actgrid raises."""
 
     def __str__(self) -> str:
-        """Return the message without terminal escape sequences."""
+        """Return the message of the error without terminal escape sequences."""
         # Keras writes parts of its messages in bold. KeyError would show the repr of its message.
         return strip_terminal_codes(Exception.__str__(self))
 
 
 class OptionError(ActgridError, ValueError):
-    """The value of an option is not allowed."""
+    """Raised if the value of an option is not allowed."""
 
 
 class UnknownOptionError(OptionError, TypeError):
-    """A function was called with an unknown keyword argument."""
+    """Raised if a function was called with an unknown keyword argument."""
 
 
 class ShapeError(ActgridError, ValueError):
-    """The rank or shape of an array is not supported."""
+    """Raised if the rank or shape of an array is not supported."""
 
 
 class DtypeError(ActgridError, TypeError):
-    """The dtype of an array is not supported."""
+    """Raised if the dtype of an array is not supported."""
 
 
 class BackendError(ActgridError, ImportError):
-    """The requested rendering backend is not available."""
+    """Raised if the requested rendering backend is not available."""
 
 
 class MissingDependencyError(ActgridError, ImportError):
-    """An optional package that the operation needs is not installed."""
+    """Raised if an optional package that the operation needs is not installed."""
 
 
 class LayerError(ActgridError, KeyError):
-    """The requested layer does not exist in the model, or the model does not run it."""
+    """Raised if a requested layer does not exist in the model or is not run by it."""
 
 
 class TargetError(ActgridError, ValueError):
-    """The target of an explanation, such as a class, does not exist in the model."""
+    """Raised if the target of an explanation, such as a class, does not exist."""
 
 
 class OutputTargetError(TargetError):
-    """The target of an explanation does not identify one score of one model output.
+    """Raised if a target does not identify one score of one model output.
 
     Parameters
     ----------
@@ -107,63 +107,67 @@ class OutputTargetError(TargetError):
 
 
 class ModelError(ActgridError, ValueError):
-    """A model specification is not valid, or the model cannot be loaded or run."""
+    """Raised if a model specification is invalid, or a model cannot be loaded or run."""
 
 
 class CapabilityError(ModelError):
-    """A network does not support the requested operation, such as gradients."""
+    """Raised if a network does not support an operation, such as gradients."""
 
 
 class UnusableModelError(ModelError):
-    """A model cannot be run on any input."""
+    """Raised if a model cannot be run on any input."""
 
 
 class DeviceError(UnusableModelError):
-    """A model contains an operation that the device cannot run."""
+    """Raised if a model contains an operation that the device cannot run."""
 
 
 class MissingFileError(ActgridError, FileNotFoundError):
-    """A file does not exist."""
+    """Raised if a file does not exist."""
 
 
 class FormatError(ActgridError, ValueError):
-    """The content of a file does not have the expected format."""
+    """Raised if the content of a file does not have the expected format."""
 
 
 class ImageError(ActgridError, OSError):
-    """A file cannot be read as an image."""
+    """Raised if a file cannot be read as an image."""
 
 
 class TooLargeError(ImageError):
-    """An image exceeds the limit on bytes or pixels."""
+    """Raised if an image exceeds the limit on bytes or pixels."""
 
 
 class NotFoundError(ActgridError, LookupError):
-    """No object has the requested id or number."""
+    """Raised if the object that an id or number names does not exist."""
 
 
 class OutputError(ActgridError, OSError):
-    """A file or folder cannot be written."""
+    """Raised if a file or folder cannot be written."""
 
 
 class RunError(ActgridError, ValueError):
-    """A run cannot be resumed or overwritten, or its worker processes have died."""
+    """Raised if a run cannot be resumed or overwritten, or its workers have died."""
 
 
 class AssumptionWarning(UserWarning):
-    """A property of the model is unknown and was assumed."""
+    """Warning that a property of the model is unknown and was assumed."""
 
 
 def strip_terminal_codes(text: str) -> str:
-    """Remove terminal escape sequences, such as colours, from a text."""
+    """Return a text without terminal escape sequences, such as codes of colours."""
     return _TERMINAL_CODES.sub("", text)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return a hint ``" (did you mean ...?)"`` with the closest known names.
+    """Return a hint for error messages: the known names closest to an unknown name.
 
-    A known path such as ``"outer/inner"`` also matches by its last part. The hint is empty if no
-    known name is close.
+    A known path such as ``"outer/inner"`` also matches by its last part.
+
+    Returns
+    -------
+    str
+        A text such as ``" (did you mean conv1?)"``. Empty if no known name is close.
     """
     by_key: dict[str, list[str]] = {}
     for candidate in known:
@@ -175,7 +179,13 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def get_caller_level() -> int:
-    """Return the ``stacklevel`` for a warning to point at the caller of actgrid."""
+    """Return the ``stacklevel`` of a warning that points at the caller of actgrid.
+
+    Returns
+    -------
+    int
+        Value for the argument `stacklevel` of `warnings.warn`.
+    """
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and _is_actgrid_module(frame.f_globals.get("__name__", "")):
         level, frame = level + 1, frame.f_back

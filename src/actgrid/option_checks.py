@@ -45,7 +45,21 @@ NORMALIZE_EXPECTED = "one of " + ", ".join(
 def check_integer(
     name: str, value: object, minimum: int | None = None, maximum: int | None = None
 ) -> int:
-    """Return the value of an option as an int.
+    """Check that the value of an option is an integer, and return it as an int.
+
+    Parameters
+    ----------
+    name
+        Name of the option, for error messages.
+    value
+        The value.
+    minimum, maximum
+        Allowed range. None: no limit.
+
+    Returns
+    -------
+    int
+        The value.
 
     Raises
     ------
@@ -64,7 +78,21 @@ def check_integer(
 
 
 def check_number(name: str, value: Any, minimum: float = 0, maximum: float = math.inf) -> float:
-    """Return the value of an option as a finite float.
+    """Check that the value of an option is a finite number, and return it as a float.
+
+    Parameters
+    ----------
+    name
+        Name of the option, for error messages.
+    value
+        The value.
+    minimum, maximum
+        Allowed range.
+
+    Returns
+    -------
+    float
+        The value.
 
     Raises
     ------
@@ -87,6 +115,11 @@ def check_sample(sample: object, count: int) -> int:
 
     A negative position counts from the end.
 
+    Returns
+    -------
+    int
+        Position from 0 to ``count - 1``.
+
     Raises
     ------
     OptionError
@@ -99,9 +132,14 @@ def check_sample(sample: object, count: int) -> int:
 
 
 def resolve_thread_count(threads: int | None) -> int:
-    """Return the number of threads to use.
+    """Return the number of threads to use for the option `threads`.
 
     None means the number of processors that this process may run on.
+
+    Returns
+    -------
+    int
+        At least 1.
 
     Raises
     ------
@@ -116,13 +154,18 @@ def resolve_thread_count(threads: int | None) -> int:
 
 
 def read_normalize(value: Any, name: str = "normalize") -> tuple[str, tuple[float, ...]]:
-    """Parse a normalization into its name and its limits.
+    """Parse a value of the option `normalize` into its name and its limits.
 
     Parameters
     ----------
     value
         A name, or a name with limits: ``"standard"``, ``"percentile(2, 98)"``,
         ``("range", 0, 6)``.
+
+    Returns
+    -------
+    tuple
+        Name of the normalization, and its limits as numbers.
 
     Raises
     ------
@@ -162,7 +205,12 @@ def _check_limits(name: str, method: str, limits: Sequence[Any], value: Any) -> 
 
 @lru_cache(maxsize=64)
 def find_colormap(name: str) -> Any:
-    """Return the colormap of a name as a ``cmap.Colormap``.
+    """Find a colormap by its name.
+
+    Returns
+    -------
+    cmap.Colormap
+        The colormap.
 
     Raises
     ------
@@ -190,7 +238,13 @@ def list_writable_formats() -> dict[str, str]:
 
 
 def describe_bounds(minimum: float | None, maximum: float | None) -> str:
-    """Describe the range of a number in words, such as ``" from 0 to 1024"``."""
+    """Describe the allowed range of a number as a phrase for error messages.
+
+    Returns
+    -------
+    str
+        A phrase such as ``" from 0 to 1024"``, or an empty text without limits.
+    """
     if maximum is None or math.isinf(maximum):
         return "" if minimum is None else f" of at least {minimum}"
     return f" from {minimum} to {maximum}"

@@ -25,7 +25,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Unset:
-    """The type of `UNSET`: the default of an option is not known before it is used."""
+    """Type of the constant `UNSET`.
+
+    The constant is the default of an option whose real default is not known before it is used.
+    """
 
     def __repr__(self) -> str:
         return "<unset>"
@@ -36,7 +39,7 @@ UNSET = _Unset()
 
 @dataclass(frozen=True)
 class Option:
-    """The definition of one option.
+    """Record of the definition of one option.
 
     Parameters
     ----------
@@ -62,7 +65,15 @@ class Option:
     is_repeatable: bool = False
 
     def check(self, name: str, value: Any) -> Any:
-        """Check a value of the option `name`, and return it in its standard form."""
+        """Check a value of the option, and return it in its standard form.
+
+        Parameters
+        ----------
+        name
+            Name of the option, for error messages.
+        value
+            The value. A list is checked item by item if the option is repeatable.
+        """
         if value is None and self.none:
             return None
         if self.is_repeatable and isinstance(value, (list, tuple)):
@@ -77,7 +88,12 @@ def _get_hints(group: type) -> dict[str, Any]:
 
 @functools.cache
 def get_options(*groups: type) -> Mapping[str, Option]:
-    """Return the options that groups define, in order of definition: name -> Option.
+    """Return the options that option groups define, in the order of definition.
+
+    Returns
+    -------
+    mapping
+        Option name -> `Option`.
 
     Examples
     --------
@@ -94,7 +110,21 @@ def get_options(*groups: type) -> Mapping[str, Option]:
 
 
 def check_option(group: type, name: str, value: Any) -> Any:
-    """Check the value of one option of a group and return it.
+    """Check the value of one option of an option group.
+
+    Parameters
+    ----------
+    group
+        Class that defines the options of the group.
+    name
+        Name of the option.
+    value
+        The value.
+
+    Returns
+    -------
+    object
+        The value in its standard form.
 
     Raises
     ------
@@ -117,6 +147,11 @@ def complete_options(
         Option name -> value.
     defaults
         Option name -> default, where it differs from the definition.
+
+    Returns
+    -------
+    dict
+        Option name -> value in its standard form.
 
     Raises
     ------
@@ -142,12 +177,25 @@ def complete_options(
 
 
 def pick_options(options: Mapping[str, Any], *groups: type) -> dict[str, Any]:
-    """Select the options that several groups define from a dict of options."""
+    """Select from a dict of options those that option groups define.
+
+    Parameters
+    ----------
+    options
+        Option name -> value.
+    *groups
+        Classes that define options.
+
+    Returns
+    -------
+    dict
+        Option name -> value.
+    """
     return {name: options[name] for name in get_options(*groups) if name in options}
 
 
 def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:
-    """Decorate a function or class to take the options of a group as keywords.
+    """Return a decorator by which a function takes the options of a group as keywords.
 
     The function, or the ``__init__`` of the class, has the parameter
     ``**options: Unpack[group]``. It receives all options of the group, wrapper and completed by
@@ -160,6 +208,11 @@ def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:
         The `typing.TypedDict` that defines the options.
     **defaults
         Defaults of this function, where they differ from the definitions.
+
+    Returns
+    -------
+    callable
+        The decorator.
     """
 
     def decorate(function: F) -> F:
@@ -206,7 +259,22 @@ def takes_options(group: type, **defaults: Any) -> Callable[[F], F]:
 
 
 def _document_options(doc: str, group: type, defaults: Mapping[str, Any]) -> str:
-    """Replace the entry ``**options`` of a docstring by an entry for each option."""
+    """Replace the entry ``**options`` in a docstring by an entry for each option.
+
+    Parameters
+    ----------
+    doc
+        The docstring of a function.
+    group
+        Class that defines the options of the function.
+    defaults
+        Option name -> default of the function, if it is not that of the option.
+
+    Returns
+    -------
+    str
+        The new docstring.
+    """
     match = re.search(r"^( *)\*\*options\n(?:\1 +\S.*\n|\n(?=\1 ))*", doc, re.MULTILINE)
     if not match:
         return doc

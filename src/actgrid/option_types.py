@@ -47,22 +47,22 @@ _BYTE_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 
 
 class OptionType(Protocol):
-    """The type of an option's values: checks, parses and describes them."""
+    """Protocol of the type of an option: it checks, parses and describes values."""
 
     @property
     def metavar(self) -> str:
-        """Placeholder for a value in the command line's help."""
+        """Placeholder for a value of the option in the help of the command line."""
 
     @property
     def expected(self) -> str:
-        """Description of the allowed values, for error messages and tables."""
+        """Description of the allowed values of the option, for error messages and tables."""
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The allowed values that are fixed words, for completion and selection lists."""
+        """Allowed values of the option that are fixed words, for completion and lists."""
 
     def check(self, name: str, value: Any) -> Any:
-        """Check a Python value of the option `name`, and return it in its standard form.
+        """Check a Python value of the option, and return it in its standard form.
 
         Raises
         ------
@@ -71,7 +71,7 @@ class OptionType(Protocol):
         """
 
     def read(self, name: str, text: str) -> Any:
-        """Parse the text form of a value, from the command line or a URL.
+        """Parse a value of the option in text form, from the command line or a URL.
 
         Raises
         ------
@@ -80,11 +80,14 @@ class OptionType(Protocol):
         """
 
     def schema(self) -> dict[str, Any]:
-        """Return the JSON schema of a value's text form."""
+        """Return the JSON schema of the text form of a value of the option."""
 
 
 class _TextType:
-    """Base of types whose Python values may be given in their text form."""
+    """Base class of types of options whose values may be given as text.
+
+    Texts from the command line or a URL are checked like Python values.
+    """
 
     def read(self: OptionType, name: str, text: str) -> Any:
         return self.check(name, text)
@@ -235,7 +238,10 @@ class Object(_TextType):
 
 @dataclass(frozen=True)
 class NameOrPosition(_TextType):
-    """The type of options whose value is a name or a position."""
+    """The type of options whose value is a name or a position, such as of an input.
+
+    The function that takes the option checks the value.
+    """
 
     metavar: str
     expected: str

@@ -72,7 +72,10 @@ def show_progress(
 
 @contextmanager
 def buffer_stderr() -> Iterator[None]:
-    """Buffer standard error, also of C++ code; print it only after an exception."""
+    """Hold back the standard error of Python and C++ code in a ``with`` block.
+
+    The text is printed if the block raises an exception, and dropped otherwise.
+    """
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as buffer:

@@ -28,7 +28,7 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class Build:
-    """A build of actgrid: a Python interpreter and the folder of the package.
+    """Record of a build of actgrid: a Python interpreter and a package folder.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class Worker:
         return facts
 
     def time(self, case: str, part: str = "ours") -> float:
-        """Time a case, or the yardstick of a case.
+        """Time a benchmark case, or the fixed computation (yardstick) of the case.
 
         Parameters
         ----------
@@ -187,7 +187,13 @@ def start_worker(build: Build, processor: int | None = None) -> Iterator[Worker]
 
 
 def choose_processor() -> int | None:
-    """Return a random processor number; None if processes cannot be bound to one."""
+    """Return the number of a random processor to bind the benchmark processes to.
+
+    Returns
+    -------
+    int or None
+        None: the operating system cannot bind processes to a processor.
+    """
     if sys.platform != "linux":
         return None
     return random.choice(sorted(os.sched_getaffinity(0)))
@@ -258,7 +264,15 @@ def _find_interpreter(path: Path) -> Path | None:
 
 
 def _install(source: Path, folder: str) -> None:
-    """Install a wheel or a checkout into a folder, without its dependencies."""
+    """Install a wheel or a checkout of actgrid into a folder.
+
+    Its dependencies are not installed.
+
+    Raises
+    ------
+    OptionError
+        If the build cannot be installed, or is a package other than actgrid.
+    """
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
     process = subprocess.run(
         [*pip, "--no-deps", "--target", folder, str(source.absolute())],

@@ -31,7 +31,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Case:
-    """A benchmark case: a function of actgrid, and a fixed computation for comparison.
+    """Record of a benchmark case: a function of actgrid and a fixed computation.
 
     Parameters
     ----------
@@ -56,7 +56,13 @@ class Case:
 
 
 def _prepare_arithmetic() -> Run:
-    """Prepare vector arithmetic like that of the C++ core, on cached data."""
+    """Prepare a benchmark of vector arithmetic like that of the C++ core.
+
+    Returns
+    -------
+    callable
+        Function that runs the benchmark once.
+    """
     values = _make_activation((1 << 14,))
     scratch, levels = np.empty_like(values), np.empty(values.size, np.uint8)
 
@@ -71,13 +77,25 @@ def _prepare_arithmetic() -> Run:
 
 
 def _prepare_deflate() -> Run:
-    """Prepare a compression with zlib."""
+    """Prepare a benchmark of compression with zlib.
+
+    Returns
+    -------
+    callable
+        Function that runs the benchmark once.
+    """
     data = _make_levels(100, 200).tobytes()
     return lambda: zlib.compress(data, 1)
 
 
 def _prepare_interpreter() -> Run:
-    """Prepare a loop in Python, with NumPy calls on a small array."""
+    """Prepare a benchmark of a Python loop and NumPy calls on a small array.
+
+    Returns
+    -------
+    callable
+        Function that runs the benchmark once.
+    """
     ones = np.ones(8)
 
     def run() -> int:
@@ -96,7 +114,7 @@ def _prepare_interpreter() -> Run:
 
 @cache
 def _make_activation(shape: tuple[int, ...]) -> Array:
-    """Return float32 values of which half are zero, like the output of a ReLU."""
+    """Return random float32 values of which half are zero, like the output of a ReLU."""
     return np.maximum(np.random.default_rng(0).standard_normal(shape, np.float32), 0)
 
 
@@ -193,7 +211,10 @@ def _prepare_png() -> Run:
 
 @cache
 def _make_extractor() -> Any:
-    """Return an extractor of 17 cheap layers, where the overhead dominates."""
+    """Return an `Extractor` of 17 layers that compute little.
+
+    Its run time consists mostly of overhead.
+    """
     from actgrid.models import Extractor
     from actgrid.models.frameworks import keras
 

@@ -17,7 +17,7 @@ Prepare = Callable[[], Run]
 
 
 def time_interleaved(cases: Mapping[str, Prepare], rounds: int) -> dict[str, list[float]]:
-    """Time all cases once in each of several rounds, so that noise affects all cases.
+    """Time benchmark cases once in each of several rounds, so that noise affects all.
 
     Each case is prepared again for each round. An additional first round warms up and is not
     counted. Every second round has the reverse order, so that the predecessor of a case varies.

@@ -35,7 +35,7 @@ Turn = Callable[[str, bool], tuple[float, float]]
 
 @dataclass(frozen=True)
 class Timing:
-    """Times of a case on two builds, or of a case and its yardstick.
+    """Record of times of a benchmark case on two builds, or of a case and yardstick.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def measure(
     is_settled: Callable[[list[float]], bool],
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, Timing]:
-    """Time cases on two builds in rounds, until each ratio of times is settled.
+    """Time benchmark cases on two builds until each ratio of times is precise enough.
 
     A turn times both builds one after the other, so that other load affects both; every second
     turn has the reverse order. Each round starts new processes, because the layout of code and data
@@ -128,7 +128,10 @@ def measure(
 
 
 def _estimate_relative_error(ratios: list[float]) -> float:
-    """Estimate the relative standard error of the median of ratios."""
+    """Estimate the relative standard error of the median of timing ratios.
+
+    It is infinite for fewer than two ratios.
+    """
     if len(ratios) < 2:
         return math.inf
     # The standard error of a median is 1.2533 times that of a mean (normal distribution).
@@ -136,7 +139,7 @@ def _estimate_relative_error(ratios: list[float]) -> float:
 
 
 def is_clear(tolerance: float) -> Callable[[list[float]], bool]:
-    """Return a check whether ratios lie clearly above or below a tolerance.
+    """Return a function that checks if ratios lie clearly above or below a tolerance.
 
     Parameters
     ----------
@@ -262,7 +265,7 @@ def alternate_with_yardstick(build: Build, ratios: Mapping[str, float]) -> Itera
 
 
 def check_builds(before: Build, now: Build, cases: Collection[str]) -> dict[str, str]:
-    """Find the cases that only this build can run, and the reason for each.
+    """Find the benchmark cases that this build can run and another build cannot.
 
     Parameters
     ----------

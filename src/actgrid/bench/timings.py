@@ -59,7 +59,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _describe_processor() -> str:
-    """Return the name, family and model of the processor."""
+    """Return the name of the processor with its family, model and stepping, as text."""
     # The name is not unique: virtual machines give only the brand.
     try:
         lines = _CPUINFO.read_text().splitlines()
@@ -75,7 +75,7 @@ def _describe_processor() -> str:
 
 
 def save_timings(path: Path, timings: Mapping[str, Timing]) -> None:
-    """Write the timings of this build, relative to yardsticks, to a JSON file.
+    """Write benchmark timings of this build, relative to yardsticks, to a JSON file.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def save_timings(path: Path, timings: Mapping[str, Timing]) -> None:
 
 
 def load_timings(path: Path, cases: Collection[str], quick: bool = False) -> dict[str, float]:
-    """Read the ratios that `save_timings` wrote on this machine.
+    """Read the benchmark timings that `save_timings` wrote on this machine.
 
     Parameters
     ----------

@@ -27,7 +27,13 @@ _MIN_RUNS = 3
 
 
 def describe_build() -> dict[str, Any]:
-    """Return facts about the imported build: folder, version, backend, SIMD, Python."""
+    """Return facts about the imported build of actgrid.
+
+    Returns
+    -------
+    dict
+        Folder, version, rendering backend, SIMD variant and Python version.
+    """
     import actgrid
     from actgrid.rendering.backends import load_backend
 
@@ -47,9 +53,19 @@ def describe_build() -> dict[str, Any]:
 
 
 def time_fastest_run(prepare: Callable[[], Callable[[], object]]) -> float:
-    """Prepare a case and return the seconds of its fastest run.
+    """Time a benchmark case several times and return its fastest run in seconds.
 
     Interruptions only add time, so the fastest of several runs is the least disturbed.
+
+    Parameters
+    ----------
+    prepare
+        Function that returns the function to time.
+
+    Returns
+    -------
+    float
+        Seconds.
     """
     run = prepare()
     run()
@@ -66,7 +82,11 @@ def time_fastest_run(prepare: Callable[[], Callable[[], object]]) -> float:
 
 
 def main() -> None:
-    """Answer each request with the seconds of a case, or the reason why it cannot run."""
+    """Read the names of benchmark cases from standard input, and time each case.
+
+    The answer to each line is a line of JSON on standard output: the seconds of the case, or the
+    reason why it cannot run.
+    """
     # Libraries may print to standard output: answers use a duplicate of its file descriptor.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

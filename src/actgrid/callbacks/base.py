@@ -20,10 +20,10 @@ _MAX_PENDING = 2
 
 
 class Sink(Protocol):
-    """Protocol of an output that receives the content of each step."""
+    """Protocol of an output of a callback that writes the content of each step."""
 
     def write(self, step: int, content: Any) -> None:
-        """Write the content of a step and flush the output.
+        """Write the content of a training step and flush the output.
 
         Raises
         ------
@@ -32,24 +32,38 @@ class Sink(Protocol):
         """
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files of the output."""
 
 
 class _TaskThread:
-    """Runs tasks in order on a single non-daemon thread."""
+    """Thread that runs tasks in the order of their submission; it is no daemon."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "actgrid-callback")
         self._tasks: deque[Future[None]] = deque()
 
     def submit(self, task: Callable[..., None], *arguments: Any) -> None:
-        """Submit a task; block while more than two tasks are pending."""
+        """Submit a task, a function and its arguments, to the thread.
+
+        The method blocks while more than two tasks are pending.
+
+        Raises
+        ------
+        Exception
+            If an earlier task raised an exception.
+        """
         self._tasks.append(self._pool.submit(task, *arguments))
         while len(self._tasks) > _MAX_PENDING:
             self._tasks.popleft().result()
 
     def close(self, last: Callable[[], None]) -> None:
-        """Run a last task, wait for all tasks, and raise the first exception of a task."""
+        """Submit a last task and wait until the thread has run all tasks.
+
+        Raises
+        ------
+        Exception
+            The first exception that a task raised.
+        """
         self._tasks.append(self._pool.submit(last))
         self._pool.shutdown()
         for task in self._tasks:
@@ -86,27 +100,27 @@ class TrainingCallback(keras().callbacks.Callback, ABC):  # type: ignore[misc]
         self._has_warned = False
 
     def set_model(self, model: Any) -> None:
-        """Set the model to observe; Keras calls this method when training begins."""
+        """Set the model that the callback observes; Keras calls this before training."""
         if model is not self.model:
             self.close()
         super().set_model(model)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Check before training that the model can be observed, and open the outputs."""
+        """Check before training that the callback can observe the model; open the outputs."""
         self.close()  # outputs that a failed training left open
         self._begin()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Remember the number of batches before this epoch."""
+        """Store the number of training batches before this epoch."""
         self._batches_before_epoch = self._batch_count
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Observe the model, if `every` is ``"epoch"``."""
+        """Observe the model and submit the results for writing, if `every` is ``"epoch"``."""
         if self._every is None:
             self(epoch)
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Wait until all steps are written, and close the outputs."""
+        """Wait until the results of all steps are written, and close the outputs."""
         self.close()
 
     def _after_batch(self, batch: int, logs: Any = None) -> None:
@@ -117,7 +131,7 @@ class TrainingCallback(keras().callbacks.Callback, ABC):  # type: ignore[misc]
             self(self._batch_count)
 
     def __call__(self, step: int) -> None:
-        """Observe the model now, in a custom training loop.
+        """Observe the model of the callback now, in a custom training loop.
 
         Parameters
         ----------
@@ -136,7 +150,7 @@ class TrainingCallback(keras().callbacks.Callback, ABC):  # type: ignore[misc]
         self._task_thread.submit(self._record, step, self._observe(step))
 
     def close(self) -> None:
-        """Wait until all steps are written, and close the outputs.
+        """Wait until the results of all steps are written, and close the outputs.
 
         ``model.fit`` calls this method at its end. The next step opens the outputs again.
         """
@@ -175,7 +189,10 @@ class TrainingCallback(keras().callbacks.Callback, ABC):  # type: ignore[misc]
             self._attempt(sink.close)
 
     def _attempt(self, write: Callable[..., None], *arguments: Any) -> None:
-        """Call a method of a sink; an OutputError is a warning, and training continues."""
+        """Call a method of an output; convert an OutputError to a warning.
+
+        Training continues after the error. Only the first error is reported.
+        """
         try:
             write(*arguments)
         except OutputError as error:
@@ -190,25 +207,36 @@ class TrainingCallback(keras().callbacks.Callback, ABC):  # type: ignore[misc]
 
     @abstractmethod
     def _prepare(self, model: Any) -> None:
-        """Prepare for a model that was not observed before."""
+        """Prepare the callback for a model that it has not observed before."""
 
     @abstractmethod
     def _observe(self, step: int | None) -> Any:
-        """Return an observation of the model that later training does not change.
+        """Return the values that the callback records of the model at a step.
 
         Parameters
         ----------
         step
-            Number of the step; None for the trial run before training.
+            Number of the step. None: the trial run before training.
+
+        Returns
+        -------
+        object
+            An observation that later training does not change, such as arrays.
         """
 
     @abstractmethod
     def _draw(self, observation: Any) -> Any:
-        """Convert an observation to the content that the sinks write."""
+        """Convert an observation of the model to the content that the outputs write.
+
+        Parameters
+        ----------
+        observation
+            Result of `_observe`.
+        """
 
     @abstractmethod
     def _open_sinks(self) -> Sequence[Sink]:
-        """Open and return the sinks."""
+        """Open and return the outputs of the callback."""
 
 
 def _check_batches(every: object) -> int:

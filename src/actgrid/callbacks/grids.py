@@ -121,13 +121,26 @@ class ActivationGrids(PictureCallback):
 
 
 def pick_render_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the render options of a callback, and load the backend."""
+    """Select the options of `actgrid.render` among the options of a callback.
+
+    The rendering backend is loaded, so that an unavailable backend raises an error at once.
+
+    Returns
+    -------
+    dict
+        Option name -> value.
+    """
     load_backend(options["backend"])
     return pick_options(options, RenderArrayOptions)
 
 
 def check_layers(layers: LayersLike) -> LayersLike:
     """Check the type of the option `layers`, and convert an iterator to a list.
+
+    Returns
+    -------
+    object
+        The value, with an iterator as a list.
 
     Raises
     ------

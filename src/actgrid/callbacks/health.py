@@ -36,7 +36,7 @@ _MAX_NAMES = 8
 
 
 class ChannelHealthWarning(UserWarning):
-    """Warning about dead channels, or NaN or infinite values in layers or weights."""
+    """Warning about dead channels, NaN or infinite values in layers or weights."""
 
 
 @takes_options(HealthOptions, batch_size=32)
@@ -148,7 +148,15 @@ class ChannelHealth(TrainingCallback):
         return stats_by_path
 
     def _record_stats(self, step: int, stats_by_path: Mapping[str, ChannelStats]) -> None:
-        """Append the statistics of a step to `history`, and warn of problems."""
+        """Append the statistics of a training step to `history`, and warn of problems.
+
+        Parameters
+        ----------
+        step
+            Number of the step.
+        stats_by_path
+            Layer path -> statistics of each channel.
+        """
         self.steps.append(step)
         for path, stats in stats_by_path.items():
             for name, value in _compute_scalars(stats).items():
@@ -166,7 +174,17 @@ class ChannelHealth(TrainingCallback):
         self._warn(step, "layers have lost channels, which are dead now", texts)
 
     def _warn(self, step: int, problem: str, texts: Mapping[str, str]) -> None:
-        """Warn of the paths that were not reported before; `texts` are their descriptions."""
+        """Warn of a problem of layers or weights that were not reported before.
+
+        Parameters
+        ----------
+        step
+            Number of the training step.
+        problem
+            Description of the problem.
+        texts
+            Path of a layer or weight -> its text in the message.
+        """
         reported = self._reported.setdefault(problem, set())
         new_texts = [text for path, text in texts.items() if path not in reported]
         reported.update(texts)
@@ -191,14 +209,31 @@ def _is_finite(variable: Any) -> bool:
 
 
 def _join_batches(batches: Iterable[ChannelStats]) -> ChannelStats:
-    """Pool statistics of batches (channels, samples) to statistics (channels,)."""
+    """Pool channel statistics over all samples of several batches.
+
+    Parameters
+    ----------
+    batches
+        Statistics of each batch, arrays (channels, samples).
+
+    Returns
+    -------
+    ChannelStats
+        Statistics with arrays (channels,).
+    """
     arrays, sizes = zip(*((list_stat_arrays(stats), stats.size) for stats in batches), strict=True)
     joined = (np.concatenate(parts, 1) for parts in zip(*arrays, strict=True))
     return reshape_stats(make_stats(joined, sizes[0]).pool(1), -1)
 
 
 def _compute_scalars(stats: ChannelStats) -> dict[str, float]:
-    """Return the scalars of a layer by name."""
+    """Summarize the statistics of a layer's channels in single numbers.
+
+    Returns
+    -------
+    dict
+        Name -> number: dead channels, mean fraction of zeros, and NaN or infinite values.
+    """
     return {
         "dead_channels": int(stats.dead.sum()),
         "mean_zero_fraction": stats.pool().zero_fraction.item(),

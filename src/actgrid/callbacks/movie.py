@@ -106,7 +106,13 @@ class TrainingMovie(TrainingCallback):
         return activations
 
     def _draw(self, observation: Any) -> dict[str, list[Animation]]:
-        """Return an animation of one frame for each sample of each layer."""
+        """Draw the activations of one step as animations of a single frame.
+
+        Returns
+        -------
+        dict
+            Layer path -> animation for each sample.
+        """
         layers = draw_samples(self._samples.layers, observation, **self._options)
         movies: dict[str, list[Animation]] = {}
         for path, grids in layers.items():
@@ -123,7 +129,7 @@ class TrainingMovie(TrainingCallback):
 
 
 class _MovieFolder:
-    """Sink that appends frames to movies and rewrites their files."""
+    """Output of a callback that appends frames to movies and rewrites their files."""
 
     def __init__(self, suffix: str) -> None:
         self._suffix = suffix

@@ -91,11 +91,17 @@ class _PictureFolder:
 
 
 def prepare_event_folder(log_dir: str | Path) -> str | Path:
-    """Return a log folder of TensorBoard; create it unless it is a URL."""
+    """Create the log folder of TensorBoard and return its path.
+
+    A URL is returned unchanged.
+    """
     return log_dir if "://" in str(log_dir) else make_folder(log_dir)
 
 
 def number_samples(count: int) -> Iterator[str]:
-    """Yield the index of each sample, padded to equal length; "" for a single sample."""
+    """Return an iterator over text labels of the samples of a batch.
+
+    Each label is the index of a sample with leading zeros. A single sample has an empty label.
+    """
     digits = len(str(count - 1))
     return (f"{sample:0{digits}}" if count > 1 else "" for sample in range(count))

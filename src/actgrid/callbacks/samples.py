@@ -38,7 +38,7 @@ _MAX_SAMPLES = 10_000
 
 @dataclass(frozen=True)
 class SampleData:
-    """The option `data` of a callback, checked as far as possible without the model.
+    """Record of the inputs that a callback observes, checked without the model.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class SampleData:
     is_dataset: bool = False
 
     def to_inputs(self, model: Any) -> Any:
-        """Return the data as one batch of inputs for a model."""
+        """Convert the sample data to one batch of inputs for a model."""
         if not self.is_dataset:
             return load_images(self.values, model=model) if are_images(self.values) else self.values
         tf, specs = tensorflow(), read_input_specs(model)
@@ -67,7 +67,7 @@ class SampleData:
 
 
 def read_data(data: Any) -> SampleData:
-    """Read and check the option `data` of a callback.
+    """Read and check the option `data` of a callback: the inputs that it observes.
 
     Parameters
     ----------
@@ -75,6 +75,11 @@ def read_data(data: Any) -> SampleData:
         Arrays, image sources, or a dataset as `fit` takes it: a `tf.data.Dataset` or a
         `keras.utils.PyDataset` whose elements are inputs, (inputs, targets) or (inputs, targets,
         sample weights).
+
+    Returns
+    -------
+    SampleData
+        The inputs, not yet converted for a model.
 
     Raises
     ------
@@ -116,7 +121,20 @@ def _check_files(sources: Any) -> None:
 
 
 def _list_elements(data: Any) -> list[Any] | None:
-    """Return the inputs of each element of a dataset; None if `data` is not a dataset."""
+    """Return the inputs in each element of a dataset.
+
+    Labels and sample weights are dropped.
+
+    Returns
+    -------
+    list or None
+        None: `data` is not a dataset.
+
+    Raises
+    ------
+    OptionError
+        If the dataset is infinite.
+    """
     elements: Any
     if isinstance(data, tensorflow().data.Dataset):
         is_infinite = data.cardinality() == tensorflow().data.INFINITE_CARDINALITY
@@ -201,7 +219,22 @@ class Samples:
 def draw_samples(
     infos: Mapping[str, LayerInfo], activations: Mapping[str, Array], **render_options: Any
 ) -> dict[str, list[Grid]]:
-    """Draw the layers for every sample: layer path -> list of grids."""
+    """Draw the activations of layers as one grid for each sample.
+
+    Parameters
+    ----------
+    infos
+        Layer path -> `LayerInfo`.
+    activations
+        Layer path -> (N, ...) array.
+    **render_options
+        Options of `actgrid.render`.
+
+    Returns
+    -------
+    dict
+        Layer path -> list of N grids.
+    """
     batch = get_batch_size(activations)
     return {
         path: [

@@ -19,7 +19,7 @@ __all__ = ["app", "find_commands", "make_app"]
 
 
 class _CommandGroup(TyperGroup):
-    """A group of commands whose error for an unknown command lists close matches."""
+    """Group of commands that suggests similar names for an unknown command."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         names = self.list_commands(ctx)
@@ -31,7 +31,7 @@ class _CommandGroup(TyperGroup):
 
 
 def find_commands() -> Iterator[tuple[str, Command]]:
-    """Yield (name, command) for each command, sorted by name."""
+    """Yield (name, `Command`) for each command of the command line, sorted by name."""
     for info in pkgutil.iter_modules(commands.__path__):
         module = importlib.import_module(f"{commands.__name__}.{info.name}")
         yield info.name.replace("_", "-"), getattr(module, info.name)
@@ -42,7 +42,7 @@ def _show_help(**values: Any) -> None:
 
 
 def make_app() -> typer.Typer:
-    """Return a typer application with all commands."""
+    """Create the typer application of the command line with all commands."""
     parameters = list(general_parameters())
     _show_help.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     _show_help.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -44,7 +44,7 @@ _GENERAL = get_options(GeneralOptions)
 
 @dataclass(frozen=True)
 class Panel:
-    """A group of options that `--help` shows in one panel.
+    """Record of a group of options that `--help` shows in one panel.
 
     Parameters
     ----------
@@ -60,38 +60,54 @@ class Panel:
 
 @dataclass(frozen=True)
 class Command:
-    """A command: the function that typer calls, and its panels of options."""
+    """Record of a command of the command line.
+
+    It consists of the function that typer calls, and of the panels of its options.
+    """
 
     run: Callable[..., None]
     panels: tuple[Panel, ...]
 
 
 class NoneMeaning(str):
-    """A description of what a command does if an option is not given and thus None."""
+    """Text that says what a command does if an option is not given and thus None."""
 
 
 class Options(dict[str, Any]):
-    """The values of a command's options: name -> value."""
+    """Dict of the option values of a command: name -> value."""
 
     def select(self, *groups: type) -> dict[str, Any]:
-        """Return the values of the options that the given groups define."""
+        """Return the options that the given groups define, as a dict: name -> value."""
         return pick_options(self, *groups)
 
 
 def format_flag(name: str) -> str:
-    """Return the flag of an option, such as ``--batch-size`` for ``batch_size``."""
+    """Return the command-line flag of an option: ``batch_size`` -> ``--batch-size``."""
     return f"--{name.replace('_', '-')}"
 
 
 def make_panel(group: type, *names: str) -> Panel:
-    """Return a help panel of an option group, titled with the group's docstring."""
+    """Create the help panel of an option group, titled with the group's docstring.
+
+    Parameters
+    ----------
+    group
+        Class that defines the options.
+    *names
+        Names of the options to show. Without names, all are shown.
+
+    Returns
+    -------
+    Panel
+        Title and options.
+    """
     options = get_options(group)
     title = (group.__doc__ or "").partition("\n")[0].rstrip(".")
     return Panel(title, {name: options[name] for name in names or options})
 
 
 def command(*groups: type | Panel, **defaults: Any) -> Callable[[Callable[..., None]], Command]:
-    """Make a command of the decorated function.
+    """Return a decorator that makes a command of a function.
 
     The function receives the values of the options as its parameter `options`.
 
@@ -101,6 +117,11 @@ def command(*groups: type | Panel, **defaults: Any) -> Callable[[Callable[..., N
         Option groups; `--help` shows each as a panel.
     defaults
         Defaults of this command, where they differ from the definitions.
+
+    Returns
+    -------
+    callable
+        Decorator that returns a `Command`.
     """
     panels = tuple(
         replace(
@@ -160,7 +181,10 @@ def _replace_default(option: Option, default: Any) -> Option:
 
 
 def general_parameters() -> Iterator[inspect.Parameter]:
-    """Yield typer parameters for the general options, such as ``--quiet``."""
+    """Yield a typer parameter for each option that all commands have.
+
+    An example is ``--quiet``.
+    """
     for name, option in _GENERAL.items():
         yield _make_parameter(name, option)
 
@@ -172,7 +196,15 @@ def _join_lines(doc: str) -> str:
 
 
 def _pop_general_options(context: typer.Context, arguments: dict[str, Any]) -> dict[str, bool]:
-    """Remove the general options from `arguments` and return their values."""
+    """Remove the options that all commands have from the arguments of a command.
+
+    Each option may stand before or after the name of the command.
+
+    Returns
+    -------
+    dict
+        Option name -> whether the option was given.
+    """
     leading = context.parent.params if context.parent is not None else {}
     return {name: bool(arguments.pop(name) or leading.get(name)) for name in _GENERAL}
 
@@ -193,7 +225,17 @@ def _make_parameter(
     option: Option,
     help_panel: Panel | None = None,
 ) -> inspect.Parameter:
-    """Return the typer parameter that reads an option as text."""
+    """Create the typer parameter of an option, which reads the option as text.
+
+    Parameters
+    ----------
+    name
+        Name of the option.
+    option
+        Definition of the option.
+    help_panel
+        Panel that shows the option in the help. None: no panel.
+    """
     is_flag = isinstance(option.type, Flag)
     flag = format_flag(name)
     if is_flag and option.default is not False:
@@ -245,7 +287,13 @@ def _format_metavar(option_type: OptionType) -> str:
 
 
 def _list_unnamed_words(option: Option) -> list[str]:
-    """List the allowed words of an option in a sentence, unless its help already does."""
+    """Return a sentence that lists the allowed words of an option, for its help.
+
+    Returns
+    -------
+    list of str
+        The sentence. Empty if the help shows the words already.
+    """
     words = option.type.words
     if len(option.type.metavar) <= _MAX_METAVAR_LENGTH or all(
         word in option.help for word in words
@@ -283,7 +331,22 @@ def _make_completion(name: str, option: Option) -> Callable[[str], list[str]] | 
 
 
 def _read_value(name: str, option: Option, text: bool | str | Sequence[str] | None) -> Any:
-    """Convert the command-line text of an option to its value, or return the default."""
+    """Convert the command-line text of an option to its value.
+
+    Parameters
+    ----------
+    name
+        Name of the option.
+    option
+        Definition of the option.
+    text
+        Text or texts on the command line, or the value of a flag. None: not given.
+
+    Returns
+    -------
+    object
+        The value, or the default if the option was not given.
+    """
     flag = format_flag(name)
     if text is None or text == []:
         is_single = option.is_repeatable and isinstance(option.default, str)

@@ -34,7 +34,12 @@ __all__ = [
 def select_methods(
     names: Sequence[str], layer: str | None, options: Mapping[str, Any]
 ) -> dict[Method, dict[str, Any]]:
-    """Return the named attribution methods, each with the given options that it takes.
+    """Look up attribution methods by name, each with the given options that it takes.
+
+    Returns
+    -------
+    dict
+        Method -> its options, name -> value.
 
     Raises
     ------
@@ -64,7 +69,10 @@ def select_methods(
 def picture_names(
     files: Sequence[Path], methods: Iterable[Method], targets: Sequence[str]
 ) -> Iterator[str]:
-    """Yield the file name without suffix for each image, method and target."""
+    """Yield the file names of the heatmaps of all images, methods and targets.
+
+    The names are unique and have no suffix.
+    """
     # With several targets, the name ends in the text of the target.
     endings = [f"_{make_safe_name(text)}" for text in targets] if len(targets) > 1 else [""]
     yield from make_unique_names(
@@ -110,6 +118,11 @@ def read_labels_option(texts: Sequence[str] | None) -> Labels:
 def parse_targets(texts: Sequence[str], labels: Labels) -> Any:
     """Parse the values of `--target`: class names, class indices, or OUTPUT=CLASS.
 
+    Returns
+    -------
+    object
+        The target of an explanation, as `actgrid.explain` takes it.
+
     Raises
     ------
     TargetError
@@ -146,7 +159,10 @@ def _parse_class(text: str, labels: Sequence[str] | None) -> int | str:
 
 @contextmanager
 def rephrase_target_errors() -> Iterator[None]:
-    """Rephrase target errors for the command line: `--target` instead of ``target=``."""
+    """Rephrase target errors in the ``with`` block for the command line.
+
+    The messages name the option `--target` instead of the argument ``target=``.
+    """
     try:
         yield
     except OutputTargetError as error:
@@ -161,7 +177,10 @@ def rephrase_target_errors() -> Iterator[None]:
 
 @contextmanager
 def print_warnings_in_one_line() -> Iterator[None]:
-    """Print each ZeroAttributionWarning in one line, without its source line."""
+    """Print each ZeroAttributionWarning in the ``with`` block in one line.
+
+    The source line that Python appends is left out.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("always", ZeroAttributionWarning)
         default_showwarning = warnings.showwarning
@@ -179,7 +198,24 @@ def print_warnings_in_one_line() -> Iterator[None]:
 def draw_heatmap(
     heatmap: Heatmap, style: str, alpha: float, cmap: str | None, clip: float
 ) -> Sheet:
-    """Return the picture of a heatmap in a style: overlay, contours or map."""
+    """Draw a heatmap over its image in a style.
+
+    Parameters
+    ----------
+    style
+        ``"overlay"``, ``"contours"`` or ``"map"`` (the map without the image).
+    alpha
+        Opacity of an overlay, 0 to 1.
+    cmap
+        Name of the colormap. None: the default of the heatmap.
+    clip
+        Percentile of the values that is the end of the drawn range.
+
+    Returns
+    -------
+    Sheet
+        The picture.
+    """
     if style == "contours":
         return heatmap.contours(clip=clip)
     return heatmap.overlay(alpha=1 if style == "map" else alpha, cmap=cmap, clip=clip)

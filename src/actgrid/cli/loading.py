@@ -34,6 +34,11 @@ def load_model(spec: str, weights: str, safe_mode: bool) -> Any:
 
     A module of ``package.module:function`` may be in the current folder. That folder is searched
     last, so that its files never replace a library.
+
+    Returns
+    -------
+    object
+        The model.
     """
     load_tensorflow()
     folder = str(Path.cwd())
@@ -44,14 +49,28 @@ def load_model(spec: str, weights: str, safe_mode: bool) -> Any:
 
 
 def resolve_preprocessing(model: Any, preprocess: Any) -> Preprocessing:
-    """Return the preprocessing of a model for a command to print, without warnings."""
+    """Return the preprocessing of a model for the option `preprocess`.
+
+    Warnings about assumptions are not shown, because the command prints the assumption.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AssumptionWarning)
         return find_preprocessing(preprocess, model)
 
 
 def parse_layers(model: Any, names: list[str] | None) -> list[Any] | None:
-    """Parse the values of `--layers`: paths, globs, indices and Keras layer classes."""
+    """Parse the values of the option `--layers`.
+
+    Parameters
+    ----------
+    names
+        Layer paths, globs, indices or names of Keras layer classes. None: not given.
+
+    Returns
+    -------
+    list or None
+        Paths, globs, integers and classes. None: the option was not given.
+    """
     if names is None:
         return None
     paths = {node.path for node in collect_operations(model)}
@@ -68,7 +87,12 @@ def parse_layers(model: Any, names: list[str] | None) -> list[Any] | None:
 
 
 def load_inputs(path: Path) -> dict[str, Any]:
-    """Read the arrays of a NumPy .npz file: input name -> one sample of that input.
+    """Read the inputs of a model from a NumPy .npz file.
+
+    Returns
+    -------
+    dict
+        Input name -> array of one sample.
 
     Raises
     ------

@@ -78,7 +78,10 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _format_usage_error(error: Any, arguments: list[str]) -> str:
-    """Format a usage error with close matches and the command that prints the help."""
+    """Format a usage error of the command line as a message.
+
+    The message has close matches of an unknown option and the command that prints the help.
+    """
     message, context = error.format_message(), getattr(error, "ctx", None)
     if not message:
         return ""
@@ -101,7 +104,10 @@ def _format_usage_error(error: Any, arguments: list[str]) -> str:
 
 
 def _check_not_empty(arguments: list[str]) -> None:
-    """Raise OptionError if an argument is empty: a path ``""`` is the current folder."""
+    """Raise OptionError if a command-line argument is empty.
+
+    An empty path would mean the current folder.
+    """
     for previous, argument in zip(["actgrid", *arguments], arguments, strict=False):
         if argument == "" or (argument.startswith("--") and argument.endswith("=")):
             place = argument.rstrip("=") or f"the argument after {previous}"

@@ -12,7 +12,7 @@ __all__ = ["CommandStop", "configure_output"]
 
 
 class CommandStop(Exception):  # noqa: N818  (an interruption is not an error)
-    """Ends the command with one line on standard error and an exit code.
+    """Exception that ends a command with one line on standard error and an exit code.
 
     Parameters
     ----------
@@ -50,7 +50,15 @@ def configure_output(is_quiet: bool, is_verbose: bool, as_json: bool) -> Iterato
 
 @contextmanager
 def _print_log(name: str, level: int) -> Iterator[None]:
-    """Print the messages of a logger on standard error, each in one line."""
+    """Print the messages of a logger in the ``with`` block on standard error.
+
+    Parameters
+    ----------
+    name
+        Name of the logger.
+    level
+        Lowest level of the printed messages.
+    """
 
     class LineHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -68,7 +68,7 @@ def _format_shape(shape: tuple[int | None, ...]) -> str:
 
 
 def print_layers(drawn: list[DrawnLayer]) -> None:
-    """Print a table of drawn layers."""
+    """Print a table of drawn layers: shape, channels, dead channels, milliseconds."""
     table = _make_table(
         "layer", "type", "shape", "channels", "dead", "ms", right=("channels", "dead", "ms")
     )
@@ -85,13 +85,13 @@ def print_layers(drawn: list[DrawnLayer]) -> None:
 
 
 def print_preprocessing(preprocessing: Preprocessing) -> None:
-    """Print how pixels are scaled for the model, and why."""
+    """Print one line: how pixels are scaled for a model, and the reason."""
     advice = "; change it with --preprocess" if preprocessing.is_assumed else ""
     print(f"preprocessing: {preprocessing.describe()}{advice}")
 
 
 def preprocessing_as_dict(preprocessing: Preprocessing) -> dict[str, Any]:
-    """Return the preprocessing of a model as a dict for JSON."""
+    """Return the name, reason and certainty of a preprocessing as a dict for JSON."""
     return {
         "name": preprocessing.name,
         "reason": preprocessing.reason,
@@ -100,7 +100,7 @@ def preprocessing_as_dict(preprocessing: Preprocessing) -> dict[str, Any]:
 
 
 def print_weights(folder: Path, weights: list[DrawnWeight]) -> None:
-    """Print a table of drawn weights, and the folder of the pictures."""
+    """Print a table of drawn weights, their number, and the folder of the pictures."""
     table = _make_table("weight", "type", "shape", "min", "max", "ms", right=("min", "max", "ms"))
     for weight in weights:
         numbers = (f"{weight.min:.3g}", f"{weight.max:.3g}", f"{weight.milliseconds:.2f}")
@@ -110,7 +110,7 @@ def print_weights(folder: Path, weights: list[DrawnWeight]) -> None:
 
 
 def weights_as_dict(folder: Path, weights: list[DrawnWeight]) -> dict[str, Any]:
-    """Return the drawn weights as a dict for JSON."""
+    """Return the folder and a record of each drawn weight as a dict for JSON."""
     rows = [
         asdict(weight) | {"milliseconds": round(weight.milliseconds, 3), "file": weight.file.name}
         for weight in weights
@@ -119,7 +119,7 @@ def weights_as_dict(folder: Path, weights: list[DrawnWeight]) -> dict[str, Any]:
 
 
 def print_maximization(file: Path, maximization: Maximization) -> None:
-    """Print a table of maximized channels and their activations."""
+    """Print a table of maximized channels and activations, and the picture's path."""
     numbers = ("channel", "initial", "activation")
     table = _make_table(*numbers, right=numbers)
     for channel, initial, activation in _activation_rows(maximization):
@@ -131,7 +131,11 @@ def print_maximization(file: Path, maximization: Maximization) -> None:
 
 
 def maximization_as_dict(file: Path, maximization: Maximization) -> dict[str, Any]:
-    """Return the activations of maximized channels as a dict for JSON."""
+    """Return the result of an activation maximization as a dict for JSON.
+
+    The dict contains the layer, the path of the picture, and the initial and final activation of
+    each channel.
+    """
     channels = [
         {"channel": channel, "initial_activation": initial, "activation": activation}
         for channel, initial, activation in _activation_rows(maximization)
@@ -140,7 +144,7 @@ def maximization_as_dict(file: Path, maximization: Maximization) -> dict[str, An
 
 
 def _activation_rows(maximization: Maximization) -> Iterator[tuple[int, float, float]]:
-    """Yield (channel, initial activation, final activation) for each channel."""
+    """Yield (channel, initial activation, final activation) of maximized channels."""
     columns = (
         maximization.channels,
         maximization.initial_activations,
@@ -151,14 +155,14 @@ def _activation_rows(maximization: Maximization) -> Iterator[tuple[int, float, f
 
 
 def print_diagram(file: Path, diagram: Diagram) -> None:
-    """Print the number of boxes of each layer type, and the path of the picture."""
+    """Print the boxes in a diagram of a model by layer type, and the picture's path."""
     counts = Counter(box.type for box in diagram.boxes)
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
     print(f"\n{len(diagram)} boxes: {file.resolve()}")
 
 
 def diagram_as_dict(file: Path, diagram: Diagram) -> dict[str, Any]:
-    """Return the boxes of a diagram as a dict for JSON."""
+    """Return the path and the boxes of a diagram of a model as a dict for JSON."""
     boxes = [
         {"name": box.name, "type": box.type, "shape": list(box.shape)} for box in diagram.boxes
     ]
@@ -166,7 +170,7 @@ def diagram_as_dict(file: Path, diagram: Diagram) -> dict[str, Any]:
 
 
 def print_infos(infos: list[LayerInfo]) -> None:
-    """Print a table of a model's layers."""
+    """Print a table of the layers of a model: index, path, type, shape and others."""
     numbers = ("index", "channels", "parameters")
     table = _make_table(
         "index", "layer", "type", "shape", "channels", "dtype", "parameters", right=numbers
@@ -185,7 +189,7 @@ def print_infos(infos: list[LayerInfo]) -> None:
 
 
 def print_top(top: list[tuple[str, float]]) -> None:
-    """Print a table of the most probable classes."""
+    """Print a table of the most probable classes of an image, with probabilities."""
     table = _make_table("probability", "class", right=("probability",))
     for name, probability in top:
         table.add_row(f"{probability:.3f}", name)
@@ -195,7 +199,7 @@ def print_top(top: list[tuple[str, float]]) -> None:
 
 
 def print_output_folder(folder: Path, layers: list[DrawnLayer]) -> None:
-    """Print the totals of the drawn layers, and the folder of the pictures."""
+    """Print the totals of drawn layers and channels, and the folder of the pictures."""
     channels = sum(layer.channels for layer in layers)
     dead = sum(layer.dead_count for layer in layers)
     count = f"{len(layers)} layer{'s' if len(layers) != 1 else ''}"
@@ -203,7 +207,7 @@ def print_output_folder(folder: Path, layers: list[DrawnLayer]) -> None:
 
 
 def drawn_layers_as_dict(image: str, folder: Path, drawn: list[DrawnLayer]) -> dict[str, Any]:
-    """Return the drawn layers of an image as a dict for JSON."""
+    """Return the folder and a record of each drawn layer as a dict for JSON."""
     layers = [
         layer.describe() | {"dead": layer.dead_count, "milliseconds": round(layer.milliseconds, 3)}
         for layer in drawn
@@ -233,13 +237,16 @@ def print_methods(as_json: bool) -> None:
 
 
 def print_heatmap(file: Path, heatmap: Heatmap, picture: Path) -> None:
-    """Print one line about the heatmap of an image."""
+    """Print the method, target and picture path of an image's heatmap in one line."""
     (target,) = format_targets(heatmap)
     print(f"{file.name}: {heatmap.method}: {target}: {picture}")
 
 
 def heatmap_as_dict(file: Path, heatmap: Heatmap, picture: Path) -> dict[str, Any]:
-    """Return the facts about the heatmap of an image as a dict for JSON."""
+    """Return facts about the heatmap of an image as a dict for JSON.
+
+    Among them are the method, the target, its score, and the path of the picture.
+    """
     target, score = heatmap.target, heatmap.score
     return {
         "image": str(file),
@@ -255,7 +262,7 @@ def heatmap_as_dict(file: Path, heatmap: Heatmap, picture: Path) -> dict[str, An
 
 
 def print_facts(facts: dict[str, Any]) -> None:
-    """Print the facts that `actgrid info` collects."""
+    """Print facts about the installation: versions, backends, processor and devices."""
     cpu, devices = facts["cpu"], facts["devices"]
     rows = {name: version or "not installed" for name, version in facts["versions"].items()}
     for name, state in facts["backends"].items():
@@ -271,7 +278,20 @@ def print_facts(facts: dict[str, Any]) -> None:
 
 
 def find_slower_cases(timings: Mapping[str, Timing], tolerance: float | None) -> list[str] | None:
-    """Return the cases slower by more than the tolerance; None without a tolerance."""
+    """Return the names of the benchmark cases that became slower.
+
+    Parameters
+    ----------
+    timings
+        Case -> `Timing`.
+    tolerance
+        Relative increase of the time from which a case is slower. None: nothing to compare.
+
+    Returns
+    -------
+    list of str or None
+        None: `tolerance` is None.
+    """
     if tolerance is None:
         return None
     return [name for name, timing in timings.items() if timing.ratio > 1 + tolerance]
@@ -280,7 +300,18 @@ def find_slower_cases(timings: Mapping[str, Timing], tolerance: float | None) ->
 def print_timings(
     timings: Mapping[str, Timing], skipped: Mapping[str, str], tolerance: float | None
 ) -> None:
-    """Print a table of timings; with a tolerance, also the cases that became slower."""
+    """Print a table of benchmark timings.
+
+    Parameters
+    ----------
+    timings
+        Case -> `Timing`.
+    skipped
+        Case that did not run -> reason.
+    tolerance
+        Relative increase of the time from which a case is marked as slower. None: the timings have
+        nothing to be compared with.
+    """
     slower = find_slower_cases(timings, tolerance)
     if slower is None:
         numbers = ("ms", "over yardstick", "+-")
@@ -306,7 +337,10 @@ def print_timings(
 def timings_as_dict(
     timings: Mapping[str, Timing], skipped: Mapping[str, str], tolerance: float | None
 ) -> dict[str, Any]:
-    """Return timings and the cases that became slower as a dict for JSON."""
+    """Return benchmark timings as a dict for JSON.
+
+    With a tolerance, the dict also lists the cases that became slower or did not run.
+    """
     cases = {"cases": {name: asdict(timing) for name, timing in timings.items()}}
     slower = find_slower_cases(timings, tolerance)
     return cases if slower is None else cases | {"slower": slower, "skipped": dict(skipped)}

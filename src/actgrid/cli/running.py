@@ -37,7 +37,7 @@ _SOME_FAILED, _INTERRUPTED = 1, 130
 def start_run(
     model: str, images: list[str], options: Options, *, is_drawn: bool, top: int | None
 ) -> Run:
-    """Check the options of a command, load the model, and return the run.
+    """Check the options of a command that runs over many images, and create the run.
 
     Invalid options are reported before the model loads.
 
@@ -47,6 +47,11 @@ def start_run(
         Whether the run draws layers.
     top
         Number of top images per channel in the statistics; None: no statistics.
+
+    Returns
+    -------
+    Run
+        The run with its loaded model.
     """
     check_start(options)
     if is_drawn:
@@ -152,7 +157,17 @@ def _exit_if_failed(summary: Summary, is_quiet: bool) -> None:
 
 @contextmanager
 def _report_interruption(run: Run) -> Iterator[None]:
-    """Report the recorded images of an interrupted run, and how to continue it."""
+    """Add the state of a run to the message if the ``with`` block is interrupted.
+
+    The message gives the number of recorded images and how to continue the run.
+
+    Raises
+    ------
+    CommandStop
+        After a KeyboardInterrupt.
+    OutputError
+        If the results cannot be written.
+    """
 
     def describe_state() -> str:
         total = f" of {run.total:,}" if run.total is not None else ""
@@ -183,7 +198,7 @@ def _describe_record(record: Record, run: Run) -> str:
 
 
 class _SpeedMeter:
-    """Measures images per second, and the number of busy threads of each stage."""
+    """Meter of the speed of a run: images per second, busy threads of each stage."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -193,22 +208,35 @@ class _SpeedMeter:
         self._description = ""
 
     def is_due(self) -> bool:
-        """Return whether to measure now: at the first image, then once a second."""
+        """Return whether to measure the speed now: at the first image, then once a second."""
         elapsed = time.perf_counter() - self._last_time
         return not self._description or elapsed >= _PROGRESS_SECONDS
 
     def compute_rate(self) -> float:
-        """Return the mean number of images per second since the start."""
+        """Return the mean number of images per second since the meter was created."""
         elapsed = time.perf_counter() - self._start
         return (self._run.recorded - self._images_before) / elapsed if elapsed else 0.0
 
     def compute_loads(self) -> dict[str, float]:
-        """Return the mean number of busy threads of each stage since the start."""
+        """Return the mean number of busy threads since the meter was created.
+
+        Returns
+        -------
+        dict
+            Name of the stage -> number.
+        """
         elapsed = time.perf_counter() - self._start
         return {name: seconds / elapsed for name, seconds in self._run.meter.seconds.items()}
 
     def measure(self) -> dict[str, Any]:
-        """Return the progress and speed now, and the loads since the previous measurement."""
+        """Return the progress and speed of the run now.
+
+        Returns
+        -------
+        dict
+            Recorded images, images per second, estimated seconds left, and `loads`. The loads are
+            the mean numbers of busy threads of each stage since the previous measurement.
+        """
         now = time.perf_counter()
         seconds = dict(self._run.meter.seconds)
         elapsed = now - self._last_time
@@ -224,7 +252,13 @@ class _SpeedMeter:
         }
 
     def describe(self, figures: Mapping[str, Any] | None) -> str:
-        """Return the text beside the progress bar; without new figures, the previous text."""
+        """Return the text beside the progress bar.
+
+        Parameters
+        ----------
+        figures
+            Result of `measure`. None: the previous text is returned again.
+        """
         if figures is not None:
             loads = " ".join(f"{name} {load:.1f}" for name, load in figures["loads"].items())
             self._description = f"{figures['images_per_second']:.1f} images/s  {loads}"

@@ -14,7 +14,20 @@ __all__ = ["read_viewer_options"]
 
 
 def read_viewer_options(images: list[str], options: Options) -> dict[str, Any]:
-    """Return the images and options of a command as keyword arguments of the viewer."""
+    """Return the images and options of a command as keyword arguments of the viewer.
+
+    Parameters
+    ----------
+    images
+        Paths, folders or globs of image files.
+    options
+        Options of the command.
+
+    Returns
+    -------
+    dict
+        Name of the argument -> value. Files of labels and statistics are loaded.
+    """
     statistics = options["statistics"]
     return options.select(InputOptions, BatchOptions, ViewerOptions) | {
         "images": [file for image in images for file in find_images(image)],

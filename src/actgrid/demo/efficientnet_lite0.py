@@ -19,9 +19,14 @@ _STAGES = (
 
 
 def build_model() -> Any:
-    """Return EfficientNet-Lite0 as a Keras model with random weights.
+    """Build EfficientNet-Lite0 as a Keras model with random weights.
 
     The Lite variants use ReLU6 and no squeeze-and-excite, so that they run on any accelerator.
+
+    Returns
+    -------
+    keras.Model
+        The model, without its weights of ImageNet.
     """
     from keras import Input, Model, layers
 

@@ -22,7 +22,7 @@ _MAX_LOOPS = 0xFFFF
 
 @dataclass(frozen=True)
 class _Format:
-    """A file format of animations.
+    """Record of a file format of animations.
 
     Attributes
     ----------
@@ -115,7 +115,7 @@ class Animation:
         return len(self._frames)
 
     def append(self, levels: Levels) -> None:
-        """Encode a frame and append it.
+        """Encode a frame and append it to the animation.
 
         Parameters
         ----------
@@ -183,7 +183,7 @@ class Animation:
 def check_animation(
     suffix: str, frame_milliseconds: int, last_frame_milliseconds: int | None, loop: int
 ) -> _Format:
-    """Return the format of a suffix, after a check of the options of `Animation`.
+    """Check the options of `Animation`, and return the format of a file suffix.
 
     Parameters
     ----------
@@ -246,7 +246,13 @@ def _count_palette_bytes(flags: int) -> int:
 
 
 def _extract_gif_image(file: bytes) -> bytes:
-    """Return the descriptor and data of the image in a GIF of one frame."""
+    """Extract the image of a GIF file with one frame, for an animation.
+
+    Returns
+    -------
+    bytes
+        Image descriptor and image data, without the palette of the frame.
+    """
     *_, flags, _, _ = _GIF_SIZE.unpack_from(file)
     position = _GIF_SIZE.size + _count_palette_bytes(flags)
     while file[position] == _EXTENSION:
@@ -259,7 +265,13 @@ def _extract_gif_image(file: bytes) -> bytes:
 
 
 def _skip_blocks(file: bytes, position: int) -> int:
-    """Return the position after a sequence of GIF data blocks."""
+    """Return the position in a GIF file after a sequence of data blocks.
+
+    Parameters
+    ----------
+    position
+        Start of the first block.
+    """
     while length := file[position]:
         position += 1 + length
     return position + 1
@@ -292,13 +304,16 @@ def _pack_24_bits(*numbers: int) -> bytes:
 
 
 def _make_chunk(kind: bytes, *data: bytes) -> list[bytes]:
-    """Return a RIFF chunk in pieces; its data are padded to an even length."""
+    """Return the parts of a RIFF chunk: its header, its data and a padding byte.
+
+    The padding byte follows if the data have an odd length.
+    """
     length = sum(map(len, data))
     return [kind + struct.pack("<I", length), *data, *([b"\0"] if length % 2 else [])]
 
 
 def _extract_webp_chunks(file: bytes) -> bytes:
-    """Return the chunks in a WebP file of one picture without metadata."""
+    """Return the content of a WebP file of one picture after the RIFF header."""
     return file[len(b"RIFF----WEBP") :]
 
 

@@ -99,7 +99,7 @@ def write_file(path: str | Path, *pieces: bytes) -> None:
 
 @contextmanager
 def open_atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a temporary file, which becomes `path` at the end of the block.
+    """Open a temporary file, which replaces `path` at the end of the ``with`` block.
 
     Parameters
     ----------
@@ -131,7 +131,19 @@ def open_atomic_file(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _replace_on_success(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path, which is renamed to `path` unless the block raises."""
+    """Write a file atomically through a temporary file in the same folder.
+
+    Yields
+    ------
+    pathlib.Path
+        The temporary path. It is renamed to `path` at the end of the ``with`` block, or deleted if
+        the block raises.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
     path = Path(path)
     temporary_path = path.with_name(f".{uuid.uuid4().hex}.part")
     try:

@@ -116,7 +116,15 @@ def make_blank_levels(height: int, width: int, background: int | None = None) ->
 
 
 def _add_filter_bytes(levels: Levels) -> Levels:
-    """Return rows with a filter byte before the pixels, without a copy if possible."""
+    """Return the pixel rows of a PNG image, each with a filter byte 0 before it.
+
+    The memory of levels that were made by `make_blank_levels` is shared.
+
+    Returns
+    -------
+    numpy.ndarray
+        (height, width + 1) uint8.
+    """
     height, width = levels.shape
     base = levels.base
     if (
@@ -136,12 +144,25 @@ def _add_filter_bytes(levels: Levels) -> Levels:
 
 
 def is_gray_palette(palette: Levels | None) -> bool:
-    """Return whether a palette maps each level i to gray i, or is None."""
+    """Return whether a palette shows each level i as gray level i; True for None."""
     return palette is None or np.array_equal(palette, _GRAY_PALETTE)
 
 
 def convert_to_pillow(levels: Levels, palette: Levels | None = None) -> Image.Image:
-    """Convert levels to a Pillow image of mode P with this palette, or L for gray."""
+    """Convert levels or RGB pixels to a Pillow image.
+
+    Parameters
+    ----------
+    levels
+        (height, width) levels or (height, width, 3) RGB pixels, uint8.
+    palette
+        Colour of each level. None: gray levels, or RGB pixels.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode P with the palette, mode L for gray levels, or mode RGB.
+    """
     image = Image.fromarray(levels)
     if palette is not None and not is_gray_palette(palette):
         image.putpalette(palette.tobytes())  # turns mode L into mode P
@@ -149,7 +170,7 @@ def convert_to_pillow(levels: Levels, palette: Levels | None = None) -> Image.Im
 
 
 def _make_chunk(kind: bytes, *data: bytes) -> list[bytes]:
-    """Return the pieces of a PNG chunk."""
+    """Return the parts of a PNG chunk: its length, kind, data and checksum."""
     checksum = 0
     for piece in (kind, *data):
         checksum = isal_zlib.crc32(piece, checksum)
@@ -157,7 +178,13 @@ def _make_chunk(kind: bytes, *data: bytes) -> list[bytes]:
 
 
 def _filter_sub(rows: Levels) -> Levels:
-    """Apply the PNG filter "sub": subtract the pixel to the left."""
+    """Apply the PNG filter "sub" to rows: subtract the pixel to the left.
+
+    Parameters
+    ----------
+    rows
+        (height, width + 1) uint8, with a filter byte before the pixels.
+    """
     filtered = np.empty_like(rows)
     filtered[:, 0] = _SUB
     filtered[:, 1:2] = rows[:, 1:2]
@@ -166,7 +193,13 @@ def _filter_sub(rows: Levels) -> Levels:
 
 
 def _filter_paeth(rows: Levels) -> Levels:
-    """Apply the PNG filter "Paeth", and "sub" to the first row."""
+    """Apply the PNG filter "Paeth" to rows, and the filter "sub" to the first row.
+
+    Parameters
+    ----------
+    rows
+        (height, width + 1) uint8, with a filter byte before the pixels.
+    """
     filtered = np.empty_like(rows)
     filtered[:1] = _filter_sub(rows[:1])
     filtered[1:, 0] = _PAETH
@@ -176,7 +209,10 @@ def _filter_paeth(rows: Levels) -> Levels:
 
 
 def _choose_filter(rows: Levels) -> Levels:
-    """Apply the filter with which a sample of the rows compresses best."""
+    """Return PNG rows with the filter applied that compresses a sample of them best.
+
+    The choices are no filter, "sub" and "Paeth".
+    """
     height, width = rows.shape
     filters: list[Callable[[Levels], Levels]] = [lambda rows: rows, _filter_sub]
     if _core is not None:
@@ -190,14 +226,20 @@ def _choose_filter(rows: Levels) -> Levels:
 
 
 def _estimate_deflated_size(rows: Levels) -> int:
-    """Estimate the number of bytes of deflated rows."""
+    """Estimate to how many bytes PNG rows are compressed by deflate."""
     if _core is not None:
         return _core.estimate_deflated(rows)
     return len(_deflate(rows, is_last=True))
 
 
 def _deflate(rows: Levels, is_last: bool) -> bytes:
-    """Return rows as raw deflate data, which further data may follow unless `last`."""
+    """Compress PNG rows to raw deflate data.
+
+    Parameters
+    ----------
+    is_last
+        Whether the data end here. False: further deflate data may follow.
+    """
     if _core is not None:
         return _core.deflate(rows, is_last)
     return _finish_deflate(
@@ -213,7 +255,21 @@ def _finish_deflate(deflater: Any, rows: Levels, is_last: bool) -> bytes:
 
 
 def _deflate_band(rows: Levels, is_last: bool, is_stored: bool) -> tuple[bytes, int, int]:
-    """Return a band as raw deflate data, its Adler-32, and its number of bytes."""
+    """Compress a band of PNG rows to raw deflate data.
+
+    Parameters
+    ----------
+    is_last
+        Whether no band follows.
+    is_stored
+        Whether the rows are stored without compression.
+
+    Returns
+    -------
+    tuple
+        Compressed data, Adler-32 checksum of the data before compression, and their number of
+        bytes.
+    """
     if is_stored:
         data = _finish_deflate(zlib.compressobj(0, zlib.DEFLATED, _RAW_DEFLATE), rows, is_last)
     else:
@@ -223,7 +279,15 @@ def _deflate_band(rows: Levels, is_last: bool, is_stored: bool) -> tuple[bytes, 
 
 
 def _combine_adler32(first: int, second: int, length: int) -> int:
-    """Return the Adler-32 of two joined pieces; the second has `length` bytes."""
+    """Return the Adler-32 checksum of two joined pieces of data from their checksums.
+
+    Parameters
+    ----------
+    first, second
+        Checksums of the pieces.
+    length
+        Number of bytes of the second piece.
+    """
     low, high = first & 0xFFFF, first >> 16
     high = (high + (second >> 16) + length * (low - 1)) % _ADLER_BASE
     low = (low + (second & 0xFFFF) - 1) % _ADLER_BASE
@@ -232,7 +296,7 @@ def _combine_adler32(first: int, second: int, length: int) -> int:
 
 @lru_cache(maxsize=1)
 def _get_pool() -> ThreadPoolExecutor:
-    """Return the shared thread pool, which stays warm between pictures."""
+    """Return the thread pool that all PNG encoders share, which is never shut down."""
     return ThreadPoolExecutor(thread_name_prefix="actgrid-png")
 
 
@@ -243,7 +307,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def _make_data_chunks(rows: Levels, is_stored: bool, threads: int) -> list[bytes]:
-    """Return the IDAT chunks: one for each band, and one for the checksum of all."""
+    """Compress PNG rows to IDAT chunks, in bands on several threads.
+
+    Returns
+    -------
+    list of bytes
+        Parts of a chunk for each band, and of one for the checksum of all data.
+    """
     height, width = rows.shape
     step = max(1, _BAND_BYTES // width)
     starts = range(0, height, step)
@@ -324,7 +394,10 @@ def encode_png_pieces(
     compression: str = "fast",
     threads: int = 1,
 ) -> list[bytes]:
-    """Return the file of `encode_png` in consecutive pieces, which saves a copy."""
+    """Encode levels as a PNG file in consecutive pieces of bytes.
+
+    The pieces save a copy of the file. The arguments are those of `encode_png`.
+    """
     check_option(FileOptions, "compression", compression)
     if levels.ndim != 2 or levels.size == 0:
         raise ShapeError(f"levels must be (height, width) and not empty, not {levels.shape}")

@@ -157,7 +157,17 @@ def diagram(
 
 
 def _list_outputs(model: Any, inputs: Any, selection: Selection) -> list[tuple[LayerInfo, Any]]:
-    """Return the symbolic outputs of the chosen layers that can be drawn.
+    """Return the symbolic layer outputs that a diagram of the model shows.
+
+    Parameters
+    ----------
+    selection
+        The selected layers.
+
+    Returns
+    -------
+    list of tuple
+        (`LayerInfo`, symbolic tensor) of each output.
 
     Raises
     ------
@@ -181,9 +191,22 @@ def _has_box(info: LayerInfo) -> bool:
 
 
 def _make_front(info: LayerInfo, tensor: Any, sample: Any) -> tuple[Any, Any]:
-    """Return the values on the front of a box, and the shape of the tensor.
+    """Return the values to draw on the front of a layer's box in a diagram.
 
-    The values are (h, w); for an image input of 1, 3 or 4 channels, (h, w, channels).
+    Parameters
+    ----------
+    info
+        Description of the layer output.
+    tensor
+        Symbolic layer output of a batch.
+    sample
+        Index of the sample to draw.
+
+    Returns
+    -------
+    tuple of tensor
+        The values, (h, w), and the shape of `tensor`. For an image input of 1, 3 or 4 channels, the
+        values are (h, w, channels).
     """
     tf = tensorflow()
     shape = tf.shape(tensor)
@@ -209,7 +232,18 @@ def _to_picture(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8] | None:
 
 
 def _pool_units(units: Any) -> Any:
-    """Reduce units to at most 64 rows (rows, 1), by the maximum of neighbours."""
+    """Reduce the units of a dense layer to at most 64 rows by maxima of neighbours.
+
+    Parameters
+    ----------
+    units
+        (units,).
+
+    Returns
+    -------
+    tensor
+        (rows, 1).
+    """
     tf = tensorflow()
     count = tf.shape(units)[0]
     row_count = tf.minimum(count, _MAX_ROWS)
@@ -220,14 +254,21 @@ def _pool_units(units: Any) -> Any:
 def _make_box(
     info: LayerInfo, shape: Sequence[int | None], face: npt.NDArray[np.uint8] | None = None
 ) -> Box:
-    """Return the box of an output.
+    """Create the box of a layer output for a diagram.
 
     Parameters
     ----------
+    info
+        Description of the layer output.
     shape
         Shape of the output with its batch axis.
     face
-        RGB picture on the front; None: a plain colour.
+        RGB picture on the front. None: a plain colour.
+
+    Returns
+    -------
+    Box
+        The box, with channels last.
 
     Raises
     ------

@@ -95,7 +95,7 @@ class DrawnLayer:
     def from_grid(
         cls, info: LayerInfo, activation: npt.NDArray[Any], grid: Grid, file: str, start: float
     ) -> DrawnLayer:
-        """Create the record of a layer from its grid.
+        """Create the record of a drawn layer from its grid.
 
         Parameters
         ----------
@@ -126,7 +126,10 @@ class DrawnLayer:
 
     @property
     def dead_count(self) -> int:
-        """Number of dead channels: all their values are the same finite value."""
+        """Number of dead channels of the layer.
+
+        All values of a dead channel are the same finite value.
+        """
         return int(self.stats.dead.sum())
 
     def describe(self) -> dict[str, Any]:
@@ -229,16 +232,36 @@ def make_unique_names(names: Iterable[str], reserved: Iterable[str] = ()) -> lis
 
 
 def number_files(paths: Sequence[str], suffix: str) -> list[str]:
-    """Return a numbered file name for each layer path: ``NN_path.png``."""
+    """Return a numbered file name for each layer path, such as ``07_conv1.png``.
+
+    Parameters
+    ----------
+    paths
+        Layer paths, in order.
+    suffix
+        Suffix of the files, such as ``.png``.
+    """
     digits = max(2, len(str(len(paths) - 1)))
     return [f"{index:0{digits}}_{make_safe_name(path)}{suffix}" for index, path in enumerate(paths)]
 
 
 @contextmanager
 def worker_threads(threads: int | None, name: str) -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool of `threads` threads; None: one thread for each processor.
+    """Provide a pool of threads for drawing in a ``with`` block.
 
-    Pending tasks are cancelled when the context is left.
+    Pending tasks are cancelled when the block is left.
+
+    Parameters
+    ----------
+    threads
+        Number of threads. None: one for each processor.
+    name
+        Word in the names of the threads.
+
+    Yields
+    ------
+    ThreadPoolExecutor
+        The pool.
     """
     # One drawing thread for each processor, besides TensorFlow's threads: fewer threads leave
     # processors idle while TensorFlow waits, and more threads or a lower priority gain nothing
@@ -276,21 +299,46 @@ def draw_file(
 
 
 def get_picture_suffix(options: Mapping[str, Any]) -> str:
-    """Return the file suffix, such as ``.png``, of the option `format` or its default."""
+    """Return the suffix of picture files, such as ``.png``, from the option `format`.
+
+    Parameters
+    ----------
+    options
+        Option name -> value. The default format is used if `format` is missing.
+    """
     return "." + str(options.get("format", get_options(FileOptions)["format"].default))
 
 
 def split_options(
     options: RenderFileOptions | WeightFileOptions,
 ) -> tuple[RenderArrayOptions, str, str]:
-    """Split options into render options, file format and compression."""
+    """Split the options for drawing pictures to files.
+
+    Returns
+    -------
+    tuple
+        Options of `actgrid.render` with one thread, value of `format`, and value of `compression`.
+    """
     render_options = cast(RenderArrayOptions, pick_options(options, RenderArrayOptions))
     render_options["threads"] = 1
     return render_options, options["format"], options["compression"]
 
 
 def describe(layers: Iterable[DrawnLayer], about: Mapping[str, Any]) -> bytes:
-    """Return the content of ``stats.json``: the entries of `about`, then the layers."""
+    """Return the content of the file ``stats.json`` for the drawn layers of an image.
+
+    Parameters
+    ----------
+    layers
+        The drawn layers with their statistics.
+    about
+        Further entries, which come before the layers.
+
+    Returns
+    -------
+    bytes
+        JSON text in UTF-8.
+    """
     entries = [layer.describe() | get_named_arrays(layer.stats) for layer in layers]
     # orjson writes NaN in arrays as null, like `to_dict`, and takes a third of the time for arrays
     # that it takes for lists.

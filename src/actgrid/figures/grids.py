@@ -104,5 +104,11 @@ def render_model(
 
 
 def get_batch_size(activations: Mapping[str, npt.NDArray[Any]]) -> int:
-    """Return the number of samples in the activations of one run."""
+    """Return the number of samples in the activations of one run of a model.
+
+    Parameters
+    ----------
+    activations
+        Layer path -> (N, ...) array. Activations that do not depend on the input have length 1.
+    """
     return max(map(len, activations.values()))

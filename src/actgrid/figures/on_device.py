@@ -117,7 +117,7 @@ def draw_on_device(
 
 
 class _DrawnTensors(NamedTuple):
-    """Tensors that are copied from the device for one layer.
+    """Record of the tensors that are copied from the device for one drawn layer.
 
     Attributes
     ----------
@@ -139,7 +139,7 @@ class _DrawnTensors(NamedTuple):
 
 @dataclass(frozen=True)
 class _DrawTransform:
-    """Transform for `run_transform` that draws an activation as a grid."""
+    """Transform of an activation to a grid in TensorFlow, for `run_transform`."""
 
     normalization: Normalization
     scope: str
@@ -176,7 +176,23 @@ class _DrawTransform:
         )
 
     def _draw_sample(self, values: Any, kind: str, channels_first: bool) -> tuple[Any, Any, Any]:
-        """Return the canvas, the statistics and the drawn channels of one sample."""
+        """Draw one sample of an activation as a grid in TensorFlow.
+
+        Parameters
+        ----------
+        values
+            Activation of the sample, without batch axis.
+        kind
+            ``"dense"``, ``"sequence"``, ``"image"`` or ``"volume"``.
+        channels_first
+            Whether the channel axis is the first.
+
+        Returns
+        -------
+        tuple of tensor
+            Canvas (height, width) uint8, statistics of the sample with a row for each array of
+            `ChannelStats`, and indices of the drawn channels.
+        """
         tf = tensorflow()
         is_single_tile = kind == "dense" or (kind == "sequence" and self.token_grid is None)
         tiles = self._make_tiles(values, kind, channels_first)
@@ -205,7 +221,7 @@ class _DrawTransform:
         return canvas, tf.stack(rows), channels
 
     def _make_tiles(self, values: Any, kind: str, channels_first: bool) -> Any:
-        """Return one sample as tiles, (channels, slices, height, width)."""
+        """Rearrange one sample of an activation to (channels, slices, height, width)."""
         tf = tensorflow()
         if kind == "dense":
             return values[:, None, None, None]
@@ -226,7 +242,15 @@ class _DrawTransform:
         return tf.reshape(tf.gather(values, indices, axis=1), (-1, 1, height, width))
 
     def _order_channels(self, stats: ChannelStats, count: Any) -> Any:
-        """Return the indices of the channels to draw, in order."""
+        """Return the indices of the channels to draw, in the order of drawing.
+
+        Parameters
+        ----------
+        stats
+            Statistics of each channel, as tensors.
+        count
+            Number of channels, as a tensor.
+        """
         tf = tensorflow()
         if not isinstance(self.order, str):
             # Invalid indices are clipped, and the host raises the error.
@@ -239,7 +263,10 @@ class _DrawTransform:
         return tf.argsort(tf.where(~tf.math.is_nan(keys), -keys, np.inf), stable=True)
 
     def _lay_out(self, levels: Any, kind: str, is_single_tile: bool) -> Layout:
-        """Return the layout of `actgrid.rendering.draw.lay_out`, of symbolic sizes."""
+        """Return the layout of the tiles of a grid, with tensors as sizes.
+
+        The result equals that of `actgrid.rendering.draw.lay_out_tiles`.
+        """
         tf = tensorflow()
         channels, slices, height, width = tf.unstack(tf.shape(levels))
         count, padding = channels * slices, 0 if is_single_tile else self.padding
@@ -259,7 +286,20 @@ class _DrawTransform:
 
 
 def _measure(x: Any, axes: Axes) -> ChannelStats:
-    """Return the statistics of float64 tiles over axes, which keep length 1."""
+    """Compute statistics of tiles in TensorFlow over some axes, which keep length 1.
+
+    Parameters
+    ----------
+    x
+        (channels, slices, height, width) float64.
+    axes
+        Axes to reduce.
+
+    Returns
+    -------
+    ChannelStats
+        Statistics with tensors instead of arrays.
+    """
     tf = tensorflow()
     is_finite = tf.math.is_finite(x)
 
@@ -285,7 +325,22 @@ def _measure(x: Any, axes: Axes) -> ChannelStats:
 
 
 def _compute_percentiles(x: Any, limits: tuple[float, ...], axes: Axes) -> list[Any]:
-    """Return percentiles of the finite values over axes, like `numpy.percentile`."""
+    """Compute percentiles of the finite values of tiles, like `numpy.percentile`.
+
+    Parameters
+    ----------
+    x
+        (channels, slices, height, width) float64.
+    limits
+        The percentiles, 0 to 100.
+    axes
+        Axes to reduce, which keep length 1.
+
+    Returns
+    -------
+    list of tensor
+        One for each percentile.
+    """
     tf = tensorflow()
     sizes = [1 if axis in axes else tf.shape(x)[axis] for axis in range(3)]
     rows = tf.reshape(x, [*sizes, -1])
@@ -315,7 +370,22 @@ def _map_to_levels(x: Any, shift: Any, scale: Any, base: Any) -> Any:
 
 
 def _paint(levels: Any, layout: Layout, background: int) -> Any:
-    """Arrange the levels of tiles in a canvas, (height, width) uint8."""
+    """Arrange tiles in a grid in TensorFlow.
+
+    Parameters
+    ----------
+    levels
+        Levels of the tiles, (channels, slices, height, width) uint8.
+    layout
+        Positions of the tiles.
+    background
+        Level of the pixels between and beside the tiles.
+
+    Returns
+    -------
+    tensor
+        (height, width) uint8.
+    """
     tf = tensorflow()
     rows, columns, padding = layout.rows, layout.columns, layout.padding
     height, width = layout.tile_height, layout.tile_width

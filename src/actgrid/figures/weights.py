@@ -198,7 +198,23 @@ def save_weights(
 
 
 def _choose_weights(model: Any, layers: LayersLike) -> list[Weight]:
-    """Return the weights to draw: of layers, or the kernels of all convolutions."""
+    """Return the weights of a model to draw.
+
+    Parameters
+    ----------
+    layers
+        Layers whose weights to draw. None: the kernels of all convolutions.
+
+    Returns
+    -------
+    list of Weight
+        Scalars are left out.
+
+    Raises
+    ------
+    LayerError
+        If there are no such weights.
+    """
     check_editable(get_network(model), "render_weights")
     if layers is None:
         kernels = [

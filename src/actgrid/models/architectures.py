@@ -18,7 +18,7 @@ DEMO = "demo"
 
 
 class Architecture(NamedTuple):
-    """A known architecture that a model has or starts with.
+    """Record of a known architecture that a model has or starts with.
 
     Attributes
     ----------
@@ -38,6 +38,11 @@ def find_architecture(model: Any) -> Architecture | None:
 
     The kernels of all layers are compared in order, by class, shape and strides. Names of models
     and layers do not matter.
+
+    Returns
+    -------
+    Architecture or None
+        Name of the architecture, and whether the model is the whole architecture.
     """
     if is_network(model):
         return None
@@ -56,7 +61,10 @@ def find_architecture(model: Any) -> Architecture | None:
 
 
 def _ends_in_classes(model: Any) -> bool:
-    """Return whether the last kernel of a model computes logits or their softmax."""
+    """Return whether a model ends in a classification layer.
+
+    This is assumed if the last layer with a kernel has no activation, or has a softmax.
+    """
     model_class = keras().Model
     for layer in reversed(model.layers):
         if isinstance(layer, model_class):
@@ -68,7 +76,15 @@ def _ends_in_classes(model: Any) -> bool:
 
 
 def describe_kernels(model: Any) -> Iterator[str]:
-    """Yield a line for each kernel of a model in order, nested models included."""
+    """Yield a text line for each kernel of a model, in the order of its layers.
+
+    A kernel is a weight of more than one axis. Kernels in nested models are included.
+
+    Yields
+    ------
+    str
+        Class of the layer, shape of the kernel and strides of the layer.
+    """
     for layer in getattr(model, "layers", []):
         if isinstance(layer, keras().Model):
             yield from describe_kernels(layer)
@@ -81,7 +97,13 @@ def describe_kernels(model: Any) -> Iterator[str]:
 
 @lru_cache(maxsize=1)
 def _read_digests() -> dict[tuple[int, str], Architecture]:
-    """Return the known architectures by the number and the digest of their kernels."""
+    """Read the table of known architectures from the file ``architectures.txt``.
+
+    Returns
+    -------
+    dict
+        (number of kernels, SHA-256 digest of the kernel descriptions) -> `Architecture`.
+    """
     architectures: dict[tuple[int, str], Architecture] = {}
     text = (files(__package__) / "architectures.txt").read_text("utf-8")
     for line in text.splitlines():

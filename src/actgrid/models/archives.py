@@ -54,7 +54,10 @@ def check_archive(path: Path) -> None:
 
 
 def is_hdf5(file: BinaryIO) -> bool:
-    """Return whether a file has the HDF5 signature, at byte 0, 512, 1024, 2048, ..."""
+    """Return whether a file is an HDF5 file.
+
+    The HDF5 signature may stand at byte 0, 512, 1024, 2048, and so on.
+    """
     size, offset = file.seek(0, os.SEEK_END), 0
     while offset < size:
         file.seek(offset)
@@ -81,6 +84,11 @@ def check_zip(archive: zipfile.ZipFile, size: int) -> None:
 
 def read_member(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
     """Return the content of a member of a zip archive.
+
+    Returns
+    -------
+    bytes
+        The unpacked content.
 
     Raises
     ------
@@ -125,7 +133,10 @@ def _check_hdf5(file: BinaryIO | IO[bytes], size: int) -> None:
 
 
 def _iterate_datasets(root: Any) -> Iterator[Any]:
-    """Yield every dataset of an HDF5 file once, without following links by path."""
+    """Yield every dataset of an HDF5 file once.
+
+    Only hard links are followed. Links to other files raise FormatError.
+    """
     import h5py
 
     groups, visited = [root], {h5py.h5o.get_info(root.id).addr}
@@ -151,7 +162,14 @@ def _iterate_datasets(root: Any) -> Iterator[Any]:
 def _open_seekable(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, file: BinaryIO
 ) -> BinaryIO | IO[bytes]:
-    """Open a member of a zip archive as a file that seeks quickly."""
+    """Open a member of a zip archive as a binary file that seeks quickly.
+
+    Returns
+    -------
+    file
+        A section of the archive file if the member is stored without compression, else a temporary
+        file with the unpacked content.
+    """
     if member.compress_type == zipfile.ZIP_STORED:
         # Before Python 3.13, a member file seeks back by reading from its start again.
         file.seek(member.header_offset)
@@ -167,7 +185,7 @@ def _open_seekable(
 
 
 class _Section(io.RawIOBase, BinaryIO):
-    """A read-only part of another file."""
+    """Read-only binary file that contains a section of another file."""
 
     def __init__(self, file: BinaryIO, start: int, size: int) -> None:
         self._file, self._start, self._size = file, start, size

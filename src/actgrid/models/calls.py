@@ -21,7 +21,7 @@ __all__ = ["Call", "Trace", "choose_calls", "filter_visible_calls"]
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a layer, with its output as a symbolic tensor of the traced graph.
+    """Record of one call of a layer, with its output as a symbolic tensor.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Call:
 
 
 class Trace(NamedTuple):
-    """Return value and layer calls of a model that was run on symbolic inputs.
+    """Record of the output and layer calls of a model run on symbolic inputs.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Trace(NamedTuple):
 
     @property
     def outputs(self) -> Any:
-        """The model's output: a tensor, or a structure of tensors and None.
+        """Output of the traced model: a tensor, or a structure of tensors and None.
 
         Raises
         ------
@@ -84,7 +84,13 @@ class Trace(NamedTuple):
 
 
 def _convert_to_dense(value: Any) -> Any:
-    """Return one output value of a model as a dense tensor."""
+    """Convert one output value of a model to a dense TensorFlow tensor.
+
+    Raises
+    ------
+    ModelError
+        If the value is a ragged or sparse tensor, or no tensor.
+    """
     tf = tensorflow()
     type_name = type(value).__name__
     if isinstance(value, (tf.RaggedTensor, tf.SparseTensor)):
@@ -101,7 +107,12 @@ def _convert_to_dense(value: Any) -> Any:
 
 
 def choose_calls(model: Any, calls: list[Call], selection: Selection) -> list[Call]:
-    """Return the traced calls whose layers are selected.
+    """Return the recorded layer calls of a model whose layers are selected.
+
+    Returns
+    -------
+    list of Call
+        The calls in the order of `calls`.
 
     Raises
     ------
@@ -123,7 +134,16 @@ def _choose_spatial(calls: list[Call]) -> list[Call]:
 
 
 def filter_visible_calls(calls: list[Call]) -> list[Call]:
-    """Return the calls of layers that a user created, not Keras-internal layers."""
+    """Remove the layer calls that Keras makes inside its own layers.
+
+    If a composite layer, such as a nested model, returns the same tensor as its last inner layer,
+    the inner layer is kept. If it is a wrapper, such as TimeDistributed, the wrapper is kept.
+
+    Returns
+    -------
+    list of Call
+        The remaining calls, in order.
+    """
     chosen: list[Call] = []
     for call in calls:
         positions = [

@@ -17,7 +17,7 @@ _Axes = tuple[int, ...]
 
 
 def find_input_data_format(model: Any, position: int = 0) -> str:
-    """Return ``"channels_last"`` or ``"channels_first"`` for an input of a model.
+    """Find the data format of an input of a model.
 
     The format is that of the first layer with a data format that the input reaches, converted
     through layers that permute axes. Without such a layer it is
@@ -29,6 +29,11 @@ def find_input_data_format(model: Any, position: int = 0) -> str:
         The model.
     position
         Position of the input, in the order of `tf.nest`.
+
+    Returns
+    -------
+    str
+        ``"channels_last"`` or ``"channels_first"``.
     """
     if is_network(model):
         return model.inputs[position].data_format if model.inputs else "channels_last"
@@ -66,7 +71,17 @@ def _trace_format(model: Any, position: int) -> str | None:
 
 
 def _scan_layers(layer: Any) -> str | None:
-    """Return the input format of a layer, from the first sublayer with a data format."""
+    """Find the data format of the input of a layer or model from its sublayers.
+
+    The first sublayer that has a data format decides. Sublayers that permute the axes before it are
+    taken into account.
+
+    Returns
+    -------
+    str or None
+        ``"channels_first"`` or ``"channels_last"``. None: no sublayer has a data format, or the
+        channel axis is neither first nor last.
+    """
     axes: _Axes = (0, 1, 2, 3)
     if not hasattr(layer, "_flatten_layers"):  # an operation
         return None
@@ -84,13 +99,32 @@ def _get_declared_format(operation: Any) -> str | None:
 
 
 def _convert_to_input_format(declared: str, axes: _Axes) -> str | None:
-    """Convert a layer's data format to that of the input, by the axes of the input."""
+    """Return the data format of an input whose axes a layer receives permuted.
+
+    Parameters
+    ----------
+    declared
+        Data format of the layer.
+    axes
+        For each axis of the layer's input, the axis of the model input that it comes from.
+
+    Returns
+    -------
+    str or None
+        Data format of the model input. None: the channel axis is neither first nor last.
+    """
     axis = axes[1 if declared == "channels_first" else -1]
     return {1: "channels_first", len(axes) - 1: "channels_last"}.get(axis)
 
 
 def _get_permutation(operation: Any, rank: int) -> _Axes | None:
-    """Return the axis permutation of a layer; None if the layer keeps the axes."""
+    """Return the axis permutation that a Permute layer or Transpose operation applies.
+
+    Returns
+    -------
+    tuple of int or None
+        For each output axis, the input axis. None: any other layer.
+    """
     if isinstance(operation, keras().layers.Permute) and len(operation.dims) == rank - 1:
         return (0, *operation.dims)
     axes = getattr(operation, "axes", None)
@@ -100,7 +134,7 @@ def _get_permutation(operation: Any, rank: int) -> _Axes | None:
 
 
 def permute_data_format(layer: Any, data_format: str, rank: int) -> str | None:
-    """Return the data format of a layer's output for an input of a data format.
+    """Return the data format of a layer's output from the data format of its input.
 
     Returns
     -------

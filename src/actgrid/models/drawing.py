@@ -25,7 +25,7 @@ def draw_layer(
     batch: int = 1,
     **options: Unpack[RenderArrayOptions],
 ) -> Grid:
-    """Render the activation of a layer; kind and data format come from its LayerInfo.
+    """Render the activation of a layer as a grid, by the kind and format of the layer.
 
     Parameters
     ----------
@@ -38,6 +38,11 @@ def draw_layer(
         an embedding of positions; this output is drawn for every sample.
     **options
         See `actgrid.render`.
+
+    Returns
+    -------
+    Grid
+        A tile for each channel.
     """
     if info.kind != "sequence":
         options["token_grid"] = None
@@ -56,13 +61,22 @@ def draw_weight(
     """Render a weight as a grid, with a row for each output channel of a kernel.
 
     By default zero is in the middle of a diverging colormap. See `actgrid.render` for the options.
+
+    Returns
+    -------
+    Grid
+        The drawn weight.
     """
     weight_options: RenderArrayOptions = {**SIGNED, "kind": "kernel", **options}
     return render(arrange_kernel_axes(weight, values), **weight_options)
 
 
 def arrange_kernel_axes(weight: Weight, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return a kernel with its last axes in the order input, output channels."""
+    """Rearrange a kernel so that its last axes are (input, output) channels.
+
+    Kernels of transposed and depthwise convolutions have another order. Weights of fewer than three
+    axes are returned unchanged.
+    """
     layers = keras().layers
     layer = weight.nodes[-1].layer if weight.nodes else None
     if values.ndim < 3:

@@ -19,7 +19,7 @@ __all__ = ["Extractor", "is_traceable", "list_layers", "run_transform", "trace_l
 
 
 class Extractor:
-    """Run a model and return the activations of selected layers.
+    """Callable that runs a model and returns the activations of selected layers.
 
     A Keras model runs in one compiled `tf.function`, in which the outputs of the layers are
     captured during tracing. TensorFlow skips every operation that the selected layers do not need.
@@ -73,12 +73,12 @@ class Extractor:
 
     @property
     def layers(self) -> dict[str, LayerInfo]:
-        """Descriptions of the extracted layers by path; empty until the first call."""
+        """Layer path -> `LayerInfo` of each extracted layer; empty until the first call."""
         return self._function.layers
 
     @property
     def trace_count(self) -> int:
-        """Number of times that the model has been traced.
+        """Number of times that the model of the extractor has been traced.
 
         Inputs of one shape need one trace; inputs of many shapes need a few.
         """
@@ -119,14 +119,17 @@ def _make_layer_function(network: Network, selection: Selection, training: bool)
 
 
 def is_traceable(extractor: Extractor) -> bool:
-    """Return whether the model of an extractor runs in a compiled function."""
+    """Return whether an extractor runs its model in a compiled TensorFlow function.
+
+    False: the model is a network outside TensorFlow.
+    """
     return not isinstance(extractor._function, ListedLayers)
 
 
 def trace_layers(
     extractor: Extractor, specs: Any, transform: Callable[..., Any] | None = None
 ) -> dict[str, LayerInfo]:
-    """Return the layers that an extractor will extract, without running its model.
+    """Describe the layers that an extractor will extract, without running its model.
 
     Parameters
     ----------

@@ -21,6 +21,11 @@ def compute_fingerprint(model: Any) -> str:
     The automatic names of models and inputs, which Keras numbers in order of creation, do not
     matter. Names of layers do, because pictures are named after layers.
 
+    Returns
+    -------
+    str
+        32 hexadecimal digits.
+
     Examples
     --------
     >>> from actgrid.models.fingerprint import compute_fingerprint

@@ -11,7 +11,12 @@ __all__ = ["keras", "list_applications", "tensorflow"]
 
 
 def tensorflow() -> Any:
-    """Import and return the module tensorflow.
+    """Import and return the module ``tensorflow``.
+
+    Returns
+    -------
+    module
+        TensorFlow.
 
     Raises
     ------
@@ -28,6 +33,11 @@ def tensorflow() -> Any:
 
 def keras() -> Any:
     """Import and return Keras 3, which must use the TensorFlow backend.
+
+    Returns
+    -------
+    module
+        Keras.
 
     Raises
     ------
@@ -47,5 +57,5 @@ def keras() -> Any:
 
 
 def list_applications() -> list[str]:
-    """Return the names of the models in `keras.applications`."""
+    """Return the names of the model functions in `keras.applications`."""
     return [name for name in dir(keras().applications) if name[0].isupper()]

@@ -12,7 +12,7 @@ __all__ = ["GraphFunction"]
 
 
 class GraphFunction:
-    """A function that TensorFlow traces once per input signature and runs as graph.
+    """Callable that TensorFlow traces once per input signature and runs as a graph.
 
     Graphs are also used under ``tf.config.run_functions_eagerly(True)``, where a call of a
     `tf.function` would run the Python code: layer outputs that are captured during a trace exist
@@ -35,11 +35,11 @@ class GraphFunction:
         )
 
     def trace(self, inputs: Any, *arguments: Any) -> None:
-        """Create the graph for inputs of this signature, unless it exists."""
+        """Create the TensorFlow graph for inputs of this signature, unless it exists."""
         self._function.get_concrete_function(inputs, *arguments)
 
     def __call__(self, inputs: Any, *arguments: Any) -> Any:
-        """Run the graph for these inputs; create the graph first if it does not exist.
+        """Run the TensorFlow graph for inputs; create the graph if it does not exist.
 
         Raises
         ------
@@ -56,6 +56,6 @@ class GraphFunction:
 
     @property
     def trace_count(self) -> int:
-        """Number of graphs created so far."""
+        """Number of TensorFlow graphs created so far."""
         count: int = self._function.experimental_get_tracing_count()
         return count

@@ -55,6 +55,11 @@ def build_layer_graph(model: ModelLike, x: ModelInput | None = None) -> LayerGra
     x
         An input, or a TensorSpec, for a model whose input shape is not known.
 
+    Returns
+    -------
+    LayerGraph
+        The layers and the edges between them.
+
     Raises
     ------
     ModelError
@@ -81,7 +86,10 @@ def build_layer_graph(model: ModelLike, x: ModelInput | None = None) -> LayerGra
 
 
 def describe_inputs(model: Any, inputs: Any) -> Iterator[tuple[LayerInfo, Any]]:
-    """Yield the LayerInfo and tensor of each symbolic model input of a real dtype."""
+    """Yield (`LayerInfo`, tensor) for each symbolic input of a model.
+
+    Inputs that hold no real numbers, such as strings, and inputs of unknown rank are left out.
+    """
     tensors = tensorflow().nest.flatten(inputs)
     for position, (name, tensor) in enumerate(
         zip(list_input_names(model, inputs), tensors, strict=True)
@@ -112,9 +120,13 @@ def _connect(model_inputs: list[tuple[LayerInfo, Any]], trace: Trace) -> LayerGr
 
 
 def _find_sources(call: Call, calls: list[Call]) -> list[Any]:
-    """Return the input tensors of a call.
+    """Return the tensors that a layer call depends on directly.
 
-    The input of a composite layer is the output of the visible layers inside, which end before it.
+    Returns
+    -------
+    list of tensor
+        The input tensors of the call. For a composite layer with recorded inner layers, its own
+        output tensor, because the inner layers are separate nodes of the graph.
     """
     inner_prefix = call.node.path + "/"
     if call.node.is_composite and any(
@@ -130,7 +142,21 @@ def _list_tensors(structure: Any) -> list[Any]:
 
 
 def _find_producers(tensors: Iterable[Any], producers: dict[str, int]) -> list[int]:
-    """Return the nodes that produced tensors, across the operations in between."""
+    """Return the graph nodes that produced tensors, directly or through operations.
+
+    The TensorFlow graph is searched backward from each tensor. The search stops at tensors in
+    `producers`.
+
+    Parameters
+    ----------
+    producers
+        Tensor name -> number of the node that produced the tensor.
+
+    Returns
+    -------
+    list of int
+        Sorted numbers of the nodes.
+    """
     nodes: set[int] = set()
     visited: set[str] = set()
     pending = list(tensors)

@@ -20,7 +20,7 @@ __all__ = ["ImageInput", "find_fixed_sides", "find_image_input"]
 
 
 class ImageInput(NamedTuple):
-    """The image input of a model: channels, data format and size.
+    """Record of the image input of a model: channels, data format and size.
 
     Attributes
     ----------
@@ -39,6 +39,11 @@ class ImageInput(NamedTuple):
 
 def find_image_input(model: Any) -> ImageInput:
     """Return the channels, data format and size of the image that a model takes.
+
+    Returns
+    -------
+    ImageInput
+        For no model or an unknown input: 3 channels, channels last, and any size.
 
     Raises
     ------
@@ -74,6 +79,11 @@ def find_fixed_sides(model: Any) -> tuple[int | None, int | None]:
 
     A model without symbolic inputs is traced once on images of the size of its first call and once
     on images of twice this size. The size is fixed if only the first trace succeeds.
+
+    Returns
+    -------
+    tuple
+        (height, width) in pixels. None in place of a side: the model accepts any length.
     """
     (spec,) = tensorflow().nest.flatten(find_input_specs(model))
     channels_first = find_input_data_format(model) == "channels_first"
@@ -88,7 +98,10 @@ _PROBED_SHAPES: weakref.WeakKeyDictionary[Any, tuple[Any, bool]] = weakref.WeakK
 
 
 def _fixes_size(model: Any, spec: Any, channels_first: bool) -> bool:
-    """Return whether a model can be traced on images of this size only."""
+    """Return whether a model accepts images of its declared size only.
+
+    The model is traced on images of its declared size and of twice this size. The result is cached.
+    """
     shape = tuple(spec.shape)
     if (cached := _PROBED_SHAPES.get(model)) is not None and cached[0] == shape:
         return cached[1]

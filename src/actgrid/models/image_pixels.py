@@ -35,9 +35,20 @@ _RESAMPLING = Image.Resampling.BICUBIC
 def compute_visible_box(
     height: int, width: int, target: tuple[int, int] | None, fit: str
 ) -> tuple[int, int, int, int]:
-    """Return the box (top, left, bottom, right) of an image that becomes `target`.
+    """Return the box of an image that is visible after resizing it to `target`.
 
-    With ``fit="pad"`` the box extends beyond the image.
+    Parameters
+    ----------
+    target
+        (height, width) of the resized image. None: the image keeps its size.
+    fit
+        ``"stretch"``, ``"crop"`` or ``"pad"``: how the image is fitted to another aspect ratio.
+
+    Returns
+    -------
+    tuple of int
+        (top, left, bottom, right) in pixels of the original image. With ``"pad"`` the box extends
+        beyond the image.
     """
     if target is None or fit == "stretch":
         return 0, 0, height, width
@@ -51,7 +62,13 @@ def compute_visible_box(
 
 
 def convert_to_planes(source: Any, channels: int) -> list[Image.Image]:
-    """Convert an image to Pillow images of levels 0 to 255, one per channel or mode."""
+    """Convert an image to a list of Pillow images that hold its channels.
+
+    Returns
+    -------
+    list of PIL.Image.Image
+        Images of levels 0 to 255: one image of mode RGB or L, or one image for each channel.
+    """
     if isinstance(source, np.ndarray):
         return _convert_array(source, channels)
     if isinstance(source, Image.Image):
@@ -102,7 +119,22 @@ def _convert_array(array: npt.NDArray[Any], channels: int) -> list[Image.Image]:
 
 
 def fit_planes(planes: Sequence[Image.Image], size: tuple[int, int] | None, fit: str) -> Pixels:
-    """Fit the planes of an image to a size, and stack them as (H, W, C) float32."""
+    """Resize the channels of an image to a size and stack them to an array.
+
+    Parameters
+    ----------
+    planes
+        Pillow images of one size that hold the channels.
+    size
+        (height, width). None: the size of the image.
+    fit
+        ``"stretch"``, ``"crop"`` or ``"pad"``: how the image is fitted to another aspect ratio.
+
+    Returns
+    -------
+    numpy.ndarray
+        (height, width, channels) float32, from 0 to 255.
+    """
     if size is not None:
         height, width = size
         if fit == "crop":
@@ -116,12 +148,18 @@ def fit_planes(planes: Sequence[Image.Image], size: tuple[int, int] | None, fit:
 
 
 def _crop_center(image: Image.Image, ratio: float) -> Image.Image:
-    """Crop the largest centred part of an image with this ratio of width to height."""
+    """Crop an image to its largest centred part of an aspect ratio, width / height."""
     return image.crop(_compute_center_box(image.width, image.height, ratio))
 
 
 def _compute_center_box(width: int, height: int, ratio: float) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of the largest centred box with this ratio."""
+    """Return the largest centred box in an image for an aspect ratio, width / height.
+
+    Returns
+    -------
+    tuple of int
+        Left, top, right and bottom in pixels.
+    """
     box_width = min(width, max(1, round(height * ratio)))
     box_height = min(height, max(1, round(width / ratio)))
     left, top = (width - box_width) // 2, (height - box_height) // 2
@@ -129,9 +167,14 @@ def _compute_center_box(width: int, height: int, ratio: float) -> tuple[int, int
 
 
 def parse_image_size(size: Any) -> tuple[int, int]:
-    """Return (height, width) for a value of the option `size`.
+    """Convert the option `size`, an image size, to (height, width) in pixels.
 
     A single number is used for both.
+
+    Returns
+    -------
+    tuple of int
+        (height, width).
 
     Raises
     ------

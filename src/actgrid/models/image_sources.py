@@ -43,7 +43,13 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryErro
 
 
 def open_images(sources: ImageSources) -> list[Any]:
-    """Resolve image sources to single images; files are loaded as Pillow images."""
+    """Resolve image sources to a list of single images, and load image files.
+
+    Returns
+    -------
+    list
+        Files as Pillow images; Pillow images and arrays unchanged.
+    """
 
     def open_source(source: Any) -> Any:
         if not isinstance(source, (str, os.PathLike)):
@@ -56,17 +62,25 @@ def open_images(sources: ImageSources) -> list[Any]:
 
 
 def are_images(x: Any) -> TypeGuard[ImageSources]:
-    """Return whether a value consists of paths or Pillow images, for `load_images`."""
+    """Return whether a value is a path, a Pillow image or a non-empty list of these.
+
+    `load_images` accepts such values.
+    """
     if isinstance(x, (list, tuple)):
         return bool(x) and all(are_images(entry) for entry in x)
     return isinstance(x, (str, os.PathLike, Image.Image))
 
 
 def find_images(source: str | os.PathLike[str]) -> list[Path]:
-    """Return the image files of a path, a folder or a glob, sorted.
+    """Find the image files of a path, a folder or a glob.
 
     ``"demo"`` returns the embedded photo, even if a file or folder has this name; use ``"./demo"``
     for that file.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The files, sorted.
 
     Raises
     ------
@@ -90,7 +104,10 @@ def find_images(source: str | os.PathLike[str]) -> list[Path]:
 
 
 def is_folder(source: str | os.PathLike[str]) -> bool:
-    """Return whether an image source is an existing folder; an empty path is not."""
+    """Return whether an image source is the path of an existing folder.
+
+    An empty path and the name of the demo image are no folders.
+    """
     return source not in ("", DEMO) and Path(source).is_dir()
 
 
@@ -103,6 +120,11 @@ def iterate_folder_images(folder: Path, excluded: str | None = None) -> Iterator
     and the folder at the relative path `excluded`. Links to folders are not followed. A link to a
     file
     that does not exist is yielded, so that the caller reports the missing file.
+
+    Yields
+    ------
+    str
+        Path of a file relative to the folder.
 
     Raises
     ------
@@ -141,13 +163,17 @@ def _walk(folder: str | os.PathLike[str], prefix: str, excluded: str | None) -> 
 
 
 def _links_to_file(entry: os.DirEntry[str]) -> bool:
-    """Return whether a directory entry is a link to a file, or a broken link."""
+    """Return whether a directory entry is a link to a file, or a link to nothing."""
     # The methods of Path raise if the target is in an inaccessible folder.
     return entry.is_symlink() and (os.path.isfile(entry) or not os.path.exists(entry))  # noqa: PTH110, PTH113
 
 
 def expand_sources(sources: ImageSources) -> list[Any]:
-    """Resolve image sources to a list of file paths, Pillow images and arrays."""
+    """Resolve image sources to a list of file paths, Pillow images and arrays.
+
+    Folders and globs are replaced by their files, nested lists are flattened, and arrays (N, H, W,
+    C) are split into N images.
+    """
     if isinstance(sources, (str, os.PathLike)):
         return list(find_images(sources))
     if isinstance(sources, Image.Image):
@@ -164,7 +190,7 @@ def expand_sources(sources: ImageSources) -> list[Any]:
 
 @contextmanager
 def raise_image_errors(name: object) -> Iterator[None]:
-    """Convert errors of Pillow in the ``with`` block to ImageError."""
+    """Convert errors of Pillow in the ``with`` block to ImageError or TooLargeError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

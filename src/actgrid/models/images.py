@@ -100,13 +100,19 @@ def load_images(
 def load_with_pixels(
     images: ImageSources, model: ModelLike | None = None, **options: Unpack[InputOptions]
 ) -> tuple[Pixels, npt.NDArray[Any]]:
-    """Load images as pixels 0 to 255, (N, H, W, C), and as prepared by `load_images`."""
+    """Load images as pixels and as prepared input of a model.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Pixels from 0 to 255, (N, H, W, C), and the array that `load_images` returns.
+    """
     pixels, prepare = _load_pixels(images, _load_optional_model(model), options)
     return pixels, prepare(pixels.copy())
 
 
 class Photo(NamedTuple):
-    """An image in its own size, and the box of the pixels that a model receives.
+    """Record of an image in its own size, and the box of pixels that a model receives.
 
     Attributes
     ----------
@@ -133,6 +139,11 @@ def load_photos(
         As for `load_images`; without a model and a size the box is the whole image.
     **options
         As for `load_images`.
+
+    Returns
+    -------
+    list of Photo
+        The images and their boxes.
     """
     network = _load_optional_model(model)
     find_image_input(network)
@@ -148,9 +159,15 @@ def load_photos(
 
 
 def _choose_target_sizes(size: Any, model: Any) -> Callable[[int, int], tuple[int, int] | None]:
-    """Return a function from an image's (height, width) to its target size.
+    """Return a function that chooses the size to which an image is resized.
 
-    For a model that fixes only one side, the other side keeps the aspect ratio of the image.
+    If a model fixes only one side, the other side keeps the aspect ratio of the image.
+
+    Returns
+    -------
+    callable
+        Function of the height and width of an image that returns (height, width). It returns None
+        if the image is not resized.
     """
     if size is not None:
         fixed_size = parse_image_size(size)
@@ -176,7 +193,14 @@ def _load_optional_model(model: ModelLike | None) -> Any:
 def _load_pixels(
     sources: ImageSources, model: Any, options: InputOptions
 ) -> tuple[Pixels, Callable[[Pixels], npt.NDArray[Any]]]:
-    """Return images as pixels, and a function that prepares them for the model."""
+    """Load images as pixels, and choose the preprocessing for a model.
+
+    Returns
+    -------
+    tuple
+        Pixels from 0 to 255, (N, H, W, C), and the function that converts the pixels to the input
+        of the model.
+    """
     channels, channels_first, _ = find_image_input(model)
     choose_target = _choose_target_sizes(options["size"], model)
     prepare = get_preprocess_function(options["preprocess"], model)

@@ -30,9 +30,9 @@ __all__ = [
 
 
 class _ModelInput(NamedTuple):
-    """A symbolic input of a model with every name that users may give it.
+    """Record of a symbolic input of a model and every name that users may give it.
 
-    Messages show the first of `names`.
+    Error messages show the first of `names`.
     """
 
     tensor: Any
@@ -40,9 +40,13 @@ class _ModelInput(NamedTuple):
 
 
 def get_input_structure(model: Any) -> Any:
-    """Return a model's symbolic inputs in their structure; None if it has none.
+    """Return the symbolic inputs of a model in their nested structure.
 
-    Functional models, and Sequential models with an input, have symbolic inputs.
+    Returns
+    -------
+    structure of KerasTensor or None
+        A tensor, list or dict. None: the model has no symbolic inputs. Only functional models, and
+        Sequential models with an input, have them.
     """
     structure = getattr(model, "_inputs_struct", None)
     if structure is None and getattr(model, "inputs", None):
@@ -55,6 +59,11 @@ def read_input_specs(model: Any) -> Any:
 
     A Functional or Sequential model declares its inputs. Other models store the shapes of their
     first call.
+
+    Returns
+    -------
+    structure of TensorSpec or None
+        In the structure of the model input. None: the inputs are not known.
     """
     tf = tensorflow()
     structure = get_input_structure(model)
@@ -75,7 +84,13 @@ def _make_specs(shape: Any) -> Any:
 
 
 def get_fixed_batch_size(model: Any) -> int | None:
-    """Return the fixed batch size of a model; None if it accepts any size."""
+    """Return the fixed batch size of a model's inputs.
+
+    Returns
+    -------
+    int or None
+        None: the model accepts batches of any size, or its inputs have different batch sizes.
+    """
     sizes = {spec.shape[0] for spec in tensorflow().nest.flatten(read_input_specs(model)) if spec}
     return next(iter(sizes)) if len(sizes) == 1 else None
 
@@ -86,6 +101,11 @@ def list_input_layer_names(model: Any) -> list[str]:
     The list is empty if the model declares no inputs.
 
     These are not the names of the symbolic inputs, which Keras numbers.
+
+    Returns
+    -------
+    list of str
+        A name for each input.
     """
     return [tensor._keras_history.operation.name for tensor in getattr(model, "inputs", None) or []]
 
@@ -99,6 +119,11 @@ def list_input_names(model: Any, inputs: Any) -> list[str]:
         The model.
     inputs
         Inputs in the structure of the model: the result of `prepare_inputs`, or TensorSpecs.
+
+    Returns
+    -------
+    list of str
+        A name for each input.
     """
     entries = list(_iterate_inputs(get_input_structure(model)))
     if entries:
@@ -113,12 +138,23 @@ def list_input_names(model: Any, inputs: Any) -> list[str]:
 
 
 def list_input_aliases(model: Any) -> list[tuple[str, ...]]:
-    """Return all names of each symbolic input of a model, in order."""
+    """List all names that users may give each symbolic input of a model.
+
+    Returns
+    -------
+    list of tuple of str
+        Names of each input, in the order of the inputs.
+    """
     return [entry.names for entry in _iterate_inputs(get_input_structure(model))]
 
 
 def find_input_position(model: Any, inputs: Any, name: str) -> int:
-    """Return the position of the input called `name`, in the order of `tf.nest`.
+    """Return the position of a model input by its name.
+
+    Returns
+    -------
+    int
+        Position in the order of `tf.nest.flatten`.
 
     Raises
     ------
@@ -142,7 +178,10 @@ def _explain_unknown_name(name: object, names: Sequence[str]) -> str:
 def flatten_with_paths(
     structure: Any, path: tuple[Any, ...] = ()
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yield (path, value) for each leaf of a structure, in the order of `tf.nest`."""
+    """Yield (path, value) for each leaf of a nested structure of dicts and lists.
+
+    The path is a tuple of keys and positions. The order is that of `tf.nest.flatten`.
+    """
     if isinstance(structure, Mapping):
         for key in sorted(structure):
             yield from flatten_with_paths(structure[key], (*path, key))
@@ -154,10 +193,20 @@ def flatten_with_paths(
 
 
 def _iterate_inputs(structure: Any) -> Iterator[_ModelInput]:
-    """Yield the model inputs in a structure of symbolic inputs.
+    """Yield a `_ModelInput` for each symbolic input of a model.
 
     An input can be named by its key in the structure, by its path, and by the name of its layer. A
     key that several inputs share names none of them.
+
+    Parameters
+    ----------
+    structure
+        The symbolic inputs in their nested structure.
+
+    Yields
+    ------
+    _ModelInput
+        The tensor and names of an input.
     """
     leaves = [] if structure is None else list(flatten_with_paths(structure))
     keys = [path[-1] if path and isinstance(path[-1], str) else None for path, _ in leaves]
@@ -175,39 +224,56 @@ def _iterate_inputs(structure: Any) -> Iterator[_ModelInput]:
 
 
 def build_submodel(model: Any, outputs: Any) -> Any:
-    """Return a model with the same inputs and other symbolic tensors as outputs."""
+    """Return a Keras model with the inputs of a model and other symbolic outputs."""
     inputs = model.inputs
     return keras().Model(inputs if len(inputs) > 1 else inputs[0], outputs)
 
 
 def get_batch_shape(inputs: Any) -> Any:
-    """Return the shape of a batch; for a dict of arrays, a dict of shapes."""
+    """Return the shape of a batch of model inputs.
+
+    Returns
+    -------
+    tuple of int or dict
+        Shape of the array. For a dict of arrays: input name -> shape.
+    """
     if isinstance(inputs, Mapping):
         return {name: array.shape for name, array in inputs.items()}
     return inputs.shape
 
 
 def join_batches(batches: Sequence[Any]) -> Any:
-    """Concatenate batches of one shape, given as arrays or dicts of arrays."""
+    """Concatenate batches of model inputs along the batch axis.
+
+    Each batch is an array, or a dict of arrays by input name.
+    """
     if isinstance(batches[0], Mapping):
         return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
     return np.concatenate(batches)
 
 
 def is_real_dtype(dtype: Any) -> bool:
-    """Return whether a TensorFlow dtype holds real numbers or bools."""
+    """Return whether a TensorFlow dtype holds integers, floats or bools."""
     return bool(dtype.is_floating or dtype.is_integer or dtype.is_bool)
 
 
 def as_tensors(x: Any) -> Any:
-    """Convert the arrays in a model's input to tensors; keep TensorSpecs."""
+    """Convert the arrays in a structure of model inputs to tensors.
+
+    TensorSpecs in the structure are kept.
+    """
     return map_tensors(_convert_to_tensor, x)
 
 
 def map_tensors(function: Callable[[Any], Any], inputs: Any) -> Any:
     """Apply a function to each tensor in a structure of model inputs.
 
-    None, which stands for an omitted optional input, is not passed to the function.
+    The function is not called for None, which stands for an omitted optional input.
+
+    Returns
+    -------
+    structure
+        The results in the structure of `inputs`.
     """
 
     def apply(tensor: Any) -> Any:
@@ -248,6 +314,11 @@ def prepare_inputs(model: Any, x: Any, *, single: bool = False) -> Any:
     single
         Whether `x` may also be one sample without a batch axis.
 
+    Returns
+    -------
+    structure of tensor
+        The inputs with batch axes, in the structure of the model input.
+
     Raises
     ------
     DtypeError
@@ -280,7 +351,22 @@ def prepare_inputs(model: Any, x: Any, *, single: bool = False) -> Any:
 
 
 def _arrange_values(structure: Any, x: Any, names: Sequence[str]) -> list[Any]:
-    """Return the values in `x` in the order of the leaves of the input structure."""
+    """Return the values that a user passed as model input, in the order of the inputs.
+
+    Parameters
+    ----------
+    structure
+        Symbolic inputs of the model in their nested structure.
+    x
+        Values of the inputs: a dict, list or array.
+    names
+        Names of the inputs, for error messages.
+
+    Returns
+    -------
+    list
+        One value for each input, in the order of `tf.nest.flatten`.
+    """
     if isinstance(x, Mapping):
         if isinstance(structure, Mapping) and set(x) == set(structure):
             return [
@@ -321,7 +407,22 @@ def _arrange_values(structure: Any, x: Any, names: Sequence[str]) -> list[Any]:
 
 
 def _arrange_named_values(structure: Any, x: Mapping[Any, Any], names: Sequence[str]) -> list[Any]:
-    """Return the values of a dict in the order of the leaves of the input structure."""
+    """Return values that were passed by input name, in the order of the inputs.
+
+    Parameters
+    ----------
+    structure
+        Symbolic inputs of the model in their nested structure.
+    x
+        Input name -> value.
+    names
+        Names of the inputs, for error messages.
+
+    Returns
+    -------
+    list
+        One value for each input, in the order of `tf.nest.flatten`.
+    """
     entries = list(_iterate_inputs(structure))
     known_names = [entry.names[0] for entry in entries]
     values_by_position: dict[int, Any] = {}
@@ -362,7 +463,11 @@ def _describe_value(x: Any) -> str:
 
 
 def _unpack_value(x: Any, symbolic: Any) -> Any:
-    """Return the tensor of one input; the value may be wrapped in a list."""
+    """Convert the value of one model input to a tensor.
+
+    A list of samples is joined to a batch. A list of one batch is unwrapped. None is returned
+    unchanged.
+    """
     if x is None:
         return None
     is_listed = isinstance(x, (list, tuple)) and x and hasattr(x[0], "shape")
@@ -375,12 +480,18 @@ def _unpack_value(x: Any, symbolic: Any) -> Any:
 
 
 def _is_batch(shape: tuple[int | None, ...], expected: tuple[int | None, ...]) -> bool:
-    """Return whether a shape fits an input, with or without a last axis of length 1."""
+    """Return whether an array shape fits the shape of a model input.
+
+    A last axis of length 1 may be missing in `shape`.
+    """
     return _fits(expected, shape) or (expected[-1:] == (1,) and _fits(expected[:-1], shape))
 
 
 def _add_batch_axes(tensors: Sequence[Any], shapes: Sequence[tuple[int | None, ...]]) -> list[Any]:
-    """Add a batch axis to each tensor of one sample; return batches unchanged."""
+    """Add a batch axis to each tensor, if the tensors are the inputs of one sample.
+
+    Tensors that have a batch axis already are returned unchanged.
+    """
 
     def is_sample(tensor: Any, expected: tuple[int | None, ...]) -> bool:
         shape = tuple(tensor.shape)
@@ -396,7 +507,14 @@ def _add_batch_axes(tensors: Sequence[Any], shapes: Sequence[tuple[int | None, .
 
 
 def _fit_shape(tensor: Any, entry: _ModelInput, has_several_inputs: bool) -> Any:
-    """Return a tensor in the shape of an input; a last axis of length 1 may differ.
+    """Return a tensor in the shape of a model input.
+
+    A last axis of length 1 is added or removed if needed.
+
+    Returns
+    -------
+    tensor or None
+        None: `tensor` is None, an omitted optional input.
 
     Raises
     ------
@@ -418,7 +536,13 @@ def _fit_shape(tensor: Any, entry: _ModelInput, has_several_inputs: bool) -> Any
 
 
 def _change_last_axis(tensor: Any, shape: tuple[int | None, ...]) -> Any:
-    """Add or remove a last axis of length 1 of a tensor or TensorSpec."""
+    """Add or remove a last axis of length 1 of a tensor or TensorSpec.
+
+    Parameters
+    ----------
+    shape
+        The new shape, with or without the axis.
+    """
     tf = tensorflow()
     if isinstance(tensor, tf.TensorSpec):
         return tf.TensorSpec(shape, tensor.dtype)

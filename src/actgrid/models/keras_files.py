@@ -25,7 +25,7 @@ _MAX_CONFIG_BYTES = 32 << 20
 
 
 def extract_error_line(error: BaseException) -> str:
-    """Return the reason of a Keras error as one line."""
+    """Return the reason in the message of a Keras error, as one line of text."""
     text = strip_terminal_codes(str(error)).rpartition("Exception encountered:")[2]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if lines and lines[0].startswith("Exception encountered when calling"):
@@ -34,7 +34,10 @@ def extract_error_line(error: BaseException) -> str:
 
 
 def load_file(path: Path, safe_mode: bool) -> Any:
-    """Load the model in a ``.keras`` or ``.h5`` file."""
+    """Load the Keras model in a ``.keras`` or ``.h5`` file.
+
+    With `safe_mode`, the configuration of the model is checked for unsafe content first.
+    """
     config = None
     try:
         config = _read_config(path)
@@ -54,7 +57,13 @@ def load_file(path: Path, safe_mode: bool) -> Any:
 
 
 def _raise_if_unsafe(path: Path, finding: str | None) -> None:
-    """Raise ModelError if `finding` describes unsafe content of a model file."""
+    """Raise ModelError if unsafe content was found in a model file.
+
+    Parameters
+    ----------
+    finding
+        Description of the unsafe content. None: the file is safe.
+    """
     if finding is not None:
         raise ModelError(
             f"{path} contains {finding}; if you trust the model, load it with safe_mode=False "
@@ -63,7 +72,10 @@ def _raise_if_unsafe(path: Path, finding: str | None) -> None:
 
 
 def _read_config(path: Path) -> Any:
-    """Return the model configuration in a file whose declared sizes are safe to read."""
+    """Read the configuration of the model in a Keras file.
+
+    The sizes that the file declares are checked before it is read.
+    """
     with path.open("rb") as file:
         is_zip, start = zipfile.is_zipfile(file), _read_start(file)
         suffixes = _HDF5 if is_hdf5(file) and not is_zip else (".keras",)
@@ -96,7 +108,10 @@ def _read_start(file: BinaryIO) -> bytes:
 
 
 def _describe_start(start: bytes) -> str:
-    """Describe a file that is neither a zip archive nor HDF5, by its first bytes."""
+    """Return a phrase that says what kind of file begins with the given bytes.
+
+    The phrase explains in an error message why the file is neither a zip archive nor HDF5.
+    """
     if not start:
         return "it is empty"
     if start.startswith(b"PK"):
@@ -107,7 +122,13 @@ def _describe_start(start: bytes) -> str:
 
 
 def _define_keras_2_layers() -> dict[str, Any]:
-    """Return layer classes that accept arguments which only Keras 2 knows."""
+    """Return layer classes that accept arguments which only Keras 2 knows.
+
+    Returns
+    -------
+    dict
+        Class name -> layer class, for the argument `custom_objects` of Keras.
+    """
 
     class DepthwiseConv2D(keras().layers.DepthwiseConv2D):  # type: ignore[misc]
         def __init__(self, *args: Any, groups: int = 1, **kwargs: Any) -> None:
@@ -117,7 +138,10 @@ def _define_keras_2_layers() -> dict[str, Any]:
 
 
 def load_saved_model(path: Path, safe_mode: bool) -> Any:
-    """Load a SavedModel folder as a Keras model of one layer."""
+    """Load a SavedModel folder as a Keras model that consists of one layer.
+
+    With `safe_mode`, the graph is checked for unsafe operations first.
+    """
     if not (path / "saved_model.pb").exists():
         raise ModelError(f"{path} is a folder, but not a SavedModel: it has no saved_model.pb")
     k, tf = keras(), tensorflow()
@@ -154,7 +178,7 @@ def load_saved_model(path: Path, safe_mode: bool) -> Any:
 
 
 def _explain_load_failure(path: Path, error: Exception) -> str:
-    """Return why TensorFlow cannot load a SavedModel, and what to do."""
+    """Return a phrase that says why a SavedModel cannot be loaded, and what to do."""
     text = str(error)
     if "add_slot" in text:
         return (
@@ -185,7 +209,7 @@ def _explain_load_failure(path: Path, error: Exception) -> str:
 
 
 def _read_tensorflow_version(path: Path) -> str:
-    """Return the version of TensorFlow that wrote a SavedModel."""
+    """Return the version of TensorFlow that wrote a SavedModel, as text."""
     loader = importlib.import_module("tensorflow.python.saved_model.loader_impl")
     graphs = loader.parse_saved_model(os.fspath(path)).meta_graphs
     return next(iter(graphs)).meta_info_def.tensorflow_version or "of unknown version"

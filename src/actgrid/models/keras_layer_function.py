@@ -21,7 +21,7 @@ Transform = Callable[..., Any]
 
 
 class KerasLayerFunction:
-    """Run a compiled Keras model and return the outputs of selected layers.
+    """Callable that runs a compiled Keras model and returns outputs of some layers.
 
     Implements `LayerFunction`.
 
@@ -43,17 +43,26 @@ class KerasLayerFunction:
 
     @property
     def layers(self) -> dict[str, LayerInfo]:
-        """Selected layers by path; empty until the first call or trace."""
+        """Description of each selected layer: layer path -> `LayerInfo`.
+
+        The dict is empty until the first call or trace.
+        """
         return dict(self._infos)
 
     def __call__(self, x: Any) -> dict[str, npt.NDArray[Any]]:
-        """Return the layer outputs for a batch, as read-only arrays by layer path."""
+        """Return the outputs of the selected layers for a batch.
+
+        Returns
+        -------
+        dict
+            Layer path -> read-only array.
+        """
         return {
             path: _convert_output(tensor) for path, tensor in self.run(x, _keep_activation).items()
         }
 
     def trace(self, specs: Any, transform: Transform | None = None) -> dict[str, LayerInfo]:
-        """Trace the model without running it, and return the selected layers.
+        """Trace the model without running it, and describe the selected layers.
 
         Parameters
         ----------
@@ -62,6 +71,11 @@ class KerasLayerFunction:
             that fit these specs need no further trace.
         transform
             The transform of later calls of `run`; None for calls of the function itself.
+
+        Returns
+        -------
+        dict
+            Layer path -> `LayerInfo`.
 
         Raises
         ------
@@ -73,7 +87,7 @@ class KerasLayerFunction:
         return self.layers
 
     def run(self, x: Any, transform: Transform, *arguments: Any) -> dict[str, Any]:
-        """Apply a transform to each activation inside the compiled function.
+        """Run the model and apply a transform to the output of each selected layer.
 
         Only the results of the transform leave the device. Equal transforms share one compiled
         function, which is cached.
@@ -121,7 +135,10 @@ class KerasLayerFunction:
 
 
 def _keep_activation(info: LayerInfo, tensor: Any) -> Any:
-    """Return an activation unchanged: the transform of an ordinary call."""
+    """Return an activation unchanged.
+
+    This is the transform of a call that returns activations as they are.
+    """
     return tensor
 
 

@@ -29,19 +29,22 @@ __all__ = ["KIND", "KerasNetwork"]
 
 
 class KerasNetwork:
-    """A Keras model as a network that can be differentiated, edited and compiled."""
+    """Network that wraps a Keras model. It can be differentiated, edited and compiled."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
 
     @property
     def name(self) -> str:
-        """Name of the model."""
+        """Name of the Keras model."""
         return str(self.model.name)
 
     @property
     def inputs(self) -> list[InputInfo]:
-        """Descriptions of the inputs, in the order of `tf.nest`; empty if not known."""
+        """Description of each model input, in the order of `tf.nest.flatten`.
+
+        The list is empty if the inputs are not known.
+        """
         specs = find_input_specs(self.model)
         if specs is None:
             return []
@@ -66,6 +69,11 @@ class KerasNetwork:
     def list_layers(self, x: Any = None) -> list[LayerInfo]:
         """List every layer output of the model, in the order in which the layers run.
 
+        Returns
+        -------
+        list of LayerInfo
+            A description of each layer output.
+
         Raises
         ------
         ModelError
@@ -74,7 +82,14 @@ class KerasNetwork:
         return self._trace_layers(x)[0]
 
     def _trace_layers(self, x: Any) -> tuple[list[LayerInfo], list[str]]:
-        """Return the LayerInfo of every layer output, and the paths of model outputs."""
+        """Trace the model, and describe its layer outputs.
+
+        Returns
+        -------
+        tuple
+            The `LayerInfo` of every layer output, and the paths of the layers whose outputs the
+            model returns.
+        """
         infos: list[LayerInfo] = []
         outputs: list[str] = []
 
@@ -90,15 +105,21 @@ class KerasNetwork:
         return infos, outputs
 
     def run(self, x: Any, paths: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-        """Return the outputs of layers by path."""
+        """Run the model and return the outputs of the given layers: layer path -> array."""
         return self.compile_layers(Selection(list(paths)))(x)
 
     def fingerprint(self) -> str:
-        """Return 32 hexadecimal digits that are equal for equal layers and weights."""
+        """Return 32 hexadecimal digits that identify the layers and weights of the model.
+
+        Models of equal layers and weights have equal fingerprints.
+        """
         return compute_fingerprint(self.model)
 
     def trace(self, inputs: Any, training: bool = False) -> Trace:
-        """Run the model on symbolic inputs while a `tf.function` is traced."""
+        """Run the model on symbolic inputs and record its layer calls.
+
+        The method must be called while a `tf.function` is traced.
+        """
         return trace_model(self.model, inputs, training)
 
     def weights(self) -> list[Weight]:
@@ -106,7 +127,7 @@ class KerasNetwork:
         return collect_weights(self.model)
 
     def compile_layers(self, selection: Selection, training: bool = False) -> KerasLayerFunction:
-        """Return the compiled function that computes the layers of a selection."""
+        """Return a compiled function that computes the outputs of selected layers."""
         return KerasLayerFunction(self.model, selection, training)
 
 

@@ -24,6 +24,11 @@ def load_imagenet_labels() -> tuple[str, ...]:
 
     The names are in the order of the outputs of ImageNet models.
 
+    Returns
+    -------
+    tuple of str
+        1000 names.
+
     Examples
     --------
     >>> from actgrid.models.labels import load_imagenet_labels
@@ -37,6 +42,11 @@ def read_labels(path: Path) -> tuple[str, ...]:
     """Read class names from a text file with one name per line.
 
     The path ``imagenet`` needs no file: it returns the ImageNet names.
+
+    Returns
+    -------
+    tuple of str
+        The names, in the order of the classes.
 
     Raises
     ------
@@ -109,7 +119,12 @@ def resolve_labels(
 
 
 def find_class_index(name: str, labels: Sequence[str] | None) -> int:
-    """Return the index of the class with a name, ignoring case.
+    """Return the index of the class that has a name; ignore upper and lower case.
+
+    Returns
+    -------
+    int
+        Position of the class in the output of the model.
 
     Raises
     ------

@@ -34,7 +34,7 @@ _KIND_OF_RANK = {2: "dense", 3: "sequence", 4: "image", 5: "volume"}
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """Describe one output of one call of a layer: path, type, shape and dtype.
+    """Record of one output of one call of a layer: path, type, shape and dtype.
 
     Parameters
     ----------
@@ -75,14 +75,14 @@ class LayerInfo:
 
     @property
     def channels(self) -> int | None:
-        """Length of the channel axis; None if this length is not fixed."""
+        """Length of the channel axis of the output; None if this length is not fixed."""
         if len(self.shape) < 2:
             return None
         return self.shape[1 if self.data_format == "channels_first" else -1]
 
     @property
     def kind(self) -> str:
-        """Kind of output: ``"dense"``, ``"sequence"``, ``"image"`` or ``"volume"``.
+        """Kind of layer output: ``"dense"``, ``"sequence"``, ``"image"`` or ``"volume"``.
 
         Raises
         ------
@@ -98,13 +98,13 @@ class LayerInfo:
 
     @property
     def is_spatial(self) -> bool:
-        """True if axes lie between batch and channels: an image, volume or sequence."""
+        """True if the output has axes between batch and channels: sequence, image, volume."""
         return 3 <= len(self.shape) <= 5
 
 
 @dataclass(frozen=True)
 class Node:
-    """A layer of a model, called or not, or an operation of a functional model.
+    """Record of a layer of a model, called or not, or of an operation of the model.
 
     An operation is a `keras.Operation` that is not a layer. Operations have no weights and no
     `index`.
@@ -136,23 +136,27 @@ class Node:
     call_order: tuple[int, ...] = (0,)
 
     def call_number(self, run_index: int) -> int:
-        """Return the number of the call at a position of the execution order, from 0."""
+        """Return the creation number of a layer's call from its run number.
+
+        Both numbers count the calls of the layer from 0. Keras may run the calls in another order
+        than that of their creation.
+        """
         count = len(self.call_order)
         return run_index // count * count + self.call_order[run_index % count]
 
     @property
     def is_layer(self) -> bool:
-        """True for a layer, False for an operation."""
+        """True for a Keras layer, False for an operation that is not a layer."""
         return isinstance(self.layer, keras().layers.Layer)
 
     @property
     def is_composite(self) -> bool:
-        """True if the layer contains other layers."""
+        """True if the layer contains other layers; False for an operation."""
         return self.is_layer and bool(list_sublayers(self.layer))
 
     @property
     def parameters(self) -> int:
-        """Number of weight values of the layer."""
+        """Number of weight values of the layer; 0 before the layer is built."""
         return self.layer.count_params() if self.is_layer and self.layer.built else 0
 
 
@@ -164,7 +168,10 @@ def list_sublayers(layer: Any) -> list[Any]:
 
 
 def _list_suboperations(layer: Any) -> list[Any]:
-    """Return the direct sublayers and operations of a layer."""
+    """Return the direct sublayers of a layer.
+
+    For a functional model, its operations that are not layers follow.
+    """
     layers = list_sublayers(layer)
     if not isinstance(layer, keras().Function):
         return layers
@@ -175,12 +182,19 @@ def _list_suboperations(layer: Any) -> list[Any]:
 
 
 def collect_layers(model: Any) -> list[Node]:
-    """Return every layer inside a model once, outer layers before inner layers."""
+    """Return a `Node` for every layer inside a model, outer layers before inner.
+
+    A layer that the model uses several times is listed once.
+    """
     return [node for node in collect_operations(model) if node.is_layer]
 
 
 def collect_operations(model: Any) -> list[Node]:
-    """Return every layer and operation inside a model once, outer before inner."""
+    """Return a `Node` for every layer and operation inside a model.
+
+    Outer layers come before the layers inside them. A layer that the model uses several times is
+    listed once.
+    """
     k = keras()
     recurrent_class = k.layers.RNN
     # Layers inside these classes are created by the user, not by Keras.
@@ -219,7 +233,13 @@ def collect_operations(model: Any) -> list[Node]:
 
 
 def _find_call_orders(model: Any) -> dict[int, tuple[int, ...]]:
-    """Return `Node.call_order` by id for each operation of a functional model."""
+    """Return the order in which a functional model runs the calls of each operation.
+
+    Returns
+    -------
+    dict
+        Id of the operation -> `Node.call_order`. Empty for models that are not functional.
+    """
     if not isinstance(model, keras().Function):
         return {}
     runs: dict[int, list[int]] = {}
@@ -235,7 +255,7 @@ def _find_call_orders(model: Any) -> dict[int, tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight variable of a model with its path and the layers that hold it.
+    """Record of a weight variable of a model: its path and the layers that hold it.
 
     Attributes
     ----------
@@ -256,6 +276,11 @@ class Weight:
 
 def collect_weights(model: Any) -> list[Weight]:
     """Return every weight of a model once, in the order of ``model.weights``.
+
+    Returns
+    -------
+    list of Weight
+        The weights and the layers that use them.
 
     Raises
     ------
@@ -325,7 +350,15 @@ class Selection:
         return hash(tuple(self._items))
 
     def matches(self, node: Node, path: str, model: Any) -> bool:
-        """Return whether the call at `path` of a layer is selected."""
+        """Return whether a layer call is selected.
+
+        Parameters
+        ----------
+        node
+            The layer.
+        path
+            Layer path of the call.
+        """
         return any(self._matches_item(item, node, path, model) for item in self._items)
 
     def select(self, infos: Sequence[LayerInfo]) -> list[LayerInfo]:
@@ -333,6 +366,11 @@ class Selection:
 
         A class selects the layers whose type has the name of the class. A predicate receives a
         `LayerInfo`.
+
+        Returns
+        -------
+        list of LayerInfo
+            The selected layers, in the order of the network.
 
         Raises
         ------
@@ -350,7 +388,7 @@ class Selection:
         return [info for info in infos if any(_matches_info(item, info) for item in self._items)]
 
     def check_model(self, model: Any, nodes: list[Node]) -> None:
-        """Raise LayerError unless every item matches a layer of the model."""
+        """Raise LayerError unless every item of the selection matches a layer of a model."""
         for item in self._items:
             if _is_index(item):
                 count = len(getattr(model, "layers", []))
@@ -377,6 +415,11 @@ class Selection:
     def select_weights(self, model: Any) -> list[Weight]:
         """Return the weights of the selected layers and of the layers inside them.
 
+        Returns
+        -------
+        list of Weight
+            In the order of the model's weights.
+
         Raises
         ------
         LayerError
@@ -397,7 +440,13 @@ class Selection:
         ]
 
     def check_calls(self, model: Any, captured: Iterable[tuple[Node, str]]) -> None:
-        """Raise LayerError unless every item matches a captured call."""
+        """Raise LayerError unless every item of the selection matches a layer call.
+
+        Parameters
+        ----------
+        captured
+            (layer, layer path) of each call that was recorded.
+        """
         calls = list(captured)
         for item in self._items:
             if not any(self._matches_item(item, node, path, model) for node, path in calls):

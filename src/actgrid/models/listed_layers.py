@@ -17,7 +17,7 @@ __all__ = ["ListedLayers"]
 
 
 class ListedLayers:
-    """Run a network outside TensorFlow and return the outputs of selected layers.
+    """Callable that runs a network outside TensorFlow and returns outputs of layers.
 
     Implements `LayerFunction`.
 
@@ -40,11 +40,20 @@ class ListedLayers:
 
     @property
     def layers(self) -> dict[str, LayerInfo]:
-        """Selected layers by path; empty until the first call or trace."""
+        """Description of each selected layer: layer path -> `LayerInfo`.
+
+        The dict is empty until the first call or trace.
+        """
         return dict(self._infos)
 
     def __call__(self, x: Any) -> dict[str, npt.NDArray[Any]]:
-        """Return the layer outputs for a batch, as read-only arrays by layer path."""
+        """Return the outputs of the selected layers for a batch.
+
+        Returns
+        -------
+        dict
+            Layer path -> read-only array.
+        """
         inputs = prepare_inputs(self._network, x)
         if not self._infos:
             self._select(list_network_layers(self._network, inputs))
@@ -56,7 +65,13 @@ class ListedLayers:
     def trace(
         self, specs: Any, transform: Callable[..., Any] | None = None
     ) -> dict[str, LayerInfo]:
-        """Return the selected layers, or an empty dict if their shapes are not known yet."""
+        """Return the descriptions of the selected layers, without running the network.
+
+        Returns
+        -------
+        dict
+            Layer path -> `LayerInfo`. Empty if the shapes are known only after a run.
+        """
         prepare_inputs(self._network, specs)
         try:
             infos = self._network.list_layers()
@@ -66,7 +81,10 @@ class ListedLayers:
         return self.layers
 
     def run(self, x: Any, transform: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-        """Raise CapabilityError: transforms need a compiled network."""
+        """Raise CapabilityError, because the network does not run inside TensorFlow.
+
+        Transforms of layer outputs need a network that TensorFlow can compile.
+        """
         raise CapabilityError(
             f"the network {self._network.name!r} does not run inside TensorFlow, which "
             "backend='tensorflow' and the viewer need: choose another backend"

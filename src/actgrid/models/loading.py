@@ -113,7 +113,10 @@ _OTHER_PACKAGES = {
 
 
 def _describe_non_model(value: object) -> str:
-    """Describe a value that is not a model, and how to get a Keras model from it."""
+    """Return a phrase that says what a value is, and how to get a Keras model from it.
+
+    The phrase is part of the error message for a value that is not a model.
+    """
     k, tf = keras(), tensorflow()
     value_class = value if isinstance(value, type) else type(value)
     if isinstance(value, type) and issubclass(value, k.layers.Layer):

@@ -15,7 +15,7 @@ __all__ = ["Logits", "compute_bounds", "find_logits", "find_softmax_logits"]
 
 
 class Logits(NamedTuple):
-    """The logits whose softmax or sigmoid is the output of a model.
+    """Record of the logits whose softmax or sigmoid is the output of a model.
 
     Attributes
     ----------
@@ -41,11 +41,16 @@ _CLIP_TOLERANCE = 0.01
 
 
 def find_logits(tensor: Any) -> Logits | None:
-    """Return the logits before a final softmax or sigmoid; None if there is none.
+    """Find the logits before a final softmax or sigmoid in a TensorFlow graph.
 
     Operations after the activation that only move values, such as reshapes and transpositions, are
     applied to the logits. Operations that only clip probabilities near 0 and 1 are ignored. The
     classes of a softmax must stay together. Sigmoids may be concatenated, or be `p` in ``1 - p``.
+
+    Returns
+    -------
+    Logits or None
+        None: the tensor is not the output of a softmax or sigmoid.
     """
     operation, moves = tensor.op, []
     while (source := _find_source(operation)) is not None:
@@ -66,7 +71,11 @@ def find_logits(tensor: Any) -> Logits | None:
 
 
 def _read_logits(operation: Any) -> Logits | None:
-    """Return the logits of an activation, or of joined or negated sigmoids."""
+    """Return the input of a softmax or sigmoid operation as `Logits`.
+
+    Concatenated sigmoids, and 1 - sigmoid, are also recognized. The result is None for any other
+    operation.
+    """
     tf = tensorflow()
     if operation.type in _LOGIT_ACTIVATIONS:
         return Logits(operation.inputs[0], _LOGIT_ACTIVATIONS[operation.type])
@@ -90,7 +99,11 @@ def _read_logits(operation: Any) -> Logits | None:
 
 
 def _find_source(operation: Any) -> Any:
-    """Return the input that an operation only moves or clips slightly; else None."""
+    """Return the input tensor of an operation that does not change its values.
+
+    Such operations reshape, reorder, copy or cast the values, or clip them to almost 0 to 1. The
+    result is None for any other operation.
+    """
     operation_type, inputs = operation.type, list(operation.inputs)
     if (
         operation_type in _RESHAPING
@@ -120,7 +133,24 @@ def _find_source(operation: Any) -> Any:
 
 
 def _apply_move(operation: Any, values: Any, arguments: list[Any]) -> Any:
-    """Apply an operation that only moves values to other values; see `_find_source`."""
+    """Apply an operation that only moves values, such as a transpose, to other values.
+
+    Operations of other types return the values unchanged.
+
+    Parameters
+    ----------
+    operation
+        Operation of the graph whose type and attributes are used.
+    values
+        Tensor to apply the operation to.
+    arguments
+        Inputs of the operation after the first, such as the permutation.
+
+    Returns
+    -------
+    tensor
+        The moved values.
+    """
     tf = tensorflow()
     if operation.type == "Transpose":
         return tf.transpose(values, *arguments)
@@ -137,7 +167,20 @@ def _apply_move(operation: Any, values: Any, arguments: list[Any]) -> Any:
 
 
 def _keeps_classes(shape: Any, moves: list[Any]) -> bool:
-    """Return whether moves keep the classes of each softmax together."""
+    """Return whether reordering operations keep the classes of a softmax together.
+
+    Parameters
+    ----------
+    shape
+        Shape of the softmax output.
+    moves
+        Operations that reshape or reorder the softmax output, in order.
+
+    Returns
+    -------
+    bool
+        False also if this cannot be decided.
+    """
     tf = tensorflow()
     if all(move.type not in _REORDERING for move in moves):
         return True
@@ -164,7 +207,7 @@ def _keeps_classes(shape: Any, moves: list[Any]) -> bool:
 
 
 def _has_fixed_sides(shape: Any) -> bool:
-    """Return whether a shape is known except for the batch axis."""
+    """Return whether all axes of a tensor shape but the batch axis have known lengths."""
     return bool(shape.rank) and None not in list(shape[1:])
 
 
@@ -190,7 +233,18 @@ _OUTPUT_BOUNDS = {
 
 
 def compute_bounds(tensor: Any, depth: int = 12) -> tuple[float, float]:
-    """Return bounds (low, high) of the values of a tensor, from its operations."""
+    """Return bounds of the values of a symbolic tensor, from its operations.
+
+    Parameters
+    ----------
+    depth
+        Number of operations to follow backward.
+
+    Returns
+    -------
+    tuple of float
+        (low, high), infinite if not known.
+    """
     operation = tensor.op
     operation_type, inputs = operation.type, list(operation.inputs)
     value = tensorflow().get_static_value(tensor)
@@ -237,6 +291,9 @@ _BOUND_OPERATORS: dict[str, Callable[[float, float], float]] = {
 
 
 def find_softmax_logits(tensor: Any) -> Any:
-    """Return the logits before a final softmax; None if the tensor is no softmax."""
+    """Return the input tensor of the softmax that produced a tensor.
+
+    The result is None if the tensor is not the output of a softmax.
+    """
     logits = find_logits(tensor)
     return None if logits is None or logits.activation != "softmax" else logits.tensor

@@ -55,7 +55,7 @@ def raise_model_errors(inputs: Any) -> Iterator[None]:
 
 
 def make_model_error(inputs: Any, error: Exception) -> ModelError:
-    """Return the ModelError for a model that failed on its inputs: shapes and reason.
+    """Make an error with input shapes and reason for a model that failed.
 
     Parameters
     ----------
@@ -63,6 +63,11 @@ def make_model_error(inputs: Any, error: Exception) -> ModelError:
         Tensors, or a structure of tensors.
     error
         The exception that TensorFlow, Keras, or the code of the model raised.
+
+    Returns
+    -------
+    ModelError
+        The error, of a subclass if the model cannot run on any input.
     """
     tf = tensorflow()
     shapes = ", ".join(
@@ -91,12 +96,18 @@ def make_model_error(inputs: Any, error: Exception) -> ModelError:
 
 
 def _has_clear_message(error: Exception) -> bool:
-    """Return whether TensorFlow and Keras raise errors of this type with a message."""
+    """Return whether TensorFlow and Keras raise exceptions of this type themselves.
+
+    Their messages explain the problem. Exceptions of other types are bugs in the code of a model.
+    """
     return isinstance(error, (ValueError, NotImplementedError, tensorflow().errors.OpError))
 
 
 def _is_eager_only(error: Exception) -> bool:
-    """Return whether an error comes from a tensor operation that needs eager values."""
+    """Return whether an error was raised because a tensor has no value in a graph.
+
+    Examples are a missing method ``numpy``, and a condition on a symbolic tensor.
+    """
     text = str(error)
     if missing := _NO_ATTRIBUTE.search(text):
         with tensorflow().init_scope():  # outside the graph that is being traced
@@ -108,6 +119,11 @@ def summarize_error(error: Exception) -> str:
     """Return the message of an error as one line, after the name of the failed call.
 
     The type of the error is included where the message alone says little, as for a KeyError.
+
+    Returns
+    -------
+    str
+        One line of text.
     """
     # The text of a KeyError is the repr of its message.
     message = error.args[0] if isinstance(error, KeyError) and error.args else error

@@ -37,7 +37,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class InputInfo:
-    """Describe one input of a network: its name, shape, dtype and data format.
+    """Record of one input of a network: its name, shape, dtype and data format.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class InputInfo:
 
 
 class Network(Protocol):  # numpydoc ignore=PR01
-    """A model of any kind that lists its layers and computes their outputs.
+    """Protocol of a model of any kind that lists its layers and computes outputs.
 
     Instances must be hashable and must allow attributes and weak references, as instances of an
     ordinary class do: compiled functions are cached with them.
@@ -97,7 +97,7 @@ class Network(Protocol):  # numpydoc ignore=PR01
 
     @property
     def inputs(self) -> Sequence[InputInfo]:
-        """Descriptions of the inputs, in order; empty if the inputs are not known."""
+        """Description of each input of the network; empty if the inputs are not known."""
 
     @property
     def outputs(self) -> Sequence[str]:
@@ -139,7 +139,7 @@ class Network(Protocol):  # numpydoc ignore=PR01
         """
 
     def fingerprint(self) -> str:
-        """Return a text that is equal for networks that compute the same function.
+        """Return a text that is the same for networks that compute the same function.
 
         Returns
         -------
@@ -149,52 +149,73 @@ class Network(Protocol):  # numpydoc ignore=PR01
 
 
 class DifferentiableNetwork(Network, Protocol):
-    """A network that TensorFlow can trace and differentiate."""
+    """Protocol of a network that TensorFlow can trace and differentiate."""
 
     def trace(self, inputs: Any, training: bool = False) -> Trace:
-        """Run the network on symbolic inputs while a `tf.function` is traced."""
+        """Run the network on symbolic inputs and record its layer calls.
+
+        The method must be called while a `tf.function` is traced.
+        """
 
 
 class EditableNetwork(Network, Protocol):
-    """A network whose weights can be read and assigned."""
+    """Protocol of a network whose weights can be read and assigned."""
 
     def weights(self) -> list[Weight]:
         """Return every weight of the network once."""
 
 
 class LayerFunction(Protocol):
-    """A function that runs a network and returns the outputs of selected layers."""
+    """Protocol of a callable that runs a network and returns outputs of some layers."""
 
     @property
     def layers(self) -> dict[str, LayerInfo]:
-        """Selected layers by path; empty until the first call or trace."""
+        """Description of each selected layer: layer path -> `LayerInfo`.
+
+        The dict is empty until the first call or trace.
+        """
 
     @property
     def trace_count(self) -> int:
-        """Number of times the network has been traced."""
+        """Number of times that the network has been traced."""
 
     def __call__(self, x: Any) -> dict[str, npt.NDArray[Any]]:
-        """Return the layer outputs for a batch, as read-only arrays by layer path."""
+        """Return the outputs of the selected layers for a batch.
+
+        Returns
+        -------
+        dict
+            Layer path -> read-only array.
+        """
 
     def trace(
         self, specs: Any, transform: Callable[..., Any] | None = None
     ) -> dict[str, LayerInfo]:
-        """Trace the network on TensorSpecs and return the selected layers."""
+        """Trace the network on TensorSpecs and describe the selected layers.
+
+        Returns
+        -------
+        dict
+            Layer path -> `LayerInfo`.
+        """
 
     def run(self, x: Any, transform: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-        """Apply a transform to each layer output; see `extraction.run_transform`."""
+        """Run the network and apply a transform to the output of each selected layer.
+
+        The arguments and the result are those of `extraction.run_transform`.
+        """
 
 
 class CompiledNetwork(Network, Protocol):
-    """A network that computes selected layers in one compiled function."""
+    """Protocol of a network that computes selected layers in one compiled function."""
 
     def compile_layers(self, selection: Selection, training: bool) -> LayerFunction:
-        """Return the compiled function that computes the layers of a selection."""
+        """Return a compiled function that computes the outputs of selected layers."""
 
 
 @dataclass(frozen=True)
 class NetworkKind:
-    """A kind of network: how to recognize and load its models.
+    """Record of a kind of network: how to recognize and load its models.
 
     Attributes
     ----------
@@ -219,23 +240,32 @@ class NetworkKind:
 
 
 def is_network(value: object) -> TypeGuard[Network]:
-    """Return whether the class of an object has the methods of `Network`."""
+    """Return whether the class of an object has the methods of the protocol `Network`."""
     # isinstance() with a runtime-checkable protocol would evaluate the properties.
     return _has_methods(value, "list_layers", "run", "fingerprint")
 
 
 def is_differentiable(network: Network) -> TypeGuard[DifferentiableNetwork]:
-    """Return whether TensorFlow can differentiate a network."""
+    """Return whether TensorFlow can differentiate a network.
+
+    Such networks have the method `trace`.
+    """
     return _has_methods(network, "trace")
 
 
 def is_editable(network: Network) -> TypeGuard[EditableNetwork]:
-    """Return whether the weights of a network can be read and assigned."""
+    """Return whether the weights of a network can be read and assigned.
+
+    Such networks have the method `weights`.
+    """
     return _has_methods(network, "weights")
 
 
 def is_compiled(network: Network) -> TypeGuard[CompiledNetwork]:
-    """Return whether a network computes its layers in one compiled function."""
+    """Return whether a network can compute its layers in one compiled function.
+
+    Such networks have the method `compile_layers`.
+    """
     return _has_methods(network, "compile_layers")
 
 
@@ -259,7 +289,13 @@ def check_compiled(network: Network, purpose: str) -> None:
 
 
 def check_editable(network: Network, purpose: str) -> None:
-    """Raise CapabilityError unless the weights of a network can be read."""
+    """Raise CapabilityError unless the weights of a network can be read.
+
+    Parameters
+    ----------
+    purpose
+        Name of the operation that needs the weights, for the message.
+    """
     if not is_editable(network):
         raise CapabilityError(
             f"{purpose} needs the weights of a model, which {describe_network(network)} does not "

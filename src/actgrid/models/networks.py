@@ -30,7 +30,10 @@ __all__ = [
 
 @lru_cache(maxsize=1)
 def list_network_kinds() -> tuple[NetworkKind, ...]:
-    """Return the `NetworkKind` of each module whose name ends in ``_network``."""
+    """Return the supported kinds of networks, such as Keras models.
+
+    Each module of this package whose name ends in ``_network`` defines a `NetworkKind`.
+    """
     package = importlib.import_module(str(__package__))
     modules = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
     return tuple(
@@ -41,7 +44,11 @@ def list_network_kinds() -> tuple[NetworkKind, ...]:
 
 
 def find_network(model: object) -> Network | None:
-    """Return a model object as a `Network`; None if the object is no known model."""
+    """Wrap a model object as a `Network`.
+
+    A model that is a network already is returned unchanged. The result is None if the object is no
+    supported model.
+    """
     if is_network(model):
         return model
     return next(filter(None, (kind.wrap(model) for kind in list_network_kinds())), None)
@@ -66,7 +73,13 @@ def unwrap_model(model: object) -> Any:
 
 
 def get_network(model: object) -> Network:
-    """Return the `Network` of a model that `load_model` returned."""
+    """Wrap a model that `load_model` returned as a `Network`.
+
+    Raises
+    ------
+    ModelError
+        If the object is no supported model.
+    """
     network = find_network(model)
     if network is None:
         raise ModelError(
@@ -86,6 +99,11 @@ def run_network(network: Network, inputs: Any, paths: Sequence[str]) -> dict[str
     paths
         Paths of the layers.
 
+    Returns
+    -------
+    dict
+        Layer path -> array.
+
     Raises
     ------
     ModelError
@@ -98,14 +116,20 @@ def run_network(network: Network, inputs: Any, paths: Sequence[str]) -> dict[str
 
 
 def list_network_layers(network: Network, inputs: Any) -> list[LayerInfo]:
-    """List the layer outputs of a network for inputs that `prepare_inputs` returned."""
+    """List the `LayerInfo` of each layer output of a network.
+
+    Parameters
+    ----------
+    inputs
+        Inputs that `prepare_inputs` returned.
+    """
     arrays = _convert_inputs(network, inputs)
     with raise_model_errors(inputs):
         return network.list_layers(arrays)
 
 
 def _convert_inputs(network: Network, inputs: Any) -> Any:
-    """Return inputs as NumPy arrays in the dtypes of the network."""
+    """Convert input tensors to NumPy arrays of the dtypes that a network expects."""
     tensors = tensorflow().nest.flatten(inputs)
     if not network.inputs:
         arrays = [np.asarray(tensor) for tensor in tensors]
@@ -120,6 +144,11 @@ def trace_network(model: object, inputs: Any) -> Trace:
 
     A network that TensorFlow cannot trace becomes a single operation without a gradient, which runs
     the network when the function runs. In this case the trace has no layer calls.
+
+    Returns
+    -------
+    Trace
+        Outputs of the model, and its layer calls.
     """
     network = get_network(model)
     if is_differentiable(network):
@@ -142,7 +171,10 @@ def trace_network(model: object, inputs: Any) -> Trace:
 
 
 def _describe_outputs(network: Network, inputs: Any) -> list[LayerInfo]:
-    """Return the LayerInfo of each output of a network for symbolic inputs."""
+    """Return the `LayerInfo` of each layer whose output a network returns.
+
+    A network that cannot describe its layers without a run is run on a sample of zeros.
+    """
     try:
         infos = network.list_layers()
     except ModelError:  # shapes are known only after a run: run a sample of zeros

@@ -55,7 +55,7 @@ _BUILT_IN_SCALING = {
 
 
 class Preprocessing(NamedTuple):
-    """The preprocessing of pixels 0 to 255 for a model, and why it was chosen.
+    """Record of the preprocessing of pixels for a model, and why it was chosen.
 
     Attributes
     ----------
@@ -75,12 +75,19 @@ class Preprocessing(NamedTuple):
     function: Function
 
     def describe(self) -> str:
-        """Return the name and the reason in one line."""
+        """Return the name of the preprocessing and the reason for it in one line."""
         return f"{self.name} ({self.reason})"
 
 
 def get_preprocess_function(preprocess: object, model: Any = None) -> Function:
-    """Return the function for a value of the option `preprocess`; see `load_images`.
+    """Return the function that converts pixels for a value of option `preprocess`.
+
+    The values of the option are those of `load_images`.
+
+    Returns
+    -------
+    callable
+        Function of pixels from 0 to 255 that returns the input of the model.
 
     Raises
     ------
@@ -91,7 +98,12 @@ def get_preprocess_function(preprocess: object, model: Any = None) -> Function:
 
 
 def find_preprocessing(preprocess: object, model: Any = None) -> Preprocessing:
-    """Return the preprocessing for a value of the option `preprocess`.
+    """Choose the preprocessing of pixels for a value of the option `preprocess`.
+
+    Returns
+    -------
+    Preprocessing
+        Name, reason and function of the preprocessing.
 
     Warns
     -----
@@ -192,10 +204,16 @@ def _choose_by_layers(model: Any) -> Preprocessing:
 
 
 def _choose_by_scaling(scale: float, offset: float) -> Preprocessing:
-    """Return the preprocessing for a model that computes ``scale * x + offset``.
+    """Return the preprocessing for a model whose first layers scale its input.
 
-    The expected range of x is centred where ``scale * x + offset`` is zero. Without an offset, it
-    is the range, 0 to 1 or 0 to 255, that the scale brings nearer to 1.
+    The first layers compute ``scale * x + offset``. The expected range of x is centred where this
+    is zero. Without an offset, it is the range, 0 to 1 or 0 to 255, that the scale brings nearer to
+    1.
+
+    Returns
+    -------
+    Preprocessing
+        Conversion of pixels to the expected range.
     """
     no_scaling = Preprocessing("none", "the model scales its input itself", False, _keep_pixels)
     middle = -offset / scale if scale else np.inf
@@ -224,10 +242,15 @@ _SCALE_THRESHOLD = 1 / 16
 
 
 def _measure_scaling(model: Any) -> tuple[float, float]:
-    """Return the mean scale and offset of a model's input before the first kernel.
+    """Measure how the layers before the first kernel scale the input of a model.
 
-    The layers before the first kernel are run on constant images. A scale of 0 means that they are
-    not linear.
+    These layers are run on constant images.
+
+    Returns
+    -------
+    tuple of float
+        Mean scale and mean offset. A scale of 0 means that the layers are not linear, or cannot be
+        run.
     """
     tf = tensorflow()
     specs = _find_specs(model)
@@ -257,9 +280,14 @@ _PROBE_SIDE = 32
 
 
 def _run_to_first_kernel(layer: Any, images: Any) -> tuple[Any, bool]:
-    """Run a layer on images up to its first kernel; also return if it has a kernel.
+    """Run a layer on images as far as its first kernel.
 
     Layers that only move pixels are skipped.
+
+    Returns
+    -------
+    tuple
+        Images before the first kernel, and whether the layer has a kernel.
     """
     k = keras()
     class_name = type(layer).__name__
@@ -283,7 +311,10 @@ def _run_to_first_kernel(layer: Any, images: Any) -> tuple[Any, bool]:
 
 
 def _run_operation(operation: Any, images: Any) -> Any:
-    """Run an operation of a functional model with images in the place of its tensors."""
+    """Run an operation of a functional model on images instead of its own inputs.
+
+    Each symbolic tensor among the arguments of the operation is replaced by the images.
+    """
     arguments = operation._inbound_nodes[-1].arguments
     args, kwargs = arguments.fill_in({id(tensor): images for tensor in arguments.keras_tensors})
     return operation(*args, **kwargs)
@@ -294,7 +325,13 @@ def _has_sublayers(layer: Any) -> bool:
 
 
 def _trace_to_first_kernel(layer: Any, images: Any) -> tuple[Any, bool]:
-    """Run the TensorFlow operations of a layer up to its first kernel."""
+    """Run the TensorFlow operations of a layer on images as far as its first kernel.
+
+    Returns
+    -------
+    tuple
+        Images before the first kernel, and whether the layer has a kernel.
+    """
     tf = tensorflow()
     is_scaled = has_kernel = False
 
@@ -317,7 +354,18 @@ def _trace_to_first_kernel(layer: Any, images: Any) -> tuple[Any, bool]:
 
 
 def _follow_scaling(inputs: Any) -> tuple[Any, bool]:
-    """Return the tensor before the first kernel, and whether there is a kernel."""
+    """Find the last tensor before the first kernel in a TensorFlow graph.
+
+    Parameters
+    ----------
+    inputs
+        Input tensor of the graph.
+
+    Returns
+    -------
+    tuple
+        The input after the operations that scale it, and whether the graph has a kernel.
+    """
     scaled, pending, visited = inputs, [inputs], set()
     while pending:
         tensor = pending.pop(0)
@@ -344,7 +392,7 @@ def _find_specs(layer: Any) -> Any:
 
 
 def _reads_variables(operation: Any) -> bool:
-    """Return whether an operand of an operation depends on variables of a model."""
+    """Return whether an input of a TensorFlow operation depends on model variables."""
     pending, visited = [tensor.op for tensor in operation.inputs], set()
     while pending:
         operand = pending.pop()

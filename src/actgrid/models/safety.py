@@ -80,7 +80,7 @@ _FILE_ATTRIBUTES: dict[str, tuple[str, Callable[[str], bool]]] = {
 
 
 def find_unsafe_config(config: Any) -> str | None:
-    """Describe the first unsafe part of a Keras configuration; None if safe."""
+    """Describe the first unsafe part of a Keras configuration; None if it is safe."""
     # A loop, because a configuration may be nested more deeply than the recursion limit.
     pending = [config]
     while pending:
@@ -109,7 +109,12 @@ def _describe_unsafe_object(value: Mapping[str, Any]) -> str | None:
 
 
 def find_unsafe_operation(folder: Path) -> str | None:
-    """Describe the first unsafe operation of a SavedModel; None if safe.
+    """Describe the first unsafe operation in the graphs of a SavedModel.
+
+    Returns
+    -------
+    str or None
+        Phrase for an error message. None: no operation is unsafe.
 
     Raises
     ------
@@ -125,7 +130,10 @@ def find_unsafe_operation(folder: Path) -> str | None:
 
 
 def _iterate_unsafe_operations(graph: Any) -> Iterator[str]:
-    """Yield the names of refused operations anywhere in a MetaGraphDef."""
+    """Yield the types of the unsafe operations in a SavedModel graph (MetaGraphDef).
+
+    Operations inside functions of the graph are included.
+    """
     functions = {
         function.signature.name: list(function.node_def)
         for function in graph.graph_def.library.function
@@ -154,7 +162,11 @@ def _names_file(node: Any) -> bool:
 
 
 def _list_entry_nodes(graph: Any) -> list[str]:
-    """Return the nodes of the main graph that loading runs or that signatures return."""
+    """Return the names of the nodes where the execution of a SavedModel graph starts.
+
+    These are the nodes in collections, which loading runs, and the inputs and outputs of
+    signatures.
+    """
     names = [
         info.name
         for signature in graph.signature_def.values()
@@ -166,7 +178,7 @@ def _list_entry_nodes(graph: Any) -> list[str]:
 
 
 def _list_entry_functions(graph: Any) -> list[str]:
-    """Return the names of the functions that objects of the model can call."""
+    """Return the names of the graph functions that objects of a SavedModel can call."""
     return list(graph.object_graph_def.concrete_functions)
 
 
@@ -176,7 +188,24 @@ def _iterate_reachable_nodes(
     names: Iterable[str],
     called: Iterable[str],
 ) -> Iterator[Any]:
-    """Yield every node that the named nodes depend on or that the functions contain."""
+    """Yield every graph node that can run when given nodes or functions run.
+
+    Parameters
+    ----------
+    nodes
+        Node name -> node of the main graph.
+    functions
+        Function name -> nodes of the function.
+    names
+        Names of the nodes to start from.
+    called
+        Names of the functions to start from.
+
+    Yields
+    ------
+    NodeDef
+        A node that a start node depends on or that a called function contains.
+    """
     pending_nodes = [_parse_node_name(name) for name in names]
     pending_functions = list(called)
     visited: set[tuple[str, str]] = set()
@@ -200,7 +229,7 @@ def _iterate_reachable_nodes(
 
 
 def _parse_node_name(source: str) -> str:
-    """Return the node name of an input ``name``, ``name:1`` or ``^name``."""
+    """Return the name of the node in a graph input ``name``, ``name:1`` or ``^name``."""
     return source.lstrip("^").partition(":")[0]
 
 

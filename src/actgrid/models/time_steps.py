@@ -15,7 +15,7 @@ _FUNCTION_ATTRIBUTES = ("activation", "recurrent_activation")
 
 
 class TimeSteps:
-    """Run the layers inside TimeDistributed once on the batch of all time steps.
+    """Runner of layers inside TimeDistributed, once on the batch of all time steps.
 
     Keras itself runs them step by step, or in a loop if the number of steps is free. Activations,
     (N * T, ...), are split into (N, T, ...) and merged again for the next layer, so that the
@@ -101,7 +101,13 @@ def _merge_axes(tensor: Any, count: int) -> Any:
 
 
 def _reshape(tensor: Any, counts: list[Any], sides: Any, start: int) -> Any:
-    """Reshape a tensor to (-1, *counts, *sides)."""
+    """Reshape a tensor to (-1, *counts, *sides), also if sides are not fixed.
+
+    Parameters
+    ----------
+    start
+        Number of the first axis of `tensor` that belongs to `sides`.
+    """
     tf = tensorflow()
     if sides.is_fully_defined():
         return tf.reshape(tensor, [-1, *counts, *sides])
@@ -115,7 +121,7 @@ def is_time_distributed(layer: Any) -> bool:
 
 
 def is_sample_wise(layer: Any) -> bool:
-    """Return whether a layer is known to compute each sample from that sample only.
+    """Return whether a layer is known to compute each sample of a batch independently.
 
     Only Keras's own layers that run no user code are known to do so.
     """
@@ -123,7 +129,7 @@ def is_sample_wise(layer: Any) -> bool:
 
 
 def _iterate_parts(layer: Any) -> Iterator[Any]:
-    """Yield all layers and operations inside a layer."""
+    """Yield all layers and operations inside a layer, at any depth."""
     yield from layer._flatten_layers(include_self=False, recursive=True)
     for part in layer._flatten_layers(include_self=True, recursive=True):
         if isinstance(part, keras().Function):

@@ -46,12 +46,21 @@ _TRACED_SPECS: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 def _intercept_method(
     layer: Any, name: str, record: Callable[[Any, Any], Any], replacement: Any = None
 ) -> Iterator[None]:
-    """Replace a method of a layer so that `record` receives each call.
+    """Replace a method of a layer in a ``with`` block, so that its calls are recorded.
 
     Calls in other threads are not recorded.
 
-    `record` takes ((args, kwargs), outputs), and its return value replaces the outputs.
-    `replacement` is called instead of the method, with the original method as its first argument.
+    Parameters
+    ----------
+    layer
+        The layer, which is changed until the block ends.
+    name
+        Name of the method.
+    record
+        Function of ((args, kwargs), outputs) of each call. Its return value replaces the outputs.
+    replacement
+        Function that is called instead of the method, with the original method as its first
+        argument. None: the method is called.
     """
     original = getattr(layer, name)
     python_function = getattr(getattr(type(layer), name, None), "python_function", None)
@@ -88,13 +97,21 @@ def keep_state() -> Any:
 
     The state consists of the memory of stateful layers and the seeds of random layers. Each
     `tf.function` needs its own context, because it cannot read tensors of another function.
+
+    Returns
+    -------
+    context manager
+        The context, which also returns the temporary values of variables.
     """
     return keras().StatelessScope()
 
 
 @contextmanager
 def _keep_state_except_seeds(model: Any) -> Iterator[None]:
-    """Discard assignments to a model's variables, except to random seeds."""
+    """Restore the variables of a model after the ``with`` block, except random seeds.
+
+    Values that the block assigned to random seeds are kept.
+    """
     with keep_state() as scope:
         yield
     for variable in model.variables:
@@ -105,7 +122,7 @@ def _keep_state_except_seeds(model: Any) -> Iterator[None]:
 
 
 def build_model(model: Any, inputs: Any) -> None:
-    """Create the weights of a Keras model that creates them in its first call.
+    """Build a Keras model that creates its weights in its first call.
 
     Must be called with every input that a user passes; see `find_input_specs`.
 
@@ -124,15 +141,30 @@ def build_model(model: Any, inputs: Any) -> None:
 
 
 def flatten_outputs(structure: Any) -> list[Any]:
-    """Flatten a structure of dicts, lists and tuples without sorting dict keys."""
+    """Return the tensors in a nested structure of dicts, lists and tuples.
+
+    Unlike `tf.nest.flatten`, dict keys are not sorted.
+    """
     return [value for _, value in _iterate_outputs(structure)]
 
 
 def _iterate_outputs(outputs: Any, suffix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (suffix of the layer path, tensor) for each output in a structure.
+    """Yield (suffix of the layer path, tensor) for each output of a layer.
 
     The first output of a list has no number, so that the first output of a layer has the layer's
     name.
+
+    Parameters
+    ----------
+    outputs
+        Nested structure of dicts, lists and tuples of tensors.
+    suffix
+        Suffix for the whole structure, such as ``[1]``.
+
+    Yields
+    ------
+    tuple
+        (suffix, tensor).
     """
     if isinstance(outputs, dict):
         for key, value in outputs.items():
@@ -145,7 +177,10 @@ def _iterate_outputs(outputs: Any, suffix: str = "") -> Iterator[tuple[str, Any]
 
 
 class _DataFormats:
-    """Data formats of tensors; a layer without a data format has that of its input."""
+    """Data formats of the tensors in a traced model.
+
+    A layer without an own data format has the data format of its input.
+    """
 
     def __init__(self, model: Any, inputs: Any) -> None:
         self._formats_by_id = {
@@ -154,7 +189,13 @@ class _DataFormats:
         }
 
     def assign(self, layer: Any, inputs: Any, *outputs: Any) -> str:
-        """Return and store the data format of a layer's outputs."""
+        """Determine the data format of a layer's outputs, and remember it.
+
+        Returns
+        -------
+        str
+            ``"channels_first"`` or ``"channels_last"``.
+        """
         k = keras()
         declared = getattr(layer, "data_format", None)
         input_formats = [self._formats_by_id.get(id(tensor)) for tensor in flatten_outputs(inputs)]
@@ -176,6 +217,11 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
     """Run a model on symbolic inputs and record its layer calls.
 
     Must be called while a `tf.function` is traced.
+
+    Returns
+    -------
+    Trace
+        Outputs of the model, and its layer calls.
 
     Raises
     ------
@@ -259,7 +305,11 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
 
 
 class _Record(NamedTuple):
-    """A recorded layer call, with the outputs passed to the next layer."""
+    """Record of one layer call during a trace.
+
+    `outputs` are the outputs that are shown, and `passed_outputs` those that the next layer
+    receives.
+    """
 
     node: Node
     inputs: Any
@@ -269,9 +319,13 @@ class _Record(NamedTuple):
 
 
 def _stack_time_steps(records: list[_Record], layer: Any) -> list[_Record]:
-    """Stack the calls of the separate time steps of a TimeDistributed layer.
+    """Stack the recorded calls of the time steps of a TimeDistributed layer.
 
-    Records are returned unchanged if the steps do not call the same layers.
+    Returns
+    -------
+    list of _Record
+        One record for all steps of each inner layer. The records are unchanged if the steps do not
+        call the same layers.
     """
     tf = tensorflow()
     steps: list[list[_Record]] = [[]]
@@ -307,6 +361,11 @@ def _relax_batch(tensor: Any) -> Any:
 def prepare_trace_inputs(model: Any, x: Any) -> Any:
     """Return the inputs to trace a model with: `x`, or the model's TensorSpecs.
 
+    Returns
+    -------
+    structure of tensor or TensorSpec
+        The inputs in the structure of the model input.
+
     Raises
     ------
     ModelError
@@ -323,7 +382,13 @@ def prepare_trace_inputs(model: Any, x: Any) -> Any:
 
 
 def find_input_specs(model: Any) -> Any:
-    """Return a model's inputs as TensorSpecs; None if they are not known."""
+    """Return the inputs of a model as TensorSpecs.
+
+    Returns
+    -------
+    structure of TensorSpec or None
+        In the structure of the model input. None: the inputs are not known.
+    """
     # A model that is not functional may not know its inputs: Keras stores no dtypes, and no shapes
     # if the `build` method of the model takes none.
     specs = _TRACED_SPECS.get(model)
@@ -331,7 +396,10 @@ def find_input_specs(model: Any) -> Any:
 
 
 def _explain_unknown_input(model: Any) -> str:
-    """Return an error message: why the input of a model is unknown, and what to do."""
+    """Return an error message for a model whose input is not known.
+
+    The message gives the reason and what to do.
+    """
     shapes = (model.get_build_config() or {}).get("shapes_dict")
     if shapes:
         arguments = ", ".join(name.removesuffix("_shape") for name in shapes)

@@ -23,17 +23,17 @@ __all__ = [
 
 
 class KerasLayer(Protocol):
-    """A Keras layer, model or operation, typed by the members that actgrid uses."""
+    """Protocol of a Keras layer, model or operation: the members that actgrid uses."""
 
     @property
     def name(self) -> str:
         """Name of the layer."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the layer's output."""
+        """Call the layer and return its output."""
 
     def get_config(self) -> Any:
-        """Return the layer's configuration."""
+        """Return the configuration of the layer, from which Keras can create it again."""
 
 
 # Anything that `actgrid.load_model` accepts: a Keras model, a network of another kind, the path of

@@ -40,7 +40,7 @@ _MAX_LABEL_WIDTH = 260
 
 @dataclass(frozen=True, eq=False)
 class Box:
-    """A layer's output as a box in a diagram.
+    """Record of a layer's output as a box in a diagram.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class Box:
 
 
 class _PlacedBox(NamedTuple):
-    """A box with its position and size in pixels."""
+    """Record of a box of a diagram with its position and size in pixels."""
 
     box: Box
     left: float
@@ -78,7 +78,7 @@ class _PlacedBox(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Diagram(Picture):
-    """The layers of a network as boxes, in the order in which they run.
+    """Picture of the layers of a network as boxes, in the order in which they run.
 
     `actgrid.diagram` returns a diagram of a model.
 
@@ -119,7 +119,7 @@ class Diagram(Picture):
 
     @property
     def colours(self) -> dict[str, Colour]:
-        """Colour of each layer type, as (red, green, blue) from 0 to 255."""
+        """Colour of each layer type: name of the type -> (red, green, blue), 0 to 255."""
         colours = palette("tab20")
         types = dict.fromkeys(box.type for box in self.boxes)
         # First the ten saturated colours, then the ten pale ones; then the colours repeat.
@@ -131,7 +131,7 @@ class Diagram(Picture):
         return {name: _convert_colour(colour) for name, colour in zip(types, chosen, strict=True)}
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
-        """Draw the diagram.
+        """Draw the diagram as RGB pixels.
 
         Returns
         -------
@@ -152,7 +152,7 @@ class Diagram(Picture):
         return np.asarray(page)
 
     def _iterate_rows(self) -> Iterator[list[_PlacedBox]]:
-        """Yield the placed boxes of each row."""
+        """Yield the rows of the diagram: the boxes of each row with their positions."""
         row: list[_PlacedBox] = []
         left = 0.0
         for box, (width, height, depth) in zip(self.boxes, self._iterate_sizes(), strict=True):
@@ -165,7 +165,7 @@ class Diagram(Picture):
         yield row
 
     def _iterate_sizes(self) -> Iterator[tuple[float, float, float]]:
-        """Yield (width, height, depth) of each box in pixels.
+        """Yield the size (width, height, depth) of each box of the diagram in pixels.
 
         Sizes are proportional to the square roots of the lengths, because lengths may differ by a
         factor of a thousand and small boxes must stay visible.
@@ -188,7 +188,20 @@ class Diagram(Picture):
                 yield width, length(shape[-1], max_units, self.side), _MIN_SIDE
 
     def _draw_row(self, row: Sequence[_PlacedBox], colours: Mapping[str, Colour]) -> Image.Image:
-        """Draw a row of vertically centred boxes and their labels."""
+        """Draw one row of boxes, vertically centred, and their labels.
+
+        Parameters
+        ----------
+        row
+            The boxes with their positions.
+        colours
+            Layer type -> colour of its boxes.
+
+        Returns
+        -------
+        PIL.Image.Image
+            Picture of the row.
+        """
         top_height = max(placed.height / 2 + placed.depth for placed in row)
         bottom_height = max(placed.height / 2 for placed in row)
         last_box = row[-1]
@@ -267,7 +280,19 @@ class Diagram(Picture):
     def _paste_face(
         picture: Image.Image, placed: _PlacedBox, face: npt.NDArray[np.uint8], top: float
     ) -> None:
-        """Paste the picture of a box on its front, inside the outline."""
+        """Paste a picture on the front of a box in a diagram, inside its outline.
+
+        Parameters
+        ----------
+        picture
+            Picture of the row of boxes, which is changed.
+        placed
+            The box with its position and size.
+        face
+            RGB picture to resize to the front of the box.
+        top
+            Position of the upper edge of the front in pixels.
+        """
         left, face_top = math.ceil(placed.left) + 1, math.ceil(top) + 1
         width = math.floor(placed.left + placed.width) - left
         height = math.floor(top + placed.height) - face_top
@@ -333,7 +358,10 @@ def draw_diagram(boxes: Iterable[Box], **options: Unpack[DiagramOptions]) -> Dia
 
 
 def _count_slices(shape: Sequence[int]) -> int:
-    """Return the number of channels of all slices, which the depth of a box shows."""
+    """Return the number of channels of all slices of a layer output.
+
+    The depth of the box in a diagram shows this number.
+    """
     return shape[-1] * math.prod(shape[:-3])
 
 
@@ -352,7 +380,13 @@ def _get_line_height() -> int:
 
 
 def _draw_label(box: Box) -> Image.Image:
-    """Draw the name and shape of a box as a mask of vertical text."""
+    """Draw the name and the output shape of a box as vertical text.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mask of mode L.
+    """
     font = _load_font()
     shape = " " + " x ".join(map(str, box.shape))
     text = shorten_text(box.name, font, _MAX_LABEL_WIDTH - math.ceil(font.getlength(shape))) + shape

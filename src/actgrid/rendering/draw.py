@@ -136,7 +136,7 @@ def render(activations: npt.ArrayLike, **options: Unpack[RenderArrayOptions]) ->
 
 
 def zoom_canvas(canvas: npt.NDArray[np.uint8], zoom: int) -> npt.NDArray[np.uint8]:
-    """Return a picture with every pixel repeated `zoom` times in both directions."""
+    """Enlarge a picture by repeating each pixel `zoom` times in both directions."""
     if zoom == 1:
         return canvas
     zoomed = make_blank_levels(*(side * zoom for side in canvas.shape))
@@ -145,7 +145,24 @@ def zoom_canvas(canvas: npt.NDArray[np.uint8], zoom: int) -> npt.NDArray[np.uint
 
 
 def lay_out_tiles(tiling: Tiling, channels: int, columns: int | None, padding: int) -> Layout:
-    """Return the layout of the tiles of a number of channels."""
+    """Return the layout of a grid for a number of channels.
+
+    Parameters
+    ----------
+    tiling
+        The tiles and how their array kind is laid out.
+    channels
+        Number of channels to draw.
+    columns
+        Number of columns. None: chosen for the kind of array.
+    padding
+        Pixels between tiles.
+
+    Returns
+    -------
+    Layout
+        Positions of the tiles.
+    """
     _, slices, height, width = tiling.tiles.shape
     count = channels * slices
     if tiling.is_joined:
@@ -158,7 +175,15 @@ def lay_out_tiles(tiling: Tiling, channels: int, columns: int | None, padding: i
 
 
 def _order_channels(order: Any, stats: ChannelStats) -> npt.NDArray[np.intp]:
-    """Return the channels to draw, in order; `stats` has one entry per channel."""
+    """Return the indices of the channels to draw, in the order of drawing.
+
+    Parameters
+    ----------
+    order
+        Name of an order, such as by a statistic, or the indices themselves.
+    stats
+        Statistics with one entry per channel.
+    """
     count = stats.mean.size
     if isinstance(order, str):
         statistic = ORDERS[order]
@@ -173,7 +198,7 @@ def _order_channels(order: Any, stats: ChannelStats) -> npt.NDArray[np.intp]:
 
 
 def check_channels(channels: npt.NDArray[np.intp], count: int) -> None:
-    """Raise OptionError unless `channels` are distinct indices below `count`."""
+    """Raise OptionError unless channel indices are distinct and below `count`."""
     outside = channels[(channels < 0) | (channels >= count)]
     if outside.size:
         raise OptionError(f"order names channel {outside[0]}, but there are {count} channels")

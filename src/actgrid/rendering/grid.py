@@ -18,7 +18,7 @@ __all__ = ["Grid"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Grid(Picture):  # numpydoc ignore=PR01
-    """Every channel of an activation as one tile of a picture.
+    """Picture in which every channel of an activation is one tile.
 
     `actgrid.render` returns a grid.
 
@@ -56,7 +56,7 @@ class Grid(Picture):  # numpydoc ignore=PR01
         return f"<Grid {width} x {height}, {len(self.channels)} tiles, {self.cmap}>"
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
-        """Apply the colormap to the levels.
+        """Convert the grid to RGB pixels by applying its colormap to its levels.
 
         Returns
         -------
@@ -69,7 +69,7 @@ class Grid(Picture):  # numpydoc ignore=PR01
         return self.levels, palette(self.cmap)
 
     def tile(self, channel: int, part: int = 0) -> npt.NDArray[np.uint8]:
-        """Return the levels of one tile, as a view of `levels`.
+        """Return the levels of one tile of the grid, as a view of `levels`.
 
         Parameters
         ----------
@@ -103,7 +103,7 @@ class Grid(Picture):  # numpydoc ignore=PR01
         ]
 
     def locate(self, x: int, y: int) -> int | None:
-        """Return the channel drawn at a pixel; None in padding and unused cells.
+        """Return the channel drawn at a pixel of the grid; None outside of all tiles.
 
         Parameters
         ----------

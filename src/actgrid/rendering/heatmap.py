@@ -170,7 +170,7 @@ class Heatmap(Picture):
         return len(self.values)
 
     def __getitem__(self, index: int | slice) -> Heatmap:
-        """Return one or several of the maps as a heatmap."""
+        """Return a heatmap with one or several of the maps of this heatmap."""
         if isinstance(index, slice):
             rows = index
         else:
@@ -209,7 +209,7 @@ class Heatmap(Picture):
         return f"<Heatmap {', '.join([f'{maps} of {width} x {height}', *filter(None, names)])}>"
 
     def replace_images(self, images: object, boxes: object = None) -> Heatmap:
-        """Return the same maps with other images.
+        """Return a heatmap with the same maps and other images.
 
         Parameters
         ----------
@@ -241,7 +241,7 @@ class Heatmap(Picture):
     def resize(
         self, height: int, width: int, *, threads: int | None = None
     ) -> npt.NDArray[np.float32]:
-        """Resize the maps bilinearly.
+        """Return the maps of the heatmap, resized bilinearly.
 
         As in ``tf.image.resize``, pixels are squares, and the outermost values extend to the edges.
 
@@ -426,7 +426,7 @@ class Heatmap(Picture):
         return render(self.values, kind="image", data_format="channels_first", **render_options)
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
-        """Draw the overlay, or the bare maps if there are no images.
+        """Draw the maps over their images, or the bare maps if there are no images.
 
         Returns
         -------
@@ -437,7 +437,7 @@ class Heatmap(Picture):
 
     @property
     def cmap(self) -> str:
-        """Name of the default colormap: a diverging colormap if the maps are signed."""
+        """Name of the default colormap. Signed maps have a diverging colormap."""
         return self._render_options["cmap"]
 
     def _draw_overlays(
@@ -481,9 +481,18 @@ class Heatmap(Picture):
         return [Region(*map(int, box)) for box in self.boxes]
 
     def _measure_ranges(self, clip: float) -> ChannelStats:
-        """Return statistics of each map, with the drawn range as `min` and `max`.
+        """Return the statistics of each map, with the range of values that is drawn.
 
-        For signed maps they are statistics of absolute values.
+        Parameters
+        ----------
+        clip
+            Percentile of the values that is the upper end of the range.
+
+        Returns
+        -------
+        ChannelStats
+            `min` and `max` are the ends of the range. For signed maps, all statistics are those of
+            absolute values.
         """
         backend = load_backend()
         tiles = (np.abs(self.values) if self.signed else self.values)[:, None]
@@ -495,7 +504,18 @@ class Heatmap(Picture):
 
     @np.errstate(divide="ignore", over="ignore", invalid="ignore")
     def _iterate_mappings(self, clip: float) -> Iterator[Mapping]:
-        """Return an iterator over the mapping of each map from values to levels."""
+        """Return an iterator over the conversion of each map from values to levels.
+
+        Parameters
+        ----------
+        clip
+            Percentile of the values that becomes the highest level.
+
+        Returns
+        -------
+        iterator of Mapping
+            One for each map.
+        """
         stats = self._measure_ranges(clip)
         normalization = parse_normalize(self._render_options["normalize"])
         terms = normalization.compute_terms(stats, stats.min, stats.max, np.float32)

@@ -16,7 +16,7 @@ __all__ = ["as_boxes", "as_colour", "as_entries", "as_labels", "as_maps", "as_ph
 
 
 def as_maps(values: object) -> npt.NDArray[np.float32]:
-    """Convert maps to (N, height, width) float32."""
+    """Convert attribution maps, or a single map, to (N, height, width) float32."""
     array = as_array(values)
     maps = array[None] if array.ndim == 2 else array
     if maps.ndim != 3 or maps.size == 0:
@@ -28,7 +28,20 @@ def as_maps(values: object) -> npt.NDArray[np.float32]:
 
 
 def as_photos(images: object, count: int) -> npt.NDArray[np.uint8]:
-    """Return one image for each of `count` maps, (count, height, width, 3) uint8."""
+    """Return one RGB image for each attribution map.
+
+    Parameters
+    ----------
+    images
+        Images in any supported form. A single image is used for all maps.
+    count
+        Number of maps.
+
+    Returns
+    -------
+    numpy.ndarray
+        (count, height, width, 3) uint8.
+    """
     photos = _convert_images(images)
     if len(photos) not in (1, count):
         raise ShapeError(
@@ -38,7 +51,7 @@ def as_photos(images: object, count: int) -> npt.NDArray[np.uint8]:
 
 
 def _convert_images(images: Any) -> npt.NDArray[np.uint8]:
-    """Convert images to (N, height, width, 3) uint8."""
+    """Convert images in any supported form to RGB pixels (N, height, width, 3) uint8."""
     if isinstance(images, (list, tuple)):
         parts = [_convert_images(image) for image in images]
         if len({part.shape[1:] for part in parts}) != 1:
@@ -64,7 +77,20 @@ def _convert_images(images: Any) -> npt.NDArray[np.uint8]:
 
 
 def as_boxes(boxes: Any, count: int) -> npt.NDArray[np.int64]:
-    """Return one box for each of `count` maps, (count, 4): top, left, bottom, right."""
+    """Return one box for each attribution map.
+
+    Parameters
+    ----------
+    boxes
+        One box for each map, or a single box for all maps.
+    count
+        Number of maps.
+
+    Returns
+    -------
+    numpy.ndarray
+        (count, 4) int64: top, left, bottom and right in pixels.
+    """
     array = np.asarray(boxes)
     if array.dtype.kind not in "iu":
         raise DtypeError(f"boxes must be integers, not {array.dtype}")
@@ -77,7 +103,26 @@ def as_boxes(boxes: Any, count: int) -> npt.NDArray[np.int64]:
 
 
 def as_entries(name: str, values: object, count: int, dtype_kinds: str, dtype: type[Any]) -> Any:
-    """Return an array of one number for each map, or None."""
+    """Convert an argument with one number for each map to an array.
+
+    Parameters
+    ----------
+    name
+        Name of the argument, for error messages.
+    values
+        The numbers.
+    count
+        Number of maps.
+    dtype_kinds
+        Accepted kinds of dtypes, as in `numpy.dtype.kind`.
+    dtype
+        Dtype of the result.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        (count,). None: `values` is None.
+    """
     if values is None:
         return None
     numbers = np.atleast_1d(np.asarray(values))
@@ -90,7 +135,13 @@ def as_entries(name: str, values: object, count: int, dtype_kinds: str, dtype: t
 
 
 def as_labels(labels: Any, count: int) -> tuple[str, ...] | None:
-    """Return a tuple of one name for each of `count` maps, or None."""
+    """Return the class name of each attribution map as a tuple.
+
+    Returns
+    -------
+    tuple of str or None
+        `count` names. None: `labels` is None.
+    """
     if labels is None:
         return None
     names = (labels,) if isinstance(labels, str) else tuple(labels)
@@ -100,7 +151,15 @@ def as_labels(labels: Any, count: int) -> tuple[str, ...] | None:
 
 
 def as_colour(name: str, value: Any) -> tuple[int, ...]:
-    """Return a colour as (red, green, blue), 0 to 255."""
+    """Convert the value of a colour option to (red, green, blue), each 0 to 255.
+
+    Parameters
+    ----------
+    name
+        Name of the option, for error messages.
+    value
+        Name of a colour, ``"#rrggbb"`` or three integers.
+    """
     try:
         if isinstance(value, str):
             return ImageColor.getrgb(value)[:3]

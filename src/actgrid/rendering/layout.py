@@ -18,7 +18,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Layout:
-    """A grid of equally large cells, filled row by row.
+    """Layout of a grid of equally large cells, which tiles fill row by row.
 
     Attributes
     ----------
@@ -40,33 +40,51 @@ class Layout:
 
     @property
     def rows(self) -> int:
-        """Number of rows of cells, including a partly filled last row."""
+        """Number of rows of the grid, including a partly filled last row."""
         return -(-self.count // self.columns)
 
     @property
     def height(self) -> int:
-        """Height of the picture in pixels."""
+        """Height of the grid in pixels."""
         return self.rows * (self.tile_height + self.padding) - self.padding
 
     @property
     def width(self) -> int:
-        """Width of the picture in pixels."""
+        """Width of the grid in pixels."""
         return self.columns * (self.tile_width + self.padding) - self.padding
 
     def find_corner(self, cell: Any) -> tuple[Any, Any]:
-        """Return (y, x) of the top left pixel of a cell, or of each cell in an array."""
+        """Return the position (y, x) of the top left pixel of a cell of the grid.
+
+        Parameters
+        ----------
+        cell
+            Number of the cell, or an array of numbers.
+        """
         row, column = divmod(cell, self.columns)
         return row * (self.tile_height + self.padding), column * (self.tile_width + self.padding)
 
     def compute_origins(self) -> npt.NDArray[np.int64]:
-        """Return the canvas offset of the top left pixel of each cell."""
+        """Return the byte offset in the canvas of the top left pixel of each cell.
+
+        Returns
+        -------
+        numpy.ndarray
+            (count,) int64.
+        """
         y, x = self.find_corner(np.arange(self.count))
         stride = self.width + 1  # rows of `make_blank_levels` have one more byte
         origins: npt.NDArray[np.int64] = y * stride + x
         return origins
 
     def find_cell(self, y: int, x: int) -> int | None:
-        """Return the cell at a pixel; None in padding and unused cells."""
+        """Return the number of the cell of the grid at a pixel.
+
+        Returns
+        -------
+        int or None
+            None: the pixel lies in the padding or in an unused cell.
+        """
         row, down = divmod(y, self.tile_height + self.padding)
         column, right = divmod(x, self.tile_width + self.padding)
         if down >= self.tile_height or right >= self.tile_width:
@@ -75,13 +93,31 @@ class Layout:
         return cell if cell < self.count else None
 
     def make_canvas(self, background: int) -> npt.NDArray[np.uint8]:
-        """Return a canvas whose pixels outside the tiles have the level `background`."""
+        """Return an array of levels to draw the tiles of the grid on.
+
+        Pixels outside the tiles have the level `background`. Pixels of tiles are not initialized.
+        """
         is_covered = self.padding == 0 and self.rows * self.columns == self.count
         return make_blank_levels(self.height, self.width, None if is_covered else background)
 
 
 def choose_columns(count: int, height: int, width: int, padding: int) -> int:
-    """Return the number of columns that makes a grid nearest to square."""
+    """Return the number of columns for which a grid of tiles is nearest to square.
+
+    Parameters
+    ----------
+    count
+        Number of tiles.
+    height, width
+        Size of a tile in pixels.
+    padding
+        Pixels between tiles.
+
+    Returns
+    -------
+    int
+        From 1 to `count`.
+    """
     columns = np.arange(
         count, 0, -1
     )  # descending, so that argmin prefers the wider of two equally square pictures

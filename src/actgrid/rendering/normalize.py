@@ -17,22 +17,42 @@ Float64s = npt.NDArray[np.float64]
 
 
 def choose_render_dtype(dtype: np.dtype[Any]) -> type[np.float32] | type[np.float64]:
-    """Return the dtype to render with: float64 for 64-bit elements, else float32."""
+    """Return the float dtype in which activations of a dtype are converted to levels.
+
+    This is float64 for elements of 64 bits, else float32.
+    """
     return np.float64 if dtype.itemsize == 8 else np.float32
 
 
 class Percentiles(Protocol):
-    """A backend that can compute percentiles."""
+    """Protocol of a rendering backend that can compute percentiles."""
 
     def percentiles(
         self, tiles: npt.NDArray[Any], limits: tuple[float, ...], pooled: bool, threads: int
     ) -> tuple[Float64s, Float64s]:
-        """Return two percentiles of each tile, or of all tiles pooled."""
+        """Compute two percentiles of the finite values of each tile.
+
+        Parameters
+        ----------
+        tiles
+            (channels, slices, height, width).
+        limits
+            The two percentiles, 0 to 100.
+        pooled
+            Whether the percentiles are computed from the values of all tiles together.
+        threads
+            Number of threads.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            Lower and upper percentiles, float64: (channels, slices), or (1, 1) if pooled.
+        """
 
 
 @dataclass(frozen=True)
 class Mapping:
-    """A linear mapping from values to levels for each tile.
+    """Record of a linear mapping from values to levels for each tile.
 
     ``level = uint8(trunc(clip((x - shift) * scale + base, 0, 255)))``. All three attributes are
     (channels, slices) float64, with one entry per tile.
@@ -45,7 +65,7 @@ class Mapping:
 
 @dataclass(frozen=True)
 class Normalization:
-    """A named normalization with its limits, such as ``percentile(1, 99)``."""
+    """Record of a normalization by name and limits, such as ``percentile(1, 99)``."""
 
     name: str
     limits: tuple[float, ...] = ()
@@ -59,7 +79,7 @@ class Normalization:
         backend: Percentiles,
         threads: int = 1,
     ) -> Mapping:
-        """Return the mapping of `tiles`, (channels, slices, height, width), to levels.
+        """Compute the mapping from the values of tiles to levels.
 
         Parameters
         ----------
@@ -72,6 +92,11 @@ class Normalization:
             pooled statistics.
         backend, threads
             Backend and number of threads for percentiles, if the normalization needs them.
+
+        Returns
+        -------
+        Mapping
+            One linear mapping for each tile.
         """
         if scope == "layer":
             stats = stats.pool()
@@ -88,7 +113,7 @@ class Normalization:
     def compute_terms(
         self, stats: ChannelStats, low: Any, high: Any, real: type[np.floating[Any]], xp: Any = np
     ) -> tuple[Any, Any, Any]:
-        """Return shift, scale and base for measured statistics.
+        """Compute the terms of the mapping from values to levels for measured statistics.
 
         Parameters
         ----------
@@ -101,6 +126,11 @@ class Normalization:
             The dtype to render with.
         xp
             The array module: numpy, or a module with the same functions.
+
+        Returns
+        -------
+        tuple
+            Shift, scale and base of `Mapping`, in the shape of the statistics.
         """
 
         def replace_nonfinite(values: Any) -> Any:
@@ -132,7 +162,12 @@ class Normalization:
 
 
 def parse_normalize(value: object) -> Normalization:
-    """Return the normalization for a value of the option `normalize`.
+    """Convert a value of the option `normalize` to a `Normalization`.
+
+    Returns
+    -------
+    Normalization
+        Name and limits of the normalization.
 
     Raises
     ------

@@ -42,7 +42,13 @@ class Picture(ABC):
         """
 
     def _to_indexed(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
-        """Return levels and their palette, or RGB pixels and None."""
+        """Return the pixels of the picture in their most compact form.
+
+        Returns
+        -------
+        tuple
+            Levels (height, width) and their palette, or RGB pixels (height, width, 3) and None.
+        """
         return self.to_rgb(), None
 
     def to_image(self) -> Image.Image:

@@ -27,7 +27,7 @@ _ELLIPSIS = "…"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sheet(Picture):  # numpydoc ignore=PR01
-    """A labelled table of pictures of one size.
+    """Picture that is a labelled table of pictures of one size.
 
     `lay_out_sheet` returns a sheet.
 
@@ -66,11 +66,11 @@ class Sheet(Picture):  # numpydoc ignore=PR01
 
     @property
     def columns(self) -> int:
-        """Number of pictures in a row."""
+        """Number of pictures in a row of the sheet."""
         return self._layout.columns
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
-        """Draw the sheet.
+        """Draw the sheet, a labelled table of pictures, as RGB pixels.
 
         Returns
         -------
@@ -206,12 +206,20 @@ def _load_font(width: int) -> Any:
 
 
 def _get_line_height(texts: tuple[str, ...], width: int) -> int:
-    """Return the height of a text line in a column of this width; 0 without text."""
+    """Return the height in pixels of the text line above or below pictures.
+
+    Parameters
+    ----------
+    texts
+        Texts of the line. The height is 0 if all are empty.
+    width
+        Width of a picture, which determines the size of the font.
+    """
     return sum(_load_font(width).getmetrics()) if any(texts) else 0
 
 
 def shorten_text(text: str, font: Any, width: int) -> str:
-    """Shorten a text to one line of at most `width` pixels, with an ellipsis."""
+    """Shorten a text to one line of at most `width` pixels; an ellipsis marks the cut."""
     full_text = text = " ".join(text.split())
     while text and font.getlength(text if text == full_text else text + _ELLIPSIS) > width:
         text = text[:-1]

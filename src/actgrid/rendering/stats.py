@@ -31,7 +31,7 @@ _ARRAYS = ("mean", "std", "min", "max", "zero_fraction", "nonfinite")
 
 @dataclass(frozen=True, eq=False)
 class ChannelStats:
-    """Statistics over the finite values of each channel of an activation.
+    """Record of statistics over the finite values of each channel of an activation.
 
     All arrays have the same shape: (channels,) in `Grid.stats`, where entry c is channel c of the
     activation, whichever channels are drawn and in whatever order. A channel without finite values
@@ -73,7 +73,7 @@ class ChannelStats:
 
     @property
     def dead(self) -> npt.NDArray[np.bool_]:
-        """Mask of dead channels, bool: all values are the same finite value."""
+        """Mask of the dead channels, bool: all their values are the same finite value."""
         dead: npt.NDArray[np.bool_] = (self.nonfinite == 0) & (self.min == self.max)
         return dead
 
@@ -120,7 +120,7 @@ class ChannelStats:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Convert the statistics to lists that can be written as JSON.
+        """Convert the channel statistics to lists that can be written as JSON.
 
         Returns
         -------
@@ -164,34 +164,60 @@ class ChannelStats:
 
 
 def make_stats(arrays: Iterable[npt.NDArray[Any]], size: int) -> ChannelStats:
-    """Make ChannelStats from arrays in the order of its attributes."""
+    """Create `ChannelStats` from arrays in the order of its attributes.
+
+    Parameters
+    ----------
+    arrays
+        mean, std, min, max, zero_fraction and nonfinite.
+    size
+        Number of values of each channel.
+    """
     mean, std, low, high, zero_fraction, nonfinite = arrays
     return ChannelStats(mean, std, low, high, zero_fraction, nonfinite, size)
 
 
 def list_stat_arrays(stats: ChannelStats) -> list[npt.NDArray[Any]]:
-    """Return the arrays of ChannelStats in the order of its attributes."""
+    """Return the arrays of a `ChannelStats` in the order of its attributes."""
     return [getattr(stats, name) for name in _ARRAYS]
 
 
 def reshape_stats(stats: ChannelStats, *shape: int) -> ChannelStats:
-    """Reshape the arrays of ChannelStats, as `numpy.reshape` does."""
+    """Reshape all arrays of a `ChannelStats` to one shape, as `numpy.reshape` does."""
     return make_stats((values.reshape(shape) for values in list_stat_arrays(stats)), stats.size)
 
 
 def assign_stats(stats: ChannelStats, index: tuple[int, ...], other: ChannelStats) -> None:
-    """Assign the single entry of `other` to `index` in the arrays of `stats`."""
+    """Copy the statistics of a single channel into arrays of statistics.
+
+    Parameters
+    ----------
+    stats
+        Statistics whose arrays are changed.
+    index
+        Position in these arrays.
+    other
+        Statistics whose arrays have one element.
+    """
     for target, source in zip(list_stat_arrays(stats), list_stat_arrays(other), strict=True):
         target[index] = source.item()
 
 
 def get_named_arrays(stats: ChannelStats) -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays of ChannelStats by name, and the dead channels as ``"dead"``."""
+    """Return the arrays of a `ChannelStats` by name.
+
+    The additional entry ``"dead"`` contains the indices of the dead channels.
+    """
     return _get_contiguous_arrays(stats) | {"dead": np.flatnonzero(stats.dead)}
 
 
 def import_pandas() -> Any:
     """Import and return the module pandas.
+
+    Returns
+    -------
+    module
+        pandas.
 
     Raises
     ------

@@ -43,7 +43,7 @@ _KIND_OF_RANK = {1: "dense", 2: "dense", 3: "image", 4: "image", 5: "volume"}
 
 @dataclass(frozen=True)
 class Tiling:
-    """A view of an activation as tiles.
+    """Record of a view of an activation as tiles, and how the tiles are laid out.
 
     Attributes
     ----------
@@ -66,7 +66,12 @@ class Tiling:
 
 
 def as_array(activations: object) -> Array:
-    """Convert an activation to an array, without a copy if its memory can be shared.
+    """Convert an activation to a NumPy array in native byte order.
+
+    Returns
+    -------
+    numpy.ndarray
+        A view without a copy if memory can be shared.
 
     Raises
     ------
@@ -81,7 +86,7 @@ def as_array(activations: object) -> Array:
 
 
 def check_dtype(dtype: np.dtype[Any]) -> None:
-    """Raise DtypeError unless arrays of a dtype can be drawn."""
+    """Raise DtypeError unless arrays of this dtype can be drawn."""
     if dtype.name not in DTYPES:
         raise DtypeError(
             f"arrays of dtype {dtype} cannot be drawn; expected float16, bfloat16, float32, "
@@ -98,9 +103,14 @@ def tile(
     data_format: str | None = "channels_last",
     token_grid: int | tuple[int, int] | None = None,
 ) -> Tiling:
-    """View one sample of an activation as tiles.
+    """View one sample of an activation as tiles, without a copy.
 
     See `actgrid.render` for the parameters.
+
+    Returns
+    -------
+    Tiling
+        The tiles and how their array kind is laid out.
 
     Raises
     ------

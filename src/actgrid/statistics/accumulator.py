@@ -35,7 +35,9 @@ _INITIAL_VALUES: dict[str, Any] = {
 
 
 class Accumulator:
-    """Statistics as arrays over the channels of all layers, concatenated.
+    """Statistics of the channels of all layers over images, updated image by image.
+
+    Each statistic is one array over the channels of all layers, concatenated.
 
     Parameters
     ----------
@@ -52,7 +54,15 @@ class Accumulator:
         self.start({}, [])
 
     def start(self, infos: dict[str, LayerInfo], channels: Sequence[int]) -> None:
-        """Initialize the arrays for layers and their numbers of channels."""
+        """Initialize the arrays of the accumulator for layers.
+
+        Parameters
+        ----------
+        infos
+            Layer path -> `LayerInfo`.
+        channels
+            Number of channels of each layer.
+        """
         stops = list(accumulate(channels, initial=0))
         self.infos = infos
         self.slices = dict(zip(infos, map(slice, stops, stops[1:]), strict=True))
@@ -63,7 +73,7 @@ class Accumulator:
         self.positions = np.full((total, self.top, MAX_AXES), -1, np.int32)
 
     def compute_layer_stats(self, path: str) -> LayerStats:
-        """Return the statistics of a layer."""
+        """Return the statistics of a layer over all images added to the accumulator."""
         info, part = self.infos[path], self.slices[path]
         values = {name: array[part].copy() for name, array in self.values.items()}
         count = values["count"]
@@ -110,7 +120,7 @@ class Accumulator:
         return {path: thresholds[part] for path, part in self.slices.items()}
 
     def add(self, index: int, name: str, layers: Sequence[MeasuredLayer]) -> None:
-        """Add the measurements of one image.
+        """Add the measurements of one image to the accumulated statistics.
 
         Parameters
         ----------
@@ -149,7 +159,14 @@ class Accumulator:
         self._insert_top_image(index, name, layers, values["max"])
 
     def _check_layers(self, channels: Mapping[str, int]) -> None:
-        """Raise ShapeError if layers, their order or their channels differ from these."""
+        """Raise ShapeError unless added data have the layers of the accumulator.
+
+        Parameters
+        ----------
+        channels
+            Layer path -> number of channels of the added data. Layers, order and numbers must be
+            equal.
+        """
         own = {path: part.stop - part.start for path, part in self.slices.items()}
         if list(own.items()) == list(channels.items()):
             return
@@ -168,7 +185,15 @@ class Accumulator:
         raise ShapeError("the added data has the layers of these statistics in another order")
 
     def _add_values(self, other: Mapping[str, Array], images: int) -> None:
-        """Add the values of further images to the accumulated values of each channel."""
+        """Merge the statistics of further images into those of the accumulator.
+
+        Parameters
+        ----------
+        other
+            Name of a statistic -> array over the channels of all layers.
+        images
+            Number of the further images.
+        """
         own = self.values
         count = own["count"] + other["count"]
         fraction = other["count"] / np.maximum(count, 1)
@@ -190,7 +215,19 @@ class Accumulator:
         layers: Sequence[MeasuredLayer],
         maxima: npt.NDArray[np.float64],
     ) -> None:
-        """Insert an image into the top images of each channel, sorted by maximum."""
+        """Insert an image into the top images of each channel, sorted by maximum.
+
+        Parameters
+        ----------
+        index
+            Index of the image.
+        name
+            Name of the image.
+        layers
+            Measurements of the image, which name the channels to update.
+        maxima
+            Maximum of each channel of all layers.
+        """
         starts = [part.start for part in self.slices.values()]
         channels = np.concatenate([layer.channels for layer in layers])
         channels += np.repeat(starts, [layer.channels.size for layer in layers])
@@ -217,14 +254,21 @@ class Accumulator:
         self.drop_names()
 
     def drop_names(self, max_names: int | None = None) -> None:
-        """Remove the names of images that are not top images, if there are too many names."""
+        """Remove the names of images that are no longer top images of any channel.
+
+        Parameters
+        ----------
+        max_names
+            Number of stored names up to which nothing is removed. None: a number that grows with
+            the number of top images.
+        """
         if len(self.names) > (self._max_names if max_names is None else max_names):
             used = np.unique(self.indices)
             self.names = {index: self.names[index] for index in used[used >= 0].tolist()}
             self._max_names = max(_MIN_NAMES, 2 * len(self.names))
 
     def merge(self, other: Accumulator) -> None:
-        """Add statistics of other images in place.
+        """Merge another accumulator of other images into this accumulator.
 
         Raises
         ------
@@ -255,5 +299,11 @@ class Accumulator:
         self.drop_names()
 
     def get_top_arrays(self) -> dict[str, Array]:
-        """Return the arrays of the top images: name in a saved file -> array."""
+        """Return the arrays of the top images of all channels.
+
+        Returns
+        -------
+        dict
+            Name of the array in a saved file -> array.
+        """
         return {"top_max": self.maxima, "top_index": self.indices, "top_position": self.positions}

@@ -98,12 +98,12 @@ class DatasetStats:
 
     @property
     def images(self) -> int:
-        """Number of images in the statistics."""
+        """Number of images that the statistics cover."""
         return self._accumulator.images
 
     @property
     def top(self) -> int:
-        """Number of top images per channel."""
+        """Number of top images that are kept for each channel."""
         return self._accumulator.top
 
     @property
@@ -122,7 +122,7 @@ class DatasetStats:
         threads: int | None = 1,
         backend: str = "auto",
     ) -> None:
-        """Add the activations of a batch of images.
+        """Add the activations of a batch of images to the statistics.
 
         Parameters
         ----------
@@ -171,7 +171,7 @@ class DatasetStats:
             self._accumulator.add(first + sample, names[sample], image_layers)
 
     def merge(self, other: DatasetStats) -> None:
-        """Add statistics of other images in place.
+        """Add the statistics of other images to these statistics, in place.
 
         Parameters
         ----------
@@ -305,22 +305,33 @@ class DatasetStats:
 
 
 def add_image(stats: DatasetStats, index: int, name: str, layers: Sequence[MeasuredLayer]) -> None:
-    """Add the measurements of one image to statistics, see `Accumulator.add`."""
+    """Add the measurements of one image to dataset statistics.
+
+    The arguments are those of `Accumulator.add`.
+    """
     stats._accumulator.add(index, name, layers)
 
 
 def get_top_thresholds(stats: DatasetStats, index: int = 0) -> dict[str, npt.NDArray[np.float64]]:
-    """Return the thresholds of the top images, see `Accumulator.thresholds`."""
+    """Return the smallest maximum that still enters the top images of each channel.
+
+    The arguments and the result are those of `Accumulator.thresholds`.
+    """
     return stats._accumulator.thresholds(index)
 
 
 def stats_to_bytes(stats: DatasetStats) -> bytes:
-    """Return the content of the file that `DatasetStats.save` writes."""
+    """Serialize dataset statistics to the content of a file of `DatasetStats.save`."""
     return serialize(stats._accumulator)
 
 
 def stats_from_bytes(data: bytes) -> DatasetStats:
-    """Restore statistics from the bytes of `stats_to_bytes`.
+    """Restore dataset statistics from the bytes of `stats_to_bytes`.
+
+    Returns
+    -------
+    DatasetStats
+        The statistics.
 
     Raises
     ------

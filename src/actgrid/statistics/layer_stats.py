@@ -29,7 +29,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class TopImage:
-    """One of the images that activate a channel most.
+    """Record of one of the images that activate a channel most.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class TopImage:
 
 @dataclass(frozen=True, eq=False)
 class LayerStats:
-    """Statistics of the channels of a layer over many images.
+    """Record of the statistics of a layer's channels over many images.
 
     All arrays have an entry for each channel. A channel without finite values has NaN in `mean`,
     `std`, `min`, `max` and `zero_fraction`.
@@ -128,7 +128,7 @@ class LayerStats:
 
     @property
     def dead(self) -> npt.NDArray[np.bool_]:
-        """Return which channels have the same finite value everywhere, in all images.
+        """Return a mask of the channels with the same finite value in all images.
 
         Returns
         -------

@@ -28,7 +28,7 @@ _BLOCK_SIZE = 1 << 16
 
 @dataclass(frozen=True, eq=False)
 class MeasuredLayer:
-    """Measurements of a layer for one image, from `measure_batch` or `measure_sample`.
+    """Record of the measurements of a layer for one image.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class MeasuredLayer:
 
     @property
     def stats(self) -> ChannelStats:
-        """Statistics of each channel, arrays (channels,)."""
+        """Statistics of each channel of the layer for one image, arrays (channels,)."""
         *values, nonfinite = self._values
         return make_stats([*values, nonfinite.astype(np.int64)], self._size)
 
@@ -111,10 +111,15 @@ def measure_batch(
 def measure_image_stats(
     info: LayerInfo, activation: Array, *, batch: int, threads: int = 1, backend: str = "auto"
 ) -> ChannelStats:
-    """Measure the statistics of each channel in each image, arrays (channels, images).
+    """Measure the statistics of each channel of a layer in each image of a batch.
 
     A layer with a single output for the whole batch has one column. For parameters and errors, see
     `measure_batch`.
+
+    Returns
+    -------
+    ChannelStats
+        Statistics with arrays (channels, images).
     """
     return _measure_images(info, _check_batch(info, activation, batch), threads, backend)
 
@@ -126,7 +131,7 @@ def measure_sample(
     stats: ChannelStats,
     threshold: npt.NDArray[np.float64] | None = None,
 ) -> MeasuredLayer:
-    """Measure one image of a batch, with the statistics of its grid.
+    """Measure one image of a batch, whose channel statistics are known from its grid.
 
     Parameters
     ----------
@@ -140,6 +145,11 @@ def measure_sample(
         Statistics of the grid of this image.
     threshold
         See `measure_batch`.
+
+    Returns
+    -------
+    MeasuredLayer
+        Statistics and positions of maxima of the layer for the image.
     """
     values = as_array(activation)
     values = values[sample if len(values) > 1 else 0][None]
@@ -150,7 +160,19 @@ def measure_sample(
 
 
 def _check_batch(info: LayerInfo, activation: Array, batch: int) -> Array:
-    """Return the activation of the images of a batch, or a single one for all images."""
+    """Return the activation of the images of a batch, without further rows.
+
+    Returns
+    -------
+    numpy.ndarray
+        The first `batch` images. An activation with a single image, which is the same for all
+        images, is returned unchanged.
+
+    Raises
+    ------
+    ShapeError
+        If the activation is empty, or has more than one but fewer than `batch` images.
+    """
     values = as_array(activation)
     if 0 in values.shape:
         raise ShapeError(f"layer {info.path}: activation of shape {values.shape} is empty")
@@ -168,7 +190,7 @@ def _measure_images(info: LayerInfo, values: Array, threads: int, backend: str) 
 
 
 def _to_tiles(values: Array, info: LayerInfo) -> Array:
-    """Return a view of a batch as tiles (channels, images, height, width)."""
+    """Return a view of an activation batch as tiles (channels, images, height, width)."""
     tiles = np.moveaxis(values, 1 if info.data_format == "channels_first" else -1, 0)
     channels, batch, *sides = tiles.shape
     if len(sides) == 1:
@@ -177,7 +199,7 @@ def _to_tiles(values: Array, info: LayerInfo) -> Array:
 
 
 def _single_values(values: Array) -> ChannelStats:
-    """Return the statistics of channels with a single value each."""
+    """Return the statistics of channels that have a single value in each image."""
     single = values.astype(np.float64)
     finite = np.isfinite(single)
     single[~finite] = np.nan
@@ -190,7 +212,24 @@ def _single_values(values: Array) -> ChannelStats:
 def _locate_maxima(
     info: LayerInfo, values: Array, stats: ChannelStats, threshold: npt.NDArray[np.float64] | None
 ) -> list[MeasuredLayer]:
-    """Find the positions of maxima; `stats` are arrays (channels, images)."""
+    """Find the positions of the channel maxima of a layer in each image.
+
+    Parameters
+    ----------
+    info
+        Description of the layer output.
+    values
+        Activation of a batch.
+    stats
+        Statistics, arrays (channels, images).
+    threshold
+        Maximum that a channel must reach to be located, (channels,). None: all.
+
+    Returns
+    -------
+    list of MeasuredLayer
+        One for each image.
+    """
     channels_last = np.moveaxis(values, 1, -1) if info.data_format == "channels_first" else values
     batch, *sides, count = channels_last.shape
     stacked = np.ascontiguousarray(np.stack(list_stat_arrays(stats)).transpose(2, 0, 1))
@@ -227,7 +266,22 @@ def _find_first(
     channels: npt.NDArray[np.intp],
     maxima: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.intp]:
-    """Find the first position of each maximum in an array of images."""
+    """Return the first position at which each channel maximum occurs.
+
+    Parameters
+    ----------
+    values
+        (images, positions, channels).
+    images, channels
+        Image and channel of each maximum.
+    maxima
+        The maxima.
+
+    Returns
+    -------
+    numpy.ndarray
+        Index of the position of each maximum.
+    """
     positions = np.zeros(channels.size, np.intp)
     if values.dtype.kind not in "iu":
         maxima = maxima.astype(values.dtype)  # the dtype of the maxima before measuring

@@ -43,7 +43,7 @@ def make_report(
     nearly_dead_fraction: float = NEARLY_DEAD,
     picture_bytes: int = 4_000_000,
 ) -> bytes:
-    """Create a self-contained HTML page of statistics.
+    """Create a self-contained HTML page of the channel statistics over many images.
 
     The page lists the layers with their dead and nearly dead channels. For each layer it shows
     histograms of the statistics over the channels, a sortable table of the channels, and the images
@@ -135,7 +135,7 @@ def save_report(
     nearly_dead_fraction: float = NEARLY_DEAD,
     picture_bytes: int = 4_000_000,
 ) -> None:
-    """Write the page of `make_report` to a file.
+    """Write the HTML page of channel statistics that `make_report` makes to a file.
 
     Parameters
     ----------
@@ -186,13 +186,13 @@ def _describe_layer(
 
 
 def _concatenate(arrays: Iterable[Array]) -> Array:
-    """Concatenate arrays, of which there may be none."""
+    """Concatenate arrays; return an empty array if there are none."""
     array_list = list(arrays)
     return np.concatenate(array_list) if array_list else np.zeros(0)
 
 
 def _encode_base64(array: Array, dtype: Any) -> str:
-    """Encode an array as little-endian numbers in base64."""
+    """Encode an array as base64 text of its values in little-endian byte order."""
     data = array.astype(np.dtype(dtype).newbyteorder("<")).tobytes()
     return base64.b64encode(data).decode("ascii")
 
@@ -215,13 +215,35 @@ def _encode_values(layers: list[LayerStats], images: int) -> dict[str, str]:
 
 
 def _get_states(layer: LayerStats, nearly_dead_fraction: float) -> Array:
-    """Return the state of each channel: dead, nearly dead, or 0."""
+    """Return a code of the state of each channel: dead, nearly dead, or 0 (alive).
+
+    Parameters
+    ----------
+    nearly_dead_fraction
+        Fraction of images up to which an activated channel is nearly dead.
+    """
     is_nearly_dead = layer.find_nearly_dead(nearly_dead_fraction)
     return np.where(layer.dead, _DEAD, np.where(is_nearly_dead, _NEARLY_DEAD, 0))
 
 
 def _collect_names(layers: list[LayerStats], top: int) -> tuple[int, list[str], Array]:
-    """Return (names per channel, image names, (channels, n) indices into the names)."""
+    """Collect the image names that the report shows for the top images of channels.
+
+    Fewer top images of each channel are named if the names would exceed a size limit.
+
+    Parameters
+    ----------
+    layers
+        Statistics of the layers.
+    top
+        Number of top images of each channel.
+
+    Returns
+    -------
+    tuple
+        Number of named images per channel, image names, and (channels, number) indices into the
+        names.
+    """
     names: dict[int, str] = {}
     for layer in layers:
         names |= layer.get_names()
@@ -239,7 +261,23 @@ def _collect_names(layers: list[LayerStats], top: int) -> tuple[int, list[str], 
 def _encode_pictures(
     layers: list[dict[str, Any]], top_images: Mapping[str, TopImages], limit: int
 ) -> dict[int, dict[str, Any]]:
-    """Encode the pictures of channels up to a size limit, and update `layers`."""
+    """Encode the pictures of channels for the report up to a size limit.
+
+    Parameters
+    ----------
+    layers
+        Entries of the layers in the report. The numbers of channels without pictures in the entries
+        are updated.
+    top_images
+        Layer path -> pictures of its channels.
+    limit
+        Size from which further pictures are left out, in bytes.
+
+    Returns
+    -------
+    dict
+        Number of the channel in the report -> entry with its picture.
+    """
     rows = [
         [
             (layer, top_images[layer["path"]], row)
@@ -270,7 +308,20 @@ def _encode_pictures(
 
 
 def _encode_strip(top: TopImages, row: int) -> str:
-    """Return the tile and patches of a channel side by side as a data URI."""
+    """Encode the tile and patches of a channel side by side as one image.
+
+    Parameters
+    ----------
+    top
+        Pictures of the channels of a layer.
+    row
+        Position of the channel.
+
+    Returns
+    -------
+    str
+        Data URI of a WebP or JPEG image.
+    """
     count = len(top.images[row])
     cells = [top.tiles[row], *top.patches[row, :count]]
     kind = "webp" if features.check("webp") else "jpeg"

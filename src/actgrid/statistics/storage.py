@@ -25,7 +25,7 @@ _FORMAT, _VERSION = "actgrid dataset statistics", 2
 
 
 def serialize(statistics: Accumulator) -> bytes:
-    """Return the content of the file that `DatasetStats.save` writes."""
+    """Serialize accumulated statistics to the content of an ``.npz`` file."""
     statistics.drop_names(max_names=0)
     about = {
         "format": f"{_FORMAT} {_VERSION}",
@@ -44,7 +44,12 @@ def serialize(statistics: Accumulator) -> bytes:
 
 
 def deserialize(data: bytes) -> Accumulator:
-    """Restore statistics from the bytes of `serialize`.
+    """Restore accumulated statistics from the bytes of `serialize`.
+
+    Returns
+    -------
+    Accumulator
+        The statistics.
 
     Raises
     ------

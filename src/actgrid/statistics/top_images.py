@@ -40,7 +40,7 @@ Load = Callable[[int], "tuple[Array, Array] | None"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TopImages:
-    """The images that activate channels of a layer most, from `find_top_images`.
+    """Record of the images that activate the channels of a layer most.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class TopImages:
         return f"<TopImages {self.info.path}, {self.channels.size} channels>"
 
     def sheet(self) -> Sheet:
-        """Arrange the pictures in a sheet with a row for each channel, its tile first.
+        """Arrange the patches in a labelled table with a row for each channel.
 
         Returns
         -------
@@ -196,7 +196,18 @@ def find_top_images(
 
 
 def _select_channels(layer: LayerStats, count: int | None) -> npt.NDArray[np.intp]:
-    """Return `count` channels that are not dead, largest maximum first; None: all."""
+    """Return the channels of a layer with the largest maxima, dead channels excluded.
+
+    Parameters
+    ----------
+    count
+        Number of channels. None: all.
+
+    Returns
+    -------
+    numpy.ndarray
+        Channel indices, largest maximum first.
+    """
     order = np.argsort(-layer.top_max[:, 0], kind="stable")
     is_alive = ~layer.dead & (layer.top_index[:, 0] >= 0)
     return order[is_alive[order]][:count]
@@ -220,7 +231,13 @@ def _make_blank(
 def _group_by_image(
     top_images: Mapping[str, TopImages],
 ) -> Iterator[tuple[int, list[tuple[str, int, int]]]]:
-    """Yield each image index in order, with the (path, row, rank) of its patches."""
+    """Group the patches of all layers by the image that they are cut from.
+
+    Yields
+    ------
+    tuple
+        Image index, and (layer path, row of the channel, rank among its top images) of each patch.
+    """
     uses: dict[int, list[tuple[str, int, int]]] = {}
     for path, layer in top_images.items():
         for row, images in enumerate(layer.images):
@@ -230,7 +247,7 @@ def _group_by_image(
 
 
 class _TileDrawer:
-    """Draws the tiles of channels, and runs the model on batches of images."""
+    """Helper that runs a model on batches of images and draws tiles of its channels."""
 
     def __init__(
         self,
@@ -251,7 +268,17 @@ class _TileDrawer:
         self._uses: list[list[tuple[str, int]]] = []
 
     def add(self, x: Any, uses: list[tuple[str, int]]) -> None:
-        """Add an image, and the (path, row) of each tile to draw from it."""
+        """Add an image whose tiles are to be drawn.
+
+        A full batch is drawn first.
+
+        Parameters
+        ----------
+        x
+            Input of the model for the image.
+        uses
+            (layer path, row) of each tile to draw from the image.
+        """
         if not uses:
             return
         if self._inputs and (
@@ -263,7 +290,7 @@ class _TileDrawer:
         self._uses.append(uses)
 
     def draw(self) -> None:
-        """Draw the tiles of the added images."""
+        """Run the model on the added images and draw their tiles."""
         if not self._inputs:
             return
         activations = self._extractor(join_batches(self._inputs))
@@ -296,7 +323,7 @@ class _TileDrawer:
 
 
 def _to_picture(pixels: Array) -> Pictures:
-    """Convert the pixels of an image to RGB levels (H, W, 3)."""
+    """Convert the pixels of an image to RGB levels (height, width, 3) uint8."""
     pixels = np.asarray(pixels)
     pixels = pixels.reshape(pixels.shape[-3:])
     pictures = to_pictures(pixels[None])
@@ -307,7 +334,23 @@ def _to_picture(pixels: Array) -> Pictures:
 
 
 def _find_window(field: ReceptiveField | None, position: tuple[int, ...], picture: Pictures) -> Box:
-    """Return the part of an image to show: the receptive field, or an entire axis."""
+    """Return the part of an image that a layer position depends on.
+
+    Parameters
+    ----------
+    field
+        Receptive field of the layer. None: not known.
+    position
+        Position in the layer output.
+    picture
+        The image.
+
+    Returns
+    -------
+    tuple of int
+        Top, left, bottom and right in pixels. An axis that the field covers entirely has the length
+        of the image.
+    """
     height, width = picture.shape[:2]
     if field is None:
         return 0, 0, height, width
@@ -320,7 +363,7 @@ def _find_window(field: ReceptiveField | None, position: tuple[int, ...], pictur
 
 
 def _crop(picture: Pictures, window: Box, background: int) -> Pictures:
-    """Crop a picture, with a background beyond its edges."""
+    """Crop a picture to a window; fill the part beyond its edges with `background`."""
     top, left, bottom, right = window
     height, width = picture.shape[:2]
     patch = np.full((max(bottom - top, 1), max(right - left, 1), 3), background, np.uint8)
@@ -333,7 +376,22 @@ def _crop(picture: Pictures, window: Box, background: int) -> Pictures:
 
 
 def _fit(picture: Pictures, cell: int, background: int, nearest: bool = False) -> Pictures:
-    """Resize a picture to fit a square, and centre it."""
+    """Resize a picture to fit into a square, and centre it there.
+
+    Parameters
+    ----------
+    cell
+        Side of the square in pixels.
+    background
+        Level of the pixels beside the picture.
+    nearest
+        Whether an enlarged picture shows its pixels as squares.
+
+    Returns
+    -------
+    numpy.ndarray
+        (cell, cell, 3) uint8.
+    """
     height, width = picture.shape[:2]
     scale = cell / max(height, width)
     size = max(round(width * scale), 1), max(round(height * scale), 1)

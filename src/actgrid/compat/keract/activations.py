@@ -125,7 +125,20 @@ def get_activations(
 
 
 def _evaluate_nodes(model: Any, x: Any, nodes: list[Any]) -> Activations:
-    """Return the values of symbolic tensors and weights: name -> value."""
+    """Compute the values of symbolic tensors and weights of a model.
+
+    Parameters
+    ----------
+    x
+        Input of the model.
+    nodes
+        Symbolic tensors and weights.
+
+    Returns
+    -------
+    dict
+        Name -> value.
+    """
     k = keras()
     if not nodes:
         raise OptionError("nodes_to_evaluate is empty: pass at least one node, or leave it out")

@@ -220,7 +220,22 @@ def display_gradients_of_trainable_weights(
 def _iterate_single(
     activations: Mapping[Any, Any], min_axes: int = 1
 ) -> Iterator[tuple[Any, Array]]:
-    """Yield arrays of one sample with at least `min_axes` axes, and print shapes."""
+    """Yield the activations that are a single sample, and print each shape.
+
+    Other activations are skipped.
+
+    Parameters
+    ----------
+    activations
+        Layer name -> array or list of arrays.
+    min_axes
+        Lowest number of axes of an array that is not skipped.
+
+    Yields
+    ------
+    tuple
+        (layer name, array).
+    """
     for name, array in iterate_outputs(activations):
         if array.ndim < 1 or len(array) != 1:
             print(name, array.shape, "-> skipped: not a single sample")
@@ -232,12 +247,25 @@ def _iterate_single(
 
 
 def _choose_columns(count: int) -> int:
-    """Return the number of columns of a nearly square arrangement of `count` pictures."""
+    """Return the number of columns of a nearly square grid of `count` pictures."""
     return -(-count // (math.isqrt(max(count - 1, 0)) + 1))
 
 
 def _make_line(values: Array, fold: bool) -> Array:
-    """Return values as one tile: a thick line, or a nearly square rectangle."""
+    """Arrange the values of a vector as one tile.
+
+    Parameters
+    ----------
+    values
+        (count,).
+    fold
+        Whether the tile is a nearly square rectangle instead of a thick line.
+
+    Returns
+    -------
+    numpy.ndarray
+        (height, width, 1).
+    """
     count = len(values)
     if not fold:
         return np.broadcast_to(values, (-(-count // 64), count))[..., None]
@@ -246,7 +274,13 @@ def _make_line(values: Array, fold: bool) -> Array:
 
 
 def _to_photo(image: Any, fix: bool) -> npt.NDArray[np.uint8]:
-    """Convert an image to RGB pixels, (height, width, 3) uint8."""
+    """Convert an image to RGB pixels, (height, width, 3) uint8.
+
+    Parameters
+    ----------
+    fix
+        Whether a batch of one image and an image with a channel axis of length 1 are accepted.
+    """
     pixels = np.asarray(image)
     if fix and pixels.ndim == 4 and len(pixels) == 1:
         pixels = pixels[0]
@@ -259,7 +293,7 @@ def _to_photo(image: Any, fix: bool) -> npt.NDArray[np.uint8]:
 
 
 class _Display:
-    """Shows pictures, or saves them as numbered files.
+    """Output of pictures: shows the pictures, or saves them as numbered files.
 
     Parameters
     ----------
@@ -276,14 +310,26 @@ class _Display:
         self.count = 0
 
     def draw_grid(self, name: Any, tiles: Array, **options: Any) -> None:
-        """Draw tiles, enlarged to the available size, and show or save the grid."""
+        """Draw tiles as a grid and show it, or save it to a file.
+
+        The grid is enlarged to the available size.
+
+        Parameters
+        ----------
+        name
+            Name of the layer.
+        tiles
+            (channels, height, width) or another form that `actgrid.render` takes.
+        **options
+            Options of `actgrid.render`.
+        """
         grid = render(tiles, **options)
         height, width = grid.levels.shape
         zoom = min(self.width // width, self.height // height)
         self.output(name, grid if zoom < 2 else render(tiles, **options, zoom=zoom))
 
     def fit_photo(self, photo: npt.NDArray[np.uint8], columns: int) -> npt.NDArray[np.uint8]:
-        """Resize a photo so that `columns` copies fill a row."""
+        """Resize a photo so that `columns` copies of it fill the available width."""
         height, width = photo.shape[:2]
         if zoom := self.width // (columns * width):
             return photo.repeat(zoom, 0).repeat(zoom, 1)
@@ -292,7 +338,7 @@ class _Display:
         return np.asarray(Image.fromarray(photo).resize(size))
 
     def output(self, name: Any, picture: Grid | Picture) -> None:
-        """Show a picture, or save it under the layer's name."""
+        """Show a picture, or save it to a file that is named after the layer."""
         if self.folder is None:
             _show(picture, str(name), self.inches)
         else:

@@ -15,7 +15,9 @@ __all__ = ["keep_eager_execution"]
 
 
 def keep_eager_execution() -> None:
-    """Enable eager execution; ``disable_eager_execution`` then only warns.
+    """Enable eager execution of TensorFlow, and keep it enabled.
+
+    Afterwards, ``tf.compat.v1.disable_eager_execution`` only prints a warning.
 
     Raises
     ------

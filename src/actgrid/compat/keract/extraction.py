@@ -31,40 +31,54 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class LayerSet:
-    """Predicate that selects a set of layers. Equal sets share compiled functions."""
+    """Predicate that is True for the layers of a set.
+
+    Equal sets share compiled functions.
+    """
 
     layers: tuple[Any, ...]
 
     def __call__(self, layer: Any) -> bool:
-        """Return whether a layer is in the set."""
+        """Return whether a layer is in the set of layers."""
         return any(layer is member for member in self.layers)
 
 
 def keep_tensor(tensor: Any) -> Any:
-    """Return a tensor unchanged, as a transform for `run_layers`."""
+    """Return a tensor unchanged.
+
+    This is the transform for `run_layers` that returns activations as they are.
+    """
     return tensor
 
 
 def name_operation(tensor: Any) -> Any:
-    """Return operation type and output index of a tensor, such as ``"Relu:0"``."""
+    """Return the operation type and output index of a tensor, such as ``"Relu:0"``."""
     return tensorflow().constant(f"{tensor.op.type}:{tensor.value_index}")
 
 
 @dataclass(frozen=True)
 class LayerActivations:
-    """Function that returns the transformed activations of layers by layer path."""
+    """Function of a model and its input that returns activations of layers.
+
+    Each activation is changed by `transform`.
+    """
 
     layers: LayerSet
     transform: Callable[[Any], Any]
 
     def __call__(self, model: Any, inputs: Any) -> dict[str, Any]:
-        """Return the transformed output of each layer by layer path."""
+        """Run the model: layer path -> transformed output of each layer of the set."""
         calls = choose_calls(model, trace_model(model, inputs).calls, Selection(self.layers))
         return {call.info.path: self.transform(call.tensor) for call in calls}
 
 
 def check_input(model: Any, x: Any) -> Any:
-    """Convert `x` to the model's input tensors, and build the model.
+    """Convert data to the input tensors of a model, and build the model.
+
+    Returns
+    -------
+    structure of tensor
+        The inputs.
 
     Raises
     ------
@@ -81,7 +95,20 @@ def check_input(model: Any, x: Any) -> Any:
 def run_layers(
     model: Any, x: Any, layers: LayerSet, transform: Callable[[Any], Any]
 ) -> dict[str, Any]:
-    """Run a model with a cached function: layer path -> transformed activation."""
+    """Run a model in a cached compiled function, and return activations of layers.
+
+    Parameters
+    ----------
+    layers
+        The layers.
+    transform
+        Function of the activation of a layer that returns a tensor.
+
+    Returns
+    -------
+    dict
+        Layer path -> transformed activation.
+    """
     inputs = check_input(model, x)
     if not layers.layers:
         return {}

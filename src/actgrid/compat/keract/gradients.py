@@ -164,7 +164,12 @@ class _TotalLoss:
 
     @classmethod
     def from_model(cls, model: Any) -> _TotalLoss:
-        """Create the loss function of a compiled model.
+        """Create the loss function from a compiled model.
+
+        Returns
+        -------
+        _TotalLoss
+            The loss over all outputs.
 
         Raises
         ------
@@ -179,7 +184,7 @@ class _TotalLoss:
         return cls(model, getattr(model, "_compile_loss", None))
 
     def __call__(self, targets: Any, outputs: Any) -> Any:
-        """Return the loss as a symbolic scalar."""
+        """Return the loss of model outputs for targets, as a symbolic scalar."""
         try:
             return self.model.compute_loss(y=targets, y_pred=outputs)
         except (ValueError, TypeError, KeyError) as error:

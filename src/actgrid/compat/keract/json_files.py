@@ -86,7 +86,10 @@ def load_activations_from_json_file(filename: str | Path) -> dict[str, Array]:
 
 
 def iterate_outputs(activations: Mapping[Any, Any]) -> Iterator[tuple[Any, Array]]:
-    """Yield (name, array) of each output of each layer."""
+    """Yield (name, array) for each output of each layer.
+
+    An output after the first has its index in the name, such as ``name[1]``.
+    """
     for name, value in activations.items():
         outputs = value if isinstance(value, (list, tuple)) else [value]
         for index, output in enumerate(outputs):

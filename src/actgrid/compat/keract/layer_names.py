@@ -29,13 +29,16 @@ OUTPUT_FORMATS = ("simple", "full", "numbered")
 
 
 def select_any_layer(layer: Any) -> bool:
-    """Return True for every layer, as a predicate for `Selection`."""
+    """Return True for every layer.
+
+    This is the predicate for `Selection` that selects all layers.
+    """
     return True
 
 
 @dataclass(frozen=True)
 class RequestedLayers:
-    """The inputs and layers that a call requested.
+    """Record of the inputs and layers of a model that a function call requested.
 
     Attributes
     ----------
@@ -52,7 +55,12 @@ class RequestedLayers:
     def from_names(
         cls, model: Any, x: Any, names: str | Iterable[str] | None, nested: bool
     ) -> RequestedLayers:
-        """Resolve names of layers and inputs; None: all layers and inputs.
+        """Look up the inputs and layers of a model by name; None: all inputs and layers.
+
+        Returns
+        -------
+        RequestedLayers
+            The inputs and layers.
 
         Raises
         ------
@@ -87,7 +95,7 @@ class RequestedLayers:
 
     @property
     def layers(self) -> LayerSet:
-        """Set of the requested layers."""
+        """The requested layers as a `LayerSet`."""
         return LayerSet(tuple(node.layer for node in self.nodes))
 
     def format_results(
@@ -105,6 +113,11 @@ class RequestedLayers:
             Layer path -> array.
         output_format
             See `get_activations`.
+
+        Returns
+        -------
+        dict
+            Key in the output format of keract -> array.
 
         Raises
         ------
@@ -137,7 +150,7 @@ class RequestedLayers:
 
 
 def _list_outer_paths(path: str) -> list[str]:
-    """Return the paths of the models that contain a layer."""
+    """Return the paths of the nested models that contain the layer at a path."""
     parts = path.split("/")
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
@@ -153,7 +166,13 @@ def _strip_call_index(path: str) -> str:
 
 
 def name_inputs(model: Any, x: Any) -> dict[str, Any]:
-    """Return the values of a model's inputs by the names of the inputs."""
+    """Return the values of a model's inputs as a dict: input name -> value.
+
+    Parameters
+    ----------
+    x
+        The values as a dict, a list in the order of the inputs, or a single value.
+    """
     if isinstance(x, Mapping):
         return dict(x)
     values = list(x) if isinstance(x, (list, tuple)) else [x]

@@ -26,13 +26,16 @@ Modifier = Callable[[Any], Any] | None
 
 
 def relu(values: Any) -> Any:
-    """Set negative values to zero."""
+    """Return a tensor with negative values set to zero."""
     return tensorflow().nn.relu(values)
 
 
 @dataclass(frozen=True)
 class _MeanGradientFormula:
-    """Formula that weights channels by the mean of their modified gradients."""
+    """Formula of a class activation map that weights channels by mean gradients.
+
+    The gradients are changed by `modifier` first.
+    """
 
     modifier: Modifier
 
@@ -161,7 +164,7 @@ class Gradcam(ModelVisualization):
 
 
 def find_penultimate_layer(model: Any, selection: Any, seek_convolution: bool) -> Any:
-    """Return the layer of a class activation map.
+    """Return the layer whose maps a class activation map combines.
 
     Parameters
     ----------
@@ -169,6 +172,11 @@ def find_penultimate_layer(model: Any, selection: Any, seek_convolution: bool) -
         Index, name or layer; None: the last layer.
     seek_convolution
         Whether to return the last convolution up to the selected layer.
+
+    Returns
+    -------
+    keras.Layer
+        The layer.
 
     Raises
     ------

@@ -14,7 +14,10 @@ __all__ = ["Layercam"]
 
 @dataclass(frozen=True)
 class _LayercamFormula:
-    """Formula that weights each activation by its own modified gradient."""
+    """Formula of a class activation map: sum of activations times their gradients.
+
+    The gradients are changed by `modifier` first.
+    """
 
     modifier: Modifier
 
@@ -54,6 +57,11 @@ class Layercam(Gradcam):
 
         The arguments and the result are those of `Gradcam`; `gradient_modifier` is ``relu`` by
         default.
+
+        Returns
+        -------
+        object
+            Maps, as `Gradcam` returns.
         """
         return super().__call__(
             score,

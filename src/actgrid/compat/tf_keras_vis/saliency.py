@@ -131,9 +131,25 @@ class Saliency(ModelVisualization):
 def _average_gradients(
     batch: ExplainedBatch, samples: int, noise: float, modifier: Callable[[Any], Any] | None
 ) -> Any:
-    """Return the mean of the modified gradients of noisy samples.
+    """Average the gradients of a score over noisy copies of the images.
 
-    Samples are computed one after another, as the score must receive each image exactly once.
+    The copies are computed one after another, as the score must receive each image exactly once.
+
+    Parameters
+    ----------
+    batch
+        The images and their target.
+    samples
+        Number of noisy copies. 0: the images without noise.
+    noise
+        Amount of noise.
+    modifier
+        Function that changes the gradients before they are averaged. None: none.
+
+    Returns
+    -------
+    numpy.ndarray
+        Mean gradients, in the shape of the images.
     """
     # tf-keras-vis takes its noise from this generator.
     first_seed = np.random.randint(SEED_LIMIT) if samples else 0  # noqa: NPY002

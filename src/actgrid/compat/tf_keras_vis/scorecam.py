@@ -30,7 +30,11 @@ __all__ = ["ScoreCAM", "Scorecam"]
 
 @dataclass(frozen=True)
 class _GroupedScore:
-    """Score function of several concatenated batches of softmax outputs."""
+    """Score function for the concatenated outputs of several batches.
+
+    Each batch has the number of images that the score function expects. The outputs are logits, and
+    a softmax is applied to them first.
+    """
 
     score: BatchScore
 
@@ -62,7 +66,22 @@ class _GroupedScore:
 
 
 def _make_masks(image: Any, sample: Any, sides: Any, maps: Any) -> Any:
-    """Return the map of each row as a mask (rows, *sides), scaled to 0 to 1."""
+    """Resize the activation maps of rows of images to masks scaled to 0 to 1.
+
+    Parameters
+    ----------
+    image
+        Index of the map of each row.
+    sides
+        Size of the masks.
+    maps
+        The activation maps.
+
+    Returns
+    -------
+    tensor
+        (rows, *sides).
+    """
     tf = tensorflow()
     resized = resize_maps(tf.gather(maps, image), sides)
     axes = list(range(1, resized.shape.rank))
@@ -187,7 +206,21 @@ ScoreCAM = Scorecam
 def _select_channels(
     activation: npt.NDArray[Any], max_channels: int | None
 ) -> npt.NDArray[np.intp]:
-    """Return all channels with the largest standard deviation in some image."""
+    """Return the channels of an activation to compute scores for.
+
+    Parameters
+    ----------
+    activation
+        (N, ..., channels).
+    max_channels
+        Number of channels with the largest standard deviation to select for each image. None or 0:
+        all channels.
+
+    Returns
+    -------
+    numpy.ndarray
+        Sorted indices of the channels that are selected for any image.
+    """
     count = activation.shape[-1]
     if max_channels is None or max_channels <= 0:
         return np.arange(count)
@@ -202,7 +235,22 @@ def _select_channels(
 def _compute_weights(
     batch: ExplainedBatch, activation: npt.NDArray[Any], batch_size: int
 ) -> npt.NDArray[np.float32]:
-    """Return the scores of the images masked by each channel, (N, C)."""
+    """Return the score of each image masked by each channel of an activation.
+
+    Parameters
+    ----------
+    batch
+        The images and their target.
+    activation
+        (N, ..., C).
+    batch_size
+        Number of masked images per run of the model.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N, C) float32.
+    """
     tf = tensorflow()
     count, channels = len(batch), activation.shape[-1]
     step = max(1, batch_size // count)

@@ -35,10 +35,15 @@ Array = npt.NDArray[Any]
 
 
 def force_retrace(function: Any) -> Any:
-    """Wrap a user's function so that it is traced again at each call.
+    """Wrap a user's function so that TensorFlow traces it again at each call.
 
     Scripts may change variables that their functions read. Functions of this package, and None,
     are returned unchanged.
+
+    Returns
+    -------
+    callable or None
+        The wrapped function.
     """
     is_own = str(getattr(function, "__module__", "")).startswith(f"{__package__}.")
     return function if is_own or function is None else partial(function)
@@ -63,7 +68,12 @@ class BatchScore:
     count: int
 
     def compute_scores(self, outputs: Any) -> list[Any]:
-        """Return the scores of each output, (N,) or a scalar.
+        """Compute the scores of each model output by its score function.
+
+        Returns
+        -------
+        list of tensor
+            Scores of each output, (N,) or a scalar.
 
         Raises
         ------
@@ -94,10 +104,15 @@ class BatchScore:
         return scores_by_output
 
     def __call__(self, outputs: Any) -> Any:
-        """Return the scores, (N,), summed over the outputs.
+        """Compute the score of each image, summed over the outputs of the model.
 
         Fewer than N scores of a function are distributed equally over the images, which does not
         change the gradients.
+
+        Returns
+        -------
+        tensor
+            (N,).
         """
         tf = tensorflow()
         total = tf.zeros(self.count)
@@ -163,12 +178,26 @@ class ModelVisualization(ABC):
 
     @abstractmethod
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the method; see the subclasses."""
+        """Run the visualization method; the subclasses define the arguments."""
 
     def _batches(
         self, score: Any, seed_input: Any, min_rank: int = 3
     ) -> list[ExplainedBatch | None]:
-        """Return a batch that explains each input; None for inputs of a lower rank.
+        """Prepare a batch for an explanation with respect to each model input.
+
+        Parameters
+        ----------
+        score
+            Score functions.
+        seed_input
+            Inputs of the model.
+        min_rank
+            Lowest number of axes of an input that is explained.
+
+        Returns
+        -------
+        list of ExplainedBatch or None
+            One for each input. None: the input has fewer axes, or is not numeric.
 
         Raises
         ------
@@ -211,7 +240,7 @@ class ModelVisualization(ABC):
         return BatchScore(tuple(map(force_retrace, functions)), count)
 
     def _prepare_inputs(self, seed_input: Any) -> list[Array]:
-        """Return a list of the inputs with their batch axes."""
+        """Return the model inputs as a list of arrays with batch axes."""
         inputs = [np.asarray(value) for value in listify(seed_input)]
         shapes = [tuple(tensor.shape) for tensor in getattr(self.model, "inputs", None) or []]
         inputs = [
@@ -222,7 +251,15 @@ class ModelVisualization(ABC):
         return inputs
 
     def _unwrap(self, maps: list[Any], seed_input: Any) -> Any:
-        """Return a single array instead of a list if the input was not a list."""
+        """Return maps in the form of the input: an array, or a list of arrays.
+
+        Parameters
+        ----------
+        maps
+            One array for each input.
+        seed_input
+            Input of the model: a list, or a single array.
+        """
         return maps[0] if len(maps) == 1 and not isinstance(seed_input, list) else maps
 
 
@@ -236,13 +273,29 @@ def _copy_model(model: Any) -> Any:
 
 
 def check_inference(training: bool) -> None:
-    """Raise OptionError if `training` is True: models are explained in inference mode."""
+    """Raise OptionError if `training` is True.
+
+    Models are explained in inference mode only.
+    """
     if training:
         raise OptionError("training must be False: the model is explained in inference mode")
 
 
 def resize_maps(maps: Any, sides: Any) -> Any:
-    """Resize maps (N, ...) linearly with aligned corners, like scipy."""
+    """Resize maps linearly with aligned corners, like `scipy.ndimage.zoom`.
+
+    Parameters
+    ----------
+    maps
+        (N, ...).
+    sides
+        Lengths of the axes after the first.
+
+    Returns
+    -------
+    tensor
+        (N, *sides).
+    """
     tf = tensorflow()
     rank = maps.shape.rank
     # Each step resizes the first axis after the samples and moves the axis to the end.
@@ -259,7 +312,19 @@ def resize_maps(maps: Any, sides: Any) -> Any:
 
 
 def match_rank(batches: list[ExplainedBatch | None], maps: Array) -> list[ExplainedBatch | None]:
-    """Return the batches whose inputs have the spatial rank of maps; None for others.
+    """Select the inputs that have as many spatial axes as maps.
+
+    Parameters
+    ----------
+    batches
+        Batch that explains each input, or None.
+    maps
+        (N, ...).
+
+    Returns
+    -------
+    list of ExplainedBatch or None
+        None: the input has another number of spatial axes.
 
     Raises
     ------
@@ -279,7 +344,7 @@ def match_rank(batches: list[ExplainedBatch | None], maps: Array) -> list[Explai
 
 
 def _get_map_sides(batch: ExplainedBatch) -> tuple[int, ...]:
-    """Return the sides of a map in the size of the input."""
+    """Return the spatial shape of a map that is as large as the explained input."""
     # Tokens, (N, T), have no channel axis.
     return batch.sides or tuple(batch.image.shape[1:])
 

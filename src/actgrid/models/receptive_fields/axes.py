@@ -73,7 +73,13 @@ def _propagate_slice(operation: Any, input_states: Sequence[State]) -> list[Stat
 def check_axes_unchanged(
     image_spans: ImageSpans, old_shape: list[int | None], new_shape: list[int | None]
 ) -> ImageSpans:
-    """Return image spans; raise UntrackableError if an image axis changes length."""
+    """Return image spans unchanged if the image axes keep their lengths.
+
+    Raises
+    ------
+    UntrackableError
+        If the length of an image axis differs between the shapes.
+    """
     if any(old_shape[axis] != new_shape[axis] for axis in image_spans.axes):
         raise UntrackableError
     return image_spans
@@ -82,7 +88,10 @@ def check_axes_unchanged(
 def _propagate_unchanged(
     operation: Any, input_states: Sequence[State], position: int = 0
 ) -> list[State]:
-    """Return the spans of an operation that must keep the lengths of the image axes."""
+    """Return the image spans of the outputs of an operation that keeps positions.
+
+    Each output has the spans of the input, if the image axes have the same lengths.
+    """
     image_spans, old_shape = (
         get_only_spans(input_states, position),
         read_shape(operation.inputs[position]),
@@ -132,7 +141,13 @@ def _propagate_unstack(operation: Any, input_states: Sequence[State]) -> list[St
 
 
 def remove_axes(image_spans: ImageSpans, removed: Sequence[int]) -> ImageSpans:
-    """Return image spans with the numbers of their axes after other axes are removed."""
+    """Renumber the image axes in image spans after other axes are removed.
+
+    Raises
+    ------
+    UntrackableError
+        If an image axis is removed.
+    """
     if set(removed) & set(image_spans.axes):
         raise UntrackableError
     return image_spans.map_axes(
@@ -222,7 +237,15 @@ def _propagate_reshape(operation: Any, input_states: Sequence[State]) -> list[St
 def _group_axes(
     old_shape: list[int], new_shape: list[int]
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield the groups of axes that a reshape maps to each other."""
+    """Yield the groups of axes that a reshape maps to each other.
+
+    Axes of length 1 are left out.
+
+    Yields
+    ------
+    tuple of list of int
+        Axes of the old shape, and axes of the new shape of the same total size.
+    """
     old_axes = [axis for axis, side in enumerate(old_shape) if side != 1]
     new_axes = [axis for axis, side in enumerate(new_shape) if side != 1]
     while old_axes and new_axes:

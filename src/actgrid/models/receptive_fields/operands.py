@@ -16,7 +16,20 @@ Rule: TypeAlias = Callable[[Any, Sequence[State]], Sequence[State]]
 
 
 def get_only_spans(input_states: Sequence[State], position: int = 0) -> ImageSpans:
-    """Return the image spans of the only input that depends on the image."""
+    """Return the image spans of an input, which alone may depend on the image.
+
+    Parameters
+    ----------
+    input_states
+        State of each input of an operation.
+    position
+        Number of the input.
+
+    Raises
+    ------
+    UntrackableError
+        If the input has no image spans, or another input depends on the image.
+    """
     state = input_states[position]
     if not isinstance(state, ImageSpans) or any(
         other for index, other in enumerate(input_states) if index != position
@@ -26,7 +39,13 @@ def get_only_spans(input_states: Sequence[State], position: int = 0) -> ImageSpa
 
 
 def read_constant(tensor: Any) -> Any:
-    """Return the value of a constant tensor as a list or number."""
+    """Return the value of a constant tensor as a list or number.
+
+    Raises
+    ------
+    UntrackableError
+        If the tensor is not constant.
+    """
     value = tensorflow().get_static_value(tensor)
     if value is None:
         raise UntrackableError
@@ -34,7 +53,18 @@ def read_constant(tensor: Any) -> Any:
 
 
 def read_shape(tensor: Any) -> list[int | None]:
-    """Return the shape of a symbolic tensor as a list; None for a free side."""
+    """Return the shape of a symbolic tensor as a list.
+
+    Returns
+    -------
+    list of int or None
+        Length of each axis. None: the length is not fixed.
+
+    Raises
+    ------
+    UntrackableError
+        If the rank is not known.
+    """
     if tensor.shape.rank is None:
         raise UntrackableError
     shape: list[int | None] = tensor.shape.as_list()
@@ -42,7 +72,7 @@ def read_shape(tensor: Any) -> list[int | None]:
 
 
 def require_fixed_sides(sides: Sequence[int | None]) -> list[int]:
-    """Return side lengths; raise UntrackableError if a side is not fixed."""
+    """Return axis lengths as a list; raise UntrackableError if a length is not fixed."""
     if None in sides:
         raise UntrackableError
     return list(sides)  # type: ignore[arg-type]

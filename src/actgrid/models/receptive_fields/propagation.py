@@ -122,7 +122,11 @@ def _set_batch_size_to_one(spec: Any) -> Any:
 
 
 def _initialize_states(model: Any, inputs: Sequence[Any]) -> States:
-    """Return the states of a model's inputs by tensor name."""
+    """Return the tracking states of the inputs of a model, by tensor name.
+
+    The only input of rank 4 is the image, and each index starts with a span of one pixel. Other
+    inputs are not tracked.
+    """
     image_positions = [
         position
         for position, tensor in enumerate(inputs)
@@ -159,7 +163,20 @@ def _as_length(number: Fraction) -> Length:
 
 
 def propagate(graph: Any, states: States) -> States:
-    """Return the states of all tensors in a graph that depend on the inputs."""
+    """Compute the tracking states of all tensors in a graph that depend on the inputs.
+
+    Parameters
+    ----------
+    graph
+        TensorFlow graph.
+    states
+        Tensor name -> state, for the inputs. The dict is updated.
+
+    Returns
+    -------
+    dict
+        Tensor name -> `ImageSpans`, or `Untracked` if an operation has no rule.
+    """
     for operation in graph.get_operations():
         input_states = [states.get(tensor.name) for tensor in operation.inputs]
         if not any(input_states):

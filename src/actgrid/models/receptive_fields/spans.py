@@ -12,12 +12,12 @@ __all__ = ["UNTRACKED", "ImageSpans", "Span", "State", "States", "UntrackableErr
 
 
 class UntrackableError(Exception):
-    """The pixels that an operation reads cannot be tracked."""
+    """Raised if the pixels that an operation reads cannot be tracked."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """The input pixels that the indices of a tensor depend on, along one axis.
+    """Record of the input pixels that the indices of a tensor axis depend on.
 
     Index i depends on `size` pixels from ``start + i * stride`` on. Between SpaceToBatchND and
     BatchToSpaceND, which implement dilated convolutions, neighbouring pixels are `dilation` indices
@@ -32,10 +32,15 @@ class Span:
     def read(
         self, step: Fraction | int, first: Fraction | int, last: Fraction | int | None = None
     ) -> Span:
-        """Return the span of an operation that reads indices from `first` to `last`.
+        """Return the span of the output of an operation that reads windows of indices.
 
         Output index i reads the integers from ``i * step + first`` to ``i * step + last`` along
         this axis.
+
+        Returns
+        -------
+        Span
+            Pixels that the windows from `first` to `last` depend on.
         """
         if self.dilation > 1 and step != 1:
             raise UntrackableError
@@ -51,10 +56,15 @@ class Span:
     def read_floor(
         self, step: Fraction, first: Fraction, margins: tuple[int, int] = (0, 0)
     ) -> Span:
-        """Return the span of an operation that reads around ``floor(i * step + first)``.
+        """Return the span of the output of an operation that reads at rounded positions.
 
         `margins` are the numbers of indices read before and after the floor. The bounds are the
         tightest pair of lines, one below and one above all these floors.
+
+        Returns
+        -------
+        Span
+            Pixels that the indices around ``floor(i * step + first)`` depend on.
         """
         denominator = math.lcm(step.denominator, first.denominator)
         common_divisor = math.gcd(int(step * denominator), denominator)
@@ -66,7 +76,13 @@ class Span:
         )
 
     def union(self, other: Span) -> Span:
-        """Return the smallest span that contains this and another span."""
+        """Return the smallest span that contains this span and another.
+
+        Raises
+        ------
+        UntrackableError
+            If the spans differ in stride or dilation.
+        """
         if (self.stride, self.dilation) != (other.stride, other.dilation):
             raise UntrackableError
         start = min(self.start, other.start)
@@ -76,7 +92,7 @@ class Span:
 
 @dataclass(frozen=True)
 class ImageSpans:
-    """The spans of input pixels along the two image axes of a tensor.
+    """Record of the spans of input pixels along the two image axes of a tensor.
 
     If `width` is set, the rows of the image follow each other along one axis, which is listed twice
     in `axes`.
@@ -87,19 +103,45 @@ class ImageSpans:
     width: int | None = None
 
     def map_axes(self, axes: Callable[[int], int]) -> ImageSpans:
-        """Return the same spans along other axes."""
+        """Return the same spans along axes of other numbers.
+
+        Parameters
+        ----------
+        axes
+            Function from an old axis number to the new number.
+        """
         y, x = self.axes
         return replace(self, axes=(axes(y), axes(x)))
 
     def read(self, axes: tuple[int, int], change: Callable[[Span, int], Span]) -> ImageSpans:
-        """Apply `change`, a function of a span and its index 0 or 1, to both spans."""
+        """Apply a function to the spans of both image axes.
+
+        Parameters
+        ----------
+        axes
+            Numbers of the two image axes that the operation expects.
+        change
+            Function of a span and its index, 0 (vertical) or 1 (horizontal), that returns the new
+            span.
+
+        Raises
+        ------
+        UntrackableError
+            If the image axes are others, or are joined to one axis.
+        """
         if self.axes != axes or self.width is not None:
             raise UntrackableError
         y, x = self.spans
         return replace(self, spans=(change(y, 0), change(x, 1)))
 
     def union(self, other: ImageSpans) -> ImageSpans:
-        """Return the smallest spans that contain these and other image spans."""
+        """Return the smallest image spans that contain these and other image spans.
+
+        Raises
+        ------
+        UntrackableError
+            If the image axes differ.
+        """
         if (self.axes, self.width) != (other.axes, other.width):
             raise UntrackableError
         (y, x), (other_y, other_x) = self.spans, other.spans
@@ -107,7 +149,10 @@ class ImageSpans:
 
 
 class Untracked:
-    """State of a tensor whose dependence on the image spans cannot describe."""
+    """Tracking state of a tensor that depends on the image in an unsupported way.
+
+    `ImageSpans` cannot describe which pixels the tensor depends on.
+    """
 
 
 UNTRACKED = Untracked()

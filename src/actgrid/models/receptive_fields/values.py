@@ -59,7 +59,17 @@ def _broadcast_spans(
 def _is_broadcast_along(
     sides: list[int | None], target: list[int | None], axes: tuple[int, int]
 ) -> bool:
-    """Return whether a tensor is broadcast along all image axes."""
+    """Return whether an operand is broadcast along all image axes.
+
+    Parameters
+    ----------
+    sides
+        Shape of the operand.
+    target
+        Shape of the result.
+    axes
+        Numbers of the image axes of the result.
+    """
     shift = len(target) - len(sides)
     return any(target[axis] != 1 for axis in axes) and all(
         axis < shift or sides[axis - shift] == 1 for axis in axes
@@ -71,7 +81,10 @@ def _propagate_identity(operation: Any, input_states: Sequence[State]) -> Sequen
 
 
 def _propagate_shape_query(operation: Any, input_states: Sequence[State]) -> list[State]:
-    """Return no state: the outputs depend only on the shape of the input."""
+    """Return None as the state of each output of an operation that queries a shape.
+
+    None is the state of a tensor that does not depend on the image.
+    """
     return [None] * len(operation.outputs)
 
 

@@ -29,7 +29,26 @@ def get_window_axes(operation: Any) -> tuple[int, int]:
 def _count_leading_pads(
     operation: Any, shape: list[int | None], kernel: int, stride: int, axis: int
 ) -> int:
-    """Return the number of padding pixels before the first pixel of an axis."""
+    """Return the number of padding pixels before the first pixel of an axis.
+
+    Parameters
+    ----------
+    operation
+        Convolution or pooling.
+    shape
+        Shape of its input.
+    kernel
+        Length of the dilated kernel along the axis.
+    stride
+        Stride along the axis.
+    axis
+        Number of the axis.
+
+    Returns
+    -------
+    int
+        Number of pixels.
+    """
     # `kernel` is the length of the dilated kernel.
     padding = operation.get_attr("padding")
     if padding == b"EXPLICIT":
@@ -142,10 +161,21 @@ def _propagate_space_to_depth(operation: Any, input_states: Sequence[State]) -> 
 def _make_resize_rule(
     margins: tuple[int, int], is_nearest: bool = False
 ) -> Callable[..., list[State]]:
-    """Return the rule of a resize operation.
+    """Return the propagation rule of an operation that resizes images.
 
-    `margins` are the numbers of pixels read before and after the floor of the source position of a
-    pixel's centre.
+    Parameters
+    ----------
+    margins
+        Numbers of pixels read before and after the source position, rounded down, of the centre of
+        an output pixel.
+    is_nearest
+        Whether the operation selects the nearest pixel.
+
+    Returns
+    -------
+    callable
+        Function of an operation and the states of its inputs that returns the states of its
+        outputs.
     """
 
     def resize(operation: Any, input_states: Sequence[State]) -> list[State]:

@@ -54,7 +54,7 @@ _REMEDIES = {
 
 
 class Backend(Percentiles, Protocol):  # numpydoc ignore=PR01
-    """The functions of a backend module.
+    """Protocol of a rendering backend: a module that measures and draws tiles.
 
     Examples
     --------
@@ -64,7 +64,7 @@ class Backend(Percentiles, Protocol):  # numpydoc ignore=PR01
     """
 
     def measure(self, tiles: npt.NDArray[Any], threads: int) -> ChannelStats:
-        """Compute the statistics of each tile.
+        """Compute the statistics of the values of each tile.
 
         Parameters
         ----------
@@ -87,7 +87,7 @@ class Backend(Percentiles, Protocol):  # numpydoc ignore=PR01
         canvas: npt.NDArray[np.uint8],
         threads: int,
     ) -> None:
-        """Draw each tile that has an origin.
+        """Draw each tile that has an origin on a canvas, in place.
 
         Parameters
         ----------
@@ -107,7 +107,7 @@ class Backend(Percentiles, Protocol):  # numpydoc ignore=PR01
     def resize(
         self, values: npt.NDArray[np.float32], resized: npt.NDArray[np.float32], threads: int
     ) -> None:
-        """Resize each map bilinearly.
+        """Resize each map bilinearly and write the result into an array.
 
         Parameters
         ----------
@@ -129,7 +129,7 @@ class Backend(Percentiles, Protocol):  # numpydoc ignore=PR01
         overlaid: npt.NDArray[np.uint8],
         threads: int,
     ) -> None:
-        """Blend a map in colour with an image.
+        """Blend a map in colour with an image and write the result into an array.
 
         Parameters
         ----------
@@ -156,7 +156,7 @@ def _import_backend(name: str) -> Backend:
 
 @lru_cache(maxsize=1)
 def find_first_backend() -> str:
-    """Return the name of the first backend that can be imported.
+    """Return the name of the first rendering backend that can be imported.
 
     Returns
     -------
@@ -181,7 +181,7 @@ def find_first_backend() -> str:
 
 
 def load_backend(name: str = "auto") -> Backend:
-    """Import and return a backend by name.
+    """Import and return a rendering backend by name.
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ def load_backend(name: str = "auto") -> Backend:
 
 
 def find_backend_problems() -> dict[str, str | None]:
-    """Return why each backend cannot be used.
+    """Return why each rendering backend cannot be used.
 
     Returns
     -------

@@ -21,7 +21,7 @@ __all__ = ["measure", "overlay", "paint", "percentiles", "resize"]
 
 
 def _check_variant() -> None:
-    """Raise OptionError if ACTGRID_SIMD names an unavailable variant."""
+    """Raise OptionError if ACTGRID_SIMD names a SIMD variant that is not available."""
     variant = os.environ.get("ACTGRID_SIMD")
     variants = _core.simd_variants()
     if variant and variant not in variants:
@@ -34,7 +34,10 @@ _check_variant()
 
 
 def measure(tiles: npt.NDArray[Any], threads: int) -> ChannelStats:
-    """Compute the statistics of each tile; see `actgrid.rendering.backends`."""
+    """Compute the statistics of each tile.
+
+    The arguments and the result are those of `actgrid.rendering.backends.Backend.measure`.
+    """
     mean, std, low, high, zeros, nonfinite = _core.measure(tiles, threads)
     size = tiles.shape[2] * tiles.shape[3]
     with np.errstate(invalid="ignore"):
@@ -45,7 +48,10 @@ def measure(tiles: npt.NDArray[Any], threads: int) -> ChannelStats:
 def percentiles(
     tiles: npt.NDArray[Any], limits: tuple[float, ...], pooled: bool, threads: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Compute two percentiles of each tile; see `actgrid.rendering.backends`."""
+    """Compute two percentiles of the finite values of tiles.
+
+    The arguments and the result are those of `actgrid.rendering.normalize.Percentiles.percentiles`.
+    """
     low, high = limits
     return _core.percentiles(tiles, low, high, pooled, threads)
 
@@ -57,12 +63,18 @@ def paint(
     canvas: npt.NDArray[np.uint8],
     threads: int,
 ) -> None:
-    """Draw each tile on a canvas; see `actgrid.rendering.backends`."""
+    """Draw tiles as gray levels on a canvas, in place.
+
+    The arguments are those of `actgrid.rendering.backends.Backend.paint`.
+    """
     _core.paint(tiles, mapping.shift, mapping.scale, mapping.base, origin, canvas, threads)
 
 
 def resize(values: npt.NDArray[np.float32], resized: npt.NDArray[np.float32], threads: int) -> None:
-    """Resize maps bilinearly; see `actgrid.rendering.backends`."""
+    """Resize maps bilinearly and write the result into the array `resized`.
+
+    The arguments are those of `actgrid.rendering.backends.Backend.resize`.
+    """
     _core.resize(values, resized, threads)
 
 
@@ -75,6 +87,9 @@ def overlay(
     overlaid: npt.NDArray[np.uint8],
     threads: int,
 ) -> None:
-    """Blend a map in colour with an image; see `actgrid.rendering.backends`."""
+    """Blend a map in colour with an image and write the result into `overlaid`.
+
+    The arguments are those of `actgrid.rendering.backends.Backend.overlay`.
+    """
     terms = (mapping.shift.item(), mapping.scale.item(), mapping.base.item())
     _core.overlay(values, *terms, palette, image, alpha, overlaid, threads)

@@ -147,16 +147,37 @@ def _paint_rows(
 
 
 def _are_channels_adjacent(tiles: Array) -> bool:
-    """Return whether channels are closer together in memory than pixels of a row."""
+    """Return whether neighbouring channels are adjacent in the memory of tiles.
+
+    False: neighbouring pixels of a row are closer together in memory.
+    """
     return tiles.shape[0] > 1 and abs(tiles.strides[0]) <= abs(tiles.strides[3])
 
 
 def _iterate_bands(
     tiles: Array, part: int, first: int, last: int, is_adjacent: bool
 ) -> Iterator[tuple[int, Array, int, int]]:
-    """Yield (row, band, first, last) for bands of rows of one slice.
+    """Yield the rows of some channels of one slice of tiles in bands.
 
-    Dtypes that numba does not support are converted band by band; others are one whole view.
+    Dtypes that numba does not support are converted to float32 band by band. Other dtypes are one
+    band that is a view of all rows.
+
+    Parameters
+    ----------
+    tiles
+        (channels, slices, height, width).
+    part
+        Number of the slice.
+    first, last
+        Range of channels.
+    is_adjacent
+        Whether channels are adjacent in memory.
+
+    Yields
+    ------
+    tuple
+        (first row of the band, values of the band, first channel, last channel). The channels are
+        counted in the band.
     """
     x = tiles[:, part]
     bands: Iterator[tuple[int, Array, int, int]]
@@ -175,7 +196,14 @@ def _iterate_bands(
 
 
 def _run_ranges(tiles: Array, threads: int, task: Callable[[int, int, int], None]) -> None:
-    """Call task(slice, first, last) for ranges of channels that cover all tiles."""
+    """Call a function for ranges of channels that together cover all tiles.
+
+    Parameters
+    ----------
+    task
+        Function of the number of a slice and a range (first, last) of channels. It runs on several
+        threads if `threads` is more than 1.
+    """
     ranges = [
         (part, first, min(first + _CHANNEL_COUNT, tiles.shape[0]))
         for part in range(tiles.shape[1])
@@ -190,7 +218,10 @@ def _run_ranges(tiles: Array, threads: int, task: Callable[[int, int, int], None
 
 
 def measure(tiles: Array, threads: int) -> ChannelStats:
-    """Compute the statistics of each tile; see `actgrid.rendering.backends`."""
+    """Compute the statistics of each tile.
+
+    The arguments and the result are those of `actgrid.rendering.backends.Backend.measure`.
+    """
     is_adjacent = _are_channels_adjacent(tiles)
     kernel = _measure_adjacent if is_adjacent else _measure_rows
     shape, size = tiles.shape[:2], tiles.shape[2] * tiles.shape[3]
@@ -236,7 +267,10 @@ def paint(
     canvas: npt.NDArray[np.uint8],
     threads: int,
 ) -> None:
-    """Draw each tile on a canvas; see `actgrid.rendering.backends`."""
+    """Draw tiles as gray levels on a canvas, in place.
+
+    The arguments are those of `actgrid.rendering.backends.Backend.paint`.
+    """
     is_adjacent = _are_channels_adjacent(tiles)
     kernel = _paint_adjacent if is_adjacent else _paint_rows
     real = choose_render_dtype(tiles.dtype)

@@ -24,7 +24,13 @@ Block = tuple[slice, slice]  # channels, rows
 
 
 def _iterate_blocks(tiles: npt.NDArray[Any]) -> Iterator[list[Block]]:
-    """Yield, for each range of channels, the bands of rows to process in order."""
+    """Yield blocks of tiles that fit into the cache, as slices to index the tiles.
+
+    Yields
+    ------
+    list of tuple of slice
+        (channels, rows) of each band of rows, for one range of channels.
+    """
     channels, slices, height, width = tiles.shape
     step = max(1, _BLOCK // (slices * height * width))
     rows = max(1, _BLOCK // (slices * width))
@@ -35,7 +41,10 @@ def _iterate_blocks(tiles: npt.NDArray[Any]) -> Iterator[list[Block]]:
 
 
 def measure(tiles: npt.NDArray[Any], threads: int) -> ChannelStats:
-    """Compute the statistics of each tile; see `actgrid.rendering.backends`."""
+    """Compute the statistics of each tile.
+
+    The arguments and the result are those of `actgrid.rendering.backends.Backend.measure`.
+    """
     size = tiles.shape[2] * tiles.shape[3]
     parts = [_measure_bands(tiles, bands) for bands in _iterate_blocks(tiles)]
     return make_stats((np.concatenate(column) for column in zip(*parts, strict=True)), size)
@@ -44,7 +53,18 @@ def measure(tiles: npt.NDArray[Any], threads: int) -> ChannelStats:
 def _read_band(
     tiles: npt.NDArray[Any], band: Block
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """Return the values of a band as float64, and a mask of the finite values."""
+    """Return the values of one band of tiles, and a mask of the finite values.
+
+    Parameters
+    ----------
+    band
+        Slices of channels and rows.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Values as float64, and the mask.
+    """
     channels, rows = band
     x = tiles[channels, :, rows].astype(np.float64)
     return x, np.isfinite(x)
@@ -83,7 +103,10 @@ def _measure_bands(tiles: npt.NDArray[Any], bands: list[Block]) -> list[npt.NDAr
 def percentiles(
     tiles: npt.NDArray[Any], limits: tuple[float, ...], pooled: bool, threads: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Compute two percentiles of each tile; see `actgrid.rendering.backends`."""
+    """Compute two percentiles of the finite values of tiles.
+
+    The arguments and the result are those of `actgrid.rendering.normalize.Percentiles.percentiles`.
+    """
 
     def compute(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         with np.errstate(invalid="ignore"):  # signalling NaN
@@ -105,7 +128,10 @@ def paint(
     canvas: npt.NDArray[np.uint8],
     threads: int,
 ) -> None:
-    """Draw each tile on a canvas; see `actgrid.rendering.backends`."""
+    """Draw tiles as gray levels on a canvas, in place.
+
+    The arguments are those of `actgrid.rendering.backends.Backend.paint`.
+    """
     top, left = np.divmod(origin, canvas.strides[0])
     for bands in _iterate_blocks(tiles):
         for channels, rows in bands:
@@ -141,10 +167,22 @@ def _compute_levels(
 def _compute_neighbours(
     count: int, new_count: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.float32]]:
-    """Return two source pixels and their weight for each pixel of a resized axis.
+    """Return which source pixels each pixel of a resized axis is interpolated from.
 
     The centre of pixel i, i + 0.5, corresponds to (i + 0.5) * count / new_count - 0.5, which is a
     multiple of 1 / (2 * new_count) and is computed in integers.
+
+    Parameters
+    ----------
+    count
+        Number of pixels before resizing.
+    new_count
+        Number of pixels after resizing.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        First source pixel, second source pixel, and weight of the second, each (new_count,).
     """
     denominator = 2 * new_count
     position = np.clip(
@@ -163,7 +201,10 @@ def _interpolate(
 
 @np.errstate(invalid="ignore")
 def resize(values: npt.NDArray[np.float32], resized: npt.NDArray[np.float32], threads: int) -> None:
-    """Resize maps bilinearly; see `actgrid.rendering.backends`."""
+    """Resize maps bilinearly and write the result into the array `resized`.
+
+    The arguments are those of `actgrid.rendering.backends.Backend.resize`.
+    """
     first, second, weight = _compute_neighbours(values.shape[1], resized.shape[1])
     resized_rows = _interpolate(values[:, first], values[:, second], weight[:, None])
     first, second, weight = _compute_neighbours(values.shape[2], resized.shape[2])
@@ -179,7 +220,10 @@ def overlay(
     overlaid: npt.NDArray[np.uint8],
     threads: int,
 ) -> None:
-    """Blend a map in colour with an image; see `actgrid.rendering.backends`."""
+    """Blend a map in colour with an image and write the result into `overlaid`.
+
+    The arguments are those of `actgrid.rendering.backends.Backend.overlay`.
+    """
     resized = np.empty((1, *image.shape[:2]), np.float32)
     resize(values[None], resized, threads)
     colours = palette[_compute_levels(resized[None], mapping, slice(None))[0, 0]]

@@ -58,7 +58,7 @@ class ActivationsVisualizationCallback(ExplanationCallback):
         self.layers_name = layers_name
 
     def explanation(self) -> npt.NDArray[np.uint8]:
-        """Draw the picture of the model's current state.
+        """Draw the activations of the validation images for the current model.
 
         Returns
         -------

@@ -53,7 +53,7 @@ class ExplanationCallback(keras().callbacks.Callback):  # type: ignore[misc]
 
     @abstractmethod
     def explanation(self) -> npt.NDArray[np.uint8]:
-        """Draw the picture of the model's current state.
+        """Draw the picture that explains the model in its current state.
 
         Returns
         -------
@@ -62,14 +62,14 @@ class ExplanationCallback(keras().callbacks.Callback):  # type: ignore[misc]
         """
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Draw the picture and write the event."""
+        """Draw the picture of the epoch and write it to TensorBoard."""
         png = b"".join(encode("explanation.png", self.explanation()))
         self.events.images(self.tag, [png], epoch)
         self.events.flush()
 
 
 def _check_data(data: Any) -> None:
-    """Raise OptionError unless data are a pair whose first item is an array of images."""
+    """Raise OptionError unless `data` is a pair whose first item is an image array."""
     description = type(data).__name__
     if isinstance(data, (tuple, list)) and len(data) == 2:
         images = np.asarray(data[0])

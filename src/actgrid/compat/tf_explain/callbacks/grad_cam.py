@@ -65,7 +65,7 @@ class GradCAMCallback(ExplanationCallback):
         self.use_guided_grads = use_guided_grads
 
     def explanation(self) -> npt.NDArray[np.uint8]:
-        """Draw the picture of the model's current state.
+        """Draw the Grad-CAM maps of the validation images for the current model.
 
         Returns
         -------

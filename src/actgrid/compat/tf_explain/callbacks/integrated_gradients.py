@@ -61,7 +61,7 @@ class IntegratedGradientsCallback(ExplanationCallback):
         self.n_steps = n_steps
 
     def explanation(self) -> npt.NDArray[np.uint8]:
-        """Draw the picture of the model's current state.
+        """Draw the integrated gradients of the validation images for the current model.
 
         Returns
         -------

@@ -61,7 +61,7 @@ class OcclusionSensitivityCallback(ExplanationCallback):
         self.patch_size = patch_size
 
     def explanation(self) -> npt.NDArray[np.uint8]:
-        """Draw the picture of the model's current state.
+        """Draw the occlusion maps of the validation images for the current model.
 
         Returns
         -------

@@ -65,7 +65,7 @@ class SmoothGradCallback(ExplanationCallback):
         self.noise = noise
 
     def explanation(self) -> npt.NDArray[np.uint8]:
-        """Draw the picture of the model's current state.
+        """Draw the SmoothGrad maps of the validation images for the current model.
 
         Returns
         -------

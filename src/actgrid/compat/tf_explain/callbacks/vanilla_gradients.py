@@ -69,7 +69,7 @@ class VanillaGradientsCallback(ExplanationCallback):
         self.score_model = self.explainer.get_score_model(model)
 
     def explanation(self) -> npt.NDArray[np.uint8]:
-        """Draw the picture of the model's current state.
+        """Draw the gradients of the validation images for the current model.
 
         Returns
         -------

@@ -29,7 +29,7 @@ __all__ = [
 
 
 class Explainer:
-    """Base class of methods that return a picture of an explanation."""
+    """Base class of explanation methods, whose method `explain` returns a picture."""
 
     def save(
         self, grid: npt.NDArray[np.uint8], output_dir: str | Path, output_name: str | Path
@@ -56,7 +56,13 @@ class Explainer:
 
 
 def get_inputs(validation_data: Any) -> npt.NDArray[Any]:
-    """Return the inputs, of any shape, of a pair (inputs, labels or None)."""
+    """Return the inputs, an array of any shape, from validation data.
+
+    Parameters
+    ----------
+    validation_data
+        Pair (inputs, labels or None).
+    """
     try:
         inputs, _ = validation_data
     except (TypeError, ValueError):
@@ -73,7 +79,13 @@ def get_inputs(validation_data: Any) -> npt.NDArray[Any]:
 
 
 def get_images(validation_data: Any) -> npt.NDArray[Any]:
-    """Return the images, (N, height, width, C), of a pair (images, labels or None)."""
+    """Return the images, (N, height, width, C), from validation data.
+
+    Parameters
+    ----------
+    validation_data
+        Pair (images, labels or None).
+    """
     images = get_inputs(validation_data)
     if images.ndim != 4:
         raise ShapeError(f"images must be (N, height, width, C), not {images.shape}")
@@ -83,32 +95,48 @@ def get_images(validation_data: Any) -> npt.NDArray[Any]:
 def make_batch(
     model: Any, images: npt.NDArray[Any], score: Callable[[Any], Any], batch_size: int | None = None
 ) -> ExplainedBatch:
-    """Return a batch of images whose target is a score function of the model's output."""
+    """Prepare images for an explanation of a score of a model.
+
+    Parameters
+    ----------
+    images
+        (N, height, width, C).
+    score
+        Function of the model's output that returns the scores, (N,).
+    batch_size
+        Number of images per run of the model. None: 32.
+
+    Returns
+    -------
+    ExplainedBatch
+        The images with the score as their target.
+    """
     return prepare_request(model, images, score, batch_size=batch_size or 32).batch
 
 
 @dataclass(frozen=True)
 class ClassOutput:
-    """Score function that returns the output for a class, after a final softmax.
+    """Score function that returns the model's output for a class.
 
-    Equal instances share compiled functions.
+    The output is a probability if the model ends in a softmax. Equal instances share compiled
+    functions.
     """
 
     index: int
 
     def __call__(self, outputs: Any) -> Any:
-        """Return the scores, (N,)."""
+        """Return the output for the class, (N,), from the model's outputs."""
         return _check_outputs(outputs, self.index)[:, self.index]
 
 
 @dataclass(frozen=True)
 class ClassLoss:
-    """Score function that returns the cross-entropy of the output for a true class."""
+    """Score function that returns the cross-entropy of the model's output for a class."""
 
     index: int
 
     def __call__(self, outputs: Any) -> Any:
-        """Return the losses, (N,)."""
+        """Return the cross-entropy losses, (N,), from the model's outputs."""
         tf = tensorflow()
         one_hot = tf.one_hot(self.index, _check_outputs(outputs, self.index).shape[-1])
         return keras().losses.categorical_crossentropy(
@@ -117,7 +145,12 @@ class ClassLoss:
 
 
 def check_class_index(class_index: Any) -> int:
-    """Return the index of a class as an int.
+    """Convert the index of a class to an int.
+
+    Returns
+    -------
+    int
+        The index.
 
     Raises
     ------

@@ -26,12 +26,16 @@ __all__ = ["GradCAM"]
 
 
 def _weigh_by_guided_gradient(activation: Any, gradient: Any) -> Any:
-    """Weight channels by their mean gradient at positive activations and gradients."""
+    """Compute a Grad-CAM map with guided gradients from an activation.
+
+    Each channel is weighted by the mean of its gradient, in which only positive gradients at
+    positive activations count.
+    """
     return weigh_by_mean_gradient(activation, _guide_gradient(activation, gradient))
 
 
 def _guide_gradient(activation: Any, gradient: Any) -> Any:
-    """Set a gradient to zero unless the activation and the gradient are positive."""
+    """Set gradients to zero where the activation or the gradient is not positive."""
     tf = tensorflow()
     is_positive = (activation > 0) & (gradient > 0)
     return tf.where(is_positive, gradient, tf.zeros_like(gradient))
@@ -39,7 +43,7 @@ def _guide_gradient(activation: Any, gradient: Any) -> Any:
 
 @dataclass(frozen=True)
 class _TotalOutput:
-    """Loss that is the sum of the output for a class over a batch."""
+    """Loss function that is the sum of the output for a class over a batch."""
 
     output: ClassOutput
 

@@ -147,7 +147,22 @@ class OcclusionSensitivity(Explainer):
     def _compute_maps(
         self, model: Any, images: npt.NDArray[Any], class_index: int, patch_size: int
     ) -> npt.NDArray[np.float32]:
-        """Return 1 - confidence with each square hidden, (N, rows, columns)."""
+        """Compute 1 - confidence for a class with each square of the images hidden.
+
+        Parameters
+        ----------
+        images
+            (N, height, width, C).
+        class_index
+            Index of the class.
+        patch_size
+            Side of a square in pixels.
+
+        Returns
+        -------
+        numpy.ndarray
+            (N, rows, columns) float32.
+        """
         side = check_integer("patch_size", patch_size, 1)
         score = ClassOutput(check_class_index(class_index))
         batch = make_batch(model, images, score, self.batch_size)

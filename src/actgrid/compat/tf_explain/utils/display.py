@@ -204,14 +204,14 @@ def heatmap_display(
 
 
 def to_levels(values: Array) -> npt.NDArray[np.uint8]:
-    """Scale values by minimum and maximum to uint8; constant values become 0."""
+    """Scale an array linearly to uint8 levels 0 to 255; constant values become 0."""
     low, high = values.min(), values.max()
     unit_values: Array = (values - low) / (high - low) if high > low else np.zeros_like(values)
     return (unit_values * 255).astype(np.uint8)
 
 
 def _get_colormap_name(colormap: int | str) -> str:
-    """Return the name of a colormap from its name or its OpenCV number."""
+    """Return the name of a colormap that is given by name or by its OpenCV number."""
     if isinstance(colormap, str):
         return colormap
     number = check_integer("colormap", colormap, 0)
@@ -224,7 +224,24 @@ def _get_colormap_name(colormap: int | str) -> str:
 def stack_heatmaps(
     maps: Sequence[Array], images: Array, colormap: int | str, weight: float
 ) -> Array:
-    """Draw heatmaps over their images and arrange the pictures in a grid."""
+    """Draw heatmaps over their images and arrange the pictures in a grid.
+
+    Parameters
+    ----------
+    maps
+        One map for each image.
+    images
+        (N, height, width, C).
+    colormap
+        Name of a colormap, or its number in OpenCV.
+    weight
+        Opacity of the heatmaps, 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Picture of the grid, uint8.
+    """
     return grid_display(
         [
             heatmap_display(image_map, image, colormap, weight)

@@ -264,7 +264,15 @@ class ActivationMaximization(ModelVisualization):
         return self._unwrap(results, seed_input)
 
     def _make_seeds(self, seed_input: Any, ranges: list[Range]) -> list[Array]:
-        """Return the initial inputs as float32 arrays."""
+        """Return the inputs at which the optimization starts, as float32 arrays.
+
+        Parameters
+        ----------
+        seed_input
+            The inputs. None: random inputs.
+        ranges
+            Range (low, high) of the values of each input.
+        """
         if seed_input is not None and not (isinstance(seed_input, list) and not seed_input):
             return [array.astype(np.float32) for array in self._prepare_inputs(seed_input)]
         tf = tensorflow()
@@ -278,7 +286,20 @@ class ActivationMaximization(ModelVisualization):
 
 
 def _parse_ranges(input_range: Any, count: int) -> list[Range]:
-    """Return a range for each of `count` inputs."""
+    """Return the range (low, high) of the values of each model input.
+
+    Parameters
+    ----------
+    input_range
+        Value of the option `input_range`: one range for all inputs, or a list of ranges.
+    count
+        Number of inputs.
+
+    Returns
+    -------
+    list of tuple
+        None as a limit: no limit.
+    """
     ranges = listify(input_range, return_empty_list_if_none=False, convert_tuple_to_list=False)
     if len(ranges) == 1:
         ranges = ranges * count
@@ -293,14 +314,40 @@ def _parse_ranges(input_range: Any, count: int) -> list[Range]:
 
 
 def _choose_bounds(low: float | None, high: float | None) -> tuple[float, float]:
-    """Return finite bounds of the random initial input for a range that may be open."""
+    """Return the bounds of the values of a random initial input.
+
+    Parameters
+    ----------
+    low, high
+        Range of the input. None: no limit.
+
+    Returns
+    -------
+    tuple of float
+        Finite (low, high).
+    """
     if low is not None:
         return float(low), float(low + abs(low * 2) if high is None else high)
     return (0.0, 1.0) if high is None else (float(high - abs(high / 2)), float(high))
 
 
 def _list_by_input(option: str, value: Any, input_names: list[str]) -> list[list[Any]]:
-    """Return the list of functions for each input from the value of an option."""
+    """Return a list of functions for each model input from the value of an option.
+
+    Parameters
+    ----------
+    option
+        Name of the option, for error messages.
+    value
+        Functions for the first input, a list of functions for each input, or a dict by input name.
+    input_names
+        Names of the inputs.
+
+    Returns
+    -------
+    list of list
+        The functions for each input.
+    """
     if isinstance(value, Mapping):
         _check_names(option, value, input_names)
         return [listify(value.get(name)) for name in input_names]
@@ -327,7 +374,13 @@ def _check_names(option: str, value: Mapping[str, Any], input_names: list[str]) 
 
 
 def _list_result_modifiers(value: Any, input_names: list[str]) -> list[Any]:
-    """Return the function that modifies the result for each input, or None."""
+    """Return for each model input the function that modifies its result, or None.
+
+    Parameters
+    ----------
+    value
+        Function for the first input, or a dict: input name -> function.
+    """
     if isinstance(value, Mapping):
         _check_names("activation_modifiers", value, input_names)
         return [value.get(name) for name in input_names]
@@ -335,7 +388,10 @@ def _list_result_modifiers(value: Any, input_names: list[str]) -> list[Any]:
 
 
 def _make_labels(regularizers_by_input: list[list[Any]], input_names: list[str]) -> list[str]:
-    """Return the names of all regularizers, with the input's name if several."""
+    """Return a label for each regularizer.
+
+    It consists of its name, and of the name of its input if there are several.
+    """
     return [
         getattr(regularizer, "name", f"regularizer-{index}")
         + (f"({name})" if len(input_names) > 1 else "")
@@ -345,7 +401,13 @@ def _make_labels(regularizers_by_input: list[list[Any]], input_names: list[str])
 
 
 def _copy_optimizer(optimizer: Any) -> Any:
-    """Return a new optimizer of the same configuration; None: RMSprop."""
+    """Return a new optimizer of the same configuration as an optimizer.
+
+    Parameters
+    ----------
+    optimizer
+        The optimizer. None: RMSprop.
+    """
     optimizers = keras().optimizers
     if optimizer is None:
         return optimizers.RMSprop(1.0, rho=0.999)

@@ -16,10 +16,10 @@ __all__ = ["Callback", "GifGenerator2D", "PrintLogger", "Progress"]
 
 
 class Callback:
-    """Base class of callbacks; its methods do nothing."""
+    """Base class of the callbacks of `ActivationMaximization`; its methods do nothing."""
 
     def on_begin(self, **kwargs: Any) -> None:
-        """Handle the start of the optimization.
+        """Handle the start of the optimization; the base class does nothing.
 
         Parameters
         ----------
@@ -30,7 +30,7 @@ class Callback:
     def __call__(
         self, i: int, values: Any, grads: Any, scores: Any, model_outputs: Any, **kwargs: Any
     ) -> None:
-        """Handle the end of a step.
+        """Handle the end of a step of the optimization; the base class does nothing.
 
         Parameters
         ----------
@@ -49,11 +49,11 @@ class Callback:
         """
 
     def on_end(self) -> None:
-        """Handle the end of the optimization, also after an error."""
+        """Handle the end of the optimization, also after an error; do nothing here."""
 
 
 class PrintLogger(Callback):
-    """Callback that prints scores and regularizations.
+    """Callback that prints scores and regularizations during activation maximization.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class PrintLogger(Callback):
     def __call__(
         self, i: int, values: Any, grads: Any, scores: Any, model_outputs: Any, **kwargs: Any
     ) -> None:
-        """Print a line every `interval` steps."""
+        """Print the scores and regularizations in a line every `interval` steps."""
         if (i + 1) % self.interval == 0:
             terms = [(name, _to_python(value)) for name, value in kwargs["regularizations"]]
             print(
@@ -77,10 +77,10 @@ class PrintLogger(Callback):
 
 
 class Progress(Callback):
-    """Callback that shows the progress bar of Keras."""
+    """Callback that shows the progress bar of Keras during activation maximization."""
 
     def on_begin(self, **kwargs: Any) -> None:
-        """Create the progress bar."""
+        """Create the progress bar of the optimization."""
         self.progbar = keras().utils.Progbar(kwargs.get("steps"))
 
     def __call__(
@@ -108,13 +108,13 @@ class GifGenerator2D(Callback):
         self.frames: list[list[Image.Image]] = []
 
     def on_begin(self, **kwargs: Any) -> None:
-        """Delete the frames of an earlier run."""
+        """Delete the frames of an earlier optimization."""
         self.frames = []
 
     def __call__(
         self, i: int, values: Any, grads: Any, scores: Any, model_outputs: Any, **kwargs: Any
     ) -> None:
-        """Append a frame that is labelled with the step."""
+        """Append the images of a step to the frames of the animations, with a label."""
         self.frames = self.frames or [[] for _ in values]
         for frames, value in zip(self.frames, values, strict=True):
             pixels = np.clip(np.asarray(value)[0], 0, 255).astype(np.uint8)
@@ -125,7 +125,7 @@ class GifGenerator2D(Callback):
             frames.append(frame)
 
     def on_end(self) -> None:
-        """Write the animations."""
+        """Write the frames to an animated GIF file for each model input."""
         path = self.path if self.path.suffix == ".gif" else Path(f"{self.path}.gif")
         for index, frames in enumerate(self.frames):
             buffer = io.BytesIO()

@@ -16,11 +16,11 @@ __all__ = ["InputModifier", "Jitter", "Rotate", "Rotate2D", "Scale"]
 
 
 class InputModifier(ABC):
-    """Base class of functions that transform an input, (N, ..., C)."""
+    """Base class of input modifiers: functions that transform an input, (N, ..., C)."""
 
     @abstractmethod
     def __call__(self, seed_input: Any) -> Any:
-        """Return the transformed input."""
+        """Return the transformed input, (N, ..., C)."""
 
 
 class Jitter(InputModifier):
@@ -36,7 +36,7 @@ class Jitter(InputModifier):
         self.jitter = int(jitter)
 
     def __call__(self, seed_input: Any) -> Any:
-        """Return the rolled images."""
+        """Return the images, (N, ..., C), rolled by a random offset."""
         axes = range(1, len(seed_input.shape) - 1)
         if not axes:
             raise ShapeError(f"images must be (N, ..., C), not {tuple(seed_input.shape)}")
@@ -69,7 +69,7 @@ class Rotate(InputModifier):
         self.degree = float(degree)
 
     def __call__(self, seed_input: Any) -> Any:
-        """Return the rotated images."""
+        """Return the images, (N, ..., C), rotated by a random angle."""
         angle = math.radians(np.random.uniform(-self.degree, self.degree))  # noqa: NPY002
         return _transform(seed_input, angle, 1.0)
 
@@ -105,7 +105,7 @@ class Scale(InputModifier):
         self.low, self.high = low, high
 
     def __call__(self, seed_input: Any) -> Any:
-        """Return the scaled images."""
+        """Return the images, (N, ..., C), scaled by a random factor."""
         factor = np.random.uniform(self.low, self.high)  # noqa: NPY002
         return _transform(seed_input, 0.0, factor)
 

@@ -14,7 +14,7 @@ __all__ = ["Norm", "Regularizer", "TotalVariation2D"]
 
 
 class Regularizer(ABC):
-    """Base class of functions of an input, (N, ..., C), that are minimized.
+    """Base class of regularizers: functions of an input, (N, ..., C), to be minimized.
 
     Parameters
     ----------
@@ -27,11 +27,14 @@ class Regularizer(ABC):
 
     @abstractmethod
     def __call__(self, input_value: Any) -> Any:
-        """Return the regularization of each input, (N,); the method is traced."""
+        """Return the regularization term of each input, (N,).
+
+        The method is traced by TensorFlow.
+        """
 
 
 class TotalVariation2D(ByValue, Regularizer):
-    """Total variation of images, divided by the number of values of an image.
+    """Regularizer: total variation of images, divided by the values of an image.
 
     Parameters
     ----------
@@ -46,7 +49,7 @@ class TotalVariation2D(ByValue, Regularizer):
         self.weight = float(weight)
 
     def __call__(self, input_value: Any) -> Any:
-        """Return the regularization of each image, (N,)."""
+        """Return the weighted total variation of each image, (N,)."""
         if input_value.shape.rank != 4:
             raise ShapeError(f"images must be (N, H, W, C), not {tuple(input_value.shape)}")
         count = math.prod(input_value.shape[1:])
@@ -54,7 +57,7 @@ class TotalVariation2D(ByValue, Regularizer):
 
 
 class Norm(ByValue, Regularizer):
-    """P-norm of inputs, normalized by the number of values of an input.
+    """Regularizer: P-norm of inputs, normalized by the number of values of an input.
 
     Parameters
     ----------
@@ -72,7 +75,7 @@ class Norm(ByValue, Regularizer):
         self.p = int(p)
 
     def __call__(self, input_value: Any) -> Any:
-        """Return the regularization of each input, (N,)."""
+        """Return the weighted norm of each input, (N,)."""
         tf = tensorflow()
         count = math.prod(input_value.shape[1:])
         flat = tf.reshape(input_value, (-1, count))

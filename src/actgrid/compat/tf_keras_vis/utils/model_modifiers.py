@@ -21,7 +21,7 @@ __all__ = [
 
 
 class ModelModifier(ABC):
-    """Base class of functions that change a model or return another model."""
+    """Base class of model modifiers: functions that change or replace a model."""
 
     @abstractmethod
     def __call__(self, model: Any) -> Any:
@@ -29,13 +29,13 @@ class ModelModifier(ABC):
 
 
 class ReplaceToLinear(ModelModifier):
-    """Replaces the activation of the output layers by a linear activation.
+    """Model modifier that makes the activation of the output layers linear.
 
     In a list of modifiers, this modifier must be the last.
     """
 
     def __call__(self, model: Any) -> None:
-        """Change the model in place."""
+        """Make the output layers of a model linear, in place."""
         for output in model.outputs:
             output._keras_history.operation.activation = keras().activations.linear
 
@@ -60,7 +60,7 @@ class ExtractIntermediateLayer(ModelModifier):
         self.index_or_name = index_or_name
 
     def __call__(self, model: Any) -> Any:
-        """Return the model whose output is the layer's output.
+        """Return a model whose output is the output of the intermediate layer.
 
         Raises
         ------
@@ -99,7 +99,7 @@ class ExtractIntermediateLayerForGradcam(ModelModifier):
         self.include_model_outputs = include_model_outputs
 
     def __call__(self, model: Any) -> Any:
-        """Return the model with the additional output.
+        """Return a model that also returns the output of the penultimate layer.
 
         Raises
         ------
@@ -132,7 +132,7 @@ class GuidedBackpropagation(ModelModifier):
         self.target_activations = list(target_activations)
 
     def __call__(self, model: Any) -> None:
-        """Change the model in place."""
+        """Replace the activations of a model by guided activations, in place."""
         for layer in model.layers:
             if getattr(layer, "activation", None) in self.target_activations:
                 layer.activation = _guide_activation(layer.activation)

@@ -11,15 +11,15 @@ __all__ = ["L2Norm", "Norm", "TotalVariation", "TotalVariation2D"]
 
 
 class TotalVariation2D(regularizers.TotalVariation2D):
-    """Total variation of images, divided by the number of images."""
+    """Regularizer: total variation of images, divided by the number of images."""
 
     def __call__(self, input_value: Any) -> Any:
-        """Return the regularization of each image, (N,)."""
+        """Return the weighted total variation of each image, (N,)."""
         return super().__call__(input_value) / input_value.shape[0]
 
 
 class TotalVariation(TotalVariation2D):
-    """Total variation of images: another name of `TotalVariation2D`.
+    """Regularizer: total variation of images, the same as `TotalVariation2D`.
 
     Parameters
     ----------
@@ -32,16 +32,16 @@ class TotalVariation(TotalVariation2D):
 
 
 class Norm(regularizers.Norm):
-    """P-norm of inputs, divided by the number of values of an input."""
+    """Regularizer: P-norm of inputs, divided by the number of values of an input."""
 
     def __call__(self, input_value: Any) -> Any:
-        """Return the regularization of each input, (N,)."""
+        """Return the weighted norm of each input, (N,)."""
         count = math.prod(input_value.shape[1:])
         return super().__call__(input_value) * count ** (1 / self.p - 1)
 
 
 class L2Norm(Norm):
-    """L2 norm of inputs, divided by the number of values of an input.
+    """Regularizer: L2 norm of inputs, divided by the number of values of an input.
 
     Parameters
     ----------

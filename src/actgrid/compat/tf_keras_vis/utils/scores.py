@@ -14,7 +14,7 @@ __all__ = ["BinaryScore", "ByValue", "CategoricalScore", "InactiveScore", "Score
 
 
 class Score(ABC):
-    """Base class of functions that return N scores for a model's output, (N, ...).
+    """Base class of score functions: N scores from the output of a model, (N, ...).
 
     Parameters
     ----------
@@ -27,11 +27,14 @@ class Score(ABC):
 
     @abstractmethod
     def __call__(self, output: Any) -> Any:
-        """Return the scores, (N,)."""
+        """Return the scores, (N,), from the model's output."""
 
 
 class ByValue:
-    """Mixin that compares instances by value, to share compiled functions."""
+    """Mixin of score functions that are equal if their attributes are equal.
+
+    Equal score functions share compiled functions.
+    """
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and vars(other) == vars(self)
@@ -47,7 +50,7 @@ class InactiveScore(ByValue, Score):
         super().__init__("InactiveScore")
 
     def __call__(self, output: Any) -> Any:
-        """Return zeros that depend on the output, with its shape."""
+        """Return zeros in the shape of the output, so that gradients exist."""
         return output * 0.0
 
 
@@ -73,7 +76,7 @@ class BinaryScore(ByValue, Score):
         self.target_values = [bool(value) for value in values]
 
     def __call__(self, output: Any) -> Any:
-        """Return the scores, (N,)."""
+        """Return the scores, (N,), from the model's output, (N, 1)."""
         tf = tensorflow()
         if output.shape.rank != 2 or output.shape[1] != 1:
             raise ShapeError(f"the output must be (N, 1), not {tuple(output.shape)}")
@@ -104,7 +107,7 @@ class CategoricalScore(ByValue, Score):
         self.indices = [int(value) for value in values]
 
     def __call__(self, output: Any) -> Any:
-        """Return the scores, (N,)."""
+        """Return the scores, (N,), from the model's output, (N, ..., C)."""
         tf = tensorflow()
         rank, count = output.shape.rank, output.shape[-1]
         if rank < 2:
@@ -117,7 +120,17 @@ class CategoricalScore(ByValue, Score):
 
 
 def _broadcast(name: str, values: list[Any], output: Any) -> list[Any]:
-    """Return a value for each image; a single value is repeated."""
+    """Return a list with a value for each image of a batch.
+
+    Parameters
+    ----------
+    name
+        Name of the argument, for error messages.
+    values
+        The values. A single value is repeated.
+    output
+        Output of the model for the batch.
+    """
     count = output.shape[0]
     if count is not None and len(values) > count:
         raise OptionError(
