@@ -69,16 +69,16 @@ def test_this_build_is_the_tested_package() -> None:
     assert facts["python"] == sys.version.split()[0]
 
 
-def test_build_from_folder_of_package(copied: Copied) -> None:
-    folder = copied("other", "__init__.py", "__version__ = '9.9'\n")
+def test_build_from_folder_of_package(copy_build: Copied) -> None:
+    folder = copy_build("other", "__init__.py", "__version__ = '9.9'\n")
     with open_build(folder) as build:
         facts = read_build_facts(build)
     assert (facts["folder"], facts["version"]) == (str(folder), "9.9")
     assert facts["backend"] == read_build_facts(get_this_build())["backend"]
 
 
-def test_wheel_and_checkout_are_installed_temporarily(copied: Copied, tmp_path: Path) -> None:
-    checkout = make_checkout(copied("checkout"))
+def test_wheel_and_checkout_are_installed_temporarily(copy_build: Copied, tmp_path: Path) -> None:
+    checkout = make_checkout(copy_build("checkout"))
     # The installed package is imported, not the source folder.
     (checkout / "src").mkdir()
     (checkout / "actgrid").rename(checkout / "src" / "actgrid")
@@ -87,7 +87,7 @@ def test_wheel_and_checkout_are_installed_temporarily(copied: Copied, tmp_path: 
             "wheel.write(file)", 'wheel.write(file, str(file).removeprefix("src/"))'
         )
     )
-    wheel = copied("wheel")
+    wheel = copy_build("wheel")
     for path in (checkout, make_wheel(make_checkout(wheel))):
         with open_build(path) as build:
             facts = read_build_facts(build)
@@ -97,8 +97,8 @@ def test_wheel_and_checkout_are_installed_temporarily(copied: Copied, tmp_path: 
         assert not build.folder.exists()
 
 
-def test_build_from_environment_and_interpreter(copied: Copied, tmp_path: Path) -> None:
-    other = copied("other", "__init__.py", "__version__ = '9.9'\n")
+def test_build_from_environment_and_interpreter(copy_build: Copied, tmp_path: Path) -> None:
+    other = copy_build("other", "__init__.py", "__version__ = '9.9'\n")
     environment = tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     (site,) = environment.glob("lib/python*/site-packages")
@@ -146,8 +146,8 @@ def test_wheel_of_another_package_is_rejected(tmp_path: Path) -> None:
         pass
 
 
-def test_failed_import_of_build_reports_reason(copied: Copied) -> None:
-    other = copied("other", "__init__.py", "raise RuntimeError('bent')\n")
+def test_failed_import_of_build_reports_reason(copy_build: Copied) -> None:
+    other = copy_build("other", "__init__.py", "raise RuntimeError('bent')\n")
     with pytest.raises(OptionError, match=r"other cannot be timed: RuntimeError: bent"):
         read_build_facts(Build(sys.executable, other))
 
@@ -158,17 +158,17 @@ def test_interpreter_without_actgrid_is_rejected(tmp_path: Path) -> None:
         read_build_facts(Build(str(tmp_path / "bare" / "bin" / "python")))
 
 
-def test_package_that_shadows_build_is_rejected(copied: Copied) -> None:
-    hiding = copied("hiding")
+def test_package_that_shadows_build_is_rejected(copy_build: Copied) -> None:
+    hiding = copy_build("hiding")
     code = f"__file__ = {str(hiding / 'actgrid' / '__init__.py')!r}\n"
-    other = copied("other", "__init__.py", code)
+    other = copy_build("other", "__init__.py", code)
     with pytest.raises(OptionError, match=r"other cannot be imported: .*hiding takes precedence"):
         read_build_facts(Build(sys.executable, other))
 
 
-def test_cases_that_other_build_lacks_are_listed(copied: Copied) -> None:
+def test_cases_that_other_build_lacks_are_listed(copy_build: Copied) -> None:
     code = "\ndel palette\n"
-    with open_build(copied("other", "rendering/__init__.py", code)) as other:
+    with open_build(copy_build("other", "rendering/__init__.py", code)) as other:
         assert check_builds(other, get_this_build(), ["encode", "percentiles"]) == {
             "encode": "ImportError: cannot import name 'palette' from 'actgrid.rendering' "
             f"({other.folder}/actgrid/rendering/__init__.py)"
@@ -182,8 +182,8 @@ def test_cases_that_other_build_lacks_are_listed(copied: Copied) -> None:
 @pytest.mark.skipif(
     read_build_facts(get_this_build())["backend"] != "native", reason="the C++ core was not built"
 )
-def test_builds_that_draw_differently_are_not_compared(copied: Copied) -> None:
-    folder = copied("other")
+def test_builds_that_draw_differently_are_not_compared(copy_build: Copied) -> None:
+    folder = copy_build("other")
     for core in (folder / "actgrid").glob("_core.*"):
         core.unlink()
     with pytest.raises(
@@ -219,7 +219,7 @@ def test_worker_processes_are_ended() -> None:
     assert worker.process.returncode == -9
 
 
-def test_measure_finds_doubled_work_only(copied: Copied) -> None:
+def test_measure_finds_doubled_work_only(copy_build: Copied) -> None:
     """Compare this build with a build that encodes each PNG file twice."""
     code = (
         "\n_encode_once = encode_png\n"
@@ -227,7 +227,7 @@ def test_measure_finds_doubled_work_only(copied: Copied) -> None:
         "    _encode_once(*arguments, **options)\n"
         "    return _encode_once(*arguments, **options)\n"
     )
-    slow = copied("slow", "encoding/__init__.py", code)
+    slow = copy_build("slow", "encoding/__init__.py", code)
     command = [sys.executable, "-m", "actgrid", "bench", "--quick", "--json", "--against"]
     done = subprocess.run(
         [*command, str(get_this_build().folder)],
