@@ -167,18 +167,19 @@ def _apply_move(operation: Any, values: Any, arguments: list[Any]) -> Any:
 
 
 def _keeps_classes(shape: Any, moves: list[Any]) -> bool:
-    """Return whether reordering operations keep the classes of a softmax together.
+    """Return whether operations after a softmax leave its classes on the last axis.
 
     Parameters
     ----------
     shape
-        Shape of the softmax output.
+        Shape of the softmax output, whose last axis has the probabilities of the classes.
     moves
-        Operations that reshape or reorder the softmax output, in order.
+        Operations that reshape, transpose or slice the softmax output, in order.
 
     Returns
     -------
     bool
+        True if the flattened result consists of whole rows of the softmax output, in any order.
         False also if this cannot be decided.
     """
     tf = tensorflow()

@@ -354,7 +354,7 @@ def _trace_to_first_kernel(layer: Any, images: Any) -> tuple[Any, bool]:
 
 
 def _follow_scaling(inputs: Any) -> tuple[Any, bool]:
-    """Find the last tensor before the first kernel in a TensorFlow graph.
+    """Follow a TensorFlow graph from its input up to the first layer with weights.
 
     Parameters
     ----------
@@ -364,7 +364,8 @@ def _follow_scaling(inputs: Any) -> tuple[Any, bool]:
     Returns
     -------
     tuple
-        The input after the operations that scale it, and whether the graph has a kernel.
+        The result of the last operation that scales the input (the input itself, if there is
+        none), and whether the graph has a layer with weights.
     """
     scaled, pending, visited = inputs, [inputs], set()
     while pending:

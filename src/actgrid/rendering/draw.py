@@ -150,11 +150,11 @@ def lay_out_tiles(tiling: Tiling, channels: int, columns: int | None, padding: i
     Parameters
     ----------
     tiling
-        The tiles and how their array kind is laid out.
+        The activation as tiles, with rules for their layout.
     channels
         Number of channels to draw.
     columns
-        Number of columns. None: chosen for the kind of array.
+        Number of columns. None: chosen by the rules, or for a nearly square grid.
     padding
         Pixels between tiles.
 

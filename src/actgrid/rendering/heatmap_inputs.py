@@ -135,12 +135,19 @@ def as_entries(name: str, values: object, count: int, dtype_kinds: str, dtype: t
 
 
 def as_labels(labels: Any, count: int) -> tuple[str, ...] | None:
-    """Return the class name of each attribution map as a tuple.
+    """Convert the labels of attribution maps to a tuple with one text for each map.
+
+    Parameters
+    ----------
+    labels
+        Label of each map, such as a class name; a single label for one map; or None.
+    count
+        Number of maps.
 
     Returns
     -------
     tuple of str or None
-        `count` names. None: `labels` is None.
+        `count` labels, or None if `labels` is None.
     """
     if labels is None:
         return None

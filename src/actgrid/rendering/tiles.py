@@ -43,7 +43,7 @@ _KIND_OF_RANK = {1: "dense", 2: "dense", 3: "image", 4: "image", 5: "volume"}
 
 @dataclass(frozen=True)
 class Tiling:
-    """Record of a view of an activation as tiles, and how the tiles are laid out.
+    """Record of an activation viewed as tiles, with rules for the layout of the tiles.
 
     Attributes
     ----------
@@ -53,7 +53,8 @@ class Tiling:
     columns
         Number of tiles in a row of the picture, if the kind of activation decides it; else None.
     is_joined
-        Whether the tiles are parts of one picture, without padding and with one mapping.
+        Whether the tiles are parts of one picture: without padding, and with one mapping from
+        values to levels for all tiles.
     has_single_values
         Whether the channels are single values, so that only statistics over all channels are
         useful.
@@ -110,7 +111,7 @@ def tile(
     Returns
     -------
     Tiling
-        The tiles and how their array kind is laid out.
+        The activation as tiles, with rules for their layout.
 
     Raises
     ------

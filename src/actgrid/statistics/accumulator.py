@@ -268,7 +268,7 @@ class Accumulator:
             self._max_names = max(_MIN_NAMES, 2 * len(self.names))
 
     def merge(self, other: Accumulator) -> None:
-        """Merge another accumulator of other images into this accumulator.
+        """Merge the statistics of an accumulator of other images into this accumulator.
 
         Raises
         ------

@@ -198,8 +198,11 @@ class DatasetStats:
         Returns
         -------
         dict
-            ``images``, ``top``, ``nearly_dead_fraction``, ``totals`` and ``layers``, a list with a
-            dict for each layer.
+            ``images`` (number of images), ``top`` (top images of each channel),
+            ``nearly_dead_fraction``, ``totals`` and ``layers``. ``layers`` is a list of dicts with
+            ``path``, ``type``, ``channels``, ``dead``, ``nearly_dead``, ``nonfinite`` (numbers),
+            ``dead_channels`` and ``nearly_dead_channels`` (indices). ``totals`` has the sums of the
+            numbers, and the number of ``layers``.
         """
         layers = []
         for path, layer in self.layers.items():
@@ -321,7 +324,7 @@ def get_top_thresholds(stats: DatasetStats, index: int = 0) -> dict[str, npt.NDA
 
 
 def stats_to_bytes(stats: DatasetStats) -> bytes:
-    """Serialize dataset statistics to the content of a file of `DatasetStats.save`."""
+    """Convert dataset statistics to the bytes that `DatasetStats.save` writes (.npz)."""
     return serialize(stats._accumulator)
 
 

@@ -28,7 +28,7 @@ _BLOCK_SIZE = 1 << 16
 
 @dataclass(frozen=True, eq=False)
 class MeasuredLayer:
-    """Record of the measurements of a layer for one image.
+    """Record of the channel statistics of a layer for one image.
 
     Parameters
     ----------
@@ -37,8 +37,8 @@ class MeasuredLayer:
     shape
         Shape of the activation of one image, without the batch axis.
     channels
-        Sorted indices of the channels whose maximum reached the threshold: only these can get a new
-        top image.
+        Sorted indices of the channels for which the image may be a new top image: their maximum is
+        at least the smallest maximum of their current top images.
     """
 
     info: LayerInfo
@@ -52,7 +52,7 @@ class MeasuredLayer:
 
     @property
     def stats(self) -> ChannelStats:
-        """Statistics of each channel of the layer for one image, arrays (channels,)."""
+        """`ChannelStats` of the layer for the image, with arrays of shape (channels,)."""
         *values, nonfinite = self._values
         return make_stats([*values, nonfinite.astype(np.int64)], self._size)
 

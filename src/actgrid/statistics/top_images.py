@@ -290,7 +290,10 @@ class _TileDrawer:
         self._uses.append(uses)
 
     def draw(self) -> None:
-        """Run the model on the added images and draw their tiles."""
+        """Run the model on the images that were added, and store the drawn channels.
+
+        Each tile is stored in the `TopImages` of its layer. The added images are then removed.
+        """
         if not self._inputs:
             return
         activations = self._extractor(join_batches(self._inputs))

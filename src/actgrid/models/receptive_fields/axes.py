@@ -73,7 +73,14 @@ def _propagate_slice(operation: Any, input_states: Sequence[State]) -> list[Stat
 def check_axes_unchanged(
     image_spans: ImageSpans, old_shape: list[int | None], new_shape: list[int | None]
 ) -> ImageSpans:
-    """Return image spans unchanged if the image axes keep their lengths.
+    """Return image spans unchanged if an operation keeps the image axes.
+
+    Parameters
+    ----------
+    image_spans
+        Range of image pixels on which each position of the operation's input depends.
+    old_shape, new_shape
+        Shapes of the operation's input and output.
 
     Raises
     ------

@@ -81,9 +81,10 @@ def _propagate_identity(operation: Any, input_states: Sequence[State]) -> Sequen
 
 
 def _propagate_shape_query(operation: Any, input_states: Sequence[State]) -> list[State]:
-    """Return None as the state of each output of an operation that queries a shape.
+    """Return the states of the outputs of an operation such as `tf.shape`.
 
-    None is the state of a tensor that does not depend on the image.
+    A state describes how a tensor depends on the pixels of the image. Each output has the state
+    None, because a shape does not depend on the pixels.
     """
     return [None] * len(operation.outputs)
 
