@@ -349,7 +349,7 @@ class StreamOptions(TypedDict, total=False):
             None,
             "What to do if an image cannot be used: skip (record the error and continue) or raise "
             "(stop).",
-            none="raise for single files, otherwise skip",
+            none="raise if all images are files given by name, otherwise skip",
         ),
     ]
     resume: Annotated[
@@ -509,7 +509,7 @@ class ImageInputOptions(TypedDict, total=False):
             NameOrPosition("INPUT", "the name or position of an input"),
             None,
             "Name or position of the input that is the image.",
-            none="the only input that has the shape of an image",
+            none="the first image in explain, the only image that inputs lacks in maximize",
         ),
     ]
 
@@ -634,7 +634,7 @@ class RgbOptions(TypedDict, total=False):
             Channels(),
             None,
             "Channels that are drawn as red, green and blue, such as 3,2,1.",
-            none="0,1,2 for images of three channels; others are drawn as a gray tile per channel",
+            none="0,1,2 for three or four channels; otherwise each channel is a gray tile",
         ),
     ]
 
@@ -779,8 +779,8 @@ class MethodOptions(TypedDict, total=False):
         Option(
             Size(),
             UNSET,
-            "Height and width of the grid that the tokens of the layer form.",
-            none="a square grid, without leading class tokens",
+            "Height and width of the grid that the tokens of the layer form, without class tokens.",
+            none="the layer must have height and width",
         ),
     ]
     max_channels: Annotated[
@@ -812,7 +812,7 @@ class MethodOptions(TypedDict, total=False):
         Option(
             Size(),
             UNSET,
-            "Vertical and horizontal distance of neighbouring patches in pixels.",
+            "Maximum vertical and horizontal distance of neighbouring patches in pixels.",
             none="half the size of the patch",
         ),
     ]

@@ -256,7 +256,7 @@ def test_functions_are_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"channels": 1.5}, OptionError, "a channel must be an integer"),
         ({"layer": "cnov"}, LayerError, "did you mean conv"),
         ({"layer": "*n*"}, LayerError, r"layer must be one layer: got 2 \(conv, mean\); name one"),
-        ({"layer": None}, LayerError, "layer must be the layer whose"),
+        ({"layer": None}, LayerError, "layer must be a layer whose"),
     ],
 )
 def test_invalid_arguments_are_rejected(
@@ -286,7 +286,7 @@ def test_layers_that_cannot_be_maximized_are_rejected() -> None:
     model = keras.Sequential(
         [keras.Input((8, 8, 3)), Levels(name="levels"), Constant(name="constant")]
     )
-    with pytest.raises(LayerError, match="no channels to maximise: its output is int32"):
+    with pytest.raises(LayerError, match="no channels to maximize: its output is int32"):
         maximize(model, "levels")
     with pytest.raises(LayerError, match="constant does not depend on the image"):
         maximize(model, "constant", 0)

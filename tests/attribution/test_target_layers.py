@@ -244,7 +244,9 @@ def test_single_convolution_is_the_head_and_is_rejected() -> None:
     model = keras.Sequential(
         [keras.Input((SIDE, SIDE, 3)), layers.Rescaling(0.5), make_conv("head")]
     )
-    with pytest.raises(LayerError, match="before its last learned operation and before it enlarg"):
+    with pytest.raises(
+        LayerError, match="before its last trained operation and before the first upsampling"
+    ):
         explain(model, X, target=corner)
 
 

@@ -877,9 +877,9 @@ def test_target_function_without_signature_receives_the_output() -> None:
 FAILING: dict[str, tuple[Callable[..., Any], str]] = {
     "NumPy": (
         lambda outputs: np.mean(outputs, 1),
-        r"\(None, 3\): Cannot convert a symbolic tf.Tensor .*write it in TensorFlow's operations",
+        r"\(None, 3\): Cannot convert a symbolic tf.Tensor .*use TensorFlow operations",
     ),
-    "key": (lambda outputs: {"b": outputs}["a"], r"KeyError: a; write it"),
+    "key": (lambda outputs: {"b": outputs}["a"], r"KeyError: a; use TensorFlow"),
     "index": (lambda outputs: outputs["a"], "TypeError: Only integers, slices"),
     "type": (lambda outputs: outputs + "a", "TypeError: "),
     "attribute": (lambda outputs: outputs.nothing, "AttributeError: .*nothing"),

@@ -140,7 +140,7 @@ def test_layers_without_weights_are_rejected() -> None:
         render_weights(model, "convv")
     with pytest.raises(LayerError, match="match 'flatten' have no weights"):
         render_weights(model, ["conv", "flatten"])
-    with pytest.raises(LayerError, match="no convolution: pass layers"):
+    with pytest.raises(LayerError, match="no convolution: set layers"):
         render_weights(keras.Sequential([keras.Input((2,)), layers.Dense(2)]))
     with pytest.raises(ModelError, match="has no weights yet"):
         render_weights(keras.Sequential([layers.Dense(2)]))

@@ -156,7 +156,7 @@ def test_heatmap_can_be_pickled(heatmap: actgrid.Heatmap) -> None:
         ({"images": PHOTOS[:2]}, ShapeError, "2 images were given for 3 maps"),
         ({"images": PHOTOS[..., :2]}, ShapeError, r"not \(3, 24, 30, 2\)"),
         ({"images": [PHOTOS[0], PHOTOS[1][1:], PHOTOS[2]]}, ShapeError, "of one size"),
-        ({"images": []}, ShapeError, "at least one"),
+        ({"images": []}, ShapeError, "one or more images"),
         ({"target": [1, 2]}, ShapeError, r"target must be \(3,\), one for each map, not \(2,\)"),
         ({"target": ["cat"] * 3}, DtypeError, "target must be class indices"),
         ({"target": [0.5] * 3}, DtypeError, "target must be class indices"),

@@ -116,8 +116,11 @@ def test_invalid_pictures_raise(pictures: Any, error: Any, message: str) -> None
         ({"columns": 0}, "columns must be at least 1"),
         ({"padding": -1}, "padding must be at least 0"),
         ({"background": 256}, "background must be at most 255"),
-        ({"titles": ["one"], "columns": 2}, "titles must be 2, one for each column, not 1"),
-        ({"captions": ["one"]}, "captions must be 5, one for each picture, not 1"),
+        (
+            {"titles": ["one"], "columns": 2},
+            "titles must have 2 entries, one for each column: got 1",
+        ),
+        ({"captions": ["one"]}, "captions must have 5 entries, one for each picture: got 1"),
         ({"captions": "abcde"}, "captions must be a list of texts"),
         ({"titles": [1], "columns": 1}, "titles must be a list of texts"),
     ],

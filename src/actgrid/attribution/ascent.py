@@ -106,7 +106,7 @@ class ChannelMeans:
             raise LayerError(f"layer must be one layer: got {len(calls)} ({paths}); name one")
         if calls[0].info.channels is None or not calls[0].tensor.dtype.is_floating:
             raise LayerError(
-                f"layer {calls[0].info.path} has no channels to maximise: its output is "
+                f"layer {calls[0].info.path} has no channels to maximize: its output is "
                 f"{calls[0].info.dtype} of shape {calls[0].info.shape}"
             )
         return calls[0]

@@ -136,9 +136,9 @@ class _LayerChoice:
             raise LayerError(f"layer must be one layer, not {len(paths)}: {', '.join(paths[:5])}")
         for call in calls:
             if len(call.info.shape) not in ranks:
+                axes = "height and width" if 4 in ranks else "tokens (N, T, C)"
                 raise ShapeError(
-                    f"layer {call.info.path} has no height and width: its output is "
-                    f"{call.info.shape}"
+                    f"layer {call.info.path} has no {axes}: its output is {call.info.shape}"
                     + ("; pass token_grid=(h, w)" if len(call.info.shape) == 3 else "")
                 )
         return calls

@@ -216,7 +216,7 @@ def maximize(
     <Maximization of predictions: 1 channels, 224 x 224>
     """
     if layer is None:
-        raise LayerError("layer must be the layer whose channels to maximize, not None")
+        raise LayerError("layer must be a layer whose channels are maximized, not None")
     ascent_options = AscentOptions(
         steps=options["steps"],
         learning_rate=options["learning_rate"],

@@ -283,7 +283,9 @@ def _find_image(
         image_index = check_integer("image_input", image_input, 0)
     if image_index is None or image_index not in (range(len(shapes)) if any_rank else images):
         raise ShapeError(
-            "only images, (N, H, W, C), can be explained: the model's input is "
+            "only images, (N, H, W, C), can be explained: "
+            + ("" if image_input is None else f"image_input={image_input!r} selects no image; ")
+            + "the inputs of the model are "
             + ", ".join(map(str, shapes))
         )
     return image_index

@@ -213,8 +213,8 @@ def _call_score(score: Score, outputs: Any, inputs: Any) -> Any:
         shapes = ", ".join(str(tuple(tensor.shape)) for _, tensor in flatten_with_paths(outputs))
         raise TargetError(
             f"the target function fails on the model's output, {shapes}: "
-            f"{summarize_error(error).rstrip('.')}; write it in TensorFlow's operations, "
-            "as it is compiled"
+            f"{summarize_error(error).rstrip('.')}; use TensorFlow operations, "
+            "because the function is compiled"
         ) from error
     ancestors = collect_ancestors([scores])
     if all(tensor.name not in ancestors for tensor in tf.nest.flatten(outputs)):

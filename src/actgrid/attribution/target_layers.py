@@ -167,15 +167,15 @@ def find_target_calls(
             f", or layer={suitable[-1].info.path!r}, the patch embedding" if suitable else ""
         )
         raise LayerError(
-            "the model works on tokens: pass token_grid=(h, w), the number of patches down and "
-            f"across, for its last layer of tokens{embedding}; or use a method that needs no "
+            "the model works on tokens: pass token_grid=(h, w), the number of patches in height "
+            f"and width, to use its last layer of tokens{embedding}; or use a method that needs no "
             f"layer: {list_layerless_methods()}"
         )
     if not suitable:
         requirement = (
-            "before its last learned operation and before it enlarges feature maps"
+            "before its last trained operation and before the first upsampling"
             if has_spatial_output
-            else "after a learned operation such as a convolution"
+            else "after a trained operation such as a convolution"
         )
         raise LayerError(
             "the model has no layer with a spatial output that corresponds to the image "

@@ -110,7 +110,7 @@ def read_labels_option(texts: Sequence[str] | None) -> Labels:
     labels = {name: read_labels(file) for name, file in files.items()}
     if None in labels:
         if len(labels) > 1:
-            raise OptionError("--labels must be OUTPUT=FILE in each of several values")
+            raise OptionError("each --labels must be OUTPUT=FILE if the option is repeated")
         return labels[None]
     return {_parse_output(name): names for name, names in labels.items() if name} or None
 

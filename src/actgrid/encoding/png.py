@@ -74,7 +74,7 @@ def check_picture_size(height: int, width: int) -> None:
     if height * width > _MAX_PIXELS:
         raise OptionError(
             f"a picture of {height:,} x {width:,} pixels is too large: expected at most "
-            f"{_MAX_PIXELS:,} pixels; a smaller zoom, padding or size, or fewer channels, may do"
+            f"{_MAX_PIXELS:,} pixels; reduce zoom, padding, size or the number of channels"
         )
 
 

@@ -221,7 +221,9 @@ def _choose_weights(model: Any, layers: LayersLike) -> list[Weight]:
             weight for weight in collect_weights(model) if 3 <= len(weight.variable.shape) <= 5
         ]
         if not kernels:
-            raise LayerError("the model has no convolution: pass layers whose weights to draw")
+            raise LayerError(
+                "the model has no convolution: set layers to the layers whose weights are drawn"
+            )
         return kernels
     weights = Selection(layers).select_weights(model)
     return [weight for weight in weights if len(weight.variable.shape)]

@@ -55,7 +55,8 @@ def _convert_images(images: Any) -> npt.NDArray[np.uint8]:
     if isinstance(images, (list, tuple)):
         parts = [_convert_images(image) for image in images]
         if len({part.shape[1:] for part in parts}) != 1:
-            raise ShapeError("images must be at least one, and all of one size")
+            sizes = sorted({part.shape[1:3] for part in parts})
+            raise ShapeError(f"images must be one or more images of one size: got sizes {sizes}")
         return np.concatenate(parts)
     if isinstance(images, Image.Image):
         images = ImageOps.exif_transpose(images).convert("RGB")

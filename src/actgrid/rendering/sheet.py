@@ -161,7 +161,7 @@ def lay_out_sheet(
     caption_texts = _convert_texts("captions", captions)
     if caption_texts and len(caption_texts) != count:
         raise OptionError(
-            f"captions must be {count}, one for each picture, not {len(caption_texts)}"
+            f"captions must have {count} entries, one for each picture: got {len(caption_texts)}"
         )
     cell_height = height + _get_line_height(caption_texts, width)
     if columns is None:
@@ -169,7 +169,9 @@ def lay_out_sheet(
     columns = min(check_option(SheetOptions, "columns", columns), count)
     title_texts = _convert_texts("titles", titles)
     if title_texts and len(title_texts) != columns:
-        raise OptionError(f"titles must be {columns}, one for each column, not {len(title_texts)}")
+        raise OptionError(
+            f"titles must have {columns} entries, one for each column: got {len(title_texts)}"
+        )
     layout = Layout(count, cell_height, width, columns, padding)
     return Sheet(
         stacked,

@@ -70,7 +70,10 @@ class ImageLoader:
             find_image_input(model)
             get_preprocess_function(self.preprocess, model)
         elif are_files and len(list_input_aliases(model)) > 1:
-            raise ShapeError("the model has several inputs, but an image file is only one of them")
+            raise ShapeError(
+                "the model has several inputs, but an image file provides only one; expected a "
+                "dataset of dicts with arrays for all inputs"
+            )
         elif are_files:
             raise OptionError("preprocess='prepared' requires arrays, but the images are files")
 

@@ -149,7 +149,7 @@ def test_explain_takes_outputs_and_names_of_their_classes(
         (["--labels", f"kind={tmp_path}/none.txt"], "there is no file"),
         (
             ["--labels", f"{tmp_path}/cats.txt", *labels],
-            "--labels must be OUTPUT=FILE in each of several values",
+            "each --labels must be OUTPUT=FILE if the option is repeated",
         ),
         ([*labels, *labels], "--labels must be one file, or OUTPUT=FILE"),
     ):

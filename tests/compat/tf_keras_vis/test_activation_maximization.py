@@ -204,7 +204,9 @@ def test_several_inputs_by_name() -> None:
     for option in ("input_modifiers", "regularizers", "activation_modifiers"):
         with pytest.raises(OptionError, match=f"{option}: the model has no input c; inputs: a, b"):
             maximize(CategoricalScore(1), **{option: {"c": None}})  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="input_modifiers must be for at most 2 inputs: got 3"):
+    with pytest.raises(
+        OptionError, match="input_modifiers must have at most one entry for each of 2 inputs: got 3"
+    ):
         maximize(CategoricalScore(1), input_modifiers=[[], [], []])
 
 

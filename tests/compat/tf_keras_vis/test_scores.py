@@ -36,7 +36,7 @@ def test_categorical_scores() -> None:
     with pytest.raises(TargetError, match="there is no class 4: the model has 4"):
         CategoricalScore(4)(output)
     with pytest.raises(
-        OptionError, match="indices must be at most one for each of 3 images: got 4"
+        OptionError, match="indices must have at most one value for each of 3 images: got 4"
     ):
         CategoricalScore([0, 1, 2, 3])(output)
     with pytest.raises(ShapeError, match="the output must be"):

@@ -104,7 +104,7 @@ class ImageSide {
       const imageName = this.view.images.getName(image);
       this.canvas.ariaLabel = `Channels of ${path} for ${imageName}. ${HELP}`;
       const grid = new Grid(tiles, channels, state.columns);
-      const text = `This layer has no ${state.show} channels for this image.`;
+      const text = `This layer has no ${state.show === "live" ? "active" : state.show} channels for this image.`;
       showNote(this.note, grid.count ? null : text);
       const lut = this.view.model.getLut(state.cmap);
       this.stage.show(grid.count ? grid.paint(levels, lut) : null, grid);
@@ -189,7 +189,7 @@ export class LayerView {
     const makeSelect = (name) =>
       select(makePairs(controls[name].choices), (value) => updateState({ [name]: value }));
     for (const name of ["scope", "order", "cmap"]) this[name] = makeSelect(name);
-    this.showSelect = select(makePairs(["all", "live", "dead"]), (show) => updateState({ show }));
+    this.showSelect = select([["all", "all"], ["live", "active"], ["dead", "dead"]], (show) => updateState({ show }));
     const updateColumns = debounce(250, () => {
       const count = parseInt(this.columns.value, 10);
       updateState({ columns: count > 0 ? count : null, view: null }, { newEntry: false });

@@ -355,7 +355,8 @@ def _list_by_input(option: str, value: Any, input_names: list[str]) -> list[list
     lists = items if any(isinstance(item, list) for item in items) else [items]
     if len(lists) > len(input_names):
         raise OptionError(
-            f"{option} must be for at most {len(input_names)} inputs: got {len(lists)}"
+            f"{option} must have at most one entry for each of {len(input_names)} inputs: got "
+            f"{len(lists)}"
         )
     for function in (function for functions in lists for function in listify(functions)):
         if not callable(function):

@@ -134,6 +134,6 @@ def _broadcast(name: str, values: list[Any], output: Any) -> list[Any]:
     count = output.shape[0]
     if count is not None and len(values) > count:
         raise OptionError(
-            f"{name} must be at most one for each of {count} images: got {len(values)}"
+            f"{name} must have at most one value for each of {count} images: got {len(values)}"
         )
     return values * int(count) if len(values) == 1 and count is not None else values
