@@ -569,15 +569,17 @@ def test_concurrent_uploads_are_limited(model: Any, monkeypatch: pytest.MonkeyPa
     data = encode_image(Image.new("RGB", (4, 4)), "PNG")
 
     async def main() -> None:
-        may_continue = asyncio.Event()
+        is_read, may_continue = asyncio.Event(), asyncio.Event()
 
         async def send_later() -> AsyncIterator[bytes]:
+            is_read.set()
             await may_continue.wait()
             yield data
 
         transport = httpx.ASGITransport(app.make_app(make_viewer(model)))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             first = asyncio.create_task(client.post("/api/images", content=send_later()))
+            await is_read.wait()  # the server reads a body only after it has accepted the upload
             second = asyncio.create_task(client.post("/api/images", content=data))
             done, _ = await asyncio.wait([second], timeout=0.3)
             assert not done
