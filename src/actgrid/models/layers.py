@@ -238,7 +238,8 @@ def _find_call_orders(model: Any) -> dict[int, tuple[int, ...]]:
     Returns
     -------
     dict
-        Id of the operation -> `Node.call_order`. Empty for models that are not functional.
+        `id` of the operation -> numbers of its calls in the order in which they run. Calls are
+        numbered in the order in which they were created. Empty for models that are not functional.
     """
     if not isinstance(model, keras().Function):
         return {}

@@ -155,6 +155,11 @@ class DifferentiableNetwork(Network, Protocol):
         """Run the network on symbolic inputs and record its layer calls.
 
         The method must be called while a `tf.function` is traced.
+
+        Returns
+        -------
+        Trace
+            The symbolic outputs of the network, and its layer calls in order.
         """
 
 

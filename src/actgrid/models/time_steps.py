@@ -65,7 +65,14 @@ class TimeSteps:
         return tf.nest.map_structure(split, outputs)
 
     def capture(self, outputs: Any) -> tuple[Any, Any]:
-        """Return a layer's outputs with time axes, and those for the next layer."""
+        """Restore the time axes of a layer's outputs, which were merged with the batch.
+
+        Returns
+        -------
+        tuple
+            The outputs (N, T, ...) to record, and the outputs (N * T, ...) that the next layer
+            receives.
+        """
         if not self._counts:
             return outputs, outputs
         nest = tensorflow().nest

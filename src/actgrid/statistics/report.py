@@ -135,7 +135,7 @@ def save_report(
     nearly_dead_fraction: float = NEARLY_DEAD,
     picture_bytes: int = 4_000_000,
 ) -> None:
-    """Write the HTML page of channel statistics that `make_report` makes to a file.
+    """Write an HTML report of channel statistics to a file, see `make_report`.
 
     Parameters
     ----------
