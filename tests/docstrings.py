@@ -26,18 +26,23 @@ OPTIONAL_SECTIONS = {"ES01", "SA01"}
 NO_EXAMPLE = "EX01"
 
 
+def get_module_name(path: Path) -> str:
+    """Return the dotted name of the module or package of actgrid that a file defines."""
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
 def list_module_names() -> Iterator[str]:
-    """Yield the dotted names of all modules of actgrid, sorted."""
+    """Yield the dotted names of all modules of actgrid, sorted by path."""
     for path in sorted(SOURCE.rglob("*.py")):
-        parts = path.relative_to(SOURCE.parent).with_suffix("").parts
-        if parts[-1] != "__main__":
-            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if path.stem != "__main__":
+            yield get_module_name(path)
 
 
 def list_package_names() -> Iterator[str]:
     """Yield the dotted names of all public packages of actgrid, sorted."""
     for path in sorted(SOURCE.rglob("__init__.py")):
-        name = ".".join(path.parent.relative_to(SOURCE.parent).parts)
+        name = get_module_name(path)
         if "._" not in name:
             yield name
 

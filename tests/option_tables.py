@@ -56,11 +56,11 @@ def list_public_functions() -> Iterator[tuple[str, Any]]:
     """Yield (name, function) for public functions, classes and drawing methods."""
     for name in actgrid.__all__:
         yield f"actgrid.{name}", getattr(actgrid, name)
-    for room in ("callbacks", "figures", "runs", "statistics"):
-        module = importlib.import_module(f"actgrid.{room}")
+    for package in ("callbacks", "figures", "runs", "statistics"):
+        module = importlib.import_module(f"actgrid.{package}")
         for name in module.__all__:
             if name not in actgrid.__all__:
-                yield f"actgrid.{room}.{name}", getattr(module, name)
+                yield f"actgrid.{package}.{name}", getattr(module, name)
     for name in ("overlay", "levels", "contours"):
         yield f"Heatmap.{name}", getattr(actgrid.Heatmap, name)
 

@@ -9,17 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.docstrings import get_module_name
 
 import actgrid
 
 PACKAGE = Path(actgrid.__file__).parent
-# A package may import earlier packages; no other package may import the last ones, the faces.
-ROOMS = [
+# A package may import earlier packages; no other package may import the last ones, the user
+# interfaces.
+PACKAGES = [
     *("errors", "option_checks", "option_types", "option_groups", "options", "progress"),
     *("encoding", "rendering", "models"),
     *("attribution", "figures", "statistics", "runs", "demo", "bench"),
 ]
-FACES = ["callbacks", "compat", "web", "cli"]
+INTERFACES = ["callbacks", "compat", "web", "cli"]
 
 
 def find_imported_packages(path: Path) -> Iterator[str]:
@@ -38,18 +40,14 @@ def find_imported_packages(path: Path) -> Iterator[str]:
     "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
 )
 def test_packages_import_only_earlier_packages(path: Path) -> None:
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if room in ("__init__", "__main__"):
+    package = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if package in ("__init__", "__main__"):
         return
-    assert room in ROOMS + FACES
-    allowed = {room, "_core"} | set(ROOMS if room in FACES else ROOMS[: ROOMS.index(room)])
-    assert set(find_imported_packages(path)) <= allowed
-
-
-def get_module_name(path: Path) -> str:
-    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(
-        ".__init__"
+    assert package in PACKAGES + INTERFACES
+    allowed = {package, "_core"} | set(
+        PACKAGES if package in INTERFACES else PACKAGES[: PACKAGES.index(package)]
     )
+    assert set(find_imported_packages(path)) <= allowed
 
 
 def find_imported_modules(path: Path, known: set[str]) -> set[str]:
