@@ -185,9 +185,8 @@ def assert_levels_agree() -> Callable[..., None]:
         expected: npt.NDArray[np.uint8],
         colours: npt.NDArray[np.uint8] | None = None,
     ) -> None:
-        if (
-            colours is not None
-        ):  # (256, 3), all different: RGB pictures are converted back to levels
+        if colours is not None:
+            # (256, 3), all different: RGB pictures are converted back to levels.
             level_of = {colour.tobytes(): level for level, colour in enumerate(colours)}
             found, expected = (
                 np.array([level_of[pixel.tobytes()] for pixel in picture.reshape(-1, 3)], np.uint8)

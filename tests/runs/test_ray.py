@@ -341,12 +341,8 @@ def make():
 def test_command_starts_ray_and_reports_only_dead_workers(photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", exc_type=ImportError)
     (tmp_path / "nets.py").write_text(NETS)
-    for name in (
-        "h5py",
-        "numpy",
-        "PIL",
-        "orjson",
-    ):  # workers must not import them from the current folder
+    # Workers must not import these files from the current folder.
+    for name in ("h5py", "numpy", "PIL", "orjson"):
         (tmp_path / f"{name}.py").write_text("import os; os._exit(9)")
     command = [sys.executable, "-m", "actgrid", "render", "nets:make", str(photos), "--layers", "1"]
     ran = subprocess.run(

@@ -103,11 +103,9 @@ class Animation:
         self._format = check_animation(suffix, frame_milliseconds, last_frame_milliseconds, loop)
         self._suffix = suffix
         self._palette = palette
-        self._frame_milliseconds, self._last_frame_milliseconds, self._loop = (
-            frame_milliseconds,
-            last_frame_milliseconds,
-            loop,
-        )
+        self._frame_milliseconds = frame_milliseconds
+        self._last_frame_milliseconds = last_frame_milliseconds
+        self._loop = loop
         self._size: tuple[int, int] | None = None
         self._frames: list[bytes] = []
 

@@ -220,10 +220,8 @@ def _choose_by_scaling(scale: float, offset: float) -> Preprocessing:
     if offset and middle > 0:
         is_unit, is_clear = middle <= 1, True
     else:
-        is_unit, is_clear = (
-            scale > _SCALE_THRESHOLD,
-            not _SCALE_THRESHOLD < scale < 1 / _SCALE_THRESHOLD,
-        )
+        is_unit = scale > _SCALE_THRESHOLD
+        is_clear = not _SCALE_THRESHOLD < scale < 1 / _SCALE_THRESHOLD
     if not is_unit:
         return no_scaling
     if is_clear:

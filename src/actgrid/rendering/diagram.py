@@ -242,12 +242,10 @@ class Diagram(Picture):
     def _draw_box(
         draw: ImageDraw.ImageDraw, placed: _PlacedBox, top: float, colour: Colour
     ) -> None:
-        left, right, bottom, depth = (
-            placed.left,
-            placed.left + placed.width,
-            top + placed.height,
-            placed.depth,
-        )
+        left = placed.left
+        right = placed.left + placed.width
+        bottom = top + placed.height
+        depth = placed.depth
         top_colour, side_colour = (
             _convert_colour(np.multiply(colour, brightness)) for brightness in _FACE_BRIGHTNESS
         )

@@ -146,12 +146,10 @@ class Normalization:
         else:
             if self.name == "range":
                 low, high = (xp.zeros_like(low) + limit for limit in self.limits)
-            shift, span, gain, base = (
-                replace_nonfinite(low),
-                replace_nonfinite(high) - replace_nonfinite(low),
-                255.0,
-                0.5,
-            )
+            shift = replace_nonfinite(low)
+            span = replace_nonfinite(high) - replace_nonfinite(low)
+            gain = 255.0
+            base = 0.5
         # Division by a tiny span must stay finite in the dtype to render with.
         largest = float(np.finfo(real).max)
         scale = xp.where(span > 0, xp.minimum(gain / span, largest), 0.0)

@@ -59,9 +59,8 @@ class EventWriter:
         self.log_dir = str(log_dir)
         self._lock = RLock()
         self._file: _EventFile | None = None
-        with (
-            self._translate_errors()
-        ):  # reports an unwritable folder now, and not at the first write
+        # An unwritable folder is reported now, and not at the first write.
+        with self._translate_errors():
             self._file = _EventFile(self.log_dir)
 
     def images(self, tag: str, pngs: Sequence[bytes], step: int) -> None:

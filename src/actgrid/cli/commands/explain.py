@@ -75,11 +75,9 @@ def explain(
     from actgrid.runs import explain_images
 
     # Invalid options are reported before the model loads, which takes seconds.
-    texts, layer, drawing = (
-        options["target"] or [],
-        options["layer"],
-        options.select(OverlayOptions),
-    )
+    texts = options["target"] or []
+    layer = options["layer"]
+    drawing = options.select(OverlayOptions)
     methods = select_methods(options["method"], layer, options.select(MethodOptions))
     labels = read_labels_option(options["labels"])
     target = parse_targets(texts, labels)

@@ -99,10 +99,8 @@ def _propagate_unchanged(
 
     Each output has the spans of the input, if the image axes have the same lengths.
     """
-    image_spans, old_shape = (
-        get_only_spans(input_states, position),
-        read_shape(operation.inputs[position]),
-    )
+    image_spans = get_only_spans(input_states, position)
+    old_shape = read_shape(operation.inputs[position])
     return [
         check_axes_unchanged(image_spans, old_shape, read_shape(tensor))
         for tensor in operation.outputs
