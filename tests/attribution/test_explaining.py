@@ -18,7 +18,6 @@ from PIL import Image
 
 import actgrid
 from actgrid import ActgridError, explain
-from actgrid.attribution import compiled
 from actgrid.attribution.methods import get_methods
 from actgrid.attribution.requests import prepare_request
 from actgrid.errors import (
@@ -29,6 +28,9 @@ from actgrid.errors import (
     ShapeError,
     TargetError,
 )
+from actgrid.models import model_cache
+from actgrid.models.compiled import CompiledFunction
+from actgrid.models.model_cache import get_model_cache
 
 Array = npt.NDArray[Any]
 
@@ -85,9 +87,11 @@ def test_functions_are_traced_once_for_all_batch_sizes(method: str) -> None:
     for images in (3, 1, 7, 3):
         x = random.normal(size=(images, 12, 12, 3)).astype(np.float32)
         explain(model, x, method, batch_size=4, target=1, **QUICK.get(method, {}))
-    functions = compiled.get_function_cache(model)
+    functions = [
+        value for value in get_model_cache(model).values() if isinstance(value, CompiledFunction)
+    ]
     assert 1 <= len(functions) <= 3
-    assert [function.trace_count for function in functions.values()] == [1] * len(functions)
+    assert [function.trace_count for function in functions] == [1] * len(functions)
 
 
 def test_compiled_functions_do_not_keep_model_alive() -> None:
@@ -112,7 +116,7 @@ def test_explained_model_can_be_saved_and_copied(tmp_path: Path) -> None:
     model.save(tmp_path / "model.keras")
     model_copy = copy.deepcopy(model)
     for other in (keras.models.load_model(tmp_path / "model.keras"), model_copy):
-        assert not compiled.get_function_cache(other)
+        assert not get_model_cache(other)
         np.testing.assert_array_equal(explain(other, x, "saliency", 0).values, heatmap.values)
     # A copy has functions of its own.
     model_copy.layers[-1].set_weights([np.full((16, 2), 7.0), np.zeros(2)])
@@ -122,9 +126,9 @@ def test_explained_model_can_be_saved_and_copied(tmp_path: Path) -> None:
 
 def test_number_of_cached_functions_is_limited() -> None:
     model = keras.Sequential([keras.Input((2, 2, 1)), layers.Flatten(), layers.Dense(2)])
-    for _ in range(compiled._MAX_FUNCTIONS + 3):
+    for _ in range(model_cache._MAX_VALUES + 3):
         explain(model, np.ones((1, 2, 2, 1)), "saliency", target=lambda outputs: outputs[:, 0])
-    assert len(compiled.get_function_cache(model)) == compiled._MAX_FUNCTIONS
+    assert len(get_model_cache(model)) == model_cache._MAX_VALUES
 
 
 def test_new_weights_are_used() -> None:

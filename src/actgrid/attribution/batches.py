@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.compiled import Body, compile_function
 from actgrid.attribution.outputs import BinaryEvidence
 from actgrid.attribution.scores import Score, TargetScores, read_target_scores
 from actgrid.attribution.targets import check_classes
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models.calls import Call
+from actgrid.models.compiled import Body, compile_function
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import map_tensors
 from actgrid.models.networks import trace_network

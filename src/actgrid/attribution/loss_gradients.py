@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.compiled import compile_function
 from actgrid.errors import ActgridError, LayerError, OptionError, ShapeError, suggest
 from actgrid.models.calls import choose_calls
+from actgrid.models.compiled import compile_function
 from actgrid.models.drawing import draw_layer, draw_weight
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import as_tensors, map_tensors, prepare_inputs
@@ -207,7 +207,13 @@ def gradients(
         weight.path: weight for weight in collect_weights(network) if weight.variable.trainable
     }
     function = compile_function(
-        network, _LossGradients(resolved_loss, Selection(layers), training, frozenset(weights))
+        network,
+        _LossGradients(
+            resolved_loss,
+            Selection(layers).resolve_predicates(network),
+            training,
+            frozenset(weights),
+        ),
     )
     value, activation_gradients, weight_gradients = function((inputs, targets))
     infos = function.body.infos

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.ascent import AscentOptions, AscentStep, ChannelMeans, ascend
-from actgrid.attribution.compiled import compile_function
 from actgrid.attribution.image_parametrization import ImageParametrization
 from actgrid.attribution.maximization_inputs import MaximizationInputs
 from actgrid.attribution.random_transforms import RandomTransform
@@ -20,6 +19,7 @@ from actgrid.errors import (
     LayerError,
     TargetError,
 )
+from actgrid.models.compiled import compile_function
 from actgrid.models.inputs import prepare_inputs
 from actgrid.models.labels import find_class_index, resolve_labels
 from actgrid.models.layers import Selection
@@ -237,7 +237,8 @@ def maximize(
         options["rgb_channels"],
     )
 
-    channel_means = compile_function(network, ChannelMeans(Selection(layer)))
+    selection = Selection(layer).resolve_predicates(network)
+    channel_means = compile_function(network, ChannelMeans(selection))
     noise = parametrization.make_noise(seed)
     noise_inputs = model_inputs.with_image(
         parametrization.parameters_to_model_input(network, noise)
@@ -250,9 +251,7 @@ def maximize(
 
     step = compile_function(
         network,
-        AscentStep(
-            Selection(layer), parametrization, model_inputs.position, ascent_options.transform
-        ),
+        AscentStep(selection, parametrization, model_inputs.position, ascent_options.transform),
     )
     chunks = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
     results: list[tuple[Any, ...]] = []

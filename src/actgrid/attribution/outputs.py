@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from actgrid.models.compiled import trace_once
 from actgrid.models.frameworks import keras, tensorflow
-from actgrid.models.functions import GraphFunction
 from actgrid.models.inputs import flatten_with_paths, map_tensors
 from actgrid.models.network import is_network
 from actgrid.models.networks import trace_network
@@ -50,17 +50,13 @@ def get_output_specs(model: Any, inputs: Any) -> Any:
         return structure
     if not is_network(model) and len(getattr(model, "outputs", None) or []) == 1:
         return model.outputs[0]
-    tf = tensorflow()
-    specs_of_traces: list[Any] = []
+    return trace_once(model, _describe_outputs, inputs)
 
-    def trace(inputs: Any) -> None:
-        with keep_state():
-            outputs = trace_network(model, inputs).outputs
-        specs_of_traces.append(map_tensors(tf.TensorSpec.from_tensor, outputs))
 
-    specs = map_tensors(tf.TensorSpec.from_tensor, inputs)
-    GraphFunction(trace).trace(specs)
-    return specs_of_traces[0]
+def _describe_outputs(model: Any, inputs: Any) -> Any:
+    with keep_state():
+        outputs = trace_network(model, inputs).outputs
+    return map_tensors(tensorflow().TensorSpec.from_tensor, outputs)
 
 
 def find_binary_evidence(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from actgrid.attribution.outputs import BinaryEvidence, find_binary_evidence, li
 from actgrid.attribution.target_layers import collect_ancestors
 from actgrid.attribution.targets import PREDICTED
 from actgrid.errors import ActgridError, OutputTargetError, ShapeError, TargetError
+from actgrid.models.compiled import trace_once
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import flatten_with_paths
 from actgrid.models.logits import Logits, compute_bounds, find_logits
@@ -164,21 +166,26 @@ def find_binary_output(model: Any, inputs: Any, labels: Any = None) -> str | Non
         ``"probability"`` or ``"logit"`` of class 1, or ``"sign"`` if the value is bounded and
         positive values stand for class 1.
     """
-    kinds: list[str | None] = [None]
+    evidence = find_binary_evidence(model, ["output"], 0, labels)
+    kind: str | None = trace_once(model, _TraceBinaryKind(evidence), inputs)
+    return kind
 
-    def trace(inputs: Any) -> None:
+
+@dataclass(frozen=True)
+class _TraceBinaryKind:
+    """Function for `trace_once` that returns the kind of output of a binary classifier."""
+
+    evidence: BinaryEvidence
+
+    def __call__(self, model: Any, inputs: Any) -> str | None:
         with keep_state():
             leaves = list(flatten_with_paths(trace_network(model, inputs).outputs))
         (_, output), *others = leaves
         if others or tuple(output.shape[1:]) not in ((), (1,)):
-            return
+            return None
         logits = find_logits(output)
-        evidence = find_binary_evidence(model, ["output"], 0, labels)
-        kind = _find_binary_kind(output, logits, evidence)
-        kinds.append("probability" if kind is not None and logits is not None else kind)
-
-    tensorflow().function(trace, autograph=False).get_concrete_function(inputs)
-    return kinds[-1]
+        kind = _find_binary_kind(output, logits, self.evidence)
+        return "probability" if kind is not None and logits is not None else kind
 
 
 def _find_binary_kind(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from actgrid.attribution.backdrops import to_pictures
 from actgrid.errors import LayerError, ModelError
 from actgrid.models.calls import choose_calls, filter_visible_calls
+from actgrid.models.compiled import compile_function, trace_once
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.graph import INPUT, describe_inputs
 from actgrid.models.image_sources import are_images
@@ -115,27 +117,18 @@ def diagram(
     if are_images(x):
         pixels, x = load_with_pixels(x, model=network)
     inputs = prepare_trace_inputs(network, x)
-    selection = Selection(layers)
-    infos: list[LayerInfo] = []
-
-    def trace(inputs: Any, sample: Any) -> list[Any]:
-        input_tensors = [pair for pair in describe_inputs(network, inputs) if _has_box(pair[0])]
-        tensors = [*input_tensors, *_list_outputs(network, inputs, selection)]
-        infos[:] = [info for info, _ in tensors]
-        return [_make_front(info, tensor, sample) for info, tensor in tensors]
-
-    tf = tensorflow()
-    function = tf.function(trace, autograph=False).get_concrete_function(
-        inputs, tf.TensorSpec((), "int32")
-    )
+    selection = Selection(layers).resolve_predicates(network)
     if x is None:
+        infos = trace_once(network, _TraceInfos(selection), inputs)
         boxes = [_make_box(info, info.shape) for info in infos]
     else:
+        tf = tensorflow()
         flat_inputs = [tensor for tensor in tf.nest.flatten(inputs) if tensor is not None]
         sample = check_sample(options["sample"], max(map(len, flat_inputs)))
         boxes = []
+        function = compile_function(network, _ComputeFronts(selection))
         fronts = function(inputs, tf.constant(sample))
-        for info, (tensor, shape) in zip(infos, fronts, strict=True):
+        for info, (tensor, shape) in zip(function.body.infos, fronts, strict=True):
             front = np.asarray(tensor)
             if front.ndim == 3:
                 face = _to_picture(front if pixels is None else pixels[sample])
@@ -156,8 +149,32 @@ def diagram(
     )
 
 
-def _list_outputs(model: Any, inputs: Any, selection: Selection) -> list[tuple[LayerInfo, Any]]:
-    """Return the symbolic layer outputs that a diagram of the model shows.
+@dataclass(frozen=True)
+class _TraceInfos:
+    """Function for `trace_once` that describes the boxes of a diagram."""
+
+    layers: Selection
+
+    def __call__(self, model: Any, inputs: Any) -> list[LayerInfo]:
+        return [info for info, _ in _list_tensors(model, inputs, self.layers)]
+
+
+@dataclass(frozen=True)
+class _ComputeFronts:
+    """Function that returns the values on the front of each box of a diagram."""
+
+    layers: Selection
+    # Descriptions of the boxes, filled while the model is traced.
+    infos: list[LayerInfo] = field(default_factory=list, compare=False)
+
+    def __call__(self, model: Any, inputs: Any, sample: Any) -> list[Any]:
+        tensors = _list_tensors(model, inputs, self.layers)
+        self.infos[:] = [info for info, _ in tensors]
+        return [_make_front(info, tensor, sample) for info, tensor in tensors]
+
+
+def _list_tensors(model: Any, inputs: Any, selection: Selection) -> list[tuple[LayerInfo, Any]]:
+    """Return the symbolic inputs and layer outputs that a diagram of the model shows.
 
     Parameters
     ----------
@@ -167,7 +184,7 @@ def _list_outputs(model: Any, inputs: Any, selection: Selection) -> list[tuple[L
     Returns
     -------
     list of tuple
-        (`LayerInfo`, symbolic tensor) of each output.
+        (`LayerInfo`, symbolic tensor) of each input, then of each output.
 
     Raises
     ------
@@ -183,7 +200,7 @@ def _list_outputs(model: Any, inputs: Any, selection: Selection) -> list[tuple[L
     outputs = [(call.info, call.tensor) for call in calls if _has_box(call.info)]
     if not outputs:
         raise LayerError("no layer has an output that can be drawn")
-    return outputs
+    return [pair for pair in describe_inputs(model, inputs) if _has_box(pair[0])] + outputs
 
 
 def _has_box(info: LayerInfo) -> bool:

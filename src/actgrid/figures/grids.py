@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from actgrid.errors import OptionError
 from actgrid.figures.on_device import draw_on_device, is_gpu_used
 from actgrid.models import Extractor, load_images
 from actgrid.models.drawing import draw_layer
-from actgrid.models.extraction import is_traceable
+from actgrid.models.extraction import get_extractor, is_traceable
 from actgrid.models.image_sources import are_images
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.option_groups import takes_options
@@ -85,9 +84,7 @@ def render_model(
     ['conv', 'pool']
     >>> grids["conv"].save("conv.png")
     """
-    if isinstance(model, Extractor) and layers is not None:
-        raise OptionError("layers must be None for an extractor, which has its own layers")
-    extractor = model if isinstance(model, Extractor) else Extractor(model, layers)
+    extractor = get_extractor(model, layers)
     if are_images(x):
         x = load_images(x, model=extractor.model)
     backend = options["backend"]

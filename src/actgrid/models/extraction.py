@@ -7,15 +7,24 @@ from typing import Any
 
 import numpy.typing as npt
 
+from actgrid.errors import OptionError
 from actgrid.models.inputs import prepare_inputs
 from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.listed_layers import ListedLayers
 from actgrid.models.loading import load_model
+from actgrid.models.model_cache import cache_with_model
 from actgrid.models.network import LayerFunction, Network, is_compiled
 from actgrid.models.networks import get_network, list_network_layers
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
 
-__all__ = ["Extractor", "is_traceable", "list_layers", "run_transform", "trace_layers"]
+__all__ = [
+    "Extractor",
+    "get_extractor",
+    "is_traceable",
+    "list_layers",
+    "run_transform",
+    "trace_layers",
+]
 
 
 class Extractor:
@@ -110,6 +119,39 @@ class Extractor:
             channels-first convolutions on a CPU. Both are ValueErrors.
         """
         return self._function(x)
+
+
+def get_extractor(model: ModelLike | Extractor, layers: LayersLike = None) -> Extractor:
+    """Return an extractor that is cached with its model, for functions that take a model.
+
+    Parameters
+    ----------
+    model
+        A model, or an extractor, which is returned unchanged.
+    layers
+        As for `Extractor`.
+
+    Returns
+    -------
+    Extractor
+        The extractor. It is made anew if the model has changed.
+
+    Raises
+    ------
+    LayerError, OptionError, ModelError
+        As for `Extractor`.
+    """
+    if isinstance(model, Extractor):
+        if layers is not None:
+            raise OptionError("layers must be None for an extractor, which has its own layers")
+        return model
+    loaded = load_model(model)
+    if not is_compiled(get_network(loaded)):
+        return Extractor(loaded, layers)
+    selection = Selection(layers).resolve_predicates(loaded)
+    return cache_with_model(
+        loaded, (Extractor, selection), lambda: Extractor(loaded, selection.layers)
+    )
 
 
 def _make_layer_function(network: Network, selection: Selection, training: bool) -> LayerFunction:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from actgrid.models.calls import Call, Trace, filter_visible_calls
+from actgrid.models.calls import Call, filter_visible_calls
+from actgrid.models.compiled import trace_once
 from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import is_real_dtype, list_input_names
@@ -72,17 +73,10 @@ def build_layer_graph(model: ModelLike, x: ModelInput | None = None) -> LayerGra
     >>> [graph.infos[node].path for edge in graph.edges[:2] for node in edge]
     ['image', 'rescaling', 'rescaling', 'stem_conv']
     """
-    tf = tensorflow()
     network: Any = load_model(model)
     check_compiled(get_network(network), "the graph of layers")
-    graphs: list[LayerGraph] = []
-
-    def trace(inputs: Any) -> None:
-        model_inputs = list(describe_inputs(network, inputs))
-        graphs.append(_connect(model_inputs, trace_model(network, inputs)))
-
-    tf.function(trace, autograph=False).get_concrete_function(prepare_trace_inputs(network, x))
-    return graphs[-1]
+    graph: LayerGraph = trace_once(network, _trace_graph, prepare_trace_inputs(network, x))
+    return graph
 
 
 def describe_inputs(model: Any, inputs: Any) -> Iterator[tuple[LayerInfo, Any]]:
@@ -100,7 +94,9 @@ def describe_inputs(model: Any, inputs: Any) -> Iterator[tuple[LayerInfo, Any]]:
             yield LayerInfo(name, INPUT, shape, tensor.dtype.name, data_format, 0, None), tensor
 
 
-def _connect(model_inputs: list[tuple[LayerInfo, Any]], trace: Trace) -> LayerGraph:
+def _trace_graph(model: Any, inputs: Any) -> LayerGraph:
+    model_inputs = list(describe_inputs(model, inputs))
+    trace = trace_model(model, inputs)
     calls = filter_visible_calls(trace.calls)
     # Node that produced a tensor, by the tensor's name. A layer that returns its input, as dropout
     # does, becomes the producer for the layers after it.

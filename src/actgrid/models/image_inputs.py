@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from actgrid.models.frameworks import tensorflow
 from actgrid.models.functions import GraphFunction
 from actgrid.models.image_pixels import MODES
 from actgrid.models.inputs import get_input_structure, list_input_names
+from actgrid.models.model_cache import cache_with_model
 from actgrid.models.tracing import find_input_specs, keep_state, trace_model
 
 __all__ = ["ImageInput", "find_fixed_sides", "find_image_input"]
@@ -93,35 +93,30 @@ def find_fixed_sides(model: Any) -> tuple[int | None, int | None]:
     return height, width
 
 
-# By model: the shape that was traced, and whether the model fixes this size.
-_PROBED_SHAPES: weakref.WeakKeyDictionary[Any, tuple[Any, bool]] = weakref.WeakKeyDictionary()
-
-
 def _fixes_size(model: Any, spec: Any, channels_first: bool) -> bool:
     """Return whether a model accepts images of its declared size only.
 
-    The model is traced on images of its declared size and of twice this size. The result is cached.
+    The model is traced on images of its declared size and of twice this size.
     """
     shape = tuple(spec.shape)
-    if (cached := _PROBED_SHAPES.get(model)) is not None and cached[0] == shape:
-        return cached[1]
     sides = slice(2, 4) if channels_first else slice(1, 3)
     doubled_shape: list[int | None] = list(shape)
     doubled_shape[sides] = [None if side is None else 2 * side for side in shape[sides]]
-    is_fixed = not _can_trace(model, doubled_shape, spec.dtype) and _can_trace(
-        model, shape, spec.dtype
-    )
-    _PROBED_SHAPES[model] = shape, is_fixed
-    return is_fixed
+    return not _can_trace(model, doubled_shape, spec.dtype) and _can_trace(model, shape, spec.dtype)
 
 
 def _can_trace(model: Any, shape: Sequence[int | None], dtype: Any) -> bool:
+    """Return whether a model accepts inputs of a shape. The result is cached with the model."""
+
     def trace(inputs: Any) -> Any:
         with keep_state():
             return trace_model(model, inputs).outputs
 
-    try:
-        GraphFunction(trace).trace(tensorflow().TensorSpec(shape, dtype))
-    except Exception:  # layers may raise any exception
-        return False
-    return True
+    def can_trace() -> bool:
+        try:
+            GraphFunction(trace).trace(tensorflow().TensorSpec(shape, dtype))
+        except Exception:  # layers may raise any exception
+            return False
+        return True
+
+    return cache_with_model(model, ("can trace", *shape, dtype), can_trace)

@@ -12,6 +12,7 @@ from actgrid.models.calls import choose_calls
 from actgrid.models.functions import GraphFunction
 from actgrid.models.inputs import prepare_inputs
 from actgrid.models.layers import LayerInfo, Selection, collect_operations
+from actgrid.models.model_cache import BoundedCache
 from actgrid.models.tracing import build_model, trace_model
 
 __all__ = ["KerasLayerFunction"]
@@ -37,7 +38,7 @@ class KerasLayerFunction:
         self._selection = selection
         self._training = training
         self._infos: dict[str, LayerInfo] = {}
-        self._functions: dict[Transform, GraphFunction] = {}
+        self._functions = BoundedCache()
         if model.built:
             selection.check_model(model, collect_operations(model))
 
@@ -118,9 +119,7 @@ class KerasLayerFunction:
         return outputs
 
     def _get_function(self, transform: Transform) -> GraphFunction:
-        if transform not in self._functions:
-            self._functions.setdefault(transform, self._compile(transform))
-        return self._functions[transform]
+        return self._functions.get_or_compute(transform, lambda: self._compile(transform))
 
     def _compile(self, transform: Transform) -> GraphFunction:
         def trace(inputs: Any, *arguments: Any) -> dict[str, Any]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
 from actgrid.models.calls import Trace
+from actgrid.models.compiled import trace_once
 from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.fingerprint import compute_fingerprint
 from actgrid.models.frameworks import keras, tensorflow
-from actgrid.models.functions import GraphFunction
 from actgrid.models.inputs import list_input_names
 from actgrid.models.keras_files import SUFFIXES, load_file, load_saved_model
 from actgrid.models.keras_layer_function import KerasLayerFunction
 from actgrid.models.layers import LayerInfo, Selection, Weight, collect_weights
+from actgrid.models.model_cache import cache_with_model
 from actgrid.models.network import InputInfo, NetworkKind
+from actgrid.models.symbolic_layers import list_symbolic_layers
 from actgrid.models.tracing import (
     find_input_specs,
     flatten_outputs,
@@ -26,6 +28,23 @@ from actgrid.models.tracing import (
 )
 
 __all__ = ["KIND", "KerasNetwork"]
+
+
+class _Description(NamedTuple):
+    """Record of every layer output of a model, and the paths of the outputs it returns."""
+
+    infos: tuple[LayerInfo, ...]
+    outputs: tuple[str, ...]
+
+
+def _describe_layers(model: Any, inputs: Any) -> _Description:
+    trace = trace_model(model, inputs)
+    paths = {id(call.tensor): call.info.path for call in trace.calls}
+    leaves = flatten_outputs(trace.results)
+    return _Description(
+        tuple(call.info for call in trace.calls),
+        tuple(paths[id(leaf)] for leaf in leaves if id(leaf) in paths),
+    )
 
 
 class KerasNetwork:
@@ -64,7 +83,7 @@ class KerasNetwork:
     @property
     def outputs(self) -> list[str]:
         """Paths of the layers whose outputs the model returns."""
-        return self._trace_layers(None)[1]
+        return list(self._describe(None).outputs)
 
     def list_layers(self, x: Any = None) -> list[LayerInfo]:
         """List every layer output of the model, in the order in which the layers run.
@@ -79,30 +98,18 @@ class KerasNetwork:
         ModelError
             If the model's input is not known.
         """
-        return self._trace_layers(x)[0]
+        if x is None:
+            infos = cache_with_model(
+                self.model, list_symbolic_layers, lambda: list_symbolic_layers(self.model)
+            )
+            if infos is not None:
+                return list(infos)
+        return list(self._describe(x).infos)
 
-    def _trace_layers(self, x: Any) -> tuple[list[LayerInfo], list[str]]:
-        """Trace the model, and describe its layer outputs.
-
-        Returns
-        -------
-        tuple
-            The `LayerInfo` of every layer output, and the paths of the layers whose outputs the
-            model returns.
-        """
-        infos: list[LayerInfo] = []
-        outputs: list[str] = []
-
-        def trace(inputs: Any) -> None:
-            traced = self.trace(inputs)
-            infos[:] = [call.info for call in traced.calls]
-            paths = {id(call.tensor): call.info.path for call in traced.calls}
-            outputs[:] = [
-                paths[id(leaf)] for leaf in flatten_outputs(traced.results) if id(leaf) in paths
-            ]
-
-        GraphFunction(trace).trace(prepare_trace_inputs(self.model, x))
-        return infos, outputs
+    def _describe(self, x: Any) -> _Description:
+        inputs = prepare_trace_inputs(self.model, x)
+        description: _Description = trace_once(self.model, _describe_layers, inputs)
+        return description
 
     def run(self, x: Any, paths: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         """Run the model and return the outputs of the given layers: layer path -> array."""

@@ -344,11 +344,36 @@ class Selection:
                     f"not {item!r}"
                 )
 
+    @property
+    def layers(self) -> list[Any] | None:
+        """The option `layers` of this selection, as a list; None if all layers are selected."""
+        return None if self.selects_all else list(self._items)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Selection) and self._items == other._items
 
     def __hash__(self) -> int:
         return hash(tuple(self._items))
+
+    def resolve_predicates(self, model: Any) -> Selection:
+        """Return the selection with each predicate replaced by the layers that it selects.
+
+        Selections of the same layers become equal, although the predicates are different functions.
+        A predicate that selects no layer is kept, and so are all predicates if the layers of the
+        model are not known yet.
+        """
+        if not getattr(model, "built", False) or not any(map(_is_predicate, self._items)):
+            return self
+        nodes = collect_operations(model)
+        items: list[Any] = []
+        for item in self._items:
+            layers = [
+                node.layer
+                for node in nodes
+                if _is_predicate(item) and self._matches_item(item, node, node.path, model)
+            ]
+            items += layers or [item]
+        return Selection(items)
 
     def matches(self, node: Node, path: str, model: Any) -> bool:
         """Return whether a layer call is selected.
@@ -482,6 +507,14 @@ class Selection:
                 + (suggest(item, paths) or f" ({_list_examples(paths)})")
             )
         return LayerError(f"no layer matches {_describe_item(item)}")
+
+
+def _is_predicate(item: Any) -> bool:
+    return (
+        callable(item)
+        and not isinstance(item, (str, type, keras().Operation))
+        and not _is_index(item)
+    )
 
 
 def _matches_info(item: Any, info: LayerInfo) -> bool:

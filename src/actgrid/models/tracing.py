@@ -7,7 +7,7 @@ import re
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -17,13 +17,16 @@ from actgrid.models.data_formats import find_input_data_format, permute_data_for
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import is_real_dtype, map_tensors, prepare_inputs, read_input_specs
 from actgrid.models.layers import LayerInfo, Node, collect_operations
+from actgrid.models.model_cache import INTERCEPTION, accept_model_state, check_model_state
 from actgrid.models.model_errors import raise_model_errors
 from actgrid.models.network import is_network
 from actgrid.models.time_steps import TimeSteps, is_sample_wise, is_time_distributed
 from actgrid.options import DATA_FORMATS
 
 __all__ = [
+    "DataFormats",
     "build_model",
+    "describe_output",
     "find_input_specs",
     "flatten_outputs",
     "keep_state",
@@ -79,6 +82,7 @@ def _intercept_method(
             record((args, kwargs), outputs) if threading.get_ident() == tracing_thread else outputs
         )
 
+    setattr(intercepted, INTERCEPTION, True)
     # Bypasses Keras's attribute tracking, which refuses changes to a built layer.
     attributes = vars(layer)
     previous = attributes.get(name)
@@ -134,8 +138,10 @@ def build_model(model: Any, inputs: Any) -> None:
     if is_network(model):
         return
     if not model.built:
+        check_model_state(model)
         with _TRACING, raise_model_errors(inputs):
             model(inputs, training=False)
+        accept_model_state(model)
     if not getattr(model, "inputs", None):
         _BUILD_SPECS[model] = map_tensors(_relax_batch, inputs)
 
@@ -176,7 +182,7 @@ def _iterate_outputs(outputs: Any, suffix: str = "") -> Iterator[tuple[str, Any]
         yield _FIRST_OUTPUTS.sub("", suffix), outputs
 
 
-class _DataFormats:
+class DataFormats:
     """Data formats of the tensors in a traced model.
 
     A layer without an own data format has the data format of its input.
@@ -187,6 +193,10 @@ class _DataFormats:
             id(tensor): find_input_data_format(model, position)
             for position, tensor in enumerate(tensorflow().nest.flatten(inputs))
         }
+
+    def copy(self, source: Any, target: Any) -> None:
+        """Give a tensor the data format of another tensor."""
+        self._formats_by_id[id(target)] = self._formats_by_id[id(source)]
 
     def assign(self, layer: Any, inputs: Any, *outputs: Any) -> str:
         """Determine the data format of a layer's outputs, and remember it.
@@ -229,9 +239,11 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
         If the model cannot be run on these inputs.
     """
     tf = tensorflow()
+    check_model_state(model)
     records: list[_Record] = []
     time_steps = TimeSteps()
     with _TRACING, ExitStack() as interceptions:
+        interceptions.callback(accept_model_state, model)  # also after an error, and last
         # A recurrent layer also runs its cell once outside the loop, only to infer shapes.
         for node in (node for node in collect_operations(model) if not node.is_looped):
             quantized = getattr(node.layer, "quantization_mode", None) is not None
@@ -275,7 +287,7 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
     graph = tf.compat.v1.get_default_graph()
     calls: list[Call] = []
     counts: Counter[str] = Counter()
-    data_formats = _DataFormats(model, inputs)
+    data_formats = DataFormats(model, inputs)
     for node, arguments, outputs, passed_outputs, parts in records:
         data_format = data_formats.assign(node.layer, arguments, outputs, passed_outputs)
         tensors = [
@@ -291,17 +303,38 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
         repeat = node.call_number(counts[node.path])
         counts[node.path] += 1
         for suffix, tensor in tensors:
-            info = LayerInfo(
-                path=node.path + (f":{repeat}" if repeat else "") + suffix,
-                type=type(node.layer).__name__,
-                shape=tuple(tensor.shape.as_list()),
-                dtype=tensor.dtype.name,
-                data_format=data_format,
-                parameters=node.parameters,
-                index=node.index,
-            )
+            shape = tensor.shape.as_list()
+            info = describe_output(node, repeat, suffix, shape, tensor.dtype.name, data_format)
             calls.append(Call(node, info, tensor, arguments, parts))
     return Trace(results, calls)
+
+
+def describe_output(
+    node: Node,
+    repeat: int,
+    suffix: str,
+    shape: Iterable[int | None],
+    dtype: str,
+    data_format: str,
+) -> LayerInfo:
+    """Return the `LayerInfo` of an output of a layer call.
+
+    Parameters
+    ----------
+    repeat
+        Number of the call, from 0.
+    suffix
+        Suffix of the layer path for one of several outputs, such as ``[1]``; else empty.
+    """
+    return LayerInfo(
+        path=node.path + (f":{repeat}" if repeat else "") + suffix,
+        type=type(node.layer).__name__,
+        shape=tuple(shape),
+        dtype=dtype,
+        data_format=data_format,
+        parameters=node.parameters,
+        index=node.index,
+    )
 
 
 class _Record(NamedTuple):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from actgrid.errors import DtypeError, OptionError, ShapeError
 from actgrid.models import Extractor, load_images
 from actgrid.models.data_formats import find_input_data_format
-from actgrid.models.extraction import trace_layers
+from actgrid.models.extraction import get_extractor, trace_layers
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.image_inputs import find_image_input
 from actgrid.models.image_pixels import parse_image_size
@@ -198,7 +198,7 @@ class RunSpec:
 
         If the input shape is known, the extractor is compiled now, and otherwise at its first call.
         """
-        extractor = Extractor(model, self.layers)
+        extractor = get_extractor(model, self.layers)
         if (spec := self.loader.input_spec(extractor.model)) is not None:
             trace_layers(extractor, spec)
         return extractor

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from actgrid.attribution.compiled import compile_function
 from actgrid.models.calls import choose_calls
+from actgrid.models.compiled import compile_function
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import (
     prepare_inputs,

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.batches import ExplainedBatch
-from actgrid.attribution.compiled import get_function_cache
 from actgrid.attribution.requests import prepare_request
 from actgrid.compat.tf_keras_vis.utils import listify, normalize
 from actgrid.errors import ActgridError, OptionError, ShapeError
@@ -167,14 +166,9 @@ class ModelVisualization(ABC):
                 raise OptionError(f"model_modifier must be a function of a model, not {modifier!r}")
         if modifiers and clone:
             self.model = _copy_model(self.model)
-        original = self.model
         for modifier in modifiers:
             modified = modifier(self.model)
             self.model = self.model if modified is None else modified
-        if modifiers:
-            # Cached functions were compiled from the unmodified model.
-            get_function_cache(original).clear()
-            get_function_cache(self.model).clear()
 
     @abstractmethod
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

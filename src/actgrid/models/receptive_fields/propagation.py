@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from actgrid.models.calls import choose_calls
+from actgrid.models.compiled import trace_once
 from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.frameworks import tensorflow
-from actgrid.models.functions import GraphFunction
 from actgrid.models.inputs import map_tensors
 from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.loading import load_model
@@ -91,27 +92,33 @@ def compute_receptive_fields(
     >>> fields["conv2"].size, fields["conv2"].stride
     ((5, 5), (2, 2))
     """
-    tf = tensorflow()
     loaded: Any = load_model(model)
     check_compiled(get_network(loaded), "compute_receptive_fields")
-    selection = Selection(layers)
     # A batch size of 1 fixes every shape, even where layers move axes.
     inputs = map_tensors(
         _set_batch_size_to_one,
         prepare_trace_inputs(loaded, x),
     )
-    fields: dict[str, ReceptiveField | None] = {}
+    body = _TraceFields(Selection(layers).resolve_predicates(loaded))
+    fields: dict[str, ReceptiveField | None] = trace_once(loaded, body, inputs)
+    return dict(fields)
 
-    def trace(inputs: Any) -> None:
-        calls = choose_calls(loaded, trace_model(loaded, inputs).calls, selection)
+
+@dataclass(frozen=True)
+class _TraceFields:
+    """Function for `trace_once` that returns the receptive fields of selected layers."""
+
+    layers: Selection
+
+    def __call__(self, model: Any, inputs: Any) -> dict[str, ReceptiveField | None]:
+        tf = tensorflow()
+        calls = choose_calls(model, trace_model(model, inputs).calls, self.layers)
         states = propagate(
-            tf.compat.v1.get_default_graph(), _initialize_states(loaded, tf.nest.flatten(inputs))
+            tf.compat.v1.get_default_graph(), _initialize_states(model, tf.nest.flatten(inputs))
         )
-        for call in calls:
-            fields[call.info.path] = _make_field(call.info, states.get(call.tensor.name))
-
-    GraphFunction(trace).trace(inputs)
-    return fields
+        return {
+            call.info.path: _make_field(call.info, states.get(call.tensor.name)) for call in calls
+        }
 
 
 def _set_batch_size_to_one(spec: Any) -> Any:

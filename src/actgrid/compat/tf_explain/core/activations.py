@@ -11,7 +11,7 @@ import numpy.typing as npt
 from actgrid.compat.tf_explain.core.explainer import Explainer, get_inputs
 from actgrid.compat.tf_explain.utils.display import grid_display, to_levels
 from actgrid.errors import LayerError, OptionError, ShapeError
-from actgrid.models import Extractor
+from actgrid.models.extraction import get_extractor
 from actgrid.models.inputs import build_submodel
 from actgrid.option_checks import check_integer
 
@@ -96,7 +96,7 @@ class ExtractActivations(Explainer):
         if not names:
             raise OptionError("layers_name must name a layer: got an empty list")
         step = check_integer("batch_size", self.batch_size or 32, 1)
-        extractor = Extractor(model, names)
+        extractor = get_extractor(model, names)
         batches = [extractor(inputs[start : start + step]) for start in range(0, len(inputs), step)]
         tiles = []
         for path in batches[0]:

@@ -19,7 +19,7 @@ from actgrid.compat.tf_explain.core.explainer import (
 )
 from actgrid.compat.tf_explain.utils.display import VIRIDIS, stack_heatmaps
 from actgrid.errors import ModelError
-from actgrid.models.extraction import Extractor
+from actgrid.models.extraction import get_extractor
 from actgrid.models.frameworks import tensorflow
 
 __all__ = ["GradCAM"]
@@ -187,7 +187,7 @@ class GradCAM(Explainer):
         score = _TotalOutput(ClassOutput(check_class_index(class_index)))
         by_path = gradients(model, images, 0, loss=score, layers=layer_name).activations
         ((path, gradient),) = by_path.items()
-        activations = tf.constant(Extractor(model, layer_name)(images)[path])
+        activations = tf.constant(get_extractor(model, layer_name)(images)[path])
         gradient = tf.constant(gradient)
         if use_guided_grads:
             gradient = _guide_gradient(activations, gradient)

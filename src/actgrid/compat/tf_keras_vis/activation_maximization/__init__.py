@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.compiled import compile_function
 from actgrid.compat.tf_keras_vis.activation_maximization.input_modifiers import Jitter, Rotate2D
 from actgrid.compat.tf_keras_vis.activation_maximization.regularizers import Norm, TotalVariation2D
 from actgrid.compat.tf_keras_vis.utils import listify
@@ -20,6 +19,7 @@ from actgrid.compat.tf_keras_vis.visualization import (
     force_retrace,
 )
 from actgrid.errors import ModelError, OptionError
+from actgrid.models.compiled import compile_function
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import list_input_layer_names
 from actgrid.option_checks import check_integer

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any, Protocol
 
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.functions import GraphFunction
 from actgrid.models.inputs import map_tensors
+from actgrid.models.model_cache import cache_with_model
 
-__all__ = ["Body", "CompiledFunction", "compile_function", "get_function_cache"]
-
-# Number of compiled functions cached for a model. A target function that is created anew for each
-# call, such as a lambda, adds a function each time.
-_MAX_FUNCTIONS = 32
-_ATTRIBUTE = "_actgrid_functions"
+__all__ = ["Body", "CompiledFunction", "compile_function", "trace_once"]
 
 
 class Body(Hashable, Protocol):
@@ -30,8 +25,8 @@ class CompiledFunction:
     """Compiled function of a model's inputs and further tensors.
 
     The function is traced once for each shape of the inputs, with any batch size and any shapes of
-    the other arguments. It uses the current weights of the model, but not layers that were added
-    later. It holds only a weak reference to the model.
+    the other arguments. It uses the current weights of the model. It holds only a weak reference to
+    the model.
 
     Attributes
     ----------
@@ -72,28 +67,39 @@ class CompiledFunction:
         return self._function.trace_count
 
 
-class _FunctionCache(OrderedDict[Body, CompiledFunction]):
-    """Cache of a model's compiled functions, which copies of the model do not share."""
-
-    def __reduce__(self) -> tuple[type[_FunctionCache], tuple[()]]:
-        return _FunctionCache, ()
-
-
-def get_function_cache(model: Any) -> OrderedDict[Body, CompiledFunction]:
-    """Return a model's cache of compiled functions, the most recently used at the end."""
-    # The cache is an attribute of the model: a body may refer to the model, as target functions
-    # do, so a module-level cache would keep the model alive. `vars` bypasses Keras's attribute
-    # tracking.
-    functions: _FunctionCache = vars(model).setdefault(_ATTRIBUTE, _FunctionCache())
-    return functions
-
-
 def compile_function(model: Any, body: Body) -> CompiledFunction:
     """Compile a function of a model, or return the cached result of an earlier call."""
-    functions = get_function_cache(model)
-    if body not in functions:
-        functions[body] = CompiledFunction(model, body)
-        if len(functions) > _MAX_FUNCTIONS:
-            functions.popitem(last=False)
-    functions.move_to_end(body)
-    return functions[body]
+    return cache_with_model(model, body, lambda: CompiledFunction(model, body))
+
+
+def trace_once(model: Any, body: Body, inputs: Any) -> Any:
+    """Trace a function of a model once, without running it, and return what it returns.
+
+    Parameters
+    ----------
+    model
+        The model.
+    body
+        Function of the model and its symbolic inputs that returns a description of the model, which
+        contains no symbolic tensors. Results of equal bodies are cached.
+    inputs
+        Tensors or TensorSpecs in the structure of the model input.
+
+    Returns
+    -------
+    object
+        The description.
+    """
+    tf = tensorflow()
+
+    def make_spec(tensor: Any) -> Any:
+        return tf.TensorSpec(tensor.shape, tensor.dtype)
+
+    specs = map_tensors(make_spec, inputs)
+
+    def trace() -> Any:
+        descriptions: list[Any] = []
+        GraphFunction(lambda inputs: descriptions.append(body(model, inputs))).trace(specs)
+        return descriptions[-1]
+
+    return cache_with_model(model, (body, *tf.nest.flatten(specs)), trace)
