@@ -8,19 +8,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from actgrid.attribution import Maximization
-from actgrid.attribution.comparison import format_targets
-from actgrid.attribution.methods import get_methods
-from actgrid.bench import Timing
-from actgrid.figures import DrawnLayer, DrawnWeight
-from actgrid.models import LayerInfo
-from actgrid.models.preprocessing import Preprocessing
-from actgrid.rendering import Diagram, Heatmap
+if TYPE_CHECKING:
+    from actgrid.attribution import Maximization
+    from actgrid.bench import Timing
+    from actgrid.figures import DrawnLayer, DrawnWeight
+    from actgrid.models import LayerInfo
+    from actgrid.models.preprocessing import Preprocessing
+    from actgrid.rendering import Diagram, Heatmap
 
 __all__ = [
     "PACKAGES",
@@ -217,6 +216,8 @@ def drawn_layers_as_dict(image: str, folder: Path, drawn: list[DrawnLayer]) -> d
 
 def print_methods(as_json: bool) -> None:
     """Print a table of the attribution methods, or JSON that also lists their options."""
+    from actgrid.attribution.methods import get_methods
+
     if as_json:
         methods = [
             {
@@ -238,6 +239,8 @@ def print_methods(as_json: bool) -> None:
 
 def print_heatmap(file: Path, heatmap: Heatmap, picture: Path) -> None:
     """Print the method, target and picture path of an image's heatmap in one line."""
+    from actgrid.attribution.comparison import format_targets
+
     (target,) = format_targets(heatmap)
     print(f"{file.name}: {heatmap.method}: {target}: {picture}")
 

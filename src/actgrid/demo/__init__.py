@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.resources import as_file, files
 from typing import Any
 
@@ -40,13 +41,23 @@ def model() -> Any:
     4694024
     """
     network = build_model()
-    with as_file(_FILES / "efficientnet_lite0_float16.npz") as path, np.load(path) as arrays:
-        for layer in network.layers:
-            count = len(layer.weights)
-            layer.set_weights(
-                [arrays[f"{layer.name}/{i}"].astype(np.float32) for i in range(count)]
-            )
+    weights = _read_weights()
+    _read_weights.cache_clear()  # to free the memory
+    for layer in network.layers:
+        layer.set_weights([weights[f"{layer.name}/{i}"] for i in range(len(layer.weights))])
     return network
+
+
+@lru_cache(maxsize=1)
+def _read_weights() -> dict[str, npt.NDArray[np.float32]]:
+    """Return the weights of the network: ``LAYER/NUMBER`` -> array."""
+    with as_file(_FILES / "efficientnet_lite0_float16.npz") as path, np.load(path) as arrays:
+        return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def prefetch_weights() -> None:
+    """Read the weights of the next `model`, in a thread beside the import of TensorFlow."""
+    _read_weights()
 
 
 def photo() -> Image.Image:

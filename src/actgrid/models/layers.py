@@ -358,22 +358,23 @@ class Selection:
     def resolve_predicates(self, model: Any) -> Selection:
         """Return the selection with each predicate replaced by the layers that it selects.
 
-        Selections of the same layers become equal, although the predicates are different functions.
+        Predicates that select the same layers become equal, although they are different functions.
         A predicate that selects no layer is kept, and so are all predicates if the layers of the
         model are not known yet.
         """
         if not getattr(model, "built", False) or not any(map(_is_predicate, self._items)):
             return self
         nodes = collect_operations(model)
-        items: list[Any] = []
-        for item in self._items:
-            layers = [
-                node.layer
-                for node in nodes
-                if _is_predicate(item) and self._matches_item(item, node, node.path, model)
-            ]
-            items += layers or [item]
-        return Selection(items)
+
+        def resolve(item: Any) -> Any:
+            if not _is_predicate(item):
+                return item
+            layers = tuple(
+                node.layer for node in nodes if self._matches_item(item, node, node.path, model)
+            )
+            return _IsAmong(layers, item) if layers else item
+
+        return Selection([resolve(item) for item in self._items])
 
     def matches(self, node: Node, path: str, model: Any) -> bool:
         """Return whether a layer call is selected.
@@ -507,6 +508,20 @@ class Selection:
                 + (suggest(item, paths) or f" ({_list_examples(paths)})")
             )
         return LayerError(f"no layer matches {_describe_item(item)}")
+
+
+@dataclass(frozen=True)
+class _IsAmong:
+    """Predicate that selects the layers that another predicate selected."""
+
+    layers: tuple[Any, ...]
+    predicate: Callable[[Any], Any] = field(compare=False)
+
+    def __call__(self, layer: Any) -> bool:
+        return any(layer is selected for selected in self.layers)
+
+    def __repr__(self) -> str:
+        return repr(self.predicate)
 
 
 def _is_predicate(item: Any) -> bool:
