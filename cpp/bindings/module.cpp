@@ -7,9 +7,11 @@
 #include <array>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "actgrid/deflate.hpp"
+#include "actgrid/draw.hpp"
 #include "actgrid/filter.hpp"
 #include "actgrid/measure.hpp"
 #include "actgrid/overlay.hpp"
@@ -63,19 +65,44 @@ actgrid::Tiles make_tiles(const py::array& array) {
             array.strides(3)};
 }
 
+// Arrays for the statistics of tiles, (channels, slices).
+class StatsArrays {
+  public:
+    explicit StatsArrays(const actgrid::Tiles& tiles)
+        : StatsArrays(std::array<py::ssize_t, 2>{tiles.channels, tiles.slices}) {}
+
+    actgrid::TileStats get_pointers() {
+        return {mean_.mutable_data(), std_.mutable_data(),   min_.mutable_data(),
+                max_.mutable_data(),  zeros_.mutable_data(), nonfinite_.mutable_data()};
+    }
+
+    // Returns (mean, std, min, max, zero_fraction, nonfinite).
+    py::tuple make_tuple(const actgrid::Tiles& tiles) const {
+        Float64Array zero_fraction({tiles.channels, tiles.slices});
+        for (std::ptrdiff_t i = 0; i < tiles.count(); ++i)
+            zero_fraction.mutable_data()[i] =
+                static_cast<double>(zeros_.data()[i]) /
+                static_cast<double>(tiles.pixels() - nonfinite_.data()[i]);
+        return py::make_tuple(mean_, std_, min_, max_, zero_fraction, nonfinite_);
+    }
+
+  private:
+    explicit StatsArrays(const std::array<py::ssize_t, 2>& shape)
+        : mean_(shape), std_(shape), min_(shape), max_(shape), zeros_(shape), nonfinite_(shape) {}
+
+    Float64Array mean_, std_, min_, max_;
+    Int64Array zeros_, nonfinite_;
+};
+
 py::tuple measure(const py::array& array, int threads) {
     const actgrid::Tiles tiles = make_tiles(array);
-    const std::array<py::ssize_t, 2> shape{tiles.channels, tiles.slices};
-    Float64Array mean(shape), std(shape), min(shape), max(shape);
-    Int64Array zeros(shape), nonfinite(shape);
-    const actgrid::TileStats stats{mean.mutable_data(),  std.mutable_data(),
-                                   min.mutable_data(),   max.mutable_data(),
-                                   zeros.mutable_data(), nonfinite.mutable_data()};
+    StatsArrays stats(tiles);
+    const actgrid::TileStats pointers = stats.get_pointers();
     {
         const py::gil_scoped_release released;
-        actgrid::measure(tiles, stats, threads);
+        actgrid::measure(tiles, pointers, threads);
     }
-    return py::make_tuple(mean, std, min, max, zeros, nonfinite);
+    return stats.make_tuple(tiles);
 }
 
 py::tuple percentiles(const py::array& array, double low, double high, bool pooled, int threads) {
@@ -98,13 +125,13 @@ py::tuple percentiles(const py::array& array, double low, double high, bool pool
     return py::make_tuple(lows, highs);
 }
 
-void paint(const py::array& array, const Float64Array& shift, const Float64Array& scale,
-           const Float64Array& base, const Int64Array& origin, py::array_t<std::uint8_t> canvas,
-           int threads) {
-    const actgrid::Tiles tiles = make_tiles(array);
-    for (const py::ssize_t entries : {shift.size(), scale.size(), base.size(), origin.size()})
-        if (entries != tiles.count())
-            throw py::value_error("shift, scale, base and origin must have one entry per tile");
+using UInt8Canvas = py::array_t<std::uint8_t>;
+
+// Returns a canvas on which every tile fits at its origin.
+actgrid::Canvas make_canvas(const actgrid::Tiles& tiles, const Int64Array& origin,
+                            UInt8Canvas& canvas) {
+    if (origin.size() != tiles.count())
+        throw py::value_error("origin must have one entry per tile");
     if (canvas.ndim() != 2 || canvas.size() == 0 || canvas.strides(1) != 1 ||
         canvas.strides(0) < canvas.shape(1))
         throw py::value_error("canvas must be rows of neighbouring bytes");
@@ -115,8 +142,48 @@ void paint(const py::array& array, const Float64Array& shift, const Float64Array
                             offset % stride > canvas.shape(1) - tiles.width))
             throw py::value_error("a tile does not fit on the canvas at its origin");
     }
+    return {canvas.mutable_data(), stride, origin.data()};
+}
+
+actgrid::Normalization get_normalization(const std::string& name) {
+    using actgrid::Normalization;
+    if (name == "standard") return Normalization::standard;
+    if (name == "minmax") return Normalization::minmax;
+    if (name == "symmetric") return Normalization::symmetric;
+    if (name == "range") return Normalization::range;
+    throw py::value_error("normalization " + name + " is not supported");
+}
+
+// Draws layers, each given as (tiles, origin, canvas); returns the statistics of each layer.
+py::list draw(const std::vector<std::tuple<py::array, Int64Array, UInt8Canvas>>& layers,
+              const std::string& normalization_name, double low, double high, int threads) {
+    const actgrid::Normalization normalization = get_normalization(normalization_name);
+    std::vector<actgrid::DrawTask> tasks;
+    std::vector<StatsArrays> stats;
+    for (auto [array, origin, canvas] : layers) {
+        const actgrid::Tiles tiles = make_tiles(array);
+        stats.emplace_back(tiles);
+        tasks.push_back({tiles, normalization, low, high, stats.back().get_pointers(),
+                         make_canvas(tiles, origin, canvas)});
+    }
+    {
+        const py::gil_scoped_release released;
+        actgrid::draw(tasks, threads);
+    }
+    py::list results;
+    for (std::size_t i = 0; i < tasks.size(); ++i)
+        results.append(stats[i].make_tuple(tasks[i].tiles));
+    return results;
+}
+
+void paint(const py::array& array, const Float64Array& shift, const Float64Array& scale,
+           const Float64Array& base, const Int64Array& origin, UInt8Canvas canvas, int threads) {
+    const actgrid::Tiles tiles = make_tiles(array);
+    for (const py::ssize_t entries : {shift.size(), scale.size(), base.size()})
+        if (entries != tiles.count())
+            throw py::value_error("shift, scale and base must have one entry per tile");
     const actgrid::Mapping mapping{shift.data(), scale.data(), base.data()};
-    const actgrid::Canvas output{canvas.mutable_data(), stride, origin.data()};
+    const actgrid::Canvas output = make_canvas(tiles, origin, canvas);
     const py::gil_scoped_release released;
     actgrid::paint(tiles, mapping, output, threads);
 }
@@ -217,6 +284,8 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.def("paint", &paint, py::arg("tiles"), py::arg("shift"), py::arg("scale"),
                py::arg("base"), py::arg("origin"), py::arg("canvas").noconvert(),
                py::arg("threads"));
+    module.def("draw", &draw, py::arg("layers").noconvert(), py::arg("normalization"),
+               py::arg("low"), py::arg("high"), py::arg("threads"));
     module.def("filter_paeth", &filter_paeth, py::arg("rows").noconvert(),
                py::arg("filtered").noconvert());
     module.def("resize", &resize, py::arg("values").noconvert(), py::arg("resized").noconvert(),

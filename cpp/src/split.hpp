@@ -11,6 +11,9 @@
 
 namespace actgrid {
 
+/// Number of values below which waking a thread costs more time than it saves.
+constexpr std::ptrdiff_t min_parallel_values = 1 << 17;
+
 /// A part of the tiles: a band of rows of consecutive channels of one slice.
 struct Part {
     Tiles tiles;
@@ -72,8 +75,6 @@ class Split {
   private:
     // Approximate number of values in a part, large enough to outweigh the cost of dispatching it.
     static constexpr std::ptrdiff_t part_values = 1 << 17;
-    // Number of values below which waking a thread costs more time than it saves.
-    static constexpr std::ptrdiff_t min_parallel_values = 1 << 17;
 
     const Tiles& tiles_;
     std::ptrdiff_t block_channels_, blocks_, band_rows_, bands_;

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,19 @@ _Float64s = npt.NDArray[np.float64]
 _Int64s = npt.NDArray[np.int64]
 _Uint8s = npt.NDArray[np.uint8]
 
-def measure(
-    tiles: npt.NDArray[Any], threads: int
-) -> tuple[_Float64s, _Float64s, _Float64s, _Float64s, _Int64s, _Int64s]:
-    """Compute mean, std, min, max, zero and nonfinite counts per tile, each (channels, slices)."""
+_Stats = tuple[_Float64s, _Float64s, _Float64s, _Float64s, _Float64s, _Int64s]
+
+def measure(tiles: npt.NDArray[Any], threads: int) -> _Stats:
+    """Compute mean, std, min, max, zero fraction and nonfinite count, each (channels, slices)."""
+
+def draw(
+    layers: Sequence[tuple[npt.NDArray[Any], _Int64s, _Uint8s]],
+    normalization: str,
+    low: float,
+    high: float,
+    threads: int,
+) -> list[_Stats]:
+    """Measure layers, map each tile by its own statistics, and draw the tiles on canvases."""
 
 def paint(
     tiles: npt.NDArray[Any],

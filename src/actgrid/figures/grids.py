@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from actgrid.figures.on_device import draw_on_device, is_gpu_used
 from actgrid.models import Extractor, load_images
-from actgrid.models.drawing import draw_layer
+from actgrid.models.drawing import draw_layers
 from actgrid.models.extraction import get_extractor, is_traceable
 from actgrid.models.image_sources import are_images
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
@@ -93,11 +93,8 @@ def render_model(
         # XLA compiles longer than it takes to draw a few inputs: only an extractor is reused.
         return draw_on_device(extractor, x, options, fuse=uses_gpu and extractor is model)
     activations = extractor(x)
-    infos = extractor.layers
-    return {
-        path: draw_layer(infos[path], activation, batch=get_batch_size(activations), **options)
-        for path, activation in activations.items()
-    }
+    batch = get_batch_size(activations)
+    return draw_layers(extractor.layers, activations, batch=batch, **options)
 
 
 def get_batch_size(activations: Mapping[str, npt.NDArray[Any]]) -> int:

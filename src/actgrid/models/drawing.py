@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,13 +10,48 @@ import numpy.typing as npt
 
 from actgrid.models.frameworks import keras
 from actgrid.models.layers import LayerInfo, Weight
+from actgrid.option_groups import takes_options
 from actgrid.options import SIGNED, RenderArrayOptions
 from actgrid.rendering import Grid, render
+from actgrid.rendering.draw import render_arrays
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["arrange_kernel_axes", "draw_layer", "draw_weight"]
+__all__ = ["arrange_kernel_axes", "draw_layer", "draw_layers", "draw_weight"]
+
+
+@takes_options(RenderArrayOptions, data_format=None)
+def draw_layers(
+    infos: Mapping[str, LayerInfo],
+    activations: Mapping[str, npt.NDArray[Any]],
+    *,
+    batch: int = 1,
+    **options: Unpack[RenderArrayOptions],
+) -> dict[str, Grid]:
+    """Render the activations of several layers as grids, as `draw_layer` renders each.
+
+    Parameters
+    ----------
+    infos
+        Layer path -> description of the layer output.
+    activations
+        Layer path -> output, with its batch axis.
+    batch
+        Number of samples in the batch.
+    **options
+        See `actgrid.render`.
+
+    Returns
+    -------
+    dict of {str: Grid}
+        Layer path -> grid.
+    """
+    requests = [
+        (activation, _get_layer_options(infos[path], activation, batch, options))
+        for path, activation in activations.items()
+    ]
+    return dict(zip(activations, render_arrays(requests, options), strict=True))
 
 
 def draw_layer(
@@ -44,15 +80,21 @@ def draw_layer(
     Grid
         A tile for each channel.
     """
-    if info.kind != "sequence":
-        options["token_grid"] = None
-    if len(activation) == 1 < batch:
-        options["sample"] = 0
-    if options.get("kind") is None:
-        options["kind"] = info.kind
-    if options.get("data_format") is None:
-        options["data_format"] = info.data_format
-    return render(activation, **options)
+    (grid,) = draw_layers({"": info}, {"": activation}, batch=batch, **options).values()
+    return grid
+
+
+def _get_layer_options(
+    info: LayerInfo, activation: npt.NDArray[Any], batch: int, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the options of `actgrid.render` that a layer determines."""
+    kind = info.kind
+    return {
+        "kind": options["kind"] or kind,
+        "data_format": options["data_format"] or info.data_format,
+        "sample": 0 if len(activation) == 1 < batch else options["sample"],
+        "token_grid": options["token_grid"] if kind == "sequence" else None,
+    }
 
 
 def draw_weight(

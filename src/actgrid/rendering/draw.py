@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,17 +14,17 @@ from actgrid.errors import OptionError
 from actgrid.option_checks import resolve_thread_count
 from actgrid.option_groups import takes_options
 from actgrid.options import RenderArrayOptions
-from actgrid.rendering.backends import load_backend
+from actgrid.rendering.backends import Backend, DrawTask, load_backend
 from actgrid.rendering.grid import Grid
 from actgrid.rendering.layout import Layout, choose_columns
-from actgrid.rendering.normalize import parse_normalize
+from actgrid.rendering.normalize import Normalization, parse_normalize
 from actgrid.rendering.stats import ChannelStats, reshape_stats
 from actgrid.rendering.tiles import Tiling, as_array, tile
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["ORDERS", "render"]
+__all__ = ["ORDERS", "render", "render_arrays"]
 
 # Orders of channels, and the statistic to sort by (largest first); None for the index.
 ORDERS = {"index": None, "mean": "mean", "std": "std", "max": "max", "zeros": "zero_fraction"}
@@ -103,36 +105,139 @@ def render(activations: npt.ArrayLike, **options: Unpack[RenderArrayOptions]) ->
     >>> grid.levels.shape
     (227, 911)
     """
+    (grid,) = render_arrays([(activations, {})], options)
+    return grid
+
+
+def render_arrays(
+    requests: Iterable[tuple[npt.ArrayLike, Mapping[str, Any]]], options: Mapping[str, Any]
+) -> list[Grid]:
+    """Render several activations with common options.
+
+    A backend that can draw several activations at once does so in one call, which takes much less
+    time than a call for each of many small activations.
+
+    Parameters
+    ----------
+    requests
+        Activations, each with the options of `actgrid.render` that differ from `options`:
+        `kind`, `sample`, `data_format` or `token_grid`.
+    options
+        All options of `actgrid.render`, checked.
+
+    Returns
+    -------
+    list of Grid
+        A grid for each activation, as `actgrid.render` draws it.
+    """
     backend, threads = load_backend(options["backend"]), resolve_thread_count(options["threads"])
-    scope = options["scope"]
-    tiling = tile(
-        as_array(activations),
-        kind=options["kind"],
-        sample=options["sample"],
-        data_format=options["data_format"],
-        token_grid=options["token_grid"],
-    )
-    tiles = tiling.tiles
-    count, slices = tiles.shape[:2]
-
-    tile_stats = backend.measure(tiles, threads)
-    stats = reshape_stats(tile_stats.pool(1) if slices > 1 else tile_stats, -1)
-    channels = _order_channels(options["order"], stats)
-    if tiling.is_joined:
-        scope = "layer"
-    layout = lay_out_tiles(tiling, channels.size, options["columns"], options["padding"])
-
-    canvas = layout.make_canvas(options["background"])
-    origins = np.full((count, slices), -1, np.int64)
-    origins[channels] = layout.compute_origins().reshape(-1, slices)
     normalization = parse_normalize(options["normalize"])
-    mapping = normalization.compute_mapping(tiles, tile_stats, scope, backend, threads)
-    backend.paint(tiles, mapping, origins, canvas, threads)
-    if tiling.has_single_values:
-        stats = reshape_stats(tile_stats.pool(), -1)
-    zoom = options["zoom"]
-    channels = np.repeat(channels, slices)
-    return Grid(zoom_canvas(canvas, zoom), stats, channels, options["cmap"], layout, zoom)
+    drawings = [_Drawing.prepare(as_array(array), {**options, **own}) for array, own in requests]
+    draw_at_once = getattr(backend, "draw", None)
+    if draw_at_once is not None and normalization.name != "percentile":
+        batch = [drawing for drawing in drawings if drawing.is_independent]
+        results = draw_at_once([drawing.lay_out() for drawing in batch], normalization, threads)
+        for drawing, stats in zip(batch, results, strict=True):
+            drawing.stats = stats
+    for drawing in drawings:
+        if drawing.stats is None:
+            drawing.draw(backend, normalization, threads)
+    return [drawing.make_grid() for drawing in drawings]
+
+
+@dataclass
+class _Drawing:
+    """State of the drawing of one activation.
+
+    Attributes
+    ----------
+    channels
+        Channels to draw, in order; None while their order depends on statistics.
+    scope
+        ``"channel"`` or ``"layer"``.
+    stats
+        Statistics of the tiles, once they are drawn.
+    layout, canvas
+        Positions of the tiles, and the picture, once they are laid out.
+    """
+
+    tiling: Tiling
+    options: Mapping[str, Any]
+    channels: npt.NDArray[np.intp] | None
+    scope: str
+    stats: ChannelStats | None = None
+    layout: Layout | None = None
+    canvas: npt.NDArray[np.uint8] | None = None
+
+    @classmethod
+    def prepare(cls, array: npt.NDArray[Any], options: Mapping[str, Any]) -> _Drawing:
+        tiling = tile(
+            array,
+            kind=options["kind"],
+            sample=options["sample"],
+            data_format=options["data_format"],
+            token_grid=options["token_grid"],
+        )
+        order = options["order"]
+        channels: npt.NDArray[np.intp] | None
+        if isinstance(order, str):
+            channels = None if ORDERS[order] else np.arange(tiling.tiles.shape[0])
+        else:
+            channels = np.array(order, np.intp)
+            check_channels(channels, tiling.tiles.shape[0])
+        return cls(tiling, options, channels, "layer" if tiling.is_joined else options["scope"])
+
+    @property
+    def is_independent(self) -> bool:
+        """Whether each tile can be drawn before the statistics of the others are known."""
+        return self.scope == "channel" and self.channels is not None
+
+    def lay_out(self) -> DrawTask:
+        """Choose the positions of the tiles, and create the canvas."""
+        assert self.channels is not None
+        tiles = self.tiling.tiles
+        self.layout = lay_out_tiles(
+            self.tiling, self.channels.size, self.options["columns"], self.options["padding"]
+        )
+        self.canvas = self.layout.make_canvas(self.options["background"])
+        origins = self.layout.compute_origins().reshape(-1, tiles.shape[1])
+        if self.options["order"] != "index":
+            drawn_origins, origins = origins, np.full(tiles.shape[:2], -1, np.int64)
+            origins[self.channels] = drawn_origins
+        return DrawTask(tiles, origins, self.canvas)
+
+    def draw(self, backend: Backend, normalization: Normalization, threads: int) -> None:
+        """Measure, map and paint the tiles."""
+        tiles = self.tiling.tiles
+        stats = backend.measure(tiles, threads)
+        if self.channels is None:
+            self.channels = _order_channels(self.options["order"], self._pool_slices(stats))
+        task = self.lay_out()
+        mapping = normalization.compute_mapping(tiles, stats, self.scope, backend, threads)
+        backend.paint(tiles, mapping, task.origin, task.canvas, threads)
+        self.stats = stats
+
+    def make_grid(self) -> Grid:
+        """Return the drawn grid."""
+        assert self.stats is not None
+        assert self.channels is not None
+        assert self.layout is not None
+        assert self.canvas is not None
+        has_single_values = self.tiling.has_single_values
+        stats = self.stats.pool() if has_single_values else self._pool_slices(self.stats)
+        zoom = self.options["zoom"]
+        return Grid(
+            zoom_canvas(self.canvas, zoom),
+            reshape_stats(stats, -1),
+            np.repeat(self.channels, self.tiling.tiles.shape[1]),
+            self.options["cmap"],
+            self.layout,
+            zoom,
+        )
+
+    def _pool_slices(self, stats: ChannelStats) -> ChannelStats:
+        slices = self.tiling.tiles.shape[1]
+        return reshape_stats(stats.pool(1) if slices > 1 else stats, -1)
 
 
 def zoom_canvas(canvas: npt.NDArray[np.uint8], zoom: int) -> npt.NDArray[np.uint8]:
@@ -174,27 +279,19 @@ def lay_out_tiles(tiling: Tiling, channels: int, columns: int | None, padding: i
     return Layout(count, height, width, min(columns, count), padding)
 
 
-def _order_channels(order: Any, stats: ChannelStats) -> npt.NDArray[np.intp]:
-    """Return the indices of the channels to draw, in the order of drawing.
+def _order_channels(order: str, stats: ChannelStats) -> npt.NDArray[np.intp]:
+    """Return the indices of the channels to draw, sorted by a statistic.
 
     Parameters
     ----------
     order
-        Name of an order, such as by a statistic, or the indices themselves.
+        Name of the order.
     stats
         Statistics with one entry per channel.
     """
-    count = stats.mean.size
-    if isinstance(order, str):
-        statistic = ORDERS[order]
-        if statistic is None:
-            return np.arange(count)
-        keys = getattr(stats, statistic)
-        # Channels without a statistic (NaN) come last; ties stay in index order.
-        return np.argsort(np.where(np.isnan(keys), np.inf, -keys), kind="stable")
-    channels = np.array(order, np.intp)
-    check_channels(channels, count)
-    return channels
+    keys = getattr(stats, str(ORDERS[order]))
+    # Channels without a statistic (NaN) come last; ties stay in index order.
+    return np.argsort(np.where(np.isnan(keys), np.inf, -keys), kind="stable")
 
 
 def check_channels(channels: npt.NDArray[np.intp], count: int) -> None:

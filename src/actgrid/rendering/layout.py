@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -64,17 +65,19 @@ class Layout:
         row, column = divmod(cell, self.columns)
         return row * (self.tile_height + self.padding), column * (self.tile_width + self.padding)
 
+    @lru_cache(maxsize=256)  # noqa: B019  (layouts are small)
     def compute_origins(self) -> npt.NDArray[np.int64]:
         """Return the byte offset in the canvas of the top left pixel of each cell.
 
         Returns
         -------
         numpy.ndarray
-            (count,) int64.
+            (count,) int64, read-only.
         """
         y, x = self.find_corner(np.arange(self.count))
         stride = self.width + 1  # rows of `make_blank_levels` have one more byte
         origins: npt.NDArray[np.int64] = y * stride + x
+        origins.setflags(write=False)
         return origins
 
     def find_cell(self, y: int, x: int) -> int | None:
@@ -101,6 +104,7 @@ class Layout:
         return make_blank_levels(self.height, self.width, None if is_covered else background)
 
 
+@lru_cache(maxsize=4096)
 def choose_columns(count: int, height: int, width: int, padding: int) -> int:
     """Return the number of columns for which a grid of tiles is nearest to square.
 

@@ -22,6 +22,12 @@ A backend is a module with five functions:
     the weight of the colour: each component of `overlaid` is
     ``trunc(image + (colour - image) * alpha + 0.5)``.
 
+A backend may also have a function that does the work of measuring, mapping and painting at once:
+
+``draw(layers, normalization, threads) -> list of ChannelStats``
+    Draw several layers, each tile by its own statistics. Its pictures and statistics equal those of
+    `measure`, `Normalization.compute_mapping` and `paint`. It is not called for percentiles.
+
 Examples
 --------
 >>> from actgrid.rendering.backends import find_backend_problems
@@ -33,7 +39,7 @@ from __future__ import annotations
 
 import importlib
 from functools import lru_cache
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +48,14 @@ from actgrid.errors import BackendError, OptionError
 from actgrid.rendering.normalize import Mapping, Percentiles
 from actgrid.rendering.stats import ChannelStats
 
-__all__ = ["BACKENDS", "Backend", "find_backend_problems", "find_first_backend", "load_backend"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "DrawTask",
+    "find_backend_problems",
+    "find_first_backend",
+    "load_backend",
+]
 
 # In the order in which "auto" tries the backends.
 BACKENDS = ("native", "numba", "numpy")
@@ -53,8 +66,29 @@ _REMEDIES = {
 }
 
 
+class DrawTask(NamedTuple):
+    """Record of the tiles of a layer and the canvas on which to draw the tiles.
+
+    Attributes
+    ----------
+    tiles
+        (channels, slices, height, width), with any strides.
+    origin, canvas
+        As for `Backend.paint`.
+    """
+
+    tiles: npt.NDArray[Any]
+    origin: npt.NDArray[np.int64]
+    canvas: npt.NDArray[np.uint8]
+
+
 class Backend(Percentiles, Protocol):  # numpydoc ignore=PR01
     """Protocol of a rendering backend: a module that measures and draws tiles.
+
+    Attributes
+    ----------
+    draw
+        Function that draws several layers at once, see the module; None for a backend without it.
 
     Examples
     --------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -10,14 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.errors import OptionError
-from actgrid.rendering.normalize import Mapping
-from actgrid.rendering.stats import ChannelStats
+from actgrid.rendering.backends import DrawTask
+from actgrid.rendering.normalize import Mapping, Normalization
+from actgrid.rendering.stats import ChannelStats, make_stats
 
 if find_spec("actgrid._core") is None:
     raise ImportError("its C++ core was not built when actgrid was installed")
 from actgrid import _core
 
-__all__ = ["measure", "overlay", "paint", "percentiles", "resize"]
+__all__ = ["draw", "measure", "overlay", "paint", "percentiles", "resize"]
 
 
 def _check_variant() -> None:
@@ -38,11 +40,23 @@ def measure(tiles: npt.NDArray[Any], threads: int) -> ChannelStats:
 
     The arguments and the result are those of `actgrid.rendering.backends.Backend.measure`.
     """
-    mean, std, low, high, zeros, nonfinite = _core.measure(tiles, threads)
-    size = tiles.shape[2] * tiles.shape[3]
-    with np.errstate(invalid="ignore"):
-        zero_fraction = zeros / (size - nonfinite)
-    return ChannelStats(mean, std, low, high, zero_fraction, nonfinite, size)
+    return _make_stats(_core.measure(tiles, threads), tiles)
+
+
+def _make_stats(arrays: Iterable[npt.NDArray[Any]], tiles: npt.NDArray[Any]) -> ChannelStats:
+    return make_stats(arrays, tiles.shape[2] * tiles.shape[3])
+
+
+def draw(
+    layers: Sequence[DrawTask], normalization: Normalization, threads: int
+) -> list[ChannelStats]:
+    """Measure and paint the tiles of several layers in one call.
+
+    The arguments and the result are those of `actgrid.rendering.backends.Backend.draw`.
+    """
+    low, high = normalization.limits or (0.0, 0.0)
+    results = _core.draw(layers, normalization.name, low, high, threads)
+    return [_make_stats(arrays, layer.tiles) for arrays, layer in zip(results, layers, strict=True)]
 
 
 def percentiles(
