@@ -31,9 +31,6 @@ BROKEN = 6
 FORK_SERVER = Path(__file__).parents[1] / "fork_server.py"
 LEFTOVER = f".{'0' * 32}.part"
 
-# Ray Data warns about options that it sets itself.
-pytestmark = pytest.mark.filterwarnings(r"ignore:.*is deprecated:DeprecationWarning:ray\.data")
-
 
 def get_fork_environment(fork_server: str) -> dict[str, str]:
     """Return environment variables that make Ray fork its workers from fork_server.py.
@@ -47,7 +44,6 @@ def get_fork_environment(fork_server: str) -> dict[str, str]:
 def ray(fork_server: str) -> Iterator[Any]:
     """Start Ray with two CPUs for actors and one more, and return the module."""
     module = pytest.importorskip("ray", exc_type=ImportError)
-    pytest.importorskip("ray.data", exc_type=ImportError)
     # Workers cannot import this file: its functions are sent by value.
     module.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     options = {"include_dashboard": False, "log_to_driver": False}
@@ -166,6 +162,19 @@ def test_ray_writes_files_of_local_engine_despite_killed_worker(
     )
     assert going.meter.images >= IMAGES
     assert all(going.meter.seconds.values())
+
+
+def test_workers_share_processors(ray: Any, model_file: Path, photos: Path, tmp_path: Path) -> None:
+    threads = tmp_path / "threads"
+    threads.mkdir()
+
+    def log_threads(pixels: Array) -> Array:
+        (threads / str(os.getpid())).write_text(os.environ["TF_NUM_INTRAOP_THREADS"])
+        return pixels
+
+    list(run(model_file, photos, tmp_path / "output", log_threads, engine=RayEngine(actors=2)))
+    expected = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    assert {file.read_text() for file in threads.iterdir()} == {expected}
 
 
 def test_stopped_run_is_resumed(

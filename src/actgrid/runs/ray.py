@@ -1,8 +1,4 @@
-"""Process runs with Ray: actors on this machine or on the machines of a cluster.
-
-Ray Data could also read images, but it decodes them differently from the local engine, and stops at
-the first broken image. Therefore its rows are shards of the run, and the workers read the images.
-"""
+"""Process runs with Ray: actors on this machine or on the machines of a cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ import socket
 import sys
 import traceback
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -34,8 +30,9 @@ from actgrid.errors import (
     RunError,
 )
 from actgrid.models import Extractor
+from actgrid.models.frameworks import keras
 from actgrid.models.networks import get_network
-from actgrid.option_checks import check_integer, check_number
+from actgrid.option_checks import check_integer, check_number, resolve_thread_count
 from actgrid.progress import buffer_stderr
 from actgrid.runs.manifest import RUN, Record
 from actgrid.runs.processing import FinishedShard, StageMeter
@@ -51,15 +48,17 @@ from actgrid.statistics.dataset import (
 
 __all__ = ["RayEngine"]
 
+# Number of a shard, its images, and index -> whether the image failed, for recorded images.
+_Shard = tuple[int, list[Item], dict[int, bool]]
+
 _log = logging.getLogger(__name__)
 
 # Attempts at a shard before the run stops: a shard may kill its workers.
 _MAX_ATTEMPTS = 4
-# The shard that a worker processes, and the next one.
-_SHARDS_IN_FLIGHT = 2
 # Disable messages and usage statistics of a Ray instance that actgrid starts.
 _ENVIRONMENT = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}
 _CONNECT_SECONDS = 10
+_STOP_SECONDS = 10
 _MODEL_ADVICE = "pass RayEngine a function that returns the model, as model=..."
 
 
@@ -136,15 +135,23 @@ class RayEngine:
                 "engine='ray' requires image files, because the workers read the images"
             )
         ray = _import_ray()
-        shards = list(_pickle_shards(spec, items, first, recorded))
-        if not shards:
+        size = spec.options.shard_size
+        assert items.total is not None
+        shard_count = max(0, math.ceil((items.total - first) / size))
+        if shard_count == 0:
             return
         with self._connect(ray):
             self._check_resources(ray.cluster_resources())
+            # Ray ends the counter once this process holds no reference to it.
+            attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(
+                _AttemptCounter
+            ).remote(_MAX_ATTEMPTS)
+            workers = self._start_workers(ray, min(self.actors, shard_count), attempts)
             # With a reference, workers fetch a large model once, through shared memory.
             task = ray.put(_pickle_task(ray, spec, extractor, self.model))
             begin()
-            results = self._iterate_results(ray, shards, task)
+            shards = _iterate_shards(size, items, first, recorded)
+            results = _iterate_results(ray, workers, task, shards, shard_count)
             with closing(results):  # type: ignore[type-var]
                 for result in results:
                     if result.deaths:
@@ -206,40 +213,55 @@ class RayEngine:
                     f"ray.init(num_{name.lower()}s={math.ceil(needed)})"
                 )
 
-    def _iterate_results(self, ray: Any, shards: list[bytes], task: Any) -> Iterator[_ShardResult]:
-        """Yield the results of the workers in the order of the shards."""
-        data = importlib.import_module("ray.data")
-        counter = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_AttemptCounter)
-        attempts = counter.remote(_MAX_ATTEMPTS)
-        actors = min(self.actors, len(shards))
-        # If a worker dies, Ray processes its block again: a block is one shard.
-        dataset = data.from_items(
-            [{"shard": shard} for shard in shards], override_num_blocks=len(shards)
+    def _start_workers(self, ray: Any, count: int, attempts: Any) -> list[Any]:
+        """Start the workers, which import TensorFlow while this process prepares their task."""
+        machines = sum(
+            node["Alive"] and node["Resources"].get("CPU", 0) > 0 for node in ray.nodes()
         )
-        shards.clear()  # Ray has a copy, which is large for a million images
-        dataset.context.execution_options.preserve_order = True
-        dataset.context.execution_no_progress_timeout_s = -1  # a shard may take long
-        dataset.context.enable_progress_bars = False
-        dataset.context.print_on_execution_start = False
-        dataset = dataset.map_batches(
-            _Worker,
-            batch_size=1,
-            fn_constructor_args=(task, attempts),
-            compute=data.ActorPoolStrategy(
-                size=actors,
-                max_tasks_in_flight_per_actor=_SHARDS_IN_FLIGHT,
-            ),
+        # If a worker dies, Ray starts it again and repeats its shard.
+        worker_class = ray.remote(
             num_cpus=self.num_cpus,
             num_gpus=self.num_gpus,
-        )
-        try:
-            with closing(
-                iter(dataset.iter_batches(batch_size=None, prefetch_batches=0))
-            ) as batches:
-                for batch in batches:
-                    yield from map(pickle.loads, batch["result"])
-        except ray.exceptions.RayError as error:
-            raise RunError(f"Ray stopped: {_get_first_line(error)}") from error
+            max_restarts=-1,
+            max_task_retries=-1,
+            scheduling_strategy="SPREAD",
+        )(_Worker)
+        workers_per_machine = math.ceil(count / max(1, machines))
+        return [worker_class.remote(attempts, workers_per_machine) for _ in range(count)]
+
+
+def _iterate_results(
+    ray: Any, workers: list[Any], task: Any, shards: Iterator[_Shard], shard_count: int
+) -> Iterator[_ShardResult]:
+    """Yield the results of the workers in the order of the shards.
+
+    Each worker processes one shard at a time, so that few shards are distributed evenly.
+    """
+    # If a worker dies during the import, its first shard reports the death.
+    busy = {
+        worker.import_tensorflow.options(max_task_retries=0).remote(): worker for worker in workers
+    }
+    results: deque[Any] = deque()
+    try:
+        for _ in range(shard_count):
+            is_ready = False
+            while not is_ready:
+                is_ready = bool(results) and results[0] not in busy
+                done, _ = ray.wait(list(busy), timeout=0 if is_ready else None)
+                for reference in done:
+                    worker = busy.pop(reference)
+                    if (shard := next(shards, None)) is not None:
+                        results.append(worker.process.remote([task], *shard))
+                        busy[results[-1]] = worker
+            yield ray.get(results.popleft())
+    except ray.exceptions.RayError as error:
+        raise RunError(f"Ray stopped: {_get_first_line(error)}") from error
+    finally:
+        if ray.is_initialized():
+            for worker in workers:
+                ray.kill(worker)
+            # A worker that is still busy must not write after the run.
+            ray.wait(list(busy), num_returns=len(busy), timeout=_STOP_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -253,9 +275,6 @@ class _WorkerTask:
 
     def make_extractor(self) -> Extractor:
         """Load the model, check that it is that of the driver, and return its extractor."""
-        # TensorFlow reads these at import. Several workers may share a GPU.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         with suppress(OSError):
             os.chdir(self.folder)  # paths may be relative
         store = open_store(self.spec.output)
@@ -311,15 +330,28 @@ class _ShardResult:
 class _Worker:
     """Ray actor that loads the model once and then processes shards of images."""
 
-    def __init__(self, task: Any, attempts: Any) -> None:
+    def __init__(self, attempts: Any, workers_per_machine: int) -> None:
         # The model is loaded with the first shard: Ray replaces a worker that dies in a task, but
         # waits for ever for a worker that dies in its constructor.
         self._ray = importlib.import_module("ray")
-        self._task, self._attempts = task, attempts
+        self._attempts = attempts
+        # Workers that each use all processors of their machine slow each other down.
+        self._threads = max(1, resolve_thread_count(None) // workers_per_machine)
         self._extractor: Extractor | None = None
         self._problem: Exception | None = None
 
-    def _load(self, activity: str) -> int:
+    def import_tensorflow(self) -> None:
+        """Import TensorFlow and Keras, while the driver process prepares the task."""
+        # TensorFlow reads these at import. Several workers may share a GPU.
+        for name, value in {
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            "TF_NUM_INTRAOP_THREADS": str(self._threads),
+        }.items():
+            os.environ.setdefault(name, value)
+        keras()
+
+    def _load(self, task: Any, activity: str) -> int:
         """Load the model; return the number of earlier workers that died while loading it."""
         if self._problem is not None:
             raise self._problem
@@ -328,8 +360,11 @@ class _Worker:
             deaths = self._count_attempt(actor_id, activity) - 1
             # The driver process has already issued these warnings.
             warnings.simplefilter("ignore", AssumptionWarning)
-            task: _WorkerTask = pickle.loads(self._ray.get(self._task))
-            self._spec, self._extractor = task.spec, task.make_extractor()
+            loaded: _WorkerTask = pickle.loads(self._ray.get(task))
+            options = loaded.spec.options
+            options = replace(options, threads=options.threads or self._threads)
+            self._spec = replace(loaded.spec, options=options)
+            self._extractor = loaded.make_extractor()
         except Exception as error:
             self._problem = error
             raise
@@ -339,23 +374,25 @@ class _Worker:
         self._last_number = -1
         return deaths
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Process each pickled shard in a batch of Ray Data.
-
-        Return a batch with one pickled `_ShardResult` for each shard.
-        """
-        return {
-            "result": [
-                pickle.dumps(self._process(*pickle.loads(shard))) for shard in batch["shard"]
-            ]
-        }
-
-    def _process(
-        self, number: int, items: list[Item], recorded: Mapping[int, bool]
+    def process(
+        self, task: list[Any], number: int, items: list[Item], recorded: Mapping[int, bool]
     ) -> _ShardResult:
+        """Process a shard; return its result, which also describes an error.
+
+        Parameters
+        ----------
+        task
+            List of one reference to a pickled `_WorkerTask`, which Ray does not resolve.
+        number
+            Number of the shard.
+        items
+            Images of the shard.
+        recorded
+            Index -> whether the image failed, for images that an earlier run recorded.
+        """
         result, meter = _ShardResult(number), StageMeter()
         try:
-            extractor = self._prepare(result, items)
+            extractor = self._prepare(task[0], result, items)
             # Only statistics of earlier shards can raise the thresholds: these are merged first.
             statistics = self._statistics if number > self._last_number else None
             self._last_number = max(self._last_number, number)
@@ -376,14 +413,14 @@ class _Worker:
         result.images, result.seconds = meter.images, meter.seconds
         return result
 
-    def _prepare(self, result: _ShardResult, items: list[Item]) -> Extractor:
+    def _prepare(self, task: Any, result: _ShardResult, items: list[Item]) -> Extractor:
         """Load the model if necessary, and count the attempt to process a shard.
 
         Return the extractor of the layers.
         """
         if self._extractor is None:
             result.activity = f"while loading the model on {socket.gethostname()}"
-            result.deaths = self._load(result.activity)
+            result.deaths = self._load(task, result.activity)
         assert self._extractor is not None
         activity = f"at images {items[0].name} to {items[-1].name}"
         if deaths := self._count_attempt(result.number, activity) - 1:
@@ -425,20 +462,17 @@ class _AttemptCounter:
         del self._counts[key]
 
 
-def _pickle_shards(
-    spec: RunSpec, items: Items, first: int, recorded: Mapping[int, bool]
-) -> Iterator[bytes]:
-    """Yield each shard as a pickled tuple for the workers.
-
-    The tuple contains the number of the shard, its items, and which items earlier runs recorded.
-    """
-    size = spec.options.shard_size
+def _iterate_shards(
+    size: int, items: Items, first: int, recorded: Mapping[int, bool]
+) -> Iterator[_Shard]:
+    """Yield the shards from the image with index `first` on."""
     for number, group in groupby(items.start(first), lambda item: item.index // size):
         shard = list(group)
-        recorded_items = {
-            item.index: recorded[item.index] for item in shard if item.index in recorded
-        }
-        yield pickle.dumps((number, shard, recorded_items))
+        yield (
+            number,
+            shard,
+            {item.index: recorded[item.index] for item in shard if item.index in recorded},
+        )
 
 
 def _pickle_task(
@@ -509,7 +543,6 @@ def _get_first_line(error: Exception) -> str:
 def _import_ray() -> Any:
     try:
         module = importlib.import_module("ray")
-        importlib.import_module("ray.data")
     except ImportError as error:
         raise MissingDependencyError(
             f"engine='ray' needs Ray ({error}); install it with pip install 'actgrid[ray]'"
@@ -520,7 +553,7 @@ def _import_ray() -> Any:
 @contextmanager
 def _silence_ray() -> Iterator[None]:
     """Suppress messages of Ray on the terminal; Ray also writes log files."""
-    loggers = [logging.getLogger(name) for name in ("ray", "ray.data")]
+    loggers = [logging.getLogger("ray")]
     levels = [logger.level for logger in loggers]
     added = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
     try:
