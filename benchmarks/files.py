@@ -109,7 +109,6 @@ FILES = Group(
     {"forward pass alone": forward_photos, "actgrid": draw_photos},
     (Target("image to files over forward alone", "actgrid", "forward pass alone", 1.35, 1.15),),
     count={"forward pass alone": IMAGES, "actgrid": IMAGES},
-    max_rounds=5,
 )
 
 PEERS = Group(
@@ -131,5 +130,4 @@ PEERS = Group(
         Target("tf-explain over ours", "tf-explain", "actgrid", 15, 20, True),
     ),
     count={"actgrid": IMAGES},
-    max_rounds=2,
 )

@@ -94,7 +94,6 @@ MEMORY = Group(
         ),
     ),
     unit="MB",
-    max_rounds=3,
 )
 
 
@@ -119,18 +118,16 @@ EXPLAIN_MEMORY = Group(
         ),
     ),
     unit="MB",
-    max_rounds=1,
 )
 
 IMAGES_MEMORY = Group(
     "peak memory of a process, drawing and statistics of 33 layers, 8 images at once",
     {
-        "200 images": partial(prepare_peak_memory, "images", "200"),
-        "2,000 images": partial(prepare_peak_memory, "images", "2000"),
+        "100 images": partial(prepare_peak_memory, "images", "100"),
+        "1,000 images": partial(prepare_peak_memory, "images", "1000"),
     },
-    (Target("memory of 2,000 images over that of 200", "2,000 images", "200 images", 1.1),),
+    (Target("memory of 1,000 images over that of 100", "1,000 images", "100 images", 1.1),),
     unit="MB",
-    max_rounds=1,
 )
 
 START = Group(
@@ -167,7 +164,6 @@ DEMO = Group(
             "-m", "actgrid", "demo", "-o", str(folder() / "demo")
         )
     },
-    max_rounds=3,
 )
 
 if __name__ == "__main__":

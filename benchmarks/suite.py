@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import operator
 import statistics
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from actgrid.bench import Prepare, compare_pairs, time_interleaved
+import numpy as np
+
+from actgrid.bench import Prepare, compare_pairs, is_steady, time_interleaved
 
 __all__ = ["Group", "GroupResult", "Target", "format_number"]
 
@@ -64,33 +67,62 @@ class Group:
     """A group of benchmark cases that are timed in turn, and their targets.
 
     A case whose preparation raises ImportError is skipped.
+
+    Parameters
+    ----------
+    title
+        Description of what is measured.
+    cases
+        Name -> function that prepares the case.
+    targets
+        Bounds on comparisons of cases.
+    unit
+        ``"ms"``: values are times of runs in milliseconds; otherwise, values are what runs return.
+    count
+        Name -> number of items, such as images, that a run processes. Values are per item.
+    max_rounds
+        Maximum number of rounds. With 1, there is also no round that warms up.
+    sizes
+        Name -> size of the problem, such as a number of images, in increasing order, for cases
+        that differ only in size. Empty: other cases.
     """
 
     title: str
     cases: Mapping[str, Prepare]
     targets: tuple[Target, ...] = ()
-    # If the unit is ms, a value is the time of a run, otherwise its return value.
     unit: str = "ms"
-    # Case -> number of items, such as images, that a run processes; values are per item.
     count: Mapping[str, float] = field(default_factory=dict)
     max_rounds: int = 1000
+    sizes: Mapping[str, float] = field(default_factory=dict)
 
-    def measure(self, rounds: int) -> GroupResult:
-        rounds = min(rounds, self.max_rounds)
+    def measure(self, rounds: int, max_seconds: float) -> GroupResult:
+        """Measure rounds until all medians are steady, or the next round would take too long."""
+        rounds, start = min(rounds, self.max_rounds), time.perf_counter()
+
+        def is_done(values: Mapping[str, Sequence[float]]) -> bool:
+            elapsed = time.perf_counter() - start
+            count = min(map(len, values.values()), default=0)
+            is_late = count > 0 and elapsed * (count + 1) / count > max_seconds
+            return is_late or all(is_steady(list(series)) for series in values.values())
+
         missing = {name: problem for name in self.cases if (problem := self._find_problem(name))}
         cases = {name: case for name, case in self.cases.items() if name not in missing}
         if self.unit == "ms":
-            seconds = time_interleaved(cases, rounds)
+            seconds = time_interleaved(
+                cases, rounds, has_warmup=self.max_rounds > 1, is_done=is_done
+            )
             values = {name: [time * 1e3 for time in times] for name, times in seconds.items()}
         else:
             values = {name: [] for name in cases}
             for _ in range(rounds):
+                if is_done(values):
+                    break
                 for name, case in cases.items():
                     values[name].append(float(case()()))  # type: ignore[arg-type]
         for name, count in self.count.items():
             if name in values:
                 values[name] = [value / count for value in values[name]]
-        return GroupResult(self, values, missing)
+        return GroupResult(self, values, missing, time.perf_counter() - start)
 
     def _find_problem(self, name: str) -> str | None:
         try:
@@ -102,11 +134,12 @@ class Group:
 
 @dataclass(frozen=True)
 class GroupResult:
-    """The result of a group: values of each case by round, and skipped cases."""
+    """The result of a group: values of each case by round, skipped cases, duration."""
 
     group: Group
     values: dict[str, list[float]]
     missing: dict[str, str]
+    seconds: float
 
     def median(self, name: str) -> float:
         return statistics.median(self.values[name])
@@ -117,3 +150,16 @@ class GroupResult:
         return compare_pairs(
             self.values[target.case], self.values[target.reference], target.compare
         )
+
+    def exponent(self, largest: int = 0) -> float:
+        """Return the least-squares exponent p of value = a * size ** p.
+
+        Parameters
+        ----------
+        largest
+            Number of sizes from the largest down that are fitted; 0: all.
+        """
+        names = list(self.group.sizes)[-largest:]
+        sizes = [self.group.sizes[name] for name in names]
+        slope, _ = np.polyfit(np.log(sizes), np.log([self.median(name) for name in names]), 1)
+        return float(slope)

@@ -29,8 +29,8 @@ def test_benchmark(benchmark: BenchmarkFixture, name: str, case: str) -> None:
     result = benchmark.pedantic(
         lambda run: run(),
         setup=lambda: ((prepare(),), {}),
-        rounds=min(5, group.max_rounds) if is_timed else 1,
-        warmup_rounds=1 if is_timed else 0,
+        rounds=min(3, group.max_rounds) if is_timed else 1,
+        warmup_rounds=1 if is_timed and group.max_rounds > 1 else 0,
     )
     if not is_timed:
         benchmark.extra_info[group.unit] = result

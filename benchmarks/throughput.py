@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import actgrid
 from actgrid.bench import Run
@@ -18,15 +20,17 @@ from benchmarks.workload import LAYERS, Array, photos, vgg16
 
 __all__ = ["RAY", "THROUGHPUT", "run_images"]
 
-_COUNT = 500
 _BATCH = 8
 _DRAWING = {"format": "png"}
-# Title -> name of the network and selection of its layers; None: the default of actgrid render.
-_NETWORKS: dict[str, tuple[str, object]] = {
-    "VGG16, 18 layers": ("VGG16", LAYERS),
-    "embedded network, all 141 layers": ("demo", None),
-    "embedded network, 33 ReLU layers": ("demo", "*_relu"),
+# Title -> name of the network, selection of its layers (None: the default of actgrid render), and
+# number of images, which take some ten seconds.
+_NETWORKS: dict[str, tuple[str, object, int]] = {
+    "VGG16, 18 layers": ("VGG16", LAYERS, 80),
+    "embedded network, all 141 layers": ("demo", None, 80),
+    "embedded network, 33 ReLU layers": ("demo", "*_relu", 240),
 }
+# Images of the short and the long run that give the fixed and the proportional time of an engine.
+_FEW, _MANY = 50, 300
 
 
 @cache
@@ -43,7 +47,7 @@ def load_batch(name: str) -> Array:
     return actgrid.load_images(repeat_photos(_BATCH), model=get_network(name))
 
 
-def prepare_forward(name: str) -> Run:
+def prepare_forward(name: str, count: int) -> Run:
     """Prepare the compiled forward pass alone, on images that are already loaded."""
     import tensorflow as tf
 
@@ -52,19 +56,19 @@ def prepare_forward(name: str) -> Run:
     compiled(images)
 
     def run() -> None:
-        for _ in range(-(-_COUNT // _BATCH)):
+        for _ in range(count // _BATCH):
             compiled(images).numpy()
 
     return run
 
 
-def prepare_extraction(name: str, layers: Any) -> Run:
+def prepare_extraction(name: str, layers: Any, count: int) -> Run:
     """Prepare the extraction of the activations of layers, without further processing."""
     extractor, images = actgrid.Extractor(get_network(name), layers), load_batch(name)
     extractor(images)
 
     def run() -> None:
-        for _ in range(-(-_COUNT // _BATCH)):
+        for _ in range(count // _BATCH):
             extractor(images)
 
     return run
@@ -96,9 +100,9 @@ def run_images(
         shutil.rmtree(folder)
 
 
-def prepare_run(name: str, layers: Any, **options: Any) -> Run:
+def prepare_run(name: str, layers: Any, count: int, **options: Any) -> Run:
     run_images(name, layers, _BATCH, **options)  # compile before timing
-    return partial(run_images, name, layers, _COUNT, **options)
+    return partial(run_images, name, layers, count, **options)
 
 
 def _compare_rates(ours: float, forward: float) -> float:
@@ -106,13 +110,15 @@ def _compare_rates(ours: float, forward: float) -> float:
     return forward / ours
 
 
-def _make_group(title: str, name: str, layers: Any) -> Group:
+def _make_group(title: str, name: str, layers: Any, count: int) -> Group:
     cases: Mapping[str, Any] = {
-        "forward pass alone": partial(prepare_forward, name),
-        "forward pass that hands out the layers": partial(prepare_extraction, name, layers),
-        "statistics only, from files": partial(prepare_run, name, layers, top=9),
-        "drawing, files to files": partial(prepare_run, name, layers, drawing=_DRAWING),
-        "drawing and statistics": partial(prepare_run, name, layers, drawing=_DRAWING, top=9),
+        "forward pass alone": partial(prepare_forward, name, count),
+        "forward pass that hands out the layers": partial(prepare_extraction, name, layers, count),
+        "statistics only, from files": partial(prepare_run, name, layers, count, top=9),
+        "drawing, files to files": partial(prepare_run, name, layers, count, drawing=_DRAWING),
+        "drawing and statistics": partial(
+            prepare_run, name, layers, count, drawing=_DRAWING, top=9
+        ),
     }
     targets = (
         Target(
@@ -120,6 +126,7 @@ def _make_group(title: str, name: str, layers: Any) -> Group:
             "statistics only, from files",
             "forward pass alone",
             0.9,
+            0.95,
             is_minimum=True,
             compare=_compare_rates,
         ),
@@ -128,15 +135,16 @@ def _make_group(title: str, name: str, layers: Any) -> Group:
             "drawing, files to files",
             "forward pass alone",
             0.7,
+            0.9,
             is_minimum=True,
             compare=_compare_rates,
         ),
     )
     return Group(
-        f"{_COUNT} images, ms each: {title}",
+        f"{count} images, ms each: {title}",
         cases,
         targets,
-        count=dict.fromkeys(cases, _COUNT),
+        count=dict.fromkeys(cases, count),
         max_rounds=1,
     )
 
@@ -147,28 +155,58 @@ THROUGHPUT: dict[str, Group] = {
 }
 
 
-def prepare_ray_run() -> Run:
-    from actgrid.runs.ray import RayEngine
+class EngineCost(NamedTuple):
+    """Fixed seconds of a run, such as the start of workers, and milliseconds for each image."""
 
-    engine = RayEngine(actors=2, model=partial(actgrid.load_model, "demo"))
+    fixed: float
+    per_image: float
+
+
+@cache
+def measure_engine(name: str) -> EngineCost:
+    """Time a short and a long run of an engine that draws layers of the embedded network."""
     options: dict[str, Any] = {"drawing": _DRAWING, "shard_size": 25}
-    return partial(run_images, "demo", "*_relu", _COUNT, engine=engine, **options)
+    if name == "ray":
+        from actgrid.runs.ray import RayEngine
 
+        options["engine"] = RayEngine(actors=2, model=partial(actgrid.load_model, "demo"))
+    seconds = []
+    for count in (_FEW, _MANY):
+        start = perf_counter()
+        run_images("demo", "*_relu", count, **options)
+        seconds.append(perf_counter() - start)
+    per_image = (seconds[1] - seconds[0]) / (_MANY - _FEW)
+    return EngineCost(seconds[0] - _FEW * per_image, per_image * 1e3)
+
+
+def prepare_engine(select: Callable[[EngineCost, EngineCost], float]) -> Callable[[], float]:
+    import ray  # noqa: F401  (raises ImportError if it is missing)
+
+    return lambda: select(measure_engine("local"), measure_engine("ray"))
+
+
+def find_break_even(local: EngineCost, ray: EngineCost) -> float:
+    """Return the number of images from which on Ray is faster, or infinity."""
+    gain = local.per_image - ray.per_image
+    return (ray.fixed - local.fixed) * 1e3 / gain if gain > 0 else math.inf
+
+
+_LOCAL_IMAGE, _RAY_IMAGE = "local: each image, ms", "Ray, two workers: each image, ms"
+_RAY_FIXED = "Ray, two workers: start and end, s"
 
 RAY = Group(
-    f"{_COUNT} images, ms each: embedded network, 33 ReLU layers, drawing",
+    f"engines on this machine, runs of {_FEW} and {_MANY} images, embedded network, 33 ReLU layers",
     {
-        "local": partial(prepare_run, "demo", "*_relu", drawing=_DRAWING, shard_size=25),
-        "Ray, two actors, with their start": prepare_ray_run,
+        "local: start and end, s": partial(prepare_engine, lambda local, ray: local.fixed),
+        _LOCAL_IMAGE: partial(prepare_engine, lambda local, ray: local.per_image),
+        _RAY_FIXED: partial(prepare_engine, lambda local, ray: ray.fixed),
+        _RAY_IMAGE: partial(prepare_engine, lambda local, ray: ray.per_image),
+        "images from which on Ray is faster": partial(prepare_engine, find_break_even),
     },
     (
-        Target(
-            "Ray on the same two processors over local",
-            "Ray, two actors, with their start",
-            "local",
-            2.0,
-        ),
+        Target("time of an image, Ray over local", _RAY_IMAGE, _LOCAL_IMAGE, 1.1, 1),
+        Target("start and end of Ray", _RAY_FIXED, _RAY_FIXED, 15, compare=min, unit="s"),
     ),
-    count=dict.fromkeys(("local", "Ray, two actors, with their start"), _COUNT),
+    unit="",
     max_rounds=1,
 )

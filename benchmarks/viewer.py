@@ -24,9 +24,9 @@ from benchmarks.workload import folder, photos
 __all__ = ["VIEWER"]
 
 _IMAGES = 8
-_CLIENTS, _SECONDS = 20, 60
+_CLIENTS, _SECONDS = 20, 30
 # Seconds after which every kind of request has been made: memory should not grow from then on.
-_WARMUP_SECONDS = 30
+_WARMUP_SECONDS = 15
 # Clicks on a card of the graph, and resolves with the milliseconds until its channels are drawn.
 _CLICK = """path => new Promise(resolve => {
   const canvas = document.querySelector("#layer canvas");
@@ -124,7 +124,7 @@ def read_memory(process: int, field: str = "VmRSS") -> float:
 
 @cache
 def measure_load() -> LoadResult:
-    """Send random requests from many clients at the same time for a minute."""
+    """Send random requests from many clients at the same time for half a minute."""
     with start_viewer() as (address, process):
         return asyncio.run(_send_requests(address, process))
 

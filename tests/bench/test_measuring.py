@@ -32,6 +32,18 @@ def test_preparation_and_first_round_are_not_timed(clock: Any) -> None:
     assert time_interleaved({"a": prepare}, 3) == {"a": [2.0, 2.0, 2.0]}
 
 
+def test_rounds_end_when_done(clock: Any) -> None:
+    cases = {"a": lambda: clock.work(2.0), "b": lambda: clock.work(3.0)}
+    seconds = time_interleaved(cases, 9, is_done=lambda seconds: len(seconds["b"]) == 2)
+    assert seconds == {"a": [2.0, 2.0], "b": [3.0, 3.0]}
+
+
+def test_first_round_is_counted_without_warmup(clock: Any) -> None:
+    work = [1.0, 2.0]
+    seconds = time_interleaved({"a": lambda: clock.work(work.pop(0))}, 2, has_warmup=False)
+    assert seconds == {"a": [1.0, 2.0]}
+
+
 def test_garbage_collection_is_disabled_while_timing() -> None:
     seen: list[bool] = []
     time_interleaved({"a": lambda: lambda: seen.append(gc.isenabled())}, 1)

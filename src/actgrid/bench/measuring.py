@@ -16,18 +16,28 @@ Run = Callable[[], object]
 Prepare = Callable[[], Run]
 
 
-def time_interleaved(cases: Mapping[str, Prepare], rounds: int) -> dict[str, list[float]]:
+def time_interleaved(
+    cases: Mapping[str, Prepare],
+    rounds: int,
+    *,
+    has_warmup: bool = True,
+    is_done: Callable[[Mapping[str, Sequence[float]]], bool] = lambda seconds: False,
+) -> dict[str, list[float]]:
     """Time benchmark cases once in each of several rounds, so that noise affects all.
 
-    Each case is prepared again for each round. An additional first round warms up and is not
-    counted. Every second round has the reverse order, so that the predecessor of a case varies.
+    Each case is prepared again for each round. Every second round has the reverse order, so that
+    the predecessor of a case varies.
 
     Parameters
     ----------
     cases : dict
         Name -> function that prepares the case and returns the function to time.
     rounds : int
-        Number of rounds.
+        Maximum number of rounds.
+    has_warmup : bool
+        Whether an additional first round is not counted.
+    is_done : callable
+        Returns for the seconds of each case in the rounds so far whether no more rounds are needed.
 
     Returns
     -------
@@ -43,7 +53,9 @@ def time_interleaved(cases: Mapping[str, Prepare], rounds: int) -> dict[str, lis
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     order = list(cases)
     with _disable_garbage_collection():
-        for is_warmup in [True] + [False] * rounds:
+        for is_warmup in [True] * has_warmup + [False] * rounds:
+            if not is_warmup and is_done(seconds):
+                break
             for name in order:
                 run = cases[name]()
                 start = perf_counter()
