@@ -403,6 +403,10 @@ class FileLayoutOptions(TypedDict, total=False):
             "Layout of the output: folders (a folder for each image) or tar (WebDataset shards).",
         ),
     ]
+    stats_files: Annotated[
+        bool,
+        Option(Flag(), True, "Write stats.json: the statistics of the channels for each image."),
+    ]
 
 
 class SinkOptions(FileLayoutOptions, total=False):

@@ -80,6 +80,28 @@ def test_pictures_are_those_of_render_model(tmp_path: Path, model: Any, photos: 
             assert (difference > 0).mean() < 0.01
 
 
+@pytest.mark.parametrize("sink", ["folders", "tar"])
+def test_statistics_of_each_image_are_optional(
+    tmp_path: Path, model: Any, photos: Path, sink: str
+) -> None:
+    options: dict[str, Any] = {"output": tmp_path / "out", "sink": sink, "stats_files": False}
+    actgrid.render_images(model, photos, "conv", **options)
+    files = [f"cat/{index}/00_conv.png" for index in range(5)]
+    assert list_names(tmp_path / "out") == sorted(
+        ["manifest.jsonl", "run.json"] + (["shard-000000.tar"] if sink == "tar" else files)
+    )
+    lines = map(json.loads, (tmp_path / "out" / "manifest.jsonl").read_bytes().splitlines())
+    expected = {
+        "folders": files,
+        "tar": [f"shard-000000.tar/cat/{index}.00_conv.png" for index in range(5)],
+    }[sink]
+    assert [line["files"] for line in lines] == [[file] for file in expected]
+    with pytest.raises(RunError, match=r"options\.stats_files was false"):
+        actgrid.render_images(
+            model, photos, "conv", **{**options, "stats_files": True}, resume=True
+        )
+
+
 def test_model_specification_is_accepted(tmp_path: Path, model: Any, photos: Path) -> None:
     model.save(tmp_path / "small.keras")
     of_file, of_model = tmp_path / "file", tmp_path / "model"
@@ -269,4 +291,4 @@ def test_functions_accept_options_of_run() -> None:
     )
     shared = run - {"self", "drawing", "loading"}
     assert shared <= render
-    assert shared - {"sink"} <= measure
+    assert shared - {"sink", "stats_files"} <= measure

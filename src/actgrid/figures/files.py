@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import numpy.typing as npt
 import orjson
 
@@ -48,6 +49,8 @@ __all__ = [
 
 # Device names that Windows reserves, with any suffix.
 _RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
+# Dtypes of activations whose statistics are written to ``stats.json`` with the digits of float32.
+_SHORT_DTYPES = ("float16", "bfloat16", "float32")
 # Maximum length of a name in bytes. Most file systems allow 255; numbers and suffixes are added.
 _MAX_BYTES = 100
 
@@ -327,6 +330,9 @@ def split_options(
 def describe(layers: Iterable[DrawnLayer], about: Mapping[str, Any]) -> bytes:
     """Return the content of the file ``stats.json`` for the drawn layers of an image.
 
+    The statistics of activations of at most 32 bits are rounded to float32, which takes 60% of the
+    bytes of float64.
+
     Parameters
     ----------
     layers
@@ -339,10 +345,20 @@ def describe(layers: Iterable[DrawnLayer], about: Mapping[str, Any]) -> bytes:
     bytes
         JSON text in UTF-8.
     """
-    entries = [layer.describe() | get_named_arrays(layer.stats) for layer in layers]
+    entries = [layer.describe() | _get_rounded_arrays(layer) for layer in layers]
     # orjson writes NaN in arrays as null, like `to_dict`, and takes a third of the time for arrays
     # that it takes for lists.
     return orjson.dumps({**about, "layers": entries}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _get_rounded_arrays(layer: DrawnLayer) -> dict[str, npt.NDArray[Any]]:
+    arrays = get_named_arrays(layer.stats)
+    if layer.dtype not in _SHORT_DTYPES:
+        return arrays
+    return {
+        name: array.astype(np.float32) if array.dtype == np.float64 else array
+        for name, array in arrays.items()
+    }
 
 
 @takes_options(RenderFileOptions, data_format=None)

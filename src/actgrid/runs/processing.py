@@ -36,6 +36,8 @@ class ProcessingOptions:
     threads : int or None
         Maximum number of threads that load images, and of threads that draw; None: one thread per
         processor.
+    stats_files : bool
+        Whether to write ``stats.json`` beside the pictures of an image.
     """
 
     drawing: DrawingOptions | None
@@ -44,6 +46,7 @@ class ProcessingOptions:
     shard_size: int = 100
     skip_errors: bool = False
     threads: int | None = None
+    stats_files: bool = True
 
 
 @dataclass(frozen=True)

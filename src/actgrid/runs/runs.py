@@ -151,6 +151,7 @@ class Run:
             batch_size=options["batch_size"],
             shard_size=options["shard_size"],
             threads=options["threads"],
+            stats_files=options["stats_files"],
         )
         loader = ImageLoader(options["size"], options["preprocess"], options["fit"])
         self.items = (
@@ -233,6 +234,7 @@ class Run:
             "preprocess": _to_json(loader.preprocess),
             "fit": loader.fit,
             "sink": spec.sink,
+            "stats_files": processing.stats_files,
             "batch_size": processing.batch_size,
             "shard_size": processing.shard_size,
         }

@@ -449,12 +449,14 @@ class _Pipeline:
         if self._options.drawing is None or (put := self._get_writer(image)) is None:
             return []
         with self._meter.time_stage("write"):
-            item = image.item
-            about = {"image": item.name, "model": self._extractor.model.name}
-            if item.label is not None:
-                about["label"] = item.label
-            put(_STATS, [describe(drawn, about)])
-            return self._sink.finish(item, [*(layer.file for layer in drawn), _STATS])
+            item, files = image.item, [layer.file for layer in drawn]
+            if self._options.stats_files:
+                about = {"image": item.name, "model": self._extractor.model.name}
+                if item.label is not None:
+                    about["label"] = item.label
+                put(_STATS, [describe(drawn, about)])
+                files.append(_STATS)
+            return self._sink.finish(item, files)
 
     def _drop(self, item: Item) -> None:
         if self._options.drawing is not None:
