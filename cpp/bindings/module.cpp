@@ -8,15 +8,16 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "actgrid/deflate.hpp"
 #include "actgrid/draw.hpp"
-#include "actgrid/filter.hpp"
 #include "actgrid/measure.hpp"
 #include "actgrid/overlay.hpp"
 #include "actgrid/paint.hpp"
 #include "actgrid/percentiles.hpp"
+#include "actgrid/png.hpp"
 #include "actgrid/simd.hpp"
 
 namespace py = pybind11;
@@ -206,36 +207,39 @@ class BufferView {
     Py_buffer view_;
 };
 
-std::size_t estimate_deflated(const py::buffer& buffer) {
-    const BufferView bytes(buffer);
+// Calls compress(out) with a buffer of `capacity` bytes. Each thread reuses its buffer: allocating
+// memory takes longer than writing to it.
+template <class Compress>
+auto with_buffer(std::size_t capacity, const Compress& compress) {
+    static thread_local std::vector<std::uint8_t> out;
     const py::gil_scoped_release released;
-    return actgrid::estimate_deflated(bytes.data(), bytes.size());
+    out.resize(std::max(out.size(), capacity));
+    return std::pair(out.data(), compress(out.data()));
+}
+
+py::bytes make_bytes(const std::uint8_t* data, std::size_t size) {
+    return {reinterpret_cast<const char*>(data), size};
 }
 
 py::bytes deflate(const py::buffer& buffer, bool last) {
     const BufferView bytes(buffer);
-    // Each thread reuses its buffer: allocating memory takes longer than writing to it.
-    static thread_local std::vector<std::uint8_t> out;
-    std::size_t size = 0;
-    {
-        const py::gil_scoped_release released;
-        out.resize(std::max(out.size(), actgrid::deflate_capacity(bytes.size())));
-        size = actgrid::deflate(bytes.data(), bytes.size(), last, out.data());
-    }
-    return {reinterpret_cast<const char*>(out.data()), size};
+    const auto [out, size] = with_buffer(
+        actgrid::deflate_capacity(bytes.size()),
+        [&](std::uint8_t* to) { return actgrid::deflate(bytes.data(), bytes.size(), last, to); });
+    return make_bytes(out, size);
 }
 
 using UInt8Array = py::array_t<std::uint8_t, py::array::c_style>;
 
-void filter_paeth(const UInt8Array& rows, UInt8Array filtered) {
-    if (rows.ndim() != 2 || filtered.ndim() != 2 || rows.shape(0) != filtered.shape(0) ||
-        rows.shape(1) != filtered.shape(1) || rows.shape(1) < 2)
-        throw py::value_error("rows and filtered must be of one shape, (height, 1 + width)");
-    std::uint8_t* out = filtered.mutable_data();
-    const py::gil_scoped_release released;
-    // The first byte of each row is the filter type, not a pixel.
-    actgrid::filter_paeth(rows.data() + 1, rows.shape(0), rows.shape(1) - 1, rows.shape(1),
-                          out + 1);
+py::tuple compress_rows(const UInt8Array& rows, bool last) {
+    if (rows.ndim() != 2 || rows.shape(0) < 1 || rows.shape(1) < 2)
+        throw py::value_error("rows must be (height, 1 + width)");
+    const std::uint8_t* data = rows.data();
+    const py::ssize_t height = rows.shape(0), stride = rows.shape(1);
+    const auto [out, result] = with_buffer(
+        actgrid::deflate_capacity(static_cast<std::size_t>(height * stride)),
+        [&](std::uint8_t* to) { return actgrid::compress_rows(data, height, stride, last, to); });
+    return py::make_tuple(make_bytes(out, result.size), result.adler32);
 }
 
 using Float32Array = py::array_t<float, py::array::c_style>;
@@ -286,15 +290,13 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
                py::arg("threads"));
     module.def("draw", &draw, py::arg("layers").noconvert(), py::arg("normalization"),
                py::arg("low"), py::arg("high"), py::arg("threads"));
-    module.def("filter_paeth", &filter_paeth, py::arg("rows").noconvert(),
-               py::arg("filtered").noconvert());
     module.def("resize", &resize, py::arg("values").noconvert(), py::arg("resized").noconvert(),
                py::arg("threads"));
     module.def("overlay", &overlay, py::arg("values").noconvert(), py::arg("shift"),
                py::arg("scale"), py::arg("base"), py::arg("palette").noconvert(),
                py::arg("image").noconvert(), py::arg("alpha"), py::arg("overlaid").noconvert(),
                py::arg("threads"));
-    module.def("estimate_deflated", &estimate_deflated, py::arg("data"));
+    module.def("compress_rows", &compress_rows, py::arg("rows").noconvert(), py::arg("last"));
     module.def("deflate", &deflate, py::arg("data"), py::arg("last"));
     module.def("percentiles", &percentiles, py::arg("tiles"), py::arg("low"), py::arg("high"),
                py::arg("pooled"), py::arg("threads"));

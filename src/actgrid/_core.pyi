@@ -42,11 +42,8 @@ def percentiles(
 def deflate(data: _Uint8s, last: bool) -> bytes:
     """Compress bytes as a raw deflate stream; if not `last`, another stream can be appended."""
 
-def estimate_deflated(data: _Uint8s) -> int:
-    """Estimate the number of bytes that `deflate` would return."""
-
-def filter_paeth(rows: _Uint8s, filtered: _Uint8s) -> None:
-    """Apply the PNG filter Paeth to (height, 1 + width) rows, except row 0 and column 0."""
+def compress_rows(rows: _Uint8s, last: bool) -> tuple[bytes, int]:
+    """Filter and deflate (height, 1 + width) PNG rows; return the data and the Adler-32."""
 
 def resize(values: _Float32s, resized: _Float32s, threads: int) -> None:
     """Resize (maps, height, width) values bilinearly to the height and width of `resized`."""

@@ -166,38 +166,72 @@ def test_zlib_decompresses_deflate(variant: str, parts: list[tuple[int, str]], l
     assert len(deflated) <= data.size + data.size // 1000 + 20  # noise is stored
 
 
-@pytest.mark.parametrize("kind", ["run", "noise", "normal"])
-def test_estimate_deflated(kind: str) -> None:
-    generator = np.random.default_rng(4)
-    data = {
-        "run": np.repeat(generator.integers(0, 256, 1000, np.uint8), 40),
-        "noise": generator.integers(0, 256, 40000, np.uint8),
-        "normal": generator.normal(128, 9, 40000).astype(np.uint8),
-    }[kind]
-    deflated = len(_core.deflate(data, True))
-    assert _core.estimate_deflated(data) == pytest.approx(deflated, rel=0.1)
+def unfilter(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Undo the filters of PNG rows (height, 1 + width), as the PNG specification defines them."""
+    levels = np.zeros((rows.shape[0] + 1, rows.shape[1]), int)  # a row and a column of zeros
+    for y, row in enumerate(rows.astype(int), 1):
+        for x in range(1, len(row)):
+            left, above, corner = levels[y, x - 1], levels[y - 1, x], levels[y - 1, x - 1]
+            expected = left + above - corner
+            neighbours = [left, above, corner]
+            nearest = min(neighbours, key=lambda value: abs(expected - value))  # the first of ties
+            prediction = {0: 0, 1: left, 4: nearest}[row[0]]
+            levels[y, x] = (row[x] + prediction) % 256
+    return levels[1:, 1:].astype(np.uint8)
+
+
+_random = np.random.default_rng(5)
+_ramp = np.arange(40) * 3
+# Levels for which each filter is best: noise, rows that start anywhere, a surface with an edge.
+FILTERED = {
+    0: _random.integers(0, 2, (30, 40)) * 200,
+    1: _random.integers(0, 256, (30, 1)) + _ramp,
+    4: np.add.outer(_random.integers(0, 9, 30).cumsum(), _random.integers(0, 9, 40).cumsum()),
+}
 
 
 @pytest.mark.parametrize("variant", _core.simd_variants())
-@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 80))))
-def test_paeth_filter_matches_definition(variant: str, levels: npt.NDArray[np.uint8]) -> None:
-    rows = png._add_filter_bytes(levels)
-    filtered = np.zeros_like(rows)
+@pytest.mark.parametrize("filter_type", FILTERED)
+def test_best_filter_is_applied(filter_type: int, variant: str) -> None:
+    levels = FILTERED[filter_type].astype(np.uint8)
     with use_variant(variant):
-        _core.filter_paeth(rows, filtered)
-    padded = np.pad(levels.astype(int), ((0, 0), (1, 0)))
-    left, above, corner = padded[1:, :-1], padded[:-1, 1:], padded[:-1, :-1]
-    expected = left + above - corner
-    distances = [abs(expected - neighbour) for neighbour in (left, above, corner)]
-    nearest = np.argmin(distances, axis=0)  # ties select the first, in this order
-    prediction = np.choose(nearest, [left, above, corner])
-    np.testing.assert_array_equal(filtered[1:, 1:], (levels[1:] - prediction) % 256)
+        data, adler32 = _core.compress_rows(png._add_filter_bytes(levels), True)
+    rows = zlib.decompress(data, -15)
+    assert adler32 == zlib.adler32(rows)
+    filtered = np.frombuffer(rows, np.uint8).reshape(30, 41)
+    # Without a row above, the first row gets the filter "sub" instead of "Paeth".
+    assert filtered[:, 0].tolist() == [min(filter_type, 1), *[filter_type] * 29]
+    np.testing.assert_array_equal(unfilter(filtered), levels)
 
 
-def test_core_checks_the_arguments_of_the_filter() -> None:
-    rows = np.zeros((3, 4), np.uint8)
-    with pytest.raises(ValueError, match="of one shape"):
-        _core.filter_paeth(rows, np.zeros((3, 5), np.uint8))
+@pytest.mark.parametrize("variant", _core.simd_variants())
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 80))), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_filtered_rows_are_lossless(
+    variant: str, levels: npt.NDArray[np.uint8], last: bool
+) -> None:
+    with use_variant(variant):
+        data, adler32 = _core.compress_rows(png._add_filter_bytes(levels), last)
+    inflater = zlib.decompressobj(-15)
+    rows = inflater.decompress(data)
+    assert inflater.eof == last
+    assert adler32 == zlib.adler32(rows)
+    filtered = np.frombuffer(rows, np.uint8).reshape(len(levels), -1)
+    np.testing.assert_array_equal(unfilter(filtered), levels)
+
+
+@pytest.mark.parametrize("fill", [0, 255])
+def test_checksum_of_a_large_band(fill: int) -> None:
+    rows = np.full((300, 4001), fill, np.uint8)
+    rows[:, 0] = 0
+    data, adler32 = _core.compress_rows(rows, True)
+    assert adler32 == zlib.adler32(zlib.decompress(data, -15))
+
+
+def test_core_checks_the_shape_of_rows() -> None:
+    for shape in ((3,), (3, 1), (0, 4)):
+        with pytest.raises(ValueError, match="rows must be"):
+            _core.compress_rows(np.zeros(shape, np.uint8), True)
 
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=5))

@@ -46,6 +46,11 @@ struct Neighbours {
     const float* weight;
 };
 
+/// The sum of bytes, and the sum of each byte times the number of bytes from it to the end.
+struct ByteSums {
+    std::uint32_t sum, weighted_sum;
+};
+
 /// The kernels of one variant. Tiles have one slice, at most `max_part_channels` channels and a
 /// layout that `pack` returns.
 struct Kernels {
@@ -61,6 +66,8 @@ struct Kernels {
     /// Encodes `bytes` with the given codes.
     void (*put_symbols)(const std::uint8_t* bytes, std::size_t size, const Code* codes,
                         BitWriter& writer);
+    /// Sums at most 4,096 bytes, so that the sums fit into 32 bits.
+    ByteSums (*sum_bytes)(const std::uint8_t* bytes, std::uint32_t size);
     /// Applies the PNG filter "Paeth" to one row, given the row above.
     void (*filter_paeth)(const std::uint8_t* row, const std::uint8_t* above, std::ptrdiff_t width,
                          std::uint8_t* filtered);

@@ -1,5 +1,6 @@
 // The kernels of one variant. CMake compiles this file once for each instruction set, with a
 // different ACTGRID_VARIANT.
+#include "checksum.hpp"
 #include "deflate.hpp"
 #include "filter.hpp"
 #include "kernels.hpp"
@@ -23,6 +24,7 @@ const Kernels kernels{
     },
     &count_symbols,
     &put_symbols,
+    &sum_bytes,
     &filter_paeth,
     &resize_row,
     &overlay_row,

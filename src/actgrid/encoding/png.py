@@ -6,7 +6,6 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -37,7 +36,7 @@ Levels = npt.NDArray[np.uint8]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GRAYSCALE, _INDEXED = 0, 3
-_NO_FILTER, _SUB, _PAETH = 0, 1, 4
+_NO_FILTER, _SUB = 0, 1
 _GRAY_PALETTE = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
 _ZLIB_HEADER = b"\x78\x01"
 _RAW_DEFLATE = -15
@@ -192,69 +191,36 @@ def _filter_sub(rows: Levels) -> Levels:
     return filtered
 
 
-def _filter_paeth(rows: Levels) -> Levels:
-    """Apply the PNG filter "Paeth" to rows, and the filter "sub" to the first row.
-
-    Parameters
-    ----------
-    rows
-        (height, width + 1) uint8, with a filter byte before the pixels.
-    """
-    filtered = np.empty_like(rows)
-    filtered[:1] = _filter_sub(rows[:1])
-    filtered[1:, 0] = _PAETH
-    assert _core is not None
-    _core.filter_paeth(rows, filtered)
-    return filtered
-
-
 def _choose_filter(rows: Levels) -> Levels:
-    """Return PNG rows with the filter applied that compresses a sample of them best.
-
-    The choices are no filter, "sub" and "Paeth".
-    """
+    """Return PNG rows with the filter, none or "sub", that compresses a sample best."""
     height, width = rows.shape
-    filters: list[Callable[[Levels], Levels]] = [lambda rows: rows, _filter_sub]
-    if _core is not None:
-        filters.append(_filter_paeth)
-    # Adjacent rows, because the filter "Paeth" reads two rows.
-    count = min(height, max(2, _SAMPLE_BYTES // width))
+    count = min(height, max(1, _SAMPLE_BYTES // width))
     start = (height - count) // 2
     sample = rows[start : start + count]
-    best_filter = min(filters, key=lambda apply: _estimate_deflated_size(apply(sample)))
-    return best_filter(rows)
+    is_smaller = len(_deflate(_filter_sub(sample), 1, True)) < len(_deflate(sample, 1, True))
+    return _filter_sub(rows) if is_smaller else rows
 
 
-def _estimate_deflated_size(rows: Levels) -> int:
-    """Estimate to how many bytes PNG rows are compressed by deflate."""
-    if _core is not None:
-        return _core.estimate_deflated(rows)
-    return len(_deflate(rows, is_last=True))
-
-
-def _deflate(rows: Levels, is_last: bool) -> bytes:
-    """Compress PNG rows to raw deflate data.
+def _deflate(rows: Levels, level: int, is_last: bool) -> bytes:
+    """Compress PNG rows to raw deflate data with ISA-L, or with zlib for level 0.
 
     Parameters
     ----------
     is_last
         Whether the data end here. False: further deflate data may follow.
     """
-    if _core is not None:
-        return _core.deflate(rows, is_last)
-    return _finish_deflate(
-        isal_zlib.compressobj(1, zlib.DEFLATED, _RAW_DEFLATE, _BUFFER_LEVEL), rows, is_last
+    deflater: Any = (
+        isal_zlib.compressobj(level, zlib.DEFLATED, _RAW_DEFLATE, _BUFFER_LEVEL)
+        if level
+        else zlib.compressobj(0, zlib.DEFLATED, _RAW_DEFLATE)
     )
-
-
-def _finish_deflate(deflater: Any, rows: Levels, is_last: bool) -> bytes:
     # Flushed to a full byte, so that the next band can follow.
     flush = zlib.Z_FINISH if is_last else zlib.Z_SYNC_FLUSH
     data: bytes = deflater.compress(rows) + deflater.flush(flush)
     return data
 
 
-def _deflate_band(rows: Levels, is_last: bool, is_stored: bool) -> tuple[bytes, int, int]:
+def _compress_band(rows: Levels, is_last: bool, is_stored: bool) -> tuple[bytes, int, int]:
     """Compress a band of PNG rows to raw deflate data.
 
     Parameters
@@ -270,11 +236,11 @@ def _deflate_band(rows: Levels, is_last: bool, is_stored: bool) -> tuple[bytes, 
         Compressed data, Adler-32 checksum of the data before compression, and their number of
         bytes.
     """
-    if is_stored:
-        data = _finish_deflate(zlib.compressobj(0, zlib.DEFLATED, _RAW_DEFLATE), rows, is_last)
-    else:
+    if _core is not None and not is_stored:
+        return *_core.compress_rows(rows, is_last), rows.nbytes
+    if not is_stored:
         rows = _choose_filter(rows)
-        data = _deflate(rows, is_last)
+    data = _deflate(rows, 0 if is_stored else 1, is_last)
     return data, isal_zlib.adler32(rows), rows.nbytes
 
 
@@ -319,7 +285,7 @@ def _make_data_chunks(rows: Levels, is_stored: bool, threads: int) -> list[bytes
     starts = range(0, height, step)
 
     def deflate(start: int) -> tuple[bytes, int, int]:
-        return _deflate_band(rows[start : start + step], start + step >= height, is_stored)
+        return _compress_band(rows[start : start + step], start + step >= height, is_stored)
 
     threads = min(threads, len(starts))
     batches = [starts[batch::threads] for batch in range(threads)]

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ import orjson
 from actgrid.encoding import make_folder, write_file
 from actgrid.figures.grids import get_batch_size
 from actgrid.models import LayerInfo
-from actgrid.models.drawing import draw_layer
+from actgrid.models.drawing import draw_layers
 from actgrid.option_checks import resolve_thread_count
 from actgrid.option_groups import get_options, pick_options, takes_options
 from actgrid.options import (
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 __all__ = [
     "DrawnLayer",
     "describe",
-    "draw_file",
+    "draw_files",
     "get_picture_suffix",
+    "group_layers",
     "make_folder_names",
     "make_safe_name",
     "make_unique_names",
@@ -47,6 +48,10 @@ __all__ = [
     "worker_threads",
 ]
 
+Array = npt.NDArray[Any]
+
+# Number of groups into which the layers of an image are divided for each drawing thread.
+_GROUPS_PER_THREAD = 4
 # Device names that Windows reserves, with any suffix.
 _RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
 # Dtypes of activations whose statistics are written to ``stats.json`` with the digits of float32.
@@ -95,10 +100,15 @@ class DrawnLayer:
     milliseconds: float
 
     @classmethod
-    def from_grid(
-        cls, info: LayerInfo, activation: npt.NDArray[Any], grid: Grid, file: str, start: float
+    def create(
+        cls,
+        info: LayerInfo,
+        activation: npt.NDArray[Any],
+        drawn: DrawnFile,
+        file: str,
+        start: float,
     ) -> DrawnLayer:
-        """Create the record of a drawn layer from its grid.
+        """Create the record of a layer that was drawn and written.
 
         Parameters
         ----------
@@ -106,21 +116,21 @@ class DrawnLayer:
             Description of the layer.
         activation : ndarray
             (N, ...) activation.
-        grid : Grid
-            The drawn grid.
+        drawn : DrawnFile
+            The picture.
         file : str
             File name of the picture.
         start : float
-            Value of `time.perf_counter` when drawing started.
+            Value of `time.perf_counter` when writing started.
 
         Returns
         -------
         DrawnLayer
-            The record; `milliseconds` is the time since `start`.
+            The record; `milliseconds` includes the time since `start`.
         """
-        milliseconds = (time.perf_counter() - start) * 1e3
+        milliseconds = drawn.milliseconds + (time.perf_counter() - start) * 1e3
         shape, dtype = activation.shape[1:], activation.dtype.name
-        return cls(info, shape, dtype, grid.stats, file, milliseconds)
+        return cls(info, shape, dtype, drawn.grid.stats, file, milliseconds)
 
     @property
     def channels(self) -> int:
@@ -276,29 +286,83 @@ def worker_threads(threads: int | None, name: str) -> Iterator[ThreadPoolExecuto
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+class DrawnFile(NamedTuple):
+    """Record of the picture file of a layer.
+
+    Attributes
+    ----------
+    path
+        Layer path.
+    grid
+        The drawn grid.
+    pieces
+        Consecutive parts of the file.
+    milliseconds
+        Time to draw and encode the picture. Layers that are drawn together share the time of
+        drawing in proportion to their number of values.
+    """
+
+    path: str
+    grid: Grid
+    pieces: list[bytes]
+    milliseconds: float
+
+
+def group_layers(activations: Mapping[str, Array], threads: int | None) -> list[dict[str, Array]]:
+    """Group consecutive layers, each group to be drawn by one thread.
+
+    A call for each of many small layers would take longer than drawing them, while the threads of a
+    single image need several groups to share.
+
+    Parameters
+    ----------
+    activations
+        Layer path -> activation.
+    threads
+        Number of threads that draw. None: one for each processor.
+    """
+    total = sum(activation.nbytes for activation in activations.values())
+    group_bytes = total / (_GROUPS_PER_THREAD * resolve_thread_count(threads))
+    groups: list[dict[str, Array]] = []
+    remaining = 0.0
+    for path, activation in activations.items():
+        if remaining <= 0:
+            groups.append({})
+            remaining = group_bytes
+        groups[-1][path] = activation
+        remaining -= activation.nbytes
+    return groups
+
+
 @takes_options(RenderFileOptions, data_format=None)
-def draw_file(
-    info: LayerInfo,
-    activation: npt.NDArray[Any],
+def draw_files(
+    infos: Mapping[str, LayerInfo],
+    activations: Mapping[str, Array],
     *,
     batch: int,
     **options: Unpack[RenderFileOptions],
-) -> tuple[Grid, list[bytes]]:
-    """Draw a layer for one image of a batch; return the grid and its encoded file.
+) -> Iterator[DrawnFile]:
+    """Draw layers for one image of a batch, and encode the pictures one after another.
 
-    The layer is drawn by a single thread: layers are drawn in parallel, and encoding takes most of
-    the time.
+    The layers are drawn by a single thread: groups of layers are drawn in parallel, and encoding
+    takes most of the time.
 
-    Returns
-    -------
-    grid : Grid
-        The drawn grid.
-    pieces : list of bytes
-        Consecutive parts of the picture file.
+    Yields
+    ------
+    DrawnFile
+        The picture file of each layer.
     """
     render_options, file_format, compression = split_options(options)
-    grid = draw_layer(info, activation, batch=batch, **render_options)
-    return grid, encode_picture(grid, f"picture.{file_format}", compression, 1)
+    start = time.perf_counter()
+    grids = draw_layers(infos, activations, batch=batch, **render_options)
+    drawing_ms = (time.perf_counter() - start) * 1e3
+    total = sum(activation.size for activation in activations.values())
+    for path, grid in grids.items():
+        start = time.perf_counter()
+        pieces = encode_picture(grid, f"picture.{file_format}", compression, 1)
+        encoding_ms = (time.perf_counter() - start) * 1e3
+        fraction = activations[path].size / total
+        yield DrawnFile(path, grid, pieces, drawing_ms * fraction + encoding_ms)
 
 
 def get_picture_suffix(options: Mapping[str, Any]) -> str:
@@ -410,14 +474,22 @@ def save_layers(
     output_folder = make_folder(folder)
     batch = get_batch_size(activations)
 
-    def save(path: str, file: str) -> DrawnLayer:
-        start, activation = time.perf_counter(), activations[path]
-        grid, pieces = draw_file(infos[path], activation, batch=batch, **options)
-        write_file(output_folder / file, *pieces)
-        return DrawnLayer.from_grid(infos[path], activation, grid, file, start)
-
     files = number_files(list(activations), get_picture_suffix(options))
-    with worker_threads(options["threads"], "draw") as pool:
-        layers = list(pool.map(save, activations, files))
+    file_by_path = dict(zip(activations, files, strict=True))
+
+    def save(group: dict[str, Array]) -> list[DrawnLayer]:
+        layers = []
+        for drawn in draw_files(infos, group, batch=batch, **options):
+            file = file_by_path[drawn.path]
+            start = time.perf_counter()
+            write_file(output_folder / file, *drawn.pieces)
+            layer = DrawnLayer.create(infos[drawn.path], group[drawn.path], drawn, file, start)
+            layers.append(layer)
+        return layers
+
+    threads = options["threads"]
+    with worker_threads(threads, "draw") as pool:
+        groups = group_layers(activations, threads)
+        layers = [layer for drawn in pool.map(save, groups) for layer in drawn]
     write_file(output_folder / "stats.json", describe(layers, about or {}))
     return layers

@@ -27,8 +27,9 @@ from actgrid.errors import (
 from actgrid.figures.files import (
     DrawnLayer,
     describe,
-    draw_file,
+    draw_files,
     get_picture_suffix,
+    group_layers,
     number_files,
     worker_threads,
 )
@@ -330,42 +331,47 @@ class _Pipeline:
         self, images: list[_LoadedImage], activations: dict[str, Array], drawing: DrawingOptions
     ) -> None:
         infos, batch = self._extractor.layers, len(images)
-        files = number_files(list(activations), get_picture_suffix(drawing))
+        names = number_files(list(activations), get_picture_suffix(drawing))
+        files = dict(zip(activations, names, strict=True))
+        groups = group_layers(activations, self._options.threads)
         for sample, image in enumerate(images):
             put = self._get_writer(image)
             if put is not None:
                 self.unrecorded[image.item.index] = image.item
 
             def draw(
-                path: str,
-                activation: Array,
-                file: str,
+                group: dict[str, Array],
                 sample: int = sample,
                 put: Callable[..., None] | None = put,
-            ) -> tuple[DrawnLayer, MeasuredLayer | None]:
-                info, start, measured = infos[path], time.perf_counter(), None
-                with self._meter.time_stage("draw"):
-                    grid, pieces = draw_file(
-                        info, activation, batch=batch, sample=sample, **drawing
-                    )
-                    if self._options.top is not None:
-                        threshold = self._get_threshold(path)
-                        measured = measure_sample(info, activation, sample, grid.stats, threshold)
-                if put is not None:
-                    with self._meter.time_stage("write"):
-                        put(file, pieces)
-                return DrawnLayer.from_grid(info, activation, grid, file, start), measured
+            ) -> list[tuple[DrawnLayer, MeasuredLayer | None]]:
+                layers: list[tuple[DrawnLayer, MeasuredLayer | None]] = []
+                pictures = draw_files(infos, group, batch=batch, sample=sample, **drawing)
+                while True:
+                    with self._meter.time_stage("draw"):
+                        drawn = next(pictures, None)
+                        if drawn is None:
+                            return layers
+                        info, activation = infos[drawn.path], group[drawn.path]
+                        measured = None
+                        if self._options.top is not None:
+                            threshold = self._get_threshold(drawn.path)
+                            measured = measure_sample(
+                                info, activation, sample, drawn.grid.stats, threshold
+                            )
+                    file, start = files[drawn.path], time.perf_counter()
+                    if put is not None:
+                        with self._meter.time_stage("write"):
+                            put(file, drawn.pieces)
+                    layer = DrawnLayer.create(info, activation, drawn, file, start)
+                    layers.append((layer, measured))
 
-            futures = [
-                self.drawers.submit(draw, path, activation, file)
-                for (path, activation), file in zip(activations.items(), files, strict=True)
-            ]
+            futures = [self.drawers.submit(draw, group) for group in groups]
 
             def finish(
-                futures: list[Future[tuple[DrawnLayer, MeasuredLayer | None]]] = futures,
+                futures: list[Future[list[tuple[DrawnLayer, MeasuredLayer | None]]]] = futures,
             ) -> tuple[list[DrawnLayer], list[MeasuredLayer]]:
                 wait(futures)  # after an error, no layer is written any more
-                layers = [future.result() for future in futures]
+                layers = [layer for future in futures for layer in future.result()]
                 return (
                     [drawn for drawn, _ in layers],
                     [measured for _, measured in layers if measured],
