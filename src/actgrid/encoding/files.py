@@ -125,17 +125,17 @@ def open_atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     >>> Path("data.bin").read_bytes()
     b'abcd'
     """
-    with _replace_on_success(path) as temporary_path, temporary_path.open("xb") as file:
+    with _replace_on_success(path) as temporary_path, Path(temporary_path).open("xb") as file:
         yield file
 
 
 @contextmanager
-def _replace_on_success(path: str | Path) -> Iterator[Path]:
+def _replace_on_success(path: str | Path) -> Iterator[str]:
     """Write a file atomically through a temporary file in the same folder.
 
     Yields
     ------
-    pathlib.Path
+    str
         The temporary path. It is renamed to `path` at the end of the ``with`` block, or deleted if
         the block raises.
 
@@ -144,19 +144,20 @@ def _replace_on_success(path: str | Path) -> Iterator[Path]:
     OutputError
         If the file cannot be written.
     """
-    path = Path(path)
-    temporary_path = path.with_name(f".{uuid.uuid4().hex}.part")
+    # Strings, because the operations of pathlib take as long as the system calls.
+    folder = os.path.dirname(path)  # noqa: PTH120
+    temporary_path = os.path.join(folder, f".{uuid.uuid4().hex}.part")  # noqa: PTH118
     try:
         try:
             yield temporary_path
-            os.replace(temporary_path, path)  # noqa: PTH105  (Path.replace is slower)
+            os.replace(temporary_path, path)  # noqa: PTH105
         except BaseException:
-            temporary_path.unlink(missing_ok=True)
+            Path(temporary_path).unlink(missing_ok=True)
             raise
     except ActgridError:
         raise
     except OSError as error:
-        raise _make_output_error("write", path, error) from error
+        raise _make_output_error("write", Path(path), error) from error
 
 
 def _write_pieces(file: int, pieces: Sequence[bytes]) -> None:

@@ -168,6 +168,14 @@ def convert_to_pillow(levels: Levels, palette: Levels | None = None) -> Image.Im
     return image
 
 
+@lru_cache(maxsize=16)
+def _make_palette_chunk(colours: bytes | None) -> tuple[int, list[bytes]]:
+    """Return the PNG colour type and the palette chunk, which is empty for gray levels."""
+    if colours is None or colours == _GRAY_PALETTE.tobytes():
+        return _GRAYSCALE, []
+    return _INDEXED, _make_chunk(b"PLTE", colours)
+
+
 def _make_chunk(kind: bytes, *data: bytes) -> list[bytes]:
     """Return the parts of a PNG chunk: its length, kind, data and checksum."""
     checksum = 0
@@ -372,10 +380,8 @@ def encode_png_pieces(
         convert_to_pillow(levels, palette).save(buffer, "PNG", optimize=True)
         return [buffer.getvalue()]
     height, width = levels.shape
-    gray = is_gray_palette(palette)
-    header = struct.pack(">IIBBBBB", width, height, 8, _GRAYSCALE if gray else _INDEXED, 0, 0, 0)
-    pieces = [_SIGNATURE, *_make_chunk(b"IHDR", header)]
-    if palette is not None and not gray:
-        pieces += _make_chunk(b"PLTE", palette.tobytes())
+    colour_type, palette_chunk = _make_palette_chunk(None if palette is None else palette.tobytes())
+    header = struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)
+    pieces = [_SIGNATURE, *_make_chunk(b"IHDR", header), *palette_chunk]
     pieces += _make_data_chunks(_add_filter_bytes(levels), compression == "none", threads)
     return pieces + _make_chunk(b"IEND")

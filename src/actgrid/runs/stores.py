@@ -155,14 +155,14 @@ class _LocalStore(Store):
 
     def __init__(self, folder: Path) -> None:
         self.folder = make_folder(folder)
+        self._prefix = os.path.join(folder, "")  # noqa: PTH118  (joining paths takes long)
 
     def get_full_path(self, name: str = "") -> str:
         return str(self.folder / name)
 
     def write(self, name: str, *pieces: bytes) -> None:
-        file = self.folder / name
         try:
-            write_file(file, *pieces)
+            write_file(f"{self._prefix}{name}", *pieces)
         except OutputError as error:
             # Checking first whether the folder exists would take longer than writing its files.
             if not isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
