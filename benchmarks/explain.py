@@ -17,7 +17,7 @@ __all__ = ["EXPLAIN", "explain_images"]
 
 _BATCH, _STEPS, _CLASS = 32, 50, 285
 # Images of integrated gradients, which runs the network for every step.
-_STEPPED = 8
+_STEPPED = 4
 _PATCH, _STRIDE = 32, 16
 
 
