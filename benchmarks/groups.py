@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.callbacks import CALLBACKS
+from benchmarks.calls import CALLS
 from benchmarks.encode import ENCODING
 from benchmarks.explain import EXPLAIN
 from benchmarks.files import FILES, PEERS
@@ -25,6 +26,7 @@ GROUPS: dict[str, Group] = {
     "files": FILES,
     "peers": PEERS,
     **GROWTH,
+    **CALLS,
     "explain": EXPLAIN,
     **THROUGHPUT,
     "ray": RAY,

@@ -30,7 +30,6 @@ _TRAINING_ATTRIBUTES = frozenset(
     [
         *("_compile_config", "_compile_loss", "_compile_metrics", "_compiled_trainable_state"),
         *("_eval_epoch_iterator", "_jit_compile", "_loss_tracker", "_metrics", "_run_eagerly"),
-        *("_self_unconditional_checkpoint_dependencies", "_self_unconditional_dependency_names"),
         *("compiled", "history", "loss", "optimizer", "steps_per_execution"),
         *("predict_function", "stop_evaluating", "stop_predicting", "stop_training"),
         *("test_function", "train_function", _ATTRIBUTE),
@@ -129,10 +128,10 @@ class _ModelState:
     """
 
     def __init__(self, model: Any) -> None:
-        # Attribute dicts and containers, with copies of their contents. The copies keep the objects
-        # alive, so that no new object can have the identity of an old object.
+        # Attribute dicts, and live views of containers, with copies of their contents. The copies
+        # keep the objects alive, so that no new object can have the identity of an old object.
         self._namespaces: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        self._containers: list[tuple[Any, tuple[Any, ...]]] = []
+        self._containers: list[tuple[Collection[Any], tuple[Any, ...]]] = []
         self._data_format = keras().config.image_data_format()
         operation_class = keras().Operation
         if not isinstance(model, operation_class):
@@ -147,10 +146,10 @@ class _ModelState:
                 continue
             visited.add(id(value))
             if isinstance(value, (list, tuple, dict, set)):
-                contents = _list_contents(value)
+                view = value.values() if isinstance(value, dict) else value
                 if not isinstance(value, tuple):
-                    self._containers.append((value, contents))
-                pending += contents
+                    self._containers.append((view, tuple(view)))
+                pending += view
             elif isinstance(value, operation_class) or _is_custom(value):
                 namespace = vars(value)
                 self._namespaces.append((namespace, dict(namespace)))
@@ -167,7 +166,7 @@ class _ModelState:
                 _are_same(namespace.values(), copy.values()) or _is_equivalent(namespace, copy)
                 for namespace, copy in self._namespaces
             )
-            and all(_are_same(_list_contents(item), copy) for item, copy in self._containers)
+            and all(_are_same(view, copy) for view, copy in self._containers)
             and keras().config.image_data_format() == self._data_format
         )
 
@@ -177,7 +176,9 @@ def _select_relevant(namespace: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in namespace.items()
-        if name not in _TRAINING_ATTRIBUTES and not getattr(value, INTERCEPTION, False)
+        if name not in _TRAINING_ATTRIBUTES
+        and not name.startswith("_self_")  # the checkpoint dependencies of TensorFlow
+        and not getattr(value, INTERCEPTION, False)
     }
 
 
@@ -191,10 +192,6 @@ def _is_equivalent(namespace: dict[str, Any], copy: dict[str, Any]) -> bool:
     copy.clear()
     copy.update(namespace)
     return True
-
-
-def _list_contents(container: Any) -> tuple[Any, ...]:
-    return tuple(container.values() if isinstance(container, dict) else container)
 
 
 def _are_same(values: Collection[Any], others: Collection[Any]) -> bool:
