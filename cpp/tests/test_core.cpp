@@ -18,7 +18,6 @@
 #endif
 
 #include "actgrid/deflate.hpp"
-#include "actgrid/filter.hpp"
 #include "actgrid/measure.hpp"
 #include "actgrid/overlay.hpp"
 #include "actgrid/paint.hpp"
@@ -309,24 +308,6 @@ void test_deflate() {
     }
 }
 
-void test_filter_paeth() {
-    // The rows are 0, 1, 2, ... and 2, 3, 4, ...: the prediction is the left neighbour, which is
-    // one less. The first pixel of a row has no left neighbour and is predicted by the pixel above.
-    // The first row is not written.
-    for (std::size_t width = 1; width < 140; ++width) {
-        std::vector<std::uint8_t> rows(2 * width), filtered(2 * width, 9);
-        std::vector<std::uint8_t> expected(2 * width, 9);
-        for (std::size_t x = 0; x < width; ++x) {
-            rows[x] = static_cast<std::uint8_t>(x);
-            rows[width + x] = static_cast<std::uint8_t>(x + 2);
-            expected[width + x] = x == 0 ? 2 : 1;
-        }
-        const auto stride = static_cast<std::ptrdiff_t>(width);
-        actgrid::filter_paeth(rows.data(), 2, stride, stride, filtered.data());
-        CHECK(filtered == expected);
-    }
-}
-
 // Resizing 2 x 2 to 4 x 4: pixel centres lie at 1/4 and 3/4 between input centres, or beyond them.
 void test_resize() {
     const auto infinity = std::numeric_limits<float>::infinity();
@@ -466,7 +447,6 @@ int main() {
         test_paint_flat_tiles();
         test_measure_threads();
         test_deflate();
-        test_filter_paeth();
         test_resize();
         test_overlay();
     }

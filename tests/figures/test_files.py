@@ -18,6 +18,7 @@ from PIL import Image
 
 from actgrid.errors import OptionError, OutputError
 from actgrid.figures.files import (
+    group_layers,
     make_folder_names,
     make_safe_name,
     make_unique_names,
@@ -308,3 +309,18 @@ def test_error_names_the_folder_that_cannot_be_created(
 def test_unknown_format_is_rejected(tmp_path: Path, activations: dict[str, Array]) -> None:
     with pytest.raises(OptionError, match="nope"):
         save_layers(tmp_path, make_infos(activations), activations, format="nope")
+
+
+def test_layers_are_grouped_in_order_by_size() -> None:
+    activations = {
+        name: np.zeros((2, values), np.float32)
+        for name, values in {"a": 100, "b": 100, "c": 800, "d": 1, "e": 1, "f": 98}.items()
+    }
+    # The 1,100 values are divided into eight groups of about 137 values for two threads.
+    groups = group_layers(activations, threads=2)
+    assert [list(group) for group in groups] == [["a", "b"], ["c"], ["d", "e", "f"]]
+    assert groups[1]["c"] is activations["c"]
+    assert [list(group) for group in group_layers(activations, threads=10_000)] == [
+        [name] for name in activations
+    ]
+    assert group_layers({}, threads=1) == []

@@ -23,6 +23,7 @@ from actgrid.errors import BackendError, OptionError
 from actgrid.rendering import backends
 from actgrid.rendering.backends import (
     BACKENDS,
+    DrawTask,
     find_backend_problems,
     load_backend,
     native_backend,
@@ -565,6 +566,64 @@ def test_missing_backend_error_names_install_command(
 def test_unknown_backend_raises() -> None:
     with pytest.raises(OptionError, match="one of auto, native, numba, numpy, not 'cuda'"):
         actgrid.render(np.ones((2, 2, 2)), backend="cuda")
+
+
+# Values at which the mapping has special cases: constant, tiny and huge spans, no finite values.
+_SPECIAL = [0.0, 1.0, -2.5, 1e-30, 3e38, -3e38, np.inf, -np.inf, np.nan]
+
+
+@pytest.mark.parametrize("backend", FAST_BACKENDS[:-1], indirect=True)
+@pytest.mark.parametrize("normalize", ["standard", "minmax", "symmetric", "range(-1, 2)"])
+@given(
+    layers=st.lists(
+        hnp.arrays(
+            st.sampled_from([np.dtype(name) for name in ("f4", "f8", "f2", "u1", "i8")]),
+            st.tuples(*(st.integers(1, 5) for _ in range(4))),
+            elements=st.integers(0, 100),
+        ),
+        max_size=5,
+    ),
+    special=st.lists(st.sampled_from(_SPECIAL), min_size=1, max_size=6),
+    threads=st.integers(1, 3),
+)
+@settings(max_examples=40, deadline=None)
+def test_drawing_at_once_equals_measuring_mapping_and_painting(
+    backend: str, normalize: str, layers: list[Array], special: list[float], threads: int
+) -> None:
+    normalization = parse_normalize(normalize)
+    layers = [*layers, np.resize(np.array(special, np.float32), (2, 1, 2, 3))]
+    tasks = []
+    for tiles in layers:
+        channels, slices, height, width = tiles.shape
+        count = channels * slices
+        canvas = np.full((height, count * width), 9, np.uint8)
+        origin = np.arange(0, count * width, width).reshape(channels, slices)
+        origin[-1, -1] = -1  # not drawn
+        tasks.append(DrawTask(tiles, origin, canvas))
+    with np.errstate(over="ignore"):
+        stats = native_backend.draw(tasks, normalization, threads)
+    for task, task_stats in zip(tasks, stats, strict=True):
+        expected = native_backend.measure(task.tiles, 1)
+        canvas = np.full_like(task.canvas, 9)
+        mapping = normalization.compute_mapping(task.tiles, expected, "channel", native_backend)
+        native_backend.paint(task.tiles, mapping, task.origin, canvas, 1)
+        np.testing.assert_array_equal(task.canvas, canvas)
+        for name in ("mean", "std", "min", "max", "zero_fraction", "nonfinite", "size"):
+            np.testing.assert_array_equal(getattr(task_stats, name), getattr(expected, name))
+
+
+def test_drawing_at_once_checks_its_arguments() -> None:
+    tiles, origin = np.zeros((2, 1, 3, 3), np.float32), np.array([[0], [4]])
+    canvas = np.zeros((3, 7), np.uint8)
+    with pytest.raises(ValueError, match="normalization percentile is not supported"):
+        _core.draw([(tiles, origin, canvas)], "percentile", 1, 99, 1)
+    with pytest.raises(ValueError, match="does not fit"):
+        _core.draw([(tiles, origin + 1, canvas)], "minmax", 0, 0, 1)
+    with pytest.raises(ValueError, match="one entry per tile"):
+        _core.draw([(tiles, origin[:1], canvas)], "minmax", 0, 0, 1)
+    with pytest.raises(TypeError):  # a copy of another type would be drawn on
+        _core.draw([(tiles, origin, canvas.astype(np.int32))], "minmax", 0, 0, 1)
+    assert _core.draw([], "minmax", 0, 0, 1) == []
 
 
 def test_core_checks_its_arguments() -> None:
