@@ -11,6 +11,7 @@ from benchmarks.growth import GROWTH
 from benchmarks.kernel import DTYPES, KERNEL, LAYOUTS
 from benchmarks.overlay import OVERLAY
 from benchmarks.processes import DEMO, EXPLAIN_MEMORY, IMAGES_MEMORY, MEMORY, START
+from benchmarks.stages import STAGES
 from benchmarks.suite import Group
 from benchmarks.throughput import RAY, THROUGHPUT
 from benchmarks.viewer import VIEWER
@@ -23,6 +24,7 @@ GROUPS: dict[str, Group] = {
     "layouts": LAYOUTS,
     **ENCODING,
     "overlay": OVERLAY,
+    "stages": STAGES,
     "files": FILES,
     "peers": PEERS,
     **GROWTH,

@@ -35,8 +35,8 @@ def render_model(
     Parameters
     ----------
     model : keras.Model, str or Extractor
-        The model, or anything that `actgrid.load_model` takes. An `actgrid.Extractor` avoids
-        compiling the model again for each of several inputs.
+        The model, or anything that `actgrid.load_model` takes. The function that is compiled in
+        the first call is kept with the model for later calls; an `actgrid.Extractor` keeps its own.
     x : array_like, dict, list or image sources
         The model's input with its batch axis, already preprocessed; or image files or Pillow
         images, which `actgrid.load_images` prepares for the model.

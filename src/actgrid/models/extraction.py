@@ -233,6 +233,7 @@ def list_layers(model: ModelLike, x: ModelInput | None = None) -> list[LayerInfo
     """List every layer output of a model, in the order in which the layers run.
 
     Operations of functional models (``keras.ops.relu(x)``, ``x * 2 + 1``) are listed like layers.
+    The list is kept with the model until the model changes.
 
     Parameters
     ----------
