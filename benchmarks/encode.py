@@ -1,10 +1,13 @@
-"""Benchmarks of PNG encoding: time and file size."""
+"""Benchmarks of PNG encoding and of deflate alone: time and size."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from functools import partial
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
+from typing import Any
 
 import actgrid
 from actgrid.bench import Prepare
@@ -13,7 +16,14 @@ from benchmarks.workload import grids
 
 __all__ = ["ENCODING"]
 
-Encode = Callable[[actgrid.Grid], bytes]
+_RAW_DEFLATE = -15
+
+# Prepares a function that encodes pictures, or compresses data, of a model. It returns the number
+# of bytes.
+PrepareBytes = Callable[[str], Callable[[], int]]
+
+
+# --- PNG files ---
 
 
 def encode_with_pillow(grid: actgrid.Grid, **options: int) -> bytes:
@@ -22,65 +32,141 @@ def encode_with_pillow(grid: actgrid.Grid, **options: int) -> bytes:
     return buffer.getvalue()
 
 
-def encode_with_opencv(grid: actgrid.Grid) -> bytes:
-    import cv2
-
-    is_encoded, data = cv2.imencode(".png", grid.levels)  # grayscale: OpenCV writes no palettes
-    assert is_encoded
-    return bytes(data)
-
-
-ENCODERS: dict[str, Encode] = {
-    "actgrid": actgrid.Grid.to_png,
-    "Pillow, its default": encode_with_pillow,
-    "Pillow, level 1": partial(encode_with_pillow, compress_level=1),
-    "OpenCV, its default": encode_with_opencv,
-}
-
-
-def prepare_encoding(model: str, encode: Encode) -> Callable[[], int]:
-    if encode is encode_with_opencv:
-        import cv2  # noqa: F401  (raises ImportError if it is missing)
+def prepare_encoding(encode: Callable[[actgrid.Grid], bytes], model: str) -> Callable[[], int]:
     pictures = grids(model)
     return lambda: sum(len(encode(grid)) for grid in pictures)
 
 
-def prepare_size(model: str, encode: Encode) -> Callable[[], float]:
-    run = prepare_encoding(model, encode)
-    return lambda: run() / 1e6
+def prepare_opencv(model: str) -> Callable[[], int]:
+    import cv2
+
+    def encode(grid: actgrid.Grid) -> bytes:
+        is_encoded, data = cv2.imencode(".png", grid.levels)  # grayscale: OpenCV has no palettes
+        assert is_encoded
+        return bytes(data)
+
+    return prepare_encoding(encode, model)
 
 
-def make_cases(
-    model: str, prepare: Callable[[str, Encode], Callable[[], object]]
-) -> dict[str, Prepare]:
-    return {name: partial(prepare, model, encode) for name, encode in ENCODERS.items()}
+ENCODERS: dict[str, PrepareBytes] = {
+    "actgrid": partial(prepare_encoding, actgrid.Grid.to_png),
+    "actgrid, stored": partial(prepare_encoding, partial(actgrid.Grid.to_png, compression="none")),
+    "Pillow, its default": partial(prepare_encoding, encode_with_pillow),
+    "Pillow, level 1": partial(prepare_encoding, partial(encode_with_pillow, compress_level=1)),
+    "OpenCV, its default": prepare_opencv,
+}
 
 
-def make_groups(model: str, title: str) -> tuple[Group, Group]:
-    theirs, ours = "Pillow, its default", "actgrid"
-    return (
-        Group(
-            f"PNG: {title}",
-            make_cases(model, prepare_encoding),
-            (Target("Pillow's default over ours, time", theirs, ours, 15, 30, True),),
+# --- deflate alone ---
+
+
+def read_idat_chunks(png: bytes) -> Iterator[bytes]:
+    start = 8  # after the signature
+    while start < len(png):
+        length, kind = struct.unpack_from(">I4s", png, start)
+        if kind == b"IDAT":
+            yield png[start + 8 : start + 8 + length]
+        start += length + 12
+
+
+@cache
+def filtered_rows(model: str) -> list[bytes]:
+    """Return the data before compression of each PNG file: the rows that actgrid filtered."""
+    return [zlib.decompress(b"".join(read_idat_chunks(grid.to_png()))) for grid in grids(model)]
+
+
+def prepare_deflate(compress: Callable[[bytes], bytes], model: str) -> Callable[[], int]:
+    pictures = filtered_rows(model)
+    return lambda: sum(len(compress(rows)) for rows in pictures)
+
+
+def prepare_own(model: str) -> Callable[[], int]:
+    from actgrid import _core
+
+    return prepare_deflate(partial(_core.deflate, last=True), model)
+
+
+def prepare_zlib_like(module: Any, model: str, **options: int) -> Callable[[], int]:
+    def compress(rows: bytes) -> bytes:
+        deflater = module.compressobj(wbits=_RAW_DEFLATE, **options)
+        data: bytes = deflater.compress(rows) + deflater.flush()
+        return data
+
+    return prepare_deflate(compress, model)
+
+
+def prepare_isal(level: int, model: str) -> Callable[[], int]:
+    from isal import isal_zlib
+
+    return prepare_zlib_like(isal_zlib, model, level=level)
+
+
+def prepare_libdeflate(model: str) -> Callable[[], int]:
+    from deflate import deflate_compress
+
+    return prepare_deflate(partial(deflate_compress, compresslevel=1), model)
+
+
+def prepare_zlib_ng(model: str, **options: int) -> Callable[[], int]:
+    from zlib_ng import zlib_ng
+
+    return prepare_zlib_like(zlib_ng, model, level=1, **options)
+
+
+DEFLATERS: dict[str, PrepareBytes] = {
+    "actgrid": prepare_own,
+    "ISA-L, level 1": partial(prepare_isal, 1),
+    "ISA-L, level 0": partial(prepare_isal, 0),
+    "libdeflate, level 1": prepare_libdeflate,
+    "zlib-ng, level 1": prepare_zlib_ng,
+    "zlib-ng, runs only": partial(prepare_zlib_ng, strategy=zlib.Z_RLE),
+}
+
+
+def make_cases(cases: Mapping[str, PrepareBytes], model: str) -> dict[str, Prepare]:
+    return {name: partial(prepare, model) for name, prepare in cases.items()}
+
+
+def make_size_cases(cases: Mapping[str, PrepareBytes], model: str) -> dict[str, Prepare]:
+    def prepare_size(prepare: PrepareBytes) -> Callable[[], float]:
+        run = prepare(model)
+        return lambda: run() / 1e6
+
+    return {name: partial(prepare_size, prepare) for name, prepare in cases.items()}
+
+
+def make_groups(model: str, pictures: str) -> dict[str, Group]:
+    pillow, isal, ours = "Pillow, its default", "ISA-L, level 1", "actgrid"
+    key = model.lower()
+    return {
+        f"png-{key}": Group(
+            f"PNG: {pictures}",
+            make_cases(ENCODERS, model),
+            (Target("Pillow's default over ours, time", pillow, ours, 15, 30, True),),
         ),
-        Group(
-            f"PNG size: {title}",
-            make_cases(model, prepare_size),
-            (Target("ours over Pillow's default, size", ours, theirs, 1),),
+        f"size-{key}": Group(
+            f"PNG size: {pictures}",
+            make_size_cases(ENCODERS, model),
+            (Target("ours over Pillow's default, size", ours, pillow, 1),),
             unit="MB",
             max_rounds=1,
         ),
-    )
+        f"deflate-{key}": Group(
+            f"deflate of the same filtered rows: {pictures}",
+            make_cases(DEFLATERS, model),
+            (Target("fastest library over ours, time", isal, ours, 1.5, 2, True),),
+        ),
+        f"deflate-size-{key}": Group(
+            f"deflate size of the same filtered rows: {pictures}",
+            make_size_cases(DEFLATERS, model),
+            (Target("ours over the fastest library, size", ours, isal, 1.02, 1),),
+            unit="MB",
+            max_rounds=1,
+        ),
+    }
 
 
 ENCODING = {
-    name: group
-    for model, title in (
-        ("VGG16", "VGG16, random weights, 15 megapixels"),
-        ("demo", "the demo's ReLU layers, trained weights"),
-    )
-    for name, group in zip(
-        (f"png-{model.lower()}", f"size-{model.lower()}"), make_groups(model, title), strict=True
-    )
+    **make_groups("VGG16", "VGG16, random weights, 15 megapixels"),
+    **make_groups("demo", "the demo's ReLU layers, trained weights"),
 }
