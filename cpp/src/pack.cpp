@@ -38,7 +38,10 @@ Tiles pack(const Tiles& tiles) {
         const std::ptrdiff_t pixel_stride =
             tiles.width > 1 ? tiles.column_stride : tiles.row_stride;
         const bool has_enough_channels = tiles.channels >= min_interleaved_channels;
-        if ((has_enough_channels && tiles.channel_stride == size) || pixel_stride == size) return;
+        const bool is_dense = pixel_stride == tiles.channels * size;  // no gap between pixels
+        if (((has_enough_channels || is_dense) && tiles.channel_stride == size) ||
+            pixel_stride == size)
+            return;
 
         static thread_local std::vector<std::byte> buffer;
         buffer.resize(std::max(buffer.size(),

@@ -25,7 +25,8 @@ std::vector<const Kernels*> get_available_variants() {
     std::vector<const Kernels*> variants{&ACTGRID_BASELINE::kernels};
 #ifdef ACTGRID_X86_VARIANTS
     // These are the instruction sets that CMakeLists.txt enables for each variant.
-    if (__builtin_cpu_supports("avx2")) variants.push_back(&avx2::kernels);
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        variants.push_back(&avx2::kernels);
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         variants.push_back(&avx512::kernels);

@@ -1,8 +1,10 @@
 // Interface of the kernels: the loops over values, compiled once for each instruction set.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "../deflate_format.hpp"
 #include "actgrid/tiles.hpp"
@@ -19,8 +21,7 @@ constexpr std::ptrdiff_t min_interleaved_channels = 16;
 constexpr std::ptrdiff_t max_part_channels = target_part_channels + min_interleaved_channels - 1;
 
 /// Running totals, with one entry per channel in each array. The sums are of differences from a
-/// pivot, which is a value of the channel: the variance then loses at most log2(pixels) bits to
-/// cancellation, whatever the mean is.
+/// pivot.
 struct Totals {
     double *sum, *square_sum, *min, *max;
     std::int64_t* zeros;
@@ -30,6 +31,24 @@ struct Totals {
                 zeros + channels};
     }
 };
+
+/// Sets the first entry to the totals of no values.
+static inline void clear_total(const Totals& total) {
+    constexpr double infinity = std::numeric_limits<double>::infinity();
+    *total.sum = *total.square_sum = 0;
+    *total.min = infinity;
+    *total.max = -infinity;
+    *total.zeros = 0;
+}
+
+/// Adds the first entry of `other` to the first entry of `total`.
+static inline void merge_total(const Totals& total, const Totals& other) {
+    *total.sum += *other.sum;
+    *total.square_sum += *other.square_sum;
+    *total.min = std::min(*total.min, *other.min);
+    *total.max = std::max(*total.max, *other.max);
+    *total.zeros += *other.zeros;
+}
 
 /// Mapping of one tile from values to levels, and the memory to which its levels are written.
 struct TileTarget {
@@ -55,8 +74,8 @@ struct ByteSums {
 /// layout that `pack` returns.
 struct Kernels {
     const char* name;
-    /// Computes the totals of each tile, relative to its pivot. If a tile contains NaN or an
-    /// infinity, its sum of squares is not finite.
+    /// Computes the totals of each tile, relative to its pivot, or to 0 if `pivots` is null, which
+    /// is faster. If a tile contains NaN or an infinity, its sum of squares is not finite.
     void (*measure)(const Tiles& tiles, const double* pivots, const Totals& totals);
     /// Writes the levels of each tile to its target.
     void (*paint)(const Tiles& tiles, const TileTarget* targets);

@@ -17,7 +17,12 @@ extern const Kernels kernels;
 const Kernels kernels{
     ACTGRID_TEXT(ACTGRID_VARIANT),
     [](const Tiles& tiles, const double* pivots, const Totals& totals) {
-        dispatch_dtype(tiles.dtype, [&]<class T>(T) { measure<T>(tiles, pivots, totals); });
+        dispatch_dtype(tiles.dtype, [&]<class T>(T) {
+            if (pivots)
+                measure<T, true>(tiles, pivots, totals);
+            else
+                measure<T, false>(tiles, pivots, totals);
+        });
     },
     [](const Tiles& tiles, const TileTarget* targets) {
         dispatch_dtype(tiles.dtype, [&]<class T>(T) { paint<T>(tiles, targets); });

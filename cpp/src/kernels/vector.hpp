@@ -4,7 +4,7 @@
 #include <array>
 #include <utility>
 
-#ifdef __AVX2__
+#ifdef __SSE2__
 #include <immintrin.h>
 #endif
 
@@ -84,11 +84,6 @@ static inline To convert(From from) {
         return (To)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)from);
 #endif
 #ifdef __AVX2__
-    if constexpr (std::same_as<To, Vector<std::uint8_t, 8>>) {
-        const __m128i low = _mm256_castsi256_si128((__m256i)from);
-        const __m128i words = _mm_packs_epi32(low, _mm256_extracti128_si256((__m256i)from, 1));
-        return (To)_mm_cvtsi128_si64(_mm_packus_epi16(words, words));
-    }
     if constexpr (std::same_as<From, Vector<float, 4>> && std::same_as<To, Vector<double, 4>>)
         return _mm256_cvtps_pd(from);
     if constexpr (std::same_as<From, Vector<std::uint16_t, 8>>)
@@ -152,11 +147,16 @@ static inline Floats convert_float16(Bits bits) {
     return widen_float16<Floats>(convert<Vector<std::uint32_t, sizeof(Bits) / 2>>(bits));
 }
 
-/// Converts two registers of doubles to one register of floats.
-static inline Register<float> narrow(const Register<double> (&wide)[2]) {
-    using Half = Vector<float, lanes / 2>;
-    const std::array<Half, 2> halves{convert<Half>(wide[0]), convert<Half>(wide[1])};
-    return std::bit_cast<Register<float>>(halves);
+/// Returns a * b + c, rounded once where the instruction set has such an instruction.
+static inline Register<double> multiply_add(Register<double> a, Register<double> b,
+                                            Register<double> c) {
+#if defined(__AVX512F__)
+    return _mm512_fmadd_pd(a, b, c);
+#elif defined(__FMA__)
+    return _mm256_fmadd_pd(a, b, c);
+#else
+    return a * b + c;
+#endif
 }
 
 /// Concatenates two vectors.
@@ -213,6 +213,63 @@ static inline Register<Real> load_register(const std::byte* address, int reg) {
     return load_vector<Real, T, n>(address + reg * n * static_cast<int>(sizeof(T)));
 }
 
+/// Returns numbers, or `top` where they exceed it. NaN is kept.
+template <class Real>
+static inline Register<Real> limit(Register<Real> numbers, Register<Real> top) {
+    // GCC compiles the generic code to a comparison and a selection, which are slower.
+#if defined(__AVX512F__)
+    if constexpr (sizeof(Real) == 4)
+        return _mm512_maskz_min_ps(0xffff, top, numbers);
+    else
+        return _mm512_maskz_min_pd(0xff, top, numbers);
+#elif defined(__AVX2__)
+    if constexpr (sizeof(Real) == 4)
+        return _mm256_min_ps(top, numbers);
+    else
+        return _mm256_min_pd(top, numbers);
+#elif defined(__SSE2__)
+    if constexpr (sizeof(Real) == 4)
+        return _mm_min_ps(top, numbers);
+    else
+        return _mm_min_pd(top, numbers);
+#else
+    return numbers > top ? top : numbers;
+#endif
+}
+
+using Integers = Register<std::int32_t>;
+using Bytes = Vector<std::uint8_t, register_bytes>;
+
+#ifdef __SSE2__
+/// Whether the conversion of a float to an integer is defined for NaN and for numbers that are too
+/// small: both become the smallest integer.
+constexpr bool converts_any_number = true;
+#else
+constexpr bool converts_any_number = false;
+#endif
+
+/// Converts four registers of integers to bytes: integers below 0 become 0, above 255 become 255.
+/// The bytes of four lanes of `a`, `b`, `c` and `d` are followed by those of the next four lanes.
+static inline Bytes pack_bytes(Integers a, Integers b, Integers c, Integers d) {
+#if defined(__AVX512BW__)
+    const auto low = _mm512_packs_epi32((__m512i)a, (__m512i)b);
+    return (Bytes)_mm512_packus_epi16(low, _mm512_packs_epi32((__m512i)c, (__m512i)d));
+#elif defined(__AVX2__)
+    const auto low = _mm256_packs_epi32((__m256i)a, (__m256i)b);
+    return (Bytes)_mm256_packus_epi16(low, _mm256_packs_epi32((__m256i)c, (__m256i)d));
+#elif defined(__SSE2__)
+    const auto low = _mm_packs_epi32((__m128i)a, (__m128i)b);
+    return (Bytes)_mm_packus_epi16(low, _mm_packs_epi32((__m128i)c, (__m128i)d));
+#else
+    const auto clip = [](Integers numbers) {
+        const Integers zero{}, top = zero + 255;
+        const Integers positive = numbers > zero ? numbers : zero;
+        return convert<Vector<std::uint8_t, lanes>>(positive < top ? positive : top);
+    };
+    return concatenate(concatenate(clip(a), clip(b)), concatenate(clip(c), clip(d)));
+#endif
+}
+
 // Selects, for every block of four 32-bit numbers, four of the eight numbers in that block of `a`
 // (indices 0 to 3) and of `b` (indices 4 to 7).
 template <int i0, int i1, int i2, int i3, class V, int... I>
@@ -225,6 +282,23 @@ static inline V shuffle_blocks(V a, V b, std::integer_sequence<int, I...>) {
 template <int i0, int i1, int i2, int i3, class V>
 static inline V shuffle_blocks(V a, V b) {
     return shuffle_blocks<i0, i1, i2, i3>(a, b, std::make_integer_sequence<int, lanes>{});
+}
+
+/// Transposes every block of 4 x 4 bytes.
+template <int... I>
+static inline Bytes transpose_bytes(Bytes bytes, std::integer_sequence<int, I...>) {
+    if constexpr (register_bytes == 16) {
+        // Interleaving the halves of a register twice needs SSE2 only.
+        const Bytes once =
+            shuffle(bytes, bytes, std::integer_sequence<int, (I / 2 + I % 2 * 8)...>{});
+        return shuffle(once, once, std::integer_sequence<int, (I / 2 + I % 2 * 8)...>{});
+    } else {
+        return shuffle(bytes, bytes,
+                       std::integer_sequence<int, (I / 16 * 16 + I % 4 * 4 + I / 4 % 4)...>{});
+    }
+}
+static inline Bytes transpose_bytes(Bytes bytes) {
+    return transpose_bytes(bytes, std::make_integer_sequence<int, register_bytes>{});
 }
 
 }  // namespace actgrid::ACTGRID_VARIANT
