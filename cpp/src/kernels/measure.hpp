@@ -89,10 +89,29 @@ struct LaneTotals {
     // at `prefetched` is prefetched, and `prefetched` moves on by one group.
     void add(const std::byte* group, std::ptrdiff_t step, std::ptrdiff_t count,
              const std::byte* prefetched) {
-        // Local sums stay in registers. There are two of each, because an addition must wait for
-        // the previous addition to the same sum.
-        Doubles sums[2][2] = {{sum[0], sum[1]}},
-                square_sums[2][2] = {{square_sum[0], square_sum[1]}};
+        // Sums of up to 256 bytes and of their squares are exact in float32, without a conversion
+        // of each byte to float64.
+        constexpr std::ptrdiff_t max_byte_count = 256;
+        if constexpr (sizeof(T) == 1 && !has_pivots) {
+            for (; count > max_byte_count; count -= max_byte_count) {
+                add_groups<float>(group, step, max_byte_count, prefetched);
+                group += max_byte_count * step;
+                prefetched += max_byte_count * lanes;
+            }
+            add_groups<float>(group, step, count, prefetched);
+        } else {
+            add_groups<double>(group, step, count, prefetched);
+        }
+    }
+
+    // Adds groups with sums in numbers of type Sum.
+    template <class Sum>
+    void add_groups(const std::byte* group, std::ptrdiff_t step, std::ptrdiff_t count,
+                    const std::byte* prefetched) {
+        // Local totals stay in registers. There are two of each sum, because an addition must wait
+        // for the previous addition to the same sum.
+        constexpr int sum_registers = register_count<Sum>;
+        Register<Sum> sums[2][sum_registers] = {}, square_sums[2][sum_registers] = {};
         Bound mins[bound_registers], maxs[bound_registers];
         Mask<ExactReal<T>> zero_counts[bound_registers];
         for (int reg = 0; reg < bound_registers; ++reg) {
@@ -109,9 +128,11 @@ struct LaneTotals {
                 maxs[reg] = x > maxs[reg] ? x : maxs[reg];
                 zero_counts[reg] = count_zeros(x, zero_counts[reg]);
             }
-            for (int reg = 0; reg < 2; ++reg) {
-                Doubles d;
-                if constexpr (sizeof(T) < 4)  // loading x again would repeat a costly conversion
+            for (int reg = 0; reg < sum_registers; ++reg) {
+                Register<Sum> d;
+                if constexpr (std::same_as<Sum, float>)
+                    d = x;
+                else if constexpr (sizeof(T) < 4)  // loading x again would convert it again
                     d = widen_half_register(x, reg);
                 else
                     d = load_register<double, T>(group, reg);
@@ -128,8 +149,15 @@ struct LaneTotals {
         }
         if (count > 0) add_group(0);
         for (int reg = 0; reg < 2; ++reg) {
-            sum[reg] = sums[0][reg] + sums[1][reg];
-            square_sum[reg] = square_sums[0][reg] + square_sums[1][reg];
+            for (int i = 0; i < 2; ++i) {
+                if constexpr (std::same_as<Sum, float>) {
+                    sum[reg] += widen_half_register(sums[i][0], reg);
+                    square_sum[reg] += widen_half_register(square_sums[i][0], reg);
+                } else {
+                    sum[reg] += sums[i][reg];
+                    square_sum[reg] += square_sums[i][reg];
+                }
+            }
         }
         for (int reg = 0; reg < bound_registers; ++reg) {
             min[reg] = mins[reg];

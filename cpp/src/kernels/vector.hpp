@@ -82,12 +82,20 @@ static inline To convert(From from) {
         return _mm512_maskz_cvtps_pd(0xff, from);
     if constexpr (std::same_as<From, Vector<std::uint16_t, 16>>)
         return (To)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)from);
+    if constexpr (std::same_as<From, Vector<std::uint8_t, 16>> && sizeof(To) == 64)
+        return (To)_mm512_maskz_cvtepu8_epi32(0xffff, (__m128i)from);
+    if constexpr (std::same_as<From, Vector<std::int8_t, 16>> && sizeof(To) == 64)
+        return (To)_mm512_maskz_cvtepi8_epi32(0xffff, (__m128i)from);
 #endif
 #ifdef __AVX2__
     if constexpr (std::same_as<From, Vector<float, 4>> && std::same_as<To, Vector<double, 4>>)
         return _mm256_cvtps_pd(from);
     if constexpr (std::same_as<From, Vector<std::uint16_t, 8>>)
         return (To)_mm256_cvtepu16_epi32((__m128i)from);
+    if constexpr (std::same_as<From, Vector<std::uint8_t, 8>> && sizeof(To) == 32)
+        return (To)_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(std::bit_cast<long long>(from)));
+    if constexpr (std::same_as<From, Vector<std::int8_t, 8>> && sizeof(To) == 32)
+        return (To)_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(std::bit_cast<long long>(from)));
 #endif
 #if !defined(__clang__) && __GNUC__ >= 12
     // GCC converts other vectors well only if they fill a register and double their width.
@@ -147,16 +155,15 @@ static inline Floats convert_float16(Bits bits) {
     return widen_float16<Floats>(convert<Vector<std::uint32_t, sizeof(Bits) / 2>>(bits));
 }
 
-/// Returns a * b + c, rounded once where the instruction set has such an instruction.
-static inline Register<double> multiply_add(Register<double> a, Register<double> b,
-                                            Register<double> c) {
+/// Returns a * b + c, rounded once for float64 where the instruction set has such an instruction.
+template <class V>
+static inline V multiply_add(V a, V b, V c) {
 #if defined(__AVX512F__)
-    return _mm512_fmadd_pd(a, b, c);
+    if constexpr (std::same_as<V, Register<double>>) return _mm512_fmadd_pd(a, b, c);
 #elif defined(__FMA__)
-    return _mm256_fmadd_pd(a, b, c);
-#else
-    return a * b + c;
+    if constexpr (std::same_as<V, Register<double>>) return _mm256_fmadd_pd(a, b, c);
 #endif
+    return a * b + c;
 }
 
 /// Concatenates two vectors.
