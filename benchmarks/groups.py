@@ -8,7 +8,7 @@ from benchmarks.encode import ENCODING
 from benchmarks.explain import EXPLAIN
 from benchmarks.files import FILES, PEERS
 from benchmarks.growth import GROWTH
-from benchmarks.kernel import DTYPES, KERNEL, LAYOUTS
+from benchmarks.kernel import BANDWIDTH, DTYPES, KERNEL, LAYOUTS, SIZES
 from benchmarks.overlay import OVERLAY
 from benchmarks.processes import DEMO, EXPLAIN_MEMORY, IMAGES_MEMORY, MEMORY, START
 from benchmarks.stages import STAGES
@@ -20,6 +20,8 @@ __all__ = ["GROUPS"]
 
 GROUPS: dict[str, Group] = {
     "kernel": KERNEL,
+    "sizes": SIZES,
+    "bandwidth": BANDWIDTH,
     "dtypes": DTYPES,
     "layouts": LAYOUTS,
     **ENCODING,

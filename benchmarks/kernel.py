@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from importlib.util import find_spec
+from time import perf_counter
 
 import numpy as np
 
 import actgrid
-from actgrid.bench import Run
+from actgrid.bench import Prepare, Run
 from actgrid.rendering.backends import load_backend
 from actgrid.rendering.normalize import parse_normalize
 from benchmarks import workload
 from benchmarks.suite import Group, Target
 from benchmarks.workload import COLUMNS, Array, PaintTask, make_tasks, vgg16_activations
 
-__all__ = ["DTYPES", "KERNEL", "LAYOUTS"]
+__all__ = ["BANDWIDTH", "DTYPES", "KERNEL", "LAYOUTS", "SIZES"]
 
 
 def prepare_kernel(tasks: list[PaintTask], name: str = "native", threads: int = 1) -> Run:
@@ -34,19 +37,30 @@ def prepare_kernel(tasks: list[PaintTask], name: str = "native", threads: int = 
 vgg16_tasks = cache(lambda: make_tasks(vgg16_activations()))
 
 
-def prepare_memory_bound() -> Run:
-    """Prepare the lower bound of the time: read the floats and write the bytes once."""
-    numbers = [task.tiles.transpose(1, 2, 3, 0).reshape(-1).view("f8") for task in vgg16_tasks()]
-    assert all(
-        np.shares_memory(a, task.tiles) for a, task in zip(numbers, vgg16_tasks(), strict=True)
-    )
+def prepare_memory_bound(tasks: list[PaintTask], reads: int) -> Run:
+    """Prepare the lower bound of the time: read the values once or twice, write the levels.
+
+    The statistics of a tile must be known before its first level is drawn. A layer that does not
+    fit the last-level cache is therefore read twice.
+    """
+    # The maximum of 4-byte integers is the fastest read of memory in NumPy.
+    numbers = [_get_memory(task.tiles).view(np.uint32) for task in tasks]
 
     def run() -> None:
-        for values, task in zip(numbers, vgg16_tasks(), strict=True):
-            values.max()
+        for values, task in zip(numbers, tasks, strict=True):
+            for _ in range(reads):
+                values.max()
             task.canvas.fill(1)
 
     return run
+
+
+def _get_memory(tiles: Array) -> Array:
+    """Return the values of tiles without gaps as a flat view, in the order of memory."""
+    order = np.argsort(tiles.strides, kind="stable")[::-1]
+    values: Array = tiles.transpose(order).reshape(-1)
+    assert np.shares_memory(values, tiles)
+    return values
 
 
 def kernel_case(backend: str, threads: int = 1) -> Callable[[], Run]:
@@ -75,18 +89,11 @@ def prepare_other(
     return run
 
 
-def _get_memory_bound_targets() -> tuple[float, float]:
-    try:
-        from actgrid import _core
-    except ImportError:
-        return 3.5, 2
-    return (3.5 if _core.simd_variant() == "avx512" else 4.5), 2
-
-
 KERNEL = Group(
     "kernel: VGG16, 18 layers, 5,696 channels, 60.3 MB float32",
     {
-        "floor: one read, one write": prepare_memory_bound,
+        "floor: one read, one write": lambda: prepare_memory_bound(vgg16_tasks(), 1),
+        "floor: two reads, one write": lambda: prepare_memory_bound(vgg16_tasks(), 2),
         "native, 1 thread": kernel_case("native"),
         "native, 2 threads": kernel_case("native", 2),
         "actgrid.render, native, 1 thread": lambda: prepare_render(1),
@@ -104,10 +111,11 @@ KERNEL = Group(
     },
     (
         Target(
-            "kernel over the floor",
+            "kernel over two reads, one write",
             "native, 1 thread",
-            "floor: one read, one write",
-            *_get_memory_bound_targets(),
+            "floor: two reads, one write",
+            2.5,
+            1.3,
         ),
         Target("textbook loop over kernel", "textbook loop", "native, 1 thread", 60, 100, True),
         Target("vectorised NumPy over kernel", "NumPy, vectorised", "native, 1 thread", 4, 8, True),
@@ -124,33 +132,153 @@ KERNEL = Group(
 )
 
 
+# --- one layer at a time ---
+
+Shape = tuple[int, int, int]  # height, width, channels
+DTYPE_NAMES = ("float32", "float16", "bfloat16", "float64", "uint8", "int32")
+
+
 @cache
-def make_typed_tasks(dtype: str) -> list[PaintTask]:
+def make_layer_tasks(
+    shape: Shape, dtype: str = "float32", data_format: str = "channels_last"
+) -> list[PaintTask]:
+    """Return the task of a random layer, of which about half the values are 0."""
     if dtype == "bfloat16":
         import ml_dtypes  # registers the dtype; a dependency of TensorFlow
 
         dtype = ml_dtypes.bfloat16
-    activations = vgg16_activations()
+    values = np.maximum(np.random.default_rng(0).standard_normal(shape, dtype=np.float32), 0)
     if np.dtype(dtype).kind in "iu":
-        activations = [x / x.max() * 255 for x in activations]
-    return make_tasks([x.astype(dtype) for x in activations])
+        values *= 255 / values.max()
+    activation = values.astype(dtype)[None]
+    if data_format == "channels_first":
+        activation = np.ascontiguousarray(np.moveaxis(activation, -1, 1))
+    return make_tasks([activation], data_format)
 
 
-def _dtype_case(dtype: str) -> Callable[[], Run]:
-    return lambda: prepare_kernel(make_typed_tasks(dtype))
+def count_repetitions(shape: Shape) -> int:
+    """Return how often a run draws a layer: once for a large layer, else for 8 million values."""
+    return max(1, 8_000_000 // math.prod(shape))
 
 
-DTYPES = Group(
-    "kernel by type, the same 15 million values, 1 thread",
+def format_shape(shape: Shape) -> str:
+    return " x ".join(map(str, shape))
+
+
+class LayerCases:
+    """The cases and targets of a group in which each run draws one layer repeatedly."""
+
+    def __init__(self) -> None:
+        self.cases: dict[str, Prepare] = {}
+        self.counts: dict[str, float] = {}
+        self.targets: list[Target] = []
+
+    def add(
+        self, name: str, shape: Shape, prepare: Callable[[list[PaintTask]], Run], *layout: str
+    ) -> None:
+        count = self.counts[name] = count_repetitions(shape)
+
+        def prepare_repeated() -> Run:
+            draw = prepare(make_layer_tasks(shape, *layout))
+
+            def run() -> None:
+                for _ in range(count):
+                    draw()
+
+            return run
+
+        self.cases[name] = prepare_repeated
+
+    def make_group(self, title: str) -> Group:
+        return Group(title, self.cases, tuple(self.targets), count=self.counts)
+
+
+def make_size_group() -> Group:
+    layers = LayerCases()
+    for shape in SHAPES:
+        size = format_shape(shape)
+        one_thread, two_threads = f"{size}, 1 thread", f"{size}, 2 threads"
+        one_read, two_reads = f"{size}, one read, one write", f"{size}, two reads, one write"
+        layers.add(one_read, shape, partial(prepare_memory_bound, reads=1))
+        layers.add(two_reads, shape, partial(prepare_memory_bound, reads=2))
+        layers.add(one_thread, shape, prepare_kernel)
+        layers.add(two_threads, shape, partial(prepare_kernel, threads=2))
+        layers.targets += [
+            Target(f"{size}, over one read, one write", one_thread, one_read, 10, 1.3),
+            Target(f"{size}, over two reads, one write", one_thread, two_reads, 5, 1.3),
+        ]
+        if math.prod(shape) > 1 << 18:  # smaller layers are drawn by one thread
+            layers.targets.append(
+                Target(f"{size}, 2 threads over 1", one_thread, two_threads, 1.4, 1.7, True)
+            )
+    return layers.make_group("kernel by size of the layer, drawn repeatedly, float32")
+
+
+def make_dtype_group() -> Group:
+    layers = LayerCases()
+    for shape in ((56, 56, 256), (224, 224, 3), (7, 7, 512)):
+        for dtype in DTYPE_NAMES:
+            floor = f"{format_shape(shape)} {dtype}, two reads, one write"
+            layers.add(floor, shape, partial(prepare_memory_bound, reads=2), dtype)
+            for data_format in ("channels_last", "channels_first"):
+                name = f"{format_shape(shape)} {dtype}, {data_format.replace('_', ' ')}"
+                layers.add(name, shape, prepare_kernel, dtype, data_format)
+                layers.targets.append(Target(f"{name}, over the floor", name, floor, 20, 1.3))
+    return layers.make_group("kernel by dtype and layout, drawn repeatedly, 1 thread")
+
+
+SHAPES: list[Shape] = [
+    (224, 224, 64),
+    (112, 112, 128),
+    (56, 56, 256),
+    (28, 28, 512),
+    (14, 14, 512),
+    (7, 7, 512),
+    (224, 224, 16),
+    (224, 224, 8),
+    (224, 224, 3),
+]
+SIZES = make_size_group()
+DTYPES = make_dtype_group()
+
+
+# --- bandwidth of memory ---
+
+
+def prepare_bandwidth(shape: Shape, threads: int) -> Callable[[], float]:
+    """Prepare the measurement of how fast threads read a layer together, in GB/s.
+
+    The first size exceeds the last-level cache, the others fit into it.
+    """
+    tasks = make_layer_tasks(shape)
+    values = _get_memory(tasks[0].tiles).view(np.uint32)
+    count = count_repetitions(shape)
+
+    def read(part: Array) -> None:
+        for _ in range(count):
+            part.max()
+
+    def run() -> float:
+        with ThreadPoolExecutor(threads) as pool:
+            start = perf_counter()
+            list(pool.map(read, np.array_split(values, threads)))
+            return values.nbytes * count / (perf_counter() - start) / 1e9
+
+    return run
+
+
+BANDWIDTH = Group(
+    "bandwidth of reading, by size of a layer",
     {
-        name: _dtype_case(name)
-        for name in ("float32", "float16", "bfloat16", "float64", "uint8", "int32")
+        f"{format_shape(shape)}, {name}": partial(prepare_bandwidth, shape, threads)
+        for shape in ((448, 448, 256), (224, 224, 64), (112, 112, 128))
+        for threads, name in ((1, "1 thread"), (2, "2 threads"))
     },
-    (
-        Target("float16 over float32", "float16", "float32", 0.9, 0.7),
-        Target("bfloat16 over float32", "bfloat16", "float32", 0.9, 0.7),
-    ),
+    unit="GB/s",
 )
+
+
+# --- layouts of the whole workload ---
 
 
 def _to_channels_first(x: Array) -> Array:
