@@ -33,7 +33,8 @@ from actgrid.rendering.normalize import Mapping, parse_normalize
 from actgrid.rendering.stats import ChannelStats
 
 # The native core in each variant that this processor can run.
-FAST_BACKENDS = (*(f"native-{variant}" for variant in _core.simd_variants()), "numba")
+NATIVE_VARIANTS = tuple(f"native-{variant}" for variant in _core.simd_variants())
+FAST_BACKENDS = (*NATIVE_VARIANTS, "numba")
 ALL_BACKENDS = (*FAST_BACKENDS, "numpy")
 DTYPES = [
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -183,6 +184,75 @@ def test_large_pictures_match_reference(backend: str, dtype: str, data_format: s
     assert (difference > 0).mean() <= 1e-4
     np.testing.assert_allclose(result.stats.mean, expected.stats.mean, rtol=1e-6)
     np.testing.assert_allclose(result.stats.std, expected.stats.std, rtol=1e-6)
+
+
+# Height, width, channels: pixels that are read together with their neighbours because they have few
+# channels, rows that fill a buffer of levels several times, and rows narrower than a register.
+@pytest.mark.parametrize("backend", FAST_BACKENDS, indirect=True)
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    "shape",
+    [(70, 33, 3), (3, 5000, 2), (300, 7, 5), (40, 41, 24), (60, 9, 16), (5, 130, 200), (99, 1, 12)],
+)
+def test_shapes_match_reference(backend: str, dtype: str, shape: tuple[int, int, int]) -> None:
+    values = np.random.default_rng(0).normal(20, 40, shape).clip(0, 255).astype(dtype)
+    values[..., -1] = 7  # a flat tile
+    values[:2, -3:, 0] = 0
+    if dtype != "uint8":
+        values[1, :, 1] = np.nan
+        values[2, 0] = np.inf
+        values[2, -1, -1] = -np.inf
+    for tiles in (
+        values.transpose(2, 0, 1)[:, None],  # channels last
+        np.ascontiguousarray(values.transpose(2, 0, 1))[:, None],
+    ):
+        stats = numpy_backend.measure(tiles, 1)
+        assert_stats_agree(load_backend(backend).measure(tiles, 2), stats, tiles)
+        for normalize in ("standard", "minmax"):
+            result = paint(backend, tiles, stats, normalize, 2)
+            np.testing.assert_array_equal(result, paint("numpy", tiles, stats, normalize, 1))
+
+
+@pytest.mark.parametrize("backend", NATIVE_VARIANTS, indirect=True)
+def test_statistics_of_bytes_are_exact(backend: str) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (300, 300, 33)).astype(np.uint8)
+    values[:, :, 0] = 255
+    for dtype in (np.uint8, np.int8):
+        tiles = values.view(dtype).transpose(2, 0, 1)[:, None]
+        exact = tiles.astype(np.int64)
+        for view in (tiles, np.ascontiguousarray(tiles)):
+            stats = load_backend(backend).measure(view, 1)
+            np.testing.assert_array_equal(stats.mean, exact.sum((2, 3)) / 90_000)
+            np.testing.assert_array_equal(stats.zero_fraction, (exact == 0).sum((2, 3)) / 90_000)
+            np.testing.assert_allclose(stats.std, exact.std((2, 3)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ALL_BACKENDS, indirect=True)
+@pytest.mark.parametrize("channels", [1, 3, 40])
+@given(log_ratio=st.floats(0, 9), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=25)
+def test_standard_deviation_is_accurate_for_any_mean(
+    backend: str, channels: int, log_ratio: float, seed: int
+) -> None:
+    # The mean of the first channel is up to 1e9 standard deviations.
+    values = np.random.default_rng(seed).normal(0, 1, (31, 37, channels))
+    values[:, :, 0] += 10**log_ratio
+    tiles = values.transpose(2, 0, 1)[:, None]
+    stats = load_backend(backend).measure(tiles, 1)
+    exact = tiles.astype(np.longdouble)
+    np.testing.assert_allclose(stats.std, exact.std((2, 3)).astype(float), rtol=1e-9)
+    np.testing.assert_allclose(stats.mean, exact.mean((2, 3)).astype(float), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", NATIVE_VARIANTS, indirect=True)
+@given(value=st.floats(-1e150, 1e150), channels=st.sampled_from((1, 3, 20)))
+@settings(max_examples=50)
+def test_statistics_of_constant_tiles_are_exact(backend: str, value: float, channels: int) -> None:
+    tiles = np.full((9, 11, channels), value).transpose(2, 0, 1)[:, None]
+    stats = load_backend(backend).measure(tiles, 1)
+    assert stats.mean.tolist() == [[value]] * channels
+    assert stats.std.tolist() == [[0]] * channels
+    assert stats.dead.all()
 
 
 @pytest.mark.parametrize("backend", ALL_BACKENDS, indirect=True)
