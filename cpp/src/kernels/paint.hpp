@@ -13,6 +13,7 @@ namespace actgrid::ACTGRID_VARIANT {
 static_assert(std::endian::native == std::endian::little,
               "the low byte of a word is its first pixel");
 
+constexpr int cache_line = 64;
 // Maximum number of pixels per channel that are stored at once.
 constexpr std::ptrdiff_t max_block_pixels = 16;
 
@@ -114,6 +115,13 @@ struct ChannelGroup {
         }
     }
 
+    // Prefetches the next row of the output. Narrow tiles that are side by side share cache lines.
+    void prefetch_next_row(std::ptrdiff_t x, std::ptrdiff_t width) const {
+        const std::ptrdiff_t step = std::max<std::ptrdiff_t>(cache_line / width, 1);
+        for (std::ptrdiff_t lane = 0; lane < lanes; lane += step)
+            __builtin_prefetch(pixels[lane] + strides[lane] + x, 1);
+    }
+
     void next_row() {
         for (int lane = 0; lane < lanes; ++lane) pixels[lane] += strides[lane];
     }
@@ -187,6 +195,7 @@ struct ChannelGroup {
             int count = remaining > 8 ? 16 : remaining > 4 ? 8 : 4;
             while (count > 4 && count > tiles.width) count /= 2;
             count = static_cast<int>(std::min<std::ptrdiff_t>(count, tiles.width));
+            if (x % cache_line == 0) prefetch_next_row(x, tiles.width);
             x = std::min(x, tiles.width - count);
             paint_block<is_flat>(row + offset + x * tiles.column_stride, tiles.column_stride,
                                  prefetched, x, count);
