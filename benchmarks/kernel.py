@@ -204,8 +204,8 @@ def make_size_group() -> Group:
         layers.add(one_thread, shape, prepare_kernel)
         layers.add(two_threads, shape, partial(prepare_kernel, threads=2))
         layers.targets += [
-            Target(f"{size}, over one read, one write", one_thread, one_read, 10, 1.3),
-            Target(f"{size}, over two reads, one write", one_thread, two_reads, 5, 1.3),
+            Target(f"{size}, over one read, one write", one_thread, one_read, 12, 1.3),
+            Target(f"{size}, over two reads, one write", one_thread, two_reads, 8, 1.3),
         ]
         if math.prod(shape) > 1 << 18:  # smaller layers are drawn by one thread
             layers.targets.append(

@@ -220,13 +220,14 @@ static void paint_interleaved(const Tiles& tiles, const TileTarget* targets) {
     const std::ptrdiff_t piece_width =
         std::max(piece / max_block_pixels * max_block_pixels, max_block_pixels);
     const std::ptrdiff_t piece_height = std::max<std::ptrdiff_t>(piece / tiles.width, 1);
+    const std::ptrdiff_t piece_bytes = piece_width < tiles.width ? piece_width * tiles.column_stride
+                                                                 : piece_height * tiles.row_stride;
     for (std::ptrdiff_t y = 0; y < tiles.height; y += piece_height) {
         const std::ptrdiff_t end_row = std::min(y + piece_height, tiles.height);
         for (std::ptrdiff_t x = 0; x < tiles.width; x += piece_width) {
             const std::ptrdiff_t end = std::min(x + piece_width, tiles.width);
             const std::byte* prefetched =
-                tiles.data + (end < tiles.width ? y * tiles.row_stride + end * tiles.column_stride
-                                                : end_row * tiles.row_stride);
+                tiles.data + y * tiles.row_stride + x * tiles.column_stride + piece_bytes;
             for (std::ptrdiff_t g = 0; g < count; ++g) {
                 ChannelGroup<T>& group = groups[g];
                 const std::byte* row = tiles.data + y * tiles.row_stride;
