@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from actgrid.bench import describe_machine
-from actgrid.cli.loading import load_tensorflow
 from actgrid.encoding import write_file
+from actgrid.models.frameworks import load_tensorflow
 from actgrid.progress import show_progress
 from benchmarks.groups import GROUPS
 from benchmarks.growth import plot_growth

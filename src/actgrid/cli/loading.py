@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import sys
 import warnings
 import zipfile
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -17,24 +14,17 @@ import numpy as np
 
 from actgrid import demo, models
 from actgrid.errors import AssumptionWarning, FormatError, MissingFileError
-from actgrid.models.frameworks import keras
+from actgrid.models.frameworks import keras, load_tensorflow
 from actgrid.models.layers import collect_operations
 from actgrid.models.loading import is_function_spec
 from actgrid.models.preprocessing import Preprocessing, find_preprocessing
-from actgrid.progress import buffer_stderr
 
 __all__ = [
     "load_inputs",
     "load_model",
-    "load_tensorflow",
     "parse_layers",
     "resolve_preprocessing",
 ]
-
-
-# Packages that Keras imports if they are installed, for its plots and scikit-learn wrappers. Their
-# import takes 1 s.
-_UNUSED_PACKAGES = ("matplotlib", "pandas", "sklearn")
 
 
 def load_model(spec: str, weights: str, safe_mode: bool) -> Any:
@@ -124,54 +114,3 @@ def load_inputs(path: Path) -> dict[str, Any]:
         raise FormatError(
             f"{path} must be a .npz file of numbers, as numpy.savez writes it: {error}"
         ) from error
-
-
-def load_tensorflow(*, skip_packages: bool = True) -> None:
-    """Import TensorFlow without the messages that it writes to standard error.
-
-    The messages are printed if the import fails.
-
-    Parameters
-    ----------
-    skip_packages
-        Whether Keras is imported without the packages that commands do not need.
-
-    Raises
-    ------
-    MissingDependencyError
-        If TensorFlow is not installed.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    skipped = _UNUSED_PACKAGES if skip_packages else ()
-    with buffer_stderr(), _without_packages(skipped), _without_garbage_collection():
-        keras().layers  # noqa: B018  (this access imports Keras and TensorFlow)
-
-
-@contextmanager
-def _without_packages(names: Collection[str]) -> Iterator[None]:
-    """Make imports of packages fail in a ``with`` block, unless they are imported already."""
-    names = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]  # None: ImportError
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Switch garbage collection off in a ``with`` block, and for the new objects for ever.
-
-    The imported modules live until the process ends. Collection took 0.5 s during the import of
-    TensorFlow, and 1.2 s when the process ended.
-    """
-    if "tensorflow" in sys.modules or not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()

@@ -30,7 +30,7 @@ from actgrid.errors import (
     RunError,
 )
 from actgrid.models import Extractor
-from actgrid.models.frameworks import keras
+from actgrid.models.frameworks import load_tensorflow
 from actgrid.models.networks import get_network
 from actgrid.option_checks import check_integer, check_number, resolve_thread_count
 from actgrid.progress import buffer_stderr
@@ -344,12 +344,11 @@ class _Worker:
         """Import TensorFlow and Keras, while the driver process prepares the task."""
         # TensorFlow reads these at import. Several workers may share a GPU.
         for name, value in {
-            "TF_CPP_MIN_LOG_LEVEL": "3",
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",
             "TF_NUM_INTRAOP_THREADS": str(self._threads),
         }.items():
             os.environ.setdefault(name, value)
-        keras()
+        load_tensorflow()
 
     def _load(self, task: Any, activity: str) -> int:
         """Load the model; return the number of earlier workers that died while loading it."""

@@ -28,8 +28,8 @@ def bench(options: Options) -> None:
     """
     from actgrid import bench
     from actgrid.cli import report
-    from actgrid.cli.loading import load_tensorflow
     from actgrid.encoding import make_folder
+    from actgrid.models.frameworks import load_tensorflow
 
     # Invalid options are reported before the measurement, which takes minutes.
     save = None if options["save"] is None else Path(options["save"])

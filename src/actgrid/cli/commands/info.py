@@ -51,9 +51,8 @@ def _describe_processor(has_native: bool) -> dict[str, Any]:
 
 
 def _list_devices() -> list[str] | str:
-    from actgrid.cli.loading import load_tensorflow
     from actgrid.errors import MissingDependencyError
-    from actgrid.models.frameworks import tensorflow
+    from actgrid.models.frameworks import load_tensorflow, tensorflow
 
     try:
         load_tensorflow()
