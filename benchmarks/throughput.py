@@ -23,11 +23,11 @@ __all__ = ["RAY", "THROUGHPUT", "run_images"]
 _BATCH = 8
 _DRAWING = {"format": "png"}
 # Title -> name of the network, selection of its layers (None: the default of actgrid render), and
-# number of images, which take about five seconds.
+# number of images. In shorter runs, filling the stages and finding top images would dominate.
 _NETWORKS: dict[str, tuple[str, object, int]] = {
-    "VGG16, 18 layers": ("VGG16", LAYERS, 48),
-    "embedded network, all 141 layers": ("demo", None, 32),
-    "embedded network, 33 ReLU layers": ("demo", "*_relu", 120),
+    "VGG16, 18 layers": ("VGG16", LAYERS, 128),
+    "embedded network, all 141 layers": ("demo", None, 160),
+    "embedded network, 33 ReLU layers": ("demo", "*_relu", 240),
 }
 # Images of the short and the long run that give the fixed and the proportional time of an engine.
 _FEW, _MANY = 50, 200
