@@ -210,7 +210,7 @@ static void paint_interleaved(const Tiles& tiles, const TileTarget* targets) {
     // Size of the pieces of pixels that are painted group by group, small enough for two pieces to
     // stay in the L1 cache. While a piece is painted, the next piece is prefetched in the order of
     // its memory.
-    constexpr std::ptrdiff_t max_piece_bytes = 1 << 14;
+    constexpr std::ptrdiff_t max_piece_bytes = 1 << 13;
     const std::ptrdiff_t count = count_groups(tiles.channels);
     ChannelGroup<T> groups[max_groups];
     for (std::ptrdiff_t g = 0; g < count; ++g)
@@ -293,7 +293,7 @@ template <bool is_flat, class T>
 
 // Copies `count` bytes as pieces of N bytes, or of fewer bytes if there are not as many. The last
 // piece may overlap the piece before.
-template <std::ptrdiff_t N = 16>
+template <std::ptrdiff_t N = 32>
 static inline void copy_pieces(const std::uint8_t* from, std::ptrdiff_t count, std::uint8_t* to) {
     if constexpr (N > 1) {
         if (count < N) return copy_pieces<N / 2>(from, count, to);

@@ -189,7 +189,7 @@ class _Drawing:
 
     @property
     def is_independent(self) -> bool:
-        """Whether each tile can be drawn before the statistics of the others are known."""
+        """True if each tile is drawn by its own statistics, in an order that is known."""
         return self.scope == "channel" and self.channels is not None
 
     def lay_out(self) -> DrawTask:

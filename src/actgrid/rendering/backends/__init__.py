@@ -69,12 +69,21 @@ _REMEDIES = {
 class DrawTask(NamedTuple):
     """Record of the tiles of a layer and the canvas on which to draw the tiles.
 
-    Attributes
+    Parameters
     ----------
-    tiles
+    tiles : numpy.ndarray
         (channels, slices, height, width), with any strides.
-    origin, canvas
-        As for `Backend.paint`.
+    origin : numpy.ndarray
+        Position of each tile, as for `Backend.paint`.
+    canvas : numpy.ndarray
+        (height, width) uint8, which is modified.
+
+    Examples
+    --------
+    >>> from actgrid.rendering.backends import DrawTask
+    >>> canvas = np.zeros((3, 3), np.uint8)
+    >>> DrawTask(np.ones((1, 1, 3, 3)), np.zeros((1, 1), int), canvas).canvas is canvas
+    True
     """
 
     tiles: npt.NDArray[Any]
