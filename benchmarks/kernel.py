@@ -13,7 +13,7 @@ import numpy as np
 
 import actgrid
 from actgrid.bench import Prepare, Run
-from actgrid.rendering.backends import load_backend
+from actgrid.rendering.backends import DrawTask, load_backend
 from actgrid.rendering.normalize import parse_normalize
 from benchmarks import workload
 from benchmarks.suite import Group, Target
@@ -24,6 +24,11 @@ __all__ = ["BANDWIDTH", "DTYPES", "KERNEL", "LAYOUTS", "SIZES"]
 
 def prepare_kernel(tasks: list[PaintTask], name: str = "native", threads: int = 1) -> Run:
     backend, standard = load_backend(name), parse_normalize("standard")
+
+    draw = getattr(backend, "draw", None)
+    if draw is not None:
+        layers = [DrawTask(task.tiles, task.origins, task.canvas) for task in tasks]
+        return partial(draw, layers, standard, threads)
 
     def run() -> None:
         for task in tasks:

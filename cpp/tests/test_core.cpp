@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <limits>
 #include <new>
+#include <random>
 #include <string>
 #include <thread>
 #include <utility>
@@ -18,10 +19,12 @@
 #endif
 
 #include "actgrid/deflate.hpp"
+#include "actgrid/draw.hpp"
 #include "actgrid/measure.hpp"
 #include "actgrid/overlay.hpp"
 #include "actgrid/paint.hpp"
 #include "actgrid/percentiles.hpp"
+#include "actgrid/png.hpp"
 #include "actgrid/simd.hpp"
 #include "pool.hpp"
 
@@ -308,6 +311,68 @@ void test_deflate() {
     }
 }
 
+// Tests that the compressed rows fit into deflate_capacity, and their checksum. The best filter for
+// two random levels is "none". Python tests check that zlib can decompress the rows.
+void test_compress_rows() {
+    for (const std::ptrdiff_t height : {1, 2, 77}) {
+        const std::ptrdiff_t stride = 501;
+        std::vector<std::uint8_t> rows(static_cast<std::size_t>(height * stride));
+        std::minstd_rand random(1);
+        for (std::size_t i = 0; i < rows.size(); ++i)
+            rows[i] = i % 501 == 0 || random() % 65536 < 32768 ? 0 : 200;
+        std::vector<std::uint8_t> out(actgrid::deflate_capacity(rows.size()));
+        const actgrid::CompressedRows compressed =
+            actgrid::compress_rows(rows.data(), height, stride, true, out.data());
+        CHECK(compressed.size > 0 && compressed.size <= out.size());
+        std::uint32_t low = 1, high = 0;
+        for (const std::uint8_t byte : rows) {
+            low = (low + byte) % 65521;
+            high = (high + low) % 65521;
+        }
+        CHECK(compressed.adler32 == (high << 16 | low));
+    }
+}
+
+// Layers of 2 channels, both ramps, are drawn on one row for each layer. Large layers are split
+// among threads, and small layers are distributed to threads.
+void test_draw() {
+    for (const int threads : {1, 3}) {
+        std::vector<StoredTiles<float>> layers;
+        for (const std::ptrdiff_t width : {256, 100'000, 2, 300, 150'000, 64, 128})
+            layers.push_back(store_tiles<float>(
+                actgrid::DType::float32, Layout::channels_last, 2, 1, width,
+                [&](auto c, auto, auto x) { return static_cast<float>(c + (x % 256)); }));
+        std::vector<actgrid::DrawTask> tasks;
+        std::vector<std::vector<std::uint8_t>> canvases;
+        std::vector<std::array<double, 8>> sums(layers.size());
+        std::vector<std::array<std::int64_t, 4>> counts(layers.size());
+        std::vector<std::array<std::int64_t, 2>> origins;
+        for (const auto& layer : layers) {
+            canvases.emplace_back(static_cast<std::size_t>(2 * layer.tiles.width));
+            origins.push_back({0, layer.tiles.width});
+        }
+        for (std::size_t i = 0; i < layers.size(); ++i) {
+            double* sum = sums[i].data();
+            tasks.push_back({layers[i].tiles,
+                             actgrid::Normalization::range,
+                             0,
+                             255,
+                             {sum, sum + 2, sum + 4, sum + 6, counts[i].data(), &counts[i][2]},
+                             {canvases[i].data(), 2 * layers[i].tiles.width, origins[i].data()}});
+        }
+        actgrid::draw(tasks, threads);
+        for (std::size_t i = 0; i < layers.size(); ++i) {
+            const auto width = static_cast<std::size_t>(layers[i].tiles.width);
+            CHECK(sums[i][4] == 0 && sums[i][5] == 1);  // the minima
+            bool is_ramp = true;
+            for (std::size_t x = 0; x < width; ++x)
+                is_ramp &= canvases[i][x] == x % 256 &&
+                           canvases[i][width + x] == std::min<std::size_t>(x % 256 + 1, 255);
+            CHECK(is_ramp);
+        }
+    }
+}
+
 // Resizing 2 x 2 to 4 x 4: pixel centres lie at 1/4 and 3/4 between input centres, or beyond them.
 void test_resize() {
     const auto infinity = std::numeric_limits<float>::infinity();
@@ -447,6 +512,8 @@ int main() {
         test_paint_flat_tiles();
         test_measure_threads();
         test_deflate();
+        test_compress_rows();
+        test_draw();
         test_resize();
         test_overlay();
     }
