@@ -174,6 +174,10 @@ CHANGES: dict[str, tuple[str, Callable[[Any], None]]] = {
 }
 
 
+def score_first_class(outputs: Any) -> Any:
+    return outputs[:, 0]
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_changed_model_is_traced_again(name: str) -> None:
     kind, change = CHANGES[name]
@@ -182,6 +186,7 @@ def test_changed_model_is_traced_again(name: str) -> None:
     for layer_paths in ("*", "head"):
         actgrid.render_model(model, x, layer_paths)
     actgrid.gradients(model, x, y, "*", loss=LOSS)
+    actgrid.explain(model, x, "saliency", score_first_class)
     change(model)
     expected = actgrid.Extractor(model, "head")(x)["head"]
     np.testing.assert_array_equal(expected, model(x))
@@ -191,6 +196,16 @@ def test_changed_model_is_traced_again(name: str) -> None:
     )
     loss = keras.losses.get(LOSS)(y, model(x))
     assert actgrid.gradients(model, x, y, "*", loss=LOSS).loss == pytest.approx(np.mean(loss))
+    with tf.GradientTape() as tape:
+        inputs = tf.constant(x)
+        tape.watch(inputs)
+        score = score_first_class(model(inputs))
+    np.testing.assert_allclose(
+        actgrid.explain(model, x, "saliency", score_first_class).values,
+        np.abs(tape.gradient(score, inputs)).max(-1),
+        rtol=1e-4,
+        atol=1e-7,
+    )
 
 
 def test_layers_added_to_a_sequential_model_are_listed_and_drawn() -> None:
