@@ -54,6 +54,7 @@ def prepare_forward() -> Run:
 
     model, x = make_extractor().model, tf.constant(load_photo())
     compiled = tf.function(lambda x: model(x, training=False))
+    compiled(x)
     return lambda: compiled(x).numpy()
 
 

@@ -56,15 +56,16 @@ struct BitWriter {
 };
 
 // At most 56 bits may be put between two flushes.
-static inline void put_bits(BitWriter& writer, std::uint64_t bits, int count) {
+[[gnu::always_inline]] static inline void put_bits(BitWriter& writer, std::uint64_t bits,
+                                                   int count) {
     writer.pending_bits |= bits << (writer.bit_count & 63);
     writer.bit_count += static_cast<std::uint32_t>(count);
 }
-static inline void put_code(BitWriter& writer, Code code) {
+[[gnu::always_inline]] static inline void put_code(BitWriter& writer, Code code) {
     writer.pending_bits |= std::uint64_t{code >> code_shift} << (writer.bit_count & 63);
     writer.bit_count += code;
 }
-static inline void flush(BitWriter& writer) {
+[[gnu::always_inline]] static inline void flush(BitWriter& writer) {
     std::memcpy(writer.out, &writer.pending_bits, sizeof writer.pending_bits);
     writer.out += (writer.bit_count & 63) >> 3;
     writer.pending_bits >>= writer.bit_count & 56;

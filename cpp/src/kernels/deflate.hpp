@@ -21,10 +21,12 @@ static inline std::uint64_t load_eight_bytes(const std::uint8_t* from) {
 }
 
 // Calls put_literals(from, count) for literals, 8 at a time where possible, and put_match(length)
-// for runs that repeat the byte before them. The first byte is a literal.
+// for runs that repeat the byte before them. The first byte is a literal. Inlined always, because
+// GCC stops inlining when a file grows large: calls take 25% more time.
 template <class PutLiterals, class PutMatch>
-static inline void scan_runs(const std::uint8_t* at, const std::uint8_t* end,
-                             const PutLiterals& put_literals, const PutMatch& put_match) {
+[[gnu::always_inline]] static inline void scan_runs(const std::uint8_t* at, const std::uint8_t* end,
+                                                    const PutLiterals& put_literals,
+                                                    const PutMatch& put_match) {
     put_literals(at++, 1);
     while (end - at >= 8) {
         // A byte of `changes` is zero if that byte equals the byte before it.
@@ -82,7 +84,7 @@ static void put_symbols(const std::uint8_t* bytes, std::size_t size, const Code*
     BitWriter out = writer;  // a local copy stays in registers
     scan_runs(
         bytes, bytes + size,
-        [&](const std::uint8_t* from, int count) {
+        [&](const std::uint8_t* from, int count) __attribute__((always_inline)) {
             if (count == 8) {
                 for (int i = 0; i < 4; ++i) put_code(out, codes[from[i]]);
                 flush(out);
@@ -96,7 +98,7 @@ static void put_symbols(const std::uint8_t* bytes, std::size_t size, const Code*
             }
             flush(out);
         },
-        [&](std::ptrdiff_t length) {
+        [&](std::ptrdiff_t length) __attribute__((always_inline)) {
             const MatchLength& match = match_lengths[static_cast<std::size_t>(length)];
             put_code(out, codes[match.symbol]);
             put_bits(out, match.extra_bits, match.extra_bit_count);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable
+from functools import lru_cache
 from operator import is_
 from typing import Any, TypeVar
 
@@ -136,8 +137,7 @@ class _ModelState:
         operation_class = keras().Operation
         if not isinstance(model, operation_class):
             return
-        # Lists and dicts that every layer has, such as its losses and its uses in models.
-        internal_names = set(vars(keras().layers.Layer())) - {"_layers"}
+        internal_names = _get_internal_names()
         visited: set[int] = set()
         pending: list[Any] = [model]
         while pending:
@@ -169,6 +169,13 @@ class _ModelState:
             and all(_are_same(view, copy) for view, copy in self._containers)
             and keras().config.image_data_format() == self._data_format
         )
+
+
+@lru_cache(maxsize=1)
+def _get_internal_names() -> frozenset[str]:
+    """Return the names of lists and dicts that every layer has, such as its uses in models."""
+    # With a name, because Keras counts the names that it chooses.
+    return frozenset(vars(keras().layers.Layer(name="layer"))) - {"_layers"}
 
 
 def _select_relevant(namespace: dict[str, Any]) -> dict[str, Any]:
