@@ -209,8 +209,8 @@ def make_size_group() -> Group:
         layers.add(one_thread, shape, prepare_kernel)
         layers.add(two_threads, shape, partial(prepare_kernel, threads=2))
         layers.targets += [
-            Target(f"{size}, over one read, one write", one_thread, one_read, 12, 1.3),
-            Target(f"{size}, over two reads, one write", one_thread, two_reads, 8, 1.3),
+            Target(f"{size}, over one read, one write", one_thread, one_read, 9, 1.3),
+            Target(f"{size}, over two reads, one write", one_thread, two_reads, 6, 1.3),
         ]
         if math.prod(shape) > 1 << 18:  # smaller layers are drawn by one thread
             layers.targets.append(
@@ -228,7 +228,7 @@ def make_dtype_group() -> Group:
             for data_format in ("channels_last", "channels_first"):
                 name = f"{format_shape(shape)} {dtype}, {data_format.replace('_', ' ')}"
                 layers.add(name, shape, prepare_kernel, dtype, data_format)
-                layers.targets.append(Target(f"{name}, over the floor", name, floor, 20, 1.3))
+                layers.targets.append(Target(f"{name}, over the floor", name, floor, 16, 1.3))
     return layers.make_group("kernel by dtype and layout, drawn repeatedly, 1 thread")
 
 
