@@ -69,29 +69,37 @@ def run_plain_first_call(name: str) -> None:
         np.asarray(tensor)
 
 
-def make_group(name: str) -> Group:
+def make_cases(name: str) -> dict[str, Prepare]:
     cases: dict[str, Prepare] = {
-        "Extractor": partial(prepare_extractor, name),
-        "Extractor, with render_model": partial(prepare_extractor_grids, name),
+        f"{name}: Extractor": partial(prepare_extractor, name),
+        f"{name}: render_model of the extractor": partial(prepare_extractor_grids, name),
     }
-    cases |= {call: partial(prepare_call, name, call) for call in _CALLS}
-    return Group(
-        f"second and later calls: {name}, all layers with a spatial output",
-        cases,
-        (
-            Target(
-                "render_model of the model over that of an extractor",
-                "render_model",
-                "Extractor, with render_model",
-                1.1,
-            ),
-            Target("list_layers over an extractor's call", "list_layers", "Extractor", 1.1),
+    return cases | {f"{name}: {call}": partial(prepare_call, name, call) for call in _CALLS}
+
+
+def make_targets(name: str) -> list[Target]:
+    return [
+        Target(
+            f"{name}: render_model of the model over that of the extractor",
+            f"{name}: render_model",
+            f"{name}: render_model of the extractor",
+            1.1,
         ),
-    )
+        Target(
+            f"{name}: list_layers over an extractor's call",
+            f"{name}: list_layers",
+            f"{name}: Extractor",
+            1.1,
+        ),
+    ]
 
 
 CALLS: dict[str, Group] = {
-    **{f"calls-{name.lower()}": make_group(name) for name in _NETWORKS},
+    "calls": Group(
+        "second and later calls, all layers with a spatial output",
+        {case: prepare for name in _NETWORKS for case, prepare in make_cases(name).items()},
+        tuple(target for name in _NETWORKS for target in make_targets(name)),
+    ),
     "first-call": Group(
         "first call, with the construction of the model",
         {
