@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
-import tempfile
 from functools import cache, partial
 from pathlib import Path
 
@@ -16,8 +15,9 @@ import actgrid
 from actgrid.bench import Run
 from actgrid.models.drawing import draw_layers
 from actgrid.rendering import encode_picture
+from benchmarks.kernel import prepare_memory_bound
 from benchmarks.suite import Group, Target
-from benchmarks.workload import Array
+from benchmarks.workload import Array, make_memory_folder, make_tasks
 
 __all__ = ["STAGES"]
 
@@ -58,20 +58,6 @@ def prepare_forward() -> Run:
     return lambda: compiled(x).numpy()
 
 
-def prepare_memory_bound() -> Run:
-    """Prepare the floor of drawing: read the floats and write the levels once."""
-    flat = [activation.reshape(-1) for activation in make_activations().values()]
-    values = [x.view("f8" if x.size % 2 == 0 else "f4") for x in flat]
-    levels = [np.empty(grid.levels.size, np.uint8) for grid in make_grids()]
-
-    def run() -> None:
-        for x, canvas in zip(values, levels, strict=True):
-            x.max()
-            canvas.fill(1)
-
-    return run
-
-
 def prepare_drawing(threads: int) -> Run:
     infos, activations = make_extractor().layers, make_activations()
     return lambda: draw_layers(infos, activations, threads=threads)
@@ -107,9 +93,8 @@ def prepare_encoding() -> Run:
 
 @cache
 def make_output_folder() -> Path:
-    """Return a folder in memory, so that a slow disk does not hide the cost of the calls."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    path = Path(tempfile.mkdtemp(prefix="actgrid-benchmarks-", dir=memory))
+    """Return a folder in memory that is removed at exit."""
+    path = make_memory_folder()
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
 
@@ -145,7 +130,9 @@ STAGES = Group(
     {
         "forward pass alone": prepare_forward,
         "extraction of 141 layers": lambda: partial(make_extractor(), load_photo()),
-        "floor: one read, one write": prepare_memory_bound,
+        "floor: one read, one write": lambda: prepare_memory_bound(
+            make_tasks(list(make_activations().values())), 1
+        ),
         "drawing in one call": lambda: prepare_drawing(1),
         "drawing in one call, 2 threads": lambda: prepare_drawing(2),
         "drawing by actgrid.render, 141 calls": prepare_render_calls,

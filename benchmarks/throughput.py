@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +14,7 @@ import actgrid
 from actgrid.bench import Run
 from actgrid.runs import Run as ImageRun
 from benchmarks.suite import Group, Target
-from benchmarks.workload import LAYERS, Array, photos, vgg16
+from benchmarks.workload import LAYERS, Array, make_memory_folder, photos, vgg16
 
 __all__ = ["RAY", "THROUGHPUT", "run_images"]
 
@@ -82,8 +80,7 @@ def run_images(
     **options: Any,
 ) -> None:
     """Process photo files with `actgrid.runs.Run`, with output to files in memory."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    folder = tempfile.mkdtemp(prefix="actgrid-benchmarks-", dir=memory)
+    folder = str(make_memory_folder())
     try:
         run = ImageRun(
             get_network(name),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ __all__ = [
     "PaintTask",
     "folder",
     "grids",
+    "make_memory_folder",
     "make_tasks",
     "montage",
     "photos",
@@ -80,6 +82,12 @@ def folder() -> Path:
     path = Path(tempfile.mkdtemp(prefix="actgrid-benchmarks-"))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
+
+
+def make_memory_folder() -> Path:
+    """Create a folder in memory, if possible, so that a slow disk does not hide other costs."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    return Path(tempfile.mkdtemp(prefix="actgrid-benchmarks-", dir=memory))
 
 
 @cache

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from actgrid.errors import ActgridError, LayerError, OptionError, ShapeError, suggest
 from actgrid.models.calls import choose_calls
 from actgrid.models.compiled import compile_function
-from actgrid.models.drawing import draw_layer, draw_weight
+from actgrid.models.drawing import draw_layers, draw_weight
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import as_tensors, map_tensors, prepare_inputs
 from actgrid.models.layers import LayerInfo, Selection, Weight, collect_weights
@@ -104,10 +104,7 @@ class Gradients:
             If an option is invalid. Also a ValueError.
         """
         batch = max(map(len, self.activations.values()), default=1)
-        return {
-            path: draw_layer(self._infos[path], gradient, batch=batch, **options)
-            for path, gradient in self.activations.items()
-        }
+        return draw_layers(self._infos, self.activations, batch=batch, **options)
 
     @takes_options(RenderOptions, **SIGNED)
     def render_weights(self, **options: Unpack[RenderOptions]) -> dict[str, Grid]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from actgrid.errors import OptionError, ShapeError
 from actgrid.figures.grids import get_batch_size
 from actgrid.models import Extractor, LayerInfo, load_images
-from actgrid.models.drawing import draw_layer
+from actgrid.models.drawing import draw_layers
 from actgrid.models.extraction import trace_layers
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.image_sources import are_images, find_images
@@ -236,10 +236,8 @@ def draw_samples(
         Layer path -> list of N grids.
     """
     batch = get_batch_size(activations)
-    return {
-        path: [
-            draw_layer(infos[path], activation, batch=batch, sample=sample, **render_options)
-            for sample in range(batch)
-        ]
-        for path, activation in activations.items()
-    }
+    samples = [
+        draw_layers(infos, activations, batch=batch, sample=sample, **render_options)
+        for sample in range(batch)
+    ]
+    return {path: [grids[path] for grids in samples] for path in activations}
