@@ -303,7 +303,7 @@ void test_deflate() {
         }
     }
     // Empty data is encoded as one empty stored block (RFC 1951, section 3.2.4).
-    for (const std::uint8_t last : {0, 1}) {
+    for (const std::uint8_t last : {std::uint8_t{0}, std::uint8_t{1}}) {
         std::vector<std::uint8_t> out(actgrid::deflate_capacity(0));
         CHECK(actgrid::deflate(nullptr, 0, last, out.data()) == 5);
         out.resize(5);

@@ -153,7 +153,7 @@ def test_scorecam_weighting_and_baseline(
         for channel in np.moveaxis(conv(image[None])[0].numpy(), -1, 0)[[0, 2]]:
             resized = tf.image.resize(channel[..., None], (8, 8)).numpy()
             mask = (resized - resized.min()) / (resized.max() - resized.min())
-            masked = np.float32(hidden + mask * (image - hidden))[None]
+            masked = (hidden + mask * (image - hidden)).astype(np.float32)[None]
             scores = head(average(conv(masked)))
             outputs = scores if weighting == "softmax" else model(masked)
             maps.append(channel)

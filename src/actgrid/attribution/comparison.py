@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
 from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import CompareOptions, OverlayOptions, RequestOptions
 from actgrid.rendering import Heatmap, Sheet, lay_out_sheet
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["compare_methods", "format_targets"]
 

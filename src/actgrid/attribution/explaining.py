@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 from actgrid.attribution.methods import check_options, find_method
 from actgrid.attribution.requests import prepare_request
@@ -10,9 +10,6 @@ from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
 from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import ExplainOptions, MethodOptions, RequestOptions
 from actgrid.rendering import Heatmap
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["explain"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,6 @@ from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import SIGNED, RenderArrayOptions, RenderOptions
 from actgrid.rendering import Grid
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["Gradients", "gradients"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +34,6 @@ from actgrid.options import ChannelOptions, MaximizeImageOptions
 from actgrid.progress import show_progress
 from actgrid.rendering.picture import Picture
 from actgrid.rendering.sheet import lay_out_sheet
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["Maximization", "maximize"]
 

@@ -163,7 +163,8 @@ def occlusion(
         total[hidden] += decrease[:, None, None]
         count[hidden] += 1
     reasons = (CONSTANT_SCORE,) * len(batch)
-    return Attribution(np.float32(total / count), target_scores, signed=True, zero_reasons=reasons)
+    values = (total / count).astype(np.float32)
+    return Attribution(values, target_scores, signed=True, zero_reasons=reasons)
 
 
 def _place_patches(side: int, patch: int, stride: int) -> list[int]:

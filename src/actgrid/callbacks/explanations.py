@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Unpack, cast
 
 from actgrid.attribution.methods import check_options, find_method
 from actgrid.attribution.requests import prepare_request
@@ -12,9 +12,6 @@ from actgrid.encoding import encode
 from actgrid.models.types import LayerLike, TargetLike
 from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import ExplanationsOptions, MethodOptions, OverlayOptions, RequestOptions
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["Explanations"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 from actgrid.callbacks.pictures import PictureCallback
 from actgrid.callbacks.samples import Samples, draw_samples, read_data
@@ -12,9 +12,6 @@ from actgrid.models.types import LayersLike
 from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import ActivationGridsOptions, RenderArrayOptions
 from actgrid.rendering.backends import load_backend
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["ActivationGrids", "check_layers", "pick_render_options"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,6 @@ from actgrid.rendering import ChannelStats
 from actgrid.rendering.stats import list_stat_arrays, make_stats, reshape_stats
 from actgrid.runs.events import EventWriter
 from actgrid.statistics.measurements import measure_image_stats
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["ChannelHealth", "ChannelHealthWarning"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 from actgrid.callbacks.base import Sink, TrainingCallback
 from actgrid.callbacks.grids import check_layers, pick_render_options
@@ -15,9 +15,6 @@ from actgrid.models.types import LayersLike
 from actgrid.option_groups import takes_options
 from actgrid.options import MovieOptions
 from actgrid.rendering import palette
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["TrainingMovie"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +28,6 @@ from actgrid.option_groups import takes_options
 from actgrid.options import ModelDiagramOptions
 from actgrid.rendering import render
 from actgrid.rendering.diagram import Box, Diagram, draw_diagram
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["diagram"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import numpy.typing as npt
 
@@ -16,9 +16,6 @@ from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import RenderModelOptions
 from actgrid.rendering import Grid
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["get_batch_size", "render_model"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 from actgrid.encoding import make_folder
 from actgrid.errors import LayerError
@@ -24,9 +24,6 @@ from actgrid.models.types import LayersLike, ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import SIGNED, RenderOptions, WeightFileOptions
 from actgrid.rendering import Grid
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["DrawnWeight", "render_weights", "save_weights"]
 

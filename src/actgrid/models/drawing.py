@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,6 @@ from actgrid.option_groups import takes_options
 from actgrid.options import SIGNED, RenderArrayOptions
 from actgrid.rendering import Grid, render
 from actgrid.rendering.draw import render_arrays
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["arrange_kernel_axes", "draw_layer", "draw_layers", "draw_weight"]
 

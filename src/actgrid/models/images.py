@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +27,6 @@ from actgrid.models.tracing import find_input_specs
 from actgrid.models.types import ImageSources, ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import InputOptions
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["Photo", "load_images", "load_photos", "load_with_pixels"]
 

@@ -8,7 +8,7 @@ import os
 import re
 import reprlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 from actgrid.errors import ActgridError, MissingFileError, ModelError, suggest
 from actgrid.models.archives import check_archive
@@ -18,9 +18,6 @@ from actgrid.models.networks import find_network, list_network_kinds, unwrap_mod
 from actgrid.models.types import ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import ModelOptions
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["SPECS", "is_function_spec", "load_model"]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,6 @@ from actgrid.options import DiagramOptions
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.picture import Picture
 from actgrid.rendering.sheet import shorten_text
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["Box", "Diagram", "draw_diagram"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,6 @@ from actgrid.rendering.layout import Layout, choose_columns
 from actgrid.rendering.normalize import Normalization, parse_normalize
 from actgrid.rendering.stats import ChannelStats, reshape_stats
 from actgrid.rendering.tiles import Tiling, as_array, tile
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["ORDERS", "render", "render_arrays"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, SupportsIndex, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -37,9 +37,6 @@ from actgrid.rendering.normalize import Mapping, parse_normalize
 from actgrid.rendering.picture import Picture
 from actgrid.rendering.sheet import Sheet, lay_out_sheet
 from actgrid.rendering.stats import ChannelStats
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["Heatmap"]
 
@@ -169,7 +166,7 @@ class Heatmap(Picture):
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, index: int | slice) -> Heatmap:
+    def __getitem__(self, index: SupportsIndex | slice) -> Heatmap:
         """Return a heatmap with one or several of the maps of this heatmap."""
         if isinstance(index, slice):
             rows = index

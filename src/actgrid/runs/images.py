@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Unpack, cast
 
 from actgrid.errors import OptionError, RunError
 from actgrid.models.types import LayersLike, ModelLike
@@ -18,9 +18,6 @@ from actgrid.options import (
 from actgrid.progress import show_progress
 from actgrid.runs.runs import Run, Summary
 from actgrid.statistics.dataset import DatasetStats
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["measure_images", "render_images"]
 

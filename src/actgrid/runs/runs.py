@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
 import orjson
@@ -48,9 +48,6 @@ from actgrid.statistics.dataset import (
     stats_from_bytes,
     stats_to_bytes,
 )
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["Run", "Summary", "check_start"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,6 @@ from actgrid.statistics.storage import deserialize, serialize
 
 if TYPE_CHECKING:
     import pandas
-    from typing_extensions import Unpack
 
 __all__ = [
     "STATISTICS",
@@ -204,7 +203,7 @@ class DatasetStats:
             ``dead_channels`` and ``nearly_dead_channels`` (indices). ``totals`` has the sums of the
             numbers, and the number of ``layers``.
         """
-        layers = []
+        layers: list[dict[str, Any]] = []
         for path, layer in self.layers.items():
             dead = np.flatnonzero(layer.dead)
             nearly_dead = np.flatnonzero(layer.find_nearly_dead(nearly_dead_fraction))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,6 @@ from actgrid.rendering.colormaps import palette
 from actgrid.rendering.sheet import Sheet, lay_out_sheet
 from actgrid.statistics.dataset import DatasetStats
 from actgrid.statistics.layer_stats import LayerStats, TopImage
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["TopImages", "find_top_images"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import orjson
 
@@ -25,9 +25,6 @@ from actgrid.progress import show_progress
 from actgrid.web.images import ImageStore
 from actgrid.web.page_files import read_page_files
 from actgrid.web.viewer import Viewer
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["export_site"]
 

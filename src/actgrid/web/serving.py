@@ -10,7 +10,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 from urllib.parse import quote
 
 import uvicorn
@@ -23,9 +23,6 @@ from actgrid.options import PageOptions, ServeOptions, ViewerImageOptions, ViewO
 from actgrid.web.app import make_app
 from actgrid.web.images import ImageStore
 from actgrid.web.viewer import Viewer
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["View", "make_viewer", "serve", "view"]
 

@@ -11,7 +11,7 @@ from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -45,9 +45,6 @@ from actgrid.web.layers import (
 )
 from actgrid.web.maximized import MaximizedImages
 from actgrid.web.viewed import ViewedModel
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["Viewer"]
 

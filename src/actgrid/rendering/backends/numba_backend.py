@@ -191,7 +191,7 @@ def _iterate_bands(
     else:
         bands = iter([(0, x.view(np.uint8) if x.dtype == np.bool_ else x, first, last)])
     if is_adjacent:
-        return ((row, band.transpose(1, 2, 0), *ends) for row, band, *ends in bands)
+        return ((row, band.transpose(1, 2, 0), start, stop) for row, band, start, stop in bands)
     return bands
 
 

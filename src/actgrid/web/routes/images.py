@@ -73,7 +73,7 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
             try:
                 reading = read_upload(request, viewer.images.max_bytes)
                 upload = await asyncio.wait_for(reading, _MAX_UPLOAD_SECONDS)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 return json_response(
                     {"detail": f"the upload took more than {_MAX_UPLOAD_SECONDS} seconds"}, 408
                 )
