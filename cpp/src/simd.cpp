@@ -4,6 +4,10 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#ifdef ACTGRID_X86_VARIANTS
+#include <cpuid.h>
+#endif
+
 #include "kernels/kernels.hpp"
 
 namespace actgrid {
@@ -21,15 +25,41 @@ ACTGRID_DECLARE(avx512)
 
 namespace {
 
+#ifdef ACTGRID_X86_VARIANTS
+struct InstructionSets {
+    bool avx2 = false;
+    bool avx512 = false;
+};
+
+// Returns which of the instruction sets that CMakeLists.txt enables for the variants the processor
+// and the operating system support (Intel, Software Developer's Manual, volume 1, chapters 14 and
+// 15). __builtin_cpu_supports needs a runtime library that clang-cl does not link.
+InstructionSets detect_instruction_sets() {
+    const auto contains = [](unsigned bits, unsigned required) {
+        return (bits & required) == required;
+    };
+    unsigned eax, ebx, ecx, edx;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return {};
+    if (!contains(ecx, bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C)) return {};
+    // The registers that the operating system saves when it switches threads.
+    constexpr unsigned ymm_state = 0x06, zmm_state = 0xe6;
+    unsigned saved, saved_high;
+    __asm__("xgetbv" : "=a"(saved), "=d"(saved_high) : "c"(0));
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return {};
+    constexpr unsigned avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+    InstructionSets supported;
+    supported.avx2 = contains(saved, ymm_state) && contains(ebx, bit_AVX2 | bit_BMI2);
+    supported.avx512 = supported.avx2 && contains(saved, zmm_state) && contains(ebx, avx512);
+    return supported;
+}
+#endif
+
 std::vector<const Kernels*> get_available_variants() {
     std::vector<const Kernels*> variants{&ACTGRID_BASELINE::kernels};
 #ifdef ACTGRID_X86_VARIANTS
-    // These are the instruction sets that CMakeLists.txt enables for each variant.
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        variants.push_back(&avx2::kernels);
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        variants.push_back(&avx512::kernels);
+    static const InstructionSets supported = detect_instruction_sets();
+    if (supported.avx2) variants.push_back(&avx2::kernels);
+    if (supported.avx512) variants.push_back(&avx512::kernels);
 #endif
     return variants;
 }
