@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import nox
 
 nox.options.sessions = ["lint", "tests"]
+
+# With actgrid and its required dependencies, all that the tests of tests/core.txt need.
+CORE_TEST_PACKAGES = ("pytest>=8.2", "hypothesis", "ml_dtypes")
 
 
 @nox.session
@@ -21,24 +25,50 @@ def lint(session: nox.Session) -> None:
     session.run("clang-format", "--dry-run", "--Werror", *sources)
 
 
-@nox.session(python=["3.10", "3.11", "3.12", "3.13"])
+@nox.session(python=["3.11", "3.12", "3.13"])
 def tests(session: nox.Session) -> None:
-    """Run the tests with the newest TensorFlow."""
+    """Run the tests with the newest releases of the dependencies."""
     session.install(".[test]")
     session.run("pytest", *session.posargs)
 
 
-@nox.session(python="3.11")
-def oldest(session: nox.Session) -> None:
-    """Run the tests with the oldest TensorFlow, Keras and NumPy."""
-    session.install(".[test]", "tensorflow==2.16.*", "keras==3.10.*", "numpy==1.26.*")
+@nox.session(python="3.11", venv_backend="uv")
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the lowest versions that pyproject.toml permits."""
+    session.install("--resolution=lowest-direct", ".[test]")
+    # Old releases use interfaces that later releases of their own dependencies deprecate.
+    session.run("pytest", "-W", "default", *session.posargs)
+
+
+@nox.session(venv_backend="uv")
+def newest(session: nox.Session) -> None:
+    """Run the tests with the newest versions of the dependencies, including pre-releases."""
+    session.install("--prerelease=allow", "--upgrade", ".[test]")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the sdist and from it the wheel, and test the core of the installed wheel."""
+    session.install("build", "twine", *CORE_TEST_PACKAGES)
+    folder = Path(session.create_tmp())
+    for old in folder.iterdir():
+        old.unlink()
+    session.run("python", "-m", "build", "--outdir", str(folder))
+    session.run("twine", "check", "--strict", *map(str, folder.iterdir()))
+    (built,) = map(str, folder.glob("*.whl"))
+    if sys.platform == "linux":
+        session.install("auditwheel")
+        session.run("auditwheel", "show", built)
+    # Without a compiler, as on the machines of users.
+    session.install("--force-reinstall", built, env={"CXX": "no-compiler"})
+    session.run("pytest", "@tests/core.txt", *session.posargs)
 
 
 @nox.session
 def sanitize(session: nox.Session) -> None:
     """Run the core's tests with GCC's sanitizers: memory, undefined behaviour, data races."""
-    session.install("cmake", "ninja", "pytest", "hypothesis", "ml_dtypes")
+    session.install("cmake", "ninja", *CORE_TEST_PACKAGES)
     settings = (
         "cmake.define.ACTGRID_SANITIZE=address,undefined",
         "cmake.build-type=RelWithDebInfo",
@@ -50,13 +80,12 @@ def sanitize(session: nox.Session) -> None:
         for name in ("libasan.so", "libstdc++.so.6")
     ]
     session.run(
-        *("pytest", "tests/rendering", "tests/encoding"),
+        *("pytest", "@tests/core.txt"),
         # The sanitizer's report is to be seen, and not another one before it.
         *("--capture=sys", "-p", "no:faulthandler"),
-        # The core alone: neither numba nor matplotlib is there. No fork: the sanitizer's allocator
-        # stays locked in a child if another thread held its lock (the C++ tests fork).
-        *("-k", "not (numba or every_backend or missing_backend or fork)"),
-        "--ignore=tests/rendering/test_colormaps.py",
+        # The sanitizer's allocator stays locked in a child process if another thread held its lock
+        # (the C++ tests fork).
+        "--deselect=tests/rendering/test_backends.py::test_forked_child_renders",
         *session.posargs,
         env={
             "LD_PRELOAD": " ".join(libraries),
