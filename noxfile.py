@@ -15,14 +15,9 @@ CORE_TEST_PACKAGES = ("pytest>=8.2", "hypothesis", "ml_dtypes")
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, types, formatting and the docstrings of public names."""
+    """Run the checks of .pre-commit-config.yaml on all files."""
     session.install(".[dev]")
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
-    session.run("mypy")
-    session.run("python", "tests/docstrings.py")
-    sources = sorted(str(path) for path in Path("cpp").rglob("*.[ch]pp"))
-    session.run("clang-format", "--dry-run", "--Werror", *sources)
+    session.run("pre-commit", "run", "--all-files", "--show-diff-on-failure", *session.posargs)
 
 
 @nox.session(python=["3.11", "3.12", "3.13"])

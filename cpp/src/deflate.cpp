@@ -29,11 +29,11 @@ void align_to_byte(BitWriter& out) {
 // occur get length 0.
 void compute_code_lengths(std::span<const std::uint32_t> counts, int max_length,
                           std::span<std::uint8_t> lengths) {
-    std::fill(lengths.begin(), lengths.end(), std::uint8_t{0});
+    std::ranges::fill(lengths, std::uint8_t{0});
     std::vector<std::pair<std::uint32_t, int>> leaves;  // (count, symbol), the rarest symbol first
     for (std::size_t symbol = 0; symbol < counts.size(); ++symbol)
         if (counts[symbol] > 0) leaves.emplace_back(counts[symbol], static_cast<int>(symbol));
-    std::sort(leaves.begin(), leaves.end());
+    std::ranges::sort(leaves);
     const std::size_t n = leaves.size();
     if (n == 1) lengths[static_cast<std::size_t>(leaves[0].second)] = 1;
     if (n < 2) return;
@@ -169,7 +169,7 @@ void put_stored_block(BitWriter& out, bool last, Bytes bytes) {
         put_bits(out, part.size(), 16);
         put_bits(out, part.size() ^ max_size, 16);
         flush(out);
-        out.out = std::copy(part.begin(), part.end(), out.out);
+        out.out = std::ranges::copy(part, out.out).out;
     } while (!bytes.empty());
 }
 

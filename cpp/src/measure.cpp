@@ -50,7 +50,7 @@ class BandTotals {
 // values. A sum has at most 2^17 values, so that the bound is 5e-7 where this returns false.
 bool has_large_mean(const Totals& totals, std::ptrdiff_t tiles, std::ptrdiff_t pixels) {
     constexpr double min_relative_variance = 1e-4;  // relative to the square of the mean
-    const double n = static_cast<double>(pixels);
+    const auto n = static_cast<double>(pixels);
     for (std::ptrdiff_t i = 0; i < tiles; ++i) {
         const double mean = totals.sum[i] / n, square = totals.square_sum[i] / n;
         if (square - mean * mean < min_relative_variance * mean * mean &&
@@ -63,7 +63,7 @@ bool has_large_mean(const Totals& totals, std::ptrdiff_t tiles, std::ptrdiff_t p
 // Computes entry `tile` of the statistics from entry `entry` of the totals.
 void write_stats(const TileStats& stats, std::ptrdiff_t tile, double pivot, const Totals& totals,
                  std::ptrdiff_t entry, std::ptrdiff_t finite_count) {
-    const double n = static_cast<double>(finite_count);
+    const auto n = static_cast<double>(finite_count);
     const double min = totals.min[entry], max = totals.max[entry];
     const double offset = totals.sum[entry] / n;
     const double square = totals.square_sum[entry] / n;  // infinite if values exceed 1e154
@@ -87,7 +87,7 @@ void measure_finite_values(const Tiles& tiles, const std::byte* data, const Tile
     std::ptrdiff_t finite_count = 0;
     for (std::ptrdiff_t row = 0; row < tiles.height; ++row) {
         for (std::ptrdiff_t column = 0; column < tiles.width; ++column) {
-            const double x = widen<double>(
+            const auto x = widen<double>(
                 load<T>(data + row * tiles.row_stride + column * tiles.column_stride));
             if (!std::isfinite(x)) continue;
             if (finite_count++ == 0) pivot = min = max = x;

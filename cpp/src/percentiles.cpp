@@ -41,9 +41,9 @@ class Histogram {
                 candidates_.push_back(value);
         const auto nth = candidates_.begin() + static_cast<std::ptrdiff_t>(rank);
         std::nth_element(candidates_.begin(), nth, candidates_.end());
-        const double a = static_cast<double>(*nth);
+        const auto a = static_cast<double>(*nth);
         if (fraction == 0) return a;
-        const double b = static_cast<double>(*std::min_element(nth + 1, candidates_.end()));
+        const auto b = static_cast<double>(*std::min_element(nth + 1, candidates_.end()));
         // NumPy interpolates from the nearer value.
         return fraction < 0.5 ? a + (b - a) * fraction : b - (b - a) * (1 - fraction);
     }

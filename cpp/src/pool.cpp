@@ -87,8 +87,8 @@ class Pool {
             spin_until([&] { return missing_helpers_ > 0; });
             std::unique_lock lock(mutex_);
             helpers_needed_.wait(lock, [&] { return missing_helpers_ > 0; });
-            Job& job = **std::find_if(jobs_.begin(), jobs_.end(),
-                                      [](Job* waiting) { return waiting->missing_helpers > 0; });
+            Job& job = **std::ranges::find_if(
+                jobs_, [](Job* waiting) { return waiting->missing_helpers > 0; });
             --job.missing_helpers;
             --missing_helpers_;
             ++job.active_helpers;

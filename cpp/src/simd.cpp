@@ -72,7 +72,7 @@ const Kernels* find_variant(const std::string& name) {
 }
 
 const Kernels* select_initial_variant() {
-    const char* name = std::getenv("ACTGRID_SIMD");
+    const char* name = std::getenv("ACTGRID_SIMD");  // NOLINT(concurrency-mt-unsafe)
     const Kernels* variant = name ? find_variant(name) : nullptr;
     return variant ? variant : get_available_variants().back();
 }

@@ -103,6 +103,7 @@ std::vector<Stats> measure_tiles(const actgrid::Tiles& tiles, int threads = 1) {
         tiles, {mean.data(), std.data(), min.data(), max.data(), zeros.data(), nonfinite.data()},
         threads);
     std::vector<Stats> stats;
+    stats.reserve(count);
     for (std::size_t i = 0; i < count; ++i)
         stats.push_back({mean[i], std[i], min[i], max[i], zeros[i], nonfinite[i]});
     return stats;
@@ -447,6 +448,7 @@ void test_concurrent_callers() {
         [](auto c, auto y, auto x) { return static_cast<double>(c * 6000 + y * 60 + x); });
     const auto expected = measure_tiles(stored.tiles);
     std::vector<std::thread> callers;
+    callers.reserve(6);
     std::atomic<int> mismatches{0};
     for (int caller = 0; caller < 6; ++caller) {
         callers.emplace_back([&] {

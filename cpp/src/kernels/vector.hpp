@@ -40,7 +40,7 @@ constexpr std::ptrdiff_t max_groups = (max_part_channels + lanes - 1) / lanes;
 
 template <class T, int N>
 struct VectorType {
-    typedef T type __attribute__((vector_size(N * sizeof(T))));
+    using type = T __attribute__((vector_size(N * sizeof(T))));
 };
 template <class T, int N>
 using Vector = typename VectorType<T, N>::type;
