@@ -3,7 +3,8 @@
 import * as data from "./data.js";
 import {
   button, byId, createCanvas, definitionList, div, field, formatCount, formatNumber, formatPercent,
-  hasModifier, make, mutedLine, Progress, saveButton, select, showNote, slider, span,
+  getContext, hasModifier, make, makeSvg, mutedLine, Progress, saveButton, select, showNote,
+  slider, span,
 } from "./dom.js";
 import { loadThumbnail } from "./images.js";
 import { fetchLayer, formatStatistics, listChannels } from "./layer.js";
@@ -11,22 +12,51 @@ import { chooseColumns, Grid } from "./levels.js";
 import { createFilledCanvas, drawText, saveCanvas } from "./save.js";
 import { getState, updateState } from "./state.js";
 
+/** @import { Images } from "./images.js" */
+/** @import { LayerView, LoadedLayer } from "./layer.js" */
+/** @import { Levels } from "./levels.js" */
+/** @import { Model } from "./model.js" */
+/** @import { State } from "./state.js" */
+
+/** @typedef {State & {image: string, channel: number}} ChannelState State of an open channel. */
+/** @typedef {{id: string | null, name?: string, value: number | null}} Bar */
+
 const IMAGE_COUNT = 24; // images whose values are loaded at once
 const STATISTICS = { mean: "mean", max: "max", zero_fraction: "fraction of zeros" };
 
 export class ChannelView {
+  /**
+   * @param {Model} model
+   * @param {Images} images
+   * @param {LayerView} layerView
+   */
   constructor(model, images, layerView) {
-    Object.assign(this, { model, images, layerView, imageLimit: IMAGE_COUNT });
+    this.model = model;
+    this.images = images;
+    this.layerView = layerView;
+    this.imageLimit = IMAGE_COUNT;
+    this.layer = model.initialLayer;
+    /** @type {LoadedLayer & {picture: ImageBitmap} | null} */
+    this.loaded = null;
+    /** @type {Api.Histograms | null} */
+    this.histograms = null;
+    /** @type {{about: Api.Kernel, levels: Levels} | null} */
+    this.kernelLoaded = null;
+    /** @type {Api.Dataset | null} */
+    this.datasetLoaded = null;
+    /**
+     * Statistics of the layer by image id.
+     * @type {Map<string, Api.ChannelStats>}
+     */
+    this.values = new Map();
+    /** @type {string | null} */
+    this.maximalKey = null;
     this.layerTask = new data.LatestTask((error) => this.fail(error));
     this.histogramTask = new data.LatestTask((error) => data.reportLostConnection(error));
     this.kernelTask = new data.LatestTask((error) => this.showSectionError(this.kernel, error));
     this.datasetTask = new data.LatestTask((error) => this.showSectionError(this.dataset, error));
     this.imagesTask = new data.LatestTask((error) => this.showSectionError(this.across, error));
     this.maximizeTask = new data.LatestTask((error) => this.showSectionError(this.maximal, error));
-    this.build();
-  }
-
-  build() {
     this.title = make("h2", { tabindex: -1 });
     this.about = mutedLine();
     this.tile = make("canvas", { class: "tile", role: "img" });
@@ -37,8 +67,12 @@ export class ChannelView {
       make("figcaption", {}, field("Overlay alpha", this.blend)));
     this.figures = div("figures", make("figure", {}, this.tile, this.tileCaption),
       this.overlayFigure);
-    for (const name of ["dataset", "maximal", "across"]) this[name] = div(null);
-    for (const name of ["stats", "histogram", "kernel"]) this[name] = div(name);
+    this.dataset = div(null);
+    this.maximal = div(null);
+    this.across = div(null);
+    this.stats = div("stats");
+    this.histogram = div("histogram");
+    this.kernel = div("kernel");
     this.statistic = select(Object.entries(STATISTICS), () => this.showAcross());
     this.statistic.ariaLabel = "Statistic";
     this.sections = {
@@ -58,6 +92,7 @@ export class ChannelView {
   }
 
   buildHeading() {
+    /** @type {(text: string, step: number, label: string) => HTMLButtonElement} */
     const stepButton = (text, step, label) =>
       button(text, { "aria-label": label, title: label, onclick: () => this.moveBy(step) });
     const back = button("← Layer", {
@@ -69,18 +104,22 @@ export class ChannelView {
       saveButton("this view", () => this.save()));
   }
 
+  get node() {
+    return this.model.nodes[this.layer];
+  }
+
+  /** @param {State} state */
   show(state) {
-    const hidden = state.tab !== "layer" || state.channel === null || !state.image;
-    const isOpening = byId("channel").hidden && !hidden;
-    byId("channel").hidden = hidden;
-    if (hidden) {
+    const isOpen = isChannelOpen(state);
+    const isOpening = byId("channel").hidden && isOpen;
+    byId("channel").hidden = !isOpen;
+    if (!isOpen) {
       for (const task of [this.layerTask, this.histogramTask, this.kernelTask, this.datasetTask,
         this.imagesTask, this.maximizeTask]) task.stop();
       return;
     }
     const layer = this.model.getLayerIndex(state);
     this.layer = layer;
-    this.node = this.model.nodes[layer];
     this.showHeading(state);
     if (isOpening) this.title.focus({ preventScroll: true });
     const key = [state.image, layer, state.normalize, state.scope].join("|");
@@ -90,7 +129,7 @@ export class ChannelView {
         fetchLayer(state.image, layer, state, signal),
         data.loadBitmap(data.paths.picture(state.image), signal),
       ]).finally(() => byId("channel").classList.remove("busy"));
-      this.loaded = { ...loaded, picture, layer, image: state.image };
+      this.loaded = { ...loaded, picture };
       showNote(this.note, null);
       this.body.hidden = false;
       this.show(getState());
@@ -102,6 +141,7 @@ export class ChannelView {
     this.showMaximal(state);
   }
 
+  /** @param {data.RequestError} error */
   fail(error) {
     this.loaded = null;
     this.body.hidden = true;
@@ -109,11 +149,16 @@ export class ChannelView {
     data.reportLostConnection(error);
   }
 
+  /**
+   * @param {HTMLElement} element
+   * @param {data.RequestError} error
+   */
   showSectionError(element, error) {
     element.replaceChildren(make("p", { class: "error" }, error.message));
     data.reportLostConnection(error);
   }
 
+  /** @param {ChannelState} state */
   showHeading(state) {
     this.title.textContent = this.layerView.formatChannelTitle(state.channel);
     const { path, type, channels, kind } = this.node;
@@ -123,6 +168,7 @@ export class ChannelView {
 
   /* Statistics for this image */
 
+  /** @param {ChannelState} state */
   draw(state) {
     const { loaded } = this;
     if (!loaded || loaded.layer !== this.layer) return;
@@ -138,7 +184,7 @@ export class ChannelView {
     this.figures.hidden = this.node.kind === "dense"; // a unit is a single pixel
     const isImage = this.node.kind === "image";
     this.overlayFigure.hidden = !isImage;
-    this.blend.value = state.blend;
+    this.blend.value = String(state.blend);
     if (isImage) {
       drawEnlarged(this.overlay, blendMap(picture, canvas, state.blend));
       this.overlay.ariaLabel = `${this.title.textContent} over the image`;
@@ -155,42 +201,52 @@ export class ChannelView {
       this.histograms = await data.loadJson(path, signal);
       this.drawHistogram(getState());
     });
-    if (this.histograms) this.drawHistogram(state);
+    this.drawHistogram(state);
   }
 
-  /** Draw the tiles of one channel, one per slice, in a grid that is nearest to square. */
+  /**
+   * Draw the tiles of one channel, one per slice, in a grid that is nearest to square.
+   * @param {Api.Tiles} tiles
+   * @param {Levels} levels
+   * @param {number} channel
+   * @param {Uint32Array} lut
+   */
   drawTiles(tiles, levels, channel, lut) {
     const columns = chooseColumns(tiles.slices, tiles.height, tiles.width, 1);
     const canvas = new Grid(tiles, [channel], columns).paint(levels, lut);
     return canvas.height > 8 * canvas.width ? transpose(canvas) : canvas;
   }
 
-  drawHistogram(state) {
-    const { bins, low, high, counts } = this.histograms;
+  /** @param {State} state */
+  drawHistogram({ channel }) {
+    if (!this.histograms || channel === null) return;
+    const { bins, counts } = this.histograms;
     this.histogram.classList.remove("stale");
-    const row = counts.length === 1 ? 0 : state.channel;
-    if (!counts[row] || low[row] === null) {
+    const row = counts.length === 1 ? 0 : channel;
+    const [low, high] = [this.histograms.low[row], this.histograms.high[row]];
+    if (!counts[row] || low === null || high === null) {
       this.histogram.replaceChildren(mutedLine("This channel has no finite values."));
       return;
     }
     const maxCount = Math.max(...counts[row], 1);
     const bars = counts[row].map((count, bin) => {
       const height = count ? Math.max(1.5, 90 * Math.sqrt(count / maxCount)) : 0;
-      const formatEdge = (edge) => formatNumber(low[row] + ((high[row] - low[row]) * edge) / bins);
+      /** @param {number} edge */
+      const formatEdge = (edge) => formatNumber(low + ((high - low) * edge) / bins);
       const x = 8 * bin;
-      return make("svg:g", {},
-        make("svg:rect", { class: "hit", x, y: 0, width: 8, height: 90 }),
-        make("svg:rect", { x: x + 0.5, y: 90 - height, width: 7, height }),
-        make("svg:title", {},
+      return makeSvg("g", {},
+        makeSvg("rect", { class: "hit", x, y: 0, width: 8, height: 90 }),
+        makeSvg("rect", { x: x + 0.5, y: 90 - height, width: 7, height }),
+        makeSvg("title", {},
           `${formatEdge(bin)} to ${formatEdge(bin + 1)}: ${formatCount(count, "value")}`));
     });
-    const [min, max] = [formatNumber(low[row]), formatNumber(high[row])];
-    const isPooled = counts.length === 1 && this.node.channels > 1;
+    const [min, max] = [formatNumber(low), formatNumber(high)];
+    const isPooled = counts.length === 1 && (this.node.channels ?? 0) > 1;
     this.histogram.replaceChildren(
-      make("svg:svg", {
+      makeSvg("svg", {
         viewBox: `0 0 ${8 * bins} 91`, preserveAspectRatio: "none",
         role: "img", "aria-label": `Histogram from ${min} to ${max}`,
-      }, ...bars, make("svg:line", { x1: 0, x2: 8 * bins, y1: 90.5, y2: 90.5 })),
+      }, ...bars, makeSvg("line", { x1: 0, x2: 8 * bins, y1: 90.5, y2: 90.5 })),
       make("p", { class: "muted ends" }, span(null, min),
         span(null, isPooled ? "all units, square root scale" : "square root scale"),
         span(null, max)));
@@ -198,6 +254,7 @@ export class ChannelView {
 
   /* Kernel */
 
+  /** @param {ChannelState} state */
   showKernel(state) {
     this.sections.kernel.hidden = !this.node.kernel;
     if (!this.node.kernel) return;
@@ -211,21 +268,23 @@ export class ChannelView {
       this.kernelLoaded = { about, levels };
       this.drawKernel(getState());
     });
-    if (this.kernelLoaded) this.drawKernel(state);
+    this.drawKernel(state);
   }
 
-  drawKernel(state) {
+  /** @param {State} state */
+  drawKernel({ channel }) {
+    if (!this.kernelLoaded || channel === null) return;
     const { about, levels } = this.kernelLoaded;
     const { tiles, shape } = about;
-    if ((state.channel + 1) * tiles.slices > tiles.count) {
+    if ((channel + 1) * tiles.slices > tiles.count) {
       this.kernel.replaceChildren(mutedLine("This channel has no separate kernel."));
       return;
     }
-    let canvas = this.drawTiles(tiles, levels, state.channel, this.model.getLut(about.cmap));
+    let canvas = this.drawTiles(tiles, levels, channel, this.model.getLut(about.cmap));
     if (tiles.slices === 1 && Math.min(canvas.width, canvas.height) === 1) {
       canvas = foldStrip(canvas);
     }
-    const label = `Kernel of channel ${state.channel}`;
+    const label = `Kernel of channel ${channel}`;
     const kernelCanvas = make("canvas", { class: "tile small", role: "img", "aria-label": label });
     drawEnlarged(kernelCanvas, canvas, 208);
     const range = `${formatNumber(about.min)} to ${formatNumber(about.max)}`;
@@ -238,7 +297,7 @@ export class ChannelView {
   showAcross() {
     const state = getState();
     const firstIds = [...this.images.items.keys()].slice(0, this.imageLimit);
-    const ids = [...new Set([...firstIds, state.image])];
+    const ids = [...new Set(state.image ? [...firstIds, state.image] : firstIds)];
     this.imagesTask.run([this.layer, ...ids].join("|"), async (signal) => {
       this.values = new Map();
       this.across.replaceChildren(mutedLine("Running the model on the images…"));
@@ -248,16 +307,21 @@ export class ChannelView {
         this.drawAcross(getState(), ids.length);
       }
     });
-    if (this.values?.size) this.drawAcross(state, ids.length);
+    if (this.values.size) this.drawAcross(state, ids.length);
   }
 
-  drawAcross(state, imageCount) {
-    const name = this.statistic.value;
-    const rows = [...this.values].map(([id, stats]) => ({ id, value: stats[name][state.channel] }));
+  /**
+   * @param {State} state
+   * @param {number} imageCount
+   */
+  drawAcross({ channel, image }, imageCount) {
+    if (channel === null) return;
+    const name = /** @type {keyof typeof STATISTICS} */ (this.statistic.value);
+    const rows = [...this.values].map(([id, stats]) => ({ id, value: stats[name][channel] }));
     rows.sort((a, b) => (b.value ?? -Infinity) - (a.value ?? -Infinity));
-    const focused = document.activeElement?.closest(".across button")?.dataset.image;
+    const focused = document.activeElement?.closest(".across button")?.getAttribute("data-image");
     const format = name === "zero_fraction" ? formatPercent : formatNumber;
-    const list = this.makeBars(rows, format, state.image);
+    const list = this.makeBars(rows, format, image);
     const remaining = this.images.items.size - imageCount;
     this.across.replaceChildren(list);
     if (this.values.size < imageCount) {
@@ -270,17 +334,23 @@ export class ChannelView {
       this.across.append(button(`${Math.min(remaining, IMAGE_COUNT)} more images`, { onclick }));
     }
     if (focused) {
-      this.across.querySelector(`[data-image="${focused}"]`)?.focus({ preventScroll: true });
+      const again = this.across.querySelector(`[data-image="${focused}"]`);
+      if (again instanceof HTMLElement) again.focus({ preventScroll: true });
     }
   }
 
-  /** Create a list of images with bars for their values; a click selects the image. */
+  /**
+   * Create a list of images with bars for their values; a click selects the image.
+   * @param {Bar[]} rows
+   * @param {(value: number | null) => string} format
+   * @param {string | null} [current]
+   */
   makeBars(rows, format, current = null) {
     const max = Math.max(...rows.map(({ value }) => Math.abs(value ?? 0)), 1e-30);
     return div("across", ...rows.map(({ id, name, value }) => {
       const title = name ?? this.images.getName(id);
       const image = make("img", { alt: "", width: 36, height: 36 });
-      const fill = make("i", { class: value < 0 ? "negative" : null });
+      const fill = make("i", { class: (value ?? 0) < 0 ? "negative" : null });
       fill.style.width = `${(100 * Math.abs(value ?? 0)) / max}%`;
       if (id) loadThumbnail(image, data.paths.thumbnail(id));
       return button("", {
@@ -291,6 +361,7 @@ export class ChannelView {
     }));
   }
 
+  /** @param {ChannelState} state */
   showDataset(state) {
     this.sections.dataset.hidden = !this.node.has_statistics;
     if (!this.node.has_statistics) return;
@@ -300,11 +371,13 @@ export class ChannelView {
       this.datasetLoaded = await data.loadJson(data.paths.dataset(this.layer), signal);
       this.drawDataset(getState());
     });
-    if (this.datasetLoaded) this.drawDataset(state);
+    this.drawDataset(state);
   }
 
+  /** @param {State} state */
   drawDataset({ channel }) {
     const loaded = this.datasetLoaded;
+    if (!loaded || channel === null) return;
     const lines = formatStatistics({ ...loaded, nonfinite: [] }, channel);
     const active = `${loaded.activating_images[channel]} of ${formatCount(loaded.images, "image")}`;
     lines.push(["active in", active]);
@@ -320,6 +393,7 @@ export class ChannelView {
 
   /* Activation maximization */
 
+  /** @param {State} state */
   showMaximal(state) {
     const isAvailable = this.model.maximize && this.model.is_live;
     this.sections.maximal.hidden = !isAvailable;
@@ -336,6 +410,7 @@ export class ChannelView {
   computeMaximal() {
     const { layer } = this;
     const { channel } = getState();
+    if (channel === null) return;
     const onCancel = () => {
       this.maximalKey = null;
       this.showMaximal(getState());
@@ -344,6 +419,7 @@ export class ChannelView {
     progress.show({ state: "running", done: 0, total: 0 });
     this.maximal.replaceChildren(progress.element);
     this.maximizeTask.run(`${layer}|${channel}`, async (signal) => {
+      /** @param {string} kind */
       const getPath = (kind) => data.paths.maximized(layer, channel, kind);
       const polling = new AbortController();
       data.pollProgress(getPath("/progress.json"), AbortSignal.any([signal, polling.signal]),
@@ -356,11 +432,14 @@ export class ChannelView {
 
   /* Navigation */
 
-  /** Open the channel that is `step` positions further in the order of the layer view. */
+  /**
+   * Open the channel that is `step` positions further in the order of the layer view.
+   * @param {number} step
+   */
   moveBy(step) {
     const state = getState();
     const about = this.loaded?.layer === this.layer ? this.loaded.about : null;
-    if (!about) return;
+    if (!about || state.channel === null) return;
     const count = about.tiles.count / about.tiles.slices;
     let channels = listChannels(about, count, state);
     if (!channels.includes(state.channel)) {
@@ -370,8 +449,10 @@ export class ChannelView {
     updateState({ channel: channels[position % channels.length] });
   }
 
+  /** @param {KeyboardEvent} event */
   handleKey(event) {
     if (byId("channel").hidden || document.querySelector("dialog[open]")) return;
+    if (!(event.target instanceof Element)) return;
     if (event.target.closest("input, select, #graph, #images, [role=tablist], [role=separator]")) {
       return;
     }
@@ -406,24 +487,48 @@ export class ChannelView {
   }
 }
 
+/**
+ * Return whether a state shows a channel of a layer for an image.
+ * @param {State} state
+ * @returns {state is ChannelState}
+ */
+const isChannelOpen = (state) =>
+  state.tab === "layer" && state.channel !== null && Boolean(state.image);
+
+/**
+ * @param {string} title
+ * @param {HTMLElement} content
+ * @param {...HTMLElement} tools
+ */
 function makeSection(title, content, ...tools) {
   return make("section", { class: "part" },
     div("tools", make("h3", {}, title), ...tools), content);
 }
 
-/** Draw a picture enlarged by an integer factor, without interpolation. */
+/** @typedef {HTMLCanvasElement | ImageBitmap} Picture */
+
+/**
+ * Draw a picture enlarged by an integer factor, without interpolation.
+ * @param {HTMLCanvasElement} canvas
+ * @param {Picture} picture
+ */
 export function drawEnlarged(canvas, picture, side = 448) {
   const factor = Math.max(1, Math.floor(side / Math.max(picture.width, picture.height)));
   Object.assign(canvas, { width: picture.width * factor, height: picture.height * factor });
-  const context = canvas.getContext("2d");
+  const context = getContext(canvas);
   context.imageSmoothingEnabled = false;
   context.drawImage(picture, 0, 0, canvas.width, canvas.height);
 }
 
-/** Return a picture blended with a coloured map, which is resized to the picture. */
+/**
+ * Return a picture blended with a coloured map, which is resized to the picture.
+ * @param {Picture} picture
+ * @param {Picture} map
+ * @param {number} alpha
+ */
 export function blendMap(picture, map, alpha) {
   const canvas = createCanvas(picture.width, picture.height);
-  const context = canvas.getContext("2d");
+  const context = getContext(canvas);
   context.drawImage(picture, 0, 0);
   context.globalAlpha = alpha;
   context.imageSmoothingQuality = "high";
@@ -431,21 +536,27 @@ export function blendMap(picture, map, alpha) {
   return canvas;
 }
 
-/** Return a picture with rows and columns exchanged. */
+/**
+ * Return a picture with rows and columns exchanged.
+ * @param {Picture} picture
+ */
 function transpose(picture) {
   const canvas = createCanvas(picture.height, picture.width);
-  const context = canvas.getContext("2d");
+  const context = getContext(canvas);
   context.setTransform(0, 1, 1, 0, 0, 0);
   context.drawImage(picture, 0, 0);
   return canvas;
 }
 
-/** Return a strip of single pixels, folded row by row into a shape that is nearest to square. */
+/**
+ * Return a strip of single pixels, folded row by row into a shape that is nearest to square.
+ * @param {HTMLCanvasElement} strip
+ */
 function foldStrip(strip) {
   const length = Math.max(strip.width, strip.height);
   const columns = chooseColumns(length, 1, 1, 0);
   const canvas = createCanvas(columns, Math.ceil(length / columns));
-  const context = canvas.getContext("2d");
+  const context = getContext(canvas);
   const row = strip.height === 1 ? strip : transpose(strip);
   for (let start = 0, y = 0; start < length; start += columns, y += 1) {
     const count = Math.min(columns, length - start);

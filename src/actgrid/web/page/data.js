@@ -8,17 +8,29 @@ const STEPS = 64; // gradient steps of maximizing a channel: few, as the user wa
 
 /** A failed request, with the HTTP status; status 0 if the server did not answer. */
 export class RequestError extends Error {
+  /**
+   * @param {string} message
+   * @param {number} status
+   */
   constructor(message, status) {
     super(message);
     this.status = status;
   }
 }
 
-/** Convert the TypeError of `fetch` after a lost connection; it may come in mid-response, too. */
+/**
+ * Convert the TypeError of `fetch` after a lost connection; it may come in mid-response, too.
+ * @param {unknown} error
+ */
 const convertError = (error) =>
   (error instanceof TypeError ? new RequestError("The server does not answer.", 0) : error);
 
-/** Request a path relative to the page; a RequestError has the message of the server. */
+/**
+ * Request a path relative to the page; a RequestError has the message of the server.
+ * @param {string} path
+ * @param {RequestInit} [options]
+ * @returns {Promise<Response>}
+ */
 export async function request(path, { headers = {}, ...options } = {}) {
   let response;
   let token;
@@ -39,30 +51,55 @@ export async function request(path, { headers = {}, ...options } = {}) {
   throw new RequestError(message, response.status);
 }
 
+/** @param {Response} response */
 const needsToken = ({ status, headers }) =>
   status === 401 && headers.get("www-authenticate")?.startsWith("Bearer");
 
 /**
  * A cache of decoded responses that discards the least recently used above `maxBytes`. Concurrent
  * calls for one path share a request, which is aborted once no caller waits for it any more.
+ * @template T
  */
 class ResponseCache {
+  /**
+   * @typedef {object} Entry
+   * @property {AbortController} controller
+   * @property {Promise<T>} promise
+   * @property {number} waiters
+   * @property {{value: T, size: number} | null} result The decoded response, and its bytes.
+   */
+
+  /**
+   * @param {number} maxBytes
+   * @param {(response: Response) => Promise<{value: T, size: number}>} decode
+   * @param {(value: T) => void} [release]
+   */
   constructor(maxBytes, decode, release = () => {}) {
-    Object.assign(this, { maxBytes, decode, release, usedBytes: 0, entries: new Map() });
+    this.maxBytes = maxBytes;
+    this.decode = decode;
+    this.release = release;
+    this.usedBytes = 0;
+    /** @type {Map<string, Entry>} */
+    this.entries = new Map();
   }
 
+  /**
+   * @param {string} path
+   * @param {AbortSignal} [signal]
+   * @returns {Promise<T>}
+   */
   async get(path, signal) {
     signal?.throwIfAborted();
     const entry = this.entries.get(path) ?? this.fetch(path);
     this.entries.delete(path);
     this.entries.set(path, entry); // the most recently used entry is the last
-    if (entry.done) return entry.value;
+    if (entry.result) return entry.result.value;
     entry.waiters += 1;
     return new Promise((resolve, reject) => {
       const leave = () => {
         entry.waiters -= 1;
-        if (entry.waiters === 0 && !entry.done) this.drop(path, entry);
-        reject(signal.reason);
+        if (entry.waiters === 0 && !entry.result) this.drop(path, entry);
+        reject(signal?.reason);
       };
       signal?.addEventListener("abort", leave, { once: true });
       entry.promise.then(resolve, reject)
@@ -70,45 +107,64 @@ class ResponseCache {
     });
   }
 
+  /**
+   * @param {string} path
+   * @returns {Entry}
+   */
   fetch(path) {
     const controller = new AbortController();
-    const entry = { controller, waiters: 0, size: 0, done: false };
-    entry.promise = request(path, { signal: controller.signal }).then(this.decode).then(
-      ({ value, size }) => {
-        if (this.entries.get(path) === entry) this.store(entry, value, size);
-        return value;
+    const promise = request(path, { signal: controller.signal }).then(this.decode).then(
+      (result) => {
+        if (this.entries.get(path) === entry) this.store(entry, result);
+        return result.value;
       },
       (error) => {
         this.drop(path, entry);
         throw convertError(error);
       },
     );
-    entry.promise.catch(() => {});
+    /** @type {Entry} */
+    const entry = { controller, promise, waiters: 0, result: null };
+    promise.catch(() => {});
     return entry;
   }
 
-  store(entry, value, size) {
-    Object.assign(entry, { value, size, done: true });
-    this.usedBytes += size;
+  /**
+   * @param {Entry} entry
+   * @param {{value: T, size: number}} result
+   */
+  store(entry, result) {
+    entry.result = result;
+    this.usedBytes += result.size;
     for (const [path, oldest] of this.entries) {
       if (this.usedBytes <= this.maxBytes || oldest === entry) break;
-      if (oldest.done) this.drop(path, oldest);
+      if (oldest.result) this.drop(path, oldest);
     }
   }
 
-  /** Discard all entries of an image. */
+  /**
+   * Discard all entries of an image.
+   * @param {string} image
+   */
   dropImage(image) {
     for (const [path, entry] of [...this.entries]) {
       if (path.includes(`images/${image}/`)) this.drop(path, entry);
     }
   }
 
+  /**
+   * @param {string} path
+   * @param {Entry} entry
+   */
   drop(path, entry) {
     if (this.entries.get(path) !== entry) return;
     this.entries.delete(path);
-    this.usedBytes -= entry.size;
-    if (entry.done) this.release(entry.value);
-    else entry.controller.abort();
+    if (!entry.result) {
+      entry.controller.abort();
+      return;
+    }
+    this.usedBytes -= entry.result.size;
+    this.release(entry.result.value);
   }
 }
 
@@ -131,20 +187,46 @@ const imageUrlCache = new ResponseCache(64 * MEBIBYTE, async (response) => {
   return { value: URL.createObjectURL(blob), size: blob.size };
 }, URL.revokeObjectURL);
 
+/**
+ * Load a JSON response; the caller knows its type.
+ * @param {string} path
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<any>}
+ */
 export const loadJson = (path, signal) => jsonCache.get(path, signal);
-/** Load a grayscale PNG as {width, height, data}, with its exact bytes. */
+/**
+ * Load a grayscale PNG with its exact bytes.
+ * @param {string} path
+ * @param {AbortSignal} [signal]
+ */
 export const loadLevels = (path, signal) => levelCache.get(path, signal);
+/**
+ * @param {string} path
+ * @param {AbortSignal} [signal]
+ */
 export const loadBitmap = (path, signal) => bitmapCache.get(path, signal);
-/** Load an image as an object URL for <img>, whose own requests could not send the token. */
+/**
+ * Load an image as an object URL for <img>, whose own requests could not send the token.
+ * @param {string} path
+ * @param {AbortSignal} [signal]
+ */
 export const loadImageUrl = (path, signal) => imageUrlCache.get(path, signal);
 
-/** Delete an uploaded image from the server and from the caches. */
+/**
+ * Delete an uploaded image from the server and from the caches.
+ * @param {string} image
+ */
 export async function deleteImage(image) {
   await request(`api/images/${image}`, { method: "DELETE" });
   for (const cache of [jsonCache, levelCache, bitmapCache, imageUrlCache]) cache.dropImage(image);
 }
 
-/** Call `show` with the {state, done, total} of a computation at intervals, until aborted. */
+/**
+ * Call `show` with the progress of a computation at intervals, until aborted.
+ * @param {string} path
+ * @param {AbortSignal} signal
+ * @param {(progress: Api.Progress) => void} show
+ */
 export async function pollProgress(path, signal, show) {
   while (!signal.aborted) {
     await new Promise((resolve) => { setTimeout(resolve, POLL_INTERVAL); });
@@ -156,7 +238,12 @@ export async function pollProgress(path, signal, show) {
   }
 }
 
-/** Upload an image; return its {id, name, uploaded}. */
+/**
+ * Upload an image; return its description.
+ * @param {Blob} blob
+ * @param {string} name
+ * @returns {Promise<Api.Image>}
+ */
 export async function uploadImage(blob, name) {
   const response = await request(`api/images?name=${encodeURIComponent(name)}`, {
     method: "POST",
@@ -166,43 +253,76 @@ export async function uploadImage(blob, name) {
   return response.json();
 }
 
+/** @typedef {string | null} ImageId Id of an image; null in a state without images. */
+
 /** Paths of the resources, relative to the page. */
 export const paths = {
   model: "api/model.json",
+  /** @type {(offset: number, limit: number) => string} */
   images: (offset, limit) => `api/images.json?offset=${offset}&limit=${limit}`,
+  /** @type {(image: ImageId) => string} */
   thumbnail: (image) => `api/images/${image}/thumbnail.jpg`,
+  /** @type {(image: ImageId) => string} */
   picture: (image) => `api/images/${image}/picture.png`,
+  /** @type {(image: ImageId) => string} */
   classes: (image) => `api/images/${image}/classes.json`,
+  /** @type {(image: ImageId) => string} */
   layers: (image) => `api/images/${image}/layers.json`,
+  /** @type {(image: ImageId) => string} */
   sprite: (image) => `api/images/${image}/layers.png`,
+  /** @type {(image: ImageId, layer: number) => string} */
   layer: (image, layer) => `api/images/${image}/layers/${layer}.json`,
+  /** @type {(image: ImageId, layer: number, normalize: string, scope: string) => string} */
   levels: (image, layer, normalize, scope) =>
     `api/images/${image}/layers/${layer}/${encodeURIComponent(normalize)}/${scope}.png`,
+  /** @type {(image: ImageId, layer: number) => string} */
   histograms: (image, layer) => `api/images/${image}/layers/${layer}/histograms.json`,
+  /**
+   * @param {ImageId} image
+   * @param {string} method
+   * @param {string | number} target
+   * @param {number | null} layer
+   * @param {string} kind
+   */
   heatmap: (image, method, target, layer, kind) =>
     `api/images/${image}/heatmaps/${method}/${encodeURIComponent(target)}${kind}`
       + (layer === null ? "" : `?layer=${layer}`),
+  /** @type {(layer: number, kind: string) => string} */
   kernel: (layer, kind) => `api/layers/${layer}/kernel.${kind}`,
+  /** @type {(layer: number) => string} */
   dataset: (layer) => `api/layers/${layer}/dataset.json`,
+  /** @type {(layer: number, channel: number, kind: string) => string} */
   maximized: (layer, channel, kind) =>
     `api/layers/${layer}/channels/${channel}/maximized${kind}?steps=${STEPS}`,
 };
 
 /** A task of which only the latest run counts: a new run aborts the one before. */
 export class LatestTask {
+  /** @param {(error: RequestError) => void} onError */
   constructor(onError) {
-    Object.assign(this, { onError, key: null, controller: null });
+    this.onError = onError;
+    /** @type {string | number | null} */
+    this.key = null;
+    /** @type {AbortController | null} */
+    this.controller = null;
+    this.hasFailed = false;
     document.addEventListener("retry", () => {
       if (this.hasFailed) this.stop();
     });
   }
 
-  /** Run `action` unless it is running, or has run, for this key. */
+  /**
+   * Run `action` unless it is running, or has run, for this key.
+   * @param {string | number} key
+   * @param {(signal: AbortSignal) => Promise<void>} action
+   */
   async run(key, action) {
     if (key === this.key) return;
     this.stop();
     const controller = new AbortController();
-    Object.assign(this, { key, controller, hasFailed: false });
+    this.key = key;
+    this.controller = controller;
+    this.hasFailed = false;
     try {
       await action(controller.signal);
     } catch (error) {
@@ -214,11 +334,15 @@ export class LatestTask {
 
   stop() {
     this.controller?.abort();
-    Object.assign(this, { key: null, controller: null });
+    this.key = null;
+    this.controller = null;
   }
 }
 
-/** Report an error to the page if the server does not answer. */
+/**
+ * Report an error to the page if the server does not answer.
+ * @param {RequestError} error
+ */
 export function reportLostConnection(error) {
   if (error.status === 0) {
     document.dispatchEvent(new CustomEvent("connection-lost", { detail: error.message }));

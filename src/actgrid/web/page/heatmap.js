@@ -3,31 +3,41 @@
 import { blendMap, drawEnlarged } from "./channel.js";
 import * as data from "./data.js";
 import {
-  announce, button, byId, div, formatNumber, make, mutedLine, optionField, Progress, saveButton,
-  select, showNote, slider, span,
+  announce, button, byId, div, formatNumber, make, makePairs, mutedLine, optionField, Progress,
+  saveButton, select, showNote, slider, span,
 } from "./dom.js";
 import { NO_IMAGES } from "./images.js";
 import { paintLevels } from "./levels.js";
 import { saveCanvas } from "./save.js";
 import { getState, updateState } from "./state.js";
 
+/** @import { Images } from "./images.js" */
+/** @import { Levels } from "./levels.js" */
+/** @import { Model } from "./model.js" */
+/** @import { State } from "./state.js" */
+
+/** @typedef {{about: Api.Heatmap, levels: Levels, picture: ImageBitmap, key: string}} Loaded */
+
 const DEFAULT = "";
 
 export class HeatmapView {
+  /**
+   * @param {Model} model
+   * @param {Images} images
+   */
   constructor(model, images) {
-    Object.assign(this, { model, images });
+    this.model = model;
+    this.images = images;
     this.task = new data.LatestTask((error) => this.fail(error));
     this.targetTask = new data.LatestTask((error) => this.showTargetError(error.message));
     this.progress = new Progress(() => this.cancel());
+    /** @type {string | number | null} */
     this.cancelled = null; // key of the cancelled heatmap
-    if (model.methods.length) this.build();
-  }
-
-  build() {
-    const { model } = this;
+    /** @type {Loaded | null} */
+    this.loaded = null;
     const controls = model.controls.heatmap;
+    /** @type {[string, string]} */
     const defaultPair = [DEFAULT, "automatic"];
-    const makePairs = (names) => names.map((name) => [name, name]);
     this.method = select(makePairs(controls.method.choices), (method) => updateState({ method }));
     const paths = model.heatmapLayers.map(({ path }) => path);
     this.layer = select([defaultPair, ...makePairs(paths)],
@@ -40,17 +50,15 @@ export class HeatmapView {
     this.about = mutedLine();
     this.source = make("p", { class: "muted source" });
     this.note = make("div", { class: "note", hidden: true });
-    const options = div("options", optionField("Method", controls.method, this.method),
-      this.buildTarget(), this.layerField, optionField("Colormap", controls.cmap, this.cmap),
-      optionField("Alpha", controls.alpha, this.alpha));
-    byId("heatmap").append(
-      make("header", { class: "heading" }, div(null, this.title, this.about),
-        saveButton("this view", () => this.save())),
-      options, this.targetError, this.progress.element, this.note, this.buildFigures());
-  }
-
-  /** Create the input for the target class; null if the target cannot be selected. */
-  buildTarget() {
+    this.canvas = makeCanvas(null);
+    this.imageCanvas = makeCanvas("Model input");
+    this.mapCanvas = makeCanvas("Heatmap without the image");
+    this.figures = div("scroller parts",
+      div("figures",
+        makeFigure("large", this.canvas, "Heatmap over the image"),
+        makeFigure(null, this.imageCanvas, "Image"),
+        makeFigure(null, this.mapCanvas, "Heatmap")),
+      this.source);
     this.targetError = make("p", {
       class: "error wrong", id: "target-error", role: "alert", hidden: true,
     });
@@ -59,6 +67,17 @@ export class HeatmapView {
       "aria-describedby": "target-error",
       onchange: () => this.applyTarget(), oninput: () => this.showTargetError(),
     });
+    const options = div("options", optionField("Method", controls.method, this.method),
+      this.buildTarget(), this.layerField, optionField("Colormap", controls.cmap, this.cmap),
+      optionField("Alpha", controls.alpha, this.alpha));
+    byId("heatmap").append(
+      make("header", { class: "heading" }, div(null, this.title, this.about),
+        saveButton("this view", () => this.save())),
+      options, this.targetError, this.progress.element, this.note, this.figures);
+  }
+
+  /** Create the input for the target class; null if the target cannot be selected. */
+  buildTarget() {
     if (!this.model.targets) return null;
     const labels = this.model.classes?.labels ?? [];
     const options = labels.map((label, index) => make("option", { value: `${index} ${label}` }));
@@ -67,27 +86,13 @@ export class HeatmapView {
     return optionField("Target", target, span("joined", this.target, suggestions));
   }
 
-  buildFigures() {
-    const makeFigure = (name, caption, label, className = null) => {
-      this[name] = make("canvas", { class: "tile", role: "img", "aria-label": label });
-      return make("figure", { class: className }, this[name],
-        make("figcaption", { class: "muted" }, caption));
-    };
-    this.figures = div("scroller parts",
-      div("figures",
-        makeFigure("canvas", "Heatmap over the image", null, "large"),
-        makeFigure("imageCanvas", "Image", "Model input"),
-        makeFigure("mapCanvas", "Heatmap", "Heatmap without the image")),
-      this.source);
-    return this.figures;
-  }
-
+  /** @param {State} state */
   show(state) {
-    const hidden = state.tab !== "heatmap" || !this.method;
+    const hidden = state.tab !== "heatmap" || !this.model.methods.length;
     byId("heatmap").hidden = hidden;
     if (hidden) {
       this.task.stop();
-      if (this.method) this.hideProgress();
+      this.hideProgress();
       return;
     }
     const method = this.model.getMethod(state);
@@ -96,9 +101,9 @@ export class HeatmapView {
       this.showNote(NO_IMAGES);
       return;
     }
-    const isPredicted = state.target === "predicted";
-    const target = isPredicted ? state.target : this.model.findTarget(state.target);
-    const layer = method.layer && state.over !== null ? this.model.index.get(state.over) : null;
+    const target = this.model.findTarget(state.target) ?? "predicted";
+    const over = method.layer && state.over !== null ? this.model.index.get(state.over) : null;
+    const layer = over ?? null;
     const key = [state.image, method.name, target, layer].join("|");
     if (key === this.cancelled) return;
     this.cancelled = null;
@@ -106,6 +111,7 @@ export class HeatmapView {
       byId("heatmap").classList.add("busy");
       this.title.textContent = `Computing ${method.name}…`;
       this.about.textContent = "";
+      /** @param {string} kind */
       const getPath = (kind) =>
         data.paths.heatmap(state.image, method.name, target, layer, kind);
       const polling = new AbortController();
@@ -128,6 +134,10 @@ export class HeatmapView {
     if (this.loaded?.key === key) this.draw(state);
   }
 
+  /**
+   * @param {State} state
+   * @param {Api.Method} method
+   */
   showOptions(state, method) {
     this.method.value = method.name;
     const period = method.summary.endsWith(".") ? "" : ".";
@@ -135,7 +145,7 @@ export class HeatmapView {
     this.layerField.hidden = !(method.layer && this.model.is_live);
     this.layer.value = state.over ?? DEFAULT;
     this.cmap.value = state.colours ?? DEFAULT;
-    this.alpha.value = state.alpha;
+    this.alpha.value = String(state.alpha);
     if (document.activeElement !== this.target) {
       const index = state.target === "predicted" ? null : this.model.findTarget(state.target);
       const label = index === null ? "" : this.model.getLabel(index) ?? "";
@@ -174,9 +184,10 @@ export class HeatmapView {
       return;
     }
     // The error message of the server explains the problem and suggests similar names.
-    const { image, method } = getState();
+    const state = getState();
+    const method = this.model.getMethod(state);
     this.targetTask.run(text, async (signal) => {
-      const path = data.paths.heatmap(image, method, text, null, ".json");
+      const path = data.paths.heatmap(state.image, method.name, text, null, ".json");
       updateState({ target: String((await data.loadJson(path, signal)).target) });
     });
   }
@@ -189,11 +200,12 @@ export class HeatmapView {
     this.targetError.textContent = text && text[0].toUpperCase() + text.slice(1);
   }
 
+  /** @param {State} state */
   draw(state) {
-    const { about, levels, picture, key } = this.loaded;
-    const map = paintLevels(levels, this.model.getLut(state.colours ?? this.chooseColormap(about)));
-    this.picture = blendMap(picture, map, state.alpha);
-    drawEnlarged(this.canvas, this.picture, 672);
+    if (!this.loaded) return;
+    const { about, picture, key } = this.loaded;
+    const map = this.paintMap(state, this.loaded);
+    drawEnlarged(this.canvas, blendMap(picture, map, state.alpha), 672);
     drawEnlarged(this.imageCanvas, picture, 224);
     drawEnlarged(this.mapCanvas, map, 224);
     const label = about.label ?? (about.target === null ? "" : `class ${about.target}`);
@@ -210,10 +222,18 @@ export class HeatmapView {
     this.canvas.dataset.shown = key;
   }
 
-  chooseColormap(about) {
-    return about.cmap in this.model.colormaps ? about.cmap : Object.keys(this.model.colormaps)[0];
+  /**
+   * Draw the heatmap alone, by default in its recommended colormap.
+   * @param {State} state
+   * @param {Loaded} loaded
+   */
+  paintMap({ colours }, { about, levels }) {
+    const { colormaps } = this.model;
+    const recommended = about.cmap in colormaps ? about.cmap : Object.keys(colormaps)[0];
+    return paintLevels(levels, this.model.getLut(colours ?? recommended));
   }
 
+  /** @param {string | null} text */
   showNote(text, canRetry = false) {
     this.figures.hidden = Boolean(text);
     showNote(this.note, text, canRetry);
@@ -226,6 +246,7 @@ export class HeatmapView {
     delete this.canvas.dataset.shown;
   }
 
+  /** @param {data.RequestError} error */
   fail(error) {
     this.clear();
     this.showNote(error.message, true);
@@ -234,7 +255,21 @@ export class HeatmapView {
 
   save() {
     if (!this.loaded) return;
-    const name = this.images.getName(getState().image).replace(/\.\w+$/, "");
-    saveCanvas(this.picture, `${name}-${this.loaded.about.method}.png`);
+    const state = getState();
+    const { about, picture } = this.loaded;
+    const name = this.images.getName(state.image).replace(/\.\w+$/, "");
+    const blended = blendMap(picture, this.paintMap(state, this.loaded), state.alpha);
+    saveCanvas(blended, `${name}-${about.method}.png`);
   }
 }
+
+/** @param {string | null} label */
+const makeCanvas = (label) => make("canvas", { class: "tile", role: "img", "aria-label": label });
+
+/**
+ * @param {string | null} className
+ * @param {HTMLCanvasElement} canvas
+ * @param {string} caption
+ */
+const makeFigure = (className, canvas, caption) => make("figure", { class: className }, canvas,
+  make("figcaption", { class: "muted" }, caption));

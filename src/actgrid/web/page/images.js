@@ -2,36 +2,47 @@
 
 import * as data from "./data.js";
 import {
-  announce, button, byId, div, formatBytes, formatCount, formatNumber, formatPercent, make,
-  mutedLine, showToast, span,
+  announce, ARROW_DIRECTIONS, button, byId, div, formatBytes, formatCount, formatNumber,
+  formatPercent, make, mutedLine, showToast, span,
 } from "./dom.js";
 import { getState, updateState, writeHash } from "./state.js";
 import { captureImage } from "./webcam.js";
+
+/** @import { Model } from "./model.js" */
+/** @import { State } from "./state.js" */
+
+/**
+ * @typedef {object} Item Elements of an image in the list.
+ * @property {HTMLElement} element
+ * @property {HTMLImageElement} image
+ * @property {HTMLButtonElement} pick
+ * @property {HTMLButtonElement} compareButton
+ */
 
 export const NO_IMAGES = "There are no images yet. Add, drop or paste an image.";
 const PAGE_SIZE = 100;
 const MEDIA_TYPES = "image/png,image/jpeg,image/webp,image/gif,image/bmp";
 
 export class Images {
+  /** @param {Model} model */
   constructor(model) {
     this.model = model;
+    /** @type {Map<string, string>} */
     this.names = new Map();
+    /** @type {Map<string, Item>} */
     this.items = new Map();
     this.total = Infinity;
     this.listed = 0; // number of images of the server's list that are loaded
     this.classesTask = new data.LatestTask((error) => this.showClassesError(error));
     this.pictureTask = new data.LatestTask((error) => data.reportLostConnection(error));
+    /** @type {Promise<void> | null} */
     this.listing = null;
-    this.build();
-  }
-
-  build() {
     this.currentImage = make("img", { class: "current", alt: "", hidden: true });
     this.name = make("h2", {});
     this.topClasses = make("ol", { class: "top-classes", "aria-label": "Top classes" });
     this.list = make("div", {
       class: "thumbnails", role: "group", "aria-label": "List of images",
-      onkeydown: (event) => this.handleKey(event),
+      onkeydown: (/** @type {KeyboardEvent & {target: Element}} */ event) => this.handleKey(event),
     });
     this.listEnd = div("more");
     this.count = mutedLine();
@@ -39,8 +50,9 @@ export class Images {
     byId("images").append(div("current-image", this.currentImage, description),
       this.buildUpload(), this.count, div("scroller", this.list, this.listEnd));
     const options = { rootMargin: "200px" };
-    const loadVisible = (entries) => this.loadVisible(entries);
-    this.thumbnailObserver = new IntersectionObserver(loadVisible, options);
+    this.thumbnailObserver = new IntersectionObserver(
+      (entries) => this.loadVisible(entries), options,
+    );
     this.endObserver = new IntersectionObserver((entries) => {
       if (entries.some((entry) => entry.isIntersecting)) {
         this.listMore().catch((error) => data.reportLostConnection(error));
@@ -57,13 +69,13 @@ export class Images {
       type: "file", accept: MEDIA_TYPES, multiple: true, class: "visually-hidden", tabindex: -1,
       "aria-label": "Image files",
       onchange: async () => {
-        await this.uploadFiles([...file.files]);
+        await this.uploadFiles([...(file.files ?? [])]);
         file.value = "";
       },
     });
     const title = "Select image files; you can also drop or paste images";
     tools.append(button("Add images", { onclick: () => file.click(), title }), file);
-    if (navigator.mediaDevices?.getUserMedia) {
+    if (navigator.mediaDevices) { // undefined on pages without encryption
       const onclick = () => this.addFromWebcam();
       tools.append(button("Webcam", { "aria-haspopup": "dialog", onclick }));
     }
@@ -81,7 +93,9 @@ export class Images {
   listenForDrops() {
     // Child elements cause "dragenter" and "dragleave" events, too: their difference counts.
     let depth = 0;
+    /** @param {boolean} isOn */
     const highlight = (isOn) => document.body.classList.toggle("dropping", isOn);
+    /** @param {DragEvent} event */
     const hasFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
     window.addEventListener("dragenter", (event) => {
       if (hasFiles(event)) highlight((depth += 1) > 0);
@@ -96,7 +110,7 @@ export class Images {
       highlight(Boolean((depth = 0)));
       if (!hasFiles(event)) return;
       event.preventDefault();
-      this.uploadFiles([...event.dataTransfer.files]);
+      this.uploadFiles([...(event.dataTransfer?.files ?? [])]);
     });
   }
 
@@ -105,10 +119,13 @@ export class Images {
     if (blob) await this.uploadFiles([new File([blob], "webcam.jpg", { type: blob.type })]);
   }
 
-  /** Upload files to the server, and select the last accepted image. */
+  /**
+   * Upload files to the server, and select the last accepted image.
+   * @param {File[]} files
+   */
   async uploadFiles(files) {
+    const bytes = this.model.uploads?.bytes ?? 0;
     for (const file of files) {
-      const { bytes } = this.model.uploads;
       if (file.size > bytes) {
         const limit = `the limit is ${bytes.toLocaleString("en")} (${formatBytes(bytes)})`;
         showToast(`${file.name} has ${formatCount(file.size, "byte")}; ${limit}.`, "error");
@@ -133,7 +150,10 @@ export class Images {
     }
   }
 
-  /** Remove an uploaded image, and select another image if this one was selected. */
+  /**
+   * Remove an uploaded image, and select another image if this one was selected.
+   * @param {string} id
+   */
   async remove(id) {
     const name = this.getName(id);
     const other = this.getNextId(id);
@@ -168,7 +188,10 @@ export class Images {
     return this.listing;
   }
 
-  /** Load pages of the list until they contain an image. */
+  /**
+   * Load pages of the list until they contain an image.
+   * @param {string} id
+   */
   async listTo(id) {
     while (!this.items.has(id) && this.listed < this.total) await this.listMore();
     this.show(getState());
@@ -176,6 +199,7 @@ export class Images {
 
   async listPage() {
     const path = this.model.is_live ? data.paths.images(this.listed, PAGE_SIZE) : "api/images.json";
+    /** @type {Api.Images} */
     const { total, images } = await (await data.request(path)).json();
     this.total = images.length ? total : this.listed;
     this.listed += images.length;
@@ -192,6 +216,7 @@ export class Images {
     this.count.textContent = total ? formatCount(total, "image") : "No images yet";
   }
 
+  /** @param {Api.Image} image */
   addItem({ id, name, uploaded }, isFirst = false) {
     this.names.set(id, name);
     const image = make("img", { alt: "", width: 64, height: 64 });
@@ -213,36 +238,49 @@ export class Images {
     this.thumbnailObserver.observe(element);
   }
 
-  /** Start or stop comparing an image with the selected image. */
+  /**
+   * Start or stop comparing an image with the selected image.
+   * @param {string} id
+   */
   toggleCompare(id) {
     const compare = getState().compare === id ? null : id;
     updateState({ compare, tab: "layer", channel: null, pane: "view" });
   }
 
-  /** Load the thumbnails that have become visible. */
+  /**
+   * Load the thumbnails that have become visible.
+   * @param {IntersectionObserverEntry[]} entries
+   */
   loadVisible(entries) {
-    for (const { isIntersecting, target } of entries) {
-      if (!isIntersecting) continue;
-      this.thumbnailObserver.unobserve(target);
-      const id = target.dataset.image;
-      loadThumbnail(this.items.get(id).image, data.paths.thumbnail(id));
+    const visible = new Set(entries.filter((entry) => entry.isIntersecting)
+      .map(({ target }) => target));
+    for (const [id, { element, image }] of this.items) {
+      if (!visible.has(element)) continue;
+      this.thumbnailObserver.unobserve(element);
+      loadThumbnail(image, data.paths.thumbnail(id));
     }
   }
 
+  /** @param {string | null} id */
   getName(id) {
-    return this.names.get(id) ?? "image";
+    return (id !== null && this.names.get(id)) || "image";
   }
 
   get firstId() {
     return this.items.keys().next().value ?? null;
   }
 
-  /** Return the id of the image after this one; null if there is no other image. */
+  /**
+   * Return the id of the image after this one; null if there is no other image.
+   * @param {string | null} id
+   */
   getNextId(id) {
     const ids = [...this.items.keys()];
-    return ids.length > 1 ? ids[(ids.indexOf(id) + 1) % ids.length] : null;
+    const next = ids.findIndex((other) => other === id) + 1;
+    return ids.length > 1 ? ids[next % ids.length] : null;
   }
 
+  /** @param {State} state */
   show(state) {
     this.markSelection(state);
     if (!state.image) {
@@ -266,6 +304,7 @@ export class Images {
     });
   }
 
+  /** @param {State} state */
   markSelection(state) {
     for (const [id, { pick, compareButton }] of this.items) {
       pick.ariaCurrent = id === state.image ? "true" : null;
@@ -273,6 +312,7 @@ export class Images {
     }
   }
 
+  /** @param {Api.Classes} classes */
   showClasses({ kind, top }) {
     const isProbability = kind === "probability";
     const values = top.map(({ value }) => Math.abs(value ?? 0));
@@ -289,22 +329,30 @@ export class Images {
     announce(`${this.getName(getState().image)}: ${top[0]?.name ?? `class ${top[0]?.index}`}`);
   }
 
+  /** @param {data.RequestError} error */
   showClassesError(error) {
     this.topClasses.replaceChildren(make("li", { class: "error" }, error.message));
     data.reportLostConnection(error);
   }
 
+  /** @param {KeyboardEvent & {target: Element}} event */
   handleKey(event) {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const step = ARROW_DIRECTIONS[event.key]?.[0];
     if (!step) return;
-    const items = [...this.list.children];
-    const next = items[items.indexOf(event.target.closest(".thumb")) + step];
-    next?.querySelector(".pick").focus();
+    const picks = [...this.list.querySelectorAll(".pick")];
+    const item = event.target.closest(".thumb");
+    const next = picks[picks.findIndex((pick) => item?.contains(pick)) + step];
+    if (next instanceof HTMLElement) next.focus();
     event.preventDefault();
   }
 }
 
-/** Load a thumbnail into an <img>, which stays empty if the request fails. */
+/**
+ * Load a thumbnail into an <img>, which stays empty if the request fails.
+ * @param {HTMLImageElement} element
+ * @param {string} path
+ * @param {AbortSignal} [signal]
+ */
 export function loadThumbnail(element, path, signal) {
   data.loadImageUrl(path, signal).then((address) => { element.src = address; }, () => {});
 }

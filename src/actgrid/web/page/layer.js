@@ -3,8 +3,8 @@
 import * as data from "./data.js";
 import {
   announce, button, byId, debounce, definitionList, div, field, formatCount, formatNumber,
-  formatPercent, formatShape, make, mutedLine, optionField, saveButton, select, showNote, showToast,
-  span,
+  formatPercent, formatShape, make, makePairs, mutedLine, optionField, saveButton, select,
+  showNote, showToast, span,
 } from "./dom.js";
 import { NO_IMAGES } from "./images.js";
 import { Grid } from "./levels.js";
@@ -13,33 +13,60 @@ import { joinPictures, saveCanvas } from "./save.js";
 import { Stage } from "./stage.js";
 import { getState, updateState } from "./state.js";
 
+/** @import { Images } from "./images.js" */
+/** @import { Levels, Point } from "./levels.js" */
+/** @import { Model } from "./model.js" */
+/** @import { State, Viewport } from "./state.js" */
+
+/** @typedef {{about: Api.Layer, levels: Levels, layer: number, image: string}} LoadedLayer */
+
 const HELP = "Arrow keys select a channel, Enter opens the channel, "
   + "plus and minus zoom, 0 fits all channels to the view.";
+/** @type {Record<string, "mean" | "std" | "max" | "zero_fraction" | undefined>} */
 const STATISTICS = { mean: "mean", std: "std", max: "max", zeros: "zero_fraction" };
 
-/** Return the channels to show (all, dead or live), in the same order as in actgrid.render. */
+/**
+ * Return the channels to show (all, dead or live), in the same order as in actgrid.render.
+ * @param {Api.Layer} about
+ * @param {number} count
+ * @param {Pick<State, "order" | "show">} state
+ */
 export function listChannels(about, count, { order, show }) {
   const dead = new Set(about.stats.dead);
   const channels = Array.from({ length: count }, (_, channel) => channel)
     .filter((channel) => show === "all" || dead.has(channel) === (show === "dead"));
-  const values = about.stats[STATISTICS[order]];
-  if (!values) return channels;
+  const statistic = STATISTICS[order];
+  if (!statistic) return channels;
+  const values = about.stats[statistic];
+  /** @param {number} channel */
   const getValue = (channel) => values[channel] ?? -Infinity; // channels without a value are last
+  /** @type {(a: number, b: number) => number} */
   const compare = (a, b) => (getValue(a) === getValue(b) ? a - b : getValue(b) - getValue(a));
   return channels.sort(compare);
 }
 
-/** Load the description and the levels of a layer for an image. */
+/**
+ * Load the description and the levels of a layer for an image.
+ * @param {string} image
+ * @param {number} layer
+ * @param {State} state
+ * @param {AbortSignal} signal
+ * @returns {Promise<LoadedLayer>}
+ */
 export async function fetchLayer(image, layer, { normalize, scope }, signal) {
   const [about, levels] = await Promise.all([
     data.loadJson(data.paths.layer(image, layer), signal),
     data.loadLevels(data.paths.levels(image, layer, normalize, scope), signal),
   ]);
-  return { about, levels };
+  return { about, levels, layer, image };
 }
 
 /** The canvas of one image in the layer view. */
 class ImageSide {
+  /**
+   * @param {LayerView} view
+   * @param {string} name
+   */
   constructor(view, name) {
     this.view = view;
     this.canvas = make("canvas", {
@@ -53,13 +80,21 @@ class ImageSide {
     this.stage = new Stage(this.canvas, {
       view: (viewport) => view.setView(viewport),
       hover: (cell, point, isByKey) => this.showTip(cell, point, isByKey),
-      pick: (cell) => updateState({ channel: this.stage.grid.getChannel(cell) }),
+      pick: (cell) => updateState({ channel: this.stage.grid?.getChannel(cell) }),
       drawn: () => this.markShown(),
     });
     this.task = new data.LatestTask((error) => this.fail(error));
+    /** @type {LoadedLayer & {shown: string} | null} */
     this.loaded = null;
+    /** @type {string | null} */
+    this.pictureKey = null;
   }
 
+  /**
+   * @param {State} state
+   * @param {string} image
+   * @param {number} layer
+   */
   load(state, image, layer) {
     const key = [image, layer, state.normalize, state.scope].join("|");
     this.task.run(key, async (signal) => {
@@ -68,10 +103,10 @@ class ImageSide {
       const timer = setTimeout(() => this.element.classList.add("loading"), 120);
       signal.addEventListener("abort", () => clearTimeout(timer));
       try {
-        const { about, levels } = await fetchLayer(image, layer, state, signal);
+        const loaded = await fetchLayer(image, layer, state, signal);
         const path = this.view.model.nodes[layer].path;
         const shown = [path, image, state.normalize, state.scope].join("|");
-        this.loaded = { about, levels, layer, image, shown };
+        this.loaded = { ...loaded, shown };
       } finally {
         clearTimeout(timer);
         if (!signal.aborted) this.element.classList.remove("loading");
@@ -89,7 +124,10 @@ class ImageSide {
     this.stage.show(null, null);
   }
 
-  /** Draw the picture again if the options or the data have changed. */
+  /**
+   * Draw the picture again if the options or the data have changed.
+   * @param {State} state
+   */
   updatePicture(state) {
     if (!this.loaded) return;
     const { about: { tiles }, levels, layer, image } = this.loaded;
@@ -104,7 +142,8 @@ class ImageSide {
       const imageName = this.view.images.getName(image);
       this.canvas.ariaLabel = `Channels of ${path} for ${imageName}. ${HELP}`;
       const grid = new Grid(tiles, channels, state.columns);
-      const text = `This layer has no ${state.show === "live" ? "active" : state.show} channels for this image.`;
+      const kind = state.show === "live" ? "active" : state.show;
+      const text = `This layer has no ${kind} channels for this image.`;
       showNote(this.note, grid.count ? null : text);
       const lut = this.view.model.getLut(state.cmap);
       this.stage.show(grid.count ? grid.paint(levels, lut) : null, grid);
@@ -112,6 +151,7 @@ class ImageSide {
     this.stage.setView(state.view);
   }
 
+  /** @param {data.RequestError} error */
   fail(error) {
     this.element.classList.remove("loading");
     this.clear();
@@ -126,11 +166,16 @@ class ImageSide {
     performance.mark("shown", { detail: this.loaded.shown });
   }
 
-  /** Show the number and statistics of a channel near the pointer or the keyboard cursor. */
+  /**
+   * Show the number and statistics of a channel near the pointer or the keyboard cursor.
+   * @param {number | null} cell
+   * @param {Point} [point]
+   */
   showTip(cell, point, isByKey = false) {
-    this.tip.hidden = cell === null || !this.loaded;
-    if (this.tip.hidden) return;
-    const channel = this.stage.grid.getChannel(cell);
+    const { grid } = this.stage;
+    this.tip.hidden = cell === null || !point || !grid || !this.loaded;
+    if (cell === null || !point || !grid || !this.loaded) return;
+    const channel = grid.getChannel(cell);
     const { stats, tiles } = this.loaded.about;
     const title = this.view.formatChannelTitle(channel);
     const slice = tiles.slices > 1 ? `, slice ${cell % tiles.slices}` : "";
@@ -141,8 +186,12 @@ class ImageSide {
     if (isByKey) announce(`${title}${slice}: ${lines.map((line) => line.join(" ")).join(", ")}`);
   }
 
-  /** Move the tip next to a point, inside of the canvas. */
+  /**
+   * Move the tip next to a point, inside of the canvas.
+   * @param {Point} point
+   */
   placeTip(point) {
+    /** @type {(position: number, size: number, available: number) => number} */
     const findStart = (position, size, available) => {
       const start = position + 14 + size > available ? position - size - 14 : position + 14;
       return Math.max(4, Math.min(start, available - size - 4));
@@ -154,9 +203,14 @@ class ImageSide {
   }
 }
 
-/** Return the statistics of a channel as [name, text] pairs. */
+/**
+ * Return the statistics of a channel as [name, text] pairs.
+ * @param {Omit<Api.ChannelStats, "dead">} stats
+ * @param {number} channel
+ */
 export function formatStatistics(stats, channel) {
-  const names = ["mean", "std", "min", "max"];
+  const names = /** @type {const} */ (["mean", "std", "min", "max"]);
+  /** @type {[string, string][]} */
   const lines = names.map((name) => [name, formatNumber(stats[name][channel])]);
   lines.push(["zeros", formatPercent(stats.zero_fraction[channel])]);
   if (stats.nonfinite[channel]) lines.push(["not finite", String(stats.nonfinite[channel])]);
@@ -164,32 +218,34 @@ export function formatStatistics(stats, channel) {
 }
 
 export class LayerView {
+  /**
+   * @param {Model} model
+   * @param {Images} images
+   */
   constructor(model, images) {
-    Object.assign(this, { model, images });
+    this.model = model;
+    this.images = images;
     this.sides = [new ImageSide(this, "first"), new ImageSide(this, "second")];
-    this.build();
-  }
-
-  build() {
     this.title = make("h2", {});
     this.about = mutedLine();
     this.compareButton = button("Compare", {
       "aria-pressed": "false", title: "Show a second image side by side",
       onclick: () => this.toggleComparison(),
     });
-    const heading = make("header", { class: "heading" }, div(null, this.title, this.about),
-      this.compareButton, saveButton("this view", () => this.save()));
     this.stages = div("stages", ...this.sides.map(({ element }) => element));
-    byId("layer").append(heading, this.buildOptions(), this.stages);
-  }
-
-  buildOptions() {
-    const controls = this.model.controls.layer;
-    const makePairs = (names) => names.map((name) => [name, name]);
-    const makeSelect = (name) =>
-      select(makePairs(controls[name].choices), (value) => updateState({ [name]: value }));
-    for (const name of ["scope", "order", "cmap"]) this[name] = makeSelect(name);
-    this.showSelect = select([["all", "all"], ["live", "active"], ["dead", "dead"]], (show) => updateState({ show }));
+    const { is_live: isLive, controls: { layer: controls } } = model;
+    const { choices, choices_with_limits: withLimits } = controls.normalize;
+    const presets = choices.filter((name) => !parseLimits(name));
+    const names = isLive ? [...presets, ...withLimits] : choices;
+    this.normalize = select(makePairs(names), (name) => this.chooseNormalization(name));
+    this.low = this.makeLimitInput("Low");
+    this.high = this.makeLimitInput("High");
+    this.limits = make("span", { class: "limits", hidden: true }, this.low, " to ", this.high);
+    this.scope = select(makePairs(controls.scope.choices), (scope) => updateState({ scope }));
+    this.order = select(makePairs(controls.order.choices), (order) => updateState({ order }));
+    this.cmap = select(makePairs(controls.cmap.choices), (cmap) => updateState({ cmap }));
+    this.showSelect = select([["all", "all"], ["live", "active"], ["dead", "dead"]],
+      (show) => updateState({ show: /** @type {State["show"]} */ (show) }));
     const updateColumns = debounce(250, () => {
       const count = parseInt(this.columns.value, 10);
       updateState({ columns: count > 0 ? count : null, view: null }, { newEntry: false });
@@ -197,42 +253,51 @@ export class LayerView {
     this.columns = make("input", {
       type: "number", min: 1, placeholder: "auto", oninput: updateColumns,
     });
+    this.scale = button("fit", {
+      class: "scale", title: "Fit to the view (0)", onclick: () => this.setView(null),
+    });
+    const heading = make("header", { class: "heading" }, div(null, this.title, this.about),
+      this.compareButton, saveButton("this view", () => this.save()));
+    byId("layer").append(heading, this.buildOptions(controls), this.stages);
+  }
+
+  /** @param {Record<string, Api.Control>} controls */
+  buildOptions(controls) {
+    const normalization = span("joined", this.normalize, this.limits);
     return div("options",
-      optionField("Normalization", controls.normalize, this.buildNormalization()),
+      optionField("Normalization", controls.normalize, normalization),
       optionField("Scope", controls.scope, this.scope),
       optionField("Order", controls.order, this.order),
       optionField("Colormap", controls.cmap, this.cmap), field("Show", this.showSelect),
       optionField("Columns", controls.columns, this.columns, { class: "field narrow" }),
-      this.buildZoom());
+      make("div", { class: "zoom", role: "group", "aria-label": "Zoom" },
+        this.makeZoomButton("−", "Zoom out", 1 / 1.5), this.scale,
+        this.makeZoomButton("+", "Zoom in", 1.5)));
   }
 
-  /** Create the control for the normalization, and inputs for its limits if a server runs. */
-  buildNormalization() {
-    const { is_live: isLive, controls } = this.model;
-    const { choices, choices_with_limits: withLimits } = controls.layer.normalize;
-    const names = isLive ? [...choices.filter((name) => !parseLimits(name)), ...withLimits] : choices;
-    this.normalize = select(names.map((name) => [name, name]),
-      (name) => this.chooseNormalization(name));
-    const makeInput = (label) => make("input", {
+  /**
+   * Create an input for a limit of the normalization.
+   * @param {string} label
+   */
+  makeLimitInput(label) {
+    return make("input", {
       type: "number", step: "any", "aria-label": label, onchange: () => this.applyLimits(),
     });
-    [this.low, this.high] = [makeInput("Low"), makeInput("High")];
-    this.limits = make("span", { class: "limits", hidden: true }, this.low, " to ", this.high);
-    return span("joined", this.normalize, this.limits);
   }
 
-  buildZoom() {
-    const zoomButton = (text, label, factor) => button(text, {
+  /**
+   * @param {string} text
+   * @param {string} label
+   * @param {number} factor
+   */
+  makeZoomButton(text, label, factor) {
+    return button(text, {
       "aria-label": label, title: `${label} (${text})`,
       onclick: () => this.sides[0].stage.zoom(factor),
     });
-    this.scale = button("fit", {
-      class: "scale", title: "Fit to the view (0)", onclick: () => this.setView(null),
-    });
-    return make("div", { class: "zoom", role: "group", "aria-label": "Zoom" },
-      zoomButton("−", "Zoom out", 1 / 1.5), this.scale, zoomButton("+", "Zoom in", 1.5));
   }
 
+  /** @param {State} state */
   show(state) {
     const hidden = state.tab !== "layer" || state.channel !== null;
     byId("layer").hidden = hidden;
@@ -265,19 +330,26 @@ export class LayerView {
     this.showScale(state);
   }
 
+  /** @param {State} state */
   showOptions(state) {
     const limits = parseLimits(state.normalize);
     this.normalize.value = this.model.is_live && limits ? limits.name : state.normalize;
     this.limits.hidden = !(limits && this.model.is_live);
     if (limits && document.activeElement !== this.low && document.activeElement !== this.high) {
-      [this.low.value, this.high.value] = [limits.low, limits.high];
+      this.low.value = String(limits.low);
+      this.high.value = String(limits.high);
     }
-    for (const name of ["scope", "order", "cmap"]) this[name].value = state[name];
+    this.scope.value = state.scope;
+    this.order.value = state.order;
+    this.cmap.value = state.cmap;
     this.showSelect.value = state.show;
-    if (document.activeElement !== this.columns) this.columns.value = state.columns ?? "";
+    if (document.activeElement !== this.columns) {
+      this.columns.value = String(state.columns ?? "");
+    }
     this.compareButton.ariaPressed = String(state.compare !== null);
   }
 
+  /** @param {number} layer */
   showHeading(layer) {
     const node = this.model.nodes[layer];
     this.title.textContent = node.path;
@@ -285,7 +357,7 @@ export class LayerView {
     const parts = [node.type, formatShape(about ? [null, ...about.shape] : node.shape)];
     if (node.parameters) parts.push(formatCount(node.parameters, "parameter"));
     if (about?.stats.dead.length) parts.push(`${about.stats.dead.length} of ${node.channels} dead`);
-    if (about?.tiles.step > 1) parts.push(`every ${about.tiles.step}th pixel shown`);
+    if (about && about.tiles.step > 1) parts.push(`every ${about.tiles.step}th pixel shown`);
     this.about.textContent = parts.join(" · ");
   }
 
@@ -294,39 +366,46 @@ export class LayerView {
     announce(`${this.title.textContent}: ${this.about.textContent}`);
   }
 
+  /**
+   * Return the number of a channel, or its class name if the layer has the scores of classes.
+   * @param {number} channel
+   */
   formatChannelTitle(channel) {
     const state = getState();
     const layer = this.model.getLayerIndex(state);
     // A binary classifier with one output gives the score of the second class.
     const { classes } = this.model;
-    const index = channel + (classes?.count ?? 0) - this.model.nodes[layer].channels;
+    const index = channel + (classes?.count ?? 0) - (this.model.nodes[layer].channels ?? 0);
     const label = classes?.node === layer ? this.model.getLabel(index) : null;
     const noun = this.model.nodes[layer].kind === "dense" ? "Unit" : "Channel";
     return `${noun} ${channel}${label ? `: ${label}` : ""}`;
   }
 
+  /** @param {Viewport | null} view */
   setView(view) {
     for (const { stage } of this.sides) stage.setView(view);
     updateState({ view }, { newEntry: false });
   }
 
-  showScale(state) {
-    const { stage } = this.sides[0];
-    const isFit = !(state.view && stage.grid);
-    this.scale.textContent = isFit ? "fit" : formatPercent(state.view.scale);
+  /** @param {State} state */
+  showScale({ view }) {
+    const isFit = !view || !this.sides[0].stage.grid;
+    this.scale.textContent = isFit ? "fit" : formatPercent(view.scale);
   }
 
+  /** @param {string} name */
   chooseNormalization(name) {
     const stats = this.sides[0].loaded?.about.stats;
     // Dense layers may have too many units for Math.min(...values).
-    const reduce = (values = [], choose, start) =>
-      values.reduce((result, value) => (value === null ? result : choose(result, value)), start);
-    const min = reduce(stats?.min, Math.min, Infinity);
-    const max = reduce(stats?.max, Math.max, -Infinity);
-    const limits = min < max ? [min, max].map((value) => +value.toPrecision(3)) : [0, 1];
+    const minima = (stats?.min ?? []).filter((value) => value !== null);
+    const maxima = (stats?.max ?? []).filter((value) => value !== null);
+    const min = minima.reduce((low, value) => Math.min(low, value), Infinity);
+    const max = maxima.reduce((high, value) => Math.max(high, value), -Infinity);
+    const round = (/** @type {number} */ value) => +value.toPrecision(3);
+    const [low, high] = min < max ? [round(min), round(max)] : [0, 1];
     const { choices, choices_with_limits: withLimits } = this.model.controls.layer.normalize;
     const preset = choices.find((choice) => parseLimits(choice)?.name === name);
-    const normalize = withLimits.includes(name) ? formatLimits(name, ...limits) : name;
+    const normalize = withLimits.includes(name) ? formatLimits(name, low, high) : name;
     updateState({ normalize: preset ?? normalize });
   }
 
@@ -348,11 +427,14 @@ export class LayerView {
     this.sides[0].canvas.focus({ preventScroll: true });
   }
 
-  /** Return the position of the first tile of a channel in the window; null if it is not drawn. */
+  /**
+   * Return the position of the first tile of a channel in the window; null if it is not drawn.
+   * @param {number} channel
+   */
   getTileRect(channel) {
     const { stage, canvas } = this.sides[0];
     const cell = stage.grid?.getFirstCell(channel);
-    if (cell === undefined || !stage.picture) return null;
+    if (!stage.grid || cell === undefined || !stage.picture) return null;
     const { left, top } = canvas.getBoundingClientRect();
     const rect = stage.toScreen(stage.grid.getCellRect(cell));
     return { ...rect, x: rect.x + left, y: rect.y + top };
@@ -360,8 +442,8 @@ export class LayerView {
 
   save() {
     const state = getState();
-    const pictures = this.sides.filter(({ element, stage }) => !element.hidden && stage.picture)
-      .map(({ stage }) => stage.picture);
+    const pictures = this.sides.filter(({ element }) => !element.hidden)
+      .flatMap(({ stage }) => stage.picture ?? []);
     if (!pictures.length) return;
     // The gap has the colour of level 0, as the padding in pictures of actgrid.render.
     saveCanvas(

@@ -1,13 +1,22 @@
 /** Levels, colormaps and grids: the steps of actgrid.render that run in the browser. */
 
-import { createCanvas } from "./dom.js";
+import { createCanvas, getContext } from "./dom.js";
 
 const MAX_DECODED_PIXELS = 1 << 22; // pixels that are decoded at once
 const MAX_PIXELS = 1 << 24; // canvas size that every browser supports
 const MAX_SIDE = 32767; // canvas side that every browser supports
 
-/** Decode a grayscale PNG to its exact bytes, part by part to save memory. */
+/** @typedef {{x: number, y: number}} Point */
+/** @typedef {{x: number, y: number, width: number, height: number}} Rect */
+/** @typedef {{width: number, height: number, data: Uint8Array}} Levels Levels in rows. */
+
+/**
+ * Decode a grayscale PNG to its exact bytes, part by part to save memory.
+ * @param {Blob} blob
+ * @returns {Promise<Levels>}
+ */
 export async function decodeLevels(blob) {
+  /** @type {ImageBitmapOptions} */
   const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
   const image = await createImageBitmap(blob, options);
   const { width, height } = image;
@@ -16,7 +25,7 @@ export async function decodeLevels(blob) {
   const maxRows = Math.floor(MAX_DECODED_PIXELS / maxWidth);
   const maxHeight = Math.max(1, Math.min(height, 8192, maxRows));
   const canvas = createCanvas(maxWidth, maxHeight);
-  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const context = getContext(canvas, { willReadFrequently: true });
   for (let top = 0; top < height; top += maxHeight) {
     for (let left = 0; left < width; left += maxWidth) {
       const partWidth = Math.min(maxWidth, width - left);
@@ -33,7 +42,10 @@ export async function decodeLevels(blob) {
   return { width, height, data };
 }
 
-/** Return the 256 colours of a colormap, RGB bytes in base64, as RGBA pixels. */
+/**
+ * Return the 256 colours of a colormap, RGB bytes in base64, as RGBA pixels.
+ * @param {string} base64
+ */
 export function decodeColormap(base64) {
   const rgb = atob(base64);
   const bytes = new Uint8ClampedArray(1024);
@@ -46,7 +58,13 @@ export function decodeColormap(base64) {
   return new Uint32Array(bytes.buffer);
 }
 
-/** Return the number of columns that makes a grid nearest to square, as actgrid.render does. */
+/**
+ * Return the number of columns that makes a grid nearest to square, as actgrid.render does.
+ * @param {number} count
+ * @param {number} height
+ * @param {number} width
+ * @param {number} padding
+ */
 export function chooseColumns(count, height, width, padding) {
   let bestRatio = Infinity;
   let bestColumns = 1;
@@ -61,7 +79,12 @@ export function chooseColumns(count, height, width, padding) {
 
 /** The layout of the tiles of some channels in one picture. */
 export class Grid {
-  /** `columns` null: the number of columns that makes the grid nearest to square. */
+  /**
+   * `columns` null: the number of columns that makes the grid nearest to square.
+   * @param {Api.Tiles} tiles
+   * @param {number[]} channels
+   * @param {number | null} [columns]
+   */
   constructor(tiles, channels, columns = null) {
     const { height, width, slices, joined } = tiles;
     const count = channels.length * slices;
@@ -81,6 +104,7 @@ export class Grid {
     this.positions = new Map(channels.map((channel, position) => [channel, position]));
   }
 
+  /** @param {number} count */
   chooseColumns(count) {
     const { height, width, slices, joined } = this.tiles;
     if (slices > 1) return slices;
@@ -88,7 +112,11 @@ export class Grid {
     return chooseColumns(count, height, width, this.padding);
   }
 
-  /** Return the {x, y, width, height} of a cell. */
+  /**
+   * Return the rectangle of a cell, without its padding.
+   * @param {number} index
+   * @returns {Rect}
+   */
   getCellRect(index) {
     const { height, width } = this.tiles;
     return {
@@ -99,7 +127,11 @@ export class Grid {
     };
   }
 
-  /** Return the index of the cell at a pixel, its padding included; null outside of the grid. */
+  /**
+   * Return the index of the cell at a pixel, its padding included; null outside of the grid.
+   * @param {number} x
+   * @param {number} y
+   */
   findCell(x, y) {
     if (x < 0 || y < 0 || x >= this.width || y >= this.height) return null;
     const column = Math.floor(x / (this.tiles.width + this.padding));
@@ -107,21 +139,31 @@ export class Grid {
     return index < this.count ? index : null;
   }
 
-  /** Return the channel of a cell. */
+  /**
+   * Return the channel of a cell.
+   * @param {number} cell
+   */
   getChannel(cell) {
     return this.channels[Math.floor(cell / this.tiles.slices)];
   }
 
-  /** Return the first cell of a channel; undefined if the grid does not contain the channel. */
+  /**
+   * Return the first cell of a channel; undefined if the grid does not contain the channel.
+   * @param {number} channel
+   */
   getFirstCell(channel) {
     const position = this.positions.get(channel);
     return position === undefined ? undefined : position * this.tiles.slices;
   }
 
-  /** Draw the tiles in colour on a new canvas, one pixel per level. */
+  /**
+   * Draw the tiles in colour on a new canvas, one pixel per level.
+   * @param {Levels} levels
+   * @param {Uint32Array} lut
+   */
   paint(levels, lut) {
     const canvas = createCanvas(this.width, this.height);
-    const context = canvas.getContext("2d");
+    const context = getContext(canvas);
     const image = new ImageData(canvas.width, canvas.height);
     const pixels = new Uint32Array(image.data.buffer);
     const { height, width, slices, columns } = this.tiles;
@@ -138,16 +180,29 @@ export class Grid {
   }
 }
 
-/** Draw levels, or a part of them, in colour on a new canvas, one pixel per level. */
+/**
+ * Draw levels, or a part of them, in colour on a new canvas, one pixel per level.
+ * @param {Levels} levels
+ * @param {Uint32Array} lut
+ * @param {Rect} [part]
+ */
 export function paintLevels(levels, lut, part = { ...levels, x: 0, y: 0 }) {
   const canvas = createCanvas(part.width, part.height);
   const image = new ImageData(part.width, part.height);
   writeColours(levels, part, lut, new Uint32Array(image.data.buffer), 0, part.width);
-  canvas.getContext("2d").putImageData(image, 0, 0);
+  getContext(canvas).putImageData(image, 0, 0);
   return canvas;
 }
 
-/** Write the colours of a part of the levels to pixels, from index `start` in rows of `stride`. */
+/**
+ * Write the colours of a part of the levels to pixels, from index `start` in rows of `stride`.
+ * @param {Levels} levels
+ * @param {Rect} part
+ * @param {Uint32Array} lut
+ * @param {Uint32Array} pixels
+ * @param {number} start
+ * @param {number} stride
+ */
 function writeColours(levels, { x, y, width, height }, lut, pixels, start, stride) {
   for (let row = 0; row < height; row += 1) {
     const from = (y + row) * levels.width + x;

@@ -11,8 +11,12 @@ import { LayerView } from "./layer.js";
 import { Model } from "./model.js";
 import { getState, setDefaults, start, updateState } from "./state.js";
 
-const THEMES = ["auto", "light", "dark"];
+/** @import { State } from "./state.js" */
+
+/** @type {Record<string, string>} */
+const THEME_SYMBOLS = { auto: "◐", light: "☀", dark: "☾" };
 const GRAPH_WIDTH = { min: 220, max: 1200, initial: 348 }; // pixels
+/** @type {Record<string, [string, string][]>} */
 const KEYS = {
   Network: [
     ["↑ ↓ ← →", "next card"], ["Enter", "show the layer"],
@@ -43,6 +47,10 @@ async function main() {
   }
 }
 
+/**
+ * @param {Model} model
+ * @param {Images} images
+ */
 function showViews(model, images) {
   showSummary(model);
   const graph = new Graph(model);
@@ -50,20 +58,23 @@ function showViews(model, images) {
   const channel = new ChannelView(model, images, layer);
   const heatmap = new HeatmapView(model, images);
   const views = [images, layer, channel, heatmap, graph];
+  /** @type {(state: State, invalid: string[]) => State} */
   const validate = (state, invalid) => {
+    /** @param {string} name */
     const reportMissing = (name) => showToast(`Ignored in the link: ${name} does not exist.`);
     for (const parameter of invalid) showToast(`Ignored in the link: ${parameter} is not valid.`);
     const validState = model.validateState(state, reportMissing);
     checkImages(validState, images);
     return validState;
   };
+  /** @param {State} state */
   const show = (state) => {
     document.body.dataset.pane = state.pane;
     document.title = `${model.nodes[model.getLayerIndex(state)].path} · ${model.name} · actgrid`;
     showTabs(model, state);
     for (const view of views) view.show(state);
   };
-  listenForEvents(images, show);
+  listenForEvents(images, graph, show);
   setDefaults({ ...model.defaults, image: images.firstId });
   start(validate, show);
   window.actgrid = {
@@ -76,9 +87,13 @@ function showViews(model, images) {
   };
 }
 
-/** Check with the server that the images of a link exist, unless they are in the list already. */
+/**
+ * Check with the server that the images of a link exist, unless they are in the list already.
+ * @param {State} state
+ * @param {Images} images
+ */
 async function checkImages(state, images) {
-  for (const name of ["image", "compare"]) {
+  for (const name of /** @type {const} */ (["image", "compare"])) {
     const id = state[name];
     if (id === null || images.items.has(id)) continue;
     try {
@@ -92,6 +107,7 @@ async function checkImages(state, images) {
   }
 }
 
+/** @param {Model} model */
 function showSummary(model) {
   byId("title").replaceChildren(model.name);
   const layers = model.nodes.filter((node) => node.is_drawable).length;
@@ -100,6 +116,10 @@ function showSummary(model) {
   byId("about").title = `actgrid ${model.version}`;
 }
 
+/**
+ * @param {Model} model
+ * @param {State} state
+ */
 function showTabs(model, state) {
   for (const name of ["layer", "heatmap"]) {
     const tab = byId(`tab-${name}`);
@@ -107,28 +127,37 @@ function showTabs(model, state) {
     tab.tabIndex = state.tab === name ? 0 : -1;
     tab.hidden = name === "heatmap" && model.methods.length === 0;
   }
-  for (const paneButton of document.querySelectorAll(".panes button")) {
+  for (const paneButton of getPaneButtons()) {
     paneButton.ariaCurrent = paneButton.dataset.pane === state.pane ? "true" : null;
   }
 }
 
-/** Add the listeners of tabs, panes, keys, the splitter and connection errors. */
-function listenForEvents(images, show) {
-  for (const name of ["layer", "heatmap"]) {
+/** @returns {NodeListOf<HTMLElement>} */
+const getPaneButtons = () => document.querySelectorAll(".panes button");
+
+/**
+ * Add the listeners of tabs, panes, keys, the splitter and connection errors.
+ * @param {Images} images
+ * @param {Graph} graph
+ * @param {(state: State) => void} show
+ */
+function listenForEvents(images, graph, show) {
+  for (const name of /** @type {const} */ (["layer", "heatmap"])) {
     const isLayerShown = () => name === "layer" && getState().tab === name;
     byId(`tab-${name}`).addEventListener("click", () => {
       updateState(isLayerShown() ? { channel: null } : { tab: name });
     });
   }
-  document.querySelector(".tabs").addEventListener("keydown", (event) => {
+  byId("tabs").addEventListener("keydown", (event) => {
     if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
     const other = getState().tab === "layer" ? "heatmap" : "layer";
     if (byId(`tab-${other}`).hidden) return;
     updateState({ tab: other });
     byId(`tab-${other}`).focus();
   });
-  for (const paneButton of document.querySelectorAll(".panes button")) {
-    paneButton.addEventListener("click", () => updateState({ pane: paneButton.dataset.pane }));
+  for (const paneButton of getPaneButtons()) {
+    const pane = /** @type {State["pane"]} */ (paneButton.dataset.pane);
+    paneButton.addEventListener("click", () => updateState({ pane }));
   }
   document.addEventListener("connection-lost", ({ detail }) => showConnectionError(detail));
   document.addEventListener("retry", () => {
@@ -138,19 +167,20 @@ function listenForEvents(images, show) {
   });
   byId("keys-button").addEventListener("click", showKeys);
   document.addEventListener("keydown", (event) => {
-    const isTyping = event.target.closest("input, select, textarea, dialog");
+    const { target } = event;
+    const isTyping = target instanceof Element && target.closest("input, select, textarea, dialog");
     if (isTyping || hasModifier(event)) return;
     if (event.key === "?") showKeys();
     else if (event.key === "/") {
-      const filter = document.querySelector("#graph input");
-      if (!filter.offsetParent) updateState({ pane: "graph" });
-      filter.focus();
+      if (!graph.filter.offsetParent) updateState({ pane: "graph" });
+      graph.filter.focus();
     } else return;
     event.preventDefault();
   });
   setUpSplitter();
 }
 
+/** @param {string} message */
 function showConnectionError(message) {
   byId("banner").hidden = false;
   byId("banner").replaceChildren(message, " ", retryButton());
@@ -166,7 +196,11 @@ function showKeys() {
   dialog.showModal();
 }
 
-/** Store a setting if a value is given, and return it; null if the browser denies storage. */
+/**
+ * Store a setting if a value is given, and return it; null if the browser denies storage.
+ * @param {string} name
+ * @param {string} [value]
+ */
 function accessSetting(name, value) {
   try {
     if (value !== undefined) localStorage.setItem(`actgrid-${name}`, value);
@@ -177,17 +211,20 @@ function accessSetting(name, value) {
 }
 
 function setUpTheme() {
+  /** @param {string} theme */
   const applyTheme = (theme) => {
     if (theme === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
     const name = `Theme: ${theme}`;
-    const symbol = { auto: "◐", light: "☀", dark: "☾" }[theme];
-    Object.assign(byId("theme"), { textContent: symbol, ariaLabel: name, title: name });
+    const textContent = THEME_SYMBOLS[theme];
+    Object.assign(byId("theme"), { textContent, ariaLabel: name, title: name });
   };
-  let theme = THEMES.includes(accessSetting("theme")) ? accessSetting("theme") : "auto";
+  const setting = accessSetting("theme") ?? "auto";
+  let theme = setting in THEME_SYMBOLS ? setting : "auto";
   applyTheme(theme);
   byId("theme").addEventListener("click", () => {
-    theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
+    const themes = Object.keys(THEME_SYMBOLS);
+    theme = themes[(themes.indexOf(theme) + 1) % themes.length];
     accessSetting("theme", theme);
     applyTheme(theme);
     announce(`Theme: ${theme}`);
@@ -197,6 +234,7 @@ function setUpTheme() {
 function setUpSplitter() {
   const bar = byId("splitter");
   let width = Number(accessSetting("width")) || GRAPH_WIDTH.initial;
+  /** @param {number} newWidth */
   const setWidth = (newWidth) => {
     width = Math.min(Math.max(newWidth, GRAPH_WIDTH.min), GRAPH_WIDTH.max);
     document.body.style.setProperty("--graph", `${width}px`);
@@ -212,12 +250,12 @@ function setUpSplitter() {
   bar.addEventListener("pointermove", (event) => {
     if (bar.hasPointerCapture(event.pointerId)) setWidth(event.clientX - 2);
   });
-  bar.addEventListener("pointerup", () => accessSetting("width", width));
+  bar.addEventListener("pointerup", () => accessSetting("width", String(width)));
   bar.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -24, ArrowRight: 24 }[event.key];
     if (!step) return;
     setWidth(width + step);
-    accessSetting("width", width);
+    accessSetting("width", String(width));
     event.preventDefault();
   });
 }

@@ -3,47 +3,79 @@
 import { decodeColormap } from "./levels.js";
 import { defaults } from "./state.js";
 
+/** @import { State } from "./state.js" */
+
+/** @type {(string | null)[]} */
 const HEATMAP_KINDS = ["image", "volume", "sequence"];
 
 export class Model {
+  /** @param {Api.Model} about */
   constructor(about) {
-    Object.assign(this, about);
+    this.name = about.name;
+    this.version = about.version;
+    this.is_live = about.is_live;
+    this.parameters = about.parameters;
+    this.nodes = about.nodes;
+    this.edges = about.edges;
+    this.inputs = about.inputs;
+    this.groups = about.groups;
+    this.classes = about.classes;
+    this.controls = about.controls;
+    this.methods = about.methods;
+    this.targets = about.targets;
+    this.uploads = about.uploads;
+    this.maximize = about.maximize;
+    this.colormaps = about.colormaps;
     this.index = new Map(this.nodes.map((node, index) => [node.path, index]));
     this.groupKeys = makeUniqueKeys(this.groups);
     this.groupIndex = new Map(this.groupKeys.map((key, index) => [key, index]));
-    const findDrawn = (matches) => this.nodes.findIndex((node) => node.is_drawable && matches(node));
+    /** @param {(node: Api.Node) => boolean} matches */
+    const findDrawn = (matches) =>
+      this.nodes.findIndex((node) => node.is_drawable && matches(node));
+    /** @type {Map<string, Uint32Array>} */
     this.luts = new Map();
     this.lastNodes = this.findLastNodes();
     // The initial layer is the first one with a kernel, together with its activation function.
     const withKernel = findDrawn((node) => node.kernel);
     const first = Math.max(withKernel < 0 ? findDrawn(() => true) : withKernel, 0);
     const { group } = this.nodes[first];
-    const isUnit = this.groups[group]?.kind === "unit";
+    const isUnit = group !== null && this.groups[group].kind === "unit";
     this.initialLayer = isUnit ? this.lastNodes[group] : first;
   }
 
   /** Return the last drawable node of each group, which the card of the closed group shows. */
   findLastNodes() {
+    /** @type {(number | null)[]} */
     const lastNodes = this.groups.map(() => null);
-    const isBetter = (node, old) => node.is_drawable || old === null || !this.nodes[old].is_drawable;
     this.nodes.forEach((node, index) => {
       for (const group of this.getGroups(index)) {
-        if (isBetter(node, lastNodes[group])) lastNodes[group] = index;
+        const old = lastNodes[group];
+        if (node.is_drawable || old === null || !this.nodes[old].is_drawable) {
+          lastNodes[group] = index;
+        }
       }
     });
-    return lastNodes;
+    return lastNodes.map((index) => index ?? 0); // each group contains a node
   }
 
-  /** Return the groups that contain a node, outermost first. */
+  /**
+   * Return the groups that contain a node, outermost first.
+   * @param {number} index
+   */
   getGroups(index) {
     const groups = [];
-    for (let group = this.nodes[index].group; group !== null; group = this.groups[group].parent) {
+    let { group } = this.nodes[index];
+    while (group !== null) {
       groups.unshift(group);
+      group = this.groups[group].parent;
     }
     return groups;
   }
 
-  /** The default values of the state. */
+  /**
+   * The default values of the state.
+   * @returns {Partial<State>}
+   */
   get defaults() {
     const { methods } = this;
     const { normalize, scope, order, cmap } = this.controls.layer;
@@ -52,32 +84,45 @@ export class Model {
     const method = usable.find(({ name }) => name === preferred) ?? usable[0] ?? methods[0];
     return {
       layer: this.nodes[this.initialLayer].path,
-      normalize: normalize.default,
-      scope: scope.default,
-      order: order.default,
-      cmap: cmap.default,
+      normalize: String(normalize.default),
+      scope: String(scope.default),
+      order: String(order.default),
+      cmap: String(cmap.default),
       method: method?.name ?? null,
-      alpha: this.controls.heatmap.alpha.default,
+      alpha: Number(this.controls.heatmap.alpha.default),
     };
   }
 
-  /** Return the node index of the layer in a state. */
+  /**
+   * Return the node index of the layer in a state, which must be valid.
+   * @param {State} state
+   */
   getLayerIndex(state) {
-    return this.index.get(state.layer);
+    return this.index.get(state.layer) ?? this.initialLayer;
   }
 
-  /** Return the 256 colours of a colormap as pixels. */
+  /**
+   * Return the 256 colours of a colormap as pixels.
+   * @param {string} name
+   */
   getLut(name) {
-    if (!this.luts.has(name)) this.luts.set(name, decodeColormap(this.colormaps[name]));
-    return this.luts.get(name);
+    const lut = this.luts.get(name) ?? decodeColormap(this.colormaps[name]);
+    this.luts.set(name, lut);
+    return lut;
   }
 
-  /** Return the label of a class; null without labels. */
+  /**
+   * Return the label of a class; null without labels.
+   * @param {number} index
+   */
   getLabel(index) {
     return this.classes?.labels?.[index] ?? null;
   }
 
-  /** Return the index of the class with a number or a unique name; null if there is none. */
+  /**
+   * Return the index of the class with a number or a unique name; null if there is none.
+   * @param {string} text
+   */
   findTarget(text) {
     const labels = this.classes?.labels ?? [];
     const name = text.trim().toLowerCase();
@@ -90,8 +135,12 @@ export class Model {
     return indices.length === 1 && indices[0] < count ? indices[0] : null;
   }
 
+  /**
+   * Return the attribution method of a state, which must be valid.
+   * @param {State} state
+   */
   getMethod(state) {
-    return this.methods.find(({ name }) => name === state.method);
+    return this.methods.find(({ name }) => name === state.method) ?? this.methods[0];
   }
 
   /** Layers whose activation maps can be used by a method. */
@@ -99,29 +148,47 @@ export class Model {
     return this.nodes.filter((node) => node.is_drawable && HEATMAP_KINDS.includes(node.kind));
   }
 
-  /** Return the set of groups that are open in a state. */
+  /**
+   * Return the set of groups that are open in a state.
+   * @param {State} state
+   */
   getOpenGroups(state) {
     const areAllOpen = state.open.includes("*");
+    /** @param {string} key */
     const isOpen = (key) => areAllOpen || state.open.includes(key);
     return new Set([...this.groups.keys()].filter((group) => isOpen(this.groupKeys[group])));
   }
 
-  /** Return the names of open groups for a state; ["*"] for all groups. */
+  /**
+   * Return the names of open groups for a state; ["*"] for all groups.
+   * @param {Set<number>} groups
+   */
   formatOpenGroups(groups) {
     if (groups.size && groups.size === this.groups.length) return ["*"];
     return [...groups].sort((a, b) => a - b).map((group) => this.groupKeys[group]);
   }
 
-  /** Return a state with defaults in place of unknown values, which are reported. */
+  /**
+   * Return a state with defaults in place of unknown values, which are reported.
+   * @param {State} state
+   * @param {(name: string) => void} reportMissing
+   */
   validateState(state, reportMissing) {
     const validState = { ...state };
     const initial = defaults();
+    /**
+     * @template {keyof State} Name
+     * @param {Name} name
+     * @param {(value: NonNullable<State[Name]>) => boolean} isValid
+     * @param {string} [noun]
+     */
     const check = (name, isValid, noun = name) => {
-      if (validState[name] === initial[name] || isValid(validState[name])) return;
-      reportMissing(`${noun} ${validState[name]}`);
+      const value = validState[name];
+      if (value === initial[name] || (value !== null && isValid(value))) return;
+      reportMissing(`${noun} ${value}`);
       validState[name] = initial[name];
     };
-    check("layer", (path) => this.nodes[this.index.get(path)]?.is_drawable);
+    check("layer", (path) => this.nodes[this.index.get(path) ?? -1]?.is_drawable);
     const node = this.nodes[this.getLayerIndex(validState)];
     check("channel", (channel) => node.channels === null || channel < node.channels);
     check("normalize", (name) => this.acceptsNormalization(name), "normalization");
@@ -143,15 +210,22 @@ export class Model {
     return validState;
   }
 
-  /** Return whether a normalization is offered: in the list, or, if live, with valid limits. */
+  /**
+   * Return whether a normalization is offered: in the list, or, if live, with valid limits.
+   * @param {string} name
+   */
   acceptsNormalization(name) {
-    if (this.controls.layer.normalize.choices.includes(name)) return true;
-    const limited = parseLimits(name)?.name;
-    return this.is_live && this.controls.layer.normalize.choices_with_limits.includes(limited);
+    const { choices, choices_with_limits: withLimits } = this.controls.layer.normalize;
+    const limits = parseLimits(name);
+    return choices.includes(name)
+      || (this.is_live && limits !== null && withLimits.includes(limits.name));
   }
 }
 
-/** Parse a normalization with limits, such as "percentile(1, 99)"; return null for other texts. */
+/**
+ * Parse a normalization with limits, such as "percentile(1, 99)"; return null for other texts.
+ * @param {string} text
+ */
 export function parseLimits(text) {
   const match = /^(\w+)\(([^,()]+),([^,()]+)\)$/.exec(text);
   if (!match) return null;
@@ -161,11 +235,20 @@ export function parseLimits(text) {
   return isValid ? { name: match[1], low, high } : null;
 }
 
-/** Format a normalization with limits, as `parseLimits` reads it. */
+/**
+ * Format a normalization with limits, as `parseLimits` reads it.
+ * @param {string} name
+ * @param {number | string} low
+ * @param {number | string} high
+ */
 export const formatLimits = (name, low, high) => `${name}(${low}, ${high})`;
 
-/** Return names of groups for the address, with a number after a repeated name. */
+/**
+ * Return names of groups for the address, with a number after a repeated name.
+ * @param {Api.Group[]} groups
+ */
 function makeUniqueKeys(groups) {
+  /** @type {Map<string, number>} */
   const counts = new Map();
   return groups.map(({ name }) => {
     const count = (counts.get(name) ?? 0) + 1;

@@ -1,22 +1,55 @@
 /** A canvas on which a large picture of tiles can be panned and zoomed. */
 
-import { ARROW_DIRECTIONS, hasModifier } from "./dom.js";
+import { ARROW_DIRECTIONS, getContext, hasModifier } from "./dom.js";
+
+/** @import { Grid, Point, Rect } from "./levels.js" */
+/** @import { Viewport } from "./state.js" */
 
 const CLICK_DISTANCE = 5; // pixels that a pointer may move during a click
 const DOUBLE_CLICK_TIME = 220; // maximum milliseconds between the clicks of a double click
 const MAX_SCALE = 96; // screen pixels per picture pixel
 
 /**
- * Callbacks: `on.view(view)` after panning or zooming (null: fit to the canvas),
- * `on.hover(cell, point)` when the pointer is over another cell, `on.pick(cell)` when the user
- * selects a cell, `on.drawn()` after the picture is drawn.
+ * @typedef {object} Callbacks
+ * @property {(view: Viewport | null) => void} view Called after panning or zooming; null: fit to
+ *   the canvas.
+ * @property {(cell: number | null, point?: Point, isByKey?: boolean) => void} hover Called when the
+ *   pointer or the cursor is over another cell.
+ * @property {(cell: number) => void} pick Called when the user selects a cell.
+ * @property {() => void} [drawn] Called after the picture is drawn.
  */
+
 export class Stage {
+  /**
+   * @param {HTMLCanvasElement} canvas
+   * @param {Callbacks} on
+   */
   constructor(canvas, on) {
-    Object.assign(this, { canvas, on, picture: null, grid: null, view: null });
-    Object.assign(this, { hovered: null, cursor: null, pointers: new Map(), drag: null, frame: 0 });
-    this.context = canvas.getContext("2d");
+    this.canvas = canvas;
+    this.on = on;
+    /** @type {HTMLCanvasElement | null} */
+    this.picture = null;
+    /** @type {Grid | null} */
+    this.grid = null;
+    /** @type {Viewport | null} */
+    this.view = null;
+    /** @type {number | null} */
+    this.hovered = null;
+    /** @type {number | null} */
+    this.cursor = null;
+    /** @type {Map<number, Point>} */
+    this.pointers = new Map();
+    this.drag = { start: { x: 0, y: 0 }, hasMoved: false };
+    this.frame = 0;
+    this.clickTimer = 0;
+    this.lastClick = -Infinity; // time stamp of the event
+    this.context = getContext(canvas);
     canvas.tabIndex = 0;
+    /**
+     * @param {string} name
+     * @param {(event: any) => void} action
+     * @param {AddEventListenerOptions} [options]
+     */
     const listen = (name, action, options) =>
       canvas.addEventListener(name, action.bind(this), options);
     listen("pointerdown", this.startDrag);
@@ -31,14 +64,20 @@ export class Stage {
     new ResizeObserver(() => this.resize()).observe(canvas);
   }
 
-  /** Show a picture with the layout of its cells; the owner of the stage sets the view. */
+  /**
+   * Show a picture with the layout of its cells; the owner of the stage sets the view.
+   * @param {HTMLCanvasElement | null} picture
+   * @param {Grid | null} grid
+   */
   show(picture, grid) {
-    Object.assign(this, { picture, grid });
+    this.picture = picture;
+    this.grid = grid;
     if (this.cursor !== null && this.cursor >= (grid?.count ?? 0)) this.cursor = null;
     this.hover(null);
     this.draw();
   }
 
+  /** @param {Viewport | null} view */
   setView(view) {
     this.view = view;
     this.draw();
@@ -53,9 +92,14 @@ export class Stage {
     this.paint();
   }
 
+  /** Width and height of the picture in picture pixels. */
+  get pictureSize() {
+    return this.grid ?? { width: 1, height: 1 };
+  }
+
   /** Return the view that shows the whole picture. */
   fitView() {
-    const { width, height } = this.grid;
+    const { width, height } = this.pictureSize;
     const available = [this.canvas.clientWidth - 16, this.canvas.clientHeight - 16];
     const fit = Math.min(available[0] / width, available[1] / height, MAX_SCALE);
     const scale = Math.max(fit, 1e-3);
@@ -66,9 +110,13 @@ export class Stage {
     return this.view ? this.clampView(this.view) : this.fitView();
   }
 
-  /** Return a view limited to the picture: the values of an address may be arbitrary. */
+  /**
+   * Return a view limited to the picture: the values of an address may be arbitrary.
+   * @param {Viewport} view
+   */
   clampView(view) {
-    const { width, height } = this.grid;
+    const { width, height } = this.pictureSize;
+    /** @type {(value: number, min: number, max: number) => number} */
     const clamp = (value, min, max) => Math.min(Math.max(value, min), max);
     const scale = clamp(view.scale, this.fitView().scale / 4, MAX_SCALE);
     return { x: clamp(view.x, 0, width), y: clamp(view.y, 0, height), scale };
@@ -78,6 +126,7 @@ export class Stage {
   get origin() {
     const { x, y, scale } = this.currentView;
     const ratio = window.devicePixelRatio || 1;
+    /** @param {number} value */
     const round = (value) => Math.round(value * ratio) / ratio;
     const { clientWidth, clientHeight } = this.canvas;
     return { x: round(clientWidth / 2 - x * scale), y: round(clientHeight / 2 - y * scale), scale };
@@ -87,13 +136,21 @@ export class Stage {
     return { x: this.canvas.clientWidth / 2, y: this.canvas.clientHeight / 2 };
   }
 
-  /** Convert a point on the canvas from screen pixels to picture pixels. */
+  /**
+   * Convert a point on the canvas from screen pixels to picture pixels.
+   * @param {Point} point
+   * @returns {Point}
+   */
   toPicture(point) {
     const { x, y, scale } = this.origin;
     return { x: (point.x - x) / scale, y: (point.y - y) / scale };
   }
 
-  /** Convert a rectangle of the picture to screen pixels on the canvas. */
+  /**
+   * Convert a rectangle of the picture to screen pixels on the canvas.
+   * @param {Rect} rect
+   * @returns {Rect}
+   */
   toScreen(rect) {
     const { x, y, scale } = this.origin;
     const [width, height] = [rect.width * scale, rect.height * scale];
@@ -124,22 +181,32 @@ export class Stage {
     this.on.drawn?.();
   }
 
+  /**
+   * @param {number} cell
+   * @param {number} lineWidth
+   */
   drawOutline(cell, lineWidth) {
-    const { context } = this;
-    const { x, y, width, height } = this.toScreen(this.grid.getCellRect(cell));
+    const { context, grid } = this;
+    if (!grid) return;
+    const { x, y, width, height } = this.toScreen(grid.getCellRect(cell));
     const offset = lineWidth / 2;
-    for (const [colour, strokeWidth] of [["#000a", lineWidth + 2], ["#fff", lineWidth]]) {
+    for (const [colour, border] of /** @type {const} */ ([["#000a", 2], ["#fff", 0]])) {
       context.strokeStyle = colour;
-      context.lineWidth = strokeWidth;
+      context.lineWidth = lineWidth + border;
       context.strokeRect(x - offset, y - offset, width + lineWidth, height + lineWidth);
     }
   }
 
+  /** @param {Viewport} view */
   moveTo(view) {
     this.on.view(roundView(this.clampView(view)));
   }
 
-  /** Zoom around a point of the canvas, by default the centre. */
+  /**
+   * Zoom around a point of the canvas, by default the centre.
+   * @param {number} factor
+   * @param {Point} [point]
+   */
   zoom(factor, point = this.centre) {
     if (!this.grid) return;
     const { x, y } = this.toPicture(point);
@@ -149,6 +216,11 @@ export class Stage {
     this.moveTo({ x: x + (view.x - x) * ratio, y: y + (view.y - y) * ratio, scale });
   }
 
+  /**
+   * Pan by a number of screen pixels.
+   * @param {number} right
+   * @param {number} down
+   */
   pan(right, down) {
     if (!this.grid) return;
     const view = this.currentView;
@@ -157,17 +229,23 @@ export class Stage {
 
   /* Pointers */
 
+  /**
+   * @param {MouseEvent} event
+   * @returns {Point}
+   */
   getPoint(event) {
     const { left, top } = this.canvas.getBoundingClientRect();
     return { x: event.clientX - left, y: event.clientY - top };
   }
 
+  /** @param {Point} point */
   findCell(point) {
     if (!this.grid || !this.picture) return null;
     const { x, y } = this.toPicture(point);
     return this.grid.findCell(x, y);
   }
 
+  /** @param {PointerEvent} event */
   startDrag(event) {
     if (event.button !== 0) return;
     this.canvas.setPointerCapture(event.pointerId);
@@ -176,6 +254,7 @@ export class Stage {
     else this.drag.hasMoved = true;
   }
 
+  /** @param {PointerEvent} event */
   movePointer(event) {
     const point = this.getPoint(event);
     const previous = this.pointers.get(event.pointerId);
@@ -188,6 +267,7 @@ export class Stage {
     this.pointers.set(event.pointerId, point);
     if (!this.grid) return;
     if (other) {
+      /** @param {Point} position */
       const getDistance = ({ x, y }) => Math.max(Math.hypot(x - other.x, y - other.y), 1);
       const centre = { x: (point.x + other.x) / 2, y: (point.y + other.y) / 2 };
       this.pan((previous.x - point.x) / 2, (previous.y - point.y) / 2);
@@ -202,6 +282,7 @@ export class Stage {
     this.pan(previous.x - point.x, previous.y - point.y);
   }
 
+  /** @param {PointerEvent} event */
   endDrag(event) {
     if (!this.pointers.delete(event.pointerId)) return;
     this.canvas.classList.remove("dragged");
@@ -209,18 +290,20 @@ export class Stage {
     const cell = this.findCell(this.getPoint(event));
     // A double click zooms, so the action of a click is delayed until no second click can follow.
     clearTimeout(this.clickTimer);
-    const elapsed = event.timeStamp - (this.lastClick ?? -Infinity);
+    const elapsed = event.timeStamp - this.lastClick;
     if (elapsed > 2 * DOUBLE_CLICK_TIME && cell !== null) {
       this.clickTimer = setTimeout(() => this.on.pick(cell), DOUBLE_CLICK_TIME);
     }
     this.lastClick = event.timeStamp;
   }
 
+  /** @param {PointerEvent} event */
   cancelDrag(event) {
     this.pointers.delete(event.pointerId);
     this.canvas.classList.remove("dragged");
   }
 
+  /** @param {WheelEvent} event */
   zoomByWheel(event) {
     event.preventDefault();
     const unit = event.deltaMode === 1 ? 20 : 1; // pixels of a line or of a pixel
@@ -229,6 +312,10 @@ export class Stage {
     this.hover(this.findCell(point), point);
   }
 
+  /**
+   * @param {number | null} cell
+   * @param {Point} [point]
+   */
   hover(cell, point) {
     const isSame = cell === this.hovered;
     this.hovered = cell;
@@ -238,18 +325,28 @@ export class Stage {
 
   /* Keys */
 
+  /** @param {number | null} cell */
   setCursor(cell) {
     if (cell === this.cursor) return;
     this.cursor = cell;
-    if (cell !== null) this.panTo(this.grid.getCellRect(cell));
-    const rect = cell === null ? undefined : this.toScreen(this.grid.getCellRect(cell));
-    this.on.hover(cell, rect && { x: rect.x + rect.width, y: rect.y + rect.height }, true);
+    if (cell === null || !this.grid) {
+      this.on.hover(null, undefined, true);
+    } else {
+      const pictureRect = this.grid.getCellRect(cell);
+      this.panTo(pictureRect);
+      const rect = this.toScreen(pictureRect);
+      this.on.hover(cell, { x: rect.x + rect.width, y: rect.y + rect.height }, true);
+    }
     this.draw();
   }
 
-  /** Pan as far as needed to show a rectangle of the picture. */
+  /**
+   * Pan as far as needed to show a rectangle of the picture.
+   * @param {Rect} pictureRect
+   */
   panTo(pictureRect) {
     const rect = this.toScreen(pictureRect);
+    /** @type {(start: number, size: number, available: number) => number} */
     const getOverflow = (start, size, available) =>
       (start < 0 ? start - 8 : Math.max(0, Math.min(start + size + 8 - available, start)));
     const right = getOverflow(rect.x, rect.width, this.canvas.clientWidth);
@@ -257,6 +354,7 @@ export class Stage {
     if (right || down) this.pan(right, down);
   }
 
+  /** @param {KeyboardEvent} event */
   handleKey(event) {
     if (!this.grid?.count || hasModifier(event)) return;
     const arrow = ARROW_DIRECTIONS[event.key];
@@ -275,12 +373,14 @@ export class Stage {
   }
 
   getCursorPoint() {
-    if (this.cursor === null) return undefined;
+    if (this.cursor === null || !this.grid) return undefined;
     const { x, y, width, height } = this.toScreen(this.grid.getCellRect(this.cursor));
     return { x: x + width / 2, y: y + height / 2 };
   }
 
+  /** @param {[number, number]} direction */
   moveCursor([right, down]) {
+    if (!this.grid) return;
     if (this.cursor === null) {
       this.setCursor(this.findCell(this.centre) ?? 0);
       return;
@@ -290,7 +390,10 @@ export class Stage {
   }
 }
 
-/** Round a view as in the address, so that a link shows the same pixels. */
+/**
+ * Round a view as in the address, so that a link shows the same pixels.
+ * @param {Viewport} view
+ */
 const roundView = ({ x, y, scale }) => ({
   x: +x.toFixed(3),
   y: +y.toFixed(3),

@@ -8,9 +8,13 @@ const EXPLANATION = "This server requires a token. The token is printed where th
   + "started, in the address of the page after “?token=”.";
 
 let token = parseToken(location.search) ?? loadToken();
+/** @type {Promise<boolean> | null} */
 let pendingForm = null;
 
-/** Return the request headers that contain the token. */
+/**
+ * Return the request headers that contain the token.
+ * @returns {Record<string, string>}
+ */
 export const authorizationHeaders = () =>
   (token === null ? {} : { Authorization: `Bearer ${token}` });
 
@@ -20,6 +24,7 @@ export const currentToken = () => token;
 /**
  * Ask the user for another token than a refused one; return whether the user entered a valid one.
  * All refused requests wait for the same form.
+ * @param {string | null} refused
  */
 export function requestToken(refused) {
   if (token !== refused) return Promise.resolve(true);
@@ -27,11 +32,15 @@ export function requestToken(refused) {
   return pendingForm;
 }
 
-/** Show the form until a token is accepted, or until the user closes it. */
+/**
+ * Show the form until a token is accepted, or until the user closes it.
+ * @param {string | null} refused
+ * @returns {Promise<boolean>}
+ */
 function showForm(refused) {
   const input = make("input", {
     type: "password", "aria-label": "Token", autocomplete: "off", spellcheck: "false",
-    onkeydown: (event) => {
+    onkeydown: (/** @type {KeyboardEvent} */ event) => {
       if (event.key !== "Enter") return;
       event.preventDefault();
       submit();
@@ -71,7 +80,10 @@ function showForm(refused) {
   });
 }
 
-/** Return the error message for a token that the server refuses; empty if it accepts the token. */
+/**
+ * Return the error message for a token that the server refuses; empty if it accepts the token.
+ * @param {string} newToken
+ */
 async function checkToken(newToken) {
   if (!/^[!-~]+$/.test(newToken)) return "This token is wrong: tokens have no spaces or accents.";
   try {
@@ -83,7 +95,10 @@ async function checkToken(newToken) {
   }
 }
 
-/** Return the token in an address or in its query; null if there is none. */
+/**
+ * Return the token in an address or in its query; null if there is none.
+ * @param {string} text
+ */
 function parseToken(text) {
   const match = /[?&]token=([^&#\s]*)/.exec(text);
   return match ? new URLSearchParams(`token=${match[1]}`).get("token") : null;
@@ -98,7 +113,10 @@ function loadToken() {
   }
 }
 
-/** Store a token for this tab, and remove the refused token from the address. */
+/**
+ * Store a token for this tab, and remove the refused token from the address.
+ * @param {string} newToken
+ */
 function storeToken(newToken) {
   try {
     sessionStorage.setItem(STORAGE_KEY, newToken);

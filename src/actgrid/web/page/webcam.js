@@ -1,9 +1,12 @@
 /** Capturing of an image with the webcam. */
 
-import { createCanvas, button, div, make, showToast } from "./dom.js";
+import { createCanvas, button, div, getContext, make, showToast } from "./dom.js";
 import { encodeCanvas } from "./save.js";
 
-/** Show the webcam in a dialog; return the captured image file, null if the user cancels. */
+/**
+ * Show the webcam in a dialog; return the captured image file, null if the user cancels.
+ * @returns {Promise<Blob | null>}
+ */
 export async function captureImage() {
   let stream;
   try {
@@ -36,9 +39,12 @@ export async function captureImage() {
   }
 }
 
-/** Return the current frame of a video as a JPEG file. */
+/**
+ * Return the current frame of a video as a JPEG file.
+ * @param {HTMLVideoElement} video
+ */
 function captureFrame(video) {
   const canvas = createCanvas(video.videoWidth, video.videoHeight);
-  canvas.getContext("2d").drawImage(video, 0, 0);
+  getContext(canvas).drawImage(video, 0, 0);
   return encodeCanvas(canvas, "image/jpeg", 0.92);
 }

@@ -1,0 +1,43 @@
+// Types that the scripts of the page use without an import.
+
+import type { components } from "./openapi";
+
+type Schemas = components["schemas"];
+
+declare global {
+  /** The JSON responses of the server, as its OpenAPI description defines them. */
+  namespace Api {
+    type ChannelStats = Schemas["ChannelStats"];
+    type Classes = Schemas["Classes"];
+    type Control = Schemas["Control"];
+    type Dataset = Schemas["Dataset"];
+    type Group = Schemas["Group"];
+    type Heatmap = Schemas["Heatmap"];
+    type Histograms = Schemas["Histograms"];
+    type Image = Schemas["Image"];
+    type Images = Schemas["Images"];
+    type Kernel = Schemas["Kernel"];
+    type Layer = Schemas["Layer"];
+    type Layers = Schemas["Layers"];
+    type Method = Schemas["Method"];
+    type Model = Schemas["Model"];
+    type Node = Schemas["Node"];
+    type Progress = Schemas["Progress"];
+    type Tiles = Schemas["Tiles"];
+  }
+
+  interface DocumentEventMap {
+    /** The server does not answer; the detail is the message. */
+    "connection-lost": CustomEvent<string>;
+    /** The user wants failed tasks to run again. */
+    retry: Event;
+  }
+
+  interface Window {
+    /** What scripts outside of the page can read. */
+    actgrid: {
+      readonly state: import("../../../src/actgrid/web/page/state.js").State;
+      tileRect(channel: number): import("../../../src/actgrid/web/page/levels.js").Rect | null;
+    };
+  }
+}
