@@ -35,6 +35,13 @@ settings.load_profile("actgrid")
 _BYTES_PER_PROCESS = 6 << 30  # TensorFlow and the subprocesses of tests
 
 
+def _get_memory() -> int:
+    """Return the size of the memory in bytes; 0 on Windows, which does not tell it."""
+    if sys.platform == "win32":
+        return 0
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the options
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Run the whole suite in parallel, as processors and memory permit, unless `-n0`.
@@ -45,8 +52,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         return
     is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if is_whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        processes = min(os.cpu_count() or 1, memory // _BYTES_PER_PROCESS)
+        processes = min(os.cpu_count() or 1, _get_memory() // _BYTES_PER_PROCESS)
         if processes > 1:
             # The tests of a file run in one process, which creates their fixtures once.
             config.option.numprocesses, config.option.dist = processes, "loadfile"
@@ -114,6 +120,8 @@ class ForkedPython(subprocess.Popen[str]):
 @pytest.fixture(scope="session")
 def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start fork_server.py and return the path of its socket."""
+    if sys.platform != "linux":
+        pytest.skip("only Linux lets a process wait for the children of its children")
     set_child_subreaper, enable = 36, 1
     ctypes.CDLL(None).prctl(set_child_subreaper, enable, 0, 0, 0)
     path = tmp_path_factory.mktemp("server") / "socket"
