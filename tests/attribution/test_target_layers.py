@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from packaging.version import Version
 
 from actgrid import explain
 from actgrid.attribution import ZeroAttributionWarning
@@ -408,6 +409,8 @@ ATTENTION_LAYERS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("attention", ATTENTION_LAYERS)
 @pytest.mark.parametrize("after", ["nothing", "residual", "convolution"])
 def test_attention_between_pixels_is_skipped(attention: str, after: str) -> None:
+    if attention == "Attention" and Version(keras.__version__) < Version("3.12"):
+        pytest.skip("Attention of this version of Keras takes no images")
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 3))
     x = make_conv("last", activation="relu")(make_conv("first", activation="relu")(inputs))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 from keras import layers
+from packaging.version import Version
 
 import actgrid
 from actgrid import ActgridError, Extractor, list_layers
@@ -1260,7 +1261,10 @@ def test_operations_of_loaded_model_are_captured(tmp_path: Any) -> None:
     model, x = make_operation_model(), make_pixels(1, 8, 8, 3)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
-    assert_activations_close(Extractor(loaded, "*")(x), Extractor(model, "*")(x))
+    activations, expected = Extractor(loaded, "*")(x), Extractor(model, "*")(x)
+    if Version(keras.__version__) < Version("3.12"):  # which numbers loaded operations anew
+        activations = dict(zip(expected, activations.values(), strict=True))
+    assert_activations_close(activations, expected)
 
 
 def test_transpose_operation_changes_data_format() -> None:

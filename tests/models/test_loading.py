@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 from keras import layers
+from packaging.version import Version
 from tensorflow.core.protobuf import saved_model_pb2
 
 from actgrid import ActgridError, Extractor, list_layers, load_model
@@ -423,6 +424,8 @@ def break_graph(graph: Any) -> None:
 def test_saved_model_error_explains_cause(
     saved_model: tuple[Any, Path], tmp_path: Path, edit: Callable[[Any], None], message: str
 ) -> None:
+    if edit is add_slot and Version(tf.__version__) < Version("2.18"):
+        pytest.skip("this version of TensorFlow has another message for optimizers")
     folder = copy_with_edit(saved_model[1], tmp_path / "edited", edit)
     with pytest.raises(ModelError, match=f"cannot be loaded as a SavedModel: .*{message}"):
         load_model(folder)

@@ -608,7 +608,7 @@ def test_page_is_small_and_loads_no_external_files(client: Client) -> None:
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
     files = read_page_files()
-    assert sum(map(len, files.values())) < 200_000
+    assert sum(map(len, files.values())) < 250_000
     for name, content in files.items():
         response = client.get("/" if name == "index.html" else f"/{name}")
         assert response.content == content

@@ -53,6 +53,7 @@ _NETWORK_OPERATIONS = """
 _PYTHON_OPERATIONS = """
     DatasetFromGraph DeserializeIterator EagerPyFunc MlirPassthroughOp PyFunc PyFuncStateless
     XlaCustomCall XlaCustomCallV2 _XlaHostComputeMlir
+    InitializeTRTResource SerializeTRTResource TRTEngineOp
 """
 REFUSED_OPERATIONS = frozenset(
     (_FILE_OPERATIONS + _NETWORK_OPERATIONS + _PYTHON_OPERATIONS).split()
