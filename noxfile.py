@@ -30,7 +30,8 @@ def tests(session: nox.Session) -> None:
 @nox.session(python="3.11", venv_backend="uv")
 def lowest(session: nox.Session) -> None:
     """Run the tests with the lowest versions that pyproject.toml permits."""
-    session.install("--resolution=lowest-direct", ".[test]")
+    # Old releases of TensorBoard need pkg_resources.
+    session.install("--resolution=lowest-direct", ".[test]", "setuptools<81")
     # Old releases use interfaces that later releases of their own dependencies deprecate.
     session.run("pytest", "-W", "default", *session.posargs)
 
@@ -58,6 +59,15 @@ def wheel(session: nox.Session) -> None:
     # Without a compiler, as on the machines of users.
     session.install("--force-reinstall", built, env={"CXX": "no-compiler"})
     session.run("pytest", "@tests/core.txt", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation site in docs/_build/html."""
+    session.install(".[docs]")
+    site = Path("docs/_build/html")
+    session.run("sphinx-build", "--fail-on-warning", "--keep-going", "-b", "html", "docs", str(site))
+    session.run("python", "docs/check_site.py", str(site))
 
 
 @nox.session

@@ -15,8 +15,8 @@ sys.path[:0] = [str(FOLDER), str(FOLDER.parent / "tests")]
 # TensorFlow reads this when the pages about the packages import it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from pictures import scrape_picture  # noqa: E402
-from reference import write_reference  # noqa: E402
+from pictures import scrape_picture  # type: ignore[import-not-found]  # noqa: E402
+from reference import write_reference  # type: ignore[import-not-found]  # noqa: E402
 
 project = "actgrid"
 author = "The actgrid developers"
@@ -68,7 +68,7 @@ html_theme_options: dict[str, Any] = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"installation": [], "tutorial": []}
+html_sidebars: dict[str, list[str]] = {"installation": [], "tutorial": []}
 html_show_sourcelink = False
 html_copy_source = False
 

@@ -38,4 +38,5 @@ def scrape_picture(
         return ""
     path = next(variables["image_path_iterator"])
     picture.save(path)
-    return figure_rst([path], settings["src_dir"], fig_titles=repr(picture).strip("<>"))
+    figure: str = figure_rst([path], settings["src_dir"], fig_titles=repr(picture).strip("<>"))
+    return figure

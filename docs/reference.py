@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_origin
 from unittest.mock import Mock
 
 import httpx
-from docstrings import list_public_objects
+from docstrings import list_public_objects  # type: ignore[import-not-found]
 from typer.models import ArgumentInfo, OptionInfo
 
 from actgrid.cli.app import find_commands
@@ -93,7 +93,7 @@ def _describe_command(name: str, description: str, signature: inspect.Signature)
         yield "| --- | --- |"
         for option in panel:
             # Typer keeps the first flag as the default of its definition.
-            flags = ", ".join([*reversed(option.param_decls or ()), option.default])
+            flags = ", ".join([*reversed(option.param_decls or ()), str(option.default)])
             yield f"| `{f'{flags} {option.metavar}'.strip()}` | {_escape(option.help)} |"
     yield ""
 

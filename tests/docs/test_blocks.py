@@ -1,0 +1,208 @@
+"""Tests that run the Python code of the README and the pages of the documentation.
+
+The blocks of a page share their variables. A comment before a block, which readers do not see, can
+define variables (`<!-- setup: NAME -->`, a function below) or say why the block is not run
+(`<!-- not run: REASON -->`).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from PIL import Image
+from skimage import data
+
+import actgrid
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(
+    r"(?:^<!-- (?P<directive>setup|not run): (?P<detail>[^>]+) -->\n)?"
+    r"^```python\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def make_classifier() -> dict[str, Any]:
+    """Return a small classifier with data to train it, as `model`, `x_train`, `x`, ..."""
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3), name="photo"),
+            layers.Conv2D(4, 3, activation="relu", name="conv1"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(8, activation="softmax", name="predictions"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    rng = np.random.default_rng(0)
+    x, y = rng.random((128, 32, 32, 3)).astype(np.float32), rng.integers(0, 8, 128)
+    batches = [(x[:32], y[:32]), (x[32:64], y[32:64])]
+    dataset = tf.data.Dataset.from_tensor_slices(((x * 255).astype(np.uint8), y))
+    names = {"x_train": x, "y_train": y, "x_test": x[:64], "batches": batches, "dataset": dataset}
+    return {"model": model, "x": x[:3], "y": np.eye(8)[y[:3]], **names}
+
+
+def make_multitask() -> dict[str, Any]:
+    """Return a model with the outputs `kind`, `age` and `mask`, and three inputs `x`."""
+    image = keras.Input((32, 32, 3))
+    conv = layers.Conv2D(8, 3, padding="same", activation="relu", name="conv")(image)
+    pooled = layers.GlobalAveragePooling2D()(conv)
+    outputs = {
+        "kind": layers.Dense(8, activation="softmax", name="kind")(pooled),
+        "age": layers.Dense(4, name="age")(pooled),
+        "mask": layers.Conv2D(4, 1, name="mask")(conv),
+    }
+    x = np.random.default_rng(1).random((3, 32, 32, 3)).astype(np.float32)
+    names = ["cat", "dog", *"abcdef"]
+    return {"multitask": keras.Model(image, outputs), "x": x, "names": names, "tf": tf}
+
+
+def make_image_models() -> dict[str, Any]:
+    """Return networks whose outputs are images, and two inputs `x`."""
+    image = keras.Input((16, 16, 3))
+    conv = layers.Conv2D(8, 3, padding="same", activation="relu")(image)
+    return {
+        "segmenter": keras.Model(image, layers.Conv2D(4, 1)(conv)),
+        "autoencoder": keras.Model(image, layers.Conv2D(3, 1)(conv)),
+        "x": np.random.default_rng(1).random((2, 16, 16, 3)).astype(np.float32),
+        "tf": tf,
+    }
+
+
+def make_two_inputs() -> dict[str, Any]:
+    """Return a model of a photo and an age."""
+    photo, age = keras.Input((32, 32, 3), name="photo"), keras.Input((1,), name="age")
+    pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, name="conv")(photo))
+    head = layers.Dense(5, name="head")(layers.Concatenate()([pooled, age]))
+    return {"model": keras.Model([photo, age], head)}
+
+
+def make_rgb_and_depth() -> dict[str, Any]:
+    """Return the parts of a model of a photo and a depth map, and inputs."""
+    rgb, depth = keras.Input((16, 16, 3), name="rgb"), keras.Input((16, 16, 1), name="depth")
+    conv = layers.Conv2D(4, 3, name="conv")(layers.Concatenate()([rgb, depth]))
+    outputs = layers.Dense(3)(layers.GlobalAveragePooling2D()(conv))
+    rng = np.random.default_rng(2)
+    photos, depth_maps = rng.random((2, 16, 16, 3)), rng.random((2, 16, 16, 1))
+    return {
+        "keras": keras,
+        "rgb": rgb,
+        "depth": depth,
+        "outputs": outputs,
+        "photos": photos.astype(np.float32),
+        "depth_maps": depth_maps.astype(np.float32),
+    }
+
+
+def make_datasets() -> dict[str, Any]:
+    """Return datasets of dicts, a model of each, and the keras module."""
+    parts = make_rgb_and_depth()
+    pixels = np.random.default_rng(3).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    entries = {"rgb": parts["photos"], "depth": parts["depth_maps"]}
+    return {
+        "model": make_classifier()["model"],
+        "two_inputs": keras.Model([parts["rgb"], parts["depth"]], parts["outputs"]),
+        "tfds_dataset": tf.data.Dataset.from_tensor_slices({"image": pixels, "label": range(4)}),
+        "dataset": tf.data.Dataset.from_tensor_slices(entries),
+    }
+
+
+def make_inputs_of_operations() -> dict[str, Any]:
+    """Return the input of a functional model, and images for it."""
+    images = np.random.default_rng(4).random((1, 32, 32, 3)).astype(np.float32)
+    return {"keras": keras, "layers": layers, "inputs": keras.Input((32, 32, 3)), "images": images}
+
+
+def make_demo() -> dict[str, Any]:
+    """Return the embedded network and two photos as a batch."""
+    model = actgrid.load_model("demo")
+    batch = actgrid.load_images(["cat.jpg", "dog.jpg"], model=model)
+    return {"model": model, "batch": batch, "photos": [actgrid.demo.photo()] * 2}
+
+
+def make_gan() -> dict[str, Any]:
+    """Return an untrained network with a generator, and a callback for the generator."""
+    from actgrid.callbacks import ActivationGrids
+
+    class Gan(keras.Model):  # type: ignore[misc]
+        generator = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(3, 3, name="conv")])
+
+        def train_step(self, batch: Any) -> dict[str, Any]:
+            return {"mean": tf.reduce_mean(self.generator(batch))}
+
+    gan = Gan()
+    gan.compile("sgd")
+    images = np.random.default_rng(5).random((8, 8, 8, 3)).astype(np.float32)
+    grids = ActivationGrids(np.zeros((1, 8, 8, 3), np.float32), "conv*", folder="gan")
+    return {"gan": gan, "images": images, "grids": grids, "keras": keras}
+
+
+SETUPS: dict[str, Callable[[], dict[str, Any]]] = {
+    function.__name__.removeprefix("make_"): function
+    for function in (
+        make_classifier,
+        make_datasets,
+        make_demo,
+        make_gan,
+        make_image_models,
+        make_inputs_of_operations,
+        make_multitask,
+        make_rgb_and_depth,
+        make_two_inputs,
+    )
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the current folder, with the files that the pages name."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "downloads").mkdir()
+    actgrid.demo.photo().save(tmp_path / "cat.jpg")
+    Image.fromarray(data.rocket()).save(tmp_path / "rocket.jpg")
+    for name in ("dog.jpg", "photos/rocket.jpg"):
+        shutil.copy(tmp_path / "rocket.jpg", tmp_path / name)
+    shutil.copy(tmp_path / "cat.jpg", tmp_path / "photos")
+    make_classifier()["model"].save(tmp_path / "downloads" / "model.keras")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def find_blocks(page: Path) -> list[re.Match[str]]:
+    return list(BLOCK.finditer(page.read_text("utf-8")))
+
+
+def test_every_block_is_found() -> None:
+    blocks = {page: find_blocks(page) for page in PAGES}
+    for page, found in blocks.items():
+        assert len(found) == page.read_text("utf-8").count("```python\n"), page
+    skipped = [block for found in blocks.values() for block in found if block[1] == "not run"]
+    assert len(skipped) <= 3
+
+
+@pytest.mark.filterwarnings("ignore::actgrid.attribution.ZeroAttributionWarning")
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if find_blocks(page)], ids=lambda p: p.stem
+)
+def test_blocks_of_page_run(page: Path, folder: Path) -> None:
+    variables: dict[str, Any] = {"actgrid": actgrid}
+    for block in find_blocks(page):
+        if block["directive"] == "not run":
+            continue
+        if block["directive"] == "setup":
+            variables |= SETUPS[block["detail"]]()
+        line = page.read_text("utf-8")[: block.start("code")].count("\n")
+        code = compile("\n" * line + block["code"], str(page), "exec")
+        exec(code, variables)
+    for value in list(variables.values()):
+        if isinstance(value, actgrid.web.View):
+            value.close()
