@@ -40,7 +40,8 @@ constexpr std::ptrdiff_t max_groups = (max_part_channels + lanes - 1) / lanes;
 
 template <class T, int N>
 struct VectorType {
-    using type = T __attribute__((vector_size(N * sizeof(T))));
+    // NOLINTNEXTLINE(modernize-use-using): GCC ignores the attribute in an alias.
+    typedef T type __attribute__((vector_size(N * sizeof(T))));
 };
 template <class T, int N>
 using Vector = typename VectorType<T, N>::type;
