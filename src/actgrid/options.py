@@ -989,16 +989,6 @@ class CellOptions(TypedDict, total=False):
     """Options for the notebook cell."""
 
     height: Annotated[int, Option(Integer(1), 800, "Height of the notebook cell in pixels.")]
-    address: Annotated[
-        str | None,
-        Option(
-            Text("ADDRESS"),
-            None,
-            "Address at which the browser reaches this machine's ports, such as /proxy/{port}/ "
-            "with the package jupyter-server-proxy.",
-            none="the browser is on this machine",
-        ),
-    ]
 
 
 class SiteOptions(TypedDict, total=False):

@@ -54,7 +54,7 @@ def test_png_contains_the_levels(grid: actgrid.Grid, compression: str) -> None:
 
 
 def test_notebooks_show_the_png(grid: actgrid.Grid) -> None:
-    assert grid._repr_png_() == grid.to_png()
+    assert grid._repr_png_()[0] == grid.to_png()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg", ".tiff", ".bmp", ".gif", ".PNG"])

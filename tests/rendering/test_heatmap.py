@@ -318,7 +318,7 @@ def test_picture_is_overlay_or_bare_maps(heatmap: actgrid.Heatmap, tmp_path: Pat
     heatmap.save(tmp_path / "heatmap.png")
     with Image.open(tmp_path / "heatmap.png") as opened:
         np.testing.assert_array_equal(np.asarray(opened), heatmap.to_rgb())
-    assert heatmap._repr_png_().startswith(b"\x89PNG")
+    assert heatmap._repr_png_()[0].startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("draw", [actgrid.Heatmap.overlay, actgrid.Heatmap.contours])

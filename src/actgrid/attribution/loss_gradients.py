@@ -24,7 +24,7 @@ from actgrid.models.tracing import build_model, trace_model
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import SIGNED, RenderArrayOptions, RenderOptions
-from actgrid.rendering import Grid
+from actgrid.rendering import Grid, PictureDict
 
 __all__ = ["Gradients", "gradients"]
 
@@ -80,7 +80,7 @@ class Gradients:
         )
 
     @takes_options(RenderArrayOptions, data_format=None, **SIGNED)
-    def render_activations(self, **options: Unpack[RenderArrayOptions]) -> dict[str, Grid]:
+    def render_activations(self, **options: Unpack[RenderArrayOptions]) -> PictureDict[Grid]:
         """Draw the loss gradient with respect to each activation as a grid of channels.
 
         Parameters
@@ -92,7 +92,7 @@ class Gradients:
 
         Returns
         -------
-        dict of str to Grid
+        PictureDict of str to Grid
             Layer path -> grid.
 
         Raises
@@ -104,7 +104,7 @@ class Gradients:
         return draw_layers(self._infos, self.activations, batch=batch, **options)
 
     @takes_options(RenderOptions, **SIGNED)
-    def render_weights(self, **options: Unpack[RenderOptions]) -> dict[str, Grid]:
+    def render_weights(self, **options: Unpack[RenderOptions]) -> PictureDict[Grid]:
         """Draw the loss gradient of each weight, as `actgrid.render_weights` draws them.
 
         Parameters
@@ -115,7 +115,7 @@ class Gradients:
 
         Returns
         -------
-        dict of str to Grid
+        PictureDict of str to Grid
             Weight path (``"conv/kernel"``) -> grid. Scalar weights are left out.
 
         Raises
@@ -123,11 +123,11 @@ class Gradients:
         OptionError
             If an option is invalid. Also a ValueError.
         """
-        return {
-            path: draw_weight(self._weights[path], gradient, **options)
+        return PictureDict(
+            (path, draw_weight(self._weights[path], gradient, **options))
             for path, gradient in self.weights.items()
             if gradient.ndim
-        }
+        )
 
 
 def gradients(

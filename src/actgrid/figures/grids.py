@@ -15,7 +15,7 @@ from actgrid.models.image_sources import are_images
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import RenderModelOptions
-from actgrid.rendering import Grid
+from actgrid.rendering import Grid, PictureDict
 
 __all__ = ["get_batch_size", "render_model"]
 
@@ -26,7 +26,7 @@ def render_model(
     x: ModelInput,
     layers: LayersLike = None,
     **options: Unpack[RenderModelOptions],
-) -> dict[str, Grid]:
+) -> PictureDict[Grid]:
     """Run a model on an input and draw the activations of its layers as grids.
 
     Parameters
@@ -45,8 +45,9 @@ def render_model(
 
     Returns
     -------
-    dict of str to Grid
-        Layer path -> grid, in the order in which the layers run.
+    PictureDict of str to Grid
+        Layer path -> grid, in the order in which the layers run. Notebooks show the pictures of
+        this dict.
 
     Raises
     ------

@@ -18,7 +18,7 @@ from actgrid.models import Extractor, LayerInfo
 from actgrid.models.extraction import run_transform
 from actgrid.models.frameworks import tensorflow
 from actgrid.options import RenderModelOptions
-from actgrid.rendering import ChannelStats, Grid
+from actgrid.rendering import ChannelStats, Grid, PictureDict
 from actgrid.rendering.draw import ORDERS, check_channels, lay_out_tiles, zoom_canvas
 from actgrid.rendering.layout import Layout
 from actgrid.rendering.normalize import Normalization, choose_render_dtype, parse_normalize
@@ -45,7 +45,7 @@ def is_gpu_used() -> bool:
 
 def draw_on_device(
     extractor: Extractor, x: Any, options: RenderModelOptions, *, fuse: bool
-) -> dict[str, Grid]:
+) -> PictureDict[Grid]:
     """Run a model and draw its layers on the device of the model.
 
     Parameters
@@ -88,7 +88,7 @@ def draw_on_device(
     infos = extractor.layers
     shapes = {path: tuple(layer.shape.numpy().tolist()) for path, layer in layers.items()}
     batch = max(shape[0] for shape in shapes.values())
-    grids: dict[str, Grid] = {}
+    grids = PictureDict[Grid]()
     for path, layer in layers.items():
         info, shape = infos[path], shapes[path]
         # Only the shape of the activation is on the host. It suffices for the layout, and to raise

@@ -23,7 +23,7 @@ from actgrid.models.networks import get_network
 from actgrid.models.types import LayersLike, ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import SIGNED, RenderOptions, WeightFileOptions
-from actgrid.rendering import Grid
+from actgrid.rendering import Grid, PictureDict
 
 __all__ = ["DrawnWeight", "render_weights", "save_weights"]
 
@@ -75,7 +75,7 @@ class DrawnWeight:
 @takes_options(RenderOptions, **SIGNED)
 def render_weights(
     model: ModelLike, layers: LayersLike = None, **options: Unpack[RenderOptions]
-) -> dict[str, Grid]:
+) -> PictureDict[Grid]:
     """Draw a model's convolution kernels, or all weights of chosen layers, as grids.
 
     Parameters
@@ -92,7 +92,7 @@ def render_weights(
 
     Returns
     -------
-    dict of str to Grid
+    PictureDict of str to Grid
         Weight path (``"block1_conv1/kernel"``) -> grid. Kernels are drawn as with
         ``kind="kernel"``, a row for each output channel, also those of transposed convolutions.
         Depthwise kernels have a tile for each output channel.
@@ -121,9 +121,9 @@ def render_weights(
     >>> grids["conv/kernel"].save("kernel.png")
     """
     weights = _choose_weights(load_model(model), layers)
-    return {
-        weight.path: draw_weight(weight, weight.variable.numpy(), **options) for weight in weights
-    }
+    return PictureDict(
+        (weight.path, draw_weight(weight, weight.variable.numpy(), **options)) for weight in weights
+    )
 
 
 @takes_options(WeightFileOptions, **SIGNED)

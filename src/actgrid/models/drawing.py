@@ -12,7 +12,7 @@ from actgrid.models.frameworks import keras
 from actgrid.models.layers import LayerInfo, Weight
 from actgrid.option_groups import takes_options
 from actgrid.options import SIGNED, RenderArrayOptions
-from actgrid.rendering import Grid, render
+from actgrid.rendering import Grid, PictureDict, render
 from actgrid.rendering.draw import render_arrays
 
 __all__ = ["arrange_kernel_axes", "draw_layer", "draw_layers", "draw_weight"]
@@ -25,7 +25,7 @@ def draw_layers(
     *,
     batch: int = 1,
     **options: Unpack[RenderArrayOptions],
-) -> dict[str, Grid]:
+) -> PictureDict[Grid]:
     """Render the activations of several layers as grids, as `draw_layer` renders each.
 
     Parameters
@@ -41,14 +41,14 @@ def draw_layers(
 
     Returns
     -------
-    dict of {str: Grid}
+    PictureDict of {str: Grid}
         Layer path -> grid.
     """
     requests = [
         (activation, _get_layer_options(infos[path], activation, batch, options))
         for path, activation in activations.items()
     ]
-    return dict(zip(activations, render_arrays(requests, options), strict=True))
+    return PictureDict(zip(activations, render_arrays(requests, options), strict=True))
 
 
 def draw_layer(

@@ -7,6 +7,7 @@ from actgrid.rendering.draw import ORDERS, render
 from actgrid.rendering.grid import Grid
 from actgrid.rendering.heatmap import Heatmap
 from actgrid.rendering.picture import Picture, encode_picture
+from actgrid.rendering.picture_dict import PictureDict, make_image_element
 from actgrid.rendering.sheet import Sheet, lay_out_sheet
 from actgrid.rendering.stats import ChannelStats
 
@@ -19,11 +20,13 @@ __all__ = [
     "Grid",
     "Heatmap",
     "Picture",
+    "PictureDict",
     "Sheet",
     "draw_diagram",
     "encode_picture",
     "find_backend_problems",
     "lay_out_sheet",
+    "make_image_element",
     "palette",
     "render",
 ]

@@ -85,8 +85,9 @@ class Picture(ABC):
         """
         return b"".join(encode_picture(self, "picture.png", compression, threads))
 
-    def _repr_png_(self) -> bytes:
-        return self.to_png()  # shown by notebooks
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
+        """Return the PNG file that notebooks show, and its alternative text."""
+        return self.to_png(), {"alt": repr(self).strip("<>")}
 
     def save(
         self,

@@ -19,6 +19,7 @@ except ImportError as error:
     ) from error
 
 from actgrid.web.export import export_site
-from actgrid.web.serving import View, serve, view
+from actgrid.web.notebook import View, view
+from actgrid.web.serving import serve
 
 __all__ = ["View", "export_site", "serve", "view"]

@@ -166,7 +166,7 @@ let onChange = () => {};
 export const getState = () => current;
 
 /** @param {string} hash */
-const formatUrl = (hash) => location.pathname + location.search + (hash ? `#${hash}` : "");
+const formatUrl = (hash) => location.href.replace(/#.*$/, "") + (hash ? `#${hash}` : "");
 /** @param {string} hash */
 const replaceHash = (hash) => history.replaceState(null, "", formatUrl(hash));
 // Browsers limit the rate of history changes, which dragging would exceed.
