@@ -66,7 +66,9 @@ def docs(session: nox.Session) -> None:
     """Build the documentation site in docs/_build/html."""
     session.install(".[docs]")
     site = Path("docs/_build/html")
-    session.run("sphinx-build", "--fail-on-warning", "--keep-going", "-b", "html", "docs", str(site))
+    session.run(
+        "sphinx-build", "--fail-on-warning", "--keep-going", "-b", "html", "docs", str(site)
+    )
     session.run("python", "docs/check_site.py", str(site))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -571,6 +572,15 @@ def test_large_overlays_match_for_any_threads(backend: str, shape: tuple[int, in
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python is not free-threaded"
+)
+def test_core_leaves_the_global_lock_disabled() -> None:
+    # Python warns, and enables the lock, when a module does not declare that it needs none.
+    code = "import actgrid._core, sys; assert not sys._is_gil_enabled()"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
 def test_forked_child_renders() -> None:
     # In a new process, because this process has threads of TensorFlow and of other tests.
     program = """

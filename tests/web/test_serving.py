@@ -131,17 +131,16 @@ def test_model_without_image_input_raises() -> None:
         make_viewer(model)
 
 
-def test_view_shows_frame_in_a_notebook(model: Any, photos: Path) -> None:
+def test_view_serves_the_page_at_its_address(model: Any, photos: Path) -> None:
     view = actgrid.view(model, photos / "photo0.png", height=500)
     try:
-        cell = view._repr_html_()
-        assert f'src="{view.url}"' in cell
-        assert 'height="500"' in cell
         assert request_model(view.url).json()["name"] == "small"
         assert request_model(view.url.partition("?")[0]).status_code == 401
-        assert view.url in repr(view)
+        assert repr(view) == "<View of small>"
     finally:
         view.close()
+    assert repr(view) == "<View of small, closed>"
+    view.close()
     with pytest.raises(httpx.ConnectError):
         request_model(view.url)
 
@@ -241,11 +240,6 @@ def test_view_of_arrays(model: Any) -> None:
         assert [image["name"] for image in response["images"]] == ["image", "image (2)"]
 
 
-def test_view_uses_proxy_address(model: Any) -> None:
-    with actgrid.view(model, address="/proxy/{port}/") as view:
-        assert re.fullmatch(r"/proxy/\d+/\?token=\S+", view.url)
-
-
 def test_dataset_statistics_are_matched_by_channel(
     model: Any, photos: Path, tmp_path: Path
 ) -> None:
@@ -270,3 +264,14 @@ def test_missing_packages_raise_with_install_command() -> None:
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert process.stdout.startswith("MissingDependencyError the viewer needs FastAPI")
     assert "pip install 'actgrid[web]'" in process.stdout
+
+
+def test_widget_without_anywidget_names_the_extra(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    with (
+        actgrid.view(model) as view,
+        pytest.raises(actgrid.errors.MissingDependencyError, match=r"actgrid\[notebook\]"),
+    ):
+        view._display_()

@@ -49,7 +49,6 @@ def make_app(
     *,
     hosts: Collection[str] | None = None,
     token: str | None = None,
-    allow_frames: bool = False,
     ready: Callable[[], None] | None = None,
 ) -> FastAPI:
     """Create the ASGI application that serves the page and the HTTP API of a viewer.
@@ -58,7 +57,7 @@ def make_app(
     ----------
     viewer
         Contents of the page. The application starts and closes the viewer.
-    hosts, token, allow_frames
+    hosts, token
         Access control, see `AccessControl`.
     ready
         Function that is called once the viewer has started.
@@ -91,7 +90,7 @@ def make_app(
     )
     # The middleware that is added last is the outermost.
     app.add_middleware(CancelOnDisconnect)
-    app.add_middleware(AccessControl, hosts=hosts, token=token, allow_frames=allow_frames)
+    app.add_middleware(AccessControl, hosts=hosts, token=token)
     app.add_exception_handler(ActgridError, respond_to_error)
     app.add_exception_handler(RequestValidationError, _respond_to_invalid_request)
     app.add_exception_handler(HTTPException, _respond_to_http_error)

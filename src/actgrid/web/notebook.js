@@ -118,6 +118,8 @@ async function loadPage(channel, frame) {
   const entry = page.querySelector("script[src]");
   const address = await loadModule(channel, entry?.getAttribute("src") ?? "main.js", new Map());
   entry?.remove();
+  // The policy of the page allows only files of a server.
+  page.querySelector("meta[http-equiv='Content-Security-Policy' i]")?.remove();
   for (const link of page.querySelectorAll("link[rel=stylesheet]")) {
     const style = page.createElement("style");
     style.textContent = await channel.requestText(`/${link.getAttribute("href")}`);
@@ -144,46 +146,53 @@ function render({ model, el }) {
   frame.hidden = true;
   el.append(note, frame);
 
-  /** @param {boolean} isLive */
-  const show = (isLive, text = "") => {
+  let hasStarted = false;
+  let isClosed = false;
+  /** Show a text, or the page if there is none. */
+  const show = (text = "") => {
     note.textContent = text;
-    frame.hidden = !isLive;
+    frame.hidden = !hasStarted;
+    frame.inert = Boolean(text);
+    frame.style.opacity = text ? "0.4" : "1";
     // The picture of the saved notebook is another output of the cell.
     const picture = document.getElementById(model.get("picture_id"));
     const output = picture?.closest(".jp-OutputArea-child") ?? picture;
-    if (output instanceof HTMLElement) output.style.display = isLive ? "none" : "";
+    if (output instanceof HTMLElement) output.style.display = hasStarted ? "none" : "";
   };
 
   const channel = new Channel(model);
-  let isClosed = false;
-  const end = () => {
-    isClosed = true;
-    frame.remove();
-    show(false, CLOSED);
+  let isChecking = false;
+  /** Check that the kernel answers, and say so if it does not. */
+  const check = async () => {
+    if (isChecking || isClosed) return;
+    isChecking = true;
+    const timer = setTimeout(() => show(SILENT), PATIENCE);
+    await channel.request("/", { method: "HEAD" });
+    clearTimeout(timer);
+    isChecking = false;
+    hasStarted = true;
+    if (!isClosed) show();
   };
   /** @type {(content: any, buffers: DataView<ArrayBuffer>[]) => void} */
   const receive = (content, buffers) => {
-    if (content.kind === "closed") end();
-    else channel.receive(content, buffers);
-  };
-  /** Check that the kernel answers, and say so if it does not. */
-  const check = async () => {
-    const timer = setTimeout(() => { if (!isClosed) show(false, SILENT); }, PATIENCE);
-    await channel.request("/api/openapi.json", { method: "HEAD" });
-    clearTimeout(timer);
-    if (!isClosed) show(true);
+    if (content.kind !== "closed") {
+      channel.receive(content, buffers);
+      return;
+    }
+    isClosed = true;
+    show(CLOSED);
   };
   model.on("msg:custom", receive);
-  model.on("comm_live_update", check); // Jupyter: the kernel was restarted, or is back
-  model.on("destroy", end);
   note.textContent = "Starting the viewer…";
-  loadPage(channel, frame).then(check, (error) => show(false, error.message));
-  const timer = setTimeout(() => { if (frame.hidden && !isClosed) show(false, SILENT); }, PATIENCE);
+  const silence = setTimeout(() => show(SILENT), PATIENCE);
+  loadPage(channel, frame)
+    .then(() => clearTimeout(silence))
+    .then(check, (error) => show(error.message));
+  const heartbeat = setInterval(() => { if (hasStarted) check(); }, PATIENCE);
   return () => {
-    clearTimeout(timer);
+    clearTimeout(silence);
+    clearInterval(heartbeat);
     model.off("msg:custom", receive);
-    model.off("comm_live_update", check);
-    model.off("destroy", end);
   };
 }
 

@@ -82,7 +82,7 @@ class View:
             raise
 
     def __repr__(self) -> str:
-        return f"<View of {self._name}>"
+        return f"<View of {self._name}{', closed' if self._is_closed else ''}>"
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the thread of the viewer, and return its result."""

@@ -32,8 +32,6 @@ class AccessControl:
     token
         Token that requests to the HTTP API must contain as ``Authorization: Bearer TOKEN``; None:
         no token, but cross-origin requests are rejected. The page itself needs no token.
-    allow_frames
-        Whether pages of other origins, such as notebooks, may embed the page in a frame.
     """
 
     def __init__(
@@ -41,15 +39,13 @@ class AccessControl:
         app: ASGIApp,
         hosts: Collection[str] | None = None,
         token: str | None = None,
-        allow_frames: bool = False,
     ) -> None:
         self._app = app
         # Invalid names are parsed as None, which is never allowed.
         self._hosts = None if hosts is None else set(map(_parse_hostname, hosts)) - {None}
         self._token = token
-        ancestors = "*" if allow_frames else "'self'"
         self._headers = [
-            (b"content-security-policy", f"{CONTENT_POLICY}; frame-ancestors {ancestors}".encode()),
+            (b"content-security-policy", f"{CONTENT_POLICY}; frame-ancestors 'self'".encode()),
             (b"cross-origin-resource-policy", b"same-origin"),
             (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
             (b"referrer-policy", b"no-referrer"),
