@@ -1271,7 +1271,7 @@ def test_changed_token_opens_form_again(model: Any, open_page: OpenPage) -> None
         with open_page(f"?token={token}", base=base, allowed_problems="401") as page:
             wait_for(page, "conv")
             # Simulate a restart of the server with another token.
-            app: Any = view._server.config.app
+            app: Any = view._app
             app.user_middleware[0].kwargs["token"] = "other"
             app.middleware_stack = None
             choose(page, "#layer", "Normalization", "minmax")
@@ -1279,23 +1279,6 @@ def test_changed_token_opens_form_again(model: Any, open_page: OpenPage) -> None
             enter_token(page, "other")
             wait_for(page, "conv", "minmax")
             assert token not in page.url
-
-
-def test_token_form_works_in_a_sandboxed_frame(
-    protected_viewer: tuple[str, str], browser: Browser, tmp_path: Path
-) -> None:
-    base, token = protected_viewer
-    sandbox = "allow-scripts allow-same-origin"  # some notebooks do not allow forms
-    cell = f'<iframe src="{base}" width="900" height="700" sandbox="{sandbox}"></iframe>'
-    (tmp_path / "index.html").write_text(cell)
-    page = browser.new_page()
-    with serve_folder(tmp_path) as notebook:
-        page.goto(notebook)
-    frame = page.frame_locator("iframe")
-    enter_token(frame, token)
-    expect(frame.locator("#layer .first canvas[data-shown]")).to_be_visible()
-    expect(frame.get_by_role("dialog")).to_have_count(0)
-    page.close()
 
 
 def test_retry_reopens_closed_token_form(

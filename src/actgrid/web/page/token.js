@@ -50,7 +50,7 @@ function showForm(refused) {
     refused === null ? "" : "The token of this page is wrong.");
   const dialog = make("dialog", { class: "token", "aria-label": "Access" },
     make("h2", {}, "Token"), mutedLine(EXPLANATION),
-    // The form is never submitted: sandboxed frames of notebooks may block forms.
+    // The form is never submitted, because the policy of the page forbids it.
     make("form", { class: "tools" }, input,
       button("Open", { class: "strong", onclick: () => submit() })), error);
 
