@@ -34,7 +34,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Iterator[tupl
     """Start JupyterLab in a folder with a notebook; yield its address and the folder."""
     folder = tmp_path_factory.mktemp("lab")
     (folder / "photos").symlink_to(photos)
-    cell: dict[str, Any] = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
+    cell: dict[str, Any] = {
+        "cell_type": "code",
+        "execution_count": None,
+        "metadata": {},
+        "outputs": [],
+    }
     sources = {"view": CODE, "print": "print('old view:', old)"}
     cells = [cell | {"id": name, "source": source} for name, source in sources.items()]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
