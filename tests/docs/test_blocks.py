@@ -7,6 +7,7 @@ define variables (`<!-- setup: NAME -->`, a function below) or say why the block
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 from collections.abc import Callable
@@ -193,7 +194,9 @@ def test_every_block_is_found() -> None:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if find_blocks(page)], ids=lambda p: p.stem
 )
-def test_blocks_of_page_run(page: Path, folder: Path) -> None:
+def test_blocks_of_page_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The pages do not depend on the number of steps, which take most of the time.
+    monkeypatch.setattr(actgrid, "maximize", functools.partial(actgrid.maximize, steps=8))
     variables: dict[str, Any] = {"actgrid": actgrid}
     for block in find_blocks(page):
         if block["directive"] == "not run":
