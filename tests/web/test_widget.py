@@ -99,6 +99,32 @@ def test_closed_view_tells_the_page_and_ignores_messages(page: Page) -> None:
     assert page.answers.empty()
 
 
+def show_in_cell(view: actgrid.web.View, cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Display a view as a notebook does when a cell runs."""
+    monkeypatch.setattr("actgrid.web.notebook._get_cell_id", lambda: cell)
+    view._ipython_display_()
+
+
+def test_view_ends_when_no_cell_shows_it(
+    model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("actgrid.web.notebook._views_by_cell", {})
+    with actgrid.view(model) as first, actgrid.view(model) as second:
+        show_in_cell(first, "a", monkeypatch)
+        show_in_cell(first, "a", monkeypatch)
+        show_in_cell(first, "b", monkeypatch)
+        show_in_cell(second, "a", monkeypatch)
+        assert repr(first) == "<View of small>"
+        show_in_cell(second, "b", monkeypatch)
+        assert repr(first) == "<View of small, closed>"
+        assert repr(second) == "<View of small>"
+        capsys.readouterr()
+        show_in_cell(first, "c", monkeypatch)
+        assert capsys.readouterr().out == "<View of small, closed>\n"
+        with pytest.raises(actgrid.errors.OutputError, match="the view is closed"):
+            first.url  # noqa: B018
+
+
 def test_widget_state_contains_no_token(page: Page) -> None:
     token = page.view.url.partition("?token=")[2]
     state = page.view.widget.get_state()

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 from PIL import Image
 from starlette.types import Message
 
-from actgrid.errors import MissingDependencyError
+from actgrid.errors import MissingDependencyError, OutputError
 from actgrid.models.types import ModelLike
 from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import PageOptions, ViewOptions
@@ -98,7 +98,14 @@ class View:
         """Address of the page for a browser on this machine, including its token.
 
         The first use of the address starts a server at a free port of the loopback address.
+
+        Raises
+        ------
+        OutputError
+            If the view is closed. Also an OSError.
         """
+        if self._is_closed:
+            raise OutputError("the view is closed: call actgrid.view again")
         listener = open_socket(_LOOPBACK, 0)
         self._server = AppServer(self._app)
         serving = self._server.serve([listener])
@@ -174,13 +181,17 @@ class View:
         """
         from IPython.display import HTML, display
 
+        if self._is_closed:
+            print(self)
+            return
         widget = self.widget
         cell = _get_cell_id()
         if cell is not None:
             previous = _views_by_cell.get(cell)
-            if previous is not None and previous is not self:
-                previous.close()
             _views_by_cell[cell] = self
+            # A view that another cell shows, too, goes on.
+            if previous is not None and previous not in _views_by_cell.values():
+                previous.close()
         display(HTML(self._make_picture(widget.picture_id)))  # type: ignore[no-untyped-call]
         display(widget)  # type: ignore[no-untyped-call]
 
