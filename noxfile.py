@@ -31,7 +31,7 @@ def tests(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """Run the tests with the lowest versions that pyproject.toml permits."""
     # Old releases of TensorBoard need pkg_resources.
-    session.install("--resolution=lowest-direct", ".[test]", "setuptools<81")
+    session.install("--resolution=lowest-direct", ".[test]", "setuptools>=70,<81")
     # Old releases use interfaces that later releases of their own dependencies deprecate.
     session.run("pytest", "-W", "default", *session.posargs)
 
