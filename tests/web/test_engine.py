@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
-from packaging.version import Version
 import tensorflow as tf
 from keras import layers
+from packaging.version import Version
 from PIL import Image
 
 from actgrid import Extractor, load_images
