@@ -7,7 +7,7 @@ from actgrid.rendering.draw import ORDERS, render
 from actgrid.rendering.grid import Grid
 from actgrid.rendering.heatmap import Heatmap
 from actgrid.rendering.picture import Picture, encode_picture
-from actgrid.rendering.picture_dict import PictureDict, make_image_element
+from actgrid.rendering.picture_dict import PictureDict
 from actgrid.rendering.sheet import Sheet, lay_out_sheet
 from actgrid.rendering.stats import ChannelStats
 
@@ -26,7 +26,6 @@ __all__ = [
     "encode_picture",
     "find_backend_problems",
     "lay_out_sheet",
-    "make_image_element",
     "palette",
     "render",
 ]

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from actgrid.rendering.picture import Picture
 
-__all__ = ["PictureDict", "make_image_element"]
+__all__ = ["PictureDict"]
 
 P = TypeVar("P", bound=Picture)
 
@@ -40,7 +40,7 @@ class PictureDict(dict[str, P]):
                 break
             caption = html.escape(name)
             figures.append(
-                f'<figure style="margin: 0 0 1em">{make_image_element(picture, name, png)}'
+                f'<figure style="margin: 0 0 1em">{_make_image_element(picture, name, png)}'
                 f"<figcaption>{caption}</figcaption></figure>"
             )
         omitted = list(self)[len(figures) :]
@@ -52,30 +52,9 @@ class PictureDict(dict[str, P]):
         return "\n".join(figures)
 
 
-def make_image_element(picture: Picture, name: str, png: bytes | None = None) -> str:
-    """Return the HTML element of a picture, with an alternative text.
-
-    Parameters
-    ----------
-    picture : Picture
-        The picture.
-    name : str
-        What the picture shows, for the alternative text.
-    png : bytes, optional
-        The picture as a PNG file; None: it is encoded.
-
-    Returns
-    -------
-    str
-        An ``<img>`` element that contains the picture.
-
-    Examples
-    --------
-    >>> from actgrid.rendering import make_image_element
-    >>> make_image_element(actgrid.render(np.ones((4, 4, 3))), "ones")[:21]
-    '<img alt="ones: Grid '
-    """
+def _make_image_element(picture: Picture, name: str, png: bytes) -> str:
+    """Return the HTML element of a picture and its PNG file, with an alternative text."""
     text = html.escape(f"{name}: {repr(picture).strip('<>')}")
-    data = base64.b64encode(picture.to_png() if png is None else png).decode()
+    data = base64.b64encode(png).decode()
     style = "max-width: 100%; image-rendering: pixelated"
     return f'<img alt="{text}" style="{style}" src="data:image/png;base64,{data}">'

@@ -32,7 +32,6 @@ __all__ = ["View", "view"]
 T = TypeVar("T")
 
 _LOOPBACK = "127.0.0.1"
-_CAPTION = "The layers of {model} for {image}. To explore them, run this cell again."
 
 # The view that each notebook cell shows, by the id of the cell.
 _views_by_cell: dict[str, View] = {}
@@ -198,15 +197,15 @@ class View:
     def _make_picture(self, picture_id: str) -> str:
         """Return the thumbnails of all layers for the first image, in HTML."""
         images = self._viewer.images.list_images(0, 1)
+        subject = self._name + "".join(f" for {image.name}" for image in images)
+        text = html.escape(f"The layers of {subject}. To explore them, run this cell again.")
         if not images:
-            text = f"The layers of {self._name}. To explore them, run this cell again."
-            return f'<p id="{picture_id}">{html.escape(text)}</p>'
+            return f'<p id="{picture_id}">{text}</p>'
         png = self._run(self._viewer.get_layers_sprite(images[0].id))
         file = io.BytesIO()
         with Image.open(io.BytesIO(png)) as sprite:
             sprite.save(file, "JPEG", quality=70)
         data = base64.b64encode(file.getvalue()).decode()
-        text = html.escape(_CAPTION.format(model=self._name, image=images[0].name))
         return (
             f'<figure id="{picture_id}" style="margin: 0">'
             f'<img alt="{text}" style="max-width: 100%" src="data:image/jpeg;base64,{data}">'
