@@ -140,8 +140,10 @@ class Scheduler:
 
         Raise an exception that ends the task if the task was cancelled.
         """
-        self._end_turn(task)
-        self._take_turn(task)
+        # The task must be waiting before another task may choose who is next.
+        with self._changed:
+            self._end_turn(task)
+            self._take_turn(task)
 
     def _take_turn(self, task: LongTask) -> None:
         def is_next() -> bool:
