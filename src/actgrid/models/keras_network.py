@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,6 +128,10 @@ class KerasNetwork:
         The method must be called while a `tf.function` is traced.
         """
         return trace_model(self.model, inputs, training)
+
+    def trace_with_replacements(self, inputs: Any, replacements: Mapping[str, Any]) -> Trace:
+        """Run the model on symbolic inputs with other outputs of some layers."""
+        return trace_model(self.model, inputs, replacements=replacements)
 
     def weights(self) -> list[Weight]:
         """Return every weight of the model once, in the order of ``model.weights``."""

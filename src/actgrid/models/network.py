@@ -217,6 +217,20 @@ class CompiledNetwork(Network, Protocol):
     def compile_layers(self, selection: Selection, training: bool) -> LayerFunction:
         """Return a compiled function that computes the outputs of selected layers."""
 
+    def trace_with_replacements(self, inputs: Any, replacements: Mapping[str, Any]) -> Trace:
+        """Run the network on symbolic inputs with other outputs of some layers.
+
+        Parameters
+        ----------
+        replacements
+            Layer path -> tensor that replaces the output of this layer call.
+
+        Returns
+        -------
+        Trace
+            As for `DifferentiableNetwork.trace`.
+        """
+
 
 @dataclass(frozen=True)
 class NetworkKind:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +15,14 @@ from actgrid.models.calls import Trace
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import LayerInfo
 from actgrid.models.model_errors import raise_model_errors
-from actgrid.models.network import Network, NetworkKind, is_differentiable, is_network
+from actgrid.models.network import (
+    Network,
+    NetworkKind,
+    check_compiled,
+    is_compiled,
+    is_differentiable,
+    is_network,
+)
 
 __all__ = [
     "find_network",
@@ -139,11 +146,18 @@ def _convert_inputs(network: Network, inputs: Any) -> Any:
     return tensorflow().nest.pack_sequence_as(inputs, arrays)
 
 
-def trace_network(model: object, inputs: Any) -> Trace:
+def trace_network(
+    model: object, inputs: Any, replacements: Mapping[str, Any] | None = None
+) -> Trace:
     """Run a model of any kind on symbolic inputs while a `tf.function` is traced.
 
     A network that TensorFlow cannot trace becomes a single operation without a gradient, which runs
     the network when the function runs. In this case the trace has no layer calls.
+
+    Parameters
+    ----------
+    replacements
+        Layer path -> tensor that replaces the output of this layer call.
 
     Returns
     -------
@@ -151,6 +165,10 @@ def trace_network(model: object, inputs: Any) -> Trace:
         Outputs of the model, and its layer calls.
     """
     network = get_network(model)
+    if replacements:
+        check_compiled(network, "an explanation of tokens")
+        assert is_compiled(network)
+        return network.trace_with_replacements(inputs, replacements)
     if is_differentiable(network):
         return network.trace(inputs)
     tf = tensorflow()

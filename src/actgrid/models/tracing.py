@@ -7,7 +7,7 @@ import re
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -223,10 +223,20 @@ class DataFormats:
         return str(data_format)
 
 
-def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
+def trace_model(
+    model: Any,
+    inputs: Any,
+    training: bool = False,
+    replacements: Mapping[str, Any] | None = None,
+) -> Trace:
     """Run a model on symbolic inputs and record its layer calls.
 
     Must be called while a `tf.function` is traced.
+
+    Parameters
+    ----------
+    replacements
+        Layer path -> tensor that replaces the output of this layer call. The layer runs anyway.
 
     Returns
     -------
@@ -250,6 +260,10 @@ def trace_model(model: Any, inputs: Any, training: bool = False) -> Trace:
             method_name = "quantized_call" if quantized else "call"
 
             def record(inputs: Any, outputs: Any, node: Node = node) -> Any:
+                if replacements:
+                    earlier_calls = sum(record.node is node for record in records)
+                    path = _format_call_path(node, earlier_calls)
+                    outputs = replacements.get(path, outputs)
                 outputs, passed_outputs = time_steps.capture(outputs)
                 records.append(_Record(node, inputs, outputs, passed_outputs))
                 return passed_outputs
@@ -335,6 +349,12 @@ def describe_output(
         parameters=node.parameters,
         index=node.index,
     )
+
+
+def _format_call_path(node: Node, earlier_calls: int) -> str:
+    """Return the path of a layer call, given the number of earlier calls of the layer."""
+    repeat = node.call_number(earlier_calls)
+    return node.path + (f":{repeat}" if repeat else "")
 
 
 class _Record(NamedTuple):
