@@ -75,6 +75,8 @@ class DrawnLayer:
         File name of the picture.
     milliseconds : float
         Time to measure, paint, encode and write the picture.
+    note : str
+        How the picture of a long sequence was folded and pooled, see `Grid.note`.
 
     Examples
     --------
@@ -95,6 +97,7 @@ class DrawnLayer:
     stats: ChannelStats
     file: str
     milliseconds: float
+    note: str = ""
 
     @classmethod
     def create(
@@ -127,7 +130,8 @@ class DrawnLayer:
         """
         milliseconds = drawn.milliseconds + (time.perf_counter() - start) * 1e3
         shape, dtype = activation.shape[1:], activation.dtype.name
-        return cls(info, shape, dtype, drawn.grid.stats, file, milliseconds)
+        grid = drawn.grid
+        return cls(info, shape, dtype, grid.stats, file, milliseconds, grid.note)
 
     @property
     def channels(self) -> int:
@@ -148,8 +152,10 @@ class DrawnLayer:
         Returns
         -------
         dict of str to object
-            The path, type, shape, dtype, number of channels and file of the layer.
+            The path, type, shape, dtype, number of channels and file of the layer, and the note of
+            its picture if there is one.
         """
+        note = {"note": self.note} if self.note else {}
         return {
             "path": self.info.path,
             "type": self.info.type,
@@ -157,6 +163,7 @@ class DrawnLayer:
             "dtype": self.dtype,
             "channels": self.channels,
             "file": self.file,
+            **note,
         }
 
 

@@ -19,7 +19,7 @@ from actgrid.models.extraction import run_transform
 from actgrid.models.frameworks import tensorflow
 from actgrid.options import RenderModelOptions
 from actgrid.rendering import ChannelStats, Grid, PictureDict
-from actgrid.rendering.draw import ORDERS, check_channels, lay_out_tiles, zoom_canvas
+from actgrid.rendering.draw import ORDERS, check_channels, lay_out_tiles, make_grid
 from actgrid.rendering.layout import Layout
 from actgrid.rendering.normalize import Normalization, choose_render_dtype, parse_normalize
 from actgrid.rendering.stats import list_stat_arrays, make_stats
@@ -100,18 +100,18 @@ def draw_on_device(
             data_format=data_format or info.data_format,
             token_grid=token_grid if info.kind == "sequence" else None,
         )
-        count, slices = tiling.tiles.shape[:2]
+        count = tiling.tiles.shape[0]
         if not isinstance(transform.order, str):
             check_channels(np.array(transform.order), count)
         channels = layer.channels.numpy().astype(np.intp)
         *stats, nonfinite = layer.stats.numpy()
-        grids[path] = Grid(
-            zoom_canvas(layer.canvas.numpy(), options["zoom"]),
+        grids[path] = make_grid(
+            layer.canvas.numpy(),
             make_stats([*stats, nonfinite.astype(np.int64)], tiling.tiles.size // nonfinite.size),
-            np.repeat(channels, slices),
-            options["cmap"],
+            channels,
+            tiling,
             lay_out_tiles(tiling, channels.size, transform.columns, transform.padding),
-            options["zoom"],
+            options,
         )
     return grids
 

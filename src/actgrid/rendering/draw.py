@@ -15,6 +15,7 @@ from actgrid.option_checks import resolve_thread_count
 from actgrid.option_groups import takes_options
 from actgrid.options import RenderArrayOptions
 from actgrid.rendering.backends import Backend, DrawTask, load_backend
+from actgrid.rendering.folding import choose_strips
 from actgrid.rendering.grid import Grid
 from actgrid.rendering.layout import Layout, choose_columns
 from actgrid.rendering.normalize import Normalization, parse_normalize
@@ -42,8 +43,8 @@ def render(activations: npt.ArrayLike, **options: Unpack[RenderArrayOptions]) ->
         (N, H, W, C), (H, W, C)     C tiles of H x W
         (N, D, H, W, C)             C x D tiles, a row of D for each channel
         (N, C), (C,)                one picture of C values, folded near to square
-        (N, T, C)                   with ``kind="sequence"``: one picture, T x C; with
-                                    `token_grid`: C tiles
+        (N, T, C)                   with ``kind="sequence"``: one picture, T x C, with steps
+                                    from top to bottom, see Notes; with `token_grid`: C tiles
         (kh, kw, Cin, Cout)         with ``kind="kernel"``: a row of Cin tiles for each
                                     output channel; with one input channel: Cout tiles
         (kd, kh, kw, Cin, Cout)     with ``kind="kernel"``: a row of Cin x kd tiles for each
@@ -90,6 +91,12 @@ def render(activations: npt.ArrayLike, **options: Unpack[RenderArrayOptions]) ->
 
     The limits may also be given in a tuple: ``("range", 0, 6)``. The picture does not depend on
     `threads`.
+
+    A sequence with a side of more than 512 pixels is cut into strips, for a picture near to square:
+    12,000 steps of 32 channels become 19 strips of 632 steps, side by side. `columns` is then the
+    number of strips; 1 leaves the picture in one piece. A picture of more than 4,194,304 pixels is
+    pooled along time, unless `columns` is given: a pixel shows the level of several steps that is
+    farthest from the mean level. `Grid.note` says how the picture was folded and pooled.
 
     References
     ----------
@@ -222,19 +229,58 @@ class _Drawing:
         assert self.canvas is not None
         has_single_values = self.tiling.has_single_values
         stats = self.stats.pool() if has_single_values else self._pool_slices(self.stats)
-        zoom = self.options["zoom"]
-        return Grid(
-            zoom_canvas(self.canvas, zoom),
+        return make_grid(
+            self.canvas,
             reshape_stats(stats, -1),
-            np.repeat(self.channels, self.tiling.tiles.shape[1]),
-            self.options["cmap"],
+            self.channels,
+            self.tiling,
             self.layout,
-            zoom,
+            self.options,
         )
 
     def _pool_slices(self, stats: ChannelStats) -> ChannelStats:
         slices = self.tiling.tiles.shape[1]
         return reshape_stats(stats.pool(1) if slices > 1 else stats, -1)
+
+
+def make_grid(
+    canvas: npt.NDArray[np.uint8],
+    stats: ChannelStats,
+    channels: npt.NDArray[np.intp],
+    tiling: Tiling,
+    layout: Layout,
+    options: Mapping[str, Any],
+) -> Grid:
+    """Create a grid from the drawn tiles: fold the picture of a long sequence, and enlarge it.
+
+    Parameters
+    ----------
+    canvas
+        The drawn tiles.
+    stats
+        Statistics of each channel.
+    channels
+        Indices of the drawn channels, in order.
+    tiling, layout
+        The tiles of the activation, and their positions on the canvas.
+    options
+        Options of `actgrid.render`, of which `background`, `cmap`, `columns`, `padding` and `zoom`
+        are used.
+
+    Returns
+    -------
+    Grid
+        The grid.
+    """
+    fold = None
+    if tiling.is_sequence:
+        steps, count = canvas.shape
+        fold = choose_strips(steps, count, options["padding"], options["columns"])
+    if fold is not None:
+        canvas = fold.fold(canvas, options["background"])
+    zoom = options["zoom"]
+    parts = np.repeat(channels, tiling.tiles.shape[1])
+    return Grid(zoom_canvas(canvas, zoom), stats, parts, options["cmap"], layout, zoom, fold)
 
 
 def zoom_canvas(canvas: npt.NDArray[np.uint8], zoom: int) -> npt.NDArray[np.uint8]:
@@ -270,7 +316,7 @@ def lay_out_tiles(tiling: Tiling, channels: int, columns: int | None, padding: i
     if tiling.is_joined:
         padding = 0
     if tiling.is_joined and tiling.columns:
-        columns = count  # a joined picture must not be cut into rows
+        columns = count  # the picture is cut into strips afterwards, if it is long
     elif columns is None:
         columns = tiling.columns or choose_columns(count, height, width, padding)
     return Layout(count, height, width, min(columns, count), padding)

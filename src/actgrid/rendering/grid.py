@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from actgrid.errors import OptionError
 from actgrid.rendering.colormaps import palette
+from actgrid.rendering.folding import StripFold
 from actgrid.rendering.layout import Layout
 from actgrid.rendering.picture import Picture
 from actgrid.rendering.stats import ChannelStats
@@ -50,10 +51,17 @@ class Grid(Picture):  # numpydoc ignore=PR01
     cmap: str
     _layout: Layout
     _zoom: int
+    _fold: StripFold | None = None
 
     def __repr__(self) -> str:
         height, width = self.levels.shape
-        return f"<Grid {width} x {height}, {len(self.channels)} tiles, {self.cmap}>"
+        facts = [f"{width} x {height}", f"{len(self.channels)} tiles", self.cmap, self.note]
+        return f"<Grid {', '.join(filter(None, facts))}>"
+
+    @property
+    def note(self) -> str:
+        """Text about strips and pooled steps of a long sequence; ``""`` for other pictures."""
+        return "" if self._fold is None else self._fold.describe()
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
         """Convert the grid to RGB pixels by applying its colormap to its levels.
@@ -69,7 +77,7 @@ class Grid(Picture):  # numpydoc ignore=PR01
         return self.levels, palette(self.cmap)
 
     def tile(self, channel: int, part: int = 0) -> npt.NDArray[np.uint8]:
-        """Return the levels of one tile of the grid, as a view of `levels`.
+        """Return the levels of one tile of the grid.
 
         Parameters
         ----------
@@ -82,7 +90,8 @@ class Grid(Picture):  # numpydoc ignore=PR01
         Returns
         -------
         numpy.ndarray
-            (height, width) uint8.
+            (height, width) uint8: a view of `levels`, or a copy if the tile is cut into strips. The
+            tile of a channel of a sequence has a row for each step, or for each pooled steps.
 
         Raises
         ------
@@ -97,6 +106,9 @@ class Grid(Picture):  # numpydoc ignore=PR01
         if not 0 <= part < cells.size:
             raise OptionError(f"channel {channel} has {cells.size} tiles: there is no part {part}")
         y, x = self._layout.find_corner(int(cells[part]))
+        if self._fold is not None:
+            small = self._fold.unfold(self.levels[:: self._zoom, :: self._zoom])
+            return small[:, x : x + 1].repeat(self._zoom, 0).repeat(self._zoom, 1)
         return self.levels[
             y * self._zoom : (y + self._layout.tile_height) * self._zoom,
             x * self._zoom : (x + self._layout.tile_width) * self._zoom,
@@ -123,5 +135,8 @@ class Grid(Picture):  # numpydoc ignore=PR01
         height, width = self.levels.shape
         if not (0 <= x < width and 0 <= y < height):
             raise OptionError(f"pixel ({x}, {y}) is outside the {width} x {height} picture")
-        cell = self._layout.find_cell(y // self._zoom, x // self._zoom)
+        pixel: tuple[int, int] | None = (y // self._zoom, x // self._zoom)
+        if self._fold is not None and pixel is not None:
+            pixel = self._fold.find_pixel(*pixel)
+        cell = None if pixel is None else self._layout.find_cell(*pixel)
         return None if cell is None else int(self.channels[cell])

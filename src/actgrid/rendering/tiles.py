@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,12 +58,15 @@ class Tiling:
     has_single_values
         Whether the channels are single values, so that only statistics over all channels are
         useful.
+    is_sequence
+        Whether the picture has the steps of a sequence as rows, and is folded if it is long.
     """
 
     tiles: Array
     columns: int | None = None
     is_joined: bool = False
     has_single_values: bool = False
+    is_sequence: bool = False
 
 
 def as_array(activations: object) -> Array:
@@ -152,7 +155,7 @@ def tile(
     if kind == "volume":
         return Tiling(sample_values, columns=sample_values.shape[1])
     if token_grid is None:
-        return _tile_sequence(sample_values)
+        return replace(_tile_columns(sample_values), is_sequence=True)
     return Tiling(_view_tokens(sample_values, token_grid)[:, None])
 
 
@@ -160,7 +163,7 @@ def _tile_dense(values: Array) -> Tiling:
     return Tiling(values[:, None, None, None], is_joined=True, has_single_values=True)
 
 
-def _tile_sequence(channels: Array) -> Tiling:
+def _tile_columns(channels: Array) -> Tiling:
     # One T x C picture, in which each channel is a column of T pixels.
     return Tiling(channels[:, None, :, None], columns=channels.shape[0], is_joined=True)
 
@@ -175,7 +178,7 @@ def _tile_kernel(array: Array) -> Tiling:
         )
     *sides, inputs, outputs = array.shape
     if max(sides, default=1) == 1:
-        return _tile_sequence(array.reshape(inputs, outputs).T)
+        return _tile_columns(array.reshape(inputs, outputs).T)
     if len(sides) == 1:
         return Tiling(array.transpose(2, 0, 1)[:, None])
     # Only two axes can count the tiles. Joining two of three axes takes a copy.
