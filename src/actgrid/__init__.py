@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from actgrid.errors import ActgridError
     from actgrid.figures import diagram, render_model, render_weights
     from actgrid.models import Extractor, LayerInfo, list_layers, load_images, load_model
-    from actgrid.rendering import ChannelStats, Diagram, Grid, Heatmap, render
+    from actgrid.rendering import Attribution, ChannelStats, Diagram, Grid, Heatmap, render
     from actgrid.runs import measure_images, render_images
     from actgrid.statistics import DatasetStats
     from actgrid.web import export_site, serve, view
 
 __all__ = [
     "ActgridError",
+    "Attribution",
     "ChannelStats",
     "DatasetStats",
     "Diagram",
@@ -67,6 +68,7 @@ __all__ = [
 
 _ROOMS = {
     "ActgridError": "errors",
+    "Attribution": "rendering",
     "ChannelStats": "rendering",
     "DatasetStats": "statistics",
     "Diagram": "rendering",
@@ -107,6 +109,7 @@ _SUBPACKAGES = (
     "rendering",
     "runs",
     "statistics",
+    "targets",
     "web",
 )
 

@@ -9,6 +9,7 @@ from actgrid.encoding.files import (
     sync_file_system,
     write_file,
 )
+from actgrid.encoding.frames import encode_frames
 from actgrid.encoding.images import encode, find_image_format
 from actgrid.encoding.png import (
     check_picture_size,
@@ -21,6 +22,7 @@ __all__ = [
     "check_animation",
     "check_picture_size",
     "encode",
+    "encode_frames",
     "encode_png",
     "find_image_format",
     "is_partial_file",

@@ -1,5 +1,7 @@
-"""Render arrays as pictures: grids, heatmaps, sheets and diagrams; no TensorFlow."""
+"""Render arrays as pictures: grids, attributions, sheets and diagrams; no TensorFlow."""
 
+from actgrid.rendering.attribution import Attribution
+from actgrid.rendering.attribution_kinds import make_attribution
 from actgrid.rendering.backends import BACKENDS, find_backend_problems
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.diagram import Box, Diagram, draw_diagram
@@ -8,12 +10,17 @@ from actgrid.rendering.grid import Grid
 from actgrid.rendering.heatmap import Heatmap
 from actgrid.rendering.picture import Picture, encode_picture
 from actgrid.rendering.picture_dict import PictureDict
+from actgrid.rendering.sequence_attribution import SequenceAttribution
 from actgrid.rendering.sheet import Sheet, lay_out_sheet
 from actgrid.rendering.stats import ChannelStats
+from actgrid.rendering.table_attribution import TableAttribution
+from actgrid.rendering.text_attribution import TextAttribution
+from actgrid.rendering.volume_attribution import VolumeAttribution
 
 __all__ = [
     "BACKENDS",
     "ORDERS",
+    "Attribution",
     "Box",
     "ChannelStats",
     "Diagram",
@@ -21,11 +28,16 @@ __all__ = [
     "Heatmap",
     "Picture",
     "PictureDict",
+    "SequenceAttribution",
     "Sheet",
+    "TableAttribution",
+    "TextAttribution",
+    "VolumeAttribution",
     "draw_diagram",
     "encode_picture",
     "find_backend_problems",
     "lay_out_sheet",
+    "make_attribution",
     "palette",
     "render",
 ]

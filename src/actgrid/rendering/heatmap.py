@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Any, SupportsIndex, Unpack
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -13,44 +12,26 @@ import numpy.typing as npt
 from actgrid.errors import OptionError
 from actgrid.option_checks import check_integer, check_number, resolve_thread_count
 from actgrid.option_groups import UNSET, takes_options
-from actgrid.options import (
-    SIGNED,
-    ContourOptions,
-    HeatmapOptions,
-    LevelOptions,
-    RenderOptions,
-)
+from actgrid.options import ContourOptions, LevelOptions, RenderOptions
+from actgrid.rendering.attribution import Attribution, measure_ranges
 from actgrid.rendering.backends import load_backend
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.contours import Region, find_band_edges, stroke
 from actgrid.rendering.draw import render
 from actgrid.rendering.grid import Grid
-from actgrid.rendering.heatmap_inputs import (
-    as_boxes,
-    as_colour,
-    as_entries,
-    as_labels,
-    as_maps,
-    as_photos,
-)
-from actgrid.rendering.normalize import Mapping, parse_normalize
-from actgrid.rendering.picture import Picture
+from actgrid.rendering.heatmap_inputs import as_boxes, as_colour, as_maps, as_photos
 from actgrid.rendering.sheet import Sheet, lay_out_sheet
-from actgrid.rendering.stats import ChannelStats
 
 __all__ = ["Heatmap"]
 
 # Width of contours as a fraction of the shorter side of an image.
 _LINE_WIDTH_FRACTION = 1 / 200
 
-# Render options of unsigned maps; those of signed maps are `SIGNED`.
-_UNSIGNED_OPTIONS: RenderOptions = {"normalize": "minmax", "cmap": "viridis"}
-
 Colour = str | tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
-class Heatmap(Picture):
+class Heatmap(Attribution):
     """Maps of how much each part of an image contributes to a score.
 
     `actgrid.explain` returns a heatmap; a heatmap can also be made from any array. As a picture it
@@ -118,17 +99,8 @@ class Heatmap(Picture):
     >>> heatmap.save("heatmap.png")
     """
 
-    values: npt.NDArray[np.float32]
     images: npt.NDArray[np.uint8] | None
     boxes: npt.NDArray[np.int64] | None
-    target: npt.NDArray[np.int64] | None
-    labels: tuple[str, ...] | None
-    score: npt.NDArray[np.float32] | None
-    signed: bool
-    method: str | None
-    layer: str | None
-    is_logit: bool
-    details: dict[str, Any]
 
     def __init__(
         self,
@@ -146,64 +118,32 @@ class Heatmap(Picture):
         details: dict[str, Any] | None = None,
     ) -> None:
         maps = as_maps(values)
-        count = len(maps)
-        attributes = {
-            "values": maps,
-            "images": None if images is None else as_photos(images, count),
-            "boxes": None if boxes is None else as_boxes(boxes, count),
-            "target": as_entries("target", target, count, "iu", np.int64),
-            "labels": as_labels(labels, count),
-            "score": as_entries("score", score, count, "fiub", np.float32),
-            "signed": bool((maps < 0).any()) if signed is None else bool(signed),
-            "method": method,
-            "layer": layer,
-            "is_logit": bool(is_logit),
-            "details": dict(details or {}),
-        }
-        for name, value in attributes.items():
-            object.__setattr__(self, name, value)
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, index: SupportsIndex | slice) -> Heatmap:
-        """Return a heatmap with one or several of the maps of this heatmap."""
-        if isinstance(index, slice):
-            rows = index
-        else:
-            position = range(len(self))[operator.index(index)]
-            rows = slice(position, position + 1)
-        if not self.values[rows].size:
-            raise OptionError(f"{index} selects none of {len(self)} maps")
-
-        def select_entries(entries: Any) -> Any:
-            is_sequence = isinstance(entries, (list, tuple)) or np.ndim(entries) > 0
-            return entries[rows] if is_sequence and len(entries) == len(self) else entries
-
-        return Heatmap(
-            self.values[rows],
-            images=None if self.images is None else self.images[rows],
-            boxes=None if self.boxes is None else self.boxes[rows],
-            target=None if self.target is None else self.target[rows],
-            labels=None if self.labels is None else self.labels[rows],
-            score=None if self.score is None else self.score[rows],
-            signed=self.signed,
-            method=self.method,
-            layer=self.layer,
-            is_logit=self.is_logit,
-            details={name: select_entries(entries) for name, entries in self.details.items()},
+        super().__init__(
+            maps,
+            ("height", "width"),
+            target=target,
+            labels=labels,
+            score=score,
+            signed=signed,
+            method=method,
+            layer=layer,
+            is_logit=is_logit,
+            details=details,
+        )
+        self._set(
+            images=None if images is None else as_photos(images, len(maps)),
+            boxes=None if boxes is None else as_boxes(boxes, len(maps)),
         )
 
-    def __iter__(self) -> Iterator[Heatmap]:
-        return (self[index] for index in range(len(self)))
+    def _get_arguments(self) -> dict[str, Any]:
+        arguments = super()._get_arguments()
+        for name in ("axes", "inputs", "names"):  # always the same
+            del arguments[name]
+        return arguments
 
-    def __repr__(self) -> str:
-        count, height, width = self.values.shape
-        names = [self.method, self.layer, *(self.labels or ())[:3]]
-        if self.labels and count > 3:
-            names.append("...")
-        maps = "1 map" if count == 1 else f"{count} maps"
-        return f"<Heatmap {', '.join([f'{maps} of {width} x {height}', *filter(None, names)])}>"
+    def _describe_size(self) -> str:
+        height, width = self.values.shape[1:]
+        return f"{width} x {height}"
 
     def replace_images(self, images: object, boxes: object = None) -> Heatmap:
         """Return a heatmap with the same maps and other images.
@@ -232,8 +172,7 @@ class Heatmap(Picture):
         >>> heatmap.replace_images(photo).overlay().pictures.shape
         (1, 30, 40, 3)
         """
-        arguments = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Heatmap(**arguments | {"images": images, "boxes": boxes})
+        return Heatmap(**self._get_arguments() | {"images": images, "boxes": boxes})
 
     def resize(
         self, height: int, width: int, *, threads: int | None = None
@@ -265,43 +204,6 @@ class Heatmap(Picture):
         load_backend().resize(self.values, resized, resolve_thread_count(threads))
         return resized
 
-    @takes_options(HeatmapOptions)
-    def overlay(self, **options: Unpack[HeatmapOptions]) -> Sheet:
-        """Draw each map in colour over its image.
-
-        Parameters
-        ----------
-        **options
-            See `actgrid.options.HeatmapOptions`.
-
-        Returns
-        -------
-        Sheet
-            A sheet whose ``pictures`` have the size of the images.
-
-        Raises
-        ------
-        OptionError
-            If there are no images, or an option is invalid. Also a ValueError.
-
-        Notes
-        -----
-        The colormap extends from the smallest value of a map to the percentile `clip`, so that a
-        few outliers do not darken the rest; ``clip=100`` uses the exact range. For signed maps zero
-        is in the
-        middle of the colormap, and the percentile is that of absolute values.
-
-        Examples
-        --------
-        >>> photo = np.zeros((30, 40, 3), np.uint8)
-        >>> heatmap = actgrid.Heatmap(np.random.rand(14, 14), images=photo)
-        >>> heatmap.overlay(alpha=0.7).save("overlay.png")
-        """
-        overlaid = self._draw_overlays(
-            options["alpha"], options["cmap"] or self.cmap, options["clip"], options["threads"]
-        )
-        return lay_out_sheet(overlaid, columns=options["columns"])
-
     @takes_options(LevelOptions)
     def levels(self, **options: Unpack[LevelOptions]) -> npt.NDArray[np.uint8]:
         """Return the levels of each map before colour, in the size of its image.
@@ -327,7 +229,8 @@ class Heatmap(Picture):
         >>> actgrid.Heatmap(np.random.rand(14, 14), images=photo).levels().shape
         (1, 30, 40)
         """
-        return self._draw_overlays(1.0, "gray", options["clip"], options["threads"])[..., 0]
+        threads = resolve_thread_count(options["threads"])
+        return self._draw_pictures(1.0, "gray", options["clip"], threads)[..., 0]
 
     @takes_options(ContourOptions)
     def contours(
@@ -381,7 +284,7 @@ class Heatmap(Picture):
         lines = [(1, as_colour("color", color))]
         if self.signed:
             lines.append((-1, as_colour("negative_color", negative_color)))
-        stats = self._measure_ranges(options["clip"])
+        stats = measure_ranges(self.values, self.signed, options["clip"])
         pictures = photos.copy()
         backend, threads = load_backend(), resolve_thread_count(options["threads"])
         for map_values, low, high, region, picture in zip(
@@ -432,17 +335,11 @@ class Heatmap(Picture):
         """
         return (self.to_grid() if self.images is None else self.overlay()).to_rgb()
 
-    @property
-    def cmap(self) -> str:
-        """Name of the default colormap. Signed maps have a diverging colormap."""
-        return self._render_options["cmap"]
-
-    def _draw_overlays(
-        self, alpha: float, cmap: str, clip: float, threads: int | None
+    def _draw_pictures(
+        self, alpha: float, cmap: str, clip: float, threads: int
     ) -> npt.NDArray[np.uint8]:
         photos, regions = self._require_images(), self._list_regions()
-        colours = palette(cmap)
-        backend, threads = load_backend(), resolve_thread_count(threads)
+        colours, backend = palette(cmap), load_backend()
         overlaid = np.empty(photos.shape, np.uint8)
         for values, mapping, photo, region, overlay in zip(
             self.values, self._iterate_mappings(clip), photos, regions, overlaid, strict=True
@@ -460,9 +357,8 @@ class Heatmap(Picture):
             overlay[image_slices] = region_overlay[region_slices]
         return overlaid
 
-    @property
-    def _render_options(self) -> RenderOptions:
-        return SIGNED if self.signed else _UNSIGNED_OPTIONS
+    def _draw_input_pictures(self) -> npt.NDArray[np.uint8]:
+        return self._require_images()
 
     def _require_images(self) -> npt.NDArray[np.uint8]:
         if self.images is None:
@@ -476,44 +372,3 @@ class Heatmap(Picture):
         if self.boxes is None:
             return [Region(0, 0, *self._require_images().shape[1:3])] * len(self)
         return [Region(*map(int, box)) for box in self.boxes]
-
-    def _measure_ranges(self, clip: float) -> ChannelStats:
-        """Return the statistics of each map, with the range of values that is drawn.
-
-        Parameters
-        ----------
-        clip
-            Percentile of the values that is the upper end of the range.
-
-        Returns
-        -------
-        ChannelStats
-            `min` and `max` are the ends of the range. For signed maps, all statistics are those of
-            absolute values.
-        """
-        backend = load_backend()
-        tiles = (np.abs(self.values) if self.signed else self.values)[:, None]
-        stats = backend.measure(tiles, 1)
-        _, high = backend.percentiles(tiles, (0, clip), False, 1)
-        low = np.zeros_like(high) if self.signed else stats.min
-        # If nearly all values are the smallest, the percentile is too: use the largest value.
-        return replace(stats, min=low, max=np.where(high > low, high, stats.max))
-
-    @np.errstate(divide="ignore", over="ignore", invalid="ignore")
-    def _iterate_mappings(self, clip: float) -> Iterator[Mapping]:
-        """Return an iterator over the conversion of each map from values to levels.
-
-        Parameters
-        ----------
-        clip
-            Percentile of the values that becomes the highest level.
-
-        Returns
-        -------
-        iterator of Mapping
-            One for each map.
-        """
-        stats = self._measure_ranges(clip)
-        normalization = parse_normalize(self._render_options["normalize"])
-        terms = normalization.compute_terms(stats, stats.min, stats.max, np.float32)
-        return (Mapping(*entry) for entry in zip(*terms, strict=True))

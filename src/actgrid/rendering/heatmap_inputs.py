@@ -12,7 +12,15 @@ from actgrid.errors import DtypeError, OptionError, ShapeError
 from actgrid.option_checks import check_integer
 from actgrid.rendering.tiles import as_array
 
-__all__ = ["as_boxes", "as_colour", "as_entries", "as_labels", "as_maps", "as_photos"]
+__all__ = [
+    "as_boxes",
+    "as_colour",
+    "as_entries",
+    "as_labels",
+    "as_maps",
+    "as_numbers",
+    "as_photos",
+]
 
 
 def as_maps(values: object) -> npt.NDArray[np.float32]:
@@ -25,6 +33,27 @@ def as_maps(values: object) -> npt.NDArray[np.float32]:
         )
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(maps, np.float32)
+
+
+def as_numbers(name: str, values: object, rank: int | None, shape: str) -> npt.NDArray[np.float32]:
+    """Convert real numbers to a float32 array.
+
+    Parameters
+    ----------
+    name
+        Name of the argument, for error messages.
+    values
+        The numbers.
+    rank
+        Number of axes. None: any.
+    shape
+        Description of the shape, for error messages.
+    """
+    array = as_array(values)
+    if (rank is not None and array.ndim != rank) or array.ndim == 0 or array.size == 0:
+        raise ShapeError(f"{name} must be {shape} and not empty, not {array.shape}")
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, np.float32)
 
 
 def as_photos(images: object, count: int) -> npt.NDArray[np.uint8]:

@@ -182,6 +182,27 @@ def lay_out_sheet(
     )
 
 
+def pad_pictures(pictures: Iterable[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+    """Stack pictures of different sizes, extended with white at the right and at the bottom.
+
+    Parameters
+    ----------
+    pictures
+        Pictures (height, width, 3) uint8.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N, height, width, 3) uint8, in the size of the largest height and width.
+    """
+    pictures = list(pictures)
+    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
+    padded = np.full((len(pictures), height, width, 3), 255, np.uint8)
+    for target, picture in zip(padded, pictures, strict=True):
+        target[: picture.shape[0], : picture.shape[1]] = picture
+    return padded
+
+
 def _stack_pictures(pictures: Any) -> npt.NDArray[np.uint8]:
     try:
         stacked = np.asarray(pictures)
