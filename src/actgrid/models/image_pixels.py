@@ -19,6 +19,7 @@ from actgrid.models.image_sources import raise_image_errors
 __all__ = [
     "MODES",
     "Pixels",
+    "choose_target_size",
     "compute_visible_box",
     "convert_to_planes",
     "fit_planes",
@@ -30,6 +31,33 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 # As float32 RGB a model input takes 12 bytes per pixel, so that 2**27 pixels take 1.5 GiB.
 _MAX_PIXELS = 1 << 27
 _RESAMPLING = Image.Resampling.BICUBIC
+
+
+def choose_target_size(
+    height: int, width: int, fixed_height: int | None, fixed_width: int | None
+) -> tuple[int, int] | None:
+    """Return the size to which an image is resized for a model.
+
+    If the model fixes only one side, the other side keeps the aspect ratio of the image.
+
+    Parameters
+    ----------
+    height, width
+        Size of the image in pixels.
+    fixed_height, fixed_width
+        Size that the model takes. None: the model accepts any length.
+
+    Returns
+    -------
+    tuple of int or None
+        (height, width) in pixels. None: the image is not resized.
+    """
+    if fixed_height is None and fixed_width is None:
+        return None
+    return (
+        fixed_height or max(1, round(height * (fixed_width or 0) / width)),
+        fixed_width or max(1, round(width * (fixed_height or 0) / height)),
+    )
 
 
 def compute_visible_box(

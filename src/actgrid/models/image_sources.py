@@ -28,6 +28,7 @@ __all__ = [
     "DEMO",
     "are_images",
     "expand_sources",
+    "find_image_suffixes",
     "find_images",
     "is_folder",
     "iterate_folder_images",
@@ -39,7 +40,10 @@ DEMO = "demo"  # the name of the embedded photo
 # Formats that Pillow identifies but cannot read without plugins.
 _UNREADABLE = frozenset(["BUFR", "GRIB", "HDF5", "MPEG", "WMF"])
 # Exceptions, besides its own, that Pillow raises for damaged files.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError, struct.error)
+_BROKEN = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError),
+    *(MemoryError, struct.error),
+)
 
 
 def open_images(sources: ImageSources) -> list[Any]:
@@ -131,11 +135,7 @@ def iterate_folder_images(folder: Path, excluded: str | None = None) -> Iterator
     MissingFileError
         If there are no image files.
     """
-    suffixes = {
-        suffix
-        for suffix, name in Image.registered_extensions().items()
-        if name in Image.OPEN and name not in _UNREADABLE
-    }
+    suffixes = find_image_suffixes()
     # Folder by folder, so that only the names in one folder are in memory at a time.
     is_empty = True
     for name in _walk(folder, "", excluded):
@@ -144,6 +144,15 @@ def iterate_folder_images(folder: Path, excluded: str | None = None) -> Iterator
             yield name
     if is_empty:
         raise MissingFileError(f"the folder {folder} holds no images")
+
+
+def find_image_suffixes() -> set[str]:
+    """Return the suffixes of image files that Pillow can read, in lower case with a dot."""
+    return {
+        suffix
+        for suffix, name in Image.registered_extensions().items()
+        if name in Image.OPEN and name not in _UNREADABLE
+    }
 
 
 def _walk(folder: str | os.PathLike[str], prefix: str, excluded: str | None) -> Iterator[str]:

@@ -15,6 +15,7 @@ from actgrid.errors import (
 from actgrid.models.image_inputs import find_fixed_sides, find_image_input
 from actgrid.models.image_pixels import (
     Pixels,
+    choose_target_size,
     compute_visible_box,
     convert_to_planes,
     fit_planes,
@@ -158,8 +159,6 @@ def load_photos(
 def _choose_target_sizes(size: Any, model: Any) -> Callable[[int, int], tuple[int, int] | None]:
     """Return a function that chooses the size to which an image is resized.
 
-    If a model fixes only one side, the other side keeps the aspect ratio of the image.
-
     Returns
     -------
     callable
@@ -171,16 +170,7 @@ def _choose_target_sizes(size: Any, model: Any) -> Callable[[int, int], tuple[in
         return lambda height, width: fixed_size
     specs = None if model is None else find_input_specs(model)
     fixed_height, fixed_width = (None, None) if specs is None else find_fixed_sides(model)
-
-    def choose_target(height: int, width: int) -> tuple[int, int] | None:
-        if fixed_height is None and fixed_width is None:
-            return None
-        return (
-            fixed_height or max(1, round(height * (fixed_width or 0) / width)),
-            fixed_width or max(1, round(width * (fixed_height or 0) / height)),
-        )
-
-    return choose_target
+    return lambda height, width: choose_target_size(height, width, fixed_height, fixed_width)
 
 
 def _load_optional_model(model: ModelLike | None) -> Any:
