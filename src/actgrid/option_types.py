@@ -31,6 +31,7 @@ __all__ = [
     "Flag",
     "Integer",
     "IntegerOrObject",
+    "Lengths",
     "NameOrPosition",
     "Normalize",
     "Number",
@@ -344,6 +345,46 @@ class Size:
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": r"^[0-9]{1,9}(x[0-9]{1,9})?$"}
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The type of options whose value is a length for each axis, such as ``4x16x16``.
+
+    A single length is kept: it stands for all axes, whose number is not known here.
+    """
+
+    words: ClassVar[tuple[str, ...]] = ()
+    metavar: ClassVar[str] = "LENGTHS"
+    expected: ClassVar[str] = "a length for each axis or one number for all, each at least 1"
+
+    def check(self, name: str, value: Any) -> int | tuple[int, ...]:
+        if isinstance(value, str):
+            return self.read(name, value)
+        try:
+            try:
+                single = operator.index(value)
+            except TypeError:
+                lengths = tuple(operator.index(length) for length in value)
+            else:
+                return check_integer(name, single, 1)
+        except (TypeError, ValueError):
+            raise _value_error(name, value, self) from None
+        if not lengths or min(lengths) < 1:
+            raise _value_error(name, value, self)
+        return lengths
+
+    def read(self, name: str, text: str) -> int | tuple[int, ...]:
+        if not re.fullmatch(r"\s*[0-9]{1,9}([xX][0-9]{1,9}){0,3}\s*", text):
+            raise OptionError(
+                f"{name} must be lengths such as 16x16, one for each axis, or one number for all, "
+                f"not {text!r}"
+            )
+        lengths = tuple(map(int, text.lower().split("x")))
+        return self.check(name, lengths if len(lengths) > 1 else lengths[0])
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": r"^[0-9]{1,9}(x[0-9]{1,9}){0,3}$"}
 
 
 @dataclass(frozen=True)

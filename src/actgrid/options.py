@@ -23,6 +23,7 @@ from actgrid.option_types import (
     Flag,
     Integer,
     IntegerOrObject,
+    Lengths,
     NameOrPosition,
     Normalize,
     Number,
@@ -424,8 +425,28 @@ class ProgressOptions(TypedDict, total=False):
     progress: Annotated[bool, Option(Flag(), False, "Show a progress bar on the terminal.")]
 
 
+class VocabularyOptions(TypedDict, total=False):
+    """Options for the tokens of texts."""
+
+    tokens: Annotated[
+        Any,
+        Option(
+            Object(
+                "a TextVectorization layer, a tokenizer, a vocabulary, a function of an index, a "
+                "list of strings for each sample, or of a table's columns",
+                "FILE",
+            ),
+            None,
+            "Strings of the tokens: a TextVectorization layer, a tokenizer or a vocabulary in "
+            "Python; a text file with a token on each line, in the order of the indices.",
+            none="the vocabulary of a TextVectorization layer in the model, or numbers",
+        ),
+    ]
+
+
 class MeasureImagesOptions(
     InputOptions,
+    VocabularyOptions,
     BatchOptions,
     ThreadOptions,
     StatisticsOptions,
@@ -445,7 +466,13 @@ class RenderImagesOptions(DrawingOptions, SinkOptions, MeasureImagesOptions, tot
 
 
 class RunOptions(
-    InputOptions, BatchOptions, ThreadOptions, StreamOptions, FileLayoutOptions, total=False
+    InputOptions,
+    VocabularyOptions,
+    BatchOptions,
+    ThreadOptions,
+    StreamOptions,
+    FileLayoutOptions,
+    total=False,
 ):
     """Options for `actgrid.runs.Run`."""
 
@@ -512,8 +539,9 @@ class ImageInputOptions(TypedDict, total=False):
         Option(
             NameOrPosition("INPUT", "the name or position of an input"),
             None,
-            "Name or position of the input that is the image.",
-            none="the first image in explain, the only image that inputs lacks in maximize",
+            "Name or position of the explained or maximized input.",
+            none="the first image in explain, or the first input with the most axes; the only "
+            "image that inputs lacks in maximize",
         ),
     ]
 
@@ -572,6 +600,21 @@ class HeatmapOptions(OverlayOptions, ColumnOptions, ThreadOptions, total=False):
     """Options for `Heatmap.overlay`."""
 
 
+class AnimationOptions(TypedDict, total=False):
+    """Options for animations."""
+
+    frame_milliseconds: Annotated[
+        int, Option(Integer(1, 655_350), 200, "Duration of each frame in milliseconds.")
+    ]
+    loop: Annotated[
+        int, Option(Integer(0, 65_535), 0, "Number of repetitions of the animation; 0: endless.")
+    ]
+
+
+class FrameOptions(OverlayOptions, AnimationOptions, ThreadOptions, total=False):
+    """Options for `VolumeAttribution.save_animation`."""
+
+
 class LevelOptions(ClipOptions, ThreadOptions, total=False):
     """Options for `Heatmap.levels`."""
 
@@ -582,10 +625,11 @@ class StyleOptions(TypedDict, total=False):
     style: Annotated[
         str,
         Option(
-            Choice(("overlay", "contours", "map")),
+            Choice(("overlay", "contours", "map", "slices", "animation", "bars")),
             "overlay",
             "Style of the picture: overlay (colours over the image), contours (lines over the "
-            "image) or map (the map without the image).",
+            "image), map (the map without the image); for volumes slices (all slices) or animation "
+            "(png, webp, gif); for texts bars.",
         ),
     ]
 
@@ -744,7 +788,7 @@ class MethodOptions(TypedDict, total=False):
         Option(
             Number(),
             UNSET,
-            "Standard deviation of the noise, as a fraction of the image's value range.",
+            "Standard deviation of the noise, as a fraction of the input's value range.",
         ),
     ]
     baseline: Annotated[
@@ -752,9 +796,9 @@ class MethodOptions(TypedDict, total=False):
         Option(
             Baseline(("mean",)),
             UNSET,
-            "Value of hidden pixels, or start of the integration path: a number, a number for each "
-            "channel such as 0,0.5,1, or mean.",
-            none="the mean colour of each segment (lime only)",
+            "Value of hidden positions, or start of the integration path: a number, a number for "
+            "each channel such as 0,0.5,1, or mean.",
+            none="the mean of each segment (lime only)",
         ),
     ]
     quadrature: Annotated[
@@ -776,7 +820,11 @@ class MethodOptions(TypedDict, total=False):
     ]
     reduce: Annotated[
         str,
-        Option(Choice(("max", "norm", "sum")), UNSET, "Reduction over the channels of the image."),
+        Option(
+            Choice(("max", "norm", "sum", "none")),
+            UNSET,
+            "Reduction over the channels of the input; none keeps a value for each channel.",
+        ),
     ]
     token_grid: Annotated[
         int | tuple[int, int] | None,
@@ -803,21 +851,22 @@ class MethodOptions(TypedDict, total=False):
         ),
     ]
     patch: Annotated[
-        int | tuple[int, int] | None,
+        int | tuple[int, ...] | None,
         Option(
-            Size(),
+            Lengths(),
             UNSET,
-            "Height and width of the occluding patch in pixels.",
-            none="a seventh of the image's shorter side",
+            "Lengths of the occluding patch along the axes of the input, such as height and width.",
+            none="a seventh of an image's shorter side, a 25th of a sequence, a quarter of a "
+            "volume's shortest side, one feature of a table",
         ),
     ]
     stride: Annotated[
-        int | tuple[int, int] | None,
+        int | tuple[int, ...] | None,
         Option(
-            Size(),
+            Lengths(),
             UNSET,
-            "Maximum vertical and horizontal distance of neighbouring patches in pixels.",
-            none="half the size of the patch",
+            "Maximum distance of neighbouring patches along each axis.",
+            none="half the length of the patch",
         ),
     ]
     grid_size: Annotated[
@@ -828,15 +877,15 @@ class MethodOptions(TypedDict, total=False):
         Option(
             Number(0, 1, is_open=True),
             UNSET,
-            "Probability that a cell of a mask keeps its pixels visible.",
+            "Probability that a cell of a mask keeps its positions visible.",
         ),
     ]
     segments: Annotated[
         Any,
         Option(
-            IntegerOrObject(2, "a function of an image, or an array of labels"),
+            IntegerOrObject(2, "a function of a sample, or an array of labels"),
             UNSET,
-            "Number of superpixels.",
+            "Number of superpixels of an image, parts of a sequence, or blocks of a volume.",
         ),
     ]
     kernel_width: Annotated[
@@ -848,9 +897,7 @@ class MethodOptions(TypedDict, total=False):
         ),
     ]
     ridge: Annotated[float, Option(Number(), UNSET, "Strength of the ridge (L2) penalty.")]
-    features: Annotated[
-        int, Option(Integer(1), UNSET, "Number of superpixels in the resulting mask.")
-    ]
+    features: Annotated[int, Option(Integer(1), UNSET, "Number of segments in the resulting mask.")]
 
 
 class PixelOptions(TypedDict, total=False):
@@ -867,7 +914,39 @@ class PixelOptions(TypedDict, total=False):
     ]
 
 
-class RequestOptions(LabelOptions, ImageInputOptions, BatchOptions, PixelOptions, total=False):
+class TokenOptions(VocabularyOptions, total=False):
+    """Options for explaining texts."""
+
+    embedding: Annotated[
+        Any,
+        Option(
+            Object("a layer path, or a dict of layer paths by input", "LAYER"),
+            None,
+            "Layer whose output is explained for an input of tokens, which have no gradient.",
+            none="the first layer that converts the tokens to floating-point numbers",
+        ),
+    ]
+
+
+class ExplainedInputOptions(TypedDict, total=False):
+    """Options for selecting the inputs to explain."""
+
+    inputs: Annotated[
+        Any,
+        Option(
+            Object("all, the name or position of an input, or a list of these", "INPUT", ("all",)),
+            None,
+            "Inputs to explain, each by its name or position, or all of them. Each input has its "
+            "own picture.",
+            none="the first image, or the first input with the most axes",
+            is_repeatable=True,
+        ),
+    ]
+
+
+class RequestOptions(
+    LabelOptions, ImageInputOptions, BatchOptions, PixelOptions, TokenOptions, total=False
+):
     """Options for explanations by any attribution method."""
 
 
@@ -1171,7 +1250,9 @@ class GeneralOptions(TypedDict, total=False):
     ]
 
 
-class ViewerImageOptions(InputOptions, BatchOptions, LabelOptions, ViewerOptions, total=False):
+class ViewerImageOptions(
+    InputOptions, VocabularyOptions, BatchOptions, LabelOptions, ViewerOptions, total=False
+):
     """Options for the images, statistics and memory of the viewer."""
 
 

@@ -19,10 +19,10 @@ from actgrid.attribution.backdrops import (
     Backdrop,
     make_backdrop,
     make_photo_backdrop,
-    to_pictures,
 )
 from actgrid.errors import DtypeError, MissingFileError, ShapeError
 from actgrid.models.images import Photo
+from actgrid.rendering.input_pictures import to_pictures
 
 Array = npt.NDArray[Any]
 

@@ -283,7 +283,7 @@ def test_image_input_selects_the_explained_input() -> None:
         np.testing.assert_allclose(heatmap.values[0], weights[expected], rtol=1e-5)
     with pytest.raises(OptionError, match=r"no input 'rigth' \(did you mean right\?\)"):
         explain(model, x, image_input="rigth")
-    with pytest.raises(ShapeError, match=r"only images, .*, can be explained"):
+    with pytest.raises(OptionError, match=r"image_input must be at most 1, not 2"):
         explain(model, x, image_input=2)
 
 
@@ -305,13 +305,10 @@ def test_optional_input_may_be_none() -> None:
     assert heatmap.values.sum() == 3
 
 
-def test_inputs_other_than_images_are_rejected() -> None:
-    model = keras.Sequential([keras.Input((7,)), layers.Dense(2)])
-    with pytest.raises(ShapeError, match=r"only images, .*, can be explained.*\(2, 7\)"):
-        explain(model, np.ones((2, 7)), "saliency")
-    volumes = keras.Sequential([keras.Input((2, 3, 4, 1)), layers.Flatten()])
-    with pytest.raises(ShapeError, match=r"only images, .*, can be explained.*\(1, 2, 3, 4, 1\)"):
-        explain(volumes, np.ones((1, 2, 3, 4, 1)), "saliency")
+def test_inputs_that_cannot_be_explained_are_rejected() -> None:
+    model = keras.Sequential([keras.Input((2, 2, 2, 2, 1)), layers.Flatten()])
+    with pytest.raises(ShapeError, match=r"must be \(N, C\).*\(1, 2, 2, 2, 2, 1\)"):
+        explain(model, np.ones((1, 2, 2, 2, 2, 1)), "saliency")
     with pytest.raises(ShapeError, match="empty"):
         explain(make_two_image_model(), [np.ones((0, 4, 4, 1)), np.ones((0, 4, 4, 1))], "saliency")
 
@@ -408,9 +405,9 @@ def test_invalid_arguments_are_rejected(cnn: tuple[Any, Any]) -> None:
     ):
         explain(model, x, "grad_cam")
     with pytest.raises(OptionError, match="method must be one of"):
-        explain(model, x, 3)  # type: ignore[arg-type]
+        explain(model, x, 3)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match=r"unknown option 'step' \(did you mean steps"):
-        explain(model, x, "integrated_gradients", step=3)  # type: ignore[call-arg]
+        explain(model, x, "integrated_gradients", step=3)  # type: ignore[call-overload]
     with pytest.raises(OptionError, match="saliency: unknown option 'steps'"):
         explain(model, x, "saliency", steps=3)
     with pytest.raises(OptionError, match="batch_size must be at least 1"):

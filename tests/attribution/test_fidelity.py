@@ -52,7 +52,7 @@ def explain_photos(network: Any, photos: Array) -> Callable[[str], Array]:
         if method == "lime":
             pytest.importorskip("sklearn")
             pytest.importorskip("skimage")
-        heatmap = actgrid.explain(network, photos, method, **QUICK.get(method, {}))
+        heatmap: actgrid.Heatmap = actgrid.explain(network, photos, method, **QUICK.get(method, {}))
         return heatmap.resize(SIDE, SIDE)
 
     return explain_photos

@@ -192,7 +192,7 @@ def test_model_without_gradient_is_rejected() -> None:
     inputs = keras.Input((4, 4, 3))
     counted = layers.Lambda(lambda x: tf.cast(tf.cast(x, tf.int32), tf.float32))(inputs)
     model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(counted)))
-    with pytest.raises(ModelError, match=r"no gradient with respect to the image.*occlusion"):
+    with pytest.raises(ModelError, match=r"no gradient with respect to the input.*occlusion"):
         explain(model, make_normal(1, 4, 4, 3), "saliency")
     assert explain(model, 9 * make_normal(1, 4, 4, 3), "occlusion", patch=1).values.any()
 
@@ -200,7 +200,7 @@ def test_model_without_gradient_is_rejected() -> None:
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        ("saliency", {"reduce": "mean"}, "reduce must be one of max, norm, sum, not 'mean'"),
+        ("saliency", {"reduce": "mean"}, "reduce must be one of max, norm, sum, none, not 'mean'"),
         ("integrated_gradients", {"steps": 1}, "steps must be at least 2"),
         ("integrated_gradients", {"steps": 2.5}, "steps must be an integer"),
         ("integrated_gradients", {"steps": 10**9}, "steps must be at most 1,024"),
@@ -236,6 +236,6 @@ def test_invalid_options_are_rejected(
 @pytest.mark.parametrize("baseline", [np.zeros((7, 7, 3)), [1.0, 2.0], np.zeros((2, 12, 12, 3))])
 def test_baseline_of_wrong_shape_is_rejected(cnn: tuple[Any, Any], baseline: Any) -> None:
     with pytest.raises(
-        ShapeError, match=r"baseline of shape .* does not broadcast to images of \(5, 12"
+        ShapeError, match=r"baseline of shape .* does not broadcast to inputs of \(5, 12"
     ):
         explain(*cnn, "integrated_gradients", baseline=baseline)

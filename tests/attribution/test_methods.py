@@ -20,14 +20,14 @@ from actgrid.errors import OptionError
 MODULE = '''
 import numpy as np
 
-from actgrid.attribution.batches import Attribution
+from actgrid.attribution.batches import BatchAttribution
 from actgrid.attribution.method import method
 
 
 @method("brightness", "Nobody 2012, https://example.org")
 def brightness(batch, *, seed=0):
     """Return the mean of the channels; needs only the image."""
-    return Attribution(np.float32(batch.image).mean(-1) + seed, batch.compute_scores())
+    return BatchAttribution(np.float32(batch.values).mean(-1) + seed, batch.compute_scores())
 '''
 
 

@@ -215,13 +215,13 @@ def test_rise_finds_the_relevant_part(make_linear: Callable[..., Any]) -> None:
         (
             "occlusion",
             {"patch": 0},
-            "one number for both, each at least 1, not 0",
+            "one number for all, each at least 1, not 0",
         ),
-        ("occlusion", {"patch": "2xx"}, "patch must be HxW"),
+        ("occlusion", {"patch": "2xx"}, "patch must be lengths such as 16x16"),
         (
             "occlusion",
             {"patch": (2, 3, 4)},
-            r"patch must be \(height, width\) or one number",
+            r"patch must be one length, or one for each axis",
         ),
         ("occlusion", {"patch": 2, "stride": 3}, "stride must not exceed patch"),
         ("rise", {"samples": 0}, "samples must be at least 1"),
@@ -270,7 +270,7 @@ def test_baselines_of_sequences_images_and_volumes(rank: int, data_format: str) 
     x = np.random.default_rng(6).random((3, *shape), np.float32)
     first_axis = 1 if data_format == "channels_last" else 2
     means = x.mean(tuple(range(first_axis, first_axis + rank)))
-    request = prepare_request(model, x, _sum_output, image_input=0, any_rank=True)
+    request = prepare_request(model, x, _sum_output, image_input=0)
     assert request.batch.sides == sides
     total = means.sum(1, keepdims=True)
     for baseline, hidden in (("mean", total), (0.5, 1.0), ([1.0, 2.0], 3.0), (np.zeros(shape), 0)):

@@ -463,9 +463,9 @@ def test_warning_gives_the_reason_for_a_zero_map() -> None:
     with pytest.warns(ZeroAttributionWarning, match="no channel of the layer conv contributes pos"):
         explain(model, x, "gradcam", 0)
     model.layers[0].set_weights([-np.ones((3, 3, 3, 4)), np.zeros(4)])
-    with pytest.warns(ZeroAttributionWarning, match="gradient of the score with respect to the im"):
+    with pytest.warns(ZeroAttributionWarning, match="gradient of the score with respect to the in"):
         explain(model, x, "saliency", 0)
-    with pytest.warns(ZeroAttributionWarning, match="score does not change where the image is hid"):
+    with pytest.warns(ZeroAttributionWarning, match="score does not change where the input is hid"):
         explain(model, x, "occlusion", 0, patch=4)
     model.layers[-1].set_weights([np.zeros((4, 3)), np.zeros(3)])
     with pytest.warns(ZeroAttributionWarning, match="score is zero in the layer conv"):
@@ -481,7 +481,7 @@ def test_warning_of_saturated_output_does_not_advise_earlier_layer(attention: st
     x = layers.Dense(1)(x)
     model = keras.Model(inputs, x if attention == "layer" else keras.ops.clip(100 + x, 0, 1))
     model.set_weights([np.ones_like(weight) for weight in model.get_weights()])
-    with pytest.warns(ZeroAttributionWarning, match="layer conv and in the image.*occl") as caught:
+    with pytest.warns(ZeroAttributionWarning, match="layer conv and in the input.*occl") as caught:
         explain(model, np.abs(X), "gradcam")
     assert "earlier layer" not in str(caught[0].message)
 

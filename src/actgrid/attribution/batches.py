@@ -1,8 +1,8 @@
-"""Batches of images with model and targets: the input of attribution methods."""
+"""Batches of samples with model and targets: the input of attribution methods."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from actgrid.attribution.explained_tensors import ExplainedTensor, ValueLayout, make_baseline
 from actgrid.attribution.outputs import BinaryEvidence
 from actgrid.attribution.scores import Score, TargetScores, read_target_scores
 from actgrid.attribution.targets import check_classes
@@ -22,7 +23,7 @@ from actgrid.models.networks import trace_network
 from actgrid.models.tracing import keep_state
 
 __all__ = [
-    "Attribution",
+    "BatchAttribution",
     "ExplainedBatch",
     "ScoreReader",
     "SymbolicRun",
@@ -31,16 +32,14 @@ __all__ = [
     "gather_rows",
 ]
 
-_BASELINES = "baseline must be a number, one number for each channel, 'mean', or an image"
-
 
 class SymbolicRun(NamedTuple):
     """Symbolic tensors of one run of a model.
 
     Attributes
     ----------
-    image
-        The explained input.
+    explained
+        The explained tensors.
     outputs
         All output tensors of the model.
     target_scores
@@ -49,7 +48,7 @@ class SymbolicRun(NamedTuple):
         The layer calls of the run, in order.
     """
 
-    image: Any
+    explained: list[Any]
     outputs: list[Any]
     target_scores: TargetScores
     calls: list[Call]
@@ -61,12 +60,10 @@ class ScoreReader:
 
     Attributes
     ----------
-    image_index
-        Index of the image among the flattened inputs of the model (order of `tf.nest.flatten`).
-        Methods that need no height and width also take a sequence (N, T, C) or a volume
-        (N, D, H, W, C) as the image.
-    channels_first
-        Whether the image is (N, C, ...).
+    explained
+        The tensors that are explained. Methods that explain one tensor explain the first.
+    has_embeddings
+        Whether the inputs of the batch are a list of the model inputs and outputs of embeddings.
     score
         Function that computes the scores from the output; None: the scores of classes.
     output_index
@@ -77,44 +74,54 @@ class ScoreReader:
         Name of the output; None if the model has only one.
     """
 
-    image_index: int
-    channels_first: bool
-    score: Score | None
+    explained: tuple[ExplainedTensor, ...]
+    has_embeddings: bool = False
+    score: Score | None = None
     output_index: int | None = None
     evidence: BinaryEvidence = None
     output_name: str | None = None
 
-    @property
-    def channel_axis(self) -> int:
-        """Axis of the image's channels: 1 or -1."""
-        return 1 if self.channels_first else -1
+    def get_explained(self, inputs: Any) -> list[Any]:
+        """Return the explained tensors among the inputs of a batch."""
+        tensors = tensorflow().nest.flatten(inputs)
+        return [tensors[explained.position] for explained in self.explained]
 
-    @property
-    def spatial_slice(self) -> slice:
-        """Slice of the image's shape that has its spatial axes."""
-        return slice(2, None) if self.channels_first else slice(1, -1)
-
-    def with_image(self, inputs: Any, image: Any) -> Any:
-        """Return a copy of a model's inputs with another image tensor."""
+    def replace_explained(self, inputs: Any, values: Sequence[Any]) -> Any:
+        """Return a copy of the inputs of a batch with other explained tensors."""
         nest = tensorflow().nest
         tensors = nest.flatten(inputs)
-        tensors[self.image_index] = image
+        for explained, value in zip(self.explained, values, strict=True):
+            tensors[explained.position] = value
         return nest.pack_sequence_as(inputs, tensors)
 
-    def get_image(self, inputs: Any) -> Any:
-        """Return the image tensor among a model's inputs."""
-        return tensorflow().nest.flatten(inputs)[self.image_index]
+    def get_layouts(self, inputs: Any) -> list[ValueLayout]:
+        """Return the axes of each explained tensor among the inputs of a batch."""
+        pairs = zip(self.get_explained(inputs), self.explained, strict=True)
+        return [
+            ValueLayout(tensor.shape.rank, explained.channels_first) for tensor, explained in pairs
+        ]
+
+    def get_model_inputs(self, inputs: Any) -> Any:
+        """Return the inputs of the model among the inputs of a batch."""
+        return inputs[0] if self.has_embeddings else inputs
 
     def run(self, model: Any, inputs: Any, target_classes: Any) -> SymbolicRun:
         """Run a model on symbolic inputs and score its output, without changing its state."""
+        tensors = self.get_explained(inputs)
+        embeddings = {
+            explained.embedding: tensor
+            for explained, tensor in zip(self.explained, tensors, strict=True)
+            if explained.embedding is not None
+        }
+        model_inputs = self.get_model_inputs(inputs)
         with keep_state():
-            trace = trace_network(model, inputs)
+            trace = trace_network(model, model_inputs, embeddings)
         return SymbolicRun(
-            self.get_image(inputs),
+            tensors,
             tensorflow().nest.flatten(trace.outputs),
             read_target_scores(
                 model,
-                inputs,
+                model_inputs,
                 trace.outputs,
                 target_classes,
                 self.score,
@@ -127,7 +134,7 @@ class ScoreReader:
 
 @dataclass(frozen=True)
 class _ScoreFunction:
-    """Function that computes the target scores of images."""
+    """Function that computes the target scores of samples."""
 
     reader: ScoreReader
 
@@ -137,20 +144,23 @@ class _ScoreFunction:
 
 @dataclass(frozen=True, eq=False)
 class ExplainedBatch:
-    """A batch of images, their model, and the class to explain for each image.
+    """A batch of samples, their model, and the class to explain for each sample.
+
+    A sample is an image, a sequence, a volume or a row of a table.
 
     Attributes
     ----------
     model
         The model that is explained.
     inputs
-        Structure of the model's input tensors, of N samples each.
+        Structure of the model's input tensors, of N samples each. If outputs of embeddings are
+        explained: a list of this structure and of these outputs.
     target_classes
-        (N,) int32: the class to explain for each image, -1 for the predicted class.
+        (N,) int32: the class to explain for each sample, -1 for the predicted class.
     reader
         Computes the target scores.
     batch_size
-        Maximum number of images in one run of the model.
+        Maximum number of samples in one run of the model.
     progress
         Callback ``progress(done, total)`` with the numbers of finished and of all samples of the
         current pass. It is called before each run of the model and between other slow steps. An
@@ -165,17 +175,31 @@ class ExplainedBatch:
     progress: Callable[[int, int], object] | None = None
 
     def __len__(self) -> int:
-        return int(self.image.shape[0])
+        return int(self.values.shape[0])
 
     @property
-    def image(self) -> Any:
-        """Tensor of the N images that are explained."""
-        return self.reader.get_image(self.inputs)
+    def explained_values(self) -> list[Any]:
+        """The explained tensors, float32, of N samples each."""
+        return self.reader.get_explained(self.inputs)
+
+    @property
+    def values(self) -> Any:
+        """The first explained tensor."""
+        return self.explained_values[0]
+
+    @property
+    def layout(self) -> ValueLayout:
+        """The axes of the first explained tensor."""
+        return self.get_layouts()[0]
+
+    def get_layouts(self) -> list[ValueLayout]:
+        """Return the axes of each explained tensor."""
+        return self.reader.get_layouts(self.inputs)
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """Lengths of the image's spatial axes, (height, width) for 2-D images."""
-        return tuple(self.image.shape[self.reader.spatial_slice])
+        """Lengths of the first explained tensor's axes, such as (height, width)."""
+        return tuple(self.values.shape[self.layout.spatial_slice])
 
     def split(self) -> Iterator[ExplainedBatch]:
         """Yield consecutive parts of the batch with at most `batch_size` images each."""
@@ -184,6 +208,11 @@ class ExplainedBatch:
             with tensorflow().device("CPU"):  # the whole batch may not fit on the GPU
                 inputs = map_tensors(itemgetter(part), self.inputs)
             yield replace(self, inputs=inputs, target_classes=self.target_classes[part])
+
+    def split_explained(self) -> Iterator[ExplainedBatch]:
+        """Yield the batch once for each explained tensor, which is then the only one."""
+        for explained in self.reader.explained:
+            yield replace(self, reader=replace(self.reader, explained=(explained,)))
 
     def run(self, body: Body, *arguments: Any) -> Any:
         """Compile a function of the model, run it on all images, and return its result."""
@@ -235,9 +264,9 @@ class ExplainedBatch:
                 self, inputs=inputs, target_classes=tensorflow().constant(target_classes)
             )
 
-    def with_image(self, image: Any) -> ExplainedBatch:
-        """Return a copy of the batch with other images."""
-        return replace(self, inputs=self.reader.with_image(self.inputs, image))
+    def with_values(self, *values: Any) -> ExplainedBatch:
+        """Return a copy of the batch with other explained tensors."""
+        return replace(self, inputs=self.reader.replace_explained(self.inputs, values))
 
     def check_scores(self, target_scores: TargetScores) -> TargetScores:
         """Check target scores and convert them to NumPy arrays.
@@ -268,74 +297,75 @@ class ExplainedBatch:
         return replace(self, target_classes=tensorflow().constant(target_scores.classes))
 
     def make_baseline(self, value: Any) -> Any:
-        """Convert the option `baseline` to a tensor that broadcasts over the images.
+        """Convert the option `baseline` to a tensor that broadcasts over the first tensor.
+
+        See `make_baselines`.
+        """
+        return self.make_baselines(value)[0]
+
+    def make_baselines(self, value: Any) -> list[Any]:
+        """Convert the option `baseline` to a tensor for each explained tensor.
 
         Parameters
         ----------
         value
-            A number or one number for each channel, in the model's units; ``"mean"``: each image's
-            mean colour; one image, or one image for each image of the batch.
+            A number or one number for each channel, in the model's units; ``"mean"``: the mean of
+            each sample over its positions, 0 for a table, which has no positions; one input, or one
+            for each sample. For several explained tensors, a dict of these by name is possible.
 
         Returns
         -------
-        tensor
-            Float32 of the image's rank, with N or 1 rows.
+        list of tensor
+            Float32 tensors that broadcast over the explained tensors, with N or 1 rows.
 
         Raises
         ------
         OptionError
             If the value is not numeric and not ``"mean"``, or is not finite.
         ShapeError
-            If the value cannot be broadcast to the images.
+            If the value cannot be broadcast to an explained tensor.
         """
-        tf = tensorflow()
-        shape = tuple(self.image.shape)
-        if isinstance(value, str):
-            if value != "mean":
-                raise OptionError(f"{_BASELINES}, not {value!r}")
-            spatial = range(len(shape))[self.reader.spatial_slice]
-            return tf.reduce_mean(self.image, list(spatial), keepdims=True)
-        try:
-            array = np.asarray(value, np.float32)
-        except (TypeError, ValueError):
-            array = np.array(np.nan)
-        if not np.isfinite(array).all():
-            raise OptionError(f"{_BASELINES}, and finite, not {value!r}")
-        if array.ndim == 1 and self.reader.channels_first:
-            array = array.reshape(-1, *(1,) * (len(shape) - 2))
-        array = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
-        try:
-            fits = np.broadcast_shapes(array.shape, shape) == shape
-        except ValueError:
-            fits = False
-        if not fits:
-            raise ShapeError(
-                f"baseline of shape {np.shape(value)} does not broadcast to images of {shape}"
+        names = [explained.name for explained in self.reader.explained]
+        values = [value] * len(names)
+        if isinstance(value, Mapping):
+            if set(value) != set(names):
+                raise OptionError(
+                    f"baseline must have an entry for each explained input, {', '.join(names)}, "
+                    f"not {', '.join(map(str, value))}"
+                )
+            values = [value[name] for name in names]
+        return [
+            make_baseline(entry, tensor, layout)
+            for entry, tensor, layout in zip(
+                values, self.explained_values, self.get_layouts(), strict=True
             )
-        return tf.constant(array)
+        ]
 
 
-class Attribution(NamedTuple):
-    """Attribution maps of a batch of images, computed by one method.
+class BatchAttribution(NamedTuple):
+    """Attribution maps of a batch of samples, computed by one method.
 
     Attributes
     ----------
     values
-        (N, H, W) float32 maps.
+        Float32 maps of N samples, with the axes that `axes` names.
     target_scores
-        Target scores of the images.
+        Target scores of the samples.
+    axes
+        Names of the axes of a map; None: those of the explained tensor, see `ValueLayout.names`.
     signed
         Whether values below zero contribute against the target.
     layer
         Path of the layer whose activations were used; "" for the model's input.
     details
-        Further results by name, with an entry for each image.
+        Further results by name, with an entry for each sample.
     zero_reasons
         Reason that each map would be zero everywhere, for warnings; empty: the gradient is zero.
     """
 
     values: npt.NDArray[np.float32]
     target_scores: TargetScores
+    axes: tuple[str, ...] | None = None
     signed: bool = False
     layer: str = ""
     details: dict[str, Any] = {}  # noqa: RUF012  (never mutated)
@@ -352,7 +382,7 @@ def expand_to_rank(values: Any, tensor: Any) -> Any:
     return tensorflow().reshape(values, (-1, *(1,) * (tensor.shape.rank - 1)))
 
 
-def gather_baseline(baseline: Any, image: Any) -> Any:
-    """Return the baseline of each image index. A single baseline is used for all."""
+def gather_baseline(baseline: Any, rows: Any) -> Any:
+    """Return the baseline of each sample index. A single baseline is used for all."""
     tf = tensorflow()
-    return tf.gather(baseline, tf.minimum(image, tf.shape(baseline)[0] - 1))
+    return tf.gather(baseline, tf.minimum(rows, tf.shape(baseline)[0] - 1))

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from actgrid.attribution.batches import Attribution, ExplainedBatch, ScoreReader, SymbolicRun
+from actgrid.attribution.batches import (
+    BatchAttribution,
+    ExplainedBatch,
+    ScoreReader,
+    SymbolicRun,
+)
 from actgrid.attribution.input_gradients import (
     Reduction,
     guided_backprop,
     saliency,
 )
+from actgrid.attribution.linear_resizing import resize_linearly
 from actgrid.attribution.method import method
+from actgrid.attribution.methods import list_layerless_methods
 from actgrid.attribution.perturbation import score_masked_images
 from actgrid.attribution.scores import TargetScores
 from actgrid.attribution.target_layers import (
@@ -52,6 +59,9 @@ Weighting = Literal["softmax", "probability"]
 Formula = Callable[[Any, Any], Any]
 
 
+# Axes of a layer whose positions correspond to those of an input, by the number of its axes.
+_LAYER_AXES = {3: "time axis (N, T, C)", 4: "height and width", 5: "depth, height and width"}
+
 # Reasons for which a map is zero everywhere.
 _NO_CHANNEL = "no channel of the layer {} contributes positively to the score"
 _AFTER_ATTENTION = (
@@ -59,7 +69,7 @@ _AFTER_ATTENTION = (
     "leave out layer"
 )
 _SATURATED = (
-    "and in the image, as for a saturated output or layer: occlusion and rise need no gradient"
+    "and in the input, as for a saturated output or layer: occlusion and rise need no gradient"
 )
 
 
@@ -74,7 +84,7 @@ class _LayerChoice:
     token_grid
         (h, w) of the tokens, for layers that return (N, T, C); None: the layer is spatial.
     any_rank
-        Whether the layer may also return a sequence or a volume.
+        Whether the layer may have another number of axes than the explained tensor.
     """
 
     choice: Selection | str | None
@@ -126,20 +136,26 @@ class _LayerChoice:
         `find_activation` uses the last of these calls that the score depends on.
         """
         if self.choice is None:
-            return find_target_calls(run.calls, run.image, run.target_scores.scores, run.outputs)
+            explained = run.explained[0]
+            return find_target_calls(run.calls, explained, run.target_scores.scores, run.outputs)
         if isinstance(self.choice, str):
             return [call for call in run.calls if call.info.path == self.choice]
-        ranks = (3, 4, 5) if self.any_rank else (4,) if self.token_grid is None else (3,)
+        rank = run.explained[0].shape.rank
+        ranks = (3, 4, 5) if self.any_rank else (rank,) if self.token_grid is None else (3,)
         calls = choose_calls(model, run.calls, self.choice)
         paths = list(dict.fromkeys(call.node.path for call in calls))
         if len(paths) > 1:
             raise LayerError(f"layer must be one layer, not {len(paths)}: {', '.join(paths[:5])}")
         for call in calls:
             if len(call.info.shape) not in ranks:
-                axes = "height and width" if 4 in ranks else "tokens (N, T, C)"
+                axes = "tokens (N, T, C)" if self.token_grid is not None else _LAYER_AXES[rank]
                 raise ShapeError(
                     f"layer {call.info.path} has no {axes}: its output is {call.info.shape}"
-                    + ("; pass token_grid=(h, w)" if len(call.info.shape) == 3 else "")
+                    + (
+                        "; pass token_grid=(h, w)"
+                        if rank == 4 and len(call.info.shape) == 3
+                        else ""
+                    )
                 )
         return calls
 
@@ -305,7 +321,7 @@ def compute_layer_maps(
     token_grid: Any = None,
     linear: bool = False,
     any_rank: bool = False,
-) -> Attribution:
+) -> BatchAttribution:
     """Compute maps from a layer's activations and gradients with a formula.
 
     Parameters
@@ -320,37 +336,48 @@ def compute_layer_maps(
         Whether a chosen layer may also return (N, T, C) or (N, D, H, W, C), for maps of (N, T) or
         (N, D, H, W).
     """
-    choice = replace(_choose_layer(batch, layer, token_grid), any_rank=any_rank)
+    choice = _choose_layer(batch, layer, token_grid, any_rank)
     body = _MapFunction(batch.reader, choice, formula, linear)
     path, maps, has_gradient, target_scores = batch.run(body)
     name = path.numpy().decode()
     target_scores = batch.check_scores(target_scores)
+    axes = batch.layout.names if choice.token_grid is None else ("height", "width")
     zero_gradient = f"the gradient of the score is zero in the layer {name}"
     reasons = np.full(len(batch), _NO_CHANNEL.format(name), object)
     lacks_gradient = ~np.asarray(has_gradient)
     if lacks_gradient.any():
         reasons = np.where(lacks_gradient, f"{zero_gradient} {_SATURATED}", reasons)
-        reaches_image = _has_image_gradient(batch.with_classes_of(target_scores))
-        after_attention = lacks_gradient & reaches_image
+        reaches_input = _has_input_gradient(batch.with_classes_of(target_scores))
+        after_attention = lacks_gradient & reaches_input
         reasons = np.where(after_attention, f"{zero_gradient}, {_AFTER_ATTENTION}", reasons)
-    return Attribution(np.asarray(maps), target_scores, linear, name, zero_reasons=tuple(reasons))
+    return BatchAttribution(
+        np.asarray(maps), target_scores, axes, linear, name, zero_reasons=tuple(reasons)
+    )
 
 
-def _has_image_gradient(batch: ExplainedBatch) -> Any:
-    """Return (N,) bool: whether the score has a nonzero gradient for each image."""
+def _has_input_gradient(batch: ExplainedBatch) -> Any:
+    """Return (N,) bool: whether the score has a nonzero gradient for each sample."""
     try:
-        gradients = saliency(batch).values
+        gradients = saliency(batch)[0].values
     except ModelError:  # an operation before the layer is not differentiable
         return np.zeros(len(batch), bool)
     return gradients.reshape(len(batch), -1).any(1)
 
 
-def _choose_layer(batch: ExplainedBatch, layer: LayerLike | None, token_grid: Any) -> _LayerChoice:
+def _choose_layer(
+    batch: ExplainedBatch, layer: LayerLike | None, token_grid: Any, any_rank: bool = False
+) -> _LayerChoice:
+    if batch.layout.rank < 3 and not any_rank:
+        raise ShapeError(
+            "class activation maps need an input with positions, such as (N, T, C) or "
+            f"(N, H, W, C), not {tuple(batch.values.shape)}; a method that needs no layer explains "
+            f"it: {list_layerless_methods()}"
+        )
     if isinstance(layer, (list, tuple, set)):
         raise OptionError(f"layer must be one layer, not {layer!r}")
     grid = check_option(MethodOptions, "token_grid", token_grid)
     if layer is not None or grid is None:
-        return _LayerChoice(None if layer is None else Selection(layer), grid)
+        return _LayerChoice(None if layer is None else Selection(layer), grid, any_rank)
     # After the last attention to the class token, the gradient of the patch tokens exists but is
     # zero.
     body = _TokenGradientFunction(batch.reader, _LayerChoice(None, grid))
@@ -365,7 +392,7 @@ def _choose_layer(batch: ExplainedBatch, layer: LayerLike | None, token_grid: An
 
 
 @method("cam", "Zhou 2015, https://arxiv.org/abs/1512.04150", needs=["gradients", "layer"])
-def cam(batch: ExplainedBatch, layer: LayerLike | None = None) -> Attribution:
+def cam(batch: ExplainedBatch, layer: LayerLike | None = None) -> BatchAttribution:
     """Weight the channels before a global average by the dense layer that follows."""
     return compute_layer_maps(batch, layer, _compute_cam, linear=True)
 
@@ -373,7 +400,7 @@ def cam(batch: ExplainedBatch, layer: LayerLike | None = None) -> Attribution:
 @method("gradcam", "Selvaraju 2016, https://arxiv.org/abs/1610.02391", needs=["gradients", "layer"])
 def gradcam(
     batch: ExplainedBatch, layer: LayerLike | None = None, *, token_grid: Any = None
-) -> Attribution:
+) -> BatchAttribution:
     """Weight a layer's channels by their mean gradient; keep positive values."""
     return compute_layer_maps(batch, layer, _compute_gradcam, token_grid=token_grid)
 
@@ -385,18 +412,19 @@ def gradcam(
 )
 def gradcam_plus_plus(
     batch: ExplainedBatch, layer: LayerLike | None = None, *, token_grid: Any = None
-) -> Attribution:
+) -> BatchAttribution:
     """Weight a layer's channels by their positive gradients; finds several objects."""
     return compute_layer_maps(batch, layer, _compute_gradcam_plus_plus, token_grid=token_grid)
 
 
-def _make_channel_masks(image: Any, sample: Any, sides: tuple[int, int], maps: Any) -> Any:
-    """Return channels as masks: resized to the image and scaled to the range 0 to 1."""
+def _make_channel_masks(image: Any, sample: Any, sides: Any, maps: Any) -> Any:
+    """Return channels as masks: resized to the input and scaled to the range 0 to 1."""
     tf = tensorflow()
     channels = tf.gather_nd(maps, tf.stack([image, sample], 1))
-    resized = tf.image.resize(channels[..., None], sides)[..., 0]
-    low = tf.reduce_min(resized, (1, 2), keepdims=True)
-    high = tf.reduce_max(resized, (1, 2), keepdims=True)
+    resized = resize_linearly(channels, sides)
+    axes = list(range(1, resized.shape.rank))
+    low = tf.reduce_min(resized, axes, keepdims=True)
+    high = tf.reduce_max(resized, axes, keepdims=True)
     return tf.math.divide_no_nan(resized - low, high - low)
 
 
@@ -409,9 +437,10 @@ def scorecam(
     baseline: Any = 0.0,
     weighting: Weighting = "softmax",
     token_grid: Any = None,
-) -> Attribution:
+) -> BatchAttribution:
     """Weight a layer's channels by the score of the image that they mask."""
-    body = _MapFunction(batch.reader, _choose_layer(batch, layer, token_grid), None)
+    choice = _choose_layer(batch, layer, token_grid)
+    body = _MapFunction(batch.reader, choice, None)
     path, activation, _, target_scores = batch.run(body)
     target_scores = batch.check_scores(target_scores)
     if weighting == "probability" and not target_scores.is_logit:
@@ -420,13 +449,15 @@ def scorecam(
             "as the target; use weighting='softmax'"
         )
     tf = tensorflow()
-    activation = tf.transpose(activation, (0, 3, 1, 2))
+    rank = activation.shape.rank
+    activation = tf.transpose(activation, (0, rank - 1, *range(1, rank - 1)))
+    positions = list(range(2, rank))
     if max_channels is not None and max_channels < activation.shape[1]:
-        by_deviation = tf.argsort(-tf.math.reduce_std(activation, (2, 3)), stable=True)
+        by_deviation = tf.argsort(-tf.math.reduce_std(activation, positions), stable=True)
         by_deviation = by_deviation[:, :max_channels]
         activation = tf.gather(activation, by_deviation, batch_dims=1)
     # A constant channel cannot be scaled to a mask: its weight is zero.
-    varies = tf.reduce_max(activation, (2, 3)) > tf.reduce_min(activation, (2, 3))
+    varies = tf.reduce_max(activation, positions) > tf.reduce_min(activation, positions)
     scores = score_masked_images(
         batch.with_classes_of(target_scores),
         _make_channel_masks,
@@ -438,12 +469,13 @@ def scorecam(
     weights = tf.constant(scores)
     if weighting == "softmax":
         weights = tf.nn.softmax(tf.where(varies, weights, weights.dtype.min))
-    weights = tf.where(varies, weights, 0)[:, :, None, None]
-    maps = tf.nn.relu(tf.reduce_sum(weights * activation, 1))
+    weights = tf.where(varies, weights, 0)
+    maps = tf.nn.relu(tf.einsum("nc...,nc->n...", activation, weights))
     name = path.numpy().decode()
     reason = _NO_CHANNEL.format(name)
-    return Attribution(
-        np.asarray(maps), target_scores, layer=name, zero_reasons=(reason,) * len(maps)
+    axes = batch.layout.names if choice.token_grid is None else ("height", "width")
+    return BatchAttribution(
+        np.asarray(maps), target_scores, axes, layer=name, zero_reasons=(reason,) * len(maps)
     )
 
 
@@ -452,7 +484,7 @@ def scorecam(
 )
 def layercam(
     batch: ExplainedBatch, layer: LayerLike | None = None, *, token_grid: Any = None
-) -> Attribution:
+) -> BatchAttribution:
     """Weight each activation of a layer by its own positive gradient."""
     return compute_layer_maps(batch, layer, _compute_layercam, token_grid=token_grid)
 
@@ -468,10 +500,16 @@ def guided_gradcam(
     *,
     reduce: Reduction = "max",
     token_grid: Any = None,
-) -> Attribution:
+) -> BatchAttribution:
     """Multiply guided backpropagation by Grad-CAM, for class-specific detail."""
     coarse = gradcam(batch, layer, token_grid=token_grid)
-    fine = guided_backprop(batch, reduce=reduce)
-    tf = tensorflow()
-    resized = tf.image.resize(coarse.values[..., None], batch.sides)[..., 0]
-    return coarse._replace(values=fine.values * np.asarray(resized))
+    (fine,) = guided_backprop(batch, reduce=reduce)
+    resized = np.asarray(resize_linearly(tensorflow().constant(coarse.values), batch.sides))
+    if reduce == "none":
+        resized = resized[..., None]
+    return fine._replace(
+        values=fine.values * resized,
+        target_scores=coarse.target_scores,
+        layer=coarse.layer,
+        zero_reasons=coarse.zero_reasons,
+    )

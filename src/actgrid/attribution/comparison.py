@@ -1,9 +1,8 @@
-"""Compare attribution methods on the same images, in one table of pictures."""
+"""Compare attribution methods on the same samples, in one table of pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any, Unpack, cast
 
 import numpy as np
@@ -15,7 +14,8 @@ from actgrid.errors import OptionError, ShapeError
 from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
 from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import CompareOptions, OverlayOptions, RequestOptions
-from actgrid.rendering import Heatmap, Sheet, lay_out_sheet
+from actgrid.rendering import Attribution, Sheet, lay_out_sheet
+from actgrid.rendering.sheet import pad_pictures
 
 __all__ = ["compare_methods", "format_targets"]
 
@@ -35,21 +35,21 @@ def compare_methods(
     layer: LayerLike | None = None,
     **options: Unpack[CompareOptions],
 ) -> Sheet:
-    """Draw the attribution maps of several methods in a table: a row for each image.
+    """Draw the attributions of several methods in a table: a row for each sample.
 
     Parameters
     ----------
     model : keras.Model or str
         The model to explain, or anything that `actgrid.load_model` takes.
     x : array_like, dict, list or image sources
-        The model's input or image files, as in `actgrid.explain`.
+        The model's input, image files or texts, as in `actgrid.explain`.
     methods : list of str or dict, optional
         Names of methods, see `actgrid.explain`; or a dict from the name of a method to a dict of
         its options. None: ``gradcam``, ``smoothgrad``, ``integrated_gradients`` and
         ``occlusion``.
     target : int, str, callable, list or dict, optional
         The class or function to explain, as in `actgrid.explain`. None: the class that the model
-        predicts for the image. All methods explain the same class of an image.
+        predicts for the sample. All methods explain the same class of a sample.
     layer : str, int or keras.Layer, optional
         Layer for the methods that use a layer, as in `actgrid.explain`. None: the default layer.
     **options
@@ -59,15 +59,16 @@ def compare_methods(
     -------
     Sheet
         A table of labelled pictures. Each row shows the image, then its map by each method; the
-        caption of the image gives the explained class and its score. The column titles are the
-        names of the methods. Images with a side longer than 512 pixels are shrunk.
+        first caption of a row gives the explained class and its score. The column titles are the
+        names of the methods. Images with a side longer than 512 pixels are shrunk. Sequences,
+        volumes, tables and texts are in the place of the image.
 
     Raises
     ------
     OptionError
         If a method or an option is unknown or invalid. Also a ValueError.
     ShapeError
-        If the images do not have 1, 3 or 4 channels and cannot be drawn. Also a ValueError.
+        If images do not have 1, 3 or 4 channels and cannot be drawn. Also a ValueError.
     ActgridError
         If `actgrid.explain` cannot explain the model or the target.
 
@@ -98,39 +99,44 @@ def compare_methods(
         check_options([method], None, method_options)
     request = prepare_request(model, x, target, **pick_options(options, RequestOptions))
     check_needs(list(options_by_method), request.batch.model)
-    if request.backdrop is None:
+    is_image = request.batch.layout.names == ("height", "width")
+    if is_image and request.backdrop is None:
         raise ShapeError(
             "images must have 1, 3 or 4 channels to be drawn: got shape "
-            f"{tuple(request.batch.image.shape)}; use explain, which returns the maps alone"
+            f"{tuple(request.batch.values.shape)}; use explain, which returns the maps alone"
         )
-    backdrop = request.backdrop.shrink(_MAX_SIDE)
-    pictures = backdrop.images
-    request = replace(request.with_predicted_classes(), backdrop=backdrop)
-    heatmaps = [
+    request = request.with_predicted_classes()
+    if request.backdrop is not None:
+        request = request.with_backdrop(request.backdrop.shrink(_MAX_SIDE))
+    attributions = [
         request.explain(method, layer, method_options)
         for method, method_options in options_by_method.items()
     ]
     overlay = cast(OverlayOptions, pick_options(options, OverlayOptions))
-    columns = [pictures, *(heatmap.overlay(**overlay).pictures for heatmap in heatmaps)]
-    captions = ([text, *[""] * len(heatmaps)] for text in format_targets(heatmaps[0]))
+    columns = [
+        attributions[0].draw_inputs().pictures,
+        *(attribution.overlay(**overlay).pictures for attribution in attributions),
+    ]
+    captions = ([text, *[""] * (len(columns) - 1)] for text in format_targets(attributions[0]))
+    rows = zip(*columns, strict=True)
     return lay_out_sheet(
-        np.stack(columns, 1).reshape(-1, *pictures.shape[1:]),
+        pad_pictures(picture for row in rows for picture in row),
         columns=len(columns),
-        titles=["image", *(method.name for method in options_by_method)],
+        titles=["image" if is_image else "input", *(method.name for method in options_by_method)],
         captions=[text for row in captions for text in row],
     )
 
 
-def format_targets(heatmap: Heatmap) -> list[str]:
+def format_targets(attribution: Attribution) -> list[str]:
     """Return the target and score of each map as text, such as ``"Egyptian cat 8.9"``."""
-    scores = [f"{score:.4g}" for score in np.asarray(heatmap.score)]
-    if heatmap.target is None:
+    scores = [f"{score:.4g}" for score in np.asarray(attribution.score)]
+    if attribution.target is None:
         return scores
-    names = list(heatmap.labels or map(str, heatmap.target))
-    if "output" in heatmap.details:
+    names = list(attribution.labels or map(str, attribution.target))
+    if "output" in attribution.details:
         names = [
             f"{output} {name}"
-            for output, name in zip(heatmap.details["output"], names, strict=True)
+            for output, name in zip(attribution.details["output"], names, strict=True)
         ]
     return [f"{name} {score}" for name, score in zip(names, scores, strict=True)]
 

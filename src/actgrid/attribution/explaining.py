@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from collections.abc import Sequence
+from typing import Any, Unpack, overload
 
 from actgrid.attribution.methods import check_options, find_method
 from actgrid.attribution.requests import prepare_request
 from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
 from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import ExplainOptions, MethodOptions, RequestOptions
-from actgrid.rendering import Heatmap
+from actgrid.rendering import Attribution, Heatmap
 
 __all__ = ["explain"]
+
+
+@overload
+def explain(
+    model: ModelLike,
+    x: ModelInput,
+    method: str = "gradcam",
+    target: TargetLike = None,
+    layer: LayerLike | None = None,
+    *,
+    inputs: None = None,
+    **options: Unpack[ExplainOptions],
+) -> Heatmap | Any: ...
+
+
+@overload
+def explain(
+    model: ModelLike,
+    x: ModelInput,
+    method: str = "gradcam",
+    target: TargetLike = None,
+    layer: LayerLike | None = None,
+    *,
+    inputs: str | int | Sequence[str | int],
+    **options: Unpack[ExplainOptions],
+) -> dict[str, Attribution]: ...
 
 
 @takes_options(ExplainOptions, batch_size=32)
@@ -21,48 +48,64 @@ def explain(
     method: str = "gradcam",
     target: TargetLike = None,
     layer: LayerLike | None = None,
+    *,
+    inputs: str | int | Sequence[str | int] | None = None,
     **options: Unpack[ExplainOptions],
-) -> Heatmap:
-    """Compute an attribution map for each image.
+) -> Attribution | dict[str, Attribution]:
+    """Compute an attribution map for each sample of a model's input.
+
+    The samples are images, sequences, volumes, videos, tables or texts.
 
     Parameters
     ----------
     model : keras.Model or str
         The model to explain, or anything that `actgrid.load_model` takes.
     x : array_like, dict, list or image sources
-        The model's input, already preprocessed: with its batch axis, (N, H, W, C), or one image
-        without it. Or image files or Pillow images, which `actgrid.load_images` prepares for the
-        model. For a model with several inputs, a list or dict; one input is the image that is
-        explained, see `image_input`.
+        The model's input, already preprocessed: with its batch axis, or one sample without it.
+        Images are (N, H, W, C), sequences (N, T, C), volumes and videos (N, D, H, W, C), tables
+        (N, C), with channels last or as the model has them. Or image files or Pillow images, which
+        `actgrid.load_images` prepares for the model. Or files of sequences, tables, volumes or
+        videos, for a model that takes these. Or texts, for a model that takes strings, or
+        with `tokens` for a model that takes indices of tokens. For a model with several inputs, a
+        list or dict; see `inputs` and `image_input`.
     method : str, optional
         Name of the attribution method, see Notes.
     target : int, str, callable, list or dict, optional
         The class to explain, by index or name, or a function that computes a score. None: the
         class that the model predicts.
 
-        A list gives a target for each image; for one image, it gives several targets. A list of N
-        lists gives several targets for each of N images. There is one map for each target, ordered
-        by image.
+        A list gives a target for each sample; for one sample, it gives several targets. A list of
+        N lists gives several targets for each of N samples. There is one map for each target,
+        ordered by sample.
 
         For a model with several outputs, a dict from the name or index of an output to its target,
         ``{"head": 3}``, or a pair ``("head", 3)``. Each output in the dict has a map.
 
         A function takes the model's output (or the chosen output) and returns one score for each
-        image, (N,), in TensorFlow operations; for regression, segmentation or detection. A
-        function with two required positional arguments takes the output and the input, for
-        instance to explain a reconstruction error: ``lambda outputs, inputs:
+        sample, (N,), in TensorFlow operations; for regression, segmentation or detection, see
+        `actgrid.targets`. A function with two required positional arguments takes the output and
+        the input, for instance to explain a reconstruction error: ``lambda outputs, inputs:
         tf.reduce_mean((outputs - inputs) ** 2, (1, 2, 3))``. Pass the same function object in
         repeated calls: each new function is compiled again.
     layer : str, int or keras.Layer, optional
         Layer for class activation maps: a layer path, an index into ``model.layers`` or a Keras
         layer. None: the default layer, see Notes.
+    inputs : str, int or sequence of these, optional
+        Inputs of the model to explain, each by its name or position: one, several, or ``"all"``.
+        All are explained in one pass. None: only one input, `image_input`.
     **options
         See `actgrid.options.ExplainOptions`. Notes list the options of each method.
 
     Returns
     -------
-    Heatmap
-        `values` are the maps, (N, H, W) float32. They have the size of the image, or of the layer
+    Attribution or dict of Attribution
+        Without `inputs` an `actgrid.Attribution` of the class for the explained input: a
+        `actgrid.Heatmap` for images, and `SequenceAttribution`, `VolumeAttribution`,
+        `TableAttribution` and `TextAttribution` of `actgrid.rendering`. With `inputs`, a dict from
+        the names of the inputs to their attributions.
+
+        `values` are the maps, (N, ...) float32, with the `axes` of the input, such as
+        ``("height", "width")`` or ``("time",)``. They have the size of the input, or of the layer
         for class activation maps (drawing enlarges these). `score` is the model's score for the
         target, before the final softmax or sigmoid if the model ends in one; `is_logit` is True
         then. `details` may have these entries, each a sequence of length N:
@@ -72,9 +115,9 @@ def explain(
         - integrated_gradients: ``baseline_score``, the score of the baseline, and
           ``convergence_delta``, the difference between the change of the score and the sum of the
           attributions, before `complete` distributes it.
-        - lime: ``segments`` (H, W), the superpixel of each pixel; ``weights`` and ``intercept`` of
-          the linear model; ``r_squared``, its weighted R^2; and ``mask`` (H, W) bool, the
-          superpixels that contribute most to the target.
+        - lime: ``segments``, the segment of each pixel, step or voxel; ``weights`` and
+          ``intercept`` of the linear model; ``r_squared``, its weighted R^2; and ``mask`` (bool),
+          the segments that contribute most to the target.
 
     Raises
     ------
@@ -88,7 +131,7 @@ def explain(
     ModelError
         If the model cannot be run, or does not meet the method's needs. Also a ValueError.
     DtypeError
-        If the input is not of real numbers. Also a TypeError.
+        If an explained input is not of real numbers. Also a TypeError.
     LayerError
         If `layer` matches no layer or several layers. Also a KeyError.
     MissingDependencyError
@@ -119,26 +162,28 @@ def explain(
                              (Selvaraju 2016)
     ``gradcam++``            channels of a layer, weighted by their positive gradients
                              (Chattopadhyay 2017)
-    ``scorecam``             channels of a layer, weighted by the score of the image masked
+    ``scorecam``             channels of a layer, weighted by the score of the input masked
                              by the channel (Wang 2019)
     ``layercam``             activations of a layer, each weighted by its positive gradient
                              (Jiang 2021)
     ``guided_gradcam``       guided_backprop times gradcam (Selvaraju 2016)
     ``occlusion``            decrease of the score if a patch is hidden (Zeiler 2013)
-    ``rise``                 mean score of random masks that keep a pixel (Petsiuk 2018)
-    ``lime``                 weights of superpixels in a local linear model (Ribeiro 2016)
+    ``rise``                 mean score of random masks that keep a position (Petsiuk 2018)
+    ``lime``                 weights of segments in a local linear model (Ribeiro 2016)
     ======================== =============================================================
 
     **Options of the methods**, with their defaults:
 
     gradients
-        `reduce`, how the channels of the image are combined: ``"max"`` (of the absolute values),
-        ``"norm"`` or ``"sum"``, which keeps the sign and is the default of gradient_x_input and
-        integrated_gradients.
+        `reduce`, how the channels are combined: ``"max"`` (of the absolute values), ``"norm"``, or
+        ``"sum"``, which keeps the sign and is the default of gradient_x_input and
+        integrated_gradients. ``"none"`` keeps the channels as the last axis of the maps, with sign.
+        A table has no channels: each value has its own attribution.
         integrated_gradients: `steps` (50), `baseline` (0), `quadrature` (``"gauss-legendre"`` or
-        ``"trapezoid"``), `complete` (True: the convergence delta is distributed over the pixels in
-        proportion to their absolute attributions, so that these sum to the change of the score).
-        smoothgrad: `samples` (50), `noise` (0.15 of the image's range), `seed` (0).
+        ``"trapezoid"``), `complete` (True: the convergence delta is distributed over the values in
+        proportion to their absolute attributions, so that these sum to the change of the score,
+        over all explained inputs together).
+        smoothgrad: `samples` (50), `noise` (0.15 of the input's range), `seed` (0).
     class activation maps
         `token_grid`: (h, w), for a layer of (N, T, C) tokens, such as a vision transformer's;
         leading class tokens are skipped.
@@ -148,41 +193,53 @@ def explain(
         paper, or ``"probability"``, the probability of the class for the masked image, as in the
         authors' code. A constant channel has weight 0.
     occlusion
-        `patch` (None: a seventh of the shorter side) and `stride` (None: half of the patch), in
-        pixels or (height, width); `baseline`. Patches lie completely inside the image and
-        symmetrically from border to border; `stride` is the largest distance between neighbours.
+        `patch` and `stride`, one length or one for each axis: of a box in every dimension. The
+        default patch is a seventh of the shorter side of an image, a quarter of a volume, 1/25 of a
+        sequence and one feature of a table; the default stride is half of the patch. `baseline`.
+        Patches lie completely inside the input and symmetrically from border to border; `stride` is
+        the largest distance between neighbours.
     rise
-        `samples` (2000) masks of `grid_size` x `grid_size` (7) cells, each cell kept with
+        `samples` (2000) masks of `grid_size` (7) cells along each axis, each cell kept with
         probability `keep_probability` (0.5); `baseline`, `seed`.
     lime
-        `segments` (64): approximate number of SLIC superpixels, or a function that segments an
-        image (H, W, C), or the segments, (N, H, W) integers; `samples` (1000), `kernel_width`
-        (0.25), `ridge` (1.0), `features` (5), the number of superpixels in ``mask``, `seed`,
-        `baseline` (None: the mean colour of each superpixel).
+        `segments` (64): approximate number of segments, which are SLIC superpixels of an image,
+        intervals of a sequence, blocks of a volume, or the features of a table; or a function that
+        segments one sample with channels last; or the segments, (N, ...) integers. `samples`
+        (1000), `kernel_width` (0.25), `ridge` (1.0), `features` (5), the number of segments in
+        ``mask``, `seed`, `baseline` (None: the mean of each segment, 0 for a table).
 
-    `baseline` replaces hidden or absent pixels, in the model's units: a number, one number for each
-    channel, an image, or ``"mean"``, each image's mean colour.
+    `baseline` replaces hidden or absent values, in the model's units: a number, one number for each
+    channel, an input, or ``"mean"``, the mean over the positions of each sample.
 
     `labels` may be a dict from outputs to their class names. `image_input` is by default the first
-    input of rank 4, in the order of the model's inputs; inputs in a dict are ordered by their
-    names. `pixels` are (N, height, width, 1 or 3) of any size, integers from 0 to 255 or floats,
-    whose range decides the units; or image files or Pillow images.
+    input of rank 4, in the order of the model's inputs, or else the first input with the most axes;
+    inputs in a dict are ordered by their names. `pixels` are (N, height, width, 1 or 3) of any
+    size, integers from 0 to 255 or floats, whose range decides the units; or image files or Pillow
+    images.
 
     **Default layer.** The default layer of class activation maps is the last layer, also of nested
     models, whose output
 
-    - lies between the explained image and the score,
-    - corresponds spatially to the image: it does not follow a flattening, and is not attention
-      between tokens,
-    - comes from a learned operation that mixes channels or pixels, such as a convolution, so it is
-      not a rescaling, augmentation, normalization or resizing,
-    - is not 1 x 1, and not a pooling, padding, cropping, upsampling or permutation. In VGG, this is
-      the last convolution (14 x 14), as in the paper of Grad-CAM, and not the pooling after it.
+    - lies between the explained input and the score,
+    - has as many axes as the input, and corresponds to it in position: it does not follow a
+      flattening, and is not attention between the patches of an image,
+    - comes from a learned operation that mixes channels or positions, such as a convolution or a
+      recurrent layer, so it is not a rescaling, augmentation, normalization or resizing,
+    - has more than one position, and is not a pooling, padding, cropping, upsampling or
+      permutation. In VGG, this is the last convolution (14 x 14), as in the paper of Grad-CAM, and
+      not the pooling after it.
 
     If the model's output has height and width, as for segmentation, the default layer comes before
     the first enlargement of feature maps, the bottleneck of an encoder-decoder (Vinogradova 2020,
     Seg-Grad-CAM), and before the last convolution. With `token_grid`, the default layer is the last
     layer of tokens in which the gradient of the patch tokens is not zero.
+
+    **Texts.** Tokens have no gradient. The output of an embedding is explained in their place: the
+    first layer whose output is computed from values that the tokens look up in a table, or the
+    layer `embedding`. A method of gradients combines the channels of the embedding to one value for
+    each token; occlusion hides a token by the baseline. Token strings come from the
+    `TextVectorization` or `StringLookup` layer of the model, or from `tokens`. Integers that look
+    up nothing are explained as numbers.
 
     **Models with one output value.** A model with one output value l before a sigmoid has the
     classes 0 and 1, with the scores -l and l. The same holds for a model compiled with
@@ -194,7 +251,7 @@ def explain(
     sigmoid is also recognized before operations that only move its values, or clip them near 0 and
     1.
 
-    **Compilation.** A method is compiled once for each shape of images and each target function,
+    **Compilation.** A method is compiled once for each shape of inputs and each target function,
     and cached with the model. Compiled functions use the current weights of the model, but not
     layers that are changed or added later.
 
@@ -222,9 +279,22 @@ def explain(
     >>> heatmap.target.tolist()
     [1, 1]
     >>> heatmap.save("occlusion.png")
+
+    A sequence has a value for each step:
+
+    >>> layers = [keras.layers.Conv1D(4, 5), keras.layers.GlobalMaxPooling1D()]
+    >>> model = keras.Sequential([keras.Input((100, 1)), *layers])
+    >>> signal = np.random.default_rng(0).random((1, 100, 1))
+    >>> actgrid.explain(model, signal, method="integrated_gradients", target=0)
+    <SequenceAttribution 1 map of 100 time, integrated_gradients>
     """
     attribution_method = find_method(method)
     method_options = pick_options(options, MethodOptions)
     check_options([attribution_method], layer, method_options)
-    request = prepare_request(model, x, target, **pick_options(options, RequestOptions))
-    return request.explain(attribution_method, layer, method_options)
+    request_options = pick_options(options, RequestOptions)
+    request = prepare_request(model, x, target, inputs=inputs, **request_options)
+    attributions = request.explain_all(attribution_method, layer, method_options)
+    if inputs is None:
+        return attributions[0]
+    names = [explained_input.tensor.name for explained_input in request.explained_inputs]
+    return dict(zip(names, attributions, strict=True))

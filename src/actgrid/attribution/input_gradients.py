@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.batches import (
-    Attribution,
+    BatchAttribution,
     ExplainedBatch,
     ScoreReader,
     expand_to_rank,
@@ -31,16 +31,17 @@ __all__ = [
     "guided_backprop",
     "integrated_gradients",
     "interpolate",
-    "keep_image",
+    "keep_values",
     "saliency",
     "smoothgrad",
+    "sum_all_gradients",
     "sum_gradients",
 ]
 
 Array = npt.NDArray[Any]
 
-# How the gradients of a pixel's channels are combined to one value.
-Reduction = Literal["max", "norm", "sum"]
+# How the gradients of the channels at one position are combined to one value; "none": not at all.
+Reduction = Literal["max", "norm", "sum", "none"]
 _REDUCTIONS: dict[str, Callable[..., Any]] = {
     "max": lambda values, axis: np.abs(values).max(axis),
     "norm": lambda values, axis: np.linalg.norm(values, axis=axis),
@@ -50,48 +51,49 @@ _REDUCTIONS: dict[str, Callable[..., Any]] = {
 # Seeds are passed in a float32 table, which represents integers exactly up to this value.
 SEED_LIMIT = 2**24
 
-# Function (image, baseline, sample, table) that makes a sample of each image: sample has the sample
-# index of each row, and table the parameters of the function.
-Sampling = Callable[[Any, Any, Any, Any], Any]
+# Function (values, baseline, sample, table, seed) that makes a sample of each row of an explained
+# tensor: sample has the sample index of each row, table the parameters of the function, and seed
+# differs for each explained tensor.
+Sampling = Callable[[Any, Any, Any, Any, int], Any]
 
 
-def keep_image(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
-    """Return the images unchanged.
+def keep_values(values: Any, baseline: Any, sample: Any, table: Any, seed: int) -> Any:
+    """Return the values unchanged.
 
-    This is the `Sampling` of methods that use the gradient at the image itself.
+    This is the `Sampling` of methods that use the gradient at the input itself.
     """
-    return image
+    return values
 
 
-def interpolate(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
-    """Interpolate between baseline and image by the fractions in `table`, 0 to 1."""
-    fraction = expand_to_rank(tensorflow().gather(table, sample), image)
-    return baseline + fraction * (image - baseline)
+def interpolate(values: Any, baseline: Any, sample: Any, table: Any, seed: int) -> Any:
+    """Interpolate between baseline and values by the fractions in `table`, 0 to 1."""
+    fraction = expand_to_rank(tensorflow().gather(table, sample), values)
+    return baseline + fraction * (values - baseline)
 
 
-def add_noise(image: Any, baseline: Any, sample: Any, table: Any) -> Any:
-    """Add Gaussian noise to images.
+def add_noise(values: Any, baseline: Any, sample: Any, table: Any, seed: int) -> Any:
+    """Add Gaussian noise to values.
 
-    `table` has the standard deviation, relative to each image's range, and the seed.
+    `table` has the standard deviation, relative to the range of each row, and a seed.
     """
     tf = tensorflow()
-    axes = list(range(1, image.shape.rank))
-    span = tf.reduce_max(image, axes, keepdims=True) - tf.reduce_min(image, axes, keepdims=True)
-    seed = tf.cast(table[1], tf.int32)
+    axes = list(range(1, values.shape.rank))
+    span = tf.reduce_max(values, axes, keepdims=True) - tf.reduce_min(values, axes, keepdims=True)
+    first_seed = tf.cast(table[1], tf.int32) + seed
 
     def make_noise(index: Any) -> Any:
-        # Seeded by the sample index: the noise is independent of the batch and of other images.
-        return tf.random.stateless_normal(tf.shape(image)[1:], (seed, index))
+        # Seeded by the sample index: the noise is independent of the batch and of other rows.
+        return tf.random.stateless_normal(tf.shape(values)[1:], (first_seed, index))
 
     noise = tf.map_fn(make_noise, sample, fn_output_signature=tf.float32)
-    return image + table[0] * span * noise
+    return values + table[0] * span * noise
 
 
 @dataclass(frozen=True)
 class _GradientFunction:
-    """Function that sums the score's gradients over modified samples of each image.
+    """Function that sums the score's gradients over modified samples of each row.
 
-    It returns the weighted sums, in the shape of the images, and the target scores.
+    It returns the weighted sums for each explained tensor, in its shape, and the target scores.
     """
 
     reader: ScoreReader
@@ -103,33 +105,40 @@ class _GradientFunction:
         model: Any,
         inputs: Any,
         target_classes: Any,
-        image: Any,
+        row: Any,
         sample: Any,
-        baseline: Any,
+        baselines: Any,
         table: Any,
         weights: Any,
-    ) -> tuple[Any, TargetScores]:
+    ) -> tuple[list[Any], TargetScores]:
         tf = tensorflow()
-        count = tf.shape(self.reader.get_image(inputs))[0]
-        inputs, target_classes = gather_rows((inputs, target_classes), image)
-        pixels = self.reader.get_image(inputs)
-        baseline = tf.broadcast_to(gather_baseline(baseline, image), tf.shape(pixels))
-        pixels = tf.ensure_shape(self.sampling(pixels, baseline, sample, table), pixels.shape)
-        inputs = self.reader.with_image(inputs, pixels)
+        count = tf.shape(target_classes)[0]
+        inputs, target_classes = gather_rows((inputs, target_classes), row)
+        samples = []
+        for index, values in enumerate(self.reader.get_explained(inputs)):
+            baseline = tf.broadcast_to(gather_baseline(baselines[index], row), tf.shape(values))
+            modified = self.sampling(values, baseline, sample, table, index * SEED_LIMIT)
+            samples.append(tf.ensure_shape(modified, values.shape))
+        inputs = self.reader.replace_explained(inputs, samples)
         if self.guided:
             with guide_relus(tf.compat.v1.get_default_graph()) as guide:
                 run = self.reader.run(model, inputs, target_classes)
             guide()
         else:
             run = self.reader.run(model, inputs, target_classes)
-        (gradient,) = tf.gradients(run.target_scores.scores, pixels)
-        if gradient is None:
+        gradients = tf.gradients(run.target_scores.scores, samples)
+        if all(gradient is None for gradient in gradients):
             raise ModelError(
-                "the score has no gradient with respect to the image: an operation between them "
+                "the score has no gradient with respect to the input: an operation between them "
                 "is not differentiable; use occlusion, rise or lime, which need no gradient"
             )
-        weighted = gradient * expand_to_rank(tf.gather(weights, sample), gradient)
-        return tf.math.unsorted_segment_sum(weighted, image, count), run.target_scores
+        sums = []
+        for gradient, values in zip(gradients, samples, strict=True):
+            # The score may depend on some of several inputs only.
+            gradient = tf.zeros_like(values) if gradient is None else gradient
+            weighted = gradient * expand_to_rank(tf.gather(weights, sample), gradient)
+            sums.append(tf.math.unsorted_segment_sum(weighted, row, count))
+        return sums, run.target_scores
 
 
 def sum_gradients(
@@ -139,75 +148,121 @@ def sum_gradients(
     table: npt.ArrayLike = 0.0,
     baseline: Any = None,
 ) -> Array:
-    """Compute a weighted sum of score gradients over modified samples of each image.
+    """Compute the sum of `sum_all_gradients` for the first explained tensor."""
+    return sum_all_gradients(
+        batch, sampling, weights, table, None if baseline is None else [baseline]
+    )[0]
 
-    The gradients are those of the target score with respect to the samples.
+
+def sum_all_gradients(
+    batch: ExplainedBatch,
+    sampling: Sampling,
+    weights: npt.ArrayLike,
+    table: npt.ArrayLike = 0.0,
+    baselines: Sequence[Any] | None = None,
+) -> list[Array]:
+    """Compute a weighted sum of score gradients over modified samples of each row.
+
+    The gradients are those of the target score with respect to the samples. All explained tensors
+    are modified together.
 
     Parameters
     ----------
     batch
-        The images, with fixed target classes.
+        The rows, with fixed target classes.
     sampling
-        Function that makes S samples of each image, such as `add_noise`. It must be defined at
+        Function that makes S samples of each row, such as `add_noise`. It must be defined at
         module level, because the cache finds the compiled function by it.
     weights
         (S,) weight of the gradient of each sample.
     table
         Numbers that `sampling` receives, such as the noise level, or a fraction for each sample.
-    baseline
-        Result of `ExplainedBatch.make_baseline`; None if `sampling` uses no baseline.
+    baselines
+        Result of `ExplainedBatch.make_baselines`; None if `sampling` uses no baseline.
 
     Returns
     -------
-    ndarray
-        Float32 of the shape of the images.
+    list of ndarray
+        Float32 of the shape of each explained tensor.
     """
     tf = tensorflow()
-    total = tf.zeros_like(batch.image)
+    totals = [tf.zeros_like(values) for values in batch.explained_values]
     sample_weights = tf.constant(weights, tf.float32)
-    arguments = (
-        tf.zeros((1,) * len(total.shape)) if baseline is None else baseline,
-        tf.constant(table, tf.float32),
-        sample_weights,
-    )
+    if baselines is None:
+        baselines = [tf.zeros((1,) * len(total.shape)) for total in totals]
+    arguments = list(baselines), tf.constant(table, tf.float32), sample_weights
     body = _GradientFunction(batch.reader, sampling)
-    for part, _ in batch.run_samples(body, len(sample_weights), *arguments):
-        total += part
-    return np.asarray(total)
+    for parts, _ in batch.run_samples(body, len(sample_weights), *arguments):
+        totals = [total + part for total, part in zip(totals, parts, strict=True)]
+    return [np.asarray(total) for total in totals]
 
 
 def _reduce_channels(
-    values: Array, batch: ExplainedBatch, reduce: str, target_scores: TargetScores
-) -> Attribution:
-    """Reduce gradients to one value per pixel, and return them as an `Attribution`."""
-    maps = _REDUCTIONS[reduce](values, axis=batch.reader.channel_axis)
-    return Attribution(np.asarray(maps, np.float32), target_scores, signed=reduce == "sum")
+    arrays: Sequence[Array], batch: ExplainedBatch, reduce: str, target_scores: TargetScores
+) -> list[BatchAttribution]:
+    """Reduce gradients to one value for each position, for each explained tensor."""
+    attributions = []
+    for values, layout in zip(arrays, batch.get_layouts(), strict=True):
+        axes = layout.names
+        maps = values
+        if layout.channel_axis is None:
+            # The values of a table have no channels to combine, only a sign.
+            maps = values if reduce in ("sum", "none") else np.abs(values)
+        elif reduce == "none":
+            maps, axes = layout.to_channels_last(values), (*axes, "channel")
+        else:
+            maps = _REDUCTIONS[reduce](values, axis=layout.channel_axis)
+        attributions.append(
+            BatchAttribution(
+                np.asarray(maps, np.float32),
+                target_scores,
+                axes,
+                signed=reduce in ("sum", "none"),
+            )
+        )
+    return attributions
 
 
-def _compute_gradients(batch: ExplainedBatch, guided: bool = False) -> tuple[Array, TargetScores]:
-    """Compute the gradient of the score at each unmodified image.
+def _compute_gradients(
+    batch: ExplainedBatch, guided: bool = False
+) -> tuple[list[Array], TargetScores]:
+    """Compute the gradient of the score at each unmodified sample.
 
-    Return the gradients, in the shape of the images, and the target scores.
+    Return the gradients, in the shapes of the explained tensors, and the target scores.
     """
     tf = tensorflow()
-    body = _GradientFunction(batch.reader, keep_image, guided)
-    baseline, table, weights = tf.zeros((1,) * len(batch.image.shape)), tf.zeros(1), tf.ones(1)
-    ((gradients, target_scores),) = batch.run_samples(body, 1, baseline, table, weights)
-    return np.asarray(gradients), batch.check_scores(target_scores)
+    body = _GradientFunction(batch.reader, keep_values, guided)
+    baselines = [tf.zeros((1,) * len(values.shape)) for values in batch.explained_values]
+    ((gradients, target_scores),) = batch.run_samples(body, 1, baselines, tf.zeros(1), tf.ones(1))
+    return [np.asarray(gradient) for gradient in gradients], batch.check_scores(target_scores)
 
 
-@method("saliency", "Simonyan 2013, https://arxiv.org/abs/1312.6034", needs=["gradients"])
-def saliency(batch: ExplainedBatch, *, reduce: Reduction = "max") -> Attribution:
-    """Compute the gradient of the score: its change for a small change of each pixel."""
+@method(
+    "saliency",
+    "Simonyan 2013, https://arxiv.org/abs/1312.6034",
+    needs=["gradients"],
+    explains_several=True,
+)
+def saliency(batch: ExplainedBatch, *, reduce: Reduction = "max") -> list[BatchAttribution]:
+    """Compute the gradient of the score: its change for a small change of each value."""
     gradients, target_scores = _compute_gradients(batch)
     return _reduce_channels(gradients, batch, reduce, target_scores)
 
 
-@method("gradient_x_input", "Shrikumar 2016, https://arxiv.org/abs/1605.01713", needs=["gradients"])
-def gradient_x_input(batch: ExplainedBatch, *, reduce: Reduction = "sum") -> Attribution:
-    """Multiply the gradient by the image; exact contributions for a linear model."""
+@method(
+    "gradient_x_input",
+    "Shrikumar 2016, https://arxiv.org/abs/1605.01713",
+    needs=["gradients"],
+    explains_several=True,
+)
+def gradient_x_input(batch: ExplainedBatch, *, reduce: Reduction = "sum") -> list[BatchAttribution]:
+    """Multiply the gradient by the input; exact contributions for a linear model."""
     gradients, target_scores = _compute_gradients(batch)
-    return _reduce_channels(gradients * np.asarray(batch.image), batch, reduce, target_scores)
+    products = [
+        gradient * np.asarray(values)
+        for gradient, values in zip(gradients, batch.explained_values, strict=True)
+    ]
+    return _reduce_channels(products, batch, reduce, target_scores)
 
 
 Quadrature = Literal["gauss-legendre", "trapezoid"]
@@ -218,6 +273,7 @@ QUADRATURES = get_args(Quadrature)
     "integrated_gradients",
     "Sundararajan 2017, https://arxiv.org/abs/1703.01365",
     needs=["gradients"],
+    explains_several=True,
 )
 def integrated_gradients(
     batch: ExplainedBatch,
@@ -227,8 +283,8 @@ def integrated_gradients(
     quadrature: Quadrature = "gauss-legendre",
     complete: bool = True,
     reduce: Reduction = "sum",
-) -> Attribution:
-    """Integrate the gradient from a baseline to the image; sums to the score change."""
+) -> list[BatchAttribution]:
+    """Integrate the gradient from a baseline to the input; sums to the score change."""
     if quadrature == "trapezoid":
         fractions = np.linspace(0, 1, steps)
         weights = np.full(steps, 1 / (steps - 1))
@@ -238,26 +294,45 @@ def integrated_gradients(
         fractions, weights = (nodes + 1) / 2, weights / 2
     target_scores = batch.compute_scores()
     batch = batch.with_classes_of(target_scores)
-    start = batch.make_baseline(baseline)
-    integral = sum_gradients(batch, interpolate, weights, fractions, start)
-    contributions = integral * np.asarray(batch.image - start)
-    baseline_images = tensorflow().zeros_like(batch.image) + start
-    baseline_scores = batch.with_image(baseline_images).compute_scores().scores
-    axes = (1, 2, 3)
-    convergence_delta = target_scores.scores - baseline_scores - contributions.sum(axes)
+    starts = batch.make_baselines(baseline)
+    values = batch.explained_values
+    integrals = sum_all_gradients(batch, interpolate, weights, fractions, starts)
+    contributions = [
+        integral * np.asarray(value - start)
+        for integral, value, start in zip(integrals, values, starts, strict=True)
+    ]
+    zeros_like = tensorflow().zeros_like
+    baselines = [zeros_like(value) + start for value, start in zip(values, starts, strict=True)]
+    baseline_scores = batch.with_values(*baselines).compute_scores().scores
+    convergence_delta = target_scores.scores - baseline_scores - _sum_rows(contributions)
     if complete:
         # Gradients of deep networks vary so much along the path that few steps leave a large delta.
-        magnitude = np.abs(contributions)
-        total = magnitude.sum(axes)
+        magnitudes = [np.abs(contribution) for contribution in contributions]
+        total = _sum_rows(magnitudes)
         ratio = np.divide(convergence_delta, total, np.zeros_like(total), where=total > 0)
-        contributions += ratio[:, None, None, None] * magnitude
-    attribution = _reduce_channels(contributions, batch, reduce, target_scores)
-    return attribution._replace(
-        details={"baseline_score": baseline_scores, "convergence_delta": convergence_delta}
-    )
+        contributions = [
+            contribution + ratio.reshape(-1, *(1,) * (magnitude.ndim - 1)) * magnitude
+            for contribution, magnitude in zip(contributions, magnitudes, strict=True)
+        ]
+    details = {"baseline_score": baseline_scores, "convergence_delta": convergence_delta}
+    return [
+        attribution._replace(details=details)
+        for attribution in _reduce_channels(contributions, batch, reduce, target_scores)
+    ]
 
 
-@method("smoothgrad", "Smilkov 2017, https://arxiv.org/abs/1706.03825", needs=["gradients"])
+def _sum_rows(arrays: Sequence[Array]) -> Array:
+    """Return the sum of all values of each row over several arrays, (N,)."""
+    total: Array = sum(array.reshape(len(array), -1).sum(1) for array in arrays)
+    return total
+
+
+@method(
+    "smoothgrad",
+    "Smilkov 2017, https://arxiv.org/abs/1706.03825",
+    needs=["gradients"],
+    explains_several=True,
+)
 def smoothgrad(
     batch: ExplainedBatch,
     *,
@@ -265,20 +340,23 @@ def smoothgrad(
     noise: float = 0.15,
     seed: int = 0,
     reduce: Reduction = "max",
-) -> Attribution:
-    """Average the gradient over noisy copies of the image."""
+) -> list[BatchAttribution]:
+    """Average the gradient over noisy copies of the input."""
     target_scores = batch.compute_scores()
     batch = batch.with_classes_of(target_scores)
     weights = np.full(samples, 1 / samples)
     table = np.array([noise, seed % SEED_LIMIT])
-    average = sum_gradients(batch, add_noise, weights, table)
-    return _reduce_channels(average, batch, reduce, target_scores)
+    averages = sum_all_gradients(batch, add_noise, weights, table)
+    return _reduce_channels(averages, batch, reduce, target_scores)
 
 
 @method(
-    "guided_backprop", "Springenberg 2014, https://arxiv.org/abs/1412.6806", needs=["gradients"]
+    "guided_backprop",
+    "Springenberg 2014, https://arxiv.org/abs/1412.6806",
+    needs=["gradients"],
+    explains_several=True,
 )
-def guided_backprop(batch: ExplainedBatch, *, reduce: Reduction = "max") -> Attribution:
+def guided_backprop(batch: ExplainedBatch, *, reduce: Reduction = "max") -> list[BatchAttribution]:
     """Compute the gradient of the score; ReLUs propagate only its positive values."""
     gradients, target_scores = _compute_gradients(batch, guided=True)
     return _reduce_channels(gradients, batch, reduce, target_scores)

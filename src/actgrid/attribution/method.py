@@ -30,18 +30,22 @@ class Method:
         Value of the option `method` of `actgrid.explain`.
     run
         Function that takes an `ExplainedBatch`, `layer` if the method uses a layer, and options,
-        and returns an `Attribution`.
+        and returns a `BatchAttribution`; a list of them if the method explains several tensors.
     source
         Author, year and URL of the paper.
     needs
         Required capabilities of the network: ``"gradients"`` of the score, or ``"layer"``, a
-        layer with height and width.
+        layer whose positions correspond to those of the input.
+    explains_several
+        Whether the method explains all explained tensors of a batch together. Other methods explain
+        one after another.
     """
 
     name: str
     run: Callable[..., Any]
     source: str
     needs: tuple[Need, ...] = ()
+    explains_several: bool = False
 
     @property
     def summary(self) -> str:
@@ -96,7 +100,7 @@ DECLARED_METHODS: dict[str, list[Method]] = {}
 
 
 def method(
-    name: str, source: str, *, needs: Iterable[Need] = ()
+    name: str, source: str, *, needs: Iterable[Need] = (), explains_several: bool = False
 ) -> Callable[[_Function], _Function]:
     """Return a decorator that declares a function as an attribution method.
 
@@ -108,7 +112,7 @@ def method(
         def run_checked(*arguments: Any, **options: Any) -> Any:
             return function(*arguments, **check_values(options))
 
-        declared = Method(name, run_checked, source, tuple(needs))
+        declared = Method(name, run_checked, source, tuple(needs), explains_several)
         DECLARED_METHODS.setdefault(function.__module__, []).append(declared)
         return cast(_Function, run_checked)
 

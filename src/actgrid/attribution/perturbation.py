@@ -1,7 +1,8 @@
-"""Attribution methods that hide parts of the image and observe the score."""
+"""Attribution methods that hide parts of the input and observe the score."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.batches import (
-    Attribution,
+    BatchAttribution,
     ExplainedBatch,
     ScoreReader,
     gather_baseline,
@@ -30,17 +31,21 @@ __all__ = [
 ]
 
 # Reason for which a map is zero everywhere.
-CONSTANT_SCORE = "the score does not change where the image is hidden"
+CONSTANT_SCORE = "the score does not change where the input is hidden"
+
+# Number of patches of the default size side by side, by the number of axes: more axes need more
+# runs of the model for each position along an axis.
+_DEFAULT_PATCHES = {1: 25, 2: 7, 3: 4}
 
 # Function (image, sample, sides, *tables) that returns masks, (rows, *sides): the fraction of each
-# pixel that is kept. image and sample, (rows,), are the image and sample index of each row; sides
-# are (H, W) for images.
+# position that is kept. image and sample, (rows,), are the image and sample index of each row;
+# sides are (H, W) for images, (T,) for sequences, (D, H, W) for volumes and (C,) for tables.
 MaskFunction = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class _MaskedScoreFunction:
-    """Function that returns the scores of masked images."""
+    """Function that returns the scores of masked inputs."""
 
     reader: ScoreReader
     make_masks: MaskFunction
@@ -59,13 +64,14 @@ class _MaskedScoreFunction:
         tf = tensorflow()
         baseline = gather_baseline(baseline, image)
         rows, target_classes = gather_rows((inputs, target_classes), image)
-        pixels = self.reader.get_image(rows)
-        sides = tf.shape(pixels)[self.reader.spatial_slice]
-        mask = self.make_masks(image, sample, sides, *tables)
-        mask = tf.expand_dims(mask, self.reader.channel_axis)
-        masked = tf.ensure_shape(baseline + mask * (pixels - baseline), pixels.shape)
+        values, *others = self.reader.get_explained(rows)
+        layout = self.reader.get_layouts(rows)[0]
+        mask = self.make_masks(image, sample, tf.shape(values)[layout.spatial_slice], *tables)
+        if layout.channel_axis is not None:
+            mask = tf.expand_dims(mask, layout.channel_axis)
+        masked = tf.ensure_shape(baseline + mask * (values - baseline), values.shape)
         target_scores = self.reader.run(
-            model, self.reader.with_image(rows, masked), target_classes
+            model, self.reader.replace_explained(rows, [masked, *others]), target_classes
         ).target_scores
         return target_scores.probabilities if self.probability else target_scores.scores
 
@@ -78,18 +84,18 @@ def score_masked_images(
     *tables: Any,
     probability: bool = False,
 ) -> npt.NDArray[np.float32]:
-    """Compute the score of every image under every mask.
+    """Compute the score of every sample under every mask.
 
     Parameters
     ----------
     batch
-        The images, with fixed target classes.
+        The samples, with fixed target classes.
     make_masks
         A module-level function: compiled functions are cached by it.
     samples
-        Number of masks for each image.
+        Number of masks for each sample.
     baseline
-        Value of hidden pixels, see `ExplainedBatch.make_baseline`.
+        Value of hidden positions, see `ExplainedBatch.make_baseline`.
     tables
         Tensors that are passed to `make_masks`.
     probability
@@ -107,64 +113,86 @@ def score_masked_images(
 
 
 def mask_patch(image: Any, sample: Any, sides: Any, corners: Any, patch: Any) -> Any:
-    """Return masks, (rows, H, W), that are 0 in a rectangular patch and 1 elsewhere.
+    """Return masks, (rows, *sides), that are 0 in a box and 1 elsewhere.
 
     Parameters
     ----------
     corners
-        (S, 2) int32: top and left of the patch of each sample.
+        (S, axes) int32: the first position of the box of each sample along each axis.
     patch
-        Height and width of the patch.
+        Length of the box along each axis.
     """
     tf = tensorflow()
     corner = tf.gather(corners, sample)
-
-    def inside(axis: int) -> Any:
+    axes = sides.shape[0]
+    hidden = tf.constant(True)
+    for axis in range(axes):
         offset = tf.range(sides[axis])[None] - corner[:, axis, None]
-        return (offset >= 0) & (offset < patch[axis])
-
-    return 1.0 - tf.cast(inside(0)[:, :, None] & inside(1)[:, None, :], tf.float32)
+        inside = (offset >= 0) & (offset < patch[axis])
+        shape = [-1, *(sides[axis] if other == axis else 1 for other in range(axes))]
+        hidden = hidden & tf.reshape(inside, shape)
+    return 1.0 - tf.cast(hidden, tf.float32)
 
 
 @method("occlusion", "Zeiler 2013, https://arxiv.org/abs/1311.2901")
 def occlusion(
     batch: ExplainedBatch,
     *,
-    patch: tuple[int, int] | None = None,
-    stride: tuple[int, int] | None = None,
+    patch: int | tuple[int, ...] | None = None,
+    stride: int | tuple[int, ...] | None = None,
     baseline: Any = "mean",
-) -> Attribution:
-    """Hide one patch after another; map the mean decrease of the score at each pixel."""
-    height, width = batch.sides
-    side = max(1, min(height, width) // 7)
-    sides = (side, side) if patch is None else patch
-    steps = tuple(-(-side // 2) for side in sides) if stride is None else stride
-    if steps[0] > sides[0] or steps[1] > sides[1]:
+) -> BatchAttribution:
+    """Hide one patch after another; map the mean decrease of the score at each position."""
+    sides = batch.sides
+    if patch is None:
+        # Values of a table have no neighbours.
+        is_table = batch.layout.channel_axis is None
+        patch = 1 if is_table else max(1, min(sides) // _DEFAULT_PATCHES[len(sides)])
+    lengths = _expand_lengths("patch", patch, sides)
+    steps = (
+        tuple(-(-length // 2) for length in lengths)
+        if stride is None
+        else _expand_lengths("stride", stride, sides)
+    )
+    if any(step > length for step, length in zip(steps, lengths, strict=True)):
         raise OptionError(
-            f"stride must not exceed patch, or some pixels are never hidden: got stride {steps}, "
-            f"patch {sides}"
+            "stride must not exceed patch, or some positions are never hidden: got stride "
+            f"{steps}, patch {lengths}"
         )
-    # A patch larger than the image hides the whole image.
-    sides = min(sides[0], height), min(sides[1], width)
+    # A patch larger than the input hides the whole input.
+    lengths = tuple(map(min, lengths, sides))
     tf = tensorflow()
-    tops = _place_patches(height, sides[0], steps[0])
-    lefts = _place_patches(width, sides[1], steps[1])
-    corners = np.array([(top, left) for top in tops for left in lefts], np.int32)
+    starts = map(_place_patches, sides, lengths, steps)
+    corners = np.array(list(itertools.product(*starts)), np.int32)
     target_scores = batch.compute_scores()
     batch = batch.with_classes_of(target_scores)
-    tables = tf.constant(corners), tf.constant(sides)
+    tables = tf.constant(corners), tf.constant(lengths)
     scores = score_masked_images(batch, mask_patch, len(corners), baseline, *tables)
     decreases = target_scores.scores[:, None] - scores
-    # Mean over the patches that hide a pixel.
-    total = np.zeros((len(batch), height, width))
-    count = np.zeros((height, width))
-    for (top, left), decrease in zip(corners, decreases.T, strict=True):
-        hidden = np.s_[..., top : top + sides[0], left : left + sides[1]]
-        total[hidden] += decrease[:, None, None]
+    # Mean over the patches that hide a position.
+    total = np.zeros((len(batch), *sides))
+    count = np.zeros(sides)
+    for corner, decrease in zip(corners, decreases.T, strict=True):
+        hidden = tuple(
+            slice(start, start + length) for start, length in zip(corner, lengths, strict=True)
+        )
+        total[(slice(None), *hidden)] += decrease.reshape(-1, *(1,) * len(sides))
         count[hidden] += 1
     reasons = (CONSTANT_SCORE,) * len(batch)
     values = (total / count).astype(np.float32)
-    return Attribution(values, target_scores, signed=True, zero_reasons=reasons)
+    return BatchAttribution(values, target_scores, signed=True, zero_reasons=reasons)
+
+
+def _expand_lengths(
+    name: str, value: int | tuple[int, ...], sides: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Return a length for each axis from the option `patch` or `stride`."""
+    lengths = value if isinstance(value, tuple) else (value,) * len(sides)
+    if len(lengths) != len(sides):
+        raise OptionError(
+            f"{name} must be one length, or one for each axis of the input, {sides}: got {lengths}"
+        )
+    return lengths
 
 
 def _place_patches(side: int, patch: int, stride: int) -> list[int]:
@@ -181,24 +209,36 @@ def _place_patches(side: int, patch: int, stride: int) -> list[int]:
 
 
 def _make_random_masks(image: Any, sample: Any, sides: Any, grids: Any, shifts: Any) -> Any:
-    """Return random masks, (rows, H, W) with values from 0 to 1.
+    """Return random masks, (rows, *sides) with values from 0 to 1.
 
-    Each mask is a coarse random grid, enlarged bilinearly and shifted.
+    Each mask is a coarse random grid, enlarged linearly along each axis and shifted.
     """
     tf = tensorflow()
     corners = tf.shape(grids)[1]
-    cells = corners - 2  # across the image; the shift needs one more cell
+    cells = corners - 2  # across the input; the shift needs one more cell
 
     def compute_weights(axis: int) -> Any:
-        # Bilinear weights of the grid's rows (or columns) for each row (or column) of pixels.
+        # Linear weights of the grid's corners along an axis for each position.
         step = sides[axis] / cells
         shift = tf.gather(shifts[:, axis], sample)
         scaled = tf.range(sides[axis], dtype=tf.float32) / tf.cast(step, tf.float32)
         position = scaled[None] + shift[:, None]
         return tf.nn.relu(1 - tf.abs(position[:, :, None] - tf.range(corners, dtype=tf.float32)))
 
-    grid = tf.gather(grids, sample)
-    return tf.matmul(tf.matmul(compute_weights(0), grid), compute_weights(1), transpose_b=True)
+    masks = tf.gather(grids, sample)
+    axes = grids.shape.rank - 1
+    for axis in range(axes):
+        # The first axis is enlarged and becomes the last, so that the axes return to their order.
+        shape = tf.shape(masks)
+        flat = tf.reshape(masks, tf.stack([shape[0], corners, -1]))
+        enlarged = tf.matmul(flat, compute_weights(axis), transpose_a=True, transpose_b=True)
+        masks = tf.reshape(enlarged, tf.concat([shape[:1], shape[2:], [sides[axis]]], 0))
+    return masks
+
+
+def _gather_masks(image: Any, sample: Any, sides: Any, masks: Any) -> Any:
+    """Return the masks (rows, C) of a table, in which each feature is hidden independently."""
+    return tensorflow().gather(masks, sample)
 
 
 @method("rise", "Petsiuk 2018, https://arxiv.org/abs/1806.07421")
@@ -210,29 +250,36 @@ def rise(
     keep_probability: float = 0.5,
     baseline: Any = "mean",
     seed: int = 0,
-) -> Attribution:
-    """Hide random parts; map the mean score of the masks that keep a pixel."""
+) -> BatchAttribution:
+    """Hide random parts; map the mean score of the masks that keep a position."""
     tf = tensorflow()
     random = np.random.default_rng(seed)
-    corners = (samples, grid_size + 2, grid_size + 2)
-    grids = tf.constant(random.random(corners) < keep_probability, tf.float32)
-    shifts = tf.constant(random.random((samples, 2)), tf.float32)
+    sides = batch.sides
+    make_masks: MaskFunction = _make_random_masks
+    tables: tuple[Any, ...]
+    if batch.layout.channel_axis is None:
+        make_masks = _gather_masks
+        tables = (random.random((samples, *sides)) < keep_probability,)
+    else:
+        corners = (samples, *(grid_size + 2,) * len(sides))
+        tables = random.random(corners) < keep_probability, random.random((samples, len(sides)))
+    tables = tuple(tf.constant(table, tf.float32) for table in tables)
     target_scores = batch.compute_scores()
     batch = batch.with_classes_of(target_scores)
-    scores = score_masked_images(batch, _make_random_masks, samples, baseline, grids, shifts)
-    total = np.zeros((len(batch), *batch.sides))
-    mask_sum = np.zeros(batch.sides)
+    scores = score_masked_images(batch, make_masks, samples, baseline, *tables)
+    total = np.zeros((len(batch), *sides))
+    mask_sum = np.zeros(sides)
     for start in range(0, samples, batch.batch_size):
         batch.report(samples, samples)
         part = np.arange(start, min(start + batch.batch_size, samples))
-        masks = _make_random_masks(None, part, tf.constant(batch.sides), grids, shifts)
+        masks = make_masks(None, part, tf.constant(sides), *tables)
         total += np.tensordot(scores[:, part], masks, 1)
         mask_sum += np.sum(masks, 0)
-    # Pixels that no mask keeps get the mean score of all masks.
-    mean = np.broadcast_to(scores.mean(1)[:, None, None], total.shape)
+    # Positions that no mask keeps get the mean score of all masks.
+    mean = np.broadcast_to(scores.mean(1).reshape(-1, *(1,) * len(sides)), total.shape)
     values = np.divide(total, mask_sum, mean.copy(), where=mask_sum > 0).astype(np.float32)
-    return Attribution(
+    return BatchAttribution(
         values,
         target_scores,
-        zero_reasons=("the score of every masked image is zero",) * len(values),
+        zero_reasons=("the score of every masked input is zero",) * len(values),
     )

@@ -1,4 +1,4 @@
-"""Explanation requests: prepare images and targets, run methods, combine maps."""
+"""Explanation requests: prepare inputs and targets, run methods, combine maps."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.backdrops import (
-    Backdrop,
-    make_backdrop,
-    make_photo_backdrop,
-    to_pictures,
+from actgrid.attribution.backdrops import Backdrop, make_backdrop, make_photo_backdrop
+from actgrid.attribution.batches import BatchAttribution, ExplainedBatch, ScoreReader
+from actgrid.attribution.explained_inputs import (
+    choose_explained_inputs,
+    choose_positions,
+    compute_embeddings,
 )
-from actgrid.attribution.batches import Attribution, ExplainedBatch, ScoreReader
+from actgrid.attribution.explained_tensors import ExplainedTensor
+from actgrid.attribution.linear_resizing import resize_linearly
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_needs
 from actgrid.attribution.outputs import find_binary_evidence, get_output_specs, list_output_names
@@ -28,25 +30,35 @@ from actgrid.attribution.targets import (
     may_name_outputs,
     parse_classes,
 )
-from actgrid.errors import DtypeError, OptionError, ShapeError, TargetError, get_caller_level
+from actgrid.attribution.tokens import name_tokens
+from actgrid.errors import (
+    DtypeError,
+    LayerError,
+    OptionError,
+    ShapeError,
+    TargetError,
+    get_caller_level,
+)
 from actgrid.models import load_model
-from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.image_sources import are_images, open_images
 from actgrid.models.images import Photo, load_images, load_photos
-from actgrid.models.inputs import find_input_position, is_real_dtype, prepare_inputs
+from actgrid.models.inputs import is_real_dtype, prepare_inputs
 from actgrid.models.labels import resolve_labels
+from actgrid.models.sample_files import load_samples
+from actgrid.models.texts import encode_texts, is_text
 from actgrid.models.tracing import build_model
 from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
 from actgrid.option_checks import check_integer
-from actgrid.rendering import Heatmap
+from actgrid.rendering import Attribution, make_attribution
+from actgrid.rendering.input_pictures import to_pictures
 
 __all__ = ["ExplanationRequest", "Labels", "ZeroAttributionWarning", "prepare_request"]
 
 # Class names, or a dict from outputs to their class names.
 Labels = Sequence[str] | Mapping[Any, Sequence[str]] | None
 _NO_GRADIENT = (
-    "the gradient of the score with respect to the image is zero, or an operation stops it"
+    "the gradient of the score with respect to the input is zero, or an operation stops it"
 )
 
 
@@ -56,12 +68,12 @@ class ZeroAttributionWarning(UserWarning):
 
 @dataclass(frozen=True, eq=False)
 class OutputRequest:
-    """Images and targets for one output of the model.
+    """Samples and targets for one output of the model.
 
     Attributes
     ----------
     batch
-        The images and their classes; an image with several targets is repeated.
+        The samples and their classes; a sample with several targets is repeated.
     map_indices
         Index of each map among all maps of the explanation.
     output_name
@@ -77,24 +89,48 @@ class OutputRequest:
 
 
 @dataclass(frozen=True, eq=False)
+class ExplainedInput:
+    """Record of an explained input, with the pictures or tokens for drawing.
+
+    Attributes
+    ----------
+    tensor
+        The explained tensor.
+    backdrop
+        Pictures that the maps are drawn over; None if there are none.
+    names
+        Tokens of each map; None if they are not known.
+    """
+
+    tensor: ExplainedTensor
+    backdrop: Backdrop | None = None
+    names: Sequence[tuple[str, ...]] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class ExplanationRequest:
-    """Prepared images, model and targets, which any method can explain.
+    """Prepared samples, model and targets, which any method can explain.
 
     Attributes
     ----------
     output_requests
         A request for each explained output of the model.
-    backdrop
-        Pictures that the maps are drawn over; None if the images cannot be drawn as RGB.
+    explained_inputs
+        Description of each explained tensor.
     """
 
     output_requests: tuple[OutputRequest, ...]
-    backdrop: Backdrop | None
+    explained_inputs: tuple[ExplainedInput, ...]
 
     @property
     def batch(self) -> ExplainedBatch:
-        """The images and target classes of the first explained output."""
+        """The samples and target classes of the first explained output."""
         return self.output_requests[0].batch
+
+    @property
+    def backdrop(self) -> Backdrop | None:
+        """Pictures that the maps of the first explained tensor are drawn over."""
+        return self.explained_inputs[0].backdrop
 
     def explain(
         self,
@@ -103,8 +139,22 @@ class ExplanationRequest:
         options: Mapping[str, Any],
         *,
         warn: bool = True,
-    ) -> Heatmap:
-        """Compute the maps of a method and return them as one heatmap.
+    ) -> Attribution:
+        """Compute the maps of a method for the first explained tensor.
+
+        For the parameters see `explain_all`.
+        """
+        return self.explain_all(method, layer, options, warn=warn)[0]
+
+    def explain_all(
+        self,
+        method: Method,
+        layer: LayerLike | None,
+        options: Mapping[str, Any],
+        *,
+        warn: bool = True,
+    ) -> list[Attribution]:
+        """Compute the maps of a method for each explained tensor.
 
         Parameters
         ----------
@@ -114,20 +164,55 @@ class ExplanationRequest:
             Options of the method, by name.
         warn
             Whether to warn of maps that are zero everywhere. `details` has the reasons anyway.
+
+        Returns
+        -------
+        list of Attribution
+            An attribution for each explained tensor, with the maps of all outputs.
         """
         check_needs([method], self.batch.model)
         arguments = {**options, "layer": layer} if method.takes_layer else options
-        attributions = [
-            (request, method.run(part, **arguments))
-            for request in self.output_requests
-            for part in request.batch.split()
-        ]
-        reasons = _list_zero_reasons([attribution for _, attribution in attributions])
-        if warn:
-            _warn_of_zeros(reasons, method.name)
+        results: list[list[_Part]] = [[] for _ in self.explained_inputs]
+        for request in self.output_requests:
+            for part in request.batch.split():
+                if method.explains_several:
+                    attributions = method.run(part, **arguments)
+                else:
+                    attributions = [
+                        self._run_for_input(method, explained_input, single, arguments)
+                        for explained_input, single in zip(
+                            self.explained_inputs, part.split_explained(), strict=True
+                        )
+                    ]
+                for index, attribution in enumerate(attributions):
+                    results[index].append(_Part(request, part, attribution))
         indices = [index for request in self.output_requests for index in request.map_indices]
         order = np.argsort(indices)
-        return _make_heatmap(attributions, order, self.backdrop, method.name, reasons)
+        reasons = [_list_zero_reasons([part.attribution for part in parts]) for parts in results]
+        if warn:
+            _warn_of_zeros([reason for row in reasons for reason in row], method.name)
+        return [
+            _make_attribution(
+                parts, index, order, self.explained_inputs[index], method.name, reasons[index]
+            )
+            for index, parts in enumerate(results)
+        ]
+
+    def _run_for_input(
+        self,
+        method: Method,
+        explained: ExplainedInput,
+        batch: ExplainedBatch,
+        options: Mapping[str, Any],
+    ) -> BatchAttribution:
+        """Run a method that explains one tensor; with several tensors, errors name theirs."""
+        try:
+            attribution: BatchAttribution = method.run(batch, **options)
+        except (LayerError, ShapeError) as error:
+            if len(self.explained_inputs) == 1:
+                raise
+            raise type(error)(f"input {explained.tensor.name!r}: {error}") from error
+        return attribution
 
     def with_predicted_classes(self) -> ExplanationRequest:
         """Return a copy of the request with predicted classes in place of missing targets."""
@@ -139,6 +224,19 @@ class ExplanationRequest:
             requests.append(replace(request, batch=batch))
         return replace(self, output_requests=tuple(requests))
 
+    def with_backdrop(self, backdrop: Backdrop | None) -> ExplanationRequest:
+        """Return a copy of the request with other pictures of the first explained tensor."""
+        first, *others = self.explained_inputs
+        return replace(self, explained_inputs=(replace(first, backdrop=backdrop), *others))
+
+
+class _Part(NamedTuple):
+    """Record of the attribution of a part of the samples of one output."""
+
+    request: OutputRequest
+    batch: ExplainedBatch
+    attribution: BatchAttribution
+
 
 def prepare_request(
     model: ModelLike,
@@ -149,9 +247,12 @@ def prepare_request(
     batch_size: int = 32,
     pixels: ModelInput | None = None,
     progress: Callable[[int, int], object] | None = None,
-    any_rank: bool = False,
+    inputs: Any = None,
+    embedding: Any = None,
+    tokens: Any = None,
+    has_batch_axis: bool = False,
 ) -> ExplanationRequest:
-    """Prepare the images, targets and pictures of an explanation.
+    """Prepare the samples, targets and pictures of an explanation.
 
     See `actgrid.explain` for the parameters that are not listed.
 
@@ -161,58 +262,124 @@ def prepare_request(
         Callback ``progress(done, total)``, called before each run of the model with the numbers of
         finished and of all samples of the current pass. An exception that it raises ends the
         computation.
-    any_rank
-        Whether the explained input may have any rank, for methods that need no image. It must have
-        a batch axis then.
+    embedding
+        As in `actgrid.explain`; False: the inputs themselves are explained, even if they are
+        tokens.
+    has_batch_axis
+        Whether `x` is known to have a batch axis.
     """
     batch_size = check_integer("batch_size", batch_size, 1)
     model = load_model(model)
     tf = tensorflow()
     photos: list[Photo] = []
-    if are_images(x):
+    columns = getattr(x, "columns", None)  # of a pandas DataFrame
+    if is_text(x, model, tokens):
+        x = encode_texts(cast("str | Sequence[str]", x), model, tokens)
+    elif (samples := load_samples(x, model, tokens)) is not None:
+        x, columns = samples.batch, samples.features
+    elif are_images(x):
         sources = open_images(x)
         x = load_images(sources, model=model)
         photos = load_photos(sources, model=model)
     with tf.device("CPU"):  # only a batch at a time is moved to a GPU
-        inputs = prepare_inputs(model, x, single=not any_rank)
-    build_model(model, inputs)
-    tensors = tf.nest.flatten(inputs)
-    image_index = _find_image(model, inputs, image_input, any_rank)
-    image = tensors[image_index]
-    if not is_real_dtype(image.dtype):
-        raise DtypeError(f"images must be real numbers, not {image.dtype.name}")
-    with tf.device("CPU"):
-        # Integer tensors have no gradients and cannot be interpolated.
-        tensors[image_index] = image = tf.cast(image, tf.float32)
-        is_finite = bool(tf.reduce_all(tf.math.is_finite(image)))
-    if 0 in image.shape:
-        raise ShapeError(f"images must not be empty: got shape {tuple(image.shape)}")
+        model_inputs = prepare_inputs(model, x, single=not has_batch_axis)
+    build_model(model, model_inputs)
+    if inputs is not None and image_input is not None:
+        raise OptionError("give inputs or image_input, not both")
+    option, choice = ("image_input", image_input) if inputs is None else ("inputs", inputs)
+    positions = None if choice is None else choose_positions(model, model_inputs, option, choice)
+    explained = choose_explained_inputs(model, model_inputs, positions, embedding)
+    tensors = tf.nest.flatten(model_inputs)
     counts = [len(tensor) for tensor in tensors if tensor is not None]
     if len(set(counts)) > 1:
         raise ShapeError(f"the inputs must have the same number of samples: got {counts}")
-    if not is_finite:
-        raise OptionError("the images must be finite: got NaN or infinite values")
-    channels_first = find_input_data_format(model, image_index) == "channels_first"
-    reader = ScoreReader(image_index, channels_first, None)
+    for entry in explained:
+        if entry.embedding is None:
+            tensors[entry.position] = _check_values(tensors[entry.position], entry.name)
+    batch_inputs = tf.nest.pack_sequence_as(model_inputs, tensors)
+    embedded = [entry for entry in explained if entry.embedding is not None]
+    if embedded:
+        paths = [str(entry.embedding) for entry in embedded]
+        embeddings = compute_embeddings(model, batch_inputs, paths, batch_size)
+        batch_inputs = [batch_inputs, *embeddings]
+        for index, entry in enumerate(embedded):
+            explained[explained.index(entry)] = entry._replace(position=len(tensors) + index)
     batch = ExplainedBatch(
         model,
-        tf.nest.pack_sequence_as(inputs, tensors),
-        tf.fill([image.shape[0]], PREDICTED),
-        reader,
+        batch_inputs,
+        tf.fill([counts[0]], PREDICTED),
+        ScoreReader(tuple(explained), bool(embedded)),
         batch_size,
         progress,
     )
-    backdrop = None
+    requests, rows = _make_output_requests(batch, target, labels)
+    if pixels is not None and all(len(values.shape) != 4 for values in batch.explained_values):
+        raise OptionError(
+            "pixels are drawn under the maps of images, but the explained input is "
+            f"{tuple(batch.values.shape)}"
+        )
+    explained_inputs = []
+    for entry, values in zip(explained, batch.explained_values, strict=True):
+        backdrop, token_names = None, None
+        if entry.embedding is not None:
+            position = next(item.position for item in embedded if item.name == entry.name)
+            token_names = name_tokens(model, model_inputs, position, int(values.shape[1]), tokens)
+        elif len(values.shape) == 2:
+            token_names = _name_columns(columns, tokens, *values.shape)
+        elif len(values.shape) == 4:
+            backdrop = _make_backdrop(values, entry, pixels, photos)
+        explained_inputs.append(
+            ExplainedInput(
+                entry,
+                None if backdrop is None else backdrop.select(rows),
+                None if token_names is None else [token_names[row] for row in rows],
+            )
+        )
+    return ExplanationRequest(requests, tuple(explained_inputs))
+
+
+def _check_values(tensor: Any, name: str) -> Any:
+    """Return an explained input as float32; raise an error if it cannot be explained."""
+    tf = tensorflow()
+    if not is_real_dtype(tensor.dtype):
+        raise DtypeError(f"explained inputs must be real numbers, not {tensor.dtype.name} ({name})")
+    with tf.device("CPU"):
+        # Integer tensors have no gradients and cannot be interpolated.
+        tensor = tf.cast(tensor, tf.float32)
+        is_finite = bool(tf.reduce_all(tf.math.is_finite(tensor)))
+    if 0 in tensor.shape:
+        raise ShapeError(f"explained inputs must not be empty: got shape {tuple(tensor.shape)}")
+    if not is_finite:
+        raise OptionError("explained inputs must be finite: got NaN or infinite values")
+    return tensor
+
+
+def _name_columns(
+    columns: Any, tokens: Any, samples: int, count: int
+) -> list[tuple[str, ...]] | None:
+    """Return the names of the columns of a table for each sample; None if they are not known."""
+    names = columns if tokens is None else tokens
+    if names is None or isinstance(names, (str, Mapping)) or not hasattr(names, "__len__"):
+        return None
+    row = tuple(map(str, names))
+    if len(row) != count:
+        if tokens is None:
+            return None
+        raise ShapeError(f"tokens must name the {count} columns of the table: got {len(row)}")
+    return [row] * samples
+
+
+def _make_backdrop(
+    values: Any, explained: ExplainedTensor, pixels: Any, photos: list[Photo]
+) -> Backdrop | None:
+    """Return the pictures that the maps of an image input are drawn over."""
     if pixels is not None:
-        backdrop = make_backdrop(pixels, len(batch))
-    elif photos:
-        backdrop = make_photo_backdrop(photos)
-    elif len(image.shape) == 4:
-        values = np.asarray(image)
-        pictures = to_pictures(np.moveaxis(values, 1, -1) if reader.channels_first else values)
-        backdrop = None if pictures is None else Backdrop(pictures, None)
-    requests, images = _make_output_requests(batch, target, labels)
-    return ExplanationRequest(requests, None if backdrop is None else backdrop.select(images))
+        return make_backdrop(pixels, len(values))
+    if photos:
+        return make_photo_backdrop(photos)
+    array = np.asarray(values)
+    pictures = to_pictures(np.moveaxis(array, 1, -1) if explained.channels_first else array)
+    return None if pictures is None else Backdrop(pictures, None)
 
 
 def _make_output_requests(
@@ -220,13 +387,14 @@ def _make_output_requests(
 ) -> tuple[tuple[OutputRequest, ...], list[int]]:
     """Split a batch into one request for each explained output or target function.
 
-    Return the requests, and the image index of each map in the order of the option `target`.
+    Return the requests, and the sample index of each map in the order of the option `target`.
     """
     model = batch.model
+    model_inputs = batch.reader.get_model_inputs(batch.inputs)
     # Subclassed models are traced for the names of their outputs, only if the names are needed.
     needs_names = isinstance(labels, Mapping) or may_name_outputs(target)
     if needs_names or hasattr(model, "_outputs_struct"):
-        names = list_output_names(model, get_output_specs(model, batch.inputs))
+        names = list_output_names(model, get_output_specs(model, model_inputs))
     else:
         names = ["output"]
     rows = list_target_rows(target, len(batch), names)
@@ -268,30 +436,7 @@ def _make_output_requests(
     return tuple(requests), [row.image for row in rows]
 
 
-def _find_image(
-    model: Any, inputs: Any, image_input: int | str | None, any_rank: bool = False
-) -> int:
-    """Return the index of the image among the flattened inputs of the model."""
-    tensors = tensorflow().nest.flatten(inputs)
-    shapes = [None if tensor is None else tuple(tensor.shape) for tensor in tensors]
-    images = [index for index, shape in enumerate(shapes) if shape and len(shape) == 4]
-    if image_input is None:
-        image_index = images[0] if images else None
-    elif isinstance(image_input, str):
-        image_index = find_input_position(model, inputs, image_input)
-    else:
-        image_index = check_integer("image_input", image_input, 0)
-    if image_index is None or image_index not in (range(len(shapes)) if any_rank else images):
-        raise ShapeError(
-            "only images, (N, H, W, C), can be explained: "
-            + ("" if image_input is None else f"image_input={image_input!r} selects no image; ")
-            + "the inputs of the model are "
-            + ", ".join(map(str, shapes))
-        )
-    return image_index
-
-
-def _list_zero_reasons(attributions: Sequence[Attribution]) -> list[str | None]:
+def _list_zero_reasons(attributions: Sequence[BatchAttribution]) -> list[str | None]:
     """Return for each map the reason that it is zero everywhere; None for other maps."""
     reasons: list[str | None] = []
     for attribution in attributions:
@@ -309,27 +454,34 @@ def _warn_of_zeros(reasons: Sequence[str | None], method: str) -> None:
         warnings.warn(text, ZeroAttributionWarning, stacklevel=get_caller_level())
 
 
-def _make_heatmap(
-    attributions: Sequence[tuple[OutputRequest, Attribution]],
+def _make_attribution(
+    parts: Sequence[_Part],
+    index: int,
     order: npt.NDArray[np.intp],
-    backdrop: Backdrop | None,
+    explained_input: ExplainedInput,
     method: str,
     zero_reasons: Sequence[str | None],
-) -> Heatmap:
-    """Combine the attributions of batches of images to one heatmap.
+) -> Attribution:
+    """Combine the attributions of batches of samples to one attribution.
 
     Parameters
     ----------
-    attributions
-        Each attribution with the request it answers.
+    parts
+        The attributions of one explained tensor.
+    index
+        Index of the explained tensor.
     order
         (N,) indices that sort the concatenated maps.
+    explained_input
+        Description of the explained tensor.
     zero_reasons
-        Reasons for maps that are zero everywhere, in the order of `attributions`.
+        Reasons for maps that are zero everywhere, in the order of `parts`.
     """
-    parts = [part for _, part in attributions]
-    first = parts[0]
-    shapes = {part.values.shape[1:]: f"{part.layer} {part.values.shape[1:]}" for part in parts}
+    attributions = [part.attribution for part in parts]
+    first = attributions[0]
+    shapes = {
+        part.values.shape[1:]: f"{part.layer} {part.values.shape[1:]}" for part in attributions
+    }
     if len(shapes) > 1:
         raise ShapeError(
             f"maps of several outputs must have one size: got {', '.join(shapes.values())}; choose "
@@ -337,41 +489,61 @@ def _make_heatmap(
         )
     names: list[str] = []
     is_named = False
-    for request, part in attributions:
+    for request, _, part in parts:
         class_names = None
         if part.target_scores.count:
             class_count = int(part.target_scores.count)
             class_names = resolve_labels(request.batch.model, class_count, request.labels)
             is_named = is_named or class_names is not None
         score = request.batch.reader.score
-        for index in part.target_scores.classes:
+        for target in part.target_scores.classes:
             if score is not None:
                 names.append(getattr(score, "__name__", type(score).__name__))
             else:
-                names.append(str(index) if class_names is None else class_names[index])
+                names.append(str(target) if class_names is None else class_names[target])
     details: dict[str, list[Any]] = {
-        name: [entry for part in parts for entry in part.details[name]] for name in first.details
+        name: [entry for part in attributions for entry in part.details[name]]
+        for name in first.details
     }
     if any(zero_reasons):
         details["zero_reason"] = list(zero_reasons)
-    if attributions[0][0].output_name is not None:
-        details["output"] = [
-            request.output_name for request, part in attributions for _ in part.values
+    if parts[0].request.output_name is not None:
+        details["output"] = [request.output_name for request, _, part in parts for _ in part.values]
+    layout = parts[0].batch.get_layouts()[index]
+    axes = layout.names if first.axes is None else first.axes
+    if explained_input.tensor.embedding is not None and axes[0] == "time":
+        axes = ("token", *axes[1:])
+    maps = np.concatenate([part.values for part in attributions])[order]
+    drawing: dict[str, Any] = {"names": explained_input.names}
+    if axes == ("height", "width"):
+        drawing = {
+            "images": None if explained_input.backdrop is None else explained_input.backdrop.images,
+            "boxes": None if explained_input.backdrop is None else explained_input.backdrop.boxes,
+        }
+    elif axes == ("token",):
+        # The maps of a layer may be shorter than the text; each value belongs to a token.
+        count = parts[0].batch.explained_values[index].shape[1]
+        maps = np.asarray(resize_linearly(tensorflow().constant(maps), (count,)))
+    elif explained_input.tensor.embedding is None:
+        values = np.concatenate([np.asarray(part.batch.explained_values[index]) for part in parts])[
+            order
         ]
-    return Heatmap(
-        np.concatenate([part.values for part in parts])[order],
-        images=None if backdrop is None else backdrop.images,
-        boxes=None if backdrop is None else backdrop.boxes,
+        is_table = layout.channel_axis is None
+        drawing["inputs"] = values if is_table else layout.to_channels_last(values)
+    return make_attribution(
+        maps,
+        axes,
+        **drawing,
         target=(
-            np.concatenate([part.target_scores.classes for part in parts])[order]
-            if any(part.target_scores.count for part in parts)
+            np.concatenate([part.target_scores.classes for part in attributions])[order]
+            if any(part.target_scores.count for part in attributions)
             else None
         ),
         labels=[names[index] for index in order] if is_named else None,
-        score=np.concatenate([part.target_scores.scores for part in parts])[order],
+        score=np.concatenate([part.target_scores.scores for part in attributions])[order],
         signed=first.signed,
         method=method,
-        layer=", ".join(dict.fromkeys(part.layer for part in parts)) or None,
-        is_logit=all(bool(part.target_scores.is_logit) for part in parts),
+        layer=", ".join(dict.fromkeys(part.layer for part in attributions)) or None,
+        is_logit=all(bool(part.target_scores.is_logit) for part in attributions),
         details={name: [entries[index] for index in order] for name, entries in details.items()},
     )

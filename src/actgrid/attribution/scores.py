@@ -223,8 +223,11 @@ def _call_score(score: Score, outputs: Any, inputs: Any) -> Any:
             f"{summarize_error(error).rstrip('.')}; use TensorFlow operations, "
             "because the function is compiled"
         ) from error
-    ancestors = collect_ancestors([scores])
-    if all(tensor.name not in ancestors for tensor in tf.nest.flatten(outputs)):
+    # A function may also use tensors between the inputs and the output, such as logits.
+    tensors = tf.nest.flatten(outputs)
+    sources = [tensor.name for tensor in tf.nest.flatten(inputs) if tensor is not None]
+    used = {tensor.name for tensor in tensors} | collect_ancestors(tensors, sources)
+    if used.isdisjoint(collect_ancestors([scores])):
         raise TargetError("the target function's scores do not depend on the model's output")
     return scores
 

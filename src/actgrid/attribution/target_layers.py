@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from actgrid.attribution.methods import list_layerless_methods
 from actgrid.errors import LayerError
 from actgrid.models.calls import Call
-from actgrid.models.frameworks import tensorflow
+from actgrid.models.frameworks import keras, tensorflow
 
 __all__ = [
     "collect_ancestors",
@@ -35,7 +35,9 @@ _MIXING = frozenset(
         "XlaConvV2",
     ]
 )
-# Operations that compute attention if both operands derive from the image.
+# Loops, as in recurrent layers, and their replacements on GPUs.
+_LOOPS = frozenset(["CudnnRNNV3", "StatelessWhile", "While"])
+# Operations that compute attention if both operands derive from the input.
 _PRODUCTS = frozenset(["BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"])
 # Calls of compiled functions, such as the layers of a SavedModel, whose operations are hidden.
 _FUNCTIONS = frozenset(["PartitionedCall", "StatefulPartitionedCall"])
@@ -76,16 +78,16 @@ _MOVING_LAYERS = tuple(
 
 
 class _Derivation(NamedTuple):
-    """Record of how a tensor of rank 3 or more is computed from the image.
+    """Record of how a tensor of rank 3 or more is computed from the explained input.
 
     Attributes
     ----------
     mixing_count
-        Number of learned operations that mix channels or pixels, at most 2.
+        Number of learned operations that mix channels or positions, at most 2.
     is_enlarged
-        Whether feature maps were enlarged between the image and the tensor.
+        Whether feature maps were enlarged between the input and the tensor.
     is_tokens
-        Whether every path from the image leads through sequences (N, T, C) or attention.
+        Whether every path from an image or volume leads through sequences (N, T, C) or attention.
     has_mixed_tokens
         Whether learned operations mixed such sequences.
     """
@@ -97,16 +99,18 @@ class _Derivation(NamedTuple):
 
 
 def find_target_calls(
-    calls: Sequence[Call], image: Any, scores: Any, outputs: Iterable[Any]
+    calls: Sequence[Call], explained: Any, scores: Any, outputs: Iterable[Any]
 ) -> list[Call]:
     """Return the layer calls that suit class activation maps, the default call last.
 
     A call is suitable if its output
 
-    - lies between the image and the scores,
-    - corresponds spatially to the image: tensors of rank 4 or more connect the two,
-    - comes from learned weights that mix channels or pixels, such as those of a convolution,
-    - is not only pooled, padded, cropped, resized, permuted or reshaped, and not 1 x 1,
+    - lies between the explained input and the scores,
+    - has as many axes as the input, and corresponds to it in position: tensors of rank 4 or more
+      connect the two, for a sequence (N, T, C) tensors of rank 3 or more,
+    - comes from learned weights that mix channels or positions, such as those of a convolution,
+    - is not only pooled, padded, cropped, resized, permuted or reshaped, and has more than one
+      position,
     - and, if the scores are read from an output with spatial axes, comes before the feature maps
       are enlarged, and before the last learned operation.
 
@@ -114,7 +118,7 @@ def find_target_calls(
     ----------
     calls
         The calls of a trace, in order.
-    image, scores
+    explained, scores
         Symbolic tensors of the trace.
     outputs
         The model's output tensors.
@@ -124,7 +128,7 @@ def find_target_calls(
     LayerError
         If no call is suitable.
     """
-    flow = _ImageFlow(calls, image)
+    flow = _InputFlow(calls, explained)
     score_ancestors = collect_ancestors([scores])
     has_spatial_output = any(
         output.name in score_ancestors and output.shape.rank is not None and output.shape.rank > 2
@@ -136,7 +140,7 @@ def find_target_calls(
         for operation in flow.mixing_operations
         if operation.outputs[0].name in score_ancestors
         for tensor in operation.inputs
-        if tensor.name in flow.from_image
+        if tensor.name in flow.from_input
     )
     candidates: dict[str, Call] = {}
     for call in calls:
@@ -148,10 +152,9 @@ def find_target_calls(
             and derivation.mixing_count
             and not derivation.is_tokens
             and not (has_spatial_output and (derivation.is_enlarged or name not in before_head))
-            and call.info.is_spatial
-            and call.info.kind == "image"
+            and len(call.info.shape) == explained.shape.rank
             and call.tensor.dtype.is_floating
-            and get_output_sides(call) != (1, 1)
+            and any(side != 1 for side in get_output_sides(call))
             and not call.node.is_internal
         ):
             candidates.setdefault(name, call)  # a composite returns the tensor of a layer inside it
@@ -178,7 +181,7 @@ def find_target_calls(
             else "after a trained operation such as a convolution"
         )
         raise LayerError(
-            "the model has no layer with a spatial output that corresponds to the image "
+            "the model has no layer with a spatial output that corresponds to the input "
             f"{requirement}: choose a layer, or use a method that needs no layer: "
             f"{list_layerless_methods()}"
         )
@@ -229,49 +232,50 @@ def suggest_token_grid(tokens: int) -> str:
 
 
 def get_output_sides(call: Call) -> tuple[int | None, ...]:
-    """Return the height and width of the output of a layer call."""
+    """Return the lengths of the axes between batch and channels, such as (height, width)."""
     shape = call.info.shape
     return shape[2:] if call.info.data_format == "channels_first" else shape[1:3]
 
 
-class _ImageFlow:
-    """Tensors and operations of a traced graph that derive from the image.
+class _InputFlow:
+    """Tensors and operations of a traced graph that derive from the explained input.
 
     Attributes
     ----------
-    from_image
-        Names of all tensors that derive from the image.
+    from_input
+        Names of all tensors that derive from the input.
     mixing_operations
         Operations that mix such tensors by learned weights.
     derivations
-        Derivation of each tensor that is connected to the image by tensors of rank 3 or more, by
+        Derivation of each tensor that is connected to the input by tensors of rank 3 or more, by
         the tensor's name.
     """
 
-    def __init__(self, calls: Sequence[Call], image: Any) -> None:
-        self.from_image = {image.name}
+    def __init__(self, calls: Sequence[Call], explained: Any) -> None:
+        self.from_input = {explained.name}
         self.mixing_operations: list[Any] = []
-        self.derivations = {image.name: _Derivation()}
+        self.derivations = {explained.name: _Derivation()}
+        self._rank = explained.shape.rank
         # A layer connects its input and output whatever operations it has inside: a dense layer
-        # reshapes for its matrix product, and so does a group normalization.
-        leaves = {call.tensor.name: call for call in calls if not call.node.is_composite}
+        # reshapes for its matrix product, and a recurrent layer has a loop.
+        leaves = {call.tensor.name: call for call in calls if _keeps_positions(call)}
         learned: set[str] = set()
-        for operation in image.graph.get_operations():
+        for operation in explained.graph.get_operations():
             inputs = [tensor.name for tensor in operation.inputs]
             outputs = list(operation.outputs)
-            if self.from_image.isdisjoint(inputs):
+            if self.from_input.isdisjoint(inputs):
                 if operation.type == "ReadVariableOp" or not learned.isdisjoint(inputs):
                     learned.update(tensor.name for tensor in outputs)
                 continue
-            self.from_image.update(tensor.name for tensor in outputs)
+            self.from_input.update(tensor.name for tensor in outputs)
             mixes = _mixes(operation, learned)
             if mixes:
                 self.mixing_operations.append(operation)
-            attends = operation.type in _PRODUCTS and self.from_image.issuperset(inputs)
+            attends = operation.type in _PRODUCTS and self.from_input.issuperset(inputs)
             for output in outputs:
                 call = leaves.get(output.name)
                 derivation = self._derive(operation.inputs, output, mixes, _enlarges(operation))
-                if derivation is not None and attends:
+                if derivation is not None and attends and self._rank > 3:
                     derivation = derivation._replace(is_tokens=True)
                 if call is not None:
                     derivation = derivation or self._derive_from_layer(call)
@@ -285,10 +289,10 @@ class _ImageFlow:
     def _derive(self, inputs: Any, output: Any, mixes: bool, enlarges: bool) -> _Derivation | None:
         """Return a `_Derivation` of an operation's output.
 
-        It records how many operations with learned weights lie between the image and the output,
+        It records how many operations with learned weights lie between the input and the output,
         and whether the output is enlarged or a sequence of tokens.
 
-        None: the output does not depend on the image or has no spatial axes.
+        None: the output does not depend on the input or has no spatial axes.
         """
         input_derivations = [
             self.derivations[tensor.name] for tensor in inputs if tensor.name in self.derivations
@@ -296,7 +300,10 @@ class _ImageFlow:
         rank = output.shape.rank
         if not input_derivations or rank is None or rank < 3 or _is_single(output):
             return None
-        is_tokens = rank == 3 or all(derivation.is_tokens for derivation in input_derivations)
+        # The positions of a sequence are no tokens: they correspond to those of the input.
+        is_tokens = self._rank > 3 and (
+            rank == 3 or all(derivation.is_tokens for derivation in input_derivations)
+        )
         mixing_count = max(derivation.mixing_count for derivation in input_derivations)
         return _Derivation(
             min(mixing_count + mixes, 2),
@@ -310,26 +317,39 @@ class _ImageFlow:
         )
 
     def _derive_from_layer(self, call: Call) -> _Derivation | None:
-        """Return a `_Derivation` of a layer's output: how it is computed from the image.
+        """Return a `_Derivation` of a layer's output: how it is computed from the input.
 
-        None: the output does not depend on the image or has no spatial axes.
+        None: the output does not depend on the input or has no spatial axes.
         """
         inputs = _flatten_tensors(call.inputs)
         inside = collect_ancestors([call.tensor], {tensor.name for tensor in inputs})
-        mixes = any(operation.outputs[0].name in inside for operation in self.mixing_operations)
+        mixes = any(
+            output.name in inside
+            for operation in self.mixing_operations
+            for output in operation.outputs
+        )
         return self._derive(inputs, call.tensor, mixes, enlarges=False)
 
-    @staticmethod
-    def _doubles(call: Call) -> bool:
-        """Return whether a layer at least doubles the height or width of its input."""
+    def _doubles(self, call: Call) -> bool:
+        """Return whether a layer at least doubles the length of an axis of its input."""
         channels_first = call.info.data_format == "channels_first"
-        axes = slice(2, 4) if channels_first else slice(1, 3)
+        axes = slice(2, None) if channels_first else slice(1, -1)
         return any(
             before is not None and after is not None and after >= 2 * before
             for tensor in _flatten_tensors(call.inputs)
-            if tensor.shape.rank == call.tensor.shape.rank == 4
+            if tensor.shape.rank == call.tensor.shape.rank == self._rank
             for before, after in zip(tensor.shape[axes], call.tensor.shape[axes], strict=True)
         )
+
+
+def _keeps_positions(call: Call) -> bool:
+    """Return whether the output of a layer corresponds to its input in position.
+
+    This holds for layers without layers inside, and for recurrent layers, which contain a cell, and
+    wrappers such as TimeDistributed.
+    """
+    layers = keras().layers
+    return not call.node.is_composite or isinstance(call.node.layer, (layers.RNN, layers.Wrapper))
 
 
 def _flatten_tensors(inputs: Any) -> list[Any]:
@@ -338,15 +358,19 @@ def _flatten_tensors(inputs: Any) -> list[Any]:
 
 
 def _mixes(operation: Any, learned: set[str]) -> bool:
-    """Return whether an operation mixes channels or pixels by learned weights."""
-    if operation.type in _FUNCTIONS:
-        return any(tensor.dtype == tensorflow().resource for tensor in operation.inputs)
-    return operation.type in _MIXING and any(tensor.name in learned for tensor in operation.inputs)
+    """Return whether an operation mixes channels or positions by learned weights."""
+    if operation.type in _FUNCTIONS | _LOOPS and any(
+        tensor.dtype == tensorflow().resource for tensor in operation.inputs
+    ):
+        return True
+    return operation.type in _MIXING | _LOOPS and any(
+        tensor.name in learned for tensor in operation.inputs
+    )
 
 
 def _enlarges(operation: Any) -> bool:
     """Return whether an operation enlarges feature maps."""
-    if operation.type == "Conv2DBackpropInput":
+    if operation.type in ("Conv2DBackpropInput", "Conv3DBackpropInputV2"):
         return bool(max(operation.get_attr("strides")) > 1)
     if operation.type in _RESIZING:
         sides = zip(operation.inputs[0].shape[1:3], operation.outputs[0].shape[1:3], strict=True)

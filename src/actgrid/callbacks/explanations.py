@@ -12,18 +12,19 @@ from actgrid.encoding import encode
 from actgrid.models.types import LayerLike, TargetLike
 from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import ExplanationsOptions, MethodOptions, OverlayOptions, RequestOptions
+from actgrid.rendering import Heatmap
 
 __all__ = ["Explanations"]
 
 
 @takes_options(ExplanationsOptions, batch_size=32)
 class Explanations(PictureCallback):
-    """Keras callback that draws attribution maps of fixed images during training.
+    """Keras callback that draws attribution maps of fixed samples during training.
 
     Parameters
     ----------
     data : array_like, dict, list, image sources or dataset
-        The images to explain, as in `ActivationGrids`.
+        The samples to explain, as in `ActivationGrids`.
     method : str, optional
         Attribution method, as in `actgrid.explain`.
     target : int, str, callable, list or dict, optional
@@ -99,13 +100,14 @@ class Explanations(PictureCallback):
         return self._request.explain(self._method, self._layer, self._options)
 
     def _draw(self, observation: Any) -> dict[str, list[bytes]]:
-        heatmaps = observation
-        if heatmaps.images is None:
+        attribution = observation
+        if isinstance(attribution, Heatmap) and attribution.images is None:
             cmap = self._overlay["cmap"]
-            options = {"threads": 1} | ({} if cmap is None else {"cmap": cmap})
-            grids = [heatmap.to_grid(**options) for heatmap in heatmaps]
+            grids = [
+                heatmap.to_grid(threads=1, cmap=cmap or heatmap.cmap) for heatmap in attribution
+            ]
             return {self._method.name: [grid.to_png(threads=1) for grid in grids]}
-        pictures = heatmaps.overlay(**self._overlay, threads=1).pictures
+        pictures = attribution.overlay(**self._overlay, threads=1).pictures
         return {
             self._method.name: [b"".join(encode("picture.png", picture)) for picture in pictures]
         }

@@ -24,6 +24,7 @@ from actgrid.models.inputs import (
     prepare_inputs,
     read_input_specs,
 )
+from actgrid.models.sample_files import load_samples
 from actgrid.models.tracing import build_model, keep_state
 from actgrid.models.types import LayersLike
 from actgrid.rendering import Grid
@@ -55,6 +56,8 @@ class SampleData:
     def to_inputs(self, model: Any) -> Any:
         """Convert the sample data to one batch of inputs for a model."""
         if not self.is_dataset:
+            if (samples := load_samples(self.values, model)) is not None:
+                return samples.batch
             return load_images(self.values, model=model) if are_images(self.values) else self.values
         tf, specs = tensorflow(), read_input_specs(model)
         ranks = [spec.shape.rank for spec in tf.nest.flatten(specs)] if specs is not None else []

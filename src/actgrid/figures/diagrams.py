@@ -9,7 +9,6 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.backdrops import to_pictures
 from actgrid.errors import LayerError, ModelError
 from actgrid.models.calls import choose_calls, filter_visible_calls
 from actgrid.models.compiled import compile_function, trace_once
@@ -21,6 +20,7 @@ from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.loading import load_model
 from actgrid.models.network import check_compiled
 from actgrid.models.networks import get_network
+from actgrid.models.sample_files import load_samples
 from actgrid.models.tracing import prepare_trace_inputs, trace_model
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.option_checks import check_sample
@@ -28,6 +28,7 @@ from actgrid.option_groups import takes_options
 from actgrid.options import ModelDiagramOptions
 from actgrid.rendering import render
 from actgrid.rendering.diagram import Box, Diagram, draw_diagram
+from actgrid.rendering.input_pictures import to_pictures
 
 __all__ = ["diagram"]
 
@@ -111,7 +112,9 @@ def diagram(
     network: Any = load_model(model)
     check_compiled(get_network(network), "diagram")
     pixels = None
-    if are_images(x):
+    if (samples := load_samples(x, network)) is not None:
+        x = samples.batch
+    elif are_images(x):
         pixels, x = load_with_pixels(x, model=network)
     inputs = prepare_trace_inputs(network, x)
     selection = Selection(layers).resolve_predicates(network)

@@ -12,6 +12,7 @@ from actgrid.models import Extractor, load_images
 from actgrid.models.drawing import draw_layers
 from actgrid.models.extraction import get_extractor, is_traceable
 from actgrid.models.image_sources import are_images
+from actgrid.models.sample_files import load_samples
 from actgrid.models.types import LayersLike, ModelInput, ModelLike
 from actgrid.option_groups import takes_options
 from actgrid.options import RenderModelOptions
@@ -36,7 +37,8 @@ def render_model(
         the first call is kept with the model for later calls; an `actgrid.Extractor` keeps its own.
     x : array_like, dict, list or image sources
         The model's input with its batch axis, already preprocessed; or image files or Pillow
-        images, which `actgrid.load_images` prepares for the model.
+        images, which `actgrid.load_images` prepares for the model; or files of sequences, tables or
+        volumes, for a model that takes these.
     layers : str, int, type, callable, list or None, optional
         The layers to draw, see `actgrid.Extractor`. None: all layers with a spatial output, or
         the layers of the extractor.
@@ -83,7 +85,9 @@ def render_model(
     >>> grids["conv"].save("conv.png")
     """
     extractor = get_extractor(model, layers)
-    if are_images(x):
+    if (samples := load_samples(x, extractor.model)) is not None:
+        x = samples.batch
+    elif are_images(x):
         x = load_images(x, model=extractor.model)
     backend = options["backend"]
     uses_gpu = backend in ("auto", "tensorflow") and is_traceable(extractor) and is_gpu_used()

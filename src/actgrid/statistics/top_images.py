@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from actgrid.attribution.backdrops import to_pictures
 from actgrid.figures.grids import get_batch_size
 from actgrid.models import Extractor, LayerInfo
 from actgrid.models.drawing import draw_layer
@@ -22,6 +21,7 @@ from actgrid.option_groups import check_option, complete_options
 from actgrid.options import GridOptions, TileLevelOptions
 from actgrid.rendering import Grid
 from actgrid.rendering.colormaps import palette
+from actgrid.rendering.input_pictures import to_pictures
 from actgrid.rendering.sheet import Sheet, lay_out_sheet
 from actgrid.statistics.dataset import DatasetStats
 from actgrid.statistics.layer_stats import LayerStats, TopImage

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from actgrid.attribution.backdrops import to_pictures
 from actgrid.compat.keract.json_files import iterate_outputs
 from actgrid.encoding import make_folder
 from actgrid.errors import (
@@ -22,6 +21,7 @@ from actgrid.errors import (
 from actgrid.models.frameworks import keras
 from actgrid.options import DATA_FORMATS
 from actgrid.rendering import Grid, Heatmap, Picture, render
+from actgrid.rendering.input_pictures import to_pictures
 
 __all__ = ["display_activations", "display_gradients_of_trainable_weights", "display_heatmaps"]
 

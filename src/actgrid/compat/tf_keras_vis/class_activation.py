@@ -150,7 +150,7 @@ class Gradcam(ModelVisualization):
         # which are integers, would convert them to floats.
         batch = max(
             (batch for batch in batches if batch is not None),
-            key=lambda batch: len(batch.image.shape),
+            key=lambda batch: len(batch.values.shape),
         )
         formula = self._make_formula(
             force_retrace(gradient_modifier), force_retrace(activation_modifier)

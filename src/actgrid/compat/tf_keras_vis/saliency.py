@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from actgrid.attribution.batches import ExplainedBatch
-from actgrid.attribution.input_gradients import SEED_LIMIT, add_noise, keep_image, sum_gradients
+from actgrid.attribution.input_gradients import SEED_LIMIT, add_noise, keep_values, sum_gradients
 from actgrid.compat.tf_keras_vis.utils import normalize
 from actgrid.compat.tf_keras_vis.visualization import ModelVisualization, check_inference
 from actgrid.models.frameworks import tensorflow
@@ -123,7 +123,7 @@ class Saliency(ModelVisualization):
                 continue
             gradients = _average_gradients(batch, samples, noise, gradient_modifier)
             if not keepdims:
-                gradients = gradients.max(batch.reader.channel_axis)
+                gradients = gradients.max(batch.layout.channel_axis)
             maps.append(normalize(gradients) if normalize_map else gradients)
         return self._unwrap(maps, seed_input)
 
@@ -153,10 +153,10 @@ def _average_gradients(
     """
     # tf-keras-vis takes its noise from this generator.
     first_seed = np.random.randint(SEED_LIMIT) if samples else 0  # noqa: NPY002
-    total = np.zeros(batch.image.shape, np.float32)
+    total = np.zeros(batch.values.shape, np.float32)
     for sample in range(max(samples, 1)):
         table = [noise, (first_seed + sample) % SEED_LIMIT]
-        gradients = sum_gradients(batch, add_noise if samples else keep_image, [1.0], table)
+        gradients = sum_gradients(batch, add_noise if samples else keep_values, [1.0], table)
         if modifier is not None:
             gradients = np.asarray(modifier(tensorflow().constant(gradients)))
         total += gradients

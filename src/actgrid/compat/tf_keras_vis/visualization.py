@@ -218,7 +218,8 @@ class ModelVisualization(ABC):
                 batch_score,
                 image_input=index,
                 batch_size=count,
-                any_rank=True,
+                embedding=False,
+                has_batch_axis=True,
             )
             return request.batch
 
@@ -339,8 +340,7 @@ def match_rank(batches: list[ExplainedBatch | None], maps: Array) -> list[Explai
 
 def _get_map_sides(batch: ExplainedBatch) -> tuple[int, ...]:
     """Return the spatial shape of a map that is as large as the explained input."""
-    # Tokens, (N, T), have no channel axis.
-    return batch.sides or tuple(batch.image.shape[1:])
+    return batch.sides
 
 
 def finish_maps(

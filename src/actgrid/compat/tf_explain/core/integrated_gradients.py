@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.input_gradients import interpolate, keep_image, sum_gradients
+from actgrid.attribution.input_gradients import interpolate, keep_values, sum_gradients
 from actgrid.compat.tf_explain.core.explainer import (
     ClassOutput,
     Explainer,
@@ -127,7 +127,7 @@ class IntegratedGradients(Explainer):
             (N, height, width, C) float32.
         """
         batch = make_batch(model, interpolated_images, ClassOutput(check_class_index(class_index)))
-        gradients = sum_gradients(batch, keep_image, [1.0])
+        gradients = sum_gradients(batch, keep_values, [1.0])
         means: npt.NDArray[np.float32]
         means = gradients.reshape(-1, n_steps, *gradients.shape[1:]).mean(1)
         return means

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.input_gradients import keep_image, sum_gradients
+from actgrid.attribution.input_gradients import keep_values, sum_gradients
 from actgrid.compat.tf_explain.core.explainer import (
     ClassOutput,
     Explainer,
@@ -172,4 +172,4 @@ class VanillaGradients(Explainer):
             Float32 of the shape of the images.
         """
         batch = make_batch(model, images, ClassOutput(check_class_index(class_index)))
-        return sum_gradients(batch, keep_image, [1.0])
+        return sum_gradients(batch, keep_values, [1.0])

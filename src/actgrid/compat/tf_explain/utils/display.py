@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.backdrops import to_pictures
 from actgrid.errors import OptionError, ShapeError
 from actgrid.option_checks import check_integer, check_number
 from actgrid.rendering import Heatmap, palette
+from actgrid.rendering.input_pictures import to_pictures
 
 __all__ = [
     "filter_display",
