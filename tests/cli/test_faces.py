@@ -360,7 +360,10 @@ def complete_words(*words: str) -> list[str]:
         (["render", "--scope", "l"], ["layer"]),
         (["render", "--order", "m"], ["mean", "max"]),
         (["explain", "--method", "gradc"], ["gradcam", "gradcam++"]),
-        (["explain", "--style", ""], ["overlay", "contours", "map"]),
+        (
+            ["explain", "--style", ""],
+            ["overlay", "contours", "map", "slices", "animation", "bars"],
+        ),
         (["export", "--method", "occ"], ["occlusion"]),
         (["render", "--cmap", "viri"], ["viridis"]),
     ],

@@ -52,6 +52,7 @@ def test_explain_images_yields_every_method_in_order(model: Any) -> None:
         pixels, batch = photo(file.name)
         for heatmap, (method, options) in zip(heatmaps, METHODS.items(), strict=True):
             expected = actgrid.explain(model, batch, method.name, 3, **options)
+            assert isinstance(heatmap, actgrid.Heatmap)
             assert heatmap.method == method.name
             np.testing.assert_array_equal(heatmap.images, pixels)
             assert heatmap.boxes is None
@@ -90,5 +91,6 @@ def test_maps_are_drawn_over_photos(model: Any) -> None:
     _, heatmaps = next(results)
     assert opened == ["0-9x8"]
     for heatmap in heatmaps:
+        assert isinstance(heatmap, actgrid.Heatmap)
         np.testing.assert_array_equal(heatmap.images, photo_of(files[0]).pixels[None])
         np.testing.assert_array_equal(heatmap.boxes, [(0, 3, 27, 24)])

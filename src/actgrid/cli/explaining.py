@@ -17,16 +17,19 @@ from actgrid.attribution.targets import check_classes, parse_classes
 from actgrid.cli.command import format_flag
 from actgrid.errors import OptionError, OutputTargetError, TargetError
 from actgrid.figures.files import make_folder_names, make_safe_name, make_unique_names
+from actgrid.models.inputs import list_input_names, read_input_specs
 from actgrid.models.labels import read_labels
-from actgrid.rendering import Heatmap, Sheet
+from actgrid.rendering import Attribution, Heatmap, TextAttribution, VolumeAttribution
 
 __all__ = [
-    "draw_heatmap",
+    "list_explained_inputs",
+    "parse_inputs",
     "parse_targets",
     "picture_names",
     "print_warnings_in_one_line",
     "read_labels_option",
     "rephrase_target_errors",
+    "save_attribution",
     "select_methods",
 ]
 
@@ -66,21 +69,52 @@ def select_methods(
     }
 
 
+def parse_inputs(texts: Sequence[str] | None) -> str | list[str | int] | None:
+    """Parse the values of `--inputs`: names or positions of inputs, or all.
+
+    Returns
+    -------
+    str, list or None
+        The option `inputs` of `actgrid.explain`.
+    """
+    if texts is None or list(texts) == ["all"]:
+        return None if texts is None else "all"
+    return [_parse_output(text) for text in texts]
+
+
+def list_explained_inputs(model: Any, inputs: str | list[str | int] | None) -> list[str]:
+    """Return the names of the explained inputs; a single empty name for the default input."""
+    if inputs is None:
+        return [""]
+    if inputs == "all":
+        return list_input_names(model, read_input_specs(model))
+    return list(map(str, inputs))
+
+
 def picture_names(
-    files: Sequence[Path], methods: Iterable[Method], targets: Sequence[str]
+    files: Sequence[Path],
+    methods: Iterable[Method],
+    inputs: Sequence[str],
+    targets: Sequence[str],
 ) -> Iterator[str]:
-    """Yield the file names of the heatmaps of all images, methods and targets.
+    """Yield the file names of the pictures of all files, methods, inputs and targets.
 
     The names are unique and have no suffix.
     """
-    # With several targets, the name ends in the text of the target.
-    endings = [f"_{make_safe_name(text)}" for text in targets] if len(targets) > 1 else [""]
+    # With several inputs or targets, the name has the name of the input or target.
+    parts = [_make_endings(inputs), _make_endings(targets)]
+    endings = [first + second for first in parts[0] for second in parts[1]]
     yield from make_unique_names(
         f"{name}_{method.name}{ending}"
         for name in make_folder_names(files)
         for method in methods
         for ending in endings
     )
+
+
+def _make_endings(names: Sequence[str]) -> list[str]:
+    """Return the end of a file name for each of several names; no ending for a single name."""
+    return [f"_{make_safe_name(name)}" for name in names] if len(names) > 1 else [""]
 
 
 def read_labels_option(texts: Sequence[str] | None) -> Labels:
@@ -195,27 +229,44 @@ def print_warnings_in_one_line() -> Iterator[None]:
         yield
 
 
-def draw_heatmap(
-    heatmap: Heatmap, style: str, alpha: float, cmap: str | None, clip: float
-) -> Sheet:
-    """Draw a heatmap over its image in a style.
+def save_attribution(
+    attribution: Attribution, path: Path, style: str, alpha: float, cmap: str | None, clip: float
+) -> None:
+    """Draw an attribution with its input in a style, and write the picture.
 
     Parameters
     ----------
+    path
+        File of the picture. The suffix decides its format.
     style
-        ``"overlay"``, ``"contours"`` or ``"map"`` (the map without the image).
+        See `actgrid.options.StyleOptions`.
     alpha
         Opacity of an overlay, 0 to 1.
     cmap
-        Name of the colormap. None: the default of the heatmap.
+        Name of the colormap. None: the default of the attribution.
     clip
         Percentile of the values that is the end of the drawn range.
 
-    Returns
-    -------
-    Sheet
-        The picture.
+    Raises
+    ------
+    OptionError
+        If the style is not one of this attribution.
     """
-    if style == "contours":
-        return heatmap.contours(clip=clip)
-    return heatmap.overlay(alpha=1 if style == "map" else alpha, cmap=cmap, clip=clip)
+    if style == "contours" and isinstance(attribution, Heatmap):
+        attribution.contours(clip=clip).save(path)
+    elif style == "slices" and isinstance(attribution, VolumeAttribution):
+        attribution.slices(alpha=alpha, cmap=cmap, clip=clip).save(path)
+    elif style == "animation" and isinstance(attribution, VolumeAttribution):
+        attribution.save_animation(path, alpha=alpha, cmap=cmap, clip=clip)
+    elif style == "bars" and isinstance(attribution, TextAttribution):
+        attribution.bars().save(path)
+    elif style not in ("overlay", "map"):
+        raise OptionError(
+            f"--style {style} is not for a {type(attribution).__name__}: use overlay or map"
+        )
+    elif isinstance(attribution, Heatmap) and attribution.images is None:
+        # Images of other channels than 1, 3 or 4 have no colours.
+        attribution.to_grid(cmap=cmap or attribution.cmap).save(path)
+    else:
+        opacity = 1 if style == "map" else alpha
+        attribution.overlay(alpha=opacity, cmap=cmap, clip=clip).save(path)

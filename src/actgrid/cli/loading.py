@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import sys
 import warnings
-import zipfile
 from contextlib import redirect_stdout
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import numpy as np
-
 from actgrid import demo, models
-from actgrid.errors import AssumptionWarning, FormatError, MissingFileError
+from actgrid.errors import AssumptionWarning
 from actgrid.models.frameworks import keras, load_tensorflow
 from actgrid.models.layers import collect_operations
 from actgrid.models.loading import is_function_spec
 from actgrid.models.preprocessing import Preprocessing, find_preprocessing
+from actgrid.models.sample_inputs import find_sample_kind
+from actgrid.models.vocabularies import Tokenizer, read_vocabulary
 
 __all__ = [
-    "load_inputs",
     "load_model",
     "parse_layers",
+    "read_tokens",
     "resolve_preprocessing",
 ]
 
@@ -49,11 +48,24 @@ def load_model(spec: str, weights: str, safe_mode: bool) -> Any:
         return models.load_model(spec, weights=weights, safe_mode=safe_mode)
 
 
-def resolve_preprocessing(model: Any, preprocess: Any) -> Preprocessing:
+def read_tokens(path: str | None) -> Tokenizer | None:
+    """Return the vocabulary of the option `--tokens`; None if the option was not given."""
+    return None if path is None else Tokenizer(read_vocabulary(Path(path)))
+
+
+def resolve_preprocessing(model: Any, preprocess: Any) -> Preprocessing | None:
     """Return the preprocessing of a model for the option `preprocess`.
 
     Warnings about assumptions are not shown, because the command prints the assumption.
+
+    Returns
+    -------
+    Preprocessing or None
+        None: the model takes neither images nor videos, so that its input is not preprocessed.
     """
+    if find_sample_kind(model) not in (None, "image", "volume"):
+        find_preprocessing("none" if preprocess == "auto" else preprocess)  # checks the option
+        return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AssumptionWarning)
         return find_preprocessing(preprocess, model)
@@ -85,32 +97,3 @@ def parse_layers(model: Any, names: list[str] | None) -> list[Any] | None:
         return layer_class if isinstance(layer_class, type) else name
 
     return [parse(name) for name in names]
-
-
-def load_inputs(path: Path) -> dict[str, Any]:
-    """Read the inputs of a model from a NumPy .npz file.
-
-    Returns
-    -------
-    dict
-        Input name -> array of one sample.
-
-    Raises
-    ------
-    MissingFileError
-        If the file does not exist.
-    FormatError
-        If the file is not a .npz file of numbers.
-    """
-    if not path.exists():
-        raise MissingFileError(f"there is no file {path}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-            raise ValueError("the file contains other data than arrays")
-        return arrays
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise FormatError(
-            f"{path} must be a .npz file of numbers, as numpy.savez writes it: {error}"
-        ) from error

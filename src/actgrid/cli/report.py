@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from actgrid.figures import DrawnLayer, DrawnWeight
     from actgrid.models import LayerInfo
     from actgrid.models.preprocessing import Preprocessing
-    from actgrid.rendering import Diagram, Heatmap
+    from actgrid.rendering import Attribution, Diagram
 
 __all__ = [
     "PACKAGES",
+    "attribution_as_dict",
     "diagram_as_dict",
     "drawn_layers_as_dict",
     "find_slower_cases",
-    "heatmap_as_dict",
     "maximization_as_dict",
     "preprocessing_as_dict",
+    "print_attribution",
     "print_diagram",
     "print_facts",
-    "print_heatmap",
     "print_infos",
     "print_layers",
     "print_maximization",
@@ -83,14 +83,21 @@ def print_layers(drawn: list[DrawnLayer]) -> None:
     _make_console().print(table)
 
 
-def print_preprocessing(preprocessing: Preprocessing) -> None:
-    """Print one line: how pixels are scaled for a model, and the reason."""
+def print_preprocessing(preprocessing: Preprocessing | None) -> None:
+    """Print one line: how pixels are scaled for a model, and the reason; nothing for None."""
+    if preprocessing is None:
+        return
     advice = "; change it with --preprocess" if preprocessing.is_assumed else ""
     print(f"preprocessing: {preprocessing.describe()}{advice}")
 
 
-def preprocessing_as_dict(preprocessing: Preprocessing) -> dict[str, Any]:
-    """Return the name, reason and certainty of a preprocessing as a dict for JSON."""
+def preprocessing_as_dict(preprocessing: Preprocessing | None) -> dict[str, Any] | None:
+    """Return the name, reason and certainty of a preprocessing as a dict for JSON.
+
+    None: the samples are passed to the model unchanged.
+    """
+    if preprocessing is None:
+        return None
     return {
         "name": preprocessing.name,
         "reason": preprocessing.reason,
@@ -237,29 +244,32 @@ def print_methods(as_json: bool) -> None:
     _make_console().print(table)
 
 
-def print_heatmap(file: Path, heatmap: Heatmap, picture: Path) -> None:
-    """Print the method, target and picture path of an image's heatmap in one line."""
+def print_attribution(file: Path, attribution: Attribution, picture: Path) -> None:
+    """Print the method, target and picture path of an attribution in one line."""
     from actgrid.attribution.comparison import format_targets
+    from actgrid.rendering import TextAttribution
 
-    (target,) = format_targets(heatmap)
-    print(f"{file.name}: {heatmap.method}: {target}: {picture}")
+    (target,) = format_targets(attribution)
+    print(f"{file.name}: {attribution.method}: {target}: {picture}")
+    if sys.stdout.isatty() and isinstance(attribution, TextAttribution):
+        print(attribution.to_ansi())
 
 
-def heatmap_as_dict(file: Path, heatmap: Heatmap, picture: Path) -> dict[str, Any]:
-    """Return facts about the heatmap of an image as a dict for JSON.
+def attribution_as_dict(file: Path, attribution: Attribution, picture: Path) -> dict[str, Any]:
+    """Return facts about the attribution of a sample as a dict for JSON.
 
     Among them are the method, the target, its score, and the path of the picture.
     """
-    target, score = heatmap.target, heatmap.score
+    target, score = attribution.target, attribution.score
     return {
         "image": str(file),
-        "method": heatmap.method,
-        "layer": heatmap.layer,
-        "output": heatmap.details["output"][0] if "output" in heatmap.details else None,
+        "method": attribution.method,
+        "layer": attribution.layer,
+        "output": attribution.details["output"][0] if "output" in attribution.details else None,
         "target": None if target is None else int(target[0]),
-        "name": None if heatmap.labels is None else heatmap.labels[0],
+        "name": None if attribution.labels is None else attribution.labels[0],
         "score": None if score is None else float(score[0]),
-        "is_logit": heatmap.is_logit,
+        "is_logit": attribution.is_logit,
         "file": str(picture),
     }
 

@@ -8,14 +8,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import typer
 
 from actgrid.cli import report
 from actgrid.cli.command import Options
-from actgrid.cli.loading import load_model, parse_layers, resolve_preprocessing
+from actgrid.cli.loading import load_model, parse_layers, read_tokens, resolve_preprocessing
 from actgrid.cli.messages import CommandStop
 from actgrid.errors import OptionError, OutputError, suggest
 from actgrid.options import DrawingOptions, ModelOptions, RayOptions, RunOptions
@@ -23,7 +23,7 @@ from actgrid.progress import show_progress
 from actgrid.rendering.backends import load_backend
 from actgrid.runs.manifest import Record
 from actgrid.runs.runs import Run, Summary, check_start
-from actgrid.runs.sources import find_items
+from actgrid.runs.sample_items import find_run_items
 from actgrid.runs.stores import find_local_folder, open_store
 
 __all__ = ["finish_run", "start_run"]
@@ -62,9 +62,11 @@ def start_run(
             f"--engine must be one of {', '.join(_ENGINES)}, not {engine!r}"
             f"{suggest(engine, _ENGINES)}"
         )
-    items = find_items(images, find_local_folder(output))
-    open_store(output)
     loaded = options.select(ModelOptions)
+    get_model = cache(partial(load_model, model, **loaded))
+    settings["tokens"] = read_tokens(options["tokens"])
+    items = find_run_items(images, find_local_folder(output), get_model, settings)
+    open_store(output)
     if engine == "ray":
         from actgrid.runs.ray import RayEngine
 
@@ -75,7 +77,7 @@ def start_run(
         settings["engine"] = RayEngine(
             model=partial(load_model, model, **loaded), **options.select(RayOptions)
         )
-    network = load_model(model, **loaded)
+    network = get_model()
     resolve_preprocessing(network, options["preprocess"])  # checks the option
     drawing: Any = options.select(DrawingOptions) if is_drawn else None
     layers = parse_layers(network, options["layers"])
@@ -95,7 +97,12 @@ def finish_run(run: Run, options: Options) -> None:
     as_json, top_channels = options["json"], options["top_channels"]
     speed = _SpeedMeter(run)
     recorded_before = run.recorded
-    preprocessing = resolve_preprocessing(run.extractor.model, run.loader.preprocess)
+    # Samples that are no images are passed to the model unchanged.
+    preprocessing = (
+        None
+        if run.loader.is_prepared
+        else resolve_preprocessing(run.extractor.model, run.loader.preprocess)
+    )
     if as_json:
         _print_event(
             "start",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.errors import DtypeError, OptionError, ShapeError
+from actgrid.errors import ActgridError, DtypeError, OptionError, ShapeError
 from actgrid.models import Extractor, load_images
 from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.extraction import get_extractor, trace_layers
@@ -19,6 +19,7 @@ from actgrid.models.image_pixels import parse_image_size
 from actgrid.models.images import load_with_pixels
 from actgrid.models.inputs import list_input_aliases, prepare_inputs, read_input_specs
 from actgrid.models.preprocessing import get_preprocess_function
+from actgrid.models.texts import takes_strings
 from actgrid.models.types import LayersLike
 from actgrid.option_groups import check_option
 from actgrid.options import InputOptions
@@ -142,7 +143,14 @@ def _take_unchanged(model: Any, item: Item) -> Any:
     """Return the array of an item as a batch of size 1, without preprocessing.
 
     Of a dict, the entries that are inputs of the model are returned.
+
+    Raises
+    ------
+    ActgridError
+        If the file of the item could not be read.
     """
+    if isinstance(item.source, ActgridError):
+        raise item.source
     if isinstance(item.source, Mapping):
         input_names = _list_input_names(model)
         entries = {
@@ -151,13 +159,16 @@ def _take_unchanged(model: Any, item: Item) -> Any:
             if not input_names or name in input_names
         }
         if entries:
-            return {name: _to_array(item, value)[None] for name, value in entries.items()}
-        return _to_array(item, item.image())[None]
-    return _to_array(item, item.source)[None]
+            arrays = {name: _to_array(model, item, value) for name, value in entries.items()}
+            return {name: array[None] for name, array in arrays.items()}
+        return _to_array(model, item, item.image())[None]
+    return _to_array(model, item, item.source)[None]
 
 
-def _to_array(item: Item, value: Any) -> npt.NDArray[Any]:
+def _to_array(model: Any, item: Item, value: Any) -> npt.NDArray[Any]:
     array = np.asarray(value)
+    if array.dtype.kind in "OSU" and takes_strings(model):
+        return array
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise DtypeError(
             f"preprocess='prepared' requires arrays of numbers; image {item.index} is "

@@ -38,8 +38,9 @@ from actgrid.runs.processing import FinishedShard, ProcessingOptions, StageMeter
 from actgrid.runs.ray import RayEngine
 from actgrid.runs.results import REPORT, SUMMARY, TOP, write_results
 from actgrid.runs.run_spec import ImageLoader, RunSpec
+from actgrid.runs.sample_items import SampleItems, find_run_items
 from actgrid.runs.sinks import format_shard_name
-from actgrid.runs.sources import Items, find_items
+from actgrid.runs.sources import Items
 from actgrid.runs.stores import Store, find_local_folder, open_store
 from actgrid.statistics.dataset import (
     STATISTICS,
@@ -151,9 +152,19 @@ class Run:
             stats_files=options["stats_files"],
         )
         loader = ImageLoader(options["size"], options["preprocess"], options["fit"])
-        self.items = (
-            images if isinstance(images, Items) else find_items(images, find_local_folder(output))
-        )
+        if isinstance(images, Items):
+            self.items = images
+        else:
+
+            def get_model() -> Any:
+                nonlocal model
+                model = load_model(model)
+                return model
+
+            folder = find_local_folder(output)
+            self.items = find_run_items(images, folder, get_model, options)
+        if isinstance(self.items, SampleItems):
+            loader = ImageLoader(preprocess="prepared")
         default = "raise" if self.items.are_named_files else "skip"
         on_error = options["on_error"] or default
         processing = replace(processing, skip_errors=on_error == "skip")

@@ -182,7 +182,7 @@ def test_explain_prints_why_map_is_zero_in_one_line(
     assert result.code == 0
     assert result.err == (
         "actgrid: saliency: 1 of 1 maps are zero everywhere: the gradient of the score with "
-        "respect to the image is zero, or an operation stops it\n"
+        "respect to the input is zero, or an operation stops it\n"
     )
 
 
@@ -305,9 +305,15 @@ def test_explain_reports_invalid_options_before_loading_tensorflow(
             "--steps must be an integer from 2 to 1024, not 'ten'"
         ],
         ("--noise", "1x2", "--method", "smoothgrad"): ["--noise must be a number", "not '1x2'"],
-        ("--reduce", "mean", "--method", "saliency"): ["--reduce", "max, norm, sum, not 'mean'"],
-        ("--patch", "a", "--method", "occlusion"): ["--patch must be HxW", "not 'a'"],
-        ("--patch", "1x2x3", "--method", "occlusion"): ["--patch must be HxW"],
+        ("--reduce", "mean", "--method", "saliency"): [
+            "--reduce",
+            "max, norm, sum, none, not 'mean'",
+        ],
+        ("--patch", "a", "--method", "occlusion"): [
+            "--patch must be lengths such as 16x16",
+            "not 'a'",
+        ],
+        ("--patch", "1x0", "--method", "occlusion"): ["--patch must be", "at least 1"],
         ("--style", "contour"): ["did you mean contours"],
         ("--alpha", "2"): ["alpha"],
         ("--clip", "-1"): ["clip"],

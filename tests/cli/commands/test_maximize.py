@@ -83,5 +83,7 @@ def test_maximize_takes_other_inputs_and_images_of_many_channels(run: Run, tmp_p
     wrong = [*command, "-o", tmp_path / "no.png"]
     run(*wrong).assert_one_clear_line("also takes gate", "inputs=")
     run(*wrong, "--inputs", tmp_path / "no.npz").assert_one_clear_line("there is no file", "no.npz")
-    run(*wrong, "--inputs", tmp_path / "model.keras").assert_one_clear_line(".npz file of numbers")
+    run(*wrong, "--inputs", tmp_path / "model.keras").assert_one_clear_line(
+        "a .npz file, as numpy.savez writes it"
+    )
     run(*wrong, *options, "--rgb-channels", "1,2").assert_one_clear_line("three channels")

@@ -37,12 +37,12 @@ def demo(options: Options) -> None:
     heatmap.overlay().save(file)
     if options["json"]:
         classes = [{"name": name, "probability": probability} for name, probability in top]
-        explained = report.heatmap_as_dict(Path("cat.jpg"), heatmap, file)
+        explained = report.attribution_as_dict(Path("cat.jpg"), heatmap, file)
         facts = report.drawn_layers_as_dict("cat.jpg", output, layers)
         typer.echo(json.dumps(facts | {"top": classes, "explained": explained}))
         return
     report.print_layers(layers)
     report.print_top(top)
     print()
-    report.print_heatmap(Path("cat.jpg"), heatmap, file)
+    report.print_attribution(Path("cat.jpg"), heatmap, file)
     report.print_output_folder(output, layers)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -12,6 +15,7 @@ from actgrid.cli.command import Options, command, make_panel
 from actgrid.errors import OptionError
 from actgrid.options import (
     BatchOptions,
+    ExplainedInputOptions,
     FileOptions,
     FolderOptions,
     InputOptions,
@@ -23,6 +27,7 @@ from actgrid.options import (
     OverlayOptions,
     StyleOptions,
     TargetOptions,
+    TokenOptions,
 )
 from actgrid.progress import show_progress
 
@@ -32,6 +37,8 @@ from actgrid.progress import show_progress
     ListOptions,
     TargetOptions,
     LabelOptions,
+    ExplainedInputOptions,
+    TokenOptions,
     MethodOptions,
     StyleOptions,
     OverlayOptions,
@@ -48,8 +55,10 @@ def explain(
 ) -> None:
     """Explain predictions: draw a heatmap of each image in OUTPUT/IMAGE_METHOD.png.
 
-    With several targets, the files are OUTPUT/IMAGE_METHOD_TARGET.png. actgrid explain --list
-    --json prints the options of each method and their defaults.
+    Files of sequences, tables, volumes, videos and texts are explained for models that take these;
+    a terminal also shows the text in colour. With several inputs or targets, the files are
+    OUTPUT/IMAGE_METHOD_INPUT_TARGET.png. actgrid explain --list --json prints the options of each
+    method and their defaults.
     """
     from actgrid.cli import report
 
@@ -60,19 +69,26 @@ def explain(
         raise OptionError("MODEL, IMAGE and --output are required, except with --list")
 
     from actgrid.cli.explaining import (
-        draw_heatmap,
+        list_explained_inputs,
+        parse_inputs,
         parse_targets,
         picture_names,
         print_warnings_in_one_line,
         read_labels_option,
         rephrase_target_errors,
+        save_attribution,
         select_methods,
     )
-    from actgrid.cli.loading import load_model, parse_layers, resolve_preprocessing
+    from actgrid.cli.loading import (
+        load_model,
+        parse_layers,
+        read_tokens,
+        resolve_preprocessing,
+    )
     from actgrid.encoding import make_folder
-    from actgrid.models.image_sources import find_images
     from actgrid.models.images import load_images, load_photos
     from actgrid.runs import explain_images
+    from actgrid.runs.sample_items import SampleItems, find_run_items, iterate_samples
 
     # Invalid options are reported before the model loads, which takes seconds.
     texts = options["target"] or []
@@ -81,40 +97,60 @@ def explain(
     methods = select_methods(options["method"], layer, options.select(MethodOptions))
     labels = read_labels_option(options["labels"])
     target = parse_targets(texts, labels)
-    files = [file for image in images for file in find_images(image)]
+    get_model = cache(partial(load_model, model, **options.select(ModelOptions)))
+    tokens: Any = read_tokens(options["tokens"])
+    reading = options.select(InputOptions)
+    items = find_run_items(images, None, get_model, reading | {"tokens": tokens})
     output = Path(options["output"])
     make_folder(output)
-    network = load_model(model, **options.select(ModelOptions))
-    size, preprocess, fit = (options[name] for name in ("size", "preprocess", "fit"))
-    preprocessing = resolve_preprocessing(network, preprocess)
+    network = get_model()
+    preprocessing = resolve_preprocessing(network, options["preprocess"])
     layers = parse_layers(network, None if layer is None else [layer])
+    inputs = parse_inputs(options["inputs"])
+    load: Callable[[Path], Any]
+    if isinstance(items, SampleItems):
+        # The files are read twice, so that not all samples are in memory at a time.
+        files = [file for file, _ in iterate_samples(items)]
+        tokens = tokens if items.features is None else items.features
+        samples = iterate_samples(items)
+        load = lambda file: next(samples)[1]  # noqa: E731
+        photo_of, preprocessing = None, None
+    else:
+        files = [item.source for item in items.start()]
+        load = partial(load_images, model=network, **reading)
+        size, fit = options["size"], options["fit"]
+        photo_of = lambda file: load_photos(file, size=size, model=network, fit=fit)[0]  # noqa: E731
     results = explain_images(
         network,
         files,
-        lambda file: load_images(file, size=size, preprocess=preprocess, model=network, fit=fit),
+        load,
         methods,
         target,
         None if layers is None else layers[0],
         labels=labels,
         batch_size=options["batch_size"],
-        photo_of=lambda file: load_photos(file, size=size, model=network, fit=fit)[0],
+        photo_of=photo_of,
+        inputs=inputs,
+        embedding=options["embedding"],
+        tokens=tokens,
     )
-    names = picture_names(files, methods, texts)
+    input_names = list_explained_inputs(network, inputs)
+    names = picture_names(files, methods, input_names, texts)
     with (
         rephrase_target_errors(),
         print_warnings_in_one_line(),
         show_progress(len(files), "explaining") as advance,
     ):
-        for file, heatmaps in results:
-            for heatmap in heatmaps:
+        for file, attributions in results:
+            for attribution in attributions:
                 picture = output / f"{next(names)}.{options['format']}"
-                draw_heatmap(heatmap, options["style"], **drawing).save(picture)
+                save_attribution(attribution, picture, options["style"], **drawing)
                 if options["json"]:
                     about = report.preprocessing_as_dict(preprocessing)
-                    line = report.heatmap_as_dict(file, heatmap, picture) | {"preprocessing": about}
-                    typer.echo(json.dumps(line))
+                    line = report.attribution_as_dict(file, attribution, picture)
+                    typer.echo(json.dumps(line | {"preprocessing": about}))
                 else:
-                    report.print_heatmap(file, heatmap, picture)
+                    report.print_attribution(file, attribution, picture)
             advance()
     if not options["json"]:
         report.print_preprocessing(preprocessing)

@@ -15,6 +15,7 @@ from actgrid.options import (
     ModelOptions,
     SiteOptions,
     ViewerOptions,
+    VocabularyOptions,
 )
 
 
@@ -25,6 +26,7 @@ from actgrid.options import (
     ViewerOptions,
     LabelOptions,
     InputOptions,
+    VocabularyOptions,
     ModelOptions,
     BatchOptions,
     output="site",
@@ -37,7 +39,12 @@ def export(model: Model, images: Images, options: Options) -> None:
     """
     import actgrid
     from actgrid.cli import report
-    from actgrid.cli.loading import load_model, parse_layers, resolve_preprocessing
+    from actgrid.cli.loading import (
+        load_model,
+        parse_layers,
+        read_tokens,
+        resolve_preprocessing,
+    )
     from actgrid.cli.viewing import read_viewer_options
     from actgrid.encoding import make_folder
 
@@ -47,6 +54,7 @@ def export(model: Model, images: Images, options: Options) -> None:
     make_folder(output)
     network = load_model(model, **options.select(ModelOptions))
     preprocessing = resolve_preprocessing(network, options["preprocess"])
+    viewing["tokens"] = read_tokens(options["tokens"])
     actgrid.export_site(
         network,
         layers=parse_layers(network, options["layers"]),

@@ -46,11 +46,12 @@ def maximize(model: Model, options: Options) -> None:
     from actgrid import attribution
     from actgrid.cli import report
     from actgrid.cli.explaining import read_labels_option
-    from actgrid.cli.loading import load_inputs, load_model, parse_layers, resolve_preprocessing
+    from actgrid.cli.loading import load_model, parse_layers, resolve_preprocessing
     from actgrid.encoding import find_image_format, make_folder
+    from actgrid.models.array_files import read_npz
 
     # Invalid options are reported before the model loads, which takes seconds.
-    inputs = None if options["inputs"] is None else load_inputs(Path(options["inputs"]))
+    inputs = None if options["inputs"] is None else read_npz(Path(options["inputs"]))
     labels: Any = read_labels_option(options["labels"])
     output = Path(options["output"])
     find_image_format(output.suffix)

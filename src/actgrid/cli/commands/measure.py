@@ -15,6 +15,7 @@ from actgrid.options import (
     StatisticsOptions,
     StreamOptions,
     ThreadOptions,
+    VocabularyOptions,
 )
 
 
@@ -23,6 +24,7 @@ from actgrid.options import (
     LayerOptions,
     StatisticsOptions,
     InputOptions,
+    VocabularyOptions,
     ModelOptions,
     ThreadOptions,
     BatchOptions,

@@ -19,6 +19,7 @@ from actgrid.options import (
     StatisticsOptions,
     StreamOptions,
     ThreadOptions,
+    VocabularyOptions,
 )
 
 
@@ -30,6 +31,7 @@ from actgrid.options import (
     SinkOptions,
     StatisticsOptions,
     InputOptions,
+    VocabularyOptions,
     ModelOptions,
     BackendOptions,
     ThreadOptions,

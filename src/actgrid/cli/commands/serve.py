@@ -22,6 +22,7 @@ from actgrid.options import (
     ServerOptions,
     UploadOptions,
     ViewerOptions,
+    VocabularyOptions,
 )
 
 
@@ -32,20 +33,22 @@ from actgrid.options import (
     UploadOptions,
     LabelOptions,
     InputOptions,
+    VocabularyOptions,
     ModelOptions,
     BatchOptions,
 )
 def serve(model: Model, images: OptionalImages = None, *, options: Options) -> None:
     """Serve the viewer: every layer, channel and heatmap of images in the browser.
 
-    Further images can be added on the page. The command prints the address of the page and serves
-    it until SIGINT (Ctrl-C) or SIGTERM, and then exits with code 0. /api/openapi.json describes the
-    HTTP API. The environment variable ACTGRID_TOKEN can also set the token.
+    Sequences, volumes, tables and texts are shown for models that take these. Further images can be
+    added on the page. The command prints the address of the page and serves it until SIGINT
+    (Ctrl-C) or SIGTERM, and then exits with code 0. /api/openapi.json describes the HTTP API. The
+    environment variable ACTGRID_TOKEN can also set the token.
     """
     with _exit_on_signals():
         import actgrid
         from actgrid.cli import report
-        from actgrid.cli.loading import load_model, resolve_preprocessing
+        from actgrid.cli.loading import load_model, read_tokens, resolve_preprocessing
         from actgrid.cli.viewing import read_viewer_options
 
         # Invalid options are reported before the model loads, which takes seconds.
@@ -60,6 +63,7 @@ def serve(model: Model, images: OptionalImages = None, *, options: Options) -> N
 
         network = load_model(model, **options.select(ModelOptions))
         preprocessing = resolve_preprocessing(network, options["preprocess"])
+        viewing["tokens"] = read_tokens(options["tokens"])
         actgrid.serve(
             network, ready=announce, **viewing, **options.select(ServerOptions, UploadOptions)
         )
