@@ -129,7 +129,7 @@ def test_activations_equal_extractor() -> None:
 def test_picture_contains_pixels_before_preprocessing() -> None:
     probe = EngineProbe(make_model())
     (image,) = make_images(1)
-    prepared = probe.engine.prepare(image.source)
+    prepared = probe.engine.input.prepare(image.source)
     np.testing.assert_array_equal(prepared.x, load_images(image.source, model=probe.engine.model))
     # The preprocessing of this model only divides by 255.
     assert prepared.picture.shape == (16, 16, 3)
@@ -141,7 +141,7 @@ def test_picture_contains_pixels_before_preprocessing() -> None:
 def test_pictures_have_three_channels(channels: int) -> None:
     model = keras.Sequential([keras.Input((8, 8, channels)), layers.ReLU()])
     engine = Engine(model, Cache(CACHE_BYTES))
-    prepared = engine.prepare(Image.new("RGB", (9, 9), (200, 100, 50)))
+    prepared = engine.input.prepare(Image.new("RGB", (9, 9), (200, 100, 50)))
     assert prepared.picture.shape == (8, 8, 3)
     color = [125, 125, 125] if channels == 1 else [200, 100, 50]
     assert np.abs(prepared.picture.astype(int) - color).max() <= 1
@@ -149,7 +149,7 @@ def test_pictures_have_three_channels(channels: int) -> None:
 
 def test_images_keep_size_up_to_limit_if_input_size_is_not_fixed() -> None:
     probe = EngineProbe(make_model(None))
-    assert probe.engine.size is None
+    assert probe.engine.input.size is None
     small, large = make_images(1)[0], make_images(1, 40, 1200)[0]
 
     async def run() -> None:
@@ -160,7 +160,7 @@ def test_images_keep_size_up_to_limit_if_input_size_is_not_fixed() -> None:
         await probe.engine.close()
 
     asyncio.run(run())
-    assert EngineProbe(make_model(None), size=(18, 22)).engine.size == (18, 22)
+    assert EngineProbe(make_model(None), size=(18, 22)).engine.input.size == (18, 22)
 
 
 def test_graph_shapes_use_given_size() -> None:
@@ -354,7 +354,7 @@ def test_cancelled_requests_are_not_run() -> None:
 
     asyncio.run(run())
     expected = [
-        probe.engine.prepare(image.source).x[0] for image in (images[0], images[2], images[3])
+        probe.engine.input.prepare(image.source).x[0] for image in (images[0], images[2], images[3])
     ]
     assert sorted(x.tobytes() for x in probe.inputs) == sorted(x.tobytes() for x in expected)
 
@@ -452,11 +452,11 @@ def test_rows_of_a_batch_are_assigned_to_their_images() -> None:
         results = await asyncio.get_running_loop().run_in_executor(
             probe.engine._model_thread,
             probe.engine._run_model,
-            [probe.engine.prepare(image.source).x for image in images],
+            [probe.engine.input.prepare(image.source).x for image in images],
             len(probe.engine._prefix_ends) - 1,
         )
         for image, result in zip(images, results, strict=True):
-            x = probe.engine.prepare(image.source).x[0]
+            x = probe.engine.input.prepare(image.source).x[0]
             activation = result[probe.find_node("windows")]
             np.testing.assert_array_equal(activation[1], x[:4, 4:])
             assert result[probe.find_node("positions")].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
@@ -475,7 +475,7 @@ def test_model_with_fixed_batch_size() -> None:
             *(probe.engine.get_activation(image, probe.find_node("head")) for image in images)
         )
         for image, activation in zip(images, activations, strict=True):
-            x = np.repeat(probe.engine.prepare(image.source).x, 3, axis=0)
+            x = np.repeat(probe.engine.input.prepare(image.source).x, 3, axis=0)
             expected = Extractor(probe.engine.model, "head")(x)["head"][:1]
             np.testing.assert_allclose(activation, expected, rtol=1e-5)
         await probe.engine.close()
@@ -499,7 +499,7 @@ def test_model_that_was_not_called_needs_size() -> None:
     assert [engine.graph.infos[node].shape for node in engine.drawable_nodes] == [(None, 10, 10, 4)]
     called_model = SubclassedModel()
     called_model(np.zeros((1, 9, 9, 3), np.float32))
-    assert Engine(called_model, Cache(CACHE_BYTES)).size is None
+    assert Engine(called_model, Cache(CACHE_BYTES)).input.size is None
 
 
 def make_model_with_two_inputs() -> Any:
@@ -516,7 +516,12 @@ def make_model_without_layers() -> Any:
     ("make", "options", "error", "message"),
     [
         (make_model_with_two_inputs, {}, ShapeError, "not one batch of images"),
-        (lambda: keras.Sequential([keras.Input((5,)), layers.ReLU()]), {}, ShapeError, "images"),
+        (
+            lambda: keras.Sequential([keras.Input((2, 2, 2, 2, 2)), layers.ReLU()]),
+            {},
+            ShapeError,
+            "images",
+        ),
         (
             lambda: keras.Sequential([keras.Input((8, 8, 7)), layers.ReLU()]),
             {},

@@ -123,10 +123,10 @@ def test_unknown_host_raises(model: Any) -> None:
         actgrid.serve(model, host="nowhere.invalid", port=0)
 
 
-def test_model_without_image_input_raises() -> None:
+def test_model_with_an_input_that_cannot_be_shown_raises() -> None:
     import keras
 
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model = keras.Sequential([keras.Input((2, 2, 2, 2, 2)), keras.layers.Dense(2)])
     with pytest.raises((ModelError, actgrid.errors.ShapeError), match="not a batch of images"):
         make_viewer(model)
 

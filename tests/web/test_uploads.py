@@ -97,7 +97,8 @@ def test_too_large_body_is_rejected(limited_client: httpx.Client, send: Send) ->
 
 def test_default_limits_are_documented(client: httpx.Client) -> None:
     uploads = client.get("/api/model.json").json()["uploads"]
-    assert uploads == {"bytes": 32 * 1024 * 1024, "pixels": 50_000_000}
+    suffixes = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"]
+    assert uploads == {"bytes": 32 * 1024 * 1024, "pixels": 50_000_000, "suffixes": suffixes}
     text = (Path(__file__).parents[2] / "docs" / "viewer.md").read_text()
     assert re.search(r"at most 32 MiB \(33,554,432 bytes; [^)]*\)\s+and\s+50,000,000 pixels", text)
 

@@ -686,7 +686,12 @@ def test_model_info() -> None:
     assert gradcam["layer"] is True
     assert gradcam["source"].startswith("Selvaraju")
     assert model_info["dataset"] is None
-    assert model_info["uploads"] == {"bytes": 32 << 20, "pixels": 50_000_000}
+    suffixes = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"]
+    assert model_info["uploads"] == {
+        "bytes": 32 << 20,
+        "pixels": 50_000_000,
+        "suffixes": suffixes,
+    }
     assert len(model_info["colormaps"]) == 11
     assert all(len(colours) == 1024 for colours in model_info["colormaps"].values())
 
@@ -793,6 +798,9 @@ async def test_heatmaps_equal_explain(
     assert expected.target is not None
     assert expected.score is not None
     assert heatmap == {
+        "kind": "image",
+        "slices": None,
+        "tokens": None,
         "method": method,
         "target": int(expected.target[0]),
         "label": None,

@@ -7,58 +7,31 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from actgrid.errors import ModelError, ShapeError
+from actgrid.errors import ModelError
 from actgrid.models import Extractor, LayerInfo, load_model
 from actgrid.models.extraction import run_transform, trace_layers
-from actgrid.models.frameworks import tensorflow
 from actgrid.models.graph import INPUT, build_layer_graph
-from actgrid.models.image_inputs import find_fixed_sides, find_image_input
-from actgrid.models.image_pixels import parse_image_size
-from actgrid.models.images import load_with_pixels
-from actgrid.models.inputs import as_tensors, get_fixed_batch_size, prepare_inputs, read_input_specs
 from actgrid.models.network import check_compiled
 from actgrid.models.networks import get_network
-from actgrid.models.tracing import build_model
 from actgrid.models.types import ModelLike
 from actgrid.option_checks import check_integer
-from actgrid.option_groups import check_option
-from actgrid.options import InputOptions
 from actgrid.rendering.tiles import DTYPES
 from actgrid.web.cache import Cache
-from actgrid.web.images import StoredImage, compute_scaled_size, read_image
+from actgrid.web.images import StoredImage
+from actgrid.web.inputs import PreparedImage, make_input
 
-__all__ = ["Engine", "PreparedImage"]
+__all__ = ["Engine"]
 
 Array = npt.NDArray[Any]
 
-# Maximum height and width of images for a model whose input size is not fixed.
-_MAX_SIDE = 512
 # Number of prefixes of the network that are compiled separately. Activations of an early layer then
 # need no run of the whole network.
 _PREFIXES = 4
-# An image that is prepared to find the shape and dtype of the model's input.
-_BLANK = Image.new("RGB", (64, 64))
-
-
-class PreparedImage(NamedTuple):
-    """An image that is resized and preprocessed for the model.
-
-    Parameters
-    ----------
-    picture
-        Pixels before preprocessing, of shape (height, width, 3) and dtype uint8.
-    x
-        Input of the model, a batch of one image.
-    """
-
-    picture: npt.NDArray[np.uint8]
-    x: Array
 
 
 @dataclass(frozen=True)
@@ -107,8 +80,7 @@ class Engine:
     Parameters
     ----------
     model
-        A Keras model whose only input is a batch of images, or a model specification, see
-        `actgrid.load_model`.
+        A Keras model with one input, or a model specification, see `actgrid.load_model`.
     cache
         Cache for the activations. Its size also limits the memory of a batch.
     size, preprocess, fit
@@ -119,6 +91,8 @@ class Engine:
         more than half of the cache.
     threads
         Threads that load images; None: own threads.
+    kind
+        Kind of the samples, see `find_sample_kind`; None: found by the model's input.
 
     Attributes
     ----------
@@ -128,8 +102,8 @@ class Engine:
         Nodes of the model: its inputs, and each call of its layers.
     drawable_nodes : list of int
         Indices of the nodes whose activations can be drawn: outputs of layers with 2 to 5 axes.
-    size : tuple of int or None
-        (height, width) of all images in pixels; None if images keep their size.
+    input : ModelInput
+        Conversion of images or other samples to the input of the model.
 
     Raises
     ------
@@ -157,16 +131,13 @@ class Engine:
         fit: str = "crop",
         batch_size: int = 8,
         threads: ThreadPoolExecutor | None = None,
+        kind: str | None = None,
     ) -> None:
         self.model: Any = load_model(model)
         check_compiled(get_network(self.model), "the viewer")
         self._cache = cache
-        self._preprocess = preprocess
-        self._fit = fit
-        check_option(InputOptions, "fit", fit)
-        _, channels_first, fixed = find_image_input(self.model)
-        self.size = fixed if size is None else parse_image_size(size)
-        self._spec = self._create_input_spec(channels_first)
+        self.input = make_input(self.model, size, preprocess, fit, kind)
+        self._spec = self.input.spec
         self.graph = build_layer_graph(self.model, self._spec)
         self.drawable_nodes = [
             node
@@ -197,38 +168,6 @@ class Engine:
         self._compile_thread = ThreadPoolExecutor(1, thread_name_prefix="actgrid-compiler")
         self._image_threads = threads or ThreadPoolExecutor(thread_name_prefix="actgrid-images")
 
-    @property
-    def input_spec(self) -> Any:
-        """TensorSpec of the input with which the model is traced."""
-        return self._spec
-
-    def _create_input_spec(self, channels_first: bool) -> Any:
-        """Return the TensorSpec of the model's input, and build the model if needed."""
-        input_specs = read_input_specs(self.model)
-        sides = slice(2, 4) if channels_first else slice(1, 3)
-        if self.size is None:
-            if input_specs is None:
-                raise ModelError(
-                    f"the input of the model {self.model.name!r} is not known: give a size, or "
-                    "call the model once"
-                )
-            if any(find_fixed_sides(self.model)):
-                (shape,) = (tuple(spec.shape) for spec in tensorflow().nest.flatten(input_specs))
-                raise ShapeError(
-                    f"the input size of the model is only partly fixed: got {shape}; give a size"
-                )
-        blank = as_tensors(self.prepare(_BLANK).x)
-        spec_shape: list[int | None] = [
-            None if input_specs is None else get_fixed_batch_size(self.model),
-            *blank.shape[1:],
-        ]
-        if self.size is None:
-            spec_shape[sides] = None, None
-        spec = tensorflow().TensorSpec(spec_shape, blank.dtype)
-        prepare_inputs(self.model, spec)
-        build_model(self.model, blank)
-        return spec
-
     async def start(self) -> None:
         """Compile the model and run it once, so that the first image is not delayed.
 
@@ -242,8 +181,9 @@ class Engine:
 
     def _warm_up(self, prefix: int) -> None:
         self._compile(prefix)
-        if self.size is not None:
-            self._run_model([self.prepare(_BLANK).x], prefix)
+        blank = self.input.make_blank()
+        if blank is not None:
+            self._run_model([blank], prefix)
 
     async def close(self) -> None:
         """Cancel all requests; drop the results of a run that has already started."""
@@ -256,29 +196,12 @@ class Engine:
         for pool in (self._model_thread, self._compile_thread):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def prepare(self, source: Any) -> PreparedImage:
-        """Load, resize and preprocess an image from a path, a Pillow image or an array.
-
-        Raises
-        ------
-        ImageError
-            If the image cannot be read. Also an OSError.
-        """
-        image, size, fit = read_image(source), self.size, self._fit
-        if size is None:
-            size, fit = compute_scaled_size(image, _MAX_SIDE), "stretch"
-        pixels, x = load_with_pixels(
-            image, size=size, preprocess=self._preprocess, model=self.model, fit=fit
-        )
-        picture = np.rint(pixels[0, ..., :3]).astype(np.uint8)
-        return PreparedImage(np.repeat(picture, 3 // picture.shape[2], axis=2), x)
-
     async def get_prepared(self, image: StoredImage) -> PreparedImage:
         """Return a stored image, resized and preprocessed; the result is cached."""
 
         async def compute() -> PreparedImage:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._image_threads, self.prepare, image.source)
+            return await loop.run_in_executor(self._image_threads, self.input.prepare, image.source)
 
         return await self._cache.get(("prepared", image.id), compute)
 

@@ -24,6 +24,7 @@ from actgrid.options import ExportOptions, ViewerImageOptions
 from actgrid.progress import show_progress
 from actgrid.web.images import ImageStore
 from actgrid.web.page_files import read_page_files
+from actgrid.web.samples import make_reader
 from actgrid.web.viewer import Viewer
 
 __all__ = ["export_site"]
@@ -94,7 +95,7 @@ def export_site(
     normalizations, scopes = _as_list(options["normalize"]), _as_list(options["scope"])
     methods = [find_method(method).name for method in _as_list(options["method"])]
     loaded = load_model(model)
-    store = ImageStore(images)
+    store = ImageStore(images, reader=make_reader(loaded, options))
     viewer = Viewer(loaded, store, **pick_options(options, ViewerImageOptions))
     if not len(viewer.images):
         raise OptionError("no images were given: a site needs at least one image")

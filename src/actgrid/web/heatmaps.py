@@ -11,6 +11,14 @@ from actgrid.attribution.requests import prepare_request
 from actgrid.encoding import encode_png
 from actgrid.errors import MissingDependencyError, NotFoundError
 from actgrid.models.labels import find_class_index
+from actgrid.rendering import (
+    Attribution,
+    Heatmap,
+    TextAttribution,
+    VolumeAttribution,
+    lay_out_sheet,
+)
+from actgrid.rendering.layout import choose_columns
 from actgrid.web.cache import Cache
 from actgrid.web.computations import Computations
 from actgrid.web.engine import Engine
@@ -103,9 +111,15 @@ class Heatmaps:
         return self._computations.get_progress(key)
 
     async def get(self, key: _Key) -> _Result:
-        """Return a heatmap as a description for JSON, and as a grayscale PNG file."""
+        """Return a heatmap as a description for JSON, and as a PNG file.
+
+        The file has the levels of the map of an image; for other samples, the sample with its map
+        in colour. The slices of a volume are tiles of the picture.
+        """
         _, image, method, target, path = key
         stored = self._images[image]
+
+        is_image = self._engine.input.kind == "image"
 
         async def compute() -> _Result:
             prepared = await self._engine.get_prepared(stored)
@@ -117,11 +131,15 @@ class Heatmaps:
                     target,
                     self._viewed.labels,
                     batch_size=self._batch_size,
-                    pixels=prepared.picture[None],
+                    pixels=prepared.picture[None] if is_image else None,
                     progress=task.report,
+                    tokens=None if is_image else stored.source.names,
+                    embedding=False if is_image else None,
+                    has_batch_axis=True,
                 )
                 heatmap = request.explain(self.methods[method], path, {}, warn=False)
                 description = {
+                    "kind": self._engine.input.kind,
                     "method": method,
                     "target": None if heatmap.target is None else int(heatmap.target[0]),
                     "label": None if heatmap.labels is None else heatmap.labels[0],
@@ -131,12 +149,34 @@ class Heatmaps:
                     "layer": heatmap.layer,
                     "cmap": heatmap.cmap,
                     "zero_reason": heatmap.details.get("zero_reason", [None])[0],
+                    "slices": None,
+                    "tokens": None,
                 }
-                return description, encode_png(heatmap.levels()[0])
+                if isinstance(heatmap, Heatmap):
+                    return description, encode_png(heatmap.levels()[0])
+                return _draw_sample_map(description, heatmap)
 
             return await self._computations.run(key, explain)
 
         return await self._cache.get(key, compute)
+
+
+def _draw_sample_map(
+    description: dict[str, Any], attribution: Attribution
+) -> tuple[dict[str, Any], bytes]:
+    """Return the description and the PNG file of a map that is drawn with its sample."""
+    if isinstance(attribution, TextAttribution):
+        description |= {"tokens": attribution.describe_tokens()[0]}
+    if isinstance(attribution, VolumeAttribution):
+        slices = attribution.slices()
+        count, height, width, _ = slices.pictures.shape
+        columns = choose_columns(count, height, width, 0)
+        sheet = lay_out_sheet(slices.pictures, columns=columns, padding=0)
+        description |= {
+            "slices": {"count": count, "columns": columns, "height": height, "width": width}
+        }
+        return description, sheet.to_png()
+    return description, attribution.to_png()
 
 
 def _find_available_methods() -> dict[str, Method]:

@@ -33,11 +33,13 @@ from actgrid.models.image_sources import (
 )
 from actgrid.models.images import load_images
 from actgrid.option_checks import check_integer
+from actgrid.web.samples import Sample, SampleReader, make_excerpt
 
 __all__ = ["ImageStore", "StoredImage", "compute_scaled_size", "make_thumbnail", "read_image"]
 
 # Accepted formats of uploads: simple formats that Pillow decodes without other programs.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 # Uploads are stored as pixels, with a maximum side each and a maximum memory together.
 _MAX_SIDE = 2048
 _MAX_UPLOAD_MEMORY = 256 << 20
@@ -90,11 +92,18 @@ class ImageStore:
     max_uploads
         Maximum number of uploads; the oldest upload is removed first. Uploads are also limited to
         256 MiB of pixels together. 0: no uploads are accepted.
+    reader
+        Reader of the sources and uploads for a model that takes other samples than images. None:
+        images.
 
     Attributes
     ----------
     max_bytes, max_pixels, max_uploads : int
         The limits of uploads.
+    suffixes : tuple of str
+        Suffixes of the files that can be uploaded.
+    kind : str or None
+        Kind of the samples, see `find_sample_kind`; None: decided by the model.
 
     Raises
     ------
@@ -117,6 +126,7 @@ class ImageStore:
         max_bytes: int = 32 << 20,
         max_pixels: int = 50_000_000,
         max_uploads: int = 64,
+        reader: SampleReader | None = None,
     ) -> None:
         self.max_bytes = check_integer("max_bytes", max_bytes, 1)
         self.max_pixels = check_integer("max_pixels", max_pixels, 1)
@@ -127,10 +137,17 @@ class ImageStore:
                 f"not {max_pixels}"
             )
         self.max_uploads = check_integer("max_uploads", max_uploads, 0)
+        self._reader = reader
+        self.kind = None if reader is None else reader.kind
+        self.suffixes = _SUFFIXES if reader is None else reader.suffixes
         self._sources: dict[str, StoredImage] = {}
         self._uploads: OrderedDict[str, StoredImage] = OrderedDict()
         self._lock = threading.Lock()
         self._decoding = threading.Lock()  # one image at a time, because each can be large
+        if reader is not None:
+            for sample in reader.iterate(sources):
+                self._add_source(sample.name, sample)
+            return
         for name, source in _iterate_sources(sources):
             self._add_source(name, source)
 
@@ -185,8 +202,9 @@ class ImageStore:
     def add(self, data: bytes, name: str) -> StoredImage:
         """Check, decode and store an uploaded image.
 
-        PNG, JPEG, WebP, GIF and BMP are accepted. The EXIF orientation is applied, and larger
-        images are reduced to at most 2048 pixels a side. The same bytes give the same image.
+        PNG, JPEG, WebP, GIF and BMP are accepted, or the files of the reader. The EXIF orientation
+        is applied, and larger images are reduced to at most 2048 pixels a side. The same bytes give
+        the same image.
 
         Parameters
         ----------
@@ -219,8 +237,11 @@ class ImageStore:
                 if image in self._uploads:
                     self._uploads.move_to_end(image)
                     return self._uploads[image]
-            picture = _decode_upload(data, self.max_pixels)
-            added = StoredImage(image, _sanitize_name(name), picture, uploaded=True)
+            if self._reader is None:
+                source: Any = _decode_upload(data, self.max_pixels)
+            else:
+                source = self._reader.decode(data, name)
+            added = StoredImage(image, _sanitize_name(name), source, uploaded=True)
         with self._lock:
             self._uploads[image] = added
             while len(self._uploads) > self.max_uploads or (
@@ -310,6 +331,8 @@ def _sanitize_name(name: str) -> str:
 
 
 def _count_bytes(image: StoredImage) -> int:
+    if isinstance(image.source, Sample):
+        return image.source.x.nbytes
     picture: Image.Image = image.source
     return picture.width * picture.height * len(picture.getbands())
 
@@ -466,7 +489,7 @@ def make_thumbnail(source: Any, max_side: int = 128) -> bytes:
     >>> make_thumbnail(actgrid.demo.photo())[:2]
     b'\xff\xd8'
     """
-    image = read_image(source, 2 * max_side)
+    image = make_excerpt(source) if isinstance(source, Sample) else read_image(source, 2 * max_side)
     pixels = load_images(
         image, size=compute_scaled_size(image, max_side), preprocess="none", fit="stretch"
     )[0]

@@ -142,7 +142,8 @@ def draw_levels(info: LayerInfo, activation: Array, normalize: Any, scope: str) 
         activation,
         normalize=normalize,
         scope=scope,
-        columns=layout.columns,
+        # The page cuts a long sequence into strips by itself.
+        columns=1 if tiling.is_sequence else layout.columns,
         padding=0,
     )
     return encode_png(layout.select_pixels(grid, tiling), threads=resolve_thread_count(None))

@@ -79,7 +79,7 @@ class MaximizedImages:
                 self._viewed.infos[layer].path,
                 channel,
                 steps=steps,
-                size=self._engine.size or _SIDE,
+                size=self._engine.input.size or _SIDE,
                 preprocess=self._preprocess,
                 seed=seed,
                 progress=lambda: task.report(next(finished_steps), steps),

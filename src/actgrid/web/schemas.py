@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 Kind = Literal["image", "volume", "sequence", "dense"]
+InputKind = Literal["image", "sequence", "volume", "table", "text"]
 # None stands for NaN and infinity.
 Numbers = list[float | None]
 
@@ -147,9 +148,31 @@ class Histograms(BaseModel):
     )
 
 
+class Slices(BaseModel):
+    """JSON object with the positions of the slices of a volume in the picture of its heatmap.
+
+    Slice i is in row i // columns and column i % columns.
+    """
+
+    count: int = Field(description="Number of slices.")
+    columns: int = Field(description="Number of slices in a row.")
+    height: int = Field(description="Height of a slice in pixels.")
+    width: int = Field(description="Width of a slice in pixels.")
+
+
+class Token(BaseModel):
+    """JSON object with a token of a text, its attribution and its colours."""
+
+    text: str
+    value: float | None
+    background: str = Field(description="Colour of the attribution, such as `#ff0000`.")
+    color: str = Field(description="Colour in which the text is readable.")
+
+
 class Heatmap(BaseModel):
     """JSON response with the target class, score and layer of a heatmap."""
 
+    kind: InputKind
     method: str
     target: int | None = Field(description="Index of the explained class.")
     label: str | None = Field(description="Name of the explained class.")
@@ -161,6 +184,8 @@ class Heatmap(BaseModel):
     zero_reason: str | None = Field(
         description="Reason if the attribution is zero everywhere; otherwise null."
     )
+    slices: Slices | None = Field(description="Slices in the picture of a volume's heatmap.")
+    tokens: list[Token] | None = Field(description="Tokens of a text, without padding.")
 
 
 class Progress(BaseModel):
@@ -294,10 +319,11 @@ class DatasetSize(BaseModel):
 
 
 class Uploads(BaseModel):
-    """JSON object with the limits of uploaded image files."""
+    """JSON object with the limits of uploaded files."""
 
     bytes: int = Field(description="Maximum size of a file in bytes.")
-    pixels: int = Field(description="Maximum number of pixels.")
+    pixels: int = Field(description="Maximum number of pixels of an image.")
+    suffixes: list[str] = Field(description="Suffixes of the accepted files, such as `.png`.")
 
 
 class Model(BaseModel):
@@ -310,6 +336,7 @@ class Model(BaseModel):
     version: str = Field(description="Version of actgrid.")
     is_live: bool = Field(description="Whether a server runs the model; false for exported pages.")
     parameters: int = Field(description="Number of parameters of the model.")
+    input_kind: InputKind = Field(description="Kind of the samples that the model takes.")
     nodes: list[Node]
     edges: list[tuple[int, int]] = Field(description="Pairs of nodes: from, to.")
     inputs: list[int] = Field(description="Indices of the nodes.")

@@ -15,11 +15,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from actgrid.errors import OptionError, OutputError
+from actgrid.models import load_model
 from actgrid.models.types import ModelLike
 from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import PageOptions, ServeOptions, ViewerImageOptions
 from actgrid.web.app import make_app
 from actgrid.web.images import ImageStore
+from actgrid.web.samples import make_reader
 from actgrid.web.viewer import Viewer
 
 __all__ = ["AppServer", "format_url", "make_viewer", "open_socket", "serve"]
@@ -40,12 +42,12 @@ def serve(
     Parameters
     ----------
     model : keras.Model or str or pathlib.Path
-        A Keras model whose only input is a batch of images, or a model specification, see
-        `actgrid.load_model`.
+        A Keras model with one input, or a model specification, see `actgrid.load_model`.
     images : str, pathlib.Path, PIL.Image.Image, array or iterable of these
         Image files, folders (searched recursively), globs, ``"demo"`` (the embedded photo), Pillow
         images, arrays (H, W), (H, W, C) or (N, H, W, C) with values from 0 to 255, or several of
-        these. Users of the page can upload further images.
+        these. Users of the page can upload further images. For a model that takes sequences,
+        volumes, tables or texts: files of these, arrays as the model takes them, or texts.
     ready : callable or None
         Function that is called with the URL of the page, including its token, once the server
         accepts requests.
@@ -90,8 +92,12 @@ def serve(
 @takes_options(PageOptions)
 def make_viewer(model: ModelLike, images: Any = (), **options: Unpack[PageOptions]) -> Viewer:
     """Create the `Viewer` of a model and its images; see `serve` for the parameters."""
+    model = load_model(model)
     store = ImageStore(
-        images, max_bytes=options["upload_bytes"], max_pixels=options["upload_pixels"]
+        images,
+        max_bytes=options["upload_bytes"],
+        max_pixels=options["upload_pixels"],
+        reader=make_reader(model, options),
     )
     return Viewer(model, store, **pick_options(options, ViewerImageOptions))
 

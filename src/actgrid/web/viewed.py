@@ -66,7 +66,7 @@ class ViewedModel:
         if self.class_node is not None:
             self.class_count = self.infos[self.class_node].channels or 0
             if self.class_count == 1:
-                self.binary_output = find_binary_output(engine.model, engine.input_spec, labels)
+                self.binary_output = find_binary_output(engine.model, engine.input.spec, labels)
                 self.class_count = 1 if self.binary_output is None else 2
             self.labels = resolve_labels(engine.model, self.class_count, labels)
         self.dataset_stats = {} if dataset is None else self._match_layers(dataset)

@@ -68,8 +68,7 @@ class Viewer:
     Parameters
     ----------
     model
-        A Keras model whose only input is a batch of images, or a model specification, see
-        `actgrid.load_model`.
+        A Keras model with one input, or a model specification, see `actgrid.load_model`.
     images
         Images that can be viewed.
     **options
@@ -115,6 +114,7 @@ class Viewer:
             fit=options["fit"],
             batch_size=options["batch_size"],
             threads=self._threads,
+            kind=images.kind,
         )
         self._viewed = ViewedModel(self._engine, options["labels"], statistics)
         self._heatmaps = Heatmaps(
@@ -157,6 +157,7 @@ class Viewer:
             "version": version("actgrid"),
             "is_live": True,
             "parameters": model.count_params(),
+            "input_kind": self._engine.input.kind,
             "nodes": viewed.describe_nodes(folding.innermost_groups),
             "edges": [list(edge) for edge in graph.edges],
             "inputs": list(graph.inputs),
@@ -181,10 +182,14 @@ class Viewer:
             ],
             "targets": True,
             "dataset": None if self._statistics is None else {"images": self._statistics.images},
-            "uploads": {"bytes": self.images.max_bytes, "pixels": self.images.max_pixels}
+            "uploads": {
+                "bytes": self.images.max_bytes,
+                "pixels": self.images.max_pixels,
+                "suffixes": list(self.images.suffixes),
+            }
             if self.images.max_uploads
             else None,
-            "maximize": True,
+            "maximize": self._engine.input.kind == "image",
             "colormaps": {
                 name: base64.b64encode(palette(name).tobytes()).decode() for name in COLORMAPS
             },

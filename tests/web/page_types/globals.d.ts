@@ -24,6 +24,7 @@ declare global {
     type Node = Schemas["Node"];
     type Progress = Schemas["Progress"];
     type Tiles = Schemas["Tiles"];
+    type Token = Schemas["Token"];
   }
 
   interface DocumentEventMap {

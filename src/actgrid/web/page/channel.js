@@ -182,7 +182,7 @@ export class ChannelView {
     this.tileCaption.textContent = `${tiles.height * tiles.step} × ${tiles.width * tiles.step}`
       + (tiles.slices > 1 ? `, ${tiles.slices} slices` : "");
     this.figures.hidden = this.node.kind === "dense"; // a unit is a single pixel
-    const isImage = this.node.kind === "image";
+    const isImage = this.node.kind === "image" && this.model.input_kind === "image";
     this.overlayFigure.hidden = !isImage;
     this.blend.value = String(state.blend);
     if (isImage) {

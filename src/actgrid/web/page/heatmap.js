@@ -3,8 +3,8 @@
 import { blendMap, drawEnlarged } from "./channel.js";
 import * as data from "./data.js";
 import {
-  announce, button, byId, div, formatNumber, make, makePairs, mutedLine, optionField, Progress,
-  saveButton, select, showNote, slider, span,
+  announce, button, byId, createCanvas, div, formatNumber, getContext, make, makePairs, mutedLine,
+  optionField, Progress, saveButton, select, showNote, slider, span,
 } from "./dom.js";
 import { NO_IMAGES } from "./images.js";
 import { paintLevels } from "./levels.js";
@@ -16,7 +16,14 @@ import { getState, updateState } from "./state.js";
 /** @import { Model } from "./model.js" */
 /** @import { State } from "./state.js" */
 
-/** @typedef {{about: Api.Heatmap, levels: Levels, picture: ImageBitmap, key: string}} Loaded */
+/**
+ * @typedef {object} Loaded A heatmap: levels over the picture of an image, or a coloured drawing.
+ * @property {Api.Heatmap} about
+ * @property {string} key
+ * @property {ImageBitmap} picture
+ * @property {Levels} [levels] of an image
+ * @property {ImageBitmap} [drawing] of another sample
+ */
 
 const DEFAULT = "";
 
@@ -53,11 +60,20 @@ export class HeatmapView {
     this.canvas = makeCanvas(null);
     this.imageCanvas = makeCanvas("Model input");
     this.mapCanvas = makeCanvas("Heatmap without the image");
+    const isImage = model.input_kind === "image";
+    this.slice = make("input", {
+      type: "range", min: 0, value: 0, "aria-label": "Slice", oninput: () => this.draw(getState()),
+    });
+    this.sliceCaption = span("muted", "");
+    this.sliceField = make("div", { class: "slice", hidden: true }, this.slice, this.sliceCaption);
+    this.tokens = make("div", { class: "tokens", hidden: true });
+    const caption = isImage ? "Heatmap over the image" : "Heatmap of the sample";
     this.figures = div("scroller parts",
+      this.tokens, this.sliceField,
       div("figures",
-        makeFigure("large", this.canvas, "Heatmap over the image"),
-        makeFigure(null, this.imageCanvas, "Image"),
-        makeFigure(null, this.mapCanvas, "Heatmap")),
+        makeFigure("large", this.canvas, caption),
+        makeFigure(null, this.imageCanvas, isImage ? "Image" : "Sample"),
+        isImage ? makeFigure(null, this.mapCanvas, "Heatmap") : null),
       this.source);
     this.targetError = make("p", {
       class: "error wrong", id: "target-error", role: "alert", hidden: true,
@@ -68,8 +84,11 @@ export class HeatmapView {
       onchange: () => this.applyTarget(), oninput: () => this.showTargetError(),
     });
     const options = div("options", optionField("Method", controls.method, this.method),
-      this.buildTarget(), this.layerField, optionField("Colormap", controls.cmap, this.cmap),
-      optionField("Alpha", controls.alpha, this.alpha));
+      this.buildTarget(), this.layerField);
+    if (isImage) {
+      options.append(optionField("Colormap", controls.cmap, this.cmap),
+        optionField("Alpha", controls.alpha, this.alpha));
+    }
     byId("heatmap").append(
       make("header", { class: "heading" }, div(null, this.title, this.about),
         saveButton("this view", () => this.save())),
@@ -120,14 +139,21 @@ export class HeatmapView {
         data.pollProgress(getPath("/progress.json"), AbortSignal.any([signal, polling.signal]),
           (report) => this.progress.show(report));
       }
-      const [about, levels, picture] = await Promise.all([
-        data.loadJson(getPath(".json"), signal), data.loadLevels(getPath(".png"), signal),
+      const isImage = this.model.input_kind === "image";
+      const [about, levels, drawing, picture] = await Promise.all([
+        data.loadJson(getPath(".json"), signal),
+        isImage ? data.loadLevels(getPath(".png"), signal) : undefined,
+        isImage ? undefined : data.loadBitmap(getPath(".png"), signal),
         data.loadBitmap(data.paths.picture(state.image), signal),
       ]).finally(() => {
         polling.abort();
         if (!signal.aborted) this.hideProgress();
       });
-      this.loaded = { about, levels, picture, key };
+      this.loaded = { about, levels, drawing, picture, key };
+      if (about.slices) {
+        this.slice.max = String(about.slices.count - 1);
+        this.slice.value = String(Math.floor(about.slices.count / 2));
+      }
       this.showNote(null);
       this.draw(getState());
     });
@@ -204,10 +230,15 @@ export class HeatmapView {
   draw(state) {
     if (!this.loaded) return;
     const { about, picture, key } = this.loaded;
-    const map = this.paintMap(state, this.loaded);
-    drawEnlarged(this.canvas, blendMap(picture, map, state.alpha), 672);
+    const overlay = this.makeOverlay(state, this.loaded);
+    drawEnlarged(this.canvas, overlay, 672);
     drawEnlarged(this.imageCanvas, picture, 224);
-    drawEnlarged(this.mapCanvas, map, 224);
+    if (this.loaded.levels) drawEnlarged(this.mapCanvas, this.paintMap(state, this.loaded), 224);
+    this.sliceField.hidden = !about.slices;
+    if (about.slices) {
+      this.sliceCaption.textContent = `slice ${this.slice.value} of ${about.slices.count}`;
+    }
+    this.showTokens(about.tokens);
     const label = about.label ?? (about.target === null ? "" : `class ${about.target}`);
     const score = about.is_logit ? "logit" : "score";
     this.title.textContent = label || this.model.getMethod(state).name;
@@ -223,6 +254,40 @@ export class HeatmapView {
   }
 
   /**
+   * Return the heatmap over the image, or the drawing of another sample: a slice of a volume.
+   * @param {State} state
+   * @param {Loaded} loaded
+   */
+  makeOverlay(state, loaded) {
+    const { about, picture, drawing } = loaded;
+    if (!drawing) return blendMap(picture, this.paintMap(state, loaded), state.alpha);
+    const { columns, width, height } = about.slices ?? { columns: 1, ...sizeOf(drawing) };
+    const slice = about.slices ? Number(this.slice.value) : 0;
+    const canvas = createCanvas(width, height);
+    const [x, y] = [(slice % columns) * width, Math.floor(slice / columns) * height];
+    getContext(canvas).drawImage(drawing, x, y, width, height, 0, 0, width, height);
+    return canvas;
+  }
+
+  /**
+   * Show the tokens of a text on the colours of their attributions.
+   * @param {Api.Token[] | null} tokens
+   */
+  showTokens(tokens) {
+    this.tokens.hidden = !tokens;
+    for (const canvas of [this.canvas, this.imageCanvas]) {
+      canvas.parentElement?.toggleAttribute("hidden", Boolean(tokens));
+    }
+    this.tokens.replaceChildren(...(tokens ?? []).flatMap(({ text, value, background, color }) => {
+      const element = span("token", text);
+      element.style.background = background;
+      element.style.color = color;
+      if (value !== null) element.title = formatNumber(value);
+      return [element, " "];
+    }));
+  }
+
+  /**
    * Draw the heatmap alone, by default in its recommended colormap.
    * @param {State} state
    * @param {Loaded} loaded
@@ -230,6 +295,7 @@ export class HeatmapView {
   paintMap({ colours }, { about, levels }) {
     const { colormaps } = this.model;
     const recommended = about.cmap in colormaps ? about.cmap : Object.keys(colormaps)[0];
+    if (!levels) throw new TypeError("only the heatmap of an image has levels");
     return paintLevels(levels, this.model.getLut(colours ?? recommended));
   }
 
@@ -256,12 +322,14 @@ export class HeatmapView {
   save() {
     if (!this.loaded) return;
     const state = getState();
-    const { about, picture } = this.loaded;
     const name = this.images.getName(state.image).replace(/\.\w+$/, "");
-    const blended = blendMap(picture, this.paintMap(state, this.loaded), state.alpha);
-    saveCanvas(blended, `${name}-${about.method}.png`);
+    const overlay = this.makeOverlay(state, this.loaded);
+    saveCanvas(overlay, `${name}-${this.loaded.about.method}.png`);
   }
 }
+
+/** @param {ImageBitmap} picture */
+const sizeOf = ({ width, height }) => ({ width, height });
 
 /** @param {string | null} label */
 const makeCanvas = (label) => make("canvas", { class: "tile", role: "img", "aria-label": label });

@@ -21,7 +21,6 @@ import { captureImage } from "./webcam.js";
 
 export const NO_IMAGES = "There are no images yet. Add, drop or paste an image.";
 const PAGE_SIZE = 100;
-const MEDIA_TYPES = "image/png,image/jpeg,image/webp,image/gif,image/bmp";
 
 export class Images {
   /** @param {Model} model */
@@ -65,23 +64,28 @@ export class Images {
   buildUpload() {
     const tools = div("tools upload");
     if (!this.model.uploads) return tools;
+    const { bytes, pixels, suffixes } = this.model.uploads;
+    const isImage = this.model.input_kind === "image";
+    const noun = isImage ? "image" : "sample";
     const file = make("input", {
-      type: "file", accept: MEDIA_TYPES, multiple: true, class: "visually-hidden", tabindex: -1,
-      "aria-label": "Image files",
+      type: "file", accept: suffixes.join(","), multiple: true, class: "visually-hidden", tabindex: -1,
+      "aria-label": isImage ? "Image files" : "Sample files",
       onchange: async () => {
         await this.uploadFiles([...(file.files ?? [])]);
         file.value = "";
       },
     });
-    const title = "Select image files; you can also drop or paste images";
-    tools.append(button("Add images", { onclick: () => file.click(), title }), file);
-    if (navigator.mediaDevices) { // undefined on pages without encryption
+    const title = `Select ${noun} files; you can also drop or paste ${noun}s`;
+    tools.append(button(`Add ${noun}s`, { onclick: () => file.click(), title }), file);
+    if (isImage && navigator.mediaDevices) { // undefined on pages without encryption
       const onclick = () => this.addFromWebcam();
       tools.append(button("Webcam", { "aria-haspopup": "dialog", onclick }));
     }
-    const { bytes, pixels } = this.model.uploads;
-    const limits = `${formatBytes(bytes)} and ${formatCount(pixels, "pixel")}`;
-    tools.append(mutedLine(`PNG, JPEG, WebP, GIF or BMP of at most ${limits}`));
+    const limits = isImage
+      ? `PNG, JPEG, WebP, GIF or BMP of at most ${formatBytes(bytes)} and `
+        + formatCount(pixels, "pixel")
+      : `${suffixes.join(", ")} of at most ${formatBytes(bytes)}`;
+    tools.append(mutedLine(limits));
     this.listenForDrops();
     window.addEventListener("paste", (event) => {
       const files = [...(event.clipboardData?.files ?? [])];
@@ -213,7 +217,8 @@ export class Images {
   showCount() {
     this.markSelection(getState());
     const total = Math.max(Number.isFinite(this.total) ? this.total : 0, this.items.size);
-    this.count.textContent = total ? formatCount(total, "image") : "No images yet";
+    const noun = this.model.input_kind === "image" ? "image" : "sample";
+    this.count.textContent = total ? formatCount(total, noun) : `No ${noun}s yet`;
   }
 
   /** @param {Api.Image} image */

@@ -358,6 +358,11 @@ export class LayerView {
     if (node.parameters) parts.push(formatCount(node.parameters, "parameter"));
     if (about?.stats.dead.length) parts.push(`${about.stats.dead.length} of ${node.channels} dead`);
     if (about && about.tiles.step > 1) parts.push(`every ${about.tiles.step}th pixel shown`);
+    const grid = this.sides[0].stage.grid;
+    if (about && grid && grid.strips > 1) {
+      const [steps, length] = [grid.tiles.height, grid.stripHeight];
+      parts.push(`${steps} steps in ${grid.strips} strips of ${length}`);
+    }
     this.about.textContent = parts.join(" · ");
   }
 

@@ -5,6 +5,7 @@ import { createCanvas, getContext } from "./dom.js";
 const MAX_DECODED_PIXELS = 1 << 22; // pixels that are decoded at once
 const MAX_PIXELS = 1 << 24; // canvas size that every browser supports
 const MAX_SIDE = 32767; // canvas side that every browser supports
+const MAX_UNFOLDED_STEPS = 512; // longer sequences are cut into strips
 
 /** @typedef {{x: number, y: number}} Point */
 /** @typedef {{x: number, y: number, width: number, height: number}} Rect */
@@ -80,7 +81,8 @@ export function chooseColumns(count, height, width, padding) {
 /** The layout of the tiles of some channels in one picture. */
 export class Grid {
   /**
-   * `columns` null: the number of columns that makes the grid nearest to square.
+   * `columns` null: the number of columns that makes the grid nearest to square. The picture of a
+   * long sequence, a column of steps for each channel, is cut into that number of strips.
    * @param {Api.Tiles} tiles
    * @param {number[]} channels
    * @param {number | null} [columns]
@@ -101,30 +103,55 @@ export class Grid {
     if (this.columns * (width + 1) * this.rows * (height + 1) > MAX_PIXELS) this.padding = 0;
     this.width = this.columns * (width + this.padding) - this.padding;
     this.height = this.rows * (height + this.padding) - this.padding;
+    this.strips = 1;
+    this.stripHeight = height;
+    if (this.isSequence && height > MAX_UNFOLDED_STEPS && height > count) {
+      const strips = columns ?? (Math.round(Math.sqrt(height / (count + 1))) || 1);
+      this.stripHeight = Math.ceil(height / Math.min(strips, height));
+      this.strips = Math.ceil(height / this.stripHeight);
+      this.width = this.strips * (count + 1) - 1;
+      this.height = this.stripHeight;
+    }
     this.positions = new Map(channels.map((channel, position) => [channel, position]));
+  }
+
+  get isSequence() {
+    const { height, slices, joined } = this.tiles;
+    return joined && height > 1 && slices === 1;
   }
 
   /** @param {number} count */
   chooseColumns(count) {
-    const { height, width, slices, joined } = this.tiles;
+    const { height, width, slices } = this.tiles;
     if (slices > 1) return slices;
-    if (joined && height > 1) return count; // the columns of a sequence form one picture
+    if (this.isSequence) return count; // the columns of a sequence form one picture
     return chooseColumns(count, height, width, this.padding);
   }
 
   /**
-   * Return the rectangle of a cell, without its padding.
+   * Return the rectangles of a cell, without their padding: several if it is cut into strips.
    * @param {number} index
-   * @returns {Rect}
+   * @returns {Rect[]}
+   */
+  getCellRects(index) {
+    const { height, width } = this.tiles;
+    const x = (index % this.columns) * (width + this.padding);
+    const y = Math.floor(index / this.columns) * (height + this.padding);
+    if (this.strips === 1) return [{ x, y, width, height }];
+    return Array.from({ length: this.strips }, (_, strip) => ({
+      x: strip * (this.count + 1) + index,
+      y: 0,
+      width,
+      height: Math.min(this.stripHeight, height - strip * this.stripHeight),
+    }));
+  }
+
+  /**
+   * Return the first rectangle of a cell, without its padding.
+   * @param {number} index
    */
   getCellRect(index) {
-    const { height, width } = this.tiles;
-    return {
-      x: (index % this.columns) * (width + this.padding),
-      y: Math.floor(index / this.columns) * (height + this.padding),
-      width,
-      height,
-    };
+    return this.getCellRects(index)[0];
   }
 
   /**
@@ -134,6 +161,11 @@ export class Grid {
    */
   findCell(x, y) {
     if (x < 0 || y < 0 || x >= this.width || y >= this.height) return null;
+    if (this.strips > 1) {
+      const channel = Math.floor(x) % (this.count + 1);
+      const step = Math.floor(x / (this.count + 1)) * this.stripHeight + Math.floor(y);
+      return channel < this.count && step < this.tiles.height ? channel : null;
+    }
     const column = Math.floor(x / (this.tiles.width + this.padding));
     const index = Math.floor(y / (this.tiles.height + this.padding)) * this.columns + column;
     return index < this.count ? index : null;
@@ -170,10 +202,12 @@ export class Grid {
     for (let cell = 0; cell < this.count; cell += 1) {
       const tile = this.getChannel(cell) * slices + (cell % slices);
       const x = (tile % columns) * width;
-      const y = Math.floor(tile / columns) * height;
-      const rect = this.getCellRect(cell);
-      const start = rect.y * this.width + rect.x;
-      writeColours(levels, { x, y, width, height }, lut, pixels, start, this.width);
+      const top = Math.floor(tile / columns) * height;
+      for (const [strip, rect] of this.getCellRects(cell).entries()) {
+        const y = top + strip * this.stripHeight;
+        const start = rect.y * this.width + rect.x;
+        writeColours(levels, { ...rect, x, y }, lut, pixels, start, this.width);
+      }
     }
     context.putImageData(image, 0, 0);
     return canvas;

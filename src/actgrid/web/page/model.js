@@ -15,6 +15,7 @@ export class Model {
     this.version = about.version;
     this.is_live = about.is_live;
     this.parameters = about.parameters;
+    this.input_kind = about.input_kind;
     this.nodes = about.nodes;
     this.edges = about.edges;
     this.inputs = about.inputs;

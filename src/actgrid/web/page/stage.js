@@ -188,12 +188,14 @@ export class Stage {
   drawOutline(cell, lineWidth) {
     const { context, grid } = this;
     if (!grid) return;
-    const { x, y, width, height } = this.toScreen(grid.getCellRect(cell));
     const offset = lineWidth / 2;
-    for (const [colour, border] of /** @type {const} */ ([["#000a", 2], ["#fff", 0]])) {
-      context.strokeStyle = colour;
-      context.lineWidth = lineWidth + border;
-      context.strokeRect(x - offset, y - offset, width + lineWidth, height + lineWidth);
+    for (const rect of grid.getCellRects(cell)) {
+      const { x, y, width, height } = this.toScreen(rect);
+      for (const [colour, border] of /** @type {const} */ ([["#000a", 2], ["#fff", 0]])) {
+        context.strokeStyle = colour;
+        context.lineWidth = lineWidth + border;
+        context.strokeRect(x - offset, y - offset, width + lineWidth, height + lineWidth);
+      }
     }
   }
 
