@@ -50,6 +50,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"\.py$",
     "within_subsection_order": "FileNameSortKey",
     "image_scrapers": (scrape_picture,),
+    "reset_modules": (),  # by default those of matplotlib, which no example needs
     "capture_repr": ("__repr__",),
     "remove_config_comments": True,
     "download_all_examples": False,

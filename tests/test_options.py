@@ -93,7 +93,7 @@ NAMESAKES = {
     "actgrid.figures.make_unique_names": {"names"},
     "actgrid.maximize": {"progress"},  # also accepts a function
     "actgrid.runs.Run": {"top"},  # None: no statistics
-    "actgrid.runs.explain_images": {"labels", "batch_size"},
+    "actgrid.runs.explain_images": {"labels", "batch_size", "embedding", "tokens"},
     "actgrid.statistics.find_top_images": {"background", "batch_size"},
     "Heatmap.contours": {"width"},
 }

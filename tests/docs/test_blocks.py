@@ -79,6 +79,27 @@ def make_image_models() -> dict[str, Any]:
     }
 
 
+def make_dense_models() -> dict[str, Any]:
+    """Return networks that predict masks, boxes, sequences and images, and their inputs."""
+    image, sequence = keras.Input((16, 16, 3)), keras.Input((12, 2))
+    conv = layers.Conv2D(8, 3, strides=4, padding="same", activation="relu")(image)
+    offsets = layers.Reshape((16, 4))(layers.Conv2D(4, 1, activation="sigmoid")(conv))
+    logits = layers.Reshape((16, 2))(layers.Conv2D(2, 1)(conv))
+    centers = np.stack(np.meshgrid(range(2, 16, 4), range(2, 16, 4)), -1).reshape(16, 2)
+    anchors = np.concatenate([centers, np.full((16, 2), 4)], 1).astype(np.float32)
+    # Boxes (left, top, right, bottom) that contain the centers.
+    boxes = offsets * np.array([-4, -4, 4, 4], np.float32) + np.tile(centers, 2).astype("f")
+    return {
+        **make_image_models(),
+        "mask": np.eye(32) > 0,
+        "detector": keras.Model(image, {"boxes": boxes, "scores": logits}),
+        "retinanet": keras.Model(image, {"bbox_regression": offsets, "cls_logits": logits}),
+        "anchors": anchors,
+        "tagger": keras.Model(sequence, layers.Conv1D(3, 3, padding="same")(sequence)),
+        "sequences": np.random.default_rng(2).random((2, 12, 2)).astype(np.float32),
+    }
+
+
 def make_two_inputs() -> dict[str, Any]:
     """Return a model of a photo and an age."""
     photo, age = keras.Input((32, 32, 3), name="photo"), keras.Input((1,), name="age")
@@ -130,6 +151,42 @@ def make_demo() -> dict[str, Any]:
     return {"model": model, "batch": batch, "photos": [actgrid.demo.photo()] * 2}
 
 
+def make_other_inputs() -> dict[str, Any]:
+    """Return models that take sequences, volumes, tables, texts and two inputs, with samples."""
+
+    def connect(*shape: int | None, body: list[Any], dtype: str = "float32") -> Any:
+        return keras.Sequential([keras.Input(shape, dtype=dtype), *body])
+
+    rng = np.random.default_rng(6)
+    vocabulary = ["", "[UNK]", "the", "film", "was", "a", "masterpiece", "dull"]
+    vectorization = layers.TextVectorization(vocabulary=vocabulary[2:], output_sequence_length=6)
+    embedding = [layers.Embedding(8, 4), layers.GlobalAveragePooling1D(), layers.Dense(2)]
+    photo, age = keras.Input((8, 8, 3), name="photo"), keras.Input((2,), name="age")
+    features = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(photo))
+    return {
+        "signal_model": connect(
+            400, 2, body=[layers.Conv1D(4, 9), layers.GlobalMaxPooling1D(), layers.Dense(2)]
+        ),
+        "signals": rng.normal(size=(2, 400, 2)).astype(np.float32),
+        "long_activation": rng.normal(size=(1, 12_000, 32)).astype(np.float32),
+        "volume_model": connect(
+            8, 9, 10, 1, body=[layers.Conv3D(4, 3), layers.GlobalMaxPooling3D(), layers.Dense(2)]
+        ),
+        "volumes": rng.random((1, 8, 9, 10, 1)).astype(np.float32),
+        "table_model": connect(3, body=[layers.Dense(2)]),
+        "rows": rng.random((2, 3)).astype(np.float32),
+        "text_model": connect(1, dtype="string", body=[vectorization, *embedding]),
+        "token_model": connect(6, dtype="int32", body=embedding),
+        "vectorization": vectorization,
+        "vocabulary": vocabulary,
+        "indices": np.array([[2, 3, 4, 5, 6, 0]]),
+        "two_inputs": keras.Model(
+            [photo, age], layers.Dense(2)(layers.Concatenate()([features, age]))
+        ),
+        "x": [rng.random((1, 8, 8, 3)).astype(np.float32), np.ones((1, 2), np.float32)],
+    }
+
+
 def make_gan() -> dict[str, Any]:
     """Return an untrained network with a generator, and a callback for the generator."""
     from actgrid.callbacks import ActivationGrids
@@ -153,10 +210,12 @@ SETUPS: dict[str, Callable[[], dict[str, Any]]] = {
         make_classifier,
         make_datasets,
         make_demo,
+        make_dense_models,
         make_gan,
         make_image_models,
         make_inputs_of_operations,
         make_multitask,
+        make_other_inputs,
         make_rgb_and_depth,
         make_two_inputs,
     )
