@@ -144,6 +144,19 @@ def test_long_sequences_are_sent_in_one_piece() -> None:
     assert np.abs(shown - expected.levels).max() <= 1
 
 
+def test_texts_may_be_long_or_files(tmp_path: Any) -> None:
+    model, text = make_model("text"), "good film " * 200
+    (tmp_path / "reviews.txt").write_text("good\nfilm\n")
+    viewer = make_viewer(model, [text, str(tmp_path / "reviews.txt")])
+    names = [image.name for image in viewer.images.list_images(0, 10)]
+    assert names == [f"{text[:60]}…", "reviews[0].txt", "reviews[1].txt"]
+    asyncio.run(viewer.close())
+    by_file = actgrid.explain(model, str(tmp_path / "reviews.txt"), "saliency", target=0)
+    by_texts = actgrid.explain(model, ["good", "film"], "saliency", target=0)
+    np.testing.assert_array_equal(by_file.values, by_texts.values)
+    assert actgrid.explain(model, text, "saliency", target=0).values.shape == (1, 4)
+
+
 def test_uploads_of_samples() -> None:
     viewer = make_viewer(make_model("table"))
     csv = viewer.images.add(b"1,2,3\n", "row.csv")

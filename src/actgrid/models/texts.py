@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import read_input_specs
 
 __all__ = ["encode_texts", "is_text", "takes_strings"]
+
+# Suffixes of files of texts, or of indices of tokens.
+_SUFFIXES = (".txt", ".npy", ".npz")
 
 
 def takes_strings(model: Any) -> bool:
@@ -22,9 +26,18 @@ def takes_strings(model: Any) -> bool:
 
 
 def is_text(x: Any, model: Any, tokens: Any) -> bool:
-    """Return whether strings are texts for a model, and not paths of files."""
+    """Return whether strings are texts for a model, and not paths of files.
+
+    Strings that end like a file of texts or arrays are paths if the file exists.
+    """
     samples = x if isinstance(x, (list, tuple)) else [x]
     if not samples or not all(isinstance(sample, str) for sample in samples):
+        return False
+    # The method of Path raises an error for a long text.
+    if any(
+        sample.lower().endswith(_SUFFIXES) and os.path.isfile(sample)  # noqa: PTH113
+        for sample in samples
+    ):
         return False
     return takes_strings(model) or tokens is not None
 

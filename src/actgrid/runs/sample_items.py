@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -163,7 +164,8 @@ def _may_have_samples(source: Any) -> bool:
     """Return whether a source may be samples of a model that takes no images."""
     if not isinstance(source, (str, os.PathLike)):
         return False
-    return os.fspath(source).lower().endswith(_SUFFIXES) or Path(source).is_dir()
+    text = os.fspath(source)
+    return text.lower().endswith(_SUFFIXES) or glob.has_magic(text) or Path(source).is_dir()
 
 
 def _select_row(batch: Any, row: int) -> Any:

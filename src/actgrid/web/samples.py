@@ -39,6 +39,8 @@ _UPLOAD_SUFFIXES: dict[SampleKind, tuple[str, ...]] = {
 }
 # Height and width in pixels of the part of a text that a thumbnail shows.
 _EXCERPT_SIDE = 200
+# Number of letters of a text in its name.
+_MAX_NAME_LENGTH = 60
 _AXES = {
     "sequence": ("time",),
     "volume": ("depth", "height", "width"),
@@ -121,9 +123,14 @@ class SampleReader:
         ActgridError
             Errors of `read_samples`.
         """
-        if isinstance(sources, str) and not Path(sources).exists() and self._is_text(sources):
+        if self.kind == "text" and is_text(sources, self._model, self._tokens):
+            sources = [sources] if isinstance(sources, str) else sources
             batch = np.asarray(encode_texts(sources, self._model, self._tokens))
-            yield from self._split(Samples(batch, ("text",), texts=(sources,)))
+            names = tuple(
+                text if len(text) <= _MAX_NAME_LENGTH else f"{text[:_MAX_NAME_LENGTH]}…"
+                for text in sources
+            )
+            yield from self._split(Samples(batch, names, texts=tuple(sources)))
         elif isinstance(sources, (str, os.PathLike)):
             for path in find_sample_files(Path(sources), self.kind):
                 yield from self._split(self._read(path))
@@ -165,9 +172,6 @@ class SampleReader:
                 return next(self._split(self._read(path)))
             except ActgridError as error:  # clients must not learn the folders of the server
                 raise type(error)(str(error).replace(str(path), "the file")) from None
-
-    def _is_text(self, source: str) -> bool:
-        return self.kind == "text" and is_text(source, self._model, self._tokens)
 
     def _read(self, path: Path) -> Samples:
         return read_samples(path, self._model, tokens=self._tokens, **self._options)
