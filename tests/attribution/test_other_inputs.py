@@ -212,6 +212,28 @@ def test_channels_first_sequences_and_volumes() -> None:
             )
 
 
+class Subclassed(keras.Model):  # type: ignore[misc]
+    """A model whose input is not known before its first call."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.conv = getattr(layers, f"Conv{rank}D")(3, 3, padding="same")
+        self.pool = getattr(layers, f"GlobalAveragePooling{rank}D")()
+        self.dense = layers.Dense(2)
+
+    def call(self, x: Any) -> Any:
+        return self.dense(self.pool(self.conv(x)))
+
+
+@pytest.mark.parametrize("kind", ["sequence", "image", "volume"])
+def test_subclassed_models_that_were_not_called(kind: str) -> None:
+    x = make_x(kind)
+    model = Subclassed(len(SIDES[kind]))
+    result = actgrid.explain(model, x, "gradient_x_input", target=1)
+    expected = (differentiate(model, x, 1) * x).sum(-1)
+    np.testing.assert_allclose(result.values, expected, rtol=1e-3, atol=1e-6)
+
+
 def make_recurrent(layer: Any) -> Any:
     keras.utils.set_random_seed(3)
     return keras.Sequential(
@@ -356,6 +378,21 @@ def test_columns_of_a_table_are_named() -> None:
     assert result.names == (("age", "income"),) * 2
     with pytest.raises(ShapeError, match="must name the 2 columns of the table: got 1"):
         actgrid.explain(model, x, "saliency", tokens=["age"])
+
+
+def test_texts_and_tables_are_explained_together() -> None:
+    text, age = keras.Input((1,), dtype="string", name="text"), keras.Input((3,), name="age")
+    vectorization = layers.TextVectorization(vocabulary=["good", "bad"], output_sequence_length=4)
+    embedded = layers.GlobalAveragePooling1D()(layers.Embedding(4, 3)(vectorization(text)))
+    joined = layers.Concatenate()([embedded, age])
+    model = keras.Model({"text": text, "age": age}, layers.Dense(2)(joined))
+    x = {"text": np.array([["good"], ["bad bad"]]), "age": RNG.random((2, 3), np.float32)}
+    results = actgrid.explain(model, x, "integrated_gradients", target=0, inputs="all")
+    assert results["text"].names == (("good", "", "", ""), ("bad", "bad", "", ""))
+    tensors = {name: tf.constant(array) for name, array in x.items()}
+    # The model is linear in the embedding and the table, and has no bias.
+    total = sum(result.values.sum(1) for result in results.values())
+    np.testing.assert_allclose(np.asarray(total), np.asarray(model(tensors))[:, 0], rtol=1e-4)
 
 
 # --- texts ---

@@ -34,6 +34,7 @@ from actgrid.attribution.tokens import name_tokens
 from actgrid.errors import (
     DtypeError,
     LayerError,
+    ModelError,
     OptionError,
     ShapeError,
     TargetError,
@@ -43,7 +44,7 @@ from actgrid.models import load_model
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.image_sources import are_images, open_images
 from actgrid.models.images import Photo, load_images, load_photos
-from actgrid.models.inputs import is_real_dtype, prepare_inputs
+from actgrid.models.inputs import is_real_dtype, prepare_inputs, read_input_specs
 from actgrid.models.labels import resolve_labels
 from actgrid.models.sample_files import load_samples
 from actgrid.models.texts import encode_texts, is_text
@@ -281,9 +282,7 @@ def prepare_request(
         sources = open_images(x)
         x = load_images(sources, model=model)
         photos = load_photos(sources, model=model)
-    with tf.device("CPU"):  # only a batch at a time is moved to a GPU
-        model_inputs = prepare_inputs(model, x, single=not has_batch_axis)
-    build_model(model, model_inputs)
+    model_inputs = _prepare_model_inputs(model, x, has_batch_axis)
     if inputs is not None and image_input is not None:
         raise OptionError("give inputs or image_input, not both")
     option, choice = ("image_input", image_input) if inputs is None else ("inputs", inputs)
@@ -336,6 +335,26 @@ def prepare_request(
             )
         )
     return ExplanationRequest(requests, tuple(explained_inputs))
+
+
+def _prepare_model_inputs(model: Any, x: Any, has_batch_axis: bool) -> Any:
+    """Return the inputs with batch axes, and build the model if needed."""
+
+    def prepare(single: bool) -> Any:
+        with tensorflow().device("CPU"):  # only a batch at a time is moved to a GPU
+            return prepare_inputs(model, x, single=single)
+
+    model_inputs = prepare(not has_batch_axis)
+    try:
+        build_model(model, model_inputs)
+    except ModelError:
+        # A model whose inputs are not known may take an array of three axes as an image, or as
+        # sequences.
+        if has_batch_axis or read_input_specs(model) is not None:
+            raise
+        model_inputs = prepare(False)
+        build_model(model, model_inputs)
+    return model_inputs
 
 
 def _check_values(tensor: Any, name: str) -> Any:
