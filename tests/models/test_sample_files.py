@@ -805,7 +805,7 @@ def test_limit_of_the_size(suffix: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_files_of_a_folder(tmp_path: Path) -> None:
-    for name in ("b.wav", "a.csv", ".hidden.csv", "photo.jpg", "deep/c.npy"):
+    for name in ("b.wav", "a.csv", ".hidden.csv", "photo.jpg", "scan.nii", "deep/c.npy"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     names = [path.name for path in find_sample_files(tmp_path, "sequence")]

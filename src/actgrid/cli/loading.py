@@ -61,9 +61,10 @@ def resolve_preprocessing(model: Any, preprocess: Any) -> Preprocessing | None:
     Returns
     -------
     Preprocessing or None
-        None: the model takes neither images nor videos, so that its input is not preprocessed.
+        None: the model takes no images. Of other samples only the frames of videos are
+        preprocessed.
     """
-    if find_sample_kind(model) not in (None, "image", "volume"):
+    if find_sample_kind(model) not in (None, "image"):
         find_preprocessing("none" if preprocess == "auto" else preprocess)  # checks the option
         return None
     with warnings.catch_warnings():

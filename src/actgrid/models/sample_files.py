@@ -48,6 +48,15 @@ Array = npt.NDArray[Any]
 
 _ARRAY_SUFFIXES = (".npy", ".npz", ".wav", ".csv", ".tsv", ".nii", ".nii.gz")
 _VOLUME_SUFFIXES = (".tif", ".tiff", ".gif", ".webp", ".apng")
+# Suffixes of the files that a model takes, by the kind of its samples; None: not known.
+_SUFFIXES: dict[SampleKind | None, tuple[str, ...]] = {
+    None: _ARRAY_SUFFIXES,
+    "image": (".npy", ".npz"),
+    "sequence": (".npy", ".npz", ".wav", ".csv", ".tsv"),
+    "table": (".npy", ".npz", ".wav", ".csv", ".tsv"),
+    "text": (".npy", ".npz", ".csv", ".tsv", ".txt"),
+    "volume": (".npy", ".npz", ".nii", ".nii.gz", *_VOLUME_SUFFIXES),
+}
 _KIND_NAMES: dict[SampleKind, str] = {
     "image": "images",
     "sequence": "sequences",
@@ -90,24 +99,20 @@ def is_sample_file(path: str | os.PathLike[str], kind: SampleKind | None = None)
     kind : str or None, default None
         Kind of samples that the model takes, as `find_sample_kind` returns it. Animations, TIFF
         files and folders of frames hold samples only for ``"volume"``, and .txt files only for
-        ``"text"``; otherwise they are pictures, or folders and lists of pictures.
+        ``"text"``; otherwise they are pictures, or folders and lists of pictures. None: any kind.
 
     Returns
     -------
     bool
-        Whether `read_samples` reads the path.
+        Whether the path is a file of samples of this kind.
     """
     path = Path(path)
     name = path.name.lower()
     if is_directory(path):
         return kind == "volume" and is_frame_folder(path)
-    if name.endswith(_ARRAY_SUFFIXES):
-        return True
-    if kind == "text":
-        return name.endswith(".txt")
-    if kind == "volume":
-        return name.endswith(_VOLUME_SUFFIXES) or (name.endswith(".png") and count_frames(path) > 1)
-    return False
+    if kind == "volume" and name.endswith(".png"):
+        return count_frames(path) > 1
+    return name.endswith(_SUFFIXES[kind])
 
 
 def find_sample_files(source: str | os.PathLike[str], kind: SampleKind) -> list[Path]:
