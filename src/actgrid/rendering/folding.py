@@ -86,18 +86,25 @@ def choose_fold(steps: int, max_columns: int, max_lines: int) -> Fold:
     return Fold(steps, pooled, -(-columns // lines), lines)
 
 
-def pool_range(values: Array, pooled: int) -> tuple[Array, Array]:
-    """Return the smallest and largest of every `pooled` values along the last axis."""
-    starts = np.arange(0, values.shape[-1], pooled)
-    return np.minimum.reduceat(values, starts, -1), np.maximum.reduceat(values, starts, -1)
+def pool_range(values: Array, pooled: int, axis: int = -1) -> tuple[Array, Array]:
+    """Return the smallest and largest of every `pooled` values along an axis."""
+    source = np.moveaxis(values, axis, 0)
+    low = source[::pooled].copy()
+    high = low.copy()
+    for offset in range(1, pooled):  # several times faster than `reduceat`
+        part = source[offset::pooled]
+        np.minimum(low[: len(part)], part, out=low[: len(part)])
+        np.maximum(high[: len(part)], part, out=high[: len(part)])
+    return np.moveaxis(low, 0, axis), np.moveaxis(high, 0, axis)
 
 
-def pool_extremes(values: Array, pooled: int, centre: Any = 0.0) -> Array:
-    """Return of every `pooled` values along the last axis the one farthest from a centre."""
+def pool_extremes(values: Array, pooled: int, centre: float = 0.0, axis: int = -1) -> Array:
+    """Return of every `pooled` values along an axis the one farthest from a centre."""
     if pooled == 1:
         return values
-    low, high = pool_range(values, pooled)
-    return np.where(high - centre >= centre - low, high, low)
+    low, high = pool_range(values, pooled, axis)
+    middle = np.float32(centre)  # a float of Python would convert levels to float64
+    return np.where(high - middle >= middle - low, high, low)
 
 
 class StripFold(NamedTuple):
@@ -164,7 +171,7 @@ class StripFold(NamedTuple):
             (height, width) uint8, made by `make_blank_levels`.
         """
         if self.pooled > 1:
-            levels = pool_extremes(levels.T, self.pooled, float(levels.mean())).T
+            levels = pool_extremes(levels, self.pooled, float(levels.mean()), 0)
         source = levels.T if self._is_wide else levels
         length, thickness = self._strip_length, source.shape[1]
         sides = (length, self.strips * (thickness + self.padding) - self.padding)
