@@ -42,7 +42,14 @@ from actgrid.models.wave_files import read_wave
 from actgrid.option_groups import takes_options
 from actgrid.options import InputOptions
 
-__all__ = ["Samples", "find_sample_files", "is_sample_file", "load_samples", "read_samples"]
+__all__ = [
+    "Samples",
+    "find_sample_files",
+    "is_sample_file",
+    "load_samples",
+    "may_be_sample_file",
+    "read_samples",
+]
 
 Array = npt.NDArray[Any]
 
@@ -57,6 +64,7 @@ _SUFFIXES: dict[SampleKind | None, tuple[str, ...]] = {
     "text": (".npy", ".npz", ".csv", ".tsv", ".txt"),
     "volume": (".npy", ".npz", ".nii", ".nii.gz", *_VOLUME_SUFFIXES),
 }
+_ALL_SUFFIXES = tuple(sorted({suffix for group in _SUFFIXES.values() for suffix in group}))
 _KIND_NAMES: dict[SampleKind, str] = {
     "image": "images",
     "sequence": "sequences",
@@ -87,6 +95,11 @@ class Samples(NamedTuple):
     names: tuple[str, ...]
     features: tuple[str, ...] | None = None
     texts: tuple[str, ...] | None = None
+
+
+def may_be_sample_file(path: str | os.PathLike[str]) -> bool:
+    """Return whether the suffix of a path is that of samples, for a model of any kind."""
+    return os.fspath(path).lower().endswith(_ALL_SUFFIXES)
 
 
 def is_sample_file(path: str | os.PathLike[str], kind: SampleKind | None = None) -> bool:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from actgrid.errors import OptionError, ShapeError
 from actgrid.option_checks import resolve_thread_count
 from actgrid.option_groups import takes_options
-from actgrid.options import SIGNED, HeatmapOptions, RenderOptions
+from actgrid.options import SIGNED, FrameOptions, HeatmapOptions, RenderOptions
 from actgrid.rendering.backends import load_backend
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.heatmap_inputs import as_entries, as_labels, as_numbers
@@ -22,7 +22,7 @@ from actgrid.rendering.picture import Picture
 from actgrid.rendering.sheet import Sheet, lay_out_sheet
 from actgrid.rendering.stats import ChannelStats
 
-__all__ = ["Attribution", "measure_ranges"]
+__all__ = ["Attribution", "measure_ranges", "resize_maps"]
 
 Array = npt.NDArray[Any]
 _Self = TypeVar("_Self", bound="Attribution")
@@ -235,10 +235,13 @@ class Attribution(Picture):
         >>> heatmap = actgrid.Heatmap(np.random.rand(14, 14), images=photo)
         >>> heatmap.overlay(alpha=0.7).save("overlay.png")
         """
-        cmap = options["cmap"] or self.cmap
-        threads = resolve_thread_count(options["threads"])
-        pictures = self._draw_pictures(options["alpha"], cmap, options["clip"], threads)
+        pictures = self._draw_pictures(*self._get_drawing(options))
         return lay_out_sheet(pictures, columns=options["columns"])
+
+    def _get_drawing(self, options: HeatmapOptions | FrameOptions) -> tuple[float, str, float, int]:
+        """Return the opacity, colormap, percentile and number of threads of complete options."""
+        threads = resolve_thread_count(options["threads"])
+        return options["alpha"], options["cmap"] or self.cmap, options["clip"], threads
 
     def _draw_pictures(
         self, alpha: float, cmap: str, clip: float, threads: int
@@ -325,6 +328,15 @@ class Attribution(Picture):
         normalization = parse_normalize(self._render_options["normalize"])
         terms = normalization.compute_terms(stats, stats.min, stats.max, np.float32)
         return (Mapping(*entry) for entry in zip(*terms, strict=True))
+
+
+def resize_maps(
+    maps: npt.NDArray[np.float32], height: int, width: int, threads: int
+) -> npt.NDArray[np.float32]:
+    """Return maps (N, h, w), resized bilinearly to (N, height, width), see `Heatmap.resize`."""
+    resized = np.empty((len(maps), height, width), np.float32)
+    load_backend().resize(np.ascontiguousarray(maps, np.float32), resized, threads)
+    return resized
 
 
 def measure_ranges(maps: npt.NDArray[np.float32], signed: bool, clip: float) -> ChannelStats:

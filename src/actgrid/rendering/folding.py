@@ -137,10 +137,15 @@ class StripFold(NamedTuple):
         return self.channels > self.steps
 
     @property
+    def _sides(self) -> tuple[int, int]:
+        """Lengths in pixels of the axis that is cut, and of the other axis."""
+        rows = -(-self.steps // self.pooled)
+        return (self.channels, rows) if self._is_wide else (rows, self.channels)
+
+    @property
     def _strip_length(self) -> int:
         """Length in pixels of a strip along the axis that is cut."""
-        rows = -(-self.steps // self.pooled)
-        return -(-(self.channels if self._is_wide else rows) // self.strips)
+        return -(-self._sides[0] // self.strips)
 
     def describe(self) -> str:
         """Return how the steps or channels are cut and pooled, as text."""
@@ -173,7 +178,7 @@ class StripFold(NamedTuple):
         if self.pooled > 1:
             levels = pool_extremes(levels, self.pooled, float(levels.mean()), 0)
         source = levels.T if self._is_wide else levels
-        length, thickness = self._strip_length, source.shape[1]
+        length, thickness = self._strip_length, self._sides[1]
         sides = (length, self.strips * (thickness + self.padding) - self.padding)
         height, width = sides[::-1] if self._is_wide else sides
         folded = make_blank_levels(height, width, background)
@@ -186,8 +191,7 @@ class StripFold(NamedTuple):
     def unfold(self, folded: Levels) -> Levels:
         """Return the picture before it was cut into strips, with pooled steps."""
         source = folded.T if self._is_wide else folded
-        rows = -(-self.steps // self.pooled)
-        count, thickness = (self.channels, rows) if self._is_wide else (rows, self.channels)
+        count, thickness = self._sides
         lefts = range(0, source.shape[1], thickness + self.padding)
         strips = [source[:, left : left + thickness] for left in lefts]
         joined = np.concatenate(strips)[:count]
@@ -208,8 +212,7 @@ class StripFold(NamedTuple):
         """
         if self._is_wide:
             y, x = x, y
-        rows = -(-self.steps // self.pooled)
-        count, thickness = (self.channels, rows) if self._is_wide else (rows, self.channels)
+        count, thickness = self._sides
         strip, across = divmod(x, thickness + self.padding)
         along = strip * self._strip_length + y
         if across >= thickness or along >= count:

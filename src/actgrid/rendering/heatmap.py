@@ -13,7 +13,7 @@ from actgrid.errors import OptionError
 from actgrid.option_checks import check_integer, check_number, resolve_thread_count
 from actgrid.option_groups import UNSET, takes_options
 from actgrid.options import ContourOptions, LevelOptions, RenderOptions
-from actgrid.rendering.attribution import Attribution, measure_ranges
+from actgrid.rendering.attribution import Attribution, measure_ranges, resize_maps
 from actgrid.rendering.backends import load_backend
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.contours import Region, find_band_edges, stroke
@@ -200,9 +200,7 @@ class Heatmap(Attribution):
             If a side is not a positive integer. Also a ValueError.
         """
         sides = (check_integer("height", height, 1), check_integer("width", width, 1))
-        resized = np.empty((len(self), *sides), np.float32)
-        load_backend().resize(self.values, resized, resolve_thread_count(threads))
-        return resized
+        return resize_maps(self.values, *sides, resolve_thread_count(threads))
 
     @takes_options(LevelOptions)
     def levels(self, **options: Unpack[LevelOptions]) -> npt.NDArray[np.uint8]:
@@ -286,12 +284,11 @@ class Heatmap(Attribution):
             lines.append((-1, as_colour("negative_color", negative_color)))
         stats = measure_ranges(self.values, self.signed, options["clip"])
         pictures = photos.copy()
-        backend, threads = load_backend(), resolve_thread_count(options["threads"])
+        threads = resolve_thread_count(options["threads"])
         for map_values, low, high, region, picture in zip(
             self.values, stats.min, stats.max, regions, pictures, strict=True
         ):
-            values = np.empty(region.sides, np.float32)
-            backend.resize(map_values[None], values[None], threads)
+            (values,) = resize_maps(map_values[None], *region.sides, threads)
             region_slices, image_slices = region.compute_slices(sides)
             for sign, colour in lines:
                 bands = np.zeros(region.sides, np.int16)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from actgrid.rendering.attribution import Attribution
+from actgrid.rendering.attribution import Attribution, resize_maps
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.folding import Fold, choose_fold, pool_extremes, pool_range
 from actgrid.rendering.sheet import shorten_text
@@ -78,11 +78,9 @@ class SequenceAttribution(Attribution):  # numpydoc ignore=PR01
 
 def _resample(values: Array, steps: int) -> Array:
     """Resize (C, t) to (C, steps) linearly; the outermost values extend to the edges."""
-    length = values.shape[1]
-    if length == steps:
+    if values.shape[1] == steps:
         return values
-    positions = (np.arange(steps) + 0.5) * length / steps - 0.5
-    return np.stack([np.interp(positions, np.arange(length), row) for row in values])
+    return resize_maps(values[:, None], 1, steps, 1)[:, 0]
 
 
 def _draw_sequence(signal: Array | None, band: Pixels, fold: Fold) -> Pixels:

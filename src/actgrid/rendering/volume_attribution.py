@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from actgrid.encoding import encode_frames, write_file
 from actgrid.errors import OptionError
-from actgrid.option_checks import check_integer, resolve_thread_count
+from actgrid.option_checks import check_integer
 from actgrid.option_groups import takes_options
 from actgrid.options import FrameOptions, HeatmapOptions
-from actgrid.rendering.attribution import Attribution
+from actgrid.rendering.attribution import Attribution, resize_maps
 from actgrid.rendering.backends import load_backend
 from actgrid.rendering.colormaps import palette
 from actgrid.rendering.input_pictures import to_pictures
@@ -82,12 +82,7 @@ class VolumeAttribution(Attribution):  # numpydoc ignore=PR01
         """
         position = _AXES.index(_check_axis(axis))
         pictures: list[Pixels] = []
-        for volume in self._overlay_volumes(
-            options["alpha"],
-            options["cmap"] or self.cmap,
-            options["clip"],
-            resolve_thread_count(options["threads"]),
-        ):
+        for volume in self._overlay_volumes(*self._get_drawing(options)):
             pictures += list(_enlarge(np.moveaxis(volume, position, 0)))
         count = len(pictures) // len(self)
         captions = [f"{axis} {index}" for _ in self for index in range(count)]
@@ -123,13 +118,7 @@ class VolumeAttribution(Attribution):  # numpydoc ignore=PR01
         >>> volumes = make_attribution(np.random.rand(1, 4, 8, 8), ("depth", "height", "width"))
         >>> volumes.cuts((0, 3, 3)).save("cuts.png")
         """
-        pictures = self._draw_cuts(
-            position,
-            options["alpha"],
-            options["cmap"] or self.cmap,
-            options["clip"],
-            resolve_thread_count(options["threads"]),
-        )
+        pictures = self._draw_cuts(position, *self._get_drawing(options))
         return lay_out_sheet(pictures, columns=options["columns"])
 
     @takes_options(FrameOptions)
@@ -156,12 +145,7 @@ class VolumeAttribution(Attribution):  # numpydoc ignore=PR01
         >>> volumes = make_attribution(np.random.rand(1, 4, 8, 8), ("depth", "height", "width"))
         >>> volumes.save_animation("volume.webp", frame_milliseconds=80)
         """
-        volumes = self._overlay_volumes(
-            options["alpha"],
-            options["cmap"] or self.cmap,
-            options["clip"],
-            resolve_thread_count(options["threads"]),
-        )
+        volumes = self._overlay_volumes(*self._get_drawing(options))
         frames = np.concatenate([_enlarge(volume) for volume in volumes], 2)
         data = encode_frames(
             path,
@@ -228,11 +212,8 @@ def _resample_depth(maps: Array, depth: int) -> Array:
     """Resize maps (d, h, w) to (depth, h, w) linearly."""
     if len(maps) == depth:
         return maps
-    positions = np.clip((np.arange(depth) + 0.5) * len(maps) / depth - 0.5, 0, len(maps) - 1)
-    lower = np.floor(positions).astype(int)
-    upper = np.minimum(lower + 1, len(maps) - 1)
-    fraction = (positions - lower).astype(np.float32)[:, None, None]
-    return np.ascontiguousarray(maps[lower] * (1 - fraction) + maps[upper] * fraction)
+    lines = maps.reshape(1, len(maps), -1)
+    return resize_maps(lines, depth, lines.shape[2], 1).reshape(depth, *maps.shape[1:])
 
 
 def _find_voxel(

@@ -17,18 +17,13 @@ from actgrid.models.sample_files import (
     Samples,
     find_sample_files,
     is_sample_file,
+    may_be_sample_file,
     read_samples,
 )
 from actgrid.models.sample_inputs import find_sample_kind
 from actgrid.runs.sources import Item, Items, find_items
 
 __all__ = ["SampleItems", "find_run_items", "iterate_samples"]
-
-# Files of these suffixes are no images for some models, as are folders and globs.
-_SUFFIXES = (
-    *(".npy", ".npz", ".wav", ".csv", ".tsv", ".nii", ".nii.gz"),
-    *(".tif", ".tiff", ".gif", ".webp", ".apng", ".txt"),
-)
 
 
 class SampleItems(Items):
@@ -164,8 +159,7 @@ def _may_have_samples(source: Any) -> bool:
     """Return whether a source may be samples of a model that takes no images."""
     if not isinstance(source, (str, os.PathLike)):
         return False
-    text = os.fspath(source)
-    return text.lower().endswith(_SUFFIXES) or glob.has_magic(text) or Path(source).is_dir()
+    return may_be_sample_file(source) or glob.has_magic(os.fspath(source)) or Path(source).is_dir()
 
 
 def _select_row(batch: Any, row: int) -> Any:

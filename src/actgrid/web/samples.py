@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from actgrid.attribution.explained_tensors import ValueLayout
 from actgrid.errors import ActgridError, OptionError
 from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.inputs import prepare_inputs
@@ -41,12 +42,6 @@ _UPLOAD_SUFFIXES: dict[SampleKind, tuple[str, ...]] = {
 _EXCERPT_SIDE = 200
 # Number of letters of a text in its name.
 _MAX_NAME_LENGTH = 60
-_AXES = {
-    "sequence": ("time",),
-    "volume": ("depth", "height", "width"),
-    "table": ("feature",),
-    "text": ("token",),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,12 +217,13 @@ def draw_sample(sample: Sample) -> npt.NDArray[np.uint8]:
         drawn = make_attribution(np.zeros((1, len(names))), ("token",), names=[names])
     else:
         values = sample.x.astype(np.float32)
-        if sample.channels_first:
-            values = np.moveaxis(values, 1, -1)
-        shape = values.shape if sample.kind == "table" else values.shape[:-1]
+        layout = ValueLayout(values.ndim, sample.channels_first)
+        sides = values.shape[layout.spatial_slice]
+        if layout.channel_axis is not None:
+            values = layout.to_channels_last(values)
         names_of_columns = None if sample.features is None else [sample.features]
         drawn = make_attribution(
-            np.zeros(shape, np.float32), _AXES[sample.kind], inputs=values, names=names_of_columns
+            np.zeros((1, *sides), np.float32), layout.names, inputs=values, names=names_of_columns
         )
     picture: npt.NDArray[np.uint8] = drawn.draw_inputs().pictures[0]
     return picture
