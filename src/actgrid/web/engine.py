@@ -23,7 +23,7 @@ from actgrid.option_checks import check_integer
 from actgrid.rendering.tiles import DTYPES
 from actgrid.web.cache import Cache
 from actgrid.web.images import StoredImage
-from actgrid.web.inputs import PreparedImage, make_input
+from actgrid.web.inputs import PreparedImage, make_converter
 
 __all__ = ["Engine"]
 
@@ -102,7 +102,7 @@ class Engine:
         Nodes of the model: its inputs, and each call of its layers.
     drawable_nodes : list of int
         Indices of the nodes whose activations can be drawn: outputs of layers with 2 to 5 axes.
-    input : ModelInput
+    input : InputConverter
         Conversion of images or other samples to the input of the model.
 
     Raises
@@ -136,7 +136,7 @@ class Engine:
         self.model: Any = load_model(model)
         check_compiled(get_network(self.model), "the viewer")
         self._cache = cache
-        self.input = make_input(self.model, size, preprocess, fit, kind)
+        self.input = make_converter(self.model, size, preprocess, fit, kind)
         self._spec = self.input.spec
         self.graph = build_layer_graph(self.model, self._spec)
         self.drawable_nodes = [

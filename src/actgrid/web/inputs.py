@@ -22,7 +22,7 @@ from actgrid.options import InputOptions
 from actgrid.web.images import compute_scaled_size, read_image
 from actgrid.web.samples import Sample, draw_sample
 
-__all__ = ["ImageInput", "ModelInput", "PreparedImage", "SampleInput", "make_input"]
+__all__ = ["ImageConverter", "InputConverter", "PreparedImage", "SampleConverter", "make_converter"]
 
 Array = npt.NDArray[Any]
 
@@ -47,7 +47,7 @@ class PreparedImage(NamedTuple):
     x: Array
 
 
-class ModelInput(Protocol):
+class InputConverter(Protocol):
     """Protocol of the conversion of samples to the input of a model.
 
     Attributes
@@ -71,9 +71,9 @@ class ModelInput(Protocol):
         """Return an input to run the model with once; None if its size is not known."""
 
 
-def make_input(
+def make_converter(
     model: Any, size: Any, preprocess: Any, fit: str, kind: str | None = None
-) -> ModelInput:
+) -> InputConverter:
     """Return the conversion of samples to the input of a model.
 
     For the parameters and errors see `Engine`.
@@ -82,12 +82,12 @@ def make_input(
     if kind is None:
         kind = find_sample_kind(model)
     if kind is None or kind == "image":
-        return ImageInput(model, size, preprocess, fit)
-    return SampleInput(model, kind)
+        return ImageConverter(model, size, preprocess, fit)
+    return SampleConverter(model, kind)
 
 
-class ImageInput:
-    """Conversion of images to the input of a model; see `ModelInput`.
+class ImageConverter:
+    """Conversion of images to the input of a model; see `InputConverter`.
 
     Parameters
     ----------
@@ -162,8 +162,8 @@ class ImageInput:
         return None if self.size is None else self.prepare(_BLANK).x
 
 
-class SampleInput:
-    """Conversion of sequences, volumes, tables or texts to a model's input; see `ModelInput`.
+class SampleConverter:
+    """Conversion of sequences, volumes, tables or texts to a model's input; see `InputConverter`.
 
     Parameters
     ----------
