@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ def find_run_items(
         Errors of `find_items`, `find_sample_files` and `get_model`.
     """
     sources = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
-    if not isinstance(sources, (list, tuple)) or not any(map(_may_have_samples, sources)):
+    if not isinstance(sources, (list, tuple)) or not _may_have_samples(sources):
         return find_items(inputs, output)
     model = get_model()
     kind = find_sample_kind(model, options["tokens"])
@@ -155,11 +155,16 @@ def iterate_samples(items: Items) -> Iterator[tuple[Path, Any]]:
             yield Path(item.name), source[None]
 
 
-def _may_have_samples(source: Any) -> bool:
-    """Return whether a source may be samples of a model that takes no images."""
-    if not isinstance(source, (str, os.PathLike)):
-        return False
-    return may_be_sample_file(source) or glob.has_magic(os.fspath(source)) or Path(source).is_dir()
+def _may_have_samples(sources: Sequence[Any]) -> bool:
+    """Return whether sources may be samples of a model that takes no images."""
+    paths = [source for source in sources if isinstance(source, (str, os.PathLike))]
+    if any(
+        may_be_sample_file(path) or glob.has_magic(os.fspath(path)) or Path(path).is_dir()
+        for path in paths
+    ):
+        return True
+    # Animations can have the suffix of pictures; only the first file is opened.
+    return bool(paths) and is_sample_file(paths[0], "volume")
 
 
 def _select_row(batch: Any, row: int) -> Any:

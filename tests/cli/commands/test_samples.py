@@ -69,6 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pages = [Image.fromarray(page) for page in volume]
     pages[0].save(folder / "volume.tif", save_all=True, append_images=pages[1:])
     pages[0].save(folder / "video.gif", save_all=True, append_images=[*pages[1:], *pages])
+    pages[0].save(folder / "video.png", save_all=True, append_images=pages[1:])
     (folder / "reviews.txt").write_text("good film\nbad bad film\n")
     (folder / "words.txt").write_text("\n".join(WORDS))
     np.savez(
@@ -163,6 +164,12 @@ def test_render_draws_the_layers_of_each_sample(run: Run, folder: Path, tmp_path
     assert run("render", folder / "table.keras", folder / "table.csv", *arguments).code == 0
     pictures = sorted(path.relative_to(output).as_posix() for path in output.rglob("*.png"))
     assert pictures == ["table/000000/00_hidden.png", "table/000001/00_hidden.png"]
+
+
+def test_animated_png_is_a_video(run: Run, folder: Path, tmp_path: Path) -> None:
+    arguments = [folder / "volume.keras", folder / "video.png", "-o", tmp_path]
+    (line,) = explain(run, *arguments, "--method", "saliency")
+    assert Path(line["file"]).stem == "video_saliency"
 
 
 def test_measure_counts_samples(run: Run, folder: Path, tmp_path: Path) -> None:
