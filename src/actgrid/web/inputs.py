@@ -163,7 +163,7 @@ class ImageConverter:
 
 
 class SampleConverter:
-    """Conversion of sequences, volumes, tables or texts to a model's input; see `InputConverter`.
+    """Conversion of samples that are no images; see `InputConverter`.
 
     Parameters
     ----------
