@@ -33,6 +33,8 @@ class Call:
         The output.
     inputs
         Arguments that the layer was called with.
+    span
+        Numbers of the graph's operations that the call created.
     parts
         Outputs of the separate time steps, if `tensor` was stacked from a layer that ran once for
         each time step; else empty.
@@ -42,6 +44,7 @@ class Call:
     info: LayerInfo
     tensor: Any
     inputs: Any = field(repr=False)
+    span: range = field(default=range(0), repr=False)
     parts: tuple[Any, ...] = field(default=(), repr=False)
 
 
@@ -137,7 +140,8 @@ def filter_visible_calls(calls: list[Call]) -> list[Call]:
     """Remove the layer calls that Keras makes inside its own layers.
 
     If a composite layer, such as a nested model, returns the same tensor as its last inner layer,
-    the inner layer is kept. If it is a wrapper, such as TimeDistributed, the wrapper is kept.
+    the inner layer is kept. If it is a wrapper, such as TimeDistributed, the wrapper is kept. Layers
+    that return the attention scores of the layer around them are left out.
 
     Returns
     -------
@@ -152,7 +156,9 @@ def filter_visible_calls(calls: list[Call]) -> list[Call]:
             if chosen_call.tensor is call.tensor
         ]
         # A nested model usually returns the output tensor of its last layer.
-        if not (call.node.is_composite and positions):
+        if call.node.is_attention and positions:
+            chosen[positions[-1]] = call
+        elif not (call.node.is_composite and positions):
             if not call.node.is_internal:
                 chosen.append(call)
         elif getattr(call.node.layer, "layer", None) is chosen[positions[-1]].node.layer:

@@ -12,9 +12,11 @@ from typing import Any
 
 from actgrid.errors import LayerError, ModelError, OptionError, ShapeError, suggest
 from actgrid.models.frameworks import keras
+from actgrid.rendering import TokenGrid
 
 __all__ = [
     "NO_SPATIAL_LAYER",
+    "AttentionScores",
     "LayerInfo",
     "Node",
     "Selection",
@@ -22,6 +24,7 @@ __all__ = [
     "collect_layers",
     "collect_operations",
     "collect_weights",
+    "join_attention_path",
 ]
 
 
@@ -30,6 +33,10 @@ _FIRST_CALL = re.compile(r":0(?=$|\[)")
 NO_SPATIAL_LAYER = "the model has no layer with a spatial output; name the layers to extract"
 # Kind of picture that an output with a batch axis is drawn as, by rank.
 _KIND_OF_RANK = {2: "dense", 3: "sequence", 4: "image", 5: "volume"}
+# Names of the axes between batch and channels, by the number of these axes.
+_POSITION_AXES = {1: ("time",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+_ATTENTION_AXES = ("batch", "head", "query", "key")
+_HEAD_AXES = {"batch", "token", "head", "channel"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,16 @@ class LayerInfo:
         Number of weight values of the layer.
     index : int or None
         Position in ``model.layers``; None for layers inside other layers.
+    axes : tuple of str, optional
+        Name of each axis of the output, such as ``("batch", "height", "width", "channel")``, or
+        ``("batch", "head", "query", "key")`` for attention scores. Empty: by `shape` and
+        `data_format`.
+    grids : tuple of (TokenGrid or None), optional
+        For each axis of `axes` whose positions are patches of an image: their grid. Empty: there
+        are none.
+    lacks_grid : bool, default False
+        Whether the output has tokens of an image whose grid is not known, for example because the
+        height and width of the input are not fixed.
 
     Examples
     --------
@@ -72,23 +89,63 @@ class LayerInfo:
     data_format: str
     parameters: int
     index: int | None
+    axes: tuple[str, ...] = ()
+    grids: tuple[TokenGrid | None, ...] = ()
+    lacks_grid: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.axes:
+            object.__setattr__(self, "axes", self._name_axes())
+        if not self.grids:
+            object.__setattr__(self, "grids", (None,) * len(self.axes))
+
+    def _name_axes(self) -> tuple[str, ...]:
+        """Return the names of the axes by convention."""
+        rank = len(self.shape)
+        positions = _POSITION_AXES.get(rank - 2, ("other",) * (rank - 2))
+        if self.data_format == "channels_first":
+            return ("batch", "channel", *positions)[:rank]
+        return ("batch", *positions, "channel")[:rank] if rank > 1 else ("batch",) * rank
+
+    @property
+    def channel_axis(self) -> int:
+        """Index of the axis of which each entry is a tile: channels, or attention heads."""
+        if "head" in self.axes and self.kind in ("attention", "heads"):
+            return self.axes.index("head")
+        return 1 if self.data_format == "channels_first" else len(self.shape) - 1
 
     @property
     def channels(self) -> int | None:
-        """Length of the channel axis of the output; None if this length is not fixed."""
+        """Number of channels, or of attention heads; None if this number is not fixed."""
         if len(self.shape) < 2:
             return None
-        return self.shape[1 if self.data_format == "channels_first" else -1]
+        return self.shape[self.channel_axis]
+
+    @property
+    def token_grid(self) -> TokenGrid | None:
+        """Grid of the patches of an image, for an output with tokens of an image; else None.
+
+        For attention scores this is the grid of the keys.
+        """
+        return next(filter(None, reversed(self.grids)), None)
 
     @property
     def kind(self) -> str:
-        """Kind of layer output: ``"dense"``, ``"sequence"``, ``"image"`` or ``"volume"``.
+        """Kind of layer output, which determines how it is drawn.
+
+        ``"dense"``, ``"sequence"``, ``"image"`` or ``"volume"``; ``"attention"`` for attention
+        scores (N, heads, queries, keys); ``"heads"`` for values that are split into attention
+        heads, such as queries: (N, tokens, heads, channels) or (N, heads, tokens, channels).
 
         Raises
         ------
         ShapeError
             If the output has another rank than 2 to 5.
         """
+        if self.axes == _ATTENTION_AXES:
+            return "attention"
+        if set(self.axes) == _HEAD_AXES and self.axes.index("head") < 3:
+            return "heads"
         try:
             return _KIND_OF_RANK[len(self.shape)]
         except KeyError:
@@ -99,7 +156,20 @@ class LayerInfo:
     @property
     def is_spatial(self) -> bool:
         """True if the output has axes between batch and channels: sequence, image, volume."""
-        return 3 <= len(self.shape) <= 5
+        return 3 <= len(self.shape) <= 5 and 0 not in self.shape
+
+
+@dataclass(frozen=True)
+class AttentionScores:
+    """The attention scores that a layer computes, which are selected like a layer.
+
+    Attributes
+    ----------
+    layer
+        The layer that computes the scores; None: the model itself.
+    """
+
+    layer: Any = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -145,6 +215,11 @@ class Node:
         return run_index // count * count + self.call_order[run_index % count]
 
     @property
+    def is_attention(self) -> bool:
+        """True for the attention scores of a layer, False for a layer or an operation."""
+        return isinstance(self.layer, AttentionScores)
+
+    @property
     def is_layer(self) -> bool:
         """True for a Keras layer, False for an operation that is not a layer."""
         return isinstance(self.layer, keras().layers.Layer)
@@ -158,6 +233,11 @@ class Node:
     def parameters(self) -> int:
         """Number of weight values of the layer; 0 before the layer is built."""
         return self.layer.count_params() if self.is_layer and self.layer.built else 0
+
+
+def join_attention_path(path: str) -> str:
+    """Return the path of the attention scores of the layer at a path; ``""`` is the model."""
+    return f"{path}/attention".removeprefix("/")
 
 
 def list_sublayers(layer: Any) -> list[Any]:
@@ -434,9 +514,13 @@ class Selection:
                     continue
                 path = re.sub(r":\d+$", "", item)
             if not any(
-                self._matches_item(item, node, node.path, model) or node.path == path
+                self._matches_item(item, node, node.path, model)
+                or node.path == path
+                or (path and fnmatch.fnmatchcase(join_attention_path(node.path), path))
                 for node in nodes
             ):
+                if path and fnmatch.fnmatchcase(join_attention_path(""), path):
+                    continue  # attention scores that the model computes outside of layers
                 raise self._make_no_match_error(item, [node.path for node in nodes])
 
     def select_weights(self, model: Any) -> list[Weight]:

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 from actgrid.errors import ModelError
+from actgrid.models.attention import find_attention
 from actgrid.models.calls import Call, Trace
 from actgrid.models.data_formats import find_input_data_format, permute_data_format
 from actgrid.models.frameworks import keras, tensorflow
@@ -36,6 +37,8 @@ __all__ = [
 
 # Layers and operations after which the position of the channel axis is unknown.
 _AXIS_MOVING_CLASSES = {"Reshape", "Moveaxis", "Swapaxes"}
+# Attribute of Keras's attention layers: whether they use flash attention.
+_FLASH_ATTENTION = "_flash_attention"
 _FIRST_OUTPUTS = re.compile(r"(\[0\])+$")
 # Only one trace runs at a time: a trace replaces methods of the layers, which models may share.
 _TRACING = threading.RLock()
@@ -47,7 +50,7 @@ _TRACED_SPECS: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 @contextmanager
 def _intercept_method(
-    layer: Any, name: str, record: Callable[[Any, Any], Any], replacement: Any = None
+    layer: Any, name: str, record: Callable[[Any, Any, int], Any], replacement: Any = None
 ) -> Iterator[None]:
     """Replace a method of a layer in a ``with`` block, so that its calls are recorded.
 
@@ -60,7 +63,8 @@ def _intercept_method(
     name
         Name of the method.
     record
-        Function of ((args, kwargs), outputs) of each call. Its return value replaces the outputs.
+        Function of ((args, kwargs), outputs, number of the graph's operations before the call) of
+        each call. Its return value replaces the outputs.
     replacement
         Function that is called instead of the method, with the original method as its first
         argument. None: the method is called.
@@ -74,13 +78,15 @@ def _intercept_method(
     if replacement is not None:
         original = functools.partial(replacement, original)
     tracing_thread = threading.get_ident()
+    graph = tensorflow().compat.v1.get_default_graph()
 
     @functools.wraps(getattr(layer, name))
     def intercepted(*args: Any, **kwargs: Any) -> Any:
+        first_operation = graph.version
         outputs = original(*args, **kwargs)
-        return (
-            record((args, kwargs), outputs) if threading.get_ident() == tracing_thread else outputs
-        )
+        if threading.get_ident() != tracing_thread:
+            return outputs
+        return record((args, kwargs), outputs, first_operation)
 
     setattr(intercepted, INTERCEPTION, True)
     # Bypasses Keras's attribute tracking, which refuses changes to a built layer.
@@ -94,6 +100,27 @@ def _intercept_method(
             del attributes[name]
         else:
             attributes[name] = previous
+
+
+@contextmanager
+def _disable_flash_attention(model: Any) -> Iterator[None]:
+    """Let the layers of a model compute attention scores in a ``with`` block.
+
+    With flash attention, which Keras does not support in TensorFlow, no layer computes all scores
+    at once.
+    """
+    layers = [
+        node.layer
+        for node in collect_operations(model)
+        if getattr(node.layer, _FLASH_ATTENTION, False)
+    ]
+    for layer in layers:
+        vars(layer)[_FLASH_ATTENTION] = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            vars(layer)[_FLASH_ATTENTION] = True
 
 
 def keep_state() -> Any:
@@ -250,22 +277,31 @@ def trace_model(
     """
     tf = tensorflow()
     check_model_state(model)
+    graph = tf.compat.v1.get_default_graph()
+    start = graph.version
+    aliases: dict[str, str] = {}
     records: list[_Record] = []
     time_steps = TimeSteps()
     with _TRACING, ExitStack() as interceptions:
         interceptions.callback(accept_model_state, model)  # also after an error, and last
+        interceptions.enter_context(_disable_flash_attention(model))
         # A recurrent layer also runs its cell once outside the loop, only to infer shapes.
         for node in (node for node in collect_operations(model) if not node.is_looped):
             quantized = getattr(node.layer, "quantization_mode", None) is not None
             method_name = "quantized_call" if quantized else "call"
 
-            def record(inputs: Any, outputs: Any, node: Node = node) -> Any:
+            def record(
+                inputs: Any, outputs: Any, first_operation: int, node: Node = node
+            ) -> Any:
                 if replacements:
                     earlier_calls = sum(record.node is node for record in records)
                     path = _format_call_path(node, earlier_calls)
-                    outputs = replacements.get(path, outputs)
+                    if path in replacements:
+                        aliases[outputs.name] = replacements[path].name
+                        outputs = replacements[path]
                 outputs, passed_outputs = time_steps.capture(outputs)
-                records.append(_Record(node, inputs, outputs, passed_outputs))
+                span = range(first_operation, graph.version)
+                records.append(_Record(node, inputs, outputs, passed_outputs, span))
                 return passed_outputs
 
             def distribute(
@@ -289,7 +325,7 @@ def trace_model(
                 _intercept_method(node.layer, method_name, record, replacement)
             )
         interceptions.enter_context(
-            _intercept_method(model, "call", lambda inputs, outputs: outputs)
+            _intercept_method(model, "call", lambda inputs, outputs, first_operation: outputs)
         )
         if training:
             interceptions.enter_context(_keep_state_except_seeds(model))
@@ -298,11 +334,10 @@ def trace_model(
     if model in _BUILD_SPECS and _BUILD_SPECS[model] == map_tensors(_relax_batch, inputs):
         _TRACED_SPECS[model] = _BUILD_SPECS[model]
 
-    graph = tf.compat.v1.get_default_graph()
     calls: list[Call] = []
     counts: Counter[str] = Counter()
     data_formats = DataFormats(model, inputs)
-    for node, arguments, outputs, passed_outputs, parts in records:
+    for node, arguments, outputs, passed_outputs, span, parts in records:
         data_format = data_formats.assign(node.layer, arguments, outputs, passed_outputs)
         tensors = [
             (suffix, tensor)
@@ -319,8 +354,9 @@ def trace_model(
         for suffix, tensor in tensors:
             shape = tensor.shape.as_list()
             info = describe_output(node, repeat, suffix, shape, tensor.dtype.name, data_format)
-            calls.append(Call(node, info, tensor, arguments, parts))
-    return Trace(results, calls)
+            calls.append(Call(node, info, tensor, arguments, span, parts))
+    operations = graph.get_operations()[start:]
+    return Trace(results, find_attention(model, inputs, calls, operations, start, aliases))
 
 
 def describe_output(
@@ -361,13 +397,14 @@ class _Record(NamedTuple):
     """Record of one layer call during a trace.
 
     `outputs` are the outputs that are shown, and `passed_outputs` those that the next layer
-    receives.
+    receives. `span` are the numbers of the graph's operations that the call created.
     """
 
     node: Node
     inputs: Any
     outputs: Any
     passed_outputs: Any
+    span: range
     parts: tuple[Any, ...] = ()
 
 
@@ -403,7 +440,8 @@ def _stack_time_steps(records: list[_Record], layer: Any) -> list[_Record]:
             *flatten_outputs(structures),
             *(part for record in step_records for part in record.parts),
         )
-        stacked.append(_Record(step_records[0].node, inputs, outputs, outputs, parts))
+        span = range(step_records[0].span.start, step_records[-1].span.stop)
+        stacked.append(_Record(step_records[0].node, inputs, outputs, outputs, span, parts))
     return stacked
 
 

@@ -15,6 +15,7 @@ from actgrid.rendering.sheet import Sheet, lay_out_sheet
 from actgrid.rendering.stats import ChannelStats
 from actgrid.rendering.table_attribution import TableAttribution
 from actgrid.rendering.text_attribution import TextAttribution
+from actgrid.rendering.token_grid import TokenGrid
 from actgrid.rendering.volume_attribution import VolumeAttribution
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Sheet",
     "TableAttribution",
     "TextAttribution",
+    "TokenGrid",
     "VolumeAttribution",
     "draw_diagram",
     "encode_picture",

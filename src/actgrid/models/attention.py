@@ -1,0 +1,308 @@
+"""Find the attention scores that layers compute, and name the axes of layer outputs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from actgrid.models.calls import Call
+from actgrid.models.data_formats import find_input_data_format
+from actgrid.models.frameworks import keras, tensorflow
+from actgrid.models.layers import AttentionScores, LayerInfo, Node, join_attention_path
+from actgrid.models.tensor_axes import (
+    PRODUCTS,
+    Axis,
+    TensorAxes,
+    follow_axes,
+    make_axes,
+    name_axes,
+)
+
+__all__ = ["find_attention"]
+
+# A softmax over several axes is computed as an exponential.
+_SOFTMAX = frozenset(["Exp", "Softmax"])
+_ATTENTION_TYPE = "AttentionScores"
+
+
+def find_attention(
+    model: Any,
+    inputs: Any,
+    calls: Sequence[Call],
+    operations: Sequence[Any],
+    start: int,
+    aliases: Mapping[str, str],
+) -> list[Call]:
+    """Return the layer calls of a trace with the attention scores among them.
+
+    Scores are found in the graph, as a softmax of the product of tensors with positions, whatever
+    layer computes them and whether it returns them or not. They are a call of their own, before the
+    call of the innermost layer that computes both the product and the softmax. The axes of all
+    outputs are named.
+
+    Parameters
+    ----------
+    model
+        The traced model.
+    inputs
+        Its symbolic inputs.
+    calls
+        The layer calls, in the order in which they end.
+    operations
+        Operations that the trace created, in order.
+    start
+        Number of the first of these operations.
+    aliases
+        For replaced tensors: name of the tensor -> name of its replacement.
+    """
+    if not _may_have_tokens(inputs, calls, operations):
+        return list(calls)
+    tf = tensorflow()
+    roots = {
+        tensor.name: make_axes(
+            tensor.shape.as_list(), find_input_data_format(model, position) == "channels_first"
+        )
+        for position, tensor in enumerate(tf.nest.flatten(inputs))
+        if tensor.shape.rank is not None
+    }
+    layer_inputs = {
+        call.tensor.name: tensor
+        for call in calls
+        if not call.node.is_composite and (tensor := _get_first_tensor(call.inputs)) is not None
+    }
+    axes = follow_axes(operations, roots, aliases, layer_inputs)
+    for call in calls:
+        # Heads of tensors that do not depend on the input, such as embeddings of positions.
+        source = _get_first_tensor(call.inputs)
+        if (
+            call.tensor.name not in axes
+            and not call.node.is_composite
+            and len(call.info.shape) == 4
+            and source is not None
+            and source.shape.rank == 3
+        ):
+            own = operations[call.span.start - start : call.span.stop - start]
+            convention = {source.name: make_axes(source.shape.as_list())}
+            axes = follow_axes(own, convention, {}, {}) | axes
+    scores = _find_scores(calls, operations, start, axes)
+    described = [replace(call, info=_describe_axes(call.info, axes.get(call.tensor.name), bool(scores)))
+                 for call in calls]  # fmt: skip
+    if not scores:
+        return described
+    paths = Counter(call.info.path for call in calls)
+    result: list[Call] = []
+    pending = sorted(scores, key=lambda score: score.position)
+    for position, call in enumerate(described):
+        while pending and pending[0].position <= position:
+            result.append(_make_call(pending.pop(0), calls, axes, paths))
+        result.append(call)
+    return result + [_make_call(score, calls, axes, paths) for score in pending]
+
+
+def _may_have_tokens(inputs: Any, calls: Sequence[Call], operations: Sequence[Any]) -> bool:
+    """Return whether a model may compute attention, or make sequences of images."""
+    ranks = {tensor.shape.rank for tensor in tensorflow().nest.flatten(inputs)}
+    if any(len(call.info.shape) == 3 for call in calls) and max(ranks - {None}, default=0) > 3:
+        return True
+    products = PRODUCTS - {"MatMul"}
+    return any(operation.type in products for operation in operations)
+
+
+def _get_first_tensor(inputs: Any) -> Any:
+    tf = tensorflow()
+    tensors = (value for value in tf.nest.flatten(inputs) if isinstance(value, tf.Tensor))
+    return next(tensors, None)
+
+
+class _Scores(NamedTuple):
+    """Attention scores in a graph.
+
+    Attributes
+    ----------
+    tensor
+        The scores after the softmax.
+    owner
+        Call of the layer that computes them; None: the model itself.
+    position
+        Index of the call before which they are computed.
+    """
+
+    tensor: Any
+    owner: Call | None
+    position: int
+
+
+def _find_scores(
+    calls: Sequence[Call], operations: Sequence[Any], start: int, axes: Mapping[str, TensorAxes]
+) -> list[_Scores]:
+    """Return the attention scores of a graph, each once."""
+    numbers = {operation.name: start + index for index, operation in enumerate(operations)}
+    found: list[_Scores] = []
+    for operation in operations:
+        if operation.type not in _SOFTMAX:
+            continue
+        tensor = operation.outputs[0]
+        tensor_axes = axes.get(tensor.name)
+        if tensor_axes is None or not tensor_axes.is_scores:
+            continue
+        if operation.type == "Exp" and len(tensor_axes.positions) < 4:
+            continue
+        number = numbers[operation.name]
+        around = [index for index, call in enumerate(calls) if number in call.span]
+        # The output of a softmax layer also has the zeros of its mask.
+        for index in around:
+            output = axes.get(calls[index].tensor.name)
+            if output is not None and output.is_scores:
+                tensor = calls[index].tensor
+                break
+        product = _find_product(operation, numbers, axes)
+        owners = [index for index in around if product is None or product in calls[index].span]
+        if not owners and around:
+            continue  # a softmax layer outside of attention layers: its output is the scores
+        owner = None if not owners else calls[owners[0]]
+        is_model = owner is not None and isinstance(owner.node.layer, keras().Model)
+        if is_model and around[0] != owners[0]:
+            continue
+        position = around[0] if around else _find_position(calls, number)
+        found.append(_Scores(tensor, owner, position))
+    return found
+
+
+def _find_position(calls: Sequence[Call], number: int) -> int:
+    later = (index for index, call in enumerate(calls) if call.span.start > number)
+    return next(later, len(calls))
+
+
+def _find_product(
+    operation: Any, numbers: Mapping[str, int], axes: Mapping[str, TensorAxes]
+) -> int | None:
+    """Return the number of the matrix product that the scores of a softmax come from."""
+    pending, visited = [operation], set()
+    while pending:
+        current = pending.pop()
+        if current.name in visited:
+            continue
+        visited.add(current.name)
+        if current.type in PRODUCTS:
+            return numbers.get(current.name)
+        for tensor in current.inputs:
+            tensor_axes = axes.get(tensor.name)
+            if tensor_axes is not None and tensor_axes.is_scores:
+                pending.append(tensor.op)
+    return None
+
+
+def _make_call(
+    scores: _Scores, calls: Sequence[Call], axes: Mapping[str, TensorAxes], paths: Counter[str]
+) -> Call:
+    """Return the call of attention scores, (N, heads, queries, keys)."""
+    owner_path = "" if scores.owner is None else scores.owner.node.path
+    path = join_attention_path(owner_path)
+    repeat = paths[path]
+    paths[path] += 1
+    tensor, shape, grids = _arrange(scores.tensor, axes[scores.tensor.name])
+    info = LayerInfo(
+        path=path + (f":{repeat}" if repeat else ""),
+        type=_ATTENTION_TYPE,
+        shape=shape,
+        dtype=tensor.dtype.name,
+        data_format="channels_first",
+        parameters=0,
+        index=None,
+        axes=("batch", "head", "query", "key"),
+        grids=(None, None, *grids),
+    )
+    layer = None if scores.owner is None else scores.owner.node.layer
+    node = Node(AttentionScores(layer), path, None, is_internal=False, is_looped=False)
+    inputs = () if scores.owner is None else scores.owner.inputs
+    return Call(node, info, tensor, inputs)
+
+
+def _arrange(tensor: Any, tensor_axes: TensorAxes) -> tuple[Any, tuple[int | None, ...], Any]:
+    """Return attention scores with the axes batch, heads, queries and keys.
+
+    Returns
+    -------
+    tuple
+        The tensor, its static shape, and the grids of queries and keys.
+    """
+    tf = tensorflow()
+    axes = list(tensor_axes.axes)
+    merged = next((axis for axis in axes if any(part.kind == "head" for part in axis.parts)), None)
+    if merged is not None and merged.kind == "batch":
+        # Heads that were merged with the batch for the product.
+        index = axes.index(merged)
+        axes[index : index + 1] = [
+            part if part.kind == "head" else part._replace(kind="batch") for part in merged.parts
+        ]
+        sizes = [-1 if axis.size is None else axis.size for axis in axes]
+        if sizes.count(-1) > 1:
+            dynamic = tf.unstack(tf.shape(tensor))
+            rest = dynamic[index + 1 :]
+            sizes = [-1, *[axis.size for axis in merged.parts[1:]], *rest]
+        tensor = tf.reshape(tensor, sizes)
+    split = TensorAxes(tuple(axes), is_scores=True)
+    positions = split.positions
+    queries = positions[: len(positions) // 2]
+    keys = positions[len(positions) // 2 :]
+    batch = [
+        index for index in range(len(axes)) if index not in positions and index not in split.heads
+    ]
+    groups = [batch, split.heads, queries, keys]
+    order = [index for group in groups for index in group]
+    shape = tuple(_multiply_sizes([axes[index] for index in group]) for group in groups)
+    if order != list(range(len(axes))):
+        tensor = tf.transpose(tensor, order)
+    if [len(group) for group in groups] != [1, 1, 1, 1]:
+        lengths = tf.shape(tensor)
+        sides, first = [], 0
+        for group, size in zip(groups, shape, strict=True):
+            last = first + len(group)
+            sides.append(tf.reduce_prod(lengths[first:last]) if size is None else size)
+            first = last
+        tensor = tf.reshape(tensor, sides)
+        tensor.set_shape(shape)
+    return tensor, shape, [_find_grid([axes[index] for index in group]) for group in groups[2:]]
+
+
+def _multiply_sizes(axes: list[Axis]) -> int | None:
+    sizes = [axis.size for axis in axes]
+    return None if None in sizes else math.prod(sizes)  # type: ignore[arg-type]
+
+
+def _find_grid(axes: list[Axis]) -> Any:
+    """Return the grid of queries or keys, which may have an axis for height and for width."""
+    if len(axes) == 1:
+        return axes[0].grid
+    return make_grid_of_sides([axis.size for axis in axes])
+
+
+def make_grid_of_sides(sizes: list[int | None]) -> Any:
+    """Return the grid of two axes of positions; None for other numbers of axes."""
+    from actgrid.rendering import TokenGrid
+
+    return TokenGrid(*sizes) if len(sizes) == 2 and None not in sizes else None  # type: ignore[arg-type]
+
+
+def _describe_axes(info: LayerInfo, tensor_axes: TensorAxes | None, uses_tokens: bool) -> LayerInfo:
+    """Return the description of an output with the names and grids of its axes."""
+    if tensor_axes is None or len(tensor_axes.axes) != len(info.shape):
+        return info
+    grids = tuple(axis.grid for axis in tensor_axes.axes)
+    has_heads = uses_tokens and (tensor_axes.is_scores or bool(tensor_axes.heads))
+    rank = len(info.shape)
+    if has_heads:
+        names = name_axes(tensor_axes)
+        first = names[1:2] != ("token",)
+        return replace(
+            info, axes=names, grids=grids, data_format="channels_first" if first else "channels_last"
+        )
+    if rank != 3 or not (uses_tokens or any(grids)):
+        return info
+    (position,) = tensor_axes.positions[:1] or (1,)
+    lacks_grid = tensor_axes.axes[position].is_patches and not any(grids)
+    names = ("batch", "token", "channel") if position == 1 else ("batch", "channel", "token")
+    return replace(info, axes=names, grids=grids, lacks_grid=lacks_grid)
