@@ -1,5 +1,6 @@
 """Render arrays as pictures: grids, attributions, sheets and diagrams; no TensorFlow."""
 
+from actgrid.rendering.attention_map import AttentionMap
 from actgrid.rendering.attribution import Attribution
 from actgrid.rendering.attribution_kinds import make_attribution
 from actgrid.rendering.backends import BACKENDS, find_backend_problems
@@ -15,11 +16,13 @@ from actgrid.rendering.sheet import Sheet, lay_out_sheet
 from actgrid.rendering.stats import ChannelStats
 from actgrid.rendering.table_attribution import TableAttribution
 from actgrid.rendering.text_attribution import TextAttribution
+from actgrid.rendering.token_grid import TokenGrid
 from actgrid.rendering.volume_attribution import VolumeAttribution
 
 __all__ = [
     "BACKENDS",
     "ORDERS",
+    "AttentionMap",
     "Attribution",
     "Box",
     "ChannelStats",
@@ -32,6 +35,7 @@ __all__ = [
     "Sheet",
     "TableAttribution",
     "TextAttribution",
+    "TokenGrid",
     "VolumeAttribution",
     "draw_diagram",
     "encode_picture",
