@@ -1,5 +1,6 @@
 """Render arrays as pictures: grids, attributions, sheets and diagrams; no TensorFlow."""
 
+from actgrid.rendering.attention_map import AttentionMap
 from actgrid.rendering.attribution import Attribution
 from actgrid.rendering.attribution_kinds import make_attribution
 from actgrid.rendering.backends import BACKENDS, find_backend_problems
@@ -21,6 +22,7 @@ from actgrid.rendering.volume_attribution import VolumeAttribution
 __all__ = [
     "BACKENDS",
     "ORDERS",
+    "AttentionMap",
     "Attribution",
     "Box",
     "ChannelStats",

@@ -1,4 +1,4 @@
-"""Look up colormaps by name."""
+"""Look up colormaps by name, and choose the colour of text on a coloured ground."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from actgrid.option_checks import find_colormap
 from actgrid.option_groups import check_option
 from actgrid.options import GridOptions
 
-__all__ = ["palette"]
+__all__ = ["choose_text_colour", "palette"]
+
+Colour = tuple[int, int, int]
+
+_BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 
 
 def palette(name: str) -> npt.NDArray[np.uint8]:
@@ -49,3 +53,9 @@ def _compute_palette(name: str) -> npt.NDArray[np.uint8]:
     levels = np.round(colours * 255).astype(np.uint8)
     levels.setflags(write=False)
     return levels
+
+
+def choose_text_colour(colour: Colour) -> Colour:
+    """Return black or white, whichever is easier to read on a ground of the given colour."""
+    red, green, blue = colour
+    return _BLACK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else _WHITE

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from actgrid.option_checks import check_integer
 from actgrid.rendering.attribution import Attribution
 from actgrid.rendering.bars import draw_bars
-from actgrid.rendering.colormaps import palette
+from actgrid.rendering.colormaps import choose_text_colour, palette
 from actgrid.rendering.sheet import Sheet, lay_out_sheet, pad_pictures
 
 __all__ = ["TextAttribution"]
@@ -26,8 +26,7 @@ _FONT_SIZE = 16
 _LINE_HEIGHT = 26
 _PADDING = 4  # around the text of a token in pixels
 _RESET = "\x1b[0m"
-# Colours of text, from which the one with more contrast is chosen.
-_BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
+_WHITE = (255, 255, 255)
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
@@ -78,7 +77,7 @@ class TextAttribution(Attribution):  # numpydoc ignore=PR01
         divisions = []
         for row in range(len(self)):
             spans = [
-                f'<span style="background:rgb{colour};color:rgb{_choose_text_colour(colour)};'
+                f'<span style="background:rgb{colour};color:rgb{choose_text_colour(colour)};'
                 f'padding:1px 3px;border-radius:2px" title="{value:.4g}">'
                 f"{html.escape(token)}</span>"
                 for token, value, colour in self._list_tokens(row, clip, cmap)
@@ -120,7 +119,7 @@ class TextAttribution(Attribution):  # numpydoc ignore=PR01
         for row in range(len(self)):
             parts = []
             for token, _, colour in self._list_tokens(row, clip, cmap):
-                text_colour = ";".join(map(str, _choose_text_colour(colour)))
+                text_colour = ";".join(map(str, choose_text_colour(colour)))
                 background = ";".join(map(str, colour))
                 # Control characters in a token must not reach the terminal.
                 printable = "".join(letter if letter.isprintable() else "?" for letter in token)
@@ -199,7 +198,7 @@ class TextAttribution(Attribution):  # numpydoc ignore=PR01
                     "text": name,
                     "value": value if math.isfinite(value) else None,
                     "background": "#{:02x}{:02x}{:02x}".format(*colour),
-                    "color": "#{:02x}{:02x}{:02x}".format(*_choose_text_colour(colour)),
+                    "color": "#{:02x}{:02x}{:02x}".format(*choose_text_colour(colour)),
                 }
                 for name, value, colour in self._list_tokens(row, clip, None)
             ]
@@ -242,11 +241,6 @@ class TextAttribution(Attribution):  # numpydoc ignore=PR01
         )
 
 
-def _choose_text_colour(colour: tuple[int, int, int]) -> tuple[int, int, int]:
-    red, green, blue = colour
-    return _BLACK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else _WHITE
-
-
 def _draw_tokens(tokens: list[tuple[str, float, tuple[int, int, int]]]) -> Pixels:
     """Draw the tokens of a text on coloured ground, in lines: (height, width, 3) uint8."""
     font: Any = ImageFont.load_default(_FONT_SIZE)
@@ -264,5 +258,5 @@ def _draw_tokens(tokens: list[tuple[str, float, tuple[int, int, int]]]) -> Pixel
         top = line * _LINE_HEIGHT
         draw.rectangle((left, top + 2, left + width, top + _LINE_HEIGHT - 3), fill=colour)
         position = (left + _PADDING, top + _LINE_HEIGHT / 2)
-        draw.text(position, token, fill=_choose_text_colour(colour), font=font, anchor="lm")
+        draw.text(position, token, fill=choose_text_colour(colour), font=font, anchor="lm")
     return np.asarray(image)
