@@ -179,9 +179,10 @@ class KindOptions(TypedDict, total=False):
     kind: Annotated[
         str | None,
         Option(
-            Choice(("image", "volume", "sequence", "dense", "kernel")),
+            Choice(("image", "volume", "sequence", "dense", "kernel", "attention", "heads")),
             None,
-            "Meaning of the array's axes: image, volume, sequence, dense or kernel.",
+            "Meaning of the array's axes: image, volume, sequence, dense or kernel; attention for "
+            "attention scores, heads for values that are split into attention heads.",
             none="the kind of the layer if it is known, otherwise determined by the rank",
         ),
     ]

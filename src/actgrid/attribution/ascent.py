@@ -115,7 +115,7 @@ class ChannelMeans:
 def _average_channels(tensor: Any, call: Call) -> Any:
     """Return the mean of each channel, (N, C), of the output of a layer."""
     tf = tensorflow()
-    channel = 1 if call.info.data_format == "channels_first" else len(tensor.shape) - 1
+    channel = call.info.channel_axis
     others = [axis for axis in range(1, len(tensor.shape)) if axis != channel]
     return tf.reduce_mean(tf.cast(tensor, "float32"), others)
 

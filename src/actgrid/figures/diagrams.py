@@ -229,15 +229,15 @@ def _make_front(info: LayerInfo, tensor: Any, sample: Any) -> tuple[Any, Any]:
     shape = tf.shape(tensor)
     # Outputs that do not depend on the input have a single sample.
     values = tf.cast(tensor[tf.minimum(sample, shape[0] - 1)], tf.float32)
-    if info.data_format == "channels_first" and info.is_spatial:
-        values = tf.experimental.numpy.moveaxis(values, 0, -1)
+    if info.is_spatial:
+        values = tf.experimental.numpy.moveaxis(values, info.channel_axis - 1, -1)
     if info.kind == "dense":
         return _pool_units(values), shape
     if info.kind == "sequence":
         return tf.transpose(values), shape
     if info.type == INPUT and info.kind == "image" and info.channels in (1, 3, 4):
         return values, shape
-    axes = (-1,) if info.kind == "image" else (0, -1)
+    axes = (0, -1) if info.kind == "volume" else (-1,)
     return tf.sqrt(tf.reduce_mean(tf.square(values), axes)), shape
 
 
@@ -293,8 +293,8 @@ def _make_box(
         If the shape is not fixed.
     """
     lengths = list(shape[1:])
-    if info.data_format == "channels_first":
-        lengths.append(lengths.pop(0))
+    if info.is_spatial:
+        lengths.append(lengths.pop(info.channel_axis - 1))
     fixed = tuple(int(length) for length in lengths if length is not None)
     if len(fixed) < len(lengths):
         raise ModelError(

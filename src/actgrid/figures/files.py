@@ -136,7 +136,7 @@ class DrawnLayer:
     @property
     def channels(self) -> int:
         """Number of channels of the layer."""
-        return self.shape[0 if self.info.data_format == "channels_first" else -1]
+        return self.shape[self.info.channel_axis - 1]
 
     @property
     def dead_count(self) -> int:
@@ -152,14 +152,15 @@ class DrawnLayer:
         Returns
         -------
         dict of str to object
-            The path, type, shape, dtype, number of channels and file of the layer, and the note of
-            its picture if there is one.
+            The path, type, shape, names of the axes, dtype, number of channels and file of the
+            layer, and the note of its picture if there is one.
         """
         note = {"note": self.note} if self.note else {}
         return {
             "path": self.info.path,
             "type": self.info.type,
             "shape": list(self.shape),
+            "axes": list(self.info.axes[1:]),
             "dtype": self.dtype,
             "channels": self.channels,
             "file": self.file,

@@ -18,7 +18,8 @@ from actgrid.models import Extractor, LayerInfo
 from actgrid.models.extraction import run_transform
 from actgrid.models.frameworks import tensorflow
 from actgrid.options import RenderModelOptions
-from actgrid.rendering import ChannelStats, Grid, PictureDict
+from actgrid.models.drawing import choose_token_grid, describe_grid
+from actgrid.rendering import ChannelStats, Grid, PictureDict, TokenGrid
 from actgrid.rendering.draw import ORDERS, check_channels, lay_out_tiles, make_grid
 from actgrid.rendering.layout import Layout
 from actgrid.rendering.normalize import Normalization, choose_render_dtype, parse_normalize
@@ -71,7 +72,6 @@ def draw_on_device(
             raise ShapeError(f"x must not be empty: got an input of shape {tuple(shape)}")
     sample, columns, order = options["sample"], options["columns"], options["order"]
     data_format = options["data_format"]
-    token_grid = cast("tuple[int, int] | None", options["token_grid"])
     transform = _DrawTransform(
         normalization=parse_normalize(options["normalize"]),
         scope=options["scope"],
@@ -80,7 +80,7 @@ def draw_on_device(
         background=options["background"],
         order=order if isinstance(order, str) else tuple(order),
         data_format=data_format,
-        token_grid=token_grid,
+        token_grid=cast("tuple[int, int] | None", options["token_grid"]),
         fuse=fuse,
     )
     sample_tensor = tf.constant(min(max(sample, -_MAX_INDEX), _MAX_INDEX))
@@ -97,15 +97,15 @@ def draw_on_device(
             np.broadcast_to(np.False_, shape),
             kind=info.kind,
             sample=0 if shape[0] == 1 < batch else sample,
-            data_format=data_format or info.data_format,
-            token_grid=token_grid if info.kind == "sequence" else None,
+            data_format=transform.choose_data_format(info),
+            token_grid=choose_token_grid(info, transform.token_grid),
         )
         count = tiling.tiles.shape[0]
         if not isinstance(transform.order, str):
             check_channels(np.array(transform.order), count)
         channels = layer.channels.numpy().astype(np.intp)
         *stats, nonfinite = layer.stats.numpy()
-        grids[path] = make_grid(
+        grid = make_grid(
             layer.canvas.numpy(),
             make_stats([*stats, nonfinite.astype(np.int64)], tiling.tiles.size // nonfinite.size),
             channels,
@@ -113,6 +113,7 @@ def draw_on_device(
             lay_out_tiles(tiling, channels.size, transform.columns, transform.padding),
             options,
         )
+        grids[path] = describe_grid(info, grid, options)
     return grids
 
 
@@ -161,9 +162,15 @@ class _DrawTransform:
         shape = tf.shape(activation)
         # The index wraps, as the device cannot raise an error; the host checks the index.
         values = activation[sample % shape[0]]
-        channels_first = (self.data_format or info.data_format) == "channels_first"
-        canvas, stats, channels = self._draw(values, info.kind, channels_first)
+        channels_first = self.choose_data_format(info) == "channels_first"
+        token_grid = choose_token_grid(info, self.token_grid)
+        canvas, stats, channels = self._draw(values, info.kind, channels_first, token_grid)
         return _DrawnTensors(canvas, stats, channels, shape)
+
+    def choose_data_format(self, info: LayerInfo) -> str:
+        """Return the data format of a layer, in which the option comes first."""
+        has_heads = info.kind in ("attention", "heads")
+        return (not has_heads and self.data_format) or info.data_format
 
     @cached_property
     def _draw(self) -> Any:
@@ -175,7 +182,13 @@ class _DrawTransform:
             experimental_attributes={"_noinline": True},
         )
 
-    def _draw_sample(self, values: Any, kind: str, channels_first: bool) -> tuple[Any, Any, Any]:
+    def _draw_sample(
+        self,
+        values: Any,
+        kind: str,
+        channels_first: bool,
+        token_grid: tuple[int, int] | TokenGrid | None,
+    ) -> tuple[Any, Any, Any]:
         """Draw one sample of an activation as a grid in TensorFlow.
 
         Parameters
@@ -183,9 +196,11 @@ class _DrawTransform:
         values
             Activation of the sample, without batch axis.
         kind
-            ``"dense"``, ``"sequence"``, ``"image"`` or ``"volume"``.
+            Kind of layer output, see `LayerInfo.kind`.
         channels_first
             Whether the channel axis is the first.
+        token_grid
+            Grid in which the tokens of a sequence are drawn; None: no grid.
 
         Returns
         -------
@@ -194,8 +209,8 @@ class _DrawTransform:
             `ChannelStats`, and indices of the drawn channels.
         """
         tf = tensorflow()
-        is_single_tile = kind == "dense" or (kind == "sequence" and self.token_grid is None)
-        tiles = self._make_tiles(values, kind, channels_first)
+        is_single_tile = kind == "dense" or (kind == "sequence" and token_grid is None)
+        tiles = self._make_tiles(values, kind, channels_first, token_grid)
         wide = tf.cast(tiles, tf.float64)
         measure = cache(lambda axes: _measure(wide, axes))
 
@@ -220,11 +235,20 @@ class _DrawTransform:
         rows = [tf.reshape(array, [-1]) for array in list_stat_arrays(grid_stats)]
         return canvas, tf.stack(rows), channels
 
-    def _make_tiles(self, values: Any, kind: str, channels_first: bool) -> Any:
+    def _make_tiles(
+        self,
+        values: Any,
+        kind: str,
+        channels_first: bool,
+        token_grid: tuple[int, int] | TokenGrid | None,
+    ) -> Any:
         """Rearrange one sample of an activation to (channels, slices, height, width)."""
         tf = tensorflow()
         if kind == "dense":
             return values[:, None, None, None]
+        if kind in ("attention", "heads"):
+            is_split = kind == "heads" and not channels_first
+            return (tf.transpose(values, (1, 0, 2)) if is_split else values)[:, None]
         if not channels_first:
             axes = range(len(values.shape))
             values = tf.transpose(values, [axes[-1], *axes[:-1]])
@@ -232,13 +256,15 @@ class _DrawTransform:
             return values
         if kind == "image":
             return values[:, None]
-        if self.token_grid is None:
+        if token_grid is None:
             return values[:, None, :, None]
-        height, width = self.token_grid
-        tokens = tf.shape(values)[1]
+        height, width = token_grid[:2]
         # Class and register tokens come first and are skipped. If there are too few tokens, indices
         # are clipped, and the host raises the error.
-        indices = tf.maximum(tf.range(tokens - height * width, tokens), 0)
+        first = tf.shape(values)[1] - height * width
+        if isinstance(token_grid, TokenGrid):
+            first = token_grid.leading
+        indices = tf.maximum(tf.range(first, first + height * width), 0)
         return tf.reshape(tf.gather(values, indices, axis=1), (-1, 1, height, width))
 
     def _order_channels(self, stats: ChannelStats, count: Any) -> Any:

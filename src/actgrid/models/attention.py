@@ -66,7 +66,7 @@ def find_attention(
             tensor.shape.as_list(), find_input_data_format(model, position) == "channels_first"
         )
         for position, tensor in enumerate(tf.nest.flatten(inputs))
-        if tensor.shape.rank is not None
+        if tensor is not None and tensor.shape.rank is not None
     }
     layer_inputs = {
         call.tensor.name: tensor
@@ -88,8 +88,11 @@ def find_attention(
             convention = {source.name: make_axes(source.shape.as_list())}
             axes = follow_axes(own, convention, {}, {}) | axes
     scores = _find_scores(calls, operations, start, axes)
-    described = [replace(call, info=_describe_axes(call.info, axes.get(call.tensor.name), bool(scores)))
-                 for call in calls]  # fmt: skip
+    uses_tokens = any(tensor_axes.is_scores for tensor_axes in axes.values())
+    described = [
+        replace(call, info=_describe_axes(call.info, axes.get(call.tensor.name), uses_tokens))
+        for call in calls
+    ]
     if not scores:
         return described
     paths = Counter(call.info.path for call in calls)
@@ -104,8 +107,9 @@ def find_attention(
 
 def _may_have_tokens(inputs: Any, calls: Sequence[Call], operations: Sequence[Any]) -> bool:
     """Return whether a model may compute attention, or make sequences of images."""
-    ranks = {tensor.shape.rank for tensor in tensorflow().nest.flatten(inputs)}
-    if any(len(call.info.shape) == 3 for call in calls) and max(ranks - {None}, default=0) > 3:
+    tensors = tensorflow().nest.flatten(inputs)
+    ranks = [tensor.shape.rank or 0 for tensor in tensors if tensor is not None]
+    if any(len(call.info.shape) == 3 for call in calls) and max(ranks, default=0) > 3:
         return True
     products = PRODUCTS - {"MatMul"}
     return any(operation.type in products for operation in operations)
@@ -148,16 +152,19 @@ def _find_scores(
         tensor_axes = axes.get(tensor.name)
         if tensor_axes is None or not tensor_axes.is_scores:
             continue
-        if operation.type == "Exp" and len(tensor_axes.positions) < 4:
+        if tensor_axes.axes[-1].kind != "position":
             continue
         number = numbers[operation.name]
         around = [index for index, call in enumerate(calls) if number in call.span]
         # The output of a softmax layer also has the zeros of its mask.
-        for index in around:
-            output = axes.get(calls[index].tensor.name)
-            if output is not None and output.is_scores:
-                tensor = calls[index].tensor
-                break
+        layer = keras().layers.Softmax
+        outputs = [calls[index].tensor for index in around if isinstance(calls[index].node.layer, layer)]
+        if outputs:
+            tensor = outputs[0]
+        elif operation.type == "Exp":
+            continue
+        if any(other.tensor is tensor for other in found):
+            continue
         product = _find_product(operation, numbers, axes)
         owners = [index for index in around if product is None or product in calls[index].span]
         if not owners and around:

@@ -130,18 +130,25 @@ def choose_calls(model: Any, calls: list[Call], selection: Selection) -> list[Ca
 
 
 def _choose_spatial(calls: list[Call]) -> list[Call]:
-    chosen = [call for call in filter_visible_calls(calls) if call.info.is_spatial]
+    visible = filter_visible_calls(calls, keep_attention=True)
+    chosen = [call for call in visible if call.info.is_spatial]
     if not chosen:
         raise LayerError(NO_SPATIAL_LAYER)
     return chosen
 
 
-def filter_visible_calls(calls: list[Call]) -> list[Call]:
+def filter_visible_calls(calls: list[Call], keep_attention: bool = False) -> list[Call]:
     """Remove the layer calls that Keras makes inside its own layers.
 
     If a composite layer, such as a nested model, returns the same tensor as its last inner layer,
-    the inner layer is kept. If it is a wrapper, such as TimeDistributed, the wrapper is kept. Layers
-    that return the attention scores of the layer around them are left out.
+    the inner layer is kept. If it is a wrapper, such as TimeDistributed, the wrapper is kept.
+
+    Parameters
+    ----------
+    calls
+        Layer calls in order.
+    keep_attention
+        Whether to keep attention scores, and to leave out the layers that return the same scores.
 
     Returns
     -------
@@ -156,8 +163,14 @@ def filter_visible_calls(calls: list[Call]) -> list[Call]:
             if chosen_call.tensor is call.tensor
         ]
         # A nested model usually returns the output tensor of its last layer.
-        if call.node.is_attention and positions:
-            chosen[positions[-1]] = call
+        if call.node.is_attention:
+            if keep_attention:
+                chosen = [other for other in chosen if other.tensor is not call.tensor]
+                chosen.append(call)
+        elif keep_attention and any(
+            chosen[position].node.is_attention for position in positions
+        ):
+            continue
         elif not (call.node.is_composite and positions):
             if not call.node.is_internal:
                 chosen.append(call)

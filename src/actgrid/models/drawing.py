@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -12,10 +13,23 @@ from actgrid.models.frameworks import keras
 from actgrid.models.layers import LayerInfo, Weight
 from actgrid.option_groups import takes_options
 from actgrid.options import SIGNED, RenderArrayOptions
-from actgrid.rendering import Grid, PictureDict, render
+from actgrid.rendering import Grid, PictureDict, TokenGrid, render
 from actgrid.rendering.draw import render_arrays
 
-__all__ = ["arrange_kernel_axes", "draw_layer", "draw_layers", "draw_weight"]
+__all__ = [
+    "arrange_kernel_axes",
+    "choose_token_grid",
+    "describe_grid",
+    "draw_layer",
+    "draw_layers",
+    "draw_weight",
+]
+
+# What the rows and columns of a tile are, by the kind of layer output.
+_REMARKS = {
+    "attention": "a tile for each head, with queries as rows and keys as columns",
+    "heads": "a tile for each head, with tokens as rows and channels as columns",
+}
 
 
 @takes_options(RenderArrayOptions, data_format=None)
@@ -48,7 +62,11 @@ def draw_layers(
         (activation, _get_layer_options(infos[path], activation, batch, options))
         for path, activation in activations.items()
     ]
-    return PictureDict(zip(activations, render_arrays(requests, options), strict=True))
+    grids = render_arrays(requests, options)
+    return PictureDict(
+        (path, describe_grid(infos[path], grid, options))
+        for path, grid in zip(activations, grids, strict=True)
+    )
 
 
 def draw_layer(
@@ -85,13 +103,40 @@ def _get_layer_options(
     info: LayerInfo, activation: npt.NDArray[Any], batch: int, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the options of `actgrid.render` that a layer determines."""
-    kind = info.kind
+    kind = options["kind"] or info.kind
+    has_heads = kind in ("attention", "heads")
     return {
-        "kind": options["kind"] or kind,
-        "data_format": options["data_format"] or info.data_format,
+        "kind": kind,
+        "data_format": (not has_heads and options["data_format"]) or info.data_format,
         "sample": 0 if len(activation) == 1 < batch else options["sample"],
-        "token_grid": options["token_grid"] if kind == "sequence" else None,
+        "token_grid": choose_token_grid(info, options["token_grid"], options["kind"]),
     }
+
+
+def choose_token_grid(
+    info: LayerInfo, token_grid: tuple[int, int] | None = None, kind: str | None = None
+) -> tuple[int, int] | TokenGrid | None:
+    """Return the grid that the tokens of a layer are drawn in; None for no grid.
+
+    The option `token_grid` comes before the grid that was found for the layer. With the option
+    ``kind="sequence"``, tokens are drawn in a grid only if `token_grid` is given.
+    """
+    if info.kind != "sequence":
+        return None
+    return token_grid or (info.token_grid if kind is None else None)
+
+
+def describe_grid(info: LayerInfo, grid: Grid, options: Mapping[str, Any]) -> Grid:
+    """Return the grid of a layer with a remark on its axes; see `Grid.note`."""
+    remark = "" if options["kind"] else _REMARKS.get(info.kind, "")
+    token_grid = choose_token_grid(info, options["token_grid"], options["kind"])
+    if isinstance(token_grid, TokenGrid):
+        others = token_grid.leading + token_grid.trailing
+        if others:
+            remark = f"patches only; tokens that are not drawn: {others}"
+    elif info.lacks_grid and token_grid is None:
+        remark = "tokens of an image whose grid is not known: pass token_grid=(height, width)"
+    return replace(grid, _remark=remark) if remark else grid
 
 
 def draw_weight(

@@ -17,6 +17,10 @@ __all__ = ["list_symbolic_layers"]
 _MODULES = ("keras.src.layers.", "keras.src.models.", "keras.src.ops.")
 
 
+# Layers and operations that compute attention scores.
+_ATTENTION = frozenset(["AdditiveAttention", "Attention", "Dot", "Einsum", "Matmul"])
+
+
 class _UnknownShapeError(Exception):
     """The outputs of a model are known only after a trace."""
 
@@ -77,6 +81,8 @@ class _SymbolicLayers:
             raise _UnknownShapeError
         (output,) = symbolic_call.outputs
         args, kwargs = symbolic_call.arguments.args, symbolic_call.arguments.kwargs
+        if _may_have_tokens(node.layer, symbolic_call.input_tensors, output):
+            raise _UnknownShapeError  # the names of the axes are known only after a trace
         if None in output.shape[1:] or not (
             node.is_layer or _is_tensor(node.layer.compute_output_spec(*args, **kwargs))
         ):
@@ -106,6 +112,13 @@ def _get_graph(model: Any) -> Any:
         return None
     graph = getattr(model, "_functional", model)  # of a Sequential
     return graph if isinstance(graph, keras().Function) else None
+
+
+def _may_have_tokens(layer: Any, inputs: list[Any], output: Any) -> bool:
+    """Return whether an output may have tokens or attention heads, see `find_attention`."""
+    if type(layer).__name__ in _ATTENTION:
+        return True
+    return len(output.shape) == 3 and any(len(tensor.shape) > 3 for tensor in inputs)
 
 
 def _is_tensor(value: object) -> bool:

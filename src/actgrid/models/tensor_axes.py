@@ -192,7 +192,17 @@ def _combine(candidates: list[TensorAxes], shape: list[int | None]) -> TensorAxe
         options = [axis for axis in options if axis.size == size] or options
         kinds = [axis for axis in options if axis.kind == main.axes[index].kind] or options
         axes.append(next((axis for axis in kinds if axis.grid or axis.parts), kinds[0]))
-    return TensorAxes(tuple(axes), main.is_scores)
+    return TensorAxes(tuple(axes), main.is_scores or _is_pairwise(axes, candidates))
+
+
+def _is_pairwise(axes: list[Axis], candidates: list[TensorAxes]) -> bool:
+    """Return whether positions are combined with positions by broadcasting, each with each."""
+    repeated = {
+        tuple(candidate.axes[index].size == 1 for candidate in candidates)
+        for index, axis in enumerate(axes)
+        if axis.kind == "position" and axis.size != 1
+    }
+    return len(candidates) == 2 and {(True, False), (False, True)} <= repeated
 
 
 def _convolve(operation: Any, inputs: _Inputs) -> _Results:

@@ -45,6 +45,9 @@ def render(activations: npt.ArrayLike, **options: Unpack[RenderArrayOptions]) ->
         (N, C), (C,)                one picture of C values, folded near to square
         (N, T, C)                   with ``kind="sequence"``: one picture, T x C, with steps
                                     from top to bottom, see Notes; with `token_grid`: C tiles
+        (N, heads, T, S)            with ``kind="attention"``: a tile for each head, with T
+                                    queries as rows and S keys as columns
+        (N, T, heads, C)            with ``kind="heads"``: a tile of T x C for each head
         (kh, kw, Cin, Cout)         with ``kind="kernel"``: a row of Cin tiles for each
                                     output channel; with one input channel: Cout tiles
         (kd, kh, kw, Cin, Cout)     with ``kind="kernel"``: a row of Cin x kd tiles for each

@@ -52,6 +52,7 @@ class Grid(Picture):  # numpydoc ignore=PR01
     _layout: Layout
     _zoom: int
     _fold: StripFold | None = None
+    _remark: str = ""
 
     def __repr__(self) -> str:
         height, width = self.levels.shape
@@ -60,8 +61,13 @@ class Grid(Picture):  # numpydoc ignore=PR01
 
     @property
     def note(self) -> str:
-        """Text about strips and pooled steps of a long sequence; ``""`` for other pictures."""
-        return "" if self._fold is None else self._fold.describe()
+        """Text that explains the picture; ``""`` if there is nothing to explain.
+
+        It says how a long sequence was cut into strips and pooled, which axes the tiles of attention
+        scores have, and that the grid of an image's tokens is not known.
+        """
+        fold = "" if self._fold is None else self._fold.describe()
+        return "; ".join(filter(None, [self._remark, fold]))
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
         """Convert the grid to RGB pixels by applying its colormap to its levels.

@@ -12,6 +12,7 @@ from actgrid.errors import DtypeError, OptionError, ShapeError
 from actgrid.option_checks import check_integer, check_sample
 from actgrid.option_groups import check_option
 from actgrid.options import ArrayOptions, GridOptions
+from actgrid.rendering.token_grid import TokenGrid
 
 __all__ = [
     "DTYPES",
@@ -35,6 +36,8 @@ KINDS = {
     "image": "(N, H, W, C)",
     "volume": "(N, D, H, W, C)",
     "sequence": "(N, T, C)",
+    "attention": "(N, heads, queries, keys)",
+    "heads": "(N, T, heads, C)",
     "dense": "(N, C)",
     "kernel": "(kh, kw, Cin, Cout)",
 }
@@ -105,7 +108,7 @@ def tile(
     kind: str | None = None,
     sample: int = 0,
     data_format: str | None = "channels_last",
-    token_grid: int | tuple[int, int] | None = None,
+    token_grid: int | tuple[int, int] | TokenGrid | None = None,
 ) -> Tiling:
     """View one sample of an activation as tiles, without a copy.
 
@@ -148,6 +151,9 @@ def tile(
     channels_first = data_format == "channels_first"
     if kind == "dense":
         return _tile_dense(sample_values)
+    if kind in ("attention", "heads"):
+        is_split = kind == "heads" and not channels_first
+        return Tiling((sample_values.swapaxes(0, 1) if is_split else sample_values)[:, None])
     if not channels_first:
         sample_values = np.moveaxis(sample_values, -1, 0)
     if kind == "image":
@@ -206,14 +212,17 @@ def _make_rank_error(array: Array, kind: str) -> ShapeError:
     return ShapeError(f"an array of kind {kind!r} must be {KINDS[kind]}, not {array.shape}")
 
 
-def _view_tokens(channels: Array, token_grid: int | tuple[int, int]) -> Array:
-    height, width = check_option(GridOptions, "token_grid", token_grid)
+def _view_tokens(channels: Array, token_grid: int | tuple[int, int] | TokenGrid) -> Array:
     tokens = channels.shape[1]
-    leading = tokens - height * width
-    if leading < 0:
+    if not isinstance(token_grid, TokenGrid):
+        # Class and register tokens come first.
+        height, width = check_option(GridOptions, "token_grid", token_grid)
+        token_grid = TokenGrid(height, width, tokens - height * width)
+    height, width = token_grid[:2]
+    if token_grid.leading < 0 or token_grid.tokens > tokens:
         raise ShapeError(f"{tokens} tokens do not fill a grid of {height} x {width}")
-    # Class and register tokens come first. Splitting one stride into two takes no copy.
-    used = channels[:, leading:]
+    # Splitting one stride into two takes no copy.
+    used = channels[:, token_grid.patches]
     channel_stride, token_stride = used.strides
     return np.lib.stride_tricks.as_strided(
         used,

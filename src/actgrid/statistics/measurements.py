@@ -155,6 +155,8 @@ def measure_sample(
     values = values[sample if len(values) > 1 else 0][None]
     if info.kind == "dense":  # the grid has statistics of all channels together
         stats = _single_values(values.T)
+    elif stats.size * len(stats.mean) != values.size:  # of the patches, without a class token
+        stats = _measure_images(info, values, 1, "auto")
     (measured,) = _locate_maxima(info, values, reshape_stats(stats, -1, 1), threshold)
     return measured
 
@@ -191,7 +193,7 @@ def _measure_images(info: LayerInfo, values: Array, threads: int, backend: str) 
 
 def _to_tiles(values: Array, info: LayerInfo) -> Array:
     """Return a view of an activation batch as tiles (channels, images, height, width)."""
-    tiles = np.moveaxis(values, 1 if info.data_format == "channels_first" else -1, 0)
+    tiles = np.moveaxis(values, info.channel_axis, 0)
     channels, batch, *sides = tiles.shape
     if len(sides) == 1:
         return tiles[..., None]
@@ -230,7 +232,7 @@ def _locate_maxima(
     list of MeasuredLayer
         One for each image.
     """
-    channels_last = np.moveaxis(values, 1, -1) if info.data_format == "channels_first" else values
+    channels_last = np.moveaxis(values, info.channel_axis, -1)
     batch, *sides, count = channels_last.shape
     stacked = np.ascontiguousarray(np.stack(list_stat_arrays(stats)).transpose(2, 0, 1))
     maxima, is_alive = stats.max.T, ~stats.dead.T

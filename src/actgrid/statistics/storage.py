@@ -15,6 +15,7 @@ import numpy.typing as npt
 from actgrid.errors import FormatError
 from actgrid.models import LayerInfo
 from actgrid.models.archives import check_zip
+from actgrid.rendering import TokenGrid
 from actgrid.statistics.accumulator import Accumulator
 
 __all__ = ["deserialize", "serialize"]
@@ -69,7 +70,7 @@ def deserialize(data: bytes) -> Accumulator:
             )
         if name != _FORMAT:
             raise FormatError(f"format {about['format']!r}, expected {_FORMAT!r}")
-        infos = [LayerInfo(**{**info, "shape": tuple(info["shape"])}) for info in about["layers"]]
+        infos = [_read_info(info) for info in about["layers"]]
         if sum(about["channels"]) != len(arrays["top_max"]):
             raise FormatError(f"top_max must have {sum(about['channels'])} channels")
         stats = Accumulator(arrays["top_max"].shape[1])
@@ -89,3 +90,13 @@ def deserialize(data: bytes) -> Accumulator:
         reason = f": {error}" if isinstance(error, FormatError) else ""
         raise FormatError(f"not a statistics file of this version of actgrid{reason}") from error
     return stats
+
+
+def _read_info(description: dict[str, Any]) -> LayerInfo:
+    """Return the description of a layer from its JSON object."""
+    description = dict(description)
+    for name in ("shape", "axes"):
+        description[name] = tuple(description.get(name, ()))
+    grids = description.get("grids", ())
+    description["grids"] = tuple(None if grid is None else TokenGrid(*grid) for grid in grids)
+    return LayerInfo(**description)

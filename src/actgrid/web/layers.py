@@ -16,7 +16,12 @@ from PIL import Image
 from actgrid.encoding import encode_png
 from actgrid.errors import ActgridError, OptionError
 from actgrid.models import LayerInfo
-from actgrid.models.drawing import arrange_kernel_axes, draw_layer, draw_weight
+from actgrid.models.drawing import (
+    arrange_kernel_axes,
+    choose_token_grid,
+    draw_layer,
+    draw_weight,
+)
 from actgrid.models.layers import Weight, collect_weights
 from actgrid.option_checks import resolve_thread_count
 from actgrid.rendering import ChannelStats, Grid, render
@@ -230,7 +235,10 @@ def find_kernels(model: Any, infos: Sequence[LayerInfo]) -> dict[int, Weight]:
 
 
 def _make_tiling(info: LayerInfo, activation: Array) -> Tiling:
-    return tile(activation, kind=info.kind, data_format=info.data_format)
+    token_grid = choose_token_grid(info)
+    return tile(
+        activation, kind=info.kind, data_format=info.data_format, token_grid=token_grid
+    )
 
 
 def _measure_channels(info: LayerInfo, activation: Array) -> ChannelStats:
@@ -275,7 +283,8 @@ def _draw_small_grid(
     info: LayerInfo, activation: Array, stats: ChannelStats
 ) -> npt.NDArray[np.uint8]:
     """Return a grid of the 16 channels with the highest standard deviation."""
-    if info.kind in ("dense", "sequence"):
+    token_grid = choose_token_grid(info)
+    if info.kind == "dense" or (info.kind == "sequence" and token_grid is None):
         return draw_layer(info, activation, normalize="minmax", threads=1).levels
     order = np.argsort(np.where(np.isnan(stats.std), np.inf, -stats.std), kind="stable")[
         :_THUMBNAIL_CHANNELS
@@ -315,8 +324,7 @@ def compute_histograms(info: LayerInfo, activation: Array) -> dict[str, Any]:
     All units of a dense layer share one histogram.
     """
     values = activation[0]
-    if info.data_format == "channels_first":
-        values = np.moveaxis(values, 0, -1)
+    values = np.moveaxis(values, info.channel_axis - 1, -1)
     rows = values.reshape(-1, 1) if info.kind == "dense" else values.reshape(-1, values.shape[-1])
     stats = _measure_channels(info, activation)
     if info.kind == "dense":
@@ -348,8 +356,12 @@ def compute_histograms(info: LayerInfo, activation: Array) -> dict[str, Any]:
 
 def check_size(info: LayerInfo, activation: Array, options: dict[str, Any]) -> None:
     """Raise OptionError if a picture with these options would have too many pixels."""
-    token_grid = options["token_grid"] if info.kind == "sequence" else None
-    tiling = tile(activation, kind=info.kind, data_format=info.data_format, token_grid=token_grid)
+    tiling = tile(
+        activation,
+        kind=info.kind,
+        data_format=info.data_format,
+        token_grid=choose_token_grid(info, options["token_grid"]),
+    )
     order = options["order"]
     channels = tiling.tiles.shape[0] if isinstance(order, str) else len(order)
     layout = lay_out_tiles(tiling, channels, options["columns"], options["padding"])
