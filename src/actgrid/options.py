@@ -836,6 +836,14 @@ class MethodOptions(TypedDict, total=False):
             none="the layer must have height and width",
         ),
     ]
+    head_fusion: Annotated[
+        str,
+        Option(
+            Choice(("mean", "max", "min")),
+            UNSET,
+            "Combination of the attention of the heads of a layer.",
+        ),
+    ]
     max_channels: Annotated[
         int | None,
         Option(

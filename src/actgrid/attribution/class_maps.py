@@ -21,10 +21,11 @@ from actgrid.attribution.input_gradients import (
 )
 from actgrid.attribution.linear_resizing import resize_linearly
 from actgrid.attribution.method import method
-from actgrid.attribution.methods import list_layerless_methods
+from actgrid.attribution.methods import list_known_layers, list_layerless_methods
 from actgrid.attribution.perturbation import score_masked_images
 from actgrid.attribution.scores import TargetScores
 from actgrid.attribution.target_layers import (
+    TokenLayerError,
     find_target_calls,
     find_token_calls,
     suggest_token_grid,
@@ -33,6 +34,7 @@ from actgrid.errors import LayerError, ModelError, OptionError, ShapeError
 from actgrid.models.calls import Call, choose_calls
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.layers import Selection
+from actgrid.models.networks import get_network
 from actgrid.models.types import LayerLike
 from actgrid.option_groups import check_option
 from actgrid.options import MethodOptions
@@ -82,7 +84,8 @@ class _LayerChoice:
     choice
         The user's selection, or the path of one call of a layer; None: the default layer.
     token_grid
-        (h, w) of the tokens, for layers that return (N, T, C); None: the layer is spatial.
+        (h, w) of the tokens, for layers that return (N, T, C); None: the layer is spatial, or its
+        grid of tokens is known.
     any_rank
         Whether the layer may have another number of axes than the explained tensor.
     """
@@ -117,10 +120,23 @@ class _LayerChoice:
         )
 
     def measure_token_gradients(self, run: SymbolicRun) -> tuple[Any, Any]:
-        """Return the paths of all token layers, and the largest absolute gradient of each."""
+        """Return the paths of all token layers, and the largest absolute gradient of each.
+
+        Without a `token_grid`, they are the layers whose grid of tokens is known. Both are empty if
+        layers with height and width suit class activation maps.
+        """
         tf = tensorflow()
-        height, width = self.token_grid or (1, 1)
-        calls = find_token_calls(run.calls, run.target_scores.scores, height * width)
+        scores = run.target_scores.scores
+        if self.token_grid is None:
+            try:
+                find_target_calls(run.calls, run.explained[0], scores, run.outputs)
+            except TokenLayerError:
+                calls = find_token_calls(run.calls, scores)
+            else:
+                return tf.constant([], tf.string), tf.constant([])
+        else:
+            height, width = self.token_grid
+            calls = find_token_calls(run.calls, scores, height * width)
         gradients = tf.gradients(run.target_scores.scores, [call.tensor for call in calls])
         magnitudes = [
             tf.constant(0.0)
@@ -147,6 +163,8 @@ class _LayerChoice:
         if len(paths) > 1:
             raise LayerError(f"layer must be one layer, not {len(paths)}: {', '.join(paths[:5])}")
         for call in calls:
+            if rank == 4 and self.token_grid is None and call.info.token_grid is not None:
+                continue
             if len(call.info.shape) not in ranks:
                 axes = "tokens (N, T, C)" if self.token_grid is not None else _LAYER_AXES[rank]
                 raise ShapeError(
@@ -173,6 +191,9 @@ class _LayerChoice:
                 )
             # Class and register tokens come first and are skipped.
             return tf.reshape(tensor[:, -height * width :], (-1, height, width, tensor.shape[-1]))
+        grid = call.info.token_grid
+        if grid is not None and tensor.shape.rank == 3 and not self.any_rank:
+            return tf.reshape(tensor[:, grid.patches], (-1, *grid[:2], tensor.shape[-1]))
         channels_first = call.info.data_format == "channels_first"
         channels_last = (0, *range(2, tensor.shape.rank), 1)
         return tf.transpose(tensor, channels_last) if channels_first else tensor
@@ -376,12 +397,17 @@ def _choose_layer(
     if isinstance(layer, (list, tuple, set)):
         raise OptionError(f"layer must be one layer, not {layer!r}")
     grid = check_option(MethodOptions, "token_grid", token_grid)
-    if layer is not None or grid is None:
-        return _LayerChoice(None if layer is None else Selection(layer), grid, any_rank)
+    if layer is not None:
+        return _LayerChoice(Selection(layer), grid, any_rank)
+    default = _LayerChoice(None, grid, any_rank)
+    if grid is None and (batch.layout.rank != 4 or not _may_have_token_grids(batch.model)):
+        return default
     # After the last attention to the class token, the gradient of the patch tokens exists but is
     # zero.
     body = _TokenGradientFunction(batch.reader, _LayerChoice(None, grid))
     paths, magnitudes = batch.run(body)
+    if not len(paths):
+        return default
     nonzero = np.flatnonzero(magnitudes)
     if not nonzero.size:
         raise LayerError(
@@ -389,6 +415,13 @@ def _choose_layer(
             "no gradient, such as occlusion"
         )
     return _LayerChoice(paths.numpy()[nonzero[-1]].decode(), grid)
+
+
+def _may_have_token_grids(model: Any) -> bool:
+    infos = list_known_layers(get_network(model))
+    return infos is None or any(
+        info.token_grid is not None for info in infos if len(info.shape) == 3
+    )
 
 
 @method("cam", "Zhou 2015, https://arxiv.org/abs/1512.04150", needs=["gradients", "layer"])

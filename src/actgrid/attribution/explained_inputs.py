@@ -13,7 +13,7 @@ from actgrid.models.compiled import compile_function, trace_once
 from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.inputs import find_input_position, list_input_names
-from actgrid.models.layers import Selection
+from actgrid.models.layers import LayerInfo, Selection
 from actgrid.models.network import is_network
 from actgrid.models.networks import trace_network
 from actgrid.models.tracing import keep_state
@@ -85,9 +85,9 @@ def choose_explained_inputs(
         Positions of the explained inputs; None: the first of the inputs with the most axes, but an
         image before a volume.
     embedding
-        Path of the layer whose output is explained for an input of tokens, or a dict of paths by
-        input name; False: no input has tokens. None: the first layer that converts the tokens to
-        floating-point numbers.
+        Path of the layer whose output is explained for an input of tokens, or in place of an image,
+        such as a patch embedding; or a dict of paths by input name. False: no input has tokens.
+        None: the first layer that converts the tokens to floating-point numbers.
 
     Raises
     ------
@@ -103,15 +103,16 @@ def choose_explained_inputs(
         if positions is None
         else list(positions)
     )
-    paths = {
-        position: _find_embedding_path(model, inputs, position, names, embedding, candidates)
+    embeddings = {
+        position: _find_embedding(model, inputs, position, names, embedding, candidates)
         for position in candidates
     }
 
     def get_rank(position: int) -> int:
         rank: int = tensors[position].shape.rank
-        # The output of an embedding has one axis more than the tokens.
-        return rank if paths[position] is None else max(rank + 1, 3)
+        if embeddings[position] is None or rank > 2:
+            return rank
+        return max(rank + 1, 3)  # the output of an embedding has one axis more than the tokens
 
     if positions is None:
         images = [position for position in candidates if get_rank(position) == 4]
@@ -122,15 +123,19 @@ def choose_explained_inputs(
                 "an explained input must be (N, C), (N, T, C), (N, H, W, C) or (N, D, H, W, C), "
                 f"not {tuple(tensors[position].shape)}"
             )
-    return [
-        ExplainedTensor(
-            names[position],
-            position,
-            paths[position] is None and find_input_data_format(model, position) == "channels_first",
-            paths[position],
-        )
-        for position in candidates
-    ]
+    explained = []
+    for position in candidates:
+        found = embeddings[position]
+        if found is None:
+            channels_first = find_input_data_format(model, position) == "channels_first"
+            explained.append(ExplainedTensor(names[position], position, channels_first))
+        else:
+            grid = found.token_grid if found.kind == "sequence" else None
+            channels_first = found.data_format == "channels_first" and found.kind != "sequence"
+            explained.append(
+                ExplainedTensor(names[position], position, channels_first, found.path, grid)
+            )
+    return explained
 
 
 def compute_embeddings(model: Any, inputs: Any, paths: Sequence[str], batch_size: int) -> list[Any]:
@@ -162,15 +167,15 @@ class _EmbeddingFunction:
         return [tensorflow().cast(tensors[path], tensorflow().float32) for path in self.paths]
 
 
-def _find_embedding_path(
+def _find_embedding(
     model: Any,
     inputs: Any,
     position: int,
     names: Sequence[str],
     embedding: Any,
     candidates: Sequence[int],
-) -> str | None:
-    """Return the path of the layer that embeds the tokens of an input; None: it has no tokens."""
+) -> LayerInfo | None:
+    """Return the layer that embeds the tokens of an input; None: it has no tokens."""
     rank = tensorflow().nest.flatten(inputs)[position].shape.rank
     if embedding is False or is_network(model) or (embedding is None and rank > 2):
         return None
@@ -178,13 +183,14 @@ def _find_embedding_path(
     # One layer for several inputs belongs to the inputs on which it depends.
     is_required = layer is not None and len(candidates) == 1
     selection = None if layer is None else Selection(layer)
-    path: str | None = trace_once(model, _EmbeddingSearch(position, selection, is_required), inputs)
-    return path
+    search = _EmbeddingSearch(position, selection, is_required)
+    info: LayerInfo | None = trace_once(model, search, inputs)
+    return info
 
 
 @dataclass(frozen=True)
 class _EmbeddingSearch:
-    """Function for `trace_once` that returns the path of the layer that embeds an input.
+    """Function for `trace_once` that returns the layer that embeds an input.
 
     Attributes
     ----------
@@ -200,7 +206,7 @@ class _EmbeddingSearch:
     selection: Selection | None
     is_required: bool
 
-    def __call__(self, model: Any, inputs: Any) -> str | None:
+    def __call__(self, model: Any, inputs: Any) -> LayerInfo | None:
         tensor = tensorflow().nest.flatten(inputs)[self.position]
         with keep_state():
             calls = trace_network(model, inputs).calls
@@ -209,7 +215,7 @@ class _EmbeddingSearch:
         chosen = choose_calls(model, calls, self.selection)
         for call in chosen:
             if call.tensor.dtype.is_floating and _depends_on(call.tensor, tensor):
-                return call.info.path
+                return call.info
         if self.is_required:
             raise LayerError(
                 f"embedding must be a layer that converts the tokens to floating-point numbers, "
@@ -218,8 +224,8 @@ class _EmbeddingSearch:
         return None
 
     @staticmethod
-    def _search(tensor: Any, calls: Sequence[Call]) -> str | None:
-        """Return the path of the first layer that converts tokens to floating-point numbers."""
+    def _search(tensor: Any, calls: Sequence[Call]) -> LayerInfo | None:
+        """Return the first layer that converts tokens to floating-point numbers."""
         # Strings are always tokens; numbers are tokens if they are indices into a table.
         sources = [tensor] if tensor.dtype == tensorflow().string else _find_lookups(tensor)
         for call in calls:
@@ -228,7 +234,7 @@ class _EmbeddingSearch:
                 and call.info.is_spatial
                 and any(_depends_on(call.tensor, source) for source in sources)
             ):
-                return call.info.path
+                return call.info
         return None
 
 

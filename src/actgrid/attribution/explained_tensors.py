@@ -8,6 +8,7 @@ import numpy as np
 
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models.frameworks import tensorflow
+from actgrid.rendering import TokenGrid
 
 __all__ = ["ExplainedTensor", "ValueLayout", "make_baseline"]
 
@@ -37,12 +38,15 @@ class ExplainedTensor(NamedTuple):
     embedding
         Path of the layer whose output is explained, for tokens, which have no gradient; None: the
         input itself is explained.
+    grid
+        Grid of the patches of an image, if the embedding makes tokens of them; else None.
     """
 
     name: str
     position: int
     channels_first: bool = False
     embedding: str | None = None
+    grid: TokenGrid | None = None
 
 
 class ValueLayout(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from actgrid.attribution.gradient_rules import set_gradient
 from actgrid.errors import ModelError
 from actgrid.models.frameworks import keras, tensorflow
 
@@ -68,9 +69,7 @@ def guide_relus(graph: Any) -> Iterator[Callable[[], None]]:
         if not relus and not outputs:
             raise ModelError("guided_backprop needs ReLUs, and the model has none; use saliency")
         for operation in relus + outputs:
-            operation._set_attr(
-                "_gradient_op_type", _make_attribute(_register_gradients()[operation.type])
-            )
+            set_gradient(operation, _register_gradients()[operation.type])
 
     with _PATCH_LOCK, ExitStack() as patches:
         for owner, name, wrap in _list_compound_relus():
@@ -256,9 +255,3 @@ def _register_gradients() -> dict[str, str]:
     for name, gradient in gradients.items():
         tf.RegisterGradient(_GRADIENT_PREFIX + name)(gradient)
     return {name: _GRADIENT_PREFIX + name for name in gradients}
-
-
-def _make_attribute(name: str) -> Any:
-    from tensorflow.core.framework.attr_value_pb2 import AttrValue
-
-    return AttrValue(s=name.encode())

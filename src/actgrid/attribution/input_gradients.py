@@ -19,6 +19,7 @@ from actgrid.attribution.batches import (
 )
 from actgrid.attribution.guiding import guide_relus
 from actgrid.attribution.method import method
+from actgrid.attribution.relevance_rules import set_relevance_rules
 from actgrid.attribution.scores import TargetScores
 from actgrid.errors import ModelError
 from actgrid.models.frameworks import tensorflow
@@ -27,6 +28,7 @@ __all__ = [
     "SEED_LIMIT",
     "Reduction",
     "add_noise",
+    "attnlrp",
     "gradient_x_input",
     "guided_backprop",
     "integrated_gradients",
@@ -50,6 +52,10 @@ _REDUCTIONS: dict[str, Callable[..., Any]] = {
 
 # Seeds are passed in a float32 table, which represents integers exactly up to this value.
 SEED_LIMIT = 2**24
+
+# Modification of gradients: "guided": ReLUs propagate only positive gradients; "relevance": gradient
+# times input is the relevance of layer-wise relevance propagation.
+Rules = Literal["guided", "relevance"] | None
 
 # Function (values, baseline, sample, table, seed) that makes a sample of each row of an explained
 # tensor: sample has the sample index of each row, table the parameters of the function, and seed
@@ -98,7 +104,7 @@ class _GradientFunction:
 
     reader: ScoreReader
     sampling: Sampling
-    guided: bool = False
+    rules: Rules = None
 
     def __call__(
         self,
@@ -120,12 +126,15 @@ class _GradientFunction:
             modified = self.sampling(values, baseline, sample, table, index * SEED_LIMIT)
             samples.append(tf.ensure_shape(modified, values.shape))
         inputs = self.reader.replace_explained(inputs, samples)
-        if self.guided:
-            with guide_relus(tf.compat.v1.get_default_graph()) as guide:
+        graph = tf.compat.v1.get_default_graph()
+        if self.rules == "guided":
+            with guide_relus(graph) as guide:
                 run = self.reader.run(model, inputs, target_classes)
             guide()
         else:
             run = self.reader.run(model, inputs, target_classes)
+        if self.rules == "relevance":
+            set_relevance_rules(graph.get_operations(), samples)
         gradients = tf.gradients(run.target_scores.scores, samples)
         if all(gradient is None for gradient in gradients):
             raise ModelError(
@@ -224,14 +233,14 @@ def _reduce_channels(
 
 
 def _compute_gradients(
-    batch: ExplainedBatch, guided: bool = False
+    batch: ExplainedBatch, rules: Rules = None
 ) -> tuple[list[Array], TargetScores]:
     """Compute the gradient of the score at each unmodified sample.
 
     Return the gradients, in the shapes of the explained tensors, and the target scores.
     """
     tf = tensorflow()
-    body = _GradientFunction(batch.reader, keep_values, guided)
+    body = _GradientFunction(batch.reader, keep_values, rules)
     baselines = [tf.zeros((1,) * len(values.shape)) for values in batch.explained_values]
     ((gradients, target_scores),) = batch.run_samples(body, 1, baselines, tf.zeros(1), tf.ones(1))
     return [np.asarray(gradient) for gradient in gradients], batch.check_scores(target_scores)
@@ -258,11 +267,15 @@ def saliency(batch: ExplainedBatch, *, reduce: Reduction = "max") -> list[BatchA
 def gradient_x_input(batch: ExplainedBatch, *, reduce: Reduction = "sum") -> list[BatchAttribution]:
     """Multiply the gradient by the input; exact contributions for a linear model."""
     gradients, target_scores = _compute_gradients(batch)
-    products = [
+    return _reduce_channels(_multiply(gradients, batch), batch, reduce, target_scores)
+
+
+def _multiply(gradients: Sequence[Array], batch: ExplainedBatch) -> list[Array]:
+    """Return the gradients of the explained tensors times the values of these tensors."""
+    return [
         gradient * np.asarray(values)
         for gradient, values in zip(gradients, batch.explained_values, strict=True)
     ]
-    return _reduce_channels(products, batch, reduce, target_scores)
 
 
 Quadrature = Literal["gauss-legendre", "trapezoid"]
@@ -358,5 +371,17 @@ def smoothgrad(
 )
 def guided_backprop(batch: ExplainedBatch, *, reduce: Reduction = "max") -> list[BatchAttribution]:
     """Compute the gradient of the score; ReLUs propagate only its positive values."""
-    gradients, target_scores = _compute_gradients(batch, guided=True)
+    gradients, target_scores = _compute_gradients(batch, "guided")
     return _reduce_channels(gradients, batch, reduce, target_scores)
+
+
+@method(
+    "attnlrp",
+    "Achtibat 2024, https://arxiv.org/abs/2402.05602",
+    needs=["gradients"],
+    explains_several=True,
+)
+def attnlrp(batch: ExplainedBatch, *, reduce: Reduction = "sum") -> list[BatchAttribution]:
+    """Propagate the score back by layer-wise relevance rules, also through attention."""
+    gradients, target_scores = _compute_gradients(batch, "relevance")
+    return _reduce_channels(_multiply(gradients, batch), batch, reduce, target_scores)

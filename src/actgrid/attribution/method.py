@@ -15,7 +15,7 @@ from actgrid.options import MethodOptions
 __all__ = ["DECLARED_METHODS", "Method", "Need", "check_values", "method"]
 
 # Capabilities of a network beyond computing the output of a batch.
-Need = Literal["gradients", "layer"]
+Need = Literal["attention", "gradients", "layer"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -34,8 +34,8 @@ class Method:
     source
         Author, year and URL of the paper.
     needs
-        Required capabilities of the network: ``"gradients"`` of the score, or ``"layer"``, a
-        layer whose positions correspond to those of the input.
+        Required capabilities of the network: ``"gradients"`` of the score; ``"layer"``, a layer
+        whose positions correspond to those of the input; ``"attention"``, layers of attention.
     explains_several
         Whether the method explains all explained tensors of a batch together. Other methods explain
         one after another.

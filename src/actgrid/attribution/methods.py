@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from actgrid.attribution.method import DECLARED_METHODS, Method, check_values
-from actgrid.errors import CapabilityError, OptionError, suggest
+from actgrid.attribution.method import DECLARED_METHODS, Method, Need, check_values
+from actgrid.errors import CapabilityError, ModelError, OptionError, suggest
+from actgrid.models.layers import LayerInfo
 from actgrid.models.network import Network, describe_network, is_compiled, is_differentiable
 from actgrid.models.networks import get_network
 from actgrid.models.types import LayerLike, ModelLike
 
-__all__ = ["check_needs", "check_options", "find_method", "get_methods", "list_layerless_methods"]
+__all__ = [
+    "check_needs",
+    "check_options",
+    "find_method",
+    "get_methods",
+    "list_known_layers",
+    "list_layerless_methods",
+]
 
-_NEED_NAMES = {"gradients": "gradients", "layer": "a spatial layer"}
+_NEED_NAMES = {
+    "attention": "attention layers",
+    "gradients": "gradients",
+    "layer": "a spatial layer",
+}
 
 
 @lru_cache(maxsize=1)
@@ -24,7 +36,7 @@ def get_methods() -> dict[str, Method]:
     """Return all attribution methods by name.
 
     Methods are grouped by module. Modules are ordered by their needs (gradients of the input, a
-    layer, neither), then by the year of their first paper.
+    layer, attention, none), then by the year of their first paper.
     """
     package = importlib.import_module(str(__package__))
     names = [f"{__package__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
@@ -37,13 +49,18 @@ def get_methods() -> dict[str, Method]:
 
 def _get_sort_key(family: Sequence[Method]) -> tuple[int, int]:
     needs = {need for method in family for need in method.needs}
-    group = 1 if "layer" in needs else 0 if "gradients" in needs else 2
+    groups = {"attention": 2, "layer": 1, "gradients": 0}
+    group = next((group for need, group in groups.items() if need in needs), 3)
     return group, min(method.year for method in family)
 
 
 def list_layerless_methods() -> str:
     """Return the names of the methods that need no layer, separated by commas."""
-    return ", ".join(name for name, method in get_methods().items() if not method.takes_layer)
+    return ", ".join(
+        name
+        for name, method in get_methods().items()
+        if not {"attention", "layer"}.intersection(method.needs)
+    )
 
 
 def find_method(name: object) -> Method:
@@ -108,5 +125,27 @@ def check_needs(methods: Iterable[Method], model: ModelLike) -> None:
 
 def _list_missing_needs(method: Method, network: Network) -> list[str]:
     """Return the names of the capabilities that a method needs and a network lacks."""
-    has_capability = {"gradients": is_differentiable(network), "layer": is_compiled(network)}
-    return [_NEED_NAMES[need] for need in method.needs if not has_capability[need]]
+    has_capability: dict[Need, Callable[[], bool]] = {
+        "attention": lambda: _has_attention(network),
+        "gradients": lambda: is_differentiable(network),
+        "layer": lambda: is_compiled(network),
+    }
+    return [_NEED_NAMES[need] for need in method.needs if not has_capability[need]()]
+
+
+def _has_attention(network: Network) -> bool:
+    """Return whether a network has attention layers, or its layers are not known yet."""
+    if not is_compiled(network):
+        return False
+    infos = list_known_layers(network)
+    return infos is None or any(
+        info.kind == "attention" for info in infos if len(info.shape) == 4
+    )
+
+
+def list_known_layers(network: Network) -> list[LayerInfo] | None:
+    """Return the layers of a network; None if they are not known without an input."""
+    try:
+        return network.list_layers()
+    except ModelError:
+        return None

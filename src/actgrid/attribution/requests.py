@@ -41,6 +41,7 @@ from actgrid.errors import (
     get_caller_level,
 )
 from actgrid.models import load_model
+from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.image_sources import are_images, open_images
 from actgrid.models.images import Photo, load_images, load_photos
@@ -322,7 +323,13 @@ def prepare_request(
         backdrop, token_names = None, None
         if entry.embedding is not None:
             position = next(item.position for item in embedded if item.name == entry.name)
-            token_names = name_tokens(model, model_inputs, position, int(values.shape[1]), tokens)
+            source = tensors[position]
+            if source.shape.rank == 4 and (entry.grid is not None or len(values.shape) == 4):
+                channels_first = find_input_data_format(model, position) == "channels_first"
+                image = ExplainedTensor(entry.name, position, channels_first)
+                backdrop = _make_backdrop(source, image, pixels, photos)
+            elif source.shape.rank <= 2:
+                token_names = name_tokens(model, model_inputs, position, int(values.shape[1]), tokens)
         elif len(values.shape) == 2:
             token_names = _name_columns(columns, tokens, *values.shape)
         elif len(values.shape) == 4:
@@ -533,6 +540,10 @@ def _make_attribution(
     if explained_input.tensor.embedding is not None and axes[0] == "time":
         axes = ("token", *axes[1:])
     maps = np.concatenate([part.values for part in attributions])[order]
+    grid = explained_input.tensor.grid
+    if grid is not None and axes[0] == "token" and maps.shape[1] == grid.tokens:
+        maps = maps[:, grid.patches].reshape(len(maps), *grid[:2], *maps.shape[2:])
+        axes = ("height", "width", *axes[1:])
     drawing: dict[str, Any] = {"names": explained_input.names}
     if axes == ("height", "width"):
         drawing = {

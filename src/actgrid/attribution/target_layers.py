@@ -12,6 +12,7 @@ from actgrid.models.calls import Call
 from actgrid.models.frameworks import keras, tensorflow
 
 __all__ = [
+    "TokenLayerError",
     "collect_ancestors",
     "find_target_calls",
     "find_token_calls",
@@ -75,6 +76,10 @@ _MOVING = (
 _MOVING_LAYERS = tuple(
     f"keras.src.layers.{folder}." for folder in ("pooling", "preprocessing", "reshaping")
 )
+
+
+class TokenLayerError(LayerError):
+    """The model works on tokens, so that no layer with height and width suits."""
 
 
 class _Derivation(NamedTuple):
@@ -169,7 +174,7 @@ def find_target_calls(
         embedding = (
             f", or layer={suitable[-1].info.path!r}, the patch embedding" if suitable else ""
         )
-        raise LayerError(
+        raise TokenLayerError(
             "the model works on tokens: pass token_grid=(h, w), the number of patches in height "
             f"and width, to use its last layer of tokens{embedding}; or use a method that needs no "
             f"layer: {list_layerless_methods()}"
@@ -188,10 +193,12 @@ def find_target_calls(
     return suitable
 
 
-def find_token_calls(calls: Sequence[Call], scores: Any, tokens: int) -> list[Call]:
+def find_token_calls(
+    calls: Sequence[Call], scores: Any, tokens: int | None = None
+) -> list[Call]:
     """Return the layer calls whose output is (N, T, C) with T >= `tokens`.
 
-    Calls are in the order of execution. Calls on which the scores do not depend are left out.
+    Without `tokens`, they are the calls whose grid of tokens is known. Calls are in the order of execution. Calls on which the scores do not depend are left out.
 
     Raises
     ------
@@ -213,13 +220,17 @@ def find_token_calls(calls: Sequence[Call], scores: Any, tokens: int) -> list[Ca
     suitable = [
         call
         for name, call in sequences.items()
-        if (count := counts[name]) is None or count >= tokens
+        if (
+            call.info.token_grid is not None
+            if tokens is None
+            else (count := counts[name]) is None or count >= tokens
+        )
     ]
     if not suitable:
         largest = max((count for count in counts.values() if count is not None), default=0)
         hint = f": it has at most {largest}{suggest_token_grid(largest)};" if largest else ":"
         raise LayerError(
-            f"the model has no layer of {tokens} or more tokens, (N, T, C){hint} leave token_grid "
+            f"the model has no layer of {tokens or 1} or more tokens, (N, T, C){hint} leave token_grid "
             f"out, or use a method that needs no layer: {list_layerless_methods()}"
         )
     return suitable

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from actgrid.models.calls import Call
+import numpy as np
+
+from actgrid.models.calls import Call, RawScores
 from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.layers import AttentionScores, LayerInfo, Node, join_attention_path
@@ -20,6 +22,8 @@ from actgrid.models.tensor_axes import (
     make_axes,
     name_axes,
 )
+
+from actgrid.rendering import TokenGrid
 
 __all__ = ["find_attention"]
 
@@ -128,6 +132,8 @@ class _Scores(NamedTuple):
     ----------
     tensor
         The scores after the softmax.
+    operands
+        The tensors whose product the scores come from: queries and keys in any order.
     owner
         Call of the layer that computes them; None: the model itself.
     position
@@ -135,6 +141,7 @@ class _Scores(NamedTuple):
     """
 
     tensor: Any
+    operands: tuple[Any, ...]
     owner: Call | None
     position: int
 
@@ -165,8 +172,12 @@ def _find_scores(
             continue
         if any(other.tensor is tensor for other in found):
             continue
-        product = _find_product(operation, numbers, axes)
-        owners = [index for index in around if product is None or product in calls[index].span]
+        product = _find_product(operation, axes)
+        owners = [
+            index
+            for index in around
+            if product is None or numbers.get(product.name) in calls[index].span
+        ]
         if not owners and around:
             continue  # a softmax layer outside of attention layers: its output is the scores
         owner = None if not owners else calls[owners[0]]
@@ -174,7 +185,8 @@ def _find_scores(
         if is_model and around[0] != owners[0]:
             continue
         position = around[0] if around else _find_position(calls, number)
-        found.append(_Scores(tensor, owner, position))
+        operands = () if product is None else tuple(product.inputs)
+        found.append(_Scores(tensor, operands, owner, position))
     return found
 
 
@@ -183,10 +195,8 @@ def _find_position(calls: Sequence[Call], number: int) -> int:
     return next(later, len(calls))
 
 
-def _find_product(
-    operation: Any, numbers: Mapping[str, int], axes: Mapping[str, TensorAxes]
-) -> int | None:
-    """Return the number of the matrix product that the scores of a softmax come from."""
+def _find_product(operation: Any, axes: Mapping[str, TensorAxes]) -> Any:
+    """Return the matrix product that the scores of a softmax come from; None for a sum."""
     pending, visited = [operation], set()
     while pending:
         current = pending.pop()
@@ -194,7 +204,7 @@ def _find_product(
             continue
         visited.add(current.name)
         if current.type in PRODUCTS:
-            return numbers.get(current.name)
+            return current
         for tensor in current.inputs:
             tensor_axes = axes.get(tensor.name)
             if tensor_axes is not None and tensor_axes.is_scores:
@@ -210,69 +220,95 @@ def _make_call(
     path = join_attention_path(owner_path)
     repeat = paths[path]
     paths[path] += 1
-    tensor, shape, grids = _arrange(scores.tensor, axes[scores.tensor.name])
+    arrangement = _Arrangement.find(axes[scores.tensor.name])
     info = LayerInfo(
         path=path + (f":{repeat}" if repeat else ""),
         type=_ATTENTION_TYPE,
-        shape=shape,
-        dtype=tensor.dtype.name,
+        shape=arrangement.shape,
+        dtype=scores.tensor.dtype.name,
         data_format="channels_first",
         parameters=0,
         index=None,
         axes=("batch", "head", "query", "key"),
-        grids=(None, None, *grids),
+        grids=(None, None, *arrangement.grids),
     )
     layer = None if scores.owner is None else scores.owner.node.layer
     node = Node(AttentionScores(layer), path, None, is_internal=False, is_looped=False)
     inputs = () if scores.owner is None else scores.owner.inputs
-    return Call(node, info, tensor, inputs)
+    raw = RawScores(scores.tensor, scores.operands, arrangement.apply)
+    return Call(node, info, arrangement.apply(scores.tensor), inputs, scores=raw)
 
 
-def _arrange(tensor: Any, tensor_axes: TensorAxes) -> tuple[Any, tuple[int | None, ...], Any]:
-    """Return attention scores with the axes batch, heads, queries and keys.
+class _Arrangement(NamedTuple):
+    """Conversion of attention scores to the axes batch, heads, queries and keys.
 
-    Returns
-    -------
-    tuple
-        The tensor, its static shape, and the grids of queries and keys.
+    Attributes
+    ----------
+    axes
+        The axes of the scores, in which heads that were merged with the batch are separate.
+    split
+        Index of the axis of the batch and heads that is split; None if there is none.
+    groups
+        Indices of the axes that become batch, heads, queries and keys.
     """
-    tf = tensorflow()
-    axes = list(tensor_axes.axes)
-    merged = next((axis for axis in axes if any(part.kind == "head" for part in axis.parts)), None)
-    if merged is not None and merged.kind == "batch":
-        # Heads that were merged with the batch for the product.
-        index = axes.index(merged)
-        axes[index : index + 1] = [
-            part if part.kind == "head" else part._replace(kind="batch") for part in merged.parts
-        ]
-        sizes = [-1 if axis.size is None else axis.size for axis in axes]
-        if sizes.count(-1) > 1:
-            dynamic = tf.unstack(tf.shape(tensor))
-            rest = dynamic[index + 1 :]
-            sizes = [-1, *[axis.size for axis in merged.parts[1:]], *rest]
-        tensor = tf.reshape(tensor, sizes)
-    split = TensorAxes(tuple(axes), is_scores=True)
-    positions = split.positions
-    queries = positions[: len(positions) // 2]
-    keys = positions[len(positions) // 2 :]
-    batch = [
-        index for index in range(len(axes)) if index not in positions and index not in split.heads
-    ]
-    groups = [batch, split.heads, queries, keys]
-    order = [index for group in groups for index in group]
-    shape = tuple(_multiply_sizes([axes[index] for index in group]) for group in groups)
-    if order != list(range(len(axes))):
-        tensor = tf.transpose(tensor, order)
-    if [len(group) for group in groups] != [1, 1, 1, 1]:
-        lengths = tf.shape(tensor)
-        sides, first = [], 0
-        for group, size in zip(groups, shape, strict=True):
-            last = first + len(group)
-            sides.append(tf.reduce_prod(lengths[first:last]) if size is None else size)
-            first = last
-        tensor = tf.reshape(tensor, sides)
-        tensor.set_shape(shape)
-    return tensor, shape, [_find_grid([axes[index] for index in group]) for group in groups[2:]]
+
+    axes: tuple[Axis, ...]
+    split: int | None
+    groups: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def find(cls, tensor_axes: TensorAxes) -> _Arrangement:
+        """Return the arrangement of scores with the given axes."""
+        axes = list(tensor_axes.axes)
+        split = None
+        for index, axis in enumerate(tensor_axes.axes):
+            if axis.kind == "batch" and any(part.kind == "head" for part in axis.parts):
+                split = index
+                axes[index : index + 1] = [
+                    part if part.kind == "head" else part._replace(kind="batch")
+                    for part in axis.parts
+                ]
+        whole = TensorAxes(tuple(axes), is_scores=True)
+        positions, heads = whole.positions, whole.heads
+        batch = set(range(len(axes))).difference(positions, heads)
+        middle = len(positions) // 2
+        groups = (sorted(batch), heads, positions[:middle], positions[middle:])
+        return cls(whole.axes, split, tuple(map(tuple, groups)))
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The static shape of the converted scores."""
+        return tuple(
+            _multiply_sizes([self.axes[index] for index in group]) for group in self.groups
+        )
+
+    @property
+    def grids(self) -> list[TokenGrid | None]:
+        """The grids of queries and keys."""
+        return [_find_grid([self.axes[index] for index in group]) for group in self.groups[2:]]
+
+    def apply(self, tensor: Any) -> Any:
+        """Return the converted scores, (N, heads, queries, keys)."""
+        tf = tensorflow()
+        if self.split is not None:
+            added = len(self.axes) - tensor.shape.rank
+            sides = tf.unstack(tf.shape(tensor))
+            parts = [axis.size for axis in self.axes[self.split + 1 : self.split + 1 + added]]
+            sides[self.split : self.split + 1] = [-1, *parts]
+            tensor = tf.reshape(tensor, sides)
+        order = [index for group in self.groups for index in group]
+        if order != list(range(len(order))):
+            tensor = tf.transpose(tensor, order)
+        if any(len(group) != 1 for group in self.groups):
+            lengths = tf.shape(tensor)
+            ends = np.cumsum([len(group) for group in self.groups]).tolist()
+            sides = [
+                tf.reduce_prod(lengths[end - len(group) : end]) if size is None else size
+                for group, end, size in zip(self.groups, ends, self.shape, strict=True)
+            ]
+            tensor = tf.reshape(tensor, sides)
+        tensor.set_shape(self.shape)
+        return tensor
 
 
 def _multiply_sizes(axes: list[Axis]) -> int | None:
@@ -280,18 +316,12 @@ def _multiply_sizes(axes: list[Axis]) -> int | None:
     return None if None in sizes else math.prod(sizes)  # type: ignore[arg-type]
 
 
-def _find_grid(axes: list[Axis]) -> Any:
+def _find_grid(axes: list[Axis]) -> TokenGrid | None:
     """Return the grid of queries or keys, which may have an axis for height and for width."""
     if len(axes) == 1:
         return axes[0].grid
-    return make_grid_of_sides([axis.size for axis in axes])
-
-
-def make_grid_of_sides(sizes: list[int | None]) -> Any:
-    """Return the grid of two axes of positions; None for other numbers of axes."""
-    from actgrid.rendering import TokenGrid
-
-    return TokenGrid(*sizes) if len(sizes) == 2 and None not in sizes else None  # type: ignore[arg-type]
+    height, width = (axes[0].size, axes[1].size) if len(axes) == 2 else (None, None)
+    return None if height is None or width is None else TokenGrid(height, width)
 
 
 def _describe_axes(info: LayerInfo, tensor_axes: TensorAxes | None, uses_tokens: bool) -> LayerInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,7 +17,26 @@ from actgrid.models.layers import (
     collect_operations,
 )
 
-__all__ = ["Call", "Trace", "choose_calls", "filter_visible_calls"]
+__all__ = ["Call", "RawScores", "Trace", "choose_calls", "filter_visible_calls"]
+
+
+class RawScores(NamedTuple):
+    """Attention scores as a model computes them, with any order of axes.
+
+    Attributes
+    ----------
+    tensor
+        The scores after the softmax.
+    operands
+        The tensors whose product the scores come from: queries and keys in any order. Empty if they
+        come from a sum.
+    arrange
+        Function that converts the scores, or their gradient, to (N, heads, queries, keys).
+    """
+
+    tensor: Any
+    operands: tuple[Any, ...]
+    arrange: Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -38,6 +58,8 @@ class Call:
     parts
         Outputs of the separate time steps, if `tensor` was stacked from a layer that ran once for
         each time step; else empty.
+    scores
+        For attention scores: the scores as the model computes them; else None.
     """
 
     node: Node
@@ -46,6 +68,7 @@ class Call:
     inputs: Any = field(repr=False)
     span: range = field(default=range(0), repr=False)
     parts: tuple[Any, ...] = field(default=(), repr=False)
+    scores: RawScores | None = field(default=None, repr=False)
 
 
 class Trace(NamedTuple):

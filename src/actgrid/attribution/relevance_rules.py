@@ -1,0 +1,151 @@
+"""Layer-wise relevance propagation (LRP) by modified gradients of a traced graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
+
+from actgrid.attribution.gradient_rules import set_gradient
+from actgrid.models.frameworks import tensorflow
+
+__all__ = ["set_relevance_rules"]
+
+_PREFIX = "ActgridRelevance"
+# Products of two tensors. If both depend on the input, each gets half of the relevance.
+_PRODUCTS = frozenset(["BatchMatMul", "BatchMatMulV2", "Einsum", "MatMul", "Mul"])
+# Activation functions with f(0) = 0, to which the rule of f(x) / x applies. The gradient of ReLU is
+# f(x) / x already.
+_ACTIVATIONS = frozenset(["Elu", "Relu6", "Selu"])
+# Functions whose result scales another tensor in a normalization or in GELU.
+_SCALES = frozenset(["Erf", "Erfc", "Rsqrt"])
+
+
+def set_relevance_rules(operations: Iterable[Any], explained: Iterable[Any]) -> None:
+    """Modify the gradients of operations so that gradient times input is their relevance.
+
+    The rules are those of AttnLRP:
+
+    - Linear operations and softmax keep their gradient.
+    - A product of two tensors that both depend on the input halves the gradient.
+    - A normalization is linear: its standard deviation is a constant.
+    - The gradient of an activation function f is f(x) / x.
+
+    Parameters
+    ----------
+    operations
+        All operations of the graph, in order.
+    explained
+        Tensors from which relevance is collected.
+
+    References
+    ----------
+    Achtibat and others, 2024, AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for
+    Transformers.
+    """
+    relevant = {tensor.name for tensor in explained}
+    for operation in operations:
+        is_relevant = [tensor.name in relevant for tensor in operation.inputs]
+        if not any(is_relevant):
+            continue
+        rule = _choose_rule(operation, is_relevant)
+        if rule is not None:
+            set_gradient(operation, _register_rules()[rule])
+        if rule != "constant":
+            relevant.update(tensor.name for tensor in operation.outputs)
+
+
+def _choose_rule(operation: Any, is_relevant: list[bool]) -> str | None:
+    """Return the name of the rule of an operation; None: its gradient is not modified."""
+    kind = operation.type
+    if kind in _SCALES or (kind in ("Sigmoid", "Tanh") and _is_gate(operation)):
+        return "constant"
+    if kind == "Sqrt" and all(
+        user.type == "RealDiv" and user.inputs[1] is operation.outputs[0]
+        for user in operation.outputs[0].consumers()
+    ):
+        return "constant"
+    if kind in _ACTIVATIONS or kind == "Tanh":
+        return "ratio"
+    if kind in _PRODUCTS and len(is_relevant) == 2 and all(is_relevant):
+        return kind
+    if kind == "IdentityN" and _is_swish(operation):
+        return "swish"
+    return None
+
+
+def _is_gate(operation: Any) -> bool:
+    """Return whether a sigmoid or tanh scales another tensor, as in SiLU and GELU."""
+    users = list(operation.outputs[0].consumers())
+    types = {user.type for user in users}
+    if operation.type == "Sigmoid":
+        return "Mul" in types
+    # The tanh of GELU is part of 0.5 * x * (1 + tanh(...)).
+    one = [
+        tensorflow().get_static_value(tensor)
+        for user in users
+        if user.type == "AddV2"
+        for tensor in user.inputs
+        if tensor is not operation.outputs[0]
+    ]
+    return any(value is not None and value.ndim == 0 and float(value) == 1 for value in one)
+
+
+def _is_swish(operation: Any) -> bool:
+    """Return whether an operation with a gradient of its own is ``tf.nn.silu``."""
+    product = operation.inputs[0].op
+    return product.type == "Mul" and any(
+        tensor.op.type == "Sigmoid" for tensor in product.inputs
+    )
+
+
+@cache
+def _register_rules() -> dict[str, str]:
+    """Register the gradients of all rules with TensorFlow; return their names."""
+    tf = tensorflow()
+    raw = tf.raw_ops
+
+    def halve(repeat: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def compute(operation: Any, upstream: Any) -> Any:
+            # The product is repeated without this rule, for the gradient that TensorFlow knows.
+            factors = [tf.identity(tensor) for tensor in operation.inputs]
+            return tf.gradients(repeat(operation, *factors), factors, upstream / 2)
+
+        return compute
+
+    def repeat_batch_product(operation: Any, first: Any, second: Any) -> Any:
+        flags = {name: operation.get_attr(name) for name in ("adj_x", "adj_y")}
+        return raw.BatchMatMulV2(x=first, y=second, **flags)
+
+    def repeat_product(operation: Any, first: Any, second: Any) -> Any:
+        flags = {name: operation.get_attr(name) for name in ("transpose_a", "transpose_b")}
+        return raw.MatMul(a=first, b=second, **flags)
+
+    def repeat_einsum(operation: Any, first: Any, second: Any) -> Any:
+        return raw.Einsum(inputs=[first, second], equation=operation.get_attr("equation"))
+
+    def ratio(operation: Any, upstream: Any) -> Any:
+        x = operation.inputs[0]
+        is_zero = x == 0
+        slope = operation.outputs[0] / tf.where(is_zero, tf.ones_like(x), x)
+        return upstream * tf.where(is_zero, tf.ones_like(x), slope)
+
+    def constant(operation: Any, upstream: Any) -> Any:
+        return None
+
+    def swish(operation: Any, *upstream: Any) -> list[Any]:
+        return [upstream[0], *[None] * (len(operation.inputs) - 1)]
+
+    rules: dict[str, Callable[..., Any]] = {
+        "BatchMatMul": halve(repeat_batch_product),
+        "BatchMatMulV2": halve(repeat_batch_product),
+        "Einsum": halve(repeat_einsum),
+        "MatMul": halve(repeat_product),
+        "Mul": halve(lambda operation, first, second: first * second),
+        "constant": constant,
+        "ratio": ratio,
+        "swish": swish,
+    }
+    for name, rule in rules.items():
+        tf.RegisterGradient(_PREFIX + name)(rule)
+    return {name: _PREFIX + name for name in rules}
