@@ -54,6 +54,7 @@ from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
 from actgrid.option_checks import check_integer
 from actgrid.rendering import Attribution, make_attribution
 from actgrid.rendering.input_pictures import to_pictures
+from actgrid.targets.next_tokens import convert_token_target
 
 __all__ = ["ExplanationRequest", "Labels", "ZeroAttributionWarning", "prepare_request"]
 
@@ -312,7 +313,7 @@ def prepare_request(
         batch_size,
         progress,
     )
-    requests, rows = _make_output_requests(batch, target, labels)
+    requests, rows = _make_output_requests(batch, target, labels, tokens)
     if pixels is not None and all(len(values.shape) != 4 for values in batch.explained_values):
         raise OptionError(
             "pixels are drawn under the maps of images, but the explained input is "
@@ -409,7 +410,7 @@ def _make_backdrop(
 
 
 def _make_output_requests(
-    batch: ExplainedBatch, target: TargetLike, labels: Labels
+    batch: ExplainedBatch, target: TargetLike, labels: Labels, tokens: Any
 ) -> tuple[tuple[OutputRequest, ...], list[int]]:
     """Split a batch into one request for each explained output or target function.
 
@@ -423,6 +424,8 @@ def _make_output_requests(
         names = list_output_names(model, get_output_specs(model, model_inputs))
     else:
         names = ["output"]
+    if "token" not in names:
+        target = convert_token_target(target, tokens)
     rows = list_target_rows(target, len(batch), names)
     labels_by_output = (
         {find_output_index(name, names): class_names for name, class_names in labels.items()}

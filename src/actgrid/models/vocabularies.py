@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from actgrid.errors import FormatError, OptionError
+from actgrid.errors import FormatError, OptionError, TargetError, suggest
 from actgrid.models.file_checks import raise_format_errors, read_text_file
 from actgrid.models.frameworks import keras, tensorflow
 
-__all__ = ["Tokenizer", "read_vocabulary"]
+__all__ = ["Tokenizer", "find_token_index", "read_vocabulary"]
 
 _EXPECTED = (
     "a text file with a token in each line in the order of the indices, or a .json file with a "
@@ -87,6 +87,58 @@ def _parse_json(path: Path, content: Any) -> list[str]:
                 tokens[index] = token
             return tokens
     raise FormatError(f"{path} contains no vocabulary: expected {_EXPECTED}")
+
+
+def find_token_index(tokens: Any, token: str) -> int:
+    """Return the index of a token.
+
+    Parameters
+    ----------
+    tokens : tokenizer, layer, sequence or mapping
+        A vocabulary, or an object that has one; see the option `tokens` of `actgrid.explain`.
+    token : str
+        The token, or a text that the tokenizer converts to one token.
+
+    Returns
+    -------
+    int
+        Index of the token.
+
+    Raises
+    ------
+    TargetError
+        If there is no such token, or the text has several tokens.
+    """
+    tokenizer = getattr(tokens, "tokenizer", tokens)
+    indices: dict[str, int] = {}
+    if hasattr(tokenizer, "get_vocabulary"):
+        indices = {str(name): index for index, name in enumerate(tokenizer.get_vocabulary())}
+    elif isinstance(tokenizer, Mapping):
+        indices = {
+            str(value if isinstance(key, (int, np.integer)) else key): int(
+                key if isinstance(key, (int, np.integer)) else value
+            )
+            for key, value in tokenizer.items()
+        }
+    elif isinstance(tokenizer, (Sequence, np.ndarray)) and not isinstance(tokenizer, str):
+        indices = {str(name): index for index, name in enumerate(tokenizer)}
+    # The vocabularies of keras-hub are in no order of indices.
+    if hasattr(tokenizer, "token_to_id") and token in indices:
+        return int(tokenizer.token_to_id(token))
+    if token in indices:
+        return indices[token]
+    if callable(tokenizer):
+        # Some tokenizers write spaces in another way, such as GPT-2, whose " Paris" is "ĠParis".
+        found = [index for index in np.ravel(_to_dense(tokenizer([token]))) if index != 0]
+        if len(found) == 1:
+            return int(found[0])
+        if found and not indices:
+            raise TargetError(f"the text {token!r} has {len(found)} tokens: expected one token")
+    raise TargetError(f"there is no token {token!r}{suggest(token, indices)}")
+
+
+def _to_dense(indices: Any) -> Any:
+    return indices.to_tensor() if hasattr(indices, "to_tensor") else indices
 
 
 class Tokenizer:

@@ -7,7 +7,8 @@ are equal, so that an explanation with an equal target does not compile the mode
 
 from actgrid.targets.class_scores import get_logits
 from actgrid.targets.detections import detection
+from actgrid.targets.next_tokens import next_token
 from actgrid.targets.reconstructions import reconstruction
 from actgrid.targets.regions import mean_over_time, region
 
-__all__ = ["detection", "get_logits", "mean_over_time", "reconstruction", "region"]
+__all__ = ["detection", "get_logits", "mean_over_time", "next_token", "reconstruction", "region"]
