@@ -29,15 +29,33 @@ if TYPE_CHECKING:
         maximize,
     )
     from actgrid.errors import ActgridError
-    from actgrid.figures import diagram, render_model, render_weights
+    from actgrid.figures import (
+        compute_logit_lens,
+        diagram,
+        extract_attention,
+        measure_residual_stream,
+        render_model,
+        render_weights,
+    )
     from actgrid.models import Extractor, LayerInfo, list_layers, load_images, load_model
-    from actgrid.rendering import Attribution, ChannelStats, Diagram, Grid, Heatmap, render
+    from actgrid.rendering import (
+        AttentionMap,
+        Attribution,
+        ChannelStats,
+        Diagram,
+        Grid,
+        Heatmap,
+        LogitLens,
+        ResidualStream,
+        render,
+    )
     from actgrid.runs import measure_images, render_images
     from actgrid.statistics import DatasetStats
     from actgrid.web import export_site, serve, view
 
 __all__ = [
     "ActgridError",
+    "AttentionMap",
     "Attribution",
     "ChannelStats",
     "DatasetStats",
@@ -47,17 +65,22 @@ __all__ = [
     "Grid",
     "Heatmap",
     "LayerInfo",
+    "LogitLens",
     "Maximization",
+    "ResidualStream",
     "compare_methods",
+    "compute_logit_lens",
     "diagram",
     "explain",
     "export_site",
+    "extract_attention",
     "gradients",
     "list_layers",
     "load_images",
     "load_model",
     "maximize",
     "measure_images",
+    "measure_residual_stream",
     "render",
     "render_images",
     "render_model",
@@ -68,6 +91,7 @@ __all__ = [
 
 _ROOMS = {
     "ActgridError": "errors",
+    "AttentionMap": "rendering",
     "Attribution": "rendering",
     "ChannelStats": "rendering",
     "DatasetStats": "statistics",
@@ -77,17 +101,22 @@ _ROOMS = {
     "Grid": "rendering",
     "Heatmap": "rendering",
     "LayerInfo": "models",
+    "LogitLens": "rendering",
     "Maximization": "attribution",
+    "ResidualStream": "rendering",
     "compare_methods": "attribution",
+    "compute_logit_lens": "figures",
     "diagram": "figures",
     "explain": "attribution",
     "export_site": "web",
+    "extract_attention": "figures",
     "gradients": "attribution",
     "list_layers": "models",
     "load_images": "models",
     "load_model": "models",
     "maximize": "attribution",
     "measure_images": "runs",
+    "measure_residual_stream": "figures",
     "render": "rendering",
     "render_images": "runs",
     "render_model": "figures",

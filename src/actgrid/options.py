@@ -445,6 +445,30 @@ class VocabularyOptions(TypedDict, total=False):
     ]
 
 
+class TokenSampleOptions(SampleOptions, VocabularyOptions, total=False):
+    """Options for looking at the tokens of one sample."""
+
+
+class LogitLensOptions(TokenSampleOptions, total=False):
+    """Options for `actgrid.compute_logit_lens`."""
+
+    output_head: Annotated[
+        Any,
+        Option(
+            Object("a layer path, a layer, a function, or a list of these", "LAYER"),
+            None,
+            "Layer that converts a state of the residual stream to logits: an output layer, or an "
+            "embedding whose table is used; several are applied in order.",
+            none="all that the model computes after its last residual addition",
+            is_repeatable=True,
+        ),
+    ]
+    top_k: Annotated[
+        int,
+        Option(Integer(1), 5, "Number of best predictions of each state and position."),
+    ]
+
+
 class MeasureImagesOptions(
     InputOptions,
     VocabularyOptions,
@@ -631,6 +655,50 @@ class StyleOptions(TypedDict, total=False):
             "Style of the picture: overlay (colours over the image), contours (lines over the "
             "image), map (the map without the image); for volumes slices (all slices) or animation "
             "(png, webp, gif); for texts bars.",
+        ),
+    ]
+
+
+class AttentionStyleOptions(TypedDict, total=False):
+    """Options for pictures of attention."""
+
+    attention_style: Annotated[
+        str,
+        Option(
+            Choice(("heads", "matrix", "arcs", "query")),
+            "heads",
+            "Picture of each layer: heads (all heads as tiles), matrix (with the names of the "
+            "tokens), arcs (over the text), query (what one token or patch attends to).",
+        ),
+    ]
+    head: Annotated[
+        Any,
+        Option(
+            NameOrPosition("HEAD", "mean, max or the position of a head"),
+            "mean",
+            "Head that is drawn as matrix, arcs or query: its position, or mean or max over all.",
+        ),
+    ]
+    query: Annotated[
+        Any,
+        Option(
+            NameOrPosition("QUERY", "a position, the name of a token, or ROW,COLUMN of a patch"),
+            0,
+            "Token or patch whose attention is drawn with the style query.",
+        ),
+    ]
+
+
+class StreamStyleOptions(TypedDict, total=False):
+    """Options for pictures of a residual stream."""
+
+    stream_style: Annotated[
+        str,
+        Option(
+            Choice(("norms", "lens")),
+            "norms",
+            "Picture: norms (norm and change of direction by layer and token) or lens (what the "
+            "model would predict from each layer).",
         ),
     ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -116,7 +115,7 @@ def find_self_attention(run: SymbolicRun) -> list[Call]:
     explained = run.explained[0]
     derived = _collect_descendants(explained)
     ancestors = collect_ancestors([run.target_scores.scores])
-    calls = []
+    calls: list[Call] = []
     for call in run.calls:
         if not call.node.is_attention or call.scores is None:
             continue
@@ -219,8 +218,9 @@ def _arrange_tokens(run: SymbolicRun, last: Call, values: Any) -> Any:
     grid = last.info.token_grid
     if rank == 3:
         # A class token may be added after the explained embedding.
-        is_extended = grid is not None and count == grid.height * grid.width != grid.tokens
-        return values[:, grid.patches] if is_extended else values
+        if grid is not None and count == grid.height * grid.width != grid.tokens:
+            return values[:, grid.patches]
+        return values
     if rank != 4 or grid is None:
         raise ShapeError(
             f"{last.info.path}: the grid of the image's tokens is not known; use attnlrp or a "

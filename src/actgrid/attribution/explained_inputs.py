@@ -83,7 +83,7 @@ def choose_explained_inputs(
         The model's inputs, as `prepare_inputs` returns them.
     positions
         Positions of the explained inputs; None: the first of the inputs with the most axes, but an
-        image before a volume.
+        image before a volume, and an input whose name has the word token before others.
     embedding
         Path of the layer whose output is explained for an input of tokens, or in place of an image,
         such as a patch embedding; or a dict of paths by input name. False: no input has tokens.
@@ -116,7 +116,10 @@ def choose_explained_inputs(
 
     if positions is None:
         images = [position for position in candidates if get_rank(position) == 4]
-        candidates = images[:1] or [max(candidates, key=get_rank)]
+        # The models of keras-hub have further inputs of indices, such as "segment_ids".
+        candidates = images[:1] or [
+            max(candidates, key=lambda position: (get_rank(position), "token" in names[position]))
+        ]
     for position in candidates:
         if get_rank(position) not in _RANKS:
             raise ShapeError(

@@ -53,8 +53,8 @@ _REDUCTIONS: dict[str, Callable[..., Any]] = {
 # Seeds are passed in a float32 table, which represents integers exactly up to this value.
 SEED_LIMIT = 2**24
 
-# Modification of gradients: "guided": ReLUs propagate only positive gradients; "relevance": gradient
-# times input is the relevance of layer-wise relevance propagation.
+# Modification of gradients: "guided": ReLUs propagate only positive gradients; "relevance":
+# gradient times input is the relevance of layer-wise relevance propagation.
 Rules = Literal["guided", "relevance"] | None
 
 # Function (values, baseline, sample, table, seed) that makes a sample of each row of an explained

@@ -138,9 +138,7 @@ def _has_attention(network: Network) -> bool:
     if not is_compiled(network):
         return False
     infos = list_known_layers(network)
-    return infos is None or any(
-        info.kind == "attention" for info in infos if len(info.shape) == 4
-    )
+    return infos is None or any(info.kind == "attention" for info in infos if len(info.shape) == 4)
 
 
 def list_known_layers(network: Network) -> list[LayerInfo] | None:

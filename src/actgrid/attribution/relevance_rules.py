@@ -68,7 +68,7 @@ def _choose_rule(operation: Any, is_relevant: list[bool]) -> str | None:
     if kind in _ACTIVATIONS or kind == "Tanh":
         return "ratio"
     if kind in _PRODUCTS and len(is_relevant) == 2 and all(is_relevant):
-        return kind
+        return str(kind)
     if kind == "IdentityN" and _is_swish(operation):
         return "swish"
     return None
@@ -94,9 +94,7 @@ def _is_gate(operation: Any) -> bool:
 def _is_swish(operation: Any) -> bool:
     """Return whether an operation with a gradient of its own is ``tf.nn.silu``."""
     product = operation.inputs[0].op
-    return product.type == "Mul" and any(
-        tensor.op.type == "Sigmoid" for tensor in product.inputs
-    )
+    return product.type == "Mul" and any(tensor.op.type == "Sigmoid" for tensor in product.inputs)
 
 
 @cache

@@ -284,7 +284,7 @@ def prepare_request(
         sources = open_images(x)
         x = load_images(sources, model=model)
         photos = load_photos(sources, model=model)
-    model_inputs = _prepare_model_inputs(model, x, has_batch_axis)
+    model_inputs = prepare_model_inputs(model, x, has_batch_axis)
     if inputs is not None and image_input is not None:
         raise OptionError("give inputs or image_input, not both")
     option, choice = ("image_input", image_input) if inputs is None else ("inputs", inputs)
@@ -330,7 +330,9 @@ def prepare_request(
                 image = ExplainedTensor(entry.name, position, channels_first)
                 backdrop = _make_backdrop(source, image, pixels, photos)
             elif source.shape.rank <= 2:
-                token_names = name_tokens(model, model_inputs, position, int(values.shape[1]), tokens)
+                token_names = name_tokens(
+                    model, model_inputs, position, int(values.shape[1]), tokens
+                )
         elif len(values.shape) == 2:
             token_names = _name_columns(columns, tokens, *values.shape)
         elif len(values.shape) == 4:
@@ -345,7 +347,7 @@ def prepare_request(
     return ExplanationRequest(requests, tuple(explained_inputs))
 
 
-def _prepare_model_inputs(model: Any, x: Any, has_batch_axis: bool) -> Any:
+def prepare_model_inputs(model: Any, x: Any, has_batch_axis: bool) -> Any:
     """Return the inputs with batch axes, and build the model if needed."""
 
     def prepare(single: bool) -> Any:

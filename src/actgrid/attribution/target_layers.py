@@ -193,12 +193,11 @@ def find_target_calls(
     return suitable
 
 
-def find_token_calls(
-    calls: Sequence[Call], scores: Any, tokens: int | None = None
-) -> list[Call]:
+def find_token_calls(calls: Sequence[Call], scores: Any, tokens: int | None = None) -> list[Call]:
     """Return the layer calls whose output is (N, T, C) with T >= `tokens`.
 
-    Without `tokens`, they are the calls whose grid of tokens is known. Calls are in the order of execution. Calls on which the scores do not depend are left out.
+    Without `tokens`, they are the calls whose grid of tokens is known. Calls are in the order of
+    execution. Calls on which the scores do not depend are left out.
 
     Raises
     ------
@@ -230,8 +229,8 @@ def find_token_calls(
         largest = max((count for count in counts.values() if count is not None), default=0)
         hint = f": it has at most {largest}{suggest_token_grid(largest)};" if largest else ":"
         raise LayerError(
-            f"the model has no layer of {tokens or 1} or more tokens, (N, T, C){hint} leave token_grid "
-            f"out, or use a method that needs no layer: {list_layerless_methods()}"
+            f"the model has no layer of {tokens or 1} or more tokens, (N, T, C){hint} leave "
+            f"token_grid out, or use a method that needs no layer: {list_layerless_methods()}"
         )
     return suitable
 

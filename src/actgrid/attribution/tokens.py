@@ -16,7 +16,7 @@ from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.networks import trace_network
 from actgrid.models.tracing import keep_state
 
-__all__ = ["name_tokens"]
+__all__ = ["name_indices", "name_tokens"]
 
 _EXPECTED = (
     "tokens must be a TextVectorization or StringLookup layer, a tokenizer with the method "
@@ -72,6 +72,25 @@ def name_tokens(
         return None
     get_token = _read_vocabulary(tokens)
     return [tuple(get_token(int(index)) for index in row) for row in indices]
+
+
+def name_indices(tokens: Any, indices: npt.NDArray[Any]) -> Any:
+    """Return the strings of an array of token indices, as nested lists.
+
+    None: `tokens` is None or no vocabulary.
+    """
+    if tokens is None or (
+        isinstance(tokens, Sequence) and tokens and not isinstance(tokens[0], str)
+    ):
+        return None
+    get_token = _read_vocabulary(tokens)
+
+    def convert(values: Any) -> Any:
+        return (
+            [convert(value) for value in values] if isinstance(values, list) else get_token(values)
+        )
+
+    return convert(indices.tolist())
 
 
 def _list_vectorizations(model: Any) -> list[Any]:

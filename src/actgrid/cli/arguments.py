@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Image", "Images", "ListedImages", "Model", "OptionalImages", "OptionalModel"]
+__all__ = [
+    "Image",
+    "Images",
+    "Input",
+    "ListedImages",
+    "Model",
+    "OptionalImages",
+    "OptionalModel",
+]
 
 _MODEL = (
     "A .keras or .h5 file, a SavedModel folder, keras:NAME (such as keras:VGG16), demo, or "
@@ -31,5 +39,8 @@ OptionalImages = Annotated[list[str] | None, _make_argument("IMAGE", _IMAGES)]
 ListedImages = Annotated[
     list[str],
     _make_argument("IMAGE", f"Image files, folders of them, globs or .txt lists of paths; {_DEMO}"),
+]
+Input = Annotated[
+    str, _make_argument("INPUT", f"Image, file of texts or arrays, or a text; {_DEMO}")
 ]
 Image = Annotated[str | None, _make_argument("IMAGE", f"Image file; {_DEMO}")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from threading import Thread
@@ -12,14 +13,18 @@ from typing import Any
 from actgrid import demo, models
 from actgrid.errors import AssumptionWarning
 from actgrid.models.frameworks import keras, load_tensorflow
+from actgrid.models.images import load_images
 from actgrid.models.layers import collect_operations
 from actgrid.models.loading import is_function_spec
 from actgrid.models.preprocessing import Preprocessing, find_preprocessing
 from actgrid.models.sample_inputs import find_sample_kind
 from actgrid.models.vocabularies import Tokenizer, read_vocabulary
+from actgrid.option_groups import get_options
+from actgrid.options import InputOptions
 
 __all__ = [
     "load_model",
+    "load_source",
     "parse_layers",
     "read_tokens",
     "resolve_preprocessing",
@@ -46,6 +51,30 @@ def load_model(spec: str, weights: str, safe_mode: bool) -> Any:
         sys.path.append(folder)
     with redirect_stdout(sys.stderr):
         return models.load_model(spec, weights=weights, safe_mode=safe_mode)
+
+
+def load_source(source: str, model: Any, options: Mapping[str, Any]) -> Any:
+    """Load the argument INPUT of a command for a model.
+
+    Parameters
+    ----------
+    source
+        Path of an image or of a file of texts or arrays, or a text; ``"demo"``: the embedded photo.
+    model
+        The model.
+    options
+        Options of `actgrid.options.InputOptions`.
+
+    Returns
+    -------
+    object
+        An image, a preprocessed array if options differ from their defaults, or the text or path.
+    """
+    value = demo.photo() if source == "demo" else source
+    defaults = {name: option.default for name, option in get_options(InputOptions).items()}
+    if find_sample_kind(model) in (None, "image") and dict(options) != defaults:
+        return load_images(value, model=model, **options)
+    return value
 
 
 def read_tokens(path: str | None) -> Tokenizer | None:

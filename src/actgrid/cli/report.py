@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,28 +20,40 @@ if TYPE_CHECKING:
     from actgrid.figures import DrawnLayer, DrawnWeight
     from actgrid.models import LayerInfo
     from actgrid.models.preprocessing import Preprocessing
-    from actgrid.rendering import Attribution, Diagram
+    from actgrid.rendering import (
+        AttentionMap,
+        Attribution,
+        Diagram,
+        LogitLens,
+        ResidualStream,
+    )
 
 __all__ = [
     "PACKAGES",
+    "attention_as_dict",
     "attribution_as_dict",
     "diagram_as_dict",
     "drawn_layers_as_dict",
     "find_slower_cases",
+    "lens_as_dict",
     "maximization_as_dict",
     "preprocessing_as_dict",
+    "print_attention",
     "print_attribution",
     "print_diagram",
     "print_facts",
     "print_infos",
     "print_layers",
+    "print_lens",
     "print_maximization",
     "print_methods",
     "print_output_folder",
     "print_preprocessing",
+    "print_stream",
     "print_timings",
     "print_top",
     "print_weights",
+    "stream_as_dict",
     "timings_as_dict",
     "weights_as_dict",
 ]
@@ -173,6 +186,74 @@ def diagram_as_dict(file: Path, diagram: Diagram) -> dict[str, Any]:
         {"name": box.name, "type": box.type, "shape": list(box.shape)} for box in diagram.boxes
     ]
     return {"file": str(file), "boxes": boxes}
+
+
+def print_attention(folder: Path, maps: Mapping[str, AttentionMap]) -> None:
+    """Print a table of attention scores by layer, and the folder of the pictures."""
+    numbers = ("heads", "queries", "keys", "largest")
+    table = _make_table("attention", *numbers, right=numbers)
+    for path, attention_map in maps.items():
+        sides = map(str, attention_map.values.shape)
+        table.add_row(path, *sides, f"{attention_map.values.max():.3f}")
+    _make_console().print(table)
+    print(f"\n{len(maps)} layer{'s' if len(maps) != 1 else ''}: {folder.resolve()}")
+
+
+def attention_as_dict(
+    folder: Path, maps: Mapping[str, AttentionMap], files: Sequence[str]
+) -> dict[str, Any]:
+    """Return the folder and a record of the attention of each layer as a dict for JSON."""
+    layers = []
+    for file, (path, attention_map) in zip(files, maps.items(), strict=True):
+        heads, queries, keys = attention_map.values.shape
+        layers.append(
+            {"path": path, "heads": heads, "queries": queries, "keys": keys, "file": file}
+        )
+    return {"folder": str(folder), "layers": layers}
+
+
+def print_stream(file: Path, stream: ResidualStream) -> None:
+    """Print a table of mean norms and angles by state, and the path of the picture."""
+    table = _make_table("state", "norm", "degrees", right=("norm", "degrees"))
+    norms, angles = stream.norms.mean(1).tolist(), stream.angles.mean(1).tolist()
+    for state, norm, angle in zip(stream.states, norms, angles, strict=True):
+        table.add_row(state, f"{norm:.3f}", "" if math.isnan(angle) else f"{angle:.1f}")
+    _make_console().print(table)
+    print(f"\n{len(stream)} states: {file.resolve()}")
+
+
+def stream_as_dict(file: Path, stream: ResidualStream) -> dict[str, Any]:
+    """Return the path of the picture, the norms and the angles as a dict for JSON."""
+    return {
+        "file": str(file),
+        "states": list(stream.states),
+        "tokens": list(stream.tokens),
+        "norms": stream.norms.tolist(),
+        "angles": [
+            [None if math.isnan(angle) else angle for angle in row]
+            for row in stream.angles.tolist()
+        ],
+    }
+
+
+def print_lens(file: Path, lens: LogitLens) -> None:
+    """Print a table of the prediction at the last token by state, and the picture's path."""
+    table = _make_table("state", "prediction", "probability", right=("probability",))
+    for state, labels, values in zip(lens.states, lens.labels, lens.probabilities, strict=True):
+        table.add_row(state, labels[-1][0], f"{values[-1, 0]:.3f}")
+    _make_console().print(table)
+    print(f"\n{len(lens)} states: {file.resolve()}")
+
+
+def lens_as_dict(file: Path, lens: LogitLens) -> dict[str, Any]:
+    """Return the path of the picture, and the predictions of each state as a dict for JSON."""
+    return {
+        "file": str(file),
+        "states": list(lens.states),
+        "tokens": list(lens.tokens),
+        "predictions": [[list(cell) for cell in row] for row in lens.labels],
+        "probabilities": lens.probabilities.tolist(),
+    }
 
 
 def print_infos(infos: list[LayerInfo]) -> None:

@@ -15,10 +15,10 @@ import numpy as np
 
 from actgrid.errors import OptionError, ShapeError
 from actgrid.models import Extractor, LayerInfo
+from actgrid.models.drawing import choose_token_grid, describe_grid
 from actgrid.models.extraction import run_transform
 from actgrid.models.frameworks import tensorflow
 from actgrid.options import RenderModelOptions
-from actgrid.models.drawing import choose_token_grid, describe_grid
 from actgrid.rendering import ChannelStats, Grid, PictureDict, TokenGrid
 from actgrid.rendering.draw import ORDERS, check_channels, lay_out_tiles, make_grid
 from actgrid.rendering.layout import Layout

@@ -22,7 +22,6 @@ from actgrid.models.tensor_axes import (
     make_axes,
     name_axes,
 )
-
 from actgrid.rendering import TokenGrid
 
 __all__ = ["find_attention"]
@@ -165,7 +164,9 @@ def _find_scores(
         around = [index for index, call in enumerate(calls) if number in call.span]
         # The output of a softmax layer also has the zeros of its mask.
         layer = keras().layers.Softmax
-        outputs = [calls[index].tensor for index in around if isinstance(calls[index].node.layer, layer)]
+        outputs = [
+            calls[index].tensor for index in around if isinstance(calls[index].node.layer, layer)
+        ]
         if outputs:
             tensor = outputs[0]
         elif operation.type == "Exp":
@@ -335,7 +336,10 @@ def _describe_axes(info: LayerInfo, tensor_axes: TensorAxes | None, uses_tokens:
         names = name_axes(tensor_axes)
         first = names[1:2] != ("token",)
         return replace(
-            info, axes=names, grids=grids, data_format="channels_first" if first else "channels_last"
+            info,
+            axes=names,
+            grids=grids,
+            data_format="channels_first" if first else "channels_last",
         )
     if rank != 3 or not (uses_tokens or any(grids)):
         return info

@@ -190,9 +190,7 @@ def filter_visible_calls(calls: list[Call], keep_attention: bool = False) -> lis
             if keep_attention:
                 chosen = [other for other in chosen if other.tensor is not call.tensor]
                 chosen.append(call)
-        elif keep_attention and any(
-            chosen[position].node.is_attention for position in positions
-        ):
+        elif keep_attention and any(chosen[position].node.is_attention for position in positions):
             continue
         elif not (call.node.is_composite and positions):
             if not call.node.is_internal:

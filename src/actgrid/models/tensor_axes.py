@@ -339,9 +339,7 @@ def _slice_axis(axis: Axis, start: int, stop: int | None) -> Axis:
         stop = axis.size if stop is None else stop
         first, last = grid.patches.start, grid.patches.stop
         keeps_patches = start <= first and stop >= last
-        grid = (
-            grid._replace(leading=first - start, trailing=stop - last) if keeps_patches else None
-        )
+        grid = grid._replace(leading=first - start, trailing=stop - last) if keeps_patches else None
     elif start or stop is not None:
         grid = None
     return Axis(axis.kind, size, grid, axis.is_patches, axis.parts if size == axis.size else ())
@@ -427,31 +425,31 @@ def _concatenate(operation: Any, inputs: _Inputs) -> _Results:
     shape = operation.outputs[0].shape.as_list()
     result = _combine(known, shape)
     parts = [None if axes is None else axes.axes[index] for axes in inputs[:-1]]
-    sizes = [
+    sizes: list[int | None] = [
         tensor.shape[index] if part is None else part.size
         for tensor, part in zip(tensors, parts, strict=True)
     ]
+    known_sizes = [size for size in sizes if size is not None]
+    is_known = len(known_sizes) == len(sizes)
     with_grid = [number for number, part in enumerate(parts) if part is not None and part.grid]
     grid = None
-    if len(with_grid) == 1 and None not in sizes:
+    if len(with_grid) == 1 and is_known:
         number = with_grid[0]
         own = parts[number].grid  # type: ignore[union-attr]
         assert own is not None
         grid = own._replace(
-            leading=own.leading + sum(sizes[:number]),
-            trailing=own.trailing + sum(sizes[number + 1 :]),
+            leading=own.leading + sum(known_sizes[:number]),
+            trailing=own.trailing + sum(known_sizes[number + 1 :]),
         )
     is_patches = any(part is not None and part.is_patches for part in parts)
-    size = None if None in sizes else sum(sizes)
+    size = sum(known_sizes) if is_known else None
     joined = Axis(result.axes[index].kind, size, grid, is_patches)
     return [result._replace(axes=(*result.axes[:index], joined, *result.axes[index + 1 :]))]
 
 
 def _multiply_matrices(operation: Any, inputs: _Inputs) -> _Results:
     first, second = inputs[0], inputs[1]
-    names = (
-        ("transpose_a", "transpose_b") if operation.type == "MatMul" else ("adj_x", "adj_y")
-    )
+    names = ("transpose_a", "transpose_b") if operation.type == "MatMul" else ("adj_x", "adj_y")
     first_flag, second_flag = (bool(operation.get_attr(name)) for name in names)
     rank = operation.outputs[0].shape.rank
     batch = [f"b{index}" for index in range(rank - 2)]
@@ -464,9 +462,7 @@ def _multiply_matrices(operation: Any, inputs: _Inputs) -> _Results:
             strict=True,
         )
     ]
-    return [
-        _contract((first, second), letters, [*batch, "row", "column"], operation.inputs)
-    ]
+    return [_contract((first, second), letters, [*batch, "row", "column"], operation.inputs)]
 
 
 def _swap_last(letters: list[str], is_swapped: bool) -> list[str]:
@@ -601,8 +597,7 @@ def _reshape_axes(source: TensorAxes, shape: list[int | None]) -> tuple[Axis, ..
         known = [axis.size for axis in source.axes[1:]]
         rest = math.prod(size for size in sizes if size is not None)
         if None not in known and math.prod(known) % rest == 0:  # type: ignore[arg-type]
-            last = sizes.index(None, 1)
-            sizes[last] = math.prod(known) // rest  # type: ignore[arg-type]
+            sizes[sizes.index(None, 1)] = math.prod(known) // rest  # type: ignore[arg-type]
     while sizes and pending:
         size = sizes[-1]
         last = pending[-1]

@@ -290,9 +290,7 @@ def trace_model(
             quantized = getattr(node.layer, "quantization_mode", None) is not None
             method_name = "quantized_call" if quantized else "call"
 
-            def record(
-                inputs: Any, outputs: Any, first_operation: int, node: Node = node
-            ) -> Any:
+            def record(inputs: Any, outputs: Any, first_operation: int, node: Node = node) -> Any:
                 if replacements:
                     earlier_calls = sum(record.node is node for record in records)
                     path = _format_call_path(node, earlier_calls)

@@ -11,6 +11,7 @@ from actgrid.rendering.grid import Grid
 from actgrid.rendering.heatmap import Heatmap
 from actgrid.rendering.picture import Picture, encode_picture
 from actgrid.rendering.picture_dict import PictureDict
+from actgrid.rendering.residual_stream import LogitLens, ResidualStream
 from actgrid.rendering.sequence_attribution import SequenceAttribution
 from actgrid.rendering.sheet import Sheet, lay_out_sheet
 from actgrid.rendering.stats import ChannelStats
@@ -29,8 +30,10 @@ __all__ = [
     "Diagram",
     "Grid",
     "Heatmap",
+    "LogitLens",
     "Picture",
     "PictureDict",
+    "ResidualStream",
     "SequenceAttribution",
     "Sheet",
     "TableAttribution",

@@ -63,8 +63,8 @@ class Grid(Picture):  # numpydoc ignore=PR01
     def note(self) -> str:
         """Text that explains the picture; ``""`` if there is nothing to explain.
 
-        It says how a long sequence was cut into strips and pooled, which axes the tiles of attention
-        scores have, and that the grid of an image's tokens is not known.
+        It says how a long sequence was cut into strips and pooled, which axes the tiles of
+        attention scores have, and that the grid of an image's tokens is not known.
         """
         fold = "" if self._fold is None else self._fold.describe()
         return "; ".join(filter(None, [self._remark, fold]))
