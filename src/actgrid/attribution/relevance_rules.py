@@ -81,14 +81,14 @@ def _is_gate(operation: Any) -> bool:
     if operation.type == "Sigmoid":
         return "Mul" in types
     # The tanh of GELU is part of 0.5 * x * (1 + tanh(...)).
-    one = [
+    addends = [
         tensorflow().get_static_value(tensor)
         for user in users
         if user.type == "AddV2"
         for tensor in user.inputs
         if tensor is not operation.outputs[0]
     ]
-    return any(value is not None and value.ndim == 0 and float(value) == 1 for value in one)
+    return any(value is not None and value.ndim == 0 and float(value) == 1 for value in addends)
 
 
 def _is_swish(operation: Any) -> bool:

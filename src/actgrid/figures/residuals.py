@@ -195,7 +195,7 @@ class _NamesFunction:
 
 @dataclass(frozen=True)
 class _LastStateSearch:
-    """Function for `trace_once` that returns the path of the layer that returns the last state."""
+    """Function for `trace_once`: path of the layer that returns the last state, or None."""
 
     def __call__(self, model: Any, inputs: Any) -> str | None:
         trace, states = _trace_stream(model, inputs)

@@ -269,12 +269,12 @@ class _Arrangement(NamedTuple):
                     part if part.kind == "head" else part._replace(kind="batch")
                     for part in axis.parts
                 ]
-        whole = TensorAxes(tuple(axes), is_scores=True)
-        positions, heads = whole.positions, whole.heads
+        separate = TensorAxes(tuple(axes), is_scores=True)
+        positions, heads = separate.positions, separate.heads
         batch = set(range(len(axes))).difference(positions, heads)
         middle = len(positions) // 2
         groups = (sorted(batch), heads, positions[:middle], positions[middle:])
-        return cls(whole.axes, split, tuple(map(tuple, groups)))
+        return cls(separate.axes, split, tuple(map(tuple, groups)))
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -341,7 +341,8 @@ def _describe_axes(info: LayerInfo, tensor_axes: TensorAxes | None, uses_tokens:
             grids=grids,
             data_format="channels_first" if first else "channels_last",
         )
-    if rank != 3 or not (uses_tokens or any(grids)):
+    has_patches = any(axis.is_patches for axis in tensor_axes.axes)
+    if rank != 3 or not (uses_tokens or has_patches):
         return info
     (position,) = tensor_axes.positions[:1] or (1,)
     lacks_grid = tensor_axes.axes[position].is_patches and not any(grids)

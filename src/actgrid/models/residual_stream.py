@@ -116,7 +116,10 @@ def _find_last_addition(
 
 
 def _read_addition(operation: Any, scores: set[str]) -> _Addition | None:
-    """Return the residual addition that an operation computes; None if it computes another sum."""
+    """Return the residual addition of an operation.
+
+    None: the operation computes something else.
+    """
     if operation.type not in _SUMS or operation.outputs[0].shape.rank != 3:
         return None
     first, second = operation.inputs

@@ -593,16 +593,13 @@ def _reshape_axes(source: TensorAxes, shape: list[int | None]) -> tuple[Axis, ..
     right: list[Axis] = []
     sizes = list(shape)
     if sizes[0] is None and source.axes[0].size is None and sizes.count(None) == 2:
-        # The other unknown length follows if all of the rest are known.
-        known = [axis.size for axis in source.axes[1:]]
-        rest = math.prod(size for size in sizes if size is not None)
-        if None not in known and math.prod(known) % rest == 0:  # type: ignore[arg-type]
-            sizes[sizes.index(None, 1)] = math.prod(known) // rest  # type: ignore[arg-type]
+        sizes[sizes.index(None, 1)] = _find_length(source, pending, sizes)
     while sizes and pending:
         size = sizes[-1]
         last = pending[-1]
         if size is None or last.size is None:
-            if size is None and last.size is None and len(sizes) <= len(pending):
+            unknown = sum(axis.size is None for axis in pending)
+            if size is None and last.size is None and sizes.count(None) == unknown:
                 right.append(_restore(pending.pop(), source))
                 sizes.pop()
                 continue
@@ -633,6 +630,27 @@ def _reshape_axes(source: TensorAxes, shape: list[int | None]) -> tuple[Axis, ..
         # The windows have become samples.
         axes = [axis._replace(kind="position") if axis.kind == "inner" else axis for axis in axes]
     return tuple(axes)
+
+
+def _find_length(
+    source: TensorAxes, pending: list[Axis], sizes: list[int | None]
+) -> int | None:
+    """Return the second unknown length of a new shape, of which the first is that of the batch.
+
+    None: it does not follow from the other lengths.
+    """
+    rest = math.prod(size for size in sizes if size is not None)
+    # Samples may have been merged with windows, which stay merged or become separate again.
+    for axes in (pending, source.axes):
+        known = [axis.size for axis in axes[1:] if axis.size is not None]
+        total = math.prod(known)
+        if len(known) < len(axes) - 1 or total % rest:
+            continue
+        length = total // rest
+        # A length of 1 means that the first axis is split, as after a product of tensors.
+        if length > 1 and (axes is source.axes or length == pending[-1].size):
+            return length
+    return None
 
 
 def _restore_axes(parts: list[Axis], source: TensorAxes) -> list[Axis]:
@@ -727,7 +745,7 @@ def _merge(parts: list[Axis], source: TensorAxes) -> Axis:
 
 
 def _settle_heads(axes: list[Axis]) -> list[Axis]:
-    """Return axes in which the parts of a joint projection of query, key and value are no heads."""
+    """Correct the kind of the axis that counts query, key and value in a joint projection."""
     heads = [index for index, axis in enumerate(axes) if axis.kind == "head" and not axis.parts]
     parts = [index for index in heads if axes[index].size == _PROJECTION_PARTS]
     if len(heads) > 1 and parts:
