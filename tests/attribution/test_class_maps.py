@@ -329,14 +329,26 @@ def test_token_grid_arranges_tokens() -> None:
         np.testing.assert_allclose(
             value, np.maximum((tokens_of_image * weights).sum(-1), 0), atol=1e-6
         )
-    with pytest.raises(ShapeError, match=r"no height and width.*pass token_grid"):
-        explain(model, x, layer="mixed")
+    np.testing.assert_array_equal(explain(model, x, layer="mixed").values, heatmap.values)
+    np.testing.assert_array_equal(explain(model, x).values, heatmap.values)
     with pytest.raises(
         ShapeError, match=r"7 tokens do not fill a grid of 3 x 3, which fill token_grid=\(2, 2\)"
     ):
         explain(model, x, layer="mixed", token_grid=(3, 3))
-    with pytest.raises(LayerError, match=r"pass token_grid=\(h, w\).*or layer='patches'"):
-        explain(model, x)
+
+
+def test_tokens_without_a_known_grid_need_the_option() -> None:
+    image = keras.Input((8, 12, 3))
+    patches = layers.Reshape((6, 4), name="tokens")(layers.Conv2D(4, 4, 4)(image))
+    mixed = layers.Dense(6, "relu", name="mixed")(layers.Dense(4)(patches[:, 2:]))
+    outputs = layers.Dense(3)(layers.GlobalAveragePooling1D()(mixed))
+    model = keras.Model(image, outputs)
+    x = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
+    # The last layer whose grid is known is the embedding of all patches.
+    assert explain(model, x).layer == "tokens"
+    with pytest.raises(ShapeError, match=r"no height and width.*pass token_grid"):
+        explain(model, x, layer="mixed")
+    assert explain(model, x, token_grid=(2, 2)).layer == "mixed"
 
 
 @pytest.mark.parametrize("head", ["sigmoid", "sliced softmax"])

@@ -32,6 +32,11 @@ from actgrid.models import model_cache
 from actgrid.models.compiled import CompiledFunction
 from actgrid.models.model_cache import get_model_cache
 
+# Methods that explain networks without attention.
+GENERAL_METHODS = [
+    name for name, method in get_methods().items() if "attention" not in method.needs
+]
+
 Array = npt.NDArray[Any]
 
 # Options that make the slower methods quick.
@@ -44,7 +49,7 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("method", get_methods())
+@pytest.mark.parametrize("method", GENERAL_METHODS)
 def test_results_do_not_depend_on_the_batch(cnn: tuple[Any, Any], method: str) -> None:
     if method == "lime":
         pytest.importorskip("sklearn")
@@ -61,7 +66,7 @@ def test_results_do_not_depend_on_the_batch(cnn: tuple[Any, Any], method: str) -
     np.testing.assert_allclose(alone.values[0], together.values[2], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", get_methods())
+@pytest.mark.parametrize("method", GENERAL_METHODS)
 def test_every_method_on_every_model_type(any_model: tuple[Any, Any], method: str) -> None:
     if method == "lime":
         pytest.importorskip("sklearn")
@@ -76,7 +81,7 @@ def test_every_method_on_every_model_type(any_model: tuple[Any, Any], method: st
     np.testing.assert_array_equal(heatmap.target, model.predict(x, verbose=0).argmax(1))
 
 
-@pytest.mark.parametrize("method", get_methods())
+@pytest.mark.parametrize("method", GENERAL_METHODS)
 def test_functions_are_traced_once_for_all_batch_sizes(method: str) -> None:
     if method == "lime":
         pytest.importorskip("sklearn")
@@ -488,7 +493,7 @@ def test_demo_model_and_photo() -> None:
     assert heatmap.images.shape == (1, 300, 451, 3)
 
 
-@pytest.mark.parametrize("method", get_methods())
+@pytest.mark.parametrize("method", GENERAL_METHODS)
 def test_progress_is_called_before_each_run_and_may_raise(
     method: str, cnn: tuple[Any, Any]
 ) -> None:

@@ -15,6 +15,11 @@ from PIL import Image
 import actgrid
 from actgrid.attribution.methods import get_methods
 
+# Methods that explain networks without attention.
+GENERAL_METHODS = [
+    name for name, method in get_methods().items() if "attention" not in method.needs
+]
+
 Array = npt.NDArray[Any]
 
 DATA = Path(__file__).parent / "data"
@@ -30,7 +35,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "smoothgrad": {"samples": 10},
 }
 # Methods whose sign changes from pixel to pixel: the importance is the absolute value.
-PIXELWISE = {"gradient_x_input", "integrated_gradients"}
+PIXELWISE = {"attnlrp", "gradient_x_input", "integrated_gradients"}
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +117,7 @@ def random_areas(curves: Curves) -> Array:
     return mean
 
 
-@pytest.mark.parametrize("method", get_methods())
+@pytest.mark.parametrize("method", GENERAL_METHODS)
 def test_areas_are_better_than_random(
     explain_photos: Callable[[str], Array], curves: Curves, random_areas: Array, method: str
 ) -> None:

@@ -67,19 +67,24 @@ def test_methods_are_grouped_by_needs() -> None:
         "integrated_gradients": ("gradients",),
         "smoothgrad": ("gradients",),
         "guided_backprop": ("gradients",),
+        "attnlrp": ("gradients",),
         "cam": ("gradients", "layer"),
         "gradcam": ("gradients", "layer"),
         "gradcam++": ("gradients", "layer"),
         "scorecam": ("layer",),
         "layercam": ("gradients", "layer"),
         "guided_gradcam": ("gradients", "layer"),
+        "attention_rollout": ("gradients", "attention"),
+        "attention_relevance": ("gradients", "attention"),
         "occlusion": (),
         "rise": (),
         "lime": (),
     }
     names = [*get_methods()]
-    assert names[:5] == [
-        *("saliency", "gradient_x_input", "integrated_gradients", "smoothgrad", "guided_backprop")
+    assert names[:6] == [
+        *("saliency", "gradient_x_input", "integrated_gradients", "smoothgrad", "guided_backprop"),
+        "attnlrp",
     ]
-    assert names[5:11] == ["cam", "gradcam", "gradcam++", "scorecam", "layercam", "guided_gradcam"]
-    assert names[11:] == ["occlusion", "rise", "lime"]
+    assert names[6:12] == ["cam", "gradcam", "gradcam++", "scorecam", "layercam", "guided_gradcam"]
+    assert names[12:14] == ["attention_rollout", "attention_relevance"]
+    assert names[14:] == ["occlusion", "rise", "lime"]

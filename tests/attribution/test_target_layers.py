@@ -18,6 +18,11 @@ from actgrid.attribution import ZeroAttributionWarning
 from actgrid.attribution.methods import get_methods
 from actgrid.errors import LayerError
 
+# Methods that explain networks without attention.
+GENERAL_METHODS = [
+    name for name, method in get_methods().items() if "attention" not in method.needs
+]
+
 SIDE = 16
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(2, SIDE, SIDE, 3)).astype(np.float32)
@@ -128,8 +133,8 @@ def test_preprocessing_layers_are_not_used(preprocessing: str, method: str) -> N
     with pytest.raises(LayerError, match=r"no layer with a spatial output.*lime") as caught:
         explain(model, X, method)
     layerless = (
-        "saliency, gradient_x_input, integrated_gradients, smoothgrad, guided_backprop, occlusion, "
-        "rise, lime"
+        "saliency, gradient_x_input, integrated_gradients, smoothgrad, guided_backprop, attnlrp, "
+        "occlusion, rise, lime"
     )
     assert layerless in str(caught.value)
 
@@ -360,9 +365,14 @@ def test_layer_after_last_attention_warns(transformer: Any) -> None:
     assert not heatmap.values.any()
 
 
-def test_transformer_needs_token_grid(transformer: Any) -> None:
-    with pytest.raises(LayerError, match=r"token_grid=\(h, w\).*or layer='patches'"):
-        explain(transformer, X)
+def test_token_grid_of_a_transformer_is_found(transformer: Any) -> None:
+    found = explain(transformer, X, target=1)
+    given = explain(transformer, X, target=1, token_grid=(4, 4))
+    assert found.layer == given.layer == "first"
+    np.testing.assert_array_equal(found.values, given.values)
+    np.testing.assert_array_equal(
+        explain(transformer, X, target=1, layer="first").values, given.values
+    )
     heatmap = explain(transformer, X, layer="patches", target=1)
     assert heatmap.values.shape == (2, 4, 4)
 
@@ -443,7 +453,7 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("method", [name for name in get_methods() if name != "cam"])
+@pytest.mark.parametrize("method", [name for name in GENERAL_METHODS if name != "cam"])
 def test_zero_map_warns(method: str) -> None:
     if method == "lime":
         pytest.importorskip("sklearn")

@@ -29,6 +29,7 @@ Run = Callable[..., Any]
 COMMANDS: dict[str, Command] = dict(find_commands())
 # Command -> Python function with the same defaults.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "attention": actgrid.extract_attention,
     "diagram": actgrid.diagram,
     "explain": actgrid.explain,
     "export": actgrid.export_site,
@@ -37,6 +38,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "measure": actgrid.measure_images,
     "render": actgrid.render_images,
     "render-weights": actgrid.render_weights,
+    "residual-stream": actgrid.compute_logit_lens,
     "serve": actgrid.serve,
 }
 GENERAL = definitions.GeneralOptions
@@ -70,8 +72,8 @@ def list_definitions(command: Command) -> Iterator[tuple[str, Option]]:
 
 def test_list_of_commands() -> None:
     assert list(COMMANDS) == [
-        *("bench", "demo", "diagram", "explain", "export", "info", "layers", "maximize"),
-        *("measure", "render", "render-weights", "serve"),
+        *("attention", "bench", "demo", "diagram", "explain", "export", "info", "layers"),
+        *("maximize", "measure", "render", "render-weights", "residual-stream", "serve"),
     ]
 
 
@@ -126,6 +128,7 @@ def test_every_option_of_a_python_function_is_on_the_command_line() -> None:
         known = set(inspect.signature(function).parameters)
         missing[name] = known - set(get_option_parameters(name)) - {"model", "images", "progress"}
     assert missing == {
+        "attention": {"x"},
         "diagram": {"x", "sample"},
         "explain": {"x", "image_input", "pixels"},
         "export": set(),
@@ -134,6 +137,7 @@ def test_every_option_of_a_python_function_is_on_the_command_line() -> None:
         "measure": set(),
         "render": set(),
         "render-weights": set(),
+        "residual-stream": {"x"},
         "serve": {"ready"},
     }
 
@@ -191,6 +195,7 @@ def test_images_follow_the_model() -> None:
         for name in COMMANDS
     }
     assert arguments == {
+        "attention": ["model", "source"],
         "bench": [],
         "demo": [],
         "diagram": ["model", "image"],
@@ -202,6 +207,7 @@ def test_images_follow_the_model() -> None:
         "measure": ["model", "images"],
         "render": ["model", "images"],
         "render-weights": ["model"],
+        "residual-stream": ["model", "source"],
         "serve": ["model", "images"],
     }
 

@@ -312,8 +312,9 @@ def test_token_grid_is_found(kind: str, before: int, after: int) -> None:
     np.testing.assert_array_equal(
         drawn.levels, actgrid.render(by_hand[None], columns=5, padding=0).levels
     )
-    assert actgrid.render_model(model, IMAGES, "norm", kind="sequence")["norm"].levels.shape == (
-        values.shape[1:]
+    assert (
+        actgrid.render_model(model, IMAGES, "norm", kind="sequence")["norm"].levels.shape
+        == (values.shape[1:])
     )
 
 

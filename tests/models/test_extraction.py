@@ -436,7 +436,7 @@ def test_data_format_is_inherited_from_previous_layer() -> None:
     }
 
 
-def test_parts_of_attention_are_selected_only_by_name() -> None:
+def test_projections_of_attention_are_selected_only_by_name() -> None:
     inputs = keras.Input((6, 8))
     attention = layers.MultiHeadAttention(2, 4, name="mha")
     attended = attention(inputs, inputs)
@@ -444,7 +444,8 @@ def test_parts_of_attention_are_selected_only_by_name() -> None:
     model = keras.Model(inputs, added)
     x = make_pixels(2, 6, 8)
     truth = predict_tensors(inputs, {"mha": attended, "add": added}, x)
-    assert_activations_close(Extractor(model)(x), truth)
+    scores = attention(x, x, return_attention_scores=True)[1]
+    assert_activations_close(Extractor(model)(x), {"mha/attention": scores, **truth})
     parts = Extractor(model, ["mha/query", "mha/key", "mha/value"])(x)
     by_hand = {
         "mha/query": attention.query_dense(x),

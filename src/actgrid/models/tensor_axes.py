@@ -632,9 +632,7 @@ def _reshape_axes(source: TensorAxes, shape: list[int | None]) -> tuple[Axis, ..
     return tuple(axes)
 
 
-def _find_length(
-    source: TensorAxes, pending: list[Axis], sizes: list[int | None]
-) -> int | None:
+def _find_length(source: TensorAxes, pending: list[Axis], sizes: list[int | None]) -> int | None:
     """Return the second unknown length of a new shape, of which the first is that of the batch.
 
     None: it does not follow from the other lengths.

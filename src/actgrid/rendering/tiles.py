@@ -36,10 +36,10 @@ KINDS = {
     "image": "(N, H, W, C)",
     "volume": "(N, D, H, W, C)",
     "sequence": "(N, T, C)",
-    "attention": "(N, heads, queries, keys)",
-    "heads": "(N, T, heads, C)",
     "dense": "(N, C)",
     "kernel": "(kh, kw, Cin, Cout)",
+    "attention": "(N, heads, queries, keys)",
+    "heads": "(N, T, heads, C)",
 }
 _KIND_OF_RANK = {1: "dense", 2: "dense", 3: "image", 4: "image", 5: "volume"}
 
