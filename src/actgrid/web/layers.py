@@ -236,9 +236,7 @@ def find_kernels(model: Any, infos: Sequence[LayerInfo]) -> dict[int, Weight]:
 
 def _make_tiling(info: LayerInfo, activation: Array) -> Tiling:
     token_grid = choose_token_grid(info)
-    return tile(
-        activation, kind=info.kind, data_format=info.data_format, token_grid=token_grid
-    )
+    return tile(activation, kind=info.kind, data_format=info.data_format, token_grid=token_grid)
 
 
 def _measure_channels(info: LayerInfo, activation: Array) -> ChannelStats:
