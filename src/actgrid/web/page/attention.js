@@ -33,6 +33,7 @@ const PICTURE_SIDE = 448; // pixels of the longer side of the image, at most
 const MAX_ARC_TOKENS = 64;
 const MIN_ARC_FRACTION = 0.05; // of the largest weight: smaller weights have no arc
 const MAX_ARC_HEIGHT = 130; // pixels
+const MIN_LINED_PATCH = 12; // pixels of the side of a patch
 const LISTED_KEYS = 6;
 const HELP = "Arrow keys select a patch, whose attention is shown over the image.";
 
@@ -279,6 +280,7 @@ export class AttentionView {
     const queryGrid = picture ? about.query_grid : null;
     const keyGrid = picture ? about.key_grid : null;
     this.canvas.hidden = !picture;
+    this.content.classList.toggle("stacked", !picture);
     this.alphaField.hidden = !picture;
     this.canvas.tabIndex = queryGrid ? 0 : -1;
     this.canvas.setAttribute("role", queryGrid ? "application" : "img");
@@ -412,8 +414,7 @@ export class AttentionView {
     this.title.textContent = about.path;
     this.about.textContent = [
       head === null ? `mean of ${formatCount(about.heads, "head")}` : `head ${head} of ${about.heads}`,
-      `${formatCount(listNamed(about.queries).length, "quer").replace(/quers?$/, "queries")} × `
-        + formatCount(listNamed(about.keys).length, "key"),
+      `queries × keys: ${listNamed(about.queries).length} × ${listNamed(about.keys).length}`,
     ].join(" · ");
     this.drawHeads(state);
     this.drawArcs(state);
@@ -433,7 +434,8 @@ export class AttentionView {
     const { key_grid: grid } = about;
     const patches = picture && grid
       ? row.slice(grid.leading, grid.leading + grid.width * grid.height) : row;
-    const max = patches.reduce((a, b) => Math.max(a, b), 0);
+    const max = patches.reduce((largest, weight, index) =>
+      (patches !== row || about.keys[index] ? Math.max(largest, weight) : largest), 0);
     this.describeQuery(query, row, max);
     if (picture) this.drawPatches(state, picture, query, patches, max);
     this.colourTokens(state, query, row, max);
@@ -458,6 +460,10 @@ export class AttentionView {
       if (grid && !isPatch(index, grid) && keys.length - grid.width * grid.height <= 8) {
         parts.push(`to ${keys[index]}: ${formatNumber(row[index])}`);
       }
+    }
+    if (keys.includes("")) {
+      const padding = row.filter((_, index) => !keys[index]).reduce((a, b) => a + b, 0);
+      parts.push(`to padding: ${formatNumber(padding)}`);
     }
     parts.push(`colours: 0 to ${formatNumber(max)}`);
     this.reading.replaceChildren(make("b", {}, parts[0]), ` · ${parts.slice(1).join(" · ")}`);
@@ -488,6 +494,8 @@ export class AttentionView {
       context.drawImage(map, 0, 0, width, height);
       context.globalAlpha = 1;
     }
+    const grid = queryGrid ?? keyGrid;
+    if (grid) drawLines(context, grid);
     if (queryGrid && isPatch(query, queryGrid)) {
       const patch = query - queryGrid.leading;
       const [w, h] = [width / queryGrid.width, height / queryGrid.height];
@@ -519,7 +527,6 @@ export class AttentionView {
       const isCurrent = token.query === query;
       element.classList.toggle("current", isCurrent);
       if (token.query !== null) {
-        element.ariaPressed = null;
         element.ariaCurrent = isCurrent ? "true" : null;
         element.tabIndex = token === selected ? 0 : -1;
       }
@@ -634,6 +641,23 @@ function decodeHead({ queries, keys, maxima }, levels, head) {
     }
   }
   return weights;
+}
+
+/**
+ * Draw thin lines between the patches of a grid, unless the patches are small.
+ * @param {CanvasRenderingContext2D} context
+ * @param {Api.TokenGrid} grid
+ */
+function drawLines(context, grid) {
+  const { width, height } = context.canvas;
+  if (Math.min(width / grid.width, height / grid.height) < MIN_LINED_PATCH) return;
+  context.fillStyle = "#fff4";
+  for (let column = 1; column < grid.width; column += 1) {
+    context.fillRect(Math.round((column * width) / grid.width), 0, 1, height);
+  }
+  for (let row = 1; row < grid.height; row += 1) {
+    context.fillRect(0, Math.round((row * height) / grid.height), width, 1);
+  }
 }
 
 /**
