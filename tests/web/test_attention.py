@@ -1,4 +1,4 @@
-"""Tests of the attention that the viewer shows: the resources, the page and the exported site."""
+"""Tests of the viewer's attention weights in the API, the page and the exported site."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def assert_quantized(weights: Any, expected: Array) -> None:
 
 
 def assert_quantized_mean(weights: Any, heads: Array) -> None:
-    """Check that weights are the mean of the weights of heads, (heads, keys), up to half a level."""
+    """Check that weights are the mean of all heads, (heads, keys), up to half a level."""
     half_level = heads.max(-1).mean() / 510
     assert (np.abs(np.array(weights) - heads.mean(0)) <= 1.01 * half_level + 1e-6).all()
 
@@ -185,6 +185,29 @@ def test_large_attention_is_rejected(
         message = "got 2 heads x 17 queries x 17 keys; expected at most 577 values"
         with pytest.raises(ShapeError, match=message):
             await viewer.get_attention(image, find_node(viewer, "first_attention"))
+        await viewer.close()
+
+    asyncio.run(request())
+
+
+def split_into_windows(x: Any) -> Any:
+    """Return the tokens of 2 x 2 windows of an 8 x 8 grid as samples."""
+    x = keras.ops.reshape(x, (-1, 2, 4, 2, 4, 16))
+    return keras.ops.reshape(keras.ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, 16, 16))
+
+
+def test_attention_inside_windows_is_rejected(pixels: Array) -> None:
+    image = layers.Input((32, 32, 3), name="image")
+    x = layers.Conv2D(16, 4, strides=4, name="patches")(image)
+    x = layers.Lambda(split_into_windows, name="windows")(x)
+    x = layers.MultiHeadAttention(2, 8, name="attention")(x, x)
+    x = layers.Reshape((256,), name="flat")(x)
+    model = keras.Model(image, layers.Dense(2, name="head")(x))
+    viewer, image_id = make_viewer(model, pixels)
+
+    async def request() -> None:
+        with pytest.raises(ShapeError, match="got 4 windows; expected attention over the whole"):
+            await viewer.get_attention(image_id, find_node(viewer, "attention"))
         await viewer.close()
 
     asyncio.run(request())

@@ -219,6 +219,7 @@ class Engine:
         )
         self._extractor = Extractor(self.model, "*")
         self._compiled_prefixes: set[int] = set()
+        self._is_attention_compiled = False
         self._batch_size = check_integer("batch_size", batch_size, 1)
         if self._spec.shape[0] is not None:
             self._batch_size = min(self._batch_size, self._spec.shape[0])
@@ -243,9 +244,7 @@ class Engine:
         for prefix in shorter:
             self._compile_thread.submit(self._warm_up, prefix)
         if self.attention_nodes:
-            self._compile_thread.submit(
-                trace_layers, self._extractor, self._spec, self._attention_quantizer
-            )
+            self._compile_thread.submit(self._compile_attention)
 
     def _warm_up(self, prefix: int) -> None:
         self._compile(prefix)
@@ -316,8 +315,15 @@ class Engine:
         attention = await self._cache.get(("attention", image.id), compute)
         return attention[self.attention_nodes[node].path]
 
+    def _compile_attention(self) -> None:
+        # A trace for the shape of one image could find other axes, because its batch size is 1.
+        if not self._is_attention_compiled:
+            trace_layers(self._extractor, self._spec, self._attention_quantizer)
+            self._is_attention_compiled = True
+
     def _run_attention(self, x: Array) -> dict[str, QuantizedAttention]:
         """Run the model on an input, and return the attention scores by path."""
+        self._compile_attention()
         quantizer = self._attention_quantizer
         batch = np.concatenate([x] * quantizer.batch)
         outputs = run_transform(self._extractor, batch, quantizer)

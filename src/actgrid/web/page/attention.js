@@ -65,7 +65,7 @@ export class AttentionView {
     this.note = make("div", { class: "note", hidden: true });
     this.headList = make("div", { class: "head-list", role: "group", "aria-label": "Heads" });
     this.headCaption = make("p", { class: "muted" });
-    this.canvas = make("canvas", { class: "patches", tabindex: 0 });
+    this.canvas = make("canvas", { class: "patches", "aria-label": "Attention over the image" });
     this.listenToCanvas();
     this.otherTokens = div("tokens-field");
     this.reading = make("p", { class: "reading" });
