@@ -140,7 +140,7 @@ def test_unknown_input_raises() -> None:
 
 
 def test_layer_is_called_with_a_constant() -> None:
-    class Positions(layers.Layer):
+    class Positions(layers.Layer):  # type: ignore[misc]
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
             self.embedding = layers.Embedding(4, 3, name="embedding")

@@ -159,7 +159,7 @@ def test_functional_transformer_blocks(is_pre_norm: bool) -> None:
     }
 
 
-class Block(layers.Layer):
+class Block(layers.Layer):  # type: ignore[misc]
     """A transformer block as one layer."""
 
     def __init__(self, **options: Any) -> None:
@@ -212,7 +212,7 @@ def test_model_around_a_block_is_no_block() -> None:
 
 
 def test_attention_layer_of_several_layers_is_no_block() -> None:
-    class Attention(layers.Layer):
+    class Attention(layers.Layer):  # type: ignore[misc]
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
             self.norm = layers.LayerNormalization(name="norm")
