@@ -137,3 +137,19 @@ def test_spec_fixes_open_shape() -> None:
 def test_unknown_input_raises() -> None:
     with pytest.raises(ModelError, match="is not known"):
         build_layer_graph(Net())
+
+
+def test_layer_is_called_with_a_constant() -> None:
+    class Positions(layers.Layer):  # type: ignore[misc]
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.embedding = layers.Embedding(4, 3, name="embedding")
+            self.indices = keras.ops.arange(4)[None]
+
+        def call(self, x: Any) -> Any:
+            return x + self.embedding(self.indices)
+
+    tokens = layers.Input((4, 3), name="tokens")
+    graph = build_layer_graph(keras.Model(tokens, Positions(name="positions")(tokens)))
+    assert [info.path for info in graph.infos] == ["tokens", "positions/embedding", "positions"]
+    assert graph.edges == ((0, 2), (1, 2))

@@ -14,7 +14,8 @@ from keras import layers
 from actgrid import demo
 from actgrid.models import LayerInfo
 from actgrid.models.graph import LayerGraph, build_layer_graph
-from actgrid.web.folding import Folding, fold
+from actgrid.web.attention_nodes import find_attention_nodes
+from actgrid.web.folding import Folding, assign_attention, fold
 
 
 def make_graph(edges: list[tuple[int, int]], paths: list[str], parameters: int = 0) -> LayerGraph:
@@ -115,6 +116,117 @@ def test_nested_model_with_a_layer_that_is_called_twice() -> None:
         ("model", "inner"): ["inner/twice", "inner/relu", "inner/twice:1"],
         ("unit", "inner/twice"): ["inner/twice", "inner/relu"],
     }
+
+
+def add_block(x: Any, name: str, is_pre_norm: bool) -> Any:
+    """Add a transformer block of separate layers, with dropout in its feed-forward network."""
+    norm1 = layers.LayerNormalization(name=f"{name}_norm1")
+    norm2 = layers.LayerNormalization(name=f"{name}_norm2")
+    y = norm1(x) if is_pre_norm else x
+    y = layers.MultiHeadAttention(2, 4, name=f"{name}_attention")(y, y)
+    x = layers.Add(name=f"{name}_add1")([x, y])
+    x = x if is_pre_norm else norm1(x)
+    y = norm2(x) if is_pre_norm else x
+    y = layers.Dense(16, activation="gelu", name=f"{name}_dense1")(y)
+    y = layers.Dense(8, name=f"{name}_dense2")(y)
+    x = layers.Add(name=f"{name}_add2")([x, y])
+    return x if is_pre_norm else norm2(x)
+
+
+@pytest.mark.parametrize("is_pre_norm", [True, False])
+def test_functional_transformer_blocks(is_pre_norm: bool) -> None:
+    x = tokens = layers.Input((5, 8), name="tokens")
+    for name in ("a", "b"):
+        x = add_block(x, name, is_pre_norm)
+    x = layers.LayerNormalization(name="norm")(x)
+    x = layers.GlobalAveragePooling1D(name="pool")(x)
+    graph = build_layer_graph(keras.Model(tokens, layers.Dense(2, name="head")(x)))
+    folding = fold(graph)
+    parts = (
+        ["norm1", "attention", "add1", "norm2", "dense1", "dense2", "add2"]
+        if is_pre_norm
+        else ["attention", "add1", "norm1", "dense1", "dense2", "add2", "norm2"]
+    )
+    assert list_members(graph, folding) == {
+        ("block", f"{name}_attention"): [f"{name}_{part}" for part in parts] for name in "ab"
+    }
+    assert {group.title for group in folding.groups} == {"transformer block, 2 heads"}
+    # The output of a block has the attention inside of the block.
+    paths = [info.path for info in graph.infos]
+    assigned = assign_attention(find_attention_nodes(graph), folding, range(len(paths)))
+    assert {paths[node]: paths[source] for node, source in assigned.items()} == {
+        f"{name}_{part}": f"{name}_attention" for name in "ab" for part in ("attention", parts[-1])
+    }
+
+
+class Block(layers.Layer):  # type: ignore[misc]
+    """A transformer block as one layer."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.norm1 = layers.LayerNormalization(name="norm1")
+        self.attention = layers.MultiHeadAttention(3, 4, name="attention")
+        self.norm2 = layers.LayerNormalization(name="norm2")
+        self.mlp = keras.Sequential(
+            [layers.Dense(16, name="dense1"), layers.Dense(8, name="dense2")], name="mlp"
+        )
+
+    def call(self, x: Any) -> Any:
+        y = self.norm1(x)
+        x = x + self.attention(y, y)
+        return x + self.mlp(self.norm2(x))
+
+
+def test_subclassed_transformer_blocks() -> None:
+    tokens = layers.Input((5, 8), name="tokens")
+    model = keras.Model(tokens, Block(name="b")(Block(name="a")(tokens)))
+    graph = build_layer_graph(model)
+    folding = fold(graph)
+    inner = ["norm1", "attention", "norm2", "mlp/dense1", "mlp/dense2"]
+    assert list_members(graph, folding) == {
+        group: members
+        for name in "ab"
+        for group, members in {
+            ("model", name): [*(f"{name}/{part}" for part in inner), name],
+            ("model", f"{name}/mlp"): [f"{name}/mlp/dense1", f"{name}/mlp/dense2"],
+        }.items()
+    }
+    assert [group.title for group in folding.groups] == [
+        "transformer block, 3 heads",
+        "transformer block, 3 heads",
+        "2 layers",
+        "2 layers",
+    ]
+
+
+def test_model_around_a_block_is_no_block() -> None:
+    tokens = layers.Input((5, 6))
+    x = add_block(layers.Dense(8, name="embedding")(tokens), "a", is_pre_norm=True)
+    inner = keras.Model(tokens, layers.Dense(2, name="projection")(x), name="encoder")
+    outer = layers.Input((5, 6), name="tokens")
+    folding = fold(build_layer_graph(keras.Model(outer, inner(outer))))
+    assert [(group.kind, group.name, group.title) for group in folding.groups] == [
+        ("model", "encoder", "9 layers"),
+        ("block", "encoder/a_attention", "transformer block, 2 heads"),
+    ]
+
+
+def test_attention_layer_of_several_layers_is_no_block() -> None:
+    class Attention(layers.Layer):  # type: ignore[misc]
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.norm = layers.LayerNormalization(name="norm")
+            self.qkv = [layers.Dense(8, name=name) for name in ("query", "key", "value")]
+
+        def call(self, x: Any) -> Any:
+            query, key, value = (layer(self.norm(x)) for layer in self.qkv)
+            scores = keras.ops.softmax(query @ keras.ops.transpose(key, (0, 2, 1)))
+            return scores @ value
+
+    tokens = layers.Input((5, 8), name="tokens")
+    graph = build_layer_graph(keras.Model(tokens, Attention(name="attention")(tokens)))
+    (group,) = fold(graph).groups
+    assert (group.kind, group.name, group.title) == ("model", "attention", "7 layers")
 
 
 @pytest.mark.parametrize(

@@ -656,6 +656,7 @@ def test_model_info() -> None:
         "is_drawable": False,
         "kernel": False,
         "has_statistics": False,
+        "attention": None,
         "group": None,
     }
     assert model_info["nodes"][1] | {"group": 0} == {
@@ -670,6 +671,7 @@ def test_model_info() -> None:
         "is_drawable": True,
         "kernel": True,
         "has_statistics": False,
+        "attention": None,
         "group": 0,
     }
     assert model_info["groups"][model_info["nodes"][1]["group"]]["kind"] == "unit"

@@ -38,12 +38,16 @@ class LayerGraph:
         layers count as part of the edge.
     inputs, outputs
         Positions of the model's inputs, and of the outputs that the model returns.
+    attention
+        The attention scores that layers compute, which are not nodes, in the order in which they
+        are computed. Their paths begin with the path of the layer.
     """
 
     infos: tuple[LayerInfo, ...]
     edges: tuple[tuple[int, int], ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    attention: tuple[LayerInfo, ...] = ()
 
 
 def build_layer_graph(model: ModelLike, x: ModelInput | None = None) -> LayerGraph:
@@ -112,6 +116,7 @@ def _trace_graph(model: Any, inputs: Any) -> LayerGraph:
         edges=tuple(edges),
         inputs=tuple(range(len(model_inputs))),
         outputs=tuple(_find_producers(_list_tensors(trace.results), producers)),
+        attention=tuple(call.info for call in trace.calls if call.node.is_attention),
     )
 
 
@@ -133,8 +138,10 @@ def _find_sources(call: Call, calls: list[Call]) -> list[Any]:
 
 
 def _list_tensors(structure: Any) -> list[Any]:
+    """Return the tensors of a traced graph in a structure, without constants."""
     tf = tensorflow()
-    return [leaf for leaf in flatten_outputs(structure) if isinstance(leaf, tf.Tensor)]
+    # Layers may be called with eager tensors, such as the positions of a ViT of KerasHub.
+    return [leaf for leaf in flatten_outputs(structure) if tf.is_symbolic_tensor(leaf)]
 
 
 def _find_producers(tensors: Iterable[Any], producers: dict[str, int]) -> list[int]:

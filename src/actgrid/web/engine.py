@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,20 +15,24 @@ import numpy.typing as npt
 from actgrid.errors import ModelError
 from actgrid.models import Extractor, LayerInfo, load_model
 from actgrid.models.extraction import run_transform, trace_layers
+from actgrid.models.frameworks import tensorflow
 from actgrid.models.graph import INPUT, build_layer_graph
 from actgrid.models.network import check_compiled
 from actgrid.models.networks import get_network
 from actgrid.models.types import ModelLike
 from actgrid.option_checks import check_integer
 from actgrid.rendering.tiles import DTYPES
+from actgrid.web.attention_nodes import find_attention_nodes
 from actgrid.web.cache import Cache
 from actgrid.web.images import StoredImage
 from actgrid.web.inputs import PreparedImage, make_converter
 
-__all__ = ["Engine"]
+__all__ = ["MAX_ATTENTION_VALUES", "Engine", "QuantizedAttention"]
 
 Array = npt.NDArray[Any]
 
+# Maximum number of attention weights of a layer for an image that are computed for the page.
+MAX_ATTENTION_VALUES = 1 << 24
 # Number of prefixes of the network that are compiled separately. Activations of an early layer then
 # need no run of the whole network.
 _PREFIXES = 4
@@ -45,6 +49,59 @@ class _OutputFilter:
 
     def __call__(self, info: LayerInfo, tensor: Any) -> Any:
         return tensor if info.path in self.paths else ()
+
+
+class QuantizedAttention(NamedTuple):
+    """Attention weights of a layer for an image, quantized to 8 bits.
+
+    Parameters
+    ----------
+    shape
+        Number of windows, heads, queries and keys. More than one window: the layer computes
+        attention inside parts of the image.
+    maxima
+        (heads, queries) float32: largest weight of each query, at least 0.
+    levels
+        (heads, queries, keys) uint8: weights, where 255 is the largest weight of the query. NaN and
+        infinities are 0. Without keys if there are more than `MAX_ATTENTION_VALUES` weights.
+    """
+
+    shape: tuple[int, ...]
+    maxima: npt.NDArray[np.float32]
+    levels: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class _AttentionQuantizer:
+    """Extractor transform that quantizes the attention scores of the first sample of a batch.
+
+    The transform returns the values of `QuantizedAttention`.
+
+    Parameters
+    ----------
+    paths
+        Paths of the scores.
+    batch
+        Number of samples in a batch.
+    """
+
+    paths: frozenset[str]
+    batch: int
+
+    def __call__(self, info: LayerInfo, tensor: Any) -> Any:
+        if info.path not in self.paths:
+            return ()
+        tf = tensorflow()
+        # Windows are rows of the batch.
+        windows = tf.maximum(1, tf.shape(tensor)[0] // self.batch)
+        shape = tf.concat([[windows], tf.shape(tensor)[1:]], 0)
+        is_small = tf.reduce_prod(tf.cast(shape[1:], tf.int64)) <= MAX_ATTENTION_VALUES
+        keys = tf.where(is_small, shape[3], 0)
+        scores = tf.cast(tensor[0, :, :, :keys], tf.float32)
+        scores = tf.where(tf.math.is_finite(scores), tf.maximum(scores, 0), 0)
+        maxima = tf.maximum(tf.reduce_max(scores, -1), 0)
+        levels = tf.math.divide_no_nan(scores, maxima[..., None]) * 255
+        return shape, maxima, tf.cast(tf.round(levels), tf.uint8)
 
 
 @dataclass(eq=False)
@@ -102,6 +159,8 @@ class Engine:
         Nodes of the model: its inputs, and each call of its layers.
     drawable_nodes : list of int
         Indices of the nodes whose activations can be drawn: outputs of layers with 2 to 5 axes.
+    attention_nodes : dict of {int: LayerInfo}
+        Nodes whose layers compute attention, and descriptions of their attention scores.
     input : InputConverter
         Conversion of images or other samples to the input of the model.
 
@@ -153,8 +212,14 @@ class Engine:
             )
             for end in self._prefix_ends
         ]
+        self.attention_nodes = find_attention_nodes(self.graph)
+        self._attention_quantizer = _AttentionQuantizer(
+            frozenset(info.path for info in self.attention_nodes.values()),
+            self._spec.shape[0] or 1,
+        )
         self._extractor = Extractor(self.model, "*")
         self._compiled_prefixes: set[int] = set()
+        self._is_attention_compiled = False
         self._batch_size = check_integer("batch_size", batch_size, 1)
         if self._spec.shape[0] is not None:
             self._batch_size = min(self._batch_size, self._spec.shape[0])
@@ -178,6 +243,8 @@ class Engine:
         await loop.run_in_executor(self._model_thread, self._warm_up, longest)
         for prefix in shorter:
             self._compile_thread.submit(self._warm_up, prefix)
+        if self.attention_nodes:
+            self._compile_thread.submit(self._compile_attention)
 
     def _warm_up(self, prefix: int) -> None:
         self._compile(prefix)
@@ -221,6 +288,52 @@ class Engine:
             prefix = next(prefix for prefix, end in enumerate(self._prefix_ends) if position < end)
             activation = (await self._request_activations(image, prefix))[node]
         return activation
+
+    async def get_attention(self, image: StoredImage, node: int) -> QuantizedAttention:
+        """Return the attention that the layer of a node computes for an image.
+
+        One run of the model computes and caches the attention of all layers.
+
+        Parameters
+        ----------
+        node
+            A node of `attention_nodes`.
+
+        Raises
+        ------
+        ImageError
+            If the image cannot be read. Also an OSError.
+        ModelError
+            If the model cannot be run on the image. Also a ValueError.
+        """
+
+        async def compute() -> dict[str, QuantizedAttention]:
+            x = (await self.get_prepared(image)).x
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._model_thread, self._run_attention, x)
+
+        attention = await self._cache.get(("attention", image.id), compute)
+        return attention[self.attention_nodes[node].path]
+
+    def _compile_attention(self) -> None:
+        # A trace for the shape of one image could find other axes, because its batch size is 1.
+        if not self._is_attention_compiled:
+            trace_layers(self._extractor, self._spec, self._attention_quantizer)
+            self._is_attention_compiled = True
+
+    def _run_attention(self, x: Array) -> dict[str, QuantizedAttention]:
+        """Run the model on an input, and return the attention scores by path."""
+        self._compile_attention()
+        quantizer = self._attention_quantizer
+        batch = np.concatenate([x] * quantizer.batch)
+        outputs = run_transform(self._extractor, batch, quantizer)
+        results = {path: outputs[path] for path in quantizer.paths}
+        return {
+            path: QuantizedAttention(
+                tuple(np.asarray(shape).tolist()), np.asarray(maxima), np.asarray(levels)
+            )
+            for path, (shape, maxima, levels) in results.items()
+        }
 
     @asynccontextmanager
     async def hold_activations(self, image: StoredImage) -> AsyncIterator[Mapping[int, Array]]:

@@ -14,7 +14,7 @@ import orjson
 
 from actgrid.attribution.methods import find_method
 from actgrid.encoding import make_folder, write_file
-from actgrid.errors import OptionError
+from actgrid.errors import OptionError, ShapeError
 from actgrid.models import Extractor, load_model
 from actgrid.models.extraction import trace_layers
 from actgrid.models.tracing import prepare_trace_inputs
@@ -150,6 +150,14 @@ def _iterate_resources(
     """Yield all resources of the HTTP API that the page loads, with their paths."""
     nodes = model_info["nodes"]
     drawable = [layer for layer, node in enumerate(nodes) if node["is_drawable"]]
+    # The output of a transformer block shares the files of the layer that computes the attention.
+    attention = sorted(
+        {
+            nodes[layer]["attention"]["layer"]
+            for layer in drawable
+            if nodes[layer]["attention"] is not None
+        }
+    )
     stored_images = viewer.images.list_images(0, len(viewer.images))
     for image in (stored.id for stored in stored_images):
         prefix = f"images/{image}"
@@ -170,6 +178,15 @@ def _iterate_resources(
                     f"{prefix}/layers/{layer}/{normalize}/{scope}.png",
                     partial(viewer.get_levels, image, layer, normalize, scope),
                 )
+        for layer in attention:
+            yield (
+                f"{prefix}/layers/{layer}/attention.json",
+                partial(viewer.get_attention, image, layer),
+            )
+            yield (
+                f"{prefix}/layers/{layer}/attention.bin",
+                partial(viewer.get_attention_levels, image, layer),
+            )
         for method in (entry["name"] for entry in model_info["methods"]):
             heatmap = f"{prefix}/heatmaps/{method}/predicted"
             yield f"{heatmap}.json", partial(viewer.get_heatmap, image, method, None)
@@ -193,9 +210,16 @@ async def _write_resources(
 
     async def write() -> None:
         for path, get in remaining:
-            content = get()
-            if inspect.isawaitable(content):
-                content = await content
+            try:
+                content = get()
+                if inspect.isawaitable(content):
+                    content = await content
+            except ShapeError:
+                # The size of some attention is known only after the model has run.
+                if "/attention." not in path:
+                    raise
+                advance()
+                continue
             if not isinstance(content, bytes):
                 content = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
             file = folder / "api" / path

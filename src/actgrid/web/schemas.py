@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 __all__ = [
+    "Attention",
     "Classes",
     "Dataset",
     "Heatmap",
@@ -21,7 +22,7 @@ __all__ = [
     "Progress",
 ]
 
-Kind = Literal["image", "volume", "sequence", "dense"]
+Kind = Literal["image", "volume", "sequence", "dense", "attention", "heads"]
 InputKind = Literal["image", "sequence", "volume", "table", "text"]
 # None stands for NaN and infinity.
 Numbers = list[float | None]
@@ -148,6 +149,39 @@ class Histograms(BaseModel):
     )
 
 
+class TokenGrid(BaseModel):
+    """JSON object with the grid of image patches that the tokens of a transformer form.
+
+    The patches are in row-major order.
+    """
+
+    height: int = Field(description="Number of patches in a column.")
+    width: int = Field(description="Number of patches in a row.")
+    leading: int = Field(description="Number of tokens before the patches, such as class tokens.")
+    trailing: int = Field(description="Number of tokens after the patches.")
+
+
+class Attention(BaseModel):
+    """JSON response with the heads, queries and keys of a layer's attention for an image.
+
+    Level l of head h, query q and key k in attention.bin stands for the attention weight
+    l / 255 * maxima[h][q].
+    """
+
+    path: str = Field(description="Path of the attention scores.")
+    heads: int = Field(description="Number of heads.")
+    queries: list[str] = Field(
+        description="Names of the queries: tokens of a text, `row,column` of patches, or positions."
+        " Empty for padding."
+    )
+    keys: list[str] = Field(description="Names of the keys, as those of the queries.")
+    query_grid: TokenGrid | None = Field(description="Grid of patches that the queries form.")
+    key_grid: TokenGrid | None = Field(description="Grid of patches that the keys form.")
+    maxima: list[list[float]] = Field(
+        description="Largest attention weight of each query, by head."
+    )
+
+
 class Slices(BaseModel):
     """JSON object with the positions of the slices of a volume in the picture of its heatmap.
 
@@ -246,6 +280,14 @@ class Dataset(BaseModel):
     )
 
 
+class NodeAttention(BaseModel):
+    """JSON object with the attention that can be requested for a node."""
+
+    layer: int = Field(description="Index of the node that computes the attention.")
+    path: str = Field(description="Path of the attention scores.")
+    heads: int | None = Field(description="Number of heads; null if it is not known.")
+
+
 class Node(BaseModel):
     """JSON object with a node of the model's graph: an input or a call of a layer."""
 
@@ -262,6 +304,10 @@ class Node(BaseModel):
     has_statistics: bool = Field(
         description="Whether dataset statistics of the node are available."
     )
+    attention: NodeAttention | None = Field(
+        description="Attention of the node, or of the composite layer or transformer block whose "
+        "output the node is; null if there is none."
+    )
     group: int | None = Field(description="Index of the innermost group that contains the node.")
 
 
@@ -269,7 +315,7 @@ class Group(BaseModel):
     """JSON object with a group of nodes that the page can collapse into one card."""
 
     name: str
-    kind: Literal["model", "branches", "unit"]
+    kind: Literal["model", "block", "branches", "unit"]
     title: str
     parent: int | None = Field(description="Index of the group that contains this group.")
 

@@ -10,6 +10,7 @@ from actgrid.models import LayerInfo
 from actgrid.models.labels import resolve_labels
 from actgrid.statistics import DatasetStats, LayerStats
 from actgrid.web.engine import Engine
+from actgrid.web.folding import assign_attention, fold
 from actgrid.web.layers import find_kernels
 
 __all__ = ["ViewedModel"]
@@ -33,6 +34,10 @@ class ViewedModel:
         Descriptions of the nodes: inputs, and calls of layers.
     drawable_nodes : set of int
         Indices of the nodes whose activations can be drawn.
+    folding : Folding
+        Groups of nodes that the page folds into cards.
+    attention : dict of {int: int}
+        Node -> node that computes the attention that the page shows for it.
     kernels : dict
         Kernels by node.
     class_node : int or None
@@ -58,6 +63,11 @@ class ViewedModel:
     ) -> None:
         self.infos = engine.graph.infos
         self.drawable_nodes = set(engine.drawable_nodes)
+        self.folding = fold(engine.graph)
+        self.attention = assign_attention(
+            engine.attention_nodes, self.folding, engine.drawable_nodes
+        )
+        self._attention_nodes = engine.attention_nodes
         self.kernels = find_kernels(engine.model, self.infos)
         self.class_node = self._find_class_node(engine)
         self.class_count = 0
@@ -124,15 +134,22 @@ class ViewedModel:
     def __len__(self) -> int:
         return len(self.infos)
 
-    def describe_nodes(self, groups: Sequence[int | None]) -> list[dict[str, object]]:
-        """Return a JSON description of each node of the model's graph.
-
-        `groups` has the index of the innermost group of each node, or None.
-        """
+    def describe_nodes(self) -> list[dict[str, object]]:
+        """Return a JSON description of each node of the model's graph."""
         return [
             self._describe_node(node, info, group)
-            for (node, info), group in zip(enumerate(self.infos), groups, strict=True)
+            for (node, info), group in zip(
+                enumerate(self.infos), self.folding.innermost_groups, strict=True
+            )
         ]
+
+    def _describe_attention(self, node: int) -> dict[str, object] | None:
+        """Return a JSON description of the attention of a node; None if it has no attention."""
+        if node not in self.attention:
+            return None
+        source = self.attention[node]
+        info = self._attention_nodes[source]
+        return {"layer": source, "path": info.path, "heads": info.shape[1]}
 
     def _describe_node(self, node: int, info: LayerInfo, group: int | None) -> dict[str, object]:
         return {
@@ -147,5 +164,6 @@ class ViewedModel:
             "is_drawable": node in self.drawable_nodes,
             "kernel": node in self.kernels,
             "has_statistics": node in self.dataset_stats,
+            "attention": self._describe_attention(node),
             "group": group,
         }

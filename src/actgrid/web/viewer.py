@@ -26,11 +26,11 @@ from actgrid.option_groups import check_option, complete_options, takes_options
 from actgrid.options import GridOptions, ViewerImageOptions
 from actgrid.rendering import palette
 from actgrid.statistics import DatasetStats
+from actgrid.web.attention import AttentionResources
 from actgrid.web.cache import Cache
 from actgrid.web.computations import Computations
 from actgrid.web.controls import COLORMAPS, describe_controls
 from actgrid.web.engine import Engine
-from actgrid.web.folding import fold
 from actgrid.web.heatmaps import Heatmaps
 from actgrid.web.images import ImageStore, make_thumbnail
 from actgrid.web.layers import (
@@ -125,6 +125,9 @@ class Viewer:
             self._computations,
             options["batch_size"],
         )
+        self._attention = AttentionResources(
+            self._engine, self._viewed, images, self._cache, self._threads
+        )
         self._maximized = MaximizedImages(
             self._engine, self._viewed, self._computations, options["preprocess"]
         )
@@ -150,7 +153,6 @@ class Viewer:
 
     def _describe_model(self) -> dict[str, Any]:
         graph, model, viewed = self._engine.graph, self._engine.model, self._viewed
-        folding = fold(graph)
         methods = self._heatmaps.methods
         return {
             "name": model.name,
@@ -158,11 +160,11 @@ class Viewer:
             "is_live": True,
             "parameters": model.count_params(),
             "input_kind": self._engine.input.kind,
-            "nodes": viewed.describe_nodes(folding.innermost_groups),
+            "nodes": viewed.describe_nodes(),
             "edges": [list(edge) for edge in graph.edges],
             "inputs": list(graph.inputs),
             "outputs": list(graph.outputs),
-            "groups": [asdict(group) for group in folding.groups],
+            "groups": [asdict(group) for group in viewed.folding.groups],
             "classes": None
             if viewed.class_node is None
             else {
@@ -352,6 +354,29 @@ class Viewer:
             return await self._run_in_thread(compute, self._viewed.infos[node], activation)
 
         return await self._cache.get((kind, image, node), compute_in_thread)
+
+    # --- attention ---
+
+    async def get_attention(self, image: str, layer: int) -> dict[str, Any]:
+        """Return the heads, queries and keys of a layer's attention for an image, for JSON.
+
+        Raises
+        ------
+        NotFoundError
+            If the layer does not exist or has no attention. Also a LookupError.
+        ShapeError
+            If there are more than 16,777,216 weights, or the attention is split into windows. Also
+            a ValueError.
+        """
+        return (await self._attention.get(image, layer))[0]
+
+    async def get_attention_levels(self, image: str, layer: int) -> bytes:
+        """Return the attention weights of a layer for an image, a byte for each weight.
+
+        The bytes are in the order (heads, queries, keys). A byte of 255 is the largest weight of
+        its head and query; see ``"maxima"`` of `get_attention`, which also lists the errors.
+        """
+        return (await self._attention.get(image, layer))[1]
 
     # --- heatmaps ---
 

@@ -7,6 +7,7 @@ type Schemas = components["schemas"];
 declare global {
   /** The JSON responses of the server, as its OpenAPI description defines them. */
   namespace Api {
+    type Attention = Schemas["Attention"];
     type ChannelStats = Schemas["ChannelStats"];
     type Classes = Schemas["Classes"];
     type Control = Schemas["Control"];
@@ -24,6 +25,7 @@ declare global {
     type Node = Schemas["Node"];
     type Progress = Schemas["Progress"];
     type Tiles = Schemas["Tiles"];
+    type TokenGrid = Schemas["TokenGrid"];
     type Token = Schemas["Token"];
   }
 
@@ -38,6 +40,9 @@ declare global {
     /** What scripts outside of the page can read. */
     actgrid: {
       readonly state: import("../../../src/actgrid/web/page/state.js").State;
+      readonly attention: {
+        path: string; head: number | null; query: number; weights: number[];
+      } | null;
       tileRect(channel: number): import("../../../src/actgrid/web/page/levels.js").Rect | null;
     };
   }

@@ -182,6 +182,10 @@ const bitmapCache = new ResponseCache(32 * MEBIBYTE, async (response) => {
   const value = await createImageBitmap(await response.blob());
   return { value, size: 4 * value.width * value.height };
 });
+const bytesCache = new ResponseCache(64 * MEBIBYTE, async (response) => {
+  const value = new Uint8Array(await response.arrayBuffer());
+  return { value, size: value.length };
+});
 const imageUrlCache = new ResponseCache(64 * MEBIBYTE, async (response) => {
   const blob = await response.blob();
   return { value: URL.createObjectURL(blob), size: blob.size };
@@ -206,6 +210,12 @@ export const loadLevels = (path, signal) => levelCache.get(path, signal);
  */
 export const loadBitmap = (path, signal) => bitmapCache.get(path, signal);
 /**
+ * Load the bytes of a file.
+ * @param {string} path
+ * @param {AbortSignal} [signal]
+ */
+export const loadBytes = (path, signal) => bytesCache.get(path, signal);
+/**
  * Load an image as an object URL for <img>, whose own requests could not send the token.
  * @param {string} path
  * @param {AbortSignal} [signal]
@@ -218,7 +228,8 @@ export const loadImageUrl = (path, signal) => imageUrlCache.get(path, signal);
  */
 export async function deleteImage(image) {
   await request(`api/images/${image}`, { method: "DELETE" });
-  for (const cache of [jsonCache, levelCache, bitmapCache, imageUrlCache]) cache.dropImage(image);
+  const caches = [jsonCache, levelCache, bitmapCache, bytesCache, imageUrlCache];
+  for (const cache of caches) cache.dropImage(image);
 }
 
 /**
@@ -277,6 +288,8 @@ export const paths = {
     `api/images/${image}/layers/${layer}/${encodeURIComponent(normalize)}/${scope}.png`,
   /** @type {(image: ImageId, layer: number) => string} */
   histograms: (image, layer) => `api/images/${image}/layers/${layer}/histograms.json`,
+  /** @type {(image: ImageId, layer: number, kind: string) => string} */
+  attention: (image, layer, kind) => `api/images/${image}/layers/${layer}/attention.${kind}`,
   /**
    * @param {ImageId} image
    * @param {string} method

@@ -319,7 +319,9 @@ export class Graph {
     const node = this.model.nodes[index];
     if (!node.is_drawable) return;
     /** @type {Partial<State>} */
-    const initial = { channel: null, view: null, columns: null, pane: "view", tab: "layer" };
+    const initial = { channel: null, view: null, columns: null, pane: "view" };
+    const keepsHeads = getState().tab === "heads" && node.attention !== null;
+    initial.tab = keepsHeads ? "heads" : "layer";
     updateState({ layer: node.path, ...initial });
   }
 

@@ -1,8 +1,9 @@
 /** Entry point of the page: loads the model, and shows each change of the state in all views. */
 
+import { AttentionView } from "./attention.js";
 import { ChannelView } from "./channel.js";
 import * as data from "./data.js";
-import { announce, button, byId, definitionList, formatCount, hasModifier, make, retryButton,
+import { announce, ARROW_DIRECTIONS, button, byId, definitionList, formatCount, hasModifier, make, retryButton,
   showToast } from "./dom.js";
 import { Graph } from "./graph.js";
 import { HeatmapView } from "./heatmap.js";
@@ -13,6 +14,7 @@ import { getState, setDefaults, start, updateState } from "./state.js";
 
 /** @import { State } from "./state.js" */
 
+const TABS = /** @type {const} */ (["layer", "heads", "heatmap"]);
 /** @type {Record<string, string>} */
 const THEME_SYMBOLS = { auto: "◐", light: "☀", dark: "☾" };
 const GRAPH_WIDTH = { min: 220, max: 1200, initial: 348 }; // pixels
@@ -26,6 +28,7 @@ const KEYS = {
     ["↑ ↓ ← →", "next channel"], ["Enter", "open the channel"], ["+ −", "zoom"],
     ["0", "fit to the view"], ["Shift + arrows", "pan"],
   ],
+  Heads: [["↑ ↓ ← →", "next patch or token"], ["Enter", "keep the token"]],
   Channel: [["← →", "previous, next channel"], ["Esc", "back to the layer"]],
   Anywhere: [["?", "list of keys"]],
 };
@@ -57,7 +60,8 @@ function showViews(model, images) {
   const layer = new LayerView(model, images);
   const channel = new ChannelView(model, images, layer);
   const heatmap = new HeatmapView(model, images);
-  const views = [images, layer, channel, heatmap, graph];
+  const attention = new AttentionView(model, images);
+  const views = [images, layer, channel, attention, heatmap, graph];
   /** @type {(state: State, invalid: string[]) => State} */
   const validate = (state, invalid) => {
     /** @param {string} name */
@@ -84,6 +88,10 @@ function showViews(model, images) {
     },
     /** Position of the tile of a channel in the window: {x, y, width, height}, or null. */
     tileRect: (index) => layer.getTileRect(index),
+    /** The attention that the heads view shows: {path, head, query, weights}, or null. */
+    get attention() {
+      return attention.shown;
+    },
   };
 }
 
@@ -121,11 +129,12 @@ function showSummary(model) {
  * @param {State} state
  */
 function showTabs(model, state) {
-  for (const name of ["layer", "heatmap"]) {
+  for (const name of TABS) {
     const tab = byId(`tab-${name}`);
     tab.ariaSelected = String(state.tab === name);
     tab.tabIndex = state.tab === name ? 0 : -1;
-    tab.hidden = name === "heatmap" && model.methods.length === 0;
+    tab.hidden = (name === "heatmap" && model.methods.length === 0)
+      || (name === "heads" && model.getAttention(state) === null);
   }
   for (const paneButton of getPaneButtons()) {
     paneButton.ariaCurrent = paneButton.dataset.pane === state.pane ? "true" : null;
@@ -142,18 +151,19 @@ const getPaneButtons = () => document.querySelectorAll(".panes button");
  * @param {(state: State) => void} show
  */
 function listenForEvents(images, graph, show) {
-  for (const name of /** @type {const} */ (["layer", "heatmap"])) {
+  for (const name of TABS) {
     const isLayerShown = () => name === "layer" && getState().tab === name;
     byId(`tab-${name}`).addEventListener("click", () => {
       updateState(isLayerShown() ? { channel: null } : { tab: name });
     });
   }
   byId("tabs").addEventListener("keydown", (event) => {
-    if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
-    const other = getState().tab === "layer" ? "heatmap" : "layer";
-    if (byId(`tab-${other}`).hidden) return;
-    updateState({ tab: other });
-    byId(`tab-${other}`).focus();
+    const step = ARROW_DIRECTIONS[event.key]?.[0];
+    const tabs = TABS.filter((name) => !byId(`tab-${name}`).hidden);
+    if (!step) return;
+    const next = tabs[(tabs.indexOf(getState().tab) + step + tabs.length) % tabs.length];
+    updateState({ tab: next });
+    byId(`tab-${next}`).focus();
   });
   for (const paneButton of getPaneButtons()) {
     const pane = /** @type {State["pane"]} */ (paneButton.dataset.pane);

@@ -103,6 +103,14 @@ export class Model {
   }
 
   /**
+   * Return the attention of the layer in a state, which must be valid; null if it has none.
+   * @param {State} state
+   */
+  getAttention(state) {
+    return this.nodes[this.getLayerIndex(state)].attention;
+  }
+
+  /**
    * Return the 256 colours of a colormap as pixels.
    * @param {string} name
    */
@@ -202,7 +210,8 @@ export class Model {
     check("target", (text) => this.targets && this.findTarget(text) !== null, "class");
     const layers = this.heatmapLayers;
     check("over", (path) => this.is_live && layers.some((layer) => layer.path === path), "layer");
-    check("tab", () => this.methods.length > 0);
+    check("tab", (tab) => (tab === "heads" ? node.attention !== null : this.methods.length > 0));
+    check("head", (head) => head < (node.attention?.heads ?? Infinity));
     validState.open = validState.open.filter((name) => {
       const exists = name === "*" || this.groupIndex.has(name);
       if (!exists) reportMissing(`group ${name}`);

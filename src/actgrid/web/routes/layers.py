@@ -1,4 +1,4 @@
-"""Routes of the activations of layers for an image: statistics and pictures."""
+"""Routes of the activations of layers for an image: statistics, pictures and attention."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from fastapi import FastAPI, Response
 from actgrid.options import GridOptions
 from actgrid.web import schemas
 from actgrid.web.parameters import takes_path, takes_query
-from actgrid.web.routes.responses import PNG, Image, Layer, describe_picture, json_response
+from actgrid.web.routes.responses import (
+    BYTES,
+    PNG,
+    Image,
+    Layer,
+    describe_picture,
+    json_response,
+)
 from actgrid.web.viewer import Viewer
 
 __all__ = ["add_routes"]
@@ -59,6 +66,28 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
     async def get_histograms(image: Image, layer: Layer) -> Any:
         """Return a histogram of each channel of a layer."""
         return json_response(await viewer.get_histograms(image, layer))
+
+    @app.get(
+        "/api/images/{image}/layers/{layer}/attention.json",
+        response_model=schemas.Attention,
+        tags=["activations"],
+    )
+    async def get_attention(image: Image, layer: Layer) -> Any:
+        """Return the heads, queries and keys of a layer's attention."""
+        return json_response(await viewer.get_attention(image, layer))
+
+    @app.get(
+        "/api/images/{image}/layers/{layer}/attention.bin",
+        tags=["activations"],
+        **describe_picture(
+            "A byte for each attention weight, in the order (heads, queries, keys). 255 is the "
+            "largest weight of the head and query, see `maxima` of attention.json.",
+            BYTES,
+        ),
+    )
+    async def get_attention_levels(image: Image, layer: Layer) -> Response:
+        """Return the attention weights of a layer, quantized to 8 bits."""
+        return Response(await viewer.get_attention_levels(image, layer), media_type=BYTES)
 
     @app.get(
         "/api/images/{image}/layers/{layer}/{normalize}/{scope}.png",

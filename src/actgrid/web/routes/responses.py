@@ -10,9 +10,19 @@ from fastapi import Path, Response
 
 from actgrid.web.parameters import IMAGE_ID
 
-__all__ = ["BINARY", "PNG", "Channel", "Image", "Layer", "describe_picture", "json_response"]
+__all__ = [
+    "BINARY",
+    "BYTES",
+    "PNG",
+    "Channel",
+    "Image",
+    "Layer",
+    "describe_picture",
+    "json_response",
+]
 
 PNG = "image/png"
+BYTES = "application/octet-stream"
 BINARY = {"type": "string", "format": "binary"}
 
 Image = Annotated[
@@ -31,7 +41,7 @@ def json_response(
 
 
 def describe_picture(description: str, media_type: str = PNG) -> dict[str, Any]:
-    """Return keyword arguments of a route decorator that declare a picture response."""
+    """Return keyword arguments of a route decorator that declare a picture or other file."""
     content = {media_type: {"schema": BINARY}}
     return {
         "response_class": Response,
