@@ -414,7 +414,7 @@ def test_padding_is_not_the_last_token() -> None:
 
 
 def test_invalid_next_tokens(language: Any) -> None:
-    with pytest.raises(TargetError, match="no token 'dogs'.*did you mean dog"):
+    with pytest.raises(TargetError, match=r"no token 'dogs'.*did you mean dog"):
         explain(language, TOKENS, "saliency", {"token": "dogs"}, tokens=VOCABULARY)
     with pytest.raises(TargetError, match="'dog' needs tokens"):
         explain(language, TOKENS, "saliency", {"token": "dog"})
@@ -456,38 +456,43 @@ def test_trained_transformer_reads_digits(digits: tuple[Any, Array, Array]) -> N
     assert (model.predict(x, verbose=0).argmax(1) == labels).mean() >= 0.9
 
 
-@pytest.mark.parametrize("method", ["attention_rollout", "attention_relevance", "gradcam"])
+@pytest.mark.parametrize("method", ["attention_rollout", "attnlrp"])
 def test_patches_with_ink_matter_most(digits: tuple[Any, Array, Array], method: str) -> None:
     model, x, labels = digits
-    heatmap = explain(model, x, method, labels.tolist())
-    assert heatmap.values.shape == (20, 7, 7)
-    ink = x[..., 0].reshape(20, 7, 4, 7, 4).mean((2, 4))
-    values = heatmap.values
-    has_ink = ink > 0.05
-    inside = np.array([value[mask].mean() for value, mask in zip(values, has_ink, strict=True)])
-    outside = np.array([value[~mask].mean() for value, mask in zip(values, has_ink, strict=True)])
+    values = sum_patches(explain(model, x, method, labels.tolist()).values)
+    pairs = list(zip(values, find_ink(x), strict=True))
+    inside = np.array([value[ink].mean() for value, ink in pairs])
+    outside = np.array([value[~ink].mean() for value, ink in pairs])
     assert (inside > outside).mean() > 0.8
 
 
-@pytest.mark.parametrize("method", ["attention_relevance", "attnlrp"])
-def test_hiding_relevant_patches_lowers_the_score(
-    digits: tuple[Any, Array, Array], method: str
-) -> None:
-    """Deletion of the eight most relevant patches, against deletion of random patches."""
+def test_hiding_relevant_patches_lowers_the_score(digits: tuple[Any, Array, Array]) -> None:
+    """Hide the eight patches of the highest relevance, or eight random patches with ink."""
     model, x, labels = digits
-    values = explain(model, x, method, labels.tolist()).values
-    if values.shape[1] == 28:
-        values = values.reshape(20, 7, 4, 7, 4).sum((2, 4))
-    logits = keras.Model(model.input, model.get_layer("digits").output)
+    logits = keras.Model(model.input, model.get_layer("digits").input)
+    kernel, bias = model.get_layer("digits").get_weights()
 
     def score(order: Array) -> float:
-        hidden = x.reshape(20, 7, 4, 7, 4).transpose(0, 1, 3, 2, 4).reshape(20, 49, 16).copy()
-        np.put_along_axis(hidden, order[:, :8, None], 0, 1)
-        pixels = hidden.reshape(20, 7, 7, 4, 4).transpose(0, 1, 3, 2, 4).reshape(x.shape)
-        outputs = logits.predict(pixels, verbose=0)
-        return float(outputs[np.arange(20), labels].mean())
+        patches = x.reshape(20, 7, 4, 7, 4).transpose(0, 1, 3, 2, 4).reshape(20, 49, 16).copy()
+        np.put_along_axis(patches, order[:, :8, None], 0, 1)
+        pixels = patches.reshape(20, 7, 7, 4, 4).transpose(0, 1, 3, 2, 4).reshape(x.shape)
+        scores = logits.predict(pixels, verbose=0) @ kernel + bias
+        return float(scores[np.arange(20), labels].mean())
 
-    relevant = np.argsort(-values.reshape(20, 49), 1)
+    relevance = sum_patches(explain(model, x, "attnlrp", labels.tolist()).values)
     random = np.random.default_rng(0)
-    chance = [score(np.stack([random.permutation(49) for _ in x])) for _ in range(5)]
-    assert score(relevant) < min(chance)
+    chance = []
+    for _ in range(5):
+        order = random.random((20, 49)) - find_ink(x).reshape(20, 49)
+        chance.append(score(np.argsort(order, 1)))
+    assert score(np.argsort(-relevance.reshape(20, 49), 1)) < min(chance) - 1
+
+
+def sum_patches(values: Array) -> Array:
+    """Return the sum over the pixels of each patch, (20, 7, 7)."""
+    return values if values.shape[1] == 7 else values.reshape(20, 7, 4, 7, 4).sum((2, 4))
+
+
+def find_ink(x: Array) -> Array:
+    """Return whether each patch of the digits is partly white, (20, 7, 7)."""
+    return np.asarray(x.reshape(20, 7, 4, 7, 4).mean((2, 4)) > 0.05)

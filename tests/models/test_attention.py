@@ -187,14 +187,26 @@ def test_scores_that_a_model_computes_itself() -> None:
 
 def test_softmax_between_operations_is_its_own_attention() -> None:
     inputs = keras.Input((6, 8))
-    query, key = (layers.Reshape((6, 2, 4))(layers.Dense(8)(inputs)) for _ in range(2))
+    query, key = (
+        layers.Reshape((6, 2, 4), name=name)(layers.Dense(8)(inputs)) for name in ("query", "key")
+    )
     scores = layers.Softmax(name="weights")(ops.einsum("bqhd,bkhd->bhqk", query, key))
-    attended = layers.Reshape((6, 8))(ops.einsum("bhqk,bkhd->bqhd", scores, key))
-    model = keras.Model(inputs, attended)
+    attended = layers.ReLU(name="attended")(ops.einsum("bhqk,bkhd->bqhd", scores, key))
+    model = keras.Model(inputs, layers.Reshape((6, 8))(attended))
     kinds = {info.path: info.kind for info in actgrid.list_layers(model)}
     assert kinds["weights"] == "attention"
-    assert kinds["reshape"] == "heads" == kinds["einsum_1"]
+    assert kinds["query"] == kinds["attended"] == "heads"
     assert not any(path.endswith("/attention") for path in kinds)
+
+
+def test_scores_of_a_model_of_strings() -> None:
+    vectorize = layers.TextVectorization(output_sequence_length=4, vocabulary=["good", "film"])
+    text = keras.Input((1,), dtype="string")
+    x = layers.Embedding(4, 8)(vectorize(text))
+    layer = layers.MultiHeadAttention(2, 4, name="mha")
+    model = keras.Model(text, layer(x, x))
+    scores = actgrid.Extractor(model, "mha/attention")(np.array([["a good film"]]))
+    assert scores["mha/attention"].shape == (1, 2, 4, 4)
 
 
 def test_names_of_missing_attention_list_layers() -> None:

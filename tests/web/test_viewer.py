@@ -135,8 +135,15 @@ def make_volume_model() -> Any:
 
 def make_sequence_model() -> Any:
     inputs = keras.Input((16, 16, 3))
-    x = layers.Reshape((64, 12), name="tokens")(inputs)
+    # After the permutation, the steps are no grid of patches.
+    x = layers.Reshape((64, 12), name="tokens")(layers.Permute((3, 1, 2))(inputs))
     return keras.Model(inputs, layers.Conv1D(7, 3, name="conv1d")(x))
+
+
+def make_patch_model() -> Any:
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Reshape((16, 6), name="patches")(layers.Conv2D(6, 4, 4)(inputs))
+    return keras.Model(inputs, layers.Dense(20, name="tokens")(x))
 
 
 def make_channels_first_model() -> Any:
@@ -221,6 +228,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "cnn": make_cnn,
     "volumes": make_volume_model,
     "sequences": make_sequence_model,
+    "patches": make_patch_model,
     "channels_first": make_channels_first_model,
     "nested": make_nested_model,
     "subclassed": make_subclassed_model,
@@ -464,7 +472,7 @@ async def test_summaries_and_thumbnails_equal_library(kind: str) -> None:
         values = [summary[name] for name in ("min", "max", "mean")]
         np.testing.assert_allclose(values, [finite.min(), finite.max(), finite.mean()], rtol=1e-5)
         stats = reshape_stats(measure_image_stats(info, activation, batch=1), -1)
-        if info.kind in ("dense", "sequence"):
+        if info.kind in ("dense", "sequence") and info.token_grid is None:
             grid = draw_layer(info, activation, normalize="minmax")
         else:
             std = np.where(np.isnan(stats.std), -1, stats.std)
@@ -473,6 +481,8 @@ async def test_summaries_and_thumbnails_equal_library(kind: str) -> None:
             options: dict[str, Any] = {"normalize": "minmax", "order": order.tolist()}
             if info.kind == "volume":
                 activation = activation[:, activation.shape[1] // 2]
+            elif info.kind == "sequence":
+                activation = activation.reshape(1, 4, 4, -1)
             options |= {"data_format": info.data_format, "columns": columns, "padding": 0}
             grid = actgrid.render(activation, **options)
         small = Image.fromarray(grid.levels).resize((96, 96), Image.Resampling.BOX)

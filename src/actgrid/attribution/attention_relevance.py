@@ -137,8 +137,9 @@ def find_self_attention(run: SymbolicRun) -> list[Call]:
             "the model has no attention of the explained tokens to each other: use a method that "
             "needs no attention, such as saliency"
         )
-    batch, shape = explained.shape[0], calls[0].info.shape
-    if shape[2] != shape[3] or (batch is not None and shape[0] not in (None, batch)):
+    shape = calls[0].info.shape
+    has_windows = any(call.scores is not None and call.scores.has_windows for call in calls)
+    if shape[2] != shape[3] or has_windows:
         raise ShapeError(
             f"{calls[0].info.path}: attention of shape {shape} is not one of all tokens to all "
             "tokens, such as attention within windows; use attnlrp or a method of gradients"

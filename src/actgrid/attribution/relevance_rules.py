@@ -61,8 +61,9 @@ def _choose_rule(operation: Any, is_relevant: list[bool]) -> str | None:
     if kind in _SCALES or (kind in ("Sigmoid", "Tanh") and _is_gate(operation)):
         return "constant"
     if kind == "Sqrt" and all(
-        user.type == "RealDiv" and user.inputs[1] is operation.outputs[0]
-        for user in operation.outputs[0].consumers()
+        user.type == "Reciprocal" or (user.type == "RealDiv" and user.inputs[1] is root)
+        for root in operation.outputs
+        for user in root.consumers()
     ):
         return "constant"
     if kind in _ACTIVATIONS or kind == "Tanh":

@@ -364,7 +364,7 @@ def _keeps_positions(call: Call) -> bool:
 
 def _flatten_tensors(inputs: Any) -> list[Any]:
     tf = tensorflow()
-    return [value for value in tf.nest.flatten(inputs) if isinstance(value, tf.Tensor)]
+    return list(filter(tf.is_symbolic_tensor, tf.nest.flatten(inputs)))
 
 
 def _mixes(operation: Any, learned: set[str]) -> bool:

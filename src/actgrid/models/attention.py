@@ -77,6 +77,9 @@ def find_attention(
         if not call.node.is_composite and (tensor := _get_first_tensor(call.inputs)) is not None
     }
     axes = follow_axes(operations, roots, aliases, layer_inputs)
+    learned = _find_learned_tokens(calls, axes)
+    if learned:
+        axes = follow_axes(operations, roots | learned, aliases, layer_inputs)
     for call in calls:
         # Heads of tensors that do not depend on the input, such as embeddings of positions.
         source = _get_first_tensor(call.inputs)
@@ -118,10 +121,33 @@ def _may_have_tokens(inputs: Any, calls: Sequence[Call], operations: Sequence[An
     return any(operation.type in products for operation in operations)
 
 
+def _find_learned_tokens(
+    calls: Sequence[Call], axes: Mapping[str, TensorAxes]
+) -> dict[str, TensorAxes]:
+    """Return tokens that do not depend on the input, such as the queries of attention pooling.
+
+    Returns
+    -------
+    dict
+        Name of the tensor -> its axes by convention.
+    """
+    tf = tensorflow()
+    found: dict[str, TensorAxes] = {}
+    for call in calls:
+        tensors = list(filter(tf.is_symbolic_tensor, tf.nest.flatten(call.inputs)))
+        if call.node.is_composite and any(tensor.name in axes for tensor in tensors):
+            found |= {
+                tensor.name: make_axes(tensor.shape.as_list())
+                for tensor in tensors
+                if tensor.name not in axes and tensor.shape.rank == 3 and tensor.dtype.is_floating
+            }
+    return found
+
+
 def _get_first_tensor(inputs: Any) -> Any:
     tf = tensorflow()
-    tensors = (value for value in tf.nest.flatten(inputs) if isinstance(value, tf.Tensor))
-    return next(tensors, None)
+    # A layer may also be called with a constant, which is not part of the graph.
+    return next(filter(tf.is_symbolic_tensor, tf.nest.flatten(inputs)), None)
 
 
 class _Scores(NamedTuple):
@@ -236,7 +262,7 @@ def _make_call(
     layer = None if scores.owner is None else scores.owner.node.layer
     node = Node(AttentionScores(layer), path, None, is_internal=False, is_looped=False)
     inputs = () if scores.owner is None else scores.owner.inputs
-    raw = RawScores(scores.tensor, scores.operands, arrangement.apply)
+    raw = RawScores(scores.tensor, scores.operands, arrangement.apply, arrangement.has_windows)
     return Call(node, info, arrangement.apply(scores.tensor), inputs, scores=raw)
 
 
@@ -275,6 +301,12 @@ class _Arrangement(NamedTuple):
         middle = len(positions) // 2
         groups = (sorted(batch), heads, positions[:middle], positions[middle:])
         return cls(separate.axes, split, tuple(map(tuple, groups)))
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether the samples are windows of images, or several groups of tokens."""
+        batch = [self.axes[index] for index in self.groups[0]]
+        return len(batch) > 1 or any(len(axis.parts) > 1 for axis in batch)
 
     @property
     def shape(self) -> tuple[int | None, ...]:

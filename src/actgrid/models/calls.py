@@ -32,11 +32,14 @@ class RawScores(NamedTuple):
         come from a sum.
     arrange
         Function that converts the scores, or their gradient, to (N, heads, queries, keys).
+    has_windows
+        Whether N counts windows of an image, and not only samples.
     """
 
     tensor: Any
     operands: tuple[Any, ...]
     arrange: Callable[[Any], Any]
+    has_windows: bool = False
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def find_residual_stream(trace: Trace) -> list[StreamState]:
         If the model has no residual additions of tokens.
     """
     tf = tensorflow()
-    outputs = [tensor for tensor in tf.nest.flatten(trace.results) if isinstance(tensor, tf.Tensor)]
+    outputs = list(filter(tf.is_symbolic_tensor, tf.nest.flatten(trace.results)))
     calls = [call for call in trace.calls if not call.node.is_attention]
     scores = {call.scores.tensor.name for call in trace.calls if call.scores is not None}
     additions: list[_Addition] = []
@@ -175,7 +175,7 @@ def _find_normalized(tensor: Any, calls: Sequence[Call]) -> Any:
     """Return the output of the normalization layer after a tensor, or the tensor."""
     tf = tensorflow()
     for call in calls:
-        inputs = [value for value in tf.nest.flatten(call.inputs) if isinstance(value, tf.Tensor)]
+        inputs = filter(tf.is_symbolic_tensor, tf.nest.flatten(call.inputs))
         if "Normalization" in call.info.type and any(
             value.name == tensor.name or _is_same_value(value, tensor) for value in inputs
         ):

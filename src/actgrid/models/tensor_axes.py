@@ -15,6 +15,8 @@ __all__ = ["PRODUCTS", "Axis", "TensorAxes", "follow_axes", "name_axes"]
 PRODUCTS = frozenset(["BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "MatMul"])
 _SUMS = frozenset(["Add", "AddV2", "Sub"])
 _SHAPES = frozenset(["Rank", "Shape", "ShapeN", "Size"])
+# Operations that make tokens of tensors of which the axes are not known.
+_SOURCES = frozenset(["BroadcastTo", "GatherV2", "ResourceGather", "Tile"])
 _REDUCTIONS = frozenset(["All", "Any", "ArgMax", "ArgMin", "Max", "Mean", "Min", "Prod", "Sum"])
 # Number of equal parts into which models split the output of one projection: query, key, value.
 _PROJECTION_PARTS = 3
@@ -44,6 +46,13 @@ class Axis(NamedTuple):
     grid: TokenGrid | None = None
     is_patches: bool = False
     parts: tuple[Axis, ...] = ()
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether the axis counts positions, alone or together with attention heads."""
+        if self.kind in ("head", "other"):
+            return any(part.kind == "position" for part in self.parts)
+        return self.kind == "position"
 
     def resize(self, size: int | None) -> Axis:
         """Return the axis with another length, of which the grid and the parts are not known."""
@@ -128,7 +137,7 @@ def follow_axes(
         if operation.type in _SHAPES:
             continue
         inputs = [known.get(tensor.name) for tensor in operation.inputs]
-        if not any(inputs) and operation.type not in ("BroadcastTo", "Tile"):
+        if not any(inputs) and operation.type not in _SOURCES:
             continue
         outputs = operation.outputs
         try:
@@ -295,6 +304,8 @@ def _gather(operation: Any, inputs: _Inputs) -> _Results:
     is_resource = operation.type == "ResourceGather"
     axis = 0 if is_resource or len(inputs) < 3 else int(_get_constant(operation.inputs[2]))
     if params is None:
+        if indices is None:
+            indices = _assume_tokens(operation.inputs[1])
         if indices is None or axis != 0:
             return [None]
         # The last axis of token indices is one of positions, not of channels.
@@ -314,6 +325,13 @@ def _gather(operation: Any, inputs: _Inputs) -> _Results:
     return [params._replace(axes=tuple(axes))]
 
 
+def _assume_tokens(indices: Any) -> TensorAxes | None:
+    """Return the axes of indices (N, T) of unknown origin, such as the words of texts."""
+    if indices.shape.rank != 2 or indices.shape[0] is not None:
+        return None
+    return make_axes(indices.shape.as_list())
+
+
 def _one_hot(operation: Any, inputs: _Inputs) -> _Results:
     source = inputs[0]
     if source is None:
@@ -327,8 +345,8 @@ def _repeat(operation: Any, inputs: _Inputs) -> _Results:
     if inputs[0] is not None:
         return _copy_axes(operation, inputs[:1])
     output = operation.outputs[0]
-    is_for_samples = output.shape.rank == 3 and output.shape[0] is None
-    return [make_axes(output.shape.as_list()) if is_for_samples else None]
+    has_tokens = output.shape.rank == 3 and output.dtype.is_floating
+    return [make_axes(output.shape.as_list()) if has_tokens else None]
 
 
 def _slice_axis(axis: Axis, start: int, stop: int | None) -> Axis:
@@ -525,11 +543,8 @@ def _contract(
     weights = next((index for index, axes in enumerate(inputs) if axes is None), None)
     if weights is not None and new:
         data = 1 - weights
-        batch = next(
-            letter
-            for letter, axis in zip(letters[data], inputs[data].axes, strict=True)  # type: ignore[union-attr]
-            if axis.kind == "batch"
-        )
+        pairs = zip(letters[data], inputs[data].axes, strict=True)  # type: ignore[union-attr]
+        batch = next((letter for letter, axis in pairs if axis.kind == "batch"), "")
         shape = dict(zip(letters[weights], tensors[weights].shape.as_list(), strict=True))
         if shape.get(batch, 1) != 1 or len(letters[weights]) != len(shape):
             kinds = ["position"] * len(new)  # learned queries for every sample
@@ -552,10 +567,14 @@ def _is_scores(
     summed_kinds: set[str],
 ) -> bool:
     """Return whether a product compares positions with positions, as attention does."""
-    positions = {output[index] for index in result.positions}
+    positions = {output[index] for index, axis in enumerate(result.axes) if axis.has_positions}
     for axes, own_letters in zip(inputs, letters, strict=True):
         if axes is not None and axes.is_scores:
-            own = {own_letters[index] for index in axes.positions}
+            own = {
+                letter
+                for letter, axis in zip(own_letters, axes.axes, strict=True)
+                if axis.has_positions
+            }
             return own <= positions
     if any(axes is None for axes in inputs) and "position" in summed_kinds:
         return False
@@ -575,7 +594,7 @@ def _reshape(operation: Any, inputs: _Inputs) -> _Results:
     if axes is None:
         return [None]
     result = TensorAxes(axes, source.is_scores)
-    count = sum(axis.kind == "position" for axis in axes)
+    count = sum(axis.has_positions for axis in axes)
     return [result._replace(is_scores=source.is_scores and count >= 2)]
 
 
@@ -617,6 +636,10 @@ def _reshape_axes(source: TensorAxes, shape: list[int | None]) -> tuple[Axis, ..
     while sizes and pending and sizes[0] == pending[0].size and len(sizes) > 1:
         left.append(_restore(pending.pop(0), source))
         sizes.pop(0)
+    if not sizes and pending and right:  # a batch of one sample, which has no axis of its own
+        leftmost = [*pending, *_flatten_parts(right.pop())]
+        right.append(_merge(leftmost, source))
+        pending = []
     if len(sizes) == 1 and pending:
         middle = [_merge(pending, source)]
     elif not pending:
@@ -626,6 +649,8 @@ def _reshape_axes(source: TensorAxes, shape: list[int | None]) -> tuple[Axis, ..
     else:
         return None
     axes = _settle_heads([*left, *middle, *reversed(right)])
+    if axes and axes[0] == Axis("other", 1):
+        axes[0] = Axis("batch", 1)
     if all(axis.kind != "position" for axis in axes):
         # The windows have become samples.
         axes = [axis._replace(kind="position") if axis.kind == "inner" else axis for axis in axes]
@@ -723,7 +748,7 @@ def _merge(parts: list[Axis], source: TensorAxes) -> Axis:
     """Return the axis of merged axes, which knows its parts."""
     own = tuple(parts)
     parts = _restore_axes(parts, source)
-    parts = [axis for axis in parts if axis.size != 1] or parts
+    parts = [axis for axis in parts if axis.size != 1 or axis.kind == "batch"] or parts
     if len(parts) == 1:
         return parts[0]
     kinds = [axis.kind for axis in parts]
