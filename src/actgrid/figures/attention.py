@@ -159,8 +159,9 @@ def _select(
         matches = [info.path for info in infos if _matches(info.path, str(item))]
         if not matches:
             paths = [info.path for info in infos]
+            names = [*(_SUFFIX.sub("", path) for path in paths), *paths]
             raise LayerError(
-                f"no attention is called {item!r}{suggest(str(item), paths)}; attention: "
+                f"no attention is called {item!r}{suggest(str(item), names)}; attention: "
                 f"{', '.join(paths[:8])}{', ...' if len(paths) > 8 else ''}"
             )
         chosen.update(matches)
