@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks.attention import ATTENTION
 from benchmarks.callbacks import CALLBACKS
 from benchmarks.calls import CALLS
 from benchmarks.encode import ENCODING
@@ -32,6 +33,7 @@ GROUPS: dict[str, Group] = {
     **GROWTH,
     **CALLS,
     "explain": EXPLAIN,
+    "attention": ATTENTION,
     **THROUGHPUT,
     "ray": RAY,
     "callbacks": CALLBACKS,

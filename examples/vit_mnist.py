@@ -21,14 +21,17 @@ class ClassToken(layers.Layer):  # type: ignore[misc]
     """Add a trained class token before the patches, and a position embedding to all tokens."""
 
     def build(self, shape: Any) -> None:
+        """Create the weights."""
         self.token = self.add_weight(shape=(1, 1, shape[-1]), name="token")
         self.positions = self.add_weight(shape=(1, shape[1] + 1, shape[-1]), name="positions")
 
     def call(self, patches: Any) -> Any:
+        """Return the class token and the patches, with their positions."""
         token = ops.tile(self.token, (ops.shape(patches)[0], 1, 1))
         return ops.concatenate([token, patches], 1) + self.positions
 
     def compute_output_shape(self, shape: Any) -> Any:
+        """Return the shape, which has one token more."""
         return shape[0], shape[1] + 1, shape[2]
 
 

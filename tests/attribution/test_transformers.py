@@ -150,7 +150,7 @@ def test_rollout_of_images(vision: Any, head_fusion: str) -> None:
 
 
 def test_rollout_of_a_next_token(language: Any) -> None:
-    target = {"token": "down", "position": 2}
+    target: Any = {"token": "down", "position": 2}
     text = explain(language, TOKENS, "attention_rollout", target, tokens=VOCABULARY)
     scores = [np.asarray(entry) for entry in language.run(language.embed(TOKENS))[1]]
     np.testing.assert_allclose(text.values, roll_out(scores)[:, 2], rtol=1e-4, atol=1e-6)
@@ -224,11 +224,13 @@ def propagate(model: Any, tokens: Array, target: int) -> Array:
         return (x - x.mean(-1, keepdims=True)) * scale * get(norm.gamma) + get(norm.beta), scale
 
     def denormalize(gradient: Array, norm: Any, scale: Array) -> Array:
-        gradient = gradient * get(norm.gamma) * scale
-        return gradient - gradient.mean(-1, keepdims=True)
+        scaled: Array = gradient * get(norm.gamma) * scale
+        centred: Array = scaled - scaled.mean(-1, keepdims=True)
+        return centred
 
     def gelu_gate(x: Array) -> Array:
-        return np.asarray(tf.nn.gelu(x) / x)
+        gate: Array = np.asarray(tf.nn.gelu(x) / x)
+        return gate
 
     x = tokens.astype(np.float64)
     tape = []
@@ -279,7 +281,8 @@ def propagate(model: Any, tokens: Array, target: int) -> Array:
             )
         )
         gradient = gradient + denormalize(inner, model.norms[2 * index], scale)
-    return gradient * tokens
+    relevance: Array = gradient * tokens
+    return relevance
 
 
 def test_attnlrp_of_image_patches(vision: Any) -> None:
@@ -389,11 +392,11 @@ def test_scores_of_next_tokens(language: Any) -> None:
         ({"token": None, "position": -2}, logits[:, -2].max(-1)),
     ):
         text = explain(language, TOKENS, "saliency", target, tokens=VOCABULARY)
-        np.testing.assert_allclose(text.score, expected, rtol=1e-5)
+        np.testing.assert_allclose(np.asarray(text.score), expected, rtol=1e-5)
     several = explain(
         language, TOKENS[:1], "saliency", [{"token": "cat"}, {"token": "dog"}], tokens=VOCABULARY
     )
-    np.testing.assert_allclose(several.score, logits[0, -1, [2, 5]], rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(several.score), logits[0, -1, [2, 5]], rtol=1e-5)
 
 
 def test_later_tokens_have_no_gradient(language: Any) -> None:
@@ -410,7 +413,9 @@ def test_padding_is_not_the_last_token() -> None:
     x = {"token_ids": TOKENS, "padding_mask": np.array([[1, 1, 0, 0], [1, 1, 1, 1]])}
     text = explain(model, x, "saliency", {"token": 3})
     logits = model.predict(x, verbose=0)
-    np.testing.assert_allclose(text.score, [logits[0, 1, 3], logits[1, 3, 3]], rtol=1e-5)
+    np.testing.assert_allclose(
+        np.asarray(text.score), [logits[0, 1, 3], logits[1, 3, 3]], rtol=1e-5
+    )
 
 
 def test_invalid_next_tokens(language: Any) -> None:
@@ -430,7 +435,7 @@ def test_output_called_token_is_an_output() -> None:
     model = keras.Model(inputs, outputs)
     x = np.ones((1, 4), np.float32)
     table = explain(model, x, "saliency", {"token": 2})
-    np.testing.assert_allclose(table.score, model(x)["token"][:, 2], rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(table.score), model(x)["token"][:, 2], rtol=1e-5)
 
 
 # --- a trained network

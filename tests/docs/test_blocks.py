@@ -52,6 +52,33 @@ def make_classifier() -> dict[str, Any]:
     return {"model": model, "x": x[:3], "y": np.eye(8)[y[:3]], **names}
 
 
+def make_transformers() -> dict[str, Any]:
+    """Return a vision transformer with ten digits, and a language model with a vocabulary."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((28, 28, 1))
+    x = layers.Reshape((49, 32), name="tokens")(layers.Conv2D(32, 4, 4)(image))
+    token = layers.Reshape((1, 32))(layers.Dense(32)(layers.Flatten()(image)))
+    x = layers.Concatenate(1)([token, x])
+    for block in range(2):
+        attention = layers.MultiHeadAttention(4, 8, name=f"block{block}_attention")
+        x = layers.Add(name=f"block{block}_add")([x, attention(x, x)])
+    x = layers.LayerNormalization(name="norm")(x)
+    vit = keras.Model(image, layers.Dense(10, "softmax")(x[:, 0]))
+    ids = keras.Input((None,), dtype="int32")
+    x = layers.Embedding(6, 16, name="embedding")(ids)
+    for block in range(2):
+        attention = layers.MultiHeadAttention(2, 8, name=f"block{block}_attention")
+        x = layers.Add(name=f"block{block}_add")([x, attention(x, x, use_causal_mask=True)])
+    x = layers.LayerNormalization(name="norm")(x)
+    return {
+        "vit": vit,
+        "digits": np.random.default_rng(0).random((10, 28, 28, 1)).astype(np.float32),
+        "language_model": keras.Model(ids, layers.Dense(6)(x)),
+        "vocabulary": ["", "the", "cat", "sat", "down", "dog"],
+        "token_ids": np.array([[1, 2, 3, 4]]),
+    }
+
+
 def make_multitask() -> dict[str, Any]:
     """Return a model with the outputs `kind`, `age` and `mask`, and three inputs `x`."""
     image = keras.Input((32, 32, 3))
@@ -217,6 +244,7 @@ SETUPS: dict[str, Callable[[], dict[str, Any]]] = {
         make_multitask,
         make_other_inputs,
         make_rgb_and_depth,
+        make_transformers,
         make_two_inputs,
     )
 }

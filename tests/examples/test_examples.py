@@ -23,6 +23,10 @@ PICTURES = {
         *("filters_conv?.png", "seven_conv?.png", "seven_pool?.png", "digits.png", "diagram.png"),
         *("gradcam.png", "integrated_gradients.png", "lime.png"),
     ],
+    "vit_mnist": [
+        *("block?_attention_attention.png", "block?_attention_attention_class.png"),
+        *("methods.png", "residual_stream.png", "logit_lens.png", "vit.keras"),
+    ],
     "shapes": ["?_conv2d*.png", "?_max_pooling2d*.png"],
 }
 

@@ -209,6 +209,33 @@ def test_scores_of_a_model_of_strings() -> None:
     assert scores["mha/attention"].shape == (1, 2, 4, 4)
 
 
+@pytest.mark.parametrize("kind", ["dense", "repeated", "single"])
+def test_scores_of_tokens_that_are_made_of_features(kind: str) -> None:
+    inputs = keras.Input((6, 8))
+    mean = layers.GlobalAveragePooling1D()(inputs)
+    if kind == "dense":
+        made = layers.Reshape((3, 8))(layers.Dense(24)(mean))
+    elif kind == "repeated":
+        made = layers.RepeatVector(3)(mean)
+    else:
+        made = layers.Reshape((1, 8))(layers.Dense(8)(mean))
+    x = layers.Concatenate(1)([made, inputs])
+    layer, other = (layers.MultiHeadAttention(2, 4, name=name) for name in ("mha", "cross"))
+    model = keras.Model(inputs, [layer(x, x), other(made, inputs)])
+    activations = actgrid.Extractor(model, "*/attention")(X)
+    alone = actgrid.Extractor(model, "*/attention")(X[:1])
+    assert list(alone) == list(activations)
+    tokens = keras.Model(inputs, x)(X)
+    count = made.shape[1]
+    for path, queries, keys, own in (
+        ("mha", tokens, tokens, layer),
+        ("cross", tokens[:, :count], X, other),
+    ):
+        truth = own(queries, keys, return_attention_scores=True)[1]
+        scores = activations[f"{path}/attention"]
+        np.testing.assert_allclose(scores, truth, rtol=1e-4, atol=1e-5)
+
+
 def test_names_of_missing_attention_list_layers() -> None:
     model = make_model(layers.MultiHeadAttention(2, 4, name="mha"))
     with pytest.raises(LayerError, match="no layer is called 'mha/attentoin'"):

@@ -217,7 +217,9 @@ def test_language_model_is_explained_and_read() -> None:
     logits = model.predict(TOKENS, verbose=0)
     for method in ("attention_rollout", "attention_relevance", "attnlrp"):
         text = actgrid.explain(model, TOKENS, method, {"token": 7})
-        np.testing.assert_allclose(text.score, [logits[0, 4, 7], logits[1, 2, 7]], rtol=1e-4)
+        np.testing.assert_allclose(
+            np.asarray(text.score), [logits[0, 4, 7], logits[1, 2, 7]], rtol=1e-4
+        )
         assert not text.values[1, 3:].any()
     lens = actgrid.compute_logit_lens(model, TOKENS)
     np.testing.assert_array_equal(lens.indices[-1, :, 0], logits[0].argmax(-1))

@@ -181,7 +181,7 @@ def _make_identity(matrices: Any) -> Any:
 def _read_tokens(
     run: SymbolicRun, last: Call, relevance: Any, without_identity: bool = False
 ) -> Any:
-    """Return the relevance of each token, or patch, for the tokens that the score is read from.
+    """Return the relevance of each token for the tokens that the score is read from.
 
     The score is read from the queries of the last attention that it depends on: one class token, or
     the last token of a language model, or all tokens that are averaged.

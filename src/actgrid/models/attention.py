@@ -304,7 +304,7 @@ class _Arrangement(NamedTuple):
 
     @property
     def has_windows(self) -> bool:
-        """Whether the samples are windows of images, or several groups of tokens."""
+        """True if the batch axis counts windows of images, or other groups of tokens."""
         batch = [self.axes[index] for index in self.groups[0]]
         return len(batch) > 1 or any(len(axis.parts) > 1 for axis in batch)
 

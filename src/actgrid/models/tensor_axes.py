@@ -49,7 +49,7 @@ class Axis(NamedTuple):
 
     @property
     def has_positions(self) -> bool:
-        """Whether the axis counts positions, alone or together with attention heads."""
+        """True if the axis counts positions, alone or together with attention heads."""
         if self.kind in ("head", "other"):
             return any(part.kind == "position" for part in self.parts)
         return self.kind == "position"
@@ -156,12 +156,24 @@ def follow_axes(
                 axis if size is None else axis.resize(size)
                 for axis, size in zip(result.axes, sizes, strict=True)
             )
-            known[output.name] = result._replace(axes=axes)
+            known[output.name] = _assume_positions(result._replace(axes=axes))
             if output.name in aliases:
                 known[aliases[output.name]] = known[output.name]
             if known[output.name].is_scores and operation.type in _SUMS:
                 _mark_biases(operation, known[output.name], known)
     return known
+
+
+def _assume_positions(tensor_axes: TensorAxes) -> TensorAxes:
+    """Return the axes of a sequence (N, T, C) whose second axis has no other meaning.
+
+    An example are tokens that a dense layer makes of features.
+    """
+    kinds = [axis.kind for axis in tensor_axes.axes]
+    if kinds in (["batch", "other", "channel"], ["batch", "head", "channel"]):
+        batch, axis, channel = tensor_axes.axes
+        return tensor_axes._replace(axes=(batch, axis._replace(kind="position"), channel))
+    return tensor_axes
 
 
 def _mark_biases(operation: Any, axes: TensorAxes, known: dict[str, TensorAxes]) -> None:
@@ -199,7 +211,8 @@ def _combine(candidates: list[TensorAxes], shape: list[int | None]) -> TensorAxe
     for index, size in enumerate(shape):
         options = [candidate.axes[index] for candidate in [main, *candidates]]
         options = [axis for axis in options if axis.size == size] or options
-        kinds = [axis for axis in options if axis.kind == main.axes[index].kind] or options
+        kinds = [axis for axis in options if axis.kind == main.axes[index].kind != "other"]
+        kinds = kinds or [axis for axis in options if axis.kind != "other"] or options
         axes.append(next((axis for axis in kinds if axis.grid or axis.parts), kinds[0]))
     return TensorAxes(tuple(axes), main.is_scores or _is_pairwise(axes, candidates))
 
@@ -461,7 +474,9 @@ def _concatenate(operation: Any, inputs: _Inputs) -> _Results:
         )
     is_patches = any(part is not None and part.is_patches for part in parts)
     size = sum(known_sizes) if is_known else None
-    joined = Axis(result.axes[index].kind, size, grid, is_patches)
+    kinds = [part.kind for part in parts if part is not None]
+    kind = next((kind for kind in kinds if kind != "other"), "other")
+    joined = Axis(kind, size, grid, is_patches)
     return [result._replace(axes=(*result.axes[:index], joined, *result.axes[index + 1 :]))]
 
 
@@ -627,6 +642,10 @@ def _reshape_axes(source: TensorAxes, shape: list[int | None]) -> tuple[Axis, ..
             right.append(Axis("head", 1))
             sizes.pop()
             continue
+        if size == 1 and len(sizes) > 1 and last.kind == "batch":
+            right.append(Axis("other", 1))  # an added axis, not the batch of one sample
+            sizes.pop()
+            continue
         group = _take_group(pending, size, is_image)
         if group is None:
             break
@@ -658,7 +677,7 @@ def _reshape_axes(source: TensorAxes, shape: list[int | None]) -> tuple[Axis, ..
 
 
 def _find_length(source: TensorAxes, pending: list[Axis], sizes: list[int | None]) -> int | None:
-    """Return the second unknown length of a new shape, of which the first is that of the batch.
+    """Return the second unknown length of a new shape; the first is that of the batch.
 
     None: it does not follow from the other lengths.
     """

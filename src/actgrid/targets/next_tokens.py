@@ -66,8 +66,8 @@ def next_token(
     ... ])
     >>> target = actgrid.targets.next_token("sat", tokens=["", "the", "cat", "sat", "down"])
     >>> text = actgrid.explain(model, np.array([[1, 2]]), "saliency", target)
-    >>> text.labels
-    ("next_token('sat')",)
+    >>> text.values.shape
+    (1, 2)
     """
     name = repr(token) if isinstance(token, str) else "" if token is None else str(token)
     if isinstance(token, str):
