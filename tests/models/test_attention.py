@@ -209,6 +209,21 @@ def test_scores_of_a_model_of_strings() -> None:
     assert scores["mha/attention"].shape == (1, 2, 4, 4)
 
 
+def test_scores_with_a_token_of_all_pixels() -> None:
+    image = keras.Input((8, 8, 1))
+    patches = layers.Reshape((4, 6))(layers.Conv2D(6, 4, 4)(image))
+    token = layers.Reshape((1, 6))(layers.Dense(6)(layers.Flatten()(image)))
+    x = layers.Concatenate(1)([token, patches])
+    layer = layers.MultiHeadAttention(2, 3, name="mha")
+    model = keras.Model(image, layer(x, x))
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
+    tokens = keras.Model(image, x)(images)
+    truth = layer(tokens, tokens, return_attention_scores=True)[1]
+    scores = extract(model, "mha/attention", images)
+    np.testing.assert_allclose(scores, truth, rtol=1e-4, atol=1e-5)
+    assert get_info(model, "mha/attention").token_grid == TokenGrid(2, 2, 1)
+
+
 @pytest.mark.parametrize("kind", ["dense", "repeated", "single"])
 def test_scores_of_tokens_that_are_made_of_features(kind: str) -> None:
     inputs = keras.Input((6, 8))
@@ -234,6 +249,68 @@ def test_scores_of_tokens_that_are_made_of_features(kind: str) -> None:
         truth = own(queries, keys, return_attention_scores=True)[1]
         scores = activations[f"{path}/attention"]
         np.testing.assert_allclose(scores, truth, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("heads", [1, 3, 5])
+def test_scores_whatever_operations_made_the_tokens(heads: int) -> None:
+    """Axes that cannot be followed are those that the attention layer expects."""
+    inputs = keras.Input((6, 8))
+    rows = ops.moveaxis(ops.reshape(inputs, (-1, 3, 2, 4, 2)), (1, 3), (2, 4))
+    x = ops.reshape(ops.flip(rows, 2), (-1, 4, 12))
+    layer = layers.MultiHeadAttention(heads, 4, name="mha")
+    model = keras.Model(inputs, layer(x, x))
+    tokens = keras.Model(inputs, x)(X)
+    truth = layer(tokens, tokens, return_attention_scores=True)[1]
+    np.testing.assert_allclose(extract(model, "mha/attention"), truth, rtol=1e-4, atol=1e-5)
+
+
+def make_random_model(seed: int) -> tuple[Any, Any, list[str]]:
+    """Return a random model with two attention layers, an input, and the paths of the scores."""
+    random = np.random.default_rng(seed)
+    keras.utils.set_random_seed(seed)
+    width, heads, depth = (int(random.choice(options)) for options in ((6, 12), (1, 2, 3), (2, 4)))
+    kind = ("image", "sequence", "tokens", "table")[seed % 4]
+    if kind == "image":
+        inputs = keras.Input((8, 12, 3))
+        x = ops.reshape(layers.Conv2D(width, 4, 4)(inputs), (-1, 6, width))
+        data = random.normal(size=(2, 8, 12, 3)).astype(np.float32)
+    elif kind == "tokens":
+        inputs = keras.Input((None,), dtype="int32")
+        x = layers.Embedding(9, width, mask_zero=bool(random.integers(2)))(inputs)
+        data = random.integers(0, 9, (2, 5))
+    else:
+        inputs = keras.Input((5, 7) if kind == "sequence" else (10,))
+        x = layers.Dense(width)(inputs if kind == "sequence" else layers.Reshape((5, 2))(inputs))
+        data = random.normal(size=(2, *inputs.shape[1:])).astype(np.float32)
+    for layer in (
+        layers.LayerNormalization(),
+        layers.Conv1D(width, 3, padding="same"),
+        layers.Bidirectional(layers.GRU(width // 2, return_sequences=True)),
+    ):
+        x = layer(x) if random.integers(2) else x
+    for block in range(2):
+        if random.integers(2):
+            layer = layers.MultiHeadAttention(heads, depth, name=f"attend{block}")
+        else:
+            layer = layers.GroupQueryAttention(depth, 2 * heads, heads, name=f"attend{block}")
+        y = layers.LayerNormalization()(x) if random.integers(2) else x
+        x = layers.Add()([x, layer(y, y)])
+        x = layers.Add()([x, layers.Dense(width)(layers.Dense(2 * width, "gelu")(x))])
+    outputs = layers.Dense(3)(layers.GlobalAveragePooling1D()(x))
+    return keras.Model(inputs, outputs), data, ["attend0/attention", "attend1/attention"]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_attention_layer_is_found(seed: int) -> None:
+    model, x, paths = make_random_model(seed)
+    assert [info.path for info in actgrid.list_layers(model) if info.path in paths] == paths
+    scores = actgrid.Extractor(model, paths)(x)
+    alone = actgrid.Extractor(model, paths)(x[:1])
+    for path in paths:
+        assert scores[path].ndim == 4
+        np.testing.assert_allclose(alone[path], scores[path][:1], rtol=1e-3, atol=1e-5)
+        rows = scores[path].sum(-1)
+        assert np.logical_or(np.isclose(rows, 1, atol=1e-3), rows == 0).all()  # 0: padding
 
 
 def test_names_of_missing_attention_list_layers() -> None:

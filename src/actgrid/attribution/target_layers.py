@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from actgrid.attribution.methods import list_layerless_methods
 from actgrid.errors import LayerError
-from actgrid.models.calls import Call
-from actgrid.models.frameworks import keras, tensorflow
+from actgrid.models.calls import Call, keeps_positions
+from actgrid.models.frameworks import tensorflow
 
 __all__ = [
     "TokenLayerError",
@@ -268,7 +268,7 @@ class _InputFlow:
         self._rank = explained.shape.rank
         # A layer connects its input and output whatever operations it has inside: a dense layer
         # reshapes for its matrix product, and a recurrent layer has a loop.
-        leaves = {call.tensor.name: call for call in calls if _keeps_positions(call)}
+        leaves = {call.tensor.name: call for call in calls if keeps_positions(call)}
         learned: set[str] = set()
         for operation in explained.graph.get_operations():
             inputs = [tensor.name for tensor in operation.inputs]
@@ -350,16 +350,6 @@ class _InputFlow:
             if tensor.shape.rank == call.tensor.shape.rank == self._rank
             for before, after in zip(tensor.shape[axes], call.tensor.shape[axes], strict=True)
         )
-
-
-def _keeps_positions(call: Call) -> bool:
-    """Return whether the output of a layer corresponds to its input in position.
-
-    This holds for layers without layers inside, and for recurrent layers, which contain a cell, and
-    wrappers such as TimeDistributed.
-    """
-    layers = keras().layers
-    return not call.node.is_composite or isinstance(call.node.layer, (layers.RNN, layers.Wrapper))
 
 
 def _flatten_tensors(inputs: Any) -> list[Any]:

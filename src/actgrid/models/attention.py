@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from actgrid.models.calls import Call, RawScores
+from actgrid.models.calls import Call, RawScores, keeps_positions
 from actgrid.models.data_formats import find_input_data_format
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.layers import AttentionScores, LayerInfo, Node, join_attention_path
@@ -74,12 +74,13 @@ def find_attention(
     layer_inputs = {
         call.tensor.name: tensor
         for call in calls
-        if not call.node.is_composite and (tensor := _get_first_tensor(call.inputs)) is not None
+        if keeps_positions(call) and (tensor := _get_first_tensor(call.inputs)) is not None
     }
-    axes = follow_axes(operations, roots, aliases, layer_inputs)
+    token_names = _list_token_names(calls)
+    axes = follow_axes(operations, roots, aliases, layer_inputs, token_names)
     learned = _find_learned_tokens(calls, axes)
     if learned:
-        axes = follow_axes(operations, roots | learned, aliases, layer_inputs)
+        axes = follow_axes(operations, roots | learned, aliases, layer_inputs, token_names)
     for call in calls:
         # Heads of tensors that do not depend on the input, such as embeddings of positions.
         source = _get_first_tensor(call.inputs)
@@ -119,6 +120,22 @@ def _may_have_tokens(inputs: Any, calls: Sequence[Call], operations: Sequence[An
         return True
     products = PRODUCTS - {"MatMul"}
     return any(operation.type in products for operation in operations)
+
+
+def _list_token_names(calls: Sequence[Call]) -> set[str]:
+    """Return the names of tensors (N, positions, C) that Keras's attention layers receive."""
+    tf, layers = tensorflow(), keras().layers
+    classes = (
+        *(layers.MultiHeadAttention, layers.GroupQueryAttention),
+        *(layers.Attention, layers.AdditiveAttention),
+    )
+    return {
+        tensor.name
+        for call in calls
+        if isinstance(call.node.layer, classes)
+        for tensor in filter(tf.is_symbolic_tensor, tf.nest.flatten(call.inputs))
+        if (tensor.shape.rank or 0) > 2 and tensor.dtype.is_floating
+    }
 
 
 def _find_learned_tokens(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from actgrid.errors import LayerError, ModelError
-from actgrid.models.frameworks import tensorflow
+from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.inputs import is_real_dtype, map_tensors
 from actgrid.models.layers import (
     NO_SPATIAL_LAYER,
@@ -17,7 +17,7 @@ from actgrid.models.layers import (
     collect_operations,
 )
 
-__all__ = ["Call", "RawScores", "Trace", "choose_calls", "filter_visible_calls"]
+__all__ = ["Call", "RawScores", "Trace", "choose_calls", "filter_visible_calls", "keeps_positions"]
 
 
 class RawScores(NamedTuple):
@@ -133,6 +133,16 @@ def _convert_to_dense(value: Any) -> Any:
         return tf.convert_to_tensor(value)
     except (ValueError, TypeError) as error:
         raise ModelError(f"the model returns a {type_name}; expected a tensor") from error
+
+
+def keeps_positions(call: Call) -> bool:
+    """Return whether the output of a layer may correspond to its input in position.
+
+    This holds for layers without layers inside, for recurrent layers, which contain a cell, and for
+    wrappers such as TimeDistributed.
+    """
+    layers = keras().layers
+    return not call.node.is_composite or isinstance(call.node.layer, (layers.RNN, layers.Wrapper))
 
 
 def choose_calls(model: Any, calls: list[Call], selection: Selection) -> list[Call]:

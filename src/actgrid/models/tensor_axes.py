@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from actgrid.models.frameworks import tensorflow
@@ -113,6 +113,7 @@ def follow_axes(
     roots: Mapping[str, TensorAxes],
     aliases: Mapping[str, str],
     layer_inputs: Mapping[str, Any],
+    token_names: Set[str] = frozenset(),
 ) -> dict[str, TensorAxes]:
     """Return the axes of every tensor that depends on the inputs of a model.
 
@@ -125,7 +126,10 @@ def follow_axes(
     aliases
         Names of tensors that have the axes of another tensor, by the name of that tensor.
     layer_inputs
-        For outputs of layers without layers inside: the tensor that the layer was called with.
+        For outputs of layers that keep the positions of their input: the tensor that the layer was
+        called with.
+    token_names
+        Names of tensors that are known to be (N, positions, C), such as inputs of attention layers.
 
     Returns
     -------
@@ -137,17 +141,24 @@ def follow_axes(
         if operation.type in _SHAPES:
             continue
         inputs = [known.get(tensor.name) for tensor in operation.inputs]
-        if not any(inputs) and operation.type not in _SOURCES:
-            continue
         outputs = operation.outputs
+        is_anchor = any(
+            output.name in token_names or output.name in layer_inputs for output in outputs
+        )
+        if not any(inputs) and operation.type not in _SOURCES and not is_anchor:
+            continue
         try:
             results = _RULES.get(operation.type, _copy_axes)(operation, inputs)
-        except (IndexError, KeyError, TypeError, ValueError):
+        except (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError):
             results = [None] * len(outputs)  # an unusual form of the operation
         for output, result in zip(outputs, results, strict=False):
             rank = output.shape.rank
             if result is None and (layer_input := layer_inputs.get(output.name)) is not None:
                 result = known.get(layer_input.name)
+                if result is not None and len(result.axes) != rank:
+                    result = None
+            if result is None and output.name in token_names:
+                result = make_axes(output.shape.as_list())
             if result is None or rank != len(result.axes):
                 continue
             sizes = output.shape.as_list()
@@ -156,7 +167,9 @@ def follow_axes(
                 axis if size is None else axis.resize(size)
                 for axis, size in zip(result.axes, sizes, strict=True)
             )
-            known[output.name] = _assume_positions(result._replace(axes=axes))
+            known[output.name] = _assume_positions(
+                result._replace(axes=axes), output.name in token_names
+            )
             if output.name in aliases:
                 known[aliases[output.name]] = known[output.name]
             if known[output.name].is_scores and operation.type in _SUMS:
@@ -164,11 +177,25 @@ def follow_axes(
     return known
 
 
-def _assume_positions(tensor_axes: TensorAxes) -> TensorAxes:
-    """Return the axes of a sequence (N, T, C) whose second axis has no other meaning.
+def _assume_positions(tensor_axes: TensorAxes, is_tokens: bool) -> TensorAxes:
+    """Return the axes of a tensor whose axes are known to be (N, positions, C), or may be.
 
     An example are tokens that a dense layer makes of features.
+
+    Parameters
+    ----------
+    tensor_axes
+        The axes that follow from the operations.
+    is_tokens
+        Whether the tensor is known to be (N, positions, C).
     """
+    if is_tokens:
+        convention = make_axes([axis.size for axis in tensor_axes.axes]).axes
+        axes = (
+            axis._replace(kind=expected.kind)
+            for axis, expected in zip(tensor_axes.axes, convention, strict=True)
+        )
+        return TensorAxes(tuple(axes))
     kinds = [axis.kind for axis in tensor_axes.axes]
     if kinds in (["batch", "other", "channel"], ["batch", "head", "channel"]):
         batch, axis, channel = tensor_axes.axes
@@ -564,7 +591,9 @@ def _contract(
         if shape.get(batch, 1) != 1 or len(letters[weights]) != len(shape):
             kinds = ["position"] * len(new)  # learned queries for every sample
         elif len(new) == 1:
-            kinds = [summed[0].kind if len(summed_kinds) == 1 else "channel"]
+            # A dense layer mixes positions only if positions are all that it sums over.
+            is_mixed = len(summed_kinds) == 1 and len(output) > 2
+            kinds = [summed[0].kind if is_mixed else "channel"]
         else:
             kinds = [*["head"] * (len(new) - 1), "channel"]
         by_letter |= {
@@ -767,7 +796,7 @@ def _merge(parts: list[Axis], source: TensorAxes) -> Axis:
     """Return the axis of merged axes, which knows its parts."""
     own = tuple(parts)
     parts = _restore_axes(parts, source)
-    parts = [axis for axis in parts if axis.size != 1 or axis.kind == "batch"] or parts
+    parts = [axis for axis in parts if axis.size != 1 or axis.kind in ("batch", "channel")] or parts
     if len(parts) == 1:
         return parts[0]
     kinds = [axis.kind for axis in parts]
