@@ -229,19 +229,19 @@ def test_scores_of_tokens_that_are_made_of_features(kind: str) -> None:
     inputs = keras.Input((6, 8))
     mean = layers.GlobalAveragePooling1D()(inputs)
     if kind == "dense":
-        made = layers.Reshape((3, 8))(layers.Dense(24)(mean))
+        created = layers.Reshape((3, 8))(layers.Dense(24)(mean))
     elif kind == "repeated":
-        made = layers.RepeatVector(3)(mean)
+        created = layers.RepeatVector(3)(mean)
     else:
-        made = layers.Reshape((1, 8))(layers.Dense(8)(mean))
-    x = layers.Concatenate(1)([made, inputs])
+        created = layers.Reshape((1, 8))(layers.Dense(8)(mean))
+    x = layers.Concatenate(1)([created, inputs])
     layer, other = (layers.MultiHeadAttention(2, 4, name=name) for name in ("mha", "cross"))
-    model = keras.Model(inputs, [layer(x, x), other(made, inputs)])
+    model = keras.Model(inputs, [layer(x, x), other(created, inputs)])
     activations = actgrid.Extractor(model, "*/attention")(X)
     alone = actgrid.Extractor(model, "*/attention")(X[:1])
     assert list(alone) == list(activations)
     tokens = keras.Model(inputs, x)(X)
-    count = made.shape[1]
+    count = created.shape[1]
     for path, queries, keys, own in (
         ("mha", tokens, tokens, layer),
         ("cross", tokens[:, :count], X, other),
@@ -268,6 +268,7 @@ def make_random_model(seed: int) -> tuple[Any, Any, list[str]]:
     """Return a random model with two attention layers, an input, and the paths of the scores."""
     random = np.random.default_rng(seed)
     keras.utils.set_random_seed(seed)
+    data: Any
     width, heads, depth = (int(random.choice(options)) for options in ((6, 12), (1, 2, 3), (2, 4)))
     kind = ("image", "sequence", "tokens", "table")[seed % 4]
     if kind == "image":
