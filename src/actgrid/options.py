@@ -108,7 +108,8 @@ class GridOptions(TileLevelOptions, total=False):
             Size(),
             None,
             "Height and width of the grid in which the tokens of a sequence are drawn.",
-            none="a sequence is drawn as one tile of tokens by channels",
+            none="the grid of the patch embedding if it is known, otherwise one tile of tokens by "
+            "channels",
         ),
     ]
 
@@ -901,7 +902,7 @@ class MethodOptions(TypedDict, total=False):
             Size(),
             UNSET,
             "Height and width of the grid that the tokens of the layer form, without class tokens.",
-            none="the layer must have height and width",
+            none="the grid of the patch embedding, or the height and width of the layer",
         ),
     ]
     head_fusion: Annotated[
@@ -999,7 +1000,8 @@ class TokenOptions(VocabularyOptions, total=False):
         Option(
             Object("a layer path, or a dict of layer paths by input", "LAYER"),
             None,
-            "Layer whose output is explained for an input of tokens, which have no gradient.",
+            "Layer whose output is explained for an input of tokens, which have no gradient, or in "
+            "place of an image, such as a patch embedding.",
             none="the first layer that converts the tokens to floating-point numbers",
         ),
     ]

@@ -156,6 +156,8 @@ def explain(
     ``smoothgrad``           gradient averaged over noisy copies of the input (Smilkov 2017)
     ``guided_backprop``      gradient that passes ReLUs only where positive
                              (Springenberg 2014)
+    ``attnlrp``              layer-wise relevance propagation, also through attention
+                             (Achtibat 2024)
     ``cam``                  channels before global average pooling, weighted by the dense
                              layer after it (Zhou 2015)
     ``gradcam``              channels of a layer, weighted by their mean gradient
@@ -167,6 +169,10 @@ def explain(
     ``layercam``             activations of a layer, each weighted by its positive gradient
                              (Jiang 2021)
     ``guided_gradcam``       guided_backprop times gradcam (Selvaraju 2016)
+    ``attention_rollout``    product of the attention of all layers of a transformer
+                             (Abnar 2020)
+    ``attention_relevance``  the same, weighted by the gradient of the score at the attention
+                             (Chefer 2021)
     ``occlusion``            decrease of the score if a patch is hidden (Zeiler 2013)
     ``rise``                 mean score of random masks that keep a position (Petsiuk 2018)
     ``lime``                 weights of segments in a local linear model (Ribeiro 2016)
@@ -176,7 +182,7 @@ def explain(
 
     gradients
         `reduce`, how the channels are combined: ``"max"`` (of the absolute values), ``"norm"``, or
-        ``"sum"``, which keeps the sign and is the default of gradient_x_input and
+        ``"sum"``, which keeps the sign and is the default of gradient_x_input, attnlrp and
         integrated_gradients. ``"none"`` keeps the channels as the last axis of the maps, with sign.
         A table has no channels: each value has its own attribution.
         integrated_gradients: `steps` (50), `baseline` (0), `quadrature` (``"gauss-legendre"`` or
@@ -185,13 +191,17 @@ def explain(
         over all explained inputs together).
         smoothgrad: `samples` (50), `noise` (0.15 of the input's range), `seed` (0).
     class activation maps
-        `token_grid`: (h, w), for a layer of (N, T, C) tokens, such as a vision transformer's;
-        leading class tokens are skipped.
+        `token_grid`: (h, w), for a layer of (N, T, C) tokens, such as a vision transformer's, if
+        the grid cannot be inferred from the patch embedding; leading class tokens are skipped.
         scorecam: `max_channels` (None: all), the number of channels to try, those with the largest
         standard deviation; `baseline` (0), the value of hidden pixels; `weighting`:
         ``"softmax"``, the softmax over the channels of the scores of the masked images, as in the
         paper, or ``"probability"``, the probability of the class for the masked image, as in the
         authors' code. A constant channel has weight 0.
+    attention
+        attention_rollout: `head_fusion` (``"mean"``, ``"max"`` or ``"min"``), how the heads of a
+        layer are combined. The maps are those of the tokens from which the score is read: the class
+        token, the last token of a language model, or the mean over all tokens.
     occlusion
         `patch` and `stride`, one length or one for each axis: of a box in every dimension. The
         default patch is a seventh of the shorter side of an image, a quarter of a volume, 1/25 of a
@@ -231,7 +241,7 @@ def explain(
 
     If the model's output has height and width, as for segmentation, the default layer comes before
     the first enlargement of feature maps, the bottleneck of an encoder-decoder (Vinogradova 2020,
-    Seg-Grad-CAM), and before the last convolution. With `token_grid`, the default layer is the last
+    Seg-Grad-CAM), and before the last convolution. In a transformer, the default layer is the last
     layer of tokens in which the gradient of the patch tokens is not zero.
 
     **Texts.** Tokens have no gradient. The output of an embedding is explained in their place: the
@@ -239,7 +249,9 @@ def explain(
     layer `embedding`. A method of gradients combines the channels of the embedding to one value for
     each token; occlusion hides a token by the baseline. Token strings come from the
     `TextVectorization` or `StringLookup` layer of the model, or from `tokens`. Integers that look
-    up nothing are explained as numbers.
+    up nothing are explained as numbers. ``target={"token": " Paris"}`` explains the score of a next
+    token, see `actgrid.targets.next_token`. For an image, `embedding` may be a layer whose output
+    is explained in its place, such as a patch embedding.
 
     **Models with one output value.** A model with one output value l before a sigmoid has the
     classes 0 and 1, with the scores -l and l. The same holds for a model compiled with

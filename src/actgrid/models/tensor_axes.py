@@ -653,6 +653,11 @@ def _reshape_axes(source: TensorAxes, shape: list[int | None]) -> tuple[Axis, ..
         # A matrix product of tensors (`tf.tensordot`) sums over the last axis.
         outer = [part for axis in source.axes[:-1] for part in _flatten_parts(axis)]
         return _merge(outer, source), source.axes[-1]
+    is_unknown = len(shape) == len(source.axes) - 1 and not any(shape)
+    if is_unknown and source.axes[-2].kind == "head":
+        # The heads of each token are joined.
+        joined = [part for axis in source.axes[-2:] for part in _flatten_parts(axis)]
+        return (*source.axes[:-2], _merge(joined, source))
     right: list[Axis] = []
     sizes = list(shape)
     if sizes[0] is None and source.axes[0].size is None and sizes.count(None) == 2:
