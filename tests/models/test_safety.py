@@ -222,10 +222,15 @@ def test_every_file_or_network_operation_is_classified() -> None:
     accessing = {
         operation.name
         for operation in operations
-        if any(
-            suspicious.search(argument.name) for argument in (*operation.attr, *operation.input_arg)
+        # Of the package tensorflow-text, which KerasHub imports. It reads no files.
+        if operation.name != "RegexSplitWithOffsets"
+        and (
+            any(
+                suspicious.search(argument.name)
+                for argument in (*operation.attr, *operation.input_arg)
+            )
+            or re.search(r"PyFunc|^Rpc|CustomCall(V2)?$", operation.name)
         )
-        or re.search(r"PyFunc|^Rpc|CustomCall(V2)?$", operation.name)
     }
     classified = (
         REFUSED_OPERATIONS | HARMLESS_ARGUMENTS | REFUSED_BY_ATTRIBUTE | CHECKPOINT_OPERATIONS

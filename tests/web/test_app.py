@@ -274,7 +274,7 @@ def test_head_returns_status_and_headers_of_get(
     parameters = {"image": images["photo0.png"], "layer": node_index["conv"], "channel": 1}
     parameters |= {"method": "gradcam", "target": "dog", "normalize": "minmax", "scope": "layer"}
     urls = [path.format(**parameters) for path, methods in operations.items() if "get" in methods]
-    assert len(urls) == 19
+    assert len(urls) == 21
     urls += ["/", "/main.js", "/style.css", "/api/openapi.json", "/nowhere", "/api/nowhere"]
     urls += [f"/api/images/{parameters['image']}/layers/999.json", "/api/images/xyz/picture.png"]
     statuses = set()
@@ -625,7 +625,7 @@ def test_documentation_lists_all_routes(client: Client) -> None:
     }
     documentation = (Path(__file__).parents[2] / "docs" / "viewer.md").read_text()
     rows = re.findall(r"^\| ([A-Z]+) \| `(/api/[^`]+)` \| \S.* \|$", documentation, re.MULTILINE)
-    assert len(rows) == len(set(rows)) == 21
+    assert len(rows) == len(set(rows)) == 23
     assert operations == {*rows, *(("HEAD", path) for method, path in rows if method == "GET")}
 
 

@@ -185,8 +185,10 @@ def wait_for_all(page: Page) -> None:
     expect(page.locator(".thumb img:not([src])")).to_have_count(0)
     expect(page.locator("#images img.current[src]")).to_be_visible()
     expect(page.locator(".top-classes li")).to_have_count(5)
+    # A function, because the page forbids to evaluate expressions again and again.
     page.wait_for_function(
-        "[...document.querySelectorAll('.card .thumbnail')].every((canvas) => canvas.dataset.shown)"
+        "() => [...document.querySelectorAll('.card .thumbnail')]"
+        ".every((canvas) => canvas.dataset.shown)"
     )
 
 

@@ -262,7 +262,7 @@ def test_explain_lists_the_methods(run: Run) -> None:
         re.M,
     )
     methods = json.loads(run("explain", "--list", "--json").out)
-    assert len(methods) == len(result.out.splitlines()) - 1 == 14
+    assert len(methods) == len(result.out.splitlines()) - 1 == 17
     (occlusion,) = (method for method in methods if method["method"] == "occlusion")
     assert occlusion["needs"] == ["batch"]
     needs = {method["method"]: method["needs"] for method in methods}
@@ -271,8 +271,9 @@ def test_explain_lists_the_methods(run: Run) -> None:
     assert needs["gradcam"] == ["gradients", "layer"]
     assert list(needs) == [
         *("saliency", "gradient_x_input", "integrated_gradients", "smoothgrad", "guided_backprop"),
+        "attnlrp",
         *("cam", "gradcam", "gradcam++", "scorecam", "layercam", "guided_gradcam"),
-        *("occlusion", "rise", "lime"),
+        *("attention_rollout", "attention_relevance", "occlusion", "rise", "lime"),
     ]
     assert occlusion["options"] == {"patch": None, "stride": None, "baseline": "mean"}
 

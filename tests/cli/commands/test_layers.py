@@ -39,6 +39,9 @@ def test_layers_prints_json(run: Run, model_file: Path) -> None:
         "parameters": 140,
         "index": 0,
         "channels": 5,
+        "axes": ["batch", "height", "width", "channel"],
+        "grids": [None, None, None, None],
+        "lacks_grid": False,
     }
 
 
