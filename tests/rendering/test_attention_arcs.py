@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -127,31 +123,6 @@ def test_html_is_self_contained_with_tokens_that_can_have_the_focus() -> None:
     assert list_texts(svg)[:4] == WORDS
     title = ElementTree.fromstring(svg).findall(f".//{SVG}title")[3].text
     assert title == "<b>\ncat 0.5\nsat 0.49\nthe 0.01\n<b> 0"
-
-
-def test_pointer_and_keyboard_select_the_arcs_of_a_token(
-    opened: Callable[[Path], AbstractContextManager[Any]], tmp_path: Path
-) -> None:
-    first = AttentionArcs(WEIGHTS, WORDS, WORDS)
-    second = AttentionArcs(WEIGHTS, list("efgh"), list("abcd"), threshold=0)
-    path = tmp_path / "page.html"
-    path.write_text(f'<meta charset="utf-8">{first.to_html()}{second.to_html()}')
-    script = """() => [...document.querySelectorAll(".actgrid-arcs")].map(block =>
-        [...block.querySelectorAll("path")]
-            .filter(arc => getComputedStyle(arc).display != "none")
-            .map(arc => arc.dataset.query + arc.dataset.key).sort())"""
-
-    with opened(path) as page:
-        everything = page.evaluate(script)
-        assert list(map(len, everything)) == [len(first), len(second)]
-        page.locator(".actgrid-arcs").nth(0).locator(".actgrid-query-2").hover()
-        assert page.evaluate(script) == [["20", "21"], everything[1]]
-        page.locator(".actgrid-arcs").nth(1).locator(".actgrid-key-1").hover()
-        assert page.evaluate(script) == [everything[0], ["11", "21", "31"]]
-        page.mouse.move(1200, 800)
-        page.keyboard.press("Tab")
-        page.keyboard.press("Tab")
-        assert page.evaluate(script) == [["10"], everything[1]]
 
 
 @pytest.mark.parametrize(
