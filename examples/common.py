@@ -7,7 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Options", "load_or_generate", "read_options"]
+import keras
+
+from drawings import draw_digits
+
+__all__ = ["Options", "load_digits", "load_or_generate", "read_options"]
 
 
 class Options(NamedTuple):
@@ -49,3 +53,16 @@ def load_or_generate(load: Callable[[], Any], generate: Callable[[], Any], quick
             print(f"download failed: {str(error).splitlines()[0]}")
     print("generated drawings are used instead of the real data")
     return generate()
+
+
+def load_digits(quick: bool) -> Any:
+    """Return the training and test digits of MNIST, or drawn digits, as Keras loads them.
+
+    The pictures are (N, 28, 28, 1), from 0 to 1.
+    """
+    (x, y), (tests, truth) = load_or_generate(
+        keras.datasets.mnist.load_data,
+        lambda: (draw_digits(600 if quick else 10_000), draw_digits(200, seed=1)),
+        quick,
+    )
+    return (x[..., None] / 255.0, y), (tests[..., None] / 255.0, truth)

@@ -12,8 +12,7 @@ import numpy as np
 from keras import layers
 
 import actgrid
-from common import load_or_generate, read_options
-from drawings import draw_digits
+from common import load_digits, read_options
 
 
 def make_network() -> Any:
@@ -37,12 +36,7 @@ def make_network() -> Any:
 def main() -> None:
     output, quick, _ = read_options(__doc__, "mnist")
     keras.utils.set_random_seed(0)
-    (x, y), (tests, truth) = load_or_generate(
-        keras.datasets.mnist.load_data,
-        lambda: (draw_digits(600 if quick else 10_000), draw_digits(200, seed=1)),
-        quick,
-    )
-    x, tests = x[..., None] / 255.0, tests[..., None] / 255.0
+    (x, y), (tests, truth) = load_digits(quick)
     model = make_network()
     print(f"{model.count_params():,} parameters")
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])

@@ -12,8 +12,7 @@ import numpy as np
 from keras import layers, ops
 
 import actgrid
-from common import load_or_generate, read_options
-from drawings import draw_digits
+from common import load_digits, read_options
 
 
 @keras.saving.register_keras_serializable("vit_mnist")
@@ -56,12 +55,7 @@ def make_network(depth: int = 2, width: int = 32, heads: int = 4) -> Any:
 def main() -> None:
     output, quick, _ = read_options(__doc__, "vit_mnist")
     keras.utils.set_random_seed(0)
-    (x, y), (tests, truth) = load_or_generate(
-        keras.datasets.mnist.load_data,
-        lambda: (draw_digits(600 if quick else 10_000), draw_digits(200, seed=1)),
-        quick,
-    )
-    x, tests = x[..., None] / 255.0, tests[..., None] / 255.0
+    (x, y), (tests, truth) = load_digits(quick)
     model = make_network()
     print(f"{model.count_params():,} parameters")
     model.compile(

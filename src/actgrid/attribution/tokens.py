@@ -15,6 +15,7 @@ from actgrid.models.compiled import compile_function
 from actgrid.models.frameworks import keras, tensorflow
 from actgrid.models.networks import trace_network
 from actgrid.models.tracing import keep_state
+from actgrid.models.vocabularies import list_token_indices
 
 __all__ = ["name_indices", "name_tokens"]
 
@@ -150,12 +151,7 @@ def _read_vocabulary(tokens: Any) -> Callable[[int], str]:
     if hasattr(tokenizer, "id_to_token"):
         return lambda index: str(tokenizer.id_to_token(index))
     if isinstance(tokenizer, Mapping):
-        by_index = {
-            (key if isinstance(key, (int, np.integer)) else value): (
-                value if isinstance(key, (int, np.integer)) else key
-            )
-            for key, value in tokenizer.items()
-        }
+        by_index = {index: token for token, index in list_token_indices(tokenizer)}
         return lambda index: str(by_index.get(index, f"[{index}]"))
     if callable(tokenizer):
         return lambda index: str(tokenizer(index))

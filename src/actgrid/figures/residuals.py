@@ -14,7 +14,7 @@ from actgrid.errors import LayerError, ModelError, OptionError, suggest
 from actgrid.models.calls import Trace
 from actgrid.models.compiled import compile_function, trace_once
 from actgrid.models.frameworks import keras, tensorflow
-from actgrid.models.inputs import map_tensors
+from actgrid.models.inputs import free_batch_axis, map_tensors
 from actgrid.models.labels import resolve_labels
 from actgrid.models.layers import collect_layers
 from actgrid.models.network import check_compiled
@@ -84,7 +84,7 @@ def measure_residual_stream(
     angles = np.full(norms.shape, np.nan)
     angles[1:] = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
     return ResidualStream(
-        norms, angles, names, tokens=_name_positions(prepared, values.shape[1], names)
+        norms, angles, names, tokens=prepared.name_tokens(values.shape[1], names[-1])
     )
 
 
@@ -146,7 +146,8 @@ def compute_logit_lens(
     repeated = _repeat_inputs(prepared.inputs, len(states))
     body: Any
     if head is None:
-        path = trace_once(prepared.model, _LastStateSearch(), _free_batch(prepared.inputs))
+        specs = map_tensors(free_batch_axis, prepared.inputs)
+        path = trace_once(prepared.model, _LastStateSearch(), specs)
         if path is None:
             raise ModelError(
                 "the last state of the residual stream is not the output of a layer: pass "
@@ -172,7 +173,7 @@ def compute_logit_lens(
         indices,
         probabilities,
         names,
-        tokens=_name_positions(prepared, positions, names) if is_text else ["prediction"],
+        tokens=prepared.name_tokens(positions, names[-1]) if is_text else ["prediction"],
         labels=_name_predictions(prepared, indices, logits.shape[-1], is_text),
     )
 
@@ -244,21 +245,15 @@ def _trace_stream(model: Any, inputs: Any) -> tuple[Trace, list[Any]]:
 def _compute_states(prepared: ModelSample, purpose: str) -> tuple[list[str], list[Any]]:
     """Return the names and the values (1, T, C) of the states of one width."""
     check_compiled(get_network(prepared.model), purpose)
-    names = trace_once(prepared.model, _NamesFunction(), _free_batch(prepared.inputs))
+    # The compiled function below also takes any batch size.
+    specs = map_tensors(free_batch_axis, prepared.inputs)
+    names = trace_once(prepared.model, _NamesFunction(), specs)
     states = compile_function(prepared.model, _StatesFunction())(prepared.inputs)
     # In a hierarchical model, the states before the last change of size are left out.
     kept = [index for index, state in enumerate(states) if state.shape == states[-1].shape]
     return [names[index] for index in kept], [
         tensorflow().cast(states[index], tensorflow().float32) for index in kept
     ]
-
-
-def _free_batch(inputs: Any) -> Any:
-    """Return the specs of inputs with any batch size, as the compiled functions have."""
-    tf = tensorflow()
-    return map_tensors(
-        lambda tensor: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype), inputs
-    )
 
 
 def _repeat_inputs(inputs: Any, count: int) -> Any:
@@ -309,10 +304,6 @@ def _apply_head(part: Callable[[Any], Any], states: Any) -> Any:
         table = tf.cast(tf.convert_to_tensor(part.embeddings), states.dtype)
         return tf.einsum("ntc,vc->ntv", states, table)
     return part(states)
-
-
-def _name_positions(prepared: ModelSample, count: int, names: list[str]) -> tuple[str, ...] | None:
-    return prepared.name_tokens(count, names[-1])
 
 
 def _name_predictions(

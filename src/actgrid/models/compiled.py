@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from actgrid.models.frameworks import tensorflow
 from actgrid.models.functions import GraphFunction
-from actgrid.models.inputs import map_tensors
+from actgrid.models.inputs import free_batch_axis, map_tensors
 from actgrid.models.model_cache import cache_with_model
 
 __all__ = ["Body", "CompiledFunction", "compile_function", "trace_once"]
@@ -47,9 +47,6 @@ class CompiledFunction:
     def __call__(self, inputs: Any, *arguments: Any) -> Any:
         """Run the compiled function on tensors; return what its body returns."""
         tf = tensorflow()
-
-        def free_batch_axis(tensor: Any) -> Any:
-            return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype)
 
         def free_all_axes(tensor: Any) -> Any:
             return tf.TensorSpec((None,) * len(tensor.shape), tensor.dtype)

@@ -15,6 +15,7 @@ __all__ = [
     "build_submodel",
     "find_input_position",
     "flatten_with_paths",
+    "free_batch_axis",
     "get_batch_shape",
     "get_fixed_batch_size",
     "get_input_structure",
@@ -263,6 +264,11 @@ def as_tensors(x: Any) -> Any:
     TensorSpecs in the structure are kept.
     """
     return map_tensors(_convert_to_tensor, x)
+
+
+def free_batch_axis(tensor: Any) -> Any:
+    """Return the TensorSpec of a tensor or TensorSpec, with any batch size."""
+    return tensorflow().TensorSpec((None, *tensor.shape[1:]), tensor.dtype)
 
 
 def map_tensors(function: Callable[[Any], Any], inputs: Any) -> Any:

@@ -16,7 +16,13 @@ from actgrid.models.attention import find_attention
 from actgrid.models.calls import Call, Trace
 from actgrid.models.data_formats import find_input_data_format, permute_data_format
 from actgrid.models.frameworks import keras, tensorflow
-from actgrid.models.inputs import is_real_dtype, map_tensors, prepare_inputs, read_input_specs
+from actgrid.models.inputs import (
+    free_batch_axis,
+    is_real_dtype,
+    map_tensors,
+    prepare_inputs,
+    read_input_specs,
+)
 from actgrid.models.layers import LayerInfo, Node, collect_operations
 from actgrid.models.model_cache import INTERCEPTION, accept_model_state, check_model_state
 from actgrid.models.model_errors import raise_model_errors
@@ -170,7 +176,7 @@ def build_model(model: Any, inputs: Any) -> None:
             model(inputs, training=False)
         accept_model_state(model)
     if not getattr(model, "inputs", None):
-        _BUILD_SPECS[model] = map_tensors(_relax_batch, inputs)
+        _BUILD_SPECS[model] = map_tensors(free_batch_axis, inputs)
 
 
 def flatten_outputs(structure: Any) -> list[Any]:
@@ -329,7 +335,7 @@ def trace_model(
             interceptions.enter_context(_keep_state_except_seeds(model))
         with raise_model_errors(inputs):
             results = model(inputs, training=training)
-    if model in _BUILD_SPECS and _BUILD_SPECS[model] == map_tensors(_relax_batch, inputs):
+    if model in _BUILD_SPECS and _BUILD_SPECS[model] == map_tensors(free_batch_axis, inputs):
         _TRACED_SPECS[model] = _BUILD_SPECS[model]
 
     calls: list[Call] = []
@@ -441,10 +447,6 @@ def _stack_time_steps(records: list[_Record], layer: Any) -> list[_Record]:
         span = range(step_records[0].span.start, step_records[-1].span.stop)
         stacked.append(_Record(step_records[0].node, inputs, outputs, outputs, span, parts))
     return stacked
-
-
-def _relax_batch(tensor: Any) -> Any:
-    return tensorflow().TensorSpec((None, *tensor.shape[1:]), tensor.dtype)
 
 
 def prepare_trace_inputs(model: Any, x: Any) -> Any:

@@ -14,7 +14,7 @@ from actgrid.errors import FormatError, OptionError, TargetError, suggest
 from actgrid.models.file_checks import raise_format_errors, read_text_file
 from actgrid.models.frameworks import keras, tensorflow
 
-__all__ = ["Tokenizer", "find_token_index", "read_vocabulary"]
+__all__ = ["Tokenizer", "find_token_index", "list_token_indices", "read_vocabulary"]
 
 _EXPECTED = (
     "a text file with a token in each line in the order of the indices, or a .json file with a "
@@ -114,12 +114,7 @@ def find_token_index(tokens: Any, token: str) -> int:
     if hasattr(tokenizer, "get_vocabulary"):
         indices = {str(name): index for index, name in enumerate(tokenizer.get_vocabulary())}
     elif isinstance(tokenizer, Mapping):
-        indices = {
-            str(value if isinstance(key, (int, np.integer)) else key): int(
-                key if isinstance(key, (int, np.integer)) else value
-            )
-            for key, value in tokenizer.items()
-        }
+        indices = {str(name): int(index) for name, index in list_token_indices(tokenizer)}
     elif isinstance(tokenizer, (Sequence, np.ndarray)) and not isinstance(tokenizer, str):
         indices = {str(name): index for index, name in enumerate(tokenizer)}
     # The vocabularies of keras-hub are in no order of indices.
@@ -135,6 +130,14 @@ def find_token_index(tokens: Any, token: str) -> int:
         if found and not indices:
             raise TargetError(f"the text {token!r} has {len(found)} tokens: expected one token")
     raise TargetError(f"there is no token {token!r}{suggest(token, indices)}")
+
+
+def list_token_indices(vocabulary: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+    """Return the token and the index of each entry of a mapping in either direction."""
+    return [
+        (value, key) if isinstance(key, (int, np.integer)) else (key, value)
+        for key, value in vocabulary.items()
+    ]
 
 
 def _to_dense(indices: Any) -> Any:

@@ -146,8 +146,7 @@ class AttentionMap(Picture):
         return self.heads
 
     def __repr__(self) -> str:
-        heads = "1 head" if self.heads == 1 else f"{self.heads} heads"
-        size = f"{heads} of {len(self.queries)} queries x {len(self.keys)} keys"
+        size = f"{self._head_count} of {len(self.queries)} queries x {len(self.keys)} keys"
         return f"<AttentionMap {', '.join(filter(None, (size, self.layer)))}>"
 
     @property
@@ -387,12 +386,17 @@ class AttentionMap(Picture):
         """The positions of the queries and of the keys that are not padding."""
         return np.flatnonzero(self.queries), np.flatnonzero(self.keys)
 
+    @property
+    def _head_count(self) -> str:
+        """The number of heads in words."""
+        return "1 head" if self.heads == 1 else f"{self.heads} heads"
+
     def _find_head(self, head: int | str) -> int | None:
         """Return the non-negative position of a head, or None for ``"mean"`` and ``"max"``."""
         if isinstance(head, str) and head in ("mean", "max"):
             return None
-        expected = f'expected 0 to {self.heads - 1}, "mean" or "max": the layer has {self.heads} '
-        expected += "head" if self.heads == 1 else "heads"
+        last = self.heads - 1
+        expected = f'expected 0 to {last}, "mean" or "max": the layer has {self._head_count}'
         if isinstance(head, str):
             raise OptionError(f"head: got {head!r}; {expected}")
         position = check_integer("head", head)
@@ -404,8 +408,7 @@ class AttentionMap(Picture):
         position = self._find_head(head)
         name = f"head {position}"
         if position is None:
-            heads = "1 head" if self.heads == 1 else f"{self.heads} heads"
-            name = f"{'mean' if head == 'mean' else 'maximum'} of {heads}"
+            name = f"{'mean' if head == 'mean' else 'maximum'} of {self._head_count}"
         return ", ".join(filter(None, (self.layer, name)))
 
     def _find_query(self, query: int | str | tuple[int, int]) -> int:

@@ -99,13 +99,13 @@ class ResidualStream(Picture):  # numpydoc ignore=PR01
         """
         pictures = pad_pictures(
             [
-                self._draw(self.norms, "norm of the residual stream", ""),
-                self._draw(self.angles[1:], "change of direction in degrees", "", first=1),
+                self._draw(self.norms, "norm of the residual stream"),
+                self._draw(self.angles[1:], "change of direction in degrees", first=1),
             ]
         )
         return np.concatenate(list(pictures))
 
-    def _draw(self, values: Array, title: str, note: str, first: int = 0) -> Array:
+    def _draw(self, values: Array, title: str, first: int = 0) -> Array:
         shown = np.array([bool(token) for token in self.tokens])
         values = values[:, shown]
         low, high = _find_range(values)

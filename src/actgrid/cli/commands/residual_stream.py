@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -48,23 +51,24 @@ def residual_stream(model: Model, source: Input, *, options: Options) -> None:
     network = load_model(model, **options.select(ModelOptions))
     x = load_source(source, network, options.select(InputOptions))
     preprocessing = resolve_preprocessing(network, options["preprocess"])
+    as_dict: Callable[[], dict[str, Any]]
+    print_table: Callable[[], None]
     if options["stream_style"] == "lens":
         lens = compute_logit_lens(
             network, x, **{**options.select(LogitLensOptions), "tokens": tokens}
         )
         lens.save(output)
-        if options["json"]:
-            typer.echo(json.dumps(report.lens_as_dict(output, lens)))
-        else:
-            report.print_lens(output, lens)
-            report.print_preprocessing(preprocessing)
-        return
-    stream = measure_residual_stream(
-        network, x, **{**options.select(TokenSampleOptions), "tokens": tokens}
-    )
-    stream.save(output)
-    if options["json"]:
-        typer.echo(json.dumps(report.stream_as_dict(output, stream)))
+        as_dict = partial(report.lens_as_dict, output, lens)
+        print_table = partial(report.print_lens, output, lens)
     else:
-        report.print_stream(output, stream)
+        stream = measure_residual_stream(
+            network, x, **{**options.select(TokenSampleOptions), "tokens": tokens}
+        )
+        stream.save(output)
+        as_dict = partial(report.stream_as_dict, output, stream)
+        print_table = partial(report.print_stream, output, stream)
+    if options["json"]:
+        typer.echo(json.dumps(as_dict()))
+    else:
+        print_table()
         report.print_preprocessing(preprocessing)
