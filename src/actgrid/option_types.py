@@ -1,5 +1,6 @@
 """Types of option values: checking, parsing from text, and description."""
 
+import itertools
 import math
 import operator
 import os
@@ -29,6 +30,7 @@ __all__ = [
     "Colormap",
     "FileFormat",
     "Flag",
+    "Fractions",
     "Integer",
     "IntegerOrObject",
     "Lengths",
@@ -385,6 +387,33 @@ class Lengths:
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": r"^[0-9]{1,9}(x[0-9]{1,9}){0,3}$"}
+
+
+@dataclass(frozen=True)
+class Fractions(_TextType):
+    """The type of options whose value is a list of increasing fractions, such as ``0.2,0.5``."""
+
+    words: ClassVar[tuple[str, ...]] = ()
+    metavar: ClassVar[str] = "FRACTIONS"
+    expected: ClassVar[str] = "increasing numbers between 0 and 1, such as 0.2,0.5,0.8"
+
+    def check(self, name: str, value: Any) -> tuple[float, ...]:
+        if isinstance(value, str):
+            return self.read(name, value)
+        try:
+            fractions = tuple(float(entry) for entry in value)
+        except (TypeError, ValueError):
+            raise _value_error(name, value, self) from None
+        edges = 0.0, *fractions, 1.0
+        if not fractions or any(low >= high for low, high in itertools.pairwise(edges)):
+            raise _value_error(name, value, self)
+        return fractions
+
+    def read(self, name: str, text: str) -> tuple[float, ...]:
+        try:
+            return self.check(name, tuple(map(float, text.split(","))))
+        except ValueError:
+            raise _value_error(name, text, self) from None
 
 
 @dataclass(frozen=True)

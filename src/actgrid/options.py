@@ -21,6 +21,7 @@ from actgrid.option_types import (
     Colormap,
     FileFormat,
     Flag,
+    Fractions,
     Integer,
     IntegerOrObject,
     Lengths,
@@ -978,6 +979,94 @@ class MethodOptions(TypedDict, total=False):
     features: Annotated[int, Option(Integer(1), UNSET, "Number of segments in the resulting mask.")]
 
 
+class MetricOptions(TypedDict, total=False):
+    """Options for metrics of attribution maps."""
+
+    steps: Annotated[
+        int,
+        Option(Integer(1), UNSET, "Number of steps in which positions are hidden or shown."),
+    ]
+    baseline: Annotated[
+        Any,
+        Option(
+            Baseline(("mean",)),
+            UNSET,
+            "Value of hidden positions: a number, a number for each channel such as 0,0.5,1, or "
+            "mean.",
+        ),
+    ]
+    score_type: Annotated[
+        str,
+        Option(
+            Choice(("probability", "logit")),
+            UNSET,
+            "Score that is observed. The logit is also used if the model does not end in a softmax "
+            "or sigmoid.",
+        ),
+    ]
+    fractions: Annotated[
+        Any,
+        Option(
+            Fractions(), UNSET, "Fractions of the positions that are removed, such as 0.2,0.5,0.8."
+        ),
+    ]
+    samples: Annotated[int, Option(Integer(2), UNSET, "Number of random sets of hidden cells.")]
+    grid_size: Annotated[
+        int, Option(Integer(1), UNSET, "Number of cells along each axis that are hidden at random.")
+    ]
+    hidden_fraction: Annotated[
+        float,
+        Option(Number(0, 1, is_open=True), UNSET, "Fraction of the cells that are hidden."),
+    ]
+    perturbations: Annotated[int, Option(Integer(1), UNSET, "Number of random input changes.")]
+    radius: Annotated[
+        float,
+        Option(
+            Number(0, is_open=True),
+            UNSET,
+            "Largest change of a value, as a fraction of the range of the input's values.",
+        ),
+    ]
+    randomizations: Annotated[
+        int, Option(Integer(1), UNSET, "Number of models with more and more randomized layers.")
+    ]
+    tolerance: Annotated[
+        int,
+        Option(
+            Integer(0),
+            UNSET,
+            "Distance in positions up to which the largest attribution may lie outside an object.",
+        ),
+    ]
+    seed: Annotated[
+        int, Option(Integer(0, 2**31 - 1), UNSET, "Seed of the metric's random numbers.")
+    ]
+
+
+class RegionOptions(TypedDict, total=False):
+    """Options for the regions of explained objects."""
+
+    masks: Annotated[
+        Any,
+        Option(
+            Object("an array, nonzero in the object", "FILE"),
+            None,
+            "Masks of the explained objects, (N, height, width) of any size, nonzero in an object.",
+            none="the regions are not known",
+        ),
+    ]
+    boxes: Annotated[
+        Any,
+        Option(
+            Object("boxes: top, left, bottom, right", "BOX"),
+            None,
+            "Boxes of the explained objects, (top, left, bottom, right) in pixels of the model "
+            "input: for each image one, or a list of them.",
+            none="the regions are not known",
+        ),
+    ]
+
+
 class PixelOptions(TypedDict, total=False):
     """Options for the image under a heatmap."""
 
@@ -1035,6 +1124,41 @@ class ExplainOptions(RequestOptions, MethodOptions, total=False):
 
 class CompareOptions(RequestOptions, OverlayOptions, total=False):
     """Options for `actgrid.compare_methods`."""
+
+
+class EvaluateOptions(
+    LabelOptions,
+    ImageInputOptions,
+    BatchOptions,
+    TokenOptions,
+    RegionOptions,
+    MetricOptions,
+    ProgressOptions,
+    total=False,
+):
+    """Options for `actgrid.evaluate`."""
+
+
+class AgreementOptions(TypedDict, total=False):
+    """Options for the agreement of attribution maps."""
+
+    measure: Annotated[
+        str,
+        Option(
+            Choice(("spearman", "pearson", "overlap")),
+            "spearman",
+            "Similarity of two maps: rank correlation, correlation, or overlap of the largest "
+            "values.",
+        ),
+    ]
+    fraction: Annotated[
+        float,
+        Option(
+            Number(0, 1, is_open=True),
+            0.1,
+            "Fraction of the positions, those of the largest values, whose overlap is measured.",
+        ),
+    ]
 
 
 class ExplanationsOptions(

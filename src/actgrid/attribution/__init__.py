@@ -1,6 +1,5 @@
 """Attribution maps, loss gradients and activation maximization for Keras models."""
 
-from actgrid.attribution.comparison import compare_methods
 from actgrid.attribution.explaining import explain
 from actgrid.attribution.loss_gradients import Gradients, gradients
 from actgrid.attribution.maximization import Maximization, maximize
@@ -10,7 +9,6 @@ __all__ = [
     "Gradients",
     "Maximization",
     "ZeroAttributionWarning",
-    "compare_methods",
     "explain",
     "gradients",
     "maximize",

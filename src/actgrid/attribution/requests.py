@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
@@ -23,6 +23,7 @@ from actgrid.attribution.linear_resizing import resize_linearly
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_needs
 from actgrid.attribution.outputs import find_binary_evidence, get_output_specs, list_output_names
+from actgrid.attribution.scores import TargetScores
 from actgrid.attribution.targets import (
     PREDICTED,
     find_output_index,
@@ -90,6 +91,31 @@ class OutputRequest:
     output_name: str | None
     labels: Sequence[str] | None
 
+    def get_class_names(self, target_scores: TargetScores) -> Sequence[str] | None:
+        """Return the names of the classes; None if they are not known."""
+        if not target_scores.count:
+            return None
+        return resolve_labels(self.batch.model, int(target_scores.count), self.labels)
+
+    def name_targets(self, target_scores: TargetScores) -> list[str]:
+        """Return the name of each target: of its class or function, or the class index."""
+        score = self.batch.reader.score
+        if score is not None:
+            name = getattr(score, "__name__", type(score).__name__)
+            return [name] * len(target_scores.classes)
+        class_names = self.get_class_names(target_scores)
+        return [
+            str(target) if class_names is None else class_names[target]
+            for target in target_scores.classes
+        ]
+
+    def split(self) -> Iterator[tuple[ExplainedBatch, Sequence[int]]]:
+        """Yield parts of the batch, each with the indices of its maps."""
+        start = 0
+        for part in self.batch.split():
+            yield part, self.map_indices[start : start + len(part)]
+            start += len(part)
+
 
 @dataclass(frozen=True, eq=False)
 class ExplainedInput:
@@ -120,10 +146,13 @@ class ExplanationRequest:
         A request for each explained output of the model.
     explained_inputs
         Description of each explained tensor.
+    map_samples
+        Sample index of each map of the explanation.
     """
 
     output_requests: tuple[OutputRequest, ...]
     explained_inputs: tuple[ExplainedInput, ...]
+    map_samples: Sequence[int]
 
     @property
     def batch(self) -> ExplainedBatch:
@@ -344,7 +373,7 @@ def prepare_request(
                 None if token_names is None else [token_names[row] for row in rows],
             )
         )
-    return ExplanationRequest(requests, tuple(explained_inputs))
+    return ExplanationRequest(requests, tuple(explained_inputs), rows)
 
 
 def prepare_model_inputs(model: Any, x: Any, has_batch_axis: bool) -> Any:
@@ -518,20 +547,12 @@ def _make_attribution(
             f"maps of several outputs must have one size: got {', '.join(shapes.values())}; choose "
             "one layer, or explain one output at a time"
         )
-    names: list[str] = []
-    is_named = False
-    for request, _, part in parts:
-        class_names = None
-        if part.target_scores.count:
-            class_count = int(part.target_scores.count)
-            class_names = resolve_labels(request.batch.model, class_count, request.labels)
-            is_named = is_named or class_names is not None
-        score = request.batch.reader.score
-        for target in part.target_scores.classes:
-            if score is not None:
-                names.append(getattr(score, "__name__", type(score).__name__))
-            else:
-                names.append(str(target) if class_names is None else class_names[target])
+    names = [
+        name for request, _, part in parts for name in request.name_targets(part.target_scores)
+    ]
+    is_named = any(
+        request.get_class_names(part.target_scores) is not None for request, _, part in parts
+    )
     details: dict[str, list[Any]] = {
         name: [entry for part in attributions for entry in part.details[name]]
         for name in first.details

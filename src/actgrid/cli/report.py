@@ -327,7 +327,7 @@ def print_methods(as_json: bool) -> None:
 
 def print_attribution(file: Path, attribution: Attribution, picture: Path) -> None:
     """Print the method, target and picture path of an attribution in one line."""
-    from actgrid.attribution.comparison import format_targets
+    from actgrid.evaluation import format_targets
     from actgrid.rendering import TextAttribution
 
     (target,) = format_targets(attribution)

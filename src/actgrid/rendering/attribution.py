@@ -180,6 +180,27 @@ class Attribution(Picture):
         """Return the arguments of the constructor for an equal attribution."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def with_sign(self: _Self, signed: bool) -> _Self:
+        """Return the same maps, drawn as signed or as unsigned maps.
+
+        Parameters
+        ----------
+        signed : bool
+            Whether zero is in the middle of the colormap, as for maps with negative values.
+
+        Returns
+        -------
+        Attribution
+            The maps with this value of `signed`.
+
+        Examples
+        --------
+        >>> heatmap = actgrid.Heatmap(np.random.rand(14, 14))
+        >>> heatmap.cmap, heatmap.with_sign(True).cmap
+        ('viridis', 'RdBu_r')
+        """
+        return type(self)(**self._get_arguments() | {"signed": signed})
+
     def __iter__(self: _Self) -> Iterator[_Self]:
         return (self[index] for index in range(len(self)))
 

@@ -43,13 +43,15 @@ def get_cells(sheet: Any) -> npt.NDArray[np.uint8]:
 
 def test_rows_are_images_and_columns_are_methods(model: Any, images: Any) -> None:
     methods = ["occlusion", "gradcam", "saliency"]
-    sheet = actgrid.compare_methods(model, images, methods, alpha=0.7, clip=90)
+    sheet = actgrid.compare_methods(model, images, methods, metrics=[], alpha=0.7, clip=90)
     assert sheet.titles == ("image", *methods)
     pictures = get_cells(sheet)
     assert pictures.shape == (3, 4, 12, 10, 3)
     np.testing.assert_array_equal(pictures[:, 0], images)
     for column, method in enumerate(methods, 1):
-        overlay = actgrid.explain(model, images, method).overlay(alpha=0.7, clip=90)
+        # Occlusion has negative values: all methods have its scale, with zero in the middle.
+        heatmap = actgrid.explain(model, images, method).with_sign(True)
+        overlay = heatmap.overlay(alpha=0.7, clip=90)
         np.testing.assert_array_equal(pictures[:, column], overlay.pictures)
 
 
@@ -61,7 +63,8 @@ def test_captions_show_class_and_score(model: Any, images: Any) -> None:
     expected = [
         f"{name} {score:.4g}" for name, score in zip(heatmap.labels, heatmap.score, strict=True)
     ]
-    sheet = actgrid.compare_methods(model, images, ["gradcam", "saliency"], labels=labels)
+    methods = ["gradcam", "saliency"]
+    sheet = actgrid.compare_methods(model, images, methods, metrics=[], labels=labels)
     assert sheet.captions[::3] == tuple(expected)
     assert {*sheet.captions[1::3], *sheet.captions[2::3]} == {""}
     indices = actgrid.compare_methods(model, images, ["gradcam"], [2, 0, 1]).captions[::2]
@@ -71,10 +74,9 @@ def test_captions_show_class_and_score(model: Any, images: Any) -> None:
 def test_all_methods_explain_the_predicted_class(model: Any, images: Any) -> None:
     predicted = model.predict(images, verbose=0).argmax(1)
     assert len(set(predicted)) > 1
-    by_prediction = actgrid.compare_methods(model, images, ["gradcam", "occlusion"], batch_size=2)
-    by_class = actgrid.compare_methods(
-        model, images, ["gradcam", "occlusion"], predicted, batch_size=2
-    )
+    methods = ["gradcam", "occlusion"]
+    by_prediction = actgrid.compare_methods(model, images, methods, batch_size=2)
+    by_class = actgrid.compare_methods(model, images, methods, predicted, batch_size=2)
     np.testing.assert_array_equal(by_prediction.pictures, by_class.pictures)
     assert by_prediction.captions == by_class.captions
 
@@ -100,12 +102,12 @@ def test_options_and_layer_are_passed_to_their_methods(model: Any, images: Any) 
         "layercam": {},
         "smoothgrad": {"seed": 7},
     }
-    sheet = actgrid.compare_methods(model, images, methods, layer="first", cmap="magma")
+    sheet = actgrid.compare_methods(model, images, methods, layer="first", metrics=[], cmap="magma")
     assert sheet.titles == ("image", *methods)
     pictures = get_cells(sheet)
     for column, (method, options) in enumerate(methods.items(), 1):
         layer = "first" if method == "layercam" else None
-        heatmap = actgrid.explain(model, images, method, layer=layer, **options)
+        heatmap = actgrid.explain(model, images, method, layer=layer, **options).with_sign(True)
         np.testing.assert_array_equal(
             pictures[:, column], heatmap.overlay(cmap="magma").pictures, err_msg=method
         )
@@ -114,8 +116,68 @@ def test_options_and_layer_are_passed_to_their_methods(model: Any, images: Any) 
 def test_single_image_with_default_methods(model: Any, images: Any) -> None:
     sheet = actgrid.compare_methods(model, images[0])
     assert len(sheet) == sheet.columns == 5
-    assert sheet.titles[1:] == ("gradcam", "smoothgrad", "integrated_gradients", "occlusion")
-    assert actgrid.compare_methods(model, images[:1], "gradcam").titles == ("image", "gradcam")
+    names = ["gradcam", "integrated_gradients", "occlusion", "smoothgrad"]
+    assert sorted(sheet.attributions) == names
+    assert sheet.evaluation is not None
+    assert sheet.evaluation.metrics == ("deletion", "insertion")
+    single = actgrid.compare_methods(model, images[:1], "gradcam", metrics=[])
+    assert single.titles == ("image", "gradcam")
+    assert single.evaluation is None
+
+
+def test_methods_are_ranked_and_their_scores_are_shown(model: Any, images: Any) -> None:
+    methods = ["saliency", "gradcam", "occlusion"]
+    metrics = {"insertion": {"steps": 6}, "sparseness": {}}
+    sheet = actgrid.compare_methods(model, images, methods, metrics=metrics)
+    target = actgrid.explain(model, images).target
+    evaluation = actgrid.evaluate(model, images, methods, metrics, target)
+    assert list(sheet.attributions) == sheet.ranking == evaluation.ranking
+    assert sheet.titles == (
+        "image",
+        *(f"{rank}. {name}" for rank, name in enumerate(evaluation.ranking, 1)),
+    )
+    captions = np.array(sheet.captions).reshape(3, 4)
+    for column, name in enumerate(evaluation.ranking, 1):
+        row = evaluation.names.index(name)
+        for sample in range(3):
+            insertion = evaluation.values["insertion"][row, sample]
+            sparseness = evaluation.values["sparseness"][row, sample]
+            assert captions[sample, column] == (
+                f"insertion {insertion:.3g}  sparseness {sparseness:.3g}"
+            )
+
+
+def test_several_targets_have_a_row_each(model: Any, images: Any) -> None:
+    sheet = actgrid.compare_methods(model, images[:1], ["saliency"], [3, 1], metrics=[])
+    assert [caption.split()[0] for caption in sheet.captions[::2]] == ["3", "1"]
+    expected = actgrid.explain(model, images[:1], "saliency", [3, 1]).overlay().pictures
+    np.testing.assert_array_equal(get_cells(sheet)[:, 1], expected)
+    both = actgrid.compare_methods(model, images[:2], ["saliency"], [[3, 1], [0, 2]], metrics=[])
+    assert len(both) == 8
+
+
+def test_agreement_of_the_methods(model: Any, images: Any) -> None:
+    sheet = actgrid.compare_methods(model, images, ["saliency", "smoothgrad"], metrics=[])
+    expected = actgrid.measure_agreement(
+        {name: actgrid.explain(model, images, name) for name in ("saliency", "smoothgrad")}
+    )
+    np.testing.assert_allclose(sheet.agreement.values, expected.values)
+
+
+def test_colour_bar_is_that_of_the_maps(model: Any, images: Any) -> None:
+    unsigned = actgrid.compare_methods(model, images, ["saliency"], metrics=[])
+    signed = actgrid.compare_methods(model, images, ["saliency", "occlusion"], metrics=[])
+    assert (unsigned.cmap, unsigned.signed) == ("viridis", False)
+    assert (signed.cmap, signed.signed) == ("RdBu_r", True)
+    table = actgrid.rendering.lay_out_sheet(
+        signed.pictures, columns=3, titles=signed.titles, captions=signed.captions
+    ).to_rgb()
+    picture = signed.to_rgb()
+    np.testing.assert_array_equal(picture[: len(table)], table)
+    bar = picture[len(table) + 10].astype(int)
+    (columns,) = np.nonzero((bar != 255).any(1))
+    assert tuple(bar[columns[0]]) == tuple(actgrid.rendering.palette("RdBu_r")[0])
+    assert tuple(bar[columns[-1]]) == tuple(actgrid.rendering.palette("RdBu_r")[255])
 
 
 def test_files_are_loaded_once_and_drawn_unmodified(
@@ -137,7 +199,7 @@ def test_files_are_loaded_once_and_drawn_unmodified(
         return original_open(file, *arguments)
 
     monkeypatch.setattr(Image, "open", record_open)
-    sheet = actgrid.compare_methods(model, files, ["gradcam", "saliency"])
+    sheet = actgrid.compare_methods(model, files, ["gradcam", "saliency"], metrics=[])
     assert opened == files
     np.testing.assert_array_equal(get_cells(sheet)[:, 0], images)
     prepared = actgrid.load_images(files, model=model)
@@ -150,6 +212,8 @@ def test_files_are_loaded_once_and_drawn_unmodified(
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
+        ({"metrics": ["deletoin"]}, OptionError, "did you mean deletion"),
+        ({"metrics": ["energy"]}, OptionError, "energy needs the explained objects"),
         ({"methods": ["gradcan"]}, OptionError, "did you mean gradcam"),
         ({"methods": []}, OptionError, "at least one"),
         ({"methods": [["gradcam"]]}, OptionError, "method must be one of"),
