@@ -1,4 +1,4 @@
-"""What `actgrid.evaluate` takes and returns."""
+"""Arguments and results of `actgrid.evaluate`."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def test_frame_has_a_row_for_each_image_and_a_column_for_each_metric(
 
 def test_batches_do_not_change_values(network: Any, samples: Array) -> None:
     names = ["deletion", "mu_fidelity", "road", "average_drop"]
-    whole, split = (
+    by_one, by_two = (
         actgrid.evaluate(network, samples, ["gradcam"], names, batch_size=size, steps=4)
         for size in (32, 2)
     )
     for name in names:
-        np.testing.assert_allclose(split.values[name], whole.values[name], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(by_two.values[name], by_one.values[name], rtol=1e-4, atol=1e-6)
 
 
 def test_classes_of_given_attributions_are_evaluated(network: Any, samples: Array) -> None:

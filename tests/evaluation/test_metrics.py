@@ -22,14 +22,16 @@ Array = npt.NDArray[Any]
 
 def predict(model: Any, x: Array, classes: Array) -> Array:
     """Return the probability of a class for each sample."""
-    return np.asarray(model(x))[np.arange(len(x)), classes]
+    probabilities: Array = np.asarray(model(x))[np.arange(len(x)), classes]
+    return probabilities
 
 
 def compute_logits(model: Any, x: Array, classes: Array) -> Array:
     """Return the logit of a class of a Sequential that ends in an activated dense layer."""
     features = keras.Model(model.inputs[0], model.layers[-2].output)(x)
     kernel, bias = map(np.asarray, model.layers[-1].weights)
-    return (np.asarray(features) @ kernel + bias)[np.arange(len(x)), classes]
+    logits: Array = (np.asarray(features) @ kernel + bias)[np.arange(len(x)), classes]
+    return logits
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,12 @@ def test_mu_fidelity_and_infidelity(
         x = np.where(mask[None, ..., None], 0.25, samples).astype(np.float32)
         decreases[:, index] = full - compute(network, x, classes)
         sums[:, index] = (maps * mask).sum((1, 2))
-    options = {"samples": count, "grid_size": grid, "hidden_fraction": fraction, "seed": 7}
+    options: dict[str, Any] = {
+        "samples": count,
+        "grid_size": grid,
+        "hidden_fraction": fraction,
+        "seed": 7,
+    }
     evaluation = actgrid.evaluate(
         network,
         samples,
@@ -236,7 +243,7 @@ def test_randomization_permutes_layers_from_the_output(network: Any, samples: Ar
     random = np.random.default_rng(3)
     target = np.asarray(network(samples)).argmax(1)
     reference = actgrid.explain(network, samples, "saliency").values.reshape(3, -1)
-    expected = [np.ones(3)]
+    expected: list[Any] = [np.ones(3)]
     for name in ("head", "second", "first"):
         for variable in clone.get_layer(name).weights:
             values = np.asarray(variable)
@@ -391,9 +398,8 @@ def test_random_maps_are_near_chance(planted_model: Any, planted_images: Array) 
     )
     means = evaluation.means
     # The mean of the random order: the logit falls linearly with the hidden fraction.
-    logits = np.log(
-        predict(planted_model, planted_images, 1) / predict(planted_model, planted_images, 0)
-    )
+    probabilities = predict(planted_model, planted_images, np.ones(4, int))
+    logits = np.log(probabilities / (1 - probabilities))
     chance = np.mean([1 / (1 + np.exp(-logits * kept)) for kept in np.linspace(1, 0, 51)])
     np.testing.assert_allclose(means["deletion"], chance, atol=0.02)
     np.testing.assert_allclose(means["insertion"], chance, atol=0.02)

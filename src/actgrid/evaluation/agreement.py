@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from actgrid.errors import OptionError, ShapeError
 from actgrid.evaluation.correlation import correlate, rank_values
-from actgrid.evaluation.map_values import read_maps
+from actgrid.evaluation.map_values import read_maps, resize_maps
 from actgrid.option_groups import takes_options
 from actgrid.options import AgreementOptions
 from actgrid.rendering import Attribution

@@ -145,7 +145,7 @@ class Metric:
 
     @property
     def direction(self) -> str:
-        """Which values are better: ``"higher"``, ``"lower"`` or ``""``."""
+        """Name of the better direction: ``"higher"``, ``"lower"``, or ``""`` if there is none."""
         return {True: "higher", False: "lower", None: ""}[self.is_higher_better]
 
     @property

@@ -53,8 +53,8 @@ def road(
     body = _ImputedScoreFunction(batch.reader, maps.uses_probabilities(score_type))
     tables = tf.constant(ranks), tf.constant(starts), tf.constant(ends), tf.constant(seed)
     parts = [np.asarray(part) for part in batch.run_samples(body, len(starts), *tables)]
-    most, least = np.split(np.concatenate(parts).reshape(len(batch), -1), 2, axis=1)
-    difference = (least - most) / 2
+    without_first, without_last = np.split(np.concatenate(parts).reshape(len(batch), -1), 2, axis=1)
+    difference = (without_last - without_first) / 2
     curve = MetricCurve(
         np.array(fractions, np.float32),
         difference,
