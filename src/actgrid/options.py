@@ -1043,6 +1043,43 @@ class MetricOptions(TypedDict, total=False):
     ]
 
 
+class MetricListOptions(TypedDict, total=False):
+    """Options for selecting metrics."""
+
+    metric: Annotated[
+        str | Sequence[str] | None,
+        Option(
+            Object("the name of a metric", "METRIC"),
+            None,
+            "Metric of the attribution maps; actgrid evaluate --list lists all metrics.",
+            none="deletion and insertion",
+            is_repeatable=True,
+        ),
+    ]
+
+
+class MetricTableOptions(TypedDict, total=False):
+    """Options for listing metrics."""
+
+    list: Annotated[
+        bool, Option(Flag(), False, "List the metrics and exit; no model or image is needed.")
+    ]
+
+
+class OptionalPictureOptions(TypedDict, total=False):
+    """Options for output files."""
+
+    output: Annotated[
+        str | None,
+        Option(
+            Text("FILE"),
+            None,
+            "File for the picture; its suffix is the image format.",
+            none="no picture is drawn",
+        ),
+    ]
+
+
 class RegionOptions(TypedDict, total=False):
     """Options for the regions of explained objects."""
 
@@ -1051,8 +1088,10 @@ class RegionOptions(TypedDict, total=False):
         Option(
             Object("an array, nonzero in the object", "FILE"),
             None,
-            "Masks of the explained objects, (N, height, width) of any size, nonzero in an object.",
+            "Masks of the explained objects, (N, height, width) of any size, nonzero in an object. "
+            "On the command line an image or .npy file for each image.",
             none="the regions are not known",
+            is_repeatable=True,
         ),
     ]
     boxes: Annotated[
@@ -1061,8 +1100,10 @@ class RegionOptions(TypedDict, total=False):
             Object("boxes: top, left, bottom, right", "BOX"),
             None,
             "Boxes of the explained objects, (top, left, bottom, right) in pixels of the model "
-            "input: for each image one, or a list of them.",
+            "input: for each image one, or a list of them. On the command line such as "
+            "10,20,90,120, one for each image.",
             none="the regions are not known",
+            is_repeatable=True,
         ),
     ]
 
@@ -1122,7 +1163,7 @@ class ExplainOptions(RequestOptions, MethodOptions, total=False):
     """Options for `actgrid.explain`."""
 
 
-class CompareOptions(RequestOptions, OverlayOptions, total=False):
+class CompareOptions(RequestOptions, OverlayOptions, ProgressOptions, total=False):
     """Options for `actgrid.compare_methods`."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from threading import Thread
@@ -13,10 +13,12 @@ from typing import Any
 from actgrid import demo, models
 from actgrid.errors import AssumptionWarning
 from actgrid.models.frameworks import keras, load_tensorflow
+from actgrid.models.image_sources import find_images
 from actgrid.models.images import load_images
 from actgrid.models.layers import collect_operations
 from actgrid.models.loading import is_function_spec
 from actgrid.models.preprocessing import Preprocessing, find_preprocessing
+from actgrid.models.sample_files import is_sample_file
 from actgrid.models.sample_inputs import find_sample_kind
 from actgrid.models.vocabularies import Tokenizer, read_vocabulary
 from actgrid.option_groups import get_options
@@ -25,6 +27,7 @@ from actgrid.options import InputOptions
 __all__ = [
     "load_model",
     "load_source",
+    "load_sources",
     "parse_layers",
     "read_tokens",
     "resolve_preprocessing",
@@ -75,6 +78,33 @@ def load_source(source: str, model: Any, options: Mapping[str, Any]) -> Any:
     if find_sample_kind(model) in (None, "image") and dict(options) != defaults:
         return load_images(value, model=model, **options)
     return value
+
+
+def load_sources(sources: Sequence[str], model: Any, options: Mapping[str, Any]) -> Any:
+    """Load the arguments IMAGE of a command, which may be files of other samples.
+
+    Parameters
+    ----------
+    sources
+        Images, folders or globs of them, or ``"demo"``; for a model that takes no images, files of
+        its samples, or texts.
+    model
+        The model.
+    options
+        Options of `actgrid.options.InputOptions`.
+
+    Returns
+    -------
+    object
+        Input for `actgrid.explain`: a list of files, a preprocessed array if options differ from
+        their defaults, or the texts or paths.
+    """
+    has_samples = all(is_sample_file(Path(source), "image") for source in sources)
+    if has_samples or find_sample_kind(model) not in (None, "image"):
+        return sources[0] if len(sources) == 1 else list(sources)
+    files = [file for source in sources for file in find_images(source)]
+    defaults = {name: option.default for name, option in get_options(InputOptions).items()}
+    return files if dict(options) == defaults else load_images(files, model=model, **options)
 
 
 def read_tokens(path: str | None) -> Tokenizer | None:

@@ -17,6 +17,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from actgrid.attribution import Maximization
     from actgrid.bench import Timing
+    from actgrid.evaluation import Evaluation
     from actgrid.figures import DrawnLayer, DrawnWeight
     from actgrid.models import LayerInfo
     from actgrid.models.preprocessing import Preprocessing
@@ -34,6 +35,7 @@ __all__ = [
     "attribution_as_dict",
     "diagram_as_dict",
     "drawn_layers_as_dict",
+    "evaluation_as_dict",
     "find_slower_cases",
     "lens_as_dict",
     "maximization_as_dict",
@@ -41,12 +43,14 @@ __all__ = [
     "print_attention",
     "print_attribution",
     "print_diagram",
+    "print_evaluation",
     "print_facts",
     "print_infos",
     "print_layers",
     "print_lens",
     "print_maximization",
     "print_methods",
+    "print_metrics",
     "print_output_folder",
     "print_preprocessing",
     "print_stream",
@@ -323,6 +327,66 @@ def print_methods(as_json: bool) -> None:
     for name, method in get_methods().items():
         table.add_row(name, ", ".join(method.needs) or "batch", method.summary, method.source)
     _make_console().print(table)
+
+
+def print_metrics(as_json: bool) -> None:
+    """Print a table of the metrics of attribution maps, or JSON that also lists their options."""
+    from actgrid.evaluation.metrics import get_metrics
+
+    metrics = get_metrics().values()
+    if as_json:
+        fields = ("direction", "needs", "summary", "source", "options")
+        rows = [
+            {"metric": metric.name} | {field: getattr(metric, field) for field in fields}
+            for metric in metrics
+        ]
+        print(json.dumps(rows))
+        return
+    table = _make_table("metric", "better", "needs", "summary", "source")
+    for metric in metrics:
+        needs = ", ".join(metric.needs) or "maps"
+        table.add_row(metric.name, metric.direction, needs, metric.summary, metric.source)
+    _make_console().print(table)
+
+
+def print_evaluation(evaluation: Evaluation, picture: Path | None) -> None:
+    """Print a table of the mean of each metric for each attribution, best attribution first."""
+    from actgrid.evaluation.metrics import get_metrics
+
+    names = list(evaluation.values)
+    titles = tuple(f"{name} ({get_metrics()[name].direction})" for name in names)
+    table = _make_table("attribution", *titles, right=titles)
+    for attribution in evaluation.ranking:
+        row = evaluation.names.index(attribution)
+        values = (f"{evaluation.means[name][row]:.4g}" for name in names)
+        table.add_row(attribution, *values)
+    _make_console().print(table)
+    count = len(evaluation.images)
+    print(f"mean over {count} map{'s' if count != 1 else ''}")
+    if picture is not None:
+        print(picture)
+
+
+def evaluation_as_dict(evaluation: Evaluation, picture: Path | None) -> dict[str, Any]:
+    """Return the values of an evaluation as a dict for JSON, with a row for each map."""
+    rows = [
+        {
+            "attribution": name,
+            "image": int(image),
+            "target": evaluation.targets[index],
+            **{
+                metric: None if math.isnan(values[row, index]) else float(values[row, index])
+                for metric, values in evaluation.values.items()
+            },
+        }
+        for row, name in enumerate(evaluation.names)
+        for index, image in enumerate(evaluation.images)
+    ]
+    return {
+        "ranking": evaluation.ranking,
+        "rows": rows,
+        "file": None if picture is None else str(picture),
+    }
 
 
 def print_attribution(file: Path, attribution: Attribution, picture: Path) -> None:

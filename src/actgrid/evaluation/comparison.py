@@ -26,6 +26,7 @@ from actgrid.evaluation.results import Evaluation
 from actgrid.models.types import LayerLike, ModelInput, ModelLike, TargetLike
 from actgrid.option_groups import pick_options, takes_options
 from actgrid.options import CompareOptions, OverlayOptions, RequestOptions
+from actgrid.progress import show_progress
 from actgrid.rendering import Attribution, Sheet, lay_out_sheet
 from actgrid.rendering.color_bar import draw_color_bar
 from actgrid.rendering.sheet import pad_pictures
@@ -198,7 +199,9 @@ def compare_methods(
     check_metric_needs(options_by_metric, (), has_regions=False)
     request = prepare_request(model, x, target, **pick_options(options, RequestOptions))
     overlay = cast(OverlayOptions, pick_options(options, OverlayOptions))
-    return compare_request(request, options_by_method, layer, options_by_metric, overlay)
+    return compare_request(
+        request, options_by_method, layer, options_by_metric, overlay, options["progress"]
+    )
 
 
 def compare_request(
@@ -207,6 +210,7 @@ def compare_request(
     layer: LayerLike | None,
     metrics: Mapping[Metric, Mapping[str, Any]],
     overlay: OverlayOptions,
+    progress: bool = False,
 ) -> MethodComparison:
     """Compare attribution methods for a prepared request, see `compare_methods`.
 
@@ -220,6 +224,8 @@ def compare_request(
         Layer for the methods that use one; None: the default layer.
     overlay
         Options for drawing the maps over the samples.
+    progress
+        Whether to show progress bars.
     """
     check_needs(methods, request.batch.model)
     is_image = request.batch.layout.names == ("height", "width")
@@ -233,13 +239,17 @@ def compare_request(
         request = request.with_backdrop(request.backdrop.shrink(_MAX_SIDE))
     attributions: dict[str, Attribution] = {}
     candidates: dict[str, Candidate] = {}
-    for method, options in methods.items():
-        chosen_layer = layer if method.takes_layer else None
-        attribution = request.explain(method, chosen_layer, options)
-        explain = make_explainer(method, chosen_layer, options)
-        attributions[method.name] = attribution
-        candidates[method.name] = Candidate(attribution.values, explain)
-    evaluation = evaluate_request(request, candidates, metrics) if metrics else None
+    with show_progress(len(methods), "explaining", progress) as advance:
+        for method, options in methods.items():
+            chosen_layer = layer if method.takes_layer else None
+            attribution = request.explain(method, chosen_layer, options)
+            explain = make_explainer(method, chosen_layer, options)
+            attributions[method.name] = attribution
+            candidates[method.name] = Candidate(attribution.values, explain)
+            advance()
+    evaluation = None
+    if metrics:
+        evaluation = evaluate_request(request, candidates, metrics, progress=progress)
     if evaluation is not None:
         attributions = {name: attributions[name] for name in evaluation.ranking}
     # The maps have different units, but can share the meaning of a colour.

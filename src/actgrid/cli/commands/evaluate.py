@@ -1,0 +1,131 @@
+"""The command `actgrid evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from actgrid.cli.arguments import OptionalImages, OptionalModel
+from actgrid.cli.command import Options, command
+from actgrid.errors import OptionError
+from actgrid.options import (
+    BatchOptions,
+    ImageInputOptions,
+    InputOptions,
+    JsonOptions,
+    LabelOptions,
+    MetricListOptions,
+    MetricOptions,
+    MetricTableOptions,
+    ModelOptions,
+    OptionalPictureOptions,
+    RegionOptions,
+    TargetOptions,
+    TokenOptions,
+)
+
+
+@command(
+    OptionalPictureOptions,
+    MetricTableOptions,
+    MetricListOptions,
+    MetricOptions,
+    RegionOptions,
+    TargetOptions,
+    LabelOptions,
+    ImageInputOptions,
+    TokenOptions,
+    InputOptions,
+    ModelOptions,
+    BatchOptions,
+    JsonOptions,
+    batch_size=32,
+)
+def evaluate(
+    model: OptionalModel = None, images: OptionalImages = None, *, options: Options
+) -> None:
+    """Evaluate attribution methods by metrics such as deletion and insertion.
+
+    The methods of --method have their default options. The table shows the mean of each metric;
+    --json prints the value for each image. The picture has the table and the curves of the metrics.
+    """
+    from actgrid.cli import report
+
+    if options["list"]:
+        report.print_metrics(options["json"])
+        return
+    if model is None or not images:
+        raise OptionError("MODEL and IMAGE are required, except with --list")
+
+    from actgrid.cli.explaining import (
+        parse_targets,
+        print_warnings_in_one_line,
+        read_labels_option,
+        rephrase_target_errors,
+        select_methods,
+    )
+    from actgrid.cli.loading import (
+        load_model,
+        load_sources,
+        parse_layers,
+        read_tokens,
+        resolve_preprocessing,
+    )
+    from actgrid.cli.regions import parse_boxes, read_masks
+    from actgrid.encoding import find_image_format, make_folder
+    from actgrid.evaluation import evaluate
+    from actgrid.evaluation.evaluating import DEFAULT_METRICS, check_metric_needs
+    from actgrid.evaluation.metrics import parse_metrics
+
+    # Invalid options are reported before the model loads, which takes seconds.
+    output = None if options["output"] is None else Path(options["output"])
+    if output is not None:
+        find_image_format(output.suffix)
+        make_folder(output.parent)
+    layer = options["layer"]
+    methods = options["method"] if isinstance(options["method"], list) else [options["method"]]
+    select_methods(methods, layer, {})
+    metrics = options["metric"] or DEFAULT_METRICS
+    settings = options.select(MetricOptions)
+    boxes, masks = parse_boxes(options["boxes"]), read_masks(options["masks"])
+    has_regions = boxes is not None or masks is not None
+    check_metric_needs(parse_metrics(metrics, settings), (), has_regions=has_regions)
+    labels = read_labels_option(options["labels"])
+    target = parse_targets(options["target"] or [], labels)
+    tokens: Any = read_tokens(options["tokens"])
+    network = load_model(model, **options.select(ModelOptions))
+    preprocessing = resolve_preprocessing(network, options["preprocess"])
+    x = load_sources(images, network, options.select(InputOptions))
+    count = len(x) if isinstance(x, list) else 1
+    if isinstance(target, list) and count > 1:
+        target = [target] * count
+    layers = parse_layers(network, None if layer is None else [layer])
+    with rephrase_target_errors(), print_warnings_in_one_line():
+        evaluation = evaluate(
+            network,
+            x,
+            methods,
+            metrics,
+            target,
+            None if layers is None else layers[0],
+            labels=labels,
+            masks=masks,
+            boxes=boxes,
+            image_input=options["image_input"],
+            embedding=options["embedding"],
+            tokens=tokens,
+            batch_size=options["batch_size"],
+            progress=True,
+            **settings,
+        )
+    if output is not None:
+        evaluation.save(output)
+    if options["json"]:
+        about = {"preprocessing": report.preprocessing_as_dict(preprocessing)}
+        typer.echo(json.dumps(report.evaluation_as_dict(evaluation, output) | about))
+    else:
+        report.print_evaluation(evaluation, output)
+        report.print_preprocessing(preprocessing)
