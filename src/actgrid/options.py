@@ -1066,20 +1066,6 @@ class MetricTableOptions(TypedDict, total=False):
     ]
 
 
-class OptionalPictureOptions(TypedDict, total=False):
-    """Options for output files."""
-
-    output: Annotated[
-        str | None,
-        Option(
-            Text("FILE"),
-            None,
-            "File for the picture; its suffix is the image format.",
-            none="no picture is drawn",
-        ),
-    ]
-
-
 class RegionOptions(TypedDict, total=False):
     """Options for the regions of explained objects."""
 

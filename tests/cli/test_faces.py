@@ -30,7 +30,9 @@ COMMANDS: dict[str, Command] = dict(find_commands())
 # Command -> Python function with the same defaults.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "attention": actgrid.extract_attention,
+    "compare": actgrid.compare_methods,
     "diagram": actgrid.diagram,
+    "evaluate": actgrid.evaluate,
     "explain": actgrid.explain,
     "export": actgrid.export_site,
     "layers": actgrid.list_layers,
@@ -72,7 +74,8 @@ def list_definitions(command: Command) -> Iterator[tuple[str, Option]]:
 
 def test_list_of_commands() -> None:
     assert list(COMMANDS) == [
-        *("attention", "bench", "demo", "diagram", "explain", "export", "info", "layers"),
+        *("attention", "bench", "compare", "demo", "diagram", "evaluate", "explain", "export"),
+        *("info", "layers"),
         *("maximize", "measure", "render", "render-weights", "residual-stream", "serve"),
     ]
 
@@ -129,7 +132,9 @@ def test_every_option_of_a_python_function_is_on_the_command_line() -> None:
         missing[name] = known - set(get_option_parameters(name)) - {"model", "images", "progress"}
     assert missing == {
         "attention": {"x"},
+        "compare": {"x", "methods", "metrics", "pixels"},
         "diagram": {"x", "sample"},
+        "evaluate": {"x", "attributions", "metrics"},
         "explain": {"x", "image_input", "pixels"},
         "export": set(),
         "layers": {"x"},
@@ -197,8 +202,10 @@ def test_images_follow_the_model() -> None:
     assert arguments == {
         "attention": ["model", "source"],
         "bench": [],
+        "compare": ["model", "images"],
         "demo": [],
         "diagram": ["model", "image"],
+        "evaluate": ["model", "images"],
         "explain": ["model", "images"],
         "export": ["model", "images"],
         "info": [],

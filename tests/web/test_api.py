@@ -40,6 +40,8 @@ GET_PATHS = [
     "/api/images/{image}/heatmaps/{method}/{target}.json",
     "/api/images/{image}/heatmaps/{method}/{target}.png",
     "/api/images/{image}/heatmaps/{method}/{target}/progress.json",
+    "/api/images/{image}/scores/{method}/{target}.json",
+    "/api/images/{image}/scores/{method}/{target}/progress.json",
     "/api/layers/{layer}/kernel.json",
     "/api/layers/{layer}/kernel.png",
     "/api/layers/{layer}/dataset.json",

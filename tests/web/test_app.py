@@ -174,6 +174,28 @@ def test_classes_and_heatmap(
     assert levels.shape == (16, 12)
 
 
+def test_scores_equal_evaluate(
+    client: Client, images: dict[str, str], model: Any, photos: Path
+) -> None:
+    image = images["photo0.png"]
+    url = f"/api/images/{image}/scores/occlusion/bird"
+    assert client.get(f"{url}/progress.json").json()["state"] == "none"
+    scores = client.get(f"{url}.json").json()
+    assert client.get(f"{url}/progress.json").json()["state"] == "ready"
+    assert (scores["method"], scores["target"]) == ("occlusion", 2)
+    x = actgrid.load_images(photos / "photo0.png", model=model)
+    evaluation = actgrid.evaluate(model, x, "occlusion", target=2, steps=20)
+    assert [score["metric"] for score in scores["scores"]] == ["deletion", "insertion"]
+    assert [score["better"] for score in scores["scores"]] == ["lower", "higher"]
+    np.testing.assert_allclose(
+        [score["value"] for score in scores["scores"]],
+        [evaluation.means[name][0] for name in ("deletion", "insertion")],
+        rtol=1e-4,
+    )
+    wrong = client.get(f"/api/images/{image}/scores/gradcm/predicted.json")
+    assert (wrong.status_code, "did you mean gradcam" in wrong.text) == (422, True)
+
+
 def test_kernel_levels_equal_render_weights(
     client: Client, node_index: dict[str, int], model: Any
 ) -> None:
@@ -274,7 +296,7 @@ def test_head_returns_status_and_headers_of_get(
     parameters = {"image": images["photo0.png"], "layer": node_index["conv"], "channel": 1}
     parameters |= {"method": "gradcam", "target": "dog", "normalize": "minmax", "scope": "layer"}
     urls = [path.format(**parameters) for path, methods in operations.items() if "get" in methods]
-    assert len(urls) == 21
+    assert len(urls) == 23
     urls += ["/", "/main.js", "/style.css", "/api/openapi.json", "/nowhere", "/api/nowhere"]
     urls += [f"/api/images/{parameters['image']}/layers/999.json", "/api/images/xyz/picture.png"]
     statuses = set()

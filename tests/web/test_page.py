@@ -787,6 +787,87 @@ def test_heatmap_shows_progress_and_can_be_cancelled(open_page: OpenPage, url: s
         expect(progress).to_be_hidden()
 
 
+def read_map(canvas: Locator) -> Array:
+    """Return the RGB pixels of a canvas."""
+    return read_canvas(canvas)[..., :3].astype(int)
+
+
+def test_methods_are_compared_in_one_colour_scale(
+    open_page: OpenPage, demo_model: Any, folder: Path
+) -> None:
+    link = "#tab=methods&methods=gradcam,gradient_x_input&alpha=1"
+    with open_page(link, fresh=True) as page:
+        figures = page.locator("#methods .comparison figure")
+        expect(figures).to_have_count(3)
+        for figure, method in zip(
+            (figures.nth(1), figures.nth(2)), ("gradcam", "gradient_x_input"), strict=True
+        ):
+            expect(figure.locator("canvas")).to_have_attribute(
+                "data-shown", re.compile(f"{method}[|]predicted"), timeout=30_000
+            )
+            expect(figure).to_contain_text(
+                re.compile(r"deletion [\d.]+ · insertion"), timeout=30_000
+            )
+        expect(figures.nth(1).locator("b")).to_have_text(re.compile("^[12][.] gradcam"))
+        expect(page.locator("#methods h2")).to_contain_text("cat")
+        # One map is signed: both have its colours, and zero is the colour in the middle.
+        x = actgrid.load_images(folder / "cat.png", model=demo_model)
+        lut = palette("RdBu_r").astype(int)
+        for index, method in ((1, "gradcam"), (2, "gradient_x_input")):
+            heatmap = actgrid.explain(demo_model, x, method)
+            levels = heatmap.levels()[0].astype(int)
+            if not heatmap.signed:
+                levels = 128 + levels // 2
+            shown = read_map(figures.nth(index).locator("canvas"))
+            factor = shown.shape[0] // levels.shape[0]
+            np.testing.assert_allclose(shown[::factor, ::factor], lut[levels], atol=2)
+        expect(page.locator(".colour-scale")).to_contain_text("against the class")
+        figures.nth(2).get_by_role("button", name="Remove gradient_x_input").click()
+        expect(figures).to_have_count(2)
+        assert parse_hash(page)["methods"] == "gradcam"
+        expect(page.locator(".colour-scale")).to_contain_text("smallest")
+        page.locator("#methods").get_by_role("button", name="Scores").click()
+        expect(figures.nth(1)).to_contain_text("deletion")  # known scores stay
+        choose(page, "#methods", "Methods", "saliency")
+        expect(figures.nth(2).locator("canvas")).to_have_attribute(
+            "data-shown", re.compile("saliency[|]predicted"), timeout=30_000
+        )
+        expect(figures.nth(2)).not_to_contain_text("deletion")
+        expect(figures.nth(2).locator(".progress")).to_be_hidden()
+        target = page.locator("#methods").get_by_label("Target")
+        target.fill("golden retriever")
+        target.press("Enter")
+        expect(figures.nth(2).locator("canvas")).to_have_attribute(
+            "data-shown", re.compile("saliency[|]207"), timeout=30_000
+        )
+        picture = download_picture(page, page.locator("#methods").get_by_text("Save").click)
+        assert picture.shape[1] > 600
+
+
+def test_slow_method_can_be_cancelled_while_others_are_compared(
+    open_page: OpenPage, url: str
+) -> None:
+    with open_page("#tab=methods&methods=rise,saliency&scores=off", fresh=True) as page:
+        rise, saliency = (page.locator("#methods figure").nth(index) for index in (1, 2))
+        expect(rise.locator(".progress")).to_contain_text("of 2,000", timeout=30_000)
+        expect(saliency.locator(".progress")).to_contain_text("Waiting")
+        image = get_image_ids(page)[0]
+        rise.get_by_role("button", name="Cancel").click()
+        expect(rise.locator(".note")).to_contain_text("The computation was cancelled.")
+        expect(saliency.locator("canvas")).to_have_attribute(
+            "data-shown", re.compile("saliency[|]predicted"), timeout=30_000
+        )
+        page.wait_for_function(
+            IS_IDLE, arg=f"{url}api/images/{image}/heatmaps/rise/predicted/progress.json"
+        )
+        rise.get_by_role("button", name="Compute").click()
+        expect(rise.locator(".progress")).to_contain_text("of 2,000", timeout=30_000)
+        page.locator("#tab-layer").click()  # a view that is not seen computes nothing
+        page.wait_for_function(
+            IS_IDLE, arg=f"{url}api/images/{image}/heatmaps/rise/predicted/progress.json"
+        )
+
+
 def test_maximize_shows_progress_and_can_be_cancelled(open_page: OpenPage, url: str) -> None:
     progress_url = re.compile(r"/channels/7/maximized/progress\.json")
     with open_page(f"#layer={LAST}&channel=7", fresh=True) as page:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from actgrid.attribution.lime import check_packages
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_options, find_method, get_methods
-from actgrid.attribution.requests import prepare_request
+from actgrid.attribution.requests import ExplanationRequest, prepare_request
 from actgrid.encoding import encode_png
 from actgrid.errors import MissingDependencyError, NotFoundError
+from actgrid.evaluation.evaluating import Candidate, evaluate_request
+from actgrid.evaluation.metrics import parse_metrics
 from actgrid.models.labels import find_class_index
 from actgrid.rendering import (
     Attribution,
@@ -22,7 +28,7 @@ from actgrid.rendering.layout import choose_columns
 from actgrid.web.cache import Cache
 from actgrid.web.computations import Computations
 from actgrid.web.engine import Engine
-from actgrid.web.images import ImageStore
+from actgrid.web.images import ImageStore, StoredImage
 from actgrid.web.layers import round_for_json
 from actgrid.web.scheduling import LongTask
 from actgrid.web.viewed import ViewedModel
@@ -30,7 +36,10 @@ from actgrid.web.viewed import ViewedModel
 __all__ = ["Heatmaps"]
 
 _Key = tuple[str, str, str, "int | None", "str | None"]
-_Result = tuple[dict[str, Any], bytes]
+# Description of a heatmap, its PNG file, and the values of its map, (1, ...).
+_Result = tuple[dict[str, Any], bytes, npt.NDArray[np.float32]]
+# Metrics that the page shows for each method, with fewer steps than `actgrid.evaluate`.
+_METRICS: Mapping[str, Mapping[str, Any]] = {"deletion": {"steps": 20}, "insertion": {"steps": 20}}
 
 
 class Heatmaps:
@@ -119,24 +128,11 @@ class Heatmaps:
         _, image, method, target, path = key
         stored = self._images[image]
 
-        is_image = self._engine.input.kind == "image"
-
         async def compute() -> _Result:
             prepared = await self._engine.get_prepared(stored)
 
             def explain(task: LongTask) -> _Result:
-                request = prepare_request(
-                    self._engine.model,
-                    prepared.x,
-                    target,
-                    self._viewed.labels,
-                    batch_size=self._batch_size,
-                    pixels=prepared.picture[None] if is_image else None,
-                    progress=task.report,
-                    tokens=None if is_image else stored.source.names,
-                    embedding=False if is_image else None,
-                    has_batch_axis=True,
-                )
+                request = self._prepare_request(stored, prepared, target, task)
                 heatmap = request.explain(self.methods[method], path, {}, warn=False)
                 description = {
                     "kind": self._engine.input.kind,
@@ -153,12 +149,72 @@ class Heatmaps:
                     "tokens": None,
                 }
                 if isinstance(heatmap, Heatmap):
-                    return description, encode_png(heatmap.levels()[0])
-                return _draw_sample_map(description, heatmap)
+                    return description, encode_png(heatmap.levels()[0]), heatmap.values
+                return *_draw_sample_map(description, heatmap), heatmap.values
 
             return await self._computations.run(key, explain)
 
         return await self._cache.get(key, compute)
+
+    def make_scores_key(self, key: _Key) -> _Key:
+        """Return the cache key of the scores of a heatmap."""
+        return "scores", *key[1:]
+
+    async def get_scores(self, key: _Key) -> dict[str, Any]:
+        """Return the metrics of a heatmap, for JSON.
+
+        Parameters
+        ----------
+        key
+            Key of the heatmap.
+        """
+        _, image, method, target, _ = key
+        stored = self._images[image]
+        scores_key = self.make_scores_key(key)
+
+        async def compute() -> dict[str, Any]:
+            about, _, maps = await self.get(key)
+            prepared = await self._engine.get_prepared(stored)
+
+            def evaluate(task: LongTask) -> dict[str, Any]:
+                request = self._prepare_request(stored, prepared, target, task)
+                metrics = parse_metrics(_METRICS, {})
+                candidates = {method: Candidate(maps)}
+                evaluation = evaluate_request(request.with_predicted_classes(), candidates, metrics)
+                return {
+                    "method": method,
+                    "target": about["target"],
+                    "scores": [
+                        {
+                            "metric": metric.name,
+                            "value": round_for_json(evaluation.values[metric.name][0])[0],
+                            "better": metric.direction,
+                            "summary": metric.summary,
+                        }
+                        for metric in metrics
+                    ],
+                }
+
+            return await self._computations.run(scores_key, evaluate)
+
+        return await self._cache.get(scores_key, compute)
+
+    def _prepare_request(
+        self, stored: StoredImage, prepared: Any, target: int | None, task: LongTask
+    ) -> ExplanationRequest:
+        is_image = self._engine.input.kind == "image"
+        return prepare_request(
+            self._engine.model,
+            prepared.x,
+            target,
+            self._viewed.labels,
+            batch_size=self._batch_size,
+            pixels=prepared.picture[None] if is_image else None,
+            progress=task.report,
+            tokens=None if is_image else stored.source.names,
+            embedding=False if is_image else None,
+            has_batch_axis=True,
+        )
 
 
 def _draw_sample_map(

@@ -222,6 +222,23 @@ class Heatmap(BaseModel):
     tokens: list[Token] | None = Field(description="Tokens of a text, without padding.")
 
 
+class Score(BaseModel):
+    """JSON object with the value of a metric for a heatmap."""
+
+    metric: str
+    value: float | None = Field(description="Value; null if the metric is not defined.")
+    better: Literal["higher", "lower", ""] = Field(description="Direction of better values.")
+    summary: str
+
+
+class Scores(BaseModel):
+    """JSON response with the metrics of a heatmap."""
+
+    method: str
+    target: int | None = Field(description="Index of the explained class.")
+    scores: list[Score]
+
+
 class Progress(BaseModel):
     """JSON response with the state and progress of a long computation."""
 

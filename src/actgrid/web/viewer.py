@@ -421,6 +421,29 @@ class Viewer:
         """Return the progress of a heatmap for JSON; see `get_heatmap` for the parameters."""
         return self._heatmaps.get_progress(self._heatmaps.make_key(image, method, target, layer))
 
+    async def get_scores(
+        self,
+        image: str,
+        method: str,
+        target: int | str | None,
+        layer: int | str | None = None,
+    ) -> dict[str, Any]:
+        """Return metrics of a heatmap for JSON; see `get_heatmap` for the parameters."""
+        return await self._heatmaps.get_scores(
+            self._heatmaps.make_key(image, method, target, layer)
+        )
+
+    def get_scores_progress(
+        self,
+        image: str,
+        method: str,
+        target: int | str | None,
+        layer: int | str | None = None,
+    ) -> dict[str, Any]:
+        """Return the progress of the metrics of a heatmap for JSON; see `get_heatmap`."""
+        key = self._heatmaps.make_key(image, method, target, layer)
+        return self._heatmaps.get_progress(self._heatmaps.make_scores_key(key))
+
     # --- kernels, dataset statistics and maximized images ---
 
     async def get_kernel(self, layer: int) -> dict[str, Any]:

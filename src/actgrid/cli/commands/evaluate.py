@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from actgrid.cli.arguments import OptionalImages, OptionalModel
-from actgrid.cli.command import Options, command
+from actgrid.cli.command import NoneMeaning, Options, command
 from actgrid.errors import OptionError
 from actgrid.options import (
     BatchOptions,
@@ -21,7 +21,7 @@ from actgrid.options import (
     MetricOptions,
     MetricTableOptions,
     ModelOptions,
-    OptionalPictureOptions,
+    PictureFileOptions,
     RegionOptions,
     TargetOptions,
     TokenOptions,
@@ -29,7 +29,7 @@ from actgrid.options import (
 
 
 @command(
-    OptionalPictureOptions,
+    PictureFileOptions,
     MetricTableOptions,
     MetricListOptions,
     MetricOptions,
@@ -42,6 +42,7 @@ from actgrid.options import (
     ModelOptions,
     BatchOptions,
     JsonOptions,
+    output=NoneMeaning("no picture is drawn"),
     batch_size=32,
 )
 def evaluate(

@@ -300,6 +300,9 @@ export const paths = {
   heatmap: (image, method, target, layer, kind) =>
     `api/images/${image}/heatmaps/${method}/${encodeURIComponent(target)}${kind}`
       + (layer === null ? "" : `?layer=${layer}`),
+  /** @type {(image: ImageId, method: string, target: string | number, kind: string) => string} */
+  scores: (image, method, target, kind) =>
+    `api/images/${image}/scores/${method}/${encodeURIComponent(target)}${kind}`,
   /** @type {(layer: number, kind: string) => string} */
   kernel: (layer, kind) => `api/layers/${layer}/kernel.${kind}`,
   /** @type {(layer: number) => string} */

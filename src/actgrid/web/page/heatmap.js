@@ -10,6 +10,7 @@ import { NO_IMAGES } from "./images.js";
 import { paintLevels } from "./levels.js";
 import { saveCanvas } from "./save.js";
 import { getState, updateState } from "./state.js";
+import { TargetField } from "./target.js";
 
 /** @import { Images } from "./images.js" */
 /** @import { Levels } from "./levels.js" */
@@ -36,7 +37,6 @@ export class HeatmapView {
     this.model = model;
     this.images = images;
     this.task = new data.LatestTask((error) => this.fail(error));
-    this.targetTask = new data.LatestTask((error) => this.showTargetError(error.message));
     this.progress = new Progress(() => this.cancel());
     /** @type {string | number | null} */
     this.cancelled = null; // key of the cancelled heatmap
@@ -75,16 +75,9 @@ export class HeatmapView {
         makeFigure(null, this.imageCanvas, isImage ? "Image" : "Sample"),
         isImage ? makeFigure(null, this.mapCanvas, "Heatmap") : null),
       this.source);
-    this.targetError = make("p", {
-      class: "error wrong", id: "target-error", role: "alert", hidden: true,
-    });
-    this.target = make("input", {
-      type: "search", list: "classes", placeholder: "predicted", autocomplete: "off",
-      "aria-describedby": "target-error",
-      onchange: () => this.applyTarget(), oninput: () => this.showTargetError(),
-    });
+    this.target = new TargetField(model, "heatmap");
     const options = div("options", optionField("Method", controls.method, this.method),
-      this.buildTarget(), this.layerField);
+      this.target.element, this.layerField);
     if (isImage) {
       options.append(optionField("Colormap", controls.cmap, this.cmap),
         optionField("Alpha", controls.alpha, this.alpha));
@@ -92,17 +85,7 @@ export class HeatmapView {
     byId("heatmap").append(
       make("header", { class: "heading" }, div(null, this.title, this.about),
         saveButton("this view", () => this.save())),
-      options, this.targetError, this.progress.element, this.note, this.figures);
-  }
-
-  /** Create the input for the target class; null if the target cannot be selected. */
-  buildTarget() {
-    if (!this.model.targets) return null;
-    const labels = this.model.classes?.labels ?? [];
-    const options = labels.map((label, index) => make("option", { value: `${index} ${label}` }));
-    const suggestions = make("datalist", { id: "classes" }, ...options);
-    const { target } = this.model.controls.heatmap;
-    return optionField("Target", target, span("joined", this.target, suggestions));
+      options, this.target.error, this.progress.element, this.note, this.figures);
   }
 
   /** @param {State} state */
@@ -172,11 +155,7 @@ export class HeatmapView {
     this.layer.value = state.over ?? DEFAULT;
     this.cmap.value = state.colours ?? DEFAULT;
     this.alpha.value = String(state.alpha);
-    if (document.activeElement !== this.target) {
-      const index = state.target === "predicted" ? null : this.model.findTarget(state.target);
-      const label = index === null ? "" : this.model.getLabel(index) ?? "";
-      this.target.value = index === null ? "" : `${index} ${label}`.trim();
-    }
+    this.target.show(state);
   }
 
   /** Hide the progress of a computation. */
@@ -198,32 +177,6 @@ export class HeatmapView {
     this.showNote("The computation was cancelled.");
     this.note.append(button("Compute", { onclick: restart }));
     announce("Cancelled");
-  }
-
-  /** Use the entered class name or index as target; the predicted class if the input is empty. */
-  applyTarget() {
-    const text = this.target.value.trim();
-    const index = text ? this.model.findTarget(text) : null;
-    this.showTargetError();
-    if (!text || index !== null) {
-      updateState({ target: index === null ? "predicted" : String(index) });
-      return;
-    }
-    // The error message of the server explains the problem and suggests similar names.
-    const state = getState();
-    const method = this.model.getMethod(state);
-    this.targetTask.run(text, async (signal) => {
-      const path = data.paths.heatmap(state.image, method.name, text, null, ".json");
-      updateState({ target: String((await data.loadJson(path, signal)).target) });
-    });
-  }
-
-  /** Show an error message for the target; an empty text hides the message. */
-  showTargetError(text = "") {
-    if (!text) this.targetTask.stop();
-    this.target.ariaInvalid = String(Boolean(text));
-    this.targetError.hidden = !text;
-    this.targetError.textContent = text && text[0].toUpperCase() + text.slice(1);
   }
 
   /** @param {State} state */
@@ -261,12 +214,7 @@ export class HeatmapView {
   makeOverlay(state, loaded) {
     const { about, picture, drawing } = loaded;
     if (!drawing) return blendMap(picture, this.paintMap(state, loaded), state.alpha);
-    const { columns, width, height } = about.slices ?? { columns: 1, ...sizeOf(drawing) };
-    const slice = about.slices ? Number(this.slice.value) : 0;
-    const canvas = createCanvas(width, height);
-    const [x, y] = [(slice % columns) * width, Math.floor(slice / columns) * height];
-    getContext(canvas).drawImage(drawing, x, y, width, height, 0, 0, width, height);
-    return canvas;
+    return cutSlice(about, drawing, Number(this.slice.value));
   }
 
   /**
@@ -326,6 +274,21 @@ export class HeatmapView {
     const overlay = this.makeOverlay(state, this.loaded);
     saveCanvas(overlay, `${name}-${this.loaded.about.method}.png`);
   }
+}
+
+/**
+ * Return a slice of the drawing of a volume, or the whole drawing of another sample.
+ * @param {Api.Heatmap} about
+ * @param {ImageBitmap} drawing
+ * @param {number} slice
+ */
+export function cutSlice({ slices }, drawing, slice) {
+  const { columns, width, height } = slices ?? { columns: 1, ...sizeOf(drawing) };
+  const index = slices ? slice : 0;
+  const canvas = createCanvas(width, height);
+  const [x, y] = [(index % columns) * width, Math.floor(index / columns) * height];
+  getContext(canvas).drawImage(drawing, x, y, width, height, 0, 0, width, height);
+  return canvas;
 }
 
 /** @param {ImageBitmap} picture */

@@ -5,6 +5,7 @@ import { ChannelView } from "./channel.js";
 import * as data from "./data.js";
 import { announce, ARROW_DIRECTIONS, button, byId, definitionList, formatCount, hasModifier, make, retryButton,
   showToast } from "./dom.js";
+import { ComparisonView } from "./comparison.js";
 import { Graph } from "./graph.js";
 import { HeatmapView } from "./heatmap.js";
 import { Images } from "./images.js";
@@ -14,7 +15,7 @@ import { getState, setDefaults, start, updateState } from "./state.js";
 
 /** @import { State } from "./state.js" */
 
-const TABS = /** @type {const} */ (["layer", "heads", "heatmap"]);
+const TABS = /** @type {const} */ (["layer", "heads", "heatmap", "methods"]);
 /** @type {Record<string, string>} */
 const THEME_SYMBOLS = { auto: "◐", light: "☀", dark: "☾" };
 const GRAPH_WIDTH = { min: 220, max: 1200, initial: 348 }; // pixels
@@ -60,8 +61,9 @@ function showViews(model, images) {
   const layer = new LayerView(model, images);
   const channel = new ChannelView(model, images, layer);
   const heatmap = new HeatmapView(model, images);
+  const comparison = new ComparisonView(model, images);
   const attention = new AttentionView(model, images);
-  const views = [images, layer, channel, attention, heatmap, graph];
+  const views = [images, layer, channel, attention, heatmap, comparison, graph];
   /** @type {(state: State, invalid: string[]) => State} */
   const validate = (state, invalid) => {
     /** @param {string} name */
@@ -133,7 +135,7 @@ function showTabs(model, state) {
     const tab = byId(`tab-${name}`);
     tab.ariaSelected = String(state.tab === name);
     tab.tabIndex = state.tab === name ? 0 : -1;
-    tab.hidden = (name === "heatmap" && model.methods.length === 0)
+    tab.hidden = (["heatmap", "methods"].includes(name) && model.methods.length === 0)
       || (name === "heads" && model.getAttention(state) === null);
   }
   for (const paneButton of getPaneButtons()) {

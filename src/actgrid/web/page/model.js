@@ -7,6 +7,8 @@ import { defaults } from "./state.js";
 
 /** @type {(string | null)[]} */
 const HEATMAP_KINDS = ["image", "volume", "sequence"];
+// Methods that are compared at first: one of each family.
+const COMPARED_METHODS = ["gradcam", "smoothgrad", "integrated_gradients", "occlusion"];
 
 export class Model {
   /** @param {Api.Model} about */
@@ -152,6 +154,18 @@ export class Model {
     return this.methods.find(({ name }) => name === state.method) ?? this.methods[0];
   }
 
+  /**
+   * Return the attribution methods that a state compares.
+   * @param {State} state
+   */
+  getComparedMethods({ methods }) {
+    const usable = this.methods.filter(({ layer }) => !layer || this.heatmapLayers.length);
+    const preferred = usable.filter(({ name }) => COMPARED_METHODS.includes(name));
+    if (methods === null) return this.is_live && preferred.length ? preferred : usable;
+    const names = methods.split(",");
+    return names.flatMap((name) => this.methods.filter((method) => method.name === name));
+  }
+
   /** Layers whose activation maps can be used by a method. */
   get heatmapLayers() {
     return this.nodes.filter((node) => node.is_drawable && HEATMAP_KINDS.includes(node.kind));
@@ -207,6 +221,8 @@ export class Model {
     check("colours", (name) => name in this.colormaps, "colormap");
     check("columns", (count) => count > 0, "number of columns");
     check("method", (name) => this.methods.some((method) => method.name === name));
+    check("methods", (names) => names.split(",").every(
+      (name) => this.methods.some((method) => method.name === name)));
     check("target", (text) => this.targets && this.findTarget(text) !== null, "class");
     const layers = this.heatmapLayers;
     check("over", (path) => this.is_live && layers.some((layer) => layer.path === path), "layer");

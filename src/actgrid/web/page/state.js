@@ -7,7 +7,7 @@ import { debounce } from "./dom.js";
 /**
  * @typedef {object} State
  * @property {"graph" | "view" | "images"} pane Part of the page on a narrow screen.
- * @property {"layer" | "heads" | "heatmap"} tab
+ * @property {"layer" | "heads" | "heatmap" | "methods"} tab
  * @property {string | null} image Id of the image.
  * @property {string} layer Path of the layer.
  * @property {number | null} channel Channel of the channel view; null for the layer view.
@@ -23,6 +23,8 @@ import { debounce } from "./dom.js";
  * @property {number | null} query Query whose attention is shown; null for the first query.
  * @property {number} blend Weight of the channel over the image, 0 to 1.
  * @property {string | null} method
+ * @property {string | null} methods Compared methods, separated by commas; null for the default.
+ * @property {"on" | "off"} scores Whether the compared methods are scored.
  * @property {string} target
  * @property {string | null} over Path of the heatmap's layer.
  * @property {number} alpha Weight of the heatmap, 0 to 1.
@@ -85,7 +87,7 @@ const viewport = {
  */
 const PARAMETERS = {
   pane: ["view", choiceOf("graph", "view", "images")],
-  tab: ["layer", choiceOf("layer", "heads", "heatmap")],
+  tab: ["layer", choiceOf("layer", "heads", "heatmap", "methods")],
   image: [null, imageId],
   layer: [null, text],
   channel: [null, integer],
@@ -101,6 +103,8 @@ const PARAMETERS = {
   query: [null, integer],
   blend: [0.6, fraction],
   method: [null, text],
+  methods: [null, text],
+  scores: ["on", choiceOf("on", "off")],
   target: ["predicted", text],
   over: [null, text],
   alpha: [null, fraction],

@@ -67,6 +67,26 @@ def add_routes(app: FastAPI, viewer: Viewer) -> None:
             viewer.get_heatmap_progress(image, method, parse_target(target), parse_layer(layer))
         )
 
+    scores_prefix = "/api/images/{image}/scores/{method}/{target:path}"
+
+    @app.get(f"{scores_prefix}/progress.json", response_model=schemas.Progress, tags=["heatmaps"])
+    async def get_scores_progress(
+        image: Image, method: Method, target: Target, layer: LayerQuery = None
+    ) -> Any:
+        """Return the progress of the metrics of a heatmap, without starting the computation."""
+        return json_response(
+            viewer.get_scores_progress(image, method, parse_target(target), parse_layer(layer))
+        )
+
+    @app.get(f"{scores_prefix}.json", response_model=schemas.Scores, tags=["heatmaps"])
+    async def get_scores(
+        image: Image, method: Method, target: Target, layer: LayerQuery = None
+    ) -> Any:
+        """Return metrics of a heatmap: how the score changes if its parts are hidden or shown."""
+        return json_response(
+            await viewer.get_scores(image, method, parse_target(target), parse_layer(layer))
+        )
+
     @app.get(f"{prefix}.json", response_model=schemas.Heatmap, tags=["heatmaps"])
     async def get_heatmap(
         image: Image, method: Method, target: Target, layer: LayerQuery = None
