@@ -6,6 +6,7 @@ from benchmarks.attention import ATTENTION
 from benchmarks.callbacks import CALLBACKS
 from benchmarks.calls import CALLS
 from benchmarks.encode import ENCODING
+from benchmarks.evaluate import EVALUATE
 from benchmarks.explain import EXPLAIN
 from benchmarks.files import FILES, PEERS
 from benchmarks.growth import GROWTH
@@ -33,6 +34,7 @@ GROUPS: dict[str, Group] = {
     **GROWTH,
     **CALLS,
     "explain": EXPLAIN,
+    "evaluate": EVALUATE,
     "attention": ATTENTION,
     **THROUGHPUT,
     "ray": RAY,

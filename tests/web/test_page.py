@@ -1296,6 +1296,13 @@ def test_export_on_a_plain_web_server(site: str, open_page: OpenPage) -> None:
             "data-shown", re.compile("gradcam[|]predicted")
         )
         expect(page.locator("#heatmap").get_by_label("Target", exact=True)).to_have_count(0)
+        page.locator("#tab-methods").click()
+        figure = page.locator("#methods figure").nth(1)
+        expect(figure.locator("canvas")).to_have_attribute(
+            "data-shown", re.compile("gradcam[|]predicted")
+        )
+        expect(figure.locator(".progress")).to_be_hidden()
+        expect(page.locator("#methods").get_by_text("Scores")).to_be_hidden()
         page.goto(f"{site}#layer=last&channel=2")
         expect(page.locator("#channel .across button")).to_have_count(3)
         expect(page.get_by_role("button", name="Compute")).to_have_count(0)
