@@ -74,8 +74,7 @@ def load_source(source: str, model: Any, options: Mapping[str, Any]) -> Any:
         An image, a preprocessed array if options differ from their defaults, or the text or path.
     """
     value = demo.photo() if source == "demo" else source
-    defaults = {name: option.default for name, option in get_options(InputOptions).items()}
-    if find_sample_kind(model) in (None, "image") and dict(options) != defaults:
+    if find_sample_kind(model) in (None, "image") and not _are_defaults(options):
         return load_images(value, model=model, **options)
     return value
 
@@ -103,8 +102,14 @@ def load_sources(sources: Sequence[str], model: Any, options: Mapping[str, Any])
     if has_samples or find_sample_kind(model) not in (None, "image"):
         return sources[0] if len(sources) == 1 else list(sources)
     files = [file for source in sources for file in find_images(source)]
-    defaults = {name: option.default for name, option in get_options(InputOptions).items()}
-    return files if dict(options) == defaults else load_images(files, model=model, **options)
+    return files if _are_defaults(options) else load_images(files, model=model, **options)
+
+
+def _are_defaults(options: Mapping[str, Any]) -> bool:
+    """Return whether options of `actgrid.options.InputOptions` have their defaults."""
+    return dict(options) == {
+        name: option.default for name, option in get_options(InputOptions).items()
+    }
 
 
 def read_tokens(path: str | None) -> Tokenizer | None:

@@ -49,72 +49,49 @@ def compare(model: Model, images: Images, *, options: Options) -> None:
     out the metrics.
     """
     from actgrid.cli import report
+    from actgrid.cli.comparing import load_compared_inputs
     from actgrid.cli.explaining import (
-        parse_targets,
         print_warnings_in_one_line,
-        read_labels_option,
         rephrase_target_errors,
         select_methods,
-    )
-    from actgrid.cli.loading import (
-        load_model,
-        load_sources,
-        parse_layers,
-        read_tokens,
-        resolve_preprocessing,
     )
     from actgrid.encoding import find_image_format, make_folder
     from actgrid.evaluation import compare_methods
     from actgrid.evaluation.metrics import parse_metrics
 
-    # Invalid options are reported before the model loads, which takes seconds.
     output = Path(options["output"])
     find_image_format(output.suffix)
-    layer = options["layer"]
     if options["method"] is not None:
-        select_methods(options["method"], layer, {})
+        select_methods(options["method"], options["layer"], {})
     metrics: Any = [] if options["metric"] == ["none"] else options["metric"]
     if metrics:
         parse_metrics(metrics, {})
-    labels = read_labels_option(options["labels"])
-    target = parse_targets(options["target"] or [], labels)
-    tokens: Any = read_tokens(options["tokens"])
     make_folder(output.parent)
-    network = load_model(model, **options.select(ModelOptions))
-    preprocessing = resolve_preprocessing(network, options["preprocess"])
-    x = load_sources(images, network, options.select(InputOptions))
-    count = len(x) if isinstance(x, list) else 1
-    if isinstance(target, list) and count > 1:
-        target = [target] * count
-    layers = parse_layers(network, None if layer is None else [layer])
+    inputs = load_compared_inputs(model, images, options)
     with rephrase_target_errors(), print_warnings_in_one_line():
         comparison = compare_methods(
-            network,
-            x,
+            inputs.model,
+            inputs.x,
             options["method"],
-            target,
-            None if layers is None else layers[0],
+            inputs.target,
+            inputs.layer,
             metrics,
-            labels=labels,
-            image_input=options["image_input"],
-            embedding=options["embedding"],
-            tokens=tokens,
-            batch_size=options["batch_size"],
-            progress=True,
+            **inputs.options,
             **options.select(OverlayOptions),
         )
     comparison.save(output)
+    evaluation = comparison.evaluation
     if options["json"]:
-        about: dict[str, Any] = {"preprocessing": report.preprocessing_as_dict(preprocessing)}
-        evaluation = comparison.evaluation
-        found = {"ranking": comparison.ranking, "rows": [], "file": str(output)}
+        printed = {"ranking": comparison.ranking, "rows": [], "file": str(output)}
         if evaluation is not None:
-            found = report.evaluation_as_dict(evaluation, output)
-        agreement = {"agreement": comparison.agreement.values.round(6).tolist()}
-        typer.echo(json.dumps(found | (agreement if len(found["ranking"]) > 1 else {}) | about))
+            printed = report.evaluation_as_dict(evaluation, output)
+        if len(comparison.attributions) > 1:
+            printed["agreement"] = comparison.agreement.values.round(6).tolist()
+        printed["preprocessing"] = report.preprocessing_as_dict(inputs.preprocessing)
+        typer.echo(json.dumps(printed))
         return
-    if comparison.evaluation is not None:
-        report.print_evaluation(comparison.evaluation, output)
-    else:
+    if evaluation is None:
         print(output)
-    report.print_preprocessing(preprocessing)
+    else:
+        report.print_evaluation(evaluation, output)
+    report.print_preprocessing(inputs.preprocessing)

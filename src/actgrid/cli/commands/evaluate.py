@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -61,19 +60,11 @@ def evaluate(
     if model is None or not images:
         raise OptionError("MODEL and IMAGE are required, except with --list")
 
+    from actgrid.cli.comparing import load_compared_inputs
     from actgrid.cli.explaining import (
-        parse_targets,
         print_warnings_in_one_line,
-        read_labels_option,
         rephrase_target_errors,
         select_methods,
-    )
-    from actgrid.cli.loading import (
-        load_model,
-        load_sources,
-        parse_layers,
-        read_tokens,
-        resolve_preprocessing,
     )
     from actgrid.cli.regions import parse_boxes, read_masks
     from actgrid.encoding import find_image_format, make_folder
@@ -81,52 +72,36 @@ def evaluate(
     from actgrid.evaluation.evaluating import DEFAULT_METRICS, check_metric_needs
     from actgrid.evaluation.metrics import parse_metrics
 
-    # Invalid options are reported before the model loads, which takes seconds.
     output = None if options["output"] is None else Path(options["output"])
     if output is not None:
         find_image_format(output.suffix)
         make_folder(output.parent)
-    layer = options["layer"]
     methods = options["method"] if isinstance(options["method"], list) else [options["method"]]
-    select_methods(methods, layer, {})
+    select_methods(methods, options["layer"], {})
     metrics = options["metric"] or DEFAULT_METRICS
     settings = options.select(MetricOptions)
     boxes, masks = parse_boxes(options["boxes"]), read_masks(options["masks"])
     has_regions = boxes is not None or masks is not None
     check_metric_needs(parse_metrics(metrics, settings), (), has_regions=has_regions)
-    labels = read_labels_option(options["labels"])
-    target = parse_targets(options["target"] or [], labels)
-    tokens: Any = read_tokens(options["tokens"])
-    network = load_model(model, **options.select(ModelOptions))
-    preprocessing = resolve_preprocessing(network, options["preprocess"])
-    x = load_sources(images, network, options.select(InputOptions))
-    count = len(x) if isinstance(x, list) else 1
-    if isinstance(target, list) and count > 1:
-        target = [target] * count
-    layers = parse_layers(network, None if layer is None else [layer])
+    inputs = load_compared_inputs(model, images, options)
     with rephrase_target_errors(), print_warnings_in_one_line():
         evaluation = evaluate(
-            network,
-            x,
+            inputs.model,
+            inputs.x,
             methods,
             metrics,
-            target,
-            None if layers is None else layers[0],
-            labels=labels,
+            inputs.target,
+            inputs.layer,
             masks=masks,
             boxes=boxes,
-            image_input=options["image_input"],
-            embedding=options["embedding"],
-            tokens=tokens,
-            batch_size=options["batch_size"],
-            progress=True,
+            **inputs.options,
             **settings,
         )
     if output is not None:
         evaluation.save(output)
     if options["json"]:
-        about = {"preprocessing": report.preprocessing_as_dict(preprocessing)}
+        about = {"preprocessing": report.preprocessing_as_dict(inputs.preprocessing)}
         typer.echo(json.dumps(report.evaluation_as_dict(evaluation, output) | about))
     else:
         report.print_evaluation(evaluation, output)
-        report.print_preprocessing(preprocessing)
+        report.print_preprocessing(inputs.preprocessing)

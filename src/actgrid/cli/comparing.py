@@ -1,0 +1,71 @@
+"""Inputs of the commands that compare attribution methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from actgrid.cli.command import Options
+from actgrid.cli.explaining import parse_targets, read_labels_option
+from actgrid.cli.loading import (
+    load_model,
+    load_sources,
+    parse_layers,
+    read_tokens,
+    resolve_preprocessing,
+)
+from actgrid.models.preprocessing import Preprocessing
+from actgrid.options import InputOptions, ModelOptions
+
+__all__ = ["ComparedInputs", "load_compared_inputs"]
+
+
+class ComparedInputs(NamedTuple):
+    """Record of a loaded model, its samples, and what is explained.
+
+    Attributes
+    ----------
+    model
+        The model.
+    x
+        The samples, as `actgrid.explain` takes them.
+    target, layer
+        The explained targets and the layer, as `actgrid.explain` takes them.
+    options
+        Further options of `actgrid.compare_methods` and `actgrid.evaluate`, by name.
+    preprocessing
+        Preprocessing of images, for the printed line.
+    """
+
+    model: Any
+    x: Any
+    target: Any
+    layer: Any
+    options: dict[str, Any]
+    preprocessing: Preprocessing | None
+
+
+def load_compared_inputs(model: str, images: Sequence[str], options: Options) -> ComparedInputs:
+    """Load the model and the samples of a command, and parse its targets.
+
+    Each of several targets is explained for each sample.
+    """
+    # Invalid options are reported before the model loads, which takes seconds.
+    labels = read_labels_option(options["labels"])
+    target = parse_targets(options["target"] or [], labels)
+    tokens: Any = read_tokens(options["tokens"])
+    network = load_model(model, **options.select(ModelOptions))
+    preprocessing = resolve_preprocessing(network, options["preprocess"])
+    x = load_sources(images, network, options.select(InputOptions))
+    count = len(x) if isinstance(x, list) else 1
+    if isinstance(target, list) and count > 1:
+        target = [target] * count
+    layers = parse_layers(network, None if options["layer"] is None else [options["layer"]])
+    further = {
+        "labels": labels,
+        "tokens": tokens,
+        "progress": True,
+        **{name: options[name] for name in ("image_input", "embedding", "batch_size")},
+    }
+    layer = None if layers is None else layers[0]
+    return ComparedInputs(network, x, target, layer, further, preprocessing)
