@@ -24,6 +24,7 @@ Array = npt.NDArray[Any]
 
 def test_methods_maps_and_attributions_are_equivalent(network: Any, samples: Array) -> None:
     heatmap = actgrid.explain(network, samples, "occlusion", patch=4)
+    by_gradient = actgrid.explain(network, samples, "saliency")
     entries = {"occlusion": {"patch": 4}, "maps": heatmap.values, "heatmap": heatmap}
     evaluation = actgrid.evaluate(
         network, samples, entries, ["deletion", "energy"], masks=heatmap.values > 0, steps=5
@@ -33,6 +34,8 @@ def test_methods_maps_and_attributions_are_equivalent(network: Any, samples: Arr
     for values in evaluation.values.values():
         np.testing.assert_array_equal(values[0], values[1])
         np.testing.assert_array_equal(values[0], values[2])
+    listed = actgrid.evaluate(network, samples, [heatmap, by_gradient], steps=3)
+    assert listed.names == ("occlusion", "saliency")
     by_name = actgrid.evaluate(network, samples, ["saliency", "gradcam"], steps=3)
     assert by_name.names == ("saliency", "gradcam")
     assert actgrid.evaluate(network, samples, heatmap, steps=3).names == ("occlusion",)

@@ -259,6 +259,13 @@ def _parse_attributions(attributions: Any) -> dict[str, Any]:
     )
     if is_names:
         attributions = {name: {} for name in attributions}
+    elif isinstance(attributions, (list, tuple)) and all(
+        isinstance(entry, Attribution) for entry in attributions
+    ):
+        attributions = {
+            entry.method or f"attribution {number}": entry
+            for number, entry in enumerate(attributions, 1)
+        }
     if not isinstance(attributions, Mapping):
         name = getattr(attributions, "method", None) or "attribution"
         return {name: attributions}

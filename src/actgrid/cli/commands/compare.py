@@ -82,7 +82,7 @@ def compare(model: Model, images: Images, *, options: Options) -> None:
     comparison.save(output)
     evaluation = comparison.evaluation
     if options["json"]:
-        printed = {"ranking": comparison.ranking, "rows": [], "file": str(output)}
+        printed: dict[str, Any] = {"ranking": comparison.ranking, "rows": [], "file": str(output)}
         if evaluation is not None:
             printed = report.evaluation_as_dict(evaluation, output)
         if len(comparison.attributions) > 1:
