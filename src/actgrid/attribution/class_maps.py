@@ -111,9 +111,14 @@ def _project_on_principal_component(values: Any) -> Any:
         (N, h, w, C), or with other spatial axes.
     """
     values = np.asarray(values)
-    matrices = values.reshape(len(values), -1, values.shape[-1])
-    components = np.linalg.svd(matrices, full_matrices=False)[2][:, 0]
-    projections = np.einsum("npc,nc->np", matrices, components)
+    matrices = values.reshape(len(values), -1, values.shape[-1]).astype(np.float64)
+    if matrices.shape[1] < matrices.shape[2]:
+        # The projections are an eigenvector of the smaller of the two Gram matrices.
+        eigenvalues, vectors = np.linalg.eigh(matrices @ matrices.swapaxes(1, 2))
+        projections = vectors[..., -1] * np.sqrt(np.maximum(eigenvalues[:, -1:], 0))
+    else:
+        vectors = np.linalg.eigh(matrices.swapaxes(1, 2) @ matrices)[1]
+        projections = np.einsum("npc,nc->np", matrices, vectors[..., -1])
     agreement = np.sum(projections * matrices.sum(-1), 1, keepdims=True)
     projections = np.where(agreement < 0, -projections, projections)
     return projections.reshape(values.shape[:-1])
