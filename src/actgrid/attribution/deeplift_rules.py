@@ -28,7 +28,7 @@ __all__ = ["set_deeplift_rules"]
 _PREFIX = "ActgridDeeplift"
 # Normalizations that are linear in their first input alone.
 _FUSED = frozenset(["FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"])
-# Differences of the input of a function at which the slope is replaced by the derivative.
+# Relative difference of values that count as equal, because a quotient would be inaccurate.
 _MIN_DIFFERENCE = 1e-6
 
 
@@ -90,7 +90,8 @@ def _choose_rule(entry: PathOperation) -> str | None:
     """Return the name of the rule of an operation; None: there is none."""
     operation, depends = entry
     kind, count = operation.type, sum(depends)
-    if kind == "IdentityN":
+    # Differences pass a gradient that is stopped, such as that of the mean in a variance.
+    if kind in ("IdentityN", "StopGradient"):
         return "identity"
     if kind in LINEAR:
         return "linear" if kind not in _FUSED or (depends[0] and count == 1) else None
@@ -143,13 +144,15 @@ def _fill(operation: Any, gradients: dict[int, Any]) -> list[Any]:
     return [gradients.get(index) for index in range(len(operation.inputs))]
 
 
-def _divide(numerator: Any, denominator: Any, derivative: Any) -> Any:
-    """Divide differences; return the derivative where the denominator is nearly zero."""
+def _compute_slope(change: Any, value: Any, other: Any, derivative: Any) -> Any:
+    """Divide a change by the difference of two values; return the derivative for equal values."""
     tf = tensorflow()
-    is_small = tf.abs(denominator) < _MIN_DIFFERENCE
-    return tf.where(
-        is_small, derivative, numerator / tf.where(is_small, tf.ones_like(numerator), denominator)
-    )
+    difference = value - other
+    is_equal = tf.abs(difference) <= _MIN_DIFFERENCE * (tf.abs(value) + tf.abs(other))
+    divisor = tf.where(is_equal, tf.ones_like(difference), difference)
+    slope = tf.where(is_equal, derivative, change / divisor)
+    # A function of the model may be infinite, such as the reciprocal norm of zeros.
+    return tf.where(tf.math.is_finite(slope), slope, tf.zeros_like(slope))
 
 
 def _average(operation: Any, *upstream: Any) -> list[Any]:
@@ -169,11 +172,11 @@ def _rescale(operation: Any, *upstream: Any) -> list[Any]:
     ((index, gradient),) = _compute_input_gradients(
         operation, list(operation.inputs), upstream[0]
     ).items()
-    difference = operation.inputs[index] - reference.inputs[index]
     change = upstream[0] * (operation.outputs[0] - reference.outputs[0])
     if gradient is None:
         gradient = tensorflow().zeros_like(change)
-    return _fill(operation, {index: _divide(change, difference, gradient)})
+    slope = _compute_slope(change, operation.inputs[index], reference.inputs[index], gradient)
+    return _fill(operation, {index: slope})
 
 
 def _divide_tensors(operation: Any, upstream: Any) -> list[Any]:
@@ -206,9 +209,10 @@ def _make_selection(extremum: str) -> Callable[..., list[Any]]:
         ]
         gradients = {}
         for index in _list_dependent(operation):
-            difference = operation.inputs[index] - reference.inputs[index]
             change = parts[0][index] + parts[1][index]
-            gradients[index] = _divide(change, difference, tf.zeros_like(change))
+            gradients[index] = _compute_slope(
+                change, operation.inputs[index], reference.inputs[index], tf.zeros_like(change)
+            )
         return _fill(operation, gradients)
 
     return select
@@ -222,7 +226,7 @@ def _split_exponentials(operation: Any) -> tuple[Any, Any, Any, Any, Any]:
         tf.reduce_max(values, -1, keepdims=True), tf.reduce_max(others, -1, keepdims=True)
     )
     exps, other_exps = tf.exp(values - largest), tf.exp(others - largest)
-    slope = _divide(exps - other_exps, values - others, exps)
+    slope = _compute_slope(exps - other_exps, values, others, exps)
     smallest = exps.dtype.as_numpy_dtype(1e-30 if exps.dtype.size > 2 else 1e-7)
     total, other_total = (
         tf.maximum(tf.reduce_sum(each, -1, keepdims=True), smallest) for each in (exps, other_exps)
@@ -244,7 +248,7 @@ def _log_softmax(operation: Any, upstream: Any) -> Any:
     tf = tensorflow()
     _, _, total, other_total, slope = _split_exponentials(operation)
     change = tf.math.log(total) - tf.math.log(other_total)
-    log_slope = _divide(change, total - other_total, 1 / total)
+    log_slope = _compute_slope(change, total, other_total, 1 / total)
     return upstream - slope * log_slope * tf.reduce_sum(upstream, -1, keepdims=True)
 
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from actgrid.errors import ModelError
 from actgrid.models.calls import Call
-from actgrid.models.frameworks import tensorflow
 
 __all__ = [
     "CONVOLUTIONS",
@@ -18,6 +17,7 @@ __all__ = [
     "PRODUCTS",
     "WEIGHTED",
     "PathOperation",
+    "collect_dependent",
     "get_attribute",
     "list_path_operations",
     "make_rule_error",
@@ -69,7 +69,7 @@ ELEMENTWISE = frozenset(
 MAXIMA = frozenset(["Max", "MaxPool", "MaxPool3D", "MaxPoolV2", "Maximum"])
 MINIMA = frozenset(["Min", "Minimum"])
 # Operations whose result depends on the shape of their input alone.
-_SHAPES = frozenset(["OnesLike", "Rank", "Shape", "ShapeN", "Size", "StopGradient", "ZerosLike"])
+_SHAPES = frozenset(["OnesLike", "Rank", "Shape", "ShapeN", "Size", "ZerosLike"])
 # Operations whose inputs after the first are indices.
 _GATHERS = frozenset(["Gather", "GatherNd", "GatherV2"])
 
@@ -104,20 +104,7 @@ def list_path_operations(
     is_constant
         Function of an operation that returns True if its results count as constants.
     """
-    dependent = {tensor.name for tensor in explained}
-    candidates = []
-    for operation in operations:
-        if operation.type in _SHAPES:
-            continue
-        count = 1 if operation.type in _GATHERS else len(operation.inputs)
-        depends = tuple(
-            index < count and tensor.name in dependent
-            for index, tensor in enumerate(operation.inputs)
-        )
-        path_operation = PathOperation(operation, depends)
-        if any(depends) and not is_constant(path_operation):
-            candidates.append(path_operation)
-            dependent.update(tensor.name for tensor in operation.outputs)
+    candidates = _list_dependent(operations, explained, is_constant)
     needed = {scores.name}
     path: list[PathOperation] = []
     for candidate in reversed(candidates):
@@ -126,6 +113,35 @@ def list_path_operations(
             pairs = zip(candidate.operation.inputs, candidate.depends, strict=True)
             needed.update(tensor.name for tensor, depends in pairs if depends)
     return path[::-1]
+
+
+def collect_dependent(operations: Iterable[Any], explained: Iterable[Any]) -> set[str]:
+    """Return the names of all tensors that depend on explained tensors."""
+    dependent = _list_dependent(operations, explained, lambda path_operation: False)
+    return {tensor.name for entry in dependent for tensor in entry.operation.outputs}
+
+
+def _list_dependent(
+    operations: Iterable[Any],
+    explained: Iterable[Any],
+    is_constant: Callable[[PathOperation], bool],
+) -> list[PathOperation]:
+    """List the operations that depend on explained tensors, in order."""
+    dependent = {tensor.name for tensor in explained}
+    entries = []
+    for operation in operations:
+        if operation.type in _SHAPES:
+            continue
+        count = 1 if operation.type in _GATHERS else len(operation.inputs)
+        depends = tuple(
+            index < count and tensor.name in dependent
+            for index, tensor in enumerate(operation.inputs)
+        )
+        entry = PathOperation(operation, depends)
+        if any(depends) and not is_constant(entry):
+            entries.append(entry)
+            dependent.update(tensor.name for tensor in operation.outputs)
+    return entries
 
 
 def make_rule_error(method: str, operation: Any, calls: Sequence[Call]) -> ModelError:
@@ -144,8 +160,8 @@ def make_rule_error(method: str, operation: Any, calls: Sequence[Call]) -> Model
     containing = [call for call in calls if number in call.span]
     layer = min(containing, key=lambda call: len(call.span)).info.path if containing else None
     place = "" if layer is None else f" of the layer {layer}"
-    loop = "While" in operation.type
-    hint = "a recurrent layer with unroll=True, or " if loop else ""
+    is_loop = "While" in operation.type or operation.type.startswith("TensorList")
+    hint = "a recurrent layer with unroll=True, or " if is_loop else ""
     return ModelError(
         f"{method} has no rule for the operation {operation.type}{place}: use {hint}"
         "integrated_gradients, which needs no rules"
@@ -182,22 +198,11 @@ def repeat_operation(operation: Any, inputs: Sequence[Any]) -> Any:
 
     The copy has the gradient that TensorFlow knows.
     """
-    definition = operation.op_def
-    arguments: dict[str, Any] = {}
-    inferred: set[str] = set()
-    position = 0
-    for argument in definition.input_arg:
-        inferred |= {argument.type_attr, argument.number_attr, argument.type_list_attr}
-        if argument.number_attr or argument.type_list_attr:
-            attribute = operation.get_attr(argument.number_attr or argument.type_list_attr)
-            count = attribute if argument.number_attr else len(attribute)
-            arguments[argument.name] = list(inputs[position : position + count])
-            position += count
-        else:
-            arguments[argument.name] = inputs[position]
-            position += 1
-    for attribute in definition.attr:
-        if attribute.name not in inferred:
-            arguments[attribute.name] = operation.get_attr(attribute.name)
-    results = getattr(tensorflow().raw_ops, operation.type)(**arguments)
-    return results[0] if isinstance(results, (list, tuple)) else results
+    attributes = {
+        key: value for key, value in operation.node_def.attr.items() if not key.startswith("_")
+    }
+    dtypes = [tensor.dtype for tensor in operation.outputs]
+    copy = operation.graph.create_op(
+        operation.type, list(inputs), dtypes, attrs=attributes, op_def=operation.op_def
+    )
+    return copy.outputs[0]

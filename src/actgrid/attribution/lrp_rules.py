@@ -16,6 +16,7 @@ from actgrid.attribution.gradient_rules import (
     PRODUCTS,
     WEIGHTED,
     PathOperation,
+    collect_dependent,
     get_attribute,
     list_path_operations,
     make_rule_error,
@@ -79,11 +80,19 @@ def set_lrp_rules(
     ModelError
         If there is no rule for an operation.
     """
+    dependent = collect_dependent(operations, samples)
+
+    def choose(entry: PathOperation) -> str | None:
+        return choose_relevance_rule(entry.operation, entry.depends, dependent)
 
     def is_constant(entry: PathOperation) -> bool:
-        rule_name = choose_relevance_rule(entry.operation, entry.depends)
-        is_discrete = not any(tensor.dtype.is_floating for tensor in entry.operation.outputs)
-        return rule_name == "constant" or is_discrete
+        operation = entry.operation
+        if choose(entry) == "constant":
+            set_relevance_rule(operation, "constant")
+            return True
+        dtypes = [tensor.dtype for tensor in operation.outputs]
+        is_discrete = all(dtype.is_integer or dtype.is_bool for dtype in dtypes)
+        return is_discrete or operation.type == "StopGradient"
 
     path = list_path_operations(operations, samples, run.target_scores.scores, is_constant)
     layers = [
@@ -104,7 +113,7 @@ def set_lrp_rules(
                     strength=repr(epsilon if layer_rule == "epsilon" else gamma),
                 )
             continue
-        rule_name = choose_relevance_rule(operation, entry.depends)
+        rule_name = choose(entry)
         if rule_name is not None and rule_name != "ratio":
             set_relevance_rule(operation, rule_name)
             continue

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from functools import cache
 from typing import Any
 
-from actgrid.attribution.gradient_rules import repeat_operation, set_gradient
+from actgrid.attribution.gradient_rules import (
+    collect_dependent,
+    repeat_operation,
+    set_gradient,
+)
 from actgrid.models.frameworks import tensorflow
 
 __all__ = ["choose_relevance_rule", "set_relevance_rule", "set_relevance_rules"]
@@ -43,12 +47,14 @@ def set_relevance_rules(operations: Iterable[Any], explained: Iterable[Any]) -> 
     Achtibat and others, 2024, AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for
     Transformers.
     """
+    operations, explained = list(operations), list(explained)
+    dependent = collect_dependent(operations, explained)
     relevant = {tensor.name for tensor in explained}
     for operation in operations:
         is_relevant = [tensor.name in relevant for tensor in operation.inputs]
         if not any(is_relevant):
             continue
-        rule = choose_relevance_rule(operation, is_relevant)
+        rule = choose_relevance_rule(operation, is_relevant, dependent)
         if rule is not None:
             set_relevance_rule(operation, rule)
         if rule != "constant":
@@ -60,16 +66,20 @@ def set_relevance_rule(operation: Any, rule: str) -> None:
     set_gradient(operation, _register_rules()[rule])
 
 
-def choose_relevance_rule(operation: Any, is_relevant: Sequence[bool]) -> str | None:
+def choose_relevance_rule(
+    operation: Any, is_relevant: Sequence[bool], dependent: Container[str]
+) -> str | None:
     """Return the name of the rule of an operation; None: its gradient is not modified.
 
     Parameters
     ----------
     is_relevant
-        Whether each input of the operation depends on the explained tensors.
+        Whether relevance passes from the operation to each of its inputs.
+    dependent
+        Names of all tensors that depend on the explained tensors.
     """
     kind = operation.type
-    if kind in _SCALES or (kind in ("Sigmoid", "Tanh") and _is_gate(operation)):
+    if kind in _SCALES or (kind in ("Sigmoid", "Tanh") and _is_gate(operation, dependent)):
         return "constant"
     if kind == "Sqrt" and all(
         user.type == "Reciprocal" or (user.type == "RealDiv" and user.inputs[1] is root)
@@ -86,12 +96,18 @@ def choose_relevance_rule(operation: Any, is_relevant: Sequence[bool]) -> str | 
     return None
 
 
-def _is_gate(operation: Any) -> bool:
+def _is_gate(operation: Any, dependent: Container[str]) -> bool:
     """Return whether a sigmoid or tanh scales another tensor, as in SiLU and GELU."""
     users = list(operation.outputs[0].consumers())
-    types = {user.type for user in users}
     if operation.type == "Sigmoid":
-        return "Mul" in types
+        factors = [
+            tensor
+            for user in users
+            if user.type == "Mul"
+            for tensor in user.inputs
+            if tensor is not operation.outputs[0]
+        ]
+        return any(tensor.name in dependent for tensor in factors)
     # The tanh of GELU is part of 0.5 * x * (1 + tanh(...)).
     addends = [
         tensorflow().get_static_value(tensor)
