@@ -223,8 +223,8 @@ def eigengradcam(
 ) -> BatchAttribution:
     """Project gradient times activation on their first principal component."""
     attribution = compute_layer_maps(batch, layer, _multiply, token_grid=token_grid)
-    maps = np.maximum(_project_on_principal_component(attribution.values), 0)
-    return attribution._replace(values=maps)
+    maps = _project_on_principal_component(attribution.values).astype(np.float32)
+    return attribution._replace(values=maps, signed=True)
 
 
 @dataclass(frozen=True)

@@ -80,11 +80,11 @@ def _summarize_powers(
     batch = batch.with_classes_of(target_scores)
     table = np.array([noise, seed % SEED_LIMIT])
     powers = (2, 1) if is_variance else (2,)
-    values, *means = sum_gradient_powers(
-        batch, add_noise, np.full(samples, 1 / samples), table, powers
-    )
+    # Weights of 1, which float32 represents exactly: a variance is a difference of sums.
+    sums = sum_gradient_powers(batch, add_noise, np.ones(samples), table, powers)
+    values = [total / samples for total in sums[0]]
     if is_variance:
         # Rounding may leave a variance below zero.
-        pairs = zip(values, means[0], strict=True)
-        values = [np.maximum(square - mean**2, 0) for square, mean in pairs]
+        pairs = zip(values, sums[1], strict=True)
+        values = [np.maximum(square - (total / samples) ** 2, 0) for square, total in pairs]
     return reduce_channels(values, batch, reduce, target_scores, nonnegative=True)

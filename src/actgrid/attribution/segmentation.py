@@ -102,7 +102,8 @@ def _segment(values: Array, segments: Any, method: str) -> npt.NDArray[np.int32]
         segment_maps = np.stack([np.asarray(segments(sample)) for sample in values])
     elif np.ndim(segments):
         segment_maps = np.asarray(segments)
-        segment_maps = segment_maps[None] if segment_maps.ndim == len(sides) else segment_maps
+        if segment_maps.ndim == len(sides):
+            segment_maps = np.stack([segment_maps] * len(values))
     else:
         count = check_integer("segments", segments, 2)
         if len(sides) == 2:
