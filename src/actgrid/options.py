@@ -872,6 +872,40 @@ class MethodOptions(TypedDict, total=False):
             none="the mean of each segment (lime only)",
         ),
     ]
+    background: Annotated[
+        Any,
+        Option(
+            Object("samples of the input, (B, ...), or a .npy file of samples", "FILE"),
+            UNSET,
+            "Background samples from which the paths to the input start.",
+            none="one sample of zeros",
+        ),
+    ]
+    rule: Annotated[
+        str,
+        Option(
+            Choice(("epsilon", "gamma", "composite")),
+            UNSET,
+            "Relevance rule of layers with weights; composite depends on the place of the layer.",
+        ),
+    ]
+    epsilon: Annotated[
+        float,
+        Option(
+            Number(),
+            UNSET,
+            "Stabilizer of the epsilon rule, as a fraction of the root mean square of a layer's "
+            "outputs.",
+        ),
+    ]
+    gamma: Annotated[
+        float,
+        Option(
+            Number(),
+            UNSET,
+            "Factor by which the gamma rule increases contributions of the output's sign.",
+        ),
+    ]
     quadrature: Annotated[
         str,
         Option(

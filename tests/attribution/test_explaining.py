@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 from PIL import Image
+from tests.attribution.packages import skip_without_packages
 
 import actgrid
 from actgrid import ActgridError, explain
@@ -39,20 +40,36 @@ GENERAL_METHODS = [
 
 Array = npt.NDArray[Any]
 
+
+def segment_image(image: Array) -> Array:
+    """Return the segment of each pixel of an image: diagonal stripes."""
+    segments: Array = np.indices(image.shape[:2]).sum(0) // 6
+    return segments
+
+
 # Options that make the slower methods quick.
 QUICK: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"steps": 4},
     "smoothgrad": {"samples": 3},
+    "vargrad": {"samples": 3},
+    "smoothgrad_squared": {"samples": 3},
+    "gradient_shap": {"samples": 3},
+    "expected_gradients": {"samples": 3},
+    "smooth_gradcam++": {"samples": 3},
+    "sscam": {"samples": 2},
+    "iscam": {"steps": 2},
     "occlusion": {"patch": 4},
     "rise": {"samples": 20, "grid_size": 3},
-    "lime": {"samples": 20, "segments": lambda image: np.indices(image.shape[:2]).sum(0) // 6},
+    "lime": {"samples": 20, "segments": segment_image},
+    "kernel_shap": {"samples": 20, "segments": segment_image},
+    "sobol": {"samples": 4, "grid_size": 3},
+    "hsic": {"samples": 20, "grid_size": 3},
 }
 
 
 @pytest.mark.parametrize("method", GENERAL_METHODS)
 def test_results_do_not_depend_on_the_batch(cnn: tuple[Any, Any], method: str) -> None:
-    if method == "lime":
-        pytest.importorskip("sklearn")
+    skip_without_packages(method)
     model, x = cnn
     options = QUICK.get(method, {})
     together = explain(model, x, method, **options)
@@ -68,8 +85,7 @@ def test_results_do_not_depend_on_the_batch(cnn: tuple[Any, Any], method: str) -
 
 @pytest.mark.parametrize("method", GENERAL_METHODS)
 def test_every_method_on_every_model_type(any_model: tuple[Any, Any], method: str) -> None:
-    if method == "lime":
-        pytest.importorskip("sklearn")
+    skip_without_packages(method)
     model, x = any_model
     heatmap = explain(model, x, method, **QUICK.get(method, {}))
     has_layer_size = get_methods()[method].takes_layer and method != "guided_gradcam"
@@ -83,8 +99,7 @@ def test_every_method_on_every_model_type(any_model: tuple[Any, Any], method: st
 
 @pytest.mark.parametrize("method", GENERAL_METHODS)
 def test_functions_are_traced_once_for_all_batch_sizes(method: str) -> None:
-    if method == "lime":
-        pytest.importorskip("sklearn")
+    skip_without_packages(method)
     keras.utils.set_random_seed(0)
     features = [layers.Conv2D(4, 3, activation="relu"), layers.GlobalAveragePooling2D()]
     model = keras.Sequential([keras.Input((12, 12, 3)), *features, layers.Dense(3, "softmax")])
@@ -498,8 +513,7 @@ def test_progress_is_called_before_each_run_and_may_raise(
     method: str, cnn: tuple[Any, Any]
 ) -> None:
     model, x = cnn
-    if method == "lime":
-        pytest.importorskip("skimage")
+    skip_without_packages(method)
     runs: list[tuple[int, int]] = []
 
     def stop_at_second_run(done: int, total: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
+from tests.attribution.packages import skip_without_packages
 
 import actgrid
 from actgrid.attribution.methods import get_methods
@@ -28,6 +29,16 @@ DATA = Path(__file__).parent / "data"
 SIDE, BLOCK, STEPS = 224, 56, 6
 QUICK: dict[str, dict[str, Any]] = {
     "scorecam": {"max_channels": 32},
+    "sscam": {"max_channels": 8, "samples": 4},
+    "iscam": {"max_channels": 8, "steps": 4},
+    "kernel_shap": {"samples": 200, "segments": 40},
+    "sobol": {"samples": 8, "grid_size": 4},
+    "hsic": {"samples": 200, "grid_size": 4},
+    "gradient_shap": {"samples": 10},
+    "expected_gradients": {"samples": 10},
+    "smooth_gradcam++": {"samples": 5},
+    "vargrad": {"samples": 10},
+    "smoothgrad_squared": {"samples": 10},
     "occlusion": {"patch": 56, "stride": 28},
     "rise": {"samples": 200},
     "lime": {"samples": 200},
@@ -35,7 +46,10 @@ QUICK: dict[str, dict[str, Any]] = {
     "smoothgrad": {"samples": 10},
 }
 # Methods whose sign changes from pixel to pixel: the importance is the absolute value.
-PIXELWISE = {"attnlrp", "gradient_x_input", "integrated_gradients"}
+PIXELWISE = {
+    *("attnlrp", "deeplift", "expected_gradients", "gradient_shap", "gradient_x_input"),
+    *("integrated_gradients", "lrp"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +68,7 @@ def explain_photos(network: Any, photos: Array) -> Callable[[str], Array]:
 
     @cache
     def explain_photos(method: str) -> Array:
-        if method == "lime":
-            pytest.importorskip("sklearn")
-            pytest.importorskip("skimage")
+        skip_without_packages(method)
         heatmap: actgrid.Heatmap = actgrid.explain(network, photos, method, **QUICK.get(method, {}))
         return heatmap.resize(SIDE, SIDE)
 

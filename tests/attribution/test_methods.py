@@ -52,7 +52,10 @@ def test_method_of_added_module_is_available(brightness_module: None) -> None:
     with pytest.raises(OptionError, match="brightness: layer must be None"):
         actgrid.explain(model, x, "brightness", layer="dense")
     # Modules without needs come last, ordered by the year of their first paper.
-    assert list(get_methods())[-4:] == ["brightness", "occlusion", "rise", "lime"]
+    names = list(get_methods())
+    assert names[names.index("brightness") :] == [
+        *("brightness", "occlusion", "rise", "lime", "kernel_shap", "sobol", "hsic")
+    ]
     assert (get_methods()["brightness"].needs, get_methods()["brightness"].options) == (
         (),
         {"seed": 0},
@@ -68,23 +71,43 @@ def test_methods_are_grouped_by_needs() -> None:
         "smoothgrad": ("gradients",),
         "guided_backprop": ("gradients",),
         "attnlrp": ("gradients",),
+        "deeplift": ("gradients",),
+        "lrp": ("gradients",),
+        "gradient_shap": ("gradients",),
+        "expected_gradients": ("gradients",),
+        "square_grad": ("gradients",),
+        "vargrad": ("gradients",),
+        "smoothgrad_squared": ("gradients",),
         "cam": ("gradients", "layer"),
         "gradcam": ("gradients", "layer"),
         "gradcam++": ("gradients", "layer"),
-        "scorecam": ("layer",),
         "layercam": ("gradients", "layer"),
         "guided_gradcam": ("gradients", "layer"),
+        "hirescam": ("gradients", "layer"),
+        "xgradcam": ("gradients", "layer"),
+        "eigencam": ("layer",),
+        "eigengradcam": ("gradients", "layer"),
+        "smooth_gradcam++": ("gradients", "layer"),
+        "scorecam": ("layer",),
+        "sscam": ("layer",),
+        "iscam": ("layer",),
+        "ablationcam": ("layer",),
         "attention_rollout": ("gradients", "attention"),
         "attention_relevance": ("gradients", "attention"),
         "occlusion": (),
         "rise": (),
         "lime": (),
+        "kernel_shap": (),
+        "sobol": (),
+        "hsic": (),
     }
-    names = [*get_methods()]
-    assert names[:6] == [
+    # Methods of a module follow each other.
+    assert list(get_methods()) == [
         *("saliency", "gradient_x_input", "integrated_gradients", "smoothgrad", "guided_backprop"),
-        "attnlrp",
+        *("attnlrp", "deeplift", "lrp", "gradient_shap", "expected_gradients"),
+        *("square_grad", "vargrad", "smoothgrad_squared"),
+        *("cam", "gradcam", "gradcam++", "layercam", "guided_gradcam", "hirescam", "xgradcam"),
+        *("eigencam", "eigengradcam", "smooth_gradcam++", "scorecam", "sscam", "iscam"),
+        *("ablationcam", "attention_rollout", "attention_relevance"),
+        *("occlusion", "rise", "lime", "kernel_shap", "sobol", "hsic"),
     ]
-    assert names[6:12] == ["cam", "gradcam", "gradcam++", "scorecam", "layercam", "guided_gradcam"]
-    assert names[12:14] == ["attention_rollout", "attention_relevance"]
-    assert names[14:] == ["occlusion", "rise", "lime"]

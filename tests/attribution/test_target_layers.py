@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 from packaging.version import Version
+from tests.attribution.packages import skip_without_packages
 
 from actgrid import explain
 from actgrid.attribution import ZeroAttributionWarning
@@ -134,7 +135,8 @@ def test_preprocessing_layers_are_not_used(preprocessing: str, method: str) -> N
         explain(model, X, method)
     layerless = (
         "saliency, gradient_x_input, integrated_gradients, smoothgrad, guided_backprop, attnlrp, "
-        "occlusion, rise, lime"
+        "deeplift, lrp, gradient_shap, expected_gradients, square_grad, vargrad, "
+        "smoothgrad_squared, occlusion, rise, lime, kernel_shap, sobol, hsic"
     )
     assert layerless in str(caught.value)
 
@@ -447,16 +449,25 @@ def test_convolutions_before_a_transformer_are_used() -> None:
 QUICK: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"steps": 3},
     "smoothgrad": {"samples": 2},
+    "vargrad": {"samples": 2},
+    "smoothgrad_squared": {"samples": 2},
+    "gradient_shap": {"samples": 2},
+    "expected_gradients": {"samples": 2},
+    "smooth_gradcam++": {"samples": 2},
+    "sscam": {"samples": 2},
+    "iscam": {"steps": 2},
     "occlusion": {"patch": 4},
     "rise": {"samples": 6, "grid_size": 3},
     "lime": {"samples": 10, "segments": 4},
+    "kernel_shap": {"samples": 10, "segments": 4},
+    "sobol": {"samples": 4, "grid_size": 2},
+    "hsic": {"samples": 6, "grid_size": 2},
 }
 
 
 @pytest.mark.parametrize("method", [name for name in GENERAL_METHODS if name != "cam"])
 def test_zero_map_warns(method: str) -> None:
-    if method == "lime":
-        pytest.importorskip("sklearn")
+    skip_without_packages(method)
     model = make_classifier(make_conv(activation="relu"), layers.ReLU(name="last"))
     weights = [np.zeros_like(weight) for weight in model.get_weights()]
     model.set_weights(weights)

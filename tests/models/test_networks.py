@@ -332,7 +332,7 @@ def test_perturbation_methods_take_photos(photos: Path) -> None:
 def test_unsupported_methods_name_missing_capability(method: str, needs: str) -> None:
     match = (
         f"{method} needs {needs}, which the network 'edges' of class Edges does not provide: use "
-        "one of occlusion, rise, lime, or a Keras model"
+        "one of occlusion, rise, lime, kernel_shap, sobol, hsic, or a Keras model"
     )
     with pytest.raises(CapabilityError, match=match):
         actgrid.explain(Edges(), make_pixels(), method)

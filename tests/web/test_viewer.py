@@ -730,7 +730,7 @@ def test_lime_is_offered_only_if_its_packages_are_installed(
         return [method["name"] for method in model_info["methods"]]
 
     assert "lime" in list_methods()
-    monkeypatch.setattr("actgrid.attribution.lime.find_spec", lambda name: None)
+    monkeypatch.setattr("actgrid.attribution.packages.find_spec", lambda name: None)
     assert "lime" not in list_methods()
     assert "gradcam" in list_methods()
 

@@ -105,8 +105,20 @@ class ScoreReader:
         """Return the inputs of the model among the inputs of a batch."""
         return inputs[0] if self.has_embeddings else inputs
 
-    def run(self, model: Any, inputs: Any, target_classes: Any) -> SymbolicRun:
-        """Run a model on symbolic inputs and score its output, without changing its state."""
+    def run(
+        self,
+        model: Any,
+        inputs: Any,
+        target_classes: Any,
+        replacements: Mapping[str, Any] | None = None,
+    ) -> SymbolicRun:
+        """Run a model on symbolic inputs and score its output, without changing its state.
+
+        Parameters
+        ----------
+        replacements
+            Layer path -> tensor that replaces the output of this layer call.
+        """
         tensors = self.get_explained(inputs)
         embeddings = {
             explained.embedding: tensor
@@ -115,7 +127,7 @@ class ScoreReader:
         }
         model_inputs = self.get_model_inputs(inputs)
         with keep_state():
-            trace = trace_network(model, model_inputs, embeddings)
+            trace = trace_network(model, model_inputs, {**embeddings, **(replacements or {})})
         return SymbolicRun(
             tensors,
             tensorflow().nest.flatten(trace.outputs),

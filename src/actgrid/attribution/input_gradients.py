@@ -27,17 +27,24 @@ from actgrid.models.frameworks import tensorflow
 __all__ = [
     "SEED_LIMIT",
     "Reduction",
+    "Rules",
     "add_noise",
     "attnlrp",
+    "compute_gradients",
+    "differentiate",
     "gradient_x_input",
     "guided_backprop",
     "integrated_gradients",
     "interpolate",
     "keep_values",
+    "multiply_by_values",
+    "reduce_channels",
     "saliency",
     "smoothgrad",
     "sum_all_gradients",
+    "sum_gradient_powers",
     "sum_gradients",
+    "sum_rows",
 ]
 
 Array = npt.NDArray[Any]
@@ -95,16 +102,45 @@ def add_noise(values: Any, baseline: Any, sample: Any, table: Any, seed: int) ->
     return values + table[0] * span * noise
 
 
+def differentiate(scores: Any, samples: Sequence[Any]) -> list[Any]:
+    """Return the gradient of scores with respect to each of several tensors, or zeros.
+
+    Raises
+    ------
+    ModelError
+        If the scores have no gradient with respect to any of the tensors.
+    """
+    tf = tensorflow()
+    gradients = tf.gradients(scores, samples)
+    if all(gradient is None for gradient in gradients):
+        raise ModelError(
+            "the score has no gradient with respect to the input: an operation between them "
+            "is not differentiable; use occlusion, rise or lime, which need no gradient"
+        )
+    # The score may depend on some of several inputs only.
+    return [
+        tf.zeros_like(values) if gradient is None else gradient
+        for gradient, values in zip(gradients, samples, strict=True)
+    ]
+
+
 @dataclass(frozen=True)
 class _GradientFunction:
     """Function that sums the score's gradients over modified samples of each row.
 
     It returns the weighted sums for each explained tensor, in its shape, and the target scores.
+
+    Attributes
+    ----------
+    powers
+        Powers of the gradients that are summed. Without them, the gradients themselves are summed,
+        in float32. With them, the sums are float64, and there is a list of sums for each power.
     """
 
     reader: ScoreReader
     sampling: Sampling
     rules: Rules = None
+    powers: tuple[int, ...] = ()
 
     def __call__(
         self,
@@ -120,7 +156,7 @@ class _GradientFunction:
         tf = tensorflow()
         count = tf.shape(target_classes)[0]
         inputs, target_classes = gather_rows((inputs, target_classes), row)
-        samples = []
+        samples: list[Any] = []
         for index, values in enumerate(self.reader.get_explained(inputs)):
             baseline = tf.broadcast_to(gather_baseline(baselines[index], row), tf.shape(values))
             modified = self.sampling(values, baseline, sample, table, index * SEED_LIMIT)
@@ -135,18 +171,17 @@ class _GradientFunction:
             run = self.reader.run(model, inputs, target_classes)
         if self.rules == "relevance":
             set_relevance_rules(graph.get_operations(), samples)
-        gradients = tf.gradients(run.target_scores.scores, samples)
-        if all(gradient is None for gradient in gradients):
-            raise ModelError(
-                "the score has no gradient with respect to the input: an operation between them "
-                "is not differentiable; use occlusion, rise or lime, which need no gradient"
-            )
-        sums = []
-        for gradient, values in zip(gradients, samples, strict=True):
-            # The score may depend on some of several inputs only.
-            gradient = tf.zeros_like(values) if gradient is None else gradient
-            weighted = gradient * expand_to_rank(tf.gather(weights, sample), gradient)
-            sums.append(tf.math.unsorted_segment_sum(weighted, row, count))
+        gradients = differentiate(run.target_scores.scores, samples)
+        sample_weights = tf.gather(weights, sample)
+
+        def sum_weighted(gradient: Any) -> Any:
+            factors = tf.cast(expand_to_rank(sample_weights, gradient), gradient.dtype)
+            return tf.math.unsorted_segment_sum(gradient * factors, row, count)
+
+        if not self.powers:
+            return [sum_weighted(gradient) for gradient in gradients], run.target_scores
+        exact = [tf.cast(gradient, tf.float64) for gradient in gradients]
+        sums = [[sum_weighted(gradient**power) for gradient in exact] for power in self.powers]
         return sums, run.target_scores
 
 
@@ -206,10 +241,51 @@ def sum_all_gradients(
     return [np.asarray(total) for total in totals]
 
 
-def _reduce_channels(
-    arrays: Sequence[Array], batch: ExplainedBatch, reduce: str, target_scores: TargetScores
+def sum_gradient_powers(
+    batch: ExplainedBatch,
+    sampling: Sampling,
+    weights: npt.ArrayLike,
+    table: npt.ArrayLike,
+    powers: tuple[int, ...],
+) -> list[list[Array]]:
+    """Compute weighted sums of powers of the gradients that `sum_all_gradients` sums.
+
+    Returns
+    -------
+    list of list of ndarray
+        For each power, float64 arrays of the shape of each explained tensor.
+    """
+    tf = tensorflow()
+    body = _GradientFunction(batch.reader, sampling, powers=powers)
+    sample_weights = tf.constant(weights, tf.float32)
+    baselines = [tf.zeros((1,) * len(values.shape)) for values in batch.explained_values]
+    totals: Any = 0.0
+    for parts, _ in batch.run_samples(
+        body, len(sample_weights), baselines, tf.constant(table, tf.float32), sample_weights
+    ):
+        totals = tf.nest.map_structure(tf.add, totals, parts) if totals else parts
+    return [[np.asarray(total) for total in sums] for sums in totals]
+
+
+def reduce_channels(
+    arrays: Sequence[Array],
+    batch: ExplainedBatch,
+    reduce: str,
+    target_scores: TargetScores,
+    *,
+    nonnegative: bool = False,
 ) -> list[BatchAttribution]:
-    """Reduce gradients to one value for each position, for each explained tensor."""
+    """Reduce gradients to one value for each position, for each explained tensor.
+
+    Parameters
+    ----------
+    arrays
+        An array of the shape of each explained tensor.
+    reduce
+        Value of the option `reduce`.
+    nonnegative
+        Whether the arrays have no values below zero, as squares, so that no map has a sign.
+    """
     attributions = []
     for values, layout in zip(arrays, batch.get_layouts(), strict=True):
         axes = layout.names
@@ -226,13 +302,13 @@ def _reduce_channels(
                 np.asarray(maps, np.float32),
                 target_scores,
                 axes,
-                signed=reduce in ("sum", "none"),
+                signed=reduce in ("sum", "none") and not nonnegative,
             )
         )
     return attributions
 
 
-def _compute_gradients(
+def compute_gradients(
     batch: ExplainedBatch, rules: Rules = None
 ) -> tuple[list[Array], TargetScores]:
     """Compute the gradient of the score at each unmodified sample.
@@ -254,8 +330,8 @@ def _compute_gradients(
 )
 def saliency(batch: ExplainedBatch, *, reduce: Reduction = "max") -> list[BatchAttribution]:
     """Compute the gradient of the score: its change for a small change of each value."""
-    gradients, target_scores = _compute_gradients(batch)
-    return _reduce_channels(gradients, batch, reduce, target_scores)
+    gradients, target_scores = compute_gradients(batch)
+    return reduce_channels(gradients, batch, reduce, target_scores)
 
 
 @method(
@@ -266,11 +342,11 @@ def saliency(batch: ExplainedBatch, *, reduce: Reduction = "max") -> list[BatchA
 )
 def gradient_x_input(batch: ExplainedBatch, *, reduce: Reduction = "sum") -> list[BatchAttribution]:
     """Multiply the gradient by the input; exact contributions for a linear model."""
-    gradients, target_scores = _compute_gradients(batch)
-    return _reduce_channels(_multiply(gradients, batch), batch, reduce, target_scores)
+    gradients, target_scores = compute_gradients(batch)
+    return reduce_channels(multiply_by_values(gradients, batch), batch, reduce, target_scores)
 
 
-def _multiply(gradients: Sequence[Array], batch: ExplainedBatch) -> list[Array]:
+def multiply_by_values(gradients: Sequence[Array], batch: ExplainedBatch) -> list[Array]:
     """Return the gradients of the explained tensors times the values of these tensors."""
     return [
         gradient * np.asarray(values)
@@ -317,11 +393,11 @@ def integrated_gradients(
     zeros_like = tensorflow().zeros_like
     baselines = [zeros_like(value) + start for value, start in zip(values, starts, strict=True)]
     baseline_scores = batch.with_values(*baselines).compute_scores().scores
-    convergence_delta = target_scores.scores - baseline_scores - _sum_rows(contributions)
+    convergence_delta = target_scores.scores - baseline_scores - sum_rows(contributions)
     if complete:
         # Gradients of deep networks vary so much along the path that few steps leave a large delta.
         magnitudes = [np.abs(contribution) for contribution in contributions]
-        total = _sum_rows(magnitudes)
+        total = sum_rows(magnitudes)
         ratio = np.divide(convergence_delta, total, np.zeros_like(total), where=total > 0)
         contributions = [
             contribution + ratio.reshape(-1, *(1,) * (magnitude.ndim - 1)) * magnitude
@@ -330,11 +406,11 @@ def integrated_gradients(
     details = {"baseline_score": baseline_scores, "convergence_delta": convergence_delta}
     return [
         attribution._replace(details=details)
-        for attribution in _reduce_channels(contributions, batch, reduce, target_scores)
+        for attribution in reduce_channels(contributions, batch, reduce, target_scores)
     ]
 
 
-def _sum_rows(arrays: Sequence[Array]) -> Array:
+def sum_rows(arrays: Sequence[Array]) -> Array:
     """Return the sum of all values of each row over several arrays, (N,)."""
     total: Array = sum(array.reshape(len(array), -1).sum(1) for array in arrays)
     return total
@@ -360,7 +436,7 @@ def smoothgrad(
     weights = np.full(samples, 1 / samples)
     table = np.array([noise, seed % SEED_LIMIT])
     averages = sum_all_gradients(batch, add_noise, weights, table)
-    return _reduce_channels(averages, batch, reduce, target_scores)
+    return reduce_channels(averages, batch, reduce, target_scores)
 
 
 @method(
@@ -371,8 +447,8 @@ def smoothgrad(
 )
 def guided_backprop(batch: ExplainedBatch, *, reduce: Reduction = "max") -> list[BatchAttribution]:
     """Compute the gradient of the score; ReLUs propagate only its positive values."""
-    gradients, target_scores = _compute_gradients(batch, "guided")
-    return _reduce_channels(gradients, batch, reduce, target_scores)
+    gradients, target_scores = compute_gradients(batch, "guided")
+    return reduce_channels(gradients, batch, reduce, target_scores)
 
 
 @method(
@@ -383,5 +459,5 @@ def guided_backprop(batch: ExplainedBatch, *, reduce: Reduction = "max") -> list
 )
 def attnlrp(batch: ExplainedBatch, *, reduce: Reduction = "sum") -> list[BatchAttribution]:
     """Propagate the score back by layer-wise relevance rules, also through attention."""
-    gradients, target_scores = _compute_gradients(batch, "relevance")
-    return _reduce_channels(_multiply(gradients, batch), batch, reduce, target_scores)
+    gradients, target_scores = compute_gradients(batch, "relevance")
+    return reduce_channels(multiply_by_values(gradients, batch), batch, reduce, target_scores)

@@ -39,6 +39,8 @@ class Method:
     explains_several
         Whether the method explains all explained tensors of a batch together. Other methods explain
         one after another.
+    packages
+        Names of the optional packages that the method needs.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Method:
     source: str
     needs: tuple[Need, ...] = ()
     explains_several: bool = False
+    packages: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -100,7 +103,12 @@ DECLARED_METHODS: dict[str, list[Method]] = {}
 
 
 def method(
-    name: str, source: str, *, needs: Iterable[Need] = (), explains_several: bool = False
+    name: str,
+    source: str,
+    *,
+    needs: Iterable[Need] = (),
+    explains_several: bool = False,
+    packages: Iterable[str] = (),
 ) -> Callable[[_Function], _Function]:
     """Return a decorator that declares a function as an attribution method.
 
@@ -112,7 +120,9 @@ def method(
         def run_checked(*arguments: Any, **options: Any) -> Any:
             return function(*arguments, **check_values(options))
 
-        declared = Method(name, run_checked, source, tuple(needs), explains_several)
+        declared = Method(
+            name, run_checked, source, tuple(needs), explains_several, tuple(packages)
+        )
         DECLARED_METHODS.setdefault(function.__module__, []).append(declared)
         return cast(_Function, run_checked)
 

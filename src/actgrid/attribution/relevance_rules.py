@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from functools import cache
 from typing import Any
 
-from actgrid.attribution.gradient_rules import set_gradient
+from actgrid.attribution.gradient_rules import (
+    collect_dependent,
+    repeat_operation,
+    set_gradient,
+)
 from actgrid.models.frameworks import tensorflow
 
-__all__ = ["set_relevance_rules"]
+__all__ = ["choose_relevance_rule", "set_relevance_rule", "set_relevance_rules"]
 
 _PREFIX = "ActgridRelevance"
 # Products of two tensors. If both depend on the input, each gets half of the relevance.
@@ -43,22 +47,39 @@ def set_relevance_rules(operations: Iterable[Any], explained: Iterable[Any]) -> 
     Achtibat and others, 2024, AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for
     Transformers.
     """
+    operations, explained = list(operations), list(explained)
+    dependent = collect_dependent(operations, explained)
     relevant = {tensor.name for tensor in explained}
     for operation in operations:
         is_relevant = [tensor.name in relevant for tensor in operation.inputs]
         if not any(is_relevant):
             continue
-        rule = _choose_rule(operation, is_relevant)
+        rule = choose_relevance_rule(operation, is_relevant, dependent)
         if rule is not None:
-            set_gradient(operation, _register_rules()[rule])
+            set_relevance_rule(operation, rule)
         if rule != "constant":
             relevant.update(tensor.name for tensor in operation.outputs)
 
 
-def _choose_rule(operation: Any, is_relevant: list[bool]) -> str | None:
-    """Return the name of the rule of an operation; None: its gradient is not modified."""
+def set_relevance_rule(operation: Any, rule: str) -> None:
+    """Modify the gradient of an operation by a rule that `choose_relevance_rule` returned."""
+    set_gradient(operation, _register_rules()[rule])
+
+
+def choose_relevance_rule(
+    operation: Any, is_relevant: Sequence[bool], dependent: Container[str]
+) -> str | None:
+    """Return the name of the rule of an operation; None: its gradient is not modified.
+
+    Parameters
+    ----------
+    is_relevant
+        Whether relevance passes from the operation to each of its inputs.
+    dependent
+        Names of all tensors that depend on the explained tensors.
+    """
     kind = operation.type
-    if kind in _SCALES or (kind in ("Sigmoid", "Tanh") and _is_gate(operation)):
+    if kind in _SCALES or (kind in ("Sigmoid", "Tanh") and _is_gate(operation, dependent)):
         return "constant"
     if kind == "Sqrt" and all(
         user.type == "Reciprocal" or (user.type == "RealDiv" and user.inputs[1] is root)
@@ -69,18 +90,24 @@ def _choose_rule(operation: Any, is_relevant: list[bool]) -> str | None:
     if kind in _ACTIVATIONS or kind == "Tanh":
         return "ratio"
     if kind in _PRODUCTS and len(is_relevant) == 2 and all(is_relevant):
-        return str(kind)
+        return "halve"
     if kind == "IdentityN" and _is_swish(operation):
         return "swish"
     return None
 
 
-def _is_gate(operation: Any) -> bool:
+def _is_gate(operation: Any, dependent: Container[str]) -> bool:
     """Return whether a sigmoid or tanh scales another tensor, as in SiLU and GELU."""
     users = list(operation.outputs[0].consumers())
-    types = {user.type for user in users}
     if operation.type == "Sigmoid":
-        return "Mul" in types
+        factors = [
+            tensor
+            for user in users
+            if user.type == "Mul"
+            for tensor in user.inputs
+            if tensor is not operation.outputs[0]
+        ]
+        return any(tensor.name in dependent for tensor in factors)
     # The tanh of GELU is part of 0.5 * x * (1 + tanh(...)).
     addends = [
         tensorflow().get_static_value(tensor)
@@ -102,26 +129,11 @@ def _is_swish(operation: Any) -> bool:
 def _register_rules() -> dict[str, str]:
     """Register the gradients of all rules with TensorFlow; return their names."""
     tf = tensorflow()
-    raw = tf.raw_ops
 
-    def halve(repeat: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        def compute(operation: Any, upstream: Any) -> Any:
-            # The product is repeated without this rule, for the gradient that TensorFlow knows.
-            factors = [tf.identity(tensor) for tensor in operation.inputs]
-            return tf.gradients(repeat(operation, *factors), factors, upstream / 2)
-
-        return compute
-
-    def repeat_batch_product(operation: Any, first: Any, second: Any) -> Any:
-        flags = {name: operation.get_attr(name) for name in ("adj_x", "adj_y")}
-        return raw.BatchMatMulV2(x=first, y=second, **flags)
-
-    def repeat_product(operation: Any, first: Any, second: Any) -> Any:
-        flags = {name: operation.get_attr(name) for name in ("transpose_a", "transpose_b")}
-        return raw.MatMul(a=first, b=second, **flags)
-
-    def repeat_einsum(operation: Any, first: Any, second: Any) -> Any:
-        return raw.Einsum(inputs=[first, second], equation=operation.get_attr("equation"))
+    def halve(operation: Any, upstream: Any) -> Any:
+        # The product is repeated without this rule, for the gradient that TensorFlow knows.
+        factors = [tf.identity(tensor) for tensor in operation.inputs]
+        return tf.gradients(repeat_operation(operation, factors), factors, upstream / 2)
 
     def ratio(operation: Any, upstream: Any) -> Any:
         x = operation.inputs[0]
@@ -136,12 +148,8 @@ def _register_rules() -> dict[str, str]:
         return [upstream[0], *[None] * (len(operation.inputs) - 1)]
 
     rules: dict[str, Callable[..., Any]] = {
-        "BatchMatMul": halve(repeat_batch_product),
-        "BatchMatMulV2": halve(repeat_batch_product),
-        "Einsum": halve(repeat_einsum),
-        "MatMul": halve(repeat_product),
-        "Mul": halve(lambda operation, first, second: first * second),
         "constant": constant,
+        "halve": halve,
         "ratio": ratio,
         "swish": swish,
     }

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from actgrid.attribution.lime import check_packages
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_options, find_method
+from actgrid.attribution.packages import check_packages
 from actgrid.attribution.requests import Labels, ZeroAttributionWarning
 from actgrid.attribution.targets import check_classes, parse_classes
 from actgrid.cli.command import format_flag
@@ -61,8 +61,8 @@ def select_methods(
                 f"{', '.join(method.name for method in methods)}; "
                 f"options: {', '.join(map(format_flag, accepted)) or 'none'}"
             )
-    if any(method.name == "lime" for method in methods):
-        check_packages()
+    for method in methods:
+        check_packages(method)
     return {
         method: {name: value for name, value in options.items() if name in method.options}
         for method in methods

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.lime import check_packages
 from actgrid.attribution.method import Method
 from actgrid.attribution.methods import check_options, find_method, get_methods
+from actgrid.attribution.packages import has_packages
 from actgrid.attribution.requests import ExplanationRequest, prepare_request
 from actgrid.encoding import encode_png
-from actgrid.errors import MissingDependencyError, NotFoundError
+from actgrid.errors import NotFoundError
 from actgrid.evaluation.evaluating import Candidate, evaluate_request
 from actgrid.evaluation.metrics import parse_metrics
 from actgrid.models.labels import find_class_index
@@ -237,8 +237,4 @@ def _draw_sample_map(
 
 def _find_available_methods() -> dict[str, Method]:
     """Return the attribution methods whose packages are installed, by name."""
-    try:
-        check_packages()
-    except MissingDependencyError:
-        return {name: method for name, method in get_methods().items() if name != "lime"}
-    return get_methods()
+    return {name: method for name, method in get_methods().items() if has_packages(method)}

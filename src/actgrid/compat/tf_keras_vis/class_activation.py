@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from actgrid.attribution.class_maps import Formula, compute_layer_maps, weigh_by_mean_gradient
+from actgrid.attribution.class_maps import weigh_by_mean_gradient
+from actgrid.attribution.map_layers import Formula, compute_layer_maps
 from actgrid.compat.tf_keras_vis.utils import find_layer
 from actgrid.compat.tf_keras_vis.visualization import (
     ModelVisualization,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from actgrid.attribution.class_maps import Formula, list_spatial_axes
+from actgrid.attribution.map_layers import Formula, list_spatial_axes
 from actgrid.compat.tf_keras_vis.class_activation import Gradcam, Modifier
 from actgrid.models.frameworks import tensorflow
 

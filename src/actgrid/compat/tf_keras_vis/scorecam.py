@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actgrid.attribution.batches import ExplainedBatch
-from actgrid.attribution.class_maps import compute_layer_maps
+from actgrid.attribution.map_layers import compute_layer_maps, keep_activation
 from actgrid.attribution.perturbation import score_masked_images
 from actgrid.compat.tf_keras_vis.class_activation import Modifier, find_penultimate_layer, relu
 from actgrid.compat.tf_keras_vis.visualization import (
@@ -190,7 +190,7 @@ class Scorecam(ModelVisualization):
         layer = find_penultimate_layer(self.model, penultimate_layer, seek_penultimate_conv_layer)
         batches = self._batches(score, seed_input)
         batch = next(batch for batch in batches if batch is not None)
-        activation = compute_layer_maps(batch, layer, None, any_rank=True).values
+        activation = compute_layer_maps(batch, layer, keep_activation, any_rank=True).values
         activation = activation[..., _select_channels(activation, max_N)]
         matching = match_rank(batches, activation[..., 0])
         batch = next(batch for batch in matching if batch is not None)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actgrid.attribution.class_maps import compute_layer_maps, weigh_by_mean_gradient
+from actgrid.attribution.class_maps import weigh_by_mean_gradient
 from actgrid.attribution.loss_gradients import gradients
+from actgrid.attribution.map_layers import compute_layer_maps
 from actgrid.compat.tf_explain.core.explainer import (
     ClassOutput,
     Explainer,
